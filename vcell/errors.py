@@ -1,0 +1,32 @@
+"""The errors vcell raises on purpose, and the exit code each one stands for.
+
+Raise `UserError` for anything the user can mend (a wrong file, a misspelt gene, an impossible
+option): one sentence saying what is wrong and where, plus a `hint` saying how to mend it. The
+command line prints both without a traceback and exits with 2. Raise `RunFailed` when the work
+itself failed (a rank died, the loss became NaN): exit code 1. `assert` is for programmers only.
+"""
+
+from __future__ import annotations
+
+
+class VcellError(Exception):
+    """Base of every error that is shown as a sentence instead of a traceback."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UserError(VcellError):
+    """The input, the project file or the command line is wrong; the user can mend it."""
+
+    exit_code = 2
+
+
+class RunFailed(VcellError):
+    """A run was started properly and failed."""
+
+    exit_code = 1
