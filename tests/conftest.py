@@ -1,0 +1,74 @@
+"""Fixtures that every test area shares."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets that lies beside a developer's checkout."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real data sets of ../shared/data are not on this machine")
+    return folder
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a vcell process left: its exit code and both streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def vcell(tmp_path: Path) -> Callable[..., Ran]:
+    """Run the real command line in a process of its own, from an empty folder unless told."""
+
+    def run(
+        *words: str | Path,
+        cwd: Path = tmp_path,
+        env: dict[str, str] | None = None,
+        timeout: float = 120,
+    ) -> Ran:
+        done = subprocess.run(
+            [sys.executable, "-m", "vcell", *map(str, words)],
+            cwd=cwd,
+            env=clean_environment() | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without anybody's vcell settings, colours or completion."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("VCELL", "_VCELL"))}
+    return environment | {"NO_COLOR": "1", "COLUMNS": "100"}

@@ -1,0 +1,251 @@
+"""The `vcell` command: global options, commands loaded when asked for, errors as exit codes.
+
+Exit codes: 0 done, 1 the run failed, 2 something the user can mend, 130 interrupted. Run it as
+``vcell`` or ``python -m vcell``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vcell import __version__, console, plugin
+from vcell.config.options import PROJECT
+from vcell.errors import UserError, VcellError
+from vcell.plugin import Broken, Plugin
+
+_CORE = {
+    "completion": (
+        "vcell.commands.completion",
+        "Print the script that completes vcell commands in your shell.",
+    ),
+    "config": ("vcell.commands.config", "Show, check and write the project file vcell.toml."),
+    "doctor": (
+        "vcell.commands.doctor",
+        "Say what this machine has, and what to do about what is missing.",
+    ),
+    "init": ("vcell.commands.init", "Create a project folder with a commented vcell.toml."),
+    "plugins": ("vcell.commands.plugins", "List the commands that plugins bring, and check one."),
+    "runs": ("vcell.commands.runs", "List, show, compare and remove runs."),
+}
+
+
+class VcellGroup(click.Group):
+    """Commands of the core and of plugins, each imported only when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name every command without importing one."""
+        return sorted({*_CORE, *plugin.discover().plugins})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name in _CORE:
+            module, _ = _CORE[cmd_name]
+            command: click.Command = getattr(import_module(module), cmd_name)
+        elif cmd_name in plugin.discover().plugins:
+            loaded = plugin.load(cmd_name)
+            command = _broken_command(loaded) if isinstance(loaded, Broken) else loaded.command
+        else:
+            return None
+        return _with_common_options(command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Refuse an unknown command with a suggestion."""
+        name = args[0]
+        if not name.startswith("-") and name not in self.list_commands(ctx):
+            from vcell.suggest import did_you_mean
+
+            hint = did_you_mean(name, self.list_commands(ctx))
+            raise UserError(
+                f"vcell has no command {name!r}{hint}", hint="vcell --help lists the commands"
+            )
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Read the project file for the command about to run, then run it."""
+        _read_global_options(ctx)
+        words = [*ctx._protected_args, *ctx.args]
+        if words and not any(word in ("--help", "-h") for word in words):
+            _prepare(ctx, words[0])
+        return super().invoke(ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the work first, the housekeeping second, and what is broken last."""
+        plugins = {name: plugin.load(name) for name in plugin.discover().plugins}
+        working = [
+            (name, loaded.summary) for name, loaded in plugins.items() if isinstance(loaded, Plugin)
+        ]
+        broken = [
+            (f"{name} †", f"could not be loaded: {b.reason}")
+            for name, b in plugins.items()
+            if isinstance(b, Broken)
+        ]
+        for title, rows in (
+            ("Commands", working),
+            ("Housekeeping", [(name, summary) for name, (_, summary) in _CORE.items()]),
+            ("Broken plugins (vcell plugins check NAME tells more)", broken),
+        ):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def _broken_command(broken: Broken) -> click.Command:
+    """Stand in for a plugin that cannot be imported: using it says why."""
+    name = broken.found.name
+
+    @click.command(
+        name,
+        help=f"This command could not be loaded: {broken.reason}",
+        context_settings={"ignore_unknown_options": True},
+    )
+    @click.argument("anything", nargs=-1)
+    def command(anything: tuple[str, ...]) -> None:
+        plugin.get(name)
+
+    return command
+
+
+def _set_common(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    if param.name == "as_json" and value:
+        console.settings.json = True
+    elif param.name == "quiet" and value:
+        console.settings.verbosity = console.QUIET
+    elif param.name == "verbose" and value:
+        console.settings.verbosity = console.VERBOSE
+
+
+def _common_options() -> list[click.Option]:
+    """Make the options that stand before or after the command alike."""
+    shared: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": _set_common}
+    return [
+        click.Option(["--json", "as_json"], help="Print the result as JSON.", **shared),
+        click.Option(["-q", "--quiet"], help="Print results and problems only.", **shared),
+        click.Option(["-v", "--verbose"], help="Print more.", **shared),
+    ]
+
+
+def _with_common_options(command: click.Command) -> click.Command:
+    names = {param.name for param in command.params}
+    command.params.extend(option for option in _common_options() if option.name not in names)
+    if isinstance(command, click.Group):
+        for sub in command.commands.values():
+            _with_common_options(sub)
+    return command
+
+
+def _prepare(ctx: click.Context, name: str) -> None:
+    """Check the plugin and its table in the project file, and hand the table's values to click."""
+    for problem in plugin.discover().problems:
+        console.warn(problem)
+    if name in _CORE or name not in plugin.discover().plugins:
+        return
+    from vcell.config import check, toml
+
+    loaded = plugin.get(name)
+    plugin.require(loaded)
+    path = ctx.meta.get("vcell.config_path") or (
+        None if ctx.meta.get("vcell.no_config") else toml.find()
+    )
+    if path is None or loaded.config is None:
+        return
+    file = toml.read(path)
+    problems = check.check_table_names(file, plugin.discover().plugins)
+    values, own = check.values_for(file, name, loaded.config)
+    check.raise_if_any(problems + own)
+    ctx.meta[PROJECT] = file
+    ctx.default_map = {name: values}
+    console.detail(f"settings from {toml.shown_path(path)}")
+
+
+@click.group(
+    cls=VcellGroup,
+    context_settings={
+        "auto_envvar_prefix": "VCELL",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
+    epilog="Start with: vcell demo. Settings live in vcell.toml; vcell config init writes one.",
+)
+@click.option(
+    "--config",
+    "config_path",
+    metavar="PATH",
+    type=click.Path(),
+    help="Use this project file instead of the nearest vcell.toml.",
+)
+@click.option("--no-config", is_flag=True, help="Use no project file.")
+@click.version_option(__version__, message="vcell %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, *, config_path: str | None, no_config: bool) -> None:
+    """From raw single-cell counts to a scored virtual-cell result."""
+
+
+cli.params.extend(_common_options())
+
+
+def _read_global_options(ctx: click.Context) -> None:
+    config_path, no_config = ctx.params.get("config_path"), ctx.params.get("no_config")
+    if config_path and no_config:
+        raise UserError("--config and --no-config contradict each other", hint="give one of them")
+    ctx.meta["vcell.config_path"] = Path(config_path) if config_path else None
+    ctx.meta["vcell.no_config"] = bool(no_config)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run vcell and exit with its code."""
+    sys.exit(run(args))
+
+
+def run(args: list[str] | None = None) -> int:
+    """Run vcell and return its exit code; mistakes of the user never show a traceback."""
+    try:
+        code = cli.main(args, prog_name="vcell", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except VcellError as error:
+        console.error(error.message, error.hint)
+        return error.exit_code
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "vcell"
+        console.error(error.format_message(), f"{command} --help shows how it is used")
+        return UserError.exit_code
+    except click.ClickException as error:
+        console.error(error.format_message())
+        return UserError.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        console.error("interrupted")
+        return 130
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _os_error(error)
+
+
+def _os_error(error: OSError) -> int:
+    """Explain the failures of files and disks that no command explained better."""
+    user_can_mend = {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+    }
+    if error.errno not in user_can_mend | {errno.ENOSPC, errno.EDQUOT}:
+        raise error
+    where = f"{error.filename}: " if error.filename else ""
+    console.error(f"{where}{error.strerror}")
+    return UserError.exit_code if error.errno in user_can_mend else 1

@@ -1,0 +1,11 @@
+"""Settings of commands: declared once as a dataclass, read from flags, environment and vcell.toml.
+
+Order of precedence: command line > environment (``VCELL_TRAIN_VCC_BATCH_SIZE``) > file > default.
+Plugins need `option`, `configured` and `DataOptions` from here, and nothing else.
+"""
+
+from vcell.config.data import DataOptions
+from vcell.config.fields import Setting, option, settings_of
+from vcell.config.options import configured, provenance
+
+__all__ = ["DataOptions", "Setting", "configured", "option", "provenance", "settings_of"]

@@ -1,0 +1,126 @@
+"""Check the tables of a project file against what commands declare, collecting every problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vcell.config.fields import Setting, settings_of
+from vcell.errors import UserError
+from vcell.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from vcell.config.toml import ProjectFile
+
+DATA_TABLE = "data"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with the project file."""
+
+    where: str  # vcell.toml:12
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+def check_table_names(file: ProjectFile, known: Iterable[str]) -> list[Problem]:
+    """Report top-level names that are no command's table, and tables that are not tables."""
+    names = sorted({*known, DATA_TABLE})
+    problems = []
+    for name, value in file.tables.items():
+        if name not in names:
+            hint = did_you_mean(name, names)
+            what = (
+                f"[{name}] is not a table of vcell{hint}"
+                if isinstance(value, dict)
+                else f"{name} stands outside any table{hint}"
+            )
+            problems.append(Problem(file.at(name), what))
+        elif not isinstance(value, dict):
+            problems.append(
+                Problem(
+                    file.at(name), f"{name} must be a table: write [{name}] on a line of its own"
+                )
+            )
+    return problems
+
+
+def read_table(
+    file: ProjectFile, table: str, settings: Iterable[Setting]
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the good values of one table by Python name, and the problems with the others.
+
+    Paths are made absolute against the folder of the file. Both spellings of a key, ``batch-size``
+    and ``batch_size``, are accepted; giving both is a problem.
+    """
+    by_name = {setting.name: setting for setting in settings}
+    values: dict[str, Any] = {}
+    problems: list[Problem] = []
+    content = file.tables.get(table, {})
+    if not isinstance(content, Mapping):
+        return {}, []  # reported by check_table_names
+    for key, raw in content.items():
+        name = key.replace("-", "_")
+        setting = by_name.get(name)
+        if setting is None:
+            hint = did_you_mean(key, [s.key for s in by_name.values()])
+            problems.append(Problem(file.at(table, key), f"[{table}] {key} is not an option{hint}"))
+        elif name in values:
+            problems.append(
+                Problem(
+                    file.at(table, key),
+                    f"[{table}] {key} is given twice, as {setting.key} and {setting.name}",
+                )
+            )
+        else:
+            try:
+                values[name] = _rooted(setting.check(raw), file.path.parent)
+            except ValueError as error:
+                problems.append(Problem(file.at(table, key), f"[{table}] {key} {error}"))
+    return values, problems
+
+
+def values_for(
+    file: ProjectFile, command: str, config: type
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Return what the file says for one command: its own table over the shared [data] table."""
+    from vcell.config.data import DataOptions
+
+    own, problems = read_table(file, command, settings_of(config))
+    shared, shared_problems = read_table(file, DATA_TABLE, settings_of(DataOptions))
+    names = {setting.name for setting in settings_of(config)}
+    merged = {name: value for name, value in shared.items() if name in names} | own
+    problems = shared_problems + problems
+    if not problems:
+        problems = _check_whole(file, command, config, merged)
+    return merged, problems
+
+
+def _check_whole(
+    file: ProjectFile, command: str, config: type, values: dict[str, Any]
+) -> list[Problem]:
+    """Let the dataclass reject combinations that are impossible together."""
+    try:
+        config(**values)
+    except ValueError as error:
+        return [Problem(file.at(command), f"[{command}] {error}")]
+    return []
+
+
+def raise_if_any(problems: list[Problem]) -> None:
+    """Raise all problems as one UserError, a line each."""
+    if problems:
+        raise UserError("\n".join(str(problem) for problem in problems))
+
+
+def _rooted(value: Any, folder: Path) -> Any:
+    if isinstance(value, Path):
+        return folder / value.expanduser()
+    if isinstance(value, tuple):
+        return tuple(_rooted(item, folder) for item in value)
+    return value

@@ -1,0 +1,33 @@
+"""The shared ``[data]`` table: where the cells are and what their columns mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vcell.config.fields import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Settings that every command reading cells shares. A command's config class inherits them.
+
+    Each can be set once in ``[data]`` and overridden in a command's own table, by
+    ``VCELL_<COMMAND>_<KEY>`` or ``VCELL_DATA_<KEY>``, or by a flag. ``None`` means: look at the
+    file, decide, and say what was decided.
+    """
+
+    cells: Path | None = option(
+        None, help="The cells: an h5ad or zarr file, a folder of them, or a 10x folder."
+    )
+    perturbation_column: str | None = option(
+        None, help="The obs column that names each cell's perturbation."
+    )
+    control: str | None = option(None, help="The label of unperturbed cells in that column.")
+    batch_column: str | None = option(None, help="The obs column that names each cell's batch.")
+    cell_type_column: str | None = option(
+        None, help="The obs column that names each cell's type or line."
+    )
+    layer: str | None = option(
+        None, help="The layer that holds the values; 'raw' for raw/X (default: X)."
+    )

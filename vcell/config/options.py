@@ -1,0 +1,155 @@
+"""Turn a command's settings into click options, and say where each value came from."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from vcell.config.data import DataOptions
+from vcell.config.fields import Setting, settings_of
+from vcell.errors import UserError
+
+PROJECT = "vcell.project"  # key of ctx.meta under which the command line keeps the ProjectFile
+_DATA_PREFIX = "VCELL_DATA"
+
+
+class _SettingType(click.ParamType[Any]):
+    """Convert a word of the command line or environment; the file's values are checked already."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.name = setting.base.__name__
+        self.choices = setting.choices
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str) or (
+            self.setting.base is str and not self.setting.choices and not self.setting.many
+        ):
+            return value
+        try:
+            return self.setting.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        if self.choices:
+            return "[" + "|".join(self.choices) + "]" + (",..." if self.setting.many else "")
+        word = {"int": "INTEGER", "str": "TEXT"}.get(self.name, self.name.upper())
+        return word + ",..." if self.setting.many else word
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        if self.name == "Path":
+            return [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(choice) for choice in self.choices if choice.startswith(incomplete)]
+
+
+class SettingOption(click.Option):
+    """A click option of one setting; reads VCELL_<COMMAND>_<KEY>, then VCELL_DATA_<KEY>."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        flags = [setting.short] if setting.short else []
+        if setting.base is bool and not setting.many:
+            flags.append(f"--{setting.key}/--no-{setting.key}")
+            kind: dict[str, Any] = {"is_flag": True}
+        else:
+            flags.append(f"--{setting.key}")
+            kind = {"type": _SettingType(setting)}
+        super().__init__(
+            [*flags, setting.name],
+            default=setting.default,
+            help=setting.help,
+            show_default=_default_text(setting),
+            **kind,
+        )
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Look in the environment."""
+        name = environment_name(self.setting, ctx.auto_envvar_prefix)
+        return os.environ[name] if name else None
+
+
+def environment_name(setting: Setting, prefix: str | None) -> str | None:
+    """Return the variable that sets `setting` now, or None where none does."""
+    own = [f"{prefix}_{setting.name.upper()}"] if prefix else []
+    shared = (
+        [f"{_DATA_PREFIX}_{setting.name.upper()}"] if setting.owner == DataOptions.__name__ else []
+    )
+    return next((name for name in own + shared if os.environ.get(name)), None)
+
+
+def _default_text(setting: Setting) -> str | bool:
+    if setting.default is None or setting.default == ():
+        return False
+    if isinstance(setting.default, tuple):
+        return ",".join(str(item) for item in setting.default)
+    return True
+
+
+def configured(config: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a click command the options that `config` declares; it receives them as ``config=``.
+
+    Examples
+    --------
+    >>> @click.command()
+    ... @configured(SelectGenes)
+    ... def command(config: SelectGenes) -> None: ...
+    """
+    settings = settings_of(config)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            values = {setting.name: kwargs.pop(setting.name) for setting in settings}
+            try:
+                built = config(**values)
+            except ValueError as error:
+                raise UserError(f"{click.get_current_context().info_name}: {error}") from None
+            return function(*args, config=built, **kwargs)
+
+        params = getattr(call, "__click_params__", [])
+        # click keeps decorator-made parameters in reverse order
+        call.__click_params__ = params + [SettingOption(setting) for setting in reversed(settings)]  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+def provenance(ctx: click.Context | None = None) -> dict[str, str]:
+    """Say for each setting of the running command where its value came from."""
+    from click.core import ParameterSource
+
+    ctx = ctx or click.get_current_context()
+    file = ctx.meta.get(PROJECT)
+    origins = {}
+    for param in ctx.command.params:
+        if not isinstance(param, SettingOption) or param.name is None:
+            continue
+        source = ctx.get_parameter_source(param.name)
+        if source is ParameterSource.COMMANDLINE:
+            origin = "command line"
+        elif source is ParameterSource.ENVIRONMENT:
+            origin = environment_name(param.setting, ctx.auto_envvar_prefix) or "environment"
+        elif source is ParameterSource.DEFAULT_MAP and file is not None:
+            origin = file_origin(file, ctx.info_name or "", param.setting)
+        else:
+            origin = "default"
+        origins[param.name] = origin
+    return origins
+
+
+def file_origin(file: Any, command: str, setting: Setting) -> str:
+    """Return ``vcell.toml:12`` for a value that the project file sets for `command`."""
+    for table in (command, "data"):
+        for key in (setting.key, setting.name):
+            if key in file.tables.get(table, {}):
+                return str(file.at(table, key))
+    return str(file.at(command))

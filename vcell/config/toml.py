@@ -1,0 +1,127 @@
+"""Find and read ``vcell.toml``, and tell on which line a key stands.
+
+Python's TOML readers give no positions. `line_of` finds them by re-parsing growing prefixes of the
+file until the key appears: exact for dotted keys, inline tables and multi-line strings, and it
+costs nothing unless there is something to complain about.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vcell.errors import UserError
+
+FILE_NAME = "vcell.toml"
+_POSITION = re.compile(
+    r"^(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$",
+    re.DOTALL,
+)
+_MAX_BYTES = (
+    1 << 20
+)  # a project file is a page or two: a data file given by mistake is refused early
+
+
+@dataclass(frozen=True)
+class ProjectFile:
+    """One parsed project file."""
+
+    path: Path
+    text: str
+    tables: dict[str, Any] = field(repr=False)
+
+    def at(self, *keys: str) -> str:
+        """Return ``vcell.toml:12`` for a key of this file."""
+        line = line_of(self.text, keys)
+        return f"{shown_path(self.path)}:{line}" if line else shown_path(self.path)
+
+
+def shown_path(path: Path) -> str:
+    """Return the shorter of the absolute path and the path from the working directory."""
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:  # another drive
+        return str(path)
+    return relative if len(relative) < len(str(path)) else str(path)
+
+
+def find(start: Path | None = None) -> Path | None:
+    """Search upward from the working directory; the nearest project file wins whole."""
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        candidate = folder / FILE_NAME
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def read(path: Path) -> ProjectFile:
+    """Read and parse a project file; every mistake in it is a UserError with line and column."""
+    shown = shown_path(path)
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(
+            f"{shown}: cannot be read: {error.strerror}", hint="name another file with --config"
+        ) from None
+    if len(raw) > _MAX_BYTES:
+        raise UserError(
+            f"{shown}: is over 1 MiB, which no project file is",
+            hint="name another file with --config",
+        )
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{shown}:{line}: is not UTF-8 text", hint="save the file as UTF-8"
+        ) from None
+    try:
+        return ProjectFile(path, text, tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(_syntax_message(shown, text, str(error))) from None
+    except RecursionError:
+        raise UserError(f"{shown}: lists or tables are nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # e.g. an integer of over 4,300 digits
+        raise UserError(f"{shown}: {error}") from None
+
+
+def _syntax_message(shown: str, text: str, message: str) -> str:
+    found = _POSITION.match(message)
+    if not found:
+        return f"{shown}: {message}"
+    if found["line"] is None:
+        return f"{shown}:{text.count(chr(10)) + 1}: {found['what']} at the end of the file"
+    return f"{shown}:{found['line']}:{found['column']}: {found['what']}"
+
+
+def line_of(text: str, keys: tuple[str, ...]) -> int | None:
+    """Return the 1-based line on which a dotted key's statement ends, or None where it is absent.
+
+    For a table, that is the line of its header (or of the first key that makes it).
+    """
+    lines = text.splitlines(keepends=True)
+    bare = keys[-1] if keys else ""
+    first = next((i for i, line in enumerate(lines) if bare in line), 0)
+    for end in range(first + 1, len(lines) + 1):
+        if _contains("".join(lines[:end]), keys):
+            return end
+    # An escaped key ("batch\\u002dsize") does not show its own letters: look from the top.
+    return next((end for end in range(1, first + 1) if _contains("".join(lines[:end]), keys)), None)
+
+
+def _contains(prefix: str, keys: tuple[str, ...]) -> bool:
+    try:
+        node: Any = tomllib.loads(prefix)
+    except (ValueError, RecursionError, OverflowError):
+        return False
+    for key in keys:
+        if not isinstance(node, dict) or key not in node:
+            return False
+        node = node[key]
+    return True

@@ -1,0 +1,220 @@
+"""What a person sees: messages and progress on stderr, results on stdout.
+
+Results are the only thing on stdout, so that they can be piped; with ``--json`` they are one JSON
+document. Everything else goes to stderr. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+QUIET, NORMAL, VERBOSE = -1, 0, 1
+_SHOW_AFTER = 2.0  # seconds: nothing shorter deserves a progress bar
+_LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+@dataclass
+class Settings:
+    """How this process talks; set once by the command line."""
+
+    json: bool = False
+    verbosity: int = NORMAL
+
+
+settings = Settings()
+
+
+def say(text: str) -> None:
+    """Tell the user what is going on, unless asked to be quiet."""
+    if settings.verbosity >= NORMAL:
+        _err(text)
+
+
+def detail(text: str) -> None:
+    """Tell what only --verbose should show."""
+    if settings.verbosity >= VERBOSE:
+        _err(text)
+
+
+def warn(text: str) -> None:
+    """Say what the user must know even under --quiet: a slower path, a setting without effect."""
+    _err(f"{_paint('warning:', '33')} {text}")
+
+
+def error(text: str, hint: str | None = None) -> None:
+    """Say what went wrong and how to mend it."""
+    _err(f"{_paint('error:', '1;31')} {text}")
+    if hint:
+        _err(f"  {_paint('hint:', '36')} {hint}")
+
+
+def result(data: Mapping[str, Any] | Sequence[Any], text: str) -> None:
+    """Print the outcome of a command: `data` as JSON with --json, else `text`."""
+    if settings.json:
+        sys.stdout.write(json.dumps(_plain(data), indent=2, allow_nan=False) + "\n")
+    elif text:
+        sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.flush()
+
+
+def table(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> str:
+    """Lay out rows under column heads; numbers are right-aligned."""
+    body = [[_cell(value) for value in row] for row in rows]
+    right = [all(_is_number(row[i]) for row in body) and bool(body) for i in range(len(columns))]
+    widths = [max(len(line[i]) for line in [list(columns), *body]) for i in range(len(columns))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)
+        ]
+        return "  ".join(padded).rstrip()
+
+    rule = "  ".join("─" * width for width in widths)
+    return "\n".join([line(columns), rule, *map(line, body)])
+
+
+class Progress:
+    """Counts work done and shows rate and time left, on a terminal as a bar, elsewhere as lines."""
+
+    def __init__(self, label: str, total: float | None, unit: str) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done = 0.0
+        self.note = ""
+        self.started = self._shown = time.monotonic()
+        self._live = sys.stderr.isatty() and settings.verbosity >= NORMAL
+        self._silent = settings.verbosity < NORMAL
+        self._drawn = False
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        """Count `amount` more units as done; `note` replaces the words behind the bar."""
+        self.done += amount
+        self.note = note or self.note
+        now = time.monotonic()
+        interval = 0.1 if self._live else _LINE_EVERY
+        if self._silent or now - self.started < _SHOW_AFTER or now - self._shown < interval:
+            return
+        self._shown = now
+        self._draw(now)
+
+    def _draw(self, now: float) -> None:
+        text = self._text(now)
+        if self._live:
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            sys.stderr.write("\r\x1b[K" + text[: width - 1])
+            sys.stderr.flush()
+            self._drawn = True
+        else:
+            _err(text)
+
+    def _text(self, now: float) -> str:
+        elapsed = now - self.started
+        rate = self.done / elapsed if elapsed else 0.0
+        parts = [self.label]
+        if self.total:
+            share = min(self.done / self.total, 1.0)
+            filled = round(20 * share)
+            parts.append(f"{'━' * filled}{'─' * (20 - filled)} {share:4.0%}")
+            left = (self.total - self.done) / rate if rate else 0.0
+            count = f"{human(self.done)}/{human(self.total)} {self.unit}"
+            parts.append(f"{count}, {human(rate)}/s, {duration(left)} left")
+        else:
+            parts.append(f"{human(self.done)} {self.unit}, {human(rate)}/s, {duration(elapsed)}")
+        return " ".join([*parts, self.note]).rstrip()
+
+    def close(self) -> None:
+        """Wipe the bar off the terminal."""
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+@contextmanager
+def progress(label: str, total: float | None = None, unit: str = "cells") -> Iterator[Progress]:
+    """Show progress with rate and time left for anything that takes over two seconds."""
+    bar = Progress(label, total, unit)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def human(number: float) -> str:
+    """Write a count briefly: 1,234 or 5.6 M."""
+    for size, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"
+
+
+def bytes_text(size: float) -> str:
+    """Write a number of bytes briefly: 1.5 GiB."""
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size >= 1 << power:
+            return f"{size / (1 << power):.1f} {unit}"
+    return f"{size:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration briefly: 4 s, 3 min 20 s, 2 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _err(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _paint(text: str, code: str) -> str:
+    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    return f"\x1b[{code}m{text}\x1b[0m" if coloured else text
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def _is_number(text: str) -> bool:
+    return (
+        text == "–"
+        or text.replace(",", "")
+        .removesuffix("%")
+        .removeprefix("-")
+        .replace(".", "", 1)
+        .replace("e-", "")
+        .isdigit()
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Turn a result into JSON's own types, without importing numpy; JSON has no NaN: null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy arrays and scalars
+        return _plain(value.tolist())
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -1,0 +1,202 @@
+"""What a plugin is, and how plugins are found.
+
+A plugin is a frozen `Plugin` object that a distribution announces in the entry-point group
+``vcell.plugins``; the built-in ones do the same. Names are read from metadata without importing
+anything; `load` imports exactly one. A plugin that cannot be imported becomes a `Broken` entry: a
+marked line in the help and a clear error on use, never a failure of another command.
+
+``VCELL_PLUGINS=a,b`` restricts the plugins to those named; ``VCELL_NO_PLUGINS=1`` loads none.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+import click
+
+from vcell.errors import UserError, VcellError
+
+GROUP = "vcell.plugins"
+API = 1
+CORE_COMMANDS = ("completion", "config", "doctor", "init", "plugins", "runs")
+_NAME = re.compile(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """One command of vcell.
+
+    Parameters
+    ----------
+    name
+        The command, in kebab-case: ``select-genes``. Its table in vcell.toml has the same name.
+    summary
+        Its line in ``vcell --help``.
+    command
+        A click command. Heavy imports belong inside its body.
+    config
+        The frozen dataclass of its settings, made with `vcell.config.option`.
+    needs
+        Modules it cannot work without; looked up, not imported, before the command runs.
+    api
+        The version of this interface it was written for.
+    """
+
+    name: str
+    summary: str
+    command: click.Command
+    config: type | None = None
+    needs: tuple[str, ...] = ()
+    api: int = API
+
+
+@dataclass(frozen=True)
+class Found:
+    """An announced plugin, not imported yet."""
+
+    name: str
+    target: str  # module:attribute
+    distribution: str
+    version: str
+    entry_point: metadata.EntryPoint = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin that could not be loaded, and why in one line."""
+
+    found: Found
+    reason: str
+    error: BaseException = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Every announced plugin: those in use, by name, and what is wrong with the others."""
+
+    plugins: dict[str, Found]
+    problems: tuple[str, ...]
+
+
+@functools.cache
+def discover() -> Discovery:
+    """Read the announced plugins from installed metadata; nothing is imported."""
+    if os.environ.get("VCELL_NO_PLUGINS", "") not in ("", "0"):
+        return Discovery({}, ())
+    wanted = {
+        name.strip() for name in os.environ.get("VCELL_PLUGINS", "").split(",") if name.strip()
+    }
+    announced = sorted(
+        (_found(point) for point in metadata.entry_points(group=GROUP)), key=_precedence
+    )
+    plugins: dict[str, Found] = {}
+    problems = []
+    for found in announced:
+        taken = plugins.get(found.name)
+        if taken is not None and taken.target == found.target:
+            continue  # the same distribution seen twice on the path (editable and installed)
+        if found.name in CORE_COMMANDS or not _NAME.match(found.name):
+            problems.append(_ignored(found, _name_fault(found.name)))
+        elif taken is not None:
+            problems.append(_ignored(found, f"{taken.distribution} already has that command"))
+        elif not wanted or found.name in wanted:
+            plugins[found.name] = found
+    problems += [
+        f"VCELL_PLUGINS names {name!r}, which is not installed"
+        for name in sorted(wanted - {f.name for f in announced})
+    ]
+    return Discovery(dict(sorted(plugins.items())), tuple(problems))
+
+
+def _found(point: metadata.EntryPoint) -> Found:
+    distribution = point.dist.name if point.dist else "unknown"
+    version = point.dist.version if point.dist else "unknown"
+    return Found(point.name, point.value, distribution, version, point)
+
+
+def _precedence(found: Found) -> tuple[bool, str, str]:
+    """Built-in plugins come first, so that nothing installed later can replace a trainer unseen."""
+    return (found.distribution != "vcell", found.distribution, found.name)
+
+
+def _ignored(found: Found, why: str) -> str:
+    return f"plugin {found.name!r} of {found.distribution} is ignored: {why}"
+
+
+def _name_fault(name: str) -> str:
+    return (
+        "vcell itself has a command of that name"
+        if name in CORE_COMMANDS
+        else "names are kebab-case, like select-genes"
+    )
+
+
+@functools.cache
+def load(name: str) -> Plugin | Broken:
+    """Import one plugin and check that it is what it claims to be.
+
+    Raises
+    ------
+    KeyError
+        No plugin of that name is announced.
+    """
+    found = discover().plugins[name]
+    try:
+        plugin = found.entry_point.load()
+    except Exception as error:  # noqa: BLE001 - whatever a third party raises must not break the rest
+        return Broken(found, f"{type(error).__name__}: {_first_line(error)}", error)
+    fault = _fault(plugin, found)
+    return Broken(found, fault, TypeError(fault)) if fault else plugin
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+def _fault(plugin: Any, found: Found) -> str | None:
+    if not isinstance(plugin, Plugin):
+        return f"{found.target} is a {type(plugin).__name__}, not a vcell.plugin.Plugin"
+    command: object = plugin.command  # a third party may have put anything there
+    if plugin.api != API:
+        return f"it was written for plugin API {plugin.api}; this vcell speaks {API}"
+    if plugin.name != found.name:
+        return f"it calls itself {plugin.name!r} but is announced as {found.name!r}"
+    if not isinstance(command, click.Command):
+        return f"its command is a {type(command).__name__}, not a click command"
+    return None
+
+
+def missing_needs(plugin: Plugin) -> list[str]:
+    """Return the modules a plugin needs that are not installed."""
+    return [module for module in plugin.needs if importlib.util.find_spec(module) is None]
+
+
+def require(plugin: Plugin) -> None:
+    """Refuse to run a plugin whose modules are missing, with the line that mends it."""
+    missing = missing_needs(plugin)
+    if missing:
+        # the distribution's name where it differs from the module's
+        names = {"pynvml": "nvidia-ml-py", "flash_attn": "flash-attn", "skmisc": "scikit-misc"}
+        packages = " ".join(names.get(module, module) for module in missing)
+        raise UserError(
+            f"{plugin.name} needs {', '.join(missing)}, which is not installed",
+            hint=f"pip install {packages}",
+        )
+
+
+def get(name: str) -> Plugin:
+    """Return a working plugin by name, or raise an error that says what is wrong with it."""
+    loaded = load(name)
+    if isinstance(loaded, Broken):
+        origin = f"{loaded.found.distribution} {loaded.found.version}"
+        raise VcellError(
+            f"the plugin {name!r} of {origin} could not be loaded: {loaded.reason}",
+            hint=f"vcell plugins check {name} shows the traceback",
+        )
+    return loaded

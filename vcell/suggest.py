@@ -1,0 +1,20 @@
+"""Suggest the word a user may have meant. Standard library only, loaded by every command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def closest(word: str, known: Iterable[str], count: int = 1) -> list[str]:
+    """Return up to `count` known words that look like `word`, the likeliest first."""
+    import difflib  # 3 ms, and only needed after a mistake
+
+    by_folded = {name.casefold(): name for name in known}
+    hits = difflib.get_close_matches(word.casefold(), by_folded, n=count, cutoff=0.6)
+    return [by_folded[hit] for hit in hits]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean X?)``, or nothing where no known word is close."""
+    hits = closest(word, known)
+    return f" (did you mean {hits[0]}?)" if hits else ""
