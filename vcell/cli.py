@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from vcell import __version__, console, plugin
 from vcell.config.options import PROJECT
@@ -125,7 +126,12 @@ def _set_common(ctx: click.Context, param: click.Parameter, value: object) -> No
 
 def _common_options() -> list[click.Option]:
     """Make the options that stand before or after the command alike."""
-    shared: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": _set_common}
+    shared: dict[str, Any] = {
+        "is_flag": True,
+        "expose_value": False,
+        "callback": _set_common,
+        "allow_from_autoenv": False,
+    }
     return [
         click.Option(["--json", "as_json"], help="Print the result as JSON.", **shared),
         click.Option(["-q", "--quiet"], help="Print results and problems only.", **shared),
@@ -179,6 +185,7 @@ def _prepare(ctx: click.Context, name: str) -> None:
     "--config",
     "config_path",
     metavar="PATH",
+    envvar="VCELL_CONFIG",
     type=click.Path(),
     help="Use this project file instead of the nearest vcell.toml.",
 )
@@ -194,6 +201,10 @@ cli.params.extend(_common_options())
 
 def _read_global_options(ctx: click.Context) -> None:
     config_path, no_config = ctx.params.get("config_path"), ctx.params.get("no_config")
+    sources = [ctx.get_parameter_source(name) for name in ("config_path", "no_config")]
+    if config_path and no_config and sources[0] is not sources[1]:  # the command line wins
+        no_config = sources[1] is ParameterSource.COMMANDLINE
+        config_path = None if no_config else config_path
     if config_path and no_config:
         raise UserError("--config and --no-config contradict each other", hint="give one of them")
     ctx.meta["vcell.config_path"] = Path(config_path) if config_path else None

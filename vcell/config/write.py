@@ -1,0 +1,91 @@
+"""Write what the settings are: a commented vcell.toml for people, a JSON Schema for editors."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+from vcell.config.data import DataOptions
+from vcell.config.fields import Setting, settings_of
+
+_HEAD = """\
+# The project file of vcell. Every line that is commented out shows a default;
+# take the '#' away to change it. Paths are relative to this file.
+# Order: command line > environment (VCELL_TRAIN_VCC_LR) > this file > default.
+# `vcell config check` looks for mistakes, `vcell config show` says what holds and why.
+"""
+_JSON_TYPES = {bool: "boolean", int: "integer", float: "number"}
+
+
+def toml_value(value: Any) -> str:
+    """Write one value in TOML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    if isinstance(value, int | float):
+        return repr(value)
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def template(configs: dict[str, type], set_values: dict[str, dict[str, Any]] | None = None) -> str:
+    """Return a commented project file; `set_values` are written without the comment sign."""
+    tables: dict[str, tuple[Setting, ...]] = {"data": settings_of(DataOptions)}
+    shared = {setting.name for setting in settings_of(DataOptions)}
+    for command, config in configs.items():
+        tables[command] = tuple(s for s in settings_of(config) if s.name not in shared)
+    parts = [_HEAD]
+    for table, settings in tables.items():
+        given = (set_values or {}).get(table, {})
+        parts.append("\n".join([f"[{table}]", *(_line(s, given) for s in settings)]) + "\n")
+    return "\n".join(parts)
+
+
+def _line(setting: Setting, given: dict[str, Any]) -> str:
+    comment = textwrap.fill(setting.help, 96, initial_indent="# ", subsequent_indent="# ")
+    if setting.name in given:
+        return f"{comment}\n{setting.key} = {toml_value(given[setting.name])}"
+    shown = "" if setting.default is None else f" {toml_value(setting.default)}"
+    return f"{comment}\n# {setting.key} ={shown}"
+
+
+def schema(configs: dict[str, type]) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of vcell.toml."""
+    tables = {"data": _table(DataOptions)}
+    tables |= {command: _table(config) for command, config in configs.items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "vcell.toml",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": tables,
+    }
+
+
+def _table(config: type) -> dict[str, Any]:
+    properties = {}
+    for setting in settings_of(config):
+        one = _scalar(setting)
+        entry = {"type": "array", "items": one} if setting.many else one
+        entry = {"description": setting.help, **entry}
+        if setting.default is not None:
+            default = setting.default
+            entry["default"] = list(default) if isinstance(default, tuple) else _json(default)
+        properties[setting.key] = entry
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _scalar(setting: Setting) -> dict[str, Any]:
+    entry: dict[str, Any] = {"type": _JSON_TYPES.get(setting.base, "string")}
+    if setting.choices:
+        entry["enum"] = list(setting.choices)
+    if setting.minimum is not None:
+        entry["minimum"] = setting.minimum
+    if setting.maximum is not None:
+        entry["maximum"] = setting.maximum
+    return entry
+
+
+def _json(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str) else str(value)
