@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support import clean_environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -66,9 +67,3 @@ def vcell(tmp_path: Path) -> Callable[..., Ran]:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return run
-
-
-def clean_environment() -> dict[str, str]:
-    """The environment without anybody's vcell settings, colours or completion."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("VCELL", "_VCELL"))}
-    return environment | {"NO_COLOR": "1", "COLUMNS": "100"}

@@ -1,0 +1,283 @@
+"""vcell.toml: found upward, checked as a whole, and overruled in a stated order."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vcell.config import DataOptions, option, settings_of, toml
+from vcell.config import check as checks
+from vcell.config.write import schema, template
+from vcell.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bake(DataOptions):
+    """Settings of every type."""
+
+    batch_size: int = option(64, help="How many at once.", minimum=1, maximum=4096)
+    heat: float = option(180.0, help="How hot.", minimum=0)
+    fan: bool = option(False, help="Whether air moves.")
+    shape: Literal["round", "square"] = option("round", help="The form.")
+    spices: tuple[str, ...] = option((), help="What to add.")
+    tin: Path | None = option(None, help="What to bake in.")
+
+    def __post_init__(self):
+        if self.shape == "square" and self.heat > 250:
+            raise ValueError('square tins burn above 250; lower heat or use shape = "round"')
+
+
+def problems_of(tmp_path: Path, text: str) -> list[str]:
+    path = tmp_path / "vcell.toml"
+    path.write_text(text)
+    file = toml.read(path)
+    found = checks.check_table_names(file, ["bake", "train-vcc"])
+    found += checks.values_for(file, "bake", Bake)[1]
+    return [str(p).replace(f"{toml.shown_path(path)}:", "") for p in found]
+
+
+def test_good_values_arrive_in_their_types_and_paths_are_relative_to_the_file(tmp_path):
+    path = tmp_path / "vcell.toml"
+    path.write_text(
+        '[data]\ncontrol = "ctrl"\n[bake]\nbatch-size = 8\nheat = 200\nspices = ["a", "b"]\ntin = "t/x"\n'
+    )
+    values, problems = checks.values_for(toml.read(path), "bake", Bake)
+    assert problems == []
+    assert values == {
+        "control": "ctrl",
+        "batch_size": 8,
+        "heat": 200.0,
+        "spices": ("a", "b"),
+        "tin": tmp_path / "t" / "x",
+    }
+    assert isinstance(values["heat"], float)
+
+
+def test_a_commands_own_table_overrules_the_shared_one(tmp_path):
+    path = tmp_path / "vcell.toml"
+    path.write_text('[data]\ncontrol = "a"\n[bake]\ncontrol = "b"\n')
+    assert checks.values_for(toml.read(path), "bake", Bake)[0] == {"control": "b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[bake]\nbatch-sise = 8",
+            "2: [bake] batch-sise is not an option (did you mean batch-size?)",
+        ),
+        ("[bake]\n\nbatch-size = 0", "3: [bake] batch-size must be at least 1, not 0"),
+        ("[bake]\nbatch-size = 5000", "2: [bake] batch-size must be at most 4096, not 5000"),
+        ("[bake]\nbatch-size = true", "2: [bake] batch-size must be a whole number, not true"),
+        ("[bake]\nbatch-size = 1.5", "2: [bake] batch-size must be a whole number, not 1.5"),
+        ("[bake]\nfan = 1", "2: [bake] fan must be true or false, not 1"),
+        ("[bake]\nheat = nan", "2: [bake] heat must be a number, not nan"),
+        (
+            '[bake]\nshape = "rond"',
+            '2: [bake] shape must be one of "round", "square", not \'rond\' (did you mean round?)',
+        ),
+        (
+            '[bake]\nspices = "a"',
+            "2: [bake] spices must be a list, each text in quotes, not 'a'",
+        ),
+        ("[bake]\ntin = 3", "2: [bake] tin must be a path in quotes, not 3"),
+        (
+            "[bake]\nbatch-size = 1\nbatch_size = 2",
+            "3: [bake] batch_size is given twice, as batch-size and batch_size",
+        ),
+        (
+            '[bake]\nshape = "square"\nheat = 300',
+            '1: [bake] square tins burn above 250; lower heat or use shape = "round"',
+        ),
+        ("[bakke]\nx = 1", "1: [bakke] is not a table of vcell (did you mean bake?)"),
+        ("fan = true\n[bake]", "1: fan stands outside any table"),
+        ("bake = 3", "1: bake must be a table: write [bake] on a line of its own"),
+        ("[data]\ncontol = 'x'", "2: [data] contol is not an option (did you mean control?)"),
+        (
+            '[bake]\nspices = [\n "a",\n 3\n]\nfan = true',
+            "5: [bake] spices must be a list, each text in quotes, not 3",
+        ),
+        ("[bake.oven]\nx = 1", "1: [bake] oven is not an option"),
+    ],
+)
+def test_each_mistake_is_one_line_with_its_place_and_its_mend(tmp_path, text, message):
+    assert problems_of(tmp_path, text) == [message]
+
+
+def test_all_mistakes_are_collected(tmp_path):
+    text = '[bake]\nbatch-size = 0\nfan = "no"\n[trian-vcc]\n[data]\nbatch = 1\n'
+    assert len(problems_of(tmp_path, text)) == 4
+
+
+@pytest.mark.parametrize(
+    ("raw", "place"),
+    [
+        (b"[bake\n", ":1:6:"),
+        (b"[bake]\nfan = \n", ":2:7:"),
+        (b'[bake]\nshape = "', ":2: Unterminated string"),
+        (b"[bake]\n\xff\xfe", ":2:"),
+        (b"[bake]\nfan = true\nfan = false\n", ":3:"),
+        (b"a = " + b"[" * 5000, ":"),
+        (b"a = " + b"9" * 5000, ":"),
+        (b"#" * (1 << 21), ": is over 1 MiB"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_refused_with_its_place(tmp_path, raw, place):
+    path = tmp_path / "vcell.toml"
+    path.write_bytes(raw)
+    with pytest.raises(UserError) as caught:
+        toml.read(path)
+    assert f"vcell.toml{place}" in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_the_nearest_file_upward_wins(tmp_path):
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    (tmp_path / "vcell.toml").write_text("")
+    (tmp_path / "a" / "vcell.toml").write_text("")
+    assert toml.find(deep) == (tmp_path / "a" / "vcell.toml").resolve()
+
+
+@pytest.mark.parametrize(
+    ("text", "keys", "line"),
+    [
+        ("[a]\nx = 1\n[b]\nx = 2\n", ("b", "x"), 4),
+        ("a.b = 1\n\na.c = 2\n", ("a", "c"), 3),
+        ('[a]\nt = """\nx = 3\n"""\nx = 1\n', ("a", "x"), 5),
+        ('[a]\n"b\\u0061d" = 1\nz = 2\n', ("a", "bad"), 2),
+        ("[a]\r\nx = 1\r\ny = 2\r\n", ("a", "y"), 3),
+        ("[a]\n", ("a", "x"), None),
+    ],
+)
+def test_lines_are_found_exactly(text, keys, line):
+    assert toml.line_of(text, keys) == line
+
+
+keys = st.sampled_from(
+    ["batch-size", "batch_size", "heat", "fan", "shape", "spices", "tin", "control", "x", '"é"']
+)
+values = st.sampled_from(
+    ["1", "-1", "1.5", "nan", "inf", "true", '"round"', '""', "[]", '["a"]', "[1, true]", "{}"]
+    + ["{a = 1}", "1979-05-27", "07:32:00", '"\\u0000"', "9" * 40, "1e400", '"' + "x" * 300 + '"']
+)
+lines = st.one_of(
+    st.tuples(keys, values).map(" = ".join),
+    st.sampled_from(["[bake]", "[data]", "[x]", "[[bake]]", "[bake.y]", "", "# c", "bake = 1"]),
+    st.text(max_size=20),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.lists(lines, max_size=8).map("\n".join), st.text(max_size=200)))
+def test_no_file_whatsoever_ends_in_a_traceback(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "fuzzed.toml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        file = toml.read(path)
+        found = checks.check_table_names(file, ["bake"])
+        good, own = checks.values_for(file, "bake", Bake)
+    except UserError as error:
+        assert error.message.startswith(toml.shown_path(path))
+        return
+    assert all(str(p).startswith(toml.shown_path(path)) for p in found + own)
+    if not own:
+        Bake(**good)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=300))
+def test_no_bytes_whatsoever_end_in_a_traceback(tmp_path_factory, raw):
+    path = tmp_path_factory.getbasetemp() / "fuzzed-bytes.toml"
+    path.write_bytes(raw)
+    try:
+        checks.values_for(toml.read(path), "bake", Bake)
+    except UserError as error:
+        assert error.message
+
+
+def test_the_template_is_a_valid_file_that_changes_nothing(tmp_path):
+    text = template({"bake": Bake})
+    assert tomllib.loads(text) == {"data": {}, "bake": {}}
+    uncommented = "\n".join(
+        line.removeprefix("# ")
+        for line in text.splitlines()
+        if line.startswith("[") or (" = " in line and not line.endswith(" ="))
+        if "Order:" not in line
+    )
+    (tmp_path / "vcell.toml").write_text(uncommented)
+    values, problems = checks.values_for(toml.read(tmp_path / "vcell.toml"), "bake", Bake)
+    assert problems == []
+    assert Bake(**values) == Bake()
+
+
+def test_the_schema_says_what_the_checks_say():
+    table = schema({"bake": Bake})["properties"]["bake"]
+    assert set(table["properties"]) == {setting.key for setting in settings_of(Bake)}
+    assert table["properties"]["batch-size"] == {
+        "description": "How many at once.",
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 4096,
+        "default": 64,
+    }
+    assert table["properties"]["shape"]["enum"] == ["round", "square"]
+    json.dumps(table)
+
+
+# --- through the real command line, with a built-in plugin's settings
+
+
+def test_check_reports_file_and_environment_at_once(vcell, tmp_path):
+    (tmp_path / "vcell.toml").write_text("[select-genes]\nn-gens = 3\n\n[dta]\n")
+    ran = vcell("config", "check", env={"VCELL_SELECT_GENES_N_GENS": "3"})
+    assert ran.code == 2
+    assert "vcell.toml:2: [select-genes] n-gens is not an option (did you mean n-genes?)" in ran.err
+    assert "vcell.toml:4: [dta] is not a table of vcell (did you mean data?)" in ran.err
+    assert (
+        "VCELL_SELECT_GENES_N_GENS: sets nothing (did you mean VCELL_SELECT_GENES_N_GENES?)"
+        in ran.err
+    )
+
+
+def test_command_line_over_environment_over_file_over_default(vcell, tmp_path):
+    def shown(env=None):
+        ran = vcell("config", "show", "select-genes", "--json", env=env)
+        return ran.json["select-genes"]["n-genes"]
+
+    assert shown()["from"] == "default"
+    (tmp_path / "vcell.toml").write_text("[select-genes]\nn-genes = 11\n")
+    assert shown() == {"value": 11, "from": "vcell.toml:2"}
+    variable = {"VCELL_SELECT_GENES_N_GENES": "12"}
+    assert shown(variable) == {"value": 12, "from": "VCELL_SELECT_GENES_N_GENES"}
+
+
+def test_a_mistake_in_the_file_stops_a_command_but_not_its_help(vcell, tmp_path):
+    (tmp_path / "vcell.toml").write_text("[select-genes]\nn-genes = 0\n")
+    ran = vcell("select-genes", "cells.h5ad")
+    assert ran.code == 2
+    assert ran.err == "error: vcell.toml:2: [select-genes] n-genes must be at least 1, not 0\n"
+    assert vcell("select-genes", "--help").code == 0
+    assert vcell("--no-config", "select-genes", "missing.h5ad").err.count("vcell.toml") == 0
+
+
+def test_init_makes_a_project_that_checks(vcell, tmp_path):
+    assert vcell("init", "screen").code == 0
+    assert vcell("config", "check", cwd=tmp_path / "screen").code == 0
+    again = vcell("init", "screen")
+    assert again.code == 2
+    assert "exists already" in again.err
+    assert vcell("init", "other", "--cells", "absent.h5ad").code == 2
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_repositorys_own_project_file_has_no_mistakes(vcell, repository):
+    assert (repository / "vcell.toml").is_file()
+    assert vcell("config", "check", cwd=repository).code == 0

@@ -1,0 +1,76 @@
+"""Asking for help must not cost the import of numpy or torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import clean_environment
+from vcell.commands.plugins import HEAVY
+from vcell.plugin import CORE_COMMANDS, Plugin, discover, load
+
+_PROBE = """
+import sys
+from vcell.cli import run
+code = run(sys.argv[1:])
+heavy = [name for name in {heavy!r} if name in sys.modules]
+sys.exit(f"code {{code}}, imported {{heavy}}" if code or heavy else 0)
+"""
+COMMANDS = [*CORE_COMMANDS, *discover().plugins]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["completion", "bash"],
+        ["completion", "zsh"],
+        ["completion", "fish"],
+        ["plugins"],
+        ["config", "show"],
+        ["config", "schema"],
+        *([name, "--help"] for name in COMMANDS),
+    ],
+    ids=" ".join,
+)
+def test_it_imports_nothing_heavy(words, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE.format(heavy=HEAVY), *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=clean_environment(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_shell_completion_imports_nothing_heavy(tmp_path):
+    asking = {"_VCELL_COMPLETE": "bash_complete", "COMP_WORDS": "vcell config s", "COMP_CWORD": "2"}
+    probe = f"""
+import sys, atexit
+atexit.register(lambda: print([n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr))
+from vcell.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", probe],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=clean_environment() | asking,
+        check=False,
+    )
+    assert done.stderr.strip() == "[]"
+    assert done.stdout.split() == ["plain,schema", "plain,show"]
+
+
+@pytest.mark.parametrize("name", discover().plugins)
+def test_every_built_in_plugin_loads_and_conforms(name, vcell):
+    assert isinstance(load(name), Plugin)
+    checked = vcell("plugins", "check", name, "--json")
+    broken = [rule for rule in checked.json["rules"] if not rule["ok"]]
+    assert (checked.code, broken) == (0, [])
