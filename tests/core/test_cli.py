@@ -86,7 +86,8 @@ def test_an_interrupt_ends_with_130(tmp_path):
     code = "from vcell import cli, console; import time\n"
     code += "cli._CORE['init'] = ('sleeper', '')\nimport sys, types, click\n"
     code += "m = types.ModuleType('sleeper'); sys.modules['sleeper'] = m\n"
-    code += "m.init = click.Command('init', callback=lambda: (print('up', flush=True), time.sleep(60)))\n"
+    code += "sleep = lambda: (print('up', flush=True), time.sleep(60))\n"
+    code += "m.init = click.Command('init', callback=sleep)\n"
     code += "cli.main(['init'])"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -46,7 +46,8 @@ def problems_of(tmp_path: Path, text: str) -> list[str]:
 def test_good_values_arrive_in_their_types_and_paths_are_relative_to_the_file(tmp_path):
     path = tmp_path / "vcell.toml"
     path.write_text(
-        '[data]\ncontrol = "ctrl"\n[bake]\nbatch-size = 8\nheat = 200\nspices = ["a", "b"]\ntin = "t/x"\n'
+        '[data]\ncontrol = "ctrl"\n'
+        '[bake]\nbatch-size = 8\nheat = 200\nspices = ["a", "b"]\ntin = "t/x"\n'
     )
     values, problems = checks.values_for(toml.read(path), "bake", Bake)
     assert problems == []

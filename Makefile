@@ -1,0 +1,49 @@
+# make demo   sets up everything and runs the main job on embedded data
+# make test   sets up everything and runs the tests
+# Nothing but Python 3.11 to 3.13 and make is needed; all of it lands in .venv.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test test-slow test-all lint docs bench lock wheel clean
+
+demo: $(VENV)/installed
+	$(BIN)/vcell demo
+
+test: $(VENV)/tested
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
+
+test-slow: $(VENV)/tested
+	$(BIN)/python -m pytest -m slow
+
+test-all: $(VENV)/tested
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/tested
+	$(BIN)/python docs/make_cli_reference.py
+
+# Pin the whole set anew from the ranges of pyproject.toml.
+lock: $(VENV)/tested
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "vcell needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+wheel: $(VENV)/tested
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
