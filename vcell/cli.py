@@ -241,6 +241,17 @@ def run(args: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         return _os_error(error)
+    except Exception:  # noqa: BLE001 - the last line of defence, and it hides nothing
+        return _bug()
+
+
+def _bug() -> int:
+    """Show the traceback of what should not have happened."""
+    import traceback
+
+    traceback.print_exc()
+    console.error(f"this is a bug in vcell {__version__}", "report it with the lines above")
+    return 1
 
 
 def _os_error(error: OSError) -> int:
@@ -256,7 +267,7 @@ def _os_error(error: OSError) -> int:
         errno.ENAMETOOLONG,
     }
     if error.errno not in user_can_mend | {errno.ENOSPC, errno.EDQUOT}:
-        raise error
+        return _bug()
     where = f"{error.filename}: " if error.filename else ""
     console.error(f"{where}{error.strerror}")
     return UserError.exit_code if error.errno in user_can_mend else 1

@@ -149,7 +149,7 @@ def load(name: str) -> Plugin | Broken:
     found = discover().plugins[name]
     try:
         plugin = found.entry_point.load()
-    except Exception as error:  # noqa: BLE001 - whatever a third party raises must not break the rest
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - must not break the other commands
         return Broken(found, f"{type(error).__name__}: {_first_line(error)}", error)
     fault = _fault(plugin, found)
     return Broken(found, fault, TypeError(fault)) if fault else plugin

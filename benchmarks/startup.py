@@ -1,0 +1,68 @@
+"""What asking for help costs: CPU time of whole `vcell` processes, beside a bare Python.
+
+    python benchmarks/startup.py [--repeats 15]
+
+The minimum over repeats is the figure: on a shared machine everything above it is other people's
+work. Ten plugins are in place: the built-in ones, filled up with copies of the example.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PLUGIN = Path(__file__).parents[1] / "examples/plugin-hello/src/vcell_hello/__init__.py"
+PLUGINS = 10
+COMMANDS = (["--version"], ["--help"], ["select-genes", "--help"], ["plugins"])
+
+
+def cpu_ms(words: list[str], env: dict[str, str], repeats: int) -> float:
+    """Return the least CPU time of `repeats` runs, children included, in milliseconds."""
+    best = float("inf")
+    for _ in range(repeats):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *words], env=env, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        best = min(best, 1000 * spent)
+    return best
+
+
+def add_plugins(site: Path, count: int) -> None:
+    """Install `count` copies of the example plugin under other names."""
+    for i in range(count):
+        (site / f"extra{i}.py").write_text(PLUGIN.read_text().replace('"hello"', f'"extra{i}"'))
+        info = site / f"extra{i}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: extra{i}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[vcell.plugins]\nextra{i} = extra{i}:plugin\n")
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=15)
+    repeats = parser.parse_args().repeats
+    from vcell.plugin import discover
+
+    built_in = len(discover().plugins)
+    with tempfile.TemporaryDirectory() as folder:
+        add_plugins(Path(folder), max(0, PLUGINS - built_in))
+        env = os.environ | {"PYTHONPATH": folder}
+        bare = cpu_ms(["-c", "pass"], env, repeats)
+        click = cpu_ms(["-c", "import click, importlib.metadata"], env, repeats)
+        print(f"{max(PLUGINS, built_in)} plugins, least CPU of {repeats} runs")
+        print(f"{'python -c pass':<28}{bare:7.0f} ms")
+        print(f"{'import click, metadata':<28}{click:7.0f} ms")
+        for words in COMMANDS:
+            spent = cpu_ms(["-m", "vcell", *words], env, repeats)
+            print(f"{'vcell ' + ' '.join(words):<28}{spent:7.0f} ms   {spent / click:.2f} x click")
+
+
+if __name__ == "__main__":
+    main()
