@@ -1,0 +1,42 @@
+"""Draw the cells and say what was written."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from vcell import console
+from vcell.data.simulate import CONTROL, Design, Simulator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vcell_simulate import Simulate
+
+
+def run(out: Path, config: Simulate) -> None:
+    """Write the cells and the truth beside them."""
+    settings = asdict(config)
+    compress = settings.pop("compress")
+    simulator = Simulator(Design(**settings))
+    design, started = simulator.design, time.monotonic()
+    truth = simulator.write(out, compress=compress)
+    took = time.monotonic() - started
+    data = {
+        "cells": str(out),
+        "truth": str(truth),
+        "n_cells": design.cells,
+        "n_genes": design.genes,
+        "controls": design.controls,
+        "perturbations": design.perturbations,
+        "null": design.nulls,
+        "seconds": round(took, 2),
+    }
+    console.result(
+        data,
+        f"{out}: {design.cells:,} cells x {design.genes:,} genes, {design.controls:,} of them "
+        f"{CONTROL}, {design.perturbations} perturbations ({design.nulls} without effect), "
+        f"{console.bytes_text(out.stat().st_size)} in {console.duration(took)}\n"
+        f"{truth}: the true effects",
+    )

@@ -1,0 +1,66 @@
+"""`vcell simulate` as a user runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import anndata
+import numpy as np
+import pytest
+
+from tests.support import clean_environment
+
+
+def test_it_writes_cells_and_truth_and_says_so(vcell, tmp_path):
+    ran = vcell(
+        "simulate", "c.h5ad", "--cells", 400, "--genes", 200, "--perturbations", 9, "--json"
+    )
+    assert ran.code == 0, ran.err
+    assert ran.json["n_cells"] == 400
+    cells = anndata.read_h5ad(tmp_path / "c.h5ad")
+    assert cells.shape == (400, 200)
+    with np.load(tmp_path / "c.truth.npz", allow_pickle=False) as truth:
+        assert truth["effect"].shape == (9, 200)
+    again = vcell("simulate", "d.h5ad", *size)
+    assert again.code == 0
+    assert (anndata.read_h5ad(tmp_path / "d.h5ad").X != cells.X).nnz == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["c.h5ad", "--genes", "20"], "20 genes are too few"),
+        (["c.h5ad", "--cells", "10"], "10 cells are too few"),
+        (["c.txt"], "c.txt"),
+        (["missing/c.h5ad"], "missing is not a folder"),
+    ],
+)
+def test_what_cannot_be_simulated_is_one_line_and_leaves_nothing(vcell, tmp_path, words, said):
+    ran = vcell("simulate", *words)
+    assert ran.code == 2
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_cells(tmp_path):
+    peaks = []
+    for cells in (4_000, 24_000):
+        words = ["simulate", "c.h5ad", "--cells", str(cells), "--genes", "12000"]
+        code = (
+            "import resource, sys; from vcell.cli import run; run(sys.argv[1:]);"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            cwd=tmp_path,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks.append(int(ran.stdout.split()[-1]))
+    size = (tmp_path / "c.h5ad").stat().st_size / 1024
+    assert peaks[1] - peaks[0] < 0.15 * size
