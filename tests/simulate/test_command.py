@@ -13,9 +13,8 @@ from tests.support import clean_environment
 
 
 def test_it_writes_cells_and_truth_and_says_so(vcell, tmp_path):
-    ran = vcell(
-        "simulate", "c.h5ad", "--cells", 400, "--genes", 200, "--perturbations", 9, "--json"
-    )
+    size = ["--cells", 400, "--genes", 200, "--perturbations", 9]
+    ran = vcell("simulate", "c.h5ad", *size, "--json")
     assert ran.code == 0, ran.err
     assert ran.json["n_cells"] == 400
     cells = anndata.read_h5ad(tmp_path / "c.h5ad")
