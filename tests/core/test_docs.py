@@ -21,14 +21,17 @@ PAGES = [
     *sorted((REPOSITORY / "docs").glob("*.md")),
     *sorted((REPOSITORY / "plugins").glob("*/README.md")),
 ]
-_BLOCK = re.compile(r"^```(?:console|bash|sh|text)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_SHELLS = ("", "console", "bash", "sh")
 _COMMAND = re.compile(r"^\s*(?:\$ )?(vcell (?!COMMAND|\[).+)$", re.MULTILINE)
 _TAIL = re.compile(r"\s[|>#&;]")  # a pipe, a redirection or a comment
 
 
 def commands_of(page: Path) -> list[str]:
     """The lines inside code blocks that run vcell, without comments and redirections."""
-    blocks = "\n".join(_BLOCK.findall(page.read_text())).replace("\\\n", " ")
+    found = _BLOCK.findall(page.read_text())
+    blocks = "\n".join(text for language, text in found if language in _SHELLS)
+    blocks = blocks.replace("\\\n", " ")
     return [_TAIL.split(line)[0].strip() for line in _COMMAND.findall(blocks)]
 
 
