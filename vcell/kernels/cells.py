@@ -1,0 +1,72 @@
+"""Per cell: library size, genes detected, shares of mitochondrial and ribosomal counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@njit(nogil=True, cache=True)
+def cell_totals(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    marked: NDArray[np.uint8],
+    totals: NDArray[np.float64],
+    n_genes: NDArray[np.int32],
+    marked_totals: NDArray[np.float64],
+) -> None:
+    """Sum every cell over all genes and over marked ones, and count the genes it has.
+
+    Explicit zeros are not detected genes.
+
+    Parameters
+    ----------
+    marked
+        Bits per gene ``[G]``; bit ``k`` counts the gene in column ``k`` of `marked_totals`.
+    totals, n_genes, marked_totals
+        Outputs: ``[C]``, ``[C]`` and ``[C, K]`` with at most eight kinds of marks.
+    """
+    kinds = marked_totals.shape[1]
+    for cell in range(len(indptr) - 1):
+        total = 0.0
+        detected = 0
+        for j in range(indptr[cell], indptr[cell + 1]):
+            value = np.float64(data[j])
+            total += value
+            if value != 0:
+                detected += 1
+        totals[cell] = total
+        n_genes[cell] = detected
+        if kinds == 0:
+            continue
+        for kind in range(kinds):
+            marked_totals[cell, kind] = 0.0
+        for j in range(indptr[cell], indptr[cell + 1]):
+            bits = marked[indices[j]]
+            if bits:
+                for kind in range(kinds):
+                    if bits >> kind & 1:
+                        marked_totals[cell, kind] += data[j]
+
+
+@njit(nogil=True, cache=True)
+def count_odd_values(data: NDArray[np.float32]) -> tuple[int, int, int]:
+    """Count values that raw counts cannot have: negative, not whole, not finite."""
+    negative = 0
+    fractional = 0
+    infinite = 0
+    for j in range(len(data)):
+        value = data[j]
+        if not np.isfinite(value):
+            infinite += 1
+        elif value < 0:
+            negative += 1
+        elif value != np.floor(value):
+            fractional += 1
+    return negative, fractional, infinite

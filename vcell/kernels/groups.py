@@ -1,0 +1,139 @@
+"""Sums and means per group of cells: pseudobulk, and what a t-test per perturbation needs.
+
+Sums are kept as whole multiples of ``2**-shift`` in int64, so they are exact whatever the order,
+the chunks, the threads or the machines that add them up. Counts need no shift; log-normalised
+values are rounded to ``2**-30`` (1e-9), far under float32's own rounding of values near one.
+
+``order`` lists the cells to visit, those of a group together: a group's row of sums then stays in
+the cache, which is worth a factor of three to four once all rows do not fit there.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+from vcell.kernels.moments import LUT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHIFT = 30
+ONE = float(1 << SHIFT)
+
+
+def cells_by_group(codes: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the cells that have a group, group after group."""
+    order = np.argsort(codes, kind="stable")
+    return order[np.searchsorted(codes[order], 0) :]
+
+
+@njit(nogil=True, cache=True)
+def group_sums(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    codes: NDArray[np.int32],
+    order: NDArray[np.int64],
+    unit: float,
+    out: NDArray[np.int64],
+) -> None:
+    """Add to ``out[P, G]`` the values times `unit`."""
+    for cell in order:
+        group = codes[cell]
+        for j in range(indptr[cell], indptr[cell + 1]):
+            out[group, indices[j]] += math.floor(np.float64(data[j]) * unit + 0.5)
+
+
+@njit(nogil=True, cache=True)
+def group_log_moments(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    codes: NDArray[np.int32],
+    scale: NDArray[np.float32],
+    order: NDArray[np.int64],
+    out: NDArray[np.int64],
+) -> None:
+    """Add to ``out[P, G, 2]`` the sums of ``log1p(x / scale)`` and of its square, times 2**30."""
+    table = np.empty((LUT, 2), np.int64)
+    for cell in order:
+        group = codes[cell]
+        factor = np.float64(scale[cell])
+        sums = out[group]
+        highest = 0
+        for j in range(indptr[cell], indptr[cell + 1]):
+            if data[j] < LUT:
+                highest = max(highest, int(data[j]))
+        for count in range(highest + 1):
+            log = math.log1p(count / factor)
+            table[count, 0] = np.int64(log * ONE + 0.5)
+            table[count, 1] = np.int64(log * log * ONE + 0.5)
+        for j in range(indptr[cell], indptr[cell + 1]):
+            value = np.float64(data[j])
+            small = np.int64(value) if 0 <= value < LUT else 0
+            if np.float64(small) == value:
+                first = table[small, 0]
+                second = table[small, 1]
+            else:
+                log = math.log1p(value / factor)
+                first = np.int64(log * ONE + 0.5)
+                second = np.int64(log * log * ONE + 0.5)
+            sums[indices[j], 0] += first
+            sums[indices[j], 1] += second
+
+
+@njit(nogil=True, cache=True)
+def group_moments(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    codes: NDArray[np.int32],
+    order: NDArray[np.int64],
+    out: NDArray[np.int64],
+) -> None:
+    """Add to ``out[P, G, 2]`` the same of values as stored: those of a log1p matrix."""
+    for cell in order:
+        group = codes[cell]
+        sums = out[group]
+        for j in range(indptr[cell], indptr[cell + 1]):
+            value = np.float64(data[j])
+            sums[indices[j], 0] += math.floor(value * ONE + 0.5)
+            sums[indices[j], 1] += math.floor(value * value * ONE + 0.5)
+
+
+@njit(nogil=True, cache=True)
+def group_nonzeros(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    codes: NDArray[np.int32],
+    order: NDArray[np.int64],
+    out: NDArray[np.int64],
+) -> None:
+    """Add to ``out[P, G]`` the number of cells with a value, group by group."""
+    for cell in order:
+        group = codes[cell]
+        for j in range(indptr[cell], indptr[cell + 1]):
+            if data[j] != 0:
+                out[group, indices[j]] += 1
+
+
+@njit(nogil=True, cache=True)
+def add_rows(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    out: NDArray[np.float64],
+) -> None:
+    """Add ``weights[i]`` times CSR row ``rows[i]`` to ``out[targets[i]]``, in the order given."""
+    for i in range(len(rows)):
+        target = out[targets[i]]
+        for j in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            target[indices[j]] += weights[i] * data[j]

@@ -1,0 +1,59 @@
+"""CSR to CSC: a counting sort by gene that keeps the cells of every gene in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@njit(nogil=True, cache=True)
+def count_columns(indices: NDArray[np.int32], counts: NDArray[np.int64]) -> None:
+    """Add the number of entries of every gene to ``counts[G]``."""
+    for j in range(len(indices)):
+        counts[indices[j]] += 1
+
+
+@njit(nogil=True, cache=True)
+def scatter_columns(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    first_cell: int,
+    cursor: NDArray[np.int64],
+    cells: NDArray[np.int32],
+    values: NDArray[np.float32],
+) -> None:
+    """Put a block's entries where ``cursor[G]`` says their genes go on, and move the cursor.
+
+    Called for block after block of cells, with the cursor first at every gene's beginning (the
+    exclusive cumulative sum of `count_columns`), it fills the CSC arrays `cells` and `values`.
+    """
+    for cell in range(len(indptr) - 1):
+        for j in range(indptr[cell], indptr[cell + 1]):
+            gene = indices[j]
+            place = cursor[gene]
+            cells[place] = first_cell + cell
+            values[place] = data[j]
+            cursor[gene] = place + 1
+
+
+def transpose(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    n_genes: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    """Return the CSC arrays ``(indptr[G+1], cells[N], values[N])`` of one CSR matrix."""
+    counts = np.zeros(n_genes, np.int64)
+    count_columns(indices, counts)
+    starts = np.zeros(n_genes + 1, np.int64)
+    np.cumsum(counts, out=starts[1:])
+    cells = np.empty(len(indices), np.int32)
+    values = np.empty(len(data), data.dtype)
+    scatter_columns(indptr, indices, data, 0, starts[:-1].copy(), cells, values)
+    return starts, cells, values
