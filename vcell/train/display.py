@@ -1,0 +1,81 @@
+"""What a person sees of a training: a bar of steps, and a table at each validation."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Self
+
+from vcell import console
+
+_TREND = 12  # validations shown
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+class Display:
+    """Steps with time left, and metrics now, at the best step, and their trend.
+
+    Silent where it should be: on ranks other than 0, with ``--json`` and with ``--quiet``. Where
+    stderr is no terminal, each validation is a line.
+    """
+
+    def __init__(self, *, steps: int, monitor: str, shown: bool) -> None:
+        quiet = console.settings.json or console.settings.verbosity < console.NORMAL
+        self.shown = shown and not quiet
+        self.steps, self.monitor = steps, monitor
+        self.history: dict[str, list[float]] = {}
+        self.best: dict[str, float] = {}
+        self._stack = ExitStack()
+        self._bar: console.Progress | None = None
+
+    def __enter__(self) -> Self:
+        if self.shown:
+            bar = console.progress("training", total=self.steps, unit="steps")
+            self._bar = self._stack.enter_context(bar)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stack.close()
+
+    def stepped(self, loss: float) -> None:
+        """Show one more step."""
+        if self._bar is not None:
+            self._bar.advance(1, note=f"loss {loss:.4g}")
+
+    def validated(self, step: int, metrics: Mapping[str, float], *, is_best: bool) -> None:
+        """Show the outcome of a validation."""
+        for name, value in metrics.items():
+            self.history.setdefault(name, []).append(value)
+        if is_best:
+            self.best = dict(metrics)
+        if self._bar is None:
+            return
+        self._bar.close()
+        console.say(
+            self._table(step, metrics) if sys.stderr.isatty() else self._line(step, metrics)
+        )
+
+    def _table(self, step: int, metrics: Mapping[str, float]) -> str:
+        names = sorted(metrics, key=lambda name: (name != self.monitor, name))
+        rows = [(n, metrics[n], self.best.get(n), trend(self.history[n])) for n in names]
+        return console.table(rows, (f"step {step:,}", "now", "at best", "trend"))
+
+    def _line(self, step: int, metrics: Mapping[str, float]) -> str:
+        names = sorted(metrics, key=lambda name: (name != self.monitor, name))
+        best = self.best.get(self.monitor)
+        words = [f"{name} {metrics[name]:.4g}" for name in names]
+        if best is not None:
+            words[0] += f" (best {best:.4g})"
+        return f"step {step:,}: " + ", ".join(words)
+
+
+def trend(values: list[float]) -> str:
+    """Draw the last values as little bars."""
+    recent = [value for value in values[-_TREND:] if math.isfinite(value)]
+    if len(recent) < 2:
+        return ""
+    low, high = min(recent), max(recent)
+    span = (high - low) or 1.0
+    return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in recent)

@@ -1,0 +1,92 @@
+"""The optimiser and what moves with it: parameter groups, learning rates, averaged weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+if TYPE_CHECKING:
+    from vcell.train.options import TrainOptions
+
+_WSD_DECAY = 0.2  # share of the steps over which wsd decays at the end
+
+
+def learning_rate(step: int, options: TrainOptions) -> float:
+    """Return the learning rate of the update from step to step + 1."""
+    total = options.max_steps
+    warmup = round(options.warmup * total)
+    if step < warmup:
+        return options.lr * (step + 1) / warmup
+    decay_from = (
+        max(warmup, round(total * (1 - _WSD_DECAY))) if options.schedule == "wsd" else warmup
+    )
+    done = max(0, step - decay_from) / max(1, total - decay_from)  # of the decay, 0..1
+    shape = {
+        "constant": 1.0,
+        "linear": 1 - done,
+        "cosine": (1 + math.cos(math.pi * min(done, 1.0))) / 2,
+        "wsd": 1 - done,
+    }[options.schedule]
+    floor = 1.0 if options.schedule == "constant" else options.final_lr
+    return options.lr * (floor + (1 - floor) * max(shape, 0.0))
+
+
+def build_optimizer(
+    model: nn.Module, options: TrainOptions, device: torch.device
+) -> torch.optim.AdamW:
+    """Make AdamW; weights of two or more dimensions decay, biases and norms do not."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": options.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=options.lr,
+        fused=device.type == "cuda",
+    )
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a tensor this process holds: all of it unless fsdp shards it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+class Averaged:
+    """Exponential moving average of the weights; early steps average over fewer."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.source = [p for p in model.parameters() if p.requires_grad]
+        self.shadow = [p.detach().clone() for p in self.source]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the averages towards the weights as they are now."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        shadow, source = [local(t) for t in self.shadow], [local(t) for t in self.source]
+        torch._foreach_lerp_(shadow, source, 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the averages into the model for a while."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for average, parameter in zip(self.shadow, self.source, strict=True):
+            kept = local(parameter).clone()
+            local(parameter).copy_(local(average))
+            local(average).copy_(kept)

@@ -1,0 +1,72 @@
+"""The settings of training, declared once for every trainer. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vcell.config import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What a trainer's config class inherits, beside its model's own settings.
+
+    A step is one update of the weights from one global batch of `batch_size` examples, however
+    many processes share it and however many pieces of `micro_batch` examples each one cuts its
+    share into: neither changes the result beyond rounding.
+    """
+
+    batch_size: int = option(64, help="Examples per step, over all devices.", minimum=1)
+    micro_batch: int | None = option(
+        None,
+        help="Most examples at once on a device; gradients add up to batch-size (default: all, "
+        "halved whenever memory runs out).",
+        minimum=1,
+    )
+    max_steps: int = option(2000, help="How many steps to train.", minimum=1)
+    lr: float = option(3e-4, help="Peak learning rate.", minimum=0)
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = option(
+        "cosine", help="Learning rate after warm-up; wsd holds, then decays over the last fifth."
+    )
+    warmup: float = option(
+        0.02, help="Share of the steps over which the learning rate rises.", minimum=0, maximum=1
+    )
+    final_lr: float = option(
+        0.0, help="Learning rate at the end, as a share of the peak.", minimum=0, maximum=1
+    )
+    weight_decay: float = option(0.01, help="AdamW's decay of weight matrices.", minimum=0)
+    clip_norm: float = option(1.0, help="Largest gradient norm; 0 never clips.", minimum=0)
+    ema: float = option(
+        0.0, help="Decay of averaged weights, as 0.999; 0 keeps none.", minimum=0, maximum=0.999999
+    )
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = option(
+        "auto", help="Arithmetic; auto takes bf16 on a GPU that has it, else fp32."
+    )
+    compile: bool = option(default=False, help="Compile the model with torch.compile.")
+    checkpoint_activations: bool = option(
+        default=False,
+        help="Recompute activations in the backward pass: less memory, a third more time.",
+    )
+    strategy: Literal["ddp", "fsdp"] = option(
+        "ddp", help="Several devices: whole model on each (ddp) or sharded over them (fsdp)."
+    )
+    validate_every: int = option(
+        200, help="Steps between validations; 0 validates only at the end.", minimum=0
+    )
+    checkpoint_every: int = option(
+        200, help="Steps between checkpoints; 0 writes only the last.", minimum=0
+    )
+    patience: int = option(
+        0, help="Stop after so many validations without a better one; 0 never does.", minimum=0
+    )
+    seed: int = option(0, help="Seed of every random choice.", minimum=0, maximum=2**32 - 1)
+    deterministic: bool = option(
+        default=False, help="On a GPU, take reproducible algorithms even where they are slower."
+    )
+    memory_share: float | None = option(
+        None, help="Largest share of a GPU's memory to take.", minimum=0.05, maximum=1
+    )
+    sinks: tuple[Literal["tensorboard", "wandb"], ...] = option(
+        (), help="Also send the metrics to: tensorboard, wandb."
+    )

@@ -1,0 +1,147 @@
+"""Several processes as one: joining, sharing the model, agreeing, gathering.
+
+Collectives on the CPU go through gloo even where the model is on GPUs, so that agreeing on a
+count or a wish never waits for the GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vcell.train.task import Place
+
+_PATIENCE = timedelta(hours=2)  # rank 0 may validate or write a checkpoint for long
+_BUCKET = 1 << 24  # elements all-reduced at once
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[Place]:
+    """Join the processes that the launcher started (its environment says how many) and leave.
+
+    Parameters
+    ----------
+    device
+        ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    gpu = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    where = torch.device("cuda", local_rank) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(where)
+    starts = world > 1 and not dist.is_initialized()
+    if starts:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=_PATIENCE)
+    try:
+        yield Place(int(os.environ.get("RANK", "0")), world, local_rank, where)
+    finally:
+        if starts:
+            dist.destroy_process_group()
+
+
+def agree(values: Sequence[int]) -> list[int]:
+    """Return the sums of `values` over all processes."""
+    if not _many():
+        return list(values)
+    sums = torch.tensor(values, dtype=torch.int64)
+    dist.all_reduce(sums)
+    return [int(value) for value in sums]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Return the rows of all processes in order of rank, on the CPU of every process."""
+    return torch.cat(_gather(rows.detach().cpu().contiguous()))
+
+
+def gather_texts(text: str) -> list[str]:
+    """Return every process's text in order of rank, on every process."""
+    rows = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+    return [bytes(part.tolist()).decode() for part in _gather(rows)]
+
+
+def _gather(rows: Tensor) -> list[Tensor]:
+    if not _many():
+        return [rows]
+    counts = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, torch.tensor([len(rows)]))
+    longest = max(int(count) for count in counts)
+    padded = torch.zeros((longest, *rows.shape[1:]), dtype=rows.dtype)
+    padded[: len(rows)] = rows
+    parts = [torch.zeros_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return [part[: int(n)] for part, n in zip(parts, counts, strict=True)]
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """List the repeated blocks: the members of the outermost `nn.ModuleList`s."""
+    found: list[nn.Module] = []
+    for child in model.children():
+        found.extend(child if isinstance(child, nn.ModuleList) else blocks(child))
+    return found
+
+
+def shared(model: nn.Module, strategy: Literal["ddp", "fsdp"], place: Place) -> nn.Module:
+    """Give each process its model: itself where alone, a DDP replica, or an FSDP2 shard."""
+    if place.world_size == 1:
+        return model
+    if strategy == "fsdp":
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(place.device.type, (place.world_size,))
+        for block in blocks(model):
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return model
+    devices = [place.device.index] if place.device.type == "cuda" else None
+    # Buffers are not broadcast in each forward: a piece repeated after running out of memory
+    # must not wait for the other processes.
+    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+
+
+def without_sync(model: nn.Module, *, silent: bool) -> AbstractContextManager[None]:
+    """Return the context of a backward pass; `silent` keeps DDP from communicating in it."""
+    if silent and isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()
+
+
+@torch.no_grad()
+def average_gradients(model: nn.Module) -> None:
+    """Average gradients over processes, in a few large messages: what DDP does when not silent."""
+    gradients = [p.grad for p in model.parameters() if p.requires_grad and p.grad is not None]
+    start = 0
+    while start < len(gradients):
+        stop, size = start, 0
+        while stop < len(gradients) and (size == 0 or size + gradients[stop].numel() <= _BUCKET):
+            size += gradients[stop].numel()
+            stop += 1
+        group = gradients[start:stop]
+        flat = torch.cat([gradient.flatten() for gradient in group])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        for gradient, part in zip(
+            group, torch.split(flat, [g.numel() for g in group]), strict=True
+        ):
+            gradient.copy_(part.view_as(gradient))
+        start = stop
+
+
+def summed(values: Tensor) -> Tensor:
+    """Add up a tensor over all processes, on its own device."""
+    if _many():
+        dist.all_reduce(values)
+    return values
+
+
+def _many() -> bool:
+    return dist.is_initialized() and dist.get_world_size() > 1

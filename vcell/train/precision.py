@@ -1,0 +1,71 @@
+"""The arithmetic of a step: autocast, tf32, and fp16's loss scale."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from vcell import console
+from vcell.errors import UserError
+
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class LossScale:
+    """fp16's moving loss scale: halved when gradients overflow, doubled after a quiet while."""
+
+    scale: float = 2.0**16
+    quiet: int = 0  # steps since it last changed
+    grow_every: int = 2000
+
+    def update(self, *, finite: bool) -> None:
+        """Take note of one step's gradients."""
+        self.quiet = self.quiet + 1 if finite else 0
+        if not finite:
+            self.scale /= 2
+        elif self.quiet >= self.grow_every:
+            self.scale, self.quiet = self.scale * 2, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scale and its age."""
+        return {"scale": self.scale, "quiet": self.quiet}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved scale."""
+        self.scale, self.quiet = state["scale"], state["quiet"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A resolved precision on one kind of device."""
+
+    name: str  # fp32 | tf32 | bf16 | fp16
+    device: torch.device
+    scaler: LossScale | None = field(default=None)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which forward passes run."""
+        if self.name not in _HALF:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=_HALF[self.name])
+
+
+def resolve(name: str, device: torch.device) -> Precision:
+    """Decide the precision for a device, set torch's switch for tf32, and say what was chosen."""
+    gpu = device.type == "cuda"
+    if name == "auto":
+        name = "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        console.detail(f"precision: {name} on {device.type}")
+    if name == "tf32" and not gpu:
+        console.warn("precision tf32 has no effect on a CPU: computing in fp32")
+        name = "fp32"
+    if name == "bf16" and gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(
+            f"{torch.cuda.get_device_name(device)} has no bf16", hint="set precision to fp16"
+        )
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    return Precision(name, device, LossScale() if name == "fp16" else None)

@@ -1,0 +1,93 @@
+"""What a plugin brings to the shared loop: a model, a stream of batches, a loss, a validation.
+
+Nothing here is subclassed: any object with these attributes is a task. Shapes and contents of a
+batch are the task's own business; the loop only needs its length, slices and a way to a device,
+which `vcell.train.batch` does for tensors, arrays and any nesting of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Batch = Any  # tensor | array | tuple | list | dict | dataclass of those, examples first
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process this is, of how many, and the device it computes on."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the shared files."""
+        return self.rank == 0
+
+
+class Batches(Protocol):
+    """An endless stream: each item is this process's share of the next global batch.
+
+    The union of all ranks' shares must be the same examples for any number of processes. The
+    state is the position after the last batch *handed out* (not read ahead), is the same on every
+    rank, and is plain JSON.
+    """
+
+    def __next__(self) -> Batch:
+        """Return this process's share of the next global batch, on the CPU."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position after the last batch handed out."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`, on any number of processes."""
+
+
+class Task(Protocol):
+    """Everything the loop does not know about one kind of training.
+
+    Attributes
+    ----------
+    monitor
+        The key of `validate`'s result that picks the best checkpoint and stops early.
+    higher_is_better
+        Whether a larger `monitor` is better.
+    identity
+        What must not change between a run and its resumption (model preset, fingerprints of genes
+        and data ...), as plain JSON. Resuming with another identity is refused.
+    """
+
+    monitor: str
+    higher_is_better: bool
+    identity: Mapping[str, Any]
+
+    def build(self) -> nn.Module:
+        """Build the model on the CPU, from torch's seeded generator.
+
+        Blocks held in an `nn.ModuleList` are what fsdp shards and activation checkpointing
+        recomputes.
+        """
+
+    def batches(self, place: Place) -> Batches:
+        """Open the stream of training batches for one process."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Return the loss as a *mean over the examples* of `batch`, and metrics to log.
+
+        Call ``model(...)`` exactly once, as a whole: DDP and FSDP hook into that call. Metrics are
+        averaged over pieces and processes, weighted by their number of examples.
+        """
+
+    def validate(self, model: nn.Module) -> Mapping[str, float]:
+        """Score the model, which is in eval mode and holds the averaged weights if there are any.
+
+        Called on every rank at the same step, without gradients. Rank 0's numbers count; a task
+        that shards its validation gathers with `vcell.train.parallel.gather_rows` first.
+        """

@@ -1,0 +1,219 @@
+"""One update of the weights from one global batch: pieces, averaging, clipping, running out.
+
+The loss of a step is the mean over all examples of the global batch. A piece of n examples enters
+with weight n / N, so that neither the number of processes nor the size of pieces matters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vcell.errors import RunFailed
+from vcell.train import batch as batches
+from vcell.train import parallel, rng
+from vcell.train.optim import local
+from vcell.train.spans import Spans
+
+if TYPE_CHECKING:
+    from vcell.train.options import TrainOptions
+    from vcell.train.precision import Precision
+    from vcell.train.state import Learner
+    from vcell.train.task import Batch, Place, Task
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step did, the same on every rank."""
+
+    metrics: dict[str, float]  # means over the global batch; "loss" among them
+    gradient_norm: float  # before clipping
+    applied: bool  # False where the gradients were not finite and the step was skipped
+    where: str = ""  # which gradients were not finite
+
+
+class Updater:
+    """Turn batches into updates; remembers the size of pieces that fits into memory."""
+
+    def __init__(
+        self,
+        task: Task,
+        learner: Learner,
+        model: nn.Module,
+        options: TrainOptions,
+        place: Place,
+        precision: Precision,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.task, self.learner, self.model, self.options = task, learner, model, options
+        self.place, self.precision, self.tell = place, precision, tell
+        self.spans = Spans(place.device)
+        self.micro_batch = options.micro_batch
+        # Whether a whole step went through at this micro-batch. Until then DDP stays silent
+        # during backward, so that a process that runs out of memory can start its step again
+        # without the others noticing.
+        self.proven = False
+        self._may_repeat = True
+
+    def __call__(self, batch: Batch, *, total: int, overlap: bool, rate: float) -> Outcome:
+        """Update the weights once.
+
+        Parameters
+        ----------
+        batch
+            This process's share of the global batch.
+        total
+            Examples in the global batch.
+        overlap
+            Whether all processes are proven, and DDP may average during backward.
+        rate
+            The learning rate.
+        """
+        sums, names = self._gradients(batch, total, overlap=overlap)
+        if self.place.world_size > 1 and self.options.strategy == "ddp" and not overlap:
+            parallel.average_gradients(self.learner.model)
+        outcome = self._apply(sums, names, total, rate)
+        self.proven = True
+        return outcome
+
+    def _gradients(self, batch: Batch, total: int, *, overlap: bool) -> tuple[Tensor, list[str]]:
+        """Compute the share's gradients, in smaller pieces each time memory runs out."""
+        before = rng.capture()
+        while True:
+            self._may_repeat = self.place.world_size == 1 or self.options.strategy == "ddp"
+            try:
+                return self._attempt(batch, total, overlap=overlap)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).split(". ")[0]
+            except Exception as error:
+                if not self._is_compilers(error):
+                    raise
+                reason = ""
+                self._stop_compiling(error)
+            if reason:
+                self._shrink(batches.length(batch), reason)
+            rng.restore(before)
+
+    def _attempt(self, batch: Batch, total: int, *, overlap: bool) -> tuple[Tensor, list[str]]:
+        self.learner.optimizer.zero_grad(set_to_none=True)
+        count = batches.length(batch)
+        sums: Tensor | None = None
+        names: list[str] = []
+        done = 0
+        for piece in batches.pieces(batch, self.micro_batch or count):
+            size = batches.length(piece)
+            done += size
+            communicates = overlap and done == count
+            with parallel.without_sync(self.model, silent=not communicates):
+                loss, metrics = self._forward(piece)
+                # DDP and FSDP divide by the number of processes: undone here
+                weight = size * self.place.world_size / total
+                scale = self.precision.scaler.scale if self.precision.scaler else 1.0
+                self._may_repeat = self._may_repeat and not communicates
+                with self.spans("backward"):
+                    (loss * (weight * scale)).backward()  # type: ignore[no-untyped-call]
+            names = ["loss", *sorted(metrics)]
+            row = _row({**metrics, "loss": loss}, names, loss.device) * size
+            sums = row if sums is None else sums + row
+        assert sums is not None, "a process got an empty share of the batch"
+        return sums, names
+
+    def _forward(self, piece: Batch) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        with self.spans("h2d"):
+            piece = batches.to_device(piece, self.place.device)
+        with self.spans("forward"), self.precision.autocast():
+            return self.task.loss(self.model, piece)
+
+    def _shrink(self, count: int, reason: str) -> None:
+        """Halve the pieces, or give up where that is impossible."""
+        size = min(self.micro_batch or count, count)
+        half = max(1, size // 2)
+        if size == 1:
+            raise RunFailed(
+                f"out of memory with a single example at a time ({reason})",
+                hint="try --checkpoint-activations, --precision bf16, a smaller model or fewer "
+                "genes",
+            )
+        if not self._may_repeat:
+            raise RunFailed(
+                f"out of memory with {size} examples at a time ({reason}); with "
+                f"{self.options.strategy} over {self.place.world_size} processes the step cannot "
+                "be repeated",
+                hint=f"go on from the last checkpoint with --micro-batch {half}",
+            )
+        self.tell(
+            f"out of memory with {size} examples at a time: going on with {half}; the result is "
+            "the same, only slower"
+        )
+        self.micro_batch, self.proven = half, False
+        self.learner.optimizer.zero_grad(set_to_none=True)
+        if self.place.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _is_compilers(self, error: Exception) -> bool:
+        if not self.options.compile or self.learner.model._compiled_call_impl is None:
+            return False
+        return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+
+    def _stop_compiling(self, error: Exception) -> None:
+        reason = str(error).strip().splitlines()[0]
+        self.tell(f"torch.compile failed, going on without it, slower: {reason}")
+        self.learner.model._compiled_call_impl = None
+
+    @torch.no_grad()
+    def _apply(self, sums: Tensor, names: list[str], total: int, rate: float) -> Outcome:
+        """Clip and apply the averaged gradients, unless they are not finite."""
+        with self.spans("optimiser"):
+            sharded = self.place.world_size > 1 and self.options.strategy == "fsdp"
+            parameters = [p for p in self.learner.model.parameters() if p.grad is not None]
+            gradients = [local(p.grad) for p in parameters if p.grad is not None]
+            squares = torch._foreach_norm(gradients)
+            square = torch.stack([norm.double() for norm in squares]).square().sum()
+            if sharded:
+                square = parallel.summed(square)
+            sums = parallel.summed(sums)
+            loss_and_more = [value / total for value in sums.tolist()]  # waits for the device
+            scaler = self.precision.scaler
+            scale = scaler.scale if scaler else 1.0
+            norm = float(square.sqrt()) / scale
+            metrics = dict(zip(names, loss_and_more, strict=True))
+            finite = math.isfinite(norm) and math.isfinite(metrics["loss"])
+            if scaler:
+                scaler.update(finite=finite)
+            if finite:
+                limit = self.options.clip_norm
+                factor = (limit / norm if 0 < limit < norm else 1.0) / scale
+                if factor != 1.0:
+                    torch._foreach_mul_(gradients, factor)
+                self._step(rate)
+        return Outcome(metrics, norm, finite, "" if finite else self._culprits())
+
+    def _step(self, rate: float) -> None:
+        for group in self.learner.optimizer.param_groups:
+            group["lr"] = rate
+        self.learner.optimizer.step()
+        if self.learner.averaged is not None:
+            self.learner.averaged.update()
+
+    def _culprits(self) -> str:
+        """Name the first parameters whose gradients are not finite."""
+        bad = [
+            name
+            for name, parameter in self.learner.model.named_parameters()
+            if parameter.grad is not None and not local(parameter.grad).isfinite().all()
+        ]
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        return ", ".join(bad[:3]) + more
+
+
+def _row(values: Mapping[str, Any], names: list[str], device: torch.device) -> Tensor:
+    """Stack metrics in order of name without waiting for the device."""
+    as_tensors = [
+        torch.as_tensor(values[name], dtype=torch.float64, device=device).detach() for name in names
+    ]
+    return torch.stack(as_tensors)
