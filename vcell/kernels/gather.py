@@ -1,0 +1,236 @@
+"""Moving rows of sparse matrices: out of decoded chunks, into batches, dense or compressed.
+
+Legend: `idx`/`val` are the column ids and values of CSR rows laid end to end; row `i` of a request
+occupies `src[i] : src[i] + length[i]` there and goes to `dst[i] : dst[i] + length[i]` of the
+output.
+Serial, without the GIL: the callers bring their own threads.
+"""
+
+# ruff: noqa: PLR0913, PLR0917  # kernels take arrays, not objects
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+#: Counts below this are looked up when log-normalising: they are over 99 % of the non-zeros.
+N_LOOKUP = 64
+
+
+@njit(nogil=True, cache=True)
+def chunks_of_rows(
+    src: Array, length: Array, order: Array, chunk_size: int
+) -> tuple[Array, Array, Array]:
+    """List the chunks that hold the rows `order` (ascending in `src`), and which rows each holds.
+
+    Returns
+    -------
+    chunks, first, last
+        Chunk numbers, ascending, and for each the half-open range of positions in `order`
+        of the rows that have elements in it.
+    """
+    n = 0
+    previous = np.int64(-1)
+    for k in order:
+        if length[k]:
+            a = src[k] // chunk_size
+            b = (src[k] + length[k] - 1) // chunk_size
+            n += b - max(a, previous + 1) + 1
+            previous = max(b, previous)
+    chunks = np.empty(n, np.int64)
+    first = np.empty(n, np.int64)
+    last = np.empty(n, np.int64)
+    n = 0
+    previous = np.int64(-1)
+    for position in range(order.shape[0]):
+        k = order[position]
+        if length[k] == 0:
+            continue
+        a = src[k] // chunk_size
+        b = (src[k] + length[k] - 1) // chunk_size
+        for m in range(n - 1, -1, -1):  # chunks already listed that this row reaches into
+            if chunks[m] < a:
+                break
+            last[m] = position + 1
+        for c in range(max(a, previous + 1), b + 1):
+            chunks[n] = c
+            first[n] = position
+            last[n] = position + 1
+            n += 1
+        previous = max(b, previous)
+    return chunks, first, last
+
+
+@njit(nogil=True, cache=True)
+def rows_from_chunk(
+    idx: Array,
+    val: Array,
+    begin: int,
+    end: int,
+    src: Array,
+    length: Array,
+    dst: Array,
+    order: Array,
+    first: int,
+    last: int,
+    idx_out: Array,
+    val_out: Array,
+) -> None:
+    """Copy what rows `order[first:last]` have in one chunk, which holds elements `begin:end`."""
+    for position in range(first, last):
+        k = order[position]
+        a = max(src[k], begin)
+        b = min(src[k] + length[k], end)
+        to = dst[k] + a - src[k]
+        at = a - begin
+        for j in range(b - a):
+            idx_out[to + j] = idx[at + j]
+            val_out[to + j] = val[at + j]
+
+
+@njit(nogil=True, cache=True)
+def copy_rows(
+    idx: Array,
+    val: Array,
+    src: Array,
+    length: Array,
+    dst: Array,
+    first: int,
+    last: int,
+    idx_out: Array,
+    val_out: Array,
+) -> None:
+    """Copy rows `first:last` of a request out of one array that holds them all."""
+    for k in range(first, last):
+        at = src[k]
+        to = dst[k]
+        for j in range(length[k]):
+            idx_out[to + j] = idx[at + j]
+            val_out[to + j] = val[at + j]
+
+
+@njit(nogil=True, cache=True)
+def copy_columns(
+    idx: Array,
+    val: Array,
+    src: Array,
+    length: Array,
+    column: Array,
+    first: int,
+    last: int,
+    idx_out: Array,
+    val_out: Array,
+    indptr: Array,
+) -> None:
+    """Copy rows keeping only columns with `column[c] >= 0`, renumbered; fills `indptr` too."""
+    to = 0
+    for k in range(first, last):
+        indptr[k - first] = to
+        for j in range(src[k], src[k] + length[k]):
+            c = column[idx[j]]
+            if c >= 0:
+                idx_out[to] = c
+                val_out[to] = val[j]
+                to += 1
+    indptr[last - first] = to
+
+
+@njit(nogil=True, cache=True)
+def count_columns(
+    idx: Array, src: Array, length: Array, column: Array, first: int, last: int
+) -> int:
+    """How many elements `copy_columns` will write."""
+    n = 0
+    for k in range(first, last):
+        for j in range(src[k], src[k] + length[k]):
+            n += column[idx[j]] >= 0
+    return n
+
+
+@njit(nogil=True, cache=True)
+def log_normalise(val: Array, indptr: Array, scale: Array) -> None:
+    """`log1p(value * scale[row])` in place, float32; small whole counts come from a table."""
+    table = np.empty(N_LOOKUP, np.float32)
+    for r in range(scale.shape[0]):
+        a = indptr[r]
+        b = indptr[r + 1]
+        s = np.float32(scale[r])
+        use_table = b - a > 2 * N_LOOKUP
+        if use_table:
+            for v in range(N_LOOKUP):
+                table[v] = np.log1p(np.float32(v) * s)
+        for j in range(a, b):
+            x = val[j]
+            if use_table and 0 <= x < N_LOOKUP and x == np.floor(x):
+                val[j] = table[int(x)]
+            else:
+                val[j] = np.log1p(x * s)
+
+
+@njit(nogil=True, cache=True)
+def densify(
+    idx: Array, val: Array, src: Array, length: Array, first: int, last: int, out: Array
+) -> None:
+    """Rows `first:last` of a request as dense rows of `out`, every element written."""
+    for k in range(first, last):
+        row = out[k - first]
+        row[:] = 0
+        for j in range(src[k], src[k] + length[k]):
+            row[idx[j]] = val[j]
+
+
+@njit(nogil=True, cache=True)
+def densify_columns(
+    idx: Array,
+    val: Array,
+    src: Array,
+    length: Array,
+    column: Array,
+    first: int,
+    last: int,
+    out: Array,
+) -> None:
+    """As `densify`, with columns renumbered by `column` and those below zero left out."""
+    for k in range(first, last):
+        row = out[k - first]
+        row[:] = 0
+        for j in range(src[k], src[k] + length[k]):
+            c = column[idx[j]]
+            if c >= 0:
+                row[c] = val[j]
+
+
+@njit(nogil=True, cache=True)
+def densify_log(
+    idx: Array,
+    val: Array,
+    src: Array,
+    length: Array,
+    scale: Array,
+    column: Array,
+    first: int,
+    last: int,
+    out: Array,
+) -> None:
+    """As `densify_columns`, log-normalised: `log1p(value * scale[k])`."""
+    table = np.empty(N_LOOKUP, np.float32)
+    for k in range(first, last):
+        row = out[k - first]
+        row[:] = 0
+        s = np.float32(scale[k])
+        use_table = length[k] > 2 * N_LOOKUP
+        if use_table:
+            for v in range(N_LOOKUP):
+                table[v] = np.log1p(np.float32(v) * s)
+        for j in range(src[k], src[k] + length[k]):
+            c = column[idx[j]]
+            if c >= 0:
+                x = np.float32(val[j])
+                if use_table and 0 <= x < N_LOOKUP and x == np.floor(x):
+                    row[c] = table[int(x)]
+                else:
+                    row[c] = np.log1p(x * s)

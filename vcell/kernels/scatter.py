@@ -1,0 +1,246 @@
+"""Sorting cells into buckets: the two passes of a shuffle that does not fit in memory.
+
+`measure` looks at a block of CSR rows (totals, genes, is it counts?), `scatter` lays its kept rows
+out by bucket in small types and adds to the statistics of genes, `reorder` puts the rows of one
+bucket in their final order. Serial, without the GIL.
+"""
+
+# ruff: noqa: PLR0913, PLR0917  # kernels take arrays, not objects
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+#: Columns of the statistics of genes.
+N_CELLS, SUM, SUM_SQUARES, MAX = 0, 1, 2, 3
+#: Bits of what `measure` finds in a row.
+FRACTION, NEGATIVE, NOT_FINITE, UNSORTED, OUT_OF_RANGE, INEXACT = 1, 2, 4, 8, 16, 32
+#: The u16 that stands for a count that does not fit and is listed on the side.
+ESCAPE = 65_535
+
+
+@njit(nogil=True, cache=True)
+def measure(
+    indptr: Array,
+    idx: Array,
+    val: Array,
+    mito: Array,
+    column: Array,
+    total: Array,
+    mito_total: Array,
+    genes: Array,
+    length: Array,
+    flags: Array,
+) -> None:
+    """Per row: sum, mitochondrial sum, genes above zero, kept length, and what is odd about it.
+
+    Explicit zeros count for nothing. `column[g] < 0` marks genes that the store leaves out.
+    """
+    n_genes = column.shape[0]
+    for r in range(indptr.shape[0] - 1):
+        t = 0.0
+        m = 0.0
+        n = 0
+        kept = 0
+        odd = 0
+        previous = -1
+        for j in range(indptr[r], indptr[r + 1]):
+            g = idx[j]
+            if g < 0 or g >= n_genes:
+                odd |= OUT_OF_RANGE
+                continue
+            if g <= previous:
+                odd |= UNSORTED
+            previous = g
+            v = val[j]
+            if v == 0:
+                continue
+            x = np.float64(v)
+            if not np.isfinite(x):
+                odd |= NOT_FINITE
+            elif x < 0:
+                odd |= NEGATIVE
+            elif x != np.floor(x) or x > 4294967295.0:
+                odd |= FRACTION
+            if np.float64(np.float32(x)) != x:
+                odd |= INEXACT
+            t += x
+            n += 1
+            if mito[g]:
+                m += x
+            if column[g] >= 0:
+                kept += 1
+        total[r] = t
+        mito_total[r] = m
+        genes[r] = n
+        length[r] = kept
+        flags[r] = odd
+
+
+@njit(nogil=True, cache=True)
+def place(
+    bucket: Array, keep: Array, length: Array, n_buckets: int, segment: Array, at: Array
+) -> None:
+    """Where each kept row of a block goes when rows are laid out by bucket, in order within."""
+    for b in range(n_buckets + 1):
+        segment[b] = 0
+    for r in range(bucket.shape[0]):
+        if keep[r]:
+            segment[bucket[r] + 1] += length[r]
+    for b in range(n_buckets):
+        segment[b + 1] += segment[b]
+    cursor = segment[:n_buckets].copy()
+    for r in range(bucket.shape[0]):
+        if keep[r]:
+            at[r] = cursor[bucket[r]]
+            cursor[bucket[r]] += length[r]
+
+
+@njit(nogil=True, cache=True)
+def scatter_counts(
+    indptr: Array,
+    idx: Array,
+    val: Array,
+    keep: Array,
+    at: Array,
+    column: Array,
+    idx_out: Array,
+    val_out: Array,
+    stats: Array,
+) -> int:
+    """Write kept rows as (column, u16 count); counts from ESCAPE on become ESCAPE.
+
+    Returns the number of escaped counts.
+    """
+    escaped = 0
+    for r in range(indptr.shape[0] - 1):
+        if not keep[r]:
+            continue
+        to = at[r]
+        for j in range(indptr[r], indptr[r + 1]):
+            v = val[j]
+            g = idx[j]
+            c = column[g]
+            if v == 0 or c < 0:
+                continue
+            x = np.float64(v)
+            idx_out[to] = c
+            if x >= ESCAPE:
+                val_out[to] = ESCAPE
+                escaped += 1
+            else:
+                val_out[to] = np.uint16(x)
+            to += 1
+            s = stats[c]
+            s[N_CELLS] += 1
+            s[SUM] += x
+            s[SUM_SQUARES] += x * x
+            s[MAX] = max(s[MAX], x)
+    return escaped
+
+
+@njit(nogil=True, cache=True)
+def escaped_counts(
+    indptr: Array,
+    idx: Array,
+    val: Array,
+    keep: Array,
+    at: Array,
+    column: Array,
+    position: Array,
+    value: Array,
+) -> None:
+    """List the counts that `scatter_counts` escaped: where they were written, and what they are."""
+    n = 0
+    for r in range(indptr.shape[0] - 1):
+        if not keep[r]:
+            continue
+        to = at[r]
+        for j in range(indptr[r], indptr[r + 1]):
+            v = val[j]
+            if v == 0 or column[idx[j]] < 0:
+                continue
+            if np.float64(v) >= ESCAPE:
+                position[n] = to
+                value[n] = np.uint32(v)
+                n += 1
+            to += 1
+
+
+@njit(nogil=True, cache=True)
+def scatter_values(
+    indptr: Array,
+    idx: Array,
+    val: Array,
+    keep: Array,
+    at: Array,
+    column: Array,
+    idx_out: Array,
+    val_out: Array,
+    stats: Array,
+) -> None:
+    """As `scatter_counts` for values that are not counts: kept as they are."""
+    for r in range(indptr.shape[0] - 1):
+        if not keep[r]:
+            continue
+        to = at[r]
+        for j in range(indptr[r], indptr[r + 1]):
+            v = val[j]
+            c = column[idx[j]]
+            if v == 0 or c < 0:
+                continue
+            idx_out[to] = c
+            val_out[to] = v
+            to += 1
+            x = np.float64(v)
+            s = stats[c]
+            s[N_CELLS] += 1
+            s[SUM] += x
+            s[SUM_SQUARES] += x * x
+            s[MAX] = max(s[MAX], x)
+
+
+@njit(nogil=True, cache=True)
+def reorder(
+    idx: Array,
+    val: Array,
+    src: Array,
+    length: Array,
+    column: Array,
+    idx_out: Array,
+    val_out: Array,
+    new_length: Array,
+) -> int:
+    """Write rows one after the other, keeping columns with `column[c] >= 0`, renumbered.
+
+    `src`, `length` are in the final order. Rows whose columns do not ascend (a gene subset in an
+    order of its own, an unsorted file) are sorted. Returns the number of elements written, or
+    `-1 - k` where row `k` has a column twice.
+    """
+    to = 0
+    for k in range(src.shape[0]):
+        begin = to
+        previous = -1
+        ascending = True
+        for j in range(src[k], src[k] + length[k]):
+            c = column[idx[j]]
+            if c >= 0:
+                idx_out[to] = c
+                val_out[to] = val[j]
+                ascending = ascending and c > previous
+                previous = c
+                to += 1
+        if not ascending:
+            by_column = np.argsort(idx_out[begin:to])
+            idx_out[begin:to] = idx_out[begin:to][by_column]
+            val_out[begin:to] = val_out[begin:to][by_column]
+            for j in range(begin + 1, to):
+                if idx_out[j] == idx_out[j - 1]:
+                    return -1 - k
+        new_length[k] = to - begin
+    return to

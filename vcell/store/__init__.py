@@ -1,0 +1,35 @@
+"""The training-ready store: build it (`prepare`), open it (`Store`), feed from it (`Loader`).
+
+A store is a zarr v3 group that anndata opens as well (``anndata.io.read_zarr``): the cells in an
+order drawn once, CSR with the smallest lossless types, in checksummed shards.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vcell.store.loader import Batch, Loader
+    from vcell.store.preparing import ensure_store, prepare
+    from vcell.store.recipe import Recipe
+    from vcell.store.store import Store
+
+__all__ = ["Batch", "Loader", "Recipe", "Store", "ensure_store", "prepare"]
+
+_HOMES = {
+    "Batch": "vcell.store.loader",
+    "Loader": "vcell.store.loader",
+    "Recipe": "vcell.store.recipe",
+    "Store": "vcell.store.store",
+    "ensure_store": "vcell.store.preparing",
+    "prepare": "vcell.store.preparing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, so that reading a store stays light."""
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,215 @@
+"""Where a loader's cells come from: a store, a matrix in memory, or a plain file.
+
+Each brings the rows of a buffer into memory as `Lying`: arrays of column ids and values, and
+where each row lies in them. Batches are cut from that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.kernels import gather
+from vcell.store.crew import Crew
+
+if TYPE_CHECKING:
+    from vcell.store.store import Store
+
+#: Chunks a thread takes at once: enough to hide the cost of handing out work.
+_CHUNKS_A_TASK = 8
+
+
+@dataclass(frozen=True)
+class Lying:
+    """Rows in memory: row `i` is `idx[src[i] : src[i] + length[i]]`, and `val` likewise."""
+
+    idx: NDArray[Any]
+    val: NDArray[Any]
+    src: NDArray[np.int64]
+    length: NDArray[np.int64]
+    #: Rows lie one after the other, in order: a batch is a slice.
+    contiguous: bool
+
+
+@dataclass(frozen=True)
+class Types:
+    """Types in which a buffer is held; None: those of the source."""
+
+    idx: type | None = None
+    val: type | None = None
+
+
+class Cells(Protocol):
+    """What a loader needs of its source."""
+
+    n_cells: int
+    n_genes: int
+
+    def fetch(self, rows: NDArray[np.int64], types: Types, spare: Spare, crew: Crew) -> Lying:
+        """Bring rows into memory."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files."""
+        ...
+
+
+class Spare:
+    """Two arrays that are used again for every other buffer: fresh ones cost page faults."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def array(self, name: str, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """At least `size` elements, with whatever they last held."""
+        have = self._arrays.get(name)
+        if have is None or len(have) < size or have.dtype != dtype:
+            have = self._arrays[name] = np.empty(size + size // 16, dtype)
+        return have
+
+
+class Fresh(Spare):
+    """New arrays each time, for those who keep their batches."""
+
+    def array(self, name: str, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Exactly `size` new elements."""
+        del name
+        return np.empty(size, dtype)
+
+
+class MatrixCells:
+    """Rows of a CSR matrix in memory."""
+
+    def __init__(
+        self, idx: NDArray[Any], val: NDArray[Any], indptr: NDArray[np.int64], n_genes: int
+    ) -> None:
+        self.idx, self.val, self.indptr = idx, val, indptr
+        self.n_cells, self.n_genes = len(indptr) - 1, n_genes
+
+    def fetch(self, rows: NDArray[np.int64], types: Types, spare: Spare, crew: Crew) -> Lying:
+        """Nothing to fetch: rows stay where they are."""
+        del types, spare, crew
+        src = self.indptr[rows]
+        return Lying(self.idx, self.val, src, self.indptr[rows + 1] - src, contiguous=False)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class StoreCells:
+    """Rows of a store on disk, decoded chunk by chunk into the order of the batches.
+
+    Parameters
+    ----------
+    held
+        Rows (ascending) kept decoded in memory because they are asked for again and again, such
+        as the controls of matched sets.
+    """
+
+    def __init__(self, store: Store, held: NDArray[np.int64] | None = None) -> None:
+        self.store = store
+        self.n_cells, self.n_genes = store.n_cells, store.n_genes
+        self._held_at = np.empty(0, np.int64)
+        if held is not None and len(held):
+            matrix = store.read(held)
+            idx = matrix.indices.astype(store.idx_dtype)
+            self._held = MatrixCells(idx, matrix.data, matrix.indptr.astype(np.int64), self.n_genes)
+            self._held_at = np.full(store.n_cells, -1, np.int64)
+            self._held_at[held] = np.arange(len(held))
+
+    def fetch(self, rows: NDArray[np.int64], types: Types, spare: Spare, crew: Crew) -> Lying:
+        """Decode each chunk once, straight into the order in which batches take the rows."""
+        store = self.store
+        src = store.indptr[rows]
+        length = store.indptr[rows + 1] - src
+        dst = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+        idx = spare.array("idx", int(dst[-1]), np.dtype(types.idx or store.idx_dtype))
+        val = spare.array("val", int(dst[-1]), np.dtype(types.val or store.val_dtype))
+        work: list[Callable[[], None]] = []
+        from_disk = np.arange(len(rows))
+        if len(self._held_at):
+            here = self._held_at[rows]
+            from_disk = np.flatnonzero(here < 0)
+            work.append(lambda: self._copy_held(here, length, dst, idx, val))
+        order = from_disk[np.argsort(src[from_disk], kind="stable")]
+        tasks = gather.chunks_of_rows(src, length, order, store.chunk)
+
+        def decode(first_task: int, last_task: int) -> None:
+            chunk_idx = np.empty(store.chunk, store.idx_dtype)
+            chunk_val = np.empty(store.chunk, store.val_dtype)
+            for t in range(first_task, last_task):
+                number, first, last = (int(part[t]) for part in tasks)
+                store.read_chunk(number, chunk_idx, chunk_val)
+                gather.rows_from_chunk(
+                    chunk_idx, chunk_val, number * store.chunk, (number + 1) * store.chunk,
+                    src, length, dst, order, first, last, idx, val,
+                )  # fmt: skip
+
+        n = len(tasks[0])
+        work += [
+            partial(decode, a, min(a + _CHUNKS_A_TASK, n)) for a in range(0, n, _CHUNKS_A_TASK)
+        ]
+        wait_all(crew.submit_all(FETCH, work))
+        return Lying(idx, val, dst[:-1], length, contiguous=True)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    def _copy_held(
+        self,
+        here: NDArray[np.int64],
+        length: NDArray[np.int64],
+        dst: NDArray[np.int64],
+        idx: NDArray[Any],
+        val: NDArray[Any],
+    ) -> None:
+        held = np.flatnonzero(here >= 0)
+        src = self._held.indptr[here[held]]
+        gather.copy_rows(
+            self._held.idx, self._held.val, src, length[held], dst[held], 0, len(held), idx, val
+        )
+
+
+#: Urgency of work: what the next batches need before what the next buffer needs.
+EMIT, FETCH = 0, 1
+
+
+def wait_all(futures: list[Future[Any]]) -> None:
+    """Wait for all; raise the first error after the rest have ended."""
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    if errors:
+        raise errors[0]
+
+
+def load_all(store: Store, threads: int) -> MatrixCells:
+    """Return the whole matrix of a store, decoded into memory with its own small types."""
+    idx = np.empty(store.nnz, store.idx_dtype)
+    val = np.empty(store.nnz, store.val_dtype)
+    crew = Crew(threads)
+
+    def part(first: int, last: int) -> None:
+        chunk_idx, chunk_val = np.empty(store.chunk, idx.dtype), np.empty(store.chunk, val.dtype)
+        for number in range(first, last):
+            a, b = number * store.chunk, min((number + 1) * store.chunk, store.nnz)
+            if b - a == store.chunk:
+                store.read_chunk(number, idx[a:b], val[a:b])
+            else:
+                store.read_chunk(number, chunk_idx, chunk_val)
+                idx[a:b], val[a:b] = chunk_idx[: b - a], chunk_val[: b - a]
+
+    try:
+        n = -(-store.nnz // store.chunk)
+        starts = range(0, n, 4 * _CHUNKS_A_TASK)
+        stops = [min(a + 4 * _CHUNKS_A_TASK, n) for a in starts]
+        calls = [partial(part, a, b) for a, b in zip(starts, stops, strict=True)]
+        wait_all(crew.submit_all(FETCH, calls))
+    finally:
+        crew.close()
+    return MatrixCells(idx, val, store.indptr, store.n_genes)

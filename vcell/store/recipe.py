@@ -1,0 +1,116 @@
+"""What a store is made of: the settings of `vcell prepare` and the identity of its input files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import google_crc32c
+
+from vcell.store.shards import Codec
+
+_PIECE = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How cells become a store.
+
+    Parameters
+    ----------
+    min_genes, min_counts, max_mito
+        Cells with fewer genes or counts, or a larger share (0 to 1) of mitochondrial counts, are
+        left out. Judged over all genes of the input.
+    min_cells
+        Genes seen in fewer of the kept cells are left out.
+    doublet_column
+        An obs column that says which cells are doublets, to be left out.
+    genes
+        The genes to keep, in this order (default: all). Totals still count all genes.
+    target_sum
+        Library size for log-normalising (default: the median of the kept cells). Counts are stored
+        as they are; this is only remembered.
+    order
+        ``"shuffled"``: a random order, so that any slice is a random sample. ``"grouped"``: cells
+        of equal `group_by` columns together, in a random order within.
+    layer
+        The layer with the values.
+    """
+
+    min_genes: int = 0
+    min_counts: float = 0
+    max_mito: float | None = None
+    mito_prefix: str = "MT-"
+    min_cells: int = 0
+    doublet_column: str | None = None
+    genes: tuple[str, ...] | None = None
+    target_sum: float | None = None
+    order: Literal["shuffled", "grouped"] = "shuffled"
+    group_by: tuple[str, ...] = ()
+    codec: Codec = "lz4"
+    seed: int = 0
+    layer: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_mito is not None and not 0 <= self.max_mito <= 1:
+            raise ValueError("max_mito is a share and lies between 0 and 1")
+        if (self.order == "grouped") != bool(self.group_by):
+            raise ValueError("order 'grouped' and group_by columns go together")
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The identity of an input file: its name and its content."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    content: str
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that make up an input: itself, or all in the folder."""
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file())
+    return [path]
+
+
+def fingerprint(path: Path, known: Iterable[dict[str, Any]] = ()) -> Fingerprint:
+    """Identify an input by content; a file that looks untouched since `known` is not read again."""
+    files = [(f, f.stat()) for f in files_of(path)]
+    size = sum(s.st_size for _, s in files)
+    mtime = max((s.st_mtime_ns for _, s in files), default=0)
+    name = str(path.resolve())
+    for old in known:
+        if (old["path"], old["size"], old["mtime_ns"]) == (name, size, mtime):
+            return Fingerprint(name, size, mtime, old["content"])
+    digest = hashlib.sha256()
+    for file, stat in files:
+        relative = file.relative_to(path).as_posix() if path.is_dir() else ""
+        digest.update(f"{relative}\0{stat.st_size}\0".encode())
+        with file.open("rb") as stream:
+            # A crc32c of each piece runs at memory speed, a hash of everything would not.
+            while piece := stream.read(_PIECE):
+                digest.update(google_crc32c.value(piece).to_bytes(4, "little"))
+    return Fingerprint(name, size, mtime, digest.hexdigest()[:32])
+
+
+def key_of(recipe: Recipe, inputs: Iterable[Fingerprint], version: int) -> str:
+    """Return the identity of a store: equal keys mean equal stores."""
+    text = json.dumps(
+        {"format": version, "recipe": recipe.plain(), "inputs": [i.content for i in inputs]},
+        sort_keys=True,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

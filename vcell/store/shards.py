@@ -1,0 +1,272 @@
+"""One-dimensional zarr v3 arrays in shards: written as a stream, read chunk by chunk.
+
+A shard is a file of independently compressed chunks followed by an index (offset and size of each
+chunk, u64 little endian, then a crc32c); every chunk ends in a crc32c of its own, checked at each
+read. zarr-python, zarrs and anndata read the same files. We read them ourselves to decode on plain
+threads into buffers that are reused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc
+
+from vcell.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Codec = Literal["lz4", "zstd", "none"]
+#: Elements of a chunk: 128 KiB of u16, so that ids and values of one chunk stay in the L2 cache.
+CHUNK = 1 << 16
+#: Chunks of a shard: 64 M elements, 40 to 80 MB of lz4-compressed counts on disk.
+CHUNKS_PER_SHARD = 1 << 10
+_CRC = 4
+#: The crc32c of any message that ends in its own crc32c.
+_RESIDUE = 0x48674BC7
+_EMPTY = np.uint64(2**64 - 1)
+_LEVEL = {"lz4": 5, "zstd": 3}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an array is cut and coded."""
+
+    dtype: np.dtype[Any]
+    size: int
+    codec: Codec = "lz4"
+    chunk: int = CHUNK
+    chunks_per_shard: int = CHUNKS_PER_SHARD
+
+    @property
+    def shard(self) -> int:
+        """Elements of a shard."""
+        return self.chunk * self.chunks_per_shard
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shard files."""
+        return -(-self.size // self.shard)
+
+
+def encode(values: NDArray[Any], codec: Codec) -> bytes:
+    """Compress a full chunk and append its checksum."""
+    if codec == "none":
+        body = values.tobytes()
+    else:
+        body = blosc.compress(values, codec.encode(), _LEVEL[codec], blosc.SHUFFLE, 0)
+    coded: bytes = body + google_crc32c.value(body).to_bytes(_CRC, "little")
+    return coded
+
+
+class ShardWriter:
+    """Writes one shard as a stream of coded chunks: aside, then renamed when it is complete."""
+
+    def __init__(self, path: Path, chunks_per_shard: int) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+        self._file = self._aside.open("wb")
+        self._index = np.full((chunks_per_shard, 2), _EMPTY, "<u8")
+        self._n = 0
+        self._offset = 0
+
+    def append(self, coded: bytes) -> None:
+        """Add the next chunk."""
+        self._file.write(coded)
+        self._index[self._n] = self._offset, len(coded)
+        self._n += 1
+        self._offset += len(coded)
+
+    def close(self) -> int:
+        """Write the index, rename into place, and return the size of the file in bytes."""
+        index = self._index.tobytes()
+        self._file.write(index + google_crc32c.value(index).to_bytes(_CRC, "little"))
+        self._file.close()
+        self._aside.replace(self.path)
+        return self._offset + len(index) + _CRC
+
+    def abandon(self) -> None:
+        """Remove what was written so far."""
+        self._file.close()
+        self._aside.unlink(missing_ok=True)
+
+
+def write_array(folder: Path, values: NDArray[Any], codec: Codec = "lz4") -> None:
+    """Write an array that is in memory."""
+    n_chunks = max(-(-len(values) // CHUNK), 1)
+    layout = Layout(values.dtype, len(values), codec, CHUNK, min(n_chunks, CHUNKS_PER_SHARD))
+    write_metadata(folder, layout)
+    for shard in range(layout.n_shards):
+        writer = ShardWriter(folder / "c" / str(shard), layout.chunks_per_shard)
+        for a in range(shard * layout.shard, min((shard + 1) * layout.shard, len(values)), CHUNK):
+            writer.append(encode(full_chunk(values[a : a + CHUNK]), codec))
+        writer.close()
+
+
+def full_chunk(values: NDArray[Any]) -> NDArray[Any]:
+    """Pad the last chunk of an array: zarr stores whole chunks only."""
+    if len(values) == CHUNK:
+        return values
+    return np.concatenate([values, np.zeros(CHUNK - len(values), values.dtype)])
+
+
+def write_metadata(folder: Path, layout: Layout) -> None:
+    """Write the zarr.json of an array whose shards are, or will be, under ``c/``."""
+    inner: list[dict[str, Any]] = [{"name": "bytes"}]
+    if layout.dtype.itemsize > 1:
+        inner[0]["configuration"] = {"endian": "little"}
+    if layout.codec != "none":
+        inner.append(
+            {
+                "name": "blosc",
+                "configuration": {
+                    "typesize": layout.dtype.itemsize,
+                    "cname": layout.codec,
+                    "clevel": _LEVEL[layout.codec],
+                    "shuffle": "shuffle",
+                    "blocksize": 0,
+                },
+            }
+        )
+    inner.append({"name": "crc32c"})
+    index = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+    sharding = {
+        "chunk_shape": [layout.chunk],
+        "codecs": inner,
+        "index_codecs": index,
+        "index_location": "end",
+    }
+    metadata = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [layout.size],
+        "data_type": layout.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [layout.shard]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {"encoding-type": "array", "encoding-version": "0.2.0"},
+        "storage_transformers": [],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "zarr.json").write_text(json.dumps(metadata, indent=2))
+
+
+class ShardedArray:
+    """Reads an array written by `ShardWriter`; safe to use from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.layout = _read_layout(folder)
+        self._shards: dict[int, tuple[int, NDArray[np.uint64]]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type."""
+        return self.layout.dtype
+
+    def read_chunk(self, number: int, out: NDArray[Any]) -> None:
+        """Decode chunk `number` into `out`, which holds `layout.chunk` elements."""
+        shard, within = divmod(number, self.layout.chunks_per_shard)
+        fd, index = self._open(shard)
+        offset, size = (int(x) for x in index[within])
+        if offset == int(_EMPTY):
+            raise self._damaged(shard, f"chunk {within} is missing")
+        coded = os.pread(fd, size, offset)
+        if len(coded) != size:
+            raise self._damaged(shard, "the file is shorter than its index says")
+        if google_crc32c.value(coded) != _RESIDUE:
+            raise self._damaged(shard, f"chunk {within} does not match its checksum")
+        body = memoryview(coded)[:-_CRC]
+        if self.layout.codec == "none":
+            out.view(np.uint8)[:] = np.frombuffer(body, np.uint8)
+        else:
+            blosc.decompress(body, out)
+
+    def read_all(self) -> NDArray[Any]:
+        """Return the whole array."""
+        size, chunk = self.layout.size, self.layout.chunk
+        whole = np.empty(-(-size // chunk) * chunk, self.dtype)
+        for number in range(len(whole) // chunk):
+            self.read_chunk(number, whole[number * chunk : (number + 1) * chunk])
+        return whole[:size]
+
+    def verify_shard(self, shard: int) -> None:
+        """Check every checksum of a shard without decoding it."""
+        _, index = self._open(shard)
+        data = self._path(shard).read_bytes()
+        for within, (offset, size) in enumerate(index.tolist()):
+            if offset == int(_EMPTY):
+                continue
+            coded = data[offset : offset + size]
+            if google_crc32c.value(coded) != _RESIDUE:
+                raise self._damaged(shard, f"chunk {within} does not match its checksum")
+
+    def close(self) -> None:
+        """Close the shard files."""
+        with self._lock:
+            for fd, _ in self._shards.values():
+                os.close(fd)
+            self._shards.clear()
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / "c" / str(shard)
+
+    def _open(self, shard: int) -> tuple[int, NDArray[np.uint64]]:
+        known = self._shards.get(shard)
+        if known is not None:
+            return known
+        with self._lock:
+            if shard in self._shards:
+                return self._shards[shard]
+            try:
+                fd = os.open(self._path(shard), os.O_RDONLY)
+            except OSError as error:
+                raise self._damaged(shard, error.strerror or str(error)) from None
+            n = 16 * self.layout.chunks_per_shard
+            tail = os.pread(fd, n + _CRC, max(os.fstat(fd).st_size - n - _CRC, 0))
+            crc = int.from_bytes(tail[n:], "little")
+            if len(tail) != n + _CRC or google_crc32c.value(tail[:n]) != crc:
+                os.close(fd)
+                raise self._damaged(shard, "its index does not match its checksum")
+            self._shards[shard] = fd, np.frombuffer(tail[:n], "<u8").reshape(-1, 2)
+            return self._shards[shard]
+
+    def _damaged(self, shard: int, why: str) -> UserError:
+        return UserError(
+            f"{self._path(shard)} is damaged: {why}",
+            hint="build the store again: `vcell prepare ... --overwrite`",
+        )
+
+
+def _read_layout(folder: Path) -> Layout:
+    try:
+        metadata = json.loads((folder / "zarr.json").read_text())
+        sharding = metadata["codecs"][0]["configuration"]
+        names = [codec["name"] for codec in sharding["codecs"]]
+        if sharding["index_location"] != "end" or names[-1] != "crc32c":
+            raise KeyError("index_location")
+        coder = {c["name"]: c.get("configuration", {}) for c in sharding["codecs"]}
+        chunk = sharding["chunk_shape"][0]
+        return Layout(
+            dtype=np.dtype(metadata["data_type"]),
+            size=metadata["shape"][0],
+            codec=coder["blosc"]["cname"] if "blosc" in coder else "none",
+            chunk=chunk,
+            chunks_per_shard=metadata["chunk_grid"]["configuration"]["chunk_shape"][0] // chunk,
+        )
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError(
+            f"{folder} is not an array of a vcell store ({type(error).__name__}: {error})",
+            hint="make a store with `vcell prepare FILE -o STORE`",
+        ) from None

@@ -1,0 +1,228 @@
+"""First pass: every block of cells is measured, filtered and laid out by bucket on disk.
+
+Cells go to buckets by their rank in the final order, which is known beforehand; a bucket is small
+enough to be put in order in memory later. Two files hold the column ids and values of all blocks;
+a table holds where each bucket's part of each block begins. After every block the journal moves
+on, so a killed run loses one block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.kernels import scatter
+from vcell.store.recipe import Recipe
+
+if TYPE_CHECKING:
+    from vcell.store.workplace import Journal
+
+Mode = Literal["counts", "float32", "float64"]
+_VALUE_TYPE: dict[Mode, str] = {"counts": "u2", "float32": "f4", "float64": "f8"}
+
+
+class NotCounts(Exception):
+    """The values need another type than the one tried first."""
+
+    def __init__(self, mode: Mode) -> None:
+        super().__init__(mode)
+        self.mode: Mode = mode
+
+
+@dataclass
+class CellTable:
+    """What is measured of each cell; kept in files so that a resumed run has it."""
+
+    total: NDArray[np.float64]
+    mito: NDArray[np.float64]
+    genes: NDArray[np.int32]
+    #: Elements that go into the store, -1 where the cell is left out.
+    length: NDArray[np.int64]
+
+    @classmethod
+    def open(cls, folder: Path, n: int, *, new: bool) -> CellTable:
+        """Map the files, making them where the run is a new one."""
+
+        def column(name: str, dtype: str) -> NDArray[Any]:
+            if n == 0:
+                return np.empty(0, dtype)
+            mode: Literal["w+", "r+"] = "w+" if new else "r+"
+            return np.memmap(folder / f"{name}.bin", dtype, mode, shape=(n,))
+
+        return cls(
+            column("total", "f8"), column("mito", "f8"), column("genes", "i4"),
+            column("length", "i8"),
+        )  # fmt: skip
+
+
+@dataclass
+class Spill:
+    """The first pass and the files it leaves."""
+
+    folder: Path
+    recipe: Recipe
+    mode: Mode
+    n_buckets: int
+    bucket: NDArray[np.int32]  # of every cell
+    column: NDArray[np.int32]  # of every gene: its column in the store, or -1
+    mito: NDArray[np.bool_]
+    doublet: NDArray[np.bool_]
+    names: NDArray[Any]  # genes, for messages
+    cells: CellTable
+
+    @property
+    def value_type(self) -> np.dtype[Any]:
+        """Type of the spilled values."""
+        return np.dtype(_VALUE_TYPE[self.mode])
+
+    @property
+    def index_type(self) -> np.dtype[Any]:
+        """Type of the spilled column ids: u16 wherever it can be."""
+        return index_type(int(self.column.max(initial=-1)) + 1)
+
+    def run(self, source: Any, journal: Journal) -> None:
+        """Spill all blocks that are not spilled yet."""
+        start = int(journal.state.get("next_cell", 0))
+        stats = self._stats(start)
+        elements = int(journal.state.get("elements", 0))
+        n_segments = int(journal.state.get("segments", 0))
+        sizes = {
+            "idx": elements * self.index_type.itemsize,
+            "val": elements * self.value_type.itemsize,
+            "segments": n_segments * 8,
+            "escaped": int(journal.state.get("escaped", 0)),
+        }
+        files = {name: self._reopen(name, size) for name, size in sizes.items()}
+        if start:
+            console.say(f"continuing at cell {start:,} of {len(self.bucket):,}")
+        try:
+            with console.progress("reading", source.n_cells) as bar:
+                bar.advance(start)
+                for block in source.chunks(rows=slice(start, source.n_cells), dtype="stored"):
+                    written, segment, escaped = self._block(block, stats, elements, files)
+                    segment.tofile(files["segments"])
+                    escaped.tofile(files["escaped"])
+                    for file in files.values():
+                        file.flush()
+                    elements += written
+                    n_segments += len(segment)
+                    before, start = start, start + len(block.indptr) - 1
+                    np.save(self._stats_path(start), stats)
+                    journal.write(
+                        next_cell=start, elements=elements, segments=n_segments,
+                        escaped=files["escaped"].tell(),
+                    )  # fmt: skip
+                    self._stats_path(before).unlink(missing_ok=True)
+                    bar.advance(len(block.indptr) - 1)
+        finally:
+            for file in files.values():
+                file.close()
+        journal.write(phase="write")
+
+    def stats(self) -> NDArray[np.float64]:
+        """Statistics of the store's genes, after the pass."""
+        return self._stats(len(self.bucket))
+
+    def _block(
+        self, block: Any, stats: NDArray[np.float64], base: int, files: dict[str, Any]
+    ) -> tuple[int, NDArray[np.int64], NDArray[Any]]:
+        indptr = np.asarray(block.indptr, np.int64)
+        n = len(indptr) - 1
+        cells = slice(block.start, block.start + n)
+        length, flags = np.empty(n, np.int64), np.empty(n, np.int64)
+        total, mito, genes = np.empty(n), np.empty(n), np.empty(n, np.int32)
+        scatter.measure(
+            indptr, block.indices, block.data, self.mito, self.column, total, mito, genes,
+            length, flags,
+        )  # fmt: skip
+        self._check(flags, block)
+        keep = self._keep(total, mito, genes, self.doublet[cells])
+        self.cells.total[cells], self.cells.mito[cells] = total, mito
+        self.cells.genes[cells] = genes
+        self.cells.length[cells] = np.where(keep, length, -1)
+        segment = np.empty(self.n_buckets + 1, np.int64)
+        at = np.empty(n, np.int64)
+        scatter.place(self.bucket[cells], keep, length, self.n_buckets, segment, at)
+        size = int(segment[-1])
+        idx, val = np.empty(size, self.index_type), np.empty(size, self.value_type)
+        rest = (indptr, block.indices, block.data, keep, at, self.column)
+        escaped = np.empty(0, ESCAPED)
+        if self.mode == "counts":
+            n_escaped = scatter.scatter_counts(*rest, idx, val, stats)
+            if n_escaped:
+                escaped = np.empty(n_escaped, ESCAPED)
+                position, value = np.empty(n_escaped, np.int64), np.empty(n_escaped, np.uint32)
+                scatter.escaped_counts(*rest, position, value)
+                escaped["position"], escaped["value"] = position + base, value
+        else:
+            scatter.scatter_values(*rest, idx, val, stats)
+        idx.tofile(files["idx"])
+        val.tofile(files["val"])
+        return size, segment[:-1] + base, escaped
+
+    def _keep(
+        self,
+        total: NDArray[np.float64],
+        mito: NDArray[np.float64],
+        genes: NDArray[np.int32],
+        doublet: NDArray[np.bool_],
+    ) -> NDArray[np.bool_]:
+        keep = ~doublet & (genes >= self.recipe.min_genes) & (total >= self.recipe.min_counts)
+        if self.recipe.max_mito is not None:
+            keep &= mito <= self.recipe.max_mito * total
+        return keep
+
+    def _check(self, flags: NDArray[np.int64], block: Any) -> None:
+        """Refuse what cannot be stored; switch to floats where values are not counts."""
+        found = int(np.bitwise_or.reduce(flags, initial=0))
+        for bit, what in ((scatter.NOT_FINITE, "NaN or infinity"),):
+            if found & bit:
+                row = int(np.flatnonzero(flags & bit)[0])
+                span = slice(int(block.indptr[row]), int(block.indptr[row + 1]))
+                j = int(np.flatnonzero(~np.isfinite(np.asarray(block.data[span], np.float64)))[0])
+                gene = self.names[int(block.indices[span][j])]
+                raise UserError(
+                    f"cell {block.start + row} has {what} for gene {gene}",
+                    hint="look with `vcell inspect FILE --full`",
+                )
+        if found & scatter.OUT_OF_RANGE:
+            row = block.start + int(np.flatnonzero(flags & scatter.OUT_OF_RANGE)[0])
+            raise UserError(f"cell {row} has a column id beyond the {len(self.column)} genes")
+        counts = not found & (scatter.FRACTION | scatter.NEGATIVE)
+        if self.mode == "counts" and not counts:
+            raise NotCounts("float64" if found & scatter.INEXACT else "float32")
+        if self.mode == "float32" and found & scatter.INEXACT:
+            raise NotCounts("float64")
+
+    def _reopen(self, name: str, size: int) -> Any:
+        """Open a file of the spill for appending after its first `size` bytes."""
+        file = (self.folder / f"{name}.spill").open("ab")
+        file.truncate(size)
+        file.seek(size)
+        return file
+
+    def _stats(self, cell: int) -> NDArray[np.float64]:
+        n = int(self.column.max(initial=-1)) + 1
+        if cell == 0:
+            return np.zeros((n, 4))
+        stats: NDArray[np.float64] = np.load(self._stats_path(cell), allow_pickle=False)
+        return stats
+
+    def _stats_path(self, cell: int) -> Path:
+        """Return a name for each step, so that the journal decides which one counts."""
+        return self.folder / f"genes-{cell}.npy"
+
+
+#: A count too large for the spill: its place among all spilled elements, and its value.
+ESCAPED = np.dtype([("position", "i8"), ("value", "u4")])
+
+
+def index_type(n_columns: int) -> np.dtype[Any]:
+    """Return the smallest type of column ids that scipy and zarr know."""
+    return np.dtype("u2" if n_columns <= 1 << 16 else "i4")

@@ -1,0 +1,223 @@
+"""An open store: its cells, genes, columns and statistics, and its matrix by rows.
+
+>>> store = Store.open("cells.zarr")
+>>> store.read(np.arange(100))          # the first hundred cells as a scipy CSR matrix
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from vcell.errors import UserError
+from vcell.kernels import gather
+from vcell.store.shards import ShardedArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+MANIFEST = "vcell.json"
+FORMAT = 1
+
+
+class Store:
+    """A store made by `vcell prepare`, open for reading. Safe to use from several threads."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.n_cells: int = manifest["n_cells"]
+        self.n_genes: int = manifest["n_genes"]
+        indptr = ShardedArray(path / "X" / "indptr")
+        self.indptr: NDArray[np.int64] = indptr.read_all()
+        indptr.close()
+        self._idx = ShardedArray(path / "X" / "indices")
+        self._val = ShardedArray(path / "X" / "data")
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a store.
+
+        Raises
+        ------
+        UserError
+            If there is none, or it was written by a newer vcell.
+        """
+        path = Path(path)
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+        except FileNotFoundError:
+            what = "is not a vcell store" if path.exists() else "does not exist"
+            hint = "make one with `vcell prepare FILE -o STORE`"
+            raise UserError(f"{path} {what}", hint=hint) from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path / MANIFEST} cannot be read: {error}") from None
+        if manifest.get("format", 0) > FORMAT:
+            raise UserError(f"{path} was written by a newer vcell", hint="upgrade vcell")
+        return cls(path, manifest)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._idx.close()
+        self._val.close()
+
+    @property
+    def nnz(self) -> int:
+        """Stored values."""
+        return int(self.indptr[-1])
+
+    @property
+    def idx_dtype(self) -> np.dtype[Any]:
+        """Type of the column ids on disk."""
+        return self._idx.dtype
+
+    @property
+    def val_dtype(self) -> np.dtype[Any]:
+        """Type of the values on disk."""
+        return self._val.dtype
+
+    @property
+    def chunk(self) -> int:
+        """Elements of a chunk."""
+        return self._idx.layout.chunk
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the matrix when it is held in memory."""
+        return self.nnz * (self.idx_dtype.itemsize + self.val_dtype.itemsize)
+
+    @cached_property
+    def genes(self) -> NDArray[np.str_]:
+        """The gene names, in column order."""
+        return np.asarray(self.var.index, dtype=str)
+
+    @cached_property
+    def obs(self) -> pd.DataFrame:
+        """The table of cells, in the order of the store."""
+        return self._table("obs")
+
+    @cached_property
+    def var(self) -> pd.DataFrame:
+        """The table of genes."""
+        return self._table("var")
+
+    @cached_property
+    def statistics(self) -> dict[str, NDArray[Any]]:
+        """Per-gene sums over the kept cells and what else `preprocessing.npz` holds."""
+        with np.load(self.path / "preprocessing.npz", allow_pickle=False) as file:
+            return dict(file)
+
+    @property
+    def target_sum(self) -> float:
+        """The library size to which cells are scaled when log-normalising."""
+        return float(self.manifest["target_sum"])
+
+    def codes(self, column: str) -> tuple[NDArray[np.int32], NDArray[Any]]:
+        """Codes (-1: missing) and categories of an obs column.
+
+        Raises
+        ------
+        UserError
+            If there is no such column.
+        """
+        import pandas as pd
+
+        if column not in self.obs:
+            raise UserError(
+                f"{self.path} has no obs column {column!r}",
+                hint=f"its columns are: {', '.join(map(str, self.obs.columns))}",
+            )
+        values = self.obs[column]
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            return values.cat.codes.to_numpy(np.int32), np.asarray(values.cat.categories)
+        codes, categories = pd.factorize(values, sort=True)
+        return codes.astype(np.int32), np.asarray(categories)
+
+    def scale(self, target_sum: float | None = None) -> NDArray[np.float32]:
+        """Return what each cell's counts are multiplied with to reach the target library size."""
+        totals = self.obs["total_counts"].to_numpy(np.float64)
+        target = self.target_sum if target_sum is None else target_sum
+        return (target / np.where(totals > 0, totals, target)).astype(np.float32)
+
+    def columns_of(self, genes: Sequence[str] | NDArray[Any]) -> NDArray[np.int64]:
+        """Column numbers of genes given by name (or by number).
+
+        Raises
+        ------
+        UserError
+            If a gene is not in the store.
+        """
+        wanted = np.asarray(genes)
+        if wanted.dtype.kind in "iu":
+            return wanted.astype(np.int64)
+        place = {gene: i for i, gene in enumerate(self.genes.tolist())}
+        missing = [gene for gene in wanted.tolist() if gene not in place]
+        if missing:
+            some = ", ".join(map(str, missing[:5]))
+            raise UserError(f"{self.path} lacks {len(missing)} of the genes, such as {some}")
+        return np.array([place[gene] for gene in wanted.tolist()], np.int64)
+
+    def read_chunk(self, number: int, idx: NDArray[Any], val: NDArray[Any]) -> None:
+        """Decode one chunk of column ids and values."""
+        self._idx.read_chunk(number, idx)
+        self._val.read_chunk(number, val)
+
+    def read(self, rows: NDArray[np.integer[Any]] | slice | None = None) -> csr_matrix:
+        """Return some cells (default all) as a scipy CSR matrix with the types of the store.
+
+        Each chunk is decoded once, by the calling thread; `Loader` is the fast way in.
+        """
+        from scipy.sparse import csr_matrix
+
+        everyone = np.arange(self.n_cells, dtype=np.int64)
+        picked = everyone if rows is None else everyone[rows]
+        src = self.indptr[picked]
+        length = self.indptr[picked + 1] - src
+        indptr = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+        idx, val = np.empty(indptr[-1], self.idx_dtype), np.empty(indptr[-1], self.val_dtype)
+        order = np.argsort(src, kind="stable")
+        chunk_idx, chunk_val = (np.empty(self.chunk, t) for t in (self.idx_dtype, self.val_dtype))
+        work = gather.chunks_of_rows(src, length, order, self.chunk)
+        for number, first, last in zip(*(part.tolist() for part in work), strict=True):
+            self.read_chunk(number, chunk_idx, chunk_val)
+            gather.rows_from_chunk(
+                chunk_idx, chunk_val, number * self.chunk, (number + 1) * self.chunk,
+                src, length, indptr, order, first, last, idx, val,
+            )  # fmt: skip
+        shape = (len(picked), self.n_genes)
+        return csr_matrix((val, idx.astype(np.int32), indptr), shape=shape, copy=False)
+
+    def verify(self) -> None:
+        """Check every checksum.
+
+        Raises
+        ------
+        UserError
+            Naming the first damaged file.
+        """
+        for array in (self._idx, self._val):
+            for shard in range(array.layout.n_shards):
+                array.verify_shard(shard)
+
+    def _table(self, name: str) -> pd.DataFrame:
+        import anndata.io
+        import zarr
+
+        try:
+            group = zarr.open_group(self.path, mode="r", zarr_format=3)
+            return anndata.io.read_elem(group[name])
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(f"{self.path / name} cannot be read: {error}") from None

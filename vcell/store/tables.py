@@ -1,0 +1,94 @@
+"""What a store holds beside its matrix: tables of cells and genes, statistics, group metadata."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell.kernels import scatter
+from vcell.store.store import MANIFEST
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcell.store.spill import Spill
+
+
+def write_tables(
+    built: Path,
+    source: Any,
+    spill: Spill,
+    order: NDArray[np.int64],
+    genes: NDArray[np.int64],
+    stats: NDArray[np.float64],
+) -> None:
+    """Write obs and var as anndata does."""
+    import anndata.io
+    import zarr
+
+    cells = spill.cells
+    obs = source.obs_frame().iloc[order]
+    total = np.asarray(cells.total[order])
+    obs = obs.assign(
+        source_row=order,
+        n_genes=np.asarray(cells.genes[order]),
+        total_counts=total,
+        mito_share=np.asarray(cells.mito[order]) / np.where(total > 0, total, 1),
+    )
+    var = source.var_frame().iloc[genes]
+    var = var.assign(n_cells=stats[:, scatter.N_CELLS].astype(np.int64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr: string arrays have no version 3 specification yet
+        group = zarr.open_group(built, mode="a", zarr_format=3)
+        anndata.io.write_elem(group, "obs", obs)
+        anndata.io.write_elem(group, "var", var)
+        anndata.io.write_elem(group, "uns", {})
+
+
+def write_preprocessing(
+    built: Path,
+    manifest: dict[str, Any],
+    genes: NDArray[Any],
+    stats: NDArray[np.float64],
+    totals: NDArray[np.float64],
+) -> None:
+    """Return what `predict` must know to treat cells as training did."""
+    n = len(totals)
+    mean = stats[:, scatter.SUM] / n
+    variance = (stats[:, scatter.SUM_SQUARES] / n - mean**2) * (n / max(n - 1, 1))
+    np.savez(
+        built / "preprocessing.npz",
+        genes=genes,
+        n_cells=stats[:, scatter.N_CELLS].astype(np.int64),
+        mean=mean,
+        variance=np.maximum(variance, 0),
+        maximum=stats[:, scatter.MAX],
+        total_counts_quantiles=np.quantile(totals, np.linspace(0, 1, 101)),
+    )
+    told = {key: manifest[key] for key in ("format", "counts", "target_sum", "n_cells", "n_genes")}
+    told["normalisation"] = "log1p(count * target_sum / total_counts)"
+    told["total_counts"] = "sum over all genes of the input, also those that are not in the store"
+    told["recipe"] = manifest["recipe"]
+    (built / "preprocessing.json").write_text(json.dumps(told, indent=2))
+
+
+def write_groups(built: Path, manifest: dict[str, Any]) -> None:
+    """Write the group metadata, consolidated at the root, and the manifest."""
+    import zarr
+
+    shape = [manifest["n_cells"], manifest["n_genes"]]
+    kinds: dict[Path, dict[str, Any]] = {
+        built: {"encoding-type": "anndata", "encoding-version": "0.1.0"},
+        built / "X": {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape},
+    }
+    for folder, attributes in kinds.items():
+        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        (folder / "zarr.json").write_text(json.dumps(group, indent=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr: files of ours beside, consolidation not in the spec
+        zarr.consolidate_metadata(built)
+    (built / MANIFEST).write_text(json.dumps(manifest, indent=2))
