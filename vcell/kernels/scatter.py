@@ -19,7 +19,7 @@ Array = NDArray[Any]
 #: Columns of the statistics of genes.
 N_CELLS, SUM, SUM_SQUARES, MAX = 0, 1, 2, 3
 #: Bits of what `measure` finds in a row.
-FRACTION, NEGATIVE, NOT_FINITE, UNSORTED, OUT_OF_RANGE, INEXACT = 1, 2, 4, 8, 16, 32
+FRACTION, NEGATIVE, NOT_FINITE, INEXACT = 1, 2, 4, 8
 #: The u16 that stands for a count that does not fit and is listed on the side.
 ESCAPE = 65_535
 
@@ -39,28 +39,17 @@ def measure(
 ) -> None:
     """Per row: sum, mitochondrial sum, genes above zero, kept length, and what is odd about it.
 
-    Explicit zeros count for nothing. `column[g] < 0` marks genes that the store leaves out.
+    Blocks hold no zeros. `column[g] < 0` marks genes that the store leaves out.
     """
-    n_genes = column.shape[0]
     for r in range(indptr.shape[0] - 1):
         t = 0.0
         m = 0.0
         n = 0
         kept = 0
         odd = 0
-        previous = -1
         for j in range(indptr[r], indptr[r + 1]):
             g = idx[j]
-            if g < 0 or g >= n_genes:
-                odd |= OUT_OF_RANGE
-                continue
-            if g <= previous:
-                odd |= UNSORTED
-            previous = g
-            v = val[j]
-            if v == 0:
-                continue
-            x = np.float64(v)
+            x = np.float64(val[j])
             if not np.isfinite(x):
                 odd |= NOT_FINITE
             elif x < 0:
@@ -124,9 +113,8 @@ def scatter_counts(
         to = at[r]
         for j in range(indptr[r], indptr[r + 1]):
             v = val[j]
-            g = idx[j]
-            c = column[g]
-            if v == 0 or c < 0:
+            c = column[idx[j]]
+            if c < 0:
                 continue
             x = np.float64(v)
             idx_out[to] = c
@@ -163,7 +151,7 @@ def escaped_counts(
         to = at[r]
         for j in range(indptr[r], indptr[r + 1]):
             v = val[j]
-            if v == 0 or column[idx[j]] < 0:
+            if column[idx[j]] < 0:
                 continue
             if np.float64(v) >= ESCAPE:
                 position[n] = to
@@ -192,7 +180,7 @@ def scatter_values(
         for j in range(indptr[r], indptr[r + 1]):
             v = val[j]
             c = column[idx[j]]
-            if v == 0 or c < 0:
+            if c < 0:
                 continue
             idx_out[to] = c
             val_out[to] = v
@@ -219,8 +207,7 @@ def reorder(
     """Write rows one after the other, keeping columns with `column[c] >= 0`, renumbered.
 
     `src`, `length` are in the final order. Rows whose columns do not ascend (a gene subset in an
-    order of its own, an unsorted file) are sorted. Returns the number of elements written, or
-    `-1 - k` where row `k` has a column twice.
+    order of its own) are sorted. Returns the number of elements written.
     """
     to = 0
     for k in range(src.shape[0]):
@@ -239,8 +226,5 @@ def reorder(
             by_column = np.argsort(idx_out[begin:to])
             idx_out[begin:to] = idx_out[begin:to][by_column]
             val_out[begin:to] = val_out[begin:to][by_column]
-            for j in range(begin + 1, to):
-                if idx_out[j] == idx_out[j - 1]:
-                    return -1 - k
         new_length[k] = to - begin
     return to

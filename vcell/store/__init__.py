@@ -9,18 +9,41 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vcell.store.loader import Batch, Loader
+    from vcell.store.loader import Batch, Loader, Output
+    from vcell.store.order import Place, Shuffled, Weighted, balanced
     from vcell.store.preparing import ensure_store, prepare
     from vcell.store.recipe import Recipe
+    from vcell.store.sets import Sets, combine
     from vcell.store.store import Store
 
-__all__ = ["Batch", "Loader", "Recipe", "Store", "ensure_store", "prepare"]
+__all__ = [
+    "Batch",
+    "Loader",
+    "Output",
+    "Place",
+    "Recipe",
+    "Sets",
+    "Shuffled",
+    "Store",
+    "Weighted",
+    "balanced",
+    "combine",
+    "ensure_store",
+    "prepare",
+]
 
 _HOMES = {
     "Batch": "vcell.store.loader",
     "Loader": "vcell.store.loader",
+    "Output": "vcell.store.loader",
+    "Place": "vcell.store.order",
     "Recipe": "vcell.store.recipe",
+    "Sets": "vcell.store.sets",
+    "Shuffled": "vcell.store.order",
     "Store": "vcell.store.store",
+    "Weighted": "vcell.store.order",
+    "balanced": "vcell.store.order",
+    "combine": "vcell.store.sets",
     "ensure_store": "vcell.store.preparing",
     "prepare": "vcell.store.preparing",
 }

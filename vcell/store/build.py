@@ -136,11 +136,6 @@ class Build:
         idx_out, val_out = np.empty(n, self.index_type), np.empty(n, self.value_type)
         new = np.empty(len(cells), np.int64)
         n = scatter.reorder(idx, val, src[order], length[order], self.column, idx_out, val_out, new)
-        if n < 0:
-            row = int(cells[order[-n - 1]])
-            raise UserError(
-                f"cell {row} has two values for one gene", hint="merge them in the input file"
-            )
         return idx_out[:n], val_out[:n], new
 
     def _spans(self, bucket: int) -> NDArray[np.int64]:
@@ -260,7 +255,7 @@ class _Stream:
 def _read_spans(path: Path, spans: NDArray[np.int64], out: Array) -> None:
     """Read element ranges of a file one after the other into `out`."""
     size = out.dtype.itemsize
-    target = memoryview(out.view(np.uint8))
+    target = memoryview(out.view(np.uint8))  # type: ignore[arg-type]
     fd = os.open(path, os.O_RDONLY)
     try:
         at = 0

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell import console
+from vcell.data import CellSource, open_cells
 from vcell.errors import UserError
 from vcell.kernels import scatter
 from vcell.store.build import Build
@@ -148,13 +149,11 @@ def _prepare(paths: list[Path], workplace: Workplace, recipe: Recipe, threads: i
     return Prepared(workplace.target, reused=False, manifest=manifest)
 
 
-def _open(paths: list[Path], recipe: Recipe) -> Any:
-    from vcell.data import open_cells
-
+def _open(paths: list[Path], recipe: Recipe) -> CellSource:
     return open_cells(paths[0] if len(paths) == 1 else paths, layer=recipe.layer)
 
 
-def _spill(source: Any, workplace: Workplace, journal: Journal, recipe: Recipe) -> Spill:
+def _spill(source: CellSource, workplace: Workplace, journal: Journal, recipe: Recipe) -> Spill:
     """Run the first pass, again with another type where the values turn out not to be counts."""
     folder = workplace.folder
     while True:
@@ -175,7 +174,7 @@ def _spill(source: Any, workplace: Workplace, journal: Journal, recipe: Recipe) 
             journal.write(key=key, mode=found.mode)
 
 
-def _plan(source: Any, folder: Path, recipe: Recipe, mode: Mode, cells: CellTable) -> Spill:
+def _plan(source: CellSource, folder: Path, recipe: Recipe, mode: Mode, cells: CellTable) -> Spill:
     n = source.n_cells
     names = np.asarray(source.genes, dtype=str)
     elements = source.nnz if source.nnz is not None else n * source.n_genes // 3
@@ -195,12 +194,12 @@ def _plan(source: Any, folder: Path, recipe: Recipe, mode: Mode, cells: CellTabl
     )  # fmt: skip
 
 
-def final_order(source: Any, recipe: Recipe) -> NDArray[np.int64]:
+def final_order(source: CellSource, recipe: Recipe) -> NDArray[np.int64]:
     """Return the rank of every cell: drawn once from the seed, whatever filters leave out."""
     n = source.n_cells
     rng = np.random.Generator(np.random.PCG64(recipe.seed))
     draw = rng.permutation(n)
-    if recipe.order == "shuffled":
+    if not recipe.group_by:
         return draw
     keys = [draw, *(source.obs(name).codes for name in reversed(recipe.group_by))]
     rank = np.empty(n, np.int64)
@@ -231,7 +230,7 @@ def _chosen(names: NDArray[Any], recipe: Recipe) -> NDArray[np.int32]:
 _YES, _NO = {"true", "yes", "1", "1.0", "doublet"}, {"false", "no", "0", "0.0", "singlet", "nan"}
 
 
-def _doublets(source: Any, recipe: Recipe) -> NDArray[np.bool_]:
+def _doublets(source: CellSource, recipe: Recipe) -> NDArray[np.bool_]:
     if recipe.doublet_column is None:
         return np.zeros(source.n_cells, bool)
     values = np.asarray(source.obs(recipe.doublet_column).values)
@@ -247,7 +246,7 @@ def _doublets(source: Any, recipe: Recipe) -> NDArray[np.bool_]:
 
 
 def _write(
-    source: Any,
+    source: CellSource,
     spill: Spill,
     journal: Journal,
     built: Path,

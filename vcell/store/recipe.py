@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import google_crc32c
 
@@ -34,9 +34,9 @@ class Recipe:
     target_sum
         Library size for log-normalising (default: the median of the kept cells). Counts are stored
         as they are; this is only remembered.
-    order
-        ``"shuffled"``: a random order, so that any slice is a random sample. ``"grouped"``: cells
-        of equal `group_by` columns together, in a random order within.
+    group_by
+        Lay cells with equal values of these columns together, shuffled within (default: one
+        random order of all, so that any slice is a random sample).
     layer
         The layer with the values.
     """
@@ -49,7 +49,6 @@ class Recipe:
     doublet_column: str | None = None
     genes: tuple[str, ...] | None = None
     target_sum: float | None = None
-    order: Literal["shuffled", "grouped"] = "shuffled"
     group_by: tuple[str, ...] = ()
     codec: Codec = "lz4"
     seed: int = 0
@@ -58,8 +57,6 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.max_mito is not None and not 0 <= self.max_mito <= 1:
             raise ValueError("max_mito is a share and lies between 0 and 1")
-        if (self.order == "grouped") != bool(self.group_by):
-            raise ValueError("order 'grouped' and group_by columns go together")
 
     def plain(self) -> dict[str, Any]:
         """As JSON types."""

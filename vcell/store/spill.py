@@ -21,6 +21,7 @@ from vcell.kernels import scatter
 from vcell.store.recipe import Recipe
 
 if TYPE_CHECKING:
+    from vcell.data import Block, CellSource
     from vcell.store.workplace import Journal
 
 Mode = Literal["counts", "float32", "float64"]
@@ -86,7 +87,7 @@ class Spill:
         """Type of the spilled column ids: u16 wherever it can be."""
         return index_type(int(self.column.max(initial=-1)) + 1)
 
-    def run(self, source: Any, journal: Journal) -> None:
+    def run(self, source: CellSource, journal: Journal) -> None:
         """Spill all blocks that are not spilled yet."""
         start = int(journal.state.get("next_cell", 0))
         stats = self._stats(start)
@@ -130,7 +131,7 @@ class Spill:
         return self._stats(len(self.bucket))
 
     def _block(
-        self, block: Any, stats: NDArray[np.float64], base: int, files: dict[str, Any]
+        self, block: Block, stats: NDArray[np.float64], base: int, files: dict[str, Any]
     ) -> tuple[int, NDArray[np.int64], NDArray[Any]]:
         indptr = np.asarray(block.indptr, np.int64)
         n = len(indptr) - 1
@@ -178,22 +179,18 @@ class Spill:
             keep &= mito <= self.recipe.max_mito * total
         return keep
 
-    def _check(self, flags: NDArray[np.int64], block: Any) -> None:
+    def _check(self, flags: NDArray[np.int64], block: Block) -> None:
         """Refuse what cannot be stored; switch to floats where values are not counts."""
         found = int(np.bitwise_or.reduce(flags, initial=0))
-        for bit, what in ((scatter.NOT_FINITE, "NaN or infinity"),):
-            if found & bit:
-                row = int(np.flatnonzero(flags & bit)[0])
-                span = slice(int(block.indptr[row]), int(block.indptr[row + 1]))
-                j = int(np.flatnonzero(~np.isfinite(np.asarray(block.data[span], np.float64)))[0])
-                gene = self.names[int(block.indices[span][j])]
-                raise UserError(
-                    f"cell {block.start + row} has {what} for gene {gene}",
-                    hint="look with `vcell inspect FILE --full`",
-                )
-        if found & scatter.OUT_OF_RANGE:
-            row = block.start + int(np.flatnonzero(flags & scatter.OUT_OF_RANGE)[0])
-            raise UserError(f"cell {row} has a column id beyond the {len(self.column)} genes")
+        if found & scatter.NOT_FINITE:
+            row = int(np.flatnonzero(flags & scatter.NOT_FINITE)[0])
+            span = slice(int(block.indptr[row]), int(block.indptr[row + 1]))
+            j = int(np.flatnonzero(~np.isfinite(block.data[span]))[0])
+            raise UserError(
+                f"cell {block.start + row} has NaN or infinity "
+                f"for gene {self.names[int(block.indices[span][j])]}",
+                hint="look with `vcell inspect FILE --full`",
+            )
         counts = not found & (scatter.FRACTION | scatter.NEGATIVE)
         if self.mode == "counts" and not counts:
             raise NotCounts("float64" if found & scatter.INEXACT else "float32")

@@ -15,12 +15,15 @@ from vcell.store.store import MANIFEST
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vcell.data import CellSource
     from vcell.store.spill import Spill
+
+from vcell.store.frames import obs_frame, var_frame
 
 
 def write_tables(
     built: Path,
-    source: Any,
+    source: CellSource,
     spill: Spill,
     order: NDArray[np.int64],
     genes: NDArray[np.int64],
@@ -31,7 +34,7 @@ def write_tables(
     import zarr
 
     cells = spill.cells
-    obs = source.obs_frame().iloc[order]
+    obs = obs_frame(source, order)
     total = np.asarray(cells.total[order])
     obs = obs.assign(
         source_row=order,
@@ -39,7 +42,7 @@ def write_tables(
         total_counts=total,
         mito_share=np.asarray(cells.mito[order]) / np.where(total > 0, total, 1),
     )
-    var = source.var_frame().iloc[genes]
+    var = var_frame(source, genes)
     var = var.assign(n_cells=stats[:, scatter.N_CELLS].astype(np.int64))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zarr: string arrays have no version 3 specification yet
