@@ -1,0 +1,189 @@
+"""A run of cells in memory, as CSR.
+
+Every block that `CellSource.chunks` gives is canonical: in each row the columns ascend, none occurs
+twice, and no zero is stored. Files that are otherwise are mended here, block by block.
+
+Legend: ``C`` cells of the block, ``N`` its non-zeros, ``G`` genes.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.data.fault import damaged
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some cells and all their non-zeros.
+
+    Attributes
+    ----------
+    start
+        Number of the block's first cell in the source (``rows[0]``).
+    rows
+        ``[C]`` numbers of the cells in the source.
+    indptr, indices, data
+        CSR: int64 ``[C + 1]``, int32 ``[N]``, float32 (or as stored) ``[N]``.
+    n_genes
+        Number of columns.
+    """
+
+    start: int
+    rows: NDArray[np.int64]
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    data: NDArray[Any]
+    n_genes: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def nnz(self) -> int:
+        """Number of non-zeros."""
+        return len(self.data)
+
+    def toarray(self) -> NDArray[Any]:
+        """Return the block as a dense ``[C, G]`` array."""
+        dense = np.zeros((len(self.rows), self.n_genes), self.data.dtype)
+        row = np.repeat(np.arange(len(self.rows)), np.diff(self.indptr))
+        dense[row, self.indices] = self.data
+        return dense
+
+    def tocsr(self) -> Any:
+        """Return the block as a scipy CSR matrix that shares its memory."""
+        from scipy.sparse import csr_matrix
+
+        shape = (len(self.rows), self.n_genes)
+        return csr_matrix((self.data, self.indices, self.indptr), shape=shape, copy=False)
+
+
+@dataclass(frozen=True)
+class Csr:
+    """The three arrays of some rows, before they become a block."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    data: NDArray[Any]
+
+
+class Buffers:
+    """Arrays used again once nobody else refers to them: fresh large ones cost page faults."""
+
+    def __init__(self, keep: int = 8) -> None:
+        self._keep = keep
+        self._held: list[NDArray[np.uint8]] = []
+
+    def take(self, n: int, dtype: np.dtype[Any] | type) -> NDArray[Any]:
+        """Return `n` elements holding whatever they last held."""
+        dtype = np.dtype(dtype)
+        size = n * dtype.itemsize
+        for i in range(len(self._held)):
+            # Two references: the list's and getrefcount's argument. Views count as one more each.
+            if len(self._held[i]) >= size and sys.getrefcount(self._held[i]) == 2:
+                return self._held[i][:size].view(dtype)
+        fresh = np.empty(size + size // 8, np.uint8)
+        self._held = [*self._held[-self._keep + 1 :], fresh]
+        return fresh[:size].view(dtype)
+
+
+@dataclass(frozen=True)
+class Genes:
+    """A choice of columns: which are read, and where each goes."""
+
+    chosen: NDArray[np.int64]
+    #: ``[G]``: new number of each old column, -1 if it is left out.
+    place: NDArray[np.int32]
+    ascending: bool
+
+    @classmethod
+    def choose(cls, genes: NDArray[np.integer[Any]], n_genes: int) -> Genes:
+        """Check a caller's choice; `genes` are column numbers in the order they shall have."""
+        chosen = np.asarray(genes, np.int64)
+        if chosen.ndim != 1 or len(np.unique(chosen)) != len(chosen):
+            raise ValueError("genes must be different column numbers")
+        if len(chosen) and (chosen.min() < 0 or chosen.max() >= n_genes):
+            raise ValueError(f"genes must lie between 0 and {n_genes - 1}")
+        place = np.full(n_genes, -1, np.int32)
+        place[chosen] = np.arange(len(chosen), dtype=np.int32)
+        return cls(chosen, place, bool((np.diff(chosen) > 0).all()))
+
+
+def select(csr: Csr, genes: Genes) -> Csr:
+    """Keep only the chosen columns, renumbered."""
+    moved = genes.place[csr.indices]
+    keep = moved >= 0
+    before = np.concatenate([[0], np.cumsum(keep)])
+    chosen = Csr(before[csr.indptr], moved[keep], csr.data[keep])
+    return chosen if genes.ascending else _merge(chosen, len(genes.chosen))
+
+
+def check_columns(
+    indices: NDArray[Any], indptr: NDArray[np.int64], rows: NDArray[np.int64], n_genes: int, at: str
+) -> None:
+    """Refuse columns outside the matrix. `indices` as stored, before it is narrowed to int32."""
+    if not len(indices):
+        return
+    unsigned = indices.view(f"u{indices.dtype.itemsize}")  # a negative number becomes a huge one
+    if int(unsigned.max()) >= n_genes:
+        bad = int(np.argmax(unsigned >= n_genes))
+        cell = rows[int(np.searchsorted(indptr, bad, side="right")) - 1]
+        raise damaged(at, f"cell {cell:,} has column {indices[bad]} of a matrix with {n_genes:,}")
+
+
+def canonical(csr: Csr, n_genes: int) -> Csr:
+    """Return rows sorted, without repeated columns (summed) and without stored zeros."""
+    n = len(csr.indices)
+    if n > 1:
+        falls = csr.indices[1:] <= csr.indices[:-1]
+        starts = csr.indptr[1:-1]
+        falls[starts[(starts > 0) & (starts < n)] - 1] = False  # a new row may begin lower
+        if falls.any():
+            csr = _merge(csr, n_genes)
+    zero = csr.data == 0
+    if zero.any():
+        keep = ~zero
+        before = np.concatenate([[0], np.cumsum(keep)])
+        csr = Csr(before[csr.indptr], csr.indices[keep], csr.data[keep])
+    return csr
+
+
+def _merge(csr: Csr, n_genes: int) -> Csr:
+    """Sort each row by column and add up what shares one."""
+    n_rows = len(csr.indptr) - 1
+    row = np.repeat(np.arange(n_rows), np.diff(csr.indptr))
+    key = row * max(n_genes, 1) + csr.indices
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    data = csr.data[order]
+    if len(first) < len(key):
+        data = np.add.reduceat(data, first).astype(data.dtype, copy=False)
+        order, row = order[first], row[order[first]]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n_rows))])
+    return Csr(indptr.astype(np.int64), csr.indices[order], data)
+
+
+def from_dense(dense: NDArray[Any], dtype: np.dtype[Any]) -> Csr:
+    """Return the non-zeros of a table, row by row; NaN is not zero."""
+    row, column = np.nonzero(dense)
+    indptr = np.searchsorted(row, np.arange(len(dense) + 1)).astype(np.int64)
+    return Csr(indptr, column.astype(np.int32), dense[row, column].astype(dtype, copy=False))
+
+
+def from_scipy(cells: Any) -> Csr:
+    """Return a scipy sparse matrix or a dense array as CSR arrays."""
+    if not hasattr(cells, "tocsr"):
+        dense = np.asarray(cells)
+        return from_dense(dense, dense.dtype)
+    csr = cells.tocsr()
+    if not csr.has_canonical_format:
+        csr = csr.copy()
+        csr.sum_duplicates()
+    return Csr(csr.indptr.astype(np.int64), csr.indices.astype(np.int32, copy=False), csr.data)

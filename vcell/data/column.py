@@ -1,0 +1,100 @@
+"""One column of obs or var: its values, and the same as codes into categories."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Kind = Literal["categorical", "string", "number", "bool"]
+
+
+class Column:
+    """A column, as stored and as codes.
+
+    Parameters
+    ----------
+    name
+        What the column is called.
+    values
+        One value a row. Missing: NaN in numbers, None in strings and booleans.
+    codes, categories
+        For a column stored as categories: the number of each row's category, -1 where missing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        values: NDArray[Any] | None = None,
+        codes: NDArray[np.int32] | None = None,
+        categories: NDArray[Any] | None = None,
+    ) -> None:
+        self.name = name
+        if values is not None:
+            self.values = values
+            self.kind: Kind = _kind(values)
+        else:
+            assert codes is not None
+            assert categories is not None
+            self._coded = codes.astype(np.int32, copy=False), categories
+            self.kind = "categorical"
+
+    def __len__(self) -> int:
+        return len(self.codes) if self.kind == "categorical" else len(self.values)
+
+    @cached_property
+    def values(self) -> NDArray[Any]:
+        """One value a row; strings are an object array of str with None where missing."""
+        codes, categories = self._coded
+        if categories.dtype.kind in "biuf" and not (codes < 0).any():
+            return categories[codes]
+        padded = np.empty(len(categories) + 1, object)
+        padded[:-1] = categories.tolist()
+        padded[-1] = None  # code -1
+        return padded[codes]
+
+    @cached_property
+    def _coded(self) -> tuple[NDArray[np.int32], NDArray[Any]]:
+        return _factorise(self.values)
+
+    @property
+    def codes(self) -> NDArray[np.int32]:
+        """The number of each row's category; -1 where the value is missing."""
+        return self._coded[0]
+
+    @cached_property
+    def categories(self) -> NDArray[np.str_]:
+        """The different values as text: in the stored order, else sorted."""
+        return np.array([str(value) for value in self._coded[1].tolist()], dtype=np.str_)
+
+    def counts(self) -> NDArray[np.int64]:
+        """How many rows each category has."""
+        present = self.codes[self.codes >= 0]
+        return np.bincount(present, minlength=len(self._coded[1]))
+
+
+def _kind(values: NDArray[Any]) -> Kind:
+    if values.dtype.kind == "b":
+        return "bool"
+    if values.dtype.kind in "iufc":
+        return "number"
+    first = next((v for v in values if v is not None), "")
+    return "bool" if isinstance(first, bool | np.bool_) else "string"
+
+
+def _factorise(values: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """Give the different values, sorted, and the number of each row's."""
+    if values.dtype.kind in "biuf":
+        missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+        codes = np.full(len(values), -1, np.int32)
+        categories, codes[~missing] = np.unique(values[~missing], return_inverse=True)
+        return codes, categories
+    import pandas as pd  # hashing strings beats sorting them ten times over
+
+    labels, unique = pd.factorize(values, sort=True)
+    return labels.astype(np.int32), np.asarray(unique, dtype=object)

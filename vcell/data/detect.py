@@ -1,0 +1,186 @@
+"""Find out what the values of a matrix are: counts, log-normalised, something else.
+
+Nothing is assumed and nothing is silent: `scale` looks at a sample of cells spread over the file,
+decides, and prints what it saw. `require_counts` refuses what is not counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vcell import console
+from vcell.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcell.data.block import Block
+    from vcell.data.source import CellSource
+
+Kind = Literal["counts", "log1p", "normalised", "other", "empty"]
+#: Cells looked at, in this many runs spread evenly over the file.
+SAMPLE_CELLS, SAMPLE_RUNS = 1024, 16
+#: Non-zeros looked at, whatever the cells: a bound for files with very full cells.
+SAMPLE_NNZ = 1 << 23
+#: Natural logarithm of the most counts one gene of one cell can plausibly have (about 9 million).
+LARGEST_LOG = 16.0
+#: Relative spread of library sizes below which they were made equal (float32 rounding, summed).
+EQUAL = 2e-3
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the values are.
+
+    Attributes
+    ----------
+    kind
+        "counts"; "log1p" (natural log of 1 + x, normalised or not); "normalised" (linear, not
+        whole); "other" (negative, or fitting nothing known); "empty" (no values to look at).
+    target_sum
+        What each cell's values were scaled to before the logarithm, if the sample shows it.
+    evidence
+        The sentence that says why.
+    """
+
+    kind: Kind
+    target_sum: float | None
+    evidence: str
+
+    @property
+    def text(self) -> str:
+        """The finding as a person reads it."""
+        names = {
+            "counts": "raw counts",
+            "log1p": "log1p values",
+            "normalised": "normalised values (not logged)",
+            "other": "neither counts nor log1p",
+            "empty": "no values",
+        }
+        to = f", normalised to {self.target_sum:,.6g} a cell" if self.target_sum else ""
+        return f"{names[self.kind]}{to} ({self.evidence})"
+
+
+def scale(source: CellSource, *, quiet: bool = False) -> Scale:
+    """Look at a sample of the cells, decide what the values are, and say so."""
+    found = judge(list(sample(source)))
+    if not quiet:
+        console.say(f"{source.name}: {found.text}")
+    return found
+
+
+def require_counts(source: CellSource, *, quiet: bool = False) -> Scale:
+    """Return the scale if it is raw counts; refuse anything else, naming what to do."""
+    found = scale(source, quiet=quiet)
+    if found.kind in ("counts", "empty"):
+        return found
+    elsewhere = ["raw"] if source.parts.get("raw") else []
+    elsewhere += source.parts.get("layers", [])
+    hint = (
+        f"the file also has {', '.join(elsewhere)}: try --layer {elsewhere[0]}"
+        if elsewhere and source.layer is None
+        else "use the file as it was before normalisation"
+    )
+    raise UserError(f"{source.name}: raw counts are needed, these are {found.text}", hint=hint)
+
+
+def sample_rows(n_cells: int, nnz: int | None, n_genes: int) -> NDArray[np.int64]:
+    """Choose cells in runs spread evenly, few enough that reading them is quick."""
+    a_cell = n_genes if nnz is None else max(nnz // max(n_cells, 1), 1)
+    wanted = min(SAMPLE_CELLS, max(SAMPLE_NNZ // max(a_cell, 1), 1))
+    if n_cells <= wanted:
+        return np.arange(n_cells)
+    runs = min(SAMPLE_RUNS, wanted)
+    length = wanted // runs
+    starts = np.linspace(0, n_cells - length, runs).astype(np.int64)
+    return np.unique((starts[:, None] + np.arange(length)).ravel())
+
+
+def sample(source: CellSource) -> Iterator[Block]:
+    """Read the sampled cells."""
+    rows = sample_rows(source.n_cells, source.nnz, source.n_genes)
+    return source.chunks(rows, dtype="stored", prefetch=False)
+
+
+def judge(blocks: list[Block]) -> Scale:
+    """Decide from some cells what the values are."""
+    values = np.concatenate([b.data for b in blocks] or [np.zeros(0, np.float32)])
+    values = values.astype(np.float64)
+    n_cells = sum(len(b) for b in blocks)
+    if not len(values):
+        return Scale("empty", None, f"all of {n_cells:,} sampled cells are empty")
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        return Scale(
+            "other", None, f"{bad:,} of {len(values):,} sampled values are NaN or infinite"
+        )
+    low, high = float(values.min()), float(values.max())
+    seen = f"{len(values):,} values of {n_cells:,} cells"
+    if low < 0:
+        return Scale("other", None, f"negative values down to {low:.4g} in {seen}")
+    if (values == np.rint(values)).all():
+        return Scale("counts", None, f"whole numbers up to {high:,.0f} in {seen}")
+    sums = np.concatenate([_row_sums(b, np.asarray(b.data, np.float64)) for b in blocks])
+    if (target := _equal(sums)) is not None:
+        return Scale("normalised", target, f"cells add up alike, largest value {high:,.4g}, {seen}")
+    if high > LARGEST_LOG:
+        return Scale("normalised", None, f"not whole, up to {high:,.4g}, {seen}")
+    return _judge_log(blocks, values, high, seen)
+
+
+def _judge_log(blocks: list[Block], values: NDArray[np.float64], high: float, seen: str) -> Scale:
+    """Undo the logarithm and see what comes out."""
+    back = np.expm1(values)
+    if np.allclose(back, np.rint(back), rtol=1e-5, atol=1e-4):
+        return Scale("log1p", None, f"exp(x) - 1 gives whole numbers, {seen}")
+    sums = np.concatenate([_row_sums(b, np.expm1(b.data.astype(np.float64))) for b in blocks])
+    if (target := _equal(sums)) is not None:
+        return Scale("log1p", target, f"exp(x) - 1 adds up alike in every cell, {seen}")
+    if _few_levels(blocks):
+        return Scale(
+            "log1p", None,
+            f"exp(x) - 1 is each cell's whole numbers times one factor, {seen}; cells do not add "
+            "up alike, as when genes were dropped after normalising",
+        )  # fmt: skip
+    return Scale("other", None, f"not whole, up to {high:.4g}, {seen}; no log1p of counts")
+
+
+def _row_sums(block: Block, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum each row that has any value."""
+    starts = block.indptr[:-1][np.diff(block.indptr) > 0]
+    return np.add.reduceat(values, starts) if len(starts) else np.zeros(0)
+
+
+def _equal(sums: NDArray[np.float64]) -> float | None:
+    """Return what all sums are, if they are alike; a single cell proves nothing."""
+    if len(sums) < 2:
+        return None
+    middle = float(np.median(sums))
+    spread = float(np.abs(sums - middle).max())
+    if spread > EQUAL * middle:
+        return None
+    return float(np.round(middle)) if abs(middle - round(middle)) < EQUAL * middle else middle
+
+
+def _few_levels(blocks: list[Block]) -> bool:
+    """Whether most cells' values are whole multiples of the cell's own smallest one."""
+    fits = tried = 0
+    for block in blocks:
+        for row in range(len(block)):
+            cell = np.expm1(block.data[block.indptr[row] : block.indptr[row + 1]].astype(float))
+            if len(cell) < 5:
+                continue
+            multiples = cell / cell.min()
+            off = np.abs(multiples - np.rint(multiples)) / np.maximum(multiples, 1)
+            tried += 1
+            fits += bool((off < 1e-3).mean() > 0.98)
+    return tried > 0 and fits > 0.8 * tried
+
+
+def describe(found: Scale) -> dict[str, Any]:
+    """Return the finding for --json."""
+    return {"kind": found.kind, "target_sum": found.target_sum, "evidence": found.evidence}

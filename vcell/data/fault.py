@@ -1,0 +1,31 @@
+"""Turn whatever a file library raises into one sentence that names the file and the part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vcell.errors import UserError
+
+_DAMAGED = "the file may be truncated, damaged or still being written: copy or write it again"
+_PLUGIN_HINT = "it is compressed by an HDF5 plugin that is missing here: pip install hdf5plugin"
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Run a piece of reading; `where` names file and part for the user."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        missing_filter = "filter" in text and ("registered" in text or "not available" in text)
+        raise UserError(
+            f"{where} cannot be read: {text}", hint=_PLUGIN_HINT if missing_filter else _DAMAGED
+        ) from error
+
+
+def damaged(where: str, what: str) -> UserError:
+    """Make the error for a part that was read but makes no sense."""
+    return UserError(f"{where}: {what}", hint=_DAMAGED)

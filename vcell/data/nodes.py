@@ -1,0 +1,93 @@
+"""Groups and arrays of h5ad and zarr files seen the same way.
+
+h5py and zarr nearly agree on their interfaces; what differs (attributes as bytes, strings) is
+evened out here. A *node* is an h5py or zarr group or array.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell.data.fault import damaged, reading
+from vcell.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Node = Any
+
+
+def is_group(node: Node) -> bool:
+    """Whether a node has children."""
+    return hasattr(node, "keys") and not hasattr(node, "shape")
+
+
+def attr(node: Node, name: str, default: Any = None) -> Any:
+    """Return an attribute; text as str whatever wrote it."""
+    value = node.attrs.get(name, default)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.ndarray) and value.shape == () and value.dtype == object:
+        return value.item()
+    return value
+
+
+def encoding(node: Node) -> str:
+    """Return the encoding-type that anndata wrote, or ''."""
+    value = attr(node, "encoding-type", "")
+    return value if isinstance(value, str) else ""
+
+
+def child(group: Node, name: str, where: str) -> Node:
+    """Return a child of a group; a missing one is named with what is there."""
+    with reading(f"{where}/{name}"):
+        if not is_group(group):
+            raise damaged(where, f"is an array where a group with {name!r} is expected")
+        if name not in group:
+            there = ", ".join(sorted(group.keys())[:20]) or "nothing"
+            raise UserError(f"{where} has no {name!r} (it has {there})")
+        return group[name]
+
+
+def array_child(group: Node, name: str, where: str) -> Node:
+    """Return a child that must be an array."""
+    node = child(group, name, where)
+    if is_group(node):
+        raise damaged(f"{where}/{name}", "is a group where an array is expected")
+    return node
+
+
+def numbers(node: Node, where: str) -> NDArray[Any]:
+    """Read a whole 1-D array of numbers or booleans."""
+    with reading(where):
+        values = np.asarray(node[...])
+    if values.ndim != 1:
+        raise damaged(where, f"has {values.ndim} dimensions where 1 is expected")
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def texts(node: Node, where: str) -> NDArray[np.object_]:
+    """Read a whole 1-D array of strings as an object array of str."""
+    with reading(where):
+        values = np.asarray(node[...])
+    if values.ndim != 1:
+        raise damaged(where, f"has {values.ndim} dimensions where 1 is expected")
+    return decoded(values)
+
+
+def decoded(values: NDArray[Any]) -> NDArray[np.object_]:
+    """Turn bytes, fixed-width or variable-width strings into an object array of str."""
+    if values.dtype.kind == "S":
+        return np.char.decode(values, "utf-8", "replace").astype(object)
+    if values.dtype.kind != "O":
+        return values.astype(str).astype(object)
+    out = np.empty(len(values), object)
+    out[:] = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
+    return out
+
+
+def holds_text(node: Node) -> bool:
+    """Whether an array holds strings of any width."""
+    return node.dtype.kind in "OSUT"

@@ -1,0 +1,124 @@
+"""`open_cells`: find out what a path is and open it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vcell.errors import UserError
+
+if TYPE_CHECKING:
+    from vcell.data.source import CellSource
+
+Join = Literal["strict", "inner", "outer"]
+Cells = Any  # str | PathLike | Sequence of them | AnnData, which is not imported for its type
+
+
+def open_cells(cells: Cells, layer: str | None = None, *, join: Join = "strict") -> CellSource:
+    """Open cells for reading in bounded memory.
+
+    Parameters
+    ----------
+    cells
+        An .h5ad file, a zarr folder, a 10x .h5 file or mtx folder, a folder of such files, a list
+        of paths, or an AnnData in memory.
+    layer
+        None or "X" for X, "raw" for raw/X, else the name of a layer.
+    join
+        How the genes of several files meet: "strict" (they must be the same, in any order),
+        "inner" (those in all files) or "outer" (those in any, zero where absent).
+
+    Raises
+    ------
+    UserError
+        If there is nothing to open or it cannot be read: one sentence says where and why.
+    """
+    if isinstance(cells, str | os.PathLike):
+        return _open_path(Path(cells), layer, join)
+    if hasattr(cells, "obs") and hasattr(cells, "var") and hasattr(cells, "X"):
+        from vcell.data.in_memory import open_anndata
+
+        return open_anndata(cells, layer)
+    if isinstance(cells, Sequence):
+        return _open_many([Path(path) for path in cells], layer, join, "the list of files")
+    raise TypeError(f"cannot open cells from {type(cells).__name__}")
+
+
+def _open_path(path: Path, layer: str | None, join: Join) -> CellSource:
+    if not path.exists():
+        raise UserError(f"{path} does not exist", hint=_nearby(path))
+    if path.is_file():
+        return _open_file(path, layer)
+    if _is_zarr(path):
+        from vcell.data.zarr_file import open_zarr
+
+        return open_zarr(path, layer)
+    if _is_mtx(path):
+        from vcell.data.tenx import open_mtx
+
+        return open_mtx(path, layer)
+    inside = sorted(p for p in path.iterdir() if _is_cells(p))
+    return _open_many(inside, layer, join, str(path))
+
+
+def _open_many(paths: list[Path], layer: str | None, join: Join, name: str) -> CellSource:
+    if not paths:
+        raise UserError(
+            f"{name} holds no cells", hint="looked for .h5ad, .h5, zarr folders and 10x mtx folders"
+        )
+    if len(paths) == 1:
+        return _open_path(paths[0], layer, join)
+    from vcell.data.joined import join_sources
+
+    opened: list[CellSource] = []
+    try:
+        opened.extend(_open_path(path, layer, join) for path in paths)
+        return join_sources(opened, join, name)
+    except BaseException:
+        for source in opened:
+            source.close()
+        raise
+
+
+def _open_file(path: Path, layer: str | None) -> CellSource:
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head.startswith(b"\x89HDF"):
+        from vcell.data.h5_file import open_h5
+
+        return open_h5(path, layer)
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty")
+    if path.name.removesuffix(".gz").endswith(".mtx"):
+        from vcell.data.tenx import open_mtx
+
+        return open_mtx(path.parent, layer)
+    raise UserError(
+        f"{path} is no file with cells: it does not begin like HDF5",
+        hint="vcell reads .h5ad, 10x .h5, zarr folders and 10x mtx folders",
+    )
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs"))
+
+
+def _is_mtx(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("matrix.mtx", "matrix.mtx.gz"))
+
+
+def _is_cells(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix in (".h5ad", ".h5")
+    return _is_zarr(path) or _is_mtx(path)
+
+
+def _nearby(path: Path) -> str | None:
+    from vcell.suggest import closest
+
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent} either"
+    hits = closest(path.name, [p.name for p in path.parent.iterdir()])
+    return f"did you mean {path.parent / hits[0]}?" if hits else None

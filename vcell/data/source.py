@@ -1,0 +1,217 @@
+"""`CellSource`: one interface over every kind of file that holds cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vcell.data.ahead import ahead
+from vcell.data.block import Block, Genes
+from vcell.data.matrix import Bound, Layout, Matrix, Rows
+from vcell.errors import UserError
+from vcell.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcell.data.column import Column
+    from vcell.data.frame import Frame
+
+#: Non-zeros of a block: 32 MiB of float32 and int32, a few of which fit any machine.
+MAX_NNZ = 1 << 22
+#: Rows of a block, however empty they are.
+MAX_ROWS = 1 << 14
+
+
+class CellSource:
+    """Cells by genes with their labels, read in bounded memory.
+
+    Made by `vcell.data.open_cells`; close it, or use it in a ``with``.
+    """
+
+    def __init__(
+        self,
+        matrix: Matrix,
+        obs: Frame,
+        var: Frame,
+        *,
+        paths: Sequence[Path] = (),
+        name: str,
+        layer: str | None = None,
+        parts: dict[str, Any] | None = None,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.matrix, self._obs, self._var = matrix, obs, var
+        self.paths = list(paths)
+        #: What messages call it.
+        self.name = name
+        #: Which matrix of the file this is: None for X, "raw" for raw/X, else a layer.
+        self.layer = layer
+        #: What else the file has: "layers", "raw", "obsm", "uns" names, "format".
+        self.parts = parts or {}
+        self._close = close
+        n_cells, n_genes = matrix.shape
+        for what, frame, n in (("obs", obs, n_cells), ("var", var, n_genes)):
+            if frame.n != n:
+                raise UserError(f"{name}: {what} has {frame.n:,} rows, the matrix {n:,}")
+
+    @property
+    def path(self) -> Path | None:
+        """The file, or the first of several; None for AnnData in memory."""
+        return self.paths[0] if self.paths else None
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return self.matrix.shape[0]
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes."""
+        return self.matrix.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the values as stored."""
+        return self.matrix.dtype
+
+    @property
+    def nnz(self) -> int | None:
+        """Number of stored values; None where only reading everything would tell (dense)."""
+        return self.matrix.nnz
+
+    @property
+    def layout(self) -> Layout:
+        """How the matrix lies in its file."""
+        return self.matrix.layout
+
+    @cached_property
+    def genes(self) -> NDArray[np.str_]:
+        """Names of the genes."""
+        return np.asarray(self._var.names(), dtype=np.str_)
+
+    @cached_property
+    def cells(self) -> NDArray[np.object_]:
+        """Names of the cells."""
+        return self._obs.names()
+
+    @property
+    def obs_columns(self) -> list[str]:
+        """Names of the columns of obs."""
+        return self._obs.columns
+
+    @property
+    def var_columns(self) -> list[str]:
+        """Names of the columns of var."""
+        return self._var.columns
+
+    def obs(self, column: str) -> Column:
+        """Read one column of obs.
+
+        Raises
+        ------
+        UserError
+            If there is no such column; it lists those that there are.
+        """
+        return self._column("obs", self._obs, column)
+
+    def var(self, column: str) -> Column:
+        """Read one column of var; an unknown one raises `UserError`."""
+        return self._column("var", self._var, column)
+
+    def _column(self, what: str, frame: Frame, column: str) -> Column:
+        if column not in frame.columns:
+            listed = ", ".join(frame.columns[:30]) or "none"
+            raise UserError(
+                f"{self.name}: {what} has no column {column!r}"
+                f"{did_you_mean(column, frame.columns)}",
+                hint=f"its columns: {listed}",
+            )
+        return frame.column(column)
+
+    def chunks(
+        self,
+        rows: slice | NDArray[Any] | None = None,
+        genes: NDArray[Any] | None = None,
+        *,
+        max_nnz: int = MAX_NNZ,
+        max_rows: int = MAX_ROWS,
+        dtype: Literal["stored"] | type | np.dtype[Any] = np.float32,
+        prefetch: bool = True,
+    ) -> Iterator[Block]:
+        """Read cells block by block, the next while the last is worked on.
+
+        Parameters
+        ----------
+        rows
+            Which cells: a slice, ascending numbers, or a mask. None: all.
+        genes
+            Which columns, in the order the blocks shall have them. None: all.
+        max_nnz, max_rows
+            Bounds of a block; a row larger than `max_nnz` is a block of its own. Non-zeros are
+            counted before columns are chosen; a dense file counts its zeros too.
+        dtype
+            Type of the values, or "stored" for the file's own.
+        prefetch
+            Read the next block in a thread.
+
+        Yields
+        ------
+        Block
+            Canonical CSR; its arrays are yours as long as you refer to them.
+        """
+        wanted = self.dtype if isinstance(dtype, str) else np.dtype(dtype)
+        choice = None if genes is None else Genes.choose(np.asarray(genes), self.n_genes)
+        chosen = self._rows(rows)
+        blocks = self._blocks(chosen, choice, Bound(max_nnz, max_rows), wanted)
+        return ahead(blocks) if prefetch else blocks
+
+    def _rows(self, rows: slice | NDArray[Any] | None) -> Rows:
+        if rows is None:
+            return range(self.n_cells)
+        if isinstance(rows, slice):
+            chosen = range(self.n_cells)[rows]
+            if chosen.step != 1:
+                raise ValueError("rows must be a slice with step 1")
+            return chosen
+        numbers = np.asarray(rows)
+        if numbers.dtype == bool:
+            if numbers.shape != (self.n_cells,):
+                raise ValueError("a mask of rows needs one entry a cell")
+            return np.flatnonzero(numbers)
+        numbers = numbers.astype(np.int64)
+        if len(numbers) and (numbers[0] < 0 or numbers[-1] >= self.n_cells):
+            raise ValueError(f"rows must lie between 0 and {self.n_cells - 1}")
+        if (np.diff(numbers) <= 0).any():
+            raise ValueError("rows must ascend")
+        return numbers
+
+    def _blocks(
+        self, rows: Rows, genes: Genes | None, bound: Bound, dtype: np.dtype[Any]
+    ) -> Iterator[Block]:
+        n_genes = self.n_genes if genes is None else len(genes.chosen)
+        for piece in self.matrix.cuts(rows, genes, bound):
+            csr = self.matrix.read(piece, genes, dtype)
+            numbers = np.arange(piece.start, piece.stop) if isinstance(piece, range) else piece
+            yield Block(int(numbers[0]), numbers, csr.indptr, csr.indices, csr.data, n_genes)
+
+    def close(self) -> None:
+        """Close the file; blocks that were given stay valid."""
+        self.matrix.close()
+        self._close()
+
+    def __enter__(self) -> CellSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

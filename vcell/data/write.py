@@ -1,0 +1,247 @@
+"""Write cells to an .h5ad block by block; the file appears whole or not at all.
+
+``with CellWriter("out.h5ad", genes) as out: out.append(block, obs={"batch": codes})``
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.data.block import Block, Csr, from_scipy
+from vcell.data.write_columns import Growing, write_column, write_frame, write_strings
+from vcell.errors import UserError
+
+#: Values of an HDF5 chunk: 512 KiB of float32, a good grain for reading by several threads.
+CHUNK = 1 << 17
+Compression = Literal["gzip"] | None
+Rows = Block | Csr | NDArray[Any] | Any
+
+
+class CellWriter:
+    """A file of cells that grows block by block.
+
+    Parameters
+    ----------
+    path
+        The .h5ad to make. Until `close` it has another name beside it.
+    genes
+        Names of the columns.
+    obs
+        Names of the obs columns, or names with their categories, in the order to be stored. A
+        column without categories takes numbers, booleans or text; text becomes categories.
+    var
+        Columns of var, each with a value a gene.
+    uns
+        Anything that anndata can store there.
+    compression
+        "gzip" or None (faster to write and read, two to four times as large).
+    dtype
+        Type of the stored values.
+    dense
+        Store a full table instead of CSR.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        genes: Sequence[str] | NDArray[Any],
+        *,
+        obs: Mapping[str, Sequence[str] | NDArray[Any] | None] | Sequence[str] = (),
+        var: Mapping[str, Any] | None = None,
+        uns: Mapping[str, Any] | None = None,
+        compression: Compression = None,
+        dtype: type | np.dtype[Any] | str = np.float32,
+        dense: bool = False,
+    ) -> None:
+        import h5py
+
+        self.path = Path(path)
+        if self.path.suffix != ".h5ad":
+            raise UserError(f"{self.path}: cells are written as .h5ad")
+        if not self.path.parent.is_dir():
+            raise UserError(f"{self.path.parent} is not a folder", hint="create it first")
+        self.n_cells, self.nnz = 0, 0
+        self.n_genes, self._dense = len(genes), dense
+        self._indptr: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
+        given = obs if isinstance(obs, Mapping) else dict.fromkeys(obs)
+        self._obs = {name: Growing(name, categories) for name, categories in given.items()}
+        self._beside = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
+        self._open = True
+        with self._writing():
+            self._file = h5py.File(self._beside, "w", libver=("earliest", "v110"))
+            self._lay_out(np.asarray(genes), var or {}, uns or {}, np.dtype(dtype), compression)
+
+    def _lay_out(
+        self,
+        genes: NDArray[Any],
+        var: Mapping[str, Any],
+        uns: Mapping[str, Any],
+        dtype: np.dtype[Any],
+        compression: Compression,
+    ) -> None:
+        """Write everything but the cells."""
+        import h5py
+
+        file = self._file
+        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
+            file.create_group(name).attrs.update(
+                {"encoding-type": "dict", "encoding-version": "0.1.0"}
+            )
+        if uns:
+            from anndata.io import write_elem
+
+            write_elem(file, "uns", dict(uns))
+        frame = write_frame(file, "var", list(var))
+        write_strings(frame, "_index", genes)
+        for name, values in var.items():
+            write_column(frame, name, np.asarray(values))
+        obs = write_frame(file, "obs", list(self._obs))
+        names = obs.create_dataset(
+            "_index", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(4096,)
+        )
+        names.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+        self._make_matrix(dtype, compression)
+
+    def _make_matrix(self, dtype: np.dtype[Any], compression: Compression) -> None:
+        options = {} if compression is None else {"compression": compression, "compression_opts": 4}
+        if self._dense:
+            width = max(self.n_genes, 1)
+            table = self._file.create_dataset(
+                "X", (0, self.n_genes), dtype, maxshape=(None, self.n_genes),
+                chunks=(max(1, CHUNK // width), width), **options,
+            )  # fmt: skip
+            table.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+            return
+        group = self._file.create_group("X")
+        group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
+        for name, kind in (("data", dtype), ("indices", np.dtype(np.int32))):
+            group.create_dataset(name, (0,), kind, maxshape=(None,), chunks=(CHUNK,), **options)
+
+    def append(
+        self,
+        cells: Rows,
+        obs: Mapping[str, Any] | None = None,
+        names: Sequence[str] | NDArray[Any] | None = None,
+    ) -> None:
+        """Add cells.
+
+        Parameters
+        ----------
+        cells
+            A `Block`, `Csr`, scipy sparse matrix or dense array with all the genes.
+        obs
+            One entry a cell for every column: values, or codes for a column with categories.
+        names
+            Names of the cells; None numbers them.
+        """
+        assert self._open, "append after close"
+        csr = cells if isinstance(cells, Block | Csr) else from_scipy(cells)
+        n = len(csr.indptr) - 1
+        width = cells.n_genes if isinstance(cells, Block) else getattr(cells, "shape", (n, None))[1]
+        if width not in (None, self.n_genes):
+            raise ValueError(f"cells have {width} genes, the file {self.n_genes}")
+        obs = obs or {}
+        if set(obs) != set(self._obs):
+            raise ValueError(f"obs must have the columns {sorted(self._obs)}, not {sorted(obs)}")
+        if names is None:
+            names = [f"cell-{i}" for i in range(self.n_cells, self.n_cells + n)]
+        for name, column in self._obs.items():
+            column.extend(obs[name], n)
+        with self._writing():
+            self._append_names(names, n)
+            if self._dense:
+                self._append_dense(csr, n)
+            else:
+                self._append_sparse(csr)
+        self.n_cells += n
+
+    def _append_names(self, names: Sequence[str] | NDArray[Any], n: int) -> None:
+        if len(names) != n:
+            raise ValueError(f"{len(names)} names for {n} cells")
+        index = self._file["obs/_index"]
+        index.resize((self.n_cells + n,))
+        if n:
+            index[self.n_cells :] = np.asarray(names, dtype=object)
+
+    def _append_sparse(self, csr: Block | Csr) -> None:
+        group, n = self._file["X"], len(csr.data)
+        for name, values in (("data", csr.data), ("indices", csr.indices)):
+            group[name].resize((self.nnz + n,))
+            if n:
+                group[name][self.nnz :] = values
+        self._indptr.append(np.asarray(csr.indptr[1:], np.int64) + (self.nnz - csr.indptr[0]))
+        self.nnz += n
+
+    def _append_dense(self, csr: Block | Csr, n: int) -> None:
+        table = self._file["X"]
+        table.resize((self.n_cells + n, self.n_genes))
+        step = max(1, (1 << 22) // max(self.n_genes, 1))  # rows of a 16 MiB piece
+        for first in range(0, n, step):
+            last = min(first + step, n)
+            piece = np.zeros((last - first, self.n_genes), table.dtype)
+            a, b = csr.indptr[first], csr.indptr[last]
+            row = np.repeat(np.arange(last - first), np.diff(csr.indptr[first : last + 1]))
+            piece[row, csr.indices[a:b]] = csr.data[a:b]
+            table[self.n_cells + first : self.n_cells + last] = piece
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        if not self._open:
+            return
+        with self._writing():
+            obs = self._file["obs"]
+            for column in self._obs.values():
+                column.write(obs)
+            if not self._dense:
+                group = self._file["X"]
+                group.create_dataset("indptr", data=np.concatenate(self._indptr))
+                group.attrs["shape"] = np.array([self.n_cells, self.n_genes], np.int64)
+            self._file.close()
+            with self._beside.open("rb") as written:
+                os.fsync(written.fileno())
+            os.replace(self._beside, self.path)  # noqa: PTH105
+        self._open = False
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        if self._open:
+            self._open = False
+            # A full disk fails the close as well; a file never opened has none.
+            with suppress(OSError, RuntimeError, AttributeError):
+                self._file.close()
+            self._beside.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn a failing disk into one sentence, and clean up after any error."""
+        try:
+            yield
+        except OSError as error:
+            self.abandon()
+            raise UserError(f"{self.path} cannot be written: {error.strerror or error}") from error
+        except BaseException:
+            self.abandon()
+            raise
+
+    def __enter__(self) -> CellWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abandon()
