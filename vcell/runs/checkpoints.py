@@ -1,0 +1,169 @@
+"""Checkpoints: folders that are there whole or not at all.
+
+A checkpoint is written beside its place, put on the disk, listed with the checksum of every file,
+and renamed. ``ckpt/latest`` holds the name of the newest. Old ones go, save the best and the last.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vcell.errors import UserError
+from vcell.runs import files
+from vcell.runs.events import finite
+
+_MANIFEST = "checkpoint.json"
+_NAME = re.compile(r"^step-(\d{6,})$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One finished checkpoint."""
+
+    path: Path
+    step: int
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What was written: step, metric and the checksum of each file."""
+        return files.read_json(self.path / _MANIFEST)
+
+    @property
+    def metric(self) -> float | None:
+        """The score it was saved with, if it was scored."""
+        value = self.manifest.get("metric")
+        return float(value) if isinstance(value, int | float) else None
+
+    @property
+    def merit(self) -> float | None:
+        """The score turned so that more is better."""
+        metric = self.metric
+        if metric is None:
+            return None
+        return metric if self.manifest.get("higher_is_better") else -metric
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The trainer's own state.json."""
+        return files.read_json(self.path / "state.json")
+
+    def verify(self) -> None:
+        """Compare every file with its checksum; a UserError names the first damaged one."""
+        listed = self.manifest.get("files")
+        if not isinstance(listed, dict):
+            raise UserError(f"{self.path / _MANIFEST}: is damaged: it lists no files")
+        for name, expected in listed.items():
+            path = self.path / str(name)
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise UserError(f"{self.path / _MANIFEST}: lists a file outside its folder")
+            if not path.is_file():
+                raise UserError(f"{path}: is missing from the checkpoint")
+            if files.checksum(path) != expected:
+                raise UserError(f"{path}: is damaged: its checksum does not match")
+
+
+class Checkpoints:
+    """The checkpoints of one run; one process writes them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def steps(self) -> list[int]:
+        """List the steps that have a finished checkpoint, ascending."""
+        if not self.folder.is_dir():
+            return []
+        found = [_NAME.match(entry.name) for entry in self.folder.iterdir() if entry.is_dir()]
+        return sorted(int(match[1]) for match in found if match)
+
+    def at(self, step: int) -> Checkpoint:
+        """Return the checkpoint of one step."""
+        path = self.folder / f"step-{step:06d}"
+        if not path.is_dir():
+            have = ", ".join(str(s) for s in self.steps()) or "none"
+            raise UserError(f"{self.folder}: has no checkpoint of step {step}; it has {have}")
+        return Checkpoint(path, step)
+
+    def latest(self) -> Checkpoint:
+        """Return the newest one."""
+        pointer = self.folder / "latest"
+        match = _NAME.match(pointer.read_text().strip()) if pointer.is_file() else None
+        steps = self.steps()
+        if match and int(match[1]) in steps:
+            return self.at(int(match[1]))
+        if not steps:
+            raise UserError(f"{self.folder}: holds no checkpoint yet")
+        return self.at(steps[-1])  # killed between the rename and the pointer
+
+    def best(self) -> Checkpoint:
+        """Return the one with the best score; the newest of equals."""
+        scored = self._scored()
+        if not scored:
+            raise UserError(f"{self.folder}: holds no checkpoint with a score")
+        return self.at(max(scored)[1])
+
+    def _scored(self) -> list[tuple[float, int]]:
+        """Return merit and step of every checkpoint that has a score and is readable."""
+        scored = []
+        for step in self.steps():
+            try:
+                merit = self.at(step).merit
+            except UserError:
+                continue  # damaged
+            if merit is not None:
+                scored.append((merit, step))
+        return scored
+
+    def save(
+        self,
+        step: int,
+        write: Callable[[Path], None],
+        metric: float | None,
+        *,
+        higher_is_better: bool,
+        keep_best: int,
+    ) -> Path:
+        """Let `write` fill a folder, then make it the checkpoint of `step`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files.remove_leftovers(self.folder)
+        target = self.folder / f"step-{step:06d}"
+        aside = self.folder / f"step-{step:06d}{files.ASIDE}{os.getpid()}"
+        aside.mkdir()
+        try:
+            write(aside)
+            written = sorted(p for p in aside.rglob("*") if p.is_file())
+            for path in written:
+                files.sync_file(path)
+            sums = {str(p.relative_to(aside)): files.checksum(p) for p in written}
+            manifest = {"step": step, "metric": metric, "higher_is_better": higher_is_better}
+            files.write_json(aside / _MANIFEST, finite(manifest) | {"files": sums})
+            self._replace(target, aside)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        files.write_text(self.folder / "latest", target.name + "\n")
+        self._thin_out(step, keep_best)
+        return target
+
+    def _replace(self, target: Path, aside: Path) -> None:
+        """Put the new folder in place; a folder cannot be renamed over a full one."""
+        if target.exists():
+            target.rename(target.with_name(f"{target.name}{files.ASIDE}old"))
+        aside.rename(target)
+        files.sync_folder(self.folder)
+        shutil.rmtree(target.with_name(f"{target.name}{files.ASIDE}old"), ignore_errors=True)
+
+    def _thin_out(self, newest: int, keep_best: int) -> None:
+        """Remove all but the newest and the `keep_best` best, and what a resumed run overtook."""
+        scored = [pair for pair in self._scored() if pair[1] <= newest]
+        kept = {step for _, step in sorted(scored, reverse=True)[:keep_best]} | {newest}
+        for step in self.steps():
+            if step not in kept:
+                path = self.folder / f"step-{step:06d}"
+                doomed = path.with_name(f"{path.name}{files.ASIDE}old")
+                path.rename(doomed)  # never a half-removed folder under a good name
+                shutil.rmtree(doomed, ignore_errors=True)

@@ -1,0 +1,358 @@
+"""One run directory: what was asked, what happened, what came of it.
+
+    run = Run.create("runs", "train-vcc", config={...}, seed=0)
+    run.log("metric", step=1, loss=0.7)
+    run.save_checkpoint(1, write=lambda folder: ..., metric=0.7)
+    run.finish("done", loss=0.7)
+
+    Run.open("latest").status()      # running, stalled, crashed, done, failed or interrupted
+
+It is the only thing that training, monitor, report and predict share. Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from vcell import __version__
+from vcell.errors import UserError
+from vcell.runs import files, process
+from vcell.runs.checkpoints import Checkpoint, Checkpoints
+from vcell.runs.events import Event, EventLog, Tail, surviving
+from vcell.suggest import closest
+
+Status = Literal["running", "stalled", "crashed", "done", "failed", "interrupted"]
+SCHEMA = 1
+ROOT = "runs"
+STALLED_AFTER = 600.0  # seconds without a new event, as wandb counts it
+REQUESTS = ("stop", "checkpoint", "pause")
+_ENDED = ("done", "failed", "interrupted")
+_PACKAGES = ("torch", "numpy", "anndata", "h5py", "zarr", "numba", "scipy", "safetensors")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+class Run:
+    """A run directory, open for reading; the process that created or claimed it also writes."""
+
+    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+        self.path = path
+        self.meta = meta
+        self._log: EventLog | None = None
+
+    # -- making and opening --------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        root: Path | str,
+        command: str,
+        *,
+        config: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, str] | None = None,
+        seed: int | None = None,
+        data: Iterable[Mapping[str, Any]] = (),
+        **more: Any,
+    ) -> Run:
+        """Make a run directory of a name nobody else has and take it into use.
+
+        Parameters
+        ----------
+        root
+            The folder that holds runs.
+        command
+            The command that runs, ``train-vcc``.
+        config, provenance
+            Every setting, and where each came from.
+        seed
+            The seed of everything random.
+        data
+            Fingerprints of the files read.
+        more
+            Anything else that JSON can hold.
+        """
+        path = _new_folder(Path(root), command)
+        meta = {
+            "schema": SCHEMA,
+            "command": command,
+            "argv": sys.argv,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "config": _jsonable(config or {}),
+            "provenance": dict(provenance or {}),
+            "seed": seed,
+            "data": [_jsonable(item) for item in data],
+            "versions": _versions(),
+            "git": _git_state(),
+            "machine": {"host": platform.node(), "cpus": os.cpu_count(), "cwd": str(Path.cwd())},
+            "process": process.identity(),
+            "status": "running",
+            **_jsonable(more),
+        }
+        for folder in ("ckpt", "control", "logs"):
+            (path / folder).mkdir()
+        files.write_json(path / "run.json", meta)
+        return cls(path, meta)
+
+    @classmethod
+    def open(cls, name: Path | str = "latest", root: Path | str = ROOT) -> Run:
+        """Open a run by path, by name, by the unique beginning of a name, or the ``latest``."""
+        path = _resolve(str(name), Path(root))
+        meta = files.read_json(path / "run.json")
+        schema = meta.get("schema")
+        if not isinstance(schema, int):
+            raise UserError(f"{path / 'run.json'}: is damaged: it names no schema")
+        if schema > SCHEMA:
+            raise UserError(
+                f"{path}: was written by a newer vcell (schema {schema}; this one reads {SCHEMA})",
+                hint="upgrade vcell",
+            )
+        return cls(path, meta)
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.path.name
+
+    def claim(self) -> None:
+        """Take a run that ended, or whose process is gone, back into use."""
+        if self.status() in ("running", "stalled") and not self._is_ours():
+            owner = self.meta.get("process", {})
+            raise UserError(
+                f"{self.name} is still being written by process {owner.get('pid')} "
+                f"on {owner.get('host')}",
+                hint="stop it first, or wait for it to end",
+            )
+        self.update(status="running", process=process.identity())
+
+    def _is_ours(self) -> bool:
+        return bool(self.meta.get("process") == process.identity())
+
+    def update(self, **fields: Any) -> None:
+        """Change fields of run.json, in one step."""
+        self.meta |= _jsonable(fields)
+        files.write_json(self.path / "run.json", self.meta)
+
+    # -- events --------------------------------------------------------------------------------
+
+    def log(self, kind: str, step: int | None = None, **fields: Any) -> None:
+        """Append an event; only rank 0 does."""
+        if self._log is None:
+            self._log = EventLog(self.path / "events.jsonl")
+        self._log.log(kind, step, **fields)
+
+    def rank_log(self, rank: int) -> EventLog:
+        """Return the log of one rank's own events."""
+        return EventLog(self.path / f"rank-{rank}.jsonl")
+
+    def events(self, kinds: Iterable[str] | None = None) -> list[Event]:
+        """Return what happened, without the steps that a resumed run has overtaken."""
+        events = surviving(Tail(self.path / "events.jsonl").read())
+        wanted = None if kinds is None else set(kinds)
+        return events if wanted is None else [e for e in events if e["kind"] in wanted]
+
+    # -- requests from outside -----------------------------------------------------------------
+
+    def request(self, what: str) -> None:
+        """Ask the trainer to stop, write a checkpoint or pause."""
+        if what not in REQUESTS:
+            raise UserError(f"a run can be asked to {', '.join(REQUESTS)}, not to {what!r}")
+        (self.path / "control").mkdir(exist_ok=True)
+        (self.path / "control" / what).touch()
+
+    def requests(self) -> set[str]:
+        """Return what was asked for and not cleared yet."""
+        folder = self.path / "control"
+        return {what for what in REQUESTS if (folder / what).exists()}
+
+    def clear(self, what: str) -> None:
+        """Take a request back, or mark it as served."""
+        if what in REQUESTS:
+            (self.path / "control" / what).unlink(missing_ok=True)
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    @property
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.path / "ckpt")
+
+    def save_checkpoint(
+        self,
+        step: int,
+        write: Callable[[Path], None],
+        metric: float | None = None,
+        *,
+        higher_is_better: bool = False,
+        keep_best: int = 1,
+    ) -> Path:
+        """Let `write` fill a folder and make it the checkpoint of `step`, whole or not at all."""
+        path = self._checkpoints.save(
+            step, write, metric, higher_is_better=higher_is_better, keep_best=keep_best
+        )
+        self.log("ckpt", step=step, path=path.name, metric=metric)
+        return path
+
+    def checkpoints(self) -> list[int]:
+        """List the steps of finished checkpoints, ascending."""
+        return self._checkpoints.steps()
+
+    def checkpoint(self, which: str | int = "latest") -> Checkpoint:
+        """Return a checkpoint: ``latest``, ``best`` or that of a step."""
+        if which == "latest":
+            return self._checkpoints.latest()
+        if which == "best":
+            return self._checkpoints.best()
+        try:
+            return self._checkpoints.at(int(which))
+        except ValueError:
+            raise UserError(f"a checkpoint is latest, best or a step, not {which!r}") from None
+
+    # -- how it stands -------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """Say how the run stands, from its own word, its process and the growth of its events."""
+        status = self.meta.get("status")
+        if status in _ENDED:
+            return status  # type: ignore[no-any-return]
+        alive = process.is_alive(self.meta.get("process") or {})
+        if alive is False:
+            return "crashed"
+        quiet = time.time() - self.last_sign()
+        return "stalled" if quiet > STALLED_AFTER else "running"
+
+    def last_sign(self) -> float:
+        """Return when the run last wrote something, in seconds since 1970."""
+        times = []
+        for name in ("events.jsonl", "run.json"):
+            try:
+                times.append((self.path / name).stat().st_mtime)
+            except OSError:
+                continue
+        return max(times, default=0.0)
+
+    def finish(self, status: Status, **summary: Any) -> None:
+        """End the run with what came of it."""
+        self.log("end", status=status, **summary)
+        self.update(
+            status=status,
+            ended=datetime.now(UTC).isoformat(timespec="seconds"),
+            summary=_jsonable(summary),
+        )
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+
+def find_runs(root: Path | str = ROOT) -> tuple[list[Run], list[str]]:
+    """Return the runs in a folder, oldest first, and what is wrong with those that are damaged."""
+    root = Path(root)
+    runs, problems = [], []
+    for entry in sorted(root.iterdir() if root.is_dir() else []):
+        if entry.is_symlink() or not (entry / "run.json").is_file():
+            continue
+        try:
+            runs.append(Run.open(entry))
+        except UserError as error:
+            problems.append(error.message)
+    return runs, problems
+
+
+def remove(run: Run) -> None:
+    """Remove a run directory: renamed first, so that a half-removed one is not taken for a run."""
+    doomed = run.path.with_name(f".{run.path.name}{files.ASIDE}removed")
+    run.path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _new_folder(root: Path, command: str) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    while True:
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        path = root / f"{stamp}-{command}-{secrets.token_hex(2)}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+
+
+def _resolve(name: str, root: Path) -> Path:
+    """Find the folder of a run; nothing outside `root` is reached but by an explicit path."""
+    given = Path(name)
+    if (given / "run.json").is_file():
+        return given
+    if not _NAME.match(name):
+        raise UserError(f"{name}: is not a run directory: it has no run.json")
+    names = sorted(
+        entry.name for entry in (root.iterdir() if root.is_dir() else ()) if _is_run(entry)
+    )
+    if name == "latest" and names:
+        return max((root / n for n in names), key=_created)
+    if name in names:
+        return root / name
+    beginning = [n for n in names if n.startswith(name)]
+    if len(beginning) == 1:
+        return root / beginning[0]
+    if beginning:
+        raise UserError(f"{name!r} begins the names of {len(beginning)} runs in {root}")
+    if not names:
+        raise UserError(f"there are no runs in {root}", hint="vcell demo makes one")
+    near = closest(name, names)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    raise UserError(f"no run in {root} is called {name!r}{meant}", hint="vcell runs list")
+
+
+def _is_run(entry: Path) -> bool:
+    return not entry.name.startswith(".") and (entry / "run.json").is_file()
+
+
+def _created(path: Path) -> tuple[str, float]:
+    """Order runs by their second of creation, then by the clock of the file system."""
+    return (path.name[:15], (path / "logs").stat().st_mtime if (path / "logs").exists() else 0.0)
+
+
+def _versions() -> dict[str, str]:
+    found = {"vcell": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Return commit and cleanness of the working directory's repository, if it is in one."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=5)
+    return done.stdout.strip()
+
+
+def _jsonable(value: Any) -> Any:
+    """Turn settings into JSON's types: paths and the like become text."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_jsonable(item) for item in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if value - value == 0 else None  # NaN and infinities have no JSON
+    return str(value)
