@@ -1,14 +1,15 @@
 """A small task: an MLP that learns a noisy teacher, with dropout, a mid-epoch sampler and metrics.
 
-As a program it is the worker of the tests that need processes of their own:
-``python toy.py RUN '{"max_steps": 20}' '{"dropout": 0.0}'``.
+As a program it forks processes that train it, for the tests that need some to kill.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vcell.runs import Run
+from vcell.train.loop import Result, Trainer
+from vcell.train.options import TrainOptions
 from vcell.train.stream import ReadAhead, Shuffled
 
 if TYPE_CHECKING:
     from vcell.train.task import Batches, Place
 
 N, INPUTS, HIDDEN = 103, 6, 8  # 103 examples: epochs end inside batches
+DEFAULTS = {"batch_size": 16, "max_steps": 20, "warmup": 0.1, "lr": 0.01}
 
 
 class Network(nn.Module):
@@ -41,8 +46,14 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x * self.scale)
         for block in self.blocks:
+            self.halfway = x
             x = x + block(x)
-        return self.last(self.norm(x)).squeeze(-1)
+        return self.last(self.norm(x))
+
+
+def run_out(_gradient: Tensor) -> None:
+    """Do what the allocator of a GPU does when it is full."""
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
 
 
 class Toy:
@@ -60,18 +71,24 @@ class Toy:
         dropout: float = 0.1,
         read_ahead: bool = True,
         slow: float = 0.0,
+        fits: int = N,
+        nan_at: tuple[int, ...] = (),
+        scores: tuple[tuple[float, ...], ...] = (),
     ) -> None:
         draw = torch.Generator().manual_seed(1)
         self.x = torch.randn(N, INPUTS, generator=draw)
         self.y = self.x.prod(1).tanh() + 0.1 * torch.randn(N, generator=draw)
         self.seed, self.batch_size, self.hidden = seed, batch_size, hidden
         self.dropout, self.read_ahead, self.slow = dropout, read_ahead, slow
+        self.fits, self.nan_at, self.scores = fits, nan_at, scores
+        self.calls = self.validations = self.rank = 0
         self.identity: Mapping[str, Any] = {"dropout": dropout}
 
     def build(self) -> nn.Module:
         return Network(self.hidden, self.dropout)
 
     def batches(self, place: Place) -> Batches:
+        self.rank = place.rank
         stream = Shuffled(
             N,
             lambda rows: {"x": self.x[rows], "y": self.y[rows]},
@@ -83,25 +100,61 @@ class Toy:
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
         time.sleep(self.slow)
-        error = model(batch["x"]) - batch["y"]
+        self.calls += 1
+        error = model(batch["x"])[:, 0] - batch["y"]
+        if len(error) > self.fits:  # half the gradients are there when memory runs out
+            getattr(model, "module", model).halfway.register_hook(run_out)
+        if self.calls in self.nan_at:
+            error = error * torch.nan
         return error.square().mean(), {"mae": error.detach().abs().mean()}
 
     def validate(self, model: nn.Module) -> Mapping[str, float]:
-        error = model(self.x) - self.y
+        error = model(self.x)[:, 0] - self.y
+        self.validations += 1
+        if self.scores:
+            return {"mse": self.scores[self.rank][self.validations - 1]}
         return {"mse": float(error.square().mean()), "mae": float(error.abs().mean())}
 
 
-def main() -> None:
-    """Train the toy in a run directory made by the test."""
-    from vcell.runs import Run
-    from vcell.train.loop import Trainer
-    from vcell.train.options import TrainOptions
+def fit(run: Run, options: dict[str, Any], **task: Any) -> Result:
+    """Train the toy on the CPU."""
+    settings = TrainOptions(**{**DEFAULTS, **options})
+    toy = Toy(seed=settings.seed, batch_size=settings.batch_size, **task)
+    return Trainer(toy, settings, run, device="cpu").fit()
 
-    options = TrainOptions(**json.loads(sys.argv[2]))
-    extra = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
-    task = Toy(seed=options.seed, batch_size=options.batch_size, **extra)
-    result = Trainer(task, options, Run.open(Path(sys.argv[1])), device="cpu").fit()
-    print(json.dumps(vars(result)))
+
+def obey(order: dict[str, Any], rank: int) -> None:
+    """Be one rank of an ordered training, in a process of its own."""
+    folder = Path(order["folder"])
+    os.dup2(os.open(folder / f"stderr-{rank}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    if order["ranks"] > 1:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(order["port"])}
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(order["ranks"])}
+        os.environ.update(address | place)
+    result = fit(Run.open(Path(order["run"])), order["options"], **order["task"])
+    (folder / f"result-{rank}.json").write_text(json.dumps(vars(result)))
+
+
+def main() -> None:
+    """Fork the processes that lines of JSON on stdin ask for; answer with pids, then exit codes."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        pids = []
+        for rank in range(order["ranks"]):
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    obey(order, rank)
+                    code = 0
+                except BaseException:  # noqa: BLE001 - the parent sees the exit code
+                    traceback.print_exc()
+                finally:
+                    os._exit(code)
+            pids.append(pid)
+        print(json.dumps(pids), flush=True)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        print(json.dumps(codes), flush=True)
 
 
 if __name__ == "__main__":

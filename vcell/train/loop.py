@@ -9,7 +9,6 @@ equal ten, a kill and ten more: bit for bit with one process on a CPU.
 from __future__ import annotations
 
 import json
-import math
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from vcell.train.task import Place, Task
 
 _PAUSE_POLL = 0.2  # seconds
+_KEEP = 2  # best checkpoints: where the newest is damaged, another one is there to go on from
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class _Session:
         problem = self.guard.check(outcome, self.step)
         if problem and self.place.leads:
             self.tell(problem)
-        self._record(outcome, wishes.examples, rate, time.perf_counter() - begun)
+        self._record(outcome, batches.length(batch), rate, time.perf_counter() - begun)
         return wishes
 
     def _agree(self, examples: int) -> _Wishes:
@@ -265,18 +265,18 @@ class _Session:
             overlap=proven == self.place.world_size,
         )
 
-    def _record(self, outcome: Outcome, examples: int, rate: float, seconds: float) -> None:
+    def _record(self, outcome: Outcome, share: int, rate: float, seconds: float) -> None:
         """Write the step into the events of the run and of this rank."""
         spans = self.update.spans.take()
-        self.log.log("span", step=self.step, examples=examples, seconds=round(seconds, 6), **spans)
+        self.log.log("span", step=self.step, examples=share, seconds=round(seconds, 6), **spans)
         if not self.place.leads:
             return
         fields = {**outcome.metrics, "lr": rate, "grad_norm": outcome.gradient_norm}
-        fields["examples_per_s"] = examples / seconds
+        fields["examples_per_s"] = outcome.examples / seconds
         fields["data_wait"] = spans["data"] / seconds
         if self.place.device.type == "cuda":
             fields["memory"] = torch.cuda.max_memory_allocated(self.place.device)
-        self.run.log("metric", step=self.step, **_finite(fields))
+        self.run.log("metric", step=self.step, **fields)
         self.display.stepped(outcome.metrics["loss"])
 
     # -- now and then --------------------------------------------------------------------------
@@ -303,7 +303,7 @@ class _Session:
             )
         is_best = self.stopper.update(self.metrics[self.task.monitor], self.step)
         if self.place.leads:
-            self.run.log("eval", step=self.step, best=is_best, **_finite(self.metrics))
+            self.run.log("eval", step=self.step, best=is_best, **self.metrics)
         self.display.validated(self.step, self.metrics, is_best=is_best)
         return is_best
 
@@ -315,7 +315,13 @@ class _Session:
         if self.place.leads:
             fresh = self._validated == self.step
             metric = self.metrics[self.task.monitor] if fresh else None
-            self.run.save_checkpoint(self.step, shot.write, metric)
+            self.run.save_checkpoint(
+                self.step,
+                shot.write,
+                metric,
+                higher_is_better=self.task.higher_is_better,
+                keep_best=_KEEP,
+            )
         self._saved = self.step
 
     def _pause(self) -> _Wishes:
@@ -365,12 +371,8 @@ class _Session:
             self.log.log("warn", step=getattr(self, "step", 0), text=text)
 
     def close(self) -> None:
-        """End what the stream may have started."""
+        """End what the stream may have started, and this rank's log."""
+        self.log.close()
         close = getattr(self.stream, "close", None)
         if close is not None:
             close()
-
-
-def _finite(fields: dict[str, float]) -> dict[str, float | None]:
-    """Write numbers that JSON lacks as null."""
-    return {name: value if math.isfinite(value) else None for name, value in fields.items()}

@@ -48,7 +48,7 @@ class TrainOptions:
         default=False,
         help="Recompute activations in the backward pass: less memory, a third more time.",
     )
-    strategy: Literal["ddp", "fsdp"] = option(
+    parallel: Literal["ddp", "fsdp"] = option(
         "ddp", help="Several devices: whole model on each (ddp) or sharded over them (fsdp)."
     )
     validate_every: int = option(

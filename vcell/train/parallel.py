@@ -6,11 +6,12 @@ count or a wish never waits for the GPU.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -104,8 +105,11 @@ def shared(model: nn.Module, strategy: Literal["ddp", "fsdp"], place: Place) -> 
         return model
     devices = [place.device.index] if place.device.type == "cuda" else None
     # Buffers are not broadcast in each forward: a piece repeated after running out of memory
-    # must not wait for the other processes.
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    # must not wait for the other processes. torch 2.13 renamed the switch.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    switch = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in known)
+    keywords: dict[str, Any] = {switch: False}
+    return DistributedDataParallel(model, device_ids=devices, **keywords)
 
 
 def without_sync(model: nn.Module, *, silent: bool) -> AbstractContextManager[None]:

@@ -42,7 +42,7 @@ def build(
         _recompute_activations(model, tell)
     if options.compile:
         model.compile()
-    called = parallel.shared(model, options.strategy, place)
+    called = parallel.shared(model, options.parallel, place)
     rng.seed_all(rng.mixed(options.seed, 1 + place.rank))
     return model, called
 

@@ -3,7 +3,7 @@
 A checkpoint folder: ``model.safetensors`` (the weights as trained), ``ema.safetensors`` (averaged
 weights, if any), ``optim.safetensors`` (AdamW's moments), ``rng.json`` (generators of each rank),
 ``state.json`` (step, position in the data, best metric, loss scale, options ...). Tensors are whole
-whatever the strategy was, so that a run can be resumed on another number of processes.
+whether sharded or not, so that a run can be resumed on another number of processes.
 """
 
 from __future__ import annotations

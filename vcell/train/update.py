@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class Outcome:
     """What one step did, the same on every rank."""
 
+    examples: int  # in the global batch
     metrics: dict[str, float]  # means over the global batch; "loss" among them
     gradient_norm: float  # before clipping
     applied: bool  # False where the gradients were not finite and the step was skipped
@@ -75,7 +76,7 @@ class Updater:
             The learning rate.
         """
         sums, names = self._gradients(batch, total, overlap=overlap)
-        if self.place.world_size > 1 and self.options.strategy == "ddp" and not overlap:
+        if self.place.world_size > 1 and self.options.parallel == "ddp" and not overlap:
             parallel.average_gradients(self.learner.model)
         outcome = self._apply(sums, names, total, rate)
         self.proven = True
@@ -85,7 +86,7 @@ class Updater:
         """Compute the share's gradients, in smaller pieces each time memory runs out."""
         before = rng.capture()
         while True:
-            self._may_repeat = self.place.world_size == 1 or self.options.strategy == "ddp"
+            self._may_repeat = self.place.world_size == 1 or self.options.parallel == "ddp"
             try:
                 return self._attempt(batch, total, overlap=overlap)
             except torch.OutOfMemoryError as error:
@@ -142,7 +143,7 @@ class Updater:
         if not self._may_repeat:
             raise RunFailed(
                 f"out of memory with {size} examples at a time ({reason}); with "
-                f"{self.options.strategy} over {self.place.world_size} processes the step cannot "
+                f"{self.options.parallel} over {self.place.world_size} processes the step cannot "
                 "be repeated",
                 hint=f"go on from the last checkpoint with --micro-batch {half}",
             )
@@ -169,7 +170,7 @@ class Updater:
     def _apply(self, sums: Tensor, names: list[str], total: int, rate: float) -> Outcome:
         """Clip and apply the averaged gradients, unless they are not finite."""
         with self.spans("optimiser"):
-            sharded = self.place.world_size > 1 and self.options.strategy == "fsdp"
+            sharded = self.place.world_size > 1 and self.options.parallel == "fsdp"
             parameters = [p for p in self.learner.model.parameters() if p.grad is not None]
             gradients = [local(p.grad) for p in parameters if p.grad is not None]
             squares = torch._foreach_norm(gradients)
@@ -191,7 +192,7 @@ class Updater:
                 if factor != 1.0:
                     torch._foreach_mul_(gradients, factor)
                 self._step(rate)
-        return Outcome(metrics, norm, finite, "" if finite else self._culprits())
+        return Outcome(total, metrics, norm, finite, "" if finite else self._culprits())
 
     def _step(self, rate: float) -> None:
         for group in self.learner.optimizer.param_groups:
