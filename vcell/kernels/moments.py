@@ -48,74 +48,74 @@ def gene_moments(
 
 
 @njit(nogil=True, cache=True)
-def normalized_moments(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.float32],
-    codes: NDArray[np.int32],
-    scale: NDArray[np.float32],
-    linear: bool,  # noqa: FBT001
-    out: NDArray[np.float64],
-) -> None:
-    """Add to ``out[B, G, 3]``: non-zeros, sum, sum of squares of normalised values.
-
-    The value is ``log1p(x / scale)`` in float32 or, with `linear`, ``expm1`` of that: what scanpy's
-    flavours "cell_ranger" and "seurat" see, rounding included. ``scale[C]`` is a cell's total over
-    the target sum (1 for empty cells). A table per cell holds the values of small whole counts.
-    """
-    table = np.empty(LUT, np.float32)
-    for cell in range(len(indptr) - 1):
-        batch = codes[cell]
-        if batch < 0:
-            continue
-        factor = scale[cell]
-        known = 1  # entries of `table` filled for this cell
-        table[0] = np.float32(0)
-        for j in range(indptr[cell], indptr[cell + 1]):
-            value = data[j]
-            small = np.int64(value) if np.float32(0) <= value < np.float32(LUT) else 0
-            if np.float32(small) == value:
-                while known <= small:
-                    table[known] = _normalized(np.float32(known), factor, linear)
-                    known += 1
-                normal = table[small]
-            else:
-                normal = _normalized(np.float32(value), factor, linear)
-            if value != 0:
-                gene = out[batch, indices[j]]
-                gene[0] += 1.0
-                gene[1] += normal
-                gene[2] += normal * normal
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _normalized(value: np.float32, factor: np.float32, linear: int) -> np.float32:
-    log = np.float32(math.log1p(value / factor))
-    return np.float32(math.expm1(log)) if linear else log
+def count_untabled(data: NDArray[np.float32]) -> int:
+    """Return how many values have no entry in a table of the whole numbers below `LUT`."""
+    count = 0
+    for j in range(len(data)):
+        value = data[j]
+        count += not (np.float32(0) <= value < np.float32(LUT) and value == np.floor(value))
+    return count
 
 
 @njit(nogil=True, cache=True)
-def log_moments(
+def tabled_moments(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
     data: NDArray[np.float32],
     codes: NDArray[np.int32],
-    linear: bool,  # noqa: FBT001
+    table: NDArray[np.float32],
     out: NDArray[np.float64],
-) -> None:
-    """Add to ``out[B, G, 3]`` the same of values that are log1p already."""
+    others: NDArray[np.int64],
+    places: NDArray[np.int32],
+) -> int:
+    """Add to ``out[B, G, 3]`` non-zeros, sum and sum of squares of what the table says.
+
+    Parameters
+    ----------
+    table
+        ``[C, LUT]``: what each cell's small whole values become. Made with numpy, whose float32
+        functions round differently from the C library's on some processors: scanpy's do as well.
+    others, places
+        ``[M]`` and ``[M, 2]``: position, cell and gene of values without an entry; the number of
+        them is returned.
+    """
+    found = 0
     for cell in range(len(indptr) - 1):
         batch = codes[cell]
         if batch < 0:
             continue
+        own = table[cell]
         for j in range(indptr[cell], indptr[cell + 1]):
-            value = np.float32(data[j])
-            if value != 0:
-                normal = np.float32(math.expm1(value)) if linear else value
+            value = data[j]
+            small = np.int64(value) if np.float32(0) <= value < np.float32(LUT) else -1
+            if np.float32(small) != value:
+                others[found] = j
+                places[found, 0] = cell
+                places[found, 1] = indices[j]
+                found += 1
+            elif small > 0:
+                normal = own[small]
                 gene = out[batch, indices[j]]
                 gene[0] += 1.0
                 gene[1] += normal
                 gene[2] += normal * normal
+    return found
+
+
+@njit(nogil=True, cache=True)
+def listed_moments(
+    batches: NDArray[np.int32],
+    genes: NDArray[np.int32],
+    values: NDArray[np.float32],
+    out: NDArray[np.float64],
+) -> None:
+    """Add to ``out[B, G, 3]`` non-zeros, sum and sum of squares of values with their places."""
+    for i in range(len(values)):
+        if batches[i] >= 0 and values[i] != 0:
+            gene = out[batches[i], genes[i]]
+            gene[0] += 1.0
+            gene[1] += values[i]
+            gene[2] += values[i] * values[i]
 
 
 @njit(nogil=True, cache=True)
@@ -136,11 +136,40 @@ def log_normalize(
             small = np.int64(value) if np.float32(0) <= value < np.float32(LUT) else 0
             if np.float32(small) == value:
                 while known <= small:
-                    table[known] = _normalized(np.float32(known), factor, 0)
+                    table[known] = np.float32(math.log1p(np.float32(known) / factor))
                     known += 1
                 out[j] = table[small]
             else:
-                out[j] = _normalized(np.float32(value), factor, 0)
+                out[j] = np.float32(math.log1p(np.float32(value) / factor))
+
+
+@njit(nogil=True, cache=True)
+def rare_entries(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    codes: NDArray[np.int32],
+    cells: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    values: NDArray[np.float64],
+) -> None:
+    """Count the cells of every gene in ``counts[G]`` and keep the first few entries of each.
+
+    `rows` and `values` have as many columns as entries are kept.
+    """
+    room = rows.shape[1]
+    for cell in range(len(indptr) - 1):
+        if codes[cell] < 0:
+            continue
+        for j in range(indptr[cell], indptr[cell + 1]):
+            if data[j] != 0:
+                gene = indices[j]
+                place = counts[gene]
+                if place < room:
+                    rows[gene, place] = cells[cell]
+                    values[gene, place] = data[j]
+                counts[gene] = place + 1
 
 
 @njit(nogil=True, cache=True)

@@ -1,0 +1,213 @@
+"""What a flavour is: reducers for the first pass, and a ranking made of what they gathered."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.errors import UserError
+from vcell.reducers import RareEntries
+
+if TYPE_CHECKING:
+    from vcell.passes import CellTable, Reducer
+
+FLAVORS = ("seurat", "cell_ranger", "seurat_v3", "seurat_v3_paper", "pearson_residuals")
+
+
+class Read(Protocol):
+    """Reads the cells once more: all that the rules keep, or those of `rows` (ascending)."""
+
+    def __call__(
+        self, reducers: Sequence[Reducer], *, rows: NDArray[np.int64] | None = None
+    ) -> CellTable:
+        """Feed the reducers and return what was measured per cell."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Genes by how much more they vary than genes of their mean.
+
+    Parameters
+    ----------
+    flavor
+        The method.
+    selected
+        Which genes it chose ``[G]``; ties at the cut-off of an unbatched dispersion flavour are
+        all chosen, as scanpy does, so there can be more than asked for.
+    order
+        All genes, best first ``[G]``.
+    scores
+        Columns per gene, named as scanpy names them.
+    notes
+        What the user should know: a wider fit, genes left out.
+    """
+
+    flavor: str
+    selected: NDArray[np.bool_]
+    order: NDArray[np.int64]
+    scores: dict[str, NDArray[Any]]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batch of every cell of the source: number ``[C]`` (-1 for none), and the names."""
+
+    codes: NDArray[np.int32]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, values: NDArray[Any]) -> Batches:
+        """Give every value of an obs column its number in sorted order; -1 where it is missing."""
+        import pandas as pd
+
+        codes, names = pd.factorize(values, sort=True)
+        return cls(codes.astype(np.int32), tuple(str(name) for name in names))
+
+    def sizes(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return how many cells that were kept each batch has."""
+        used = self.codes[kept]
+        return np.bincount(used[used >= 0], minlength=len(self.names))
+
+
+class GeneFilter:
+    """Leaves out genes found in fewer than `min_cells` cells, before anything is normalised.
+
+    What they held must not count towards a cell's total. Their entries are few and kept during
+    the pass, so the totals can be mended without another one.
+    """
+
+    def __init__(self, n_genes: int, min_cells: int) -> None:
+        self.min_cells = min_cells
+        self._entries = RareEntries(n_genes, min_cells)
+
+    def reducers(self) -> list[Reducer]:
+        """Return what the first pass must gather."""
+        return [self._entries] if self.min_cells > 0 else []
+
+    def kept(self, n_genes: int) -> NDArray[np.bool_]:
+        """Return which genes stay."""
+        return ~self._entries.dropped() if self.min_cells > 0 else np.ones(n_genes, bool)
+
+    def losses(self, n_cells: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the cells whose total shrinks, ascending, and by how much."""
+        if self.min_cells <= 1:
+            return np.empty(0, np.int64), np.empty(0)
+        return self._entries.losses(n_cells)
+
+
+class Plan(ABC):
+    """A flavour about to be computed over one source."""
+
+    @abstractmethod
+    def reducers(self) -> list[Reducer]:
+        """Return what the first pass must gather."""
+
+    @abstractmethod
+    def finish(self, read: Read, table: CellTable) -> Ranking:
+        """Rank the genes; `read` runs another pass where the method needs one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What every flavour is told."""
+
+    flavor: str
+    n_genes: int
+    n_cells: int
+    n_top: int
+    target_sum: float | None  # None: the values are log1p already
+    single: bool  # the source stores float32
+    genes: NDArray[Any]  # names, for ties
+    batches: Batches | None = None
+    min_cells: int = 0
+    span: float = 0.3
+    theta: float = 100.0
+
+    def sizes(self, table: CellTable) -> NDArray[np.int64]:
+        """Return the number of cells of each batch that were kept."""
+        if self.batches is None:
+            return np.array([np.count_nonzero(table.kept)])
+        return self.batches.sizes(table.kept)
+
+    def check_sizes(self, table: CellTable) -> NDArray[np.int64]:
+        """Return the sizes of the batches; each needs two cells to have a variance."""
+        sizes = self.sizes(table)
+        if (sizes < 2).any():
+            if self.batches is None:
+                raise UserError(f"only {sizes[0]} cells are left: no variance to rank genes by")
+            name = self.batches.names[int(np.argmax(sizes < 2))]
+            raise UserError(
+                f"batch {name!r} has fewer than two cells",
+                hint="merge small batches, or leave --batch-column out",
+            )
+        return sizes
+
+
+def make_plan(setting: Setting) -> Plan:
+    """Return the plan of a flavour."""
+    from vcell.hvg.dispersion import DispersionPlan
+    from vcell.hvg.residuals import ResidualPlan
+    from vcell.hvg.standardized import StandardizedPlan
+
+    if setting.flavor not in FLAVORS:
+        raise UserError(f"there is no flavour {setting.flavor!r}", hint=", ".join(FLAVORS))
+    if setting.flavor in ("seurat", "cell_ranger"):
+        return DispersionPlan(setting)
+    if setting.target_sum is None:
+        raise UserError(
+            f"flavour {setting.flavor} needs raw counts; these values are log-normalised",
+            hint="use --hvg-flavor seurat, or --layer to name the layer that holds the counts",
+        )
+    return (
+        ResidualPlan(setting)
+        if setting.flavor == "pearson_residuals"
+        else StandardizedPlan(setting)
+    )
+
+
+def mean_var(
+    total: NDArray[np.float64], squares: NDArray[np.float64], n: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and unbiased variance from sums, in scanpy's order of operations."""
+    mean = total / n
+    var = squares / n - mean**2
+    if n != 1:
+        var *= n / (n - 1)
+    return mean, var
+
+
+def ranks_over_batches(
+    scores: NDArray[np.float64], n_top: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return each gene's median rank over the batches that chose it, and how many did.
+
+    Parameters
+    ----------
+    scores
+        ``[B, G]``, high is variable. Ties fall as numpy's default sort leaves them, as in scanpy.
+    """
+    ranks = np.argsort(np.argsort(-scores, axis=1), axis=1).astype(np.float32)
+    chosen = np.sum(ranks < n_top, axis=0)
+    ranks[ranks >= n_top] = np.nan
+    masked = np.ma.masked_invalid(ranks)
+    median = np.ma.median(masked, axis=0).filled(np.nan)  # type: ignore[no-untyped-call]
+    return median, chosen
+
+
+def best_first(*keys: NDArray[Any]) -> NDArray[np.int64]:
+    """Sort genes by the first key, then the next (all ascending, NaN last), then by position."""
+    filled = [np.where(np.isnan(k), np.inf, k) for k in (np.asarray(k, float) for k in keys)]
+    return np.lexsort(filled[::-1])
+
+
+def first_of(order: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
+    """Return a mask of the first `n` genes in order."""
+    mask = np.zeros(len(order), bool)
+    mask[order[:n]] = True
+    return mask

@@ -1,0 +1,83 @@
+"""`highly_variable`: one flavour over one source, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vcell import passes
+from vcell.hvg.plan import Batches, Ranking, Setting, make_plan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcell.data import CellSource
+    from vcell.passes import CellRules, CellTable, Reducer
+
+
+def highly_variable(  # noqa: PLR0913 - each is a choice of the method
+    source: CellSource,
+    *,
+    flavor: str = "seurat",
+    n_top: int = 2000,
+    batches: Batches | None = None,
+    target_sum: float | None = 1e4,
+    min_cells: int = 0,
+    rules: CellRules | None = None,
+    threads: int | None = None,
+    max_nnz: int | None = None,
+) -> Ranking:
+    """Rank the genes of a source by how much they vary.
+
+    Parameters
+    ----------
+    source
+        An open `CellSource`.
+    flavor
+        One of `vcell.hvg.FLAVORS`.
+    n_top
+        How many genes to choose.
+    batches
+        Choose within each batch and combine, as scanpy does with ``batch_key``.
+    target_sum
+        The total that counts are normalised to; 0 for the median of the cells' totals (one more
+        pass); None says that the values are log1p already.
+    min_cells
+        Leave out genes found in fewer cells, before normalising.
+    rules
+        Which cells take part.
+
+    Returns
+    -------
+    Ranking
+        Whose ``selected`` is what scanpy's ``highly_variable`` would be.
+    """
+
+    def read(reducers: Sequence[Reducer], *, rows: NDArray[np.int64] | None = None) -> CellTable:
+        return passes.run(
+            source, reducers, rules=rules, rows=rows, threads=threads, max_nnz=max_nnz, label=None
+        )
+
+    if target_sum == 0:
+        table = read([])
+        target_sum = median_total(table)
+    setting = Setting(
+        flavor=flavor,
+        n_genes=source.n_genes,
+        n_cells=source.n_cells,
+        n_top=n_top,
+        target_sum=target_sum,
+        single=np.dtype(source.dtype) == np.float32,
+        genes=source.genes,
+        batches=batches,
+        min_cells=min_cells,
+    )
+    plan = make_plan(setting)
+    return plan.finish(read, read(plan.reducers()))
+
+
+def median_total(table: CellTable) -> float:
+    """Return the median of the kept cells' totals, in float32 as scanpy's is."""
+    return float(np.median(table.totals[table.kept].astype(np.float32)))

@@ -1,0 +1,184 @@
+"""Flavours "seurat_v3" and "seurat_v3_paper": variance of counts clipped and standardised by a fit.
+
+A local regression of log variance on log mean predicts each gene's spread; counts are clipped at
+``mean + spread * sqrt(n)`` and the variance of what remains, over the predicted one, ranks genes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vcell.errors import UserError
+from vcell.hvg.plan import (
+    GeneFilter,
+    Plan,
+    Ranking,
+    Read,
+    Setting,
+    best_first,
+    first_of,
+    mean_var,
+    ranks_over_batches,
+)
+from vcell.kernels import clipped
+from vcell.reducers import ClippedSums, CountHistogram, GeneMoments
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcell.passes import CellTable, Reducer
+
+_HISTOGRAM_BYTES = 128 << 20  # for all threads together
+_SPANS = (1.0, 1.5, 2.0, 3.0)  # a fit that fails is tried again with these multiples of the span
+
+
+class StandardizedPlan(Plan):
+    """One pass where the histograms of all batches fit, else two; the same bits either way."""
+
+    def __init__(self, setting: Setting, threads: int = 2) -> None:
+        self.setting = setting
+        self.filter = GeneFilter(setting.n_genes, setting.min_cells)
+        batches = setting.batches
+        self.codes = None if batches is None else batches.codes
+        n_batches = 1 if batches is None else len(batches.names)
+        room = _HISTOGRAM_BYTES // (4 * n_batches * setting.n_genes * threads)
+        self.histogram = (
+            CountHistogram(
+                setting.n_genes, codes=self.codes, n_batches=n_batches, bins=min(254, int(room))
+            )
+            if room >= 14
+            else None
+        )
+        self.moments = GeneMoments(
+            setting.n_genes, codes=self.codes, n_batches=n_batches, single=setting.single
+        )
+
+    def reducers(self) -> list[Reducer]:
+        """Return what the first pass must gather."""
+        first: Reducer = self.histogram or self.moments
+        return [first, *self.filter.reducers()]
+
+    def finish(self, read: Read, table: CellTable) -> Ranking:
+        """Fit, clip, rank."""
+        setting = self.setting
+        sizes = setting.check_sizes(table)
+        kept = self.filter.kept(setting.n_genes)
+        notes: list[str] = []
+        total = self._moments(read)
+        clip = np.full(total.shape[:2], np.inf)
+        mean, spread = np.zeros(total.shape[:2]), np.ones(total.shape[:2])
+        for batch, n in enumerate(sizes):
+            mean[batch], var = mean_var(total[batch, :, 1], total[batch, :, 2], int(n))
+            spread[batch, kept] = self._predict(mean[batch, kept], var[kept], batch, notes)
+            clip[batch] = spread[batch] * np.sqrt(n) + mean[batch]
+        sums = self._clipped(read, clip)
+        n_cells = sizes[:, None]
+        with np.errstate(over="ignore"):
+            above = np.where(sums[..., 2] > 0, clip, 0.0) * sums[..., 2]
+            values = sums[..., 0] + above
+            squares = sums[..., 1] + above * np.where(sums[..., 2] > 0, clip, 0.0)
+        norm = (1 / ((n_cells - 1) * np.square(spread))) * (
+            n_cells * np.square(mean) + squares - 2 * values * mean
+        )
+        return self._rank(norm[:, kept], total, sizes, kept, tuple(notes))
+
+    def _moments(self, read: Read) -> NDArray[np.float64]:
+        """Return moments ``[B, G, 4]``; read again if the counts did not fit the histogram."""
+        if self.histogram is not None:
+            self.histogram.collect()
+            if not self.histogram.overflowed:
+                h = self.histogram
+                clipped.histogram_moments(
+                    h.nonzeros, h.histogram, h.large, self.setting.single, self.moments.total
+                )
+                return self.moments.total
+            self.histogram = None
+            read([self.moments])
+        return self.moments.total
+
+    def _clipped(self, read: Read, clip: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return clipped sums ``[B, G, 3]``."""
+        if self.histogram is None:
+            sums = ClippedSums(clip, codes=self.codes)
+            read([sums])
+            return sums.total
+        out = np.zeros((*clip.shape, 3))
+        h = self.histogram
+        clipped.clip_histogram(h.nonzeros, h.histogram, h.large, clip, out)
+        return out
+
+    def _predict(
+        self, mean: NDArray[np.float64], var: NDArray[np.float64], batch: int, notes: list[str]
+    ) -> NDArray[np.float64]:
+        """Return the spread that genes of such a mean have."""
+        varies = var > 0
+        fitted = np.zeros(len(mean))
+        where = (
+            "" if self.setting.batches is None else f" in batch {self.setting.batches.names[batch]}"
+        )
+        if not varies.any():
+            raise UserError(f"no gene varies{where}, so none can be ranked")
+        x, y = np.log10(mean[varies]), np.log10(var[varies])
+        fitted[varies], widened = _loess(x, y, self.setting.span, where)
+        if widened > self.setting.span:
+            notes.append(
+                f"the fit of variance on mean{where} failed at span {self.setting.span:g} and was "
+                f"made at {widened:g}"
+            )
+        return np.asarray(np.sqrt(10**fitted))
+
+    def _rank(
+        self,
+        norm: NDArray[np.float64],
+        total: NDArray[np.float64],
+        sizes: NDArray[np.int64],
+        kept: NDArray[np.bool_],
+        notes: tuple[str, ...],
+    ) -> Ranking:
+        setting = self.setting
+        rank, chosen = ranks_over_batches(norm, setting.n_top)
+        average = np.mean(norm, axis=0)
+        keys = (rank, -chosen) if setting.flavor == "seurat_v3" else (-chosen, rank)
+        order = best_first(*keys, np.where(np.isnan(rank), -average, 0.0))
+        means, variances = mean_var(
+            total[:, :, 1].sum(axis=0), total[:, :, 2].sum(axis=0), int(sizes.sum())
+        )
+        scores = {"means": means, "variances": variances}
+        columns = {"variances_norm": average, "highly_variable_rank": rank}
+        if setting.batches is not None:
+            columns["highly_variable_nbatches"] = chosen
+        place = np.flatnonzero(kept)
+        for name, values in columns.items():
+            scores[name] = np.full(setting.n_genes, np.nan)
+            scores[name][kept] = values
+        everything = np.concatenate([place[order], np.flatnonzero(~kept)])
+        return Ranking(
+            setting.flavor, first_of(everything, setting.n_top), everything, scores, notes
+        )
+
+
+def _loess(
+    x: NDArray[np.float64], y: NDArray[np.float64], span: float, where: str
+) -> tuple[NDArray[np.float64], float]:
+    """Fit y on x locally, with a wider span where the given one fails; return the span used."""
+    try:
+        from skmisc.loess import loess
+    except ImportError:
+        raise UserError(
+            "flavour seurat_v3 needs scikit-misc, which is not installed",
+            hint="pip install scikit-misc",
+        ) from None
+    for multiple in _SPANS:
+        wide = min(span * multiple, 1.0)
+        model = loess(x, y, span=wide, degree=2)
+        try:
+            model.fit()
+        except ValueError:
+            continue
+        return np.asarray(model.outputs.fitted_values), wide
+    raise UserError(
+        f"the fit of variance on mean{where} fails: too few genes or too few distinct means",
+        hint="leave out rare genes (--min-cells 3), merge small batches, or use flavour seurat",
+    )

@@ -1,0 +1,252 @@
+"""One reading of the cells, many statistics: the engine of `select-genes` and of everything alike.
+
+A *pass* walks a `CellSource` once. Each block of cells is first measured cell by cell (library
+size, genes, shares of marked genes, kept or not), then handed to any number of reducers, which
+split their work into tasks that run on threads (the kernels hold no GIL).
+
+The result has the same bits for any size of block and any number of threads. Whole numbers add up
+the same in any order. Sums of fractions are made in one fixed order instead: tiles of 512 cells,
+counted from the first cell of the pass, each by one thread; the tiles of a span of 8,192 cells
+added in their order; the spans in theirs. Other engines (`vcell.dask_engine`) hand out whole spans.
+
+    table = run(source, [moments := NormalizedMoments(source.n_genes, target_sum=1e4)])
+    moments.total  # [1, G, 3]
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.kernels.cells import cell_totals
+
+if TYPE_CHECKING:
+    from vcell.data import CellSource
+
+TILE = 512
+SPAN = 16 * TILE
+Task = Callable[[], None]
+
+
+@dataclass
+class CellTable:
+    """What a pass measured, one entry per cell in the order read."""
+
+    totals: NDArray[np.float64]
+    n_genes: NDArray[np.int32]
+    marked: dict[str, NDArray[np.float64]]  # summed counts of each kind of marked genes
+    kept: NDArray[np.bool_]
+
+    def share(self, kind: str) -> NDArray[np.float64]:
+        """Return the share of a cell's counts in genes of `kind`; 0 for empty cells."""
+        return self.marked[kind] / np.where(self.totals > 0, self.totals, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRules:
+    """Which genes to mark, and which cells to leave out of every reducer.
+
+    Parameters
+    ----------
+    marks
+        Kind to boolean mask of genes, at most eight: ``{"mito": ...}``.
+    min_genes, min_counts, max_counts
+        Bounds, inclusive.
+    max_share
+        Kind to the largest share (0 to 1) of a cell's counts, inclusive.
+    allowed
+        Boolean per cell of the source, for rules from obs columns (doublets).
+    """
+
+    marks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    min_genes: int = 0
+    min_counts: float = 0.0
+    max_counts: float = np.inf
+    max_share: Mapping[str, float] = field(default_factory=dict)
+    allowed: NDArray[np.bool_] | None = None
+
+    def bits(self, n_genes: int) -> NDArray[np.uint8]:
+        """Return one byte per gene with a bit for each kind."""
+        bits = np.zeros(n_genes, np.uint8)
+        for k, mask in enumerate(self.marks.values()):
+            bits |= np.asarray(mask, bool).astype(np.uint8) << np.uint8(k)
+        return bits
+
+    def keeps(self, table: CellTable, at: slice, cells: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of the cells measured at `at` the reducers see."""
+        totals = table.totals[at]
+        kept = (table.n_genes[at] >= self.min_genes) & (totals >= self.min_counts)
+        kept &= totals <= self.max_counts
+        safe = np.where(totals > 0, totals, 1.0)
+        for kind, limit in self.max_share.items():
+            kept &= table.marked[kind][at] / safe <= limit
+        if self.allowed is not None:
+            kept &= self.allowed[cells]
+        return np.asarray(kept, bool)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Cells that follow each other in one span: what a reducer sees at a time.
+
+    ``indices[indptr[i]:indptr[i + 1]]`` are the genes of cell ``i``.
+    """
+
+    position: int  # of the first cell, counted from the beginning of the pass
+    cells: NDArray[np.int64]  # their numbers in the source
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    data: NDArray[np.float32]
+    totals: NDArray[np.float64]
+    kept: NDArray[np.bool_]
+
+    def codes(self, codes: NDArray[np.int32] | None) -> NDArray[np.int32]:
+        """Return each cell's batch or group (0 without codes), -1 where it is not kept."""
+        own = np.int32(0) if codes is None else codes[self.cells]
+        return np.where(self.kept, own, np.int32(-1)).astype(np.int32)
+
+    def tiles(self) -> Iterator[tuple[int, slice]]:
+        """Yield the tile's place in its span and its cells in this part."""
+        start, stop = self.position, self.position + len(self.cells)
+        while start < stop:
+            end = min((start // TILE + 1) * TILE, stop)
+            yield start % SPAN // TILE, slice(start - self.position, end - self.position)
+            start = end
+
+
+class Reducer(ABC):
+    """A statistic over cells, filled by a pass."""
+
+    @abstractmethod
+    def tasks(self, part: Part, threads: int) -> Iterable[Task]:
+        """Return work on a part; tasks of one part must not touch the same memory."""
+
+    def end_span(self) -> None:  # noqa: B027 - whole numbers need no order
+        """Add up what a span has gathered, in a fixed order."""
+
+    @abstractmethod
+    def export(self) -> Any:
+        """Return what was gathered, for `merge` on another machine."""
+
+    @abstractmethod
+    def merge(self, exported: Any) -> None:
+        """Add what another machine gathered over the spans that follow ours."""
+
+
+def run(
+    source: CellSource,
+    reducers: Sequence[Reducer],
+    *,
+    rules: CellRules | None = None,
+    rows: NDArray[np.int64] | None = None,
+    threads: int | None = None,
+    label: str | None = "reading cells",
+    max_nnz: int | None = None,
+) -> CellTable:
+    """Read the cells once, feed every reducer, and return what was measured per cell.
+
+    Parameters
+    ----------
+    rows
+        Only these cells, ascending.
+    label
+        Shown with the progress; None for none.
+    max_nnz
+        Bound on the non-zeros of a block; the source's own by default.
+    """
+    rules = rules or CellRules()
+    threads = threads or os.cpu_count() or 1
+    count = source.n_cells if rows is None else len(rows)
+    table = CellTable(
+        np.zeros(count), np.zeros(count, np.int32), {k: np.zeros(count) for k in rules.marks},
+        np.zeros(count, bool),
+    )  # fmt: skip
+    bits = rules.bits(source.n_genes)
+    options: dict[str, Any] = {} if max_nnz is None else {"max_nnz": max_nnz}
+    position = 0
+    with ThreadPoolExecutor(threads) as pool, _progress(label, count) as bar:
+        for block in source.chunks(rows=rows, **options):
+            cells = np.asarray(block.rows, np.int64)
+            _together(pool, _measure_tasks(block, position, table, bits, threads))
+            for begin, end in _within_spans(position, len(cells)):
+                at = slice(position + begin, position + end)
+                table.kept[at] = rules.keeps(table, at, cells[begin:end])
+                part = Part(
+                    position + begin, cells[begin:end], block.indptr[begin : end + 1],
+                    block.indices, block.data, table.totals[at], table.kept[at],
+                )  # fmt: skip
+                _together(pool, [t for r in reducers for t in r.tasks(part, threads)])
+                if (position + end) % SPAN == 0:
+                    _end_span(reducers)
+            position += len(cells)
+            bar.advance(len(cells))
+    if position % SPAN:
+        _end_span(reducers)
+    return table
+
+
+def _measure_tasks(
+    block: Any, position: int, table: CellTable, bits: NDArray[np.uint8], threads: int
+) -> list[Task]:
+    def measure(a: int, b: int) -> None:
+        at = slice(position + a, position + b)
+        marked = np.empty((b - a, len(table.marked)))
+        cell_totals(
+            block.indptr[a : b + 1], block.indices, block.data, bits,
+            table.totals[at], table.n_genes[at], marked,
+        )  # fmt: skip
+        for k, kind in enumerate(table.marked):
+            table.marked[kind][at] = marked[:, k]
+
+    return [lambda a=a, b=b: measure(a, b) for a, b in shares_of(len(block.rows), threads)]  # type: ignore[misc]
+
+
+def shares_of(count: int, shares: int) -> list[tuple[int, int]]:
+    """Cut ``range(count)`` into at most `shares` runs of nearly equal length."""
+    edges = np.linspace(0, count, min(shares, count) + 1).astype(int)
+    return [(int(a), int(b)) for a, b in pairwise(edges)]
+
+
+def _within_spans(position: int, count: int) -> Iterator[tuple[int, int]]:
+    begin = 0
+    while begin < count:
+        end = min(count, begin + SPAN - (position + begin) % SPAN)
+        yield begin, end
+        begin = end
+
+
+def _together(pool: ThreadPoolExecutor, tasks: Sequence[Task]) -> None:
+    if len(tasks) == 1:
+        tasks[0]()
+        return
+    for future in [pool.submit(task) for task in tasks]:
+        future.result()
+
+
+def _end_span(reducers: Sequence[Reducer]) -> None:
+    for reducer in reducers:
+        reducer.end_span()
+
+
+class _Silent:
+    def advance(self, amount: float) -> None:
+        pass
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _progress(label: str | None, count: int) -> Any:
+    return _Silent() if label is None else console.progress(label, total=count, unit="cells")
