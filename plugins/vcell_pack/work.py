@@ -1,0 +1,304 @@
+"""Pack a prediction: labels checked, values checked while they are written, archive read back."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import __version__, console
+from vcell.data import CellSource
+from vcell.errors import UserError
+from vcell_pack import archive
+from vcell_pack.checks import Labels, ValueCheck, Wanted, check_labels
+from vcell_pack.formats import CELL_TYPE, CONTEXT, FORMATS, PERTURBATION, read_genes, read_panel
+from vcell_pack.scale import Scaled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vcell_pack import Pack
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An opened prediction and what it must satisfy."""
+
+    source: CellSource
+    labels: Labels
+    wanted: Wanted
+    name: str
+    cell_type: str | None
+
+    @property
+    def order(self) -> np.ndarray[Any, Any] | None:
+        """Columns in the order of the challenge's gene list, or None where they are already."""
+        wanted = self.wanted.genes
+        if wanted is None or wanted == self.labels.genes.tolist():
+            return None
+        place = {name: i for i, name in enumerate(self.labels.genes.tolist())}
+        return np.array([place[name] for name in wanted])
+
+
+def run(files: tuple[Path, ...], config: Pack) -> None:
+    """Pack or check, and report."""
+    packed = len(files) == 1 and (files[0].suffix == ".vcc" or _is_tar(files[0]))
+    if config.check and packed:
+        _report(_check_archive(files[0], config))
+    elif packed:
+        raise UserError(
+            f"{files[0]} is packed already", hint=f"vcell pack --check {files[0]} checks it"
+        )
+    elif config.check:
+        with _open(files, config) as prediction:
+            _report(_check(prediction) | {"input": [str(file) for file in files]})
+    else:
+        _report(_pack(files, config))
+
+
+def _is_tar(path: Path) -> bool:
+    return path.is_file() and tarfile.is_tarfile(path)
+
+
+def _pack(files: tuple[Path, ...], config: Pack) -> dict[str, Any]:
+    if config.output is None:
+        raise UserError("no output is named", hint="add -o FILE.vcc")
+    out = config.output
+    if out.exists() and any(out.samefile(file) for file in files if file.exists()):
+        raise UserError(f"{out} is the prediction itself", hint="give another -o")
+    if out.exists() and not config.overwrite:
+        raise UserError(f"{out} exists already", hint="add --overwrite to replace it")
+    if not out.parent.is_dir():
+        raise UserError(f"{out.parent} is not a folder", hint="create it first")
+    with _open(files, config) as prediction, _aside(out) as (h5ad, packed):
+        facts = _write(prediction, h5ad)
+        form = prediction.wanted.format
+        meta = _meta(prediction, facts, config) if form.contexts else None
+        written = archive.write(h5ad, packed, meta=meta, stamp=not form.contexts)
+        _contents, read_back = archive.read(packed, None)
+        if read_back != written:
+            raise UserError(
+                f"{out}: what was written does not read back as it was",
+                hint="the disk may be failing or full; nothing was kept",
+            )
+        os.replace(packed, out)  # noqa: PTH105
+    return facts | {"output": str(out), "bytes": out.stat().st_size, "sha256": written.sha256}
+
+
+@contextmanager
+def _aside(out: Path) -> Iterator[tuple[Path, Path]]:
+    """Give names for the two temporary files beside the output; neither is left behind."""
+    h5ad = out.with_name(f"{out.name}.tmp-{os.getpid()}.h5ad")
+    packed = out.with_name(f"{out.name}.tmp-{os.getpid()}")
+    try:
+        yield h5ad, packed
+    except OSError as error:
+        raise UserError(
+            f"{out} could not be written: {error.strerror or error}",
+            hint="is there room, and may you write there?",
+        ) from error
+    finally:
+        h5ad.unlink(missing_ok=True)
+        packed.unlink(missing_ok=True)
+
+
+@contextmanager
+def _open(files: tuple[Path, ...], config: Pack) -> Iterator[Prediction]:
+    """Open the prediction and refuse it if its labels, genes or size would be refused."""
+    from vcell.data import open_cells
+
+    wanted = _wanted(config)
+    paths = list(files)
+    with open_cells(paths[0] if len(paths) == 1 else paths, layer=config.layer) as source:
+        labels = _labels(source, config)
+        name = files[0].name if len(files) == 1 else f"{files[0].name} and others"
+        problems = check_labels(labels, wanted)
+        if problems:
+            raise UserError(
+                f"{name} would be refused by {wanted.format.name}:\n  " + "\n  ".join(problems)
+            )
+        yield Prediction(source, labels, wanted, name, config.cell_type_column)
+
+
+def _wanted(config: Pack, rules: str | None = None) -> Wanted:
+    form = FORMATS[rules or config.rules]
+    cells = config.cells_per_perturbation if form.counts else None
+    return Wanted(
+        format=form,
+        genes=read_genes(config.genes) if config.genes else None,
+        panel=read_panel(config.perturbations, cells) if config.perturbations else None,
+        contexts=config.contexts,
+        cells=config.cells_per_perturbation,
+        max_cells=config.max_cells or form.max_cells,
+        **({"control": config.control} if config.control else {}),
+    )
+
+
+def _labels(source: CellSource, config: Pack) -> Labels:
+    """Read the columns that name perturbation and context; missing values become ''."""
+    perturbation = source.obs(config.perturbation_column or PERTURBATION)
+    context = None
+    if FORMATS[config.rules].contexts and config.context_column in source.obs_columns:
+        context = _strings(source.obs(config.context_column))
+    return Labels(np.asarray(source.genes).astype(str), _strings(perturbation), context, source.nnz)
+
+
+def _strings(column: Any) -> np.ndarray[Any, Any]:
+    names = np.append(np.asarray(column.categories).astype(str), "")
+    labels: np.ndarray[Any, Any] = names[column.codes]
+    return labels  # code -1, a missing value, is the last
+
+
+def _check(prediction: Prediction) -> dict[str, Any]:
+    """Look at every value and write nothing."""
+    scaled = Scaled.of(prediction.source, prediction.wanted.format, prediction.name)
+    check = ValueCheck(
+        prediction.wanted, prediction.labels, prediction.name, counts=scaled.is_counts
+    )
+    for block in _blocks(prediction, "checking"):
+        check.block(block.rows, block.indptr, block.data)
+    check.finish()
+    return _facts(prediction, check, scaled)
+
+
+def _write(prediction: Prediction, h5ad: Path) -> dict[str, Any]:
+    """Check every value and write the slim h5ad that the archive carries."""
+    from vcell.data.write import CellWriter
+
+    scaled = Scaled.of(prediction.source, prediction.wanted.format, prediction.name)
+    check = ValueCheck(
+        prediction.wanted, prediction.labels, prediction.name, counts=scaled.is_counts
+    )
+    order = prediction.order
+    genes = prediction.labels.genes if order is None else prediction.labels.genes[order]
+    obs = _obs(prediction)
+    with CellWriter(h5ad, genes, obs=list(obs)) as writer:
+        for block in _blocks(prediction, "writing"):
+            check.block(block.rows, block.indptr, block.data)
+            labels = {name: column[block.rows] for name, column in obs.items()}
+            writer.append(scaled.apply(block), labels, names=block.rows.astype(str))
+        check.finish()
+    return _facts(prediction, check, scaled)
+
+
+def _blocks(prediction: Prediction, label: str) -> Iterator[Any]:
+    with console.progress(label, prediction.source.n_cells) as bar:
+        for block in prediction.source.chunks(genes=prediction.order):
+            yield block
+            bar.advance(len(block.rows))
+
+
+def _obs(prediction: Prediction) -> dict[str, Any]:
+    """Keep only the columns that the challenge reads, under its own names."""
+    obs = {PERTURBATION: prediction.labels.perturbation}
+    if prediction.cell_type is not None:
+        obs[CELL_TYPE] = _strings(prediction.source.obs(prediction.cell_type))
+    if prediction.labels.context is not None:
+        obs[CONTEXT] = prediction.labels.context
+    return obs
+
+
+def _meta(prediction: Prediction, facts: dict[str, Any], config: Pack) -> dict[str, Any]:
+    panel = prediction.wanted.panel
+    meta = {
+        "schema": 1,
+        "nnz": facts["nnz"],
+        "n_obs": facts["n_cells"],
+        "n_vars": facts["n_genes"],
+        "cli_version": f"vcell {__version__}",
+        "contexts": list(config.contexts),
+    }
+    return meta | ({"perts_fingerprint": panel.fingerprint} if panel else {})
+
+
+def _facts(prediction: Prediction, check: ValueCheck, scaled: Scaled) -> dict[str, Any]:
+    labels, wanted = prediction.labels, prediction.wanted
+    n_cells, n_genes = len(labels.perturbation), len(labels.genes)
+    named = np.unique(labels.perturbation[labels.perturbation != wanted.control])
+    notes = []
+    if wanted.genes is None:
+        notes.append("gene names were not checked (no --genes)")
+    if wanted.panel is None:
+        notes.append("the set of perturbations was not checked (no --perturbations)")
+    if prediction.order is not None:
+        notes.append("genes were put into the order of the list")
+    return {
+        "rules": wanted.format.name,
+        "n_cells": n_cells,
+        "n_genes": n_genes,
+        "nnz": check.nnz,
+        "density": check.nnz / max(n_cells * n_genes, 1),
+        "perturbations": len(named),
+        "controls": int((labels.perturbation == wanted.control).sum()),
+        "contexts": _counts(labels.context),
+        "values": scaled.words,
+        "notes": notes,
+    }
+
+
+def _counts(context: Any) -> dict[str, int]:
+    if context is None:
+        return {}
+    names, numbers = np.unique(context, return_counts=True)
+    return dict(zip(names.tolist(), numbers.tolist(), strict=True))
+
+
+def _check_archive(path: Path, config: Pack) -> dict[str, Any]:
+    """Check a packed file: the container, then all that is checked before packing."""
+    from dataclasses import replace
+
+    with tempfile.TemporaryDirectory(prefix="vcell-pack-") as folder:
+        h5ad = Path(folder) / "pred.h5ad"
+        contents, written = archive.read(path, h5ad)
+        rules = "vcc2026" if contents.meta is not None else "vcc2025"
+        console.say(f"{path.name} is a {rules} archive")
+        if rules == "vcc2025" and not contents.stamped:
+            raise UserError(
+                f"{path}: neither {archive.META} (2026) nor {archive.WATERMARK} (2025) is in it"
+            )
+        settings = replace(config, rules=rules, perturbation_column=None, layer=None)  # type: ignore[arg-type]
+        with _open((h5ad,), settings) as prediction:
+            if prediction.order is not None:
+                raise UserError(f"{path}: the genes are not in the order of {config.genes}")
+            scaled = Scaled.of(prediction.source, prediction.wanted.format, path.name)
+            if scaled.is_counts and not prediction.wanted.format.counts:
+                console.warn("the values are counts: the 2025 scorer will normalise them itself")
+            facts = _check(prediction)
+        if contents.meta is not None:
+            _compare_meta(path, contents.meta, facts)
+    return facts | {"input": str(path), "sha256": written.sha256}
+
+
+def _compare_meta(path: Path, meta: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Refuse a meta.json that describes another prediction."""
+    for key, fact in (("n_obs", "n_cells"), ("n_vars", "n_genes"), ("nnz", "nnz")):
+        if meta.get(key, facts[fact]) != facts[fact]:
+            raise UserError(
+                f"{path}: {archive.META} says {key} = {meta[key]!r:.40}; it is {facts[fact]:,}"
+            )
+    contexts = meta.get("contexts", list(facts["contexts"]))
+    if not isinstance(contexts, list) or {str(c) for c in contexts} != set(facts["contexts"]):
+        raise UserError(f"{path}: {archive.META} names other contexts than the cells do")
+
+
+def _report(facts: dict[str, Any]) -> None:
+    shown = {key: value for key, value in facts.items() if value not in ([], {})}
+    lines = [f"{key.replace('_', ' '):<14}{_words(value)}" for key, value in shown.items()]
+    done = f"written: {facts['output']}" if "output" in facts else "it would be accepted"
+    console.result(facts, "\n".join([*lines, done]))
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

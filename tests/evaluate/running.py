@@ -1,0 +1,47 @@
+"""Run the command line inside this process: the same parser and exit codes, no start-up time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vcell import cli, console
+
+if TYPE_CHECKING:
+    import pytest
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left: its exit code and both streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        import json
+
+        return json.loads(self.out)
+
+
+class Here:
+    """The command line, called from `folder`."""
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        self.folder = folder
+        self._monkeypatch, self._capfd = monkeypatch, capfd
+        monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.setenv("VCELL_CACHE", str(folder.parent / f"{folder.name}-cache"))
+
+    def __call__(self, *words: str | Path) -> Ran:
+        self._monkeypatch.chdir(self.folder)
+        self._monkeypatch.setattr(console, "settings", console.Settings())
+        self._capfd.readouterr()
+        code = cli.run([str(word) for word in words])
+        out, err = self._capfd.readouterr()
+        return Ran(code, out, err)
