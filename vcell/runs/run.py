@@ -63,6 +63,7 @@ class Run:
         provenance: Mapping[str, str] | None = None,
         seed: int | None = None,
         data: Iterable[Mapping[str, Any]] = (),
+        name: str | None = None,
         **more: Any,
     ) -> Run:
         """Make a run directory of a name nobody else has and take it into use.
@@ -79,10 +80,12 @@ class Run:
             The seed of everything random.
         data
             Fingerprints of the files read.
+        name
+            The name of its folder, which must be new; made up unless given.
         more
             Anything else that JSON can hold.
         """
-        path = _new_folder(Path(root), command)
+        path = _new_folder(Path(root), command, name)
         meta = {
             "schema": SCHEMA,
             "command": command,
@@ -180,6 +183,11 @@ class Run:
         if what in REQUESTS:
             (self.path / "control" / what).unlink(missing_ok=True)
 
+    def write_log(self, name: str, text: str) -> None:
+        """Put a text into the folder of logs."""
+        (self.path / "logs").mkdir(exist_ok=True)
+        files.write_text(self.path / "logs" / name, text)
+
     # -- checkpoints ---------------------------------------------------------------------------
 
     @property
@@ -274,8 +282,13 @@ def remove(run: Run) -> None:
     shutil.rmtree(doomed)
 
 
-def _new_folder(root: Path, command: str) -> Path:
+def _new_folder(root: Path, command: str, name: str | None) -> Path:
     root.mkdir(parents=True, exist_ok=True)
+    if name is not None:
+        if not _NAME.match(name):
+            raise UserError(f"{name!r} cannot be the name of a run", hint="use letters and digits")
+        (root / name).mkdir()
+        return root / name
     while True:
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         path = root / f"{stamp}-{command}-{secrets.token_hex(2)}"

@@ -1,0 +1,111 @@
+"""Run a worker on one device in this process, or on several through torchrun's API.
+
+    launch("vcell_train_vcc.work:train", run, config)      # config inherits LaunchOptions
+
+The worker is a function of the run, named by module; everything else it needs stands in the run
+directory. One process: it is called right here. Several: `vcell.launch.elastic` starts them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from vcell import console
+from vcell.errors import RunFailed, UserError, VcellError
+from vcell.launch.options import LaunchOptions
+from vcell.launch.plan import Plan, make_plan
+from vcell.runs import Run
+
+__all__ = ["LaunchOptions", "Plan", "join_run", "launch", "make_plan"]
+
+_JOIN_PATIENCE = 300.0  # seconds for the run directory to appear on a shared file system
+
+
+def launch(worker: str, run: Run, plan: Plan) -> None:
+    """Run `worker` as planned and return when it has ended well.
+
+    The run ends as ``done`` unless the worker said otherwise; ``interrupted`` after a signal or a
+    request to stop; ``failed`` otherwise.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        The run was interrupted, with its last checkpoint written.
+    UserError, RunFailed
+        The run failed; the message is that of its first failing process.
+    """
+    if plan.leads:
+        talk = {"json": console.settings.json, "verbosity": console.settings.verbosity}
+        run.update(worker=worker, device=plan.device, world_size=plan.world, console=talk)
+    try:
+        if plan.world == 1:
+            _here(worker, run)
+        else:
+            from vcell.launch import elastic
+
+            elastic.start(run, plan)
+    except KeyboardInterrupt:
+        _end(run, "interrupted", plan)
+        raise
+    except VcellError as error:
+        _end(run, "failed", plan, error=error.message)
+        raise
+    _end(run, "done", plan)
+    if plan.leads and Run.open(run.path).status() == "interrupted":
+        raise KeyboardInterrupt
+
+
+def _here(worker: str, run: Run) -> None:
+    """Call the worker in this process; what it did not foresee is a failed run, told once."""
+    from vcell.launch.worker import note_failure, resolve
+
+    try:
+        resolve(worker)(run)
+    except (KeyboardInterrupt, VcellError):
+        raise
+    except Exception as error:  # noqa: BLE001 - noted with its traceback
+        failure = note_failure(run, 0, error)
+        console.error(str(failure["traceback"]).rstrip())
+        where = run.path / "logs"
+        raise RunFailed(str(failure["message"]), hint=f"the logs are in {where}") from None
+
+
+def _end(run: Run, status: str, plan: Plan, **summary: object) -> None:
+    """End the run, unless its worker has done so."""
+    if not plan.leads:
+        return
+    fresh = Run.open(run.path)
+    if fresh.meta.get("status") == "running" or status == "failed":
+        fresh.finish(status, **summary)  # type: ignore[arg-type]
+    run.meta = fresh.meta
+
+
+def join_run(root: Path, plan: Plan, create: Callable[[str | None], Run]) -> tuple[Run, Plan]:
+    """Return the run of this launch and this machine's part in it.
+
+    `create` makes a run, of the given name if there is one. Several machines agree by the name of
+    the job: the one whose folder comes first leads, the others wait for its run.json.
+    """
+    if plan.job is None:
+        return create(None), plan
+    folder = root / plan.job
+    if plan.leads:
+        try:
+            return create(plan.job), plan
+        except FileExistsError:
+            plan = replace(plan, leads=False)
+    waited = time.monotonic()
+    while time.monotonic() - waited < _JOIN_PATIENCE:
+        if (folder / "run.json").is_file():
+            run = Run.open(folder)
+            if run.meta.get("status") != "running":
+                raise UserError(
+                    f"the job {plan.job!r} has run already, in {run.path}",
+                    hint="give this one another --job name",
+                )
+            return run, plan
+        time.sleep(0.2)
+    raise RunFailed(f"no machine made the run directory {folder}")

@@ -1,0 +1,119 @@
+"""Decide how many processes run where, before torch is imported, and refuse what cannot be."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.gpu.nvml import Devices, devices
+
+if TYPE_CHECKING:
+    from vcell.launch.options import LaunchOptions
+
+_HOST_LIST = re.compile(r"^(?P<stem>[^\[,]+)(?:\[(?P<first>\d+)[^\]]*\](?P<tail>[^,]*))?")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a launch will do."""
+
+    device: Literal["cpu", "cuda"]
+    procs: int  # on each machine
+    nodes: int = 1
+    rdzv: str = "localhost:0"
+    job: str | None = None
+    leads: bool = True  # whether this machine makes the run directory
+
+    @property
+    def world(self) -> int:
+        """How many processes take part in all."""
+        return self.procs * self.nodes
+
+
+def make_plan(
+    options: LaunchOptions,
+    environment: Mapping[str, str] = os.environ,
+    seen: Devices | None = None,
+) -> Plan:
+    """Return the plan for this machine, or a UserError that says what it lacks."""
+    device, procs = _processes(options, devices() if seen is None else seen)
+    slurm = int(environment.get("SLURM_NNODES", "1"))
+    if options.launcher == "slurm" or (options.launcher == "auto" and slurm > 1):
+        return _slurm(device, procs, environment)
+    if options.nodes == 1:
+        return Plan(device, procs)
+    if not (options.rdzv and options.job):
+        raise UserError(
+            f"{options.nodes} machines need a place to meet and a name",
+            hint="give --rdzv HOST:PORT and --job NAME, the same on every machine",
+        )
+    return Plan(device, procs, options.nodes, _endpoint(options.rdzv), options.job)
+
+
+def _processes(options: LaunchOptions, seen: Devices) -> tuple[Literal["cpu", "cuda"], int]:
+    have = len(seen.devices)
+    wanted = have if options.gpus == "auto" else int(options.gpus)
+    if options.device == "cpu" or options.procs is not None:
+        if wanted > 1 and options.gpus != "auto":
+            raise UserError(
+                f"--gpus {wanted} and the CPU contradict each other", hint="give --procs instead"
+            )
+        return "cpu", options.procs or 1
+    if options.device == "auto" and have == 0 and wanted <= 1:
+        return "cpu", 1
+    if wanted > have or have == 0:
+        why = f" ({seen.reason})" if seen.reason else ""
+        raise UserError(
+            f"{max(wanted, 1)} GPUs were asked for and this machine has {have}{why}",
+            hint=f"--gpus {have}" if have else "--device cpu, with --procs for several processes",
+        )
+    if have > wanted and options.gpus == "1":
+        console.say(f"using 1 of {have} GPUs; --gpus auto uses all")
+    return "cuda", wanted
+
+
+def _slurm(device: Literal["cpu", "cuda"], procs: int, environment: Mapping[str, str]) -> Plan:
+    """Read the machines from Slurm: one vcell a machine, which starts the processes itself."""
+    needed = ("SLURM_JOB_ID", "SLURM_NODEID", "SLURM_NNODES", "SLURM_JOB_NODELIST")
+    missing = [name for name in needed if name not in environment]
+    if missing:
+        raise UserError(
+            f"--launcher slurm, but the environment has no {', '.join(missing)}",
+            hint="start vcell with srun inside a Slurm job",
+        )
+    if environment.get("SLURM_NTASKS_PER_NODE", "1") != "1":
+        raise UserError(
+            "Slurm starts several tasks on each machine, and vcell starts its processes itself",
+            hint="srun --ntasks-per-node=1 vcell ...",
+        )
+    job = environment["SLURM_JOB_ID"]
+    step = environment.get("SLURM_STEP_ID", "0")
+    port = 20_000 + int(job) % 20_000  # two jobs sharing a head node do not collide
+    return Plan(
+        device,
+        procs,
+        int(environment["SLURM_NNODES"]),
+        f"{first_host(environment['SLURM_JOB_NODELIST'])}:{port}",
+        f"slurm-{job}-{step}",
+        environment["SLURM_NODEID"] == "0",
+    )
+
+
+def first_host(nodelist: str) -> str:
+    """Return the first machine of Slurm's compressed list: gpu07 of ``gpu[07-09,12],x``."""
+    match = _HOST_LIST.match(nodelist)
+    if not match:
+        raise UserError(f"SLURM_JOB_NODELIST {nodelist!r} names no machine")
+    return match["stem"] + (match["first"] or "") + (match["tail"] or "")
+
+
+def _endpoint(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+        raise UserError(f"--rdzv {text!r} is not of the form HOST:PORT", hint="say, head01:29500")
+    return text

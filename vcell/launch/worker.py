@@ -1,0 +1,69 @@
+"""One process of a run: ``python -m vcell.launch.worker RUN_DIRECTORY``.
+
+Started by the launcher, which says in the environment (RANK, WORLD_SIZE, LOCAL_RANK) which one it
+is. What to do stands in run.json as ``worker``, a function ``package.module:name`` of the run.
+A failure is written beside the logs for the launcher, which prints it once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from vcell import console
+from vcell.errors import UserError, VcellError
+from vcell.runs import Run
+
+FAILED = "error-rank-{}.json"
+
+
+def resolve(target: str) -> Callable[[Run], object]:
+    """Import the function that a run names as its worker."""
+    module, _, name = target.partition(":")
+    function: Callable[[Run], object] = getattr(import_module(module), name)
+    return function
+
+
+def note_failure(run: Run, rank: int, error: BaseException) -> dict[str, object]:
+    """Describe a failure of this rank for the launcher and for whoever looks later."""
+    known = isinstance(error, VcellError)
+    failure: dict[str, object] = {
+        "rank": rank,
+        "time": time.time(),
+        "user": isinstance(error, UserError),
+        "message": str(error) if known else f"{type(error).__name__}: {error}".rstrip(": "),
+        "hint": getattr(error, "hint", None),
+        "traceback": None if known else "".join(traceback.format_exception(error)),
+    }
+    run.write_log(FAILED.format(rank), json.dumps(failure, indent=1))
+    return failure
+
+
+def main() -> None:
+    """Run this rank's part; exit with 0, or with 1 after noting why."""
+    run = Run.open(Path(sys.argv[1]))
+    rank = int(os.environ.get("RANK", "0"))
+    talk = run.meta.get("console", {})
+    console.settings.json = bool(talk.get("json"))
+    console.settings.verbosity = int(talk.get("verbosity", 0)) if rank == 0 else console.QUIET
+    try:
+        resolve(run.meta["worker"])(run)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BaseException as error:  # noqa: BLE001 - the launcher tells it
+        if isinstance(error, SystemExit) and not error.code:
+            return
+        failure = note_failure(run, rank, error)
+        if rank:  # into its own log; what rank 0 prints is seen by the user, who is told once
+            print(failure["traceback"] or failure["message"], file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
