@@ -1,0 +1,187 @@
+"""``vcell runs list|show|compare|rm``: what was run, how it stands, what came of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.runs import ROOT, Run, find_runs, remove
+
+_root = click.option(
+    "--runs-dir",
+    "root",
+    type=click.Path(path_type=Path),
+    default=ROOT,
+    show_default=True,
+    help="The folder that holds the runs.",
+)
+
+
+@click.group()
+def runs() -> None:
+    r"""List, show, compare and remove runs.
+
+    \b
+    Example: vcell runs show latest
+    """
+
+
+@runs.command(name="list")
+@_root
+def list_runs(root: Path) -> None:
+    r"""List the runs, newest last.
+
+    \b
+    Example: vcell runs list --json
+    """
+    found, problems = find_runs(root)
+    for problem in problems:
+        console.warn(problem)
+    rows = [_overview(run) for run in found]
+    columns = ["run", "status", "steps", "best", "took"]
+    text = console.table([[row[c] for c in columns] for row in rows], columns)
+    nothing = f"no runs in {root} yet; vcell demo makes one"
+    console.result({"runs": rows, "problems": problems}, text if rows else nothing)
+
+
+def _overview(run: Run) -> dict[str, Any]:
+    events = run.events()
+    steps = [event["step"] for event in events if isinstance(event.get("step"), int)]
+    return {
+        "run": run.name,
+        "command": run.meta.get("command"),
+        "status": run.status(),
+        "steps": max(steps, default=None),
+        "best": _best_metric(run),
+        "took": _took(run),
+    }
+
+
+def _best_metric(run: Run) -> float | None:
+    try:
+        return run.checkpoint("best").metric
+    except UserError:
+        return None
+
+
+def _took(run: Run) -> str | None:
+    try:
+        created = datetime.fromisoformat(run.meta["created"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    last = datetime.fromtimestamp(run.last_sign(), UTC)
+    return console.duration(max(0.0, (last - created).total_seconds()))
+
+
+@runs.command()
+@click.argument("name", default="latest")
+@_root
+def show(name: str, root: Path) -> None:
+    r"""Show one run: its settings, its last metrics, its checkpoints.
+
+    \b
+    Example: vcell runs show latest
+    """
+    run = Run.open(name, root)
+    metrics = last_metrics(run)
+    data = {
+        **_overview(run),
+        "path": run.path,
+        "checkpoints": run.checkpoints(),
+        "metrics": metrics,
+        "summary": run.meta.get("summary", {}),
+        "config": run.meta.get("config", {}),
+        "meta": {k: run.meta.get(k) for k in ("argv", "created", "ended", "seed", "git", "data")},
+    }
+    console.result(data, _show_text(run, data, metrics))
+
+
+def _show_text(run: Run, data: dict[str, Any], metrics: dict[str, Any]) -> str:
+    steps = ", ".join(map(str, data["checkpoints"])) or "none"
+    head = [
+        (key, data[key])
+        for key in ("run", "command", "status", "steps", "took", "path")
+        if data[key] is not None
+    ]
+    parts = [console.table([*head, ("checkpoints", steps)], ["", ""]).split("\n", 2)[2]]
+    outcome = metrics | {k: v for k, v in data["summary"].items() if not isinstance(v, dict | list)}
+    if outcome:
+        parts.append(console.table(outcome.items(), ["last value of", ""]))
+    origins = run.meta.get("provenance", {})
+    settings = [(k, _brief(v), origins.get(k, "")) for k, v in data["config"].items()]
+    if settings:
+        parts.append(console.table(settings, ["setting", "value", "from"]))
+    return "\n\n".join(parts)
+
+
+def last_metrics(run: Run) -> dict[str, Any]:
+    """Return the last value of everything that was measured."""
+    values: dict[str, Any] = {}
+    for event in run.events(("metric", "eval")):
+        values |= {k: v for k, v in event.items() if k not in ("t", "kind", "step")}
+    return values
+
+
+def _brief(value: object) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@runs.command()
+@click.argument("names", nargs=-1, required=True)
+@_root
+def compare(names: tuple[str, ...], root: Path) -> None:
+    r"""Put runs side by side: the settings that differ, and their last metrics.
+
+    \b
+    Example: vcell runs compare 20261121-0245 latest
+    """
+    if len(names) < 2:
+        raise UserError("comparing takes two runs or more", hint="vcell runs list names them")
+    chosen = [Run.open(name, root) for name in names]
+    configs = [run.meta.get("config", {}) for run in chosen]
+    measured = [last_metrics(run) for run in chosen]
+    differing = {
+        key: [config.get(key) for config in configs]
+        for key in dict.fromkeys(k for config in configs for k in config)
+        if len({repr(config.get(key)) for config in configs}) > 1
+    }
+    metrics = {
+        key: [values.get(key) for values in measured]
+        for key in dict.fromkeys(k for values in measured for k in values)
+    }
+    heads = ["", *(run.name for run in chosen)]
+    status = [("status", *(run.status() for run in chosen))]
+    rows = [(key, *map(_brief, values)) for key, values in differing.items()]
+    parts = [console.table([*status, *rows], heads)]
+    if metrics:
+        parts.append(console.table([(k, *v) for k, v in metrics.items()], heads))
+    data = {"runs": [r.name for r in chosen], "settings": differing, "metrics": metrics}
+    console.result(data, "\n\n".join(parts))
+
+
+@runs.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Remove runs even while they are being written.")
+@_root
+def rm(*, names: tuple[str, ...], root: Path, force: bool) -> None:
+    r"""Remove runs with everything in them.
+
+    \b
+    Example: vcell runs rm 20261121-024509-train-vcc-a1b2
+    """
+    doomed = [Run.open(name, root) for name in names]
+    busy = [run.name for run in doomed if run.status() in ("running", "stalled")]
+    if busy and not force:
+        raise UserError(
+            f"{', '.join(busy)} may still be written to", hint="stop it first, or use --force"
+        )
+    for run in doomed:
+        remove(run)
+    removed = [run.name for run in doomed]
+    console.result({"removed": removed}, "\n".join(f"removed {name}" for name in removed))
