@@ -1,0 +1,160 @@
+"""Train: measure the screen, start the processes, score what was learnt on the held-out part."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import console, models
+from vcell.config import provenance, settings_of
+from vcell.data import detect, labels, open_cells
+from vcell.data.log_cells import LogCells
+from vcell.errors import UserError
+from vcell.launch import join_run, launch, make_plan
+from vcell.models import Screen
+from vcell.runs import Run
+from vcell_train_vcc import TrainVcc, prepare
+from vcell_train_vcc.scores import gain, scores
+from vcell_train_vcc.split import TEST
+
+if TYPE_CHECKING:
+    from vcell.data import CellSource
+
+_BASELINES = ("mean", "ridge")
+
+
+def run(cells: Path | None, config: TrainVcc) -> None:
+    """Do what the command asks."""
+    models.get(config.model)
+    plan = make_plan(config)
+    if config.resume:
+        this = _resumed(config)
+    else:
+        this, plan = join_run(config.runs, plan, lambda name: _started(cells, config, name))
+    console.say(f"run directory: {this.path}")
+    launch("vcell_train_vcc.work:main", this, plan)
+    if plan.leads:
+        _tell(Run.open(this.path))
+
+
+def main(run: Run) -> None:
+    """Train, as one of the processes of the run; the first one scores what was learnt."""
+    config, screen = config_of(run), Screen.load(run.path / models.SCREEN)
+    finished = models.get(config.model).fit(run, screen)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if finished:
+        run.finish("done", held_out=_scores(run, config, screen))
+    else:
+        run.finish("interrupted")
+
+
+def config_of(run: Run) -> TrainVcc:
+    """Return the settings a run was started with."""
+    saved = run.meta["config"]
+    values = {
+        setting.name: setting.check(saved[setting.name])
+        for setting in settings_of(TrainVcc)
+        if saved.get(setting.name) is not None
+    }
+    return TrainVcc(**values)
+
+
+def _started(path: Path | None, config: TrainVcc, name: str | None) -> Run:
+    """Measure the screen and make the run directory around it."""
+    path = path or config.cells
+    if path is None:
+        raise UserError(
+            "no cells to train on", hint="vcell train-vcc cells.h5ad, or [data] cells in vcell.toml"
+        )
+    config = dataclasses.replace(config, cells=Path(path).absolute())
+    with open_cells(path, config.layer) as source:
+        found = labels.find(source, config)
+        values = LogCells(source, detect.scale(source).kind, config.target_sum)
+        screen = prepare.screen_of(values, prepare.Columns.read(source, found), config)
+        this = Run.create(
+            config.runs,
+            "train-vcc",
+            config=dataclasses.asdict(config),
+            provenance=provenance(),
+            seed=config.seed,
+            data=[_fingerprint(source)],
+            name=name,
+            model=config.model,
+            labels=dataclasses.asdict(found),
+        )
+    screen.save(this.path / models.SCREEN)
+    return this
+
+
+def _resumed(config: TrainVcc) -> Run:
+    """Take a run back into use, with what the command line changes of its settings."""
+    this = Run.open(config.resume or "latest", root=config.runs)
+    if not (this.path / models.SCREEN).is_file():
+        raise UserError(
+            f"{this.name} has no {models.SCREEN}: it ended before its training began",
+            hint="start a new run",
+        )
+    this.claim()
+    given = [name for name, origin in provenance().items() if origin == "command line"]
+    changed = {name: getattr(config, name) for name in given if name not in ("resume", "runs")}
+    this.update(config=this.meta["config"] | changed)
+    return this
+
+
+def _fingerprint(source: CellSource) -> dict[str, Any]:
+    """Say which file was read, so that another one is noticed."""
+    stat = source.path.stat() if source.path else None
+    return {
+        "path": str(source.path.absolute()) if source.path else None,
+        "bytes": stat.st_size if stat else None,
+        "modified": stat.st_mtime if stat else None,
+        "n_cells": source.n_cells,
+        "n_genes": source.n_genes,
+    }
+
+
+def _scores(run: Run, config: TrainVcc, screen: Screen) -> dict[str, dict[str, float]]:
+    """Score the model and the baselines on the held-out perturbations."""
+    rows = screen.rows(TEST)
+    names = [str(name) for name in screen.perturbations[rows]]
+    found = {}
+    for name in dict.fromkeys((*_BASELINES, config.model)) if names else ():
+        effect = models.get(name).load(run, screen).predict(names)
+        if np.isfinite(effect).all():
+            found[name] = scores(effect, screen.delta[rows], screen.targets(names))
+    return found
+
+
+def _tell(run: Run) -> None:
+    """Say who won."""
+    screen, model = Screen.load(run.path / models.SCREEN), run.meta["model"]
+    names = screen.perturbations[screen.rows(TEST)].tolist()
+    found = run.meta["summary"]["held_out"]
+    result = {"run": str(run.path), "model": model, "held_out": found, "perturbations": names}
+    console.result(result, _text(run.path, model, found, len(names)))
+
+
+def _text(path: Path, model: str, found: dict[str, dict[str, float]], n: int) -> str:
+    if model not in found:
+        return f"trained; no perturbation was held out, so nothing is scored\n{path}"
+    gains = {name: gain(of, found["mean"]) for name, of in found.items()}
+    better = [name for name in found if gains[name] > gains[model]]
+    first = (
+        f"{model} is beaten by {' and '.join(better)}" if better else f"{model} beats the baselines"
+    )
+    if model == "mean":
+        first = "the mean baseline"
+    rows = [
+        (name, of["pds"], of["mae"], of["delta_correlation"], gains[name])
+        for name, of in found.items()
+    ]
+    columns = ("model", "PDS", "MAE", "delta correlation", "gain over mean")
+    return (
+        f"{first} on {n} held-out perturbations (pseudobulk; vcell evaluate scores cells)\n\n"
+        f"{console.table(rows, columns)}\n\nrun directory: {path}"
+    )
