@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def obs_frame(source: CellSource, rows: NDArray[np.int64]) -> pd.DataFrame:
-    """Some cells' columns, one column at a time; text becomes categories."""
+    """Read some cells' columns, one column at a time; text becomes categories."""
     columns = {name: series_of(source.obs(name), rows) for name in source.obs_columns}
     return _frame(columns, source.cells[rows])
 
 
 def var_frame(source: CellSource, columns: NDArray[np.int64]) -> pd.DataFrame:
-    """Some genes' columns."""
+    """Read some genes' columns."""
     data = {name: series_of(source.var(name), columns) for name in source.var_columns}
     return _frame(data, source.genes[columns])
 
@@ -31,7 +31,7 @@ def _frame(columns: dict[str, Any], names: NDArray[Any]) -> pd.DataFrame:
 
 
 def series_of(column: Column, rows: NDArray[np.int64]) -> Any:
-    """Some values of a column, in a type that anndata writes whatever is missing."""
+    """Return some values of a column, in a type that anndata writes whatever is missing."""
     import pandas as pd
 
     if column.kind in ("categorical", "string"):

@@ -201,7 +201,8 @@ def final_order(source: CellSource, recipe: Recipe) -> NDArray[np.int64]:
     draw = rng.permutation(n)
     if not recipe.group_by:
         return draw
-    keys = [draw, *(source.obs(name).codes for name in reversed(recipe.group_by))]
+    keys: list[NDArray[Any]] = [draw]
+    keys += [source.obs(name).codes for name in reversed(recipe.group_by)]
     rank = np.empty(n, np.int64)
     rank[np.lexsort(keys)] = np.arange(n)
     return rank

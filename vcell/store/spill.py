@@ -8,7 +8,7 @@ on, so a killed run loses one block.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.kernels import scatter
+from vcell.store.cells import Spare
 from vcell.store.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Spill:
     doublet: NDArray[np.bool_]
     names: NDArray[Any]  # genes, for messages
     cells: CellTable
+    _spare: Spare = field(default_factory=Spare)
 
     @property
     def value_type(self) -> np.dtype[Any]:
@@ -84,7 +86,7 @@ class Spill:
 
     @property
     def index_type(self) -> np.dtype[Any]:
-        """Type of the spilled column ids: u16 wherever it can be."""
+        """Type of the spilled column ids: 16 bits wherever it can be."""
         return index_type(int(self.column.max(initial=-1)) + 1)
 
     def run(self, source: CellSource, journal: Journal) -> None:
@@ -107,10 +109,8 @@ class Spill:
                 bar.advance(start)
                 for block in source.chunks(rows=slice(start, source.n_cells), dtype="stored"):
                     written, segment, escaped = self._block(block, stats, elements, files)
-                    segment.tofile(files["segments"])
-                    escaped.tofile(files["escaped"])
-                    for file in files.values():
-                        file.flush()
+                    files["segments"].write(segment)
+                    files["escaped"].write(escaped)
                     elements += written
                     n_segments += len(segment)
                     before, start = start, start + len(block.indptr) - 1
@@ -151,7 +151,8 @@ class Spill:
         at = np.empty(n, np.int64)
         scatter.place(self.bucket[cells], keep, length, self.n_buckets, segment, at)
         size = int(segment[-1])
-        idx, val = np.empty(size, self.index_type), np.empty(size, self.value_type)
+        idx = self._spare.array("idx", size, self.index_type)[:size]
+        val = self._spare.array("val", size, self.value_type)[:size]
         rest = (indptr, block.indices, block.data, keep, at, self.column)
         escaped = np.empty(0, ESCAPED)
         if self.mode == "counts":
@@ -163,8 +164,8 @@ class Spill:
                 escaped["position"], escaped["value"] = position + base, value
         else:
             scatter.scatter_values(*rest, idx, val, stats)
-        idx.tofile(files["idx"])
-        val.tofile(files["val"])
+        files["idx"].write(idx)
+        files["val"].write(val)
         return size, segment[:-1] + base, escaped
 
     def _keep(
@@ -199,7 +200,7 @@ class Spill:
 
     def _reopen(self, name: str, size: int) -> Any:
         """Open a file of the spill for appending after its first `size` bytes."""
-        file = (self.folder / f"{name}.spill").open("ab")
+        file = (self.folder / f"{name}.spill").open("ab", buffering=0)
         file.truncate(size)
         file.seek(size)
         return file
@@ -221,5 +222,7 @@ ESCAPED = np.dtype([("position", "i8"), ("value", "u4")])
 
 
 def index_type(n_columns: int) -> np.dtype[Any]:
-    """Return the smallest type of column ids that scipy and zarr know."""
+    """Return the smallest type of column ids; signed if it can be: scipy warns of the others."""
+    if n_columns <= 1 << 15:
+        return np.dtype("i2")
     return np.dtype("u2" if n_columns <= 1 << 16 else "i4")

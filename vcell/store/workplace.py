@@ -60,7 +60,7 @@ class Workplace:
         os.close(self._fd)
 
     def begin(self, key: str) -> Journal:
-        """Return the journal of an earlier attempt at this store, or begin one in an empty folder."""
+        """Return the journal of an earlier attempt at this store, or a new, empty one."""
         journal = Journal(self.folder / "journal.json")
         if journal.state.get("key") != key:
             self.empty()

@@ -1,0 +1,82 @@
+"""`vcell prepare`: cells in, training-ready store out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from vcell.config import DataOptions, configured, option
+from vcell.plugin import Plugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare(DataOptions):
+    """The [prepare] table."""
+
+    output: Path | None = option(
+        None, short="-o", help="The store to make (default: the input's name with .store.zarr)."
+    )
+    min_genes: int = option(0, help="Leave out cells with fewer genes.", minimum=0)
+    min_counts: float = option(0.0, help="Leave out cells with fewer counts.", minimum=0)
+    max_mito: float | None = option(
+        None, help="Leave out cells with a larger mitochondrial share (0.2 for 20 %).", minimum=0
+    )
+    mito_prefix: str = option("MT-", help="How mitochondrial genes are named.")
+    min_cells: int = option(0, help="Leave out genes seen in fewer of the kept cells.", minimum=0)
+    doublet_column: str | None = option(
+        None, help="The obs column that says which cells are doublets, to leave out."
+    )
+    genes: Path | None = option(
+        None, help="Keep only these genes, in this order: selected_genes.csv, or one name a line."
+    )
+    n_genes: int | None = option(None, help="Only the first so many of --genes.", minimum=1)
+    target_sum: float | None = option(
+        None, help="Library size to remember for log-normalising (default: the median).", minimum=1
+    )
+    group_by: tuple[str, ...] = option(
+        (), help="Lay cells with equal values of these obs columns together (default: one shuffle)."
+    )
+    codec: Literal["lz4", "zstd", "none"] = option(
+        "lz4", help="Compression: lz4 is fastest, zstd smallest, none can be memory-mapped."
+    )
+    seed: int = option(0, help="Decides the order of the cells.", minimum=0)
+    overwrite: bool = option(default=False, help="Replace another store of the same name.")
+
+    def __post_init__(self) -> None:
+        if self.max_mito is not None and self.max_mito > 1:
+            raise ValueError("max-mito is a share: 0.2 for 20 %")
+        if self.n_genes is not None and self.genes is None:
+            raise ValueError("n-genes needs genes")
+
+
+@click.command("prepare")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@configured(Prepare)
+def command(files: tuple[Path, ...], config: Prepare) -> None:
+    """Make a training-ready store of one or several files.
+
+    Filters and shuffles the cells and writes them compressed, checksummed and readable by anndata.
+    Memory stays bounded; a run that was stopped or killed is continued by the same command; a
+    store that is there already is used as it is.
+
+    \b
+    Examples:
+      vcell prepare cells.h5ad -o cells.store.zarr --min-genes 200 --max-mito 0.2
+      vcell prepare plate1.h5ad plate2.h5ad -o all.store.zarr --group-by perturbation,batch
+      vcell prepare cells.h5ad -o hvg.store.zarr --genes genes/selected_genes.csv --n-genes 2000
+    """  # noqa: D301  # click needs the \b itself
+    from vcell_prepare.work import run
+
+    run(files, config)
+
+
+plugin = Plugin(
+    name="prepare",
+    summary="Make a training-ready store: filtered, shuffled, compressed, checksummed.",
+    command=command,
+    config=Prepare,
+    needs=("anndata", "numba", "zarr"),
+)

@@ -1,0 +1,111 @@
+"""The work of `vcell prepare`: settings to recipe, and what was done in words."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.store import Recipe, prepare
+
+if TYPE_CHECKING:
+    from vcell.store.preparing import Prepared
+    from vcell_prepare import Prepare
+
+
+def run(files: tuple[Path, ...], config: Prepare) -> None:
+    """Make the store and say what is in it."""
+    inputs = list(files) or ([config.cells] if config.cells else [])
+    if not inputs:
+        raise UserError("no input file", hint="vcell prepare FILE -o STORE")
+    target = config.output or _beside(inputs[0])
+    done = prepare(inputs, target, _recipe(config), overwrite=config.overwrite)
+    console.result(_summary(done), _text(done))
+
+
+def _recipe(config: Prepare) -> Recipe:
+    return Recipe(
+        min_genes=config.min_genes,
+        min_counts=config.min_counts,
+        max_mito=config.max_mito,
+        mito_prefix=config.mito_prefix,
+        min_cells=config.min_cells,
+        doublet_column=config.doublet_column,
+        genes=None if config.genes is None else read_genes(config.genes, config.n_genes),
+        target_sum=config.target_sum,
+        group_by=config.group_by,
+        codec=config.codec,
+        seed=config.seed,
+        layer=config.layer,
+    )
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name.removesuffix('.h5ad').removesuffix('.zarr')}.store.zarr")
+
+
+def read_genes(path: Path, first: int | None) -> tuple[str, ...]:
+    """Read gene names: the column `gene` of a CSV file, or one name a line.
+
+    Raises
+    ------
+    UserError
+        If the file can't be read, is empty, or names a gene twice.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = [row for row in csv.reader(file) if row and row[0].strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    column = 0
+    if lines and "gene" in [cell.strip() for cell in lines[0]]:
+        column = [cell.strip() for cell in lines[0]].index("gene")
+        lines = lines[1:]
+    short = next((i for i, row in enumerate(lines) if len(row) <= column), None)
+    if short is not None:
+        raise UserError(f"{path}: row {short + 1} has no gene")
+    genes = [row[column].strip() for row in lines][:first]
+    if not genes:
+        raise UserError(f"{path} names no gene")
+    seen: set[str] = set()
+    for gene in genes:
+        if gene in seen:
+            raise UserError(f"{path} names {gene} twice")
+        seen.add(gene)
+    return tuple(genes)
+
+
+def _summary(done: Prepared) -> dict[str, Any]:
+    keys = ("n_cells", "n_genes", "nnz", "counts", "target_sum", "removed", "key")
+    return {
+        "store": str(done.path),
+        "reused": done.reused,
+        "bytes": _size(done.path),
+        **{key: done.manifest[key] for key in keys},
+    }
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _text(done: Prepared) -> str:
+    made = done.manifest
+    removed = made["removed"]
+    verb = "is there already" if done.reused else "is ready"
+    size = f"{made['n_cells']:,} cells x {made['n_genes']:,} genes"
+    kind = "counts" if made["counts"] else "not counts"
+    lines = [
+        f"{done.path} {verb}: {size}, {console.bytes_text(_size(done.path))}",
+        f"values: {kind}, {made['nnz']:,} non-zeros; target sum {made['target_sum']:,.0f}",
+    ]
+    if removed["cells"] or removed["genes"]:
+        why = ", ".join(
+            f"{name.replace('_', '-')} {n:,}"
+            for name, n in removed.items()
+            if name not in ("cells", "genes")
+        )
+        lines.append(f"left out: {removed['cells']:,} cells ({why}), {removed['genes']:,} genes")
+    return "\n".join(lines)
