@@ -1,0 +1,53 @@
+"""A worker that joins its peers and then does what its run's config says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.runs import Run
+
+
+def work(run: Run) -> None:
+    mode = run.meta["config"]["mode"]
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        import torch
+        import torch.distributed as dist
+
+        dist.init_process_group("gloo")
+        total = torch.tensor([rank + 1])
+        dist.all_reduce(total)
+        run.rank_log(rank).log("sum", value=int(total))
+    console.say(f"rank {rank} speaks")
+    if mode == "wait":
+        _wait_for_a_signal(run, rank)
+    elif rank == world - 1:
+        _fail(mode)
+    if world > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def _wait_for_a_signal(run: Run, rank: int) -> None:
+    got: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    signal.signal(signal.SIGINT, lambda number, frame: got.append(number))
+    run.rank_log(rank).log("ready")
+    while not got:
+        time.sleep(0.02)
+    if rank == 0:
+        run.save_checkpoint(1, lambda folder: (folder / "x").write_text("x"))
+        run.finish("interrupted")
+
+
+def _fail(mode: str) -> None:
+    if mode == "raise":
+        raise ZeroDivisionError("by nothing")
+    if mode == "user":
+        raise UserError("the gene XYZ is unknown", hint="check the spelling")
+    if mode == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
