@@ -261,8 +261,8 @@ def _read_spans(path: Path, spans: NDArray[np.int64], out: Array) -> None:
         at = 0
         for begin, end in spans.tolist():
             n = (end - begin) * size
-            if n and os.preadv(fd, [target[at : at + n]], begin * size) != n:
-                raise UserError(f"{path} was cut short", hint="run the command again")
-            at += n
+            at += os.preadv(fd, [target[at : at + n]], begin * size) if n else 0
     finally:
         os.close(fd)
+    if at != len(target):
+        raise UserError(f"{path} was cut short", hint="run the command again")

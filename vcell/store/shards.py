@@ -73,7 +73,7 @@ class ShardWriter:
     def __init__(self, path: Path, chunks_per_shard: int) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+        self._aside = path.with_name(f"{path.name}.partial")  # a later attempt writes over it
         self._file = self._aside.open("wb")
         self._index = np.full((chunks_per_shard, 2), _EMPTY, "<u8")
         self._n = 0

@@ -109,8 +109,8 @@ class Spill:
                 bar.advance(start)
                 for block in source.chunks(rows=slice(start, source.n_cells), dtype="stored"):
                     written, segment, escaped = self._block(block, stats, elements, files)
-                    files["segments"].write(segment)
-                    files["escaped"].write(escaped)
+                    _write(files["segments"], segment)
+                    _write(files["escaped"], escaped)
                     elements += written
                     n_segments += len(segment)
                     before, start = start, start + len(block.indptr) - 1
@@ -164,8 +164,8 @@ class Spill:
                 escaped["position"], escaped["value"] = position + base, value
         else:
             scatter.scatter_values(*rest, idx, val, stats)
-        files["idx"].write(idx)
-        files["val"].write(val)
+        _write(files["idx"], idx)
+        _write(files["val"], val)
         return size, segment[:-1] + base, escaped
 
     def _keep(
@@ -215,6 +215,13 @@ class Spill:
     def _stats_path(self, cell: int) -> Path:
         """Return a name for each step, so that the journal decides which one counts."""
         return self.folder / f"genes-{cell}.npy"
+
+
+def _write(file: Any, values: NDArray[Any]) -> None:
+    """Write all of an array to an unbuffered file, which may take it in parts."""
+    left = memoryview(values.view(np.uint8))  # type: ignore[arg-type]
+    while left:
+        left = left[file.write(left) :]
 
 
 #: A count too large for the spill: its place among all spilled elements, and its value.

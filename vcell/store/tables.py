@@ -46,7 +46,7 @@ def write_tables(
     var = var.assign(n_cells=stats[:, scatter.N_CELLS].astype(np.int64))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zarr: string arrays have no version 3 specification yet
-        group = zarr.open_group(built, mode="a", zarr_format=3)
+        group = zarr.open_group(built, mode="a", zarr_format=3, use_consolidated=False)
         anndata.io.write_elem(group, "obs", obs)
         anndata.io.write_elem(group, "var", var)
         anndata.io.write_elem(group, "uns", {})

@@ -1,0 +1,47 @@
+"""Prepare a store and be killed at a given moment: `python killed.py FILE STORE MOMENT`.
+
+A moment is the how-many-th time something is written; 0 is never. Steps are made small, so that
+small data have many moments. Prints the number of moments.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partialmethod
+from typing import Any
+
+from vcell.data import CellSource
+from vcell.store import Recipe, build, prepare, preparing, shards, workplace
+
+
+def main(file: str, store: str, moment: int) -> None:
+    moments = 0
+
+    def watched(call: Callable[..., Any]) -> Callable[..., Any]:
+        def watch(*args: Any, **options: Any) -> Any:
+            nonlocal moments
+            moments += 1
+            if moments == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **options)
+
+        return watch
+
+    preparing.BUCKET = 20_000
+    build.CHUNKS_PER_SHARD = 1
+    CellSource.chunks = partialmethod(CellSource.chunks, max_nnz=20_000)
+    workplace.Journal.write = watched(workplace.Journal.write)
+    workplace.Workplace.commit = watched(workplace.Workplace.commit)
+    shards.ShardWriter.append = watched(shards.ShardWriter.append)
+    shards.ShardWriter.close = watched(shards.ShardWriter.close)
+    preparing.write_tables = watched(preparing.write_tables)
+    preparing.write_groups = watched(preparing.write_groups)
+    prepare([file], store, Recipe(min_genes=25, min_cells=200))
+    print(moments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
