@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import TYPE_CHECKING
 
 from vcell import console
 from vcell.errors import UserError
-from vcell.runs import Run
+
+if TYPE_CHECKING:
+    from vcell.runs import Run
 
 
 def work(run: Run) -> None:
