@@ -175,13 +175,13 @@ def rm(*, names: tuple[str, ...], root: Path, force: bool) -> None:
     \b
     Example: vcell runs rm 20261121-024509-train-vcc-a1b2
     """
-    doomed = [Run.open(name, root) for name in names]
+    doomed = list({run.path.resolve(): run for run in (Run.open(n, root) for n in names)}.values())
     busy = [run.name for run in doomed if run.status() in ("running", "stalled")]
     if busy and not force:
         raise UserError(
             f"{', '.join(busy)} may still be written to", hint="stop it first, or use --force"
         )
     for run in doomed:
-        remove(run)
+        remove(run, root)
     removed = [run.name for run in doomed]
     console.result({"removed": removed}, "\n".join(f"removed {name}" for name in removed))

@@ -19,7 +19,7 @@ from vcell.runs import files
 from vcell.runs.events import finite
 
 _MANIFEST = "checkpoint.json"
-_NAME = re.compile(r"^step-(\d{6,})$")
+_NAME = re.compile(r"^step-([0-9]{6,18})$")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class Checkpoints:
     def latest(self) -> Checkpoint:
         """Return the newest one."""
         pointer = self.folder / "latest"
-        match = _NAME.match(pointer.read_text().strip()) if pointer.is_file() else None
+        text = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
+        match = _NAME.match(text)
         steps = self.steps()
         if match and int(match[1]) in steps:
             return self.at(int(match[1]))

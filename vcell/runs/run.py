@@ -12,6 +12,7 @@ It is the only thing that training, monitor, report and predict share. Standard 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import re
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -38,7 +40,7 @@ SCHEMA = 1
 ROOT = "runs"
 STALLED_AFTER = 600.0  # seconds without a new event, as wandb counts it
 REQUESTS = ("stop", "checkpoint", "pause")
-_ENDED = ("done", "failed", "interrupted")
+_ENDED: tuple[Status, ...] = ("done", "failed", "interrupted")
 _PACKAGES = ("torch", "numpy", "anndata", "h5py", "zarr", "numba", "scipy", "safetensors")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -90,7 +92,7 @@ class Run:
             "schema": SCHEMA,
             "command": command,
             "argv": sys.argv,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": datetime.now(UTC).isoformat(timespec="microseconds"),
             "config": _jsonable(config or {}),
             "provenance": dict(provenance or {}),
             "seed": seed,
@@ -111,16 +113,11 @@ class Run:
     def open(cls, name: Path | str = "latest", root: Path | str = ROOT) -> Run:
         """Open a run by path, by name, by the unique beginning of a name, or the ``latest``."""
         path = _resolve(str(name), Path(root))
-        meta = files.read_json(path / "run.json")
-        schema = meta.get("schema")
-        if not isinstance(schema, int):
-            raise UserError(f"{path / 'run.json'}: is damaged: it names no schema")
-        if schema > SCHEMA:
-            raise UserError(
-                f"{path}: was written by a newer vcell (schema {schema}; this one reads {SCHEMA})",
-                hint="upgrade vcell",
-            )
-        return cls(path, meta)
+        return cls(path, _read_meta(path))
+
+    def refresh(self) -> None:
+        """Read run.json again: another process may have changed it."""
+        self.meta = _read_meta(self.path)
 
     @property
     def name(self) -> str:
@@ -128,15 +125,24 @@ class Run:
         return self.path.name
 
     def claim(self) -> None:
-        """Take a run that ended, or whose process is gone, back into use."""
-        if self.status() in ("running", "stalled") and not self._is_ours():
-            owner = self.meta.get("process", {})
-            raise UserError(
-                f"{self.name} is still being written by process {owner.get('pid')} "
-                f"on {owner.get('host')}",
-                hint="stop it first, or wait for it to end",
-            )
-        self.update(status="running", process=process.identity())
+        """Take a run that ended, or whose process is gone, back into use.
+
+        What was asked of its last process is forgotten, and what that left half-written removed.
+        """
+        with (self.path / "events.jsonl").open("ab") as events:
+            with suppress(OSError):  # not every cluster's file system has locks
+                fcntl.flock(events, fcntl.LOCK_EX)  # of two that claim at once, one comes first
+            if self.status() in ("running", "stalled") and not self._is_ours():
+                owner = self.meta.get("process", {})
+                raise UserError(
+                    f"{self.name} is still being written by process {owner.get('pid')} "
+                    f"on {owner.get('host')}",
+                    hint="stop it first, or wait for it to end",
+                )
+            self.update(status="running", process=process.identity())
+        files.remove_leftovers(self.path)
+        for request in REQUESTS:
+            self.clear(request)
 
     def _is_ours(self) -> bool:
         return bool(self.meta.get("process") == process.identity())
@@ -228,15 +234,18 @@ class Run:
     # -- how it stands -------------------------------------------------------------------------
 
     def status(self) -> Status:
-        """Say how the run stands, from its own word, its process and the growth of its events."""
-        status = self.meta.get("status")
-        if status in _ENDED:
-            return status  # type: ignore[no-any-return]
-        alive = process.is_alive(self.meta.get("process") or {})
-        if alive is False:
-            return "crashed"
+        """Say how the run stands now: by its own word, its process, the growth of its events."""
+        self.refresh()
+        if self._ended is None and process.is_alive(self.meta.get("process", {})) is False:
+            self.refresh()  # it may have ended well between the two looks
+            return self._ended or "crashed"
         quiet = time.time() - self.last_sign()
-        return "stalled" if quiet > STALLED_AFTER else "running"
+        return self._ended or ("stalled" if quiet > STALLED_AFTER else "running")
+
+    @property
+    def _ended(self) -> Status | None:
+        """How the run says it ended, if it does."""
+        return next((status for status in _ENDED if self.meta.get("status") == status), None)
 
     def last_sign(self) -> float:
         """Return when the run last wrote something, in seconds since 1970."""
@@ -275,8 +284,16 @@ def find_runs(root: Path | str = ROOT) -> tuple[list[Run], list[str]]:
     return runs, problems
 
 
-def remove(run: Run) -> None:
-    """Remove a run directory: renamed first, so that a half-removed one is not taken for a run."""
+def remove(run: Run, root: Path | str | None = None) -> None:
+    """Remove a run directory: renamed first, so that a half-removed one is not taken for a run.
+
+    Where `root` is given, a run that lies anywhere else is left alone.
+    """
+    if root is not None and run.path.resolve().parent != Path(root).resolve():
+        raise UserError(
+            f"{run.path} does not lie in {root}, and only what does is removed",
+            hint=f"name its folder with --runs-dir {run.path.resolve().parent}",
+        )
     doomed = run.path.with_name(f".{run.path.name}{files.ASIDE}removed")
     run.path.rename(doomed)
     shutil.rmtree(doomed)
@@ -310,7 +327,7 @@ def _resolve(name: str, root: Path) -> Path:
         entry.name for entry in (root.iterdir() if root.is_dir() else ()) if _is_run(entry)
     )
     if name == "latest" and names:
-        return max((root / n for n in names), key=_created)
+        return root / max(names, key=lambda n: (_created(root / n), n))
     if name in names:
         return root / name
     beginning = [n for n in names if n.startswith(name)]
@@ -329,9 +346,37 @@ def _is_run(entry: Path) -> bool:
     return not entry.name.startswith(".") and (entry / "run.json").is_file()
 
 
-def _created(path: Path) -> tuple[str, float]:
-    """Order runs by their second of creation, then by the clock of the file system."""
-    return (path.name[:15], (path / "logs").stat().st_mtime if (path / "logs").exists() else 0.0)
+def _created(path: Path) -> str:
+    """Return when a run was made, as text that sorts by time; a damaged run comes before all."""
+    try:
+        return str(_read_meta(path).get("created", ""))
+    except UserError:
+        return ""
+
+
+_TABLES = ("config", "provenance", "versions", "machine", "process", "summary")
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    """Read run.json and make sure that it is what this version understands."""
+    file = path / "run.json"
+    by_hand = f"mend it by hand, or remove the folder {path}"
+    try:
+        meta = files.read_json(file)
+    except UserError as error:
+        raise UserError(error.message, hint=by_hand) from None
+    schema = meta.get("schema")
+    if not isinstance(schema, int):
+        raise UserError(f"{file}: is damaged: it names no schema", hint=by_hand)
+    if schema > SCHEMA:
+        raise UserError(
+            f"{path}: was written by a newer vcell (schema {schema}; this one reads {SCHEMA})",
+            hint="upgrade vcell",
+        )
+    for name in _TABLES:
+        if not isinstance(meta.get(name, {}), dict):
+            raise UserError(f"{file}: is damaged: its {name} is no table", hint=by_hand)
+    return meta
 
 
 def _versions() -> dict[str, str]:
