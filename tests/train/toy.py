@@ -120,7 +120,7 @@ def fit(run: Run, options: dict[str, Any], **task: Any) -> Result:
     """Train the toy on the CPU."""
     settings = TrainOptions(**{**DEFAULTS, **options})
     toy = Toy(seed=settings.seed, batch_size=settings.batch_size, **task)
-    return Trainer(toy, settings, run, device="cpu").fit()
+    return Trainer(toy, settings, run).fit()
 
 
 def obey(order: dict[str, Any], rank: int) -> None:

@@ -17,18 +17,19 @@ def length(batch: Any) -> int:
     return len(next(_leaves(batch)))
 
 
-def pieces(batch: Any, size: int) -> Iterator[Any]:
-    """Cut a batch into pieces of at most `size` examples.
+def pieces(batch: Any, count: int) -> Iterator[Any]:
+    """Cut a batch into `count` pieces of nearly equal size.
 
     A batch type that is more than stacked tensors brings its own ``__len__`` and
     ``__getitem__(slice)``.
     """
     total = length(batch)
-    if size >= total:
+    count = min(count, total)
+    if count == 1:
         yield batch
         return
-    for start in range(0, total, size):
-        yield _cut(batch, slice(start, start + size))
+    for i in range(count):
+        yield _cut(batch, slice(total * i // count, total * (i + 1) // count))
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

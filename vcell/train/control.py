@@ -11,7 +11,7 @@ from vcell import console
 
 
 class Signals:
-    """Catch SIGTERM and Ctrl-C, to be acted on between two steps; a second Ctrl-C is immediate."""
+    """Catch what asks a process to end, until the step is done; a second Ctrl-C ends it at once."""
 
     def __init__(self) -> None:
         self.received: str | None = None
@@ -26,8 +26,9 @@ class Signals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_exception: object) -> None:

@@ -51,6 +51,11 @@ class Result:
     metrics: dict[str, float]  # of the last validation
     seconds: float  # spent training, over all sessions
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether someone else ended it before it was finished."""
+        return self.ended in ("stopped", "interrupted")
+
 
 @dataclass(frozen=True)
 class _Wishes:
@@ -76,23 +81,31 @@ class Trainer:
     run
         Where everything goes, and where a checkpoint to go on from may lie.
     device
-        ``cpu``, ``cuda`` or ``auto``.
+        ``cpu``, ``cuda`` or ``auto``; by default what the launcher noted in the run.
     """
 
     def __init__(
-        self, task: Task, options: TrainOptions, run: Run, *, device: str = "auto"
+        self, task: Task, options: TrainOptions, run: Run, *, device: str | None = None
     ) -> None:
-        self.task, self.options, self.run, self.device = task, options, run, device
+        self.task, self.options, self.run = task, options, run
+        self.device = device or str(run.meta.get("device", "auto"))
 
     def fit(self) -> Result:
-        """Train to the end, or until something else ends it; every rank calls this."""
+        """Train to the end, or until something else ends it; every rank calls this.
+
+        Where someone else ended it (`Result.cut_short`) the run is finished as interrupted, and the
+        caller should return without doing more.
+        """
         with parallel.joined(self.device) as place, Signals() as signals, ExitStack() as stack:
             if place.leads:
                 stack.enter_context(sinks.following(self.run, self.options.sinks))
             session = _Session(self.task, self.options, self.run, place, signals)
             stack.callback(session.close)
             session.resume()
-            return session.train()
+            result = session.train()
+            if place.leads and result.cut_short:
+                self.run.finish("interrupted", step=result.step, reason=result.ended)
+            return result
 
 
 class _Session:
@@ -139,6 +152,7 @@ class _Session:
             self.tell(f"rank {self.place.rank} is new to this run: its random numbers start afresh")
         self._load(saved)
         if self.place.leads:
+            self._serve("stop", "pause", "checkpoint")  # were meant for the session before
             self.run.log("resume", step=self.step, world_size=self.place.world_size)
             console.say(f"going on after step {self.step:,} of {self.options.max_steps:,}")
 
@@ -213,6 +227,7 @@ class _Session:
                     ended = "interrupted"
                 elif wishes.stop:
                     ended = "stopped"
+                    self._serve("stop", "pause")
                 elif self.stopper.exhausted:
                     ended = "early-stop"
                 due = self._due("checkpoint_every") or wishes.checkpoint
@@ -254,8 +269,8 @@ class _Session:
             self.update.proven,
         ]
         total, signalled, stop, checkpoint, pause, proven = parallel.agree(list(map(int, mine)))
-        if self.place.leads and "checkpoint" in requests:
-            self.run.clear("checkpoint")
+        if checkpoint:
+            self._serve("checkpoint")
         return _Wishes(
             examples=total,
             signalled=signalled > 0,
@@ -292,6 +307,7 @@ class _Session:
             averaged.applied() if averaged else nullcontext(),
         ):
             own = {k: float(v) for k, v in self.task.validate(self.learner.model).items()}
+        parallel.forget_gathered(self.learner.model)
         self.learner.model.train()
         rng.restore(before)
         self.metrics = json.loads(parallel.gather_texts(json.dumps(own))[0])
@@ -337,6 +353,11 @@ class _Session:
         self._since += time.monotonic() - begun
         self._announce("training")
         return wishes
+
+    def _serve(self, *requests: str) -> None:
+        if self.place.leads:
+            for request in requests:
+                self.run.clear(request)
 
     def _announce(self, name: str) -> None:
         if self.place.leads:

@@ -112,6 +112,18 @@ def shared(model: nn.Module, strategy: Literal["ddp", "fsdp"], place: Place) -> 
     return DistributedDataParallel(model, device_ids=devices, **keywords)
 
 
+def forget_gathered(model: nn.Module) -> None:
+    """Make fsdp gather its weights anew: it keeps the root's after a forward pass without backward.
+
+    Without this, the averaged weights of a validation would serve the next training step.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def without_sync(model: nn.Module, *, silent: bool) -> AbstractContextManager[None]:
     """Return the context of a backward pass; `silent` keeps DDP from communicating in it."""
     if silent and isinstance(model, DistributedDataParallel):

@@ -106,7 +106,7 @@ class Updater:
         sums: Tensor | None = None
         names: list[str] = []
         done = 0
-        for piece in batches.pieces(batch, self.micro_batch or count):
+        for piece in batches.pieces(batch, self._pieces(count, total)):
             size = batches.length(piece)
             done += size
             communicates = overlap and done == count
@@ -114,15 +114,26 @@ class Updater:
                 loss, metrics = self._forward(piece)
                 # DDP and FSDP divide by the number of processes: undone here
                 weight = size * self.place.world_size / total
-                scale = self.precision.scaler.scale if self.precision.scaler else 1.0
                 self._may_repeat = self._may_repeat and not communicates
                 with self.spans("backward"):
-                    (loss * (weight * scale)).backward()  # type: ignore[no-untyped-call]
+                    (loss * (weight * self._scale)).backward()  # type: ignore[no-untyped-call]
             names = ["loss", *sorted(metrics)]
             row = _row({**metrics, "loss": loss}, names, loss.device) * size
             sums = row if sums is None else sums + row
         assert sums is not None, "a process got an empty share of the batch"
         return sums, names
+
+    def _pieces(self, count: int, total: int) -> int:
+        """Return how many pieces to cut a share into; with fsdp all ranks must cut alike."""
+        if self.options.parallel == "fsdp":
+            count = -(-total // self.place.world_size)
+        return -(-count // (self.micro_batch or count))
+
+    @property
+    def _scale(self) -> float:
+        """Factor on the loss in fp16; averaging over processes is to overflow no sooner."""
+        scaler = self.precision.scaler
+        return scaler.scale / self.place.world_size if scaler else 1.0
 
     def _forward(self, piece: Batch) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         with self.spans("h2d"):
@@ -179,13 +190,12 @@ class Updater:
                 square = parallel.summed(square)
             sums = parallel.summed(sums)
             loss_and_more = [value / total for value in sums.tolist()]  # waits for the device
-            scaler = self.precision.scaler
-            scale = scaler.scale if scaler else 1.0
+            scale = self._scale
             norm = float(square.sqrt()) / scale
             metrics = dict(zip(names, loss_and_more, strict=True))
             finite = math.isfinite(norm) and math.isfinite(metrics["loss"])
-            if scaler:
-                scaler.update(finite=finite)
+            if self.precision.scaler:
+                self.precision.scaler.update(finite=finite)
             if finite:
                 limit = self.options.clip_norm
                 factor = (limit / norm if 0 < limit < norm else 1.0) / scale
