@@ -21,16 +21,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.data import CellSource
 from vcell.kernels.cells import cell_totals
-
-if TYPE_CHECKING:
-    from vcell.data import CellSource
 
 TILE = 512
 SPAN = 16 * TILE
@@ -124,7 +122,23 @@ class Part:
 
 
 class Reducer(ABC):
-    """A statistic over cells, filled by a pass."""
+    """A statistic over cells, filled by a pass.
+
+    It travels empty: pickled, it is the arguments it was made with. A copy that fills `spans`
+    keeps the sums of every span apart, so that they can be added elsewhere in the same order.
+    """
+
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+    spans: list[Any] | None = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Remember the arguments."""
+        reducer = super().__new__(cls)
+        reducer._made_with = (args, kwargs)
+        return reducer
+
+    def __reduce__(self) -> Any:
+        return _make, (type(self), *self._made_with)
 
     @abstractmethod
     def tasks(self, part: Part, threads: int) -> Iterable[Task]:
@@ -142,12 +156,17 @@ class Reducer(ABC):
         """Add what another machine gathered over the spans that follow ours."""
 
 
+def _make(kind: type[Reducer], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reducer:
+    reducer: Reducer = kind(*args, **kwargs)
+    return reducer
+
+
 def run(
     source: CellSource,
     reducers: Sequence[Reducer],
     *,
     rules: CellRules | None = None,
-    rows: NDArray[np.int64] | None = None,
+    rows: NDArray[np.int64] | slice | None = None,
     threads: int | None = None,
     label: str | None = "reading cells",
     max_nnz: int | None = None,
@@ -157,7 +176,7 @@ def run(
     Parameters
     ----------
     rows
-        Only these cells, ascending.
+        Only these cells, ascending, or a slice of all.
     label
         Shown with the progress; None for none.
     max_nnz
@@ -165,7 +184,10 @@ def run(
     """
     rules = rules or CellRules()
     threads = threads or os.cpu_count() or 1
-    count = source.n_cells if rows is None else len(rows)
+    if isinstance(rows, slice):
+        count = len(range(source.n_cells)[rows])
+    else:
+        count = source.n_cells if rows is None else len(rows)
     table = CellTable(
         np.zeros(count), np.zeros(count, np.int32), {k: np.zeros(count) for k in rules.marks},
         np.zeros(count, bool),
@@ -192,6 +214,26 @@ def run(
     if position % SPAN:
         _end_span(reducers)
     return table
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads one source under one set of rules, as often as it is asked to."""
+
+    source: CellSource
+    rules: CellRules = field(default_factory=CellRules)
+    threads: int | None = None
+    max_nnz: int | None = None
+    label: str | None = "reading cells"
+
+    def __call__(
+        self, reducers: Sequence[Reducer], *, rows: NDArray[np.int64] | None = None
+    ) -> CellTable:
+        """Feed the reducers and return what was measured per cell."""
+        return run(
+            self.source, reducers, rules=self.rules, rows=rows, threads=self.threads,
+            label=self.label, max_nnz=self.max_nnz,
+        )  # fmt: skip
 
 
 def _measure_tasks(

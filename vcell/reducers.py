@@ -68,22 +68,26 @@ class _GeneSums(Reducer):
             return
         for tile in used[1:]:
             add_into(self._span[used[0]], self._span[tile])
-        self.merge(self._span[used[0]])
+        if self.spans is None:
+            self.merge([self._span[used[0]]])
+        else:
+            self.spans.append(self._span[used[0]].copy())
         for tile in used:
             self._span[tile] = 0.0
         self._used.clear()
 
-    def export(self) -> NDArray[np.float64]:
-        """Return what was gathered."""
-        return self.total
+    def export(self) -> list[NDArray[np.float64]]:
+        """Return the sums of every span."""
+        return self.spans or []
 
-    def merge(self, exported: NDArray[np.float64]) -> None:
-        """Add what was gathered elsewhere."""
-        add_into(self.total, exported)
+    def merge(self, exported: list[NDArray[np.float64]]) -> None:
+        """Add spans in their order."""
+        for span in exported:
+            add_into(self.total, span)
 
 
 class GeneMoments(_GeneSums):
-    """Non-zeros, sum, sum of squares and maximum of values as stored: ``total[B, G, 4]``.
+    """Non-zeros, sum and sum of squares of values as stored: ``total[B, G, 3]``.
 
     `single` says that the source stores float32, whose squares scanpy rounds to float32.
     """
@@ -96,7 +100,7 @@ class GeneMoments(_GeneSums):
         n_batches: int = 1,
         single: bool = True,
     ) -> None:
-        super().__init__(n_genes, 4, codes, n_batches)
+        super().__init__(n_genes, 3, codes, n_batches)
         self.single = single
 
     def _kernel(
@@ -104,21 +108,6 @@ class GeneMoments(_GeneSums):
     ) -> None:
         indptr = part.indptr[cells.start : cells.stop + 1]
         moments.gene_moments(indptr, part.indices, part.data, codes, self.single, out)
-
-    def end_span(self) -> None:
-        """Add up the span."""
-        used = sorted(self._used)
-        highest = self.total[..., 3].copy()
-        for tile in used:
-            np.maximum(highest, self._span[tile][..., 3], out=highest)
-        super().end_span()
-        self.total[..., 3] = highest
-
-    def merge(self, exported: NDArray[np.float64]) -> None:
-        """Add what was gathered elsewhere."""
-        highest = np.maximum(self.total[..., 3], exported[..., 3])
-        add_into(self.total, exported)
-        self.total[..., 3] = highest
 
 
 class NormalizedMoments(_GeneSums):
@@ -222,8 +211,9 @@ class ResidualSums(_GeneSums):
 class CountHistogram(Reducer):
     """How often each gene has each count, and a list of counts beyond the histogram.
 
-    Whole numbers only. Each thread fills its own; `overflowed` says that the list grew too long
-    and was given up, so that `large` is not complete.
+    Each thread fills its own. `overflowed` says that the list grew too long and was given up, so
+    that `large` is not complete; `fractional` that there were values that no histogram can hold
+    (not whole, or negative).
     """
 
     _ROOM = 1 << 16  # entries of the list at first
@@ -242,6 +232,7 @@ class CountHistogram(Reducer):
         self.bins = bins
         self.max_large = max_large
         self.overflowed = False
+        self.fractional = False
         self._own: dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]] = {}
         self._large: list[NDArray[np.float64]] = []
         self._lock = threading.Lock()
@@ -261,6 +252,8 @@ class CountHistogram(Reducer):
         nonzeros, histogram = self._own[slot]
         indptr = part.indptr[a : b + 1]
         values = part.data[indptr[0] : indptr[-1]]
+        if clipped.not_counts(values):
+            self.fractional = True
         room = int(np.count_nonzero(values >= self.bins + 2))
         large = np.empty((room, 3))
         found = clipped.count_histogram(
@@ -306,7 +299,7 @@ class CountHistogram(Reducer):
     def export(self) -> Any:
         """Return what was gathered."""
         self.collect()
-        return self.nonzeros, self.histogram, self.large, self.overflowed
+        return self.nonzeros, self.histogram, self.large, self.overflowed, self.fractional
 
     def merge(self, exported: Any) -> None:
         """Add what was gathered elsewhere."""
@@ -315,6 +308,7 @@ class CountHistogram(Reducer):
         nonzeros += exported[0]
         histogram += exported[1]
         self._large.append(exported[2])
+        self.fractional |= exported[4]
         self.overflowed |= exported[3] or sum(map(len, self._large)) > self.max_large
 
 

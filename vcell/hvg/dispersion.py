@@ -53,7 +53,8 @@ class DispersionPlan(Plan):
         else:
             frame, order = _many_batches(sums, sizes, self.setting, self.setting.genes[kept])
             selected = first_of(order, self.setting.n_top)
-        return _widened(self.setting, kept, frame, selected, order)
+        n_cells = self.moments.total[..., 0].sum(axis=0).astype(np.int64)
+        return _widened(self.setting, kept, frame, selected, order, n_cells)
 
     def _mended(self, read: Read, table: CellTable) -> NDArray[np.float64]:
         """Return the sums with cells' totals less what genes that were left out held."""
@@ -167,6 +168,7 @@ def _widened(
     frame: dict[str, NDArray[np.float64]],
     selected: NDArray[np.bool_],
     order: NDArray[np.int64],
+    n_cells: NDArray[np.int64],
 ) -> Ranking:
     """Put genes that were filtered out back, unranked and last."""
     place = np.flatnonzero(kept)
@@ -177,4 +179,4 @@ def _widened(
     chosen = np.zeros(setting.n_genes, bool)
     chosen[kept] = selected
     everything = np.concatenate([place[order], np.flatnonzero(~kept)])
-    return Ranking(setting.flavor, chosen, everything, scores)
+    return Ranking(setting.flavor, chosen, everything, scores, n_cells)

@@ -43,6 +43,8 @@ class Ranking:
         All genes, best first ``[G]``.
     scores
         Columns per gene, named as scanpy names them.
+    n_cells
+        How many of the cells that took part have the gene ``[G]``.
     notes
         What the user should know: a wider fit, genes left out.
     """
@@ -51,6 +53,7 @@ class Ranking:
     selected: NDArray[np.bool_]
     order: NDArray[np.int64]
     scores: dict[str, NDArray[Any]]
+    n_cells: NDArray[np.int64]
     notes: tuple[str, ...] = ()
 
 

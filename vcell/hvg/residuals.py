@@ -93,8 +93,11 @@ class ResidualPlan(Plan):
         for name, values in columns.items():
             scores[name] = np.full(setting.n_genes, np.nan)
             scores[name][kept] = values
+        n_cells = total[:, :, 0].sum(axis=0).astype(np.int64)
         everything = np.concatenate([np.flatnonzero(kept)[order], np.flatnonzero(~kept)])
-        return Ranking(setting.flavor, first_of(everything, setting.n_top), everything, scores)
+        return Ranking(
+            setting.flavor, first_of(everything, setting.n_top), everything, scores, n_cells
+        )
 
 
 def _zeros(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vcell import passes
 from vcell.hvg.plan import Batches, Ranking, Setting, make_plan
+from vcell.passes import CellRules
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vcell.data import CellSource
-    from vcell.passes import CellRules, CellTable, Reducer
+    from vcell.passes import CellTable
 
 
 def highly_variable(  # noqa: PLR0913 - each is a choice of the method
@@ -54,12 +52,7 @@ def highly_variable(  # noqa: PLR0913 - each is a choice of the method
     Ranking
         Whose ``selected`` is what scanpy's ``highly_variable`` would be.
     """
-
-    def read(reducers: Sequence[Reducer], *, rows: NDArray[np.int64] | None = None) -> CellTable:
-        return passes.run(
-            source, reducers, rules=rules, rows=rows, threads=threads, max_nnz=max_nnz, label=None
-        )
-
+    read = passes.Reader(source, rules or CellRules(), threads, max_nnz, label=None)
     if target_sum == 0:
         table = read([])
         target_sum = median_total(table)

@@ -85,10 +85,10 @@ class StandardizedPlan(Plan):
         return self._rank(norm[:, kept], total, sizes, kept, tuple(notes))
 
     def _moments(self, read: Read) -> NDArray[np.float64]:
-        """Return moments ``[B, G, 4]``; read again if the counts did not fit the histogram."""
+        """Return moments ``[B, G, 3]``; read again if the counts did not fit the histogram."""
         if self.histogram is not None:
             self.histogram.collect()
-            if not self.histogram.overflowed:
+            if not (self.histogram.overflowed or self.histogram.fractional):
                 h = self.histogram
                 clipped.histogram_moments(
                     h.nonzeros, h.histogram, h.large, self.setting.single, self.moments.total
@@ -153,9 +153,10 @@ class StandardizedPlan(Plan):
         for name, values in columns.items():
             scores[name] = np.full(setting.n_genes, np.nan)
             scores[name][kept] = values
+        n_cells = total[:, :, 0].sum(axis=0).astype(np.int64)
         everything = np.concatenate([place[order], np.flatnonzero(~kept)])
         return Ranking(
-            setting.flavor, first_of(everything, setting.n_top), everything, scores, notes
+            setting.flavor, first_of(everything, setting.n_top), everything, scores, n_cells, notes
         )
 
 

@@ -53,20 +53,3 @@ def cell_totals(
                 for kind in range(kinds):
                     if bits >> kind & 1:
                         marked_totals[cell, kind] += data[j]
-
-
-@njit(nogil=True, cache=True)
-def count_odd_values(data: NDArray[np.float32]) -> tuple[int, int, int]:
-    """Count values that raw counts cannot have: negative, not whole, not finite."""
-    negative = 0
-    fractional = 0
-    infinite = 0
-    for j in range(len(data)):
-        value = data[j]
-        if not np.isfinite(value):
-            infinite += 1
-        elif value < 0:
-            negative += 1
-        elif value != np.floor(value):
-            fractional += 1
-    return negative, fractional, infinite

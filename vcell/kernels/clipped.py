@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 
 @njit(nogil=True, cache=True)
+def not_counts(data: NDArray[np.float32]) -> int:
+    """Return how many values are negative or not whole."""
+    count = 0
+    for j in range(len(data)):
+        count += not (data[j] >= 0 and data[j] == np.floor(data[j]))
+    return count
+
+
+@njit(nogil=True, cache=True)
 def count_histogram(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -138,7 +147,7 @@ def histogram_moments(
     single: bool,  # noqa: FBT001
     out: NDArray[np.float64],
 ) -> None:
-    """Write to ``out[B, G, 4]`` what `gene_moments` would of the same cells.
+    """Write to ``out[B, G, 3]`` what `gene_moments` would of the same cells.
 
     With `single` the squares are rounded to float32, as they are in a float32 matrix.
     """
@@ -154,16 +163,12 @@ def histogram_moments(
                     ones -= times
                     out[batch, gene, 1] += times * value
                     out[batch, gene, 2] += times * value * value
-                    out[batch, gene, 3] = value
             out[batch, gene, 0] = nonzeros[batch, gene]
             out[batch, gene, 1] += ones
             out[batch, gene, 2] += ones
-            if ones > 0:
-                out[batch, gene, 3] = max(out[batch, gene, 3], 1.0)
     for i in range(len(large)):
         moment = out[np.int64(large[i, 0]), np.int64(large[i, 1])]
         value = large[i, 2]
         square = np.float64(np.float32(value) * np.float32(value)) if single else value * value
         moment[1] += value - 1.0
         moment[2] += square - 1.0
-        moment[3] = max(moment[3], value)

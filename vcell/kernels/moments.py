@@ -1,4 +1,4 @@
-"""Per gene: cells, sum, sum of squares, maximum; of values as stored or log-normalised.
+"""Per gene: cells, sum, sum of squares, of values as stored or log-normalised; and the maximum.
 
 Sums of whole numbers are exact in float64 below 2**53, so they do not depend on the order in which
 blocks arrive. Those of normalised values do; `vcell.passes` fixes that order.
@@ -27,10 +27,10 @@ def gene_moments(
     single: bool,  # noqa: FBT001
     out: NDArray[np.float64],
 ) -> None:
-    """Add to ``out[B, G, 4]``: non-zeros, sum, sum of squares, maximum.
+    """Add to ``out[B, G, 3]``: non-zeros, sum, sum of squares.
 
     With `single` a value is squared in float32, as scanpy squares those of a float32 matrix: only
-    squares over 2**24 differ from the exact ones. The maximum begins at 0.
+    squares over 2**24 differ from the exact ones.
     """
     for cell in range(len(indptr) - 1):
         batch = codes[cell]
@@ -44,7 +44,23 @@ def gene_moments(
             gene[0] += 1.0
             gene[1] += value
             gene[2] += value * value if single else np.float64(value) * np.float64(value)
-            gene[3] = max(gene[3], np.float64(value))
+
+
+@njit(nogil=True, cache=True)
+def gene_maxima(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    codes: NDArray[np.int32],
+    out: NDArray[np.float32],
+) -> None:
+    """Raise ``out[B, G]`` to the largest value; it begins at 0, the value of what is not stored."""
+    for cell in range(len(indptr) - 1):
+        batch = codes[cell]
+        if batch < 0:
+            continue
+        for j in range(indptr[cell], indptr[cell + 1]):
+            out[batch, indices[j]] = max(out[batch, indices[j]], data[j])
 
 
 @njit(nogil=True, cache=True)

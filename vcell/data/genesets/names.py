@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import gzip
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -58,7 +58,7 @@ class GeneIndex:
         Ensembl ids of the same genes, if the file has them in a column.
     """
 
-    def __init__(self, genes: Sequence[str], ids: Sequence[str] | None = None) -> None:
+    def __init__(self, genes: Iterable[Any], ids: NDArray[Any] | None = None) -> None:
         self.genes = [str(gene) for gene in genes]
         self._exact = {gene: i for i, gene in reversed(list(enumerate(self.genes)))}
         self._approved: dict[str, int] = {}

@@ -1,0 +1,111 @@
+"""Order genes so that every phase holds its share of every group.
+
+Phases are filled one after the other. In each, the groups are walked from the most important to
+the least; a group gets genes until it has its quota scaled to the phase (genes that came in for
+another group count), and the remaining room goes to the filler, the highly variable genes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.errors import UserError
+
+SHARES = {"responsive": 0.35, "tf": 0.15, "metabolic": 0.15, "hvg": 0.30}  # of n_genes
+ALL = math.inf
+
+
+@dataclass(frozen=True)
+class Group:
+    """Genes that belong together, the best first, and how many of them are wanted.
+
+    `quota` counts genes among all that are chosen; `ALL` wants every one in the first phase.
+    """
+
+    name: str
+    genes: NDArray[np.int64]
+    quota: float
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """The chosen genes in order, and the phase (from 0) that each joined in."""
+
+    genes: NDArray[np.int64]
+    phase: NDArray[np.int64]
+    phases: tuple[int, ...]
+
+
+def arrange(
+    groups: Sequence[Group], filler: NDArray[np.int64], n_genes: int, phases: Sequence[int]
+) -> Arrangement:
+    """Choose up to `n_genes` genes, the most important first."""
+    sizes = sorted({size for size in phases if size < n_genes} | {n_genes})
+    members = [set(group.genes.tolist()) for group in groups]
+    chosen: dict[int, int] = {}  # gene to phase, in order
+    held = [0] * len(groups)
+
+    def take(gene: int, phase: int) -> None:
+        chosen[gene] = phase
+        for g, member in enumerate(members):
+            held[g] += gene in member
+
+    for phase, size in enumerate(sizes):
+        for g, group in enumerate(groups):
+            wanted = min(len(group.genes), math.ceil(min(group.quota, n_genes) * size / n_genes))
+            if group.quota == ALL:
+                wanted = len(group.genes)
+            for gene in group.genes.tolist():
+                if held[g] >= wanted or len(chosen) >= size:
+                    break
+                if gene not in chosen:
+                    take(gene, phase)
+        for gene in filler.tolist():
+            if len(chosen) >= size:
+                break
+            if gene not in chosen:
+                take(gene, phase)
+    return Arrangement(
+        np.fromiter(chosen, np.int64, len(chosen)),
+        np.fromiter(chosen.values(), np.int64, len(chosen)),
+        tuple(sizes),
+    )
+
+
+def parse_quotas(texts: Sequence[str], names: Sequence[str], n_genes: int) -> dict[str, float]:
+    """Read quotas such as ``tf=400``, ``tf=10%`` and ``tf=all``."""
+    quotas: dict[str, float] = {}
+    for text in texts:
+        name, _, amount = text.partition("=")
+        if name not in names:
+            raise UserError(
+                f"--quotas {text}: {name!r} is not one of the groups", hint=", ".join(names)
+            )
+        try:
+            if amount == "all":
+                quotas[name] = ALL
+            elif amount.endswith("%"):
+                quotas[name] = n_genes * float(amount[:-1]) / 100
+            else:
+                quotas[name] = float(int(amount))
+        except ValueError:
+            quotas[name] = -1.0
+        if not quotas[name] >= 0:
+            raise UserError(f"--quotas {text}: a quota is a number, a percentage or 'all'")
+    return quotas
+
+
+def default_quota(name: str, size: int, n_genes: int, *, urgent: bool) -> float:
+    """Return how many genes of a group are wanted where nothing is said.
+
+    Targets and a user's own groups are `urgent`: all of them, from the first phase on. Others get
+    their share, or all of them spread over the phases.
+    """
+    if urgent:
+        return ALL
+    return n_genes * SHARES[name] if name in SHARES else float(size)

@@ -1,0 +1,142 @@
+"""The files of a selection: the table of genes, the coverage, and a page with pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import svg
+from vcell.errors import UserError
+from vcell.page import Page
+from vcell_select_genes.coverage import kept_curve
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcell.hvg import Ranking
+    from vcell_select_genes.arrange import Arrangement, Group
+    from vcell_select_genes.responsive import Effects
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def genes_table(
+    genes: NDArray[Any],
+    chosen: Arrangement,
+    groups: Sequence[Group],
+    ranking: Ranking,
+    effects: Effects | None,
+) -> str:
+    """Return selected_genes.csv."""
+    standing = np.empty(len(genes), np.int64)
+    standing[ranking.order] = np.arange(1, len(genes) + 1)
+    columns: dict[str, NDArray[Any]] = {"n_cells": ranking.n_cells, "hvg_rank": standing}
+    columns.update(ranking.scores)
+    if effects is not None:
+        columns["n_responses"] = effects.n_responses
+        columns["strongest_t"] = effects.strongest
+    members = {group.name: set(group.genes.tolist()) for group in groups}
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["gene", "rank", "phase", "groups", *columns])
+    for rank, (gene, phase) in enumerate(zip(chosen.genes, chosen.phase, strict=True), 1):
+        names = "|".join(name for name, inside in members.items() if int(gene) in inside)
+        values = [_number(column[gene]) for column in columns.values()]
+        writer.writerow([genes[gene], rank, phase + 1, names, *values])
+    return out.getvalue()
+
+
+def _number(value: Any) -> str:
+    number = float(value)
+    if np.isnan(number):
+        return ""
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write coverage.json."""
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def write_page(
+    path: Path,
+    title: str,
+    report: dict[str, Any],
+    chosen: Arrangement,
+    ranking: Ranking,
+    effects: Effects | None,
+) -> None:
+    """Write coverage.html: what the choice keeps, as tables and pictures."""
+    page = Page("vcell select-genes", title)
+    phases = [f"first {size:,}" for size in chosen.phases]
+    page.table(
+        ["group", "genes in the file", *phases],
+        [(row["group"], row["genes"], *row["phases"]) for row in report["groups"]],
+    )
+    page.heading("Pictures")
+    if effects is not None and report["responses"]["responses"]:
+        page.figure(
+            "Responses kept",
+            _curves(chosen, ranking, effects),
+            "Share of all responses of training perturbations among the first genes: of this "
+            "choice, and of highly variable genes alone.",
+        )
+        page.figure(
+            "Responding genes that are lost",
+            svg.bars(
+                {r["gene"]: r["perturbations"] for r in report["responses"]["lost_genes"][:20]},
+                x="perturbations it responds to",
+            ),
+            "The genes left out that respond to most perturbations.",
+        )
+    page.figure("Variability", _cloud(chosen, ranking), "Every expressed gene; the chosen ones.")
+    page.figure(
+        "Groups", svg.bars({row["group"]: row["phases"][-1] for row in report["groups"]},
+        x="genes chosen"), "A gene may be in several groups.",
+    )  # fmt: skip
+    page.write(path)
+
+
+def _curves(chosen: Arrangement, ranking: Ranking, effects: Effects) -> str:
+    count = effects.n_responses
+    ours = kept_curve(count, chosen.genes)
+    plain = kept_curve(count, ranking.order[: len(chosen.genes)])
+    at = np.unique(np.linspace(0, len(ours) - 1, 200).astype(int))
+    x = (at + 1).tolist()
+    series = {
+        "this choice": (x, ours[at].tolist()),
+        "highly variable only": (x, plain[at].tolist()),
+    }
+    return svg.line(series, x="genes", y="share of responses kept")
+
+
+def _cloud(chosen: Arrangement, ranking: Ranking) -> str:
+    names = ("dispersions_norm", "variances_norm", "residual_variances")
+    name = next(name for name in names if name in ranking.scores)
+    inside = np.zeros(len(ranking.n_cells), bool)
+    inside[chosen.genes] = True
+    share = ranking.n_cells
+    drawn = np.flatnonzero((share > 0) & np.isfinite(ranking.scores[name]))
+    drawn = drawn[:: max(1, len(drawn) // 4000)]  # thousands of dots, not tens of thousands
+    series = {
+        label: (share[genes].tolist(), ranking.scores[name][genes].tolist())
+        for label, genes in (("others", drawn[~inside[drawn]]), ("chosen", drawn[inside[drawn]]))
+    }
+    return svg.scatter(series, x="cells with the gene", y=name, log_x=True)
