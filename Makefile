@@ -30,7 +30,7 @@ docs: $(VENV)/tested
 
 # Pin the whole set anew from the ranges of pyproject.toml.
 lock: $(VENV)/tested
-	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+	{ echo '# The set that the tests run with; pyproject.toml has the ranges. Made by: make lock'; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "vcell needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
