@@ -97,7 +97,7 @@ def _dense(node: Node, where: str, array_of: ArrayOf) -> Matrix:
         raise damaged(where, f"has {len(table.shape)} dimensions where 2 are expected")
     if table.dtype.kind not in "biuf":
         raise damaged(where, f"is of type {table.dtype}, not numbers")
-    return DenseMatrix(table, _layout("dense", node, None))
+    return DenseMatrix(table, layout_of("dense", node, None))
 
 
 def _sparse(node: Node, kind: str, where: str, array_of: ArrayOf) -> Matrix:
@@ -110,7 +110,7 @@ def _sparse(node: Node, kind: str, where: str, array_of: ArrayOf) -> Matrix:
     index_node = array_child(node, "indices", where)
     indices = array_of(index_node, f"{where}/indices")
     indptr = numbers(array_child(node, "indptr", where), f"{where}/indptr")
-    layout = _layout(kind, node["data"], index_node)
+    layout = layout_of(kind, node["data"], index_node)
     if kind == "csc":
         from vcell.data.by_gene import CscMatrix
 
@@ -118,7 +118,8 @@ def _sparse(node: Node, kind: str, where: str, array_of: ArrayOf) -> Matrix:
     return CsrMatrix(data, indices, indptr, (n_cells, n_genes), layout)
 
 
-def _layout(kind: str, node: Node, index_node: Node | None) -> Layout:
+def layout_of(kind: str, node: Node, index_node: Node | None) -> Layout:
+    """Describe how a matrix lies in its file."""
     nodes = [node] if index_node is None else [node, index_node]
     chunks = getattr(node, "chunks", None)
     return Layout(

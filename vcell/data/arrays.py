@@ -1,8 +1,8 @@
 """Reading ranges of an array into memory, whatever holds it.
 
-An `Array` has a shape, a type, and one method: put some ranges of rows, one after the other, into
-an array of the caller's. `PlainArray` does it through the holder's own slicing (h5py, zarr, numpy);
-`vcell.data.chunked` does it faster for HDF5.
+An `Array` has a shape, a type, and one method: the tasks that put ranges of its rows, one after the
+other, into an array of the caller's. `PlainArray` does it through the holder's own slicing (h5py,
+zarr, numpy); `vcell.data.chunked` does it faster for HDF5.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.data import crew
 from vcell.data.fault import damaged, reading
 
 if TYPE_CHECKING:
+    from vcell.data.crew import Task
     from vcell.data.nodes import Node
 
 Ranges = NDArray[np.int64]
@@ -36,8 +38,11 @@ class Array(Protocol):
         """The stored type, in this machine's byte order."""
         ...
 
-    def read(self, starts: Ranges, stops: Ranges, out: NDArray[Any]) -> None:
-        """Put rows ``starts[i]:stops[i]``, ascending, one after the other into `out`."""
+    def tasks(self, starts: Ranges, stops: Ranges, out: NDArray[Any]) -> list[Task]:
+        """Make the calls that put rows ``starts[i]:stops[i]`` one after the other into `out`.
+
+        Ranges ascend and are not empty. The calls may run on any threads in any order.
+        """
         ...
 
 
@@ -52,19 +57,39 @@ class PlainArray:
         # Gaps below a chunk cost nothing to read over; each call costs a fifth of a millisecond.
         self._gap = int(chunks[0]) if chunks else 1024
 
-    def read(self, starts: Ranges, stops: Ranges, out: NDArray[Any]) -> None:
+    def tasks(self, starts: Ranges, stops: Ranges, out: NDArray[Any]) -> list[Task]:
         """Read spans of ranges that lie close together, and copy the ranges out of them."""
+        tasks: list[Task] = []
         at = 0
         for first, last in spans(starts, stops, self._gap):
-            begin, end = int(starts[first]), int(stops[last - 1])
+            size = int((stops[first:last] - starts[first:last]).sum())
+            tasks.append(self._span(starts[first:last], stops[first:last], out[at : at + size]))
+            at += size
+        return tasks
+
+    def _span(self, starts: Ranges, stops: Ranges, out: NDArray[Any]) -> Task:
+        def run() -> None:
+            begin, end = int(starts[0]), int(stops[-1])
             with reading(self.where):
                 held = self.node[begin:end]
             if len(held) != end - begin:
                 raise damaged(self.where, f"ends before element {end:,}")
-            for i in range(first, last):
-                size = int(stops[i] - starts[i])
-                out[at : at + size] = held[starts[i] - begin : stops[i] - begin]
-                at += size
+            at = 0
+            for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+                out[at : at + stop - start] = held[start - begin : stop - begin]
+                at += stop - start
+
+        return run
+
+
+def read(wanted: list[tuple[Array, Ranges, Ranges, NDArray[Any]]]) -> None:
+    """Read ranges of several arrays at once, on the reading threads."""
+    tasks = [task for array, *rest in wanted for task in array.tasks(*rest)]
+    if len(tasks) <= 1:
+        for task in tasks:
+            task()
+    else:
+        crew.finish(crew.start(tasks))
 
 
 def spans(starts: Ranges, stops: Ranges, gap: int) -> list[tuple[int, int]]:

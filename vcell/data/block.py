@@ -125,16 +125,24 @@ def select(csr: Csr, genes: Genes) -> Csr:
 
 
 def check_columns(
-    indices: NDArray[Any], indptr: NDArray[np.int64], rows: NDArray[np.int64], n_genes: int, at: str
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    n_columns: int,
+    at: str,
+    what: str = "cell",
 ) -> None:
     """Refuse columns outside the matrix. `indices` as stored, before it is narrowed to int32."""
     if not len(indices):
         return
     unsigned = indices.view(f"u{indices.dtype.itemsize}")  # a negative number becomes a huge one
-    if int(unsigned.max()) >= n_genes:
-        bad = int(np.argmax(unsigned >= n_genes))
-        cell = rows[int(np.searchsorted(indptr, bad, side="right")) - 1]
-        raise damaged(at, f"cell {cell:,} has column {indices[bad]} of a matrix with {n_genes:,}")
+    if int(unsigned.max()) >= n_columns:
+        bad = int(np.argmax(unsigned >= n_columns))
+        row = rows[int(np.searchsorted(indptr, bad, side="right")) - 1]
+        raise damaged(
+            f"{at}/indices",
+            f"{what} {row:,} has an entry {indices[bad]}, outside 0 to {n_columns - 1:,}",
+        )
 
 
 def canonical(csr: Csr, n_genes: int) -> Csr:

@@ -138,6 +138,23 @@ class RecordFrame:
         return Column(name, values=decoded(values) if values.dtype.kind in "OSU" else values)
 
 
+class NamedFrame:
+    """Names and columns at hand, as 10x files have them."""
+
+    def __init__(self, names: NDArray[Any], columns: dict[str, NDArray[Any]]) -> None:
+        self._names, self._columns = names, columns
+        self.n = len(names)
+        self.columns = list(columns)
+
+    def names(self) -> NDArray[np.object_]:
+        """Return the names."""
+        return self._names.astype(object)
+
+    def column(self, name: str) -> Column:
+        """Return one column."""
+        return Column(name, values=self._columns[name])
+
+
 class PandasFrame:
     """obs or var of an AnnData in memory."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 
 from vcell.data import anndata_file
-from vcell.data.arrays import PlainArray
+from vcell.data.chunked import Descriptor, array_of
 from vcell.data.fault import reading
 from vcell.data.source import CellSource
 from vcell.errors import UserError
@@ -37,13 +37,23 @@ def open_h5(path: Path, layer: str | None) -> CellSource:
 
 def _open_h5ad(file: h5py.File, path: Path, layer: str | None) -> CellSource:
     node, where, var = anndata_file.matrix_node(file, layer, str(path))
-    return CellSource(
-        anndata_file.matrix(node, where, PlainArray),
-        anndata_file.frame(file, "obs", str(path)),
-        anndata_file.frame(file, var, str(path)),
-        paths=[path],
-        name=str(path),
-        layer=layer,
-        parts={**anndata_file.parts(file), "format": "h5ad"},
-        close=file.close,
-    )
+    raw = Descriptor(path)
+
+    def close() -> None:
+        raw.close()
+        file.close()
+
+    try:
+        return CellSource(
+            anndata_file.matrix(node, where, lambda array, at: array_of(array, at, raw)),
+            anndata_file.frame(file, "obs", str(path)),
+            anndata_file.frame(file, var, str(path)),
+            paths=[path],
+            name=str(path),
+            layer=layer,
+            parts={**anndata_file.parts(file), "format": "h5ad"},
+            close=close,
+        )
+    except BaseException:
+        raw.close()
+        raise

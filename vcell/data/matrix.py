@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.data import arrays
 from vcell.data.arrays import Array, joined_ranges
 from vcell.data.block import Buffers, Csr, Genes, canonical, check_columns, from_dense, select
 from vcell.data.fault import damaged
@@ -97,10 +98,9 @@ class CsrMatrix:
         starts, stops = joined_ranges(starts, stops)
         n = int(indptr[-1])
         stored = self._buffers.take(n, self.indices.dtype)
-        self.indices.read(starts, stops, stored)
-        check_columns(stored, indptr, numbers, self.shape[1], self.where)
         data = self._buffers.take(n, dtype)
-        self.data.read(starts, stops, data)
+        arrays.read([(self.indices, starts, stops, stored), (self.data, starts, stops, data)])
+        check_columns(stored, indptr, numbers, self.shape[1], self.where)
         csr = canonical(Csr(indptr, narrow(stored), data), self.shape[1])
         return csr if genes is None else select(csr, genes)
 
@@ -131,7 +131,7 @@ class DenseMatrix:
         starts, stops = joined_ranges(numbers, numbers + 1)
         dense = self._buffers.take(len(numbers) * self.shape[1], self.dtype)
         dense = dense.reshape(len(numbers), self.shape[1])
-        self.table.read(starts, stops, dense)
+        arrays.read([(self.table, starts, stops, dense)])
         return from_dense(dense if genes is None else dense[:, genes.chosen], dtype)
 
     def close(self) -> None:

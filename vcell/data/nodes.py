@@ -81,8 +81,8 @@ def decoded(values: NDArray[Any]) -> NDArray[np.object_]:
     """Turn bytes, fixed-width or variable-width strings into an object array of str."""
     if values.dtype.kind == "S":
         return np.char.decode(values, "utf-8", "replace").astype(object)
-    if values.dtype.kind != "O":
-        return values.astype(str).astype(object)
+    if values.dtype.kind == "U":
+        return values.astype(object)
     out = np.empty(len(values), object)
     out[:] = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
     return out

@@ -46,7 +46,7 @@ class CellSource:
         parts: dict[str, Any] | None = None,
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        self.matrix, self._obs, self._var = matrix, obs, var
+        self.matrix, self.obs_frame, self.var_frame = matrix, obs, var
         self.paths = list(paths)
         #: What messages call it.
         self.name = name
@@ -93,22 +93,22 @@ class CellSource:
     @cached_property
     def genes(self) -> NDArray[np.str_]:
         """Names of the genes."""
-        return np.asarray(self._var.names(), dtype=np.str_)
+        return np.asarray(self.var_frame.names(), dtype=np.str_)
 
     @cached_property
     def cells(self) -> NDArray[np.object_]:
         """Names of the cells."""
-        return self._obs.names()
+        return self.obs_frame.names()
 
     @property
     def obs_columns(self) -> list[str]:
         """Names of the columns of obs."""
-        return self._obs.columns
+        return self.obs_frame.columns
 
     @property
     def var_columns(self) -> list[str]:
         """Names of the columns of var."""
-        return self._var.columns
+        return self.var_frame.columns
 
     def obs(self, column: str) -> Column:
         """Read one column of obs.
@@ -118,11 +118,11 @@ class CellSource:
         UserError
             If there is no such column; it lists those that there are.
         """
-        return self._column("obs", self._obs, column)
+        return self._column("obs", self.obs_frame, column)
 
     def var(self, column: str) -> Column:
         """Read one column of var; an unknown one raises `UserError`."""
-        return self._column("var", self._var, column)
+        return self._column("var", self.var_frame, column)
 
     def _column(self, what: str, frame: Frame, column: str) -> Column:
         if column not in frame.columns:

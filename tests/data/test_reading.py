@@ -1,0 +1,325 @@
+"""Every kind of file gives the same cells, in blocks of any size, rows and columns chosen."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from tests.data import builders
+from vcell import console
+from vcell.data import by_gene, decode, open_cells, spill, tenx
+from vcell.errors import UserError
+
+TABLE = builders.counts()
+
+
+def _h5ad(form: Callable[..., Any], compression: str | None) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / "cells.h5ad"
+        builders.annotated(TABLE, form).write_h5ad(path, compression=compression)
+        return path
+
+    return make
+
+
+def _zarr(form: Callable[..., Any], version: int) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / "cells.zarr"
+        with warnings.catch_warnings(), anndata.settings.override(zarr_write_format=version):
+            warnings.simplefilter("ignore")
+            builders.annotated(TABLE, form).write_zarr(path)
+        return path
+
+    return make
+
+
+def _sharded(folder: Path) -> Path:
+    import zarr
+
+    path = _zarr(sp.csr_matrix, 3)(folder)
+    group = zarr.open_group(path / "X", mode="r+")
+    for name in ("data", "indices"):
+        values = group[name][...]
+        del group[name]
+        group.create_array(
+            name, data=values, chunks=(16,), shards=(64,), compressors=zarr.codecs.BloscCodec()
+        )
+    return path
+
+
+def _tenx(version: int) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        builders.write_tenx_h5(folder / "cells.h5", TABLE, version)
+        return folder / "cells.h5"
+
+    return make
+
+
+def _mtx(zipped: bool) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        builders.write_mtx(folder / "out", TABLE, zipped=zipped)
+        return folder / "out"
+
+    return make
+
+
+def _rewritten(**options: Any) -> Callable[[Path], Path]:
+    """CSR whose data and indices are stored otherwise."""
+
+    def make(folder: Path) -> Path:
+        path = _h5ad(sp.csr_matrix, None)(folder)
+        with h5py.File(path, "a") as file:
+            for name in ("data", "indices"):
+                values = file["X"][name][...]
+                del file["X"][name]
+                kind = values.dtype.newbyteorder(options.get("order", "="))
+                if "wide" in options:
+                    kind = np.dtype("f8" if name == "data" else "i8")
+                rest = {k: v for k, v in options.items() if k not in ("order", "wide")}
+                if "scaleoffset" in rest:  # digits of floats; ints find their own number of bits
+                    rest["scaleoffset"] = 3 if name == "data" else 0
+                file["X"].create_dataset(name, data=values.astype(kind), dtype=kind, **rest)
+        return path
+
+    return make
+
+
+def _skipped_filter(folder: Path) -> Path:
+    """The first chunk of X/data is stored raw although the data set says gzip."""
+    path = _rewritten(chunks=(32,), compression="gzip")(folder)
+    with h5py.File(path, "a") as file:
+        data = file["X/data"]
+        data.id.write_direct_chunk((0,), data[:32].tobytes(), filter_mask=1)
+    return path
+
+
+def _in_memory(form: Callable[..., Any]) -> Callable[[Path], Any]:
+    return lambda _: builders.annotated(TABLE, form)
+
+
+def _never_written_chunks(folder: Path) -> Path:
+    """A dense table of which only the chunks with values were written."""
+    path = _h5ad(np.asarray, None)(folder)
+    with h5py.File(path, "a") as file:
+        del file["X"]
+        x = file.create_dataset("X", TABLE.shape, "f4", chunks=(1, 23), compression="gzip")
+        x.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        for i in np.flatnonzero(TABLE.any(axis=1)):
+            x[i] = TABLE[i]
+    return path
+
+
+KINDS = {
+    "csr": _h5ad(sp.csr_matrix, None),
+    "csr gzip": _h5ad(sp.csr_matrix, "gzip"),
+    "csr lzf": _h5ad(sp.csr_matrix, "lzf"),
+    "csc gzip": _h5ad(sp.csc_matrix, "gzip"),
+    "dense": _h5ad(np.asarray, None),
+    "dense gzip": _h5ad(np.asarray, "gzip"),
+    "small chunks": _rewritten(chunks=(7,), compression="gzip"),
+    "chunks of one": _rewritten(chunks=(1,), compression="gzip"),
+    "chunks, no filter": _rewritten(chunks=(7,)),
+    "shuffle": _rewritten(chunks=(20,), compression="gzip", shuffle=True),
+    "only shuffle": _rewritten(chunks=(20,), shuffle=True),
+    "fletcher32": _rewritten(chunks=(20,), compression="gzip", fletcher32=True),
+    "scaled": _rewritten(chunks=(20,), scaleoffset=3),
+    "big-endian": _rewritten(order=">"),
+    "64 bits": _rewritten(wide=True, chunks=(20,), compression="gzip"),
+    "skipped filter": _skipped_filter,
+    "dense, chunks never written": _never_written_chunks,
+    "zarr 2": _zarr(sp.csr_matrix, 2),
+    "zarr 3": _zarr(sp.csr_matrix, 3),
+    "zarr 3 csc": _zarr(sp.csc_matrix, 3),
+    "zarr 3 dense": _zarr(np.asarray, 3),
+    "zarr 3 sharded": _sharded,
+    "10x h5": _tenx(3),
+    "10x h5, version 2": _tenx(2),
+    "10x mtx.gz": _mtx(zipped=True),
+    "10x mtx": _mtx(zipped=False),
+    "memory csr": _in_memory(sp.csr_matrix),
+    "memory csc": _in_memory(sp.csc_matrix),
+    "memory dense": _in_memory(np.asarray),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def _all(blocks: Any) -> np.ndarray:
+    return np.concatenate([block.toarray() for block in blocks])
+
+
+def test_all_cells_come_once_whatever_the_size_of_blocks(kind, tmp_path):
+    with open_cells(KINDS[kind](tmp_path)) as source:
+        assert (source.n_cells, source.n_genes) == TABLE.shape
+        assert source.genes.tolist()[:2] == ["Gene0", "Gene1"]
+        assert source.cells[3] == "cell 3"
+        for max_nnz in (1, 7, 100, 10**6):
+            blocks = list(source.chunks(max_nnz=max_nnz))
+            assert np.array_equal(_all(blocks), TABLE)
+            assert np.concatenate([b.rows for b in blocks]).tolist() == list(range(len(TABLE)))
+            # Bounded: a block of several rows keeps within the bound.
+            assert all(b.nnz <= max_nnz or len(b) == 1 for b in blocks)
+
+
+def test_blocks_are_canonical_csr_with_the_promised_types(kind, tmp_path):
+    with open_cells(KINDS[kind](tmp_path)) as source:
+        for block in source.chunks(max_nnz=50):
+            assert (block.indptr.dtype, block.indices.dtype) == (np.int64, np.int32)
+            assert block.data.dtype == np.float32
+            assert block.indptr[0] == 0
+            assert block.indptr[-1] == len(block.indices) == len(block.data)
+            assert block.tocsr().has_canonical_format
+            assert (block.data != 0).all()
+        assert next(source.chunks(dtype="stored")).data.dtype == source.dtype
+
+
+def test_rows_and_columns_are_chosen_before_reading(kind, tmp_path):
+    rng = np.random.default_rng(1)
+    with open_cells(KINDS[kind](tmp_path)) as source:
+        for _ in range(5):
+            rows = np.flatnonzero(rng.random(len(TABLE)) < rng.random())
+            genes = rng.permutation(TABLE.shape[1])[: rng.integers(0, 20)]
+            blocks = list(source.chunks(rows, genes, max_nnz=int(rng.integers(1, 60))))
+            got = _all(blocks) if blocks else np.zeros((0, len(genes)))
+            assert np.array_equal(got, TABLE[rows][:, genes])
+            for block in blocks:
+                assert block.tocsr().has_canonical_format
+        assert np.array_equal(_all(source.chunks(slice(10, 31))), TABLE[10:31])
+        mask = TABLE.sum(axis=1) > 10
+        assert np.array_equal(_all(source.chunks(mask)), TABLE[mask])
+
+
+def test_blocks_stay_valid_while_they_are_held(tmp_path):
+    """Buffers are used again, but never one that somebody still refers to."""
+    table = builders.counts(400, 50)
+    path = tmp_path / "cells.h5ad"
+    builders.annotated(table).write_h5ad(path, compression="gzip")
+    with open_cells(path) as source:
+        held = list(source.chunks(max_nnz=200))
+        views = [block.data[1:] for block in source.chunks(max_nnz=200)]
+    assert np.array_equal(_all(held), table)
+    assert np.array_equal(np.concatenate(views), np.concatenate([block.data[1:] for block in held]))
+
+
+@pytest.mark.parametrize("name", decode.INFLATERS)
+def test_every_inflater_reads_the_same(name, tmp_path, monkeypatch):
+    if name != "zlib":
+        pytest.importorskip(name)
+    monkeypatch.setattr(decode, "INFLATERS", (name,))
+    decode.decoder.cache_clear()
+    try:
+        with open_cells(_rewritten(chunks=(20,), compression="gzip", shuffle=True)(tmp_path)) as s:
+            assert np.array_equal(_all(s.chunks(max_nnz=33)), TABLE)
+    finally:
+        decode.decoder.cache_clear()
+
+
+@pytest.mark.parametrize("codec", ["Zstd", "Blosc", "LZ4", "Bitshuffle"])
+@pytest.mark.parametrize("layout", ["csr", "dense"])
+def test_plugin_compressions_are_read(codec, layout, tmp_path):
+    hdf5plugin = pytest.importorskip("hdf5plugin")
+    path = tmp_path / "cells.h5ad"
+    form = sp.csr_matrix if layout == "csr" else np.asarray
+    builders.annotated(TABLE, form).write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        for name in ("data", "indices") if layout == "csr" else ("X",):
+            parent = file["X"] if layout == "csr" else file
+            values, attrs = parent[name][...], dict(parent[name].attrs)
+            del parent[name]
+            options = {"compression": getattr(hdf5plugin, codec)(), "chunks": True}
+            parent.create_dataset(name, data=values, **options).attrs.update(attrs)
+    with open_cells(path) as source:
+        assert np.array_equal(_all(source.chunks(max_nnz=33)), TABLE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("big-endian", "big-endian"), ("skipped filter", "skip a filter"), ("fletcher32", "filter 3"),
+     ("dense, chunks never written", "never written")],
+)  # fmt: skip
+def test_a_slower_way_is_said(kind, reason, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(console.settings, "verbosity", console.VERBOSE)
+    with open_cells(KINDS[kind](tmp_path)) as source:
+        list(source.chunks())
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["csc gzip", "zarr 3 csc", "10x mtx.gz"])
+def test_what_is_not_stored_by_cell_goes_through_a_temporary_file(
+    kind, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(by_gene, "IN_MEMORY", 20)
+    monkeypatch.setattr(by_gene, "RUN_NNZ", 30)
+    monkeypatch.setattr(tenx, "IN_MEMORY", 20)
+    monkeypatch.setattr(tenx, "TEXT_PIECE", 100)
+    monkeypatch.setattr(spill, "BUCKET", 25)
+    with open_cells(KINDS[kind](tmp_path)) as source:
+        for max_nnz in (7, 60, 1000):
+            assert np.array_equal(_all(source.chunks(max_nnz=max_nnz)), TABLE)
+        genes = np.array([20, 3, 4])
+        assert np.array_equal(_all(source.chunks(genes=genes)), TABLE[:, genes])
+    assert "temporary file" in capsys.readouterr().err
+
+
+def test_columns_of_a_csc_matrix_are_read_alone(tmp_path):
+    """Choosing genes of a matrix stored by gene reads only those genes."""
+    with open_cells(_h5ad(sp.csc_matrix, None)(tmp_path)) as source:
+        genes = np.array([4, 9])
+        list(source.chunks(genes=genes))
+        assert source.matrix._turned.indptr[-1] == np.count_nonzero(TABLE[:, genes])
+
+
+def test_raw_and_layers_are_read_with_their_own_genes(tmp_path):
+    whole = builders.annotated(TABLE)
+    small = whole[:, :10].copy()
+    small.raw = whole
+    small.layers["counts"] = small.X * 2
+    small.write_h5ad(tmp_path / "c.h5ad")
+    for cells in (tmp_path / "c.h5ad", small):
+        with open_cells(cells, "raw") as source:
+            assert np.array_equal(_all(source.chunks()), TABLE)
+            assert len(source.genes) == TABLE.shape[1]
+        with open_cells(cells, "counts") as source:
+            assert np.array_equal(_all(source.chunks()), TABLE[:, :10] * 2)
+        with pytest.raises(UserError, match=r"no layer 'cuonts' \(did you mean counts\?\)"):
+            open_cells(cells, "cuonts")
+
+
+def test_a_backed_anndata_is_read_from_its_file(tmp_path):
+    backed = anndata.read_h5ad(_h5ad(sp.csr_matrix, "gzip")(tmp_path), backed="r")
+    with open_cells(backed) as source:
+        assert np.array_equal(_all(source.chunks()), TABLE)
+    backed.file.close()
+
+
+def test_errors_in_the_reading_thread_reach_the_reader(tmp_path):
+    path = _rewritten(chunks=(20,), compression="gzip")(tmp_path)
+    with open_cells(path) as source:
+        info = h5py.File(path)["X/data"].id.get_chunk_info(2)
+        with path.open("r+b") as file:
+            file.seek(info.byte_offset)
+            file.write(b"\xff" * info.size)
+        with pytest.raises(UserError, match="X/data, chunk 2"):
+            list(source.chunks())
+
+
+def test_readers_can_be_left_early_and_run_side_by_side(tmp_path):
+    with open_cells(_rewritten(chunks=(7,), compression="gzip")(tmp_path)) as source:
+        first = source.chunks(max_nnz=5)
+        next(first)
+        second = source.chunks(max_nnz=11)
+        pairs = [next(second), next(first), next(second)]
+        assert [block.start for block in pairs][1] > 0
+        first.close()
+        assert np.array_equal(_all(source.chunks(max_nnz=9)), TABLE)

@@ -1,0 +1,113 @@
+"""Matrices stored by gene (CSC), read by cell in bounded memory.
+
+Rows of a CSC matrix are spread over the whole file. Up to `IN_MEMORY` non-zeros are transposed in
+memory; more go once through a temporary file (`vcell.data.spill`), which is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import console
+from vcell.data import arrays
+from vcell.data.arrays import Array, joined_ranges
+from vcell.data.block import Csr, Genes, canonical, check_columns
+from vcell.data.matrix import (
+    Bound,
+    Layout,
+    Rows,
+    check_indptr,
+    check_lengths,
+    cut_by_size,
+    narrow,
+)
+from vcell.data.spill import RowSpill
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Non-zeros transposed in memory: 128 MiB of float32 and int32.
+IN_MEMORY = 1 << 24
+#: Non-zeros of the columns read at a time.
+RUN_NNZ = 1 << 22
+
+
+class CscMatrix:
+    """Stored by gene; turned round the first time that rows are asked for."""
+
+    def __init__(
+        self,
+        data: Array,
+        indices: Array,
+        indptr: NDArray[Any],
+        shape: tuple[int, int],
+        layout: Layout,
+    ) -> None:
+        self.data, self.indices, self.shape, self.layout = data, indices, shape, layout
+        self.where = data.where.rsplit("/", 1)[0]
+        self.dtype = data.dtype
+        self.indptr = check_indptr(indptr, shape[1], self.where)
+        self.nnz: int = int(self.indptr[-1])
+        check_lengths(data, indices, self.nnz, self.where)
+        self._turned: RowSpill | None = None
+        self._turned_for: bytes | None = None
+
+    def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
+        """Cut by the rows' non-zeros in the chosen columns."""
+        yield from cut_by_size(rows, self._by_cell(genes).indptr, bound)
+
+    def read(self, rows: Rows, genes: Genes | None, dtype: np.dtype[Any]) -> Csr:
+        """Read rows of the transposed matrix."""
+        csr = self._by_cell(genes).read(rows)
+        width = self.shape[1] if genes is None else len(genes.chosen)
+        return canonical(Csr(csr.indptr, csr.indices, csr.data.astype(dtype, copy=False)), width)
+
+    def close(self) -> None:
+        """Delete the temporary file."""
+        if self._turned is not None:
+            self._turned.close()
+
+    def columns(self, chosen: NDArray[np.int64]) -> Iterator[tuple[int, Csr]]:
+        """Read ascending columns a few at a time: number of the first of `chosen`, and a CSC."""
+        for piece in cut_by_size(chosen, self.indptr, Bound(RUN_NNZ, 1 << 20)):
+            starts, stops = self.indptr[piece], self.indptr[np.asarray(piece) + 1]
+            indptr = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int64)
+            cells = np.empty(int(indptr[-1]), self.indices.dtype)
+            data = np.empty(len(cells), self.dtype)
+            ranges = joined_ranges(starts, stops)
+            arrays.read([(self.indices, *ranges, cells), (self.data, *ranges, data)])
+            check_columns(cells, indptr, np.asarray(piece), self.shape[0], self.where, "gene")
+            at = int(np.searchsorted(chosen, piece[0]))
+            yield at, Csr(indptr, narrow(cells), data)
+
+    def _by_cell(self, genes: Genes | None) -> RowSpill:
+        """Turn the chosen columns round, once for the same choice."""
+        key = None if genes is None else genes.chosen.tobytes()
+        if self._turned is not None and key == self._turned_for:
+            return self._turned
+        self.close()
+        self._turned, self._turned_for = self._turn(genes), key
+        return self._turned
+
+    def _turn(self, genes: Genes | None) -> RowSpill:
+        chosen = np.arange(self.shape[1]) if genes is None else np.sort(genes.chosen)
+        nnz = int((self.indptr[chosen + 1] - self.indptr[chosen]).sum())
+        turned = RowSpill(self.shape[0], self.dtype, nnz, in_memory=nnz <= IN_MEMORY)
+        if turned.path is not None:
+            size = console.bytes_text(nnz * turned.record.itemsize)
+            console.say(
+                f"{self.where} is stored by gene (CSC): it is turned round once, through a "
+                f"temporary file of {size} in {turned.path.parent} (TMPDIR chooses where)"
+            )
+        with console.progress("turning round", nnz, "non-zeros") as bar:
+            for first, csc in self.columns(chosen):
+                gene = chosen[first : first + len(csc.indptr) - 1]
+                place = gene if genes is None else genes.place[gene]
+                columns = np.repeat(place.astype(np.int32), np.diff(csc.indptr))
+                turned.add(csc.indices, columns, csc.data)
+                bar.advance(len(columns))
+        turned.finish()
+        return turned

@@ -1,0 +1,338 @@
+"""Arrays of an HDF5 file read beside the HDF5 library, which decodes under a global lock.
+
+The library tells once where each chunk lies; the chunks are then read by offset and decoded on
+threads of ours, straight into the caller's array. What this does not cover (big-endian numbers,
+unusual filters, skipped filters, missing chunks) goes through h5py, and that is said.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.data import decode
+from vcell.data.arrays import Array, PlainArray, Ranges
+from vcell.data.fault import damaged, reading
+
+if TYPE_CHECKING:
+    from vcell.data.crew import Task
+
+#: Bytes a task decodes: enough to hide the cost of handing it out, few enough to share evenly.
+TASK_BYTES = 1 << 20
+#: Slower ways are said for arrays of at least this many bytes; for less nobody would notice.
+SAY_FROM = 1 << 24
+#: Reads of less than this share of a long chunk list ask h5py rather than list all chunks.
+FEW_CHUNKS = 1 / 64
+
+_scratch = threading.local()
+_said: set[str] = set()
+
+
+class Descriptor:
+    """A file opened for reading by offset."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self.fd).st_size
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Read exactly `size` bytes."""
+        stored = os.pread(self.fd, size, offset)
+        if len(stored) != size:
+            raise OSError(f"the file ends {size - len(stored):,} bytes into what should be there")
+        return stored
+
+    def read_into(self, out: NDArray[Any], offset: int) -> None:
+        """Fill a contiguous array."""
+        left = out.reshape(-1).view(np.uint8).data
+        while len(left):
+            got = os.preadv(self.fd, [left], offset)
+            if not got:
+                raise OSError(f"the file ends {len(left):,} bytes before what should be there")
+            left, offset = left[got:], offset + got
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def array_of(dataset: h5py.Dataset, where: str, file: Descriptor) -> Array:
+    """Return the fastest way to read a data set."""
+    plain = PlainArray(dataset, where)
+    reason = _why_not(dataset)
+    if reason:
+        _say_slow(where, reason, plain)
+        return plain
+    if dataset.chunks is None:
+        offset = dataset.id.get_offset()
+        if offset is None:  # nothing was ever written: all fill value
+            return plain
+        return ContiguousArray(plain, file, int(offset))
+    return ChunkedArray(plain, file)
+
+
+def _why_not(dataset: h5py.Dataset) -> str | None:
+    """Say why HDF5 itself must read a data set, or None."""
+    dtype, plist = dataset.dtype, dataset.id.get_create_plist()
+    if dataset.file.userblock_size:
+        return "the file has a user block"
+    if dtype.kind not in "iuf" or dtype.byteorder == ">":
+        return (
+            f"its type is {dtype.newbyteorder('=')}, big-endian"
+            if dtype.byteorder == ">"
+            else (f"its type is {dtype}")
+        )
+    if dataset.id.get_type() != h5py.h5t.py_create(dtype):
+        return "its numbers are laid out unusually"
+    if dataset.is_virtual or dataset.external:
+        return "it lies in other files"
+    if plist.get_layout() == h5py.h5d.COMPACT:
+        return None if not dataset.size else "it lies in the header"
+    codes = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    for code in codes:
+        if code != decode.SHUFFLE and decode.decoder(code) is None:
+            return f"it is compressed by filter {code}"
+    return None
+
+
+def _say_slow(where: str, reason: str, array: Array) -> None:
+    size = int(np.prod(array.shape, dtype=np.float64)) * array.dtype.itemsize
+    tell = console.say if size >= SAY_FROM else console.detail
+    tell(f"{where} is read through HDF5's own decoder, several times slower: {reason}")
+
+
+def _say_zlib(stored: int) -> None:
+    """Say once that a faster decoder could be installed."""
+    if stored >= SAY_FROM and decode.inflater_name() == "zlib" and "zlib" not in _said:
+        _said.add("zlib")
+        console.say("gzip is decoded by Python's zlib: pip install imagecodecs reads twice as fast")
+
+
+class ContiguousArray:
+    """An uncompressed array in one piece."""
+
+    def __init__(self, plain: PlainArray, file: Descriptor, offset: int) -> None:
+        self.where, self.shape, self.dtype = plain.where, plain.shape, plain.dtype
+        self._file, self._offset = file, offset
+        self._row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        if offset + self.shape[0] * self._row > file.size:
+            raise damaged(self.where, "goes beyond the end of the file")
+
+    def tasks(self, starts: Ranges, stops: Ranges, out: NDArray[Any]) -> list[Task]:
+        """Read each range in pieces."""
+        tasks: list[Task] = []
+        step = max(1, TASK_BYTES * 4 // max(self._row, 1))
+        at = 0
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+            for a in range(start, stop, step):
+                n = min(step, stop - a)
+                tasks.append(self._piece(a, out[at : at + n]))
+                at += n
+        return tasks
+
+    def _piece(self, start: int, out: NDArray[Any]) -> Task:
+        def run() -> None:
+            with reading(self.where):
+                if out.dtype == self.dtype:
+                    self._file.read_into(out, self._offset + start * self._row)
+                else:
+                    held = np.empty(out.shape, self.dtype)
+                    self._file.read_into(held, self._offset + start * self._row)
+                    out[...] = held
+
+        return run
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where each chunk lies in the file."""
+
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+
+class ChunkedArray:
+    """A chunked array of one or two dimensions; chunks form bands of rows, cut into tiles."""
+
+    def __init__(self, plain: PlainArray, file: Descriptor) -> None:
+        self.where, self.shape, self.dtype = plain.where, plain.shape, plain.dtype
+        self._plain, self._file = plain, file
+        dataset: h5py.Dataset = plain.node
+        self._rows = int(dataset.chunks[0])
+        self._width = int(self.shape[1]) if len(self.shape) == 2 else 1
+        self._tile = int(dataset.chunks[1]) if len(self.shape) == 2 else 1
+        self._tiles = -(-self._width // self._tile)
+        self._bands = -(-self.shape[0] // self._rows)
+        plist = dataset.id.get_create_plist()
+        self._filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+        self._bytes = self._rows * self._tile * self.dtype.itemsize
+        self._table: Table | None = None
+        self._slow = False
+        self._tail: dict[int, NDArray[Any]] = {}
+
+    def tasks(self, starts: Ranges, stops: Ranges, out: NDArray[Any]) -> list[Task]:
+        """Decode each band once, whatever ranges lie in it."""
+        if not len(starts):
+            return []
+        pieces = _pieces(starts, stops, self._rows)
+        needed = len(np.unique(pieces[0]))
+        rare = self._table is None and self._bands > 4096 and needed < FEW_CHUNKS * self._bands
+        if self._slow or rare or not self._located():
+            return self._plain.tasks(starts, stops, out)
+        band = pieces[0]
+        edges = [0, *(np.flatnonzero(np.diff(band)) + 1).tolist(), len(band)]
+        keep_last = int(stops[-1]) % self._rows != 0
+        tail, self._tail = self._tail, {}
+        per_task = max(1, TASK_BYTES // (self._bytes * self._tiles))
+        groups = range(0, len(edges) - 1, per_task)
+        last = int(band[-1]) if keep_last else -1
+        return [self._task(pieces, edges[g : g + per_task + 1], out, tail, last) for g in groups]
+
+    def _task(
+        self,
+        pieces: tuple[NDArray[np.int64], ...],
+        edges: list[int],
+        out: NDArray[Any],
+        tail: dict[int, NDArray[Any]],
+        keep: int,
+    ) -> Task:
+        flat = out.reshape(len(out), self._width)
+
+        def run() -> None:
+            for a, b in itertools.pairwise(edges):
+                self._band(int(pieces[0][a]), [part[a:b] for part in pieces[1:]], flat, tail, keep)
+
+        return run
+
+    def _band(
+        self,
+        band: int,
+        parts: list[NDArray[np.int64]],
+        out: NDArray[Any],
+        tail: dict[int, NDArray[Any]],
+        keep: int,
+    ) -> None:
+        """Decode the tiles of a band and put its rows where they belong."""
+        lows, highs, places = (part.tolist() for part in parts)
+        for tile in range(self._tiles):
+            left = tile * self._tile
+            width = min(self._tile, self._width - left)
+            chunk = band * self._tiles + tile
+            held = tail.get(chunk)
+            whole = highs[0] - lows[0] == self._rows and width == self._width == self._tile
+            if held is None and whole and out.dtype == self.dtype:
+                # The whole chunk is wanted as it is: decode to its place.
+                self._decode(chunk, out[places[0] : places[0] + self._rows].reshape(-1))
+                continue
+            if held is None:
+                held = self._decoded(chunk, fresh=band == keep)
+            if band == keep:
+                self._tail[chunk] = held
+            for low, high, place in zip(lows, highs, places, strict=True):
+                out[place : place + high - low, left : left + width] = held[low:high, :width]
+
+    def _decoded(self, chunk: int, *, fresh: bool) -> NDArray[Any]:
+        """Decode a chunk to this thread's scratch space, or to an array that is kept."""
+        buffer = np.empty(self._bytes, np.uint8) if fresh else _scratch_bytes("out", self._bytes)
+        values = buffer.view(self.dtype)
+        self._decode(chunk, values)
+        return values.reshape(self._rows, self._tile)
+
+    def _decode(self, chunk: int, out: NDArray[Any]) -> None:
+        assert self._table is not None
+        offset, size = int(self._table.offset[chunk]), int(self._table.size[chunk])
+        with reading(f"{self.where}, chunk {chunk:,} at byte {offset:,},"):
+            target = out.view(np.uint8)
+            if not self._filters:
+                self._file.read_into(target, offset)
+                return
+            stored: Any = self._file.read(size, offset)
+            for i, code in enumerate(reversed(self._filters)):
+                last = i == len(self._filters) - 1
+                into = target if last else _scratch_bytes(f"step{i}", self._bytes)
+                if code == decode.SHUFFLE:
+                    decode.unshuffle(np.frombuffer(stored, np.uint8), into, self.dtype.itemsize)
+                else:
+                    decoder = decode.decoder(code)
+                    assert decoder is not None
+                    decoder(stored, into)
+                stored = into
+
+    def _located(self) -> bool:
+        """List the chunks once; False if HDF5 must read them, which is said."""
+        if self._table is not None:
+            return True
+        with reading(self.where):
+            table, reason = _locate(self._plain.node, self._bands * self._tiles, self._grid)
+        if table is None:
+            self._slow = True
+            _say_slow(self.where, reason, self)
+            return False
+        if len(table.offset) and int((table.offset + table.size).max()) > self._file.size:
+            raise damaged(self.where, "has chunks beyond the end of the file")
+        if not self._filters and (table.size < self._bytes).any():
+            raise damaged(self.where, "has chunks shorter than they should be")
+        if decode.DEFLATE in self._filters:
+            _say_zlib(int(table.size.sum()))
+        self._table = table
+        return True
+
+    def _grid(self, at: tuple[int, ...]) -> int:
+        """Return the number of the chunk that begins with an element."""
+        tile = at[1] // self._tile if len(at) == 2 else 0
+        return int(at[0] // self._rows * self._tiles + tile)
+
+
+def _locate(dataset: h5py.Dataset, n: int, number: Any) -> tuple[Table | None, str]:
+    """Ask HDF5 where the chunks lie; or say why they cannot be read beside it."""
+    offset, size = np.full(n, -1, np.int64), np.zeros(n, np.int64)
+    skipped = 0
+
+    def note(info: Any) -> None:
+        nonlocal skipped
+        chunk = number(info.chunk_offset)
+        if chunk < n and info.byte_offset is not None:  # beyond: chunks of a shrunken data set
+            offset[chunk], size[chunk] = info.byte_offset, info.size
+            skipped += info.filter_mask != 0
+
+    dataset.id.chunk_iter(note)
+    if skipped:
+        return None, f"{skipped:,} of its chunks skip a filter"
+    missing = int((offset < 0).sum())
+    if missing:
+        return None, f"{missing:,} of its chunks were never written"
+    return Table(offset, size), ""
+
+
+def _pieces(starts: Ranges, stops: Ranges, size: int) -> tuple[NDArray[np.int64], ...]:
+    """Cut ranges at the edges of bands: band, first and last row in it, place in the output."""
+    first = starts // size
+    n = (stops - 1) // size - first + 1
+    which = np.repeat(np.arange(len(starts)), n)
+    before = np.cumsum(n) - n
+    band = first[which] + np.arange(len(which)) - before[which]
+    low = np.maximum(starts[which], band * size)
+    high = np.minimum(stops[which], (band + 1) * size)
+    lengths = stops - starts
+    place = (np.cumsum(lengths) - lengths)[which] + low - starts[which]
+    return band, low - band * size, high - band * size, place
+
+
+def _scratch_bytes(name: str, size: int) -> NDArray[np.uint8]:
+    """Return bytes of this thread that are used again and again."""
+    held: NDArray[np.uint8] | None = getattr(_scratch, name, None)
+    if held is None or len(held) < size:
+        held = np.empty(size, np.uint8)
+        setattr(_scratch, name, held)
+    return held[:size]

@@ -1,0 +1,38 @@
+"""The threads that read and decode chunks; one small pool a process.
+
+Plain threads suffice: reading and decoding release the GIL. The pool is made anew after a fork,
+which copies the object but not its threads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+Task = Callable[[], None]
+_lock = threading.Lock()
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def threads() -> int:
+    """Return how many threads read: one a core this process may use, at most eight."""
+    return min(len(os.sched_getaffinity(0)), 8)
+
+
+def start(tasks: Sequence[Task]) -> list[Future[None]]:
+    """Hand tasks to the pool."""
+    with _lock:
+        pool = _pools.get(os.getpid())
+        if pool is None:
+            _pools.clear()
+            pool = _pools[os.getpid()] = ThreadPoolExecutor(threads(), "vcell-read")
+    return [pool.submit(task) for task in tasks]
+
+
+def finish(futures: Sequence[Future[None]]) -> None:
+    """Wait for all, then raise the first error; nothing goes on writing into shared arrays."""
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    if errors:
+        raise errors[0]
