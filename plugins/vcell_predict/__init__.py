@@ -21,7 +21,7 @@ class Predict(DataOptions):
         help="What to predict: target genes, or a CSV with a target_gene column and perhaps "
         "n_cells (default: the perturbations that the run held out).",
     )
-    out: Path = option(Path("prediction.h5ad"), help="The file to write.", short="-o")
+    output: Path = option(Path("prediction.h5ad"), help="The file to write.", short="-o")
     n_cells: int | None = option(
         None,
         help="Cells of each perturbation (default: as many as measured, else the median of those).",

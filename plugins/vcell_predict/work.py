@@ -51,7 +51,7 @@ def predict(run_name: str, config: Predict) -> None:
         uns: dict[str, Any] = {"log1p": {}, "vcell": {"target_sum": screen.target_sum}}
         categories = {column: [control, *cells]}
         with (
-            CellWriter(config.out, screen.genes, obs=categories, uns=uns) as out,
+            CellWriter(config.output, screen.genes, obs=categories, uns=uns) as out,
             console.progress("predicting", len(beside) + sum(cells.values())) as bar,
         ):
             if len(beside):
@@ -105,7 +105,7 @@ def _tell(
     config: Predict, run: Run, kind: str, cells: dict[str, int], blind: list[str], controls: int
 ) -> None:
     data = {
-        "prediction": str(config.out),
+        "prediction": str(config.output),
         "run": str(run.path),
         "model": kind,
         "perturbations": list(cells),
@@ -116,6 +116,6 @@ def _tell(
     said = f", {len(blind)} of them by the mean effect" if blind else ""
     console.result(
         data,
-        f"{config.out}: {sum(cells.values()):,} cells of {len(cells)} perturbations{said}, "
+        f"{config.output}: {sum(cells.values()):,} cells of {len(cells)} perturbations{said}, "
         f"{controls:,} controls, by {kind} of {run.name}",
     )

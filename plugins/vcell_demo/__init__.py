@@ -1,0 +1,52 @@
+"""`vcell demo`: the whole way once, on simulated cells or on your own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from vcell.config import configured, option
+from vcell.plugin import Plugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """The [demo] table."""
+
+    output: Path = option(Path("vcell-demo"), help="Folder for everything it makes.", short="-o")
+    data: Path | None = option(None, help="Your own cells instead of simulated ones.")
+    cells: int = option(8000, help="Simulated cells.", minimum=1)
+    genes: int = option(2000, help="Simulated genes.", minimum=1)
+    perturbations: int = option(80, help="Simulated perturbations.", minimum=5)
+    select: int = option(1000, help="Genes to select for the model.", minimum=1)
+    seed: int = option(0, help="The same seed gives the same cells and scores.", minimum=0)
+
+
+@click.command("demo")
+@configured(Demo)
+def command(config: Demo) -> None:
+    r"""Go the whole way once: choose genes, train, predict, score.
+
+    Simulates a perturbation screen whose truth is known, holds perturbations out, and compares what
+    the model predicts of them with the mean baseline and with the best that is possible. No
+    network, no GPU. Run it again after an interruption and it goes on; run it again after the end
+    and it reuses the cells.
+
+    \b
+    Example: vcell demo
+             vcell demo --data my-screen.h5ad -o my-demo
+    """
+    from vcell_demo.work import run
+
+    run(config)
+
+
+plugin = Plugin(
+    name="demo",
+    summary="The whole way on simulated cells: train, predict, score.",
+    command=command,
+    config=Demo,
+    needs=("torch", "anndata", "h5py", "numba", "scipy"),
+)

@@ -1,0 +1,97 @@
+"""Set perturbations aside before anything is learnt: their cells go into a file of their own.
+
+As in the challenge: the learner gets `learn.h5ad` and the list `held-out.csv`; `held-out.h5ad`,
+with the same controls, is opened by the scoring only.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import console
+from vcell.config import DataOptions
+from vcell.data import CellWriter, labels, open_cells
+from vcell.data.simulate import Simulator, oracle
+from vcell.errors import UserError
+
+if TYPE_CHECKING:
+    from vcell.data import CellSource
+    from vcell.data.labels import Labels
+    from vcell_demo import Demo
+
+SHARE = 0.2  # of the perturbations
+_FEWEST = 10  # cells a perturbation needs to be scored
+LEARN, HELD_OUT, NAMES = "learn.h5ad", "held-out.h5ad", "held-out.csv"
+
+
+def set_aside(cells: Path, folder: Path, seed: int) -> dict[str, Any]:
+    """Write the three files; returns what is where."""
+    with open_cells(cells) as source:
+        found = labels.find(source, DataOptions())
+        column = source.obs(found.perturbation_column)
+        held, counts = _chosen(source, found, seed)
+        control = column.categories.tolist().index(found.control)
+        is_held = np.isin(column.categories, held)
+        of_cell = np.append(is_held, [False])[column.codes]
+        written = {
+            "learn": _copy(source, found, folder / LEARN, ~of_cell),
+            "held_out": _copy(
+                source, found, folder / HELD_OUT, of_cell | (column.codes == control)
+            ),
+        }
+    rows = "".join(f"{name},{n}\n" for name, n in zip(held, counts, strict=True))
+    beside = folder / f"{NAMES}.tmp-{os.getpid()}"
+    beside.write_text(f"target_gene,n_cells\n{rows}")
+    beside.replace(folder / NAMES)
+    console.say(f"{len(held)} perturbations are set aside, in {folder / NAMES}")
+    return written | {"perturbations": held, "cells": counts, "column": found.perturbation_column}
+
+
+def _chosen(source: CellSource, found: Labels, seed: int) -> tuple[list[str], list[int]]:
+    """Draw the perturbations to hold out among those that can be predicted and scored."""
+    column = source.obs(found.perturbation_column)
+    size = dict(zip(column.categories.tolist(), column.counts().tolist(), strict=True))
+    genes = set(source.genes.tolist())
+    able = sorted(
+        name for name, n in size.items() if n >= _FEWEST and name in genes and name != found.control
+    )
+    wanted = round(SHARE * len(able))
+    if wanted < 2:
+        raise UserError(
+            f"{source.name}: only {len(able)} perturbations of {_FEWEST} cells or more are named "
+            "after a gene of the file",
+            hint="the demo holds a fifth of them out and needs ten at least",
+        )
+    held = sorted(np.random.default_rng([seed, 7]).choice(able, wanted, replace=False).tolist())
+    return held, [size[name] for name in held]
+
+
+def _copy(source: CellSource, found: Labels, out: Path, kept: np.ndarray) -> int:
+    """Copy the cells `kept` with their labels; returns how many."""
+    names = (found.perturbation_column, found.batch_column, found.cell_type_column)
+    columns = {name: source.obs(name) for name in names if name}
+    categories = {name: column.categories for name, column in columns.items()}
+    with CellWriter(out, source.genes, obs=categories) as writer:
+        for block in source.chunks(np.flatnonzero(kept)):
+            codes = {name: column.codes[block.rows] for name, column in columns.items()}
+            writer.append(block, codes, source.cells[block.rows])
+        return writer.n_cells
+
+
+def draw_best(config: Demo, aside: dict[str, Any], out: Path) -> int:
+    """Draw fresh cells of the held-out perturbations from the truth, as many as were measured."""
+    simulator = Simulator(
+        cells=config.cells,
+        genes=config.genes,
+        perturbations=config.perturbations,
+        seed=config.seed,
+    )
+    best = oracle(simulator, max(aside["cells"]), aside["perturbations"])
+    labels_ = best.obs["target_gene"].cat
+    with CellWriter(out, best.var_names, obs={"target_gene": labels_.categories}) as writer:
+        writer.append(best.X, {"target_gene": labels_.codes.to_numpy()}, best.obs_names.tolist())
+        return writer.n_cells

@@ -1,0 +1,80 @@
+"""What the demo has done so far, on the disk: so that a killed one goes on where it was.
+
+`demo.json` holds the settings and, of every finished step, what it reported. It is replaced whole
+after each step, and steps write their own files aside first: a step is done or it is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vcell import console
+from vcell.errors import RunFailed, UserError
+
+_FILE = "demo.json"
+_DATA = "simulate"  # the step whose result outlives a finished demo
+
+
+class Journal:
+    """Runs steps once, as a user would: by the command line."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder, self.settings = folder, settings
+        self.done: dict[str, Any] = {}
+        self._config: list[str] = []
+        found = self._read()
+        if found.get("settings") == settings:
+            self.done = found["done"]
+        if "finish" in self.done:  # a new round on the same cells
+            self.done = {name: result for name, result in self.done.items() if name == _DATA}
+
+    def use_config(self, path: Path) -> None:
+        """Run the following steps with this project file."""
+        self._config = ["--config", str(path)]
+
+    def step(self, name: str, title: str, *words: Any, writes: Sequence[Path] = ()) -> Any:
+        """Run ``vcell words --json`` unless it is done and `writes` there; return its result."""
+        said = " ".join(map(str, words))
+        return self.inside(name, f"{title}:  vcell {said}", lambda: self._vcell(words), writes)
+
+    def inside(
+        self, name: str, title: str, work: Callable[[], Any], writes: Sequence[Path] = ()
+    ) -> Any:
+        """Do a step that is no command of vcell, unless it is done; return its result."""
+        if name in self.done and all(path.exists() for path in writes):
+            console.say(f"{title.partition(':  ')[0]}: done before")
+            return self.done[name]
+        console.say(title)
+        return self.record(name, work())
+
+    def record(self, name: str, result: Any) -> Any:
+        """Remember that a step is done."""
+        self.done[name] = result
+        beside = self.folder / f"{_FILE}.tmp-{os.getpid()}"
+        beside.write_text(json.dumps({"settings": self.settings, "done": self.done}, indent=1))
+        beside.replace(self.folder / _FILE)
+        return result
+
+    def _vcell(self, words: Sequence[Any]) -> Any:
+        command = [sys.executable, "-m", "vcell", *self._config, *map(str, words), "--json"]
+        if console.settings.verbosity != console.NORMAL:
+            command.append("--quiet" if console.settings.verbosity < 0 else "--verbose")
+        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if ran.returncode == UserError.exit_code:
+            raise UserError(f"the step `vcell {words[0]}` refused, see above")
+        if ran.returncode:
+            raise RunFailed(f"the step `vcell {words[0]}` ended with code {ran.returncode}")
+        return json.loads(ran.stdout)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads((self.folder / _FILE).read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) and isinstance(found.get("done"), dict) else {}

@@ -1,0 +1,137 @@
+"""The steps of the demo, in the order a user would take them, and what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vcell.errors import UserError
+from vcell.runs import Run, find_runs
+from vcell_demo import held_out, report
+from vcell_demo.journal import Journal
+
+if TYPE_CHECKING:
+    from vcell_demo import Demo
+
+_PROJECT = """\
+# The project of this demo: in this folder every command finds the cells without flags.
+[data]
+cells = "cells.h5ad"
+perturbation-column = "target_gene"
+control = "non-targeting"
+batch-column = "batch"
+"""
+
+
+def run(config: Demo) -> None:
+    """Do what the command asks."""
+    started, folder = time.monotonic(), config.output
+    if config.data is not None and not config.data.exists():
+        raise UserError(f"{config.data} does not exist")
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder, _settings(config))
+    cells = config.data or _simulated(journal, config)
+    aside = journal.inside(
+        "set-aside",
+        "2 set perturbations aside, to be predicted later",
+        lambda: held_out.set_aside(cells, folder, config.seed),
+        writes=[folder / name for name in (held_out.LEARN, held_out.HELD_OUT, held_out.NAMES)],
+    )
+    chosen = folder / "genes" / "selected_genes.csv"
+    journal.step(
+        "select-genes",
+        "3 choose the genes the model sees",
+        *("select-genes", folder / held_out.LEARN, "--n-genes", config.select),
+        *("--targets", folder / held_out.NAMES, "-o", folder / "genes"),
+        writes=[chosen],
+    )
+    trained = _trained(journal, config, chosen)
+    files = {
+        name: _predicted(journal, trained, folder, name) for name in (trained["model"], "mean")
+    }
+    if config.data is None:
+        files["oracle"] = folder / "oracle.h5ad"
+        journal.inside(
+            "oracle",
+            "6 draw other cells from the truth: the best that is possible",
+            lambda: held_out.draw_best(config, aside, files["oracle"]),
+            writes=[files["oracle"]],
+        )
+    scores = {name: _scored(journal, folder, name, path) for name, path in files.items()}
+    journal.record("finish", round(time.monotonic() - started, 1))
+    page = report.write(folder, trained, scores, journal.done)
+    report.tell(folder, trained, scores, journal.done, page)
+
+
+def _settings(config: Demo) -> dict[str, Any]:
+    """Return what decides the demo's results, as JSON; of a file, also when it was changed."""
+    settings = dataclasses.asdict(config) | {"output": None}
+    if config.data is not None:
+        settings["data"] = [str(config.data.absolute()), config.data.stat().st_mtime]
+    return settings
+
+
+def _simulated(journal: Journal, config: Demo) -> Path:
+    """Simulate the cells, unless they are there, in a project folder of their own."""
+    cells, project = config.output / "cells.h5ad", config.output / "vcell.toml"
+    if not project.exists():
+        project.write_text(_PROJECT)
+    journal.use_config(project)
+    journal.step(
+        "simulate",
+        "1 simulate a screen whose truth is known",
+        *("simulate", cells, "--cells", config.cells, "--genes", config.genes),
+        *("--perturbations", config.perturbations, "--seed", config.seed),
+        writes=[cells],
+    )
+    return cells
+
+
+def _trained(journal: Journal, config: Demo, chosen: Path) -> dict[str, Any]:
+    """Train on what was not set aside, or go on with the training that was interrupted."""
+    learn, runs = config.output / held_out.LEARN, config.output / "runs"
+    unfinished = None if "train" in journal.done else _unfinished(runs, learn)
+    words: tuple[Any, ...] = (learn, "--genes", chosen, "--test-share", 0, "--seed", config.seed)
+    if unfinished is not None:
+        words = ("--resume", unfinished.name)
+    title = "4 train on the other perturbations"
+    trained: dict[str, Any] = journal.step("train", title, "train-vcc", *words, "--runs", runs)
+    return trained
+
+
+def _unfinished(runs: Path, cells: Path) -> Run | None:
+    """Return the newest run on these very cells that can be gone on with."""
+    for run in reversed(find_runs(runs)[0]):
+        data = run.meta.get("data") or [{}]
+        same = data[0].get("modified") == cells.stat().st_mtime
+        if same and run.status() in ("crashed", "interrupted") and run.checkpoints():
+            return run
+    return None
+
+
+def _predicted(journal: Journal, trained: dict[str, Any], folder: Path, model: str) -> Path:
+    """Predict what was set aside, by the model trained or a baseline on the same run."""
+    out = folder / ("prediction.h5ad" if model == trained["model"] else f"{model}.h5ad")
+    journal.step(
+        f"predict {model}",
+        f"5 predict what was set aside, by {model}",
+        *("predict", trained["run"], "--perturbations", folder / held_out.NAMES),
+        *("--model", model, "--unknown", "mean", "-o", out),
+        writes=[out],
+    )
+    return out
+
+
+def _scored(journal: Journal, folder: Path, name: str, prediction: Path) -> dict[str, Any]:
+    """Score a prediction against the cells that were set aside."""
+    real, out = folder / held_out.HELD_OUT, folder / "scores" / name
+    out.parent.mkdir(exist_ok=True)
+    scored: dict[str, Any] = journal.step(
+        f"evaluate {name}",
+        f"7 score {name} against the real cells",
+        *("evaluate", prediction, real, "-o", out, "--overwrite"),
+        writes=[out],
+    )
+    return scored
