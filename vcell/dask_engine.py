@@ -77,17 +77,17 @@ class DaskReader:
         """Yield the results in the order of the jobs, with few of them under way at a time."""
         if self.scheduler is None:
             import dask.base
-            import dask.delayed
+            from dask.delayed import delayed
 
             window = max(2, os.cpu_count() or 1)
             for first in range(0, len(jobs), window):
-                tasks = [dask.delayed.delayed(work)(*job) for job in jobs[first : first + window]]
-                yield from dask.base.compute(*tasks, scheduler="threads")
+                tasks = [delayed(work)(*job) for job in jobs[first : first + window]]
+                yield from dask.base.compute(*tasks, scheduler="threads")  # type: ignore[no-untyped-call]
             return
         from distributed import Client
 
         try:
-            client = Client(self.scheduler, timeout="20s")
+            client: Any = Client(self.scheduler, timeout="20s")  # type: ignore[no-untyped-call]
         except OSError as error:
             raise UserError(f"no dask scheduler answers at {self.scheduler}: {error}") from None
         with client:
