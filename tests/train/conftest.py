@@ -18,10 +18,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.train import toy
 from vcell.runs import Run
 
 HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: threads that wait for each other are slow on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -100,12 +108,6 @@ def start(zygote: subprocess.Popen[str], tmp_path: Path) -> Callable[..., Proces
         return Processes(zygote, json.loads(zygote.stdout.readline()), tmp_path)
 
     return begin
-
-
-@pytest.fixture
-def fit() -> Callable[..., Any]:
-    """Train the toy in this process."""
-    return toy.fit
 
 
 def tensors(run: Run, step: int) -> dict[str, Tensor]:

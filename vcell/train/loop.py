@@ -154,7 +154,7 @@ class _Session:
         if self.place.leads:
             self._serve("stop", "pause", "checkpoint")  # were meant for the session before
             self.run.log("resume", step=self.step, world_size=self.place.world_size)
-            console.say(f"going on after step {self.step:,} of {self.options.max_steps:,}")
+            self.say(f"going on after step {self.step:,} of {self.options.max_steps:,}")
 
     def _newest_sound(self) -> int | None:
         """Return the step of the newest checkpoint whose files are whole."""
@@ -362,7 +362,7 @@ class _Session:
     def _announce(self, name: str) -> None:
         if self.place.leads:
             self.run.log("phase", step=self.step, name=name)
-            console.say(f"{name} at step {self.step:,}")
+            self.say(f"{name} at step {self.step:,}")
 
     def _say_end(self, ended: str) -> None:
         if not self.place.leads:
@@ -373,7 +373,7 @@ class _Session:
             "stopped": "asked to stop",
             "interrupted": f"{self.signals.received or 'a signal'} on one of the processes",
         }[ended]
-        console.say(f"training ended at step {self.step:,}: {reason}")
+        self.say(f"training ended at step {self.step:,}: {reason}")
 
     # -- small things --------------------------------------------------------------------------
 
@@ -381,6 +381,11 @@ class _Session:
     def seconds(self) -> float:
         """Time spent training, over all sessions, pauses left out."""
         return self._seconds + time.monotonic() - self._since
+
+    def say(self, text: str) -> None:
+        """Say something once, and nothing beside a result in JSON."""
+        if self.place.leads and not console.settings.json:
+            console.say(text)
 
     def tell(self, text: str) -> None:
         """Warn on the console and in the events."""
