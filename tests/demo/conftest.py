@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 
@@ -37,5 +38,6 @@ def runs(cells, tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "settings", console.Settings())
     for name in [name for name in os.environ if name.startswith("VCELL")]:
         monkeypatch.delenv(name)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from vcell.data import labels, open_cells
-from vcell.data.log_cells import LogCells
-from vcell.data.simulate import CONTROL, simulate
 from vcell_train_vcc import TrainVcc, features, prepare
 from vcell_train_vcc.baselines import mean, ridge
 from vcell_train_vcc.scores import discrimination, gain, scores
 from vcell_train_vcc.split import TEST, TRAIN, VALIDATION, split
+
+from vcell.data import labels, open_cells
+from vcell.data.log_cells import LogCells
+from vcell.data.simulate import CONTROL, simulate
 
 
 def screen_of(adata, **settings):
