@@ -28,6 +28,9 @@ def work(run: Run) -> None:
     console.say(f"rank {rank} speaks")
     if mode == "wait":
         _wait_for_a_signal(run, rank)
+    elif mode == "sleep":
+        run.rank_log(rank).log("ready")
+        time.sleep(60)
     elif rank == world - 1:
         _fail(mode)
     if world > 1:

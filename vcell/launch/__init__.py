@@ -8,10 +8,14 @@ directory. One process: it is called right here. Several: `vcell.launch.elastic`
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from vcell import console
 from vcell.errors import RunFailed, UserError, VcellError
@@ -19,9 +23,9 @@ from vcell.launch.options import LaunchOptions
 from vcell.launch.plan import Plan, make_plan
 from vcell.runs import Run
 
-__all__ = ["LaunchOptions", "Plan", "join_run", "launch", "make_plan"]
+__all__ = ["LaunchOptions", "Plan", "join_run", "launch", "make_plan", "resume_run"]
 
-_JOIN_PATIENCE = 300.0  # seconds for the run directory to appear on a shared file system
+_PATIENCE = 3600.0  # seconds: the machine that leads may measure large files first
 
 
 def launch(worker: str, run: Run, plan: Plan) -> None:
@@ -39,7 +43,14 @@ def launch(worker: str, run: Run, plan: Plan) -> None:
     """
     if plan.leads:
         talk = {"json": console.settings.json, "verbosity": console.settings.verbosity}
-        run.update(worker=worker, device=plan.device, world_size=plan.world, console=talk)
+        run.update(
+            worker=worker,
+            device=plan.device,
+            world_size=plan.world,
+            job=plan.job,
+            console=talk,
+            launches=run.meta.get("launches", 0) + 1,
+        )
     try:
         if plan.world == 1:
             _here(worker, run)
@@ -63,7 +74,8 @@ def _here(worker: str, run: Run) -> None:
     from vcell.launch.worker import note_failure, resolve
 
     try:
-        resolve(worker)(run)
+        with _ended_by_signals():
+            resolve(worker)(run)
     except (KeyboardInterrupt, VcellError):
         raise
     except Exception as error:  # noqa: BLE001 - noted with its traceback
@@ -71,6 +83,26 @@ def _here(worker: str, run: Run) -> None:
         console.error(str(failure["traceback"]).rstrip())
         where = run.path / "logs"
         raise RunFailed(str(failure["message"]), hint=f"the logs are in {where}") from None
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, where the worker has no better use."""
+    from vcell.launch.worker import ENDING
+
+    def interrupt(number: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in ENDING if here}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:  # nohup ignores SIGHUP, and Python has its own for Ctrl-C
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end(run: Run, status: str, plan: Plan, **summary: object) -> None:
@@ -97,15 +129,44 @@ def join_run(root: Path, plan: Plan, create: Callable[[str | None], Run]) -> tup
             return create(plan.job), plan
         except FileExistsError:
             plan = replace(plan, leads=False)
-    waited = time.monotonic()
-    while time.monotonic() - waited < _JOIN_PATIENCE:
-        if (folder / "run.json").is_file():
-            run = Run.open(folder)
-            if run.meta.get("status") != "running":
-                raise UserError(
-                    f"the job {plan.job!r} has run already, in {run.path}",
-                    hint="give this one another --job name",
-                )
-            return run, plan
+    _wait((folder / "run.json").is_file, f"for another machine to make {folder}")
+    run = Run.open(folder)
+    if run.meta.get("status") != "running":
+        raise UserError(
+            f"the job {plan.job!r} has run already, in {run.path}",
+            hint="give this one another --job name",
+        )
+    return run, plan
+
+
+def resume_run(run: Run, plan: Plan) -> Plan:
+    """Take a run back into use; return this machine's part in it.
+
+    Of several machines the one that claims it first leads, and under Slurm the first one.
+    """
+    if plan.leads:
+        try:
+            run.claim()
+            run.update(job=plan.job)
+        except UserError:
+            if plan.job is None or run.meta.get("job") != plan.job:
+                raise
+            plan = replace(plan, leads=False)
+        return plan
+
+    def is_ours() -> bool:
+        return run.status() == "running" and run.meta.get("job") == plan.job
+
+    _wait(is_ours, f"for the first machine to go on with {run.name}")
+    return plan
+
+
+def _wait(until: Callable[[], bool], what: str) -> None:
+    """Look again and again, on a file system that machines share."""
+    begun = time.monotonic()
+    if not until():
+        console.say(f"waiting {what}")
+    while not until():
+        if time.monotonic() - begun > _PATIENCE:
+            raise RunFailed(f"waited {_PATIENCE / 60:.0f} minutes {what}")
         time.sleep(0.2)
-    raise RunFailed(f"no machine made the run directory {folder}")

@@ -6,23 +6,23 @@ in the run directory. The first cause of a failure is told once, in our words.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vcell import console
 from vcell.errors import RunFailed, UserError
-from vcell.launch.worker import FAILED
+from vcell.launch.worker import ENDING, failures_of
 
 if TYPE_CHECKING:
     from vcell.launch.plan import Plan
     from vcell.runs import Run
 
 GRACE = 30  # seconds between a signal and SIGKILL, for the last checkpoint
+# How processes end because another one did: torchrun ends them, or NCCL's watchdog aborts them.
+_CONSEQUENCES = (signal.SIGTERM, signal.SIGABRT)
 
 
 def start(run: Run, plan: Plan) -> None:
@@ -39,6 +39,8 @@ def start(run: Run, plan: Plan) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    before = {number: signal.getsignal(number) for number in ENDING}
+    before = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}  # nohup
     _silence("torch.distributed")
     _share_cores(plan)
     first_speaks = {0: Std.ALL} if plan.leads else {}
@@ -60,7 +62,7 @@ def start(run: Run, plan: Plan) -> None:
         ),
         log_line_prefix_template="${role_name}",
         shutdown_timeout=GRACE,
-        signals_to_handle="SIGTERM,SIGINT,SIGHUP",
+        signals_to_handle=",".join(number.name for number in before),
     )
     command = ["-u", "-m", "vcell.launch.worker", str(run.path.resolve())]
     try:
@@ -71,8 +73,8 @@ def start(run: Run, plan: Plan) -> None:
     except ChildFailedError as error:
         raise _first_cause(run, error) from None
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.default_int_handler if number == 2 else signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _silence(package: str) -> None:
@@ -91,17 +93,16 @@ def _share_cores(plan: Plan) -> None:
 
 def _first_cause(run: Run, error: Any) -> UserError | RunFailed:
     """Find what failed first: a process that was killed, else the earliest that said why."""
-    for rank, failure in sorted(error.failures.items()):
-        sent = -failure.exitcode
-        if sent > 0 and sent != signal.SIGTERM:  # SIGTERM is how the others were ended
-            name = signal.Signals(sent).name
-            why = " (out of memory?)" if sent == signal.SIGKILL else ""
-            return RunFailed(f"rank {rank} was killed by {name}{why}", hint=_logs(run))
-    notes = [_read(path) for path in (run.path / "logs").glob(FAILED.format("*"))]
-    told = [note for note in notes if note is not None]
-    if not told:
-        return RunFailed("a process failed without saying why", hint=_logs(run))
-    return as_error(min(told, key=lambda failure: failure["time"]), run)
+    signals = {r: -f.exitcode for r, f in sorted(error.failures.items()) if f.exitcode < 0}
+    first = {rank: number for rank, number in signals.items() if number not in _CONSEQUENCES}
+    told = failures_of(run)
+    if told and not first:
+        return as_error(min(told, key=lambda failure: float(failure["time"])), run)
+    for rank, number in (first or signals).items():
+        why = " (out of memory?)" if number == signal.SIGKILL else ""
+        name = signal.Signals(number).name
+        return RunFailed(f"rank {rank} was killed by {name}{why}", hint=_logs(run))
+    return RunFailed("a process failed without saying why", hint=_logs(run))
 
 
 def as_error(failure: dict[str, Any], run: Run) -> UserError | RunFailed:
@@ -117,11 +118,3 @@ def as_error(failure: dict[str, Any], run: Run) -> UserError | RunFailed:
 
 def _logs(run: Run) -> str:
     return f"the logs are in {run.path / 'logs'}"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        note = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return note if isinstance(note, dict) else None

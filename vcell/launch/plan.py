@@ -79,12 +79,15 @@ def _processes(options: LaunchOptions, seen: Devices) -> tuple[Literal["cpu", "c
 
 def _slurm(device: Literal["cpu", "cuda"], procs: int, environment: Mapping[str, str]) -> Plan:
     """Read the machines from Slurm: one vcell a machine, which starts the processes itself."""
-    needed = ("SLURM_JOB_ID", "SLURM_NODEID", "SLURM_NNODES", "SLURM_JOB_NODELIST")
+    needed = (
+        *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_NODEID"),
+        *("SLURM_NNODES", "SLURM_JOB_NODELIST"),
+    )
     missing = [name for name in needed if name not in environment]
     if missing:
         raise UserError(
-            f"--launcher slurm, but the environment has no {', '.join(missing)}",
-            hint="start vcell with srun inside a Slurm job",
+            f"Slurm should start the machines, but the environment has no {', '.join(missing)}",
+            hint="start vcell with srun inside a Slurm job, or give --launcher local",
         )
     if environment.get("SLURM_NTASKS_PER_NODE", "1") != "1":
         raise UserError(
@@ -92,7 +95,7 @@ def _slurm(device: Literal["cpu", "cuda"], procs: int, environment: Mapping[str,
             hint="srun --ntasks-per-node=1 vcell ...",
         )
     job = environment["SLURM_JOB_ID"]
-    step = environment.get("SLURM_STEP_ID", "0")
+    step = environment["SLURM_STEP_ID"]
     port = 20_000 + int(job) % 20_000  # two jobs sharing a head node do not collide
     return Plan(
         device,

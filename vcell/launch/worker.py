@@ -7,20 +7,25 @@ A failure is written beside the logs for the launcher, which prints it once.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from vcell import console
 from vcell.errors import UserError, VcellError
 from vcell.runs import Run
 
-FAILED = "error-rank-{}.json"
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # what asks a process to end
+_FAILED = "error-{}-rank-{}.json"  # launch, rank
+_PR_SET_PDEATHSIG = 1
 
 
 def resolve(target: str) -> Callable[[Run], object]:
@@ -41,12 +46,27 @@ def note_failure(run: Run, rank: int, error: BaseException) -> dict[str, object]
         "hint": getattr(error, "hint", None),
         "traceback": None if known else "".join(traceback.format_exception(error)),
     }
-    run.write_log(FAILED.format(rank), json.dumps(failure, indent=1))
+    name = _FAILED.format(run.meta.get("launches", 1), rank)
+    run.write_log(name, json.dumps(failure, indent=1))
     return failure
+
+
+def failures_of(run: Run) -> list[dict[str, Any]]:
+    """Return what the ranks of the present launch noted, not those of one that was resumed."""
+    run.refresh()
+    names = (run.path / "logs").glob(_FAILED.format(run.meta.get("launches", 1), "*"))
+    return [json.loads(path.read_text()) for path in names]
+
+
+def _end_with_the_launcher() -> None:
+    """Have this process told to end when its launcher is killed: no orphan trains on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def main() -> None:
     """Run this rank's part; exit with 0, or with 1 after noting why."""
+    _end_with_the_launcher()
     run = Run.open(Path(sys.argv[1]))
     rank = int(os.environ.get("RANK", "0"))
     talk = run.meta.get("console", {})

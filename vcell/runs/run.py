@@ -28,7 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from vcell import __version__
+from vcell import __version__, console
 from vcell.errors import UserError
 from vcell.runs import files, process
 from vcell.runs.checkpoints import Checkpoint, Checkpoints
@@ -133,16 +133,25 @@ class Run:
             with suppress(OSError):  # not every cluster's file system has locks
                 fcntl.flock(events, fcntl.LOCK_EX)  # of two that claim at once, one comes first
             if self.status() in ("running", "stalled") and not self._is_ours():
-                owner = self.meta.get("process", {})
-                raise UserError(
-                    f"{self.name} is still being written by process {owner.get('pid')} "
-                    f"on {owner.get('host')}",
-                    hint="stop it first, or wait for it to end",
-                )
+                self._refuse_unless_abandoned()
             self.update(status="running", process=process.identity())
         files.remove_leftovers(self.path)
         for request in REQUESTS:
             self.clear(request)
+
+    def _refuse_unless_abandoned(self) -> None:
+        """Leave a run to its writer; one on another machine counts as gone after a long silence."""
+        owner = self.meta.get("process", {})
+        writer = f"process {owner.get('pid')} on {owner.get('host')}"
+        minutes = f"{STALLED_AFTER / 60:.0f} minutes"
+        if process.is_alive(owner) is True:
+            hint = "stop it first, or wait for it to end"
+        elif self.status() == "running":
+            hint = f"if that process is gone: after {minutes} of silence the run can be taken over"
+        else:
+            console.warn(f"{self.name}: nothing from {writer} in {minutes}; taking the run over")
+            return
+        raise UserError(f"{self.name} is still being written by {writer}", hint=hint)
 
     def _is_ours(self) -> bool:
         return bool(self.meta.get("process") == process.identity())
