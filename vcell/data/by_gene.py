@@ -55,6 +55,11 @@ class CscMatrix:
         self._turned: RowSpill | None = None
         self._turned_for: bytes | None = None
 
+    @property
+    def needs_pass(self) -> bool:
+        """Whether it is large and not yet turned round."""
+        return self._turned is None and self.nnz > IN_MEMORY
+
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
         """Cut by the rows' non-zeros in the chosen columns."""
         yield from cut_by_size(rows, self._by_cell(genes).indptr, bound)

@@ -67,7 +67,8 @@ class Scale:
 
 def scale(source: CellSource, *, quiet: bool = False) -> Scale:
     """Look at a sample of the cells, decide what the values are, and say so."""
-    found = judge(list(sample(source)))
+    found = _glance(source) if source.matrix.needs_pass else None
+    found = found or judge(list(sample(source)))
     if not quiet:
         console.say(f"{source.name}: {found.text}")
     return found
@@ -86,6 +87,19 @@ def require_counts(source: CellSource, *, quiet: bool = False) -> Scale:
         else "use the file as it was before normalisation"
     )
     raise UserError(f"{source.name}: raw counts are needed, these are {found.text}", hint=hint)
+
+
+def _glance(source: CellSource) -> Scale | None:
+    """Look at some genes of a large matrix stored by gene; enough if all is counts."""
+    columns = getattr(source.matrix, "columns", None)
+    if columns is None:
+        return None
+    chosen = np.unique(np.linspace(0, source.n_genes - 1, 64).astype(np.int64))
+    values = np.concatenate([csc.data for _, csc in columns(chosen)])
+    if not len(values) or not (values == np.rint(values)).all() or values.min() < 0:
+        return None
+    seen = f"{len(values):,} values of {len(chosen)} genes"
+    return Scale("counts", None, f"whole numbers up to {float(values.max()):,.0f} in {seen}")
 
 
 def sample_rows(n_cells: int, nnz: int | None, n_genes: int) -> NDArray[np.int64]:

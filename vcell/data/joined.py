@@ -122,6 +122,11 @@ class JoinedMatrix:
         counts = [matrix.nnz for matrix in self.matrices]
         return None if None in counts else sum(n or 0 for n in counts)
 
+    @property
+    def needs_pass(self) -> bool:
+        """Whether any of them does."""
+        return any(matrix.needs_pass for matrix in self.matrices)
+
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
         """Cut within each file."""
         for number, matrix in enumerate(self.matrices):

@@ -52,6 +52,11 @@ class Matrix(Protocol):
         """Number of stored values; None where only reading everything would tell."""
         ...
 
+    @property
+    def needs_pass(self) -> bool:
+        """Whether the first row costs a pass over everything (stored by gene, or as text)."""
+        ...
+
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
         """Cut rows into blocks that keep within the bound (or are one row)."""
         ...
@@ -67,6 +72,8 @@ class Matrix(Protocol):
 
 class CsrMatrix:
     """Stored by cell: three arrays, `indptr` held in memory."""
+
+    needs_pass = False
 
     def __init__(
         self,
@@ -90,7 +97,12 @@ class CsrMatrix:
         yield from cut_by_size(rows, self.indptr, bound)
 
     def read(self, rows: Rows, genes: Genes | None, dtype: np.dtype[Any]) -> Csr:
-        """Read the rows' ranges of indices and data; each chunk is decoded once."""
+        """Read rows as canonical CSR."""
+        csr = canonical(self.stored(rows, dtype), self.shape[1])
+        return csr if genes is None else select(csr, genes)
+
+    def stored(self, rows: Rows, dtype: np.dtype[Any]) -> Csr:
+        """Read rows as they lie in the file, in their order; each chunk is decoded once."""
         numbers = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
         starts, stops = self.indptr[numbers], self.indptr[numbers + 1]
         indptr = np.zeros(len(numbers) + 1, np.int64)
@@ -101,8 +113,7 @@ class CsrMatrix:
         data = self._buffers.take(n, dtype)
         arrays.read([(self.indices, starts, stops, stored), (self.data, starts, stops, data)])
         check_columns(stored, indptr, numbers, self.shape[1], self.where)
-        csr = canonical(Csr(indptr, narrow(stored), data), self.shape[1])
-        return csr if genes is None else select(csr, genes)
+        return Csr(indptr, narrow(stored), data)
 
     def close(self) -> None:
         """Nothing of its own."""
@@ -110,6 +121,8 @@ class CsrMatrix:
 
 class DenseMatrix:
     """Stored as a full table."""
+
+    needs_pass = False
 
     def __init__(self, table: Array, layout: Layout) -> None:
         self.table, self.layout, self.where = table, layout, table.where

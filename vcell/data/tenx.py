@@ -167,6 +167,11 @@ class MtxMatrix:
         self.layout = Layout("text", packed, None, None, path.stat().st_size)
         self._rows: RowSpill | None = None
 
+    @property
+    def needs_pass(self) -> bool:
+        """Whether it is long and not yet parsed."""
+        return self._rows is None and self.nnz > IN_MEMORY
+
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
         """Cut by the rows' non-zeros."""
         del genes

@@ -1,0 +1,45 @@
+"""`vcell inspect`: what a file with cells holds, and what is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from vcell.config import DataOptions, configured, option
+from vcell.plugin import Plugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(DataOptions):
+    """The [inspect] table."""
+
+    full: bool = option(default=False, help="Look at every cell instead of a sample.")
+    html: Path | None = option(None, help="Also write a page with pictures to this file.")
+
+
+@click.command("inspect")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@configured(Inspect)
+def command(files: tuple[Path, ...], config: Inspect) -> None:
+    r"""Show what a file with cells holds, and what is wrong with it.
+
+    Reads metadata and a sample of at most 1,024 cells, so it answers at once however large the file
+    is; --full looks at every cell. FILES default to the project's cells; several are seen as one.
+
+    \b
+    Example: vcell inspect cells.h5ad --full --html cells.html
+    """
+    from vcell_inspect.work import run
+
+    run(files, config)
+
+
+plugin = Plugin(
+    name="inspect",
+    summary="Show what a file with cells holds and what is wrong with it.",
+    command=command,
+    config=Inspect,
+    needs=("h5py", "numpy"),
+)

@@ -1,0 +1,91 @@
+"""What is wrong, or likely to go wrong later: one sentence each, with how it is dealt with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vcell.data import detect, open_cells
+from vcell.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcell.data import CellSource
+    from vcell.data.detect import Scale
+    from vcell_inspect.survey import Survey
+
+
+def of_names(source: CellSource, *, cells: bool) -> list[str]:
+    """Look at the names of genes and, if asked, cells."""
+    found = []
+    if not source.n_cells:
+        found.append("there are no cells")
+    if not source.n_genes:
+        found.append("there are no genes")
+    kinds = [("gene", source.genes)]
+    if cells:
+        kinds.append(("cell", source.cells.astype(str)))
+    for what, names in kinds:
+        repeated = _repeated(names)
+        if repeated:
+            shown = ", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else "")
+            found.append(f"{len(repeated):,} {what} names occur more than once: {shown}")
+        empty = int((np.char.strip(names.astype(str)) == "").sum()) if len(names) else 0
+        if empty:
+            found.append(f"{empty:,} {what} names are empty")
+    genes = source.genes
+    if len(genes) and np.char.startswith(genes, "ENS").mean() > 0.5:
+        found.append("genes are named by Ensembl ids: gene sets and targets use symbols")
+    return found
+
+
+def _repeated(names: NDArray[np.str_]) -> list[str]:
+    unique, counts = np.unique(names, return_counts=True)
+    return [str(name) for name in unique[counts > 1]]
+
+
+def of_survey(seen: Survey, found: Scale) -> list[str]:
+    """Look at the values that the survey saw."""
+    where = "" if seen.whole else f" among {seen.n_seen:,} sampled cells"
+    odd, problems = seen.odd, []
+    if odd.get("nan"):
+        problems.append(f"{odd['nan']:,} values are NaN{where}")
+    if odd.get("infinite"):
+        problems.append(f"{odd['infinite']:,} values are infinite{where}")
+    if odd.get("negative"):
+        problems.append(f"{odd['negative']:,} values are negative{where}: scaled data?")
+    if odd.get("fraction") and found.kind != "counts":
+        share = odd["fraction"] / max(seen.n_values, 1)
+        problems.append(f"{share:.0%} of the values are not whole numbers{where}: no raw counts")
+    if odd.get("unsorted rows"):
+        n = odd["unsorted rows"]
+        problems.append(f"{n:,} cells have unsorted entries{where} (sorted while reading)")
+    if odd.get("repeated entries"):
+        n = odd["repeated entries"]
+        problems.append(
+            f"{n:,} entries repeat a gene of their cell{where} (added up while reading)"
+        )
+    if odd.get("stored zeros"):
+        n = odd["stored zeros"]
+        problems.append(f"{n:,} zeros are stored as values{where} (dropped while reading)")
+    empty = int((seen.per_cell(1) == 0).sum())
+    if empty:
+        problems.append(f"{empty:,} cells are empty{where}")
+    unseen = int((seen.gene_cells == 0).sum())
+    if unseen and seen.whole:
+        problems.append(f"{unseen:,} genes are zero in every cell")
+    return problems
+
+
+def of_raw(source: CellSource) -> list[str]:
+    """Say if raw/X is not raw counts, which its name promises."""
+    if not source.parts.get("raw") or source.layer is not None or len(source.paths) != 1:
+        return []
+    try:
+        with open_cells(source.paths[0], "raw") as raw:
+            found = detect.scale(raw, quiet=True)
+    except UserError as error:
+        return [f"raw cannot be read: {error.message}"]
+    return [] if found.kind in ("counts", "empty") else [f"raw is not raw: it has {found.text}"]
