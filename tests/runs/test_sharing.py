@@ -91,6 +91,17 @@ def test_a_run_that_ends_while_it_is_watched_is_not_called_crashed(tmp_path):
     assert watched.status() == "done"
 
 
+def test_nor_is_one_that_ends_between_two_looks(tmp_path, monkeypatch):
+    run, watched = (made := new(tmp_path)), Run.open(made.path)
+
+    def look(_process: object) -> bool:
+        run.finish("done")
+        return False
+
+    monkeypatch.setattr(processes, "is_alive", look)
+    assert watched.status() == "done"
+
+
 # --- taking over
 
 
