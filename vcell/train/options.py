@@ -55,7 +55,7 @@ class TrainOptions:
         200, help="Steps between validations; 0 validates only at the end.", minimum=0
     )
     checkpoint_every: int = option(
-        200, help="Steps between checkpoints; 0 writes only the last.", minimum=0
+        200, help="Steps between checkpoints; 0 writes only the best and the last.", minimum=0
     )
     patience: int = option(
         0, help="Stop after so many validations without a better one; 0 never does.", minimum=0

@@ -1,7 +1,7 @@
 """Send a run's metrics elsewhere, by reading the same events that everybody reads.
 
 A sink is a thread that follows events.jsonl; the loop knows nothing of it, and a sink that fails is
-said aloud and left behind. Weights & Biases is used offline unless its own settings say otherwise.
+said aloud and left behind. Weights & Biases follows its own settings (``WANDB_MODE=offline`` ...).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib.util
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vcell import console
@@ -81,12 +82,19 @@ def following(run: Run, names: Sequence[str]) -> Iterator[None]:
     if not names:
         yield
         return
-    follower = _Follower(run, [_KINDS[name](run) for name in names])
+    follower = _Follower(run, [_opened(name, run) for name in names])
     follower.start()
     try:
         yield
     finally:
         follower.finish()
+
+
+def _opened(name: str, run: Run) -> Sink:
+    try:
+        return _KINDS[name](run)
+    except Exception as error:
+        raise UserError(f"{name} could not be started: {error}") from error
 
 
 class _Follower(threading.Thread):
@@ -111,8 +119,8 @@ class _Follower(threading.Thread):
         self._done.set()
         self.join()
         self._pass_on()
-        for sink in self._sinks:
-            sink.close()
+        for sink in list(self._sinks):
+            self._try(sink, sink.close)
 
     def _pass_on(self) -> None:
         for event in self._tail.read():
@@ -120,11 +128,15 @@ class _Follower(threading.Thread):
                 continue
             values = {f"{event['kind']}/{k}": v for k, v in event.items() if _is_value(k, v)}
             for sink in list(self._sinks):
-                try:
-                    sink.add(event["step"], values)
-                except Exception as error:  # noqa: BLE001 - training goes on without the sink
-                    console.warn(f"{type(sink).__name__} failed, going on without: {error}")
-                    self._sinks.remove(sink)
+                self._try(sink, partial(sink.add, event["step"], values))
+
+    def _try(self, sink: Sink, action: Callable[[], None]) -> None:
+        """Do something with a sink, and do without the sink when it fails."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - training goes on
+            console.warn(f"{type(sink).__name__} failed, going on without: {error}")
+            self._sinks.remove(sink)
 
 
 def _is_value(name: str, value: Any) -> bool:

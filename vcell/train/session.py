@@ -1,0 +1,365 @@
+"""The loop itself: step, validate, write checkpoints, listen, stop; and take it up again."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.train import batch as batches
+from vcell.train import changes, parallel, precision, prepare, rng, state
+from vcell.train.display import Display
+from vcell.train.guard import Guard
+from vcell.train.optim import Averaged, build_optimizer, learning_rate
+from vcell.train.stopping import Stopper
+from vcell.train.update import Outcome, Updater
+
+if TYPE_CHECKING:
+    from vcell.runs import Run
+    from vcell.train.control import Signals
+    from vcell.train.options import TrainOptions
+    from vcell.train.task import Place, Task
+
+_PAUSE_POLL = 0.2  # seconds
+_PULSE = 60.0  # seconds between signs of life while paused
+_KEEP = 2  # best checkpoints: where the newest is damaged, another one is there to go on from
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a training ended.
+
+    ``done`` ran all its steps, ``early-stop`` ran out of patience, ``stopped`` was asked to by a
+    control file, ``interrupted`` by a signal. All four left a checkpoint of the last step.
+    """
+
+    ended: Literal["done", "early-stop", "stopped", "interrupted"]
+    step: int
+    best: float | None
+    best_step: int | None
+    metrics: dict[str, float]  # of the last validation
+    seconds: float  # spent training, over all sessions
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether someone else ended it before it was finished."""
+        return self.ended in ("stopped", "interrupted")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What any process was asked to do, agreed on by all."""
+
+    examples: int  # in the coming global batch
+    signalled: bool = False
+    stop: bool = False
+    checkpoint: bool = False
+    pause: bool = False
+    overlap: bool = False
+
+
+class Session:
+    """One process's part in one uninterrupted stretch of training."""
+
+    def __init__(
+        self, task: Task, options: TrainOptions, run: Run, place: Place, signals: Signals
+    ) -> None:
+        self.task, self.options, self.run = task, options, run
+        self.place, self.signals = place, signals
+        self.log = run.rank_log(place.rank)
+        prepare.set_up_device(options, place)
+        self.precision = precision.resolve(options.precision, place.device)
+        model, called = prepare.build(task, options, place, self.tell)
+        self.learner = state.Learner(
+            model,
+            build_optimizer(model, options, place.device),
+            Averaged(model, options.ema) if options.ema else None,
+        )
+        self.update = Updater(task, self.learner, called, options, place, self.precision, self.tell)
+        self.stream = task.batches(place)
+        self.stopper = Stopper(higher_is_better=task.higher_is_better, patience=options.patience)
+        self.guard = Guard(self.precision.name)
+        self.step = self.examples = 0
+        self.metrics: dict[str, float] = {}
+        self._validated = self._saved = -1  # steps
+        self._seconds, self._since = 0.0, time.monotonic()
+
+    # -- where to start ------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Go on from the newest sound checkpoint of the run, if it has any."""
+        found = self._newest_sound() if self.place.leads else None
+        step = parallel.agree([found if found is not None else -1 if self.place.leads else 0])[0]
+        if step < 0:
+            return
+        checkpoint = self.run.checkpoint(step)
+        saved = json.loads((checkpoint.path / "state.json").read_text())
+        changes.check_identity(saved["identity"], dict(self.task.identity))
+        for text in changes.compare(saved["options"], changes.plain(self.options)):
+            self.tell(text)
+        had_rng = state.restore(self.learner, checkpoint.path, self.place.rank)
+        if not had_rng:
+            self.tell(f"rank {self.place.rank} is new to this run: its random numbers start afresh")
+        self._load(saved)
+        if self.place.leads:
+            self._serve("stop", "pause", "checkpoint")  # were meant for the session before
+            self.run.log("resume", step=self.step, world_size=self.place.world_size)
+            self.say(f"going on after step {self.step:,} of {self.options.max_steps:,}")
+
+    def _newest_sound(self) -> int | None:
+        """Return the step of the newest checkpoint whose files are whole."""
+        steps: list[int] = sorted(self.run.checkpoints(), reverse=True)
+        for step in steps:
+            try:
+                self.run.checkpoint(step).verify()
+            except UserError as error:
+                self.tell(f"{error.message}; trying the checkpoint before it")
+                continue
+            return step
+        if steps:
+            raise UserError(
+                f"none of the {len(steps)} checkpoints of {self.run.name} is whole",
+                hint="start a new run",
+            )
+        return None
+
+    def _load(self, saved: dict[str, Any]) -> None:
+        self.step, self.examples = saved["step"], saved["examples"]
+        self._saved, self._seconds = self.step, saved["seconds"]
+        self.metrics = saved["metrics"]
+        self._validated = saved["validated"]
+        self.stopper.load_state_dict(saved["stopper"])
+        self.guard.load_state_dict(saved["guard"])
+        self.stream.load_state_dict(saved["stream"])
+        if self.learner.averaged is not None:
+            self.learner.averaged.updates = saved["averaged"]
+        if saved["scaler"] and self.precision.scaler:
+            self.precision.scaler.load_state_dict(saved["scaler"])
+        if self.options.micro_batch == saved["options"]["micro_batch"]:
+            self.update.micro_batch = saved["micro_batch"]  # perhaps halved since
+
+    def _numbers(self) -> dict[str, Any]:
+        """Return what state.json says beside the tensors: the inverse of `_load`."""
+        return {
+            "step": self.step,
+            "examples": self.examples,
+            "seconds": self.seconds,
+            "metrics": self.metrics,
+            "validated": self._validated,
+            "stopper": self.stopper.state_dict(),
+            "guard": self.guard.state_dict(),
+            "stream": self.stream.state_dict(),
+            "averaged": self.learner.averaged.updates if self.learner.averaged else 0,
+            "scaler": self.precision.scaler.state_dict() if self.precision.scaler else None,
+            "micro_batch": self.update.micro_batch,
+            "options": changes.plain(self.options),
+            "identity": dict(self.task.identity),
+            "world_size": self.place.world_size,
+            "torch": str(torch.__version__),
+        }
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def train(self) -> Result:
+        """Step until done, out of patience, or asked to end."""
+        ended: Literal["done", "early-stop", "stopped", "interrupted"] = "done"
+        left = max(0, self.options.max_steps - self.step)
+        self.learner.model.train()
+        with Display(steps=left, monitor=self.task.monitor, shown=self.place.leads) as display:
+            self.display = display
+            while self.step < self.options.max_steps and ended == "done":
+                wishes = self._step()
+                last = self.step == self.options.max_steps
+                is_best = self._validate() if self._due("validate_every") or last else False
+                if wishes.pause:
+                    wishes = self._pause()
+                if wishes.signalled:
+                    ended = "interrupted"
+                elif wishes.stop:
+                    ended = "stopped"
+                    self._serve("stop", "pause")
+                elif self.stopper.exhausted:
+                    ended = "early-stop"
+                due = self._due("checkpoint_every") or wishes.checkpoint
+                if due or is_best or last or ended != "done":
+                    self._save()
+        self._say_end(ended)
+        best, best_step = self.stopper.best, self.stopper.best_step
+        return Result(ended, self.step, best, best_step, self.metrics, self.seconds)
+
+    def _due(self, name: Literal["validate_every", "checkpoint_every"]) -> bool:
+        every: int = getattr(self.options, name)
+        return every > 0 and self.step % every == 0
+
+    def _step(self) -> Wishes:
+        """Take one step, and return what was asked for before it."""
+        begun = time.perf_counter()
+        rate = learning_rate(self.step, self.options)
+        with self.update.spans.waiting("data"):
+            batch = next(self.stream)
+        wishes = self._agree(batches.length(batch))
+        outcome = self.update(batch, total=wishes.examples, overlap=wishes.overlap, rate=rate)
+        self.step += 1
+        self.examples += wishes.examples
+        problem = self.guard.check(outcome, self.step)
+        if problem and self.place.leads:
+            self.tell(problem)
+        self._record(outcome, batches.length(batch), rate, time.perf_counter() - begun)
+        return wishes
+
+    def _agree(self, examples: int) -> Wishes:
+        """Tell all processes this one's share and wishes, and learn everybody's."""
+        requests = self.run.requests() if self.place.leads else set()
+        mine = [
+            examples,
+            self.signals.received is not None,
+            "stop" in requests,
+            "checkpoint" in requests,
+            "pause" in requests,
+            self.update.proven,
+        ]
+        total, signalled, stop, checkpoint, pause, proven = parallel.agree(list(map(int, mine)))
+        if checkpoint:
+            self._serve("checkpoint")
+        return Wishes(
+            examples=total,
+            signalled=signalled > 0,
+            stop=stop > 0,
+            checkpoint=checkpoint > 0,
+            pause=pause > 0,
+            overlap=proven == self.place.world_size,
+        )
+
+    def _record(self, outcome: Outcome, share: int, rate: float, seconds: float) -> None:
+        """Write the step into the events of the run and of this rank."""
+        spans = self.update.spans.take()
+        self.log.log("span", step=self.step, examples=share, seconds=round(seconds, 6), **spans)
+        if not self.place.leads:
+            return
+        fields = {**outcome.metrics, "lr": rate, "grad_norm": outcome.gradient_norm}
+        fields["examples_per_s"] = outcome.examples / seconds
+        fields["data_wait"] = spans["data"] / seconds
+        if self.precision.scaler:
+            fields["loss_scale"] = self.precision.scaler.scale
+        if self.place.device.type == "cuda":
+            fields["memory"] = torch.cuda.max_memory_allocated(self.place.device)
+        self.run.log("metric", step=self.step, **fields)
+        self.display.stepped(outcome.metrics["loss"])
+
+    # -- now and then --------------------------------------------------------------------------
+
+    def _validate(self) -> bool:
+        """Score the model; return whether it is the best so far. Leaves all random numbers be."""
+        before = rng.capture()
+        self.learner.model.eval()
+        averaged = self.learner.averaged
+        with (
+            torch.no_grad(),
+            self.precision.autocast(),
+            averaged.applied() if averaged else nullcontext(),
+        ):
+            own = {k: float(v) for k, v in self.task.validate(self.learner.model).items()}
+        parallel.forget_gathered(self.learner.model)
+        self.learner.model.train()
+        rng.restore(before)
+        self.metrics = json.loads(parallel.gather_texts(json.dumps(own))[0])
+        self._validated = self.step
+        if self.task.monitor not in self.metrics:
+            raise UserError(
+                f"validation gave {', '.join(self.metrics) or 'nothing'}, but the task monitors "
+                f"{self.task.monitor!r}"
+            )
+        is_best = self.stopper.update(self.metrics[self.task.monitor], self.step)
+        if self.place.leads:
+            self.run.log("eval", step=self.step, best=is_best, **self.metrics)
+        self.display.validated(self.step, self.metrics, is_best=is_best)
+        return is_best
+
+    def _save(self) -> None:
+        """Write a checkpoint of this step, unless there is one."""
+        if self._saved == self.step:
+            return
+        shot = state.snapshot(self.learner, self._numbers(), keep=self.place.leads)
+        if self.place.leads:
+            fresh = self._validated == self.step
+            metric = self.metrics[self.task.monitor] if fresh else None
+            self.run.save_checkpoint(
+                self.step,
+                shot.write,
+                metric,
+                higher_is_better=self.task.higher_is_better,
+                keep_best=_KEEP,
+            )
+        self._saved = self.step
+
+    def _pause(self) -> Wishes:
+        """Wait with a checkpoint written, until the request is taken back or another one comes."""
+        self._save()
+        begun = told = time.monotonic()
+        self._announce("paused")
+        while True:
+            time.sleep(_PAUSE_POLL)
+            wishes = self._agree(0)
+            if not wishes.pause or wishes.stop or wishes.signalled:
+                break
+            if self.place.leads and time.monotonic() - told > _PULSE:
+                told = time.monotonic()
+                self.run.log("phase", step=self.step, name="paused")
+        self._since += time.monotonic() - begun
+        self._announce("training")
+        return wishes
+
+    def _serve(self, *requests: str) -> None:
+        if self.place.leads:
+            for request in requests:
+                self.run.clear(request)
+
+    def _announce(self, name: str) -> None:
+        if self.place.leads:
+            self.run.log("phase", step=self.step, name=name)
+            self.say(f"{name} at step {self.step:,}")
+
+    def _say_end(self, ended: str) -> None:
+        if not self.place.leads:
+            return
+        reason = {
+            "done": "all steps done",
+            "early-stop": f"no better {self.task.monitor} in {self.options.patience} validations",
+            "stopped": "asked to stop",
+            "interrupted": f"{self.signals.received or 'a signal'} on one of the processes",
+        }[ended]
+        self.say(f"training ended at step {self.step:,}: {reason}")
+
+    # -- small things --------------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training, over all sessions, pauses left out."""
+        return self._seconds + time.monotonic() - self._since
+
+    def say(self, text: str) -> None:
+        """Say something once, and nothing beside a result in JSON."""
+        if self.place.leads and not console.settings.json:
+            console.say(text)
+
+    def tell(self, text: str) -> None:
+        """Warn on the console and in the events."""
+        if self.place.leads:
+            console.warn(text)
+            self.run.log("warn", step=getattr(self, "step", 0), text=text)
+        else:
+            console.warn(f"rank {self.place.rank}: {text}")
+            self.log.log("warn", step=getattr(self, "step", 0), text=text)
+
+    def close(self) -> None:
+        """End what the stream may have started, and this rank's log."""
+        self.log.close()
+        close = getattr(self.stream, "close", None)
+        if close is not None:
+            close()
