@@ -43,8 +43,8 @@ class Simulate:
 def command(out: Path, config: Simulate) -> None:
     r"""Make a perturbation screen whose truth is known.
 
-    Writes OUT.h5ad, raw counts with target_gene, batch and cell_type of every cell, and
-    OUT.truth.npz, the true effect of each perturbation on each gene.
+    Writes OUT (.h5ad or .zarr), raw counts with target_gene, batch and cell_type of every cell,
+    and beside it .truth.npz, the true effect of each perturbation on each gene.
 
     \b
     Example: vcell simulate cells.h5ad --cells 20000 --genes 5000 --perturbations 100

@@ -37,6 +37,12 @@ def run(out: Path, config: Simulate) -> None:
         data,
         f"{out}: {design.cells:,} cells x {design.genes:,} genes, {design.controls:,} of them "
         f"{CONTROL}, {design.perturbations} perturbations ({design.nulls} without effect), "
-        f"{console.bytes_text(out.stat().st_size)} in {console.duration(took)}\n"
+        f"{console.bytes_text(_size(out))} in {console.duration(took)}\n"
         f"{truth}: the true effects",
     )
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file or a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

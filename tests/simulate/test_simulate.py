@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from vcell.data import open_cells
 from vcell.data.simulate import CONTROL, Design, Simulator, Truth, oracle, simulate
 from vcell.errors import UserError
 
@@ -146,14 +147,19 @@ def test_cell_types_and_batches_differ_as_the_truth_says():
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_the_file_holds_what_memory_holds_and_the_truth_lies_beside(tmp_path, compress):
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_the_file_holds_what_memory_holds_and_the_truth_lies_beside(tmp_path, suffix, compress):
     sim = Simulator(cells=1300, genes=120, perturbations=8, cell_types=2)
-    truth = sim.write(tmp_path / "cells.h5ad", compress=compress)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["cells.h5ad", "cells.truth.npz"]
-    read, made = anndata.read_h5ad(tmp_path / "cells.h5ad"), sim.to_anndata()
+    path = tmp_path / f"cells.{suffix}"
+    truth = sim.write(path, compress=compress)
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, "cells.truth.npz"}
+    read = anndata.read_h5ad(path) if suffix == "h5ad" else anndata.read_zarr(path)
+    made = sim.to_anndata()
     assert (read.X != made.X).nnz == 0
-    assert read.obs.equals(made.obs)
+    assert read.obs.astype(str).equals(made.obs.astype(str))
     assert list(read.var_names) == list(made.var_names)
+    with open_cells(path) as source:
+        assert source.n_cells == 1300
     loaded = Truth.load(truth)
     assert np.array_equal(loaded.effect, sim.truth.effect)
     assert list(loaded.perturbations) == list(sim.truth.perturbations)

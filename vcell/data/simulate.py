@@ -145,26 +145,35 @@ class Simulator:
 
     def to_anndata(self) -> anndata.AnnData:
         """Draw all cells into memory."""
-        import anndata
-        import pandas as pd
         import scipy.sparse as sp
 
         parts = [
             sp.csr_matrix((b.data, b.indices, b.indptr), shape=(len(b), self.design.genes))
             for b in self.blocks()
         ]
+        adata = self.empty()
+        adata.X = sp.vstack(parts, format="csr")
+        return adata
+
+    def empty(self) -> anndata.AnnData:
+        """Return all labels and names, without a count."""
+        import anndata
+        import pandas as pd
+        import scipy.sparse as sp
+
+        n, n_genes = self.design.cells, self.design.genes
         obs = {
             column: pd.Categorical.from_codes(codes, names)
             for column, codes, names in zip(
                 ("target_gene", "batch", "cell_type"),
-                self.codes(0, self.design.cells),
+                self.codes(0, n),
                 self.categories,
                 strict=True,
             )
         }
         return anndata.AnnData(
-            sp.vstack(parts, format="csr"),
-            obs=pd.DataFrame(obs, index=self.cell_names(0, self.design.cells)),
+            sp.csr_matrix((n, n_genes), dtype=np.float32),
+            obs=pd.DataFrame(obs, index=self.cell_names(0, n)),
             var=pd.DataFrame(index=self.truth.genes.astype(object)),
         )
 
@@ -183,7 +192,7 @@ class Simulator:
         return [f"CELL{i:09d}" for i in range(start + 1, stop + 1)]
 
     def write(self, path: str | os.PathLike[str], *, compress: bool = False) -> Path:
-        """Stream all cells to .h5ad, and the truth beside it; returns the truth's path."""
+        """Stream all cells to .h5ad or .zarr, and the truth beside; returns the truth's path."""
         from vcell.data.simulate_file import write
 
         return write(self, path, compress=compress)
