@@ -140,6 +140,8 @@ def _common_options() -> list[click.Option]:
 
 
 def _with_common_options(command: click.Command) -> click.Command:
+    # click keeps the lines after a backspace character as they are; docstrings spell it \b
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
     names = {param.name for param in command.params}
     command.params.extend(option for option in _common_options() if option.name not in names)
     if isinstance(command, click.Group):

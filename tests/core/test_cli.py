@@ -116,3 +116,9 @@ def test_doctor_reports_this_machine(vcell):
     assert found["Python"]["found"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
     assert {"cores", "memory", "attention", "NVIDIA GPUs", "plugins"} <= set(found)
     assert ran.code == 0, [f for f in ran.json["findings"] if f["state"] == "MISSING"]
+
+
+def test_examples_in_help_keep_their_lines(vcell):
+    text = vcell("config", "show", "--help").out
+    assert "\\b" not in text
+    assert "\n  Example: vcell config show train-vcc\n" in text
