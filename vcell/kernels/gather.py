@@ -21,6 +21,13 @@ Array = NDArray[Any]
 N_LOOKUP = 64
 
 
+@njit(nogil=True, cache=True, inline="always")
+def _copy(a: Array, b: Array) -> None:
+    """Copy with a change of type. Views from 0 on: other index arithmetic is not vectorised."""
+    for j in range(a.shape[0]):
+        b[j] = a[j]
+
+
 @njit(nogil=True, cache=True)
 def chunks_of_rows(
     src: Array, length: Array, order: Array, chunk_size: int
@@ -85,11 +92,10 @@ def rows_from_chunk(
         k = order[position]
         a = max(src[k], begin)
         b = min(src[k] + length[k], end)
-        to = dst[k] + a - src[k]
-        at = a - begin
-        for j in range(b - a):
-            idx_out[to + j] = idx[at + j]
-            val_out[to + j] = val[at + j]
+        if b > a:
+            to = dst[k] + a - src[k]
+            _copy(idx[a - begin : b - begin], idx_out[to : to + b - a])
+            _copy(val[a - begin : b - begin], val_out[to : to + b - a])
 
 
 @njit(nogil=True, cache=True)
@@ -106,11 +112,9 @@ def copy_rows(
 ) -> None:
     """Copy rows `first:last` of a request out of one array that holds them all."""
     for k in range(first, last):
-        at = src[k]
-        to = dst[k]
-        for j in range(length[k]):
-            idx_out[to + j] = idx[at + j]
-            val_out[to + j] = val[at + j]
+        n = length[k]
+        _copy(idx[src[k] : src[k] + n], idx_out[dst[k] : dst[k] + n])
+        _copy(val[src[k] : src[k] + n], val_out[dst[k] : dst[k] + n])
 
 
 @njit(nogil=True, cache=True)
@@ -179,8 +183,9 @@ def densify(
     for k in range(first, last):
         row = out[k - first]
         row[:] = 0
-        for j in range(src[k], src[k] + length[k]):
-            row[idx[j]] = val[j]
+        ids, values = idx[src[k] : src[k] + length[k]], val[src[k] : src[k] + length[k]]
+        for j in range(ids.shape[0]):
+            row[ids[j]] = values[j]
 
 
 @njit(nogil=True, cache=True)
@@ -198,10 +203,11 @@ def densify_columns(
     for k in range(first, last):
         row = out[k - first]
         row[:] = 0
-        for j in range(src[k], src[k] + length[k]):
-            c = column[idx[j]]
+        ids, values = idx[src[k] : src[k] + length[k]], val[src[k] : src[k] + length[k]]
+        for j in range(ids.shape[0]):
+            c = column[ids[j]]
             if c >= 0:
-                row[c] = val[j]
+                row[c] = values[j]
 
 
 @njit(nogil=True, cache=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vcell.store.loader import Batch, Loader, Output
+    from vcell.store.batch import Batch, Output
+    from vcell.store.loader import Loader
     from vcell.store.order import Place, Shuffled, Weighted, balanced
     from vcell.store.preparing import ensure_store, prepare
     from vcell.store.recipe import Recipe
@@ -33,9 +34,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Batch": "vcell.store.loader",
+    "Batch": "vcell.store.batch",
     "Loader": "vcell.store.loader",
-    "Output": "vcell.store.loader",
+    "Output": "vcell.store.batch",
     "Place": "vcell.store.order",
     "Recipe": "vcell.store.recipe",
     "Sets": "vcell.store.sets",

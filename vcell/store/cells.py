@@ -6,6 +6,8 @@ where each row lies in them. Batches are cut from that.
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -51,7 +53,7 @@ class Cells(Protocol):
     n_cells: int
     n_genes: int
 
-    def fetch(self, rows: NDArray[np.int64], types: Types, spare: Spare, crew: Crew) -> Lying:
+    def fetch(self, rows: NDArray[np.int64], types: Types, memory: Memory, crew: Crew) -> Lying:
         """Bring rows into memory."""
         ...
 
@@ -60,27 +62,30 @@ class Cells(Protocol):
         ...
 
 
-class Spare:
-    """Two arrays that are used again for every other buffer: fresh ones cost page faults."""
+class Memory:
+    """Arrays that are used again once nobody refers to them: fresh ones cost page faults.
 
-    def __init__(self) -> None:
-        self._arrays: dict[str, NDArray[Any]] = {}
+    What is taken is the taker's for as long as it, or a view of it, is referred to.
+    """
 
-    def array(self, name: str, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """At least `size` elements, with whatever they last held."""
-        have = self._arrays.get(name)
-        if have is None or len(have) < size or have.dtype != dtype:
-            have = self._arrays[name] = np.empty(size + size // 16, dtype)
-        return have
+    def __init__(self, allocate: Callable[[int], NDArray[np.uint8]] | None = None) -> None:
+        self._allocate = allocate or (lambda size: np.empty(size, np.uint8))
+        self._held: dict[str, list[NDArray[np.uint8]]] = {}
+        self._lock = threading.Lock()
 
-
-class Fresh(Spare):
-    """New arrays each time, for those who keep their batches."""
-
-    def array(self, name: str, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Exactly `size` new elements."""
-        del name
-        return np.empty(size, dtype)
+    def take(self, use: str, n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return `n` elements, with whatever they last held; `use` groups those of like size."""
+        size = n * dtype.itemsize
+        with self._lock:
+            held = self._held.setdefault(use, [])
+            for i in range(len(held)):
+                # Two references: the list's and getrefcount's argument. Views add one each.
+                if sys.getrefcount(held[i]) == 2:
+                    if len(held[i]) < size:
+                        held[i] = self._allocate(size + size // 16)
+                    return held[i][:size].view(dtype)
+            held.append(self._allocate(size + size // 16))
+            return held[-1][:size].view(dtype)
 
 
 class MatrixCells:
@@ -92,9 +97,9 @@ class MatrixCells:
         self.idx, self.val, self.indptr = idx, val, indptr
         self.n_cells, self.n_genes = len(indptr) - 1, n_genes
 
-    def fetch(self, rows: NDArray[np.int64], types: Types, spare: Spare, crew: Crew) -> Lying:
+    def fetch(self, rows: NDArray[np.int64], types: Types, memory: Memory, crew: Crew) -> Lying:
         """Nothing to fetch: rows stay where they are."""
-        del types, spare, crew
+        del types, memory, crew
         src = self.indptr[rows]
         return Lying(self.idx, self.val, src, self.indptr[rows + 1] - src, contiguous=False)
 
@@ -123,14 +128,14 @@ class StoreCells:
             self._held_at = np.full(store.n_cells, -1, np.int64)
             self._held_at[held] = np.arange(len(held))
 
-    def fetch(self, rows: NDArray[np.int64], types: Types, spare: Spare, crew: Crew) -> Lying:
+    def fetch(self, rows: NDArray[np.int64], types: Types, memory: Memory, crew: Crew) -> Lying:
         """Decode each chunk once, straight into the order in which batches take the rows."""
         store = self.store
         src = store.indptr[rows]
         length = store.indptr[rows + 1] - src
         dst = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-        idx = spare.array("idx", int(dst[-1]), np.dtype(types.idx or store.idx_dtype))
-        val = spare.array("val", int(dst[-1]), np.dtype(types.val or store.val_dtype))
+        idx = memory.take("buffer idx", int(dst[-1]), np.dtype(types.idx or store.idx_dtype))
+        val = memory.take("buffer val", int(dst[-1]), np.dtype(types.val or store.val_dtype))
         work: list[Callable[[], None]] = []
         from_disk = np.arange(len(rows))
         if len(self._held_at):

@@ -6,39 +6,26 @@ it is cheaper to send it compressed and to scatter it on the device.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from vcell.errors import UserError
-from vcell.store.cells import Spare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vcell.store.loader import Batch
+    from vcell.store.batch import Batch
     from vcell.store.store import Store
 
 
-class Pinned(Spare):
-    """Reused arrays in page-locked memory, from which copies run beside the device's work."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        if not torch.cuda.is_available():
-            raise UserError(
-                "page-locked memory needs a CUDA device", hint="leave out Output(pin=True)"
-            )
-
-    def array(self, name: str, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """At least `size` elements, with whatever they last held."""
-        have = self._arrays.get(name)
-        if have is None or len(have) < size or have.dtype != dtype:
-            kind = torch.from_numpy(np.empty(0, dtype)).dtype
-            tensor = torch.empty(size + size // 16, dtype=kind, pin_memory=True)
-            have = self._arrays[name] = tensor.numpy()
-        return have
+def pinned(size: int) -> NDArray[np.uint8]:
+    """Allocate page-locked memory, from which copies run beside the device's work."""
+    if not torch.cuda.is_available():
+        raise UserError("page-locked memory needs a CUDA device", hint="leave out Output(pin=True)")
+    array: NDArray[np.uint8] = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    return array
 
 
 def to_dense(batch: Batch, device: torch.device | str) -> torch.Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 from vcell import console
 from vcell.data import CellSource, open_cells
 from vcell.errors import UserError
-from vcell.store.cells import Lying, Spare, Types
+from vcell.store.cells import Lying, Memory, Types
 from vcell.store.sources import Codes, Opened
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class FileCells:
         self.source = source
         self.n_cells, self.n_genes = source.n_cells, source.n_genes
 
-    def fetch(self, rows: NDArray[np.int64], types: Types, spare: Spare, crew: Crew) -> Lying:
+    def fetch(self, rows: NDArray[np.int64], types: Types, memory: Memory, crew: Crew) -> Lying:
         """Read the buffer's cells in the order of the file, as one block."""
-        del types, spare, crew
+        del types, memory, crew
         ascending, place = np.unique(rows, return_inverse=True)
         blocks = list(
             self.source.chunks(ascending, max_nnz=_NO_LIMIT, max_rows=_NO_LIMIT, prefetch=False)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.kernels import scatter
-from vcell.store.cells import Spare
+from vcell.store.cells import Memory
 from vcell.store.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Spill:
     doublet: NDArray[np.bool_]
     names: NDArray[Any]  # genes, for messages
     cells: CellTable
-    _spare: Spare = field(default_factory=Spare)
+    _memory: Memory = field(default_factory=Memory)
 
     @property
     def value_type(self) -> np.dtype[Any]:
@@ -151,8 +151,8 @@ class Spill:
         at = np.empty(n, np.int64)
         scatter.place(self.bucket[cells], keep, length, self.n_buckets, segment, at)
         size = int(segment[-1])
-        idx = self._spare.array("idx", size, self.index_type)[:size]
-        val = self._spare.array("val", size, self.value_type)[:size]
+        idx = self._memory.take("idx", size, self.index_type)
+        val = self._memory.take("val", size, self.value_type)
         rest = (indptr, block.indices, block.data, keep, at, self.column)
         escaped = np.empty(0, ESCAPED)
         if self.mode == "counts":

@@ -81,8 +81,8 @@ class Store:
 
     @property
     def idx_dtype(self) -> np.dtype[Any]:
-        """Type of the column ids on disk."""
-        return self._idx.dtype
+        """Type of the column ids in memory: unsigned, which is faster to index with."""
+        return np.dtype(f"u{self._idx.dtype.itemsize}")
 
     @property
     def val_dtype(self) -> np.dtype[Any]:

@@ -1,0 +1,288 @@
+"""Loaders and conversion against their peers, on the same cells, in interleaved rounds.
+
+    python benchmarks/loader.py --cells FILE.h5ad [--rounds 5] [--only csr-4096,dense-4096]
+
+`FILE.h5ad` needs counts and the obs columns `perturbation` and `batch`. Each entry runs in a
+process of its own, with the interpreter of `benchmarks/.envs/NAME` for a peer; an environment that
+is missing is said and left out. Every process reads one epoch to warm up, during which it checks
+that it saw each cell once (number of cells, sum of all counts) and measures the entropy of the
+perturbation labels in a batch; then it reads the epoch that is timed. Medians are printed with the
+spread, and rates per second of processor time, which other work on the machine disturbs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+LABELS = ("perturbation", "batch")
+#: What each table compares: ours first, then the peer, then the ratio asked for.
+TABLES: dict[str, tuple[list[str], str, float]] = {
+    "csr-4096": (["vcell"], "annbatch", 2.0),
+    "csr-64": (["vcell"], "annbatch", 2.0),
+    "dense-4096": (["vcell"], "annbatch", 3.0),
+    "plain-4096": (["vcell"], "scdataset", 7.0),
+    "plain-64": (["vcell"], "scdataset", 7.0),
+    "pairs-256": (["vcell"], "cellload", 10.0),
+    "convert": (["vcell"], "annbatch", 6.0),
+}
+
+#: A batch as (number of cells, sum of values as a call, codes or labels of the perturbation).
+Seen = tuple[int, Callable[[], float], Any]
+
+
+def vcell_batches(task: str, size: int, cells: Path, store: Path) -> Any:
+    """Return a function that starts an epoch of ours."""
+    from vcell.store import Loader, Output, Sets, Shuffled, Store
+
+    dense = task not in {"csr", "plain"}
+    output = Output(dense=dense, labels=LABELS)
+    if task == "pairs":
+        opened = Store.open(store)
+        codes, names = opened.codes("perturbation")
+        control = names.tolist().index("non-targeting")
+        order: Any = Sets(
+            perturbation=codes, control=control, context=opened.codes("batch")[0],
+            set_size=1, sets_per_batch=size,
+        )  # fmt: skip
+        loader = Loader(opened, order, output)
+    elif task == "plain":
+        loader = Loader(cells, Shuffled(batch_size=size), output)
+    else:
+        loader = Loader(store, Shuffled(batch_size=size), output, resident=False)
+
+    def epoch() -> Iterator[Seen]:
+        for batch in loader:
+            values = batch.x if dense else batch.data
+            n = len(batch) // 2 if task == "pairs" else len(batch)
+            yield n, lambda v=values: float(v.sum(dtype="f8")), batch.labels["perturbation"]
+
+    return epoch
+
+
+def annbatch_batches(task: str, size: int, store: Path) -> Any:
+    """Return a function that starts an epoch of annbatch on its own store."""
+    import annbatch
+    import numpy as np
+    import zarr
+
+    zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+    collection = annbatch.DatasetCollection(zarr.open_group(store, mode="r"))
+
+    def epoch() -> Iterator[Seen]:
+        loader = annbatch.Loader(
+            batch_size=size, chunk_size=512, preload_nchunks=32, shuffle=True, to=None,
+            rng=np.random.default_rng(0),
+        ).use_collection(collection)  # fmt: skip
+        for batch in loader:
+            x = batch["X"]
+            if task == "dense":
+                x = x.toarray()
+            yield x.shape[0], lambda v=x: float(v.sum(dtype="f8")), batch["obs"]["perturbation"]
+
+    return epoch
+
+
+def scdataset_batches(size: int, cells: Path) -> Any:
+    """Return a function that starts an epoch of scDataset on the backed file."""
+    import anndata as ad
+    from scdataset import BlockShuffling, scDataset
+
+    adata = ad.read_h5ad(cells, backed="r")
+    block, fetch = (256, 4) if size >= 1024 else (16, 256)
+
+    def take(collection: Any, index: Any) -> Any:
+        part = collection[index].to_memory()
+        part.obs = part.obs[list(LABELS)]
+        return part
+
+    def epoch() -> Iterator[Seen]:
+        dataset = scDataset(
+            adata, BlockShuffling(block_size=block), batch_size=size, fetch_factor=fetch,
+            fetch_callback=take,
+        )  # fmt: skip
+        for batch in dataset:
+            x = batch.X
+            yield x.shape[0], lambda v=x: float(v.sum(dtype="f8")), batch.obs["perturbation"]
+
+    return epoch
+
+
+def entropy(labels: Any) -> float:
+    """Entropy of some labels in bits."""
+    import numpy as np
+
+    _, counts = np.unique(np.asarray(labels), return_counts=True)
+    share = counts / counts.sum()
+    return float(-(share * np.log2(share)).sum())
+
+
+def run_entry(entry: str, cells: Path, stores: Path) -> dict[str, Any]:
+    """Measure one entry in this process."""
+    table, who = entry.split(":")
+    task, _, size = table.partition("-")
+    if task == "convert":
+        return convert(who, cells, stores)
+    if who.startswith("vcell"):
+        store = stores / ("pairs.zarr" if task == "pairs" else "vcell.zarr")
+        epoch = vcell_batches(task, int(size), cells, store)
+    elif who == "annbatch":
+        epoch = annbatch_batches(task, int(size), stores / "annbatch.zarr")
+    elif who == "scdataset":
+        epoch = scdataset_batches(int(size), cells)
+    else:
+        raise SystemExit(f"no entry {entry}")
+    n, total, entropies = 0, 0.0, []
+    for count, sum_of, labels in epoch():
+        n += count
+        total += sum_of()
+        entropies.append(entropy(labels))
+    seconds, cpu, timed = time.perf_counter(), time.process_time(), 0
+    for count, _, _ in epoch():
+        timed += count
+    return {
+        "cells": timed, "seconds": time.perf_counter() - seconds,
+        "cpu": time.process_time() - cpu, "warm_cells": n, "sum": total,
+        "entropy": statistics.fmean(entropies[:-1] or entropies), "rss": peak(),
+    }  # fmt: skip
+
+
+def convert(who: str, cells: Path, stores: Path) -> dict[str, Any]:
+    """Time the making of a shuffled store; the second of two, so that compilation is not in it."""
+    target = stores / f"{who}.zarr"
+    rounds = 2 if who == "vcell" else 1
+    for _ in range(rounds):
+        shutil.rmtree(target, ignore_errors=True)
+        seconds, cpu = time.perf_counter(), time.process_time()
+        if who == "vcell":
+            from vcell.store import prepare
+
+            n = prepare([cells], target).manifest["n_cells"]
+        else:
+            import annbatch
+            import h5py
+            import zarr
+
+            zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+            made = annbatch.DatasetCollection(zarr.open_group(target, mode="w"))
+            made.add_adatas([cells])
+            with h5py.File(cells) as file:
+                n = len(file["X/indptr"]) - 1
+        seconds, cpu = time.perf_counter() - seconds, time.process_time() - cpu
+    return {"cells": n, "seconds": seconds, "cpu": cpu, "rss": peak()}
+
+
+def peak() -> float:
+    """Peak resident memory of this process in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def interpreter(who: str) -> Path | None:
+    """Return the Python that has a peer, or None."""
+    if who.startswith("vcell"):
+        return Path(sys.executable)
+    python = HERE / ".envs" / who / "bin" / "python"
+    return python if python.exists() else None
+
+
+def measure(entry: str, args: argparse.Namespace) -> dict[str, Any] | None:
+    """Run one entry in its own process."""
+    python = interpreter(entry.split(":")[1])
+    if python is None:
+        print(f"{entry}: left out, benchmarks/.envs has no such environment", file=sys.stderr)
+        return None
+    command = [python, __file__, "--entry", entry, "--cells", args.cells, "--stores", args.stores]
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False,
+        env=environment,
+    )  # fmt: skip
+    if done.returncode:
+        print(f"{entry}: failed\n{done.stderr[-2000:]}", file=sys.stderr)
+        return None
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    """Run the rounds and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--cells", type=Path, required=True)
+    parser.add_argument("--stores", type=Path, default=HERE / ".data" / "stores")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--entry", default="", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.stores.mkdir(parents=True, exist_ok=True)
+    if args.entry:
+        print(json.dumps(run_entry(args.entry, args.cells, args.stores)))
+        return
+    tables = args.only.split(",") if args.only else list(TABLES)
+    prepare_stores(args, tables)
+    results: dict[str, list[dict[str, Any]]] = {}
+    for number in range(args.rounds):
+        for table in tables:
+            ours, peer, _ = TABLES[table]
+            for who in [*ours, peer]:
+                if (got := measure(f"{table}:{who}", args)) is not None:
+                    results.setdefault(f"{table}:{who}", []).append(got)
+                    line = f"{table}:{who} {got['cells'] / got['seconds']:,.0f}/s"
+                    print(f"round {number + 1} {line}", file=sys.stderr)
+    for table in tables:
+        report(table, results)
+
+
+def prepare_stores(args: argparse.Namespace, tables: list[str]) -> None:
+    """Make what the loaders read, once."""
+    for who in ("vcell", "annbatch"):
+        if "convert" not in tables and not (args.stores / f"{who}.zarr").exists():
+            measure(f"convert:{who}", args)
+    if "pairs-256" in tables and not (args.stores / "pairs.zarr").exists():
+        from vcell.store import Recipe, Store, prepare
+
+        whole = args.stores / "vcell.zarr"
+        if not whole.exists():
+            prepare([args.cells], whole)
+        store = Store.open(whole)
+        top = store.statistics["variance"].argsort()[::-1][:2000]
+        prepare([args.cells], args.stores / "pairs.zarr", Recipe(genes=tuple(store.genes[top])))
+
+
+def report(table: str, results: dict[str, list[dict[str, Any]]]) -> None:
+    """Print one comparison."""
+    ours, peer, target = TABLES[table]
+    print(f"\n{table} (asked for: {target:g} times {peer})")
+    rates: dict[str, tuple[float, float]] = {}
+    for who in [*ours, peer]:
+        runs = results.get(f"{table}:{who}")
+        if not runs:
+            continue
+        wall = sorted(run["cells"] / run["seconds"] for run in runs)
+        cpu = statistics.median(run["cells"] / run["cpu"] for run in runs)
+        rates[who] = statistics.median(wall), cpu
+        memory = max(run["rss"] for run in runs)
+        more = ""
+        if "sum" in runs[0]:
+            more = f"  sum {runs[0]['sum']:.0f}  label entropy {runs[0]['entropy']:.2f} bits"
+        print(
+            f"  {who:11s} {rates[who][0]:>9,.0f} cells/s ({wall[0]:,.0f}-{wall[-1]:,.0f}), "
+            f"{cpu:>9,.0f} per CPU-second, {memory:.2f} GiB{more}"
+        )
+    for who in ours:
+        if who in rates and peer in rates:
+            by_wall, by_cpu = (rates[who][i] / rates[peer][i] for i in (0, 1))
+            print(f"  {who} / {peer}: {by_wall:.2f} by the clock, {by_cpu:.2f} by CPU time")
+
+
+if __name__ == "__main__":
+    main()
