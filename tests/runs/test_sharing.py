@@ -13,6 +13,8 @@ from vcell.errors import UserError
 from vcell.runs import Run, Tail, find_runs
 from vcell.runs import process as processes
 
+split = Tail._split
+
 
 def new(tmp_path: Path, **more) -> Run:
     return Run.create(tmp_path / "runs", "toy", **more)
@@ -102,6 +104,24 @@ def test_nor_is_one_that_ends_between_two_looks(tmp_path, monkeypatch):
     assert watched.status() == "done"
 
 
+def test_the_step_a_run_has_reached_is_read_from_the_end_of_its_events(tmp_path, monkeypatch):
+    run = new(tmp_path)
+    assert run.last_step() is None
+    for step in range(1, 3001):
+        run.log("metric", step=step, text="x" * 100)
+    run.log("resume", step=2000)
+    run.log("warn", text="no step")
+    read = []
+    monkeypatch.setattr(
+        Tail, "_split", lambda self, chunk: read.append(len(chunk)) or split(self, chunk)
+    )
+    assert run.last_step() == 2000
+    assert sum(read) <= 1 << 16
+    with (run.path / "events.jsonl").open("ab") as stream:
+        stream.write(b'{"t":1,"kind":"metric","st')
+    assert run.last_step() == 2000
+
+
 # --- taking over
 
 
@@ -188,3 +208,18 @@ def test_the_commands_survive_odd_fields(vcell, tmp_path, field):
     run.update(**field)
     assert vcell("runs", "list").code == 0
     assert vcell("runs", "show", run.name).code == 0
+
+
+def test_runs_are_listed_without_anything_heavy(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from vcell import cli
+from vcell.runs import Run
+Run.create(sys.argv[1], "toy").log("metric", step=1)
+cli.run(["runs", "list", "--runs-dir", sys.argv[1]])
+heavy = {"numpy", "torch", "anndata", "h5py", "zarr", "numba", "pandas", "rich", "textual"}
+print("heavy:", sorted(heavy & set(sys.modules)))
+"""
+    with python(code, tmp_path / "runs") as process:
+        assert process.stdout.read().endswith("heavy: []\n")

@@ -50,13 +50,11 @@ def list_runs(root: Path) -> None:
 
 
 def _overview(run: Run) -> dict[str, Any]:
-    events = run.events()
-    steps = [event["step"] for event in events if isinstance(event.get("step"), int)]
     return {
         "run": run.name,
         "command": run.meta.get("command"),
         "status": run.status(),
-        "steps": max(steps, default=None),
+        "steps": run.last_step(),
         "best": _best_metric(run),
         "took": _took(run),
     }

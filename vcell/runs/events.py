@@ -16,6 +16,7 @@ from typing import Any
 
 Event = dict[str, Any]
 _CHUNK = 1 << 20  # bytes a reader asks for at once
+_LOOK_BACK = 1 << 16  # bytes in which the last step is looked for
 
 
 class EventLog:
@@ -98,6 +99,16 @@ class Tail:
         self._rest = rest
         self.offset += len(whole) + len(newline)
         return [event for line in whole.split(b"\n") if (event := parse(line)) is not None]
+
+
+def last_step(path: Path) -> int | None:
+    """Return the step of the last event that has one, reading only the end of the file."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return None
+    steps = [e["step"] for e in Tail(path, max(0, size - _LOOK_BACK)).read() if "step" in e]
+    return next((step for step in reversed(steps) if isinstance(step, int)), None)
 
 
 def parse(line: bytes) -> Event | None:

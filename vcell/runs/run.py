@@ -32,7 +32,7 @@ from vcell import __version__, console
 from vcell.errors import UserError
 from vcell.runs import files, process
 from vcell.runs.checkpoints import Checkpoint, Checkpoints
-from vcell.runs.events import Event, EventLog, Tail, surviving
+from vcell.runs.events import Event, EventLog, Tail, last_step, surviving
 from vcell.suggest import closest
 
 Status = Literal["running", "stalled", "crashed", "done", "failed", "interrupted"]
@@ -178,6 +178,10 @@ class Run:
         events = surviving(Tail(self.path / "events.jsonl").read())
         wanted = None if kinds is None else set(kinds)
         return events if wanted is None else [e for e in events if e["kind"] in wanted]
+
+    def last_step(self) -> int | None:
+        """Return the step it has reached, without reading all that happened before."""
+        return last_step(self.path / "events.jsonl")
 
     # -- requests from outside -----------------------------------------------------------------
 
