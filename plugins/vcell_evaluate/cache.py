@@ -1,0 +1,67 @@
+"""Baselines and ceilings depend on the real cells and the rules alone: computed once, kept.
+
+The key is a hash of what decides the result: the real cells by what was just computed from them
+(group of each cell, group means, rank statistics of every gene), the names scored, the rules and
+vcell's version. So a copied or recompressed file finds its entry, a changed one never does, and no
+file is read for it. An entry is one JSON file, written aside and renamed; a damaged one is computed
+again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import __version__, console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def folder(chosen: Path | None) -> Path:
+    """Return where entries are kept."""
+    if chosen is not None:
+        return chosen
+    if found := os.environ.get("VCELL_CACHE"):
+        return Path(found)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vcell"
+
+
+def key(*parts: Any) -> str:
+    """Hash what decides a result."""
+    digest = hashlib.sha256(__version__.encode())
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(str(part.shape).encode() + np.ascontiguousarray(part).tobytes())
+        else:
+            digest.update(json.dumps(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:32]
+
+
+def kept(
+    place: Path, what: str, name: str, compute: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the entry `name`, computing and keeping it where there is none."""
+    path = place / what / f"{name}.json"
+    try:
+        entry: dict[str, Any] = json.loads(path.read_text())
+        if entry.pop("key") == name:
+            console.say(f"{what}: kept from an earlier run ({path})")
+            return entry
+    except (OSError, ValueError, AttributeError, KeyError):
+        pass  # absent or damaged: computed again
+    entry = compute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+        aside.write_text(json.dumps(entry | {"key": name}))
+        aside.replace(path)
+    except OSError as error:
+        console.warn(f"the {what} could not be kept in {place}: {error.strerror or error}")
+    return entry

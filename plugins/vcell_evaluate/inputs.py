@@ -1,0 +1,270 @@
+"""The two sides of a comparison, brought onto the same perturbations and genes by name.
+
+Nothing is guessed in silence: what the values are, which label is the control, who lent controls
+to whom, and every name that one side lacks is said, and kept for score.json.
+
+Legend: ``P`` perturbations (sorted by name, the control not among them), ``G`` genes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.data import CellSource
+from vcell.data import labels as find_labels
+from vcell.errors import UserError
+from vcell.suggest import closest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vcell_evaluate import Evaluate
+
+CONTROL_GROUP = 0  # groups are the control, then the perturbations in order of their names
+
+
+@dataclass(frozen=True)
+class Side:
+    """One file, as groups of cells and a choice of columns."""
+
+    source: CellSource
+    group: NDArray[np.int32]  # one per cell: 0 the control, 1..P the perturbations, -1 left out
+    columns: NDArray[np.int64] | None  # columns in the order of the shared genes; None: as stored
+
+    def sizes(self, n_groups: int) -> NDArray[np.int64]:
+        """How many cells each group has."""
+        return np.bincount(self.group[self.group >= 0], minlength=n_groups)
+
+    def rows(self) -> NDArray[np.int64]:
+        """Numbers of the cells that count."""
+        return np.flatnonzero(self.group >= 0)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prediction and the real cells of one context."""
+
+    context: str | None
+    real: Side
+    pred: Side
+    control: str
+    perturbations: tuple[str, ...]
+    genes: NDArray[np.str_]
+    borrowed: bool  # the prediction has no controls, the real ones stand in
+    notes: tuple[str, ...] = field(default=())
+
+
+def open_pairs(prediction: Path, real: Path, config: Evaluate) -> Iterator[Pair]:
+    """Open the two sides and yield one pair per context; each file is closed after its last."""
+    from vcell.data import open_cells
+
+    for name, pred_path, real_path in _files(prediction, real):
+        with (
+            open_cells(pred_path, layer=config.layer) as pred,
+            open_cells(real_path, layer=config.layer) as measured,
+        ):
+            yield from _contexts(pred, measured, config, name)
+
+
+def _files(prediction: Path, real: Path) -> list[tuple[str | None, Path, Path]]:
+    """Pair the files of two folders by name; two files are one pair."""
+    if not (_is_folder(prediction) and _is_folder(real)):
+        return [(None, prediction, real)]
+    sides = [{_stem(path): path for path in sorted(f.iterdir()) if _stem(path)}
+             for f in (prediction, real)]  # fmt: skip
+    pred, measured = sides
+    if not pred or pred.keys() != measured.keys():
+        only = sorted(pred.keys() ^ measured.keys())
+        raise UserError(
+            f"{prediction} and {real} do not hold files of the same names"
+            + (f": only one has {_listed(only)}" if only else ""),
+            hint="a folder holds one file per context, context_A.h5ad for instance, on both sides",
+        )
+    return [(name, pred[name], measured[name]) for name in sorted(pred)]
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether this is a folder of files rather than a zarr store or a 10x folder."""
+    marks = ("zarr.json", ".zgroup", ".zattrs", "matrix.mtx", "matrix.mtx.gz")
+    return path.is_dir() and not any((path / mark).exists() for mark in marks)
+
+
+def _stem(path: Path) -> str | None:
+    return path.stem if path.suffix in (".h5ad", ".zarr", ".h5") else None
+
+
+def _contexts(
+    pred: CellSource, real: CellSource, config: Evaluate, name: str | None
+) -> Iterator[Pair]:
+    """Yield one pair per value of the context column, or one for the whole file."""
+    found = find_labels.find(real, config)
+    column = config.context_column
+    if column is None and name is None:
+        column = _context_column(pred, real)
+    if column is None:
+        yield _pair(pred, real, found, config, name, None)
+        return
+    sides = (pred.obs(column), real.obs(column))
+    present = [set(c.categories[c.counts() > 0].tolist()) for c in sides]
+    if present[0] != present[1]:
+        only = sorted(present[0] ^ present[1])
+        raise UserError(f"context {_listed(only)} of {column!r} is in only one of the two files")
+    for context in sorted(present[0]):
+        chosen = tuple(c.codes == c.categories.tolist().index(context) for c in sides)
+        label = context if name is None else f"{name} {context}"
+        yield _pair(pred, real, found, config, label, chosen)
+
+
+def _context_column(pred: CellSource, real: CellSource) -> str | None:
+    """Return 'context' where both files have it with several values; the 2026 files do."""
+    if "context" not in pred.obs_columns or "context" not in real.obs_columns:
+        return None
+    if int((real.obs("context").counts() > 0).sum()) < 2:
+        return None
+    console.say("each value of 'context' is scored for itself, and the scores are averaged")
+    return "context"
+
+
+def _pair(
+    pred: CellSource,
+    real: CellSource,
+    found: find_labels.Labels,
+    config: Evaluate,
+    context: str | None,
+    chosen: tuple[NDArray[np.bool_], ...] | None,
+) -> Pair:
+    notes: list[str] = []
+    names = [_names(real, found.perturbation_column), _names(pred, _column(pred, found, config))]
+    if chosen is not None:
+        names = [np.where(keep, n, "") for n, keep in zip(names, reversed(chosen), strict=True)]
+    lost = [int((n == "").sum()) if chosen is None else 0 for n in names]
+    for source, count in zip((real, pred), lost, strict=True):
+        if count:
+            notes.append(f"{source.name}: {count:,} cells without a perturbation are left out")
+    where = "" if context is None else f"context {context}: "
+    perturbations = _shared_perturbations(names, found.control, config, where, notes)
+    genes, columns = _shared_genes(real, pred, config, notes)
+    groups = (found.control, *perturbations)
+    sides = [
+        Side(source, _group(n, groups), c)
+        for source, n, c in zip((real, pred), names, columns, strict=True)
+    ]
+    borrowed = not bool((sides[1].group == CONTROL_GROUP).any())
+    if not (sides[0].group == CONTROL_GROUP).any():
+        raise UserError(f"{where}{real.name} has no {found.control!r} cells")
+    if borrowed:
+        notes.append(f"{pred.name} has no {found.control!r} cells: the real ones are used")
+    for note in notes:
+        console.say(where + note)
+    return Pair(
+        context, sides[0], sides[1], found.control, perturbations, genes, borrowed, tuple(notes)
+    )
+
+
+def _column(pred: CellSource, found: find_labels.Labels, config: Evaluate) -> str:
+    """Return the prediction's perturbation column: the real file's name for it, or its own."""
+    if found.perturbation_column in pred.obs_columns:
+        return found.perturbation_column
+    if config.perturbation_column is not None:
+        return config.perturbation_column  # asking for it says what there is instead
+    likely = find_labels.named_like(pred.obs_columns, find_labels.PERTURBATION_NAMES)
+    return likely[0] if likely else found.perturbation_column
+
+
+def _names(source: CellSource, column: str) -> NDArray[np.str_]:
+    """One perturbation a cell; '' where there is none."""
+    coded = source.obs(column)
+    labels: NDArray[np.str_] = np.append(coded.categories, "")[coded.codes]
+    return labels
+
+
+def _group(names: NDArray[np.str_], groups: tuple[str, ...]) -> NDArray[np.int32]:
+    unique, codes = np.unique(names, return_inverse=True)
+    place = {name: i for i, name in enumerate(groups)}
+    numbers = np.array([place.get(name, -1) for name in unique.tolist()], np.int32)
+    return numbers[codes]
+
+
+def _shared_perturbations(
+    names: list[NDArray[np.str_]], control: str, config: Evaluate, where: str, notes: list[str]
+) -> tuple[str, ...]:
+    """Return the perturbations to score; what only one side has is an error unless allowed."""
+    real, pred = (set(np.unique(n).tolist()) - {"", control} for n in names)
+    problems = _differences(real, pred, "perturbation")
+    shared = sorted(real & pred)
+    if problems and not config.only_shared:
+        raise UserError(
+            f"{where}the two files have different perturbations:\n  " + "\n  ".join(problems),
+            hint="--only-shared scores those that both have"
+            if shared
+            else "no name is shared: is --perturbation-column the right one on both sides?",
+        )
+    notes += problems
+    if not shared:
+        raise UserError(f"{where}the two files have no perturbation in common")
+    return tuple(shared)
+
+
+def _shared_genes(
+    real: CellSource, pred: CellSource, config: Evaluate, notes: list[str]
+) -> tuple[NDArray[np.str_], list[NDArray[np.int64] | None]]:
+    """Return the genes in the real file's order, and the columns of each side that hold them."""
+    for source in (real, pred):
+        twice = sorted(name for name, n in Counter(source.genes.tolist()).items() if n > 1)
+        if twice:
+            raise UserError(
+                f"{source.name} names {len(twice):,} genes more than once: {_listed(twice)}",
+                hint="anndata's var_names_make_unique() mends that, on both sides",
+            )
+    if np.array_equal(real.genes, pred.genes):
+        return real.genes, [None, None]
+    problems = _differences(set(real.genes.tolist()), set(pred.genes.tolist()), "gene")
+    if problems and not config.only_shared:
+        raise UserError(
+            "the two files have different genes:\n  " + "\n  ".join(problems),
+            hint="--only-shared scores those that both have",
+        )
+    notes += problems or ["the prediction's genes are in another order: aligned by name"]
+    place = {name: i for i, name in enumerate(pred.genes.tolist())}
+    kept = np.array([i for i, name in enumerate(real.genes.tolist()) if name in place], np.int64)
+    if not len(kept):
+        raise UserError("the two files have no gene in common")
+    genes = real.genes[kept]
+    columns = np.array([place[name] for name in genes.tolist()], np.int64)
+    return genes, [None if len(kept) == real.n_genes else kept, columns]
+
+
+def _differences(real: set[str], pred: set[str], what: str) -> list[str]:
+    """Say what each side lacks, with the likely misspelling where there is one."""
+    problems = []
+    for lacking, other, words in (
+        (real - pred, pred - real, "missing from the prediction"),
+        (pred - real, real - pred, "not in the real cells"),
+    ):
+        if lacking:
+            names = sorted(lacking)
+            listed = _listed(names)
+            if len(names) <= 50 and (pairs := _misspelt(names, sorted(other))):
+                listed += f" (misspelt? {pairs})"
+            problems.append(f"{len(names):,} {what}s {words}: {listed}")
+    return problems
+
+
+def _misspelt(names: list[str], others: list[str]) -> str:
+    pairs: list[str] = []
+    for name in names[:10]:
+        hits = closest(name, others) if len(others) <= 5000 else []
+        pairs += [f"{name} ~ {hits[0]}"] if hits else []
+    return ", ".join(pairs)
+
+
+def _listed(names: list[Any], most: int = 10) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more

@@ -1,0 +1,216 @@
+"""Score one context by the rules of 2025.
+
+The cell-mean baseline: every predicted cell is the mean of the real groups' means (the control's
+among them), as cell-eval's ``baseline`` builds it. Its cells are all alike, so its rank tests need
+no cells: how many controls lie below each value, and at it, is enough.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.metrics import de, vcc2025
+from vcell.metrics.groups import Grouped, summarise
+from vcell_evaluate import cache
+from vcell_evaluate.scores import Metric, Scored, scale_2025
+from vcell_evaluate.view import View, views
+
+if TYPE_CHECKING:
+    from vcell_evaluate import Evaluate
+    from vcell_evaluate.inputs import Pair
+
+Array = NDArray[np.float64]
+SCORED = ("overlap_at_N", "mae", "discrimination_score_l1")  # in cell-eval's order
+
+
+def score(pair: Pair, config: Evaluate) -> Scored:
+    """Score one pair of sides."""
+    real_view, pred_view = views(pair)
+    real = group(real_view, pair, config)
+    pred = _with_controls(group(pred_view, pair, config), pair, real_view, pred_view, config)
+    sides = Sides(pair, config, real, pred)
+    values = sides.metrics()
+    baseline = _baseline(sides, real_view) if config.baseline else {}
+    metrics = [
+        Metric(
+            name,
+            float(np.mean(column)),
+            baseline.get(name),
+            None,
+            scale_2025(name, float(np.mean(column)), baseline.get(name)),
+        )
+        for name, column in values.items()
+    ]
+    scaled = [m.scaled for m in metrics if m.scaled is not None and m.name in SCORED]
+    return Scored(
+        context=pair.context,
+        perturbations=pair.perturbations,
+        per_perturbation=values,
+        metrics=tuple(metrics),
+        overall=float(np.mean(scaled)) if scaled else None,
+        facts=sides.facts | {"real": real_view.facts, "prediction": pred_view.facts},
+        tables={"real_de": sides.real_table.frame(), "pred_de": sides.pred_table.frame()}
+        if config.output
+        else {},
+        distances=sides.distance,
+        effects=(sides.real_delta, sides.pred_delta),
+    )
+
+
+def group(view: View, pair: Pair, config: Evaluate) -> Grouped:
+    """Sum and rank one side."""
+    return summarise(
+        view.blocks, view.side.group, len(pair.perturbations) + 1, len(pair.genes),
+        gene_counts=view.gene_counts, threads=config.threads,
+    )  # fmt: skip
+
+
+def _with_controls(
+    pred: Grouped, pair: Pair, real_view: View, pred_view: View, config: Evaluate
+) -> Grouped:
+    """Rank a prediction without controls against the real ones."""
+    if not pair.borrowed:
+        return pred
+    return summarise(
+        lambda: _chained(real_view, pred_view), _numbered(pair), len(pair.perturbations) + 1,
+        len(pair.genes), threads=config.threads,
+    )  # fmt: skip
+
+
+def _numbered(pair: Pair) -> NDArray[np.int32]:
+    """Groups of the real controls and, numbered on from the real cells, of the prediction."""
+    controls = np.where(pair.real.group == 0, 0, -1).astype(np.int32)
+    return np.concatenate([controls, pair.pred.group])
+
+
+def _chained(real_view: View, pred_view: View) -> Any:
+    from dataclasses import replace
+
+    yield from real_view.blocks(np.flatnonzero(real_view.side.group == 0))
+    for block in pred_view.blocks():
+        yield replace(block, rows=block.rows + len(real_view.side.group))
+
+
+class Sides:
+    """Both sides' tables, and every metric of them."""
+
+    def __init__(self, pair: Pair, config: Evaluate, real: Grouped, pred: Grouped) -> None:
+        self.pair, self.config, self.real, self.pred = pair, config, real, pred
+        self.names = np.array(pair.perturbations)
+        place = {name: i for i, name in enumerate(pair.genes.tolist())}
+        self.target = np.array([place.get(name, -1) for name in pair.perturbations])
+        self.real_table, self.pred_table = self.table(real), self.table(pred)
+        self.real_means, self.pred_means = real.means, pred.means
+        self.real_delta = self.real_means[1:] - self.real_means[0]
+        self.pred_delta = self.pred_means[1:] - self.pred_means[0]
+        self.distance = vcc2025.distances(self.real_delta, self.pred_delta, self.target)
+        self.real_calls, self.pred_calls = (
+            vcc2025.Calls(self.real_table), vcc2025.Calls(self.pred_table),
+        )  # fmt: skip
+        self.facts = self._facts()
+
+    def table(self, grouped: Grouped, means: NDArray[np.floating] | None = None) -> de.Table:
+        """Return the differential expression of one side."""
+        official = self.config.rules == "vcc2025-official"
+        return de.against_reference(
+            grouped, self.names, self.pair.genes, means=means,
+            fold_change="clipped" if official else "geometric",
+            scope="global" if official else "perturbation",
+        )  # fmt: skip
+
+    def metrics(self) -> dict[str, Array]:
+        """Return one value per perturbation of every metric that was asked for."""
+        if self.config.rules == "full":
+            from vcell_evaluate.full import every
+
+            return every(self)
+        return {
+            "overlap_at_N": vcc2025.overlap(self.real_calls, self.pred_calls),
+            "mae": vcc2025.absolute_error(self.real_means[1:], self.pred_means[1:]),
+            "discrimination_score_l1": vcc2025.discrimination(self.distance, self.config.ties),
+        }
+
+    def _facts(self) -> dict[str, Any]:
+        sizes = (self.real.sizes[1:], self.pred.sizes[1:])
+        return {
+            "perturbations": len(self.names),
+            "genes": len(self.pair.genes),
+            "control": self.pair.control,
+            "borrowed_controls": self.pair.borrowed,
+            "cells_per_perturbation": {
+                side: f"{int(n.min()):,} to {int(n.max()):,}"
+                for side, n in zip(("real", "prediction"), sizes, strict=True)
+            },
+            "perturbations_without_target_gene": int((self.target < 0).sum()),
+            "significant_genes": {
+                "real": int(self.real_calls.counts.sum()),
+                "prediction": int(self.pred_calls.counts.sum()),
+            },
+            "ties": {
+                "pds_rule": self.config.ties,
+                "pds_perturbations": vcc2025.tied(self.distance),
+                "des_perturbations": vcc2025.ambiguous(self.pred_calls, self.real_calls.counts),
+            },
+            "notes": list(self.pair.notes),
+        }
+
+
+def _baseline(sides: Sides, real_view: View) -> dict[str, float]:
+    """Score the cell-mean baseline, or take its scores from the cache."""
+    real, config = sides.real, sides.config
+    name = cache.key(
+        "cell-mean", config.rules, config.ties, list(sides.pair.perturbations),
+        sides.pair.genes.tolist(), sides.pair.control, real.sizes, real.sums, real.u,
+    )  # fmt: skip
+
+    def compute() -> dict[str, Any]:
+        fake = baseline_groups(real, real_view, config.threads)
+        scored = Sides(sides.pair, config, real, fake).metrics()
+        return {metric: float(np.mean(values)) for metric, values in scored.items()}
+
+    return cache.kept(cache.folder(config.cache), "baseline", name, compute)
+
+
+def baseline_groups(real: Grouped, real_view: View, threads: int | None) -> Grouped:
+    """Return what the baseline's cells would add up to and rank like, without making them.
+
+    A value v repeated n times exceeds the controls below it: U = n (below + equal / 2). Its tie
+    term is the controls' own, with the block at v grown by n.
+    """
+    profile = real.means.mean(axis=0).astype(np.float32)
+    n_genes, n_controls = len(profile), int(real.sizes[0])
+    below, equal = np.zeros((2, n_genes))
+    stored = np.zeros(n_genes)
+    for block in real_view.blocks(np.flatnonzero(real_view.side.group == 0)):
+        at = profile[block.indices]
+        for table, hits in ((below, block.data < at), (equal, block.data == at)):
+            table += np.bincount(block.indices[hits], minlength=n_genes)
+        stored += np.bincount(block.indices, minlength=n_genes)
+    zeros = n_controls - stored
+    below += np.where(profile > 0, zeros, 0)
+    equal += np.where(profile == 0, zeros, 0)
+    alone = _control_ties(real_view, n_genes, threads)
+    sizes = real.sizes.astype(np.float64)[1:, None]
+    grown = equal + sizes
+    ties = alone + (grown**3 - grown) - (equal**3 - equal)
+    u = sizes * (below + equal / 2)
+    head = np.zeros((1, n_genes))
+    sums = np.concatenate([real.sums[:1], sizes * profile.astype(np.float64)])
+    narrow = np.concatenate([real.mean32[:1], np.repeat(profile[None], len(sizes), axis=0)])
+    return Grouped(
+        real.sizes, sums, np.zeros((0, 0)), narrow, np.concatenate([head, u]),
+        np.concatenate([head, ties]),
+    )  # fmt: skip
+
+
+def _control_ties(real_view: View, n_genes: int, threads: int | None) -> Array:
+    """Return each gene's sum of t^3 - t over blocks of equal values among the controls."""
+    controls = np.where(real_view.side.group == 0, 0, -1).astype(np.int32)
+    rows = np.flatnonzero(controls == 0)
+    alone = summarise(
+        lambda: real_view.blocks(rows), controls, 1, n_genes, against="rest", threads=threads
+    )
+    return alone.ties[0]

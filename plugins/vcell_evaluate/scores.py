@@ -1,0 +1,77 @@
+"""What an evaluation found, and how a metric is scaled between its baseline and its best value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+# 2025: the score of a metric is its gain over the baseline, as a share of what could be gained
+BEST_IS_ZERO = frozenset({"mae", "mse", "mae_delta", "mse_delta"})
+UNSCALED = frozenset({"de_nsig_counts_real", "de_nsig_counts_pred"})
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of one context, or of the average over contexts."""
+
+    name: str
+    raw: float
+    baseline: float | None = None
+    ceiling: float | None = None
+    scaled: float | None = None
+
+    def row(self) -> tuple[str, float, float | None, float | None, float | None]:
+        """Return the line of the table."""
+        return (self.name, self.raw, self.baseline, self.ceiling, self.scaled)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one context."""
+
+    context: str | None
+    perturbations: tuple[str, ...]
+    per_perturbation: dict[str, NDArray[np.float64]]
+    metrics: tuple[Metric, ...]
+    overall: float | None
+    facts: dict[str, Any]
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # real_de, pred_de
+    distances: NDArray[np.float64] | None = None  # [P, P] predicted effects against real ones
+    effects: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # [P, G] real, predicted
+
+
+def scale_2025(name: str, raw: float, baseline: float | None) -> float | None:
+    """Scale as the 2025 leaderboard did: 0 is the baseline, 1 perfection, never below 0."""
+    if baseline is None or name in UNSCALED:
+        return None
+    best = 0.0 if name in BEST_IS_ZERO else 1.0
+    span = best - baseline
+    if span == 0 or math.isnan(raw):
+        return 0.0
+    scaled = (raw - baseline) / span
+    return 0.0 if math.isnan(scaled) else max(0.0, scaled)
+
+
+def average(found: list[Scored]) -> tuple[tuple[Metric, ...], float | None]:
+    """Average metrics and overall scores over contexts, each context with the same weight."""
+    if len(found) == 1:
+        return found[0].metrics, found[0].overall
+    parts = ("raw", "baseline", "ceiling", "scaled")
+    merged = [
+        Metric(same[0].name, **{p: _mean([getattr(m, p) for m in same]) for p in parts})  # type: ignore[arg-type]
+        for same in zip(*(one.metrics for one in found), strict=True)
+    ]
+    return tuple(merged), _mean([one.overall for one in found])
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """Average what is there; None where nothing is."""
+    present = [v for v in values if v is not None and not math.isnan(v)]
+    return float(np.mean(present)) if present else None

@@ -1,0 +1,140 @@
+"""Open, score each context, average, and report: on the terminal, as JSON, as a folder."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from vcell import __version__, console
+from vcell_evaluate import folder, layout
+from vcell_evaluate.inputs import open_pairs
+from vcell_evaluate.scores import Metric, Scored, average
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from vcell_evaluate import Evaluate
+
+_RULES = {
+    "vcc2025": "2025, as cell-eval 0.8 computes it: FDR per perturbation, log2 fold changes of "
+    "expm1(mean(log1p)) without pseudocount",
+    "vcc2025-official": "2025, as the leaderboard was computed (cell-eval 0.6.6, pdex 0.1.27): one "
+    "FDR over all tests, fold changes clipped at 20",
+    "vcc2026": "2026, as cell-eval2 0.20 computes it: counts, six members, scaled between the mean "
+    "response and a replicate",
+    "full": "every metric of cell-eval's full profile, computed as in vcc2025",
+}
+
+
+def run(prediction: Path, real: Path, config: Evaluate) -> None:
+    """Score a prediction and report."""
+    started = time.monotonic()
+    if config.output is not None:
+        folder.check(config.output, overwrite=config.overwrite)
+    if config.rules == "vcc2026":
+        from vcell_evaluate.rules2026 import score
+    else:
+        from vcell_evaluate.rules2025 import score
+    found = [score(pair, config) for pair in open_pairs(prediction, real, config)]
+    metrics, overall = average(found)
+    facts = _facts(prediction, real, config, found)
+    summary = _summary(metrics, overall, found) | facts | {"seconds": time.monotonic() - started}
+    if config.output is not None:
+        _write(config.output, summary, metrics, found)
+    console.result(summary, _text(metrics, overall, found, config))
+
+
+def _facts(prediction: Path, real: Path, config: Evaluate, found: list[Scored]) -> dict[str, Any]:
+    """Return what is needed to understand the scores, and to get them again."""
+    packages = ("numpy", "scipy", "numba", "anndata")
+    return {
+        "rules": config.rules,
+        "rules_text": _RULES[config.rules],
+        "prediction": str(prediction),
+        "real": str(real),
+        "versions": {"vcell": __version__, "python": platform.python_version()}
+        | {name: metadata.version(name) for name in packages},
+        "detected": {one.context or "all cells": one.facts for one in found},
+    }
+
+
+def _summary(
+    metrics: tuple[Metric, ...], overall: float | None, found: list[Scored]
+) -> dict[str, Any]:
+    summary: dict[str, Any] = {"overall": overall, "metrics": _metrics(metrics)}
+    if len(found) > 1:
+        summary["contexts"] = {
+            str(one.context): {"overall": one.overall, "metrics": _metrics(one.metrics)}
+            for one in found
+        }
+    return summary
+
+
+def _metrics(metrics: tuple[Metric, ...]) -> dict[str, dict[str, float | None]]:
+    return {
+        m.name: {"raw": m.raw, "baseline": m.baseline, "ceiling": m.ceiling, "scaled": m.scaled}
+        for m in metrics
+    }
+
+
+def _text(
+    metrics: tuple[Metric, ...], overall: float | None, found: list[Scored], config: Evaluate
+) -> str:
+    lines = [
+        console.table(
+            [m.row() for m in metrics], ("metric", "raw", "baseline", "ceiling", "scaled")
+        )
+    ]
+    if len(found) > 1:
+        rows = [(str(one.context), len(one.perturbations), one.overall) for one in found]
+        lines.append(console.table(rows, ("context", "perturbations", "overall")))
+    if overall is not None:
+        lines.append(f"overall {overall:.4f}  ({config.rules})")
+    if config.output is not None:
+        lines.append(f"written: {config.output}")
+    return "\n\n".join(lines)
+
+
+def _write(
+    path: Path, summary: dict[str, Any], metrics: tuple[Metric, ...], found: list[Scored]
+) -> None:
+    """Write the folder, whole or not at all."""
+    from vcell_evaluate.pages import page
+
+    with folder.whole(path) as out:
+        results, per_metric = _results(found)
+        results.to_csv(out / "results.csv", index=False)
+        results.to_parquet(out / "results.parquet", index=False)
+        layout.aggregate(per_metric).to_csv(out / "agg_results.csv", index=False)
+        for one in found:
+            for name, table in one.tables.items():
+                prefix = "" if one.context is None else f"{_safe(one.context)}_"
+                table.to_parquet(out / f"{prefix}{name}.parquet", index=False)
+        plain = json.dumps(console._plain(summary), indent=2)
+        (out / "score.json").write_text(plain + "\n")
+        title = f"{summary['prediction']} against {summary['real']}, rules {summary['rules']}"
+        facts = {k: v for k, v in summary.items() if k not in ("metrics", "contexts", "overall")}
+        page(title, metrics, summary["overall"], found, facts).write(out / "index.html")
+
+
+def _safe(name: str) -> str:
+    """Make a context's name fit for a file."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
+def _results(found: list[Scored]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Stack the contexts' values, one row per perturbation of each."""
+    import numpy as np
+
+    names = [p for one in found for p in one.perturbations]
+    contexts = [str(one.context) for one in found for _ in one.perturbations]
+    values = {
+        name: np.concatenate([one.per_perturbation[name] for one in found])
+        for name in found[0].per_perturbation
+    }
+    return layout.results(names, values, contexts if len(found) > 1 else None), values

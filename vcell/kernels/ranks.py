@@ -1,0 +1,237 @@
+"""Rank sums of every gene for every group at once: one sort per gene serves all perturbations.
+
+Non-zeros are scattered into gene order as one uint64 each, the value's bits above (mapped so that
+they order as the floats do, negatives too), the group below. A sorted slice is then scanned once,
+whatever the number of groups. Zeros are one block known from counts alone. Kernels are serial,
+without the GIL: callers split genes between threads.
+
+Legend: ``N`` non-zeros, ``G`` genes of this pass, ``P`` groups; group 0 is the reference.
+"""
+
+# kernels take arrays, not objects
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+_SIGN = np.uint32(0x80000000)
+_ALL = np.uint32(0xFFFFFFFF)
+#: What zero is mapped to; keys below belong to negative values.
+ZERO = np.uint64(0x80000000)
+_GROUP = np.uint64(0xFFFFFFFF)
+_HIGH = np.uint64(32)
+
+
+@njit(nogil=True, cache=True)
+def count_genes(indices: Array, counts: Array) -> None:
+    """Add the number of entries of every gene to ``counts[G]``."""
+    for j in range(len(indices)):
+        counts[indices[j]] += 1
+
+
+@njit(nogil=True, cache=True)
+def scatter_keys(
+    indptr: Array, indices: Array, bits: Array, group: Array, lo: int, hi: int, cursor: Array,
+    keys: Array,
+) -> None:  # fmt: skip
+    """Put a block's entries of genes ``lo`` to ``hi`` behind those of earlier blocks.
+
+    ``bits`` are the float32 values seen as uint32, ``group`` is one per row (negative: left out),
+    ``cursor[gene - lo]`` says where a gene's next key goes. Columns ascend in every row.
+    """
+    for row in range(len(indptr) - 1):
+        g = group[row]
+        if g < 0:
+            continue
+        start, stop = indptr[row], indptr[row + 1]
+        if lo > 0:
+            start += np.searchsorted(indices[start:stop], lo)
+        for j in range(start, stop):
+            gene = indices[j]
+            if gene >= hi:
+                break
+            b = bits[j]
+            b ^= _ALL if b & _SIGN else _SIGN
+            at = cursor[gene - lo]
+            keys[at] = (np.uint64(b) << _HIGH) | np.uint64(g)
+            cursor[gene - lo] = at + 1
+
+
+@njit(nogil=True, cache=True)
+def against_reference(
+    keys: Array, first: Array, lo: int, hi: int, sizes: Array, u: Array, ties: Array
+) -> None:
+    """Mann-Whitney U of every group against group 0, and its tie term, for genes lo to hi.
+
+    ``first[G+1]`` bounds the sorted slices. ``u[P, G]`` counts the pairs in which the group's cell
+    exceeds the reference's (half for equal ones); ``ties[P, G]`` is the sum of t^3 - t over the
+    blocks of equal values of both samples together. Rows of group 0 are left alone.
+    """
+    n_groups = len(sizes)
+    count = np.zeros(n_groups, np.int64)
+    zeros = np.empty(n_groups, np.int64)
+    touched = np.empty(n_groups, np.int64)
+    for gene in range(lo, hi):
+        start, stop = first[gene], first[gene + 1]
+        zeros[:] = sizes
+        for j in range(start, stop):
+            zeros[keys[j] & _GROUP] -= 1
+        base = 0.0  # what every group gets: blocks in which it has no cell
+        seen = 0  # reference cells below the current block
+        pending = True  # the block of zeros is still to come
+        j = start
+        while j < stop or pending:
+            if pending and (j == stop or (keys[j] >> _HIGH) >= ZERO):
+                pending = False
+                c = zeros[0]
+                own = np.float64(c) * c * c - c
+                base += own
+                for g in range(1, n_groups):
+                    k = zeros[g]
+                    if k:
+                        t = np.float64(c + k)
+                        u[g, gene] += k * (seen + 0.5 * c)
+                        ties[g, gene] += t * t * t - t - own
+                seen += c
+                continue
+            value = keys[j] >> _HIGH
+            n_touched = 0
+            while j < stop and keys[j] >> _HIGH == value:
+                g = np.int64(keys[j] & _GROUP)
+                if count[g] == 0:
+                    touched[n_touched] = g
+                    n_touched += 1
+                count[g] += 1
+                j += 1
+            c = count[0]
+            own = np.float64(c) * c * c - c
+            base += own
+            for i in range(n_touched):
+                g = touched[i]
+                k = count[g]
+                count[g] = 0
+                if g:
+                    t = np.float64(c + k)
+                    u[g, gene] += k * (seen + 0.5 * c)
+                    ties[g, gene] += t * t * t - t - own
+            seen += c
+        for g in range(1, n_groups):
+            ties[g, gene] += base
+
+
+@njit(nogil=True, cache=True)
+def against_rest(
+    keys: Array, first: Array, lo: int, hi: int, sizes: Array, u: Array, ties: Array
+) -> None:
+    """Mann-Whitney U of every group against all other cells, and the tie term they share."""
+    n_groups = len(sizes)
+    count = np.zeros(n_groups, np.int64)
+    zeros = np.empty(n_groups, np.int64)
+    touched = np.empty(n_groups, np.int64)
+    for gene in range(lo, hi):
+        start, stop = first[gene], first[gene + 1]
+        zeros[:] = sizes
+        for j in range(start, stop):
+            zeros[keys[j] & _GROUP] -= 1
+        base = 0.0
+        seen = 0  # cells of any group below the current block
+        pending = True
+        j = start
+        while j < stop or pending:
+            if pending and (j == stop or (keys[j] >> _HIGH) >= ZERO):
+                pending = False
+                size = zeros.sum()
+                for g in range(n_groups):
+                    u[g, gene] += zeros[g] * (seen + 0.5 * (size + 1))
+            else:
+                value = keys[j] >> _HIGH
+                n_touched = 0
+                begin = j
+                while j < stop and keys[j] >> _HIGH == value:
+                    g = np.int64(keys[j] & _GROUP)
+                    if count[g] == 0:
+                        touched[n_touched] = g
+                        n_touched += 1
+                    count[g] += 1
+                    j += 1
+                size = j - begin
+                for i in range(n_touched):
+                    g = touched[i]
+                    u[g, gene] += count[g] * (seen + 0.5 * (size + 1))
+                    count[g] = 0
+            t = np.float64(size)
+            base += t * t * t - t
+            seen += size
+        for g in range(n_groups):
+            u[g, gene] -= 0.5 * sizes[g] * (sizes[g] + 1.0)  # rank sum to U
+            ties[g, gene] = base
+
+
+@njit(nogil=True, cache=True)
+def add_rows(
+    indptr: Array, indices: Array, data: Array, group: Array, weight: Array, sums: Array,
+    squares: Array, narrow: Array,
+) -> None:  # fmt: skip
+    """Add a block's cells to their groups' rows of three tables.
+
+    ``sums[P, G]`` and ``squares[P, G]`` in float64 (an empty `squares` is left alone), and
+    ``narrow[P, G]`` in float32, cell by cell in the file's order, each value times ``weight[P]``:
+    what scipy's ``X.mean(axis=0)`` does to float32, to the bit.
+    """
+    wide = squares.shape[0] > 0
+    for row in range(len(indptr) - 1):
+        g = group[row]
+        if g < 0:
+            continue
+        w = weight[g]
+        total, fine = sums[g], narrow[g]
+        for j in range(indptr[row], indptr[row + 1]):
+            gene, x = indices[j], data[j]
+            total[gene] += np.float64(x)
+            fine[gene] += np.float32(x * w)
+            if wide:
+                squares[g, gene] += np.float64(x) * np.float64(x)
+
+
+@njit(nogil=True, cache=True)
+def look_up(indptr: Array, data: Array, table: Array, out: Array) -> int:
+    """Replace whole values below the width of ``table[rows, K]`` by their row's entry.
+
+    Returns how many values are left as they were, for the caller to compute.
+    """
+    width, left = table.shape[1], 0
+    for row in range(len(indptr) - 1):
+        for j in range(indptr[row], indptr[row + 1]):
+            x = data[j]
+            k = np.int64(x) if 0 <= x < width else -1
+            if k >= 0 and np.float32(k) == x:
+                out[j] = table[row, k]
+            else:
+                out[j] = -1.0
+                left += 1
+    return left
+
+
+@njit(nogil=True, cache=True)
+def survey(indptr: Array, data: Array, totals: Array) -> tuple[float, float, bool, int]:
+    """Sum each row into ``totals``; return least, largest, whether any is not whole, not finite."""
+    low, high, fractions, odd = 0.0, 0.0, False, 0
+    for row in range(len(indptr) - 1):
+        total = 0.0
+        for j in range(indptr[row], indptr[row + 1]):
+            x = np.float64(data[j])
+            if not np.isfinite(x):
+                odd += 1
+                continue
+            total += x
+            low = min(low, x)
+            high = max(high, x)
+            if abs(x - np.rint(x)) > 1e-3:
+                fractions = True
+        totals[row] = total
+    return low, high, fractions, odd

@@ -1,0 +1,143 @@
+"""The Virtual Cell Challenge's metrics of 2025: MAE, PDS and DES, and their kin.
+
+Means and tables in, one value per perturbation out; nothing here touches cells, so a trainer can
+score an epoch with them. Names and definitions are cell-eval's. Ties that cell-eval leaves to the
+processor have a rule here: PDS gives tied effects their mean rank, DES orders equal fold changes
+by p-value and then by gene.
+
+Legend: ``P`` perturbations, ``G`` genes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from vcell.metrics.de import Table
+
+Array = NDArray[np.float64]
+ALPHA = np.float32(0.05)  # cell-eval compares in float32
+Distance = Literal["l1", "l2", "cosine"]
+Ties = Literal["midrank", "peer"]
+
+
+def absolute_error(real: Array, pred: Array) -> Array:
+    """``mae``: mean absolute difference of the mean profiles (or of their deltas)."""
+    error: Array = np.abs(pred - real).mean(axis=1)
+    return error
+
+
+def squared_error(real: Array, pred: Array) -> Array:
+    """``mse``: mean squared difference."""
+    error: Array = np.square(pred - real).mean(axis=1)
+    return error
+
+
+def pearson(real: Array, pred: Array) -> Array:
+    """``pearson_delta``: correlation of real and predicted effects; NaN where one is constant."""
+    a, b = real - real.mean(axis=1, keepdims=True), pred - pred.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r: Array = (a * b).sum(axis=1) / np.sqrt(
+            np.square(a).sum(axis=1) * np.square(b).sum(axis=1)
+        )
+    return r
+
+
+def distances(
+    real: Array, pred: Array, target: NDArray[np.int64], metric: Distance = "l1"
+) -> Array:
+    """Return ``[P, P]`` distances of every predicted effect (rows) to every real one.
+
+    ``target[p]`` is the column of perturbation p's own gene, left out of row p; -1 for none.
+    """
+    d = np.empty((len(pred), len(real)))
+    for p, effect in enumerate(pred):
+        own, truth = effect, real
+        if target[p] >= 0:
+            own, truth = np.delete(effect, target[p]), np.delete(real, target[p], axis=1)
+        if metric == "l1":
+            d[p] = np.abs(truth - own).sum(axis=1)
+        elif metric == "l2":
+            d[p] = np.sqrt(np.square(truth - own).sum(axis=1))
+        else:
+            norms = np.linalg.norm(truth, axis=1) * np.linalg.norm(own)
+            d[p] = 1 - np.divide(truth @ own, norms, out=np.zeros(len(truth)), where=norms > 0)
+    return d
+
+
+def discrimination(d: Array, ties: Ties = "midrank") -> Array:
+    """``discrimination_score``: 1 - rank / P of the true effect among all real ones.
+
+    "midrank" gives tied effects the mean of the ranks they span; "peer" takes the position in
+    numpy's default argsort, as cell-eval does, which under exact ties depends on the processor.
+    """
+    n = len(d)
+    own = np.diag(d)[:, None]
+    if ties == "peer":
+        order = np.argsort(d, axis=1)
+        rank = np.argmax(order == np.arange(n)[:, None], axis=1).astype(np.float64)
+    else:
+        rank = (d < own).sum(axis=1) + ((d == own).sum(axis=1) - 1) / 2
+    score: Array = 1 - rank / n
+    return score
+
+
+def tied(d: Array) -> int:
+    """How many perturbations share their true effect's distance with another."""
+    return int(((d == np.diag(d)[:, None]).sum(axis=1) > 1).sum())
+
+
+class Calls:
+    """The significant genes of every perturbation, strongest first.
+
+    Strength is the absolute log2 fold change in float32 (an undefined one first, as in cell-eval);
+    equal ones by p-value, then by the genes' order.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.significant = table.fdr.astype(np.float32) < ALPHA
+        strength = np.abs(table.lfc).astype(np.float32)
+        strength = np.where(np.isnan(strength), np.inf, strength)
+        self.strength = strength
+        self.genes: list[NDArray[np.int64]] = []
+        for row, mask in enumerate(self.significant):
+            genes = np.flatnonzero(mask)
+            order = np.lexsort((genes, table.p[row, genes], -strength[row, genes]))
+            self.genes.append(genes[order])
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many genes each perturbation changes."""
+        return np.array([len(genes) for genes in self.genes])
+
+
+def overlap(real: Calls, pred: Calls, k: int | None = None) -> Array:
+    """``overlap_at_N`` (DES) and ``overlap_at_k``: shared share of the top k (of N) real calls."""
+    return _shared(real, pred, k, of=real)
+
+
+def precision(real: Calls, pred: Calls, k: int | None = None) -> Array:
+    """``precision_at_N`` and ``precision_at_k``: as `overlap`, k being bounded by what was called."""
+    return _shared(real, pred, k, of=pred)
+
+
+def _shared(real: Calls, pred: Calls, k: int | None, *, of: Calls) -> Array:
+    scores = np.zeros(len(real.genes))
+    for row, (a, b) in enumerate(zip(real.genes, pred.genes, strict=True)):
+        n = min(k or len(of.genes[row]), len(of.genes[row]))
+        if n:
+            scores[row] = len(np.intersect1d(a[:n], b[:n], assume_unique=True)) / n
+    return scores
+
+
+def ambiguous(calls: Calls, sizes: NDArray[np.int64]) -> int:
+    """In how many perturbations equal fold changes straddle the cut at the given sizes."""
+    found = 0
+    for row, n in enumerate(sizes.tolist()):
+        genes = calls.genes[row]
+        if 0 < n < len(genes):
+            found += bool(calls.strength[row, genes[n - 1]] == calls.strength[row, genes[n]])
+    return found
