@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vcell.errors import UserError
 from vcell.hvg.plan import (
     GeneFilter,
     Plan,
@@ -60,6 +61,8 @@ class ResidualPlan(Plan):
         cells, losses = self.filter.losses(setting.n_cells)
         depths[cells] -= losses
         sums = np.where(kept, self.moments.total[..., 1], 0.0)
+        if not sums.any(axis=1).all():
+            raise UserError("no gene varies in these cells, so none can be ranked")
         shares = sums / sums.sum(axis=1, keepdims=True)
         clip = float(np.sqrt(sizes[0]))  # the first batch's for all, as in scanpy
         residuals = ResidualSums(

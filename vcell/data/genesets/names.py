@@ -96,8 +96,10 @@ class GeneIndex:
 
 
 def approved(name: str) -> str | None:
-    """Return HGNC's approved symbol for any name of a human gene, or None."""
-    return _names().get(_unversioned(name))
+    """Return HGNC's approved symbol for any name of a human gene, in any case, or None."""
+    names, folded = _names()
+    name = _unversioned(name)
+    return names.get(name) or folded.get(name.casefold())
 
 
 def ensembl_column(source: Any) -> NDArray[Any] | None:
@@ -116,8 +118,8 @@ def _unversioned(name: str) -> str:
 
 
 @functools.cache
-def _names() -> dict[str, str]:
-    """Return every unambiguous name of every gene with its approved symbol."""
+def _names() -> tuple[dict[str, str], dict[str, str]]:
+    """Return every unambiguous name of every gene with its approved symbol; then without case."""
     packed = resources.files("vcell.data.genesets").joinpath("genes.tsv.gz").read_bytes()
     rows = [line.split("\t") for line in gzip.decompress(packed).decode().splitlines()]
     names: dict[str, str | None] = {}
@@ -131,4 +133,9 @@ def _names() -> dict[str, str]:
         names[symbol] = symbol
         if ensembl:
             names[ensembl] = symbol
-    return {name: symbol for name, symbol in names.items() if symbol}
+    known = {name: symbol for name, symbol in names.items() if symbol}
+    folded: dict[str, str | None] = {}
+    for name, symbol in known.items():
+        key = name.casefold()
+        folded[key] = symbol if folded.get(key, symbol) == symbol else None
+    return known, {name: symbol for name, symbol in folded.items() if symbol}

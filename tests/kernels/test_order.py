@@ -1,0 +1,113 @@
+"""The same bits for any size of block, any number of threads, and under dask."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.kernels.conftest import draw, source_of
+from vcell.data import open_cells
+from vcell.errors import UserError
+from vcell.passes import SPAN, TILE, CellRules, Reader, run
+from vcell.reducers import (
+    CountHistogram,
+    GeneMoments,
+    GroupLogMoments,
+    NormalizedMoments,
+    RareEntries,
+)
+
+CELLS, GENES = 2 * SPAN + 3 * TILE + 77, 24
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    return draw(CELLS, GENES, 0)
+
+
+def reducers(n_batches: int = 3):
+    """Make one of each kind, among them sums of fractions."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(-1, n_batches, CELLS).astype(np.int32)
+    return [
+        NormalizedMoments(GENES, target_sum=1e4, linear=True),
+        NormalizedMoments(GENES, target_sum=1e4, linear=False, codes=codes, n_batches=n_batches),
+        GeneMoments(GENES, codes=codes, n_batches=n_batches),
+        GroupLogMoments(GENES, codes, n_batches, target_sum=1e4),
+        CountHistogram(GENES, bins=20),
+        RareEntries(GENES, 4),
+    ]
+
+
+def gathered(filled):
+    """Return the arrays of the reducers of `reducers`."""
+    *sums, histogram, rare = filled
+    histogram.collect()
+    return [*(r.total for r in sums), histogram.nonzeros, histogram.histogram, rare.dropped()]
+
+
+def assert_same(left, right):
+    for a, b in zip(gathered(left), gathered(right), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("max_nnz", "threads"), [(1_000, 1), (7_777, 3), (50_000, 2)])
+def test_blocks_and_threads_do_not_show(matrix, max_nnz, threads):
+    rules = CellRules(min_genes=3)
+    whole, parts = reducers(), reducers()
+
+    table = run(source_of(matrix), whole, rules=rules, threads=1, label=None)
+    again = Reader(source_of(matrix), rules, threads, max_nnz, None)(parts)
+
+    assert_same(whole, parts)
+    np.testing.assert_array_equal(table.totals, again.totals)
+    np.testing.assert_array_equal(table.kept, again.kept)
+
+
+def test_many_batches_are_shared_out_and_add_up_the_same(matrix, monkeypatch):
+    from vcell import reducers as module
+
+    tiled = reducers()
+    run(source_of(matrix), tiled, threads=2, label=None)
+    monkeypatch.setattr(module, "_TILED_BYTES", 0)
+    one, three = reducers(), reducers()
+    run(source_of(matrix), one, threads=1, label=None)
+    run(source_of(matrix), three, threads=3, max_nnz=9_999, label=None)
+
+    assert_same(one, three)
+    for a, b in zip(gathered(tiled), gathered(one), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_some_rows_are_what_a_matrix_of_those_rows_gives(matrix):
+    rows = np.flatnonzero(np.random.default_rng(3).random(CELLS) < 0.3)
+    some, alone = GeneMoments(GENES), GeneMoments(GENES)
+    run(source_of(matrix), [some], rows=rows, label=None)
+    run(source_of(matrix[rows]), [alone], label=None)
+    np.testing.assert_array_equal(some.total, alone.total)
+
+
+def test_dask_gives_the_same_bits(matrix, tmp_path):
+    pytest.importorskip("dask", reason="dask is an extra")
+    from vcell.dask_engine import DaskReader
+
+    path = tmp_path / "cells.h5ad"
+    names = pd.DataFrame(index=[f"gene{i}" for i in range(GENES)])
+    anndata.AnnData(matrix, var=names).write_h5ad(path)
+    here, there = reducers(), reducers()
+    with open_cells(path) as source:
+        table = Reader(source, CellRules(min_genes=3), label=None)(here)
+        again = DaskReader(source, CellRules(min_genes=3))(there)
+
+    assert_same(here, there)
+    np.testing.assert_array_equal(table.kept, again.kept)
+
+
+def test_dask_needs_a_file(matrix):
+    pytest.importorskip("dask", reason="dask is an extra")
+    from vcell.dask_engine import DaskReader
+
+    with pytest.raises(UserError, match="needs cells in a file"):
+        DaskReader(source_of(matrix), CellRules())

@@ -1,0 +1,120 @@
+"""Gene sets and gene names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import metadata, resources
+
+import numpy as np
+import pytest
+
+from vcell.data.genesets import GeneIndex, GeneSet, announced, read_sets, read_targets, shipped
+from vcell.errors import UserError
+
+FREE = {"MIT", "BSD-3-Clause", "CC-BY-4.0", "MIT and CC-BY-4.0", "CC0-1.0"}
+
+
+def test_shipped_sets_name_their_source_and_a_permissive_licence():
+    sets = shipped()
+    assert {"tf", "cell-cycle", "pluripotency", "metabolic"} <= set(sets)
+    for item in sets.values():
+        assert item.genes
+        assert item.source
+        assert item.licence in FREE
+    about = json.loads(resources.files("vcell.data.genesets").joinpath("sets.json").read_text())
+    assert about["genes.tsv.gz"]["licence"] == "CC0-1.0"
+    assert len(sets["tf"].genes) == 1639
+    assert len(sets["cell-cycle"].genes) == 97
+
+
+def test_the_shipped_files_can_be_made_again(repository, shared_data, tmp_path):
+    subprocess.run(
+        [
+            sys.executable, str(repository / "tools" / "build_genesets.py"),
+            str(shared_data / "human_genes"), str(tmp_path),
+        ],
+        check=True,
+    )  # fmt: skip
+    for name in ("human.gmt", "sets.json", "genes.tsv.gz"):
+        ours = resources.files("vcell.data.genesets").joinpath(name).read_bytes()
+        assert (tmp_path / name).read_bytes() == ours, name
+
+
+def test_genes_are_found_under_every_name():
+    index = GeneIndex(["TBXT", "CENPU", "ENSG00000111640.15", "POU5F1", "Made.up"])
+    match = index.match(
+        ["T", "MLF1IP", "GAPDH", "ENSG00000204531", "OCT4", "Made.up", "made.up", "FAKE1"]
+    )
+    assert match.index.tolist() == [0, 1, 2, 3, 3, 4, -1, -1]
+    assert match.unmatched == ("made.up", "FAKE1")
+    assert match.renamed["T"] == "TBXT"
+    assert match.found.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_files_own_name_comes_first():
+    # MLF1IP is CENPU's earlier symbol, but this file has a gene of its own by that name
+    index = GeneIndex(["CENPU", "MLF1IP"])
+    assert index.find("MLF1IP") == 1
+
+
+def test_ids_of_a_column_count_too():
+    index = GeneIndex(["first", "second"], np.array(["ENSG00000111640", ""]))
+    assert index.find("GAPDH") == 0
+    assert index.find("ENSG00000111640.3") == 0
+
+
+def test_the_first_of_two_equal_names_counts():
+    assert GeneIndex(["A", "B", "A"]).find("A") == 0
+
+
+def test_most_of_each_set_is_among_the_challenges_genes(shared_data):
+    names = (shared_data / "vcc25" / "gene_names.csv").read_text().split()
+    index = GeneIndex(names)
+    for item in shipped().values():
+        assert len(index.match(item.genes).found) > 0.95 * len(item.genes), item.name
+    wanted = read_targets(shared_data / "vcc25" / "pert_counts_Validation.csv")
+    assert len(wanted) == 50
+    assert index.match(wanted).unmatched == ()
+
+
+def test_tables_and_lists_are_read(tmp_path):
+    (tmp_path / "t.csv").write_text("set,Gene\na,X\nb,Y\na,Z\na,X\n")
+    assert {k: v.genes for k, v in read_sets(tmp_path / "t.csv").items()} == {
+        "a": ("X", "Z"),
+        "b": ("Y",),
+    }
+    (tmp_path / "l.txt").write_text("X\n\nY\n")
+    assert read_sets(tmp_path / "l.txt")["l"].genes == ("X", "Y")
+    (tmp_path / "e.txt").write_text("\n")
+    with pytest.raises(UserError, match="names no genes"):
+        read_sets(tmp_path / "e.txt")
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(UserError, match=r"not .*json"):
+        read_sets(tmp_path / "x.json")
+
+
+def test_other_distributions_announce_sets_and_faults_stop_nobody(monkeypatch):
+    def entry(name, value):
+        return metadata.EntryPoint(name, value, "vcell.gene_sets")
+
+    points = [
+        entry("good", f"{__name__}:GIVEN"),
+        entry("function", f"{__name__}:give"),
+        entry("wrong", f"{__name__}:WRONG"),
+        entry("absent", "no_such_module:x"),
+    ]
+    monkeypatch.setattr(metadata, "entry_points", lambda **_: points)
+    sets, problems = announced()
+    assert set(sets) == {"given", "made"}
+    assert len(problems) == 2
+    assert "no_such_module" in problems[0] + problems[1]
+
+
+GIVEN = GeneSet("given", ("A",))
+WRONG = ["not a gene set"]
+
+
+def give():
+    return [GeneSet("made", ("B",))]
