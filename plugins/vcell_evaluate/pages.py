@@ -1,4 +1,4 @@
-"""The page of an evaluation: scores, one bar per perturbation, PDS ranks, real against predicted."""
+"""The page of an evaluation: scores, bars per perturbation, PDS ranks, real against predicted."""
 
 from __future__ import annotations
 

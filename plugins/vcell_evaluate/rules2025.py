@@ -81,7 +81,7 @@ def _with_controls(
 
 
 def _numbered(pair: Pair) -> NDArray[np.int32]:
-    """Groups of the real controls and, numbered on from the real cells, of the prediction."""
+    """Return the groups of the real controls and, numbered on from them, of the prediction."""
     controls = np.where(pair.real.group == 0, 0, -1).astype(np.int32)
     return np.concatenate([controls, pair.pred.group])
 
@@ -186,8 +186,8 @@ def baseline_groups(real: Grouped, real_view: View, threads: int | None) -> Grou
     stored = np.zeros(n_genes)
     for block in real_view.blocks(np.flatnonzero(real_view.side.group == 0)):
         at = profile[block.indices]
-        for table, hits in ((below, block.data < at), (equal, block.data == at)):
-            table += np.bincount(block.indices[hits], minlength=n_genes)
+        below += np.bincount(block.indices[block.data < at], minlength=n_genes)
+        equal += np.bincount(block.indices[block.data == at], minlength=n_genes)
         stored += np.bincount(block.indices, minlength=n_genes)
     zeros = n_controls - stored
     below += np.where(profile > 0, zeros, 0)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
+    import pandas as pd  # noqa: TC004 - a dataclass only names it
 
 # 2025: the score of a metric is its gain over the baseline, as a share of what could be gained
 BEST_IS_ZERO = frozenset({"mae", "mse", "mae_delta", "mse_delta"})

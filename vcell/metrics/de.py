@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from vcell.kernels import ranks
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -113,11 +115,16 @@ def benjamini_hochberg(p: Array, scope: Scope = "perturbation") -> Array:
 
 def log2_ratio(target: NDArray[np.floating], reference: NDArray[np.floating], eps: float) -> Array:
     """log2((target + eps) / (reference + eps)); no change where both are zero."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (target.astype(np.float64) + eps) / (reference.astype(np.float64) + eps)
-        lfc = np.log2(ratio)
-    lfc[np.isnan(lfc)] = 0.0
+    lfc = np.empty(target.shape)
+    ranks.log2_ratio(target, np.broadcast_to(reference, target.shape), eps, lfc)
     return lfc
+
+
+def geometric_means(mean32: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return expm1 of mean log1p values, rounded as pdex rounds it."""
+    means = np.empty_like(mean32)
+    ranks.expm1(mean32.ravel(), means.ravel())
+    return means
 
 
 def clipped_log2_ratio(target: NDArray[np.floating], reference: NDArray[np.floating]) -> Array:
@@ -159,12 +166,12 @@ def against_reference(
     n = grouped.sizes
     p = wilcoxon_p(grouped.u[1:], grouped.ties[1:], n[1:, None], n[:1, None])
     if means is None:
-        means = np.expm1(grouped.mean32) if fold_change != "arithmetic" else grouped.means
+        means = geometric_means(grouped.mean32) if fold_change != "arithmetic" else grouped.means
     target, reference = means[1:], means[0]
     lfc = (
         clipped_log2_ratio(target, reference)
         if fold_change == "clipped"
-        else log2_ratio(target, np.broadcast_to(reference, target.shape), eps)
+        else log2_ratio(target, reference, eps)
     )
     return Table(
         u=grouped.u[1:], p=p, fdr=benjamini_hochberg(p, scope), lfc=lfc, target_mean=target,

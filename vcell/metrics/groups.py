@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -80,7 +81,7 @@ class Grouped:
         return means
 
 
-def summarise(
+def summarise(  # noqa: PLR0913 - all but four have defaults
     blocks: Blocks,
     group: NDArray[np.int32],
     n_groups: int,
@@ -227,7 +228,7 @@ def _cuts(first: NDArray[np.int64], parts: int) -> list[tuple[int, int]]:
     n = len(first) - 1
     wanted = np.linspace(0, first[-1], parts + 1)[1:-1]
     edges = np.unique(np.concatenate(([0], np.searchsorted(first, wanted), [n])))
-    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [(int(a), int(b)) for a, b in pairwise(edges)]
 
 
 def _sort_and_scan(

@@ -120,7 +120,7 @@ def overlap(real: Calls, pred: Calls, k: int | None = None) -> Array:
 
 
 def precision(real: Calls, pred: Calls, k: int | None = None) -> Array:
-    """``precision_at_N`` and ``precision_at_k``: as `overlap`, k being bounded by what was called."""
+    """``precision_at_N`` and ``precision_at_k``: as `overlap`, k bounded by what was called."""
     return _shared(real, pred, k, of=pred)
 
 
