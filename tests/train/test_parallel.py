@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.train.conftest import Processes, differences, losses
 from tests.train.toy import fit
+from vcell.launch import Plan, launch
 from vcell.runs import Run, Tail
 
 NewRun = Callable[[str], Run]
@@ -120,6 +122,21 @@ def test_sigterm_to_one_rank_ends_all_with_a_checkpoint_to_go_on_from(
     assert Run.open(cut.path).status() == "interrupted"
     start(cut, options, ranks=2, task=PLAIN).results()
     assert differences(whole, cut, 60) == {}
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # torchrun's API leaves log files open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_launchers_two_processes_equal_its_one(tmp_path: Path) -> None:
+    runs = []
+    for procs in (1, 2):
+        run = Run.create(tmp_path, "train-toy", config={"ema": 0.9, "validate_every": 5})
+        launch("tests.train.toy:work", run, Plan("cpu", procs))
+        assert Run.open(run.path).status() == "done"
+        runs.append(run)
+    assert distance(*runs) < 1e-5
+    assert len(Tail(runs[1].path / "rank-1.jsonl").read()) == 20
 
 
 @pytest.mark.dist

@@ -149,6 +149,14 @@ def test_more_steps_go_on_and_the_new_curve_is_said(
     assert "max-steps was 10 and is 15 from here on" in capsys.readouterr().err
 
 
+def test_resuming_does_not_renew_patience(new_run: NewRun) -> None:
+    run = new_run("run")
+    options = {"validate_every": 1, "patience": 3}
+    fit(run, options | {"max_steps": 3}, scores=((5.0, 6.0, 7.0),))
+    result = fit(run, options, scores=((8.0, 9.0),))
+    assert (result.ended, result.step, result.best_step) == ("early-stop", 4, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "task", "words"),
     [

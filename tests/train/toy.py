@@ -126,6 +126,11 @@ def fit(run: Run, options: dict[str, Any], **task: Any) -> Result:
     return Trainer(toy, settings, run).fit()
 
 
+def work(run: Run) -> None:
+    """Be a process of the launcher."""
+    fit(run, run.meta["config"], dropout=0.0)
+
+
 def obey(order: dict[str, Any], rank: int) -> None:
     """Be one rank of an ordered training, in a process of its own."""
     folder = Path(order["folder"])
