@@ -240,3 +240,29 @@ def densify_log(
                     row[c] = table[int(x)]
                 else:
                     row[c] = np.log1p(x * s)
+
+
+@njit(nogil=True, cache=True)
+def to_columns(
+    indptr: Array,
+    idx: Array,
+    val: Array,
+    first_row: int,
+    cursor: Array,
+    row_out: Array,
+    val_out: Array,
+) -> None:
+    """Add a block of rows to a matrix by columns; `cursor` is where each column goes on."""
+    for r in range(indptr.shape[0] - 1):
+        for j in range(indptr[r], indptr[r + 1]):
+            c = idx[j]
+            row_out[cursor[c]] = first_row + r
+            val_out[cursor[c]] = val[j]
+            cursor[c] += 1
+
+
+@njit(nogil=True, cache=True)
+def add_counts(idx: Array, counts: Array) -> None:
+    """Count the elements of each column."""
+    for j in range(idx.shape[0]):
+        counts[idx[j]] += 1

@@ -1,0 +1,34 @@
+"""The work of `vcell convert`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vcell import console
+from vcell.store.converting import Plan, convert
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vcell_convert import Convert
+
+
+def run(source: Path, target: Path, config: Convert) -> None:
+    """Convert, and say what was written."""
+    plan = Plan(
+        form=config.to, compression=config.compression, chunk=config.chunk, shard=config.shard
+    )
+    done = convert(source, target, plan, overwrite=config.overwrite)
+    files = [done.path] if done.path.is_file() else [p for p in done.path.rglob("*") if p.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    data = {
+        "path": str(done.path),
+        "n_cells": done.n_cells,
+        "n_genes": done.n_genes,
+        "matrices": done.matrices,
+        "form": done.form,
+        "bytes": size,
+    }
+    shape = f"{done.n_cells:,} cells x {done.n_genes:,} genes"
+    text = f"{done.path}: {shape}, {done.form}, {console.bytes_text(size)}"
+    console.result(data, text + f" ({', '.join(done.matrices)})")

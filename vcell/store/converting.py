@@ -1,0 +1,178 @@
+"""The same cells in another layout: h5ad or zarr, by cell, by gene or dense, chunked as wished.
+
+Matrices (X, layers, raw) are streamed in bounded memory; everything else that anndata stores is
+copied as it is. The output appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vcell import console
+from vcell.data import CellSource, open_cells
+from vcell.errors import UserError
+from vcell.store.matrices import Target, write_csc, write_csr, write_dense
+
+Form = Literal["csr", "csc", "dense"]
+Compression = Literal["gzip", "lzf", "lz4", "zstd", "none"]
+_ARE_DICTS = ("layers", "obsm", "obsp", "uns", "varm", "varp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How the output shall lie.
+
+    Parameters
+    ----------
+    form
+        ``"csr"`` (fast by cell), ``"csc"`` (fast by gene) or ``"dense"``; None: as the input.
+    compression
+        None: gzip for h5ad, lz4 for zarr.
+    chunk, shard
+        Elements of a chunk, and for zarr of a shard file (0: no shards).
+    """
+
+    form: Form | None = None
+    compression: Compression | None = None
+    chunk: int = 1 << 17
+    shard: int = 1 << 25
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written."""
+
+    path: Path
+    n_cells: int
+    n_genes: int
+    matrices: list[str]
+    form: str
+
+
+def convert(path: Path, target: Path, plan: Plan, *, overwrite: bool = False) -> Converted:
+    """Write the cells of `path` to `target`, whose name ends in .h5ad or .zarr.
+
+    Raises
+    ------
+    UserError
+        If a file can't be read or written, or the layout isn't possible.
+    """
+    if target.suffix not in (".h5ad", ".zarr"):
+        raise UserError(f"{target}: the output is an .h5ad file or a .zarr folder")
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists", hint="--overwrite replaces it")
+    if target.exists() and target.resolve() == path.resolve():
+        raise UserError("input and output are the same file")
+    with open_cells(path) as source:
+        form = plan.form or source.layout.kind
+        with _output(target) as root:
+            names = _write_all(path, source, root, form, plan)
+    return Converted(target, source.n_cells, source.n_genes, names, form)
+
+
+def _write_all(path: Path, source: CellSource, root: Any, form: str, plan: Plan) -> list[str]:
+    import anndata.io
+
+    from vcell.store.frames import obs_frame, var_frame
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr: strings have no version 3 specification yet
+        done = ["X"]
+        target = Target(root, plan.compression, plan.chunk, plan.shard)
+        _matrix(source, target, "X", form)
+        for name in source.parts.get("layers", []):
+            with open_cells(path, layer=name) as layer:
+                _matrix(layer, target, f"layers/{name}", form)
+            done.append(f"layers/{name}")
+        if source.parts.get("raw"):
+            with open_cells(path, layer="raw") as raw:
+                _matrix(raw, target, "raw/X", form)
+                genes = np.arange(raw.n_genes)
+                anndata.io.write_elem(root["raw"], "var", var_frame(raw, genes))
+            done.append("raw/X")
+        anndata.io.write_elem(root, "obs", obs_frame(source, np.arange(source.n_cells)))
+        anndata.io.write_elem(root, "var", var_frame(source, np.arange(source.n_genes)))
+        with _input(path) as original:
+            for name in _ARE_DICTS:
+                if name in original and name != "layers":
+                    anndata.io.write_elem(root, name, anndata.io.read_elem(original[name]))
+                elif name not in root:
+                    anndata.io.write_elem(root, name, {})
+        if "layers" in root:
+            _note(root["layers"], "dict", "0.1.0")
+        if "raw" in root:
+            _note(root["raw"], "raw", "0.1.0")
+        _note(root, "anndata", "0.1.0")
+    return done
+
+
+def _matrix(source: CellSource, target: Target, name: str, form: str) -> None:
+    """Stream one matrix."""
+    with console.progress(f"writing {name}", source.n_cells) as bar:
+        if form == "csr":
+            write_csr(source, target, name, bar)
+        elif form == "csc":
+            write_csc(source, target, name, bar)
+        else:
+            write_dense(source, target, name, bar)
+
+
+def _note(group: Any, kind: str, version: str) -> None:
+    group.attrs.update({"encoding-type": kind, "encoding-version": version})
+
+
+@contextmanager
+def _output(target: Path) -> Iterator[Any]:
+    """Open a root group under another name; rename it when all went well."""
+    import h5py
+    import zarr
+
+    aside = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+    try:
+        if target.suffix == ".h5ad":
+            with h5py.File(aside, "w") as file:
+                yield file
+        else:
+            yield zarr.open_group(aside, mode="w", zarr_format=3)
+        if target.is_dir():
+            shutil.rmtree(target)
+        aside.replace(target)
+    except OSError as error:
+        _remove(aside)
+        if error.errno is None:
+            raise
+        raise UserError(f"{target} cannot be written: {error.strerror}") from error
+    except BaseException:
+        _remove(aside)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _input(path: Path) -> Iterator[Any]:
+    """Open the root of an h5ad or zarr input; an empty mapping for other kinds."""
+    import h5py
+    import zarr
+
+    if path.is_file() and h5py.is_hdf5(path):
+        with h5py.File(path) as file:
+            yield file if "obs" in file else {}
+    elif any((path / name).exists() for name in ("zarr.json", ".zgroup")):
+        yield zarr.open_group(path, mode="r")
+    else:
+        yield {}
