@@ -64,9 +64,7 @@ def of_survey(seen: Survey, found: Scale) -> list[str]:
         problems.append(f"{n:,} cells have unsorted entries{where} (sorted while reading)")
     if odd.get("repeated entries"):
         n = odd["repeated entries"]
-        problems.append(
-            f"{n:,} entries repeat a gene of their cell{where} (added up while reading)"
-        )
+        problems.append(f"{n:,} entries repeat a gene of their cell{where} (summed while reading)")
     if odd.get("stored zeros"):
         n = odd["stored zeros"]
         problems.append(f"{n:,} zeros are stored as values{where} (dropped while reading)")

@@ -108,7 +108,11 @@ def _labels(source: CellSource, config: Inspect) -> dict[str, Any]:
     try:
         found = labels.find(source, config, quiet=True)
     except UserError as error:
-        return {"found": False, "text": error.message, "hint": error.hint}
+        return {
+            "found": False,
+            "text": error.message.removeprefix(f"{source.name}: "),
+            "hint": error.hint,
+        }
     return {
         "found": True,
         "text": found.text,

@@ -59,7 +59,8 @@ def write_tenx_h5(path: Path, table: np.ndarray, version: int = 3) -> None:
         group = file.create_group("matrix" if version == 3 else "GRCh38")
         for name in ("data", "indices", "indptr"):
             values = getattr(csr, name).astype(np.int32 if name == "data" else np.int64)
-            group.create_dataset(name, data=values, chunks=(16,), compression="gzip")
+            size = min(16, len(values))
+            group.create_dataset(name, data=values, chunks=(size,), compression="gzip")
         group["shape"] = np.array([g, n], np.int32)
         group["barcodes"] = np.array([f"cell {i}" for i in range(n)], "S")
         names = np.array([f"Gene{i}" for i in range(g)], "S")

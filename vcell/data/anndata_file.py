@@ -88,7 +88,7 @@ def matrix(node: Node, where: str, array_of: ArrayOf) -> Matrix:
 def _old_kind(node: Node) -> str:
     """Return the kind as anndata before 0.7 (and h5sparse) noted it."""
     noted = attr(node, "h5sparse_format", "")
-    return f"{noted}_matrix" if noted else ""
+    return f"{noted}_matrix" if isinstance(noted, str) and noted else ""
 
 
 def _dense(node: Node, where: str, array_of: ArrayOf) -> Matrix:

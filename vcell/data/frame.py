@@ -97,7 +97,8 @@ class StoredFrame:
         """Read one column."""
         where = f"{self.where}/{name}"
         node = child(self.group, name, self.where)
-        column = _group_column(node, name, where) if is_group(node) else self._flat(node, name)
+        with reading(where):
+            column = _group_column(node, name, where) if is_group(node) else self._flat(node, name)
         if name != self._index and len(column) != self.n:
             raise damaged(where, f"has {len(column):,} values where {self.n:,} are expected")
         return column

@@ -9,6 +9,7 @@ import h5py
 from vcell.data import anndata_file
 from vcell.data.chunked import Descriptor, array_of
 from vcell.data.fault import reading
+from vcell.data.nodes import is_group
 from vcell.data.source import CellSource
 from vcell.errors import UserError
 
@@ -21,7 +22,7 @@ def open_h5(path: Path, layer: str | None) -> CellSource:
         with reading(str(path)):
             if "obs" in file and "var" in file:
                 return _open_h5ad(file, path, layer)
-            if "matrix" in file or any("barcodes" in file[key] for key in file):
+            if "matrix" in file or any(is_group(file[key]) and "barcodes" in file[key] for key in file):
                 from vcell.data.tenx import open_tenx_h5
 
                 return open_tenx_h5(file, path, layer)
