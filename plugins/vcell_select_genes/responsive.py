@@ -32,7 +32,7 @@ class Effects:
     Parameters
     ----------
     names, n_cells
-        The tested perturbations.
+        The tested perturbations, apart for every type of cells.
     responds
         ``[P, G]``. A perturbation's own target does not count as a response.
     strongest
@@ -65,9 +65,9 @@ class ResponseTest:
     Parameters
     ----------
     codes, names
-        Each cell's perturbation, -1 for none.
-    control
-        The number of the controls.
+        Each cell's group, -1 for none: a perturbation (in one type of cells), or controls.
+    controls
+        For every group the one it is compared with; -1 for controls.
     own
         Each perturbation's target genes, which do not count as responses.
     """
@@ -76,19 +76,19 @@ class ResponseTest:
         self,
         codes: NDArray[np.int32],
         names: Sequence[str],
-        control: int,
+        controls: NDArray[np.int64],
         n_genes: int,
         *,
         target_sum: float | None,
         own: Sequence[NDArray[np.int64]],
         fdr: float,
     ) -> None:
-        self.names, self.control, self.own, self.fdr = names, control, own, fdr
+        self.names, self.controls, self.own, self.fdr = names, controls, own, fdr
         self.n_genes, self.target_sum, self.codes = n_genes, target_sum, codes
         counts = np.bincount(codes[codes >= 0], minlength=len(names))
-        counts[control] = 0
-        candidates = np.flatnonzero(counts >= MIN_CELLS)
-        at_once = max(1, _BYTES // (16 * n_genes) - 1)
+        candidates = np.flatnonzero((counts >= MIN_CELLS) & (controls >= 0))
+        self.references = np.unique(controls[candidates])
+        at_once = max(1, _BYTES // (16 * n_genes) - len(self.references))
         self.rounds = [candidates[i : i + at_once] for i in range(0, len(candidates), at_once)] or [
             candidates
         ]
@@ -96,11 +96,11 @@ class ResponseTest:
 
     def _sums(self, groups: NDArray[np.int64]) -> GroupLogMoments:
         """Return a reducer for some perturbations, the controls first."""
+        held = np.concatenate([self.references, groups])
         place = np.full(len(self.names) + 1, -1, np.int32)  # the last entry is for code -1
-        place[self.control] = 0
-        place[groups] = np.arange(1, len(groups) + 1)
+        place[held] = np.arange(len(held))
         return GroupLogMoments(
-            self.n_genes, place[self.codes], len(groups) + 1, target_sum=self.target_sum
+            self.n_genes, place[self.codes], len(held), target_sum=self.target_sum
         )
 
     def reducers(self) -> list[Reducer]:
@@ -118,20 +118,22 @@ class ResponseTest:
             sums = self.first if number == 0 else self._sums(groups)
             if number:
                 read([sums])
-            control = _mean_var(sums.total[0], int(counts[self.control]))
-            for row, group in enumerate(groups, 1):
-                n = int(counts[group])
-                if n < MIN_CELLS or counts[self.control] < MIN_CELLS:
+            controls = {
+                int(group): _moments(sums.total[row], int(counts[group]))
+                for row, group in enumerate(self.references)
+            }
+            for row, group in enumerate(groups, len(self.references)):
+                own = _moments(sums.total[row], int(counts[group]))
+                control = controls[int(self.controls[group])]
+                if min(own.n, control.n) < MIN_CELLS:
                     continue
-                t, p = t_test(
-                    *_mean_var(sums.total[row], n), n, *control, int(counts[self.control])
-                )
+                t, p = t_test(own, control)
                 t[self.own[group]] = 0.0
                 p[self.own[group]] = 1.0
                 np.maximum(strongest, np.abs(t), out=strongest)
                 responds.append(rejected(p, self.fdr))
                 kept.append(int(group))
-        missing = set(np.flatnonzero(counts)) - set(kept) - {self.control}
+        missing = set(np.flatnonzero((counts > 0) & (self.controls >= 0))) - set(kept)
         return Effects(
             tuple(self.names[g] for g in kept),
             counts[kept],
@@ -141,38 +143,38 @@ class ResponseTest:
         )
 
 
-def _mean_var(sums: NDArray[np.int64], n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and unbiased variance of one group from its sums ``[G, 2]``."""
+@dataclass(frozen=True)
+class Moments:
+    """Mean and unbiased variance of every gene in `n` cells."""
+
+    mean: NDArray[np.float64]
+    var: NDArray[np.float64]
+    n: int
+
+
+def _moments(sums: NDArray[np.int64], n: int) -> Moments:
+    """Return the moments of one group from its sums ``[G, 2]``."""
     total, squares = sums[:, 0] / ONE, sums[:, 1] / ONE
     mean = total / max(n, 1)
-    return mean, np.maximum(squares - total * mean, 0.0) / max(n - 1, 1)
+    return Moments(mean, np.maximum(squares - total * mean, 0.0) / max(n - 1, 1), n)
 
 
-def t_test(
-    mean: NDArray[np.float64],
-    var: NDArray[np.float64],
-    n: int,
-    control_mean: NDArray[np.float64],
-    control_var: NDArray[np.float64],
-    n_controls: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def t_test(a: Moments, b: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return t and two-sided p of each gene; genes that vary nowhere get 0 and 1."""
     from scipy.special import stdtr
 
-    a, b = var / n, control_var / n_controls
-    freedom = np.full(len(mean), float(n + n_controls - 2))
-    pooled = ((n - 1) * var + (n_controls - 1) * control_var) / freedom
-    pooled *= 1 / n + 1 / n_controls
-    welch = a + b
+    freedom = np.full(len(a.mean), float(a.n + b.n - 2))
+    pooled = ((a.n - 1) * a.var + (b.n - 1) * b.var) / freedom * (1 / a.n + 1 / b.n)
+    own, other = a.var / a.n, b.var / b.n
+    welch = own + other
     wider = welch > pooled
-    with np.errstate(divide="ignore", invalid="ignore"):
-        welch_freedom = welch**2 / (a**2 / (n - 1) + b**2 / (n_controls - 1))
-        freedom[wider] = welch_freedom[wider]
-        t = (mean - control_mean) / np.sqrt(np.maximum(pooled, welch))
-    # sums are kept to 2**-30: a spread below that is none
-    t = np.where(np.maximum(pooled, welch) > 1e-16, t, 0.0)
-    p = 2 * stdtr(freedom, -np.abs(t))
-    return t, np.where(t == 0, 1.0, p)
+    freedom[wider] = welch[wider] ** 2 / (
+        own[wider] ** 2 / (a.n - 1) + other[wider] ** 2 / (b.n - 1)
+    )
+    error = np.maximum(pooled, welch)
+    varies = error > 1e-16  # sums are kept to 2**-30: a spread below that is none
+    t = np.where(varies, a.mean - b.mean, 0.0) / np.sqrt(np.where(varies, error, 1.0))
+    return t, np.where(varies, 2 * stdtr(freedom, -np.abs(t)), 1.0)
 
 
 def rejected(p: NDArray[np.float64], fdr: float) -> NDArray[np.bool_]:

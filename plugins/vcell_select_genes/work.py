@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vcell import console
 from vcell.data import detect, labels, open_cells
@@ -24,6 +22,7 @@ from vcell.passes import CellRules
 from vcell_select_genes import outputs
 from vcell_select_genes.choose import Findings, choose
 from vcell_select_genes.responsive import ResponseTest
+from vcell_select_genes.screen import Screen, read_screen
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
@@ -31,16 +30,6 @@ if TYPE_CHECKING:
     from vcell_select_genes import SelectGenes
 
 FROM_DATA = ("targets", "responsive", "hvg")
-
-
-@dataclass(frozen=True)
-class Screen:
-    """Perturbations of a file: codes ``[C]``, names, the control's number, genes targeted."""
-
-    codes: NDArray[np.int32]
-    names: tuple[str, ...]
-    control: int
-    targets: tuple[tuple[str, ...], ...]
 
 
 def run(files: tuple[Path, ...], config: SelectGenes) -> None:
@@ -112,7 +101,7 @@ def _measure(source: CellSource, config: SelectGenes, names: Sequence[str]) -> F
     if screen is not None:
         own = [index.match(genes).found for genes in screen.targets]
         test = ResponseTest(
-            screen.codes, screen.names, screen.control, source.n_genes,
+            screen.codes, screen.names, screen.controls, source.n_genes,
             target_sum=target_sum, own=own, fdr=config.fdr,
         )  # fmt: skip
     table = read([*plan.reducers(), *(test.reducers() if test else [])])
@@ -195,21 +184,7 @@ def _screen(source: CellSource, config: SelectGenes, names: Sequence[str]) -> Sc
             "(--perturbation-column names one)"
         )
         return None
-    found = labels.find(source, config)
-    column = source.obs(found.perturbation_column)
-    categories = tuple(column.categories.tolist())
-    control = categories.index(found.control)
-    targets = tuple(
-        () if k == control else split_targets(name, found.control)
-        for k, name in enumerate(categories)
-    )
-    return Screen(column.codes, categories, control, targets)
-
-
-def split_targets(label: str, control: str) -> tuple[str, ...]:
-    """Return the genes of a label such as ``A``, ``A+B`` or ``A+ctrl``."""
-    parts = [part.strip() for part in re.split(r"[+,;|]", label)]
-    return tuple(part for part in parts if part and part not in (control, "ctrl", "control"))
+    return read_screen(source, labels.find(source, config))
 
 
 def _text(report: dict[str, Any], output: Path) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from vcell_select_genes.arrange import ALL, Group, arrange, parse_quotas
-from vcell_select_genes.responsive import rejected, t_test
+from vcell_select_genes.responsive import Moments, rejected, t_test
 
 from vcell.errors import UserError
 
@@ -60,7 +60,7 @@ def test_the_t_test_is_scipys_with_the_wider_error():
     rng = np.random.default_rng(0)
     a = rng.normal(0.3, [[1.0, 3.0, 0.1]], (40, 3))
     b = rng.normal(0.0, [[1.0, 0.5, 2.0]], (300, 3))
-    t, p = t_test(a.mean(0), a.var(0, ddof=1), 40, b.mean(0), b.var(0, ddof=1), 300)
+    t, p = t_test(*(Moments(x.mean(0), x.var(0, ddof=1), len(x)) for x in (a, b)))
     both = [stats.ttest_ind(a, b, equal_var=equal) for equal in (True, False)]
     wider = np.argmin([np.abs(test.statistic) for test in both], axis=0)
     for gene in range(3):
@@ -71,14 +71,15 @@ def test_the_t_test_is_scipys_with_the_wider_error():
 
 def test_genes_that_vary_nowhere_are_not_tested():
     zero = np.zeros(2)
-    t, p = t_test(zero, zero, 10, zero, zero, 10)
+    t, p = t_test(Moments(zero, zero, 10), Moments(zero, zero, 10))
     assert t.tolist() == [0, 0]
     assert p.tolist() == [1, 1]
 
 
 def test_a_gene_that_is_absent_by_chance_is_not_called():
     # 3 % of 5,000 controls have it, none of 60 perturbed cells: Welch alone says t = -12
-    _, p = t_test(np.array([0.0]), np.array([0.0]), 60, np.array([0.045]), np.array([0.065]), 5000)
+    absent = Moments(np.array([0.0]), np.array([0.0]), 60)
+    _, p = t_test(absent, Moments(np.array([0.045]), np.array([0.065]), 5000))
     assert p[0] > 0.05
 
 

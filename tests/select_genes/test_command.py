@@ -136,6 +136,24 @@ def test_dask_writes_the_same_table(vcell, screen_file, tmp_path):
     assert tables[0] == tables[1]
 
 
+def test_types_of_cells_are_not_taken_for_responses(vcell, screen, tmp_path):
+    cells = screen[0].copy()
+    cells.obs["cell_type"] = np.where(np.arange(cells.n_obs) % 3 == 0, "A", "B")
+    skew = np.ones(cells.n_vars)
+    skew[:150] = 5
+    dense = cells.X.toarray() * np.where(cells.obs[["cell_type"]] == "A", skew, 1)
+    keep = ~((cells.obs["target_gene"] == "NANOG") & (cells.obs["cell_type"] == "B"))
+    cells.X = sparse.csr_matrix(dense.astype(np.float32))
+    cells[keep.to_numpy()].copy().write_h5ad(tmp_path / "types.h5ad")  # NANOG in cells of type A alone
+    done = vcell("select-genes", "types.h5ad", "--n-genes", 60, "--json")
+    assert done.code == 0, done.err
+    found = {p["perturbation"]: p["responses"] for p in done.json["responses"]["perturbations"]}
+    assert found["NANOG (A)"] <= 2
+    assert found["KLF1 (A)"] >= 8
+    assert found["KLF1 (B)"] >= 8
+    assert "NANOG (B)" not in found
+
+
 def test_a_file_without_perturbations_says_so_and_goes_on(vcell, screen, tmp_path):
     plain = screen[0].copy()
     plain.obs = plain.obs[["batch"]]
