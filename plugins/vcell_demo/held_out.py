@@ -14,7 +14,8 @@ import numpy as np
 
 from vcell import console
 from vcell.config import DataOptions
-from vcell.data import CellWriter, labels, open_cells
+from vcell.data import CellWriter, detect, labels, open_cells
+from vcell.data.log_cells import COUNTS, median_total
 from vcell.data.simulate import Simulator, oracle
 from vcell.errors import UserError
 
@@ -48,7 +49,11 @@ def set_aside(cells: Path, folder: Path, seed: int) -> dict[str, Any]:
     beside.write_text(f"target_gene,n_cells\n{rows}")
     beside.replace(folder / NAMES)
     console.say(f"{len(held)} perturbations are set aside, in {folder / NAMES}")
-    return written | {"perturbations": held, "cells": counts, "column": found.perturbation_column}
+    # the scale on which the real cells will be scored: their median total, if they are counts
+    with open_cells(folder / HELD_OUT) as real:
+        counted = detect.scale(real, quiet=True).kind == COUNTS
+        total = median_total(real) if counted else None
+    return written | {"perturbations": held, "cells": counts, "target_sum": total}
 
 
 def _chosen(source: CellSource, found: Labels, seed: int) -> tuple[list[str], list[int]]:
@@ -82,16 +87,16 @@ def _copy(source: CellSource, found: Labels, out: Path, kept: np.ndarray) -> int
         return writer.n_cells
 
 
-def draw_best(config: Demo, aside: dict[str, Any], out: Path) -> int:
-    """Draw fresh cells of the held-out perturbations from the truth, as many as were measured."""
+def draw_again(config: Demo, aside: dict[str, Any], out: Path) -> int:
+    """Draw other cells of the held-out perturbations from the truth, as many as were measured."""
     simulator = Simulator(
         cells=config.cells,
         genes=config.genes,
         perturbations=config.perturbations,
         seed=config.seed,
     )
-    best = oracle(simulator, max(aside["cells"]), aside["perturbations"])
-    labels_ = best.obs["target_gene"].cat
-    with CellWriter(out, best.var_names, obs={"target_gene": labels_.categories}) as writer:
-        writer.append(best.X, {"target_gene": labels_.codes.to_numpy()}, best.obs_names.tolist())
+    again = oracle(simulator, max(aside["cells"]), aside["perturbations"])
+    labels_ = again.obs["target_gene"].cat
+    with CellWriter(out, again.var_names, obs={"target_gene": labels_.categories}) as writer:
+        writer.append(again.X, {"target_gene": labels_.codes.to_numpy()}, again.obs_names.tolist())
         return writer.n_cells

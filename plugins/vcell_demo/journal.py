@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,11 @@ class Journal:
         if name in self.done and all(path.exists() for path in writes):
             console.say(f"{title.partition(':  ')[0]}: done before")
             return self.done[name]
-        console.say(title)
-        return self.record(name, work())
+        console.say(f"\n{title}")
+        started = time.monotonic()
+        result = work()
+        console.say(f"  {console.duration(time.monotonic() - started)}")
+        return self.record(name, result)
 
     def record(self, name: str, result: Any) -> Any:
         """Remember that a step is done."""

@@ -47,17 +47,17 @@ def run(config: Demo) -> None:
         *("--targets", folder / held_out.NAMES, "-o", folder / "genes"),
         writes=[chosen],
     )
-    trained = _trained(journal, config, chosen)
+    trained = _trained(journal, config, chosen, aside["target_sum"])
     files = {
         name: _predicted(journal, trained, folder, name) for name in (trained["model"], "mean")
     }
     if config.data is None:
-        files["oracle"] = folder / "oracle.h5ad"
+        again = files[report.REPLICATE] = folder / f"{report.REPLICATE}.h5ad"
         journal.inside(
-            "oracle",
-            "6 draw other cells from the truth: the best that is possible",
-            lambda: held_out.draw_best(config, aside, files["oracle"]),
-            writes=[files["oracle"]],
+            "replicate",
+            "6 do the experiment once more, from the truth",
+            lambda: held_out.draw_again(config, aside, again),
+            writes=[again],
         )
     scores = {name: _scored(journal, folder, name, path) for name, path in files.items()}
     journal.record("finish", round(time.monotonic() - started, 1))
@@ -89,11 +89,15 @@ def _simulated(journal: Journal, config: Demo) -> Path:
     return cells
 
 
-def _trained(journal: Journal, config: Demo, chosen: Path) -> dict[str, Any]:
+def _trained(
+    journal: Journal, config: Demo, chosen: Path, target_sum: float | None
+) -> dict[str, Any]:
     """Train on what was not set aside, or go on with the training that was interrupted."""
     learn, runs = config.output / held_out.LEARN, config.output / "runs"
     unfinished = None if "train" in journal.done else _unfinished(runs, learn)
     words: tuple[Any, ...] = (learn, "--genes", chosen, "--test-share", 0, "--seed", config.seed)
+    if target_sum is not None:
+        words += ("--target-sum", target_sum)
     if unfinished is not None:
         words = ("--resume", unfinished.name)
     title = "4 train on the other perturbations"
@@ -131,7 +135,7 @@ def _scored(journal: Journal, folder: Path, name: str, prediction: Path) -> dict
     scored: dict[str, Any] = journal.step(
         f"evaluate {name}",
         f"7 score {name} against the real cells",
-        *("evaluate", prediction, real, "-o", out, "--overwrite"),
+        *("evaluate", prediction, real, "-o", out, "--overwrite", "--cache", folder / "cache"),
         writes=[out],
     )
     return scored

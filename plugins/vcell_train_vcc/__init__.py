@@ -36,8 +36,10 @@ class TrainVcc(DataOptions, TrainOptions, LaunchOptions):
         0.15, help="Share of the rest that chooses the model.", minimum=0.01, maximum=0.9
     )
     min_cells: int = option(10, help="Fewest cells a perturbation must have.", minimum=2)
-    target_sum: float = option(
-        10_000.0, help="Total that counts are scaled to before log1p.", minimum=1
+    target_sum: float | None = option(
+        None,
+        help="Total that counts are scaled to before log1p (default: the controls' median).",
+        minimum=1,
     )
     components: int = option(16, help="Components of each expression loading.", minimum=1)
     rank: int = option(16, help="Directions in which effects can differ.", minimum=1)

@@ -12,7 +12,7 @@ import numpy as np
 from vcell import console, models
 from vcell.config import provenance, settings_of
 from vcell.data import detect, labels, open_cells
-from vcell.data.log_cells import LogCells
+from vcell.data.log_cells import COUNTS, LogCells, median_total
 from vcell.errors import UserError
 from vcell.launch import join_run, launch, make_plan
 from vcell.models import Screen
@@ -73,9 +73,12 @@ def _started(path: Path | None, config: TrainVcc, name: str | None) -> Run:
         )
     config = dataclasses.replace(config, cells=Path(path).absolute())
     with open_cells(path, config.layer) as source:
-        found = labels.find(source, config)
-        values = LogCells(source, detect.scale(source).kind, config.target_sum)
-        screen = prepare.screen_of(values, prepare.Columns.read(source, found), config)
+        found, kind = labels.find(source, config), detect.scale(source).kind
+        columns = prepare.Columns.read(source, found)
+        total = config.target_sum
+        if kind == COUNTS and total is None:
+            total = median_total(source, np.flatnonzero(columns.control))
+        screen = prepare.screen_of(LogCells(source, kind, total or np.nan), columns, config)
         this = Run.create(
             config.runs,
             "train-vcc",

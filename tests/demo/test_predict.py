@@ -18,6 +18,14 @@ from vcell.runs import Run
 
 
 @pytest.fixture
+def real(cells, runs):
+    """The real cells on the scale of the run."""
+    screen = Screen.load(Run.open("latest", root=runs).path / SCREEN)
+    with open_cells(cells) as source:
+        yield LogCells(source, "counts", screen.target_sum)
+
+
+@pytest.fixture
 def predict(runs, capsys):
     """Run `vcell predict latest` on the trained run; returns the result, or the code and words."""
 
@@ -45,12 +53,11 @@ def test_the_mean_of_the_cells_is_the_predicted_one(predict, runs):
         assert np.abs(np.asarray(own.mean(axis=0)).ravel() - wanted).max() < 0.02
 
 
-def test_predicted_cells_spread_and_are_as_full_as_real_ones(predict, cells):
+def test_predicted_cells_spread_and_are_as_full_as_real_ones(predict, real):
     predict()
     predicted = anndata.read_h5ad("p.h5ad")
     name = predicted.obs["target_gene"].to_numpy()
-    real = LogCells(open_cells(cells), "counts")
-    labels = open_cells(cells).obs("target_gene").values
+    labels = real.source.obs("target_gene").values
     mine = predicted.X[name != "non-targeting"]
     theirs = sp.vstack([block for _, block in real.blocks(np.flatnonzero(np.isin(labels, name)))])
     assert mine.data.min() > 0
@@ -59,15 +66,15 @@ def test_predicted_cells_spread_and_are_as_full_as_real_ones(predict, cells):
     assert spread[0] == pytest.approx(spread[1], rel=0.15)
 
 
-def test_controls_stand_beside_them_unchanged(predict, cells):
+def test_controls_stand_beside_them_unchanged(predict, real):
     result = predict("--controls", "50")
     predicted = anndata.read_h5ad("p.h5ad")
     control = predicted[predicted.obs["target_gene"] == "non-targeting"]
     assert control.n_obs == 50
     assert result["n_cells"] == predicted.n_obs
     rows = np.array([int(name.removeprefix("control-")) for name in control.obs_names])
-    real = sp.vstack([block for _, block in LogCells(open_cells(cells), "counts").blocks(rows)])
-    assert np.allclose(control.X.toarray(), real.toarray(), atol=1e-5)
+    theirs = sp.vstack([block for _, block in real.blocks(rows)])
+    assert np.allclose(control.X.toarray(), theirs.toarray(), atol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_cells(predict):

@@ -17,7 +17,7 @@ from vcell.data.simulate import CONTROL, simulate
 def screen_of(adata, **settings):
     source = open_cells(adata)
     columns = prepare.Columns.read(source, labels.find(source, quiet=True))
-    return prepare.screen_of(LogCells(source, "counts"), columns, TrainVcc(**settings))
+    return prepare.screen_of(LogCells(source, "counts", 1e4), columns, TrainVcc(**settings))
 
 
 def log1p_cells(adata):
@@ -59,7 +59,7 @@ def test_nothing_learnt_depends_on_the_cells_held_out(simulator):
 def test_loadings_are_those_of_a_dense_decomposition(simulator):
     adata = simulator.to_anndata()
     adata = adata[:, np.argsort(-adata.X.sum(axis=0).A1)[:14]].copy()  # 6 + 8 spare: exact
-    cells = LogCells(open_cells(adata), "counts")
+    cells = LogCells(open_cells(adata), "counts", 1e4)
     rows = np.arange(0, adata.n_obs, 2)
     batch = adata.obs["batch"].cat.codes.to_numpy(np.int64)
     seen = np.ones(adata.n_vars, bool)
@@ -75,7 +75,7 @@ def test_loadings_are_those_of_a_dense_decomposition(simulator):
 
 def test_components_come_from_the_genes_seen_and_every_gene_has_loadings(simulator):
     adata = simulator.to_anndata()
-    cells = LogCells(open_cells(adata), "counts")
+    cells = LogCells(open_cells(adata), "counts", 1e4)
     seen = np.zeros(adata.n_vars, bool)
     seen[np.argsort(-adata.X.sum(axis=0).A1)[:12]] = True  # 4 + 8 spare: exact
     rows, batch = np.arange(adata.n_obs), np.zeros(adata.n_obs, np.int64)

@@ -60,9 +60,9 @@ def test_twenty_steps_and_twenty_more_are_forty(cells, tmp_path):
 @pytest.mark.dist
 def test_two_processes_learn_what_one_learns(cells, tmp_path, vcell):
     words = ["train-vcc", cells, *PLAIN, "--max-steps", "20", "--dropout", "0", "--batch-size", 24]
-    for procs in (1, 2):
-        ran = vcell(*words, "--procs", procs, "--runs", f"by-{procs}")
-        assert ran.code == 0, ran.err
+    assert run([*map(str, words), "--runs", "by-1"]) == 0
+    ran = vcell(*words, "--procs", 2, "--runs", "by-2")
+    assert ran.code == 0, ran.err
     one, two = weights(tmp_path / "by-1"), weights(tmp_path / "by-2")
     assert all(np.allclose(one[name], two[name], atol=1e-5) for name in one)
 
@@ -173,8 +173,17 @@ def test_log1p_cells_give_the_same_effects_as_their_counts(cells, tmp_path):
 
     path = changed(cells, tmp_path, to_log1p)
     for name, file in (("a", cells), ("b", path)):
-        assert run(["train-vcc", str(file), "--model", "mean", "--runs", name]) == 0
+        words = ["train-vcc", str(file), "--model", "mean", "--runs", name]
+        assert run([*words, "--target-sum", "10000"]) == 0
     a, b = (Screen.load(Run.open("latest", root=n).path / SCREEN) for n in "ab")
     assert np.allclose(a.delta, b.delta, atol=1e-4)
     assert a.target_sum == 10_000
     assert np.isnan(b.target_sum)
+
+
+def test_counts_are_scaled_to_the_median_of_the_controls(cells, runs):
+    adata = anndata.read_h5ad(cells)
+    totals = np.asarray(adata.X.sum(axis=1)).ravel()
+    control = (adata.obs["target_gene"] == "non-targeting").to_numpy()
+    screen = Screen.load(Run.open("latest", root=runs).path / SCREEN)
+    assert screen.target_sum == np.median(totals[control])

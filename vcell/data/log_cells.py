@@ -31,7 +31,7 @@ class LogCells:
         Total that each cell's counts are scaled to.
     """
 
-    def __init__(self, source: CellSource, kind: str, target_sum: float = 1e4) -> None:
+    def __init__(self, source: CellSource, kind: str, target_sum: float) -> None:
         if kind not in (COUNTS, LOG):
             raise UserError(
                 f"{source.name} holds {kind} values; raw counts or log1p values are needed",
@@ -71,3 +71,15 @@ class LogCells:
             total[summed.row, summed.col] += summed.data
         count = np.bincount(codes[wanted], minlength=n_groups)
         return total / np.maximum(count, 1)[:, None], count
+
+
+def median_total(source: CellSource, rows: NDArray[np.int64] | None = None) -> float:
+    """Return the median of the cells' totals, empty cells left out, as the challenge scales."""
+    totals = [
+        np.add.reduceat(block.data, block.indptr[:-1][np.diff(block.indptr) > 0], dtype=np.float64)
+        for block in source.chunks(rows)
+        if block.nnz
+    ]
+    if not totals:
+        raise UserError(f"{source.name}: all cells looked at are empty")
+    return float(np.median(np.concatenate(totals)))

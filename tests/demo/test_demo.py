@@ -1,0 +1,129 @@
+"""`vcell demo` from the command line: to the end, killed in the middle, and again."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from vcell_demo import held_out
+from vcell_demo.journal import Journal
+from vcell_demo.report import verdict
+
+from tests.support import clean_environment
+from vcell.data import open_cells
+
+SMALL = ["--cells", "2400", "--genes", "300", "--perturbations", "30", "--select", "150"]
+SHORT = {"VCELL_TRAIN_VCC_MAX_STEPS": "75"}
+
+
+def test_a_killed_demo_goes_on_where_it_was(vcell, tmp_path):
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "vcell", "demo", *SMALL],
+        cwd=tmp_path,
+        env=clean_environment() | SHORT,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    folder = tmp_path / "vcell-demo"
+    while not list(folder.glob("runs/*/ckpt/step-*/checkpoint.json")) and killed.poll() is None:
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+
+    ran = vcell("demo", *SMALL, "--json", env=SHORT)
+    assert ran.code == 0, ran.err
+    assert ran.err.count("done before") == 3
+    assert len(list((folder / "runs").iterdir())) == 1
+    events = next((folder / "runs").glob("*/events.jsonl")).read_text()
+    assert '"kind":"resume"' in events
+    result = ran.json
+    assert set(result["scores"]) == {"bilinear", "mean", "replicate"}
+    assert set(result["scores"]["mean"]) == {"PDS", "MAE", "DES"}
+    assert result["beats_the_mean"] is (result["gain_over_mean"]["bilinear"] > 0)
+    assert result["gain_over_mean"]["mean"] == pytest.approx(0)
+    assert not list(folder.rglob("*.tmp-*"))
+
+    page = (folder / "report.html").read_text()
+    assert "default-src 'none'" in page
+    assert not re.search(r"(src|href)=.https?:", page)
+    assert "<script" not in page
+    assert result["run"] in page
+
+
+def test_a_finished_demo_starts_anew_on_the_same_cells(tmp_path, capsys):
+    def demo(**settings):
+        journal, done = Journal(tmp_path, settings), []
+        for name in ("simulate", "train"):
+            journal.inside(name, name, lambda name=name: done.append(name) or {"of": name})
+        return journal, done
+
+    assert demo(seed=0)[1] == ["simulate", "train"]
+    journal, done = demo(seed=0)
+    assert done == []
+    assert journal.done["train"] == {"of": "train"}
+    journal.record("finish", 1.0)
+    assert demo(seed=0)[1] == ["train"]
+    assert demo(seed=1)[1] == ["simulate", "train"]
+    (tmp_path / "demo.json").write_text('{"torn')
+    assert demo(seed=1)[1] == ["simulate", "train"]
+
+
+def test_a_step_whose_file_is_gone_is_done_again(tmp_path):
+    journal, file = Journal(tmp_path, {}), tmp_path / "file"
+    for _ in range(2):
+        journal.inside("touch", "touch", file.touch, writes=[file])
+        assert file.exists()
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ({"m": 0.2, "mean": 0.0}, "m beats the mean baseline"),
+        ({"m": 0.0, "mean": 0.0}, "m does NOT beat the mean baseline"),
+        ({"m": -0.1, "mean": 0.0, "replicate": 0.4}, "m does NOT beat the mean baseline"),
+    ],
+)
+def test_the_first_sentence_says_who_won(gains, said):
+    assert said in verdict("m", gains)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data", "missing.h5ad"], "missing.h5ad does not exist"),
+        (["--genes", "20"], "20 genes are too few"),
+        (["--cells", "10"], "10 cells are too few"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_one_line(vcell, words, said):
+    ran = vcell("demo", *words)
+    assert ran.code == 2
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_the_held_out_cells_are_in_no_file_that_the_model_reads(tmp_path, cells):
+    aside = held_out.set_aside(cells, tmp_path, seed=0)
+    with open_cells(tmp_path / "learn.h5ad") as learn, open_cells(cells) as whole:
+        seen = learn.obs("target_gene").values
+        assert not set(seen) & set(aside["perturbations"])
+        assert len(aside["perturbations"]) == 7
+        kept = [n for n, t in zip(whole.cells, whole.obs("target_gene").values, strict=True)
+                if t not in aside["perturbations"]]  # fmt: skip
+        assert learn.cells.tolist() == kept
+    with open_cells(tmp_path / "held-out.h5ad") as held:
+        assert set(held.obs("target_gene").values) == {"non-targeting", *aside["perturbations"]}
+
+
+@pytest.mark.slow
+def test_own_cells_take_the_same_way(vcell, cells, tmp_path):
+    ran = vcell("demo", "--data", cells, "--select", "150", "-o", "mine", "--json")
+    assert ran.code == 0, ran.err
+    assert set(ran.json["scores"]) == {"bilinear", "mean"}
+    assert not (tmp_path / "mine" / "cells.h5ad").exists()
