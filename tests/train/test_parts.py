@@ -286,3 +286,21 @@ def test_the_options_are_declared_without_torch() -> None:
     code = "import sys, vcell.train; print({'torch', 'numpy', 'safetensors'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+# -- documentation ------------------------------------------------------------------------------
+
+
+def test_the_trainer_of_the_guide_works(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = (repository / "docs" / "training.md").read_text()
+    code = guide.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(code, "docs/training.md", "exec"), names)
+    result = names["result"]
+    assert result.ended == "done"  # type: ignore[attr-defined]
+    assert result.best < 0.5  # type: ignore[attr-defined]
+    told = Run.open("latest").events(["metric"])
+    assert told[-1]["loss"] < told[0]["loss"] / 5

@@ -105,14 +105,14 @@ def killed_until_done(
 def test_kill_9_at_random_moments_changes_nothing(
     new_run: NewRun, start: Start, kills: int
 ) -> None:
-    options = EVERYTHING | {"max_steps": 20 * kills, "checkpoint_every": 1}
-    task = {"hidden": 64, "slow": 0.001}
+    options = EVERYTHING | {"max_steps": 8 * kills}
+    task = {"hidden": 64, "slow": 0.002}
     whole, cut = new_run("whole"), new_run("cut")
     begun = time.monotonic()
     start(whole, options, task=task).results()
     hits = killed_until_done(cut, start, options, task, kills, (time.monotonic() - begun) / kills)
-    assert hits >= kills * 0.8  # most of them while it trained
-    assert differences(whole, cut, 20 * kills) == {}
+    assert hits >= kills // 2  # while it trained
+    assert differences(whole, cut, 8 * kills) == {}
     assert losses(whole) == losses(cut)
 
 

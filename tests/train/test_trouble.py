@@ -142,7 +142,7 @@ def test_a_signal_ends_cleanly_with_a_checkpoint(
     new_run: NewRun, start: Start, number: signal.Signals
 ) -> None:
     whole, cut = new_run("whole"), new_run("cut")
-    options = {"max_steps": 300, "checkpoint_every": 0}
+    options = {"max_steps": 80, "checkpoint_every": 0}
     start(whole, options).results()
     processes = start(cut, options, task={"slow": 0.005})
     wait_for_step(cut, 5)
@@ -151,7 +151,7 @@ def test_a_signal_ends_cleanly_with_a_checkpoint(
     assert result["ended"] == "interrupted"
     assert Run.open(cut.path).status() == "interrupted"
     start(cut, options).results()
-    assert differences(whole, cut, 300) == {}
+    assert differences(whole, cut, 80) == {}
 
 
 def test_stopping_early_keeps_the_best(new_run: NewRun) -> None:
