@@ -58,21 +58,20 @@ def _logged(block: Block, divisor: NDArray[np.float32]) -> Block:
 
 def views(pair: Pair) -> tuple[View, View]:
     """Look at both sides' values, check every one, and refuse two that cannot be compared."""
-    real, pred = _view(pair.real), _view(pair.pred)
+    sides = (pair.real, pair.pred)
+    found = [detect.scale(side.source) for side in sides]
+    logged = [f.target_sum for f in found if f.kind == "log1p"]
+    # counts beside log1p values are scaled to what those were scaled to, where that can be seen
+    target = next((t for t in logged if t), None)
+    real, pred = (_view(side, f, target) for side, f in zip(sides, found, strict=True))
     _compare(pair, real, pred)
     return real, pred
 
 
-def _view(side: Side) -> View:
-    source = side.source
-    found = detect.scale(source)
-    if found.kind == "normalised":
-        raise UserError(
-            f"{source.name}: counts or log1p values are scored, these are {found.text}",
-            hint="take log1p of the values, or give the raw counts",
-        )
-    counts = found.kind == "counts"
+def _view(side: Side, found: detect.Scale, target: float | None) -> View:
+    name, counts = side.source.name, found.kind == "counts"
     totals, extremes, gene_counts = _scan(side)
+    _check_values(name, extremes, counts=counts)
     facts: dict[str, Any] = {
         "values": "counts" if counts else "log1p",
         "evidence": found.evidence,
@@ -80,16 +79,18 @@ def _view(side: Side) -> View:
         "cells": int((side.group >= 0).sum()),
         "controls": int((side.group == CONTROL_GROUP).sum()),
     }
-    _check_values(source.name, extremes, counts=counts)
     if not counts:
-        sums = {"target_sum": found.target_sum, "median_total": _median_total(side)}
+        if found.kind != "log1p":
+            console.warn(f"{name}: not whole and below 15, so the values are taken for log1p")
+        to = found.target_sum if found.kind == "log1p" else None
+        sums = {"target_sum": to, "median_total": _median_total(side)}
         return View(side, None, facts | sums, gene_counts)
-    target = _median(totals, sparse=source.nnz is not None)
-    console.say(
-        f"{source.name}: counts become log1p of counts scaled to their median {target:,.6g}"
-    )
-    divisor = np.where(totals > 0, totals, target).astype(np.float32) / target
-    sums = {"target_sum": float(target), "median_total": float(target)}
+    own = totals[side.rows()]
+    scale = np.float32(target) if target else _median(own, sparse=side.source.nnz is not None)
+    why = "the other side's total" if target else "the median"
+    console.say(f"{name}: counts become log1p, each cell scaled to {why}, {scale:,.6g}")
+    divisor = np.where(totals > 0, totals, scale).astype(np.float32) / scale
+    sums = {"target_sum": float(scale), "median_total": float(scale)}
     return View(side, divisor, facts | sums, gene_counts)
 
 
