@@ -16,7 +16,7 @@ import pytest
 from tests.support import clean_environment
 from vcell.errors import RunFailed, UserError
 from vcell.gpu.nvml import Devices
-from vcell.launch import LaunchOptions, Plan, make_plan, resume_run
+from vcell.launch import LaunchOptions, Plan, elastic, make_plan, resume_run
 from vcell.launch.elastic import _first_cause
 from vcell.launch.worker import failures_of, note_failure
 from vcell.runs import Run, Tail
@@ -100,6 +100,19 @@ def test_nohup_holds_for_several_processes_too(tmp_path):
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
     assert process.returncode == 130
+
+
+def test_machines_that_do_not_meet_are_told(tmp_path, monkeypatch):
+    from torch.distributed.elastic.rendezvous import RendezvousTimeoutError
+    from torch.distributed.launcher import api
+
+    def never(*_words: object) -> None:
+        raise RendezvousTimeoutError
+
+    monkeypatch.setattr(api, "elastic_launch", lambda *_: never)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with pytest.raises(RunFailed, match="the 2 machines did not meet at head:29500"):
+        elastic.start(new(tmp_path), PAIR)
 
 
 # --- the first cause

@@ -80,6 +80,7 @@ def test_devices_follow_what_was_asked_and_what_is_there(options, seen, expected
         ({"device": "cpu", "gpus": "2"}, FOUR_GPUS, "contradict"),
         ({"nodes": 2}, NO_GPUS, "a place to meet and a name"),
         ({"nodes": 2, "rdzv": "head", "job": "j"}, NO_GPUS, "not of the form HOST:PORT"),
+        ({"nodes": 2, "rdzv": "no.invalid:29500", "job": "j"}, NO_GPUS, "no.invalid is not known"),
         ({"launcher": "slurm"}, NO_GPUS, "no SLURM_JOB_ID"),
     ],
 )
@@ -172,7 +173,12 @@ def test_two_processes_find_each_other_and_keep_logs_apart(tmp_path):
     ("mode", "exit_code", "said"),
     [
         ("raise", 1, "error: rank 1 failed: ZeroDivisionError: by nothing"),
-        ("user", 2, "error: the gene XYZ is unknown\n  hint: check the spelling"),
+        pytest.param(
+            "user",
+            2,
+            "error: the gene XYZ is unknown\n  hint: check the spelling",
+            marks=pytest.mark.slow,
+        ),
         ("kill", 1, "error: rank 1 was killed by SIGKILL"),
     ],
 )
@@ -187,7 +193,9 @@ def test_the_failing_rank_is_told_once(tmp_path, mode, exit_code, said):
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_reaches_the_workers_who_write_a_checkpoint(tmp_path, number):
     process = start(tmp_path, "wait", *TWO)
     deadline = time.monotonic() + 60

@@ -35,8 +35,10 @@ def start(run: Run, plan: Plan) -> None:
     RunFailed, UserError
         A process failed; the message is that of the first one.
     """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of every attempt to connect
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     before = {number: signal.getsignal(number) for number in ENDING}
@@ -70,6 +72,11 @@ def start(run: Run, plan: Plan) -> None:
     except SignalException as stop:
         console.say(f"{stop.sigval.name}: the processes have ended")
         raise KeyboardInterrupt from None
+    except RendezvousError:
+        raise RunFailed(
+            f"the {plan.nodes} machines did not meet at {plan.rdzv}",
+            hint="the same command must start on all of them, and reach that port of that host",
+        ) from None
     except ChildFailedError as error:
         raise _first_cause(run, error) from None
     finally:

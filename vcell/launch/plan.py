@@ -119,4 +119,13 @@ def _endpoint(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
         raise UserError(f"--rdzv {text!r} is not of the form HOST:PORT", hint="say, head01:29500")
+    import socket
+
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except OSError as error:
+        raise UserError(
+            f"--rdzv {text!r}: the host {host} is not known here ({error.strerror})",
+            hint="name one of the machines, as all of them know it",
+        ) from None
     return text
