@@ -22,7 +22,7 @@ def open_h5(path: Path, layer: str | None) -> CellSource:
         with reading(str(path)):
             if "obs" in file and "var" in file:
                 return _open_h5ad(file, path, layer)
-            if "matrix" in file or any(is_group(file[key]) and "barcodes" in file[key] for key in file):
+            if any(is_group(node) and "barcodes" in node for node in file.values()):
                 from vcell.data.tenx import open_tenx_h5
 
                 return open_tenx_h5(file, path, layer)

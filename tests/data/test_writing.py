@@ -1,0 +1,149 @@
+"""What is written is what anndata reads, and it appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from tests.data import builders
+from vcell.data import CellWriter, open_cells
+from vcell.data.fingerprint import WHOLE, fingerprint
+from vcell.errors import UserError
+
+TABLE = builders.counts()
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("size", [1, 60, 10**6])
+def test_streamed_cells_come_back_the_same(dense, compression, size, tmp_path):
+    adata = builders.annotated(TABLE)
+    path = tmp_path / "out.h5ad"
+    names = ["target_gene", "batch", "plain", "score", "n", "flag"]
+    with open_cells(adata) as source:
+        columns = {name: source.obs(name) for name in names}
+        obs = {n: c.categories if c.kind == "categorical" else None for n, c in columns.items()}
+        with CellWriter(
+            path, source.genes, obs=obs, var={"id": source.var("id").values},
+            uns={"log1p": {"base": None}, "note": "x"}, compression=compression, dense=dense,
+        ) as out:  # fmt: skip
+            for block in source.chunks(max_nnz=size):
+                rows = {n: c.values[block.rows] for n, c in columns.items()}
+                out.append(block, obs=rows, names=source.cells[block.rows])
+    got = anndata.read_h5ad(path)
+    assert np.array_equal(got.X if dense else got.X.toarray(), TABLE)
+    assert sp.issparse(got.X) != dense
+    assert got.obs_names.tolist() == adata.obs_names.tolist()
+    assert got.var["id"].tolist() == adata.var["id"].tolist()
+    assert got.uns["note"] == "x"
+    for name in names:
+        assert got.obs[name].astype(str).tolist() == adata.obs[name].astype(str).tolist()
+    assert got.obs["target_gene"].cat.categories.tolist() == ["non-targeting", "TP53", "Ünïcode"]
+    with open_cells(path) as source:
+        assert np.array_equal(np.concatenate([b.toarray() for b in source.chunks()]), TABLE)
+
+
+def test_codes_dense_rows_and_scipy_matrices_are_taken(tmp_path):
+    path = tmp_path / "out.h5ad"
+    with CellWriter(path, ["a", "b"], obs={"kind": ["x", "y"], "free": None}) as out:
+        out.append(np.array([[1, 0], [0, 2]]), obs={"kind": [1, -1], "free": ["q", "p"]})
+        out.append(sp.csr_matrix([[0, 3]]), obs={"kind": [0], "free": ["q"]})
+    got = anndata.read_h5ad(path)
+    assert got.X.toarray().tolist() == [[1, 0], [0, 2], [0, 3]]
+    assert got.obs["kind"].astype(str).tolist() == ["y", "nan", "x"]
+    assert got.obs["free"].tolist() == ["q", "p", "q"]
+    assert got.obs["free"].cat.categories.tolist() == ["p", "q"]
+    assert got.obs_names.tolist() == ["cell-0", "cell-1", "cell-2"]
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_no_cells_at_all_are_a_valid_file(dense, tmp_path):
+    path = tmp_path / "out.h5ad"
+    with CellWriter(path, ["a", "b"], obs={"kind": ["x"], "free": None}, dense=dense):
+        pass
+    assert anndata.read_h5ad(path).shape == (0, 2)
+    with open_cells(path) as source:
+        assert list(source.chunks()) == []
+
+
+def test_nothing_is_left_of_a_file_that_failed(tmp_path):
+    path = tmp_path / "out.h5ad"
+    path.write_text("what was here before")
+
+    def fail() -> None:
+        with CellWriter(path, ["a"]) as out:
+            out.append(np.ones((2, 1)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert [p.name for p in tmp_path.iterdir()] == ["out.h5ad"]
+    assert path.read_text() == "what was here before"
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    path = tmp_path / "out.h5ad"
+    (tmp_path / f"out.h5ad.tmp-{os.getpid()}").symlink_to("/dev/full")
+    message = r"out\.h5ad cannot be written"
+    with pytest.raises(UserError, match=message), CellWriter(path, ["a"]) as out:
+        out.append(np.ones((100_000, 1)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_only_folder_is_one_clear_line(tmp_path):
+    folder = tmp_path / "shut"
+    folder.mkdir(mode=0o500)
+    if os.access(folder, os.W_OK):
+        pytest.skip("this user may write anywhere")
+    with pytest.raises(UserError, match="cannot be written"):
+        CellWriter(folder / "out.h5ad", ["a"])
+
+
+def test_wrong_use_is_an_error_of_the_caller(tmp_path):
+    with pytest.raises(ValueError, match="3 genes"), CellWriter(tmp_path / "a.h5ad", ["a"]) as out:
+        out.append(sp.csr_matrix((1, 3)))
+    with pytest.raises(ValueError, match="columns"), CellWriter(tmp_path / "a.h5ad", ["a"]) as out:
+        out.append(np.ones((1, 1)), obs={"x": [1]})
+    with (
+        pytest.raises(ValueError, match="no category 'z'"),
+        CellWriter(tmp_path / "a.h5ad", ["a"], obs={"x": ["y"]}) as out,
+    ):
+        out.append(np.ones((1, 1)), obs={"x": ["z"]})
+
+
+# --- fingerprints
+
+
+def test_a_fingerprint_is_of_the_content_alone(tmp_path):
+    for size in (10, WHOLE * 2):
+        content = np.random.default_rng(size).bytes(size)
+        for name in ("a", "b"):
+            (tmp_path / name).write_bytes(content)
+        os.utime(tmp_path / "b", (1, 1))
+        first = fingerprint(tmp_path / "a")
+        assert first == fingerprint(tmp_path / "b")
+        assert len(first) == 32
+        for change in (content[:-1], b"x" + content[1:], content[:-1] + b"x"):
+            (tmp_path / "b").write_bytes(change)
+            assert fingerprint(tmp_path / "b") != first
+
+
+def test_a_folder_changes_with_any_small_file_in_it(tmp_path):
+    folder = tmp_path / "cells.zarr"
+    (folder / "X").mkdir(parents=True)
+    (folder / "zarr.json").write_text("{}")
+    (folder / "X" / "0").write_bytes(b"123")
+    first = fingerprint(folder)
+    (folder / "X" / "0").write_bytes(b"124")
+    second = fingerprint(folder)
+    (folder / "X" / "0").rename(folder / "X" / "1")
+    assert len({first, second, fingerprint(folder)}) == 3
+    with pytest.raises(UserError, match="cannot be read"):
+        fingerprint(tmp_path / "gone")
