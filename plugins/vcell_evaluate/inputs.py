@@ -77,9 +77,9 @@ def _files(prediction: Path, real: Path) -> list[tuple[str | None, Path, Path]]:
     """Pair the files of two folders by name; two files are one pair."""
     if not (_is_folder(prediction) and _is_folder(real)):
         return [(None, prediction, real)]
-    sides = [{_stem(path): path for path in sorted(f.iterdir()) if _stem(path)}
-             for f in (prediction, real)]  # fmt: skip
-    pred, measured = sides
+    pred, measured = (
+        {stem: p for p in f.iterdir() if (stem := _stem(p))} for f in (prediction, real)
+    )
     if not pred or pred.keys() != measured.keys():
         only = sorted(pred.keys() ^ measured.keys())
         raise UserError(

@@ -51,7 +51,10 @@ def _context(made: Page, one: Scored, *, several: bool) -> None:
         made.figure(
             "Which real effect is nearest",
             svg.heat_map(
-                ranks(one.distances), rows="predicted effect", columns="real effect", legend="rank"
+                ranks(one.distances).tolist(),
+                rows="predicted effect",
+                columns="real effect",
+                legend="rank",
             ),
             "Row by row, the rank of every real effect by its distance to the predicted one; a "
             "perfect prediction has a dark diagonal.",

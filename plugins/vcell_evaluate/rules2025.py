@@ -112,11 +112,11 @@ class Sides:
         )  # fmt: skip
         self.facts = self._facts()
 
-    def table(self, grouped: Grouped, means: NDArray[np.floating] | None = None) -> de.Table:
+    def table(self, grouped: Grouped) -> de.Table:
         """Return the differential expression of one side."""
         official = self.config.rules == "vcc2025-official"
-        return de.against_reference(
-            grouped, self.names, self.pair.genes, means=means,
+        return de.differential(
+            grouped, np.array([self.pair.control, *self.names.tolist()]), self.pair.genes,
             fold_change="clipped" if official else "geometric",
             scope="global" if official else "perturbation",
         )  # fmt: skip

@@ -1,13 +1,12 @@
 """One side's cells as the rules want their values: rows and columns chosen, counts logged.
 
-scanpy's arithmetic in scanpy's precision, because ranks see the last bit: a cell's counts divided
-by (its total / the target) in float32, then log1p in float32. The target of 2025 is the median
-total of the file's own cells, as cell-eval has it.
+The target of 2025 is the median total of the file's own cells, as cell-eval has it, unless the
+other side is log1p of a total that can be seen.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.data import Block, detect
 from vcell.errors import UserError
-from vcell.kernels import ranks
+from vcell.metrics.scaled import Survey, divisors, logged, median_target, survey
 from vcell_evaluate.inputs import CONTROL_GROUP, Pair, Side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SMALL = 64  # counts below this are looked up
 _LARGEST_LOG = 15.0  # cell-eval refuses log1p values of this size or more
 # How far the totals of two log1p sides may lie apart: real scales differ by a factor of five or
 # more (1e4, the median, 1e6), a model's smoothed cells by less than two
@@ -42,18 +40,7 @@ class View:
         """Yield the chosen cells as log1p values, columns in the shared order."""
         wanted = self.side.rows() if rows is None else rows
         for block in self.side.source.chunks(rows=wanted, genes=self.side.columns):
-            yield block if self.divisor is None else _logged(block, self.divisor[block.rows])
-
-
-def _logged(block: Block, divisor: NDArray[np.float32]) -> Block:
-    """Return log1p(counts / divisor); small counts, nearly all, are looked up per cell."""
-    table = np.log1p(np.arange(_SMALL, dtype=np.float32) / divisor[:, None])
-    out = np.empty(len(block.data), np.float32)
-    if ranks.look_up(block.indptr, block.data, table, out):
-        left = np.flatnonzero(out < 0)
-        cell = np.searchsorted(block.indptr, left, side="right") - 1
-        out[left] = np.log1p(block.data[left] / divisor[cell])
-    return replace(block, data=out)
+            yield block if self.divisor is None else logged(block, self.divisor[block.rows])
 
 
 def views(pair: Pair) -> tuple[View, View]:
@@ -70,12 +57,12 @@ def views(pair: Pair) -> tuple[View, View]:
 
 def _view(side: Side, found: detect.Scale, target: float | None) -> View:
     name, counts = side.source.name, found.kind == "counts"
-    totals, extremes, gene_counts = _scan(side)
-    _check_values(name, extremes, counts=counts)
+    seen = _survey(side)
+    _check_values(name, seen, counts=counts)
     facts: dict[str, Any] = {
         "values": "counts" if counts else "log1p",
         "evidence": found.evidence,
-        "largest": extremes.high,
+        "largest": seen.high,
         "cells": int((side.group >= 0).sum()),
         "controls": int((side.group == CONTROL_GROUP).sum()),
     }
@@ -84,43 +71,27 @@ def _view(side: Side, found: detect.Scale, target: float | None) -> View:
             console.warn(f"{name}: not whole and below 15, so the values are taken for log1p")
         to = found.target_sum if found.kind == "log1p" else None
         sums = {"target_sum": to, "median_total": _median_total(side)}
-        return View(side, None, facts | sums, gene_counts)
-    own = totals[side.rows()]
-    scale = np.float32(target) if target else _median(own, sparse=side.source.nnz is not None)
+        return View(side, None, facts | sums, seen.gene_counts)
+    own = seen.totals[side.rows()]
+    scale = np.float32(target) if target else median_target(own, sparse=side.source.nnz is not None)
     why = "the other side's total" if target else "the median"
     console.say(f"{name}: counts become log1p, each cell scaled to {why}, {scale:,.6g}")
-    divisor = np.where(totals > 0, totals, scale).astype(np.float32) / scale
+    divisor = divisors(seen.totals, scale)
     sums = {"target_sum": float(scale), "median_total": float(scale)}
-    return View(side, divisor, facts | sums, gene_counts)
+    return View(side, divisor, facts | sums, seen.gene_counts)
 
 
-@dataclass
-class Extremes:
-    """The least and largest value, and whether any value is not whole."""
-
-    low: float = 0.0
-    high: float = 0.0
-    fractions: bool = False  # of more than 1e-3, where cell-eval draws the line
-    not_finite: int = 0
-
-
-def _scan(side: Side) -> tuple[NDArray[np.float64], Extremes, NDArray[np.int64]]:
-    """Read every value once: totals per cell, what would be refused, non-zeros per gene."""
-    source, found = side.source, Extremes()
-    totals = np.zeros(source.n_cells)
+def _survey(side: Side) -> Survey:
+    source = side.source
     n_genes = source.n_genes if side.columns is None else len(side.columns)
-    counts = np.zeros(n_genes, np.int64)
     with console.progress(f"reading {source.name}", source.n_cells) as bar:
-        for block in source.chunks(rows=side.rows(), genes=side.columns):
-            sums = np.empty(len(block.rows))
-            low, high, fractions, odd = ranks.survey(block.indptr, block.data, sums)
-            totals[block.rows] = sums
-            ranks.count_genes(block.indices, counts)
-            found.low, found.high = min(found.low, low), max(found.high, high)
-            found.fractions |= fractions
-            found.not_finite += odd
-            bar.advance(len(block.rows))
-    return totals, found, counts
+
+        def blocks() -> Iterator[Block]:
+            for block in source.chunks(rows=side.rows(), genes=side.columns):
+                yield block
+                bar.advance(len(block.rows))
+
+        return survey(blocks(), source.n_cells, n_genes)
 
 
 def _median_total(side: Side) -> float:
@@ -130,7 +101,7 @@ def _median_total(side: Side) -> float:
     return float(np.median(totals[totals > 0])) if (totals > 0).any() else 0.0
 
 
-def _check_values(name: str, found: Extremes, *, counts: bool) -> None:
+def _check_values(name: str, found: Survey, *, counts: bool) -> None:
     if found.not_finite:
         raise UserError(f"{name}: {found.not_finite:,} values are NaN or infinite")
     if found.low < 0:
@@ -142,13 +113,6 @@ def _check_values(name: str, found: Extremes, *, counts: bool) -> None:
             f"{name}: values up to {found.high:.4g} are no log1p values (below {_LARGEST_LOG:g})",
             hint="give raw counts, or log1p of normalised counts",
         )
-
-
-def _median(totals: NDArray[np.float64], *, sparse: bool) -> np.float32:
-    """Return scanpy's target: it leaves empty cells out of dense matrices, not of sparse ones."""
-    counted = totals if sparse else totals[totals > 0]
-    target = np.median(counted.astype(np.float32)) if len(counted) else np.float32(0)
-    return np.float32(target if target > 0 else 1)
 
 
 def _compare(pair: Pair, real: View, pred: View) -> None:

@@ -159,7 +159,7 @@ def against_rest(
                         n_touched += 1
                     count[g] += 1
                     j += 1
-                size = j - begin
+                size = np.int64(j - begin)
                 for i in range(n_touched):
                     g = touched[i]
                     u[g, gene] += count[g] * (seen + 0.5 * (size + 1))
@@ -243,8 +243,8 @@ def expm1(values: Array, out: Array) -> None:
 
     pdex takes it this way, and equal fold changes are only equal if they are rounded alike.
     """
-    for i in range(values.size):
-        out.flat[i] = np.expm1(values.flat[i])
+    for i in range(len(values)):
+        out[i] = np.expm1(values[i])
 
 
 @njit(nogil=True, cache=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vcell.metrics.groups import Grouped
 
 Scope = Literal["perturbation", "global"]
+FoldChange = Literal["geometric", "clipped", "arithmetic"]
 Array = NDArray[np.float64]
 _CLIP = 20.0  # the fold change that 2025's official tables give where the reference is zero
 
@@ -35,7 +36,9 @@ class Table:
     Attributes
     ----------
     u, p, fdr, lfc
-        ``[P, G]`` statistic, p-value, false discovery rate, log2 fold change.
+        ``[P, G]`` statistic (U or t), p-value, false discovery rate, log2 fold change.
+    score
+        ``[P, G]`` z-score or t, signed.
     target_mean, reference_mean
         ``[P, G]`` and ``[G]`` (or ``[P, G]``): the means behind the fold change.
     sizes, reference_sizes
@@ -48,6 +51,7 @@ class Table:
     p: Array
     fdr: Array
     lfc: Array
+    score: Array
     target_mean: NDArray[np.floating]
     reference_mean: NDArray[np.floating]
     sizes: NDArray[np.int64]
@@ -83,10 +87,13 @@ class Table:
         )
 
 
-def wilcoxon_p(u: Array, ties: Array, n1: NDArray[np.int64], n2: NDArray[np.int64]) -> Array:
-    """Two-sided p-values of U, as ``scipy.stats.mannwhitneyu(method="asymptotic")`` has them.
+def wilcoxon(
+    u: Array, ties: Array, n1: NDArray[np.int64], n2: NDArray[np.int64]
+) -> tuple[Array, Array]:
+    """Two-sided p-values of U, as scipy's asymptotic ``mannwhitneyu`` has them, and z-scores.
 
-    ``n1`` and ``n2`` broadcast against ``u``. Groups without spread, or without cells, get 1.
+    ``n1`` and ``n2`` broadcast against ``u``. The z-score has the sign of the change and no
+    continuity correction, as scanpy's. Without spread, or without cells, they are 1 and 0.
     """
     a, b = np.asarray(n1, np.float64), np.asarray(n2, np.float64)
     n = a + b
@@ -94,8 +101,10 @@ def wilcoxon_p(u: Array, ties: Array, n1: NDArray[np.int64], n2: NDArray[np.int6
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt(a * b / 12 * ((n + 1) - ties / (n * (n - 1))))
         z = (np.maximum(u, a * b - u) - middle - 0.5) / spread
+        score = (u - middle) / spread
     p = np.clip(2 * special.ndtr(-z), 0.0, 1.0)
-    return np.where(spread > 0, p, 1.0)
+    spreads = spread > 0
+    return np.where(spreads, p, 1.0), np.where(spreads, score, 0.0)
 
 
 def benjamini_hochberg(p: Array, scope: Scope = "perturbation") -> Array:
@@ -122,9 +131,10 @@ def log2_ratio(target: NDArray[np.floating], reference: NDArray[np.floating], ep
 
 def geometric_means(mean32: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return expm1 of mean log1p values, rounded as pdex rounds it."""
-    means = np.empty_like(mean32)
-    ranks.expm1(mean32.ravel(), means.ravel())
-    return means
+    flat = np.ascontiguousarray(mean32).reshape(-1)
+    means = np.empty_like(flat)
+    ranks.expm1(flat, means)
+    return means.reshape(mean32.shape)
 
 
 def clipped_log2_ratio(target: NDArray[np.floating], reference: NDArray[np.floating]) -> Array:
@@ -136,45 +146,103 @@ def clipped_log2_ratio(target: NDArray[np.floating], reference: NDArray[np.float
     return np.log2(np.where((target == 0) & (reference == 0), 1.0, change))
 
 
-def against_reference(
+def differential(  # noqa: PLR0913 - every choice has a name and a default
     grouped: Grouped,
-    perturbations: NDArray[np.str_],
+    groups: NDArray[np.str_],
     genes: NDArray[np.str_],
     *,
-    fold_change: Literal["geometric", "clipped", "arithmetic"] = "geometric",
+    test: Literal["wilcoxon", "t-test"] = "wilcoxon",
+    against: Literal["control", "rest"] = "control",
+    fold_change: FoldChange = "geometric",
     scope: Scope = "perturbation",
     means: NDArray[np.floating] | None = None,
     eps: float = 0.0,
 ) -> Table:
-    """Test groups 1 to P against group 0.
+    """Test groups against group 0, or each group against all other cells.
 
     Parameters
     ----------
     grouped
-        Of log1p values, for "geometric" and "clipped" fold changes.
-    perturbations, genes
-        Names of groups 1 to P, and of the genes.
+        Sums and ranks of log1p values (of any, with `means` given); with sums of squares for the
+        t-test.
+    groups, genes
+        Names of all groups, the reference first, and of the genes.
+    test
+        Wilcoxon's rank-sum test, or Welch's t-test.
+    against
+        The reference (it gets no rows of its own), or the rest.
     fold_change
         "geometric": log2 of the ratio of expm1(mean(log1p)), +-inf where one side is zero (what
         cell-eval 0.7 and later do). "clipped": the same with 20 for infinity (the official tables
-        of 2025). "arithmetic": of plain means, with `eps` added to both.
+        of 2025). "arithmetic": of `means`.
     scope
         Over which tests the false discovery rate is controlled.
     means
-        ``[P + 1, G]`` means to use instead of the grouped ones.
+        ``[P, G]`` means of all groups to use instead of expm1(mean(log1p)).
+    eps
+        What is added to both means.
     """
+    first = 1 if against == "control" else 0
     n = grouped.sizes
-    p = wilcoxon_p(grouped.u[1:], grouped.ties[1:], n[1:, None], n[:1, None])
-    if means is None:
-        means = geometric_means(grouped.mean32) if fold_change != "arithmetic" else grouped.means
-    target, reference = means[1:], means[0]
+    n1 = n[first:]
+    n2 = np.full(len(n1), n[0]) if first else n.sum() - n1
+    if test == "wilcoxon":
+        u = grouped.u[first:]
+        p, score = wilcoxon(u, grouped.ties[first:], n1[:, None], n2[:, None])
+    else:
+        u, p = welch(grouped, first)
+        score = u
+    target, reference = _both_means(grouped, first, means)
     lfc = (
         clipped_log2_ratio(target, reference)
         if fold_change == "clipped"
         else log2_ratio(target, reference, eps)
     )
     return Table(
-        u=grouped.u[1:], p=p, fdr=benjamini_hochberg(p, scope), lfc=lfc, target_mean=target,
-        reference_mean=reference, sizes=n[1:], reference_sizes=np.full(len(n) - 1, n[0]),
-        perturbations=perturbations, genes=genes,
+        u=u, p=p, fdr=benjamini_hochberg(p, scope), lfc=lfc, score=score, target_mean=target,
+        reference_mean=reference, sizes=n1, reference_sizes=n2,
+        perturbations=groups[first:], genes=genes,
     )  # fmt: skip
+
+
+def _both_means(
+    grouped: Grouped, first: int, means: NDArray[np.floating] | None
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return every group's mean and that of what it is compared with."""
+    if first:
+        used = geometric_means(grouped.mean32) if means is None else means
+        return used[1:], used[0]
+    n = grouped.sizes[:, None].astype(np.float64)
+    plain = grouped.means if means is None else means.astype(np.float64)
+    total = (plain * n).sum(axis=0)
+    rest = (total - plain * n) / np.maximum(n.sum() - n, 1)
+    if means is None:
+        return np.expm1(plain), np.expm1(np.maximum(rest, 0))
+    return plain, np.maximum(rest, 0)
+
+
+def welch(grouped: Grouped, first: int) -> tuple[Array, Array]:
+    """Return t and two-sided p of Welch's test; p is 1 where it is not defined."""
+    n = grouped.sizes[:, None].astype(np.float64)
+    sums, squares = grouped.sums, grouped.squares
+    own = (n[1:], sums[1:], squares[1:]) if first else (n, sums, squares)
+    other = (
+        (n[:1], sums[:1], squares[:1])
+        if first
+        else (n.sum() - n, sums.sum(axis=0) - sums, squares.sum(axis=0) - squares)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        (m1, v1), (m2, v2) = _moments(*own), _moments(*other)
+        t = (m1 - m2) / np.sqrt(v1 + v2)
+        freedom = (v1 + v2) ** 2 / (v1**2 / (own[0] - 1) + v2**2 / (other[0] - 1))
+        p = 2 * special.stdtr(freedom, -np.abs(t))
+    undefined = ~np.isfinite(t) | ~np.isfinite(p)
+    return np.where(undefined, 0.0, t), np.where(undefined, 1.0, p)
+
+
+def _moments(n: Array, sums: Array, squares: Array) -> tuple[Array, Array]:
+    """Return mean and squared standard error; a variance that is rounding alone counts as none."""
+    mean = sums / n
+    spread = squares - n * mean**2
+    spread = np.where(spread > 1e-12 * squares, spread, 0.0)
+    return mean, spread / (n - 1) / n

@@ -1,0 +1,90 @@
+"""Values as tests want them: what they are, and counts turned into log1p as scanpy turns them.
+
+scanpy's arithmetic in scanpy's precision, because ranks see the last bit: counts divided by (the
+cell's total / the target) in float32, then log1p in float32. Small counts, nearly all of them, are
+looked up in a table per cell, with the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.kernels import ranks
+
+if TYPE_CHECKING:
+    from vcell.metrics.groups import Rows
+
+_SMALL = 64  # counts below this are looked up
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one look at every value shows.
+
+    Attributes
+    ----------
+    totals
+        ``[cells of the file]`` sum of each cell's values; 0 for cells that were not read.
+    gene_counts
+        ``[G]`` non-zeros of each gene.
+    low, high, fractions, not_finite
+        Least and largest value (0 included), whether any differs from a whole number by more than
+        1e-3 (cell-eval's line between counts and log1p), how many are NaN or infinite.
+    """
+
+    totals: NDArray[np.float64]
+    gene_counts: NDArray[np.int64]
+    low: float
+    high: float
+    fractions: bool
+    not_finite: int
+
+
+def survey(blocks: Iterable[Rows], n_cells: int, n_genes: int) -> Survey:
+    """Look at every value once."""
+    totals, counts = np.zeros(n_cells), np.zeros(n_genes, np.int64)
+    low, high, fractions, not_finite = 0.0, 0.0, False, 0
+    for block in blocks:
+        sums = np.empty(len(block.rows))
+        least, most, broken, odd = ranks.survey(block.indptr, block.data, sums)
+        totals[block.rows] = sums
+        ranks.count_genes(block.indices, counts)
+        low, high = min(low, least), max(high, most)
+        fractions, not_finite = fractions or broken, not_finite + odd
+    return Survey(totals, counts, low, high, fractions, not_finite)
+
+
+def median_target(totals: NDArray[np.float64], *, sparse: bool) -> np.float32:
+    """Return scanpy's target: it leaves empty cells out of dense matrices, not of sparse ones."""
+    counted = totals if sparse else totals[totals > 0]
+    target = np.median(counted.astype(np.float32)) if len(counted) else np.float32(0)
+    return np.float32(target if target > 0 else 1)
+
+
+def divisors(totals: NDArray[np.float64], target: np.float32) -> NDArray[np.float32]:
+    """Return what each cell's counts are divided by; 1 for an empty cell."""
+    narrow = np.where(totals > 0, totals, target).astype(np.float32)
+    divisor: NDArray[np.float32] = narrow / target
+    return divisor
+
+
+def logged(block: Any, divisor: NDArray[np.float32]) -> Any:
+    """Return a block of counts as log1p(counts / divisor), one divisor per row."""
+    table = np.log1p(np.arange(_SMALL, dtype=np.float32) / divisor[:, None])
+    out = np.empty(len(block.data), np.float32)
+    if ranks.look_up(block.indptr, block.data, table, out):
+        left = np.flatnonzero(out < 0)
+        cell = np.searchsorted(block.indptr, left, side="right") - 1
+        out[left] = np.log1p(block.data[left] / divisor[cell])
+    return replace(block, data=out)
+
+
+def scaled(block: Any, factor: NDArray[np.float64]) -> Any:
+    """Return a block with each row multiplied by its factor, in float64."""
+    each = np.repeat(factor, np.diff(block.indptr))
+    return replace(block, data=block.data.astype(np.float64) * each)
