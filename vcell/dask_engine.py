@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SPANS = 2  # of a task: 16,384 cells
+_PATIENCE = "20s"  # with a scheduler that does not answer
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class DaskReader:
         from distributed import Client
 
         try:
-            client: Any = Client(self.scheduler, timeout="20s")  # type: ignore[no-untyped-call]
+            client: Any = Client(self.scheduler, timeout=_PATIENCE)  # type: ignore[no-untyped-call]
         except OSError as error:
             raise UserError(f"no dask scheduler answers at {self.scheduler}: {error}") from None
         with client:
