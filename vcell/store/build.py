@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.errors import UserError
-from vcell.kernels import scatter
+from vcell.kernels import gather, scatter
+from vcell.store.cells import Memory
 from vcell.store.crew import Crew
 from vcell.store.shards import (
     CHUNK,
@@ -50,11 +51,16 @@ class Build:
     column: NDArray[np.int32]  # of every spilled column: its column in the store, or -1
     folder: Path  # the store being built
     value_type: np.dtype[Any]
+    _memory: Memory = field(default_factory=Memory)
+    _all_columns: bool = field(init=False)
     _segments: NDArray[np.int64] = field(init=False)
     _escaped: Array = field(init=False)
 
     def __post_init__(self) -> None:
         folder = self.spill.folder
+        # Nothing to drop, and rows are in order: the spilled columns are those of the file.
+        chosen = self.spill.column[self.spill.column >= 0]
+        self._all_columns = bool((self.column >= 0).all() and (np.diff(chosen) > 0).all())
         table = np.fromfile(folder / "segments.spill", np.int64)
         self._segments = table.reshape(-1, self.spill.n_buckets)
         self._escaped = np.sort(np.fromfile(folder / "escaped.spill", ESCAPED), order="position")
@@ -123,8 +129,8 @@ class Build:
         cells = np.flatnonzero((spill.bucket == bucket) & (spill.cells.length >= 0))
         length = np.asarray(spill.cells.length[cells])
         n = int(length.sum())
-        idx = np.empty(n, spill.index_type)
-        val = np.empty(n, spill.value_type)
+        idx = self._memory.take("in idx", n, spill.index_type)
+        val = self._memory.take("in val", n, spill.value_type)
         spans = self._spans(bucket)
         _read_spans(spill.folder / "idx.spill", spans, idx)
         _read_spans(spill.folder / "val.spill", spans, val)
@@ -133,9 +139,15 @@ class Build:
             self._put_back_escaped(spans, val)
         src = np.cumsum(length) - length
         order = np.argsort(self.rank[cells])
-        idx_out, val_out = np.empty(n, self.index_type), np.empty(n, self.value_type)
+        src, length = src[order], length[order]
+        idx_out = self._memory.take("out idx", n, self.index_type)
+        val_out = self._memory.take("out val", n, self.value_type)
+        if self._all_columns:
+            dst = np.cumsum(length) - length
+            gather.copy_rows(idx, val, src, length, dst, 0, len(cells), idx_out, val_out)
+            return idx_out, val_out, length
         new = np.empty(len(cells), np.int64)
-        n = scatter.reorder(idx, val, src[order], length[order], self.column, idx_out, val_out, new)
+        n = scatter.reorder(idx, val, src, length, self.column, idx_out, val_out, new)
         return idx_out[:n], val_out[:n], new
 
     def _spans(self, bucket: int) -> NDArray[np.int64]:
