@@ -243,6 +243,19 @@ def test_plugin_compressions_are_read(codec, layout, tmp_path):
         assert np.array_equal(_all(source.chunks(max_nnz=33)), TABLE)
 
 
+def test_plugins_are_loaded_when_a_file_needs_them(vcell, tmp_path):
+    """Names compressed by a plugin can only be read by HDF5, which must be told of the plugin."""
+    hdf5plugin = pytest.importorskip("hdf5plugin")
+    path = tmp_path / "cells.h5ad"
+    options = hdf5plugin.Bitshuffle()
+    builders.annotated(TABLE).write_h5ad(
+        path, compression=options.filter_id, compression_opts=options.filter_options
+    )
+    ran = vcell("inspect", path, "--json")
+    assert ran.code == 0, ran.err
+    assert "bitshuffle" in ran.json["compression"]
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [("big-endian", "big-endian"), ("skipped filter", "skip a filter"), ("fletcher32", "filter 3"),
@@ -277,7 +290,9 @@ def test_columns_of_a_csc_matrix_are_read_alone(tmp_path):
     with open_cells(_h5ad(sp.csc_matrix, None)(tmp_path)) as source:
         genes = np.array([4, 9])
         list(source.chunks(genes=genes))
-        assert source.matrix._turned.indptr[-1] == np.count_nonzero(TABLE[:, genes])
+        assert source.matrix._turned[genes.tobytes()].indptr[-1] == np.count_nonzero(
+            TABLE[:, genes]
+        )
 
 
 def test_raw_and_layers_are_read_with_their_own_genes(tmp_path):
@@ -323,3 +338,19 @@ def test_readers_can_be_left_early_and_run_side_by_side(tmp_path):
         assert [block.start for block in pairs][1] > 0
         first.close()
         assert np.array_equal(_all(source.chunks(max_nnz=9)), TABLE)
+
+
+def test_two_readers_of_one_matrix_stored_by_gene(tmp_path, monkeypatch):
+    monkeypatch.setattr(by_gene, "IN_MEMORY", 20)
+    monkeypatch.setattr(spill, "BUCKET", 25)
+    with open_cells(_h5ad(sp.csc_matrix, None)(tmp_path)) as source:
+        genes = np.array([4, 9, 2])
+        pairs = zip(source.chunks(max_rows=3), source.chunks(genes=genes, max_rows=3), strict=True)
+        for whole, part in pairs:
+            assert np.array_equal(whole.toarray()[:, genes], part.toarray())
+
+
+def test_several_anndata_in_memory_are_one():
+    halves = [builders.annotated(TABLE[:30]), builders.annotated(TABLE[30:])]
+    with open_cells(halves) as source:
+        assert np.array_equal(_all(source.chunks()), TABLE)

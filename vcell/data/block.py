@@ -9,6 +9,7 @@ Legend: ``C`` cells of the block, ``N`` its non-zeros, ``G`` genes.
 from __future__ import annotations
 
 import sys
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,18 +80,24 @@ class Buffers:
     def __init__(self, keep: int = 8) -> None:
         self._keep = keep
         self._held: list[NDArray[np.uint8]] = []
+        self._lock = threading.Lock()  # two readers of one source must not be given the same
 
     def take(self, n: int, dtype: np.dtype[Any] | type) -> NDArray[Any]:
         """Return `n` elements holding whatever they last held."""
         dtype = np.dtype(dtype)
         size = n * dtype.itemsize
+        with self._lock:
+            return self._free(size)[:size].view(dtype)
+
+    def _free(self, size: int) -> NDArray[np.uint8]:
+        """Return a buffer that nobody uses; the view taken of it marks it as used."""
         for i in range(len(self._held)):
             # Two references: the list's and getrefcount's argument. Views count as one more each.
             if len(self._held[i]) >= size and sys.getrefcount(self._held[i]) == 2:
-                return self._held[i][:size].view(dtype)
+                return self._held[i]
         fresh = np.empty(size + size // 8, np.uint8)
         self._held = [*self._held[-self._keep + 1 :], fresh]
-        return fresh[:size].view(dtype)
+        return fresh
 
 
 @dataclass(frozen=True)

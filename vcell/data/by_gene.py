@@ -6,6 +6,7 @@ memory; more go once through a temporary file (`vcell.data.spill`), which is sai
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +53,14 @@ class CscMatrix:
         self.indptr = check_indptr(indptr, shape[1], self.where)
         self.nnz: int = int(self.indptr[-1])
         check_lengths(data, indices, self.nnz, self.where)
-        self._turned: RowSpill | None = None
-        self._turned_for: bytes | None = None
+        #: What was turned round, by the choice of genes.
+        self._turned: dict[bytes, RowSpill] = {}
+        self._lock = threading.Lock()
 
     @property
     def needs_pass(self) -> bool:
         """Whether it is large and not yet turned round."""
-        return self._turned is None and self.nnz > IN_MEMORY
+        return not self._turned and self.nnz > IN_MEMORY
 
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
         """Cut by the rows' non-zeros in the chosen columns."""
@@ -71,9 +73,9 @@ class CscMatrix:
         return canonical(Csr(csr.indptr, csr.indices, csr.data.astype(dtype, copy=False)), width)
 
     def close(self) -> None:
-        """Delete the temporary file."""
-        if self._turned is not None:
-            self._turned.close()
+        """Delete the temporary files."""
+        for turned in self._turned.values():
+            turned.close()
 
     def columns(self, chosen: NDArray[np.int64]) -> Iterator[tuple[int, Csr]]:
         """Read ascending columns a few at a time: number of the first of `chosen`, and a CSC."""
@@ -90,12 +92,11 @@ class CscMatrix:
 
     def _by_cell(self, genes: Genes | None) -> RowSpill:
         """Turn the chosen columns round, once for the same choice."""
-        key = None if genes is None else genes.chosen.tobytes()
-        if self._turned is not None and key == self._turned_for:
-            return self._turned
-        self.close()
-        self._turned, self._turned_for = self._turn(genes), key
-        return self._turned
+        key = b"all" if genes is None else genes.chosen.tobytes()
+        with self._lock:
+            if key not in self._turned:
+                self._turned[key] = self._turn(genes)
+            return self._turned[key]
 
     def _turn(self, genes: Genes | None) -> RowSpill:
         chosen = np.arange(self.shape[1]) if genes is None else np.sort(genes.chosen)

@@ -22,6 +22,7 @@ from vcell import console
 from vcell.data import decode
 from vcell.data.arrays import Array, PlainArray, Ranges
 from vcell.data.fault import damaged, reading
+from vcell.data.nodes import load_plugins
 
 if TYPE_CHECKING:
     from vcell.data.crew import Task
@@ -70,6 +71,7 @@ class Descriptor:
 def array_of(dataset: h5py.Dataset, where: str, file: Descriptor) -> Array:
     """Return the fastest way to read a data set."""
     plain = PlainArray(dataset, where)
+    load_plugins(dataset)
     reason = _why_not(dataset)
     if reason:
         _say_slow(where, reason, plain)

@@ -16,7 +16,7 @@ def reading(where: str) -> Iterator[None]:
     """Run a piece of reading; `where` names file and part for the user."""
     try:
         yield
-    except (UserError, MemoryError):
+    except (UserError, MemoryError, NameError):
         raise
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__

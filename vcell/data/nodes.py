@@ -6,6 +6,9 @@ evened out here. A *node* is an h5py or zarr group or array.
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,8 +62,19 @@ def array_child(group: Node, name: str, where: str) -> Node:
     return node
 
 
+def load_plugins(node: Node) -> None:
+    """Let HDF5 know of hdf5plugin's decoders, if a data set needs one and they are installed."""
+    if "hdf5plugin" in sys.modules or not hasattr(node, "id"):
+        return
+    plist = node.id.get_create_plist()
+    codes = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    if any(code > 255 for code in codes) and find_spec("hdf5plugin"):  # 256 up: registered filters
+        import_module("hdf5plugin")
+
+
 def numbers(node: Node, where: str) -> NDArray[Any]:
     """Read a whole 1-D array of numbers or booleans."""
+    load_plugins(node)
     with reading(where):
         values = np.asarray(node[...])
     if values.ndim != 1:
@@ -70,6 +84,7 @@ def numbers(node: Node, where: str) -> NDArray[Any]:
 
 def texts(node: Node, where: str) -> NDArray[np.object_]:
     """Read a whole 1-D array of strings as an object array of str."""
+    load_plugins(node)
     with reading(where):
         values = np.asarray(node[...])
     if values.ndim != 1:

@@ -42,7 +42,7 @@ def open_cells(cells: Cells, layer: str | None = None, *, join: Join = "strict")
 
         return open_anndata(cells, layer)
     if isinstance(cells, Sequence):
-        return _open_many([Path(path) for path in cells], layer, join, "the list of files")
+        return _open_many(list(cells), layer, join, "the list of files")
     raise TypeError(f"cannot open cells from {type(cells).__name__}")
 
 
@@ -63,18 +63,18 @@ def _open_path(path: Path, layer: str | None, join: Join) -> CellSource:
     return _open_many(inside, layer, join, str(path))
 
 
-def _open_many(paths: list[Path], layer: str | None, join: Join, name: str) -> CellSource:
-    if not paths:
+def _open_many(items: Sequence[Cells], layer: str | None, join: Join, name: str) -> CellSource:
+    if not items:
         raise UserError(
             f"{name} holds no cells", hint="looked for .h5ad, .h5, zarr folders and 10x mtx folders"
         )
-    if len(paths) == 1:
-        return _open_path(paths[0], layer, join)
+    if len(items) == 1:
+        return open_cells(items[0], layer, join=join)
     from vcell.data.joined import join_sources
 
     opened: list[CellSource] = []
     try:
-        opened.extend(_open_path(path, layer, join) for path in paths)
+        opened.extend(open_cells(item, layer, join=join) for item in items)
         return join_sources(opened, join, name)
     except BaseException:
         for source in opened:

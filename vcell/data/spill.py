@@ -125,16 +125,17 @@ class RowSpill:
 
     def _sorted(self, number: int) -> Csr:
         """Sort a bucket by row; the last one is kept."""
-        if self._bucket is None or self._bucket[0] != number:
-            self._bucket = None  # its memory goes before the next bucket's comes
+        held = self._bucket  # another reader may replace it meanwhile
+        if held is None or held[0] != number:
+            held = self._bucket = None  # its memory goes before the next bucket's comes
             entries = self._entries(number)
             order = np.argsort(entries["row"], kind="stable")
             first = number * self._height
             counts = np.bincount(entries["row"] - first, minlength=self._height)
             indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
             csr = Csr(indptr, entries["column"][order], entries["value"][order])
-            self._bucket = number, csr
-        return self._bucket[1]
+            held = self._bucket = number, csr
+        return held[1]
 
     def _entries(self, number: int) -> NDArray[Any]:
         segments = self._segments.get(number, [])
