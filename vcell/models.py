@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import functools
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib import metadata
@@ -94,9 +95,14 @@ class Screen:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            values: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
+        """Read what `save` wrote; a UserError where it is not there or damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                values: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
+        except FileNotFoundError:
+            raise UserError(f"{path}: there is no such file") from None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            raise UserError(f"{path} is damaged", hint="train anew: vcell train-vcc") from None
         return cls(**values | {"target_sum": float(values["target_sum"])})
 
 

@@ -33,6 +33,8 @@ def predict(run_name: str, config: Predict) -> None:
             f"{run.name} is a run of vcell {run.meta.get('command')}, not of a perturbation model",
             hint="vcell runs list shows the others; vcell train-vcc makes one",
         )
+    if run.status() != "done":
+        console.warn(f"{run.name} is {run.status()}: its best checkpoint so far is used")
     screen = Screen.load(run.path / models.SCREEN)
     labels = run.meta["labels"]
     control = config.control or labels["control"]
@@ -41,7 +43,7 @@ def predict(run_name: str, config: Predict) -> None:
     effect, blind = effects(list(cells), screen, predictor, config.unknown)
     path = config.cells or Path(run.meta["config"]["cells"])
     with open_cells(path, config.layer or run.meta["config"].get("layer")) as source:
-        _check_genes(source, screen)
+        _check_cells(source, run, screen)
         column = config.perturbation_column or labels["perturbation_column"]
         rows = _control_rows(source, column, control)
         values = LogCells(source, detect.scale(source, quiet=True).kind, screen.target_sum)
@@ -70,13 +72,19 @@ def predict(run_name: str, config: Predict) -> None:
     _tell(config, run, kind, cells, blind, len(beside))
 
 
-def _check_genes(source: CellSource, screen: Screen) -> None:
+def _check_cells(source: CellSource, run: Run, screen: Screen) -> None:
+    """Refuse other genes; say when the file is not as it was at training."""
     if len(source.genes) != len(screen.genes) or (source.genes != screen.genes).any():
         raise UserError(
             f"{source.name} has other genes than the run learnt ({source.n_genes:,} and "
             f"{len(screen.genes):,}, or in another order)",
             hint="give the cells the run was trained on, or others with the same genes",
         )
+    read = run.meta["data"][0]
+    if source.path is None or str(source.path.absolute()) != read["path"]:
+        return
+    if source.path.stat().st_mtime != read["modified"]:
+        console.warn(f"{source.name} has changed since {run.name} was trained on it")
 
 
 def _control_rows(source: CellSource, column: str, control: str) -> NDArray[np.int64]:

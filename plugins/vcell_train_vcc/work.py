@@ -55,13 +55,16 @@ def main(run: Run) -> None:
 
 def config_of(run: Run) -> TrainVcc:
     """Return the settings a run was started with."""
-    saved = run.meta["config"]
-    values = {
-        setting.name: setting.check(saved[setting.name])
-        for setting in settings_of(TrainVcc)
-        if saved.get(setting.name) is not None
-    }
-    return TrainVcc(**values)
+    saved = run.meta.get("config") or {}
+    try:
+        values = {
+            setting.name: setting.check(saved[setting.name])
+            for setting in settings_of(TrainVcc)
+            if saved.get(setting.name) is not None
+        }
+        return TrainVcc(**values)
+    except ValueError as error:
+        raise UserError(f"{run.path / 'run.json'}: the settings are damaged: {error}") from None
 
 
 def _started(path: Path | None, config: TrainVcc, name: str | None) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import anndata
 import numpy as np
@@ -143,6 +144,19 @@ def test_cells_with_other_genes_and_runs_of_other_commands_are_refused(predict, 
     assert "other genes than the run learnt" in said
     foreign = Run.create("foreign", "de")
     assert run(["predict", str(foreign.path)]) == 2
+
+
+def test_a_damaged_run_is_one_line_and_an_unfinished_one_is_said(predict, runs, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(next(runs.iterdir()), broken)
+    (broken / SCREEN).write_bytes(b"garbage")
+    assert run(["predict", str(broken)]) == 2
+    assert "screen.npz is damaged" in capsys.readouterr().err
+    early = tmp_path / "early"
+    shutil.copytree(next(runs.iterdir()), early)
+    Run.open(early).update(status="interrupted")
+    assert run(["predict", str(early), "--n-cells", "5", "-o", "e.h5ad"]) == 0
+    assert "early is interrupted: its best checkpoint so far is used" in capsys.readouterr().err
 
 
 def test_moved_cells_have_the_wanted_mean_even_of_genes_that_rise_much():
