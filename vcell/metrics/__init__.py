@@ -1,6 +1,12 @@
-"""Scores and tests: arrays and blocks in, arrays and frames out. No files, no torch.
+"""Scores and tests: arrays and blocks in, arrays and frames out. No files; torch in one module.
 
-`vcell.metrics.groups` sums and ranks cells by group in bounded memory, `de` turns that into
-differential expression, `vcc2025` and `vcc2026` hold the challenge's metrics, which need nothing
-but means and tables, so that a trainer can score an epoch in milliseconds.
+- `groups`: sums, means and rank sums of groups of cells from CSR blocks, in bounded memory.
+- `de`: differential expression of what `groups` found (`differential`, `benjamini_hochberg`).
+- `vcc2025`: DES, PDS, MAE and their relatives; `full`: the rest of cell-eval's full profile.
+- `vcc2026`: the six members from profiles, sampling corrections and DE tables; `anchors`: split
+  halves and the replicate's scores; `jackknife`: the sampling correction of a profile.
+- `scaled`: cells normalised on the fly; `quick`: PDS, MAE and sampled DES of P x G pseudobulks in
+  milliseconds, for every epoch; `torch`: the same for tensors with gradients.
+
+Profiles and tables are all that the metrics need, so a trainer scores an epoch without any cell.
 """
