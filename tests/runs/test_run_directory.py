@@ -210,15 +210,16 @@ def test_a_hostile_manifest_cannot_point_outside(tmp_path):
         run.checkpoint(1).verify()
 
 
-def test_the_best_and_the_last_are_kept(tmp_path):
+def test_the_best_and_the_last_two_are_kept(tmp_path):
     run = new(tmp_path)
-    for step, metric in enumerate([0.5, 0.2, 0.4, 0.9], start=1):
+    for step, metric in enumerate([0.2, 0.5, 0.4, 0.9], start=1):
         run.save_checkpoint(step, put(str(step)), metric=metric)
-    assert run.checkpoints() == [2, 4]
-    assert run.checkpoint("best").step == 2
+    assert run.checkpoints() == [1, 3, 4]
+    assert run.checkpoint("best").step == 1
     assert run.checkpoint("latest").step == 4
-    run.save_checkpoint(5, put("5"), metric=0.95, keep_best=2)
-    assert run.checkpoints() == [2, 4, 5]
+    for step in (5, 6):
+        run.save_checkpoint(step, put(str(step)), metric=0.95, keep_best=2)
+    assert run.checkpoints() == [1, 3, 5, 6], "the two best are 1 and 3, the last two 5 and 6"
 
 
 def test_more_can_be_better(tmp_path):

@@ -1,7 +1,8 @@
 """Checkpoints: folders that are there whole or not at all.
 
 A checkpoint is written beside its place, put on the disk, listed with the checksum of every file,
-and renamed. ``ckpt/latest`` holds the name of the newest. Old ones go, save the best and the last.
+and renamed. ``ckpt/latest`` holds the name of the newest. Old ones go, save the best and the last
+two.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from vcell.errors import UserError
 from vcell.runs import files
 from vcell.runs.events import finite
 
+_KEEP_LAST = 2  # one to fall back on where the newest turns out to be damaged
 _MANIFEST = "checkpoint.json"
 _NAME = re.compile(r"^step-([0-9]{6,18})$")
 
@@ -159,9 +161,10 @@ class Checkpoints:
         shutil.rmtree(target.with_name(f"{target.name}{files.ASIDE}old"), ignore_errors=True)
 
     def _thin_out(self, newest: int, keep_best: int) -> None:
-        """Remove all but the newest and the `keep_best` best, and what a resumed run overtook."""
+        """Remove all but the last two and the `keep_best` best, and what a resumed run overtook."""
         scored = [pair for pair in self._scored() if pair[1] <= newest]
-        kept = {step for _, step in sorted(scored, reverse=True)[:keep_best]} | {newest}
+        kept = {step for _, step in sorted(scored, reverse=True)[:keep_best]}
+        kept |= set([step for step in self.steps() if step <= newest][-_KEEP_LAST:])
         for step in self.steps():
             if step not in kept:
                 path = self.folder / f"step-{step:06d}"
