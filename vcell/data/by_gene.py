@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: Non-zeros transposed in memory: 128 MiB of float32 and int32.
 IN_MEMORY = 1 << 24
 #: Non-zeros of the columns read at a time.
-RUN_NNZ = 1 << 22
+RUN_NNZ = 1 << 20
 
 
 class CscMatrix:

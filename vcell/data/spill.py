@@ -66,7 +66,7 @@ class RowSpill:
         self.indptr[1:] += np.bincount(rows, minlength=self.n_rows)
         entries = np.empty(len(rows), self.record)
         entries["row"], entries["column"], entries["value"] = rows, columns, values
-        bucket = rows // self._height
+        bucket = (rows // self._height).astype(np.int16)  # 16 bits are sorted by counting
         order = np.argsort(bucket, kind="stable")
         entries, bucket = entries[order], bucket[order]
         edges = [0, *(np.flatnonzero(np.diff(bucket)) + 1).tolist(), len(bucket)]
@@ -107,6 +107,8 @@ class RowSpill:
         bucket = numbers // self._height
         edges = [0, *(np.flatnonzero(np.diff(bucket)) + 1).tolist(), len(numbers)]
         parts = [self._take(int(bucket[a]), numbers[a:b]) for a, b in itertools.pairwise(edges)]
+        if len(parts) == 1:
+            return parts[0]
         indptr = np.concatenate([[0], *(np.diff(part.indptr) for part in parts)])
         return Csr(
             np.cumsum(indptr).astype(np.int64),
