@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import warnings
 from pathlib import Path
 
 import anndata
@@ -144,7 +145,9 @@ def test_types_of_cells_are_not_taken_for_responses(vcell, screen, tmp_path):
     dense = cells.X.toarray() * np.where(cells.obs[["cell_type"]] == "A", skew, 1)
     keep = ~((cells.obs["target_gene"] == "NANOG") & (cells.obs["cell_type"] == "B"))
     cells.X = sparse.csr_matrix(dense.astype(np.float32))
-    cells[keep.to_numpy()].copy().write_h5ad(tmp_path / "types.h5ad")  # NANOG in cells of type A alone
+    cells[keep.to_numpy()].copy().write_h5ad(
+        tmp_path / "types.h5ad"
+    )  # NANOG in cells of type A alone
     done = vcell("select-genes", "types.h5ad", "--n-genes", 60, "--json")
     assert done.code == 0, done.err
     found = {p["perturbation"]: p["responses"] for p in done.json["responses"]["perturbations"]}
@@ -214,6 +217,19 @@ def test_impossible_wishes_are_refused(screen_file, tmp_path, monkeypatch, optio
     with pytest.raises(UserError, match=re.escape(said)):
         run((screen_file,), SelectGenes(output=Path("genes"), **options))
     assert not Path("genes").exists()
+
+
+def test_of_equal_names_only_the_first_is_chosen(screen, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cells = screen[0][:, :60].copy()
+    cells.var.index = [f"gène{i % 50}" for i in range(60)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata says that the names are not unique
+        cells.write_h5ad("twice.h5ad")
+    run((Path("twice.h5ad"),), SelectGenes(output=Path("genes"), n_genes=55, groups=("hvg",)))
+    assert "10 genes have a name that occurs before" in capsys.readouterr().err
+    names = [row["gene"] for row in rows_of(Path("genes"))]
+    assert len(names) == len(set(names)) == 50
 
 
 def test_no_file_and_no_counts(vcell, tmp_path):
