@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from vcell_train_vcc import TrainVcc, features, prepare
 from vcell_train_vcc.baselines import mean, ridge
-from vcell_train_vcc.scores import discrimination, gain, scores
+from vcell_train_vcc.scores import gain, scores
 from vcell_train_vcc.split import TEST, TRAIN, VALIDATION, split
 
 from vcell.data import labels, open_cells
@@ -123,19 +123,24 @@ def test_ridge_learns_unseen_effects_from_features_and_nothing_from_shuffled_one
     assert gain(score(ridge, type(screen)(**fields | {"features": shuffled})), baseline) < 0.15
 
 
-def test_discrimination_counts_nearer_effects_and_half_of_ties():
+def test_scores_are_those_of_the_challenge_and_a_gain_is_scaled_by_the_baseline():
     rng = np.random.default_rng(0)
     real = rng.integers(-2, 3, (12, 20)).astype(float)
-    real[3] = real[7]
     predicted = real + rng.integers(-2, 3, real.shape)
     target = rng.integers(0, 20, 12)
     total = 0.0
     for i in range(12):
         kept = np.arange(20) != target[i]
         d = np.array([np.abs(predicted[i, kept] - real[j, kept]).sum() for j in range(12)])
-        ranks = [(d < d[i]).sum(), (d <= d[i]).sum() - 1]
-        total += 1 - np.mean(ranks) / 12
-    assert discrimination(predicted, real, target) == pytest.approx(total / 12)
+        total += 1 - np.mean([(d < d[i]).sum(), (d <= d[i]).sum() - 1]) / 12
+    found = scores(predicted, real, target)
+    assert found["pds"] == pytest.approx(total / 12)
+    assert found["mae"] == pytest.approx(np.abs(predicted - real).mean())
+    assert scores(np.zeros_like(real), real, target)["delta_correlation"] == 0
+    base = {"pds": 0.5, "mae": 0.04}
+    assert gain(base, base) == 0
+    assert gain({"pds": 0.75, "mae": 0.03}, base) == pytest.approx((0.5 + 0.25) / 2)
+    assert gain({"pds": 0.5, "mae": 0.06}, base) < 0
 
 
 def test_parts_are_disjoint_named_or_drawn():
