@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -39,13 +40,16 @@ ROWS = {
     "the same + pseudobulk of the perturbations": ("pseudobulk", ("vcell", "scanpy")),
     "HVG seurat_v3": ("seurat_v3", ("vcell", "scanpy", "dask")),
     "HVG pearson_residuals": ("pearson_residuals", ("vcell", "scanpy")),
+    "HVG seurat_v3, vcell's own engines": ("engines", ("vcell", "vcell-dask")),
 }
 
 
-def vcell_task(task: str, path: Path) -> Iterable[str]:
+def vcell_task(task: str, path: Path, *, dask: bool = False) -> Iterable[str]:
     """Do a task with vcell."""
     import numpy as np
 
+    from vcell import console
+    from vcell.dask_engine import DaskReader
     from vcell.data import open_cells
     from vcell.hvg import make_plan
     from vcell.hvg.plan import Setting
@@ -60,7 +64,7 @@ def vcell_task(task: str, path: Path) -> Iterable[str]:
             rules = CellRules(min_genes=200, marks={"mito": mito})
         plan = make_plan(
             Setting(
-                flavor="seurat" if filtered else task,
+                flavor={"pseudobulk": "seurat", "engines": "seurat_v3"}.get(task, task),
                 n_genes=source.n_genes,
                 n_cells=source.n_cells,
                 n_top=N_TOP,
@@ -75,7 +79,8 @@ def vcell_task(task: str, path: Path) -> Iterable[str]:
             column = source.obs("target_gene")
             groups = (source.n_genes, column.codes, len(column.categories))
             more = [GroupSums(*groups), GroupLogMoments(*groups, target_sum=1e4)]
-        read = Reader(source, rules, label=None)
+        console.settings.verbosity = console.QUIET
+        read = DaskReader(source, rules) if dask else Reader(source, rules, label=None)
         ranking = plan.finish(read, read([*plan.reducers(), *more]))
         return source.genes[ranking.selected].tolist()
 
@@ -128,6 +133,7 @@ def dask_task(task: str, path: Path) -> Iterable[str]:
 
 WAYS: dict[str, Callable[[str, Path], Iterable[str]]] = {
     "vcell": vcell_task,
+    "vcell-dask": partial(vcell_task, dask=True),
     "scanpy": scanpy_task,
     "dask": dask_task,
 }
@@ -155,7 +161,7 @@ def child(way: str, task: str, path: Path, warm: Path) -> None:
 
 def in_a_child(way: str, task: str, path: Path, warm: Path) -> dict[str, float]:
     """Run one task in a process of its own."""
-    python = sys.executable if way == "vcell" else str(PEERS[way] / "bin" / "python")
+    python = str(PEERS[way] / "bin" / "python") if way in PEERS else sys.executable
     command = [python, __file__, "--child", way, task, str(path), str(warm)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
