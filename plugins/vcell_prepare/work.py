@@ -96,10 +96,10 @@ def _text(done: Prepared) -> str:
     removed = made["removed"]
     verb = "is there already" if done.reused else "is ready"
     size = f"{made['n_cells']:,} cells x {made['n_genes']:,} genes"
-    kind = "counts" if made["counts"] else "not counts"
+    kind = f"counts, target sum {made['target_sum']:,.0f}" if made["counts"] else "not counts"
     lines = [
         f"{done.path} {verb}: {size}, {console.bytes_text(_size(done.path))}",
-        f"values: {kind}, {made['nnz']:,} non-zeros; target sum {made['target_sum']:,.0f}",
+        f"values: {kind}; {made['nnz']:,} non-zeros",
     ]
     if removed["cells"] or removed["genes"]:
         why = ", ".join(

@@ -227,3 +227,25 @@ def test_values_that_are_no_numbers_name_cell_and_gene(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cell 1 has NaN or infinity for gene A"):
         prepare([tmp_path / "c.h5ad"], tmp_path / "c.zarr")
     assert [p.name for p in tmp_path.iterdir()] == ["c.h5ad"]
+
+
+def test_columns_of_the_input_are_not_lost_to_ours(tmp_path: Path) -> None:
+    x = csr_matrix(np.array([[1, 2], [0, 3]], "f4"))
+    ad.AnnData(x, obs=pd.DataFrame({"n_genes": [7, 8]}, index=["a", "b"])).write_h5ad(
+        tmp_path / "c.h5ad"
+    )
+    prepare([tmp_path / "c.h5ad"], tmp_path / "c.zarr")
+    obs = Store.open(tmp_path / "c.zarr").obs.sort_index()
+    assert obs["input_n_genes"].tolist() == [7, 8]
+    assert obs["n_genes"].tolist() == [2, 1]
+
+
+def test_negative_values_are_kept_and_not_log_normalised(tmp_path: Path) -> None:
+    x = np.array([[-1.5, 0.5], [-2, 3], [0, 0]], "f4")
+    ad.AnnData(x).write_h5ad(tmp_path / "c.h5ad")
+    prepare([tmp_path / "c.h5ad"], tmp_path / "c.zarr")
+    store = Store.open(tmp_path / "c.zarr")
+    assert (store.read().toarray() == x[source_of(store)]).all()
+    assert store.target_sum is None
+    with pytest.raises(UserError, match="are not counts"):
+        store.scale()

@@ -272,7 +272,7 @@ def _write(
     stats = stats[seen]
     totals = spill.cells.total[order]
     target = recipe.target_sum
-    if target is None:
+    if target is None and spill.mode == "counts":
         target = float(np.median(totals[totals > 0])) if (totals > 0).any() else 1.0
     manifest = {
         "format": FORMAT,

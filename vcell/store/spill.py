@@ -175,7 +175,9 @@ class Spill:
         genes: NDArray[np.int32],
         doublet: NDArray[np.bool_],
     ) -> NDArray[np.bool_]:
-        keep = ~doublet & (genes >= self.recipe.min_genes) & (total >= self.recipe.min_counts)
+        keep = ~doublet & (genes >= self.recipe.min_genes)
+        if self.recipe.min_counts:  # the sum of values that are not counts may be negative
+            keep &= total >= self.recipe.min_counts
         if self.recipe.max_mito is not None:
             keep &= mito <= self.recipe.max_mito * total
         return keep

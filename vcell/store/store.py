@@ -121,9 +121,10 @@ class Store:
             return dict(file)
 
     @property
-    def target_sum(self) -> float:
-        """The library size to which cells are scaled when log-normalising."""
-        return float(self.manifest["target_sum"])
+    def target_sum(self) -> float | None:
+        """The library size to which cells are scaled when log-normalising; None: no counts."""
+        target: float | None = self.manifest["target_sum"]
+        return target
 
     def codes(self, column: str) -> tuple[NDArray[np.int32], NDArray[Any]]:
         """Codes (-1: missing) and categories of an obs column.
@@ -148,8 +149,13 @@ class Store:
 
     def scale(self, target_sum: float | None = None) -> NDArray[np.float32]:
         """Return what each cell's counts are multiplied with to reach the target library size."""
+        if not self.manifest["counts"]:
+            raise UserError(
+                f"{self.path} holds values that are not counts: they cannot be log-normalised",
+                hint="prepare a store of raw counts (--layer), or leave out log1p",
+            )
         totals = self.obs["total_counts"].to_numpy(np.float64)
-        target = self.target_sum if target_sum is None else target_sum
+        target: float = self.manifest["target_sum"] if target_sum is None else target_sum
         return (target / np.where(totals > 0, totals, target)).astype(np.float32)
 
     def columns_of(self, genes: Sequence[str] | NDArray[Any]) -> NDArray[np.int64]:

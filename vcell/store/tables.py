@@ -13,6 +13,7 @@ from vcell.kernels import scatter
 from vcell.store.store import MANIFEST
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from vcell.data import CellSource
@@ -34,22 +35,28 @@ def write_tables(
     import zarr
 
     cells = spill.cells
-    obs = obs_frame(source, order)
     total = np.asarray(cells.total[order])
-    obs = obs.assign(
-        source_row=order,
-        n_genes=np.asarray(cells.genes[order]),
-        total_counts=total,
-        mito_share=np.asarray(cells.mito[order]) / np.where(total > 0, total, 1),
-    )
+    measured: dict[str, NDArray[Any]] = {
+        "source_row": order,
+        "n_genes": np.asarray(cells.genes[order]),
+        "total_counts": total,
+        "mito_share": np.asarray(cells.mito[order]) / np.where(total != 0, total, 1),
+    }
+    obs = _beside(obs_frame(source, order), measured)
     var = var_frame(source, genes)
-    var = var.assign(n_cells=stats[:, scatter.N_CELLS].astype(np.int64))
+    var = _beside(var, {"n_cells": stats[:, scatter.N_CELLS].astype(np.int64)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zarr: string arrays have no version 3 specification yet
         group = zarr.open_group(built, mode="a", zarr_format=3, use_consolidated=False)
         anndata.io.write_elem(group, "obs", obs)
         anndata.io.write_elem(group, "var", var)
         anndata.io.write_elem(group, "uns", {})
+
+
+def _beside(frame: pd.DataFrame, columns: dict[str, NDArray[Any]]) -> pd.DataFrame:
+    """Add columns of ours; the input's of the same name are kept as ``input_NAME``."""
+    taken = {name: f"input_{name}" for name in columns if name in frame}
+    return frame.rename(columns=taken).assign(**columns)
 
 
 def write_preprocessing(
