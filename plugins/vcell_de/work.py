@@ -15,7 +15,7 @@ from vcell.data import labels as find_labels
 from vcell.errors import UserError
 from vcell.metrics import de
 from vcell.metrics.groups import Grouped, summarise
-from vcell.metrics.scaled import Survey, divisors, logged, median_target, scaled, survey
+from vcell.metrics.scaled import Survey, divisors, logged, median_target, shares, survey
 from vcell_de.tables import TableWriter
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class Cells:
                 block = _unlogged(block)  # noqa: PLW2901
             sums = np.add.reduceat(np.append(block.data, 0.0), block.indptr[:-1])
             sums[np.diff(block.indptr) == 0] = 1.0
-            each = scaled(block, 1e6 / sums)
+            each = shares(block, sums)
             total += np.bincount(each.indices, each.data, minlength=len(total))
-        return total / max(len(rows), 1)
+        return total * 1e6 / max(len(rows), 1)
 
 
 def _unlogged(block: Any) -> Any:

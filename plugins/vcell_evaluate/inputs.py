@@ -37,6 +37,7 @@ class Side:
     source: CellSource
     group: NDArray[np.int32]  # one per cell: 0 the control, 1..P the perturbations, -1 left out
     columns: NDArray[np.int64] | None  # columns in the order of the shared genes; None: as stored
+    order: tuple[int, ...] = ()  # groups as pandas lists them: in the order of stored categories
 
     def sizes(self, n_groups: int) -> NDArray[np.int64]:
         """How many cells each group has."""
@@ -152,8 +153,10 @@ def _pair(
     perturbations = _shared_perturbations(names, found.control, config, where, notes)
     genes, columns = _shared_genes(real, pred, config, notes)
     groups = (found.control, *perturbations)
+    stored = real.obs(found.perturbation_column).categories.tolist()
+    order = tuple(groups.index(name) for name in stored if name in groups)
     sides = [
-        Side(source, _group(n, groups), c)
+        Side(source, _group(n, groups), c, order)
         for source, n, c in zip((real, pred), names, columns, strict=True)
     ]
     borrowed = not bool((sides[1].group == CONTROL_GROUP).any())

@@ -48,10 +48,11 @@ def _context(made: Page, one: Scored, *, several: bool) -> None:
         if column is not None:
             _bars(made, one, metric, column)
     if one.distances is not None and len(one.perturbations) > 1:
+        ranked = ranks(one.distances).tolist()
         made.figure(
             "Which real effect is nearest",
             svg.heat_map(
-                ranks(one.distances).tolist(),
+                ranked,
                 rows="predicted effect",
                 columns="real effect",
                 legend="rank",

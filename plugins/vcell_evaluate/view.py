@@ -57,7 +57,7 @@ def views(pair: Pair) -> tuple[View, View]:
 
 def _view(side: Side, found: detect.Scale, target: float | None) -> View:
     name, counts = side.source.name, found.kind == "counts"
-    seen = _survey(side)
+    seen = look(side)
     _check_values(name, seen, counts=counts)
     facts: dict[str, Any] = {
         "values": "counts" if counts else "log1p",
@@ -81,7 +81,8 @@ def _view(side: Side, found: detect.Scale, target: float | None) -> View:
     return View(side, divisor, facts | sums, seen.gene_counts)
 
 
-def _survey(side: Side) -> Survey:
+def look(side: Side) -> Survey:
+    """Look at every value of one side, showing progress."""
     source = side.source
     n_genes = source.n_genes if side.columns is None else len(side.columns)
     with console.progress(f"reading {source.name}", source.n_cells) as bar:

@@ -1,9 +1,10 @@
 """Rank sums of every gene for every group at once: one sort per gene serves all perturbations.
 
-Non-zeros are scattered into gene order as one uint64 each, the value's bits above (mapped so that
-they order as the floats do, negatives too), the group below. A sorted slice is then scanned once,
-whatever the number of groups. Zeros are one block known from counts alone. Kernels are serial,
-without the GIL: callers split genes between threads.
+Non-zeros are scattered into gene order as one uint64 each: 48 bits of the value (mapped so that
+they order as the floats do, negatives too) above 16 bits of group. A float32 fits whole; a float64
+keeps 36 bits of its mantissa, so two values tie that differ by less than 2e-11 of themselves. A
+sorted slice is then scanned once, whatever the number of groups. Zeros are one block known from
+counts alone. Kernels are serial, without the GIL: callers split genes between threads.
 
 Legend: ``N`` non-zeros, ``G`` genes of this pass, ``P`` groups; group 0 is the reference.
 """
@@ -22,9 +23,13 @@ Array = NDArray[Any]
 _SIGN = np.uint32(0x80000000)
 _ALL = np.uint32(0xFFFFFFFF)
 #: What zero is mapped to; keys below belong to negative values.
-ZERO = np.uint64(0x80000000)
-_GROUP = np.uint64(0xFFFFFFFF)
-_HIGH = np.uint64(32)
+ZERO = np.uint64(0x800000000000)
+#: Groups that a key can hold.
+MOST_GROUPS = 1 << 16
+_GROUP = np.uint64(0xFFFF)
+_HIGH = np.uint64(16)
+_WIDE_SIGN = np.uint64(0x8000000000000000)
+_WIDE_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @njit(nogil=True, cache=True)
@@ -58,7 +63,31 @@ def scatter_keys(
             b = bits[j]
             b ^= _ALL if b & _SIGN else _SIGN
             at = cursor[gene - lo]
-            keys[at] = (np.uint64(b) << _HIGH) | np.uint64(g)
+            keys[at] = (np.uint64(b) << np.uint64(32)) | np.uint64(g)
+            cursor[gene - lo] = at + 1
+
+
+@njit(nogil=True, cache=True)
+def scatter_wide_keys(
+    indptr: Array, indices: Array, bits: Array, group: Array, lo: int, hi: int, cursor: Array,
+    keys: Array,
+) -> None:  # fmt: skip
+    """As `scatter_keys`, for float64 values seen as uint64."""
+    for row in range(len(indptr) - 1):
+        g = group[row]
+        if g < 0:
+            continue
+        start, stop = indptr[row], indptr[row + 1]
+        if lo > 0:
+            start += np.searchsorted(indices[start:stop], lo)
+        for j in range(start, stop):
+            gene = indices[j]
+            if gene >= hi:
+                break
+            b = bits[j]
+            b ^= _WIDE_ALL if b & _WIDE_SIGN else _WIDE_SIGN
+            at = cursor[gene - lo]
+            keys[at] = (b & ~_GROUP) | np.uint64(g)
             cursor[gene - lo] = at + 1
 
 

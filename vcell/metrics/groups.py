@@ -115,6 +115,8 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
     threads
         How many; None for one per core.
     """
+    if n_groups > ranks.MOST_GROUPS:
+        raise ValueError(f"{n_groups:,} groups; at most {ranks.MOST_GROUPS:,} can be told apart")
     sizes = np.bincount(group[group >= 0], minlength=n_groups).astype(np.int64)
     work = _Work(blocks, group, sizes, n_genes, squares=squares, threads=threads or _cores())
     if against is None:
@@ -181,7 +183,7 @@ class _Work:
             yield block
 
     def add(self, block: Rows) -> None:
-        data = np.ascontiguousarray(block.data, np.float32)
+        data = _narrow_or_wide(block.data)
         ranks.add_rows(
             block.indptr, block.indices, data, self.group[block.rows], self.weight,
             self.sums, self.squares, self.narrow,
@@ -198,10 +200,13 @@ class _Work:
         cuts = _cuts(first, self.threads)
         for block in self.blocks():
             group = self.group[block.rows]
-            bits = np.ascontiguousarray(block.data, np.float32).view(np.uint32)
+            data = _narrow_or_wide(block.data)
+            wide = data.dtype == np.float64
+            scatter = ranks.scatter_wide_keys if wide else ranks.scatter_keys
+            bits = data.view(np.uint64 if wide else np.uint32)
             jobs = [
                 pool.submit(
-                    ranks.scatter_keys, block.indptr, block.indices, bits, group,
+                    scatter, block.indptr, block.indices, bits, group,
                     lo + a, lo + b, cursor[a:b], keys,
                 )
                 for a, b in cuts
@@ -221,6 +226,11 @@ class _Work:
         if not self.u.size:
             self.u, self.ties = np.zeros((2, len(self.sizes), len(counts)))
         self.u[:, lo:hi], self.ties[:, lo:hi] = u, ties
+
+
+def _narrow_or_wide(data: NDArray[Any]) -> NDArray[Any]:
+    """Return values as float64 if they are, else as float32."""
+    return np.ascontiguousarray(data, np.float64 if data.dtype == np.float64 else np.float32)
 
 
 def _cuts(first: NDArray[np.int64], parts: int) -> list[tuple[int, int]]:

@@ -84,7 +84,10 @@ def logged(block: Any, divisor: NDArray[np.float32]) -> Any:
     return replace(block, data=out)
 
 
-def scaled(block: Any, factor: NDArray[np.float64]) -> Any:
-    """Return a block with each row multiplied by its factor, in float64."""
-    each = np.repeat(factor, np.diff(block.indptr))
-    return replace(block, data=block.data.astype(np.float64) * each)
+def shares(block: Any, totals: NDArray[np.float64]) -> Any:
+    """Return a block with each row divided by its total, in float64.
+
+    One division, correctly rounded: counts in the same proportion to their totals stay tied.
+    """
+    each = np.repeat(totals, np.diff(block.indptr))
+    return replace(block, data=block.data.astype(np.float64) / each)

@@ -1,0 +1,241 @@
+"""Score one context by the rules of 2026: six members, scaled between two anchors.
+
+The anchors come from the real cells alone, so they are made once and kept: the baseline (control
+cells scaled to the mean response, scored like a prediction) and the replicate (one half of the real
+cells scored against the other, five times).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.metrics import vcc2026
+from vcell.metrics.scaled import survey
+from vcell_evaluate import cache
+from vcell_evaluate.inputs import Pair, Side
+from vcell_evaluate.scores import Metric, Scored
+from vcell_evaluate.view import look
+
+if TYPE_CHECKING:
+    from vcell.metrics.vcc2026 import Measured
+    from vcell_evaluate import Evaluate
+
+_MOST_COUNTS = 1e6  # of a cell; the server refuses more
+
+
+@dataclass(frozen=True)
+class Counts:
+    """One side's raw counts."""
+
+    side: Side
+    totals: NDArray[np.float64]  # of each cell of the file
+
+    @classmethod
+    def of(cls, side: Side) -> Counts:
+        """Look at every value, and refuse what is no count."""
+        seen, name = look(side), side.source.name
+        if seen.not_finite:
+            raise UserError(f"{name}: {seen.not_finite:,} values are NaN or infinite")
+        if seen.low < 0:
+            raise UserError(f"{name}: negative values, down to {seen.low:.4g}")
+        if seen.fractions:
+            raise UserError(
+                f"{name}: vcc2026 scores raw counts; these values are not whole",
+                hint="name a layer of counts with --layer, or round what the model predicts",
+            )
+        if seen.totals.max(initial=0) > _MOST_COUNTS:
+            raise UserError(f"{name}: a cell has {seen.totals.max():,.0f} counts; 1e6 is the limit")
+        console.say(f"{name}: raw counts, up to {seen.high:,.0f}")
+        return cls(side, seen.totals)
+
+    def blocks(self, rows: NDArray[np.int64] | None = None) -> Iterator[Any]:
+        """Yield the cells that count, columns in the shared order."""
+        wanted = self.side.rows() if rows is None else rows
+        return self.side.source.chunks(rows=wanted, genes=self.side.columns)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the members of one context are computed from."""
+
+    pair: Pair
+    real: Counts
+    target: NDArray[np.int64]
+    threads: int | None
+
+    @property
+    def n_groups(self) -> int:
+        """Control and perturbations."""
+        return len(self.pair.perturbations) + 1
+
+    def measure(self, group: NDArray[np.int32]) -> Measured:
+        """Measure the real cells under some grouping."""
+        return vcc2026.measure(
+            self.real.blocks, group, self.n_groups, len(self.pair.genes), self.real.totals,
+            threads=self.threads,
+        )  # fmt: skip
+
+    def against_controls(
+        self, cells: Any, group: NDArray[np.int32], totals: NDArray[np.float64]
+    ) -> Measured:
+        """Measure other cells against the real controls; `cells()` yields their blocks."""
+        controls = np.where(self.pair.real.group == 0, 0, -1).astype(np.int32)
+        rows, offset = np.flatnonzero(controls == 0), len(controls)
+
+        def chained() -> Iterator[Any]:
+            yield from self.real.blocks(rows)
+            for block in cells():
+                yield replace(block, rows=block.rows + offset)
+
+        return vcc2026.measure(
+            chained, np.concatenate([controls, group]), self.n_groups, len(self.pair.genes),
+            np.concatenate([self.real.totals, totals]), threads=self.threads,
+        )  # fmt: skip
+
+
+def score(pair: Pair, config: Evaluate) -> Scored:
+    """Score one pair of sides."""
+    place = {name: i for i, name in enumerate(pair.genes.tolist())}
+    target = np.array([place.get(name, -1) for name in pair.perturbations])
+    if (target < 0).all():
+        raise UserError(
+            "no perturbation is named after a gene, so target genes cannot be left out",
+            hint="vcc2026 needs gene symbols as perturbation labels (ADNP, not ADNP-1)",
+        )
+    context = Context(pair, Counts.of(pair.real), target, config.threads)
+    pred = Counts.of(pair.pred)
+    if not pair.borrowed:
+        console.say(
+            f"{pair.pred.source.name}: its controls are not used; vcc2026 uses the real ones"
+        )
+    real = context.measure(pair.real.group)
+    group = np.where(pair.pred.group == 0, -1, pair.pred.group).astype(np.int32)
+    rows = np.flatnonzero(group > 0)
+    measured = context.against_controls(lambda: pred.blocks(rows), group, pred.totals)
+    per_row, values = vcc2026.members(real, measured, target, pair.genes)
+    anchors = _anchors(context, real, config)
+    return _scored(context, real, measured, per_row, values, anchors, config)
+
+
+def _scored(
+    context: Context, real: Measured, pred: Measured, per_row: dict[str, NDArray[np.float64]],
+    values: dict[str, float], anchors: dict[str, dict[str, float]], config: Evaluate,
+) -> Scored:  # fmt: skip
+    pair, metrics = context.pair, []
+    for name in vcc2026.MEMBERS:
+        base, top = (anchors.get(kind, {}).get(name) for kind in ("baseline", "replicate"))
+        scaled = None
+        if base is not None and top is not None:
+            scaled = vcc2026.scale(name, values[name], base, top)
+        metrics.append(Metric(name, values[name], base, top, scaled))
+    scaled_values = [m.scaled for m in metrics if m.scaled is not None]
+    names = np.array(pair.perturbations)
+    keep = np.ones(len(pair.genes), bool)
+    keep[context.target[context.target >= 0]] = False
+    effects = tuple((side.bulk[1:] - side.bulk[0])[:, keep] for side in (real, pred))
+    tables = {"real_de": real.table(names, pair.genes), "pred_de": pred.table(names, pair.genes)}
+    return Scored(
+        context=pair.context,
+        perturbations=pair.perturbations,
+        per_perturbation=per_row,
+        metrics=tuple(metrics),
+        overall=float(np.mean(scaled_values)) if len(scaled_values) == len(metrics) else None,
+        facts=_facts(context, real, pred, per_row),
+        tables={name: t.frame() for name, t in tables.items()} if config.output else {},
+        distances=vcc2026.cosine_distances(effects[1], effects[0]),
+        effects=(effects[0], effects[1]),
+    )
+
+
+def _facts(
+    context: Context, real: Measured, pred: Measured, per_row: dict[str, NDArray[np.float64]]
+) -> dict[str, Any]:
+    pair = context.pair
+    return {
+        "values": "raw counts",
+        "perturbations": len(pair.perturbations),
+        "genes": len(pair.genes),
+        "genes_tested": int(real.tested.sum()),
+        "control": pair.control,
+        "controls": int(real.sizes[0]),
+        "borrowed_controls": True,
+        "cells_per_perturbation": {
+            side: f"{int(m.sizes[1:].min()):,} to {int(m.sizes[1:].max()):,}"
+            for side, m in (("real", real), ("prediction", pred))
+        },
+        "median_counts_per_cell": float(np.median(context.real.totals[pair.real.rows()])),
+        "perturbations_without_target_gene": int((context.target < 0).sum()),
+        "significant_genes": {
+            "real": int(real.significant.sum()), "prediction": int(pred.significant.sum()),
+        },
+        "perturbations_with_a_value": {
+            name: int((~np.isnan(column)).sum()) for name, column in per_row.items()
+        },
+        "notes": list(pair.notes),
+    }  # fmt: skip
+
+
+def _anchors(context: Context, real: Measured, config: Evaluate) -> dict[str, dict[str, float]]:
+    """Return baseline and replicate of every member, from the cache where they are there."""
+    pair = context.pair
+    name = cache.key(
+        "vcc2026", list(pair.perturbations), pair.genes.tolist(), list(pair.real.order),
+        pair.real.group, real.sizes, real.means, real.u, context.real.totals,
+    )  # fmt: skip
+    place, found = cache.folder(config.cache), {}
+    if config.baseline:
+        found["baseline"] = cache.kept(place, "baseline", name, lambda: _baseline(context, real))
+    if config.ceiling is not False and config.baseline:
+        if real.sizes.min() < 2:
+            console.warn(
+                "a group of one real cell cannot be halved: no replicate, no scaled scores"
+            )
+        else:
+            found["replicate"] = cache.kept(
+                place, "replicate", name, lambda: _replicate(context, real)
+            )
+    return found
+
+
+def _baseline(context: Context, real: Measured) -> dict[str, Any]:
+    """Score control cells scaled to the mean response of the context."""
+    console.say("scoring the baseline")
+    pair = context.pair
+    factor = vcc2026.baseline_scale(real.means, context.target)
+    number = np.full(len(pair.real.group), -1, np.int64)
+    rows = np.flatnonzero(pair.real.group == 0)
+    number[rows] = np.arange(len(rows))
+
+    def cells() -> Any:
+        return vcc2026.emitted(context.real.blocks(rows), number, real.sizes[1:], factor)
+
+    group = np.repeat(np.arange(1, context.n_groups, dtype=np.int32), real.sizes[1:])
+    totals = survey(cells(), len(group), len(pair.genes)).totals
+    measured = context.against_controls(cells, group, totals)
+    return vcc2026.members(real, measured, context.target, pair.genes)[1]
+
+
+def _replicate(context: Context, real: Measured) -> dict[str, Any]:
+    """Score one half of the real cells against the other, five times."""
+    pair, splits = context.pair, []
+    seeds = vcc2026.split_seeds()
+    with console.progress("scoring replicates", len(seeds), "splits") as bar:
+        for seed in seeds:
+            halves = vcc2026.halves(pair.real.group, pair.real.order, seed)
+            first, second = (context.measure(half) for half in halves)
+            values = vcc2026.members(first, second, context.target, pair.genes)[1]
+            own = np.zeros(real.lfc.shape, bool)
+            known = context.target >= 0
+            own[known, context.target[known]] = True
+            error = vcc2026.nmae(real, second.lfc, second.tested, first, own)
+            values[vcc2026.NMAE] = vcc2026.mean(error)
+            splits.append(values)
+            bar.advance(1)
+    return {name: float(np.mean([s[name] for s in splits])) for name in vcc2026.MEMBERS}

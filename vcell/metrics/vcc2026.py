@@ -1,0 +1,370 @@
+"""The Virtual Cell Challenge's six members of 2026, from raw counts; names are cell-eval2's.
+
+`measure` reads the cells of one side; `members` compares two measured sides, in milliseconds.
+Definitions: cell-eval2 0.20, rule version 3 (docs/evaluate.md).
+
+Legend: ``P`` perturbations, ``G`` genes; arrays of groups have the control first, ``[P + 1]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.kernels import jackknife
+from vcell.metrics import de
+from vcell.metrics.groups import summarise
+from vcell.metrics.scaled import shares
+
+Array = NDArray[np.float64]
+BULK_TARGET, CELL_TARGET = 5e4, 1e6
+MIN_CPM, ALPHA, EPSILON = 5.0, 0.05, 1e-9
+PURITY, MIN_GATE = 0.9, 10
+PDS, MSE = "pds_cosine", "expr_mse_unbiased_capped_norm"
+FIDELITY, REACH = "de_wilcoxon_direction_fidelity_yield_raw", "de_wilcoxon_direction_reach_raw"
+JACCARD, NMAE = "de_wilcoxon_sig_jaccard", "de_wilcoxon_lfc_nmae"
+MEMBERS = (PDS, MSE, FIDELITY, REACH, JACCARD, NMAE)
+#: Scaled values are kept within these; the other members are not bounded.
+BOUNDS = {MSE: (0.0, 1.0), NMAE: (-6.0, np.inf)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one side's cells say.
+
+    Attributes
+    ----------
+    bulk
+        ``[P + 1, G]`` log1p of group totals scaled to 50,000.
+    noise
+        ``[P + 1]`` jackknife variance of `bulk`, summed over genes.
+    tested
+        ``[G]`` genes above 5 CPM in the controls.
+    p, fdr, lfc
+        ``[P, G]``; p and fdr are NaN for genes that were not tested.
+    means, cpm
+        ``[P + 1, G]`` mean counts, and mean counts per million.
+    u, score
+        ``[P, G]`` Mann-Whitney U and its z-score.
+    sizes
+        ``[P + 1]`` cells of each group.
+    """
+
+    bulk: Array
+    noise: Array
+    tested: NDArray[np.bool_]
+    p: Array
+    fdr: Array
+    lfc: Array
+    means: Array
+    cpm: Array
+    u: Array
+    score: Array
+    sizes: NDArray[np.int64]
+
+    def table(self, perturbations: NDArray[np.str_], genes: NDArray[np.str_]) -> de.Table:
+        """Return the tested genes as a table of differential expression."""
+        t = self.tested
+        return de.Table(
+            u=self.u[:, t], p=self.p[:, t], fdr=self.fdr[:, t], lfc=self.lfc[:, t],
+            score=self.score[:, t], target_mean=self.cpm[1:, t], reference_mean=self.cpm[0, t],
+            sizes=self.sizes[1:], reference_sizes=np.full(len(self.sizes) - 1, self.sizes[0]),
+            perturbations=perturbations, genes=genes[t],
+        )  # fmt: skip
+
+    @property
+    def significant(self) -> NDArray[np.bool_]:
+        """``[P, G]`` whether a gene was tested and called."""
+        with np.errstate(invalid="ignore"):
+            return self.fdr < ALPHA
+
+
+def measure(
+    blocks: Callable[[], Iterable[Any]],
+    group: NDArray[np.int32],
+    n_groups: int,
+    n_genes: int,
+    totals: NDArray[np.float64],
+    *,
+    threads: int | None = None,
+) -> Measured:
+    """Read the counts of one side: totals, jackknife, rank tests.
+
+    Parameters
+    ----------
+    blocks
+        Starts reading the cells (canonical CSR of counts) anew.
+    group
+        Group of each cell by its number: 0 the control, then perturbations, negative for none.
+    n_groups, n_genes
+        P + 1 and G.
+    totals
+        Counts of each cell by its number.
+    threads
+        How many; None for one per core.
+    """
+    counts = summarise(blocks, group, n_groups, n_genes, against=None)
+
+    def each() -> Iterable[Any]:
+        for block in blocks():
+            yield shares(block, totals[block.rows])
+
+    ranked = summarise(each, group, n_groups, n_genes, threads=threads)
+    cpm = ranked.means * CELL_TARGET
+    wholes = counts.sums.sum(axis=1)
+    bulk = np.log1p(BULK_TARGET * counts.sums / np.where(wholes > 0, wholes, 1.0)[:, None])
+    noise = _noise(blocks, group, counts.sums, wholes, totals)
+    tested = cpm[0] > MIN_CPM
+    n = ranked.sizes
+    p, score = de.wilcoxon(ranked.u[1:], ranked.ties[1:], n[1:, None], n[:1, None])
+    p = np.where(tested, p, np.nan)
+    fdr = np.full(p.shape, np.nan)
+    fdr[:, tested] = de.benjamini_hochberg(p[:, tested])
+    lfc = np.log2((cpm[1:] + EPSILON) / (cpm[0] + EPSILON))
+    return Measured(
+        bulk=bulk, noise=noise, tested=tested, p=p, fdr=fdr, lfc=lfc, means=counts.means,
+        u=ranked.u[1:], score=score, cpm=cpm, sizes=n,
+    )  # fmt: skip
+
+
+def _noise(
+    blocks: Callable[[], Iterable[Any]],
+    group: NDArray[np.int32],
+    sums: Array,
+    wholes: Array,
+    totals: NDArray[np.float64],
+) -> Array:
+    """Return the delete-one jackknife variance of every group's bulk, summed over genes."""
+    s1, s2 = np.zeros((2, *sums.shape))
+    sizes = np.bincount(group[group >= 0], minlength=len(sums))
+    order = np.argsort(group, kind="stable")
+    edges = np.searchsorted(group[order], np.arange(len(sums) + 1))
+    for p in range(len(sums)):
+        if wholes[p] > 0:
+            own = totals[order[edges[p] : edges[p + 1]]]
+            jackknife.zeros(sums[p], own, BULK_TARGET, s1[p], s2[p])
+    for block in blocks():
+        jackknife.counts(
+            block.indptr, block.indices, block.data, group[block.rows], totals[block.rows],
+            sums, wholes, BULK_TARGET, s1, s2,
+        )  # fmt: skip
+    n = np.maximum(sizes, 1).astype(np.float64)
+    spread = (s2 - s1**2 / n[:, None]).sum(axis=1)
+    return np.where(sizes < 2, 0.0, np.maximum((n - 1) / n * spread, 0.0))
+
+
+def members(
+    real: Measured, pred: Measured, target: NDArray[np.int64], genes: NDArray[np.str_]
+) -> tuple[dict[str, Array], dict[str, float]]:
+    """Return every member per perturbation (NaN: no value) and its value for the context.
+
+    ``target[p]`` is the column of perturbation p's own gene, -1 for none.
+    """
+    own = np.zeros(real.lfc.shape, bool)
+    own[target >= 0, target[target >= 0]] = True
+    rows = {
+        PDS: pds(real, pred, target),
+        FIDELITY: fidelity(real, pred, own),
+        REACH: reach(real, pred, own, genes),
+        JACCARD: jaccard(real, pred, own),
+        NMAE: nmae(real, pred.lfc, pred.tested, real, own),
+    }
+    above, below = error_parts(real, pred, own)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rows = {PDS: rows[PDS], MSE: above / below} | rows
+    values = {name: mean(column) for name, column in rows.items()}
+    values[MSE] = float(above.sum() / below.sum()) if below.sum() else float("nan")
+    return rows, values
+
+
+def mean(column: Array) -> float:
+    """Average over the perturbations that have a value; NaN where none has."""
+    present = column[~np.isnan(column)]
+    return float(present.mean()) if len(present) else float("nan")
+
+
+def pds(real: Measured, pred: Measured, target: NDArray[np.int64]) -> Array:
+    """Rank of the true effect by cosine distance, every panel gene left out, ties halved."""
+    keep = np.ones(real.bulk.shape[1], bool)
+    keep[target[target >= 0]] = False
+    d = cosine_distances(
+        (pred.bulk[1:] - pred.bulk[0])[:, keep], (real.bulk[1:] - real.bulk[0])[:, keep]
+    )
+    own = np.diag(d)[:, None]
+    k = (d < own).sum(axis=1) + 0.5 * ((d == own).sum(axis=1) - 1)
+    n = len(d)
+    return 1.0 - k / (n - 1) if n > 1 else np.ones(n)
+
+
+def cosine_distances(a: Array, b: Array) -> Array:
+    """Return 1 - cosine of every row of a with every row of b; 1 where either has no length."""
+    norms = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
+    return 1.0 - np.divide(a @ b.T, norms, out=np.zeros(norms.shape), where=norms > 0)
+
+
+def error_parts(real: Measured, pred: Measured, own: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Return numerator and denominator of the unbiased, capped squared error per perturbation."""
+    used = ~own
+    n_genes = used.sum(axis=1).astype(np.float64)
+    credit = np.minimum(pred.noise[1:], real.noise[1:])
+    claim = float((credit / n_genes).sum())
+    if claim > 0:
+        credit = credit * min(1.0, _budget(pred.bulk[1:], own, 1.0 / n_genes) / claim)
+    gap = (np.square(pred.bulk[1:] - real.bulk[1:]) * used).sum(axis=1)
+    size = (np.square(real.bulk[1:] - real.bulk[0]) * used).sum(axis=1)
+    above = (gap - credit - real.noise[1:]) / n_genes
+    below = (size - real.noise[1:] - real.noise[0]) / n_genes
+    return above, below
+
+
+def _budget(bulk: Array, own: NDArray[np.bool_], weight: Array) -> float:
+    """Return the predicted profiles' weighted spread across perturbations, own genes left out."""
+    w = np.where(own, 0.0, weight[:, None])
+    deviation = bulk - bulk.mean(axis=0)
+    total = w.sum(axis=0)
+    enough = ((~own).sum(axis=0) >= 2) & (total > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = (w * deviation**2).sum(axis=0) - (w * deviation).sum(axis=0) ** 2 / total
+    return float(np.maximum(spread[enough], 0.0).sum())
+
+
+def _same_direction(real: Measured, pred: Measured) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which genes have a real direction, and which are predicted with it."""
+    judged = np.isfinite(real.fdr) & ~np.isnan(real.lfc) & (real.lfc != 0)
+    stated = ~np.isnan(pred.lfc) & (pred.lfc != 0)
+    return judged, judged & stated & (np.sign(real.lfc) == np.sign(pred.lfc))
+
+
+def fidelity(real: Measured, pred: Measured, own: NDArray[np.bool_]) -> Array:
+    """Share of right directions among the calls, or among the real calls where those are more."""
+    judged, match = _same_direction(real, pred)
+    called = pred.significant & judged & ~own
+    n = np.maximum(called.sum(axis=1), (real.significant & ~own).sum(axis=1)).astype(np.float64)
+    return np.divide((called & match).sum(axis=1), n, out=np.full(len(n), np.nan), where=n > 0)
+
+
+def reach(real: Measured, pred: Measured, own: NDArray[np.bool_], genes: NDArray[np.str_]) -> Array:
+    """How deep, in the prediction's own order, directions stay nine in ten right."""
+    judged, match = _same_direction(real, pred)
+    names = np.argsort(np.argsort(genes, kind="stable"), kind="stable")
+    out = np.full(len(real.fdr), np.nan)
+    for p in range(len(out)):
+        pool = np.flatnonzero(real.significant[p] & ~own[p])
+        if not len(pool):
+            continue
+        there = pool[pred.tested[pool]]
+        order = np.lexsort(
+            (
+                names[there], -np.abs(pred.lfc[p, there]), pred.p[p, there], pred.fdr[p, there],
+                ~pred.significant[p, there],
+            )
+        )  # fmt: skip
+        ranked = there[order]
+        depth, right = np.cumsum(judged[p, ranked]), np.cumsum(match[p, ranked])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            pure = (depth > 0) & (right / depth >= PURITY)
+        out[p] = (depth[pure].max() if pure.any() else 0) / len(pool)
+    return out
+
+
+def jaccard(real: Measured, pred: Measured, own: NDArray[np.bool_]) -> Array:
+    """Overlap of the called sets; 1 where both are empty."""
+    a, b = real.significant & ~own, pred.significant & ~own
+    either = (a | b).sum(axis=1).astype(np.float64)
+    return np.divide((a & b).sum(axis=1), either, out=np.ones(len(either)), where=either > 0)
+
+
+def nmae(
+    gate: Measured, lfc: Array, tested: NDArray[np.bool_], real: Measured, own: NDArray[np.bool_]
+) -> Array:
+    """Absolute error of fold changes over the gate's calls, as a share of their size.
+
+    `gate` decides genes and size; the error is between `lfc` and `real`'s, each 0 where its side
+    did not test the gene.
+    """
+    calls = gate.significant & ~own & np.isfinite(gate.lfc)
+    guess = np.where(tested & np.isfinite(lfc), lfc, 0.0)
+    truth = np.where(real.tested & np.isfinite(real.lfc), real.lfc, 0.0)
+    size = (np.abs(gate.lfc) * calls).sum(axis=1)
+    scored = (calls.sum(axis=1) >= MIN_GATE) & (size > 0)
+    error = (np.abs(guess - truth) * calls).sum(axis=1)
+    return np.divide(error, size, out=np.full(len(size), np.nan), where=scored)
+
+
+def scale(name: str, value: float, baseline: float, replicate: float) -> float:
+    """Scale a member between baseline (0) and replicate (1), within its bounds."""
+    span = replicate - baseline
+    if not np.isfinite(span) or span == 0:
+        return float("nan")
+    low, high = BOUNDS.get(name, (-np.inf, np.inf))
+    return float(np.clip((value - baseline) / span, low, high))
+
+
+def halves(
+    group: NDArray[np.int32], order: Iterable[int], seed: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Split every group into two disjoint halves of floor(n / 2) cells, as cell-eval2 draws them.
+
+    `order` lists the groups as pandas groups them. Cells outside a half get -1.
+    """
+    rng = np.random.default_rng(seed)
+    first, second = np.full((2, len(group)), -1, np.int32)
+    for g in order:
+        drawn = rng.permutation(np.flatnonzero(group == g))
+        half = len(drawn) // 2
+        first[drawn[:half]] = g
+        second[drawn[half : 2 * half]] = g
+    return first, second
+
+
+def split_seeds(n: int = 5, base: int = 0) -> list[int]:
+    """Return the seeds of the splits, derived as cell-eval2 derives them."""
+    return [int(seed) for seed in np.random.SeedSequence(base).generate_state(n)]
+
+
+def baseline_scale(means: Array, target: NDArray[np.int64]) -> Array:
+    """Return what each gene of a control cell is multiplied by to become a baseline cell.
+
+    The mean over perturbations of their mean counts, each leaving its own gene out, over the
+    controls' mean; 0 where the controls have none.
+    """
+    total, count = means[1:].sum(axis=0), np.full(means.shape[1], float(len(means) - 1))
+    for p in np.flatnonzero(target >= 0):
+        total[target[p]] -= means[p + 1, target[p]]
+        count[target[p]] -= 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        profile = np.where(count > 0, total / count, means[0])
+        factor: Array = np.where(means[0] > 0, profile / means[0], 0.0)
+    return factor
+
+
+def emitted(
+    controls: Iterable[Any], number: NDArray[np.int64], sizes: NDArray[np.int64], factor: Array,
+    seed: int = 0,
+) -> Iterable[Any]:  # fmt: skip
+    """Yield the baseline's cells: control cells drawn with replacement, gene by gene scaled.
+
+    ``number`` maps a cell's number to its place among the controls. Rows of the blocks are numbers
+    of emitted cells, perturbation after perturbation: ``sizes[P]`` of each.
+    """
+    rng = np.random.default_rng(seed)
+    n = int((number >= 0).sum())
+    draws = np.concatenate([rng.integers(0, n, size=int(size)) for size in sizes])
+    order = np.argsort(draws, kind="stable")
+    ordered = draws[order]
+    for block in controls:
+        place = number[block.rows]
+        first = np.searchsorted(ordered, place, side="left")
+        times = np.searchsorted(ordered, place, side="right") - first
+        source = np.repeat(np.arange(len(place)), times)
+        rows = np.concatenate([order[a : a + t] for a, t in zip(first, times, strict=True)])
+        csr = block.tocsr()[source]
+        data = (csr.data * factor[csr.indices]).astype(np.float32)
+        yield replace(
+            block, start=0, rows=rows, indptr=csr.indptr.astype(np.int64), indices=csr.indices,
+            data=data,
+        )  # fmt: skip
