@@ -20,12 +20,12 @@ def scores(
     predicted: NDArray[np.floating], real: NDArray[np.floating], target: NDArray[np.int64]
 ) -> dict[str, float]:
     """Return PDS, MAE and the mean correlation of effects; a constant effect correlates as 0."""
-    predicted, real = predicted.astype(np.float64), real.astype(np.float64)
-    distances = vcc2025.distances(real, predicted, target)
+    truth, guess = real.astype(np.float64), predicted.astype(np.float64)
+    distances = vcc2025.distances(truth, guess, target)
     return {
         "pds": float(vcc2025.discrimination(distances).mean()),
-        "mae": float(vcc2025.absolute_error(real, predicted).mean()),
-        "delta_correlation": float(np.nan_to_num(vcc2025.pearson(real, predicted)).mean()),
+        "mae": float(vcc2025.absolute_error(truth, guess).mean()),
+        "delta_correlation": float(np.nan_to_num(vcc2025.pearson(truth, guess)).mean()),
     }
 
 
