@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.kernels import clipped, groups, moments, pearson
+from vcell.kernels.cells import cell_totals
 from vcell.kernels.moments import add_into
 from vcell.passes import SPAN, TILE, Part, Reducer, Task, shares_of
 
@@ -316,16 +317,19 @@ class RareEntries(Reducer):
     """The cells and values of genes found in fewer than `limit` cells: what filtering them costs.
 
     `counts[G]` is the number of cells of every gene; `cells` and `values` ``[G, limit - 1]`` hold
-    the entries of those with fewer than `limit`.
+    the entries of those with fewer than `limit`. With a limit beyond `ROOM` genes are counted only.
     """
+
+    ROOM = 65
 
     def __init__(self, n_genes: int, limit: int) -> None:
         self.limit = limit
+        self.complete = limit <= self.ROOM
         self._own: dict[int, tuple[Any, Any, Any]] = {}
         self._n_genes = n_genes
 
     def _new(self) -> tuple[Any, Any, Any]:
-        shape = (self._n_genes, max(self.limit - 1, 0))
+        shape = (self._n_genes, max(self.limit - 1, 0) if self.complete else 0)
         return np.zeros(self._n_genes, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
 
     def tasks(self, part: Part, threads: int) -> Iterator[Task]:
@@ -335,7 +339,9 @@ class RareEntries(Reducer):
             yield lambda s=slot, a=a, b=b: self._list(s, part, a, b, codes)  # type: ignore[misc]
 
     def _list(self, slot: int, part: Part, a: int, b: int, codes: NDArray[np.int32]) -> None:
-        counts, cells, values = self._own.setdefault(slot, self._new())
+        if slot not in self._own:
+            self._own[slot] = self._new()
+        counts, cells, values = self._own[slot]
         moments.rare_entries(
             part.indptr[a : b + 1], part.indices, part.data, codes[a:b], part.cells[a:b],
             counts, cells, values,
@@ -365,6 +371,35 @@ class RareEntries(Reducer):
         loss = np.bincount(cells[used], weights=values[used], minlength=n_cells)
         touched = np.unique(cells[used])
         return touched, loss[touched]
+
+
+class MarkedTotals(Reducer):
+    """Each cell's sum over some genes: ``totals[C]`` by the number of the cell in the source."""
+
+    def __init__(self, mask: NDArray[np.bool_], n_cells: int) -> None:
+        self._bits = np.asarray(mask, bool).astype(np.uint8)
+        self.totals = np.zeros(n_cells)
+
+    def tasks(self, part: Part, threads: int) -> Iterator[Task]:
+        """Return work on a part."""
+        for a, b in shares_of(len(part.cells), threads):
+            yield lambda a=a, b=b: self._sum(part, a, b)  # type: ignore[misc]
+
+    def _sum(self, part: Part, a: int, b: int) -> None:
+        count, total, marked = np.empty(b - a, np.int32), np.empty(b - a), np.empty((b - a, 1))
+        cell_totals(
+            part.indptr[a : b + 1], part.indices, part.data, self._bits, total, count, marked
+        )
+        self.totals[part.cells[a:b]] = marked[:, 0]
+
+    def export(self) -> Any:
+        """Return what was gathered."""
+        cells = np.flatnonzero(self.totals)
+        return cells, self.totals[cells]
+
+    def merge(self, exported: Any) -> None:
+        """Add what was gathered elsewhere."""
+        self.totals[exported[0]] = exported[1]
 
 
 def _append_entries(first: tuple[Any, Any, Any], other: tuple[Any, Any, Any]) -> None:

@@ -92,7 +92,7 @@ def scanpy():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("flavor", FLAVORS)
 @pytest.mark.parametrize("batched", [False, True])
-@pytest.mark.parametrize("min_cells", [0, 4])
+@pytest.mark.parametrize("min_cells", [0, 4, 90])
 def test_scanpy_itself_agrees_to_the_last_bit(scanpy, flavor, batched, min_cells):
     cells = anndata.AnnData(
         draw(700, 400, 21, high=4),

@@ -60,7 +60,7 @@ class DispersionPlan(Plan):
         """Return the sums with cells' totals less what genes that were left out held."""
         if self.setting.target_sum is None:
             return self.moments.total
-        cells, losses = self.filter.losses(self.setting.n_cells)
+        cells, losses = self.filter.losses(read, self.setting.n_cells)
         if not len(cells):
             return self.moments.total
         after = table.totals.copy()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.errors import UserError
-from vcell.reducers import RareEntries
+from vcell.reducers import MarkedTotals, RareEntries
 
 if TYPE_CHECKING:
     from vcell.passes import CellTable, Reducer
@@ -82,7 +82,8 @@ class GeneFilter:
     """Leaves out genes found in fewer than `min_cells` cells, before anything is normalised.
 
     What they held must not count towards a cell's total. Their entries are few and kept during
-    the pass, so the totals can be mended without another one.
+    the pass, so the totals can be mended without another one (up to 65 cells; beyond, the cells
+    are read again).
     """
 
     def __init__(self, n_genes: int, min_cells: int) -> None:
@@ -97,11 +98,16 @@ class GeneFilter:
         """Return which genes stay."""
         return ~self._entries.dropped() if self.min_cells > 0 else np.ones(n_genes, bool)
 
-    def losses(self, n_cells: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def losses(self, read: Read, n_cells: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the cells whose total shrinks, ascending, and by how much."""
         if self.min_cells <= 1:
             return np.empty(0, np.int64), np.empty(0)
-        return self._entries.losses(n_cells)
+        if self._entries.complete:
+            return self._entries.losses(n_cells)
+        lost = MarkedTotals(self._entries.dropped(), n_cells)
+        read([lost])
+        cells, amounts = lost.export()
+        return cells, amounts
 
 
 class Plan(ABC):

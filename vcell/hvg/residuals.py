@@ -58,7 +58,7 @@ class ResidualPlan(Plan):
         sizes = setting.check_sizes(table)
         kept = self.filter.kept(setting.n_genes)
         depths = table.totals.copy()
-        cells, losses = self.filter.losses(setting.n_cells)
+        cells, losses = self.filter.losses(read, setting.n_cells)
         depths[cells] -= losses
         sums = np.where(kept, self.moments.total[..., 1], 0.0)
         if not sums.any(axis=1).all():
