@@ -202,8 +202,11 @@ def _kept(cells: Cells, group: NDArray[np.int32], config: De) -> NDArray[np.bool
 
 def _columns(grouped: Grouped, genes: NDArray[np.int64]) -> Grouped:
     """Keep some genes."""
-    cut = [
-        t[:, genes] if t.size else t
-        for t in (grouped.sums, grouped.squares, grouped.mean32, grouped.u, grouped.ties)
-    ]
-    return Grouped(grouped.sizes, *cut)
+
+    def cut(table: NDArray[Any]) -> NDArray[Any]:
+        return table[:, genes] if table.size else table
+
+    return Grouped(
+        grouped.sizes, cut(grouped.sums), cut(grouped.squares), cut(grouped.mean32),
+        cut(grouped.u), cut(grouped.ties),
+    )  # fmt: skip

@@ -34,16 +34,10 @@ def score(pair: Pair, config: Evaluate) -> Scored:
     sides = Sides(pair, config, real, pred)
     values = sides.metrics()
     baseline = _baseline(sides, real_view) if config.baseline else {}
-    metrics = [
-        Metric(
-            name,
-            float(np.mean(column)),
-            baseline.get(name),
-            None,
-            scale_2025(name, float(np.mean(column)), baseline.get(name)),
-        )
-        for name, column in values.items()
-    ]
+    metrics = []
+    for name, column in values.items():
+        raw, base = mean(column), baseline.get(name)
+        metrics.append(Metric(name, raw, base, None, scale_2025(name, raw, base)))
     scaled = [m.scaled for m in metrics if m.scaled is not None and m.name in SCORED]
     return Scored(
         context=pair.context,
@@ -58,6 +52,12 @@ def score(pair: Pair, config: Evaluate) -> Scored:
         distances=sides.distance,
         effects=(sides.real_delta, sides.pred_delta),
     )
+
+
+def mean(column: Array) -> float:
+    """Average over the perturbations that have a value; NaN where none has."""
+    present = column[~np.isnan(column)]
+    return float(present.mean()) if len(present) else float("nan")
 
 
 def group(view: View, pair: Pair, config: Evaluate) -> Grouped:
@@ -126,7 +126,8 @@ class Sides:
         if self.config.rules == "full":
             from vcell_evaluate.full import every
 
-            return every(self)
+            found: dict[str, Array] = every(self)
+            return found
         return {
             "overlap_at_N": vcc2025.overlap(self.real_calls, self.pred_calls),
             "mae": vcc2025.absolute_error(self.real_means[1:], self.pred_means[1:]),
@@ -169,7 +170,7 @@ def _baseline(sides: Sides, real_view: View) -> dict[str, float]:
     def compute() -> dict[str, Any]:
         fake = baseline_groups(real, real_view, config.threads)
         scored = Sides(sides.pair, config, real, fake).metrics()
-        return {metric: float(np.mean(values)) for metric, values in scored.items()}
+        return {metric: mean(values) for metric, values in scored.items()}
 
     return cache.kept(cache.folder(config.cache), "baseline", name, compute)
 
@@ -213,4 +214,5 @@ def _control_ties(real_view: View, n_genes: int, threads: int | None) -> Array:
     alone = summarise(
         lambda: real_view.blocks(rows), controls, 1, n_genes, against="rest", threads=threads
     )
-    return alone.ties[0]
+    ties: Array = alone.ties[0]
+    return ties

@@ -1,4 +1,4 @@
-"""The rank kernels against scipy: random, tied, empty, sparse, negative, in any number of passes."""
+"""The rank kernels against scipy: random, tied, empty, negative, in any number of passes."""
 
 from __future__ import annotations
 

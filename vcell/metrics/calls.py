@@ -1,0 +1,87 @@
+"""How two tables of differential expression agree: the other members of cell-eval's full profile.
+
+Tables of the same perturbations and genes in, one value per perturbation out; NaN where cell-eval
+has no value. Significance and fold changes are compared in float32, as there.
+
+Legend: ``P`` perturbations, ``G`` genes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+if TYPE_CHECKING:
+    from vcell.metrics.de import Table
+    from vcell.metrics.vcc2025 import Calls
+
+Array = NDArray[np.float64]
+_LEAST = 1e-10  # FDR below this counts as this
+
+
+def recall(real: Calls, pred: Calls) -> Array:
+    """``de_sig_genes_recall``: share of the real calls that were predicted."""
+    found = (real.significant & pred.significant).sum(axis=1)
+    return _ratio(found, real.counts)
+
+
+def direction(real: Table, pred: Table, calls: Calls) -> Array:
+    """``de_direction_match``: share of the real calls whose fold change has the same sign."""
+    same = np.sign(real.lfc) == np.sign(pred.lfc)
+    return _ratio((same & calls.significant).sum(axis=1), calls.counts)
+
+
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Array:
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+
+
+def fold_changes(real: Table, pred: Table, calls: Calls) -> Array:
+    """``de_spearman_lfc_sig``: rank correlation of fold changes over the real calls."""
+    out = np.full(len(real.lfc), np.nan)
+    for p, genes in enumerate(calls.genes):
+        if len(genes) > 1:
+            a, b = (t.lfc[p, genes].astype(np.float32) for t in (real, pred))
+            out[p] = spearman(a, b)
+    return out
+
+
+def numbers(real: Calls, pred: Calls) -> float:
+    """``de_spearman_sig``: rank correlation of how many genes are called; 1 where none is."""
+    some = real.counts > 0
+    if not some.any():
+        return 1.0
+    return spearman(real.counts[some], pred.counts[some])
+
+
+def spearman(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
+    """Pearson's correlation of mean ranks; NaN where one side is constant."""
+    x, y = rankdata(a), rankdata(b)
+    x, y = x - x.mean(), y - y.mean()
+    norm = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / norm if norm else float("nan")
+
+
+def areas(real: Calls, pred: Table) -> tuple[Array, Array]:
+    """``pr_auc`` and ``roc_auc`` of finding the real calls by the predicted FDR."""
+    strength = -np.log10(np.clip(pred.fdr.astype(np.float32), np.float32(_LEAST), 1))
+    precision, roc = np.full((2, len(strength)), np.nan)
+    for p, truth in enumerate(real.significant):
+        positives = int(truth.sum())
+        if 0 < positives < len(truth):
+            precision[p] = _average_precision(truth, strength[p])
+            ranks = rankdata(strength[p])
+            below = ranks[truth].sum() - positives * (positives + 1) / 2
+            roc[p] = below / (positives * (len(truth) - positives))
+    return precision, roc
+
+
+def _average_precision(truth: NDArray[np.bool_], strength: NDArray[np.floating]) -> float:
+    """Sum precision over the steps in recall, equal strengths being one step."""
+    order = np.argsort(-strength, kind="stable")
+    found = np.cumsum(truth[order])
+    last = np.append(np.diff(strength[order]) != 0, True)
+    hits, seen = found[last], np.flatnonzero(last) + 1
+    return float((np.diff(hits, prepend=0) * hits / seen).sum() / hits[-1])
