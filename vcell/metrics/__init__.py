@@ -3,8 +3,7 @@
 - `groups`: sums, means and rank sums of groups of cells from CSR blocks, in bounded memory.
 - `de`: differential expression of what `groups` found (`differential`, `benjamini_hochberg`).
 - `vcc2025`: DES, PDS, MAE and their relatives; `full`: the rest of cell-eval's full profile.
-- `vcc2026`: the six members from profiles, sampling corrections and DE tables; `anchors`: split
-  halves and the replicate's scores; `jackknife`: the sampling correction of a profile.
+- `vcc2026`: measuring a side, the six members, both anchors and the scale.
 - `scaled`: cells normalised on the fly; `quick`: PDS, MAE and sampled DES of P x G pseudobulks in
   milliseconds, for every epoch; `torch`: the same for tensors with gradients.
 
