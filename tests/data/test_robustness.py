@@ -464,7 +464,7 @@ def test_flipped_bytes_never_crash(form, seed, tmp_path):
         adata = builders.annotated(small, sp.csr_matrix if form == "csr" else np.asarray)
         adata.obs = adata.obs[["target_gene", "plain", "maybe"]]
         adata.write_h5ad(source, compression="gzip")
-    _fuzz(source, tmp_path / "bad.h5ad", seed, 1500 if seed else 40)
+    _fuzz(source, tmp_path / "bad.h5ad", seed, 400 if seed else 25)
 
 
 @given(st.binary(max_size=300), st.sampled_from(["matrix.mtx", "barcodes.tsv", "features.tsv"]))
@@ -521,3 +521,24 @@ def test_plain_arrays_refuse_what_ends_early():
     [task] = PlainArray(Short(), "short").tasks(np.array([0]), np.array([5]), np.zeros(5, "f4"))
     with pytest.raises(UserError, match="ends before element 5"):
         task()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(lambda t: t.replace("%%MatrixMarket matrix", "%%Something"), "no MatrixMarket"),
+     (lambda t: t.replace("\n5 4 ", "\n6 4 "), "of 6 genes and 4 cells"),
+     (lambda t: t.rsplit("\n", 2)[0] + "\n", "entries where its head says"),
+     (lambda t: t.rsplit("\n", 2)[0] + "\n99 1 1\n", "gene number outside 1 to 5"),
+     (lambda t: t.rsplit("\n", 2)[0] + "\n1 x 1\n", "matrix.mtx cannot be read"),
+     (lambda t: t.rsplit("\n", 2)[0] + "\n1\n", "matrix.mtx cannot be read")],
+)  # fmt: skip
+def test_a_damaged_10x_folder_is_one_clear_line(change, said, tmp_path):
+    builders.write_mtx(tmp_path / "out", TABLE[:4, :5], zipped=False)
+    path = tmp_path / "out" / "matrix.mtx"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(UserError, match=said):
+        _use(tmp_path / "out")
+    path.unlink()
+    (tmp_path / "out" / "matrix.mtx.gz").write_bytes(b"no gzip")
+    with pytest.raises(UserError, match="cannot be read"):
+        _use(tmp_path / "out")
