@@ -226,7 +226,7 @@ class CountHistogram(Reducer):
         codes: NDArray[np.int32] | None = None,
         n_batches: int = 1,
         bins: int = 254,
-        max_large: int = 4 << 20,
+        max_large: int = 1 << 20,
     ) -> None:
         self.codes = codes
         self.shape = (n_batches, n_genes)
@@ -236,6 +236,7 @@ class CountHistogram(Reducer):
         self.fractional = False
         self._own: dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]] = {}
         self._large: list[NDArray[np.float64]] = []
+        self._fresh = 0  # entries since the list was last compressed
         self._lock = threading.Lock()
 
     def tasks(self, part: Part, threads: int) -> Iterator[Task]:
@@ -256,18 +257,32 @@ class CountHistogram(Reducer):
         if clipped.not_counts(values):
             self.fractional = True
         room = int(np.count_nonzero(values >= self.bins + 2))
-        large = np.empty((room, 3))
+        large = np.empty((room, 4))
         found = clipped.count_histogram(
             indptr, part.indices, part.data, codes[a:b], nonzeros, histogram, large
         )
         with self._lock:
             self._large.append(large[:found])
-            if sum(map(len, self._large)) > self.max_large:
-                self.overflowed = True
-                self._large.clear()
+            self._fresh += found
+            if self._fresh > self.max_large // 4:
+                self._compress()
+
+    def _compress(self) -> None:
+        """Count equal entries of the list together: few genes have all the large counts."""
+        rows = self.large
+        order = np.lexsort(rows[:, :3].T)
+        rows = rows[order]
+        first = np.flatnonzero(np.any(np.diff(rows[:, :3], axis=0, prepend=-1.0) != 0, axis=1))
+        times = np.add.reduceat(rows[:, 3], first) if len(first) else rows[:, 3]
+        self._large = [np.column_stack([rows[first, :3], times])]
+        self._fresh = 0
+        if len(first) > self.max_large:
+            self.overflowed = True
+            self._large = []
 
     def collect(self) -> None:
         """Add the threads' histograms into one."""
+        self._compress()
         nonzeros, histogram = self._first()
         for slot in sorted(self._own)[1:]:
             nonzeros += self._own[slot][0]
@@ -286,8 +301,8 @@ class CountHistogram(Reducer):
 
     @property
     def large(self) -> NDArray[np.float64]:
-        """Batch, gene and value of every larger count ``[L, 3]``."""
-        return np.concatenate(self._large) if self._large else np.empty((0, 3))
+        """Batch, gene, value and how often, of every larger count ``[L, 4]``."""
+        return np.concatenate(self._large) if self._large else np.empty((0, 4))
 
     def _first(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         if not self._own:
@@ -309,8 +324,9 @@ class CountHistogram(Reducer):
         nonzeros += exported[0]
         histogram += exported[1]
         self._large.append(exported[2])
+        self._compress()
         self.fractional |= exported[4]
-        self.overflowed |= exported[3] or sum(map(len, self._large)) > self.max_large
+        self.overflowed |= exported[3]
 
 
 class RareEntries(Reducer):

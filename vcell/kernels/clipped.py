@@ -45,7 +45,7 @@ def count_histogram(
     histogram
         ``[B, G, K]``, added to: column ``k`` counts the value ``k + 2``.
     large
-        ``[L, 3]``: batch, gene and value of every larger one, as far as there is room.
+        ``[L, 4]``: batch, gene, value and 1 for every larger one, as far as there is room.
     """
     bins = histogram.shape[2]
     found = 0
@@ -68,6 +68,7 @@ def count_histogram(
                         large[found, 0] = batch
                         large[found, 1] = gene
                         large[found, 2] = value
+                        large[found, 3] = 1.0
                     found += 1
     return found
 
@@ -124,13 +125,14 @@ def clip_histogram(
     for i in range(len(large)):
         b = int(large[i, 0])
         g = int(large[i, 1])
-        _add(1.0, -1, clip[b, g], out, b, g)  # it was taken for a one above
-        _add(large[i, 2], 1, clip[b, g], out, b, g)
+        times = large[i, 3]
+        _add(1.0, -times, clip[b, g], out, b, g)  # they were taken for ones above
+        _add(large[i, 2], times, clip[b, g], out, b, g)
 
 
 @njit(nogil=True, cache=True, inline="always")
 def _add(
-    value: float, times: int, clip: float, out: NDArray[np.float64], batch: int, gene: int
+    value: float, times: float, clip: float, out: NDArray[np.float64], batch: int, gene: int
 ) -> None:
     if value > clip:
         out[batch, gene, 2] += times
@@ -170,5 +172,5 @@ def histogram_moments(
         moment = out[np.int64(large[i, 0]), np.int64(large[i, 1])]
         value = large[i, 2]
         square = np.float64(np.float32(value) * np.float32(value)) if single else value * value
-        moment[1] += value - 1.0
-        moment[2] += square - 1.0
+        moment[1] += large[i, 3] * (value - 1.0)
+        moment[2] += large[i, 3] * (square - 1.0)
