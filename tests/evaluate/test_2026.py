@@ -1,0 +1,163 @@
+"""`vcell evaluate --rules vcc2026`: the six members, their anchors, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from tests.evaluate import reference_2026 as reference
+from tests.evaluate.conftest import CONTROL, logged, screen
+
+
+def run(here, *words):
+    return here("evaluate", "pred.h5ad", "real.h5ad", "--rules", "vcc2026", "--json", *words)
+
+
+def sparse(cells):
+    """Keep counts low, so that ties abound and some genes fail the gate."""
+    x = cells.X.toarray()
+    x[:, ::3] = np.minimum(x[:, ::3], 1)
+    x[:, 4] = 0
+    x[5:, 8] = 0
+    cells.X = sp.csr_matrix(x)
+    return cells
+
+
+def unbalanced(cells):
+    order = np.argsort(cells.obs["target_gene"].to_numpy(str), kind="stable")
+    keep = np.concatenate([order[:3], order[40:]])
+    return cells[np.sort(keep)].copy()
+
+
+def alone(cells):
+    return cells[cells.obs["target_gene"].isin(["G040", CONTROL])].copy()
+
+
+def pinned(cells):
+    """Give every perturbation the same cells: the claimed noise exceeds the spread."""
+    labels = cells.obs["target_gene"].to_numpy(str)
+    x = cells.X.toarray()
+    first = np.flatnonzero(labels == "G005")
+    for name in ("G017", "G040", "G077"):
+        x[np.flatnonzero(labels == name)] = x[first]
+    cells.X = sp.csr_matrix(x)
+    return cells
+
+
+def dense(cells):
+    cells.X = cells.X.toarray()
+    return cells
+
+
+CASES = {
+    "plain": (lambda c: c, lambda c: c),
+    "tied": (sparse, sparse),
+    "unbalanced": (unbalanced, lambda c: c),
+    "one perturbation": (alone, alone),
+    "pinned": (lambda c: c, pinned),
+    "dense": (lambda c: c, dense),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_members_equal_a_plain_implementation(here, case):
+    change_real, change_pred = CASES[case]
+    real, pred = change_real(screen(1)), change_pred(screen(2))
+    real.write_h5ad(here.folder / "real.h5ad")
+    pred.write_h5ad(here.folder / "pred.h5ad")
+    ran = run(here, "--no-baseline")
+    assert ran.code == 0, ran.err
+    if case == "dense":
+        pred.X = sp.csr_matrix(pred.X)
+    for name, value in reference.members(real, pred).items():
+        raw = ran.json["metrics"][name]["raw"]
+        if np.isnan(value):
+            assert raw is None
+        else:
+            assert raw == pytest.approx(value, rel=1e-8, abs=1e-12), name
+
+
+def test_a_score_is_scaled_between_baseline_and_replicate(here):
+    ran = run(here, "-o", "out")
+    assert ran.code == 0, ran.err
+    scaled = []
+    for name, m in ran.json["metrics"].items():
+        share = (m["raw"] - m["baseline"]) / (m["ceiling"] - m["baseline"])
+        if name == "expr_mse_unbiased_capped_norm":
+            share = min(max(share, 0), 1)
+        assert m["scaled"] == pytest.approx(share)
+        scaled.append(m["scaled"])
+    assert ran.json["overall"] == pytest.approx(np.mean(scaled))
+    table = pd.read_csv(here.folder / "out/results.csv")
+    assert list(table)[1:] == list(ran.json["metrics"])
+    again = run(here)
+    assert again.err.count("kept from an earlier run") == 2
+    assert again.json["metrics"] == ran.json["metrics"]
+
+
+def test_the_replicate_is_the_mean_of_five_halvings(here):
+    """Split as documented; four members are the plain implementation's on the halves."""
+    real = screen(1, cells=60, controls=120)
+    real.write_h5ad(here.folder / "real.h5ad")
+    screen(2, cells=60, controls=120).write_h5ad(here.folder / "pred.h5ad")
+    ran = run(here)
+    labels = real.obs["target_gene"].astype(str).to_numpy()
+    scores = []
+    for seed in np.random.SeedSequence(0).generate_state(5):
+        rng = np.random.default_rng(int(seed))
+        halves = ([], [])
+        for name in sorted(set(labels)):
+            drawn = rng.permutation(np.flatnonzero(labels == name))
+            half = len(drawn) // 2
+            halves[0].append(drawn[:half])
+            halves[1].append(drawn[half : 2 * half])
+        a, b = (real[np.concatenate(h)].copy() for h in halves)
+        error = reference.members(a, b)["expr_mse_unbiased_capped_norm"]  # needs no own controls
+        scores.append(error)
+    found = ran.json["metrics"]["expr_mse_unbiased_capped_norm"]["ceiling"]
+    assert found == pytest.approx(np.mean(scores), rel=1e-8)
+
+
+def test_the_predictions_controls_change_nothing(here):
+    first = run(here, "--no-baseline").json["metrics"]
+    pred = screen(2)
+    pred[pred.obs["target_gene"] != CONTROL].copy().write_h5ad(here.folder / "pred.h5ad")
+    ran = run(here, "--no-baseline")
+    assert "the real ones are used" in ran.err
+    assert ran.json["metrics"] == first
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (logged, "scores raw counts"),
+        (lambda c: put(c, 0.5), "scores raw counts"),
+        (lambda c: put(c, -1), "negative"),
+        (lambda c: put(c, np.nan), "NaN"),
+        (lambda c: put(c, 2e6), "1e6 is the limit"),
+    ],
+)
+def test_what_is_no_count_is_refused(here, spoil, said):
+    spoil(screen(2)).write_h5ad(here.folder / "pred.h5ad")
+    ran = run(here)
+    assert ran.code == 2
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_labels_that_name_no_gene_are_refused(here):
+    for name, seed in (("real", 1), ("pred", 2)):
+        cells = screen(seed)
+        labels = cells.obs["target_gene"].astype(str)
+        cells.obs["target_gene"] = np.where(labels == CONTROL, CONTROL, labels + "-1")
+        cells.write_h5ad(here.folder / f"{name}.h5ad")
+    ran = run(here)
+    assert ran.code == 2
+    assert "named after a gene" in ran.err
+
+
+def put(cells, value):
+    cells.X.data[100] = value
+    return cells
