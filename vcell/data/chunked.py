@@ -63,9 +63,9 @@ class Descriptor:
 
     def close(self) -> None:
         """Close the file."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1  # first, so that no reading thread meets the number used anew
+        if fd >= 0:
+            os.close(fd)
 
 
 def array_of(dataset: h5py.Dataset, where: str, file: Descriptor) -> Array:
