@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell import console
 from vcell.metrics import de, vcc2025
 from vcell.metrics.groups import Grouped, summarise
+from vcell.metrics.vcc2026 import halves as halve
 from vcell_evaluate import cache
-from vcell_evaluate.scores import Metric, Scored, scale_2025
+from vcell_evaluate.scores import BEST_IS_ZERO, UNSCALED, Metric, Scored, scale_2025
 from vcell_evaluate.view import View, views
 
 if TYPE_CHECKING:
@@ -34,10 +36,12 @@ def score(pair: Pair, config: Evaluate) -> Scored:
     sides = Sides(pair, config, real, pred)
     values = sides.metrics()
     baseline = _baseline(sides, real_view) if config.baseline else {}
+    ceiling = _ceiling(sides, real_view) if config.ceiling else {}
     metrics = []
     for name, column in values.items():
         raw, base = mean(column), baseline.get(name)
-        metrics.append(Metric(name, raw, base, None, scale_2025(name, raw, base)))
+        scaled = scale_2025(name, raw, base)
+        metrics.append(Metric(name, raw, base, ceiling.get(name), scaled))
     scaled = [m.scaled for m in metrics if m.scaled is not None and m.name in SCORED]
     return Scored(
         context=pair.context,
@@ -173,6 +177,39 @@ def _baseline(sides: Sides, real_view: View) -> dict[str, float]:
         return {metric: mean(values) for metric, values in scored.items()}
 
     return cache.kept(cache.folder(config.cache), "baseline", name, compute)
+
+
+def _ceiling(sides: Sides, real_view: View) -> dict[str, float]:
+    """Score one half of the real cells against the other, corrected to full depth."""
+    pair, config, real = sides.pair, sides.config, sides.real
+    if real.sizes.min() < 2:
+        console.warn("a group of one real cell cannot be halved: no ceiling")
+        return {}
+    name = cache.key(
+        "ceiling", config.rules, config.ties, list(pair.perturbations), pair.genes.tolist(),
+        list(pair.real.order), pair.real.group, real.sizes, real.sums, real.u,
+    )  # fmt: skip
+
+    def compute() -> dict[str, Any]:
+        halves = halve(pair.real.group, pair.real.order, 0)
+        first, second = (
+            summarise(
+                real_view.blocks, half, len(real.sizes), len(pair.genes), threads=config.threads
+            )
+            for half in halves
+        )
+        values = Sides(pair, config, first, second).metrics()
+        return {metric: full_depth(metric, mean(column)) for metric, column in values.items()}
+
+    kept = cache.kept(cache.folder(config.cache), "ceiling", name, compute)
+    return {metric: value for metric, value in kept.items() if value is not None}
+
+
+def full_depth(metric: str, r: float) -> float | None:
+    """Correct a reliability measured on halves (Spearman and Brown); errors have no ceiling."""
+    if metric in UNSCALED or metric in BEST_IS_ZERO or not r > 0:
+        return None
+    return 2 * r / (1 + r)
 
 
 def baseline_groups(real: Grouped, real_view: View, threads: int | None) -> Grouped:

@@ -316,6 +316,26 @@ class TestEdges:
         other, _ = scores(here)
         assert "kept from" not in other.err
 
+    def test_the_ceiling_is_half_against_half_at_full_depth(self, here):
+        ran, _ = scores(here, "--ceiling")
+        real = screen(1)
+        labels = real.obs["target_gene"].astype(str).to_numpy()
+        x = logged(real, float(np.median(np.asarray(real.X.sum(axis=1)))))
+        rng = np.random.default_rng(0)
+        halves = ([], [])
+        for name in sorted(set(labels)):
+            drawn = rng.permutation(np.flatnonzero(labels == name))
+            half = len(drawn) // 2
+            halves[0].append(drawn[:half])
+            halves[1].append(drawn[half : 2 * half])
+        a, b = (x[np.concatenate(h)].copy() for h in halves)
+        r = np.mean(list(reference.des(a, b).values()))
+        metrics = ran.json["metrics"]
+        assert metrics["overlap_at_N"]["ceiling"] == pytest.approx(2 * r / (1 + r))
+        r = np.mean(list(reference.pds(a, b).values()))
+        assert metrics["discrimination_score_l1"]["ceiling"] == pytest.approx(2 * r / (1 + r))
+        assert metrics["mae"]["ceiling"] is None
+
     def test_a_damaged_cache_entry_is_made_again(self, here):
         first, _ = scores(here)
         (entry,) = (here.folder.parent / f"{here.folder.name}-cache").rglob("*.json")
