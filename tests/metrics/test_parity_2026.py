@@ -1,0 +1,110 @@
+"""The members, the baseline and the replicate are cell-eval2's (benchmarks/parity_2026.py)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from tests.metrics.cells import CONTROL, GOLDEN, blocks, numbered
+from vcell.metrics import vcc2026
+
+CASES = sorted(path.stem.removeprefix("vcc2026-") for path in GOLDEN.glob("vcc2026-*.npz"))
+
+
+class Case:
+    """One golden file, measured."""
+
+    def __init__(self, name: str) -> None:
+        with np.load(GOLDEN / f"vcc2026-{name}.npz", allow_pickle=False) as stored:
+            self.golden = dict(stored)
+        self.genes = self.golden["genes"]
+        self.real, self.pred = self.matrix("real"), self.matrix("pred")
+        self.names, self.group = numbered(self.golden["real_labels"])
+        _, self.pred_group = numbered(self.golden["pred_labels"])
+        place = {gene: i for i, gene in enumerate(self.genes.tolist())}
+        self.target = np.array([place.get(name, -1) for name in self.names])
+        self.whole = self.measure(self.group)
+
+    def matrix(self, side: str) -> sp.csr_matrix:
+        parts = (self.golden[f"{side}_{key}"] for key in ("data", "indices", "indptr"))
+        data, indices, indptr = parts
+        shape = (len(indptr) - 1, len(self.genes))
+        return sp.csr_matrix((data.astype(np.float32), indices.astype(np.int32), indptr), shape)
+
+    def measure(self, group: np.ndarray) -> vcc2026.Measured:
+        totals = np.asarray(self.real.sum(axis=1), np.float64).ravel()
+        return vcc2026.measure(
+            blocks(self.real), group, len(self.names) + 1, len(self.genes), totals
+        )
+
+    def beside_controls(self, x: sp.csr_matrix, group: np.ndarray) -> vcc2026.Measured:
+        both = sp.vstack([self.real[self.group == 0], x]).tocsr()
+        groups = np.concatenate([np.zeros((self.group == 0).sum(), np.int32), group])
+        totals = np.asarray(both.astype(np.float64).sum(axis=1)).ravel()
+        return vcc2026.measure(blocks(both), groups, len(self.names) + 1, len(self.genes), totals)
+
+    def members(self, side: vcc2026.Measured):
+        return vcc2026.members(self.whole, side, self.target, self.genes)
+
+
+@pytest.fixture(params=CASES, scope="module")
+def case(request) -> Case:
+    return Case(request.param)
+
+
+def test_there_are_golden_files():
+    assert CASES == ["plain", "single", "sparse", "unbalanced"]
+
+
+def test_members_of_a_prediction(case):
+    rows, values = case.members(case.beside_controls(case.pred, case.pred_group))
+    for name in vcc2026.MEMBERS:
+        np.testing.assert_allclose(
+            values[name], case.golden.get(f"mean_{name}", np.nan), rtol=1e-8, err_msg=name
+        )
+        if name != vcc2026.MSE:
+            np.testing.assert_allclose(
+                rows[name], case.golden[f"pert_{name}"], rtol=1e-8, err_msg=name
+            )
+
+
+def test_baseline(case):
+    if f"base_{vcc2026.PDS}" not in case.golden:
+        pytest.skip("a mean response needs two perturbations")
+    factor = vcc2026.baseline_scale(case.whole.means, case.target)
+    controls = np.flatnonzero(case.group == 0)
+    number = np.full(len(case.group), -1)
+    number[controls] = np.arange(len(controls))
+    sizes = case.whole.sizes[1:]
+    x = sp.lil_matrix((sizes.sum(), len(case.genes)), dtype=np.float32)
+    for block in vcc2026.emitted(blocks(case.real, controls)(), number, sizes, factor):
+        x[block.rows] = replace(block, n_genes=len(case.genes)).tocsr()
+    group = np.repeat(np.arange(1, len(sizes) + 1, dtype=np.int32), sizes)
+    _, values = case.members(case.beside_controls(x.tocsr(), group))
+    for name in vcc2026.MEMBERS:
+        np.testing.assert_allclose(
+            values[name], case.golden[f"base_{name}"], rtol=1e-8, atol=1e-12, err_msg=name
+        )
+
+
+def test_every_split_of_the_replicate(case):
+    if f"split_{vcc2026.PDS}" not in case.golden:
+        pytest.skip("the peer has no replicate here")
+    labels = np.array([CONTROL, *case.names])
+    order = np.argsort(labels)  # the peer draws by the order of the labels
+    own = np.zeros((len(case.names), len(case.genes)), bool)
+    own[np.arange(len(case.names)), case.target] = True
+    for split, seed in enumerate(vcc2026.split_seeds()):
+        first, second = (
+            case.measure(half) for half in vcc2026.halves(case.group, order.tolist(), seed)
+        )
+        values = vcc2026.members(first, second, case.target, case.genes)[1]
+        error = vcc2026.nmae(case.whole, second.lfc, second.tested, first, own)
+        values[vcc2026.NMAE] = vcc2026.mean(error)
+        for name in vcc2026.MEMBERS:
+            np.testing.assert_allclose(
+                values[name], case.golden[f"split_{name}"][split], rtol=1e-8, err_msg=name
+            )
