@@ -42,13 +42,13 @@ def score(pair: Pair, config: Evaluate) -> Scored:
         raw, base = mean(column), baseline.get(name)
         scaled = scale_2025(name, raw, base)
         metrics.append(Metric(name, raw, base, ceiling.get(name), scaled))
-    scaled = [m.scaled for m in metrics if m.scaled is not None and m.name in SCORED]
+    counted = [m.scaled for m in metrics if m.scaled is not None and m.name in SCORED]
     return Scored(
         context=pair.context,
         perturbations=pair.perturbations,
         per_perturbation=values,
         metrics=tuple(metrics),
-        overall=float(np.mean(scaled)) if scaled else None,
+        overall=float(np.mean(counted)) if counted else None,
         facts=sides.facts | {"real": real_view.facts, "prediction": pred_view.facts},
         tables={"real_de": sides.real_table.frame(), "pred_de": sides.pred_table.frame()}
         if config.output

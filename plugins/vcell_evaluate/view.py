@@ -97,8 +97,11 @@ def look(side: Side) -> Survey:
 
 def _median_total(side: Side) -> float:
     """Return the median over sampled cells of what their values add up to without the logarithm."""
-    sums = [np.expm1(b.toarray()).sum(axis=1) for b in detect.sample(side.source)]
-    totals = np.concatenate([*sums, np.zeros(0)])
+    sums = [np.zeros(0)]
+    for block in detect.sample(side.source):
+        below = np.concatenate(([0.0], np.cumsum(np.expm1(block.data), dtype=np.float64)))
+        sums.append(below[block.indptr[1:]] - below[block.indptr[:-1]])
+    totals = np.concatenate(sums)
     return float(np.median(totals[totals > 0])) if (totals > 0).any() else 0.0
 
 
