@@ -86,12 +86,9 @@ class Screen:
         return np.flatnonzero(self.part == part)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as .npz, arrays only, whole or not at all."""
-        path = Path(path)
-        aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-        with aside.open("wb") as file:
+        """Write as .npz, arrays only."""
+        with Path(path).open("wb") as file:  # savez would add .npz to a bare name
             np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
-        aside.replace(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

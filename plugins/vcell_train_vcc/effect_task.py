@@ -132,8 +132,10 @@ class BilinearModel:
         from vcell_train_vcc.work import config_of
 
         config = config_of(run)
-        trainer = Trainer(EffectTask(screen, config), config, run, device=config.device)
-        return trainer.fit().ended in ("done", "early-stop")
+        return Trainer(EffectTask(screen, config), config, run).fit().ended in (
+            "done",
+            "early-stop",
+        )
 
     def load(self, run: Run, screen: Screen) -> BilinearPredictor:
         """Load the best checkpoint."""

@@ -14,7 +14,7 @@ from vcell.config import provenance, settings_of
 from vcell.data import detect, labels, open_cells
 from vcell.data.log_cells import COUNTS, LogCells, median_total
 from vcell.errors import UserError
-from vcell.launch import join_run, launch, make_plan
+from vcell.launch import Plan, join_run, launch, make_plan, resume_run
 from vcell.models import Screen
 from vcell.runs import Run
 from vcell_train_vcc import TrainVcc, prepare
@@ -32,7 +32,7 @@ def run(cells: Path | None, config: TrainVcc) -> None:
     models.get(config.model)
     plan = make_plan(config)
     if config.resume:
-        this = _resumed(config)
+        this, plan = _resumed(config, plan)
     else:
         this, plan = join_run(config.runs, plan, lambda name: _started(cells, config, name))
     console.say(f"run directory: {this.path}")
@@ -49,7 +49,7 @@ def main(run: Run) -> None:
         return
     if finished:
         run.finish("done", held_out=_scores(run, config, screen))
-    else:
+    elif run.status() == "running":  # the trainer has not ended it itself
         run.finish("interrupted")
 
 
@@ -93,11 +93,11 @@ def _started(path: Path | None, config: TrainVcc, name: str | None) -> Run:
             model=config.model,
             labels=dataclasses.asdict(found),
         )
-    screen.save(this.path / models.SCREEN)
+    this.save_file(models.SCREEN, screen.save)
     return this
 
 
-def _resumed(config: TrainVcc) -> Run:
+def _resumed(config: TrainVcc, plan: Plan) -> tuple[Run, Plan]:
     """Take a run back into use, with what the command line changes of its settings."""
     this = Run.open(config.resume or "latest", root=config.runs)
     if not (this.path / models.SCREEN).is_file():
@@ -105,11 +105,13 @@ def _resumed(config: TrainVcc) -> Run:
             f"{this.name} has no {models.SCREEN}: it ended before its training began",
             hint="start a new run",
         )
-    this.claim()
+    plan = resume_run(this, plan)
+    if not plan.leads:
+        return this, plan
     given = [name for name, origin in provenance().items() if origin == "command line"]
     changed = {name: getattr(config, name) for name in given if name not in ("resume", "runs")}
     this.update(config=this.meta["config"] | changed)
-    return this
+    return this, plan
 
 
 def _fingerprint(source: CellSource) -> dict[str, Any]:

@@ -169,6 +169,23 @@ def test_no_events_whatsoever_end_in_a_traceback(tmp_path, lines):
         assert isinstance(event["kind"], str)
 
 
+# --- files of the run's own
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path):
+    run = new(tmp_path)
+    assert run.save_file("screen.txt", lambda path: path.write_text("all")).read_text() == "all"
+
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        run.save_file("screen.txt", fail)
+    assert (run.path / "screen.txt").read_text() == "all"
+    assert not list(run.path.glob("*.tmp-*"))
+
+
 # --- requests
 
 

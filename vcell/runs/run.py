@@ -202,6 +202,17 @@ class Run:
         if what in REQUESTS:
             (self.path / "control" / what).unlink(missing_ok=True)
 
+    def save_file(self, name: str, write: Callable[[Path], None]) -> Path:
+        """Let `write` make a file of the run's own, whole or not at all."""
+        aside = self.path / f"{name}{files.ASIDE}{os.getpid()}"
+        try:
+            write(aside)
+            files.sync_file(aside)
+            aside.replace(self.path / name)
+        finally:
+            aside.unlink(missing_ok=True)
+        return self.path / name
+
     def write_log(self, name: str, text: str) -> None:
         """Put a text into the folder of logs."""
         (self.path / "logs").mkdir(exist_ok=True)
