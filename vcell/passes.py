@@ -241,12 +241,12 @@ def _measure_tasks(
 ) -> list[Task]:
     def measure(a: int, b: int) -> None:
         at = slice(position + a, position + b)
-        marked = np.empty((b - a, len(table.marked)))
+        marked = np.zeros((b - a, len(table.marked) if bits.any() else 0))
         cell_totals(
             block.indptr[a : b + 1], block.indices, block.data, bits,
             table.totals[at], table.n_genes[at], marked,
         )  # fmt: skip
-        for k, kind in enumerate(table.marked):
+        for k, kind in enumerate(table.marked if bits.any() else ()):
             table.marked[kind][at] = marked[:, k]
 
     return [lambda a=a, b=b: measure(a, b) for a, b in shares_of(len(block.rows), threads)]  # type: ignore[misc]

@@ -64,13 +64,27 @@ def gene_maxima(
 
 
 @njit(nogil=True, cache=True)
-def count_untabled(data: NDArray[np.float32]) -> int:
-    """Return how many values have no entry in a table of the whole numbers below `LUT`."""
-    count = 0
-    for j in range(len(data)):
-        value = data[j]
-        count += not (np.float32(0) <= value < np.float32(LUT) and value == np.floor(value))
-    return count
+def list_untabled(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    codes: NDArray[np.int32],
+    others: NDArray[np.int64],
+    places: NDArray[np.int32],
+) -> None:
+    """List values without an entry in the table, as `tabled_moments` does, with room for all."""
+    found = 0
+    for cell in range(len(indptr) - 1):
+        if codes[cell] < 0:
+            continue
+        for j in range(indptr[cell], indptr[cell + 1]):
+            value = data[j]
+            small = np.int64(value) if np.float32(0) <= value < np.float32(LUT) else -1
+            if np.float32(small) != value:
+                others[found] = j
+                places[found, 0] = cell
+                places[found, 1] = indices[j]
+                found += 1
 
 
 @njit(nogil=True, cache=True)
@@ -92,8 +106,8 @@ def tabled_moments(
         ``[C, LUT]``: what each cell's small whole values become. Made with numpy, whose float32
         functions round differently from the C library's on some processors: scanpy's do as well.
     others, places
-        ``[M]`` and ``[M, 2]``: position, cell and gene of values without an entry; the number of
-        them is returned.
+        ``[M]`` and ``[M, 2]``: position, cell and gene of values without an entry, as far as there
+        is room; the number of them is returned.
     """
     found = 0
     for cell in range(len(indptr) - 1):
@@ -105,9 +119,10 @@ def tabled_moments(
             value = data[j]
             small = np.int64(value) if np.float32(0) <= value < np.float32(LUT) else -1
             if np.float32(small) != value:
-                others[found] = j
-                places[found, 0] = cell
-                places[found, 1] = indices[j]
+                if found < len(others):
+                    others[found] = j
+                    places[found, 0] = cell
+                    places[found, 1] = indices[j]
                 found += 1
             elif small > 0:
                 normal = own[small]
@@ -160,28 +175,30 @@ def log_normalize(
 
 
 @njit(nogil=True, cache=True)
-def rare_entries(
+def rare_entries(  # noqa: PLR0913, PLR0917
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
     data: NDArray[np.float32],
     codes: NDArray[np.int32],
     cells: NDArray[np.int64],
-    counts: NDArray[np.int64],
+    limit: int,
+    counts: NDArray[np.int32],
     rows: NDArray[np.int64],
     values: NDArray[np.float64],
 ) -> None:
-    """Count the cells of every gene in ``counts[G]`` and keep the first few entries of each.
+    """Count the cells of every gene in ``counts[G]``, up to `limit`, and keep the first entries.
 
-    `rows` and `values` have as many columns as entries are kept.
+    `rows` and `values` have as many columns as entries are kept. Most genes are soon counted: what
+    remains is one look at a small array.
     """
     room = rows.shape[1]
     for cell in range(len(indptr) - 1):
         if codes[cell] < 0:
             continue
         for j in range(indptr[cell], indptr[cell + 1]):
-            if data[j] != 0:
-                gene = indices[j]
-                place = counts[gene]
+            gene = indices[j]
+            place = counts[gene]
+            if place < limit and data[j] != 0:
                 if place < room:
                     rows[gene, place] = cells[cell]
                     values[gene, place] = data[j]
