@@ -4,8 +4,8 @@
     benchmarks/.envs/cell-eval-0.8.2/bin/pip install cell-eval==0.8.2 pdex==0.3.0
     benchmarks/.envs/cell-eval-0.8.2/bin/python benchmarks/parity_2025.py tests/metrics/golden
 
-One ``vcc2025-CASE.npz`` each: the log1p cells of both sides (float32, dense), the peer's metrics per
-perturbation, and pdex's U, p and FDR of the real side.
+One ``vcc2025-CASE.npz`` each: the log1p cells of both sides (float32, dense), the metrics per
+perturbation, and U, p and FDR of the real side.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ class Grouped:
     sums, squares
         ``[P, G]`` float64 sums of the values and (if asked for) of their squares.
     mean32
-        ``[P, G]`` means as scipy takes them of a float32 CSR matrix, to the bit.
+        ``[P, G]`` means as scipy takes them of a float32 CSR matrix, or numpy of a dense one, to
+        the bit.
     u, ties
         ``[P, G]`` Mann-Whitney U of each group against the reference (or the rest), and the sum of
         t^3 - t over blocks of equal values. Empty where ranks were not asked for.
@@ -89,6 +90,7 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
     *,
     against: Against | None = "reference",
     squares: bool = False,
+    dense: bool = False,
     gene_counts: NDArray[np.int64] | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
@@ -107,6 +109,8 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
         What each group is ranked against; None leaves ranks out (one pass).
     squares
         Whether sums of squares are wanted.
+    dense
+        Whether the cells come from a dense matrix; only `mean32` depends on it.
     gene_counts
         ``[G]`` non-zeros of each gene among the cells with a group, where already known: saves a
         pass.
@@ -118,7 +122,9 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
     if n_groups > ranks.MOST_GROUPS:
         raise ValueError(f"{n_groups:,} groups; at most {ranks.MOST_GROUPS:,} can be told apart")
     sizes = np.bincount(group[group >= 0], minlength=n_groups).astype(np.int64)
-    work = _Work(blocks, group, sizes, n_genes, squares=squares, threads=threads or _cores())
+    work = _Work(
+        blocks, group, sizes, n_genes, squares=squares, dense=dense, threads=threads or _cores()
+    )
     if against is None:
         for _ in work.read(summing=True):
             pass
@@ -162,19 +168,25 @@ class _Work:
 
     def __init__(
         self, blocks: Blocks, group: NDArray[np.int32], sizes: NDArray[np.int64], n_genes: int,
-        *, squares: bool, threads: int,
+        *, squares: bool, dense: bool, threads: int,
     ) -> None:  # fmt: skip
         self.blocks, self.group, self.sizes, self.threads = blocks, group, sizes, threads
         shape = (len(sizes), n_genes)
         self.sums = np.zeros(shape)
         self.squares = np.zeros(shape if squares else (0, 0))
         self.narrow = np.zeros(shape, np.float32)
-        self.weight = (1.0 / np.maximum(sizes, 1)).astype(np.float32)
+        # scipy multiplies every value by 1 / n, numpy divides the sum of a dense column by n
+        own = np.maximum(sizes, 1).astype(np.float32)
+        self.divisor = own if dense else np.ones_like(own)
+        self.weight = (
+            np.ones_like(own) if dense else (1.0 / np.maximum(sizes, 1)).astype(np.float32)
+        )
         self.u: NDArray[np.float64] = np.zeros((0, 0))
         self.ties: NDArray[np.float64] = np.zeros((0, 0))
 
     def grouped(self) -> Grouped:
-        return Grouped(self.sizes, self.sums, self.squares, self.narrow, self.u, self.ties)
+        mean32 = self.narrow / self.divisor[:, None]
+        return Grouped(self.sizes, self.sums, self.squares, mean32, self.u, self.ties)
 
     def read(self, *, summing: bool) -> Iterable[Rows]:
         for block in self.blocks():
