@@ -47,7 +47,6 @@ class Build:
     """The second pass over one spill."""
 
     spill: Spill
-    rank: NDArray[np.int64]  # of every cell: its place in the final order of all cells
     column: NDArray[np.int32]  # of every spilled column: its column in the store, or -1
     folder: Path  # the store being built
     value_type: np.dtype[Any]
@@ -138,7 +137,7 @@ class Build:
             val = val.astype(self.value_type)
             self._put_back_escaped(spans, val)
         src = np.cumsum(length) - length
-        order = np.argsort(self.rank[cells])
+        order = np.argsort(spill.rank[cells])
         src, length = src[order], length[order]
         idx_out = self._memory.take("out idx", n, self.index_type)
         val_out = self._memory.take("out val", n, self.value_type)

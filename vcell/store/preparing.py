@@ -134,7 +134,8 @@ def _prepare(paths: list[Path], workplace: Workplace, recipe: Recipe, threads: i
     try:
         with _open(paths, recipe) as source:
             spill = _spill(source, workplace, journal, recipe)
-            manifest = _write(source, spill, journal, built, recipe, marks, threads)
+        del source  # and its buffers, before the second pass takes memory of its own
+        manifest = _write(paths, spill, journal, built, recipe, marks, threads)
         workplace.commit(built)
     except KeyboardInterrupt:
         console.say("stopped; the same command continues where this one was")
@@ -179,7 +180,8 @@ def _plan(source: CellSource, folder: Path, recipe: Recipe, mode: Mode, cells: C
     names = np.asarray(source.genes, dtype=str)
     elements = source.nnz if source.nnz is not None else n * source.n_genes // 3
     n_buckets = int(np.clip(-(-elements // BUCKET), 1, _MAX_BUCKETS))
-    bucket = (final_order(source, recipe) * n_buckets // max(n, 1)).astype(np.int32)
+    rank = final_order(source, recipe)
+    bucket = (rank * n_buckets // max(n, 1)).astype(np.int32)
     prefix = recipe.mito_prefix.upper()
     mito = np.array([name.upper().startswith(prefix) for name in names.tolist()], dtype=bool)
     if recipe.max_mito is not None and not mito.any():
@@ -188,7 +190,7 @@ def _plan(source: CellSource, folder: Path, recipe: Recipe, mode: Mode, cells: C
             hint="set mito-prefix to how mitochondrial genes are named in this file",
         )
     return Spill(
-        folder=folder, recipe=recipe, mode=mode, n_buckets=n_buckets, bucket=bucket,
+        folder=folder, recipe=recipe, mode=mode, n_buckets=n_buckets, rank=rank, bucket=bucket,
         column=_chosen(names, recipe), mito=mito, doublet=_doublets(source, recipe),
         names=names, cells=cells,
     )  # fmt: skip
@@ -247,7 +249,7 @@ def _doublets(source: CellSource, recipe: Recipe) -> NDArray[np.bool_]:
 
 
 def _write(
-    source: CellSource,
+    paths: list[Path],
     spill: Spill,
     journal: Journal,
     built: Path,
@@ -261,12 +263,11 @@ def _write(
     seen = stats[:, scatter.N_CELLS] >= recipe.min_cells
     _refuse_nothing_left(spill, kept, seen)
     column = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
-    rank = final_order(source, recipe)
     value_type = _value_type(spill.mode, stats[seen])
-    build = Build(spill, rank, column, built, value_type)
+    build = Build(spill, column, built, value_type)
     indptr = build.run(journal, recipe.codec, threads)
     write_array(built / "X" / "indptr", indptr, recipe.codec)
-    order = np.flatnonzero(kept)[np.argsort(rank[kept])]
+    order = np.flatnonzero(kept)[np.argsort(spill.rank[kept])]
     chosen = np.flatnonzero(spill.column >= 0)
     genes = chosen[np.argsort(spill.column[chosen])][seen]
     stats = stats[seen]
@@ -286,7 +287,8 @@ def _write(
         "recipe": recipe.plain(),
         "inputs": [mark.plain() for mark in marks],
     }
-    write_tables(built, source, spill, order, genes, stats)
+    with _open(paths, recipe) as source:
+        write_tables(built, source, spill, order, genes, stats)
     write_preprocessing(built, manifest, spill.names[genes], stats, totals)
     write_groups(built, manifest)
     return manifest

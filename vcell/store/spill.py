@@ -71,6 +71,7 @@ class Spill:
     recipe: Recipe
     mode: Mode
     n_buckets: int
+    rank: NDArray[np.int64]  # of every cell: its place in the final order of all cells
     bucket: NDArray[np.int32]  # of every cell
     column: NDArray[np.int32]  # of every gene: its column in the store, or -1
     mito: NDArray[np.bool_]
