@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.kernels.distances import pairwise
+
 if TYPE_CHECKING:
     from vcell.metrics.de import Table
 
@@ -54,17 +56,15 @@ def distances(
     ``target[p]`` is the column of perturbation p's own gene, left out of row p; -1 for none.
     """
     d = np.empty((len(pred), len(real)))
+    if metric != "cosine":
+        pairwise(pred, real, target, metric == "l2", d)
+        return d
     for p, effect in enumerate(pred):
         own, truth = effect, real
         if target[p] >= 0:
             own, truth = np.delete(effect, target[p]), np.delete(real, target[p], axis=1)
-        if metric == "l1":
-            d[p] = np.abs(truth - own).sum(axis=1)
-        elif metric == "l2":
-            d[p] = np.sqrt(np.square(truth - own).sum(axis=1))
-        else:
-            norms = np.linalg.norm(truth, axis=1) * np.linalg.norm(own)
-            d[p] = 1 - np.divide(truth @ own, norms, out=np.zeros(len(truth)), where=norms > 0)
+        norms = np.linalg.norm(truth, axis=1) * np.linalg.norm(own)
+        d[p] = 1 - np.divide(truth @ own, norms, out=np.zeros(len(truth)), where=norms > 0)
     return d
 
 
