@@ -17,9 +17,10 @@ CASES = sorted(path.stem.removeprefix("vcc2025-") for path in GOLDEN.glob("vcc20
 class Case:
     """One golden file, both sides summed, ranked and tested."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        with np.load(GOLDEN / f"vcc2025-{name}.npz", allow_pickle=False) as stored:
+    def __init__(self, name: str, *, official: bool = False) -> None:
+        self.name, self.official = name, official
+        year = "official" if official else "vcc2025"
+        with np.load(GOLDEN / f"{year}-{name}.npz", allow_pickle=False) as stored:
             self.golden = dict(stored)
         self.genes = self.golden["genes"]
         self.names, self.group = numbered(self.golden["real_labels"])
@@ -38,7 +39,11 @@ class Case:
         return summarise(blocks(x), group, len(self.names) + 1, len(self.genes), dense=dense)
 
     def table(self, side: Grouped) -> de.Table:
-        return de.differential(side, np.array([CONTROL, *self.names]), self.genes)
+        return de.differential(
+            side, np.array([CONTROL, *self.names]), self.genes,
+            fold_change="clipped" if self.official else "geometric",
+            scope="global" if self.official else "perturbation",
+        )  # fmt: skip
 
 
 @pytest.fixture(params=CASES, scope="module")
@@ -116,3 +121,22 @@ def test_the_rest_of_the_full_profile(case):
         np.testing.assert_allclose(found, golden[f"pert_{name}"], rtol=1e-9, err_msg=name)
     number = np.unique(golden["pert_de_spearman_sig"])
     np.testing.assert_allclose(calls.numbers(case.real_calls, case.pred_calls), number, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["plain", "tied", "single"])
+def test_the_leaderboards_versions(name):
+    case = Case(name, official=True)
+    golden, table = case.golden, case.real_table
+    assert (table.u == golden["de_statistic"]).all()
+    # it computes p in float32
+    np.testing.assert_allclose(table.p, golden["de_p_value"], rtol=2e-5)
+    np.testing.assert_allclose(table.fdr, golden["de_fdr"], rtol=2e-5)
+    # pdex 0.1.27 adds float32 up in another order
+    np.testing.assert_allclose(table.lfc, golden["de_log2_fold_change"], rtol=1e-4, atol=1e-5)
+    des = vcc2025.overlap(case.real_calls, case.pred_calls)
+    assert (des == golden["pert_overlap_at_N"]).all()
+    truth, guess = (s.means[1:] - s.means[0] for s in (case.real, case.pred))
+    pds = vcc2025.discrimination(vcc2025.distances(truth, guess, case.target))
+    assert (pds == golden["pert_discrimination_score_l1"]).all()
+    mae = vcc2025.absolute_error(case.real.means[1:], case.pred.means[1:])
+    np.testing.assert_allclose(mae, golden["pert_mae"], rtol=1e-6)
