@@ -4,8 +4,9 @@
     benchmarks/.envs/cell-eval2-0.20.0/bin/pip install cell-eval2==0.20.0 pdex==0.3.0
     benchmarks/.envs/cell-eval2-0.20.0/bin/python benchmarks/parity_2026.py tests/metrics/golden
 
-One ``vcc2026-CASE.npz`` each: the cells of both sides, and the peer's members per perturbation and
-overall, its baseline and its replicate anchor (preset vcc2026, pdex as the engine of DE).
+and names of cases, for some only. One ``vcc2026-CASE.npz`` each: the cells of both sides, and the
+peer's members per perturbation and overall, its baseline and its replicate anchor (preset vcc2026,
+pdex as the engine of DE).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ CASES = {
     "plain": (240, 6, [40] * 6, 160, 4000, 0.3),
     "sparse": (300, 5, [30] * 5, 120, 500, 0.3),
     "unbalanced": (200, 5, [6, 90, 12, 45, 25], 150, 3000, 0.4),
+    "tiled": (180, 4, [30] * 4, 100, 3000, 0.3),  # every predicted cell is one and the same
+    "copied": (180, 4, [30] * 4, 100, 3000, 0.3),  # the prediction is the real cells
     "single": (160, 1, [60], 120, 3000, 0.4),
 }
 
@@ -73,7 +76,12 @@ def ends(real: ad.AnnData, config: EvalConfig) -> dict[str, object]:
 def write(case: str, folder: Path) -> None:
     """Score one case with the peer and keep inputs and outputs."""
     real, pred = cells(case, 1, 0.6), cells(case, 2, 0.45)
+    if case == "copied":
+        pred = real
     pred = pred[pred.obs["target"] != CONTROL].copy()
+    if case == "tiled":
+        pred.X = sp.csr_matrix(np.repeat(np.rint(pred.X.mean(axis=0)), pred.n_obs, axis=0))
+        pred.X = pred.X.astype(np.float32)
     given = ad.concat(
         [pred, real[real.obs["target"] == CONTROL]], index_unique="-", keys=["p", "r"]
     )
@@ -102,5 +110,5 @@ def write(case: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for one in CASES:
+    for one in sys.argv[2:] or CASES:
         write(one, Path(sys.argv[1]))

@@ -56,7 +56,9 @@ def case(request) -> Case:
 
 
 def test_there_are_golden_files():
-    assert CASES == ["plain", "single", "sparse", "unbalanced"]
+    assert CASES == [
+        "copied", "plain", "single", "sparse", "tiled", "unbalanced",
+    ]  # fmt: skip
 
 
 def test_members_of_a_prediction(case):
@@ -69,6 +71,23 @@ def test_members_of_a_prediction(case):
             np.testing.assert_allclose(
                 rows[name], case.golden[f"pert_{name}"], rtol=1e-8, err_msg=name
             )
+
+
+def test_cells_without_any_effect_have_no_expression_error():
+    """The peer refuses them: what is left of the real effects after noise is not positive."""
+    case = Case("plain")
+    controls = case.real[case.group == 0]
+    n = len(case.names)
+    x = sp.vstack([controls] * (n + 1)).tocsr()
+    group = np.repeat(np.arange(n + 1, dtype=np.int32), controls.shape[0])
+    totals = np.asarray(x.sum(axis=1), np.float64).ravel()
+    silent = vcc2026.measure(blocks(x), group, n + 1, len(case.genes), totals)
+    values = vcc2026.members(silent, silent, case.target, case.genes)[1]
+    assert np.isnan(values[vcc2026.MSE])
+    assert np.isnan(values[vcc2026.NMAE])
+    assert np.isnan(values[vcc2026.FIDELITY])
+    assert values[vcc2026.JACCARD] == 1
+    assert values[vcc2026.PDS] == 0.5
 
 
 def test_baseline(case):

@@ -177,7 +177,7 @@ def members(
     with np.errstate(divide="ignore", invalid="ignore"):
         rows = {PDS: rows[PDS], MSE: above / below} | rows
     values = {name: mean(column) for name, column in rows.items()}
-    values[MSE] = float(above.sum() / below.sum()) if below.sum() else float("nan")
+    values[MSE] = float(above.sum() / below.sum()) if below.sum() > 0 else float("nan")
     return rows, values
 
 
