@@ -30,6 +30,8 @@ x = sp.csr_matrix(a.X, dtype=np.float32)
 if (x.data[:10000] == np.rint(x.data[:10000])).all():
     totals = np.asarray(x.sum(axis=1)).ravel()
     x.data = np.log1p(x.data / np.repeat(totals / np.median(totals), np.diff(x.indptr)))
+x.data = x.data.astype(np.float32)
+x.indptr, x.indices = x.indptr.astype(np.int32), x.indices.astype(np.int32)  # illico takes no int64
 a.X = x
 def cpu():
     u = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -55,10 +57,11 @@ def run(a):
     x, step = a.X, 1024
     def blocks():
         for start in range(0, x.shape[0], step):
-            part = x[start : start + step]
+            stop = min(start + step, x.shape[0])
+            lo, hi = x.indptr[start], x.indptr[stop]
             yield SimpleNamespace(
-                rows=np.arange(start, start + part.shape[0]), data=part.data,
-                indptr=part.indptr.astype(np.int64), indices=part.indices.astype(np.int32),
+                rows=np.arange(start, stop), data=x.data[lo:hi], indices=x.indices[lo:hi],
+                indptr=(x.indptr[start : stop + 1] - lo).astype(np.int64),
             )
     found = summarise(blocks, group, len(names), x.shape[1], threads=threads)
     return de.differential(found, names, a.var_names.to_numpy(str))
