@@ -44,3 +44,20 @@ def pairwise(a: Array, b: Array, skip: Array, squared: bool, out: Array) -> None
                     s0 += d * d if squared else abs(d)
             total = (s0 + s1) + (s2 + s3)
             out[p, q] = math.sqrt(total) if squared else total
+
+
+# reassoc lets LLVM add in vectors; equal rows still have equal sums
+@njit(nogil=True, cache=True, fastmath={"reassoc"})
+def cosines(a: Array, b: Array, skip: Array, out: Array) -> None:
+    """Fill ``out[P, Q]`` with 1 - cosine, 1 where either row has no length; `skip` as above."""
+    for p in range(a.shape[0]):
+        for q in range(b.shape[0]):
+            dot, own, other = 0.0, 0.0, 0.0
+            for g in range(a.shape[1]):
+                x = 0.0 if g == skip[p] else a[p, g]
+                y = 0.0 if g == skip[p] else b[q, g]
+                dot += x * y
+                own += x * x
+                other += y * y
+            norm = math.sqrt(own) * math.sqrt(other)
+            out[p, q] = 1.0 - dot / norm if norm > 0.0 else 1.0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.kernels.distances import pairwise
+from vcell.kernels.distances import cosines, pairwise
 
 if TYPE_CHECKING:
     from vcell.metrics.de import Table
@@ -56,15 +56,10 @@ def distances(
     ``target[p]`` is the column of perturbation p's own gene, left out of row p; -1 for none.
     """
     d = np.empty((len(pred), len(real)))
-    if metric != "cosine":
+    if metric == "cosine":
+        cosines(pred, real, target, d)
+    else:
         pairwise(pred, real, target, metric == "l2", d)
-        return d
-    for p, effect in enumerate(pred):
-        own, truth = effect, real
-        if target[p] >= 0:
-            own, truth = np.delete(effect, target[p]), np.delete(real, target[p], axis=1)
-        norms = np.linalg.norm(truth, axis=1) * np.linalg.norm(own)
-        d[p] = 1 - np.divide(truth @ own, norms, out=np.zeros(len(truth)), where=norms > 0)
     return d
 
 
