@@ -25,17 +25,13 @@ _LEAST = 1e-10  # FDR below this counts as this
 def recall(real: Calls, pred: Calls) -> Array:
     """``de_sig_genes_recall``: share of the real calls that were predicted."""
     found = (real.significant & pred.significant).sum(axis=1)
-    return _ratio(found, real.counts)
+    return share(found, real.counts)
 
 
 def direction(real: Table, pred: Table, calls: Calls) -> Array:
     """``de_direction_match``: share of the real calls whose fold change has the same sign."""
     same = np.sign(real.lfc) == np.sign(pred.lfc)
-    return _ratio((same & calls.significant).sum(axis=1), calls.counts)
-
-
-def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Array:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    return share((same & calls.significant).sum(axis=1), calls.counts)
 
 
 def fold_changes(real: Table, pred: Table, calls: Calls) -> Array:

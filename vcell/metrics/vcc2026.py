@@ -80,7 +80,8 @@ class Measured:
     def significant(self) -> NDArray[np.bool_]:
         """``[P, G]`` whether a gene was tested and called."""
         with np.errstate(invalid="ignore"):
-            return self.fdr < ALPHA
+            called: NDArray[np.bool_] = self.fdr < ALPHA
+        return called
 
 
 def measure(
@@ -203,7 +204,7 @@ def pds(real: Measured, pred: Measured, target: NDArray[np.int64]) -> Array:
 def cosine_distances(a: Array, b: Array) -> Array:
     """Return 1 - cosine of every row of a with every row of b; 1 where either has no length."""
     norms = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
-    return 1.0 - np.divide(a @ b.T, norms, out=np.zeros(norms.shape), where=norms > 0)
+    return 1.0 - share(a @ b.T, norms, otherwise=0.0)
 
 
 def error_parts(real: Measured, pred: Measured, own: NDArray[np.bool_]) -> tuple[Array, Array]:
@@ -243,8 +244,8 @@ def fidelity(real: Measured, pred: Measured, own: NDArray[np.bool_]) -> Array:
     """Share of right directions among the calls, or among the real calls where those are more."""
     judged, match = _same_direction(real, pred)
     called = pred.significant & judged & ~own
-    n = np.maximum(called.sum(axis=1), (real.significant & ~own).sum(axis=1)).astype(np.float64)
-    return np.divide((called & match).sum(axis=1), n, out=np.full(len(n), np.nan), where=n > 0)
+    n = np.maximum(called.sum(axis=1), (real.significant & ~own).sum(axis=1))
+    return share((called & match).sum(axis=1), n)
 
 
 def reach(real: Measured, pred: Measured, own: NDArray[np.bool_], genes: NDArray[np.str_]) -> Array:
@@ -274,8 +275,7 @@ def reach(real: Measured, pred: Measured, own: NDArray[np.bool_], genes: NDArray
 def jaccard(real: Measured, pred: Measured, own: NDArray[np.bool_]) -> Array:
     """Overlap of the called sets; 1 where both are empty."""
     a, b = real.significant & ~own, pred.significant & ~own
-    either = (a | b).sum(axis=1).astype(np.float64)
-    return np.divide((a & b).sum(axis=1), either, out=np.ones(len(either)), where=either > 0)
+    return share((a & b).sum(axis=1), (a | b).sum(axis=1), otherwise=1.0)
 
 
 def nmae(
@@ -292,7 +292,7 @@ def nmae(
     size = (np.abs(gate.lfc) * calls).sum(axis=1)
     scored = (calls.sum(axis=1) >= MIN_GATE) & (size > 0)
     error = (np.abs(guess - truth) * calls).sum(axis=1)
-    return np.divide(error, size, out=np.full(len(size), np.nan), where=scored)
+    return share(error, size, where=scored)
 
 
 def scale(name: str, value: float, baseline: float, replicate: float) -> float:
