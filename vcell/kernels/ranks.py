@@ -131,7 +131,7 @@ def against_reference(
             value = keys[j] >> _HIGH
             n_touched = 0
             while j < stop and keys[j] >> _HIGH == value:
-                g = np.int64(keys[j] & _GROUP)
+                g = int(keys[j] & _GROUP)
                 if count[g] == 0:
                     touched[n_touched] = g
                     n_touched += 1
@@ -182,7 +182,7 @@ def against_rest(
                 n_touched = 0
                 begin = j
                 while j < stop and keys[j] >> _HIGH == value:
-                    g = np.int64(keys[j] & _GROUP)
+                    g = int(keys[j] & _GROUP)
                     if count[g] == 0:
                         touched[n_touched] = g
                         n_touched += 1

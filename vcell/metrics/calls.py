@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from vcell.metrics.shares import share
+
 if TYPE_CHECKING:
     from vcell.metrics.de import Table
     from vcell.metrics.vcc2025 import Calls

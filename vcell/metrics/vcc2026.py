@@ -19,6 +19,7 @@ from vcell.kernels import jackknife
 from vcell.metrics import de
 from vcell.metrics.groups import summarise
 from vcell.metrics.scaled import shares
+from vcell.metrics.shares import share
 
 Array = NDArray[np.float64]
 BULK_TARGET, CELL_TARGET = 5e4, 1e6
