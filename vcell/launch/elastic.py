@@ -105,7 +105,8 @@ def _first_cause(run: Run, error: Any) -> UserError | RunFailed:
     told = failures_of(run)
     if told and not first:
         return as_error(min(told, key=lambda failure: float(failure["time"])), run)
-    for rank, number in (first or signals).items():
+    ended_last = sorted((first or signals).items(), key=lambda item: item[1] == signal.SIGTERM)
+    for rank, number in ended_last:
         why = " (out of memory?)" if number == signal.SIGKILL else ""
         name = signal.Signals(number).name
         return RunFailed(f"rank {rank} was killed by {name}{why}", hint=_logs(run))

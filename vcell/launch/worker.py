@@ -65,7 +65,20 @@ def _end_with_the_launcher() -> None:
 
 
 def main() -> None:
-    """Run this rank's part; exit with 0, or with 1 after noting why."""
+    """Run this rank's part and exit at once with 0, or with 1 after noting why.
+
+    The interpreter is not taken down: torch's own threads sometimes abort the process while it is
+    (``terminate called without an active exception``, one run in four on a busy machine), and the
+    launcher would take a finished run for a failed one.
+    """
+    code = _work()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _work() -> int:
+    """Run this rank's part and return its exit code."""
     _end_with_the_launcher()
     run = Run.open(Path(sys.argv[1]))
     rank = int(os.environ.get("RANK", "0"))
@@ -75,14 +88,15 @@ def main() -> None:
     try:
         resolve(run.meta["worker"])(run)
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
     except BaseException as error:  # noqa: BLE001 - the launcher tells it
         if isinstance(error, SystemExit) and not error.code:
-            return
+            return 0
         failure = note_failure(run, rank, error)
         if rank:  # into its own log; what rank 0 prints is seen by the user, who is told once
             print(failure["traceback"] or failure["message"], file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
