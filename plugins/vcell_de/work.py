@@ -174,6 +174,7 @@ def _test(cells: Cells, group: NDArray[np.int32], names: NDArray[np.str_], confi
     whole = bool((group >= 0).all())
     grouped = summarise(
         cells.blocks, group, len(names), n_genes, squares=not wilcoxon,
+        dense=cells.source.nnz is None,
         against=("rest" if rest else "reference") if wilcoxon else None,
         gene_counts=cells.seen.gene_counts if whole else None, threads=config.threads,
     )  # fmt: skip

@@ -68,7 +68,7 @@ def group(view: View, pair: Pair, config: Evaluate) -> Grouped:
     """Sum and rank one side."""
     return summarise(
         view.blocks, view.side.group, len(pair.perturbations) + 1, len(pair.genes),
-        gene_counts=view.gene_counts, threads=config.threads,
+        gene_counts=view.gene_counts, dense=view.side.source.nnz is None, threads=config.threads,
     )  # fmt: skip
 
 
