@@ -72,6 +72,7 @@ def test_memory_does_not_grow_with_the_number_of_cells(kind, tmp_path):
         peaks.append(peak)
         path.unlink()
         assert list(tmp_path.iterdir()) == []  # the temporary file is gone
-    # Turning round makes many arrays of odd sizes, which the allocator packs now better, now worse.
-    assert peaks[1] < (1.1 if kind == "csr" else 1.25) * peaks[0], peaks
+    # The values grow by 240 MB. How many blocks of 33 MB are alive at once is a matter of when the
+    # threads run, and how well the allocator packs what turning round leaves, of luck.
+    assert peaks[1] - peaks[0] < 80, peaks
     assert peaks[1] < 500, peaks
