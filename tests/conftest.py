@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support import clean_environment
+from tests.support import Ran, clean_environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -30,19 +27,6 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data sets of ../shared/data are not on this machine")
     return folder
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a vcell process left: its exit code and both streams."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def error(text: str, hint: str | None = None) -> None:
 def result(data: Mapping[str, Any] | Sequence[Any], text: str) -> None:
     """Print the outcome of a command: `data` as JSON with --json, else `text`."""
     if settings.json:
-        sys.stdout.write(json.dumps(_plain(data), indent=2, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(plain(data), indent=2, allow_nan=False) + "\n")
     elif text:
         sys.stdout.write(text.rstrip("\n") + "\n")
     sys.stdout.flush()
@@ -203,12 +203,12 @@ def _is_number(text: str) -> bool:
     )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn a result into JSON's own types, without importing numpy; JSON has no NaN: null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int):
@@ -216,5 +216,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # numpy arrays and scalars
-        return _plain(value.tolist())
+        return plain(value.tolist())
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -115,7 +115,7 @@ def _write(
             for name, table in one.tables.items():
                 prefix = "" if one.context is None else f"{_safe(one.context)}_"
                 table.to_parquet(out / f"{prefix}{name}.parquet", index=False)
-        plain = json.dumps(console._plain(summary), indent=2)
+        plain = json.dumps(console.plain(summary), indent=2)
         (out / "score.json").write_text(plain + "\n")
         title = f"{summary['prediction']} against {summary['real']}, rules {summary['rules']}"
         facts = {k: v for k, v in summary.items() if k not in ("metrics", "contexts", "overall")}

@@ -248,6 +248,10 @@ def test_check_reports_file_and_environment_at_once(vcell, tmp_path):
     )
 
 
+def test_variables_that_vcell_itself_reads_are_no_mistakes(vcell, tmp_path):
+    assert vcell("config", "check", env={"VCELL_CACHE": str(tmp_path)}).code == 0
+
+
 def test_command_line_over_environment_over_file_over_default(vcell, tmp_path):
     def shown(env=None):
         ran = vcell("config", "show", "select-genes", "--json", env=env)

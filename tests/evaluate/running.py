@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tests.support import Ran
 from vcell import cli, console
 
 if TYPE_CHECKING:
     import pytest
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command left: its exit code and both streams."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        import json
-
-        return json.loads(self.out)
 
 
 class Here:
