@@ -7,15 +7,15 @@ document. Everything else goes to stderr. Standard library only.
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from vcell.as_json import plain
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 _SHOW_AFTER = 2.0  # seconds: nothing shorter deserves a progress bar
@@ -201,20 +201,3 @@ def _is_number(text: str) -> bool:
         .replace("e-", "")
         .isdigit()
     )
-
-
-def plain(value: Any) -> Any:
-    """Turn a result into JSON's own types, without importing numpy; JSON has no NaN: null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):  # numpy arrays and scalars
-        return plain(value.tolist())
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

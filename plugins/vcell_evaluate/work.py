@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from vcell import __version__, console
+from vcell.as_json import plain
 from vcell_evaluate import folder, layout
 from vcell_evaluate.inputs import open_pairs
 from vcell_evaluate.scores import Metric, Scored, average
@@ -115,8 +116,8 @@ def _write(
             for name, table in one.tables.items():
                 prefix = "" if one.context is None else f"{_safe(one.context)}_"
                 table.to_parquet(out / f"{prefix}{name}.parquet", index=False)
-        plain = json.dumps(console.plain(summary), indent=2)
-        (out / "score.json").write_text(plain + "\n")
+        text = json.dumps(plain(summary), indent=2)
+        (out / "score.json").write_text(text + "\n")
         title = f"{summary['prediction']} against {summary['real']}, rules {summary['rules']}"
         facts = {k: v for k, v in summary.items() if k not in ("metrics", "contexts", "overall")}
         page(title, metrics, summary["overall"], found, facts).write(out / "index.html")

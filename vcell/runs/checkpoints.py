@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vcell.as_json import plain
 from vcell.errors import UserError
 from vcell.runs import files
-from vcell.runs.events import finite
 
 _KEEP_LAST = 2  # one to fall back on where the newest turns out to be damaged
 _MANIFEST = "checkpoint.json"
@@ -144,7 +144,7 @@ class Checkpoints:
                 files.sync_file(path)
             sums = {str(p.relative_to(aside)): files.checksum(p) for p in written}
             manifest = {"step": step, "metric": metric, "higher_is_better": higher_is_better}
-            files.write_json(aside / _MANIFEST, finite(manifest) | {"files": sums})
+            files.write_json(aside / _MANIFEST, plain(manifest) | {"files": sums})
             self._replace(target, aside)
         finally:
             shutil.rmtree(aside, ignore_errors=True)

@@ -7,12 +7,13 @@ at most one torn last line. Readers skip a torn line; the next writer starts on 
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from vcell.as_json import plain
 
 Event = dict[str, Any]
 _CHUNK = 1 << 20  # bytes a reader asks for at once
@@ -33,7 +34,7 @@ class EventLog:
         event = {"t": round(self._clock(), 3), "kind": kind}
         if step is not None:
             event["step"] = step
-        line = json.dumps(event | finite(fields), separators=(",", ":"), allow_nan=False) + "\n"
+        line = json.dumps(event | plain(fields), separators=(",", ":"), allow_nan=False) + "\n"
         data = line.encode()
         written = os.write(self._descriptor, b"\n" + data if self._torn else data)
         # a full disk can cut a write short: the next line must not continue this one
@@ -59,17 +60,6 @@ def _ends_torn(path: Path) -> bool:
             return False
         stream.seek(size - 1)
         return stream.read(1) != b"\n"
-
-
-def finite(value: Any) -> Any:
-    """Replace what JSON has no word for: NaN and infinities become null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
 
 
 class Tail:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vcell import __version__, console
+from vcell.as_json import plain
 from vcell.errors import UserError
 from vcell.runs import files, process
 from vcell.runs.checkpoints import Checkpoint, Checkpoints
@@ -93,16 +94,16 @@ class Run:
             "command": command,
             "argv": sys.argv,
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "config": _jsonable(config or {}),
+            "config": plain(config or {}),
             "provenance": dict(provenance or {}),
             "seed": seed,
-            "data": [_jsonable(item) for item in data],
+            "data": [plain(item) for item in data],
             "versions": _versions(),
             "git": _git_state(),
             "machine": {"host": platform.node(), "cpus": os.cpu_count(), "cwd": str(Path.cwd())},
             "process": process.identity(),
             "status": "running",
-            **_jsonable(more),
+            **plain(more),
         }
         for folder in ("ckpt", "control", "logs"):
             (path / folder).mkdir()
@@ -158,7 +159,7 @@ class Run:
 
     def update(self, **fields: Any) -> None:
         """Change fields of run.json, in one step."""
-        self.meta |= _jsonable(fields)
+        self.meta |= plain(fields)
         files.write_json(self.path / "run.json", self.meta)
 
     # -- events --------------------------------------------------------------------------------
@@ -287,7 +288,7 @@ class Run:
         self.update(
             status=status,
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
-            summary=_jsonable(summary),
+            summary=plain(summary),
         )
         if self._log is not None:
             self._log.close()
@@ -425,16 +426,3 @@ def _git_state() -> dict[str, Any] | None:
 def _git(*words: str) -> str:
     done = subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=5)
     return done.stdout.strip()
-
-
-def _jsonable(value: Any) -> Any:
-    """Turn settings into JSON's types: paths and the like become text."""
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_jsonable(item) for item in value]
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if value - value == 0 else None  # NaN and infinities have no JSON
-    return str(value)
