@@ -7,8 +7,8 @@ cells scored against the other, five times).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.metrics import vcc2026
-from vcell.metrics.scaled import survey
+from vcell.metrics.by_gene import ByGene, Copies, Turned, only
+from vcell.metrics.measured import Grouping, at_once, measure
+from vcell.metrics.scaled import Survey, survey
 from vcell_evaluate import cache
-from vcell_evaluate.inputs import Pair, Side
+from vcell_evaluate.inputs import CONTROL_GROUP, Pair, Side
 from vcell_evaluate.scores import Metric, Scored
-from vcell_evaluate.view import look
+from vcell_evaluate.view import seen_blocks
 
 if TYPE_CHECKING:
-    from vcell.metrics.vcc2026 import Measured
+    from vcell.metrics.measured import Measured
     from vcell_evaluate import Evaluate
 
 _MOST_COUNTS = 1e6  # of a cell; the server refuses more
@@ -32,33 +34,50 @@ _MOST_COUNTS = 1e6  # of a cell; the server refuses more
 
 @dataclass(frozen=True)
 class Counts:
-    """One side's raw counts."""
+    """One side's raw counts, turned round so that they can be read gene by gene."""
 
     side: Side
     totals: NDArray[np.float64]  # of each cell of the file
+    cells: Turned  # those with a group
+    controls: Turned | None  # those of the control group, where asked for
 
     @classmethod
-    def of(cls, side: Side) -> Counts:
-        """Look at every value, and refuse what is no count."""
-        seen, name = look(side), side.source.name
-        if seen.not_finite:
-            raise UserError(f"{name}: {seen.not_finite:,} values are NaN or infinite")
-        if seen.low < 0:
-            raise UserError(f"{name}: negative values, down to {seen.low:.4g}")
-        if seen.fractions:
-            raise UserError(
-                f"{name}: vcc2026 scores raw counts; these values are not whole",
-                hint="name a layer of counts with --layer, or round what the model predicts",
-            )
-        if seen.totals.max(initial=0) > _MOST_COUNTS:
-            raise UserError(f"{name}: a cell has {seen.totals.max():,.0f} counts; 1e6 is the limit")
-        console.say(f"{name}: raw counts, up to {seen.high:,.0f}")
-        return cls(side, seen.totals)
+    def of(cls, side: Side, n_genes: int, *, offset: int = 0, controls: bool = False) -> Counts:
+        """Look at every value, and refuse what is no count; cells are numbered from `offset`."""
+        cells = Turned(n_genes, offset=offset)
+        lent = Turned(n_genes, offset=offset) if controls else None
 
-    def blocks(self, rows: NDArray[np.int64] | None = None) -> Iterator[Any]:
-        """Yield the cells that count, columns in the shared order."""
-        wanted = self.side.rows() if rows is None else rows
-        return self.side.source.chunks(rows=wanted, genes=self.side.columns)
+        def blocks() -> Iterator[Any]:
+            for block in seen_blocks(side):
+                cells.add(block)
+                if lent is not None:
+                    lent.add(only(block, side.group[block.rows] == CONTROL_GROUP))
+                yield block
+
+        seen, name = survey(blocks(), side.source.n_cells, n_genes), side.source.name
+        _check(seen, name)
+        console.say(f"{name}: raw counts, up to {seen.high:,.0f}")
+        return cls(side, seen.totals, cells, lent)
+
+    def close(self) -> None:
+        """Give memory and temporary files back."""
+        self.cells.close()
+        if self.controls is not None:
+            self.controls.close()
+
+
+def _check(seen: Survey, name: str) -> None:
+    if seen.not_finite:
+        raise UserError(f"{name}: {seen.not_finite:,} values are NaN or infinite")
+    if seen.low < 0:
+        raise UserError(f"{name}: negative values, down to {seen.low:.4g}")
+    if seen.fractions:
+        raise UserError(
+            f"{name}: vcc2026 scores raw counts; these values are not whole",
+            hint="name a layer of counts with --layer, or round what the model predicts",
+        )
+    if seen.totals.max(initial=0) > _MOST_COUNTS:
+        raise UserError(f"{name}: a cell has {seen.totals.max():,.0f} counts; 1e6 is the limit")
 
 
 @dataclass(frozen=True)
@@ -75,29 +94,22 @@ class Context:
         """Control and perturbations."""
         return len(self.pair.perturbations) + 1
 
-    def measure(self, group: NDArray[np.int32]) -> Measured:
-        """Measure the real cells under some grouping."""
-        return vcc2026.measure(
-            self.real.blocks, group, self.n_groups, len(self.pair.genes), self.real.totals,
-            threads=self.threads,
-        )  # fmt: skip
+    def halves(self, pairs: Sequence[Sequence[NDArray[np.int32]]]) -> Iterator[list[Measured]]:
+        """Measure the real cells under each grouping; a grouping may have two halves."""
+        totals = self.real.totals
+        groupings = [Grouping(halves, self.n_groups, totals) for halves in pairs]
+        return measure([self.real.cells], groupings, totals, threads=self.threads)
 
-    def against_controls(
-        self, cells: Any, group: NDArray[np.int32], totals: NDArray[np.float64]
+    def beside_controls(
+        self, cells: ByGene, group: NDArray[np.int32], totals: NDArray[np.float64]
     ) -> Measured:
-        """Measure other cells against the real controls; `cells()` yields their blocks."""
-        controls = np.where(self.pair.real.group == 0, 0, -1).astype(np.int32)
-        rows, offset = np.flatnonzero(controls == 0), len(controls)
-
-        def chained() -> Iterator[Any]:
-            yield from self.real.blocks(rows)
-            for block in cells():
-                yield replace(block, rows=block.rows + offset)
-
-        return vcc2026.measure(
-            chained, np.concatenate([controls, group]), self.n_groups, len(self.pair.genes),
-            np.concatenate([self.real.totals, totals]), threads=self.threads,
-        )  # fmt: skip
+        """Measure cells that are numbered on from the real ones, against the real controls."""
+        assert self.real.controls is not None
+        controls = np.where(self.pair.real.group == CONTROL_GROUP, 0, -1).astype(np.int32)
+        both = np.concatenate([self.real.totals, totals])
+        grouping = Grouping([np.concatenate([controls, group])], self.n_groups, both)
+        parts = [self.real.controls, cells]
+        return next(measure(parts, [grouping], both, threads=self.threads))[0]
 
 
 def score(pair: Pair, config: Evaluate) -> Scored:
@@ -109,18 +121,23 @@ def score(pair: Pair, config: Evaluate) -> Scored:
             "no perturbation is named after a gene, so target genes cannot be left out",
             hint="vcc2026 needs gene symbols as perturbation labels (ADNP, not ADNP-1)",
         )
-    context = Context(pair, Counts.of(pair.real), target, config.threads)
-    pred = Counts.of(pair.pred)
+    n_genes, n_real = len(pair.genes), len(pair.real.group)
+    context = Context(pair, Counts.of(pair.real, n_genes, controls=True), target, config.threads)
+    pred = Counts.of(pair.pred, n_genes, offset=n_real)
     if not pair.borrowed:
         console.say(
             f"{pair.pred.source.name}: its controls are not used; vcc2026 uses the real ones"
         )
-    real = context.measure(pair.real.group)
-    group = np.where(pair.pred.group == 0, -1, pair.pred.group).astype(np.int32)
-    rows = np.flatnonzero(group > 0)
-    measured = context.against_controls(lambda: pred.blocks(rows), group, pred.totals)
-    per_row, values = vcc2026.members(real, measured, target, pair.genes)
-    anchors = _anchors(context, real, config)
+    try:
+        (real,) = next(context.halves([[pair.real.group]]))
+        group = np.where(pair.pred.group == CONTROL_GROUP, -1, pair.pred.group).astype(np.int32)
+        measured = context.beside_controls(pred.cells, group, pred.totals)
+        pred.close()
+        per_row, values = vcc2026.members(real, measured, target, pair.genes)
+        anchors = _anchors(context, real, config)
+    finally:
+        pred.close()
+        context.real.close()
     return _scored(context, real, measured, per_row, values, anchors, config)
 
 
@@ -207,18 +224,13 @@ def _anchors(context: Context, real: Measured, config: Evaluate) -> dict[str, di
 def _baseline(context: Context, real: Measured) -> dict[str, Any]:
     """Score control cells scaled to the mean response of the context."""
     console.say("scoring the baseline")
-    pair = context.pair
+    pair, controls = context.pair, context.real.controls
+    assert controls is not None
     factor = vcc2026.baseline_scale(real.means, context.target)
-    number = np.full(len(pair.real.group), -1, np.int64)
-    rows = np.flatnonzero(pair.real.group == 0)
-    number[rows] = np.arange(len(rows))
-
-    def cells() -> Any:
-        return vcc2026.emitted(context.real.blocks(rows), number, real.sizes[1:], factor)
-
+    drawn = vcc2026.draws(np.flatnonzero(pair.real.group == CONTROL_GROUP), real.sizes[1:])
+    copies = Copies.draw(controls, factor, drawn, len(pair.real.group))
     group = np.repeat(np.arange(1, context.n_groups, dtype=np.int32), real.sizes[1:])
-    totals = survey(cells(), len(group), len(pair.genes)).totals
-    measured = context.against_controls(cells, group, totals)
+    measured = context.beside_controls(copies, group, copies.totals())
     return vcc2026.members(real, measured, context.target, pair.genes)[1]
 
 
@@ -226,16 +238,18 @@ def _replicate(context: Context, real: Measured) -> dict[str, Any]:
     """Score one half of the real cells against the other, five times."""
     pair, splits = context.pair, []
     seeds = vcc2026.split_seeds()
+    own = np.zeros(real.lfc.shape, bool)
+    known = context.target >= 0
+    own[known, context.target[known]] = True
+    together = at_once(context.n_groups, len(pair.genes))
     with console.progress("scoring replicates", len(seeds), "splits") as bar:
-        for seed in seeds:
-            halves = vcc2026.halves(pair.real.group, pair.real.order, seed)
-            first, second = (context.measure(half) for half in halves)
-            values = vcc2026.members(first, second, context.target, pair.genes)[1]
-            own = np.zeros(real.lfc.shape, bool)
-            known = context.target >= 0
-            own[known, context.target[known]] = True
-            error = vcc2026.nmae(real, second.lfc, second.tested, first, own)
-            values[vcc2026.NMAE] = vcc2026.mean(error)
-            splits.append(values)
-            bar.advance(1)
+        for start in range(0, len(seeds), together):
+            some = seeds[start : start + together]
+            halved = [vcc2026.halves(pair.real.group, pair.real.order, seed) for seed in some]
+            for first, second in context.halves(halved):
+                values = vcc2026.members(first, second, context.target, pair.genes)[1]
+                error = vcc2026.nmae(real, second.lfc, second.tested, first, own)
+                values[vcc2026.NMAE] = vcc2026.mean(error)
+                splits.append(values)
+                bar.advance(1)
     return {name: float(np.mean([s[name] for s in splits])) for name in vcc2026.MEMBERS}

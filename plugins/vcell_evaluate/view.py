@@ -82,17 +82,18 @@ def _view(side: Side, found: detect.Scale, target: float | None) -> View:
 
 
 def look(side: Side) -> Survey:
-    """Look at every value of one side, showing progress."""
-    source = side.source
-    n_genes = source.n_genes if side.columns is None else len(side.columns)
-    with console.progress(f"reading {source.name}", source.n_cells) as bar:
+    """Look at every value of one side."""
+    n_genes = side.source.n_genes if side.columns is None else len(side.columns)
+    return survey(seen_blocks(side), side.source.n_cells, n_genes)
 
-        def blocks() -> Iterator[Block]:
-            for block in source.chunks(rows=side.rows(), genes=side.columns):
-                yield block
-                bar.advance(len(block.rows))
 
-        return survey(blocks(), source.n_cells, n_genes)
+def seen_blocks(side: Side) -> Iterator[Block]:
+    """Yield the cells that count, columns in the shared order, showing progress."""
+    rows = side.rows()
+    with console.progress(f"reading {side.source.name}", len(rows)) as bar:
+        for block in side.source.chunks(rows=rows, genes=side.columns):
+            yield block
+            bar.advance(len(block.rows))
 
 
 def _median_total(side: Side) -> float:

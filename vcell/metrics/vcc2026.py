@@ -9,21 +9,18 @@ Legend: ``P`` perturbations, ``G`` genes; arrays of groups have the control firs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.kernels import jackknife
-from vcell.metrics import de
-from vcell.metrics.groups import summarise
-from vcell.metrics.scaled import shares
+from vcell.metrics.by_gene import Turned
+from vcell.metrics.measured import Grouping, Measured
+from vcell.metrics.measured import measure as measured_as
 from vcell.metrics.shares import share
 
 Array = NDArray[np.float64]
-BULK_TARGET, CELL_TARGET = 5e4, 1e6
-MIN_CPM, ALPHA, EPSILON = 5.0, 0.05, 1e-9
 PURITY, MIN_GATE = 0.9, 10
 PDS, MSE = "pds_cosine", "expr_mse_unbiased_capped_norm"
 FIDELITY, REACH = "de_wilcoxon_direction_fidelity_yield_raw", "de_wilcoxon_direction_reach_raw"
@@ -31,58 +28,6 @@ JACCARD, NMAE = "de_wilcoxon_sig_jaccard", "de_wilcoxon_lfc_nmae"
 MEMBERS = (PDS, MSE, FIDELITY, REACH, JACCARD, NMAE)
 #: Scaled values are kept within these; the other members are not bounded.
 BOUNDS = {MSE: (0.0, 1.0), NMAE: (-6.0, np.inf)}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one side's cells say.
-
-    Attributes
-    ----------
-    bulk
-        ``[P + 1, G]`` log1p of group totals scaled to 50,000.
-    noise
-        ``[P + 1]`` jackknife variance of `bulk`, summed over genes.
-    tested
-        ``[G]`` genes above 5 CPM in the controls.
-    p, fdr, lfc
-        ``[P, G]``; p and fdr are NaN for genes that were not tested.
-    means, cpm
-        ``[P + 1, G]`` mean counts, and mean counts per million.
-    u, score
-        ``[P, G]`` Mann-Whitney U and its z-score.
-    sizes
-        ``[P + 1]`` cells of each group.
-    """
-
-    bulk: Array
-    noise: Array
-    tested: NDArray[np.bool_]
-    p: Array
-    fdr: Array
-    lfc: Array
-    means: Array
-    cpm: Array
-    u: Array
-    score: Array
-    sizes: NDArray[np.int64]
-
-    def table(self, perturbations: NDArray[np.str_], genes: NDArray[np.str_]) -> de.Table:
-        """Return the tested genes as a table of differential expression."""
-        t = self.tested
-        return de.Table(
-            u=self.u[:, t], p=self.p[:, t], fdr=self.fdr[:, t], lfc=self.lfc[:, t],
-            score=self.score[:, t], target_mean=self.cpm[1:, t], reference_mean=self.cpm[0, t],
-            sizes=self.sizes[1:], reference_sizes=np.full(len(self.sizes) - 1, self.sizes[0]),
-            perturbations=perturbations, genes=genes[t],
-        )  # fmt: skip
-
-    @property
-    def significant(self) -> NDArray[np.bool_]:
-        """``[P, G]`` whether a gene was tested and called."""
-        with np.errstate(invalid="ignore"):
-            called: NDArray[np.bool_] = self.fdr < ALPHA
-        return called
 
 
 def measure(
@@ -94,7 +39,7 @@ def measure(
     *,
     threads: int | None = None,
 ) -> Measured:
-    """Read the counts of one side: totals, jackknife, rank tests.
+    """Measure the counts of one side: totals, jackknife, rank tests.
 
     Parameters
     ----------
@@ -109,54 +54,13 @@ def measure(
     threads
         How many; None for one per core.
     """
-    counts = summarise(blocks, group, n_groups, n_genes, against=None)
-
-    def each() -> Iterable[Any]:
-        for block in blocks():
-            yield shares(block, totals[block.rows])
-
-    ranked = summarise(each, group, n_groups, n_genes, threads=threads)
-    cpm = ranked.means * CELL_TARGET
-    wholes = counts.sums.sum(axis=1)
-    bulk = np.log1p(BULK_TARGET * counts.sums / np.where(wholes > 0, wholes, 1.0)[:, None])
-    noise = _noise(blocks, group, counts.sums, wholes, totals)
-    tested = cpm[0] > MIN_CPM
-    n = ranked.sizes
-    p, score = de.wilcoxon(ranked.u[1:], ranked.ties[1:], n[1:, None], n[:1, None])
-    p = np.where(tested, p, np.nan)
-    fdr = np.full(p.shape, np.nan)
-    fdr[:, tested] = de.benjamini_hochberg(p[:, tested])
-    lfc = np.log2((cpm[1:] + EPSILON) / (cpm[0] + EPSILON))
-    return Measured(
-        bulk=bulk, noise=noise, tested=tested, p=p, fdr=fdr, lfc=lfc, means=counts.means,
-        u=ranked.u[1:], score=score, cpm=cpm, sizes=n,
-    )  # fmt: skip
-
-
-def _noise(
-    blocks: Callable[[], Iterable[Any]],
-    group: NDArray[np.int32],
-    sums: Array,
-    wholes: Array,
-    totals: NDArray[np.float64],
-) -> Array:
-    """Return the delete-one jackknife variance of every group's bulk, summed over genes."""
-    s1, s2 = np.zeros((2, *sums.shape))
-    sizes = np.bincount(group[group >= 0], minlength=len(sums))
-    order = np.argsort(group, kind="stable")
-    edges = np.searchsorted(group[order], np.arange(len(sums) + 1))
-    for p in range(len(sums)):
-        if wholes[p] > 0:
-            own = totals[order[edges[p] : edges[p + 1]]]
-            jackknife.zeros(sums[p], own, BULK_TARGET, s1[p], s2[p])
+    cells = Turned(n_genes)
     for block in blocks():
-        jackknife.counts(
-            block.indptr, block.indices, block.data, group[block.rows], totals[block.rows],
-            sums, wholes, BULK_TARGET, s1, s2,
-        )  # fmt: skip
-    n = np.maximum(sizes, 1).astype(np.float64)
-    spread = (s2 - s1**2 / n[:, None]).sum(axis=1)
-    return np.where(sizes < 2, 0.0, np.maximum((n - 1) / n * spread, 0.0))
+        cells.add(block)
+    grouping = Grouping([group], n_groups, totals)
+    (measured,) = next(measured_as([cells], [grouping], totals, threads=threads))
+    cells.close()
+    return measured
 
 
 def members(
@@ -341,6 +245,14 @@ def baseline_scale(means: Array, target: NDArray[np.int64]) -> Array:
         profile = np.where(count > 0, total / count, means[0])
         factor: Array = np.where(means[0] > 0, profile / means[0], 0.0)
     return factor
+
+
+def draws(
+    controls: NDArray[np.int64], sizes: NDArray[np.int64], seed: int = 0
+) -> NDArray[np.int64]:
+    """Return the controls that the baseline's cells are made of, perturbation by perturbation."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([controls[rng.integers(0, len(controls), size=int(n))] for n in sizes])
 
 
 def emitted(

@@ -1,0 +1,232 @@
+"""Cells that come row by row, given back gene by gene, in bounded memory.
+
+Every block of cells is turned round by itself and kept; what does not fit into memory goes to one
+temporary file without a name, which the system removes whatever happens to the process. A range of
+genes is then one short read per block. So a file is decompressed once, however large it is.
+
+Legend: ``G`` genes, ``K`` genes of a range, ``N`` entries, ``C`` cells.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.kernels import by_gene as kernels
+from vcell.kernels.transpose import count_columns, scatter_columns
+
+if TYPE_CHECKING:
+    from vcell.metrics.groups import Rows
+
+#: Bytes of turned blocks kept in memory; later ones go to the file.
+MEMORY = 256 << 20
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some genes' entries: those of gene k are ``first[k]`` to ``first[k + 1]``."""
+
+    first: NDArray[np.int64]
+    cell: NDArray[np.int32]
+    value: NDArray[np.float32]
+
+
+class ByGene(Protocol):
+    """Anything that gives entries gene by gene."""
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """``[G]`` (at most) how many entries each gene has."""
+        ...
+
+    def read(self, lo: int, hi: int) -> Columns:
+        """Give the entries of genes lo to hi."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One turned block: where its genes begin, its cells, and its entries or where they lie."""
+
+    starts: NDArray[np.int32]
+    numbers: NDArray[np.int32]
+    row_type: np.dtype[Any]
+    value_type: np.dtype[Any]
+    held: tuple[NDArray[Any], NDArray[Any]] | None
+    offset: int = 0
+
+
+def join(parts: list[Columns]) -> Columns:
+    """Put the entries of several sources of cells behind one another, gene by gene."""
+    if len(parts) == 1:
+        return parts[0]
+    first = np.sum([part.first for part in parts], axis=0)
+    cell, value = np.empty(first[-1], np.int32), np.empty(first[-1], np.float32)
+    cursor = first[:-1].copy()
+    for part in parts:
+        kernels.join(part.first, part.cell, part.value, cursor, cell, value)
+    return Columns(first, cell, value)
+
+
+def only(block: Any, kept: NDArray[np.bool_]) -> Any:
+    """Return some rows of a block."""
+    each = np.repeat(kept, np.diff(block.indptr))
+    indptr = np.concatenate(([0], np.cumsum(np.diff(block.indptr)[kept])))
+    return replace(
+        block, rows=block.rows[kept], indptr=indptr, indices=block.indices[each],
+        data=block.data[each],
+    )  # fmt: skip
+
+
+class Turned:
+    """Cells turned round; `add` blocks of them, then `read` ranges of genes.
+
+    Cells are numbered as in their blocks, on from `offset`.
+    """
+
+    def __init__(self, n_genes: int, *, offset: int = 0, memory: int = MEMORY) -> None:
+        self.n_genes, self.offset, self._left = n_genes, offset, memory
+        self.counts = np.zeros(n_genes, np.int64)
+        self._pieces: list[_Piece] = []
+        self._file: Any = None
+        self._filled = 0
+
+    def add(self, block: Rows) -> None:
+        """Take some cells (canonical CSR)."""
+        if not len(block.data):
+            return
+        starts = np.zeros(self.n_genes + 1, np.int64)
+        count_columns(block.indices, starts[1:])
+        self.counts += starts[1:]
+        np.cumsum(starts, out=starts)
+        n = len(block.data)
+        rows = np.empty(n, np.uint16 if len(block.rows) <= 1 << 16 else np.uint32)
+        values = np.empty(n, np.uint16 if kernels.fits(block.data) else np.float32)
+        scatter_columns(
+            block.indptr, block.indices, block.data, 0, starts[:-1].copy(), rows, values
+        )
+        kind = rows.dtype, values.dtype
+        narrow, numbers = starts.astype(np.int32), (block.rows + self.offset).astype(np.int32)
+        size = rows.nbytes + values.nbytes
+        if size <= self._left:
+            self._left -= size
+            self._pieces.append(_Piece(narrow, numbers, *kind, (rows, values)))
+        else:
+            self._left = 0
+            self._pieces.append(_Piece(narrow, numbers, *kind, None, self._filled))
+            self._write(rows)
+            self._write(values)
+
+    def read(self, lo: int, hi: int) -> Columns:
+        """Give the entries of genes lo to hi, each gene's in the order in which cells came."""
+        first = np.concatenate(([0], np.cumsum(self.counts[lo:hi])))
+        cell, value = np.empty(first[-1], np.int32), np.empty(first[-1], np.float32)
+        cursor = first[:-1].copy()
+        for piece in self._pieces:
+            starts = piece.starts[lo : hi + 1]
+            rows, values = self._entries(piece, int(starts[0]), int(starts[-1]))
+            kernels.gather(starts, rows, values, piece.numbers, cursor, cell, value)
+        return Columns(first, cell, value)
+
+    def _entries(self, piece: _Piece, a: int, b: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        if piece.held is not None:
+            return piece.held[0][a:b], piece.held[1][a:b]
+        n = int(piece.starts[-1])
+        rows, values = np.empty(b - a, piece.row_type), np.empty(b - a, piece.value_type)
+        self._fill(rows, piece.offset + a * rows.itemsize)
+        self._fill(values, piece.offset + n * rows.itemsize + a * values.itemsize)
+        return rows, values
+
+    def _fill(self, out: NDArray[Any], offset: int) -> None:
+        left = memoryview(out.view(np.uint8))
+        while left:
+            n = os.preadv(self._file.fileno(), [left], offset)
+            left, offset = left[n:], offset + n
+
+    def _write(self, array: NDArray[Any]) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="vcell-")  # noqa: SIM115 - lives with self
+            console.detail(f"a temporary file in {tempfile.gettempdir()} (TMPDIR) holds the rest")
+        left = memoryview(array.view(np.uint8))
+        while left:
+            try:
+                n = os.pwrite(self._file.fileno(), left, self._filled)
+            except OSError as error:
+                raise UserError(
+                    f"the temporary file in {tempfile.gettempdir()} cannot be written: "
+                    f"{error.strerror}",
+                    hint="set TMPDIR to a folder with more room",
+                ) from error
+            left, self._filled = left[n:], self._filled + n
+
+    def close(self) -> None:
+        """Give memory and disk back."""
+        self._pieces = []
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Cells drawn with replacement from others, each gene times a factor.
+
+    Attributes
+    ----------
+    cells
+        What is drawn from.
+    factor
+        ``[G]`` of each gene.
+    bounds, numbers
+        Cell c's copies are the cells ``numbers[bounds[c] : bounds[c + 1]]``.
+    """
+
+    cells: Turned
+    factor: NDArray[np.float64]
+    bounds: NDArray[np.int64]
+    numbers: NDArray[np.int32]
+
+    @classmethod
+    def draw(
+        cls, cells: Turned, factor: NDArray[np.float64], drawn: NDArray[np.int64], n_cells: int
+    ) -> Copies:
+        """Make copy ``n_cells + i`` of cell ``drawn[i]``, one of `n_cells`."""
+        order = np.argsort(drawn, kind="stable")
+        bounds = np.searchsorted(drawn[order], np.arange(n_cells + 1))
+        return cls(cells, factor, bounds.astype(np.int64), (n_cells + order).astype(np.int32))
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many entries each gene has, about: as if each cell were drawn as often."""
+        originals = max(int((np.diff(self.bounds) > 0).sum()), 1)
+        return self.cells.counts * -(-len(self.numbers) // originals)
+
+    def totals(self, step: int = 512) -> NDArray[np.float64]:
+        """Return the total of every copy."""
+        each = np.zeros(len(self.bounds) - 1)
+        for lo in range(0, self.cells.n_genes, step):
+            hi = min(lo + step, self.cells.n_genes)
+            found = self.cells.read(lo, hi)
+            kernels.scaled_totals(found.first, found.cell, found.value, self.factor[lo:hi], each)
+        totals = np.empty(len(self.numbers))
+        totals[self.numbers - len(each)] = np.repeat(each, np.diff(self.bounds))
+        return totals
+
+    def read(self, lo: int, hi: int) -> Columns:
+        """Give the copies' entries of genes lo to hi."""
+        found = self.cells.read(lo, hi)
+        n = int(np.diff(self.bounds)[found.cell].sum())
+        first = np.empty(hi - lo + 1, np.int64)
+        cell, value = np.empty(n, np.int32), np.empty(n, np.float32)
+        n = kernels.emit(
+            found.first, found.cell, found.value, self.factor[lo:hi], self.bounds, self.numbers,
+            first, cell, value,
+        )  # fmt: skip
+        return Columns(first, cell[:n], value[:n])
