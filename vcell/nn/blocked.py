@@ -1,0 +1,198 @@
+"""Softmax attention in blocks of rows: what a block reads, and nothing else, is ever in memory.
+
+Serves ``chunked`` (every row reads every key), ``sparse`` and ``local``. The forward pass keeps the
+output and each row's log-sum-exp; the backward pass computes the weights again. Rows see all their
+keys at once, so no running maximum is needed: memory is O(rows of a block x keys).
+One operator of `torch.library`, so that torch.compile, FLOP counters and checkpointing know it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+if TYPE_CHECKING:
+    from vcell.nn.patterns import Pattern
+
+_BUDGET = {"cpu": 8 << 20, "cuda": 256 << 20}  # bytes of scores at once
+
+
+def blocked_attention(
+    q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, valid: Tensor | None = None
+) -> Tensor:
+    """Attend along a pattern; arguments as of `vcell.nn.attention.attend`."""
+    p = pattern.to(q.device)
+    return cast("Tensor", _forward(q, k, v, valid, p.rows, p.keys, p.hits, p.starts)[0])
+
+
+@torch.library.custom_op("vcell::blocked_attention", mutates_args=())
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    valid: Tensor | None,
+    rows: Tensor,
+    keys: Tensor,
+    hits: Tensor,
+    starts: Tensor,
+) -> tuple[Tensor, Tensor]:
+    out, lse = _like(q), q.new_empty(q.shape[:3], dtype=_exact(q))
+    with torch.autocast(q.device.type, enabled=False):
+        for part in _parts(q, valid, rows, keys, hits, starts):
+            weights = part.scores(q, k)
+            part.put(lse, torch.logsumexp(weights, -1))
+            part.weigh(weights, lse)
+            part.put(out, _product(weights.to(v.dtype), part.keys_of(v)))
+    return out, lse
+
+
+@_forward.register_fake
+def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return _like(q), q.new_empty(q.shape[:3], dtype=_exact(q))
+
+
+@torch.library.custom_op("vcell::blocked_attention_backward", mutates_args=())
+def _backward(  # noqa: PLR0913, PLR0917 - an operator's arguments are tensors, one by one
+    dout: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    valid: Tensor | None,
+    rows: Tensor,
+    keys: Tensor,
+    hits: Tensor,
+    starts: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    exact = _exact(q)
+    dq = _like(q)
+    dk, dv = (torch.zeros_like(_like(q), dtype=exact) for _ in range(2))
+    scale = q.shape[-1] ** -0.5
+    with torch.autocast(q.device.type, enabled=False):
+        delta = (dout.to(exact) * out.to(exact)).sum(-1)  # (B, H, T)
+        for part in _parts(q, valid, rows, keys, hits, starts):
+            weights = part.scores(q, k)
+            part.weigh(weights, lse)
+            do = part.rows_of(dout)
+            part.add(dv, _product(weights.to(v.dtype).transpose(1, 2), do))
+            slopes = _product(do, part.keys_of(v).transpose(1, 2))
+            slopes.sub_(part.rows_of(delta)[..., None]).mul_(weights).mul_(scale)
+            slopes = slopes.to(k.dtype)
+            part.put(dq, _product(slopes, part.keys_of(k)))
+            part.add(dk, _product(slopes.transpose(1, 2), part.rows_of(q)))
+    return dq, dk.to(k.dtype), dv.to(v.dtype)
+
+
+@_backward.register_fake
+def _(_dout: Tensor, _out: Tensor, _lse: Tensor, q: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return _like(q), _like(q), _like(q)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*output, *inputs)
+
+
+def _differentiate(ctx: Any, dout: Tensor, _dlse: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_backward(dout, *ctx.saved_tensors), None, None, None, None, None)
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+class _Part:
+    """Some rows of some heads, and the keys they read."""
+
+    def __init__(
+        self, heads: slice, rows: Tensor, keys: Tensor | None, allowed: Tensor | None
+    ) -> None:
+        self.heads, self.rows, self.keys, self.allowed = heads, rows, keys, allowed
+
+    def rows_of(self, x: Tensor) -> Tensor:
+        return x.flatten(0, 1)[self.heads].index_select(1, self.rows)
+
+    def keys_of(self, x: Tensor) -> Tensor:
+        x = x.flatten(0, 1)[self.heads]
+        return x if self.keys is None else x.index_select(1, self.keys)
+
+    def put(self, x: Tensor, values: Tensor) -> None:
+        x.flatten(0, 1)[self.heads].index_copy_(1, self.rows, values.to(x.dtype))
+
+    def add(self, x: Tensor, values: Tensor) -> None:
+        x = x.flatten(0, 1)[self.heads]
+        if self.keys is None:
+            x.add_(values)
+        else:
+            x.index_add_(1, self.keys, values.to(x.dtype))
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """Return (heads, rows, keys), minus infinity where not allowed."""
+        scores = _product(self.rows_of(q) * q.shape[-1] ** -0.5, self.keys_of(k).transpose(1, 2))
+        return scores if self.allowed is None else scores.masked_fill_(~self.allowed, -torch.inf)
+
+    def weigh(self, scores: Tensor, lse: Tensor) -> None:
+        """Turn scores into weights in place; rows without a key get none."""
+        total = self.rows_of(lse)[..., None]
+        scores.sub_(total.masked_fill(total == -torch.inf, torch.inf)).exp_()
+
+
+def _parts(
+    q: Tensor, valid: Tensor | None, rows: Tensor, keys: Tensor, hits: Tensor, starts: Tensor
+) -> Iterator[_Part]:
+    """Go through the blocks, as many heads at a time as the budget allows."""
+    n_heads, n_all = q.shape[1], q.shape[0] * q.shape[1]
+    budget = _BUDGET.get(q.device.type, _BUDGET["cuda"]) // 4
+    edges = starts.tolist()
+    for (r0, k0, h0), (r1, k1, h1) in pairwise(edges):
+        those = None if k0 == k1 else keys[k0:k1]
+        width = q.shape[2] if those is None else k1 - k0
+        mask = None
+        if those is not None:
+            mask = torch.zeros((r1 - r0) * width, dtype=torch.bool, device=q.device)
+            mask = mask.index_fill_(0, hits[h0:h1].long(), 1).view(1, r1 - r0, width)
+        step = max(1, budget // ((r1 - r0) * width))
+        for first in range(0, n_all, step):
+            heads = slice(first, min(first + step, n_all))
+            allowed = mask
+            if valid is not None:
+                sample = torch.arange(heads.start, heads.stop, device=q.device) // n_heads
+                there = valid[sample] if those is None else valid[sample][:, those]
+                allowed = there[:, None, :] if mask is None else mask & there[:, None, :]
+            yield _Part(heads, rows[r0:r1], those, allowed)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply matrices; half precision is added up and returned in float32."""
+    if a.element_size() >= 4:
+        return torch.bmm(a, b)
+    if a.is_cuda:
+        return torch.bmm(a, b, out_dtype=torch.float32)
+    return torch.bmm(a.float(), b.float())
+
+
+def _like(q: Tensor) -> Tensor:
+    return torch.empty(q.shape, dtype=q.dtype, device=q.device)
+
+
+def _exact(q: Tensor) -> torch.dtype:
+    """Return the precision of sums: float32, or better where the input is."""
+    return torch.float32 if q.element_size() < 4 else q.dtype
+
+
+def _flops(products: int) -> Any:
+    def count(*arguments: Any, **_: Any) -> int:
+        q, starts = arguments[-8], arguments[-1]
+        n_rows, n_keys, _hits = starts.diff(dim=0).unbind(1)
+        scores = int((n_rows * torch.where(n_keys == 0, q.shape[2], n_keys)).sum())
+        return products * 2 * int(q.shape[0] * q.shape[1] * q.shape[3]) * scores
+
+    return count
+
+
+register_flop_formula(torch.ops.vcell.blocked_attention, get_raw=True)(_flops(2))
+register_flop_formula(torch.ops.vcell.blocked_attention_backward, get_raw=True)(_flops(5))

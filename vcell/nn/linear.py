@@ -1,0 +1,35 @@
+"""Attention without softmax: elu(x) + 1 of queries and keys, multiplied in the order that is O(T).
+
+Source of the idea: Katharopoulos et al. 2020, "Transformers are RNNs".
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def features(x: Tensor) -> Tensor:
+    """Map queries or keys to what their product weighs by: positive, never zero."""
+    return F.elu(x.float() if x.element_size() < 4 else x) + 1
+
+
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Average values with weights features(q) . features(k); sums are kept in float32 or better.
+
+    Parameters
+    ----------
+    q, k, v
+        (B, H, T, D)
+    valid
+        (B, T), False at keys that do not count.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        fq, fk = features(q), features(k)
+        if valid is not None:
+            fk = fk * valid[:, None, :, None].to(fk.dtype)
+        state = fk.transpose(-2, -1) @ v.to(fk.dtype)  # (B, H, D, D)
+        weight = fq @ fk.sum(-2)[..., None]  # (B, H, T, 1)
+        tiny = torch.finfo(fq.dtype).tiny  # nothing is valid: zeros
+        return (fq @ state / weight.clamp_min(tiny)).to(v.dtype)
