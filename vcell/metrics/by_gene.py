@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vcell.metrics.groups import Rows
 
 #: Bytes of turned blocks kept in memory; later ones go to the file.
-MEMORY = 256 << 20
+MEMORY = 64 << 20
 
 
 @dataclass(frozen=True)

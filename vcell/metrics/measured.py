@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +21,15 @@ from numpy.typing import NDArray
 from vcell.kernels import by_gene as kernels
 from vcell.kernels.by_gene import LARGEST, TERMS
 from vcell.metrics import de
-from vcell.metrics.by_gene import ByGene, join
+from vcell.metrics.by_gene import ByGene, Columns, join
 
 Array = NDArray[np.float64]
 BULK_TARGET, CELL_TARGET = 5e4, 1e6
 MIN_CPM, ALPHA, EPSILON = 5.0, 0.05, 1e-9
 #: Entries that a thread works on at once; a gene that has more is worked on alone.
 ENTRIES = 1 << 20
-#: Bytes of sums and ranks that groupings measured together may take.
-MEMORY = 1 << 30
+#: Bytes that the tables of halves measured together may take.
+MEMORY = 640 << 20
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,8 @@ class Measured:
         ``[P, G]`` Mann-Whitney U and its z-score.
     sizes
         ``[P + 1]`` cells of each group.
+
+    Of a half `means`, `cpm`, `u` and `score` are empty: no score needs them.
     """
 
     bulk: Array
@@ -136,58 +137,92 @@ class Grouping:
         self.bounds = np.searchsorted(group[order], np.arange(n + 1))
 
 
-class _Raw:
-    """The tables of one grouping being filled, gene by gene."""
+class _Tables:
+    """The tables of one grouping, ``[Q, G]``, being filled by ranges of genes."""
 
     def __init__(self, grouping: Grouping, n_genes: int, n_ranges: int) -> None:
-        self.grouping = grouping
+        self.grouping, self.whole = grouping, grouping.n_halves == 1
         n = len(grouping.sizes)
-        self.counts, self.parts, self.u, self.ties = (np.zeros((n_genes, n)) for _ in range(4))
         self.spread = np.zeros((n_ranges, n))
+        self.tested = np.zeros((grouping.n_halves, n_genes), bool)
+        self.bulk, self.p, self.lfc = (np.empty((n, n_genes)) for _ in range(3))
+        details = (n, n_genes) if self.whole else (0, 0)
+        self.means, self.cpm, self.u, self.score = (np.empty(details) for _ in range(4))
 
-    def fill(self, number: int, lo: int, hi: int, found: Any, share: Array, ordered: Any) -> None:
-        """Take a range of genes; `ordered` are their sorted keys and the bits of a cell number."""
+    def fill(self, number: int, lo: int, hi: int, found: Columns, share: Array, keys: Keys) -> None:
+        """Take a range of genes."""
         g = self.grouping
-        stored = np.zeros((hi - lo, len(g.sizes)), np.int32)
-        kernels.sums(
-            found.first, found.cell, found.value, share, g.table, self.counts[lo:hi],
-            self.parts[lo:hi], stored,
-        )  # fmt: skip
+        counts, parts, u, ties = np.zeros((4, hi - lo, len(g.sizes)))
+        stored = np.zeros(counts.shape, np.int32)
+        first, cell, value = found.first, found.cell, found.value
+        kernels.sums(first, cell, value, share, g.table, counts, parts, stored)
         kernels.jackknife(
-            found.first, found.cell, found.value, g.table, g.e, g.f, self.counts[lo:hi], g.wholes,
-            g.sizes, g.powers, g.members, g.bounds, _SQUARED, BULK_TARGET, self.spread[number],
+            first, cell, value, g.table, g.e, g.f, counts, g.wholes, g.sizes, g.powers, g.members,
+            g.bounds, _SQUARED, BULK_TARGET, self.spread[number],
         )  # fmt: skip
-        keys, id_bits = ordered
         kernels.against_reference(
-            keys, found.first, id_bits, g.table, stored, g.sizes, g.width,
-            self.u[lo:hi], self.ties[lo:hi],
-        )  # fmt: skip
+            keys.ordered, first, keys.id_bits, g.table, stored, g.sizes, g.width, u, ties
+        )
+        tables = [np.ascontiguousarray(table.T) for table in (counts, parts, u, ties)]
+        for half in range(g.n_halves):
+            own = slice(half * g.width, (half + 1) * g.width)
+            self._put(half, own, slice(lo, hi), *(table[own] for table in tables))
 
-    def measured(self, half: int) -> Measured:
+    def _put(
+        self, half: int, own: slice, genes: slice, counts: Array, parts: Array, u: Array,
+        ties: Array,
+    ) -> None:  # fmt: skip
+        """Turn one half's sums and ranks of some genes into the tables that scores need."""
+        n, wholes = self.grouping.sizes[own, None], self.grouping.wholes[own, None]
+        self.bulk[own, genes] = np.log1p(BULK_TARGET * counts / np.where(wholes > 0, wholes, 1.0))
+        with np.errstate(invalid="ignore"):
+            cpm = parts / n * CELL_TARGET
+            tested = cpm[0] > MIN_CPM
+            self.lfc[own, genes] = np.log2((cpm + EPSILON) / (cpm[0] + EPSILON))
+        p, score = de.wilcoxon(u, ties, n, n[:1])
+        p[:, ~tested] = np.nan
+        self.p[own, genes], self.tested[half, genes] = p, tested
+        if self.whole:
+            with np.errstate(invalid="ignore"):
+                self.means[:, genes] = counts / n
+            self.cpm[:, genes], self.u[:, genes], self.score[:, genes] = cpm, u, score
+
+    def measured(self, half: int, pool: ThreadPoolExecutor) -> Measured:
         """Return what one half's cells say."""
         g = self.grouping
         own = slice(half * g.width, (half + 1) * g.width)
-        n, wholes = g.sizes[own], g.wholes[own]
-        sums, parts, u, ties = (
-            np.ascontiguousarray(table[:, own].T)
-            for table in (self.counts, self.parts, self.u, self.ties)
-        )
-        with np.errstate(invalid="ignore"):
-            means, cpm = sums / n[:, None], parts / n[:, None] * CELL_TARGET
-        bulk = np.log1p(BULK_TARGET * sums / np.where(wholes > 0, wholes, 1.0)[:, None])
-        spread = self.spread[:, own].sum(axis=0)
-        share = (n - 1) / np.maximum(n, 1)
-        noise = np.where(n < 2, 0.0, np.maximum(share * spread, 0.0))
-        tested = cpm[0] > MIN_CPM
-        p, score = de.wilcoxon(u[1:], ties[1:], n[1:, None], n[:1, None])
-        p[:, ~tested] = np.nan
+        n, tested = g.sizes[own], self.tested[half]
+        spread = (n - 1) / np.maximum(n, 1) * self.spread[:, own].sum(axis=0)
+        p = self.p[own][1:]
         fdr = np.full(p.shape, np.nan)
-        fdr[:, tested] = de.benjamini_hochberg(p[:, tested])
-        lfc = np.log2((cpm[1:] + EPSILON) / (cpm[0] + EPSILON))
+
+        def adjust(row: int) -> None:
+            fdr[row : row + 8, tested] = de.benjamini_hochberg(p[row : row + 8, tested])
+
+        list(pool.map(adjust, range(0, len(p), 8)))
         return Measured(
-            bulk=bulk, noise=noise, tested=tested, p=p, fdr=fdr, lfc=lfc, means=means, cpm=cpm,
-            u=u[1:], score=score, sizes=n,
+            bulk=self.bulk[own], noise=np.where(n < 2, 0.0, np.maximum(spread, 0.0)),
+            tested=tested, p=p, fdr=fdr, lfc=self.lfc[own][1:], means=self.means, cpm=self.cpm,
+            u=self.u[1:], score=self.score[1:], sizes=n,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Shares and cells in one number each, ascending in every gene."""
+
+    ordered: NDArray[np.uint64]
+    id_bits: int  # the lowest bits, which hold the cell
+
+    @classmethod
+    def of(cls, found: Columns, share: Array, n_cells: int) -> Keys:
+        """Pack and sort."""
+        id_bits = max(int(n_cells - 1).bit_length(), 1)
+        ordered = np.empty(len(found.cell), np.uint64)
+        kernels.keys(share.view(np.uint64), found.cell, id_bits, ordered)
+        for a, b in pairwise(found.first.tolist()):
+            ordered[a:b].sort()
+        return cls(ordered, id_bits)
 
 
 _SQUARED = kernels.squared_coefficients(TERMS)
@@ -216,35 +251,31 @@ def measure(
     Yields
     ------
     list of Measured
-        Of each grouping, one per half. Take them one by one: each is ten tables ``[W, G]``.
+        Of each grouping, one per half.
     """
     counts = np.sum([part.counts for part in cells], axis=0)
     ranges = _ranges(counts)
-    raw = [_Raw(grouping, len(counts), len(ranges)) for grouping in groupings]
-    id_bits = max(int(len(totals) - 1).bit_length(), 1)
+    tables = [_Tables(grouping, len(counts), len(ranges)) for grouping in groupings]
 
     def work(number: int) -> None:
         lo, hi = ranges[number]
         found = join([part.read(lo, hi) for part in cells])
-        share, keys = np.empty(len(found.cell)), np.empty(len(found.cell), np.uint64)
+        share = np.empty(len(found.cell))
         kernels.shares(found.cell, found.value, totals, share)
-        kernels.keys(share.view(np.uint64), found.cell, id_bits, keys)
-        for a, b in pairwise(found.first.tolist()):
-            keys[a:b].sort()
-        for each in raw:
-            each.fill(number, lo, hi, found, share, (keys, id_bits))
+        keys = Keys.of(found, share, len(totals))
+        for table in tables:
+            table.fill(number, lo, hi, found, share, keys)
 
     with ThreadPoolExecutor(threads or _cores()) as pool:
-        for _ in pool.map(work, range(len(ranges))):
-            pass
-    while raw:
-        each = raw.pop(0)
-        yield [each.measured(half) for half in range(each.grouping.n_halves)]
+        list(pool.map(work, range(len(ranges))))
+        while tables:
+            table = tables.pop(0)
+            yield [table.measured(half, pool) for half in range(table.grouping.n_halves)]
 
 
 def at_once(width: int, n_genes: int) -> int:
     """Return how many halvings can be measured together within `MEMORY`."""
-    return max(MEMORY // (4 * 8 * 2 * width * n_genes), 1)
+    return max(MEMORY // (3 * 8 * 2 * width * n_genes), 1)
 
 
 def _cores() -> int:
