@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ from vcell.store import (
     balanced,
     combine,
 )
+from vcell.store.cells import StoreCells
 from vcell.store.device import DeviceMatrix, to_dense
 
 if TYPE_CHECKING:
@@ -77,7 +80,10 @@ def test_batches_that_are_kept_stay_as_they_are(store: Store) -> None:
             assert (got == expected(store, batch.rows, output)).all()
 
 
-def test_the_memory_of_batches_let_go_is_used_again(store: Store) -> None:
+def test_the_memory_of_batches_let_go_is_used_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vcell.store.making._SLAB", 1)  # every batch in memory of its own
     loader = Loader(store, ORDER, Output(dense=True), resident=True)
     addresses = {batch.x.ctypes.data for batch in loader}
     assert len(addresses) < len(loader) / 2
@@ -282,6 +288,61 @@ def test_residence_is_said_aloud(store: Store, capsys: pytest.CaptureFixture[str
     assert "kept in memory" in capsys.readouterr().err
     Loader(store, Shuffled(batch_size=8, shuffle="full"), resident=False)
     assert "decodes a whole chunk" in capsys.readouterr().err
+
+
+def watch_reading(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """List the cells of every buffer that has been read from disk."""
+    read: list[np.ndarray] = []
+    fetch = StoreCells.fetch
+
+    def watched(self: StoreCells, rows: np.ndarray, *rest: Any) -> Any:
+        lying = fetch(self, rows, *rest)
+        read.append(rows)
+        return lying
+
+    monkeypatch.setattr(StoreCells, "fetch", watched)
+    return read
+
+
+def until(happened: Callable[[], bool]) -> bool:
+    """Wait for another thread; False if nothing happens."""
+    end = time.monotonic() + 30
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.001)
+    return happened()
+
+
+def test_the_first_buffer_is_read_before_the_first_batch_is_asked_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = watch_reading(monkeypatch)
+    batches = iter(Loader(store, ORDER, resident=False))
+    assert until(lambda: len(read) == 1)
+    assert (next(batches).rows == read[0][:64]).all()
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_buffers_are_read_ahead_over_the_border_of_epochs(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, dense: bool
+) -> None:
+    read = watch_reading(monkeypatch)
+    loader = Loader(store, ORDER, Output(dense=dense), resident=False)
+    seen = rows_of(loader)
+    assert until(lambda: len(read) == 5)  # four buffers an epoch, and nobody has asked for another
+    assert (rows_of(loader)[0] == read[4][:64]).all()
+    loader.set_epoch(0)  # what was read ahead is of no use now, and does no harm
+    again = rows_of(loader)
+    assert all((x == y).all() for x, y in zip(again, seen, strict=True))
+
+
+def test_threads_end_with_the_loader(store: Store) -> None:
+    before = threading.active_count()
+    loader = Loader(store, ORDER, Output(dense=True), resident=False)
+    unfinished = iter(loader)
+    next(unfinished)
+    assert threading.active_count() > before
+    del unfinished, loader
+    assert until(lambda: threading.active_count() == before)
 
 
 def test_waiting_is_measured(store: Store) -> None:

@@ -118,41 +118,37 @@ def copy_rows(
 
 
 @njit(nogil=True, cache=True)
+def count_columns(idx: Array, src: Array, length: Array, column: Array, out: Array) -> None:
+    """How many elements `copy_columns` keeps of each row."""
+    for k in range(src.shape[0]):
+        n = 0
+        for j in range(src[k], src[k] + length[k]):
+            n += column[idx[j]] >= 0
+        out[k] = n
+
+
+@njit(nogil=True, cache=True)
 def copy_columns(
     idx: Array,
     val: Array,
     src: Array,
     length: Array,
     column: Array,
+    dst: Array,
     first: int,
     last: int,
     idx_out: Array,
     val_out: Array,
-    indptr: Array,
 ) -> None:
-    """Copy rows keeping only columns with `column[c] >= 0`, renumbered; fills `indptr` too."""
-    to = 0
+    """As `copy_rows`, keeping only columns with `column[c] >= 0`, renumbered."""
     for k in range(first, last):
-        indptr[k - first] = to
+        to = dst[k]
         for j in range(src[k], src[k] + length[k]):
             c = column[idx[j]]
             if c >= 0:
                 idx_out[to] = c
                 val_out[to] = val[j]
                 to += 1
-    indptr[last - first] = to
-
-
-@njit(nogil=True, cache=True)
-def count_columns(
-    idx: Array, src: Array, length: Array, column: Array, first: int, last: int
-) -> int:
-    """How many elements `copy_columns` will write."""
-    n = 0
-    for k in range(first, last):
-        for j in range(src[k], src[k] + length[k]):
-            n += column[idx[j]] >= 0
-    return n
 
 
 @njit(nogil=True, cache=True)

@@ -26,6 +26,7 @@ class Crew:
     """Threads that run submitted calls by priority, lowest number first."""
 
     def __init__(self, threads: int) -> None:
+        self.size = threads
         self._heap: list[tuple[int, int, Future[Any], Callable[[], Any]]] = []
         self._count = itertools.count()
         self._ready = threading.Condition()
@@ -60,7 +61,8 @@ class Crew:
             self._heap.clear()
             self._ready.notify_all()
         for thread in self._threads:
-            thread.join()
+            if thread is not threading.current_thread():  # the last reference may go on a thread
+                thread.join()
 
     def _work(self) -> None:
         while True:

@@ -4,13 +4,15 @@
 >>> for batch in loader:                 # one epoch; the next `for` is the next epoch
 ...     step(batch.x, batch.labels["perturbation"])
 
-While a buffer's batches are consumed the next buffer is read and decoded on other threads.
+While a buffer's batches are consumed the next buffer is read and decoded on other threads, also
+when it belongs to the next epoch; the first of all is begun by `iter(loader)`.
 A batch is yours for as long as you refer to it; the memory of those you let go is used again.
 """
 
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,8 +24,9 @@ from vcell import console
 from vcell.errors import UserError
 from vcell.store.batch import Batch, Output, Waiting
 from vcell.store.cells import Cells, Memory, StoreCells, load_all
-from vcell.store.crew import Crew, default_threads
-from vcell.store.feed import Feed, Supply
+from vcell.store.crew import default_threads
+from vcell.store.feed import Buffers, Feed, Plans
+from vcell.store.making import Supply
 from vcell.store.order import Epoch, Order, Place
 from vcell.store.sets import Sets
 from vcell.store.sources import open_source
@@ -62,7 +65,7 @@ class Loader:
         Keep the whole store decoded in memory: ``"auto"`` if it takes at most a quarter of what
         is free.
     threads, prefetch
-        Threads that read and decode, and batches made ahead of the consumer.
+        Threads that read and decode, and batches made ahead of the consumer (at least).
     """
 
     def __init__(
@@ -74,13 +77,13 @@ class Loader:
         place: Place | None = None,
         resident: bool | Literal["auto"] = "auto",
         threads: int | None = None,
-        prefetch: int = 2,
+        prefetch: int = 1,
     ) -> None:
         self.order = order
         self.output = output or Output()
         self.place = place or Place()
         self.waiting = Waiting()
-        self._threads = threads or default_threads()
+        threads = threads or default_threads()
         self._prefetch = prefetch
         self._position = _Position()
         source = open_source(cells)
@@ -88,8 +91,8 @@ class Loader:
         column = _columns(source, self.output)
         self.n_genes = source.n_genes if column is None else int(column.max()) + 1
         self._labels = {name: source.codes(name) for name in self.output.labels}
-        self._supply = Supply(
-            cells=_place_in_memory(source, order, resident=resident, threads=self._threads),
+        supply = Supply(
+            cells=_place_in_memory(source, order, resident=resident, threads=threads),
             output=self.output,
             column=column,
             labels={name: codes for name, (codes, _) in self._labels.items()},
@@ -97,6 +100,9 @@ class Loader:
             n_genes=self.n_genes,
             memory=_memory(pin=self.output.pin),
         )
+        self._plans = Plans(order, self.place, self.n_cells)
+        self._buffers = Buffers(supply, self._plans, threads)
+        weakref.finalize(self, self._buffers.close)
         console.detail(f"loader: {order.describe(self.n_cells)}")
 
     # -- what a training loop needs -------------------------------------------------------------
@@ -104,19 +110,24 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """Yield what is left of the current epoch, then move on to the next."""
         epoch = self._epoch()
-        crew, feeder = Crew(self._threads), Crew(1)
+        if self._position.batch < epoch.n_batches:
+            first_buffer = self._position.batch // epoch.buffer_batches
+            self._buffers.want(self._position.epoch, first_buffer)
+        return self._batches()
+
+    def _batches(self) -> Iterator[Batch]:
+        position, n = self._position, self._epoch().n_batches
         # Batches that are slices of a buffer cost nothing to make, so none is made ahead.
-        depth = 1 if self._supply.slices_buffers else self._prefetch
-        feed = Feed(self._supply, epoch, crew, feeder, depth, self._position.batch)
+        depth = 0 if self._buffers.supply.slices_buffers else self._prefetch
+        feed = Feed(self._buffers, position.epoch, position.batch, depth)
         begun = time.perf_counter()
         try:
-            for _ in range(self._position.batch, epoch.n_batches):
+            for _ in range(position.batch, n):
                 yield self._timed(feed)  # it has no name here: that would keep its memory
-            self._position = _Position(self._position.epoch + 1, 0)
+            self._position = _Position(position.epoch + 1, 0)
         finally:
             self.waiting.elapsed += time.perf_counter() - begun
-            feeder.close()
-            crew.close()
+            feed.close()
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
@@ -161,8 +172,9 @@ class Loader:
         self._position = _Position(epoch, 0)
 
     def close(self) -> None:
-        """Close files."""
-        self._supply.cells.close()
+        """End the threads and close files."""
+        self._buffers.close()
+        self._buffers.supply.cells.close()
 
     def __enter__(self) -> Self:
         return self
@@ -184,7 +196,7 @@ class Loader:
         return batch
 
     def _epoch(self) -> Epoch:
-        return self.order.epoch(self._position.epoch, self.place, self.n_cells)
+        return self._plans.epoch(self._position.epoch)
 
 
 def _columns(source: Opened, output: Output) -> NDArray[np.int32] | None:

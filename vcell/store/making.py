@@ -1,0 +1,176 @@
+"""From buffers to batches: memory for a slab of them, and what fills in their values.
+
+A slab is some batches that lie together in memory, so that small batches cost little to make and
+large ones are made by several threads, each a part of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.kernels import gather
+from vcell.store.batch import Batch, Output
+from vcell.store.cells import EMIT, Cells, Lying, Memory, StoreCells, Types, wait_all
+
+if TYPE_CHECKING:
+    from vcell.store.crew import Crew
+
+_I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
+#: Bytes of a slab of small batches: handed over seldom, and still in the last cache when read.
+_SLAB = 16 << 20
+#: Rows that are worth a thread.
+_PART = 64
+
+#: Writes the values of a range of a slab's rows.
+Fill = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Supply:
+    """Where cells come from and what is to become of them."""
+
+    cells: Cells
+    output: Output
+    column: NDArray[np.int32] | None  # of every gene of the source: its column in batches, or -1
+    labels: dict[str, NDArray[np.int32]]
+    scale: NDArray[np.float32] | None  # of every cell
+    n_genes: int  # in batches
+    memory: Memory
+
+    @property
+    def slices_buffers(self) -> bool:
+        """Batches are slices of a buffer: nothing has to be moved for them."""
+        from_store = isinstance(self.cells, StoreCells)
+        return from_store and not self.output.dense and self.column is None
+
+    def fetch(self, rows: NDArray[np.int64], crew: Crew) -> Buffer:
+        """Bring a buffer's rows into memory."""
+        types = Types(np.int32, np.float32) if self.slices_buffers else Types()
+        lying = self.cells.fetch(rows, types, self.memory, crew)
+        labels = {name: codes[rows] for name, codes in self.labels.items()}
+        return Buffer(rows, lying, labels, None if self.scale is None else self.scale[rows])
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A buffer's rows in memory and what goes with them."""
+
+    rows: NDArray[np.int64]
+    lying: Lying
+    labels: dict[str, NDArray[np.int32]]
+    scale: NDArray[np.float32] | None
+
+    def batch(self, a: int, b: int, n_genes: int) -> Batch:
+        """Begin the batch of rows `a:b`."""
+        labels = {name: codes[a:b] for name, codes in self.labels.items()}
+        return Batch(rows=self.rows[a:b], labels=labels, n_genes=n_genes)
+
+
+@dataclass
+class Slab:
+    """Some batches, and the parts of them that are still being made."""
+
+    batches: list[Batch]
+    parts: list[Future[None]] = field(default_factory=list)
+
+    def wait(self) -> list[Batch]:
+        """Return the batches when they are there."""
+        wait_all(self.parts)
+        return self.batches
+
+
+def rows_of_slab(batch_rows: int, supply: Supply, buffer: Buffer) -> int:
+    """How many rows are made at once: whole batches, at least one."""
+    if supply.slices_buffers:
+        return len(buffer.rows)  # nothing to make
+    width = 4 * supply.n_genes if supply.output.dense else 8 * int(buffer.lying.length.mean() + 1)
+    return max(_SLAB // max(width, 1) // batch_rows, 1) * batch_rows
+
+
+def make_slab(buffer: Buffer, a: int, b: int, batch_rows: int, supply: Supply, crew: Crew) -> Slab:
+    """Begin to make the batches of rows `a:b` of a buffer, on the crew."""
+    cuts = [(i, min(i + batch_rows, b)) for i in range(a, b, batch_rows)]
+    batches = [buffer.batch(i, j, supply.n_genes) for i, j in cuts]
+    fill = (
+        _dense(buffer, a, b, supply, batches)
+        if supply.output.dense
+        else (_compressed(buffer, a, b, supply, batches))
+    )
+    if fill is None:
+        return Slab(batches)
+    n_parts = max(min(crew.size, (b - a) // _PART), 1)
+    ends = [(b - a) * i // n_parts for i in range(n_parts + 1)]
+    calls = [partial(fill, first, last) for first, last in pairwise(ends)]
+    return Slab(batches, crew.submit_all(EMIT, calls))
+
+
+def _dense(buffer: Buffer, a: int, b: int, supply: Supply, batches: list[Batch]) -> Fill:
+    at, scale = buffer.lying, buffer.scale
+    x: NDArray[np.float32] = supply.memory.take("x", (b - a) * supply.n_genes, _F32)
+    x = x.reshape(b - a, supply.n_genes)
+    begin = 0
+    for batch in batches:
+        batch.x = x[begin : begin + len(batch)]
+        begin += len(batch)
+    every = supply.column is None
+    column = np.arange(supply.n_genes, dtype=np.int32) if supply.column is None else supply.column
+    rows = (at.idx, at.val, at.src, at.length)
+
+    def fill(first: int, last: int) -> None:
+        out = x[first:last]
+        if scale is not None:
+            gather.densify_log(*rows, scale, column, a + first, a + last, out)
+        elif every:
+            gather.densify(*rows, a + first, a + last, out)
+        else:
+            gather.densify_columns(*rows, column, a + first, a + last, out)
+
+    return fill
+
+
+def _compressed(
+    buffer: Buffer, a: int, b: int, supply: Supply, batches: list[Batch]
+) -> Fill | None:
+    at, column = buffer.lying, supply.column
+    src, length = at.src[a:b], at.length[a:b]
+    sliced = at.contiguous and at.idx.dtype == _I32 and at.val.dtype == _F32 and column is None
+    if column is not None:
+        length = np.empty(b - a, np.int64)
+        gather.count_columns(at.idx, src, at.length[a:b], column, length)
+    indptr = np.zeros(b - a + 1, np.int64)
+    np.cumsum(length, out=indptr[1:])
+    if sliced:
+        indptr += src[0] if b > a else 0
+        idx, val = at.idx, at.val
+    else:
+        idx = supply.memory.take("idx", int(indptr[-1]), _I32)
+        val = supply.memory.take("val", int(indptr[-1]), _F32)
+    begin = 0
+    for batch in batches:
+        ends = indptr[begin : begin + len(batch) + 1]
+        batch.indptr = ends - ends[0]
+        batch.indices, batch.data = idx[ends[0] : ends[-1]], val[ends[0] : ends[-1]]
+        begin += len(batch)
+    scale = buffer.scale
+    if sliced and scale is None:
+        return None
+
+    def fill(first: int, last: int) -> None:
+        if column is not None:
+            gather.copy_columns(
+                at.idx, at.val, src, at.length[a:b], column, indptr, first, last, idx, val
+            )
+        elif not sliced:
+            gather.copy_rows(at.idx, at.val, src, length, indptr, first, last, idx, val)
+        if scale is not None:
+            gather.log_normalise(val, indptr[first : last + 1], scale[a + first : a + last])
+
+    return fill
