@@ -88,15 +88,20 @@ class Progress:
     def __init__(self, label: str, total: float | None, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done = 0.0
+        self.read = 0.0  # bytes
         self.note = ""
         self.started = self._shown = time.monotonic()
         self._live = sys.stderr.isatty() and settings.verbosity >= NORMAL
         self._silent = settings.verbosity < NORMAL
         self._drawn = False
 
-    def advance(self, amount: float = 1, note: str = "") -> None:
-        """Count `amount` more units as done; `note` replaces the words behind the bar."""
+    def advance(self, amount: float = 1, note: str = "", *, read: float = 0.0) -> None:
+        """Count `amount` more units as done, `read` bytes of a file for them.
+
+        `note` replaces the words behind the bar.
+        """
         self.done += amount
+        self.read += read
         self.note = note or self.note
         now = time.monotonic()
         interval = 0.1 if self._live else _LINE_EVERY
@@ -118,6 +123,9 @@ class Progress:
     def _text(self, now: float) -> str:
         elapsed = now - self.started
         rate = self.done / elapsed if elapsed else 0.0
+        speed = f"{human(rate)}/s"
+        if self.read and elapsed:
+            speed += f", {human(self.read / elapsed / 1e6)} MB/s"
         parts = [self.label]
         if self.total:
             share = min(self.done / self.total, 1.0)
@@ -125,9 +133,9 @@ class Progress:
             parts.append(f"{'━' * filled}{'─' * (20 - filled)} {share:4.0%}")
             left = (self.total - self.done) / rate if rate else 0.0
             count = f"{human(self.done)}/{human(self.total)} {self.unit}"
-            parts.append(f"{count}, {human(rate)}/s, {duration(left)} left")
+            parts.append(f"{count}, {speed}, {duration(left)} left")
         else:
-            parts.append(f"{human(self.done)} {self.unit}, {human(rate)}/s, {duration(elapsed)}")
+            parts.append(f"{human(self.done)} {self.unit}, {speed}, {duration(elapsed)}")
         return " ".join([*parts, self.note]).rstrip()
 
     def close(self) -> None:

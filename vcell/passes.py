@@ -28,10 +28,12 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.data import CellSource
+from vcell.kept import Keeper, Shelf, recall
 from vcell.kernels.cells import cell_totals
 
 TILE = 512
 SPAN = 16 * TILE
+LANES = 4  # copies of a large statistic that threads fill side by side, however many there are
 Task = Callable[[], None]
 
 
@@ -43,6 +45,12 @@ class CellTable:
     n_genes: NDArray[np.int32]
     marked: dict[str, NDArray[np.float64]]  # summed counts of each kind of marked genes
     kept: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, n_cells: int, rules: CellRules) -> CellTable:
+        """Make an empty one."""
+        marked = {kind: np.zeros(n_cells) for kind in rules.marks}
+        return cls(np.zeros(n_cells), np.zeros(n_cells, np.int32), marked, np.zeros(n_cells, bool))
 
     def share(self, kind: str) -> NDArray[np.float64]:
         """Return the share of a cell's counts in genes of `kind`; 0 for empty cells."""
@@ -148,17 +156,112 @@ class Reducer(ABC):
         """Add up what a span has gathered, in a fixed order."""
 
     @abstractmethod
-    def export(self) -> Any:
-        """Return what was gathered, for `merge` on another machine."""
+    def export(self) -> list[NDArray[Any]]:
+        """Return what was gathered up to the end of a span, for `merge` elsewhere or later."""
 
     @abstractmethod
-    def merge(self, exported: Any) -> None:
-        """Add what another machine gathered over the spans that follow ours."""
+    def merge(self, exported: Sequence[NDArray[Any]]) -> None:
+        """Add what was gathered over the spans that follow ours."""
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What decides what it gathers from given cells."""
+        return type(self).__name__, *self._made_with
 
 
 def _make(kind: type[Reducer], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reducer:
     reducer: Reducer = kind(*args, **kwargs)
     return reducer
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads one source under one set of rules, as often as it is asked to.
+
+    Parameters
+    ----------
+    threads
+        One a core unless told.
+    max_nnz
+        Bound on the non-zeros of a block; the source's own by default.
+    label
+        Shown with the progress; None for none.
+    shelf
+        Where the state of a long pass is saved, so that it can be resumed and what it gathered
+        used again (`vcell.kept`). Nowhere by default.
+    """
+
+    source: CellSource
+    rules: CellRules = field(default_factory=CellRules)
+    threads: int | None = None
+    max_nnz: int | None = None
+    label: str | None = "reading cells"
+    shelf: Shelf | None = None
+
+    def __call__(
+        self, reducers: Sequence[Reducer], *, rows: NDArray[np.int64] | slice | None = None
+    ) -> CellTable:
+        """Feed the reducers and return what was measured per cell.
+
+        Parameters
+        ----------
+        rows
+            Only these cells, ascending, or a slice of all.
+        """
+        chosen = slice(0, self.source.n_cells) if rows is None else rows
+        if isinstance(chosen, slice):
+            chosen = slice(*chosen.indices(self.source.n_cells)[:2])
+            count = max(chosen.stop - chosen.start, 0)
+        else:
+            count = len(chosen)
+        table = CellTable.of(count, self.rules)
+        if self.shelf is None or rows is not None:
+            self._walk(reducers, table, chosen, 0, lambda _: None)
+            return table
+        missing = recall(self.shelf, reducers, table)
+        if missing != []:
+            keeper = Keeper(self.shelf, reducers if missing is None else missing, table)
+            with keeper.listening():
+                self._walk(keeper.reducers, table, chosen, keeper.position, keeper.reached)
+            keeper.done()
+        return table
+
+    def _walk(
+        self,
+        reducers: Sequence[Reducer],
+        table: CellTable,
+        rows: NDArray[np.int64] | slice,
+        position: int,
+        reached: Callable[[int], None],
+    ) -> None:
+        """Read the cells from `position` on; `reached` is told of the end of every span."""
+        threads = self.threads or os.cpu_count() or 1
+        bits = self.rules.bits(self.source.n_genes)
+        options: dict[str, Any] = {} if self.max_nnz is None else {"max_nnz": self.max_nnz}
+        left = len(table.kept) - position
+        if isinstance(rows, slice):
+            rows = slice(rows.start + position, max(rows.stop, rows.start + position))
+        else:
+            rows = rows[position:]
+        with ThreadPoolExecutor(threads) as pool, _progress(self.label, left) as bar:
+            for block in self.source.chunks(rows=rows, **options):
+                cells = np.asarray(block.rows, np.int64)
+                _together(pool, _measure_tasks(block, position, table, bits, threads))
+                for begin, end in _within_spans(position, len(cells)):
+                    at = slice(position + begin, position + end)
+                    table.kept[at] = self.rules.keeps(table, at, cells[begin:end])
+                    part = Part(
+                        position + begin, cells[begin:end], block.indptr[begin : end + 1],
+                        block.indices, block.data, table.totals[at], table.kept[at],
+                    )  # fmt: skip
+                    _together(pool, [t for r in reducers for t in r.tasks(part, threads)])
+                    if (position + end) % SPAN == 0:
+                        _end_span(reducers)
+                        reached(position + end)
+                position += len(cells)
+                bar.advance(len(cells), read=self.source.bytes_of(len(cells), block.nnz))
+        if position % SPAN:
+            _end_span(reducers)
 
 
 def run(
@@ -168,72 +271,11 @@ def run(
     rules: CellRules | None = None,
     rows: NDArray[np.int64] | slice | None = None,
     threads: int | None = None,
-    label: str | None = "reading cells",
+    label: str | None = None,
     max_nnz: int | None = None,
 ) -> CellTable:
-    """Read the cells once, feed every reducer, and return what was measured per cell.
-
-    Parameters
-    ----------
-    rows
-        Only these cells, ascending, or a slice of all.
-    label
-        Shown with the progress; None for none.
-    max_nnz
-        Bound on the non-zeros of a block; the source's own by default.
-    """
-    rules = rules or CellRules()
-    threads = threads or os.cpu_count() or 1
-    if isinstance(rows, slice):
-        count = len(range(source.n_cells)[rows])
-    else:
-        count = source.n_cells if rows is None else len(rows)
-    table = CellTable(
-        np.zeros(count), np.zeros(count, np.int32), {k: np.zeros(count) for k in rules.marks},
-        np.zeros(count, bool),
-    )  # fmt: skip
-    bits = rules.bits(source.n_genes)
-    options: dict[str, Any] = {} if max_nnz is None else {"max_nnz": max_nnz}
-    position = 0
-    with ThreadPoolExecutor(threads) as pool, _progress(label, count) as bar:
-        for block in source.chunks(rows=rows, **options):
-            cells = np.asarray(block.rows, np.int64)
-            _together(pool, _measure_tasks(block, position, table, bits, threads))
-            for begin, end in _within_spans(position, len(cells)):
-                at = slice(position + begin, position + end)
-                table.kept[at] = rules.keeps(table, at, cells[begin:end])
-                part = Part(
-                    position + begin, cells[begin:end], block.indptr[begin : end + 1],
-                    block.indices, block.data, table.totals[at], table.kept[at],
-                )  # fmt: skip
-                _together(pool, [t for r in reducers for t in r.tasks(part, threads)])
-                if (position + end) % SPAN == 0:
-                    _end_span(reducers)
-            position += len(cells)
-            bar.advance(len(cells))
-    if position % SPAN:
-        _end_span(reducers)
-    return table
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Reads one source under one set of rules, as often as it is asked to."""
-
-    source: CellSource
-    rules: CellRules = field(default_factory=CellRules)
-    threads: int | None = None
-    max_nnz: int | None = None
-    label: str | None = "reading cells"
-
-    def __call__(
-        self, reducers: Sequence[Reducer], *, rows: NDArray[np.int64] | None = None
-    ) -> CellTable:
-        """Feed the reducers and return what was measured per cell."""
-        return run(
-            self.source, reducers, rules=self.rules, rows=rows, threads=self.threads,
-            label=self.label, max_nnz=self.max_nnz,
-        )  # fmt: skip
+    """Read the cells once: a `Reader` for one pass."""
+    return Reader(source, rules or CellRules(), threads, max_nnz, label)(reducers, rows=rows)
 
 
 def _measure_tasks(
@@ -280,7 +322,7 @@ def _end_span(reducers: Sequence[Reducer]) -> None:
 
 
 class _Silent:
-    def advance(self, amount: float) -> None:
+    def advance(self, amount: float, *, read: float) -> None:
         pass
 
     def __enter__(self) -> _Silent:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,15 +25,15 @@ def of_names(source: CellSource, *, cells: bool) -> list[str]:
         found.append("there are no cells")
     if not source.n_genes:
         found.append("there are no genes")
-    kinds = [("gene", source.genes)]
+    kinds: list[tuple[str, NDArray[Any]]] = [("gene", source.genes)]
     if cells:
-        kinds.append(("cell", source.cells.astype(str)))
+        kinds.append(("cell", source.obs_frame.names()))
     for what, names in kinds:
         repeated = _repeated(names)
         if repeated:
             shown = ", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else "")
             found.append(f"{len(repeated):,} {what} names occur more than once: {shown}")
-        empty = int((np.char.strip(names.astype(str)) == "").sum()) if len(names) else 0
+        empty = sum(not name.strip() for name in names.tolist())
         if empty:
             found.append(f"{empty:,} {what} names are empty")
     genes = source.genes
@@ -41,9 +42,12 @@ def of_names(source: CellSource, *, cells: bool) -> list[str]:
     return found
 
 
-def _repeated(names: NDArray[np.str_]) -> list[str]:
-    unique, counts = np.unique(names, return_counts=True)
-    return [str(name) for name in unique[counts > 1]]
+def _repeated(names: NDArray[Any]) -> list[str]:
+    """Return names that occur more than once; by their hashes, which take little memory."""
+    hashes = np.fromiter(map(hash, names.tolist()), np.int64, len(names))
+    ordered = np.sort(hashes)
+    candidates = names[np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])]
+    return sorted(name for name, n in Counter(candidates.tolist()).items() if n > 1)
 
 
 def of_survey(seen: Survey, found: Scale) -> list[str]:

@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.data import detect
+from vcell.data.ahead import ahead
+from vcell.data.block import Csr, canonical
 from vcell.data.matrix import Bound, CsrMatrix
 from vcell.data.source import MAX_NNZ, MAX_ROWS
+from vcell.kernels.rows import disorder, survey_values
 
 if TYPE_CHECKING:
-    from vcell.data import Block, CellSource
-    from vcell.data.block import Csr
+    from vcell.data import CellSource
+
+_WAYS = ("nan", "infinite", "negative", "fraction")  # the columns of `survey_values`
 
 
 @dataclass
@@ -43,12 +47,12 @@ class Survey:
     gene_cells: NDArray[np.int64]
     odd: dict[str, int] = field(default_factory=dict)
     n_values: int = 0
-    _cells: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
+    _cells: list[NDArray[np.float64]] = field(default_factory=list)
 
     @property
     def n_seen(self) -> int:
         """Number of cells looked at."""
-        return sum(len(part[0]) for part in self._cells)
+        return sum(len(part) for part in self._cells)
 
     @property
     def whole(self) -> bool:
@@ -57,7 +61,7 @@ class Survey:
 
     def per_cell(self, which: int) -> NDArray[np.float64]:
         """Return totals (0), detected genes (1) or percent mitochondrial (2) of the cells."""
-        parts = [part[which] for part in self._cells]
+        parts = [part[:, which] for part in self._cells]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def count(self, what: str, number: int) -> None:
@@ -65,36 +69,24 @@ class Survey:
         if number:
             self.odd[what] = self.odd.get(what, 0) + number
 
-    def add(self, block: Block) -> None:
-        """Take a canonical block."""
-        lengths = np.diff(block.indptr)
-        row = np.repeat(np.arange(len(block)), lengths)
-        values = block.data.astype(np.float64, copy=False)
-        finite = np.where(np.isfinite(values), values, 0.0)
-        totals = np.bincount(row, finite, len(block))
-        mito = np.bincount(row, finite * self.mito_genes[block.indices], len(block))
-        share = np.divide(100 * mito, totals, out=np.zeros(len(block)), where=totals > 0)
-        self._cells.append((totals, lengths, share))
-        self.gene_sums += np.bincount(block.indices, finite, len(self.genes))
-        self.gene_cells += np.bincount(block.indices, minlength=len(self.genes))
-        self.n_values += len(values)
-        self.count("nan", int(np.isnan(values).sum()))
-        self.count("infinite", int(np.isinf(values).sum()))
-        self.count("negative", int((values < 0).sum()))
-        self.count("fraction", int((finite != np.rint(finite)).sum()))
+    def add(self, csr: Csr) -> None:
+        """Take canonical rows."""
+        cells, odd = np.empty((len(csr.indptr) - 1, 3)), np.zeros(len(_WAYS), np.int64)
+        survey_values(
+            csr.indptr, csr.indices, csr.data, self.mito_genes, cells, self.gene_sums,
+            self.gene_cells, odd,
+        )  # fmt: skip
+        self._cells.append(cells)
+        self.n_values += len(csr.data)
+        for what, number in zip(_WAYS, odd.tolist(), strict=True):
+            self.count(what, number)
 
     def add_stored(self, csr: Csr) -> None:
         """Take rows as they lie in the file: unsorted, repeated, zeros stored."""
-        if len(csr.indices) > 1:
-            row = np.repeat(np.arange(len(csr.indptr) - 1), np.diff(csr.indptr))
-            same = row[1:] == row[:-1]
-            step = np.diff(csr.indices)
-            self.count("unsorted rows", len(np.unique(row[1:][same & (step < 0)])))
-            order = np.lexsort((csr.indices, row)) if (same & (step < 0)).any() else None
-            if order is not None:
-                row, step = row[order], np.diff(csr.indices[order])
-            self.count("repeated entries", int(((row[1:] == row[:-1]) & (step == 0)).sum()))
-        self.count("stored zeros", int((csr.data == 0).sum()))
+        unsorted, repeated, zeros = disorder(csr.indptr, csr.indices, csr.data)
+        self.count("unsorted rows", unsorted)
+        self.count("repeated entries", repeated)
+        self.count("stored zeros", zeros)
 
     def summary(self) -> dict[str, Any]:
         """Return medians and counts for people and JSON."""
@@ -124,26 +116,28 @@ def survey(source: CellSource, *, full: bool) -> Survey | None:
         source.genes, source.n_cells, np.char.startswith(upper, "MT-"),
         np.zeros(source.n_genes), np.zeros(source.n_genes, np.int64),
     )  # fmt: skip
-    n = source.n_cells if full else None
-    with console.progress(f"looking at {source.name}", n) as bar:
-        for block in source.chunks(dtype="stored") if full else detect.sample(source):
-            found.add(block)
-            bar.advance(len(block))
-    for csr in _stored(source, full=full):
-        found.add_stored(csr)
-    return found
-
-
-def _stored(source: CellSource, *, full: bool) -> Iterator[Csr]:
-    """Read rows uncorrected, where the file could hold odd ones."""
-    matrix = source.matrix
-    if not isinstance(matrix, CsrMatrix):
-        return
     rows: Any = range(source.n_cells)
     if not full:
         rows = detect.sample_rows(source.n_cells, source.nnz, source.n_genes)
+    with console.progress(f"looking at {source.name}", len(rows)) as bar:
+        for stored, csr in ahead(_pieces(source, rows)):
+            if stored is not None:
+                found.add_stored(stored)
+            found.add(csr)
+            n = len(csr.indptr) - 1
+            bar.advance(n, read=source.bytes_of(n, len((stored or csr).data)))
+    return found
+
+
+def _pieces(source: CellSource, rows: Any) -> Iterator[tuple[Csr | None, Csr]]:
+    """Read rows uncorrected, where the file could hold odd ones, and as they should be."""
+    matrix = source.matrix
     for piece in matrix.cuts(rows, None, Bound(MAX_NNZ, MAX_ROWS)):
-        yield matrix.stored(piece, source.dtype)
+        if isinstance(matrix, CsrMatrix):
+            stored = matrix.stored(piece, source.dtype)
+            yield stored, canonical(stored, source.n_genes)
+        else:
+            yield None, matrix.read(piece, None, source.dtype)
 
 
 def _median(values: NDArray[np.float64]) -> float | None:

@@ -51,10 +51,10 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
 
 def inspect(source: CellSource, config: Inspect) -> tuple[dict[str, Any], Survey | None]:
     """Return all that is known of the cells, as JSON would have it, and the survey behind it."""
+    many = source.n_cells > MANY_CELLS and not config.full
+    problems = of_names(source, cells=not many)  # first: what it takes is free again for the cells
     seen = survey(source, full=config.full)
     found = detect.scale(source, quiet=True)
-    many = source.n_cells > MANY_CELLS and not config.full
-    problems = of_names(source, cells=not many)
     if seen is not None:
         problems += of_survey(seen, found)
     problems += of_raw(source)

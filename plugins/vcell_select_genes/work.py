@@ -132,9 +132,10 @@ def _reader(source: CellSource, config: SelectGenes) -> Read:
         from vcell.dask_engine import DaskReader
 
         return DaskReader(source, rules, config.scheduler)
+    from vcell.kept import Shelf
     from vcell.passes import Reader
 
-    return Reader(source, rules)
+    return Reader(source, rules, shelf=Shelf(source, rules))
 
 
 def _target_sum(source: CellSource, config: SelectGenes, read: Read) -> float | None:

@@ -126,7 +126,7 @@ def test_rules_leave_cells_out_of_everything():
     np.testing.assert_array_equal(moments.total[0, :, 1], dense[kept].sum(axis=0))
 
 
-@pytest.mark.parametrize("bins", [2, 30, 254])
+@pytest.mark.parametrize("bins", [0, 16, 240])
 def test_histogram_and_second_pass_give_the_same_clipped_sums(bins):
     from vcell.kernels import clipped
 
@@ -141,7 +141,7 @@ def test_histogram_and_second_pass_give_the_same_clipped_sums(bins):
 
     histogram.collect()
     assert not histogram.overflowed
-    h = (histogram.nonzeros, histogram.histogram, histogram.large)
+    h = (histogram.small, histogram.high, histogram.large)
     sums, exact = np.empty((3, 80, 3)), np.empty((3, 80, 3))
     clipped.clip_histogram(*h, clip, sums)
     clipped.histogram_moments(*h, True, exact)
@@ -154,7 +154,7 @@ def test_histogram_and_second_pass_give_the_same_clipped_sums(bins):
 
 
 def test_histogram_says_when_it_cannot_hold_the_values():
-    fractional, crowded = CountHistogram(50), CountHistogram(50, bins=2, max_large=10)
+    fractional, crowded = CountHistogram(50), CountHistogram(50, bins=0, max_large=3)
     run(source_of(draw(600, 50, 3).multiply(0.37).tocsr()), [fractional])
     run(source_of(draw(600, 50, 3)), [crowded])
     assert fractional.fractional

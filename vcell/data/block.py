@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from vcell.data.fault import damaged
 
+#: Non-zeros from which a compiled look is worth loading the compiler's library (half a second).
+COMPILED_FROM = 1 << 18
+
 
 @dataclass(frozen=True)
 class Block:
@@ -154,19 +157,29 @@ def check_columns(
 
 def canonical(csr: Csr, n_genes: int) -> Csr:
     """Return rows sorted, without repeated columns (summed) and without stored zeros."""
-    n = len(csr.indices)
-    if n > 1:
-        falls = csr.indices[1:] <= csr.indices[:-1]
-        starts = csr.indptr[1:-1]
-        falls[starts[(starts > 0) & (starts < n)] - 1] = False  # a new row may begin lower
-        if falls.any():
-            csr = _merge(csr, n_genes)
-    zero = csr.data == 0
-    if zero.any():
-        keep = ~zero
+    falls, zeros = _faults(csr)
+    if falls:
+        csr = _merge(csr, n_genes)
+        zeros = zeros or bool((csr.data == 0).any())  # what was repeated may cancel out
+    if zeros:
+        keep = csr.data != 0
         before = np.concatenate([[0], np.cumsum(keep)])
         csr = Csr(before[csr.indptr], csr.indices[keep], csr.data[keep])
     return csr
+
+
+def _faults(csr: Csr) -> tuple[bool, bool]:
+    """Say whether columns do not ascend somewhere, and whether zeros are stored."""
+    n = len(csr.indices)
+    if n > COMPILED_FROM:
+        from vcell.kernels.rows import FALLS, ZEROS, row_faults
+
+        found = row_faults(csr.indptr, csr.indices, csr.data)
+        return bool(found & FALLS), bool(found & ZEROS)
+    falls = csr.indices[1:] <= csr.indices[:-1]
+    starts = csr.indptr[1:-1]
+    falls[starts[(starts > 0) & (starts < n)] - 1] = False  # a new row may begin lower
+    return bool(falls.any()), bool((csr.data == 0).any())
 
 
 def _merge(csr: Csr, n_genes: int) -> Csr:

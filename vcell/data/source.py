@@ -110,6 +110,13 @@ class CellSource:
         """Names of the columns of var."""
         return self.var_frame.columns
 
+    def bytes_of(self, n_cells: int, nnz: int) -> float:
+        """Return about how many bytes of the file hold some cells; 0 where that is not known."""
+        size = self.layout.bytes or 0
+        return size * (
+            n_cells / max(self.n_cells, 1) if self.nnz is None else nnz / max(self.nnz, 1)
+        )
+
     def obs(self, column: str) -> Column:
         """Read one column of obs.
 

@@ -30,25 +30,27 @@ if TYPE_CHECKING:
 
     from vcell.passes import CellTable, Reducer
 
-_HISTOGRAM_BYTES = 128 << 20  # for all threads together
+_HISTOGRAM_BYTES = 128 << 20
+_BINS = 240  # counts beyond the small ones with a column of their own
 _SPANS = (1.0, 1.5, 2.0, 3.0)  # a fit that fails is tried again with these multiples of the span
 
 
 class StandardizedPlan(Plan):
     """One pass where the histograms of all batches fit, else two; the same bits either way."""
 
-    def __init__(self, setting: Setting, threads: int = 2) -> None:
+    def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.filter = GeneFilter(setting.n_genes, setting.min_cells)
         batches = setting.batches
         self.codes = None if batches is None else batches.codes
         n_batches = 1 if batches is None else len(batches.names)
-        room = _HISTOGRAM_BYTES // (4 * n_batches * setting.n_genes * threads)
+        size = (setting.n_genes, n_batches)
+        a_bin = CountHistogram.bytes_of(*size, 1) - CountHistogram.bytes_of(*size, 0)
+        room = _HISTOGRAM_BYTES - CountHistogram.bytes_of(*size, 0)
+        bins = min(_BINS, room // max(a_bin, 1))
         self.histogram = (
-            CountHistogram(
-                setting.n_genes, codes=self.codes, n_batches=n_batches, bins=min(254, int(room))
-            )
-            if room >= 14
+            CountHistogram(setting.n_genes, codes=self.codes, n_batches=n_batches, bins=bins)
+            if bins >= 0
             else None
         )
         self.moments = GeneMoments(
@@ -91,7 +93,7 @@ class StandardizedPlan(Plan):
             if not (self.histogram.overflowed or self.histogram.fractional):
                 h = self.histogram
                 clipped.histogram_moments(
-                    h.nonzeros, h.histogram, h.large, self.setting.single, self.moments.total
+                    h.small, h.high, h.large, self.setting.single, self.moments.total
                 )
                 return self.moments.total
             self.histogram = None
@@ -106,7 +108,7 @@ class StandardizedPlan(Plan):
             return sums.total
         out = np.zeros((*clip.shape, 3))
         h = self.histogram
-        clipped.clip_histogram(h.nonzeros, h.histogram, h.large, clip, out)
+        clipped.clip_histogram(h.small, h.high, h.large, clip, out)
         return out
 
     def _predict(

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+LANES = 8  # sums made side by side: one alone would wait for each addition
+
+
 @njit(nogil=True, cache=True)
 def cell_totals(
     indptr: NDArray[np.int64],
@@ -33,14 +36,22 @@ def cell_totals(
         Outputs: ``[C]``, ``[C]`` and ``[C, K]`` with at most eight kinds of marks.
     """
     kinds = marked_totals.shape[1]
+    lanes = np.zeros(LANES)
     for cell in range(len(indptr) - 1):
-        total = 0.0
+        own = data[indptr[cell] : indptr[cell + 1]]
+        rest = len(own) // LANES * LANES
         detected = 0
-        for j in range(indptr[cell], indptr[cell + 1]):
-            value = np.float64(data[j])
-            total += value
-            if value != 0:
-                detected += 1
+        lanes[:] = 0.0
+        for i in range(0, rest, LANES):
+            for lane in range(LANES):
+                lanes[lane] += own[i + lane]
+        for i in range(rest, len(own)):
+            lanes[i - rest] += own[i]
+        for i in range(len(own)):
+            detected += own[i] != 0
+        total = 0.0
+        for lane in range(LANES):
+            total += lanes[lane]
         totals[cell] = total
         n_genes[cell] = detected
         if kinds == 0:

@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@njit(nogil=True, cache=True)
-def not_counts(data: NDArray[np.float32]) -> int:
-    """Return how many values are negative or not whole."""
-    count = 0
-    for j in range(len(data)):
-        count += not (data[j] >= 0 and data[j] == np.floor(data[j]))
-    return count
+SMALL = 16  # counts below are kept in 64 bytes a gene, one line of the cache: nearly all of them
 
 
 @njit(nogil=True, cache=True)
@@ -32,45 +26,68 @@ def count_histogram(
     indices: NDArray[np.int32],
     data: NDArray[np.float32],
     codes: NDArray[np.int32],
-    nonzeros: NDArray[np.int64],
-    histogram: NDArray[np.int32],
+    small: NDArray[np.int32],
+    high: NDArray[np.int32],
     large: NDArray[np.float64],
-) -> int:
-    """Count whole values; return how many were too large for the histogram.
+) -> tuple[int, int]:
+    """Count whole values; return how many were too large, and how many were no counts.
 
     Parameters
     ----------
-    nonzeros
-        ``[B, G]``, added to. Ones are not counted in the histogram: they are the difference.
-    histogram
-        ``[B, G, K]``, added to: column ``k`` counts the value ``k + 2``.
+    small
+        ``[B, G, SMALL]``, added to: column ``v`` counts the value ``v`` (none is 0).
+    high
+        ``[B, G, K]``, added to: column ``k`` counts the value ``SMALL + k``.
     large
-        ``[L, 4]``: batch, gene, value and 1 for every larger one, as far as there is room.
+        ``[L, 3]``: batch, gene and value of every larger one, as far as there is room.
     """
-    bins = histogram.shape[2]
+    bins = high.shape[2]
     found = 0
+    odd = 0
     for cell in range(len(indptr) - 1):
         batch = codes[cell]
         if batch < 0:
             continue
+        low = small[batch]
         for j in range(indptr[cell], indptr[cell + 1]):
             value = data[j]
-            if value == 0:
-                continue
-            gene = indices[j]
-            nonzeros[batch, gene] += 1
-            if value > 1:
-                k = np.int64(value) - 2
-                if k < bins:
-                    histogram[batch, gene, k] += 1
-                else:
-                    if found < len(large):
-                        large[found, 0] = batch
-                        large[found, 1] = gene
-                        large[found, 2] = value
-                        large[found, 3] = 1.0
-                    found += 1
-    return found
+            count = np.int64(value)
+            if np.float64(count) != value or count < 0:
+                odd += 1
+            elif count < SMALL:
+                if count > 0:
+                    low[indices[j], count] += 1
+            elif count - SMALL < bins:
+                high[batch, indices[j], count - SMALL] += 1
+            else:
+                if found < len(large):
+                    large[found, 0] = batch
+                    large[found, 1] = indices[j]
+                    large[found, 2] = value
+                found += 1
+    return found, odd
+
+
+@njit(nogil=True, cache=True)
+def list_large(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    codes: NDArray[np.int32],
+    least: float,
+    large: NDArray[np.float64],
+) -> None:
+    """List the values from `least` on, as `count_histogram` does, with room for all."""
+    found = 0
+    for cell in range(len(indptr) - 1):
+        if codes[cell] < 0:
+            continue
+        for j in range(indptr[cell], indptr[cell + 1]):
+            if data[j] >= least and data[j] == np.floor(data[j]):
+                large[found, 0] = codes[cell]
+                large[found, 1] = indices[j]
+                large[found, 2] = data[j]
+                found += 1
 
 
 @njit(nogil=True, cache=True)
@@ -99,35 +116,28 @@ def clipped_sums(
 
 @njit(nogil=True, cache=True)
 def clip_histogram(
-    nonzeros: NDArray[np.int64],
-    histogram: NDArray[np.int32],
+    small: NDArray[np.int32],
+    high: NDArray[np.int32],
     large: NDArray[np.float64],
     clip: NDArray[np.float64],
     out: NDArray[np.float64],
 ) -> None:
-    """Write to ``out[B, G, 3]`` what `clipped_sums` would, from the histogram and the list."""
-    batches, genes, bins = histogram.shape
+    """Write to ``out[B, G, 3]`` what `clipped_sums` would, from the histogram and the list.
+
+    `large` is ``[L, 4]``: batch, gene, value, how often.
+    """
+    batches, genes, _ = small.shape
     out[:] = 0.0
-    for batch in range(batches):
-        for gene in range(genes):
-            ones = nonzeros[batch, gene]
-            for k in range(bins):
-                ones -= histogram[batch, gene, k]
-                _add(
-                    np.float64(k + 2),
-                    histogram[batch, gene, k],
-                    clip[batch, gene],
-                    out,
-                    batch,
-                    gene,
-                )
-            _add(1.0, ones, clip[batch, gene], out, batch, gene)
+    for b in range(batches):
+        for g in range(genes):
+            for v in range(1, SMALL):
+                _add(np.float64(v), small[b, g, v], clip[b, g], out, b, g)
+            for k in range(high.shape[2]):
+                _add(np.float64(SMALL + k), high[b, g, k], clip[b, g], out, b, g)
     for i in range(len(large)):
         b = int(large[i, 0])
         g = int(large[i, 1])
-        times = large[i, 3]
-        _add(1.0, -times, clip[b, g], out, b, g)  # they were taken for ones above
-        _add(large[i, 2], times, clip[b, g], out, b, g)
+        _add(large[i, 2], large[i, 3], clip[b, g], out, b, g)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -143,8 +153,8 @@ def _add(
 
 @njit(nogil=True, cache=True)
 def histogram_moments(
-    nonzeros: NDArray[np.int64],
-    histogram: NDArray[np.int32],
+    small: NDArray[np.int32],
+    high: NDArray[np.int32],
     large: NDArray[np.float64],
     single: bool,  # noqa: FBT001
     out: NDArray[np.float64],
@@ -153,24 +163,25 @@ def histogram_moments(
 
     With `single` the squares are rounded to float32, as they are in a float32 matrix.
     """
-    batches, genes, bins = histogram.shape
+    batches, genes, _ = small.shape
     out[:] = 0.0
-    for batch in range(batches):
-        for gene in range(genes):
-            ones = nonzeros[batch, gene]
-            for k in range(bins):
-                times = histogram[batch, gene, k]
-                if times:
-                    value = np.float64(k + 2)
-                    ones -= times
-                    out[batch, gene, 1] += times * value
-                    out[batch, gene, 2] += times * value * value
-            out[batch, gene, 0] = nonzeros[batch, gene]
-            out[batch, gene, 1] += ones
-            out[batch, gene, 2] += ones
+    for b in range(batches):
+        for g in range(genes):
+            for v in range(1, SMALL):
+                _count(np.float64(v), small[b, g, v], np.float64(v * v), out, b, g)
+            for k in range(high.shape[2]):
+                value = np.float64(SMALL + k)
+                _count(value, high[b, g, k], value * value, out, b, g)
     for i in range(len(large)):
-        moment = out[np.int64(large[i, 0]), np.int64(large[i, 1])]
         value = large[i, 2]
         square = np.float64(np.float32(value) * np.float32(value)) if single else value * value
-        moment[1] += large[i, 3] * (value - 1.0)
-        moment[2] += large[i, 3] * (square - 1.0)
+        _count(value, large[i, 3], square, out, int(large[i, 0]), int(large[i, 1]))
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _count(
+    value: float, times: float, square: float, out: NDArray[np.float64], batch: int, gene: int
+) -> None:
+    out[batch, gene, 0] += times
+    out[batch, gene, 1] += times * value
+    out[batch, gene, 2] += times * square

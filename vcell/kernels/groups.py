@@ -61,29 +61,27 @@ def group_log_moments(
     """Add to ``out[P, G, 2]`` the sums of ``log1p(x / scale)`` and of its square, times 2**30."""
     table = np.empty((LUT, 2), np.int64)
     for cell in order:
-        group = codes[cell]
         factor = np.float64(scale[cell])
-        sums = out[group]
-        highest = 0
+        sums = out[codes[cell]]
+        known = 0  # entries of this cell's table
         for j in range(indptr[cell], indptr[cell + 1]):
-            if data[j] < LUT:
-                highest = max(highest, int(data[j]))
-        for count in range(highest + 1):
-            log = math.log1p(count / factor)
-            table[count, 0] = np.int64(log * ONE + 0.5)
-            table[count, 1] = np.int64(log * log * ONE + 0.5)
-        for j in range(indptr[cell], indptr[cell + 1]):
-            value = np.float64(data[j])
-            small = np.int64(value) if 0 <= value < LUT else 0
-            if np.float64(small) == value:
-                first = table[small, 0]
-                second = table[small, 1]
+            value = data[j]
+            small = np.int32(value)
+            if np.float32(small) == value and np.uint32(small) < LUT:
+                while known <= small:
+                    table[known, 0], table[known, 1] = _log_and_square(np.float64(known), factor)
+                    known += 1
+                first, second = table[small, 0], table[small, 1]
             else:
-                log = math.log1p(value / factor)
-                first = np.int64(log * ONE + 0.5)
-                second = np.int64(log * log * ONE + 0.5)
+                first, second = _log_and_square(np.float64(value), factor)
             sums[indices[j], 0] += first
             sums[indices[j], 1] += second
+
+
+@njit(nogil=True, cache=True)
+def _log_and_square(value: float, factor: float) -> tuple[int, int]:
+    log = math.log1p(value / factor)
+    return int(log * ONE + 0.5), int(log * log * ONE + 0.5)
 
 
 @njit(nogil=True, cache=True)

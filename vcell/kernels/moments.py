@@ -79,8 +79,8 @@ def list_untabled(
             continue
         for j in range(indptr[cell], indptr[cell + 1]):
             value = data[j]
-            small = np.int64(value) if np.float32(0) <= value < np.float32(LUT) else -1
-            if np.float32(small) != value:
+            small = np.int32(value)
+            if np.float32(small) != value or np.uint32(small) >= LUT:
                 others[found] = j
                 places[found, 0] = cell
                 places[found, 1] = indices[j]
@@ -117,8 +117,8 @@ def tabled_moments(
         own = table[cell]
         for j in range(indptr[cell], indptr[cell + 1]):
             value = data[j]
-            small = np.int64(value) if np.float32(0) <= value < np.float32(LUT) else -1
-            if np.float32(small) != value:
+            small = np.int32(value)
+            if np.float32(small) != value or np.uint32(small) >= LUT:
                 if found < len(others):
                     others[found] = j
                     places[found, 0] = cell
@@ -183,13 +183,14 @@ def rare_entries(  # noqa: PLR0913, PLR0917
     cells: NDArray[np.int64],
     limit: int,
     counts: NDArray[np.int32],
+    counting: NDArray[np.bool_],
     rows: NDArray[np.int64],
     values: NDArray[np.float64],
 ) -> None:
     """Count the cells of every gene in ``counts[G]``, up to `limit`, and keep the first entries.
 
     `rows` and `values` have as many columns as entries are kept. Most genes are soon counted: what
-    remains is one look at a small array.
+    remains is one look at the small array `counting`, which says of which genes it goes on.
     """
     room = rows.shape[1]
     for cell in range(len(indptr) - 1):
@@ -197,12 +198,13 @@ def rare_entries(  # noqa: PLR0913, PLR0917
             continue
         for j in range(indptr[cell], indptr[cell + 1]):
             gene = indices[j]
-            place = counts[gene]
-            if place < limit and data[j] != 0:
+            if counting[gene] and data[j] != 0:
+                place = counts[gene]
                 if place < room:
                     rows[gene, place] = cells[cell]
                     values[gene, place] = data[j]
                 counts[gene] = place + 1
+                counting[gene] = place + 1 < limit
 
 
 @njit(nogil=True, cache=True)

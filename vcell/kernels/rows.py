@@ -1,0 +1,101 @@
+"""What is wrong with the rows of a block as they lie in a file, and what they hold.
+
+`row_faults` is the quick look at every block that is read; `survey_values` the long one of
+``vcell inspect``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: What `row_faults` finds, as bits: columns that do not ascend, stored zeros.
+FALLS, ZEROS = 1, 2
+#: Columns of what `survey_values` counts.
+NAN, INFINITE, NEGATIVE, FRACTION = 0, 1, 2, 3
+
+
+@njit(nogil=True, cache=True)
+def row_faults(indptr: NDArray[np.int64], indices: NDArray[np.int32], data: NDArray[Any]) -> int:
+    """Return bits for rows whose columns do not ascend and for zeros among the values."""
+    falls = 0
+    zeros = 0
+    for row in range(len(indptr) - 1):
+        columns = indices[indptr[row] : indptr[row + 1]]
+        values = data[indptr[row] : indptr[row + 1]]
+        for i in range(1, len(columns)):  # no branch inside: these loops vectorise
+            falls |= columns[i] <= columns[i - 1]
+        for i in range(len(values)):
+            zeros |= values[i] == 0
+    return falls * FALLS | zeros * ZEROS
+
+
+@njit(nogil=True, cache=True)
+def disorder(
+    indptr: NDArray[np.int64], indices: NDArray[np.int32], data: NDArray[Any]
+) -> tuple[int, int, int]:
+    """Return the number of unsorted rows, of repeated entries and of stored zeros."""
+    unsorted = 0
+    repeated = 0
+    zeros = 0
+    for row in range(len(indptr) - 1):
+        columns = indices[indptr[row] : indptr[row + 1]]
+        falls = 0
+        for i in range(1, len(columns)):
+            falls |= columns[i] < columns[i - 1]
+        if falls:
+            unsorted += 1
+            columns = np.sort(columns)
+        for i in range(1, len(columns)):
+            repeated += columns[i] == columns[i - 1]
+        for j in range(indptr[row], indptr[row + 1]):
+            zeros += data[j] == 0
+    return unsorted, repeated, zeros
+
+
+@njit(nogil=True, cache=True)
+def survey_values(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[Any],
+    mito: NDArray[np.bool_],
+    cells: NDArray[np.float64],
+    gene_sums: NDArray[np.float64],
+    gene_cells: NDArray[np.int64],
+    odd: NDArray[np.int64],
+) -> None:
+    """Measure every cell and add to what is known of the genes; NaN and infinity count as zero.
+
+    Parameters
+    ----------
+    cells
+        Output ``[C, 3]``: sum, number of genes, percentage of the sum in mitochondrial genes.
+    gene_sums, gene_cells
+        ``[G]``, added to.
+    odd
+        ``[4]``, added to: how many values are NaN, infinite, negative, not whole.
+    """
+    for cell in range(len(indptr) - 1):
+        total = 0.0
+        marked = 0.0
+        for j in range(indptr[cell], indptr[cell + 1]):
+            value = np.float64(data[j])
+            gene_cells[indices[j]] += 1
+            if not np.isfinite(value):
+                odd[NAN if np.isnan(value) else INFINITE] += 1
+                odd[NEGATIVE] += value < 0
+                continue
+            odd[NEGATIVE] += value < 0
+            odd[FRACTION] += value != np.floor(value)
+            total += value
+            gene_sums[indices[j]] += value
+            if mito[indices[j]]:
+                marked += value
+        cells[cell, 0] = total
+        cells[cell, 1] = indptr[cell + 1] - indptr[cell]
+        cells[cell, 2] = 100 * marked / total if total > 0 else 0.0
