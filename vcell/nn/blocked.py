@@ -19,7 +19,7 @@ from torch.utils.flop_counter import register_flop_formula
 if TYPE_CHECKING:
     from vcell.nn.patterns import Pattern
 
-_BUDGET = {"cpu": 8 << 20, "cuda": 256 << 20}  # bytes of scores at once
+_BUDGET = {"cpu": 1 << 20, "cuda": 256 << 20}  # bytes of scores at once: a CPU's second cache
 
 
 def blocked_attention(

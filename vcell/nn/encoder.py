@@ -8,6 +8,9 @@ variance does not grow with depth; dropout on what each half of a block adds to 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -109,10 +112,14 @@ class Encoder(nn.Module):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
             elif isinstance(module, nn.LayerNorm):
                 nn.init.ones_(module.weight)
-        for block in self.blocks:
-            assert isinstance(block, Block)
+        for block in self.layers:
             for weight in (block.attention.out.weight, block.down.weight):
                 weight.mul_((2 * self.preset.n_layers) ** -0.5)
+
+    @property
+    def layers(self) -> Iterator[Block]:
+        """The blocks, as what they are."""
+        return (cast("Block", block) for block in self.blocks)
 
     def pattern(self, n_tokens: int, device: torch.device) -> Pattern | None:
         """Return who attends to whom, made once per length; nothing where everybody does."""
@@ -120,9 +127,22 @@ class Encoder(nn.Module):
             return None
         key = (n_tokens, device)
         if key not in self._patterns:
-            made = pattern_for(n_tokens, N_GLOBAL, graph=self.graph, window=self.window)
+            made: Pattern = self._new_pattern(n_tokens)
             self._patterns[key] = made.to(device)
         return self._patterns[key]
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _new_pattern(self, n_tokens: int) -> Pattern:
+        # a compiled model stops here once per length, and not again
+        return pattern_for(n_tokens, N_GLOBAL, graph=self.graph, window=self.window)
+
+    def attention_maps(
+        self, x: Tensor, *, rows: Sequence[int] | None = None, valid: Tensor | None = None
+    ) -> list[Tensor]:
+        """Return each layer's (B, rows, T) weights, averaged over heads; see `vcell.nn.maps`."""
+        from vcell.nn.maps import attention_maps
+
+        return attention_maps(self, x, rows=rows, valid=valid)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Encode tokens.

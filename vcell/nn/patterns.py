@@ -141,15 +141,19 @@ class Pattern:
         n_rows, n_keys, _ = self.starts.diff(dim=0).unbind(1)
         return len(self.hits) + int(n_rows[n_keys == 0].sum()) * self.n_tokens
 
-    def mask(self) -> Tensor:
-        """Return the (T, T) mask, for tests and small graphs."""
-        dense = torch.zeros(self.n_tokens, self.n_tokens, dtype=torch.bool)
+    def allowed(self, tokens: Tensor | None = None) -> Tensor:
+        """Return which tokens some tokens, or all, attend to: (some, T)."""
+        wanted = torch.arange(self.n_tokens, device=self.rows.device) if tokens is None else tokens
+        place = torch.full((self.n_tokens,), -1, device=self.rows.device)
+        place[wanted] = torch.arange(len(wanted), device=self.rows.device)
+        dense = torch.zeros(len(wanted), self.n_tokens, dtype=torch.bool, device=self.rows.device)
         for (r0, k0, h0), (r1, k1, h1) in pairwise(self.starts.tolist()):
-            rows, keys, hits = self.rows[r0:r1], self.keys[k0:k1], self.hits[h0:h1].long()
+            lines, keys, hits = place[self.rows[r0:r1]], self.keys[k0:k1], self.hits[h0:h1].long()
             if k0 == k1:
-                dense[rows] = True
-            else:
-                dense[rows[hits // len(keys)], keys[hits % len(keys)]] = True
+                dense[lines[lines >= 0]] = True
+                continue
+            line, key = lines[hits // len(keys)], keys[hits % len(keys)]
+            dense[line[line >= 0], key[line >= 0]] = True
         return dense
 
 
