@@ -1,4 +1,4 @@
-"""`vcell predict`: cells of perturbations nobody measured, from a trained run."""
+"""`vcell predict`: cells of perturbations nobody measured, from a trained run or several."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import click
 from vcell.config import DataOptions, configured, option
 from vcell.plugin import Plugin
 
+MODES = ("residual", "mean", "counts")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(DataOptions):
@@ -18,8 +20,19 @@ class Predict(DataOptions):
 
     perturbations: tuple[str, ...] = option(
         (),
-        help="What to predict: target genes, or a CSV with a target_gene column and perhaps "
-        "n_cells (default: the perturbations that the run held out).",
+        help="What to predict: names, or a CSV with a target_gene column and perhaps n_cells, "
+        "median_umi_per_cell and context (default: the perturbations that the run held out).",
+    )
+    like: Path | None = option(
+        None, help="Copy perturbations, cells of each, batches and total counts from a real file."
+    )
+    cells: Path | None = option(
+        None,
+        help="How cells are made: `residual`, control cells moved by the effect (the default), "
+        "`mean`, all alike, or `counts`, whole numbers. Anything else names the file of controls.",
+    )
+    control_cells: Path | None = option(
+        None, help="Take the control cells from this file (default: the one trained on)."
     )
     output: Path = option(Path("prediction.h5ad"), help="The file to write.", short="-o")
     n_cells: int | None = option(
@@ -30,32 +43,71 @@ class Predict(DataOptions):
     controls: int | None = option(
         None, help="Control cells to put beside them (default: all; 0: none).", minimum=0
     )
+    context: str | None = option(
+        None, help="Predict in this context (cell type) only (default: all that the run knows)."
+    )
     model: str | None = option(
         None, help="Another model on the same run, as `mean` (default: the one trained)."
     )
     unknown: Literal["error", "mean"] = option(
         "error", help="Target without features: refuse, or predict the mean effect and say so."
     )
+    calibrate: bool = option(
+        default=True,
+        help="Strengthen or weaken effects so that as many genes change significantly as in "
+        "measured perturbations.",
+    )
+    explain: Path | None = option(
+        None, help="Folder for tables and a page on what the predictions rest on."
+    )
+    evaluate: Path | None = option(None, help="Score the prediction against these real cells.")
+    run_cell_eval: bool = option(
+        default=False, help="With --evaluate: show cell-eval's own scores too, if it is installed."
+    )
+    pack: Path | None = option(None, help="Pack the prediction into this .vcc file.")
+    rules: Literal["vcc2025", "vcc2026"] | None = option(
+        None, help="Year of --evaluate and --pack (default: their own settings)."
+    )
     runs: Path = option(Path("runs"), help="Folder of the run directories.")
     seed: int = option(0, help="Seed of the choice of control cells.", minimum=0)
 
+    def __post_init__(self) -> None:
+        if self.like is not None and self.perturbations:
+            raise ValueError("like and perturbations both say what to predict; give one of them")
+
+    @property
+    def mode(self) -> Literal["residual", "mean", "counts"]:
+        """How cells are made."""
+        word = self.cells.name if self.cells is not None else ""
+        if word == "mean":
+            return "mean"
+        return "counts" if word == "counts" else "residual"
+
+    @property
+    def control_file(self) -> Path | None:
+        """The file of control cells, where one is named."""
+        named = None if self.cells is not None and self.cells.name in MODES else self.cells
+        return self.control_cells or named
+
 
 @click.command("predict")
-@click.argument("run", default="latest")
+@click.argument("run", nargs=-1)
 @configured(Predict)
-def command(run: str, config: Predict) -> None:
-    r"""Predict the cells of perturbations nobody measured, from a trained RUN.
+def command(run: tuple[str, ...], config: Predict) -> None:
+    r"""Predict the cells of perturbations nobody measured, from a trained RUN, or several.
 
-    Cells are real control cells moved by the predicted effect, so that they spread as real ones
-    do, as log1p values on the scale of the training.
+    Several runs are averaged. Cells are real control cells moved by the predicted effect, so that
+    they spread as real ones do, as log1p values on the scale of the training, or as counts.
 
     \b
-    Example: vcell predict latest -o prediction.h5ad
-             vcell predict latest --perturbations TP53,MYC --n-cells 400 -o two.h5ad
+    Examples:
+      vcell predict latest -o prediction.h5ad
+      vcell predict latest --perturbations TP53,MYC --n-cells 400 -o two.h5ad
+      vcell predict latest --like real.h5ad --cells counts --evaluate real.h5ad
     """
     from vcell_predict.work import predict
 
-    predict(run, config)
+    predict(run or ("latest",), config)
 
 
 plugin = Plugin(

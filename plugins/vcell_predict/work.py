@@ -1,129 +1,186 @@
-"""Ask a trained run for effects and write them as cells, one perturbation after the other."""
+"""Ask trained runs for effects and write them as cells, one perturbation after the other."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
+from numpy.typing import NDArray
 
-from vcell import console, models
-from vcell.data import CellWriter, detect, open_cells
-from vcell.data.log_cells import LogCells
+from vcell import console
+from vcell.data import open_cells
 from vcell.errors import UserError
-from vcell.models import Screen
-from vcell.runs import Run
-from vcell_predict.moved import Pool
-from vcell_predict.wanted import effects, wanted
+from vcell_predict import after, report, uncertainty
+from vcell_predict.asked import Asked, from_cells, from_words, placed
+from vcell_predict.calibrating import Calibration, Strengths
+from vcell_predict.controls import Columns, Controls
+from vcell_predict.ensemble import HELD_OUT, Ensemble
+from vcell_predict.making import Maker
+from vcell_predict.writing import Cells
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from vcell.data import CellSource
     from vcell_predict import Predict
+    from vcell_predict.pool import Pool
 
 
-def predict(run_name: str, config: Predict) -> None:
+@dataclass
+class Prediction:
+    """What is predicted: one entry a perturbation in a context (P,), in the order of the file."""
+
+    asked: list[Asked]
+    cells: NDArray[np.int64]
+    effect: NDArray[np.float32]  # (P, N), as written
+    blind: list[str]  # predicted by the mean
+    sources: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # of uncertainty
+    trust: uncertainty.Trust | None = None
+    strengths: Strengths | None = None
+    n_controls: int = 0
+
+
+def predict(runs: tuple[str, ...], config: Predict) -> None:
     """Do what the command asks."""
-    run = Run.open(run_name, root=config.runs)
-    kind = config.model or run.meta.get("model")
-    if not (run.path / models.SCREEN).is_file() or not kind:
+    after.check(config)
+    ensemble = Ensemble.open(runs, config.runs, config.model)
+    columns = _columns(config, ensemble)
+    prediction = _effects(config, ensemble, columns)
+    path = config.control_file or Path(ensemble.first.run.meta["config"]["cells"])
+    with open_cells(path, config.layer or ensemble.first.run.meta["config"].get("layer")) as source:
+        _write(config, ensemble, Controls(source, ensemble, columns, config.mode), prediction)
+    files = report.write(config, ensemble, prediction)
+    if config.explain is not None:
+        from vcell_predict.explain import explain
+
+        files["explain"] = explain(config.explain, ensemble, prediction)
+    followed, failed = after.follow(config, columns)
+    report.tell(config, ensemble, prediction, files, followed)
+    if failed:
+        raise failed[0]
+
+
+def _columns(config: Predict, ensemble: Ensemble) -> Columns:
+    """Return the columns of labels: those given, else those of the training."""
+    labels = ensemble.labels
+    several = len(ensemble.screen.contexts) > 1
+    return Columns(
+        perturbation=config.perturbation_column or labels["perturbation_column"],
+        control=config.control or labels["control"],
+        batch=config.batch_column or labels.get("batch_column"),
+        context=(config.cell_type_column or labels.get("cell_type_column")) if several else None,
+    )
+
+
+def _effects(config: Predict, ensemble: Ensemble, columns: Columns) -> Prediction:
+    """Find out what is asked, and ask the runs for it."""
+    asked = placed(
+        _asked(config, ensemble, columns), ensemble.screen.contexts.tolist(), config.context
+    )
+    if not asked:
+        raise UserError("there is nothing to predict", hint="name some with --perturbations")
+    pairs = [(one.name, one.context) for one in asked]
+    effect, blind = ensemble.known(pairs, config.unknown)
+    prediction = Prediction(asked, _n_cells(asked, ensemble, config.n_cells), effect, blind)
+    names, contexts = [name for name, _ in pairs], [context for _, context in pairs]
+    prediction.sources = uncertainty.sources(ensemble, names, contexts)
+    if prediction.sources:
+        prediction.trust = uncertainty.trust(ensemble)
+    return prediction
+
+
+def _asked(config: Predict, ensemble: Ensemble, columns: Columns) -> list[Asked]:
+    if config.like is not None:
+        return from_cells(config.like, config, columns.context, with_totals=config.mode == "counts")
+    if config.perturbations:
+        return from_words(config.perturbations, columns.control)
+    screen, rows = ensemble.screen, ensemble.rows(HELD_OUT)
+    if not len(rows):
+        which = "the run" if len(ensemble) == 1 else "not every run"
         raise UserError(
-            f"{run.name} is a run of vcell {run.meta.get('command')}, not of a perturbation model",
-            hint="vcell runs list shows the others; vcell train-vcc makes one",
+            f"{which} held the same perturbations out" if len(ensemble) > 1
+            else "the run held no perturbations out",
+            hint="name some with --perturbations, or --like REAL",
+        )  # fmt: skip
+    return [
+        Asked(str(screen.perturbations[row]), str(screen.contexts[screen.context[row]]))
+        for row in rows
+    ]
+
+
+def _n_cells(asked: list[Asked], ensemble: Ensemble, n_cells: int | None) -> NDArray[np.int64]:
+    """Return the cells of each: as told, as measured, or as many as usual."""
+    screen = ensemble.screen
+    contexts = screen.contexts[screen.context].tolist()
+    measured = dict(
+        zip(zip(screen.perturbations.tolist(), contexts, strict=True), screen.cells, strict=True)
+    )
+    usual = int(np.median(screen.cells))
+    return np.array(
+        [
+            n_cells or one.n_cells or int(measured.get((one.name, one.context), usual))
+            for one in asked
+        ],
+        np.int64,
+    )
+
+
+def _write(config: Predict, ensemble: Ensemble, controls: Controls, prediction: Prediction) -> None:
+    """Calibrate the effects and stream all cells to the disk."""
+    screen, mode = ensemble.screen, config.mode
+    number = {str(name): i for i, name in enumerate(screen.contexts)}
+    used = sorted({number[one.context] for one in prediction.asked})
+    pools = {context: controls.pool(context, len(used)) for context in used}
+    if config.calibrate and mode != "mean":
+        _calibrate(config, ensemble, controls, pools, prediction)
+    makers = {
+        context: Maker(
+            mode, pool, screen.control[context], screen.target_sum, controls.batch[1], config.seed
         )
-    if run.status() != "done":
-        console.warn(f"{run.name} is {run.status()}: its best checkpoint so far is used")
-    screen = Screen.load(run.path / models.SCREEN)
-    labels = run.meta["labels"]
-    control = config.control or labels["control"]
-    cells = wanted(config.perturbations, screen, config.n_cells, control)
-    predictor = models.get(kind).load(run, screen)
-    effect, blind = effects(list(cells), screen, predictor, config.unknown)
-    path = config.cells or Path(run.meta["config"]["cells"])
-    with open_cells(path, config.layer or run.meta["config"].get("layer")) as source:
-        _check_cells(source, run, screen)
-        column = config.perturbation_column or labels["perturbation_column"]
-        rows = _control_rows(source, column, control)
-        values = LogCells(source, detect.scale(source, quiet=True).kind, screen.target_sum)
-        pool = Pool.read(values, rows)
+        for context, pool in pools.items()
+    }
+    beside = controls.rows(used)
+    if config.controls is not None:
         rng = np.random.default_rng(config.seed)
-        beside = rows if config.controls is None else _some(rows, config.controls, rng)
-        uns: dict[str, Any] = {"log1p": {}, "vcell": {"target_sum": screen.target_sum}}
-        categories = {column: [control, *cells]}
-        with (
-            CellWriter(config.output, screen.genes, obs=categories, uns=uns) as out,
-            console.progress("predicting", len(beside) + sum(cells.values())) as bar,
-        ):
+        beside = np.sort(rng.permutation(beside)[: config.controls])
+    prediction.n_controls = len(beside)
+    names = [one.name for one in prediction.asked]
+    uns = report.uns(config, ensemble, prediction)
+    total = len(beside) + int(prediction.cells.sum())
+    with console.progress("predicting", total) as bar:
+        out = Cells(config.output, controls, names, uns)
+        with out.writer:
             if len(beside):
-                for numbers, block in values.blocks(beside):
-                    _append(out, column, block, 0, [f"control-{i}" for i in numbers])
-                    bar.advance(len(numbers))
-            for code, (name, n) in enumerate(cells.items(), start=1):
-                chosen, moved = pool.move(n, screen.control + effect[code - 1], rng)
-                moved.data = np.minimum(moved.data, np.float32(_ceiling(screen)))
-                names = [f"{name}-{i}-{pool.rows[c]}" for i, c in enumerate(chosen)]
-                _append(out, column, moved, code, names)
-                bar.advance(n)
-    silent = int(((pool.typical == 0) & (np.abs(effect) > 0.01).any(axis=0)).sum())
+                out.controls_beside(beside, bar.advance)
+            for i, one in enumerate(prediction.asked):
+                context = number[one.context]
+                job = (int(prediction.cells[i]), prediction.effect[i])
+                out.predicted(one, context, makers[context], job, bar.advance)
+    _warn_silent(pools, prediction)
+
+
+def _calibrate(
+    config: Predict,
+    ensemble: Ensemble,
+    controls: Controls,
+    pools: dict[int, Pool],
+    prediction: Prediction,
+) -> None:
+    """Multiply each effect by the strength that the measured perturbations speak for."""
+    logged = pools
+    if config.mode == "counts":
+        logged = {
+            context: pool.logged(controls.screen.target_sum) for context, pool in pools.items()
+        }
+    found = Calibration(controls, ensemble, logged, config.seed).strengths(
+        prediction.asked, prediction.effect, prediction.cells
+    )
+    if found is not None:
+        prediction.strengths = found
+        prediction.effect = prediction.effect * found.strength[:, None].astype(np.float32)
+
+
+def _warn_silent(pools: dict[int, Pool], prediction: Prediction) -> None:
+    detected = np.any([pool.detected > 0 for pool in pools.values()], axis=0)
+    silent = int((~detected & (np.abs(prediction.effect) > 0.01).any(axis=0)).sum())
     if silent:
         console.warn(f"{silent} genes with a predicted change stay zero: no control cell has them")
-    _tell(config, run, kind, cells, blind, len(beside))
-
-
-def _check_cells(source: CellSource, run: Run, screen: Screen) -> None:
-    """Refuse other genes; say when the file is not as it was at training."""
-    if len(source.genes) != len(screen.genes) or (source.genes != screen.genes).any():
-        raise UserError(
-            f"{source.name} has other genes than the run learnt ({source.n_genes:,} and "
-            f"{len(screen.genes):,}, or in another order)",
-            hint="give the cells the run was trained on, or others with the same genes",
-        )
-    read = run.meta["data"][0]
-    if source.path is None or str(source.path.absolute()) != read["path"]:
-        return
-    if source.path.stat().st_mtime != read["modified"]:
-        console.warn(f"{source.name} has changed since {run.name} was trained on it")
-
-
-def _control_rows(source: CellSource, column: str, control: str) -> NDArray[np.int64]:
-    labels = source.obs(column)
-    names = labels.categories.tolist()
-    if control not in names:
-        raise UserError(f"{source.name}: no cell is labelled {control!r} in {column}")
-    return np.flatnonzero(labels.codes == names.index(control))
-
-
-def _append(out: CellWriter, column: str, block: Any, code: int, names: list[str]) -> None:
-    cells = sp.csr_matrix(block, dtype=np.float32)
-    out.append(cells, {column: np.full(cells.shape[0], code, np.int32)}, names)
-
-
-def _ceiling(screen: Screen) -> float:
-    """Return the largest log1p value a cell can have: all its counts in one gene."""
-    return float(np.log1p(screen.target_sum)) if np.isfinite(screen.target_sum) else np.inf
-
-
-def _some(rows: NDArray[np.int64], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    return np.sort(rng.permutation(rows)[:n])
-
-
-def _tell(
-    config: Predict, run: Run, kind: str, cells: dict[str, int], blind: list[str], controls: int
-) -> None:
-    data = {
-        "prediction": str(config.output),
-        "run": str(run.path),
-        "model": kind,
-        "perturbations": list(cells),
-        "by_the_mean": blind,
-        "n_cells": sum(cells.values()) + controls,
-        "predicted_cells": sum(cells.values()),
-    }
-    said = f", {len(blind)} of them by the mean effect" if blind else ""
-    console.result(
-        data,
-        f"{config.output}: {sum(cells.values()):,} cells of {len(cells)} perturbations{said}, "
-        f"{controls:,} controls, by {kind} of {run.name}",
-    )

@@ -1,0 +1,173 @@
+"""Which perturbations to predict: names, a list such as the challenge's, or those of a real file.
+
+A list is a CSV with a target_gene column and perhaps n_cells, median_umi_per_cell and context, as
+pert_counts_Validation.csv; or one name a line.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.data import detect, labels, open_cells
+from vcell.errors import UserError
+from vcell.models import read_perturbations
+from vcell.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vcell.config import DataOptions
+    from vcell.data import CellSource
+    from vcell.data.detect import Scale
+
+_UMIS = "median_umi_per_cell"
+_CONTEXT = "context"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One perturbation to predict.
+
+    Parameters
+    ----------
+    name, context
+        The perturbation, and where; "" for every context of the run.
+    n_cells
+        How many cells; None for as many as usual.
+    median
+        Median of the cells' total counts; None for that of the control cells.
+    totals, batch
+        Of each cell its total counts and the name of its batch, where a real file says so.
+    """
+
+    name: str
+    context: str = ""
+    n_cells: int | None = None
+    median: float | None = None
+    totals: NDArray[np.float64] | None = None
+    batch: NDArray[np.str_] | None = None
+
+
+def from_words(words: Sequence[str], control: str) -> list[Asked]:
+    """Read names and lists; a perturbation asked for twice is predicted once, as asked last."""
+    found: dict[tuple[str, str], Asked] = {}
+    for word in words:
+        a_list = Path(word).suffix in (".csv", ".txt", ".tsv") or "/" in word
+        for one in _list(Path(word)) if a_list else [Asked(word)]:
+            found[one.name, one.context] = one
+    return [one for one in found.values() if one.name != control]
+
+
+def _list(path: Path) -> list[Asked]:
+    """Read a list; what is wrong with it is said with its line."""
+    counted = read_perturbations(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        head = [cell.strip() for cell in next(csv.reader(file))]
+        if not {_UMIS, _CONTEXT} & set(head):
+            return [Asked(name, n_cells=n) for name, n in counted.items()]
+        names = next(name for name in ("target_gene", "perturbation", "gene") if name in head)
+        rows = csv.DictReader(file, head)
+        return [
+            Asked(
+                row[names].strip(),
+                context=(row.get(_CONTEXT) or "").strip(),
+                n_cells=int(row["n_cells"]) if "n_cells" in head else None,
+                median=_umis(row, path, line) if _UMIS in head else None,
+            )
+            for line, row in enumerate(rows, start=2)
+            if any(row.values())
+        ]
+
+
+def _umis(row: dict[str, str], path: Path, line: int) -> float:
+    try:
+        median = float(row[_UMIS])
+    except (TypeError, ValueError):
+        median = -1.0
+    if not 0 < median < float("inf"):
+        raise UserError(f"{path}:{line}: {_UMIS} is {row[_UMIS]!r}, not a number of counts")
+    return median
+
+
+def from_cells(
+    path: Path, options: DataOptions, context_column: str | None, *, with_totals: bool
+) -> list[Asked]:
+    """Copy perturbations, cells of each, their batches and total counts from a real file."""
+    with open_cells(path, options.layer) as source:
+        found = labels.find(source, options)
+        perturbation = source.obs(found.perturbation_column)
+        control = perturbation.categories.tolist().index(found.control)
+        batch = None if found.batch_column is None else source.obs(found.batch_column).values
+        context = np.zeros(source.n_cells, np.int32)
+        names = np.array([""])
+        if context_column is not None:
+            column = source.obs(context_column)
+            context, names = column.codes, column.categories
+        totals = _totals(source) if with_totals else None
+        asked = []
+        for code, where in _pairs(perturbation.codes, context, control):
+            rows = np.flatnonzero((perturbation.codes == code) & (context == where))
+            asked.append(
+                Asked(
+                    str(perturbation.categories[code]),
+                    context=str(names[where]),
+                    n_cells=len(rows),
+                    totals=None if totals is None else totals[rows],
+                    batch=None if batch is None else batch[rows].astype(str),
+                )
+            )
+    said = ", each with its total counts" if totals is not None else ""
+    n = sum(one.n_cells or 0 for one in asked)
+    console.say(f"{source.name}: {len(asked)} perturbations, {n:,} cells to predict{said}")
+    return asked
+
+
+def _pairs(
+    perturbation: NDArray[np.int32], context: NDArray[np.integer], control: int
+) -> list[tuple[int, int]]:
+    """List the (perturbation, context) that have cells, the control left out."""
+    kept = (perturbation >= 0) & (perturbation != control) & (context >= 0)
+    pairs = np.unique(np.stack([context[kept], perturbation[kept]], axis=1), axis=0)
+    return [(int(code), int(where)) for where, code in pairs]
+
+
+def _totals(source: CellSource) -> NDArray[np.float64] | None:
+    """Return each cell's total counts, of a file of counts."""
+    scale: Scale = detect.scale(source, quiet=True)
+    if scale.kind != "counts":
+        console.warn(
+            f"{source.name} holds {scale.text}, no counts: total counts are those of the controls"
+        )
+        return None
+    totals = np.zeros(source.n_cells)
+    for block in source.chunks():
+        totals[block.rows] = np.add.reduceat(np.append(block.data, 0.0), block.indptr[:-1])
+        totals[block.rows[np.diff(block.indptr) == 0]] = 0
+    return totals
+
+
+def placed(asked: Sequence[Asked], contexts: Sequence[str], wanted: str | None) -> list[Asked]:
+    """Give every perturbation a context of the run: `wanted`, its own, or each of them."""
+    if wanted is not None and wanted not in contexts:
+        raise UserError(
+            f"the run knows no context {wanted!r}{did_you_mean(wanted, contexts)}",
+            hint=f"its contexts: {', '.join(contexts)}",
+        )
+    found = []
+    for one in asked:
+        if one.context and one.context not in contexts and len(contexts) > 1:
+            raise UserError(
+                f"{one.name} is asked for in the context {one.context!r}, of which the run knows "
+                f"nothing{did_you_mean(one.context, contexts)}",
+                hint=f"its contexts: {', '.join(contexts)}",
+            )
+        own = [one.context] if one.context in contexts else list(contexts)
+        found += [replace(one, context=name) for name in own if wanted in (None, name)]
+    return found

@@ -1,0 +1,212 @@
+"""The trained runs that are asked: one, or several whose predictions are averaged.
+
+P perturbations, N genes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import console, models
+from vcell.errors import UserError
+from vcell.models import Predictor, Screen
+from vcell.runs import Run
+from vcell.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float32]
+
+LEARNT, VALIDATION, HELD_OUT = 0, 1, 2  # Screen.part
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run, and what it learnt."""
+
+    run: Run
+    kind: str
+    screen: Screen
+    predictor: Predictor
+
+    @classmethod
+    def open(cls, name: str, folder: Path, kind: str | None) -> Member:
+        """Open a run and load its model, or another kind of model on the same screen."""
+        run = Run.open(name, root=folder)
+        kind = kind or run.meta.get("model")
+        if not (run.path / models.SCREEN).is_file() or not kind:
+            raise UserError(
+                f"{run.name} is a run of vcell {run.meta.get('command')}, not of a perturbation "
+                "model",
+                hint="vcell runs list shows the others; vcell train-vcc makes one",
+            )
+        if run.status() != "done":
+            console.warn(f"{run.name} is {run.status()}: its best checkpoint so far is used")
+        screen = Screen.load(run.path / models.SCREEN)
+        predictor = models.get(kind).load(run, screen)
+        if not hasattr(screen, "contexts"):  # SHIM
+            return _old(cls, run, kind, screen, predictor)
+        return cls(run, kind, screen, predictor)
+
+    def predict(self, names: Sequence[str], contexts: Sequence[str]) -> Array:
+        """Return effects (P, N); NaN rows where it cannot say."""
+        return np.asarray(self.predictor.predict(list(names), list(contexts)), np.float32)
+
+
+class Ensemble:
+    """Runs that learnt the same genes on the same scale."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = list(members)
+        self.first, self.screen = members[0], members[0].screen
+        for other in self.members[1:]:
+            _check_alike(self.first, other)
+
+    @classmethod
+    def open(cls, names: Sequence[str], folder: Path, kind: str | None) -> Ensemble:
+        """Open the runs."""
+        if len(set(names)) < len(names):
+            raise UserError("a run is named twice", hint="an ensemble is made of different runs")
+        return cls([Member.open(name, folder, kind) for name in names])
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Which columns and labels the first run was trained with."""
+        labels: dict[str, Any] = self.first.run.meta["labels"]
+        return labels
+
+    @property
+    def called(self) -> str:
+        """Name the models and runs."""
+        kinds = dict.fromkeys(member.kind for member in self.members)
+        if len(self) == 1:
+            return f"{self.first.kind} of {self.first.run.name}"
+        return f"the mean of {len(self)} runs ({', '.join(kinds)})"
+
+    def each(self, names: Sequence[str], contexts: Sequence[str]) -> Array:
+        """Return every run's effects (runs, P, N)."""
+        return np.stack([member.predict(names, contexts) for member in self.members])
+
+    def predict(self, names: Sequence[str], contexts: Sequence[str]) -> Array:
+        """Return the mean (P, N) over the runs that can say; NaN where none can."""
+        total = np.zeros((len(names), len(self.screen.genes)), np.float64)
+        told = np.zeros(len(names), np.int64)
+        for member in self.members:
+            effect = member.predict(names, contexts)
+            finite = np.isfinite(effect).all(axis=1)
+            total[finite] += effect[finite]
+            told += finite
+        with np.errstate(invalid="ignore"):
+            return (total / told[:, None]).astype(np.float32)
+
+    def rows(self, part: int) -> NDArray[np.int64]:
+        """Return the rows of the first run's screen that have this part in every run."""
+        return np.array(
+            [
+                row
+                for row in self.screen.rows(part)
+                if all(
+                    _part(member.screen, *_key(self.screen, row)) == part for member in self.members
+                )
+            ],
+            np.int64,
+        )
+
+    def known(self, asked: Sequence[tuple[str, str]], unknown: str) -> tuple[Array, list[str]]:
+        """Return effects (P, N), and the names predicted by the mean for want of features."""
+        names, contexts = [name for name, _ in asked], [context for _, context in asked]
+        effect = self.predict(names, contexts)
+        lost = ~np.asarray(np.isfinite(effect).all(axis=1))
+        blind = list(
+            dict.fromkeys(name for name, gone in zip(names, lost.tolist(), strict=True) if gone)
+        )
+        if not blind:
+            return effect, []
+        listed = ", ".join(blind[:8]) + (f" and {len(blind) - 8} more" if len(blind) > 8 else "")
+        if unknown == "error":
+            raise UserError(
+                f"nothing is known of {len(blind)} of {len(set(names))} targets: {listed}"
+                f"{self._guess(blind)}",
+                hint="each must be a gene of the run with expression (or in its feature tables); "
+                "--unknown mean predicts the mean effect for the others",
+            )
+        console.warn(
+            f"the mean effect is predicted for {len(blind)} targets without features: {listed}"
+        )
+        for row in np.flatnonzero(lost):
+            effect[row] = self._mean_effect(contexts[row])
+        return effect, blind
+
+    def _guess(self, blind: list[str]) -> str:
+        genes = [*self.screen.genes.tolist(), *self.screen.feature_genes.tolist()]
+        return did_you_mean(blind[0], genes) if len(blind) == 1 else ""
+
+    def _mean_effect(self, context: str) -> Array:
+        """Return the mean effect learnt in a context, or in all where none was."""
+        screen = self.screen
+        learnt = screen.rows(LEARNT)
+        own = learnt[screen.contexts[screen.context[learnt]] == context]
+        mean: Array = screen.delta[own if len(own) else learnt].mean(axis=0)
+        return mean
+
+
+def _key(screen: Screen, row: int) -> tuple[str, str]:
+    return str(screen.perturbations[row]), str(screen.contexts[screen.context[row]])
+
+
+def _part(screen: Screen, name: str, context: str) -> int:
+    """Return the part of a perturbation in a context, -1 where the screen does not have it."""
+    own = (screen.perturbations == name) & (screen.contexts[screen.context] == context)
+    return int(screen.part[np.argmax(own)]) if own.any() else -1
+
+
+def _check_alike(one: Member, other: Member) -> None:
+    """Refuse runs whose predictions cannot be averaged."""
+    a, b = one.screen, other.screen
+    wrong = None
+    if len(a.genes) != len(b.genes) or (a.genes != b.genes).any():
+        wrong = f"genes ({len(a.genes):,} and {len(b.genes):,}, or in another order)"
+    elif a.contexts.tolist() != b.contexts.tolist():
+        wrong = f"contexts ({', '.join(a.contexts)} and {', '.join(b.contexts)})"
+    elif not np.isclose(a.target_sum, b.target_sum, rtol=1e-3, equal_nan=True):
+        wrong = f"scales (totals of {a.target_sum:,.6g} and {b.target_sum:,.6g})"
+    if wrong is not None:
+        raise UserError(
+            f"{one.run.name} and {other.run.name} learnt different {wrong}",
+            hint="an ensemble is made of runs on the same cells, with other seeds for instance",
+        )
+
+
+def _old(cls, run, kind, screen, predictor):  # SHIM
+    from types import SimpleNamespace
+
+    new = SimpleNamespace(
+        **{
+            name: getattr(screen, name)
+            for name in (
+                "genes",
+                "perturbations",
+                "part",
+                "cells",
+                "delta",
+                "features",
+                "target_sum",
+                "rows",
+            )
+        }
+    )
+    new.contexts, new.context = np.array(["all"]), np.zeros(len(screen.part), int)
+    new.control, new.feature_genes = screen.control[None], screen.genes
+    new.noise = np.full(len(screen.part), 0.0, np.float32)
+    old = predictor.predict
+    return cls(run, kind, new, SimpleNamespace(predict=lambda n, c=None: old(n)))

@@ -1,0 +1,124 @@
+"""Make the cells of a predicted perturbation out of control cells, in groups of bounded size.
+
+A group has its own random stream, from the seed, the perturbation and its number: the cells of a
+perturbation are the same whatever else is predicted and however they are written.
+n cells, N genes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from vcell_predict.counts import Counts
+from vcell_predict.pool import Pool
+from vcell_predict.residual import move
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vcell_predict.asked import Asked
+
+Mode = Literal["residual", "mean", "counts"]
+GROUP = 1024  # cells made at once
+
+
+@dataclass(frozen=True)
+class Made:
+    """Some cells of a perturbation."""
+
+    cells: sp.csr_array
+    rows: NDArray[np.int64]  # the control cells they were made from, as numbers in the file
+    batch: NDArray[np.int64]  # code of the batch of each
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes cells from the controls of one context.
+
+    Parameters
+    ----------
+    mode
+        How.
+    pool
+        The control cells: counts for "counts", else log1p values.
+    control
+        (N,) mean log1p value of the controls.
+    target_sum
+        Counts are scaled to this many per cell before log1p.
+    batches
+        Code of each batch by name.
+    seed
+        Decides every choice.
+    """
+
+    mode: Mode
+    pool: Pool
+    control: NDArray[np.floating]
+    target_sum: float
+    batches: dict[str, int]
+    seed: int
+
+    def make(self, asked: Asked, n: int, effect: NDArray[np.floating]) -> Iterator[Made]:
+        """Yield the n cells of a perturbation in groups."""
+        key = [zlib.crc32(text.encode()) for text in (asked.name, asked.context)]
+        order = np.random.default_rng([self.seed, *key])
+        chosen = self._chosen(asked, n, order)
+        library = self._library(asked, chosen, order)
+        for start in range(0, n, GROUP):
+            part = slice(start, min(start + GROUP, n))
+            rng = np.random.default_rng([self.seed, *key, start // GROUP + 1])
+            cells = self._group(
+                chosen[part], effect, None if library is None else library[part], rng
+            )
+            yield Made(cells, self.pool.rows[chosen[part]], self.pool.batch[chosen[part]])
+
+    def _group(
+        self,
+        chosen: NDArray[np.int64],
+        effect: NDArray[np.floating],
+        library: NDArray[np.float64] | None,
+        rng: np.random.Generator,
+    ) -> sp.csr_array:
+        mean = np.maximum(self.control + effect, 0).astype(np.float32)
+        if self.mode == "counts":
+            return self._counts.make(chosen, mean, library, rng)
+        if self.mode == "mean":
+            return sp.csr_array(np.tile(mean, (len(chosen), 1)))
+        cells = move(self.pool, chosen, mean, rng)
+        if np.isfinite(self.target_sum):  # no gene of a cell can have more than all its counts
+            np.minimum(cells.data, np.float32(np.log1p(self.target_sum)), out=cells.data)
+        return cells
+
+    @cached_property
+    def _counts(self) -> Counts:
+        return Counts(self.pool, self.target_sum)
+
+    def _chosen(self, asked: Asked, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Choose the controls (n,), of the batches asked for where they are known."""
+        if asked.batch is None or not self.batches or len(asked.batch) != n:
+            return self.pool.choose(n, rng)
+        codes = np.array([self.batches.get(name, -1) for name in asked.batch.tolist()])
+        return self.pool.matching(codes, rng)
+
+    def _library(
+        self, asked: Asked, chosen: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.float64] | None:
+        """Return the total counts (n,) to have: large ones go to large cells."""
+        if self.mode != "counts" or (asked.totals is None and asked.median is None):
+            return None
+        own = self._counts.library[chosen]
+        if asked.totals is None:
+            assert asked.median is not None
+            return np.asarray(own * (asked.median / np.median(own)))
+        n = len(chosen)
+        wanted = asked.totals if len(asked.totals) == n else rng.choice(asked.totals, n)
+        library = np.empty(n)
+        library[np.argsort(own, kind="stable")] = np.sort(wanted)
+        return library

@@ -1,0 +1,128 @@
+"""Real control cells in memory, from which predicted cells are made. N genes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from vcell import console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    Reader = Callable[[NDArray[np.int64]], Iterable[tuple[NDArray[np.int64], sp.csr_array]]]
+
+MEMORY = 1 << 30  # bytes of control cells kept, half of them a second time by gene
+_BYTES = 16  # of a non-zero: a float32 and an int32, twice
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Control cells of one context.
+
+    Parameters
+    ----------
+    cells
+        Their values: log1p, or counts.
+    rows
+        Their numbers in the file.
+    batch
+        Code of each one's batch; all 0 where there are none.
+    """
+
+    cells: sp.csr_array
+    rows: NDArray[np.int64]
+    batch: NDArray[np.int64]
+
+    @classmethod
+    def read(
+        cls,
+        reader: Reader,
+        rows: NDArray[np.int64],
+        batch: NDArray[np.int64],
+        *,
+        memory: int = MEMORY,
+        called: str = "control cells",
+    ) -> Pool:
+        """Read the cells `rows`, evenly thinned, and saying so, where they would not fit.
+
+        `reader` yields cell numbers and values; `batch` has a code for every cell of the file.
+        """
+        a_cell = _BYTES * _filled(reader, rows)
+        fit = max(int(memory / max(a_cell, 1)), 1)
+        if fit < len(rows):
+            console.warn(
+                f"{fit:,} of {len(rows):,} {called} are kept in memory to make cells from "
+                f"({memory / (1 << 20):,.0f} MiB); the others stand beside them unchanged"
+            )
+            rows = rows[np.linspace(0, len(rows) - 1, fit).astype(np.int64)]
+        blocks = list(reader(rows))
+        cells = sp.vstack([block.astype(np.float32) for _, block in blocks], format="csr")
+        kept = np.concatenate([numbers for numbers, _ in blocks])
+        return cls(cells, kept, batch[kept])
+
+    def __len__(self) -> int:
+        return int(self.cells.shape[0])
+
+    @cached_property
+    def detected(self) -> NDArray[np.int64]:
+        """(N,) how many of the cells have each gene."""
+        return np.bincount(self.cells.indices, minlength=self.cells.shape[1])
+
+    @cached_property
+    def typical(self) -> NDArray[np.float64]:
+        """(N,) mean of the values of the cells that have each gene, 0 where none has."""
+        total = np.bincount(self.cells.indices, self.cells.data, minlength=self.cells.shape[1])
+        return np.asarray(total / np.maximum(self.detected, 1))
+
+    @cached_property
+    def _by_gene(self) -> sp.csc_array:
+        return self.cells.tocsc()
+
+    def draw(self, genes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return for each of `genes` a value that some cell has of it."""
+        first = self._by_gene.indptr[genes].astype(np.int64)
+        at = first + (rng.random(len(genes)) * self.detected[genes]).astype(np.int64)
+        values: NDArray[np.float32] = self._by_gene.data[at]
+        return values
+
+    def logged(self, target_sum: float) -> Pool:
+        """Return a pool of counts as log1p of counts scaled to `target_sum`."""
+        totals = np.asarray(self.cells.sum(axis=1, dtype=np.float64)).ravel()
+        each = np.repeat(target_sum / np.maximum(totals, 1), np.diff(self.cells.indptr))
+        values = np.log1p(self.cells.data * each).astype(np.float32)
+        cells = sp.csr_array((values, self.cells.indices, self.cells.indptr), self.cells.shape)
+        return replace(self, cells=cells)
+
+    def genes(self, chosen: NDArray[np.int64]) -> Pool:
+        """Return the pool with some of the genes."""
+        return replace(self, cells=self.cells[:, chosen].tocsr())
+
+    def choose(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Choose n cells, all of them before one comes twice."""
+        turns = [rng.permutation(len(self)) for _ in range(-(-n // len(self)))]
+        return np.concatenate([*turns, np.zeros(0, np.int64)])[:n]
+
+    def matching(
+        self, batch: Sequence[int] | NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Choose a cell of each given batch; any cell where the pool has none of it."""
+        wanted = np.asarray(batch, np.int64)
+        chosen = self.choose(len(wanted), rng)
+        for code in np.unique(wanted):
+            own, places = np.flatnonzero(self.batch == code), np.flatnonzero(wanted == code)
+            if len(own):
+                chosen[places] = np.resize(rng.permutation(own), len(places))
+        return chosen
+
+
+def _filled(reader: Reader, rows: NDArray[np.int64]) -> float:
+    """Estimate the non-zeros of a cell from a few hundred spread over the file."""
+    some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 256)).astype(np.int64))]
+    found = [(len(numbers), block.nnz) for numbers, block in reader(some)]
+    return float(sum(nnz for _, nnz in found)) / max(sum(n for n, _ in found), 1)

@@ -1,0 +1,180 @@
+"""What is told of a prediction: a line, a table, a page, and what the file itself remembers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import console, svg
+from vcell.page import Page
+from vcell_predict import after, uncertainty
+
+if TYPE_CHECKING:
+    from vcell_predict import Predict
+    from vcell_predict.ensemble import Ensemble
+    from vcell_predict.work import Prediction
+
+
+def table(prediction: Prediction) -> dict[str, Any]:
+    """Return the columns of the table with a line per perturbation."""
+    blind = set(prediction.blind)
+    columns: dict[str, Any] = {
+        "perturbation": [one.name for one in prediction.asked],
+        "context": [one.context for one in prediction.asked],
+        "n_cells": prediction.cells.tolist(),
+        "by_the_mean": [one.name in blind for one in prediction.asked],
+        "effect": np.sqrt(np.square(prediction.effect, dtype=np.float64).mean(axis=1)),
+    }
+    for name, values in prediction.sources.items():
+        columns[f"uncertainty_{name.replace(' ', '_')}"] = values
+    found = prediction.strengths
+    if found is not None:
+        columns |= {
+            "strength": found.strength,
+            "genes_expected": found.expected,
+            "genes_before": found.before,
+            "genes_predicted": found.after,
+        }
+    return columns
+
+
+def uns(config: Predict, ensemble: Ensemble, prediction: Prediction) -> dict[str, Any]:
+    """Return what the file remembers of how it was made."""
+    kept: dict[str, Any] = {
+        "cells": config.mode,
+        "runs": np.array([member.run.name for member in ensemble.members]),
+        "models": np.array([member.kind for member in ensemble.members]),
+        "seed": config.seed,
+        "by_the_mean": np.array(prediction.blind, dtype=str),
+        "perturbations": {name: np.asarray(values) for name, values in table(prediction).items()},
+    }
+    if np.isfinite(ensemble.screen.target_sum):
+        kept["target_sum"] = ensemble.screen.target_sum
+    return {"vcell": kept} if config.mode == "counts" else {"log1p": {}, "vcell": kept}
+
+
+def write(config: Predict, ensemble: Ensemble, prediction: Prediction) -> dict[str, str]:
+    """Write the table and the page beside the output; returns where they are."""
+    lines = config.output.with_name(f"{config.output.stem}.uncertainty.csv")
+    uncertainty.write(lines, table(prediction))
+    page = config.output.with_name(f"{config.output.stem}.html")
+    _page(config, ensemble, prediction).write(page)
+    return {"table": str(lines), "page": str(page)}
+
+
+def _page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
+    page = Page("vcell predict", f"{config.output.name}, by {ensemble.called}")
+    page.facts(
+        {
+            "perturbations": len(prediction.asked),
+            "predicted cells": int(prediction.cells.sum()),
+            "controls beside them": prediction.n_controls,
+            "cells": config.mode,
+            "predicted by the mean effect": ", ".join(prediction.blind) or "none",
+        }
+    )
+    found, trust = prediction.strengths, prediction.trust
+    if found is not None:
+        page.heading("Significant genes")
+        page.text(
+            f"Expected are as many as {found.n_measured} measured perturbations show for effects "
+            "of this size, those that no model can foresee included. Each effect is written at "
+            "the strength that comes nearest."
+        )
+        before = (found.expected.tolist(), found.before.tolist())
+        written = (found.expected.tolist(), found.after.tolist())
+        picture = svg.scatter(
+            {"strength 1": before, "as written": written},
+            x="genes expected", y="genes predicted", diagonal=True,
+        )  # fmt: skip
+        page.figure("Predicted against expected", picture, "One point per perturbation.")
+    if trust is not None:
+        _trusted(page, trust)
+    columns = table(prediction)
+    page.heading("Perturbations")
+    page.table(
+        [name.replace("_", " ") for name in columns],
+        zip(*(list(values) for values in columns.values()), strict=True),
+    )
+    return page
+
+
+def _trusted(page: Page, trust: uncertainty.Trust) -> None:
+    """Draw uncertainty against error."""
+    page.heading("Uncertainty")
+    correlation = trust.correlations()
+    page.text(
+        f"Uncertainty and error (root mean square over the genes) of {len(trust.names)} "
+        f"perturbations of the run {trust.part}; the error is without the noise of the measurement."
+    )
+    for name, values in trust.sources.items():
+        picture = svg.scatter(
+            {"": (values.tolist(), trust.error.tolist())},
+            x=f"uncertainty ({name})", y="error", diagonal=True,
+        )  # fmt: skip
+        rank = correlation.get(name)
+        words = "all alike" if rank is None else f"Rank correlation {rank:.2f}."
+        page.figure(f"Error against uncertainty: {name}", picture, words)
+
+
+def tell(
+    config: Predict,
+    ensemble: Ensemble,
+    prediction: Prediction,
+    files: dict[str, Any],
+    followed: dict[str, Any],
+) -> None:
+    """Print the result."""
+    n_predicted = int(prediction.cells.sum())
+    names = [one.name for one in prediction.asked]
+    data = {
+        "prediction": str(config.output),
+        "runs": [str(member.run.path) for member in ensemble.members],
+        "models": [member.kind for member in ensemble.members],
+        "cells": config.mode,
+        "perturbations": names,
+        "by_the_mean": prediction.blind,
+        "n_cells": n_predicted + prediction.n_controls,
+        "predicted_cells": n_predicted,
+        "table": {name: list(values) for name, values in table(prediction).items()},
+        "uncertainty": None if prediction.trust is None else prediction.trust.correlations(),
+        "files": files,
+    }
+    said = f", {len(prediction.blind)} of them by the mean effect" if prediction.blind else ""
+    first = (
+        f"{config.output}: {n_predicted:,} cells of {len(names)} perturbations{said}, "
+        f"{prediction.n_controls:,} controls, by {ensemble.called}"
+    )
+    lines = [
+        first,
+        *_strength(prediction),
+        *_trust(prediction.trust),
+        f"more: {files['page']}",
+        after.text(followed),
+    ]
+    console.result(data | followed, "\n".join(line for line in lines if line))
+
+
+def _strength(prediction: Prediction) -> list[str]:
+    found = prediction.strengths
+    if found is None:
+        return []
+    middle = [float(np.median(x)) for x in (found.before, found.after, found.expected)]
+    low, high = found.strength.min(), found.strength.max()
+    text = (
+        f"significant genes (median): {middle[0]:,.0f} at strength 1, {middle[1]:,.0f} at the "
+        f"strengths written ({low:.2f} to {high:.2f}), {middle[2]:,.0f} expected from "
+        f"{found.n_measured} measured perturbations"
+    )
+    return [text]
+
+
+def _trust(trust: uncertainty.Trust | None) -> list[str]:
+    if trust is None:
+        return []
+    return [
+        f"uncertainty ({name}): rank correlation {rank:.2f} with the error on {len(trust.names)} "
+        f"perturbations {trust.part}"
+        for name, rank in trust.correlations().items()
+    ]

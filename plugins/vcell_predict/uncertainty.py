@@ -1,0 +1,115 @@
+"""How sure the runs are of each prediction, and how far that can be trusted.
+
+Every source is a number per perturbation, in the unit of the effect: the root mean square over the
+genes. Against it stands the error made on perturbations of the run that were held out.
+P perturbations, N genes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from vcell_predict.ensemble import HELD_OUT, VALIDATION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vcell_predict.ensemble import Ensemble
+
+    Array = NDArray[np.float64]
+
+RUNS = "between runs"
+_FEWEST = 4  # perturbations that a rank correlation needs
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Uncertainty and error on perturbations that were measured but not learnt."""
+
+    names: list[str]
+    part: str
+    error: Array  # root mean squared error of each, without the noise of the measurement
+    sources: dict[str, Array]
+
+    def correlations(self) -> dict[str, float]:
+        """Return the rank correlation of each source with the error."""
+        return {
+            name: float(stats.spearmanr(values, self.error).statistic)
+            for name, values in self.sources.items()
+            if np.ptp(values) > 0 and np.ptp(self.error) > 0
+        }
+
+
+def sources(ensemble: Ensemble, names: Sequence[str], contexts: Sequence[str]) -> dict[str, Array]:
+    """Return what the runs offer, by name: a number per perturbation (P,)."""
+    found: dict[str, list[Array]] = {}
+    for member in ensemble.members:
+        for name, offered in _offered(member.predictor, names, contexts).items():
+            found.setdefault(name, []).append(offered)
+    everywhere = {
+        name: np.sqrt(np.mean(np.square(values), axis=0))
+        for name, values in found.items()
+        if len(values) == len(ensemble)
+    }
+    if len(ensemble) > 1:
+        spread = ensemble.each(names, contexts).std(axis=0, ddof=1)
+        everywhere = {RUNS: _rms(spread)} | everywhere
+    return everywhere
+
+
+def _offered(predictor: Any, names: Sequence[str], contexts: Sequence[str]) -> dict[str, Array]:
+    """Ask one predictor; what it does not offer it does not have."""
+    found = {}
+    std = predictor.std(names, contexts) if hasattr(predictor, "std") else None
+    if std is not None:
+        found["model"] = _rms(np.asarray(std))
+    return found
+
+
+def trust(ensemble: Ensemble) -> Trust | None:
+    """Compare uncertainty with error, on what was held out, else on what chose the model."""
+    screen = ensemble.screen
+    for part, said in ((HELD_OUT, "held out"), (VALIDATION, "that chose the model")):
+        rows = ensemble.rows(part)
+        names = screen.perturbations[rows].tolist()
+        contexts = screen.contexts[screen.context[rows]].tolist()
+        if len(rows) < _FEWEST:
+            continue
+        effect = ensemble.predict(names, contexts)
+        told = np.flatnonzero(np.isfinite(effect).all(axis=1))
+        if len(told) < _FEWEST:
+            continue
+        squared = np.square(effect[told] - screen.delta[rows[told]], dtype=np.float64).mean(axis=1)
+        error = np.sqrt(np.maximum(squared - screen.noise[rows[told]], 0))
+        kept = ([names[i] for i in told], [contexts[i] for i in told])
+        return Trust(kept[0], said, error, sources(ensemble, *kept))
+    return None
+
+
+def write(path: Path, table: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
+    """Write a table with a line per perturbation, aside first."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(table)
+    lines.writerows(zip(*(map(_shown, column) for column in table.values()), strict=True))
+    aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    aside.write_text(text.getvalue(), encoding="utf-8")
+    aside.replace(path)
+
+
+def _shown(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float | np.floating) else value
+
+
+def _rms(values: NDArray[np.floating]) -> Array:
+    return np.asarray(np.sqrt(np.square(values, dtype=np.float64).mean(axis=1)))

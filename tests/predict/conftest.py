@@ -1,0 +1,73 @@
+"""A small simulated screen and runs trained on it, for all tests of the area."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vcell import console
+from vcell.cli import run
+from vcell.data.simulate import Simulator
+
+SIZE = {"cells": 2600, "genes": 300, "perturbations": 34, "batches": 2, "umis": 3000.0}
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Simulator:
+    return Simulator(**SIZE, seed=1)
+
+
+@pytest.fixture(scope="session")
+def cells(simulator, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
+    simulator.write(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def runs(cells, tmp_path_factory) -> Path:
+    """The folder of one finished run."""
+    folder = tmp_path_factory.mktemp("trained") / "runs"
+    assert run(["train-vcc", str(cells), "--runs", str(folder), "--model", "ridge"]) == 0
+    return folder
+
+
+@dataclass
+class Said:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def predict(runs, capsys):
+    """Run `vcell predict` on the trained run, or on those named."""
+
+    def call(*words, of=("latest",)) -> Said:
+        capsys.readouterr()
+        command = ["predict", *of, "--runs", str(runs), "-o", "p.h5ad", "--json", *map(str, words)]
+        code = run(command)
+        said = capsys.readouterr()
+        return Said(code, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "settings", console.Settings())
+    for name in [name for name in os.environ if name.startswith("VCELL")]:
+        monkeypatch.delenv(name)
