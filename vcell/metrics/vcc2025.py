@@ -10,6 +10,7 @@ Legend: ``P`` perturbations, ``G`` genes.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,12 +19,36 @@ from numpy.typing import NDArray
 from vcell.kernels.distances import cosines, pairwise
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vcell.metrics.de import Table
 
 Array = NDArray[np.float64]
 ALPHA = np.float32(0.05)  # cell-eval compares in float32
 Distance = Literal["l1", "l2", "cosine"]
 Ties = Literal["midrank", "peer"]
+#: The three of the leaderboard, in cell-eval's order.
+SCORED = ("overlap_at_N", "mae", "discrimination_score_l1")
+BEST_IS_ZERO = frozenset({"mae", "mse", "mae_delta", "mse_delta"})
+UNSCALED = frozenset({"de_nsig_counts_real", "de_nsig_counts_pred"})
+
+
+def scale(name: str, raw: float, baseline: float | None) -> float | None:
+    """Scale as the 2025 leaderboard did: 0 is the baseline, 1 perfection, never below 0."""
+    if baseline is None or name in UNSCALED:
+        return None
+    best = 0.0 if name in BEST_IS_ZERO else 1.0
+    span = best - baseline
+    if span == 0 or math.isnan(raw):
+        return 0.0
+    scaled = (raw - baseline) / span
+    return 0.0 if math.isnan(scaled) else max(0.0, scaled)
+
+
+def overall(raw: Mapping[str, float], baseline: Mapping[str, float]) -> float:
+    """Return the leaderboard's score: the mean of the three scaled metrics."""
+    scaled = [scale(name, raw[name], baseline[name]) or 0.0 for name in SCORED]
+    return float(np.mean(scaled))
 
 
 def absolute_error(real: Array, pred: Array) -> Array:
