@@ -50,6 +50,7 @@ class Shelf:
     def __init__(self, source: CellSource, rules: CellRules, folder: Path | None = None) -> None:
         self.folder = folder or cache.root() / "passes"
         self.name = source.name
+        self._useless = False  # it could not be written: said once
         self._key = digest(
             __version__, [_identity(path) for path in source.paths], source.layer or "X",
             (source.n_cells, source.n_genes), source.genes, vars(rules),
@@ -62,18 +63,20 @@ class Shelf:
     def load(self, path: Path) -> Arrays | None:
         """Read an entry; None where there is none, or none that is whole."""
         try:
-            with np.load(path, allow_pickle=False) as held:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
                 arrays = {name: held[name] for name in held.files}
             os.utime(path)
-        except FileNotFoundError:
+        except OSError:
             return None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        except (ValueError, EOFError, zipfile.BadZipFile):
             path.unlink(missing_ok=True)
             return None
         return arrays
 
     def save(self, path: Path, arrays: Arrays) -> bool:
         """Write an entry; a cache that cannot be written is said and done without."""
+        if self._useless:
+            return False
         beside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -85,6 +88,7 @@ class Shelf:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
             console.warn(f"{path.parent}: {error.strerror}: what was read is not kept")
+            self._useless = True
             return False
         return True
 
@@ -149,7 +153,8 @@ class Keeper:
         """Keep what a long pass gathered for other commands; tidy up."""
         if self._long:
             remember(self.shelf, self.reducers, self.table)
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.unlink()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
