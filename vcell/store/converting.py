@@ -82,7 +82,7 @@ def convert(path: Path, target: Path, plan: Plan, *, overwrite: bool = False) ->
 def _write_all(path: Path, source: CellSource, root: Any, form: str, plan: Plan) -> list[str]:
     import anndata.io
 
-    from vcell.store.frames import obs_frame, var_frame
+    from vcell.store.frames import write_obs, write_var
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zarr: strings have no version 3 specification yet
@@ -96,11 +96,10 @@ def _write_all(path: Path, source: CellSource, root: Any, form: str, plan: Plan)
         if source.parts.get("raw"):
             with open_cells(path, layer="raw") as raw:
                 _matrix(raw, target, "raw/X", form)
-                genes = np.arange(raw.n_genes)
-                anndata.io.write_elem(root["raw"], "var", var_frame(raw, genes))
+                write_var(root["raw"], raw, np.arange(raw.n_genes))
             done.append("raw/X")
-        anndata.io.write_elem(root, "obs", obs_frame(source, np.arange(source.n_cells)))
-        anndata.io.write_elem(root, "var", var_frame(source, np.arange(source.n_genes)))
+        write_obs(root, source, np.arange(source.n_cells))
+        write_var(root, source, np.arange(source.n_genes))
         with _input(path) as original:
             for name in _ARE_DICTS:
                 if name in original and name != "layers":

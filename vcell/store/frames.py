@@ -1,39 +1,70 @@
-"""Tables of cells and genes as pandas frames that anndata can write."""
+"""Tables of cells and genes written as anndata does, one column in memory at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
     from vcell.data import CellSource, Column
 
-
-def obs_frame(source: CellSource, rows: NDArray[np.int64]) -> pd.DataFrame:
-    """Read some cells' columns, one column at a time; text becomes categories."""
-    columns = {name: series_of(source.obs(name), rows) for name in source.obs_columns}
-    return _frame(columns, source.cells[rows])
+#: What makes a column when it is its turn to be written.
+Columns = Mapping[str, Callable[[], Any]]
 
 
-def var_frame(source: CellSource, columns: NDArray[np.int64]) -> pd.DataFrame:
-    """Read some genes' columns."""
-    data = {name: series_of(source.var(name), columns) for name in source.var_columns}
-    return _frame(data, source.genes[columns])
+def write_obs(
+    root: Any, source: CellSource, rows: NDArray[np.int64], more: Columns | None = None
+) -> None:
+    """Write the table of some cells, and columns of ours."""
+    columns = {name: partial(_some, source.obs, name, rows) for name in source.obs_columns}
+    _write(root, "obs", lambda: source.cells[rows], _beside(columns, more or {}))
 
 
-def _frame(columns: dict[str, Any], names: NDArray[Any]) -> pd.DataFrame:
-    import pandas as pd
+def write_var(
+    root: Any, source: CellSource, genes: NDArray[np.int64], more: Columns | None = None
+) -> None:
+    """Write the table of some genes, and columns of ours."""
+    columns = {name: partial(_some, source.var, name, genes) for name in source.var_columns}
+    _write(root, "var", lambda: source.genes[genes], _beside(columns, more or {}))
 
-    return pd.DataFrame(columns, index=pd.Index(names.astype(str), dtype=object))
+
+def _beside(columns: Columns, ours: Columns) -> Columns:
+    """Add columns of ours; the input's of the same name are kept as ``input_NAME``."""
+    theirs = {f"input_{name}" if name in ours else name: c for name, c in columns.items()}
+    return {**theirs, **ours}
 
 
-def series_of(column: Column, rows: NDArray[np.int64]) -> Any:
+def _write(root: Any, table: str, names: Callable[[], NDArray[Any]], columns: Columns) -> None:
+    import anndata.io
+
+    if table in root:  # of a run that was killed here
+        del root[table]
+    group = root.create_group(table)
+    group.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0"})
+    group.attrs["_index"] = "_index"
+    group.attrs["column-order"] = _listed(list(columns), is_hdf5=hasattr(root, "id"))
+    anndata.io.write_elem(group, "_index", names().astype(object))
+    for name, make in columns.items():
+        anndata.io.write_elem(group, name, make())
+
+
+def _listed(names: list[str], *, is_hdf5: bool) -> Any:
+    """Return names as an attribute: a list in JSON; HDF5 wants an array, and none has no type."""
+    if not is_hdf5:
+        return names
+    return np.array(names, dtype=object) if names else np.zeros(0)
+
+
+def _some(table: Callable[[str], Column], name: str, rows: NDArray[np.int64]) -> Any:
     """Return some values of a column, in a type that anndata writes whatever is missing."""
     import pandas as pd
 
+    column = table(name)
     if column.kind in ("categorical", "string"):
         return pd.Categorical.from_codes(column.codes[rows], column.categories.astype(object))
     values = column.values[rows]

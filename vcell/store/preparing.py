@@ -264,8 +264,8 @@ def _write(
     _refuse_nothing_left(spill, kept, seen)
     column = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
     value_type = _value_type(spill.mode, stats[seen])
-    build = Build(spill, column, built, value_type)
-    indptr = build.run(journal, recipe.codec, threads)
+    # Not named: its memory must be free before the tables are made.
+    indptr = Build(spill, column, built, value_type).run(journal, recipe.codec, threads)
     write_array(built / "X" / "indptr", indptr, recipe.codec)
     order = np.flatnonzero(kept)[np.argsort(spill.rank[kept])]
     chosen = np.flatnonzero(spill.column >= 0)
@@ -288,7 +288,7 @@ def _write(
         "inputs": [mark.plain() for mark in marks],
     }
     with _open(paths, recipe) as source:
-        write_tables(built, source, spill, order, genes, stats)
+        write_tables(built, source, spill.cells, order, genes, stats)
     write_preprocessing(built, manifest, spill.names[genes], stats, totals)
     write_groups(built, manifest)
     return manifest

@@ -123,6 +123,7 @@ class Spill:
                     self._stats_path(before).unlink(missing_ok=True)
                     bar.advance(len(block.indptr) - 1)
         finally:
+            self._memory = Memory()
             for file in files.values():
                 file.close()
         journal.write(phase="write")

@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.kernels import scatter
+from vcell.store.frames import write_obs, write_var
 from vcell.store.store import MANIFEST
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
     from vcell.data import CellSource
-    from vcell.store.spill import Spill
-
-from vcell.store.frames import obs_frame, var_frame
+    from vcell.store.frames import Columns
+    from vcell.store.spill import CellTable
 
 
 def write_tables(
     built: Path,
     source: CellSource,
-    spill: Spill,
+    cells: CellTable,
     order: NDArray[np.int64],
     genes: NDArray[np.int64],
     stats: NDArray[np.float64],
@@ -34,29 +33,23 @@ def write_tables(
     import anndata.io
     import zarr
 
-    cells = spill.cells
-    total = np.asarray(cells.total[order])
-    measured: dict[str, NDArray[Any]] = {
-        "source_row": order,
-        "n_genes": np.asarray(cells.genes[order]),
-        "total_counts": total,
-        "mito_share": np.asarray(cells.mito[order]) / np.where(total != 0, total, 1),
+    def mito_share() -> NDArray[np.float64]:
+        total = cells.total[order]
+        return cells.mito[order] / np.where(total != 0, total, 1)
+
+    measured: Columns = {
+        "source_row": lambda: order,
+        "n_genes": lambda: cells.genes[order],
+        "total_counts": lambda: cells.total[order],
+        "mito_share": mito_share,
     }
-    obs = _beside(obs_frame(source, order), measured)
-    var = var_frame(source, genes)
-    var = _beside(var, {"n_cells": stats[:, scatter.N_CELLS].astype(np.int64)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zarr: string arrays have no version 3 specification yet
         group = zarr.open_group(built, mode="a", zarr_format=3, use_consolidated=False)
-        anndata.io.write_elem(group, "obs", obs)
-        anndata.io.write_elem(group, "var", var)
+        write_obs(group, source, order, measured)
+        counts = stats[:, scatter.N_CELLS].astype(np.int64)
+        write_var(group, source, genes, {"n_cells": lambda: counts})
         anndata.io.write_elem(group, "uns", {})
-
-
-def _beside(frame: pd.DataFrame, columns: dict[str, NDArray[Any]]) -> pd.DataFrame:
-    """Add columns of ours; the input's of the same name are kept as ``input_NAME``."""
-    taken = {name: f"input_{name}" for name in columns if name in frame}
-    return frame.rename(columns=taken).assign(**columns)
 
 
 def write_preprocessing(
