@@ -92,9 +92,7 @@ class Maker:
         if self.mode == "mean":
             return sp.csr_array(np.tile(mean, (len(chosen), 1)))
         cells = move(self.pool, chosen, mean, rng)
-        if np.isfinite(self.target_sum):  # no gene of a cell can have more than all its counts
-            np.minimum(cells.data, np.float32(np.log1p(self.target_sum)), out=cells.data)
-        return cells
+        return _adding_up(cells, self.target_sum) if np.isfinite(self.target_sum) else cells
 
     @cached_property
     def _counts(self) -> Counts:
@@ -122,3 +120,13 @@ class Maker:
         library = np.empty(n)
         library[np.argsort(own, kind="stable")] = np.sort(wanted)
         return library
+
+
+def _adding_up(cells: sp.csr_array, target_sum: float) -> sp.csr_array:
+    """Scale each cell to the total that all cells were scaled to before log1p."""
+    linear = np.expm1(cells.data.astype(np.float64))
+    total = np.add.reduceat(np.append(linear, 0.0), cells.indptr[:-1])
+    lengths = np.diff(cells.indptr)
+    factor = np.where(lengths > 0, target_sum / np.maximum(total, 1e-12), 1.0)
+    values = np.log1p(linear * np.repeat(factor, lengths)).astype(np.float32)
+    return sp.csr_array((values, cells.indices, cells.indptr), cells.shape)

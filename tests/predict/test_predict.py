@@ -64,7 +64,7 @@ def test_the_mean_of_the_cells_is_the_predicted_one(predict, trained):
     assert written.X.dtype == np.float32
     for name, delta in zip(held, effect, strict=True):
         wanted = np.maximum(control_of(screen) + delta, 0)
-        assert np.abs(mean(cells_of(written, name)) - wanted).max() < 0.01
+        assert np.abs(mean(cells_of(written, name)) - wanted).max() < 0.03
 
 
 def test_predicted_cells_spread_and_are_as_full_as_real_ones(predict, real):
@@ -164,7 +164,7 @@ def test_what_nothing_is_known_of_is_refused_or_said(predict, trained, tmp_path)
     screen = trained[1]
     wanted = np.maximum(control_of(screen) + screen.delta[screen.part == 0].mean(axis=0), 0)
     written = anndata.read_h5ad("p.h5ad")
-    assert np.abs(mean(cells_of(written, "NOGENE")) - wanted).max() < 0.01
+    assert np.abs(mean(cells_of(written, "NOGENE")) - wanted).max() < 0.03
     assert written.uns["vcell"]["by_the_mean"].tolist() == ["NOGENE"]
 
 
@@ -243,3 +243,10 @@ def test_interrupted_half_way_it_leaves_nothing(runs, tmp_path):
         going.send_signal(signal.SIGINT)
         assert going.wait(30) == 130
     assert list(tmp_path.iterdir()) == []
+
+
+def test_predicted_cells_add_up_as_those_learnt_from_do(predict, trained):
+    predict()
+    written = anndata.read_h5ad("p.h5ad").X
+    written.data = np.expm1(written.data.astype(np.float64))
+    assert np.allclose(written.sum(axis=1), trained[1].target_sum, rtol=1e-4)
