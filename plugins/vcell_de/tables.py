@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ class TableWriter:
         """Add every perturbation of a table."""
         for start in range(0, len(table.perturbations), _AT_ONCE):
             piece = slice(start, start + _AT_ONCE)
-            frame = table.frame(piece) if self.layout == "pdex" else _scanpy(table, piece)
+            frame = table.frame(piece) if self.layout == "pdex" else table.scanpy(piece)
             if self.stratified:
                 frame.insert(0, "stratum", stratum)
             self._write(frame)
@@ -81,25 +79,3 @@ class TableWriter:
             self._aside.unlink(missing_ok=True)
         if error is None and not self._begun:
             raise UserError("there was nothing to test, so nothing was written")
-
-
-def _scanpy(table: Table, rows: slice) -> pd.DataFrame:
-    """Return the columns of scanpy's rank_genes_groups_df, highest score first in each group."""
-    import pandas as pd
-
-    score = table.score[rows]
-    order = np.argsort(-score, axis=1, kind="stable")
-
-    def sorted_(values: Any) -> Any:
-        return np.take_along_axis(values[rows], order, axis=1).ravel()
-
-    return pd.DataFrame(
-        {
-            "group": np.repeat(table.perturbations[rows], score.shape[1]),
-            "names": table.genes[order].ravel(),
-            "scores": np.take_along_axis(score, order, axis=1).ravel(),
-            "logfoldchanges": sorted_(table.lfc),
-            "pvals": sorted_(table.p),
-            "pvals_adj": sorted_(table.fdr),
-        }
-    )

@@ -9,6 +9,7 @@ Legend: ``P`` perturbations, ``G`` genes tested.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -16,11 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from vcell.errors import UserError
 from vcell.kernels import ranks
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from collections.abc import Sequence
+    from pathlib import Path
 
+    import pandas as pd
+    from anndata import AnnData
+
+    from vcell.data import CellSource
     from vcell.metrics.groups import Grouped
 
 Scope = Literal["perturbation", "global"]
@@ -85,6 +92,122 @@ class Table:
                 "fdr": self.fdr[rows].ravel(),
             }
         )
+
+    def scanpy(self, rows: slice = slice(None)) -> pd.DataFrame:
+        """Return them as scanpy's ``rank_genes_groups_df``, highest score first in each group."""
+        import pandas as pd
+
+        order = np.argsort(-self.score[rows], axis=1, kind="stable")
+
+        def ordered(values: Array) -> Array:
+            return np.take_along_axis(values[rows], order, axis=1).ravel()
+
+        return pd.DataFrame(
+            {
+                "group": np.repeat(self.perturbations[rows], order.shape[1]),
+                "names": self.genes[order].ravel(),
+                "scores": ordered(self.score),
+                "logfoldchanges": ordered(self.lfc),
+                "pvals": ordered(self.p),
+                "pvals_adj": ordered(self.fdr),
+            }
+        )
+
+
+def compare(  # noqa: PLR0913 - every choice has a name and a default
+    cells: AnnData | CellSource | str | Path | Sequence[str | Path],
+    *,
+    perturbation_column: str | None = None,
+    control: str | None = None,
+    layer: str | None = None,
+    layout: Literal["pdex", "scanpy"] = "pdex",
+    test: Literal["wilcoxon", "t-test"] = "wilcoxon",
+    against: Literal["control", "rest"] = "control",
+    values: Literal["log1p", "stored"] = "log1p",
+    fold_change: FoldChange = "geometric",
+    fdr: Scope = "perturbation",
+    min_cpm: float = 0.0,
+    stratify: str | None = None,
+    threads: int | None = None,
+) -> pd.DataFrame:
+    """Test every gene of every perturbation for differential expression, as `vcell de` does.
+
+    Counts become log1p, every cell scaled to the median total; log1p values are taken as they are.
+    Cells are read in chunks: memory does not grow with their number. `cells` is not changed.
+
+    Parameters
+    ----------
+    cells
+        AnnData (in memory or backed), an open `vcell.data.CellSource`, or what
+        `vcell.data.open_cells` opens: a path to h5ad, zarr or 10x, or several.
+    perturbation_column, control
+        The obs column that names perturbations, and the controls' label in it; found by their
+        usual names if not given, and said.
+    layer
+        Where the values are, if not in ``X``.
+    layout
+        "pdex": the columns target, feature, target_mean, ref_mean, target_membership,
+        ref_membership, log2_fold_change, percent_change, p_value, statistic, fdr. "scanpy": group,
+        names, scores, logfoldchanges, pvals, pvals_adj, highest score first.
+    test
+        Wilcoxon's rank-sum test (tie and continuity correction, float64), or Welch's t-test.
+    against
+        Compare each perturbation with the controls, or each group with all other cells.
+    values
+        Test log1p values, or values as they are stored.
+    fold_change
+        "geometric": log2 of the ratio of expm1(mean(log1p)); "clipped": the same with 20 for
+        infinity; "arithmetic": of mean(expm1(log1p)) with 1e-9 added to both.
+    fdr
+        Benjamini and Hochberg within each perturbation, or over all tests ("global").
+    min_cpm
+        Test only genes whose mean counts per million in the controls exceed this.
+    stratify
+        Test within each value of this obs column; the frame then begins with a column "stratum".
+    threads
+        How many; None for one per core.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One line per test.
+
+    Raises
+    ------
+    UserError
+        If values are NaN, infinite or neither counts nor log1p, or a name is not in the data.
+
+    Examples
+    --------
+    >>> from vcell.metrics import de
+    >>> table = de.compare(adata, perturbation_column="target_gene", control="non-targeting")
+    >>> table[table["fdr"] < 0.05].groupby("target", observed=True).size()  # doctest: +SKIP
+    """
+    import pandas as pd
+
+    from vcell.data import CellSource, open_cells
+    from vcell.data import labels as find_labels
+    from vcell.metrics.screen import Cells, Chosen, tables
+
+    chosen = Chosen(
+        perturbation_column=perturbation_column, control=control, test=test, against=against,
+        values=values, fold_change=fold_change, fdr=fdr, min_cpm=min_cpm, stratify=stratify,
+        threads=threads,
+    )  # fmt: skip
+    opened: AbstractContextManager[CellSource] = (
+        nullcontext(cells) if isinstance(cells, CellSource) else open_cells(cells, layer=layer)
+    )
+    frames = []
+    with opened as source:
+        labels = find_labels.find(source, chosen)
+        for stratum, table in tables(Cells.look(source, values), labels, chosen):
+            frame = table.frame() if layout == "pdex" else table.scanpy()
+            if stratify is not None:
+                frame.insert(0, "stratum", stratum)
+            frames.append(frame)
+    if not frames:
+        raise UserError(f"no {stratify} has both controls and perturbations")
+    return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
 
 
 def wilcoxon(

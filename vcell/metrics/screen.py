@@ -1,0 +1,250 @@
+"""A screen's cells tested from start to end: labels found, counts logged, strata, gene gates.
+
+What `vcell de` and `vcell.metrics.de.compare` do. Cells are read in chunks, two or three times;
+what is detected is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.data import CellSource, detect
+from vcell.data import labels as find_labels
+from vcell.errors import UserError
+from vcell.metrics import de
+from vcell.metrics.groups import Grouped, summarise
+from vcell.metrics.scaled import Survey, divisors, logged, median_target, shares, survey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EPSILON = 1e-9  # added to both means of the arithmetic fold change, as pdex and cell-eval2 do
+_LARGEST_LOG = 15.0  # cell-eval's line: no log1p value reaches it
+Test = Literal["wilcoxon", "t-test"]
+Values = Literal["log1p", "stored"]
+Opponent = Literal["control", "rest"]
+
+
+class Choices(find_labels.LabelOptions, Protocol):
+    """How to test; `vcell de`'s settings are such, and `Chosen`."""
+
+    @property
+    def test(self) -> Test:
+        """Rank-sum test or Welch's t-test."""
+        ...
+
+    @property
+    def against(self) -> Opponent:
+        """The controls, or all other cells."""
+        ...
+
+    @property
+    def values(self) -> Values:
+        """log1p of scaled counts, or values as stored."""
+        ...
+
+    @property
+    def fold_change(self) -> de.FoldChange:
+        """Which definition."""
+        ...
+
+    @property
+    def fdr(self) -> de.Scope:
+        """Over which tests."""
+        ...
+
+    @property
+    def min_cpm(self) -> float:
+        """Genes must exceed this in the controls."""
+        ...
+
+    @property
+    def stratify(self) -> str | None:
+        """Test within each value of this column."""
+        ...
+
+    @property
+    def threads(self) -> int | None:
+        """How many; None for one per core."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The same as values."""
+
+    perturbation_column: str | None = None
+    control: str | None = None
+    batch_column: str | None = None
+    cell_type_column: str | None = None
+    test: Test = "wilcoxon"
+    against: Opponent = "control"
+    values: Values = "log1p"
+    fold_change: de.FoldChange = "geometric"
+    fdr: de.Scope = "perturbation"
+    min_cpm: float = 0.0
+    stratify: str | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells to test, and what is known of their values."""
+
+    source: CellSource
+    seen: Survey
+    counts: bool
+    divisor: NDArray[np.float32] | None
+
+    @classmethod
+    def look(cls, source: CellSource, values: Values) -> Cells:
+        """Look at every value, and decide how they are logged."""
+        found = detect.scale(source)
+        with console.progress(f"reading {source.name}", source.n_cells) as bar:
+
+            def blocks() -> Iterator[Any]:
+                for block in source.chunks():
+                    yield block
+                    bar.advance(len(block.rows))
+
+            seen = survey(blocks(), source.n_cells)
+        if seen.not_finite:
+            raise UserError(f"{source.name}: {seen.not_finite:,} values are NaN or infinite")
+        counts = found.kind == "counts" and not seen.fractions
+        if counts and seen.low < 0:
+            raise UserError(f"{source.name}: negative counts, down to {seen.low:.4g}")
+        if values == "stored" or not counts:
+            if values == "log1p" and (seen.low < 0 or seen.high >= _LARGEST_LOG):
+                raise UserError(
+                    f"{source.name}: values from {seen.low:.4g} to {seen.high:.4g} are neither "
+                    "counts nor log1p values",
+                    hint="--values stored tests them as they are",
+                )
+            return cls(source, seen, counts, None)
+        target = median_target(seen.totals, sparse=source.nnz is not None)
+        console.say(
+            f"{source.name}: counts become log1p, each cell scaled to the median, {target:,.6g}"
+        )
+        return cls(source, seen, counts, divisors(seen.totals, target))
+
+    @property
+    def tested_as(self) -> str:
+        """What the tests see."""
+        return "log1p" if self.divisor is not None or not self.counts else "as stored"
+
+    def blocks(self) -> Iterator[Any]:
+        """Yield the values that are tested."""
+        for block in self.source.chunks():
+            divisor = self.divisor
+            yield block if divisor is None else logged(block, divisor[block.rows])
+
+    def linear(self) -> Iterator[Any]:
+        """Yield the same values without the logarithm."""
+        for block in self.blocks():
+            yield _unlogged(block)
+
+    def cpm(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return each gene's mean counts per million over some cells."""
+        total = np.zeros(self.source.n_genes)
+        for block in self.source.chunks(rows=rows):
+            if not self.counts:
+                block = _unlogged(block)  # noqa: PLW2901
+            sums = np.add.reduceat(np.append(block.data, 0.0), block.indptr[:-1])
+            sums[np.diff(block.indptr) == 0] = 1.0
+            each = shares(block, sums)
+            total += np.bincount(each.indices, each.data, minlength=len(total))
+        return total * 1e6 / max(len(rows), 1)
+
+
+def _unlogged(block: Any) -> Any:
+    return replace(block, data=np.expm1(block.data.astype(np.float64)))
+
+
+def tables(
+    cells: Cells, labels: find_labels.Labels, choices: Choices
+) -> Iterator[tuple[str | None, de.Table]]:
+    """Test every perturbation, and yield one table per stratum (None: there are no strata)."""
+    for stratum, group, names in _strata(cells.source, labels, choices.stratify):
+        yield stratum, _test(cells, group, names, choices)
+
+
+def _strata(
+    source: CellSource, found: find_labels.Labels, stratify: str | None
+) -> Iterator[tuple[str | None, NDArray[np.int32], NDArray[np.str_]]]:
+    """Yield the groups of cells of each stratum: 0 the control, then perturbations by name."""
+    column = source.obs(found.perturbation_column)
+    labels = column.categories
+    if stratify is None:
+        yield None, *numbered(labels, column.codes, found.control)
+        return
+    strata = source.obs(stratify)
+    for number, name in enumerate(strata.categories.tolist()):
+        codes = np.where(strata.codes == number, column.codes, -1)
+        present = set(labels[np.unique(codes[codes >= 0])].tolist())
+        if found.control not in present or len(present) < 2:
+            console.warn(f"{stratify} {name} has no controls or nothing else: left out")
+            continue
+        yield name, *numbered(labels, codes, found.control)
+
+
+def numbered(
+    labels: NDArray[np.str_], codes: NDArray[np.integer[Any]], control: str
+) -> tuple[NDArray[np.int32], NDArray[np.str_]]:
+    """Return each cell's group, 0 the control, and the groups' names; -1 for no label."""
+    present = labels[np.unique(codes[codes >= 0])].tolist()
+    names = [control, *sorted(name for name in present if name != control)]
+    place = {name: i for i, name in enumerate(names)}
+    numbers = np.array([*(place.get(name, -1) for name in labels.tolist()), -1], np.int32)
+    return numbers[codes], np.array(names)
+
+
+def _test(
+    cells: Cells, group: NDArray[np.int32], names: NDArray[np.str_], choices: Choices
+) -> de.Table:
+    """Test every group of one stratum."""
+    rest, wilcoxon = choices.against == "rest", choices.test == "wilcoxon"
+    n_genes = cells.source.n_genes
+    grouped = summarise(
+        cells.blocks, group, len(names), n_genes, squares=not wilcoxon,
+        dense=cells.source.nnz is None,
+        against=("rest" if rest else "reference") if wilcoxon else None,
+        threads=choices.threads,
+    )  # fmt: skip
+    means = None
+    if choices.fold_change == "arithmetic":
+        means = summarise(cells.linear, group, len(names), n_genes, against=None).means
+    genes = np.flatnonzero(_kept(cells, group, choices.min_cpm))
+    return de.differential(
+        _columns(grouped, genes), names, cells.source.genes[genes],
+        test=choices.test, against=choices.against, fold_change=choices.fold_change,
+        scope=choices.fdr, means=None if means is None else means[:, genes],
+        eps=EPSILON if choices.fold_change == "arithmetic" else 0.0,
+    )  # fmt: skip
+
+
+def _kept(cells: Cells, group: NDArray[np.int32], min_cpm: float) -> NDArray[np.bool_]:
+    """Return which genes are expressed enough in the controls to be tested."""
+    if not min_cpm:
+        return np.ones(cells.source.n_genes, bool)
+    kept = cells.cpm(np.flatnonzero(group == 0)) > min_cpm
+    console.say(f"{int(kept.sum()):,} genes exceed {min_cpm:g} CPM in the controls")
+    if not kept.any():
+        raise UserError("no gene is expressed that much", hint="lower --min-cpm")
+    return kept
+
+
+def _columns(grouped: Grouped, genes: NDArray[np.int64]) -> Grouped:
+    """Keep some genes."""
+
+    def cut(table: NDArray[Any]) -> NDArray[Any]:
+        return table[:, genes] if table.size else table
+
+    return Grouped(
+        grouped.sizes, cut(grouped.sums), cut(grouped.squares), cut(grouped.mean32),
+        cut(grouped.u), cut(grouped.ties),
+    )  # fmt: skip
