@@ -15,17 +15,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vcell.errors import UserError
+from vcell.nn.blocked import blocked_attention
+from vcell.nn.linear import linear_attention
+from vcell.nn.patterns import Pattern, everybody
 from vcell.nn.presets import AttentionName
-
-if TYPE_CHECKING:
-    from vcell.nn.patterns import Pattern
 
 _HALF = (torch.float16, torch.bfloat16)
 _FLASH_HEAD = 256  # widest head of flash-attn
@@ -141,14 +141,9 @@ def attend(
         mask = None if valid is None else valid[:, None, None, :]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     if name == "linear":
-        from vcell.nn.linear import linear_attention
-
         return linear_attention(q, k, v, valid)
     if name == "flash":
         return _flash(q, k, v, valid)
-    from vcell.nn.blocked import blocked_attention
-    from vcell.nn.patterns import everybody
-
     return blocked_attention(q, k, v, pattern or everybody(q.shape[2]), valid)
 
 
