@@ -65,7 +65,8 @@ def test_the_mean_of_the_cells_is_the_predicted_one(predict, trained):
     for name, delta in zip(held, effect, strict=True):
         found = mean(cells_of(written, name)) - control_of(screen)
         assert np.corrcoef(found, delta)[0, 1] > 0.99
-        assert np.abs(found - delta).mean() < 0.25 * np.abs(delta).mean()  # all cells add up alike
+        # but for what makes every cell add up alike, the same for all genes
+        assert np.abs(found - delta).mean() < 0.02
 
 
 def test_predicted_cells_spread_and_are_as_full_as_real_ones(predict, real):
@@ -242,7 +243,7 @@ def test_interrupted_half_way_it_leaves_nothing(runs, tmp_path):
             time.sleep(0.05)
         time.sleep(0.3)
         going.send_signal(signal.SIGINT)
-        assert going.wait(30) == 130
+        assert going.wait(30) in (130, -signal.SIGINT)
     assert list(tmp_path.iterdir()) == []
 
 
