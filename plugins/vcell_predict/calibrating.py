@@ -61,7 +61,9 @@ class Calibration:
         """Return the strength of each effect (P, N); None where nothing can be learnt from."""
         missed = self._unseen()
         if missed is None:
-            console.say("strength 1: the run kept no perturbation to choose the model by")
+            console.say(
+                "strength 1: all measured perturbations were fitted to, none shows what is unseen"
+            )
             return None
         rows = self._to_measure()
         if len(rows) < 3:
@@ -89,15 +91,10 @@ class Calibration:
         """Return what predictions of perturbations not fitted to miss of |effect|^2."""
         found = []
         for member in self.ensemble.members:
-            screen = member.screen
-            rows = screen.rows(VALIDATION)
-            names, contexts = screen.perturbations[rows], screen.contexts[screen.context[rows]]
-            if not len(rows):
-                continue
-            effect = member.predict(names.tolist(), contexts.tolist())
+            rows, effect = member.out_of_sample()
             told = np.flatnonzero(np.isfinite(effect).all(axis=1))
             if len(told):
-                kept = rows[told]
+                screen, kept = member.screen, rows[told]
                 found.append(calibrate.unseen(effect[told], screen.delta[kept], screen.noise[kept]))
         return float(np.mean(found)) if found else None
 

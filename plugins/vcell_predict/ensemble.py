@@ -59,6 +59,21 @@ class Member:
         """Return effects (P, N); NaN rows where it cannot say."""
         return np.asarray(self.predictor.predict(list(names), list(contexts)), np.float32)
 
+    def out_of_sample(self) -> tuple[NDArray[np.int64], Array]:
+        """Return rows of the screen that were not fitted to, and their predicted effects (P, N).
+
+        Those that chose the model; and those learnt from, where it can leave each of them out.
+        """
+        screen, rows = self.screen, self.screen.rows(VALIDATION)
+        contexts = screen.contexts[screen.context[rows]].tolist()
+        effect = np.zeros((0, len(screen.genes)), np.float32)
+        if len(rows):
+            effect = self.predict(screen.perturbations[rows].tolist(), contexts)
+        if not hasattr(self.predictor, "loo"):
+            return rows, effect
+        left_out = np.asarray(self.predictor.loo(), np.float32)
+        return np.concatenate([rows, screen.rows(LEARNT)]), np.concatenate([effect, left_out])
+
 
 class Ensemble:
     """Runs that learnt the same genes on the same scale."""

@@ -73,6 +73,9 @@ def _offered(predictor: Any, names: Sequence[str], contexts: Sequence[str]) -> d
     std = predictor.std(names, contexts) if hasattr(predictor, "std") else None
     if std is not None:
         found["model"] = _rms(np.asarray(std))
+    apart = predictor.heads(names, contexts) if hasattr(predictor, "heads") else None
+    if apart is not None:
+        found["heads"] = np.asarray(apart, np.float64)
     return found
 
 
