@@ -10,8 +10,8 @@ cells, below which pdex 0.1.27 takes an exact test):
     benchmarks/.envs/cell-eval-0.6.6/bin/pip install cell-eval==0.6.6 pdex==0.1.27
     benchmarks/.envs/cell-eval-0.6.6/bin/python benchmarks/parity_2025.py tests/metrics/golden
 
-One ``vcc2025-CASE.npz`` or ``official-CASE.npz`` each: the log1p cells of both sides (float32,
-dense), the metrics per perturbation, and U, p and FDR of the real side.
+Names of cases may follow. One ``vcc2025-CASE.npz`` or ``official-CASE.npz`` each: the cells of both
+sides (float32, dense), the metrics per perturbation, and U, p and FDR of the real side.
 """
 
 from __future__ import annotations
@@ -37,13 +37,16 @@ CASES = {
     "dense": (100, [20, 20, 20], 60, 4000, False),
     "unbalanced": (120, [3, 70, 9, 31], 90, 1500, True),
     "single": (90, [40], 70, 1500, True),
+    # whole counts, which the peer normalises to each side's median; one cell is empty
+    "counts": (110, [24, 18, 30], 70, 1500, True),
+    "dense-counts": (100, [20, 26, 16], 60, 1500, False),
 }
 OFFICIAL = version("cell-eval").startswith("0.6")
 LEFT_OUT = ["clustering_agreement", "pearson_edistance"]
 
 
 def cells(case: str, seed: int, shift: float) -> ad.AnnData:
-    """Draw Poisson counts around shared rates, as log1p; `shift` scales the effects."""
+    """Draw Poisson counts around shared rates, as log1p (or as they are); `shift` scales the effects."""
     n_genes, sizes, controls, depth, sparse = CASES[case]
     truth = np.random.default_rng([len(case), n_genes])
     rate = truth.gamma(0.6, 1.0, n_genes)
@@ -56,11 +59,14 @@ def cells(case: str, seed: int, shift: float) -> ad.AnnData:
         rows.append(rng.poisson(mu / mu.sum() * depth))
     x = np.array(rows, np.float32)
     x[:, 5] = 0  # silent everywhere
+    if "counts" in case:
+        x[7] = 0
     obs = pd.DataFrame({"target": names}, index=[f"c{i}" for i in range(len(names))])
     var = pd.DataFrame(index=[f"G{i:03d}" for i in range(n_genes)])
     out = ad.AnnData(sp.csr_matrix(x) if sparse else x, obs=obs, var=var)
-    sc.pp.normalize_total(out, target_sum=1000)
-    sc.pp.log1p(out)
+    if "counts" not in case:
+        sc.pp.normalize_total(out, target_sum=1000)
+        sc.pp.log1p(out)
     return out[rng.permutation(len(names))].copy()
 
 
@@ -94,5 +100,6 @@ def write(case: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for one in ("plain", "tied", "single") if OFFICIAL else CASES:
+    official = ("plain", "tied", "single", "dense", "counts", "dense-counts")
+    for one in sys.argv[2:] or (official if OFFICIAL else CASES):
         write(one, Path(sys.argv[1]))

@@ -33,6 +33,9 @@ CASES = {
     "tiled": (180, 4, [30] * 4, 100, 3000, 0.3),  # every predicted cell is one and the same
     "copied": (180, 4, [30] * 4, 100, 3000, 0.3),  # the prediction is the real cells
     "single": (160, 1, [60], 120, 3000, 0.4),
+    "tied": (150, 5, [24] * 5, 80, 1500, 0.4),  # every cell has 1,500 counts: equal counts tie
+    "dense": (140, 4, [25] * 4, 90, 3000, 0.3),  # stored dense, in float64
+    "quiet": (160, 5, [20] * 5, 100, 2500, 0.08),  # few effects: members without a value
 }
 
 
@@ -48,10 +51,13 @@ def cells(case: str, seed: int, shift: float) -> ad.AnnData:
     rows = []
     for name in names:
         mu = rate if name == CONTROL else rate * np.exp(shift * effect[int(name[1:])])
-        rows.append(rng.poisson(mu / mu.sum() * depth * rng.gamma(8, 1 / 8)))
+        if case == "tied":
+            rows.append(rng.multinomial(depth, mu / mu.sum()))
+        else:
+            rows.append(rng.poisson(mu / mu.sum() * depth * rng.gamma(8, 1 / 8)))
     obs = pd.DataFrame({"target": names}, index=[f"c{i}" for i in range(len(names))])
     var = pd.DataFrame(index=[f"G{i:03d}" for i in range(n_genes)])
-    x = sp.csr_matrix(np.array(rows, np.float32))
+    x = np.array(rows, float) if case == "dense" else sp.csr_matrix(np.array(rows, np.float32))
     shuffled = rng.permutation(len(names))
     return ad.AnnData(x, obs=obs, var=var)[shuffled].copy()
 

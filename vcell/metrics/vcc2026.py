@@ -8,7 +8,7 @@ Legend: ``P`` perturbations, ``G`` genes; arrays of groups have the control firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,8 @@ PDS, MSE = "pds_cosine", "expr_mse_unbiased_capped_norm"
 FIDELITY, REACH = "de_wilcoxon_direction_fidelity_yield_raw", "de_wilcoxon_direction_reach_raw"
 JACCARD, NMAE = "de_wilcoxon_sig_jaccard", "de_wilcoxon_lfc_nmae"
 MEMBERS = (PDS, MSE, FIDELITY, REACH, JACCARD, NMAE)
+#: Members of which less is better.
+ERRORS = frozenset({MSE, NMAE})
 #: Scaled values are kept within these; the other members are not bounded.
 BOUNDS = {MSE: (0.0, 1.0), NMAE: (-6.0, np.inf)}
 
@@ -201,12 +203,26 @@ def nmae(
 
 
 def scale(name: str, value: float, baseline: float, replicate: float) -> float:
-    """Scale a member between baseline (0) and replicate (1), within its bounds."""
+    """Scale a member between baseline (0) and replicate (1), within its bounds.
+
+    A value that is missing or infinite counts as the worst: the lower bound, or a raw 0 for members
+    without one. NaN where the ends define no scale: one is not finite, the replicate is not better
+    than the baseline, or is itself the worst value.
+    """
     span = replicate - baseline
-    if not np.isfinite(span) or span == 0:
+    rising = name not in ERRORS
+    if not np.isfinite(span) or not (0 < replicate and 0 < span if rising else span < 0):
         return float("nan")
     low, high = BOUNDS.get(name, (-np.inf, np.inf))
-    return float(np.clip((value - baseline) / span, low, high))
+    scaled = (value - baseline) / span
+    if not np.isfinite(scaled):
+        scaled = low if np.isfinite(low) else -baseline / span
+    return float(np.clip(scaled, low, high))
+
+
+def overall(scaled: Mapping[str, float]) -> float:
+    """Return the score of a context: the mean of the six; NaN where one has no scale."""
+    return float(np.mean([scaled[name] for name in MEMBERS]))
 
 
 def halves(
