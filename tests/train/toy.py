@@ -23,6 +23,7 @@ from vcell.runs import Run
 from vcell.train.loop import Result, Trainer
 from vcell.train.options import TrainOptions
 from vcell.train.stream import ReadAhead, Shuffled
+from vcell.train.task import Phase
 
 if TYPE_CHECKING:
     from vcell.train.task import Batches, Place
@@ -76,6 +77,8 @@ class Toy:
         fits: int = N,
         nan_at: tuple[int, ...] = (),
         scores: tuple[tuple[float, ...], ...] = (),
+        phases: tuple[int, ...] = (),
+        validates_first: bool = False,
     ) -> None:
         draw = torch.Generator().manual_seed(1)
         self.x = torch.randn(N, INPUTS, generator=draw)
@@ -83,6 +86,8 @@ class Toy:
         self.seed, self.batch_size, self.hidden = seed, batch_size, hidden
         self.dropout, self.read_ahead, self.slow = dropout, read_ahead, slow
         self.fits, self.nan_at, self.scores = fits, nan_at, scores
+        self.phases = [Phase(f"phase from {start}", start) for start in phases]
+        self.validates_first = validates_first
         self.calls = self.validations = self.rank = 0
         self.identity: Mapping[str, Any] = {"dropout": dropout}
 

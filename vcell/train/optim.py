@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,12 +14,27 @@ from torch.distributed.tensor import DTensor
 
 if TYPE_CHECKING:
     from vcell.train.options import TrainOptions
+    from vcell.train.task import Phase
 
 _WSD_DECAY = 0.2  # share of the steps over which wsd decays at the end
 
 
-def learning_rate(step: int, options: TrainOptions) -> float:
-    """Return the learning rate of the update from step to step + 1."""
+def learning_rate(step: int, options: TrainOptions, phases: Sequence[Phase] = ()) -> float:
+    """Return the learning rate of the update from step to step + 1.
+
+    It rises again at the beginning of each phase, over the same share of the phase's steps as at
+    the beginning of all over those of the whole training.
+    """
+    borders = [*(phase.start for phase in phases), options.max_steps]
+    for start, end in pairwise(borders[1:]):
+        rise = round(options.warmup * (end - start))
+        if start <= step < start + rise:
+            return _scheduled(step, options) * (step - start + 1) / rise
+    return _scheduled(step, options)
+
+
+def _scheduled(step: int, options: TrainOptions) -> float:
+    """Return the learning rate of the schedule alone."""
     total = options.max_steps
     warmup = round(options.warmup * total)
     if step < warmup:

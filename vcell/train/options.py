@@ -67,6 +67,11 @@ class TrainOptions:
     memory_share: float | None = option(
         None, help="Largest share of a GPU's memory to take.", minimum=0.05, maximum=1
     )
+    empty_cache_every: int = option(
+        0,
+        help="Steps between givings back of unused GPU memory, against its fragmenting; 0 never.",
+        minimum=0,
+    )
     sinks: tuple[Literal["tensorboard", "wandb"], ...] = option(
         (), help="Also send the metrics to: tensorboard, wandb."
     )

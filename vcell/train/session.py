@@ -21,10 +21,12 @@ from vcell.train.stopping import Stopper
 from vcell.train.update import Outcome, Updater
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vcell.runs import Run
     from vcell.train.control import Signals
     from vcell.train.options import TrainOptions
-    from vcell.train.task import Place, Task
+    from vcell.train.task import Phase, Place, Task
 
 _PAUSE_POLL = 0.2  # seconds
 _PULSE = 60.0  # seconds between signs of life while paused
@@ -85,6 +87,7 @@ class Session:
         self.stream = task.batches(place)
         self.stopper = Stopper(higher_is_better=task.higher_is_better, patience=options.patience)
         self.guard = Guard(self.precision.name)
+        self.phases: Sequence[Phase] = getattr(task, "phases", ())
         self.step = self.examples = 0
         self.metrics: dict[str, float] = {}
         self._validated = self._saved = -1  # steps
@@ -173,6 +176,10 @@ class Session:
         self.learner.model.train()
         with Display(steps=left, monitor=self.task.monitor, shown=self.place.leads) as display:
             self.display = display
+            fresh = self.step == 0 and self._validated < 0
+            if fresh and getattr(self.task, "validates_first", False):
+                self._validate()
+                self._save()
             while self.step < self.options.max_steps and ended == "done":
                 wishes = self._step()
                 last = self.step == self.options.max_steps
@@ -193,20 +200,31 @@ class Session:
         best, best_step = self.stopper.best, self.stopper.best_step
         return Result(ended, self.step, best, best_step, self.metrics, self.seconds)
 
-    def _due(self, name: Literal["validate_every", "checkpoint_every"]) -> bool:
+    def _enter_phase(self) -> None:
+        """Say which phase begins with the coming step, if one does."""
+        for phase in self.phases:
+            if phase.start == self.step:
+                self._announce(phase.name)
+
+    def _due(
+        self, name: Literal["validate_every", "checkpoint_every", "empty_cache_every"]
+    ) -> bool:
         every: int = getattr(self.options, name)
         return every > 0 and self.step % every == 0
 
     def _step(self) -> Wishes:
         """Take one step, and return what was asked for before it."""
         begun = time.perf_counter()
-        rate = learning_rate(self.step, self.options)
+        rate = learning_rate(self.step, self.options, self.phases)
+        self._enter_phase()
         with self.update.spans.waiting("data"):
             batch = next(self.stream)
         wishes = self._agree(batches.length(batch))
         outcome = self.update(batch, total=wishes.examples, overlap=wishes.overlap, rate=rate)
         self.step += 1
         self.examples += wishes.examples
+        if self._due("empty_cache_every") and self.place.device.type == "cuda":
+            torch.cuda.empty_cache()
         problem = self.guard.check(outcome, self.step)
         if problem and self.place.leads:
             self.tell(problem)

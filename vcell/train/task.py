@@ -32,6 +32,14 @@ class Place:
         return self.rank == 0
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the training, for which the learning rate warms up again."""
+
+    name: str
+    start: int  # the step before which it begins; 0 for the first
+
+
 class Batches(Protocol):
     """An endless stream: each item is this process's share of the next global batch.
 
@@ -62,6 +70,11 @@ class Task(Protocol):
     identity
         What must not change between a run and its resumption (model preset, fingerprints of genes
         and data ...), as plain JSON. Resuming with another identity is refused.
+
+    Two more are optional: ``phases``, a sequence of `Phase` at whose borders the learning rate
+    warms up again (what else differs, the stream knows by its position), and
+    ``validates_first = True`` to have the model validated before its first step, so that what it
+    starts as may be the best.
     """
 
     monitor: str
