@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import partialmethod
 from typing import Any
@@ -19,17 +20,20 @@ from vcell.store import Recipe, build, prepare, preparing, shards, workplace
 
 def main(file: str, store: str, moment: int) -> None:
     moments = 0
+    one_at_a_time = threading.Lock()  # some things are written beside the work
 
     def watched(call: Callable[..., Any]) -> Callable[..., Any]:
         def watch(*args: Any, **options: Any) -> Any:
             nonlocal moments
-            moments += 1
-            if moments == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
+            with one_at_a_time:
+                moments += 1
+                if moments == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
             return call(*args, **options)
 
         return watch
 
+    workplace.STEP = 0  # note every step, however soon it follows
     preparing.BUCKET = 20_000
     build.CHUNKS_PER_SHARD = 1
     CellSource.chunks = partialmethod(CellSource.chunks, max_nnz=20_000)

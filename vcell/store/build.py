@@ -1,15 +1,15 @@
 """Second pass: each bucket of the spill is put in order and streamed into shards.
 
 Elements flow in the final order of cells: bucket after bucket, cut into chunks that threads
-compress, appended to the current shard of column ids and of values. The unit that a killed run
-keeps is the shard.
+compress, appended to the current shard of column ids and of values. A killed run keeps whole
+shards.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.kernels import gather, scatter
+from vcell.runs.files import sync_file
 from vcell.store.cells import Memory
 from vcell.store.crew import Crew
 from vcell.store.shards import (
@@ -82,16 +83,18 @@ class Build:
             lengths = np.memmap(path, np.int64, mode, shape=(n_kept,))
         n_chunks = max(-(-self._elements // CHUNK), 1)
         per_shard = min(n_chunks, CHUNKS_PER_SHARD)
-        stream = _Stream(self, journal, codec, per_shard, Crew(threads))
+        flush = lengths.flush if isinstance(lengths, np.memmap) else None
+        stream = _Stream(self, journal, codec, per_shard, Crew(threads), flush)
         reader = Crew(1)
         try:
             with console.progress("writing", n_kept) as bar:
+                begins = self._bucket_begin
                 for bucket, idx, val, new in self._buckets(reader, stream.first_bucket()):
-                    row = int(self._bucket_begin[bucket])
+                    row = int(begins[bucket])
                     lengths[row : row + len(new)] = new
                     stream.add(idx, val)
                     stream.bucket_done(bucket)
-                    bar.advance(len(new))
+                    bar.advance(len(new), read=idx.nbytes + val.nbytes)
                 stream.finish()
         finally:
             reader.close()
@@ -170,9 +173,17 @@ class _Stream:
     """Elements in, finished shards out; remembers in the journal where to go on."""
 
     def __init__(
-        self, build: Build, journal: Journal, codec: Codec, per_shard: int, crew: Crew
+        self,
+        build: Build,
+        journal: Journal,
+        codec: Codec,
+        per_shard: int,
+        crew: Crew,
+        flush: Callable[[], None] | None,
     ) -> None:
         self.build, self.journal, self.codec, self.crew = build, journal, codec, crew
+        #: Puts the lengths of rows on the disk.
+        self.flush = flush
         self.per_shard = per_shard
         self.shard = int(journal.state.get("shards", 0))
         #: Elements before the end of each finished bucket.
@@ -257,10 +268,13 @@ class _Stream:
     def _close_shard(self) -> None:
         for writer in self.writers:
             writer.close()
+            self.journal.beside(partial(sync_file, writer.path))
         self.writers = []
         self.in_shard = 0
         self.shard += 1
-        self.journal.write(shards=self.shard, bucket_ends=self.ends)
+        self.build.spill.step(
+            self.journal, self.flush, phase="write", shards=self.shard, bucket_ends=[*self.ends]
+        )
 
 
 def _read_spans(path: Path, spans: NDArray[np.int64], out: Array) -> None:

@@ -20,7 +20,9 @@ import numpy as np
 from vcell import console
 from vcell.data import CellSource, open_cells
 from vcell.errors import UserError
+from vcell.runs.files import sync_file, sync_folder
 from vcell.store.matrices import Target, write_csc, write_csr, write_dense
+from vcell.store.workplace import sync_tree
 
 Form = Literal["csr", "csc", "dense"]
 Compression = Literal["gzip", "lzf", "lz4", "zstd", "none"]
@@ -140,11 +142,14 @@ def _output(target: Path) -> Iterator[Any]:
         if target.suffix == ".h5ad":
             with h5py.File(aside, "w") as file:
                 yield file
+            sync_file(aside)
         else:
             yield zarr.open_group(aside, mode="w", zarr_format=3)
+            sync_tree(aside)
         if target.is_dir():
             shutil.rmtree(target)
         aside.replace(target)
+        sync_folder(target.parent)
     except OSError as error:
         _remove(aside)
         if error.errno is None:

@@ -155,7 +155,7 @@ def write_csr(source: CellSource, target: Target, name: str, bar: Any) -> None:
         indices.append(block.indices)
         a = block.start
         indptr[a + 1 : a + 1 + len(block)] = indptr[a] + block.indptr[1:]
-        bar.advance(len(block))
+        bar.advance(len(block), read=source.bytes_of(len(block), len(block.data)))
     _finish(group, target, indptr, data, indices)
 
 
@@ -180,7 +180,8 @@ def write_csc(source: CellSource, target: Target, name: str, bar: Any) -> None:
             gather.to_columns(
                 block.indptr, block.indices, block.data, block.start, cursor, row, val
             )
-            bar.advance(len(block) / len(cuts))
+            read = source.bytes_of(len(block), len(block.data))
+            bar.advance(len(block) / len(cuts), read=read)
         data.append(val)
         indices.append(row)
     _finish(group, target, indptr, data, indices)
@@ -217,7 +218,9 @@ def write_dense(source: CellSource, target: Target, name: str, bar: Any) -> None
     for first in range(0, source.n_cells, step):
         rows = slice(first, min(first + step, source.n_cells))
         piece = np.zeros((rows.stop - rows.start, source.n_genes), source.dtype)
+        read = 0.0
         for block in source.chunks(rows=rows, dtype="stored", prefetch=False):
             piece[block.start - first : block.start - first + len(block)] = block.toarray()
+            read += source.bytes_of(len(block), len(block.data))
         table[rows] = piece
-        bar.advance(len(piece))
+        bar.advance(len(piece), read=read)

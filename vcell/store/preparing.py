@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,10 +133,12 @@ def _prepare(paths: list[Path], workplace: Workplace, recipe: Recipe, threads: i
     journal = workplace.begin(key_of(recipe, marks, FORMAT))
     built = workplace.folder / "store"
     try:
-        with _open(paths, recipe) as source:
-            spill = _spill(source, workplace, journal, recipe)
-        del source  # and its buffers, before the second pass takes memory of its own
-        manifest = _write(paths, spill, journal, built, recipe, marks, threads)
+        with closing(journal):
+            with _open(paths, recipe) as source:
+                spill = _spill(source, workplace, journal, recipe)
+            del source  # and its buffers, before the second pass takes memory of its own
+            manifest = _write(paths, spill, journal, built, recipe, marks, threads)
+            journal.settle()
         workplace.commit(built)
     except KeyboardInterrupt:
         console.say("stopped; the same command continues where this one was")
@@ -162,6 +165,7 @@ def _spill(source: CellSource, workplace: Workplace, journal: Journal, recipe: R
         new = "next_cell" not in journal.state
         cells = CellTable.open(folder, source.n_cells, new=new)
         spill = _plan(source, folder, recipe, mode, cells)
+        spill.resume(journal)
         if journal.state.get("phase") == "write":
             return spill
         try:
@@ -169,6 +173,7 @@ def _spill(source: CellSource, workplace: Workplace, journal: Journal, recipe: R
             return spill
         except NotCounts as found:
             console.say(f"the values are not counts: they are stored as {found.mode}")
+            journal.settle()
             key = journal.state["key"]
             workplace.empty()
             journal.state = {}
@@ -258,7 +263,7 @@ def _write(
     threads: int,
 ) -> dict[str, Any]:
     """Run the second pass, then the tables, and the manifest last."""
-    stats = spill.stats()
+    stats = spill.stats
     kept = spill.cells.length >= 0
     seen = stats[:, scatter.N_CELLS] >= recipe.min_cells
     _refuse_nothing_left(spill, kept, seen)

@@ -2,12 +2,12 @@
 
 Cells go to buckets by their rank in the final order, which is known beforehand; a bucket is small
 enough to be put in order in memory later. Two files hold the column ids and values of all blocks;
-a table holds where each bucket's part of each block begins. After every block the journal moves
-on, so a killed run loses one block.
+a table holds where each bucket's part of each block begins.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.kernels import scatter
+from vcell.runs.files import sync_file
 from vcell.store.cells import Memory
 from vcell.store.recipe import Recipe
 
@@ -62,6 +63,12 @@ class CellTable:
             column("length", "i8"),
         )  # fmt: skip
 
+    def flush(self) -> None:
+        """Put the files on the disk."""
+        for column in (self.total, self.mito, self.genes, self.length):
+            if isinstance(column, np.memmap):
+                column.flush()
+
 
 @dataclass
 class Spill:
@@ -78,6 +85,13 @@ class Spill:
     doublet: NDArray[np.bool_]
     names: NDArray[Any]  # genes, for messages
     cells: CellTable
+    #: How far the pass is: cells read, elements and segments and escaped counts written.
+    next_cell: int = 0
+    elements: int = 0
+    segments: int = 0
+    escaped: int = 0
+    #: What is known of each gene of the store, from the cells read so far.
+    stats: NDArray[np.float64] = field(init=False)
     _memory: Memory = field(default_factory=Memory)
 
     @property
@@ -90,51 +104,66 @@ class Spill:
         """Type of the spilled column ids: 16 bits wherever it can be."""
         return index_type(int(self.column.max(initial=-1)) + 1)
 
+    def resume(self, journal: Journal) -> None:
+        """Take up the work where an earlier run noted that it was."""
+        for name in ("next_cell", "elements", "segments", "escaped"):
+            setattr(self, name, int(journal.state.get(name, 0)))
+        self.stats = np.zeros((int(self.column.max(initial=-1)) + 1, 4))
+        if self.next_cell:
+            self.stats = np.load(self._stats_path(self.next_cell), allow_pickle=False)
+
     def run(self, source: CellSource, journal: Journal) -> None:
         """Spill all blocks that are not spilled yet."""
-        start = int(journal.state.get("next_cell", 0))
-        stats = self._stats(start)
-        elements = int(journal.state.get("elements", 0))
-        n_segments = int(journal.state.get("segments", 0))
+        if self.next_cell:
+            console.say(f"continuing at cell {self.next_cell:,} of {source.n_cells:,}")
         sizes = {
-            "idx": elements * self.index_type.itemsize,
-            "val": elements * self.value_type.itemsize,
-            "segments": n_segments * 8,
-            "escaped": int(journal.state.get("escaped", 0)),
+            "idx": self.elements * self.index_type.itemsize,
+            "val": self.elements * self.value_type.itemsize,
+            "segments": self.segments * 8,
+            "escaped": self.escaped * ESCAPED.itemsize,
         }
         files = {name: self._reopen(name, size) for name, size in sizes.items()}
-        if start:
-            console.say(f"continuing at cell {start:,} of {len(self.bucket):,}")
         try:
             with console.progress("reading", source.n_cells) as bar:
-                bar.advance(start)
-                for block in source.chunks(rows=slice(start, source.n_cells), dtype="stored"):
-                    written, segment, escaped = self._block(block, stats, elements, files)
-                    _write(files["segments"], segment)
-                    _write(files["escaped"], escaped)
-                    elements += written
-                    n_segments += len(segment)
-                    before, start = start, start + len(block.indptr) - 1
-                    np.save(self._stats_path(start), stats)
-                    journal.write(
-                        next_cell=start, elements=elements, segments=n_segments,
-                        escaped=files["escaped"].tell(),
-                    )  # fmt: skip
-                    self._stats_path(before).unlink(missing_ok=True)
-                    bar.advance(len(block.indptr) - 1)
+                bar.advance(self.next_cell)
+                rest = slice(self.next_cell, source.n_cells)
+                for block in source.chunks(rows=rest, dtype="stored"):
+                    self._block(block, files)
+                    self.step(journal)
+                    bar.advance(len(block), read=source.bytes_of(len(block), len(block.data)))
         finally:
             self._memory = Memory()
             for file in files.values():
                 file.close()
-        journal.write(phase="write")
 
-    def stats(self) -> NDArray[np.float64]:
-        """Statistics of the store's genes, after the pass."""
-        return self._stats(len(self.bucket))
+    def step(
+        self, journal: Journal, flush: Callable[[], None] | None = None, **changes: Any
+    ) -> None:
+        """Note in the journal how far the work is, if it is time to; `flush` what it speaks of."""
+        if not journal.due():
+            return
+        stats, path = self.stats.copy(), self._stats_path(self.next_cell)
 
-    def _block(
-        self, block: Block, stats: NDArray[np.float64], base: int, files: dict[str, Any]
-    ) -> tuple[int, NDArray[np.int64], NDArray[Any]]:
+        def sync() -> None:
+            for name in ("idx", "val", "segments", "escaped"):
+                sync_file(self.folder / f"{name}.spill")
+            self.cells.flush()
+            if flush is not None:
+                flush()
+            noted = self._stats_path(int(journal.state.get("next_cell", 0)))
+            for old in set(self.folder.glob("genes-*.npy")) - {noted}:
+                old.unlink()
+            if path != noted:
+                np.save(path, stats)
+                sync_file(path)
+
+        journal.step(
+            sync, next_cell=self.next_cell, elements=self.elements, segments=self.segments,
+            escaped=self.escaped, **changes,
+        )  # fmt: skip
+
+    def _block(self, block: Block, files: dict[str, Any]) -> None:
+        """Measure, filter and spill one block."""
         indptr = np.asarray(block.indptr, np.int64)
         n = len(indptr) - 1
         cells = slice(block.start, block.start + n)
@@ -158,17 +187,22 @@ class Spill:
         rest = (indptr, block.indices, block.data, keep, at, self.column)
         escaped = np.empty(0, ESCAPED)
         if self.mode == "counts":
-            n_escaped = scatter.scatter_counts(*rest, idx, val, stats)
+            n_escaped = scatter.scatter_counts(*rest, idx, val, self.stats)
             if n_escaped:
                 escaped = np.empty(n_escaped, ESCAPED)
                 position, value = np.empty(n_escaped, np.int64), np.empty(n_escaped, np.uint32)
                 scatter.escaped_counts(*rest, position, value)
-                escaped["position"], escaped["value"] = position + base, value
+                escaped["position"], escaped["value"] = position + self.elements, value
         else:
-            scatter.scatter_values(*rest, idx, val, stats)
+            scatter.scatter_values(*rest, idx, val, self.stats)
         _write(files["idx"], idx)
         _write(files["val"], val)
-        return size, segment[:-1] + base, escaped
+        _write(files["segments"], segment[:-1] + self.elements)
+        _write(files["escaped"], escaped)
+        self.next_cell += n
+        self.elements += size
+        self.segments += len(segment) - 1
+        self.escaped += len(escaped)
 
     def _keep(
         self,
@@ -208,13 +242,6 @@ class Spill:
         file.truncate(size)
         file.seek(size)
         return file
-
-    def _stats(self, cell: int) -> NDArray[np.float64]:
-        n = int(self.column.max(initial=-1)) + 1
-        if cell == 0:
-            return np.zeros((n, 4))
-        stats: NDArray[np.float64] = np.load(self._stats_path(cell), allow_pickle=False)
-        return stats
 
     def _stats_path(self, cell: int) -> Path:
         """Return a name for each step, so that the journal decides which one counts."""
