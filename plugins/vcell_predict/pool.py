@@ -61,8 +61,8 @@ class Pool:
                 f"({memory / (1 << 20):,.0f} MiB); the others stand beside them unchanged"
             )
             rows = rows[np.linspace(0, len(rows) - 1, fit).astype(np.int64)]
-        blocks = list(reader(rows))
-        cells = sp.vstack([block.astype(np.float32) for _, block in blocks], format="csr")
+        blocks = [(numbers, block.astype(np.float32)) for numbers, block in reader(rows)]
+        cells = sp.vstack([block for _, block in blocks], format="csr")
         kept = np.concatenate([numbers for numbers, _ in blocks])
         return cls(cells, kept, batch[kept])
 

@@ -232,7 +232,8 @@ def test_a_damaged_run_is_one_line_and_an_unfinished_one_is_said(runs, tmp_path,
     assert "early is interrupted: its best checkpoint so far is used" in capsys.readouterr().err
 
 
-def test_interrupted_half_way_it_leaves_nothing(runs, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_ended_half_way_it_leaves_nothing_or_what_the_next_one_sweeps(runs, tmp_path, how):
     words = ["predict", "latest", "--runs", runs, "-o", "p.h5ad", "--n-cells", 200_000]
     with subprocess.Popen(
         [sys.executable, "-m", "vcell", *map(str, words), "--no-calibrate"],
@@ -242,9 +243,15 @@ def test_interrupted_half_way_it_leaves_nothing(runs, tmp_path):
             assert going.poll() is None, going.stderr.read()
             time.sleep(0.05)
         time.sleep(0.3)
-        going.send_signal(signal.SIGINT)
-        assert going.wait(30) in (130, -signal.SIGINT)
-    assert list(tmp_path.iterdir()) == []
+        going.send_signal(how)
+        assert going.wait(30) in (130, -how)
+    left = [path.name for path in tmp_path.iterdir()]
+    if how == signal.SIGKILL:
+        assert len(left) == 1
+        assert left[0].startswith("p.h5ad.tmp-")
+        assert run([*map(str, words[:6]), "--n-cells", "2", "-q", "--no-calibrate"]) == 0
+        left = [path.name for path in tmp_path.iterdir() if ".tmp-" in path.name]
+    assert left == []
 
 
 def test_predicted_cells_add_up_as_those_learnt_from_do(predict, trained):
