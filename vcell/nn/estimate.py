@@ -107,8 +107,9 @@ def estimate(  # noqa: PLR0913 - all but three by keyword
         kept += dtype.itemsize * parameters  # autocast's copies of the weights
     if pattern is not None:
         kept += sum(x.nbytes for x in (pattern.rows, pattern.keys, pattern.hits))
-    # The backward pass of a feed-forward layer holds both its gradients and the residual's.
-    working = tokens * (2 * p.d_ff * dtype.itemsize + 3 * 4 * p.d_model)
+    # Going back through a feed-forward layer: one gradient of its width (the second takes the place
+    # of the activation it was made from), and the residual's.
+    working = tokens * (p.d_ff * dtype.itemsize + 3 * 4 * p.d_model)
     memory = {
         "weights": 4 * parameters,
         "gradients": 4 * parameters,
