@@ -7,8 +7,8 @@ show how many genes an effect of a given size changes,
     sqrt(number) = a + b log(n |effect|^2),      n cells, |effect|^2 with its sampling noise,
 
 and those of them that the model was not fitted to show how much larger real effects are than
-predicted ones (`unseen`, the mean of |real|^2 - |predicted|^2 without noise). What is expected of a
-prediction follows, and the strength is what its cells need for it, within bounds: the effect times
+predicted ones (`unseen`, what |predicted|^2 lacks without the noise). What is expected of a prediction
+follows, and the strength is what its cells need for it, within bounds: the effect times
 strength is what is written. P perturbations, N genes, G genes tested.
 """
 
@@ -39,7 +39,7 @@ class Curve:
     genes: int  # tested, the most there can be
     n_perturbations: int  # it was fitted to
     noise: float  # mean of n times the sampling noise of |effect|^2
-    unseen: float  # mean of real minus predicted |effect|^2, noise left out
+    unseen: float  # what |predicted|^2 lacks, noise left out
 
     @classmethod
     def fit(
@@ -75,9 +75,19 @@ class Curve:
 def unseen(
     predicted: NDArray[np.floating], real: NDArray[np.floating], noise: NDArray[np.floating]
 ) -> float:
-    """Return how much of |effect|^2 predictions of unseen perturbations miss, on average."""
-    signal = _squares(real) - noise * real.shape[1]
-    return max(float((signal - _squares(predicted)).mean()), 0.0)
+    """Return what must be added to |predicted|^2 for sizes as large as the real ones.
+
+    Predicted and real effects (P, N) of perturbations that were not fitted to. Compared is the mean
+    of log |effect|^2, as the curve is linear in it: a few large effects do not decide.
+    """
+    told, chance = _squares(predicted), noise * real.shape[1]
+    found = np.log(np.maximum(_squares(real), np.finfo(float).tiny)).mean()
+    low, high = 0.0, float(_squares(real).max())
+    for _ in range(50):
+        middle = (low + high) / 2
+        short = np.log(np.maximum(told + middle + chance, np.finfo(float).tiny)).mean() < found
+        low, high = (middle, high) if short else (low, middle)
+    return (low + high) / 2
 
 
 def strength(z: Array, wanted: Array) -> tuple[Array, NDArray[np.int64]]:

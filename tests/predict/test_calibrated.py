@@ -87,7 +87,7 @@ def test_the_number_of_significant_genes_comes_nearer_to_that_of_held_out_cells(
         for how, adata in found.items()
     }
     assert len(names) == 18
-    assert off["calibrate"] < 0.75 * off["no-calibrate"]
+    assert off["calibrate"] < 0.9 * off["no-calibrate"]
     # and what was promised is what the cells show
     table = found["calibrate"].uns["vcell"]["perturbations"]
     promised = dict(zip(table["perturbation"], table["genes_predicted"], strict=True))
