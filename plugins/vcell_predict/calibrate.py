@@ -7,8 +7,8 @@ show how many genes an effect of a given size changes,
     sqrt(number) = a + b log(n |effect|^2),      n cells, |effect|^2 with its sampling noise,
 
 and those of them that the model was not fitted to show how much larger real effects are than
-predicted ones (`unseen`, what |predicted|^2 lacks without the noise). What is expected of a prediction
-follows, and the strength is what its cells need for it, within bounds: the effect times
+predicted ones (`unseen`, what |predicted|^2 lacks without the noise). What is expected of a
+prediction follows, and the strength is what its cells need for it, within bounds: the effect times
 strength is what is written. P perturbations, N genes, G genes tested.
 """
 
