@@ -46,7 +46,7 @@ LEFT_OUT = ["clustering_agreement", "pearson_edistance"]
 
 
 def cells(case: str, seed: int, shift: float) -> ad.AnnData:
-    """Draw Poisson counts around shared rates, as log1p (or as they are); `shift` scales the effects."""
+    """Draw Poisson counts around shared rates, logged or not; `shift` scales the effects."""
     n_genes, sizes, controls, depth, sparse = CASES[case]
     truth = np.random.default_rng([len(case), n_genes])
     rate = truth.gamma(0.6, 1.0, n_genes)

@@ -211,7 +211,7 @@ def scale(name: str, value: float, baseline: float, replicate: float) -> float:
     """
     span = replicate - baseline
     rising = name not in ERRORS
-    if not np.isfinite(span) or not (0 < replicate and 0 < span if rising else span < 0):
+    if not np.isfinite(span) or not (replicate > 0 and span > 0 if rising else span < 0):
         return float("nan")
     low, high = BOUNDS.get(name, (-np.inf, np.inf))
     scaled = (value - baseline) / span
