@@ -73,6 +73,30 @@ def test_any_data(seed, cells, groups, levels, density, negative, against, memor
     )
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1), cells=st.integers(2, 40), negative=st.booleans(),
+    against=st.sampled_from(["reference", "rest"]), scale=st.sampled_from([1.0, 1e-300, 1e300]),
+)  # fmt: skip
+def test_wide_values_are_told_apart_by_their_last_bit(seed, cells, negative, against, scale):
+    """Neighbouring float64 numbers: neither tied nor swapped."""
+    rng = np.random.default_rng(seed)
+    steps = rng.integers(0, 5, (cells, 4))
+    base = rng.choice([1.0, 1 / 3, -1 / 3, -1.0] if negative else [1.0, 1 / 3], (cells, 4)) * scale
+    x = base
+    for step in range(1, 5):
+        x = np.where(steps >= step, np.nextafter(x, np.inf), x)
+    x[rng.random(x.shape) < 0.3] = 0
+    group = rng.integers(-1, 3, cells).astype(np.int32)
+    found = summarise(pieces(x), group, 3, 4, against=against)
+    for g in range(0 if against == "rest" else 1, 3):
+        a, b = x[group == g], x[(group >= 0) & (group != g) if against == "rest" else group == 0]
+        if len(a) and len(b):
+            assert (found.u[g] == stats.mannwhitneyu(a, b, axis=0, method="asymptotic")[0]).all()
+            t = [np.unique(np.r_[a[:, k], b[:, k]], return_counts=True)[1] for k in range(4)]
+            assert (found.ties[g] == [(n.astype(float) ** 3 - n).sum() for n in t]).all()
+
+
 @pytest.mark.parametrize("against", ["reference", "rest"])
 def test_many_ties_in_large_groups(against):
     """The tie term of 3,000 equal values exceeds 2^32; it must not lose a unit."""
