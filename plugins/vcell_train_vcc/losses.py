@@ -1,0 +1,152 @@
+"""What training minimises: expression and class, and by flags deltas, sets of cells, retrieval.
+
+Every loss is a value per example (B,), so that cutting a batch or sharing it changes nothing; the
+retrieval loss therefore compares with the fixed bank of training effects, not with the batch.
+B examples, S cells of each, T gene tokens, C training perturbations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from vcell_train_vcc.transformer import Example
+
+_WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of the MMD, beside the mean distance
+_SHARPNESS = 10.0  # of the retrieval loss: distances are told in a tenth of their mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """How much each loss counts; 0 leaves it out."""
+
+    reconstruction: float = 1.0
+    classes: float = 0.5
+    delta: float = 0.0
+    cells: float = 0.0
+    retrieval: float = 0.0
+
+    def used(self) -> dict[str, float]:
+        """Return those that count, by name."""
+        return {name: weight for name, weight in vars(self).items() if weight > 0}
+
+
+class Losses(nn.Module):
+    """The losses, in units of the variance of effects.
+
+    Parameters
+    ----------
+    weights
+        How much each counts.
+    unit
+        Mean square of the training effects.
+    bank
+        (C, T) effects of the training perturbations.
+    kind
+        What compares sets of cells.
+    adaptive
+        Weigh each loss by a learned uncertainty (Kendall, Gal and Cipolla 2018), beside `weights`.
+    """
+
+    bank: Tensor
+
+    def __init__(
+        self,
+        weights: Weights,
+        unit: float,
+        bank: Tensor,
+        *,
+        kind: Literal["energy", "mmd"] = "energy",
+        adaptive: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weights, self.unit, self.kind = weights.used(), unit, kind
+        self.register_buffer("bank", bank, persistent=False)
+        n = len(self.weights) if adaptive else 0
+        self.log_variance = nn.Parameter(torch.zeros(n)) if adaptive else None
+
+    def forward(self, out: Mapping[str, Tensor], example: Example) -> dict[str, Tensor]:
+        """Return the mean over the examples of each loss, and their weighted sum, `total`."""
+        each = {name: getattr(self, name)(out, example).mean() for name in self.weights}
+        parts = [weight * each[name] for name, weight in self.weights.items()]
+        if self.log_variance is not None:
+            parts = [
+                part * torch.exp(-s) + weight * s
+                for part, s, weight in zip(
+                    parts, self.log_variance, self.weights.values(), strict=True
+                )
+            ]
+        return {"total": torch.stack(parts).sum(), **each}
+
+    def reconstruction(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
+        """Squared error of the expression after the perturbation."""
+        predicted = (example["control"] + effects(out, example)).mean(1)
+        return (predicted - example["expressed"]).square().mean(1) / self.unit
+
+    def classes(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
+        """Cross entropy of the class head."""
+        return F.cross_entropy(out["logits"].float(), example["row"], reduction="none")
+
+    def delta(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
+        """Absolute error of the effect, against that of all cells and their matched controls."""
+        return (effects(out, example).mean(1) - example["delta"]).abs().mean(1) / self.unit**0.5
+
+    def cells(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
+        """Distance of controls, moved as predicted, to the real cells of the set."""
+        real, control = example["cells"].chunk(2, 1)
+        effect = effects(out, example)
+        moved = control + effect.repeat_interleave(control.shape[1] // effect.shape[1], 1)
+        across, within, real_within = (
+            distances(moved, real),
+            distances(moved, moved),
+            distances(real, real),
+        )
+        if self.kind == "energy":
+            energy: Tensor = 2 * across.mean((1, 2)) - _off(within) - _off(real_within)
+            return energy / self.unit**0.5
+        scale = real_within.mean((1, 2), keepdim=True).detach().square()
+
+        def kernel(d: Tensor) -> Tensor:
+            return torch.stack([torch.exp(-d.square() / (scale * w)) for w in _WIDTHS]).mean(0)
+
+        alike = _off(kernel(within)) + _off(kernel(real_within))
+        return (alike - 2 * kernel(across).mean((1, 2))) * len(_WIDTHS)
+
+    def retrieval(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
+        """Cross entropy of picking the true effect by L1 distance: PDS made smooth."""
+        effect = effects(out, example).mean(1)
+        bank = self.bank[:, : effect.shape[1]]
+        far = torch.cdist(effect, bank, p=1)
+        logits = -_SHARPNESS * far / far.mean(1, keepdim=True).detach()
+        return F.cross_entropy(logits, example["row"], reduction="none")
+
+
+def effects(out: Mapping[str, Tensor], example: Example) -> Tensor:
+    """Return the predicted effects (B, K, T): the prior and what the network adds."""
+    return example["prior"][:, None] + out["residual"]
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """Return (B, S, S) Euclidean distances of cells (B, S, T), per root of T, differentiable at 0.
+
+    Centred on the mean of `b` first: squares of differences come as differences of squares.
+    """
+    centre = b.mean(1, keepdim=True).detach()
+    a, b = a - centre, b - centre
+    square = a.square().sum(-1)[:, :, None] + b.square().sum(-1)[:, None] - 2 * a @ b.mT
+    return (square.clamp_min(0) / a.shape[-1] + 1e-8).sqrt()
+
+
+def _off(square: Tensor) -> Tensor:
+    """Return the mean of the entries off the diagonal (B,), or of all where there is only one."""
+    n = square.shape[-1]
+    if n == 1:
+        return square[:, 0, 0] * 0
+    inner = square.sum((1, 2)) - square.diagonal(dim1=1, dim2=2).sum(1)
+    return inner / (n * (n - 1))

@@ -1,0 +1,61 @@
+"""The settings of the networks, transformer and shared-encoder. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vcell.config import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """What TrainVcc inherits for them."""
+
+    preset: Literal["auto", "tiny", "small", "base", "large"] = option(
+        "auto", help="Size of the network; auto is base on a GPU and tiny on a CPU."
+    )
+    tokens: int | None = option(
+        None,
+        help="How many genes the network sees (default: 5000 on a GPU, 384 on a CPU).",
+        minimum=8,
+    )
+    attention: Literal["auto", "flash", "sdpa", "chunked", "sparse", "linear", "local"] = option(
+        "auto", help="What computes attention; sparse follows --graph, or co-expression."
+    )
+    graph: Path | None = option(
+        None,
+        help="Gene pairs for sparse attention: a csv or tsv, .gz or not, of two columns of names.",
+    )
+    strategy: Literal["standard", "progressive"] = option(
+        "standard", help="All genes from the start, or in four phases of ever more genes."
+    )
+    phase_genes: tuple[int, ...] = option(
+        (), help="Genes of each phase (default: 500, 1200, 2500, 5000, or scaled to fewer genes)."
+    )
+    set_size: int = option(32, help="Cells of a set, and of its matched controls.", minimum=1)
+    pseudo: int = option(
+        1, help="Pseudo-cells that the controls of a set are pooled into.", minimum=1
+    )
+    max_cells: int | None = option(
+        None, help="Most perturbed cells for the network to learn from, drawn at random.", minimum=1
+    )
+    loss: Literal["combined", "adaptive"] = option(
+        "combined", help="Weights of the losses: as given, or learned uncertainties beside them."
+    )
+    alpha: float = option(1.0, help="Weight of the reconstruction loss.", minimum=0)
+    beta: float = option(0.5, help="Weight of the classification loss.", minimum=0)
+    delta_loss: float = option(
+        0.0, help="Weight of the error of the effect against matched controls.", minimum=0
+    )
+    set_loss: Literal["none", "energy", "mmd"] = option(
+        "none", help="Compare predicted with real cells of a set, by this distance."
+    )
+    set_weight: float = option(1.0, help="Weight of the set loss.", minimum=0)
+    pds_loss: float = option(
+        0.0, help="Weight of a smooth stand-in for the discrimination score.", minimum=0
+    )
+    estimate: bool = option(
+        default=False, help="Say what training would cost on this device, and end."
+    )
