@@ -142,7 +142,7 @@ def _weighted(weight: Array, n: int, rng: np.random.Generator) -> NDArray[np.int
     if not n or not ends[-1] > 0:
         return np.zeros(0, np.int64)
     drawn = np.searchsorted(ends, rng.random(n) * ends[-1], side="right")
-    return np.minimum(drawn, len(ends) - 1)
+    return np.asarray(np.minimum(drawn, len(ends) - 1), np.int64)
 
 
 def _totals(cells: sp.csr_array) -> Array:
