@@ -6,9 +6,9 @@ On simulated screens (``vcell simulate``, kept in ``benchmarks/.data``), by seed
 
 - making: cells made from the mean of real perturbed cells; the genes they change significantly,
   as a share of those of the real cells, and the correlation of z-scores, for both ways of making;
-- calibrating: ``vcell train-vcc`` and ``vcell predict --evaluate`` with 30 % of the perturbations held
-  out, at strength 1 and calibrated: the genes predicted and real (mean over perturbations), the
-  mean error of their square roots, and the challenge's scores.
+- calibrating: ``vcell train-vcc`` and ``vcell predict --evaluate`` with 30 % of the perturbations
+  held out, at strength 1 and calibrated: the genes predicted and real (mean over perturbations),
+  the mean error of their square roots, and the challenge's scores.
 """
 
 from __future__ import annotations
