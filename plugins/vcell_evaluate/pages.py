@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vcell_evaluate.scores import Metric, Scored
+    from vcell.metrics.evaluation.scores import Metric, Scored
 
 _MOST_BARS, _MOST_POINTS, _MOST_CLOUDS = 60, 4000, 6
 HEADS = ("metric", "raw", "baseline", "ceiling", "scaled")

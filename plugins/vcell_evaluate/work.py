@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import platform
 import time
+from dataclasses import fields
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from vcell import __version__, console
 from vcell.as_json import plain
+from vcell.metrics.evaluation.options import Options
+from vcell.metrics.evaluation.scores import Metric, Scored, average
+from vcell.metrics.evaluation.scoring import contexts
 from vcell_evaluate import folder, layout
-from vcell_evaluate.inputs import open_pairs
-from vcell_evaluate.scores import Metric, Scored, average
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,17 +39,20 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
     started = time.monotonic()
     if config.output is not None:
         folder.check(config.output, overwrite=config.overwrite)
-    if config.rules == "vcc2026":
-        from vcell_evaluate.rules2026 import score
-    else:
-        from vcell_evaluate.rules2025 import score
-    found = [score(pair, config) for pair in open_pairs(prediction, real, config)]
+    found = contexts(prediction, real, _options(config))
     metrics, overall = average(found)
     facts = _facts(prediction, real, config, found)
     summary = _summary(metrics, overall, found) | facts | {"seconds": time.monotonic() - started}
     if config.output is not None:
         _write(config.output, summary, metrics, found)
     console.result(summary, _text(metrics, overall, found, config))
+
+
+def _options(config: Evaluate) -> Options:
+    """Return the settings that decide the scores."""
+    names = {field.name for field in fields(Options)} - {"tables"}
+    chosen = {name: getattr(config, name) for name in names}
+    return Options(**chosen, tables=config.output is not None)
 
 
 def _facts(prediction: Path, real: Path, config: Evaluate, found: list[Scored]) -> dict[str, Any]:

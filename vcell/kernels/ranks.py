@@ -1,10 +1,10 @@
 """Rank sums of every gene for every group at once: one sort per gene serves all perturbations.
 
-Non-zeros are scattered into gene order as one uint64 each: 48 bits of the value (mapped so that
-they order as the floats do, negatives too) above 16 bits of group. A float32 fits whole; a float64
-keeps 36 bits of its mantissa, so two values tie that differ by less than 2e-11 of themselves. A
-sorted slice is then scanned once, whatever the number of groups. Zeros are one block known from
-counts alone. Kernels are serial, without the GIL: callers split genes between threads.
+A gene's non-zeros (`vcell.metrics.by_gene`) become one uint64 each: 48 bits of the value (mapped so
+that they order as the floats do, negatives too) above 16 bits of group. A float32 fits whole; a
+float64 gives its rank instead. A sorted slice is then scanned once, whatever the number of groups.
+Zeros are one block known from counts alone. Kernels are serial, without the GIL: callers split
+genes between threads.
 
 Legend: ``N`` non-zeros, ``G`` genes of this pass, ``P`` groups; group 0 is the reference.
 """
@@ -28,67 +28,57 @@ ZERO = np.uint64(0x800000000000)
 MOST_GROUPS = 1 << 16
 _GROUP = np.uint64(0xFFFF)
 _HIGH = np.uint64(16)
-_WIDE_SIGN = np.uint64(0x8000000000000000)
-_WIDE_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @njit(nogil=True, cache=True)
-def count_genes(indices: Array, counts: Array) -> None:
-    """Add the number of entries of every gene to ``counts[G]``."""
-    for j in range(len(indices)):
-        counts[indices[j]] += 1
+def pack(bits: Array, cell: Array, group: Array, keys: Array) -> None:
+    """Make keys of values (float32 seen as uint32) and of their cells' groups."""
+    for j in range(len(bits)):
+        b = bits[j]
+        b ^= _ALL if b & _SIGN else _SIGN
+        keys[j] = (np.uint64(b) << np.uint64(32)) | np.uint64(group[cell[j]])
 
 
 @njit(nogil=True, cache=True)
-def scatter_keys(
-    indptr: Array, indices: Array, bits: Array, group: Array, lo: int, hi: int, cursor: Array,
-    keys: Array,
-) -> None:  # fmt: skip
-    """Put a block's entries of genes ``lo`` to ``hi`` behind those of earlier blocks.
+def pack_wide(value: Array, order: Array, cell: Array, group: Array, keys: Array) -> None:
+    """Make one gene's keys, ascending, of float64 values, which `order` sorts.
 
-    ``bits`` are the float32 values seen as uint32, ``group`` is one per row (negative: left out),
-    ``cursor[gene - lo]`` says where a gene's next key goes. Columns ascend in every row.
+    A key holds the value's rank among the distinct ones instead of the value, which has no room.
     """
-    for row in range(len(indptr) - 1):
-        g = group[row]
-        if g < 0:
-            continue
-        start, stop = indptr[row], indptr[row + 1]
-        if lo > 0:
-            start += np.searchsorted(indices[start:stop], lo)
-        for j in range(start, stop):
-            gene = indices[j]
-            if gene >= hi:
-                break
-            b = bits[j]
-            b ^= _ALL if b & _SIGN else _SIGN
-            at = cursor[gene - lo]
-            keys[at] = (np.uint64(b) << np.uint64(32)) | np.uint64(g)
-            cursor[gene - lo] = at + 1
+    rank, last = ZERO, 0.0
+    for j in range(len(order)):  # negative values have the ranks below ZERO
+        x = value[order[j]]
+        if x >= 0.0:
+            break
+        if x != last:
+            rank -= np.uint64(1)
+            last = x
+    last = 0.0
+    for j in range(len(order)):
+        x = value[order[j]]
+        if j > 0 and x != last:
+            rank += np.uint64(1)
+        if x > 0.0 and rank <= ZERO:
+            rank = ZERO + np.uint64(1)
+        last = x
+        keys[j] = (rank << _HIGH) | np.uint64(group[cell[order[j]]])
 
 
 @njit(nogil=True, cache=True)
-def scatter_wide_keys(
-    indptr: Array, indices: Array, bits: Array, group: Array, lo: int, hi: int, cursor: Array,
-    keys: Array,
+def add_genes(
+    first: Array, cell: Array, value: Array, group: Array, weight: Array, sums: Array,
+    squares: Array, narrow: Array,
 ) -> None:  # fmt: skip
-    """As `scatter_keys`, for float64 values seen as uint64."""
-    for row in range(len(indptr) - 1):
-        g = group[row]
-        if g < 0:
-            continue
-        start, stop = indptr[row], indptr[row + 1]
-        if lo > 0:
-            start += np.searchsorted(indices[start:stop], lo)
-        for j in range(start, stop):
-            gene = indices[j]
-            if gene >= hi:
-                break
-            b = bits[j]
-            b ^= _WIDE_ALL if b & _WIDE_SIGN else _WIDE_SIGN
-            at = cursor[gene - lo]
-            keys[at] = (b & ~_GROUP) | np.uint64(g)
-            cursor[gene - lo] = at + 1
+    """Add genes' entries up by group as `add_rows` does, into tables ``[K, P]``, same bits."""
+    wide = squares.shape[0] > 0
+    for k in range(len(first) - 1):
+        total, fine = sums[k], narrow[k]
+        for j in range(first[k], first[k + 1]):
+            g, x = group[cell[j]], value[j]
+            total[g] += np.float64(x)
+            fine[g] += np.float32(x * weight[g])
+            if wide:
+                squares[k, g] += np.float64(x) * np.float64(x)
 
 
 @njit(nogil=True, cache=True)
@@ -253,16 +243,13 @@ def survey(indptr: Array, data: Array, totals: Array) -> tuple[float, float, boo
     for row in range(len(indptr) - 1):
         total = 0.0
         for j in range(indptr[row], indptr[row + 1]):
-            x = np.float64(data[j])
-            if not np.isfinite(x):
-                odd += 1
-                continue
-            total += x
-            low = min(low, x)
-            high = max(high, x)
-            if abs(x - np.rint(x)) > 1e-3:
-                fractions = True
+            total += np.float64(data[j])
         totals[row] = total
+    for x in data:
+        odd += not np.isfinite(x)
+        low = np.float64(x) if x < low else low
+        high = np.float64(x) if x > high else high
+        fractions |= abs(x - np.rint(x)) > 1e-3
     return low, high, fractions, odd
 
 

@@ -1,5 +1,7 @@
-"""Scores and tests: arrays and blocks in, arrays and frames out. No files; torch in one module.
+"""Scores and tests: arrays and blocks in, arrays and frames out. torch in one module.
 
+- `score(prediction, real)`: the challenge's scores of AnnData or files, as `vcell evaluate`.
+- `quick`: scores for every epoch; `screen` and `de.compare`: a screen tested from end to end.
 - `groups`: sums, means and rank sums of groups of cells from CSR blocks, in bounded memory.
 - `de`: differential expression of what `groups` found (`differential`, `benjamini_hochberg`).
 - `vcc2025`: DES, PDS, MAE and their relatives; `calls`: more of cell-eval's full profile.
@@ -9,3 +11,21 @@
 Profiles and tables are all that the metrics need, so a trainer scores an epoch's P x G pseudobulks
 in milliseconds, without any cell.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vcell.metrics.evaluation.scoring import score
+
+__all__ = ["score"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `score` when it is first asked for."""
+    if name == "score":
+        from vcell.metrics.evaluation.scoring import score
+
+        return score
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Bytes of turned blocks kept in memory; later ones go to the file.
 MEMORY = 64 << 20
+#: Entries that a thread works on at once; a gene that has more is worked on alone.
+ENTRIES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Columns:
 
     first: NDArray[np.int64]
     cell: NDArray[np.int32]
-    value: NDArray[np.float32]
+    value: NDArray[Any]  # float32, or float64 where such values came
 
 
 class ByGene(Protocol):
@@ -75,6 +77,17 @@ def join(parts: list[Columns]) -> Columns:
     return Columns(first, cell, value)
 
 
+def spans(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Cut the genes into runs of about `ENTRIES` entries."""
+    runs, lo, held = [], 0, 0
+    for gene, n in enumerate(counts.tolist()):
+        if gene > lo and held + n > ENTRIES:
+            runs.append((lo, gene))
+            lo, held = gene, 0
+        held += n
+    return [*runs, (lo, len(counts))]
+
+
 def only(block: Any, kept: NDArray[np.bool_]) -> Any:
     """Return some rows of a block."""
     each = np.repeat(kept, np.diff(block.indptr))
@@ -95,6 +108,7 @@ class Turned:
         self.n_genes, self.offset, self._left = n_genes, offset, memory
         self.counts = np.zeros(n_genes, np.int64)
         self._pieces: list[_Piece] = []
+        self._value_type: type = np.float32
         self._file: Any = None
         self._filled = 0
 
@@ -106,12 +120,14 @@ class Turned:
         count_columns(block.indices, starts[1:])
         self.counts += starts[1:]
         np.cumsum(starts, out=starts)
-        n = len(block.data)
-        rows = np.empty(n, np.uint16 if len(block.rows) <= 1 << 16 else np.uint32)
-        values = np.empty(n, np.uint16 if kernels.fits(block.data) else np.float32)
-        scatter_columns(
-            block.indptr, block.indices, block.data, 0, starts[:-1].copy(), rows, values
-        )
+        data = block.data
+        if data.dtype == np.float64:
+            self._value_type = np.float64
+        else:
+            data = np.ascontiguousarray(data, np.float32)
+        rows = np.empty(len(data), np.uint16 if len(block.rows) <= 1 << 16 else np.uint32)
+        values = np.empty(len(data), np.uint16 if kernels.fits(data) else data.dtype)
+        scatter_columns(block.indptr, block.indices, data, 0, starts[:-1].copy(), rows, values)
         kind = rows.dtype, values.dtype
         narrow, numbers = starts.astype(np.int32), (block.rows + self.offset).astype(np.int32)
         size = rows.nbytes + values.nbytes
@@ -127,7 +143,7 @@ class Turned:
     def read(self, lo: int, hi: int) -> Columns:
         """Give the entries of genes lo to hi, each gene's in the order in which cells came."""
         first = np.concatenate(([0], np.cumsum(self.counts[lo:hi])))
-        cell, value = np.empty(first[-1], np.int32), np.empty(first[-1], np.float32)
+        cell, value = np.empty(first[-1], np.int32), np.empty(first[-1], self._value_type)
         cursor = first[:-1].copy()
         for piece in self._pieces:
             starts = piece.starts[lo : hi + 1]

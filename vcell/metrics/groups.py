@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol
@@ -16,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.kernels import ranks
+from vcell.metrics.by_gene import Columns, Turned, only, spans
 
-#: Bytes of sort keys held at once; more non-zeros are ranked in several passes over the cells.
+#: Bytes of non-zeros held in memory while they are turned round; more go to a temporary file.
 MEMORY = 512 << 20
 Against = Literal["reference", "rest"]
 
@@ -91,7 +93,6 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
     against: Against | None = "reference",
     squares: bool = False,
     dense: bool = False,
-    gene_counts: NDArray[np.int64] | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
 ) -> Grouped:
@@ -100,41 +101,38 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
     Parameters
     ----------
     blocks
-        Starts reading the cells anew and yields them; called once per pass.
+        Starts reading the cells and yields them; called once.
     group
         ``[cells]`` the group of each cell by its number, negative for none.
     n_groups, n_genes
         Sizes of the result.
     against
-        What each group is ranked against; None leaves ranks out (one pass).
+        What each group is ranked against; None leaves ranks out.
     squares
         Whether sums of squares are wanted.
     dense
         Whether the cells come from a dense matrix; only `mean32` depends on it.
-    gene_counts
-        ``[G]`` non-zeros of each gene among the cells with a group, where already known: saves a
-        pass.
     memory
-        Bytes of keys held at once.
+        Bytes of non-zeros held in memory; more go through a temporary file.
     threads
         How many; None for one per core.
     """
     if n_groups > ranks.MOST_GROUPS:
         raise ValueError(f"{n_groups:,} groups; at most {ranks.MOST_GROUPS:,} can be told apart")
     sizes = np.bincount(group[group >= 0], minlength=n_groups).astype(np.int64)
-    work = _Work(
-        blocks, group, sizes, n_genes, squares=squares, dense=dense, threads=threads or _cores()
-    )
+    work = _Work(group, sizes, n_genes, squares=squares, dense=dense)
     if against is None:
-        for _ in work.read(summing=True):
-            pass
+        for block in blocks():
+            work.add(block)
         return work.grouped()
-    counts = gene_counts if gene_counts is not None else _count(blocks, group, n_genes)
-    summing = True
-    with ThreadPoolExecutor(work.threads) as pool:
-        for lo, hi in _passes(counts, memory // 8):
-            work.rank(pool, counts, lo, hi, against=against, summing=summing)
-            summing = False
+    with (
+        closing(Turned(n_genes, memory=memory)) as cells,
+        ThreadPoolExecutor(threads or _cores()) as pool,
+    ):
+        for block in blocks():
+            kept = group[block.rows] >= 0
+            cells.add(block if kept.all() else only(block, kept))
+        work.rank(cells, pool, against)
     return work.grouped()
 
 
@@ -142,35 +140,14 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _count(blocks: Blocks, group: NDArray[np.int32], n_genes: int) -> NDArray[np.int64]:
-    """Count each gene's non-zeros among the cells that have a group."""
-    counts = np.zeros(n_genes, np.int64)
-    for block in blocks():
-        kept = group[block.rows] >= 0
-        each = np.repeat(kept, np.diff(block.indptr))
-        ranks.count_genes(block.indices if kept.all() else block.indices[each], counts)
-    return counts
-
-
-def _passes(counts: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
-    """Cut the genes into runs whose non-zeros fit; a gene that does not fit is a run of its own."""
-    runs, lo, held = [], 0, 0
-    for gene, n in enumerate(counts.tolist()):
-        if gene > lo and held + n > most:
-            runs.append((lo, gene))
-            lo, held = gene, 0
-        held += n
-    return [*runs, (lo, len(counts))]
-
-
 class _Work:
     """The tables being filled."""
 
     def __init__(
-        self, blocks: Blocks, group: NDArray[np.int32], sizes: NDArray[np.int64], n_genes: int,
-        *, squares: bool, dense: bool, threads: int,
+        self, group: NDArray[np.int32], sizes: NDArray[np.int64], n_genes: int,
+        *, squares: bool, dense: bool,
     ) -> None:  # fmt: skip
-        self.blocks, self.group, self.sizes, self.threads = blocks, group, sizes, threads
+        self.group, self.sizes = group, sizes
         shape = (len(sizes), n_genes)
         self.sums = np.zeros(shape)
         self.squares = np.zeros(shape if squares else (0, 0))
@@ -188,12 +165,6 @@ class _Work:
         mean32 = self.narrow / self.divisor[:, None]
         return Grouped(self.sizes, self.sums, self.squares, mean32, self.u, self.ties)
 
-    def read(self, *, summing: bool) -> Iterable[Rows]:
-        for block in self.blocks():
-            if summing:
-                self.add(block)
-            yield block
-
     def add(self, block: Rows) -> None:
         data = _narrow_or_wide(block.data)
         ranks.add_rows(
@@ -201,62 +172,49 @@ class _Work:
             self.sums, self.squares, self.narrow,
         )  # fmt: skip
 
-    def rank(
-        self, pool: ThreadPoolExecutor, counts: NDArray[np.int64], lo: int, hi: int,
-        *, against: Against, summing: bool,
-    ) -> None:  # fmt: skip
-        """Scatter the non-zeros of genes lo to hi, sort each gene's, and scan them."""
-        first = np.concatenate(([0], np.cumsum(counts[lo:hi])))
-        keys = np.empty(first[-1], np.uint64)
-        cursor = first[:-1].copy()
-        cuts = _cuts(first, self.threads)
-        for block in self.blocks():
-            group = self.group[block.rows]
-            data = _narrow_or_wide(block.data)
-            wide = data.dtype == np.float64
-            scatter = ranks.scatter_wide_keys if wide else ranks.scatter_keys
-            bits = data.view(np.uint64 if wide else np.uint32)
-            jobs = [
-                pool.submit(
-                    scatter, block.indptr, block.indices, bits, group,
-                    lo + a, lo + b, cursor[a:b], keys,
-                )
-                for a, b in cuts
-            ]  # fmt: skip
-            if summing:
-                self.add(block)
-            for job in jobs:
-                job.result()
-        u, ties = np.zeros((2, len(self.sizes), hi - lo))
+    def rank(self, cells: Turned, pool: ThreadPoolExecutor, against: Against) -> None:
+        """Sum, sort and scan the cells gene by gene."""
+        self.u, self.ties = np.zeros((2, *self.sums.shape))
         scan = ranks.against_reference if against == "reference" else ranks.against_rest
-        many = _cuts(first, 8 * self.threads)  # small jobs, so that no thread waits long
-        for job in [
-            pool.submit(_sort_and_scan, scan, keys, first, a, b, self.sizes, u, ties)
-            for a, b in many
-        ]:
-            job.result()
-        if not self.u.size:
-            self.u, self.ties = np.zeros((2, len(self.sizes), len(counts)))
-        self.u[:, lo:hi], self.ties[:, lo:hi] = u, ties
+
+        def work(span: tuple[int, int]) -> None:
+            lo, hi = span
+            found = cells.read(lo, hi)
+            self._add_genes(found, lo, hi)
+            keys = _keys(found, self.group)
+            u, ties = np.zeros((2, len(self.sizes), hi - lo))
+            scan(keys, found.first, 0, hi - lo, self.sizes, u, ties)
+            self.u[:, lo:hi], self.ties[:, lo:hi] = u, ties
+
+        list(pool.map(work, spans(cells.counts)))
+
+    def _add_genes(self, found: Columns, lo: int, hi: int) -> None:
+        shape = (hi - lo, len(self.sizes))
+        sums, narrow = np.zeros(shape), np.zeros(shape, np.float32)
+        squares = np.zeros(shape if self.squares.size else (0, 0))
+        ranks.add_genes(
+            found.first, found.cell, found.value, self.group, self.weight, sums, squares, narrow
+        )
+        self.sums[:, lo:hi], self.narrow[:, lo:hi] = sums.T, narrow.T
+        if self.squares.size:
+            self.squares[:, lo:hi] = squares.T
+
+
+def _keys(found: Columns, group: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """Return every gene's values and groups as numbers that order as the values do, sorted."""
+    keys = np.empty(len(found.cell), np.uint64)
+    wide = found.value.dtype == np.float64
+    if not wide:
+        ranks.pack(found.value.view(np.uint32), found.cell, group, keys)
+    for a, b in pairwise(found.first.tolist()):
+        if wide:
+            value = found.value[a:b]
+            ranks.pack_wide(value, np.argsort(value), found.cell[a:b], group, keys[a:b])
+        else:
+            keys[a:b].sort()
+    return keys
 
 
 def _narrow_or_wide(data: NDArray[Any]) -> NDArray[Any]:
     """Return values as float64 if they are, else as float32."""
     return np.ascontiguousarray(data, np.float64 if data.dtype == np.float64 else np.float32)
-
-
-def _cuts(first: NDArray[np.int64], parts: int) -> list[tuple[int, int]]:
-    """Cut genes into runs of about equally many non-zeros."""
-    n = len(first) - 1
-    wanted = np.linspace(0, first[-1], parts + 1)[1:-1]
-    edges = np.unique(np.concatenate(([0], np.searchsorted(first, wanted), [n])))
-    return [(int(a), int(b)) for a, b in pairwise(edges)]
-
-
-def _sort_and_scan(
-    scan: Any, keys: NDArray[np.uint64], first: NDArray[np.int64], lo: int, hi: int,
-    sizes: NDArray[np.int64], u: NDArray[np.float64], ties: NDArray[np.float64],
-) -> None:  # fmt: skip
-    for gene in range(lo, hi):
-        keys[first[gene] : first[gene + 1]].sort()
-    scan(keys, first, lo, hi, sizes, u, ties)

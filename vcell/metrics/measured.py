@@ -21,13 +21,11 @@ from numpy.typing import NDArray
 from vcell.kernels import by_gene as kernels
 from vcell.kernels.by_gene import LARGEST, TERMS
 from vcell.metrics import de
-from vcell.metrics.by_gene import ByGene, Columns, join
+from vcell.metrics.by_gene import ByGene, Columns, join, spans
 
 Array = NDArray[np.float64]
 BULK_TARGET, CELL_TARGET = 5e4, 1e6
 MIN_CPM, ALPHA, EPSILON = 5.0, 0.05, 1e-9
-#: Entries that a thread works on at once; a gene that has more is worked on alone.
-ENTRIES = 1 << 20
 #: Bytes that the tables of halves measured together may take.
 MEMORY = 640 << 20
 
@@ -254,7 +252,7 @@ def measure(
         Of each grouping, one per half.
     """
     counts = np.sum([part.counts for part in cells], axis=0)
-    ranges = _ranges(counts)
+    ranges = spans(counts)
     tables = [_Tables(grouping, len(counts), len(ranges)) for grouping in groupings]
 
     def work(number: int) -> None:
@@ -280,14 +278,3 @@ def at_once(width: int, n_genes: int) -> int:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _ranges(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Cut the genes into runs of about `ENTRIES` entries."""
-    runs, lo, held = [], 0, 0
-    for gene, n in enumerate(counts.tolist()):
-        if gene > lo and held + n > ENTRIES:
-            runs.append((lo, gene))
-            lo, held = gene, 0
-        held += n
-    return [*runs, (lo, len(counts))]

@@ -30,33 +30,29 @@ class Survey:
     ----------
     totals
         ``[cells of the file]`` sum of each cell's values; 0 for cells that were not read.
-    gene_counts
-        ``[G]`` non-zeros of each gene.
     low, high, fractions, not_finite
         Least and largest value (0 included), whether any differs from a whole number by more than
         1e-3 (cell-eval's line between counts and log1p), how many are NaN or infinite.
     """
 
     totals: NDArray[np.float64]
-    gene_counts: NDArray[np.int64]
     low: float
     high: float
     fractions: bool
     not_finite: int
 
 
-def survey(blocks: Iterable[Rows], n_cells: int, n_genes: int) -> Survey:
+def survey(blocks: Iterable[Rows], n_cells: int) -> Survey:
     """Look at every value once."""
-    totals, counts = np.zeros(n_cells), np.zeros(n_genes, np.int64)
+    totals = np.zeros(n_cells)
     low, high, fractions, not_finite = 0.0, 0.0, False, 0
     for block in blocks:
         sums = np.empty(len(block.rows))
         least, most, broken, odd = ranks.survey(block.indptr, block.data, sums)
         totals[block.rows] = sums
-        ranks.count_genes(block.indices, counts)
         low, high = min(low, least), max(high, most)
         fractions, not_finite = fractions or broken, not_finite + odd
-    return Survey(totals, counts, low, high, fractions, not_finite)
+    return Survey(totals, low, high, fractions, not_finite)
 
 
 def median_target(totals: NDArray[np.float64], *, sparse: bool) -> np.float32:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.data import Block, detect
 from vcell.errors import UserError
+from vcell.metrics.evaluation.pairs import CONTROL_GROUP, Pair, Side
 from vcell.metrics.scaled import Survey, divisors, logged, median_target, survey
-from vcell_evaluate.inputs import CONTROL_GROUP, Pair, Side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,6 @@ class View:
     side: Side
     divisor: NDArray[np.float32] | None  # per cell of the file: total / target; None: log1p as is
     facts: dict[str, Any]
-    gene_counts: NDArray[np.int64]  # non-zeros of each gene among the cells that count
 
     def blocks(self, rows: NDArray[np.int64] | None = None) -> Iterator[Block]:
         """Yield the chosen cells as log1p values, columns in the shared order."""
@@ -71,20 +70,19 @@ def _view(side: Side, found: detect.Scale, target: float | None) -> View:
             console.warn(f"{name}: not whole and below 15, so the values are taken for log1p")
         to = found.target_sum if found.kind == "log1p" else None
         sums = {"target_sum": to, "median_total": _median_total(side)}
-        return View(side, None, facts | sums, seen.gene_counts)
+        return View(side, None, facts | sums)
     own = seen.totals[side.rows()]
     scale = np.float32(target) if target else median_target(own, sparse=side.source.nnz is not None)
     why = "the other side's total" if target else "the median"
     console.say(f"{name}: counts become log1p, each cell scaled to {why}, {scale:,.6g}")
     divisor = divisors(seen.totals, scale)
     sums = {"target_sum": float(scale), "median_total": float(scale)}
-    return View(side, divisor, facts | sums, seen.gene_counts)
+    return View(side, divisor, facts | sums)
 
 
 def look(side: Side) -> Survey:
     """Look at every value of one side."""
-    n_genes = side.source.n_genes if side.columns is None else len(side.columns)
-    return survey(seen_blocks(side), side.source.n_cells, n_genes)
+    return survey(seen_blocks(side), side.source.n_cells)
 
 
 def seen_blocks(side: Side) -> Iterator[Block]:

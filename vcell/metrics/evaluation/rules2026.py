@@ -18,16 +18,16 @@ from vcell import console
 from vcell.errors import UserError
 from vcell.metrics import vcc2026
 from vcell.metrics.by_gene import ByGene, Copies, Turned, only
+from vcell.metrics.evaluation import cache
+from vcell.metrics.evaluation.pairs import CONTROL_GROUP, Pair, Side
+from vcell.metrics.evaluation.scores import Metric, Scored
+from vcell.metrics.evaluation.view import seen_blocks
 from vcell.metrics.measured import Grouping, at_once, measure
 from vcell.metrics.scaled import Survey, survey
-from vcell_evaluate import cache
-from vcell_evaluate.inputs import CONTROL_GROUP, Pair, Side
-from vcell_evaluate.scores import Metric, Scored
-from vcell_evaluate.view import seen_blocks
 
 if TYPE_CHECKING:
+    from vcell.metrics.evaluation.options import Options
     from vcell.metrics.measured import Measured
-    from vcell_evaluate import Evaluate
 
 _MOST_COUNTS = 1e6  # of a cell; the server refuses more
 
@@ -54,7 +54,7 @@ class Counts:
                     lent.add(only(block, side.group[block.rows] == CONTROL_GROUP))
                 yield block
 
-        seen, name = survey(blocks(), side.source.n_cells, n_genes), side.source.name
+        seen, name = survey(blocks(), side.source.n_cells), side.source.name
         _check(seen, name)
         console.say(f"{name}: raw counts, up to {seen.high:,.0f}")
         return cls(side, seen.totals, cells, lent)
@@ -112,7 +112,7 @@ class Context:
         return next(measure(parts, [grouping], both, threads=self.threads))[0]
 
 
-def score(pair: Pair, config: Evaluate) -> Scored:
+def score(pair: Pair, config: Options) -> Scored:
     """Score one pair of sides."""
     place = {name: i for i, name in enumerate(pair.genes.tolist())}
     target = np.array([place.get(name, -1) for name in pair.perturbations])
@@ -143,7 +143,7 @@ def score(pair: Pair, config: Evaluate) -> Scored:
 
 def _scored(
     context: Context, real: Measured, pred: Measured, per_row: dict[str, NDArray[np.float64]],
-    values: dict[str, float], anchors: dict[str, dict[str, float]], config: Evaluate,
+    values: dict[str, float], anchors: dict[str, dict[str, float]], config: Options,
 ) -> Scored:  # fmt: skip
     pair, metrics = context.pair, []
     for name in vcc2026.MEMBERS:
@@ -165,7 +165,7 @@ def _scored(
         metrics=tuple(metrics),
         overall=float(np.mean(scaled_values)) if len(scaled_values) == len(metrics) else None,
         facts=_facts(context, real, pred, per_row),
-        tables={name: t.frame() for name, t in tables.items()} if config.output else {},
+        tables={name: t.frame() for name, t in tables.items()} if config.tables else {},
         distances=vcc2026.cosine_distances(effects[1], effects[0]),
         effects=(effects[0], effects[1]),
     )
@@ -199,7 +199,7 @@ def _facts(
     }  # fmt: skip
 
 
-def _anchors(context: Context, real: Measured, config: Evaluate) -> dict[str, dict[str, float]]:
+def _anchors(context: Context, real: Measured, config: Options) -> dict[str, dict[str, float]]:
     """Return baseline and replicate of every member, from the cache where they are there."""
     pair = context.pair
     name = cache.key(

@@ -1,4 +1,4 @@
-"""What an evaluation found, and how a metric is scaled between its baseline and its best value."""
+"""What the evaluation of a context found, and the average over contexts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas as pd  # noqa: TC004 - a dataclass only names it
-
-# 2025: the score of a metric is its gain over the baseline, as a share of what could be gained
-BEST_IS_ZERO = frozenset({"mae", "mse", "mae_delta", "mse_delta"})
-UNSCALED = frozenset({"de_nsig_counts_real", "de_nsig_counts_pred"})
 
 
 @dataclass(frozen=True)
@@ -45,18 +41,6 @@ class Scored:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # real_de, pred_de
     distances: NDArray[np.float64] | None = None  # [P, P] predicted effects against real ones
     effects: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # [P, G] real, predicted
-
-
-def scale_2025(name: str, raw: float, baseline: float | None) -> float | None:
-    """Scale as the 2025 leaderboard did: 0 is the baseline, 1 perfection, never below 0."""
-    if baseline is None or name in UNSCALED:
-        return None
-    best = 0.0 if name in BEST_IS_ZERO else 1.0
-    span = best - baseline
-    if span == 0 or math.isnan(raw):
-        return 0.0
-    scaled = (raw - baseline) / span
-    return 0.0 if math.isnan(scaled) else max(0.0, scaled)
 
 
 def average(found: list[Scored]) -> tuple[tuple[Metric, ...], float | None]:

@@ -14,35 +14,35 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.metrics import de, vcc2025
+from vcell.metrics.evaluation import cache, full
+from vcell.metrics.evaluation.scores import Metric, Scored
+from vcell.metrics.evaluation.view import View, views
 from vcell.metrics.groups import Grouped, summarise
 from vcell.metrics.vcc2026 import halves as halve
-from vcell_evaluate import cache
-from vcell_evaluate.scores import BEST_IS_ZERO, UNSCALED, Metric, Scored, scale_2025
-from vcell_evaluate.view import View, views
 
 if TYPE_CHECKING:
-    from vcell_evaluate import Evaluate
-    from vcell_evaluate.inputs import Pair
+    from vcell.metrics.evaluation.options import Options
+    from vcell.metrics.evaluation.pairs import Pair
 
 Array = NDArray[np.float64]
-SCORED = ("overlap_at_N", "mae", "discrimination_score_l1")  # in cell-eval's order
 
 
-def score(pair: Pair, config: Evaluate) -> Scored:
+def score(pair: Pair, config: Options) -> Scored:
     """Score one pair of sides."""
+    full_profile = config.rules == "full"
     real_view, pred_view = views(pair)
     real = group(real_view, pair, config)
     pred = _with_controls(group(pred_view, pair, config), pair, real_view, pred_view, config)
     sides = Sides(pair, config, real, pred)
-    values = sides.metrics()
+    values = sides.metrics() | (full.of_cells(sides, real_view, pred_view) if full_profile else {})
     baseline = _baseline(sides, real_view) if config.baseline else {}
     ceiling = _ceiling(sides, real_view) if config.ceiling else {}
     metrics = []
     for name, column in values.items():
         raw, base = mean(column), baseline.get(name)
-        scaled = scale_2025(name, raw, base)
+        scaled = vcc2025.scale(name, raw, base)
         metrics.append(Metric(name, raw, base, ceiling.get(name), scaled))
-    counted = [m.scaled for m in metrics if m.scaled is not None and m.name in SCORED]
+    counted = [m.scaled for m in metrics if m.scaled is not None and m.name in vcc2025.SCORED]
     return Scored(
         context=pair.context,
         perturbations=pair.perturbations,
@@ -51,7 +51,7 @@ def score(pair: Pair, config: Evaluate) -> Scored:
         overall=float(np.mean(counted)) if counted else None,
         facts=sides.facts | {"real": real_view.facts, "prediction": pred_view.facts},
         tables={"real_de": sides.real_table.frame(), "pred_de": sides.pred_table.frame()}
-        if config.output
+        if config.tables
         else {},
         distances=sides.distance,
         effects=(sides.real_delta, sides.pred_delta),
@@ -64,16 +64,16 @@ def mean(column: Array) -> float:
     return float(present.mean()) if len(present) else float("nan")
 
 
-def group(view: View, pair: Pair, config: Evaluate) -> Grouped:
+def group(view: View, pair: Pair, config: Options) -> Grouped:
     """Sum and rank one side."""
     return summarise(
         view.blocks, view.side.group, len(pair.perturbations) + 1, len(pair.genes),
-        gene_counts=view.gene_counts, dense=view.side.source.nnz is None, threads=config.threads,
+        dense=view.side.source.nnz is None, threads=config.threads,
     )  # fmt: skip
 
 
 def _with_controls(
-    pred: Grouped, pair: Pair, real_view: View, pred_view: View, config: Evaluate
+    pred: Grouped, pair: Pair, real_view: View, pred_view: View, config: Options
 ) -> Grouped:
     """Rank a prediction without controls against the real ones."""
     if not pair.borrowed:
@@ -101,7 +101,7 @@ def _chained(real_view: View, pred_view: View) -> Any:
 class Sides:
     """Both sides' tables, and every metric of them."""
 
-    def __init__(self, pair: Pair, config: Evaluate, real: Grouped, pred: Grouped) -> None:
+    def __init__(self, pair: Pair, config: Options, real: Grouped, pred: Grouped) -> None:
         self.pair, self.config, self.real, self.pred = pair, config, real, pred
         self.names = np.array(pair.perturbations)
         place = {name: i for i, name in enumerate(pair.genes.tolist())}
@@ -128,10 +128,7 @@ class Sides:
     def metrics(self) -> dict[str, Array]:
         """Return one value per perturbation of every metric that was asked for."""
         if self.config.rules == "full":
-            from vcell_evaluate.full import every
-
-            found: dict[str, Array] = every(self)
-            return found
+            return full.every(self)
         return {
             "overlap_at_N": vcc2025.overlap(self.real_calls, self.pred_calls),
             "mae": vcc2025.absolute_error(self.real_means[1:], self.pred_means[1:]),
@@ -207,7 +204,7 @@ def _ceiling(sides: Sides, real_view: View) -> dict[str, float]:
 
 def full_depth(metric: str, r: float) -> float | None:
     """Correct a reliability measured on halves (Spearman and Brown); errors have no ceiling."""
-    if metric in UNSCALED or metric in BEST_IS_ZERO or not r > 0:
+    if metric in vcc2025.UNSCALED or metric in vcc2025.BEST_IS_ZERO or not r > 0:
         return None
     return 2 * r / (1 + r)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +24,12 @@ from vcell.suggest import closest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from vcell_evaluate import Evaluate
+    from anndata import AnnData
 
+    from vcell.metrics.evaluation.options import Options
+
+Sided: TypeAlias = "AnnData | str | Path"
 CONTROL_GROUP = 0  # groups are the control, then the perturbations in order of their names
 
 
@@ -62,7 +65,7 @@ class Pair:
     notes: tuple[str, ...] = field(default=())
 
 
-def open_pairs(prediction: Path, real: Path, config: Evaluate) -> Iterator[Pair]:
+def open_pairs(prediction: Sided, real: Sided, config: Options) -> Iterator[Pair]:
     """Open the two sides and yield one pair per context; each file is closed after its last."""
     from vcell.data import open_cells
 
@@ -74,8 +77,14 @@ def open_pairs(prediction: Path, real: Path, config: Evaluate) -> Iterator[Pair]
             yield from _contexts(pred, measured, config, name)
 
 
-def _files(prediction: Path, real: Path) -> list[tuple[str | None, Path, Path]]:
+def _files(prediction: Sided, real: Sided) -> list[tuple[str | None, Sided, Sided]]:
     """Pair the files of two folders by name; two files are one pair."""
+    if isinstance(prediction, str):
+        prediction = Path(prediction)
+    if isinstance(real, str):
+        real = Path(real)
+    if not isinstance(prediction, Path) or not isinstance(real, Path):
+        return [(None, prediction, real)]
     if not (_is_folder(prediction) and _is_folder(real)):
         return [(None, prediction, real)]
     pred, measured = (
@@ -102,7 +111,7 @@ def _stem(path: Path) -> str | None:
 
 
 def _contexts(
-    pred: CellSource, real: CellSource, config: Evaluate, name: str | None
+    pred: CellSource, real: CellSource, config: Options, name: str | None
 ) -> Iterator[Pair]:
     """Yield one pair per value of the context column, or one for the whole file."""
     found = find_labels.find(real, config)
@@ -137,7 +146,7 @@ def _pair(
     pred: CellSource,
     real: CellSource,
     found: find_labels.Labels,
-    config: Evaluate,
+    config: Options,
     context: str | None,
     chosen: tuple[NDArray[np.bool_], ...] | None,
 ) -> Pair:
@@ -171,7 +180,7 @@ def _pair(
     )
 
 
-def _column(pred: CellSource, found: find_labels.Labels, config: Evaluate) -> str:
+def _column(pred: CellSource, found: find_labels.Labels, config: Options) -> str:
     """Return the prediction's perturbation column: the real file's name for it, or its own."""
     if found.perturbation_column in pred.obs_columns:
         return found.perturbation_column
@@ -196,7 +205,7 @@ def _group(names: NDArray[np.str_], groups: tuple[str, ...]) -> NDArray[np.int32
 
 
 def _shared_perturbations(
-    names: list[NDArray[np.str_]], control: str, config: Evaluate, where: str, notes: list[str]
+    names: list[NDArray[np.str_]], control: str, config: Options, where: str, notes: list[str]
 ) -> tuple[str, ...]:
     """Return the perturbations to score; what only one side has is an error unless allowed."""
     real, pred = (set(np.unique(n).tolist()) - {"", control} for n in names)
@@ -216,7 +225,7 @@ def _shared_perturbations(
 
 
 def _shared_genes(
-    real: CellSource, pred: CellSource, config: Evaluate, notes: list[str]
+    real: CellSource, pred: CellSource, config: Options, notes: list[str]
 ) -> tuple[NDArray[np.str_], list[NDArray[np.int64] | None]]:
     """Return the genes in the real file's order, and the columns of each side that hold them."""
     for source in (real, pred):
