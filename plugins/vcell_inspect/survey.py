@@ -132,12 +132,13 @@ def survey(source: CellSource, *, full: bool) -> Survey | None:
 def _pieces(source: CellSource, rows: Any) -> Iterator[tuple[Csr | None, Csr]]:
     """Read rows uncorrected, where the file could hold odd ones, and as they should be."""
     matrix = source.matrix
+    dtype = np.dtype(np.float32) if source.dtype == np.float16 else source.dtype  # for numba
     for piece in matrix.cuts(rows, None, Bound(MAX_NNZ, MAX_ROWS)):
         if isinstance(matrix, CsrMatrix):
-            stored = matrix.stored(piece, source.dtype)
+            stored = matrix.stored(piece, dtype)
             yield stored, canonical(stored, source.n_genes)
         else:
-            yield None, matrix.read(piece, None, source.dtype)
+            yield None, matrix.read(piece, None, dtype)
 
 
 def _median(values: NDArray[np.float64]) -> float | None:

@@ -354,3 +354,41 @@ def test_several_anndata_in_memory_are_one():
     halves = [builders.annotated(TABLE[:30]), builders.annotated(TABLE[30:])]
     with open_cells(halves) as source:
         assert np.array_equal(_all(source.chunks()), TABLE)
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix])
+def test_half_precision_is_read_although_no_kernel_knows_it(form, vcell, tmp_path, monkeypatch):
+    from vcell.data import block, by_gene
+
+    table, path = builders.counts(60, 20), tmp_path / "half.h5ad"
+    builders.annotated(table, form).write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        values = file["X/data"][...].astype(np.float16)
+        del file["X/data"]
+        file["X/data"] = values
+    monkeypatch.setattr(block, "COMPILED_FROM", 0)
+    monkeypatch.setattr(by_gene, "IN_MEMORY", 0)
+    with open_cells(path) as source:
+        found = np.concatenate([b.toarray() for b in source.chunks(dtype="stored")])
+    np.testing.assert_array_equal(found, table)
+    assert vcell("inspect", path, "--full", "--json").json["qc"]["cells_seen"] == 60
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint8, bool])
+def test_large_and_small_blocks_are_looked_at_alike(dtype, monkeypatch):
+    from vcell.data import block
+
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        lengths = rng.integers(0, 6, 8)
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        indices = rng.integers(0, 9, indptr[-1]).astype(np.int32)
+        if rng.random() < 0.5:  # in order, perhaps without repeats
+            rows = [np.sort(part) for part in np.split(indices, indptr[1:-1])]
+            indices = np.concatenate(rows).astype(np.int32)
+        csr = block.Csr(indptr, indices, rng.integers(0, 3, indptr[-1]).astype(dtype))
+        found = []
+        for size in (-1, 1 << 18):
+            monkeypatch.setattr(block, "COMPILED_FROM", size)
+            found.append(block._faults(csr))
+        assert found[0] == found[1]

@@ -8,8 +8,10 @@ Legend: ``C`` cells of the block, ``N`` its non-zeros, ``G`` genes.
 
 from __future__ import annotations
 
+import mmap
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,8 @@ from vcell.data.fault import damaged
 
 #: Non-zeros from which a compiled look is worth loading the compiler's library (half a second).
 COMPILED_FROM = 1 << 18
+#: Bytes from which an array is mapped rather than allocated.
+MAPPED_FROM = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -93,14 +97,34 @@ class Buffers:
             return self._free(size)[:size].view(dtype)
 
     def _free(self, size: int) -> NDArray[np.uint8]:
-        """Return a buffer that nobody uses; the view taken of it marks it as used."""
-        for i in range(len(self._held)):
-            # Two references: the list's and getrefcount's argument. Views count as one more each.
-            if len(self._held[i]) >= size and sys.getrefcount(self._held[i]) == 2:
+        """Return the smallest buffer that suffices and that nobody uses.
+
+        The view taken of it marks it as used: an unused one has two references, the list's and
+        getrefcount's argument.
+        """
+        unused = [i for i in range(len(self._held)) if sys.getrefcount(self._held[i]) == 2]
+        unused.sort(key=lambda i: len(self._held[i]))
+        for i in unused:
+            if len(self._held[i]) >= size:
                 return self._held[i]
-        fresh = np.empty(size + size // 8, np.uint8)
-        self._held = [*self._held[-self._keep + 1 :], fresh]
-        return fresh
+        if len(self._held) >= self._keep:
+            del self._held[unused[0] if unused else 0]  # the smallest unused, else the oldest
+        self._held.append(_pages(size + size // 8))
+        return self._held[-1]
+
+
+def _pages(size: int) -> NDArray[np.uint8]:
+    """Return fresh bytes; many of them straight from the system, to which they go back at once.
+
+    The C library would keep freed arrays of this size, and pieces of them, for later.
+    """
+    if size < MAPPED_FROM:
+        return np.empty(size, np.uint8)
+    pages = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -171,7 +195,7 @@ def canonical(csr: Csr, n_genes: int) -> Csr:
 def _faults(csr: Csr) -> tuple[bool, bool]:
     """Say whether columns do not ascend somewhere, and whether zeros are stored."""
     n = len(csr.indices)
-    if n > COMPILED_FROM:
+    if n > COMPILED_FROM and csr.data.dtype != np.float16:  # numba knows no half precision
         from vcell.kernels.rows import FALLS, ZEROS, row_faults
 
         found = row_faults(csr.indptr, csr.indices, csr.data)

@@ -15,7 +15,7 @@ import numpy as np
 from vcell import console
 from vcell.data import arrays
 from vcell.data.arrays import Array, joined_ranges
-from vcell.data.block import Csr, Genes, canonical, check_columns
+from vcell.data.block import Buffers, Csr, Genes, canonical, check_columns
 from vcell.data.matrix import (
     Bound,
     Layout,
@@ -56,6 +56,7 @@ class CscMatrix:
         #: What was turned round, by the choice of genes.
         self._turned: dict[bytes, RowSpill] = {}
         self._lock = threading.Lock()
+        self._buffers = Buffers()
 
     @property
     def needs_pass(self) -> bool:
@@ -82,8 +83,8 @@ class CscMatrix:
         for piece in cut_by_size(chosen, self.indptr, Bound(RUN_NNZ, 1 << 20)):
             starts, stops = self.indptr[piece], self.indptr[np.asarray(piece) + 1]
             indptr = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int64)
-            cells = np.empty(int(indptr[-1]), self.indices.dtype)
-            data = np.empty(len(cells), self.dtype)
+            cells = self._buffers.take(int(indptr[-1]), self.indices.dtype)
+            data = self._buffers.take(len(cells), self.dtype)
             ranges = joined_ranges(starts, stops)
             arrays.read([(self.indices, *ranges, cells), (self.data, *ranges, data)])
             check_columns(cells, indptr, np.asarray(piece), self.shape[0], self.where, "gene")

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell.data.block import Csr
+from vcell.data.arrays import joined_ranges
+from vcell.data.block import Buffers, Csr
 from vcell.errors import UserError
+from vcell.kernels.transpose import deal, sort_by_row
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,14 +46,18 @@ class RowSpill:
     def __init__(
         self, n_rows: int, dtype: np.dtype[Any], expected: int, *, in_memory: bool
     ) -> None:
+        dtype = np.dtype(np.float32) if dtype == np.float16 else dtype  # which numba does not know
         self.record = np.dtype([("row", np.int32), ("column", np.int32), ("value", dtype)])
         self.n_rows = n_rows
         self.indptr = np.zeros(n_rows + 1, np.int64)
         n_buckets = min(max(-(-expected // BUCKET), 1), 4096, max(n_rows, 1))
         self._height = max(-(-n_rows // n_buckets), 1)
-        self._segments: dict[int, list[tuple[int, int]]] = {}
+        self._n_buckets = -(-n_rows // self._height)
+        #: How many entries of every bucket each addition brought: they lie one after the other.
+        self._dealt: list[NDArray[np.int32]] = []
         self._kept: list[NDArray[Any]] = []
         self._filled = 0
+        self._buffers = Buffers()
         self._bucket: tuple[int, Csr] | None = None
         self.path: Path | None = None
         if not in_memory:
@@ -64,17 +70,13 @@ class RowSpill:
     ) -> None:
         """Take entries; rows must lie in the matrix."""
         self.indptr[1:] += np.bincount(rows, minlength=self.n_rows)
-        entries = np.empty(len(rows), self.record)
-        entries["row"], entries["column"], entries["value"] = rows, columns, values
-        bucket = (rows // self._height).astype(np.int16)  # 16 bits are sorted by counting
-        order = np.argsort(bucket, kind="stable")
-        entries, bucket = entries[order], bucket[order]
-        edges = [0, *(np.flatnonzero(np.diff(bucket)) + 1).tolist(), len(bucket)]
-        for a, b in itertools.pairwise(edges):
-            if b > a:
-                self._segments.setdefault(int(bucket[a]), []).append((self._filled + a, b - a))
+        entries = self._buffers.take(len(rows), self.record)
+        counts = np.zeros(self._n_buckets, np.int64)
+        values = values.astype(self.record["value"], copy=False)
+        deal(rows, columns, values, self._height, counts, entries)
+        self._dealt.append(counts.astype(np.int32))
         if self.path is None:
-            self._kept.append(entries)
+            self._kept.append(entries.copy())
         else:
             self._write(entries)
         self._filled += len(entries)
@@ -101,29 +103,23 @@ class RowSpill:
 
     def read(self, rows: Rows) -> Csr:
         """Give rows, their entries in the order in which they came."""
-        if not len(rows):
-            return Csr(np.zeros(1, np.int64), np.zeros(0, np.int32), self._entries(-1)["value"])
         numbers = np.asarray(rows, np.int64)
+        indptr = np.zeros(len(numbers) + 1, np.int64)
+        np.cumsum(self.indptr[numbers + 1] - self.indptr[numbers], out=indptr[1:])
+        columns = self._buffers.take(int(indptr[-1]), np.int32)
+        values = self._buffers.take(int(indptr[-1]), self.record["value"])
         bucket = numbers // self._height
         edges = [0, *(np.flatnonzero(np.diff(bucket)) + 1).tolist(), len(numbers)]
-        parts = [self._take(int(bucket[a]), numbers[a:b]) for a, b in itertools.pairwise(edges)]
-        if len(parts) == 1:
-            return parts[0]
-        indptr = np.concatenate([[0], *(np.diff(part.indptr) for part in parts)])
-        return Csr(
-            np.cumsum(indptr).astype(np.int64),
-            np.concatenate([part.indices for part in parts]),
-            np.concatenate([part.data for part in parts]),
-        )
-
-    def _take(self, number: int, rows: NDArray[np.int64]) -> Csr:
-        """Take rows out of a bucket."""
-        held = self._sorted(number)
-        local = rows - number * self._height
-        lengths = held.indptr[local + 1] - held.indptr[local]
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        at = np.repeat(held.indptr[local] - indptr[:-1], lengths) + np.arange(indptr[-1])
-        return Csr(indptr, held.indices[at], held.data[at])
+        for a, b in itertools.pairwise(edges if len(numbers) else []):
+            held = self._sorted(int(bucket[a]))
+            local = numbers[a:b] - bucket[a] * self._height
+            starts, stops = joined_ranges(held.indptr[local], held.indptr[local + 1])
+            at = int(indptr[a])
+            for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+                columns[at : at + stop - start] = held.indices[start:stop]
+                values[at : at + stop - start] = held.data[start:stop]
+                at += stop - start
+        return Csr(indptr, columns, values)
 
     def _sorted(self, number: int) -> Csr:
         """Sort a bucket by row; the last one is kept."""
@@ -131,27 +127,36 @@ class RowSpill:
         if held is None or held[0] != number:
             held = self._bucket = None  # its memory goes before the next bucket's comes
             entries = self._entries(number)
-            order = np.argsort(entries["row"], kind="stable")
-            first = number * self._height
-            counts = np.bincount(entries["row"] - first, minlength=self._height)
-            indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-            csr = Csr(indptr, entries["column"][order], entries["value"][order])
+            n = len(entries)
+            csr = Csr(
+                np.empty(self._height + 1, np.int64),
+                self._buffers.take(n, np.int32),
+                self._buffers.take(n, self.record["value"]),
+            )
+            sort_by_row(entries, number * self._height, csr.indptr, csr.indices, csr.data)
             held = self._bucket = number, csr
         return held[1]
 
     def _entries(self, number: int) -> NDArray[Any]:
-        segments = self._segments.get(number, [])
-        out = np.empty(sum(n for _, n in segments), self.record)
-        at = 0
-        for start, n in segments:
+        """Gather the entries of a bucket in the order in which they came."""
+        n = sum(int(counts[number]) for counts in self._dealt)
+        out = self._buffers.take(n, self.record)
+        at = begin = 0  # in `out`, and of an addition
+        for counts in self._dealt:
+            start, n = begin + int(counts[:number].sum()), int(counts[number])
             if self.path is None:
                 out[at : at + n] = self._kept[0][start : start + n]
-            else:
-                size = self.record.itemsize
-                stored = os.pread(self._file, n * size, start * size)
-                out[at : at + n] = np.frombuffer(stored, self.record)
-            at += n
+            elif n:
+                self._read(out[at : at + n], start)
+            at, begin = at + n, begin + int(counts.sum())
         return out
+
+    def _read(self, out: NDArray[Any], start: int) -> None:
+        """Fill `out` with the entries from number `start` on."""
+        left, offset = out.view(np.uint8).data, start * self.record.itemsize
+        while left:
+            n = os.preadv(self._file, [left], offset)
+            left, offset = left[n:], offset + n
 
     def close(self) -> None:
         """Delete the temporary file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
@@ -40,6 +40,54 @@ def scatter_columns(
             cells[place] = first_cell + cell
             values[place] = data[j]
             cursor[gene] = place + 1
+
+
+@njit(nogil=True, cache=True)
+def deal(
+    rows: NDArray[np.int32],
+    columns: NDArray[np.int32],
+    values: NDArray[Any],
+    height: int,
+    counts: NDArray[np.int64],
+    entries: NDArray[Any],
+) -> None:
+    """Put entries into `entries` (row, column, value) by bucket, in their order within each.
+
+    ``counts[K]`` becomes the number of every bucket's; a bucket holds `height` neighbouring rows.
+    """
+    counts[:] = 0
+    for i in range(len(rows)):
+        counts[rows[i] // height] += 1
+    cursor = np.cumsum(counts) - counts
+    for i in range(len(rows)):
+        bucket = rows[i] // height
+        place = cursor[bucket]
+        entries[place].row = rows[i]
+        entries[place].column = columns[i]
+        entries[place].value = values[i]
+        cursor[bucket] = place + 1
+
+
+@njit(nogil=True, cache=True)
+def sort_by_row(
+    entries: NDArray[Any],
+    first: int,
+    indptr: NDArray[np.int64],
+    columns: NDArray[np.int32],
+    values: NDArray[Any],
+) -> None:
+    """Write entries as CSR of the rows from `first` on, in their order within each row."""
+    indptr[:] = 0
+    for i in range(len(entries)):
+        indptr[entries[i].row - first + 1] += 1
+    for row in range(1, len(indptr)):
+        indptr[row] += indptr[row - 1]
+    cursor = indptr[:-1].copy()
+    for i in range(len(entries)):
+        row = entries[i].row - first
+        columns[cursor[row]] = entries[i].column
+        values[cursor[row]] = entries[i].value
+        cursor[row] += 1
 
 
 def transpose(
