@@ -9,12 +9,15 @@ that it saw each cell once (number of cells, sum of all counts) and measures the
 perturbation labels in a batch; then three epochs are timed, one after the other. Medians are
 printed with the spread, and rates per second of processor time, which other work on the machine
 disturbs less. Entries: `vcell` uses the memory of batches that were let go again, as it does by
-default; `vcell-fresh` makes the copies that annbatch makes: every batch in arrays of its own.
+default; `vcell-fresh` makes the copies that annbatch makes: every batch in arrays of its own;
+`vcell-memory` keeps the store in memory. cell-load reads uncompressed rows of 2,000 genes (its best
+setting), at random, or in runs of one perturbation from a sorted file (`cell-load-sorted`).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -29,18 +32,19 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 LABELS = ("perturbation", "batch")
-#: What each table compares: ours first, then the peer (if any), then the ratio asked for.
+#: What each table compares: our entries, and each peer with the ratio asked for.
 #: `step` waits as long for each batch as a device would work on it, and leaves the processor free.
-TABLES: dict[str, tuple[list[str], str, float]] = {
-    "csr-4096": (["vcell", "vcell-fresh"], "annbatch", 2.0),
-    "csr-64": (["vcell", "vcell-fresh"], "annbatch", 2.0),
-    "dense-4096": (["vcell", "vcell-fresh"], "annbatch", 3.0),
-    "dense-64": (["vcell", "vcell-fresh"], "annbatch", 3.0),
-    "plain-4096": (["vcell"], "scdataset", 7.0),
-    "plain-64": (["vcell"], "scdataset", 7.0),
-    "step-4096": (["vcell"], "annbatch", 1.0),
-    "pairs-256": (["vcell"], "", 0.0),  # cell-load needs lightning: not run here
-    "convert": (["vcell"], "annbatch", 6.0),
+#: `pairs` are perturbed cells beside controls, of 2,000 genes; only perturbed cells are counted.
+TABLES: dict[str, tuple[list[str], dict[str, float]]] = {
+    "csr-4096": (["vcell", "vcell-fresh"], {"annbatch": 2.0}),
+    "csr-64": (["vcell", "vcell-fresh"], {"annbatch": 2.0}),
+    "dense-4096": (["vcell", "vcell-fresh"], {"annbatch": 3.0}),
+    "dense-64": (["vcell", "vcell-fresh"], {"annbatch": 3.0}),
+    "plain-4096": (["vcell"], {"scdataset": 7.0}),
+    "plain-64": (["vcell"], {"scdataset": 7.0}),
+    "step-4096": (["vcell"], {"annbatch": 1.0}),
+    "pairs-256": (["vcell", "vcell-memory"], {"cell-load": 10.0, "cell-load-sorted": 1.5}),
+    "convert": (["vcell"], {"annbatch": 6.0}),
 }
 
 #: What is asked for of `vcell-fresh`.
@@ -52,13 +56,14 @@ EPOCHS = 3
 Seen = tuple[int, Callable[[], float], Any]
 
 
-def vcell_batches(task: str, size: int, cells: Path, store: Path, *, fresh: bool) -> Any:
+def vcell_batches(task: str, size: int, cells: Path, store: Path, kind: str) -> Any:
     """Return a function that starts an epoch of ours."""
     import numpy as np
 
     from vcell.store import Loader, Output, Sets, Shuffled, Store
     from vcell.store.cells import Memory
 
+    fresh = kind == "fresh"
     if fresh:
         Memory.take = lambda self, use, n, dtype: np.empty(n, dtype)  # type: ignore[assignment,method-assign,misc]
     dense = task in {"dense", "pairs"}
@@ -71,7 +76,7 @@ def vcell_batches(task: str, size: int, cells: Path, store: Path, *, fresh: bool
             perturbation=codes, control=control, context=opened.codes("batch")[0],
             set_size=1, sets_per_batch=size,
         )  # fmt: skip
-        loader = Loader(opened, order, output)
+        loader = Loader(opened, order, output, resident=kind == "memory")
     elif task == "plain":
         loader = Loader(cells, Shuffled(batch_size=size), output)
     else:
@@ -81,9 +86,10 @@ def vcell_batches(task: str, size: int, cells: Path, store: Path, *, fresh: bool
         for batch in loader:
             if fresh and not dense:  # dense ones are written into new memory anyway
                 batch.indices, batch.data = batch.indices.copy(), batch.data.copy()
-            values = batch.x if dense else batch.data
-            n = len(batch) // 2 if task == "pairs" else len(batch)
-            yield n, lambda v=values: float(v.sum(dtype="f8")), batch.labels["perturbation"]
+            values, labels = batch.x if dense else batch.data, batch.labels["perturbation"]
+            if task == "pairs":
+                values, labels = values[::2], labels[::2]
+            yield len(labels), lambda v=values: float(v.sum(dtype="f8")), labels
 
     return epoch
 
@@ -136,6 +142,33 @@ def scdataset_batches(size: int, cells: Path) -> Any:
     return epoch
 
 
+def cell_load_batches(size: int, stores: Path, *, in_runs: bool) -> Any:
+    """Return a function that starts an epoch of cell-load."""
+    import logging
+
+    from cell_load.data_modules import PerturbationDataModule
+
+    logging.disable()
+    config = stores / "pairs" / "config.toml"
+    config.write_text(f'[datasets]\nscreen = "{stores / "pairs"}"\n[training]\nscreen = "train"\n')
+    sentence = 32
+    module = PerturbationDataModule(
+        str(config), batch_size=size // sentence, num_workers=0, pert_col="perturbation",
+        batch_col="batch", cell_type_key="cell_type", control_pert="non-targeting",
+        embed_key="X_hvg", output_space="gene", cell_sentence_len=sentence,
+        should_yield_control_cells=False, use_consecutive_loading=in_runs,
+    )  # fmt: skip
+    module.setup()
+
+    def epoch() -> Iterator[Seen]:
+        for batch in module.train_dataloader():
+            x = batch["pert_cell_emb"]
+            assert batch["ctrl_cell_emb"].shape == x.shape
+            yield len(x), lambda v=x: float(v.double().sum()), batch["pert_name"]
+
+    return epoch
+
+
 def entropy(labels: Any) -> float:
     """Entropy of some labels in bits."""
     import numpy as np
@@ -153,9 +186,11 @@ def run_entry(entry: str, cells: Path, stores: Path) -> dict[str, Any]:
         return convert(who, cells, stores)
     if who.startswith("vcell"):
         store = stores / ("pairs.zarr" if task == "pairs" else "vcell.zarr")
-        epoch = vcell_batches(task, int(size), cells, store, fresh=who.endswith("fresh"))
+        epoch = vcell_batches(task, int(size), cells, store, who.partition("-")[2])
     elif who == "annbatch":
         epoch = annbatch_batches(task, int(size), stores / "annbatch.zarr")
+    elif who.startswith("cell-load"):
+        epoch = cell_load_batches(int(size), stores, in_runs=who.endswith("sorted"))
     elif who == "scdataset":
         epoch = scdataset_batches(int(size), cells)
     else:
@@ -220,7 +255,7 @@ def interpreter(who: str) -> Path | None:
     """Return the Python that has a peer, or None."""
     if who.startswith("vcell"):
         return Path(sys.executable)
-    python = HERE / ".envs" / who / "bin" / "python"
+    python = HERE / ".envs" / who.removesuffix("-sorted") / "bin" / "python"
     return python if python.exists() else None
 
 
@@ -260,8 +295,8 @@ def main() -> None:
     results: dict[str, list[dict[str, Any]]] = {}
     for number in range(args.rounds):
         for table in tables:
-            ours, peer, _ = TABLES[table]
-            for who in [*ours, peer] if peer else ours:
+            ours, peers = TABLES[table]
+            for who in [*ours, *peers]:
                 if (got := measure(f"{table}:{who}", args)) is not None:
                     results.setdefault(f"{table}:{who}", []).append(got)
                     line = f"{table}:{who} {got['cells'] / got['seconds']:,.0f}/s"
@@ -275,23 +310,37 @@ def prepare_stores(args: argparse.Namespace, tables: list[str]) -> None:
     for who in ("vcell", "annbatch"):
         if "convert" not in tables and not (args.stores / f"{who}.zarr").exists():
             measure(f"convert:{who}", args)
-    if "pairs-256" in tables and not (args.stores / "pairs.zarr").exists():
-        from vcell.store import Recipe, Store, prepare
+    if "pairs-256" in tables and not (args.stores / "pairs").exists():
+        prepare_pairs(args.cells, args.stores)
 
-        whole = args.stores / "vcell.zarr"
-        if not whole.exists():
-            prepare([args.cells], whole)
-        store = Store.open(whole)
-        top = store.statistics["variance"].argsort()[::-1][:2000]
-        prepare([args.cells], args.stores / "pairs.zarr", Recipe(genes=tuple(store.genes[top])))
+
+def prepare_pairs(cells: Path, stores: Path) -> None:
+    """Make a store of the 2,000 most variable genes, and the same sorted for cell-load."""
+    import anndata as ad
+    import numpy as np
+
+    from vcell.store import Recipe, Store, prepare
+
+    if not (stores / "vcell.zarr").exists():
+        prepare([cells], stores / "vcell.zarr")
+    whole = Store.open(stores / "vcell.zarr")
+    top = whole.statistics["variance"].argsort()[::-1][:2000]
+    prepare([cells], stores / "pairs.zarr", Recipe(genes=tuple(whole.genes[top])))
+    store = Store.open(stores / "pairs.zarr")
+    rows = np.argsort(store.codes("perturbation")[0], kind="stable")
+    matrix = store.read(rows).astype(np.float32)
+    table = store.obs.iloc[rows][list(LABELS)].assign(cell_type="one")
+    adata = ad.AnnData(matrix, obs=table, obsm={"X_hvg": matrix.toarray()})
+    (stores / "pairs").mkdir()
+    adata.write_h5ad(stores / "pairs" / "sorted.h5ad")
 
 
 def report(table: str, results: dict[str, list[dict[str, Any]]]) -> None:
     """Print one comparison."""
-    ours, peer, target = TABLES[table]
+    ours, peers = TABLES[table]
     print(f"\n{table}")
     rates: dict[str, tuple[float, float]] = {}
-    for who in [*ours, peer]:
+    for who in [*ours, *peers]:
         runs = results.get(f"{table}:{who}")
         if not runs:
             continue
@@ -306,10 +355,10 @@ def report(table: str, results: dict[str, list[dict[str, Any]]]) -> None:
         if "sum" in runs[0]:
             more += f"  sum {runs[0]['sum']:.0f}  label entropy {runs[0]['entropy']:.2f} bits"
         print(
-            f"  {who:11s} {rates[who][0]:>9,.0f} cells/s ({wall[0]:,.0f}-{wall[-1]:,.0f}), "
+            f"  {who:16s} {rates[who][0]:>9,.0f} cells/s ({wall[0]:,.0f}-{wall[-1]:,.0f}), "
             f"{cpu:>9,.0f} per CPU-second, {memory:.2f} GiB{more}"
         )
-    for who in ours:
+    for who, (peer, target) in itertools.product(ours, peers.items()):
         if who in rates and peer in rates:
             by_wall, by_cpu = (rates[who][i] / rates[peer][i] for i in (0, 1))
             asked = FRESH[table.partition("-")[0]] if who.endswith("fresh") else target
