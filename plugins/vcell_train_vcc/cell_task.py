@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vcell.metrics import vcc2025
 from vcell.train.stream import ReadAhead
 from vcell_train_vcc.cells import Groups, SetStream
 from vcell_train_vcc.losses import Losses, Weights
@@ -24,12 +23,14 @@ from vcell_train_vcc.shape import graph_of
 from vcell_train_vcc.shared_encoder import SharedEncoder
 from vcell_train_vcc.split import TRAIN, VALIDATION
 from vcell_train_vcc.transformer import Example, Known, PerturbationTransformer
+from vcell_train_vcc.validation import Judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from vcell.metrics.quick import Truth
     from vcell.models import Screen
     from vcell.nn.attention import AttentionChoice
     from vcell.store import Store
@@ -163,13 +164,15 @@ class CellTask:
         store: Store,
         groups: Groups,
         attention: AttentionChoice | str,
+        truth: Truth | None = None,
     ) -> None:
         self.tables, self.shape, self.config = tables, shape, config
         self.store, self.groups, self.attention = store, groups, attention
         self.phases: tuple[Phase, ...] = shape.announced()
         self.held = tables.screen.rows(VALIDATION)
         self.prior = tables.whole_prior[self.held]
-        self.prior_scores = self._scores(self.prior)
+        if len(self.held):
+            self.judge = Judge(tables.screen, self.prior, truth)
         self._n_tokens = shape.n_tokens(0)  # as of the last step taken
         self.identity: Mapping[str, Any] = {
             "model": shape.kind,
@@ -218,24 +221,7 @@ class CellTask:
         effect = self.prior.copy()
         example = self.tables.example(self.held, n)
         effect[:, self.tables.column[:n]] += added(model, self.tables, example, n)
-        found, prior = self._scores(effect), self.prior_scores
-        pds = (found["pds"] - prior["pds"]) / max(1 - prior["pds"].mean(), 1e-9)
-        mae = (prior["mae"] - found["mae"]) / prior["mae"].mean()
-        gains = (pds + mae) / 2
-        doubt = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0
-        means = {name: float(np.nan_to_num(values).mean()) for name, values in found.items()}
-        return means | {"gain": float(gains.mean() - doubt), "mean_gain": float(gains.mean())}
-
-    def _scores(self, effect: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-        screen = self.tables.screen
-        names = [str(name) for name in screen.perturbations[self.held]]
-        truth, guess = (x.astype(np.float64) for x in (screen.delta[self.held], effect))
-        distances = vcc2025.distances(truth, guess, screen.targets(names))
-        return {
-            "pds": vcc2025.discrimination(distances),
-            "mae": vcc2025.absolute_error(truth, guess),
-            "delta_correlation": np.nan_to_num(vcc2025.pearson(truth, guess)),
-        }
+        return self.judge.score(effect)
 
 
 def added(

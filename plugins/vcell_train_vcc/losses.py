@@ -7,6 +7,7 @@ B examples, S cells of each, T gene tokens, C training perturbations.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -66,7 +67,8 @@ class Losses(nn.Module):
         adaptive: bool = False,
     ) -> None:
         super().__init__()
-        self.weights, self.unit, self.kind = weights.used(), unit, kind
+        self.weights, self.kind = weights.used(), kind
+        self.unit, self.size = unit, math.sqrt(unit)
         self.register_buffer("bank", bank, persistent=False)
         n = len(self.weights) if adaptive else 0
         self.log_variance = nn.Parameter(torch.zeros(n)) if adaptive else None
@@ -95,7 +97,7 @@ class Losses(nn.Module):
 
     def delta(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
         """Absolute error of the effect, against that of all cells and their matched controls."""
-        return (effects(out, example).mean(1) - example["delta"]).abs().mean(1) / self.unit**0.5
+        return (effects(out, example).mean(1) - example["delta"]).abs().mean(1) / self.size
 
     def cells(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
         """Distance of controls, moved as predicted, to the real cells of the set."""
@@ -109,7 +111,7 @@ class Losses(nn.Module):
         )
         if self.kind == "energy":
             energy: Tensor = 2 * across.mean((1, 2)) - _off(within) - _off(real_within)
-            return energy / self.unit**0.5
+            return energy / self.size
         scale = real_within.mean((1, 2), keepdim=True).detach().square()
 
         def kernel(d: Tensor) -> Tensor:

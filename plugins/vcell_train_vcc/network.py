@@ -12,14 +12,14 @@ from torch import nn
 
 from vcell import console, models
 from vcell.nn import attention as attentions
-from vcell.nn.maps import importance
 from vcell.train.loop import Trainer
 from vcell.train.precision import resolve
 from vcell.train.state import load_weights
 from vcell_train_vcc.cell_task import CellTask, Tables, added, build
 from vcell_train_vcc.cells import Groups, store_of
 from vcell_train_vcc.shape import Shape, device_of
-from vcell_train_vcc.split import TRAIN
+from vcell_train_vcc.split import TRAIN, VALIDATION
+from vcell_train_vcc.validation import truth_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,9 @@ class NetworkModel:
             groups = Groups.of(
                 store, screen, run.meta["labels"], TRAIN, config.max_cells, config.seed
             )
-            task = CellTask(tables, shape, config, store, groups, choice)
+            held = Groups.of(store, screen, run.meta["labels"], VALIDATION)
+            truth = truth_of(store, screen, held, config.seed)
+            task = CellTask(tables, shape, config, store, groups, choice, truth)
             return Trainer(task, config, run).fit().ended in ("done", "early-stop")
 
     def load(self, run: Run, screen: Screen) -> NetworkPredictor:
@@ -113,7 +115,7 @@ class Explanation:
     genes
         (T,) the token genes.
     importance
-        (T,) attention of [CLS] and [PERT] to each, averaged over heads and layers.
+        (T,) how much the perturbation's token, or its reading, attends to each.
     attention
         (T, T) of genes to each other, averaged likewise; None where there are too many to keep.
     """
@@ -202,8 +204,8 @@ class NetworkPredictor:
         with torch.no_grad():
             for i in range(len(perturbations)):
                 one = {key: value[i : i + 1] for key, value in example.items()}
-                x = core.tokens(one | {"control": self._control(one)})
-                scores += importance(core.encoder, x)[-n:].numpy() / len(perturbations)
+                seen, x = core.looks(one | {"control": self._control(one)})
+                scores += seen.numpy() / len(perturbations)
                 if maps is not None:
                     layers = core.encoder.attention_maps(x)
                     mean = torch.stack([layer[0] for layer in layers]).mean(0)[-n:, -n:]

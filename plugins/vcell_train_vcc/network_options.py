@@ -47,14 +47,14 @@ class NetworkOptions:
     alpha: float = option(1.0, help="Weight of the reconstruction loss.", minimum=0)
     beta: float = option(0.5, help="Weight of the classification loss.", minimum=0)
     delta_loss: float = option(
-        0.0, help="Weight of the error of the effect against matched controls.", minimum=0
+        1.0, help="Weight of the absolute error of the effect against matched controls.", minimum=0
     )
     set_loss: Literal["none", "energy", "mmd"] = option(
         "none", help="Compare predicted with real cells of a set, by this distance."
     )
     set_weight: float = option(1.0, help="Weight of the set loss.", minimum=0)
     pds_loss: float = option(
-        0.0, help="Weight of a smooth stand-in for the discrimination score.", minimum=0
+        0.1, help="Weight of a smooth stand-in for the discrimination score.", minimum=0
     )
     estimate: bool = option(
         default=False, help="Say what training would cost on this device, and end."

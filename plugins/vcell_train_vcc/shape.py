@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FILE = "network.json"
 PHASES = (500, 1200, 2500, 5000)  # genes
-_TOKENS = {"cuda": 5000, "cpu": 384}
+DEFAULT_TOKENS = {"cuda": 5000, "cpu": 384}
 _FEWEST = 8  # genes of a phase
 _NEAR = 20  # co-expressed genes that each attends to, where no graph is given
 
@@ -96,12 +96,18 @@ class Shape:
     def decide(cls, kind: str, screen: Screen, config: TrainVcc, device: torch.device) -> Shape:
         """Resolve the settings for a device."""
         preset, tokens = config.preset, config.tokens
+        if config.set_size % config.pseudo:
+            raise UserError(
+                f"sets of {config.set_size} cells cannot be pooled into {config.pseudo} equal "
+                "pseudo-cells",
+                hint="let set-size be a multiple of pseudo",
+            )
         if preset == "auto":
             preset = "base" if device.type == "cuda" else "tiny"
             console.say(f"preset: {preset} (the default on {device.type})")
         chosen = ordered(screen, config.genes)
         if tokens is None:
-            tokens = _TOKENS[device.type]
+            tokens = DEFAULT_TOKENS[device.type]
             if tokens < len(chosen):
                 console.say(
                     f"tokens: {tokens:,} of {len(chosen):,} genes (the default on {device.type}); "

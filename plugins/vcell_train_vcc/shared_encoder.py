@@ -12,6 +12,7 @@ B examples, U contexts among them, T gene tokens, C training perturbations.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,11 +69,15 @@ class SharedEncoder(nn.Module):
         self.register_buffer("unit", known.unit)
         self.register_buffer("contexts", contexts)
 
-    def encode(self, control: Tensor) -> Tensor:
-        """Encode control states (U, T) as (U, T, d)."""
+    def tokens(self, control: Tensor) -> Tensor:
+        """Return the encoder's input (U, 2 + T, d) for control states (U, T)."""
         genes = self.embedding.genes(control, torch.zeros_like(control))
         blank = self.blank.to(genes.dtype).expand(len(control), -1, -1)
-        encoded: Tensor = self.encoder(torch.cat([blank, genes], 1))
+        return torch.cat([blank, genes], 1)
+
+    def encode(self, control: Tensor) -> Tensor:
+        """Encode control states (U, T) as (U, T, d)."""
+        encoded: Tensor = self.encoder(self.tokens(control))
         return encoded[:, N_GLOBAL:]
 
     def forward(self, example: Example) -> dict[str, Tensor]:
@@ -93,12 +98,23 @@ class SharedEncoder(nn.Module):
             "logits": self.classes(state, self.embedding, n_tokens),
         }
 
+    def looks(self, example: Example) -> tuple[Tensor, Tensor]:
+        """Return how much a perturbation reads of each gene (T,), and the encoder's input."""
+        target, n_tokens = example["target"], example["prior"].shape[1]
+        control = self.contexts[example["context"], :n_tokens]
+        pert = self.embedding.perturbation(example["features"], target, n_tokens)
+        weight = self.weights(self.encode(control), torch.arange(len(control)), pert)
+        return weight.mean(0), self.tokens(control)
+
+    def weights(self, h: Tensor, place: Tensor, pert: Tensor) -> Tensor:
+        """Return how much each perturbation reads of each gene (B, T)."""
+        score = torch.einsum("bd,btd->bt", self.query(pert).to(h.dtype), h[place])
+        return (score / math.sqrt(h.shape[-1])).softmax(-1)
+
     def read(self, h: Tensor, place: Tensor, pert: Tensor, target: Tensor) -> Tensor:
         """Return z_S (B, d) of encoded genes h (U, T, d)."""
         free = self.phi(h)  # phi(h, 0), once for all
-        score = torch.einsum("bd,btd->bt", self.query(pert).to(h.dtype), h[place])
-        weight = (score * h.shape[-1] ** -0.5).softmax(-1)
-        pooled = torch.einsum("bt,btd->bd", weight, free[place])
+        pooled = torch.einsum("bt,btd->bd", self.weights(h, place, pert), free[place])
         seen = (target >= 0) & (target < h.shape[1])
         at = target.clamp(0, h.shape[1] - 1)
         hit = h[place[:, None], at]  # (B, M, d)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcell.nn.encoder import N_GLOBAL, Encoder
+from vcell.nn.maps import importance
 
 if TYPE_CHECKING:
     from vcell.nn.attention import AttentionChoice
@@ -158,6 +159,11 @@ class PerturbationTransformer(nn.Module):
             "residual": residual.unflatten(0, (n_batch, copies)),
             "logits": self.classes(state, self.embedding, n_tokens),
         }
+
+    def looks(self, example: Example) -> tuple[Tensor, Tensor]:
+        """Return attention of [CLS] and [PERT] to each gene (T,), and the encoder's input."""
+        x = self.tokens(example)
+        return importance(self.encoder, x)[N_GLOBAL:], x
 
 
 def zero_head(width: int) -> nn.Linear:
