@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from tests.de.conftest import cells
+from tests.evaluate.conftest import screen
 from vcell.errors import UserError
 from vcell.metrics import de
 
@@ -98,12 +99,21 @@ def test_what_cannot_be_tested_is_refused_in_a_sentence():
         de.compare(cells(), perturbation_column="perturbaton")
 
 
-def test_the_page_runs():
-    """The block on AnnData in docs/metrics.md, as it stands."""
+def block(title: str) -> str:
+    """Return the code under a title of docs/metrics.md, as it stands."""
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
-    section = page.split("## On AnnData, or a path")[1]
-    code = re.search(r"```python\n(.*?)```", section, re.S).group(1)
+    return re.search(r"```python\n(.*?)```", page.split(f"## {title}")[1], re.S).group(1)
+
+
+def test_the_page_on_tests_runs():
     names = {"adata": cells()}
-    exec(code, names)
+    exec(block("Tests of AnnData, or of a path"), names)
     assert names["hits"]["a"] > 0
     assert set(names["ranked"]["group"]) == {"a", "b", "c", "control"}
+
+
+def test_the_page_on_scores_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("VCELL_CACHE", str(tmp_path))
+    names = {"pred": screen(2), "real": screen(1)}
+    exec(block("Scores of AnnData, or of files"), names)
+    assert names["found"].overall > 0

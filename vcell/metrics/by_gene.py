@@ -125,7 +125,7 @@ class Turned:
             self._value_type = np.float64
         else:
             data = np.ascontiguousarray(data, np.float32)
-        rows = np.empty(len(data), np.uint16 if len(block.rows) <= 1 << 16 else np.uint32)
+        rows: Any = np.empty(len(data), np.uint16 if len(block.rows) <= 1 << 16 else np.uint32)
         values = np.empty(len(data), np.uint16 if kernels.fits(data) else data.dtype)
         scatter_columns(block.indptr, block.indices, data, 0, starts[:-1].copy(), rows, values)
         kind = rows.dtype, values.dtype
@@ -161,7 +161,7 @@ class Turned:
         return rows, values
 
     def _fill(self, out: NDArray[Any], offset: int) -> None:
-        left = memoryview(out.view(np.uint8))
+        left = out.view(np.uint8).data
         while left:
             n = os.preadv(self._file.fileno(), [left], offset)
             left, offset = left[n:], offset + n
@@ -170,7 +170,7 @@ class Turned:
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="vcell-")  # noqa: SIM115 - lives with self
             console.detail(f"a temporary file in {tempfile.gettempdir()} (TMPDIR) holds the rest")
-        left = memoryview(array.view(np.uint8))
+        left = array.view(np.uint8).data
         while left:
             try:
                 n = os.pwrite(self._file.fileno(), left, self._filled)
