@@ -11,10 +11,11 @@ from vcell.config import DataOptions, configured, option
 from vcell.launch import LaunchOptions
 from vcell.plugin import Plugin
 from vcell.train import TrainOptions
+from vcell_train_vcc.network_options import NetworkOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainVcc(DataOptions, TrainOptions, LaunchOptions):
+class TrainVcc(DataOptions, NetworkOptions, TrainOptions, LaunchOptions):
     """The [train-vcc] table."""
 
     model: str = option(

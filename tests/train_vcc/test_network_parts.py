@@ -1,0 +1,382 @@
+"""The parts of the networks: sets of cells, tokens, heads, losses, phases; no command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from vcell_train_vcc import TrainVcc, shape
+from vcell_train_vcc.cell_task import Tables, build
+from vcell_train_vcc.cells import Groups, SetStream
+from vcell_train_vcc.losses import Losses, Weights, distances
+from vcell_train_vcc.shape import Shape
+
+from vcell.data.simulate import Simulator
+from vcell.errors import UserError
+from vcell.nn.presets import Preset
+from vcell.store import Recipe, Store, prepare
+from vcell.train.task import Place
+
+TOKENS, SETS = 40, 8
+
+
+class Members:
+    """What the networks ask of a screen, made of numbers drawn at random."""
+
+    def __init__(self, genes, names, features=6, seed=0):
+        rng = np.random.default_rng(seed)
+        self.genes, self.perturbations = np.array(genes), np.array(names)
+        self.contexts, self.context = np.array(["all"]), np.zeros(len(names), int)
+        self.part = np.zeros(len(names), np.int8)
+        self.part[-4:] = 1
+        self.control = rng.random((1, len(genes)), np.float32)
+        self.delta = rng.normal(size=(len(names), len(genes))).astype(np.float32)
+        self.table = {g: rng.normal(size=features).astype(np.float32) for g in genes}
+        self.target_sum = 1000.0
+
+    def rows(self, part):
+        return np.flatnonzero(self.part == part)
+
+    def members(self, names):
+        return [tuple(name.split("+")) for name in names]
+
+    def pooled(self, names):
+        return np.stack([sum(self.table[g] for g in one) for one in self.members(names)])
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
+    Simulator(cells=900, genes=80, perturbations=14, batches=2, umis=500.0, seed=3).write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(simulated, tmp_path_factory):
+    target = tmp_path_factory.mktemp("store") / "cells.zarr"
+    prepare([simulated], target, Recipe(target_sum=1000.0))
+    with Store.open(target) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def screen(store):
+    names = [name for name in store.codes("target_gene")[1] if name != "non-targeting"]
+    return Members(store.genes.tolist(), names)
+
+
+LABELS = {
+    "perturbation_column": "target_gene",
+    "control": "non-targeting",
+    "batch_column": "batch",
+    "cell_type_column": None,
+}
+
+
+@pytest.fixture(scope="module")
+def tables(screen):
+    tokens = screen.genes[:TOKENS].tolist()
+    return Tables(screen, tokens, np.zeros_like(screen.delta))
+
+
+def config(**settings):
+    return TrainVcc(**{"model": "transformer", "device": "cpu", "dropout": 0.0, **settings})
+
+
+def network(tables, kind="transformer", **settings):
+    torch.manual_seed(0)
+    form = Shape(kind, "tiny", 0.0, tuple(tables.names), ((len(tables.names), 0),))
+    return build(tables, form, config(**settings), "sdpa")
+
+
+def stream(store, screen, tables, place=Place(), threads=2, **settings):  # noqa: B008 - frozen
+    groups = Groups.of(store, screen, LABELS, 0)
+    given = {"set_size": 6, "pseudo": 2, "n_tokens": lambda step: TOKENS, "cells": True, **settings}
+    return SetStream(
+        store,
+        groups,
+        tables.names,
+        batch_size=SETS,
+        extra=tables.example,
+        seed=5,
+        place=place,
+        threads=threads,
+        **given,
+    )
+
+
+def take(source, n):
+    batches = [next(source) for _ in range(n)]
+    source.close()
+    return batches
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+# -- sets of cells ------------------------------------------------------------------------------
+
+
+def test_a_step_is_pooled_from_cells_of_its_perturbations_and_controls_of_their_batch(
+    store, screen, tables
+):
+    groups = Groups.of(store, screen, LABELS, 0)
+    batch = next(stream(store, screen, tables))
+    cells = batch["cells"]
+    assert cells.shape == (SETS, 12, TOKENS)
+    assert torch.allclose(batch["expressed"], cells[:, :6].mean(1), atol=1e-5)
+    halves = torch.stack([cells[:, 6:9].mean(1), cells[:, 9:].mean(1)], 1)
+    assert torch.allclose(batch["control"], halves, atol=1e-5)
+    dense = store.read(np.arange(store.n_cells)).toarray()[:, :TOKENS]
+    logged = np.log1p(dense * store.scale()[:, None]).astype(np.float32)
+    for i, one in enumerate(cells.numpy()):
+        found = [np.flatnonzero(np.isclose(logged, cell, atol=1e-5).all(axis=1)) for cell in one]
+        rows = [hits[0] for hits in found]  # every row is a cell of the store
+        row = tables.learned[int(batch["row"][i])]
+        assert (groups.row[rows[:6]] == row).all()
+        assert (groups.row[rows[6:]] == groups.control).all()
+        assert len(np.unique(groups.matched[rows])) == 1
+
+
+def test_only_cells_to_learn_from_are_drawn(store, screen, tables):
+    learned = set(screen.rows(0).tolist())
+    seen = {
+        int(tables.learned[r]) for b in take(stream(store, screen, tables), 30) for r in b["row"]
+    }
+    assert seen == learned
+    capped = Groups.of(store, screen, LABELS, 0, most=50)
+    assert ((capped.row >= 0) & (capped.row < capped.control)).sum() == 50
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_number_of_loader_threads_changes_nothing(store, screen, tables, threads):
+    one = take(stream(store, screen, tables), 12)
+    other = take(stream(store, screen, tables, threads=threads), 12)
+    assert all(equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_each_step(store, screen, tables, world):
+    whole = take(stream(store, screen, tables), 12)
+    parts = [take(stream(store, screen, tables, Place(r, world)), 12) for r in range(world)]
+    for step, shares in zip(whole, zip(*parts, strict=True), strict=True):
+        assert equal(step, {k: torch.cat([share[k] for share in shares]) for k in step})
+
+
+def test_a_stream_goes_on_where_it_was(store, screen, tables):
+    whole = take(stream(store, screen, tables), 14)
+    first = stream(store, screen, tables)
+    for _ in range(9):
+        next(first)
+    state = first.state_dict()
+    first.close()
+    rest = stream(store, screen, tables)
+    rest.load_state_dict(state)
+    assert all(equal(a, b) for a, b in zip(whole[9:], take(rest, 5), strict=True))
+    with pytest.raises(UserError, match="other cells"):
+        stream(store, screen, tables).load_state_dict(state | {"sets": "0"})
+
+
+# -- the networks -------------------------------------------------------------------------------
+
+
+def example(tables, rows, copies=1):
+    found = tables.example(np.asarray(rows), TOKENS)
+    control = torch.from_numpy(tables.screen.control[:, tables.column])
+    return found | {"control": control[found["context"]][:, None].repeat(1, copies, 1)}
+
+
+KINDS = pytest.mark.parametrize("kind", ["transformer", "shared-encoder"])
+
+
+@KINDS
+def test_a_network_starts_as_the_prior_and_then_moves(tables, kind):
+    model = network(tables, kind)
+    given = example(tables, [0, 1, 2])
+    assert not model(given)["residual"].any()
+    with torch.no_grad():
+        model.core.residual.weight.normal_()
+    out = model(given)
+    assert out["residual"].shape == (3, 1, TOKENS)
+    assert out["logits"].shape == (3, len(tables.learned))
+    assert not torch.allclose(out["residual"][0], out["residual"][1])
+
+
+@KINDS
+def test_a_set_of_targets_has_no_order_and_both_count(tables, kind):
+    model = network(tables, kind).eval()
+    with torch.no_grad():
+        model.core.residual.weight.normal_()
+    genes = tables.screen.genes
+    ab, ba, a = (f"{genes[0]}+{genes[70]}", f"{genes[70]}+{genes[0]}", str(genes[0]))
+    given = example(tables, [0, 0, 0])
+    features, target = tables.of([ab, ba, a])
+    given |= {"features": torch.from_numpy(features), "target": torch.from_numpy(target)}
+    one, other, single = model(given)["residual"]
+    assert torch.allclose(one, other, atol=1e-5)
+    assert not torch.allclose(one, single, atol=1e-3)
+
+
+@KINDS
+def test_examples_do_not_see_each_other(tables, kind):
+    """What DDP and micro-batches rest on: the loss of a batch is the mean over its examples."""
+    model = network(tables, kind, pds_loss=0.3, loss="adaptive").eval()
+    with torch.no_grad():
+        model.core.residual.weight.normal_()
+    given = example(tables, [0, 1, 2, 3])
+    given["expressed"] = given["control"][:, 0] + given["delta"]
+    whole = model(given)
+    parts = [model({k: v[i : i + 1] for k, v in given.items()}) for i in range(4)]
+    for name, value in whole.items():
+        assert torch.allclose(value, torch.stack([p[name] for p in parts]).mean(), atol=1e-4), name
+
+
+def test_every_parameter_takes_part(tables):
+    for kind in ("transformer", "shared-encoder"):
+        model = network(tables, kind, loss="adaptive")
+        with torch.no_grad():
+            model.core.residual.weight.normal_()
+        given = example(tables, [0, 1])
+        given["expressed"] = given["control"][:, 0]
+        model(given)["total"].backward()
+        assert all(p.grad is not None for p in model.parameters())
+
+
+def test_the_shared_encoder_runs_once_for_all_perturbations(tables, monkeypatch):
+    model = network(tables, "shared-encoder")
+    sizes = []
+    model.core.encoder.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    model(example(tables, [0, 1, 2, 3, 4]))
+    assert sizes == [1]
+
+
+# -- losses -------------------------------------------------------------------------------------
+
+
+def losses(kind="energy", **weights):
+    bank = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    chosen = {"reconstruction": 0.0, "classes": 0.0, **weights}
+    return Losses(Weights(**chosen), 1.0, bank, kind=kind)
+
+
+def outputs(effect):
+    return {"residual": effect[:, None], "logits": torch.zeros(len(effect), 5)}
+
+
+def test_the_energy_distance_is_that_of_the_formula():
+    rng = torch.Generator().manual_seed(1)
+    cells = torch.randn(2, 12, 7, generator=rng, dtype=torch.float64)
+    real, control = cells.chunk(2, 1)
+    given = {"cells": cells, "prior": torch.zeros(2, 7, dtype=torch.float64)}
+    shift = torch.randn(2, 7, generator=rng, dtype=torch.float64)
+    found = losses(cells=1.0).cells(outputs(shift), given)
+    moved = control + shift[:, None]
+    for i in range(2):
+        far = [np.asarray(torch.cdist(a, b)) / 7**0.5 for a, b in
+               ((moved[i], real[i]), (moved[i], moved[i]), (real[i], real[i]))]  # fmt: skip
+        pairs = [far[1].sum() / 30, far[2].sum() / 30]
+        assert found[i].item() == pytest.approx(2 * far[0].mean() - sum(pairs), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["energy", "mmd"])
+def test_a_set_loss_is_least_where_the_cells_are_moved_onto_the_real_ones(kind):
+    rng = torch.Generator().manual_seed(2)
+    control = torch.randn(1, 64, 7, generator=rng)
+    truth = torch.linspace(-1, 1, 7)
+    real = torch.randn(1, 64, 7, generator=rng) + truth
+    given = {"cells": torch.cat([real, control], 1), "prior": torch.zeros(1, 7)}
+    at = [
+        losses(kind, cells=1.0).cells(outputs(truth[None] * s), given).item() for s in (0, 0.5, 1)
+    ]
+    assert at[0] > at[1] > at[2]
+
+
+def test_distances_are_finite_and_differentiable_between_equal_cells():
+    cells = torch.ones(1, 3, 4, requires_grad=True)
+    distances(cells, cells).sum().backward()
+    assert torch.isfinite(cells.grad).all()
+
+
+def test_the_retrieval_loss_is_small_where_the_right_effect_is_nearest():
+    made = losses(retrieval=1.0)
+    given = {"prior": torch.zeros(2, 7), "row": torch.tensor([0, 1])}
+    right = made.retrieval(outputs(made.bank[:2]), given)
+    wrong = made.retrieval(outputs(made.bank[2:4]), given)
+    assert (right < wrong).all()
+
+
+# -- shape and phases ---------------------------------------------------------------------------
+
+
+def small_screen(n):
+    return SimpleNamespace(
+        genes=np.array([f"G{i}" for i in range(n)]),
+        delta=np.arange(n, dtype=np.float32)[None],
+        rows=lambda part: np.array([0]),
+    )
+
+
+def decide(n, **settings):
+    return Shape.decide("transformer", small_screen(n), config(**settings), torch.device("cpu"))
+
+
+def test_tokens_are_the_most_responsive_genes_or_those_of_the_file(tmp_path):
+    assert decide(20, tokens=8).tokens == tuple(f"G{i}" for i in range(19, 11, -1))
+    (tmp_path / "genes.csv").write_text("gene\nG3\nG1\nnone\n")
+    assert decide(20, genes=tmp_path / "genes.csv").tokens == ("G3", "G1")
+
+
+def test_four_phases_share_the_steps(capsys):
+    form = decide(6000, tokens=5000, strategy="progressive", max_steps=400)
+    assert form.phases == ((500, 0), (1200, 100), (2500, 200), (5000, 300))
+    assert [form.n_tokens(step) for step in (0, 99, 100, 399)] == [500, 500, 1200, 5000]
+    assert [phase.start for phase in form.announced()] == [0, 100, 200, 300]
+    assert "phases have" not in capsys.readouterr().err
+
+
+def test_fewer_genes_scale_the_phases_aloud(capsys):
+    assert decide(1000, tokens=1000, strategy="progressive").phases[0] == (100, 0)
+    assert "so the phases have 100, 240, 500, 1,000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"phase_genes": (100, 400)}, "phase 2 wants 400 genes and there are 300 tokens"),
+        ({"phase_genes": (100, 90)}, "more genes than the one before"),
+        ({"tokens": 40}, "phase 1 would have 4"),
+        ({"max_steps": 3}, "too few for 4 phases"),
+    ],
+)
+def test_impossible_phases_are_refused_before_training(settings, said):
+    with pytest.raises(UserError, match=said):
+        decide(300, **{"tokens": 300, "strategy": "progressive", **settings})
+
+
+def test_sets_that_cannot_be_pooled_are_refused():
+    with pytest.raises(UserError, match="equal pseudo-cells"):
+        decide(20, set_size=32, pseudo=3)
+
+
+def test_a_graph_file_joins_tokens(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("a\tb\tjaccard\nG1\tG0\t0.5\nG1\tG9\t0.2\n")
+    assert shape.read_pairs(path, ["G0", "G1"]).tolist() == [[1, 0]]
+    with pytest.raises(UserError, match="none of its 3 pairs joins two"):
+        shape.read_pairs(path, ["A", "B"])
+
+
+def test_the_estimate_counts_the_parameters_it_will_have(tables):
+    from vcell_train_vcc import costs
+
+    found = costs.besides(Preset(d_model=64, n_layers=2, n_heads=4, d_ff=256), TOKENS, 4)
+    core = network(tables).core
+    rest = sum(p.numel() for p in core.parameters()) - sum(
+        p.numel() for p in core.encoder.parameters()
+    )
+    assert found.parameters == pytest.approx(rest, rel=0.3)
+    assert dataclasses.is_dataclass(found)
