@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -62,7 +62,14 @@ class DaskReader:
         starts = range(0, self.source.n_cells, step)
         paths = [path.resolve() for path in self.source.paths]
         jobs = [
-            (paths, self.source.layer, slice(start, start + step), self.rules, tuple(reducers))
+            (
+                paths,
+                self.source.layer,
+                self.source.join,
+                slice(start, start + step),
+                self.rules,
+                tuple(reducers),
+            )
             for start in starts
         ]
         tables = []
@@ -71,7 +78,8 @@ class DaskReader:
                 tables.append(table)
                 for reducer, part in zip(reducers, exported, strict=True):
                     reducer.merge(part)
-                bar.advance(len(table.totals))
+                n = len(table.totals)
+                bar.advance(n, read=self.source.bytes_of(n, int(table.n_genes.sum())))
         return _joined(tables, list(self.rules.marks))
 
     def _results(self, jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
@@ -109,7 +117,12 @@ def _in_order(client: Any, jobs: Sequence[tuple[Any, ...]], ahead: int) -> Itera
 
 
 def work(
-    paths: list[Path], layer: str | None, rows: slice, rules: CellRules, reducers: Sequence[Reducer]
+    paths: list[Path],
+    layer: str | None,
+    join: Literal["strict", "inner", "outer"],
+    rows: slice,
+    rules: CellRules,
+    reducers: Sequence[Reducer],
 ) -> tuple[CellTable, list[Any]]:
     """Walk some spans of cells: what a worker does."""
     import copy
@@ -119,7 +132,7 @@ def work(
     own = [copy.copy(reducer) for reducer in reducers]  # empty ones: see Reducer
     for reducer in own:
         reducer.spans = []
-    with open_cells(paths if len(paths) > 1 else paths[0], layer=layer) as source:
+    with open_cells(paths, layer=layer, join=join) as source:
         table = run(source, own, rules=rules, rows=rows, threads=1, label=None)
     return table, [reducer.export() for reducer in own]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from vcell.config import DataOptions, configured, option
+from vcell.config import ManyFiles, configured, option
 from vcell.plugin import Plugin
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect(DataOptions):
+class Inspect(ManyFiles):
     """The [inspect] table."""
 
     full: bool = option(default=False, help="Look at every cell instead of a sample.")

@@ -32,7 +32,7 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
         raise UserError("no cells are named", hint="vcell inspect FILE, or set cells in [data]")
     if config.html is not None and not config.html.absolute().parent.is_dir():
         raise UserError(f"{config.html.parent} is not a folder", hint="create it first")
-    with open_cells(chosen[0] if len(chosen) == 1 else chosen, config.layer) as source:
+    with open_cells(chosen, config.layer, join=config.join) as source:
         report, seen = inspect(source, config)
     if config.html is not None:
         from vcell_inspect.page import page

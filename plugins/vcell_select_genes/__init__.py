@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from vcell.config import DataOptions, configured, option
+from vcell.config import ManyFiles, configured, option
 from vcell.plugin import Plugin
 
 DEFAULT_GROUPS = (
@@ -17,7 +17,7 @@ DEFAULT_GROUPS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectGenes(DataOptions):
+class SelectGenes(ManyFiles):
     """The [select-genes] table."""
 
     output: Path = option(Path("genes"), short="-o", help="The folder to write to.")

@@ -41,7 +41,7 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
     for problem in problems:
         console.warn(problem)
     names = _group_names(config, {**sets, **own}, own)
-    with open_cells(inputs if len(inputs) > 1 else inputs[0], layer=config.layer) as source:
+    with open_cells(inputs, layer=config.layer, join=config.join) as source:
         found = _measure(source, config, names)
         chosen, groups, report = choose(
             source.genes, config, names, {**sets, **own}, set(own), found

@@ -179,7 +179,7 @@ def test_files_with_other_genes_are_joined_only_when_asked(tmp_path):
     b.write_h5ad(tmp_path / "b.h5ad")
     with pytest.raises(UserError, match="20 are in only one of them") as caught:
         open_cells(tmp_path)
-    assert '"inner" (10 genes' in (caught.value.hint or "")
+    assert "--join inner keeps the 10 genes" in (caught.value.hint or "")
     with open_cells(tmp_path, join="inner") as source:
         assert source.genes.tolist() == [f"Gene{i}" for i in range(10, 20)]
         got = np.concatenate([x.toarray() for x in source.chunks()])

@@ -137,6 +137,26 @@ def test_dask_writes_the_same_table(vcell, screen_file, tmp_path):
     assert tables[0] == tables[1]
 
 
+@pytest.mark.parametrize("engine", ["local", "dask"])
+def test_files_with_other_genes_are_joined_as_asked(vcell, screen, tmp_path, engine):
+    if engine == "dask":
+        pytest.importorskip("dask", reason="dask is an extra")
+    cells, n = screen[0], screen[0].n_vars
+    cells[::2, : n - 30].copy().write_h5ad(tmp_path / "a.h5ad")
+    cells[1::2, 20:].copy().write_h5ad(tmp_path / "b.h5ad")
+    words = ["select-genes", "a.h5ad", "b.h5ad", "--n-genes", 60, "--json", "--engine", engine]
+    refused = vcell(*words)
+    assert refused.code == 2
+    assert f"--join inner keeps the {n - 50} genes" in refused.err
+    for join, genes in (("inner", n - 50), ("outer", n)):
+        done = vcell(*words, "--join", join)
+        assert done.code == 0, done.err
+        assert done.json["genes"] == genes
+        assert (
+            vcell("inspect", "a.h5ad", "b.h5ad", "--join", join, "--json").json["n_genes"] == genes
+        )
+
+
 def test_types_of_cells_are_not_taken_for_responses(vcell, screen, tmp_path):
     cells = screen[0].copy()
     cells.obs["cell_type"] = np.where(np.arange(cells.n_obs) % 3 == 0, "A", "B")

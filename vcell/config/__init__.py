@@ -4,8 +4,16 @@ Order of precedence: command line > environment (``VCELL_TRAIN_VCC_BATCH_SIZE``)
 Plugins need `option`, `configured` and `DataOptions` from here, and nothing else.
 """
 
-from vcell.config.data import DataOptions
+from vcell.config.data import DataOptions, ManyFiles
 from vcell.config.fields import Setting, option, settings_of
 from vcell.config.options import configured, provenance
 
-__all__ = ["DataOptions", "Setting", "configured", "option", "provenance", "settings_of"]
+__all__ = [
+    "DataOptions",
+    "ManyFiles",
+    "Setting",
+    "configured",
+    "option",
+    "provenance",
+    "settings_of",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vcell.config.fields import option
 
@@ -30,4 +31,14 @@ class DataOptions:
     )
     layer: str | None = option(
         None, help="The layer that holds the values; 'raw' for raw/X (default: X)."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyFiles(DataOptions):
+    """The same for commands that see several files as one."""
+
+    join: Literal["strict", "inner", "outer"] = option(
+        "strict",
+        help="Genes of several files: the same in all, those in all, or those in any of them.",
     )

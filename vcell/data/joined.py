@@ -37,6 +37,7 @@ def join_sources(
         paths=[path for source in sources for path in source.paths],
         name=f"{name} ({len(sources)} files)",
         layer=sources[0].layer,
+        join=join,
         parts=parts,
         close=close,
     )
@@ -78,8 +79,8 @@ def _joint_genes(sources: Sequence[CellSource], join: str, name: str) -> NDArray
                 raise UserError(
                     f"{source.name} has not the genes of {sources[0].name}: {len(odd):,} are in "
                     f"only one of them ({', '.join(odd[:5])}{', ...' if len(odd) > 5 else ''})",
-                    hint=f'join the files by "inner" ({len(everywhere):,} genes are in all) or '
-                    f'"outer" ({len(anywhere):,} are in any)',
+                    hint=f"--join inner keeps the {len(everywhere):,} genes that are in all, "
+                    f"--join outer the {len(anywhere):,} that are in any",
                 )
         return first
     if join == "inner":

@@ -34,7 +34,7 @@ class CellSource:
     Made by `vcell.data.open_cells`; close it, or use it in a ``with``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in few places, by name
         self,
         matrix: Matrix,
         obs: Frame,
@@ -43,6 +43,7 @@ class CellSource:
         paths: Sequence[Path] = (),
         name: str,
         layer: str | None = None,
+        join: Literal["strict", "inner", "outer"] = "strict",
         parts: dict[str, Any] | None = None,
         close: Callable[[], None] = lambda: None,
     ) -> None:
@@ -52,6 +53,8 @@ class CellSource:
         self.name = name
         #: Which matrix of the file this is: None for X, "raw" for raw/X, else a layer.
         self.layer = layer
+        #: How the genes of several files met.
+        self.join = join
         #: What else the file has: "layers", "raw", "obsm", "uns" names, "format".
         self.parts = parts or {}
         self._close = close
