@@ -35,6 +35,7 @@ CASES = {
     "single": (160, 1, [60], 120, 3000, 0.4),
     "tied": (150, 5, [24] * 5, 80, 1500, 0.4),  # every cell has 1,500 counts: equal counts tie
     "dense": (140, 4, [25] * 4, 90, 3000, 0.3),  # stored dense, in float64
+    "hollow": (150, 4, [20, 25, 15, 30], 80, 2500, 0.3),  # a cell of every group has no counts
     "quiet": (160, 5, [20] * 5, 100, 2500, 0.08),  # few effects: members without a value
 }
 
@@ -57,6 +58,9 @@ def cells(case: str, seed: int, shift: float) -> ad.AnnData:
             rows.append(rng.poisson(mu / mu.sum() * depth * rng.gamma(8, 1 / 8)))
     obs = pd.DataFrame({"target": names}, index=[f"c{i}" for i in range(len(names))])
     var = pd.DataFrame(index=[f"G{i:03d}" for i in range(n_genes)])
+    if case == "hollow":
+        for name in set(names):
+            rows[names.index(name)][:] = 0
     x = np.array(rows, float) if case == "dense" else sp.csr_matrix(np.array(rows, np.float32))
     shuffled = rng.permutation(len(names))
     return ad.AnnData(x, obs=obs, var=var)[shuffled].copy()

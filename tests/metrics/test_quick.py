@@ -136,6 +136,27 @@ def test_score_is_the_leaderboards_formula(truth, pred):
     assert 0 <= truth.score(flat)["score"] < 0.3
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_prediction_that_is_not_finite_has_no_scores(truth, pred, bad):
+    means = grouped(pred).means[1:]
+    whole = truth.per_perturbation(means)
+    means[2, 7] = bad
+    rows = truth.per_perturbation(means)
+    for name, column in rows.items():
+        assert np.isnan(column[2])
+        assert (np.delete(column, 2) == np.delete(whole[name], 2)).all()
+    found = truth.score(means)
+    assert np.isnan([found[name] for name in rows]).all()
+    assert found["score"] == 0
+
+
+def test_predicted_cells_with_nan_have_no_scores(truth, pred):
+    cells = pred[GROUP > 0].toarray()
+    cells[3, 4] = np.nan
+    rows = truth.per_perturbation(grouped(pred).means[1:], cells, GROUP[GROUP > 0] - 1)
+    assert np.isnan(rows[quick.DES]).tolist() == [True, False, False, False, False, False]
+
+
 def test_means_of_another_shape_are_refused(truth):
     with pytest.raises(ValueError, match=r"\(5, 120\)"):
         truth.score(truth.means[1:])

@@ -52,6 +52,8 @@ def _merge(
         x = own[i] if i < n_own else value[j]
         if j < n and value[j] < x:
             x = value[j]
+        if np.isnan(x):  # NaN is last, and equal to nothing
+            return np.nan, np.nan
         mine, theirs = 0.0, 0.0
         while i < n_own and own[i] == x:
             mine += own_count[i]

@@ -119,7 +119,8 @@ class Truth:
         -------
         dict
             ``overlap_at_N`` (DES), ``mae``, ``discrimination_score_l1`` (PDS), ``pearson_delta``,
-            and ``score``: the mean of the first three, scaled over `baseline`.
+            and ``score``: the mean of the first three, scaled over `baseline`. Of a prediction that
+            is not finite all are NaN, and ``score`` is 0.
         """
         found = _mean(self.per_perturbation(means, cells, group))
         return found | {"score": vcc2025.overall(found, self.baseline)}
@@ -127,12 +128,16 @@ class Truth:
     def per_perturbation(
         self, means: NDArray[np.floating], cells: Any = None, group: Any = None
     ) -> dict[str, Array]:
-        """Return the same, ``[P]`` each, without ``score``."""
+        """Return them, ``[P]`` each, without ``score``; NaN where a prediction is not finite."""
         wide = np.asarray(means, np.float64)
         if wide.shape != self.means.shape:
             raise ValueError(f"means of shape {wide.shape}; {self.means.shape} is wanted")
+        lost = ~np.isfinite(wide).all(axis=1)
+        wide = np.where(lost[:, None], self.control, wide)
         ranked = self._moved(wide) if cells is None else self._tested(cells, np.asarray(group))
-        return self._scores(wide, self._calls(wide, *ranked))
+        lost |= np.isnan(ranked[0]).any(axis=1)
+        found = self._scores(wide, self._calls(wide, *ranked))
+        return {name: np.where(lost, np.nan, column) for name, column in found.items()}
 
     def _scores(self, means: Array, calls: vcc2025.Calls) -> dict[str, Array]:
         truth, guess = self.means - self.control, means - self.control
@@ -199,7 +204,9 @@ class Truth:
 
 def _mean(scores: dict[str, Array]) -> dict[str, float]:
     """Average over perturbations; an effect that is constant correlates as 0."""
-    return {name: float(np.nan_to_num(column).mean()) for name, column in scores.items()}
+    lost = np.isnan(scores[MAE]).any()
+    delta = scores[DELTA] if lost else np.nan_to_num(scores[DELTA])
+    return {name: float(column.mean()) for name, column in (scores | {DELTA: delta}).items()}
 
 
 def _dense(cells: Any) -> NDArray[np.float32]:

@@ -81,6 +81,7 @@ def _with_controls(
     return summarise(
         lambda: _chained(real_view, pred_view), _numbered(pair), len(pair.perturbations) + 1,
         len(pair.genes), threads=config.threads,
+        dense=all(side.source.nnz is None for side in (pair.real, pair.pred)),
     )  # fmt: skip
 
 
@@ -191,7 +192,12 @@ def _ceiling(sides: Sides, real_view: View) -> dict[str, float]:
         halves = halve(pair.real.group, pair.real.order, 0)
         first, second = (
             summarise(
-                real_view.blocks, half, len(real.sizes), len(pair.genes), threads=config.threads
+                real_view.blocks,
+                half,
+                len(real.sizes),
+                len(pair.genes),
+                threads=config.threads,
+                dense=pair.real.source.nnz is None,
             )
             for half in halves
         )
