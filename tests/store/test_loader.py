@@ -237,6 +237,17 @@ def test_sets_stand_beside_controls_of_their_context(store: Store, *, resident: 
         assert np.ptp(times[mine]) <= 1
 
 
+def test_pairs_are_drawn_from_few_places_at_a_time_and_are_all_seen(store: Store) -> None:
+    order = sets_of(store, set_size=1, sets_per_batch=8, buffer=128, block=16)
+    epoch = order.epoch(0, Place(), store.n_cells)
+    perturbed = [epoch.rows(i)[::2] for i in range(epoch.n_buffers)]
+    whole = np.flatnonzero(order.perturbation != order.control)
+    assert (np.sort(np.concatenate(perturbed)) == whole).all()
+    assert max(len(set(rows // 16)) for rows in perturbed) <= 8  # 64 cells, 12 of a block perturbed
+    assert any((np.diff(rows // 16) != 0).mean() > 0.5 for rows in perturbed)  # and mixed
+    assert (epoch.rows(0) != order.epoch(1, Place(), store.n_cells).rows(0)).any()
+
+
 def test_a_context_without_controls_is_an_error_unless_others_may_help(store: Store) -> None:
     order = sets_of(store)
     context = order.context.copy()

@@ -35,6 +35,10 @@ class Sets(Order):
         `combine`); None: any control matches.
     set_size
         Cells of a set; 1 gives pairs.
+    block
+        Pairs from disk are drawn in runs of this many neighbouring cells, into a buffer that is
+        shuffled, so that each chunk is decoded once an epoch; 1: each pair by itself. The cells of
+        larger sets lie anywhere.
     fallback
         Take controls of any context where a context has none. Otherwise that is an error.
     """
@@ -46,12 +50,13 @@ class Sets(Order):
     sets_per_batch: int = 8
     seed: int = 0
     buffer: int = 8_192
+    block: int = 256
     fallback: bool = False
     drop_last: bool = False
 
     def __post_init__(self) -> None:
-        if self.set_size < 1 or self.sets_per_batch < 1:
-            raise ValueError("set_size and sets_per_batch must be at least 1")
+        if self.set_size < 1 or self.sets_per_batch < 1 or self.block < 1:
+            raise ValueError("set_size, sets_per_batch and block must be at least 1")
         if not (self.perturbation == self.control).any():
             raise UserError("there are no control cells, and sets need them")
         if self.context is not None and len(self.context) != len(self.perturbation):
@@ -89,6 +94,7 @@ class Sets(Order):
             "sets_per_batch": self.sets_per_batch,
             "seed": self.seed,
             "buffer": self.buffer,
+            "block": self.block,
             "drop_last": self.drop_last,
             "control": int(self.control),
             "perturbation": _digest(self.perturbation),
@@ -102,7 +108,12 @@ class _SetEpoch(Epoch):
         perturbed, context = _draw_sets(order, _rng(order.seed, number, 0))
         controls = _deal_controls(order, context, _rng(order.seed, number, 1))
         sets = np.concatenate([perturbed, controls], axis=1)  # (sets, 2 * set_size)
-        sets = _rng(order.seed, number, 2).permutation(sets, axis=0)
+        rng = _rng(order.seed, number, 2)
+        sets = rng.permutation(sets, axis=0)
+        if s == 1:
+            block = sets[:, 0] // order.block
+            drawn = rng.permutation(int(block.max()) + 1)
+            sets = sets[np.argsort(drawn[block], kind="stable")]
         a, b = place.share(len(sets))
         if order.drop_last:
             each = len(sets) // place.world_size // order.sets_per_batch * order.sets_per_batch
@@ -111,11 +122,13 @@ class _SetEpoch(Epoch):
         self.batch_rows = 2 * s * order.sets_per_batch
         self.buffer_batches = max(order.buffer // self.batch_rows, 1)
         self.n_rows = self._sets.size
+        self._key = (order.seed, number, 3, place.rank)
 
     def rows(self, buffer: int) -> Rows:
-        """Return the sets of a buffer, flat."""
-        a, b = self._range(buffer)
-        return self._sets.reshape(-1)[a:b]
+        """Return the sets of a buffer, shuffled, flat."""
+        width = self._sets.shape[1]
+        a, b = (row // width for row in self._range(buffer))
+        return _rng(*self._key, buffer).permutation(self._sets[a:b], axis=0).reshape(-1)
 
 
 def combine(*codes: Codes) -> Codes:
