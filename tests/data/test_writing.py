@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -46,6 +47,23 @@ def test_streamed_cells_come_back_the_same(dense, compression, size, tmp_path):
     assert got.obs["target_gene"].cat.categories.tolist() == ["non-targeting", "TP53", "Ünïcode"]
     with open_cells(path) as source:
         assert np.array_equal(np.concatenate([b.toarray() for b in source.chunks()]), TABLE)
+
+
+@pytest.mark.parametrize("chunk", [7, 64])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "u2"])
+def test_chunks_compressed_on_threads_are_those_of_hdf5(chunk, dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr("vcell.data.write.CHUNK", chunk)
+    path, cells = tmp_path / "out.h5ad", sp.csr_matrix(TABLE)
+    with CellWriter(path, range(TABLE.shape[1]), compression="gzip", dtype=dtype) as out:
+        for first, last in ((0, 1), (1, 40), (40, 40), (40, len(TABLE))):
+            out.append(cells[first:last])
+    with h5py.File(path) as file:
+        x = file["X"]
+        assert x["data"].compression == "gzip"
+        assert (x["data"].dtype, x["data"].chunks) == (np.dtype(dtype), (chunk,))
+        np.testing.assert_array_equal(x["data"][...], cells.data)
+        np.testing.assert_array_equal(x["indices"][...], cells.indices)
+        np.testing.assert_array_equal(x["indptr"][...], cells.indptr)
 
 
 def test_codes_dense_rows_and_scipy_matrices_are_taken(tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.data.block import Block, Csr, from_scipy
+from vcell.data.write_chunks import ChunkWriter, append
 from vcell.data.write_columns import Growing, write_column, write_frame, write_strings
 from vcell.errors import UserError
 
@@ -75,6 +76,7 @@ class CellWriter:
         self._obs = {name: Growing(name, categories) for name, categories in given.items()}
         self._beside = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
         self._open = True
+        self._chunks: list[ChunkWriter] = []
         with self._writing():
             self._file = h5py.File(self._beside, "w", libver=("earliest", "v110"))
             self._lay_out(np.asarray(genes), var or {}, uns or {}, np.dtype(dtype), compression)
@@ -125,6 +127,8 @@ class CellWriter:
         group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
         for name, kind in (("data", dtype), ("indices", np.dtype(np.int32))):
             group.create_dataset(name, (0,), kind, maxshape=(None,), chunks=(CHUNK,), **options)
+        if compression is not None:
+            self._chunks = [ChunkWriter(group[name]) for name in ("data", "indices")]
 
     def append(
         self,
@@ -174,10 +178,13 @@ class CellWriter:
 
     def _append_sparse(self, csr: Block | Csr) -> None:
         group, n = self._file["X"], len(csr.data)
-        for name, values in (("data", csr.data), ("indices", csr.indices)):
-            group[name].resize((self.nnz + n,))
-            if n:
-                group[name][self.nnz :] = values
+        if self._chunks:
+            append(self._chunks, (csr.data, csr.indices))
+        else:
+            for name, values in (("data", csr.data), ("indices", csr.indices)):
+                group[name].resize((self.nnz + n,))
+                if n:
+                    group[name][self.nnz :] = values
         self._indptr.append(np.asarray(csr.indptr[1:], np.int64) + (self.nnz - csr.indptr[0]))
         self.nnz += n
 
@@ -202,6 +209,8 @@ class CellWriter:
             for column in self._obs.values():
                 column.write(obs)
             if not self._dense:
+                for chunks in self._chunks:
+                    chunks.close()
                 group = self._file["X"]
                 group.create_dataset("indptr", data=np.concatenate(self._indptr))
                 group.attrs["shape"] = np.array([self.n_cells, self.n_genes], np.int64)
