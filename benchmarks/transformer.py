@@ -5,7 +5,7 @@
     python benchmarks/transformer.py estimate --cpu-clock   # busy machine: CPU time, one thread
 
 Every figure is one training step (forward, backward, clipping, AdamW; the fastest of a few) in a
-process of its own; memory is the growth of its peak (VmHWM, or CUDA's) in one step over what the
+process of its own; memory is the growth of its peak (VmHWM, or CUDA's) in two steps over what the
 interpreter held before the model, with the C library told to give back every block over 64 KiB:
 the bytes in use, as CUDA counts them. Its own heap keeps more: "heap" says what that makes of it.
 ``--json FILE`` writes all figures.
@@ -194,7 +194,7 @@ class Bench:
     def ask(self, **spec: Any) -> dict[str, Any]:
         """Measure time in a process of its own, and memory in another."""
         found = self._child(spec, os.environ)
-        exact = self._child(spec | {"repeats": 0, "predict": False}, os.environ | GIVE_BACK)
+        exact = self._child(spec | {"repeats": 1, "predict": False}, os.environ | GIVE_BACK)
         return found | {"heap_bytes": found["bytes"], "bytes": exact["bytes"]}
 
     def _child(self, spec: Spec, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -269,7 +269,7 @@ class Bench:
         print("attention of one layer, batch 1, 16 heads of 32, forward and backward")
         names = ("sdpa", "chunked", "sparse modules", "sparse random", "local", "linear")
         print(f"{'tokens':>7} {'back end':<16}{'scores':>8}{'fp32 s':>9}{'MiB':>7}{'bf16 s':>9}")
-        for n_tokens in (1202, 5002, 10_002):
+        for n_tokens in (1202, 5002):
             for name in names:
                 full, half = (
                     self.ask(what="attention", tokens=n_tokens, name=name, dtype=dtype, repeats=1)
@@ -291,8 +291,8 @@ class Bench:
         cases = [
             (preset, tokens, batch, dtype, recompute)
             for preset, tokens, batch in (
-                ("tiny", 502, 8), ("tiny", 502, 64), ("tiny", 2002, 4), ("tiny", 5002, 1),
-                ("small", 202, 4), ("small", 502, 8), ("small", 1202, 4), ("small", 2502, 1),
+                ("tiny", 502, 8), ("tiny", 502, 64), ("tiny", 5002, 1),
+                ("small", 202, 4), ("small", 502, 8), ("small", 2502, 1),
             )
             for dtype, recompute in (("float32", False), ("bfloat16", False), ("float32", True))
         ]  # fmt: skip

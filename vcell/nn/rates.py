@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vcell.nn.presets import AttentionName, Preset
 
 clock = time.perf_counter
-_SECONDS = 0.25  # aimed at for one run of a part; each runs three times or more
+_SECONDS = 0.2  # aimed at for one run of a part; each runs four times or more
 _FIRST = 64  # tokens or rows of the first, guessing run
 
 
@@ -126,7 +126,7 @@ def _scaled(
     count = min(total, max(count, int(count * _SECONDS / max(guess, 1e-9))))
     run = prepare(count)
     first = _timed(run, device)[0]
-    repeats = min(10, max(2, int(2 * _SECONDS / max(first, 1e-9))))
+    repeats = min(10, max(3, int(2 * _SECONDS / max(first, 1e-9))))
     # The fastest run: whatever else the machine does makes a run slower, never faster.
     both, forward = (
         min(part) for part in zip(*(_timed(run, device) for _ in range(repeats)), strict=True)
