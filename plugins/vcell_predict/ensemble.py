@@ -12,7 +12,7 @@ import numpy as np
 
 from vcell import console, models
 from vcell.errors import UserError
-from vcell.models import Predictor, Screen
+from vcell.models import Screen
 from vcell.runs import Run
 from vcell.suggest import did_you_mean
 
@@ -33,8 +33,8 @@ class Member:
 
     run: Run
     kind: str
-    screen: Screen
-    predictor: Predictor
+    screen: Any
+    predictor: Any
 
     @classmethod
     def open(cls, name: str, folder: Path, kind: str | None) -> Member:
@@ -51,8 +51,10 @@ class Member:
             console.warn(f"{run.name} is {run.status()}: its best checkpoint so far is used")
         screen = Screen.load(run.path / models.SCREEN)
         predictor = models.get(kind).load(run, screen)
-        if not hasattr(screen, "contexts"):  # SHIM
-            return _old(cls, run, kind, screen, predictor)
+        if not hasattr(screen, "contexts"):
+            from vcell_predict.older import adapted
+
+            return cls(run, kind, *adapted(run, screen, predictor))
         return cls(run, kind, screen, predictor)
 
     def predict(self, names: Sequence[str], contexts: Sequence[str]) -> Array:
@@ -175,11 +177,11 @@ class Ensemble:
         return mean
 
 
-def _key(screen: Screen, row: int) -> tuple[str, str]:
+def _key(screen: Any, row: int) -> tuple[str, str]:
     return str(screen.perturbations[row]), str(screen.contexts[screen.context[row]])
 
 
-def _part(screen: Screen, name: str, context: str) -> int:
+def _part(screen: Any, name: str, context: str) -> int:
     """Return the part of a perturbation in a context, -1 where the screen does not have it."""
     own = (screen.perturbations == name) & (screen.contexts[screen.context] == context)
     return int(screen.part[np.argmax(own)]) if own.any() else -1
@@ -200,28 +202,3 @@ def _check_alike(one: Member, other: Member) -> None:
             f"{one.run.name} and {other.run.name} learnt different {wrong}",
             hint="an ensemble is made of runs on the same cells, with other seeds for instance",
         )
-
-
-def _old(cls, run, kind, screen, predictor):  # SHIM
-    from types import SimpleNamespace
-
-    new = SimpleNamespace(
-        **{
-            name: getattr(screen, name)
-            for name in (
-                "genes",
-                "perturbations",
-                "part",
-                "cells",
-                "delta",
-                "features",
-                "target_sum",
-                "rows",
-            )
-        }
-    )
-    new.contexts, new.context = np.array(["all"]), np.zeros(len(screen.part), int)
-    new.control, new.feature_genes = screen.control[None], screen.genes
-    new.noise = np.full(len(screen.part), 0.0, np.float32)
-    old = predictor.predict
-    return cls(run, kind, new, SimpleNamespace(predict=lambda n, c=None: old(n)))
