@@ -82,6 +82,20 @@ def add_genes(
 
 
 @njit(nogil=True, cache=True)
+def _block(count: Array, seen: int, up: Array, tie: Array) -> Any:
+    """Add a block of equal values, ``count[P]`` of each group; return the reference's own term."""
+    c = count[0]
+    own = np.float64(c) * c * c - c
+    for g in range(1, len(count)):
+        k = count[g]
+        if k:
+            t = np.float64(c + k)
+            up[g] += k * (seen + 0.5 * c)
+            tie[g] += t * t * t - t - own
+    return own
+
+
+@njit(nogil=True, cache=True)
 def against_reference(
     keys: Array, first: Array, lo: int, hi: int, sizes: Array, u: Array, ties: Array
 ) -> None:
@@ -95,11 +109,13 @@ def against_reference(
     count = np.zeros(n_groups, np.int64)
     zeros = np.empty(n_groups, np.int64)
     touched = np.empty(n_groups, np.int64)
+    up, tie = np.empty(n_groups), np.empty(n_groups)
     for gene in range(lo, hi):
         start, stop = first[gene], first[gene + 1]
         zeros[:] = sizes
         for j in range(start, stop):
             zeros[keys[j] & _GROUP] -= 1
+        up[:] = tie[:] = 0.0
         base = 0.0  # what every group gets: blocks in which it has no cell
         seen = 0  # reference cells below the current block
         pending = True  # the block of zeros is still to come
@@ -107,18 +123,18 @@ def against_reference(
         while j < stop or pending:
             if pending and (j == stop or (keys[j] >> _HIGH) >= ZERO):
                 pending = False
-                c = zeros[0]
-                own = np.float64(c) * c * c - c
-                base += own
-                for g in range(1, n_groups):
-                    k = zeros[g]
-                    if k:
-                        t = np.float64(c + k)
-                        u[g, gene] += k * (seen + 0.5 * c)
-                        ties[g, gene] += t * t * t - t - own
-                seen += c
+                base += _block(zeros, seen, up, tie)
+                seen += zeros[0]
                 continue
             value = keys[j] >> _HIGH
+            if j + 1 == stop or keys[j + 1] >> _HIGH != value:  # most values are alone
+                g = int(keys[j] & _GROUP)
+                j += 1
+                if g:
+                    up[g] += seen
+                else:
+                    seen += 1
+                continue
             n_touched = 0
             while j < stop and keys[j] >> _HIGH == value:
                 g = int(keys[j] & _GROUP)
@@ -136,11 +152,12 @@ def against_reference(
                 count[g] = 0
                 if g:
                     t = np.float64(c + k)
-                    u[g, gene] += k * (seen + 0.5 * c)
-                    ties[g, gene] += t * t * t - t - own
+                    up[g] += k * (seen + 0.5 * c)
+                    tie[g] += t * t * t - t - own
             seen += c
         for g in range(1, n_groups):
-            ties[g, gene] += base
+            u[g, gene] += up[g]
+            ties[g, gene] += tie[g] + base
 
 
 @njit(nogil=True, cache=True)

@@ -114,29 +114,37 @@ class Turned:
 
     def add(self, block: Rows) -> None:
         """Take some cells (canonical CSR)."""
-        if not len(block.data):
-            return
+        self.keep(self.turn(block))
+
+    def turn(self, block: Rows) -> _Piece:
+        """Turn some cells round; several threads may, and one keeps the pieces in their order."""
         starts = np.zeros(self.n_genes + 1, np.int64)
         count_columns(block.indices, starts[1:])
-        self.counts += starts[1:]
         np.cumsum(starts, out=starts)
         data = block.data
-        if data.dtype == np.float64:
-            self._value_type = np.float64
-        else:
+        if data.dtype != np.float64:
             data = np.ascontiguousarray(data, np.float32)
         rows: Any = np.empty(len(data), np.uint16 if len(block.rows) <= 1 << 16 else np.uint32)
         values = np.empty(len(data), np.uint16 if kernels.fits(data) else data.dtype)
         scatter_columns(block.indptr, block.indices, data, 0, starts[:-1].copy(), rows, values)
-        kind = rows.dtype, values.dtype
         narrow, numbers = starts.astype(np.int32), (block.rows + self.offset).astype(np.int32)
+        return _Piece(narrow, numbers, rows.dtype, values.dtype, (rows, values))
+
+    def keep(self, piece: _Piece) -> None:
+        """Take a turned block, into memory or the file."""
+        if piece.held is None or not len(piece.held[0]):
+            return
+        rows, values = piece.held
+        self.counts += np.diff(piece.starts)
+        if values.dtype == np.float64:
+            self._value_type = np.float64
         size = rows.nbytes + values.nbytes
         if size <= self._left:
             self._left -= size
-            self._pieces.append(_Piece(narrow, numbers, *kind, (rows, values)))
+            self._pieces.append(piece)
         else:
             self._left = 0
-            self._pieces.append(_Piece(narrow, numbers, *kind, None, self._filled))
+            self._pieces.append(replace(piece, held=None, offset=self._filled))
             self._write(rows)
             self._write(values)
 

@@ -6,6 +6,7 @@ Legend: ``P`` groups (group 0 is the reference), ``G`` genes, ``N`` non-zeros.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -21,6 +22,7 @@ from vcell.metrics.by_gene import Columns, Turned, only, spans
 
 #: Bytes of non-zeros held in memory while they are turned round; more go to a temporary file.
 MEMORY = 512 << 20
+_AHEAD = 3  # blocks that are turned at once
 Against = Literal["reference", "rest"]
 
 
@@ -129,9 +131,13 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
         closing(Turned(n_genes, memory=memory)) as cells,
         ThreadPoolExecutor(threads or _cores()) as pool,
     ):
+        waiting: deque[Any] = deque()
         for block in blocks():
-            kept = group[block.rows] >= 0
-            cells.add(block if kept.all() else only(block, kept))
+            waiting.append(pool.submit(_turned, cells, block, group))
+            if len(waiting) > _AHEAD:
+                cells.keep(waiting.popleft().result())
+        for turned in waiting:
+            cells.keep(turned.result())
         work.rank(cells, pool, against)
     return work.grouped()
 
@@ -198,6 +204,11 @@ class _Work:
         self.sums[:, lo:hi], self.narrow[:, lo:hi] = sums.T, narrow.T
         if self.squares.size:
             self.squares[:, lo:hi] = squares.T
+
+
+def _turned(cells: Turned, block: Rows, group: NDArray[np.int32]) -> Any:
+    kept = group[block.rows] >= 0
+    return cells.turn(block if kept.all() else only(block, kept))
 
 
 def _keys(found: Columns, group: NDArray[np.int32]) -> NDArray[np.uint64]:

@@ -132,7 +132,7 @@ class Truth:
         wide = np.asarray(means, np.float64)
         if wide.shape != self.means.shape:
             raise ValueError(f"means of shape {wide.shape}; {self.means.shape} is wanted")
-        lost = ~np.isfinite(wide).all(axis=1)
+        lost = np.logical_not(np.isfinite(wide).all(axis=1))
         wide = np.where(lost[:, None], self.control, wide)
         ranked = self._moved(wide) if cells is None else self._tested(cells, np.asarray(group))
         lost |= np.isnan(ranked[0]).any(axis=1)
