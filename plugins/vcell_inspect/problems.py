@@ -60,7 +60,9 @@ def of_survey(seen: Survey, found: Scale) -> list[str]:
         problems.append(f"{odd['infinite']:,} values are infinite{where}")
     if odd.get("negative"):
         problems.append(f"{odd['negative']:,} values are negative{where}: scaled data?")
-    if odd.get("fraction") and found.kind != "counts":
+    if odd.get("fraction") and found.kind == "counts":
+        problems.append(f"{odd['fraction']:,} values are not whole numbers, though the rest is")
+    elif odd.get("fraction") and found.kind != "log1p":
         share = odd["fraction"] / max(seen.n_values, 1)
         problems.append(f"{share:.0%} of the values are not whole numbers{where}: no raw counts")
     if odd.get("unsorted rows"):

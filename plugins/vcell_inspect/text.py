@@ -84,10 +84,11 @@ def _quality(report: Report) -> str:
     """Say how good the cells are."""
     qc = report["qc"]
     seen = "all cells" if report["full"] else f"{qc['cells_seen']:,} sampled cells"
+    linear = report["values"]["kind"] in ("counts", "normalised")  # sums of others mean nothing
     facts = [f"{console.human(qc[key])} {what}" for key, what in (
         ("median_total", "summed values"), ("median_genes", "genes"),
-    ) if qc[key] is not None]  # fmt: skip
-    if qc["median_mito_percent"] is not None:
+    ) if qc[key] is not None and (linear or key == "median_genes")]  # fmt: skip
+    if qc["median_mito_percent"] is not None and linear:
         facts.append(
             f"{qc['median_mito_percent']:.1f} % mitochondrial ({qc['mito_genes']} MT- genes)"
         )

@@ -146,7 +146,7 @@ def _target_sum(source: CellSource, config: SelectGenes, read: Read) -> float | 
     if scale.kind != "counts":
         raise UserError(
             f"{source.name}: raw counts or log1p values are needed, these are {scale.text}",
-            hint="name the layer that holds the counts with --layer",
+            hint=detect.elsewhere(source),
         )
     if config.target_sum:
         return config.target_sum
@@ -211,8 +211,8 @@ def _text(report: dict[str, Any], output: Path) -> str:
             f"{responses['responding_genes']:,} responding genes are lost"
         )
     lost = {name: names for name, names in report["unmatched"].items() if names}
-    for name, names in lost.items():
-        lines.append(f"{len(names)} genes of {name} are not in the file: {', '.join(names[:5])}"
-                     + (", ..." if len(names) > 5 else ""))  # fmt: skip
+    if lost:
+        counts = ", ".join(f"{len(names):,} of {name}" for name, names in lost.items())
+        lines.append(f"genes of groups that are not in the file: {counts} (coverage.json has them)")
     lines.append(f"wrote {output / 'selected_genes.csv'}, coverage.json and coverage.html")
     return "\n".join(lines)

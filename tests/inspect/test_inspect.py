@@ -126,6 +126,16 @@ def test_a_sample_of_many_cells_and_all_of_them(vcell, tmp_path):
     full = vcell("inspect", tmp_path / "c.h5ad", "--json", "--full").json
     assert full["qc"]["cells_seen"] == 3000
     assert full["qc"]["median_total"] == np.median(table.sum(axis=1))
+    if sample["values"]["kind"] == "counts":
+        assert any("20 values are not whole numbers" in line for line in full["problems"])
+
+
+def test_sums_of_what_is_no_count_are_not_shown(vcell, tmp_path):
+    scaled = anndata.AnnData(np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32))
+    scaled.write_h5ad(tmp_path / "scaled.h5ad")
+    shown = vcell("inspect", tmp_path / "scaled.h5ad").out
+    assert "median of 20 sampled cells: 8 genes" in shown
+    assert "summed" not in shown
 
 
 @pytest.mark.parametrize("make", ["zarr", "csc", "dense", "10x", "mtx", "folder", "empty"])

@@ -259,6 +259,11 @@ def test_no_file_and_no_counts(vcell, tmp_path):
     done = vcell("select-genes", "scaled.h5ad", "--groups", "none", "--n-genes", 4)
     assert done.code == 2
     assert "raw counts or log1p values are needed" in done.err
+    assert "hint: use the file as it was before normalisation" in done.err
+    scaled.raw = scaled
+    scaled.write_h5ad(tmp_path / "scaled.h5ad")
+    done = vcell("select-genes", "scaled.h5ad", "--groups", "none", "--n-genes", 4)
+    assert "hint: the file also has raw: try --layer raw" in done.err
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(vcell, screen_file, tmp_path):

@@ -79,14 +79,18 @@ def require_counts(source: CellSource, *, quiet: bool = False) -> Scale:
     found = scale(source, quiet=quiet)
     if found.kind in ("counts", "empty"):
         return found
-    elsewhere = ["raw"] if source.parts.get("raw") else []
-    elsewhere += source.parts.get("layers", [])
-    hint = (
-        f"the file also has {', '.join(elsewhere)}: try --layer {elsewhere[0]}"
-        if elsewhere and source.layer is None
-        else "use the file as it was before normalisation"
+    raise UserError(
+        f"{source.name}: raw counts are needed, these are {found.text}", hint=elsewhere(source)
     )
-    raise UserError(f"{source.name}: raw counts are needed, these are {found.text}", hint=hint)
+
+
+def elsewhere(source: CellSource) -> str:
+    """Return the hint for somebody whose matrix holds the wrong values."""
+    others = ["raw"] if source.parts.get("raw") else []
+    others += source.parts.get("layers", [])
+    if others and source.layer is None:
+        return f"the file also has {', '.join(others)}: try --layer {others[0]}"
+    return "use the file as it was before normalisation"
 
 
 def _glance(source: CellSource) -> Scale | None:
