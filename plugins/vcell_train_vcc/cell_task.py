@@ -22,6 +22,7 @@ from vcell_train_vcc.losses import Losses, Weights
 from vcell_train_vcc.shape import graph_of
 from vcell_train_vcc.shared_encoder import SharedEncoder
 from vcell_train_vcc.split import TRAIN, VALIDATION
+from vcell_train_vcc.targets import Targets
 from vcell_train_vcc.transformer import Example, Known, PerturbationTransformer
 from vcell_train_vcc.validation import Judge
 
@@ -72,7 +73,7 @@ class Tables:
     """
 
     def __init__(self, screen: Screen, tokens: Sequence[str], prior: NDArray[np.float32]) -> None:
-        self.screen, self.names = screen, list(tokens)
+        self.screen, self.names, self.targets = screen, list(tokens), Targets(screen)
         place = {str(gene): i for i, gene in enumerate(screen.genes)}
         self.token_of = {gene: i for i, gene in enumerate(tokens)}
         self.column = np.array([place[gene] for gene in tokens])
@@ -86,13 +87,12 @@ class Tables:
 
     def of(self, names: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return features (P, F), pooled over targets, and tokens (P, M) of the targets, -1."""
-        members = self.screen.members(names)
+        members = self.targets.members(names)
         most = max(max(map(len, members), default=1), 2)
         target = np.full((len(names), most), -1, np.int64)
         for i, genes in enumerate(members):
             target[i, : len(genes)] = [self.token_of.get(gene, -1) for gene in genes]
-        features = np.nan_to_num(np.asarray(self.screen.pooled(names), np.float32))
-        return features, target
+        return self.targets.pooled(names), target
 
     def example(self, row: NDArray[np.int64], n_tokens: int) -> dict[str, Tensor]:
         """Return what belongs to rows of the screen."""
@@ -101,7 +101,7 @@ class Tables:
             "delta": torch.from_numpy(self.delta[row, :n_tokens]),
             "features": torch.from_numpy(self.features[row]),
             "target": torch.from_numpy(self.target[row]),
-            "context": torch.from_numpy(self.screen.context[row].astype(np.int64)),
+            "context": torch.from_numpy(self.targets.context[row].astype(np.int64)),
             "row": torch.from_numpy(self.number[row]),
         }
 
@@ -128,7 +128,7 @@ def build(
     graph = graph_of(config.graph, shape.tokens, screen) if name == "sparse" else None
     core: nn.Module
     if shape.kind == "shared-encoder":
-        controls = torch.from_numpy(screen.control[:, tables.column])
+        controls = torch.from_numpy(tables.targets.control[:, tables.column].astype(np.float32))
         core = SharedEncoder(known, controls, shape.sizes, attention, graph)
     else:
         core = PerturbationTransformer(known, shape.sizes, attention, graph)
@@ -236,7 +236,7 @@ def added(
     Their control state is the mean of their context's controls.
     """
     device = next(model.parameters()).device
-    control = torch.from_numpy(tables.screen.control[:, tables.column[:n_tokens]])
+    control = torch.from_numpy(tables.targets.control[:, tables.column[:n_tokens]])
     found = []
     for start in range(0, len(example["prior"]), _AT_ONCE):
         some = {k: v[start : start + _AT_ONCE] for k, v in example.items()}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vcell.metrics import quick, vcc2025
 from vcell.metrics.groups import summarise
 from vcell_train_vcc.split import VALIDATION
+from vcell_train_vcc.targets import Targets
 
 if TYPE_CHECKING:
     from vcell.models import Screen
@@ -40,7 +41,7 @@ class _Block:
 def truth_of(store: Store, screen: Screen, groups: Groups, seed: int) -> quick.Truth | None:
     """Measure a sample of the validation cells, for DES; None where that cannot be had."""
     rows = screen.rows(VALIDATION)
-    if len(screen.contexts) > 1 or not len(rows):
+    if len(Targets(screen).contexts) > 1 or not len(rows):
         return None
     rng = np.random.default_rng([seed, 0xDE5])
     parts = [_some(rng, np.flatnonzero(groups.row == groups.control), _CONTROLS)]

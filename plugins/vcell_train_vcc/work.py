@@ -24,12 +24,16 @@ from vcell_train_vcc.split import TEST
 if TYPE_CHECKING:
     from vcell.data import CellSource
 
-_BASELINES = ("mean", "ridge")
+_BASELINES = ("mean", "ridge", "gp")
 
 
 def run(cells: Path | None, config: TrainVcc) -> None:
     """Do what the command asks."""
     models.get(config.model)
+    if config.estimate:
+        from vcell_train_vcc import costs
+
+        return costs.tell(config)
     plan = make_plan(config)
     if config.resume:
         this, plan = _resumed(config, plan)

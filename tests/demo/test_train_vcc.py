@@ -26,7 +26,7 @@ def test_it_beats_the_mean_on_unseen_perturbations_and_says_what_won(runs):
     this = Run.open("latest", root=runs)
     assert this.status() == "done"
     found = this.meta["summary"]["held_out"]
-    assert set(found) == {"mean", "ridge", "bilinear"}
+    assert set(found) == {"mean", "ridge", "gp", "bilinear"}
     assert found["bilinear"]["pds"] > found["mean"]["pds"]
     assert found["bilinear"]["mae"] < found["mean"]["mae"]
     screen = Screen.load(this.path / SCREEN)
