@@ -12,8 +12,9 @@ page cache. The peers live in environments of their own (seurat_v3 on dask needs
     python3.12 -m venv benchmarks/.envs/scanpy-dask
     benchmarks/.envs/scanpy-dask/bin/pip install scanpy==1.12.4 scikit-misc "dask[array]"
 
-``--memory 20000,100000`` measures the peak memory of ``vcell select-genes`` instead, on files of
-18,080 genes and 5,000 non-zeros a cell.
+``--memory 20000,100000,300000`` measures the peak memory of ``vcell select-genes`` and of ``vcell
+inspect --full`` instead, on files of 18,080 genes and 5,000 non-zeros a cell. The larger files are
+the smallest one many times over.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PEERS = {"scanpy": HERE / ".envs" / "scanpy", "dask": HERE / ".envs" / "scanpy-dask"}
 N_TOP = 2000
+SCREEN = ("target_gene", "batch", "cell_type")  # columns that the simulator writes
 ROWS = {
     "read + QC + filters + log-normalise + HVG seurat": ("seurat", ("vcell", "scanpy", "dask")),
-    "the same + pseudobulk of the perturbations": ("pseudobulk", ("vcell", "scanpy")),
+    "the same + pseudobulk of 200 perturbations": ("pseudobulk", ("vcell", "scanpy")),
     "HVG seurat_v3": ("seurat_v3", ("vcell", "scanpy", "dask")),
     "HVG pearson_residuals": ("pearson_residuals", ("vcell", "scanpy")),
     "HVG seurat_v3, vcell's own engines": ("engines", ("vcell", "vcell-dask")),
@@ -204,28 +206,62 @@ def stored(path: Path) -> int:
         return int(file["X/data"].shape[0])
 
 
+def tile(source: Path, path: Path, times: int) -> None:
+    """Write the cells of a file several times over, uncompressed."""
+    import h5py
+    import numpy as np
+
+    with h5py.File(source) as file, h5py.File(path, "w") as out:
+        file.copy("var", out)
+        x, group = file["X"], out.create_group("X")
+        group.attrs.update(x.attrs)
+        cells, genes = x.attrs["shape"]
+        group.attrs["shape"] = np.array([cells * times, genes])
+        nnz = len(x["data"])
+        for name in ("data", "indices"):
+            values, whole = x[name][...], group.create_dataset(name, (nnz * times,), x[name].dtype)
+            for i in range(times):
+                whole[i * nnz : (i + 1) * nnz] = values
+        ends = x["indptr"][1:]
+        group["indptr"] = np.concatenate([[0], *(ends + i * nnz for i in range(times))])
+        file.copy("obs", out)
+        for node in (out["obs/_index"], *(out[f"obs/{c}/codes"] for c in SCREEN)):
+            name, values, dtype = node.name, np.tile(node[...], times), node.dtype
+            attributes = dict(node.attrs)
+            del out[name]
+            out.create_dataset(name, data=values, dtype=dtype).attrs.update(attributes)
+
+
 def memory(sizes: list[int], folder: Path) -> None:
-    """Print the peak memory of the command on files of growing size."""
+    """Print the peak memory of the commands on files of growing size."""
     vcell = [sys.executable, "-m", "vcell"]
-    print("| cells | non-zeros | flavour | peak MB | seconds |\n|---|---|---|---|---|")
+    first = folder / "first.h5ad"
+    # in a process of its own: what a child peaks at counts its parent's memory at the fork
+    screen = ["--cells", sizes[0], "--genes", 18_080, "--perturbations", 150, "--umis", 25_000]
+    subprocess.run([*vcell, "simulate", first, *map(str, screen), "--quiet"], check=True)
+    commands = {
+        f"select-genes, {flavor}": ["select-genes", "-o", folder / "o", "--hvg-flavor", flavor]
+        for flavor in ("seurat", "seurat_v3", "pearson_residuals")
+    } | {"inspect --full": ["inspect", "--full"]}
+    print("| cells | non-zeros | command | peak MB | seconds |\n|---|---|---|---|---|")
     for cells in sizes:
         path = folder / f"cells{cells}.h5ad"
-        # in a process of its own: what a child peaks at counts its parent's memory at the fork
-        screen = ["--cells", cells, "--genes", 18_080, "--perturbations", 150, "--umis", 22_000]
-        subprocess.run([*vcell, "simulate", path, *map(str, screen), "--quiet"], check=True)
-        for flavor in ("seurat", "seurat_v3", "pearson_residuals"):
-            words = ["select-genes", str(path), "-o", str(folder / "o"), "--hvg-flavor", flavor]
+        tiling = f"import data, pathlib; data.tile(*map(pathlib.Path, {[str(first), str(path)]}), "
+        tiling += f"{cells // sizes[0]})"
+        subprocess.run([sys.executable, "-c", tiling], check=True, cwd=HERE)
+        for name, words in commands.items():
             started = time.perf_counter()
             with subprocess.Popen(
-                [*vcell, *words, "--quiet"], stdout=subprocess.DEVNULL
-            ) as process:
+                [*vcell, *map(str, words), path, "--quiet"], stdout=subprocess.DEVNULL,
+                env=os.environ | {"VCELL_CACHE": str(folder / f"cache-{name}-{cells}")},
+            ) as process:  # fmt: skip
                 _, status, usage = os.wait4(process.pid, 0)
                 process.returncode = status
             if status:
-                raise SystemExit(f"select-genes failed on {cells} cells")
+                raise SystemExit(f"{name} failed on {cells} cells")
             seconds, peak = time.perf_counter() - started, usage.ru_maxrss / 1024
             nnz = stored(path)
-            print(f"| {cells:,} | {nnz:,} | {flavor} | {peak:.0f} | {seconds:.1f} |", flush=True)
+            print(f"| {cells:,} | {nnz:,} | {name} | {peak:.0f} | {seconds:.1f} |", flush=True)
         path.unlink()
 
 
@@ -256,7 +292,7 @@ def main() -> None:
         warm, path = folder / "warm.h5ad", args.file or folder / "cells.h5ad"
         write(warm, 3000, 2000, 4000)
         if args.file is None:
-            write(path, args.cells, args.genes, args.umis)
+            write(path, args.cells, args.genes, args.umis, perturbations=200)
         compare(path, warm, args.repeats, [task for task in args.only.split(",") if task])
 
 

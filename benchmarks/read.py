@@ -22,10 +22,11 @@ from vcell.data import decode, open_cells
 from vcell.data.simulate import simulate
 
 
-def write(path: Path, cells: int, genes: int, umis: float) -> None:
+def write(path: Path, cells: int, genes: int, umis: float, perturbations: int = 50) -> None:
     """Write counts with the chunks and the compression that anndata gives."""
     plain = path.with_name("plain.h5ad")
-    simulate(cells=cells, genes=genes, perturbations=50, umis=umis, seed=0).write_h5ad(plain)
+    screen = simulate(cells=cells, genes=genes, perturbations=perturbations, umis=umis, seed=0)
+    screen.write_h5ad(plain)
     with h5py.File(plain) as source, h5py.File(path, "w") as out:
         for name in ("obs", "var"):
             source.copy(name, out)

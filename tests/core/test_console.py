@@ -83,6 +83,14 @@ def test_progress_is_lines_where_there_is_no_terminal():
     assert "\r" not in done.stderr
 
 
+def test_bytes_read_are_shown_as_a_rate_beside_the_units(monkeypatch):
+    monkeypatch.setattr(console.time, "monotonic", lambda: 100.0)
+    bar = console.Progress("reading", 1000, "cells")
+    bar.started = 90.0
+    bar.advance(250, read=5e8)
+    assert bar._text(100.0).endswith("250/1,000 cells, 25/s, 50 MB/s, 30 s left")
+
+
 def test_progress_is_one_line_on_a_terminal_and_leaves_it_clean():
     ours, theirs = pty.openpty()
     process = subprocess.Popen([sys.executable, "-c", SLOW], stderr=theirs)
