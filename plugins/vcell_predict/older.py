@@ -5,6 +5,7 @@ To be deleted together with the branch in `ensemble.Member.open` once no such sc
 
 from __future__ import annotations
 
+from inspect import signature
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ def adapted(run: Run, screen: Screen, predictor: Any) -> tuple[Any, Any]:
     new.contexts, new.context = np.array(["all"]), np.zeros(len(screen.part), np.int64)
     new.control, new.feature_genes = screen.control[None], screen.genes
     new.noise = _noise(run, screen)
+    if "contexts" in signature(predictor.predict).parameters:
+        return new, predictor
 
     def predict(names: Sequence[str], contexts: Sequence[str] | None = None) -> Any:
         return predictor.predict(names)
