@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vcell.metrics import quick, vcc2025
 from vcell.metrics.groups import summarise
-from vcell_train_vcc.split import VALIDATION
+from vcell_train_vcc.split import TRAIN, VALIDATION
 from vcell_train_vcc.targets import Targets
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ class Judge:
         self.screen, self.truth = screen, truth
         self.rows = screen.rows(VALIDATION)
         self.prior = self.each(prior)
+        mean = screen.delta[screen.rows(TRAIN)].mean(axis=0)
+        self.mean = self.each(np.tile(mean, (len(self.rows), 1)))
 
     def each(self, effect: NDArray[np.float32]) -> Scores:
         """Return the scores of every perturbation."""
@@ -113,8 +115,8 @@ class Judge:
         return means | {"mean_gain": float(gains.mean()), "gain": float(gains.mean() - doubt)}
 
     def _gain(self, found: Scores, name: str) -> NDArray[np.float64]:
-        """Return the gain of each perturbation, 1 for all that could be gained on average."""
-        before, after = self.prior[name], found[name]
+        """Return the gain of each perturbation, as the challenge scales: 1 from mean to perfect."""
+        before, after, scale = self.prior[name], found[name], float(self.mean[name].mean())
         if name == "mae":
-            return (before - after) / max(float(before.mean()), 1e-12)
-        return (after - before) / max(1 - float(before.mean()), 1e-9)
+            return (before - after) / max(scale, 1e-12)
+        return (after - before) / max(1 - scale, 1e-9)

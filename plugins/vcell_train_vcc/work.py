@@ -29,7 +29,7 @@ _BASELINES = ("mean", "ridge", "gp")
 
 def run(cells: Path | None, config: TrainVcc) -> None:
     """Do what the command asks."""
-    models.get(config.model)
+    config = _suited(config)
     if config.estimate:
         from vcell_train_vcc import costs
 
@@ -55,6 +55,14 @@ def main(run: Run) -> None:
         run.finish("done", held_out=_scores(run, config, screen))
     elif run.status() == "running":  # the trainer has not ended it itself
         run.finish("interrupted")
+
+
+def _suited(config: TrainVcc) -> TrainVcc:
+    """Put a model's own defaults where the user chose nothing."""
+    own: dict[str, Any] = getattr(models.get(config.model), "defaults", {})
+    chosen = provenance()
+    free = {name: value for name, value in own.items() if chosen.get(name) == "default"}
+    return dataclasses.replace(config, **free)
 
 
 def config_of(run: Run) -> TrainVcc:
