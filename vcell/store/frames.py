@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from vcell.data import CellSource, Column
 
+#: Names written at once.
+_PIECE = 1 << 15
 #: What makes a column when it is its turn to be written.
 Columns = Mapping[str, Callable[[], Any]]
 
@@ -48,9 +50,21 @@ def _write(root: Any, table: str, names: Callable[[], NDArray[Any]], columns: Co
     group.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0"})
     group.attrs["_index"] = "_index"
     group.attrs["column-order"] = _listed(list(columns), is_hdf5=hasattr(root, "id"))
-    anndata.io.write_elem(group, "_index", names().astype(object))
+    _write_names(group, names())
     for name, make in columns.items():
         anndata.io.write_elem(group, name, make())
+
+
+def _write_names(group: Any, names: NDArray[Any]) -> None:
+    """Write the index; into zarr in pieces, as each name takes many times its size on the way."""
+    import anndata.io
+
+    step = len(names) if hasattr(group, "id") else _PIECE
+    anndata.io.write_elem(group, "_index", names[:step].astype(object))
+    for a in range(step, len(names), max(step, 1)):
+        piece = names[a : a + step]
+        group["_index"].resize((a + len(piece),))
+        group["_index"][a : a + len(piece)] = piece.astype(object)
 
 
 def _listed(names: list[str], *, is_hdf5: bool) -> Any:
