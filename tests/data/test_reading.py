@@ -356,6 +356,53 @@ def test_several_anndata_in_memory_are_one():
         assert np.array_equal(_all(source.chunks()), TABLE)
 
 
+@pytest.mark.parametrize("codec", ["blosc", "zstd", "gzip", "holes", "lost"])
+def test_shards_are_read_beside_zarr_where_that_is_safe(codec, tmp_path, monkeypatch):
+    import zarr
+    from zarr import codecs
+
+    from vcell.data import arrays, sharded
+
+    compressor: Any = {"zstd": codecs.ZstdCodec(), "gzip": codecs.GzipCodec()}
+    path = _zarr(sp.csr_matrix, 3)(tmp_path)
+    group = zarr.open_group(path / "X", mode="r+")
+    expected = {}
+    for name in ("data", "indices"):
+        values = expected[name] = group[name][...]
+        if codec == "holes" and name == "data":
+            values[32:80] = 0  # a whole chunk of zeros is not written
+        del group[name]
+        group.create_array(
+            name, data=values, chunks=(16,), shards=(64,),
+            compressors=compressor.get(codec, codecs.BloscCodec()),
+        )  # fmt: skip
+    if codec == "lost":
+        (path / "X/data/c/1").unlink()
+        expected["data"][64:128] = 0
+    by_zarr = []
+    real = arrays.PlainArray.tasks
+    monkeypatch.setattr(
+        arrays.PlainArray, "tasks", lambda self, *a: (by_zarr.append(self.where), real(self, *a))[1]
+    )
+    with open_cells(path) as source:
+        kinds = {type(source.matrix.data), type(source.matrix.indices)}
+        table = np.concatenate([block.toarray() for block in source.chunks(max_nnz=50)])
+    group = zarr.open_group(path / "X", mode="r")
+    parts = (expected["data"], expected["indices"], group["indptr"][...])
+    np.testing.assert_array_equal(table, sp.csr_matrix(parts, table.shape).toarray())
+    assert (kinds == {sharded.ShardedArray}) == (codec != "gzip")
+    by = {where.rsplit("/", 1)[1] for where in by_zarr}
+    assert by == {"blosc": set(), "zstd": set(), "gzip": {"data", "indices"}}.get(codec, {"data"})
+
+
+def test_a_damaged_shard_is_one_sentence(tmp_path):
+    path = _sharded(tmp_path)
+    shard = path / "X/data/c/0"
+    shard.write_bytes(shard.read_bytes()[:-30])  # the index is gone
+    with open_cells(path) as source, pytest.raises(UserError, match=r"shard 0|chunk"):
+        list(source.chunks())
+
+
 @pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix])
 def test_half_precision_is_read_although_no_kernel_knows_it(form, vcell, tmp_path, monkeypatch):
     from vcell.data import block, by_gene

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vcell.data import anndata_file
-from vcell.data.arrays import PlainArray
 from vcell.data.fault import reading
 from vcell.data.nodes import is_group
+from vcell.data.sharded import Shards
 from vcell.data.source import CellSource
 from vcell.errors import UserError
 
@@ -26,12 +26,14 @@ def open_zarr(path: Path, layer: str | None) -> CellSource:
                 f"{path} holds no cells: it has not both obs and var, but {there or 'nothing'}"
             )
         node, where, var = anndata_file.matrix_node(root, layer, str(path))
+        shards = Shards(path)
         return CellSource(
-            anndata_file.matrix(node, where, PlainArray),
+            anndata_file.matrix(node, where, shards.array_of),
             anndata_file.frame(root, "obs", str(path)),
             anndata_file.frame(root, var, str(path)),
             paths=[path],
             name=str(path),
             layer=layer,
+            close=shards.close,
             parts={**anndata_file.parts(root), "format": f"zarr v{root.metadata.zarr_format}"},
         )
