@@ -1,6 +1,7 @@
 """`vcell evaluate` and `vcell de` beside cell-eval, pdex and illico: CPU time and peak memory.
 
     python benchmarks/evaluate.py [--cells 20000] [--genes 18080] [--perturbations 50]
+    python benchmarks/evaluate.py --only 2026      # one whole context; 3 GB of files, minutes
 
 The peers live in ``benchmarks/.envs/cell-eval-0.8.2`` (``pip install cell-eval==0.8.2``) and
 ``benchmarks/.envs/illico`` (``pip install illico==0.6.0``); one that is absent is left out, and
@@ -136,6 +137,29 @@ def tests(real: Path, threads: str) -> list[tuple[str, Cost]]:
     return lines
 
 
+def whole_context(threads: str) -> list[tuple[str, Cost]]:
+    """Score one context of 2026 in full size, once making both anchors, once finding them."""
+    shape, paths = ["138400", "18533", "300"], []
+    for draw, name in enumerate(("real", "pred")):
+        path = DATA / f"{name}-{'x'.join(shape)}.h5ad"
+        paths.append(str(path))
+        if not path.exists():
+            words = [
+                *VCELL, "simulate", str(path), "--cells", shape[0], "--genes", shape[1],
+                "--perturbations", shape[2], "--umis", "25000", "--control-fraction", "0.133",
+                "--draw", str(draw), "--compress", "--quiet",
+            ]  # fmt: skip
+            measure(words, DATA / "simulate.log")
+    cache = DATA / "cache-2026"
+    shutil.rmtree(cache, ignore_errors=True)
+    words = [*VCELL, "evaluate", paths[1], paths[0], "--rules", "vcc2026", "--threads", threads]
+    words += ["--cache", str(cache)]
+    return [
+        (name, measure(words, DATA / "vcell-2026.log"))
+        for name in ("vcell evaluate, anchors made", "vcell evaluate, anchors kept")
+    ]
+
+
 def show(title: str, lines: list[tuple[str, Cost]]) -> None:
     """Print costs and, against the first line, ratios."""
     print(f"\n{title}\n{'':<32}{'CPU s':>9}{'wall s':>9}{'peak GB':>9}{'CPU x':>8}{'memory x':>10}")
@@ -154,8 +178,11 @@ def main() -> None:
     parser.add_argument("--genes", type=int, default=18_080)
     parser.add_argument("--perturbations", type=int, default=50)
     parser.add_argument("--threads", default=str(os.cpu_count() or 1))
-    parser.add_argument("--only", choices=("evaluate", "de"))
+    parser.add_argument("--only", choices=("evaluate", "de", "2026"))
     args = parser.parse_args()
+    if args.only == "2026":
+        show("vcc2026, 138,400 + 138,400 cells x 18,533 genes", whole_context(args.threads))
+        return
     real, pred = simulate(args)
     print(
         f"{datetime.now():%Y-%m-%d}, {os.cpu_count()} cores, {args.cells:,} + {args.cells:,} cells "
