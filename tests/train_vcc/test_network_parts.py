@@ -34,7 +34,8 @@ class Members:
         self.part[-4:] = 1
         self.control = rng.random((1, len(genes)), np.float32)
         self.delta = rng.normal(size=(len(names), len(genes))).astype(np.float32)
-        self.table = {g: rng.normal(size=features).astype(np.float32) for g in genes}
+        self.feature_genes = self.genes
+        self.features = rng.normal(size=(len(genes), features)).astype(np.float32)
         self.target_sum = 1000.0
 
     def rows(self, part):
@@ -42,9 +43,6 @@ class Members:
 
     def members(self, names):
         return [tuple(name.split("+")) for name in names]
-
-    def pooled(self, names):
-        return np.stack([sum(self.table[g] for g in one) for one in self.members(names)])
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,209 @@
+"""The networks as a user trains them: from the prior on, resumed, in two processes, asked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from vcell_train_vcc.cell_task import CellTask
+
+from vcell import console, models
+from vcell.cli import run
+from vcell.data.simulate import Simulator
+from vcell.models import Screen
+from vcell.runs import Run
+
+SMALL = [
+    *("--model", "transformer", "--device", "cpu", "--tokens", "24", "--set-size", "8"),
+    *("--batch-size", "6", "--max-steps", "12", "--validate-every", "4", "--checkpoint-every", "2"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
+    size = {"cells": 1000, "genes": 120, "perturbations": 20, "batches": 2, "umis": 1000.0}
+    Simulator(**size, seed=1).write(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch, tmp_path_factory):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "settings", console.Settings())
+    monkeypatch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "network-cache"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait for each other are slow on a busy machine
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained(cells, tmp_path_factory):
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "network-cache"))
+        assert run(["train-vcc", str(cells), *SMALL, "--runs", str(folder)]) == 0
+    return Run.open("latest", root=folder)
+
+
+@pytest.fixture(scope="module")
+def predictor(trained):
+    screen = Screen.load(trained.path / models.SCREEN)
+    return models.get("transformer").load(trained, screen)
+
+
+def train(cells, folder, *words):
+    assert run(["train-vcc", str(cells), *SMALL, "--runs", str(folder), *words]) == 0
+    return Run.open("latest", root=folder)
+
+
+def weights(this, step="latest"):
+    return load_file(this.checkpoint(step).path / "model.safetensors")
+
+
+def losses(this):
+    return [(event["step"], event["loss"]) for event in this.events(["metric"])]
+
+
+def test_it_starts_as_the_prior_and_never_validates_worse(trained):
+    evals = trained.events(["eval"])
+    assert [event["step"] for event in evals] == [0, 4, 8, 12]
+    assert evals[0]["gain"] == evals[0]["mean_gain"] == 0
+    assert {"pds", "mae", "des", "delta_correlation"} <= evals[0].keys()
+    best = [event for event in evals if event["best"]][-1]
+    assert best["gain"] >= 0
+    assert trained.checkpoint("best").step == best["step"]
+    assert {"gp", "transformer"} <= trained.meta["summary"]["held_out"].keys()
+
+
+def test_its_shape_is_remembered(trained):
+    shape = json.loads((trained.path / "network.json").read_text())
+    assert (shape["preset"], len(shape["tokens"])) == ("tiny", 24)
+
+
+def test_before_the_first_step_it_is_the_prior(cells, tmp_path):
+    this = train(cells, tmp_path / "runs", "--max-steps", "1", "--lr", "0")
+    screen = Screen.load(this.path / models.SCREEN)
+    names = screen.perturbations[screen.rows(2)].tolist()
+    prior = models.get("gp").load(this, screen).predict(names)
+    found = models.get("transformer").load(this, screen).predict(names)
+    assert np.array_equal(prior, found)
+
+
+class PulledPlug(BaseException):
+    """Ends a training in the middle of a step."""
+
+
+SHARED = ["--model", "shared-encoder", "--loss", "adaptive"]
+PROGRESSIVE = ["--strategy", "progressive", "--phase-genes", "8,12,18,24", "--set-loss", "mmd"]
+
+
+@pytest.mark.parametrize(
+    ("words", "after"),
+    [
+        pytest.param([], 5, id="transformer"),
+        pytest.param(
+            ["--model", "shared-encoder", "--loss", "adaptive"],
+            9,
+            id="shared-encoder",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(PROGRESSIVE, 4, id="second of four phases", marks=pytest.mark.slow),
+        pytest.param(PROGRESSIVE, 11, id="last of four phases"),
+    ],
+)
+def test_a_run_that_was_cut_short_goes_on_bit_for_bit(cells, tmp_path, monkeypatch, words, after):
+    whole = train(cells, tmp_path / "whole", *words)
+    calm, calls = CellTask.loss, itertools.count()
+
+    def failing(self, model, batch):
+        if next(calls) >= after:
+            raise PulledPlug
+        return calm(self, model, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CellTask, "loss", failing)
+        with pytest.raises(PulledPlug):
+            train(cells, tmp_path / "cut", *words)
+    assert run(["train-vcc", "--resume", "latest", "--runs", str(tmp_path / "cut")]) == 0
+    cut = Run.open("latest", root=tmp_path / "cut")
+    assert losses(cut) == losses(whole)
+    phases = [event["name"] for event in whole.events(["phase"])]
+    assert len(phases) == (4 if words is PROGRESSIVE else 0)
+    a, b = weights(whole), weights(cut)
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize(
+    "kind", ["transformer", pytest.param("shared-encoder", marks=pytest.mark.slow)]
+)
+def test_two_processes_learn_what_one_learns(cells, tmp_path, vcell, kind):
+    words = [*SMALL, "--model", kind, "--dropout", "0"]
+    one = train(cells, tmp_path / "one", *words)
+    ran = vcell("train-vcc", cells, *words, "--procs", 2, "--runs", tmp_path / "two")
+    assert ran.code == 0, ran.err
+    two = Run.open("latest", root=tmp_path / "two")
+    assert [loss for _, loss in losses(two)] == pytest.approx(
+        [loss for _, loss in losses(one)], abs=1e-4
+    )
+    a, b = weights(one), weights(two)
+    assert all(np.allclose(a[name], b[name], atol=1e-4) for name in a)
+
+
+@pytest.mark.parametrize(
+    "attention",
+    ["sparse", *(pytest.param(a, marks=pytest.mark.slow) for a in ("chunked", "linear", "local"))],
+)
+def test_attention_is_chosen_aloud(cells, tmp_path, capsys, attention):
+    train(cells, tmp_path / "runs", "--attention", attention, "--max-steps", "2")
+    assert f"attention: {attention} (asked for)" in capsys.readouterr().err
+
+
+def test_too_few_genes_for_a_phase_are_refused_before_training(cells, capsys):
+    words = ["--strategy", "progressive", "--phase-genes", "10,400"]
+    assert run(["train-vcc", str(cells), *SMALL, *words]) == 2
+    assert "phase 2 wants 400 genes" in capsys.readouterr().err
+
+
+def test_an_estimate_needs_no_cells(capsys):
+    assert run(["train-vcc", "--estimate", "--json", *SMALL]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["tokens"] == 26
+    assert found["estimate"]["parameters"] > 10_000
+
+
+# -- what a trained network can be asked --------------------------------------------------------
+
+
+def test_sets_of_genes_that_no_cell_had_are_predicted(predictor):
+    genes = predictor.tables.screen.genes
+    one, other = predictor.predict([f"{genes[3]}+{genes[9]}", f"{genes[9]}+{genes[3]}"])
+    assert np.isfinite(one).all()
+    assert np.allclose(one, other, atol=1e-5)
+
+
+def test_it_says_how_sure_it_is(predictor):
+    names = predictor.tables.screen.perturbations[:3].tolist()
+    drawn = predictor.samples(names, k=4)
+    assert drawn.shape == (4, 3, len(predictor.tables.screen.genes))
+    assert np.array_equal(drawn, predictor.samples(names, k=4))
+    assert predictor.std(names).shape == drawn.shape[1:]
+    assert (predictor.heads(names) > 0).all()
+    assert np.array_equal(predictor.predict(names), predictor.predict(names))
+
+
+def test_it_shows_where_it_looks(predictor):
+    names = predictor.tables.screen.perturbations[:3].tolist()
+    told = predictor.explain(names)
+    assert told.genes.tolist() == predictor.tables.names
+    assert told.importance.shape == (24,)
+    assert told.attention.shape == (24, 24)
+    assert (told.importance >= 0).all()
+    assert (told.attention.sum(axis=1) <= 1.0001).all()
