@@ -7,18 +7,17 @@ training perturbations' effects. N genes, F features, R components, B batches.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from vcell import console
-from vcell.errors import UserError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
+    from collections.abc import Container
 
     from vcell.data.log_cells import LogCells
 
@@ -107,40 +106,48 @@ def response_loadings(
     return np.asarray(genes[:rank].T * values[:rank] / np.sqrt(len(delta)))
 
 
-def table(path: Path, genes: NDArray[np.str_]) -> NDArray[np.float64]:
-    """Read a gene feature table (.npz with `genes` and `features`); NaN rows where it has none."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names, values = file["genes"], np.asarray(file["features"], np.float64)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such feature table") from None
-    except (KeyError, ValueError, OSError) as error:
-        raise UserError(
-            f"{path} is not a gene feature table: {error}",
-            hint="an .npz with `genes` (names) and `features` (genes x features) is",
-        ) from None
-    if values.ndim != 2 or len(values) != len(names):
-        raise UserError(f"{path}: features has shape {values.shape}, for {len(names)} genes")
-    number = {str(name): i for i, name in enumerate(names)}
-    row = np.array([number.get(str(gene), -1) for gene in genes])
-    if (row < 0).all():
-        raise UserError(
-            f"{path} names none of the {len(genes):,} genes (its first: {names[0]})",
-            hint="gene names must be those of the cells, of the same species",
-        )
-    console.say(f"features: {path} has {int((row >= 0).sum()):,} of {len(genes):,} genes")
-    out: NDArray[np.float64] = values[row]
-    out[row < 0] = np.nan
-    return out
+@dataclass(frozen=True)
+class Block:
+    """One source of features: (genes, F) values of the genes it knows."""
+
+    source: str
+    genes: list[str]
+    values: NDArray[np.float64]
 
 
-def combine(parts: list[NDArray[np.float64]], usable: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Join feature blocks, each scaled to weigh the same; NaN rows where not usable."""
+def combine(
+    blocks: list[Block], targets: list[str]
+) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
+    """Return the genes that any block knows, and their features, joined.
+
+    Columns are centred and each block scaled, so that no source drowns the others. A gene that a
+    block lacks gets the block's mean there, which is 0, and targets of which that is so are listed.
+    """
+    genes = list(dict.fromkeys(gene for block in blocks for gene in block.genes))
+    place = {gene: i for i, gene in enumerate(genes)}
     joined = []
-    for part in parts:
-        known = usable & np.isfinite(part).all(axis=1)
-        centred = part - part[known].mean(axis=0)
-        joined.append(centred / max(float(np.sqrt((centred[known] ** 2).mean())), 1e-12))
-    features = np.concatenate(joined, axis=1).astype(np.float32)
-    features[~usable] = np.nan
-    return features
+    for block in blocks:
+        centred = block.values - block.values.mean(axis=0)
+        full = np.zeros((len(genes), centred.shape[1]), np.float32)
+        full[[place[gene] for gene in block.genes]] = centred / max(float(centred.std()), 1e-12)
+        joined.append(full)
+        _tell(block, targets, place)
+    width = sum(part.shape[1] for part in joined)
+    features = np.concatenate(joined, axis=1) if joined else np.zeros((0, width), np.float32)
+    return np.array(genes, np.str_), features
+
+
+def _tell(block: Block, targets: list[str], anywhere: Container[str]) -> None:
+    """Say which targets a source knows nothing of, though another one does."""
+    known = set(block.genes)
+    n_known = sum(gene in known for gene in targets)
+    lost = [gene for gene in targets if gene not in known and gene in anywhere]
+    text = f"features: {block.source} knows {n_known} of {len(targets)} targets"
+    if lost:
+        text += f"; the mean stands for {few(lost)}"
+    console.say(text)
+
+
+def few(names: list[str], most: int = 8) -> str:
+    """List names briefly."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,17 +34,6 @@ if TYPE_CHECKING:
 
 PRIOR = "gp"
 _MAP_GENES = 1024  # most tokens whose attention to each other is kept
-# Chosen on the simulator, seeds 1 to 3, with perturbations of theirs that were held out.
-_DEFAULTS: dict[str, Any] = {
-    "batch_size": 16,
-    "max_steps": 150,
-    "lr": 1e-3,
-    "weight_decay": 0.05,
-    "ema": 0.97,
-    "validate_every": 10,
-    "checkpoint_every": 50,
-    "patience": 0,
-}
 
 
 @dataclass(frozen=True)
@@ -53,7 +42,6 @@ class NetworkModel:
 
     name: str
     summary: str
-    defaults: dict[str, Any] = field(default_factory=lambda: _DEFAULTS)
 
     def fit(self, run: Run, screen: Screen) -> bool:
         """Train into the run directory, or go on where its last checkpoint ended."""

@@ -16,17 +16,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def each(
+    predicted: NDArray[np.floating], real: NDArray[np.floating], target: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return PDS, MAE and correlation of each effect; a constant effect correlates as 0."""
+    truth, guess = real.astype(np.float64), predicted.astype(np.float64)
+    return {
+        "pds": vcc2025.discrimination(vcc2025.distances(truth, guess, target)),
+        "mae": vcc2025.absolute_error(truth, guess),
+        "delta_correlation": np.nan_to_num(vcc2025.pearson(truth, guess)),
+    }
+
+
+def mean_of(found: dict[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Return the means over perturbations."""
+    return {name: float(values.mean()) for name, values in found.items()}
+
+
 def scores(
     predicted: NDArray[np.floating], real: NDArray[np.floating], target: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Return PDS, MAE and the mean correlation of effects; a constant effect correlates as 0."""
-    truth, guess = real.astype(np.float64), predicted.astype(np.float64)
-    distances = vcc2025.distances(truth, guess, target)
-    return {
-        "pds": float(vcc2025.discrimination(distances).mean()),
-        "mae": float(vcc2025.absolute_error(truth, guess).mean()),
-        "delta_correlation": float(np.nan_to_num(vcc2025.pearson(truth, guess)).mean()),
-    }
+    """Return the mean scores of effects."""
+    return mean_of(each(predicted, real, target))
 
 
 def gain(model: dict[str, float], baseline: dict[str, float]) -> float:

@@ -1,7 +1,11 @@
-"""Hold out perturbations, never only cells: what is predicted was seen in no cell at all."""
+"""Hold out perturbations, never only cells: what is predicted was seen in no cell at all.
+
+A perturbation has the same part in all contexts; a whole context can be held out as well.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,32 +25,62 @@ _FEWEST = 3  # perturbations to learn from
 def split(
     perturbations: Sequence[str],
     *,
-    test: Sequence[str] | None,
-    test_share: float,
-    validation_share: float,
-    seed: int,
+    test: Sequence[str] | None = None,
+    validation: Sequence[str] | None = None,
+    fold: tuple[int, int] | None = None,
+    test_share: float = 0.2,
+    validation_share: float = 0.15,
+    seed: int = 0,
 ) -> NDArray[np.int8]:
-    """Give each perturbation a part: TRAIN, VALIDATION or TEST, `test` by name where given."""
+    """Give each perturbation a part: TRAIN, VALIDATION or TEST.
+
+    Parameters
+    ----------
+    test, validation
+        Names; without them a share is drawn.
+    fold
+        (k, n): hold out the k-th of n equal parts of a permutation that `seed` draws.
+    """
     n = len(perturbations)
     part = np.full(n, TRAIN, np.int8)
-    if test is None:
-        order = np.random.default_rng([seed, 0x5917]).permutation(n)
+    if test is not None:
+        part[_numbers(perturbations, test, "held out")] = TEST
+    order = np.random.default_rng([seed, 0x5917]).permutation(n)
+    if fold is not None:
+        part[order[fold[0] - 1 :: fold[1]]] = TEST
+    elif test is None:
         part[order[: round(test_share * n)]] = TEST
+    if validation is not None:
+        number = _numbers(perturbations, validation, "the model is to be chosen by")
+        part[number] = np.where(part[number] == TEST, TEST, VALIDATION)
     else:
-        number = {name: i for i, name in enumerate(perturbations)}
-        for name in test:
-            if name not in number:
-                raise UserError(
-                    f"{name!r} is to be held out but no cell has that perturbation"
-                    f"{did_you_mean(name, perturbations)}"
-                )
-            part[number[name]] = TEST
-    rest = np.flatnonzero(part == TRAIN)
-    order = np.random.default_rng([seed, 0x7A11]).permutation(rest)
-    part[order[: round(validation_share * len(rest))]] = VALIDATION
+        rest = np.flatnonzero(part == TRAIN)
+        order = np.random.default_rng([seed, 0x7A11]).permutation(rest)
+        part[order[: round(validation_share * len(rest))]] = VALIDATION
     if (part == TRAIN).sum() < _FEWEST:
         raise UserError(
             f"{int((part == TRAIN).sum())} of {n} perturbations are left to learn from",
             hint=f"at least {_FEWEST} are needed: hold fewer out or bring more perturbations",
         )
     return part
+
+
+def parse_fold(text: str) -> tuple[int, int]:
+    """Read ``2/5``: the second of five."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if match is None or not 1 <= int(match[1]) <= int(match[2]) or int(match[2]) < 2:
+        raise UserError(f"--fold {text!r} is not K/N", hint="the second of five folds: --fold 2/5")
+    return int(match[1]), int(match[2])
+
+
+def _numbers(perturbations: Sequence[str], names: Sequence[str], purpose: str) -> NDArray[np.int64]:
+    number = {name: i for i, name in enumerate(perturbations)}
+    for name in names:
+        if name not in number:
+            raise UserError(
+                f"{name!r} is to be {purpose} but no cell has that perturbation"
+                if purpose == "held out"
+                else f"{purpose} {name!r} but no cell has that perturbation",
+                hint=f"it must be a label of the cells{did_you_mean(name, perturbations)}",
+            )
+    return np.array([number[name] for name in names], np.int64)

@@ -17,19 +17,15 @@ from vcell.errors import UserError
 from vcell.launch import Plan, join_run, launch, make_plan, resume_run
 from vcell.models import Screen
 from vcell.runs import Run
-from vcell_train_vcc import TrainVcc, prepare
-from vcell_train_vcc.scores import gain, scores
-from vcell_train_vcc.split import TEST
+from vcell_train_vcc import TrainVcc, prepare, report
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
 
-_BASELINES = ("mean", "ridge", "gp")
-
 
 def run(cells: Path | None, config: TrainVcc) -> None:
     """Do what the command asks."""
-    config = _suited(config)
+    models.get(config.model)
     if config.estimate:
         from vcell_train_vcc import costs
 
@@ -42,7 +38,7 @@ def run(cells: Path | None, config: TrainVcc) -> None:
     console.say(f"run directory: {this.path}")
     launch("vcell_train_vcc.work:main", this, plan)
     if plan.leads:
-        _tell(Run.open(this.path))
+        report.tell(Run.open(this.path))
 
 
 def main(run: Run) -> None:
@@ -52,17 +48,9 @@ def main(run: Run) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     if finished:
-        run.finish("done", held_out=_scores(run, config, screen))
+        run.finish("done", held_out=report.scored(run, config.model, screen))
     elif run.status() == "running":  # the trainer has not ended it itself
         run.finish("interrupted")
-
-
-def _suited(config: TrainVcc) -> TrainVcc:
-    """Put a model's own defaults where the user chose nothing."""
-    own: dict[str, Any] = getattr(models.get(config.model), "defaults", {})
-    chosen = provenance()
-    free = {name: value for name, value in own.items() if chosen.get(name) == "default"}
-    return dataclasses.replace(config, **free)
 
 
 def config_of(run: Run) -> TrainVcc:
@@ -136,45 +124,3 @@ def _fingerprint(source: CellSource) -> dict[str, Any]:
         "n_cells": source.n_cells,
         "n_genes": source.n_genes,
     }
-
-
-def _scores(run: Run, config: TrainVcc, screen: Screen) -> dict[str, dict[str, float]]:
-    """Score the model and the baselines on the held-out perturbations."""
-    rows = screen.rows(TEST)
-    names = [str(name) for name in screen.perturbations[rows]]
-    found = {}
-    for name in dict.fromkeys((*_BASELINES, config.model)) if names else ():
-        effect = models.get(name).load(run, screen).predict(names)
-        if np.isfinite(effect).all():
-            found[name] = scores(effect, screen.delta[rows], screen.targets(names))
-    return found
-
-
-def _tell(run: Run) -> None:
-    """Say who won."""
-    screen, model = Screen.load(run.path / models.SCREEN), run.meta["model"]
-    names = screen.perturbations[screen.rows(TEST)].tolist()
-    found = run.meta["summary"]["held_out"]
-    result = {"run": str(run.path), "model": model, "held_out": found, "perturbations": names}
-    console.result(result, _text(run.path, model, found, len(names)))
-
-
-def _text(path: Path, model: str, found: dict[str, dict[str, float]], n: int) -> str:
-    if model not in found:
-        return f"trained; no perturbation was held out, so nothing is scored\n{path}"
-    gains = {name: gain(of, found["mean"]) for name, of in found.items()}
-    better = [name for name in found if gains[name] > gains[model]]
-    first = (
-        f"{model} is beaten by {' and '.join(better)}" if better else f"{model} beats the baselines"
-    )
-    if model == "mean":
-        first = "the mean baseline"
-    rows = [
-        (name, of["pds"], of["mae"], of["delta_correlation"], gains[name])
-        for name, of in found.items()
-    ]
-    columns = ("model", "PDS", "MAE", "delta correlation", "gain over mean")
-    return (
-        f"{first} on {n} held-out perturbations (pseudobulk; vcell evaluate scores cells)\n\n"
-        f"{console.table(rows, columns)}\n\nrun directory: {path}"
-    )

@@ -56,12 +56,15 @@ class LogCells:
                 matrix.data = np.log1p(data * np.repeat(factor, np.diff(block.indptr)))
             yield np.asarray(block.rows), matrix
 
-    def group_means(
+    def group_moments(
         self, codes: NDArray[np.int64], n_groups: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return (P, N) means and (P,) numbers of cells per group; code -1 is in no group."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """Return (P, N) means, (P,) variances averaged over genes, (P,) cells; code -1: no group.
+
+        A group of one cell has the variance 0.
+        """
         wanted = np.flatnonzero(codes >= 0)
-        total = np.zeros((n_groups, self.n_genes))
+        total, square = np.zeros((n_groups, self.n_genes)), np.zeros(n_groups)
         for numbers, block in self.blocks(None if len(wanted) == len(codes) else wanted):
             group = codes[numbers]
             member = sp.csr_array(
@@ -69,8 +72,11 @@ class LogCells:
             )
             summed = (member @ block).tocoo()
             total[summed.row, summed.col] += summed.data
+            square += np.bincount(group, (block**2).sum(axis=1), n_groups)
         count = np.bincount(codes[wanted], minlength=n_groups)
-        return total / np.maximum(count, 1)[:, None], count
+        mean = total / np.maximum(count, 1)[:, None]
+        within = square - count * (mean**2).sum(axis=1)
+        return mean, within / (np.maximum(count - 1, 1) * self.n_genes), count
 
 
 def median_total(source: CellSource, rows: NDArray[np.int64] | None = None) -> float:
