@@ -72,6 +72,12 @@ class TrainVcc(DataOptions, NetworkOptions, TrainOptions, LaunchOptions):
     checkpoint_every: int = option(
         50, help="Steps between checkpoints; 0 writes only the last.", minimum=0
     )
+    sweep: int | None = option(
+        None, help="Train so many times to find the best of --sweep-over.", minimum=1
+    )
+    sweep_over: tuple[str, ...] = option(
+        (), help='What to search: "lr=1e-4..1e-2 log", "dropout=0..0.3", "preset=tiny|small".'
+    )
     runs: Path = option(Path("runs"), help="Folder in which the run directory is made.")
     resume: str | None = option(None, help="Go on with this run: its name, its path or `latest`.")
 

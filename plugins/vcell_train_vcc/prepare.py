@@ -204,6 +204,11 @@ def effects(cells: LogCells, rows: Rows, columns: Columns) -> Effects:
     controls, size = mean[n:], count[n:]
     per_context = _of_contexts(controls, size, context, columns)
     bare = np.flatnonzero((size == 0) & (share.sum(axis=0) > 0))
+    if len(bare) == np.count_nonzero(share.sum(axis=0)):
+        raise UserError(
+            "no batch has both controls and perturbed cells: batch and effect cannot be told apart",
+            hint="if the column is no batch, name another one with --batch-column",
+        )
     if len(bare):
         console.warn(
             f"{len(bare)} of {n_matched} batches have no control cells: their cells are compared "

@@ -13,7 +13,7 @@ from vcell import console, models
 from vcell.config import provenance, settings_of
 from vcell.data import detect, labels, open_cells
 from vcell.data.log_cells import COUNTS, LogCells, median_total
-from vcell.errors import UserError
+from vcell.errors import RunFailed, UserError
 from vcell.launch import Plan, join_run, launch, make_plan, resume_run
 from vcell.models import Screen
 from vcell.runs import Run
@@ -30,6 +30,14 @@ def run(cells: Path | None, config: TrainVcc) -> None:
         from vcell_train_vcc import costs
 
         return costs.tell(config)
+    if config.sweep:
+        return _swept(cells, config)
+    this, plan = _trained(cells, config)
+    if plan.leads:
+        report.tell(Run.open(this.path))
+
+
+def _trained(cells: Path | None, config: TrainVcc) -> tuple[Run, Plan]:
     plan = make_plan(config)
     if config.resume:
         this, plan = _resumed(config, plan)
@@ -37,8 +45,26 @@ def run(cells: Path | None, config: TrainVcc) -> None:
         this, plan = join_run(config.runs, plan, lambda name: _started(cells, config, name))
     console.say(f"run directory: {this.path}")
     launch("vcell_train_vcc.work:main", this, plan)
-    if plan.leads:
-        report.tell(Run.open(this.path))
+    return this, plan
+
+
+def _swept(cells: Path | None, config: TrainVcc) -> None:
+    """Train many times, each time with other settings."""
+    from vcell_train_vcc import sweep
+
+    def train(settings: TrainVcc) -> Run:
+        this = Run.open(_trained(settings.cells, settings)[0].path)
+        if this.status() != "done":
+            raise RunFailed(f"{this.name} is {this.status()}: the same command goes on from here")
+        return this
+
+    if config.resume or config.nodes > 1:
+        raise UserError(
+            "--sweep makes runs of its own on one machine",
+            hint="leave out --resume and --nodes; the same command goes on with an earlier sweep",
+        )
+    config = dataclasses.replace(config, cells=cells or config.cells)
+    sweep.tell(sweep.sweep(config, config.sweep or 0, train), config.runs)
 
 
 def main(run: Run) -> None:
@@ -76,7 +102,13 @@ def _started(path: Path | None, config: TrainVcc, name: str | None) -> Run:
         )
     config = dataclasses.replace(config, cells=Path(path).absolute())
     with open_cells(path, config.layer) as source:
-        found, kind = labels.find(source, config), detect.scale(source).kind
+        found, scale = labels.find(source, config), detect.scale(source)
+        if scale.kind == "other":
+            raise UserError(
+                f"{source.name} holds neither counts nor log1p values: {scale.evidence}",
+                hint="remove or replace NaN and infinities, or name another --layer",
+            )
+        kind = scale.kind
         columns = prepare.Columns.read(source, found)
         total = config.target_sum
         if kind == COUNTS and total is None:
