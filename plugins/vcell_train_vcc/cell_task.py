@@ -3,8 +3,8 @@
 The network learns what the prior leaves over of perturbations that it has not seen: its
 leave-one-out predictions stand where the perturbation was learned from, so that nothing is gained
 by learning the prior's own overfit. The model is chosen by what it gains over the prior on the
-validation perturbations, less one standard error of that gain: a network that adds nothing
-that can be told from chance stays as it began, which is the prior.
+validation perturbations, at the lower bound of that gain: a network that adds nothing that can be
+told from chance stays as it began, which is the prior.
 B examples, T gene tokens, N genes, M targets.
 """
 
@@ -22,7 +22,6 @@ from vcell_train_vcc.losses import Losses, Weights
 from vcell_train_vcc.shape import graph_of
 from vcell_train_vcc.shared_encoder import SharedEncoder
 from vcell_train_vcc.split import TRAIN, VALIDATION
-from vcell_train_vcc.targets import Targets
 from vcell_train_vcc.transformer import Example, Known, PerturbationTransformer
 from vcell_train_vcc.validation import Judge
 
@@ -73,7 +72,7 @@ class Tables:
     """
 
     def __init__(self, screen: Screen, tokens: Sequence[str], prior: NDArray[np.float32]) -> None:
-        self.screen, self.names, self.targets = screen, list(tokens), Targets(screen)
+        self.screen, self.names = screen, list(tokens)
         place = {str(gene): i for i, gene in enumerate(screen.genes)}
         self.token_of = {gene: i for i, gene in enumerate(tokens)}
         self.column = np.array([place[gene] for gene in tokens])
@@ -87,12 +86,12 @@ class Tables:
 
     def of(self, names: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return features (P, F), pooled over targets, and tokens (P, M) of the targets, -1."""
-        members = self.targets.members(names)
+        members = self.screen.members(names)
         most = max(max(map(len, members), default=1), 2)
         target = np.full((len(names), most), -1, np.int64)
         for i, genes in enumerate(members):
             target[i, : len(genes)] = [self.token_of.get(gene, -1) for gene in genes]
-        return self.targets.pooled(names), target
+        return self.screen.pooled(names), target
 
     def example(self, row: NDArray[np.int64], n_tokens: int) -> dict[str, Tensor]:
         """Return what belongs to rows of the screen."""
@@ -101,7 +100,7 @@ class Tables:
             "delta": torch.from_numpy(self.delta[row, :n_tokens]),
             "features": torch.from_numpy(self.features[row]),
             "target": torch.from_numpy(self.target[row]),
-            "context": torch.from_numpy(self.targets.context[row].astype(np.int64)),
+            "context": torch.from_numpy(self.screen.context[row].astype(np.int64)),
             "row": torch.from_numpy(self.number[row]),
         }
 
@@ -128,7 +127,7 @@ def build(
     graph = graph_of(config.graph, shape.tokens, screen) if name == "sparse" else None
     core: nn.Module
     if shape.kind == "shared-encoder":
-        controls = torch.from_numpy(tables.targets.control[:, tables.column].astype(np.float32))
+        controls = torch.from_numpy(tables.screen.control[:, tables.column].astype(np.float32))
         core = SharedEncoder(known, controls, shape.sizes, attention, graph)
     else:
         core = PerturbationTransformer(known, shape.sizes, attention, graph)
@@ -236,7 +235,7 @@ def added(
     Their control state is the mean of their context's controls.
     """
     device = next(model.parameters()).device
-    control = torch.from_numpy(tables.targets.control[:, tables.column[:n_tokens]])
+    control = torch.from_numpy(tables.screen.control[:, tables.column[:n_tokens]])
     found = []
     for start in range(0, len(example["prior"]), _AT_ONCE):
         some = {k: v[start : start + _AT_ONCE] for k, v in example.items()}

@@ -25,7 +25,6 @@ from vcell.store import Loader, Output, Recipe, Sets, Store, combine, ensure_sto
 from vcell.store.order import Epoch, Order
 from vcell.store.order import Place as Share
 from vcell.store.store import MANIFEST
-from vcell_train_vcc.targets import Targets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,12 +78,11 @@ class Groups:
     ) -> Groups:
         """Find the cells of one part of the screen, at most `most` beside the controls."""
         codes, names = store.codes(labels["perturbation_column"])
-        targets = Targets(screen)
-        context = _contexts(store, targets, labels["cell_type_column"])
-        number = {(str(p), int(c)): i for i, (p, c) in _pairs(targets) if screen.part[i] == part}
-        table = np.full((len(names) + 1, len(targets.contexts)), -1, np.int64)
+        context = _contexts(store, screen, labels["cell_type_column"])
+        number = {(str(p), int(c)): i for i, (p, c) in _pairs(screen) if screen.part[i] == part}
+        table = np.full((len(names) + 1, len(screen.contexts)), -1, np.int64)
         for j, name in enumerate(names):
-            for c in range(len(targets.contexts)):
+            for c in range(len(screen.contexts)):
                 table[j, c] = number.get((str(name), c), -1)
         row = np.where(context >= 0, table[codes, context], -1)
         if most is not None and (row >= 0).sum() > most:
@@ -99,16 +97,16 @@ class Groups:
         return cls(row, np.asarray(matched, np.int64), n)
 
 
-def _pairs(targets: Targets) -> Any:
-    return enumerate(zip(targets.screen.perturbations, targets.context, strict=True))
+def _pairs(screen: Screen) -> Any:
+    return enumerate(zip(screen.perturbations, screen.context, strict=True))
 
 
-def _contexts(store: Store, targets: Targets, column: str | None) -> NDArray[np.int64]:
+def _contexts(store: Store, screen: Screen, column: str | None) -> NDArray[np.int64]:
     """Return each cell's context in the screen, -1 where it has none."""
-    if column is None or len(targets.contexts) == 1:
+    if column is None or len(screen.contexts) == 1:
         return np.zeros(store.n_cells, np.int64)
     codes, names = store.codes(column)
-    place = {str(name): i for i, name in enumerate(targets.contexts)}
+    place = {str(name): i for i, name in enumerate(screen.contexts)}
     number = np.array([place.get(str(name), -1) for name in names] + [-1], np.int64)
     return np.asarray(number[codes])
 

@@ -22,7 +22,6 @@ import numpy as np
 
 from vcell.metrics import vcc2025
 from vcell_train_vcc.split import TRAIN
-from vcell_train_vcc.targets import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +64,7 @@ class Setting:
 class Kernel:
     """k(S, T) of perturbations by name, for any setting."""
 
-    def __init__(self, targets: Targets, names: Sequence[str]) -> None:
+    def __init__(self, targets: Screen, names: Sequence[str]) -> None:
         self.targets = targets
         members = targets.members(names)
         self.genes = sorted({gene for one in members for gene in one})
@@ -121,7 +120,7 @@ class GaussianProcess:
     """Fitted to the training perturbations of a screen."""
 
     def __init__(self, screen: Screen) -> None:
-        self.targets = Targets(screen)
+        self.targets = screen
         self.learned = screen.rows(TRAIN)
         self.names = [str(name) for name in screen.perturbations[self.learned]]
         self.delta = screen.delta[self.learned].astype(np.float64)

@@ -19,7 +19,6 @@ from vcell_train_vcc.cell_task import CellTask, Tables, added, build
 from vcell_train_vcc.cells import Groups, store_of
 from vcell_train_vcc.shape import Shape, device_of
 from vcell_train_vcc.split import TRAIN, VALIDATION
-from vcell_train_vcc.targets import Targets
 from vcell_train_vcc.validation import truth_of
 
 if TYPE_CHECKING:
@@ -89,8 +88,7 @@ def expected(run: Run, screen: Screen) -> NDArray[np.float32]:
     """Return the prior of every row (P, N): left one out where it learned from the row."""
     prior: Any = models.get(PRIOR).load(run, screen)
     names = [str(name) for name in screen.perturbations]
-    targets = Targets(screen)
-    contexts = [str(targets.contexts[c]) for c in targets.context]
+    contexts = [str(screen.contexts[c]) for c in screen.context]
     found = np.asarray(prior.predict(names, contexts), np.float32)
     found[screen.rows(TRAIN)] = prior.loo()
     return found
@@ -215,7 +213,7 @@ class NetworkPredictor:
         return Explanation(genes, scores, maps)
 
     def _control(self, example: dict[str, Tensor]) -> Tensor:
-        control = torch.from_numpy(self.tables.targets.control[:, self._columns])
+        control = torch.from_numpy(self.tables.screen.control[:, self._columns])
         return control[example["context"]][:, None]
 
     @property
@@ -234,8 +232,8 @@ class NetworkPredictor:
         contexts: Sequence[str] | None,
         expected: NDArray[np.float32],
     ) -> dict[str, Tensor]:
-        place = {str(name): i for i, name in enumerate(self.tables.targets.contexts)}
-        names = contexts or [str(self.tables.targets.contexts[0])] * len(perturbations)
+        place = {str(name): i for i, name in enumerate(self.tables.screen.contexts)}
+        names = contexts or [str(self.tables.screen.contexts[0])] * len(perturbations)
         features, target = self.tables.of(perturbations)
         return {
             "prior": torch.from_numpy(expected[:, self._columns]),

@@ -16,6 +16,7 @@ from vcell_train_vcc.shape import Shape
 
 from vcell.data.simulate import Simulator
 from vcell.errors import UserError
+from vcell.models import Screen
 from vcell.nn.presets import Preset
 from vcell.store import Recipe, Store, prepare
 from vcell.train.task import Place
@@ -23,26 +24,24 @@ from vcell.train.task import Place
 TOKENS, SETS = 40, 8
 
 
-class Members:
-    """What the networks ask of a screen, made of numbers drawn at random."""
-
-    def __init__(self, genes, names, features=6, seed=0):
-        rng = np.random.default_rng(seed)
-        self.genes, self.perturbations = np.array(genes), np.array(names)
-        self.contexts, self.context = np.array(["all"]), np.zeros(len(names), int)
-        self.part = np.zeros(len(names), np.int8)
-        self.part[-4:] = 1
-        self.control = rng.random((1, len(genes)), np.float32)
-        self.delta = rng.normal(size=(len(names), len(genes))).astype(np.float32)
-        self.feature_genes = self.genes
-        self.features = rng.normal(size=(len(genes), features)).astype(np.float32)
-        self.target_sum = 1000.0
-
-    def rows(self, part):
-        return np.flatnonzero(self.part == part)
-
-    def members(self, names):
-        return [tuple(name.split("+")) for name in names]
+def made(genes, names, features=6):
+    """A screen of numbers drawn at random."""
+    rng = np.random.default_rng(0)
+    n = len(names)
+    return Screen(
+        genes=np.array(genes),
+        contexts=np.array(["all"]),
+        control=rng.random((1, len(genes)), np.float32),
+        perturbations=np.array(names),
+        context=np.zeros(n, np.int64),
+        part=np.repeat([0, 1], [n - 4, 4]).astype(np.int8),
+        cells=np.full(n, 50),
+        delta=rng.normal(size=(n, len(genes))).astype(np.float32),
+        noise=np.full(n, 0.01, np.float32),
+        feature_genes=np.array(genes),
+        features=rng.normal(size=(len(genes), features)).astype(np.float32),
+        target_sum=1000.0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def store(simulated, tmp_path_factory):
 @pytest.fixture(scope="module")
 def screen(store):
     names = [name for name in store.codes("target_gene")[1] if name != "non-targeting"]
-    return Members(store.genes.tolist(), names)
+    return made(store.genes.tolist(), names)
 
 
 LABELS = {
