@@ -30,7 +30,7 @@ def cells(simulator, tmp_path_factory) -> Path:
 def runs(cells, tmp_path_factory) -> Path:
     """The folder of one finished run."""
     folder = tmp_path_factory.mktemp("trained") / "runs"
-    code = run(["train-vcc", str(cells), "--runs", str(folder), "--max-steps", "100"])
+    code = run(["train-vcc", str(cells), "--runs", str(folder), "--model", "gp"])
     assert code == 0
     return folder
 
