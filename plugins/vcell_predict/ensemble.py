@@ -33,8 +33,8 @@ class Member:
 
     run: Run
     kind: str
-    screen: Any
-    predictor: Any
+    screen: Screen
+    predictor: Any  # a Predictor, and whatever else it can tell
 
     @classmethod
     def open(cls, name: str, folder: Path, kind: str | None) -> Member:
@@ -51,10 +51,6 @@ class Member:
             console.warn(f"{run.name} is {run.status()}: its best checkpoint so far is used")
         screen = Screen.load(run.path / models.SCREEN)
         predictor = models.get(kind).load(run, screen)
-        if not hasattr(screen, "contexts"):
-            from vcell_predict.older import adapted
-
-            return cls(run, kind, *adapted(run, screen, predictor))
         return cls(run, kind, screen, predictor)
 
     def predict(self, names: Sequence[str], contexts: Sequence[str]) -> Array:
@@ -177,11 +173,11 @@ class Ensemble:
         return mean
 
 
-def _key(screen: Any, row: int) -> tuple[str, str]:
+def _key(screen: Screen, row: int) -> tuple[str, str]:
     return str(screen.perturbations[row]), str(screen.contexts[screen.context[row]])
 
 
-def _part(screen: Any, name: str, context: str) -> int:
+def _part(screen: Screen, name: str, context: str) -> int:
     """Return the part of a perturbation in a context, -1 where the screen does not have it."""
     own = (screen.perturbations == name) & (screen.contexts[screen.context] == context)
     return int(screen.part[np.argmax(own)]) if own.any() else -1

@@ -11,11 +11,6 @@ from vcell.data.simulate import Simulator
 from vcell.models import SCREEN, Screen
 from vcell.runs import Run
 
-pytestmark = pytest.mark.skipif(
-    "contexts" not in Screen.__dataclass_fields__, reason="screens know no contexts yet"
-)
-
-
 @pytest.fixture(scope="module")
 def two_types(tmp_path_factory):
     """A run on two cell types, the file of which is beside it."""

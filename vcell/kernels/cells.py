@@ -64,7 +64,7 @@ def cell_totals(
         if len(listed) * FEW < len(genes):
             at = 0
             for gene in listed:
-                at += np.searchsorted(genes[at:], gene)
+                at += int(np.searchsorted(genes[at:], gene))
                 if at < len(genes) and genes[at] == gene:
                     _mark(marked[gene], own[at], marked_totals[cell])
         else:
