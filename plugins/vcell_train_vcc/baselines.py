@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vcell.models import Predictor, Screen, members
+from vcell_train_vcc.scores import each, mean_of
 from vcell_train_vcc.split import TRAIN
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_PENALTIES = 10.0 ** np.arange(-1, 6.01, 0.5)
+_PENALTIES = 10.0 ** np.arange(-3, 4.01, 0.5)
 _NEIGHBOURS = (1, 2, 3, 5, 8, 12, 20)
+_JUDGED_ROWS, _JUDGED_GENES = 400, 1000  # by which settings are ranked
 
 
 @dataclass(frozen=True)
@@ -66,33 +68,66 @@ class MeanEffect:
 
 
 class Ridge:
-    """Linear regression on the targets' features, penalty by leave-one-out error."""
+    """Linear regression on the targets' features, as unit vectors; penalty by leaving one out."""
 
     def __init__(self, screen: Screen) -> None:
         self.screen, rows = screen, screen.rows(TRAIN)
-        x = screen.pooled(screen.perturbations[rows].tolist()).astype(np.float64)
+        names = screen.perturbations[rows].tolist()
+        x = self._inputs(names)
         self.mean, self.centre = screen.delta[rows].mean(axis=0, dtype=np.float64), x.mean(axis=0)
         u, s, vt = np.linalg.svd(x - self.centre, full_matrices=False)
         y = screen.delta[rows] - self.mean
-        scores = u.T @ y
-        penalty = min(_PENALTIES, key=lambda p: self._left_out_error(u, s, scores, y, p))
-        self.weights = vt.T @ ((s / (s**2 + penalty))[:, None] * scores)
+        judge = Judge(screen, rows)
+        penalty = min(
+            _PENALTIES,
+            key=lambda p: judge.loss(lambda some, genes: self._left_out(u, s, y, p, some, genes)),
+        )
+        self.weights = vt.T @ ((s / (s**2 + penalty))[:, None] * (u.T @ y))
 
-    @staticmethod
-    def _left_out_error(u: Array, s: Array, scores: Array, y: Array, penalty: float) -> float:
-        shrink = s**2 / (s**2 + penalty)
-        fitted = u @ (shrink[:, None] * scores)
-        leverage = np.square(u) @ shrink + 1 / len(u)  # the mean is fitted as well
-        left = (y - fitted) / np.maximum(1 - leverage, 1e-6)[:, None]
-        return float(np.square(left).mean())
+    def _left_out(self, u: Array, s: Array, y: Array, p: float, some: Any, genes: Any) -> Array:
+        """Return what is said of rows that are left out, of which the mean knows nothing either."""
+        shrink = s**2 / (s**2 + p)
+        y = y[:, genes]
+        fitted = u[some] @ (shrink[:, None] * (u.T @ y))
+        leverage = np.square(u[some]) @ shrink + 1 / len(u)
+        left = (y[some] - fitted) / np.maximum(1 - leverage, 1e-6)[:, None]
+        return np.asarray(self.mean[genes] + y[some] - left)
+
+    def _inputs(self, names: Sequence[str]) -> Array:
+        genes = sorted({gene for one in self.screen.members(names) for gene in one})
+        unit = dict(zip(genes, _unit(self.screen.pooled(genes)), strict=True))
+        width = self.screen.features.shape[1]
+        sums = [sum((unit[gene] for gene in members(str(one))), np.zeros(width)) for one in names]
+        return np.array(sums).reshape(len(names), width)
 
     def predict(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
         """Return mean + (features - centre) @ weights; NaN where a target has no features."""
-        effect = self.mean + (self.screen.pooled(perturbations) - self.centre) @ self.weights
+        effect = self.mean + (self._inputs(perturbations) - self.centre) @ self.weights
         effect[~self.screen.known(perturbations)] = np.nan
         return np.asarray(effect, np.float32)
+
+
+class Judge:
+    """Ranks settings by perturbations left out, as gp ranks its own: error, correlation and PDS."""
+
+    def __init__(self, screen: Screen, rows: NDArray[np.int64]) -> None:
+        drawn = np.random.default_rng(0).permutation(len(rows))[:_JUDGED_ROWS]
+        self.some = np.sort(drawn)
+        spread = -screen.delta[rows].var(axis=0)
+        self.genes = np.sort(np.argsort(spread, kind="stable")[:_JUDGED_GENES])
+        self.real = screen.delta[rows[self.some]][:, self.genes].astype(np.float64)
+        place = np.full(len(screen.genes) + 1, -1)
+        place[self.genes] = np.arange(len(self.genes))
+        self.target = place[screen.targets(screen.perturbations[rows[self.some]].tolist())]
+
+    def loss(self, left_out: Callable[[Any, Any], Array]) -> float:
+        """Return relative squared error - correlation - PDS of what `left_out` says."""
+        guess = left_out(self.some, self.genes)
+        found = mean_of(each(guess, self.real, self.target))
+        error = np.square(guess - self.real).mean() / max(float(self.real.var()), 1e-12)
+        return float(error - found["delta_correlation"] - found["pds"])
 
 
 class Additive:
@@ -132,11 +167,13 @@ class Neighbours:
         np.fill_diagonal(likeness, -np.inf)
         order = np.argsort(-likeness, axis=1, kind="stable")[:, :-1]
         able = [k for k in _NEIGHBOURS if k <= order.shape[1]] or [1]
-        errors = [
-            np.square(np.array([self.delta[near[:k]].mean(axis=0) for near in order]) - self.delta)
-            for k in able
-        ]
-        self.k = able[int(np.argmin([error.mean() for error in errors]))]
+        judge = Judge(screen, rows)
+        self.k = min(
+            able, key=lambda k: judge.loss(lambda some, genes: self._of(order[some, :k], genes))
+        )
+
+    def _of(self, near: NDArray[np.int64], genes: Any) -> Array:
+        return np.array([self.delta[some][:, genes].mean(axis=0) for some in near])
 
     def predict(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
@@ -144,7 +181,7 @@ class Neighbours:
         """Return the means of the k nearest; NaN where a target has no features."""
         likeness = _unit(self.screen.pooled(perturbations)) @ self.unit.T
         near = np.argsort(-likeness, axis=1, kind="stable")[:, : self.k]
-        effect = self.delta[near].mean(axis=1)
+        effect = self._of(near, slice(None))
         effect[~self.screen.known(perturbations)] = np.nan
         return np.asarray(effect, np.float32)
 
