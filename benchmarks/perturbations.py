@@ -5,9 +5,10 @@
 
 Every fold is a run of `vcell train-vcc`, whose screen all models are then asked about; what they
 say of the held-out perturbations of all folds is scored together (pseudobulk; PDS is a rank among
-all of them). Seeds draw the folds (norman, doubles) or the cells and the split (simulator): the
-spread is the standard deviation over seeds. `h1` holds out each of its five perturbations in turn,
-so its seeds differ by the expression loadings only. Nothing is chosen by what is held out.
+all of them). Seeds draw the folds (norman) or the cells and the split (simulator): the spread is
+the standard deviation over seeds. `doubles` and `h1` have five perturbations to hold out, one at a
+time: seeds change nothing there, and PDS moves in steps of 0.04. Nothing is chosen by what is held
+out. A knock-down's own gene is known to gp and not to the mean: that shows in the correlation.
 
 `simulator`: gene features are the true memberships; `shuffled`: the same, dealt to the wrong genes.
 There the share of the attainable gain is (PDS - PDS of perturbed-mean) / (PDS of fresh cells of the
