@@ -40,7 +40,7 @@ _GRID = tuple(
         range(len(_WIDTHS)), (0.0, 0.3), (0.0, 0.3), (0.0, 0.3, 1.0), (0.0, 0.3, 1.0, 3.0),
         (0.03, 0.1, 0.3, 1.0), (False, True),
     )
-    if setting[3] + setting[4] > 0
+    if setting[3] + setting[4] > 0 and (setting[4] > 0 or setting[0] == 0)  # no width of nothing
 )  # fmt: skip
 _JUDGED = 60  # settings, best by error and correlation, that discrimination is computed for
 _AVERAGED = 20

@@ -57,7 +57,8 @@ def case(request) -> Case:
 
 def test_there_are_golden_files():
     assert CASES == [
-        "copied", "dense", "hollow", "plain", "quiet", "single", "sparse", "tied", "tiled", "unbalanced",
+        "copied", "dense", "hollow", "plain", "quiet", "single", "sparse", "tied", "tiled",
+        "unbalanced",
     ]  # fmt: skip
 
 

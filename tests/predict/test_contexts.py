@@ -11,6 +11,7 @@ from vcell.data.simulate import Simulator
 from vcell.models import SCREEN, Screen
 from vcell.runs import Run
 
+
 @pytest.fixture(scope="module")
 def two_types(tmp_path_factory):
     """A run on two cell types, the file of which is beside it."""
