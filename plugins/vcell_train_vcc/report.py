@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Table = dict[str, dict[str, float]]
 
 _SCORES = ("pds", "mae", "delta_correlation")
+_TELLING = 5  # held-out perturbations below which a ranking says nothing
 
 
 def baselines(screen: Screen) -> list[str]:
@@ -189,9 +190,13 @@ def _text(path: Path, model: str, found: Table, n: int) -> str:
     columns = ("model", "PDS", "MAE", "delta correlation", "gain over mean")
     return (
         f"{_verdict(model, found, gains)} on {n} held-out perturbations "
-        f"(pseudobulk; vcell evaluate scores cells)\n\n"
+        f"(pseudobulk; vcell evaluate scores cells){_doubt(n)}\n\n"
         f"{console.table(rows, columns)}\n\nrun directory: {path}"
     )
+
+
+def _doubt(n: int) -> str:
+    return "" if n >= _TELLING else f"\n{n} are too few to tell models apart"
 
 
 def _verdict(model: str, found: Table, gains: dict[str, float]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import console
+from vcell import cache, console
 from vcell.data import CellSource, open_cells
 from vcell.errors import UserError
 from vcell.kernels import scatter
@@ -96,7 +95,7 @@ def ensure_store(
     The cache is ``$VCELL_CACHE``, else ``$XDG_CACHE_HOME/vcell`` or ``~/.cache/vcell``.
     """
     recipe = recipe or Recipe()
-    root = root or _cache_root()
+    root = root or cache.root()
     paths = [Path(p) for p in inputs]
     marks = _fingerprints(paths, _remembered(root))
     target = root / "stores" / f"{key_of(recipe, marks, FORMAT)}.zarr"
@@ -341,13 +340,6 @@ def _remembered(root: Path) -> list[dict[str, Any]]:
     for path in sorted((root / "stores").glob(f"*.zarr/{MANIFEST}")):
         marks += json.loads(path.read_text())["inputs"]
     return marks
-
-
-def _cache_root() -> Path:
-    if named := os.environ.get("VCELL_CACHE"):
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "vcell"
 
 
 def _explain(error: OSError, target: Path) -> UserError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import __version__, console
+from vcell import __version__, cache, console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 
 def folder(chosen: Path | None) -> Path:
     """Return where entries are kept."""
-    if chosen is not None:
-        return chosen
-    if found := os.environ.get("VCELL_CACHE"):
-        return Path(found)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vcell"
+    return chosen or cache.root()
 
 
 def key(*parts: Any) -> str:
