@@ -21,7 +21,7 @@ from vcell.kernels import ranks
 from vcell.metrics.by_gene import Columns, Turned, only, spans
 
 #: Bytes of non-zeros held in memory while they are turned round; more go to a temporary file.
-MEMORY = 512 << 20
+MEMORY = 192 << 20
 _AHEAD = 3  # blocks that are turned at once
 Against = Literal["reference", "rest"]
 
