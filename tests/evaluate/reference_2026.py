@@ -34,7 +34,7 @@ class Group:
 
     @property
     def cpm(self) -> np.ndarray:
-        return 1e6 * self.cells / self.cells.sum(axis=1, keepdims=True)
+        return self.cells / (self.cells.sum(axis=1, keepdims=True) / 1e6)
 
 
 def groups(cells) -> dict[str, Group]:
@@ -46,7 +46,7 @@ def groups(cells) -> dict[str, Group]:
 def table(group: Group, control: Group, kept: np.ndarray):
     """Return lfc of all genes, and p and adjusted p of those that are kept (else NaN)."""
     a, b = group.cpm, control.cpm
-    p = stats.mannwhitneyu(a, b, axis=0, method="asymptotic").pvalue
+    p = stats.mannwhitneyu(np.log1p(a), np.log1p(b), axis=0, method="asymptotic").pvalue
     p = np.where(np.isnan(p), 1.0, p)
     p[~kept] = np.nan
     q = np.full(len(p), np.nan)

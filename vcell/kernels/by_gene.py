@@ -30,9 +30,9 @@ Array = NDArray[Any]
 
 #: Terms of the series, and the largest e for which their remainder is below 1e-17.
 TERMS, LARGEST = 14, 0.05
-#: The bits of 2^-63: smaller shares are ranked as this one.
-_BASE = np.uint64((1023 - 63) << 52)
-#: Bits of a share between 2^-63 and 1, less those of 2^-63.
+#: The bits of 2^-50: smaller levels have this one's key.
+_BASE = np.uint64((1023 - 50) << 52)
+#: Bits of a level between 2^-50 and 2^14, less those of 2^-50.
 _WIDTH = 58
 _NEAR = 1 / 32  # log1p is a polynomial below; the tenth power of this is below 1e-15
 
@@ -120,35 +120,70 @@ def scaled_totals(first: Array, cell: Array, value: Array, factor: Array, totals
 
 
 @njit(nogil=True, cache=True)
-def shares(cell: Array, value: Array, totals: Array, share: Array) -> None:
-    """Divide every value by its cell's total: one division, so equal fractions stay tied."""
+def scaled(cell: Array, value: Array, scale: Array, out: Array) -> None:
+    """Divide every value by its cell's scale, in one division of float64 as scanpy does."""
     for j in range(len(cell)):
-        share[j] = np.float64(value[j]) / totals[cell[j]]
+        out[j] = np.float64(value[j]) / scale[cell[j]]
 
 
 @njit(nogil=True, cache=True)
-def keys(bits: Array, cell: Array, id_bits: int, out: Array) -> None:
-    """Pack share (seen as uint64) and cell into one number that orders as the share does."""
-    drop = np.uint64(max(id_bits - (64 - _WIDTH), 0))
-    move = np.uint64(id_bits)
-    for j in range(len(cell)):
-        b = max(bits[j], _BASE) - _BASE
-        out[j] = ((b >> drop) << move) | np.uint64(cell[j])
+def keys(bits: Array, first: Array, place_bits: int, out: Array) -> None:
+    """Pack every level (seen as uint64) and its place in its gene into one number.
+
+    It orders as the levels do, except those that differ in their last bits only: see `settle`.
+    """
+    drop = np.uint64(max(place_bits - (64 - _WIDTH), 0))
+    move = np.uint64(place_bits)
+    for k in range(len(first) - 1):
+        for j in range(first[k], first[k + 1]):
+            b = max(bits[j], _BASE) - _BASE
+            out[j] = ((b >> drop) << move) | np.uint64(j - first[k])
+
+
+@njit(nogil=True, cache=True)
+def settle(
+    ordered: Array, first: Array, place_bits: int, level: Array, cell: Array, cell_bits: int
+) -> None:
+    """Turn sorted keys into exact ones: the number of the level in its gene, and the cell."""
+    move, mask = np.uint64(place_bits), np.uint64((1 << place_bits) - 1)
+    shift = np.uint64(cell_bits)
+    for k in range(len(first) - 1):
+        own, i, rank = level[first[k] : first[k + 1]], first[k], np.uint64(0)
+        whose = cell[first[k] : first[k + 1]]
+        while i < first[k + 1]:
+            start, prefix = i, ordered[i] >> move
+            lowest = own[ordered[i] & mask]
+            alike = True
+            while i < first[k + 1] and ordered[i] >> move == prefix:
+                alike &= own[ordered[i] & mask] == lowest
+                i += 1
+            if not alike:
+                run = ordered[start:i].copy()
+                run = run[np.argsort(own[(run & mask).astype(np.int64)], kind="mergesort")]
+                ordered[start:i] = run
+            last = own[ordered[start] & mask]
+            rank += np.uint64(1)
+            for j in range(start, i):
+                place = ordered[j] & mask
+                if own[place] != last:
+                    rank += np.uint64(1)
+                    last = own[place]
+                ordered[j] = (rank << shift) | np.uint64(whose[place])
 
 
 @njit(nogil=True, cache=True)
 def sums(
-    first: Array, cell: Array, value: Array, share: Array, table: Array, counts: Array,
+    first: Array, cell: Array, value: Array, cpm: Array, table: Array, counts: Array,
     parts: Array, stored: Array,
 ) -> None:  # fmt: skip
-    """Add values, shares and numbers of entries up by group, into ``[K, Q]`` tables."""
+    """Add values, CPM and numbers of entries up by group, into ``[K, Q]`` tables."""
     for k in range(len(first) - 1):
         total, part, n = counts[k], parts[k], stored[k]
         for j in range(first[k], first[k + 1]):
             g = table[cell[j]]
             if g >= 0:
                 total[g] += value[j]
-                part[g] += share[j]
+                part[g] += cpm[j]
                 n[g] += 1
 
 

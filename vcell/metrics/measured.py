@@ -147,13 +147,13 @@ class _Tables:
         details = (n, n_genes) if self.whole else (0, 0)
         self.means, self.cpm, self.u, self.score = (np.empty(details) for _ in range(4))
 
-    def fill(self, number: int, lo: int, hi: int, found: Columns, share: Array, keys: Keys) -> None:
+    def fill(self, number: int, lo: int, hi: int, found: Columns, cpm: Array, keys: Keys) -> None:
         """Take a range of genes."""
         g = self.grouping
         counts, parts, u, ties = np.zeros((4, hi - lo, len(g.sizes)))
         stored = np.zeros(counts.shape, np.int32)
         first, cell, value = found.first, found.cell, found.value
-        kernels.sums(first, cell, value, share, g.table, counts, parts, stored)
+        kernels.sums(first, cell, value, cpm, g.table, counts, parts, stored)
         kernels.jackknife(
             first, cell, value, g.table, g.e, g.f, counts, g.wholes, g.sizes, g.powers, g.members,
             g.bounds, _SQUARED, BULK_TARGET, self.spread[number],
@@ -174,7 +174,7 @@ class _Tables:
         n, wholes = self.grouping.sizes[own, None], self.grouping.wholes[own, None]
         self.bulk[own, genes] = np.log1p(BULK_TARGET * counts / np.where(wholes > 0, wholes, 1.0))
         with np.errstate(invalid="ignore"):
-            cpm = parts / n * CELL_TARGET
+            cpm = parts / n
             tested = cpm[0] > MIN_CPM
             self.lfc[own, genes] = np.log2((cpm + EPSILON) / (cpm[0] + EPSILON))
         p, score = de.wilcoxon(u, ties, n, n[:1])
@@ -207,19 +207,28 @@ class _Tables:
 
 @dataclass(frozen=True)
 class Keys:
-    """Shares and cells in one number each, ascending in every gene."""
+    """Ranks of levels and cells in one number each, ascending in every gene."""
 
     ordered: NDArray[np.uint64]
     id_bits: int  # the lowest bits, which hold the cell
 
     @classmethod
-    def of(cls, found: Columns, share: Array, n_cells: int) -> Keys:
-        """Pack and sort."""
+    def of(cls, found: Columns, cpm: Array, n_cells: int) -> Keys:
+        """Rank every gene's entries by log1p of CPM.
+
+        Equal fractions of different counts, 2 of 20,000 and 3 of 30,000, round to CPM that may
+        differ in the last bit, and log1p makes most of them equal again. cell-eval2 ranks what
+        is left, so the same operations of the same libraries are done here, bit for bit.
+        """
+        level = np.log1p(cpm)
         id_bits = max(int(n_cells - 1).bit_length(), 1)
+        longest = int(np.diff(found.first).max(initial=1))
+        place_bits = max((longest - 1).bit_length(), 1)
         ordered = np.empty(len(found.cell), np.uint64)
-        kernels.keys(share.view(np.uint64), found.cell, id_bits, ordered)
+        kernels.keys(level.view(np.uint64), found.first, place_bits, ordered)
         for a, b in pairwise(found.first.tolist()):
             ordered[a:b].sort()
+        kernels.settle(ordered, found.first, place_bits, level, found.cell, id_bits)
         return cls(ordered, id_bits)
 
 
@@ -253,16 +262,18 @@ def measure(
     """
     counts = np.sum([part.counts for part in cells], axis=0)
     ranges = spans(counts)
+    scale = totals / CELL_TARGET
+    scale[scale == 0] = 1.0
     tables = [_Tables(grouping, len(counts), len(ranges)) for grouping in groupings]
 
     def work(number: int) -> None:
         lo, hi = ranges[number]
         found = join([part.read(lo, hi) for part in cells])
-        share = np.empty(len(found.cell))
-        kernels.shares(found.cell, found.value, totals, share)
-        keys = Keys.of(found, share, len(totals))
+        cpm = np.empty(len(found.cell))
+        kernels.scaled(found.cell, found.value, scale, cpm)
+        keys = Keys.of(found, cpm, len(totals))
         for table in tables:
-            table.fill(number, lo, hi, found, share, keys)
+            table.fill(number, lo, hi, found, cpm, keys)
 
     with ThreadPoolExecutor(threads or _cores()) as pool:
         list(pool.map(work, range(len(ranges))))
