@@ -1,11 +1,13 @@
 """`vcell evaluate` and `vcell de` beside cell-eval, pdex and illico: CPU time and peak memory.
 
     python benchmarks/evaluate.py [--cells 20000] [--genes 18080] [--perturbations 50]
+    python benchmarks/evaluate.py --only large     # 50,000 and 200,000 cells a side; 12 GB of files
     python benchmarks/evaluate.py --only 2026      # one whole context; 3 GB of files, minutes
+    python benchmarks/evaluate.py --only peer2026  # a small context beside cell-eval2, minutes
 
-The peers live in ``benchmarks/.envs/cell-eval-0.8.2`` (``pip install cell-eval==0.8.2``) and
-``benchmarks/.envs/illico`` (``pip install illico==0.6.0``); one that is absent is left out, and
-said. The cells are simulated (``vcell simulate``, two draws under one truth) and kept in
+The peers live in ``benchmarks/.envs/cell-eval-0.8.2`` (``pip install cell-eval==0.8.2``),
+``cell-eval2-0.20.0`` and ``illico`` (``pip install illico==0.6.0``); one that is absent is left
+out, and said. The cells are simulated (``vcell simulate``, two draws under one truth) and kept in
 ``benchmarks/.data``. Everything runs on the same machine in the same minutes, so read the ratios.
 CPU time is user + system of the process and its children, memory the largest resident set of one
 process. The scores of both sides are compared as well: a fast wrong answer would not count.
@@ -15,9 +17,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
+import shlex
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,17 +72,19 @@ def measure(words: list[str], log: Path) -> Cost:
     )
 
 
-def simulate(args: argparse.Namespace) -> tuple[Path, Path]:
+def simulate(
+    cells: int, genes: int, perturbations: int, *options: str, controls: float = 0.25
+) -> tuple[Path, Path]:
     """Make real and predicted cells: two draws under the same truth."""
     DATA.mkdir(exist_ok=True)
     paths = []
     for draw, name in enumerate(("real", "pred")):
-        path = DATA / f"{name}-{args.cells}x{args.genes}x{args.perturbations}.h5ad"
+        path = DATA / f"{name}-{cells}x{genes}x{perturbations}.h5ad"
         if not path.exists():
             words = [
-                *VCELL, "simulate", str(path), "--cells", str(args.cells), "--genes",
-                str(args.genes), "--perturbations", str(args.perturbations), "--umis", "25000",
-                "--control-fraction", "0.25", "--draw", str(draw), "--quiet",
+                *VCELL, "simulate", str(path), "--cells", str(cells), "--genes", str(genes),
+                "--perturbations", str(perturbations), "--umis", "25000", "--control-fraction",
+                str(controls), "--draw", str(draw), "--quiet", *options,
             ]  # fmt: skip
             measure(words, DATA / "simulate.log")
         paths.append(path)
@@ -137,22 +144,22 @@ def tests(real: Path, threads: str) -> list[tuple[str, Cost]]:
     return lines
 
 
+def larger(threads: str) -> list[tuple[str, Cost]]:
+    """Score more and more cells: what grows is time, not memory."""
+    lines = []
+    for cells in (50_000, 200_000):
+        real, pred = simulate(cells, 18_080, 50)
+        words = [*VCELL, "evaluate", str(pred), str(real), "--no-baseline", "--threads", threads]
+        lines.append((f"{cells:,} + {cells:,} cells", measure(words, DATA / "vcell.log")))
+    return lines
+
+
 def whole_context(threads: str) -> list[tuple[str, Cost]]:
     """Score one context of 2026 in full size, once making both anchors, once finding them."""
-    shape, paths = ["138400", "18533", "300"], []
-    for draw, name in enumerate(("real", "pred")):
-        path = DATA / f"{name}-{'x'.join(shape)}.h5ad"
-        paths.append(str(path))
-        if not path.exists():
-            words = [
-                *VCELL, "simulate", str(path), "--cells", shape[0], "--genes", shape[1],
-                "--perturbations", shape[2], "--umis", "25000", "--control-fraction", "0.133",
-                "--draw", str(draw), "--compress", "--quiet",
-            ]  # fmt: skip
-            measure(words, DATA / "simulate.log")
+    real, pred = simulate(138_400, 18_533, 300, "--compress", controls=0.133)
     cache = DATA / "cache-2026"
     shutil.rmtree(cache, ignore_errors=True)
-    words = [*VCELL, "evaluate", paths[1], paths[0], "--rules", "vcc2026", "--threads", threads]
+    words = [*VCELL, "evaluate", str(pred), str(real), "--rules", "vcc2026", "--threads", threads]
     words += ["--cache", str(cache)]
     return [
         (name, measure(words, DATA / "vcell-2026.log"))
@@ -160,13 +167,51 @@ def whole_context(threads: str) -> list[tuple[str, Cost]]:
     ]
 
 
+def beside_the_peer(threads: str) -> list[tuple[str, Cost]]:
+    """Score a small context of 2026 by vcell and by cell-eval2, the anchors made by both."""
+    real, pred = simulate(2_400, 6_000, 10, "--compress", controls=0.17)
+    with tempfile.TemporaryDirectory(dir=DATA) as aside:
+        ours = [*VCELL, "evaluate", str(pred), str(real), "--rules", "vcc2026", "--threads",
+                threads, "--cache", f"{aside}/cache", "-o", f"{aside}/ours", "--quiet"]  # fmt: skip
+        lines = [("vcell evaluate --rules vcc2026", measure(ours, DATA / "vcell-2026.log"))]
+        peer = ENVS / "cell-eval2-0.20.0/bin/cell-eval2"
+        if not peer.exists():
+            print(f"cell-eval2 is left out: {peer} is absent")
+            return lines
+        settings = ["--preset", "vcc2026", "--set", "de.backend=pdex", "--cache-strict"]
+        settings += ["--pert-col", "target_gene"]
+        sides = ["-ap", str(pred), "-ar", str(real)]
+        script = [
+            ["run", *sides, "-o", "out", *settings],
+            ["baseline", *sides[2:], "-o", "base", "--save-pred", "b.h5ad", *settings],
+            ["prep-real-bundle", "--real", str(real), "--baseline", "b.h5ad", "-o", "bundle",
+             *settings],
+            ["score", "--user-agg", "out/agg_results.csv", "--user-meta", "out/run_meta.json",
+             "--real-bundle", "bundle", "-o", "scores.csv"],
+        ]  # fmt: skip
+        lines_of_shell = [shlex.join([str(peer), *words]) for words in script]
+        shell = " && ".join([f"cd {shlex.quote(aside)}", *lines_of_shell])
+        cost = measure(["/bin/sh", "-c", shell], DATA / "peer-2026.log")
+        lines.append(("cell-eval2 run, baseline, bundle, score", cost))
+        theirs = last_row(Path(aside) / "scores.csv")["from_replicate"]
+        overall = json.loads((Path(aside) / "ours/score.json").read_text())["overall"]
+        print(f"overall score: vcell {overall:.12f}  cell-eval2 {float(theirs):.12f}")
+    return lines
+
+
+def last_row(path: Path) -> dict[str, str]:
+    """Read the last row of a table, which holds the average score."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))[-1]
+
+
 def show(title: str, lines: list[tuple[str, Cost]]) -> None:
     """Print costs and, against the first line, ratios."""
-    print(f"\n{title}\n{'':<32}{'CPU s':>9}{'wall s':>9}{'peak GB':>9}{'CPU x':>8}{'memory x':>10}")
+    print(f"\n{title}\n{'':<42}{'CPU s':>9}{'wall s':>9}{'peak GB':>9}{'CPU x':>8}{'memory x':>10}")
     first = lines[0][1]
     for name, cost in lines:
         print(
-            f"{name:<32}{cost.cpu:9.1f}{cost.wall:9.1f}{cost.peak:9.2f}"
+            f"{name:<42}{cost.cpu:9.1f}{cost.wall:9.1f}{cost.peak:9.2f}"
             f"{cost.cpu / first.cpu:8.1f}{cost.peak / first.peak:10.1f}"
         )
 
@@ -178,12 +223,18 @@ def main() -> None:
     parser.add_argument("--genes", type=int, default=18_080)
     parser.add_argument("--perturbations", type=int, default=50)
     parser.add_argument("--threads", default=str(os.cpu_count() or 1))
-    parser.add_argument("--only", choices=("evaluate", "de", "2026"))
+    parser.add_argument("--only", choices=("evaluate", "de", "large", "2026", "peer2026"))
     args = parser.parse_args()
-    if args.only == "2026":
-        show("vcc2026, 138,400 + 138,400 cells x 18,533 genes", whole_context(args.threads))
+    apart = {
+        "large": ("vcc2025, 18,080 genes, 50 perturbations", larger),
+        "2026": ("vcc2026, 138,400 + 138,400 cells x 18,533 genes", whole_context),
+        "peer2026": ("vcc2026, 2,400 + 2,400 cells x 6,000 genes", beside_the_peer),
+    }
+    if args.only in apart:
+        title, run = apart[args.only]
+        show(title, run(args.threads))
         return
-    real, pred = simulate(args)
+    real, pred = simulate(args.cells, args.genes, args.perturbations)
     print(
         f"{datetime.now():%Y-%m-%d}, {os.cpu_count()} cores, {args.cells:,} + {args.cells:,} cells "
         f"x {args.genes:,} genes, {args.perturbations} perturbations, {args.threads} threads"
