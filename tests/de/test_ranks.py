@@ -111,7 +111,7 @@ def test_means_are_scipys_to_the_bit():
     group = rng.integers(0, 3, 400).astype(np.int32)
     found = summarise(pieces(x.toarray()), group, 3, 30, against=None)
     for g in range(3):
-        assert (found.mean32[g] == np.asarray(x[group == g].mean(axis=0)).ravel()).all()
+        assert (found.own_means[g] == np.asarray(x[group == g].mean(axis=0)).ravel()).all()
 
 
 def test_fdr_equals_scipys():

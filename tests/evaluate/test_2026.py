@@ -134,6 +134,7 @@ def test_the_predictions_controls_change_nothing(here):
     [
         (logged, "scores raw counts"),
         (lambda c: put(c, 0.5), "scores raw counts"),
+        (lambda c: put(c, 3.0001), "scores raw counts"),
         (lambda c: put(c, -1), "negative"),
         (lambda c: put(c, np.nan), "NaN"),
         (lambda c: put(c, 2e6), "1e6 is the limit"),

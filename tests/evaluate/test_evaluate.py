@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from scipy import stats
 
 from tests.evaluate import reference
 from tests.evaluate.conftest import CONTROL, GENES, TARGETS, logged, screen
@@ -60,6 +61,39 @@ class TestScores:
                 np.testing.assert_allclose(mine["p_value"], p, rtol=1e-12)
                 np.testing.assert_allclose(mine["fdr"], fdr, rtol=1e-12)
                 np.testing.assert_allclose(mine["log2_fold_change"], lfc, rtol=2e-4, atol=2e-6)
+
+    @pytest.mark.parametrize("kind", ["log1p", "counts"])
+    def test_float64_cells_are_tested_to_their_last_bit(self, here, kind):
+        """Values that float32 cannot tell apart are no ties, and means have all their digits."""
+        sides = {}
+        for name, seed in (("real", 1), ("pred", 2)):
+            cells = screen(seed)
+            x = cells.X.toarray().astype(np.float64)
+            totals = x.sum(axis=1)
+            scaled = np.log1p(x / (totals / np.median(totals))[:, None])
+            if kind == "log1p":
+                nearly = scaled * (1 + 1e-9 * np.random.default_rng(seed).random(x.shape))
+                x = scaled = np.where(x == 1, nearly, np.round(scaled, 1))
+                assert len(np.unique(x)) > len(np.unique(x.astype(np.float32)))
+            cells.X = x
+            save(cells, here, f"{name}.h5ad")
+            sides[name] = scaled, cells.obs["target_gene"].to_numpy(str)
+        _, table = scores(here)
+        means = {}
+        for side, (x, labels) in sides.items():
+            means[side] = {name: x[labels == name].mean(axis=0) for name in [*TARGETS, CONTROL]}
+            found = pd.read_parquet(here.folder / f"out/{side}_de.parquet").set_index("target")
+            for name in TARGETS:
+                mine = found.loc[name]
+                test = stats.mannwhitneyu(x[labels == name], x[labels == CONTROL])
+                assert (mine["statistic"].to_numpy() == test.statistic).all()
+                np.testing.assert_allclose(mine["p_value"], test.pvalue, rtol=1e-12)
+                with np.errstate(divide="ignore"):
+                    change = np.log2(np.expm1(means[side][name]) / np.expm1(means[side][CONTROL]))
+                np.testing.assert_allclose(mine["log2_fold_change"], change, rtol=1e-9, atol=1e-12)
+        for name in TARGETS:
+            error = np.abs(means["real"][name] - means["pred"][name]).mean()
+            assert table.loc[name, "mae"] == pytest.approx(error, rel=1e-12)
 
     def test_the_truth_itself_is_perfect(self, here):
         shutil.copy(here.folder / "real.h5ad", here.folder / "pred.h5ad")

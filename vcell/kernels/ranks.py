@@ -76,7 +76,7 @@ def add_genes(
         for j in range(first[k], first[k + 1]):
             g, x = group[cell[j]], value[j]
             total[g] += np.float64(x)
-            fine[g] += np.float32(x * weight[g])
+            fine[g] += x * weight[g]
             if wide:
                 squares[k, g] += np.float64(x) * np.float64(x)
 
@@ -216,8 +216,8 @@ def add_rows(
     """Add a block's cells to their groups' rows of three tables.
 
     ``sums[P, G]`` and ``squares[P, G]`` in float64 (an empty `squares` is left alone), and
-    ``narrow[P, G]`` in float32, cell by cell in the file's order, each value times ``weight[P]``:
-    what scipy's ``X.mean(axis=0)`` does to float32, to the bit.
+    ``narrow[P, G]`` in its own precision, cell by cell in the file's order, each value times
+    ``weight[P]``: what scipy's ``X.mean(axis=0)`` does to values of that precision, to the bit.
     """
     wide = squares.shape[0] > 0
     for row in range(len(indptr) - 1):
@@ -229,7 +229,7 @@ def add_rows(
         for j in range(indptr[row], indptr[row + 1]):
             gene, x = indices[j], data[j]
             total[gene] += np.float64(x)
-            fine[gene] += np.float32(x * w)
+            fine[gene] += x * w
             if wide:
                 squares[g, gene] += np.float64(x) * np.float64(x)
 
@@ -254,9 +254,9 @@ def look_up(indptr: Array, data: Array, table: Array, out: Array) -> int:
 
 
 @njit(nogil=True, cache=True)
-def survey(indptr: Array, data: Array, totals: Array) -> tuple[float, float, bool, int]:
-    """Sum each row into ``totals``; return least, largest, whether any is not whole, not finite."""
-    low, high, fractions, odd = 0.0, 0.0, False, 0
+def survey(indptr: Array, data: Array, totals: Array) -> tuple[float, float, float, int]:
+    """Sum each row into ``totals``; return least, largest, farthest from whole, not finite."""
+    low, high, fraction, odd = 0.0, 0.0, 0.0, 0
     for row in range(len(indptr) - 1):
         total = 0.0
         for j in range(indptr[row], indptr[row + 1]):
@@ -266,8 +266,9 @@ def survey(indptr: Array, data: Array, totals: Array) -> tuple[float, float, boo
         odd += not np.isfinite(x)
         low = np.float64(x) if x < low else low
         high = np.float64(x) if x > high else high
-        fractions |= abs(x - np.rint(x)) > 1e-3
-    return low, high, fractions, odd
+        off = abs(x - np.rint(x))
+        fraction = np.float64(off) if off > fraction else fraction
+    return low, high, fraction, odd
 
 
 @njit(nogil=True, cache=True)

@@ -61,6 +61,7 @@ class _Piece:
     numbers: NDArray[np.int32]
     row_type: np.dtype[Any]
     value_type: np.dtype[Any]
+    read_as: np.dtype[Any]
     held: tuple[NDArray[Any], NDArray[Any]] | None
     offset: int = 0
 
@@ -70,7 +71,8 @@ def join(parts: list[Columns]) -> Columns:
     if len(parts) == 1:
         return parts[0]
     first = np.sum([part.first for part in parts], axis=0)
-    cell, value = np.empty(first[-1], np.int32), np.empty(first[-1], np.float32)
+    kind = np.result_type(*(part.value.dtype for part in parts))
+    cell, value = np.empty(first[-1], np.int32), np.empty(first[-1], kind)
     cursor = first[:-1].copy()
     for part in parts:
         kernels.join(part.first, part.cell, part.value, cursor, cell, value)
@@ -108,7 +110,7 @@ class Turned:
         self.n_genes, self.offset, self._left = n_genes, offset, memory
         self.counts = np.zeros(n_genes, np.int64)
         self._pieces: list[_Piece] = []
-        self._value_type: type = np.float32
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)  # of values that are read
         self._file: Any = None
         self._filled = 0
 
@@ -128,7 +130,7 @@ class Turned:
         values = np.empty(len(data), np.uint16 if kernels.fits(data) else data.dtype)
         scatter_columns(block.indptr, block.indices, data, 0, starts[:-1].copy(), rows, values)
         narrow, numbers = starts.astype(np.int32), (block.rows + self.offset).astype(np.int32)
-        return _Piece(narrow, numbers, rows.dtype, values.dtype, (rows, values))
+        return _Piece(narrow, numbers, rows.dtype, values.dtype, data.dtype, (rows, values))
 
     def keep(self, piece: _Piece) -> None:
         """Take a turned block, into memory or the file."""
@@ -136,8 +138,7 @@ class Turned:
             return
         rows, values = piece.held
         self.counts += np.diff(piece.starts)
-        if values.dtype == np.float64:
-            self._value_type = np.float64
+        self.dtype = np.promote_types(self.dtype, piece.read_as)
         size = rows.nbytes + values.nbytes
         if size <= self._left:
             self._left -= size
@@ -151,7 +152,7 @@ class Turned:
     def read(self, lo: int, hi: int) -> Columns:
         """Give the entries of genes lo to hi, each gene's in the order in which cells came."""
         first = np.concatenate(([0], np.cumsum(self.counts[lo:hi])))
-        cell, value = np.empty(first[-1], np.int32), np.empty(first[-1], self._value_type)
+        cell, value = np.empty(first[-1], np.int32), np.empty(first[-1], self.dtype)
         cursor = first[:-1].copy()
         for piece in self._pieces:
             starts = piece.starts[lo : hi + 1]

@@ -252,12 +252,12 @@ def log2_ratio(target: NDArray[np.floating], reference: NDArray[np.floating], ep
     return lfc
 
 
-def geometric_means(mean32: NDArray[np.float32]) -> NDArray[np.float32]:
+def geometric_means(own_means: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return expm1 of mean log1p values, rounded as pdex rounds it."""
-    flat = np.ascontiguousarray(mean32).reshape(-1)
+    flat = np.ascontiguousarray(own_means).reshape(-1)
     means = np.empty_like(flat)
     ranks.expm1(flat, means)
-    return means.reshape(mean32.shape)
+    return means.reshape(own_means.shape)
 
 
 def clipped_log2_ratio(target: NDArray[np.floating], reference: NDArray[np.floating]) -> Array:
@@ -333,7 +333,7 @@ def _both_means(
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Return every group's mean and that of what it is compared with."""
     if first:
-        used = geometric_means(grouped.mean32) if means is None else means
+        used = geometric_means(grouped.own_means) if means is None else means
         return used[1:], used[0]
     n = grouped.sizes[:, None].astype(np.float64)
     plain = grouped.means if means is None else means.astype(np.float64)

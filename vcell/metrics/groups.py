@@ -63,9 +63,9 @@ class Grouped:
         ``[P]`` cells of each group.
     sums, squares
         ``[P, G]`` float64 sums of the values and (if asked for) of their squares.
-    mean32
-        ``[P, G]`` means as scipy takes them of a float32 CSR matrix, or numpy of a dense one, to
-        the bit.
+    own_means
+        ``[P, G]`` means as scipy takes them of a CSR matrix, or numpy of a dense one, to the bit,
+        in the values' own precision.
     u, ties
         ``[P, G]`` Mann-Whitney U of each group against the reference (or the rest), and the sum of
         t^3 - t over blocks of equal values. Empty where ranks were not asked for.
@@ -74,7 +74,7 @@ class Grouped:
     sizes: NDArray[np.int64]
     sums: NDArray[np.float64]
     squares: NDArray[np.float64]
-    mean32: NDArray[np.float32]
+    own_means: NDArray[np.floating]
     u: NDArray[np.float64]
     ties: NDArray[np.float64]
 
@@ -113,7 +113,7 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
     squares
         Whether sums of squares are wanted.
     dense
-        Whether the cells come from a dense matrix; only `mean32` depends on it.
+        Whether the cells come from a dense matrix; only `own_means` depends on it.
     memory
         Bytes of non-zeros held in memory; more go through a temporary file.
     threads
@@ -157,36 +157,41 @@ class _Work:
         shape = (len(sizes), n_genes)
         self.sums = np.zeros(shape)
         self.squares = np.zeros(shape if squares else (0, 0))
-        self.narrow = np.zeros(shape, np.float32)
+        self.narrow: NDArray[np.floating] = np.zeros(shape, np.float32)
         # scipy multiplies every value by 1 / n, numpy divides the sum of a dense column by n
-        own = np.maximum(sizes, 1).astype(np.float32)
-        self.divisor = own if dense else np.ones_like(own)
-        self.weight = (
-            np.ones_like(own) if dense else (1.0 / np.maximum(sizes, 1)).astype(np.float32)
-        )
+        n = np.maximum(sizes, 1).astype(np.float64)
+        self.divisor, self._weight = (n, np.ones_like(n)) if dense else (np.ones_like(n), 1.0 / n)
         self.u: NDArray[np.float64] = np.zeros((0, 0))
         self.ties: NDArray[np.float64] = np.zeros((0, 0))
 
     def grouped(self) -> Grouped:
-        mean32 = self.narrow / self.divisor[:, None]
-        return Grouped(self.sizes, self.sums, self.squares, mean32, self.u, self.ties)
+        means = self.narrow / self.divisor[:, None].astype(self.narrow.dtype)
+        return Grouped(self.sizes, self.sums, self.squares, means, self.u, self.ties)
+
+    def _widen(self, values: np.dtype[Any]) -> NDArray[np.floating]:
+        """Take means in float64 from the first such values on; return the groups' weights."""
+        if values == np.float64 != self.narrow.dtype:
+            self.narrow = self.narrow.astype(np.float64)
+        weight: NDArray[np.floating] = self._weight.astype(self.narrow.dtype)
+        return weight
 
     def add(self, block: Rows) -> None:
         data = _narrow_or_wide(block.data)
         ranks.add_rows(
-            block.indptr, block.indices, data, self.group[block.rows], self.weight,
+            block.indptr, block.indices, data, self.group[block.rows], self._widen(data.dtype),
             self.sums, self.squares, self.narrow,
         )  # fmt: skip
 
     def rank(self, cells: Turned, pool: ThreadPoolExecutor, against: Against) -> None:
         """Sum, sort and scan the cells gene by gene."""
         self.u, self.ties = np.zeros((2, *self.sums.shape))
+        weight = self._widen(cells.dtype)
         scan = ranks.against_reference if against == "reference" else ranks.against_rest
 
         def work(span: tuple[int, int]) -> None:
             lo, hi = span
             found = cells.read(lo, hi)
-            self._add_genes(found, lo, hi)
+            self._add_genes(found, lo, hi, weight)
             keys = _keys(found, self.group)
             u, ties = np.zeros((2, len(self.sizes), hi - lo))
             scan(keys, found.first, 0, hi - lo, self.sizes, u, ties)
@@ -194,12 +199,12 @@ class _Work:
 
         list(pool.map(work, spans(cells.counts)))
 
-    def _add_genes(self, found: Columns, lo: int, hi: int) -> None:
+    def _add_genes(self, found: Columns, lo: int, hi: int, weight: NDArray[np.floating]) -> None:
         shape = (hi - lo, len(self.sizes))
-        sums, narrow = np.zeros(shape), np.zeros(shape, np.float32)
+        sums, narrow = np.zeros(shape), np.zeros(shape, weight.dtype)
         squares = np.zeros(shape if self.squares.size else (0, 0))
         ranks.add_genes(
-            found.first, found.cell, found.value, self.group, self.weight, sums, squares, narrow
+            found.first, found.cell, found.value, self.group, weight, sums, squares, narrow
         )
         self.sums[:, lo:hi], self.narrow[:, lo:hi] = sums.T, narrow.T
         if self.squares.size:

@@ -1,8 +1,8 @@
 """Values as tests want them: what they are, and counts turned into log1p as scanpy turns them.
 
 scanpy's arithmetic in scanpy's precision, because ranks see the last bit: counts divided by (the
-cell's total / the target) in float32, then log1p in float32. Small counts, nearly all of them, are
-looked up in a table per cell, with the same bits.
+cell's total / the target), then log1p, in float64 where the file has float64, else in float32.
+Small counts, nearly all of them, are looked up in a table per cell, with the same bits.
 """
 
 from __future__ import annotations
@@ -30,49 +30,61 @@ class Survey:
     ----------
     totals
         ``[cells of the file]`` sum of each cell's values; 0 for cells that were not read.
-    low, high, fractions, not_finite
-        Least and largest value (0 included), whether any differs from a whole number by more than
-        1e-3 (cell-eval's line between counts and log1p), how many are NaN or infinite.
+    low, high, fraction, not_finite
+        Least and largest value (0 included), how far any is from a whole number, how many are NaN
+        or infinite.
     """
 
     totals: NDArray[np.float64]
     low: float
     high: float
-    fractions: bool
+    fraction: float
     not_finite: int
+
+    @property
+    def fractions(self) -> bool:
+        """Whether these are no counts: cell-eval draws the line at 1e-3."""
+        return self.fraction > 1e-3
 
 
 def survey(blocks: Iterable[Rows], n_cells: int) -> Survey:
     """Look at every value once."""
     totals = np.zeros(n_cells)
-    low, high, fractions, not_finite = 0.0, 0.0, False, 0
+    low, high, fraction, not_finite = 0.0, 0.0, 0.0, 0
     for block in blocks:
         sums = np.empty(len(block.rows))
-        least, most, broken, odd = ranks.survey(block.indptr, block.data, sums)
+        least, most, off, odd = ranks.survey(block.indptr, block.data, sums)
         totals[block.rows] = sums
         low, high = min(low, least), max(high, most)
-        fractions, not_finite = fractions or broken, not_finite + odd
-    return Survey(totals, low, high, fractions, not_finite)
+        fraction, not_finite = max(fraction, off), not_finite + odd
+    return Survey(totals, low, high, fraction, not_finite)
 
 
-def median_target(totals: NDArray[np.float64], *, sparse: bool) -> np.float32:
+def precision(stored: np.dtype[Any]) -> type[np.floating]:
+    """Return what the peers compute in: float64 where it is stored, else float32."""
+    return np.float64 if stored == np.float64 else np.float32
+
+
+def median_target(
+    totals: NDArray[np.float64], *, sparse: bool, precision: type[np.floating] = np.float32
+) -> np.floating:
     """Return scanpy's target: it leaves empty cells out of dense matrices, not of sparse ones."""
     counted = totals if sparse else totals[totals > 0]
-    target = np.median(counted.astype(np.float32)) if len(counted) else np.float32(0)
-    return np.float32(target if target > 0 else 1)
+    target = np.median(counted.astype(precision)) if len(counted) else 0
+    return precision(target if target > 0 else 1)
 
 
-def divisors(totals: NDArray[np.float64], target: np.float32) -> NDArray[np.float32]:
-    """Return what each cell's counts are divided by; 1 for an empty cell."""
-    narrow = np.where(totals > 0, totals, target).astype(np.float32)
-    divisor: NDArray[np.float32] = narrow / target
+def divisors(totals: NDArray[np.float64], target: np.floating) -> NDArray[np.floating]:
+    """Return what each cell's counts are divided by, as precise as `target`; 1 if it is empty."""
+    own = np.where(totals > 0, totals, target).astype(target.dtype)
+    divisor: NDArray[np.floating] = own / target
     return divisor
 
 
-def logged(block: Any, divisor: NDArray[np.float32]) -> Any:
+def logged(block: Any, divisor: NDArray[np.floating]) -> Any:
     """Return a block of counts as log1p(counts / divisor), one divisor per row."""
-    table = np.log1p(np.arange(_SMALL, dtype=np.float32) / divisor[:, None])
-    out = np.empty(len(block.data), np.float32)
+    table = np.log1p(np.arange(_SMALL, dtype=divisor.dtype) / divisor[:, None])
+    out = np.empty(len(block.data), divisor.dtype)
     if ranks.look_up(block.indptr, block.data, table, out):
         left = np.flatnonzero(out < 0)
         cell = np.searchsorted(block.indptr, left, side="right") - 1

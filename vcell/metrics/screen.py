@@ -18,7 +18,15 @@ from vcell.data import labels as find_labels
 from vcell.errors import UserError
 from vcell.metrics import de
 from vcell.metrics.groups import Grouped, summarise
-from vcell.metrics.scaled import Survey, divisors, logged, median_target, shares, survey
+from vcell.metrics.scaled import (
+    Survey,
+    divisors,
+    logged,
+    median_target,
+    precision,
+    shares,
+    survey,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +107,7 @@ class Cells:
     source: CellSource
     seen: Survey
     counts: bool
-    divisor: NDArray[np.float32] | None
+    divisor: NDArray[np.floating] | None
 
     @classmethod
     def look(cls, source: CellSource, values: Values) -> Cells:
@@ -108,7 +116,7 @@ class Cells:
         with console.progress(f"reading {source.name}", source.n_cells) as bar:
 
             def blocks() -> Iterator[Any]:
-                for block in source.chunks():
+                for block in source.chunks(dtype=precision(source.dtype)):
                     yield block
                     bar.advance(len(block.rows))
 
@@ -126,7 +134,9 @@ class Cells:
                     hint="--values stored tests them as they are",
                 )
             return cls(source, seen, counts, None)
-        target = median_target(seen.totals, sparse=source.nnz is not None)
+        target = median_target(
+            seen.totals, sparse=source.nnz is not None, precision=precision(source.dtype)
+        )
         console.say(
             f"{source.name}: counts become log1p, each cell scaled to the median, {target:,.6g}"
         )
@@ -139,7 +149,7 @@ class Cells:
 
     def blocks(self) -> Iterator[Any]:
         """Yield the values that are tested."""
-        for block in self.source.chunks():
+        for block in self.source.chunks(dtype=precision(self.source.dtype)):
             divisor = self.divisor
             yield block if divisor is None else logged(block, divisor[block.rows])
 
@@ -245,6 +255,6 @@ def _columns(grouped: Grouped, genes: NDArray[np.int64]) -> Grouped:
         return table[:, genes] if table.size else table
 
     return Grouped(
-        grouped.sizes, cut(grouped.sums), cut(grouped.squares), cut(grouped.mean32),
+        grouped.sizes, cut(grouped.sums), cut(grouped.squares), cut(grouped.own_means),
         cut(grouped.u), cut(grouped.ties),
     )  # fmt: skip

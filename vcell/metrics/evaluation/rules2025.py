@@ -240,7 +240,7 @@ def baseline_groups(real: Grouped, real_view: View, threads: int | None) -> Grou
     u = sizes * (below + equal / 2)
     head = np.zeros((1, n_genes))
     sums = np.concatenate([real.sums[:1], sizes * profile.astype(np.float64)])
-    narrow = np.concatenate([real.mean32[:1], np.repeat(profile[None], len(sizes), axis=0)])
+    narrow = np.concatenate([real.own_means[:1], np.repeat(profile[None], len(sizes), axis=0)])
     return Grouped(
         real.sizes, sums, np.zeros((0, 0)), narrow, np.concatenate([head, u]),
         np.concatenate([head, ties]),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vcell.metrics.measured import Measured
 
 _MOST_COUNTS = 1e6  # of a cell; the server refuses more
+_DUST = 1e-6  # what cell-eval2 takes for whole
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _check(seen: Survey, name: str) -> None:
         raise UserError(f"{name}: {seen.not_finite:,} values are NaN or infinite")
     if seen.low < 0:
         raise UserError(f"{name}: negative values, down to {seen.low:.4g}")
-    if seen.fractions:
+    if seen.fraction > _DUST:
         raise UserError(
             f"{name}: vcc2026 scores raw counts; these values are not whole",
             hint="name a layer of counts with --layer, or round what the model predicts",

@@ -16,7 +16,7 @@ from vcell import console
 from vcell.data import Block, detect
 from vcell.errors import UserError
 from vcell.metrics.evaluation.pairs import CONTROL_GROUP, Pair, Side
-from vcell.metrics.scaled import Survey, divisors, logged, median_target, survey
+from vcell.metrics.scaled import Survey, divisors, logged, median_target, precision, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,13 +32,14 @@ class View:
     """Blocks of one side, ready for the rules; the interface that metrics read from."""
 
     side: Side
-    divisor: NDArray[np.float32] | None  # per cell of the file: total / target; None: log1p as is
+    divisor: NDArray[np.floating] | None  # per cell of the file: total / target; None: log1p as is
     facts: dict[str, Any]
 
     def blocks(self, rows: NDArray[np.int64] | None = None) -> Iterator[Block]:
         """Yield the chosen cells as log1p values, columns in the shared order."""
         wanted = self.side.rows() if rows is None else rows
-        for block in self.side.source.chunks(rows=wanted, genes=self.side.columns):
+        source = self.side.source
+        for block in source.chunks(wanted, self.side.columns, dtype=precision(source.dtype)):
             yield block if self.divisor is None else logged(block, self.divisor[block.rows])
 
 
@@ -72,7 +73,8 @@ def _view(side: Side, found: detect.Scale, target: float | None) -> View:
         sums = {"target_sum": to, "median_total": _median_total(side)}
         return View(side, None, facts | sums)
     own = seen.totals[side.rows()]
-    scale = np.float32(target) if target else median_target(own, sparse=side.source.nnz is not None)
+    kind, sparse = precision(side.source.dtype), side.source.nnz is not None
+    scale = kind(target) if target else median_target(own, sparse=sparse, precision=kind)
     why = "the other side's total" if target else "the median"
     console.say(f"{name}: counts become log1p, each cell scaled to {why}, {scale:,.6g}")
     divisor = divisors(seen.totals, scale)
@@ -87,9 +89,9 @@ def look(side: Side) -> Survey:
 
 def seen_blocks(side: Side) -> Iterator[Block]:
     """Yield the cells that count, columns in the shared order, showing progress."""
-    rows = side.rows()
+    rows, kind = side.rows(), precision(side.source.dtype)
     with console.progress(f"reading {side.source.name}", len(rows)) as bar:
-        for block in side.source.chunks(rows=rows, genes=side.columns):
+        for block in side.source.chunks(rows, side.columns, dtype=kind):
             yield block
             bar.advance(len(block.rows))
 
