@@ -77,7 +77,7 @@ def of_cells(sides: Sides, real: View, pred: View) -> dict[str, NDArray[np.float
     )
     same = clusters.agreement(sides.real_means[1:], sides.pred_means[1:])
     if same is None:
-        console.say("clustering_agreement needs igraph, which is not installed: left out")
+        console.say("clustering_agreement is left out: it needs igraph (pip install 'vcell[full]')")
     numbers = {"pearson_edistance": found}
     if same is not None:
         numbers["clustering_agreement"] = same
