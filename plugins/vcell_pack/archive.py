@@ -116,15 +116,43 @@ def read(path: Path, h5ad: Path | None, *, most: int = MOST_BYTES) -> tuple[Cont
     if not path.is_file():
         raise UserError(f"{path}: no such file" if not path.exists() else f"{path} is not a file")
     try:
+        _check_headers(path)
         with tarfile.open(path, "r:") as tar:
             members = _members(tar, path)
             meta = _meta(tar, members, path)
             stamp = WATERMARK in members and _small(tar, members[WATERMARK], path) == STAMP
             written = _decompress(tar, members[PREDICTION], path, h5ad, most)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:  # tarfile raises them all
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise UserError(f"{path} is not a readable .vcc archive: {reason}") from None
     return Contents(meta, stamp), written
+
+
+def _check_headers(path: Path) -> None:
+    """Refuse what tarfile would read whole: long extended headers, and many after one another."""
+    whole = path.stat().st_size
+    with path.open("rb") as file:
+        for _ in range(2 * _MOST_MEMBERS):
+            head = file.read(_BLOCK)
+            if len(head) < _BLOCK or not head.strip(b"\0"):
+                return
+            size, kind = _claimed(head[124:136]), head[156:157]
+            if size > whole:
+                raise tarfile.ReadError("unexpected end of data")
+            if size > _SMALL and kind in b"xgXLK":
+                raise tarfile.ReadError(f"a header of {size:,} bytes")
+            file.seek(size + -size % _BLOCK, os.SEEK_CUR)
+    raise tarfile.ReadError("too many members")
+
+
+def _claimed(field: bytes) -> int:
+    """Return the size that a header claims: octal digits, or binary behind 0x80."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    try:
+        return int(field.strip(b"\0 ") or b"0", 8)
+    except ValueError:
+        raise tarfile.ReadError("a size that is no number") from None
 
 
 def _members(tar: tarfile.TarFile, path: Path) -> dict[str, tarfile.TarInfo]:
@@ -133,8 +161,9 @@ def _members(tar: tarfile.TarFile, path: Path) -> dict[str, tarfile.TarInfo]:
     for member in tar:
         if len(found) >= _MOST_MEMBERS:
             raise UserError(f"{path} has more than {_MOST_MEMBERS} members")
-        if member.name not in (PREDICTION, META, WATERMARK) or not member.isreg():
-            kind = "" if member.isreg() else ", which is not a plain file"
+        plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
+        if member.name not in (PREDICTION, META, WATERMARK) or not plain:
+            kind = "" if plain else ", which is not a plain file"
             raise UserError(
                 f"{path} has a member {member.name[:80]!r}{kind}",
                 hint=f"a .vcc file holds {PREDICTION} and {META} or {WATERMARK}, nothing else",

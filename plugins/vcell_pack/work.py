@@ -263,7 +263,7 @@ def _check_archive(path: Path, config: Pack) -> dict[str, Any]:
                 f"{path}: neither {archive.META} (2026) nor {archive.WATERMARK} (2025) is in it"
             )
         settings = replace(config, rules=rules, perturbation_column=None, layer=None)  # type: ignore[arg-type]
-        with _open((h5ad,), settings) as prediction:
+        with _named(h5ad, path), _open((h5ad,), settings) as prediction:
             if prediction.order is not None:
                 raise UserError(f"{path}: the genes are not in the order of {config.genes}")
             scaled = Scaled.of(prediction.source, prediction.wanted.format, path.name)
@@ -273,6 +273,16 @@ def _check_archive(path: Path, config: Pack) -> dict[str, Any]:
         if contents.meta is not None:
             _compare_meta(path, contents.meta, facts)
     return facts | {"input": str(path), "sha256": written.sha256}
+
+
+@contextmanager
+def _named(h5ad: Path, path: Path) -> Iterator[None]:
+    """Name the archive, not the file it was unpacked to, in what goes wrong."""
+    try:
+        yield
+    except UserError as error:
+        words = str(error).replace(str(h5ad), f"{path}: {archive.PREDICTION}")
+        raise UserError(words, hint=error.hint) from None
 
 
 def _compare_meta(path: Path, meta: dict[str, Any], facts: dict[str, Any]) -> None:

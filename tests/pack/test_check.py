@@ -206,6 +206,53 @@ class TestHostile:
             assert ran.code in (0, 2), (at, ran.err)  # 0: a byte that means nothing
             assert "Traceback" not in ran.err
 
+    @pytest.mark.parametrize(
+        "size", [b"\x80" + b"\x7f" * 11, b"\xff" * 12, b"77777777777\0", b"hello world!"]
+    )
+    def test_a_size_that_cannot_be(self, check, here, size):
+        official_2026(here.folder)
+        with tarfile.open(here.folder / "p.vcc") as tar:
+            start = tar.getmember("pred.h5ad.zst").offset
+        whole = bytearray((here.folder / "p.vcc").read_bytes())
+        whole[start + 124 : start + 136] = size
+        whole[start + 148 : start + 156] = b" " * 8
+        whole[start + 148 : start + 156] = b"%06o\0 " % sum(whole[start : start + 512])
+        (here.folder / "p.vcc").write_bytes(whole)
+        refused(check(), "not a readable .vcc archive")
+
+    @pytest.mark.parametrize(
+        ("headers", "said"),
+        [
+            ({"size": "-5"}, "not a readable .vcc archive"),
+            ({"path": "../../evil"}, "has a member '../../evil'"),
+            ({"comment": "x" * (1 << 20)}, "a header of 1,048,"),
+            (
+                {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9" * 15},
+                "not a readable .vcc archive",
+            ),
+        ],
+    )
+    def test_extended_headers(self, check, here, headers, said):
+        info = tarfile.TarInfo("pred.h5ad.zst")
+        content = packed(prediction_2025(), here.folder)
+        info.pax_headers, info.size = headers, len(content)
+        with tarfile.open(here.folder / "p.vcc", "w", format=tarfile.PAX_FORMAT) as tar:
+            tar.addfile(info, io.BytesIO(content))
+        refused(check(), said)
+
+    def test_thousands_of_headers(self, check, here):
+        with tarfile.open(here.folder / "p.vcc", "w", format=tarfile.PAX_FORMAT) as tar:
+            for number in range(3000):
+                info = tarfile.TarInfo(f"f{number}")
+                info.type = tarfile.XHDTYPE
+                tar.addfile(info)
+        refused(check(), "too many members")
+
+    def test_messages_name_the_archive(self, check, here):
+        words = zstandard.ZstdCompressor().compress(b"hello" * 99)
+        archive(here.folder / "p.vcc", pred__h5ad__zst=words, watermark__txt=b"vcc-prep")
+        refused(check(), "error: p.vcc: pred.h5ad.zst is no file with cells")
+
     def test_a_bomb_stops_at_the_limit(self, tmp_path):
         from vcell_pack import archive as vcc
 

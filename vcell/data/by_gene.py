@@ -50,7 +50,7 @@ class CscMatrix:
         self.data, self.indices, self.shape, self.layout = data, indices, shape, layout
         self.where = data.where.rsplit("/", 1)[0]
         self.dtype = data.dtype
-        self.indptr = check_indptr(indptr, shape[1], self.where)
+        self.indptr = check_indptr(indptr, shape[1], shape[0], self.where)
         self.nnz: int = int(self.indptr[-1])
         check_lengths(data, indices, self.nnz, self.where)
         #: What was turned round, by the choice of genes.

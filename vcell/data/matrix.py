@@ -17,6 +17,8 @@ from vcell.data.arrays import Array, joined_ranges
 from vcell.data.block import Buffers, Csr, Genes, canonical, check_columns, from_dense, select
 from vcell.data.fault import damaged
 
+#: A row has at most as many entries as columns; one with repeats has some more. Beyond is damage.
+_REPEATS, _SHORT = 16, 1 << 20
 #: Rows of a block: all numbers between two, or some ascending numbers.
 Rows = range | NDArray[np.int64]
 
@@ -86,7 +88,7 @@ class CsrMatrix:
         self.data, self.indices, self.shape, self.layout = data, indices, shape, layout
         self.where = data.where.rsplit("/", 1)[0]
         self.dtype = data.dtype
-        self.indptr = check_indptr(indptr, shape[0], self.where)
+        self.indptr = check_indptr(indptr, *shape, self.where)
         self.nnz: int = int(self.indptr[-1])
         check_lengths(data, indices, self.nnz, self.where)
         self._buffers = Buffers()
@@ -176,8 +178,8 @@ def cut_by_size(rows: Rows, indptr: NDArray[np.int64], bound: Bound) -> Iterator
         at, done = to, int(ends[to - 1])
 
 
-def check_indptr(indptr: NDArray[Any], n: int, where: str) -> NDArray[np.int64]:
-    """Refuse an indptr that does not describe `n` rows (or columns)."""
+def check_indptr(indptr: NDArray[Any], n: int, width: int, where: str) -> NDArray[np.int64]:
+    """Refuse an indptr that does not describe `n` rows (or columns) of `width` places."""
     if len(indptr) != n + 1:
         raise damaged(f"{where}/indptr", f"has {len(indptr):,} entries where {n + 1:,} are needed")
     if indptr.dtype.kind not in "iu":
@@ -185,6 +187,9 @@ def check_indptr(indptr: NDArray[Any], n: int, where: str) -> NDArray[np.int64]:
     indptr = indptr.astype(np.int64, copy=False)
     if indptr[0] != 0 or (np.diff(indptr) < 0).any():
         raise damaged(f"{where}/indptr", "does not ascend from 0")
+    longest = int(np.diff(indptr).max(initial=0))
+    if longest > max(_REPEATS * width, _SHORT):  # read at once, it would fill the memory
+        raise damaged(f"{where}/indptr", f"gives {longest:,} entries to one of {width:,} places")
     return indptr
 
 

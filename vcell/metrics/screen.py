@@ -6,6 +6,7 @@ what is detected is said.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -100,6 +101,18 @@ class Chosen:
     threads: int | None = None
 
 
+def refuse_repeated(source: CellSource) -> None:
+    """Refuse genes that share a name: no result could say which is meant."""
+    twice = sorted(name for name, n in Counter(source.genes.tolist()).items() if n > 1)
+    if twice:
+        more = f" and {len(twice) - 10:,} more" if len(twice) > 10 else ""
+        raise UserError(
+            f"{source.name} names {len(twice):,} genes more than once: "
+            f"{', '.join(twice[:10])}{more}",
+            hint="anndata's var_names_make_unique() mends that, in every file that is compared",
+        )
+
+
 @dataclass(frozen=True)
 class Cells:
     """The cells to test, and what is known of their values."""
@@ -112,6 +125,9 @@ class Cells:
     @classmethod
     def look(cls, source: CellSource, values: Values) -> Cells:
         """Look at every value, and decide how they are logged."""
+        if not source.n_genes:
+            raise UserError(f"{source.name} has no genes")
+        refuse_repeated(source)
         found = detect.scale(source)
         with console.progress(f"reading {source.name}", source.n_cells) as bar:
 
@@ -206,8 +222,8 @@ def numbered(
     labels: NDArray[np.str_], codes: NDArray[np.integer[Any]], control: str
 ) -> tuple[NDArray[np.int32], NDArray[np.str_]]:
     """Return each cell's group, 0 the control, and the groups' names; -1 for no label."""
-    present = labels[np.unique(codes[codes >= 0])].tolist()
-    names = [control, *sorted(name for name in present if name != control)]
+    present = set(labels[np.unique(codes[codes >= 0])].tolist())
+    names = [control, *sorted(present - {control})]
     place = {name: i for i, name in enumerate(names)}
     numbers = np.array([*(place.get(name, -1) for name in labels.tolist()), -1], np.int32)
     return numbers[codes], np.array(names)

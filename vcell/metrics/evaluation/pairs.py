@@ -8,7 +8,6 @@ Legend: ``P`` perturbations (sorted by name, the control not among them), ``G`` 
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,6 +19,7 @@ from vcell import console
 from vcell.data import CellSource
 from vcell.data import labels as find_labels
 from vcell.errors import UserError
+from vcell.metrics.screen import refuse_repeated
 from vcell.suggest import closest
 
 if TYPE_CHECKING:
@@ -229,12 +229,7 @@ def _shared_genes(
 ) -> tuple[NDArray[np.str_], list[NDArray[np.int64] | None]]:
     """Return the genes in the real file's order, and the columns of each side that hold them."""
     for source in (real, pred):
-        twice = sorted(name for name, n in Counter(source.genes.tolist()).items() if n > 1)
-        if twice:
-            raise UserError(
-                f"{source.name} names {len(twice):,} genes more than once: {_listed(twice)}",
-                hint="anndata's var_names_make_unique() mends that, on both sides",
-            )
+        refuse_repeated(source)
     if np.array_equal(real.genes, pred.genes):
         return real.genes, [None, None]
     problems = _differences(set(real.genes.tolist()), set(pred.genes.tolist()), "gene")

@@ -67,7 +67,9 @@ def _view(side: Side, found: detect.Scale, target: float | None) -> View:
         "controls": int((side.group == CONTROL_GROUP).sum()),
     }
     if not counts:
-        if found.kind != "log1p":
+        if found.kind == "empty":
+            console.warn(f"{name}: no value differs from zero")
+        elif found.kind != "log1p":
             console.warn(f"{name}: not whole and below 15, so the values are taken for log1p")
         to = found.target_sum if found.kind == "log1p" else None
         sums = {"target_sum": to, "median_total": _median_total(side)}
