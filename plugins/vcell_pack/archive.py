@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tarfile
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _BLOCK = 512  # a tar header, and the unit members are padded to
 _STEP = 1 << 20
 _SMALL = 64 * 1024  # no honest meta.json or watermark is larger
 _MOST_MEMBERS = 16
+_EXTENDED = (b"x", b"g", b"X", b"L", b"K")  # headers whose content says more of the next member
 # An archive may claim any size. 4.75e9 non-zeros of 12 bytes and the labels stay below this.
 MOST_BYTES = 64 << 30
 
@@ -130,18 +132,25 @@ def read(path: Path, h5ad: Path | None, *, most: int = MOST_BYTES) -> tuple[Cont
 
 def _check_headers(path: Path) -> None:
     """Refuse what tarfile would read whole: long extended headers, and many after one another."""
-    whole = path.stat().st_size
+    whole, announced = path.stat().st_size, None
     with path.open("rb") as file:
         for _ in range(2 * _MOST_MEMBERS):
             head = file.read(_BLOCK)
             if len(head) < _BLOCK or not head.strip(b"\0"):
                 return
             size, kind = _claimed(head[124:136]), head[156:157]
+            if kind not in _EXTENDED and announced:
+                size = int(announced[1])  # from 8 GiB on, the header itself may say 0
             if size > whole:
                 raise tarfile.ReadError("unexpected end of data")
-            if size > _SMALL and kind in b"xgXLK":
-                raise tarfile.ReadError(f"a header of {size:,} bytes")
-            file.seek(size + -size % _BLOCK, os.SEEK_CUR)
+            after = file.tell() + size + -size % _BLOCK
+            if kind in _EXTENDED:
+                if size > _SMALL:
+                    raise tarfile.ReadError(f"a header of {size:,} bytes")
+                announced = re.search(rb"\d+ size=(\d{1,18})\n", file.read(size)) or announced
+            else:
+                announced = None
+            file.seek(after)
     raise tarfile.ReadError("too many members")
 
 

@@ -240,6 +240,24 @@ class TestHostile:
             tar.addfile(info, io.BytesIO(content))
         refused(check(), said)
 
+    def test_a_size_in_an_extended_header_counts(self, check, here):
+        """As tools write members of more than 8 GiB."""
+        official_2026(here.folder)
+        with tarfile.open(here.folder / "p.vcc") as tar:
+            members = [(one, tar.extractfile(one).read()) for one in tar]
+        with tarfile.open(here.folder / "p.vcc", "w", format=tarfile.PAX_FORMAT) as tar:
+            for info, content in members:
+                info.pax_headers = {"size": str(len(content))}
+                tar.addfile(info, io.BytesIO(content))
+        whole = bytearray((here.folder / "p.vcc").read_bytes())
+        start = whole.index(b"pred.h5ad.zst\0")
+        whole[start + 124 : start + 136] = b"00000000000\0"
+        whole[start + 148 : start + 156] = b" " * 8
+        whole[start + 148 : start + 156] = b"%06o\0 " % sum(whole[start : start + 512])
+        (here.folder / "p.vcc").write_bytes(whole)
+        ran = check()
+        assert ran.code == 0, ran.err
+
     def test_thousands_of_headers(self, check, here):
         with tarfile.open(here.folder / "p.vcc", "w", format=tarfile.PAX_FORMAT) as tar:
             for number in range(3000):
