@@ -109,15 +109,19 @@ def _aside(out: Path) -> Iterator[tuple[Path, Path]]:
 
 
 @contextmanager
-def _open(files: tuple[Path, ...], config: Pack) -> Iterator[Prediction]:
-    """Open the prediction and refuse it if its labels, genes or size would be refused."""
+def _open(files: tuple[Path, ...], config: Pack, inside: str | None = None) -> Iterator[Prediction]:
+    """Open the prediction and refuse it if its labels, genes or size would be refused.
+
+    `inside` is what it is called where its own name says nothing.
+    """
     from vcell.data import open_cells
 
     wanted = _wanted(config)
     paths = list(files)
     with open_cells(paths[0] if len(paths) == 1 else paths, layer=config.layer) as source:
+        source.name = inside or source.name
         labels = _labels(source, config)
-        name = files[0].name if len(files) == 1 else f"{files[0].name} and others"
+        name = inside or files[0].name + (" and others" if len(files) > 1 else "")
         problems = check_labels(labels, wanted)
         if problems:
             raise UserError(
@@ -263,25 +267,25 @@ def _check_archive(path: Path, config: Pack) -> dict[str, Any]:
                 f"{path}: neither {archive.META} (2026) nor {archive.WATERMARK} (2025) is in it"
             )
         settings = replace(config, rules=rules, perturbation_column=None, layer=None)  # type: ignore[arg-type]
-        with _named(h5ad, path), _open((h5ad,), settings) as prediction:
+        inside = f"{path.name}: {archive.PREDICTION}"
+        with _named(h5ad, inside), _open((h5ad,), settings, inside) as prediction:
             if prediction.order is not None:
                 raise UserError(f"{path}: the genes are not in the order of {config.genes}")
-            scaled = Scaled.of(prediction.source, prediction.wanted.format, path.name)
-            if scaled.is_counts and not prediction.wanted.format.counts:
-                console.warn("the values are counts: the 2025 scorer will normalise them itself")
             facts = _check(prediction)
+            if facts["values"].startswith("counts"):
+                console.warn("the values are counts: the 2025 scorer will normalise them itself")
         if contents.meta is not None:
             _compare_meta(path, contents.meta, facts)
     return facts | {"input": str(path), "sha256": written.sha256}
 
 
 @contextmanager
-def _named(h5ad: Path, path: Path) -> Iterator[None]:
+def _named(h5ad: Path, inside: str) -> Iterator[None]:
     """Name the archive, not the file it was unpacked to, in what goes wrong."""
     try:
         yield
     except UserError as error:
-        words = str(error).replace(str(h5ad), f"{path}: {archive.PREDICTION}")
+        words = str(error).replace(str(h5ad), inside).replace(h5ad.name + "/", f"{inside}/")
         raise UserError(words, hint=error.hint) from None
 
 

@@ -23,9 +23,10 @@ class Metric:
     ceiling: float | None = None
     scaled: float | None = None
 
-    def row(self) -> tuple[str, float, float | None, float | None, float | None]:
-        """Return the line of the table."""
-        return (self.name, self.raw, self.baseline, self.ceiling, self.scaled)
+    def row(self) -> tuple[str | float | None, ...]:
+        """Return the line of the table; what has no value is left open."""
+        numbers = (self.raw, self.baseline, self.ceiling, self.scaled)
+        return (self.name, *(None if x is None or math.isnan(x) else x for x in numbers))
 
 
 @dataclass(frozen=True)
