@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -162,3 +163,42 @@ def test_labels_that_name_no_gene_are_refused(here):
 def put(cells, value):
     cells.X.data[100] = value
     return cells
+
+
+def test_a_context_is_scored_as_if_it_were_alone(here):
+    """By any column: genes, controls, anchors and splits of one context know nothing of another."""
+    alone, sides = {}, {"real": [], "pred": []}
+    for number, line in enumerate(("K562", "A549", "H1")):
+        for seed, name in ((10 * number + 1, "real"), (10 * number + 2, "pred")):
+            cells = screen(seed, cells=40 + 8 * number, controls=90 + 9 * number)
+            if name == "pred" and number:
+                cells = cells[cells.obs["target_gene"] != CONTROL].copy()
+            cells.obs_names = [f"{seed}-{i}" for i in range(cells.n_obs)]
+            cells.write_h5ad(here.folder / f"{name}.h5ad")
+            cells.obs["line"] = line
+            sides[name].append(cells)
+        ran = run(here)
+        assert ran.code == 0, ran.err
+        alone[line] = ran.json
+    for name, parts in sides.items():
+        both = ad.concat(parts)
+        place = [int(name.split("-")[1]) for name in both.obs_names]
+        among = np.argsort(place, kind="stable")  # the lines' cells lie among one another
+        both[among].copy().write_h5ad(here.folder / f"{name}.h5ad")
+    ran = run(here, "--context-column", "line", "-o", "out")
+    assert ran.code == 0, ran.err
+    assert set(ran.json["contexts"]) == set(alone)
+    for line, one in alone.items():
+        together = ran.json["contexts"][line]
+        assert together["overall"] == pytest.approx(one["overall"], rel=1e-12)
+        for name, parts in one["metrics"].items():
+            assert together["metrics"][name] == pytest.approx(parts, rel=1e-12), (line, name)
+    for name, parts in ran.json["metrics"].items():
+        for part, value in parts.items():
+            mean = np.mean([one["metrics"][name][part] for one in alone.values()])
+            assert value == pytest.approx(mean, rel=1e-12)
+    overall = np.mean([one["overall"] for one in alone.values()])
+    assert ran.json["overall"] == pytest.approx(overall, rel=1e-12)
+    table = pd.read_csv(here.folder / "out/results.csv")
+    assert table["context"].value_counts().to_dict() == dict.fromkeys(alone, 4)
+    assert (here.folder / "out/A549_real_de.parquet").exists()
