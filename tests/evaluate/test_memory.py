@@ -61,7 +61,8 @@ def test_three_times_the_cells_take_no_more_memory(tmp_path: Path) -> None:
         for rules, found in peaks.items():
             done = subprocess.run(
                 [sys.executable, "-c", EVALUATE, path, path, "--rules", rules],
-                cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=600,
+                cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False,
+                timeout=600,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
             found.append(float(done.stdout.split()[-1]))
