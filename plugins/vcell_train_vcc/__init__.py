@@ -41,6 +41,11 @@ class TrainVcc(DataOptions, NetworkOptions, TrainOptions, LaunchOptions):
     fold: str | None = option(
         None, help="Hold out one of several equal parts, as 2/5: the second of five."
     )
+    folds: int | None = option(
+        None,
+        help="Hold out so many equal parts in turn, in as many runs, told in one table.",
+        minimum=2,
+    )
     hold_out_context: str | None = option(
         None, help="Hold out a whole context: a label of the cell type column."
     )
@@ -90,7 +95,7 @@ def command(screen: Path | None, config: TrainVcc) -> None:
 
     \b
     Example: vcell train-vcc cells.h5ad --genes genes/selected_genes.csv
-             vcell train-vcc cells.h5ad --features go.npz --fold 1/5
+             vcell train-vcc cells.h5ad --features go.npz --folds 5
              vcell train-vcc --resume latest
     """
     from vcell_train_vcc.work import run

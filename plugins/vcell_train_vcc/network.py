@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vcell import console, models
+from vcell.errors import UserError
 from vcell.nn import attention as attentions
 from vcell.train.loop import Trainer
 from vcell.train.precision import resolve
 from vcell.train.state import load_weights
 from vcell_train_vcc.cell_task import CellTask, Tables, added, build
 from vcell_train_vcc.cells import Groups, store_of
-from vcell_train_vcc.shape import Shape, device_of
+from vcell_train_vcc.shape import FILE, NEAR, Shape, device_of, graph_of
 from vcell_train_vcc.split import TRAIN, VALIDATION
 from vcell_train_vcc.validation import truth_of
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from vcell.launch import Plan
     from vcell.models import Screen
     from vcell.nn.attention import AttentionChoice
     from vcell.runs import Run
@@ -42,18 +45,32 @@ class NetworkModel:
     name: str
     summary: str
 
+    def prepared(self, screen: Screen, config: TrainVcc, plan: Plan) -> dict[str, str]:
+        """Decide what the settings leave open, and refuse those that cannot be."""
+        shape = Shape.decide(self.name, screen, config, torch.device(plan.device))
+        choice = _attention(config, shape, torch.device(plan.device))
+        console.say(str(choice))
+        if choice.name == "sparse":
+            graph = graph_of(config.graph, shape.tokens, screen)
+            of = config.graph or f"those {NEAR} that respond most like a gene"
+            console.say(f"sparse attention: {graph.n_edges:,} pairs of genes, of {of}")
+        if config.batch_size < plan.world:
+            raise UserError(
+                f"batch-size {config.batch_size} is smaller than the {plan.world} processes",
+                hint=f"set batch-size to {plan.world} or more",
+            )
+        return {FILE: shape.text}
+
     def fit(self, run: Run, screen: Screen) -> bool:
         """Train into the run directory, or go on where its last checkpoint ended."""
         from vcell_train_vcc.work import config_of
 
-        config = config_of(run)
-        shape = Shape.of(run, self.name, screen, config)
-        if not (run.path / "network.json").is_file() and _leads():
-            shape.save(run)
+        config, shape = config_of(run), Shape.of(run)
         tables = Tables(screen, shape.tokens, expected(run, screen))
         choice = _attention(config, shape, device_of(run, config))
-        console.say(str(choice))
         with store_of(run, screen, config) as store:
+            if os.environ.get("RANK", "0") == "0":
+                run.update(store={"path": str(store.path), "key": store.manifest["key"]})
             groups = Groups.of(
                 store, screen, run.meta["labels"], TRAIN, config.max_cells, config.seed
             )
@@ -67,7 +84,7 @@ class NetworkModel:
         from vcell_train_vcc.work import config_of
 
         config = config_of(run)
-        shape = Shape.of(run, self.name, screen, config)
+        shape = Shape.of(run)
         prior = models.get(PRIOR).load(run, screen)
         tables = Tables(screen, shape.tokens, np.zeros_like(screen.delta))  # predict brings its own
         checkpoint = run.checkpoint("best")
@@ -76,12 +93,6 @@ class NetworkModel:
         load_weights(model, checkpoint.path)
         n_tokens = shape.n_tokens(max(checkpoint.step - 1, 0))
         return NetworkPredictor(model.eval(), tables, prior, n_tokens)
-
-
-def _leads() -> bool:
-    import os
-
-    return os.environ.get("RANK", "0") == "0"
 
 
 def expected(run: Run, screen: Screen) -> NDArray[np.float32]:

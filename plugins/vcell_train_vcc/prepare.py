@@ -7,13 +7,15 @@ of control cells that are matched with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.as_json import plain
 from vcell.errors import UserError
 from vcell.models import Screen, members, read_genes, read_perturbations
 from vcell.suggest import did_you_mean
@@ -142,6 +144,33 @@ def screen_of(cells: LogCells, columns: Columns, config: TrainVcc) -> Screen:
             target_sum=cells.target_sum,
         )
     )
+
+
+def facts(source: Any, scale: Any, labels: Any, columns: Columns, screen: Screen) -> dict[str, str]:
+    """Return what was done to the cells, as files of the run: the settings, and means of genes."""
+    told = {
+        "file": source.name,
+        "values": scale.kind,
+        "evidence": scale.evidence,
+        "target_sum": screen.target_sum,
+        "genes": len(screen.genes),
+        "cells": len(columns.control),
+        "control_cells": int(columns.control.sum()),
+        "perturbations": len(set(screen.perturbations.tolist())),
+        "contexts": screen.contexts.tolist(),
+        "labels": asdict(labels),
+        "feature_genes": len(screen.feature_genes),
+        "features": screen.features.shape[1],
+    }
+    lines = [",".join(["gene", *screen.contexts.tolist()])]
+    lines += [
+        ",".join([gene, *(f"{value:.8g}" for value in means)])
+        for gene, means in zip(screen.genes.tolist(), screen.control.T, strict=True)
+    ]
+    return {
+        "preprocessing.json": json.dumps(plain(told), indent=1),
+        "control_means.csv": "\n".join(lines) + "\n",
+    }
 
 
 def _parts(rows: Rows, columns: Columns, config: TrainVcc) -> NDArray[np.int8]:

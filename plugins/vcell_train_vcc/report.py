@@ -189,7 +189,7 @@ def _text(path: Path, model: str, found: Table, n: int) -> str:
     ]
     columns = ("model", "PDS", "MAE", "delta correlation", "gain over mean")
     return (
-        f"{_verdict(model, found, gains)} on {n} held-out perturbations "
+        f"{verdict(model, found, gains)} on {n} held-out perturbations "
         f"(pseudobulk; vcell evaluate scores cells){_doubt(n)}\n\n"
         f"{console.table(rows, columns)}\n\nrun directory: {path}"
     )
@@ -199,7 +199,8 @@ def _doubt(n: int) -> str:
     return "" if n >= _TELLING else f"\n{n} are too few to tell models apart"
 
 
-def _verdict(model: str, found: Table, gains: dict[str, float]) -> str:
+def verdict(model: str, found: Table, gains: dict[str, float]) -> str:
+    """Say whether the model beats the others, by their gains over the mean."""
     others = [name for name in found if name != model]
     if model in ("mean", "perturbed-mean"):
         return f"the {model} baseline"

@@ -37,7 +37,7 @@ FILE = "network.json"
 PHASES = (500, 1200, 2500, 5000)  # genes
 DEFAULT_TOKENS = {"cuda": 5000, "cpu": 384}
 _FEWEST = 8  # genes of a phase
-_NEAR = 20  # co-expressed genes that each attends to, where no graph is given
+NEAR = 20  # co-expressed genes that each attends to, where no graph is given
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,9 @@ class Shape:
         )
 
     @classmethod
-    def of(cls, run: Run, kind: str, screen: Screen, config: TrainVcc) -> Shape:
-        """Read what the run remembers, or decide and say it."""
-        path = run.path / FILE
-        if not path.is_file():
-            return cls.decide(kind, screen, config, device_of(run, config))
-        saved = json.loads(path.read_text())
+    def of(cls, run: Run) -> Shape:
+        """Read what the run remembers."""
+        saved = json.loads((run.path / FILE).read_text())
         phases = tuple((int(n), int(start)) for n, start in saved["phases"])
         return cls(saved["kind"], saved["preset"], saved["dropout"], tuple(saved["tokens"]), phases)
 
@@ -117,14 +114,10 @@ class Shape:
         phases = plan(config, len(chosen))
         return cls(kind, preset, config.dropout, tuple(chosen), phases)
 
-    def save(self, run: Run) -> None:
-        """Have the run remember it."""
-        text = json.dumps(asdict(self), indent=1)
-        run.save_file(FILE, lambda path: _write(path, text))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    @property
+    def text(self) -> str:
+        """What the run remembers."""
+        return json.dumps(asdict(self), indent=1)
 
 
 def device_of(run: Run, config: TrainVcc) -> torch.device:
@@ -190,8 +183,7 @@ def graph_of(path: Path | None, tokens: Sequence[str], screen: Screen) -> Graph:
         return Graph.from_edges(len(tokens), read_pairs(path, tokens))
     number = {str(gene): i for i, gene in enumerate(screen.genes)}
     column = [number[gene] for gene in tokens]
-    console.say(f"sparse attention: each gene with the {_NEAR} that respond most like it")
-    return Graph.coexpressed(screen.delta[screen.rows(TRAIN)][:, column], _NEAR)
+    return Graph.coexpressed(screen.delta[screen.rows(TRAIN)][:, column], NEAR)
 
 
 def read_pairs(path: Path, tokens: Sequence[str]) -> NDArray[np.int64]:
@@ -211,5 +203,4 @@ def read_pairs(path: Path, tokens: Sequence[str]) -> NDArray[np.int64]:
             f"{path}: none of its {len(rows):,} pairs joins two of the {len(tokens):,} token genes",
             hint="its first two columns must be gene names as in the cells",
         )
-    console.say(f"{path}: {len(pairs):,} of {len(rows):,} pairs join token genes")
     return np.array(pairs, np.int64)

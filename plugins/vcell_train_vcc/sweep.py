@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vcell.runs import Run
 
 STUDY = "sweep.jsonl"  # in the folder of the runs
-_FIXED = ("sweep", "sweep_over", "runs", "resume", "seed", "estimate", "cells")
+_FIXED = ("sweep", "sweep_over", "runs", "resume", "seed", "estimate", "cells", "folds")
 _FORMS = 'write "lr=1e-4..1e-2 log", "dropout=0..0.3" or "preset=tiny|small"'
 
 

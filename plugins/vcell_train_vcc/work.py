@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ def run(cells: Path | None, config: TrainVcc) -> None:
         return costs.tell(config)
     if config.sweep:
         return _swept(cells, config)
+    if config.folds or _holds_folds(config):
+        return _folded(cells, config)
     this, plan = _trained(cells, config)
     if plan.leads:
         report.tell(Run.open(this.path))
@@ -42,21 +45,48 @@ def _trained(cells: Path | None, config: TrainVcc) -> tuple[Run, Plan]:
     if config.resume:
         this, plan = _resumed(config, plan)
     else:
-        this, plan = join_run(config.runs, plan, lambda name: _started(cells, config, name))
+        this, plan = join_run(config.runs, plan, lambda name: _started(cells, config, name, plan))
     console.say(f"run directory: {this.path}")
     launch("vcell_train_vcc.work:main", this, plan)
     return this, plan
 
 
+def _whole(settings: TrainVcc) -> Run:
+    """Train one of several runs to its end."""
+    this = Run.open(_trained(settings.cells, settings)[0].path)
+    if this.status() != "done":
+        raise RunFailed(f"{this.name} is {this.status()}: it can be gone on with")
+    return this
+
+
+def _holds_folds(config: TrainVcc) -> bool:
+    return bool(config.resume and Run.open(config.resume, root=config.runs).meta.get("folds"))
+
+
+def _folded(cells: Path | None, config: TrainVcc) -> None:
+    """Train once for each fold, or go on with that."""
+    from vcell_train_vcc import folds
+
+    if config.resume:
+        this = Run.open(config.resume, root=config.runs)
+        this.claim()
+        config = dataclasses.replace(config_of(this), **_given(config))
+    else:
+        config = dataclasses.replace(config, cells=cells or config.cells)
+        this = folds.started(config)
+    folds.cross_validate(this, config, _whole)
+    folds.tell(Run.open(this.path))
+
+
+def _given(config: TrainVcc) -> dict[str, Any]:
+    """Return what the command line says of settings that a run can change when it goes on."""
+    given = [name for name, origin in provenance().items() if origin == "command line"]
+    return {name: getattr(config, name) for name in given if name not in ("resume", "runs")}
+
+
 def _swept(cells: Path | None, config: TrainVcc) -> None:
     """Train many times, each time with other settings."""
     from vcell_train_vcc import sweep
-
-    def train(settings: TrainVcc) -> Run:
-        this = Run.open(_trained(settings.cells, settings)[0].path)
-        if this.status() != "done":
-            raise RunFailed(f"{this.name} is {this.status()}: the same command goes on from here")
-        return this
 
     if config.resume or config.nodes > 1:
         raise UserError(
@@ -64,7 +94,7 @@ def _swept(cells: Path | None, config: TrainVcc) -> None:
             hint="leave out --resume and --nodes; the same command goes on with an earlier sweep",
         )
     config = dataclasses.replace(config, cells=cells or config.cells)
-    sweep.tell(sweep.sweep(config, config.sweep or 0, train), config.runs)
+    sweep.tell(sweep.sweep(config, config.sweep or 0, _whole), config.runs)
 
 
 def main(run: Run) -> None:
@@ -93,8 +123,8 @@ def config_of(run: Run) -> TrainVcc:
         raise UserError(f"{run.path / 'run.json'}: the settings are damaged: {error}") from None
 
 
-def _started(path: Path | None, config: TrainVcc, name: str | None) -> Run:
-    """Measure the screen and make the run directory around it."""
+def _started(path: Path | None, config: TrainVcc, name: str | None, plan: Plan) -> Run:
+    """Measure the screen and make the run directory around it, once nothing speaks against it."""
     path = path or config.cells
     if path is None:
         raise UserError(
@@ -106,7 +136,7 @@ def _started(path: Path | None, config: TrainVcc, name: str | None) -> Run:
         if scale.kind == "other":
             raise UserError(
                 f"{source.name} holds neither counts nor log1p values: {scale.evidence}",
-                hint="remove or replace NaN and infinities, or name another --layer",
+                hint="counts or log1p values are needed: mend them, or name another --layer",
             )
         kind = scale.kind
         columns = prepare.Columns.read(source, found)
@@ -114,6 +144,8 @@ def _started(path: Path | None, config: TrainVcc, name: str | None) -> Run:
         if kind == COUNTS and total is None:
             total = median_total(source, np.flatnonzero(columns.control))
         screen = prepare.screen_of(LogCells(source, kind, total or np.nan), columns, config)
+        prepared = getattr(models.get(config.model), "prepared", None)
+        papers = prepared(screen, config, plan) if prepared else {}
         this = Run.create(
             config.runs,
             "train-vcc",
@@ -125,8 +157,15 @@ def _started(path: Path | None, config: TrainVcc, name: str | None) -> Run:
             model=config.model,
             labels=dataclasses.asdict(found),
         )
+        facts = prepare.facts(source, scale, found, columns, screen)
+    for paper, text in (papers | facts).items():
+        this.save_file(paper, partial(_write, text))
     this.save_file(models.SCREEN, screen.save)
     return this
+
+
+def _write(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _resumed(config: TrainVcc, plan: Plan) -> tuple[Run, Plan]:
@@ -140,9 +179,7 @@ def _resumed(config: TrainVcc, plan: Plan) -> tuple[Run, Plan]:
     plan = resume_run(this, plan)
     if not plan.leads:
         return this, plan
-    given = [name for name, origin in provenance().items() if origin == "command line"]
-    changed = {name: getattr(config, name) for name in given if name not in ("resume", "runs")}
-    this.update(config=this.meta["config"] | changed)
+    this.update(config=this.meta["config"] | _given(config))
     return this, plan
 
 

@@ -87,6 +87,19 @@ def test_its_shape_is_remembered(trained):
     assert (shape["preset"], len(shape["tokens"])) == ("tiny", 24)
 
 
+def test_what_was_done_to_the_cells_is_kept(trained):
+    told = json.loads((trained.path / "preprocessing.json").read_text())
+    screen = Screen.load(trained.path / models.SCREEN)
+    assert told["values"] == "counts"
+    assert told["target_sum"] == pytest.approx(screen.target_sum)
+    assert (told["genes"], told["cells"], told["labels"]["control"]) == (120, 1000, "non-targeting")
+    lines = (trained.path / "control_means.csv").read_text().split()
+    assert lines[0] == f"gene,{screen.contexts[0]}"
+    means = [float(line.split(",")[1]) for line in lines[1:]]
+    assert means == pytest.approx(screen.control[0], rel=1e-6)
+    assert trained.meta["store"]["key"]
+
+
 def test_before_the_first_step_it_is_the_prior(cells, tmp_path):
     this = train(cells, tmp_path / "runs", "--max-steps", "1", "--lr", "0")
     screen = Screen.load(this.path / models.SCREEN)

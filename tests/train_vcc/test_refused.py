@@ -27,7 +27,8 @@ def _alone(tmp_path, monkeypatch):
 def trained(adata, tmp_path, capsys, *words):
     """Return the exit code and what was said."""
     adata.write_h5ad(tmp_path / "changed.h5ad")
-    code = run(["train-vcc", "changed.h5ad", "--model", "gp", *words])
+    model = [] if "--model" in words else ["--model", "gp"]
+    code = run(["train-vcc", "changed.h5ad", *model, *words])
     return code, capsys.readouterr().err
 
 
@@ -50,9 +51,57 @@ def another_species(adata):
     ]
 
 
+def no_labels(adata):
+    del adata.obs["target_gene"]
+
+
+def no_controls(adata):
+    adata._inplace_subset_obs(~is_control(adata))
+
+
+def one_cell_each(adata):
+    first = ~adata.obs["target_gene"].duplicated().to_numpy()
+    adata._inplace_subset_obs(is_control(adata) | first)
+
+
+def batches_apart(adata):
+    adata.obs["batch"] = adata.obs["target_gene"].astype(str)
+
+
+def negative_values(adata):
+    adata.X = adata.X.toarray()
+    adata.X[7, 3] = -1
+
+
+def nothing_counted(adata):
+    adata.X = adata.X * 0
+
+
+def no_cells(adata):
+    adata._inplace_subset_obs(np.zeros(adata.n_obs, bool))
+
+
+def two_perturbations(adata):
+    some = adata.obs["target_gene"].unique()[:3]
+    adata._inplace_subset_obs(is_control(adata) | adata.obs["target_gene"].isin(some).to_numpy())
+
+
+def genes_of_another_species(adata):
+    adata.var_names = [f"ENSMUSG{i:08d}" for i in range(adata.n_vars)]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        pytest.param(no_labels, "no obs column is named as", id="no labels"),
+        pytest.param(no_controls, "no label that is known to mean control", id="no controls"),
+        pytest.param(no_cells, "control", id="no cells"),
+        pytest.param(one_cell_each, "the largest has 1)", id="one cell each"),
+        pytest.param(two_perturbations, "left to learn from", id="two perturbations"),
+        pytest.param(batches_apart, "no batch has both", id="a batch for each perturbation"),
+        pytest.param(negative_values, "negative values", id="negative values"),
+        pytest.param(nothing_counted, "empty values", id="nothing counted"),
+        pytest.param(genes_of_another_species, "have no features", id="genes of another species"),
         pytest.param(missing_values, "NaN or infinite", id="NaN"),
         pytest.param(controls_apart, "no batch has both", id="controls in batches of their own"),
         pytest.param(another_species, "have no features", id="targets of another species"),
@@ -82,3 +131,46 @@ def test_a_feature_table_of_another_species_is_refused(clean, tmp_path, capsys):
     assert code == 2
     assert "of the same species" in error
     assert not (tmp_path / "runs").exists()
+
+
+NETWORK = ["--model", "transformer", "--device", "cpu", "--tokens", "24"]
+PHASES = [*NETWORK, "--strategy", "progressive"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(["--control", "ctrl"], "no cell labelled 'ctrl'", id="control"),
+        pytest.param(["--perturbation-column", "guide"], "no column 'guide'", id="column"),
+        pytest.param(["--genes", "mouse.csv"], "none of the genes", id="genes"),
+        pytest.param(["--held-out", "mouse.csv"], "no cell has that perturbation", id="held out"),
+        pytest.param(["--test-share", "0.9"], "left to learn from", id="too many held out"),
+        pytest.param([*PHASES, "--phase-genes", "10,400"], "phase 2 wants 400 genes", id="phase"),
+        pytest.param(PHASES, "24 genes are too few for 4 phases", id="too few for four phases"),
+        pytest.param([*PHASES, "--phase-genes", "8,12", "--max-steps", "1"], "1 steps", id="steps"),
+        pytest.param([*NETWORK, "--pseudo", "3"], "equal pseudo-cells", id="pseudo-cells"),
+        pytest.param([*NETWORK, "--attention", "flash"], "needs a CUDA device", id="flash"),
+        pytest.param(
+            [*NETWORK, "--attention", "sparse", "--graph", "mouse.csv"], "none of its", id="graph"
+        ),
+        pytest.param(
+            [*NETWORK, "--procs", "2", "--batch-size", "1"], "smaller than the 2", id="processes"
+        ),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_and_leave_nothing(
+    clean, tmp_path, capsys, words, said
+):
+    (tmp_path / "mouse.csv").write_text("gene,other\nActb,Gapdh\n")
+    before = {path.name for path in tmp_path.iterdir()} | {"changed.h5ad"}
+    code, error = trained(clean, tmp_path, capsys, *words)
+    assert code == 2, error
+    assert said in error
+    assert "Traceback" not in error
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_all_in_one_batch_can_be_learned_from(clean, tmp_path, capsys):
+    adata = clean.copy()
+    adata.obs["batch"] = "one"
+    assert trained(adata, tmp_path, capsys)[0] == 0

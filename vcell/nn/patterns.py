@@ -35,6 +35,11 @@ class Graph:
         """Number of nodes."""
         return len(self.indptr) - 1
 
+    @property
+    def n_edges(self) -> int:
+        """Number of pairs of different nodes."""
+        return (len(self.indices) - self.n_nodes) // 2
+
     @classmethod
     def from_edges(cls, n_nodes: int, edges: ArrayLike) -> Graph:
         """Make a graph of (E, 2) pairs of node numbers, in any order and direction.

@@ -1,0 +1,91 @@
+"""`vcell train-vcc --folds`: every perturbation is held out once, and one table tells of all."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from vcell_train_vcc import report
+from vcell_train_vcc.split import TEST
+
+from vcell import console, models
+from vcell.cli import run
+from vcell.data.simulate import Simulator
+from vcell.models import Screen
+from vcell.runs import Run, find_runs
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
+    Simulator(cells=600, genes=80, perturbations=15, umis=800.0, seed=1).write(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "settings", console.Settings())
+
+
+def folds(cells, *words):
+    return run(["train-vcc", str(cells), "--model", "ridge", "--folds", "3", "--json", *words])
+
+
+def test_every_perturbation_is_held_out_once(cells, capsys):
+    assert folds(cells) == 0
+    told = json.loads(capsys.readouterr().out)
+    this = Run.open("latest")
+    runs = find_runs(this.path / "folds")[0]
+    held = []
+    for one in runs:
+        screen = Screen.load(one.path / models.SCREEN)
+        held += screen.perturbations[screen.rows(TEST)].tolist()
+    assert sorted(held) == sorted(set(screen.perturbations.tolist()))
+    rows = list(csv.DictReader((this.path / "folds.csv").read_text().splitlines()))
+    assert {row["fold"] for row in rows} == {"1/3", "2/3", "3/3"}
+    for name in ("mean", "ridge", "gp"):
+        pds = [float(row["pds"]) for row in rows if row["model"] == name]
+        assert told["held_out"][name]["pds"] == pytest.approx(np.mean(pds))
+        assert told["spread"][name]["pds"] == pytest.approx(np.std(pds, ddof=1))
+    assert told["held_out"]["mean"]["gain"] == 0
+    assert "| ridge |" in (this.path / "folds.md").read_text()
+    assert this.status() == "done"
+
+
+def test_it_goes_on_where_it_was_interrupted(cells, monkeypatch, capsys):
+    calm, calls = report.scored, []
+
+    def interrupted(*given):
+        calls.append(given[0].name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return calm(*given)
+
+    monkeypatch.setattr(report, "scored", interrupted)
+    assert folds(cells) != 0
+    this = Run.open("latest")
+    assert this.status() == "interrupted"
+    assert run(["train-vcc", "--resume", "latest"]) == 0
+    assert "fold 1/3 is done already" in capsys.readouterr().err
+    assert len(calls) == 4
+    assert calls[1] == calls[2]
+    assert len(find_runs(this.path / "folds")[0]) == 3
+    assert Run.open("latest").status() == "done"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--fold", "1/3"], "leave out --fold"),
+        (["--held-out", "some.txt"], "leave out --held-out"),
+        (["--folds", "40"], "15 perturbations cannot be parted into 40 folds"),
+        (["--control", "ctrl"], "no cell labelled"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_leaves_nothing(cells, tmp_path, capsys, words, said):
+    assert folds(cells, *words) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
