@@ -20,6 +20,8 @@ from vcell.as_json import plain
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 _SHOW_AFTER = 2.0  # seconds: nothing shorter deserves a progress bar
 _LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+#: Control characters but tab and newline: names from files must not steer a terminal.
+_UNSEEN = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
 
 
 @dataclass
@@ -36,25 +38,25 @@ settings = Settings()
 def say(text: str) -> None:
     """Tell the user what is going on, unless asked to be quiet."""
     if settings.verbosity >= NORMAL:
-        _err(text)
+        _err(_visible(text))
 
 
 def detail(text: str) -> None:
     """Tell what only --verbose should show."""
     if settings.verbosity >= VERBOSE:
-        _err(text)
+        _err(_visible(text))
 
 
 def warn(text: str) -> None:
     """Say what the user must know even under --quiet: a slower path, a setting without effect."""
-    _err(f"{_paint('warning:', '33')} {text}")
+    _err(f"{_paint('warning:', '33')} {_visible(text)}")
 
 
 def error(text: str, hint: str | None = None) -> None:
     """Say what went wrong and how to mend it."""
-    _err(f"{_paint('error:', '1;31')} {text}")
+    _err(f"{_paint('error:', '1;31')} {_visible(text)}")
     if hint:
-        _err(f"  {_paint('hint:', '36')} {hint}")
+        _err(f"  {_paint('hint:', '36')} {_visible(hint)}")
 
 
 def result(data: Mapping[str, Any] | Sequence[Any], text: str) -> None:
@@ -62,7 +64,7 @@ def result(data: Mapping[str, Any] | Sequence[Any], text: str) -> None:
     if settings.json:
         sys.stdout.write(json.dumps(plain(data), indent=2, allow_nan=False) + "\n")
     elif text:
-        sys.stdout.write(text.rstrip("\n") + "\n")
+        sys.stdout.write(_visible(text).rstrip("\n") + "\n")
     sys.stdout.flush()
 
 
@@ -136,7 +138,7 @@ class Progress:
             parts.append(f"{count}, {speed}, {duration(left)} left")
         else:
             parts.append(f"{human(self.done)} {self.unit}, {speed}, {duration(elapsed)}")
-        return " ".join([*parts, self.note]).rstrip()
+        return _visible(" ".join([*parts, self.note])).rstrip()
 
     def close(self) -> None:
         """Wipe the bar off the terminal."""
@@ -184,6 +186,10 @@ def duration(seconds: float) -> str:
 def _err(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def _visible(text: str) -> str:
+    return text.translate(_UNSEEN)
 
 
 def _paint(text: str, code: str) -> str:

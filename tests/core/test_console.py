@@ -129,3 +129,14 @@ def test_durations(seconds, text):
 )
 def test_counts(number, text):
     assert console.human(number) == text
+
+
+def test_names_from_files_cannot_steer_the_terminal(capsys):
+    name = "GENE\x1b]0;owned\x07\r\x9b2J"
+    console.say(name)
+    console.error(name, hint=name)
+    console.result({"gene": name}, console.table([(name, "a\tb")], ["gene", "more"]))
+    said = capsys.readouterr()
+    assert not set("\x1b\x07\r\x9b") & set(said.err + said.out)
+    assert "GENE\ufffd]0;owned" in said.out
+    assert "a\tb" in said.out
