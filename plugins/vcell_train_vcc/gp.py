@@ -9,6 +9,7 @@ Its limits are the mean effect, ridge regression on the features, and the additi
 Leave-one-out predictions come in closed form, and judge the settings: those that are best by error,
 correlation and discrimination together are averaged, since the data seldom tell which one is right.
 A target that is among the genes measured moves by the share that training targets moved.
+A set of targets that were all measured alone is predicted from those (`interactions`).
 P perturbations, G target genes, N genes.
 """
 
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vcell.metrics import vcc2025
+from vcell_train_vcc.interactions import Interactions
 from vcell_train_vcc.split import TRAIN
 
 if TYPE_CHECKING:
@@ -129,11 +131,15 @@ class GaussianProcess:
         self.kernel = Kernel(self.targets, self.names)
         self.settings = self._chosen()
         self.fits = [(setting, *self._solved(setting)) for setting in self.settings]
+        apart = np.mean([self._left_out(*fit) for fit in self.fits], axis=0)
+        self._each_left_out = self._with_own(apart, self.names)
+        self.sets = Interactions(self.names, self.delta, self._each_left_out.astype(np.float64))
+        if self.sets.shrinkage is not None:
+            self._each_left_out[self.sets.rows] = self.sets.left_out(self.sets.shrinkage)
 
     def loo(self) -> NDArray[np.float32]:
         """Return (P, N): each training perturbation predicted from the others."""
-        found = np.mean([self._left_out(*fit) for fit in self.fits], axis=0)
-        return self._with_own(found, self.names)
+        return self._each_left_out.copy()
 
     def predict(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
@@ -149,6 +155,8 @@ class GaussianProcess:
                 for setting, weights, _ in self.fits
             ]
             effect[known] = self._with_own(np.mean(parts, axis=0), names)
+        together = self.sets.covers(perturbations)
+        effect[together] = self.sets.predict([*itertools.compress(perturbations, together)])
         return effect
 
     def std(

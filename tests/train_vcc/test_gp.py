@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from vcell_train_vcc.gp import GaussianProcess, Setting
+from vcell_train_vcc.interactions import Interactions
 
 from vcell.models import Screen
 
@@ -43,3 +46,52 @@ def test_leaving_one_out_equals_learning_without_it(fitted, centred):
         noisy = kernel[np.ix_(rest, rest)] + setting.noise * np.eye(len(rest))
         refit = mean + kernel[i, rest] @ np.linalg.solve(noisy, delta[rest] - mean)
         np.testing.assert_allclose(closed[i], refit, atol=1e-9)
+
+
+def test_a_set_measured_alone_gene_by_gene_is_their_sum_and_half_of_what_one_like_it_showed(fitted):
+    # of the training sets C+D shares one of its two targets with A+D, and so does none but A+B
+    alone = {name: fitted.delta[fitted.names.index(name)] for name in "ABCDE"}
+    beyond = {
+        name: fitted.delta[fitted.names.index(name)] - alone[name[0]] - alone[name[2]]
+        for name in ("A+B", "C+D", "B+E")
+    }
+    kernel = np.array([[1, 0, 0.5], [0, 1, 0], [0.5, 0, 1]])
+    weights = np.linalg.solve(kernel + np.eye(3), np.array([*beyond.values()]))
+    expected = alone["A"] + alone["D"] + np.array([0.5, 0.5, 0]) @ weights
+    np.testing.assert_allclose(fitted.predict(["A+D"])[0], expected, rtol=1e-5)
+
+
+def test_training_sets_left_out_are_predicted_as_if_never_seen(fitted):
+    row = fitted.names.index("C+D")  # shares no target with the others: the sum alone is left
+    alone = fitted.delta[fitted.names.index("C")] + fitted.delta[fitted.names.index("D")]
+    np.testing.assert_allclose(fitted.loo()[row], alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("interaction", "chosen"), [(0.0, np.inf), (1.0, 0.25)], ids=["additive", "shared"]
+)
+def test_many_sets_choose_how_much_interactions_tell(interaction, chosen):
+    rng = np.random.default_rng(1)
+    genes = [*"ABCDEFGH"]
+    pairs = [f"{a}+{b}" for a, b in itertools.combinations(genes, 2)]
+    effect = {gene: rng.normal(size=40) for gene in genes}
+    extra = {gene: interaction * rng.normal(size=40) for gene in genes}
+    delta = np.array(
+        [effect[gene] for gene in genes]
+        + [
+            sum(effect[gene] + extra[gene] for gene in pair.split("+"))
+            + 0.3 * rng.normal(size=40) * (interaction == 0)
+            for pair in pairs
+        ]
+    )
+    found = Interactions([*genes, *pairs], delta, np.zeros_like(delta))
+    assert found.shrinkage == chosen
+
+
+def test_where_sums_mislead_the_process_over_all_perturbations_answers():
+    rng = np.random.default_rng(2)
+    genes = [*"ABCDEFGH"]
+    pairs = [f"{a}+{b}" for a, b in itertools.combinations(genes, 2)]
+    delta = rng.normal(size=(len(genes) + len(pairs), 40))
+    found = Interactions([*genes, *pairs], delta, delta + 0.01)
+    assert not found.covers(["A+B"]).any()
