@@ -172,6 +172,17 @@ def test_what_is_no_file_of_cells_is_refused(content, said, tmp_path):
         open_cells(path)
 
 
+def test_links_to_nowhere_and_pipes_are_named(tmp_path):
+    (tmp_path / "lost.h5ad").symlink_to(tmp_path / "gone.h5ad")
+    (tmp_path / "round.h5ad").symlink_to(tmp_path / "round.h5ad")
+    for name in ("lost", "round"):
+        with pytest.raises(UserError, match=rf"{name}.h5ad is a link to .*leads to no file"):
+            open_cells(tmp_path / f"{name}.h5ad")
+    os.mkfifo(tmp_path / "pipe.h5ad")
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        open_cells(tmp_path / "pipe.h5ad")
+
+
 def test_paths_that_lead_nowhere_are_named(tmp_path, path):
     with pytest.raises(UserError, match="does not exist") as caught:
         open_cells(tmp_path / "cell.h5ad")

@@ -48,9 +48,16 @@ def open_cells(cells: Cells, layer: str | None = None, *, join: Join = "strict")
 
 def _open_path(path: Path, layer: str | None, join: Join) -> CellSource:
     if not path.exists():
+        if path.is_symlink():
+            raise UserError(f"{path} is a link to {path.readlink()}, which leads to no file")
         raise UserError(f"{path} does not exist", hint=_nearby(path))
     if path.is_file():
         return _open_file(path, layer)
+    if not path.is_dir():
+        raise UserError(
+            f"{path} is neither a file nor a folder",
+            hint="cells are read in any order, which a pipe cannot do: write them to a file first",
+        )
     if _is_zarr(path):
         from vcell.data.zarr_file import open_zarr
 
