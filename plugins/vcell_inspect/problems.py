@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vcell.data import detect, open_cells
+from vcell.data.texts import Texts
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vcell.data import CellSource
     from vcell.data.detect import Scale
     from vcell_inspect.survey import Survey
@@ -25,15 +24,15 @@ def of_names(source: CellSource, *, cells: bool) -> list[str]:
         found.append("there are no cells")
     if not source.n_genes:
         found.append("there are no genes")
-    kinds: list[tuple[str, NDArray[Any]]] = [("gene", source.genes)]
+    kinds = [("gene", Texts.of(source.genes))]
     if cells:
-        kinds.append(("cell", source.obs_frame.names()))
+        kinds.append(("cell", source.cells))
     for what, names in kinds:
         repeated = _repeated(names)
         if repeated:
             shown = ", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else "")
             found.append(f"{len(repeated):,} {what} names occur more than once: {shown}")
-        empty = sum(not name.strip() for name in names.tolist())
+        empty = sum(not name.strip() for name in names)
         if empty:
             found.append(f"{empty:,} {what} names are empty")
     genes = source.genes
@@ -42,12 +41,15 @@ def of_names(source: CellSource, *, cells: bool) -> list[str]:
     return found
 
 
-def _repeated(names: NDArray[Any]) -> list[str]:
+def _repeated(names: Texts) -> list[str]:
     """Return names that occur more than once; by their hashes, which take little memory."""
-    hashes = np.fromiter(map(hash, names.tolist()), np.int64, len(names))
+    hashes = names.hashes()
     ordered = np.sort(hashes)
-    candidates = names[np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])]
-    return sorted(name for name, n in Counter(candidates.tolist()).items() if n > 1)
+    often = np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])
+    counts: Counter[str] = Counter()
+    for piece in names.pieces(np.flatnonzero(often)):
+        counts.update(piece.tolist())
+    return sorted(name for name, n in counts.items() if n > 1)
 
 
 def of_survey(seen: Survey, found: Scale) -> list[str]:

@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vcell.data.texts import Texts
+
 Kind = Literal["categorical", "string", "number", "bool"]
 
 
@@ -22,6 +24,8 @@ class Column:
         What the column is called.
     values
         One value a row. Missing: NaN in numbers, None in strings and booleans.
+    texts
+        For a column of strings none of which is missing: the values in little memory.
     codes, categories
         For a column stored as categories: the number of each row's category, -1 where missing.
     """
@@ -31,13 +35,17 @@ class Column:
         name: str,
         *,
         values: NDArray[Any] | None = None,
+        texts: Texts | None = None,
         codes: NDArray[np.int32] | None = None,
         categories: NDArray[Any] | None = None,
     ) -> None:
         self.name = name
-        if values is not None:
+        self.texts = texts
+        if texts is not None:
+            self.kind: Kind = "string"
+        elif values is not None:
             self.values = values
-            self.kind: Kind = _kind(values)
+            self.kind = _kind(values)
         else:
             assert codes is not None
             assert categories is not None
@@ -45,11 +53,15 @@ class Column:
             self.kind = "categorical"
 
     def __len__(self) -> int:
+        if self.texts is not None:
+            return len(self.texts)
         return len(self.codes) if self.kind == "categorical" else len(self.values)
 
     @cached_property
     def values(self) -> NDArray[Any]:
         """One value a row; strings are an object array of str with None where missing."""
+        if self.texts is not None:
+            return self.texts[:]
         codes, categories = self._coded
         if categories.dtype.kind in "biuf" and not (codes < 0).any():
             return categories[codes]
@@ -60,7 +72,7 @@ class Column:
 
     @cached_property
     def _coded(self) -> tuple[NDArray[np.int32], NDArray[Any]]:
-        return _factorise(self.values)
+        return _factorise(self.values) if self.texts is None else self.texts.factorise()
 
     @property
     def codes(self) -> NDArray[np.int32]:

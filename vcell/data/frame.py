@@ -14,6 +14,7 @@ from vcell.data.nodes import (
     array_child,
     attr,
     child,
+    compact_texts,
     decoded,
     encoding,
     holds_text,
@@ -21,6 +22,7 @@ from vcell.data.nodes import (
     numbers,
     texts,
 )
+from vcell.data.texts import Texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +44,7 @@ class Frame(Protocol):
         """Names of the columns, in the file's order."""
         ...
 
-    def names(self) -> NDArray[np.object_]:
+    def names(self) -> Texts:
         """Return the index: names of cells or genes."""
         ...
 
@@ -86,12 +88,20 @@ class StoredFrame:
         first = [name for name in order if name in known]
         return first + sorted(known.difference(first))
 
-    def names(self) -> NDArray[np.object_]:
+    def names(self) -> Texts:
         """Read the index."""
+        where = f"{self.where}/{self._index}"
+        node = child(self.group, self._index, self.where)
+        with reading(where):
+            if is_group(node) and "values" in node and "mask" in node:  # nullable strings
+                mask = numbers(array_child(node, "mask", where), where)
+                node = node if mask.any() else node["values"]
+            if not is_group(node) and node.attrs.get("categories") is None and holds_text(node):
+                return compact_texts(node, where)
         values = self.column(self._index).values
         out = np.empty(len(values), object)
         out[:] = [MISSING_NAME if v is None else str(v) for v in values.tolist()]
-        return out
+        return Texts.of(out)
 
     def column(self, name: str) -> Column:
         """Read one column."""
@@ -109,6 +119,8 @@ class StoredFrame:
         if node.attrs.get("categories") is not None and "__categories" in self.group:
             listed = array_child(self.group["__categories"], name, f"{self.where}/__categories")
             return _coded(name, numbers(node, where), _plain(listed, where), where)
+        if holds_text(node) and len(node.shape) == 1:
+            return Column(name, texts=compact_texts(node, where))
         return Column(name, values=_plain(node, where))
 
 
@@ -122,9 +134,9 @@ class RecordFrame:
         self.columns = [name for name in fields if name != self._index]
         self.n = int(node.shape[0])
 
-    def names(self) -> NDArray[np.object_]:
+    def names(self) -> Texts:
         """Read the index."""
-        return decoded(self._field(self._index))
+        return Texts.of(decoded(self._field(self._index)))
 
     def _field(self, name: str) -> NDArray[Any]:
         with reading(f"{self.where}/{name}"):
@@ -147,9 +159,9 @@ class NamedFrame:
         self.n = len(names)
         self.columns = list(columns)
 
-    def names(self) -> NDArray[np.object_]:
+    def names(self) -> Texts:
         """Return the names."""
-        return self._names.astype(object)
+        return Texts.of(self._names)
 
     def column(self, name: str) -> Column:
         """Return one column."""
@@ -164,9 +176,9 @@ class PandasFrame:
         self.n = len(frame)
         self.columns = [str(name) for name in frame.columns]
 
-    def names(self) -> NDArray[np.object_]:
+    def names(self) -> Texts:
         """Return the index as text."""
-        return decoded(self.frame.index.to_numpy(object))
+        return Texts.of(self.frame.index.to_numpy(object))
 
     def column(self, name: str) -> Column:
         """Return one column."""

@@ -13,6 +13,7 @@ from vcell.data.column import Column
 from vcell.data.frame import NamedFrame
 from vcell.data.matrix import Bound, Layout, Matrix, Rows
 from vcell.data.source import CellSource
+from vcell.data.texts import Texts, join
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -195,9 +196,9 @@ class JoinedFrame:
         self.n = sum(source.n_cells for source in sources)
         self.columns = list(dict.fromkeys(c for source in sources for c in source.obs_columns))
 
-    def names(self) -> NDArray[np.object_]:
+    def names(self) -> Texts:
         """Read all names."""
-        return np.concatenate([source.cells for source in self._sources])
+        return join(source.cells for source in self._sources)
 
     def column(self, name: str) -> Column:
         """Read a column of every file and put them together."""

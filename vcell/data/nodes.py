@@ -7,6 +7,7 @@ evened out here. A *node* is an h5py or zarr group or array.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.data.fault import damaged, reading
+from vcell.data.texts import PIECE, Texts
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,6 +92,23 @@ def texts(node: Node, where: str) -> NDArray[np.object_]:
     if values.ndim != 1:
         raise damaged(where, f"has {values.ndim} dimensions where 1 is expected")
     return decoded(values)
+
+
+def compact_texts(node: Node, where: str) -> Texts:
+    """Read a whole 1-D array of strings piece by piece."""
+    load_plugins(node)
+    if node.ndim != 1:
+        raise damaged(where, f"has {node.ndim} dimensions where 1 is expected")
+    chunk = (getattr(node, "chunks", None) or (0,))[0]  # one that is read is decoded as a whole
+    step = max(-(-PIECE // chunk) * chunk, PIECE) if chunk else PIECE
+
+    def pieces() -> Iterator[NDArray[Any]]:
+        for a in range(0, node.shape[0], step):
+            with reading(where):
+                piece = np.asarray(node[a : a + step])
+            yield piece
+
+    return Texts(pieces())
 
 
 def decoded(values: NDArray[Any]) -> NDArray[np.object_]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vcell.data.column import Column
     from vcell.data.frame import Frame
+    from vcell.data.texts import Texts
 
 #: Non-zeros of a block: 32 MiB of float32 and int32, a few of which fit any machine.
 MAX_NNZ = 1 << 22
@@ -99,8 +100,8 @@ class CellSource:
         return np.asarray(self.var_frame.names(), dtype=np.str_)
 
     @cached_property
-    def cells(self) -> NDArray[np.object_]:
-        """Names of the cells."""
+    def cells(self) -> Texts:
+        """Names of the cells, held in little memory: ``cells[rows]`` makes strings."""
         return self.obs_frame.names()
 
     @property

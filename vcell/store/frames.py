@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from vcell.data.texts import PIECE, Texts
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vcell.data import CellSource, Column
 
-#: Names written at once.
-_PIECE = 1 << 15
 #: What makes a column when it is its turn to be written.
 Columns = Mapping[str, Callable[[], Any]]
 
@@ -24,7 +24,7 @@ def write_obs(
 ) -> None:
     """Write the table of some cells, and columns of ours."""
     columns = {name: partial(_some, source.obs, name, rows) for name in source.obs_columns}
-    _write(root, "obs", lambda: source.cells[rows], _beside(columns, more or {}))
+    _write(root, "obs", lambda: _Chosen(source.cells, rows), _beside(columns, more or {}))
 
 
 def write_var(
@@ -32,7 +32,8 @@ def write_var(
 ) -> None:
     """Write the table of some genes, and columns of ours."""
     columns = {name: partial(_some, source.var, name, genes) for name in source.var_columns}
-    _write(root, "var", lambda: source.genes[genes], _beside(columns, more or {}))
+    names = Texts.of(source.genes)
+    _write(root, "var", lambda: _Chosen(names, genes), _beside(columns, more or {}))
 
 
 def _beside(columns: Columns, ours: Columns) -> Columns:
@@ -41,7 +42,15 @@ def _beside(columns: Columns, ours: Columns) -> Columns:
     return {**theirs, **ours}
 
 
-def _write(root: Any, table: str, names: Callable[[], NDArray[Any]], columns: Columns) -> None:
+@dataclass(frozen=True)
+class _Chosen:
+    """Some strings of many, in this order, to be written a few at a time."""
+
+    texts: Texts
+    rows: NDArray[np.int64]
+
+
+def _write(root: Any, table: str, names: Callable[[], _Chosen], columns: Columns) -> None:
     import anndata.io
 
     if table in root:  # of a run that was killed here
@@ -50,21 +59,31 @@ def _write(root: Any, table: str, names: Callable[[], NDArray[Any]], columns: Co
     group.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0"})
     group.attrs["_index"] = "_index"
     group.attrs["column-order"] = _listed(list(columns), is_hdf5=hasattr(root, "id"))
-    _write_names(group, names())
+    _write_texts(group, "_index", names())
     for name, make in columns.items():
-        anndata.io.write_elem(group, name, make())
+        made = make()
+        if isinstance(made, _Chosen):
+            _write_texts(group, name, made)
+        else:
+            anndata.io.write_elem(group, name, made)
 
 
-def _write_names(group: Any, names: NDArray[Any]) -> None:
-    """Write the index; into zarr in pieces, as each name takes many times its size on the way."""
+def _write_texts(group: Any, name: str, chosen: _Chosen) -> None:
+    """Write strings in pieces, as each takes many times its size on the way."""
     import anndata.io
 
-    step = len(names) if hasattr(group, "id") else _PIECE
-    anndata.io.write_elem(group, "_index", names[:step].astype(object))
-    for a in range(step, len(names), max(step, 1)):
-        piece = names[a : a + step]
-        group["_index"].resize((a + len(piece),))
-        group["_index"][a : a + len(piece)] = piece.astype(object)
+    at = 0
+    for piece in chosen.texts.pieces(chosen.rows):
+        if at == 0:
+            grows = hasattr(group, "id") and len(chosen.rows) > PIECE  # zarr's always can
+            more = {"maxshape": (None,), "chunks": (PIECE,)} if grows else {}
+            anndata.io.write_elem(group, name, piece, dataset_kwargs=more)
+        else:
+            group[name].resize((at + len(piece),))
+            group[name][at : at + len(piece)] = piece
+        at += len(piece)
+    if at == 0:
+        anndata.io.write_elem(group, name, np.empty(0, object))
 
 
 def _listed(names: list[str], *, is_hdf5: bool) -> Any:
@@ -79,6 +98,8 @@ def _some(table: Callable[[str], Column], name: str, rows: NDArray[np.int64]) ->
     import pandas as pd
 
     column = table(name)
+    if column.texts is not None and 2 * column.texts.n_different() > len(column):
+        return _Chosen(column.texts, rows)  # categories would take more than the strings
     if column.kind in ("categorical", "string"):
         return pd.Categorical.from_codes(column.codes[rows], column.categories.astype(object))
     values = column.values[rows]

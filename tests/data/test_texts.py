@@ -1,0 +1,62 @@
+"""Names and columns of text held in little memory are the strings of the file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vcell.data import texts
+from vcell.data.column import Column
+from vcell.data.texts import Texts, join
+
+NAMES = np.array(["b", "", "Zürich", "日本", "b", "a\x00c", "cell-1"], object)
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "PIECE", 2)
+
+
+def test_indexed_as_an_array() -> None:
+    held = Texts.of(NAMES)
+    assert len(held) == 7
+    assert held[2] == "Zürich"
+    assert held[-1] == held[np.int64(6)] == "cell-1"
+    assert held[1:4].tolist() == NAMES[1:4].tolist()
+    rows = np.array([6, 0, 0, 3])
+    assert held[rows].tolist() == NAMES[rows].tolist()
+    assert held[NAMES == "b"].tolist() == ["b", "b"]
+    assert held.tolist() == list(held) == NAMES.tolist()
+    assert np.asarray(held, np.str_).tolist() == NAMES.tolist()
+    assert [len(piece) for piece in held.pieces(rows)] == [2, 2]
+
+
+def test_beyond_the_last_is_an_error() -> None:
+    with pytest.raises(IndexError):
+        _ = Texts.of(NAMES)[7]
+
+
+def test_bytes_that_are_no_utf8_are_replaced() -> None:
+    held = Texts.of(np.array([b"ok", "é".encode(), b"\xff!"], object))
+    assert held.tolist() == ["ok", "é", "\ufffd!"]
+
+
+def test_none_at_all() -> None:
+    held = Texts.of(np.empty(0, object))
+    assert len(held) == 0
+    assert held.tolist() == []
+    assert [len(part) for part in held.factorise()] == [0, 0]
+
+
+def test_joined() -> None:
+    assert join([Texts.of(NAMES), Texts.of(NAMES[:1])]).tolist() == [*NAMES, "b"]
+
+
+def test_codes_are_those_of_a_column_of_strings() -> None:
+    compact, plain = Column("x", texts=Texts.of(NAMES)), Column("x", values=NAMES)
+    assert compact.kind == plain.kind == "string"
+    assert compact.categories.tolist() == plain.categories.tolist()
+    assert compact.codes.tolist() == plain.codes.tolist()
+    assert compact.values.tolist() == plain.values.tolist()
+    assert compact.counts().tolist() == plain.counts().tolist()
+    assert Texts.of(NAMES).n_different() == 6

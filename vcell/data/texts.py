@@ -1,0 +1,116 @@
+"""Many short strings in little memory: the names of all cells, or a column of text.
+
+A Python string takes fifty bytes beside its letters, and several copies are alive while a list of
+them is read. Here the letters of all lie in one piece, with eight bytes a string to say where each
+ends; strings are made when they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Strings that exist as Python's at a time.
+PIECE = 1 << 15
+
+
+class Texts:
+    """An array of strings, indexed as numpy's: a number gives a str, anything else an array.
+
+    Parameters
+    ----------
+    pieces
+        The strings part by part, as str or as bytes of UTF-8 (what is not becomes U+FFFD).
+    """
+
+    def __init__(self, pieces: Iterable[NDArray[Any]]) -> None:
+        letters, lengths = bytearray(), []
+        for piece in pieces:
+            coded = [_utf8(value) for value in piece.tolist()]
+            letters += b"".join(coded)
+            lengths.append(np.fromiter(map(len, coded), np.int64, len(coded)))
+        self._letters = memoryview(letters)
+        self._ends = np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64)
+
+    @classmethod
+    def of(cls, values: NDArray[Any]) -> Texts:
+        """Take an array of strings."""
+        return cls(values[a : a + PIECE] for a in range(0, len(values), PIECE))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, at: int | np.integer[Any]) -> str: ...
+    @overload
+    def __getitem__(self, at: slice | NDArray[Any]) -> NDArray[np.object_]: ...
+    def __getitem__(self, at: Any) -> Any:
+        starts, stops = self._ends[:-1][at], self._ends[1:][at]
+        if np.ndim(starts) == 0:
+            return str(self._letters[int(starts) : int(stops)], "utf-8")
+        out = np.empty(len(starts), object)
+        where = zip(starts.tolist(), stops.tolist(), strict=True)
+        out[:] = [str(self._letters[start:stop], "utf-8") for start, stop in where]
+        return out
+
+    def pieces(self, rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.object_]]:
+        """Yield all strings, or those of some rows, a few at a time."""
+        for a in range(0, len(self) if rows is None else len(rows), PIECE):
+            yield self[a : a + PIECE] if rows is None else self[rows[a : a + PIECE]]
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self.pieces():
+            yield from piece.tolist()
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+        """Make Python strings, or an array of fixed width, of all."""
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def tolist(self) -> list[str]:
+        """Return all as a list."""
+        strings: list[str] = self[:].tolist()
+        return strings
+
+    def hashes(self) -> NDArray[np.int64]:
+        """Return a number a string: equal ones have equal numbers, others hardly ever."""
+        return np.fromiter(map(hash, self), np.int64, len(self))
+
+    def n_different(self) -> int:
+        """Return about how many strings differ."""
+        return len(np.unique(self.hashes()))
+
+    def factorise(self) -> tuple[NDArray[np.int32], NDArray[np.object_]]:
+        """Return each string's number among the different ones, and those, sorted."""
+        import pandas as pd
+
+        number: dict[str, int] = {}
+        codes = np.empty(len(self), np.int32)
+        at = 0
+        for piece in self.pieces():
+            own, different = pd.factorize(piece)
+            places = [number.setdefault(text, len(number)) for text in different.tolist()]
+            codes[at : at + len(piece)] = np.array(places, np.int32)[own]
+            at += len(piece)
+        found = np.array(list(number), object)
+        order = np.argsort(found)
+        rank = np.empty(len(order), np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        return rank[codes], found[order]
+
+
+def join(parts: Iterable[Texts]) -> Texts:
+    """Return the strings of several, one after the other."""
+    return Texts(piece for part in parts for piece in part.pieces())
+
+
+def _utf8(value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        return str(value).encode("utf-8", "replace")
+    if value.isascii():
+        return value
+    return value.decode("utf-8", "replace").encode("utf-8")
