@@ -1,76 +1,102 @@
-"""`vcell train-vcc --estimate`: what a step would cost here, before anything is loaded."""
+"""`vcell train-vcc --estimate`: what a step would cost here, before anything is loaded.
+
+Parameters, FLOPs and memory are counted (`vcell.nn.estimate`); the time is that of a few real steps
+of the same network with one and two of its layers (`vcell_train_vcc.rehearsal`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from vcell import console
 from vcell.errors import UserError
-from vcell.nn.attention import choose
+from vcell.launch import make_plan
+from vcell.models import read_genes
 from vcell.nn.estimate import Besides, Estimate, estimate
-from vcell.nn.presets import PRESETS, Preset
 from vcell.train.precision import resolve
-from vcell_train_vcc.shape import DEFAULT_TOKENS
+from vcell_train_vcc.network import attention_of
+from vcell_train_vcc.rehearsal import rehearse
+from vcell_train_vcc.shape import DEFAULT_TOKENS, NEAR, Shape
 
 if TYPE_CHECKING:
+    from vcell.nn.presets import Preset
     from vcell_train_vcc import TrainVcc
 
-_FEATURES = 64  # of a gene, about: the network's share of them is small
+_NETWORKS = ("transformer", "shared-encoder")
 
 
 def tell(config: TrainVcc) -> None:
     """Print the estimate as a table, or as JSON."""
+    if config.model not in _NETWORKS:
+        raise UserError(
+            f"--estimate is for networks: {config.model} takes no steps",
+            hint=f"--model {' or '.join(_NETWORKS)}",
+        )
     found, about = of(config)
     console.result({"estimate": found.as_dict(), **about}, f"{_words(about)}\n\n{found}")
 
 
 def of(config: TrainVcc) -> tuple[Estimate, dict[str, str | int]]:
-    """Return the cost of a step, and of what: one device's share at once, in its largest phase."""
-    gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    device = torch.device("cuda" if gpu else "cpu")
-    name = config.preset if config.preset != "auto" else ("base" if gpu else "tiny")
-    preset = Preset(**asdict(PRESETS[name]) | {"dropout": config.dropout})
-    n_tokens = 2 + (config.tokens or DEFAULT_TOKENS[device.type])
+    """Return the cost of a step, and of what: one device's share, in its largest phase."""
+    plan = make_plan(config)
+    device = torch.device(plan.device)
+    name = config.preset
+    if name == "auto":
+        name = "base" if plan.device == "cuda" else "tiny"
+    tokens = _tokens(config, device)
+    shape = Shape(config.model, name, config.dropout, tokens, ((len(tokens), 0),))
+    n_tokens = 2 + len(tokens)
     precision = resolve(config.precision, device).name
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
-    choice = choose(config.attention, device, dtype, n_tokens=n_tokens, head_dim=preset.head_dim)
-    if choice.name in ("sparse", "local"):
-        raise UserError(
-            f"--estimate knows no pattern of attention {choice.name} before the genes are read",
-            hint="estimate with --attention auto, which takes more",
+    choice = attention_of(config, shape, device)
+    if choice.name == "sparse" and not (config.graph and config.genes):
+        config = replace(config, graph=None)
+        console.warn(
+            f"sparse attention is estimated with {NEAR} pairs a gene drawn at random, which takes "
+            "more than those of real genes; --graph and --genes say which there are"
         )
-    sets = min(config.micro_batch or config.batch_size, config.batch_size)
+    share = -(-config.batch_size // plan.world)  # sets
+    sets = min(config.micro_batch or share, share)
     batch = sets * config.pseudo if config.model == "transformer" else 1
-    found = estimate(
-        preset, n_tokens, batch, device=device, dtype=dtype, attention=choice.name,
-        checkpointing=config.checkpoint_activations, ema=config.ema > 0,
-        besides=besides(preset, n_tokens, batch),
+    found = rehearse(shape, config, choice, device, share)
+    cost = estimate(
+        shape.sizes, n_tokens, batch, device=device, dtype=dtype, attention=choice.name,
+        pattern=found.pattern, checkpointing=config.checkpoint_activations, ema=config.ema > 0,
+        besides=Besides(
+            parameters=found.parameters,
+            flops=flops(shape.sizes, n_tokens, batch),
+            activations=round(sets * found.activations),
+        ),
+        step_seconds=found.seconds,
     )  # fmt: skip
     about: dict[str, str | int] = {
-        "model": config.model, "preset": name, "tokens": n_tokens, "sequences": batch,
-        "device": str(device), "precision": precision, "attention": str(choice),
+        "model": config.model, "preset": name, "tokens": n_tokens, "sets": share,
+        "sequences": batch, "device": str(device), "precision": precision,
+        "attention": str(choice),
     }  # fmt: skip
-    return found, about
+    return cost, about
 
 
-def besides(preset: Preset, n_tokens: int, batch: int) -> Besides:
-    """Count embeddings and heads of the transformer."""
+def _tokens(config: TrainVcc, device: torch.device) -> tuple[str, ...]:
+    """Return the token genes: those of --genes, or as many that have no names yet."""
+    if config.genes is not None:
+        return tuple(dict.fromkeys(read_genes(config.genes)))[: config.tokens]
+    n = config.tokens or DEFAULT_TOKENS[device.type]
+    return tuple(f"gene{i}" for i in range(n))
+
+
+def flops(preset: Preset, n_tokens: int, batch: int) -> int:
+    """Count the FLOPs of embeddings and heads of the transformer, forward and backward."""
     d = preset.d_model
-    value = 3 * d + d * d  # two numbers to d, d to d
-    pert = _FEATURES * d + d + d * d
-    return Besides(
-        parameters=n_tokens * d + value + pert + 2 * d * d + 3 * d,
-        flops=6 * batch * n_tokens * (value + d),
-        activations=4 * batch * n_tokens * (5 * d + 8),
-    )
+    return 6 * batch * n_tokens * (3 * d + d * d + d)
 
 
 def _words(about: dict[str, str | int]) -> str:
     return (
-        f"{about['model']}, preset {about['preset']}, {about['sequences']} sequences of "
-        f"{about['tokens']:,} tokens at once on {about['device']} in {about['precision']}\n"
-        f"{about['attention']}"
+        f"{about['model']}, preset {about['preset']}: steps of {about['sets']} sets, "
+        f"{about['sequences']} sequences of {about['tokens']:,} tokens at once on "
+        f"{about['device']} in {about['precision']}\n{about['attention']}"
     )

@@ -48,7 +48,7 @@ class NetworkModel:
     def prepared(self, screen: Screen, config: TrainVcc, plan: Plan) -> dict[str, str]:
         """Decide what the settings leave open, and refuse those that cannot be."""
         shape = Shape.decide(self.name, screen, config, torch.device(plan.device))
-        choice = _attention(config, shape, torch.device(plan.device))
+        choice = attention_of(config, shape, torch.device(plan.device))
         console.say(str(choice))
         if choice.name == "sparse":
             graph = graph_of(config.graph, shape.tokens, screen)
@@ -67,7 +67,7 @@ class NetworkModel:
 
         config, shape = config_of(run), Shape.of(run)
         tables = Tables(screen, shape.tokens, expected(run, screen))
-        choice = _attention(config, shape, device_of(run, config))
+        choice = attention_of(config, shape, device_of(run, config))
         with store_of(run, screen, config) as store:
             if os.environ.get("RANK", "0") == "0":
                 run.update(store={"path": str(store.path), "key": store.manifest["key"]})
@@ -105,7 +105,8 @@ def expected(run: Run, screen: Screen) -> NDArray[np.float32]:
     return found
 
 
-def _attention(config: TrainVcc, shape: Shape, device: torch.device) -> AttentionChoice:
+def attention_of(config: TrainVcc, shape: Shape, device: torch.device) -> AttentionChoice:
+    """Choose what computes attention."""
     precision = resolve(config.precision, device).name
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     return attentions.choose(

@@ -185,8 +185,17 @@ def test_too_few_genes_for_a_phase_are_refused_before_training(cells, capsys):
     assert "phase 2 wants 400 genes" in capsys.readouterr().err
 
 
-def test_an_estimate_needs_no_cells(capsys):
-    assert run(["train-vcc", "--estimate", "--json", *SMALL]) == 0
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--model", "shared-encoder"],
+        *(["--attention", a] for a in ("chunked", "sparse", "linear", "local")),
+    ],
+    ids=" ".join,
+)
+def test_an_estimate_needs_no_cells(capsys, words):
+    assert run(["train-vcc", "--estimate", "--json", *SMALL, *words]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["tokens"] == 26
     assert found["estimate"]["parameters"] > 10_000

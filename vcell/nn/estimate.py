@@ -70,6 +70,7 @@ def estimate(  # noqa: PLR0913 - all but three by keyword
     checkpointing: bool = False,
     ema: bool = False,
     besides: Besides | None = None,
+    step_seconds: float | None = None,
 ) -> Estimate:
     """Estimate a training step with AdamW as `vcell.train` takes it.
 
@@ -89,9 +90,9 @@ def estimate(  # noqa: PLR0913 - all but three by keyword
         Whether averaged weights are kept.
     besides
         The rest of the model; its FLOPs are taken to run at the blocks' rate.
+    step_seconds
+        The time of a step where it is known; else it is measured on a part of a layer.
     """
-    from vcell.nn.rates import measure
-
     device = torch.device(device)
     p = PRESETS[preset] if isinstance(preset, str) else preset
     besides = besides or Besides()
@@ -121,14 +122,17 @@ def estimate(  # noqa: PLR0913 - all but three by keyword
     lasting = memory["weights"] + memory["AdamW's moments"] + memory["averaged weights"]
     # A backward pass begins without gradients, and ends with all of them and one block's inputs.
     peak = lasting + working + max(kept, memory["gradients"] + block)
-    rates = measure(p, n_tokens, batch, device, dtype, attention, pattern)
-    seconds = p.n_layers * (rates.layer + rates.attention)
-    if checkpointing:
-        seconds += p.n_layers * (rates.layer_forward + rates.attention_forward)
-    seconds += rates.parameter * parameters
-    seconds += p.n_layers * rates.layer * besides.flops / dense
+    if step_seconds is None:
+        from vcell.nn.rates import measure
+
+        rates = measure(p, n_tokens, batch, device, dtype, attention, pattern)
+        step_seconds = p.n_layers * (rates.layer + rates.attention)
+        if checkpointing:
+            step_seconds += p.n_layers * (rates.layer_forward + rates.attention_forward)
+        step_seconds += rates.parameter * parameters
+        step_seconds += p.n_layers * rates.layer * besides.flops / dense
     memory = {purpose: size for purpose, size in memory.items() if size}
-    return Estimate(parameters, flops + besides.flops, memory, peak, seconds)
+    return Estimate(parameters, flops + besides.flops, memory, peak, step_seconds)
 
 
 def encoder_parameters(preset: Preset) -> int:
