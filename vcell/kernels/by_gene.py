@@ -135,9 +135,10 @@ def keys(bits: Array, first: Array, place_bits: int, out: Array) -> None:
     drop = np.uint64(max(place_bits - (64 - _WIDTH), 0))
     move = np.uint64(place_bits)
     for k in range(len(first) - 1):
-        for j in range(first[k], first[k + 1]):
-            b = max(bits[j], _BASE) - _BASE
-            out[j] = ((b >> drop) << move) | np.uint64(j - first[k])
+        own, key = bits[first[k] : first[k + 1]], out[first[k] : first[k + 1]]
+        for place in range(len(own)):
+            b = own[place] - _BASE if own[place] > _BASE else np.uint64(0)
+            key[place] = ((b >> drop) << move) | np.uint64(place)
 
 
 @njit(nogil=True, cache=True)
@@ -146,29 +147,34 @@ def settle(
 ) -> None:
     """Turn sorted keys into exact ones: the number of the level in its gene, and the cell."""
     move, mask = np.uint64(place_bits), np.uint64((1 << place_bits) - 1)
-    shift = np.uint64(cell_bits)
+    shift, one = np.uint64(cell_bits), np.uint64(1)
     for k in range(len(first) - 1):
-        own, i, rank = level[first[k] : first[k + 1]], first[k], np.uint64(0)
-        whose = cell[first[k] : first[k + 1]]
-        while i < first[k + 1]:
-            start, prefix = i, ordered[i] >> move
-            lowest = own[ordered[i] & mask]
-            alike = True
-            while i < first[k + 1] and ordered[i] >> move == prefix:
-                alike &= own[ordered[i] & mask] == lowest
-                i += 1
+        key, own = ordered[first[k] : first[k + 1]], level[first[k] : first[k + 1]]
+        whose, rank, start, n = cell[first[k] : first[k + 1]], np.uint64(0), 0, len(own)
+        while start < n:
+            prefix = key[start] >> move
+            rank += one
+            stop = start + 1
+            if stop == n or key[stop] >> move != prefix:  # most are alone
+                key[start] = (rank << shift) | np.uint64(whose[np.int64(key[start] & mask)])
+                start = stop
+                continue
+            last, alike = own[np.int64(key[start] & mask)], True
+            while stop < n and key[stop] >> move == prefix:
+                alike &= own[np.int64(key[stop] & mask)] == last
+                stop += 1
             if not alike:
-                run = ordered[start:i].copy()
-                run = run[np.argsort(own[(run & mask).astype(np.int64)], kind="mergesort")]
-                ordered[start:i] = run
-            last = own[ordered[start] & mask]
-            rank += np.uint64(1)
-            for j in range(start, i):
-                place = ordered[j] & mask
-                if own[place] != last:
-                    rank += np.uint64(1)
+                run = key[start:stop].copy()
+                order = np.argsort(own[(run & mask).astype(np.int64)], kind="mergesort")
+                key[start:stop] = run[order]
+                last = own[np.int64(key[start] & mask)]
+            for j in range(start, stop):
+                place = np.int64(key[j] & mask)
+                if not alike and own[place] != last:
+                    rank += one
                     last = own[place]
-                ordered[j] = (rank << shift) | np.uint64(whose[place])
+                key[j] = (rank << shift) | np.uint64(whose[place])
+            start = stop
 
 
 @njit(nogil=True, cache=True)
