@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,9 +15,11 @@ import torch
 from safetensors.numpy import load_file
 from vcell_train_vcc.cell_task import CellTask
 
+from tests.support import clean_environment
 from vcell import console, models
 from vcell.cli import run
 from vcell.data.simulate import Simulator
+from vcell.errors import UserError
 from vcell.models import Screen
 from vcell.runs import Run
 
@@ -151,6 +157,63 @@ def test_a_run_that_was_cut_short_goes_on_bit_for_bit(cells, tmp_path, monkeypat
     assert len(phases) == (4 if words is PROGRESSIVE else 0)
     a, b = weights(whole), weights(cut)
     assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["transformer", "shared-encoder"])
+def test_kill_9_and_resume_equal_a_run_that_nothing_cut_short(cells, tmp_path, kind):
+    words = ["--model", kind, "--max-steps", "40"]
+    whole = train(cells, tmp_path / "whole", *words)
+    folder = tmp_path / "cut"
+    command = ["train-vcc", cells, *SMALL, *words, "--runs", folder]
+    alone = clean_environment() | {"OMP_NUM_THREADS": "1", "VCELL_CACHE": str(tmp_path / "cache")}
+    for step in (5, 23):  # killed twice
+        with subprocess.Popen(
+            [sys.executable, "-m", "vcell", *map(str, command)],
+            env=alone, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as going:  # fmt: skip
+            while not any(last >= step for last, _ in steps_of(folder)):
+                assert going.poll() is None
+                time.sleep(0.01)
+            going.kill()
+            assert going.wait() == -signal.SIGKILL
+        assert Run.open("latest", root=folder).status() == "crashed"
+        command = ["train-vcc", "--resume", "latest", "--runs", folder]
+    assert run(list(map(str, command))) == 0
+    cut = Run.open("latest", root=folder)
+    assert cut.meta["launches"] == 3
+    assert losses(cut) == losses(whole)
+    a, b = weights(whole), weights(cut)
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def steps_of(folder):
+    try:
+        return losses(Run.open("latest", root=folder))
+    except UserError:  # it is not there yet
+        return []
+
+
+@pytest.mark.parametrize(
+    "kind", ["transformer", pytest.param("shared-encoder", marks=pytest.mark.slow)]
+)
+def test_several_contexts_are_learned_and_a_whole_one_can_be_held_out(tmp_path, capsys, kind):
+    size = {"cells": 1600, "genes": 80, "perturbations": 12, "cell_types": 2, "umis": 1000.0}
+    Simulator(**size, seed=1).write(tmp_path / "types.h5ad")
+    words = ["--model", kind, "--max-steps", "4", "--test-share", "0", "--pseudo", "2"]
+    both = train(tmp_path / "types.h5ad", tmp_path / "both", *words, "--test-share", "0.2")
+    screen = Screen.load(both.path / models.SCREEN)
+    assert len(screen.contexts) == 2
+    assert {"context-mean", "gp", kind} <= both.meta["summary"]["held_out"].keys()
+    names = screen.perturbations[screen.rows(2)][:1].tolist() * 2
+    found = models.get(kind).load(both, screen).predict(names, screen.contexts.tolist())
+    assert np.isfinite(found).all()
+    held = str(screen.contexts[1])
+    one = train(tmp_path / "types.h5ad", tmp_path / "one", *words, "--hold-out-context", held)
+    screen = Screen.load(one.path / models.SCREEN)
+    assert set(screen.context[screen.rows(2)]) == {1}
+    assert set(screen.context[screen.part != 2]) == {0}
+    assert np.isfinite(one.meta["summary"]["held_out"][kind]["pds"])
 
 
 @pytest.mark.dist
