@@ -162,7 +162,11 @@ class GaussianProcess:
     def std(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
-        """Return (Q, N): how far effects may lie from the prediction."""
+        """Return (Q, N): how far effects may lie from the prediction.
+
+        Larger effects are missed by more: the process's own doubt, which knows of none of them, is
+        raised by sqrt((1 + r^2) / 2), r the effect's size relative to those left out.
+        """
         del contexts
         known = self.targets.known(perturbations)
         spread = np.full((len(perturbations), self.delta.shape[1]), np.nan, np.float32)
@@ -175,7 +179,9 @@ class GaussianProcess:
             across, alone = self.kernel.across(names, setting)
             variance = alone - np.einsum("qp,pr,qr->q", across, inverse, across) + setting.noise
             share.append(variance * np.diag(inverse).mean())  # 1 at the average left-out one
-        scale = np.sqrt(np.maximum(np.mean(share, axis=0), 0))
+        size = np.square(self.predict(names), dtype=np.float64).mean(axis=1)
+        usual = max(float(np.square(self.loo(), dtype=np.float64).mean(axis=1).mean()), 1e-12)
+        scale = np.sqrt(np.maximum(np.mean(share, axis=0), 0) * (1 + size / usual) / 2)
         spread[known] = scale[:, None] * np.sqrt(left)
         return spread
 
