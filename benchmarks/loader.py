@@ -58,16 +58,10 @@ Seen = tuple[int, Callable[[], float], Any]
 
 def vcell_batches(task: str, size: int, cells: Path, store: Path, kind: str) -> Any:
     """Return a function that starts an epoch of ours."""
-    import numpy as np
-
     from vcell.store import Loader, Output, Sets, Shuffled, Store
-    from vcell.store.cells import Memory
 
-    fresh = kind == "fresh"
-    if fresh:
-        Memory.take = lambda self, use, n, dtype: np.empty(n, dtype)  # type: ignore[assignment,method-assign,misc]
     dense = task in {"dense", "pairs"}
-    output = Output(dense=dense, labels=LABELS)
+    output = Output(dense=dense, labels=LABELS, own=kind == "fresh")
     if task == "pairs":
         opened = Store.open(store)
         codes, names = opened.codes("perturbation")
@@ -84,8 +78,6 @@ def vcell_batches(task: str, size: int, cells: Path, store: Path, kind: str) -> 
 
     def epoch() -> Iterator[Seen]:
         for batch in loader:
-            if fresh and not dense:  # dense ones are written into new memory anyway
-                batch.indices, batch.data = batch.indices.copy(), batch.data.copy()
             values, labels = batch.x if dense else batch.data, batch.labels["perturbation"]
             if task == "pairs":
                 values, labels = values[::2], labels[::2]

@@ -30,6 +30,7 @@ from vcell.store.device import DeviceMatrix, to_dense
 
 if TYPE_CHECKING:
     from tests.store.conftest import Screen
+    from vcell.store.batch import Batch
 
 ORDER = Shuffled(batch_size=64, seed=3, block=32, buffer=256)
 
@@ -56,6 +57,9 @@ def expected(store: Store, rows: np.ndarray, output: Output) -> np.ndarray:
         Output(dense=True, genes=["G9", "G5", "MT-1"]),
         Output(dense=True, log1p=True),
         Output(dense=True, log1p=True, genes=["G50"]),
+        Output(own=True),
+        Output(own=True, genes=["G9", "G5"], log1p=True),
+        Output(own=True, dense=True),
     ],
     ids=str,
 )
@@ -71,6 +75,23 @@ def test_batches_hold_the_values_of_their_cells(
         assert output.log1p or (got == want).all()
         seen += len(batch)
     assert seen == store.n_cells
+
+
+@pytest.mark.parametrize("dense", [True, False], ids=["dense", "compressed"])
+def test_batches_of_their_own_share_no_memory(store: Store, *, dense: bool) -> None:
+    def base(batch: Batch) -> np.ndarray:
+        array = batch.x if dense else batch.data
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        return array
+
+    kept = list(Loader(store, ORDER, Output(dense=dense, own=True), resident=False))
+    assert len({id(base(batch)) for batch in kept}) == len(kept) > 1
+    for batch in kept:
+        values = batch.x if dense else batch.data
+        assert base(batch).nbytes == values.nbytes
+    with pytest.raises(ValueError, match="exclude each other"):
+        Output(own=True, pin=True)
 
 
 def test_batches_that_are_kept_stay_as_they_are(store: Store) -> None:

@@ -30,6 +30,9 @@ class Output:
         obs columns whose codes come with each batch.
     pin
         Page-locked memory (needs torch with CUDA), so that copies to the device overlap with work.
+    own
+        Every batch in newly allocated arrays of its own: one that is kept keeps nothing else in
+        memory. Costs page faults, which using memory again saves, and for CSR a copy.
     """
 
     dense: bool = False
@@ -37,6 +40,11 @@ class Output:
     log1p: bool = False
     labels: tuple[str, ...] = ()
     pin: bool = False
+    own: bool = False
+
+    def __post_init__(self) -> None:
+        if self.own and self.pin:
+            raise ValueError("page-locked memory is used again: `pin` and `own` exclude each other")
 
 
 @dataclass

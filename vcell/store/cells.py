@@ -144,19 +144,19 @@ class StoreCells:
             work.append(lambda: self._copy_held(here, length, dst, idx, val))
         order = from_disk[np.argsort(src[from_disk], kind="stable")]
         tasks = gather.chunks_of_rows(src, length, order, store.chunk)
+        chunks = list(zip(*(part.tolist() for part in tasks), strict=True))
 
         def decode(first_task: int, last_task: int) -> None:
             chunk_idx = np.empty(store.chunk, store.idx_dtype)
             chunk_val = np.empty(store.chunk, store.val_dtype)
-            for t in range(first_task, last_task):
-                number, first, last = (int(part[t]) for part in tasks)
+            for number, first, last in chunks[first_task:last_task]:
                 store.read_chunk(number, chunk_idx, chunk_val)
                 gather.rows_from_chunk(
                     chunk_idx, chunk_val, number * store.chunk, (number + 1) * store.chunk,
                     src, length, dst, order, first, last, idx, val,
                 )  # fmt: skip
 
-        n = len(tasks[0])
+        n = len(chunks)
         work += [
             partial(decode, a, min(a + _CHUNKS_A_TASK, n)) for a in range(0, n, _CHUNKS_A_TASK)
         ]

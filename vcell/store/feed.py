@@ -1,7 +1,7 @@
 """The pipeline behind a loader: buffers are read ahead, batches are cut from them ahead.
 
 A reader brings in buffers through the crew, one ahead of the batches and over the border of
-epochs; a producer cuts them into slabs of batches, which the crew fills, more urgently.
+epochs; they are cut into slabs of batches, which the crew fills, more urgently.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from functools import partial
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from vcell.store.crew import Crew
@@ -75,59 +74,76 @@ class Buffers:
 
 
 class Feed:
-    """The batches of one epoch, from batch number `first` on; `depth` slabs are made ahead."""
+    """The batches of one epoch, from batch number `first` on; `ahead` slabs are made in advance.
 
-    def __init__(self, buffers: Buffers, epoch: int, first: int, depth: int) -> None:
-        self._buffers = buffers
-        self._epoch, self._first = epoch, first
-        self._made: SimpleQueue[Slab | BaseException] = SimpleQueue()
-        self._room = threading.Semaphore(depth)
-        self._closed = False
+    Nobody is employed for it: whoever asks for a batch, and the reader when a buffer has come in,
+    begins the slabs that there is room for; the crew fills them.
+    """
+
+    def __init__(self, buffers: Buffers, epoch: int, first: int, ahead: int) -> None:
+        self._buffers, self._epoch, self._ahead = buffers, epoch, ahead
+        self._plan = buffers.plans.epoch(epoch)
+        self._number, skip = divmod(first, self._plan.buffer_batches)
+        self._begin = skip * self._plan.batch_rows
+        self._buffer: Buffer | None = None
+        self._slabs: deque[Slab] = deque()
         self._ready: deque[Batch] = deque()
-        self._producer = threading.Thread(target=self._produce, name="vcell-feed", daemon=True)
-        self._producer.start()
+        self._awaited = -1
+        self._lock = threading.Lock()
+        self._closed = False
 
     def next(self) -> Batch:
         """Return the next batch."""
-        if not self._ready:
-            self._room.release()
-            slab = self._made.get()
-            if isinstance(slab, BaseException):
-                raise slab
-            self._ready.extend(slab.wait())
-        return self._ready.popleft()
+        ready = self._ready
+        if not ready:
+            with self._lock:
+                self._top_up(self._ahead + 1)
+            while not self._slabs:
+                self._buffers.want(self._epoch, self._number).result()
+                with self._lock:
+                    self._top_up(self._ahead + 1)
+            ready.extend(self._slabs.popleft().wait())
+        return ready.popleft()
 
     def close(self) -> None:
         """Make no more."""
-        self._closed = True
-        self._room.release()
-        self._producer.join()
+        with self._lock:
+            self._closed = True
+            self._slabs.clear()
+            self._buffer = None
 
-    def _produce(self) -> None:
-        """Cut buffers into slabs, never more than `depth` before the one that is asked for."""
-        try:
-            plan = self._buffers.plans.epoch(self._epoch)
-            first_buffer, skip = divmod(self._first, plan.buffer_batches)
-            for number in range(first_buffer, plan.n_buffers):
-                if not self._cut(number, skip * plan.batch_rows, plan.batch_rows):
+    def _top_up(self, n: int) -> None:
+        """Begin slabs until `n` are on their way, as far as buffers have come in."""
+        plan, supply = self._plan, self._buffers.supply
+        while len(self._slabs) < n and not self._closed:
+            if self._buffer is None:
+                if self._number >= plan.n_buffers or not self._arrived():
                     return
-                skip = 0
-        except BaseException as error:  # noqa: BLE001  # handed to the consumer
-            self._made.put(error)
+                self._buffer = self._buffers.take(self._epoch, self._number)
+            buffer = self._buffer
+            end = min(self._begin + rows_of_slab(plan.batch_rows, supply, buffer), len(buffer.rows))
+            crew = self._buffers.crew
+            self._slabs.append(make_slab(buffer, self._begin, end, plan.batch_rows, supply, crew))
+            self._begin = end
+            if end == len(buffer.rows):  # let go of it: another in memory is another buffer
+                self._buffer, self._number, self._begin = None, self._number + 1, 0
 
-    def _cut(self, number: int, begin: int, batch_rows: int) -> bool:
-        """Make the slabs of one buffer from row `begin` on; False when nobody wants more."""
-        supply = self._buffers.supply
-        buffer: Buffer | None = None
-        step = n = 1
-        while buffer is None or begin < n:
-            self._room.acquire()
-            if self._closed:
-                return False
-            if buffer is None:  # only now: another buffer in memory is another buffer
-                buffer = self._buffers.take(self._epoch, number)
-                step, n = rows_of_slab(batch_rows, supply, buffer), len(buffer.rows)
-            end = min(begin + step, n)
-            self._made.put(make_slab(buffer, begin, end, batch_rows, supply, self._buffers.crew))
-            begin = end
-        return True
+    def _arrived(self) -> bool:
+        """Whether the next buffer is there; if not, slabs are begun when it is."""
+        future = self._buffers.want(self._epoch, self._number)
+        if not future.done():
+            if self._ahead and self._awaited != self._number:
+                self._awaited = self._number
+                future.add_done_callback(self._come)
+            return False
+        # An error is for whoever asks for the batches after those that are on their way.
+        return not self._slabs or future.exception() is None
+
+    def _come(self, future: Future[Buffer]) -> None:
+        """Go on with a buffer that came in, on the reader's thread, unless a consumer is at it."""
+        if future.cancelled() or future.exception() or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._top_up(self._ahead)
+        finally:
+            self._lock.release()

@@ -118,8 +118,8 @@ class Loader:
     def _batches(self) -> Iterator[Batch]:
         position, n = self._position, self._epoch().n_batches
         # Batches that are slices of a buffer cost nothing to make, so none is made ahead.
-        depth = 0 if self._buffers.supply.slices_buffers else self._prefetch
-        feed = Feed(self._buffers, position.epoch, position.batch, depth)
+        ahead = 0 if self._buffers.supply.slices_buffers else self._prefetch
+        feed = Feed(self._buffers, position.epoch, position.batch, ahead)
         begun = time.perf_counter()
         try:
             for _ in range(position.batch, n):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
 #: Bytes of a slab of small batches: handed over seldom, and still in the last cache when read.
-_SLAB = 16 << 20
+_SLAB = 8 << 20
 #: Rows that are worth a thread.
 _PART = 64
 
@@ -49,7 +49,17 @@ class Supply:
     def slices_buffers(self) -> bool:
         """Batches are slices of a buffer: nothing has to be moved for them."""
         from_store = isinstance(self.cells, StoreCells)
-        return from_store and not self.output.dense and self.column is None
+        plain = not self.output.dense and not self.output.own
+        return from_store and plain and self.column is None
+
+    @cached_property
+    def columns(self) -> NDArray[np.int32]:
+        """The column in batches of every gene of the source."""
+        return np.arange(self.n_genes, dtype=np.int32) if self.column is None else self.column
+
+    def take(self, use: str, n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return memory for batches: new if they are to own it, else used again."""
+        return np.empty(n, dtype) if self.output.own else self.memory.take(use, n, dtype)
 
     def fetch(self, rows: NDArray[np.int64], crew: Crew) -> Buffer:
         """Bring a buffer's rows into memory."""
@@ -99,29 +109,39 @@ def make_slab(buffer: Buffer, a: int, b: int, batch_rows: int, supply: Supply, c
     """Begin to make the batches of rows `a:b` of a buffer, on the crew."""
     cuts = [(i, min(i + batch_rows, b)) for i in range(a, b, batch_rows)]
     batches = [buffer.batch(i, j, supply.n_genes) for i, j in cuts]
-    fill = (
-        _dense(buffer, a, b, supply, batches)
-        if supply.output.dense
-        else (_compressed(buffer, a, b, supply, batches))
-    )
-    if fill is None:
-        return Slab(batches)
-    n_parts = max(min(crew.size, (b - a) // _PART), 1)
-    ends = [(b - a) * i // n_parts for i in range(n_parts + 1)]
-    calls = [partial(fill, first, last) for first, last in pairwise(ends)]
-    return Slab(batches, crew.submit_all(EMIT, calls))
+    begin = _dense if supply.output.dense else _compressed
+    # Batches that lie in memory of their own, or all in one piece.
+    pieces = [(a, b, batches)]
+    if supply.output.own:
+        pieces = [(*cut, [batch]) for cut, batch in zip(cuts, batches, strict=True)]
+    calls: list[Callable[[], None]] = []
+    for i, j, part in pieces:
+        fill = begin(buffer, i, j, supply, part)
+        if fill is None:
+            continue
+        n_parts = max(min(crew.size, (j - i) // _PART), 1) if len(pieces) < crew.size else 1
+        ends = [(j - i) * k // n_parts for k in range(n_parts + 1)]
+        calls += [partial(fill, first, last) for first, last in pairwise(ends)]
+    each = -(-len(calls) // crew.size)
+    shares = [partial(_run, calls[i : i + each]) for i in range(0, len(calls), each or 1)]
+    return Slab(batches, crew.submit_all(EMIT, shares))
+
+
+def _run(calls: list[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
 
 
 def _dense(buffer: Buffer, a: int, b: int, supply: Supply, batches: list[Batch]) -> Fill:
     at, scale = buffer.lying, buffer.scale
-    x: NDArray[np.float32] = supply.memory.take("x", (b - a) * supply.n_genes, _F32)
+    x: NDArray[np.float32] = supply.take("x", (b - a) * supply.n_genes, _F32)
     x = x.reshape(b - a, supply.n_genes)
     begin = 0
     for batch in batches:
         batch.x = x[begin : begin + len(batch)]
         begin += len(batch)
     every = supply.column is None
-    column = np.arange(supply.n_genes, dtype=np.int32) if supply.column is None else supply.column
+    column = supply.columns
     rows = (at.idx, at.val, at.src, at.length)
 
     def fill(first: int, last: int) -> None:
@@ -141,7 +161,13 @@ def _compressed(
 ) -> Fill | None:
     at, column = buffer.lying, supply.column
     src, length = at.src[a:b], at.length[a:b]
-    sliced = at.contiguous and at.idx.dtype == _I32 and at.val.dtype == _F32 and column is None
+    sliced = (
+        not supply.output.own
+        and at.contiguous
+        and at.idx.dtype == _I32
+        and at.val.dtype == _F32
+        and column is None
+    )
     if column is not None:
         length = np.empty(b - a, np.int64)
         gather.count_columns(at.idx, src, at.length[a:b], column, length)
@@ -151,8 +177,8 @@ def _compressed(
         indptr += src[0] if b > a else 0
         idx, val = at.idx, at.val
     else:
-        idx = supply.memory.take("idx", int(indptr[-1]), _I32)
-        val = supply.memory.take("val", int(indptr[-1]), _F32)
+        idx = supply.take("idx", int(indptr[-1]), _I32)
+        val = supply.take("val", int(indptr[-1]), _F32)
     begin = 0
     for batch in batches:
         ends = indptr[begin : begin + len(batch) + 1]

@@ -179,7 +179,7 @@ class ShardedArray:
         """Decode chunk `number` into `out`, which holds `layout.chunk` elements."""
         shard, within = divmod(number, self.layout.chunks_per_shard)
         fd, index = self._open(shard)
-        offset, size = (int(x) for x in index[within])
+        offset, size = index[within].tolist()
         if offset == int(_EMPTY):
             raise self._damaged(shard, f"chunk {within} is missing")
         coded = os.pread(fd, size, offset)
