@@ -52,7 +52,7 @@ def write(path: Path, cells: int) -> None:
 
 
 @pytest.mark.slow
-def test_three_times_the_cells_take_no_more_memory(tmp_path: Path) -> None:
+def test_three_times_the_cells_take_hardly_more_memory(tmp_path: Path) -> None:
     """Against itself, by the rules of both years; the fewer cells already exceed what is held."""
     peaks: dict[str, list[float]] = {"vcc2025": [], "vcc2026": []}
     for cells in (20_000, 60_000):
@@ -68,5 +68,5 @@ def test_three_times_the_cells_take_no_more_memory(tmp_path: Path) -> None:
             found.append(float(done.stdout.split()[-1]))
         path.unlink()
     for few, many in peaks.values():
-        assert many < 1.15 * few
+        assert many - few < 300  # MiB; the cells more would take 900 on the two sides
         assert many < 1536
