@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vcell.data.texts import PIECE, Texts
+from vcell.data.texts import Texts
+from vcell.store.elements import note, write_array, write_booleans, write_categories, write_texts
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from vcell.data import CellSource, Column
 
-#: What makes a column when it is its turn to be written.
+#: Writes a column into a group under a name.
+Write = Callable[[Any, str], None]
+#: What makes a column when it is its turn: numbers, or what writes it.
 Columns = Mapping[str, Callable[[], Any]]
 
 
@@ -24,7 +27,7 @@ def write_obs(
 ) -> None:
     """Write the table of some cells, and columns of ours."""
     columns = {name: partial(_some, source.obs, name, rows) for name in source.obs_columns}
-    _write(root, "obs", lambda: _Chosen(source.cells, rows), _beside(columns, more or {}))
+    _write(root, "obs", lambda: _chosen(source.cells, rows), _beside(columns, more or {}))
 
 
 def write_var(
@@ -33,7 +36,7 @@ def write_var(
     """Write the table of some genes, and columns of ours."""
     columns = {name: partial(_some, source.var, name, genes) for name in source.var_columns}
     names = Texts.of(source.genes)
-    _write(root, "var", lambda: _Chosen(names, genes), _beside(columns, more or {}))
+    _write(root, "var", lambda: _chosen(names, genes), _beside(columns, more or {}))
 
 
 def _beside(columns: Columns, ours: Columns) -> Columns:
@@ -42,48 +45,20 @@ def _beside(columns: Columns, ours: Columns) -> Columns:
     return {**theirs, **ours}
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """Some strings of many, in this order, to be written a few at a time."""
-
-    texts: Texts
-    rows: NDArray[np.int64]
-
-
-def _write(root: Any, table: str, names: Callable[[], _Chosen], columns: Columns) -> None:
-    import anndata.io
-
+def _write(root: Any, table: str, names: Callable[[], Write], columns: Columns) -> None:
     if table in root:  # of a run that was killed here
         del root[table]
     group = root.create_group(table)
-    group.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0"})
+    note(group, "dataframe", "0.2.0")
     group.attrs["_index"] = "_index"
     group.attrs["column-order"] = _listed(list(columns), is_hdf5=hasattr(root, "id"))
-    _write_texts(group, "_index", names())
+    names()(group, "_index")
     for name, make in columns.items():
         made = make()
-        if isinstance(made, _Chosen):
-            _write_texts(group, name, made)
+        if callable(made):
+            made(group, name)
         else:
-            anndata.io.write_elem(group, name, made)
-
-
-def _write_texts(group: Any, name: str, chosen: _Chosen) -> None:
-    """Write strings in pieces, as each takes many times its size on the way."""
-    import anndata.io
-
-    at = 0
-    for piece in chosen.texts.pieces(chosen.rows):
-        if at == 0:
-            grows = hasattr(group, "id") and len(chosen.rows) > PIECE  # zarr's always can
-            more = {"maxshape": (None,), "chunks": (PIECE,)} if grows else {}
-            anndata.io.write_elem(group, name, piece, dataset_kwargs=more)
-        else:
-            group[name].resize((at + len(piece),))
-            group[name][at : at + len(piece)] = piece
-        at += len(piece)
-    if at == 0:
-        anndata.io.write_elem(group, name, np.empty(0, object))
+            write_array(group, name, made)
 
 
 def _listed(names: list[str], *, is_hdf5: bool) -> Any:
@@ -93,16 +68,19 @@ def _listed(names: list[str], *, is_hdf5: bool) -> Any:
     return np.array(names, dtype=object) if names else np.zeros(0)
 
 
-def _some(table: Callable[[str], Column], name: str, rows: NDArray[np.int64]) -> Any:
-    """Return some values of a column, in a type that anndata writes whatever is missing."""
-    import pandas as pd
+def _chosen(texts: Texts, rows: NDArray[np.int64]) -> Write:
+    return lambda group, name: write_texts(group, name, len(rows), texts.pieces(rows))
 
+
+def _some(table: Callable[[str], Column], name: str, rows: NDArray[np.int64]) -> Any:
+    """Return some values of a column: numbers, or what writes them as they must be written."""
     column = table(name)
     if column.texts is not None and 2 * column.texts.n_different() > len(column):
-        return _Chosen(column.texts, rows)  # categories would take more than the strings
+        return _chosen(column.texts, rows)  # categories would take more than the strings
     if column.kind in ("categorical", "string"):
-        return pd.Categorical.from_codes(column.codes[rows], column.categories.astype(object))
+        codes, categories = column.codes[rows], column.categories
+        return lambda group, name: write_categories(group, name, codes, categories)
     values = column.values[rows]
     if values.dtype == object:
-        return pd.array(values, dtype="boolean")
+        return lambda group, name: write_booleans(group, name, values)
     return values

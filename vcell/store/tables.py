@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.kernels import scatter
+from vcell.store.elements import note
 from vcell.store.frames import write_obs, write_var
 from vcell.store.store import MANIFEST
 
@@ -30,7 +31,6 @@ def write_tables(
     stats: NDArray[np.float64],
 ) -> None:
     """Write obs and var as anndata does."""
-    import anndata.io
     import zarr
 
     def mito_share() -> NDArray[np.float64]:
@@ -49,7 +49,8 @@ def write_tables(
         write_obs(group, source, order, measured)
         counts = stats[:, scatter.N_CELLS].astype(np.int64)
         write_var(group, source, genes, {"n_cells": lambda: counts})
-        anndata.io.write_elem(group, "uns", {})
+        if "uns" not in group:
+            note(group.create_group("uns"), "dict", "0.1.0")
 
 
 def write_preprocessing(

@@ -1,0 +1,73 @@
+"""Arrays, text, categories and booleans with gaps in anndata's encodings, into h5ad or zarr.
+
+What `anndata.io.write_elem` would write, in pieces where it is text, and without importing anndata,
+which takes 90 MB of memory. A *group* is an h5py or zarr group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell.data.texts import PIECE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Group = Any
+
+
+def note(node: Any, kind: str, version: str) -> None:
+    """Say which of anndata's encodings a group or an array has."""
+    node.attrs.update({"encoding-type": kind, "encoding-version": version})
+
+
+def write_array(group: Group, name: str, values: NDArray[Any]) -> None:
+    """Write numbers or booleans."""
+    make = group.create_dataset if _is_hdf5(group) else group.create_array
+    note(make(name, data=np.ascontiguousarray(values)), "array", "0.2.0")
+
+
+def write_texts(group: Group, name: str, n: int, pieces: Iterable[NDArray[Any]]) -> None:
+    """Write `n` strings that come a few at a time."""
+    if _is_hdf5(group):
+        import h5py
+
+        node = group.create_dataset(name, (n,), h5py.string_dtype())
+    else:
+        node = group.create_array(name, shape=(n,), dtype=str, chunks=(min(max(n, 1), PIECE),))
+    at = 0
+    for piece in pieces:
+        node[at : at + len(piece)] = piece
+        at += len(piece)
+    note(node, "string-array", "0.2.0")
+
+
+def write_categories(
+    group: Group, name: str, codes: NDArray[np.integer[Any]], categories: NDArray[Any]
+) -> None:
+    """Write codes, -1 where missing, in the smallest type, and what they stand for."""
+    column = group.create_group(name)
+    note(column, "categorical", "0.2.0")
+    column.attrs["ordered"] = False
+    small = next(t for t in (np.int8, np.int16, np.int32) if len(categories) <= np.iinfo(t).max)
+    write_array(column, "codes", codes.astype(small))
+    if categories.dtype.kind in "OUST":
+        write_texts(column, "categories", len(categories), [categories.astype(object)])
+    else:
+        write_array(column, "categories", categories)
+
+
+def write_booleans(group: Group, name: str, values: NDArray[np.object_]) -> None:
+    """Write booleans some of which are missing: None."""
+    column = group.create_group(name)
+    note(column, "nullable-boolean", "0.1.0")
+    missing = np.array([value is None for value in values.tolist()], bool)
+    write_array(column, "values", np.array([bool(value) for value in values.tolist()], bool))
+    write_array(column, "mask", missing)
+
+
+def _is_hdf5(group: Group) -> bool:
+    return hasattr(group, "id")
