@@ -8,12 +8,12 @@ from typing import Literal
 
 import click
 
-from vcell.config import DataOptions, configured, option
+from vcell.config import ManyFiles, configured, option
 from vcell.plugin import Plugin
 
 
 @dataclass(frozen=True, kw_only=True)
-class De(DataOptions):
+class De(ManyFiles):
     """The [de] table."""
 
     output: Path | None = option(None, short="-o", help="The table to write: .parquet or .csv.")

@@ -23,7 +23,7 @@ def run(file: Path, config: De) -> None:
 
     out = _output(config)
     started = time.monotonic()
-    with open_cells(file, layer=config.layer) as source:
+    with open_cells(file, layer=config.layer, join=config.join) as source:
         found = find_labels.find(source, config)
         cells = Cells.look(source, config.values)
         facts: dict[str, Any] = {"file": str(file), "rows": 0, "significant": 0, "strata": {}}

@@ -8,12 +8,12 @@ from typing import Literal
 
 import click
 
-from vcell.config import DataOptions, configured, option
+from vcell.config import ManyFiles, configured, option
 from vcell.plugin import Plugin
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pack(DataOptions):
+class Pack(ManyFiles):
     """The [pack] table."""
 
     rules: Literal["vcc2025", "vcc2026"] = option(

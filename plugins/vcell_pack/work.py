@@ -118,7 +118,8 @@ def _open(files: tuple[Path, ...], config: Pack, inside: str | None = None) -> I
 
     wanted = _wanted(config)
     paths = list(files)
-    with open_cells(paths[0] if len(paths) == 1 else paths, layer=config.layer) as source:
+    cells = paths[0] if len(paths) == 1 else paths
+    with open_cells(cells, layer=config.layer, join=config.join) as source:
         source.name = inside or source.name
         labels = _labels(source, config)
         name = inside or files[0].name + (" and others" if len(files) > 1 else "")

@@ -45,8 +45,10 @@ def predict(runs: tuple[str, ...], config: Predict) -> None:
     ensemble = Ensemble.open(runs, config.runs, config.model)
     columns = _columns(config, ensemble)
     prediction = _effects(config, ensemble, columns)
-    path = config.control_file or Path(ensemble.first.run.meta["config"]["cells"])
-    with open_cells(path, config.layer or ensemble.first.run.meta["config"].get("layer")) as source:
+    trained = ensemble.first.run.meta["config"]
+    path = config.control_file or Path(trained["cells"])
+    layer, join = config.layer or trained.get("layer"), trained.get("join", "strict")
+    with open_cells(path, layer, join=join) as source:
         _write(config, ensemble, Controls(source, ensemble, columns, config.mode), prediction)
     files = report.write(config, ensemble, prediction)
     if config.explain is not None:

@@ -8,12 +8,12 @@ from typing import Literal
 
 import click
 
-from vcell.config import DataOptions, configured, option
+from vcell.config import ManyFiles, configured, option
 from vcell.plugin import Plugin
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepare(DataOptions):
+class Prepare(ManyFiles):
     """The [prepare] table."""
 
     output: Path | None = option(

@@ -39,6 +39,7 @@ def _recipe(config: Prepare) -> Recipe:
         codec=config.codec,
         seed=config.seed,
         layer=config.layer,
+        join=config.join,
     )
 
 

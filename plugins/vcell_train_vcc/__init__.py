@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vcell.config import DataOptions, configured, option
+from vcell.config import ManyFiles, configured, option
 from vcell.launch import LaunchOptions
 from vcell.plugin import Plugin
 from vcell.train import TrainOptions
@@ -15,7 +15,7 @@ from vcell_train_vcc.network_options import NetworkOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainVcc(DataOptions, NetworkOptions, TrainOptions, LaunchOptions):
+class TrainVcc(ManyFiles, NetworkOptions, TrainOptions, LaunchOptions):
     """The [train-vcc] table."""
 
     model: str = option(

@@ -45,7 +45,7 @@ def store_of(run: Run, screen: Screen, config: TrainVcc) -> Store:
     if (path / MANIFEST).is_file():
         return Store.open(path)
     target = None if np.isnan(screen.target_sum) else float(screen.target_sum)
-    return ensure_store([path], Recipe(target_sum=target, layer=config.layer))
+    return ensure_store([path], Recipe(target_sum=target, layer=config.layer, join=config.join))
 
 
 @dataclass(frozen=True)

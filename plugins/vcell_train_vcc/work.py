@@ -131,7 +131,7 @@ def _started(path: Path | None, config: TrainVcc, name: str | None, plan: Plan) 
             "no cells to train on", hint="vcell train-vcc cells.h5ad, or [data] cells in vcell.toml"
         )
     config = dataclasses.replace(config, cells=Path(path).absolute())
-    with open_cells(path, config.layer) as source:
+    with open_cells(path, config.layer, join=config.join) as source:
         found, scale = labels.find(source, config), detect.scale(source)
         if scale.kind == "other":
             raise UserError(

@@ -192,6 +192,52 @@ def test_several_files_become_one_store(tmp_path: Path) -> None:
     assert equal(store.read(), both[source_of(store)])
 
 
+def test_files_of_other_genes_are_joined_as_asked_and_kept_apart(tmp_path: Path) -> None:
+    part = make_screen(tmp_path / "all.h5ad", 200, 40)
+    cells = ad.read_h5ad(part.path)
+    cells[:100, :35].copy().write_h5ad(tmp_path / "a.h5ad")
+    cells[100:, 10:].copy().write_h5ad(tmp_path / "b.h5ad")
+    files = [tmp_path / "a.h5ad", tmp_path / "b.h5ad"]
+    with pytest.raises(UserError, match="has not the genes of"):
+        prepare(files, tmp_path / "s.zarr")
+    prepare(files, tmp_path / "s.zarr", Recipe(join="inner"))
+    inner = Store.open(tmp_path / "s.zarr")
+    assert inner.n_genes == 25
+    assert equal(inner.read(), part.x[:, 10:35][source_of(inner)])
+    with pytest.raises(UserError, match="other settings"):
+        prepare(files, tmp_path / "s.zarr", Recipe(join="outer"))
+    prepare(files, tmp_path / "o.zarr", Recipe(join="outer"))
+    assert Store.open(tmp_path / "o.zarr").n_genes == 40
+
+
+def test_columns_of_every_kind_come_back_as_anndata_writes_them(tmp_path: Path) -> None:
+    """Names with letters of any length, text, categories, gaps: equal to a plain AnnData's."""
+    n = 300
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame(
+        {
+            "text": [f"µ-{i}" for i in range(n)],
+            "label": pd.Categorical(
+                np.where(np.arange(n) % 7, "b", "ä"), categories=["b", "ä", "c"]
+            ),
+            "gap": pd.array([None if i % 5 == 0 else i % 2 == 0 for i in range(n)], "boolean"),
+            "flag": np.arange(n) % 3 == 0,
+            "number": rng.normal(size=n),
+            "whole": np.arange(n, dtype=np.int32),
+        },
+        index=[f"cell-é-{i}" for i in range(n)],
+    )
+    cells = ad.AnnData(csr_matrix(rng.integers(0, 3, (n, 20)).astype("f4")), obs=obs)
+    cells.write_h5ad(tmp_path / "c.h5ad")
+    prepare([tmp_path / "c.h5ad"], tmp_path / "s.zarr")
+    found = ad.io.read_zarr(tmp_path / "s.zarr").obs.loc[obs.index, list(obs)]
+    for name in ("text", "flag", "number", "whole", "gap"):
+        assert found[name].tolist() == obs[name].tolist(), name
+    assert found["gap"].dtype == "boolean"
+    assert found["label"].astype(str).tolist() == obs["label"].astype(str).tolist()
+    assert found["label"].cat.categories.tolist() == ["b", "ä", "c"]
+
+
 def test_a_store_that_is_there_is_used_again(screen: Screen, tmp_path: Path) -> None:
     target = tmp_path / "s.zarr"
     assert not prepare([screen.path], target).reused

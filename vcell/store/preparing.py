@@ -153,7 +153,7 @@ def _prepare(paths: list[Path], workplace: Workplace, recipe: Recipe, threads: i
 
 
 def _open(paths: list[Path], recipe: Recipe) -> CellSource:
-    return open_cells(paths[0] if len(paths) == 1 else paths, layer=recipe.layer)
+    return open_cells(paths[0] if len(paths) == 1 else paths, layer=recipe.layer, join=recipe.join)
 
 
 def _spill(source: CellSource, workplace: Workplace, journal: Journal, recipe: Recipe) -> Spill:

@@ -11,6 +11,7 @@ from typing import Any
 
 import google_crc32c
 
+from vcell.data.opening import Join
 from vcell.store.shards import Codec
 
 _PIECE = 8 << 20
@@ -39,6 +40,8 @@ class Recipe:
         random order of all, so that any slice is a random sample).
     layer
         The layer with the values.
+    join
+        How the genes of several files meet; see `vcell.data.open_cells`.
     """
 
     min_genes: int = 0
@@ -53,14 +56,18 @@ class Recipe:
     codec: Codec = "lz4"
     seed: int = 0
     layer: str | None = None
+    join: Join = "strict"
 
     def __post_init__(self) -> None:
         if self.max_mito is not None and not 0 <= self.max_mito <= 1:
             raise ValueError("max_mito is a share and lies between 0 and 1")
 
     def plain(self) -> dict[str, Any]:
-        """As JSON types."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """As JSON types; the usual join is not named, so that keys of older stores hold."""
+        told = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if self.join == "strict":
+            del told["join"]
+        return told
 
 
 @dataclass(frozen=True)
