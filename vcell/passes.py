@@ -19,7 +19,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.data import CellSource
+from vcell.data.block import Block
 from vcell.kept import Keeper, Shelf, recall
 from vcell.kernels.cells import cell_totals
 
@@ -152,6 +153,9 @@ class Reducer(ABC):
     def tasks(self, part: Part, threads: int) -> Iterable[Task]:
         """Return work on a part; tasks of one part must not touch the same memory."""
 
+    def end_part(self, part: Part) -> None:  # noqa: B027 - most need not look back
+        """Look at a part whose tasks are done, before it is let go."""
+
     def end_span(self) -> None:  # noqa: B027 - whole numbers need no order
         """Add up what a span has gathered, in a fixed order."""
 
@@ -226,6 +230,10 @@ class Reader:
             keeper.done()
         return table
 
+    def held(self, block: Block) -> Reader:
+        """Return a reader of cells that are in memory already, under the same rules."""
+        return replace(self, source=_Held(block), label=None, shelf=None)  # type: ignore[arg-type]
+
     def _walk(
         self,
         reducers: Sequence[Reducer],
@@ -255,6 +263,8 @@ class Reader:
                         block.indices, block.data, table.totals[at], table.kept[at],
                     )  # fmt: skip
                     _together(pool, [t for r in reducers for t in r.tasks(part, threads)])
+                    for reducer in reducers:
+                        reducer.end_part(part)
                     if (position + end) % SPAN == 0:
                         _end_span(reducers)
                         reached(position + end)
@@ -319,6 +329,24 @@ def _together(pool: ThreadPoolExecutor, tasks: Sequence[Task]) -> None:
 def _end_span(reducers: Sequence[Reducer]) -> None:
     for reducer in reducers:
         reducer.end_span()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a pass asks of a source, of cells that are there."""
+
+    block: Block
+
+    @property
+    def n_genes(self) -> int:
+        return self.block.n_genes
+
+    def chunks(self, rows: NDArray[np.int64], **_: Any) -> Iterator[Block]:
+        assert len(rows) == len(self.block)
+        yield self.block
+
+    def bytes_of(self, n_cells: int, nnz: int) -> float:
+        return 0.0
 
 
 class _Silent:

@@ -66,7 +66,7 @@ class DispersionPlan(Plan):
         after = table.totals.copy()
         after[cells] -= losses
         minus, plus = self._moments(table.totals), self._moments(after)
-        read([minus, plus], rows=cells)
+        self.filter.read_again(read, [minus, plus], cells)
         return self.moments.total - minus.total + plus.total
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.errors import UserError
+from vcell.passes import Reader
 from vcell.reducers import MarkedTotals, RareEntries
 
 if TYPE_CHECKING:
@@ -108,6 +109,14 @@ class GeneFilter:
         read([lost])
         cells, amounts = lost.export()
         return cells, amounts
+
+    def read_again(self, read: Read, reducers: Sequence[Reducer], cells: NDArray[np.int64]) -> None:
+        """Feed the reducers with some of the cells of `losses`: from memory if they were kept."""
+        block = self._entries.rows_of(cells) if isinstance(read, Reader) else None
+        if block is None or not isinstance(read, Reader):
+            read(reducers, rows=cells)
+        else:
+            read.held(block)(reducers, rows=cells)
 
 
 class Plan(ABC):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcell.data.block import Block
 from vcell.kernels import moments
 from vcell.kernels.cells import cell_totals
 from vcell.passes import LANES, Part, Reducer, Task, shares_of
@@ -21,15 +22,21 @@ class RareEntries(Reducer):
     `counts[G]` is the number of cells of every gene, or `limit` if they are more (several times
     that, where threads are added up); `cells` and `values` ``[G, limit - 1]`` hold
     the entries of those with fewer than `limit`. With a limit beyond `ROOM` genes are counted only.
+
+    Whole rows of cells that hold such an entry are kept beside (`rows_of`), as far as `KEPT`
+    non-zeros go, so that those few cells need not be read again. They do not travel.
     """
 
     ROOM = 65
+    KEPT = 8 << 20  # non-zeros: 48 MB
 
     def __init__(self, n_genes: int, limit: int) -> None:
         self.limit = limit
         self.complete = limit <= self.ROOM
         self._own: dict[int, list[NDArray[Any]]] = {}
         self._n_genes = n_genes
+        self._rows: dict[int, tuple[NDArray[Any], NDArray[np.float32]]] = {}
+        self._n_kept = 0
 
     def _new(self) -> list[NDArray[Any]]:
         shape = (self._n_genes, max(self.limit - 1, 0) if self.complete else 0)
@@ -48,6 +55,46 @@ class RareEntries(Reducer):
         moments.rare_entries(
             part.indptr[a : b + 1], part.indices, part.data, codes[a:b], part.cells[a:b],
             self.limit, counts, counts < self.limit, cells, values,
+        )  # fmt: skip
+
+    def end_part(self, part: Part) -> None:
+        """Keep the rows of cells that hold an entry of a gene that is rare so far."""
+        if not self.complete or self._n_kept > self.KEPT or not len(part.cells):
+            return
+        narrow = np.uint16 if self._n_genes <= 1 << 16 else np.int32
+        touched = self._touched(int(part.cells[0]))
+        for i in np.searchsorted(part.cells, touched).tolist():
+            row = slice(part.indptr[i], part.indptr[i + 1])
+            self._rows[int(part.cells[i])] = part.indices[row].astype(narrow), part.data[row].copy()
+            self._n_kept += row.stop - row.start
+        if self._n_kept > self.KEPT:  # some of their genes turned out to be common
+            wanted = [cell for cell in self._touched(0).tolist() if cell in self._rows]
+            self._rows = {cell: self._rows[cell] for cell in wanted}
+            self._n_kept = sum(len(values) for _, values in self._rows.values())
+            if self._n_kept > self.KEPT:
+                self._rows = {}
+
+    def _touched(self, first: int) -> NDArray[np.int64]:
+        """Return the cells, from one on, with an entry of a gene that is rare so far."""
+        rare = sum(counts for counts, _, _ in self._own.values()) < self.limit
+        found = [np.empty(0, np.int64)]
+        for counts, cells, _ in self._own.values():
+            genes = np.flatnonzero(rare & (counts > 0))
+            own = cells[genes][np.arange(cells.shape[1]) < counts[genes, None]]
+            found.append(own[own >= first])
+        return np.unique(np.concatenate(found))
+
+    def rows_of(self, cells: NDArray[np.int64]) -> Block | None:
+        """Return the rows of these cells, None where one was not kept."""
+        rows = [self._rows.get(cell) for cell in cells.tolist()]
+        whole = [row for row in rows if row is not None]
+        if len(whole) < len(rows) or not rows:
+            return None
+        indptr = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(values) for _, values in whole], out=indptr[1:])
+        return Block(
+            int(cells[0]), cells, indptr, np.concatenate([i for i, _ in whole]).astype(np.int32),
+            np.concatenate([values for _, values in whole]), self._n_genes,
         )  # fmt: skip
 
     def export(self) -> list[NDArray[Any]]:
