@@ -6,6 +6,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 
 from tests.kernels.conftest import draw, source_of
 from vcell.data import open_cells
@@ -111,3 +112,38 @@ def test_dask_needs_a_file(matrix):
 
     with pytest.raises(UserError, match="needs cells in a file"):
         DaskReader(source_of(matrix), CellRules())
+
+
+def with_rare_genes(matrix):
+    """Most of the first genes gone but for one to three cells each, far apart."""
+    dense = matrix.toarray()
+    dense[:, :6] = 0
+    for gene in range(6):
+        dense[[17 + 5 * gene, SPAN + 100 * gene, CELLS - 1 - gene][: gene % 3 + 1], gene] = 2 + gene
+    return csr_matrix(dense)
+
+
+@pytest.mark.parametrize(("max_nnz", "threads"), [(1_000, 1), (7_777, 3), (None, 2)])
+def test_rows_of_rare_genes_are_kept_as_they_would_be_read_again(matrix, max_nnz, threads):
+    cells = with_rare_genes(matrix)
+    rare = RareEntries(GENES, 4)
+    read = Reader(source_of(cells), CellRules(min_genes=3), threads, max_nnz, None)
+    read([rare])
+    touched, _ = rare.losses(CELLS)
+    assert len(touched) >= 6
+    block = rare.rows_of(touched)
+    assert block is not None
+    again, held = (NormalizedMoments(GENES, target_sum=1e4, linear=True) for _ in range(2))
+    read([again], rows=touched)
+    read.held(block)([held], rows=touched)
+    np.testing.assert_array_equal(again.total, held.total)
+    assert again.total[0, :6, 0].sum() > 0
+
+
+def test_rows_that_do_not_fit_are_read_again(matrix, monkeypatch):
+    cells = with_rare_genes(matrix)
+    rare = RareEntries(GENES, 4)
+    monkeypatch.setattr(RareEntries, "KEPT", 10)
+    Reader(source_of(cells), CellRules(), label=None)([rare])
+    assert rare.rows_of(rare.losses(CELLS)[0]) is None
+    assert not rare._rows
