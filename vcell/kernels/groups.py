@@ -4,6 +4,9 @@ Sums are kept as whole multiples of ``2**-shift`` in int64, so they are exact wh
 the chunks, the threads or the machines that add them up. Counts need no shift; log-normalised
 values are rounded to ``2**-30`` (1e-9), far under float32's own rounding of values near one.
 
+Cells are cut out as slices and genes indexed without a sign: numba then neither computes offsets nor
+looks for indices from the end, which is a quarter of the time.
+
 ``order`` lists the cells to visit, those of a group together: a group's row of sums then stays in
 the cache, which is worth a factor of three to four once all rows do not fit there.
 """
@@ -43,9 +46,11 @@ def group_sums(
 ) -> None:
     """Add to ``out[P, G]`` the values times `unit`."""
     for cell in order:
-        group = codes[cell]
-        for j in range(indptr[cell], indptr[cell + 1]):
-            out[group, indices[j]] += math.floor(np.float64(data[j]) * unit + 0.5)
+        sums = out[codes[cell]]
+        genes = indices[indptr[cell] : indptr[cell + 1]]
+        values = data[indptr[cell] : indptr[cell + 1]]
+        for j in range(len(genes)):
+            sums[np.uint32(genes[j])] += math.floor(np.float64(values[j]) * unit + 0.5)
 
 
 @njit(nogil=True, cache=True)
@@ -64,18 +69,21 @@ def group_log_moments(
         factor = np.float64(scale[cell])
         sums = out[codes[cell]]
         known = 0  # entries of this cell's table
-        for j in range(indptr[cell], indptr[cell + 1]):
-            value = data[j]
+        genes = indices[indptr[cell] : indptr[cell + 1]]
+        values = data[indptr[cell] : indptr[cell + 1]]
+        for j in range(len(genes)):
+            value = values[j]
             small = np.int32(value)
             if np.float32(small) == value and np.uint32(small) < LUT:
                 while known <= small:
                     table[known, 0], table[known, 1] = _log_and_square(np.float64(known), factor)
                     known += 1
-                first, second = table[small, 0], table[small, 1]
+                first, second = table[np.uint32(small), 0], table[np.uint32(small), 1]
             else:
                 first, second = _log_and_square(np.float64(value), factor)
-            sums[indices[j], 0] += first
-            sums[indices[j], 1] += second
+            gene = np.uint32(genes[j])
+            sums[gene, 0] += first
+            sums[gene, 1] += second
 
 
 @njit(nogil=True, cache=True)

@@ -114,22 +114,23 @@ def tabled_moments(
         batch = codes[cell]
         if batch < 0:
             continue
-        own = table[cell]
-        for j in range(indptr[cell], indptr[cell + 1]):
-            value = data[j]
+        own, sums, first = table[cell], out[batch], indptr[cell]
+        genes, values = indices[first : indptr[cell + 1]], data[first : indptr[cell + 1]]
+        for j in range(len(genes)):
+            value = values[j]
             small = np.int32(value)
             if np.float32(small) != value or np.uint32(small) >= LUT:
                 if found < len(others):
-                    others[found] = j
+                    others[found] = first + j
                     places[found, 0] = cell
-                    places[found, 1] = indices[j]
+                    places[found, 1] = genes[j]
                 found += 1
             elif small > 0:
-                normal = own[small]
-                gene = out[batch, indices[j]]
-                gene[0] += 1.0
-                gene[1] += normal
-                gene[2] += normal * normal
+                normal = own[np.uint32(small)]
+                gene = np.uint32(genes[j])
+                sums[gene, 0] += 1.0
+                sums[gene, 1] += normal
+                sums[gene, 2] += normal * normal
     return found
 
 
