@@ -15,6 +15,9 @@ knock-down's own gene is known to gp and not to the mean: that shows in the corr
 `simulator`: gene features are the true memberships; `shuffled`: the same, dealt to the wrong genes.
 There the share of the attainable gain is (PDS - PDS of perturbed-mean) / (PDS of fresh cells of the
 truth - PDS of perturbed-mean).
+
+Below each table: how the standard deviation that a model reports of each perturbation (root mean
+square over genes) ranks its error, less the noise of the cells (Spearman, all folds together).
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from typing import Any
 import anndata
 import numpy as np
 import scipy.sparse as sp
+from scipy.stats import spearmanr
 from vcell_train_vcc.scores import scores
 
 from vcell import models
@@ -146,7 +150,8 @@ def measure(case: str, data: Path, folder: Path, seed: int, network: str | None)
     """Return the scores of every model on one seed."""
     said: dict[str, list[np.ndarray]] = {}
     among: dict[str, list[np.ndarray]] = {}
-    real, target, held = [], [], []
+    doubt: dict[str, list[np.ndarray]] = {}
+    real, target, held, noise = [], [], [], []
     for fold in CASES[case](data, folder, seed):
         runs = Path(tempfile.mkdtemp(dir=folder))
         words = ["train-vcc", str(fold.cells), "--quiet", "--seed", str(seed), "--runs", str(runs)]
@@ -161,15 +166,17 @@ def measure(case: str, data: Path, folder: Path, seed: int, network: str | None)
         rows = screen.rows(2)
         names, contexts = screen.names(rows)
         for name in (*ASKED, *([network] if network else [])):
-            said.setdefault(name, []).append(
-                models.get(name).load(run, screen).predict(names, contexts)
-            )
+            model = models.get(name).load(run, screen)
+            said.setdefault(name, []).append(model.predict(names, contexts))
+            if hasattr(model, "std"):
+                doubt.setdefault(name, []).append(_size(model.std(names)))
         if fold.truth is not None:
             said.setdefault("oracle", []).append(fold.truth(screen, names))
         for name, effects in said.items():
             among.setdefault(name, []).append(_among_all(effects[-1], screen, rows))
         real.append(screen.delta[rows])
         target.append(screen.targets(names))
+        noise.append(screen.noise[rows])
         held += names
     found: dict[str, Any] = {
         name: scores(np.vstack(effects), np.vstack(real), np.concatenate(target))
@@ -177,7 +184,15 @@ def measure(case: str, data: Path, folder: Path, seed: int, network: str | None)
     }
     for name, ranks in among.items():
         found[name]["pds_among_all"] = float(np.concatenate(ranks).mean())
+    for name, spread in doubt.items():
+        error = np.square(_size(np.vstack(said[name]) - np.vstack(real))) - np.concatenate(noise)
+        ranks = spearmanr(np.concatenate(spread), np.maximum(error, 0))
+        found[name]["doubt"] = float(ranks.statistic)
     return {"scores": found, "held_out": held}
+
+
+def _size(effects: np.ndarray) -> np.ndarray:
+    return np.asarray(np.sqrt(np.square(effects).mean(axis=1)))
 
 
 def _among_all(effects: np.ndarray, screen: Screen, rows: np.ndarray) -> np.ndarray:
@@ -208,6 +223,9 @@ def table(case: str, results: list[dict[str, Any]], network: str | None) -> str:
         if attainable:
             cells.append(_pm([_share(one, name) for one in found]))
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    for name in (name for name in found[0] if "doubt" in found[0][name]):
+        told = _pm([one[name]["doubt"] for one in found])
+        lines.append(f"{name}: its standard deviation ranks its errors at {told}")
     for ours in ("gp", *([network] if network not in (None, "gp") else [])):
         for name in ASKED[:-1] if ours == "gp" else ASKED:
             told = []
