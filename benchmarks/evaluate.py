@@ -72,6 +72,16 @@ def measure(words: list[str], log: Path) -> Cost:
     )
 
 
+def median_of(words: list[str], log: Path, fresh: tuple[Path, ...] = ()) -> Cost:
+    """Run a short command three times; what the kernel does for its memory varies twofold."""
+    costs = []
+    for _ in range(3):
+        for folder in fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        costs.append(measure(words, log))
+    return sorted(costs, key=lambda cost: cost.cpu)[1]
+
+
 def simulate(
     cells: int, genes: int, perturbations: int, *options: str, controls: float = 0.25
 ) -> tuple[Path, Path]:
@@ -105,10 +115,12 @@ def evaluations(real: Path, pred: Path, threads: str) -> list[tuple[str, Cost]]:
     for folder in (out, cache):
         shutil.rmtree(folder, ignore_errors=True)
     warm = [*ours, "--no-baseline", "--cache", str(cache)]
-    measure([*VCELL, "evaluate", "--help"], DATA / "log")
-    lines.append(("vcell evaluate --no-baseline", measure(warm, DATA / "vcell.log")))
+    small = simulate(600, 500, 4)  # compiles what is not yet in the cache, once per installation
+    measure([*VCELL, "evaluate", *map(str, small), "-o", str(out), "--cache", str(cache)],
+            DATA / "log")  # fmt: skip
+    lines.append(("vcell evaluate --no-baseline", median_of(warm, DATA / "vcell.log")))
     full = [*ours, "-o", str(out), "--cache", str(cache)]
-    lines.append(("vcell evaluate -o DIR", measure(full, DATA / "vcell.log")))
+    lines.append(("vcell evaluate -o DIR", median_of(full, DATA / "vcell.log", (out, cache))))
     peer = ENVS / "cell-eval-0.8.2/bin/cell-eval"
     if not peer.exists():
         print(f"cell-eval is left out: {peer} is absent")

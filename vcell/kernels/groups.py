@@ -4,8 +4,8 @@ Sums are kept as whole multiples of ``2**-shift`` in int64, so they are exact wh
 the chunks, the threads or the machines that add them up. Counts need no shift; log-normalised
 values are rounded to ``2**-30`` (1e-9), far under float32's own rounding of values near one.
 
-Cells are cut out as slices and genes indexed without a sign: numba then neither computes offsets nor
-looks for indices from the end, which is a quarter of the time.
+Cells are cut out as slices and genes indexed without a sign: numba then neither computes offsets
+nor looks for indices from the end, which is a quarter of the time.
 
 ``order`` lists the cells to visit, those of a group together: a group's row of sums then stays in
 the cache, which is worth a factor of three to four once all rows do not fit there.
