@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import click
 
-from vcell.config import ManyFiles, configured, option
+from vcell.config import ManyFiles, Ranges, configured, option
 from vcell.launch import LaunchOptions
 from vcell.plugin import Plugin
 from vcell.train import TrainOptions
 from vcell_train_vcc.network_options import NetworkOptions
+
+# what the cells are, where it runs, and what decides which perturbations judge
+_NOT_SEARCHED = (
+    *(field.name for one in (ManyFiles, LaunchOptions) for field in fields(one)),
+    *("fold", "folds", "hold_out_context", "test_share", "validation_share", "min_cells"),
+    *("target_sum", "seed", "sweep", "resume", "estimate"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +85,13 @@ class TrainVcc(ManyFiles, NetworkOptions, TrainOptions, LaunchOptions):
         50, help="Steps between checkpoints; 0 writes only the last.", minimum=0
     )
     sweep: int | None = option(
-        None, help="Train so many times to find the best of --sweep-over.", minimum=1
+        None, help="Train so many times to find the best settings in --sweep-over.", minimum=1
     )
-    sweep_over: tuple[str, ...] = option(
-        (), help='What to search: "lr=1e-4..1e-2 log", "dropout=0..0.3", "preset=tiny|small".'
+    sweep_over: Ranges | None = option(
+        None,
+        help="What to search, best as a table [train-vcc.sweep-over] of the project file: "
+        'lr = {low = 1e-4, high = 1e-2, log = true}, preset = ["tiny", "small"].',
+        apart=_NOT_SEARCHED,
     )
     runs: Path = option(Path("runs"), help="Folder in which the run directory is made.")
     resume: str | None = option(None, help="Go on with this run: its name, its path or `latest`.")
@@ -96,6 +106,7 @@ def command(screen: Path | None, config: TrainVcc) -> None:
     \b
     Example: vcell train-vcc cells.h5ad --genes genes/selected_genes.csv
              vcell train-vcc cells.h5ad --features go.npz --folds 5
+             vcell train-vcc cells.h5ad --sweep 20
              vcell train-vcc --resume latest
     """
     from vcell_train_vcc.work import run

@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import console, models
-from vcell.config import provenance
-from vcell.errors import UserError, VcellError
-from vcell.runs import Run, find_runs, remove
-from vcell_train_vcc import report
+from vcell import console
+from vcell_train_vcc import report, several
 from vcell_train_vcc.scores import gain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from vcell.runs import Run
     from vcell_train_vcc import TrainVcc
 
     Table = dict[str, dict[str, float]]
@@ -37,23 +34,10 @@ _SCORES = ("pds", "mae", "delta_correlation", "gain")
 
 def started(config: TrainVcc) -> Run:
     """Make the run that holds the folds."""
-    given = [name.replace("_", "-") for name in _APART if getattr(config, name) is not None]
-    if given:
-        raise UserError(f"--folds holds out every perturbation once: leave out --{given[0]}")
-    if config.nodes > 1:
-        raise UserError("--folds makes runs of its own on one machine", hint="leave out --nodes")
-    return Run.create(
-        config.runs,
-        "train-vcc",
-        config=dataclasses.asdict(config),
-        provenance=provenance(),
-        seed=config.seed,
-        model=config.model,
-        folds=config.folds,
-    )
+    return several.started(config, "folds", _APART, folds=config.folds)
 
 
-def cross_validate(this: Run, config: TrainVcc, train: Callable[[TrainVcc], Run]) -> None:
+def trained(this: Run, config: TrainVcc, train: Callable[[TrainVcc], Run]) -> None:
     """Train the folds that are not done, and score them all.
 
     Parameters
@@ -65,20 +49,10 @@ def cross_validate(this: Run, config: TrainVcc, train: Callable[[TrainVcc], Run]
     train
         Trains with given settings, and returns the finished run.
     """
-    console.say(f"run directory: {this.path}")
-    try:
-        done = [_fold(this, config, number, train) for number in range(1, this.meta["folds"] + 1)]
-    except KeyboardInterrupt:
-        this.finish("interrupted")
-        raise
-    except VcellError as error:
-        if _folds(this):
-            this.finish("failed", error=error.message)
-        else:  # refused before any training
-            remove(this, this.path.parent)
-            with suppress(OSError):
-                this.path.parent.rmdir()
-        raise
+    done: list[Run] = []
+    for number in range(1, this.meta["folds"] + 1):
+        done.append(_fold(this, config, number, train))
+        this.update(stands_for=[run.name for run in done])
     scored = [_scored(run) for run in done]
     found, spread = summary(scored)
     this.save_file("folds.csv", lambda path: _write(path, done, scored))
@@ -86,21 +60,20 @@ def cross_validate(this: Run, config: TrainVcc, train: Callable[[TrainVcc], Run]
     this.finish("done", held_out=found, spread=spread)
 
 
-def _folds(this: Run) -> dict[str, Run]:
-    """Return the runs of the folds that were begun, the latest of each."""
-    return {run.meta["config"]["fold"]: run for run in find_runs(this.path / "folds")[0]}
-
-
 def _fold(this: Run, config: TrainVcc, number: int, train: Callable[[TrainVcc], Run]) -> Run:
     fold = f"{number}/{this.meta['folds']}"
-    begun = _folds(this).get(fold)
+    begun = next((run for run in this.parts() if run.meta["config"]["fold"] == fold), None)
     if begun is not None and begun.status() == "done":
         console.say(f"fold {fold} is done already: {begun.name}")
         return begun
     console.say(f"fold {fold}")
-    resume = str(begun.path) if begun and (begun.path / models.SCREEN).is_file() else None
     settings = dataclasses.replace(
-        config, fold=fold, folds=None, runs=this.path / "folds", resume=resume
+        config,
+        fold=fold,
+        folds=None,
+        sweep_over=None,
+        runs=this.path / "folds",
+        resume=several.half_done(begun),
     )
     run = train(settings)
     this.log("fold", number, run=run.name, held_out=run.meta["summary"]["held_out"])

@@ -1,160 +1,183 @@
 r"""Search settings: `--sweep N` trains N runs and says which settings chose best.
 
-    vcell train-vcc cells.h5ad --sweep 20 --sweep-over "lr=1e-4..1e-2 log" \
-        --sweep-over "preset=tiny|small"
+    [train-vcc.sweep-over]                       # in vcell.toml
+    lr = {low = 1e-4, high = 1e-2, log = true}
+    preset = ["tiny", "small"]
 
-or `sweep-over = [...]` in vcell.toml. Trials are judged by the perturbations that choose the model,
-never by those held out. The study is a journal of JSON lines beside the runs: the same command goes
-on where an interrupted one ended, with the trials that are there already.
+    vcell train-vcc cells.h5ad --sweep 20
+    vcell train-vcc --resume latest --sweep 30   # goes on where it ended, to 30 trials
+
+Trials are judged by the perturbations that choose the model, never by those held out. The run
+directory holds their runs in ``trials/``, its events the settings and the score of each, which is
+all that going on needs; ``sweep.csv`` is the table.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import math
 from typing import TYPE_CHECKING, Any
 
 from vcell import console, models
-from vcell.config import Setting, settings_of
-from vcell.errors import UserError
+from vcell.config import Range, settings_of
+from vcell.errors import RunFailed, UserError, VcellError
 from vcell.models import Screen
-from vcell.suggest import did_you_mean
-from vcell_train_vcc import TrainVcc
+from vcell_train_vcc import TrainVcc, several
 from vcell_train_vcc.scores import gain, scores
 from vcell_train_vcc.split import VALIDATION
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
     from vcell.runs import Run
 
-STUDY = "sweep.jsonl"  # in the folder of the runs
-_FIXED = ("sweep", "sweep_over", "runs", "resume", "seed", "estimate", "cells", "folds")
-_FORMS = 'write "lr=1e-4..1e-2 log", "dropout=0..0.3" or "preset=tiny|small"'
+    Settings = Mapping[str, Any]
+    Trial = dict[str, Any]  # the event: step, run, value, settings; error instead of value
+
+_EXAMPLE = "lr = {low = 1e-4, high = 1e-2, log = true}"
 
 
-@dataclass(frozen=True)
-class Range:
-    """What a setting may be: one of `choices`, or a number from `low` to `high`."""
-
-    name: str
-    choices: tuple[Any, ...] = ()
-    low: float = 0
-    high: float = 0
-    log: bool = False
-    whole: bool = False
-
-    def drawn(self, trial: Any) -> Any:
-        """Let a trial of optuna choose."""
-        if self.choices:
-            return trial.suggest_categorical(self.name, list(self.choices))
-        if self.whole:
-            return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
-        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
+def started(config: TrainVcc) -> Run:
+    """Make the run that holds the trials."""
+    if not config.sweep_over:
+        raise UserError(
+            "--sweep has nothing to search",
+            hint=f"name ranges in vcell.toml: [train-vcc.sweep-over] and {_EXAMPLE}",
+        )
+    _optuna()
+    return several.started(config, "trials", ("folds",))
 
 
-def parse(text: str) -> Range:
-    """Read ``lr=1e-4..1e-2 log`` or ``preset=tiny|small``."""
-    able = {s.name: s for s in settings_of(TrainVcc) if s.name not in _FIXED and not s.many}
-    key, equals, values = (part.strip() for part in text.partition("="))
-    name = key.replace("-", "_")
-    if not equals or not values:
-        raise UserError(f"--sweep-over {text!r} names no values", hint=_FORMS)
-    if name not in able:
-        hint = did_you_mean(key, [setting.key for setting in able.values()])
-        raise UserError(f"--sweep-over {text!r}: {key} cannot be searched{hint}")
-    span = re.fullmatch(r"(\S+?)\.\.(\S+)(\s+log)?", values)
-    try:
-        if span is None:
-            choices = tuple(able[name].parse(word.strip()) for word in values.split("|"))
-            return Range(name, choices=choices)
-        return _span(able[name], span[1], span[2], log=bool(span[3]))
-    except ValueError as error:
-        raise UserError(f"--sweep-over {text!r}: {key} {error}", hint=_FORMS) from None
-
-
-def _span(setting: Setting, low: str, high: str, *, log: bool) -> Range:
-    if setting.base not in (int, float):
-        raise ValueError("is no number: list its values with |")
-    first, last = setting.parse(low), setting.parse(high)
-    if not first < last:
-        raise ValueError(f"goes from {low} to {high}, which is no range")
-    if log and first <= 0:
-        raise ValueError("must be above 0 to be searched by its logarithm")
-    return Range(setting.name, low=first, high=last, log=log, whole=setting.base is int)
-
-
-def sweep(config: TrainVcc, trials: int, train: Callable[[TrainVcc], Run]) -> dict[str, Any]:
-    """Train until there are so many trials, and return the best and all of them.
+def trained(this: Run, config: TrainVcc, train: Callable[[TrainVcc], Run]) -> None:
+    """Train until there are as many trials as asked.
 
     Parameters
     ----------
+    this
+        The run that holds them.
     config
-        The settings that are not searched.
-    trials
-        How many there are to be in the end.
+        The settings that are not searched, and the ranges of those that are.
     train
         Trains with given settings, and returns the finished run.
     """
-    ranges = [parse(text) for text in config.sweep_over]
-    if not ranges:
-        raise UserError("--sweep has nothing to search", hint=f"--sweep-over: {_FORMS}")
-    study = _study(config, ranges)
-    done = len(_finished(study))
-    if done:
-        console.say(f"{config.runs / STUDY}: {done} trials are there already")
-    for number in range(done, trials):
-        trial = study.ask()
-        chosen = {one.name: one.drawn(trial) for one in ranges}
-        console.say(f"trial {number + 1} of {trials}: {_told(chosen)}")
-        run = train(dataclasses.replace(config, **chosen, sweep=None, sweep_over=()))
-        value = _judged(run)
-        trial.set_user_attr("run", run.name)
-        study.tell(trial, value)
-        console.say(f"trial {number + 1}: {value:.4f}; best {study.best_value:.4f}")
-    return _result(study)
+    ranges = _ranges(config)
+    trials: list[Trial] = this.events({"trial"})
+    console.say(f"searching {_told({one.name: one.plain for one in ranges})}")
+    if trials:
+        console.say(f"{len(trials)} of {config.sweep} trials are done already")
+    for number in range(len(trials) + 1, (config.sweep or 0) + 1):
+        begun = _begun(this, trials)
+        settings = _chosen(ranges, trials, config.seed, begun)
+        console.say(f"trial {number} of {config.sweep}: {_told(settings)}")
+        found = _same(trials, settings) or _trial(this, config, settings, begun, train)
+        this.log("trial", number, **found, settings=settings)
+        trials = this.events({"trial"})
+        if not (done := _ordered(trials)):
+            continue
+        this.update(stands_for=[done[0]["run"]])
+        if "value" in found:
+            console.say(f"trial {number}: {found['value']:.4f}; best {done[0]['value']:.4f}")
+    _end(this, trials)
 
 
-def _study(config: TrainVcc, ranges: list[Range]) -> Any:
-    """Open the journal beside the runs, or begin it; what was cut short is given up."""
+def _end(this: Run, trials: list[Trial]) -> None:
+    done = _ordered(trials)
+    this.save_file("sweep.csv", lambda path: _write(path, trials))
+    if not done:
+        raise RunFailed(f"all {len(trials)} trials failed: {trials[-1]['error']}")
+    best = done[0]
+    this.finish("done", best=best["run"], score=best["value"], settings=best["settings"])
+
+
+def _ranges(config: TrainVcc) -> list[Range]:
+    """Return what is searched, in the order of the table."""
+    of = {setting.name: setting for setting in settings_of(TrainVcc)}
+    return [Range.read(of[name], value) for name, value in (config.sweep_over or {}).items()]
+
+
+def _begun(this: Run, trials: list[Trial]) -> Run | None:
+    """Return the run of a trial that was cut short."""
+    told = {one.get("run") for one in trials}
+    return next((run for run in this.parts() if run.name not in told), None)
+
+
+def _chosen(ranges: list[Range], trials: list[Trial], seed: int, begun: Run | None) -> Settings:
+    """Let optuna choose, given the trials before; the same whether or not it was interrupted."""
+    optuna = _optuna()
+    spaces = {one.name: _distribution(optuna, one) for one in ranges}
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed + len(trials))
+    )
+    for one in trials:
+        state = optuna.trial.TrialState.COMPLETE if "value" in one else optuna.trial.TrialState.FAIL
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=one["settings"], distributions=spaces, value=one.get("value"), state=state
+            )
+        )
+    if begun is not None:
+        study.enqueue_trial({name: begun.meta["config"][name] for name in spaces})
+    chosen: Settings = study.ask(spaces).params
+    return chosen
+
+
+def _optuna() -> Any:
     try:
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
     except ModuleNotFoundError:
         raise UserError("--sweep needs optuna", hint="pip install 'vcell[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    path = config.runs / STUDY
-    config.runs.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
-    study = optuna.create_study(
-        study_name="train-vcc", storage=storage, direction="maximize", load_if_exists=True
-    )
-    asked = {
-        "model": config.model,
-        "cells": str(Path(config.cells).absolute()) if config.cells else None,
-        "ranges": [dataclasses.asdict(one) | {"choices": list(one.choices)} for one in ranges],
-        "seed": config.seed,
-    }
-    before = study.user_attrs.get("asked")
-    if before is not None and before != asked:
-        differs = ", ".join(key for key in asked if asked[key] != before.get(key))
-        raise UserError(
-            f"{path} is a sweep of another {differs}", hint="name another folder with --runs"
-        )
-    study.set_user_attr("asked", asked)
-    for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
-    return study
+    return optuna
 
 
-def _finished(study: Any) -> list[Any]:
-    from optuna.trial import TrialState
+def _distribution(optuna: Any, one: Range) -> Any:
+    if one.choices:
+        return optuna.distributions.CategoricalDistribution(one.choices)
+    if one.whole:
+        return optuna.distributions.IntDistribution(int(one.low), int(one.high), log=one.log)
+    return optuna.distributions.FloatDistribution(one.low, one.high, log=one.log)
 
-    found: list[Any] = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    return found
+
+def _same(trials: list[Trial], settings: Settings) -> Trial | None:
+    """Return what came of the same settings before."""
+    for one in trials:
+        if one["settings"] == settings:
+            console.say(f"the same as trial {one['step']}, which is not trained again")
+            return {key: one[key] for key in ("run", "value", "error") if key in one}
+    return None
+
+
+def _trial(
+    this: Run,
+    config: TrainVcc,
+    settings: Settings,
+    begun: Run | None,
+    train: Callable[[TrainVcc], Run],
+) -> Trial:
+    """Train with the chosen settings, and judge; what fails is told, and the others go on."""
+    if begun is not None and begun.status() == "done":
+        return {"run": begun.name, "value": _judged(begun)}
+    before = {run.name for run in this.parts()} - {begun.name if begun else None}
+    try:
+        run = train(_with(this, config, settings, begun))
+        return {"run": run.name, "value": _judged(run)}
+    except VcellError as error:
+        parts = [run.name for run in this.parts() if run.name not in before]
+        if not this.parts():
+            raise  # refused before any training: the cells, or the settings of all
+        console.warn(f"this trial failed: {error.message}")
+        return {"run": parts[0] if parts else None, "error": error.message}
+
+
+def _with(this: Run, config: TrainVcc, settings: Settings, begun: Run | None) -> TrainVcc:
+    alone: dict[str, Any] = {"sweep": None, "sweep_over": None, "runs": this.path / "trials"}
+    resume = several.half_done(begun)
+    try:
+        return dataclasses.replace(config, **settings, **alone, resume=resume)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _judged(run: Run) -> float:
@@ -174,32 +197,55 @@ def _judged(run: Run) -> float:
         )
         for name in (run.meta["model"], "mean")
     ]
-    return gain(*found)
+    value = gain(*found)
+    if not math.isfinite(value):
+        raise RunFailed(f"{run.name} predicts what is no number")
+    return value
 
 
-def _result(study: Any) -> dict[str, Any]:
-    trials = [
-        {"run": one.user_attrs["run"], "value": one.value, "settings": one.params}
-        for one in _finished(study)
-    ]
-    ordered = sorted(trials, key=lambda one: -one["value"])
-    return {"best": ordered[0] if ordered else None, "trials": ordered}
+def _ordered(trials: list[Trial]) -> list[Trial]:
+    """Return the trials that were judged, best first."""
+    return sorted((one for one in trials if "value" in one), key=lambda one: -one["value"])
 
 
-def tell(found: Mapping[str, Any], folder: Path) -> None:
+def _write(path: Path, trials: list[Trial]) -> None:
+    names = list(trials[0]["settings"]) if trials else []
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["trial", "score", *(name.replace("_", "-") for name in names), "run"])
+        for one in trials:
+            score = f"{one['value']:.6g}" if "value" in one else ""
+            writer.writerow([one["step"], score, *one["settings"].values(), one["run"]])
+
+
+def tell(this: Run) -> None:
     """Print the best trials and what to write into vcell.toml."""
-    best, trials = found["best"], found["trials"]
-    names = list(best["settings"])
-    rows = [(one["run"], one["value"], *one["settings"].values()) for one in trials[:10]]
-    table = console.table(rows, ("run", "score", *(name.replace("_", "-") for name in names)))
+    trials = this.events({"trial"})
+    ordered = _ordered(trials)
+    best, failed = ordered[0], len(trials) - len(ordered)
+    names = [name.replace("_", "-") for name in best["settings"]]
+    shown = list({one["run"]: one for one in ordered}.values())[:10]  # each run once
+    rows = [(one["run"], one["value"], *one["settings"].values()) for one in shown]
+    without = f", {failed} of which failed" if failed else ""
     console.result(
-        {**found, "study": str(folder / STUDY)},
-        f"best of {len(trials)} trials, by the perturbations that choose the model:\n\n{table}\n\n"
-        f"[train-vcc]\n{_told(best['settings'], chr(10))}",
+        {
+            "run": str(this.path),
+            "best": _shown(best),
+            "trials": [_shown(one) for one in ordered],
+            "failed": [{"run": o["run"], "error": o["error"]} for o in trials if "error" in o],
+        },
+        f"best of {len(trials)} trials{without}, by the perturbations that choose the model:\n\n"
+        f"{console.table(rows, ('run', 'score', *names))}\n\n"
+        f"[train-vcc]\n{_told(best['settings'], chr(10))}\n\n"
+        f"run directory: {this.path}",
     )
 
 
-def _told(settings: Mapping[str, Any], between: str = ", ") -> str:
+def _shown(one: Trial) -> Trial:
+    return {key: one[key] for key in ("run", "value", "settings")}
+
+
+def _told(settings: Settings, between: str = ", ") -> str:
     from vcell.config.write import toml_value
 
     return between.join(

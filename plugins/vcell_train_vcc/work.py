@@ -31,10 +31,8 @@ def run(cells: Path | None, config: TrainVcc) -> None:
         from vcell_train_vcc import costs
 
         return costs.tell(config)
-    if config.sweep:
-        return _swept(cells, config)
-    if config.folds or _holds_folds(config):
-        return _folded(cells, config)
+    if parts := _parts(config):
+        return _several(cells, config, parts)
     this, plan = _trained(cells, config)
     if plan.leads:
         report.tell(Run.open(this.path))
@@ -59,42 +57,40 @@ def _whole(settings: TrainVcc) -> Run:
     return this
 
 
-def _holds_folds(config: TrainVcc) -> bool:
-    return bool(config.resume and Run.open(config.resume, root=config.runs).meta.get("folds"))
+def _parts(config: TrainVcc) -> str | None:
+    """Say which parts the run is made of, if it holds several: those asked, or gone on with."""
+    if not config.resume:
+        return "folds" if config.folds else "trials" if config.sweep else None
+    this = Run.open(config.resume, root=config.runs)
+    parts: str | None = this.meta.get("parts")
+    asked = {"folds", "sweep"} & _given(config).keys()
+    if asked and parts is None:
+        raise UserError(f"{this.name} is a single run", hint=f"leave out --{asked.pop()}")
+    return parts
 
 
-def _folded(cells: Path | None, config: TrainVcc) -> None:
-    """Train once for each fold, or go on with that."""
-    from vcell_train_vcc import folds
+def _several(cells: Path | None, config: TrainVcc, parts: str) -> None:
+    """Train once for each fold or trial, or go on with that."""
+    from vcell_train_vcc import folds, several, sweep
 
+    way = folds if parts == "folds" else sweep
     if config.resume:
         this = Run.open(config.resume, root=config.runs)
-        this.claim()
-        config = dataclasses.replace(config_of(this), **_given(config))
+        config = several.claimed(this, config_of(this), _given(config))
+        new = False
     else:
-        config = dataclasses.replace(config, cells=cells or config.cells)
-        this = folds.started(config)
-    folds.cross_validate(this, config, _whole)
-    folds.tell(Run.open(this.path))
+        path = _there(cells or config.cells)
+        config = dataclasses.replace(config, cells=path.absolute())
+        this, new = way.started(config), True
+    with several.ended_well(this, new=new):
+        way.trained(this, config, _whole)
+    way.tell(Run.open(this.path))
 
 
 def _given(config: TrainVcc) -> dict[str, Any]:
     """Return what the command line says of settings that a run can change when it goes on."""
     given = [name for name, origin in provenance().items() if origin == "command line"]
     return {name: getattr(config, name) for name in given if name not in ("resume", "runs")}
-
-
-def _swept(cells: Path | None, config: TrainVcc) -> None:
-    """Train many times, each time with other settings."""
-    from vcell_train_vcc import sweep
-
-    if config.resume or config.nodes > 1:
-        raise UserError(
-            "--sweep makes runs of its own on one machine",
-            hint="leave out --resume and --nodes; the same command goes on with an earlier sweep",
-        )
-    config = dataclasses.replace(config, cells=cells or config.cells)
-    sweep.tell(sweep.sweep(config, config.sweep or 0, _whole), config.runs)
 
 
 def main(run: Run) -> None:
@@ -125,12 +121,8 @@ def config_of(run: Run) -> TrainVcc:
 
 def _started(path: Path | None, config: TrainVcc, name: str | None, plan: Plan) -> Run:
     """Measure the screen and make the run directory around it, once nothing speaks against it."""
-    path = path or config.cells
-    if path is None:
-        raise UserError(
-            "no cells to train on", hint="vcell train-vcc cells.h5ad, or [data] cells in vcell.toml"
-        )
-    config = dataclasses.replace(config, cells=Path(path).absolute())
+    path = _there(path or config.cells)
+    config = dataclasses.replace(config, cells=path.absolute())
     with open_cells(path, config.layer, join=config.join) as source:
         found, scale = labels.find(source, config), detect.scale(source)
         if scale.kind == "other":
@@ -162,6 +154,15 @@ def _started(path: Path | None, config: TrainVcc, name: str | None, plan: Plan) 
         this.save_file(paper, partial(_write, text))
     this.save_file(models.SCREEN, screen.save)
     return this
+
+
+def _there(path: Path | None) -> Path:
+    """Return the path of the cells, which must be named."""
+    if path is None:
+        raise UserError(
+            "no cells to train on", hint="vcell train-vcc cells.h5ad, or [data] cells in vcell.toml"
+        )
+    return Path(path)
 
 
 def _write(text: str, path: Path) -> None:

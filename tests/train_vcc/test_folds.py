@@ -79,8 +79,8 @@ def test_it_goes_on_where_it_was_interrupted(cells, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--fold", "1/3"], "leave out --fold"),
-        (["--held-out", "some.txt"], "leave out --held-out"),
+        (["--fold", "1/3"], "cannot go with --fold"),
+        (["--held-out", "some.txt"], "cannot go with --held-out"),
         (["--folds", "40"], "15 perturbations cannot be parted into 40 folds"),
         (["--control", "ctrl"], "no cell labelled"),
     ],

@@ -12,6 +12,7 @@ from vcell import console, plugin
 from vcell.config import check as checks
 from vcell.config import resolve as resolving
 from vcell.config import toml
+from vcell.config.write import toml_value
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def show(ctx: click.Context, command: str | None) -> None:
 
 
 def _shown(value: object) -> object:
+    if isinstance(value, dict):
+        return toml_value(value)
     return ",".join(str(item) for item in value) if isinstance(value, tuple) else value
 
 

@@ -7,10 +7,13 @@ Plugins need `option`, `configured` and `DataOptions` from here, and nothing els
 from vcell.config.data import DataOptions, ManyFiles
 from vcell.config.fields import Setting, option, settings_of
 from vcell.config.options import configured, provenance
+from vcell.config.ranges import Range, Ranges
 
 __all__ = [
     "DataOptions",
     "ManyFiles",
+    "Range",
+    "Ranges",
     "Setting",
     "configured",
     "option",

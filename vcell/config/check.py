@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vcell.config.fields import Setting, settings_of
+from vcell.config.ranges import WrongRanges
 from vcell.errors import UserError
 from vcell.suggest import did_you_mean
 
@@ -80,6 +81,11 @@ def read_table(
         else:
             try:
                 values[name] = _rooted(setting.check(raw), file.path.parent)
+            except WrongRanges as error:
+                problems += [
+                    Problem(file.at(table, key, inner), f"[{table}.{key}] {inner} {what}")
+                    for inner, what in error.problems.items()
+                ]
             except ValueError as error:
                 problems.append(Problem(file.at(table, key), f"[{table}] {key} {error}"))
     return values, problems

@@ -3,7 +3,8 @@
 A command declares its settings once, as a dataclass whose fields are made by `option`. From that
 one declaration come the ``--flags``, the ``VCELL_...`` variables, the table in ``vcell.toml``, the
 checks on all three, the JSON Schema and the commented template. Allowed types are ``bool``,
-``int``, ``float``, ``str``, ``Path``, ``Literal[...]``, ``X | None`` and ``tuple[X, ...]``.
+``int``, ``float``, ``str``, ``Path``, ``Literal[...]``, ``X | None``, ``tuple[X, ...]``, and
+`Ranges`, a table of ranges of the command's other settings.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
+from vcell.config import ranges
+from vcell.config.ranges import Ranges
 from vcell.suggest import did_you_mean
 
-_SCALARS = (bool, int, float, str, Path)
+_SCALARS = (bool, int, float, str, Path, Ranges)
 _TYPE_WORDS = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     str: "text in quotes",
     Path: "a path in quotes",
+    Ranges: "a table of ranges",
 }
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -37,6 +41,7 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     short: str | None = None,
+    apart: tuple[str, ...] = (),
 ) -> Any:
     """Declare one setting of a command.
 
@@ -50,8 +55,16 @@ def option(
         Inclusive bounds of a number (of each number, for a tuple).
     short
         A one-letter flag such as ``"-o"``.
+    apart
+        Of a setting of the type `Ranges`: the settings that are never searched.
     """
-    extra = {"help": help, "minimum": minimum, "maximum": maximum, "short": short}
+    extra = {
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "short": short,
+        "apart": apart,
+    }
     return dataclasses.field(default=default, metadata={"vcell": extra})
 
 
@@ -69,7 +82,9 @@ class Setting:
     minimum: float | None = None
     maximum: float | None = None
     short: str | None = None
+    apart: tuple[str, ...] = ()
     owner: str = ""  # name of the dataclass that declared it, e.g. DataOptions
+    among: tuple[Setting, ...] = ()  # of Ranges: the settings that can be searched
 
     @property
     def key(self) -> str:
@@ -106,6 +121,8 @@ class Setting:
             if word in _TRUE or word in _FALSE:
                 return word in _TRUE
             raise ValueError(f"must be true or false, not {_shown(text)}")
+        if self.base is Ranges:
+            return self._check_one(ranges.parsed(text))
         if self.base in (int, float):
             try:
                 return self._check_one(self.base(text))
@@ -116,6 +133,8 @@ class Setting:
         return self._check_one(text)
 
     def _check_one(self, value: object) -> Any:
+        if self.base is Ranges:
+            return ranges.checked(value, self.among)
         wanted = {float: (int, float), Path: (str, Path)}.get(self.base, self.base)
         is_wrong_bool = isinstance(value, bool) and self.base is not bool
         if is_wrong_bool or not isinstance(value, wanted):
@@ -156,7 +175,13 @@ def settings_of(config: type) -> tuple[Setting, ...]:
     if not (dataclasses.is_dataclass(config) and config.__dataclass_params__.frozen):  # type: ignore[attr-defined]
         raise TypeError(f"{config.__name__} must be a frozen dataclass")
     hints = typing.get_type_hints(config)
-    return tuple(_setting(config, field, hints[field.name]) for field in dataclasses.fields(config))
+    found = [_setting(config, field, hints[field.name]) for field in dataclasses.fields(config)]
+    return tuple(
+        dataclasses.replace(one, among=ranges.searchable(found, one.apart))
+        if one.base is Ranges
+        else one
+        for one in found
+    )
 
 
 def _setting(config: type, field: dataclasses.Field[Any], hint: Any) -> Setting:

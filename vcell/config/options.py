@@ -38,7 +38,9 @@ class _SettingType(click.ParamType[Any]):
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         if self.choices:
             return "[" + "|".join(self.choices) + "]" + (",..." if self.setting.many else "")
-        word = {"int": "INTEGER", "str": "TEXT"}.get(self.name, self.name.upper())
+        word = {"int": "INTEGER", "str": "TEXT", "Ranges": "RANGES"}.get(
+            self.name, self.name.upper()
+        )
         return word + ",..." if self.setting.many else word
 
     def shell_complete(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from vcell.config.data import DataOptions
 from vcell.config.fields import Setting, settings_of
+from vcell.config.ranges import Ranges
 
 _HEAD = """\
 # The project file of vcell. Every line that is commented out shows a default;
@@ -24,6 +26,9 @@ def toml_value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, tuple | list):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        inner = (f"{key.replace('_', '-')} = {toml_value(item)}" for key, item in value.items())
+        return "{" + ", ".join(inner) + "}"
     if isinstance(value, int | float):
         return repr(value)
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -77,6 +82,9 @@ def _table(config: type) -> dict[str, Any]:
 
 
 def _scalar(setting: Setting) -> dict[str, Any]:
+    if setting.base is Ranges:
+        properties = {one.key: _range(one) for one in setting.among}
+        return {"type": "object", "additionalProperties": False, "properties": properties}
     entry: dict[str, Any] = {"type": _JSON_TYPES.get(setting.base, "string")}
     if setting.choices:
         entry["enum"] = list(setting.choices)
@@ -85,6 +93,21 @@ def _scalar(setting: Setting) -> dict[str, Any]:
     if setting.maximum is not None:
         entry["maximum"] = setting.maximum
     return entry
+
+
+def _range(setting: Setting) -> dict[str, Any]:
+    """Return the schema of a range of the setting: a list, or low, high and log."""
+    one = _scalar(setting)
+    several = {"type": "array", "items": one, "minItems": 1, "uniqueItems": True}
+    if setting.base not in (int, float):
+        return several
+    between = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["low", "high"],
+        "properties": {"low": one, "high": one, "log": {"type": "boolean"}},
+    }
+    return {"anyOf": [between, several]}
 
 
 def _json(value: Any) -> Any:

@@ -26,7 +26,15 @@ from vcell.launch.plan import Plan, make_plan
 if TYPE_CHECKING:
     from vcell.runs import Run, Status
 
-__all__ = ["LaunchOptions", "Plan", "join_run", "launch", "make_plan", "resume_run"]
+__all__ = [
+    "LaunchOptions",
+    "Plan",
+    "ended_by_signals",
+    "join_run",
+    "launch",
+    "make_plan",
+    "resume_run",
+]
 
 _PATIENCE = 3600.0  # seconds: the machine that leads may measure large files first
 
@@ -77,7 +85,7 @@ def _here(worker: str, run: Run) -> None:
     from vcell.launch.worker import note_failure, resolve
 
     try:
-        with _ended_by_signals():
+        with ended_by_signals():
             resolve(worker)(run)
     except (KeyboardInterrupt, VcellError):
         raise
@@ -89,7 +97,7 @@ def _here(worker: str, run: Run) -> None:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the work as Ctrl-C does, where the worker has no better use."""
     from vcell.launch.worker import ENDING
 

@@ -264,8 +264,30 @@ class Run:
         if self._ended is None and process.is_alive(self.meta.get("process", {})) is False:
             self.refresh()  # it may have ended well between the two looks
             return self._ended or "crashed"
-        quiet = time.time() - self.last_sign()
-        return self._ended or ("stalled" if quiet > STALLED_AFTER else "running")
+        return self._ended or ("stalled" if self._is_silent() else "running")
+
+    def _is_silent(self) -> bool:
+        """Say whether nothing came for long; a run that holds runs is as silent as its newest."""
+        if time.time() - self.last_sign() <= STALLED_AFTER:
+            return False
+        newest = self.parts()[-1:]
+        if newest and newest[0].status() in ("running", "stalled"):
+            return newest[0].status() == "stalled"
+        # between its parts it reads cells, and writes nothing
+        return not (self.meta.get("parts") and process.is_alive(self.meta.get("process", {})))
+
+    def parts(self) -> list[Run]:
+        """Return the runs that this one holds, oldest first: folds of a screen, trials of a sweep.
+
+        They lie in the folder that run.json names as ``parts``.
+        """
+        folder = str(self.meta.get("parts") or "")
+        return find_runs(self.path / folder)[0] if _NAME.match(folder) else []
+
+    def stands_for(self) -> list[Path]:
+        """Return the runs to ask where this one is asked for predictions; itself has none then."""
+        names = self.meta.get("stands_for") or []
+        return [self.path / str(self.meta.get("parts")) / Path(str(name)).name for name in names]
 
     @property
     def _ended(self) -> Status | None:
