@@ -10,7 +10,7 @@ B examples, T gene tokens, N genes, M targets.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -143,7 +143,7 @@ def build(
         known.effect**2,
         torch.from_numpy(tables.delta[tables.learned]),
         kind="mmd" if config.set_loss == "mmd" else "energy",
-        adaptive=config.loss == "adaptive",
+        balance={"combined": None, "adaptive": "uncertainty"}.get(config.loss, "gradients"),
     )
     return Network(core, losses)
 
@@ -211,6 +211,10 @@ class CellTask:
         self._n_tokens = batch["prior"].shape[1]
         found = model(batch)
         return found["total"], {k: v.detach() for k, v in found.items() if k != "total"}
+
+    def stepped(self, model: nn.Module, metrics: Mapping[str, float]) -> None:
+        """Balance the losses by what the step showed."""
+        cast("Network", model).losses.stepped(metrics)
 
     def validate(self, model: nn.Module) -> Mapping[str, float]:
         """Score the validation perturbations, and what is gained over the prior there."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vcell_train_vcc.transformer import Example
 
 _WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of the MMD, beside the mean distance
+_FORGET = 0.1  # of the averaged sizes of gradients, each step
+_LEAST = 0.01  # size of a gradient, relative to the largest, below which a loss is raised no more
 _SHARPNESS = 10.0  # of the retrieval loss: distances are told in a tenth of their mean
 
 
@@ -51,11 +53,13 @@ class Losses(nn.Module):
         (C, T) effects of the training perturbations.
     kind
         What compares sets of cells.
-    adaptive
-        Weigh each loss by a learned uncertainty (Kendall, Gal and Cipolla 2018), beside `weights`.
+    balance
+        What changes the weights: nothing; learned uncertainties (Kendall, Gal and Cipolla 2018);
+        or gradients, which are to reach the network's trunk in the ratio of `weights`.
     """
 
     bank: Tensor
+    sizes: Tensor | None  # of the losses' gradients at the trunk, averaged over steps
 
     def __init__(
         self,
@@ -64,18 +68,20 @@ class Losses(nn.Module):
         bank: Tensor,
         *,
         kind: Literal["energy", "mmd"] = "energy",
-        adaptive: bool = False,
+        balance: Literal["uncertainty", "gradients"] | None = None,
     ) -> None:
         super().__init__()
         self.weights, self.kind = weights.used(), kind
         self.unit, self.size = unit, math.sqrt(unit)
         self.register_buffer("bank", bank, persistent=False)
-        n = len(self.weights) if adaptive else 0
-        self.log_variance = nn.Parameter(torch.zeros(n)) if adaptive else None
+        n = len(self.weights)
+        self.log_variance = nn.Parameter(torch.zeros(n)) if balance == "uncertainty" else None
+        self.register_buffer("sizes", torch.zeros(n) if balance == "gradients" else None)
 
     def forward(self, out: Mapping[str, Tensor], example: Example) -> dict[str, Tensor]:
         """Return the mean over the examples of each loss, and their weighted sum, `total`."""
-        each = {name: getattr(self, name)(out, example).mean() for name in self.weights}
+        found = {name: getattr(self, name)(out, example) for name in self.weights}
+        each = {name: values.mean() for name, values in found.items()}
         parts = [weight * each[name] for name, weight in self.weights.items()]
         if self.log_variance is not None:
             parts = [
@@ -84,7 +90,26 @@ class Losses(nn.Module):
                     parts, self.log_variance, self.weights.values(), strict=True
                 )
             ]
+        if self.sizes is not None:
+            parts = [f * part for f, part in zip(self.factors(), parts, strict=True)]
+            for name, values in found.items():
+                each[f"gradient_{name}"] = gradient_size(values, out["trunk"])
         return {"total": torch.stack(parts).sum(), **each}
+
+    def factors(self) -> Tensor:
+        """Return what the weights are multiplied by; their sum stays as it is."""
+        assert self.sizes is not None
+        weights = torch.tensor([*self.weights.values()], device=self.sizes.device)
+        if not self.sizes.any():
+            return torch.ones_like(weights)
+        raised = 1 / self.sizes.clamp_min(_LEAST * float(self.sizes.max()))
+        return raised * weights.sum() / (weights * raised).sum()
+
+    def stepped(self, means: Mapping[str, float]) -> None:
+        """Learn the sizes of the gradients of a step, which are means over all its examples."""
+        if self.sizes is not None:
+            found = torch.tensor([means[f"gradient_{name}"] for name in self.weights])
+            self.sizes.lerp_(found.to(self.sizes), _FORGET)
 
     def reconstruction(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
         """Squared error of the expression after the perturbation."""
@@ -127,6 +152,13 @@ class Losses(nn.Module):
         far = torch.cdist(effect, bank, p=1)
         logits = -_SHARPNESS * far / far.mean(1, keepdim=True).detach()
         return F.cross_entropy(logits, example["row"], reduction="none")
+
+
+def gradient_size(loss: Tensor, trunk: Tensor) -> Tensor:
+    """Return the mean over the examples of the size of a loss's gradient at the trunk."""
+    (gradient,) = torch.autograd.grad(loss.sum(), trunk, retain_graph=True)
+    each: Tensor = gradient.float().reshape(len(loss), -1).norm(dim=1)
+    return each.mean()
 
 
 def effects(out: Mapping[str, Tensor], example: Example) -> Tensor:

@@ -41,8 +41,10 @@ class NetworkOptions:
     max_cells: int | None = option(
         None, help="Most perturbed cells for the network to learn from, drawn at random.", minimum=1
     )
-    loss: Literal["combined", "adaptive"] = option(
-        "combined", help="Weights of the losses: as given, or learned uncertainties beside them."
+    loss: Literal["combined", "adaptive", "gradients"] = option(
+        "combined",
+        help="Weights of the losses: as given, with learned uncertainties beside them, or as "
+        "shares of the gradient.",
     )
     alpha: float = option(1.0, help="Weight of the reconstruction loss.", minimum=0)
     beta: float = option(0.5, help="Weight of the classification loss.", minimum=0)

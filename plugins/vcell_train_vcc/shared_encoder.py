@@ -96,6 +96,7 @@ class SharedEncoder(nn.Module):
         return {
             "residual": residual[:, None],
             "logits": self.classes(state, self.embedding, n_tokens),
+            "trunk": state,
         }
 
     def looks(self, example: Example) -> tuple[Tensor, Tensor]:

@@ -158,6 +158,7 @@ class PerturbationTransformer(nn.Module):
         return {
             "residual": residual.unflatten(0, (n_batch, copies)),
             "logits": self.classes(state, self.embedding, n_tokens),
+            "trunk": encoded,
         }
 
     def looks(self, example: Example) -> tuple[Tensor, Tensor]:

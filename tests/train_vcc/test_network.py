@@ -133,6 +133,7 @@ PROGRESSIVE = ["--strategy", "progressive", "--phase-genes", "8,12,18,24", "--se
             id="shared-encoder",
             marks=pytest.mark.slow,
         ),
+        pytest.param(["--loss", "gradients"], 5, id="gradients", marks=pytest.mark.slow),
         pytest.param(PROGRESSIVE, 4, id="second of four phases", marks=pytest.mark.slow),
         pytest.param(PROGRESSIVE, 11, id="last of four phases"),
     ],
@@ -218,10 +219,15 @@ def test_several_contexts_are_learned_and_a_whole_one_can_be_held_out(tmp_path, 
 
 @pytest.mark.dist
 @pytest.mark.parametrize(
-    "kind", ["transformer", pytest.param("shared-encoder", marks=pytest.mark.slow)]
+    "kind",
+    [
+        "transformer",
+        pytest.param("shared-encoder", marks=pytest.mark.slow),
+        pytest.param("transformer --loss gradients", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_learn_what_one_learns(cells, tmp_path, vcell, kind):
-    words = [*SMALL, "--model", kind, "--dropout", "0"]
+    words = [*SMALL, "--model", *kind.split(), "--dropout", "0"]
     one = train(cells, tmp_path / "one", *words)
     ran = vcell("train-vcc", cells, *words, "--procs", 2, "--runs", tmp_path / "two")
     assert ran.code == 0, ran.err

@@ -219,9 +219,10 @@ def test_a_set_of_targets_has_no_order_and_both_count(tables, kind):
 
 
 @KINDS
-def test_examples_do_not_see_each_other(tables, kind):
+@pytest.mark.parametrize("loss", ["adaptive", "gradients"])
+def test_examples_do_not_see_each_other(tables, kind, loss):
     """What DDP and micro-batches rest on: the loss of a batch is the mean over its examples."""
-    model = network(tables, kind, pds_loss=0.3, loss="adaptive").eval()
+    model = network(tables, kind, pds_loss=0.3, loss=loss).eval()
     with torch.no_grad():
         model.core.residual.weight.normal_()
     given = example(tables, [0, 1, 2, 3])
@@ -304,6 +305,37 @@ def test_the_retrieval_loss_is_small_where_the_right_effect_is_nearest():
     right = made.retrieval(outputs(made.bank[:2]), given)
     wrong = made.retrieval(outputs(made.bank[2:4]), given)
     assert (right < wrong).all()
+
+
+def test_balanced_losses_reach_the_trunk_in_the_ratio_of_their_weights(tables):
+    model = network(tables, alpha=1.0, beta=0.5, delta_loss=2.0, pds_loss=0.1, loss="gradients")
+    with torch.no_grad():
+        model.core.residual.weight.normal_(std=0.01)
+    given = example(tables, [0, 1, 2])
+    given["expressed"] = given["control"][:, 0] + given["delta"]
+    assert model.losses.factors().tolist() == [1, 1, 1, 1]  # before anything is known
+    found = {k: v.item() for k, v in model(given).items()}
+    for _ in range(3):
+        model.losses.stepped(found)
+    factors = model.losses.factors()
+    weights = torch.tensor([1.0, 0.5, 2.0, 0.1])
+    sizes = torch.tensor([found[f"gradient_{k}"] for k in model.losses.weights])
+    reached = factors * weights * sizes
+    assert torch.allclose(reached / reached.sum(), weights / weights.sum())
+    assert float((factors * weights).sum()) == pytest.approx(3.6)
+    each = torch.tensor([found[k] for k in model.losses.weights])
+    assert model(given)["total"].item() == pytest.approx(float((factors * weights * each).sum()))
+
+
+def test_a_loss_without_gradient_is_not_raised_without_bound(tables):
+    model = network(tables, pds_loss=0.0, loss="gradients")  # its last layer is still zero
+    given = example(tables, [0, 1, 2])
+    given["expressed"] = given["control"][:, 0] + given["delta"]
+    found = {k: v.item() for k, v in model(given).items()}
+    assert found["gradient_delta"] == found["gradient_reconstruction"] == 0
+    model.losses.stepped(found)
+    reconstruction, classes, delta = model.losses.factors().tolist()
+    assert reconstruction == delta == pytest.approx(100 * classes)
 
 
 # -- shape and phases ---------------------------------------------------------------------------

@@ -221,6 +221,8 @@ class Session:
             batch = next(self.stream)
         wishes = self._agree(batches.length(batch))
         outcome = self.update(batch, total=wishes.examples, overlap=wishes.overlap, rate=rate)
+        if outcome.applied and hasattr(self.task, "stepped"):
+            self.task.stepped(self.learner.model, outcome.metrics)
         self.step += 1
         self.examples += wishes.examples
         if self._due("empty_cache_every") and self.place.device.type == "cuda":
