@@ -21,6 +21,8 @@ _root = click.option(
     help="The folder that holds the runs.",
 )
 
+_COLUMNS = ("run", "status", "steps", "best", "took")
+
 
 @click.group()
 def runs() -> None:
@@ -43,8 +45,7 @@ def list_runs(root: Path) -> None:
     for problem in problems:
         console.warn(problem)
     rows = [_overview(run) for run in found]
-    columns = ["run", "status", "steps", "best", "took"]
-    text = console.table([[row[c] for c in columns] for row in rows], columns)
+    text = console.table([[row[c] for c in _COLUMNS] for row in rows], _COLUMNS)
     nothing = f"no runs in {root} yet; vcell demo makes one"
     console.result({"runs": rows, "problems": problems}, text if rows else nothing)
 
@@ -91,6 +92,7 @@ def show(name: str, root: Path) -> None:
         **_overview(run),
         "path": run.path,
         "checkpoints": run.checkpoints(),
+        "parts": [_overview(part) for part in run.parts()],
         "metrics": metrics,
         "summary": run.meta.get("summary", {}),
         "config": run.meta.get("config", {}),
@@ -110,6 +112,9 @@ def _show_text(run: Run, data: dict[str, Any], metrics: dict[str, Any]) -> str:
     outcome = metrics | {k: v for k, v in data["summary"].items() if not isinstance(v, dict | list)}
     if outcome:
         parts.append(console.table(outcome.items(), ["last value of", ""]))
+    if data["parts"]:
+        rows = [[part[c] for c in _COLUMNS] for part in data["parts"]]
+        parts.append(console.table(rows, ("holds", *_COLUMNS[1:])))
     origins = run.meta.get("provenance", {})
     settings = [(k, _brief(v), origins.get(k, "")) for k, v in data["config"].items()]
     if settings:

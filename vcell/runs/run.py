@@ -267,27 +267,37 @@ class Run:
         return self._ended or ("stalled" if self._is_silent() else "running")
 
     def _is_silent(self) -> bool:
-        """Say whether nothing came for long; a run that holds runs is as silent as its newest."""
+        """Say whether nothing came for long, from it or from the runs it holds."""
         if time.time() - self.last_sign() <= STALLED_AFTER:
             return False
         newest = self.parts()[-1:]
-        if newest and newest[0].status() in ("running", "stalled"):
-            return newest[0].status() == "stalled"
+        if not self._parts or (newest and newest[0].status() == "stalled"):
+            return True
         # between its parts it reads cells, and writes nothing
-        return not (self.meta.get("parts") and process.is_alive(self.meta.get("process", {})))
+        return process.is_alive(self.meta.get("process", {})) is not True
 
     def parts(self) -> list[Run]:
         """Return the runs that this one holds, oldest first: folds of a screen, trials of a sweep.
 
         They lie in the folder that run.json names as ``parts``.
         """
+        found = find_runs(self.path / self._parts)[0] if self._parts else []
+        return sorted(found, key=lambda run: str(run.meta.get("created", "")))
+
+    @property
+    def _parts(self) -> str:
+        """The name of the folder of the runs it holds, or nothing."""
         folder = str(self.meta.get("parts") or "")
-        return find_runs(self.path / folder)[0] if _NAME.match(folder) else []
+        return folder if _NAME.match(folder) else ""
 
     def stands_for(self) -> list[Path]:
-        """Return the runs to ask where this one is asked for predictions; itself has none then."""
-        names = self.meta.get("stands_for") or []
-        return [self.path / str(self.meta.get("parts")) / Path(str(name)).name for name in names]
+        """Return the runs it holds that answer for it: all its folds, the best of its trials."""
+        names = self.meta.get("stands_for")
+        return [
+            self.path / self._parts / name
+            for name in (names if isinstance(names, list) else [])
+            if _NAME.match(str(name)) and (self.path / self._parts / name / "run.json").is_file()
+        ]
 
     @property
     def _ended(self) -> Status | None:
@@ -295,13 +305,13 @@ class Run:
         return next((status for status in _ENDED if self.meta.get("status") == status), None)
 
     def last_sign(self) -> float:
-        """Return when the run last wrote something, in seconds since 1970."""
+        """Return when it, or a run it holds, last wrote something, in seconds since 1970."""
         times = []
-        for name in ("events.jsonl", "run.json"):
-            try:
-                times.append((self.path / name).stat().st_mtime)
-            except OSError:
-                continue
+        parts = self.path.glob(f"{self._parts}/*") if self._parts else ()
+        for folder in (self.path, *parts):
+            for name in ("events.jsonl", "run.json"):
+                with suppress(OSError):
+                    times.append((folder / name).stat().st_mtime)
         return max(times, default=0.0)
 
     def finish(self, status: Status, **summary: Any) -> None:
