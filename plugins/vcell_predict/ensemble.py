@@ -37,9 +37,9 @@ class Member:
     predictor: Any  # a Predictor, and whatever else it can tell
 
     @classmethod
-    def open(cls, name: str, folder: Path, kind: str | None) -> Member:
+    def open(cls, path: Path, kind: str | None) -> Member:
         """Open a run and load its model, or another kind of model on the same screen."""
-        run = Run.open(name, root=folder)
+        run = Run.open(path)
         kind = kind or run.meta.get("model")
         if not (run.path / models.SCREEN).is_file() or not kind:
             raise UserError(
@@ -85,9 +85,10 @@ class Ensemble:
     @classmethod
     def open(cls, names: Sequence[str], folder: Path, kind: str | None) -> Ensemble:
         """Open the runs."""
-        if len(set(names)) < len(names):
+        paths = [path for name in names for path in _answering(Run.open(name, root=folder))]
+        if len({path.resolve() for path in paths}) < len(paths):
             raise UserError("a run is named twice", hint="an ensemble is made of different runs")
-        return cls([Member.open(name, folder, kind) for name in names])
+        return cls([Member.open(path, kind) for path in paths])
 
     def __len__(self) -> int:
         return len(self.members)
@@ -135,6 +136,11 @@ class Ensemble:
             np.int64,
         )
 
+    def learnt(self, name: str, context: str) -> bool:
+        """Say whether any run has fitted, or chosen its model, to a perturbation in a context."""
+        parts = (_part(member.screen, name, context) for member in self.members)
+        return any(part in (LEARNT, VALIDATION) for part in parts)
+
     def known(self, asked: Sequence[tuple[str, str]], unknown: str) -> tuple[Array, list[str]]:
         """Return effects (P, N), and the names predicted by the mean for want of features."""
         names, contexts = [name for name, _ in asked], [context for _, context in asked]
@@ -171,6 +177,26 @@ class Ensemble:
         own = learnt[screen.contexts[screen.context[learnt]] == context]
         mean: Array = screen.delta[own if len(own) else learnt].mean(axis=0)
         return mean
+
+
+def _answering(run: Run) -> list[Path]:
+    """Return the runs that answer for one: itself, all its folds, or the best of its trials."""
+    holds = run.meta.get("parts")
+    if not holds:
+        return [run.path]
+    paths, status = run.stands_for(), run.status()
+    if not paths:
+        raise UserError(
+            f"{run.name} is {status}, and none of its {holds} is done",
+            hint=f"vcell train-vcc --resume {run.name} goes on with them",
+        )
+    if holds == "folds":
+        done = f"{len(paths)} of {run.meta['folds']} are done"
+        console.say(f"{run.name}: the mean of its folds is predicted ({done})")
+    else:
+        so_far = "" if status == "done" else f" so far (it is {status})"
+        console.say(f"{run.name}: its best trial{so_far} is asked, {paths[0].name}")
+    return paths
 
 
 def _key(screen: Screen, row: int) -> tuple[str, str]:

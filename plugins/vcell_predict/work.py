@@ -81,6 +81,7 @@ def _effects(config: Predict, ensemble: Ensemble, columns: Columns) -> Predictio
     if not asked:
         raise UserError("there is nothing to predict", hint="name some with --perturbations")
     pairs = [(one.name, one.context) for one in asked]
+    _say_learnt(pairs, ensemble, scored=config.evaluate is not None)
     effect, blind = ensemble.known(pairs, config.unknown)
     prediction = Prediction(asked, _n_cells(asked, ensemble, config.n_cells), effect, blind)
     names, contexts = [name for name, _ in pairs], [context for _, context in pairs]
@@ -97,16 +98,30 @@ def _asked(config: Predict, ensemble: Ensemble, columns: Columns) -> list[Asked]
         return from_words(config.perturbations, columns.control)
     screen, rows = ensemble.screen, ensemble.rows(HELD_OUT)
     if not len(rows):
-        which = "the run" if len(ensemble) == 1 else "not every run"
+        one = len(ensemble) == 1
         raise UserError(
-            f"{which} held the same perturbations out" if len(ensemble) > 1
-            else "the run held no perturbations out",
-            hint="name some with --perturbations, or --like REAL",
-        )  # fmt: skip
+            "the run held no perturbations out"
+            if one
+            else f"no perturbation was held out by all of the {len(ensemble)} runs",
+            hint="name some with --perturbations, or --like REAL"
+            + ("" if one else "; a single one of the runs (or folds) predicts what it held out"),
+        )
     return [
         Asked(str(screen.perturbations[row]), str(screen.contexts[screen.context[row]]))
         for row in rows
     ]
+
+
+def _say_learnt(pairs: list[tuple[str, str]], ensemble: Ensemble, *, scored: bool) -> None:
+    """Say how many of what is asked the runs have learnt from: those are nothing unseen."""
+    learnt = sum(ensemble.learnt(*pair) for pair in pairs)
+    if learnt:
+        some = "the run" if len(ensemble) == 1 else "at least one of the runs"
+        tell = console.warn if scored else console.say
+        tell(
+            f"{learnt} of {len(pairs)} perturbations were there in the training of {some}: "
+            "how well they are predicted says nothing of unseen ones"
+        )
 
 
 def _n_cells(asked: list[Asked], ensemble: Ensemble, n_cells: int | None) -> NDArray[np.int64]:
