@@ -100,10 +100,17 @@ class Build:
             reader.close()
             stream.close()
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        for name, dtype in (("indices", self.index_type), ("data", self.value_type)):
-            layout = Layout(dtype, int(indptr[-1]), codec, CHUNK, per_shard)
-            write_metadata(self.folder / "X" / name, layout)
+        size = int(indptr[-1])
+        indices = Layout(self.index_type, size, codec, CHUNK, per_shard)
+        data = Layout(self.value_type, size, codec, CHUNK, per_shard, counts=self.counts)
+        write_metadata(self.folder / "X" / "indices", indices)
+        write_metadata(self.folder / "X" / "data", data)
         return indptr
+
+    @property
+    def counts(self) -> bool:
+        """Values are whole numbers."""
+        return self.value_type.kind == "u"
 
     @property
     def _bucket_begin(self) -> NDArray[np.int64]:
@@ -245,7 +252,7 @@ class _Stream:
         self.coded.append(
             (
                 self.crew.submit(0, lambda: encode(idx, self.codec)),
-                self.crew.submit(0, lambda: encode(val, self.codec)),
+                self.crew.submit(0, lambda: encode(val, self.codec, counts=self.build.counts)),
             )
         )
         while len(self.coded) > 64 or (self.coded and self.coded[0][1].done()):
