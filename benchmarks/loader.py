@@ -10,8 +10,9 @@ perturbation labels in a batch; then three epochs are timed, one after the other
 printed with the spread, and rates per second of processor time, which other work on the machine
 disturbs less. Entries: `vcell` uses the memory of batches that were let go again, as it does by
 default; `vcell-fresh` makes the copies that annbatch makes: every batch in arrays of its own;
-`vcell-memory` keeps the decoded store in memory, which is what a user gets where it fits. cell-load reads uncompressed rows of 2,000 genes (its best
-setting), at random, or in runs of one perturbation from a sorted file (`cell-load-sorted`).
+`vcell-memory` keeps the decoded store in memory, which is what a user gets where it fits. cell-load
+reads uncompressed rows of 2,000 genes (its best setting), at random, or in runs of one perturbation
+from a sorted file (`cell-load-sorted`).
 """
 
 from __future__ import annotations
