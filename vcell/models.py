@@ -149,7 +149,7 @@ class Screen:
 
 def members(perturbation: str) -> tuple[str, ...]:
     """Return the target genes of a perturbation's name: A+B has two, A+ctrl one."""
-    parts = [part.strip() for part in perturbation.split("+")]
+    parts = dict.fromkeys(part.strip() for part in perturbation.split("+"))
     return tuple(part for part in parts if part and part.lower() not in _CONTROL_PARTS)
 
 

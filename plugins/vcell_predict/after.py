@@ -22,6 +22,8 @@ from vcell import console
 from vcell.data import CellWriter, open_cells
 from vcell.data import labels as find_labels
 from vcell.errors import RunFailed, UserError, VcellError
+from vcell.suggest import did_you_mean
+from vcell_predict import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +40,12 @@ _MISSING = (
 
 def check(config: Predict) -> None:
     """Refuse, before any work, what would fail after it."""
-    real, pack = config.evaluate, config.pack
+    real, pack, cells = config.evaluate, config.pack, config.cells
+    if cells is not None and cells.name not in MODES and not cells.exists():
+        raise UserError(
+            f"--cells {cells} is neither {', '.join(MODES)} nor a file of control cells"
+            f"{did_you_mean(cells.name, MODES)}"
+        )
     if real is not None and not real.exists():
         raise UserError(f"{real}: there is no such file")
     if config.run_cell_eval and real is None:
@@ -64,7 +71,8 @@ def follow(config: Predict, columns: Columns) -> tuple[dict[str, Any], list[Vcel
         work["cell_eval"] = functools.partial(_cell_eval, config, columns)
     if config.pack is not None:
         words = ["pack", config.output, "-o", config.pack, "--overwrite", *_rules(config)]
-        work["pack"] = functools.partial(_vcell, *words, *_labels(config))
+        words += ["--perturbation-column", columns.perturbation, "--control", columns.control]
+        work["pack"] = functools.partial(_vcell, *words)
     found: dict[str, Any] = {}
     failed: list[VcellError] = []
     for name, do in work.items():

@@ -41,7 +41,12 @@ class Member:
         """Open a run and load its model, or another kind of model on the same screen."""
         run = Run.open(path)
         kind = kind or run.meta.get("model")
-        if not (run.path / models.SCREEN).is_file() or not kind:
+        if kind and not (run.path / models.SCREEN).is_file() and run.meta.get("model"):
+            raise UserError(
+                f"{run.name} is {run.status()} and has no {models.SCREEN}: it learnt nothing",
+                hint="train anew: vcell train-vcc",
+            )
+        if not kind or not run.meta.get("model"):
             raise UserError(
                 f"{run.name} is a run of vcell {run.meta.get('command')}, not of a perturbation "
                 "model",

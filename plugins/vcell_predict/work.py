@@ -44,10 +44,15 @@ def predict(runs: tuple[str, ...], config: Predict) -> None:
     after.check(config)
     ensemble = Ensemble.open(runs, config.runs, config.model)
     columns = _columns(config, ensemble)
-    prediction = _effects(config, ensemble, columns)
     trained = ensemble.first.run.meta["config"]
     path = config.control_file or Path(trained["cells"])
+    if config.control_file is None and not path.exists():
+        raise UserError(
+            f"{path} does not exist, the cells that {ensemble.first.run.name} was trained on",
+            hint="--control-cells names where they are now, or other cells with their controls",
+        )
     layer, join = config.layer or trained.get("layer"), trained.get("join", "strict")
+    prediction = _effects(config, ensemble, columns)
     with open_cells(path, layer, join=join) as source:
         _write(config, ensemble, Controls(source, ensemble, columns, config.mode), prediction)
     files = report.write(config, ensemble, prediction)
@@ -81,8 +86,8 @@ def _effects(config: Predict, ensemble: Ensemble, columns: Columns) -> Predictio
     if not asked:
         raise UserError("there is nothing to predict", hint="name some with --perturbations")
     pairs = [(one.name, one.context) for one in asked]
-    _say_learnt(pairs, ensemble, scored=config.evaluate is not None)
     effect, blind = ensemble.known(pairs, config.unknown)
+    _say_learnt(pairs, ensemble, scored=config.evaluate is not None)
     prediction = Prediction(asked, _n_cells(asked, ensemble, config.n_cells), effect, blind)
     names, contexts = [name for name, _ in pairs], [context for _, context in pairs]
     prediction.sources = uncertainty.sources(ensemble, names, contexts)

@@ -88,6 +88,11 @@ class NetworkModel:
         prior = models.get(PRIOR).load(run, screen)
         tables = Tables(screen, shape.tokens, np.zeros_like(screen.delta))  # predict brings its own
         checkpoint = run.checkpoint("best")
+        try:
+            checkpoint.verify()
+        except UserError as error:
+            again = f"vcell train-vcc --resume {run.name} goes on from one that is whole, if any"
+            raise UserError(error.message, hint=again) from None
         name = config.attention if config.attention in ("sparse", "linear", "local") else "sdpa"
         model = build(tables, shape, config, name)
         load_weights(model, checkpoint.path)

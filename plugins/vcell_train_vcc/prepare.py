@@ -361,8 +361,6 @@ def _only_known(screen: Screen) -> Screen:
     kept = known | np.array(
         [bool(learnt & set(members(name))) for name in screen.perturbations.tolist()]
     ) & np.array([_shares(name, screen) for name in screen.perturbations.tolist()])
-    if kept.all():
-        return screen
     lost = list(dict.fromkeys(screen.perturbations[~kept].tolist()))
     if kept[screen.part == TRAIN].sum() < 2:
         raise UserError(
@@ -370,6 +368,16 @@ def _only_known(screen: Screen) -> Screen:
             hint="perturbations are named after their target genes (A, or A+B), which must be "
             "among the genes of the cells or in a table of --features",
         )
+    tested = screen.rows(TEST)
+    if len(tested) and not known[tested].any():
+        raise UserError(
+            f"no model could be scored: none of the {len(tested)} held-out perturbations has a "
+            "target with features",
+            hint="name feature tables of their genes with --features, or hold out nothing with "
+            "--test-share 0",
+        )
+    if not lost:
+        return screen
     console.warn(
         f"{len(lost)} perturbations are left out, their target is no gene with features: "
         f"{few(lost)}"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Table = dict[str, dict[str, float]]
 
 _SCORES = ("pds", "mae", "delta_correlation")
+HELD_OUT = "held_out.csv"
 _TELLING = 5  # held-out perturbations below which a ranking says nothing
 
 
@@ -95,7 +96,7 @@ def _papers(
         run, "config.json", lambda p: p.write_text(json.dumps(plain(run.meta["config"]), indent=2))
     )
     _save(run, "selected_genes.csv", lambda p: p.write_text(_genes(run, screen)))
-    _save(run, "held_out.csv", lambda p: _table(p, screen, rows, by_row))
+    _save(run, HELD_OUT, lambda p: _table(p, screen, rows, by_row))
     _save(run, "model-card.md", lambda p: p.write_text(_card(run, model, screen, found)))
 
 
@@ -172,11 +173,17 @@ def _card(run: Run, model: str, screen: Screen, found: Table) -> str:
 
 def tell(run: Run) -> None:
     """Say who won."""
-    screen, model = Screen.load(run.path / models.SCREEN), run.meta["model"]
-    names = screen.perturbations[screen.rows(TEST)].tolist()
+    model = run.meta["model"]
     found = run.meta["summary"]["held_out"]
+    names = _told(run.path / HELD_OUT, model)
     result = {"run": str(run.path), "model": model, "held_out": found, "perturbations": names}
     console.result(result, _text(run.path, model, found, len(names)))
+
+
+def _told(path: Path, model: str) -> list[str]:
+    """Return the held-out perturbations that were scored."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row["perturbation"] for row in csv.DictReader(file) if row["model"] == model]
 
 
 def _text(path: Path, model: str, found: Table, n: int) -> str:

@@ -10,7 +10,7 @@ import dataclasses
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from vcell import console, models
+from vcell import models
 from vcell.config import provenance
 from vcell.errors import UserError, VcellError
 from vcell.launch import LaunchOptions, ended_by_signals
@@ -64,7 +64,6 @@ def claimed(this: Run, settings: TrainVcc, given: dict[str, Any]) -> TrainVcc:
 @contextmanager
 def ended_well(this: Run, *, new: bool) -> Iterator[None]:
     """Say in the run how the work on its parts ended; one refused before any began is removed."""
-    console.say(f"run directory: {this.path}")
     try:
         with ended_by_signals():
             yield

@@ -85,9 +85,14 @@ class Shape:
     @classmethod
     def of(cls, run: Run) -> Shape:
         """Read what the run remembers."""
-        saved = json.loads((run.path / FILE).read_text())
-        phases = tuple((int(n), int(start)) for n, start in saved["phases"])
-        return cls(saved["kind"], saved["preset"], saved["dropout"], tuple(saved["tokens"]), phases)
+        path = run.path / FILE
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            phases = tuple((int(n), int(start)) for n, start in saved["phases"])
+            tokens = tuple(saved["tokens"])
+            return cls(saved["kind"], saved["preset"], saved["dropout"], tokens, phases)
+        except (OSError, KeyError, TypeError, ValueError):
+            raise UserError(f"{path} is missing or damaged", hint="train anew") from None
 
     @classmethod
     def decide(cls, kind: str, screen: Screen, config: TrainVcc, device: torch.device) -> Shape:

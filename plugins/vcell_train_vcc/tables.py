@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcell import console
 from vcell.errors import UserError
+from vcell_train_vcc.features import few
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,13 +56,15 @@ def _narrow(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _npz(path: Path) -> tuple[Any, Any]:
+    if not zipfile.is_zipfile(path):  # numpy would take it for a pickle
+        raise ValueError("it is no .npz file")
     with np.load(path, allow_pickle=False) as file:
         names = [key for key in _GENES if key in file.files] or [
             key for key in file.files if file[key].ndim == 1 and file[key].dtype.kind in "US"
         ]
         tables = [key for key in file.files if file[key].ndim == 2]
         if not names or not tables:
-            raise KeyError("it has no list of genes" if not names else "it has no table of numbers")
+            raise ValueError(f"it has no {'table of numbers' if names else 'list of genes'}")
         table = "features" if "features" in tables else tables[0]
         return file[names[0]], file[table]
 
@@ -82,6 +86,9 @@ def _columns(table: Any) -> tuple[Any, Any]:
     if table.index.dtype.kind not in "OUT":
         table = table.set_index(table.columns[0])
     numbers = table.select_dtypes("number")
+    words = [str(name) for name in table.columns if name not in numbers.columns]
+    if words:
+        console.say(f"features: columns that are not all numbers are left out: {few(words)}")
     return table.index.astype(str).to_numpy(), numbers.to_numpy()
 
 

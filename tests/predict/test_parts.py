@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import anndata
 import numpy as np
 import pytest
@@ -89,3 +91,21 @@ def test_it_is_said_which_perturbations_are_nothing_unseen(predict, cells):
     assert "in the training of" not in predict().err
     told = predict("--like", cells).err
     assert "27 of 34 perturbations were there in the training of the run" in told
+
+
+def test_cells_that_moved_are_asked_for(predict, runs, cells, tmp_path):
+    moved = tmp_path / "moved.h5ad"
+    moved.write_bytes(cells.read_bytes())
+    lost = tmp_path / "lost"
+    shutil.copytree(next(runs.iterdir()), lost)
+    this = Run.open(lost)
+    this.update(config=this.meta["config"] | {"cells": str(tmp_path / "gone.h5ad")})
+    said = predict(of=[str(lost)])
+    assert said.code == 2
+    assert "gone.h5ad does not exist, the cells that lost was trained on" in said.err
+    assert predict("--control-cells", moved, of=[str(lost)]).code == 0
+
+
+def test_the_same_gene_twice_is_that_gene(predict):
+    found = predict("--perturbations", "GENE00029,GENE00029+GENE00029", "--n-cells", 5).json
+    assert found["table"]["effect"][0] == found["table"]["effect"][1]

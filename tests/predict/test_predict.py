@@ -186,6 +186,9 @@ def test_what_nothing_is_known_of_is_refused_or_said(predict, trained, tmp_path)
         (["--like", "bad.csv"], "bad.csv"),
         (["--like", "x.h5ad", "--perturbations", "A"], "give one of them"),
         (["--cells", "missing.h5ad"], "missing.h5ad"),
+        (["--cells", "meen"], "nor a file of control cells (did you mean mean?)"),
+        (["--n-cells", "-5"], "must be at least 1, not -5"),
+        (["--runs", "nowhere"], "there are no runs in nowhere"),
         (["--evaluate", "missing.h5ad"], "missing.h5ad"),
         (["--run-cell-eval"], "add --evaluate REAL"),
         (["--pack", "p.zip"], "submissions are written as .vcc"),
@@ -225,6 +228,9 @@ def test_a_damaged_run_is_one_line_and_an_unfinished_one_is_said(runs, tmp_path,
     (broken / SCREEN).write_bytes(b"garbage")
     assert run(["predict", str(broken)]) == 2
     assert "screen.npz is damaged" in capsys.readouterr().err
+    (broken / SCREEN).unlink()
+    assert run(["predict", str(broken)]) == 2
+    assert "broken is done and has no screen.npz: it learnt nothing" in capsys.readouterr().err
     early = tmp_path / "early"
     shutil.copytree(next(runs.iterdir()), early)
     Run.open(early).update(status="interrupted")

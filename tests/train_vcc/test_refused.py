@@ -174,3 +174,53 @@ def test_all_in_one_batch_can_be_learned_from(clean, tmp_path, capsys):
     adata = clean.copy()
     adata.obs["batch"] = "one"
     assert trained(adata, tmp_path, capsys)[0] == 0
+
+
+def test_held_out_perturbations_that_no_model_can_say_anything_of_are_refused(
+    clean, tmp_path, capsys
+):
+    adata = clean.copy()
+    names = adata.obs["target_gene"].astype(str)
+    odd = sorted(set(names) - {"non-targeting"})[:3]
+    adata.obs["target_gene"] = [f"{name}-other" if name in odd else name for name in names]
+    (tmp_path / "held.txt").write_text("".join(f"{name}-other\n" for name in odd))
+    code, told = trained(adata, tmp_path, capsys, "--held-out", "held.txt")
+    assert code == 2
+    assert "no model could be scored: none of the 3 held-out perturbations" in told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_only_what_was_scored_is_counted(clean, tmp_path, capsys):
+    adata = clean.copy()
+    names = adata.obs["target_gene"].astype(str)
+    first, second, third = sorted(set(names) - {"non-targeting"})[:3]
+    # the pair shares a target with what is learnt from, so it is kept; nobody knows the other
+    adata.obs["target_gene"] = names.replace({first: f"{third}+unknown"}).to_numpy()
+    (tmp_path / "held.txt").write_text(f"{third}+unknown\n{second}\n")
+    code = run(["train-vcc", save(adata, tmp_path), "--model", "ridge", "--held-out", "held.txt"])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert "1 held-out perturbations are not scored" in said.err
+    assert "on 1 held-out perturbations" in said.out
+
+
+def save(adata, tmp_path):
+    adata.write_h5ad(tmp_path / "changed.h5ad")
+    return "changed.h5ad"
+
+
+TABLES = [
+    ("junk.npz", b"junk", "it is no .npz file"),
+    ("empty.csv", b"", "is not a gene feature table"),
+    ("others.csv", b"gene,a\nFOO1,1\nFOO2,2\n", "others.csv names none of the"),
+    ("words.csv", b"gene,a\nGENE00001,x\n", "features has shape"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), TABLES)
+def test_a_feature_table_that_is_none_is_refused(clean, tmp_path, capsys, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    code, told = trained(clean, tmp_path, capsys, "--features", name)
+    assert code == 2
+    assert said in told
+    assert not (tmp_path / "runs").exists()

@@ -28,7 +28,7 @@ class LaunchOptions:
 
     def __post_init__(self) -> None:
         if self.gpus != "auto" and not (self.gpus.isdecimal() and int(self.gpus) > 0):
-            raise ValueError(f"gpus must be a number or auto, not {self.gpus!r}")
+            raise ValueError(f"gpus must be 1, 2, ... or auto, not {self.gpus!r}")
         if self.procs is not None and self.device == "cuda":
             raise ValueError("procs is for the CPU; on GPUs there is one process for each of gpus")
         if self.nodes > 1 and self.launcher == "local" and not (self.rdzv and self.job):
