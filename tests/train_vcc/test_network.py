@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -298,3 +299,16 @@ def test_it_shows_where_it_looks(predictor):
     assert told.attention.shape == (24, 24)
     assert (told.importance >= 0).all()
     assert (told.attention.sum(axis=1) <= 1.0001).all()
+
+
+def test_a_damaged_checkpoint_is_one_line(trained, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(trained.path, broken)
+    for file in broken.glob("ckpt/*/*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert run(["predict", str(broken)]) == 2
+    assert "is damaged: its checksum does not match" in capsys.readouterr().err
+    (broken / "network.json").write_text("{}")
+    assert run(["predict", str(broken)]) == 2
+    assert "network.json is missing or damaged" in capsys.readouterr().err
+    assert not list(tmp_path.glob("prediction*"))
