@@ -94,6 +94,11 @@ class Maker:
         cells = move(self.pool, chosen, mean, rng)
         return _adding_up(cells, self.target_sum) if np.isfinite(self.target_sum) else cells
 
+    @property
+    def median(self) -> float:
+        """The median total counts of the control cells."""
+        return float(max(np.median(self._counts.library), 1))
+
     @cached_property
     def _counts(self) -> Counts:
         return Counts(self.pool, self.target_sum)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.data import open_cells
 from vcell.errors import UserError
+from vcell.launch import ended_by_signals
 from vcell_predict import after, report, uncertainty
 from vcell_predict.asked import Asked, from_cells, from_words, placed
 from vcell_predict.calibrating import Calibration, Strengths
@@ -23,6 +24,8 @@ from vcell_predict.writing import Cells
 if TYPE_CHECKING:
     from vcell_predict import Predict
     from vcell_predict.pool import Pool
+
+_DEEPER = 4.0  # times the counts of a control cell
 
 
 @dataclass
@@ -53,7 +56,7 @@ def predict(runs: tuple[str, ...], config: Predict) -> None:
         )
     layer, join = config.layer or trained.get("layer"), trained.get("join", "strict")
     prediction = _effects(config, ensemble, columns)
-    with open_cells(path, layer, join=join) as source:
+    with ended_by_signals(), open_cells(path, layer, join=join) as source:
         _write(config, ensemble, Controls(source, ensemble, columns, config.mode), prediction)
     files = report.write(config, ensemble, prediction)
     if config.explain is not None:
@@ -160,6 +163,7 @@ def _write(config: Predict, ensemble: Ensemble, controls: Controls, prediction: 
         )
         for context, pool in pools.items()
     }
+    _warn_deeper(makers, number, prediction)
     beside = controls.rows(used)
     if config.controls is not None:
         rng = np.random.default_rng(config.seed)
@@ -199,6 +203,21 @@ def _calibrate(
     if found is not None:
         prediction.strengths = found
         prediction.effect = prediction.effect * found.strength[:, None].astype(np.float32)
+
+
+def _warn_deeper(makers: dict[int, Maker], number: dict[str, int], prediction: Prediction) -> None:
+    """Say where far more counts are asked for than the controls have: genes may be missing."""
+    found = [
+        (one.median / makers[number[one.context]].median, one)
+        for one in prediction.asked
+        if one.median is not None and makers[number[one.context]].mode == "counts"
+    ]
+    ratio, most = max(found, key=lambda pair: pair[0], default=(0.0, None))
+    if most is not None and ratio > _DEEPER:
+        console.warn(
+            f"{most.name} is to have a median of {most.median:,.0f} counts a cell, {ratio:.0f} "
+            "times that of the controls: was the run trained on a part of the genes?"
+        )
 
 
 def _warn_silent(pools: dict[int, Pool], prediction: Prediction) -> None:

@@ -134,6 +134,15 @@ def test_counts_are_whole_numbers_of_the_depth_a_list_asks_for(predict, tmp_path
         assert np.median(own) == pytest.approx(median, rel=0.02)
 
 
+def test_far_more_counts_than_the_controls_have_are_said(predict, tmp_path):
+    (tmp_path / "deep.csv").write_text(
+        "target_gene,n_cells,median_umi_per_cell\nGENE00029,5,4500\nGENE00008,5,30000\n"
+    )
+    found = predict("--perturbations", "deep.csv", "--cells", "counts", "--no-calibrate")
+    assert found.code == 0
+    assert "GENE00008 is to have a median of 30,000 counts a cell, 10 times" in found.err
+
+
 def test_like_copies_perturbations_cells_batches_and_depths_of_a_real_file(predict, cells):
     measured = anndata.read_h5ad(cells)
     names = ["GENE00008", "GENE00029", CONTROL]
@@ -238,7 +247,7 @@ def test_a_damaged_run_is_one_line_and_an_unfinished_one_is_said(runs, tmp_path,
     assert "early is interrupted: its best checkpoint so far is used" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_ended_half_way_it_leaves_nothing_or_what_the_next_one_sweeps(runs, tmp_path, how):
     words = ["predict", "latest", "--runs", runs, "-o", "p.h5ad", "--n-cells", 200_000]
     with subprocess.Popen(
