@@ -166,7 +166,7 @@ def measure(case: str, data: Path, folder: Path, seed: int, network: str | None)
         rows = screen.rows(2)
         names, contexts = screen.names(rows)
         for name in (*ASKED, *([network] if network else [])):
-            model = models.get(name).load(run, screen)
+            model = models.get(name).load(run, screen.settled())
             said.setdefault(name, []).append(model.predict(names, contexts))
             if hasattr(model, "std"):
                 doubt.setdefault(name, []).append(_size(model.std(names)))

@@ -17,7 +17,7 @@ import functools
 import os
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
@@ -93,6 +93,14 @@ class Screen:
     def rows(self, part: int) -> NDArray[np.int64]:
         """Return the rows of one part."""
         return np.flatnonzero(self.part == part)
+
+    def settled(self) -> Screen:
+        """Return the screen to answer from: what chose the model is there to learn from as well.
+
+        For what is fitted anew whenever it is loaded, such as closed forms; not to be scored on
+        what chose the model.
+        """
+        return replace(self, part=np.where(self.part == 1, 0, self.part).astype(self.part.dtype))
 
     def names(self, rows: NDArray[np.int64]) -> tuple[list[str], list[str]]:
         """Return the perturbations and the contexts of some rows."""
@@ -175,7 +183,10 @@ class Model(Protocol):
         """Learn the screen, on every process of the run; False if it was asked to end early."""
 
     def load(self, run: Run, screen: Screen) -> Predictor:
-        """Return what a run has learnt."""
+        """Return what a run has learnt.
+
+        `screen` is the run's own, or that `settled`, to which closed forms are then fitted anew.
+        """
 
 
 def names() -> list[str]:

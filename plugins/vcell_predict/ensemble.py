@@ -5,7 +5,7 @@ P perturbations, N genes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,8 +55,13 @@ class Member:
         if run.status() != "done":
             console.warn(f"{run.name} is {run.status()}: its best checkpoint so far is used")
         screen = Screen.load(run.path / models.SCREEN)
-        predictor = models.get(kind).load(run, screen)
+        predictor = models.get(kind).load(run, screen.settled())
         return cls(run, kind, screen, predictor)
+
+    def as_chosen(self) -> Member:
+        """Return the model as it was chosen, which has not learnt from what it was chosen by."""
+        predictor = models.get(self.kind).load(self.run, self.screen)
+        return replace(self, predictor=predictor)
 
     def predict(self, names: Sequence[str], contexts: Sequence[str]) -> Array:
         """Return effects (P, N); NaN rows where it cannot say."""
@@ -68,13 +73,12 @@ class Member:
         Those that chose the model; and those learnt from, where it can leave each of them out.
         """
         screen, rows = self.screen, self.screen.rows(VALIDATION)
-        contexts = screen.contexts[screen.context[rows]].tolist()
-        effect = np.zeros((0, len(screen.genes)), np.float32)
+        effect, chosen = np.zeros((0, len(screen.genes)), np.float32), self.as_chosen()
         if len(rows):
-            effect = self.predict(screen.perturbations[rows].tolist(), contexts)
-        if not hasattr(self.predictor, "loo"):
+            effect = chosen.predict(*screen.names(rows))
+        if not hasattr(chosen.predictor, "loo"):
             return rows, effect
-        left_out = np.asarray(self.predictor.loo(), np.float32)
+        left_out = np.asarray(chosen.predictor.loo(), np.float32)
         return np.concatenate([rows, screen.rows(LEARNT)]), np.concatenate([effect, left_out])
 
 
@@ -94,6 +98,10 @@ class Ensemble:
         if len({path.resolve() for path in paths}) < len(paths):
             raise UserError("a run is named twice", hint="an ensemble is made of different runs")
         return cls([Member.open(path, kind) for path in paths])
+
+    def as_chosen(self) -> Ensemble:
+        """Return the models as they were chosen: what chose them is new to them."""
+        return Ensemble([member.as_chosen() for member in self.members])
 
     def __len__(self) -> int:
         return len(self.members)

@@ -88,6 +88,8 @@ def trust(ensemble: Ensemble) -> Trust | None:
         contexts = screen.contexts[screen.context[rows]].tolist()
         if len(rows) < _FEWEST:
             continue
+        if part == VALIDATION:
+            ensemble = ensemble.as_chosen()
         effect = ensemble.predict(names, contexts)
         told = np.flatnonzero(np.isfinite(effect).all(axis=1))
         if len(told) < _FEWEST:

@@ -80,13 +80,15 @@ class NetworkModel:
             return Trainer(task, config, run).fit().ended in ("done", "early-stop")
 
     def load(self, run: Run, screen: Screen) -> NetworkPredictor:
-        """Load the best checkpoint."""
+        """Load the best checkpoint, upon the prior that `screen` gives."""
         from vcell_train_vcc.work import config_of
 
         config = config_of(run)
         shape = Shape.of(run)
         prior = models.get(PRIOR).load(run, screen)
-        tables = Tables(screen, shape.tokens, np.zeros_like(screen.delta))  # predict brings its own
+        trained = models.Screen.load(run.path / models.SCREEN)  # whose rows the network knows
+        no_prior = np.zeros_like(trained.delta)  # predict brings its own
+        tables = Tables(trained, shape.tokens, no_prior)
         checkpoint = run.checkpoint("best")
         try:
             checkpoint.verify()

@@ -52,10 +52,10 @@ def baselines(screen: Screen) -> list[str]:
 
 def scored(run: Run, model: str, screen: Screen) -> Table:
     """Score the model and the baselines on the held-out rows, and write the run's papers."""
-    rows = screen.rows(TEST)
+    rows, settled = screen.rows(TEST), screen.settled()
     effects = {}
     for name in dict.fromkeys((*baselines(screen), model)) if len(rows) else ():
-        effects[name] = models.get(name).load(run, screen).predict(*screen.names(rows))
+        effects[name] = models.get(name).load(run, settled).predict(*screen.names(rows))
     told = np.all([np.isfinite(one).all(axis=1) for one in effects.values()], axis=0)
     rows = rows[np.atleast_1d(told)] if len(rows) else rows
     if effects and not told.all():
