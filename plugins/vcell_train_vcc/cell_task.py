@@ -44,17 +44,27 @@ _AT_ONCE = 16  # perturbations predicted at once
 class Network(nn.Module):
     """A network and its losses, so that the loop calls one thing."""
 
-    def __init__(self, core: nn.Module, losses: Losses) -> None:
+    core: PerturbationTransformer | SharedEncoder
+
+    def __init__(self, core: PerturbationTransformer | SharedEncoder, losses: Losses) -> None:
         super().__init__()
         self.core, self.losses = core, losses
+        # balanced losses ask for gradients in the middle of the graph: torch.compile ends there
+        self._told = self._tell
+        if losses.sizes is not None:
+            self._told = torch.compiler.disable(self._tell)  # type: ignore[no-untyped-call]
 
     def forward(self, example: Example) -> dict[str, Tensor]:
         """Return what the network says; the losses where the truth is told."""
-        out: dict[str, Tensor] = self.core(example)
+        told: dict[str, Tensor] = self._told(self.core.encoded(example), example)
+        return told
+
+    def _tell(self, encoded: dict[str, Tensor], example: Example) -> dict[str, Tensor]:
+        out = self.core.heads(encoded, example)
         if "expressed" not in example:
             return out
         with torch.autocast(example["control"].device.type, enabled=False):
-            losses: dict[str, Tensor] = self.losses(out, example)
+            losses: dict[str, Tensor] = self.losses(out, example, encoded["trunk"])
         return losses
 
 
@@ -125,7 +135,7 @@ def build(
     known, screen = tables.known(), tables.screen
     name = attention if isinstance(attention, str) else attention.name
     graph = graph_of(config.graph, shape.tokens, screen) if name == "sparse" else None
-    core: nn.Module
+    core: PerturbationTransformer | SharedEncoder
     if shape.kind == "shared-encoder":
         controls = torch.from_numpy(tables.screen.control[:, tables.column].astype(np.float32))
         core = SharedEncoder(known, controls, shape.sizes, attention, graph)
@@ -143,7 +153,7 @@ def build(
         known.effect**2,
         torch.from_numpy(tables.delta[tables.learned]),
         kind="mmd" if config.set_loss == "mmd" else "energy",
-        balance={"combined": None, "adaptive": "uncertainty"}.get(config.loss, "gradients"),
+        balanced=config.loss == "adaptive",
     )
     return Network(core, losses)
 

@@ -53,9 +53,9 @@ class Losses(nn.Module):
         (C, T) effects of the training perturbations.
     kind
         What compares sets of cells.
-    balance
-        What changes the weights: nothing; learned uncertainties (Kendall, Gal and Cipolla 2018);
-        or gradients, which are to reach the network's trunk in the ratio of `weights`.
+    balanced
+        Let `weights` say in what ratio the losses' gradients reach the network's trunk, instead of
+        how much each loss counts (after GradNorm, Chen et al. 2018, without its learned weights).
     """
 
     bank: Tensor
@@ -68,33 +68,29 @@ class Losses(nn.Module):
         bank: Tensor,
         *,
         kind: Literal["energy", "mmd"] = "energy",
-        balance: Literal["uncertainty", "gradients"] | None = None,
+        balanced: bool = False,
     ) -> None:
         super().__init__()
         self.weights, self.kind = weights.used(), kind
         self.unit, self.size = unit, math.sqrt(unit)
         self.register_buffer("bank", bank, persistent=False)
-        n = len(self.weights)
-        self.log_variance = nn.Parameter(torch.zeros(n)) if balance == "uncertainty" else None
-        self.register_buffer("sizes", torch.zeros(n) if balance == "gradients" else None)
+        self.register_buffer("sizes", torch.zeros(len(self.weights)) if balanced else None)
 
-    def forward(self, out: Mapping[str, Tensor], example: Example) -> dict[str, Tensor]:
-        """Return the mean over the examples of each loss, and their weighted sum, `total`."""
+    def forward(
+        self, out: Mapping[str, Tensor], example: Example, trunk: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the mean over the examples of each loss, and their weighted sum, `total`.
+
+        With balanced losses also the mean size of each one's gradient at the trunk (B..., d).
+        """
         found = {name: getattr(self, name)(out, example) for name in self.weights}
         each = {name: values.mean() for name, values in found.items()}
-        parts = [weight * each[name] for name, weight in self.weights.items()]
-        if self.log_variance is not None:
-            parts = [
-                part * torch.exp(-s) + weight * s
-                for part, s, weight in zip(
-                    parts, self.log_variance, self.weights.values(), strict=True
-                )
-            ]
+        parts = torch.stack([weight * each[name] for name, weight in self.weights.items()])
         if self.sizes is not None:
-            parts = [f * part for f, part in zip(self.factors(), parts, strict=True)]
-            for name, values in found.items():
-                each[f"gradient_{name}"] = gradient_size(values, out["trunk"])
-        return {"total": torch.stack(parts).sum(), **each}
+            parts = parts * self.factors()
+            sizes = {f"gradient_{k}": gradient_size(values, trunk) for k, values in found.items()}
+            each |= sizes
+        return {"total": parts.sum(), **each}
 
     def factors(self) -> Tensor:
         """Return what the weights are multiplied by; their sum stays as it is."""

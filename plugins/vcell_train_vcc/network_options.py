@@ -41,10 +41,9 @@ class NetworkOptions:
     max_cells: int | None = option(
         None, help="Most perturbed cells for the network to learn from, drawn at random.", minimum=1
     )
-    loss: Literal["combined", "adaptive", "gradients"] = option(
+    loss: Literal["combined", "adaptive"] = option(
         "combined",
-        help="Weights of the losses: as given, with learned uncertainties beside them, or as "
-        "shares of the gradient.",
+        help="What the weights are of: the losses, or of their gradients at the network's trunk.",
     )
     alpha: float = option(1.0, help="Weight of the reconstruction loss.", minimum=0)
     beta: float = option(0.5, help="Weight of the classification loss.", minimum=0)

@@ -80,23 +80,27 @@ class SharedEncoder(nn.Module):
         encoded: Tensor = self.encoder(self.tokens(control))
         return encoded[:, N_GLOBAL:]
 
-    def forward(self, example: Example) -> dict[str, Tensor]:
-        """Return the residual (B, 1, T) and the logits (B, C) of the class head."""
-        prior, target = example["prior"], example["target"]
-        n_tokens = prior.shape[1]
+    def encoded(self, example: Example) -> dict[str, Tensor]:
+        """Return the trunk (B, d), and what else the heads read: genes, their places, [PERT]."""
+        target, n_tokens = example["target"], example["prior"].shape[1]
         used, place = torch.unique(example["context"], return_inverse=True)
         h = self.encode(self.contexts[used, :n_tokens])
         pert = self.embedding.perturbation(example["features"], target, n_tokens)
         state = self.norm(self.read(h, place, pert, target))
-        shared = self.of_gene(h)[place]  # (B, T, width)
-        own = self.of_state(torch.cat([state, pert.to(state.dtype)], -1))[:, None]
+        return {"trunk": state, "genes": h, "place": place, "pert": pert}
+
+    def heads(self, encoded: dict[str, Tensor], example: Example) -> dict[str, Tensor]:
+        """Return the residual (B, 1, T) and the logits (B, C) of the class head."""
+        state, prior = encoded["trunk"], example["prior"]
+        n_tokens = prior.shape[1]
+        shared = self.of_gene(encoded["genes"])[encoded["place"]]  # (B, T, width)
+        own = self.of_state(torch.cat([state, encoded["pert"].to(state.dtype)], -1))[:, None]
         expected = self.of_prior((prior / self.embedding.effect)[..., None])
         inner = F.gelu(shared + own + expected)
         residual = self.residual(inner)[..., 0].float() * self.unit[:n_tokens]
         return {
             "residual": residual[:, None],
             "logits": self.classes(state, self.embedding, n_tokens),
-            "trunk": state,
         }
 
     def looks(self, example: Example) -> tuple[Tensor, Tensor]:

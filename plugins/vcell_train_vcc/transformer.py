@@ -149,16 +149,19 @@ class PerturbationTransformer(nn.Module):
         pert = pert.repeat_interleave(copies, 0)[:, None].to(genes.dtype)
         return torch.cat([self.cls.to(genes.dtype).expand_as(pert), pert, genes], 1)
 
-    def forward(self, example: Example) -> dict[str, Tensor]:
+    def encoded(self, example: Example) -> dict[str, Tensor]:
+        """Return the trunk (B * K, 2 + T, d)."""
+        return {"trunk": self.encoder(self.tokens(example))}
+
+    def heads(self, encoded: dict[str, Tensor], example: Example) -> dict[str, Tensor]:
         """Return the residual (B, K, T) and the logits (B, C) of the class head."""
         n_batch, copies, n_tokens = example["control"].shape
-        encoded = self.encoder(self.tokens(example))
-        residual = self.residual(encoded[:, N_GLOBAL:])[..., 0].float() * self.unit[:n_tokens]
-        state = encoded[:, 0].unflatten(0, (n_batch, copies)).mean(1)
+        trunk = encoded["trunk"]
+        residual = self.residual(trunk[:, N_GLOBAL:])[..., 0].float() * self.unit[:n_tokens]
+        state = trunk[:, 0].reshape(n_batch, copies, -1).mean(1)
         return {
             "residual": residual.unflatten(0, (n_batch, copies)),
             "logits": self.classes(state, self.embedding, n_tokens),
-            "trunk": encoded,
         }
 
     def looks(self, example: Example) -> tuple[Tensor, Tensor]:

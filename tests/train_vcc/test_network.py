@@ -134,7 +134,7 @@ PROGRESSIVE = ["--strategy", "progressive", "--phase-genes", "8,12,18,24", "--se
             id="shared-encoder",
             marks=pytest.mark.slow,
         ),
-        pytest.param(["--loss", "gradients"], 5, id="gradients", marks=pytest.mark.slow),
+        pytest.param(["--loss", "adaptive"], 5, id="adaptive", marks=pytest.mark.slow),
         pytest.param(PROGRESSIVE, 4, id="second of four phases", marks=pytest.mark.slow),
         pytest.param(PROGRESSIVE, 11, id="last of four phases"),
     ],
@@ -224,7 +224,7 @@ def test_several_contexts_are_learned_and_a_whole_one_can_be_held_out(tmp_path, 
     [
         "transformer",
         pytest.param("shared-encoder", marks=pytest.mark.slow),
-        pytest.param("transformer --loss gradients", marks=pytest.mark.slow),
+        pytest.param("transformer --loss adaptive", marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_learn_what_one_learns(cells, tmp_path, vcell, kind):
