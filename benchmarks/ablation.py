@@ -42,22 +42,24 @@ from vcell.data.simulate import Simulator
 from vcell.models import Screen
 from vcell.runs import Run
 
-LINES: dict[str, list[str]] = {
+LOSSES: dict[str, list[str]] = {
     "default": [],
-    "adaptive weights": ["--loss", "adaptive"],
-    "gradient weights": ["--loss", "gradients"],
-    "equal gradients": ["--loss", "gradients", "--beta", "1", "--pds-loss", "1"],
-    "retrieval loss 0.3": ["--pds-loss", "0.3"],
+    "adaptive": ["--loss", "adaptive"],
+    "adaptive with equal weights": ["--loss", "adaptive", "--beta", "1", "--pds-loss", "1"],
     "no reconstruction loss": ["--alpha", "0"],
     "no class loss": ["--beta", "0"],
+    "class loss 0.1": ["--beta", "0.1"],
     "no delta loss": ["--delta-loss", "0"],
     "no retrieval loss": ["--pds-loss", "0"],
+    "retrieval loss 0.3": ["--pds-loss", "0.3"],
     "energy distance": ["--set-loss", "energy"],
     "MMD": ["--set-loss", "mmd"],
+}
+LINES = LOSSES | {
+    "shared-encoder": ["--model", "shared-encoder"],
     "four pseudo-cells": ["--pseudo", "4"],
     "progressive": ["--strategy", "progressive", "--phase-genes", "8,16,24,32"],
     "linear attention": ["--attention", "linear"],
-    "shared-encoder": ["--model", "shared-encoder"],
     "expression features only": [],
 }
 STARTS = {"prior": "gp", "mean": "perturbed-mean"}
@@ -218,7 +220,12 @@ def main() -> None:
     parser.add_argument("--cells", type=Path, help="a screen (default: a simulated one each seed)")
     parser.add_argument("--features", type=Path, help="its table of gene features")
     parser.add_argument("--seeds", type=_numbers, default=range(5), help="from-to (default: 0-4)")
-    parser.add_argument("--lines", type=_words, default=[*LINES], help="which, by comma")
+    parser.add_argument(
+        "--lines",
+        type=_words,
+        default=[*LOSSES],
+        help=f"which, by comma, the first to compare with: {', '.join(LINES)} (default: losses)",
+    )
     parser.add_argument("--starts", type=_words, default=[*STARTS], help="which, by comma")
     parser.add_argument("--output", type=Path, help="folder of the results; goes on from there")
     parser.add_argument("common", nargs="*", help=f"for every run (default: {' '.join(SMALL)})")
