@@ -127,14 +127,14 @@ PROGRESSIVE = ["--strategy", "progressive", "--phase-genes", "8,12,18,24", "--se
 @pytest.mark.parametrize(
     ("words", "after"),
     [
-        pytest.param([], 5, id="transformer"),
+        pytest.param(["--loss", "adaptive"], 5, id="transformer"),
         pytest.param(
             ["--model", "shared-encoder", "--loss", "adaptive"],
             9,
             id="shared-encoder",
             marks=pytest.mark.slow,
         ),
-        pytest.param(["--loss", "adaptive"], 5, id="adaptive", marks=pytest.mark.slow),
+        pytest.param([], 5, id="combined", marks=pytest.mark.slow),
         pytest.param(PROGRESSIVE, 4, id="second of four phases", marks=pytest.mark.slow),
         pytest.param(PROGRESSIVE, 11, id="last of four phases"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -335,6 +336,22 @@ def test_a_loss_without_gradient_is_not_raised_without_bound(tables):
     model.losses.stepped(found)
     reconstruction, classes, delta = model.losses.factors().tolist()
     assert reconstruction == delta == pytest.approx(100 * classes)
+
+
+@pytest.mark.slow
+@KINDS
+def test_balanced_losses_are_the_same_compiled(tables, kind):
+    model = network(tables, kind, loss="adaptive")
+    with torch.no_grad():
+        model.core.residual.weight.normal_(std=0.01)
+    given = example(tables, [0, 1, 2])
+    given["expressed"] = given["control"][:, 0] + given["delta"]
+    plain = model(given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own
+        compiled = torch.compile(model, backend="aot_eager")(given)
+    for name, value in plain.items():
+        assert torch.allclose(value, compiled[name], rtol=1e-4), name
 
 
 # -- shape and phases ---------------------------------------------------------------------------
