@@ -81,24 +81,22 @@ class Losses(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the mean over the examples of each loss, and their weighted sum, `total`.
 
-        With balanced losses also the mean size of each one's gradient at the trunk (B..., d).
+        With balanced losses also the mean size of each one's gradient at the trunk.
         """
         found = {name: getattr(self, name)(out, example) for name in self.weights}
         each = {name: values.mean() for name, values in found.items()}
         parts = torch.stack([weight * each[name] for name, weight in self.weights.items()])
         if self.sizes is not None:
             parts = parts * self.factors()
-            sizes = {f"gradient_{k}": gradient_size(values, trunk) for k, values in found.items()}
-            each |= sizes
+            each |= {f"gradient_{k}": gradient_size(loss, trunk) for k, loss in found.items()}
         return {"total": parts.sum(), **each}
 
     def factors(self) -> Tensor:
         """Return what the weights are multiplied by; their sum stays as it is."""
         assert self.sizes is not None
         weights = torch.tensor([*self.weights.values()], device=self.sizes.device)
-        if not self.sizes.any():
-            return torch.ones_like(weights)
-        raised = 1 / self.sizes.clamp_min(_LEAST * float(self.sizes.max()))
+        sizes = torch.where(self.sizes.max() > 0, self.sizes, 1.0)  # nothing is known at first
+        raised = 1 / torch.maximum(sizes, _LEAST * sizes.max())
         return raised * weights.sum() / (weights * raised).sum()
 
     def stepped(self, means: Mapping[str, float]) -> None:
