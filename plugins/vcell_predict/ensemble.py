@@ -5,6 +5,7 @@ P perturbations, N genes.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,9 @@ class Member:
         predictor = models.get(kind).load(run, screen.settled())
         return cls(run, kind, screen, predictor)
 
+    @functools.cached_property
     def as_chosen(self) -> Member:
-        """Return the model as it was chosen, which has not learnt from what it was chosen by."""
+        """The model as it was chosen, which has not learnt from what it was chosen by."""
         predictor = models.get(self.kind).load(self.run, self.screen)
         return replace(self, predictor=predictor)
 
@@ -73,7 +75,7 @@ class Member:
         Those that chose the model; and those learnt from, where it can leave each of them out.
         """
         screen, rows = self.screen, self.screen.rows(VALIDATION)
-        effect, chosen = np.zeros((0, len(screen.genes)), np.float32), self.as_chosen()
+        effect, chosen = np.zeros((0, len(screen.genes)), np.float32), self.as_chosen
         if len(rows):
             effect = chosen.predict(*screen.names(rows))
         if not hasattr(chosen.predictor, "loo"):
@@ -101,7 +103,7 @@ class Ensemble:
 
     def as_chosen(self) -> Ensemble:
         """Return the models as they were chosen: what chose them is new to them."""
-        return Ensemble([member.as_chosen() for member in self.members])
+        return Ensemble([member.as_chosen for member in self.members])
 
     def __len__(self) -> int:
         return len(self.members)

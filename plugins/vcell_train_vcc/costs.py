@@ -19,7 +19,7 @@ from vcell.nn.estimate import Besides, Estimate, estimate
 from vcell.train.precision import resolve
 from vcell_train_vcc.network import attention_of
 from vcell_train_vcc.rehearsal import rehearse
-from vcell_train_vcc.shape import DEFAULT_TOKENS, NEAR, Shape
+from vcell_train_vcc.shape import DEFAULT_TOKENS, NEAR, Shape, few_threads
 
 if TYPE_CHECKING:
     from vcell.nn.presets import Preset
@@ -61,7 +61,8 @@ def of(config: TrainVcc) -> tuple[Estimate, dict[str, str | int]]:
     share = -(-config.batch_size // plan.world)  # sets
     sets = min(config.micro_batch or share, share)
     batch = sets * config.pseudo if config.model == "transformer" else 1
-    found = rehearse(shape, config, choice, device, share)
+    with few_threads(shape.sizes.d_model, device):
+        found = rehearse(shape, config, choice, device, share)
     cost = estimate(
         shape.sizes, n_tokens, batch, device=device, dtype=dtype, attention=choice.name,
         pattern=found.pattern, checkpointing=config.checkpoint_activations, ema=config.ema > 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,12 @@ from vcell.train.precision import resolve
 from vcell.train.state import load_weights
 from vcell_train_vcc.cell_task import CellTask, Tables, added, build
 from vcell_train_vcc.cells import Groups, store_of
-from vcell_train_vcc.shape import FILE, NEAR, Shape, device_of, graph_of
+from vcell_train_vcc.shape import FILE, NEAR, Shape, device_of, few_threads, graph_of
 from vcell_train_vcc.split import TRAIN, VALIDATION
 from vcell_train_vcc.validation import truth_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -77,7 +78,8 @@ class NetworkModel:
             held = Groups.of(store, screen, run.meta["labels"], VALIDATION)
             truth = truth_of(store, screen, held, config.seed)
             task = CellTask(tables, shape, config, store, groups, choice, truth)
-            return Trainer(task, config, run).fit().ended in ("done", "early-stop")
+            with few_threads(shape.sizes.d_model, device_of(run, config)):
+                return Trainer(task, config, run).fit().ended in ("done", "early-stop")
 
     def load(self, run: Run, screen: Screen) -> NetworkPredictor:
         """Load the best checkpoint, upon the prior that `screen` gives."""
@@ -99,7 +101,7 @@ class NetworkModel:
         model = build(tables, shape, config, name)
         load_weights(model, checkpoint.path)
         n_tokens = shape.n_tokens(max(checkpoint.step - 1, 0))
-        return NetworkPredictor(model.eval(), tables, prior, n_tokens)
+        return NetworkPredictor(model.eval(), tables, prior, n_tokens, shape.sizes.d_model)
 
 
 def expected(run: Run, screen: Screen) -> NDArray[np.float32]:
@@ -147,8 +149,17 @@ class Explanation:
 class NetworkPredictor:
     """Answers with the prior and what the network adds; NaN where the prior cannot say."""
 
-    def __init__(self, model: nn.Module, tables: Tables, prior: Any, n_tokens: int) -> None:
+    def __init__(
+        self, model: nn.Module, tables: Tables, prior: Any, n_tokens: int, width: int
+    ) -> None:
         self.model, self.tables, self.prior, self.n_tokens = model, tables, prior, n_tokens
+        self.width = width
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Compute without gradients, as many threads as are of use."""
+        with torch.no_grad(), few_threads(self.width, torch.device("cpu")):
+            yield
 
     def predict(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
@@ -156,7 +167,7 @@ class NetworkPredictor:
         """Return the effects (P, N)."""
         effect = self._expected(perturbations, contexts)
         example = self._example(perturbations, contexts, effect)
-        with torch.no_grad():
+        with self._asked():
             effect[:, self._columns] += added(self.model, self.tables, example, self.n_tokens)
         return effect
 
@@ -171,7 +182,7 @@ class NetworkPredictor:
         self.model.train()
         try:
             torch.manual_seed(0)
-            with torch.no_grad():
+            with self._asked():
                 for one in drawn:
                     one[:, self._columns] += added(self.model, self.tables, example, self.n_tokens)
         finally:
@@ -198,7 +209,7 @@ class NetworkPredictor:
         """
         effect = self._expected(perturbations, contexts)
         example = self._example(perturbations, contexts, effect)
-        with torch.no_grad():
+        with self._asked():
             chance = added(
                 self.model,
                 self.tables,
@@ -220,7 +231,7 @@ class NetworkPredictor:
         core: Any = self.model.core
         n, genes = self.n_tokens, np.array(self.tables.names[: self.n_tokens])
         scores, maps = np.zeros(n), np.zeros((n, n), np.float32) if n <= _MAP_GENES else None
-        with torch.no_grad():
+        with self._asked():
             for i in range(len(perturbations)):
                 one = {key: value[i : i + 1] for key, value in example.items()}
                 seen, x = core.looks(one | {"control": self._control(one)})

@@ -37,7 +37,7 @@ def test_several_runs_are_averaged_and_their_spread_is_reported(predict, two, tm
     screen = Screen.load(Run.open(two[0]).path / SCREEN)
     names = result["perturbations"]
     effects = np.stack(
-        [get(kind).load(Run.open(path), screen).predict(names)
+        [get(kind).load(Run.open(path), screen.settled()).predict(names)
          for kind, path in zip(result["models"], two, strict=True)]
     )  # fmt: skip
     written = anndata.read_h5ad("p.h5ad")
