@@ -96,7 +96,8 @@ class Losses(nn.Module):
         assert self.sizes is not None
         weights = torch.tensor([*self.weights.values()], device=self.sizes.device)
         sizes = torch.where(self.sizes.max() > 0, self.sizes, 1.0)  # nothing is known at first
-        raised = 1 / torch.maximum(sizes, _LEAST * sizes.max())
+        least = (sizes.max().double() * _LEAST).to(sizes)
+        raised = 1 / torch.maximum(sizes, least)
         return raised * weights.sum() / (weights * raised).sum()
 
     def stepped(self, means: Mapping[str, float]) -> None:
