@@ -13,7 +13,7 @@ from vcell_train_vcc.cell_task import Tables, build
 from vcell_train_vcc.cells import Groups, SetStream
 from vcell_train_vcc.losses import Losses, Weights, distances
 from vcell_train_vcc.rehearsal import rehearse
-from vcell_train_vcc.shape import Shape
+from vcell_train_vcc.shape import Shape, few_threads
 
 from vcell.data.simulate import Simulator
 from vcell.errors import UserError
@@ -425,3 +425,23 @@ def test_the_estimate_counts_the_parameters_it_will_have(tables):
     assert found.parameters == pytest.approx(rest, rel=0.3)  # it knows not how many features
     assert found.seconds > 0
     assert found.pattern is None
+
+
+def test_a_narrow_network_is_computed_by_one_thread(monkeypatch):
+    before, cpu = torch.get_num_threads(), torch.device("cpu")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    def threads(width, device):
+        torch.set_num_threads(2)
+        with few_threads(width, device):
+            return torch.get_num_threads()
+
+    try:
+        assert threads(64, cpu) == 1
+        assert torch.get_num_threads() == 2
+        assert threads(512, cpu) == 2
+        assert threads(64, torch.device("cuda")) == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        assert threads(64, cpu) == 2
+    finally:
+        torch.set_num_threads(before)
