@@ -89,6 +89,12 @@ class NetworkModel:
         shape = Shape.of(run)
         prior = models.get(PRIOR).load(run, screen)
         trained = models.Screen.load(run.path / models.SCREEN)  # whose rows the network knows
+        if strange := set(shape.tokens) - set(trained.genes.tolist()):
+            raise UserError(
+                f"{run.path / FILE} names {len(strange)} genes that {models.SCREEN} has not, "
+                f"such as {min(strange)}",
+                hint="they are of different runs; train anew",
+            )
         no_prior = np.zeros_like(trained.delta)  # predict brings its own
         tables = Tables(trained, shape.tokens, no_prior)
         checkpoint = run.checkpoint("best")

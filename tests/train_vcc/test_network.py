@@ -308,6 +308,11 @@ def test_a_damaged_checkpoint_is_one_line(trained, tmp_path, capsys):
         file.write_bytes(file.read_bytes()[:-1] + b"x")
     assert run(["predict", str(broken)]) == 2
     assert "is damaged: its checksum does not match" in capsys.readouterr().err
+    of_another = json.loads((trained.path / "network.json").read_text())
+    of_another["tokens"][0] = "ELSEWHERE"
+    (broken / "network.json").write_text(json.dumps(of_another))
+    assert run(["predict", str(broken)]) == 2
+    assert "network.json names 1 genes that screen.npz has not" in capsys.readouterr().err
     (broken / "network.json").write_text("{}")
     assert run(["predict", str(broken)]) == 2
     assert "network.json is missing or damaged" in capsys.readouterr().err
