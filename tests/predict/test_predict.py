@@ -259,7 +259,10 @@ def test_ended_half_way_it_leaves_nothing_or_what_the_next_one_sweeps(runs, tmp_
             time.sleep(0.05)
         time.sleep(0.3)
         going.send_signal(how)
-        assert going.wait(30) in (130, -how)
+        # Python ends itself by SIGINT, which a shell calls 130 too, if the interrupt came while
+        # it ran code from a string, as the making of a dataclass does
+        ended = {-how} if how == signal.SIGKILL else {130, -signal.SIGINT, -how}
+        assert going.wait(90) in ended
     left = [path.name for path in tmp_path.iterdir()]
     if how == signal.SIGKILL:
         assert len(left) == 1
