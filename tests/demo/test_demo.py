@@ -36,7 +36,8 @@ def test_a_killed_demo_goes_on_where_it_was(vcell, tmp_path):
         start_new_session=True,
     )
     folder = tmp_path / "vcell-demo"
-    while not list(folder.glob("runs/*/ckpt/step-*/checkpoint.json")) and killed.poll() is None:
+    # "latest" is written when a checkpoint stands under its name
+    while not list(folder.glob("runs/*/ckpt/latest")) and killed.poll() is None:
         time.sleep(0.02)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
