@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.data.column import Column
+from vcell.data.elements import note, write_array, write_categories, write_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +74,7 @@ class Growing:
             order = np.argsort(categories.astype(str), kind="stable")
             place = np.append(np.argsort(order), -1)  # the last entry serves code -1
             categories, values = categories[order], place[values]
-        write_categorical(frame, self.name, values, categories)
+        write_categories(frame, self.name, values, categories)
 
 
 def _unique(labels: NDArray[Any]) -> tuple[list[str], NDArray[np.int64]]:
@@ -89,7 +90,7 @@ def write_frame(file: Any, name: str, columns: list[str]) -> Any:
     import h5py
 
     frame = file.create_group(name)
-    frame.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0"})
+    note(frame, "dataframe", "0.2.0")
     frame.attrs["_index"] = "_index"
     order = np.array(columns, dtype=object) if columns else np.zeros(0)
     frame.attrs.create("column-order", order, dtype=h5py.string_dtype() if columns else None)
@@ -98,34 +99,8 @@ def write_frame(file: Any, name: str, columns: list[str]) -> Any:
 
 def write_strings(group: Any, name: str, values: NDArray[Any]) -> None:
     """Write an array of strings."""
-    import h5py
-
-    texts = [str(value) for value in values.tolist()]
-    node = group.create_dataset(name, (len(texts),), h5py.string_dtype())
-    if texts:
-        node[:] = texts
-    node.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
-
-
-def write_array(group: Any, name: str, values: NDArray[Any]) -> None:
-    """Write an array of numbers or booleans."""
-    node = group.create_dataset(name, data=values)
-    node.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-
-
-def write_categorical(
-    group: Any, name: str, codes: NDArray[np.integer[Any]], categories: NDArray[Any]
-) -> None:
-    """Write codes in the smallest type, and their categories."""
-    column = group.create_group(name)
-    column.attrs.update({"encoding-type": "categorical", "encoding-version": "0.2.0"})
-    column.attrs["ordered"] = False
-    small = next(t for t in (np.int8, np.int16, np.int32) if len(categories) <= np.iinfo(t).max)
-    write_array(column, "codes", codes.astype(small))
-    if categories.dtype.kind in "OUST":
-        write_strings(column, "categories", categories)
-    else:
-        write_array(column, "categories", categories)
+    texts = np.array([str(value) for value in values.tolist()], dtype=object)
+    write_texts(group, name, len(texts), [texts] if len(texts) else [])
 
 
 def write_column(frame: Any, name: str, values: NDArray[Any]) -> None:

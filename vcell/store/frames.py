@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcell.data.elements import note, write_array, write_booleans, write_categories, write_texts
 from vcell.data.texts import Texts
-from vcell.store.elements import note, write_array, write_booleans, write_categories, write_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcell.data.elements import note
 from vcell.kernels import scatter
-from vcell.store.elements import note
 from vcell.store.frames import write_obs, write_var
 from vcell.store.store import MANIFEST
 
