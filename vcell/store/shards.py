@@ -62,15 +62,18 @@ class Layout:
         return -(-self.size // self.shard)
 
 
-def encode(values: NDArray[Any], codec: Codec, *, counts: bool = False) -> bytes:
-    """Compress a full chunk and append its checksum.
+def _shuffled_by_bit(codec: Codec, *, counts: bool) -> bool:
+    """Small counts are, for lz4: most bits are zero in all of them."""
+    return counts and codec == "lz4"
 
-    Small counts are shuffled by bit for lz4: most bits are zero in all of them.
-    """
+
+def encode(values: NDArray[Any], codec: Codec, *, counts: bool = False) -> bytes:
+    """Compress a full chunk and append its checksum."""
     if codec == "none":
         body = values.tobytes()
     else:
-        shuffle = blosc.BITSHUFFLE if counts and codec == "lz4" else blosc.SHUFFLE
+        by_bit = _shuffled_by_bit(codec, counts=counts)
+        shuffle = blosc.BITSHUFFLE if by_bit else blosc.SHUFFLE
         body = blosc.compress(values, codec.encode(), _LEVEL[codec], shuffle, _BLOCK[codec])
     coded: bytes = body + google_crc32c.value(body).to_bytes(_CRC, "little")
     return coded
@@ -134,7 +137,7 @@ def write_metadata(folder: Path, layout: Layout) -> None:
     if layout.dtype.itemsize > 1:
         inner[0]["configuration"] = {"endian": "little"}
     if layout.codec != "none":
-        by_bit = layout.counts and layout.codec == "lz4"
+        by_bit = _shuffled_by_bit(layout.codec, counts=layout.counts)
         inner.append(
             {
                 "name": "blosc",
