@@ -62,6 +62,8 @@ class Member:
     @functools.cached_property
     def as_chosen(self) -> Member:
         """The model as it was chosen, which has not learnt from what it was chosen by."""
+        if not len(self.screen.rows(VALIDATION)):
+            return self  # nothing chose it
         predictor = models.get(self.kind).load(self.run, self.screen)
         return replace(self, predictor=predictor)
 
