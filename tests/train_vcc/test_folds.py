@@ -7,7 +7,6 @@ import json
 
 import numpy as np
 import pytest
-from vcell_train_vcc import report
 from vcell_train_vcc.split import TEST
 
 from vcell import console, models
@@ -55,16 +54,8 @@ def test_every_perturbation_is_held_out_once(cells, capsys):
     assert this.status() == "done"
 
 
-def test_it_goes_on_where_it_was_interrupted(cells, monkeypatch, capsys):
-    calm, calls = report.scored, []
-
-    def interrupted(*given):
-        calls.append(given[0].name)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return calm(*given)
-
-    monkeypatch.setattr(report, "scored", interrupted)
+def test_it_goes_on_where_it_was_interrupted(cells, second_interrupted, capsys):
+    calls = second_interrupted()
     assert folds(cells) != 0
     this = Run.open("latest")
     assert this.status() == "interrupted"

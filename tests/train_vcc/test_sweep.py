@@ -134,20 +134,12 @@ def settings_of_trials(found):
 
 
 def test_a_sweep_goes_on_where_it_was_interrupted_as_if_it_had_not_been(
-    cells, tmp_path, monkeypatch, capsys
+    cells, tmp_path, second_interrupted, capsys
 ):
     pytest.importorskip("optuna")
     project(tmp_path, "components = {low = 2, high = 12}")
     _, whole = swept(capsys, cells, "--sweep", "4")
-    calm, calls = report.scored, []
-
-    def interrupted(*given):
-        calls.append(given[0].name)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return calm(*given)
-
-    monkeypatch.setattr(report, "scored", interrupted)
+    calls = second_interrupted()
     assert swept(capsys, cells, "--sweep", "3")[0] == 130
     assert Run.open("latest").status() == "interrupted"
     assert swept(capsys, "--resume", "latest")[0] == 0
