@@ -111,8 +111,11 @@ class Page:
     def write(self, path: Path) -> None:
         """Write the document aside, then put it in place."""
         aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-        aside.write_text(self.html(), encoding="utf-8")
-        aside.replace(path)
+        try:
+            aside.write_text(self.html(), encoding="utf-8")
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     def _add(self, html: str) -> None:
         self._close()
