@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vcell import console, svg
-from vcell.page import Page
+from vcell import console
+from vcell.report import Page, svg
 from vcell.runs import Run
 
 if TYPE_CHECKING:
