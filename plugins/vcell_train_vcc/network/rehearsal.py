@@ -126,8 +126,8 @@ class _Stage(Rehearsal):
         layers: int,
     ) -> None:
         values = {one.name: getattr(shape, one.name) for one in dataclasses.fields(Shape)}
-        self.shape, self.config = shape, config
-        super().__init__(MadeUp(_Cut(**values, layers=layers), config, choice), config, device)
+        self.shape, self.config = _Cut(**values, layers=layers), config
+        super().__init__(MadeUp(self.shape, config, choice), config, device)
 
     def beside(self) -> tuple[int, float, Pattern | None]:
         """Return parameters, and bytes kept for each set, of all but the encoder; its pattern."""
