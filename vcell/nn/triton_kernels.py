@@ -16,7 +16,7 @@ Legend: B cells, G genes; pointers are to contiguous float32 unless the name say
 logits and pi may be float32, bfloat16 or float16.
 """
 
-# ruff: noqa: PLR0913, PLR0917  # Triton's ways
+# ruff: noqa: PLR0913, PLR0915, PLR0917  # Triton's ways
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 from __future__ import annotations
 
