@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vcell import console, svg
-from vcell.page import Page
+from vcell import console
+from vcell.report import Page, svg
 from vcell.runs import Run
 
 if TYPE_CHECKING:
@@ -142,5 +142,5 @@ def facts(folder: Path, trained: dict[str, Any], done: Mapping[str, Any]) -> dic
 
 def _curve(run: Run) -> tuple[list[float], list[float]]:
     """Return steps and gains of the validations."""
-    events = [event for event in run.events(["eval"]) if "gain" in event]
-    return [event["step"] for event in events], [event["gain"] for event in events]
+    found = list(run.history(ranks=False).series("gain", "eval").finite())
+    return [float(step) for step, _, _ in found], [gain for _, _, gain in found]

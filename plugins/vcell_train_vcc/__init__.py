@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from vcell.config import ManyFiles, Ranges, configured, option
+from vcell.config.screen import ScreenOptions
 from vcell.launch import LaunchOptions
 from vcell.plugin import Plugin
-from vcell.train import TrainOptions
+from vcell.train.options import NOT_SEARCHED, ManyOptions, TrainOptions
 from vcell_train_vcc.network_options import NetworkOptions
 
-# what the cells are, where it runs, and what decides which perturbations judge
 _NOT_SEARCHED = (
-    *(field.name for one in (ManyFiles, LaunchOptions) for field in fields(one)),
-    *("fold", "folds", "hold_out_context", "test_share", "validation_share", "min_cells"),
-    *("target_sum", "seed", "sweep", "resume", "estimate"),
+    *NOT_SEARCHED,
+    *("hold_out_context", "test_share", "validation_share", "min_cells", "target_sum", "estimate"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainVcc(ManyFiles, NetworkOptions, TrainOptions, LaunchOptions):
+class TrainVcc(ManyFiles, ScreenOptions, NetworkOptions, ManyOptions, TrainOptions, LaunchOptions):
     """The [train-vcc] table."""
 
     model: str = option(
@@ -30,45 +29,6 @@ class TrainVcc(ManyFiles, NetworkOptions, TrainOptions, LaunchOptions):
         help="What to train: transformer, shared-encoder, gp, ridge, knn, additive, context-mean, "
         "perturbed-mean, mean, or another installed vcell.models name.",
     )
-    genes: Path | None = option(
-        None, help="CSV of the genes the model sees, the first ones first (select-genes writes it)."
-    )
-    features: tuple[Path, ...] = option(
-        (), help="Gene feature tables (.npz, .parquet, .csv, .tsv, .h5ad) beside the expression."
-    )
-    expression_features: bool = option(
-        default=True, help="Take features of targets from how genes vary in the training cells."
-    )
-    held_out: Path | None = option(
-        None, help="File naming the perturbations to hold out: one a line, or a target_gene column."
-    )
-    validation: Path | None = option(
-        None, help="File naming the perturbations that choose the model, likewise."
-    )
-    fold: str | None = option(
-        None, help="Hold out one of several equal parts, as 2/5: the second of five."
-    )
-    folds: int | None = option(
-        None,
-        help="Hold out so many equal parts in turn, in as many runs, told in one table.",
-        minimum=2,
-    )
-    hold_out_context: str | None = option(
-        None, help="Hold out a whole context: a label of the cell type column."
-    )
-    test_share: float = option(
-        0.2, help="Share of perturbations to hold out, unless named.", minimum=0, maximum=0.9
-    )
-    validation_share: float = option(
-        0.15, help="Share of the rest that chooses the model.", minimum=0.01, maximum=0.9
-    )
-    min_cells: int = option(10, help="Fewest cells a perturbation must have.", minimum=2)
-    target_sum: float | None = option(
-        None,
-        help="Total that counts are scaled to before log1p (default: the controls' median).",
-        minimum=1,
-    )
-    components: int = option(16, help="Components of each expression loading.", minimum=1)
     dropout: float = option(0.1, help="Dropout in the network.", minimum=0, maximum=0.9)
     # chosen on the simulator, seeds 1 to 3, with perturbations of theirs that were held out
     batch_size: int = option(16, help="Sets of cells per step, over all devices.", minimum=1)
@@ -84,17 +44,12 @@ class TrainVcc(ManyFiles, NetworkOptions, TrainOptions, LaunchOptions):
     checkpoint_every: int = option(
         50, help="Steps between checkpoints; 0 writes only the last.", minimum=0
     )
-    sweep: int | None = option(
-        None, help="Train so many times to find the best settings in --sweep-over.", minimum=1
-    )
     sweep_over: Ranges | None = option(
         None,
         help="What to search, best as a table [train-vcc.sweep-over] of the project file: "
         'lr = {low = 1e-4, high = 1e-2, log = true}, preset = ["tiny", "small"].',
         apart=_NOT_SEARCHED,
     )
-    runs: Path = option(Path("runs"), help="Folder in which the run directory is made.")
-    resume: str | None = option(None, help="Go on with this run: its name, its path or `latest`.")
 
 
 @click.command("train-vcc")
