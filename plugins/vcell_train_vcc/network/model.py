@@ -15,14 +15,14 @@ from torch import nn
 from vcell import console, models
 from vcell.errors import UserError
 from vcell.nn import attention as attentions
+from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.loop import Trainer
 from vcell.train.precision import resolve
 from vcell.train.state import load_weights
-from vcell_train_vcc.cell_task import CellTask, Tables, added, build
-from vcell_train_vcc.cells import Groups, store_of
-from vcell_train_vcc.shape import FILE, NEAR, Shape, device_of, few_threads, graph_of
-from vcell_train_vcc.split import TRAIN, VALIDATION
-from vcell_train_vcc.validation import truth_of
+from vcell_train_vcc.network.sets import Groups, store_of
+from vcell_train_vcc.network.shape import FILE, NEAR, Shape, device_of, few_threads, graph_of
+from vcell_train_vcc.network.task import CellTask, Tables, added, build
+from vcell_train_vcc.network.validation import truth_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,9 +16,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from vcell_predict.counts import Counts
-from vcell_predict.pool import Pool
-from vcell_predict.residual import move
+from vcell_predict.cells.counts import Counts
+from vcell_predict.cells.pool import Pool
+from vcell_predict.cells.residual import move
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,12 +17,12 @@ from scipy import stats
 
 from vcell.metrics import quick, vcc2025
 from vcell.metrics.groups import summarise
-from vcell_train_vcc.split import TRAIN, VALIDATION
+from vcell.screen.split import TRAIN, VALIDATION
 
 if TYPE_CHECKING:
     from vcell.models import Screen
     from vcell.store import Store
-    from vcell_train_vcc.cells import Groups
+    from vcell_train_vcc.network.sets import Groups
 
     Scores = dict[str, NDArray[np.float64]]
 

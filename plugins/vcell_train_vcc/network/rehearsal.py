@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vcell.models import Screen
 from vcell.nn.estimate import encoder_parameters, kept_bytes
 from vcell.nn.patterns import Pattern
+from vcell.screen.split import TRAIN
 from vcell.train import rng
 from vcell.train.optim import Averaged, build_optimizer
 from vcell.train.precision import resolve
@@ -26,9 +27,8 @@ from vcell.train.prepare import build as prepared
 from vcell.train.state import Learner
 from vcell.train.task import Place
 from vcell.train.update import Updater
-from vcell_train_vcc.cell_task import Tables, build
-from vcell_train_vcc.shape import Shape
-from vcell_train_vcc.split import TRAIN
+from vcell_train_vcc.network.shape import Shape
+from vcell_train_vcc.network.task import Tables, build
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.as_json import plain
 from vcell.errors import UserError
-from vcell.models import Screen, members, read_genes, read_perturbations
+from vcell.screen import features, tables
+from vcell.screen.features import few
+from vcell.screen.names import read_genes, read_perturbations
+from vcell.screen.screen import Screen
+from vcell.screen.split import TEST, TRAIN, VALIDATION, parse_fold, split
+from vcell.screen.targets import members
 from vcell.suggest import did_you_mean
-from vcell_train_vcc import features, tables
-from vcell_train_vcc.features import few
-from vcell_train_vcc.split import TEST, TRAIN, VALIDATION, parse_fold, split
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vcell.config.screen import ScreenOptions
     from vcell.data.log_cells import LogCells
-    from vcell_train_vcc import TrainVcc
 
 _FEATURE_CELLS = 50_000  # enough for loadings; more would only cost time
 
@@ -120,7 +122,7 @@ class Rows:
         return cls(names, kept % n_contexts, row[combined])
 
 
-def screen_of(cells: LogCells, columns: Columns, config: TrainVcc) -> Screen:
+def screen_of(cells: LogCells, columns: Columns, config: ScreenOptions) -> Screen:
     """Measure every perturbation's effect and every gene's features, with the parts held apart."""
     rows = Rows.of(columns, config.min_cells)
     part = _parts(rows, columns, config)
@@ -173,7 +175,7 @@ def facts(source: Any, scale: Any, labels: Any, columns: Columns, screen: Screen
     }
 
 
-def _parts(rows: Rows, columns: Columns, config: TrainVcc) -> NDArray[np.int8]:
+def _parts(rows: Rows, columns: Columns, config: ScreenOptions) -> NDArray[np.int8]:
     """Hold perturbations apart by name, and a context if asked."""
     unique = list(dict.fromkeys(rows.names))
     part = split(
@@ -284,7 +286,7 @@ def _features(
     rows: Rows,
     part: NDArray[np.int8],
     delta: NDArray[np.float64],
-    config: TrainVcc,
+    config: ScreenOptions,
 ) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
     """Make the features of genes from training cells and the user's tables."""
     targets = list(dict.fromkeys(gene for name in rows.names for gene in members(name)))
@@ -313,7 +315,7 @@ def _expression(
     rows: Rows,
     part: NDArray[np.int8],
     delta: NDArray[np.float64],
-    config: TrainVcc,
+    config: ScreenOptions,
 ) -> features.Block:
     """Return how each gene varies with others in training cells, and responds in training."""
     learnt = part == TRAIN

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcell.nn.encoder import N_GLOBAL, Encoder
-from vcell_train_vcc.transformer import ClassHead, Embedding, Example, Known, zero_head
+from vcell_train_vcc.network.transformer import ClassHead, Embedding, Example, Known, zero_head
 
 if TYPE_CHECKING:
     from vcell.nn.attention import AttentionChoice

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.stream import ReadAhead
-from vcell_train_vcc.cells import Groups, SetStream
-from vcell_train_vcc.losses import Losses, Weights
-from vcell_train_vcc.shape import graph_of
-from vcell_train_vcc.shared_encoder import SharedEncoder
-from vcell_train_vcc.split import TRAIN, VALIDATION
-from vcell_train_vcc.transformer import Example, Known, PerturbationTransformer
-from vcell_train_vcc.validation import Judge
+from vcell_train_vcc.network.losses import Losses, Weights
+from vcell_train_vcc.network.sets import Groups, SetStream
+from vcell_train_vcc.network.shape import graph_of
+from vcell_train_vcc.network.shared_encoder import SharedEncoder
+from vcell_train_vcc.network.transformer import Example, Known, PerturbationTransformer
+from vcell_train_vcc.network.validation import Judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from vcell.store import Store
     from vcell.train.task import Phase, Place
     from vcell_train_vcc import TrainVcc
-    from vcell_train_vcc.shape import Shape
+    from vcell_train_vcc.network.shape import Shape
 
 _AT_ONCE = 16  # perturbations predicted at once
 

@@ -1,7 +1,7 @@
 """`vcell train-vcc --estimate`: what a step would cost here, before anything is loaded.
 
 Parameters, FLOPs and memory are counted (`vcell.nn.estimate`); the time is that of a few real steps
-of the same network with one and two of its layers (`vcell_train_vcc.rehearsal`).
+of the same network with one and two of its layers (`vcell_train_vcc.network.rehearsal`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from vcell.launch import make_plan
 from vcell.models import read_genes
 from vcell.nn.estimate import Besides, Estimate, estimate
 from vcell.train.precision import resolve
-from vcell_train_vcc.network import attention_of
-from vcell_train_vcc.rehearsal import rehearse
-from vcell_train_vcc.shape import DEFAULT_TOKENS, NEAR, Shape, few_threads
+from vcell_train_vcc.network.model import attention_of
+from vcell_train_vcc.network.rehearsal import rehearse
+from vcell_train_vcc.network.shape import DEFAULT_TOKENS, NEAR, Shape, few_threads
 
 if TYPE_CHECKING:
     from vcell.nn.presets import Preset

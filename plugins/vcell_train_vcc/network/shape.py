@@ -22,8 +22,8 @@ from vcell.errors import UserError
 from vcell.models import read_genes
 from vcell.nn.patterns import Graph
 from vcell.nn.presets import PRESETS, Preset
+from vcell.screen.split import TRAIN
 from vcell.train.task import Phase
-from vcell_train_vcc.split import TRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

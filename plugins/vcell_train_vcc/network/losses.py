@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from vcell_train_vcc.transformer import Example
+    from vcell_train_vcc.network.transformer import Example
 
 _WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of the MMD, beside the mean distance
 _FORGET = 0.1  # of the averaged sizes of gradients, each step

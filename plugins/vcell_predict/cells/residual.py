@@ -17,7 +17,7 @@ import scipy.sparse as sp
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vcell_predict.pool import Pool
+    from vcell_predict.cells.pool import Pool
 
 _MOST = 3.0  # how far the values of a gene are stretched, at most, to meet the mean
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vcell_predict.asked import Asked
-    from vcell_predict.controls import Controls
-    from vcell_predict.making import Made, Maker
+    from vcell_predict.cells.controls import Controls
+    from vcell_predict.cells.making import Made, Maker
 
 
 class Cells:

@@ -1,6 +1,6 @@
 """Measure the run's own perturbations, and choose the strength of each predicted effect.
 
-See `vcell_predict.calibrate` for the reasoning. Held-out perturbations are not looked at.
+See `vcell_predict.strength.curve` for the reasoning. Held-out perturbations are not looked at.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
-from vcell_predict import calibrate
+from vcell_predict.cells.making import GROUP
+from vcell_predict.cells.residual import move
 from vcell_predict.ensemble import LEARNT, VALIDATION
-from vcell_predict.making import GROUP
-from vcell_predict.residual import move
-from vcell_predict.significant import as_block, count, z_of, z_scores
+from vcell_predict.strength import curve as calibrate
+from vcell_predict.strength.significant import as_block, count, z_of, z_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from vcell.data import Block
     from vcell_predict.asked import Asked
-    from vcell_predict.controls import Controls
+    from vcell_predict.cells.controls import Controls
+    from vcell_predict.cells.pool import Pool
     from vcell_predict.ensemble import Ensemble
-    from vcell_predict.pool import Pool
 
 _GENES = 4096  # tested at most, spread evenly over all
 _CELLS = 50_000  # of measured perturbations, at most

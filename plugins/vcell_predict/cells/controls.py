@@ -13,7 +13,7 @@ from vcell import console
 from vcell.data import detect
 from vcell.data.log_cells import COUNTS, LogCells
 from vcell.errors import UserError
-from vcell_predict.pool import MEMORY, Pool
+from vcell_predict.cells.pool import MEMORY, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vcell.data import CellSource, Column
+    from vcell_predict.cells.making import Mode
     from vcell_predict.ensemble import Ensemble
-    from vcell_predict.making import Mode
 
 
 @dataclass(frozen=True)

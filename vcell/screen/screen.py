@@ -1,41 +1,25 @@
-"""Perturbation models by name: what train-vcc trains, predict asks, and third parties may add.
-
-A model is an object announced in the entry-point group ``vcell.models`` that can `fit` the screen
-of a run directory and `load` from it what it learnt, as a `Predictor`. Nobody else needs to know
-how it works: predict and evaluate find it by the name that the run remembers.
-
-    [project.entry-points."vcell.models"]
-    my-model = "my_package:model"
+"""What a perturbation model learns from: the effects of a screen, and features of genes.
 
 Shapes: P perturbations, N genes, C contexts, F features of a gene.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
 import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vcell.errors import UserError
-from vcell.suggest import did_you_mean
+from vcell.screen.targets import members
 
-if TYPE_CHECKING:
-    from vcell.runs import Run
-
-GROUP = "vcell.models"
 SCREEN = "screen.npz"  # in the run directory
-_CONTROL_PARTS = ("ctrl", "control", "non-targeting", "nt", "neg")
-_NAME_COLUMNS = ("target_gene", "perturbation", "gene")
-_GENE_COLUMNS = ("gene", "gene_name", "symbol", "gene_symbol")
 
 
 @dataclass(frozen=True)
@@ -153,110 +137,3 @@ class Screen:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             raise UserError(f"{path} is damaged", hint="train anew: vcell train-vcc") from None
         return cls(**values | {"target_sum": float(values["target_sum"])})
-
-
-def members(perturbation: str) -> tuple[str, ...]:
-    """Return the target genes of a perturbation's name: A+B has two, A+ctrl one."""
-    parts = dict.fromkeys(part.strip() for part in perturbation.split("+"))
-    return tuple(part for part in parts if part and part.lower() not in _CONTROL_PARTS)
-
-
-class Predictor(Protocol):
-    """A trained model."""
-
-    def predict(
-        self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
-    ) -> NDArray[np.float32]:
-        """Return (P, N): the change of the mean log1p expression; NaN rows where it cannot say.
-
-        `contexts` names the context of each; without it, the screen's first is meant.
-        """
-
-
-@runtime_checkable
-class Model(Protocol):
-    """One kind of model, by whichever distribution brings it."""
-
-    summary: str
-
-    def fit(self, run: Run, screen: Screen) -> bool:
-        """Learn the screen, on every process of the run; False if it was asked to end early."""
-
-    def load(self, run: Run, screen: Screen) -> Predictor:
-        """Return what a run has learnt.
-
-        `screen` is the run's own, or that `settled`, to which closed forms are then fitted anew.
-        """
-
-
-def names() -> list[str]:
-    """List the announced models; nothing is imported."""
-    return sorted({point.name for point in metadata.entry_points(group=GROUP)})
-
-
-def get(name: str) -> Model:
-    """Import one model by name."""
-    points = [point for point in metadata.entry_points(group=GROUP) if point.name == name]
-    if not points:
-        known = ", ".join(names()) or "none are installed"
-        raise UserError(
-            f"{name!r} is not a model{did_you_mean(name, names())}", hint=f"models: {known}"
-        )
-    loaded = points[0].load()
-    if not isinstance(loaded, Model):
-        raise UserError(
-            f"the model {name!r} ({points[0].value}) lacks fit or load",
-            hint="see vcell.models for what a model must have",
-        )
-    return loaded
-
-
-def read_perturbations(path: Path) -> dict[str, int | None]:
-    """Read perturbations and the cells wanted of each, where the file says so.
-
-    A CSV with a target_gene column and perhaps n_cells (as pert_counts_Validation.csv), or one name
-    a line.
-    """
-    rows, column = _named_rows(path, _NAME_COLUMNS)
-    head = [cell.strip() for cell in rows[0][1]]
-    counts = head.index("n_cells") if "n_cells" in head else None
-    found: dict[str, int | None] = {}
-    for line, row in rows[0 if column is None else 1 :]:
-        if len(row) < len(head):
-            raise UserError(f"{path}:{line}: {len(row)} columns, the head has {len(head)}")
-        found[row[column or 0].strip()] = (
-            None if counts is None else _count(row[counts], path, line)
-        )
-    return found
-
-
-def read_genes(path: Path) -> list[str]:
-    """Read gene names: a CSV with a gene column (as select-genes writes), or one name a line."""
-    rows, column = _named_rows(path, _GENE_COLUMNS)
-    return [row[column or 0].strip() for _, row in rows[0 if column is None else 1 :]]
-
-
-def _named_rows(
-    path: Path, columns: tuple[str, ...]
-) -> tuple[list[tuple[int, list[str]]], int | None]:
-    """Return the numbered rows of a CSV and which of `columns` it has; None: one name a line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file of names") from None
-    rows = [(i, row) for i, row in enumerate(csv.reader(text), start=1) if any(row)]
-    if not rows:
-        raise UserError(f"{path} is empty")
-    head = [cell.strip() for cell in rows[0][1]]
-    column = next((head.index(name) for name in columns if name in head), None)
-    if column is None and len(head) > 1:
-        raise UserError(f"{path}:1: no column {' or '.join(columns)} in {', '.join(head)}")
-    return rows, column
-
-
-def _count(text: str, path: Path, line: int) -> int:
-    if not text.strip().isdigit() or int(text) < 1:
-        raise UserError(f"{path}:{line}: n_cells is {text.strip()!r}, not a number of cells")
-    return int(text)

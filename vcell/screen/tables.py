@@ -13,7 +13,7 @@ import numpy as np
 
 from vcell import console
 from vcell.errors import UserError
-from vcell_train_vcc.features import few
+from vcell.screen.features import few
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vcell_predict.pool import Pool
+    from vcell_predict.cells.pool import Pool
 
     Array = NDArray[np.float64]
 

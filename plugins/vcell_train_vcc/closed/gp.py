@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vcell.metrics import vcc2025
-from vcell_train_vcc.interactions import Interactions
-from vcell_train_vcc.split import TRAIN
+from vcell.screen.split import TRAIN
+from vcell_train_vcc.closed.interactions import Interactions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

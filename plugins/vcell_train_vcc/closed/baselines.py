@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.models import Predictor, Screen, members
-from vcell_train_vcc.scores import each, mean_of
-from vcell_train_vcc.split import TRAIN
+from vcell.models.scoring import each, mean_of
+from vcell.screen.split import TRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vcell.models import members
-from vcell_train_vcc.scores import each
+from vcell.models.scoring import each
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

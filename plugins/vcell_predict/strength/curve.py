@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vcell_predict.significant import count
+from vcell_predict.strength.significant import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
