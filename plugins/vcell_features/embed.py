@@ -103,7 +103,7 @@ def _leading(matrix: sp.csr_array, rank: int) -> NDArray[np.float32]:
     """Return the leading left singular vectors times their values."""
     rank = min(rank, min(matrix.shape) - 1)
     if rank < 1:
-        return matrix.toarray().astype(np.float32)
+        return np.asarray(matrix.toarray(), np.float32)
     start = np.random.default_rng(0).normal(size=min(matrix.shape))
     left, values, _ = linalg.svds(matrix.astype(np.float64), k=rank, v0=start)
     order = np.argsort(-values)

@@ -4,7 +4,7 @@
     vcell train-vcc --resume latest        # goes on with the folds that are not done
 
 The run directory holds the runs of the folds in ``folds/``, the scores of every fold in
-``folds.csv``, and their means and spreads in ``folds.md``.
+``folds.csv``, what was scored in all of them in ``held_out.csv``, and the verdict in ``folds.md``.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell import console
-from vcell.models.scoring import gain
-from vcell_train_vcc import report, several
+from vcell.runs import Run
+from vcell_train_vcc import several
+from vcell_train_vcc.held_out import ALL, FILE, HeldOut, markdown, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from vcell.runs import Run
     from vcell_train_vcc import TrainVcc
 
     Table = dict[str, dict[str, float]]
 
 _APART = ("fold", "held_out", "hold_out_context", "sweep")  # other ways to hold out, or to go about
-_SCORES = ("pds", "mae", "delta_correlation", "gain")
 
 
 def started(config: TrainVcc) -> Run:
@@ -53,11 +52,13 @@ def trained(this: Run, config: TrainVcc, train: Callable[[TrainVcc], Run]) -> No
     for number in range(1, this.meta["folds"] + 1):
         done.append(_fold(this, config, number, train))
         this.update(stands_for=[run.name for run in done])
-    scored = [_scored(run) for run in done]
-    found, spread = summary(scored)
-    this.save_file("folds.csv", lambda path: _write(path, done, scored))
-    this.save_file("folds.md", lambda path: _text_to(path, found, spread, len(done)))
-    this.finish("done", held_out=found, spread=spread)
+    found = HeldOut.read(done)
+    summary = found.summary(this.meta["model"])
+    spread = _spread(done)
+    this.save_file(FILE, found.write)
+    this.save_file("folds.csv", lambda path: _write(path, done))
+    this.save_file("folds.md", lambda path: _text_to(path, summary, len(done)))
+    this.finish("done", **summary, spread=spread)
 
 
 def _fold(this: Run, config: TrainVcc, number: int, train: Callable[[TrainVcc], Run]) -> Run:
@@ -81,62 +82,47 @@ def _fold(this: Run, config: TrainVcc, number: int, train: Callable[[TrainVcc], 
 
 
 def _scored(run: Run) -> Table:
-    """Return the scores of a fold, and what each model gains over the mean there."""
+    """Return the mean scores of one fold."""
     found: Table = run.meta["summary"]["held_out"]
-    return {name: {**of, "gain": gain(of, found["mean"])} for name, of in found.items()}
+    return found
 
 
-def summary(scored: list[Table]) -> tuple[Table, Table]:
-    """Return means and standard deviations over the folds, of the models that all folds have."""
-    names = [name for name in scored[0] if all(name in one for one in scored)]
-    values = {
-        name: {score: np.array([one[name][score] for one in scored]) for score in _SCORES}
-        for name in names
+def _spread(runs: list[Run]) -> Table:
+    """Return the standard deviations over the folds, of the models that all folds have."""
+    scored = [_scored(run) for run in runs]
+    return {
+        name: {s: float(np.std([one[name][s] for one in scored], ddof=1)) for s in of}
+        for name, of in scored[0].items()
+        if all(name in one for one in scored)
     }
-    mean = {name: {s: float(v.mean()) for s, v in of.items()} for name, of in values.items()}
-    spread = {name: {s: float(v.std(ddof=1)) for s, v in of.items()} for name, of in values.items()}
-    return mean, spread
 
 
-def _write(path: Path, runs: list[Run], scored: list[Table]) -> None:
+def _write(path: Path, runs: list[Run]) -> None:
+    columns = (*ALL, "gain")
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["fold", "model", *_SCORES, "run"])
-        for run, found in zip(runs, scored, strict=True):
-            for name, of in found.items():
-                scores = [f"{of[score]:.6g}" for score in _SCORES]
+        writer.writerow(["fold", "model", *columns, "run"])
+        for run in runs:
+            for name, of in _scored(run).items():
+                scores = [f"{of[score]:.6g}" for score in columns]
                 writer.writerow([run.meta["config"]["fold"], name, *scores, run.name])
 
 
-def _rows(found: Table, spread: Table) -> list[list[str]]:
-    return [
-        [name, *(f"{of[score]:.4f} ± {spread[name][score]:.4f}" for score in _SCORES)]
-        for name, of in found.items()
-    ]
-
-
-_COLUMNS = ("model", "PDS", "MAE", "delta correlation", "gain over mean")
-
-
-def _text_to(path: Path, found: Table, spread: Table, n: int) -> None:
-    rows = [list(_COLUMNS), ["---"] * len(_COLUMNS), *_rows(found, spread)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    path.write_text(
-        f"Held-out perturbations of {n} folds, mean ± standard deviation over folds "
-        f"(pseudobulk):\n\n{table}\n",
-        encoding="utf-8",
-    )
+def _text_to(path: Path, summary: dict[str, Any], n: int) -> None:
+    lines = [f"# Held-out perturbations of {n} folds, pooled (pseudobulk)", "", *markdown(summary)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def tell(this: Run) -> None:
     """Say who won."""
-    model, told = this.meta["model"], this.meta["summary"]
-    found, spread = told["held_out"], told["spread"]
-    verdict = report.verdict(model, found, {name: of["gain"] for name, of in found.items()})
-    result: dict[str, Any] = {"run": str(this.path), "model": model, "folds": this.meta["folds"]}
+    found = HeldOut.read([Run.open(path) for path in this.stands_for()])
+    summary = found.summary(this.meta["model"])
+    result: dict[str, Any] = {
+        "run": str(this.path), "model": this.meta["model"], "folds": this.meta["folds"], **summary,
+    }  # fmt: skip
     console.result(
-        {**result, "held_out": found, "spread": spread},
-        f"{verdict} in the mean of {this.meta['folds']} folds "
-        "(mean ± standard deviation over folds, pseudobulk)\n\n"
-        f"{console.table(_rows(found, spread), _COLUMNS)}\n\nrun directory: {this.path}",
+        result | {"spread": this.meta["summary"]["spread"]},
+        f"{summary['verdict']['text']}\n{len(found.names)} held-out perturbations of "
+        f"{this.meta['folds']} folds, pooled (pseudobulk)\n\n"
+        f"{tables(summary)}\n\nrun directory: {this.path}",
     )

@@ -101,7 +101,7 @@ def main(run: Run) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     if finished:
-        run.finish("done", held_out=report.scored(run, config.model, screen))
+        run.finish("done", **report.scored(run, config.model, screen))
     elif run.status() == "running":  # the trainer has not ended it itself
         run.finish("interrupted")
 

@@ -155,8 +155,8 @@ def _differences(values: Array, targets: Sequence[tuple[str, ...]]) -> list[Diff
         if n >= FEWEST:
             ends = np.quantile(apart, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
             low, high = mean + ends * _wider(free)
-    columns = zip(mean, low, high, error, strict=True)
-    return [Difference(*map(float, one), n) for one in columns]
+    columns = np.stack([mean, low, high, error], axis=1).tolist()
+    return [Difference(a, b, c, d, n) for a, b, c, d in columns]
 
 
 def _bootstrap(values: Array, member: sp.csr_array) -> Array:
