@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from vcell.as_json import plain
 
@@ -33,12 +34,37 @@ class Settings:
 
 
 settings = Settings()
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+_copies: list[TextIO] = []
 
 
 def say(text: str) -> None:
     """Tell the user what is going on, unless asked to be quiet."""
     if settings.verbosity >= NORMAL:
         _err(_visible(text))
+    else:
+        note(text)
+
+
+def note(text: str) -> None:
+    """Tell it to the log alone; see `copied_to`."""
+    if _copies:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        with suppress(OSError):  # a full disk is told of by whatever must be written
+            _copies[-1].write(f"{stamp}  {_visible(text)}\n")
+            _copies[-1].flush()
+
+
+@contextmanager
+def copied_to(stream: TextIO) -> Iterator[None]:
+    """Write every message into a file too, with its time, while the block runs."""
+    _copies.append(stream)
+    try:
+        yield
+    finally:
+        _copies.remove(stream)
+        with suppress(OSError):
+            stream.close()
 
 
 def detail(text: str) -> None:
@@ -186,6 +212,7 @@ def duration(seconds: float) -> str:
 def _err(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+    note(_COLOUR.sub("", text))
 
 
 def _visible(text: str) -> str:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import svg
 from vcell.errors import UserError
-from vcell.page import Page
+from vcell.report import Page, svg
 from vcell_select_genes.coverage import kept_curve
 
 if TYPE_CHECKING:

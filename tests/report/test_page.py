@@ -12,8 +12,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from vcell import svg
-from vcell.page import Page
+from vcell.report import Page, svg
 
 NASTY = '<script>alert("x")</script>'
 
@@ -74,9 +73,10 @@ def test_a_line_passes_through_its_points() -> None:
 
 
 def test_a_heat_map_holds_one_pixel_per_value_dark_to_light() -> None:
-    address = re.search(r"data:image/png;base64,([^\"]+)", svg.heat_map([[0.0, 5.0, 10.0]]))
-    assert address is not None
-    png = base64.b64decode(address[1])
+    picture = svg.heat_map([[0.0, 5.0, 10.0]])
+    scale, cells = re.findall(r"data:image/png;base64,([^\"]+)", picture)
+    assert len(scale) > 0
+    png = base64.b64decode(cells)
     assert struct.unpack(">II", png[16:24]) == (3, 1)
     start = png.index(b"IDAT") + 4
     pixels = zlib.decompress(png[start:])[1:]
