@@ -14,15 +14,26 @@ import numpy as np
 
 from vcell import console, models
 from vcell.as_json import plain
+from vcell.errors import UserError
+from vcell.models import Screen
+from vcell.models.scoring import gain, scores
 from vcell.screen.split import TEST, TRAIN, VALIDATION
+from vcell.train.training import Pooled
 from vcell_train_vcc.held_out import FILE, HeldOut, markdown, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from vcell.models import Screen
     from vcell.runs import Run
+
+
+COLUMNS = {
+    "pds": "PDS",
+    "mae": "MAE",
+    "delta_correlation": "correlation",
+    "gain": "gain over mean",
+}
 
 
 def scored(run: Run, model: str, screen: Screen) -> dict[str, Any]:
@@ -113,3 +124,39 @@ def _text(path: Path, summary: dict[str, Any], names: list[str]) -> str:
         f"{summary['verdict']['text']}\n{held_out} (pseudobulk; vcell evaluate scores cells)\n\n"
         f"{tables(summary)}\n\nrun directory: {path}"
     )
+
+
+def pooled(model: str, runs: Sequence[Run]) -> Pooled:
+    """Return what is said of the held-out perturbations of several runs together."""
+    found = HeldOut.read(runs)
+    summary = found.summary(model)
+    if not found.names:
+        return Pooled(summary=summary, text="no perturbation was held out", markdown="")
+    n = len(found.names)
+    return Pooled(
+        summary=summary,
+        text=f"{summary['verdict']['text']}\n{n} held-out perturbations of {len(runs)} folds, "
+        f"pooled (pseudobulk)\n\n{tables(summary)}",
+        markdown="\n".join(markdown(summary)),
+        files={FILE: found.write},
+    )
+
+
+def judged(run: Run) -> float:
+    """Return the gain over the mean on the perturbations that choose the model, for sweeps."""
+    screen = Screen.load(run.path / models.SCREEN)
+    rows = screen.rows(VALIDATION)
+    if not len(rows):
+        raise UserError(
+            "no perturbations are left to choose settings by", hint="raise --validation-share"
+        )
+    names, contexts = screen.names(rows)
+    found = [
+        scores(
+            models.get(name).load(run, screen).predict(names, contexts),
+            screen.delta[rows],
+            screen.targets(names),
+        )
+        for name in (run.meta["model"], "mean")
+    ]
+    return gain(*found)
