@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vcell.gpu.accelerator import accelerator
 from vcell.models import Screen
 from vcell.nn.estimate import encoder_parameters, kept_bytes
 from vcell.nn.patterns import Pattern
@@ -110,7 +111,7 @@ def rehearse(
     shape: Shape, config: TrainVcc, choice: AttentionChoice, device: torch.device, n_sets: int
 ) -> Rehearsed:
     """Take the steps; `n_sets` is one device's share of a batch."""
-    state = rng.capture()
+    state = rng.capture(device)
     try:
         layers = shape.sizes.n_layers
         depths = [1, 2] if layers > 1 else [1]
@@ -124,7 +125,7 @@ def rehearse(
         fastest = [min(found) for found in times]
         parameters, activations, pattern = tasks[0].beside()
     finally:
-        rng.restore(state)
+        rng.restore(state, device)
     seconds = fastest[-1] + (layers - len(depths)) * max(fastest[-1] - fastest[0], 0)
     return Rehearsed(seconds, parameters, activations, pattern)
 
@@ -199,8 +200,7 @@ class _Stage:
         return parameters, max(held - own, 0) / n_sets, pattern
 
     def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        accelerator(self.device).synchronise()
 
 
 def kept(model: nn.Module, batch: Mapping[str, Tensor]) -> int:
