@@ -159,7 +159,12 @@ def _write(config: Predict, ensemble: Ensemble, controls: Controls, prediction: 
         _calibrate(config, ensemble, controls, pools, prediction)
     makers = {
         context: Maker(
-            mode, pool, screen.control[context], screen.target_sum, controls.batch[1], config.seed
+            mode,
+            pool,
+            screen.control[context],
+            screen.target_sum,
+            {name: i for i, name in enumerate(controls.design.batches)},
+            config.seed,
         )
         for context, pool in pools.items()
     }

@@ -18,8 +18,8 @@ from vcell.as_json import plain
 from vcell.errors import UserError
 from vcell.models import Screen, members
 from vcell.models.scoring import each, gain, mean_of, scores
-from vcell.screen.features import few
 from vcell.screen.split import TEST, TRAIN, VALIDATION
+from vcell.suggest import few
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ Scores = dict[str, dict[str, float]]  # what each model scored: {"gp": {"pds": 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class NewRun:
     """What is known before training: what run.json says of it, and files of the run.
 
     Attributes
@@ -82,7 +82,7 @@ class Training(Generic[Settings]):
     name: str
     options: type[Settings]
     worker: str
-    prepare: Callable[[Settings, Plan], Prepared]
+    prepare: Callable[[Settings, Plan], NewRun]
     tell: Callable[[Run], None]
     needs: str | None = None
     apart: tuple[str, ...] = ()
