@@ -41,9 +41,25 @@ class NewRun:
     files: Mapping[str, str | Callable[[Path], None]] = field(default_factory=dict)
 
 
-def _held_out(run: Run) -> Scores:
-    found: Scores = run.meta["summary"]["held_out"]
-    return found
+@dataclass(frozen=True, kw_only=True)
+class Pooled:
+    """What the folds come to together.
+
+    Attributes
+    ----------
+    summary
+        For the summary of the run that holds them, and for ``--json``: ``held_out``, the scores of
+        each model, and more.
+    text, markdown
+        The same for people, on the terminal and in ``folds.md``.
+    files
+        Files of the run by name, and what writes them.
+    """
+
+    summary: Mapping[str, Any]
+    text: str
+    markdown: str
+    files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +85,9 @@ class Training(Generic[Settings]):
         resumed.
     apart
         Settings that cannot be combined with --folds, beside ``fold`` and ``sweep``.
-    columns
-        For the table of folds: the scores to show, and their headings.
-    held_out
-        What each model scored in a finished run; by default ``held_out`` of its summary.
-    verdict
-        Says in a few words whether a model, named first, beats the others.
+    pool
+        What the finished runs of all folds come to; by default the means of ``held_out`` of their
+        summaries, and their standard deviations.
     judge
         The score of a finished run, for sweeps; larger is better.
     """
@@ -86,9 +99,7 @@ class Training(Generic[Settings]):
     tell: Callable[[Run], None]
     needs: str | None = None
     apart: tuple[str, ...] = ()
-    columns: Mapping[str, str] = field(default_factory=dict)
-    held_out: Callable[[Run], Scores] = _held_out
-    verdict: Callable[[str, Scores], str] | None = None
+    pool: Callable[[Run, Sequence[Run]], Pooled] | None = None
     judge: Callable[[Run], float] | None = None
 
 
