@@ -71,8 +71,8 @@ def prepare(config: TrainVcc, plan: Plan) -> NewRun:
             total = median_total(source, np.flatnonzero(design.control))
         cells = LogCells(source, scale.kind, total or np.nan)
         screen = measure.screen_of(cells, design, config)
-        prepared = getattr(models.get(config.model), "prepared", None)
-        files = prepared(screen, config, plan) if prepared else {}
+        model = models.get(config.model)
+        files = model.prepared(screen, config, plan) if isinstance(model, models.Prepares) else {}
         files |= measure.facts(source, scale, found, design, screen)
         return NewRun(
             config=config,
