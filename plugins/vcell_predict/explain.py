@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vcell.models import Explanation
     from vcell_predict.ensemble import Ensemble
-    from vcell_predict.work import Prediction
+    from vcell_predict.prediction import Prediction
 
     Array = NDArray[np.float64]
 

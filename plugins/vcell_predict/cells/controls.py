@@ -49,8 +49,8 @@ class Controls:
         self.mode = mode
         if mode == "counts" and kind != COUNTS:
             raise UserError(
-                f"{source.name} holds log1p values; --cells counts makes cells from counts",
-                hint="train on raw counts, or leave --cells counts away",
+                f"{source.name} holds log1p values; --as counts makes cells from counts",
+                hint="train on raw counts, or leave out --as counts",
             )
 
     @cached_property
