@@ -118,10 +118,12 @@ def _text(path: Path, summary: dict[str, Any], names: list[str]) -> str:
     )
 
 
-def pooled(this: Run, runs: Sequence[Run]) -> Pooled:
+def pooled(model: str, runs: Sequence[Run]) -> Pooled:
     """Judge all held-out perturbations of the folds together."""
     found = HeldOut.read(runs)
-    summary, n = found.summary(this.meta["model"]), len(runs)
+    summary, n = found.summary(model), len(runs)
+    if not found.names:
+        return Pooled(summary=summary, text="no perturbation was held out", markdown="")
     heading = f"# Held-out perturbations of {n} folds, pooled (pseudobulk)"
     return Pooled(
         summary=summary,

@@ -101,7 +101,7 @@ def _spread(runs: Sequence[Run]) -> Scores:
 
 def _pooled(training: Training[Any], this: Run, runs: Sequence[Run]) -> Pooled:
     if training.pool is not None:
-        return training.pool(this, runs)
+        return training.pool(this.meta["model"], runs)
     found, spread = _over(runs, np.mean), _spread(runs)
     heads = ["model", *next(iter(found.values()), {})]
     rows = [

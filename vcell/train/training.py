@@ -86,8 +86,8 @@ class Training(Generic[Settings]):
     apart
         Settings that cannot be combined with --folds, beside ``fold`` and ``sweep``.
     pool
-        What the finished runs of all folds come to; by default the means of ``held_out`` of their
-        summaries, and their standard deviations.
+        What the finished runs of all folds come to, for the model named; by default the means of
+        ``held_out`` of their summaries, and their standard deviations.
     judge
         The score of a finished run, for sweeps; larger is better.
     """
@@ -99,7 +99,7 @@ class Training(Generic[Settings]):
     tell: Callable[[Run], None]
     needs: str | None = None
     apart: tuple[str, ...] = ()
-    pool: Callable[[Run, Sequence[Run]], Pooled] | None = None
+    pool: Callable[[str, Sequence[Run]], Pooled] | None = None
     judge: Callable[[Run], float] | None = None
 
 
