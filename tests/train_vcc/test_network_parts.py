@@ -13,7 +13,6 @@ from vcell_train_vcc.network import shape
 from vcell_train_vcc.network.losses import KINDS as LOSSES
 from vcell_train_vcc.network.losses import LossKind, Units, distances, effects, losses_of
 from vcell_train_vcc.network.rehearsal import rehearse
-from vcell_train_vcc.network.sets import Groups, SetStream
 from vcell_train_vcc.network.shape import Shape, few_threads
 from vcell_train_vcc.network.task import Tables, build
 
@@ -21,6 +20,7 @@ from vcell.data.simulate import Simulator
 from vcell.errors import UserError
 from vcell.models import Screen
 from vcell.nn.attention import AttentionChoice
+from vcell.screen.sets import Groups, SetStream
 from vcell.store import Recipe, Store, prepare
 from vcell.train.task import Place
 

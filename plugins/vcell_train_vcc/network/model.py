@@ -15,13 +15,13 @@ from vcell import console, models
 from vcell.errors import UserError
 from vcell.models import Explanation, LeavesOneOut, Predictor, Uncertain
 from vcell.nn import attention as attentions
+from vcell.screen.sets import Groups, store_of
 from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.command import settings_of_run
 from vcell.train.loop import Trainer
 from vcell.train.precision import resolve
 from vcell.train.state import load_weights
 from vcell_train_vcc import TrainVcc
-from vcell_train_vcc.network.sets import Groups, store_of
 from vcell_train_vcc.network.shape import FILE, NEAR, Shape, device_of, few_threads, graph_of
 from vcell_train_vcc.network.task import CellTask, Tables, added, build
 from vcell_train_vcc.network.validation import truth_of

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vcell.screen.sets import Groups, SetStream
 from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.stream import ReadAhead
 from vcell_train_vcc.network.losses import KINDS, Units, losses_of, weights_of
-from vcell_train_vcc.network.sets import Groups, SetStream
 from vcell_train_vcc.network.shape import graph_of
 from vcell_train_vcc.network.shared_encoder import SharedEncoder
 from vcell_train_vcc.network.transformer import Example, Known, PerturbationTransformer

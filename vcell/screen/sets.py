@@ -30,13 +30,13 @@ from vcell.store.store import MANIFEST
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vcell.config import ManyFiles
     from vcell.models import Screen
     from vcell.runs import Run
     from vcell.train.task import Place
-    from vcell_train_vcc import TrainVcc
 
 
-def store_of(run: Run, screen: Screen, config: TrainVcc) -> Store:
+def store_of(run: Run, screen: Screen, config: ManyFiles) -> Store:
     """Return the store of the run's cells: as given, or made once and kept in the cache."""
     path: Path | None = config.cells
     if path is None:
