@@ -67,8 +67,8 @@ def test_a_foreign_transformer_does_not_win_in_silence(listed, capsys, monkeypat
 
 
 def test_gene_sets_that_are_shipped_cannot_be_replaced_by_others(listed):
-    from vcell.data.genesets import shipped
-    from vcell.data.genesets.sets import announced as sets
+    from vcell.genes import shipped
+    from vcell.genes.sets import announced as sets
 
     name = next(iter(shipped()))
     listed("vcell.gene_sets", ("mine", "tests.core.test_announced:own_sets", "aaa"))
@@ -81,6 +81,6 @@ def test_gene_sets_that_are_shipped_cannot_be_replaced_by_others(listed):
 
 
 def own_sets():
-    from vcell.data.genesets import GeneSet
+    from vcell.genes import GeneSet
 
     return [GeneSet(name, ("TP53",)) for name in own_sets.names]
