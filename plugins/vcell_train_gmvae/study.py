@@ -176,7 +176,8 @@ def made(store: Store, config: TrainGmvae) -> Study:
         )
     shape = Shape(
         genes=store.n_genes, components=components, batches=len(batches), labelled=labelled,
-        latent=config.latent or (preset["latent"] if labelled else preset["alone"]), encoder=config.encoder or preset["encoder"],
+        latent=config.latent or preset["latent" if labelled else "alone"],
+        encoder=config.encoder or preset["encoder"],
         decoder=config.decoder or preset["decoder"], likelihood=config.likelihood,
         dropout=config.dropout,
     )  # fmt: skip

@@ -19,7 +19,7 @@ from vcell.gmvae.trained import STUDY
 from vcell.store import Recipe, Store, ensure_store
 from vcell.store.store import MANIFEST
 from vcell.train import command
-from vcell.train.training import Prepared, Training
+from vcell.train.training import NewRun, Training
 from vcell_train_gmvae import TrainGmvae, report
 from vcell_train_gmvae.study import CELLS, Study, made, refuse, steps
 
@@ -44,7 +44,7 @@ def run(cells: Path | None, config: TrainGmvae) -> None:
     command.run(TRAINING, config)
 
 
-def prepare(config: TrainGmvae, plan: Plan) -> Prepared:
+def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
     """Look at the cells, refuse what cannot be, and decide what is held out."""
     assert config.cells is not None
     with open_cells(config.cells, config.layer, join=config.join) as source:
@@ -68,7 +68,7 @@ def prepare(config: TrainGmvae, plan: Plan) -> Prepared:
             f"{study.held_out.sum():,} held out; {store.n_genes:,} genes; "
             f"{len(study.labels) or 'no'} labels; {len(study.batches) or 'no'} batches"
         )
-    return Prepared(
+    return NewRun(
         config=config,
         data=[data],
         facts={"model": "gmvae", "shown": shown},

@@ -52,7 +52,7 @@ class CellWriter:
         Store a full table instead of CSR.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by name, but for the first two
         self,
         path: str | os.PathLike[str],
         genes: Sequence[str] | NDArray[Any],

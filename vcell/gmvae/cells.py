@@ -15,7 +15,7 @@ from vcell.kernels import gather
 from vcell.kernels.rows import FALLS, row_faults
 from vcell.nn.compressed import CompressedRows
 from vcell.store.cells import load_all
-from vcell.store.crew import default_threads
+from vcell.store.priority_pool import default_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable

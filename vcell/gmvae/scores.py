@@ -58,11 +58,11 @@ def _table(one: Array, other: Array) -> Array:
     a, b = np.unique(one, return_inverse=True)[1], np.unique(other, return_inverse=True)[1]
     width = b.max() + 1
     counts: Array = np.bincount(a * width + b, minlength=(a.max() + 1) * width)
-    return counts.reshape(-1, width)
+    return np.asarray(counts.reshape(-1, width))
 
 
 def _pairs(counts: Array) -> Array:
-    return counts * (counts - 1) / 2
+    return np.asarray(counts * (counts - 1) / 2)
 
 
 def _entropy(shares: Array) -> float:
