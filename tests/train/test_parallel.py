@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.train.conftest import Processes, differences, losses
+from tests.train.conftest import Processes, differences, losses, tensors
 from tests.train.toy import fit
 from vcell.launch import Plan, launch
 from vcell.runs import Run, Tail
@@ -105,6 +105,36 @@ def test_one_rank_out_of_memory_halves_alone_and_the_result_is_the_same(
 
 
 @pytest.mark.dist
+def test_a_parameter_without_a_gradient_is_told_and_waited_for_by_nobody(
+    new_run: NewRun, start: Start
+) -> None:
+    one, two = new_run("one"), new_run("two")
+    fit(one, {}, idle="always", **PLAIN)
+    processes = start(two, {}, ranks=2, task={**PLAIN, "idle": "always"})
+    processes.results()
+    assert distance(one, two) < 1e-5
+    assert processes.messages().count("the loss does not depend on idle.weight") == 2
+
+
+@pytest.mark.dist
+def test_a_parameter_that_takes_part_on_one_rank_only_is_averaged(
+    new_run: NewRun, start: Start
+) -> None:
+    run = new_run("run")
+    start(run, {}, ranks=2, task={**PLAIN, "idle": "on one rank"}).results()
+    assert "optim:exp_avg:idle.weight" in tensors(run, 20)
+
+
+@pytest.mark.dist
+def test_a_parameter_that_loses_its_gradient_on_the_way_ends_the_run_in_words(
+    new_run: NewRun, start: Start
+) -> None:
+    processes = start(new_run("run"), {}, ranks=2, task={**PLAIN, "idle": "later"})
+    assert set(processes.wait()) == {1}
+    assert "ddp waited for it in vain" in processes.messages()
+
+
+@pytest.mark.dist
 def test_sigterm_to_one_rank_ends_all_with_a_checkpoint_to_go_on_from(
     new_run: NewRun, start: Start
 ) -> None:
@@ -136,7 +166,8 @@ def test_the_launchers_two_processes_equal_its_one(tmp_path: Path) -> None:
         assert Run.open(run.path).status() == "done"
         runs.append(run)
     assert distance(*runs) < 1e-5
-    assert len(Tail(runs[1].path / "rank-1.jsonl").read()) == 20
+    kinds = [event["kind"] for event in Tail(runs[1].path / "rank-1.jsonl").read()]
+    assert kinds.count("span") == 20
 
 
 @pytest.mark.dist
@@ -144,7 +175,8 @@ def test_each_rank_tells_where_its_time_went(new_run: NewRun, start: Start) -> N
     run = new_run("run")
     start(run, {}, ranks=2).results()
     for rank in (0, 1):
-        spans = Tail(run.path / f"rank-{rank}.jsonl").read()
+        events = Tail(run.path / f"rank-{rank}.jsonl").read()
+        spans = [event for event in events if event["kind"] == "span"]
         assert [span["step"] for span in spans] == list(range(1, 21))
         for span in spans:
             parts = [span[name] for name in ("data", "h2d", "forward", "backward", "optimiser")]

@@ -11,15 +11,17 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from vcell.train import parallel, sinks
+from vcell.train import parallel, sinks, trouble
 from vcell.train.control import Signals
 from vcell.train.session import Result, Session
+from vcell.train.watch import watching
 
 if TYPE_CHECKING:
     from vcell.runs import Run
     from vcell.train.options import TrainOptions
     from vcell.train.task import Task
 
+_TOO_LARGE = "take a smaller model, or --parallel fsdp on several GPUs"
 __all__ = ["Result", "Trainer"]
 
 
@@ -53,10 +55,12 @@ class Trainer:
         with parallel.joined(self.device) as place, Signals() as signals, ExitStack() as stack:
             if place.leads:
                 stack.enter_context(sinks.following(self.run, self.options.sinks))
-            session = Session(self.task, self.options, self.run, place, signals)
-            stack.callback(session.close)
-            session.resume()
-            result = session.train()
+            with trouble.told("preparing the model and its optimiser", _TOO_LARGE):
+                session = Session(self.task, self.options, self.run, place, signals)
+                stack.callback(session.close)
+                session.resume()
+            with watching(session.log, session.accelerator):
+                result = session.train()
             if place.leads and result.cut_short:
                 self.run.finish("interrupted", step=result.step, reason=result.ended)
             return result

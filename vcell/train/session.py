@@ -12,6 +12,7 @@ import torch
 
 from vcell import console
 from vcell.errors import UserError
+from vcell.gpu.accelerator import accelerator
 from vcell.runs import History
 from vcell.train import batch as batches
 from vcell.train import changes, parallel, precision, prepare, rng, state
@@ -21,6 +22,7 @@ from vcell.train.guard import Guard
 from vcell.train.optim import Averaged, build_optimizer, learning_rate
 from vcell.train.stopping import Stopper
 from vcell.train.update import Outcome, Updater
+from vcell.train.validate import scored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +59,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Requests:
     """What any process was asked to do, agreed on by all."""
 
     examples: int  # in the coming global batch
@@ -77,6 +79,7 @@ class Session:
         self.task, self.options, self.run = task, options, run
         self.place, self.signals = place, signals
         self.log = run.rank_log(place.rank)
+        self.accelerator = accelerator(place.device)
         prepare.set_up_device(options, place)
         self.precision = precision.resolve(options.precision, place.device)
         model, called = prepare.build(task, options, place, self.tell)
@@ -111,9 +114,9 @@ class Session:
         changes.check_identity(saved["identity"], dict(self.task.identity))
         for text in changes.compare(saved["options"], changes.plain(self.options)):
             self.tell(text)
-        had_rng = state.restore(self.learner, checkpoint.path, self.place.rank)
-        if not had_rng:
-            self.tell(f"rank {self.place.rank} is new to this run: its random numbers start afresh")
+        missing = state.restore(self.learner, checkpoint.path, self.place)
+        if missing:
+            self.tell(missing)
         self._load(saved)
         self.log.log("resume", step=self.step)
         if self.place.leads:
@@ -188,19 +191,19 @@ class Session:
                 self._validate()
                 self._save()
             while self.step < self.options.max_steps and ended == "done":
-                wishes = self._step()
+                requests = self._step()
                 last = self.step == self.options.max_steps
                 is_best = self._validate() if self._due("validate_every") or last else False
-                if wishes.pause:
-                    wishes = self._pause()
-                if wishes.signalled:
+                if requests.pause:
+                    requests = self._pause()
+                if requests.signalled:
                     ended = "interrupted"
-                elif wishes.stop:
+                elif requests.stop:
                     ended = "stopped"
                     self._serve("stop", "pause")
                 elif self.stopper.exhausted:
                     ended = "early-stop"
-                due = self._due("checkpoint_every") or wishes.checkpoint
+                due = self._due("checkpoint_every") or requests.checkpoint
                 if due or is_best or last or ended != "done":
                     self._save()
         self._say_end(ended)
@@ -219,29 +222,29 @@ class Session:
         every: int = getattr(self.options, name)
         return every > 0 and self.step % every == 0
 
-    def _step(self) -> Wishes:
+    def _step(self) -> Requests:
         """Take one step, and return what was asked for before it."""
         begun = time.perf_counter()
         rate = learning_rate(self.step, self.options, self.phases)
         self._enter_phase()
         with self.update.spans.waiting("data"):
             batch = next(self.stream)
-        wishes = self._agree(batches.length(batch))
-        outcome = self.update(batch, total=wishes.examples, overlap=wishes.overlap, rate=rate)
+        requests = self._agree(batches.length(batch))
+        outcome = self.update(batch, total=requests.examples, overlap=requests.overlap, rate=rate)
         if outcome.applied and hasattr(self.task, "stepped"):
             self.task.stepped(self.learner.model, outcome.metrics)
         self.step += 1
-        self.examples += wishes.examples
-        if self._due("empty_cache_every") and self.place.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.examples += requests.examples
+        if self._due("empty_cache_every"):
+            self.accelerator.empty_cache()
         problem = self.guard.check(outcome, self.step)
         if problem and self.place.leads:
             self.tell(problem)
         self._record(outcome, batches.length(batch), rate, time.perf_counter() - begun)
-        return wishes
+        return requests
 
-    def _agree(self, examples: int) -> Wishes:
-        """Tell all processes this one's share and wishes, and learn everybody's."""
+    def _agree(self, examples: int) -> Requests:
+        """Tell all processes this one's share and requests, and learn everybody's."""
         requests = self.run.requests() if self.place.leads else set()
         mine = [
             examples,
@@ -254,7 +257,7 @@ class Session:
         total, signalled, stop, checkpoint, pause, proven = parallel.agree(list(map(int, mine)))
         if checkpoint:
             self._serve("checkpoint")
-        return Wishes(
+        return Requests(
             examples=total,
             signalled=signalled > 0,
             stop=stop > 0,
@@ -275,8 +278,8 @@ class Session:
         fields["data_wait"] = spans["data"] / seconds
         if self.precision.scaler:
             fields["loss_scale"] = self.precision.scaler.scale
-        if self.place.device.type == "cuda":
-            fields["memory"] = torch.cuda.max_memory_allocated(self.place.device)
+        if peak := self.accelerator.peak_memory():
+            fields["memory"] = peak
         self.run.log("metric", step=self.step, **fields)
         self.display.stepped(outcome.metrics["loss"])
 
@@ -284,7 +287,7 @@ class Session:
 
     def _validate(self) -> bool:
         """Score the model; return whether it is the best so far. Leaves all random numbers be."""
-        before = rng.capture()
+        before = rng.capture(self.place.device)
         self.learner.model.eval()
         averaged = self.learner.averaged
         with (
@@ -292,10 +295,10 @@ class Session:
             self.precision.autocast(),
             averaged.applied() if averaged else nullcontext(),
         ):
-            own = {k: float(v) for k, v in self.task.validate(self.learner.model).items()}
+            own = scored(self.task, self.learner.model, self.options, self.place, self.tell)
         parallel.forget_gathered(self.learner.model)
         self.learner.model.train()
-        rng.restore(before)
+        rng.restore(before, self.place.device)
         self.metrics = json.loads(parallel.gather_texts(json.dumps(own))[0])
         self._validated = self.step
         if self.task.monitor not in self.metrics:
@@ -313,7 +316,9 @@ class Session:
         """Write a checkpoint of this step, unless there is one."""
         if self._saved == self.step:
             return
-        shot = state.snapshot(self.learner, self._numbers(), keep=self.place.leads)
+        shot = state.snapshot(
+            self.learner, self._numbers(), self.place.device, keep=self.place.leads
+        )
         if self.place.leads:
             fresh = self._validated == self.step
             metric = self.metrics[self.task.monitor] if fresh else None
@@ -326,22 +331,22 @@ class Session:
             )
         self._saved = self.step
 
-    def _pause(self) -> Wishes:
+    def _pause(self) -> Requests:
         """Wait with a checkpoint written, until the request is taken back or another one comes."""
         self._save()
         begun = told = time.monotonic()
         self._announce("paused")
         while True:
             time.sleep(_PAUSE_POLL)
-            wishes = self._agree(0)
-            if not wishes.pause or wishes.stop or wishes.signalled:
+            requests = self._agree(0)
+            if not requests.pause or requests.stop or requests.signalled:
                 break
             if self.place.leads and time.monotonic() - told > _PULSE:
                 told = time.monotonic()
                 self.run.log("phase", step=self.step, name="paused")
         self._since += time.monotonic() - begun
         self._announce("training")
-        return wishes
+        return requests
 
     def _serve(self, *requests: str) -> None:
         if self.place.leads:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vcell.screen.sets import Groups, SetStream
 from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.stream import ReadAhead
-from vcell_train_vcc.network.losses import Losses, Weights
-from vcell_train_vcc.network.sets import Groups, SetStream
+from vcell_train_vcc.network.losses import KINDS, Units, losses_of, weights_of
 from vcell_train_vcc.network.shape import graph_of
 from vcell_train_vcc.network.shared_encoder import SharedEncoder
 from vcell_train_vcc.network.transformer import Example, Known, PerturbationTransformer
@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from vcell.models import Screen
     from vcell.nn.attention import AttentionChoice
     from vcell.store import Store
+    from vcell.train.losses import Losses
     from vcell.train.task import Phase, Place
     from vcell_train_vcc import TrainVcc
     from vcell_train_vcc.network.shape import Shape
 
-_AT_ONCE = 16  # perturbations predicted at once
+_AT_ONCE = 16  # perturbations predicted at once, on a device that has the memory
 
 
 class Network(nn.Module):
@@ -141,21 +142,23 @@ def build(
         core = SharedEncoder(known, controls, shape.sizes, attention, graph)
     else:
         core = PerturbationTransformer(known, shape.sizes, attention, graph)
-    weights = Weights(
-        reconstruction=config.alpha,
-        classes=config.beta,
-        delta=config.delta_loss,
-        cells=0.0 if config.set_loss == "none" else config.set_weight,
-        retrieval=config.pds_loss,
-    )
-    losses = Losses(
-        weights,
-        known.effect**2,
-        torch.from_numpy(tables.delta[tables.learned]),
-        kind="mmd" if config.set_loss == "mmd" else "energy",
-        balanced=config.loss == "adaptive",
-    )
-    return Network(core, losses)
+    weights = weights_of(config)
+    freeze_idle_heads(core, weights)
+    bank = torch.from_numpy(tables.delta[tables.learned])
+    units = Units(known.effect**2, bank, "mmd" if config.set_loss == "mmd" else "energy")
+    return Network(core, losses_of(weights, units, balanced=config.loss == "adaptive"))
+
+
+def freeze_idle_heads(
+    core: PerturbationTransformer | SharedEncoder, weights: Mapping[str, float]
+) -> None:
+    """Leave out of training the head that no loss asks: ddp would wait for its gradients."""
+    used = [KINDS[name] for name, weight in weights.items() if weight > 0]
+    if all(kind.of_effect for kind in used):
+        core.classes.requires_grad_(requires_grad=False)
+    if not any(kind.of_effect for kind in used):
+        for part in core.effect_head():
+            part.requires_grad_(requires_grad=False)
 
 
 class CellTask:
@@ -164,6 +167,7 @@ class CellTask:
     monitor = "gain"
     higher_is_better = True
     validates_first = True
+    validation_batch = _AT_ONCE  # halved by the loop where memory runs out
 
     def __init__(
         self,
@@ -233,7 +237,9 @@ class CellTask:
         n = self._n_tokens
         effect = self.prior.copy()
         example = self.tables.example(self.held, n)
-        effect[:, self.tables.column[:n]] += added(model, self.tables, example, n)
+        effect[:, self.tables.column[:n]] += added(
+            model, self.tables, example, n, at_once=self.validation_batch
+        )
         return self.judge.score(effect)
 
 
@@ -243,6 +249,8 @@ def added(
     example: Mapping[str, Tensor],
     n_tokens: int,
     pick: Callable[[dict[str, Tensor]], Tensor] = lambda out: out["residual"].mean(1),
+    *,
+    at_once: int = _AT_ONCE,
 ) -> NDArray[np.float32]:
     """Return what a network says of examples, some at a time: by default the residuals (P, T).
 
@@ -251,8 +259,8 @@ def added(
     device = next(model.parameters()).device
     control = torch.from_numpy(tables.screen.control[:, tables.column[:n_tokens]])
     found = []
-    for start in range(0, len(example["prior"]), _AT_ONCE):
-        some = {k: v[start : start + _AT_ONCE] for k, v in example.items()}
+    for start in range(0, len(example["prior"]), at_once):
+        some = {k: v[start : start + at_once] for k, v in example.items()}
         some["control"] = control[some["context"]][:, None]
         out = model({k: v.to(device) for k, v in some.items()})
         found.append(pick(out).float().cpu())

@@ -1,0 +1,144 @@
+"""`--folds K`: K runs that hold out each part of the data once, and one table that compares.
+
+    vcell train-vcc cells.h5ad --folds 5
+    vcell train-vcc --resume latest        # goes on with the folds that are not done
+
+The run directory holds the runs of the folds in ``folds/``, the scores of every fold in
+``folds.csv``, and what they come to together in ``folds.md``. Each run is told which part it holds
+out by the setting ``fold``: ``2/5``.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import console
+from vcell.runs import Run
+from vcell.train.training import Pooled, half_done
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from vcell.train.training import Scores, Settings, Training
+
+
+def trained(
+    training: Training[Settings],
+    this: Run,
+    config: Settings,
+    train: Callable[[Settings], Run],
+) -> None:
+    """Train the folds that are not done, and score them all.
+
+    Parameters
+    ----------
+    training
+        The command.
+    this
+        The run that holds them.
+    config
+        The settings of all.
+    train
+        Trains with given settings, and returns the finished run.
+    """
+    done: list[Run] = []
+    for number in range(1, this.meta["folds"] + 1):
+        done.append(_fold(training, this, config, number, train))
+        this.update(stands_for=[run.name for run in done])
+    pooled = _pooled(training, this, done)
+    for name, write in pooled.files.items():
+        this.save_file(name, write)
+    this.save_file("folds.csv", lambda path: _write(path, done))
+    this.save_file("folds.md", lambda path: _text(pooled.markdown, path))
+    this.finish("done", **pooled.summary, spread=_spread(done))
+
+
+def _fold(
+    training: Training[Settings],
+    this: Run,
+    config: Settings,
+    number: int,
+    train: Callable[[Settings], Run],
+) -> Run:
+    fold = f"{number}/{this.meta['folds']}"
+    begun = next((run for run in this.parts() if run.meta["config"]["fold"] == fold), None)
+    if begun is not None and begun.status() == "done":
+        console.say(f"fold {fold} is done already: {begun.name}")
+        return begun
+    console.say(f"fold {fold}")
+    alone = {"folds": None, "runs": this.path / "folds", "resume": half_done(training, begun)}
+    if hasattr(config, "sweep_over"):
+        alone["sweep_over"] = None
+    run = train(dataclasses.replace(config, fold=fold, **alone))
+    this.log("fold", number, run=run.name, held_out=run.meta["summary"]["held_out"])
+    return run
+
+
+def _scored(run: Run) -> Scores:
+    """Return the scores of one fold."""
+    found: Scores = run.meta["summary"]["held_out"]
+    return found
+
+
+def _over(runs: Sequence[Run], means: Callable[[list[float]], Any]) -> Scores:
+    """Return a number over the folds for each score, of the models that all folds have."""
+    scored = [_scored(run) for run in runs]
+    return {
+        name: {score: float(means([one[name][score] for one in scored])) for score in of}
+        for name, of in scored[0].items()
+        if all(name in one for one in scored)
+    }
+
+
+def _spread(runs: Sequence[Run]) -> Scores:
+    return _over(runs, lambda values: np.std(values, ddof=1))
+
+
+def _pooled(training: Training[Any], this: Run, runs: Sequence[Run]) -> Pooled:
+    if training.pool is not None:
+        return training.pool(this.meta["model"], runs)
+    found, spread = _over(runs, np.mean), _spread(runs)
+    heads = ["model", *next(iter(found.values()), {})]
+    rows = [
+        [name, *(f"{value:.4f} ± {spread[name][score]:.4f}" for score, value in of.items())]
+        for name, of in found.items()
+    ]
+    about = f"Held-out scores of {len(runs)} folds, mean ± standard deviation over folds"
+    lines = [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+    return Pooled(
+        summary={"held_out": found},
+        text=f"{about}\n\n{console.table(rows, heads)}",
+        markdown="\n".join([f"{about}:", "", *lines, ""]),
+    )
+
+
+def _write(path: Path, runs: Sequence[Run]) -> None:
+    """Write one line for each fold and model."""
+    columns = list(next(iter(_scored(runs[0]).values()), {}))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["fold", "model", *columns, "run"])
+        for run in runs:
+            for name, of in _scored(run).items():
+                scores = [f"{of[score]:.6g}" for score in columns]
+                writer.writerow([run.meta["config"]["fold"], name, *scores, run.name])
+
+
+def _text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def tell(training: Training[Any], this: Run) -> None:
+    """Print what the folds come to."""
+    runs = [Run.open(path) for path in this.stands_for()]
+    pooled = _pooled(training, this, runs)
+    result = {"run": str(this.path), "model": this.meta["model"], "folds": this.meta["folds"]}
+    console.result(
+        {**result, **pooled.summary, "spread": _spread(runs)},
+        f"{pooled.text}\n\nrun directory: {this.path}",
+    )

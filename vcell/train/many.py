@@ -1,0 +1,108 @@
+"""A run that holds runs: what `--folds` and `--sweep` share.
+
+Its directory has a folder of runs (``folds/`` or ``trials/``), and run.json names the folder
+(``parts``) and the runs that are asked when this one is asked for predictions (``stands_for``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from vcell.config import provenance
+from vcell.errors import UserError, VcellError
+from vcell.launch import LaunchOptions, ended_by_signals
+from vcell.runs import Run, remove
+from vcell.train import folds, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from vcell.train.training import Settings, Training
+
+# what may change when it goes on: how many, and what has no say in what is learnt
+_FREE = {"sweep", "micro_batch", "memory_share", "empty_cache_every", "checkpoint_every", "sinks"}
+_FREE |= {field.name for field in dataclasses.fields(LaunchOptions)}
+
+
+def asked(config: Any) -> str | None:
+    """Say which folder of runs the settings ask for, if any."""
+    if getattr(config, "folds", None):
+        return "folds"
+    return "trials" if getattr(config, "sweep", None) else None
+
+
+def started(training: Training[Settings], config: Settings, parts: str) -> Run:
+    """Make the run that holds the others."""
+    way = "folds" if parts == "folds" else "sweep"
+    apart = ("fold", *training.apart, "sweep") if parts == "folds" else ("folds",)
+    if parts == "trials":
+        sweep.check(training, config)
+    given = [name.replace("_", "-") for name in apart if getattr(config, name) is not None]
+    if given:
+        raise UserError(f"--{way} cannot go with --{given[0]}", hint=f"leave out --{given[0]}")
+    if config.nodes > 1:
+        raise UserError(f"--{way} makes runs of its own on one machine", hint="leave out --nodes")
+    return Run.create(
+        config.runs,
+        training.name,
+        config=dataclasses.asdict(config),
+        provenance=provenance(),
+        seed=config.seed,
+        model=getattr(config, "model", training.name),
+        parts=parts,
+        **({"folds": config.folds} if parts == "folds" else {}),
+    )
+
+
+def claimed(this: Run, settings: Settings, given: dict[str, Any]) -> Settings:
+    """Take one back into use, and return its settings with what is `given` anew."""
+    fixed = sorted(given.keys() - _FREE)
+    if fixed:
+        raise UserError(
+            f"{this.name} cannot go on with another --{fixed[0].replace('_', '-')}: "
+            "its runs would not be comparable",
+            hint="start a new one",
+        )
+    if this.meta["parts"] != "trials" and given.get("sweep"):
+        raise UserError(f"{this.name} holds folds, not a sweep", hint="leave out --sweep")
+    this.claim()
+    found: Settings = dataclasses.replace(settings, **given)
+    return found
+
+
+def trained(
+    training: Training[Settings],
+    this: Run,
+    config: Settings,
+    train: Callable[[Settings], Run],
+) -> None:
+    """Train the parts that are not done; `train` trains one with given settings."""
+    way = folds if this.meta["parts"] == "folds" else sweep
+    way.trained(training, this, config, train)
+
+
+def tell(training: Training[Settings], this: Run) -> None:
+    """Say what came of the parts."""
+    way = folds if this.meta["parts"] == "folds" else sweep
+    way.tell(training, this)
+
+
+@contextmanager
+def ended_well(this: Run, *, new: bool) -> Iterator[None]:
+    """Say in the run how the work on its parts ended; one refused before any began is removed."""
+    try:
+        with ended_by_signals():
+            yield
+    except KeyboardInterrupt:
+        this.finish("interrupted")
+        raise
+    except VcellError as error:
+        if not new or this.parts():
+            this.finish("failed", error=error.message)
+        else:
+            remove(this, this.path.parent)
+            with suppress(OSError):
+                this.path.parent.rmdir()
+        raise

@@ -1,0 +1,113 @@
+"""What a plugin tells `vcell.train` about a command that trains: a `Training`.
+
+With it, `vcell.train.command` starts runs and goes on with them, `vcell.train.many` makes folds and
+sweeps of them, and other commands can rehearse a step of theirs. Nothing here knows a plugin, or
+imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from vcell.launch import Plan
+from vcell.runs import Run, remove
+
+Settings = TypeVar("Settings", bound=Any)  # a command's config class, with RunOptions
+Scores = dict[str, dict[str, float]]  # what each model scored: {"gp": {"pds": 0.8}, ...}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRun:
+    """What is known before training: what run.json says of it, and files of the run.
+
+    Attributes
+    ----------
+    config
+        The settings, with what was decided about them.
+    data
+        Fingerprints of the files that were read; see `vcell.train.command.fingerprint`.
+    facts
+        Further fields of run.json, such as the model.
+    files
+        Files of the run by name: their text, or what writes them to a path.
+    """
+
+    config: Any
+    data: Sequence[Mapping[str, Any]] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str | Callable[[Path], None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooled:
+    """What the folds come to together.
+
+    Attributes
+    ----------
+    summary
+        For the summary of the run that holds them, and for ``--json``: ``held_out``, the scores of
+        each model, and more.
+    text, markdown
+        The same for people, on the terminal and in ``folds.md``.
+    files
+        Files of the run by name, and what writes them.
+    """
+
+    summary: Mapping[str, Any]
+    text: str
+    markdown: str
+    files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Generic[Settings]):
+    """A command that trains.
+
+    Attributes
+    ----------
+    name
+        The command, which is also in the names of its runs: ``train-mine``.
+    options
+        Its config class. It inherits `RunOptions` and `LaunchOptions`; `ManyOptions`, to offer
+        folds and sweeps.
+    worker
+        The function that trains, as ``module:function``. It is called with the run in every
+        process; the first process ends the run: ``run.finish("done", held_out=scores)``.
+    prepare
+        Reads the data and refuses what cannot be, before there is a run directory.
+    tell
+        Prints what came of a finished run.
+    needs
+        A file of the run that training needs: a run that ended before it was written cannot be
+        resumed.
+    apart
+        Settings that cannot be combined with --folds, beside ``fold`` and ``sweep``.
+    pool
+        What the finished runs of all folds come to, for the model named; by default the means of
+        ``held_out`` of their summaries, and their standard deviations.
+    judge
+        The score of a finished run, for sweeps; larger is better.
+    """
+
+    name: str
+    options: type[Settings]
+    worker: str
+    prepare: Callable[[Settings, Plan], NewRun]
+    tell: Callable[[Run], None]
+    needs: str | None = None
+    apart: tuple[str, ...] = ()
+    pool: Callable[[str, Sequence[Run]], Pooled] | None = None
+    judge: Callable[[Run], float] | None = None
+
+
+def half_done(training: Training[Any], begun: Run | None) -> str | None:
+    """Return the path of a part to go on with; one that never got to train is removed."""
+    if begun is None:
+        return None
+    if training.needs is None or (begun.path / training.needs).is_file():
+        return str(begun.path)
+    remove(begun)
+    return None
