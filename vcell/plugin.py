@@ -58,7 +58,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Found:
-    """An announced plugin, not imported yet."""
+    """An entry point that a distribution announces, not imported yet."""
 
     name: str
     target: str  # module:attribute
@@ -92,26 +92,45 @@ def discover() -> Discovery:
     wanted = {
         name.strip() for name in os.environ.get("VCELL_PLUGINS", "").split(",") if name.strip()
     }
-    announced = sorted(
-        (_found(point) for point in metadata.entry_points(group=GROUP)), key=_precedence
-    )
+    known, ignored = announced(GROUP, "command")
     plugins: dict[str, Found] = {}
-    problems = []
-    for found in announced:
-        taken = plugins.get(found.name)
-        if taken is not None and taken.target == found.target:
-            continue  # the same distribution seen twice on the path (editable and installed)
-        if found.name in CORE_COMMANDS or not _NAME.match(found.name):
-            problems.append(_ignored(found, _name_fault(found.name)))
-        elif taken is not None:
-            problems.append(_ignored(found, f"{taken.distribution} already has that command"))
-        elif not wanted or found.name in wanted:
-            plugins[found.name] = found
+    problems = list(ignored)
+    for name, found in known.items():
+        if name in CORE_COMMANDS or not _NAME.match(name):
+            problems.append(_ignored("plugin", found, _name_fault(name)))
+        elif not wanted or name in wanted:
+            plugins[name] = found
     problems += [
         f"VCELL_PLUGINS names {name!r}, which is not installed"
-        for name in sorted(wanted - {f.name for f in announced})
+        for name in sorted(wanted - known.keys())
     ]
-    return Discovery(dict(sorted(plugins.items())), tuple(problems))
+    return Discovery(plugins, tuple(problems))
+
+
+def announced(group: str, what: str) -> tuple[dict[str, Found], tuple[str, ...]]:
+    """Read an entry-point group: what is used, by name, and why the others are ignored.
+
+    One rule holds for commands, models, gene sets and whatever else is announced: of two that have
+    one name, vcell's own is used, else that of the distribution whose name comes first. So nothing
+    that is installed later can replace a trainer unseen.
+
+    Parameters
+    ----------
+    group
+        Such as ``vcell.models``.
+    what
+        What the group holds, in the singular, for the messages.
+    """
+    used: dict[str, Found] = {}
+    problems = []
+    for found in sorted(map(_found, metadata.entry_points(group=group)), key=_precedence):
+        taken = used.setdefault(found.name, found)
+        # the same distribution may be seen twice on the path (editable and installed)
+        if taken.target != found.target:
+            kind = "plugin" if group == GROUP else what
+            why = f"{taken.distribution} already has that {what}"
+            problems.append(_ignored(kind, found, why))
+    return dict(sorted(used.items())), tuple(problems)
 
 
 def _found(point: metadata.EntryPoint) -> Found:
@@ -121,12 +140,12 @@ def _found(point: metadata.EntryPoint) -> Found:
 
 
 def _precedence(found: Found) -> tuple[bool, str, str]:
-    """Built-in plugins come first, so that nothing installed later can replace a trainer unseen."""
+    """Order: vcell's own first, then by the name of the distribution."""
     return (found.distribution != "vcell", found.distribution, found.name)
 
 
-def _ignored(found: Found, why: str) -> str:
-    return f"plugin {found.name!r} of {found.distribution} is ignored: {why}"
+def _ignored(kind: str, found: Found, why: str) -> str:
+    return f"{kind} {found.name!r} of {found.distribution} is ignored: {why}"
 
 
 def _name_fault(name: str) -> str:

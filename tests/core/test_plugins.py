@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from vcell.plugin import CORE_COMMANDS, discover
+from vcell.plugin import CORE_COMMANDS, announced, discover
 
 GOOD = """
 from dataclasses import dataclass
@@ -52,6 +54,36 @@ def test_a_foreign_plugin_is_a_command_like_any_other(vcell, tmp_path):
     assert vcell("greet", env=env | {"VCELL_GREET_WORD": "hu"}).out == "hu\n"
     assert "\n  greet " in vcell("--help", env=env).out
     assert vcell("plugins", "check", "greet", env=env).code == 0
+
+
+def test_help_follows_a_plugin_that_changes(vcell, tmp_path):
+    """Summaries are kept, so that help need not import plugins; a new door is noticed."""
+    env = distribution(tmp_path / "site", "greet", GOOD) | {"VCELL_CACHE": str(tmp_path / "cache")}
+    assert "Greet." in vcell("--help", env=env).out
+    door = tmp_path / "site" / "dist_greet.py"
+    door.write_text(door.read_text().replace('summary="Greet."', 'summary="Say hello."'))
+    assert "Say hello." in vcell("--help", env=env).out
+    door.write_text("import nowhere_to_be_found")
+    assert "greet †" in vcell("--help", env=env).out
+    distribution(tmp_path / "other", "greet", GOOD)
+    door.write_text((tmp_path / "other" / "dist_greet.py").read_text())
+    assert "greet †" not in vcell("--help", env=env).out
+
+
+@pytest.mark.parametrize("cache", ["a file", "damaged", "of something else"])
+def test_help_needs_no_cache(vcell, tmp_path, cache):
+    env = distribution(tmp_path / "site", "greet", GOOD) | {"VCELL_CACHE": str(tmp_path / "cache")}
+    expected = vcell("--help", env=env).out
+    for kept in (tmp_path / "cache").iterdir():
+        if cache == "a file":
+            kept.unlink()
+        else:
+            kept.write_text("{" if cache == "damaged" else '{"installed": 3, "plugins": [1]}')
+    if cache == "a file":  # nothing can be written into it, even by root
+        (tmp_path / "cache").rmdir()
+        (tmp_path / "cache").touch()
+    shown = vcell("--help", env=env)
+    assert (shown.code, shown.out, shown.err) == (0, expected, "")
 
 
 def test_plugins_are_listed_with_their_origin(vcell, tmp_path):
@@ -107,6 +139,25 @@ def test_a_built_in_command_cannot_be_replaced_unseen(vcell, tmp_path):
         f"plugin {taken!r} of dist_thief is ignored: vcell already has that command"
     ]
     assert f"warning: plugin {taken!r} of dist_thief" in rows.err
+
+
+def test_one_rule_of_precedence_holds_for_every_group(monkeypatch):
+    """vcell's own first, then by distribution; whatever order the metadata come in."""
+
+    def point(value, dist):
+        found = metadata.EntryPoint("transformer", value, "vcell.models")
+        return found._for(SimpleNamespace(name=dist, version="1"))
+
+    points = [point("a:x", "another"), point("b:x", "better"), point("v:x", "vcell")]
+    for order in (points, points[::-1], points[:2], points[1::-1]):
+        monkeypatch.setattr(metadata, "entry_points", lambda order=order, **_: order)
+        used, problems = announced("vcell.models", "model")
+        wanted = "vcell" if points[2] in order else "another"
+        assert used["transformer"].distribution == wanted
+        assert len(problems) == len(order) - 1
+        assert problems[-1] == (
+            f"model 'transformer' of better is ignored: {wanted} already has that model"
+        )
 
 
 @pytest.mark.parametrize("name", [*CORE_COMMANDS[:1], "Bad_Name"])

@@ -6,10 +6,11 @@ import csv
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from vcell import plugin
 from vcell.errors import UserError
 
 GROUP = "vcell.gene_sets"
@@ -44,16 +45,17 @@ def shipped() -> dict[str, GeneSet]:
 def announced() -> tuple[dict[str, GeneSet], tuple[str, ...]]:
     """Return the sets of other distributions, and one line for each that could not be loaded."""
     sets: dict[str, GeneSet] = {}
-    problems = []
-    for point in sorted(metadata.entry_points(group=GROUP), key=lambda p: p.name):
+    points, ignored = plugin.announced(GROUP, "entry of gene sets")
+    problems = list(ignored)
+    for name, point in points.items():
         try:
-            loaded = point.load()
+            loaded = point.entry_point.load()
             given = loaded() if callable(loaded) else loaded
             found = [given] if isinstance(given, GeneSet) else list(given)
             if not all(isinstance(item, GeneSet) for item in found):
                 raise TypeError("an entry point must give vcell.genes.GeneSet objects")
         except Exception as error:  # noqa: BLE001 - a third party's fault must not stop the rest
-            problems.append(f"gene sets {point.name!r} ({point.value}) are left out: {error}")
+            problems.append(f"gene sets {name!r} ({point.target}) are left out: {error}")
             continue
         sets.update((item.name, item) for item in found)
     return sets, tuple(problems)
