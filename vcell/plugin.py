@@ -25,6 +25,11 @@ from vcell.errors import UserError, VcellError
 GROUP = "vcell.plugins"
 API = 1
 CORE_COMMANDS = ("completion", "config", "doctor", "init", "plugins", "runs")
+_KINDS = {  # of entry points: what one is, and what its name stands for
+    GROUP: ("plugin", "that command"),
+    "vcell.models": ("model", "a model of that name"),
+    "vcell.gene_sets": ("gene sets", "gene sets of that name"),
+}
 _NAME = re.compile(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
 
 
@@ -58,13 +63,26 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Found:
-    """An entry point that a distribution announces, not imported yet."""
+    """Something announced as an entry point, not imported yet."""
 
     name: str
     target: str  # module:attribute
     distribution: str
     version: str
     entry_point: metadata.EntryPoint = field(repr=False)
+
+    @property
+    def kind(self) -> str:
+        """What it is, in a word."""
+        return _KINDS.get(self.entry_point.group, ("entry point",))[0]
+
+
+@dataclass(frozen=True)
+class Announced:
+    """What is announced in one group: by name what counts, and a line for each that does not."""
+
+    found: dict[str, Found]
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -92,45 +110,41 @@ def discover() -> Discovery:
     wanted = {
         name.strip() for name in os.environ.get("VCELL_PLUGINS", "").split(",") if name.strip()
     }
-    known, ignored = announced(GROUP, "command")
+    every = announced(GROUP)
     plugins: dict[str, Found] = {}
-    problems = list(ignored)
-    for name, found in known.items():
+    problems = list(every.problems)
+    for name, found in every.found.items():
         if name in CORE_COMMANDS or not _NAME.match(name):
-            problems.append(_ignored("plugin", found, _name_fault(name)))
+            problems.append(_ignored(found, _name_fault(name)))
         elif not wanted or name in wanted:
             plugins[name] = found
     problems += [
         f"VCELL_PLUGINS names {name!r}, which is not installed"
-        for name in sorted(wanted - known.keys())
+        for name in sorted(wanted - every.found.keys())
     ]
-    return Discovery(plugins, tuple(problems))
+    return Discovery(dict(sorted(plugins.items())), tuple(problems))
 
 
-def announced(group: str, what: str) -> tuple[dict[str, Found], tuple[str, ...]]:
-    """Read an entry-point group: what is used, by name, and why the others are ignored.
+def announced(group: str) -> Announced:
+    """Read what is announced in a group of entry points; nothing is imported.
 
-    One rule holds for commands, models, gene sets and whatever else is announced: of two that have
-    one name, vcell's own is used, else that of the distribution whose name comes first. So nothing
-    that is installed later can replace a trainer unseen.
-
-    Parameters
-    ----------
-    group
-        Such as ``vcell.models``.
-    what
-        What the group holds, in the singular, for the messages.
+    Of two things of one name the built-in one counts, else that of the first distribution in
+    alphabetical order: nothing installed later can replace what a name stands for unseen. The rule
+    holds for commands, models, gene sets and whatever else is announced.
     """
-    used: dict[str, Found] = {}
+    found: dict[str, Found] = {}
     problems = []
-    for found in sorted(map(_found, metadata.entry_points(group=group)), key=_precedence):
-        taken = used.setdefault(found.name, found)
-        # the same distribution may be seen twice on the path (editable and installed)
-        if taken.target != found.target:
-            kind = "plugin" if group == GROUP else what
-            why = f"{taken.distribution} already has that {what}"
-            problems.append(_ignored(kind, found, why))
-    return dict(sorted(used.items())), tuple(problems)
+    for one in sorted((_found(point) for point in metadata.entry_points(group=group)), key=_first):
+        taken = found.setdefault(one.name, one)
+        # the same distribution is seen twice on the path where it is installed and editable
+        if taken.target != one.target:
+            problems.append(
+                _ignored(
+                    one,
+                    f"{taken.distribution} already has {_KINDS.get(group, ('', 'that name'))[1]}",
+                )
+            )
+    return Announced(dict(sorted(found.items())), tuple(problems))
 
 
 def _found(point: metadata.EntryPoint) -> Found:
@@ -139,13 +153,13 @@ def _found(point: metadata.EntryPoint) -> Found:
     return Found(point.name, point.value, distribution, version, point)
 
 
-def _precedence(found: Found) -> tuple[bool, str, str]:
-    """Order: vcell's own first, then by the name of the distribution."""
+def _first(found: Found) -> tuple[bool, str, str]:
+    """Sort what is built in first."""
     return (found.distribution != "vcell", found.distribution, found.name)
 
 
-def _ignored(kind: str, found: Found, why: str) -> str:
-    return f"{kind} {found.name!r} of {found.distribution} is ignored: {why}"
+def _ignored(found: Found, why: str) -> str:
+    return f"{found.kind} {found.name!r} of {found.distribution} is ignored: {why}"
 
 
 def _name_fault(name: str) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from vcell.plugin import CORE_COMMANDS, announced, discover
+from vcell.plugin import CORE_COMMANDS, discover
 
 GOOD = """
 from dataclasses import dataclass
@@ -139,25 +137,6 @@ def test_a_built_in_command_cannot_be_replaced_unseen(vcell, tmp_path):
         f"plugin {taken!r} of dist_thief is ignored: vcell already has that command"
     ]
     assert f"warning: plugin {taken!r} of dist_thief" in rows.err
-
-
-def test_one_rule_of_precedence_holds_for_every_group(monkeypatch):
-    """vcell's own first, then by distribution; whatever order the metadata come in."""
-
-    def point(value, dist):
-        found = metadata.EntryPoint("transformer", value, "vcell.models")
-        return found._for(SimpleNamespace(name=dist, version="1"))
-
-    points = [point("a:x", "another"), point("b:x", "better"), point("v:x", "vcell")]
-    for order in (points, points[::-1], points[:2], points[1::-1]):
-        monkeypatch.setattr(metadata, "entry_points", lambda order=order, **_: order)
-        used, problems = announced("vcell.models", "model")
-        wanted = "vcell" if points[2] in order else "another"
-        assert used["transformer"].distribution == wanted
-        assert len(problems) == len(order) - 1
-        assert problems[-1] == (
-            f"model 'transformer' of better is ignored: {wanted} already has that model"
-        )
 
 
 @pytest.mark.parametrize("name", [*CORE_COMMANDS[:1], "Bad_Name"])

@@ -45,19 +45,29 @@ def shipped() -> dict[str, GeneSet]:
 def announced() -> tuple[dict[str, GeneSet], tuple[str, ...]]:
     """Return the sets of other distributions, and one line for each that could not be loaded."""
     sets: dict[str, GeneSet] = {}
-    points, ignored = plugin.announced(GROUP, "entry of gene sets")
-    problems = list(ignored)
-    for name, point in points.items():
+    problems: list[str] = []
+    built_in = shipped()
+    every = plugin.announced(GROUP)
+    problems += every.problems
+    for one in every.found.values():
         try:
-            loaded = point.entry_point.load()
+            loaded = one.entry_point.load()
             given = loaded() if callable(loaded) else loaded
             found = [given] if isinstance(given, GeneSet) else list(given)
             if not all(isinstance(item, GeneSet) for item in found):
                 raise TypeError("an entry point must give vcell.genes.GeneSet objects")
         except Exception as error:  # noqa: BLE001 - a third party's fault must not stop the rest
-            problems.append(f"gene sets {name!r} ({point.target}) are left out: {error}")
+            problems.append(f"gene sets {one.name!r} ({one.target}) are left out: {error}")
             continue
-        sets.update((item.name, item) for item in found)
+        for item in found:
+            taken = item.name in sets or item.name in built_in
+            if taken:
+                problems.append(
+                    f"the gene set {item.name!r} of {one.distribution} is ignored: "
+                    "there is one of that name already"
+                )
+            else:
+                sets[item.name] = item
     return sets, tuple(problems)
 
 
