@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from vcell.runs import EventTable, History
 
-WINDOWS = (600.0, 3600.0, 0.0)  # seconds of the charts; 0 is the whole run
 _RECENT = 60.0  # seconds over which power and clocks are averaged
 _HOT = 83.0  # degrees at which data-centre cards begin to slow down
 _SILENT = 30.0  # seconds after which a sample is old

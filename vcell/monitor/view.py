@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from vcell.errors import UserError
 from vcell.monitor import control, query
 from vcell.monitor.curves import AXES, SMOOTHING, Curve, Plots, automatic, curves
-from vcell.monitor.gpus import WINDOWS
 from vcell.monitor.logs import Logs
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ _SECONDS_TO_CONFIRM = 10.0
 _SECONDS_OF_A_MESSAGE = 8.0
 _MOST_OPENED = 8  # histories kept in memory, as long as no more are shown at once
 _MOST_MARKED = 7  # as many as there are colours
+WINDOWS = (600.0, 3600.0, 0.0)  # seconds of the GPU screen's charts; 0 is the whole run
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vcell.monitor import words
 from vcell.monitor.chart import Frame, Point, Trace, chart
-from vcell.monitor.gpus import WINDOWS, Gpu, gpus, readings
+from vcell.monitor.gpus import Gpu, gpus, readings
 from vcell.monitor.lines import Line, bar, beside, rule, wrap
 from vcell.monitor.screens.compare import letter
 from vcell.monitor.summary import buckets
@@ -94,6 +94,8 @@ def _chart(
     view: View, tables: dict[int, EventTable], name: str, title: str, size: tuple[int, int]
 ) -> list[Line]:
     """Draw one value of all GPUs, or of the chosen one, over the last minutes."""
+    from vcell.monitor.view import WINDOWS
+
     width, rows = size
     window = WINDOWS[view.window]
     now = view.clock()
