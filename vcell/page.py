@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
+
+from vcell.outputs import made_by, write_text
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --faint: #8a929c; --rule: #d9dde2;
@@ -94,6 +95,7 @@ class Page:
         policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:"
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+            f'<meta name="generator" content="{made_by()}">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f"<title>{escape(self.title)}</title><style>{_STYLE}</style></head>\n"
@@ -104,9 +106,7 @@ class Page:
 
     def write(self, path: Path) -> None:
         """Write the document aside, then put it in place."""
-        aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-        aside.write_text(self.html(), encoding="utf-8")
-        aside.replace(path)
+        write_text(path, self.html())
 
     def _add(self, html: str) -> None:
         self._close()

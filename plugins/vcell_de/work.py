@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from vcell import console
+from vcell import console, outputs
 from vcell.data import labels as find_labels
 from vcell.errors import UserError
 from vcell.metrics.screen import Cells, tables
-from vcell_de.tables import TableWriter
+from vcell_de.tables import growing_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,13 +21,13 @@ def run(file: Path, config: De) -> None:
     """Test and write."""
     from vcell.data import open_cells
 
-    out = _output(config)
+    out = _output(file, config)
     started = time.monotonic()
     with open_cells(file, layer=config.layer, join=config.join) as source:
         found = find_labels.find(source, config)
         cells = Cells.look(source, config.values)
         facts: dict[str, Any] = {"file": str(file), "rows": 0, "significant": 0, "strata": {}}
-        with TableWriter(out, config.layout, stratified=config.stratify is not None) as writer:
+        with growing_table(out, config.layout, stratified=config.stratify is not None) as writer:
             for stratum, table in tables(cells, found, config):
                 writer.append(table, stratum)
                 facts["rows"] += table.p.size
@@ -45,14 +45,11 @@ def run(file: Path, config: De) -> None:
     )
 
 
-def _output(config: De) -> Path:
+def _output(file: Path, config: De) -> Path:
     out = config.output
     if out is None:
         raise UserError("no output is named", hint="add -o de.parquet (or .csv)")
-    if out.suffix not in (".parquet", ".csv"):
-        raise UserError(f"{out}: tables are written as .parquet or .csv")
-    if out.exists() and not config.overwrite:
-        raise UserError(f"{out} exists already", hint="add --overwrite to replace it")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"{out.parent} is not a folder", hint="create it first")
+    outputs.check(
+        out, inputs=[file, config.cells], overwrite=config.overwrite, suffixes=(".parquet", ".csv")
+    )
     return out

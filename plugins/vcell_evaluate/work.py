@@ -9,12 +9,12 @@ from dataclasses import fields
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from vcell import __version__, console
+from vcell import __version__, console, outputs
 from vcell.as_json import plain
 from vcell.metrics.evaluation.options import Options
 from vcell.metrics.evaluation.scores import Metric, Scored, average
 from vcell.metrics.evaluation.scoring import contexts
-from vcell_evaluate import folder, layout
+from vcell_evaluate import layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,8 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
     """Score a prediction and report."""
     started = time.monotonic()
     if config.output is not None:
-        folder.check(config.output, overwrite=config.overwrite)
+        read = (prediction, real, config.cells)
+        outputs.check(config.output, inputs=read, overwrite=config.overwrite)
     found = contexts(prediction, real, _options(config))
     metrics, overall = average(found)
     facts = _facts(prediction, real, config, found)
@@ -112,7 +113,7 @@ def _write(
     """Write the folder, whole or not at all."""
     from vcell_evaluate.pages import page
 
-    with folder.whole(path) as out:
+    with outputs.folder(path) as out:
         results, per_metric = _results(found)
         results.to_csv(out / "results.csv", index=False)
         results.to_parquet(out / "results.parquet", index=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcell.outputs import made_by
 from vcell_inspect.pictures import bars, histogram, scatter
 from vcell_inspect.text import describe, matrix_line
 
@@ -38,6 +39,7 @@ def page(report: dict[str, Any], seen: Survey | None) -> str:
     title = html.escape(str(report["name"]))
     parts = [
         "<!doctype html>", '<html lang="en"><head><meta charset="utf-8">',
+        f'<meta name="generator" content="{made_by()}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{title}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{title}</h1>", _facts(report), _problems(report),

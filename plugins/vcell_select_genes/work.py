@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import console
+from vcell import console, outputs
 from vcell.data import detect, labels, open_cells
 from vcell.data.genesets import GeneIndex
 from vcell.data.genesets.names import ensembl_column
@@ -19,7 +19,7 @@ from vcell.hvg import Batches, make_plan
 from vcell.hvg.plan import Setting
 from vcell.hvg.run import median_total
 from vcell.passes import CellRules
-from vcell_select_genes import outputs
+from vcell_select_genes import tables
 from vcell_select_genes.choose import Findings, choose
 from vcell_select_genes.responsive import ResponseTest
 from vcell_select_genes.screen import Screen, read_screen
@@ -37,6 +37,8 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
     inputs = list(files) or ([config.cells] if config.cells else [])
     if not inputs:
         raise UserError("no input file", hint="vcell select-genes FILE -o FOLDER")
+    read = [*inputs, config.cells, *config.gene_set, config.targets]
+    outputs.check(config.output, inputs=read, overwrite=config.overwrite, parents=True)
     sets, own, problems = known_sets(config.gene_set)
     for problem in problems:
         console.warn(problem)
@@ -46,13 +48,12 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
         chosen, groups, report = choose(
             source.genes, config, names, {**sets, **own}, set(own), found
         )
-        text = outputs.genes_table(source.genes, chosen, groups, found.ranking, found.effects)
-        outputs.write_text(config.output / "selected_genes.csv", text)
-        outputs.write_json(config.output / "coverage.json", report)
-        outputs.write_page(
-            config.output / "coverage.html", source.name, report, chosen, found.ranking,
-            found.effects,
-        )  # fmt: skip
+        text = tables.genes_table(source.genes, chosen, groups, found.ranking, found.effects)
+        with outputs.folder(config.output) as out:
+            (out / "selected_genes.csv").write_text(text, encoding="utf-8")
+            (out / "coverage.json").write_text(tables.as_json(report), encoding="utf-8")
+            page = tables.page(source.name, report, chosen, found.ranking, found.effects)
+            (out / "coverage.html").write_text(page.html(), encoding="utf-8")
         console.result(report, _text(report, config.output))
 
 

@@ -96,26 +96,6 @@ def _here(worker: str, run: Run) -> None:
         raise RunFailed(str(failure["message"]), hint=f"the logs are in {where}") from None
 
 
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, where the worker has no better use."""
-    from vcell.launch.worker import ENDING
-
-    def interrupt(number: int, _frame: object) -> NoReturn:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in ENDING if here}
-    for number, handler in before.items():
-        if handler is signal.SIG_DFL:  # nohup ignores SIGHUP, and Python has its own for Ctrl-C
-            signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _end(run: Run, status: Status, plan: Plan, **summary: object) -> None:
     """End the run, unless its worker has done so."""
     if not plan.leads:

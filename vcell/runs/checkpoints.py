@@ -17,6 +17,7 @@ from typing import Any
 
 from vcell.as_json import plain
 from vcell.errors import UserError
+from vcell.outputs.aside import sync_file, sync_folder, write_json, write_text
 from vcell.runs import files
 
 _KEEP_LAST = 2  # one to fall back on where the newest turns out to be damaged
@@ -141,14 +142,14 @@ class Checkpoints:
             write(aside)
             written = sorted(p for p in aside.rglob("*") if p.is_file())
             for path in written:
-                files.sync_file(path)
+                sync_file(path)
             sums = {str(p.relative_to(aside)): files.checksum(p) for p in written}
             manifest = {"step": step, "metric": metric, "higher_is_better": higher_is_better}
-            files.write_json(aside / _MANIFEST, plain(manifest) | {"files": sums})
+            write_json(aside / _MANIFEST, plain(manifest) | {"files": sums})
             self._replace(target, aside)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        files.write_text(self.folder / "latest", target.name + "\n")
+        write_text(self.folder / "latest", target.name + "\n")
         self._thin_out(step, keep_best)
         return target
 
@@ -157,7 +158,7 @@ class Checkpoints:
         if target.exists():
             target.rename(target.with_name(f"{target.name}{files.ASIDE}old"))
         aside.rename(target)
-        files.sync_folder(self.folder)
+        sync_folder(self.folder)
         shutil.rmtree(target.with_name(f"{target.name}{files.ASIDE}old"), ignore_errors=True)
 
     def _thin_out(self, newest: int, keep_best: int) -> None:

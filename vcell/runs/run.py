@@ -31,6 +31,7 @@ from typing import Any, Literal
 from vcell import __version__, console
 from vcell.as_json import plain
 from vcell.errors import UserError
+from vcell.outputs.aside import sync_file, write_json, write_text
 from vcell.runs import files, process
 from vcell.runs.checkpoints import Checkpoint, Checkpoints
 from vcell.runs.events import Event, EventLog, Tail, last_step, surviving
@@ -107,7 +108,7 @@ class Run:
         }
         for folder in ("ckpt", "control", "logs"):
             (path / folder).mkdir()
-        files.write_json(path / "run.json", meta)
+        write_json(path / "run.json", meta)
         return cls(path, meta)
 
     @classmethod
@@ -160,7 +161,7 @@ class Run:
     def update(self, **fields: Any) -> None:
         """Change fields of run.json, in one step."""
         self.meta |= plain(fields)
-        files.write_json(self.path / "run.json", self.meta)
+        write_json(self.path / "run.json", self.meta)
 
     # -- events --------------------------------------------------------------------------------
 
@@ -208,7 +209,7 @@ class Run:
         aside = self.path / f"{name}{files.ASIDE}{os.getpid()}"
         try:
             write(aside)
-            files.sync_file(aside)
+            sync_file(aside)
             aside.replace(self.path / name)
         finally:
             aside.unlink(missing_ok=True)
@@ -217,7 +218,7 @@ class Run:
     def write_log(self, name: str, text: str) -> None:
         """Put a text into the folder of logs."""
         (self.path / "logs").mkdir(exist_ok=True)
-        files.write_text(self.path / "logs" / name, text)
+        write_text(self.path / "logs" / name, text)
 
     # -- checkpoints ---------------------------------------------------------------------------
 
