@@ -1,4 +1,4 @@
-"""Signals that end a process: as an exception where work is done, and held back where it may not be.
+"""Signals that end a process: an exception where work is done, held back where it must not be.
 
 Without this SIGTERM, which schedulers and `kill` send, ends Python on the spot: no word, and what
 was half written stays. Standard library only.

@@ -34,15 +34,15 @@ class Sink(io.RawIOBase):
             raise self._error
 
     def readable(self) -> bool:
-        """It reads back what it wrote."""
+        """Say that it reads back what it wrote."""
         return True
 
     def writable(self) -> bool:
-        """It is written to."""
+        """Say that it is written to."""
         return True
 
     def seekable(self) -> bool:
-        """It is written in any order."""
+        """Say that it is written in any order."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -9,19 +9,17 @@ Plugins import this at their door: `vcell.runs`, 15 ms, is imported only where i
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from vcell import console
 from vcell.errors import RunFailed, UserError, VcellError
 from vcell.launch.options import LaunchOptions
 from vcell.launch.plan import Plan, make_plan
+from vcell.signals import ended_by_signals
 
 if TYPE_CHECKING:
     from vcell.runs import Run, Status

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vcell import signals
-from vcell.errors import UserError, VcellError
+from vcell.errors import DiskFull, UserError
 from vcell.outputs.marks import write_list
 
 ASIDE = ".tmp-"  # part of the name of everything that is being written
@@ -37,8 +37,8 @@ def whole(target: str | os.PathLike[str], *, sync: bool = True) -> Iterator[Path
 
     Raises
     ------
-    VcellError
-        The disk is full, or the output cannot be written.
+    UserError
+        The output cannot be written; `DiskFull` where there is no room for it.
     """
     with together(target, sync=sync) as (aside,):
         yield aside
@@ -103,11 +103,11 @@ def write_json(path: Path, value: object, *, sync: bool = True) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", sync=sync)
 
 
-def cannot_write(path: Path, error: OSError) -> VcellError:
+def cannot_write(path: Path, error: OSError) -> UserError:
     """Return a failure to write as one sentence: a full disk is nobody's mistake."""
     path = Path(str(path).partition(ASIDE)[0])
     if error.errno in FULL:
-        return VcellError(f"{path} could not be written: {_room(error)}; nothing was kept")
+        return DiskFull(f"{path} cannot be written: {_room(error)}; nothing was kept")
     return UserError(f"{path} cannot be written: {error.strerror or error}")
 
 

@@ -103,7 +103,7 @@ def _refuse_unwritable(target: Path, *, parents: bool) -> None:
     if not folder.is_dir():
         shown = target.parent if folder == _real(target).parent else folder
         if folder.exists():
-            raise UserError(f"{shown} is not a folder", hint="give another name")
+            raise UserError(f"{shown} is not a folder")
         raise UserError(f"{shown} is not a folder", hint="create it first")
     trial = folder / aside_of(target).name
     try:
@@ -119,7 +119,7 @@ def _refuse_unwritable(target: Path, *, parents: bool) -> None:
 def _same(one: Path, other: Path) -> bool:
     """Whether two names, which may be links or not be there yet, mean one file or folder."""
     try:
-        if os.path.samefile(one, other):
+        if one.samefile(other):
             return True
     except OSError:
         pass

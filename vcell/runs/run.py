@@ -31,7 +31,7 @@ from typing import Any, Literal
 from vcell import __version__, console
 from vcell.as_json import plain
 from vcell.errors import UserError
-from vcell.outputs.aside import sync_file, write_json, write_text
+from vcell.outputs.aside import ASIDE, sync_file, write_json, write_text
 from vcell.runs import files, process
 from vcell.runs.checkpoints import Checkpoint, Checkpoints
 from vcell.runs.events import Event, EventLog, Tail, last_step, surviving
@@ -206,7 +206,7 @@ class Run:
 
     def save_file(self, name: str, write: Callable[[Path], None]) -> Path:
         """Let `write` make a file of the run's own, whole or not at all."""
-        aside = self.path / f"{name}{files.ASIDE}{os.getpid()}"
+        aside = self.path / f"{name}{ASIDE}{os.getpid()}"
         try:
             write(aside)
             sync_file(aside)
@@ -352,7 +352,7 @@ def remove(run: Run, root: Path | str | None = None) -> None:
             f"{run.path} does not lie in {root}, and only what does is removed",
             hint=f"name its folder with --runs-dir {run.path.resolve().parent}",
         )
-    doomed = run.path.with_name(f".{run.path.name}{files.ASIDE}removed")
+    doomed = run.path.with_name(f".{run.path.name}{ASIDE}removed")
     run.path.rename(doomed)
     shutil.rmtree(doomed)
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from vcell import cache, console, outputs
 from vcell.data import CellSource, open_cells
-from vcell.errors import UserError, VcellError
+from vcell.errors import DiskFull, UserError
 from vcell.kernels import scatter
 from vcell.store.build import Build
 from vcell.store.crew import default_threads
@@ -345,11 +345,11 @@ def _remembered(root: Path) -> list[dict[str, Any]]:
     return marks
 
 
-def _explain(error: OSError, target: Path) -> VcellError:
+def _explain(error: OSError, target: Path) -> UserError:
     """Return a file error as one line about what the user can do."""
     if error.errno in _FULL:
         free = console.bytes_text(shutil.disk_usage(target.parent).free)
-        return VcellError(
+        return DiskFull(
             f"no space left while writing {target} ({free} free)",
             hint="about 4 bytes a non-zero are needed while preparing and 2 afterwards",
         )

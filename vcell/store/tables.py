@@ -88,7 +88,9 @@ def write_groups(built: Path, manifest: dict[str, Any]) -> None:
     shape = [manifest["n_cells"], manifest["n_genes"]]
     kinds: dict[Path, dict[str, Any]] = {
         built: {
-            "encoding-type": "anndata", "encoding-version": "0.1.0", MADE_BY: made_by(),
+            "encoding-type": "anndata",
+            "encoding-version": "0.1.0",
+            MADE_BY: made_by(),
         },
         built / "X": {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape},
     }

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import __version__, cache, console
+from vcell import __version__, cache, console, outputs
+from vcell.errors import VcellError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
