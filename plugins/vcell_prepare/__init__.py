@@ -19,7 +19,7 @@ class Prepare(ManyFiles):
     output: Path | None = option(
         None,
         short="-o",
-        help="The store to make (default: NAME.store.zarr in the project's folder, else in the cache).",
+        help="The store to make (default: NAME.store.zarr in the project, else in the cache).",
     )
     min_genes: int = option(0, help="Leave out cells with fewer genes.", minimum=0)
     min_counts: float = option(0.0, help="Leave out cells with fewer counts.", minimum=0)
