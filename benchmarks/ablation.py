@@ -31,16 +31,18 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from vcell_train_vcc import gp, network, report
-from vcell_train_vcc.scores import gain, scores
-from vcell_train_vcc.shape import Shape
-from vcell_train_vcc.split import TEST, TRAIN
+from vcell_train_vcc import report
+from vcell_train_vcc.closed import gp
+from vcell_train_vcc.network import model as network
+from vcell_train_vcc.network.shape import Shape
 
 from vcell import models
 from vcell.cli import run as vcell
 from vcell.data.simulate import Simulator
 from vcell.models import Screen
+from vcell.models.scoring import gain, scores
 from vcell.runs import Run
+from vcell.screen.split import TEST, TRAIN
 
 LOSSES: dict[str, list[str]] = {
     "default": [],

@@ -36,12 +36,12 @@ import anndata
 import numpy as np
 import scipy.sparse as sp
 from scipy.stats import spearmanr
-from vcell_train_vcc.scores import scores
 
 from vcell import models
 from vcell.cli import run as vcell
 from vcell.data.simulate import CONTROL, Simulator, oracle
 from vcell.models import Screen, members
+from vcell.models.scoring import scores
 from vcell.runs import Run
 
 FOLDS = 5

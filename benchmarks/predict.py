@@ -23,10 +23,10 @@ from typing import Any
 import anndata
 import numpy as np
 import scipy.sparse as sp
-from vcell_predict.counts import Counts
-from vcell_predict.pool import Pool
-from vcell_predict.residual import move
-from vcell_predict.significant import count, z_scores
+from vcell_predict.cells.counts import Counts
+from vcell_predict.cells.pool import Pool
+from vcell_predict.cells.residual import move
+from vcell_predict.strength.significant import count, z_scores
 
 from vcell.data.simulate import Simulator
 

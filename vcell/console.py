@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,12 +43,37 @@ class Settings:
 
 
 settings = Settings()
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+_copies: list[TextIO] = []
 
 
 def say(text: str) -> None:
     """Tell the user what is going on, unless asked to be quiet."""
     if settings.verbosity >= NORMAL:
         _err(_visible(text))
+    else:
+        note(text)
+
+
+def note(text: str) -> None:
+    """Tell it to the log alone; see `copied_to`."""
+    if _copies:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        with suppress(OSError):  # a full disk is told of by whatever must be written
+            _copies[-1].write(f"{stamp}  {_visible(text)}\n")
+            _copies[-1].flush()
+
+
+@contextmanager
+def copied_to(stream: TextIO) -> Iterator[None]:
+    """Write every message into a file too, with its time, while the block runs."""
+    _copies.append(stream)
+    try:
+        yield
+    finally:
+        _copies.remove(stream)
+        with suppress(OSError):
+            stream.close()
 
 
 def detail(text: str) -> None:
@@ -237,6 +263,7 @@ def _out(text: str) -> None:
 def _err(text: str) -> None:
     with suppress(OSError):  # nobody is there to be told
         _write(sys.stderr, text + "\n")
+    note(_COLOUR.sub("", text))
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vcell import console, svg
-from vcell.page import Page
+from vcell import console
+from vcell.report import Page, svg
 from vcell.runs import Run
 
 if TYPE_CHECKING:
@@ -141,5 +141,5 @@ def facts(folder: Path, trained: dict[str, Any], done: Mapping[str, Any]) -> dic
 
 def _curve(run: Run) -> tuple[list[float], list[float]]:
     """Return steps and scores of the validations."""
-    events = [event for event in run.events(["eval"]) if "score" in event]
-    return [event["step"] for event in events], [event["score"] for event in events]
+    found = list(run.history(ranks=False).series("score", "eval").finite())
+    return [float(step) for step, _, _ in found], [score for _, _, score in found]

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vcell import svg
-from vcell.page import Page
+from vcell.report import Page, svg
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

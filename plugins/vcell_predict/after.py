@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vcell_predict import Predict
-    from vcell_predict.controls import Columns
+    from vcell_predict.cells.controls import Columns
 
 _PEER = "cell-eval"
 _MISSING = (

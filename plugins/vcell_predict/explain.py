@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import console, svg
-from vcell.page import Page
+from vcell import console
+from vcell.report import Page, svg
 from vcell_predict import uncertainty
 from vcell_predict.ensemble import LEARNT, VALIDATION
 

@@ -15,15 +15,15 @@ from vcell.errors import UserError
 from vcell.launch import ended_by_signals
 from vcell_predict import after, report, uncertainty
 from vcell_predict.asked import Asked, from_cells, from_words, placed
-from vcell_predict.calibrating import Calibration, Strengths
-from vcell_predict.controls import Columns, Controls
+from vcell_predict.cells.controls import Columns, Controls
+from vcell_predict.cells.making import Maker
+from vcell_predict.cells.writing import Cells
 from vcell_predict.ensemble import HELD_OUT, Ensemble
-from vcell_predict.making import Maker
-from vcell_predict.writing import Cells
+from vcell_predict.strength.calibration import Calibration, Strengths
 
 if TYPE_CHECKING:
     from vcell_predict import Predict
-    from vcell_predict.pool import Pool
+    from vcell_predict.cells.pool import Pool
 
 _DEEPER = 4.0  # times the counts of a control cell
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import svg
-from vcell.page import Page
+from vcell.report import Page, svg
 from vcell_select_genes.coverage import kept_curve
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from vcell.config import ManyFiles, Ranges, configured, option
+from vcell.config.screen import ScreenOptions
 from vcell.launch import LaunchOptions
 from vcell.plugin import Plugin
 from vcell.train import TrainOptions
@@ -22,7 +23,7 @@ _NOT_SEARCHED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainVcc(ManyFiles, NetworkOptions, TrainOptions, LaunchOptions):
+class TrainVcc(ManyFiles, ScreenOptions, NetworkOptions, TrainOptions, LaunchOptions):
     """The [train-vcc] table."""
 
     model: str = option(
@@ -30,45 +31,11 @@ class TrainVcc(ManyFiles, NetworkOptions, TrainOptions, LaunchOptions):
         help="What to train: transformer, shared-encoder, gp, ridge, knn, additive, context-mean, "
         "perturbed-mean, mean, or another installed vcell.models name.",
     )
-    genes: Path | None = option(
-        None, help="CSV of the genes the model sees, the first ones first (select-genes writes it)."
-    )
-    features: tuple[Path, ...] = option(
-        (), help="Gene feature tables (.npz, .parquet, .csv, .tsv, .h5ad) beside the expression."
-    )
-    expression_features: bool = option(
-        default=True, help="Take features of targets from how genes vary in the training cells."
-    )
-    held_out: Path | None = option(
-        None, help="File naming the perturbations to hold out: one a line, or a target_gene column."
-    )
-    validation: Path | None = option(
-        None, help="File naming the perturbations that choose the model, likewise."
-    )
-    fold: str | None = option(
-        None, help="Hold out one of several equal parts, as 2/5: the second of five."
-    )
     folds: int | None = option(
         None,
         help="Hold out so many equal parts in turn, in as many runs, told in one table.",
         minimum=2,
     )
-    hold_out_context: str | None = option(
-        None, help="Hold out a whole context: a label of the cell type column."
-    )
-    test_share: float = option(
-        0.2, help="Share of perturbations to hold out, unless named.", minimum=0, maximum=0.9
-    )
-    validation_share: float = option(
-        0.15, help="Share of the rest that chooses the model.", minimum=0.01, maximum=0.9
-    )
-    min_cells: int = option(10, help="Fewest cells a perturbation must have.", minimum=2)
-    target_sum: float | None = option(
-        None,
-        help="Total that counts are scaled to before log1p (default: the controls' median).",
-        minimum=1,
-    )
-    components: int = option(16, help="Components of each expression loading.", minimum=1)
     dropout: float = option(0.1, help="Dropout in the network.", minimum=0, maximum=0.9)
     # chosen on the simulator, seeds 1 to 3, with perturbations of theirs that were held out
     batch_size: int = option(16, help="Sets of cells per step, over all devices.", minimum=1)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell import console
+from vcell.models.scoring import gain
 from vcell_train_vcc import report, several
-from vcell_train_vcc.scores import gain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,9 +16,9 @@ import numpy as np
 from vcell import console, models
 from vcell.as_json import plain
 from vcell.models import Screen, members
-from vcell_train_vcc.features import few
-from vcell_train_vcc.scores import each, gain, mean_of
-from vcell_train_vcc.split import TEST, TRAIN, VALIDATION
+from vcell.models.scoring import each, gain, mean_of
+from vcell.screen.features import few
+from vcell.screen.split import TEST, TRAIN, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Callable

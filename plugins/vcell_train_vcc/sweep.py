@@ -23,9 +23,9 @@ from vcell import console, models
 from vcell.config import Range, settings_of
 from vcell.errors import RunFailed, UserError, VcellError
 from vcell.models import Screen
+from vcell.models.scoring import gain, scores
+from vcell.screen.split import VALIDATION
 from vcell_train_vcc import TrainVcc, several
-from vcell_train_vcc.scores import gain, scores
-from vcell_train_vcc.split import VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -18,7 +18,8 @@ from vcell.errors import RunFailed, UserError
 from vcell.launch import Plan, join_run, launch, make_plan, resume_run
 from vcell.models import Screen
 from vcell.runs import Run
-from vcell_train_vcc import TrainVcc, prepare, report
+from vcell.screen import measure
+from vcell_train_vcc import TrainVcc, report
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
@@ -28,7 +29,7 @@ def run(cells: Path | None, config: TrainVcc) -> None:
     """Do what the command asks."""
     models.get(config.model)
     if config.estimate:
-        from vcell_train_vcc import costs
+        from vcell_train_vcc.network import costs
 
         return costs.tell(config)
     if parts := _parts(config):
@@ -131,11 +132,11 @@ def _started(path: Path | None, config: TrainVcc, name: str | None, plan: Plan) 
                 hint="counts or log1p values are needed: mend them, or name another --layer",
             )
         kind = scale.kind
-        columns = prepare.Columns.read(source, found)
+        columns = measure.Columns.read(source, found)
         total = config.target_sum
         if kind == COUNTS and total is None:
             total = median_total(source, np.flatnonzero(columns.control))
-        screen = prepare.screen_of(LogCells(source, kind, total or np.nan), columns, config)
+        screen = measure.screen_of(LogCells(source, kind, total or np.nan), columns, config)
         prepared = getattr(models.get(config.model), "prepared", None)
         papers = prepared(screen, config, plan) if prepared else {}
         this = Run.create(
@@ -149,7 +150,7 @@ def _started(path: Path | None, config: TrainVcc, name: str | None, plan: Plan) 
             model=config.model,
             labels=dataclasses.asdict(found),
         )
-        facts = prepare.facts(source, scale, found, columns, screen)
+        facts = measure.facts(source, scale, found, columns, screen)
     for paper, text in (papers | facts).items():
         this.save_file(paper, partial(_write, text))
     this.save_file(models.SCREEN, screen.save)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from vcell_train_vcc import TrainVcc, features, prepare
-from vcell_train_vcc.baselines import perturbed_mean, ridge
-from vcell_train_vcc.scores import gain, scores
-from vcell_train_vcc.split import TEST, TRAIN, VALIDATION, split
+from vcell_train_vcc import TrainVcc
+from vcell_train_vcc.closed.baselines import perturbed_mean, ridge
 
 from vcell.data import labels, open_cells
 from vcell.data.log_cells import LogCells
 from vcell.data.simulate import CONTROL, simulate
+from vcell.models.scoring import gain, scores
+from vcell.screen import features, measure
+from vcell.screen.split import TEST, TRAIN, VALIDATION, split
 
 
 def screen_of(adata, **settings):
     source = open_cells(adata)
-    columns = prepare.Columns.read(source, labels.find(source, quiet=True))
-    return prepare.screen_of(LogCells(source, "counts", 1e4), columns, TrainVcc(**settings))
+    columns = measure.Columns.read(source, labels.find(source, quiet=True))
+    return measure.screen_of(LogCells(source, "counts", 1e4), columns, TrainVcc(**settings))
 
 
 def log1p_cells(adata):

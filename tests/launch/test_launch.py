@@ -237,3 +237,10 @@ def test_two_machines_share_one_run(tmp_path):
 
 def test_the_environment_is_left_alone():
     assert "RANK" not in os.environ
+
+
+@pytest.mark.parametrize("options", [[], ["device=cpu", "procs=2"]])
+def test_what_a_run_says_stands_in_its_logs_too(tmp_path, options):
+    assert finish(start(tmp_path, "well", *options))[0] == 0
+    said = (the_run(tmp_path).path / "logs" / "console.log").read_text().splitlines()
+    assert [line.split("  ", 1)[1] for line in said] == ["rank 0 speaks"]

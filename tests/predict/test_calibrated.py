@@ -6,9 +6,9 @@ import anndata
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from vcell_predict.calibrate import MOST, Curve, strength, unseen
-from vcell_predict.pool import Pool
-from vcell_predict.significant import count, z_scores
+from vcell_predict.cells.pool import Pool
+from vcell_predict.strength.curve import MOST, Curve, strength, unseen
+from vcell_predict.strength.significant import count, z_scores
 
 from vcell.cli import run
 from vcell.data.simulate import Simulator

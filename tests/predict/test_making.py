@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from vcell_predict.counts import Counts
-from vcell_predict.pool import Pool
-from vcell_predict.residual import move
-from vcell_predict.significant import count, z_scores
+from vcell_predict.cells.counts import Counts
+from vcell_predict.cells.pool import Pool
+from vcell_predict.cells.residual import move
+from vcell_predict.strength.significant import count, z_scores
 
 from vcell.data.simulate import simulate
 

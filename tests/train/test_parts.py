@@ -304,3 +304,29 @@ def test_the_trainer_of_the_guide_works(
     assert result.best < 0.5  # type: ignore[attr-defined]
     told = Run.open("latest").events(["metric"])
     assert told[-1]["loss"] < told[0]["loss"] / 5
+
+
+def test_a_run_tells_its_readers_what_was_trained_and_which_way_is_better(new_run: NewRun) -> None:
+    run = new_run("run")
+    fit(run, {"validate_every": 10, "max_steps": 10, "precision": "fp32", "batch_size": 8})
+    meta = Run.open(run.path).meta
+    assert (meta["monitor"], meta["higher_is_better"], meta["precision"]) == ("mse", False, "fp32")
+    assert meta["parameters"] > 0
+    assert [device.endswith("cores") for device in meta["devices"]] == [True]
+    history = run.history()
+    assert list(history.series("examples").values) == [8.0 * step for step in range(1, 11)]
+    assert history.best("mse").step == 10
+    assert set(history.spans()) >= {"data", "forward", "backward", "optimiser", "other", "total"}
+
+
+def test_a_resumed_run_shows_the_validations_of_all_its_sessions(
+    new_run: NewRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = new_run("run")
+    fit(run, {"validate_every": 5, "max_steps": 10})
+    best = run.history().best("mse").value
+    capsys.readouterr()
+    fit(run, {"validate_every": 5, "max_steps": 15, "lr": 0.0})
+    assert f"(best {min(best, run.history().best('mse').value):.4g})" in capsys.readouterr().err
+    spans = run.history().ranks[0].tables["span"]
+    assert list(spans.steps) == list(range(1, 16))

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from vcell_train_vcc import rehearsal
+from vcell_train_vcc.network import rehearsal
 
 from vcell import console
 from vcell.cli import run
@@ -80,7 +80,7 @@ TRAINED = """
     import re, sys
     from pathlib import Path
     import torch
-    from vcell_train_vcc.cell_task import CellTask
+    from vcell_train_vcc.network.task import CellTask
     from vcell.cli import run
 
     def kilobytes(name):

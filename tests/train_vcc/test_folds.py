@@ -7,13 +7,13 @@ import json
 
 import numpy as np
 import pytest
-from vcell_train_vcc.split import TEST
 
 from vcell import console, models
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 from vcell.models import Screen
 from vcell.runs import Run, find_runs
+from vcell.screen.split import TEST
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
-from vcell_train_vcc.gp import GaussianProcess, Setting
-from vcell_train_vcc.interactions import Interactions
+from vcell_train_vcc.closed.gp import GaussianProcess, Setting
+from vcell_train_vcc.closed.interactions import Interactions
 
 from vcell.models import Screen
 

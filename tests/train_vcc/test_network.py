@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from vcell_train_vcc.cell_task import CellTask
+from vcell_train_vcc.network.task import CellTask
 
 from tests.support import clean_environment
 from vcell import console, models

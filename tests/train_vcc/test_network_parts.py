@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from vcell_train_vcc import TrainVcc, shape
-from vcell_train_vcc.cell_task import Tables, build
-from vcell_train_vcc.cells import Groups, SetStream
-from vcell_train_vcc.losses import Losses, Weights, distances
-from vcell_train_vcc.rehearsal import rehearse
-from vcell_train_vcc.shape import Shape, few_threads
+from vcell_train_vcc import TrainVcc
+from vcell_train_vcc.network import shape
+from vcell_train_vcc.network.losses import Losses, Weights, distances
+from vcell_train_vcc.network.rehearsal import rehearse
+from vcell_train_vcc.network.sets import Groups, SetStream
+from vcell_train_vcc.network.shape import Shape, few_threads
+from vcell_train_vcc.network.task import Tables, build
 
 from vcell.data.simulate import Simulator
 from vcell.errors import UserError

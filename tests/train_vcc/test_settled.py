@@ -7,14 +7,14 @@ import csv
 import numpy as np
 import pytest
 from vcell_predict.ensemble import Ensemble
-from vcell_train_vcc.scores import each
-from vcell_train_vcc.split import TEST, TRAIN, VALIDATION
 
 from vcell import console, models
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 from vcell.models import Screen
+from vcell.models.scoring import each
 from vcell.runs import Run
+from vcell.screen.split import TEST, TRAIN, VALIDATION
 
 
 @pytest.fixture(scope="module")

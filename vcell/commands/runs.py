@@ -123,11 +123,12 @@ def _show_text(run: Run, data: dict[str, Any], metrics: dict[str, Any]) -> str:
 
 
 def last_metrics(run: Run) -> dict[str, Any]:
-    """Return the last value of everything that was measured."""
+    """Return the last value of everything that was measured; None where that was no number."""
+    history = run.history(ranks=False)
     values: dict[str, Any] = {}
-    for event in run.events(("metric", "eval")):
-        values |= {k: v for k, v in event.items() if k not in ("t", "kind", "step")}
-    return values
+    for kind in ("metric", "eval"):
+        values |= dict.fromkeys(history.names(kind)) | history.table(kind).row()
+    return values | ({"best": bool(values["best"])} if "best" in values else {})
 
 
 def _brief(value: object) -> str:

@@ -62,7 +62,8 @@ def launch(worker: str, run: Run, plan: Plan) -> None:
         )
     try:
         if plan.world == 1:
-            _here(worker, run)
+            with console.copied_to(run.console_log()):
+                _here(worker, run)
         else:
             from vcell.launch import elastic
 

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def _work() -> int:
     console.settings.json = bool(talk.get("json"))
     console.settings.verbosity = int(talk.get("verbosity", 0)) if rank == 0 else console.QUIET
     try:
-        resolve(run.meta["worker"])(run)
+        with console.copied_to(run.console_log()) if rank == 0 else nullcontext():
+            resolve(run.meta["worker"])(run)
     except KeyboardInterrupt:
         return 130
     except BaseException as error:  # noqa: BLE001 - the launcher tells it

@@ -5,14 +5,20 @@ Standard library only, and the only package that writes into a run directory.
 
 from vcell.runs.checkpoints import Checkpoint
 from vcell.runs.events import Event, EventLog, Tail
+from vcell.runs.history import Best, History
 from vcell.runs.run import ROOT, Run, Status, find_runs, remove
+from vcell.runs.table import EventTable, Series
 
 __all__ = [
     "ROOT",
+    "Best",
     "Checkpoint",
     "Event",
     "EventLog",
+    "EventTable",
+    "History",
     "Run",
+    "Series",
     "Status",
     "Tail",
     "find_runs",

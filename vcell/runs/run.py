@@ -26,7 +26,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from vcell import __version__, console
 from vcell.as_json import plain
@@ -34,7 +34,8 @@ from vcell.errors import UserError
 from vcell.outputs.aside import ASIDE, sync_file, write_json, write_text
 from vcell.runs import files, process
 from vcell.runs.checkpoints import Checkpoint, Checkpoints
-from vcell.runs.events import Event, EventLog, Tail, last_step, surviving
+from vcell.runs.events import Event, EventLog, Tail, last_step
+from vcell.runs.history import History, surviving
 from vcell.suggest import closest
 
 Status = Literal["running", "stalled", "crashed", "done", "failed", "interrupted"]
@@ -181,6 +182,12 @@ class Run:
         wanted = None if kinds is None else set(kinds)
         return events if wanted is None else [e for e in events if e["kind"] in wanted]
 
+    def history(self, *, ranks: bool = True) -> History:
+        """Return what was measured, as columns; `History.read` adds what comes later."""
+        history = History(self.path, ranks=ranks)
+        history.read()
+        return history
+
     def last_step(self) -> int | None:
         """Return the step it has reached, without reading all that happened before."""
         return last_step(self.path / "events.jsonl")
@@ -214,6 +221,11 @@ class Run:
         finally:
             aside.unlink(missing_ok=True)
         return self.path / name
+
+    def console_log(self) -> TextIO:
+        """Open the log of what the run says, to write on at its end."""
+        (self.path / "logs").mkdir(exist_ok=True)
+        return (self.path / "logs" / "console.log").open("a", encoding="utf-8")
 
     def write_log(self, name: str, text: str) -> None:
         """Put a text into the folder of logs."""

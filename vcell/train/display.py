@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from vcell import console
+
+if TYPE_CHECKING:
+    from vcell.runs import History
 
 _TREND = 12  # validations shown
 _BARS = "▁▂▃▄▅▆▇█"
@@ -17,16 +20,16 @@ _BARS = "▁▂▃▄▅▆▇█"
 class Display:
     """Steps with time left, and metrics now, at the best step, and their trend.
 
+    Validations are read back from the run's own events, so that a resumed run shows all of them.
     Silent where it should be: on ranks other than 0, with ``--json`` and with ``--quiet``. Where
     stderr is no terminal, each validation is a line.
     """
 
-    def __init__(self, *, steps: int, monitor: str, shown: bool) -> None:
+    def __init__(self, history: History, *, steps: int, monitor: str, leads: bool) -> None:
         quiet = console.settings.json or console.settings.verbosity < console.NORMAL
-        self.shown = shown and not quiet
+        self.leads, self.shown = leads, leads and not quiet
         self.steps, self.monitor = steps, monitor
-        self.history: dict[str, list[float]] = {}
-        self.best: dict[str, float] = {}
+        self.history = history
         self._stack = ExitStack()
         self._bar: console.Progress | None = None
 
@@ -44,13 +47,13 @@ class Display:
         if self._bar is not None:
             self._bar.advance(1, note=f"loss {loss:.4g}")
 
-    def validated(self, step: int, metrics: Mapping[str, float], *, is_best: bool) -> None:
-        """Show the outcome of a validation."""
-        for name, value in metrics.items():
-            self.history.setdefault(name, []).append(value)
-        if is_best:
-            self.best = dict(metrics)
+    def validated(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Show the outcome of a validation, which stands in the events already."""
+        if not self.leads:
+            return
+        self.history.read()
         if self._bar is None:
+            console.note(self._line(step, metrics))
             return
         self._bar.close()
         console.say(
@@ -59,19 +62,23 @@ class Display:
 
     def _table(self, step: int, metrics: Mapping[str, float]) -> str:
         names = sorted(metrics, key=lambda name: (name != self.monitor, name))
-        rows = [(n, metrics[n], self.best.get(n), trend(self.history[n])) for n in names]
+        best = self.history.at_best()
+        rows = [(n, metrics[n], best.get(n), trend(self._values(n))) for n in names]
         return console.table(rows, (f"step {step:,}", "now", "at best", "trend"))
+
+    def _values(self, name: str) -> Sequence[float]:
+        return self.history.series(name, "eval").values
 
     def _line(self, step: int, metrics: Mapping[str, float]) -> str:
         names = sorted(metrics, key=lambda name: (name != self.monitor, name))
-        best = self.best.get(self.monitor)
+        best = self.history.at_best().get(self.monitor)
         words = [f"{name} {metrics[name]:.4g}" for name in names]
         if best is not None:
             words[0] += f" (best {best:.4g})"
         return f"step {step:,}: " + ", ".join(words)
 
 
-def trend(values: list[float]) -> str:
+def trend(values: Sequence[float]) -> str:
     """Draw the last values as little bars."""
     recent = [value for value in values[-_TREND:] if math.isfinite(value)]
     if len(recent) < 2:

@@ -12,9 +12,11 @@ import torch
 
 from vcell import console
 from vcell.errors import UserError
+from vcell.runs import History
 from vcell.train import batch as batches
 from vcell.train import changes, parallel, precision, prepare, rng, state
 from vcell.train.display import Display
+from vcell.train.facts import facts
 from vcell.train.guard import Guard
 from vcell.train.optim import Averaged, build_optimizer, learning_rate
 from vcell.train.stopping import Stopper
@@ -84,6 +86,9 @@ class Session:
             Averaged(model, options.ema) if options.ema else None,
         )
         self.update = Updater(task, self.learner, called, options, place, self.precision, self.tell)
+        found = facts(task, self.learner.model, place, self.precision)
+        if place.leads:
+            run.update(**found)
         self.stream = task.batches(place)
         self.stopper = Stopper(higher_is_better=task.higher_is_better, patience=options.patience)
         self.guard = Guard(self.precision.name)
@@ -110,6 +115,7 @@ class Session:
         if not had_rng:
             self.tell(f"rank {self.place.rank} is new to this run: its random numbers start afresh")
         self._load(saved)
+        self.log.log("resume", step=self.step)
         if self.place.leads:
             self._serve("stop", "pause", "checkpoint")  # were meant for the session before
             self.run.log("resume", step=self.step, world_size=self.place.world_size)
@@ -174,8 +180,9 @@ class Session:
         ended: Literal["done", "early-stop", "stopped", "interrupted"] = "done"
         left = max(0, self.options.max_steps - self.step)
         self.learner.model.train()
-        with Display(steps=left, monitor=self.task.monitor, shown=self.place.leads) as display:
-            self.display = display
+        history = History(self.run.path, ranks=False)
+        leads, monitor = self.place.leads, self.task.monitor
+        with Display(history, steps=left, monitor=monitor, leads=leads) as self.display:
             fresh = self.step == 0 and self._validated < 0
             if fresh and getattr(self.task, "validates_first", False):
                 self._validate()
@@ -264,6 +271,7 @@ class Session:
             return
         fields = {**outcome.metrics, "lr": rate, "grad_norm": outcome.gradient_norm}
         fields["examples_per_s"] = outcome.examples / seconds
+        fields["examples"] = self.examples
         fields["data_wait"] = spans["data"] / seconds
         if self.precision.scaler:
             fields["loss_scale"] = self.precision.scaler.scale
@@ -298,7 +306,7 @@ class Session:
         is_best = self.stopper.update(self.metrics[self.task.monitor], self.step)
         if self.place.leads:
             self.run.log("eval", step=self.step, best=is_best, **self.metrics)
-        self.display.validated(self.step, self.metrics, is_best=is_best)
+        self.display.validated(self.step, self.metrics)
         return is_best
 
     def _save(self) -> None:
@@ -364,9 +372,9 @@ class Session:
         return self._seconds + time.monotonic() - self._since
 
     def say(self, text: str) -> None:
-        """Say something once, and nothing beside a result in JSON."""
-        if self.place.leads and not console.settings.json:
-            console.say(text)
+        """Say something once; beside a result in JSON only into the log."""
+        if self.place.leads:
+            (console.note if console.settings.json else console.say)(text)
 
     def tell(self, text: str) -> None:
         """Warn on the console and in the events."""

@@ -104,8 +104,9 @@ class _Follower(threading.Thread):
         super().__init__(name="sinks", daemon=True)
         from vcell.runs import Tail
 
-        self._tail = Tail(run.path / "events.jsonl")
+        self._tail = Tail.of_end(run.path / "events.jsonl")
         self._tail.read()  # what earlier sessions wrote has been sent
+        self._resets = 0
         self._sinks = sinks
         self._done = threading.Event()
 
@@ -123,7 +124,11 @@ class _Follower(threading.Thread):
             self._try(sink, sink.close)
 
     def _pass_on(self) -> None:
-        for event in self._tail.read():
+        events = self._tail.read()
+        if self._tail.resets != self._resets:  # read from its beginning: sent already
+            self._resets = self._tail.resets
+            return
+        for event in events:
             if event["kind"] not in ("metric", "eval"):
                 continue
             values = {f"{event['kind']}/{k}": v for k, v in event.items() if _is_value(k, v)}

@@ -1,0 +1,1 @@
+"""Making the cells of a prediction out of control cells."""

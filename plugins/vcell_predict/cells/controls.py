@@ -1,0 +1,125 @@
+"""The control cells of the run, by context: read into pools, and copied beside the prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+
+from vcell import console
+from vcell.data import detect
+from vcell.data.log_cells import COUNTS, LogCells
+from vcell.errors import UserError
+from vcell_predict.cells.pool import MEMORY, Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from vcell.data import CellSource, Column
+    from vcell_predict.cells.making import Mode
+    from vcell_predict.ensemble import Ensemble
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of labels are called; None where there is none."""
+
+    perturbation: str
+    control: str
+    batch: str | None
+    context: str | None
+
+
+class Controls:
+    """The cells of a file that carry the control label."""
+
+    def __init__(
+        self, source: CellSource, ensemble: Ensemble, columns: Columns, mode: Mode
+    ) -> None:
+        _check_genes(source, ensemble)
+        self.source, self.screen, self.columns = source, ensemble.screen, columns
+        kind = detect.scale(source, quiet=True).kind
+        self.values = LogCells(source, kind, self.screen.target_sum)
+        self.mode = mode
+        if mode == "counts" and kind != COUNTS:
+            raise UserError(
+                f"{source.name} holds log1p values; --cells counts makes cells from counts",
+                hint="train on raw counts, or leave --cells counts away",
+            )
+
+    @cached_property
+    def perturbation(self) -> Column:
+        """The labels."""
+        return self.source.obs(self.columns.perturbation)
+
+    @cached_property
+    def batch(self) -> tuple[NDArray[np.int64], dict[str, int]]:
+        """Code of the batch of every cell of the file, and the code of each name."""
+        if self.columns.batch is None:
+            return np.zeros(self.source.n_cells, np.int64), {}
+        column = self.source.obs(self.columns.batch)
+        names = {str(name): i for i, name in enumerate(column.categories)}
+        return column.codes.astype(np.int64), names
+
+    @cached_property
+    def context(self) -> NDArray[np.int64]:
+        """Number of the context of every cell of the file, -1 for one the run does not know."""
+        if self.columns.context is None:
+            return np.zeros(self.source.n_cells, np.int64)
+        column = self.source.obs(self.columns.context)
+        known = {str(name): i for i, name in enumerate(self.screen.contexts)}
+        number = [known.get(str(name), -1) for name in column.categories]
+        return np.array([*number, -1], np.int64)[column.codes]
+
+    def rows(self, contexts: list[int]) -> NDArray[np.int64]:
+        """Return the numbers of the control cells of some contexts."""
+        names = self.perturbation.categories.tolist()
+        control = self.columns.control
+        if control not in names:
+            raise UserError(
+                f"{self.source.name}: no cell is labelled {control!r} in "
+                f"{self.columns.perturbation}"
+            )
+        own = self.perturbation.codes == names.index(control)
+        return np.flatnonzero(own & np.isin(self.context, contexts))
+
+    def pool(self, context: int, n_pools: int) -> Pool:
+        """Read the controls of a context into memory, which `n_pools` share."""
+        rows, called = self.rows([context]), "control cells"
+        if self.columns.context is not None:
+            called += f" of {self.screen.contexts[context]}"
+        if not len(rows):
+            raise UserError(f"{self.source.name} has no {called}")
+        return Pool.read(self.read, rows, self.batch[0], memory=MEMORY // n_pools, called=called)
+
+    def read(
+        self, rows: NDArray[np.int64] | None = None
+    ) -> Iterator[tuple[NDArray[np.int64], sp.csr_array]]:
+        """Yield cell numbers and values as the prediction has them: log1p, or counts."""
+        if self.mode != "counts":
+            yield from self.values.blocks(rows)
+            return
+        for block in self.source.chunks(rows):
+            shape = (len(block.rows), block.n_genes)
+            yield block.rows, sp.csr_array((block.data, block.indices, block.indptr), shape=shape)
+
+
+def _check_genes(source: CellSource, ensemble: Ensemble) -> None:
+    """Refuse other genes; say when the file is not as it was at training."""
+    run, genes = ensemble.first.run, ensemble.screen.genes
+    if len(source.genes) != len(genes) or (source.genes != genes).any():
+        raise UserError(
+            f"{source.name} has other genes than the run learnt ({source.n_genes:,} and "
+            f"{len(genes):,}, or in another order)",
+            hint="give the cells the run was trained on, or others with the same genes",
+        )
+    read = run.meta["data"][0]
+    if source.path is None or str(source.path.absolute()) != read["path"]:
+        return
+    if source.path.stat().st_mtime != read["modified"]:
+        console.warn(f"{source.name} has changed since {run.name} was trained on it")

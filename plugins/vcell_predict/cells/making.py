@@ -1,0 +1,137 @@
+"""Make the cells of a predicted perturbation out of control cells, in groups of bounded size.
+
+A group has its own random stream, from the seed, the perturbation and its number: the cells of a
+perturbation are the same whatever else is predicted and however they are written.
+n cells, N genes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from vcell_predict.cells.counts import Counts
+from vcell_predict.cells.pool import Pool
+from vcell_predict.cells.residual import move
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vcell_predict.asked import Asked
+
+Mode = Literal["residual", "mean", "counts"]
+GROUP = 1024  # cells made at once
+
+
+@dataclass(frozen=True)
+class Made:
+    """Some cells of a perturbation."""
+
+    cells: sp.csr_array
+    rows: NDArray[np.int64]  # the control cells they were made from, as numbers in the file
+    batch: NDArray[np.int64]  # code of the batch of each
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes cells from the controls of one context.
+
+    Parameters
+    ----------
+    mode
+        How.
+    pool
+        The control cells: counts for "counts", else log1p values.
+    control
+        (N,) mean log1p value of the controls.
+    target_sum
+        Counts are scaled to this many per cell before log1p.
+    batches
+        Code of each batch by name.
+    seed
+        Decides every choice.
+    """
+
+    mode: Mode
+    pool: Pool
+    control: NDArray[np.floating]
+    target_sum: float
+    batches: dict[str, int]
+    seed: int
+
+    def make(self, asked: Asked, n: int, effect: NDArray[np.floating]) -> Iterator[Made]:
+        """Yield the n cells of a perturbation in groups."""
+        key = [zlib.crc32(text.encode()) for text in (asked.name, asked.context)]
+        order = np.random.default_rng([self.seed, *key])
+        chosen = self._chosen(asked, n, order)
+        library = self._library(asked, chosen, order)
+        for start in range(0, n, GROUP):
+            part = slice(start, min(start + GROUP, n))
+            rng = np.random.default_rng([self.seed, *key, start // GROUP + 1])
+            cells = self._group(
+                chosen[part], effect, None if library is None else library[part], rng
+            )
+            yield Made(cells, self.pool.rows[chosen[part]], self.pool.batch[chosen[part]])
+
+    def _group(
+        self,
+        chosen: NDArray[np.int64],
+        effect: NDArray[np.floating],
+        library: NDArray[np.float64] | None,
+        rng: np.random.Generator,
+    ) -> sp.csr_array:
+        mean = np.maximum(self.control + effect, 0).astype(np.float32)
+        if self.mode == "counts":
+            return self._counts.make(chosen, mean, library, rng)
+        if self.mode == "mean":
+            return sp.csr_array(np.tile(mean, (len(chosen), 1)))
+        cells = move(self.pool, chosen, mean, rng)
+        return _adding_up(cells, self.target_sum) if np.isfinite(self.target_sum) else cells
+
+    @property
+    def median(self) -> float:
+        """The median total counts of the control cells."""
+        return float(max(np.median(self._counts.library), 1))
+
+    @cached_property
+    def _counts(self) -> Counts:
+        return Counts(self.pool, self.target_sum)
+
+    def _chosen(self, asked: Asked, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Choose the controls (n,), of the batches asked for where they are known."""
+        if asked.batch is None or not self.batches or len(asked.batch) != n:
+            return self.pool.choose(n, rng)
+        codes = np.array([self.batches.get(name, -1) for name in asked.batch.tolist()])
+        return self.pool.matching(codes, rng)
+
+    def _library(
+        self, asked: Asked, chosen: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.float64] | None:
+        """Return the total counts (n,) to have: large ones go to large cells."""
+        if self.mode != "counts" or (asked.totals is None and asked.median is None):
+            return None
+        own = self._counts.library[chosen]
+        if asked.totals is None:
+            assert asked.median is not None
+            return np.asarray(own * (asked.median / np.median(own)))
+        n = len(chosen)
+        wanted = asked.totals if len(asked.totals) == n else rng.choice(asked.totals, n)
+        library = np.empty(n)
+        library[np.argsort(own, kind="stable")] = np.sort(wanted)
+        return library
+
+
+def _adding_up(cells: sp.csr_array, target_sum: float) -> sp.csr_array:
+    """Scale each cell to the total that all cells were scaled to before log1p."""
+    linear = np.expm1(cells.data.astype(np.float64))
+    total = np.add.reduceat(np.append(linear, 0.0), cells.indptr[:-1])
+    lengths = np.diff(cells.indptr)
+    factor = np.where(lengths > 0, target_sum / np.maximum(total, 1e-12), 1.0)
+    values = np.log1p(linear * np.repeat(factor, lengths)).astype(np.float32)
+    return sp.csr_array((values, cells.indices, cells.indptr), cells.shape)

@@ -1,0 +1,99 @@
+"""Stream controls and predicted cells into an .h5ad that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from vcell.data import CellWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vcell_predict.asked import Asked
+    from vcell_predict.cells.controls import Controls
+    from vcell_predict.cells.making import Made, Maker
+
+
+class Cells:
+    """The file being written, and the labels of what goes into it."""
+
+    def __init__(
+        self, path: Path, controls: Controls, names: Sequence[str], uns: Mapping[str, Any]
+    ) -> None:
+        columns, screen = controls.columns, controls.screen
+        self.columns, self.controls = columns, controls
+        self.code = {name: i for i, name in enumerate(dict.fromkeys([columns.control, *names]))}
+        obs = {columns.perturbation: list(self.code)}
+        if columns.context is not None:
+            obs[columns.context] = screen.contexts.tolist()
+        if columns.batch is not None:
+            obs[columns.batch] = list(controls.batch[1])
+        _sweep(path)
+        counts = controls.mode == "counts"
+        self.writer = CellWriter(
+            path, screen.genes, obs=obs, uns=uns, dtype=np.int32 if counts else np.float32
+        )
+
+    def controls_beside(self, rows: NDArray[np.int64], advance: Any) -> None:
+        """Copy control cells as they are."""
+        for numbers, block in self.controls.read(rows):
+            self._append(
+                block, self.columns.control, self.controls.context[numbers],
+                self.controls.batch[0][numbers], [f"control-{i}" for i in numbers],
+            )  # fmt: skip
+            advance(len(numbers))
+
+    def predicted(self, one: Asked, context: int, maker: Maker, job: Any, advance: Any) -> None:
+        """Write the cells of a perturbation; `job` is its number of cells and its effect."""
+        n, effect = job
+        written = 0
+        where = f"-{one.context}" if self.columns.context is not None else ""
+        made: Made
+        for made in maker.make(one, n, effect):
+            k = len(made.rows)
+            names = [f"{one.name}{where}-{written + i}-{row}" for i, row in enumerate(made.rows)]
+            self._append(made.cells, one.name, np.full(k, context), made.batch, names)
+            written += k
+            advance(k)
+
+    def _append(
+        self,
+        cells: sp.csr_array,
+        name: str,
+        context: NDArray[np.int64],
+        batch: NDArray[np.int64],
+        names: list[str],
+    ) -> None:
+        obs: dict[str, Any] = {
+            self.columns.perturbation: np.full(len(names), self.code[name], np.int32)
+        }
+        if self.columns.context is not None:
+            obs[self.columns.context] = context.astype(np.int32)
+        if self.columns.batch is not None:
+            obs[self.columns.batch] = batch.astype(np.int32)
+        self.writer.append(sp.csr_matrix(cells), obs, names)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed prediction of the same name left behind."""
+    for left in path.parent.glob(f"{path.name}.tmp-*"):
+        pid = left.suffix.removeprefix(".tmp-")
+        if pid.isdigit() and not _alive(int(pid)):
+            left.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,1 @@
+"""How strong predicted effects are written, by what measured perturbations show."""

@@ -1,0 +1,108 @@
+"""How strong a predicted effect must be written, so that as many genes change as in real cells.
+
+A predicted effect is smaller than the real one by all that the model cannot know, and no chance is
+in it; so tests find too few genes in the cells made from it. The measured perturbations of the run
+show how many genes an effect of a given size changes,
+
+    sqrt(number) = a + b log(n |effect|^2),      n cells, |effect|^2 with its sampling noise,
+
+and those of them that the model was not fitted to show how much larger real effects are than
+predicted ones (`unseen`, what |predicted|^2 lacks without the noise). What is expected of a
+prediction follows, and the strength is what its cells need for it, within bounds: the effect times
+strength is what is written. P perturbations, N genes, G genes tested.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vcell_predict.strength.significant import count
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+LEAST, MOST = 0.5, 2.0  # strength
+_STEPS = 61  # strengths tried, evenly on the log scale
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The number of significant genes by the size of the effect."""
+
+    offset: float
+    slope: float
+    genes: int  # tested, the most there can be
+    n_perturbations: int  # it was fitted to
+    noise: float  # mean of n times the sampling noise of |effect|^2
+    unseen: float  # what |predicted|^2 lacks, noise left out
+
+    @classmethod
+    def fit(
+        cls,
+        numbers: NDArray[np.int64],
+        cells: NDArray[np.int64],
+        delta: NDArray[np.floating],
+        noise: NDArray[np.floating],
+        genes: int,
+        unseen: float,
+    ) -> Curve:
+        """Fit measured perturbations: significant genes (P,), cells (P,), effects (P, N).
+
+        `noise` (P,) is the mean sampling variance of a row of `delta`.
+        """
+        size = cells * _squares(delta)
+        x = np.log(np.maximum(size, np.finfo(float).tiny))
+        root = np.sqrt(numbers)
+        spread = float(x.var())
+        slope = max(float(((x - x.mean()) * root).mean()) / spread, 0.0) if spread > 0 else 0.0
+        chance = float((cells * noise * delta.shape[1]).mean())
+        return cls(
+            float(root.mean() - slope * x.mean()), slope, genes, len(numbers), chance, unseen
+        )
+
+    def expected(self, effect: NDArray[np.floating], cells: NDArray[np.int64]) -> Array:
+        """Return how many genes (P,) real perturbations of these predicted effects change."""
+        size = cells * (_squares(effect) + self.unseen) + self.noise
+        root = self.offset + self.slope * np.log(np.maximum(size, np.finfo(float).tiny))
+        return np.asarray(np.clip(root, 0, None) ** 2).clip(max=self.genes)
+
+
+def unseen(
+    predicted: NDArray[np.floating], real: NDArray[np.floating], noise: NDArray[np.floating]
+) -> float:
+    """Return what must be added to |predicted|^2 for sizes as large as the real ones.
+
+    Predicted and real effects (P, N) of perturbations that were not fitted to. Compared is the mean
+    of log |effect|^2, as the curve is linear in it: a few large effects do not decide.
+    """
+    told, chance = _squares(predicted), noise * real.shape[1]
+    found = np.log(np.maximum(_squares(real), np.finfo(float).tiny)).mean()
+    low, high = 0.0, float(_squares(real).max())
+    for _ in range(50):
+        middle = (low + high) / 2
+        short = np.log(np.maximum(told + middle + chance, np.finfo(float).tiny)).mean() < found
+        low, high = (middle, high) if short else (low, middle)
+    return (low + high) / 2
+
+
+def strength(z: Array, wanted: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Return the strength of each perturbation (P,), and how many genes it makes significant.
+
+    z-scores (P, G) of cells at strength 1 grow in proportion to it.
+    """
+    tried = np.geomspace(LEAST, MOST, _STEPS)
+    numbers = np.stack([count(z * t) for t in tried], axis=1)
+    # the nearest to what is wanted; among equals the one nearest to 1
+    off = np.abs(np.sqrt(numbers) - np.sqrt(wanted)[:, None]) + 1e-6 * np.abs(np.log(tried))
+    best = off.argmin(axis=1)
+    return tried[best], numbers[np.arange(len(z)), best]
+
+
+def _squares(effect: NDArray[np.floating]) -> Array:
+    squares: Array = np.square(effect, dtype=np.float64).sum(axis=1)
+    return squares

@@ -1,0 +1,1 @@
+"""The closed forms: models that are solved when they are loaded."""

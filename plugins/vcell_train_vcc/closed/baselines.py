@@ -1,0 +1,204 @@
+"""What every model is measured against, in plain numpy: all are solved when loaded.
+
+P perturbations, N genes, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell.models import Predictor, Screen, members
+from vcell.models.scoring import each, mean_of
+from vcell.screen.split import TRAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from vcell.runs import Run
+
+    Array = NDArray[np.float64]
+
+_PENALTIES = 10.0 ** np.arange(-3, 4.01, 0.5)
+_NEIGHBOURS = (1, 2, 3, 5, 8, 12, 20)
+_JUDGED_ROWS, _JUDGED_GENES = 400, 1000  # by which settings are ranked
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A kind of model that needs no training beyond the screen."""
+
+    summary: str
+    solve: Callable[[Screen], Predictor]
+
+    def fit(self, run: Run, screen: Screen) -> bool:
+        """Nothing to do: it is solved when loaded, a matter of milliseconds."""
+        return True
+
+    def load(self, run: Run | None, screen: Screen) -> Predictor:
+        """Solve it."""
+        return self.solve(screen)
+
+
+class MeanEffect:
+    """Answers with the same effect whatever the target, per context where asked."""
+
+    def __init__(self, screen: Screen, *, shrink: bool = False, by_context: bool = False) -> None:
+        rows = screen.rows(TRAIN)
+        n = len(rows) + 1 if shrink else len(rows)
+        overall = screen.delta[rows].sum(axis=0, dtype=np.float64) / n
+        self.context = {str(name): i for i, name in enumerate(screen.contexts)}
+        self.effect = np.tile(overall, (len(self.context), 1))
+        for c in range(len(self.effect)) if by_context else ():
+            own = rows[screen.context[rows] == c]
+            if len(own):
+                self.effect[c] = screen.delta[own].mean(axis=0, dtype=np.float64)
+
+    def predict(
+        self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
+    ) -> NDArray[np.float32]:
+        """Return it for each."""
+        which = [self.context[name] for name in contexts] if contexts else [0] * len(perturbations)
+        return self.effect[which].astype(np.float32)
+
+
+class Ridge:
+    """Linear regression on the targets' features, as unit vectors; penalty by leaving one out."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen, rows = screen, screen.rows(TRAIN)
+        names = screen.perturbations[rows].tolist()
+        x = self._inputs(names)
+        self.mean, self.centre = screen.delta[rows].mean(axis=0, dtype=np.float64), x.mean(axis=0)
+        u, s, vt = np.linalg.svd(x - self.centre, full_matrices=False)
+        y = screen.delta[rows] - self.mean
+        judge = Judge(screen, rows)
+        penalty = min(
+            _PENALTIES,
+            key=lambda p: judge.loss(lambda some, genes: self._left_out(u, s, y, p, some, genes)),
+        )
+        self.weights = vt.T @ ((s / (s**2 + penalty))[:, None] * (u.T @ y))
+
+    def _left_out(self, u: Array, s: Array, y: Array, p: float, some: Any, genes: Any) -> Array:
+        """Return what is said of rows that are left out, of which the mean knows nothing either."""
+        shrink = s**2 / (s**2 + p)
+        y = y[:, genes]
+        fitted = u[some] @ (shrink[:, None] * (u.T @ y))
+        leverage = np.square(u[some]) @ shrink + 1 / len(u)
+        left = (y[some] - fitted) / np.maximum(1 - leverage, 1e-6)[:, None]
+        return np.asarray(self.mean[genes] + y[some] - left)
+
+    def _inputs(self, names: Sequence[str]) -> Array:
+        genes = sorted({gene for one in self.screen.members(names) for gene in one})
+        unit = dict(zip(genes, _unit(self.screen.pooled(genes)), strict=True))
+        width = self.screen.features.shape[1]
+        sums = [sum((unit[gene] for gene in members(str(one))), np.zeros(width)) for one in names]
+        return np.array(sums).reshape(len(names), width)
+
+    def predict(
+        self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
+    ) -> NDArray[np.float32]:
+        """Return mean + (features - centre) @ weights; NaN where a target has no features."""
+        effect = self.mean + (self._inputs(perturbations) - self.centre) @ self.weights
+        effect[~self.screen.known(perturbations)] = np.nan
+        return np.asarray(effect, np.float32)
+
+
+class Judge:
+    """Ranks settings by perturbations left out, as gp ranks its own: error, correlation and PDS."""
+
+    def __init__(self, screen: Screen, rows: NDArray[np.int64]) -> None:
+        drawn = np.random.default_rng(0).permutation(len(rows))[:_JUDGED_ROWS]
+        self.some = np.sort(drawn)
+        spread = -screen.delta[rows].var(axis=0)
+        self.genes = np.sort(np.argsort(spread, kind="stable")[:_JUDGED_GENES])
+        self.real = screen.delta[rows[self.some]][:, self.genes].astype(np.float64)
+        place = np.full(len(screen.genes) + 1, -1)
+        place[self.genes] = np.arange(len(self.genes))
+        self.target = place[screen.targets(screen.perturbations[rows[self.some]].tolist())]
+
+    def loss(self, left_out: Callable[[Any, Any], Array]) -> float:
+        """Return relative squared error - correlation - PDS of what `left_out` says."""
+        guess = left_out(self.some, self.genes)
+        found = mean_of(each(guess, self.real, self.target))
+        error = np.square(guess - self.real).mean() / max(float(self.real.var()), 1e-12)
+        return float(error - found["delta_correlation"] - found["pds"])
+
+
+class Additive:
+    """The sum of the single effects that were learnt; the mean effect for a target without one."""
+
+    def __init__(self, screen: Screen) -> None:
+        rows = screen.rows(TRAIN)
+        self.mean = screen.delta[rows].mean(axis=0, dtype=np.float64)
+        self.single: dict[str, Array] = {}
+        for gene in {
+            one[0] for name in screen.perturbations[rows] if len(one := members(name)) == 1
+        }:
+            own = [row for row in rows if members(str(screen.perturbations[row])) == (gene,)]
+            self.single[gene] = screen.delta[own].mean(axis=0, dtype=np.float64)
+
+    def predict(
+        self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the sums; the mean effect where no target has a single effect."""
+        found = []
+        for name in perturbations:
+            genes = members(name)
+            known = any(gene in self.single for gene in genes)
+            parts = [self.single.get(gene, self.mean) for gene in genes] if known else [self.mean]
+            found.append(np.sum(parts, axis=0))
+        return np.array(found, np.float32).reshape(len(perturbations), len(self.mean))
+
+
+class Neighbours:
+    """The mean effect of the perturbations whose features point the same way."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen, rows = screen, screen.rows(TRAIN)
+        self.delta = screen.delta[rows].astype(np.float64)
+        self.unit = _unit(screen.pooled(screen.perturbations[rows].tolist()))
+        likeness = self.unit @ self.unit.T
+        np.fill_diagonal(likeness, -np.inf)
+        order = np.argsort(-likeness, axis=1, kind="stable")[:, :-1]
+        able = [k for k in _NEIGHBOURS if k <= order.shape[1]] or [1]
+        judge = Judge(screen, rows)
+        self.k = min(
+            able, key=lambda k: judge.loss(lambda some, genes: self._of(order[some, :k], genes))
+        )
+
+    def _of(self, near: NDArray[np.int64], genes: Any) -> Array:
+        return np.array([self.delta[some][:, genes].mean(axis=0) for some in near])
+
+    def predict(
+        self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the means of the k nearest; NaN where a target has no features."""
+        likeness = _unit(self.screen.pooled(perturbations)) @ self.unit.T
+        near = np.argsort(-likeness, axis=1, kind="stable")[:, : self.k]
+        effect = self._of(near, slice(None))
+        effect[~self.screen.known(perturbations)] = np.nan
+        return np.asarray(effect, np.float32)
+
+
+def _unit(x: NDArray[np.float32]) -> Array:
+    wide = x.astype(np.float64)
+    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12))
+
+
+mean = Baseline(
+    "the challenge's cell mean: the mean profile of all groups, the controls among them",
+    lambda screen: MeanEffect(screen, shrink=True),
+)
+perturbed_mean = Baseline("the mean effect of the training perturbations", MeanEffect)
+context_mean = Baseline(
+    "the mean training effect in each context", lambda screen: MeanEffect(screen, by_context=True)
+)
+ridge = Baseline("ridge regression of the effect on the targets' features", Ridge)
+additive = Baseline("the sum of the single effects of the targets", Additive)
+knn = Baseline("the mean effect of the nearest perturbations by features", Neighbours)

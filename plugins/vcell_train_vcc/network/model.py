@@ -1,0 +1,287 @@
+"""The networks by name, `transformer` and `shared-encoder`: trained into a run, loaded from it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from vcell import console, models
+from vcell.errors import UserError
+from vcell.nn import attention as attentions
+from vcell.screen.split import TRAIN, VALIDATION
+from vcell.train.loop import Trainer
+from vcell.train.precision import resolve
+from vcell.train.state import load_weights
+from vcell_train_vcc.network.sets import Groups, store_of
+from vcell_train_vcc.network.shape import FILE, NEAR, Shape, device_of, few_threads, graph_of
+from vcell_train_vcc.network.task import CellTask, Tables, added, build
+from vcell_train_vcc.network.validation import truth_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from vcell.launch import Plan
+    from vcell.models import Screen
+    from vcell.nn.attention import AttentionChoice
+    from vcell.runs import Run
+    from vcell_train_vcc import TrainVcc
+
+PRIOR = "gp"
+_MAP_GENES = 1024  # most tokens whose attention to each other is kept
+
+
+@dataclass(frozen=True)
+class NetworkModel:
+    """A kind of network, by name."""
+
+    name: str
+    summary: str
+
+    def prepared(self, screen: Screen, config: TrainVcc, plan: Plan) -> dict[str, str]:
+        """Decide what the settings leave open, and refuse those that cannot be."""
+        shape = Shape.decide(self.name, screen, config, torch.device(plan.device))
+        choice = attention_of(config, shape, torch.device(plan.device))
+        console.say(str(choice))
+        if choice.name == "sparse":
+            graph = graph_of(config.graph, shape.tokens, screen)
+            of = config.graph or f"those {NEAR} that respond most like a gene"
+            console.say(f"sparse attention: {graph.n_edges:,} pairs of genes, of {of}")
+        if config.batch_size < plan.world:
+            raise UserError(
+                f"batch-size {config.batch_size} is smaller than the {plan.world} processes",
+                hint=f"set batch-size to {plan.world} or more",
+            )
+        return {FILE: shape.text}
+
+    def fit(self, run: Run, screen: Screen) -> bool:
+        """Train into the run directory, or go on where its last checkpoint ended."""
+        from vcell_train_vcc.work import config_of
+
+        config, shape = config_of(run), Shape.of(run)
+        tables = Tables(screen, shape.tokens, expected(run, screen))
+        choice = attention_of(config, shape, device_of(run, config))
+        with store_of(run, screen, config) as store:
+            if os.environ.get("RANK", "0") == "0":
+                run.update(store={"path": str(store.path), "key": store.manifest["key"]})
+            groups = Groups.of(
+                store, screen, run.meta["labels"], TRAIN, config.max_cells, config.seed
+            )
+            held = Groups.of(store, screen, run.meta["labels"], VALIDATION)
+            truth = truth_of(store, screen, held, config.seed)
+            task = CellTask(tables, shape, config, store, groups, choice, truth)
+            with few_threads(shape.sizes.d_model, device_of(run, config)):
+                return Trainer(task, config, run).fit().ended in ("done", "early-stop")
+
+    def load(self, run: Run, screen: Screen) -> NetworkPredictor:
+        """Load the best checkpoint, upon the prior that `screen` gives."""
+        from vcell_train_vcc.work import config_of
+
+        config = config_of(run)
+        shape = Shape.of(run)
+        prior = models.get(PRIOR).load(run, screen)
+        trained = models.Screen.load(run.path / models.SCREEN)  # whose rows the network knows
+        if strange := set(shape.tokens) - set(trained.genes.tolist()):
+            raise UserError(
+                f"{run.path / FILE} names {len(strange)} genes that {models.SCREEN} has not, "
+                f"such as {min(strange)}",
+                hint="they are of different runs; train anew",
+            )
+        no_prior = np.zeros_like(trained.delta)  # predict brings its own
+        tables = Tables(trained, shape.tokens, no_prior)
+        checkpoint = run.checkpoint("best")
+        try:
+            checkpoint.verify()
+        except UserError as error:
+            again = f"vcell train-vcc --resume {run.name} goes on from one that is whole, if any"
+            raise UserError(error.message, hint=again) from None
+        name = config.attention if config.attention in ("sparse", "linear", "local") else "sdpa"
+        model = build(tables, shape, config, name)
+        load_weights(model, checkpoint.path)
+        n_tokens = shape.n_tokens(max(checkpoint.step - 1, 0))
+        return NetworkPredictor(model.eval(), tables, prior, n_tokens, shape.sizes.d_model)
+
+
+def expected(run: Run, screen: Screen) -> NDArray[np.float32]:
+    """Return the prior of every row (P, N): left one out where it learned from the row."""
+    prior: Any = models.get(PRIOR).load(run, screen)
+    names = [str(name) for name in screen.perturbations]
+    contexts = [str(screen.contexts[c]) for c in screen.context]
+    found = np.asarray(prior.predict(names, contexts), np.float32)
+    found[screen.rows(TRAIN)] = prior.loo()
+    return found
+
+
+def attention_of(config: TrainVcc, shape: Shape, device: torch.device) -> AttentionChoice:
+    """Choose what computes attention."""
+    precision = resolve(config.precision, device).name
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    return attentions.choose(
+        config.attention,
+        device,
+        dtype,
+        n_tokens=len(shape.tokens) + 2,
+        head_dim=shape.sizes.head_dim,
+    )
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a network looks at, averaged over perturbations.
+
+    Attributes
+    ----------
+    genes
+        (T,) the token genes.
+    importance
+        (T,) how much the perturbation's token, or its reading, attends to each.
+    attention
+        (T, T) of genes to each other, averaged likewise; None where there are too many to keep.
+    """
+
+    genes: NDArray[np.str_]
+    importance: NDArray[np.float64]
+    attention: NDArray[np.float32] | None
+
+
+class NetworkPredictor:
+    """Answers with the prior and what the network adds; NaN where the prior cannot say."""
+
+    def __init__(
+        self, model: nn.Module, tables: Tables, prior: Any, n_tokens: int, width: int
+    ) -> None:
+        self.model, self.tables, self.prior, self.n_tokens = model, tables, prior, n_tokens
+        self.width = width
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Compute without gradients, as many threads as are of use."""
+        with torch.no_grad(), few_threads(self.width, torch.device("cpu")):
+            yield
+
+    def predict(
+        self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the effects (P, N)."""
+        effect = self._expected(perturbations, contexts)
+        example = self._example(perturbations, contexts, effect)
+        with self._asked():
+            effect[:, self._columns] += added(self.model, self.tables, example, self.n_tokens)
+        return effect
+
+    def samples(
+        self, perturbations: Sequence[str], contexts: Sequence[str] | None = None, *, k: int = 8
+    ) -> NDArray[np.float32]:
+        """Return (k, P, N) effects with dropout left on: how sure the network is of itself."""
+        effect = self._expected(perturbations, contexts)
+        example = self._example(perturbations, contexts, effect)
+        drawn = np.repeat(effect[None], k, axis=0)
+        generator = torch.random.get_rng_state()
+        self.model.train()
+        try:
+            torch.manual_seed(0)
+            with self._asked():
+                for one in drawn:
+                    one[:, self._columns] += added(self.model, self.tables, example, self.n_tokens)
+        finally:
+            self.model.eval()
+            torch.random.set_rng_state(generator)
+        return drawn
+
+    def std(
+        self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
+    ) -> NDArray[np.float32]:
+        """Return (P, N): the prior's doubt and that of dropout, added as variances."""
+        spread = np.square(self.samples(perturbations, contexts).std(axis=0))
+        if hasattr(self.prior, "std"):
+            told = self.prior.std(perturbations, contexts)
+            spread = spread if told is None else spread + np.square(told)
+        return np.asarray(np.sqrt(spread), np.float32)
+
+    def heads(
+        self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
+    ) -> NDArray[np.float32]:
+        """Return (P,) disagreement of the two heads: root mean square over the genes.
+
+        The class head's effect is the mean of the training effects, weighted by its probabilities.
+        """
+        effect = self._expected(perturbations, contexts)
+        example = self._example(perturbations, contexts, effect)
+        with self._asked():
+            chance = added(
+                self.model,
+                self.tables,
+                example,
+                self.n_tokens,
+                lambda out: out["logits"].softmax(-1),
+            )
+        learned = self.tables.screen.delta[self.tables.learned]
+        apart = self.predict(perturbations, contexts) - chance @ learned
+        found: NDArray[np.float32] = np.sqrt(np.square(apart).mean(axis=1))
+        return found
+
+    def explain(
+        self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
+    ) -> Explanation:
+        """Return where the network looks, averaged over perturbations."""
+        effect = self._expected(perturbations, contexts)
+        example = self._example(perturbations, contexts, effect)
+        core: Any = self.model.core
+        n, genes = self.n_tokens, np.array(self.tables.names[: self.n_tokens])
+        scores, maps = np.zeros(n), np.zeros((n, n), np.float32) if n <= _MAP_GENES else None
+        with self._asked():
+            for i in range(len(perturbations)):
+                one = {key: value[i : i + 1] for key, value in example.items()}
+                seen, x = core.looks(one | {"control": self._control(one)})
+                scores += seen.numpy() / len(perturbations)
+                if maps is not None:
+                    layers = core.encoder.attention_maps(x)
+                    mean = torch.stack([layer[0] for layer in layers]).mean(0)[-n:, -n:]
+                    maps += mean.numpy() / len(perturbations)
+        return Explanation(genes, scores, maps)
+
+    def _control(self, example: dict[str, Tensor]) -> Tensor:
+        control = torch.from_numpy(self.tables.screen.control[:, self._columns])
+        return control[example["context"]][:, None]
+
+    @property
+    def _columns(self) -> NDArray[np.int64]:
+        columns: NDArray[np.int64] = self.tables.column[: self.n_tokens]
+        return columns
+
+    def _expected(
+        self, perturbations: Sequence[str], contexts: Sequence[str] | None
+    ) -> NDArray[np.float32]:
+        return np.array(self.prior.predict(perturbations, contexts), np.float32)
+
+    def _example(
+        self,
+        perturbations: Sequence[str],
+        contexts: Sequence[str] | None,
+        expected: NDArray[np.float32],
+    ) -> dict[str, Tensor]:
+        place = {str(name): i for i, name in enumerate(self.tables.screen.contexts)}
+        names = contexts or [str(self.tables.screen.contexts[0])] * len(perturbations)
+        features, target = self.tables.of(perturbations)
+        return {
+            "prior": torch.from_numpy(expected[:, self._columns]),
+            "features": torch.from_numpy(features),
+            "target": torch.from_numpy(target),
+            "context": torch.tensor([place[str(name)] for name in names]),
+        }
+
+
+transformer = NetworkModel(
+    "transformer", "transformer over genes, trained on what the Gaussian process leaves over"
+)
+shared_encoder = NetworkModel(
+    "shared-encoder", "control state encoded once, a light head for each perturbation"
+)

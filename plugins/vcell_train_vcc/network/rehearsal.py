@@ -1,0 +1,238 @@
+"""A few steps of the very network that is to be trained, on made-up cells: what a step costs here.
+
+The network has its true width, tokens, losses and attention, and one and two of its layers: the
+others cost what the second does. On a CPU a part of a large batch stands for all of it; the
+optimiser is timed apart, which does not grow with the batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vcell.models import Screen
+from vcell.nn.estimate import encoder_parameters, kept_bytes
+from vcell.nn.patterns import Pattern
+from vcell.screen.split import TRAIN
+from vcell.train import rng
+from vcell.train.optim import Averaged, build_optimizer
+from vcell.train.precision import resolve
+from vcell.train.prepare import build as prepared
+from vcell.train.state import Learner
+from vcell.train.task import Place
+from vcell.train.update import Updater
+from vcell_train_vcc.network.shape import Shape
+from vcell_train_vcc.network.task import Tables, build
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vcell.nn.attention import AttentionChoice
+    from vcell.nn.presets import Preset
+    from vcell_train_vcc import TrainVcc
+
+_FEATURES = 64  # of a gene, about: the network's share of them is small
+_PERTURBATIONS = 100  # that are learned from, likewise
+_SECONDS = 1.5  # that a step may take on a CPU; of a longer one a part is taken
+_REPEATS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cut(Shape):
+    """A shape with fewer layers."""
+
+    layers: int = 1
+
+    @property
+    def sizes(self) -> Preset:
+        return dataclasses.replace(super().sizes, n_layers=self.layers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rehearsed:
+    """What was found.
+
+    Attributes
+    ----------
+    seconds
+        Of a step over one device's share of the batch.
+    parameters
+        Of the network beside its encoder.
+    activations
+        Bytes kept for the backward pass beside the encoder's, for one set.
+    pattern
+        Who attends to whom, where not everybody does to everybody.
+    """
+
+    seconds: float
+    parameters: int
+    activations: float
+    pattern: Pattern | None
+
+
+class Rehearsal:
+    """The task of a network of some layers on made-up sets."""
+
+    def __init__(self, shape: Shape, config: TrainVcc, choice: AttentionChoice) -> None:
+        self.shape, self.config, self.choice = shape, config, choice
+        screen = _screen(shape.tokens)
+        self.tables = Tables(screen, shape.tokens, np.zeros_like(screen.delta))
+
+    def build(self) -> nn.Module:
+        """Build the network."""
+        return build(self.tables, self.shape, self.config, self.choice)
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+        """Return the losses, as `CellTask` does."""
+        found = model(batch)
+        return found["total"], {k: v.detach() for k, v in found.items() if k != "total"}
+
+    def batch(self, n_sets: int) -> dict[str, Tensor]:
+        """Make up sets of cells."""
+        n_tokens, size = len(self.shape.tokens), 2 * self.config.set_size
+        row = np.arange(n_sets) % _PERTURBATIONS
+        made = {
+            "control": torch.rand(n_sets, self.config.pseudo, n_tokens),
+            "expressed": torch.rand(n_sets, n_tokens),
+        }
+        if self.config.set_loss != "none":
+            made["cells"] = torch.rand(n_sets, size, n_tokens)
+        return made | self.tables.example(row, n_tokens)
+
+
+def rehearse(
+    shape: Shape, config: TrainVcc, choice: AttentionChoice, device: torch.device, n_sets: int
+) -> Rehearsed:
+    """Take the steps; `n_sets` is one device's share of a batch."""
+    state = rng.capture()
+    try:
+        layers = shape.sizes.n_layers
+        depths = [1, 2] if layers > 1 else [1]
+        tasks = [_Stage(shape, config, choice, device, depth) for depth in depths]
+        sets = tasks[-1].fitting(n_sets)
+        times: list[list[float]] = [[] for _ in tasks]
+        for _ in range(_REPEATS):  # by turns: what else the machine does meets all alike
+            for task, found in zip(tasks, times, strict=True):
+                found.append(task.step(sets, n_sets))
+        # the fastest: whatever else the machine does makes a step slower, never faster
+        fastest = [min(found) for found in times]
+        parameters, activations, pattern = tasks[0].beside()
+    finally:
+        rng.restore(state)
+    seconds = fastest[-1] + (layers - len(depths)) * max(fastest[-1] - fastest[0], 0)
+    return Rehearsed(seconds, parameters, activations, pattern)
+
+
+class _Stage:
+    """The network with some layers, and what trains it."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        config: TrainVcc,
+        choice: AttentionChoice,
+        device: torch.device,
+        layers: int,
+    ) -> None:
+        values = {one.name: getattr(shape, one.name) for one in dataclasses.fields(Shape)}
+        self.task = cast("Any", Rehearsal(_Cut(**values, layers=layers), config, choice))
+        options = dataclasses.replace(config, compile=False)
+        self.device, place = device, Place(device=device)
+        self.precision = resolve(config.precision, device)
+        self.model, called = prepared(self.task, options, place, lambda _: None)
+        learner = Learner(
+            self.model,
+            build_optimizer(self.model, options, device),
+            Averaged(self.model, options.ema) if options.ema else None,
+        )
+        self.update = Updater(
+            self.task, learner, called, options, place, self.precision, lambda _: None
+        )
+        self.model.train()
+
+    def step(self, n_sets: int, of: int | None = None) -> float:
+        """Take a step over some sets; return seconds, for a batch `of` so many."""
+        batch = self.task.batch(n_sets)
+        self.update.spans.take()
+        self._wait()
+        begun = time.perf_counter()
+        self.update(batch, total=n_sets, overlap=False, rate=0.0)
+        self._wait()
+        seconds = time.perf_counter() - begun
+        apart = self.update.spans.take().get("optimiser", 0.0)
+        share = (of or n_sets) / n_sets
+        return seconds if share == 1 else apart + (seconds - apart) * share
+
+    def fitting(self, n_sets: int) -> int:
+        """Return how many sets a step can have here: all, on a GPU."""
+        if self.device.type == "cuda":
+            self.step(n_sets)
+            return n_sets
+        few = 1 if self.task.shape.kind == "transformer" else n_sets
+        self.step(few)
+        each = statistics.median(self.step(few) for _ in range(2)) / few
+        return int(np.clip(_SECONDS / max(each, 1e-9), few, n_sets))
+
+    def beside(self) -> tuple[int, float, Pattern | None]:
+        """Return parameters, and bytes kept for each set, of all but the encoder; its pattern."""
+        core: Any = self.model.get_submodule("core")
+        sizes, n_sets = self.task.shape.sizes, 2
+        batch = {name: value.to(self.device) for name, value in self.task.batch(n_sets).items()}
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        dtype = half.get(self.precision.name, torch.float32)
+        n_tokens = len(self.task.shape.tokens) + 2
+        sequences = n_sets * self.task.config.pseudo
+        if self.task.shape.kind != "transformer":
+            sequences = 1
+        with self.precision.autocast():
+            held = kept(self.model, batch)
+        own = sequences * n_tokens * (kept_bytes(sizes, core.encoder.name, self.device, dtype)
+                                      + 8 * sizes.d_model)  # fmt: skip
+        parameters = sum(p.numel() for p in self.model.parameters()) - encoder_parameters(sizes)
+        pattern = core.encoder.pattern(n_tokens, self.device)
+        return parameters, max(held - own, 0) / n_sets, pattern
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def kept(model: nn.Module, batch: Mapping[str, Tensor]) -> int:
+    """Return bytes of what a forward pass keeps, weights and inputs apart, each storage once."""
+    known = [*model.parameters(), *model.buffers(), *batch.values()]
+    apart = {tensor.untyped_storage().data_ptr() for tensor in known}
+    held: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        held.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model(batch)
+    return sum(t.untyped_storage().nbytes() for at, t in held.items() if at not in apart)
+
+
+def _screen(tokens: tuple[str, ...]) -> Screen:
+    """Make up a screen of so many genes."""
+    made, n = np.random.default_rng(0), len(tokens)
+    targets = [tokens[i % n] for i in range(_PERTURBATIONS)]
+    return Screen(
+        genes=np.array(tokens, np.str_),
+        contexts=np.array(["all"]),
+        control=made.random((1, n), np.float32),
+        perturbations=np.array(targets, np.str_),
+        context=np.zeros(_PERTURBATIONS, np.int64),
+        part=np.full(_PERTURBATIONS, TRAIN, np.int8),
+        cells=np.full(_PERTURBATIONS, 100),
+        delta=made.normal(size=(_PERTURBATIONS, n)).astype(np.float32),
+        noise=np.full(_PERTURBATIONS, 0.01, np.float32),
+        feature_genes=np.array(tokens, np.str_),
+        features=made.normal(size=(n, _FEATURES)).astype(np.float32),
+        target_sum=1e4,
+    )

@@ -1,0 +1,230 @@
+"""What a network is like in one run: preset, token genes, phases; decided once, then remembered.
+
+`auto` settings depend on the device. The run keeps what they came to in ``network.json``, so that
+it can be resumed, and asked, on another one.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.models import read_genes
+from vcell.nn.patterns import Graph
+from vcell.nn.presets import PRESETS, Preset
+from vcell.screen.split import TRAIN
+from vcell.train.task import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vcell.models import Screen
+    from vcell.runs import Run
+    from vcell_train_vcc import TrainVcc
+
+FILE = "network.json"
+_NARROW = 64  # d_model
+PHASES = (500, 1200, 2500, 5000)  # genes
+DEFAULT_TOKENS = {"cuda": 5000, "cpu": 384}
+_FEWEST = 8  # genes of a phase
+NEAR = 20  # co-expressed genes that each attends to, where no graph is given
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Everything about a network but its weights.
+
+    Attributes
+    ----------
+    kind
+        ``transformer`` or ``shared-encoder``.
+    preset
+        Name of the preset.
+    dropout
+        In the place of the preset's.
+    tokens
+        Names of the token genes, those that come first in every phase first.
+    phases
+        Tokens of each phase, and the step before which it begins.
+    """
+
+    kind: str
+    preset: str
+    dropout: float
+    tokens: tuple[str, ...]
+    phases: tuple[tuple[int, int], ...]
+
+    @property
+    def sizes(self) -> Preset:
+        """The preset with this dropout."""
+        return Preset(**asdict(PRESETS[self.preset]) | {"dropout": self.dropout})
+
+    def n_tokens(self, step: int) -> int:
+        """Return how many tokens the step has."""
+        return max(n for n, start in self.phases if start <= step)
+
+    def announced(self) -> tuple[Phase, ...]:
+        """Return the phases for the loop, where there are several."""
+        if len(self.phases) == 1:
+            return ()
+        return tuple(
+            Phase(f"phase {i}: {n:,} genes", start)
+            for i, (n, start) in enumerate(self.phases, start=1)
+        )
+
+    @classmethod
+    def of(cls, run: Run) -> Shape:
+        """Read what the run remembers."""
+        path = run.path / FILE
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            phases = tuple((int(n), int(start)) for n, start in saved["phases"])
+            tokens = tuple(saved["tokens"])
+            return cls(saved["kind"], saved["preset"], saved["dropout"], tokens, phases)
+        except (OSError, KeyError, TypeError, ValueError):
+            raise UserError(f"{path} is missing or damaged", hint="train anew") from None
+
+    @classmethod
+    def decide(cls, kind: str, screen: Screen, config: TrainVcc, device: torch.device) -> Shape:
+        """Resolve the settings for a device."""
+        preset, tokens = config.preset, config.tokens
+        if config.set_size % config.pseudo:
+            raise UserError(
+                f"sets of {config.set_size} cells cannot be pooled into {config.pseudo} equal "
+                "pseudo-cells",
+                hint="let set-size be a multiple of pseudo",
+            )
+        if preset == "auto":
+            preset = "base" if device.type == "cuda" else "tiny"
+            console.say(f"preset: {preset} (the default on {device.type})")
+        chosen = ordered(screen, config.genes)
+        if tokens is None:
+            tokens = DEFAULT_TOKENS[device.type]
+            if tokens < len(chosen):
+                console.say(
+                    f"tokens: {tokens:,} of {len(chosen):,} genes (the default on {device.type}); "
+                    "the prior alone predicts the others"
+                )
+        chosen = chosen[:tokens]
+        phases = plan(config, len(chosen))
+        return cls(kind, preset, config.dropout, tuple(chosen), phases)
+
+    @property
+    def text(self) -> str:
+        """What the run remembers."""
+        return json.dumps(asdict(self), indent=1)
+
+
+@contextmanager
+def few_threads(width: int, device: torch.device) -> Iterator[None]:
+    """Let one thread compute a narrow network on a CPU, unless OMP_NUM_THREADS says how many.
+
+    Its operations are so short that threads wait for each other longer than they help: on two cores
+    that others were using too, two threads took 0.8 s for a step of the demo and one took 0.1 s.
+    """
+    before = torch.get_num_threads()
+    alone = device.type == "cpu" and width <= _NARROW and "OMP_NUM_THREADS" not in os.environ
+    torch.set_num_threads(1 if alone else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def device_of(run: Run, config: TrainVcc) -> torch.device:
+    """Return the kind of device that the run computes on."""
+    wanted = str(run.meta.get("device", config.device))
+    gpu = torch.cuda.is_available() if wanted == "auto" else wanted == "cuda"
+    return torch.device("cuda" if gpu else "cpu")
+
+
+def ordered(screen: Screen, path: Path | None) -> list[str]:
+    """Return genes for tokens: in the order of the file, or the most responsive first."""
+    if path is not None:
+        have = set(screen.genes.tolist())
+        chosen = [gene for gene in dict.fromkeys(read_genes(path)) if gene in have]
+        if not chosen:
+            raise UserError(f"{path} names none of the genes of the cells")
+        return chosen
+    response = np.square(screen.delta[screen.rows(TRAIN)], dtype=np.float64).mean(axis=0)
+    return [str(gene) for gene in screen.genes[np.argsort(-response, kind="stable")]]
+
+
+def plan(config: TrainVcc, n_genes: int) -> tuple[tuple[int, int], ...]:
+    """Return (tokens, first step) of every phase; an error where there are too few genes."""
+    if config.strategy == "standard":
+        return ((n_genes, 0),)
+    wanted = config.phase_genes or PHASES
+    if list(wanted) != sorted(set(wanted)) or wanted[0] < _FEWEST:
+        raise UserError(
+            f"phase-genes {', '.join(map(str, wanted))}: each phase must have more genes than the "
+            f"one before, the first at least {_FEWEST}"
+        )
+    if wanted[-1] > n_genes:
+        wanted = _scaled(wanted, n_genes, given=bool(config.phase_genes))
+    if config.max_steps < len(wanted):
+        raise UserError(f"{config.max_steps} steps are too few for {len(wanted)} phases")
+    starts = [config.max_steps * i // len(wanted) for i in range(len(wanted))]
+    return tuple(zip(wanted, starts, strict=True))
+
+
+def _scaled(wanted: Sequence[int], n_genes: int, *, given: bool) -> tuple[int, ...]:
+    if given:
+        number = next(i for i, n in enumerate(wanted, start=1) if n > n_genes)
+        raise UserError(
+            f"phase {number} wants {wanted[number - 1]:,} genes and there are {n_genes:,} tokens",
+            hint="choose more genes (--tokens, select-genes --n-genes), or smaller --phase-genes",
+        )
+    scaled = tuple(n * n_genes // wanted[-1] for n in wanted)
+    if scaled[0] < _FEWEST:
+        raise UserError(
+            f"{n_genes} genes are too few for {len(wanted)} phases: phase 1 would have {scaled[0]}",
+            hint="use --strategy standard",
+        )
+    console.say(
+        f"progressive: there are {n_genes:,} genes, not {wanted[-1]:,}, so the phases have "
+        + ", ".join(f"{n:,}" for n in scaled)
+    )
+    return scaled
+
+
+def graph_of(path: Path | None, tokens: Sequence[str], screen: Screen) -> Graph:
+    """Return the graph for sparse attention: of a file of gene pairs, or of co-expression."""
+    if path is not None:
+        return Graph.from_edges(len(tokens), read_pairs(path, tokens))
+    number = {str(gene): i for i, gene in enumerate(screen.genes)}
+    column = [number[gene] for gene in tokens]
+    return Graph.coexpressed(screen.delta[screen.rows(TRAIN)][:, column], NEAR)
+
+
+def read_pairs(path: Path, tokens: Sequence[str]) -> NDArray[np.int64]:
+    """Read (E, 2) pairs of token numbers from a csv or tsv, packed or not; others are left out."""
+    try:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+            mark = "\t" if ".tsv" in path.name else ","
+            rows = [row[:2] for row in csv.reader(file, delimiter=mark) if len(row) > 1]
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table of gene pairs: {error}") from None
+    place = {gene: i for i, gene in enumerate(tokens)}
+    pairs = [(place[a], place[b]) for a, b in rows if a in place and b in place]
+    if not pairs:
+        raise UserError(
+            f"{path}: none of its {len(rows):,} pairs joins two of the {len(tokens):,} token genes",
+            hint="its first two columns must be gene names as in the cells",
+        )
+    return np.array(pairs, np.int64)

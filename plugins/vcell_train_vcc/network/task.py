@@ -1,0 +1,260 @@
+"""The task of the networks: sets of cells in, losses out, scored as the challenge scores.
+
+The network learns what the prior leaves over of perturbations that it has not seen: its
+leave-one-out predictions stand where the perturbation was learned from, so that nothing is gained
+by learning the prior's own overfit. The model is chosen by what it gains over the prior on the
+validation perturbations, at the lower bound of that gain: a network that adds nothing that can be
+told from chance stays as it began, which is the prior.
+B examples, T gene tokens, N genes, M targets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vcell.screen.split import TRAIN, VALIDATION
+from vcell.train.stream import ReadAhead
+from vcell_train_vcc.network.losses import Losses, Weights
+from vcell_train_vcc.network.sets import Groups, SetStream
+from vcell_train_vcc.network.shape import graph_of
+from vcell_train_vcc.network.shared_encoder import SharedEncoder
+from vcell_train_vcc.network.transformer import Example, Known, PerturbationTransformer
+from vcell_train_vcc.network.validation import Judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from vcell.metrics.quick import Truth
+    from vcell.models import Screen
+    from vcell.nn.attention import AttentionChoice
+    from vcell.store import Store
+    from vcell.train.task import Phase, Place
+    from vcell_train_vcc import TrainVcc
+    from vcell_train_vcc.network.shape import Shape
+
+_AT_ONCE = 16  # perturbations predicted at once
+
+
+class Network(nn.Module):
+    """A network and its losses, so that the loop calls one thing."""
+
+    core: PerturbationTransformer | SharedEncoder
+
+    def __init__(self, core: PerturbationTransformer | SharedEncoder, losses: Losses) -> None:
+        super().__init__()
+        self.core, self.losses = core, losses
+        # balanced losses ask for gradients in the middle of the graph: torch.compile ends there
+        self._told = self._tell
+        if losses.sizes is not None:
+            self._told = torch.compiler.disable(self._tell)  # type: ignore[no-untyped-call]
+
+    def forward(self, example: Example) -> dict[str, Tensor]:
+        """Return what the network says; the losses where the truth is told."""
+        told: dict[str, Tensor] = self._told(self.core.encoded(example), example)
+        return told
+
+    def _tell(self, encoded: dict[str, Tensor], example: Example) -> dict[str, Tensor]:
+        out = self.core.heads(encoded, example)
+        if "expressed" not in example:
+            return out
+        with torch.autocast(example["control"].device.type, enabled=False):
+            losses: dict[str, Tensor] = self.losses(out, example, encoded["trunk"])
+        return losses
+
+
+class Tables:
+    """What belongs to perturbations, looked up for batches.
+
+    Parameters
+    ----------
+    screen
+        Effects and features.
+    tokens
+        The genes that are tokens.
+    prior
+        (P, N) what the prior says of each row, its leave-one-out prediction where it learned.
+    """
+
+    def __init__(self, screen: Screen, tokens: Sequence[str], prior: NDArray[np.float32]) -> None:
+        self.screen, self.names = screen, list(tokens)
+        place = {str(gene): i for i, gene in enumerate(screen.genes)}
+        self.token_of = {gene: i for i, gene in enumerate(tokens)}
+        self.column = np.array([place[gene] for gene in tokens])
+        names = [str(name) for name in screen.perturbations]
+        self.whole_prior = prior
+        self.prior, self.delta = prior[:, self.column], screen.delta[:, self.column]
+        self.features, self.target = self.of(names)
+        self.learned = screen.rows(TRAIN)
+        self.number = np.full(len(names), -1)
+        self.number[self.learned] = np.arange(len(self.learned))
+
+    def of(self, names: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return features (P, F), pooled over targets, and tokens (P, M) of the targets, -1."""
+        members = self.screen.members(names)
+        most = max(max(map(len, members), default=1), 2)
+        target = np.full((len(names), most), -1, np.int64)
+        for i, genes in enumerate(members):
+            target[i, : len(genes)] = [self.token_of.get(gene, -1) for gene in genes]
+        return self.screen.pooled(names), target
+
+    def example(self, row: NDArray[np.int64], n_tokens: int) -> dict[str, Tensor]:
+        """Return what belongs to rows of the screen."""
+        return {
+            "prior": torch.from_numpy(self.prior[row, :n_tokens]),
+            "delta": torch.from_numpy(self.delta[row, :n_tokens]),
+            "features": torch.from_numpy(self.features[row]),
+            "target": torch.from_numpy(self.target[row]),
+            "context": torch.from_numpy(self.screen.context[row].astype(np.int64)),
+            "row": torch.from_numpy(self.number[row]),
+        }
+
+    def known(self) -> Known:
+        """Return what the network is built around."""
+        left = self.delta[self.learned] - self.prior[self.learned]
+        unit = np.sqrt(np.square(left).mean(axis=0))
+        unit = np.maximum(unit, 0.1 * np.sqrt(np.square(left).mean()) + 1e-8)
+        effect = float(np.sqrt(np.square(self.delta[self.learned]).mean())) + 1e-8
+        return Known(
+            unit=torch.from_numpy(unit.astype(np.float32)),
+            effect=effect,
+            features=torch.from_numpy(self.features[self.learned]),
+            target=torch.from_numpy(self.target[self.learned]),
+        )
+
+
+def build(
+    tables: Tables, shape: Shape, config: TrainVcc, attention: AttentionChoice | str
+) -> Network:
+    """Build the network of a shape, as it is before training."""
+    known, screen = tables.known(), tables.screen
+    name = attention if isinstance(attention, str) else attention.name
+    graph = graph_of(config.graph, shape.tokens, screen) if name == "sparse" else None
+    core: PerturbationTransformer | SharedEncoder
+    if shape.kind == "shared-encoder":
+        controls = torch.from_numpy(tables.screen.control[:, tables.column].astype(np.float32))
+        core = SharedEncoder(known, controls, shape.sizes, attention, graph)
+    else:
+        core = PerturbationTransformer(known, shape.sizes, attention, graph)
+    weights = Weights(
+        reconstruction=config.alpha,
+        classes=config.beta,
+        delta=config.delta_loss,
+        cells=0.0 if config.set_loss == "none" else config.set_weight,
+        retrieval=config.pds_loss,
+    )
+    losses = Losses(
+        weights,
+        known.effect**2,
+        torch.from_numpy(tables.delta[tables.learned]),
+        kind="mmd" if config.set_loss == "mmd" else "energy",
+        balanced=config.loss == "adaptive",
+    )
+    return Network(core, losses)
+
+
+class CellTask:
+    """Train a network on sets of cells."""
+
+    monitor = "gain"
+    higher_is_better = True
+    validates_first = True
+
+    def __init__(
+        self,
+        tables: Tables,
+        shape: Shape,
+        config: TrainVcc,
+        store: Store,
+        groups: Groups,
+        attention: AttentionChoice | str,
+        truth: Truth | None = None,
+    ) -> None:
+        self.tables, self.shape, self.config = tables, shape, config
+        self.store, self.groups, self.attention = store, groups, attention
+        self.phases: tuple[Phase, ...] = shape.announced()
+        self.held = tables.screen.rows(VALIDATION)
+        self.prior = tables.whole_prior[self.held]
+        if len(self.held):
+            self.judge = Judge(tables.screen, self.prior, truth)
+        self._n_tokens = shape.n_tokens(0)  # as of the last step taken
+        self.identity: Mapping[str, Any] = {
+            "model": shape.kind,
+            "preset": shape.preset,
+            "genes": len(tables.screen.genes),
+            "tokens": len(shape.tokens),
+            "phases": [list(phase) for phase in shape.phases],
+            "features": tables.features.shape[1],
+            "perturbations": len(tables.learned),
+            "losses": [config.loss, config.set_loss],
+            "sets": [config.set_size, config.pseudo],
+        }
+
+    def build(self) -> nn.Module:
+        """Build the network at the prior."""
+        return build(self.tables, self.shape, self.config, self.attention)
+
+    def batches(self, place: Place) -> ReadAhead:
+        """Open the stream of sets."""
+        stream = SetStream(
+            self.store,
+            self.groups,
+            self.shape.tokens,
+            set_size=self.config.set_size,
+            pseudo=self.config.pseudo,
+            batch_size=self.config.batch_size,
+            extra=self.tables.example,
+            n_tokens=self.shape.n_tokens,
+            seed=self.config.seed,
+            place=place,
+            cells=self.config.set_loss != "none",
+        )
+        return ReadAhead(stream, pin=place.device.type == "cuda")
+
+    def loss(self, model: nn.Module, batch: Example) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Return the weighted sum of the losses, and each."""
+        self._n_tokens = batch["prior"].shape[1]
+        found = model(batch)
+        return found["total"], {k: v.detach() for k, v in found.items() if k != "total"}
+
+    def stepped(self, model: nn.Module, metrics: Mapping[str, float]) -> None:
+        """Balance the losses by what the step showed."""
+        cast("Network", model).losses.stepped(metrics)
+
+    def validate(self, model: nn.Module) -> Mapping[str, float]:
+        """Score the validation perturbations, and what is gained over the prior there."""
+        if not len(self.held):
+            return {"gain": 0.0}
+        n = self._n_tokens
+        effect = self.prior.copy()
+        example = self.tables.example(self.held, n)
+        effect[:, self.tables.column[:n]] += added(model, self.tables, example, n)
+        return self.judge.score(effect)
+
+
+def added(
+    model: nn.Module,
+    tables: Tables,
+    example: Mapping[str, Tensor],
+    n_tokens: int,
+    pick: Callable[[dict[str, Tensor]], Tensor] = lambda out: out["residual"].mean(1),
+) -> NDArray[np.float32]:
+    """Return what a network says of examples, some at a time: by default the residuals (P, T).
+
+    Their control state is the mean of their context's controls.
+    """
+    device = next(model.parameters()).device
+    control = torch.from_numpy(tables.screen.control[:, tables.column[:n_tokens]])
+    found = []
+    for start in range(0, len(example["prior"]), _AT_ONCE):
+        some = {k: v[start : start + _AT_ONCE] for k, v in example.items()}
+        some["control"] = control[some["context"]][:, None]
+        out = model({k: v.to(device) for k, v in some.items()})
+        found.append(pick(out).float().cpu())
+    answer: NDArray[np.float32] = torch.cat(found).numpy()
+    return answer

@@ -1,0 +1,124 @@
+"""How a network is scored while it trains: the challenge's scores, against those of the prior.
+
+PDS and MAE come from the effects of all cells; DES from a sample of the validation cells and
+controls, where the screen has one context. The model is chosen by the lower bound of its gain over
+the prior (nine in ten, by Student's t over the perturbations), so that luck is no learning.
+V validation perturbations, N genes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from vcell.metrics import quick, vcc2025
+from vcell.metrics.groups import summarise
+from vcell.screen.split import TRAIN, VALIDATION
+
+if TYPE_CHECKING:
+    from vcell.models import Screen
+    from vcell.store import Store
+    from vcell_train_vcc.network.sets import Groups
+
+    Scores = dict[str, NDArray[np.float64]]
+
+_CELLS, _CONTROLS, _SAMPLED = 100, 2000, 128  # of each perturbation; to test against; to move
+_SURE = 0.9
+_SCORED = ("des", "mae", "pds")  # the challenge's; the correlation is only told
+
+
+@dataclass(frozen=True)
+class _Block:
+    rows: NDArray[np.int64]
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    data: NDArray[np.float32]
+
+
+def truth_of(store: Store, screen: Screen, groups: Groups, seed: int) -> quick.Truth | None:
+    """Measure a sample of the validation cells, for DES; None where that cannot be had."""
+    rows = screen.rows(VALIDATION)
+    if len(screen.contexts) > 1 or not len(rows):
+        return None
+    rng = np.random.default_rng([seed, 0xDE5])
+    parts = [_some(rng, np.flatnonzero(groups.row == groups.control), _CONTROLS)]
+    parts += [_some(rng, np.flatnonzero(groups.row == row), _CELLS) for row in rows]
+    if min(map(len, parts)) < 2:
+        return None
+    cells = store.read(np.concatenate(parts)).astype(np.float32)
+    cells = cells[:, store.columns_of(screen.genes)]
+    if store.manifest["counts"]:
+        scale = store.scale()[np.concatenate(parts)]
+        cells.data = np.log1p(cells.data * np.repeat(scale, np.diff(cells.indptr)))
+    cells.sort_indices()
+    block = _Block(
+        np.arange(cells.shape[0]), cells.indptr.astype(np.int64), cells.indices, cells.data
+    )
+    group = np.repeat(np.arange(len(parts)), [len(part) for part in parts]).astype(np.int32)
+    found = summarise(lambda: [block], group, len(parts), cells.shape[1])
+    names = [str(name) for name in screen.perturbations[rows]]
+    return quick.Truth.of(
+        found, names, screen.genes.tolist(), cells[: min(len(parts[0]), _SAMPLED)]
+    )
+
+
+def _some(rng: np.random.Generator, numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    return np.sort(rng.permutation(numbers)[:most])
+
+
+class Judge:
+    """Scores predictions of the validation perturbations against the prior's.
+
+    Parameters
+    ----------
+    screen
+        The measured effects.
+    prior
+        (V, N) what the prior says of the validation rows.
+    truth
+        For DES, or None.
+    """
+
+    def __init__(
+        self, screen: Screen, prior: NDArray[np.float32], truth: quick.Truth | None
+    ) -> None:
+        self.screen, self.truth = screen, truth
+        self.rows = screen.rows(VALIDATION)
+        self.prior = self.each(prior)
+        mean = screen.delta[screen.rows(TRAIN)].mean(axis=0)
+        self.mean = self.each(np.tile(mean, (len(self.rows), 1)))
+
+    def each(self, effect: NDArray[np.float32]) -> Scores:
+        """Return the scores of every perturbation."""
+        names = [str(name) for name in self.screen.perturbations[self.rows]]
+        real, guess = (x.astype(np.float64) for x in (self.screen.delta[self.rows], effect))
+        distances = vcc2025.distances(real, guess, self.screen.targets(names))
+        found = {
+            "pds": vcc2025.discrimination(distances),
+            "mae": vcc2025.absolute_error(real, guess),
+            "delta_correlation": np.nan_to_num(vcc2025.pearson(real, guess)),
+        }
+        if self.truth is not None:
+            called = self.truth.per_perturbation(np.maximum(self.truth.control + guess, 0))
+            found["des"] = np.nan_to_num(called[quick.DES])
+        return found
+
+    def score(self, effect: NDArray[np.float32]) -> dict[str, float]:
+        """Return the mean scores, the mean gain over the prior, and its lower bound `gain`."""
+        found = self.each(effect)
+        means = {name: float(values.mean()) for name, values in found.items()}
+        gains = np.mean([self._gain(found, name) for name in _SCORED if name in found], axis=0)
+        n = len(gains)
+        doubt = gains.std(ddof=1) / np.sqrt(n) * stats.t.ppf(_SURE, n - 1) if n > 1 else 0.0
+        return means | {"mean_gain": float(gains.mean()), "gain": float(gains.mean() - doubt)}
+
+    def _gain(self, found: Scores, name: str) -> NDArray[np.float64]:
+        """Return the gain of each perturbation, as the challenge scales: 1 from mean to perfect."""
+        before, after, scale = self.prior[name], found[name], float(self.mean[name].mean())
+        if name == "mae":
+            return (before - after) / max(scale, 1e-12)
+        return (after - before) / max(1 - scale, 1e-9)

@@ -1,0 +1,140 @@
+"""A real headless Chromium, driven through chromedriver's own protocol; no package is needed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--hide-scrollbars",
+)  # fmt: skip
+_ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key that WebDriver's standard names
+_PATIENCE = 120  # seconds for a busy machine to start a browser
+
+
+class Browser:
+    """One window of a browser."""
+
+    def __init__(self, address: str, session: str) -> None:
+        self._base = f"{address}/session/{session}"
+
+    def open(self, page: Path, width: int = 1280, height: int = 900) -> None:
+        """Show a file in a window whose page is exactly so wide."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._developer("Emulation.setDeviceMetricsOverride", metrics)
+        _post(f"{self._base}/url", {"url": page.resolve().as_uri()})
+
+    def run(self, script: str, *values: Any) -> Any:
+        """Run a function body in the page; return what it returns."""
+        return _post(f"{self._base}/execute/sync", {"script": script, "args": list(values)})
+
+    def drag(self, selector: str, start: float, end: float) -> None:
+        """Drag from one share of an element's width to another."""
+        box = self.run(
+            "const e = document.querySelector(arguments[0]); e.scrollIntoView({block: 'center'});"
+            "const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]",
+            selector,
+        )
+        xs = [round(box[0] + box[2] * share) for share in (start, end)]
+        y = round(box[1] + box[3] / 2)
+        moves = [
+            {"type": "pointerMove", "x": xs[0], "y": y, "duration": 0},
+            {"type": "pointerDown", "button": 0},
+            {"type": "pointerMove", "x": xs[1], "y": y, "duration": 20},
+            {"type": "pointerUp", "button": 0},
+        ]
+        pointer = {"type": "pointer", "id": "mouse", "actions": moves}
+        _post(f"{self._base}/actions", {"actions": [pointer]})
+
+    def press(self, selector: str, keys: str) -> None:
+        """Type keys into an element."""
+        found = _post(f"{self._base}/element", {"using": "css selector", "value": selector})
+        _post(f"{self._base}/element/{found[_ELEMENT]}/value", {"text": keys})
+
+    def screenshot(self, path: Path) -> None:
+        """Write the whole page as a PNG."""
+        shot = self._developer("Page.captureScreenshot", {"captureBeyondViewport": True})
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def console(self) -> list[str]:
+        """Return what the page's console said since the last call: errors, refusals, requests."""
+        entries = _post(f"{self._base}/se/log", {"type": "browser"})
+        return [entry["message"] for entry in entries]
+
+    def requests(self) -> list[str]:
+        """Return the addresses that the page asked for, itself left out."""
+        names: list[str] = self.run(
+            "return performance.getEntriesByType('resource').map(entry => entry.name)"
+        )
+        return names
+
+    def _developer(self, command: str, values: dict[str, Any]) -> Any:
+        return _post(f"{self._base}/goog/cdp/execute", {"cmd": command, "params": values})
+
+
+@contextmanager
+def chromium(folder: Path) -> Iterator[Browser]:
+    """Start a browser whose profile is in `folder`; skip the test where there is none."""
+    driver, binary = shutil.which("chromedriver"), shutil.which("chromium")
+    if driver is None or binary is None:
+        pytest.skip("chromium and chromedriver are not installed: apt-get install chromium-driver")
+    log = folder / "chromedriver.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen([driver, "--port=0"], stdout=out, stderr=out)
+    try:
+        address = f"http://127.0.0.1:{_port(log, process)}"
+        options = {"binary": binary, "args": [*_FLAGS, f"--user-data-dir={folder / 'profile'}"]}
+        asked = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        made = _post(f"{address}/session", {"capabilities": {"alwaysMatch": asked}})
+        browser = Browser(address, made["sessionId"])
+        yield browser
+        _ask(f"{address}/session/{made['sessionId']}", None, "DELETE")
+    finally:
+        process.terminate()
+        process.wait(_PATIENCE)
+
+
+def _port(log: Path, process: subprocess.Popen[bytes]) -> int:
+    """Wait until the driver says where it listens."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        for line in log.read_text(errors="replace").splitlines():
+            if "started successfully on port" in line:
+                return int(line.rstrip(".").rsplit(" ", 1)[1])
+        time.sleep(0.05)
+    raise AssertionError(f"chromedriver did not start:\n{log.read_text(errors='replace')}")
+
+
+def _post(address: str, body: dict[str, Any]) -> Any:
+    return _ask(address, body, "POST")
+
+
+def _ask(address: str, body: dict[str, Any] | None, method: str) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+    request.method = method
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=_PATIENCE) as answer:
+            return json.load(answer)["value"]
+    except urllib.error.HTTPError as error:
+        raise AssertionError(f"{address}: {error.read().decode(errors='replace')}") from None
+
+
+def needs_browser() -> bool:
+    """Whether a missing browser is an error: on CI, which installs one."""
+    return os.environ.get("CI") == "true"

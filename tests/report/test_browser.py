@@ -1,0 +1,112 @@
+"""Pages in a real browser: nothing is refused or fetched, curves can be zoomed and read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser import Browser, chromium
+from vcell.report import Chart, Curve, Page, svg
+
+CURVE = "figure.curve > svg"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = Page("a page", "with a long name/" * 12)
+    made.headline("ridge beats the mean by .04 (.01 to .07)", "48 perturbations", tone="good")
+    steps = list(range(5000))
+    loss = [3 * math.exp(-step / 900) + (40.0 if step == 2500 else 0.0) for step in steps]
+    curves = [Curve.of("one", steps, loss), Curve.of("<b>two</b>", [1, 2500, 4999], [1, 2, 3])]
+    made.chart(Chart("Loss", curves, y="loss", marks={"baseline": 1.0}))
+    made.chart(Chart("Nothing", [Curve.of("", [], [])]))
+    made.figure("Bars", svg.bars({"A" * 60: 1.0, "B": -2.0, "C": math.nan}, x="gain"))
+    made.figure("Map", svg.heat_map([[1.0, -2.0], [math.nan, 0.5]], signed=True, legend="change"))
+    made.table([f"column {i}" for i in range(14)], [[i * 1234.5678 for i in range(14)]])
+    made.facts({"path": "/a/long/folder" * 20})
+    path = tmp_path_factory.mktemp("page") / "index.html"
+    made.write(path)
+    return path
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_page_fits_its_window_and_its_console_is_silent(
+    browser: Browser, page: Path, width: int
+) -> None:
+    browser.open(page, width)
+    wide, inner = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
+    assert inner == width
+    assert wide <= width
+    assert browser.console() == []
+    assert browser.requests() == []
+
+
+def test_type_keeps_its_size_at_every_width(browser: Browser, page: Path) -> None:
+    sizes = []
+    for width in (390, 1280):
+        browser.open(page, width)
+        sizes.append(
+            browser.run(
+                "return [...document.querySelectorAll('svg[viewBox]')].map(s =>"
+                "s.getBoundingClientRect().width / s.viewBox.baseVal.width)"
+            )
+        )
+    for scale in [one for group in sizes for one in group]:
+        assert scale == pytest.approx(1.0, abs=0.03)
+
+
+def test_a_spike_does_not_flatten_the_curve(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    ticks = "return [...document.querySelectorAll(arguments[0])].map(t => t.textContent)"
+    words = browser.run(ticks, f"{CURVE} text[text-anchor=end]")
+    assert max(float(word) for word in words if word.replace(".", "").isdigit()) < 10
+    assert any("spikes" in word for word in words)
+    browser.run(
+        "[...document.querySelectorAll('button')].find(b => b.textContent == 'full range').click()"
+    )
+    words = browser.run(ticks, f"{CURVE} text[text-anchor=end]")
+    assert not any("spikes" in word for word in words)
+
+
+def test_dragging_zooms_and_a_key_shows_all_again(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    ticks = (
+        "return [...document.querySelectorAll(arguments[0])]"
+        ".map(t => Number(t.textContent.replace(/,/g, '')))"
+    )
+    where = f"{CURVE} text[text-anchor=middle]"
+    before = [n for n in browser.run(ticks, where) if n is not None]
+    browser.drag(CURVE, 0.4, 0.6)
+    zoomed = [n for n in browser.run(ticks, where) if n is not None]
+    assert max(before) - min(before) > 3500
+    assert max(zoomed) - min(zoomed) < 1500
+    browser.press(CURVE, "0")
+    assert [n for n in browser.run(ticks, where) if n is not None] == before
+    assert browser.console() == []
+
+
+def test_arrow_keys_read_values_aloud(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.press(CURVE, "\ue014\ue014")  # right, twice
+    said = browser.run("return document.querySelector('output[aria-live]').textContent")
+    assert said.startswith("step ")
+    assert "one " in said
+    assert "<b>two</b> " in said
+
+
+def test_keys_switch_the_scale_and_smooth(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.press(CURVE, "ls")
+    pressed = browser.run("return document.querySelector('.tools button').ariaPressed")
+    words = browser.run("return document.querySelectorAll('.tools button')[1].textContent")
+    assert (pressed, words) == ("true", "smooth: 0.6")
+    assert browser.console() == []

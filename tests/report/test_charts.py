@@ -1,0 +1,126 @@
+"""Pictures and tables: round axes, missing values that say so, nothing lost between buckets."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vcell.report import Chart, Curve, Table, axes, svg
+
+finite = st.floats(-1e9, 1e9, allow_nan=False)
+
+
+@given(st.lists(finite, min_size=1, max_size=30))
+def test_an_axis_ends_at_its_ticks_and_holds_every_value(values: list[float]) -> None:
+    axis = axes.linear(values, 54, 344)
+    assert axis.low == axis.ticks[0]
+    assert axis.high == axis.ticks[-1]
+    room = (axis.high - axis.low) * 1e-9
+    assert all(axis.low - room <= value <= axis.high + room for value in values)
+    assert 2 <= len(axis.ticks) <= 14
+
+
+def test_numbers_of_an_axis_have_equally_many_digits() -> None:
+    assert axes.labels((0.0, 0.05, 0.1)) == ["0.00", "0.05", "0.10"]
+    assert axes.labels((0.0, 1000.0, 2000.0)) == ["0", "1,000", "2,000"]
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        (svg.bars({}), "nothing to show"),
+        (svg.bars({"a": math.nan}), "no value"),
+        (svg.line({"a": ([], [])}), "no value is finite"),
+        (svg.scatter({"a": ([math.nan], [1])}), "no value is finite"),
+        (svg.heat_map([]), "no value is finite"),
+        (svg.heat_map([[1.0, math.nan]]), "grey: no value (1)"),
+        (svg.histogram([]), "no value is finite"),
+        (svg.histogram([0.0, 0.0], log=True), "and above 0"),
+        (svg.histogram([0.0, 3.0], log=True), "1 at 0 left out"),
+        (svg.strip({"a": {}}), "no value is finite"),
+        (svg.gauge(math.nan, low=0, high=1, low_name="a", high_name="b"), "no value"),
+        (Chart("none", [Curve.of("a", [], [])]).svg(), "nothing was recorded"),
+    ],
+)
+def test_missing_values_say_so(picture: str, said: str) -> None:
+    assert said in "".join(ET.fromstring(picture).itertext())
+
+
+def test_a_value_that_is_missing_has_no_bar() -> None:
+    assert svg.bars({"a": 1.0, "b": math.nan, "c": -1.0}).count("<rect") == 2
+
+
+def test_the_pointer_names_what_it_rests_on() -> None:
+    names = [f"gene {i}" for i in range(700)]
+    picture = svg.scatter({"a": (range(700), range(700))}, names={"a": names})
+    titles = re.findall("<title>(.*?)</title>", picture)
+    assert len(titles) == 600  # the outermost ones
+    assert "gene 699: 699, 699" in titles
+    assert picture.count("h0") == 700
+
+
+def test_x_and_y_of_one_quantity_share_their_axis() -> None:
+    picture = svg.scatter({"a": ([0, 10], [0, 1])}, diagonal=True)
+    assert len(re.findall(">10<", picture)) == 2
+
+
+def test_a_legend_stands_above_the_data() -> None:
+    picture = svg.line({"first": ([0, 1], [5, 5]), "second": ([0, 1], [9, 9])})
+    entries = re.findall(r'class="dots big s\d" d="M[\d.]+ ([\d.]+)', picture)
+    lines = re.findall(r'class="line s\d" d="M[\d.]+ ([\d.]+)', picture)
+    assert max(map(float, entries)) < min(map(float, lines))
+
+
+def test_whole_numbers_share_no_bin() -> None:
+    heights = re.findall(r"<title>(.*?)</title>", svg.histogram([1, 2, 2, 3, 3, 3]))
+    assert heights == ["0.5 to 1.5: 1", "1.5 to 2.5: 2", "2.5 to 3.5: 3"]
+
+
+@given(st.lists(finite, min_size=1, max_size=300), st.integers(1, 40))
+def test_buckets_keep_the_extremes_and_the_mean(values: list[float], buckets: int) -> None:
+    curve = Curve.of("a", list(range(len(values))), values, buckets)
+    assert len(curve.x) <= max(buckets, 1)
+    assert min(v for v in curve.low if v is not None) == min(values)
+    assert max(v for v in curve.high if v is not None) == max(values)
+    for mean, low, high in zip(curve.mean, curve.low, curve.high, strict=True):
+        assert mean is not None
+        assert low is not None
+        assert high is not None
+        assert low - 1e-3 <= mean <= high + 1e-3
+
+
+def test_a_curve_leaves_out_what_is_not_finite() -> None:
+    curve = Curve.of("a", [1, 2, 3], [1.0, math.nan, 3.0])
+    assert curve.x == [1, 3]
+
+
+def test_numbers_behind_a_curve_cannot_end_their_element() -> None:
+    html = Chart("t", [Curve.of("</script><b>", [1, 2], [1.0, 2.0])]).html()
+    inside = re.findall(r"<script[^>]*>(.*?)</script>", html)
+    assert len(inside) == 1
+    assert json.loads(inside[0])["series"][0]["name"] == "</script><b>"
+
+
+def test_one_table_in_four_forms() -> None:
+    table = Table.of(("name", "value"), [("a|b", np.float64(0.123456)), ("c", None)])
+    assert table.markdown().splitlines() == [
+        "| name | value |",
+        "| --- | ---: |",
+        "| a\\|b | 0.1235 |",
+        "| c | – |",
+    ]
+    assert table.csv() == "name,value\na|b,0.123456\nc,\n"
+    assert '<th class="n">value</th>' in table.html()
+    assert "0.1235" in table.text()
+
+
+def test_a_row_that_is_too_short_is_a_mistake_of_the_programmer() -> None:
+    with pytest.raises(ValueError, match="1 values under 2 columns"):
+        Table.of(("a", "b"), [(1,)])

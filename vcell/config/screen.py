@@ -1,0 +1,49 @@
+"""The settings of what a model of perturbations learns from. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vcell.config.fields import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenOptions:
+    """What a command inherits that measures a screen."""
+
+    genes: Path | None = option(
+        None, help="CSV of the genes the model sees, the first ones first (select-genes writes it)."
+    )
+    features: tuple[Path, ...] = option(
+        (), help="Gene feature tables (.npz, .parquet, .csv, .tsv, .h5ad) beside the expression."
+    )
+    expression_features: bool = option(
+        default=True, help="Take features of targets from how genes vary in the training cells."
+    )
+    held_out: Path | None = option(
+        None, help="File naming the perturbations to hold out: one a line, or a target_gene column."
+    )
+    validation: Path | None = option(
+        None, help="File naming the perturbations that choose the model, likewise."
+    )
+    fold: str | None = option(
+        None, help="Hold out one of several equal parts, as 2/5: the second of five."
+    )
+    hold_out_context: str | None = option(
+        None, help="Hold out a whole context: a label of the cell type column."
+    )
+    test_share: float = option(
+        0.2, help="Share of perturbations to hold out, unless named.", minimum=0, maximum=0.9
+    )
+    validation_share: float = option(
+        0.15, help="Share of the rest that chooses the model.", minimum=0.01, maximum=0.9
+    )
+    min_cells: int = option(10, help="Fewest cells a perturbation must have.", minimum=2)
+    target_sum: float | None = option(
+        None,
+        help="Total that counts are scaled to before log1p (default: the controls' median).",
+        minimum=1,
+    )
+    components: int = option(16, help="Components of each expression loading.", minimum=1)
+    seed: int = option(0, help="Seed of every random choice.", minimum=0, maximum=2**32 - 1)

@@ -1,0 +1,26 @@
+"""Perturbation models by name: what train-vcc trains, predict asks, and third parties may add.
+
+A model is an object announced in the entry-point group ``vcell.models`` that can `fit` the screen
+of a run directory and `load` from it what it learnt, as a `Predictor`. Nobody else needs to know
+how it works: predict and evaluate find it by the name that the run remembers.
+
+    [project.entry-points."vcell.models"]
+    my-model = "my_package:model"
+"""
+
+from vcell.models.protocols import Model, Predictor
+from vcell.models.registry import GROUP, get, names
+from vcell.screen import SCREEN, Screen, members, read_genes, read_perturbations
+
+__all__ = [
+    "GROUP",
+    "SCREEN",
+    "Model",
+    "Predictor",
+    "Screen",
+    "get",
+    "members",
+    "names",
+    "read_genes",
+    "read_perturbations",
+]

@@ -1,0 +1,100 @@
+"""Axes of a picture: values to pixels, ends and ticks at round numbers. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Maps values onto pixels; `start` and `end` are the pixels of `low` and `high`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[float, ...]
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        """Return the pixel of a value."""
+        low, high, value = (self._scaled(v) for v in (self.low, self.high, value))
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
+
+    def _scaled(self, value: float) -> float:
+        return math.log10(value) if self.log else value
+
+
+def linear(
+    values: Iterable[float],
+    start: float,
+    end: float,
+    *,
+    spacing: float = 60,
+    zero: bool = False,
+) -> Axis:
+    """Fit an axis to the finite values; its ends are multiples of the step between ticks.
+
+    Parameters
+    ----------
+    spacing
+        Pixels that a tick and its label need.
+    zero
+        Whether zero belongs on the axis, as it does for bars.
+    """
+    finite = [v for v in values if math.isfinite(v)]
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    if zero:
+        low, high = min(low, 0.0), max(high, 0.0)
+    if high <= low:  # one value only: give it room on both sides
+        room = abs(low) * 0.1 or 0.5
+        low, high = low - room, high + room
+    wanted = max(2, round(abs(end - start) / spacing))
+    step = round_step((high - low) / wanted)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = tuple(i * step for i in range(first, last + 1))
+    return Axis(ticks[0], ticks[-1], start, end, ticks)
+
+
+def logarithmic(values: Iterable[float], start: float, end: float) -> Axis:
+    """Fit a logarithmic axis to the positive values; it ends at powers of ten."""
+    positive = [v for v in values if math.isfinite(v) and v > 0]
+    low = math.floor(math.log10(min(positive, default=1.0)) + 1e-9)
+    high = math.ceil(math.log10(max(positive, default=10.0)) - 1e-9)
+    high = max(high, low + 1)
+    stride = max(1, math.ceil((high - low) * 40 / abs(end - start)))  # a label needs 40 pixels
+    ticks = tuple(10.0**power for power in range(low, high + 1, stride))
+    return Axis(10.0**low, 10.0**high, start, end, ticks, log=True)
+
+
+def round_step(rough: float) -> float:
+    """Return the smallest of 1, 2, 5 times a power of ten that is not below `rough`."""
+    unit = 10.0 ** math.floor(math.log10(rough))
+    return next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough * 0.999)
+
+
+def labels(ticks: Sequence[float], *, log: bool = False) -> list[str]:
+    """Write the numbers of an axis, all with as many digits as the step between them asks for."""
+    if log or len(ticks) < 2:
+        return [number(tick) for tick in ticks]
+    step = ticks[1] - ticks[0]
+    largest = max(abs(tick) for tick in ticks)
+    if largest >= 1e6 or largest < 1e-3:
+        return [number(tick) for tick in ticks]
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [f"{0.0 if abs(tick) < step / 1e6 else tick:,.{digits}f}" for tick in ticks]
+
+
+def number(value: float) -> str:
+    """Write a number for people: four digits, thousands apart."""
+    if not math.isfinite(value):
+        return "no value"
+    if abs(value) < 1e-12:
+        return "0"
+    if abs(value) >= 1e6:
+        return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"

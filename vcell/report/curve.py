@@ -1,0 +1,185 @@
+"""Curves that can be read: a still picture, its numbers beside it, a table behind it.
+
+A series of any length becomes at most `buckets` points, each the mean, the least and the greatest
+of what fell into it: a spike is inside its bucket's band and does not flatten the axis. The page's
+script (`curves.js`) adds zoom, read-out, log scale and smoothing; without it the picture stays.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from vcell.report import axes, frame
+from vcell.report.frame import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One series in buckets: where each is, its mean, least and greatest value."""
+
+    name: str
+    x: list[float]
+    mean: list[float | None]
+    low: list[float | None]
+    high: list[float | None]
+
+    @classmethod
+    def of(cls, name: str, x: Sequence[float], y: Sequence[float], buckets: int = 400) -> Curve:
+        """Put a series into buckets of equal width; values that are not finite are left out."""
+        pairs = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(b)]
+        if len(pairs) <= buckets:
+            ys: list[float | None] = [b for _, b in pairs]
+            return cls(name, [a for a, _ in pairs], ys, list(ys), list(ys))
+        first, last = pairs[0][0], max(a for a, _ in pairs)
+        scale = buckets / ((last - first) or 1.0)
+        sums, counts = [0.0] * buckets, [0] * buckets
+        low, high = [math.inf] * buckets, [-math.inf] * buckets
+        for a, b in pairs:
+            i = min(max(int((a - first) * scale), 0), buckets - 1)
+            sums[i] += b
+            counts[i] += 1
+            low[i] = min(low[i], b)
+            high[i] = max(high[i], b)
+        kept = [i for i in range(buckets) if counts[i]]
+        return cls(
+            name,
+            [first + (i + 0.5) / scale for i in kept],
+            [sums[i] / counts[i] for i in kept],
+            [low[i] for i in kept],
+            [high[i] for i in kept],
+        )
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure: curves over one quantity, lines to compare with, and a sentence that reads it."""
+
+    title: str
+    curves: Sequence[Curve]
+    x: str = "step"
+    y: str = ""
+    reading: str = ""
+    marks: dict[str, float] = field(default_factory=dict)  # name -> value of a dashed line
+
+    def html(self) -> str:
+        """Return the figure: picture, numbers, sentence, and a table folded behind it."""
+        curves = [curve for curve in self.curves if curve.x]
+        title = f"<h3>{escape(self.title)}</h3>"
+        words = f"<figcaption>{escape(self.reading)}</figcaption>" if self.reading else ""
+        if not curves:
+            return f"<figure>{title}{frame.empty('nothing was recorded')}{words}</figure>"
+        legend = _names(curves)
+        return (
+            f'<figure class="curve">{title}{legend}{self.svg()}'
+            f'<script type="application/json">{self._numbers(curves)}</script>{words}'
+            f"{self._behind(curves)}</figure>"
+        )
+
+    def svg(self) -> str:
+        """Return the still picture."""
+        curves = [curve for curve in self.curves if curve.x]
+        if not curves:
+            return frame.empty("nothing was recorded")
+        bottom = HEIGHT - BOTTOM
+        across = axes.linear([x for c in curves for x in (c.x[0], c.x[-1])], LEFT, WIDTH - RIGHT)
+        values = [v for c in curves for v in _inner(c)]
+        up = axes.linear([*values, *self.marks.values()], bottom, TOP, spacing=45)
+        parts = [frame.x_axis(across, TOP, bottom, self.x), frame.y_axis(up, self.y)]
+        for i, curve in enumerate(curves):
+            at = [
+                tuple(min(max(up.at(v), TOP), bottom) for v in (mean, low, high))
+                for mean, low, high in zip(curve.mean, curve.low, curve.high, strict=True)
+                if mean is not None and low is not None and high is not None
+            ]
+            xs = [across.at(x) for x in curve.x]
+            parts.append(_band(xs, at, i % COLOURS))
+            path = "L".join(f"{x:.1f} {y:.1f}" for x, (y, _, _) in zip(xs, at, strict=True))
+            kind = "line" if len(xs) > 1 else "dots big"
+            parts.append(
+                f'<path class="{kind} s{i % COLOURS}" d="M{path}{"" if len(xs) > 1 else "h0"}"/>'
+            )
+        for name, value in self.marks.items():
+            y = up.at(value)
+            parts.append(f'<path class="dash" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+            parts.append(frame.text(WIDTH - RIGHT, y - 4, name, "end"))
+        return frame.drawing(parts, HEIGHT, f"{self.title} by {self.x}")
+
+    def _numbers(self, curves: Sequence[Curve]) -> str:
+        series = [
+            {
+                "name": c.name,
+                "x": [_short(x, 7) for x in c.x],
+                "mean": list(map(_short, c.mean)),
+                # of single values the band is the curve itself
+                "low": [] if c.low == c.mean else list(map(_short, c.low)),
+                "high": [] if c.high == c.mean else list(map(_short, c.high)),
+            }
+            for c in curves
+        ]
+        marks = [{"name": name, "value": _short(value)} for name, value in self.marks.items()]
+        whole = {"x": self.x, "y": self.y, "series": series, "marks": marks}
+        # "<" would let a name end the element
+        return json.dumps(whole, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+    def _behind(self, curves: Sequence[Curve]) -> str:
+        from vcell.report.table import Table
+
+        rows = [
+            (
+                c.name or self.title,
+                len(c.x),
+                c.mean[0],
+                _least(c.low),
+                _greatest(c.high),
+                c.mean[-1],
+            )
+            for c in curves
+        ]
+        table = Table.of(("", "points", "first", "least", "greatest", "last"), rows)
+        return f"<details><summary>table</summary>{table.html()}</details>"
+
+
+def _names(curves: Sequence[Curve]) -> str:
+    """Return a legend in words where there are several curves."""
+    if len(curves) < 2:
+        return ""
+    entries = "".join(
+        f'<span class="key"><svg width="12" height="12" aria-hidden="true">'
+        f'<path class="dots big s{i % COLOURS}" d="M6 6h0"/></svg>{escape(c.name)}</span>'
+        for i, c in enumerate(curves)
+    )
+    return f'<div class="keys">{entries}</div>'
+
+
+def _inner(curve: Curve) -> list[float]:
+    """Return a curve's means without the farthest 2 % on either side."""
+    means = sorted(v for v in curve.mean if v is not None)
+    cut = len(means) // 50
+    return means[cut : len(means) - cut]
+
+
+def _band(xs: list[float], at: list[tuple[float, ...]], colour: int) -> str:
+    if all(low == high for _, low, high in at):
+        return ""
+    up = [f"{x:.1f} {high:.1f}" for x, (_, _, high) in zip(xs, at, strict=True)]
+    down = [f"{x:.1f} {low:.1f}" for x, (_, low, _) in zip(xs, at, strict=True)]
+    return f'<path class="band f{colour}" d="M{"L".join(up + down[::-1])}Z"/>'
+
+
+def _least(values: list[float | None]) -> float | None:
+    return min((v for v in values if v is not None), default=None)
+
+
+def _greatest(values: list[float | None]) -> float | None:
+    return max((v for v in values if v is not None), default=None)
+
+
+def _short(value: float | None, digits: int = 4) -> float | int | None:
+    if value is None or not math.isfinite(value):
+        return None
+    short = float(f"{value:.{digits}g}")
+    return int(short) if short == int(short) and abs(short) < 1e15 else short

@@ -1,0 +1,161 @@
+// Curves of a page: drag to zoom, hover or arrow keys to read, log scale, smoothing, full range.
+// Each figure holds its numbers as JSON and a still picture, which stays where there is no script.
+"use strict";
+(() => {
+  const NS = document.querySelector("svg")?.namespaceURI, L = 58, R = 12, T = 10, B = 38, H = 280;
+  const make = (tag, at, words) => {
+    const one = document.createElementNS(NS, tag);
+    for (const k in at) one.setAttribute(k, at[k]);
+    if (words !== undefined) one.textContent = words;
+    return one;
+  };
+  const show = v => {
+    if (v === null || !isFinite(v)) return "no value";
+    const a = Math.abs(v);
+    if (a >= 1e6 || (a > 0 && a < 1e-3)) return v.toExponential(2).replace("e+", "e");
+    return a >= 1000 ? Math.round(v).toLocaleString("en") : String(+v.toPrecision(4));
+  };
+  const step = rough => {
+    const unit = 10 ** Math.floor(Math.log10(rough));
+    return [1, 2, 5, 10].map(m => m * unit).find(s => s >= rough * 0.999);
+  };
+  const ticks = (lo, hi, n) => {
+    const s = step((hi - lo) / Math.max(2, n)), out = [];
+    for (let i = Math.ceil(lo / s - 1e-9); i * s <= hi + s * 1e-9; i++) out.push(i * s);
+    return out;
+  };
+  // Exponential moving average, corrected for its start; gaps stay gaps.
+  const smooth = (ys, w) => {
+    if (!w) return ys;
+    let sum = 0, all = 0;
+    return ys.map(y => y === null ? null : ((sum = w * sum + (1 - w) * y), (all = w * all + 1 - w), sum / all));
+  };
+  function curve(figure) {
+    const data = JSON.parse(figure.querySelector(":scope > script").textContent);
+    const still = figure.querySelector(":scope > svg"), tools = document.createElement("div");
+    const said = document.createElement("output");
+    tools.className = "tools"; said.setAttribute("aria-live", "polite");
+    const series = data.series.map(s => ({ ...s, low: s.low.length ? s.low : s.mean, high: s.high.length ? s.high : s.mean }));
+    const ends = [Math.min(...series.map(s => s.x[0])), Math.max(...series.map(s => s.x[s.x.length - 1]))];
+    if (!(ends[1] > ends[0])) ends[1] = ends[0] + 1;
+    const state = { lo: ends[0], hi: ends[1], log: false, full: false, weight: 0, at: null, drag: null };
+    const svg = make("svg", { role: "img", tabindex: "0", "aria-label": still.getAttribute("aria-label") +
+      ". Arrow keys read values, plus and minus zoom, 0 shows all, l switches the scale, s smooths." });
+    const button = (words, press) => {
+      const b = document.createElement("button");
+      b.type = "button"; b.textContent = words; b.onclick = () => { press(b); draw(); };
+      tools.append(b); return b;
+    };
+    const toggle = (b, on) => b.setAttribute("aria-pressed", String(on));
+    const log = button("log", b => toggle(b, state.log = !state.log)); toggle(log, false);
+    const weights = [0, 0.6, 0.9, 0.97];
+    const soft = button("smooth: off", b => {
+      state.weight = weights[(weights.indexOf(state.weight) + 1) % weights.length];
+      b.textContent = "smooth: " + (state.weight || "off");
+    });
+    const full = button("full range", b => toggle(b, state.full = !state.full)); toggle(full, false);
+    const all = button("show all", () => { [state.lo, state.hi] = ends; });
+    tools.append(said); still.replaceWith(svg); svg.before(tools);
+    let W = 356, px, py, vx;
+    const usable = v => v !== null && isFinite(v) && (!state.log || v > 0);
+    // The axis follows the curves (2nd to 98th percentile), so that one spike doesn't flatten it.
+    function range(shown) {
+      const v = [];
+      for (const s of shown) s.y.forEach((y, i) => {
+        if (s.x[i] < state.lo || s.x[i] > state.hi) return;
+        for (const one of [y, s.low[i], s.high[i]]) if (usable(one)) v.push(one);
+      });
+      if (!v.length) return [state.log ? 1 : 0, state.log ? 10 : 1, false];
+      v.sort((a, b) => a - b);
+      const q = p => v[Math.round(p * (v.length - 1))];
+      let lo = v[0], hi = v[v.length - 1], cut = false;
+      if (!state.full && v.length > 20) {
+        const room = (q(0.98) - q(0.02)) || Math.abs(q(0.5)) * 0.1 || 1;
+        if (hi > q(0.98) + 2 * room) { hi = q(0.98) + room; cut = true; }
+        if (lo < q(0.02) - 2 * room) { lo = q(0.02) - room; cut = true; }
+      }
+      if (hi <= lo) { const d = Math.abs(lo) * 0.1 || 0.5; lo -= d; hi += d; if (state.log && lo <= 0) lo = hi / 10; }
+      return [lo, hi, cut];
+    }
+    function draw() {
+      W = Math.max(300, Math.floor(figure.clientWidth)); svg.replaceChildren();
+      svg.setAttribute("viewBox", `0 0 ${W} ${H}`); svg.setAttribute("width", W); svg.setAttribute("height", H);
+      const shown = series.map(s => ({ ...s, y: smooth(s.mean, state.weight) }));
+      const [lo, hi, cut] = range(shown), f = state.log ? Math.log10 : v => v;
+      const a = f(lo), b = f(hi), pad = (b - a) * 0.05;
+      px = x => L + (x - state.lo) / (state.hi - state.lo) * (W - L - R);
+      vx = p => state.lo + (p - L) / (W - L - R) * (state.hi - state.lo);
+      py = y => H - B - (f(y) - a + pad) / (b - a + 2 * pad) * (H - T - B);
+      const held = y => Math.min(Math.max(py(y), T), H - B);
+      for (const t of ticks(state.lo, state.hi, W / 90)) {
+        svg.append(make("path", { class: "grid", d: `M${px(t)} ${T}V${H - B}` }),
+          make("text", { x: px(t), y: H - B + 15, "text-anchor": "middle" }, show(t)));
+      }
+      const marks = state.log ? ticks(a, b, 5).map(t => 10 ** t) : ticks(lo, hi, 5);
+      for (const t of marks) {
+        svg.append(make("path", { class: "grid", d: `M${L} ${py(t)}H${W - R}` }),
+          make("text", { x: L - 5, y: py(t) + 4, "text-anchor": "end" }, show(t)));
+      }
+      svg.append(make("path", { class: "axis", d: `M${L} ${T}V${H - B}H${W - R}` }),
+        make("text", { x: (L + W - R) / 2, y: H - 5, "text-anchor": "middle" }, data.x));
+      for (const r of data.marks) if (usable(r.value)) svg.append(
+        make("path", { class: "dash", d: `M${L} ${held(r.value)}H${W - R}` }),
+        make("text", { x: W - R, y: held(r.value) - 4, "text-anchor": "end" }, r.name));
+      shown.forEach((s, i) => {
+        const c = i % 8, inside = k => s.x[k] >= state.lo - 1e-9 && s.x[k] <= state.hi + 1e-9;
+        let line = "", up = [], down = [], pen = false;
+        const band = () => { if (up.length > 1) svg.append(make("path", { class: `band f${c}`, d: "M" + up.concat(down.reverse()).join("L") + "Z" })); up = []; down = []; };
+        for (let k = 0; k < s.x.length; k++) {
+          if (!inside(k)) { pen = false; band(); continue; }
+          if (!usable(s.y[k])) { pen = false; band(); continue; }
+          const x = px(s.x[k]).toFixed(1);
+          line += (pen ? "L" : "M") + x + " " + held(s.y[k]).toFixed(1); pen = true;
+          if (usable(s.low[k]) && usable(s.high[k])) { up.push(x + " " + held(s.high[k]).toFixed(1)); down.push(x + " " + held(s.low[k]).toFixed(1)); }
+        }
+        band();
+        svg.append(make("path", { class: s.x.length > 1 ? `line s${c}` : `dots big s${c}`, d: line + (s.x.length > 1 ? "" : "h0") }));
+      });
+      if (cut) svg.append(make("text", { x: W - R, y: T + 10, "text-anchor": "end" }, "spikes go beyond: full range"));
+      if (state.drag && state.at !== null) {
+        const [p, q] = [state.drag, state.at].sort((m, n) => m - n);
+        svg.append(make("rect", { class: "choice", x: p, y: T, width: q - p, height: H - T - B }));
+      } else if (state.at !== null) svg.append(make("path", { class: "cursor", d: `M${state.at} ${T}V${H - B}` }));
+    }
+    function read() {
+      if (state.at === null) { said.textContent = ""; return; }
+      const x = vx(state.at);
+      said.textContent = data.x + " " + show(x) + ": " + series.map(s => {
+        let k = 0;
+        for (let i = 1; i < s.x.length; i++) if (Math.abs(s.x[i] - x) < Math.abs(s.x[k] - x)) k = i;
+        const spread = s.low[k] !== null && s.high[k] > s.low[k] ? ` (${show(s.low[k])} to ${show(s.high[k])})` : "";
+        return (series.length > 1 || s.name ? s.name + " " : "") + show(s.mean[k]) + spread;
+      }).join(", ");
+    }
+    const clamp = p => Math.min(Math.max(p, L), W - R);
+    const where = e => clamp((e.clientX - svg.getBoundingClientRect().left) * W / svg.getBoundingClientRect().width);
+    const zoom = (lo, hi) => { if (hi - lo > (ends[1] - ends[0]) * 1e-4) { state.lo = Math.max(ends[0], lo); state.hi = Math.min(ends[1], hi); } };
+    svg.onpointerdown = e => { state.drag = where(e); svg.setPointerCapture(e.pointerId); };
+    svg.onpointermove = e => { state.at = where(e); draw(); read(); };
+    svg.onpointerup = e => {
+      const p = state.drag, q = where(e); state.drag = null;
+      if (p !== null && Math.abs(q - p) > 6) zoom(...[vx(p), vx(q)].sort((m, n) => m - n));
+      draw();
+    };
+    svg.onpointerleave = () => { if (state.drag === null) { state.at = null; draw(); } };
+    svg.ondblclick = () => { [state.lo, state.hi] = ends; draw(); };
+    svg.onkeydown = e => {
+      const wide = state.hi - state.lo, mid = (state.hi + state.lo) / 2;
+      if (e.key === "ArrowRight" || e.key === "ArrowLeft")
+        state.at = clamp((state.at ?? L) + (e.key === "ArrowRight" ? 1 : -1) * (e.shiftKey ? 40 : 8));
+      else if (e.key === "+" || e.key === "=") zoom(mid - wide / 4, mid + wide / 4);
+      else if (e.key === "-") zoom(mid - wide, mid + wide);
+      else if (e.key === "0") [state.lo, state.hi] = ends;
+      else if (e.key === "l") log.click();
+      else if (e.key === "s") soft.click();
+      else return;
+      e.preventDefault(); draw(); read();
+    };
+    new ResizeObserver(draw).observe(figure);
+  }
+  document.querySelectorAll("figure.curve").forEach(curve);
+})();

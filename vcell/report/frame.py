@@ -1,0 +1,98 @@
+"""What every picture is made of: the frame with its axes, words, a legend above the data.
+
+Pictures are drawn `WIDTH` pixels wide, which fits a phone, and are never stretched: the type keeps
+its size at every width of the window. Colours are classes that the page's style sheet defines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from vcell.report.axes import Axis, labels
+
+WIDTH, HEIGHT = 356, 250
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 8, 40  # room for tick labels and titles
+COLOURS = 8
+_CHARACTER = 6.1  # pixels of an average character at 11 pixels
+
+
+def drawing(parts: Iterable[str], height: float, words: str, width: float = WIDTH) -> str:
+    """Return the whole picture; `words` describe it to people who cannot see it."""
+    return (
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
+        f'role="img" aria-label="{escape(words, quote=True)}">{"".join(parts)}</svg>'
+    )
+
+
+def empty(why: str) -> str:
+    """Return a small picture that says why there is nothing to see."""
+    return drawing([text(WIDTH / 2, 34, why, "middle")], 60, why)
+
+
+def text(x: float, y: float, words: str, anchor: str = "start") -> str:
+    """Return one line of text."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+
+
+def turned(x: float, y: float, words: str) -> str:
+    """Return one line of text that reads upwards."""
+    return (
+        f'<text transform="translate({x:.1f} {y:.1f}) rotate(-90)" '
+        f'text-anchor="middle">{escape(words)}</text>'
+    )
+
+
+def hover(words: str) -> str:
+    """Return what the browser shows when the pointer rests on the enclosing element."""
+    return f"<title>{escape(words)}</title>"
+
+
+def shortened(words: str, pixels: float) -> str:
+    """Cut words to what fits, with an ellipsis."""
+    room = max(2, int(pixels / _CHARACTER))
+    return words if len(words) <= room else words[: room - 1] + "…"
+
+
+def width_of(words: str) -> float:
+    """Estimate how wide a line of text is, in pixels."""
+    return _CHARACTER * len(words)
+
+
+def legend(names: Sequence[str]) -> tuple[list[str], float]:
+    """Return the legend's parts and its height; it stands above the data, in rows."""
+    parts, x, y = [], float(LEFT), TOP + 4.0
+    for i, name in enumerate(names):
+        shown = shortened(name, WIDTH - LEFT - 30)
+        wide = 24 + width_of(shown)
+        if x > LEFT and x + wide > WIDTH:
+            x, y = float(LEFT), y + 16
+        parts.append(f'<path class="dots big s{i % COLOURS}" d="M{x + 4:.1f} {y:.1f}h0"/>')
+        parts.append(text(x + 13, y + 4, shown))
+        x += wide
+    return parts, (y + 12 - TOP if names else 0.0)
+
+
+def x_axis(axis: Axis, top: float, bottom: float, title: str) -> str:
+    """Draw the lower axis with its grid."""
+    parts = [f'<path class="axis" d="M{axis.start:.1f} {bottom:.1f}H{axis.end:.1f}"/>']
+    for tick, label in zip(axis.ticks, labels(axis.ticks, log=axis.log), strict=True):
+        at = axis.at(tick)
+        half = width_of(label) / 2
+        within = min(max(at, half + 1), WIDTH - half - 1)
+        parts.append(f'<path class="grid" d="M{at:.1f} {top:.1f}V{bottom:.1f}"/>')
+        parts.append(text(within, bottom + 15, label, "middle"))
+    parts.append(text((axis.start + axis.end) / 2, bottom + 32, title, "middle"))
+    return "".join(parts)
+
+
+def y_axis(axis: Axis, title: str, right: float = WIDTH - RIGHT) -> str:
+    """Draw the left axis with its grid."""
+    parts = [f'<path class="axis" d="M{LEFT} {axis.start:.1f}V{axis.end:.1f}"/>']
+    for tick, label in zip(axis.ticks, labels(axis.ticks, log=axis.log), strict=True):
+        at = axis.at(tick)
+        parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{right:.1f}"/>')
+        parts.append(text(LEFT - 5, at + 4, label, "end"))
+    middle = (axis.start + axis.end) / 2
+    parts.append(turned(11, middle, shortened(title, abs(axis.start - axis.end) + 20)))
+    return "".join(parts)

@@ -1,0 +1,315 @@
+"""Pictures as inline SVG: lines, points, bars, histograms, heat maps. Standard library only.
+
+Each function returns one ``<svg>`` element for `vcell.report.Page.figure`. Values that are not
+finite are left out, and the picture says so where none is left. The pointer names what it rests on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from vcell.report import axes, frame, pixels
+from vcell.report.axes import Axis, number
+from vcell.report.frame import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from vcell.report.pixels import heat_map
+
+__all__ = ["bars", "gauge", "heat_map", "histogram", "line", "scatter", "strip"]
+
+Points = Sequence[tuple[float, float]]
+Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+_NAMED = 600  # points that can be named by the pointer; each is an element of its own
+_ROW = 18  # pixels of a bar
+
+
+def line(series: Series, *, x: str = "", y: str = "", log_x: bool = False) -> str:
+    """Draw one line per series of (xs, ys); a series of one point is a dot."""
+    return _plot(series, x, y, _line, log_x=log_x)
+
+
+def scatter(
+    series: Series,
+    *,
+    x: str = "",
+    y: str = "",
+    diagonal: bool = False,
+    log_x: bool = False,
+    names: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """Draw one cloud of points per series of (xs, ys).
+
+    Parameters
+    ----------
+    diagonal
+        x and y are one quantity: both axes are the same, and the line y = x is drawn.
+    names
+        The names of a series' points, for the pointer; the points furthest out get one.
+    """
+    return _plot(series, x, y, _cloud, diagonal=diagonal, log_x=log_x, names=names or {})
+
+
+def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = None) -> str:
+    """Draw one horizontal bar per name, in the order given; `reference` is a dashed line.
+
+    A value that is not finite has no bar; its row says so.
+    """
+    if not values:
+        return frame.empty("nothing to show")
+    label = min(140.0, 12 + max(frame.width_of(name) for name in values))
+    finite = [value for value in values.values() if math.isfinite(value)]
+    marks = finite if reference is None else [*finite, reference]
+    axis = axes.linear(marks, label, WIDTH - 46, zero=True)
+    bottom = _ROW * len(values) + TOP
+    parts = [frame.x_axis(axis, TOP, bottom, x)]
+    zero = axis.at(0.0)
+    for row, (name, value) in enumerate(values.items()):
+        top = TOP + _ROW * row
+        told = frame.hover(f"{name}: {number(value)}")
+        parts.append(
+            f"<g>{told}{frame.text(label - 5, top + 12, frame.shortened(name, label), 'end')}"
+        )
+        if math.isfinite(value):
+            left, right = sorted((zero, axis.at(value)))
+            parts.append(
+                f'<rect class="f0" x="{left:.1f}" y="{top + 1}" width="{right - left:.1f}" '
+                f'height="14"/>'
+            )
+            parts.append(frame.text(right + 4, top + 12, number(value)))
+        else:
+            parts.append(frame.text(zero + 4, top + 12, "no value"))
+        parts.append("</g>")
+    if reference is not None:
+        at = axis.at(reference)
+        parts.append(f'<path class="dash" d="M{at:.1f} {TOP}V{bottom}"/>')
+    return frame.drawing(parts, bottom + BOTTOM, f"{len(values)} bars of {x or 'values'}")
+
+
+def strip(
+    groups: Mapping[str, Mapping[str, float]], *, x: str = "", reference: float | None = None
+) -> str:
+    """Draw one row of named points per group, with the group's mean as a tick."""
+    finite = [v for group in groups.values() for v in group.values() if math.isfinite(v)]
+    if not finite:
+        return frame.empty("nothing to show: no value is finite")
+    label = min(140.0, 12 + max(frame.width_of(name) for name in groups))
+    marks = finite if reference is None else [*finite, reference]
+    axis = axes.linear(marks, label, WIDTH - RIGHT)
+    tall = 34
+    bottom = tall * len(groups) + TOP
+    parts = [frame.x_axis(axis, TOP, bottom, x)]
+    if reference is not None:
+        parts.append(f'<path class="dash" d="M{axis.at(reference):.1f} {TOP}V{bottom}"/>')
+    for row, (name, group) in enumerate(groups.items()):
+        middle = TOP + tall * row + tall / 2
+        parts.append(frame.text(label - 5, middle + 4, frame.shortened(name, label), "end"))
+        shown = {k: v for k, v in group.items() if math.isfinite(v)}
+        for i, (point, value) in enumerate(shown.items()):
+            up = middle + (i * 7 % 15) - 7  # spread, so that equal values can be told apart
+            parts.append(_dot(axis.at(value), up, row % COLOURS, f"{point}: {number(value)}"))
+        if shown:
+            mean = sum(shown.values()) / len(shown)
+            at = axis.at(mean)
+            parts.append(
+                f'<path class="line ink" d="M{at:.1f} {middle - 13:.1f}v26">'
+                f"{frame.hover(f'{name}, mean of {len(shown)}: {number(mean)}')}</path>"
+            )
+    return frame.drawing(parts, bottom + BOTTOM, f"{x or 'values'} of {', '.join(groups)}")
+
+
+def histogram(values: Iterable[float], *, x: str = "", y: str = "", log: bool = False) -> str:
+    """Draw how values are distributed; on a log scale, zeros are left out and counted.
+
+    Few whole numbers get one bar each, so that no comb appears.
+    """
+    found = [float(v) for v in values if math.isfinite(v)]
+    positive = [v for v in found if v > 0] if log else found
+    if not positive:
+        return frame.empty("nothing to show: no value is finite" + (" and above 0" if log else ""))
+    edges = _log_edges(positive) if log else _edges(positive)
+    counts = [0] * (len(edges) - 1)
+    scale = (len(edges) - 1) / (_place(edges[-1], log=log) - _place(edges[0], log=log))
+    for value in positive:
+        i = int((_place(value, log=log) - _place(edges[0], log=log)) * scale)
+        counts[min(max(i, 0), len(counts) - 1)] += 1
+    make = axes.logarithmic if log else axes.linear
+    across = make([edges[0], edges[-1]], LEFT, WIDTH - RIGHT)
+    up = axes.linear(counts, HEIGHT - BOTTOM, TOP, zero=True, spacing=45)
+    parts = [frame.x_axis(across, TOP, HEIGHT - BOTTOM, x), frame.y_axis(up, y)]
+    for low, high, count in zip(edges, edges[1:], counts, strict=False):
+        left, right = across.at(low), across.at(high)
+        top = up.at(count)
+        parts.append(
+            f'<rect class="f0" x="{left:.1f}" y="{top:.1f}" '
+            f'width="{max(right - left - 0.6, 0.4):.1f}" height="{HEIGHT - BOTTOM - top:.1f}">'
+            f"{frame.hover(f'{number(low)} to {number(high)}: {count:,}')}</rect>"
+        )
+    if len(positive) < len(found):
+        parts.append(
+            frame.text(
+                WIDTH - RIGHT, TOP + 10, f"{len(found) - len(positive):,} at 0 left out", "end"
+            )
+        )
+    return frame.drawing(parts, HEIGHT, f"histogram of {x or 'values'}, {len(positive):,} values")
+
+
+def density(counts: Sequence[Sequence[float]], across: Axis, up: Axis, *, x: str, y: str) -> str:
+    """Draw a two-dimensional histogram behind its axes; rows of `counts` go upwards."""
+    picture = pixels.density(list(reversed(counts)))
+    size = (across.end - across.start, up.start - up.end)
+    parts = [
+        frame.x_axis(across, TOP, HEIGHT - BOTTOM, x),
+        frame.y_axis(up, y),
+        pixels.image(across.start, up.end, size, picture),
+    ]
+    return frame.drawing(parts, HEIGHT, f"{y} against {x}")
+
+
+def gauge(value: float, *, low: float, high: float, low_name: str, high_name: str) -> str:
+    """Draw where a value lies between two marks that people know, such as baseline and ceiling."""
+    if not all(map(math.isfinite, (value, low, high))):
+        return frame.empty("no value")
+    axis = axes.linear([value, low, high], 16, WIDTH - 16)
+    y = 34.0
+    ends = sorted((axis.at(low), axis.at(high)))
+    parts = [
+        f'<path class="grid thick" d="M16 {y}H{WIDTH - 16}"/>',
+        f'<path class="s0 thick" d="M{ends[0]:.1f} {y}H{ends[1]:.1f}" stroke-opacity="0.35"/>',
+    ]
+    for at, words, up in ((low, low_name, 20), (high, high_name, 20), (value, "", 0)):
+        place = axis.at(at)
+        if words:
+            half = frame.width_of(words) / 2
+            within = min(max(place, half + 1), WIDTH - half - 1)
+            parts.append(f'<path class="axis" d="M{place:.1f} {y - 9}v18"/>')
+            parts.append(frame.text(within, y - up + 4, words, "middle"))
+    at = axis.at(value)
+    parts.append(
+        f'<path class="f1" d="M{at:.1f} {y + 3}l-6 11h12z">{frame.hover(number(value))}</path>'
+    )
+    half = frame.width_of(number(value)) / 2
+    within = min(max(at, half + 1), WIDTH - half - 1)
+    parts.append(frame.text(within, y + 27, number(value), "middle"))
+    words = f"{number(value)} between {low_name} {number(low)} and {high_name} {number(high)}"
+    return frame.drawing(parts, 68, words)
+
+
+# -- two axes ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cloud:
+    """Points of one series in values and pixels, with names where they have some."""
+
+    values: Points
+    at: Points
+    names: Sequence[str]
+
+
+def _plot(
+    series: Series,
+    x: str,
+    y: str,
+    draw: Callable[[_Cloud, int], str],
+    *,
+    diagonal: bool = False,
+    log_x: bool = False,
+    names: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """Draw axes, a legend where there are several series, and each series with `draw`."""
+    shown = {
+        name: _finite(*points, (names or {}).get(name, ()), positive=log_x)
+        for name, points in series.items()
+    }
+    xs = [a for points, _ in shown.values() for a, _ in points]
+    ys = [b for points, _ in shown.values() for _, b in points]
+    if not xs:
+        return frame.empty("nothing to show: no value is finite")
+    above, room = frame.legend([name for name in shown if name] if len(shown) > 1 else [])
+    side = WIDTH - LEFT - RIGHT if diagonal else HEIGHT - TOP - BOTTOM
+    top, bottom = TOP + room, TOP + room + side
+    if diagonal:
+        xs = ys = xs + ys
+    make = axes.logarithmic if log_x else axes.linear
+    across = make(xs, LEFT, WIDTH - RIGHT)
+    up = axes.linear(ys, bottom, top, spacing=60 if diagonal else 45)
+    if diagonal:  # the very same ticks on both sides
+        up = Axis(across.low, across.high, bottom, top, across.ticks)
+    parts = [*above, frame.x_axis(across, top, bottom, x), frame.y_axis(up, y)]
+    if diagonal:
+        parts.append(f'<path class="dash" d="M{LEFT} {bottom:.1f}L{WIDTH - RIGHT} {top:.1f}"/>')
+    for i, (points, called) in enumerate(shown.values()):
+        at = [(across.at(a), up.at(b)) for a, b in points]
+        parts.append(draw(_Cloud(points, at, called), i % COLOURS))
+    return frame.drawing(parts, bottom + BOTTOM, f"{y or 'values'} against {x or 'numbers'}")
+
+
+def _finite(
+    xs: Iterable[float], ys: Iterable[float], names: Sequence[str], *, positive: bool
+) -> tuple[list[tuple[float, float]], list[str]]:
+    pairs = [(float(a), float(b)) for a, b in zip(xs, ys, strict=True)]
+    keep = [
+        i
+        for i, (a, b) in enumerate(pairs)
+        if math.isfinite(a) and math.isfinite(b) and (a > 0 or not positive)
+    ]
+    return [pairs[i] for i in keep], [str(names[i]) for i in keep] if len(names) else []
+
+
+def _line(cloud: _Cloud, colour: int) -> str:
+    if len(cloud.at) == 1:
+        (a, b), (x, y) = cloud.at[0], cloud.values[0]
+        return _dot(a, b, colour, f"{number(x)}, {number(y)}")
+    if not cloud.at:
+        return ""
+    path = "L".join(f"{a:.1f} {b:.1f}" for a, b in cloud.at)
+    return f'<path class="line s{colour}" d="M{path}"/>'
+
+
+def _cloud(cloud: _Cloud, colour: int) -> str:
+    """Draw points; the outermost ones are elements with a name, the rest share one path."""
+    order = range(len(cloud.at))
+    if cloud.names and len(cloud.at) > _NAMED:
+        order = sorted(order, key=lambda i: -sum(map(abs, cloud.values[i])))  # type: ignore[assignment]
+    named = list(order)[:_NAMED] if cloud.names else []
+    apart = set(named)
+    rest = "".join(f"M{a:.1f} {b:.1f}h0" for i, (a, b) in enumerate(cloud.at) if i not in apart)
+    parts = [f'<path class="dots s{colour}" d="{rest}"/>'] if rest else []
+    for i in named:
+        (a, b), (x, y) = cloud.at[i], cloud.values[i]
+        parts.append(_dot(a, b, colour, f"{cloud.names[i]}: {number(x)}, {number(y)}"))
+    return "".join(parts)
+
+
+def _dot(x: float, y: float, colour: int, words: str) -> str:
+    return f'<path class="dots s{colour}" d="M{x:.1f} {y:.1f}h0">{frame.hover(words)}</path>'
+
+
+# -- bins --------------------------------------------------------------------------------------
+
+
+def _place(value: float, *, log: bool) -> float:
+    return math.log10(value) if log else value
+
+
+def _edges(values: Sequence[float], most: int = 40) -> list[float]:
+    """Return the edges of equal bins that begin at a round number; whole numbers share no bin."""
+    low, high = min(values), max(values)
+    if high <= low:
+        return [low - 0.5, high + 0.5]
+    whole = all(value == int(value) for value in values)
+    step = axes.round_step((high - low) / most)
+    if whole:
+        step = max(1.0, step)
+        first = math.floor(low / step) * step - 0.5
+        return [first + i * step for i in range(math.floor((high - first) / step) + 2)]
+    first = math.floor(low / step)
+    return [i * step for i in range(first, math.ceil(high / step + 1e-9) + 1)]
+
+
+def _log_edges(values: Sequence[float], most: int = 40) -> list[float]:
+    low, high = math.log10(min(values)), math.log10(max(values))
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    bins = min(most, max(1, len(values)))
+    return [10 ** (low + (high - low) * i / bins) for i in range(bins + 1)]

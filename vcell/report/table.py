@@ -1,0 +1,94 @@
+"""One table, written for the console, for Markdown, for a page or as CSV. Standard library only."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from numbers import Integral, Real
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows; a number is written with four digits, None is a dash."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+    @classmethod
+    def of(cls, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+        """Build a table; every row has as many values as there are columns."""
+        body = tuple(tuple(row) for row in rows)
+        for row in body:
+            if len(row) != len(columns):
+                raise ValueError(f"a row of {len(row)} values under {len(columns)} columns")
+        return cls(tuple(columns), body)
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Say of each column whether it holds numbers only."""
+        found = []
+        for i in range(len(self.columns)):
+            values = [row[i] for row in self.rows if row[i] is not None]
+            found.append(bool(values) and all(_is_number(value) for value in values))
+        return found
+
+    def text(self) -> str:
+        """Return the table for the console."""
+        from vcell import console
+
+        return console.table(self.rows, self.columns)
+
+    def markdown(self) -> str:
+        """Return the table for Markdown."""
+        rule = ["---:" if right else "---" for right in self.numeric]
+        lines = [self.columns, rule, *([words(v) for v in row] for row in self.rows)]
+        return "\n".join("| " + " | ".join(_cell(v) for v in line) + " |" for line in lines)
+
+    def csv(self) -> str:
+        """Return the table as CSV, with all digits of every number."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        return out.getvalue()
+
+    def html(self) -> str:
+        """Return the table for a page; numbers and their heads are right-aligned."""
+        numeric = self.numeric
+        head = _line("th", self.columns, numeric)
+        body = "".join(f"<tr>{_line('td', row, numeric)}</tr>" for row in self.rows)
+        top = f"<thead><tr>{head}</tr></thead>" if any(self.columns) else ""
+        return f'<div class="wide"><table>{top}<tbody>{body}</tbody></table></div>'
+
+
+def words(value: Any) -> str:
+    """Write one value for people."""
+    if value is None:
+        return "–"
+    if not _is_number(value):
+        return str(value)
+    if isinstance(value, Integral):
+        return f"{value:,}"
+    return "–" if math.isnan(value) else f"{value:.4g}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")
+
+
+def _line(tag: str, values: Sequence[Any], numeric: Sequence[bool]) -> str:
+    return "".join(
+        f'<{tag} class="n">{escape(words(value))}</{tag}>'
+        if right
+        else f"<{tag}>{escape(words(value))}</{tag}>"
+        for value, right in zip(values, numeric, strict=True)
+    )

@@ -1,0 +1,378 @@
+"""What happened in a run, as columns: the one reader of events for everybody.
+
+    history = Run.open("latest").history()      # all of it
+    history.series("loss")                      # steps, times, values
+    history.series("pds", "eval")
+    history.best("pds"), history.spans(), history.notes("warn")
+
+    history.read()                              # what came since; True if anything changed
+
+The live display, the sinks' follower, ``vcell runs``, the monitor and the reports read runs through
+this. It follows a run while it is written, by the place reached in each file, and reads a long one
+in pieces (`read` with a limit). What a resumed run has overtaken is dropped here and nowhere else:
+from columns as from lists of events (`surviving`). Standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vcell.runs.events import Event, Tail
+from vcell.runs.table import EventTable, Series
+
+#: Kinds of events that are numbers again and again: columns. All others are kept as they are.
+TABLES = ("metric", "eval", "span", "gpu", "cpu")
+END = 1 << 16  # bytes that are read first where a picture is wanted at once
+_MOST_NOTES = 20_000
+_RANK = re.compile(r"^rank-(\d+)\.jsonl$")
+_WHOLE = ("seconds", "examples")  # of a span: not parts of its time
+
+
+class Best(NamedTuple):
+    """The best validation so far."""
+
+    step: int
+    value: float
+    time: float
+
+
+class EventFile:
+    """One file of events as columns and notes, as far as it has been read.
+
+    Parameters
+    ----------
+    path
+        The file; it need not exist yet.
+    end
+        Read only its last so many bytes, and what is written from now on.
+
+    Attributes
+    ----------
+    tables
+        `EventTable` by kind, for the kinds in `TABLES`.
+    others
+        Events of all other kinds, oldest first; of very many the latest.
+    breaks
+        When the run did not train: paused, or dead until it was resumed. Pairs of times.
+    resets
+        How often the file was found to be another one, and read anew.
+    """
+
+    def __init__(self, path: Path, *, end: int | None = None) -> None:
+        self.path = path
+        self._tail = Tail(path) if end is None else Tail.of_end(path, end)
+        self.resets = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self.tables = {kind: EventTable() for kind in TABLES}
+        self.others: list[Event] = []
+        self.breaks: list[tuple[float, float]] = []
+        self._paused: float | None = None
+
+    def read(self, limit: int | None = None) -> bool:
+        """Take in what is new, or the next `limit` bytes of it; say whether anything changed."""
+        changed = False
+        for batch in self._tail.batches(limit):
+            self._begin_again_if_replaced()
+            self._take(batch)
+            changed = True
+        return self._begin_again_if_replaced() or changed
+
+    def _begin_again_if_replaced(self) -> bool:
+        if self.resets == self._tail.resets:
+            return False
+        self.resets = self._tail.resets
+        self._forget()
+        return True
+
+    @property
+    def place(self) -> int:
+        """Bytes read."""
+        return self._tail.offset
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file when it was last looked at."""
+        return self._tail.size
+
+    def _take(self, batch: Sequence[Event]) -> None:
+        rows: dict[str, list[Event]] = {}
+        for event in batch:
+            kind = event["kind"]
+            if kind in self.tables:
+                rows.setdefault(kind, []).append(event)
+                continue
+            if kind == "resume" and isinstance(event.get("step"), int):
+                self._store(rows)
+                rows = {}
+                self._go_back(event)
+            elif kind == "phase":
+                self._note_phase(event)
+            self.others.append(event)
+        self._store(rows)
+        if len(self.others) > _MOST_NOTES:
+            del self.others[: -_MOST_NOTES // 2]
+
+    def _store(self, rows: dict[str, list[Event]]) -> None:
+        for kind, events in rows.items():
+            self.tables[kind].extend(events)
+
+    def _go_back(self, resume: Event) -> None:
+        """Drop the branch that was left, and note the time in which nothing was trained."""
+        for table in self.tables.values():
+            table.drop_after(resume["step"])
+        self.others = surviving([*self.others, resume])[:-1]
+        trained = [self.tables[kind] for kind in ("metric", "eval", "span")]
+        last = max((table.times[-1] for table in trained if table), default=None)
+        self._paused = None
+        if last is not None:
+            self.breaks = [pair for pair in self.breaks if pair[1] <= last]
+            self.breaks.append((last, max(last, float(resume["t"]))))
+
+    def _note_phase(self, event: Event) -> None:
+        if event.get("name") == "paused":
+            self._paused = self._paused or float(event["t"])
+        elif self._paused is not None:
+            self.breaks.append((self._paused, float(event["t"])))
+            self._paused = None
+
+
+class History:
+    """What a run directory tells of the run, as far as it has been read.
+
+    Parameters
+    ----------
+    path
+        The run directory.
+    ranks
+        Read every process's own events too: spans of a step, GPUs, and what they warned of.
+    end
+        Read only the last so many bytes of each file, and what is written from now on. `END` is
+        enough for a first picture; it takes milliseconds whatever the size.
+
+    Attributes
+    ----------
+    main
+        The run's events, an `EventFile`.
+    ranks
+        Those of each process, by its number.
+    """
+
+    def __init__(self, path: Path, *, ranks: bool = True, end: int | None = None) -> None:
+        self.path = path
+        self.main = EventFile(path / "events.jsonl", end=end)
+        self.ranks: dict[int, EventFile] = {}
+        self._follows_ranks, self._end = ranks, end
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def read(self, limit: int | None = None) -> bool:
+        """Take in what is new; say whether anything changed.
+
+        Parameters
+        ----------
+        limit
+            Bytes after which to come to an end, for whoever has other things to do between; see
+            `loaded`.
+        """
+        self._find_ranks()
+        changed = False
+        for file in self._files():
+            before = file.place
+            changed = file.read(limit) or changed
+            if limit is not None and (limit := limit - (file.place - before)) <= 0:
+                break
+        return changed
+
+    def _find_ranks(self) -> None:
+        if not self._follows_ranks:
+            return
+        try:
+            names = [entry.name for entry in self.path.iterdir()]
+        except OSError:
+            return  # being removed
+        found = {int(match[1]) for name in names if (match := _RANK.match(name))}
+        for rank in sorted(found - self.ranks.keys()):
+            self.ranks[rank] = EventFile(self.path / f"rank-{rank}.jsonl", end=self._end)
+
+    def _files(self) -> list[EventFile]:
+        return [self.main, *(self.ranks[rank] for rank in sorted(self.ranks))]
+
+    @property
+    def loaded(self) -> float:
+        """The share of the files that has been read, 0 to 1."""
+        size = sum(_size(file.path) for file in self._files())
+        return min(1.0, sum(file.place for file in self._files()) / size) if size else 1.0
+
+    @property
+    def resets(self) -> int:
+        """How often a file was found replaced and read anew: whoever keeps rows starts over."""
+        return sum(file.resets for file in self._files())
+
+    # -- what was measured ---------------------------------------------------------------------
+
+    def table(self, kind: str) -> EventTable:
+        """Return all columns of a kind in the run's own events: ``metric`` or ``eval``."""
+        return self.main.tables[kind]
+
+    def names(self, kind: str = "metric") -> list[str]:
+        """Return what was measured, in the order in which it first came."""
+        return list(self.table(kind).columns)
+
+    def series(self, name: str, kind: str = "metric") -> Series:
+        """Return one column: steps, times, values."""
+        return self.table(kind).series(name)
+
+    def last(self, kind: str = "metric") -> dict[str, Any]:
+        """Return the last value of everything measured, texts as texts."""
+        return self.table(kind).last()
+
+    @property
+    def step(self) -> int | None:
+        """The last step that anything was measured at, or None before the first."""
+        tables = (self.table("metric"), self.table("eval"))
+        steps = [table.steps[-1] for table in tables if table and table.steps[-1] >= 0]
+        if not steps:
+            steps = [e["step"] for e in self.main.others[-1:] if isinstance(e.get("step"), int)]
+        return max(steps, default=None)
+
+    def best(self, monitor: str) -> Best | None:
+        """Return the best validation: the last one that the run itself marked as its best."""
+        table, at = self.table("eval"), self._best_row()
+        if at is None or monitor not in table.columns:
+            return None
+        return Best(table.steps[at], table.columns[monitor][at], table.times[at])
+
+    def at_best(self) -> dict[str, Any]:
+        """Return everything measured by the best validation; {} before there is one."""
+        at = self._best_row()
+        return {} if at is None else self.table("eval").row(at)
+
+    def _best_row(self) -> int | None:
+        marked = self.table("eval").columns.get("best", ())
+        return next((i for i in range(len(marked) - 1, -1, -1) if marked[i] == 1.0), None)
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def spans(self, last: int = 200, rank: int | None = None) -> dict[str, float]:
+        """Return the mean seconds of a step's parts over the last steps, and of the `total`.
+
+        Parameters
+        ----------
+        last
+            How many steps.
+        rank
+            Of one process; by default the mean over all.
+        """
+        files = [self.ranks[r] for r in self.ranks if rank in (None, r)]
+        tables = [table for file in files if (table := file.tables["span"])]
+        sums: dict[str, float] = {}
+        steps = 0
+        for table in tables:
+            rows = min(last, len(table))
+            steps += rows
+            for name, column in table.columns.items():
+                known = [value for value in column[-rows:] if math.isfinite(value)]
+                sums[name] = sums.get(name, 0.0) + sum(known)
+        if not steps:
+            return {}
+        parts = {name: total / steps for name, total in sums.items() if name not in _WHOLE}
+        whole = sums.get("seconds", 0.0) / steps
+        other = whole - sum(parts.values())
+        return parts | {"other": max(0.0, other), "total": whole}
+
+    def seconds(self, times: Sequence[float]) -> list[float]:
+        """Return how long the run had trained at each time, pauses and interruptions left out.
+
+        `times` ascend, as those of a series do.
+        """
+        begun = self.began
+        lost, next_break, found = 0.0, 0, []
+        breaks = self.main.breaks
+        for time in times:
+            while next_break < len(breaks) and breaks[next_break][1] <= time:
+                lost += breaks[next_break][1] - breaks[next_break][0]
+                next_break += 1
+            found.append(max(0.0, time - begun - lost))
+        return found
+
+    @property
+    def began(self) -> float:
+        """When the first event came that was read, in seconds since 1970; 0 before any."""
+        firsts = [table.times[0] for table in self.main.tables.values() if table]
+        firsts += [float(event["t"]) for event in self.main.others[:1]]
+        return min(firsts, default=0.0)
+
+    @property
+    def latest(self) -> float:
+        """When the last event came, in seconds since 1970; 0 before any."""
+        files = self._files()
+        lasts = [table.times[-1] for file in files for table in file.tables.values() if table]
+        lasts += [float(event["t"]) for file in files for event in file.others[-1:]]
+        return max(lasts, default=0.0)
+
+    def rate(self, last: int = 200) -> float | None:
+        """Return seconds a step over the last steps, waits between them counted."""
+        table = self.table("metric")
+        rows = min(last, len(table))
+        if rows < 2:
+            return None
+        first = len(table) - rows
+        steps = table.steps[-1] - table.steps[first]
+        spent = self.seconds([table.times[first], table.times[-1]])
+        return (spent[1] - spent[0]) / steps if steps > 0 else None
+
+    # -- what else happened --------------------------------------------------------------------
+
+    def notes(self, *kinds: str) -> list[Event]:
+        """Return the events of these kinds that are no measurements, of all of them unless named.
+
+        Those of other processes carry their ``rank``.
+        """
+        found: list[Event] = [e for e in self.main.others if not kinds or e["kind"] in kinds]
+        for rank, file in self.ranks.items():
+            found += [
+                e | {"rank": rank}
+                for e in file.others
+                if e["kind"] != "resume" and (not kinds or e["kind"] in kinds)
+            ]
+        return sorted(found, key=lambda event: float(event["t"]))
+
+    def state(self) -> str:
+        """Return the last phase that was announced (``paused``, ``training`` ...), or nothing."""
+        return next((str(event.get("name")) for event in reversed(self.notes("phase"))), "")
+
+    def devices(self) -> dict[int, EventTable]:
+        """Return each process's samples of its GPU (`gpu` events), by rank, where it has any."""
+        return {rank: t for rank in sorted(self.ranks) if (t := self.ranks[rank].tables["gpu"])}
+
+    def processes(self) -> dict[int, EventTable]:
+        """Return each process's samples of itself (`cpu` events), by rank, where it has any."""
+        return {rank: t for rank in sorted(self.ranks) if (t := self.ranks[rank].tables["cpu"])}
+
+
+def surviving(events: Iterable[Event]) -> list[Event]:
+    """Drop what a resumed run has overtaken: steps after the one it went on from."""
+    kept: list[Event] = []
+    for event in events:
+        if event["kind"] == "resume" and isinstance(event.get("step"), int):
+            kept = [e for e in kept if not _is_after(e, event["step"])]
+        kept.append(event)
+    return kept
+
+
+def _is_after(event: Event, step: int) -> bool:
+    at = event.get("step")
+    return isinstance(at, int) and at > step and event["kind"] != "resume"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

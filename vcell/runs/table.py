@@ -1,0 +1,187 @@
+"""Events of one kind as columns of numbers, eight bytes a value. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from vcell.runs.events import Event
+
+NO_STEP = -1
+_MOST_COLUMNS = 512  # a file of made-up names must not fill the memory
+_MOST_WORDS = 256
+_NAN = float("nan")
+
+
+class Series(NamedTuple):
+    """What was measured of one thing; the three are equally long, and read-only by agreement.
+
+    A value that an event lacks, or that was not finite, is NaN. A step is -1 where an event has
+    none.
+    """
+
+    steps: array[int]
+    times: array[float]  # seconds since 1970
+    values: array[float]
+
+    def finite(self) -> Iterator[tuple[int, float, float]]:
+        """Yield step, time and value of what was measured."""
+        for step, time, value in zip(*self, strict=True):
+            if math.isfinite(value):
+                yield step, time, value
+
+    @property
+    def last(self) -> float | None:
+        """The last value that is a number."""
+        return next((value for value in reversed(self.values) if math.isfinite(value)), None)
+
+
+@dataclass
+class EventTable:
+    """All events of one kind that a run still stands by, oldest first.
+
+    Attributes
+    ----------
+    steps, times
+        Of each row.
+    columns
+        Numbers by name; NaN where a row has none. Truth is 1 and 0. A text, or a list of texts
+        joined with commas, is its place in `words`.
+    words
+        The texts of a column, by its name.
+    """
+
+    steps: array[int] = field(default_factory=lambda: array("q"))
+    times: array[float] = field(default_factory=lambda: array("d"))
+    columns: dict[str, array[float]] = field(default_factory=dict)
+    words: dict[str, list[str]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def series(self, name: str) -> Series:
+        """Return one column with its steps and times; an unknown name gives an empty series."""
+        if name not in self.columns:
+            return Series(array("q"), array("d"), array("d"))
+        return Series(self.steps, self.times, self.columns[name])
+
+    def row(self, index: int = -1) -> dict[str, Any]:
+        """Return one event's values by name, texts as texts; {} where there is no such row."""
+        if not -len(self) <= index < len(self):
+            return {}
+        found = {name: column[index] for name, column in self.columns.items()}
+        return {
+            name: self.words[name][int(value)] if name in self.words else value
+            for name, value in found.items()
+            if not math.isnan(value)
+        }
+
+    def last(self) -> dict[str, Any]:
+        """Return the last value of each column, texts as texts."""
+        found: dict[str, Any] = {}
+        for name, column in self.columns.items():
+            value = next((v for v in reversed(column) if not math.isnan(v)), None)
+            if value is not None:
+                found[name] = self.words[name][int(value)] if name in self.words else value
+        return found
+
+    def extend(self, events: Sequence[Event]) -> None:
+        """Append events, a column at a time: many times as fast as an event at a time."""
+        before = len(self)
+        self.steps.extend(_steps(events))
+        self.times.extend(_numbers("t", events))
+        names = dict.fromkeys(chain.from_iterable(events))
+        for name in names:
+            if name in ("t", "kind", "step"):
+                continue
+            if name not in self.columns:
+                if len(self.columns) >= _MOST_COLUMNS:
+                    continue
+                self.columns[name] = array("d", [_NAN]) * before
+                if _is_text(next((e[name] for e in events if e.get(name) is not None), None)):
+                    self.words[name] = []
+            self.columns[name].extend(self._values(name, events))
+        for column in self.columns.values():
+            if len(column) < len(self):
+                column.extend(array("d", [_NAN]) * (len(self) - len(column)))
+
+    def _values(self, name: str, events: Sequence[Event]) -> array[float]:
+        if name not in self.words:
+            try:
+                return array("d", [event[name] for event in events])
+            except (KeyError, TypeError, OverflowError):
+                pass  # a gap, a text, or a number beyond all bounds: one by one
+        return array("d", [self._value(name, event.get(name)) for event in events])
+
+    def _value(self, name: str, value: Any) -> float:
+        """Return a value as a number; a column is of numbers or of texts, as its first one was."""
+        if name not in self.words:
+            return _number(value)
+        if not _is_text(value):
+            return _NAN
+        text = value if isinstance(value, str) else ",".join(value)
+        known = self.words[name]
+        if text not in known:
+            if len(known) >= _MOST_WORDS:
+                return _NAN
+            known.append(text)
+        return float(known.index(text))
+
+    def drop_after(self, step: int) -> None:
+        """Remove the rows of later steps; those without a step stay."""
+        gone = [i for i, at in enumerate(self.steps) if at > step]
+        if not gone:
+            return
+        if gone[-1] - gone[0] + 1 == len(gone):  # as a rule the last ones, all together
+            for column in self._all():
+                del column[gone[0] : gone[-1] + 1]
+            return
+        lost = set(gone)
+        kept = [i for i in range(len(self)) if i not in lost]
+        for column in self._all():
+            column[:] = array(column.typecode, [column[i] for i in kept])
+
+    def drop_before(self, time: float) -> None:
+        """Remove what is older, for whoever wants the last minutes only."""
+        old = bisect_right(self.times, time)
+        for column in self._all():
+            del column[:old]
+
+    def _all(self) -> list[array[Any]]:
+        return [self.steps, self.times, *self.columns.values()]
+
+
+def _steps(events: Sequence[Event]) -> array[int]:
+    try:
+        return array("q", [event["step"] for event in events])
+    except (KeyError, TypeError, OverflowError):
+        return array("q", [_step(event.get("step")) for event in events])
+
+
+def _step(value: Any) -> int:
+    return value if isinstance(value, int) and abs(value) < 1 << 62 else NO_STEP
+
+
+def _numbers(name: str, events: Sequence[Event]) -> array[float]:
+    try:
+        return array("d", [event[name] for event in events])
+    except OverflowError:
+        return array("d", [_number(event[name]) for event in events])
+
+
+def _is_text(value: Any) -> bool:
+    is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return is_list or isinstance(value, str)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if isinstance(value, int | float) else _NAN
+    except OverflowError:
+        return _NAN

@@ -1,0 +1,7 @@
+"""A perturbation screen: which cell is what, what perturbations do, what is known of genes."""
+
+from vcell.screen.names import read_genes, read_perturbations
+from vcell.screen.screen import SCREEN, Screen
+from vcell.screen.targets import members
+
+__all__ = ["SCREEN", "Screen", "members", "read_genes", "read_perturbations"]

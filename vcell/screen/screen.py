@@ -1,0 +1,139 @@
+"""What a perturbation model learns from: the effects of a screen, and features of genes.
+
+Shapes: P perturbations, N genes, C contexts, F features of a gene.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.errors import UserError
+from vcell.screen.targets import members
+
+SCREEN = "screen.npz"  # in the run directory
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What a perturbation model learns from: effects of perturbations, features of genes.
+
+    A row is a perturbation in a context, such as a cell type; most screens have one context. A
+    perturbation is a set of target genes: ``A+B`` has two.
+
+    Parameters
+    ----------
+    genes
+        (N,) names, in the order of the file.
+    contexts
+        (C,) names; ``all`` where there is one.
+    control
+        (C, N) mean log1p expression of each context's controls.
+    perturbations, context, part, cells
+        (P,) names; contexts by number; 0 to learn from, 1 to choose the model by, 2 held out;
+        cells of each.
+    delta
+        (P, N) change of the mean log1p expression against controls of the same batches; rows of
+        held-out perturbations are there to score with and must not be learnt from.
+    noise
+        (P,) what sampling cells adds to the variance of a row of `delta`, averaged over genes.
+    feature_genes, features
+        (M,) genes of which something is known, measured or not, and (M, F) what that is, finite.
+    target_sum
+        Counts were scaled to this many per cell before log1p; NaN if the file held log1p values.
+    """
+
+    genes: NDArray[np.str_]
+    contexts: NDArray[np.str_]
+    control: NDArray[np.float32]
+    perturbations: NDArray[np.str_]
+    context: NDArray[np.int64]
+    part: NDArray[np.int8]
+    cells: NDArray[np.int64]
+    delta: NDArray[np.float32]
+    noise: NDArray[np.float32]
+    feature_genes: NDArray[np.str_]
+    features: NDArray[np.float32]
+    target_sum: float
+
+    @functools.cached_property
+    def gene_number(self) -> dict[str, int]:
+        """Number of each gene by name."""
+        return {str(gene): i for i, gene in enumerate(self.genes)}
+
+    @functools.cached_property
+    def feature_row(self) -> dict[str, int]:
+        """Row of `features` by the gene's name."""
+        return {str(gene): i for i, gene in enumerate(self.feature_genes)}
+
+    def rows(self, part: int) -> NDArray[np.int64]:
+        """Return the rows of one part."""
+        return np.flatnonzero(self.part == part)
+
+    def settled(self) -> Screen:
+        """Return the screen to answer from: what chose the model is there to learn from as well.
+
+        For what is fitted anew whenever it is loaded, such as closed forms; not to be scored on
+        what chose the model.
+        """
+        return replace(self, part=np.where(self.part == 1, 0, self.part).astype(self.part.dtype))
+
+    def names(self, rows: NDArray[np.int64]) -> tuple[list[str], list[str]]:
+        """Return the perturbations and the contexts of some rows."""
+        return self.perturbations[rows].tolist(), self.contexts[self.context[rows]].tolist()
+
+    def members(self, perturbations: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return the target genes of each perturbation."""
+        return [members(str(name)) for name in perturbations]
+
+    def columns(self, perturbations: Sequence[str]) -> NDArray[np.int64]:
+        """Return the genes (P, targets) of the targets, -1 for one that is not measured."""
+        sets = self.members(perturbations)
+        found = np.full((len(sets), max(map(len, sets), default=1)), -1, np.int64)
+        for row, genes in zip(found, sets, strict=True):
+            row[: len(genes)] = [self.gene_number.get(gene, -1) for gene in genes]
+        return found
+
+    def targets(self, perturbations: Sequence[str]) -> NDArray[np.int64]:
+        """Return the gene number of each perturbation's target, -1 for none and for several."""
+        return np.array([self.gene_number.get(str(name), -1) for name in perturbations], np.int64)
+
+    def known(self, perturbations: Sequence[str]) -> NDArray[np.bool_]:
+        """Say of each perturbation whether all of its targets have features."""
+        return np.array(
+            [all(gene in self.feature_row for gene in one) for one in self.members(perturbations)],
+            np.bool_,
+        )
+
+    def pooled(self, perturbations: Sequence[str]) -> NDArray[np.float32]:
+        """Return (P, F): the sum of the targets' features; a target without any adds nothing."""
+        found = np.zeros((len(perturbations), self.features.shape[1]), np.float32)
+        for i, genes in enumerate(self.members(perturbations)):
+            known = [self.feature_row[gene] for gene in genes if gene in self.feature_row]
+            found[i] = self.features[known].sum(axis=0)
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write as .npz, arrays only."""
+        with Path(path).open("wb") as file:  # savez would add .npz to a bare name
+            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote; a UserError where it is not there or damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                values: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
+        except FileNotFoundError:
+            raise UserError(f"{path}: there is no such file") from None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            raise UserError(f"{path} is damaged", hint="train anew: vcell train-vcc") from None
+        return cls(**values | {"target_sum": float(values["target_sum"])})

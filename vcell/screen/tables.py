@@ -1,0 +1,100 @@
+"""Gene feature tables that users name: npz, parquet, csv, tsv or h5ad; a row for each gene.
+
+GO, STRING, ESM2, GenePT ... embeddings, or the effects of other cell lines.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.screen.features import few
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_WIDEST = 256  # columns kept as they are; of more, as many principal components
+_GENES = ("genes", "gene_names", "gene", "names", "symbols", "index")
+_FORMATS = "an .npz with `genes` and `features`, a .parquet, .csv or .tsv with the genes in its "
+_FORMATS += "first column, or an .h5ad with a gene in each row"
+
+
+def read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
+    """Return the genes and their features (genes, F), finite; genes without all of them dropped."""
+    readers = {".npz": _npz, ".parquet": _parquet, ".h5ad": _h5ad, ".csv": _text, ".tsv": _text}
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such feature table")
+    try:
+        names, values = readers.get(path.suffix, _npz)(path)
+        values = np.asarray(values, np.float64)
+    except (KeyError, ValueError, OSError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a gene feature table: {error}", hint=_FORMATS) from None
+    if values.ndim != 2 or len(values) != len(names) or not values.size:
+        raise UserError(f"{path}: features has shape {values.shape}, for {len(names)} genes")
+    kept = np.isfinite(values).all(axis=1)
+    if not kept.any():
+        raise UserError(f"{path}: no gene has finite features")
+    names = [str(name) for name in np.asarray(names)[kept]]
+    twice = len(names) - len(set(names))
+    if twice:
+        raise UserError(f"{path} names {twice} genes twice", hint="one row for each gene")
+    return names, _narrow(values[kept])
+
+
+def _narrow(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Replace very many columns by their leading principal components, which keep distances."""
+    if values.shape[1] <= _WIDEST:
+        return values
+    centred = values - values.mean(axis=0)
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    return np.asarray(centred @ vectors[:, ::-1][:, :_WIDEST])
+
+
+def _npz(path: Path) -> tuple[Any, Any]:
+    if not zipfile.is_zipfile(path):  # numpy would take it for a pickle
+        raise ValueError("it is no .npz file")
+    with np.load(path, allow_pickle=False) as file:
+        names = [key for key in _GENES if key in file.files] or [
+            key for key in file.files if file[key].ndim == 1 and file[key].dtype.kind in "US"
+        ]
+        tables = [key for key in file.files if file[key].ndim == 2]
+        if not names or not tables:
+            raise ValueError(f"it has no {'table of numbers' if names else 'list of genes'}")
+        table = "features" if "features" in tables else tables[0]
+        return file[names[0]], file[table]
+
+
+def _parquet(path: Path) -> tuple[Any, Any]:
+    import pandas as pd
+
+    return _columns(pd.read_parquet(path))
+
+
+def _text(path: Path) -> tuple[Any, Any]:
+    import pandas as pd
+
+    return _columns(pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ","))
+
+
+def _columns(table: Any) -> tuple[Any, Any]:
+    """Take genes from the index or the first column that is not numeric."""
+    if table.index.dtype.kind not in "OUT":
+        table = table.set_index(table.columns[0])
+    numbers = table.select_dtypes("number")
+    words = [str(name) for name in table.columns if name not in numbers.columns]
+    if words:
+        console.say(f"features: columns that are not all numbers are left out: {few(words)}")
+    return table.index.astype(str).to_numpy(), numbers.to_numpy()
+
+
+def _h5ad(path: Path) -> tuple[Any, Any]:
+    from vcell.data import open_cells
+
+    with open_cells(path) as source:
+        rows = [block.toarray() for block in source.chunks()]
+        return source.cells[:], np.concatenate(rows)

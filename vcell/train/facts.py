@@ -1,0 +1,51 @@
+"""What readers of a run need to know of its training, for run.json."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vcell.train import parallel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vcell.train.precision import Precision
+    from vcell.train.task import Place, Task
+
+
+def facts(task: Task, model: nn.Module, place: Place, precision: Precision) -> dict[str, Any]:
+    """Describe the training; every process calls this, as each tells its device.
+
+    Returns
+    -------
+    dict
+        ``monitor`` and ``higher_is_better`` of the task, the number of trained ``parameters``,
+        the ``precision``, and the name of each rank's device as ``devices``.
+    """
+    return {
+        "monitor": task.monitor,
+        "higher_is_better": task.higher_is_better,
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "precision": precision.name,
+        "devices": parallel.gather_texts(device_name(place.device)),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or of the processor and how many cores of it may be used."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{_processor()}, {len(os.sched_getaffinity(0))} cores"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "CPU"
