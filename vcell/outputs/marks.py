@@ -24,6 +24,9 @@ _PDEX = (
     "percent_change,p_value,statistic,fdr"
 )
 _SCANPY = "group,names,scores,logfoldchanges,pvals,pvals_adj"
+_PREDICTED = (
+    "perturbation,context,n_cells,by_the_mean,effect"  # of `vcell predict`; more may follow
+)
 _TABLES = (_PDEX, f"stratum,{_PDEX}", _SCANPY, f"stratum,{_SCANPY}")
 
 
@@ -150,4 +153,6 @@ def _text(path: Path, head: bytes) -> bool:
             return _is_mark(json.loads(path.read_bytes()).get(MADE_BY))
         except (ValueError, RecursionError, AttributeError):
             return False
+    if head.startswith(_PREDICTED.encode()):
+        return True
     return head.partition(b"\n")[0].decode(errors="replace").rstrip("\r") in _TABLES
