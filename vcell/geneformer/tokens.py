@@ -1,0 +1,238 @@
+"""Cells of a file as ranked tokens.
+
+``with open_cells(path) as source: cells = encode(source, shipped("V2"), longest=4096)``
+
+Chunks are read and encoded in threads ahead of whoever uses them. Upstream's faults are not
+repeated: two columns of one gene are one token, and stored zeros are no genes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.data import detect
+from vcell.data.ahead import ahead
+from vcell.errors import UserError
+from vcell.kernels.rank_values import rank_values
+
+if TYPE_CHECKING:
+    from vcell.data import Block, CellSource
+    from vcell.geneformer.vocabulary import Mapping, Vocabulary
+
+#: obs column by which upstream leaves cells out.
+FILTER = "filter_pass"
+
+
+@dataclass(frozen=True)
+class TokenCells:
+    """Ranked cells, one after the other.
+
+    Attributes
+    ----------
+    rows
+        ``[C]`` number of each cell in its file.
+    indptr, tokens
+        Cell c is ``tokens[indptr[c]:indptr[c + 1]]``, special tokens included.
+    n_genes
+        ``[C]`` genes with a token before the cell was cut to the longest length.
+    n_ties
+        ``[C]`` how many of them share their value with the gene before.
+    """
+
+    rows: NDArray[np.int64]
+    indptr: NDArray[np.int64]
+    tokens: NDArray[np.int32]
+    n_genes: NDArray[np.int64]
+    n_ties: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, cell: int) -> NDArray[np.int32]:
+        """Return the tokens of one cell."""
+        return self.tokens[self.indptr[cell] : self.indptr[cell + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """``[C]`` tokens of each cell."""
+        return np.diff(self.indptr)
+
+    def take(self, cells: NDArray[np.int64]) -> TokenCells:
+        """Return some cells, in the order given."""
+        parts = [self[int(cell)] for cell in cells]
+        return TokenCells(
+            self.rows[cells],
+            np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64),
+            np.concatenate([np.zeros(0, np.int32), *parts]),
+            self.n_genes[cells],
+            self.n_ties[cells],
+        )
+
+    @classmethod
+    def joined(cls, parts: list[TokenCells]) -> TokenCells:
+        """Put blocks of cells one behind the other."""
+        lengths = np.concatenate([np.zeros(0, np.int64), *(part.lengths for part in parts)])
+        return cls(
+            np.concatenate([np.zeros(0, np.int64), *(part.rows for part in parts)]),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            np.concatenate([np.zeros(0, np.int32), *(part.tokens for part in parts)]),
+            np.concatenate([np.zeros(0, np.int64), *(part.n_genes for part in parts)]),
+            np.concatenate([np.zeros(0, np.int64), *(part.n_ties for part in parts)]),
+        )
+
+
+def gene_names(source: CellSource, column: str | None = None) -> NDArray[np.str_]:
+    """Return the names to find tokens by: a column of var, or the names of the genes.
+
+    Without a choice: ``ensembl_id``, which upstream reads, else a column of Ensembl ids, else the
+    names.
+    """
+    if column is None:
+        column = "ensembl_id" if "ensembl_id" in source.var_columns else _ensembl_column(source)
+    if column is None:
+        return source.genes
+    console.say(f"{source.name}: genes by var column {column!r}")
+    return np.array(["" if v is None else str(v) for v in source.var(column).values], dtype=np.str_)
+
+
+def _ensembl_column(source: CellSource) -> str | None:
+    """Return a column of Ensembl ids, unless the names of the genes are such ids already."""
+    if _are_ids(source.genes[:50].tolist()):
+        return None
+    for column in source.var_columns:
+        if _are_ids([str(value) for value in source.var(column).values[:50]]):
+            return column
+    return None
+
+
+def _are_ids(names: list[str]) -> bool:
+    return sum(name.upper().startswith("ENS") for name in names) > len(names) / 2
+
+
+def mapped(source: CellSource, vocabulary: Vocabulary, column: str | None = None) -> Mapping:
+    """Find the token of every column of a file, say how, and refuse what cannot be encoded."""
+    mapping = vocabulary.map(gene_names(source, column))
+    if mapping.species:
+        raise UserError(
+            f"{source.name}: the genes look like {mapping.species}; Geneformer knows human genes",
+            hint="translate them to human orthologues first",
+        )
+    if mapping.n_found == 0:
+        first = ", ".join(str(name) for name in gene_names(source, column)[:3])
+        raise UserError(
+            f"{source.name}: none of its {source.n_genes:,} genes ({first}, ...) has a token in "
+            f"the vocabulary {vocabulary.name}",
+            hint="name the var column with Ensembl ids or symbols with --gene-column",
+        )
+    console.say(f"{source.name}: {mapping.text} in {vocabulary.name}")
+    return mapping
+
+
+def encode_chunks(
+    source: CellSource,
+    vocabulary: Vocabulary,
+    longest: int,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    column: str | None = None,
+) -> Iterator[TokenCells]:
+    """Encode cells block by block, the next blocks while the last is worked on.
+
+    Raises
+    ------
+    UserError
+        If the values are no counts, or the genes are none of the vocabulary's.
+    """
+    detect.require_counts(source)
+    mapping = mapped(source, vocabulary, column)
+
+    def blocks() -> Iterator[TokenCells]:
+        for block in source.chunks(rows):
+            yield encode_block(block, mapping.token_of, vocabulary, longest)
+
+    return ahead(blocks())
+
+
+def encode_block(
+    block: Block, token_of: NDArray[np.int32], vocabulary: Vocabulary, longest: int
+) -> TokenCells:
+    """Encode the cells of one block."""
+    keep = longest - vocabulary.n_special
+    bound = np.minimum(np.diff(block.indptr), keep).sum()
+    out = np.empty(int(bound), np.int32)
+    lengths, found, ties = rank_values(
+        block.indptr, block.indices, block.data, token_of, vocabulary.medians, keep, out
+    )
+    tokens = out[: int(lengths.sum())]
+    if vocabulary.cls is not None and vocabulary.eos is not None:
+        tokens, lengths = _framed(tokens, lengths, vocabulary.cls, vocabulary.eos)
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return TokenCells(np.asarray(block.rows), indptr, tokens, found, ties)
+
+
+def _framed(
+    tokens: NDArray[np.int32], lengths: NDArray[np.int64], cls: int, eos: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Put <cls> before and <eos> behind every cell."""
+    n = len(lengths)
+    framed = np.empty(len(tokens) + 2 * n, np.int32)
+    starts = np.concatenate([[0], np.cumsum(lengths + 2)])
+    inner = np.ones(len(framed), bool)
+    inner[starts[:-1]] = inner[starts[1:] - 1] = False
+    framed[inner] = tokens
+    framed[starts[:-1]], framed[starts[1:] - 1] = cls, eos
+    return framed, lengths + 2
+
+
+def encode(
+    source: CellSource,
+    vocabulary: Vocabulary,
+    longest: int,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    column: str | None = None,
+) -> TokenCells:
+    """Encode all cells, leave out those without any gene of the vocabulary, and say so."""
+    rows = passing(source, rows)
+    n = source.n_cells if rows is None else len(rows)
+    parts = []
+    with console.progress("ranking genes", n) as bar:
+        for part in encode_chunks(source, vocabulary, longest, rows=rows, column=column):
+            parts.append(part)
+            bar.advance(len(part))
+    return without_empty(TokenCells.joined(parts), source.name)
+
+
+def passing(source: CellSource, rows: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    """Leave out cells that the column filter_pass marks, as upstream does."""
+    if FILTER not in source.obs_columns:
+        return rows
+    passes = np.asarray(source.obs(FILTER).values).astype(str)
+    good = np.isin(passes, ["1", "1.0", "True", "true"])
+    chosen = np.flatnonzero(good) if rows is None else rows[good[rows]]
+    console.say(f"{source.name}: {FILTER} keeps {len(chosen):,} cells")
+    return chosen
+
+
+def without_empty(cells: TokenCells, name: str) -> TokenCells:
+    """Leave out cells without any gene of the vocabulary; refuse if that is all of them."""
+    empty = cells.n_genes == 0
+    if not len(cells) or empty.all():
+        raise UserError(f"{name}: no cell has a count of any gene of the vocabulary")
+    if empty.any():
+        console.warn(f"{name}: {int(empty.sum()):,} cells without any known gene are left out")
+        cells = cells.take(np.flatnonzero(~empty))
+    ties = int(cells.n_ties.sum())
+    if ties:
+        share = ties / max(int(cells.n_genes.sum()), 1)
+        console.say(
+            f"{name}: {ties:,} genes ({share:.1%}) share their rank value with another of their "
+            "cell; these are ordered by token"
+        )
+    return cells

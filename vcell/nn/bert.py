@@ -1,0 +1,200 @@
+"""A post-norm BERT encoder on packed sequences: no padding, no head, only the layers asked for.
+
+Tokens of all sequences lie one behind the other, ``(N, d)``, so that products with weights see one
+long matrix; only attention looks at sequences. Sequences of one length are attended to as a batch.
+`Precision` rounds what enters each product; the residual stream and LayerNorm stay in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vcell.nn.attention import attend
+
+PrecisionName = Literal["fp32", "tf32", "fp16", "bf16"]
+_TYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertShape:
+    """The sizes of an encoder."""
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    d_ff: int
+    n_positions: int
+    n_tokens: int
+    eps: float = 1e-12
+
+    def flops(self, length: int, n_layers: int | None = None) -> float:
+        """Return floating-point operations of one sequence, without a head."""
+        layers = self.n_layers if n_layers is None else n_layers
+        a_token = 8 * self.d_model**2 + 4 * self.d_model * self.d_ff + 4 * length * self.d_model
+        return float(layers * length * a_token)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long each packed sequence is; equal lengths take the batched path."""
+
+    each: tuple[int, ...]
+
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> Lengths:
+        """Keep the lengths of sequences."""
+        return cls(tuple(int(length) for length in lengths))
+
+    @property
+    def same(self) -> int:
+        """The length all sequences share, or 0."""
+        return self.each[0] if len(set(self.each)) == 1 else 0
+
+
+class Precision:
+    """In which type products run. On a CPU half precision is emulated: rounded, then float32."""
+
+    def __init__(self, name: PrecisionName, device: torch.device) -> None:
+        self.name, self.type = name, _TYPES[name]
+        self.rounds = self.type != torch.float32
+        self.emulated = self.rounds and device.type == "cpu"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Round a factor of a product."""
+        if not self.rounds:
+            return x
+        return x.to(self.type).float() if self.emulated else x.to(self.type)
+
+
+class BertBlock(nn.Module):
+    """Attention, then a feed-forward layer; each is added to what came in, then normalised."""
+
+    def __init__(self, shape: BertShape) -> None:
+        super().__init__()
+        d = shape.d_model
+        self.n_heads = shape.n_heads
+        self.qkv = nn.Linear(d, 3 * d)
+        self.out = nn.Linear(d, d)
+        self.norm_attention = nn.LayerNorm(d, eps=shape.eps)
+        self.up = nn.Linear(d, shape.d_ff)
+        self.down = nn.Linear(shape.d_ff, d)
+        self.norm_output = nn.LayerNorm(d, eps=shape.eps)
+
+
+class Bert(nn.Module):
+    """Embeddings and blocks of a BERT; `encode` runs them.
+
+    Parameters
+    ----------
+    shape
+        Its sizes.
+    """
+
+    def __init__(self, shape: BertShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.tokens = nn.Embedding(shape.n_tokens, shape.d_model)
+        self.positions = nn.Embedding(shape.n_positions, shape.d_model)
+        self.norm = nn.LayerNorm(shape.d_model, eps=shape.eps)
+        self.blocks = nn.ModuleList(BertBlock(shape) for _ in range(shape.n_layers))
+        self.precision = Precision("fp32", torch.device("cpu"))
+        self._rounded: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def set_precision(self, name: PrecisionName) -> None:
+        """Choose the type of products from now on."""
+        self.precision = Precision(name, self.tokens.weight.device)
+        self._rounded.clear()
+        if self.tokens.weight.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return the input of the first block for tokens at positions, (N, d)."""
+        out: Tensor = self.norm(self.tokens(tokens) + self.positions(positions))
+        return out
+
+    def encode(self, tokens: Tensor, lengths: Lengths, n_layers: int) -> Tensor:
+        """Return the hidden states, (N, d), of packed tokens after some layers."""
+        if tokens.device.type == "cpu" and len(lengths.each) > 1 and not lengths.same:
+            # one sequence at a time stays in the cache, and nothing is copied together
+            parts = torch.split(tokens, list(lengths.each))
+            return torch.cat([self.encode(t, Lengths((len(t),)), n_layers) for t in parts])
+        places = [torch.arange(length, device=tokens.device) for length in lengths.each]
+        x = self.embed(tokens, torch.cat(places) if places else tokens)
+        for number in range(n_layers):
+            x = self.layer(number, x, lengths)
+        return x
+
+    def layer(self, number: int, x: Tensor, lengths: Lengths) -> Tensor:
+        """Run one block over packed sequences."""
+        block = self.block(number)
+        return self.finish(block, x, self.mix(self.heads(block, x), lengths))
+
+    def block(self, number: int) -> BertBlock:
+        """Return one of the blocks."""
+        block = self.blocks[number]
+        assert isinstance(block, BertBlock)
+        return block
+
+    def linear(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        """Multiply by a layer's weights, in the chosen precision."""
+        if not self.precision.rounds:
+            return F.linear(x, layer.weight, layer.bias)
+        kept = self._rounded.get(id(layer))
+        if kept is None:
+            kept = self.precision(layer.weight.detach()), self.precision(layer.bias.detach())
+            self._rounded[id(layer)] = kept
+        return self.precision(F.linear(self.precision(x), *kept))
+
+    def heads(self, block: BertBlock, x: Tensor) -> Tensor:
+        """Return queries, keys and values, (N, 3, heads, width)."""
+        return self.linear(block.qkv, x).view(len(x), 3, block.n_heads, -1)
+
+    def mix(self, qkv: Tensor, lengths: Lengths) -> Tensor:
+        """Let the tokens of each sequence attend to each other; (N, d)."""
+        n, _, heads, width = qkv.shape
+        if length := lengths.same:
+            batch = qkv.view(-1, length, 3, heads, width).permute(2, 0, 3, 1, 4)
+            q, k, v = batch.unbind(0)
+            return attend(q, k, v).transpose(1, 2).reshape(n, heads * width)
+        if qkv.device.type == "cuda" and self.precision.rounds:
+            return _packed_attention(qkv, lengths)
+        parts = []
+        for own in torch.split(qkv, list(lengths.each)):
+            q, k, v = own.permute(1, 2, 0, 3).unsqueeze(1).unbind(0)
+            parts.append(attend(q, k, v)[0].transpose(0, 1).reshape(-1, heads * width))
+        return torch.cat(parts)
+
+    def finish(self, block: BertBlock, x: Tensor, mixed: Tensor) -> Tensor:
+        """Do the rest of a block: everything that looks at one token at a time."""
+        # in place: fresh memory costs as much as the sums
+        inner = self.linear(block.out, mixed).float().add_(x)
+        x = block.norm_attention(inner)
+        inner = self.linear(block.down, self.linear(block.up, x).relu_()).float().add_(x)
+        out: Tensor = block.norm_output(inner)
+        return out
+
+
+def _packed_attention(qkv: Tensor, lengths: Lengths) -> Tensor:
+    """Attend to sequences of mixed lengths at once: torch's kernel for CUDA in half precision."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    each = torch.tensor(lengths.each, dtype=torch.int32, device=qkv.device)
+    starts = F.pad(each.cumsum(0, dtype=torch.int32), (1, 0))
+    q, k, v = qkv.unbind(1)
+    longest = max(lengths.each)
+    out = varlen_attn(
+        q.contiguous(), k.contiguous(), v.contiguous(), starts, starts, longest, longest
+    )
+    assert isinstance(out, Tensor)
+    return out.reshape(len(qkv), -1)
