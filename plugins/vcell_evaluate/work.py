@@ -113,7 +113,7 @@ def _write(
     """Write the folder, whole or not at all."""
     from vcell_evaluate.pages import page
 
-    with outputs.folder(path) as out:
+    with outputs.folder(path, listed_in="score.json") as out:
         results, per_metric = _results(found)
         results.to_csv(out / "results.csv", index=False)
         results.to_parquet(out / "results.parquet", index=False)

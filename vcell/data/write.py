@@ -70,7 +70,7 @@ class CellWriter:
         dense: bool = False,
     ) -> None:
         self.path = Path(path)
-        if not self.path.name.partition(ASIDE)[0].endswith(".h5ad"):
+        if not (self.path.suffix == ".h5ad" or ASIDE in self.path.name):
             raise UserError(f"{self.path}: cells are written as .h5ad")
         if not self.path.parent.is_dir():
             raise UserError(f"{self.path.parent} is not a folder", hint="create it first")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vcell import signals
 from vcell.errors import DiskFull, UserError
-from vcell.outputs.marks import write_list
+from vcell.outputs.marks import LIST, write_list
 
 ASIDE = ".tmp-"  # part of the name of everything that is being written
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,15 +45,16 @@ def whole(target: str | os.PathLike[str], *, sync: bool = True) -> Iterator[Path
 
 
 @contextmanager
-def folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+def folder(target: str | os.PathLike[str], *, listed_in: str = LIST) -> Iterator[Path]:
     """Yield a new, empty folder for results, which takes the place of `target` in the end.
 
-    It lists what vcell put there, so that files the user adds later are known from ours.
+    It lists what vcell put there, so that files the user adds later are known from ours: in the
+    JSON file `listed_in`, among what the command writes there or in a file of its own.
     """
     with whole(target) as aside:
         aside.mkdir(parents=True)
         yield aside
-        write_list(aside)
+        write_list(aside, listed_in)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from typing import Any
 from vcell import __version__
 
 MADE_BY = "made-by"
-LIST = ".made-by-vcell.json"  # in a folder of results: what vcell put there
+LIST = "made-by-vcell.json"  # in a folder of results: what vcell put there
+PROJECT = "# The project file of vcell."  # how a commented vcell.toml begins
 _HEAD = 4096  # bytes: enough for the head of a page, the first line of a table
 
 #: First lines of the tables that `vcell de` writes as CSV.
@@ -57,26 +58,32 @@ def made_here(path: Path) -> bool:
     return _text(path, head)
 
 
-def write_list(folder: Path) -> None:
-    """List in a folder of results what vcell put there."""
-    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    text = json.dumps({MADE_BY: made_by(), "files": files}, indent=1)
-    (folder / LIST).write_text(text + "\n", encoding="utf-8")
+def write_list(folder: Path, name: str = LIST) -> None:
+    """List in a folder of results, in the JSON file `name`, what vcell put there."""
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} | {name}
+    path = folder / name
+    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    text = json.dumps(held | {MADE_BY: made_by(), "files": sorted(files)}, indent=2)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def strangers(folder: Path) -> list[str]:
     """Name the files in a folder of results that vcell did not put there."""
-    known = {LIST, *_read_list(folder)}
+    known = set(_listed(folder) or ())
     found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
     return sorted(str(name) for name in found if str(name) not in known)
 
 
-def _read_list(folder: Path) -> list[str]:
-    try:
-        found = json.loads((folder / LIST).read_text(encoding="utf-8"))
-        return list(found["files"]) if _is_mark(found.get(MADE_BY)) else []
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
-        return []
+def _listed(folder: Path) -> list[str] | None:
+    """Return the list of what vcell put into a folder of results; None where there is none."""
+    for path in folder.glob("*.json"):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if _is_mark(found.get(MADE_BY)):
+                return list(found["files"])
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
+            continue
+    return None
 
 
 def _is_mark(value: Any) -> bool:
@@ -86,7 +93,7 @@ def _is_mark(value: Any) -> bool:
 def _is_ours_folder(path: Path) -> bool:
     if not any(path.iterdir()):
         return True
-    if (path / LIST).is_file():
+    if _listed(path) is not None:
         return not strangers(path)
     for name, inside in (("zarr.json", "attributes"), (".zattrs", None), ("vcell.json", None)):
         try:
@@ -145,6 +152,8 @@ def _tar(path: Path) -> bool:
 
 
 def _text(path: Path, head: bytes) -> bool:
+    if head.startswith(PROJECT.encode()):
+        return True
     start = head.lstrip()[:15].lower()
     if start.startswith(b"<!doctype html"):
         return b'name="generator" content="vcell' in head

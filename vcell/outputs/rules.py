@@ -86,7 +86,8 @@ def _refuse_existing(target: Path, *, overwrite: bool, flag: str) -> None:
         raise UserError(f"{target} exists already", hint=f"{flag} replaces it")
     if not ours:
         hint = "give another name, or remove it yourself"
-        if target.is_dir() and len(odd := strangers(target)) < len(list(target.rglob("*"))):
+        odd = strangers(target) if target.is_dir() else []
+        if odd and len(odd) < sum(not path.is_dir() for path in target.rglob("*")):
             raise UserError(
                 f"{target} exists already and holds {odd[0]}, which vcell did not make", hint=hint
             )
