@@ -250,8 +250,8 @@ def _run(args: list[str] | None) -> int:
     except click.ClickException as error:
         console.error(error.format_message(), code=UserError.exit_code)
         return UserError.exit_code
-    except click.Abort:
-        raise KeyboardInterrupt from None
+    except click.Abort as abort:  # what click makes of an interrupt; its cause names the signal
+        raise abort.__cause__ or KeyboardInterrupt from None
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         console.discard()
         return 0

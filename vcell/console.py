@@ -239,7 +239,8 @@ def duration(seconds: float) -> str:
 
 
 def prepare() -> None:
-    """Let no name of a gene or a file end the command where the terminal cannot show it."""
+    """Begin a command: nothing is told yet, and a sign that a terminal lacks does not end it."""
+    settings.told = False
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

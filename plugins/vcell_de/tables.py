@@ -40,6 +40,7 @@ class TableWriter:
         self.csv = csv
         self._parquet: Any = None
         self.begun = False
+        self.failed: OSError | None = None  # then nothing more is written
 
     def append(self, table: Table, stratum: str | None) -> None:
         """Add every perturbation of a table."""
@@ -51,13 +52,17 @@ class TableWriter:
             self._write(frame)
 
     def _write(self, frame: pd.DataFrame) -> None:
-        if self.csv:
-            frame.to_csv(
-                self.path, index=False, mode="a" if self.begun else "w",
-                header=not self.begun,
-            )  # fmt: skip
-        else:
-            self._write_parquet(frame)
+        if self.failed is not None:
+            return
+        try:
+            if self.csv:
+                frame.to_csv(
+                    self.path, index=False, mode="a" if self.begun else "w", header=not self.begun
+                )
+            else:
+                self._write_parquet(frame)
+        except OSError as error:
+            self.failed = error
         self.begun = True
 
     def _write_parquet(self, frame: pd.DataFrame) -> None:
@@ -76,5 +81,9 @@ class TableWriter:
 
     def close(self) -> None:
         """End the file."""
-        if self._parquet is not None:
-            self._parquet.close()
+        parquet, self._parquet = self._parquet, None
+        try:
+            if parquet is not None:
+                parquet.close()
+        except OSError as error:
+            self.failed = self.failed or error

@@ -33,16 +33,20 @@ def run(file: Path, config: De) -> None:
                 facts["rows"] += table.p.size
                 facts["significant"] += int((table.fdr < 0.05).sum())
                 facts["strata"][stratum or "all cells"] = len(table.perturbations)
-    facts |= {
-        "output": str(out), "control": found.control, "test": config.test,
-        "against": config.against, "fold_change": config.fold_change, "fdr": config.fdr,
-        "values": cells.tested_as, "seconds": round(time.monotonic() - started, 2),
-    }  # fmt: skip
-    console.result(
-        facts,
-        f"{facts['rows']:,} tests, {facts['significant']:,} with FDR below 0.05, "
-        f"in {console.duration(facts['seconds'])}\nwritten: {out}",
-    )
+            facts |= {
+                "output": str(out), "control": found.control, "test": config.test,
+                "against": config.against, "fold_change": config.fold_change, "fdr": config.fdr,
+                "values": cells.tested_as, "seconds": round(time.monotonic() - started, 2),
+            }  # fmt: skip
+            text = (
+                f"{facts['rows']:,} tests, {facts['significant']:,} with FDR below 0.05, "
+                f"in {console.duration(facts['seconds'])}"
+            )
+            writer.close()
+            if writer.failed is not None:  # no room on the disk, say: the outcome is not lost
+                console.result(facts | {"output": None}, text)
+                raise writer.failed
+    console.result(facts, f"{text}\nwritten: {out}")
 
 
 def _output(file: Path, config: De) -> Path:

@@ -49,12 +49,17 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
             source.genes, config, names, {**sets, **own}, set(own), found
         )
         text = tables.genes_table(source.genes, chosen, groups, found.ranking, found.effects)
+        page = tables.page(source.name, report, chosen, found.ranking, found.effects)
+    try:
         with outputs.folder(config.output, listed_in="coverage.json") as out:
             (out / "selected_genes.csv").write_text(text, encoding="utf-8")
             (out / "coverage.json").write_text(tables.as_json(report), encoding="utf-8")
-            page = tables.page(source.name, report, chosen, found.ranking, found.effects)
             (out / "coverage.html").write_text(page.html(), encoding="utf-8")
-        console.result(report, _text(report, config.output))
+    except UserError:  # no room on the disk, say: the choice is not lost
+        console.result(report, _text(report))
+        raise
+    written = f"wrote {config.output / 'selected_genes.csv'}, coverage.json and coverage.html"
+    console.result(report, f"{_text(report)}\n{written}")
 
 
 def _group_names(
@@ -189,7 +194,7 @@ def _screen(source: CellSource, config: SelectGenes, names: Sequence[str]) -> Sc
     return read_screen(source, labels.find(source, config))
 
 
-def _text(report: dict[str, Any], output: Path) -> str:
+def _text(report: dict[str, Any]) -> str:
     """Return what a person reads at the end."""
     heads = ["group", "in file", *(f"first {size:,}" for size in report["phases"])]
     lines = [
@@ -215,5 +220,4 @@ def _text(report: dict[str, Any], output: Path) -> str:
     if lost:
         counts = ", ".join(f"{len(names):,} of {name}" for name, names in lost.items())
         lines.append(f"genes of groups that are not in the file: {counts} (coverage.json has them)")
-    lines.append(f"wrote {output / 'selected_genes.csv'}, coverage.json and coverage.html")
     return "\n".join(lines)

@@ -6,11 +6,14 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import Ran
 from vcell.data.simulate import Design, Simulator
+
+if TYPE_CHECKING:
+    from tests.support import Ran
 
 
 @pytest.fixture(scope="session")

@@ -25,10 +25,15 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_after_an_error_the_old_one_is_there_and_nothing_else(tmp_path, error):
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(error), outputs.together(tmp_path / "a.txt", tmp_path / "b") as (one, two):
-        one.write_text("new")
-        two.mkdir()
-        raise error
+
+    def fail() -> None:
+        with outputs.together(tmp_path / "a.txt", tmp_path / "b") as (one, two):
+            one.write_text("new")
+            two.mkdir()
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
@@ -70,10 +75,13 @@ def test_a_folder_takes_the_place_of_another(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_no_room_is_one_sentence_and_exit_code_1(tmp_path, number):
-    with pytest.raises(DiskFull, match=r"a\.txt cannot be written: ") as told:
+    def fail() -> None:
         with outputs.whole(tmp_path / "a.txt") as aside:
             aside.write_text("half")
             raise OSError(number, os.strerror(number))
+
+    with pytest.raises(DiskFull, match=r"a\.txt cannot be written: ") as told:
+        fail()
     assert told.value.exit_code == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -91,11 +99,16 @@ def test_a_name_as_long_as_they_may_be(tmp_path):
 
 def test_a_signal_waits_for_the_renames():
     done = []
-    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), signals.ended_by_signals():
-        with signals.held_back():
-            os.kill(os.getpid(), signal.SIGTERM)
-            done.append("renamed")
-        done.append("never")
+
+    def work() -> None:
+        with signals.ended_by_signals():
+            with signals.held_back():
+                os.kill(os.getpid(), signal.SIGTERM)
+                done.append("renamed")
+            done.append("never")
+
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        work()
     assert done == ["renamed"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from vcell.outputs.marks import LIST, write_list
 
 ASIDE = ".tmp-"  # part of the name of everything that is being written
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_QUIET = 15  # looks at a removed folder, 20 ms apart
 _LONGEST = 255 - len(ASIDE) - 10  # bytes of a name, most file systems' limit less our ending
 
 
@@ -89,8 +91,7 @@ def together(*targets: str | os.PathLike[str], sync: bool = True) -> Iterator[li
     finally:
         with signals.held_back():
             for aside in asides:
-                with suppress(OSError):
-                    _remove(aside)
+                _remove_for_good(aside)
 
 
 def write_text(path: Path, text: str, *, sync: bool = True) -> None:
@@ -170,6 +171,17 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _remove_for_good(path: Path) -> None:
+    """Remove what failed; threads of zarr may write into a folder a little longer."""
+    quiet = 0 if path.is_dir() else _QUIET
+    with suppress(OSError):
+        _remove(path)
+    while quiet < _QUIET:
+        time.sleep(0.02)
+        quiet = 0 if os.path.lexists(path) else quiet + 1
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _speaks_of(error: OSError, aside: Path) -> bool:

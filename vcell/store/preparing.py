@@ -84,6 +84,9 @@ def prepare(
                 workplace.remove()
                 return found
             return _prepare(paths, workplace, recipe, threads or default_threads())
+    except KeyboardInterrupt:
+        console.say("stopped; the same command continues where this one was")
+        raise
     except OSError as error:
         raise _explain(error, target) from error
 
@@ -142,9 +145,6 @@ def _prepare(paths: list[Path], workplace: Workplace, recipe: Recipe, threads: i
             manifest = _write(paths, spill, journal, built, recipe, marks, threads)
             journal.settle()
         workplace.commit(built)
-    except KeyboardInterrupt:
-        console.say("stopped; the same command continues where this one was")
-        raise
     except UserError:
         workplace.remove()
         raise
@@ -350,8 +350,8 @@ def _explain(error: OSError, target: Path) -> UserError:
     if error.errno in _FULL:
         free = console.bytes_text(shutil.disk_usage(target.parent).free)
         return DiskFull(
-            f"no space left while writing {target} ({free} free)",
-            hint="about 4 bytes a non-zero are needed while preparing and 2 afterwards",
+            f"no space left while writing {target} ({free} free): about 4 bytes a non-zero are "
+            "needed while preparing, and 2 afterwards"
         )
     where = error.filename or target
     return UserError(f"{where}: {error.strerror or error}", hint="choose a writable -o STORE")
