@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+#: Seconds until what hangs is ended. On a quiet machine nothing takes a tenth of this; a machine
+#: where twenty processes share two cores must pass as well.
+PATIENCE = 1200.0
+
 
 @dataclass(frozen=True)
 class Ran:

@@ -32,7 +32,7 @@ def work(run: Run) -> None:
         _wait_for_a_signal(run, rank)
     elif mode == "sleep":
         run.rank_log(rank).log("ready")
-        time.sleep(60)
+        time.sleep(3600)
     elif rank == world - 1:
         _fail(mode)
     if world > 1:
