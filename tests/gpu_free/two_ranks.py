@@ -1,4 +1,4 @@
-"""The networks of train-vcc on two gloo ranks: each setting that changes which parameters take part.
+"""The networks of train-vcc on two gloo ranks: every setting that changes which take part.
 
     python two_ranks.py FOLDER      leaves the weights after a few steps, one file for each setting
 
@@ -39,9 +39,9 @@ NONE = {"alpha": 0.0, "beta": 0.0, "delta_loss": 0.0, "pds_loss": 0.0, "set_loss
 def settings() -> dict[str, dict[str, Any]]:
     """Every setting by name; `kind`, `attention` and `parallel` beside those of TrainVcc."""
     found: dict[str, dict[str, Any]] = {"all losses": {}}
-    for name in ALL:
+    for name, value in ALL.items():
         found[f"without {name}"] = {name: NONE[name]}
-        found[f"only {name}"] = {**NONE, name: ALL[name]}
+        found[f"only {name}"] = {**NONE, name: value}
     for kind in ("transformer", "shared-encoder"):
         found[f"{kind}, adaptive"] = {"kind": kind, "loss": "adaptive"}
         found[f"{kind}, only beta"] = {"kind": kind, **NONE, "beta": 0.5}

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from vcell import signals
 from vcell.errors import UserError
 from vcell.outputs.aside import aside_of, cannot_write, sweep
 from vcell.outputs.marks import made_here, strangers
@@ -108,9 +109,8 @@ def _refuse_unwritable(target: Path, *, parents: bool) -> None:
         raise UserError(f"{shown} is not a folder", hint="create it first")
     trial = folder / aside_of(target).name
     try:
-        with trial.open("xb"):
-            pass
-        trial.unlink()
+        with signals.held_back(), trial.open("xb"):
+            trial.unlink()
     except FileExistsError:
         pass  # a write of this very process is under way there
     except OSError as error:
