@@ -41,7 +41,7 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
     if config.html is not None:
         from vcell_inspect.page import page
 
-        outputs.write_text(config.html, page(report, seen))
+        page(report, seen).write(config.html)
         console.say(f"wrote {config.html}")
     console.result(report, as_text(report))
 

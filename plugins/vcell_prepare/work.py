@@ -10,12 +10,12 @@ from vcell import console
 from vcell.config import project_folder
 from vcell.errors import UserError
 from vcell.store import Recipe, prepare
-from vcell.store.preparing import in_cache
+from vcell.store.build.pipeline import in_cache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vcell.store.preparing import Prepared
+    from vcell.store.build.pipeline import Prepared
     from vcell_prepare import Prepare
 
 
