@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     (tmp_path / "file").write_text("")
     done = vcell("prepare", screen.path, "-o", tmp_path / "file" / "s.zarr")
     assert done.code == 2
-    assert "Not a directory" in done.err
+    assert "is not a folder" in done.err
     assert "Traceback" not in done.err
 
 
