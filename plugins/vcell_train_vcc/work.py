@@ -90,6 +90,7 @@ TRAINING = Training(
     needs=SCREEN,
     apart=("held_out", "hold_out_context"),
     columns=report.COLUMNS,
+    held_out=report.of_fold,
     pooled=report.pooled,
     judge=report.judged,
 )

@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.as_json import plain
 from vcell.errors import UserError
-from vcell.screen import features, tables
+from vcell.screen import effects, features
 from vcell.screen.features import few
+from vcell.screen.known import Known
 from vcell.screen.names import read_genes, read_perturbations
+from vcell.screen.prior_effects import PriorEffects
 from vcell.screen.screen import Screen
 from vcell.screen.split import TEST, TRAIN, VALIDATION, parse_fold, split
 from vcell.screen.targets import members
 from vcell.suggest import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from vcell.config.screen import ScreenOptions
@@ -121,31 +124,74 @@ class Rows:
         names = [columns.names[i] for i in kept // n_contexts]
         return cls(names, kept % n_contexts, row[combined])
 
+    def only(self, names: set[str]) -> Rows:
+        """Return the rows of these perturbations; cells of others belong to none."""
+        kept = np.array([name in names for name in self.names], np.bool_)
+        if kept.all():
+            return self
+        number = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
+        return Rows(
+            [name for name in self.names if name in names],
+            self.context[kept],
+            number[self.of_cell],
+        )
+
 
 def screen_of(cells: LogCells, columns: Columns, config: ScreenOptions) -> Screen:
-    """Measure every perturbation's effect and every gene's features, with the parts held apart."""
+    """Measure every perturbation's effect and every gene's features, with the parts held apart.
+
+    What can be predicted is settled before anything is held out.
+    """
     rows = Rows.of(columns, config.min_cells)
-    part = _parts(rows, columns, config)
+    genes = [str(gene) for gene in cells.source.genes]
+    known = Known.of(genes, rows.names, config)
+    rows = rows.only(known.kept)
+    part = _parts(rows, columns, known, config)
     _tell_parts(rows, columns, part)
-    found = effects(cells, rows, columns)
-    _check_finite(found.delta, found.control, cells.source)
-    feature_genes, values = _features(cells, columns, rows, part, found.delta, config)
-    return _only_known(
-        Screen(
-            genes=np.asarray(cells.source.genes, dtype=np.str_),
-            contexts=np.array(columns.contexts, np.str_),
-            control=found.control.astype(np.float32),
-            perturbations=np.array(rows.names, np.str_),
-            context=rows.context,
-            part=part,
-            cells=found.cells,
-            delta=found.delta.astype(np.float32),
-            noise=found.noise.astype(np.float32),
-            feature_genes=feature_genes,
-            features=values,
-            target_sum=cells.target_sum,
-        )
+    found = effects.measure(
+        cells, rows, columns, part == TEST, shared=config.controls == "shared", seed=config.seed
     )
+    _check_finite(found.delta, found.control, cells.source)
+    blocks = list(known.blocks)
+    if config.expression_features:
+        blocks.insert(0, _expression(cells, columns, rows, part, found.delta, known, config))
+    targets = list(dict.fromkeys(gene for name in rows.names for gene in members(name)))
+    joined = features.combine(blocks, targets)
+    return Screen(
+        genes=np.asarray(genes, dtype=np.str_),
+        contexts=np.array(columns.contexts, np.str_),
+        control=found.control.astype(np.float32),
+        perturbations=np.array(rows.names, np.str_),
+        context=rows.context,
+        part=part,
+        cells=found.cells,
+        delta=found.delta.astype(np.float32),
+        noise=found.noise.astype(np.float32),
+        feature_genes=joined.genes,
+        features=joined.values,
+        target_sum=cells.target_sum,
+        blocks=joined.blocks,
+        widths=joined.widths,
+        halves=found.halves,
+        **_prior(config.prior_effects, genes, rows.names),
+    )
+
+
+def _prior(paths: Sequence[Path], genes: list[str], names: list[str]) -> dict[str, NDArray[Any]]:
+    """Read the effects of other screens, and say how many perturbations they share with this."""
+    if not paths:
+        return {}
+    found = [PriorEffects.read(path).believed(genes) for path in paths]
+    for path, (known, _) in zip(paths, found, strict=True):
+        both = len(set(known) & set(names))
+        console.say(f"{path}: effects of {len(known)} perturbations, {both} of them in this screen")
+    sizes = [len(known) for known, _ in found]
+    return {
+        "prior_sources": np.array([str(path) for path in paths], np.str_),
+        "prior_source": np.repeat(np.arange(len(paths)), sizes),
+        "prior_names": np.array([name for known, _ in found for name in known], np.str_),
+        "prior_effects": np.concatenate([effect for _, effect in found]),
+    }
 
 
 def facts(source: Any, scale: Any, labels: Any, columns: Columns, screen: Screen) -> dict[str, str]:
@@ -175,20 +221,30 @@ def facts(source: Any, scale: Any, labels: Any, columns: Columns, screen: Screen
     }
 
 
-def _parts(rows: Rows, columns: Columns, config: ScreenOptions) -> NDArray[np.int8]:
-    """Hold perturbations apart by name, and a context if asked."""
-    unique = list(dict.fromkeys(rows.names))
+def _parts(rows: Rows, columns: Columns, known: Known, config: ScreenOptions) -> NDArray[np.int8]:
+    """Hold perturbations apart by name, and a context if asked; those drawn can be predicted."""
+    test = list(read_perturbations(config.held_out)) if config.held_out else None
+    unique = [*dict.fromkeys(name for name in rows.names if name in known.able | set(test or ()))]
     part = split(
         unique,
-        test=list(read_perturbations(config.held_out)) if config.held_out else None,
+        test=test,
         validation=list(read_perturbations(config.validation)) if config.validation else None,
         fold=parse_fold(config.fold) if config.fold else None,
         test_share=config.test_share,
         validation_share=config.validation_share,
         seed=config.seed,
     )
+    if test and not known.able & set(test):
+        raise UserError(
+            f"no model could be scored: none of the {len(test)} held-out perturbations has a "
+            "target with features",
+            hint="name feature tables of their genes with --features, or hold out others",
+        )
     place = {name: i for i, name in enumerate(unique)}
-    by_row = part[[place[name] for name in rows.names]]
+    # what nobody could predict, but can be learnt from, such as a pair with one target unknown
+    by_row = np.array(
+        [part[place[name]] if name in place else TRAIN for name in rows.names], np.int8
+    )
     if config.hold_out_context is not None:
         if config.hold_out_context not in columns.contexts:
             raise UserError(
@@ -212,64 +268,6 @@ def _tell_parts(rows: Rows, columns: Columns, part: NDArray[np.int8]) -> None:
     )
 
 
-@dataclass(frozen=True)
-class Effects:
-    """(P, N) effects, (P,) their sampling variance, (C, N) control means, (P,) cells."""
-
-    delta: NDArray[np.float64]
-    noise: NDArray[np.float64]
-    control: NDArray[np.float64]
-    cells: NDArray[np.int64]
-
-
-def effects(cells: LogCells, rows: Rows, columns: Columns) -> Effects:
-    """Measure the rows against matched controls, in one pass over the cells."""
-    n, n_matched = len(rows), int(columns.matched.max()) + 1
-    group = np.where(columns.control, n + columns.matched, rows.of_cell)
-    mean, variance, count = cells.group_moments(group, n + n_matched)
-    share = np.zeros((n, n_matched))
-    own = rows.of_cell >= 0
-    np.add.at(share, (rows.of_cell[own], columns.matched[own]), 1)
-    context = np.zeros(n_matched, np.int64)
-    context[columns.matched] = columns.context
-    controls, size = mean[n:], count[n:]
-    per_context = _of_contexts(controls, size, context, columns)
-    bare = np.flatnonzero((size == 0) & (share.sum(axis=0) > 0))
-    if len(bare) == np.count_nonzero(share.sum(axis=0)):
-        raise UserError(
-            "no batch has both controls and perturbed cells: batch and effect cannot be told apart",
-            hint="if the column is no batch, name another one with --batch-column",
-        )
-    if len(bare):
-        console.warn(
-            f"{len(bare)} of {n_matched} batches have no control cells: their cells are compared "
-            "with the controls of all batches"
-        )
-        controls[bare] = per_context[context[bare]]
-    share /= share.sum(axis=1, keepdims=True)
-    of_control = np.divide(variance[n:], size, out=np.zeros(n_matched), where=size > 0)
-    noise = variance[:n] / np.maximum(count[:n], 1) + share**2 @ of_control
-    return Effects(mean[:n] - share @ controls, noise, per_context, count[:n])
-
-
-def _of_contexts(
-    controls: NDArray[np.float64],
-    size: NDArray[np.int64],
-    context: NDArray[np.int64],
-    columns: Columns,
-) -> NDArray[np.float64]:
-    """Return (C, N) control means; a context without controls gets those of all."""
-    overall = size @ controls / size.sum()
-    found = np.tile(overall, (len(columns.contexts), 1))
-    for code, name in enumerate(columns.contexts):
-        weight = np.where(context == code, size, 0)
-        if weight.sum():
-            found[code] = weight @ controls / weight.sum()
-        elif (columns.context == code).any():
-            console.warn(f"{name} has no control cells: those of all contexts stand in for them")
-    return found
-
-
 def _check_finite(delta: NDArray[np.float64], control: NDArray[np.float64], source: Any) -> None:
     bad = np.flatnonzero(~np.isfinite(delta).all(axis=0) | ~np.isfinite(control).all(axis=0))
     if len(bad):
@@ -280,41 +278,13 @@ def _check_finite(delta: NDArray[np.float64], control: NDArray[np.float64], sour
         )
 
 
-def _features(
-    cells: LogCells,
-    columns: Columns,
-    rows: Rows,
-    part: NDArray[np.int8],
-    delta: NDArray[np.float64],
-    config: ScreenOptions,
-) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
-    """Make the features of genes from training cells and the user's tables."""
-    targets = list(dict.fromkeys(gene for name in rows.names for gene in members(name)))
-    blocks = []
-    if config.expression_features:
-        blocks.append(_expression(cells, columns, rows, part, delta, config))
-    for path in config.features:
-        genes, values = tables.read(path)
-        if not set(targets) & set(genes):
-            raise UserError(
-                f"{path} names none of the {len(targets)} target genes (its first: {genes[0]})",
-                hint="gene names must be those of the perturbations, of the same species",
-            )
-        blocks.append(features.Block(str(path), genes, values))
-    if not blocks:
-        raise UserError(
-            "nothing is known of any target: --no-expression-features, and no --features",
-            hint="name a gene feature table",
-        )
-    return features.combine(blocks, targets)
-
-
 def _expression(
     cells: LogCells,
     columns: Columns,
     rows: Rows,
     part: NDArray[np.int8],
     delta: NDArray[np.float64],
+    known: Known,
     config: ScreenOptions,
 ) -> features.Block:
     """Return how each gene varies with others in training cells, and responds in training."""
@@ -335,10 +305,18 @@ def _expression(
     response = features.response_loadings(
         delta[learnt].astype(np.float32), target[learnt], config.components
     )
-    usable = np.flatnonzero((np.abs(covariance) > 0).any(axis=1))
-    scaled = [part_ / max(float(part_[usable].std()), 1e-12) for part_ in (covariance, response)]
-    values = np.concatenate(scaled, axis=1)[usable]
-    return features.Block("expression", [str(gene) for gene in genes[usable]], values)
+    usable = np.asarray((np.abs(covariance) > 0).any(axis=1), np.bool_)
+    scaled = [
+        part_ / max(float(part_[usable].std()), 1e-12) if usable.any() else part_
+        for part_ in (covariance, response)
+    ]
+    usable[[number[gene] for gene in known.measured.values()]] = True  # never seen: the mean
+    values = np.concatenate(scaled, axis=1)
+    also = {name: gene for name, gene in known.measured.items() if name not in number}
+    rows_ = [*np.flatnonzero(usable), *(number[gene] for gene in also.values())]
+    return features.Block(
+        "expression", [*(str(gene) for gene in genes[usable]), *also], values[rows_]
+    )
 
 
 def _seen(path: Path | None, genes: NDArray[np.str_]) -> NDArray[np.bool_]:
@@ -351,51 +329,3 @@ def _seen(path: Path | None, genes: NDArray[np.str_]) -> NDArray[np.bool_]:
         raise UserError(f"{path} names none of the genes of the cells (its first: {chosen[0]})")
     console.say(f"{path}: features from the expression of {int(seen.sum()):,} genes")
     return seen
-
-
-def _only_known(screen: Screen) -> Screen:
-    """Leave out rows of which no model could learn or say anything, and say which."""
-    known = screen.known(screen.perturbations.tolist())
-    learnt = set()
-    for name in screen.perturbations[screen.rows(TRAIN)].tolist():
-        learnt |= set(members(name))
-    # a target learnt from needs no features; one of a set is learnt through the others
-    kept = known | np.array(
-        [bool(learnt & set(members(name))) for name in screen.perturbations.tolist()]
-    ) & np.array([_shares(name, screen) for name in screen.perturbations.tolist()])
-    lost = list(dict.fromkeys(screen.perturbations[~kept].tolist()))
-    if kept[screen.part == TRAIN].sum() < 2:
-        raise UserError(
-            f"the targets of the perturbations have no features: {few(lost)}",
-            hint="perturbations are named after their target genes (A, or A+B), which must be "
-            "among the genes of the cells or in a table of --features",
-        )
-    tested = screen.rows(TEST)
-    if len(tested) and not known[tested].any():
-        raise UserError(
-            f"no model could be scored: none of the {len(tested)} held-out perturbations has a "
-            "target with features",
-            hint="name feature tables of their genes with --features, or hold out nothing with "
-            "--test-share 0",
-        )
-    if not lost:
-        return screen
-    console.warn(
-        f"{len(lost)} perturbations are left out, their target is no gene with features: "
-        f"{few(lost)}"
-    )
-    by_row = ("perturbations", "context", "part", "cells", "delta", "noise")
-    return Screen(
-        **{
-            name: getattr(screen, name)[kept] if name in by_row else getattr(screen, name)
-            for name in screen.__dataclass_fields__
-        }
-    )
-
-
-def _shares(name: str, screen: Screen) -> bool:
-    """Say whether another perturbation has a target in common, through which this one counts."""
-    own = set(members(name))
-    return any(
-        own & set(members(other)) for other in set(screen.perturbations.tolist()) if other != name
-    )
