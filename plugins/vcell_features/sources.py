@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.data.genesets.sets import read_sets
+from vcell.genes.sets import read_sets
 from vcell.errors import UserError
 from vcell.screen import tables
 from vcell_features.embed import of_edges, of_sets

@@ -11,10 +11,10 @@ import numpy as np
 
 from vcell import console
 from vcell.data import detect, labels, open_cells
-from vcell.data.genesets import GeneIndex
-from vcell.data.genesets.names import ensembl_column
-from vcell.data.genesets.sets import GeneSet, known_sets
 from vcell.errors import UserError
+from vcell.genes import GeneIndex
+from vcell.genes.names import ensembl_column
+from vcell.genes.sets import GeneSet, known_sets
 from vcell.hvg import Batches, make_plan
 from vcell.hvg.plan import Setting
 from vcell.hvg.run import median_total
@@ -129,11 +129,11 @@ def _reader(source: CellSource, config: SelectGenes) -> Read:
             )
         rules = replace(rules, marks={"mito": mito}, max_share={"mito": config.max_mito})
     if config.engine == "dask":
-        from vcell.dask_engine import DaskReader
+        from vcell.passes.dask import DaskReader
 
         return DaskReader(source, rules, config.scheduler)
-    from vcell.kept import Shelf
     from vcell.passes import Reader
+    from vcell.passes.resume import Shelf
 
     return Reader(source, rules, shelf=Shelf(source, rules))
 

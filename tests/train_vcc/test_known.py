@@ -10,7 +10,7 @@ from vcell_train_vcc import TrainVcc
 
 from vcell import console
 from vcell.cli import run
-from vcell.data.genesets.shipped import shipped_about, shipped_features
+from vcell.genes.shipped import shipped_about, shipped_features
 from vcell.data.simulate import simulate
 from vcell.errors import UserError
 from vcell.models import SCREEN, Screen

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vcell import console
-from vcell.data.genesets import GeneIndex
-from vcell.data.genesets.shipped import shipped_features
+from vcell.genes import GeneIndex
+from vcell.genes.shipped import shipped_features
 from vcell.errors import UserError
 from vcell.screen import tables
 from vcell.screen.features import Block, few

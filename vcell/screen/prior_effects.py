@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.data.genesets import GeneIndex
+from vcell.genes import GeneIndex
 from vcell.errors import UserError
 from vcell.screen.targets import members
 

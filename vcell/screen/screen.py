@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.data.genesets.names import approved
+from vcell.genes.names import approved
 from vcell.errors import UserError
 from vcell.screen.targets import members
 

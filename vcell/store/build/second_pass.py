@@ -24,7 +24,7 @@ from vcell.errors import UserError
 from vcell.kernels import gather, scatter
 from vcell.runs.files import sync_file
 from vcell.store.cells import Memory
-from vcell.store.crew import Crew
+from vcell.store.priority_pool import PriorityPool
 from vcell.store.shards import (
     CHUNK,
     CHUNKS_PER_SHARD,
@@ -35,10 +35,10 @@ from vcell.store.shards import (
     full_chunk,
     write_metadata,
 )
-from vcell.store.spill import ESCAPED, Spill, index_type
+from vcell.store.build.first_pass import ESCAPED, Spill, index_type
 
 if TYPE_CHECKING:
-    from vcell.store.workplace import Journal
+    from vcell.store.build.workdir import Journal
 
 Array = NDArray[Any]
 
@@ -84,8 +84,8 @@ class Build:
         n_chunks = max(-(-self._elements // CHUNK), 1)
         per_shard = min(n_chunks, CHUNKS_PER_SHARD)
         flush = lengths.flush if isinstance(lengths, np.memmap) else None
-        stream = _Stream(self, journal, codec, per_shard, Crew(threads), flush)
-        reader = Crew(1)
+        stream = _Stream(self, journal, codec, per_shard, PriorityPool(threads), flush)
+        reader = PriorityPool(1)
         try:
             with console.progress("writing", n_kept) as bar:
                 begins = self._bucket_begin
@@ -120,7 +120,7 @@ class Build:
         return np.concatenate([[0], np.cumsum(counts)])
 
     def _buckets(
-        self, reader: Crew, first: int
+        self, reader: PriorityPool, first: int
     ) -> Iterator[tuple[int, Array, Array, NDArray[np.int64]]]:
         """Each bucket's elements in order and its rows' lengths; the next is read ahead."""
         ahead: deque[tuple[int, Future[Any]]] = deque()
@@ -185,10 +185,10 @@ class _Stream:
         journal: Journal,
         codec: Codec,
         per_shard: int,
-        crew: Crew,
+        pool: PriorityPool,
         flush: Callable[[], None] | None,
     ) -> None:
-        self.build, self.journal, self.codec, self.crew = build, journal, codec, crew
+        self.build, self.journal, self.codec, self.pool = build, journal, codec, pool
         #: Puts the lengths of rows on the disk.
         self.flush = flush
         self.per_shard = per_shard
@@ -244,15 +244,15 @@ class _Stream:
 
     def close(self) -> None:
         """Drop an unfinished shard."""
-        self.crew.close()
+        self.pool.close()
         for writer in self.writers:
             writer.abandon()
 
     def _chunk(self, idx: Array, val: Array) -> None:
         self.coded.append(
             (
-                self.crew.submit(0, lambda: encode(idx, self.codec)),
-                self.crew.submit(0, lambda: encode(val, self.codec, counts=self.build.counts)),
+                self.pool.submit(0, lambda: encode(idx, self.codec)),
+                self.pool.submit(0, lambda: encode(val, self.codec, counts=self.build.counts)),
             )
         )
         while len(self.coded) > 64 or (self.coded and self.coded[0][1].done()):

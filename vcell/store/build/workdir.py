@@ -20,13 +20,13 @@ from typing import Any, Self
 
 from vcell import console
 from vcell.runs.files import sync_file, sync_folder, write_json
-from vcell.store.crew import Crew
+from vcell.store.priority_pool import PriorityPool
 
 #: Seconds of work that a killed run or a power cut may cost.
 STEP = 10.0
 
 
-class Workplace:
+class Workdir:
     """The locked work folder of one store."""
 
     def __init__(self, target: Path) -> None:
@@ -119,7 +119,7 @@ class Journal:
             self.state: dict[str, Any] = json.loads(path.read_text())
         except (OSError, ValueError):
             self.state = {}
-        self._beside = Crew(1)
+        self._beside = PriorityPool(1)
         self._waiting: list[Future[None]] = []
         self._last = time.monotonic()
 

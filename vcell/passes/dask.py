@@ -19,7 +19,7 @@ import numpy as np
 from vcell import console
 from vcell.data import CellSource
 from vcell.errors import UserError
-from vcell.passes import SPAN, CellRules, CellTable, Reader, Reducer, run
+from vcell.passes.engine import SPAN, CellRules, CellTable, Reader, Reducer, run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,14 +23,14 @@ from vcell import cache, console
 from vcell.data import CellSource, open_cells
 from vcell.errors import UserError
 from vcell.kernels import scatter
-from vcell.store.build import Build
-from vcell.store.crew import default_threads
+from vcell.store.build.second_pass import Build
+from vcell.store.priority_pool import default_threads
 from vcell.store.recipe import Fingerprint, Recipe, fingerprint, key_of
 from vcell.store.shards import write_array
-from vcell.store.spill import CellTable, Mode, NotCounts, Spill
+from vcell.store.build.first_pass import CellTable, Mode, NotCounts, Spill
 from vcell.store.store import FORMAT, MANIFEST, Store
 from vcell.store.tables import write_groups, write_preprocessing, write_tables
-from vcell.store.workplace import Journal, Workplace
+from vcell.store.build.workdir import Journal, Workdir
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,12 +77,12 @@ def prepare(
         found = _existing(target, recipe, paths, overwrite=overwrite)
         if found is not None:
             return found
-        with Workplace(target) as workplace:
+        with Workdir(target) as workdir:
             found = _existing(target, recipe, paths, overwrite=overwrite)
             if found is not None:
-                workplace.remove()
+                workdir.remove()
                 return found
-            return _prepare(paths, workplace, recipe, threads or default_threads())
+            return _prepare(paths, workdir, recipe, threads or default_threads())
     except OSError as error:
         raise _explain(error, target) from error
 
@@ -127,38 +127,38 @@ def _existing(
     )
 
 
-def _prepare(paths: list[Path], workplace: Workplace, recipe: Recipe, threads: int) -> Prepared:
+def _prepare(paths: list[Path], workdir: Workdir, recipe: Recipe, threads: int) -> Prepared:
     marks = _fingerprints(paths, [])
-    journal = workplace.begin(key_of(recipe, marks, FORMAT))
-    built = workplace.folder / "store"
+    journal = workdir.begin(key_of(recipe, marks, FORMAT))
+    built = workdir.folder / "store"
     try:
         with closing(journal):
             with _open(paths, recipe) as source:
-                spill = _spill(source, workplace, journal, recipe)
+                spill = _spill(source, workdir, journal, recipe)
             del source  # and its buffers, before the second pass takes memory of its own
             manifest = _write(paths, spill, journal, built, recipe, marks, threads)
             journal.settle()
-        workplace.commit(built)
+        workdir.commit(built)
     except KeyboardInterrupt:
         console.say("stopped; the same command continues where this one was")
         raise
     except UserError:
-        workplace.remove()
+        workdir.remove()
         raise
     except OSError as error:
         if error.errno in _FULL:
-            workplace.remove()
+            workdir.remove()
         raise
-    return Prepared(workplace.target, reused=False, manifest=manifest)
+    return Prepared(workdir.target, reused=False, manifest=manifest)
 
 
 def _open(paths: list[Path], recipe: Recipe) -> CellSource:
     return open_cells(paths[0] if len(paths) == 1 else paths, layer=recipe.layer, join=recipe.join)
 
 
-def _spill(source: CellSource, workplace: Workplace, journal: Journal, recipe: Recipe) -> Spill:
+def _spill(source: CellSource, workdir: Workdir, journal: Journal, recipe: Recipe) -> Spill:
     """Run the first pass, again with another type where the values turn out not to be counts."""
-    folder = workplace.folder
+    folder = workdir.folder
     while True:
         mode: Mode = journal.state.get("mode", "counts")
         new = "next_cell" not in journal.state
@@ -174,7 +174,7 @@ def _spill(source: CellSource, workplace: Workplace, journal: Journal, recipe: R
             console.say(f"the values are not counts: they are stored as {found.mode}")
             journal.settle()
             key = journal.state["key"]
-            workplace.empty()
+            workdir.empty()
             journal.state = {}
             journal.write(key=key, mode=found.mode)
 

@@ -17,7 +17,7 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def prefetched(items: Iterator[T]) -> Iterator[T]:
     """Yield the items, two of them made in advance at most."""
     ready: queue.Queue[T | _End] = queue.Queue(maxsize=1)
     stop = threading.Event()
@@ -40,7 +40,7 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
         except BaseException as error:  # noqa: BLE001 - raised again where the items are used
             offer(_End(error))
 
-    thread = threading.Thread(target=work, name="vcell-ahead", daemon=True)
+    thread = threading.Thread(target=work, name="vcell-prefetch", daemon=True)
     thread.start()
     try:
         while True:

@@ -24,7 +24,7 @@ from vcell.store.recipe import Recipe
 
 if TYPE_CHECKING:
     from vcell.data import Block, CellSource
-    from vcell.store.workplace import Journal
+    from vcell.store.build.workdir import Journal
 
 Mode = Literal["counts", "float32", "float64"]
 _VALUE_TYPE: dict[Mode, str] = {"counts": "u2", "float32": "f4", "float64": "f8"}

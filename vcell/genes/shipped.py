@@ -33,4 +33,4 @@ def shipped_features() -> list[tuple[str, list[str], NDArray[np.float64]]]:
 
 
 def _folder() -> Any:
-    return resources.files("vcell.data.genesets")
+    return resources.files("vcell.genes")

@@ -7,7 +7,7 @@ split their work into tasks that run on threads (the kernels hold no GIL).
 The result has the same bits for any size of block and any number of threads. Whole numbers add up
 the same in any order. Sums of fractions are made in one fixed order instead: tiles of 512 cells,
 counted from the first cell of the pass, each by one thread; the tiles of a span of 8,192 cells
-added in their order; the spans in theirs. Other engines (`vcell.dask_engine`) hand out whole spans.
+added in their order; the spans in theirs. Other engines (`vcell.passes.dask`) hand out whole spans.
 
     table = run(source, [moments := NormalizedMoments(source.n_genes, target_sum=1e4)])
     moments.total  # [1, G, 3]
@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.data import CellSource
 from vcell.data.block import Block
-from vcell.kept import Keeper, Shelf, recall
 from vcell.kernels.cells import cell_totals
+from vcell.passes.resume import Keeper, Shelf, recall
 
 TILE = 512
 SPAN = 16 * TILE
@@ -192,7 +192,7 @@ class Reader:
         Shown with the progress; None for none.
     shelf
         Where the state of a long pass is saved, so that it can be resumed and what it gathered
-        used again (`vcell.kept`). Nowhere by default.
+        used again (`vcell.passes.resume`). Nowhere by default.
     """
 
     source: CellSource

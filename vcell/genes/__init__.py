@@ -8,8 +8,8 @@ a function that returns either.
 
 from __future__ import annotations
 
-from vcell.data.genesets.names import GeneIndex, Match
-from vcell.data.genesets.sets import GROUP, GeneSet, announced, read_sets, read_targets, shipped
+from vcell.genes.names import GeneIndex, Match
+from vcell.genes.sets import GROUP, GeneSet, announced, read_sets, read_targets, shipped
 
 __all__ = [
     "GROUP",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vcell.data import CellSource
-    from vcell.passes import CellRules, CellTable, Reducer
+    from vcell.passes.engine import CellRules, CellTable, Reducer
 
 SHORT = 5.0  # seconds: a pass that took less is not worth a file
 EVERY = 30.0  # seconds between two saves

@@ -30,7 +30,7 @@ class GeneSet:
 
 def shipped() -> dict[str, GeneSet]:
     """Return the sets that come with vcell."""
-    folder = resources.files("vcell.data.genesets")
+    folder = resources.files("vcell.genes")
     about = json.loads(folder.joinpath("sets.json").read_text())
     sets = {}
     for line in folder.joinpath("human.gmt").read_text().splitlines():
@@ -51,7 +51,7 @@ def announced() -> tuple[dict[str, GeneSet], tuple[str, ...]]:
             given = loaded() if callable(loaded) else loaded
             found = [given] if isinstance(given, GeneSet) else list(given)
             if not all(isinstance(item, GeneSet) for item in found):
-                raise TypeError("an entry point must give vcell.data.genesets.GeneSet objects")
+                raise TypeError("an entry point must give vcell.genes.GeneSet objects")
         except Exception as error:  # noqa: BLE001 - a third party's fault must not stop the rest
             problems.append(f"gene sets {point.name!r} ({point.value}) are left out: {error}")
             continue

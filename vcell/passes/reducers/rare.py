@@ -10,7 +10,7 @@ import numpy as np
 from vcell.data.block import Block
 from vcell.kernels import moments
 from vcell.kernels.cells import cell_totals
-from vcell.passes import LANES, Part, Reducer, Task, shares_of
+from vcell.passes.engine import LANES, Part, Reducer, Task, shares_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ import numpy as np
 
 from vcell.kernels import clipped, moments, pearson
 from vcell.kernels.moments import add_into
-from vcell.passes import SPAN, TILE, Part, Reducer, Task
+from vcell.passes.engine import SPAN, TILE, Part, Reducer, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

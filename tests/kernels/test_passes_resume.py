@@ -13,11 +13,9 @@ import pandas as pd
 import pytest
 
 from tests.kernels.conftest import draw
-from vcell import kept, passes
 from vcell.data import open_cells
-from vcell.kept import Shelf
-from vcell.passes import SPAN, CellRules, Reader
-from vcell.reducers import (
+from vcell.passes import SPAN, CellRules, Reader, engine, resume
+from vcell.passes.reducers import (
     CountHistogram,
     GeneMoments,
     GroupLogMoments,
@@ -26,6 +24,7 @@ from vcell.reducers import (
     NormalizedMoments,
     RareEntries,
 )
+from vcell.passes.resume import Shelf
 
 CELLS, GENES = 3 * SPAN + 500, 24
 MITO = np.arange(GENES) < 3
@@ -46,7 +45,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def every_pass_is_long(monkeypatch):
-    monkeypatch.setattr(kept, "SHORT", -1.0)
+    monkeypatch.setattr(resume, "SHORT", -1.0)
 
 
 def reducers():
@@ -79,7 +78,7 @@ def read(path, folder, filled, **settings):
 
 def stop_at(monkeypatch, position, number=signal.SIGINT, times=1):
     """Let a signal arrive while the cell at `position` is worked on."""
-    real = passes._within_spans
+    real = engine._within_spans
 
     def spans(start, count):
         if start <= position < start + count:
@@ -87,7 +86,7 @@ def stop_at(monkeypatch, position, number=signal.SIGINT, times=1):
                 os.kill(os.getpid(), number)
         return real(start, count)
 
-    monkeypatch.setattr(passes, "_within_spans", spans)
+    monkeypatch.setattr(engine, "_within_spans", spans)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -112,7 +111,7 @@ def test_an_interrupted_pass_ends_with_the_same_bits(path, tmp_path, monkeypatch
 
 
 def test_a_killed_pass_goes_on_from_the_last_save(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(kept, "EVERY", 0.0)
+    monkeypatch.setattr(resume, "EVERY", 0.0)
     saves = []
 
     def die(self, position):
@@ -121,15 +120,15 @@ def test_a_killed_pass_goes_on_from_the_last_save(path, tmp_path, monkeypatch):
         if len(saves) == 2:
             raise RuntimeError("killed")
 
-    real = kept.Keeper.reached
+    real = resume.Keeper.reached
     with monkeypatch.context() as patch:
-        patch.setattr(kept.Keeper, "reached", die)
+        patch.setattr(resume.Keeper, "reached", die)
         with pytest.raises(RuntimeError):
             read(path, tmp_path, reducers())
     whole, again = reducers(), reducers()
     wanted = everything(read(path, None, whole), whole)
     seen = []
-    monkeypatch.setattr(kept.Keeper, "reached", lambda _, position: seen.append(position))
+    monkeypatch.setattr(resume.Keeper, "reached", lambda _, position: seen.append(position))
     got = everything(read(path, tmp_path, again), again)
     assert seen == [3 * SPAN]  # the spans before were not read again
     for a, b in zip(got, wanted, strict=True):
@@ -176,7 +175,7 @@ def test_the_second_signal_and_a_short_pass_stop_at_once(path, tmp_path, monkeyp
         stop_at(patch, 10, times=2)
         with pytest.raises(KeyboardInterrupt):
             read(path, tmp_path, reducers())
-    monkeypatch.setattr(kept, "SHORT", 1e9)
+    monkeypatch.setattr(resume, "SHORT", 1e9)
     with monkeypatch.context() as patch:
         stop_at(patch, 10)
         with pytest.raises(KeyboardInterrupt):
@@ -196,7 +195,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(path, tmp_path,
 def test_old_entries_make_room(path, tmp_path, monkeypatch):
     read(path, tmp_path, reducers())
     sizes = [p.stat().st_size for p in tmp_path.iterdir()]
-    monkeypatch.setattr(kept, "ROOM", sum(sizes) // 2)
+    monkeypatch.setattr(resume, "ROOM", sum(sizes) // 2)
     read(path, tmp_path, [NormalizedMoments(GENES, target_sum=5e3, linear=True)])
     assert sum(p.stat().st_size for p in tmp_path.iterdir()) <= sum(sizes) // 2 + max(sizes)
 

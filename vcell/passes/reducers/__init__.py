@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from vcell.reducers.genes import (
+from vcell.passes.reducers.genes import (
     ClippedSums,
     GeneMoments,
     NormalizedMoments,
     ResidualSums,
     cell_scale,
 )
-from vcell.reducers.groups import GroupLogMoments, GroupSums
-from vcell.reducers.histogram import CountHistogram
-from vcell.reducers.rare import MarkedTotals, RareEntries
+from vcell.passes.reducers.groups import GroupLogMoments, GroupSums
+from vcell.passes.reducers.histogram import CountHistogram
+from vcell.passes.reducers.rare import MarkedTotals, RareEntries
 
 __all__ = [
     "ClippedSums",

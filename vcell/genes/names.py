@@ -120,7 +120,7 @@ def _unversioned(name: str) -> str:
 @functools.cache
 def _names() -> tuple[dict[str, str], dict[str, str]]:
     """Return every unambiguous name of every gene with its approved symbol; then without case."""
-    packed = resources.files("vcell.data.genesets").joinpath("genes.tsv.gz").read_bytes()
+    packed = resources.files("vcell.genes").joinpath("genes.tsv.gz").read_bytes()
     rows = [line.split("\t") for line in gzip.decompress(packed).decode().splitlines()]
     names: dict[str, str | None] = {}
     for column in (3, 2):  # aliases, then earlier symbols: the later of these overrules

@@ -22,7 +22,7 @@ def default_threads() -> int:
     return min(len(os.sched_getaffinity(0)), 8)
 
 
-class Crew:
+class PriorityPool:
     """Threads that run submitted calls by priority, lowest number first."""
 
     def __init__(self, threads: int) -> None:
@@ -32,7 +32,7 @@ class Crew:
         self._ready = threading.Condition()
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"vcell-crew-{i}", daemon=True)
+            threading.Thread(target=self._work, name=f"vcell-pool-{i}", daemon=True)
             for i in range(threads)
         ]
         for thread in self._threads:
@@ -43,7 +43,7 @@ class Crew:
         future: Future[T] = Future()
         with self._ready:
             if self._closed:
-                raise RuntimeError("the crew has gone home")
+                raise RuntimeError("the pool is closed")
             heapq.heappush(self._heap, (priority, next(self._count), future, call))
             self._ready.notify()
         return future

@@ -10,7 +10,7 @@ import numpy as np
 
 from vcell.kernels import clipped
 from vcell.kernels.clipped import SMALL
-from vcell.passes import LANES, Part, Reducer, Task, shares_of
+from vcell.passes.engine import LANES, Part, Reducer, Task, shares_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.kernels import groups
-from vcell.passes import Part, Reducer, Task
-from vcell.reducers.genes import cell_scale
+from vcell.passes.engine import Part, Reducer, Task
+from vcell.passes.reducers.genes import cell_scale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

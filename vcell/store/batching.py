@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from vcell.kernels import gather
 from vcell.store.batch import Batch, Output
-from vcell.store.cells import EMIT, Cells, Lying, Memory, StoreCells, Types, wait_all
+from vcell.store.cells import EMIT, Cells, Memory, RowSpans, StoreCells, Types, wait_all
 
 if TYPE_CHECKING:
-    from vcell.store.crew import Crew
+    from vcell.store.priority_pool import PriorityPool
 
 _I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
 #: Bytes of a slab of small batches: handed over seldom, and still in the last cache when read.
@@ -34,7 +34,7 @@ Fill = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Supply:
+class BatchFactory:
     """Where cells come from and what is to become of them."""
 
     cells: Cells
@@ -61,12 +61,12 @@ class Supply:
         """Return memory for batches: new if they are to own it, else used again."""
         return np.empty(n, dtype) if self.output.own else self.memory.take(use, n, dtype)
 
-    def fetch(self, rows: NDArray[np.int64], crew: Crew) -> Buffer:
+    def fetch(self, rows: NDArray[np.int64], pool: PriorityPool) -> Buffer:
         """Bring a buffer's rows into memory."""
         types = Types(np.int32, np.float32) if self.slices_buffers else Types()
-        lying = self.cells.fetch(rows, types, self.memory, crew)
+        spans = self.cells.fetch(rows, types, self.memory, pool)
         labels = {name: codes[rows] for name, codes in self.labels.items()}
-        return Buffer(rows, lying, labels, None if self.scale is None else self.scale[rows])
+        return Buffer(rows, spans, labels, None if self.scale is None else self.scale[rows])
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Buffer:
     """A buffer's rows in memory and what goes with them."""
 
     rows: NDArray[np.int64]
-    lying: Lying
+    spans: RowSpans
     labels: dict[str, NDArray[np.int32]]
     scale: NDArray[np.float32] | None
 
@@ -97,34 +97,36 @@ class Slab:
         return self.batches
 
 
-def rows_of_slab(batch_rows: int, supply: Supply, buffer: Buffer) -> int:
+def rows_of_slab(batch_rows: int, factory: BatchFactory, buffer: Buffer) -> int:
     """How many rows are made at once: whole batches, at least one."""
-    if supply.slices_buffers:
+    if factory.slices_buffers:
         return len(buffer.rows)  # nothing to make
-    width = 4 * supply.n_genes if supply.output.dense else 8 * int(buffer.lying.length.mean() + 1)
+    width = 4 * factory.n_genes if factory.output.dense else 8 * int(buffer.spans.length.mean() + 1)
     return max(_SLAB // max(width, 1) // batch_rows, 1) * batch_rows
 
 
-def make_slab(buffer: Buffer, a: int, b: int, batch_rows: int, supply: Supply, crew: Crew) -> Slab:
-    """Begin to make the batches of rows `a:b` of a buffer, on the crew."""
+def make_slab(
+    buffer: Buffer, a: int, b: int, batch_rows: int, factory: BatchFactory, pool: PriorityPool
+) -> Slab:
+    """Begin to make the batches of rows `a:b` of a buffer, on the pool."""
     cuts = [(i, min(i + batch_rows, b)) for i in range(a, b, batch_rows)]
-    batches = [buffer.batch(i, j, supply.n_genes) for i, j in cuts]
-    begin = _dense if supply.output.dense else _compressed
+    batches = [buffer.batch(i, j, factory.n_genes) for i, j in cuts]
+    begin = _dense if factory.output.dense else _compressed
     # Batches that lie in memory of their own, or all in one piece.
     pieces = [(a, b, batches)]
-    if supply.output.own:
+    if factory.output.own:
         pieces = [(*cut, [batch]) for cut, batch in zip(cuts, batches, strict=True)]
     calls: list[Callable[[], None]] = []
     for i, j, part in pieces:
-        fill = begin(buffer, i, j, supply, part)
+        fill = begin(buffer, i, j, factory, part)
         if fill is None:
             continue
-        n_parts = max(min(crew.size, (j - i) // _PART), 1) if len(pieces) < crew.size else 1
+        n_parts = max(min(pool.size, (j - i) // _PART), 1) if len(pieces) < pool.size else 1
         ends = [(j - i) * k // n_parts for k in range(n_parts + 1)]
         calls += [partial(fill, first, last) for first, last in pairwise(ends)]
-    each = -(-len(calls) // crew.size)
+    each = -(-len(calls) // pool.size)
     shares = [partial(_run, calls[i : i + each]) for i in range(0, len(calls), each or 1)]
-    return Slab(batches, crew.submit_all(EMIT, shares))
+    return Slab(batches, pool.submit_all(EMIT, shares))
 
 
 def _run(calls: list[Callable[[], None]]) -> None:
@@ -132,16 +134,16 @@ def _run(calls: list[Callable[[], None]]) -> None:
         call()
 
 
-def _dense(buffer: Buffer, a: int, b: int, supply: Supply, batches: list[Batch]) -> Fill:
-    at, scale = buffer.lying, buffer.scale
-    x: NDArray[np.float32] = supply.take("x", (b - a) * supply.n_genes, _F32)
-    x = x.reshape(b - a, supply.n_genes)
+def _dense(buffer: Buffer, a: int, b: int, factory: BatchFactory, batches: list[Batch]) -> Fill:
+    at, scale = buffer.spans, buffer.scale
+    x: NDArray[np.float32] = factory.take("x", (b - a) * factory.n_genes, _F32)
+    x = x.reshape(b - a, factory.n_genes)
     begin = 0
     for batch in batches:
         batch.x = x[begin : begin + len(batch)]
         begin += len(batch)
-    every = supply.column is None
-    column = supply.columns
+    every = factory.column is None
+    column = factory.columns
     rows = (at.idx, at.val, at.src, at.length)
 
     def fill(first: int, last: int) -> None:
@@ -157,12 +159,12 @@ def _dense(buffer: Buffer, a: int, b: int, supply: Supply, batches: list[Batch])
 
 
 def _compressed(
-    buffer: Buffer, a: int, b: int, supply: Supply, batches: list[Batch]
+    buffer: Buffer, a: int, b: int, factory: BatchFactory, batches: list[Batch]
 ) -> Fill | None:
-    at, column = buffer.lying, supply.column
+    at, column = buffer.spans, factory.column
     src, length = at.src[a:b], at.length[a:b]
     sliced = (
-        not supply.output.own
+        not factory.output.own
         and at.contiguous
         and at.idx.dtype == _I32
         and at.val.dtype == _F32
@@ -177,8 +179,8 @@ def _compressed(
         indptr += src[0] if b > a else 0
         idx, val = at.idx, at.val
     else:
-        idx = supply.take("idx", int(indptr[-1]), _I32)
-        val = supply.take("val", int(indptr[-1]), _F32)
+        idx = factory.take("idx", int(indptr[-1]), _I32)
+        val = factory.take("val", int(indptr[-1]), _F32)
     begin = 0
     for batch in batches:
         ends = indptr[begin : begin + len(batch) + 1]
