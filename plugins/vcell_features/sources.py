@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.genes.sets import read_sets
 from vcell.errors import UserError
+from vcell.genes.sets import read_sets
 from vcell.screen import tables
 from vcell_features.embed import of_edges, of_sets
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell import console
+from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.genes.shipped import shipped_about, shipped_features
-from vcell.errors import UserError
 from vcell.screen.targets import members
 from vcell_features.sources import made
 

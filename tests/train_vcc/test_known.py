@@ -10,9 +10,9 @@ from vcell_train_vcc import TrainVcc
 
 from vcell import console
 from vcell.cli import run
-from vcell.genes.shipped import shipped_about, shipped_features
 from vcell.data.simulate import simulate
 from vcell.errors import UserError
+from vcell.genes.shipped import shipped_about, shipped_features
 from vcell.models import SCREEN, Screen
 from vcell.runs import Run
 from vcell.screen.known import Known

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vcell import console
+from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.genes.shipped import shipped_features
-from vcell.errors import UserError
 from vcell.screen import tables
 from vcell.screen.features import Block, few
 from vcell.screen.names import read_perturbations

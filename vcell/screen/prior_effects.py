@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.genes import GeneIndex
 from vcell.errors import UserError
+from vcell.genes import GeneIndex
 from vcell.screen.targets import members
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.genes.names import approved
 from vcell.errors import UserError
+from vcell.genes.names import approved
 from vcell.screen.targets import members
 
 SCREEN = "screen.npz"  # in the run directory
