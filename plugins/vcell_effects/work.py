@@ -14,7 +14,7 @@ from vcell import console
 from vcell.data import detect, labels, open_cells
 from vcell.data.log_cells import COUNTS, LogCells, median_total
 from vcell.errors import UserError
-from vcell.screen.measure import Columns, Rows
+from vcell.screen.design import Design, ScreenRows
 from vcell.screen.prior_effects import PriorEffects
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ def run(cells: Path | None, config: Effects) -> None:
         raise UserError(f"there is no folder {out.absolute().parent}")
     with open_cells(path, config.layer, join=config.join) as source:
         found, scale = labels.find(source, config), detect.scale(source)
-        columns = Columns.read(source, found)
+        design = Design.read(source, found)
         total = config.target_sum
         if scale.kind == COUNTS and total is None:
-            total = median_total(source, np.flatnonzero(columns.control))
+            total = median_total(source, np.flatnonzero(design.control))
         log_cells = LogCells(source, scale.kind, total or np.nan)
-        rows = Rows.of(columns, config.min_cells)
-        effects = measured(log_cells, rows, columns)
+        rows = ScreenRows.of(design, config.min_cells)
+        effects = measured(log_cells, rows, design)
         about = {"source": source.name, "target_sum": log_cells.target_sum}
     if not np.isfinite(effects.effect).all():
         raise UserError(
@@ -72,14 +72,14 @@ def run(cells: Path | None, config: Effects) -> None:
 _STRONG, _SHOWN = 5, 10  # standard errors; rows of the table
 
 
-def measured(cells: LogCells, rows: Rows, columns: Columns) -> PriorEffects:
+def measured(cells: LogCells, rows: ScreenRows, design: Design) -> PriorEffects:
     """Return effects against matched controls, and the standard error of each gene's."""
-    n, n_matched = len(rows), int(columns.matched.max()) + 1
-    group = np.where(columns.control, n + columns.matched, rows.of_cell)
+    n, n_matched = len(rows), design.n_matched
+    group = np.where(design.control, n + design.matched, rows.of_cell)
     mean, variance, count = gene_moments(cells, group, n + n_matched)
     share = np.zeros((n, n_matched))
     own = rows.of_cell >= 0
-    np.add.at(share, (rows.of_cell[own], columns.matched[own]), 1)
+    np.add.at(share, (rows.of_cell[own], design.matched[own]), 1)
     controls, spread, size = mean[n:], variance[n:], count[n:]
     bare = (size == 0) & (share.sum(axis=0) > 0)
     if bare.all() or not size.any():
@@ -99,7 +99,7 @@ def measured(cells: LogCells, rows: Rows, columns: Columns) -> PriorEffects:
     return PriorEffects(
         [str(gene) for gene in cells.source.genes],
         list(rows.names),
-        [columns.contexts[c] for c in rows.context],
+        [design.contexts[c] for c in rows.context],
         count[:n],
         (mean[:n] - share @ controls).astype(np.float32),
         np.sqrt(noise).astype(np.float32),

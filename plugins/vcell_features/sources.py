@@ -84,7 +84,7 @@ def _kind(path: Path) -> str:
     head, rows = _lines(path, _PEEK)
     if _ends(head) is not None:
         return _NETWORK
-    first = rows[0] if rows else head
+    first = rows[0] if rows and len(rows[0]) == len(head) else head
     words = sum(not _number(cell) for cell in first)
     if words >= 2 or (len(first) == 2 and words == 2):
         return _NETWORK

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.errors import UserError
+from vcell.screen.pseudobulk import GroupSums
 
 if TYPE_CHECKING:
     from vcell.data.log_cells import LogCells
-    from vcell.screen.measure import Columns, Rows
+    from vcell.screen.design import Design, ScreenRows
 
 
 Array = NDArray[np.float64]
@@ -49,14 +50,14 @@ class Effects:
 
 
 def measure(
-    cells: LogCells, rows: Rows, columns: Columns, held_out: NDArray[np.bool_], *,
+    cells: LogCells, rows: ScreenRows, design: Design, held_out: NDArray[np.bool_], *,
     shared: bool = False, seed: int = 0,
 ) -> Effects:  # fmt: skip
     """Measure the rows (P,), of which `held_out` (P,) says which are scored.
 
     Parameters
     ----------
-    cells, rows, columns
+    cells, rows, design
         The values; which cells belong to which row; which are controls, and what they match.
     held_out
         Their effects are differences to the first half of the controls, those of others to the
@@ -66,18 +67,19 @@ def measure(
     seed
         Which cells are in which half.
     """
-    n, n_matched, tested = len(rows), int(columns.matched.max()) + 1, np.flatnonzero(held_out)
+    n, n_matched, tested = len(rows), design.n_matched, np.flatnonzero(held_out)
     twins = n + np.arange(len(tested))  # second halves of the held-out rows
     first = n + len(tested)  # of the groups of controls: all first halves, all second halves
-    group = np.where(columns.control, first + columns.matched, rows.of_cell)
+    group = np.where(design.control, first + design.matched, rows.of_cell)
     twin = np.full(n + 1, -1)
     twin[tested] = twins
-    other = np.where(columns.control, group + n_matched, twin[rows.of_cell])
+    other = np.where(design.control, group + n_matched, twin[rows.of_cell])
     code = np.where(_second_half(group, seed) & (other >= 0), other, group)
-    mean, variance, count = cells.group_moments(code, first + 2 * n_matched)
-    share = _shares(code, columns, first)
+    sums = GroupSums.of(cells, code, first + 2 * n_matched)
+    mean, variance, count = sums.mean, sums.variance, sums.count
+    share = _shares(code, design, first)
     controls, spread, per_context = _controls(
-        mean[first:], variance[first:], count[first:], columns, shared=shared,
+        mean[first:], variance[first:], count[first:], design, shared=shared,
         wanted=share.sum(axis=0) > 0,
     )  # fmt: skip
     halves = np.array(
@@ -104,11 +106,11 @@ def _second_half(group: Codes, seed: int) -> NDArray[np.bool_]:
     return second
 
 
-def _shares(code: Codes, columns: Columns, n_groups: int) -> Array:
+def _shares(code: Codes, design: Design, n_groups: int) -> Array:
     """Return (groups, B): how many cells of each group match which controls."""
-    n_matched = int(columns.matched.max()) + 1
-    own = (code >= 0) & ~columns.control
-    place = code[own] * n_matched + columns.matched[own]
+    n_matched = design.n_matched
+    own = (code >= 0) & ~design.control
+    place = code[own] * n_matched + design.matched[own]
     count = np.bincount(place, minlength=n_groups * n_matched)
     return np.asarray(count.reshape(n_groups, n_matched), np.float64)
 
@@ -137,7 +139,7 @@ def _controls(
     mean: Array,
     variance: Array,
     size: Codes,
-    columns: Columns,
+    design: Design,
     *,
     shared: bool,
     wanted: NDArray[np.bool_],
@@ -149,13 +151,13 @@ def _controls(
     """
     n_matched = len(wanted)
     context = np.zeros(n_matched, np.int64)
-    context[columns.matched] = columns.context
+    context[design.matched] = design.context
     halves, sizes = mean.reshape(2, n_matched, -1), size.reshape(2, n_matched)
     total = sizes.sum(axis=0)
     both = (sizes[0][:, None] * halves[0] + sizes[1][:, None] * halves[1]) / np.maximum(total, 1)[
         :, None
     ]
-    per_context = _of_contexts(both, total, context, columns, aloud=True)
+    per_context = _of_contexts(both, total, context, design, aloud=True)
     bare = np.flatnonzero((total == 0) & wanted)
     if len(bare) == np.count_nonzero(wanted):
         raise UserError(
@@ -177,20 +179,20 @@ def _controls(
         return np.stack([both, both]), np.stack([pooled, pooled]), per_context
     for half, number in zip(halves, sizes, strict=True):
         lacking = number == 0  # the mean of this half of the controls in the whole context
-        half[lacking] = _of_contexts(half, number, context, columns)[context[lacking]]
+        half[lacking] = _of_contexts(half, number, context, design)[context[lacking]]
     return halves, spread / np.maximum(sizes, 1), per_context
 
 
 def _of_contexts(
-    controls: Array, size: Codes, context: Codes, columns: Columns, *, aloud: bool = False
+    controls: Array, size: Codes, context: Codes, design: Design, *, aloud: bool = False
 ) -> Array:
     """Return (C, N) control means; a context without controls gets those of all."""
     overall = size @ controls / size.sum()
-    found = np.tile(overall, (len(columns.contexts), 1))
-    for code, name in enumerate(columns.contexts):
+    found = np.tile(overall, (len(design.contexts), 1))
+    for code, name in enumerate(design.contexts):
         weight = np.where(context == code, size, 0)
         if weight.sum():
             found[code] = weight @ controls / weight.sum()
-        elif aloud and (columns.context == code).any():
+        elif aloud and (design.context == code).any():
             console.warn(f"{name} has no control cells: those of all contexts stand in for them")
     return found

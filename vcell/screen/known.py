@@ -15,9 +15,10 @@ from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.genes.shipped import shipped_features
 from vcell.screen import tables
-from vcell.screen.features import Block, few
+from vcell.screen.features import Block
 from vcell.screen.names import read_perturbations
 from vcell.screen.targets import members
+from vcell.suggest import few
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

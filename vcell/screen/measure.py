@@ -7,18 +7,19 @@ of control cells that are matched with.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vcell import console
 from vcell.as_json import plain
 from vcell.errors import UserError
 from vcell.screen import effects, features
-from vcell.screen.features import few
+from vcell.screen.design import Design, ScreenRows
 from vcell.screen.known import Known
 from vcell.screen.names import read_genes, read_perturbations
 from vcell.screen.prior_effects import PriorEffects
@@ -31,135 +32,37 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from vcell.config.screen import ScreenOptions
     from vcell.data.log_cells import LogCells
 
 _FEATURE_CELLS = 50_000  # enough for loadings; more would only cost time
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The labels of every cell.
-
-    Attributes
-    ----------
-    perturbation, names
-        Codes, -1 for controls and cells without a label, and what they mean.
-    control
-        Whether the cell is a control.
-    context, contexts
-        Codes of cell types, -1 for none, and their names.
-    matched
-        Codes of batch and context together: controls are compared within.
-    """
-
-    perturbation: NDArray[np.int64]
-    names: list[str]
-    control: NDArray[np.bool_]
-    context: NDArray[np.int64]
-    contexts: list[str]
-    matched: NDArray[np.int64]
-
-    @classmethod
-    def read(cls, source: Any, labels: Any) -> Columns:
-        """Read the columns that `labels` names."""
-        column = source.obs(labels.perturbation_column)
-        names = [str(name) for name in column.categories]
-        codes = np.asarray(column.codes, np.int64)
-        control = codes == names.index(labels.control)
-        context, contexts = np.zeros(len(codes), np.int64), ["all"]
-        if labels.cell_type_column is not None:
-            types = source.obs(labels.cell_type_column)
-            context = np.asarray(types.codes, np.int64)
-            contexts = [str(name) for name in types.categories]
-            if (context < 0).any():
-                lost = int((context < 0).sum())
-                console.warn(f"{lost:,} cells without a {labels.cell_type_column} are left out")
-        batch = np.zeros(len(codes), np.int64)
-        if labels.batch_column is not None:
-            batch = np.asarray(source.obs(labels.batch_column).codes, np.int64) + 1
-        _, matched = np.unique(context * (batch.max() + 1) + batch, return_inverse=True)
-        left_out = context < 0
-        return cls(
-            np.where(control | left_out, -1, codes), names, control & ~left_out, context, contexts,
-            matched.astype(np.int64),
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of a screen, and which cells belong to each (-1: none)."""
-
-    names: list[str]
-    context: NDArray[np.int64]
-    of_cell: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @classmethod
-    def of(cls, columns: Columns, fewest: int) -> Rows:
-        """Find the perturbations of `fewest` cells or more in each context."""
-        n_contexts = len(columns.contexts)
-        combined = columns.perturbation * n_contexts + columns.context
-        combined[columns.perturbation < 0] = -1
-        count = np.bincount(combined[combined >= 0], minlength=len(columns.names) * n_contexts)
-        kept = np.flatnonzero(count >= fewest)
-        small = [
-            columns.names[i // n_contexts] for i in np.flatnonzero((count > 0) & (count < fewest))
-        ]
-        if not len(kept):
-            raise UserError(
-                f"none of the {np.count_nonzero(count)} perturbations has {fewest} cells or more "
-                f"(the largest has {count.max() if count.size else 0})",
-                hint="an effect is a mean over cells: bring more cells, or lower --min-cells",
-            )
-        if small:
-            console.warn(
-                f"{len(small)} perturbations of fewer than {fewest} cells are left out: "
-                f"{few(small)}"
-            )
-        row = np.full(len(count) + 1, -1)
-        row[kept] = np.arange(len(kept))
-        names = [columns.names[i] for i in kept // n_contexts]
-        return cls(names, kept % n_contexts, row[combined])
-
-    def only(self, names: set[str]) -> Rows:
-        """Return the rows of these perturbations; cells of others belong to none."""
-        kept = np.array([name in names for name in self.names], np.bool_)
-        if kept.all():
-            return self
-        number = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
-        return Rows(
-            [name for name in self.names if name in names],
-            self.context[kept],
-            number[self.of_cell],
-        )
-
-
-def screen_of(cells: LogCells, columns: Columns, config: ScreenOptions) -> Screen:
+def screen_of(cells: LogCells, design: Design, config: ScreenOptions) -> Screen:
     """Measure every perturbation's effect and every gene's features, with the parts held apart.
 
     What can be predicted is settled before anything is held out.
     """
-    rows = Rows.of(columns, config.min_cells)
+    rows = ScreenRows.of(design, config.min_cells)
     genes = [str(gene) for gene in cells.source.genes]
     known = Known.of(genes, rows.names, config)
     rows = rows.only(known.kept)
-    part = _parts(rows, columns, known, config)
-    _tell_parts(rows, columns, part)
+    part = _parts(rows, design, known, config)
+    _tell_parts(rows, design, part)
     found = effects.measure(
-        cells, rows, columns, part == TEST, shared=config.controls == "shared", seed=config.seed
+        cells, rows, design, part == TEST, shared=config.controls == "shared", seed=config.seed
     )
     _check_finite(found.delta, found.control, cells.source)
     blocks = list(known.blocks)
     if config.expression_features:
-        blocks.insert(0, _expression(cells, columns, rows, part, found.delta, known, config))
+        blocks.insert(0, _expression(cells, design, rows, part, found.delta, known, config))
     targets = list(dict.fromkeys(gene for name in rows.names for gene in members(name)))
     joined = features.combine(blocks, targets)
     return Screen(
         genes=np.asarray(genes, dtype=np.str_),
-        contexts=np.array(columns.contexts, np.str_),
+        contexts=np.array(design.contexts, np.str_),
         control=found.control.astype(np.float32),
         perturbations=np.array(rows.names, np.str_),
         context=rows.context,
@@ -194,7 +97,7 @@ def _prior(paths: Sequence[Path], genes: list[str], names: list[str]) -> dict[st
     }
 
 
-def facts(source: Any, scale: Any, labels: Any, columns: Columns, screen: Screen) -> dict[str, str]:
+def facts(source: Any, scale: Any, labels: Any, design: Design, screen: Screen) -> dict[str, str]:
     """Return what was done to the cells, as files of the run: the settings, and means of genes."""
     told = {
         "file": source.name,
@@ -202,26 +105,28 @@ def facts(source: Any, scale: Any, labels: Any, columns: Columns, screen: Screen
         "evidence": scale.evidence,
         "target_sum": screen.target_sum,
         "genes": len(screen.genes),
-        "cells": len(columns.control),
-        "control_cells": int(columns.control.sum()),
+        "cells": len(design.control),
+        "control_cells": int(design.control.sum()),
         "perturbations": len(set(screen.perturbations.tolist())),
         "contexts": screen.contexts.tolist(),
         "labels": asdict(labels),
         "feature_genes": len(screen.feature_genes),
         "features": screen.features.shape[1],
     }
-    lines = [",".join(["gene", *screen.contexts.tolist()])]
-    lines += [
-        ",".join([gene, *(f"{value:.8g}" for value in means)])
-        for gene, means in zip(screen.genes.tolist(), screen.control.T, strict=True)
-    ]
+    means = io.StringIO()
+    lines = csv.writer(means, lineterminator="\n")  # names of cell types have commas in them
+    lines.writerow(["gene", *screen.contexts.tolist()])
+    for gene, values in zip(screen.genes.tolist(), screen.control.T, strict=True):
+        lines.writerow([gene, *(f"{value:.8g}" for value in values)])
     return {
         "preprocessing.json": json.dumps(plain(told), indent=1),
-        "control_means.csv": "\n".join(lines) + "\n",
+        "control_means.csv": means.getvalue(),
     }
 
 
-def _parts(rows: Rows, columns: Columns, known: Known, config: ScreenOptions) -> NDArray[np.int8]:
+def _parts(
+    rows: ScreenRows, design: Design, known: Known, config: ScreenOptions
+) -> NDArray[np.int8]:
     """Hold perturbations apart by name, and a context if asked; those drawn can be predicted."""
     test = list(read_perturbations(config.held_out)) if config.held_out else None
     unique = [*dict.fromkeys(name for name in rows.names if name in known.able | set(test or ()))]
@@ -246,13 +151,13 @@ def _parts(rows: Rows, columns: Columns, known: Known, config: ScreenOptions) ->
         [part[place[name]] if name in place else TRAIN for name in rows.names], np.int8
     )
     if config.hold_out_context is not None:
-        if config.hold_out_context not in columns.contexts:
+        if config.hold_out_context not in design.contexts:
             raise UserError(
                 f"there is no context {config.hold_out_context!r}"
-                f"{did_you_mean(config.hold_out_context, columns.contexts)}",
-                hint=f"contexts: {', '.join(columns.contexts)}",
+                f"{did_you_mean(config.hold_out_context, design.contexts)}",
+                hint=f"contexts: {', '.join(design.contexts)}",
             )
-        by_row[rows.context == columns.contexts.index(config.hold_out_context)] = TEST
+        by_row[rows.context == design.contexts.index(config.hold_out_context)] = TEST
         if not (by_row == TRAIN).any():
             raise UserError(
                 f"{config.hold_out_context} is the only context: nothing is left to learn"
@@ -260,8 +165,8 @@ def _parts(rows: Rows, columns: Columns, known: Known, config: ScreenOptions) ->
     return by_row
 
 
-def _tell_parts(rows: Rows, columns: Columns, part: NDArray[np.int8]) -> None:
-    several = f" in {len(columns.contexts)} contexts" if len(columns.contexts) > 1 else ""
+def _tell_parts(rows: ScreenRows, design: Design, part: NDArray[np.int8]) -> None:
+    several = f" in {len(design.contexts)} contexts" if len(design.contexts) > 1 else ""
     console.say(
         f"{len(rows)} perturbations{several}: {(part == TRAIN).sum()} to learn from, "
         f"{(part == VALIDATION).sum()} to choose the model by, {(part == TEST).sum()} held out"
@@ -280,8 +185,8 @@ def _check_finite(delta: NDArray[np.float64], control: NDArray[np.float64], sour
 
 def _expression(
     cells: LogCells,
-    columns: Columns,
-    rows: Rows,
+    design: Design,
+    rows: ScreenRows,
     part: NDArray[np.int8],
     delta: NDArray[np.float64],
     known: Known,
@@ -289,13 +194,13 @@ def _expression(
 ) -> features.Block:
     """Return how each gene varies with others in training cells, and responds in training."""
     learnt = part == TRAIN
-    used = np.flatnonzero(columns.control | np.append(learnt, [False])[rows.of_cell])
+    used = np.flatnonzero(design.control | np.append(learnt, [False])[rows.of_cell])
     used = used[:: max(-(-len(used) // _FEATURE_CELLS), 1)]
     genes = cells.source.genes
     covariance = features.covariance_loadings(
         cells,
         used,
-        columns.matched,
+        design.matched,
         _seen(config.genes, genes),
         rank=config.components,
         seed=config.seed,
