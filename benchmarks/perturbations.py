@@ -8,8 +8,8 @@ Every fold is a run of `vcell train-vcc`, whose screen all models are then asked
 say of the held-out perturbations of all folds is scored together (pseudobulk; PDS is a rank among
 all of them). Seeds draw the folds (norman) or the cells and the split (simulator): the spread is
 the standard deviation over seeds. Held-out and learnt effects have halves of the controls of their
-own (`--controls shared`: all controls for both, as in papers). `doubles` and `h1` have five perturbations to hold out, one at a
-time, and PDS moves in steps of 0.04: seeds change nothing for `h1`, and draw four fifths of the
+own (`--controls shared`: all controls for both, as in papers). `doubles` and `h1` have five perturbations
+to hold out, one at a time, and PDS moves in steps of 0.04: seeds change nothing for `h1`, and draw four fifths of the
 cells for `doubles` (`all_cells`: the same pairs with every cell). "PDS among all" ranks the true
 effect among those of all measured perturbations. Nothing is chosen by what is held out. Features
 are those that come with vcell, and expression. "without own" leaves out targets' own genes. The
@@ -39,13 +39,13 @@ import anndata
 import numpy as np
 import scipy.sparse as sp
 from scipy.stats import spearmanr
+from vcell_train_vcc.held_out import HeldOut
 
 from vcell import models
 from vcell.cli import run as vcell
 from vcell.data.simulate import CONTROL, Simulator, oracle
 from vcell.models import Screen, members
 from vcell.models.scoring import mean_of, scores, without_own
-from vcell.models.scoring import scores
 from vcell.runs import Run
 
 FOLDS = 5
