@@ -8,12 +8,12 @@ Every fold is a run of `vcell train-vcc`, whose screen all models are then asked
 say of the held-out perturbations of all folds is scored together (pseudobulk; PDS is a rank among
 all of them). Seeds draw the folds (norman) or the cells and the split (simulator): the spread is
 the standard deviation over seeds. Held-out and learnt effects have halves of the controls of their
-own (`--controls shared`: all controls for both, as in papers). `doubles` and `h1` have five perturbations
-to hold out, one at a time, and PDS moves in steps of 0.04: seeds change nothing for `h1`, and draw four fifths of the
-cells for `doubles` (`all_cells`: the same pairs with every cell). "PDS among all" ranks the true
-effect among those of all measured perturbations. Nothing is chosen by what is held out. Features
-are those that come with vcell, and expression. "without own" leaves out targets' own genes. The
-verdict is that of `vcell train-vcc --folds`, for each seed.
+own (`--controls shared`: all controls for both, as in papers). Features are those that come with
+vcell, and expression. `doubles` and `h1` have five perturbations to hold out, one at a time, and
+PDS moves in steps of 0.04: seeds change nothing for `h1`, and draw four fifths of the cells for
+`doubles` (`all_cells`: the same pairs with every cell). "PDS among all" ranks the true effect among
+those of all measured perturbations. "without own" leaves out targets' own genes. Nothing is chosen
+by what is held out. The verdict is that of `vcell train-vcc --folds`, for each seed.
 
 `simulator`: gene features are the true memberships; `shuffled`: the same, dealt to the wrong genes.
 There the share of the attainable gain is (PDS - PDS of perturbed-mean) / (PDS of fresh cells of the
