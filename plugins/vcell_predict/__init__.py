@@ -60,6 +60,12 @@ class Predict(DataOptions):
         help="Strengthen or weaken effects so that as many genes change significantly as in "
         "measured perturbations.",
     )
+    for_: Literal["overall", "des", "pds", "mae"] = option(
+        "overall",
+        help="What effects are strengthened for: as many significant genes as expected (des); that, "
+        "while the error stays below the baseline's (overall); telling perturbations apart (pds); or "
+        "the error of the mean (mae).",
+    )
     explain: Path | None = option(
         None, help="Folder for tables and a page on what the predictions rest on."
     )

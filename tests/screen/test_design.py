@@ -168,9 +168,10 @@ def made_up(names, contexts=("all",)) -> Screen:
 
 def test_a_target_without_features_counts_through_the_sets_it_is_learnt_in(capsys, monkeypatch):
     monkeypatch.setattr(console, "settings", console.Settings())
-    known = Known.of(["K1", "K2"], ["K1", "U1", "K2", "U2", "U1+K1", "U3+U4"], ScreenOptions())
+    names = ["K1", "X1x", "K2", "X2x", "X1x+K1", "X3x+X4x"]
+    known = Known.of(["K1", "K2"], names, ScreenOptions())
     assert known.able == {"K1", "K2"}
-    assert known.kept == {"K1", "U1", "K2", "U1+K1"}
+    assert known.kept == {"K1", "X1x", "K2", "X1x+K1"}
     assert "2 of 6 perturbations are left out" in capsys.readouterr().err
 
 

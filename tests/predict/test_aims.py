@@ -1,0 +1,52 @@
+"""What a strength is chosen for, and what is said of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from vcell_predict.strength.aims import LeftOut
+
+
+def left_out(shrunk: float, noise: float = 0.05, seed: int = 0) -> LeftOut:
+    """Effects predicted too small by a factor, beside noise."""
+    rng = np.random.default_rng(seed)
+    real = rng.normal(size=(20, 100)) * 0.3
+    effect = shrunk * real + noise * rng.normal(size=real.shape)
+    target = np.full(20, -1)
+    return LeftOut(effect, real, target, float(np.abs(real).mean()))
+
+
+def test_for_mae_it_makes_good_what_the_model_shrank():
+    assert left_out(0.5, 0.01).best("mae") == pytest.approx(2, rel=0.1)
+    assert left_out(1.0, 0.01).best("mae") == pytest.approx(1, rel=0.1)
+    assert left_out(2.0, 0.01).best("mae") == pytest.approx(0.5, rel=0.1)
+
+
+def test_for_pds_it_is_the_strength_that_tells_best():
+    found = left_out(0.1, 0.2)
+    best = found.best("pds")
+    scores = [found.scores(s)["pds"] for s in (0.25, 1.0, 4.0)]
+    assert found.scores(best)["pds"] >= max(scores)
+
+
+def test_overall_stops_before_the_error_is_above_the_baselines():
+    found = left_out(0.5, 0.15)
+    assert found.scores(1.0)["mae"] < found.baseline
+    assert found.scores(4.0)["mae"] > found.baseline
+    share = found.bearable(4.0)
+    assert share < 1
+    assert found.scores(4.0**share)["mae"] <= found.baseline
+    assert found.bearable(1.5) == 1
+
+
+def test_what_cannot_be_saved_is_not_weakened_and_said_aloud():
+    found = left_out(0.0, 1.0)
+    assert found.bearable(2.0) == 1
+    assert "ABOVE the official baseline's" in found.told(2.0)
+    assert "below the official baseline's" in left_out(1.0, 0.01).told(1.0)
+
+
+def test_the_command_says_what_strengths_do_and_takes_an_aim(predict):
+    lines = predict("--n-cells", 40, "--for", "mae").out
+    assert "perturbations left out: PDS" in lines
+    assert "the official baseline's" in lines
