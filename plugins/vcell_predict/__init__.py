@@ -62,9 +62,9 @@ class Predict(DataOptions):
     )
     for_: Literal["overall", "des", "pds", "mae"] = option(
         "overall",
-        help="What effects are strengthened for: as many significant genes as expected (des); that, "
-        "while the error stays below the baseline's (overall); telling perturbations apart (pds); or "
-        "the error of the mean (mae).",
+        help="What effects are strengthened for: to change as many genes as expected (des), the "
+        "same as long as the error stays below the baseline's (overall), to tell perturbations "
+        "apart (pds), or for the error of the mean (mae).",
     )
     explain: Path | None = option(
         None, help="Folder for tables and a page on what the predictions rest on."
