@@ -30,19 +30,26 @@ def test_for_pds_it_is_the_strength_that_tells_best():
 
 
 def test_overall_stops_before_the_error_is_above_the_baselines():
-    found = left_out(0.5, 0.15)
-    assert found.scores(1.0)["mae"] < found.baseline
-    assert found.scores(4.0)["mae"] > found.baseline
+    found = left_out(0.8, 0.1)  # it tells all of them apart as it is
+    assert found.scores(1.0)["pds"] == 1
+    assert found.scores(4.0)["mae"] > found.baseline > found.scores(1.0)["mae"]
     share = found.bearable(4.0)
     assert share < 1
     assert found.scores(4.0**share)["mae"] <= found.baseline
-    assert found.bearable(1.5) == 1
 
 
-def test_what_cannot_be_saved_is_not_weakened_and_said_aloud():
-    found = left_out(0.0, 1.0)
-    assert found.bearable(2.0) == 1
-    assert "ABOVE the official baseline's" in found.told(2.0)
+def test_overall_goes_all_the_way_where_more_is_told_apart_than_is_lost():
+    rng = np.random.default_rng(1)
+    shift = 0.3 * rng.normal(size=100)  # shared by all, and predicted: only strength tells apart
+    real = shift + 0.3 * rng.normal(size=(20, 100))
+    effect = shift + 0.1 * (real - shift)
+    found = LeftOut(effect, real, np.full(20, -1), float(np.abs(real).mean()))
+    assert found.scores(1.2)["pds"] >= found.scores(1.0)["pds"]
+    assert found.bearable(1.05) == 1
+
+
+def test_an_error_above_the_baselines_is_said_aloud():
+    assert "ABOVE the official baseline's" in left_out(0.0, 1.0).told(2.0)
     assert "below the official baseline's" in left_out(1.0, 0.01).told(1.0)
 
 

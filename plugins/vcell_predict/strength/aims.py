@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 _TRIED = np.geomspace(0.25, 4.0, 33)  # strengths, 1 among them
+_CHANCE = 0.5  # PDS of one prediction for all
 _SHARES = (1.0, 0.75, 0.5, 0.25)  # of the way (in logarithms) to the strength that DES asks for
 
 
@@ -60,17 +61,24 @@ class LeftOut:
         return float(min(order, key=lambda s: sign * self.scores(float(s))[score]))
 
     def bearable(self, strength: float) -> float:
-        """Return how far to go towards a strength: until MAE would be above the baseline.
+        """Return how far (of its logarithm) to go towards a strength that was chosen for DES.
 
-        The share (of its logarithm); 1 where MAE is above the baseline at strength 1 already, as
-        nothing can be saved then.
+        All the way, where PDS gains as much as MAE loses, both scaled as the challenge scales them;
+        else as far as MAE stays below the baseline. That DES gains is taken for granted.
         """
-        if self.scores(1.0)["mae"] > self.baseline:
+        before, after = self._scaled(1.0), self._scaled(strength)
+        if after >= before:
             return 1.0
         for share in _SHARES:
             if self.scores(strength**share)["mae"] <= self.baseline:
                 return share
         return 0.0
+
+    def _scaled(self, strength: float) -> float:
+        """Return PDS and MAE as the challenge adds them up: nothing is below the baseline."""
+        found = self.scores(strength)
+        pds = (found["pds"] - _CHANCE) / (1 - _CHANCE)
+        return max(pds, 0.0) + max(1 - found["mae"] / self.baseline, 0.0)
 
     def told(self, strength: float) -> str:
         """Say what a strength does to each score."""
