@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 _TRIED = np.geomspace(0.25, 4.0, 33)  # strengths, 1 among them
 _CHANCE = 0.5  # PDS of one prediction for all
+_FEWEST = 10  # perturbations that may overrule what DES asks for
 _SHARES = (1.0, 0.75, 0.5, 0.25)  # of the way (in logarithms) to the strength that DES asks for
 
 
@@ -64,8 +65,11 @@ class LeftOut:
         """Return how far (of its logarithm) to go towards a strength that was chosen for DES.
 
         All the way, where PDS gains as much as MAE loses, both scaled as the challenge scales them;
-        else as far as MAE stays below the baseline. That DES gains is taken for granted.
+        else as far as MAE stays below the baseline. That DES gains is taken for granted. Fewer than
+        ten perturbations do not tell.
         """
+        if len(self.real) < _FEWEST:
+            return 1.0
         before, after = self._scaled(1.0), self._scaled(strength)
         if after >= before:
             return 1.0
