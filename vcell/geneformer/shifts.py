@@ -1,9 +1,10 @@
 """How perturbations move the embedding of a cell: exact, without ever storing all copies.
 
-The first layer is shared. A token of a copy differs from the cell's only by its position, so
-queries, keys and values exist once for each (token, position) of a block of copies. Keys that all copies of
-the block have are attended to once; each copy adds the few that are its own. From the second layer
-on every copy is computed, in batches of one length, without padding and up to the layer asked for.
+The first layer is shared. A token of a copy differs from the cell's only by its position, so its
+queries, keys and values exist once for each (token, position) of a block of copies. Keys that all
+copies of the block have are attended to once; each copy adds the few that are its own. From the
+second layer on every copy is computed, in batches of one length, without padding, up to the layer
+asked for.
 
 A cosine is one minus half the squared distance of unit vectors, which float32 knows to 1e-13 where
 the vectors are close, and ``1 - cosine`` only to 6e-8.
@@ -126,13 +127,13 @@ class ShiftEngine:
         """Return the embedding of one cell, not normalised."""
         given = torch.from_numpy(tokens.astype(np.int64)).to(self.device)
         hidden = self.bert.encode(given, Lengths((len(given),)), self.n_layers)
-        out: NDArray[np.float32] = self._pooled(hidden[None])[0].cpu().numpy()
+        out: NDArray[np.float32] = self.pooled(hidden[None])[0].cpu().numpy()
         return out
 
     def original(self, tokens: Tensor) -> Original:
         """Encode an unperturbed cell."""
         hidden = self.bert.encode(tokens, Lengths((len(tokens),)), self.n_layers)[None]
-        cell = F.normalize(self._pooled(hidden).double(), dim=1)[0]
+        cell = F.normalize(self.pooled(hidden).double(), dim=1)[0]
         return Original(F.normalize(hidden[0], dim=1) if self.readout == "mean" else None, cell)
 
     @torch.inference_mode()
@@ -172,7 +173,7 @@ class ShiftEngine:
                 some = slice(at, at + batch)
                 events = slice(start + at, min(start + at + batch, chosen.stop))
                 hidden = self._rest(first, tokens, order, some)
-                cells = F.normalize(self._pooled(hidden).double(), dim=1)
+                cells = F.normalize(self.pooled(hidden).double(), dim=1)
                 distance = self._distance(hidden, cells, original, order[some], copies, events)
                 yield distance, (cells - original.cell) @ self.states.T
 
@@ -183,7 +184,7 @@ class ShiftEngine:
         genes = tokens[: len(tokens) - self.frame.last - overflow]
         return torch.cat([genes, tokens[len(tokens) - self.frame.last :]])
 
-    def _pooled(self, hidden: Tensor) -> Tensor:
+    def pooled(self, hidden: Tensor) -> Tensor:
         """Return the embedding of cells, (C, d), from their tokens, (C, L, d)."""
         if self.readout == "cls":
             return hidden[:, 0]
