@@ -3,13 +3,15 @@
     cd benchmarks
     .envs/cell-eval2-0.20.0/bin/python parity_2026_score.py ../tests/metrics/golden
 
-Two things. ``score2026-CASE.npz``: the cells of a ``vcc2026-CASE.npz`` (benchmarks/parity_2026.py)
+Three things. ``score2026-CASE.npz``: the cells of a ``vcc2026-CASE.npz`` (see parity_2026.py)
 through the peer's own commands, from files to a scored table: run, baseline, prep-real-bundle,
-score. ``scale2026.npz``: its scale of every member over a grid of values, missing ones too.
+score. ``agg2026-CASE.csv``: what the first of these writes as ``agg_results.csv``.
+``scale2026.npz``: its scale of every member over a grid of values, missing ones too.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ from cell_eval2.competition import competition_members
 from cell_eval2.scoring import is_degenerate, score_one
 
 CASES = ("plain", "sparse", "unbalanced", "tied", "dense")
+AGGREGATED = ("plain", "quiet", "single", "tied", "unbalanced")
 SETTINGS = ("--preset", "vcc2026", "--set", "de.backend=pdex", "--cache-strict")
 NOTHING = (float("nan"), float("inf"), float("-inf"))
 
@@ -40,25 +43,42 @@ def cells(stored: dict[str, np.ndarray], side: str) -> ad.AnnData:
     return ad.AnnData(x, obs=obs, var=pd.DataFrame(index=genes))
 
 
-def score(case: str, folder: Path) -> None:
-    """Score one case by the peer's commands and keep its table."""
+def tool(here: Path, *words: str) -> None:
+    """Run a command of the peer."""
+    path = str(Path(sys.executable).with_name("cell-eval2"))
+    subprocess.run([path, *words], cwd=here, check=True)
+
+
+def run(case: str, folder: Path, here: Path) -> None:
+    """Let the peer compare the two sides of a case in the folder `here`."""
     with np.load(folder / f"vcc2026-{case}.npz", allow_pickle=False) as stored:
         real, pred = (cells(dict(stored), side) for side in ("real", "pred"))
     given = ad.concat([pred, real[real.obs["target"] == "non-targeting"]])
-    tool = str(Path(sys.executable).with_name("cell-eval2"))
+    real.write_h5ad(here / "real.h5ad")
+    given.write_h5ad(here / "pred.h5ad")
+    tool(here, "run", "-ap", "pred.h5ad", "-ar", "real.h5ad", "-o", "out", *SETTINGS)
+
+
+def aggregate(case: str, folder: Path) -> None:
+    """Keep the peer's summary of a case."""
+    with tempfile.TemporaryDirectory() as aside:
+        run(case, folder, Path(aside))
+        shutil.copy(Path(aside) / "out/agg_results.csv", folder / f"agg2026-{case}.csv")
+
+
+def score(case: str, folder: Path) -> None:
+    """Score one case by the peer's commands and keep its table."""
     with tempfile.TemporaryDirectory() as aside:
         here = Path(aside)
-        real.write_h5ad(here / "real.h5ad")
-        given.write_h5ad(here / "pred.h5ad")
+        run(case, folder, here)
         for words in (
-            ("run", "-ap", "pred.h5ad", "-ar", "real.h5ad", "-o", "out", *SETTINGS),
             ("baseline", "-ar", "real.h5ad", "-o", "base", "--save-pred", "b.h5ad", *SETTINGS),
             ("prep-real-bundle", "--real", "real.h5ad", "--baseline", "b.h5ad", "-o", "bundle",
              *SETTINGS),
             ("score", "--user-agg", "out/agg_results.csv", "--user-meta", "out/run_meta.json",
              "--real-bundle", "bundle", "-o", "s.csv"),
         ):  # fmt: skip
-            subprocess.run([tool, *words], cwd=here, check=True)
+            tool(here, *words)
         table = pd.read_csv(here / "s.csv").set_index("metric")["from_replicate"]
     out = {f"scaled_{name}": float(v) for name, v in table.items() if name != "avg_score"}
     out["overall"] = float(table["avg_score"])
@@ -87,5 +107,7 @@ def scales(folder: Path) -> None:
 
 if __name__ == "__main__":
     scales(Path(sys.argv[1]))
+    for one in AGGREGATED:
+        aggregate(one, Path(sys.argv[1]))
     for one in sys.argv[2:] or CASES:
         score(one, Path(sys.argv[1]))

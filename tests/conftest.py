@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Ran, clean_environment
+from tests.support import PATIENCE, Ran, clean_environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -37,7 +37,7 @@ def vcell(tmp_path: Path) -> Callable[..., Ran]:
         *words: str | Path,
         cwd: Path = tmp_path,
         env: dict[str, str] | None = None,
-        timeout: float = 120,
+        timeout: float = PATIENCE,
     ) -> Ran:
         done = subprocess.run(
             [sys.executable, "-m", "vcell", *map(str, words)],

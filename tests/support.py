@@ -7,6 +7,10 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+#: Seconds until what hangs is ended. On a quiet machine nothing takes a tenth of this; a machine
+#: where twenty processes share two cores must pass as well.
+PATIENCE = 1200.0
+
 
 @dataclass(frozen=True)
 class Ran:

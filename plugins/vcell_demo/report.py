@@ -42,8 +42,9 @@ def write(
     if curve[0]:
         page.figure(
             "Choosing the model",
-            svg.line({"validation": curve}, x="step", y="score"),
-            "Gain over the mean on the validation perturbations.",
+            svg.line({"validation": curve}, x="step", y="gain"),
+            "What the network adds to the prior that it starts from, on the validation "
+            "perturbations: the lower bound of the gain by which the model is chosen.",
         )
     page.heading("What was done")
     page.facts(facts(folder, trained, done))
@@ -140,6 +141,6 @@ def facts(folder: Path, trained: dict[str, Any], done: Mapping[str, Any]) -> dic
 
 
 def _curve(run: Run) -> tuple[list[float], list[float]]:
-    """Return steps and scores of the validations."""
-    found = list(run.history(ranks=False).series("score", "eval").finite())
-    return [float(step) for step, _, _ in found], [score for _, _, score in found]
+    """Return steps and gains of the validations."""
+    found = list(run.history(ranks=False).series("gain", "eval").finite())
+    return [float(step) for step, _, _ in found], [gain for _, _, gain in found]

@@ -1,7 +1,8 @@
 """Results in the layouts of cell-eval: ``results.csv`` and ``agg_results.csv``.
 
-The aggregate is polars' ``describe`` (nearest-rank quantiles, standard deviation of a sample), so
-that ``cell-eval score`` and anybody's scripts read ours as they read theirs.
+The aggregate of cell-eval is polars' ``describe`` (nearest-rank quantiles, standard deviation of a
+sample); that of cell-eval2 has rows, columns and rules of its own. ``cell-eval score``,
+``cell-eval2 score`` and anybody's scripts read ours as they read theirs.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
 
 QUANTILES = {"25%": 0.25, "50%": 0.5, "75%": 0.75}
+ROWS_2026 = ("count", "null_count", "mean", "std", "min", "max", "median")
 
 
 def results(
@@ -40,6 +42,38 @@ def aggregate(values: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
     return pd.DataFrame(
         {"statistic": list(first)} | {name: list(c.values()) for name, c in columns.items()}
     )
+
+
+def aggregate_2026(
+    values: dict[str, NDArray[np.float64]], pooled: dict[str, float], omitted: Collection[str]
+) -> pd.DataFrame:
+    """Summarise each metric as cell-eval2 does: columns by name, a median, no quartiles.
+
+    Parameters
+    ----------
+    values
+        Metrics and components, ``[P]`` each.
+    pooled
+        Ratios of sums. They have no value per perturbation, so nothing but `mean` is stated.
+    omitted
+        Metrics whose perturbations without a value are left out; of the others `count` includes
+        them.
+    """
+    import pandas as pd
+
+    columns = {}
+    for name in sorted(values.keys() | pooled.keys()):
+        if name in pooled:
+            columns[name] = dict.fromkeys(ROWS_2026, float("nan")) | {"mean": pooled[name]}
+            continue
+        column = values[name]
+        present = column[~np.isnan(column)]
+        found = _describe(column) | {"count": float(len(column)), "null_count": 0.0}
+        if name in omitted:
+            found["count"] = float(len(present))
+        found["median"] = float(np.median(present)) if len(present) else float("nan")
+        columns[name] = {row: found[row] for row in ROWS_2026}
+    return pd.DataFrame(columns, index=pd.Index(ROWS_2026, name="statistic")).reset_index()
 
 
 def _describe(column: NDArray[np.float64]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vcell import __version__, console
 from vcell.as_json import plain
+from vcell.metrics import vcc2026
 from vcell.metrics.evaluation.options import Options
 from vcell.metrics.evaluation.scores import Metric, Scored, average
 from vcell.metrics.evaluation.scoring import contexts
@@ -116,7 +117,7 @@ def _write(
         results, per_metric = _results(found)
         results.to_csv(out / "results.csv", index=False)
         results.to_parquet(out / "results.parquet", index=False)
-        layout.aggregate(per_metric).to_csv(out / "agg_results.csv", index=False)
+        _aggregate(per_metric, metrics, found).to_csv(out / "agg_results.csv", index=False)
         for one in found:
             for name, table in one.tables.items():
                 prefix = "" if one.context is None else f"{_safe(one.context)}_"
@@ -126,6 +127,22 @@ def _write(
         title = f"{summary['prediction']} against {summary['real']}, rules {summary['rules']}"
         facts = {k: v for k, v in summary.items() if k not in ("metrics", "contexts", "overall")}
         page(title, metrics, summary["overall"], found, facts).write(out / "index.html")
+
+
+def _aggregate(
+    per_metric: dict[str, Any], metrics: tuple[Metric, ...], found: list[Scored]
+) -> pd.DataFrame:
+    """Summarise the perturbations as the peer of the rules does."""
+    if not found[0].components:
+        return layout.aggregate(per_metric)
+    import numpy as np
+
+    values = per_metric | {
+        name: np.concatenate([one.components[name] for one in found])
+        for name in found[0].components
+    }
+    pooled = {m.name: m.raw for m in metrics if m.name == vcc2026.MSE}
+    return layout.aggregate_2026(values, pooled, omitted=(vcc2026.NMAE,))
 
 
 def _safe(name: str) -> str:

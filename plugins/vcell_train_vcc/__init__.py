@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -11,30 +11,23 @@ from vcell.config import ManyFiles, Ranges, configured, option
 from vcell.config.screen import ScreenOptions
 from vcell.launch import LaunchOptions
 from vcell.plugin import Plugin
-from vcell.train import TrainOptions
+from vcell.train.options import NOT_SEARCHED, ManyOptions, TrainOptions
 from vcell_train_vcc.network_options import NetworkOptions
 
-# what the cells are, where it runs, and what decides which perturbations judge
 _NOT_SEARCHED = (
-    *(field.name for one in (ManyFiles, LaunchOptions) for field in fields(one)),
-    *("fold", "folds", "hold_out_context", "test_share", "validation_share", "min_cells"),
-    *("target_sum", "seed", "sweep", "resume", "estimate"),
+    *NOT_SEARCHED,
+    *("hold_out_context", "test_share", "validation_share", "min_cells", "target_sum", "estimate"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainVcc(ManyFiles, ScreenOptions, NetworkOptions, TrainOptions, LaunchOptions):
+class TrainVcc(ManyFiles, ScreenOptions, NetworkOptions, ManyOptions, TrainOptions, LaunchOptions):
     """The [train-vcc] table."""
 
     model: str = option(
         "transformer",
         help="What to train: transformer, shared-encoder, gp, ridge, knn, additive, context-mean, "
         "perturbed-mean, mean, or another installed vcell.models name.",
-    )
-    folds: int | None = option(
-        None,
-        help="Hold out so many equal parts in turn, in as many runs, told in one table.",
-        minimum=2,
     )
     dropout: float = option(0.1, help="Dropout in the network.", minimum=0, maximum=0.9)
     # chosen on the simulator, seeds 1 to 3, with perturbations of theirs that were held out
@@ -51,17 +44,12 @@ class TrainVcc(ManyFiles, ScreenOptions, NetworkOptions, TrainOptions, LaunchOpt
     checkpoint_every: int = option(
         50, help="Steps between checkpoints; 0 writes only the last.", minimum=0
     )
-    sweep: int | None = option(
-        None, help="Train so many times to find the best settings in --sweep-over.", minimum=1
-    )
     sweep_over: Ranges | None = option(
         None,
         help="What to search, best as a table [train-vcc.sweep-over] of the project file: "
         'lr = {low = 1e-4, high = 1e-2, log = true}, preset = ["tiny", "small"].',
         apart=_NOT_SEARCHED,
     )
-    runs: Path = option(Path("runs"), help="Folder in which the run directory is made.")
-    resume: str | None = option(None, help="Go on with this run: its name, its path or `latest`.")
 
 
 @click.command("train-vcc")

@@ -15,8 +15,9 @@ import numpy as np
 
 from vcell import console, models
 from vcell.as_json import plain
+from vcell.errors import UserError
 from vcell.models import Screen, members
-from vcell.models.scoring import each, gain, mean_of
+from vcell.models.scoring import each, gain, mean_of, scores
 from vcell.screen.features import few
 from vcell.screen.split import TEST, TRAIN, VALIDATION
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     Table = dict[str, dict[str, float]]
 
 _SCORES = ("pds", "mae", "delta_correlation")
+COLUMNS = {
+    "pds": "PDS",
+    "mae": "MAE",
+    "delta_correlation": "delta correlation",
+    "gain": "gain over mean",
+}
 HELD_OUT = "held_out.csv"
 _TELLING = 5  # held-out perturbations below which a ranking says nothing
 
@@ -189,26 +196,54 @@ def _told(path: Path, model: str) -> list[str]:
 def _text(path: Path, model: str, found: Table, n: int) -> str:
     if model not in found:
         return f"trained; no perturbation was held out, so nothing is scored\n{path}"
-    gains = {name: gain(of, found["mean"]) for name, of in found.items()}
-    rows = [
-        (name, of["pds"], of["mae"], of["delta_correlation"], gains[name])
-        for name, of in found.items()
-    ]
-    columns = ("model", "PDS", "MAE", "delta correlation", "gain over mean")
+    found = with_gains(found)
+    rows = [(name, *(of[score] for score in COLUMNS)) for name, of in found.items()]
+    heads = ("model", *COLUMNS.values())
     return (
-        f"{verdict(model, found, gains)} on {n} held-out perturbations "
+        f"{verdict(model, found)} on {n} held-out perturbations "
         f"(pseudobulk; vcell evaluate scores cells){_doubt(n)}\n\n"
-        f"{console.table(rows, columns)}\n\nrun directory: {path}"
+        f"{console.table(rows, heads)}\n\nrun directory: {path}"
     )
+
+
+def with_gains(found: Table) -> Table:
+    """Return the scores of models, and what each gains over the mean."""
+    return {name: {**of, "gain": gain(of, found["mean"])} for name, of in found.items()}
+
+
+def of_fold(run: Run) -> Table:
+    """Return the scores of a fold."""
+    return with_gains(run.meta["summary"]["held_out"])
+
+
+def judged(run: Run) -> float:
+    """Return the gain over the mean on the perturbations that choose the model, for sweeps."""
+    screen = Screen.load(run.path / models.SCREEN)
+    rows = screen.rows(VALIDATION)
+    if not len(rows):
+        raise UserError(
+            "no perturbations are left to choose settings by", hint="raise --validation-share"
+        )
+    names, contexts = screen.names(rows)
+    found = [
+        scores(
+            models.get(name).load(run, screen).predict(names, contexts),
+            screen.delta[rows],
+            screen.targets(names),
+        )
+        for name in (run.meta["model"], "mean")
+    ]
+    return gain(*found)
 
 
 def _doubt(n: int) -> str:
     return "" if n >= _TELLING else f"\n{n} are too few to tell models apart"
 
 
-def verdict(model: str, found: Table, gains: dict[str, float]) -> str:
+def verdict(model: str, found: Table) -> str:
     """Say whether the model beats the others, by their gains over the mean."""
     others = [name for name in found if name != model]
+    gains = {name: of["gain"] for name, of in found.items()}
     if model in ("mean", "perturbed-mean"):
         return f"the {model} baseline"
     better = [name for name in others if gains[name] > gains[model]]

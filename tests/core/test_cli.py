@@ -11,7 +11,7 @@ import time
 import pytest
 
 import vcell as package
-from tests.support import clean_environment
+from tests.support import PATIENCE, clean_environment
 from vcell.plugin import CORE_COMMANDS, discover
 
 
@@ -86,7 +86,7 @@ def test_an_interrupt_ends_with_130(tmp_path):
     code = "from vcell import cli, console; import time\n"
     code += "cli._CORE['init'] = ('sleeper', '')\nimport sys, types, click\n"
     code += "m = types.ModuleType('sleeper'); sys.modules['sleeper'] = m\n"
-    code += "sleep = lambda: (print('up', flush=True), time.sleep(60))\n"
+    code += "sleep = lambda: (print('up', flush=True), time.sleep(3600))\n"
     code += "m.init = click.Command('init', callback=sleep)\n"
     code += "cli.main(['init'])"
     process = subprocess.Popen(
@@ -96,7 +96,7 @@ def test_an_interrupt_ends_with_130(tmp_path):
     assert process.stdout.readline() == "up\n"
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err.strip() == "error: interrupted"
 

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.data import builders
-from tests.support import clean_environment
+from tests.support import PATIENCE, clean_environment
 from vcell.data import CellWriter, detect, labels, open_cells
 from vcell.data.arrays import PlainArray
 from vcell.data.block import Csr, canonical
@@ -416,7 +416,7 @@ def alone(call, accepted):
     "Run a call in a process of its own; return how it ended."
     child = os.fork()
     if not child:
-        signal.setitimer(signal.ITIMER_REAL, 4)  # kills even inside C
+        signal.setitimer(signal.ITIMER_PROF, 4)  # seconds of CPU; kills even inside C
         try:
             call()
             os._exit(0)
@@ -458,7 +458,7 @@ def _fuzz(source: Path, target: Path, seed: int, rounds: int) -> None:
     root = str(Path(__file__).resolve().parents[2])
     code = _FUZZ.format(root=root, source=str(source), target=str(target), seed=seed, rounds=rounds)
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=280,
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE,
         env=clean_environment(), cwd=root,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-200:]}\n{done.stderr[-3000:]}"

@@ -51,14 +51,21 @@ def test_a_killed_demo_goes_on_where_it_was(vcell, tmp_path):
     result = ran.json
     assert set(result["scores"]) == {"transformer", "mean", "replicate"}
     assert set(result["scores"]["mean"]) == {"PDS", "MAE", "DES"}
-    assert result["beats_the_mean"] is (result["gain_over_mean"]["transformer"] > 0)
-    assert result["gain_over_mean"]["mean"] == pytest.approx(0)
+    base = result["scores"]["mean"]
+    for name, scores in result["scores"].items():
+        pds, des = ((scores[m] - base[m]) / (1 - base[m]) for m in ("PDS", "DES"))
+        mae = (base["MAE"] - scores["MAE"]) / base["MAE"]
+        assert result["gain_over_mean"][name] == pytest.approx((pds + des + mae) / 3), name
+    said = "beats" if result["gain_over_mean"]["transformer"] > 0 else "does NOT beat"
+    assert result["beats_the_mean"] is (said == "beats")
     assert not list(folder.rglob("*.tmp-*"))
 
     page = (folder / "report.html").read_text()
     assert "default-src 'none'" in page
     assert not re.search(r"(src|href)=.https?:", page)
     assert "<script" not in page
+    assert f"transformer {said} the mean baseline" in page
+    assert "Choosing the model" in page
     assert result["run"] in page
 
 

@@ -78,15 +78,20 @@ def members(real_cells, pred_cells) -> dict[str, float]:
         lfc, _, q = table(real[n], control, kept)
         guess, p_hat, q_hat = table(pred[n], control, kept)
         sig, called = (q < 0.05) & used[n], (q_hat < 0.05) & used[n]
-        right = np.sign(lfc) == np.sign(guess)
-        if max(called.sum(), sig.sum()):
-            out["fidelity"].append((called & right).sum() / max(called.sum(), sig.sum()))
+        judged = lfc != 0  # equal means have no direction: such a gene is neither right nor wrong
+        right = judged & (np.sign(lfc) == np.sign(guess))
+        stated = (called & judged).sum()
+        if max(stated, sig.sum()):
+            out["fidelity"].append((called & right).sum() / max(stated, sig.sum()))
         if sig.any():
             order = sorted(
                 np.flatnonzero(sig),
                 key=lambda g: (not q_hat[g] < 0.05, q_hat[g], p_hat[g], -abs(guess[g]), genes[g]),
             )
-            depths = [k for k in range(1, len(order) + 1) if right[order[:k]].mean() >= 0.9]
+            tops = [order[:k] for k in range(1, len(order) + 1) if judged[order[:k]].any()]
+            depths = [
+                judged[top].sum() for top in tops if right[top].sum() / judged[top].sum() >= 0.9
+            ]
             out["reach"].append(max(depths, default=0) / len(order))
         either = (sig | called).sum()
         out["jaccard"].append((sig & called).sum() / either if either else 1.0)

@@ -93,6 +93,9 @@ def test_a_score_is_scaled_between_baseline_and_replicate(here):
     assert ran.json["overall"] == pytest.approx(np.mean(scaled))
     table = pd.read_csv(here.folder / "out/results.csv")
     assert list(table)[1:] == list(ran.json["metrics"])
+    means = pd.read_csv(here.folder / "out/agg_results.csv", index_col="statistic").loc["mean"]
+    for name, m in ran.json["metrics"].items():
+        assert means[name] == pytest.approx(m["raw"], rel=1e-12)
     again = run(here)
     assert again.err.count("kept from an earlier run") == 2
     assert again.json["metrics"] == ran.json["metrics"]

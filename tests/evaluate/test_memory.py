@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.support import clean_environment
+from tests.support import PATIENCE, clean_environment
 
 # not ru_maxrss, which begins at what the parent took when this process was forked
 EVALUATE = """
@@ -62,7 +62,7 @@ def test_three_times_the_cells_take_hardly_more_memory(tmp_path: Path) -> None:
             done = subprocess.run(
                 [sys.executable, "-c", EVALUATE, path, path, "--rules", rules],
                 cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False,
-                timeout=600,
+                timeout=PATIENCE,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
             found.append(float(done.stdout.split()[-1]))

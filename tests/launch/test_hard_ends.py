@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.support import clean_environment
+from tests.support import PATIENCE, clean_environment
 from vcell.errors import RunFailed, UserError
 from vcell.gpu.nvml import Devices
 from vcell.launch import LaunchOptions, Plan, elastic, make_plan, resume_run
@@ -42,7 +42,7 @@ def start(cwd: Path, *words: str, ignoring: signal.Signals | None = None) -> sub
             signal.signal(ignoring, before)
 
 
-def until(condition, seconds: float = 60.0) -> None:
+def until(condition, seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -72,7 +72,7 @@ def test_a_signal_ends_a_single_process_as_interrupted(tmp_path, number):
     with start(tmp_path, "sleep") as process:
         until(lambda: ready(tmp_path, 1))
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err.count("Traceback")) == (130, 0)
     assert Run.open("latest", tmp_path / "runs").status() == "interrupted"
 
@@ -84,7 +84,7 @@ def test_workers_of_a_killed_launcher_write_a_checkpoint_and_end(tmp_path):
         process.kill()
         process.communicate()
     run = Run.open("latest", tmp_path / "runs")
-    until(lambda: run.status() == "interrupted", 20)
+    until(lambda: run.status() == "interrupted")
     run.checkpoint("latest").verify()
 
 
@@ -98,8 +98,17 @@ def test_nohup_holds_for_several_processes_too(tmp_path):
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(2)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
+
+
+@pytest.mark.dist
+def test_a_rank_says_why_it_failed_before_it_leaves_its_peers(tmp_path):
+    """Leaving the group waits for peers on NCCL; here it would for an hour."""
+    with start(tmp_path, "stuck", "device=cpu", "procs=2") as process:
+        _, err = process.communicate(timeout=90)
+    assert process.returncode == 2, err
+    assert "the gene XYZ is unknown" in err
 
 
 def test_machines_that_do_not_meet_are_told(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import clean_environment
+from tests.support import PATIENCE, clean_environment
 from vcell.errors import UserError
 from vcell.gpu.nvml import Device, Devices
 from vcell.launch import LaunchOptions, make_plan
@@ -43,7 +43,7 @@ def start(cwd: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, err = process.communicate(timeout=90)
+    _, err = process.communicate(timeout=PATIENCE)
     return process.returncode, err
 
 
@@ -198,7 +198,7 @@ def test_the_failing_rank_is_told_once(tmp_path, mode, exit_code, said):
 )
 def test_a_signal_reaches_the_workers_who_write_a_checkpoint(tmp_path, number):
     process = start(tmp_path, "wait", *TWO)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while len(_ready(tmp_path)) < 2:
         assert time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)

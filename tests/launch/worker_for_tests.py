@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def work(run: Run) -> None:
     mode = run.meta["config"]["mode"]
+    if mode in ("joined", "stuck"):
+        return _join(mode, run.meta["device"])
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1:
         import torch
@@ -30,12 +32,27 @@ def work(run: Run) -> None:
         _wait_for_a_signal(run, rank)
     elif mode == "sleep":
         run.rank_log(rank).log("ready")
-        time.sleep(60)
+        time.sleep(3600)
     elif rank == world - 1:
         _fail(mode)
     if world > 1:
         dist.barrier()
         dist.destroy_process_group()
+
+
+def _join(mode: str, device: str) -> None:
+    """Join as training does; where leaving the group would hang, fail on one rank."""
+    import torch.distributed as dist
+
+    from vcell.train import parallel
+
+    if mode == "stuck":
+        dist.destroy_process_group = lambda: time.sleep(3600)
+    with parallel.joined(device) as place:
+        if mode == "stuck" and place.rank == 1:
+            raise UserError("the gene XYZ is unknown", hint="check the spelling")
+        if mode == "stuck":
+            parallel.agree([1])
 
 
 def _wait_for_a_signal(run: Run, rank: int) -> None:

@@ -71,8 +71,8 @@ def test_rank_tests_are_pdexs(case):
     assert (table.u == golden["de_statistic"]).all()
     np.testing.assert_allclose(table.p, golden["de_p_value"], rtol=1e-9)
     np.testing.assert_allclose(table.fdr, golden["de_fdr"], rtol=1e-9)
-    lfc, expected = (x.astype(np.float32) for x in (table.lfc, golden["de_log2_fold_change"]))
-    assert (lfc == expected).all()
+    # log2 of a ratio of means of log1p, which differs in its last bit from processor to processor
+    np.testing.assert_allclose(table.lfc, golden["de_log2_fold_change"], rtol=1e-6, atol=1e-6)
 
 
 def test_p_values_are_scipys(case):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -185,6 +185,7 @@ def screen(rng: np.random.Generator, sizes: list[int], genes: int, depth: float)
     seed=seeds, sizes=st.lists(st.integers(1, 25), min_size=1, max_size=4),
     controls=st.integers(2, 40), depth=st.sampled_from([0.5, 5.0, 200.0]),
 )  # fmt: skip
+@example(seed=518898, sizes=[6, 6, 5], controls=6, depth=0.5)  # a called gene of fold change 0
 def test_the_members_of_2026(seed, sizes, controls, depth):
     rng = np.random.default_rng(seed)
     real = screen(rng, [controls, *sizes], 20, depth)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from vcell_evaluate import layout
 
 from tests.metrics.cells import GOLDEN
 from tests.metrics.test_parity_2026 import Case
 from vcell.metrics import vcc2026
 
+AGGREGATED = sorted(path.stem.removeprefix("agg2026-") for path in GOLDEN.glob("agg2026-*.csv"))
 CASES = sorted(path.stem.removeprefix("score2026-") for path in GOLDEN.glob("score2026-*.npz"))
 
 
 def test_there_are_golden_files():
+    assert AGGREGATED == ["plain", "quiet", "single", "tied", "unbalanced"]
     assert CASES == ["dense", "plain", "sparse", "tied", "unbalanced"]
 
 
@@ -33,6 +37,29 @@ def test_scaled_members_and_the_overall_score(name):
     for member, value in scaled.items():
         np.testing.assert_allclose(value, expected[f"scaled_{member}"], rtol=1e-8, err_msg=member)
     np.testing.assert_allclose(vcc2026.overall(scaled), expected["overall"], rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", AGGREGATED)
+def test_the_summary_over_perturbations(name):
+    expected = pd.read_csv(GOLDEN / f"agg2026-{name}.csv", index_col="statistic")
+    case = Case(name)
+    pred = case.beside_controls(case.pred, case.pred_group)
+    rows, values = case.members(pred)
+    rows |= vcc2026.components(case.whole, pred, case.target)
+    found = layout.aggregate_2026(rows, {vcc2026.MSE: values[vcc2026.MSE]}, (vcc2026.NMAE,))
+    found = found.set_index("statistic")
+    assert found.index.tolist() == expected.index.tolist()
+    assert found.columns.tolist() == expected.columns.tolist()
+    # atol: the spread of what is 1 but for rounding
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12)
+
+
+def test_what_has_no_value_is_counted_as_the_peer_counts_it():
+    """Checked by hand: one perturbation without effect on either side (0.20.0)."""
+    column = np.array([0.5, np.nan, 0.25])
+    table = layout.aggregate_2026({"kept": column, "left out": column}, {}, ("left out",))
+    assert table.set_index("statistic").loc["count"].to_dict() == {"kept": 3, "left out": 2}
+    assert table.set_index("statistic").loc["mean"].to_dict() == {"kept": 0.375, "left out": 0.375}
 
 
 @pytest.mark.parametrize("member", vcc2026.MEMBERS)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.nn import two
+from tests.support import PATIENCE
 from vcell.runs import Run
 
 
@@ -23,7 +24,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         [sys.executable, "-W", "error", two.__file__, *words],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
         check=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     two.train(runs["alone"], "ddp")
     weights = {}

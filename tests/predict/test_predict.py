@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from tests.support import clean_environment
+from tests.support import PATIENCE, clean_environment
 from vcell.cli import run
 from vcell.data import open_cells
 from vcell.data.log_cells import LogCells
@@ -262,7 +262,7 @@ def test_ended_half_way_it_leaves_nothing_or_what_the_next_one_sweeps(runs, tmp_
         # Python ends itself by SIGINT, which a shell calls 130 too, if the interrupt came while
         # it ran code from a string, as the making of a dataclass does
         ended = {-how} if how == signal.SIGKILL else {130, -signal.SIGINT, -how}
-        assert going.wait(90) in ended
+        assert going.wait(PATIENCE) in ended
     left = [path.name for path in tmp_path.iterdir()]
     if how == signal.SIGKILL:
         assert len(left) == 1

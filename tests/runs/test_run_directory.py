@@ -301,7 +301,7 @@ def test_a_run_ends_with_what_came_of_it(tmp_path):
 
 def test_a_killed_writer_is_seen_as_crashed_at_once(tmp_path):
     run = new(tmp_path)
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     run.update(process=processes.identity(child.pid))
     assert Run.open(run.path).status() == "running"
     child.kill()
@@ -327,7 +327,7 @@ def test_silence_is_a_stall(tmp_path):
 def test_a_run_that_is_being_written_cannot_be_claimed(tmp_path):
     run = new(tmp_path)
     run.claim()  # by its own process, it can
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     try:
         run.update(process=processes.identity(child.pid))
         with pytest.raises(UserError, match=f"process {child.pid}"):

@@ -66,7 +66,7 @@ while not Path(sys.argv[2]).exists():
 try:
     run.claim()
     print("mine", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 except UserError:
     print("theirs", flush=True)
 """

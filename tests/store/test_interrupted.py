@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.store.conftest import Screen, make_screen
-from tests.support import clean_environment
+from tests.support import PATIENCE, clean_environment
 from vcell.errors import UserError
 from vcell.store import Store, prepare
 
@@ -45,7 +45,7 @@ def attempt(screen: Screen, target: Path, moment: int) -> subprocess.CompletedPr
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -101,7 +101,7 @@ def test_of_two_processes_one_makes_the_store_and_both_succeed(
         )
         for _ in range(2)
     ]
-    outputs = [process.communicate(timeout=120) for process in both]
+    outputs = [process.communicate(timeout=PATIENCE) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert contents(target) == straight[0]
     assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
@@ -118,7 +118,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(big: Screen, tmp_path: Path)
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         preexec_fn=small_files,
         check=False,
     )

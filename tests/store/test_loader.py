@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support import PATIENCE
 from vcell.errors import UserError
 from vcell.store import (
     Loader,
@@ -338,7 +339,7 @@ def watch_reading(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
 
 def until(happened: Callable[[], bool]) -> bool:
     """Wait for another thread; False if nothing happens."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while not happened() and time.monotonic() < end:
         time.sleep(0.001)
     return happened()

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.support import clean_environment
+from tests.support import PATIENCE, clean_environment
 
 # not ru_maxrss, which begins at what the parent took when this process was forked
 PREPARE = """
@@ -61,7 +61,7 @@ def peak_of_prepare(path: Path) -> float:
         capture_output=True,
         text=True,
         check=True,
-        timeout=600,
+        timeout=PATIENCE,
     )
     return float(done.stdout.split()[-1])
 

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.support import PATIENCE
 from vcell.runs import Run
 
 HERE = Path(__file__).parent
@@ -79,7 +80,7 @@ def zygote() -> Iterator[subprocess.Popen[str]]:
     yield process
     assert process.stdin is not None
     process.stdin.close()
-    process.wait(10)
+    process.wait(PATIENCE)
     assert process.stdout is not None
     process.stdout.close()
 

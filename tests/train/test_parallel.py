@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.train.conftest import Processes, differences, losses
+from tests.train.conftest import Processes, differences, losses, tensors
 from tests.train.toy import fit
 from vcell.launch import Plan, launch
 from vcell.runs import Run, Tail
@@ -102,6 +102,36 @@ def test_one_rank_out_of_memory_halves_alone_and_the_result_is_the_same(
     assert "out of memory with 8 examples at a time: going on with 4" in processes.messages()
     warned = Tail(two.path / "rank-1.jsonl").read()
     assert [e["step"] for e in warned if e["kind"] == "warn"] == [0]
+
+
+@pytest.mark.dist
+def test_a_parameter_without_a_gradient_is_told_and_waited_for_by_nobody(
+    new_run: NewRun, start: Start
+) -> None:
+    one, two = new_run("one"), new_run("two")
+    fit(one, {}, idle="always", **PLAIN)
+    processes = start(two, {}, ranks=2, task={**PLAIN, "idle": "always"})
+    processes.results()
+    assert distance(one, two) < 1e-5
+    assert processes.messages().count("the loss does not depend on idle.weight") == 2
+
+
+@pytest.mark.dist
+def test_a_parameter_that_takes_part_on_one_rank_only_is_averaged(
+    new_run: NewRun, start: Start
+) -> None:
+    run = new_run("run")
+    start(run, {}, ranks=2, task={**PLAIN, "idle": "on one rank"}).results()
+    assert "optim:exp_avg:idle.weight" in tensors(run, 20)
+
+
+@pytest.mark.dist
+def test_a_parameter_that_loses_its_gradient_on_the_way_ends_the_run_in_words(
+    new_run: NewRun, start: Start
+) -> None:
+    processes = start(new_run("run"), {}, ranks=2, task={**PLAIN, "idle": "later"})
+    assert set(processes.wait()) == {1}
+    assert "ddp waited for it in vain" in processes.messages()
 
 
 @pytest.mark.dist

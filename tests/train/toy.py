@@ -35,8 +35,11 @@ DEFAULTS = {"batch_size": 16, "max_steps": 20, "warmup": 0.1, "lr": 0.01}
 class Network(nn.Module):
     """Two hidden blocks with dropout and a batch-independent buffer."""
 
-    def __init__(self, hidden: int, dropout: float) -> None:
+    def __init__(self, hidden: int, dropout: float, idle: str) -> None:
         super().__init__()
+        if idle:
+            self.idle = nn.Linear(1, 1, bias=False)
+        self.needs_idle, self.calls = idle, 0
         self.first = nn.Linear(INPUTS, hidden)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(dropout))
@@ -51,6 +54,11 @@ class Network(nn.Module):
         for block in self.blocks:
             self.halfway = x
             x = x + block(x)
+        self.calls += self.training
+        if self.needs_idle == "later" and self.calls < 5:
+            x = x + self.idle.weight
+        if self.needs_idle == "on one rank" and os.environ.get("RANK", "0") == "0":
+            x = x + self.idle.weight
         return self.last(self.norm(x))
 
 
@@ -79,6 +87,7 @@ class Toy:
         scores: tuple[tuple[float, ...], ...] = (),
         phases: tuple[int, ...] = (),
         validates_first: bool = False,
+        idle: str = "",
     ) -> None:
         draw = torch.Generator().manual_seed(1)
         self.x = torch.randn(N, INPUTS, generator=draw)
@@ -87,12 +96,12 @@ class Toy:
         self.dropout, self.read_ahead, self.slow = dropout, read_ahead, slow
         self.fits, self.nan_at, self.scores = fits, nan_at, scores
         self.phases = [Phase(f"phase from {start}", start) for start in phases]
-        self.validates_first = validates_first
+        self.validates_first, self.idle = validates_first, idle
         self.calls = self.validations = self.rank = 0
         self.identity: Mapping[str, Any] = {"dropout": dropout}
 
     def build(self) -> nn.Module:
-        return Network(self.hidden, self.dropout)
+        return Network(self.hidden, self.dropout, self.idle)
 
     def batches(self, place: Place) -> Batches:
         self.rank = place.rank

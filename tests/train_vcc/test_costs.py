@@ -11,13 +11,12 @@ import time
 
 import pytest
 import torch
-from vcell_train_vcc.network import rehearsal
 
 from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 from vcell.runs import Run
-from vcell.train import session
+from vcell.train import rehearse, session
 
 STEPS = ["--max-steps", "4", "--validate-every", "0", "--checkpoint-every", "0"]
 SETTINGS = ["--device", "cpu", "--tokens", "384", *STEPS]
@@ -63,7 +62,7 @@ class Clock:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [*PRESETS, *ATTENTIONS], ids=" ".join)
 def test_the_time_of_a_step_is_predicted_within_15_percent(cells, monkeypatch, capsys, words):
-    monkeypatch.setattr(rehearsal, "time", Clock)
+    monkeypatch.setattr(rehearse, "time", Clock)
     monkeypatch.setattr(session, "time", Clock)
     told, measured = [], []
     for _ in range(3):

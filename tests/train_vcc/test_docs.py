@@ -18,5 +18,5 @@ def test_the_commands_of_the_page_work_in_their_order(vcell, tmp_path):
     assert len(COMMANDS) > 3
     cache = {"VCELL_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     for command in COMMANDS:
-        ran = vcell(*shlex.split(command)[1:], env=cache, timeout=600)
+        ran = vcell(*shlex.split(command)[1:], env=cache)
         assert ran.code == 0, f"{command}\n{ran.err}"

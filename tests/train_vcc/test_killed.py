@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from vcell_train_vcc import report
 
-from tests.support import clean_environment
+from tests.support import PATIENCE, clean_environment
 from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import Simulator
@@ -89,7 +89,8 @@ class Training:
 
     def in_second_part(self, step: int) -> Run:
         """Wait until the second part has reached a step."""
-        for _ in range(1200):
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
             assert self.process.poll() is None, self.process.stderr.read()
             parts = whole.parts() if (whole := self.whole()) else []
             if len(parts) == 2 and (parts[1].last_step() or 0) >= step:
@@ -100,7 +101,7 @@ class Training:
     def end(self, signal_number: int | None = None) -> tuple[int, str]:
         if signal_number is not None:
             self.process.send_signal(signal_number)
-        _, told = self.process.communicate(timeout=300)
+        _, told = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, told
 
 

@@ -109,13 +109,21 @@ def _attention(*, cuda: bool) -> dict[str, str]:
 
 
 def _gpus() -> list[dict[str, str]]:
+    from vcell.gpu.agreement import ask_torch, disagreement
     from vcell.gpu.nvml import devices
 
     seen = devices()
     if not seen.devices:
-        return [_finding("NVIDIA GPUs", f"none: {seen.reason}", NOTE)]
-    texts = [f"{d.name} ({console.bytes_text(d.memory)})" for d in seen.devices]
-    return [_finding("NVIDIA GPUs", f"{', '.join(texts)}; driver {seen.driver}")]
+        return [_finding("NVIDIA GPUs", f"none: {seen.reason}", NOTE, seen.mend)]
+    sizes = [console.bytes_text(d.memory) if d.memory else "memory unknown" for d in seen.devices]
+    texts = [f"{d.name} ({size})" for d, size in zip(seen.devices, sizes, strict=True)]
+    findings = [_finding("NVIDIA GPUs", f"{', '.join(texts)}; driver {seen.driver}")]
+    findings += [_finding("NVIDIA GPUs", problem, NOTE) for problem in seen.problems]
+    if importlib.util.find_spec("torch") is not None:
+        problem, mend = disagreement(seen, ask_torch())
+        if problem:
+            findings.append(_finding("torch and the driver", problem, BAD, mend))
+    return findings
 
 
 def _plugins() -> list[dict[str, str]]:

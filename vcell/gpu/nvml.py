@@ -1,22 +1,30 @@
 """Ask the NVIDIA driver what devices there are, without importing torch.
 
 Everything here only reads. A machine without a driver simply has no devices; why is in `Devices`.
+What a single card does not answer is unknown, and hides neither the card nor the others.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU as the driver reports it."""
+    """One GPU, or one MIG instance of a GPU, as the driver reports it."""
 
-    index: int
+    index: int  # the driver's number of the whole card, which need not be CUDA's
     name: str
-    memory: int  # bytes
+    memory: int  # bytes; 0 where the driver does not say
     uuid: str
+    capability: tuple[int, int] = (0, 0)  # (9, 0) of an H100; (0, 0) where nobody says
+    parent: str = ""  # of a MIG instance: the uuid of its card
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,26 @@ class Devices:
     devices: tuple[Device, ...]
     reason: str = ""
     driver: str = ""
+    problems: tuple[str, ...] = ()  # cards that do not answer, and the like
+    mend: str = ""  # what to do about `reason`
+
+
+@contextmanager
+def session() -> Iterator[Any]:
+    """Give pynvml with the library loaded, and let go of it.
+
+    Raises
+    ------
+    pynvml.NVMLError, ImportError
+        There is no driver, or no pynvml.
+    """
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def devices() -> Devices:
@@ -33,43 +61,125 @@ def devices() -> Devices:
     try:
         import pynvml
     except ImportError:
-        return Devices((), "nvidia-ml-py is not installed (pip install nvidia-ml-py)")
+        return Devices((), "nvidia-ml-py is not installed", mend="pip install nvidia-ml-py")
     try:
-        pynvml.nvmlInit()
+        with session() as nvml:
+            found, problems = _cards(nvml)
+            driver = _or(nvml, nvml.nvmlSystemGetDriverVersion, "unknown")
     except pynvml.NVMLError as error:
-        return Devices((), f"no NVIDIA driver answers ({error})")
-    try:
-        count = pynvml.nvmlDeviceGetCount()
-        found = [_device(pynvml.nvmlDeviceGetHandleByIndex(i), i) for i in range(count)]
-        driver = pynvml.nvmlSystemGetDriverVersion()
-    except pynvml.NVMLError as error:
-        return Devices((), f"the NVIDIA driver does not answer properly ({error})")
-    finally:
-        pynvml.nvmlShutdown()
+        return Devices((), *_no_driver(pynvml, error))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    kept = found if visible is None else _visible(found, visible)
-    reason = "" if kept else f"CUDA_VISIBLE_DEVICES={visible!r} hides all {len(found)} GPUs"
-    return Devices(tuple(kept), reason, driver)
+    if visible is None:
+        kept, reason = _without_instances(found), ""
+        if not kept:
+            reason = "; ".join(problems) or "the driver tells of no GPU"
+    else:
+        kept, problem = _visible(found, visible)
+        problems += [problem] if problem else []
+        reason = "" if kept else (problem or f"CUDA_VISIBLE_DEVICES={visible!r} hides all GPUs")
+    return Devices(tuple(kept), reason, driver, tuple(problems))
 
 
-def _device(handle: object, index: int) -> Device:
-    import pynvml
+def _no_driver(nvml: Any, error: Any) -> tuple[str, str, tuple[str, ...], str]:
+    """Return the reason, driver, problems and mend of a driver that does not answer."""
+    if error.value == nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
+        why = "the NVIDIA driver was updated under the running kernel"
+        return f"{why} ({error})", "", (), "restart the machine, or reload the driver's modules"
+    if error.value == nvml.NVML_ERROR_NO_PERMISSION:
+        why = "this user may not ask the NVIDIA driver"
+        return f"{why} ({error})", "", (), "ask for access to /dev/nvidia*"
+    return f"no NVIDIA driver answers ({error})", "", (), ""
 
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
-    name, uuid = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
-    return Device(index, str(name), int(memory), str(uuid))
+
+def _cards(nvml: Any) -> tuple[list[Device], list[str]]:
+    """Return all cards, each followed by its MIG instances, and what is wrong with others."""
+    found: list[Device] = []
+    problems: list[str] = []
+    for index in range(nvml.nvmlDeviceGetCount()):
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            card = _device(nvml, handle, index)
+        except nvml.NVMLError as error:
+            problems.append(f"GPU {index} does not answer ({error})")
+            continue
+        found += [card, *_instances(nvml, handle, card)]
+    return found, problems
 
 
-def _visible(found: list[Device], visible: str) -> list[Device]:
-    """Follow CUDA's rule: indices or UUID prefixes, up to the first that names no device."""
+def _device(nvml: Any, handle: Any, index: int, parent: Device | None = None) -> Device:
+    """Describe a card or an instance; it must at least have a uuid."""
+    uuid = str(nvml.nvmlDeviceGetUUID(handle))
+    info = _or(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle), None)
+    nothing = (0, 0) if parent is None else parent.capability
+    return Device(
+        index,
+        str(_or(nvml, lambda: nvml.nvmlDeviceGetName(handle), "a GPU without a name")),
+        0 if info is None else int(info.total),
+        uuid,
+        _or(nvml, lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle), nothing),
+        "" if parent is None else parent.uuid,
+    )
+
+
+def _instances(nvml: Any, handle: Any, card: Device) -> list[Device]:
+    """Return the MIG instances of a card."""
+    mode = _or(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle)[0], 0)
+    most = _or(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle), 0) if mode else 0
+    found = []
+    for number in range(most):
+        try:
+            instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
+            found.append(_device(nvml, instance, card.index, card))
+        except nvml.NVMLError:
+            continue  # no instance of that number
+    return found
+
+
+def _or(nvml: Any, ask: Callable[[], T], otherwise: T) -> T:
+    """Return an answer, or something else where the driver or the card has none."""
+    try:
+        return ask()
+    except nvml.NVMLError:
+        return otherwise
+
+
+def _without_instances(found: list[Device]) -> list[Device]:
+    """Return what CUDA takes when nothing is named: of a card in MIG mode its first instance."""
     kept = []
-    for word in filter(None, (part.strip() for part in visible.split(","))):
-        match = [
-            d
-            for d in found
-            if word == str(d.index) or (word[:3] == "GPU" and d.uuid.startswith(word))
-        ]
-        if not match:
+    for device in found:
+        if device.parent:
+            continue
+        of_it = [other for other in found if other.parent == device.uuid]
+        kept.append(of_it[0] if of_it else device)
+    return [d for d in kept if d.parent][:1] or kept  # beside an instance CUDA sees nothing else
+
+
+def _visible(found: list[Device], visible: str) -> tuple[list[Device], str]:
+    """Follow CUDA's rule: numbers or beginnings of uuids, up to the first that names no device.
+
+    A device that is named twice leaves none, as in CUDA. Of a card in MIG mode its first instance
+    is meant. Returns also what is odd about the list.
+    """
+    whole = [device for device in found if not device.parent]
+    by_number = {str(device.index): device for device in whole}
+    kept: list[Device] = []
+    for word in (part.strip() for part in visible.split(",")):
+        device = by_number.get(word)
+        if device is None and word.startswith("MIG-GPU-"):  # as drivers before 470 wrote it
+            card = word.removeprefix("MIG-").partition("/")[0]
+            device = next((d for d in found if d.parent == card), None)
+        elif device is None and word[:4] in ("GPU-", "MIG-"):
+            match = [d for d in found if d.uuid.startswith(word)]
+            device = match[0] if len(match) == 1 else None
+        if device is None:
+            if word and not (word == "-1" or word.lower() in ("none", "nodevfiles", "void")):
+                return kept, f"CUDA_VISIBLE_DEVICES={visible!r}: there is no GPU {word}"
             break
-        kept.append(match[0])
-    return kept
+        of_it = [other for other in found if other.parent == device.uuid]
+        device = of_it[0] if of_it else device
+        if device in kept:
+            return [], f"CUDA_VISIBLE_DEVICES={visible!r} names a GPU twice: CUDA then uses none"
+        kept.append(device)
+    if len(kept) > 1 and any(device.parent for device in kept):
+        return kept[:1], "CUDA uses one MIG instance at a time, here the first"
+    return kept, ""

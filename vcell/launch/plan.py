@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vcell import console
 from vcell.errors import UserError
+from vcell.gpu.agreement import checked
 from vcell.gpu.nvml import Devices, devices
 
 if TYPE_CHECKING:
@@ -40,8 +41,14 @@ def make_plan(
     environment: Mapping[str, str] = os.environ,
     seen: Devices | None = None,
 ) -> Plan:
-    """Return the plan for this machine, or a UserError that says what it lacks."""
-    device, procs = _processes(options, devices() if seen is None else seen)
+    """Return the plan for this machine, or a UserError that says what it lacks.
+
+    The driver is asked what there is, and before GPUs are used torch, whether it can use them;
+    `seen` is believed.
+    """
+    if seen is None:
+        seen = _usable(options)
+    device, procs = _processes(options, seen)
     slurm = int(environment.get("SLURM_NNODES", "1"))
     if options.launcher == "slurm" or (options.launcher == "auto" and slurm > 1):
         return _slurm(device, procs, environment)
@@ -55,6 +62,20 @@ def make_plan(
     return Plan(device, procs, options.nodes, _endpoint(options.rdzv), options.job)
 
 
+def _usable(options: LaunchOptions) -> Devices:
+    """Return the GPUs that driver and torch agree on, if the CPU was not asked for."""
+    # nvidia-smi's numbers are those that CUDA_VISIBLE_DEVICES means, also where cards differ
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    seen = devices()
+    for problem in seen.problems:
+        if problem != seen.reason:
+            console.warn(problem)
+    asked = 1 if options.gpus == "auto" else int(options.gpus)
+    if options.device == "cpu" or options.procs is not None or asked > max(len(seen.devices), 1):
+        return seen
+    return checked(seen)
+
+
 def _processes(options: LaunchOptions, seen: Devices) -> tuple[Literal["cpu", "cuda"], int]:
     have = len(seen.devices)
     wanted = have if options.gpus == "auto" else int(options.gpus)
@@ -65,12 +86,15 @@ def _processes(options: LaunchOptions, seen: Devices) -> tuple[Literal["cpu", "c
             )
         return "cpu", options.procs or 1
     if options.device == "auto" and have == 0 and wanted <= 1:
+        if seen.mend:
+            console.warn(f"computing on the CPU: {seen.reason}; to use a GPU, {seen.mend}")
         return "cpu", 1
     if wanted > have or have == 0:
         why = f" ({seen.reason})" if seen.reason else ""
+        mend = f"{seen.mend}; or " if seen.mend else ""
         raise UserError(
             f"{max(wanted, 1)} GPUs were asked for and this machine has {have}{why}",
-            hint=f"--gpus {have}" if have else "--device cpu, with --procs for several processes",
+            hint=f"--gpus {have}" if have else f"{mend}--device cpu, with --procs for several",
         )
     if have > wanted and options.gpus == "1":
         console.say(f"using 1 of {have} GPUs; --gpus auto uses all")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.metrics.by_gene import Turned
-from vcell.metrics.measured import Grouping, Measured
+from vcell.metrics.measured import BULK_TARGET, Grouping, Measured
 from vcell.metrics.measured import measure as measured_as
 from vcell.metrics.shares import share
 
@@ -72,8 +72,7 @@ def members(
 
     ``target[p]`` is the column of perturbation p's own gene, -1 for none.
     """
-    own = np.zeros(real.lfc.shape, bool)
-    own[target >= 0, target[target >= 0]] = True
+    own = _own(real, target)
     rows = {
         PDS: pds(real, pred, target),
         FIDELITY: fidelity(real, pred, own),
@@ -87,6 +86,27 @@ def members(
     values = {name: mean(column) for name, column in rows.items()}
     values[MSE] = float(above.sum() / below.sum()) if below.sum() > 0 else float("nan")
     return rows, values
+
+
+def components(real: Measured, pred: Measured, target: NDArray[np.int64]) -> dict[str, Array]:
+    """Return what the expression error is made of, per perturbation, by cell-eval2's names."""
+    own = _own(real, target)
+    above, below = error_parts(real, pred, own)
+    n_genes = (~own).sum(axis=1)
+    gap = (np.square(pred.bulk[1:] - real.bulk[1:]) * ~own).sum(axis=1)
+    return {
+        "expr_distance_unbiased": below,
+        "expr_mse_unbiased": (gap - pred.noise[1:] - real.noise[1:]) / n_genes,
+        "expr_mse_unbiased_capped": above,
+        "expr_real_mass_ratio": np.expm1(real.bulk[1:]).sum(axis=1) / BULK_TARGET,
+    }
+
+
+def _own(real: Measured, target: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return ``[P, G]`` where a gene is the perturbation's own."""
+    own = np.zeros(real.lfc.shape, bool)
+    own[target >= 0, target[target >= 0]] = True
+    return own
 
 
 def mean(column: Array) -> float:

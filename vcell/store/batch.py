@@ -30,6 +30,8 @@ class Output:
         obs columns whose codes come with each batch.
     pin
         Page-locked memory (needs torch with CUDA), so that copies to the device overlap with work.
+        A batch can be let go of as soon as its copy is asked for, on the device's usual stream or
+        by `vcell.store.device.send` on any: its memory is used again after the copy.
     own
         Every batch in newly allocated arrays of its own: one that is kept keeps nothing else in
         memory. Costs page faults, which using memory again saves, and for CSR a copy.

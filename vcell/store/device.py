@@ -6,12 +6,15 @@ it is cheaper to send it compressed and to scatter it on the device.
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from vcell.errors import UserError
+from vcell.gpu.accelerator import KINDS, Accelerator, Cuda, Mark, accelerator
+from vcell.store.cells import Memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,24 +23,66 @@ if TYPE_CHECKING:
     from vcell.store.store import Store
 
 
-def pinned(size: int) -> NDArray[np.uint8]:
-    """Allocate page-locked memory, from which copies run beside the device's work."""
-    if not torch.cuda.is_available():
-        raise UserError("page-locked memory needs a CUDA device", hint="leave out Output(pin=True)")
-    array: NDArray[np.uint8] = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
-    return array
+class PageLocked(Memory):
+    """Page-locked memory, from which copies run beside the device's work.
+
+    A copy that was asked for reads its source later, perhaps several batches later, and long after
+    the last reference to it is gone. So of an array that nobody refers to any more, a mark is put
+    into the device's queue, behind every copy asked for so far; when the device has come to it, the
+    array is used again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not torch.cuda.is_available() and KINDS["cuda"] is Cuda:
+            Accelerator(torch.device("cpu")).page_locked(0)  # which says what is missing
+        # of the thread that makes the loader: its other threads would ask the first GPU
+        self._device = accelerator("cuda")
+        self._marks: dict[tuple[str, int], Mark] = {}
+
+    def allocate(self, size: int) -> NDArray[np.uint8]:
+        """Return new page-locked bytes."""
+        return self._device.page_locked(size)
+
+    def is_read(self, use: str, i: int) -> bool:
+        """Whether the device has come to the mark behind the array's last copy."""
+        _let_go_of_copied()
+        if (use, i) not in self._marks:
+            self._marks[use, i] = self._device.mark()
+        if not self._marks[use, i].done():
+            return False
+        del self._marks[use, i]
+        return True
+
+
+#: Sources of copies on streams of the user's own, where a mark in the usual stream says nothing.
+_copying: deque[tuple[Mark, list[torch.Tensor]]] = deque()
+_lock = threading.Lock()
+
+
+def _let_go_of_copied() -> None:
+    with _lock:
+        while _copying and _copying[0][0].done():
+            _copying.popleft()
+
+
+def send(batch: Batch, device: torch.device | str) -> tuple[torch.Tensor, ...]:
+    """Copy a batch's arrays to a device: (x,) or (indptr, indices, data)."""
+    arrays = (batch.x,) if batch.x is not None else (batch.indptr, batch.indices, batch.data)
+    sources = [torch.from_numpy(array) for array in arrays]
+    to = accelerator(device)
+    sent = tuple(to.send(source) for source in sources)
+    if to.has_queue:
+        _let_go_of_copied()
+        _copying.append((to.mark(), sources))
+    return sent
 
 
 def to_dense(batch: Batch, device: torch.device | str) -> torch.Tensor:
     """Return a batch as float32 (B, N) on a device; CSR is sent as it is and scattered there."""
     if batch.x is not None:
-        return torch.from_numpy(batch.x).to(device, non_blocking=True)
-    assert batch.indptr is not None
-    assert batch.indices is not None
-    assert batch.data is not None
-    indptr = torch.from_numpy(batch.indptr).to(device, non_blocking=True)
-    indices = torch.from_numpy(batch.indices).to(device, non_blocking=True)
-    data = torch.from_numpy(batch.data).to(device, non_blocking=True)
+        return send(batch, device)[0]
+    indptr, indices, data = send(batch, device)
     return scatter_rows(indptr, indices, data, batch.n_genes)
 
 
@@ -79,7 +124,8 @@ class DeviceMatrix:
         self.val = torch.from_numpy(val).to(device)
 
     def dense(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return some cells as a dense float32 tensor (B, N)."""
+        """Return some cells, wherever their numbers lie, as a dense float32 tensor (B, N)."""
+        rows = rows.to(self.indptr.device)
         begin = self.indptr[rows]
         length = self.indptr[rows + 1] - begin
         ends = length.cumsum(0)

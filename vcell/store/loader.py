@@ -250,6 +250,6 @@ def _free_memory() -> int:
 def _memory(*, pin: bool) -> Memory:
     if not pin:
         return Memory()
-    from vcell.store.device import pinned
+    from vcell.store.device import PageLocked
 
-    return Memory(pinned)
+    return PageLocked()

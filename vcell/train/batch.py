@@ -14,7 +14,7 @@ def length(batch: Any) -> int:
     """Return the number of examples: the first dimension of the first tensor found."""
     if hasattr(batch, "__len__") and not isinstance(batch, list | tuple | dict):
         return len(batch)
-    return len(next(_leaves(batch)))
+    return len(next(leaves(batch)))
 
 
 def pieces(batch: Any, count: int) -> Iterator[Any]:
@@ -60,18 +60,19 @@ def _is_leaf(value: Any) -> bool:
     return isinstance(value, torch.Tensor | np.ndarray)
 
 
-def _leaves(batch: Any) -> Iterator[Any]:
+def leaves(batch: Any) -> Iterator[Any]:
+    """Yield the tensors and arrays of a batch."""
     if _is_leaf(batch):
         yield batch
     elif dataclasses.is_dataclass(batch):
         for field in dataclasses.fields(batch):
-            yield from _leaves(getattr(batch, field.name))
+            yield from leaves(getattr(batch, field.name))
     elif isinstance(batch, dict):
         for value in batch.values():
-            yield from _leaves(value)
+            yield from leaves(value)
     elif isinstance(batch, list | tuple):
         for value in batch:
-            yield from _leaves(value)
+            yield from leaves(value)
 
 
 def _map(batch: Any, function: Callable[[Any], Any]) -> Any:

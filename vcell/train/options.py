@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal
 
-from vcell.config import option
+from vcell.config import ManyFiles, Ranges, option
+from vcell.launch import LaunchOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,4 +76,42 @@ class TrainOptions:
     )
     sinks: tuple[Literal["tensorboard", "wandb"], ...] = option(
         (), help="Also send the metrics to: tensorboard, wandb."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where the run directory is, and whether to go on with one."""
+
+    runs: Path = option(Path("runs"), help="Folder in which the run directory is made.")
+    resume: str | None = option(None, help="Go on with this run: its name, its path or `latest`.")
+
+
+# what the data are, where it runs, what decides the validation data, and how runs are made
+NOT_SEARCHED = (
+    *(field.name for one in (ManyFiles, LaunchOptions, RunOptions) for field in fields(one)),
+    *("fold", "folds", "seed", "sweep"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyOptions(RunOptions):
+    """Folds and sweeps of any command that trains, by `vcell.train.many`."""
+
+    fold: str | None = option(
+        None, help="Hold out one of several equal parts, as 2/5: the second of five."
+    )
+    folds: int | None = option(
+        None,
+        help="Hold out so many equal parts in turn, in as many runs, and compare in one table.",
+        minimum=2,
+    )
+    sweep: int | None = option(
+        None, help="Train so many times to find the best settings in --sweep-over.", minimum=1
+    )
+    sweep_over: Ranges | None = option(
+        None,
+        help="What to search, best as a table [COMMAND.sweep-over] of the project file: "
+        'lr = {low = 1e-4, high = 1e-2, log = true}, preset = ["tiny", "small"].',
+        apart=NOT_SEARCHED,
     )

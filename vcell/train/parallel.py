@@ -18,9 +18,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from vcell.errors import UserError
 from vcell.train.task import Place
 
-_PATIENCE = timedelta(hours=2)  # rank 0 may validate or write a checkpoint for long
+#: Longest that a process waits for its peers: one may still validate, write or compile.
+_PATIENCE = timedelta(minutes=30)
 _BUCKET = 1 << 24  # elements all-reduced at once
 
 
@@ -38,15 +40,35 @@ def joined(device: str = "auto") -> Iterator[Place]:
     gpu = torch.cuda.is_available() if device == "auto" else device == "cuda"
     where = torch.device("cuda", local_rank) if gpu else torch.device("cpu")
     if gpu:
-        torch.cuda.set_device(where)
+        _take(where)
     starts = world > 1 and not dist.is_initialized()
     if starts:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=_PATIENCE)
+        dist.init_process_group(**group_settings(where))
+    yield Place(int(os.environ.get("RANK", "0")), world, local_rank, where)
+    # Only after a good end. After an exception leaving could wait for peers, on NCCL until they run
+    # out of patience; the process has to say why it failed, and then to end.
+    if starts:
+        dist.destroy_process_group()
+
+
+def group_settings(device: torch.device) -> dict[str, Any]:
+    """Return what `torch.distributed.init_process_group` is told for processes on such devices."""
+    if device.type != "cuda":
+        return {"backend": "gloo", "timeout": _PATIENCE}
+    # naming the device connects NCCL at once, where a fault is told, and on no other's device
+    return {"backend": "cpu:gloo,cuda:nccl", "timeout": _PATIENCE, "device_id": device}
+
+
+def _take(device: torch.device) -> None:
+    """Take a GPU into use, or say why that cannot be."""
     try:
-        yield Place(int(os.environ.get("RANK", "0")), world, local_rank, where)
-    finally:
-        if starts:
-            dist.destroy_process_group()
+        torch.cuda.set_device(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"GPU {device.index} cannot be used: {reason}",
+            hint="vcell doctor says more; --device cpu does without",
+        ) from None
 
 
 def agree(values: Sequence[int]) -> list[int]:
@@ -132,9 +154,20 @@ def without_sync(model: nn.Module, *, silent: bool) -> AbstractContextManager[No
 
 
 @torch.no_grad()
-def average_gradients(model: nn.Module) -> None:
-    """Average gradients over processes, in a few large messages: what DDP does when not silent."""
-    gradients = [p.grad for p in model.parameters() if p.requires_grad and p.grad is not None]
+def average_gradients(model: nn.Module) -> list[str]:
+    """Average gradients over processes, in a few large messages: what DDP does when not silent.
+
+    Returns
+    -------
+    list of str
+        The parameters that got no gradient on some process, where DDP would wait in vain.
+    """
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    took_part = agree([p.grad is not None for _, p in trained])
+    for (_, parameter), times in zip(trained, took_part, strict=True):
+        if times and parameter.grad is None:  # it took part elsewhere
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [p.grad for _, p in trained if p.grad is not None]
     start = 0
     while start < len(gradients):
         stop, size = start, 0
@@ -150,6 +183,8 @@ def average_gradients(model: nn.Module) -> None:
         ):
             gradient.copy_(part.view_as(gradient))
         start = stop
+    everywhere = dist.get_world_size()
+    return [name for (name, _), n in zip(trained, took_part, strict=True) if n < everywhere]
 
 
 def summed(values: Tensor) -> Tensor:

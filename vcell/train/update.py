@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from vcell.train.task import Batch, Place, Task
 
 
+_WAITED_IN_VAIN = "Expected to have finished reduction in the prior iteration"  # of DDP
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one step did, the same on every rank."""
@@ -59,6 +62,7 @@ class Updater:
         # during backward, so that a process that runs out of memory can start its step again
         # without the others noticing.
         self.proven = False
+        self._idle: list[str] = []  # parameters without a gradient in the last step
         self._may_repeat = True
 
     def __call__(self, batch: Batch, *, total: int, overlap: bool, rate: float) -> Outcome:
@@ -76,10 +80,17 @@ class Updater:
             The learning rate.
         """
         sums, names = self._gradients(batch, total, overlap=overlap)
+        idle: list[str] = []
         if self.place.world_size > 1 and self.options.parallel == "ddp" and not overlap:
-            parallel.average_gradients(self.learner.model)
+            idle = parallel.average_gradients(self.learner.model)
         outcome = self._apply(sums, names, total, rate)
-        self.proven = True
+        if idle and not self._idle:
+            self.tell(
+                f"the loss does not depend on {_listed(idle)}: gradients are averaged after the "
+                "backward pass instead of during it, slower; freeze what is not trained"
+            )
+        self._idle = idle
+        self.proven = not idle
         return outcome
 
     def _gradients(self, batch: Batch, total: int, *, overlap: bool) -> tuple[Tensor, list[str]]:
@@ -92,6 +103,12 @@ class Updater:
             except torch.OutOfMemoryError as error:
                 reason = str(error).split(". ")[0]
             except Exception as error:
+                if _WAITED_IN_VAIN in str(error):
+                    raise RunFailed(
+                        "a parameter that had a gradient in earlier steps had none in the last "
+                        "one, and ddp waited for it in vain",
+                        hint="let the loss depend on the same parameters in every step",
+                    ) from None
                 if not self._is_compilers(error):
                     raise
                 reason = ""
@@ -218,8 +235,12 @@ class Updater:
             for name, parameter in self.learner.model.named_parameters()
             if parameter.grad is not None and not local(parameter.grad).isfinite().all()
         ]
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        return ", ".join(bad[:3]) + more
+        return _listed(bad)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _row(values: Mapping[str, Any], names: list[str], device: torch.device) -> Tensor:

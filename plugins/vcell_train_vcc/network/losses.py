@@ -16,7 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vcell.errors import UserError
+
 if TYPE_CHECKING:
+    from vcell_train_vcc import TrainVcc
     from vcell_train_vcc.network.transformer import Example
 
 _WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of the MMD, beside the mean distance
@@ -34,6 +37,23 @@ class Weights:
     delta: float = 0.0
     cells: float = 0.0
     retrieval: float = 0.0
+
+    @classmethod
+    def of(cls, config: TrainVcc) -> Weights:
+        """Return the weights that the settings give; an error where all are 0."""
+        weights = cls(
+            reconstruction=config.alpha,
+            classes=config.beta,
+            delta=config.delta_loss,
+            cells=0.0 if config.set_loss == "none" else config.set_weight,
+            retrieval=config.pds_loss,
+        )
+        if not weights.used():
+            raise UserError(
+                "all losses have weight 0: there is nothing to learn from",
+                hint="give one of --alpha, --beta, --delta-loss, --pds-loss or --set-loss a weight",
+            )
+        return weights
 
     def used(self) -> dict[str, float]:
         """Return those that count, by name."""

@@ -16,9 +16,11 @@ from vcell import console, models
 from vcell.errors import UserError
 from vcell.nn import attention as attentions
 from vcell.screen.split import TRAIN, VALIDATION
+from vcell.train.command import settings_of_run
 from vcell.train.loop import Trainer
 from vcell.train.precision import resolve
 from vcell.train.state import load_weights
+from vcell_train_vcc import TrainVcc
 from vcell_train_vcc.network.sets import Groups, store_of
 from vcell_train_vcc.network.shape import FILE, NEAR, Shape, device_of, few_threads, graph_of
 from vcell_train_vcc.network.task import CellTask, Tables, added, build
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from vcell.models import Screen
     from vcell.nn.attention import AttentionChoice
     from vcell.runs import Run
-    from vcell_train_vcc import TrainVcc
 
 PRIOR = "gp"
 _MAP_GENES = 1024  # most tokens whose attention to each other is kept
@@ -64,9 +65,7 @@ class NetworkModel:
 
     def fit(self, run: Run, screen: Screen) -> bool:
         """Train into the run directory, or go on where its last checkpoint ended."""
-        from vcell_train_vcc.work import config_of
-
-        config, shape = config_of(run), Shape.of(run)
+        config, shape = settings_of_run(TrainVcc, run), Shape.of(run)
         tables = Tables(screen, shape.tokens, expected(run, screen))
         choice = attention_of(config, shape, device_of(run, config))
         with store_of(run, screen, config) as store:
@@ -83,9 +82,7 @@ class NetworkModel:
 
     def load(self, run: Run, screen: Screen) -> NetworkPredictor:
         """Load the best checkpoint, upon the prior that `screen` gives."""
-        from vcell_train_vcc.work import config_of
-
-        config = config_of(run)
+        config = settings_of_run(TrainVcc, run)
         shape = Shape.of(run)
         prior = models.get(PRIOR).load(run, screen)
         trained = models.Screen.load(run.path / models.SCREEN)  # whose rows the network knows

@@ -1,16 +1,13 @@
 """A few steps of the very network that is to be trained, on made-up cells: what a step costs here.
 
 The network has its true width, tokens, losses and attention, and one and two of its layers: the
-others cost what the second does. On a CPU a part of a large batch stands for all of it; the
-optimiser is timed apart, which does not grow with the batch.
+others cost what the second does.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,12 +18,7 @@ from vcell.nn.estimate import encoder_parameters, kept_bytes
 from vcell.nn.patterns import Pattern
 from vcell.screen.split import TRAIN
 from vcell.train import rng
-from vcell.train.optim import Averaged, build_optimizer
-from vcell.train.precision import resolve
-from vcell.train.prepare import build as prepared
-from vcell.train.state import Learner
-from vcell.train.task import Place
-from vcell.train.update import Updater
+from vcell.train.rehearse import Rehearsal, fastest
 from vcell_train_vcc.network.shape import Shape
 from vcell_train_vcc.network.task import Tables, build
 
@@ -39,8 +31,6 @@ if TYPE_CHECKING:
 
 _FEATURES = 64  # of a gene, about: the network's share of them is small
 _PERTURBATIONS = 100  # that are learned from, likewise
-_SECONDS = 1.5  # that a step may take on a CPU; of a longer one a part is taken
-_REPEATS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +66,7 @@ class Rehearsed:
     pattern: Pattern | None
 
 
-class Rehearsal:
+class MadeUp:
     """The task of a network of some layers on made-up sets."""
 
     def __init__(self, shape: Shape, config: TrainVcc, choice: AttentionChoice) -> None:
@@ -114,22 +104,17 @@ def rehearse(
     try:
         layers = shape.sizes.n_layers
         depths = [1, 2] if layers > 1 else [1]
-        tasks = [_Stage(shape, config, choice, device, depth) for depth in depths]
-        sets = tasks[-1].fitting(n_sets)
-        times: list[list[float]] = [[] for _ in tasks]
-        for _ in range(_REPEATS):  # by turns: what else the machine does meets all alike
-            for task, found in zip(tasks, times, strict=True):
-                found.append(task.step(sets, n_sets))
-        # the fastest: whatever else the machine does makes a step slower, never faster
-        fastest = [min(found) for found in times]
-        parameters, activations, pattern = tasks[0].beside()
+        stages = [_Stage(shape, config, choice, device, depth) for depth in depths]
+        sets = stages[-1].fitting(n_sets, 1 if shape.kind == "transformer" else n_sets)
+        seconds = fastest(stages, sets, n_sets)
+        parameters, activations, pattern = stages[0].beside()
     finally:
         rng.restore(state)
-    seconds = fastest[-1] + (layers - len(depths)) * max(fastest[-1] - fastest[0], 0)
-    return Rehearsed(seconds, parameters, activations, pattern)
+    more = (layers - len(depths)) * max(seconds[-1] - seconds[0], 0)
+    return Rehearsed(seconds[-1] + more, parameters, activations, pattern)
 
 
-class _Stage:
+class _Stage(Rehearsal):
     """The network with some layers, and what trains it."""
 
     def __init__(
@@ -141,81 +126,25 @@ class _Stage:
         layers: int,
     ) -> None:
         values = {one.name: getattr(shape, one.name) for one in dataclasses.fields(Shape)}
-        self.task = cast("Any", Rehearsal(_Cut(**values, layers=layers), config, choice))
-        options = dataclasses.replace(config, compile=False)
-        self.device, place = device, Place(device=device)
-        self.precision = resolve(config.precision, device)
-        self.model, called = prepared(self.task, options, place, lambda _: None)
-        learner = Learner(
-            self.model,
-            build_optimizer(self.model, options, device),
-            Averaged(self.model, options.ema) if options.ema else None,
-        )
-        self.update = Updater(
-            self.task, learner, called, options, place, self.precision, lambda _: None
-        )
-        self.model.train()
-
-    def step(self, n_sets: int, of: int | None = None) -> float:
-        """Take a step over some sets; return seconds, for a batch `of` so many."""
-        batch = self.task.batch(n_sets)
-        self.update.spans.take()
-        self._wait()
-        begun = time.perf_counter()
-        self.update(batch, total=n_sets, overlap=False, rate=0.0)
-        self._wait()
-        seconds = time.perf_counter() - begun
-        apart = self.update.spans.take().get("optimiser", 0.0)
-        share = (of or n_sets) / n_sets
-        return seconds if share == 1 else apart + (seconds - apart) * share
-
-    def fitting(self, n_sets: int) -> int:
-        """Return how many sets a step can have here: all, on a GPU."""
-        if self.device.type == "cuda":
-            self.step(n_sets)
-            return n_sets
-        few = 1 if self.task.shape.kind == "transformer" else n_sets
-        self.step(few)
-        each = statistics.median(self.step(few) for _ in range(2)) / few
-        return int(np.clip(_SECONDS / max(each, 1e-9), few, n_sets))
+        self.shape, self.config = _Cut(**values, layers=layers), config
+        super().__init__(MadeUp(self.shape, config, choice), config, device)
 
     def beside(self) -> tuple[int, float, Pattern | None]:
         """Return parameters, and bytes kept for each set, of all but the encoder; its pattern."""
         core: Any = self.model.get_submodule("core")
-        sizes, n_sets = self.task.shape.sizes, 2
-        batch = {name: value.to(self.device) for name, value in self.task.batch(n_sets).items()}
+        sizes, n_sets = self.shape.sizes, 2
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}
         dtype = half.get(self.precision.name, torch.float32)
-        n_tokens = len(self.task.shape.tokens) + 2
-        sequences = n_sets * self.task.config.pseudo
-        if self.task.shape.kind != "transformer":
+        n_tokens = len(self.shape.tokens) + 2
+        sequences = n_sets * self.config.pseudo
+        if self.shape.kind != "transformer":
             sequences = 1
-        with self.precision.autocast():
-            held = kept(self.model, batch)
+        held = self.kept(n_sets)
         own = sequences * n_tokens * (kept_bytes(sizes, core.encoder.name, self.device, dtype)
                                       + 8 * sizes.d_model)  # fmt: skip
         parameters = sum(p.numel() for p in self.model.parameters()) - encoder_parameters(sizes)
         pattern = core.encoder.pattern(n_tokens, self.device)
         return parameters, max(held - own, 0) / n_sets, pattern
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-
-def kept(model: nn.Module, batch: Mapping[str, Tensor]) -> int:
-    """Return bytes of what a forward pass keeps, weights and inputs apart, each storage once."""
-    known = [*model.parameters(), *model.buffers(), *batch.values()]
-    apart = {tensor.untyped_storage().data_ptr() for tensor in known}
-    held: dict[int, Tensor] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        held.setdefault(tensor.untyped_storage().data_ptr(), tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        model(batch)
-    return sum(t.untyped_storage().nbytes() for at, t in held.items() if at not in apart)
 
 
 def _screen(tokens: tuple[str, ...]) -> Screen:

@@ -103,6 +103,10 @@ class SharedEncoder(nn.Module):
             "logits": self.classes(state, self.embedding, n_tokens),
         }
 
+    def effect_head(self) -> tuple[nn.Module, ...]:
+        """Return what only the residual is made with."""
+        return self.of_gene, self.of_state, self.of_prior, self.residual
+
     def looks(self, example: Example) -> tuple[Tensor, Tensor]:
         """Return how much a perturbation reads of each gene (T,), and the encoder's input."""
         target, n_tokens = example["target"], example["prior"].shape[1]

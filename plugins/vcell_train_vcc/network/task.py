@@ -141,13 +141,8 @@ def build(
         core = SharedEncoder(known, controls, shape.sizes, attention, graph)
     else:
         core = PerturbationTransformer(known, shape.sizes, attention, graph)
-    weights = Weights(
-        reconstruction=config.alpha,
-        classes=config.beta,
-        delta=config.delta_loss,
-        cells=0.0 if config.set_loss == "none" else config.set_weight,
-        retrieval=config.pds_loss,
-    )
+    weights = Weights.of(config)
+    freeze_idle_heads(core, weights)
     losses = Losses(
         weights,
         known.effect**2,
@@ -156,6 +151,16 @@ def build(
         balanced=config.loss == "adaptive",
     )
     return Network(core, losses)
+
+
+def freeze_idle_heads(core: PerturbationTransformer | SharedEncoder, weights: Weights) -> None:
+    """Leave out of training the head that no loss asks: ddp would wait for its gradients."""
+    used = weights.used().keys()
+    if "classes" not in used:
+        core.classes.requires_grad_(requires_grad=False)
+    if not used - {"classes"}:
+        for part in core.effect_head():
+            part.requires_grad_(requires_grad=False)
 
 
 class CellTask:

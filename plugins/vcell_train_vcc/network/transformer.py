@@ -164,6 +164,10 @@ class PerturbationTransformer(nn.Module):
             "logits": self.classes(state, self.embedding, n_tokens),
         }
 
+    def effect_head(self) -> tuple[nn.Module, ...]:
+        """Return what only the residual is made with."""
+        return (self.residual,)
+
     def looks(self, example: Example) -> tuple[Tensor, Tensor]:
         """Return attention of [CLS] and [PERT] to each gene (T,), and the encoder's input."""
         x = self.tokens(example)

@@ -7,9 +7,9 @@ r"""Search settings: `--sweep N` trains N runs and says which settings chose bes
     vcell train-vcc cells.h5ad --sweep 20
     vcell train-vcc --resume latest --sweep 30   # goes on where it ended, to 30 trials
 
-Trials are judged by the perturbations that choose the model, never by those held out. The run
-directory holds their runs in ``trials/``, its events the settings and the score of each, which is
-all that going on needs; ``sweep.csv`` is the table.
+Trials are judged by what chooses the model, never by what is held out. The run holds their runs in
+``trials/``, and its events the settings and the score of each, which is all that going on needs;
+``sweep.csv`` is the table.
 """
 
 from __future__ import annotations
@@ -19,42 +19,48 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from vcell import console, models
+from vcell import console
 from vcell.config import Range, settings_of
 from vcell.errors import RunFailed, UserError, VcellError
-from vcell.models import Screen
-from vcell.models.scoring import gain, scores
-from vcell.screen.split import VALIDATION
-from vcell_train_vcc import TrainVcc, several
+from vcell.train.training import half_done
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from vcell.runs import Run
+    from vcell.train.training import Settings, Training
 
-    Settings = Mapping[str, Any]
+    Chosen = dict[str, Any]  # settings by Python name
     Trial = dict[str, Any]  # the event: step, run, value, settings; error instead of value
 
 _EXAMPLE = "lr = {low = 1e-4, high = 1e-2, log = true}"
 
 
-def started(config: TrainVcc) -> Run:
-    """Make the run that holds the trials."""
+def check(training: Training[Settings], config: Settings) -> None:
+    """Refuse a sweep that has nothing to search, or nothing to search with."""
+    if training.judge is None:
+        raise UserError(f"{training.name} cannot judge its runs, and so cannot search settings")
     if not config.sweep_over:
         raise UserError(
             "--sweep has nothing to search",
-            hint=f"name ranges in vcell.toml: [train-vcc.sweep-over] and {_EXAMPLE}",
+            hint=f"name ranges in vcell.toml: [{training.name}.sweep-over] and {_EXAMPLE}",
         )
     _optuna()
-    return several.started(config, "trials", ("folds",))
 
 
-def trained(this: Run, config: TrainVcc, train: Callable[[TrainVcc], Run]) -> None:
+def trained(
+    training: Training[Settings],
+    this: Run,
+    config: Settings,
+    train: Callable[[Settings], Run],
+) -> None:
     """Train until there are as many trials as asked.
 
     Parameters
     ----------
+    training
+        The command.
     this
         The run that holds them.
     config
@@ -71,7 +77,7 @@ def trained(this: Run, config: TrainVcc, train: Callable[[TrainVcc], Run]) -> No
         begun = _begun(this, trials)
         settings = _chosen(ranges, trials, config.seed, begun)
         console.say(f"trial {number} of {config.sweep}: {_told(settings)}")
-        found = _same(trials, settings) or _trial(this, config, settings, begun, train)
+        found = _same(trials, settings) or _trial(training, this, config, settings, begun, train)
         this.log("trial", number, **found, settings=settings)
         trials = this.events({"trial"})
         if not (done := _ordered(trials)):
@@ -91,9 +97,10 @@ def _end(this: Run, trials: list[Trial]) -> None:
     this.finish("done", best=best["run"], score=best["value"], settings=best["settings"])
 
 
-def _ranges(config: TrainVcc) -> list[Range]:
+def _ranges(config: Any) -> list[Range]:
     """Return what is searched, in the order of the table."""
-    of = {setting.name: setting for setting in settings_of(TrainVcc)}
+    options: type = type(config)
+    of = {setting.name: setting for setting in settings_of(options)}
     return [Range.read(of[name], value) for name, value in (config.sweep_over or {}).items()]
 
 
@@ -103,7 +110,7 @@ def _begun(this: Run, trials: list[Trial]) -> Run | None:
     return next((run for run in this.parts() if run.name not in told), None)
 
 
-def _chosen(ranges: list[Range], trials: list[Trial], seed: int, begun: Run | None) -> Settings:
+def _chosen(ranges: list[Range], trials: list[Trial], seed: int, begun: Run | None) -> Chosen:
     """Let optuna choose, given the trials before; the same whether or not it was interrupted."""
     optuna = _optuna()
     spaces = {one.name: _distribution(optuna, one) for one in ranges}
@@ -119,7 +126,7 @@ def _chosen(ranges: list[Range], trials: list[Trial], seed: int, begun: Run | No
         )
     if begun is not None:
         study.enqueue_trial({name: begun.meta["config"][name] for name in spaces})
-    chosen: Settings = study.ask(spaces).params
+    chosen: Chosen = study.ask(spaces).params
     return chosen
 
 
@@ -140,7 +147,7 @@ def _distribution(optuna: Any, one: Range) -> Any:
     return optuna.distributions.FloatDistribution(one.low, one.high, log=one.log)
 
 
-def _same(trials: list[Trial], settings: Settings) -> Trial | None:
+def _same(trials: list[Trial], settings: Chosen) -> Trial | None:
     """Return what came of the same settings before."""
     for one in trials:
         if one["settings"] == settings:
@@ -150,56 +157,43 @@ def _same(trials: list[Trial], settings: Settings) -> Trial | None:
 
 
 def _trial(
+    training: Training[Settings],
     this: Run,
-    config: TrainVcc,
-    settings: Settings,
+    config: Settings,
+    settings: Chosen,
     begun: Run | None,
-    train: Callable[[TrainVcc], Run],
+    train: Callable[[Settings], Run],
 ) -> Trial:
     """Train with the chosen settings, and judge; what fails is told, and the others go on."""
     if begun is not None and begun.status() == "done":
-        return {"run": begun.name, "value": _judged(begun)}
+        return {"run": begun.name, "value": _judged(training, begun)}
     before = {run.name for run in this.parts()} - {begun.name if begun else None}
+    alone: Chosen = {"sweep": None, "sweep_over": None, "runs": this.path / "trials"}
+    alone["resume"] = half_done(training, begun)
     try:
-        run = train(_with(this, config, settings, begun))
-        return {"run": run.name, "value": _judged(run)}
+        run = train(_with(config, settings | alone))
+        return {"run": run.name, "value": _judged(training, run)}
     except VcellError as error:
         parts = [run.name for run in this.parts() if run.name not in before]
         if not this.parts():
-            raise  # refused before any training: the cells, or the settings of all
+            raise  # refused before any training: the data, or the settings of all
         console.warn(f"this trial failed: {error.message}")
         return {"run": parts[0] if parts else None, "error": error.message}
 
 
-def _with(this: Run, config: TrainVcc, settings: Settings, begun: Run | None) -> TrainVcc:
-    alone: dict[str, Any] = {"sweep": None, "sweep_over": None, "runs": this.path / "trials"}
-    resume = several.half_done(begun)
+def _with(config: Settings, settings: Chosen) -> Settings:
     try:
-        return dataclasses.replace(config, **settings, **alone, resume=resume)
+        found: Settings = dataclasses.replace(config, **settings)
     except ValueError as error:
         raise UserError(str(error)) from None
+    return found
 
 
-def _judged(run: Run) -> float:
-    """Return the scaled score over the mean, on the perturbations that choose the model."""
-    screen = Screen.load(run.path / models.SCREEN)
-    rows = screen.rows(VALIDATION)
-    if not len(rows):
-        raise UserError(
-            "no perturbations are left to choose settings by", hint="raise --validation-share"
-        )
-    names, contexts = screen.names(rows)
-    found = [
-        scores(
-            models.get(name).load(run, screen).predict(names, contexts),
-            screen.delta[rows],
-            screen.targets(names),
-        )
-        for name in (run.meta["model"], "mean")
-    ]
-    value = gain(*found)
+def _judged(training: Training[Any], run: Run) -> float:
+    assert training.judge is not None  # `check` has refused it
+    value = training.judge(run)
     if not math.isfinite(value):
-        raise RunFailed(f"{run.name} predicts what is no number")
+        raise RunFailed(f"the score of {run.name} is not a number")
     return value
 
 
@@ -218,7 +212,7 @@ def _write(path: Path, trials: list[Trial]) -> None:
             writer.writerow([one["step"], score, *one["settings"].values(), one["run"]])
 
 
-def tell(this: Run) -> None:
+def tell(training: Training[Any], this: Run) -> None:
     """Print the best trials and what to write into vcell.toml."""
     trials = this.events({"trial"})
     ordered = _ordered(trials)
@@ -234,9 +228,9 @@ def tell(this: Run) -> None:
             "trials": [_shown(one) for one in ordered],
             "failed": [{"run": o["run"], "error": o["error"]} for o in trials if "error" in o],
         },
-        f"best of {len(trials)} trials{without}, by the perturbations that choose the model:\n\n"
+        f"best of {len(trials)} trials{without}, by the validation score:\n\n"
         f"{console.table(rows, ('run', 'score', *names))}\n\n"
-        f"[train-vcc]\n{_told(best['settings'], chr(10))}\n\n"
+        f"[{training.name}]\n{_told(best['settings'], chr(10))}\n\n"
         f"run directory: {this.path}",
     )
 
@@ -245,7 +239,7 @@ def _shown(one: Trial) -> Trial:
     return {key: one[key] for key in ("run", "value", "settings")}
 
 
-def _told(settings: Settings, between: str = ", ") -> str:
+def _told(settings: Chosen, between: str = ", ") -> str:
     from vcell.config.write import toml_value
 
     return between.join(

@@ -10,25 +10,35 @@ import dataclasses
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from vcell import models
 from vcell.config import provenance
 from vcell.errors import UserError, VcellError
 from vcell.launch import LaunchOptions, ended_by_signals
 from vcell.runs import Run, remove
+from vcell.train import folds, sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from vcell_train_vcc import TrainVcc
+    from vcell.train.training import Settings, Training
 
 # what may change when it goes on: how many, and what has no say in what is learnt
 _FREE = {"sweep", "micro_batch", "memory_share", "empty_cache_every", "checkpoint_every", "sinks"}
 _FREE |= {field.name for field in dataclasses.fields(LaunchOptions)}
 
 
-def started(config: TrainVcc, parts: str, apart: tuple[str, ...], **more: Any) -> Run:
-    """Make the run that holds the others; the settings `apart` cannot go with it."""
+def asked(config: Any) -> str | None:
+    """Say which folder of runs the settings ask for, if any."""
+    if getattr(config, "folds", None):
+        return "folds"
+    return "trials" if getattr(config, "sweep", None) else None
+
+
+def started(training: Training[Settings], config: Settings, parts: str) -> Run:
+    """Make the run that holds the others."""
     way = "folds" if parts == "folds" else "sweep"
+    apart = ("fold", *training.apart, "sweep") if parts == "folds" else ("folds",)
+    if parts == "trials":
+        sweep.check(training, config)
     given = [name.replace("_", "-") for name in apart if getattr(config, name) is not None]
     if given:
         raise UserError(f"--{way} cannot go with --{given[0]}", hint=f"leave out --{given[0]}")
@@ -36,17 +46,17 @@ def started(config: TrainVcc, parts: str, apart: tuple[str, ...], **more: Any) -
         raise UserError(f"--{way} makes runs of its own on one machine", hint="leave out --nodes")
     return Run.create(
         config.runs,
-        "train-vcc",
+        training.name,
         config=dataclasses.asdict(config),
         provenance=provenance(),
         seed=config.seed,
-        model=config.model,
+        model=getattr(config, "model", training.name),
         parts=parts,
-        **more,
+        **({"folds": config.folds} if parts == "folds" else {}),
     )
 
 
-def claimed(this: Run, settings: TrainVcc, given: dict[str, Any]) -> TrainVcc:
+def claimed(this: Run, settings: Settings, given: dict[str, Any]) -> Settings:
     """Take one back into use, and return its settings with what is `given` anew."""
     fixed = sorted(given.keys() - _FREE)
     if fixed:
@@ -56,9 +66,27 @@ def claimed(this: Run, settings: TrainVcc, given: dict[str, Any]) -> TrainVcc:
             hint="start a new one",
         )
     if this.meta["parts"] != "trials" and given.get("sweep"):
-        raise UserError(f"{this.name} holds folds, and no sweep", hint="leave out --sweep")
+        raise UserError(f"{this.name} holds folds, not a sweep", hint="leave out --sweep")
     this.claim()
-    return dataclasses.replace(settings, **given)
+    found: Settings = dataclasses.replace(settings, **given)
+    return found
+
+
+def trained(
+    training: Training[Settings],
+    this: Run,
+    config: Settings,
+    train: Callable[[Settings], Run],
+) -> None:
+    """Train the parts that are not done; `train` trains one with given settings."""
+    way = folds if this.meta["parts"] == "folds" else sweep
+    way.trained(training, this, config, train)
+
+
+def tell(training: Training[Settings], this: Run) -> None:
+    """Say what came of the parts."""
+    way = folds if this.meta["parts"] == "folds" else sweep
+    way.tell(training, this)
 
 
 @contextmanager
@@ -78,13 +106,3 @@ def ended_well(this: Run, *, new: bool) -> Iterator[None]:
             with suppress(OSError):
                 this.path.parent.rmdir()
         raise
-
-
-def half_done(begun: Run | None) -> str | None:
-    """Return the path of a part to go on with; one that never got to train is removed."""
-    if begun is None:
-        return None
-    if (begun.path / models.SCREEN).is_file():
-        return str(begun.path)
-    remove(begun)
-    return None

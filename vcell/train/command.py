@@ -1,0 +1,167 @@
+"""Start the run of a command that trains, go on with it, and read its settings again.
+
+    run(Training(name="train-mine", ...), config)
+
+is the whole work of such a command: it starts a run or resumes one, several for ``--folds`` and
+``--sweep``, launches the processes, and tells what came of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vcell import console
+from vcell.config import provenance, settings_of
+from vcell.errors import RunFailed, UserError
+from vcell.launch import Plan, join_run, launch, make_plan, resume_run
+from vcell.runs import Run
+from vcell.train import many
+
+if TYPE_CHECKING:
+    from vcell.data import CellSource
+    from vcell.train.training import Settings, Training
+
+Options = TypeVar("Options", bound=Hashable)
+
+
+def run(training: Training[Settings], config: Settings) -> None:
+    """Do what the command asks: one run, or several."""
+    if parts := _parts(training, config):
+        _several(training, config, parts)
+        return
+    this, plan = _trained(training, config)
+    if plan.leads:
+        training.tell(Run.open(this.path))
+
+
+def settings_of_run(options: type[Options], run: Run) -> Options:
+    """Return the settings a run was started with.
+
+    Settings that it lacks have their defaults. A config class may read those of earlier versions:
+    its ``earlier(saved)``, where it has one, returns them under today's names.
+    """
+    saved = run.meta.get("config") or {}
+    try:
+        if earlier := getattr(options, "earlier", None):
+            saved = earlier(saved)
+        values = {
+            setting.name: setting.check(saved[setting.name])
+            for setting in settings_of(options)
+            if saved.get(setting.name) is not None
+        }
+        return options(**values)
+    except ValueError as error:
+        raise UserError(f"{run.path / 'run.json'}: the settings are damaged: {error}") from None
+
+
+def fingerprint(source: CellSource) -> dict[str, Any]:
+    """Say which file was read, so that another one is noticed."""
+    stat = source.path.stat() if source.path else None
+    return {
+        "path": str(source.path.absolute()) if source.path else None,
+        "bytes": stat.st_size if stat else None,
+        "modified": stat.st_mtime if stat else None,
+        "n_cells": source.n_cells,
+        "n_genes": source.n_genes,
+    }
+
+
+def _trained(training: Training[Settings], config: Settings) -> tuple[Run, Plan]:
+    plan = make_plan(config)
+    if config.resume:
+        this, plan = _resumed(training, config, plan)
+    else:
+        this, plan = join_run(
+            config.runs, plan, lambda name: _started(training, config, name, plan)
+        )
+    console.say(f"run directory: {this.path}")
+    launch(training.worker, this, plan)
+    return this, plan
+
+
+def _started(training: Training[Settings], config: Settings, name: str | None, plan: Plan) -> Run:
+    """Make the run directory, once nothing speaks against it."""
+    prepared = training.prepare(config, plan)
+    this = Run.create(
+        config.runs,
+        training.name,
+        config=dataclasses.asdict(prepared.config),
+        provenance=provenance(),
+        seed=config.seed,
+        data=prepared.data,
+        name=name,
+        **prepared.facts,
+    )
+    for file, content in prepared.files.items():
+        this.save_file(file, partial(_write, content) if isinstance(content, str) else content)
+    return this
+
+
+def _write(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _resumed(training: Training[Settings], config: Settings, plan: Plan) -> tuple[Run, Plan]:
+    """Take a run back into use, with what the command line changes of its settings."""
+    this = _opened(training, config)
+    if training.needs and not (this.path / training.needs).is_file():
+        raise UserError(
+            f"{this.name} has no {training.needs}: it ended before its training began",
+            hint="start a new run",
+        )
+    plan = resume_run(this, plan)
+    if plan.leads:
+        this.update(config=this.meta["config"] | _given(config))
+    return this, plan
+
+
+def _opened(training: Training[Settings], config: Settings) -> Run:
+    this = Run.open(config.resume or "latest", root=config.runs)
+    if this.meta.get("command") != training.name:
+        raise UserError(
+            f"{this.name} is a run of vcell {this.meta.get('command')}, not of {training.name}",
+            hint=f"vcell {this.meta.get('command')} --resume {this.name}",
+        )
+    return this
+
+
+def _given(config: Any) -> dict[str, Any]:
+    """Return what the command line says of settings that a run can change when it goes on."""
+    given = [name for name, origin in provenance().items() if origin == "command line"]
+    return {name: getattr(config, name) for name in given if name not in ("resume", "runs")}
+
+
+def _parts(training: Training[Settings], config: Settings) -> str | None:
+    """Say which parts the run is made of, if it holds several: those asked, or gone on with."""
+    if not config.resume:
+        return many.asked(config)
+    this = _opened(training, config)
+    parts: str | None = this.meta.get("parts")
+    asked = {"folds", "sweep"} & _given(config).keys()
+    if asked and parts is None:
+        raise UserError(f"{this.name} is a single run", hint=f"leave out --{asked.pop()}")
+    return parts
+
+
+def _several(training: Training[Settings], config: Settings, parts: str) -> None:
+    """Train once for each fold or trial, or go on with that."""
+    if config.resume:
+        this = _opened(training, config)
+        config = many.claimed(this, settings_of_run(training.options, this), _given(config))
+        new = False
+    else:
+        this, new = many.started(training, config, parts), True
+
+    def train(settings: Settings) -> Run:
+        one = Run.open(_trained(training, settings)[0].path)
+        if one.status() != "done":
+            raise RunFailed(f"{one.name} is {one.status()}: it can be gone on with")
+        return one
+
+    with many.ended_well(this, new=new):
+        many.trained(training, this, config, train)
+    many.tell(training, Run.open(this.path))
