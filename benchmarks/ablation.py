@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from vcell_train_vcc import report
+from vcell_train_vcc import held_out
 from vcell_train_vcc.closed import gp
 from vcell_train_vcc.network import model as network
 from vcell_train_vcc.network.shape import Shape
@@ -236,7 +236,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     common = arguments.common or SMALL
     gp.GaussianProcess = Solved()
-    report.baselines = lambda screen: ["mean"]  # what gp takes is not spent on each report
+    held_out.baselines = lambda screen: ["mean"]  # what gp takes is not spent on each report
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     with contextlib.chdir(folder):  # away from any vcell.toml
         for start, line, result in pieces(arguments, folder, common):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,14 +36,10 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
     if config.html is not None:
         from vcell_inspect.page import page
 
-        beside = config.html.with_name(f"{config.html.name}.tmp-{os.getpid()}")
         try:
-            beside.write_text(page(report, seen), encoding="utf-8")
-            os.replace(beside, config.html)  # noqa: PTH105
+            page(report, seen).write(config.html)
         except OSError as error:
             raise UserError(f"{config.html} cannot be written: {error.strerror}") from error
-        finally:
-            beside.unlink(missing_ok=True)
         console.say(f"wrote {config.html}")
     console.result(report, as_text(report))
 

@@ -7,7 +7,6 @@ every perturbation by every model), `training_history.json`, `config.json`, `sel
 
 from __future__ import annotations
 
-import csv
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -16,95 +15,47 @@ import numpy as np
 from vcell import console, models
 from vcell.as_json import plain
 from vcell.errors import UserError
-from vcell.models import Screen, members
-from vcell.models.scoring import each, gain, mean_of, scores
-from vcell.screen.features import few
+from vcell.models import Screen
+from vcell.models.scoring import gain, scores
 from vcell.screen.split import TEST, TRAIN, VALIDATION
+from vcell.train.training import Pooled
+from vcell_train_vcc.held_out import FILE, HeldOut, markdown, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from vcell.runs import Run
 
-    Table = dict[str, dict[str, float]]
 
-_SCORES = ("pds", "mae", "delta_correlation")
 COLUMNS = {
     "pds": "PDS",
     "mae": "MAE",
-    "delta_correlation": "delta correlation",
+    "delta_correlation": "correlation",
     "gain": "gain over mean",
 }
-HELD_OUT = "held_out.csv"
-_TELLING = 5  # held-out perturbations below which a ranking says nothing
 
 
-def baselines(screen: Screen) -> list[str]:
-    """Return the names of the baselines that make sense for a screen."""
-    several = any(len(members(str(name))) > 1 for name in screen.perturbations)
-    contexts = len(screen.contexts) > 1
-    return [
-        "mean",
-        "perturbed-mean",
-        *(["context-mean"] if contexts else []),
-        *(["additive"] if several else []),
-        "ridge",
-        "knn",
-        "gp",
-    ]
+def scored(run: Run, model: str, screen: Screen) -> dict[str, Any]:
+    """Score the model and the baselines on the held-out rows, and write the run's papers.
+
+    Returns the summary of the run: mean scores, the levels beside them, and the verdict.
+    """
+    found = HeldOut.of(run, model, screen)
+    summary = found.summary(model)
+    _papers(run, model, screen, found, summary)
+    return summary
 
 
-def scored(run: Run, model: str, screen: Screen) -> Table:
-    """Score the model and the baselines on the held-out rows, and write the run's papers."""
-    rows, settled = screen.rows(TEST), screen.settled()
-    effects = {}
-    for name in dict.fromkeys((*baselines(screen), model)) if len(rows) else ():
-        effects[name] = models.get(name).load(run, settled).predict(*screen.names(rows))
-    told = np.all([np.isfinite(one).all(axis=1) for one in effects.values()], axis=0)
-    rows = rows[np.atleast_1d(told)] if len(rows) else rows
-    if effects and not told.all():
-        lost = [str(name) for name in screen.perturbations[screen.rows(TEST)][~told]]
-        console.warn(f"{len(lost)} held-out perturbations are not scored, their targets have no "
-                     f"features: {few(lost)}")  # fmt: skip
-    by_row = {name: _scores(screen, rows, one[told]) for name, one in effects.items()}
-    found = {name: mean_of(one) for name, one in by_row.items()} if len(rows) else {}
-    _papers(run, model, screen, rows, by_row, found)
-    return found
-
-
-def _scores(
-    screen: Screen, rows: NDArray[np.int64], effect: NDArray[np.float32]
-) -> dict[str, NDArray[np.float64]]:
-    """Score rows within their context: there the others are what they are told from."""
-    found = {name: np.full(len(rows), np.nan) for name in _SCORES}
-    for context in np.unique(screen.context[rows]):
-        own = screen.context[rows] == context
-        names = screen.perturbations[rows[own]].tolist()
-        one = each(effect[own], screen.delta[rows[own]], screen.targets(names))
-        for name, values in one.items():
-            found[name][own] = values
-    return found
-
-
-def _papers(
-    run: Run,
-    model: str,
-    screen: Screen,
-    rows: NDArray[np.int64],
-    by_row: dict[str, dict[str, NDArray[np.float64]]],
-    found: Table,
-) -> None:
+def _papers(run: Run, model: str, screen: Screen, found: HeldOut, summary: dict[str, Any]) -> None:
     history = run.events(["metric", "eval"])
     _save(run, "training_history.json", lambda p: p.write_text(json.dumps(plain(history))))
     _save(
         run, "config.json", lambda p: p.write_text(json.dumps(plain(run.meta["config"]), indent=2))
     )
     _save(run, "selected_genes.csv", lambda p: p.write_text(_genes(run, screen)))
-    _save(run, HELD_OUT, lambda p: _table(p, screen, rows, by_row))
-    _save(run, "model-card.md", lambda p: p.write_text(_card(run, model, screen, found)))
+    run.save_file(FILE, found.write)
+    _save(run, "model-card.md", lambda p: p.write_text(_card(run, model, screen, summary)))
 
 
 def _save(run: Run, name: str, write: Callable[[Path], Any]) -> None:
@@ -123,23 +74,7 @@ def _genes(run: Run, screen: Screen) -> str:
     )
 
 
-def _table(
-    path: Path,
-    screen: Screen,
-    rows: NDArray[np.int64],
-    by_row: dict[str, dict[str, NDArray[np.float64]]],
-) -> int:
-    names, contexts = screen.names(rows)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["perturbation", "context", "model", *_SCORES])
-        for model, values in by_row.items():
-            for i, (name, context) in enumerate(zip(names, contexts, strict=True)):
-                writer.writerow([name, context, model, *(f"{values[s][i]:.6g}" for s in _SCORES)])
-        return 1
-
-
-def _card(run: Run, model: str, screen: Screen, found: Table) -> str:
+def _card(run: Run, model: str, screen: Screen, summary: dict[str, Any]) -> str:
     config = run.meta["config"]
     parts = {"train": TRAIN, "validation": VALIDATION, "held out": TEST}
     sizes = ", ".join(f"{(screen.part == part).sum()} {name}" for name, part in parts.items())
@@ -168,52 +103,43 @@ def _card(run: Run, model: str, screen: Screen, found: Table) -> str:
         "",
         "## Held-out perturbations (pseudobulk)",
         "",
-        "| model | PDS | MAE | delta correlation |",
-        "|---|---|---|---|",
-        *(
-            f"| {name} | {of['pds']:.4f} | {of['mae']:.5f} | {of['delta_correlation']:.4f} |"
-            for name, of in found.items()
-        ),
+        *markdown(summary),
     ]
     return "\n".join(lines) + "\n"
 
 
 def tell(run: Run) -> None:
     """Say who won."""
-    model = run.meta["model"]
-    found = run.meta["summary"]["held_out"]
-    names = _told(run.path / HELD_OUT, model)
-    result = {"run": str(run.path), "model": model, "held_out": found, "perturbations": names}
-    console.result(result, _text(run.path, model, found, len(names)))
+    model, found = run.meta["model"], HeldOut.read([run])
+    summary = found.summary(model)
+    result = {"run": str(run.path), "model": model, **summary, "perturbations": found.names}
+    console.result(result, _text(run.path, summary, found.names))
 
 
-def _told(path: Path, model: str) -> list[str]:
-    """Return the held-out perturbations that were scored."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row["perturbation"] for row in csv.DictReader(file) if row["model"] == model]
-
-
-def _text(path: Path, model: str, found: Table, n: int) -> str:
-    if model not in found:
+def _text(path: Path, summary: dict[str, Any], names: list[str]) -> str:
+    if not names:
         return f"trained; no perturbation was held out, so nothing is scored\n{path}"
-    found = with_gains(found)
-    rows = [(name, *(of[score] for score in COLUMNS)) for name, of in found.items()]
-    heads = ("model", *COLUMNS.values())
+    held_out = f"{len(names)} held-out perturbation{'s' * (len(names) != 1)}"
     return (
-        f"{verdict(model, found)} on {n} held-out perturbations "
-        f"(pseudobulk; vcell evaluate scores cells){_doubt(n)}\n\n"
-        f"{console.table(rows, heads)}\n\nrun directory: {path}"
+        f"{summary['verdict']['text']}\n{held_out} (pseudobulk; vcell evaluate scores cells)\n\n"
+        f"{tables(summary)}\n\nrun directory: {path}"
     )
 
 
-def with_gains(found: Table) -> Table:
-    """Return the scores of models, and what each gains over the mean."""
-    return {name: {**of, "gain": gain(of, found["mean"])} for name, of in found.items()}
-
-
-def of_fold(run: Run) -> Table:
-    """Return the scores of a fold."""
-    return with_gains(run.meta["summary"]["held_out"])
+def pooled(model: str, runs: Sequence[Run]) -> Pooled:
+    """Return what is said of the held-out perturbations of several runs together."""
+    found = HeldOut.read(runs)
+    summary = found.summary(model)
+    if not found.names:
+        return Pooled(summary=summary, text="no perturbation was held out", markdown="")
+    n = len(found.names)
+    return Pooled(
+        summary=summary,
+        text=f"{summary['verdict']['text']}\n{n} held-out perturbations of {len(runs)} folds, "
+        f"pooled (pseudobulk)\n\n{tables(summary)}",
+        markdown="\n".join(markdown(summary)),
+        files={FILE: found.write},
+    )
 
 
 def judged(run: Run) -> float:
@@ -234,22 +160,3 @@ def judged(run: Run) -> float:
         for name in (run.meta["model"], "mean")
     ]
     return gain(*found)
-
-
-def _doubt(n: int) -> str:
-    return "" if n >= _TELLING else f"\n{n} are too few to tell models apart"
-
-
-def verdict(model: str, found: Table) -> str:
-    """Say whether the model beats the others, by their gains over the mean."""
-    others = [name for name in found if name != model]
-    gains = {name: of["gain"] for name, of in found.items()}
-    if model in ("mean", "perturbed-mean"):
-        return f"the {model} baseline"
-    better = [name for name in others if gains[name] > gains[model]]
-    if better:
-        return f"{model} does not beat {' and '.join(better)}"
-    if any(found[name] == found[model] for name in others):
-        same = [name for name in others if found[name] == found[model]]
-        return f"{model} adds nothing to {' and '.join(same)}, which beats the other baselines"
-    return f"{model} beats the baselines"

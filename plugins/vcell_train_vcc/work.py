@@ -49,7 +49,7 @@ def main(run: Run) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     if finished:
-        run.finish("done", held_out=report.scored(run, config.model, screen))
+        run.finish("done", **report.scored(run, config.model, screen))
     elif run.status() == "running":  # the trainer has not ended it itself
         run.finish("interrupted")
 
@@ -90,7 +90,6 @@ TRAINING = Training(
     needs=SCREEN,
     apart=("held_out", "hold_out_context"),
     columns=report.COLUMNS,
-    held_out=report.of_fold,
-    verdict=report.verdict,
+    pooled=report.pooled,
     judge=report.judged,
 )

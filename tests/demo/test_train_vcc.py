@@ -17,7 +17,9 @@ def test_it_beats_the_mean_on_unseen_perturbations_and_says_what_won(runs):
     this = Run.open("latest", root=runs)
     assert this.status() == "done"
     found = this.meta["summary"]["held_out"]
-    assert set(found) == {"mean", "perturbed-mean", "ridge", "knn", "gp"}
+    assert set(found) == {
+        *("mean", "perturbed-mean", "perturbed-mean-own", "no-change", "ridge", "knn", "gp")
+    }
     assert found["gp"]["pds"] > found["mean"]["pds"]
     assert found["gp"]["mae"] < found["mean"]["mae"]
     screen = Screen.load(this.path / SCREEN)
@@ -34,7 +36,9 @@ def test_the_result_is_json_for_programs(cells, capsys):
 
 def test_the_result_is_a_sentence_and_a_table_for_people(cells, capsys):
     assert run(["train-vcc", str(cells), "--model", "mean"]) == 0
-    assert "the mean baseline on 7 held-out perturbations" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("the mean baseline\n7 held-out perturbations")
+    assert "without the perturbations' own genes" in said
 
 
 def changed(cells, tmp_path, change):

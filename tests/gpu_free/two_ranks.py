@@ -1,4 +1,4 @@
-"""The networks of train-vcc on two gloo ranks: each setting that changes which parameters take part.
+"""The networks of train-vcc on two gloo ranks, for every setting that changes what takes part.
 
     python two_ranks.py FOLDER      leaves the weights after a few steps, one file for each setting
 
@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from vcell_train_vcc import TrainVcc
-from vcell_train_vcc.network.rehearsal import Rehearsal
+from vcell_train_vcc.network.rehearsal import MadeUp
 from vcell_train_vcc.network.shape import Shape
 
 from vcell.nn.attention import AttentionChoice
@@ -39,9 +39,9 @@ NONE = {"alpha": 0.0, "beta": 0.0, "delta_loss": 0.0, "pds_loss": 0.0, "set_loss
 def settings() -> dict[str, dict[str, Any]]:
     """Every setting by name; `kind`, `attention` and `parallel` beside those of TrainVcc."""
     found: dict[str, dict[str, Any]] = {"all losses": {}}
-    for name in ALL:
+    for name, value in ALL.items():
         found[f"without {name}"] = {name: NONE[name]}
-        found[f"only {name}"] = {**NONE, name: ALL[name]}
+        found[f"only {name}"] = {**NONE, name: value}
     for kind in ("transformer", "shared-encoder"):
         found[f"{kind}, adaptive"] = {"kind": kind, "loss": "adaptive"}
         found[f"{kind}, only beta"] = {"kind": kind, **NONE, "beta": 0.5}
@@ -67,7 +67,7 @@ def train(place: Place, wanted: dict[str, Any]) -> tuple[dict[str, Tensor], list
     )
     tokens = tuple(f"g{i}" for i in range(GENES))
     shape = Shape(kind, "tiny", 0.0, tokens, ((GENES, 0),))
-    task: Any = Rehearsal(shape, config, AttentionChoice(attention, "asked for"))
+    task: Any = MadeUp(shape, config, AttentionChoice(attention, "asked for"))
     told: list[str] = []
     model, called = build(task, config, place, told.append)
     learner = Learner(model, build_optimizer(model, config, place.device), Averaged(model, 0.9))

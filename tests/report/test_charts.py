@@ -124,3 +124,8 @@ def test_one_table_in_four_forms() -> None:
 def test_a_row_that_is_too_short_is_a_mistake_of_the_programmer() -> None:
     with pytest.raises(ValueError, match="1 values under 2 columns"):
         Table.of(("a", "b"), [(1,)])
+
+
+def test_values_that_differ_by_rounding_only_are_one_value() -> None:
+    axis = axes.linear([100.0, 100.0 + 1e-13], 54, 344)
+    assert len(set(axes.labels(axis.ticks))) == len(axis.ticks)

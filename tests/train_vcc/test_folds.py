@@ -47,10 +47,12 @@ def test_every_perturbation_is_held_out_once(cells, capsys):
     assert {row["fold"] for row in rows} == {"1/3", "2/3", "3/3"}
     for name in ("mean", "ridge", "gp"):
         pds = [float(row["pds"]) for row in rows if row["model"] == name]
-        assert told["held_out"][name]["pds"] == pytest.approx(np.mean(pds))
-        assert told["spread"][name]["pds"] == pytest.approx(np.std(pds, ddof=1))
+        assert told["held_out"][name]["pds"] == pytest.approx(np.mean(pds), abs=1e-5)  # equal folds
+        assert told["spread"][name]["pds"] == pytest.approx(np.std(pds, ddof=1), abs=1e-5)
     assert told["held_out"]["mean"]["gain"] == 0
     assert "| ridge |" in (this.path / "folds.md").read_text()
+    pooled = list(csv.DictReader((this.path / "held_out.csv").read_text().splitlines()))
+    assert sorted(row["perturbation"] for row in pooled if row["model"] == "gp") == sorted(held)
     assert this.status() == "done"
 
 
@@ -80,3 +82,15 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(cells, tmp_path, capsys, w
     assert folds(cells, *words) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_verdict_is_over_all_held_out_perturbations_of_all_folds(cells, capsys):
+    assert folds(cells) == 0
+    told = json.loads(capsys.readouterr().out)
+    over = told["verdict"]["over"]
+    assert set(over) == {"mean", "perturbed-mean", "perturbed-mean-own", "no-change", "knn", "gp"}
+    assert {one["n"] for one in over.values()} == {15}
+    for one in over.values():
+        assert one["low"] <= one["mean"] <= one["high"]
+    gain = {name: one["gain"] for name, one in told["held_out"].items()}
+    assert over["gp"]["mean"] == pytest.approx(gain["ridge"] - gain["gp"])

@@ -105,13 +105,11 @@ class Accelerator:
         return tensor.to(self.device, non_blocking=True)
 
     def random_state(self) -> Tensor | None:
-        """Return the state of the device's own generator, if it has one that is in use."""
+        """Return the state of the device's own generator, if it has one."""
         return None
 
-    def set_random_state(self, state: Tensor) -> bool:
-        """Set it; return whether there is one to set."""
-        del state
-        return False
+    def set_random_state(self, state: Tensor) -> None:
+        """Set it, where there is one."""
 
 
 class Cuda(Accelerator):
@@ -175,15 +173,12 @@ class Cuda(Accelerator):
         return array
 
     def random_state(self) -> Tensor | None:
-        """Return the state of the generator, unless CUDA has not been used yet."""
-        if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            return None
+        """Return the state of the generator."""
         return torch.cuda.get_rng_state(self.device)
 
-    def set_random_state(self, state: Tensor) -> bool:
+    def set_random_state(self, state: Tensor) -> None:
         """Set the generator."""
         torch.cuda.set_rng_state(state, self.device)
-        return True
 
 
 class _Event:

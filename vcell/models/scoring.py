@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import stats
 
 from vcell.metrics import vcc2025
 
@@ -26,6 +27,51 @@ def each(
         "mae": vcc2025.absolute_error(truth, guess),
         "delta_correlation": np.nan_to_num(vcc2025.pearson(truth, guess)),
     }
+
+
+def without_own(
+    predicted: NDArray[np.floating], real: NDArray[np.floating], own: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the scores of `each` without the genes that are targets.
+
+    MAE and correlation leave out each perturbation's own genes; PDS leaves out those of all, since
+    another's knock-down tells it apart (the challenge of 2026 does so too). Genes of `own` (P,
+    targets) are -1 where they are not measured.
+    """
+    truth, guess = real.astype(np.float64), predicted.astype(np.float64)
+    panel = np.unique(own[own >= 0])
+    rest, nothing = np.delete(truth, panel, axis=1), np.full(len(truth), -1, np.int64)
+    found = {"pds": vcc2025.discrimination(vcc2025.distances(rest, np.delete(guess, panel, axis=1),
+                                                             nothing))}  # fmt: skip
+    found |= {name: np.zeros(len(truth)) for name in ("mae", "delta_correlation")}
+    for i, genes in enumerate(own):
+        a, b = (np.delete(x[i], genes[genes >= 0])[None] for x in (truth, guess))
+        found["mae"][i] = vcc2025.absolute_error(a, b)[0]
+        found["delta_correlation"][i] = np.nan_to_num(vcc2025.pearson(a, b))[0]
+    return found
+
+
+def by_chance(
+    predicted: NDArray[np.floating], real: NDArray[np.floating], target: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the scores of `each` where every effect is predicted by that of another perturbation.
+
+    Averaged over the others. What is above it tells this perturbation from the rest; what is below
+    is shared by all, such as a change that every perturbation brings (Systema, 2025).
+    """
+    truth, guess = real.astype(np.float64), predicted.astype(np.float64)
+    n = len(truth)
+    apart = vcc2025.distances(truth, guess, target)  # rows are predictions
+    ranks = stats.rankdata(apart, axis=1) - 1
+    unit = [x - x.mean(axis=1, keepdims=True) for x in (guess, truth)]
+    unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in unit]
+    tables = {
+        "pds": 1 - ranks / n,
+        "mae": apart / truth.shape[1],
+        "delta_correlation": unit[0] @ unit[1].T,
+    }
+    others = max(n - 1, 1)
+    return {name: (x.sum(axis=0) - np.diag(x)) / others for name, x in tables.items()}
 
 
 def mean_of(found: dict[str, NDArray[np.float64]]) -> dict[str, float]:

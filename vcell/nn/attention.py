@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vcell.errors import UserError
+from vcell.gpu.accelerator import accelerator
 from vcell.nn.blocked import blocked_attention
 from vcell.nn.linear import linear_attention
 from vcell.nn.patterns import Pattern, everybody
@@ -102,7 +103,7 @@ def _flash_misses(device: torch.device, dtype: torch.dtype, head_dim: int) -> st
         return "pip install 'vcell[flash]'"
     if dtype not in _HALF:
         return "precision bf16 or fp16"
-    if torch.cuda.get_device_capability(device) < (8, 0):
+    if accelerator(device).capability < (8, 0):
         return "an Ampere or later GPU"
     if head_dim > _FLASH_HEAD:
         return f"heads no wider than {_FLASH_HEAD}"
@@ -151,15 +152,18 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
     """Call flash-attn, which wants tokens before heads and padding cut out."""
     from flash_attn import flash_attn_func, flash_attn_varlen_func
 
+    exact = torch.are_deterministic_algorithms_enabled()  # the backward pass adds in any order else
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, T, H, D)
     if valid is None:
-        full: Tensor = flash_attn_func(q, k, v)
+        full: Tensor = flash_attn_func(q, k, v, deterministic=exact)
         return full.transpose(1, 2)
     lengths = valid.sum(1, dtype=torch.int32)
     starts = F.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
     longest = int(lengths.max())
     q, k, v = (x[valid] for x in (q, k, v))  # (tokens that are none of padding, H, D)
-    packed: Tensor = flash_attn_varlen_func(q, k, v, starts, starts, longest, longest)
+    packed: Tensor = flash_attn_varlen_func(
+        q, k, v, starts, starts, longest, longest, deterministic=exact
+    )
     out = packed.new_zeros((*valid.shape, *packed.shape[1:]))
     out[valid] = packed
     return out.transpose(1, 2)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vcell.gpu.accelerator import accelerator
 from vcell.nn.attention import attend
 from vcell.nn.encoder import Block, SelfAttention
 from vcell.nn.patterns import Pattern, everybody
@@ -59,7 +60,8 @@ def measure(
     pattern: Pattern | None,
 ) -> Rates:
     """Measure one block; the arguments as of `vcell.nn.estimate.estimate`."""
-    state = torch.random.get_rng_state()
+    it = accelerator(device)
+    state, own = torch.random.get_rng_state(), it.random_state()
     try:
         block = Block(preset, "sdpa").to(device)
         block.attention = _Unmixed(preset, "sdpa").to(device)
@@ -70,6 +72,8 @@ def measure(
         seconds = _optimizer(block, device)
     finally:
         torch.random.set_rng_state(state)
+        if own is not None:
+            it.set_random_state(own)
     return Rates(layer[0], layer[1], batch * attention[0], batch * attention[1], seconds)
 
 
@@ -169,5 +173,4 @@ def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManage
 
 
 def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    accelerator(device).synchronise()

@@ -1,14 +1,16 @@
-"""What people look at: one page, its pictures and its tables. Standard library only.
+"""What people look at: one page, its pictures and its tables.
 
 `Page` is one HTML file that loads nothing; `svg` draws pictures; `Curve` and `Chart` are curves
-that can be zoomed and read; `Table` is written as text, Markdown, HTML or CSV.
+that can be zoomed and read; `Table` is written as text, Markdown, HTML or CSV; `Markdown`
+takes what a page takes.
 """
 
 from __future__ import annotations
 
 from vcell.report import svg
 from vcell.report.curve import Chart, Curve
+from vcell.report.markdown import Markdown, Report
 from vcell.report.page import Page
 from vcell.report.table import Table
 
-__all__ = ["Chart", "Curve", "Page", "Table", "svg"]
+__all__ = ["Chart", "Curve", "Markdown", "Page", "Report", "Table", "svg"]

@@ -48,7 +48,7 @@ def linear(
     low, high = min(finite, default=0.0), max(finite, default=1.0)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    if high <= low:  # one value only: give it room on both sides
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value: give it room on both sides
         room = abs(low) * 0.1 or 0.5
         low, high = low - room, high + room
     wanted = max(2, round(abs(end - start) / spacing))

@@ -15,6 +15,9 @@ from html import escape
 
 from vcell.report import axes, frame
 from vcell.report.frame import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from vcell.report.table import Table
+
+_STILL = 90  # points of a curve in the still picture, one in three pixels
 
 
 @dataclass(frozen=True)
@@ -30,27 +33,41 @@ class Curve:
     @classmethod
     def of(cls, name: str, x: Sequence[float], y: Sequence[float], buckets: int = 400) -> Curve:
         """Put a series into buckets of equal width; values that are not finite are left out."""
-        pairs = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(b)]
-        if len(pairs) <= buckets:
-            ys: list[float | None] = [b for _, b in pairs]
-            return cls(name, [a for a, _ in pairs], ys, list(ys), list(ys))
-        first, last = pairs[0][0], max(a for a, _ in pairs)
+        import numpy as np
+
+        at, values = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        finite = np.isfinite(at) & np.isfinite(values)
+        at, values = at[finite], values[finite]
+        if len(at) <= buckets:
+            ys: list[float | None] = values.tolist()
+            return cls(name, at.tolist(), ys, list(ys), list(ys))
+        first, last = float(at[0]), float(at.max())
         scale = buckets / ((last - first) or 1.0)
-        sums, counts = [0.0] * buckets, [0] * buckets
-        low, high = [math.inf] * buckets, [-math.inf] * buckets
-        for a, b in pairs:
-            i = min(max(int((a - first) * scale), 0), buckets - 1)
-            sums[i] += b
-            counts[i] += 1
-            low[i] = min(low[i], b)
-            high[i] = max(high[i], b)
-        kept = [i for i in range(buckets) if counts[i]]
+        bucket = np.clip(((at - first) * scale).astype(np.int64), 0, buckets - 1)
+        order = np.argsort(bucket, kind="stable")
+        kept, starts = np.unique(bucket[order], return_index=True)
+        values = values[order]
+        counts = np.diff(np.append(starts, len(values)))
         return cls(
             name,
-            [first + (i + 0.5) / scale for i in kept],
-            [sums[i] / counts[i] for i in kept],
-            [low[i] for i in kept],
-            [high[i] for i in kept],
+            (first + (kept + 0.5) / scale).tolist(),
+            (np.add.reduceat(values, starts) / counts).tolist(),
+            np.minimum.reduceat(values, starts).tolist(),
+            np.maximum.reduceat(values, starts).tolist(),
+        )
+
+    def thinned(self, most: int) -> Curve:
+        """Return the curve in at most so many points, neighbours put together."""
+        if len(self.x) <= most:
+            return self
+        size = -(-len(self.x) // most)
+        groups = [slice(i, i + size) for i in range(0, len(self.x), size)]
+        return Curve(
+            self.name,
+            [_average(self.x[g]) or 0.0 for g in groups],
+            [_average(self.mean[g]) for g in groups],
+            [_least(self.low[g]) for g in groups],
+            [_greatest(self.high[g]) for g in groups],
         )
 
 
@@ -76,12 +93,12 @@ class Chart:
         return (
             f'<figure class="curve">{title}{legend}{self.svg()}'
             f'<script type="application/json">{self._numbers(curves)}</script>{words}'
-            f"{self._behind(curves)}</figure>"
+            f"<details><summary>table</summary>{self.table().html()}</details></figure>"
         )
 
     def svg(self) -> str:
         """Return the still picture."""
-        curves = [curve for curve in self.curves if curve.x]
+        curves = [curve.thinned(_STILL) for curve in self.curves if curve.x]
         if not curves:
             return frame.empty("nothing was recorded")
         bottom = HEIGHT - BOTTOM
@@ -125,22 +142,14 @@ class Chart:
         # "<" would let a name end the element
         return json.dumps(whole, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
-    def _behind(self, curves: Sequence[Curve]) -> str:
-        from vcell.report.table import Table
-
-        rows = [
-            (
-                c.name or self.title,
-                len(c.x),
-                c.mean[0],
-                _least(c.low),
-                _greatest(c.high),
-                c.mean[-1],
-            )
-            for c in curves
-        ]
-        table = Table.of(("", "points", "first", "least", "greatest", "last"), rows)
-        return f"<details><summary>table</summary>{table.html()}</details>"
+    def table(self) -> Table:
+        """Return the table behind the picture: where each curve began, went and ended."""
+        rows = []
+        for curve in self.curves:
+            if curve.x:
+                ends = (curve.mean[0], _least(curve.low), _greatest(curve.high), curve.mean[-1])
+                rows.append((curve.name or self.title, len(curve.x), *ends))
+        return Table.of(("", "points", "first", "least", "greatest", "last"), rows)
 
 
 def _names(curves: Sequence[Curve]) -> str:
@@ -170,11 +179,16 @@ def _band(xs: list[float], at: list[tuple[float, ...]], colour: int) -> str:
     return f'<path class="band f{colour}" d="M{"L".join(up + down[::-1])}Z"/>'
 
 
-def _least(values: list[float | None]) -> float | None:
+def _average(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _least(values: Sequence[float | None]) -> float | None:
     return min((v for v in values if v is not None), default=None)
 
 
-def _greatest(values: list[float | None]) -> float | None:
+def _greatest(values: Sequence[float | None]) -> float | None:
     return max((v for v in values if v is not None), default=None)
 
 

@@ -36,7 +36,7 @@ class Page:
     def __init__(self, title: str, subtitle: str = "") -> None:
         self.title, self.subtitle = title, subtitle
         self._body: list[str] = []
-        self._open = False  # whether a grid of figures is being filled
+        self._grid = ""  # the class of the grid that is being filled
         self._curves = False  # whether the script is needed
 
     def headline(self, words: str, detail: str = "", tone: Tone = "plain") -> None:
@@ -78,15 +78,14 @@ class Page:
 
     def figure(self, title: str, svg: str, caption: str = "") -> None:
         """Add a picture made by `vcell.report.svg`; successive figures stand side by side."""
-        if not self._open:
-            self._body.append('<div class="figures">')
-            self._open = True
+        self._in_grid("figures")
         words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
         self._body.append(f"<figure><h3>{escape(title)}</h3>{svg}{words}</figure>")
 
     def chart(self, chart: Chart) -> None:
         """Add a figure of curves that can be zoomed and read."""
-        self._add(chart.html())
+        self._in_grid("curves")
+        self._body.append(chart.html())
         self._curves = True
 
     def html(self) -> str:
@@ -111,17 +110,27 @@ class Page:
     def write(self, path: Path) -> None:
         """Write the document aside, then put it in place."""
         aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-        aside.write_text(self.html(), encoding="utf-8")
-        aside.replace(path)
+        try:
+            aside.write_text(self.html(), encoding="utf-8")
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     def _add(self, html: str) -> None:
         self._close()
         self._body.append(html)
 
+    def _in_grid(self, kind: str) -> None:
+        """Put what comes next beside what came before, if both are of one kind."""
+        if self._grid != kind:
+            self._close()
+            self._body.append(f'<div class="{kind}">')
+            self._grid = kind
+
     def _close(self) -> None:
-        if self._open:
+        if self._grid:
             self._body.append("</div>")
-            self._open = False
+            self._grid = ""
 
 
 @functools.cache

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from vcell.gpu.accelerator import accelerator
 from vcell.train import parallel
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from vcell.train.precision import Precision
@@ -38,7 +38,7 @@ def facts(task: Task, model: nn.Module, place: Place, precision: Precision) -> d
 def device_name(device: torch.device) -> str:
     """Return the name of a GPU, or of the processor and how many cores of it may be used."""
     if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
+        return accelerator(device).name
     return f"{_processor()}, {len(os.sched_getaffinity(0))} cores"
 
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell import console
+from vcell.runs import Run
 from vcell.train.training import half_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from vcell.runs import Run
     from vcell.train.training import Scores, Settings, Training
 
 
@@ -53,8 +53,13 @@ def trained(
     scored = [training.held_out(run) for run in done]
     found, spread = summary(scored, list(training.columns))
     this.save_file("folds.csv", lambda path: _write(path, training, done, scored))
-    this.save_file("folds.md", lambda path: _text_to(path, training, found, spread, len(done)))
-    this.finish("done", held_out=found, spread=spread)
+    pooled = training.pooled(this.meta["model"], done) if training.pooled else None
+    for name, write in (pooled.files if pooled else {}).items():
+        this.save_file(name, write)
+    table = pooled.markdown if pooled else ""
+    this.save_file("folds.md", lambda p: _text_to(p, training, found, spread, len(done), table))
+    told = {"held_out": found, "spread": spread} | (dict(pooled.summary) if pooled else {})
+    this.finish("done", **told)
 
 
 def _fold(
@@ -112,12 +117,15 @@ def _heads(columns: Mapping[str, str]) -> list[str]:
     return ["model", *columns.values()]
 
 
-def _text_to(path: Path, training: Training[Any], found: Scores, spread: Scores, n: int) -> None:
+def _text_to(
+    path: Path, training: Training[Any], found: Scores, spread: Scores, n: int, pooled: str
+) -> None:
     heads = _heads(training.columns)
     rows = [heads, ["---"] * len(heads), *_rows(found, spread)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    whole = f"# {n} folds together\n\n{pooled}\n\n# Each fold\n\n" if pooled else ""
     path.write_text(
-        f"Held-out scores of {n} folds, mean ± standard deviation over folds:\n\n{table}\n",
+        f"{whole}Held-out scores of {n} folds, mean ± standard deviation over folds:\n\n{table}\n",
         encoding="utf-8",
     )
 
@@ -125,13 +133,12 @@ def _text_to(path: Path, training: Training[Any], found: Scores, spread: Scores,
 def tell(training: Training[Any], this: Run) -> None:
     """Print the table, and who won."""
     model, told, n = this.meta["model"], this.meta["summary"], this.meta["folds"]
-    found, spread = told["held_out"], told["spread"]
-    verdict = f"{training.verdict(model, found)}: " if training.verdict else ""
-    console.result(
-        {
-            "run": str(this.path), "model": model, "folds": n, "held_out": found, "spread": spread
-        },
-        f"{verdict}means of {n} folds, ± standard deviation over folds\n\n"
-        f"{console.table(_rows(found, spread), _heads(training.columns))}\n\n"
-        f"run directory: {this.path}",
-    )  # fmt: skip
+    result = {"run": str(this.path), "model": model, "folds": n, **told}
+    if training.pooled is not None:
+        runs = [Run.open(path) for path in this.stands_for()]
+        text = training.pooled(model, runs).text
+    else:
+        heads = _heads(training.columns)
+        table = console.table(_rows(told["held_out"], told["spread"]), heads)
+        text = f"means of {n} folds, ± standard deviation over folds\n\n{table}"
+    console.result(result, f"{text}\n\nrun directory: {this.path}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from vcell.train import parallel, sinks
+from vcell.train import parallel, sinks, trouble
 from vcell.train.control import Signals
 from vcell.train.session import Result, Session
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vcell.train.options import TrainOptions
     from vcell.train.task import Task
 
+_TOO_LARGE = "take a smaller model, or --parallel fsdp on several GPUs"
 __all__ = ["Result", "Trainer"]
 
 
@@ -53,9 +54,10 @@ class Trainer:
         with parallel.joined(self.device) as place, Signals() as signals, ExitStack() as stack:
             if place.leads:
                 stack.enter_context(sinks.following(self.run, self.options.sinks))
-            session = Session(self.task, self.options, self.run, place, signals)
-            stack.callback(session.close)
-            session.resume()
+            with trouble.told("preparing the model and its optimiser", _TOO_LARGE):
+                session = Session(self.task, self.options, self.run, place, signals)
+                stack.callback(session.close)
+                session.resume()
             result = session.train()
             if place.leads and result.cut_short:
                 self.run.finish("interrupted", step=result.step, reason=result.ended)

@@ -62,11 +62,19 @@ def build_optimizer(
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": options.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=options.lr,
-        fused=device.type == "cuda",
+    fused = device.type == "cuda"
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=options.lr, fused=fused
     )
+    # Now rather than in the first step, when part of the memory is taken by activations: so that
+    # a step that runs out of memory does so before any weight is moved, and can be repeated.
+    for parameter in trained:
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device if fused else "cpu"),
+            "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+        }
+    return optimizer
 
 
 def local(tensor: Tensor) -> Tensor:

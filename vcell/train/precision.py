@@ -10,6 +10,7 @@ import torch
 
 from vcell import console
 from vcell.errors import UserError
+from vcell.gpu.accelerator import accelerator
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -56,16 +57,15 @@ class Precision:
 
 def resolve(name: str, device: torch.device) -> Precision:
     """Decide the precision for a device, set torch's switch for tf32, and say what was chosen."""
+    it = accelerator(device)
     gpu = device.type == "cuda"
     if name == "auto":
-        name = "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        name = "bf16" if it.bf16 else "fp32"
         console.detail(f"precision: {name} on {device.type}")
     if name == "tf32" and not gpu:
         console.warn("precision tf32 has no effect on a CPU: computing in fp32")
         name = "fp32"
-    if name == "bf16" and gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError(
-            f"{torch.cuda.get_device_name(device)} has no bf16", hint="set precision to fp16"
-        )
+    if name == "bf16" and gpu and not it.bf16:
+        raise UserError(f"{it.name} has no bf16", hint="set precision to fp16")
     torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
     return Precision(name, device, LossScale() if name == "fp16" else None)

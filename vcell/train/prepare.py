@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from vcell.gpu.accelerator import accelerator
 from vcell.train import parallel, rng
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def set_up_device(options: TrainOptions, place: Place) -> None:
     if place.device.type != "cuda":
         return
     if options.memory_share is not None:
-        torch.cuda.set_per_process_memory_fraction(options.memory_share, place.device)
+        accelerator(place.device).limit_memory(options.memory_share)
     if options.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(mode=True, warn_only=True)

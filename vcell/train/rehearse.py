@@ -98,8 +98,7 @@ class Rehearsal:
             return kept(self.model, batch)
 
     def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        self.update.accelerator.synchronise()
 
 
 def fastest(rehearsals: Sequence[Rehearsal], n: int, of: int) -> list[float]:
@@ -117,12 +116,12 @@ def fastest(rehearsals: Sequence[Rehearsal], n: int, of: int) -> list[float]:
 
 def rehearse(task: Rehearsable, options: TrainOptions, device: torch.device, n: int) -> float:
     """Return the seconds of a step of n examples, one device's share of the batch."""
-    state = rng.capture()
+    state = rng.capture(device)
     try:
         one = Rehearsal(task, options, device)
         return fastest([one], one.fitting(n), n)[0]
     finally:
-        rng.restore(state)
+        rng.restore(state, device)
 
 
 def kept(model: nn.Module, batch: Any) -> int:

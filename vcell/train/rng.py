@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from vcell.gpu.accelerator import accelerator
+
 
 def seed_all(seed: int) -> None:
     """Seed every generator."""
@@ -18,22 +20,26 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def capture() -> dict[str, Any]:
-    """Return the state of all generators, cheap enough for every step."""
+def capture(device: torch.device) -> dict[str, Any]:
+    """Return the state of all generators that work on a device asks, cheap enough for each step."""
     state = {"python": random.getstate(), "numpy": np.random.get_state(legacy=False)}
     state["torch"] = torch.get_rng_state()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        state["cuda"] = torch.cuda.get_rng_state()
+    own = accelerator(device).random_state()
+    if own is not None:
+        state["cuda"] = own
     return state
 
 
-def restore(state: dict[str, Any]) -> None:
-    """Set all generators to a captured state."""
+def restore(state: dict[str, Any], device: torch.device) -> bool:
+    """Set all generators to a captured state; return whether it had one for the device's own."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+    it = accelerator(device)
+    if "cuda" not in state:
+        return it.random_state() is None
+    it.set_random_state(state["cuda"])
+    return True
 
 
 def encode(state: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from vcell import console
 from vcell.errors import UserError
+from vcell.gpu.accelerator import accelerator
 from vcell.runs import History
 from vcell.train import batch as batches
 from vcell.train import changes, parallel, precision, prepare, rng, state
@@ -21,6 +22,7 @@ from vcell.train.guard import Guard
 from vcell.train.optim import Averaged, build_optimizer, learning_rate
 from vcell.train.stopping import Stopper
 from vcell.train.update import Outcome, Updater
+from vcell.train.validate import scored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +79,7 @@ class Session:
         self.task, self.options, self.run = task, options, run
         self.place, self.signals = place, signals
         self.log = run.rank_log(place.rank)
+        self.accelerator = accelerator(place.device)
         prepare.set_up_device(options, place)
         self.precision = precision.resolve(options.precision, place.device)
         model, called = prepare.build(task, options, place, self.tell)
@@ -111,9 +114,9 @@ class Session:
         changes.check_identity(saved["identity"], dict(self.task.identity))
         for text in changes.compare(saved["options"], changes.plain(self.options)):
             self.tell(text)
-        had_rng = state.restore(self.learner, checkpoint.path, self.place.rank)
-        if not had_rng:
-            self.tell(f"rank {self.place.rank} is new to this run: its random numbers start afresh")
+        missing = state.restore(self.learner, checkpoint.path, self.place)
+        if missing:
+            self.tell(missing)
         self._load(saved)
         self.log.log("resume", step=self.step)
         if self.place.leads:
@@ -232,8 +235,8 @@ class Session:
             self.task.stepped(self.learner.model, outcome.metrics)
         self.step += 1
         self.examples += wishes.examples
-        if self._due("empty_cache_every") and self.place.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self._due("empty_cache_every"):
+            self.accelerator.empty_cache()
         problem = self.guard.check(outcome, self.step)
         if problem and self.place.leads:
             self.tell(problem)
@@ -275,8 +278,8 @@ class Session:
         fields["data_wait"] = spans["data"] / seconds
         if self.precision.scaler:
             fields["loss_scale"] = self.precision.scaler.scale
-        if self.place.device.type == "cuda":
-            fields["memory"] = torch.cuda.max_memory_allocated(self.place.device)
+        if peak := self.accelerator.peak_memory():
+            fields["memory"] = peak
         self.run.log("metric", step=self.step, **fields)
         self.display.stepped(outcome.metrics["loss"])
 
@@ -284,7 +287,7 @@ class Session:
 
     def _validate(self) -> bool:
         """Score the model; return whether it is the best so far. Leaves all random numbers be."""
-        before = rng.capture()
+        before = rng.capture(self.place.device)
         self.learner.model.eval()
         averaged = self.learner.averaged
         with (
@@ -292,10 +295,10 @@ class Session:
             self.precision.autocast(),
             averaged.applied() if averaged else nullcontext(),
         ):
-            own = {k: float(v) for k, v in self.task.validate(self.learner.model).items()}
+            own = scored(self.task, self.learner.model, self.options, self.place, self.tell)
         parallel.forget_gathered(self.learner.model)
         self.learner.model.train()
-        rng.restore(before)
+        rng.restore(before, self.place.device)
         self.metrics = json.loads(parallel.gather_texts(json.dumps(own))[0])
         self._validated = self.step
         if self.task.monitor not in self.metrics:
@@ -313,7 +316,9 @@ class Session:
         """Write a checkpoint of this step, unless there is one."""
         if self._saved == self.step:
             return
-        shot = state.snapshot(self.learner, self._numbers(), keep=self.place.leads)
+        shot = state.snapshot(
+            self.learner, self._numbers(), self.place.device, keep=self.place.leads
+        )
         if self.place.leads:
             fresh = self._validated == self.step
             metric = self.metrics[self.task.monitor] if fresh else None

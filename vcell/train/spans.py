@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    from vcell.gpu.accelerator import Accelerator, Mark
 
 
 class Spans:
     """Seconds spent in each named part since they were last taken."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._gpu = device.type == "cuda"
+    def __init__(self, device: Accelerator) -> None:
+        self._device = device
         self._seconds: dict[str, float] = {}
-        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self._marks: list[tuple[str, Mark, Mark]] = []
 
     @contextmanager
     def waiting(self, name: str) -> Iterator[None]:
@@ -27,15 +29,9 @@ class Spans:
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Time something the device does."""
-        if not self._gpu:
-            with self.waiting(name):
-                yield
-            return
-        start, stop = _event(), _event()
-        start.record()
+        start = self._device.mark(timed=True)
         yield
-        stop.record()
-        self._events.append((name, start, stop))
+        self._marks.append((name, start, self._device.mark(timed=True)))
 
     def _add(self, name: str, seconds: float) -> None:
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
@@ -46,14 +42,13 @@ class Spans:
         A GPU is not waited for: what it has not done yet, as a rule the optimiser's part, is
         counted the next time.
         """
-        done = [event for event in self._events if event[2].query()]  # type: ignore[no-untyped-call]
-        self._events = [event for event in self._events if event not in done]
-        for name, start, stop in done:
-            self._add(name, start.elapsed_time(stop) / 1000)
+        left = []
+        for name, start, stop in self._marks:
+            if stop.done():
+                self._add(name, stop.seconds_after(start))
+            else:
+                left.append((name, start, stop))
+        self._marks = left
         taken = {name: round(seconds, 6) for name, seconds in self._seconds.items()}
         self._seconds = {}
         return taken
-
-
-def _event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,6 +22,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from vcell.errors import UserError
 from vcell.train import parallel, rng
 from vcell.train.optim import Averaged
+
+if TYPE_CHECKING:
+    from vcell.train.task import Place
 
 FORMAT = 1
 
@@ -62,7 +65,9 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return names
 
 
-def snapshot(learner: Learner, state: Mapping[str, Any], *, keep: bool) -> Snapshot:
+def snapshot(
+    learner: Learner, state: Mapping[str, Any], device: torch.device, *, keep: bool
+) -> Snapshot:
     """Gather a checkpoint; every process must call it, and those that write it `keep` it."""
     files = {"model": named_tensors(learner.model)}
     files["optim"] = dict(_optimizer_tensors(learner))
@@ -74,12 +79,12 @@ def snapshot(learner: Learner, state: Mapping[str, Any], *, keep: bool) -> Snaps
             whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             if keep:
                 tensors[stem][name] = whole.detach().cpu().contiguous()
-    everyones_rng = parallel.gather_texts(rng.encode(rng.capture()))
+    everyones_rng = parallel.gather_texts(rng.encode(rng.capture(device)))
     return Snapshot(tensors, everyones_rng, {"format": FORMAT, **state})
 
 
-def restore(learner: Learner, folder: Path, rank: int) -> bool:
-    """Put a checkpoint's tensors and generators back; return whether this rank's RNG was there."""
+def restore(learner: Learner, folder: Path, place: Place) -> str:
+    """Put a checkpoint's tensors and generators back; return which generators it has not."""
     _fill(named_tensors(learner.model), load_file(folder / "model.safetensors"), folder)
     if learner.averaged is not None:
         ema = folder / "ema.safetensors"
@@ -87,9 +92,12 @@ def restore(learner: Learner, folder: Path, rank: int) -> bool:
         _fill(_averaged_tensors(learner), load_file(source), folder)
     _restore_optimizer(learner, load_file(folder / "optim.safetensors"))
     everyones_rng = json.loads((folder / "rng.json").read_text())
-    if rank < len(everyones_rng):
-        rng.restore(rng.decode(json.dumps(everyones_rng[rank])))
-    return rank < len(everyones_rng)
+    if place.rank >= len(everyones_rng):
+        return f"rank {place.rank} is new to this run: its random numbers start afresh"
+    whole = rng.restore(rng.decode(json.dumps(everyones_rng[place.rank])), place.device)
+    if not whole:
+        return "the checkpoint was written on a CPU: the random numbers of the GPU start afresh"
+    return ""
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

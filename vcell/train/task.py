@@ -71,12 +71,13 @@ class Task(Protocol):
         What must not change between a run and its resumption (model preset, fingerprints of genes
         and data ...), as plain JSON. Resuming with another identity is refused.
 
-    Three more are optional: ``phases``, a sequence of `Phase` at whose borders the learning rate
+    Four more are optional: ``phases``, a sequence of `Phase` at whose borders the learning rate
     warms up again (what else differs, the stream knows by its position);
     ``validates_first = True`` to have the model validated before its first step, so that what it
     starts as may be the best; ``stepped(model, metrics)``, called on every rank after each update
     with the means over the global batch of what `loss` told, to learn from them into the model's
-    buffers.
+    buffers; ``validation_batch``, how many examples `validate` computes at once, which is halved
+    where memory runs out.
     """
 
     monitor: str

@@ -41,6 +41,26 @@ class Prepared:
     files: Mapping[str, str | Callable[[Path], None]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pooled:
+    """What is said of the held-out parts of all folds together, rather than of their means.
+
+    Attributes
+    ----------
+    summary
+        For run.json and ``--json``; its ``held_out`` replaces the means over folds.
+    text, markdown
+        What to print, and what to write into ``folds.md``.
+    files
+        Further files of the run by name, and what writes them to a path.
+    """
+
+    summary: Mapping[str, Any]
+    text: str
+    markdown: str
+    files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+
+
 def _held_out(run: Run) -> Scores:
     found: Scores = run.meta["summary"]["held_out"]
     return found
@@ -73,8 +93,9 @@ class Training(Generic[Settings]):
         For the table of folds: the scores to show, and their headings.
     held_out
         What each model scored in a finished run; by default ``held_out`` of its summary.
-    verdict
-        Says in a few words whether a model, named first, beats the others.
+    pooled
+        What is said of a model by all folds together, with a verdict; without it the means and
+        standard deviations over folds are told.
     judge
         The score of a finished run, for sweeps; larger is better.
     """
@@ -88,7 +109,7 @@ class Training(Generic[Settings]):
     apart: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     held_out: Callable[[Run], Scores] = _held_out
-    verdict: Callable[[str, Scores], str] | None = None
+    pooled: Callable[[str, Sequence[Run]], Pooled] | None = None
     judge: Callable[[Run], float] | None = None
 
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from vcell.errors import RunFailed
+from vcell.gpu.accelerator import accelerator
 from vcell.train import batch as batches
-from vcell.train import parallel, rng
+from vcell.train import parallel, rng, trouble
 from vcell.train.optim import local
 from vcell.train.spans import Spans
 
@@ -56,7 +57,8 @@ class Updater:
     ) -> None:
         self.task, self.learner, self.model, self.options = task, learner, model, options
         self.place, self.precision, self.tell = place, precision, tell
-        self.spans = Spans(place.device)
+        self.accelerator = accelerator(place.device)
+        self.spans = Spans(self.accelerator)
         self.micro_batch = options.micro_batch
         # Whether a whole step went through at this micro-batch. Until then DDP stays silent
         # during backward, so that a process that runs out of memory can start its step again
@@ -83,7 +85,11 @@ class Updater:
         idle: list[str] = []
         if self.place.world_size > 1 and self.options.parallel == "ddp" and not overlap:
             idle = parallel.average_gradients(self.learner.model)
-        outcome = self._apply(sums, names, total, rate)
+        try:
+            outcome = self._apply(sums, names, total, rate)
+        except Exception as error:
+            _explain(error, "applying gradients")
+            raise
         if idle and not self._idle:
             self.tell(
                 f"the loss does not depend on {_listed(idle)}: gradients are averaged after the "
@@ -95,27 +101,22 @@ class Updater:
 
     def _gradients(self, batch: Batch, total: int, *, overlap: bool) -> tuple[Tensor, list[str]]:
         """Compute the share's gradients, in smaller pieces each time memory runs out."""
-        before = rng.capture()
+        before = rng.capture(self.place.device)
         while True:
             self._may_repeat = self.place.world_size == 1 or self.options.parallel == "ddp"
             try:
                 return self._attempt(batch, total, overlap=overlap)
-            except torch.OutOfMemoryError as error:
-                reason = str(error).split(". ")[0]
             except Exception as error:
-                if _WAITED_IN_VAIN in str(error):
-                    raise RunFailed(
-                        "a parameter that had a gradient in earlier steps had none in the last "
-                        "one, and ddp waited for it in vain",
-                        hint="let the loss depend on the same parameters in every step",
-                    ) from None
-                if not self._is_compilers(error):
+                if trouble.is_out_of_memory(error):
+                    again, reason = self._shrink, trouble.first_line(error).split(". ")[0]
+                elif self._compiles and trouble.is_compilers(error):
+                    again, reason = self._stop_compiling, trouble.first_line(error)
+                else:
+                    _explain(error, "computing gradients")
                     raise
-                reason = ""
-                self._stop_compiling(error)
-            if reason:
-                self._shrink(batches.length(batch), reason)
-            rng.restore(before)
+            # outside of `except`: the error's traceback would keep the attempt's tensors
+            again(batches.length(batch), reason)
+            rng.restore(before, self.place.device)
 
     def _attempt(self, batch: Batch, total: int, *, overlap: bool) -> tuple[Tensor, list[str]]:
         self.learner.optimizer.zero_grad(set_to_none=True)
@@ -181,16 +182,21 @@ class Updater:
         )
         self.micro_batch, self.proven = half, False
         self.learner.optimizer.zero_grad(set_to_none=True)
-        if self.place.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.accelerator.empty_cache()
 
-    def _is_compilers(self, error: Exception) -> bool:
-        if not self.options.compile or self.learner.model._compiled_call_impl is None:
-            return False
-        return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+    @property
+    def _compiles(self) -> bool:
+        return self.options.compile and self.learner.model._compiled_call_impl is not None
 
-    def _stop_compiling(self, error: Exception) -> None:
-        reason = str(error).strip().splitlines()[0]
+    def _stop_compiling(self, count: int, reason: str) -> None:
+        """Go on without torch.compile, or give up where the step cannot be repeated."""
+        del count
+        if not self._may_repeat:
+            raise RunFailed(
+                f"torch.compile failed in the middle of a step that {self.place.world_size} "
+                f"processes share: {reason}",
+                hint="go on from the last checkpoint with --no-compile",
+            )
         self.tell(f"torch.compile failed, going on without it, slower: {reason}")
         self.learner.model._compiled_call_impl = None
 
@@ -236,6 +242,17 @@ class Updater:
             if parameter.grad is not None and not local(parameter.grad).isfinite().all()
         ]
         return _listed(bad)
+
+
+def _explain(error: Exception, doing: str) -> None:
+    """Raise in words what a step cannot go on from; return where there is nothing to add."""
+    if _WAITED_IN_VAIN in str(error):
+        raise RunFailed(
+            "a parameter that had a gradient in earlier steps had none in the last one, and ddp "
+            "waited for it in vain",
+            hint="let the loss depend on the same parameters in every step",
+        ) from None
+    trouble.explain(error, doing, "try --parallel fsdp on several GPUs, or a smaller model")
 
 
 def _listed(names: list[str]) -> str:

@@ -1,5 +1,8 @@
 """What every model is measured against, in plain numpy: all are solved when loaded.
 
+Those that look at the target also know how far training perturbations changed their own genes, as
+`gp` does: what a model adds is more than that.
+
 P perturbations, N genes, F features.
 """
 
@@ -14,6 +17,7 @@ import numpy as np
 from vcell.models import Predictor, Screen, members
 from vcell.models.scoring import each, mean_of
 from vcell.screen.split import TRAIN
+from vcell_train_vcc.closed.own import OwnChange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,32 +50,56 @@ class Baseline:
 
 
 class MeanEffect:
-    """Answers with the same effect whatever the target, per context where asked."""
+    """Answers with the same effect whatever the target, per context where asked.
 
-    def __init__(self, screen: Screen, *, shrink: bool = False, by_context: bool = False) -> None:
+    Parameters
+    ----------
+    screen
+        What is learnt from.
+    shrink
+        Count the controls as one more group, without effect, as the challenge's baseline does.
+    by_context
+        A mean for each context.
+    own
+        Put in the change of the perturbation's own genes, which is learnt from training.
+    nothing
+        No other change at all.
+    """
+
+    def __init__(
+        self,
+        screen: Screen,
+        *,
+        shrink: bool = False,
+        by_context: bool = False,
+        own: bool = False,
+        nothing: bool = False,
+    ) -> None:
+        self.own = OwnChange(screen) if own else None
         rows = screen.rows(TRAIN)
         n = len(rows) + 1 if shrink else len(rows)
-        overall = screen.delta[rows].sum(axis=0, dtype=np.float64) / n
+        overall = screen.delta[rows].sum(axis=0, dtype=np.float64) / n * (not nothing)
         self.context = {str(name): i for i, name in enumerate(screen.contexts)}
         self.effect = np.tile(overall, (len(self.context), 1))
         for c in range(len(self.effect)) if by_context else ():
-            own = rows[screen.context[rows] == c]
-            if len(own):
-                self.effect[c] = screen.delta[own].mean(axis=0, dtype=np.float64)
+            its = rows[screen.context[rows] == c]
+            if len(its):
+                self.effect[c] = screen.delta[its].mean(axis=0, dtype=np.float64)
 
     def predict(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
         """Return it for each."""
         which = [self.context[name] for name in contexts] if contexts else [0] * len(perturbations)
-        return self.effect[which].astype(np.float32)
+        effect = self.effect[which].astype(np.float32)
+        return effect if self.own is None else self.own.put_in(effect, perturbations)
 
 
 class Ridge:
     """Linear regression on the targets' features, as unit vectors; penalty by leaving one out."""
 
     def __init__(self, screen: Screen) -> None:
-        self.screen, rows = screen, screen.rows(TRAIN)
+        self.screen, rows, self.own = screen, screen.rows(TRAIN), OwnChange(screen)
         names = screen.perturbations[rows].tolist()
         x = self._inputs(names)
         self.mean, self.centre = screen.delta[rows].mean(axis=0, dtype=np.float64), x.mean(axis=0)
@@ -106,7 +134,7 @@ class Ridge:
         """Return mean + (features - centre) @ weights; NaN where a target has no features."""
         effect = self.mean + (self._inputs(perturbations) - self.centre) @ self.weights
         effect[~self.screen.known(perturbations)] = np.nan
-        return np.asarray(effect, np.float32)
+        return self.own.put_in(effect, perturbations)
 
 
 class Judge:
@@ -160,7 +188,7 @@ class Neighbours:
     """The mean effect of the perturbations whose features point the same way."""
 
     def __init__(self, screen: Screen) -> None:
-        self.screen, rows = screen, screen.rows(TRAIN)
+        self.screen, rows, self.own = screen, screen.rows(TRAIN), OwnChange(screen)
         self.delta = screen.delta[rows].astype(np.float64)
         self.unit = _unit(screen.pooled(screen.perturbations[rows].tolist()))
         likeness = self.unit @ self.unit.T
@@ -183,7 +211,7 @@ class Neighbours:
         near = np.argsort(-likeness, axis=1, kind="stable")[:, : self.k]
         effect = self._of(near, slice(None))
         effect[~self.screen.known(perturbations)] = np.nan
-        return np.asarray(effect, np.float32)
+        return self.own.put_in(effect, perturbations)
 
 
 def _unit(x: NDArray[np.float32]) -> Array:
@@ -196,6 +224,14 @@ mean = Baseline(
     lambda screen: MeanEffect(screen, shrink=True),
 )
 perturbed_mean = Baseline("the mean effect of the training perturbations", MeanEffect)
+perturbed_mean_own = Baseline(
+    "the mean effect of the training perturbations, and the change of the target's own gene",
+    lambda screen: MeanEffect(screen, own=True),
+)
+no_change = Baseline(
+    "the controls, with the change of the target's own gene",
+    lambda screen: MeanEffect(screen, own=True, nothing=True),
+)
 context_mean = Baseline(
     "the mean training effect in each context", lambda screen: MeanEffect(screen, by_context=True)
 )

@@ -24,6 +24,7 @@ import numpy as np
 from vcell.metrics import vcc2025
 from vcell.screen.split import TRAIN
 from vcell_train_vcc.closed.interactions import Interactions
+from vcell_train_vcc.closed.own import OwnChange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,12 +128,12 @@ class GaussianProcess:
         self.names = [str(name) for name in screen.perturbations[self.learned]]
         self.delta = screen.delta[self.learned].astype(np.float64)
         self.mean = self.delta.mean(axis=0)
-        self.own = self._own_share()
+        self.own = OwnChange(screen)
         self.kernel = Kernel(self.targets, self.names)
         self.settings = self._chosen()
         self.fits = [(setting, *self._solved(setting)) for setting in self.settings]
         apart = np.mean([self._left_out(*fit) for fit in self.fits], axis=0)
-        self._each_left_out = self._with_own(apart, self.names)
+        self._each_left_out = self.own.put_in(apart, self.names)
         self.sets = Interactions(self.names, self.delta, self._each_left_out.astype(np.float64))
         if self.sets.shrinkage is not None:
             self._each_left_out[self.sets.rows] = self.sets.left_out(self.sets.shrinkage)
@@ -154,7 +155,7 @@ class GaussianProcess:
                 self._centre(setting) + self.kernel.across(names, setting)[0] @ weights
                 for setting, weights, _ in self.fits
             ]
-            effect[known] = self._with_own(np.mean(parts, axis=0), names)
+            effect[known] = self.own.put_in(np.mean(parts, axis=0), names)
         together = self.sets.covers(perturbations)
         effect[together] = self.sets.predict([*itertools.compress(perturbations, together)])
         return effect
@@ -232,28 +233,6 @@ class GaussianProcess:
             for rank, setting, guess in found
         ]
         return [setting for _, setting in sorted(judged, key=lambda one: one[0])[:_AVERAGED]]
-
-    def _own_share(self) -> float | None:
-        """Return the share of its control expression that a target keeps, where some are seen."""
-        column = self.targets.columns(self.names)
-        rows, places = np.nonzero(column >= 0)
-        genes = column[rows, places]
-        control = self.targets.control.mean(axis=0)
-        seen = control[genes] > 0
-        if not seen.any():
-            return None
-        share = 1 + self.delta[rows[seen], genes[seen]] / control[genes[seen]]
-        return float(np.clip(np.median(share), 0.01, 100))
-
-    def _with_own(self, effect: Array, names: Sequence[str]) -> NDArray[np.float32]:
-        """Put in the change of the targets themselves."""
-        told = effect.astype(np.float32)
-        if self.own is not None:
-            column = self.targets.columns(names)
-            rows, places = np.nonzero(column >= 0)
-            genes = column[rows, places]
-            told[rows, genes] = (self.own - 1) * self.targets.control.mean(axis=0)[genes]
-        return told
 
 
 @dataclass(frozen=True)

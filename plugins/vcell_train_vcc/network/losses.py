@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of the MMD, beside the mean distance
 _FORGET = 0.1  # of the averaged sizes of gradients, each step
 _LEAST = 0.01  # size of a gradient, relative to the largest, below which a loss is raised no more
+_BLOCK = 1 << 24  # numbers that the backward pass of the retrieval loss makes at a time
 _SHARPNESS = 10.0  # of the retrieval loss: distances are told in a tenth of their mean
 
 
@@ -164,9 +165,34 @@ class Losses(nn.Module):
         """Cross entropy of picking the true effect by L1 distance: PDS made smooth."""
         effect = effects(out, example).mean(1)
         bank = self.bank[:, : effect.shape[1]]
-        far = torch.cdist(effect, bank, p=1)
+        far: Tensor = _Taxicab.apply(effect, bank)  # type: ignore[no-untyped-call]
         logits = -_SHARPNESS * far / far.mean(1, keepdim=True).detach()
         return F.cross_entropy(logits, example["row"], reduction="none")
+
+
+class _Taxicab(torch.autograd.Function):
+    """L1 distances (B, C) of effects (B, T) to a fixed bank (C, T).
+
+    `torch.cdist` keeps B x C x T numbers in its backward pass, 11.5 GB for 64 effects on 9,000
+    perturbations of 5,000 genes; here they are made for a part of the bank at a time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, effect: Tensor, bank: Tensor) -> Tensor:
+        ctx.save_for_backward(effect, bank)
+        return torch.cdist(effect, bank, p=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        effect, bank = ctx.saved_tensors
+        each = max(_BLOCK // max(effect.numel(), 1), 1)
+        found = torch.zeros_like(effect)
+        for some, weight in zip(
+            torch.split(bank, each), torch.split(gradient, each, dim=1), strict=True
+        ):
+            sign = (effect[:, None] - some).sign_()  # (B, some, T)
+            found += torch.einsum("bct,bc->bt", sign, weight)
+        return found, None
 
 
 def gradient_size(loss: Tensor, trunk: Tensor) -> Tensor:

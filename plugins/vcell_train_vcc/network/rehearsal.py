@@ -100,7 +100,7 @@ def rehearse(
     shape: Shape, config: TrainVcc, choice: AttentionChoice, device: torch.device, n_sets: int
 ) -> Rehearsed:
     """Take the steps; `n_sets` is one device's share of a batch."""
-    state = rng.capture()
+    state = rng.capture(device)
     try:
         layers = shape.sizes.n_layers
         depths = [1, 2] if layers > 1 else [1]
@@ -109,7 +109,7 @@ def rehearse(
         seconds = fastest(stages, sets, n_sets)
         parameters, activations, pattern = stages[0].beside()
     finally:
-        rng.restore(state)
+        rng.restore(state, device)
     more = (layers - len(depths)) * max(seconds[-1] - seconds[0], 0)
     return Rehearsed(seconds[-1] + more, parameters, activations, pattern)
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from vcell_train_vcc import TrainVcc
     from vcell_train_vcc.network.shape import Shape
 
-_AT_ONCE = 16  # perturbations predicted at once
+_AT_ONCE = 16  # perturbations predicted at once, on a device that has the memory
 
 
 class Network(nn.Module):
@@ -169,6 +169,7 @@ class CellTask:
     monitor = "gain"
     higher_is_better = True
     validates_first = True
+    validation_batch = _AT_ONCE  # halved by the loop where memory runs out
 
     def __init__(
         self,
@@ -238,7 +239,9 @@ class CellTask:
         n = self._n_tokens
         effect = self.prior.copy()
         example = self.tables.example(self.held, n)
-        effect[:, self.tables.column[:n]] += added(model, self.tables, example, n)
+        effect[:, self.tables.column[:n]] += added(
+            model, self.tables, example, n, at_once=self.validation_batch
+        )
         return self.judge.score(effect)
 
 
@@ -248,6 +251,8 @@ def added(
     example: Mapping[str, Tensor],
     n_tokens: int,
     pick: Callable[[dict[str, Tensor]], Tensor] = lambda out: out["residual"].mean(1),
+    *,
+    at_once: int = _AT_ONCE,
 ) -> NDArray[np.float32]:
     """Return what a network says of examples, some at a time: by default the residuals (P, T).
 
@@ -256,8 +261,8 @@ def added(
     device = next(model.parameters()).device
     control = torch.from_numpy(tables.screen.control[:, tables.column[:n_tokens]])
     found = []
-    for start in range(0, len(example["prior"]), _AT_ONCE):
-        some = {k: v[start : start + _AT_ONCE] for k, v in example.items()}
+    for start in range(0, len(example["prior"]), at_once):
+        some = {k: v[start : start + at_once] for k, v in example.items()}
         some["control"] = control[some["context"]][:, None]
         out = model({k: v.to(device) for k, v in some.items()})
         found.append(pick(out).float().cpu())

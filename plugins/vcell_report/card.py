@@ -1,0 +1,78 @@
+"""A model card: the head that hubs read, then uses, limits, data and results.
+
+What a run did not record is written as "not recorded", never made up.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from vcell.report import Markdown
+
+if TYPE_CHECKING:
+    from vcell_report.account import Account
+
+_UNKNOWN = "not recorded"
+
+
+def card(account: Account) -> str:
+    """Return the card of one run."""
+    meta, best = account.meta, account.best
+    name = str(meta.get("model") or meta.get("command") or "model")
+    report = Markdown(f"{name}, run {account.run.name}")
+    words, tone = account.verdict()
+    report.headline(words, tone=tone)
+    report.heading("Uses and limits")
+    report.text(
+        "Predictions hold for cells, conditions and measurements like those of the training data "
+        "below, and only as far as the verdict above goes. Nothing here is meant for decisions "
+        "about patients."
+    )
+    report.heading("Training")
+    report.facts(
+        {
+            "command": meta.get("command") or _UNKNOWN,
+            "parameters": meta.get("parameters") or _UNKNOWN,
+            "steps": account.history.step or _UNKNOWN,
+            "precision": meta.get("precision") or _UNKNOWN,
+            "devices": ", ".join(meta.get("devices") or []) or _UNKNOWN,
+            "seed": _UNKNOWN if meta.get("seed") is None else meta["seed"],
+            **{key: value or _UNKNOWN for key, value in account.cost().items()},
+        }
+    )
+    report.heading("Data")
+    report.table(("file", "cells", "genes", "bytes"), account.data())
+    report.heading("Evaluation")
+    rows = account.differences()
+    if rows:
+        report.table(("baseline", "difference", "low", "high", "perturbations"), rows)
+    if best is not None:
+        report.text(f"Validation: {account.monitor} {best[1]:.4g} at step {best[0]:,}.")
+    if not rows and best is None:
+        report.text(_UNKNOWN)
+    return _head(account, name) + report.markdown()
+
+
+def _head(account: Account, name: str) -> str:
+    """Return the YAML head; JSON's strings are YAML's."""
+    best = account.best
+    lines = ["---", "library_name: vcell", "tags:", "- single-cell", "- perturbation"]
+    data = [str(row[0]) for row in account.data() if row[0]]
+    if data:
+        lines += ["datasets:", *(f"- {_quoted(path)}" for path in data)]
+    if best is not None:
+        lines += [
+            "model-index:",
+            f"- name: {_quoted(name)}",
+            "  results:",
+            "  - task: {type: other, name: perturbation prediction}",
+            "    dataset: {type: custom, name: validation perturbations}",
+            "    metrics:",
+            f"    - {{type: {_quoted(account.monitor)}, value: {best[1]:.6g}}}",
+        ]
+    return "\n".join([*lines, "---", "", ""])
+
+
+def _quoted(value: Any) -> str:
+    return json.dumps(str(value), ensure_ascii=False)

@@ -1,0 +1,165 @@
+"""The order of a report: what may be claimed, how it came about, what it cost, on what ground."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from vcell import console
+from vcell.report import Page, Report
+from vcell_report import charts
+from vcell_report.account import Account, brief
+
+if TYPE_CHECKING:
+    from vcell.runs import Run
+
+GROUP = "vcell.reports"  # command -> sections(run, report), announced beside the command
+_MOST = 12  # runs whose curves can still be told apart
+
+
+def write(report: Report, accounts: Sequence[Account]) -> None:
+    """Write everything about the runs into a page or Markdown."""
+    one = accounts[0] if len(accounts) == 1 else None
+    for account in accounts:
+        words, tone = account.verdict()
+        detail = "" if one else account.run.name
+        report.headline(words, detail, tone)
+    if one is None:
+        _compared(report, accounts)
+    else:
+        _claims(report, one)
+        _parts(report, one)
+        _sections(report, one.run)
+    report.heading("Curves")
+    shown = charts.validation(accounts) + charts.training(accounts)
+    for chart in shown:
+        report.chart(chart)
+    if not shown:
+        report.text("The run recorded no training: its model is a closed form, or it holds others.")
+    for account in accounts:
+        _ground(report, account, several=one is None)
+    timing = charts.speed(accounts)
+    if timing:
+        report.heading("Training, step by step")
+    for chart in timing:
+        report.chart(chart)
+
+
+def _claims(report: Report, account: Account) -> None:
+    rows = account.differences()
+    if rows:
+        report.heading("Against each baseline")
+        report.text(
+            "Mean paired difference over the held-out perturbations, with its 95 % interval."
+        )
+        report.table(("baseline", "difference", "low", "high", "perturbations"), rows)
+    for name, table in account.summary.items():
+        if name != "verdict" and _is_table(table):
+            columns = list(dict.fromkeys(key for row in table.values() for key in row))
+            report.heading(name.replace("_", " ").capitalize())
+            report.table(
+                ("", *columns),
+                [(key, *(row.get(c) for c in columns)) for key, row in table.items()],
+            )
+
+
+def _is_table(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(row, dict) and row for row in value.values())
+        and not any(isinstance(v, dict | list) for row in value.values() for v in row.values())
+    )
+
+
+def _parts(report: Report, account: Account) -> None:
+    """Show the folds or trials that a run holds."""
+    parts = [Account.of(part) for part in account.run.parts()]
+    if not parts:
+        return
+    report.heading("Parts of this run")
+    monitor = next((part.monitor for part in parts if part.monitor), "best")
+    rows = [
+        (
+            p.run.name,
+            p.status,
+            p.history.step,
+            None if p.best is None else p.best[1],
+            p.verdict()[0],
+        )
+        for p in parts
+    ]
+    report.table(("part", "status", "steps", monitor, "verdict"), rows)
+    differing = differences(parts)
+    if differing:
+        report.table(("setting", *(p.run.name for p in parts)), differing, "settings that differ")
+    for chart in charts.validation(parts[-_MOST:])[:3]:
+        report.chart(chart)
+
+
+def _sections(report: Report, run: Run) -> None:
+    """Let the plugin that made the run add what it knows."""
+    for point in metadata.entry_points(group=GROUP):
+        if point.name != run.meta.get("command"):
+            continue
+        try:
+            sections: Callable[[Run, Report], None] = point.load()
+            sections(run, report)
+        except Exception as error:  # noqa: BLE001 - a plugin's fault must not lose the report
+            console.warn(f"{point.value} could not add its sections: {error}")
+        return
+
+
+def _compared(report: Report, accounts: Sequence[Account]) -> None:
+    report.heading("Side by side")
+    rows: list[tuple[Any, ...]] = [
+        ("status", *(a.status for a in accounts)),
+        ("steps", *(a.history.step for a in accounts)),
+        ("training time", *(a.speed()["training time"] for a in accounts)),
+        ("best", *(None if a.best is None else f"{a.monitor} {a.best[1]:.4g}" for a in accounts)),
+    ]
+    report.table(("", *(a.run.name for a in accounts)), rows)
+    differing = differences(accounts)
+    report.text("" if differing else "No setting differs.")
+    if differing:
+        report.table(("setting", *(a.run.name for a in accounts)), differing)
+
+
+def differences(accounts: Sequence[Account]) -> list[tuple[str, ...]]:
+    """Return the settings that are not the same in all runs."""
+    configs = [a.meta.get("config") or {} for a in accounts]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    rows = [(key, *(brief(config.get(key), 40) for config in configs)) for key in keys]
+    return [row for row in rows if len(set(row[1:])) > 1 and row[0] != "runs"]
+
+
+def _ground(report: Report, account: Account, *, several: bool) -> None:
+    """Write speed, cost, settings, data, surroundings and warnings of one run."""
+    if several:
+        report.heading(account.run.name)
+    warnings = account.warnings()
+    if warnings:
+        report.heading("Warnings")
+        report.warnings(warnings)
+    report.heading("Speed and cost")
+    where = account.bottleneck()
+    if where:
+        report.text(where)
+    known = account.speed()
+    cost = {key: value or "not recorded" for key, value in account.cost().items()}
+    report.facts({key: value for key, value in known.items() if value is not None} | cost)
+    report.heading("Settings")
+    rows = account.settings()
+    chosen = [row for row in rows if row[2] not in ("default", "")]
+    if chosen:
+        report.table(("setting", "value", "from"), chosen)
+    report.table(("setting", "value", "from"), rows, "all settings")
+    report.heading("Data and surroundings")
+    if account.data():
+        report.table(("file", "cells", "genes", "bytes"), account.data())
+    facts = {key: value for key, value in account.surroundings().items() if value is not None}
+    if isinstance(report, Page):
+        report.facts(facts, "machine, devices, versions")
+    else:
+        report.facts(facts)

@@ -1,0 +1,99 @@
+"""Read the runs, write the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vcell import console
+from vcell.as_json import plain
+from vcell.errors import UserError
+from vcell.report import Markdown, Page
+from vcell.runs import Run
+from vcell_report import charts, layout, plots
+from vcell_report.account import Account
+from vcell_report.card import card
+
+if TYPE_CHECKING:
+    from vcell_report import ReportOptions
+
+_NAMES = {
+    "html": "report.html",
+    "md": "training_report.md",
+    "json": "report.json",
+    "card": "card.md",
+}
+
+
+def run(names: Sequence[str], config: ReportOptions) -> None:
+    """Do what the command asks."""
+    opened = [Run.open(name, config.runs) for name in dict.fromkeys(names)]
+    accounts = [Account.of(one) for one in {one.path.resolve(): one for one in opened}.values()]
+    said = [account.run.name for account in accounts]
+    if config.plots_only is not None:
+        every = [chart for chart in charts.every(accounts) if any(c.x for c in chart.curves)]
+        if not every:
+            raise UserError(f"{', '.join(said)}: nothing was recorded that could be drawn")
+        files = plots.write(every, config.plots_only, overwrite=config.overwrite)
+        console.result(
+            {"runs": said, "plots": [str(path) for path in files]},
+            f"{len(files)} files in {config.plots_only}",
+        )
+        return
+    if config.format == "card" and len(accounts) > 1:
+        raise UserError("a model card is about one run", hint="name one, or use --format md")
+    path = _target(accounts, config)
+    _whole(path, _content(accounts, config.format))
+    verdicts = {account.run.name: account.verdict()[0] for account in accounts}
+    lines = [*(f"{name}: {words}" for name, words in verdicts.items()), f"report: {path}"]
+    console.result({"report": str(path), "runs": said, "verdicts": verdicts}, "\n".join(lines))
+
+
+def _content(accounts: Sequence[Account], form: str) -> str:
+    if form == "json":
+        data = {
+            "runs": [account.plain() for account in accounts],
+            "differing": {row[0]: list(row[1:]) for row in layout.differences(accounts)},
+        }
+        return json.dumps(plain(data), indent=1) + "\n"
+    if form == "card":
+        return card(accounts[0])
+    one = accounts[0].run if len(accounts) == 1 else None
+    title = f"vcell {one.meta.get('command')}" if one else f"{len(accounts)} runs"
+    subtitle = one.name if one else ", ".join(account.run.name for account in accounts)
+    if form == "md":
+        text = Markdown(title, subtitle)
+        layout.write(text, accounts)
+        return text.markdown()
+    page = Page(title, subtitle)
+    layout.write(page, accounts)
+    return page.html()
+
+
+def _target(accounts: Sequence[Account], config: ReportOptions) -> Path:
+    """Return where the report goes; a file of somebody else is not replaced."""
+    if config.output is None:
+        folder = accounts[0].run.path if len(accounts) == 1 else Path()
+        return folder / _NAMES[config.format]
+    if config.output.is_dir():
+        raise UserError(f"{config.output} is a folder", hint="name a file in it")
+    if config.output.exists() and not config.overwrite:
+        raise UserError(f"{config.output} exists already", hint="add --overwrite to replace it")
+    if not config.output.absolute().parent.is_dir():
+        raise UserError(f"{config.output.parent} is not a folder", hint="create it first")
+    return config.output
+
+
+def _whole(path: Path, content: str) -> None:
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        aside.write_text(content, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}", hint="choose another place with -o"
+        ) from None
+    finally:
+        aside.unlink(missing_ok=True)

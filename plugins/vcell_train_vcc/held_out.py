@@ -1,0 +1,239 @@
+"""Scores of held-out perturbations by every model, row by row: `held_out.csv` of a run.
+
+P held-out rows, N genes.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console, models
+from vcell.metrics import verdict
+from vcell.models import members
+from vcell.models.scoring import each, gain, mean_of, without_own
+from vcell.screen.features import few
+from vcell.screen.split import TEST
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from vcell.models import Screen
+    from vcell.runs import Run
+
+    Table = dict[str, dict[str, float]]
+
+FILE = "held_out.csv"
+SCORES = ("pds", "mae", "delta_correlation")
+ALL = (*SCORES, *(f"{name}_without_own" for name in SCORES))
+MEANS = ("mean", "perturbed-mean", "perturbed-mean-own", "no-change")  # nothing is claimed of them
+REACHABLE, CHANCE = "reachable", "chance"
+
+
+def baselines(screen: Screen) -> list[str]:
+    """Return the names of the baselines that make sense for a screen."""
+    several = any(len(members(str(name))) > 1 for name in screen.perturbations)
+    contexts = len(screen.contexts) > 1
+    return [
+        *MEANS,
+        *(["context-mean"] if contexts else []),
+        *(["additive"] if several else []),
+        "ridge",
+        "knn",
+        "gp",
+    ]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What every model scored on held-out rows.
+
+    Attributes
+    ----------
+    names, contexts
+        (P,) of the rows.
+    scores
+        For every model, `ALL` (P,).
+    levels
+        The same scores of what can be reached and of chance, where the cells were halved.
+    """
+
+    names: list[str]
+    contexts: list[str]
+    scores: dict[str, dict[str, NDArray[np.float64]]]
+    levels: dict[str, dict[str, NDArray[np.float64]]]
+
+    @classmethod
+    def of(cls, run: Run, model: str, screen: Screen) -> HeldOut:
+        """Let the model and the baselines predict the held-out rows, and score them."""
+        rows, settled = screen.rows(TEST), screen.settled()
+        effects = {
+            name: models.get(name).load(run, settled).predict(*screen.names(rows))
+            for name in (dict.fromkeys((*baselines(screen), model)) if len(rows) else ())
+        }
+        told = np.ones(len(rows), bool)
+        for one in effects.values():
+            told &= np.isfinite(one).all(axis=1)
+        if not told.all():
+            lost = screen.perturbations[rows[~told]].tolist()
+            console.warn(f"{len(lost)} held-out perturbations are not scored, their targets have "
+                         f"no features: {few(lost)}")  # fmt: skip
+        scores = {name: _scores(screen, rows[told], one[told]) for name, one in effects.items()}
+        return cls(*screen.names(rows[told]), scores, _levels(screen, rows[told]))
+
+    @classmethod
+    def read(cls, runs: Sequence[Run]) -> HeldOut:
+        """Join what was written for several runs; models that not all of them have are left out."""
+        found = [_read(run.path / FILE) for run in runs]
+        joined = found[0]
+        for other in found[1:]:
+            joined = joined._with(other)
+        return joined
+
+    def _with(self, other: HeldOut) -> HeldOut:
+        def join(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+            return {
+                name: {s: np.concatenate([one[s], b[name][s]]) for s in one}
+                for name, one in a.items()
+                if name in b
+            }
+
+        return HeldOut(
+            self.names + other.names,
+            self.contexts + other.contexts,
+            join(self.scores, other.scores),
+            join(self.levels, other.levels),
+        )
+
+    def write(self, path: Path) -> None:
+        """Write one line for each perturbation and model, the levels among them."""
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["perturbation", "context", "model", *ALL])
+            for model, values in (self.scores | self.levels).items():
+                for i, (name, context) in enumerate(zip(self.names, self.contexts, strict=True)):
+                    numbers = (f"{values[s][i]:.9g}" for s in ALL)
+                    writer.writerow([name, context, model, *numbers])
+
+    def judged(self, model: str) -> verdict.Verdict:
+        """Say whether the model beats the baselines."""
+        targets = [members(name) for name in self.names]
+        return verdict.judged(model, verdict.gains(self.scores), targets, weak=MEANS)
+
+    def summary(self, model: str) -> dict[str, Any]:
+        """Return the mean scores, the levels beside them and the verdict, for the run."""
+        if not self.names:
+            return {"held_out": {}}
+        found = {name: mean_of(one) for name, one in self.scores.items()}
+        base = found["mean"]
+        return {
+            "held_out": {name: one | {"gain": gain(one, base)} for name, one in found.items()},
+            "levels": {
+                name: mean_of(one) | {"gain": gain(mean_of(one), base)}
+                for name, one in self.levels.items()
+            },
+            "verdict": self.judged(model).plain(),
+        }
+
+
+def _scores(
+    screen: Screen, rows: NDArray[np.int64], effect: NDArray[np.floating]
+) -> dict[str, NDArray[np.float64]]:
+    """Score rows within their context: there the others are what they are told from."""
+    found = {name: np.full(len(rows), np.nan) for name in ALL}
+    for context in np.unique(screen.context[rows]):
+        own = screen.context[rows] == context
+        names, real = screen.perturbations[rows[own]].tolist(), screen.delta[rows[own]]
+        one = each(effect[own], real, screen.targets(names))
+        for name, values in without_own(effect[own], real, screen.columns(names)).items():
+            one[f"{name}_without_own"] = values
+        for name, values in one.items():
+            found[name][own] = values
+    return found
+
+
+def _levels(screen: Screen, rows: NDArray[np.int64]) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Score one half of each perturbation's cells against the other, and against the others'."""
+    return {}
+
+
+def _read(path: Path) -> HeldOut:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    by_model: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        by_model.setdefault(row["model"], []).append(row)
+    first = next(iter(by_model.values()), [])
+    values = {
+        model: {s: np.array([float(row[s]) for row in own]) for s in ALL if s in own[0]}
+        for model, own in by_model.items()
+    }
+    levels = {name: values.pop(name) for name in (REACHABLE, CHANCE) if name in values}
+    return HeldOut(
+        [row["perturbation"] for row in first], [row["context"] for row in first], values, levels
+    )
+
+
+def table(summary: dict[str, Any]) -> list[list[str]]:
+    """Return the rows of a table: `COLUMNS` of every model, then the levels."""
+    over = summary["verdict"]["over"]
+    told = []
+    for name, one in (summary["held_out"] | summary["levels"]).items():
+        numbers = [f"{one['pds']:.3f}", f"{one['mae']:.4f}", f"{one['delta_correlation']:.3f}"]
+        numbers += [verdict.signed(one["gain"])]
+        told.append([name, *numbers, _interval(over.get(name))])
+    return told
+
+
+COLUMNS = ("model", "PDS", "MAE", "correlation", "gain", "model over it (95 %)")
+
+
+def _interval(one: dict[str, Any] | None) -> str:
+    if one is None:
+        return ""
+    if one["low"] is None:
+        return verdict.signed(one["mean"])
+    ends = " to ".join(verdict.signed(one[end], 2) for end in ("low", "high"))
+    return f"{verdict.signed(one['mean'])} ({ends})"
+
+
+def without_own_table(summary: dict[str, Any]) -> list[list[str]]:
+    """Return the same scores without the perturbations' own genes."""
+    return [
+        [
+            name,
+            f"{one['pds_without_own']:.3f}",
+            f"{one['mae_without_own']:.4f}",
+            f"{one['delta_correlation_without_own']:.3f}",
+        ]
+        for name, one in (summary["held_out"] | summary["levels"]).items()
+    ]
+
+
+def markdown(summary: dict[str, Any]) -> list[str]:
+    """Return the verdict and the first table in Markdown, as lines."""
+    if "verdict" not in summary:
+        return ["None were held out."]
+    rows = [[*COLUMNS], ["---"] * len(COLUMNS), *table(summary)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return [f"{summary['verdict']['text']}.", "", *lines, "", LEGEND]
+
+
+LEGEND = (
+    "gain: share of the way from the mean to perfect, over PDS and MAE. reachable: one half of the "
+    "cells predicts the other. chance: another perturbation predicts it."
+)
+
+
+def tables(summary: dict[str, Any]) -> str:
+    """Return both tables as text."""
+    short = ("model", "PDS", "MAE", "correlation")
+    return (
+        f"{console.table(table(summary), COLUMNS)}\n{LEGEND}\n\n"
+        f"without the perturbations' own genes\n{console.table(without_own_table(summary), short)}"
+    )

@@ -1,0 +1,62 @@
+"""Scores of effects: without own genes, and by chance, against slow and obvious versions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vcell.models.scoring import by_chance, each, without_own
+
+P, N = 9, 30
+
+
+@pytest.fixture
+def effects():
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(P, N)) + rng.normal(size=N)
+    own = np.full((P, 2), -1)
+    own[:6, 0] = np.arange(6)
+    own[5, 1] = 20
+    return real, real + rng.normal(size=(P, N)), own
+
+
+def test_own_genes_are_left_out(effects):
+    real, guess, own = effects
+    found = without_own(guess, real, own)
+    for i in range(P):
+        rest = np.delete(np.arange(N), own[i][own[i] >= 0])
+        assert found["mae"][i] == pytest.approx(np.abs(guess[i, rest] - real[i, rest]).mean())
+        assert found["delta_correlation"][i] == pytest.approx(
+            np.corrcoef(guess[i, rest], real[i, rest])[0, 1]
+        )
+    panel = np.delete(np.arange(N), [0, 1, 2, 3, 4, 5, 20])
+    apart = np.abs(guess[:, None, panel] - real[None, :, panel]).sum(axis=2)
+    expected = [1 - (apart[i] < apart[i, i]).sum() / P for i in range(P)]
+    assert found["pds"] == pytest.approx(expected)
+
+
+def test_what_only_changes_own_genes_scores_nothing_without_them(effects):
+    real, _, own = effects
+    guess = np.zeros_like(real)
+    for i, genes in enumerate(own):
+        guess[i, genes[genes >= 0]] = real[i, genes[genes >= 0]]
+    found = without_own(guess, real, own)
+    assert found["delta_correlation"].tolist() == [0] * P
+    assert found["pds"].mean() == pytest.approx(0.5 + 1 / (2 * P))
+    assert each(guess, real, own[:, 0])["delta_correlation"][:6].mean() > 0.05
+
+
+def test_chance_is_the_score_of_the_others_effects(effects):
+    real, guess, own = effects
+    target = own[:, 0]
+    found = by_chance(guess, real, target)
+    for i in range(P):
+        others = np.delete(np.arange(P), i)
+        mae = np.mean([np.abs(np.delete(guess[q] - real[i], [t] if (t := target[q]) >= 0 else [])
+                              ).sum() / N for q in others])  # fmt: skip
+        assert found["mae"][i] == pytest.approx(mae)
+        correlation = np.mean([np.corrcoef(guess[q], real[i])[0, 1] for q in others])
+        assert found["delta_correlation"][i] == pytest.approx(correlation)
+    assert found["pds"].mean() == pytest.approx(
+        (P * (0.5 + 1 / (2 * P)) - each(guess, real, target)["pds"].mean()) / (P - 1)
+    )

@@ -1,0 +1,100 @@
+"""The same report as Markdown: what a page collects, as text. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vcell.report.table import Table, words
+
+if TYPE_CHECKING:
+    from vcell.report.curve import Chart
+
+
+class Report(Protocol):
+    """What a report is written into: a `Page` or `Markdown`."""
+
+    def headline(self, words: str, detail: str = "", tone: Any = "plain") -> None:
+        """Say the one thing that a reader should take away."""
+
+    def heading(self, words: str) -> None:
+        """Begin a section."""
+
+    def text(self, words: str) -> None:
+        """Add a paragraph."""
+
+    def warnings(self, lines: Iterable[str]) -> None:
+        """Add a list of what is wrong."""
+
+    def links(self, links: Mapping[str, str]) -> None:
+        """Add links to files beside the report, by their words."""
+
+    def facts(self, facts: Mapping[str, Any], fold: str = "") -> None:
+        """Add a table of names and values."""
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], fold: str = "") -> None:
+        """Add a table."""
+
+    def figure(self, title: str, svg: str, caption: str = "") -> None:
+        """Add a picture."""
+
+    def chart(self, chart: Chart) -> None:
+        """Add curves."""
+
+
+class Markdown:
+    """Collects a report as Markdown; of pictures it keeps the sentences and the numbers."""
+
+    def __init__(self, title: str, subtitle: str = "") -> None:
+        self._lines = [f"# {title}", ""]
+        if subtitle:
+            self.text(subtitle)
+
+    def headline(self, words: str, detail: str = "", tone: str = "plain") -> None:
+        """Say the one thing that a reader should take away."""
+        self.text(f"**{words}**" + (f" {detail}" if detail else ""))
+
+    def heading(self, words: str) -> None:
+        """Begin a section."""
+        self._lines += [f"## {words}", ""]
+
+    def text(self, words: str) -> None:
+        """Add a paragraph."""
+        self._lines += [words, ""]
+
+    def warnings(self, lines: Iterable[str]) -> None:
+        """Add a list of what is wrong."""
+        self._lines += [*(f"- {line}" for line in lines), ""]
+
+    def links(self, links: Mapping[str, str]) -> None:
+        """Add links to files beside the report."""
+        self._lines += [*(f"- [{name}]({address})" for name, address in links.items()), ""]
+
+    def facts(self, facts: Mapping[str, Any], fold: str = "") -> None:
+        """Add names and values as a list."""
+        self._lines += [*(f"- {name}: {words(value)}" for name, value in facts.items()), ""]
+
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        fold: str = "",
+    ) -> None:
+        """Add a table."""
+        self._lines += [Table.of(columns, rows).markdown(), ""]
+
+    def figure(self, title: str, svg: str, caption: str = "") -> None:
+        """Keep a picture's sentence."""
+        if caption:
+            self.text(f"{title}: {caption}")
+
+    def chart(self, chart: Chart) -> None:
+        """Keep a chart's sentence and the table behind it."""
+        self._lines += [f"### {chart.title}", ""]
+        if chart.reading:
+            self.text(chart.reading)
+        self._lines += [chart.table().markdown(), ""]
+
+    def markdown(self) -> str:
+        """Return the whole document."""
+        return "\n".join(self._lines).rstrip() + "\n"
