@@ -1,4 +1,4 @@
-"""`vcell isp`: in-silico perturbation with Geneformer, exact, resumable, and honest about itself."""
+"""`vcell isp`: in-silico perturbation with Geneformer, exact, resumable, and checked."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ class ModelOptions:
         None, help="A folder with a Geneformer, or synthetic:gf-6L-10M-i2048 (made-up weights)."
     )
     vocabulary: Path | None = option(
-        None, help="A TSV of token, id, median, symbol, for a model with other tokens than V1 or V2."
+        None,
+        help="A TSV of token, id, median, symbol, for a model with other tokens than V1 or V2.",
     )
     gene_column: str | None = option(
         None, help="The var column with Ensembl ids or symbols (default: ensembl_id, or the names)."
     )
-    layer: str | None = option(None, help="The layer of the file that holds raw counts (default: X).")
+    layer: str | None = option(
+        None, help="The layer of the file that holds raw counts (default: X)."
+    )
     model_layer: str = option(
         "second-to-last", help="After which layer to read: last, second-to-last, or a number."
     )
@@ -49,7 +52,9 @@ class IspRun(ModelOptions, LaunchOptions):
     genes: str = option(
         "all", help="all, each:FILE (one gene a line, each by itself) or group:FILE (all at once)."
     )
-    anchor: str | None = option(None, help="A gene that is perturbed together with each other gene.")
+    anchor: str | None = option(
+        None, help="A gene that is perturbed together with each other gene."
+    )
     quarters: int = option(
         1, help="Quarters of the ranking that inhibit and activate move by.", minimum=1, maximum=3
     )
@@ -76,13 +81,17 @@ class IspRun(ModelOptions, LaunchOptions):
     screen: Literal["exact", "first-order"] = option(
         "exact", help="first-order estimates all deletions by one backward pass, and checks itself."
     )
-    exact_top: int = option(200, help="Genes with the largest estimates to compute exactly.", minimum=1)
+    exact_top: int = option(
+        200, help="Genes with the largest estimates to compute exactly.", minimum=1
+    )
     exact_random: int = option(
         100, help="Random genes to compute exactly, for the estimate's recall.", minimum=20
     )
     shard: int = option(500, help="Events of a shard: what a kill can cost.", minimum=1)
     gates: bool = option(default=True, help="Check the screen against nulls of the model itself.")
-    dry_run: bool = option(default=False, help="Say what would be done and how long it takes; stop.")
+    dry_run: bool = option(
+        default=False, help="Say what would be done and how long it takes; stop."
+    )
     runs: Path = option(Path("runs"), help="The folder of run directories.")
     resume: str | None = option(None, help="Go on with this run: a name, a path, or latest.")
     export_upstream_pickles: Path | None = option(
@@ -130,7 +139,7 @@ class IspCompare:
 
 @click.group("isp")
 def command() -> None:
-    r"""Perturb genes in silico with a Geneformer, and say which move cells from one state to another.
+    r"""Perturb genes in silico with a Geneformer, and say which move cells towards a state.
 
     \b
     Example:

@@ -103,16 +103,22 @@ def _genes(config: IspRun, vocabulary: Vocabulary) -> Genes:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise UserError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
     names = list(dict.fromkeys(line.split("#")[0].strip() for line in lines))
     names = [name for name in names if name]
     found = {name: vocabulary.find(name) for name in names}
     missing = {name: "no token in the vocabulary" for name, token in found.items() if token < 0}
     tested = tuple(dict.fromkeys(token for token in found.values() if token >= 0))
     if not tested:
-        raise UserError(f"{path}: none of its {len(names):,} names has a token in {vocabulary.name}")
+        raise UserError(
+            f"{path}: none of its {len(names):,} names has a token in {vocabulary.name}"
+        )
     if missing:
-        console.warn(f"{path}: {len(missing):,} of {len(names):,} genes have no token and are not run")
+        console.warn(
+            f"{path}: {len(missing):,} of {len(names):,} genes have no token and are not run"
+        )
     if how == "group" and missing:
         raise UserError(
             f"{path}: {next(iter(missing))} has no token, so the group cannot be perturbed as one"
@@ -125,8 +131,9 @@ class _Labels:
 
     def __init__(self, source: CellSource, config: IspRun) -> None:
         n = source.n_cells
-        self.state, self.states = np.full(n, -1, np.int32), ()
-        self.donor, self.donors = np.full(n, -1, np.int32), ()
+        self.state, self.donor = np.full(n, -1, np.int32), np.full(n, -1, np.int32)
+        self.states: tuple[str, ...] = ()
+        self.donors: tuple[str, ...] = ()
         self.targets: tuple[str, ...] = ()
         self.start = np.ones(n, bool)
         if config.donor is not None:
@@ -158,7 +165,6 @@ class _Labels:
     def rows(self, config: IspRun) -> NDArray[np.int64] | None:
         """Return the cells to read, and narrow the start to those chosen."""
         rng = np.random.default_rng(config.seed)
-        everything = self.start.copy()
         if config.max_cells is not None and self.start.sum() > config.max_cells:
             chosen = rng.choice(np.flatnonzero(self.start), config.max_cells, replace=False)
             self.start = np.zeros_like(self.start)
@@ -170,7 +176,6 @@ class _Labels:
             if len(these) > STATE_CELLS:
                 these = rng.choice(these, STATE_CELLS, replace=False)
             wanted[these] = True
-        del everything
         return None if wanted.all() else np.flatnonzero(wanted)
 
 

@@ -1,4 +1,4 @@
-"""Null genes matched to each tested gene: alike in how often they are detected and how they rank."""
+"""Null genes matched to each tested gene: alike in how often they are detected and rank."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def nearest(
 
 def matched(genes: Genes, cells: TokenCells, n: int) -> Genes:
     """Give each tested gene its nulls, from the genes that the cells have and nobody asked for."""
-    n_tokens = int(max(cells.tokens.max(initial=0), max(genes.tested))) + 1
+    n_tokens = int(max(cells.tokens.max(initial=0), *genes.tested)) + 1
     detection, rank = profile(cells, n_tokens)
     pool = np.flatnonzero(detection > 0)
     pool = pool[(pool > 3) & ~np.isin(pool, genes.tested)]

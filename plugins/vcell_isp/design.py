@@ -1,6 +1,6 @@
 """What a run perturbs: its cells as tokens, its genes, and the events that follow from both.
 
-The design is settled before any work, kept in the run directory (``design.npz`` and ``design.json``),
+The design is settled before any work, kept in the run directory (``design.npz``, ``design.json``),
 and gives every process the same events in the same order.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from vcell.errors import UserError
 from vcell.geneformer import perturbation
 from vcell.geneformer.perturbation import Copies, Frame, Operation
 from vcell.geneformer.tokens import TokenCells
-from vcell.runs import Run
 from vcell.runs.files import read_json
+
+if TYPE_CHECKING:
+    from vcell.runs import Run
 
 GROUP = -1  # stands for the token of an event that perturbs several genes
 
@@ -133,9 +135,7 @@ class Design:
         places = np.arange(frame.first, length - frame.last)
         if wanted is not None:
             places = places[np.isin(tokens[places], wanted)]
-        copies = perturbation.single(
-            self.operation, length, places, frame, quarters=self.quarters
-        )
+        copies = perturbation.single(self.operation, length, places, frame, quarters=self.quarters)
         parts = [_moving(copies, tokens[places].astype(np.int64))]
         lacking = self._lacking(tokens, wanted)
         if len(lacking):
@@ -155,13 +155,11 @@ class Design:
     def _group(self, tokens: NDArray[np.int32]) -> CellEvents:
         """Perturb all listed genes at once; a deletion needs all of them in the cell."""
         length, place = len(tokens), {int(t): i for i, t in enumerate(tokens)}
-        inside = [place[t] for t in self.genes.tested if t in place]
         lacking = [t for t in self.genes.tested if t not in place]
         if lacking and (self.operation != "overexpress" or self.only_present):
             return CellEvents(tokens, length, ())
         number = {t: length + i for i, t in enumerate(lacking)}
         sources = [place.get(t, number.get(t, 0)) for t in self.genes.tested]
-        del inside
         copies = perturbation.group(
             self.operation, length, sources, self.frame, quarters=self.quarters
         )
@@ -202,7 +200,7 @@ class Design:
 
     def save(self, run: Run) -> None:
         """Keep the design in a run directory."""
-        arrays = {
+        arrays: dict[str, Any] = {
             "rows": self.cells.rows, "indptr": self.cells.indptr, "tokens": self.cells.tokens,
             "n_genes": self.cells.n_genes, "n_ties": self.cells.n_ties, "start": self.start,
             "state": self.state, "donor": self.donor,
@@ -253,9 +251,7 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _moving(
-    copies: Copies, genes: NDArray[np.int64]
-) -> tuple[Copies, NDArray[np.int64]]:
+def _moving(copies: Copies, genes: NDArray[np.int64]) -> tuple[Copies, NDArray[np.int64]]:
     """Leave out events that change nothing: a gene moved to where it is."""
     if copies.kind != "move":
         return copies, genes

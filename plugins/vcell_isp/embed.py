@@ -108,11 +108,15 @@ def write(
     kept = np.zeros(0, np.int64) if genes is None else np.flatnonzero(genes[1] > 0)
     adata = anndata.AnnData(
         csr_matrix((len(embedded), len(kept)), dtype=np.float32),
-        obs=pd.DataFrame({k: _writable(v) for k, v in obs.items()}, index=pd.Index(names, dtype=str)),
-        var=pd.DataFrame(
-            {"symbol": known.symbols[kept], "token": kept}, index=pd.Index(known.ids[kept], dtype=str)
+        obs=pd.DataFrame(
+            {name: _writable(values) for name, values in obs.items()},
+            index=pd.Index(names, dtype=str),
         ),
-    )  # fmt: skip
+        var=pd.DataFrame(
+            {"symbol": known.symbols[kept], "token": kept},
+            index=pd.Index(known.ids[kept], dtype=str),
+        ),
+    )
     adata.obsm[KEY] = embedded
     if genes is not None:
         adata.varm[KEY] = genes[0][kept].astype(np.float32)

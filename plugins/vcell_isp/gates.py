@@ -1,8 +1,8 @@
 """What a screen must survive before it is believed: checks of a run against nulls of its own model.
 
-A sample of events is computed again: without any change (must be 0), in exact float32 by another path
-(the noise floor), with shuffled weights, with the embedding layer alone, and by expression alone. A
-ranking that these reproduce is not the trained model's.
+A sample of events is computed again: without any change (must be 0), in exact float32 by another
+path (the noise floor), with shuffled weights, with the embedding layer alone, and by expression
+alone. A ranking that these reproduce is not the trained model's.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vcell import console
 from vcell.geneformer.perturbation import Copies
 from vcell.geneformer.shifts import ShiftEngine
 from vcell_isp.controls import profile
+from vcell_isp.design import CellEvents
 from vcell_isp.ranking import spearman
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vcell.runs import Run
     from vcell_isp import IspRun
-    from vcell_isp.design import CellEvents, Design
+    from vcell_isp.design import Design
     from vcell_isp.model import Reader
 
 CELLS, EVENTS, STATE_CELLS = 6, 24, 24
@@ -52,8 +52,11 @@ class Sample:
                 continue
             parts = []
             for copies, tokens in events.parts:
-                some = np.sort(rng.permutation(len(tokens))[:EVENTS])
-                parts.append((replace(copies, at=copies.at[some], to=copies.to[some]), tokens[some]))
+                first = int(rng.integers(max(len(tokens) - EVENTS, 0) + 1))
+                some = np.arange(first, min(first + EVENTS, len(tokens)))  # as a run takes them
+                parts.append(
+                    (replace(copies, at=copies.at[some], to=copies.to[some]), tokens[some])
+                )
                 genes.append(tokens[some])
                 ranks.append(copies.at[some] / events.length)
             chosen.append(replace(events, parts=tuple(parts)))
@@ -143,11 +146,11 @@ def _with(reader: Reader, design: Design, sample: Sample) -> NDArray[np.float64]
     plain = ShiftEngine(reader.model, reader.n_layers, reader.readout)
     if reader.readout == "cls" and reader.n_layers == 0:
         plain = ShiftEngine(reader.model, 0, "mean")
-    states = {}
+    states: dict[str, NDArray[np.float64]] = {}
     for name in design.targets[:1]:
         cells = np.flatnonzero(design.state == design.states.index(name))[:STATE_CELLS]
         embedded = [plain.embed(design.cells[int(cell)]) for cell in cells]
-        states[name] = np.mean(embedded, 0, dtype=np.float64)
+        states[name] = np.asarray(np.mean(embedded, 0, dtype=np.float64))
     return sample.measure(ShiftEngine(reader.model, plain.n_layers, plain.readout, states))
 
 

@@ -1,4 +1,4 @@
-"""The model of a command: loaded, on its device, with the layer and the readout that were asked for."""
+"""The model of a command: loaded, on its device, with the layer and readout asked for."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from vcell import console
 from vcell.errors import UserError
 from vcell.geneformer import checkpoint
+from vcell.geneformer.checkpoint import Geneformer
+from vcell.geneformer.shifts import Readout
 
 if TYPE_CHECKING:
-    from vcell.geneformer.checkpoint import Geneformer
-    from vcell.geneformer.shifts import Readout
     from vcell_isp import ModelOptions
 
 

@@ -1,9 +1,9 @@
 """A run in shards: each computed by one process, written whole or not at all, and never twice.
 
 Events of all cells, the longest cells first, form one sequence; shard k is events k * size to
-(k + 1) * size. A shard is a Parquet file with a manifest beside it: the manifest's checksum says that
-the file is whole. A shard does not depend on what was computed before it, so a table that was resumed
-equals one that was not, to the bit.
+(k + 1) * size. A shard is a Parquet file with a manifest beside it: its checksum says that the file
+is whole. A shard does not depend on what was computed before it, so a table that was resumed equals
+one that was not, to the bit.
 """
 
 from __future__ import annotations
@@ -207,7 +207,9 @@ def wait_for_all(folder: ShardFolder, shards: list[Shard]) -> None:
 
 
 def merge(
-    folders: list[tuple[ShardFolder, list[Shard]]], path: Path, names: dict[str, NDArray[Any]],
+    folders: list[tuple[ShardFolder, list[Shard]]],
+    path: Path,
+    names: dict[str, NDArray[Any]],
     donors: tuple[str, ...],
 ) -> int:
     """Write all shards as one Parquet, with names of genes and donors; return its rows."""

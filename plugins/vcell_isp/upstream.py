@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from vcell.errors import UserError
 from vcell.runs import Run, files
 from vcell_isp.design import GROUP, Design
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def export(run: Run, folder: Path) -> int:

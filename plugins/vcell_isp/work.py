@@ -104,18 +104,14 @@ def main(run: Run) -> None:
         )
         folder = ShardFolder(run.path, name)
         log = run.log if rank == 0 else None
-        shards.compute(
-            stage, engine, shards.share(pieces, rank, world), folder, rank=rank, log=log
-        )
+        shards.compute(stage, engine, shards.share(pieces, rank, world), folder, rank=rank, log=log)
         shards.wait_for_all(folder, pieces)
         stages.append((folder, pieces))
     if rank == 0:
         _finish(run, config, design, engine, reader, stages)
 
 
-def _stages(
-    run: Run, config: IspRun, design: Design, engine: ShiftEngine, *, leads: bool
-) -> Any:
+def _stages(run: Run, config: IspRun, design: Design, engine: ShiftEngine, *, leads: bool) -> Any:
     """Yield what is to be computed: the design, or what a first-order screen leaves of it."""
     if config.screen == "exact":
         yield "", design
@@ -176,7 +172,7 @@ def _measure_states(run: Run, design: Design, reader: Reader) -> None:
     run.save_file(STATES, write)
 
 
-def _finish(  # noqa: PLR0913 - what a finished run consists of
+def _finish(
     run: Run,
     config: IspRun,
     design: Design,
@@ -261,8 +257,6 @@ def _timed(
     pieces = shards.cut(design, counts, config.shard, reader.model.shape, reader.n_layers)
     total = sum(piece.cost for piece in pieces)
     middle = design.order[len(counts) // 2]
-    n = min(32, len(design.events(int(middle))))
-    n = n or int(counts.max())
     cell = int(middle if len(design.events(int(middle))) else design.order[counts.argmax()])
     piece = shards.Slice(cell, 0, min(32, len(design.events(cell))))
     shards.measured(design, engine, piece)
@@ -271,7 +265,9 @@ def _timed(
     spent = time.monotonic() - started
     length = int(design.cells.lengths[cell])
     shape, n_layers = reader.model.shape, reader.n_layers
-    cost = piece.stop * shape.flops(length, max(n_layers - 1, 1)) + 2 * shape.flops(length, n_layers)
+    cost = piece.stop * shape.flops(length, max(n_layers - 1, 1)) + 2 * shape.flops(
+        length, n_layers
+    )
     seconds = spent * total / cost
     return {"seconds": round(seconds, 1), "events_a_second": round(counts.sum() / seconds, 2)}
 
