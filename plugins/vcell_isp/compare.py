@@ -1,4 +1,4 @@
-"""`vcell isp compare`: do two runs rank genes alike?"""
+"""`vcell isp compare`: how far two runs rank genes alike."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ def run(one: str, other: str, config: IspCompare) -> None:
         "differs": _differences(a, b),
         "columns": {name: _compared(a, b, name, config) for name in columns},
     }
-    rows = [
-        (name, *(found[key] for key in _KEYS)) for name, found in facts["columns"].items()
-    ]
+    rows = [(name, *(found[key] for key in _KEYS)) for name, found in facts["columns"].items()]
     lines = [f"{key}: {x} | {y}" for key, (x, y) in facts["differs"].items()]
     lines += ["", console.table(rows, ["column", *(_KEYS[key] for key in _KEYS)])]
     console.result(facts, "\n".join(lines).lstrip("\n"))

@@ -5,14 +5,15 @@ behind it up by one position. To first order the shift towards a state s changes
 
     est_i = - ds/db_i + sum over j > i of < ds/dx_j, x(token_j, j - 1) - x(token_j, j) >
 
-with b_i added to the logarithm of key i's weight in every layer (and of the token's weight in the mean)
-and x_j the input of the first layer at j. This needs positions that are smooth; where they are not, it
-is wrong, so every screen is checked: genes with the largest estimates and a random sample are computed
-exactly, and where the random sample says that too much is missed, everything is.
+with b_i added to the logarithm of key i's weight in every layer (and of the token's weight in the
+mean) and x_j the input of the first layer at j. This needs positions that are smooth; where they
+are not, it is wrong, so every screen is checked: genes with the largest estimates and a random
+sample are computed exactly, and where the sample says that too much is missed, everything is.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,7 @@ def estimate(engine: ShiftEngine, tokens: NDArray[np.int32], state: int = 0) -> 
         bias = torch.zeros(length, device=engine.device, requires_grad=True)
         x = x0
         for number in range(engine.n_layers):
-            x = torch.utils.checkpoint.checkpoint(  # type: ignore[no-untyped-call]
+            x = torch.utils.checkpoint.checkpoint(
                 _biased_layer, engine, number, x, bias, use_reentrant=False
             )
         genes = slice(frame.first, length - frame.last)
@@ -90,9 +91,6 @@ def stages(
     if not path.is_file() and leads:
         _estimate_all(run, design, engine)
     while not path.is_file():
-        torch.cuda.synchronize() if engine.device.type == "cuda" else None
-        import time
-
         time.sleep(0.2)
     with np.load(path, allow_pickle=False) as kept:
         genes, means = kept["genes"], kept["means"]

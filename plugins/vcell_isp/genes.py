@@ -1,9 +1,15 @@
 """The table to work with: one line for each gene and operation, with what is known and what is not.
 
 The unit is the donor where donors are known, else the cell. A gene's effect is its shift minus the
-median of its nulls: genes alike in detection and rank under the same operation. p is the share of
-nulls whose centred shift is at least as large, ``(1 + k) / (1 + n)``, and cannot be smaller than
-``1 / (1 + n)``. What could not be tested is NOT_RUN with the reason, never "no effect".
+median of its nulls: genes alike in detection and rank under the same operation.
+
+``share_of_nulls``  how many nulls have a centred shift at least as large; among n nulls the rank p,
+                    ``(1 + k) / (1 + n)``, cannot be below ``1 / (1 + n)``
+``p``               Student's t of a new value among the nulls, whose spread is their median absolute
+                    deviation: ranks alone could never pass a correction for thousands of genes
+
+A call needs both: an FDR of p below the level, and a rank p below it. What could not be tested is
+NOT_RUN with the reason, never "no effect".
 """
 
 from __future__ import annotations
@@ -53,11 +59,13 @@ def summarise(
     tested = reason == ""
     asked = _asked(tokens, design)
     effect, share, p, n_null = _against_nulls(tokens, shift, units, tested, design, config)
+    rank_p = (1 + share * n_null) / (1 + n_null)
     tested &= (n_null > 0) & asked
     reason = np.where((reason == "") & (n_null == 0), "no null genes to compare with", reason)
     fdr = np.full(len(tokens), np.nan)
     fdr[tested] = adjusted(p[tested])
-    status = _status(effect, fdr, low, high, config.fdr, goal=bool(design.targets))
+    called = (fdr <= config.fdr) & (rank_p <= config.fdr)
+    status = _status(effect, called, low, high, goal=bool(design.targets))
     status = np.where(tested, status, NOT_RUN).astype(object)
     out = pd.DataFrame(
         {
@@ -71,6 +79,7 @@ def summarise(
             "low": low, "high": high,
             "effect": np.where(tested, effect, np.nan),
             "share_of_nulls": np.where(tested, share, np.nan),
+            "rank_p": np.where(tested, rank_p, np.nan),
             "p": np.where(tested, p, np.nan), "fdr": fdr,
             "nulls": n_null, "cells": units.n_cells, "donors": n_donors,
         }
@@ -84,7 +93,7 @@ def summarise(
 
 
 def combined(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Put the tables of several runs together, and let deletion and overexpression judge each other."""
+    """Put the tables of several runs together, and set deletion against overexpression."""
     table = pd.concat(tables, ignore_index=True)
     by_operation = {
         name: rows.drop_duplicates("ensembl_id").set_index("ensembl_id")
@@ -161,7 +170,9 @@ def _reasons(
         if cells < config.min_cells:
             out[i] = f"in {cells} cells; {config.min_cells} are needed"
         elif has_donors and donors < config.min_donors:
-            out[i] = f"{donors} donors have {per_donor} cells with it; {config.min_donors} are needed"
+            out[i] = (
+                f"{donors} donors have {per_donor} cells with it; {config.min_donors} are needed"
+            )
     return out
 
 
@@ -172,7 +183,7 @@ def _asked(tokens: NDArray[np.int64], design: Design) -> NDArray[np.bool_]:
     return np.isin(tokens, design.genes.tested)
 
 
-def _against_nulls(  # noqa: PLR0913
+def _against_nulls(
     tokens: NDArray[np.int64],
     shift: NDArray[np.float64],
     units: Units,
@@ -181,6 +192,8 @@ def _against_nulls(  # noqa: PLR0913
     config: IspStats,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Compare each gene with its nulls: effect, share at least as large, p, how many nulls."""
+    from scipy.special import stdtr
+
     effect, share = np.full(len(tokens), np.nan), np.full(len(tokens), np.nan)
     p, n_null = np.full(len(tokens), np.nan), np.zeros(len(tokens), np.int64)
     ready = np.flatnonzero(usable & np.isfinite(shift))
@@ -206,21 +219,25 @@ def _against_nulls(  # noqa: PLR0913
         middle = np.median(others)
         effect[row] = shift[row] - middle
         k = int((np.abs(others - middle) >= abs(effect[row])).sum())
-        share[row], p[row] = k / len(others), (1 + k) / (1 + len(others))
+        share[row] = k / len(others)
+        spread = 1.4826 * float(np.median(np.abs(others - middle)))
+        wide = spread * np.sqrt(1 + 1 / len(others))
+        if wide > 0 and len(others) > 2:
+            p[row] = 2 * stdtr(len(others) - 1, -abs(effect[row]) / wide)
+        else:
+            p[row] = (1 + k) / (1 + len(others))
     return effect, share, p, n_null
 
 
 def _status(
     effect: NDArray[np.float64],
-    fdr: NDArray[np.float64],
+    called: NDArray[np.bool_],
     low: NDArray[np.float64],
     high: NDArray[np.float64],
-    level: float,
     *,
     goal: bool,
 ) -> NDArray[Any]:
     """Call a gene where it stands out of its nulls and its interval does not reach 0."""
-    called = fdr <= level
     if not goal:
         return np.where(called & (effect > 0), MOVES, OPEN)
     up, down = called & (effect > 0) & (low > 0), called & (effect < 0) & (high < 0)

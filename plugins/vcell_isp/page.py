@@ -44,13 +44,11 @@ def write(path: Path, results: list[Result], table: pd.DataFrame, config: IspSta
     page.write(path)
 
 
-def _head(
-    page: Page, results: list[Result], table: pd.DataFrame, config: IspStats
-) -> None:
+def _head(page: Page, results: list[Result], table: pd.DataFrame, config: IspStats) -> None:
     called = int(table["status"].isin(NAMED).sum())
     tested = int((table["status"] != calls.NOT_RUN).sum())
     page.headline(
-        f"{called:,} of {tested:,} tested genes stand out at a false discovery rate of {config.fdr:g}",
+        f"{called:,} of {tested:,} tested genes stand out at an FDR of {config.fdr:g}",
         f"{int((table['status'] == calls.NOT_RUN).sum()):,} genes could not be tested",
     )
     warnings = []
@@ -109,9 +107,7 @@ def _volcano(page: Page, tested: pd.DataFrame, config: IspStats) -> None:
         "Effect is the shift minus the median of the gene's nulls. Between the dotted lines lie "
         f"95 % of all genes. p cannot fall below 1 / (1 + nulls); calls are at FDR {config.fdr:g}."
     )
-    page.figure(
-        "Effect and p", svg.scatter(series, x="effect", y="-log10 p", names=names), words
-    )
+    page.figure("Effect and p", svg.scatter(series, x="effect", y="-log10 p", names=names), words)
 
 
 def _both(page: Page, results: list[Result], tested: pd.DataFrame) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 
 from vcell import console
@@ -16,8 +17,6 @@ from vcell_isp.design import Design
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import pandas as pd
 
     from vcell_isp import IspStats
 
@@ -105,8 +104,7 @@ def _genes(results: list[Result], config: IspStats) -> None:
     from vcell_isp import genes, page
 
     found = [
-        genes.summarise(r.frame, r.column, r.design, config, per_donor=r.per_donor)
-        for r in results
+        genes.summarise(r.frame, r.column, r.design, config, per_donor=r.per_donor) for r in results
     ]
     table = genes.combined(found)
     folder = results[0].run.path

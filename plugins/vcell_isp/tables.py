@@ -1,8 +1,8 @@
 """Upstream's tables: the columns, formulas and order of Geneformer's InSilicoPerturberStats.
 
 Wilcoxon's rank sums against a shared pool are found by sorting the pool once: the rank sum of a
-gene's values is the number of pool values below them (ties count a half) plus n(n + 1)/2, so that all
-genes cost one binary search a value. p is two-sided and normal without correction for ties, as
+gene's values is the number of pool values below them (ties count a half) plus n(n + 1)/2, so that
+all genes cost one binary search a value. p is two-sided and normal without correction for ties, as
 ``scipy.stats.ranksums``. Means are of the values in the order of cells.
 
 Upstream's pool of "random" genes contains the tested gene and treats the cells of a donor as
@@ -11,6 +11,7 @@ independent; these tables do the same, so that they compare. ``genes.csv`` does 
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ class ByGene:
     def means(self, column: str) -> NDArray[np.float64]:
         """``[G]`` means, each as numpy computes it over the gene's values."""
         values, starts = self.values[column], self.starts
-        return np.array([values[a:b].mean() for a, b in zip(starts, starts[1:], strict=False)])
+        return np.array([values[a:b].mean() for a, b in itertools.pairwise(starts)])
 
     def frame(self, **columns: Any) -> pd.DataFrame:
         """Return upstream's first three columns, and others."""
@@ -96,7 +97,7 @@ def adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return Benjamini and Hochberg's adjusted p-values, as statsmodels' fdr_bh."""
     n = len(p)
     if not n:
-        return p
+        return p.astype(np.float64)
     order = np.argsort(p)
     scaled = p[order] / (np.arange(1, n + 1) / float(n))
     lowest = np.minimum.accumulate(scaled[::-1])[::-1]
@@ -110,7 +111,8 @@ def pool_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(values) <= POOL:
         return values
     chosen = random.Random(42).sample(range(len(values)), k=POOL)
-    return values[np.array(chosen)]
+    out: NDArray[np.float64] = values[np.array(chosen, np.int64)]
+    return out
 
 
 def goal_state_shift(data: ByGene, goal: str, alternatives: Sequence[str]) -> pd.DataFrame:
@@ -178,7 +180,7 @@ def mixture_model(data: ByGene, column: str) -> pd.DataFrame:
     component = _impact(means, fitted)
     each = _impact(data.values[column], fitted)
     starts = data.starts
-    share = [each[a:b].mean() * 100 for a, b in zip(starts, starts[1:], strict=False)]
+    share = [each[a:b].mean() * 100 for a, b in itertools.pairwise(starts)]
     out = data.frame(
         Test_avg_shift=means, Impact_component=component, Impact_component_percent=share,
         N_Detections=data.counts,
@@ -187,7 +189,7 @@ def mixture_model(data: ByGene, column: str) -> pd.DataFrame:
 
 
 def _impact(values: NDArray[np.float64], fitted: Any) -> NDArray[np.int64]:
-    """Return 1 where upstream says impact: it takes the first component for it, whatever its mean."""
+    """Return 1 where upstream says impact: nearer to the first component."""
     impact, none = fitted.means_[0][0], fitted.means_[1][0]
     predicted = 1 - fitted.predict(values.reshape(-1, 1))
     return np.where(values > none, 0, np.where(values < impact, 1, predicted)).astype(np.int64)

@@ -170,7 +170,7 @@ REFUSED = [
     (["--model-layer", "9"], "a number from 0 to 3"),
     (["--readout", "cls"], "has no <cls> token"),
     (["--screen", "first-order", "--perturb", "inhibit"], "of all deletions"),
-    (["--resume", "nothing"], "nothing"),
+    (["--resume", "nothing"], "there are no runs"),
 ]
 
 

@@ -32,6 +32,4 @@ def goal_state_shift(by_gene):
     tokens = sorted(by_gene)
     p = [ranksums(pool, by_gene[t]).pvalue for t in tokens]
     fdr = fdr_bh(p)
-    return {
-        t: (np.mean(by_gene[t]), p[i], fdr[i], len(by_gene[t])) for i, t in enumerate(tokens)
-    }
+    return {t: (np.mean(by_gene[t]), p[i], fdr[i], len(by_gene[t])) for i, t in enumerate(tokens)}
