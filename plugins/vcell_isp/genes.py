@@ -1,12 +1,12 @@
-"""The table to work with: one line for each gene and operation, with what is known and what is not.
+"""The table to work with: one line for each gene and operation, with what is and is not known.
 
 The unit is the donor where donors are known, else the cell. A gene's effect is its shift minus the
 median of its nulls: genes alike in detection and rank under the same operation.
 
 ``share_of_nulls``  how many nulls have a centred shift at least as large; among n nulls the rank p,
                     ``(1 + k) / (1 + n)``, cannot be below ``1 / (1 + n)``
-``p``               Student's t of a new value among the nulls, whose spread is their median absolute
-                    deviation: ranks alone could never pass a correction for thousands of genes
+``p``               Student's t of a new value among the nulls, whose spread is their median
+                    absolute deviation: ranks could never pass a correction for many genes
 
 A call needs both: an FDR of p below the level, and a rank p below it. What could not be tested is
 NOT_RUN with the reason, never "no effect".
