@@ -8,7 +8,7 @@ import numpy as np
 
 from vcell import console
 from vcell.errors import UserError
-from vcell_isp.ranking import overlap, spearman
+from vcell.metrics.rankings import overlap, spearman
 from vcell_isp.stats import Result, opened
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 
 from vcell import console
+from vcell.metrics.rankings import spearman
 from vcell_isp import shards
-from vcell_isp.ranking import spearman
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

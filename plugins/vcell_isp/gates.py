@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.geneformer.perturbation import Copies
 from vcell.geneformer.shifts import ShiftEngine
+from vcell.metrics.rankings import spearman
 from vcell_isp.controls import profile
 from vcell_isp.design import CellEvents
-from vcell_isp.ranking import spearman
 
 if TYPE_CHECKING:
     from vcell.runs import Run

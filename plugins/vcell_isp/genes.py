@@ -170,9 +170,7 @@ def _reasons(
         if cells < config.min_cells:
             out[i] = f"in {cells} cells; {config.min_cells} are needed"
         elif has_donors and donors < config.min_donors:
-            out[i] = (
-                f"{donors} donors have {per_donor} cells with it; {config.min_donors} are needed"
-            )
+            out[i] = f"enough cells in {donors} donors; {config.min_donors} are needed"
     return out
 
 

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from vcell_isp.firstorder import estimate
-from vcell_isp.ranking import spearman
 
 from tests.geneformer.test_shifts import cell_of, model_of, states_of
 from vcell.geneformer import checkpoint, perturbation
 from vcell.geneformer.shifts import ShiftEngine
+from vcell.metrics.rankings import spearman
 from vcell.nn.bert import Bert, BertShape
 
 
