@@ -51,12 +51,12 @@ def vcell_task(task: str, path: Path, *, dask: bool = False) -> Iterable[str]:
     import numpy as np
 
     from vcell import console
-    from vcell.dask_engine import DaskReader
     from vcell.data import open_cells
     from vcell.hvg import make_plan
     from vcell.hvg.plan import Setting
     from vcell.passes import CellRules, Reader
-    from vcell.reducers import GroupLogMoments, GroupSums
+    from vcell.passes.dask import DaskReader
+    from vcell.passes.reducers import GroupLogMoments, GroupSums
 
     with open_cells(path) as source:
         filtered = task in ("seurat", "pseudobulk")

@@ -1,6 +1,6 @@
 """Make the gene feature tables that vcell ships, from Gene Ontology and Reactome.
 
-    python tools/build_gene_features.py ../shared/data/human_genes vcell/data/genesets
+    python tools/build_gene_features.py ../shared/data/human_genes vcell/genes
 
 The source files are checked against their SHA-256 first. GO annotations are carried up to all more
 general terms (`isa` and `part of`), so that genes with sibling terms share the parent.

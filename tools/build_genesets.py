@@ -1,6 +1,6 @@
 """Make the gene sets that vcell ships, from the files their sources publish.
 
-    python tools/build_genesets.py FOLDER vcell/data/genesets
+    python tools/build_genesets.py FOLDER vcell/genes
 
 FOLDER holds the source files by the names below; each is checked against its SHA-256 first.
 """

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.data import detect
-from vcell.data.ahead import ahead
 from vcell.data.block import Csr, canonical
 from vcell.data.matrix import Bound, CsrMatrix
+from vcell.data.prefetch import prefetched
 from vcell.data.source import MAX_NNZ, MAX_ROWS
 from vcell.kernels.rows import disorder, survey_values
 
@@ -120,7 +120,7 @@ def survey(source: CellSource, *, full: bool) -> Survey | None:
     if not full:
         rows = detect.sample_rows(source.n_cells, source.nnz, source.n_genes)
     with console.progress(f"looking at {source.name}", len(rows)) as bar:
-        for stored, csr in ahead(_pieces(source, rows)):
+        for stored, csr in prefetched(_pieces(source, rows)):
             if stored is not None:
                 found.add_stored(stored)
             found.add(csr)

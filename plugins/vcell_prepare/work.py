@@ -11,7 +11,7 @@ from vcell.errors import UserError
 from vcell.store import Recipe, prepare
 
 if TYPE_CHECKING:
-    from vcell.store.preparing import Prepared
+    from vcell.store.build.pipeline import Prepared
     from vcell_prepare import Prepare
 
 

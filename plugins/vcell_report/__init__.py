@@ -29,7 +29,7 @@ class ReportOptions:
     plots_only: Path | None = option(
         None, help="Write only the curves, into this folder: SVG, and PNG with vcell[plots]."
     )
-    runs: Path = option(ROOT, help="The folder that holds the runs.")
+    runs: Path = option(Path(ROOT), help="The folder that holds the runs.")
     overwrite: bool = option(default=False, help="Replace a file that is already there.")
 
 

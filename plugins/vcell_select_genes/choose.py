@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell import console
-from vcell.data.genesets import GeneIndex, GeneSet, read_targets
+from vcell.genes import GeneIndex, GeneSet, read_targets
 from vcell.hvg import Ranking
 from vcell_select_genes import coverage
 from vcell_select_genes.arrange import (

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.kernels.groups import ONE
-from vcell.reducers import GroupLogMoments
+from vcell.passes.reducers import GroupLogMoments
 
 if TYPE_CHECKING:
     from vcell.hvg import Read

@@ -11,10 +11,10 @@ import numpy as np
 
 from vcell import console
 from vcell.data import detect, labels, open_cells
-from vcell.data.genesets import GeneIndex
-from vcell.data.genesets.names import ensembl_column
-from vcell.data.genesets.sets import GeneSet, known_sets
 from vcell.errors import UserError
+from vcell.genes import GeneIndex
+from vcell.genes.names import ensembl_column
+from vcell.genes.sets import GeneSet, known_sets
 from vcell.hvg import Batches, make_plan
 from vcell.hvg.plan import Setting
 from vcell.hvg.run import median_total
@@ -22,7 +22,7 @@ from vcell.passes import CellRules
 from vcell_select_genes import outputs
 from vcell_select_genes.choose import Findings, choose
 from vcell_select_genes.responsive import ResponseTest
-from vcell_select_genes.screen import Screen, read_screen
+from vcell_select_genes.screen import Compared, read_screen
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
@@ -129,11 +129,11 @@ def _reader(source: CellSource, config: SelectGenes) -> Read:
             )
         rules = replace(rules, marks={"mito": mito}, max_share={"mito": config.max_mito})
     if config.engine == "dask":
-        from vcell.dask_engine import DaskReader
+        from vcell.passes.dask import DaskReader
 
         return DaskReader(source, rules, config.scheduler)
-    from vcell.kept import Shelf
     from vcell.passes import Reader
+    from vcell.passes.resume import Shelf
 
     return Reader(source, rules, shelf=Shelf(source, rules))
 
@@ -172,7 +172,7 @@ def _batches(source: CellSource, config: SelectGenes) -> Batches | None:
     return batches
 
 
-def _screen(source: CellSource, config: SelectGenes, names: Sequence[str]) -> Screen | None:
+def _screen(source: CellSource, config: SelectGenes, names: Sequence[str]) -> Compared | None:
     """Return the perturbations, if the groups need them and the file has them."""
     if not {"targets", "responsive"} & set(names) or config.groups == ("none",):
         return None

@@ -11,7 +11,7 @@ from tests.kernels.conftest import draw
 from vcell.data import open_cells
 from vcell.errors import UserError
 from vcell.passes import SPAN, CellRules, Reader
-from vcell.reducers import GroupLogMoments, NormalizedMoments
+from vcell.passes.reducers import GroupLogMoments, NormalizedMoments
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 
@@ -28,7 +28,7 @@ def cells(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore")
 def test_processes_give_the_same_bits(cells):
     distributed = pytest.importorskip("distributed", reason="distributed is an extra")
-    from vcell.dask_engine import DaskReader
+    from vcell.passes.dask import DaskReader
 
     codes = (np.arange(5 * SPAN + 100) % 3).astype(np.int32)
 

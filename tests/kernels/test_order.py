@@ -12,7 +12,7 @@ from tests.kernels.conftest import draw, source_of
 from vcell.data import open_cells
 from vcell.errors import UserError
 from vcell.passes import SPAN, TILE, CellRules, Reader, run
-from vcell.reducers import (
+from vcell.passes.reducers import (
     CountHistogram,
     GeneMoments,
     GroupLogMoments,
@@ -68,7 +68,7 @@ def test_blocks_and_threads_do_not_show(matrix, max_nnz, threads):
 
 
 def test_many_batches_are_shared_out_and_add_up_the_same(matrix, monkeypatch):
-    from vcell.reducers import genes as module
+    from vcell.passes.reducers import genes as module
 
     tiled = reducers()
     run(source_of(matrix), tiled, threads=2, label=None)
@@ -92,7 +92,7 @@ def test_some_rows_are_what_a_matrix_of_those_rows_gives(matrix):
 
 def test_dask_gives_the_same_bits(matrix, tmp_path):
     pytest.importorskip("dask", reason="dask is an extra")
-    from vcell.dask_engine import DaskReader
+    from vcell.passes.dask import DaskReader
 
     path = tmp_path / "cells.h5ad"
     names = pd.DataFrame(index=[f"gene{i}" for i in range(GENES)])
@@ -108,7 +108,7 @@ def test_dask_gives_the_same_bits(matrix, tmp_path):
 
 def test_dask_needs_a_file(matrix):
     pytest.importorskip("dask", reason="dask is an extra")
-    from vcell.dask_engine import DaskReader
+    from vcell.passes.dask import DaskReader
 
     with pytest.raises(UserError, match="needs cells in a file"):
         DaskReader(source_of(matrix), CellRules())

@@ -11,7 +11,7 @@ from vcell.kernels.groups import ONE
 from vcell.kernels.moments import gene_maxima, log_normalize
 from vcell.kernels.transpose import transpose
 from vcell.passes import CellRules, run
-from vcell.reducers import (
+from vcell.passes.reducers import (
     ClippedSums,
     CountHistogram,
     GeneMoments,

@@ -17,8 +17,8 @@ from scipy import sparse
 from vcell_select_genes import SelectGenes
 from vcell_select_genes.work import run
 
-from vcell.data.genesets import shipped
 from vcell.errors import UserError
+from vcell.genes import shipped
 
 CONTROL = "non-targeting"
 

@@ -10,8 +10,8 @@ from importlib import metadata, resources
 import numpy as np
 import pytest
 
-from vcell.data.genesets import GeneIndex, GeneSet, announced, read_sets, read_targets, shipped
 from vcell.errors import UserError
+from vcell.genes import GeneIndex, GeneSet, announced, read_sets, read_targets, shipped
 
 FREE = {"MIT", "BSD-3-Clause", "CC-BY-4.0", "MIT and CC-BY-4.0", "CC0-1.0"}
 
@@ -23,7 +23,7 @@ def test_shipped_sets_name_their_source_and_a_permissive_licence():
         assert item.genes
         assert item.source
         assert item.licence in FREE
-    about = json.loads(resources.files("vcell.data.genesets").joinpath("sets.json").read_text())
+    about = json.loads(resources.files("vcell.genes").joinpath("sets.json").read_text())
     assert about["genes.tsv.gz"]["licence"] == "CC0-1.0"
     assert len(sets["tf"].genes) == 1639
     assert len(sets["cell-cycle"].genes) == 97
@@ -38,7 +38,7 @@ def test_the_shipped_files_can_be_made_again(repository, shared_data, tmp_path):
         check=True,
     )  # fmt: skip
     for name in ("human.gmt", "sets.json", "genes.tsv.gz"):
-        ours = resources.files("vcell.data.genesets").joinpath(name).read_bytes()
+        ours = resources.files("vcell.genes").joinpath(name).read_bytes()
         assert (tmp_path / name).read_bytes() == ours, name
 
 

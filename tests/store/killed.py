@@ -15,7 +15,8 @@ from functools import partialmethod
 from typing import Any
 
 from vcell.data import CellSource
-from vcell.store import Recipe, build, prepare, preparing, shards, workplace
+from vcell.store import Recipe, prepare, shards
+from vcell.store.build import pipeline, second_pass, workdir
 
 
 def main(file: str, store: str, moment: int) -> None:
@@ -33,16 +34,16 @@ def main(file: str, store: str, moment: int) -> None:
 
         return watch
 
-    workplace.STEP = 0  # note every step, however soon it follows
-    preparing.BUCKET = 20_000
-    build.CHUNKS_PER_SHARD = 1
+    workdir.STEP = 0  # note every step, however soon it follows
+    pipeline.BUCKET = 20_000
+    second_pass.CHUNKS_PER_SHARD = 1
     CellSource.chunks = partialmethod(CellSource.chunks, max_nnz=20_000)
-    workplace.Journal.write = watched(workplace.Journal.write)
-    workplace.Workplace.commit = watched(workplace.Workplace.commit)
+    workdir.Journal.write = watched(workdir.Journal.write)
+    workdir.Workdir.commit = watched(workdir.Workdir.commit)
     shards.ShardWriter.append = watched(shards.ShardWriter.append)
     shards.ShardWriter.close = watched(shards.ShardWriter.close)
-    preparing.write_tables = watched(preparing.write_tables)
-    preparing.write_groups = watched(preparing.write_groups)
+    pipeline.write_tables = watched(pipeline.write_tables)
+    pipeline.write_groups = watched(pipeline.write_groups)
     prepare([file], store, Recipe(min_genes=25, min_cells=200))
     print(moments)
 

@@ -105,7 +105,7 @@ def test_batches_that_are_kept_stay_as_they_are(store: Store) -> None:
 def test_the_memory_of_batches_let_go_is_used_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vcell.store.making._SLAB", 1)  # every batch in memory of its own
+    monkeypatch.setattr("vcell.store.batching._SLAB", 1)  # every batch in memory of its own
     loader = Loader(store, ORDER, Output(dense=True), resident=True)
     addresses = {batch.x.ctypes.data for batch in loader}
     assert len(addresses) < len(loader) / 2
@@ -329,9 +329,9 @@ def watch_reading(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     fetch = StoreCells.fetch
 
     def watched(self: StoreCells, rows: np.ndarray, *rest: Any) -> Any:
-        lying = fetch(self, rows, *rest)
+        spans = fetch(self, rows, *rest)
         read.append(rows)
-        return lying
+        return spans
 
     monkeypatch.setattr(StoreCells, "fetch", watched)
     return read

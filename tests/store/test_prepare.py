@@ -15,7 +15,8 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from tests.store.conftest import Screen, equal, make_screen
 from vcell.errors import UserError
-from vcell.store import Recipe, Store, ensure_store, prepare, preparing
+from vcell.store import Recipe, Store, ensure_store, prepare
+from vcell.store.build import pipeline
 
 
 def source_of(store: Store) -> np.ndarray:
@@ -89,8 +90,8 @@ def test_the_layout_of_the_input_makes_no_difference(
 def test_buckets_and_shards_do_not_show(
     screen: Screen, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparing, "BUCKET", 1000)
-    monkeypatch.setattr("vcell.store.build.CHUNKS_PER_SHARD", 1)
+    monkeypatch.setattr(pipeline, "BUCKET", 1000)
+    monkeypatch.setattr("vcell.store.build.second_pass.CHUNKS_PER_SHARD", 1)
     prepare([screen.path], tmp_path / "s.zarr")
     assert equal(Store.open(tmp_path / "s.zarr").read(), store.read())
 

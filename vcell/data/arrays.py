@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.data import crew
+from vcell.data import decode_pool
 from vcell.data.fault import damaged, reading
 
 if TYPE_CHECKING:
-    from vcell.data.crew import Task
+    from vcell.data.decode_pool import Task
     from vcell.data.nodes import Node
 
 Ranges = NDArray[np.int64]
@@ -89,7 +89,7 @@ def read(wanted: list[tuple[Array, Ranges, Ranges, NDArray[Any]]]) -> None:
         for task in tasks:
             task()
     else:
-        crew.finish(crew.start(tasks))
+        decode_pool.finish(decode_pool.start(tasks))
 
 
 def spans(starts: Ranges, stops: Ranges, gap: int) -> list[tuple[int, int]]:

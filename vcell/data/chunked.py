@@ -25,7 +25,7 @@ from vcell.data.fault import damaged, reading
 from vcell.data.nodes import load_plugins
 
 if TYPE_CHECKING:
-    from vcell.data.crew import Task
+    from vcell.data.decode_pool import Task
 
 #: Bytes a task decodes: enough to hide the cost of handing it out, few enough to share evenly.
 TASK_BYTES = 1 << 20

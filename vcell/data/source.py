@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vcell.data.ahead import ahead
 from vcell.data.block import Block, Genes
 from vcell.data.matrix import Bound, Layout, Matrix, Rows
+from vcell.data.prefetch import prefetched
 from vcell.errors import UserError
 from vcell.suggest import did_you_mean
 
@@ -180,7 +180,7 @@ class CellSource:
         choice = None if genes is None else Genes.choose(np.asarray(genes), self.n_genes)
         chosen = self._rows(rows)
         blocks = self._blocks(chosen, choice, Bound(max_nnz, max_rows), wanted)
-        return ahead(blocks) if prefetch else blocks
+        return prefetched(blocks) if prefetch else blocks
 
     def _rows(self, rows: slice | NDArray[Any] | None) -> Rows:
         if rows is None:

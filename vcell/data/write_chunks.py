@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from isal import isal_zlib
 
-from vcell.data import crew
+from vcell.data import decode_pool
 
 if TYPE_CHECKING:
     import h5py
@@ -59,7 +59,7 @@ def append(writers: Sequence[ChunkWriter], arrays: Sequence[NDArray[Any]]) -> No
     def compress(i: int) -> None:
         stored[i] = compressed(full[i][1])
 
-    crew.finish(crew.start([partial(compress, i) for i in range(len(full))]))
+    decode_pool.finish(decode_pool.start([partial(compress, i) for i in range(len(full))]))
     for (writer, _), chunk in zip(full, stored, strict=True):
         writer.put(chunk)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.data import detect
-from vcell.data.ahead import ahead
+from vcell.data.prefetch import prefetched
 from vcell.errors import UserError
 from vcell.kernels.rank_values import rank_values
 
@@ -156,7 +156,7 @@ def encode_chunks(
         for block in source.chunks(rows):
             yield encode_block(block, mapping.token_of, vocabulary, longest)
 
-    return ahead(blocks())
+    return prefetched(blocks())
 
 
 def encode_block(

@@ -62,6 +62,11 @@ class Accelerator:
         return "CPU"
 
     @property
+    def uuid(self) -> str:
+        """What the driver knows it by; nothing where there is no driver."""
+        return ""
+
+    @property
     def bf16(self) -> bool:
         """Whether bf16 is computed in hardware, and worth being the default."""
         return False
@@ -126,6 +131,11 @@ class Cuda(Accelerator):
     def name(self) -> str:
         """As the driver calls it."""
         return str(torch.cuda.get_device_name(self.device))
+
+    @property
+    def uuid(self) -> str:
+        """What the driver knows it by, without ``GPU-``."""
+        return str(torch.cuda.get_device_properties(self.device).uuid)
 
     @property
     def bf16(self) -> bool:

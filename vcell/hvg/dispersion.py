@@ -8,7 +8,7 @@ import numpy as np
 
 from vcell.errors import UserError
 from vcell.hvg.plan import GeneFilter, Plan, Ranking, Read, Setting, best_first, first_of, mean_var
-from vcell.reducers import NormalizedMoments
+from vcell.passes.reducers import NormalizedMoments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

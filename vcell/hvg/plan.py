@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vcell.errors import UserError
 from vcell.passes import Reader
-from vcell.reducers import MarkedTotals, RareEntries
+from vcell.passes.reducers import MarkedTotals, RareEntries
 
 if TYPE_CHECKING:
     from vcell.passes import CellTable, Reducer

@@ -23,7 +23,7 @@ from vcell.hvg.plan import (
     ranks_over_batches,
 )
 from vcell.kernels.pearson import chebyshev_weights, zero_residual_sums
-from vcell.reducers import GeneMoments, ResidualSums
+from vcell.passes.reducers import GeneMoments, ResidualSums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,7 +23,7 @@ from vcell.hvg.plan import (
     ranks_over_batches,
 )
 from vcell.kernels import clipped
-from vcell.reducers import ClippedSums, CountHistogram, GeneMoments
+from vcell.passes.reducers import ClippedSums, CountHistogram, GeneMoments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -100,7 +100,7 @@ def only(block: Any, kept: NDArray[np.bool_]) -> Any:
     )  # fmt: skip
 
 
-class Turned:
+class GeneMajor:
     """Cells turned round; `add` blocks of them, then `read` ranges of genes.
 
     Cells are numbered as in their blocks, on from `offset`.
@@ -213,14 +213,14 @@ class Copies:
         Cell c's copies are the cells ``numbers[bounds[c] : bounds[c + 1]]``.
     """
 
-    cells: Turned
+    cells: GeneMajor
     factor: NDArray[np.float64]
     bounds: NDArray[np.int64]
     numbers: NDArray[np.int32]
 
     @classmethod
     def draw(
-        cls, cells: Turned, factor: NDArray[np.float64], drawn: NDArray[np.int64], n_cells: int
+        cls, cells: GeneMajor, factor: NDArray[np.float64], drawn: NDArray[np.int64], n_cells: int
     ) -> Copies:
         """Make copy ``n_cells + i`` of cell ``drawn[i]``, one of `n_cells`."""
         order = np.argsort(drawn, kind="stable")

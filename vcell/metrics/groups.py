@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.kernels import ranks
-from vcell.metrics.by_gene import Columns, Turned, only, spans
+from vcell.metrics.by_gene import Columns, GeneMajor, only, spans
 
 #: Bytes of non-zeros held in memory while they are turned round; more go to a temporary file.
 MEMORY = 192 << 20
@@ -128,7 +128,7 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
             work.add(block)
         return work.grouped()
     with (
-        closing(Turned(n_genes, memory=memory)) as cells,
+        closing(GeneMajor(n_genes, memory=memory)) as cells,
         ThreadPoolExecutor(threads or _cores()) as pool,
     ):
         waiting: deque[Any] = deque()
@@ -182,7 +182,7 @@ class _Work:
             self.sums, self.squares, self.narrow,
         )  # fmt: skip
 
-    def rank(self, cells: Turned, pool: ThreadPoolExecutor, against: Against) -> None:
+    def rank(self, cells: GeneMajor, pool: ThreadPoolExecutor, against: Against) -> None:
         """Sum, sort and scan the cells gene by gene."""
         self.u, self.ties = np.zeros((2, *self.sums.shape))
         weight = self._widen(cells.dtype)
@@ -211,7 +211,7 @@ class _Work:
             self.squares[:, lo:hi] = squares.T
 
 
-def _turned(cells: Turned, block: Rows, group: NDArray[np.int32]) -> Any:
+def _turned(cells: GeneMajor, block: Rows, group: NDArray[np.int32]) -> Any:
     kept = group[block.rows] >= 0
     return cells.turn(block if kept.all() else only(block, kept))
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.metrics.by_gene import Turned
+from vcell.metrics.by_gene import GeneMajor
 from vcell.metrics.measured import BULK_TARGET, Grouping, Measured
 from vcell.metrics.measured import measure as measured_as
 from vcell.metrics.shares import share
@@ -56,7 +56,7 @@ def measure(
     threads
         How many; None for one per core.
     """
-    cells = Turned(n_genes)
+    cells = GeneMajor(n_genes)
     for block in blocks():
         cells.add(block)
     grouping = Grouping([group], n_groups, totals)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vcell.store.batch import Batch, Output
+    from vcell.store.build.pipeline import ensure_store, prepare
     from vcell.store.loader import Loader
     from vcell.store.order import Place, Shuffled, Weighted, balanced
-    from vcell.store.preparing import ensure_store, prepare
     from vcell.store.recipe import Recipe
     from vcell.store.sets import Sets, combine
     from vcell.store.store import Store
@@ -45,8 +45,8 @@ _HOMES = {
     "Weighted": "vcell.store.order",
     "balanced": "vcell.store.order",
     "combine": "vcell.store.sets",
-    "ensure_store": "vcell.store.preparing",
-    "prepare": "vcell.store.preparing",
+    "ensure_store": "vcell.store.build.pipeline",
+    "prepare": "vcell.store.build.pipeline",
 }
 
 

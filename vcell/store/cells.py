@@ -1,6 +1,6 @@
 """Where a loader's cells come from: a store, a matrix in memory, or a plain file.
 
-Each brings the rows of a buffer into memory as `Lying`: arrays of column ids and values, and
+Each brings the rows of a buffer into memory as `RowSpans`: arrays of column ids and values, and
 where each row lies in them. Batches are cut from that.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.kernels import gather
-from vcell.store.crew import Crew
+from vcell.store.priority_pool import PriorityPool
 
 if TYPE_CHECKING:
     from vcell.store.store import Store
@@ -28,7 +28,7 @@ _CHUNKS_A_TASK = 8
 
 
 @dataclass(frozen=True)
-class Lying:
+class RowSpans:
     """Rows in memory: row `i` is `idx[src[i] : src[i] + length[i]]`, and `val` likewise."""
 
     idx: NDArray[Any]
@@ -53,7 +53,9 @@ class Cells(Protocol):
     n_cells: int
     n_genes: int
 
-    def fetch(self, rows: NDArray[np.int64], types: Types, memory: Memory, crew: Crew) -> Lying:
+    def fetch(
+        self, rows: NDArray[np.int64], types: Types, memory: Memory, pool: PriorityPool
+    ) -> RowSpans:
         """Bring rows into memory."""
         ...
 
@@ -105,11 +107,13 @@ class MatrixCells:
         self.idx, self.val, self.indptr = idx, val, indptr
         self.n_cells, self.n_genes = len(indptr) - 1, n_genes
 
-    def fetch(self, rows: NDArray[np.int64], types: Types, memory: Memory, crew: Crew) -> Lying:
+    def fetch(
+        self, rows: NDArray[np.int64], types: Types, memory: Memory, pool: PriorityPool
+    ) -> RowSpans:
         """Nothing to fetch: rows stay where they are."""
-        del types, memory, crew
+        del types, memory, pool
         src = self.indptr[rows]
-        return Lying(self.idx, self.val, src, self.indptr[rows + 1] - src, contiguous=False)
+        return RowSpans(self.idx, self.val, src, self.indptr[rows + 1] - src, contiguous=False)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -136,7 +140,9 @@ class StoreCells:
             self._held_at = np.full(store.n_cells, -1, np.int64)
             self._held_at[held] = np.arange(len(held))
 
-    def fetch(self, rows: NDArray[np.int64], types: Types, memory: Memory, crew: Crew) -> Lying:
+    def fetch(
+        self, rows: NDArray[np.int64], types: Types, memory: Memory, pool: PriorityPool
+    ) -> RowSpans:
         """Decode each chunk once, straight into the order in which batches take the rows."""
         store = self.store
         src = store.indptr[rows]
@@ -168,8 +174,8 @@ class StoreCells:
         work += [
             partial(decode, a, min(a + _CHUNKS_A_TASK, n)) for a in range(0, n, _CHUNKS_A_TASK)
         ]
-        wait_all(crew.submit_all(FETCH, work))
-        return Lying(idx, val, dst[:-1], length, contiguous=True)
+        wait_all(pool.submit_all(FETCH, work))
+        return RowSpans(idx, val, dst[:-1], length, contiguous=True)
 
     def close(self) -> None:
         """Close the store."""
@@ -205,7 +211,7 @@ def load_all(store: Store, threads: int) -> MatrixCells:
     """Return the whole matrix of a store, decoded into memory with its own small types."""
     idx = np.empty(store.nnz, store.idx_dtype)
     val = np.empty(store.nnz, store.val_dtype)
-    crew = Crew(threads)
+    pool = PriorityPool(threads)
 
     def part(first: int, last: int) -> None:
         chunk_idx, chunk_val = np.empty(store.chunk, idx.dtype), np.empty(store.chunk, val.dtype)
@@ -222,7 +228,7 @@ def load_all(store: Store, threads: int) -> MatrixCells:
         starts = range(0, n, 4 * _CHUNKS_A_TASK)
         stops = [min(a + 4 * _CHUNKS_A_TASK, n) for a in starts]
         calls = [partial(part, a, b) for a, b in zip(starts, stops, strict=True)]
-        wait_all(crew.submit_all(FETCH, calls))
+        wait_all(pool.submit_all(FETCH, calls))
     finally:
-        crew.close()
+        pool.close()
     return MatrixCells(idx, val, store.indptr, store.n_genes)

@@ -21,8 +21,8 @@ from vcell import console
 from vcell.data import CellSource, open_cells
 from vcell.errors import UserError
 from vcell.runs.files import sync_file, sync_folder
+from vcell.store.build.workdir import sync_tree
 from vcell.store.matrices import Target, write_csc, write_csr, write_dense
-from vcell.store.workplace import sync_tree
 
 Form = Literal["csr", "csc", "dense"]
 Compression = Literal["gzip", "lzf", "lz4", "zstd", "none"]

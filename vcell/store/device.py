@@ -103,7 +103,7 @@ class DeviceMatrix:
     def __init__(self, store: Store, device: torch.device | str) -> None:
         from vcell import console
         from vcell.store.cells import load_all
-        from vcell.store.crew import default_threads
+        from vcell.store.priority_pool import default_threads
 
         whole = load_all(store, default_threads())
         console.say(

@@ -1,7 +1,7 @@
 """The pipeline behind a loader: buffers are read ahead, batches are cut from them ahead.
 
-A reader brings in buffers through the crew, one ahead of the batches and over the border of
-epochs; they are cut into slabs of batches, which the crew fills, more urgently.
+A reader brings in buffers through the pool, one ahead of the batches and over the border of
+epochs; they are cut into slabs of batches, which the pool fills, more urgently.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vcell.store.crew import Crew
-from vcell.store.making import Buffer, Slab, Supply, make_slab, rows_of_slab
+from vcell.store.batching import BatchFactory, Buffer, Slab, make_slab, rows_of_slab
+from vcell.store.priority_pool import PriorityPool
 
 if TYPE_CHECKING:
     from vcell.store.batch import Batch
@@ -41,9 +41,9 @@ class Plans:
 class Buffers:
     """The threads of a loader, and the buffers that they bring in before they are asked for."""
 
-    def __init__(self, supply: Supply, plans: Plans, threads: int) -> None:
-        self.supply, self.plans = supply, plans
-        self.crew, self._reader = Crew(threads), Crew(1)
+    def __init__(self, factory: BatchFactory, plans: Plans, threads: int) -> None:
+        self.factory, self.plans = factory, plans
+        self.pool, self._reader = PriorityPool(threads), PriorityPool(1)
         self._coming: dict[tuple[int, int], Future[Buffer]] = {}
         self._lock = threading.Lock()
 
@@ -67,17 +67,17 @@ class Buffers:
     def close(self) -> None:
         """End the threads."""
         self._reader.close()
-        self.crew.close()
+        self.pool.close()
 
     def _read(self, epoch: int, number: int) -> Buffer:
-        return self.supply.fetch(self.plans.epoch(epoch).rows(number), self.crew)
+        return self.factory.fetch(self.plans.epoch(epoch).rows(number), self.pool)
 
 
 class Feed:
     """The batches of one epoch, from batch number `first` on; `ahead` slabs are made in advance.
 
     Nobody is employed for it: whoever asks for a batch, and the reader when a buffer has come in,
-    begins the slabs that there is room for; the crew fills them.
+    begins the slabs that there is room for; the pool fills them.
     """
 
     def __init__(self, buffers: Buffers, epoch: int, first: int, ahead: int) -> None:
@@ -114,16 +114,18 @@ class Feed:
 
     def _top_up(self, n: int) -> None:
         """Begin slabs until `n` are on their way, as far as buffers have come in."""
-        plan, supply = self._plan, self._buffers.supply
+        plan, factory = self._plan, self._buffers.factory
         while len(self._slabs) < n and not self._closed:
             if self._buffer is None:
                 if self._number >= plan.n_buffers or not self._arrived():
                     return
                 self._buffer = self._buffers.take(self._epoch, self._number)
             buffer = self._buffer
-            end = min(self._begin + rows_of_slab(plan.batch_rows, supply, buffer), len(buffer.rows))
-            crew = self._buffers.crew
-            self._slabs.append(make_slab(buffer, self._begin, end, plan.batch_rows, supply, crew))
+            end = min(
+                self._begin + rows_of_slab(plan.batch_rows, factory, buffer), len(buffer.rows)
+            )
+            pool = self._buffers.pool
+            self._slabs.append(make_slab(buffer, self._begin, end, plan.batch_rows, factory, pool))
             self._begin = end
             if end == len(buffer.rows):  # let go of it: another in memory is another buffer
                 self._buffer, self._number, self._begin = None, self._number + 1, 0

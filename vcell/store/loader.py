@@ -23,11 +23,11 @@ import numpy as np
 from vcell import console
 from vcell.errors import UserError
 from vcell.store.batch import Batch, Output, Waiting
+from vcell.store.batching import BatchFactory
 from vcell.store.cells import Cells, Memory, StoreCells, load_all
-from vcell.store.crew import default_threads
 from vcell.store.feed import Buffers, Feed, Plans
-from vcell.store.making import Supply
 from vcell.store.order import Epoch, Order, Place
+from vcell.store.priority_pool import default_threads
 from vcell.store.sets import Sets
 from vcell.store.sources import open_source
 
@@ -91,7 +91,7 @@ class Loader:
         column = _columns(source, self.output)
         self.n_genes = source.n_genes if column is None else int(column.max()) + 1
         self._labels = {name: source.codes(name) for name in self.output.labels}
-        supply = Supply(
+        factory = BatchFactory(
             cells=_place_in_memory(source, order, resident=resident, threads=threads),
             output=self.output,
             column=column,
@@ -101,7 +101,7 @@ class Loader:
             memory=_memory(pin=self.output.pin),
         )
         self._plans = Plans(order, self.place, self.n_cells)
-        self._buffers = Buffers(supply, self._plans, threads)
+        self._buffers = Buffers(factory, self._plans, threads)
         weakref.finalize(self, self._buffers.close)
         console.detail(f"loader: {order.describe(self.n_cells)}")
 
@@ -118,7 +118,7 @@ class Loader:
     def _batches(self) -> Iterator[Batch]:
         position, n = self._position, self._epoch().n_batches
         # Batches that are slices of a buffer cost nothing to make, so none is made ahead.
-        ahead = 0 if self._buffers.supply.slices_buffers else self._prefetch
+        ahead = 0 if self._buffers.factory.slices_buffers else self._prefetch
         feed = Feed(self._buffers, position.epoch, position.batch, ahead)
         begun = time.perf_counter()
         try:
@@ -174,7 +174,7 @@ class Loader:
     def close(self) -> None:
         """End the threads and close files."""
         self._buffers.close()
-        self._buffers.supply.cells.close()
+        self._buffers.factory.cells.close()
 
     def __enter__(self) -> Self:
         return self

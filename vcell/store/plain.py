@@ -14,13 +14,13 @@ import numpy as np
 from vcell import console
 from vcell.data import CellSource, open_cells
 from vcell.errors import UserError
-from vcell.store.cells import Lying, Memory, Types
+from vcell.store.cells import Memory, RowSpans, Types
 from vcell.store.sources import Codes, Opened
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vcell.store.crew import Crew
+    from vcell.store.priority_pool import PriorityPool
 
 _NO_LIMIT = 1 << 62
 
@@ -32,20 +32,22 @@ class FileCells:
         self.source = source
         self.n_cells, self.n_genes = source.n_cells, source.n_genes
 
-    def fetch(self, rows: NDArray[np.int64], types: Types, memory: Memory, crew: Crew) -> Lying:
+    def fetch(
+        self, rows: NDArray[np.int64], types: Types, memory: Memory, pool: PriorityPool
+    ) -> RowSpans:
         """Read the buffer's cells in the order of the file, as one block."""
-        del types, memory, crew
+        del types, memory, pool
         ascending, place = np.unique(rows, return_inverse=True)
         blocks = list(
             self.source.chunks(ascending, max_nnz=_NO_LIMIT, max_rows=_NO_LIMIT, prefetch=False)
         )
         if not blocks:
             nothing = np.zeros(0, np.int64)
-            return Lying(nothing.astype(np.int32), nothing.astype(np.float32), nothing, nothing,
+            return RowSpans(nothing.astype(np.int32), nothing.astype(np.float32), nothing, nothing,
                          contiguous=False)  # fmt: skip
         (block,) = blocks
         length = np.diff(block.indptr)[place]
-        return Lying(block.indices, block.data, block.indptr[place], length, contiguous=False)
+        return RowSpans(block.indices, block.data, block.indptr[place], length, contiguous=False)
 
     def close(self) -> None:
         """Close the file."""

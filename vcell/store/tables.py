@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vcell.data import CellSource
+    from vcell.store.build.first_pass import CellTable
     from vcell.store.frames import Columns
-    from vcell.store.spill import CellTable
 
 
 def write_tables(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from vcell.train import parallel, sinks, trouble
 from vcell.train.control import Signals
 from vcell.train.session import Result, Session
+from vcell.train.watch import watching
 
 if TYPE_CHECKING:
     from vcell.runs import Run
@@ -58,7 +59,8 @@ class Trainer:
                 session = Session(self.task, self.options, self.run, place, signals)
                 stack.callback(session.close)
                 session.resume()
-            result = session.train()
+            with watching(session.log, session.accelerator):
+                result = session.train()
             if place.leads and result.cut_short:
                 self.run.finish("interrupted", step=result.step, reason=result.ended)
             return result

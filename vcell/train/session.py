@@ -59,7 +59,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Requests:
     """What any process was asked to do, agreed on by all."""
 
     examples: int  # in the coming global batch
@@ -191,19 +191,19 @@ class Session:
                 self._validate()
                 self._save()
             while self.step < self.options.max_steps and ended == "done":
-                wishes = self._step()
+                requests = self._step()
                 last = self.step == self.options.max_steps
                 is_best = self._validate() if self._due("validate_every") or last else False
-                if wishes.pause:
-                    wishes = self._pause()
-                if wishes.signalled:
+                if requests.pause:
+                    requests = self._pause()
+                if requests.signalled:
                     ended = "interrupted"
-                elif wishes.stop:
+                elif requests.stop:
                     ended = "stopped"
                     self._serve("stop", "pause")
                 elif self.stopper.exhausted:
                     ended = "early-stop"
-                due = self._due("checkpoint_every") or wishes.checkpoint
+                due = self._due("checkpoint_every") or requests.checkpoint
                 if due or is_best or last or ended != "done":
                     self._save()
         self._say_end(ended)
@@ -222,29 +222,29 @@ class Session:
         every: int = getattr(self.options, name)
         return every > 0 and self.step % every == 0
 
-    def _step(self) -> Wishes:
+    def _step(self) -> Requests:
         """Take one step, and return what was asked for before it."""
         begun = time.perf_counter()
         rate = learning_rate(self.step, self.options, self.phases)
         self._enter_phase()
         with self.update.spans.waiting("data"):
             batch = next(self.stream)
-        wishes = self._agree(batches.length(batch))
-        outcome = self.update(batch, total=wishes.examples, overlap=wishes.overlap, rate=rate)
+        requests = self._agree(batches.length(batch))
+        outcome = self.update(batch, total=requests.examples, overlap=requests.overlap, rate=rate)
         if outcome.applied and hasattr(self.task, "stepped"):
             self.task.stepped(self.learner.model, outcome.metrics)
         self.step += 1
-        self.examples += wishes.examples
+        self.examples += requests.examples
         if self._due("empty_cache_every"):
             self.accelerator.empty_cache()
         problem = self.guard.check(outcome, self.step)
         if problem and self.place.leads:
             self.tell(problem)
         self._record(outcome, batches.length(batch), rate, time.perf_counter() - begun)
-        return wishes
+        return requests
 
-    def _agree(self, examples: int) -> Wishes:
-        """Tell all processes this one's share and wishes, and learn everybody's."""
+    def _agree(self, examples: int) -> Requests:
+        """Tell all processes this one's share and requests, and learn everybody's."""
         requests = self.run.requests() if self.place.leads else set()
         mine = [
             examples,
@@ -257,7 +257,7 @@ class Session:
         total, signalled, stop, checkpoint, pause, proven = parallel.agree(list(map(int, mine)))
         if checkpoint:
             self._serve("checkpoint")
-        return Wishes(
+        return Requests(
             examples=total,
             signalled=signalled > 0,
             stop=stop > 0,
@@ -331,22 +331,22 @@ class Session:
             )
         self._saved = self.step
 
-    def _pause(self) -> Wishes:
+    def _pause(self) -> Requests:
         """Wait with a checkpoint written, until the request is taken back or another one comes."""
         self._save()
         begun = told = time.monotonic()
         self._announce("paused")
         while True:
             time.sleep(_PAUSE_POLL)
-            wishes = self._agree(0)
-            if not wishes.pause or wishes.stop or wishes.signalled:
+            requests = self._agree(0)
+            if not requests.pause or requests.stop or requests.signalled:
                 break
             if self.place.leads and time.monotonic() - told > _PULSE:
                 told = time.monotonic()
                 self.run.log("phase", step=self.step, name="paused")
         self._since += time.monotonic() - begun
         self._announce("training")
-        return wishes
+        return requests
 
     def _serve(self, *requests: str) -> None:
         if self.place.leads:

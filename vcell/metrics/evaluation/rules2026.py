@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.metrics import vcc2026
-from vcell.metrics.by_gene import ByGene, Copies, Turned, only
+from vcell.metrics.by_gene import ByGene, Copies, GeneMajor, only
 from vcell.metrics.evaluation import cache
 from vcell.metrics.evaluation.pairs import CONTROL_GROUP, Pair, Side
 from vcell.metrics.evaluation.scores import Metric, Scored
@@ -39,14 +39,14 @@ class Counts:
 
     side: Side
     totals: NDArray[np.float64]  # of each cell of the file
-    cells: Turned  # those with a group
-    controls: Turned | None  # those of the control group, where asked for
+    cells: GeneMajor  # those with a group
+    controls: GeneMajor | None  # those of the control group, where asked for
 
     @classmethod
     def of(cls, side: Side, n_genes: int, *, offset: int = 0, controls: bool = False) -> Counts:
         """Look at every value, and refuse what is no count; cells are numbered from `offset`."""
-        cells = Turned(n_genes, offset=offset)
-        lent = Turned(n_genes, offset=offset) if controls else None
+        cells = GeneMajor(n_genes, offset=offset)
+        lent = GeneMajor(n_genes, offset=offset) if controls else None
 
         def blocks() -> Iterator[Any]:
             for block in seen_blocks(side):
@@ -169,6 +169,7 @@ def _scored(
         tables={name: t.frame() for name, t in tables.items()} if config.tables else {},
         distances=vcc2026.cosine_distances(effects[1], effects[0]),
         effects=(effects[0], effects[1]),
+        genes=np.asarray(pair.genes)[keep],
         components=vcc2026.components(real, pred, context.target),
     )
 

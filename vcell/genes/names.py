@@ -1,0 +1,141 @@
+"""Find genes in a file by symbol, earlier symbol, alias or Ensembl id.
+
+A name first means the gene that the file itself calls so. Otherwise both sides are translated to
+HGNC's approved symbols: by Ensembl id (without version), approved symbol, earlier symbol, alias,
+in this order; an earlier symbol or alias that two genes share translates to neither.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ENSEMBL = re.compile(r"^(ENSG\d{11})(\.\d+)?$")
+
+
+@dataclass(frozen=True)
+class Match:
+    """Where wanted genes are in a file.
+
+    Parameters
+    ----------
+    index
+        One entry per wanted name: the gene's number, -1 if the file has no such gene.
+    unmatched
+        The names without a gene, in the order wanted.
+    renamed
+        Wanted name to the file's name, where they differ.
+    """
+
+    index: NDArray[np.int64]
+    unmatched: tuple[str, ...]
+    renamed: dict[str, str]
+
+    @property
+    def found(self) -> NDArray[np.int64]:
+        """The genes that were found, each once, in the order wanted."""
+        numbers = self.index[self.index >= 0]
+        _, first = np.unique(numbers, return_index=True)
+        return numbers[np.sort(first)]
+
+
+class GeneIndex:
+    """The genes of a file, findable under all their names.
+
+    Parameters
+    ----------
+    genes
+        The file's names, in order. Of a name that occurs twice the first gene counts.
+    ids
+        Ensembl ids of the same genes, if the file has them in a column.
+    """
+
+    def __init__(self, genes: Iterable[Any], ids: NDArray[Any] | None = None) -> None:
+        self.genes = [str(gene) for gene in genes]
+        self._exact = {gene: i for i, gene in reversed(list(enumerate(self.genes)))}
+        self._approved: dict[str, int] = {}
+        for i, gene in reversed(list(enumerate(self.genes))):
+            symbol = approved(gene)
+            if symbol is None and ids is not None:
+                symbol = approved(str(ids[i]))
+            if symbol is not None:
+                self._approved[symbol] = i
+        if ids is not None:
+            for i, name in reversed(list(enumerate(ids))):
+                self._exact.setdefault(_unversioned(str(name)), i)
+
+    def find(self, name: str) -> int:
+        """Return the gene's number, or -1."""
+        hit = self._exact.get(name, self._exact.get(_unversioned(name)))
+        if hit is not None:
+            return hit
+        symbol = approved(name)
+        return -1 if symbol is None else self._approved.get(symbol, -1)
+
+    def match(self, names: Iterable[str]) -> Match:
+        """Find many genes at once."""
+        wanted = list(names)
+        index = np.array([self.find(name) for name in wanted], np.int64)
+        return Match(
+            index,
+            tuple(name for name, i in zip(wanted, index, strict=True) if i < 0),
+            {
+                name: self.genes[i]
+                for name, i in zip(wanted, index, strict=True)
+                if i >= 0 and self.genes[i] != name
+            },
+        )
+
+
+def approved(name: str) -> str | None:
+    """Return HGNC's approved symbol for any name of a human gene, in any case, or None."""
+    names, folded = _names()
+    name = _unversioned(name)
+    return names.get(name) or folded.get(name.casefold())
+
+
+def ensembl_column(source: Any) -> NDArray[Any] | None:
+    """Return the var column that holds Ensembl ids, if there is one."""
+    for column in source.var_columns:
+        values = source.var(column).values
+        first = next((str(v) for v in values[:50] if v is not None), "")
+        if _ENSEMBL.match(first):
+            return np.array(["" if v is None else str(v) for v in values])
+    return None
+
+
+def _unversioned(name: str) -> str:
+    hit = _ENSEMBL.match(name)
+    return hit[1] if hit else name
+
+
+@functools.cache
+def _names() -> tuple[dict[str, str], dict[str, str]]:
+    """Return every unambiguous name of every gene with its approved symbol; then without case."""
+    packed = resources.files("vcell.genes").joinpath("genes.tsv.gz").read_bytes()
+    rows = [line.split("\t") for line in gzip.decompress(packed).decode().splitlines()]
+    names: dict[str, str | None] = {}
+    for column in (3, 2):  # aliases, then earlier symbols: the later of these overrules
+        seen: dict[str, str | None] = {}
+        for row in rows:
+            for name in filter(None, row[column].split("|")):
+                seen[name] = row[0] if seen.get(name, row[0]) == row[0] else None
+        names.update(seen)
+    for symbol, ensembl, *_ in rows:
+        names[symbol] = symbol
+        if ensembl:
+            names[ensembl] = symbol
+    known = {name: symbol for name, symbol in names.items() if symbol}
+    folded: dict[str, str | None] = {}
+    for name, symbol in known.items():
+        key = name.casefold()
+        folded[key] = symbol if folded.get(key, symbol) == symbol else None
+    return known, {name: symbol for name, symbol in folded.items() if symbol}

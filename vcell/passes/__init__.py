@@ -1,0 +1,33 @@
+"""One reading of the cells, many statistics.
+
+`engine` walks a source once and hands its cells to reducers; `reducers` are the statistics;
+`resume` keeps what a pass has gathered in files; `dask` is the same pass on other machines.
+"""
+
+from __future__ import annotations
+
+from vcell.passes.engine import (
+    LANES,
+    SPAN,
+    TILE,
+    CellRules,
+    CellTable,
+    Part,
+    Reader,
+    Reducer,
+    Task,
+    run,
+)
+
+__all__ = [
+    "LANES",
+    "SPAN",
+    "TILE",
+    "CellRules",
+    "CellTable",
+    "Part",
+    "Reader",
+    "Reducer",
+    "Task",
+    "run",
+]

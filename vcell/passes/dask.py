@@ -1,0 +1,146 @@
+"""A pass over the cells by dask: the same kernels, the same spans, the same bits.
+
+Every task opens the file itself, walks a few spans of cells and returns what its reducers gathered,
+span by span; here they are merged in the order of the cells. Without the address of a scheduler the
+tasks run on threads of this machine. docs/scale.md says where this pays.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vcell import console
+from vcell.data import CellSource
+from vcell.errors import UserError
+from vcell.passes.engine import SPAN, CellRules, CellTable, Reader, Reducer, run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SPANS = 2  # of a task: 16,384 cells
+_PATIENCE = "20s"  # with a scheduler that does not answer
+
+
+@dataclass(frozen=True)
+class DaskReader:
+    """Reads one source under one set of rules with dask; called as `vcell.passes.Reader` is.
+
+    Parameters
+    ----------
+    scheduler
+        Address of a dask scheduler; None for threads of this machine.
+    """
+
+    source: CellSource
+    rules: CellRules
+    scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        needed = "dask" if self.scheduler is None else "distributed"
+        if importlib.util.find_spec(needed) is None:
+            raise UserError(
+                f"--engine dask needs {needed}, which is not installed",
+                hint="pip install 'vcell[dask]'",
+            )
+        if not self.source.paths:
+            raise UserError("--engine dask needs cells in a file: its workers open it themselves")
+
+    def __call__(
+        self, reducers: Sequence[Reducer], *, rows: NDArray[np.int64] | None = None
+    ) -> CellTable:
+        """Feed the reducers and return what was measured per cell."""
+        if rows is not None:  # few cells: not worth sending out
+            return Reader(self.source, self.rules, label=None)(reducers, rows=rows)
+        step = _SPANS * SPAN
+        starts = range(0, self.source.n_cells, step)
+        paths = [path.resolve() for path in self.source.paths]
+        jobs = [
+            (
+                paths,
+                self.source.layer,
+                self.source.join,
+                slice(start, start + step),
+                self.rules,
+                tuple(reducers),
+            )
+            for start in starts
+        ]
+        tables = []
+        with console.progress("reading cells with dask", total=self.source.n_cells) as bar:
+            for table, exported in self._results(jobs):
+                tables.append(table)
+                for reducer, part in zip(reducers, exported, strict=True):
+                    reducer.merge(part)
+                n = len(table.totals)
+                bar.advance(n, read=self.source.bytes_of(n, int(table.n_genes.sum())))
+        return _joined(tables, list(self.rules.marks))
+
+    def _results(self, jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        """Yield the results in the order of the jobs, with few of them under way at a time."""
+        if self.scheduler is None:
+            import dask.base
+            from dask.delayed import delayed
+
+            window = max(2, os.cpu_count() or 1)
+            for first in range(0, len(jobs), window):
+                tasks = [delayed(work)(*job) for job in jobs[first : first + window]]
+                yield from dask.base.compute(*tasks, scheduler="threads")  # type: ignore[no-untyped-call]
+            return
+        from distributed import Client
+
+        try:
+            client: Any = Client(self.scheduler, timeout=_PATIENCE)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            raise UserError(f"no dask scheduler answers at {self.scheduler}: {error}") from None
+        with client:
+            workers = sum(client.nthreads().values())
+            if not workers:
+                raise UserError(f"the dask scheduler at {self.scheduler} has no workers")
+            yield from _in_order(client, jobs, ahead=2 * workers)
+
+
+def _in_order(client: Any, jobs: Sequence[tuple[Any, ...]], ahead: int) -> Iterator[Any]:
+    futures: list[Any] = []
+    for job in jobs:
+        futures.append(client.submit(work, *job, pure=False))
+        if len(futures) >= ahead:
+            yield futures.pop(0).result()
+    for future in futures:
+        yield future.result()
+
+
+def work(
+    paths: list[Path],
+    layer: str | None,
+    join: Literal["strict", "inner", "outer"],
+    rows: slice,
+    rules: CellRules,
+    reducers: Sequence[Reducer],
+) -> tuple[CellTable, list[Any]]:
+    """Walk some spans of cells: what a worker does."""
+    import copy
+
+    from vcell.data import open_cells
+
+    own = [copy.copy(reducer) for reducer in reducers]  # empty ones: see Reducer
+    for reducer in own:
+        reducer.spans = []
+    with open_cells(paths, layer=layer, join=join) as source:
+        table = run(source, own, rules=rules, rows=rows, threads=1, label=None)
+    return table, [reducer.export() for reducer in own]
+
+
+def _joined(tables: Sequence[CellTable], kinds: Sequence[str]) -> CellTable:
+    return CellTable(
+        np.concatenate([t.totals for t in tables] or [np.zeros(0)]),
+        np.concatenate([t.n_genes for t in tables] or [np.zeros(0, np.int32)]),
+        {k: np.concatenate([t.marked[k] for t in tables]) for k in kinds},
+        np.concatenate([t.kept for t in tables] or [np.zeros(0, bool)]),
+    )

@@ -1,0 +1,244 @@
+"""What a pass has gathered, kept in files: to go on after an interruption, and to use again.
+
+A long pass saves the state of its reducers now and then, and when it is asked to stop (Ctrl-C,
+SIGTERM); the same command then goes on from there, with the same bits as if it had never stopped.
+What a finished pass gathered is kept as well, reducer by reducer, so that a command with other
+settings reads nothing again that is known. Passes of a few seconds keep nothing.
+
+Entries are .npz files in the cache folder, written aside and renamed, found by a hash of the files
+(content, date, size), the rules and the arguments of the reducers. A damaged one is made again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import __version__, cache, console
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcell.data import CellSource
+    from vcell.passes.engine import CellRules, CellTable, Reducer
+
+SHORT = 5.0  # seconds: a pass that took less is not worth a file
+EVERY = 30.0  # seconds between two saves
+ROOM = 2 << 30  # bytes of entries; the oldest go
+Arrays = dict[str, "NDArray[Any]"]
+
+
+class Shelf:
+    """The entries of one source under one set of rules.
+
+    Parameters
+    ----------
+    folder
+        Where the files are; the cache folder unless told.
+    """
+
+    def __init__(self, source: CellSource, rules: CellRules, folder: Path | None = None) -> None:
+        self.folder = folder or cache.root() / "passes"
+        self.name = source.name
+        self._useless = False  # it could not be written: said once
+        self._key = digest(
+            __version__, [_identity(path) for path in source.paths], source.layer or "X",
+            (source.n_cells, source.n_genes), source.genes, vars(rules),
+        )  # fmt: skip
+
+    def entry(self, *what: Any) -> Path:
+        """Return the file of what is known by some arguments."""
+        return self.folder / f"{self._key[:16]}-{digest(*what)[:16]}.npz"
+
+    def load(self, path: Path) -> Arrays | None:
+        """Read an entry; None where there is none, or none that is whole."""
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+                arrays = {name: held[name] for name in held.files}
+            os.utime(path)
+        except OSError:
+            return None
+        except (ValueError, EOFError, zipfile.BadZipFile):
+            path.unlink(missing_ok=True)
+            return None
+        return arrays
+
+    def save(self, path: Path, arrays: Arrays) -> bool:
+        """Write an entry; a cache that cannot be written is said and done without."""
+        if self._useless:
+            return False
+        beside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with beside.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+            beside.replace(path)
+            self._make_room(path)
+        except OSError as error:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            console.warn(f"{path.parent}: {error.strerror}: what was read is not kept")
+            self._useless = True
+            return False
+        return True
+
+    def _make_room(self, newest: Path) -> None:
+        """Delete the entries that were not used for longest, beyond `ROOM`."""
+        found = sorted(self.folder.glob("*.npz"), key=lambda p: -p.stat().st_mtime)
+        size = 0
+        for path in found:
+            size += path.stat().st_size
+            if size > ROOM and path != newest:
+                path.unlink(missing_ok=True)
+
+
+class Keeper:
+    """Saves and restores one pass. `position` is the number of cells that need not be read."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        reducers: Sequence[Reducer],
+        table: CellTable,
+    ) -> None:
+        self.shelf, self.reducers, self.table = shelf, reducers, table
+        self.path = shelf.entry("under way", *(r.identity for r in reducers))
+        self.position = 0
+        self.stop = 0  # the signal that asked for the end
+        self._started = self._saved = time.monotonic()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Restore what an interrupted pass left."""
+        held = self.shelf.load(self.path)
+        if held is None:
+            return
+        self.position = int(held["position"])
+        _fill(self.table, held, self.position)
+        for number, reducer in enumerate(self.reducers):
+            reducer.merge(_arrays_of(held, f"r{number}."))
+        console.say(
+            f"{self.shelf.name}: going on from cell {self.position:,}, where an earlier run stopped"
+        )
+
+    @property
+    def _long(self) -> bool:
+        return self.position > 0 or time.monotonic() - self._started > SHORT
+
+    def reached(self, position: int) -> None:
+        """Save if it is time, at the end of a span; raise `KeyboardInterrupt` if asked to stop."""
+        if not self.stop and time.monotonic() - self._saved < EVERY:
+            return
+        arrays = {"position": np.array(position), **_table_arrays(self.table, position)}
+        for number, reducer in enumerate(self.reducers):
+            arrays |= {f"r{number}.{k}": a for k, a in enumerate(reducer.export())}
+        saved = self.shelf.save(self.path, arrays)
+        self._saved = time.monotonic()
+        if self.stop:
+            if saved:
+                console.say(f"stopped: the same command goes on from cell {position:,}")
+            raise KeyboardInterrupt(signal.Signals(self.stop).name)
+
+    def done(self) -> None:
+        """Keep what a long pass gathered for other commands; tidy up."""
+        if self._long:
+            remember(self.shelf, self.reducers, self.table)
+        with suppress(OSError):
+            self.path.unlink()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Let a signal to end wait for the end of the span; the second one does not."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, _: Any) -> None:
+            if self.stop or not self._long:
+                raise KeyboardInterrupt
+            self.stop = number
+            console.say("stopping after this piece of the file (once more: at once)")
+
+        before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def remember(shelf: Shelf, reducers: Sequence[Reducer], table: CellTable) -> None:
+    """Keep what a finished pass over all cells gathered."""
+    shelf.save(shelf.entry("cells"), _table_arrays(table, len(table.kept)))
+    for reducer in reducers:
+        arrays = {str(k): array for k, array in enumerate(reducer.export())}
+        shelf.save(shelf.entry(reducer.identity), arrays)
+
+
+def recall(shelf: Shelf, reducers: Sequence[Reducer], table: CellTable) -> list[Reducer] | None:
+    """Fill the table and what is known; return the other reducers, None if no cell is known."""
+    held = shelf.load(shelf.entry("cells"))
+    if held is None:
+        return None
+    _fill(table, held, len(table.kept))
+    missing = []
+    for reducer in reducers:
+        found = shelf.load(shelf.entry(reducer.identity))
+        if found is None:
+            missing.append(reducer)
+        else:
+            reducer.merge(_arrays_of(found, ""))
+    if not missing:
+        console.say(f"{shelf.name}: not read again, all statistics are known ({shelf.folder})")
+    return missing
+
+
+def digest(*parts: Any) -> str:
+    """Hash arguments: arrays by their content, everything else by what it is and holds."""
+    state = blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            state.update(f"{part.dtype}{part.shape}".encode())
+            state.update(np.ascontiguousarray(part).view(np.uint8).data)
+        elif isinstance(part, dict):
+            state.update(digest(*(x for pair in part.items() for x in pair)).encode())
+        elif isinstance(part, list | tuple):
+            state.update(digest(*part).encode())
+        else:
+            state.update(f"{type(part).__name__}:{part!r}".encode())
+        state.update(b"\0")
+    return state.hexdigest()
+
+
+def _identity(path: Path) -> tuple[str, int, int]:
+    """Name a file by content, date and size."""
+    from vcell.data.fingerprint import fingerprint
+
+    about = path.stat()
+    return fingerprint(path), about.st_mtime_ns, about.st_size
+
+
+def _table_arrays(table: CellTable, n: int) -> Arrays:
+    arrays: Arrays = {}
+    arrays |= {"totals": table.totals[:n], "n_genes": table.n_genes[:n], "kept": table.kept[:n]}
+    return arrays | {f"share.{kind}": values[:n] for kind, values in table.marked.items()}
+
+
+def _fill(table: CellTable, held: Arrays, n: int) -> None:
+    for name, values in _table_arrays(table, n).items():
+        values[:] = held[name]
+
+
+def _arrays_of(held: Arrays, prefix: str) -> list[NDArray[Any]]:
+    names = [name for name in held if name.startswith(prefix)]
+    return [held[name] for name in sorted(names, key=lambda name: int(name.removeprefix(prefix)))]

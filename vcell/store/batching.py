@@ -1,0 +1,204 @@
+"""From buffers to batches: memory for a slab of them, and what fills in their values.
+
+A slab is some batches that lie together in memory, so that small batches cost little to make and
+large ones are made by several threads, each a part of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.kernels import gather
+from vcell.store.batch import Batch, Output
+from vcell.store.cells import EMIT, Cells, Memory, RowSpans, StoreCells, Types, wait_all
+
+if TYPE_CHECKING:
+    from vcell.store.priority_pool import PriorityPool
+
+_I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
+#: Bytes of a slab of small batches: handed over seldom, and still in the last cache when read.
+_SLAB = 8 << 20
+#: Rows that are worth a thread.
+_PART = 64
+
+#: Writes the values of a range of a slab's rows.
+Fill = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class BatchFactory:
+    """Where cells come from and what is to become of them."""
+
+    cells: Cells
+    output: Output
+    column: NDArray[np.int32] | None  # of every gene of the source: its column in batches, or -1
+    labels: dict[str, NDArray[np.int32]]
+    scale: NDArray[np.float32] | None  # of every cell
+    n_genes: int  # in batches
+    memory: Memory
+
+    @property
+    def slices_buffers(self) -> bool:
+        """Batches are slices of a buffer: nothing has to be moved for them."""
+        from_store = isinstance(self.cells, StoreCells)
+        plain = not self.output.dense and not self.output.own
+        return from_store and plain and self.column is None
+
+    @cached_property
+    def columns(self) -> NDArray[np.int32]:
+        """The column in batches of every gene of the source."""
+        return np.arange(self.n_genes, dtype=np.int32) if self.column is None else self.column
+
+    def take(self, use: str, n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return memory for batches: new if they are to own it, else used again."""
+        return np.empty(n, dtype) if self.output.own else self.memory.take(use, n, dtype)
+
+    def fetch(self, rows: NDArray[np.int64], pool: PriorityPool) -> Buffer:
+        """Bring a buffer's rows into memory."""
+        types = Types(np.int32, np.float32) if self.slices_buffers else Types()
+        spans = self.cells.fetch(rows, types, self.memory, pool)
+        labels = {name: codes[rows] for name, codes in self.labels.items()}
+        return Buffer(rows, spans, labels, None if self.scale is None else self.scale[rows])
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A buffer's rows in memory and what goes with them."""
+
+    rows: NDArray[np.int64]
+    spans: RowSpans
+    labels: dict[str, NDArray[np.int32]]
+    scale: NDArray[np.float32] | None
+
+    def batch(self, a: int, b: int, n_genes: int) -> Batch:
+        """Begin the batch of rows `a:b`."""
+        labels = {name: codes[a:b] for name, codes in self.labels.items()}
+        return Batch(rows=self.rows[a:b], labels=labels, n_genes=n_genes)
+
+
+@dataclass
+class Slab:
+    """Some batches, and the parts of them that are still being made."""
+
+    batches: list[Batch]
+    parts: list[Future[None]] = field(default_factory=list)
+
+    def wait(self) -> list[Batch]:
+        """Return the batches when they are there."""
+        wait_all(self.parts)
+        return self.batches
+
+
+def rows_of_slab(batch_rows: int, factory: BatchFactory, buffer: Buffer) -> int:
+    """How many rows are made at once: whole batches, at least one."""
+    if factory.slices_buffers:
+        return len(buffer.rows)  # nothing to make
+    width = 4 * factory.n_genes if factory.output.dense else 8 * int(buffer.spans.length.mean() + 1)
+    return max(_SLAB // max(width, 1) // batch_rows, 1) * batch_rows
+
+
+def make_slab(
+    buffer: Buffer, a: int, b: int, batch_rows: int, factory: BatchFactory, pool: PriorityPool
+) -> Slab:
+    """Begin to make the batches of rows `a:b` of a buffer, on the pool."""
+    cuts = [(i, min(i + batch_rows, b)) for i in range(a, b, batch_rows)]
+    batches = [buffer.batch(i, j, factory.n_genes) for i, j in cuts]
+    begin = _dense if factory.output.dense else _compressed
+    # Batches that lie in memory of their own, or all in one piece.
+    pieces = [(a, b, batches)]
+    if factory.output.own:
+        pieces = [(*cut, [batch]) for cut, batch in zip(cuts, batches, strict=True)]
+    calls: list[Callable[[], None]] = []
+    for i, j, part in pieces:
+        fill = begin(buffer, i, j, factory, part)
+        if fill is None:
+            continue
+        n_parts = max(min(pool.size, (j - i) // _PART), 1) if len(pieces) < pool.size else 1
+        ends = [(j - i) * k // n_parts for k in range(n_parts + 1)]
+        calls += [partial(fill, first, last) for first, last in pairwise(ends)]
+    each = -(-len(calls) // pool.size)
+    shares = [partial(_run, calls[i : i + each]) for i in range(0, len(calls), each or 1)]
+    return Slab(batches, pool.submit_all(EMIT, shares))
+
+
+def _run(calls: list[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
+
+
+def _dense(buffer: Buffer, a: int, b: int, factory: BatchFactory, batches: list[Batch]) -> Fill:
+    at, scale = buffer.spans, buffer.scale
+    x: NDArray[np.float32] = factory.take("x", (b - a) * factory.n_genes, _F32)
+    x = x.reshape(b - a, factory.n_genes)
+    begin = 0
+    for batch in batches:
+        batch.x = x[begin : begin + len(batch)]
+        begin += len(batch)
+    every = factory.column is None
+    column = factory.columns
+    rows = (at.idx, at.val, at.src, at.length)
+
+    def fill(first: int, last: int) -> None:
+        out = x[first:last]
+        if scale is not None:
+            gather.densify_log(*rows, scale, column, a + first, a + last, out)
+        elif every:
+            gather.densify(*rows, a + first, a + last, out)
+        else:
+            gather.densify_columns(*rows, column, a + first, a + last, out)
+
+    return fill
+
+
+def _compressed(
+    buffer: Buffer, a: int, b: int, factory: BatchFactory, batches: list[Batch]
+) -> Fill | None:
+    at, column = buffer.spans, factory.column
+    src, length = at.src[a:b], at.length[a:b]
+    sliced = (
+        not factory.output.own
+        and at.contiguous
+        and at.idx.dtype == _I32
+        and at.val.dtype == _F32
+        and column is None
+    )
+    if column is not None:
+        length = np.empty(b - a, np.int64)
+        gather.count_columns(at.idx, src, at.length[a:b], column, length)
+    indptr = np.zeros(b - a + 1, np.int64)
+    np.cumsum(length, out=indptr[1:])
+    if sliced:
+        indptr += src[0] if b > a else 0
+        idx, val = at.idx, at.val
+    else:
+        idx = factory.take("idx", int(indptr[-1]), _I32)
+        val = factory.take("val", int(indptr[-1]), _F32)
+    begin = 0
+    for batch in batches:
+        ends = indptr[begin : begin + len(batch) + 1]
+        batch.indptr = ends - ends[0]
+        batch.indices, batch.data = idx[ends[0] : ends[-1]], val[ends[0] : ends[-1]]
+        begin += len(batch)
+    scale = buffer.scale
+    if sliced and scale is None:
+        return None
+
+    def fill(first: int, last: int) -> None:
+        if column is not None:
+            gather.copy_columns(
+                at.idx, at.val, src, at.length[a:b], column, indptr, first, last, idx, val
+            )
+        elif not sliced:
+            gather.copy_rows(at.idx, at.val, src, length, indptr, first, last, idx, val)
+        if scale is not None:
+            gather.log_normalise(val, indptr[first : last + 1], scale[a + first : a + last])
+
+    return fill

@@ -1,0 +1,266 @@
+"""First pass: every block of cells is measured, filtered and laid out by bucket on disk.
+
+Cells go to buckets by their rank in the final order, which is known beforehand; a bucket is small
+enough to be put in order in memory later. Two files hold the column ids and values of all blocks;
+a table holds where each bucket's part of each block begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.kernels import scatter
+from vcell.runs.files import sync_file
+from vcell.store.cells import Memory
+from vcell.store.recipe import Recipe
+
+if TYPE_CHECKING:
+    from vcell.data import Block, CellSource
+    from vcell.store.build.workdir import Journal
+
+Mode = Literal["counts", "float32", "float64"]
+_VALUE_TYPE: dict[Mode, str] = {"counts": "u2", "float32": "f4", "float64": "f8"}
+
+
+class NotCounts(Exception):
+    """The values need another type than the one tried first."""
+
+    def __init__(self, mode: Mode) -> None:
+        super().__init__(mode)
+        self.mode: Mode = mode
+
+
+@dataclass
+class CellTable:
+    """What is measured of each cell; kept in files so that a resumed run has it."""
+
+    total: NDArray[np.float64]
+    mito: NDArray[np.float64]
+    genes: NDArray[np.int32]
+    #: Elements that go into the store, -1 where the cell is left out.
+    length: NDArray[np.int64]
+
+    @classmethod
+    def open(cls, folder: Path, n: int, *, new: bool) -> CellTable:
+        """Map the files, making them where the run is a new one."""
+
+        def column(name: str, dtype: str) -> NDArray[Any]:
+            if n == 0:
+                return np.empty(0, dtype)
+            mode: Literal["w+", "r+"] = "w+" if new else "r+"
+            return np.memmap(folder / f"{name}.bin", dtype, mode, shape=(n,))
+
+        return cls(
+            column("total", "f8"), column("mito", "f8"), column("genes", "i4"),
+            column("length", "i8"),
+        )  # fmt: skip
+
+    def flush(self) -> None:
+        """Put the files on the disk."""
+        for column in (self.total, self.mito, self.genes, self.length):
+            if isinstance(column, np.memmap):
+                column.flush()
+
+
+@dataclass
+class Spill:
+    """The first pass and the files it leaves."""
+
+    folder: Path
+    recipe: Recipe
+    mode: Mode
+    n_buckets: int
+    rank: NDArray[np.int64]  # of every cell: its place in the final order of all cells
+    bucket: NDArray[np.int32]  # of every cell
+    column: NDArray[np.int32]  # of every gene: its column in the store, or -1
+    mito: NDArray[np.bool_]
+    doublet: NDArray[np.bool_]
+    names: NDArray[Any]  # genes, for messages
+    cells: CellTable
+    #: How far the pass is: cells read, elements and segments and escaped counts written.
+    next_cell: int = 0
+    elements: int = 0
+    segments: int = 0
+    escaped: int = 0
+    #: What is known of each gene of the store, from the cells read so far.
+    stats: NDArray[np.float64] = field(init=False)
+    _memory: Memory = field(default_factory=Memory)
+
+    @property
+    def value_type(self) -> np.dtype[Any]:
+        """Type of the spilled values."""
+        return np.dtype(_VALUE_TYPE[self.mode])
+
+    @property
+    def index_type(self) -> np.dtype[Any]:
+        """Type of the spilled column ids: 16 bits wherever it can be."""
+        return index_type(int(self.column.max(initial=-1)) + 1)
+
+    def resume(self, journal: Journal) -> None:
+        """Take up the work where an earlier run noted that it was."""
+        for name in ("next_cell", "elements", "segments", "escaped"):
+            setattr(self, name, int(journal.state.get(name, 0)))
+        self.stats = np.zeros((int(self.column.max(initial=-1)) + 1, 4))
+        if self.next_cell:
+            self.stats = np.load(self._stats_path(self.next_cell), allow_pickle=False)
+
+    def run(self, source: CellSource, journal: Journal) -> None:
+        """Spill all blocks that are not spilled yet."""
+        if self.next_cell:
+            console.say(f"continuing at cell {self.next_cell:,} of {source.n_cells:,}")
+        sizes = {
+            "idx": self.elements * self.index_type.itemsize,
+            "val": self.elements * self.value_type.itemsize,
+            "segments": self.segments * 8,
+            "escaped": self.escaped * ESCAPED.itemsize,
+        }
+        files = {name: self._reopen(name, size) for name, size in sizes.items()}
+        try:
+            with console.progress("reading", source.n_cells) as bar:
+                bar.advance(self.next_cell)
+                rest = slice(self.next_cell, source.n_cells)
+                for block in source.chunks(rows=rest, dtype="stored"):
+                    self._block(block, files)
+                    self.step(journal)
+                    bar.advance(len(block), read=source.bytes_of(len(block), len(block.data)))
+        finally:
+            self._memory = Memory()
+            for file in files.values():
+                file.close()
+
+    def step(
+        self, journal: Journal, flush: Callable[[], None] | None = None, **changes: Any
+    ) -> None:
+        """Note in the journal how far the work is, if it is time to; `flush` what it speaks of."""
+        if not journal.due():
+            return
+        stats, path = self.stats.copy(), self._stats_path(self.next_cell)
+
+        def sync() -> None:
+            for name in ("idx", "val", "segments", "escaped"):
+                sync_file(self.folder / f"{name}.spill")
+            self.cells.flush()
+            if flush is not None:
+                flush()
+            noted = self._stats_path(int(journal.state.get("next_cell", 0)))
+            for old in set(self.folder.glob("genes-*.npy")) - {noted}:
+                old.unlink()
+            if path != noted:
+                np.save(path, stats)
+                sync_file(path)
+
+        journal.step(
+            sync, next_cell=self.next_cell, elements=self.elements, segments=self.segments,
+            escaped=self.escaped, **changes,
+        )  # fmt: skip
+
+    def _block(self, block: Block, files: dict[str, Any]) -> None:
+        """Measure, filter and spill one block."""
+        indptr = np.asarray(block.indptr, np.int64)
+        n = len(indptr) - 1
+        cells = slice(block.start, block.start + n)
+        length, flags = np.empty(n, np.int64), np.empty(n, np.int64)
+        total, mito, genes = np.empty(n), np.empty(n), np.empty(n, np.int32)
+        scatter.measure(
+            indptr, block.indices, block.data, self.mito, self.column, total, mito, genes,
+            length, flags,
+        )  # fmt: skip
+        self._check(flags, block)
+        keep = self._keep(total, mito, genes, self.doublet[cells])
+        self.cells.total[cells], self.cells.mito[cells] = total, mito
+        self.cells.genes[cells] = genes
+        self.cells.length[cells] = np.where(keep, length, -1)
+        segment = np.empty(self.n_buckets + 1, np.int64)
+        at = np.empty(n, np.int64)
+        scatter.place(self.bucket[cells], keep, length, self.n_buckets, segment, at)
+        size = int(segment[-1])
+        idx = self._memory.take("idx", size, self.index_type)
+        val = self._memory.take("val", size, self.value_type)
+        rest = (indptr, block.indices, block.data, keep, at, self.column)
+        escaped = np.empty(0, ESCAPED)
+        if self.mode == "counts":
+            n_escaped = scatter.scatter_counts(*rest, idx, val, self.stats)
+            if n_escaped:
+                escaped = np.empty(n_escaped, ESCAPED)
+                position, value = np.empty(n_escaped, np.int64), np.empty(n_escaped, np.uint32)
+                scatter.escaped_counts(*rest, position, value)
+                escaped["position"], escaped["value"] = position + self.elements, value
+        else:
+            scatter.scatter_values(*rest, idx, val, self.stats)
+        _write(files["idx"], idx)
+        _write(files["val"], val)
+        _write(files["segments"], segment[:-1] + self.elements)
+        _write(files["escaped"], escaped)
+        self.next_cell += n
+        self.elements += size
+        self.segments += len(segment) - 1
+        self.escaped += len(escaped)
+
+    def _keep(
+        self,
+        total: NDArray[np.float64],
+        mito: NDArray[np.float64],
+        genes: NDArray[np.int32],
+        doublet: NDArray[np.bool_],
+    ) -> NDArray[np.bool_]:
+        keep = ~doublet & (genes >= self.recipe.min_genes)
+        if self.recipe.min_counts:  # the sum of values that are not counts may be negative
+            keep &= total >= self.recipe.min_counts
+        if self.recipe.max_mito is not None:
+            keep &= mito <= self.recipe.max_mito * total
+        return keep
+
+    def _check(self, flags: NDArray[np.int64], block: Block) -> None:
+        """Refuse what cannot be stored; switch to floats where values are not counts."""
+        found = int(np.bitwise_or.reduce(flags, initial=0))
+        if found & scatter.NOT_FINITE:
+            row = int(np.flatnonzero(flags & scatter.NOT_FINITE)[0])
+            span = slice(int(block.indptr[row]), int(block.indptr[row + 1]))
+            j = int(np.flatnonzero(~np.isfinite(block.data[span]))[0])
+            raise UserError(
+                f"cell {block.start + row} has NaN or infinity "
+                f"for gene {self.names[int(block.indices[span][j])]}",
+                hint="look with `vcell inspect FILE --full`",
+            )
+        counts = not found & (scatter.FRACTION | scatter.NEGATIVE)
+        if self.mode == "counts" and not counts:
+            raise NotCounts("float64" if found & scatter.INEXACT else "float32")
+        if self.mode == "float32" and found & scatter.INEXACT:
+            raise NotCounts("float64")
+
+    def _reopen(self, name: str, size: int) -> Any:
+        """Open a file of the spill for appending after its first `size` bytes."""
+        file = (self.folder / f"{name}.spill").open("ab", buffering=0)
+        file.truncate(size)
+        file.seek(size)
+        return file
+
+    def _stats_path(self, cell: int) -> Path:
+        """Return a name for each step, so that the journal decides which one counts."""
+        return self.folder / f"genes-{cell}.npy"
+
+
+def _write(file: Any, values: NDArray[Any]) -> None:
+    """Write all of an array to an unbuffered file, which may take it in parts."""
+    left = memoryview(values.view(np.uint8))  # type: ignore[arg-type]
+    while left:
+        left = left[file.write(left) :]
+
+
+#: A count too large for the spill: its place among all spilled elements, and its value.
+ESCAPED = np.dtype([("position", "i8"), ("value", "u4")])
+
+
+def index_type(n_columns: int) -> np.dtype[Any]:
+    """Return the smallest type of column ids; signed if it can be: scipy warns of the others."""
+    if n_columns <= 1 << 15:
+        return np.dtype("i2")
+    return np.dtype("u2" if n_columns <= 1 << 16 else "i4")

@@ -1,0 +1,300 @@
+"""Second pass: each bucket of the spill is put in order and streamed into shards.
+
+Elements flow in the final order of cells: bucket after bucket, cut into chunks that threads
+compress, appended to the current shard of column ids and of values. A killed run keeps whole
+shards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.kernels import gather, scatter
+from vcell.runs.files import sync_file
+from vcell.store.cells import Memory
+from vcell.store.priority_pool import PriorityPool
+from vcell.store.shards import (
+    CHUNK,
+    CHUNKS_PER_SHARD,
+    Codec,
+    Layout,
+    ShardWriter,
+    encode,
+    full_chunk,
+    write_metadata,
+)
+from vcell.store.build.first_pass import ESCAPED, Spill, index_type
+
+if TYPE_CHECKING:
+    from vcell.store.build.workdir import Journal
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Build:
+    """The second pass over one spill."""
+
+    spill: Spill
+    column: NDArray[np.int32]  # of every spilled column: its column in the store, or -1
+    folder: Path  # the store being built
+    value_type: np.dtype[Any]
+    _memory: Memory = field(default_factory=Memory)
+    _all_columns: bool = field(init=False)
+    _segments: NDArray[np.int64] = field(init=False)
+    _escaped: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        folder = self.spill.folder
+        # Nothing to drop, and rows are in order: the spilled columns are those of the file.
+        chosen = self.spill.column[self.spill.column >= 0]
+        self._all_columns = bool((self.column >= 0).all() and (np.diff(chosen) > 0).all())
+        table = np.fromfile(folder / "segments.spill", np.int64)
+        self._segments = table.reshape(-1, self.spill.n_buckets)
+        self._escaped = np.sort(np.fromfile(folder / "escaped.spill", ESCAPED), order="position")
+        self._elements = int((folder / "idx.spill").stat().st_size) // (
+            self.spill.index_type.itemsize
+        )
+
+    @property
+    def index_type(self) -> np.dtype[Any]:
+        """Type of the column ids in the store."""
+        return index_type(int(self.column.max(initial=-1)) + 1)
+
+    def run(self, journal: Journal, codec: Codec, threads: int) -> NDArray[np.int64]:
+        """Write all shards that are not finished; returns the row pointers of the store."""
+        n_kept = int((self.spill.cells.length >= 0).sum())
+        lengths: NDArray[np.int64] = np.zeros(n_kept, np.int64)
+        if n_kept:
+            path = self.spill.folder / "lengths.bin"
+            mode: Literal["r+", "w+"] = "r+" if path.exists() else "w+"
+            lengths = np.memmap(path, np.int64, mode, shape=(n_kept,))
+        n_chunks = max(-(-self._elements // CHUNK), 1)
+        per_shard = min(n_chunks, CHUNKS_PER_SHARD)
+        flush = lengths.flush if isinstance(lengths, np.memmap) else None
+        stream = _Stream(self, journal, codec, per_shard, PriorityPool(threads), flush)
+        reader = PriorityPool(1)
+        try:
+            with console.progress("writing", n_kept) as bar:
+                begins = self._bucket_begin
+                for bucket, idx, val, new in self._buckets(reader, stream.first_bucket()):
+                    row = int(begins[bucket])
+                    lengths[row : row + len(new)] = new
+                    stream.add(idx, val)
+                    stream.bucket_done(bucket)
+                    bar.advance(len(new), read=idx.nbytes + val.nbytes)
+                stream.finish()
+        finally:
+            reader.close()
+            stream.close()
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        size = int(indptr[-1])
+        indices = Layout(self.index_type, size, codec, CHUNK, per_shard)
+        data = Layout(self.value_type, size, codec, CHUNK, per_shard, counts=self.counts)
+        write_metadata(self.folder / "X" / "indices", indices)
+        write_metadata(self.folder / "X" / "data", data)
+        return indptr
+
+    @property
+    def counts(self) -> bool:
+        """Values are whole numbers."""
+        return self.value_type.kind == "u"
+
+    @property
+    def _bucket_begin(self) -> NDArray[np.int64]:
+        """The first row of the store of each bucket."""
+        kept = self.spill.bucket[self.spill.cells.length >= 0]
+        counts = np.bincount(kept, minlength=self.spill.n_buckets)
+        return np.concatenate([[0], np.cumsum(counts)])
+
+    def _buckets(
+        self, reader: PriorityPool, first: int
+    ) -> Iterator[tuple[int, Array, Array, NDArray[np.int64]]]:
+        """Each bucket's elements in order and its rows' lengths; the next is read ahead."""
+        ahead: deque[tuple[int, Future[Any]]] = deque()
+        for bucket in range(first, self.spill.n_buckets):
+            ahead.append((bucket, reader.submit(0, partial(self._bucket, bucket))))
+            if len(ahead) > 1:
+                number, future = ahead.popleft()
+                yield number, *future.result()
+        while ahead:
+            number, future = ahead.popleft()
+            yield number, *future.result()
+
+    def _bucket(self, bucket: int) -> tuple[Array, Array, NDArray[np.int64]]:
+        spill = self.spill
+        cells = np.flatnonzero((spill.bucket == bucket) & (spill.cells.length >= 0))
+        length = np.asarray(spill.cells.length[cells])
+        n = int(length.sum())
+        idx = self._memory.take("in idx", n, spill.index_type)
+        val = self._memory.take("in val", n, spill.value_type)
+        spans = self._spans(bucket)
+        _read_spans(spill.folder / "idx.spill", spans, idx)
+        _read_spans(spill.folder / "val.spill", spans, val)
+        if self.value_type.itemsize > val.dtype.itemsize:
+            val = val.astype(self.value_type)
+            self._put_back_escaped(spans, val)
+        src = np.cumsum(length) - length
+        order = np.argsort(spill.rank[cells])
+        src, length = src[order], length[order]
+        idx_out = self._memory.take("out idx", n, self.index_type)
+        val_out = self._memory.take("out val", n, self.value_type)
+        if self._all_columns:
+            dst = np.cumsum(length) - length
+            gather.copy_rows(idx, val, src, length, dst, 0, len(cells), idx_out, val_out)
+            return idx_out, val_out, length
+        new = np.empty(len(cells), np.int64)
+        n = scatter.reorder(idx, val, src, length, self.column, idx_out, val_out, new)
+        return idx_out[:n], val_out[:n], new
+
+    def _spans(self, bucket: int) -> NDArray[np.int64]:
+        """Begin and end of the bucket's elements in every block of the spill."""
+        begins = self._segments.reshape(-1)
+        ends = np.append(begins[1:], self._elements)
+        at = np.arange(len(self._segments)) * self.spill.n_buckets + bucket
+        return np.stack([begins[at], ends[at]], axis=1)
+
+    def _put_back_escaped(self, spans: NDArray[np.int64], val: Array) -> None:
+        """Replace the sentinels of counts that did not fit the spill."""
+        offset = 0
+        for begin, end in spans.tolist():
+            a, b = np.searchsorted(self._escaped["position"], [begin, end])
+            here = self._escaped[a:b]
+            val[here["position"] - begin + offset] = here["value"]
+            offset += end - begin
+
+
+class _Stream:
+    """Elements in, finished shards out; remembers in the journal where to go on."""
+
+    def __init__(
+        self,
+        build: Build,
+        journal: Journal,
+        codec: Codec,
+        per_shard: int,
+        pool: PriorityPool,
+        flush: Callable[[], None] | None,
+    ) -> None:
+        self.build, self.journal, self.codec, self.pool = build, journal, codec, pool
+        #: Puts the lengths of rows on the disk.
+        self.flush = flush
+        self.per_shard = per_shard
+        self.shard = int(journal.state.get("shards", 0))
+        #: Elements before the end of each finished bucket.
+        self.ends: list[int] = journal.state.get("bucket_ends", [])
+        first = self.first_bucket()
+        self.skip = self.shard * per_shard * CHUNK - (self.ends[first - 1] if first else 0)
+        self.ends = self.ends[:first]
+        self.position = self.ends[-1] if self.ends else 0
+        self.tails: list[Array] = [np.empty(0, build.index_type), np.empty(0, build.value_type)]
+        self.coded: deque[tuple[Future[bytes], Future[bytes]]] = deque()
+        self.writers: list[ShardWriter] = []
+        self.in_shard = 0
+
+    def first_bucket(self) -> int:
+        """Return the bucket that holds the first element that is not in a finished shard."""
+        begin = self.shard * self.per_shard * CHUNK
+        return sum(end <= begin for end in self.ends)
+
+    def add(self, idx: Array, val: Array) -> None:
+        """Add a bucket's elements."""
+        self.position += len(idx)
+        arrays = [idx[self.skip :], val[self.skip :]]
+        self.skip = max(self.skip - len(idx), 0)
+        need = CHUNK - len(self.tails[0])
+        if len(self.tails[0]) and len(arrays[0]) >= need:
+            self._chunk(
+                *(np.concatenate([t, x[:need]]) for t, x in zip(self.tails, arrays, strict=True))
+            )
+            arrays = [x[need:] for x in arrays]
+            self.tails = [t[:0] for t in self.tails]
+        whole = 0 if len(self.tails[0]) else len(arrays[0]) // CHUNK * CHUNK
+        for a in range(0, whole, CHUNK):
+            self._chunk(*(x[a : a + CHUNK] for x in arrays))
+        self.tails = [
+            np.concatenate([t, x[whole:]]) for t, x in zip(self.tails, arrays, strict=True)
+        ]
+
+    def bucket_done(self, bucket: int) -> None:
+        """Note where a bucket ends: a resumed run starts reading there."""
+        del bucket
+        self.ends.append(self.position)
+
+    def finish(self) -> None:
+        """Write what is left as the last, shorter shard."""
+        if len(self.tails[0]):
+            self._chunk(*(full_chunk(t) for t in self.tails))
+        while self.coded:
+            self._write_one()
+        if self.writers:
+            self._close_shard()
+
+    def close(self) -> None:
+        """Drop an unfinished shard."""
+        self.pool.close()
+        for writer in self.writers:
+            writer.abandon()
+
+    def _chunk(self, idx: Array, val: Array) -> None:
+        self.coded.append(
+            (
+                self.pool.submit(0, lambda: encode(idx, self.codec)),
+                self.pool.submit(0, lambda: encode(val, self.codec, counts=self.build.counts)),
+            )
+        )
+        while len(self.coded) > 64 or (self.coded and self.coded[0][1].done()):
+            self._write_one()
+
+    def _write_one(self) -> None:
+        coded = self.coded.popleft()
+        if not self.writers:
+            x = self.build.folder / "X"
+            self.writers = [
+                ShardWriter(x / name / "c" / str(self.shard), self.per_shard)
+                for name in ("indices", "data")
+            ]
+        for writer, future in zip(self.writers, coded, strict=True):
+            writer.append(future.result())
+        self.in_shard += 1
+        if self.in_shard == self.per_shard:
+            self._close_shard()
+
+    def _close_shard(self) -> None:
+        for writer in self.writers:
+            writer.close()
+            self.journal.beside(partial(sync_file, writer.path))
+        self.writers = []
+        self.in_shard = 0
+        self.shard += 1
+        self.build.spill.step(
+            self.journal, self.flush, phase="write", shards=self.shard, bucket_ends=[*self.ends]
+        )
+
+
+def _read_spans(path: Path, spans: NDArray[np.int64], out: Array) -> None:
+    """Read element ranges of a file one after the other into `out`."""
+    size = out.dtype.itemsize
+    target = memoryview(out.view(np.uint8))  # type: ignore[arg-type]
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        at = 0
+        for begin, end in spans.tolist():
+            n = (end - begin) * size
+            at += os.preadv(fd, [target[at : at + n]], begin * size) if n else 0
+    finally:
+        os.close(fd)
+    if at != len(target):
+        raise UserError(f"{path} was cut short", hint="run the command again")

@@ -1,0 +1,157 @@
+"""The folder beside a store in which it is being made: one process at a time, resumable.
+
+``.NAME.preparing/`` holds a lock, a journal (how far the work is) and the files of the work. A
+killed process leaves it; the next one continues. When the store is complete and on the disk it is
+renamed into place and the folder goes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vcell import console
+from vcell.runs.files import sync_file, sync_folder, write_json
+from vcell.store.priority_pool import PriorityPool
+
+#: Seconds of work that a killed run or a power cut may cost.
+STEP = 10.0
+
+
+class Workdir:
+    """The locked work folder of one store."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.folder = target.parent / f".{target.name}.preparing"
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        """Take the lock, waiting for another process that prepares the same store."""
+        waited = False
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = self.folder / "lock"
+            try:
+                fd = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+            except FileNotFoundError:  # the other process has just finished and tidied up
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not waited:
+                    console.say(f"another process is preparing {self.target}; waiting for it")
+                    waited = True
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            try:
+                if os.path.samestat(os.fstat(fd), lock.stat()):
+                    self._fd = fd
+                    return self
+            except FileNotFoundError:
+                pass
+            os.close(fd)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    def begin(self, key: str) -> Journal:
+        """Return the journal of an earlier attempt at this store, or a new, empty one."""
+        journal = Journal(self.folder / "journal.json")
+        if journal.state.get("key") != key:
+            self.empty()
+            journal.state = {}
+            journal.write(key=key)
+        return journal
+
+    def empty(self) -> None:
+        """Remove everything but the lock."""
+        for path in self.folder.iterdir():
+            if path.name == "lock":
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def commit(self, built: Path) -> None:
+        """Put the finished store in its place, replacing what is there, and tidy up."""
+        sync_tree(built)
+        if self.target.exists():
+            self.target.rename(self.folder / "replaced")
+        built.rename(self.target)
+        sync_folder(self.target.parent)
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove the work folder; whoever waits for its lock notices."""
+        shutil.rmtree(self.folder)
+
+
+def sync_tree(folder: Path) -> None:
+    """Put a folder with all that is in it on the disk."""
+    for path in [*folder.rglob("*"), folder]:
+        (sync_folder if path.is_dir() else sync_file)(path)
+
+
+class Journal:
+    """How far the work is: a small JSON file that is always whole, and never ahead of the disk.
+
+    What it speaks of is put on the disk first, on a thread beside the work, and no more often than
+    every `STEP` seconds: that much a killed run has to do again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.state: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError):
+            self.state = {}
+        self._beside = PriorityPool(1)
+        self._waiting: list[Future[None]] = []
+        self._last = time.monotonic()
+
+    def write(self, **changes: Any) -> None:
+        """Change some entries."""
+        self.state |= changes
+        write_json(self.path, self.state)
+
+    def due(self) -> bool:
+        """Whether it is time for another step."""
+        return time.monotonic() - self._last >= STEP
+
+    def step(self, sync: Callable[[], None], **changes: Any) -> None:
+        """Change some entries when `sync` has put on the disk what they speak of."""
+        self.settle()  # never more than one step behind
+
+        def then_write() -> None:
+            sync()
+            self.write(**changes)
+
+        self.beside(then_write)
+        self._last = time.monotonic()
+
+    def beside(self, call: Callable[[], None]) -> None:
+        """Do something beside the work, after what was asked for before."""
+        self._waiting.append(self._beside.submit(0, call))
+
+    def settle(self) -> None:
+        """Wait for all that is done beside the work, and raise what went wrong."""
+        while self._waiting:
+            self._waiting.pop(0).result()
+
+    def close(self) -> None:
+        """End the thread beside the work."""
+        self._beside.close()
