@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vcell import console
+from vcell import console, outputs
 from vcell.data import open_cells
 from vcell.errors import UserError
 from vcell.geneformer import tokens
@@ -30,12 +30,7 @@ def run(path: Path, config: IspEmbed) -> None:
     out = config.output
     if out is None:
         raise UserError("no output is named", hint="add -o embedded.h5ad")
-    if out.suffix != ".h5ad":
-        raise UserError(f"{out}: embeddings are written as .h5ad")
-    if out.exists() and not config.overwrite:
-        raise UserError(f"{out} exists already", hint="add --overwrite to replace it")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"{out.parent} is not a folder", hint="create it first")
+    outputs.check(out, inputs=[path], overwrite=config.overwrite, suffixes=(".h5ad",))
     reader = load(config, device_of(config.device))
     model = reader.model
     with open_cells(path, config.layer) as source:
@@ -126,12 +121,8 @@ def write(
         "layer": reader.n_layers, "readout": reader.readout,
         "synthetic": bool(reader.model.synthetic),
     }  # fmt: skip
-    aside = out.with_name(f"{out.stem}.tmp{out.suffix}")
-    try:
+    with outputs.whole(out) as aside:
         adata.write_h5ad(aside)
-        aside.replace(out)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _writable(values: NDArray[Any]) -> NDArray[Any]:

@@ -8,7 +8,6 @@ one that was not, to the bit.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vcell import console
+from vcell import console, outputs
 from vcell.errors import RunFailed
 from vcell.runs import files
 
@@ -121,11 +120,9 @@ class ShardFolder:
     def write(self, shard: Shard, table: pa.Table, seconds: float, rank: int) -> None:
         """Put a finished shard in its place, then say that it is finished."""
         path = self.table(shard)
-        aside = path.with_name(f"{path.name}{files.ASIDE}{os.getpid()}")
-        pq.write_table(table, aside, compression="zstd")
-        files.sync_file(aside)
-        aside.replace(path)
-        files.write_json(
+        with outputs.whole(path) as aside:
+            pq.write_table(table, aside, compression="zstd")
+        outputs.write_json(
             self.manifest(shard),
             {
                 "number": shard.number, "events": shard.n_events, "sha256": files.checksum(path),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from vcell import console
+from vcell import console, outputs
 from vcell.errors import UserError
 from vcell.runs import Run
 from vcell_isp import tables
@@ -60,6 +60,8 @@ def opened(name: str, root: Path) -> Result:
 
 def run(names: Sequence[str], config: IspStats) -> None:
     """Compute and write what was asked for."""
+    if config.output is not None:  # a table of the run's own is made anew
+        outputs.check(config.output, suffixes=(".csv", ".parquet"))
     results = [opened(name, config.runs) for name in names]
     if config.mode == "genes":
         return _genes(results, config)
@@ -132,16 +134,8 @@ def _genes(results: list[Result], config: IspStats) -> None:
 
 def _write(table: pd.DataFrame, out: Path, *, index: bool) -> None:
     """Write a table aside, then in its place."""
-    if out.suffix not in (".csv", ".parquet"):
-        raise UserError(f"{out}: tables are written as .csv or .parquet")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"{out.parent} is not a folder", hint="create it first")
-    aside = out.with_name(f"{out.name}.tmp-{id(table)}")
-    try:
+    with outputs.whole(out) as aside:
         if out.suffix == ".csv":
             table.to_csv(aside, index=index)
         else:
             table.to_parquet(aside, index=index)
-        aside.replace(out)
-    finally:
-        aside.unlink(missing_ok=True)

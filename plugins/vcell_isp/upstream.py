@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
+from vcell import outputs
 from vcell.errors import UserError
-from vcell.runs import Run, files
 from vcell_isp.design import GROUP, Design
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from vcell.runs import Run
 
 
 def export(run: Run, folder: Path) -> int:
@@ -46,10 +48,8 @@ def export(run: Run, folder: Path) -> int:
         else:
             content = _listed(keys, rows["cosine"].to_numpy())
         name = f"in_silico_{design.operation}_{run.name}_dict_cell_embs_{number}batch1_raw.pickle"
-        aside = folder / f"{name}{files.ASIDE}"
-        with aside.open("wb") as file:
+        with outputs.whole(folder / name, sync=False) as aside, aside.open("wb") as file:
             pickle.dump(content, file)
-        aside.replace(folder / name)
         numbers += 1
     return numbers
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vcell import console
+from vcell import console, outputs
 from vcell.data import open_cells
 from vcell.errors import UserError
 from vcell.geneformer import checkpoint, perturbation, tokens
@@ -88,8 +88,8 @@ def run(path: Path | None, config: IspBench) -> None:
 
 
 def _check(config: IspBench) -> None:
-    if config.output is not None and config.output.suffix != ".html":
-        raise UserError(f"{config.output}: the page is written as .html")
+    if config.output is not None:
+        outputs.check(config.output, suffixes=(".html",))
     if config.control is not None and config.label is None:
         raise UserError("--control needs --label, the column it is a value of")
     if config.wandb:

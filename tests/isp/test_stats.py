@@ -190,7 +190,7 @@ def test_a_whole_screen_is_tested_within_a_minute_of_cpu_time():
         (["nothing"], "no run"),
         (["RUN", "--mode", "vs_null"], "needs the run with the null"),
         (["RUN", "RUN", "--mode", "aggregate"], "is of one run, not of 2"),
-        (["RUN", "-o", "out.txt"], "written as .csv or .parquet"),
+        (["RUN", "-o", "out.txt"], "must end in .csv or .parquet"),
     ],
 )
 def test_what_cannot_be_is_one_line(vcell, tmp_path, words, message):
