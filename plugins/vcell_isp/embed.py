@@ -10,6 +10,7 @@ import torch
 
 from vcell import console, outputs
 from vcell.data import open_cells
+from vcell.data.h5_writing import mark
 from vcell.errors import UserError
 from vcell.geneformer import tokens
 from vcell.geneformer.shifts import ShiftEngine
@@ -123,6 +124,7 @@ def write(
     }  # fmt: skip
     with outputs.whole(out) as aside:
         adata.write_h5ad(aside)
+        mark(aside)
 
 
 def _writable(values: NDArray[Any]) -> NDArray[Any]:
