@@ -14,8 +14,8 @@ import numpy as np
 from vcell import console
 from vcell.models import Explains
 from vcell.report import Page, svg
+from vcell.screen.split import TRAIN, VALIDATION
 from vcell_predict import uncertainty
-from vcell_predict.ensemble import LEARNT, VALIDATION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,9 +32,8 @@ _TOP_GENES, _TOP_MEASURED, _ROWS = 40, 10, 60
 _PAIRS = 1000  # of genes that attend to each other, in the table
 
 
-def explain(folder: Path, ensemble: Ensemble, prediction: Prediction) -> str:
-    """Write the tables and the page into a folder, and return its name."""
-    folder.mkdir(parents=True, exist_ok=True)
+def explain(folder: Path, ensemble: Ensemble, prediction: Prediction) -> None:
+    """Write the tables and the page into a folder."""
     page = Page("vcell predict --explain", f"{len(prediction.asked)} perturbations")
     _responding(folder, page, ensemble, prediction)
     _resembling(folder, page, ensemble, prediction)
@@ -49,7 +48,6 @@ def explain(folder: Path, ensemble: Ensemble, prediction: Prediction) -> str:
         page.text(f"{ensemble.first.kind} has no attention to show.")
         console.detail(f"{ensemble.first.kind} offers no explanation of its own")
     page.write(folder / "index.html")
-    return str(folder / "index.html")
 
 
 def _pairs(prediction: Prediction) -> tuple[list[str], list[str]]:
@@ -90,7 +88,7 @@ def _responding(folder: Path, page: Page, ensemble: Ensemble, prediction: Predic
 def _resembling(folder: Path, page: Page, ensemble: Ensemble, prediction: Prediction) -> None:
     """Write each effect as a weighted sum of measured ones; the largest weights are listed."""
     screen = ensemble.screen
-    rows = np.flatnonzero(np.isin(screen.part, (LEARNT, VALIDATION)))
+    rows = np.flatnonzero(np.isin(screen.part, (TRAIN, VALIDATION)))
     weight, fit = weights(prediction.effect, screen.delta[rows], screen.noise[rows])
     most = np.argsort(-np.abs(weight), axis=1, kind="stable")[:, :_TOP_MEASURED]
     names, contexts = _pairs(prediction)

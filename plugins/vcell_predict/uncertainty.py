@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from vcell.models import Disagrees, Uncertain
-from vcell_predict.ensemble import HELD_OUT, VALIDATION
+from vcell.screen.split import TEST, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,7 +85,7 @@ def _offered(
 def trust(ensemble: Ensemble) -> Trust | None:
     """Compare uncertainty with error, on what was held out, else on what chose the model."""
     screen = ensemble.screen
-    for part, said in ((HELD_OUT, "held out"), (VALIDATION, "that chose the model")):
+    for part, said in ((TEST, "held out"), (VALIDATION, "that chose the model")):
         rows = ensemble.rows(part)
         names = screen.perturbations[rows].tolist()
         contexts = screen.contexts[screen.context[rows]].tolist()
@@ -106,14 +105,12 @@ def trust(ensemble: Ensemble) -> Trust | None:
 
 
 def write(path: Path, table: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
-    """Write a table with a line per perturbation, aside first."""
+    """Write a table with a line per perturbation."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(table)
     lines.writerows(zip(*(map(_shown, column) for column in table.values()), strict=True))
-    aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    aside.write_text(text.getvalue(), encoding="utf-8")
-    aside.replace(path)
+    path.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _shown(value: Any) -> Any:

@@ -96,6 +96,18 @@ def test_spans_are_means_over_ranks_with_the_rest_named_other(tmp_path):
     assert run.history(ranks=False).spans() == {}
 
 
+def test_energy_is_counted_while_the_run_had_the_gpu(tmp_path):
+    counted = [(0, 100.0), (5, 150.0), (10, 200.0), (5000, 9000.0), (5005, 9060.0), (5010, 10.0)]
+    lines = [line("gpu", t=float(t), energy_j=joules) for t, joules in counted]
+    (tmp_path / "rank-0.jsonl").write_bytes(b"".join(lines))
+    (tmp_path / "rank-1.jsonl").write_bytes(b"".join(lines[:2]) + line("gpu", t=6.0, watts=1.0))
+    history = History(tmp_path)
+    assert history.energy() is None
+    history.read()
+    # not what others drew while it was interrupted, nor a counter that began again
+    assert history.energy() == 100 + 60 + 50
+
+
 def test_time_trained_leaves_out_pauses_and_interruptions(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_bytes(
@@ -139,6 +151,18 @@ def test_reading_in_pieces_gives_the_same_as_reading_at_once(tmp_path):
         shares.append(pieces.loaded)
     assert shares == sorted(set(shares))
     assert pieces.series("loss") == whole.series("loss")
+
+
+def test_an_incomplete_last_line_does_not_keep_a_history_from_being_all_read(tmp_path):
+    (tmp_path / "events.jsonl").write_bytes(line("metric", 1, 1.0, loss=1.0) + b'{"t":2,"kind":"me')
+    history = History(tmp_path)
+    assert history.read(limit=1)
+    history.read(limit=1)
+    assert history.loaded == 1
+    with (tmp_path / "events.jsonl").open("ab") as stream:
+        stream.write(b'tric","step":2,"loss":2.0}\n')
+    assert history.read()
+    assert list(history.series("loss").values) == [1.0, 2.0]
 
 
 def test_the_end_of_a_long_file_is_read_alone_from_its_first_whole_line(tmp_path):

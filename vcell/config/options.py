@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -183,10 +184,24 @@ def provenance(ctx: click.Context | None = None) -> dict[str, str]:
     return origins
 
 
+def project_folder() -> Path | None:
+    """Return the folder of the project file that the running command reads, if there is one."""
+    ctx = click.get_current_context(silent=True)
+    file = ctx.meta.get(PROJECT) if ctx else None
+    if file is None:
+        return None
+    folder: Path = file.path.parent
+    return folder
+
+
 def file_origin(file: Any, command: str, setting: Setting) -> str:
     """Return ``vcell.toml:12`` for a value that the project file sets for `command`."""
-    for table in (command, "data"):
+    for place in ((command, setting.table), (command,), ("data",)):
+        where = [name for name in place if name]
+        content = file.tables
+        for name in where:
+            content = content.get(name, {})
         for key in (setting.key, setting.name):
-            if key in file.tables.get(table, {}):
-                return str(file.at(table, key))
+            if key in content:
+                return str(file.at(*where, key))
     return str(file.at(command))

@@ -7,13 +7,14 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from vcell.runs.events import Event
 
 NO_STEP = -1
+_SILENCE = 60.0  # seconds between samples from which on nobody knows who used the device
 _MOST_COLUMNS = 512  # a file of made-up names must not fill the memory
 _MOST_WORDS = 256
 _NAN = float("nan")
@@ -55,12 +56,15 @@ class EventTable:
         joined with commas, is its place in `words`.
     words
         The texts of a column, by its name.
+    edits
+        How often rows were removed: whoever follows the table by its length starts over then.
     """
 
     steps: array[int] = field(default_factory=lambda: array("q"))
     times: array[float] = field(default_factory=lambda: array("d"))
     columns: dict[str, array[float]] = field(default_factory=dict)
     words: dict[str, list[str]] = field(default_factory=dict)
+    edits: int = 0
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -138,6 +142,7 @@ class EventTable:
         gone = [i for i, at in enumerate(self.steps) if at > step]
         if not gone:
             return
+        self.edits += 1
         if gone[-1] - gone[0] + 1 == len(gone):  # as a rule the last ones, all together
             for column in self._all():
                 del column[gone[0] : gone[-1] + 1]
@@ -150,6 +155,7 @@ class EventTable:
     def drop_before(self, time: float) -> None:
         """Remove what is older, for whoever wants the last minutes only."""
         old = bisect_right(self.times, time)
+        self.edits += old > 0
         for column in self._all():
             del column[:old]
 
@@ -185,3 +191,19 @@ def _number(value: Any) -> float:
         return float(value) if isinstance(value, int | float) else _NAN
     except OverflowError:
         return _NAN
+
+
+def energy(table: EventTable) -> float | None:
+    """Return the joules that a GPU drew while it was sampled, by its counter; None without one.
+
+    What it drew while the run was interrupted is left out: others may have used it.
+    """
+    counter = table.columns.get("energy_j", ())
+    known = [(t, v) for t, v in zip(table.times, counter, strict=False) if math.isfinite(v)]
+    if len(known) < 2:
+        return None
+    return sum(
+        max(0.0, after - before)  # a counter begins again with its driver
+        for (then, before), (now, after) in pairwise(known)
+        if now - then <= _SILENCE
+    )
