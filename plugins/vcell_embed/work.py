@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import console
+from vcell import console, outputs
 from vcell.data import open_cells
 from vcell.data.detect import require_counts
 from vcell.data.write import CellWriter
@@ -54,7 +54,7 @@ class Genes:
 
 def embed(name: str, path: Path, config: Embed) -> None:
     """Do what the command asks."""
-    out = _target(config)
+    out = _target(path, config)
     run = Run.open(name, root=config.runs)
     trained = Trained.load(run, _device(config.device))
     if trained.outliers is None:
@@ -69,11 +69,10 @@ def embed(name: str, path: Path, config: Embed) -> None:
     _tell(run, out, genes, trained, told)
 
 
-def _target(config: Embed) -> Path:
+def _target(path: Path, config: Embed) -> Path:
     if config.output is None:
         raise UserError("no output is named", hint="-o named.h5ad")
-    if config.output.exists() and not config.overwrite:
-        raise UserError(f"{config.output} exists", hint="give another -o, or --overwrite")
+    outputs.check(config.output, inputs=[path], overwrite=config.overwrite, suffixes=(".h5ad",))
     return config.output
 
 
