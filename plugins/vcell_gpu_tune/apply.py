@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from vcell import console
 from vcell.errors import UserError
-from vcell.gpu import hold
+from vcell.gpu import hold, profiles
 from vcell.gpu.settings import CardSettings, Control
-from vcell_gpu_tune import profiles
 from vcell_gpu_tune.cards import chosen
 
 if TYPE_CHECKING:
@@ -55,7 +54,9 @@ def run(config: GpuTune) -> None:
         held.settle()
     locked = any(one.clocks or one.memory_clocks for one in wanted.values())
     note = ["a lock of clocks cannot be read back: vcell gpu-tune monitor shows it under load"]
-    text = "\n".join(["set:", *lines, *(note if locked else []), "vcell gpu-tune restore undoes it"])
+    text = "\n".join(
+        ["set:", *lines, *(note if locked else []), "vcell gpu-tune restore undoes it"]
+    )
     console.result({"plan": plan, "applied": True}, text)
 
 
@@ -114,7 +115,9 @@ def _watts(text: str, card: Control) -> float:
         raise UserError(f"{card.name} does not say what its maximum is", hint="write watts")
     watts = float(round(number / 100 * power[1])) if share and power else number
     if power and watts < _FEWEST_SHARE * power[1]:
-        console.warn(f"{watts:g} W is less than half of what {card.name} may draw; steps will be slow")
+        console.warn(
+            f"{watts:g} W is less than half of what {card.name} may draw; steps will be slow"
+        )
     return watts
 
 

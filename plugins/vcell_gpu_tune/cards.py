@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vcell.errors import UserError
 from vcell.gpu import nvml
-from vcell.gpu.nvml import Device
+
+if TYPE_CHECKING:
+    from vcell.gpu.nvml import Device
 
 
 def chosen(gpu: str) -> list[Device]:
@@ -19,7 +23,9 @@ def chosen(gpu: str) -> list[Device]:
         )
     if gpu == "all":
         return whole or list(cards.values())
-    match = [d for d in cards.values() if str(d.index) == gpu or _bare(d.uuid).startswith(_bare(gpu))]
+    match = [
+        d for d in cards.values() if str(d.index) == gpu or _bare(d.uuid).startswith(_bare(gpu))
+    ]
     if len(match) != 1:
         listed = ", ".join(f"{d.index} ({d.uuid})" for d in cards.values())
         which = "no GPU" if not match else f"{len(match)} GPUs"

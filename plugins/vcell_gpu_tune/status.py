@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,9 @@ def describe(device: Device) -> dict[str, Any]:
     with open_card(device.uuid) as card:
         reading = card.read().as_dict()
     found: dict[str, Any] = {"index": device.index, "uuid": device.uuid, "name": device.name}
-    found |= {key: list(value) if isinstance(value, tuple) else value for key, value in reading.items()}
+    found |= {
+        key: list(value) if isinstance(value, tuple) else value for key, value in reading.items()
+    }
     found["reading"] = sentence(reading)
     if device.parent:
         return found | {"settable": False, "why": "a MIG instance has no settings of its own"}
@@ -53,7 +56,7 @@ def describe(device: Device) -> dict[str, Any]:
             "clocks_mhz": [limits.clocks[-1], limits.clocks[0]] if limits.clocks else None,
             "memory_clocks_mhz": list(limits.memory_clocks) or None,
             "users": control.users(),
-            "settable": control.may_set(),
+            "settable": os.geteuid() == 0,  # asking for more would be writing
             "set_by_vcell": None if entry is None else entry.wanted | {"state": entry.state},
         }
     return found
@@ -80,20 +83,33 @@ def _text(card: dict[str, Any]) -> str:
     power, clocks = card.get("power_limits_watts"), card.get("clocks_mhz")
     used, total = card.get("memory_bytes"), card.get("memory_total_bytes")
     users = ", ".join(map(str, card.get("users") or [])) or "nobody"
-    settable = {True: "yes", False: "no (setters need root)", None: unknown}
-    memory = unknown if used is None else f"{console.bytes_text(used)} of {console.bytes_text(total or 0)}"
+    energy = (
+        f"{card['energy_j'] / 1000:,.0f} kJ since the driver began"
+        if "energy_j" in card
+        else unknown
+    )
+    settable = "by you" if card.get("settable") else "by root only"
+    memory = (
+        unknown
+        if used is None
+        else f"{console.bytes_text(used)} of {console.bytes_text(total or 0)}"
+    )
     rows = [
         ("now", card["reading"]),
-        ("power cap", f"{card.get('cap_watts', unknown)} W, enforced {card.get('enforced_cap_watts', unknown)} W"),
+        ("power cap", f"{card.get('cap_watts', unknown)} W as set"),
+        ("enforced", f"{card.get('enforced_cap_watts', unknown)} W"),
         ("allowed", unknown if not power else f"{power[0]:g} to {power[1]:g} W"),
         ("clock", f"{card.get('mhz', unknown)} MHz" + (f" of {clocks[1]}" if clocks else "")),
         ("temperature", f"{card.get('celsius', unknown)} degrees"),
         ("held back by", ", ".join(card.get("throttle") or []) or "nothing"),
-        ("energy", f"{card['energy_j'] / 1000:,.0f} kJ since the driver was loaded" if "energy_j" in card else unknown),
+        ("energy", energy),
         ("memory", memory),
         ("used by", users),
-        ("can be set", card.get("why") or settable[card.get("settable")]),
-        ("set by vcell", json.dumps(card["set_by_vcell"]) if card.get("set_by_vcell") else "nothing"),
+        ("can be set", card.get("why") or settable),
+        (
+            "set by vcell",
+            json.dumps(card["set_by_vcell"]) if card.get("set_by_vcell") else "nothing",
+        ),
     ]
     return f"GPU {card['index']}  {card['name']}  {card['uuid']}\n{console.table(rows, ('', ''))}"
 
@@ -114,7 +130,11 @@ def follow(config: Follow) -> None:
                 if log is not None:
                     log.write(json.dumps(line) + "\n")
                     log.flush()
-                shown = json.dumps(line) if console.settings.json else f"GPU {device.index} {sentence(reading)}"
+                shown = (
+                    json.dumps(line)
+                    if console.settings.json
+                    else f"GPU {device.index} {sentence(reading)}"
+                )
                 click_echo(shown)
             done += 1
             if config.readings and done >= config.readings:

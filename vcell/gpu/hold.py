@@ -12,6 +12,7 @@ once `settle` says that the settings shall stay.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -76,19 +77,23 @@ def holding(wanted: Mapping[str, CardSettings], *, shared: bool = False) -> Iter
         for card in cards:
             stack.enter_context(Journal(card.uuid).alone())
             _allowed(card, wanted[card.uuid], shared=shared)
+        touched: dict[str, list[str]] = {}  # of cards that no earlier apply has set
         for card in cards:
-            _journal(card, wanted[card.uuid])
+            if _journal(card, wanted[card.uuid]):
+                touched[card.uuid] = []
         watchdog = stack.enter_context(Watchdog(uuids))
         held = Holding(watchdog, uuids)
         try:
             for card in cards:
                 for name in wanted[card.uuid].names():
-                    card.set(name, wanted[card.uuid])
+                    card.write(name, wanted[card.uuid])
+                    touched.get(card.uuid, []).append(name)
+                    card.verify(name, wanted[card.uuid])
                 Journal(card.uuid).note("held")
             yield held
         finally:
             if not held.stays:
-                _restore(cards)
+                _restore(cards, touched)
                 watchdog.dismiss()
 
 
@@ -115,10 +120,14 @@ def _allowed(card: Control, wanted: CardSettings, *, shared: bool) -> None:
     card.check(wanted)
 
 
-def _journal(card: Control, wanted: CardSettings) -> None:
-    """Note what is set now, unless an earlier setting that still stands noted it before."""
-    import os
+def _journal(card: Control, wanted: CardSettings) -> bool:
+    """Note what is set now, unless an earlier setting that still stands noted it before.
 
+    Returns
+    -------
+    bool
+        Whether nothing was noted before.
+    """
     journal = Journal(card.uuid)
     entry = journal.read()
     before = card.current().plain() if entry is None else dict(entry.before)
@@ -131,6 +140,7 @@ def _journal(card: Control, wanted: CardSettings) -> None:
     names = set(wanted.names()) | (set(entry.before) if entry else set())
     kept = {name: value for name, value in before.items() if name in names}
     journal.write(Entry(card.uuid, card.name, "journalled", kept, wanted.plain(), os.getpid()))
+    return entry is None
 
 
 def restore(uuids: list[str] | None = None) -> list[Entry]:
@@ -145,8 +155,11 @@ def restore(uuids: list[str] | None = None) -> list[Entry]:
     return entries
 
 
-def _restore(cards: list[Control]) -> None:
-    """Set every card back; a card that fails keeps its journal, and the others are still done."""
+def _restore(cards: list[Control], touched: Mapping[str, list[str]] | None = None) -> None:
+    """Set every card back; a card that fails keeps its journal, and the others are still done.
+
+    `touched` names what was set, where that is known; the rest is left alone.
+    """
     failed: list[str] = []
     for card in cards:
         journal = Journal(card.uuid)
@@ -156,7 +169,8 @@ def _restore(cards: list[Control]) -> None:
         journal.note("restoring")
         before, problem = CardSettings.of(entry.before), ""
         for name in reversed(before.names()):
-            problem = _insist(card, name, before) or problem
+            if name in (touched or {}).get(card.uuid, [name]):
+                problem = _insist(card, name, before) or problem
         if problem:
             failed.append(problem)
         else:
@@ -173,7 +187,8 @@ def _insist(card: Control, name: str, before: CardSettings) -> str:
     problem = ""
     for _ in range(_TRIES):
         try:
-            card.set(name, before)
+            card.write(name, before)
+            card.verify(name, before)
         except RunFailed as error:
             problem = error.message
             time.sleep(_PAUSE)

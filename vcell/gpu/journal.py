@@ -1,7 +1,8 @@
 """What was set on a card before vcell touched it, on the disk: the way back survives any death.
 
-States: ``journalled`` (nothing set yet), ``held`` (everything set), ``restoring``. Once restored, the
-file is gone: clean. It is written and put on the disk (file and folder) before the first setter.
+States: ``journalled`` (nothing set yet), ``held`` (everything set), ``restoring``. Once restored,
+the file is gone: clean. It is written and put on the disk, file and folder, before the first
+setter.
 Standard library only.
 """
 
@@ -86,7 +87,7 @@ class Journal:
             self.write(replace(entry, state=state))
 
     def clear(self) -> None:
-        """The card is as it was: forget it."""
+        """Forget the card: it is as it was."""
         self.path.unlink(missing_ok=True)
         self._sync_folder()
 
@@ -113,5 +114,8 @@ class Journal:
 
 def stale() -> list[Entry]:
     """Return every card that is not as it was before vcell."""
-    found = [Journal(path.stem.removeprefix("gpu-")).read() for path in sorted(folder().glob("gpu-*.json"))]
+    found = [
+        Journal(path.stem.removeprefix("gpu-")).read()
+        for path in sorted(folder().glob("gpu-*.json"))
+    ]
     return [entry for entry in found if entry is not None]

@@ -1,7 +1,7 @@
 """What can be set on a card, one by one, each read back where NVML can.
 
 NVML has no question for locked clocks, so they are verified by what the clock does under load, and
-the state before is known from vcell's own journal only. Units: watts and megahertz, degrees Celsius.
+what was before is known from vcell's own journal only. Units: watts and megahertz, degrees Celsius.
 """
 
 from __future__ import annotations
@@ -136,24 +136,21 @@ class Control:
                     hint=f"choose between {min(known)} and {max(known)} MHz",
                 )
 
-    def set(self, name: str, wanted: CardSettings) -> None:
-        """Set one thing and read it back; a driver that says yes and does nothing is an error.
-
-        Raises
-        ------
-        RunFailed
-            The driver refused, or the value is another one afterwards.
-        """
+    def write(self, name: str, wanted: CardSettings) -> None:
+        """Set one thing; a RunFailed where the driver refuses, and nothing is changed then."""
         value = getattr(wanted, name)
         try:
             getattr(self, f"_set_{name}")(value)
         except self._nvml.NVMLError as error:
             raise RunFailed(self._refused(name, error), hint=self._mend(error)) from None
-        now = getattr(self.current(), name)
+
+    def verify(self, name: str, wanted: CardSettings) -> None:
+        """Read back what can be; a RunFailed where the driver said yes and did something else."""
+        value, now = getattr(wanted, name), getattr(self.current(), name)
         if name in ("power_limit", "temp_limit") and now != value:
             raise RunFailed(
-                f"{self.name}: the driver accepted a {name.replace('_', ' ')} of {value:g} and still "
-                f"reports {now}",
+                f"{self.name}: the driver accepted a {name.replace('_', ' ')} of {value:g} "
+                f"and still reports {now}",
                 hint="another program may be setting it; nothing else is changed",
             )
 
@@ -179,17 +176,6 @@ class Control:
         nvml.nvmlDeviceSetTemperatureThreshold(
             self._handle, nvml.NVML_TEMPERATURE_THRESHOLD_GPU_MAX, celsius
         )
-
-    def may_set(self) -> bool | None:
-        """Say whether this user may set anything: by writing the power limit that is set now."""
-        now = self.current().power_limit
-        if now is None:
-            return None
-        try:
-            self._set_power_limit(now)
-        except self._nvml.NVMLError:
-            return False
-        return True
 
     def _refused(self, name: str, error: Any) -> str:
         return f"{self.name}: the driver refused the {name.replace('_', ' ')} ({error})"

@@ -1,10 +1,12 @@
-"""Profiles: what find-optimal chose for a kind of card and a workload, in gpu-profiles/NAME.json."""
+"""Profiles: what find-optimal chose for a kind of card, in gpu-profiles/NAME.json."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,3 +53,27 @@ def write(name: str, card: str, settings: CardSettings, measured: dict[str, Any]
     aside.write_text(json.dumps(content, indent=1) + "\n")
     aside.replace(path)
     return path
+
+
+@contextmanager
+def applied(name: str | None) -> Iterator[None]:
+    """Hold a profile on the GPUs that this process may use, and restore them afterwards.
+
+    Without a name nothing is done.
+    """
+    if name is None:
+        yield
+        return
+    from vcell import console
+    from vcell.gpu import hold, nvml
+
+    found = nvml.devices()
+    uuids = [device.uuid for device in found.devices if not device.parent]
+    if not uuids:
+        why = found.reason or "they are MIG instances"
+        raise UserError(f"--gpu-profile {name} needs GPUs that can be set: {why}")
+    with hold.controls(uuids) as cards:
+        wanted = {card.uuid: read(name, card) for card in cards}
+    with hold.holding(wanted):
+        console.say(f"GPU profile {name}: {', '.join(next(iter(wanted.values())).words())}")
+        yield
