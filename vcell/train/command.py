@@ -73,14 +73,14 @@ def fingerprint(source: CellSource) -> dict[str, Any]:
 
 def _trained(training: Training[Settings], config: Settings) -> tuple[Run, Plan]:
     plan = make_plan(config)
-    if config.resume:
-        this, plan = _resumed(training, config, plan)
-    else:
-        this, plan = join_run(
-            config.runs, plan, lambda name: _started(training, config, name, plan)
-        )
-    console.say(f"run directory: {this.path}")
-    with profiles.applied(config.gpu_profile):
+    with profiles.applied(config.gpu_profile):  # refused before there is a run
+        if config.resume:
+            this, plan = _resumed(training, config, plan)
+        else:
+            this, plan = join_run(
+                config.runs, plan, lambda name: _started(training, config, name, plan)
+            )
+        console.say(f"run directory: {this.path}")
         launch(training.worker, this, plan)
     return this, plan
 
