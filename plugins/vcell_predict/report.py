@@ -54,16 +54,8 @@ def uns(config: Predict, ensemble: Ensemble, prediction: Prediction) -> dict[str
     return {"vcell": kept} if config.mode == "counts" else {"log1p": {}, "vcell": kept}
 
 
-def write(config: Predict, ensemble: Ensemble, prediction: Prediction) -> dict[str, str]:
-    """Write the table and the page beside the output; returns where they are."""
-    lines = config.output.with_name(f"{config.output.stem}.uncertainty.csv")
-    uncertainty.write(lines, table(prediction))
-    page = config.output.with_name(f"{config.output.stem}.html")
-    _page(config, ensemble, prediction).write(page)
-    return {"table": str(lines), "page": str(page)}
-
-
-def _page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
+def page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
+    """Make the page."""
     page = Page("vcell predict", f"{config.output.name}, by {ensemble.called}")
     page.facts(
         {
@@ -140,6 +132,7 @@ def tell(
         "table": {name: list(values) for name, values in table(prediction).items()},
         "uncertainty": None if prediction.trust is None else prediction.trust.correlations(),
         "files": files,
+        "strength": None if prediction.strengths is None else prediction.strengths.told,
     }
     said = f", {len(prediction.blind)} of them by the mean effect" if prediction.blind else ""
     first = (
@@ -167,7 +160,7 @@ def _strength(prediction: Prediction) -> list[str]:
         f"strengths written ({low:.2f} to {high:.2f}), {middle[2]:,.0f} expected from "
         f"{found.n_measured} measured perturbations"
     )
-    return [text]
+    return [text, found.told]
 
 
 def _trust(trust: uncertainty.Trust | None) -> list[str]:
