@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from vcell import cli
+from vcell.config.options import ALL_HELP
 
 TARGET = Path(__file__).with_name("cli.md")
 _HEAD = """\
@@ -39,9 +40,11 @@ def walk(command: click.Command, context: click.Context) -> Iterator[tuple[str, 
 
 def reference() -> str:
     """Return the whole page."""
+    # every option, also of commands whose --help shows the first ones
     root = click.Context(
         cli.cli, info_name="vcell", help_option_names=[], max_content_width=100, terminal_width=100
     )
+    root.meta[ALL_HELP] = True
     parts = [f"## {path}\n\n```text\n{text.rstrip()}\n```\n" for path, text in walk(cli.cli, root)]
     return "\n".join([_HEAD, *parts])
 

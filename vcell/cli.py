@@ -19,7 +19,7 @@ from click.core import ParameterSource
 from vcell import __version__, console, plugin
 from vcell.config.options import PROJECT
 from vcell.errors import UserError, VcellError
-from vcell.plugin import Broken, Plugin
+from vcell.plugin import Broken
 
 _CORE = {
     "completion": (
@@ -80,10 +80,10 @@ class VcellGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the work first, the housekeeping second, and what is broken last."""
-        plugins = {name: plugin.load(name) for name in plugin.discover().plugins}
-        working = [
-            (name, loaded.summary) for name, loaded in plugins.items() if isinstance(loaded, Plugin)
-        ]
+        from vcell.summaries import summaries
+
+        plugins = summaries()
+        working = [(name, told) for name, told in plugins.items() if isinstance(told, str)]
         broken = [
             (f"{name} †", f"could not be loaded: {b.reason}")
             for name, b in plugins.items()

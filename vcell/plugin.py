@@ -25,6 +25,11 @@ from vcell.errors import UserError, VcellError
 GROUP = "vcell.plugins"
 API = 1
 CORE_COMMANDS = ("completion", "config", "doctor", "init", "plugins", "runs")
+_KINDS = {  # of entry points: what one is, and what its name stands for
+    GROUP: ("plugin", "that command"),
+    "vcell.models": ("model", "a model of that name"),
+    "vcell.gene_sets": ("gene sets", "gene sets of that name"),
+}
 _NAME = re.compile(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
 
 
@@ -58,13 +63,26 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Found:
-    """An announced plugin, not imported yet."""
+    """Something announced as an entry point, not imported yet."""
 
     name: str
     target: str  # module:attribute
     distribution: str
     version: str
     entry_point: metadata.EntryPoint = field(repr=False)
+
+    @property
+    def kind(self) -> str:
+        """What it is, in a word."""
+        return _KINDS.get(self.entry_point.group, ("entry point",))[0]
+
+
+@dataclass(frozen=True)
+class Announced:
+    """What is announced in one group: by name what counts, and a line for each that does not."""
+
+    found: dict[str, Found]
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -92,26 +110,41 @@ def discover() -> Discovery:
     wanted = {
         name.strip() for name in os.environ.get("VCELL_PLUGINS", "").split(",") if name.strip()
     }
-    announced = sorted(
-        (_found(point) for point in metadata.entry_points(group=GROUP)), key=_precedence
-    )
+    every = announced(GROUP)
     plugins: dict[str, Found] = {}
-    problems = []
-    for found in announced:
-        taken = plugins.get(found.name)
-        if taken is not None and taken.target == found.target:
-            continue  # the same distribution seen twice on the path (editable and installed)
-        if found.name in CORE_COMMANDS or not _NAME.match(found.name):
-            problems.append(_ignored(found, _name_fault(found.name)))
-        elif taken is not None:
-            problems.append(_ignored(found, f"{taken.distribution} already has that command"))
-        elif not wanted or found.name in wanted:
-            plugins[found.name] = found
+    problems = list(every.problems)
+    for name, found in every.found.items():
+        if name in CORE_COMMANDS or not _NAME.match(name):
+            problems.append(_ignored(found, _name_fault(name)))
+        elif not wanted or name in wanted:
+            plugins[name] = found
     problems += [
         f"VCELL_PLUGINS names {name!r}, which is not installed"
-        for name in sorted(wanted - {f.name for f in announced})
+        for name in sorted(wanted - every.found.keys())
     ]
     return Discovery(dict(sorted(plugins.items())), tuple(problems))
+
+
+def announced(group: str) -> Announced:
+    """Read what is announced in a group of entry points; nothing is imported.
+
+    Of two things of one name the built-in one counts, else that of the first distribution in
+    alphabetical order: nothing installed later can replace what a name stands for unseen. The rule
+    holds for commands, models, gene sets and whatever else is announced.
+    """
+    found: dict[str, Found] = {}
+    problems = []
+    for one in sorted((_found(point) for point in metadata.entry_points(group=group)), key=_first):
+        taken = found.setdefault(one.name, one)
+        # the same distribution is seen twice on the path where it is installed and editable
+        if taken.target != one.target:
+            problems.append(
+                _ignored(
+                    one,
+                    f"{taken.distribution} already has {_KINDS.get(group, ('', 'that name'))[1]}",
+                )
+            )
+    return Announced(dict(sorted(found.items())), tuple(problems))
 
 
 def _found(point: metadata.EntryPoint) -> Found:
@@ -120,13 +153,13 @@ def _found(point: metadata.EntryPoint) -> Found:
     return Found(point.name, point.value, distribution, version, point)
 
 
-def _precedence(found: Found) -> tuple[bool, str, str]:
-    """Built-in plugins come first, so that nothing installed later can replace a trainer unseen."""
+def _first(found: Found) -> tuple[bool, str, str]:
+    """Sort what is built in first."""
     return (found.distribution != "vcell", found.distribution, found.name)
 
 
 def _ignored(found: Found, why: str) -> str:
-    return f"plugin {found.name!r} of {found.distribution} is ignored: {why}"
+    return f"{found.kind} {found.name!r} of {found.distribution} is ignored: {why}"
 
 
 def _name_fault(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def closest(word: str, known: Iterable[str], count: int = 1) -> list[str]:
@@ -12,6 +12,11 @@ def closest(word: str, known: Iterable[str], count: int = 1) -> list[str]:
     by_folded = {name.casefold(): name for name in known}
     hits = difflib.get_close_matches(word.casefold(), by_folded, n=count, cutoff=0.6)
     return [by_folded[hit] for hit in hits]
+
+
+def few(names: Sequence[str], most: int = 8) -> str:
+    """List names briefly: the first ones, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

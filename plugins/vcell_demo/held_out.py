@@ -18,6 +18,7 @@ from vcell.data import CellWriter, detect, labels, open_cells
 from vcell.data.log_cells import COUNTS, median_total
 from vcell.data.simulate import Simulator, oracle
 from vcell.errors import UserError
+from vcell.screen.design import Design
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
@@ -33,16 +34,13 @@ def set_aside(cells: Path, folder: Path, seed: int) -> dict[str, Any]:
     """Write the three files; returns what is where."""
     with open_cells(cells) as source:
         found = labels.find(source, DataOptions())
-        column = source.obs(found.perturbation_column)
-        held, counts = _chosen(source, found, seed)
-        control = column.categories.tolist().index(found.control)
-        is_held = np.isin(column.categories, held)
-        of_cell = np.append(is_held, [False])[column.codes]
+        named = {"perturbation_column": found.perturbation_column, "control": found.control}
+        design = Design.of_source(source, named)
+        held, counts = _chosen(source, design, seed)
+        of_cell = design.rows(held, [0] * len(held)) >= 0
         written = {
             "learn": _copy(source, found, folder / LEARN, ~of_cell),
-            "held_out": _copy(
-                source, found, folder / HELD_OUT, of_cell | (column.codes == control)
-            ),
+            "held_out": _copy(source, found, folder / HELD_OUT, of_cell | design.control),
         }
     rows = "".join(f"{name},{n}\n" for name, n in zip(held, counts, strict=True))
     beside = folder / f"{NAMES}.tmp-{os.getpid()}"
@@ -56,14 +54,12 @@ def set_aside(cells: Path, folder: Path, seed: int) -> dict[str, Any]:
     return written | {"perturbations": held, "cells": counts, "target_sum": total}
 
 
-def _chosen(source: CellSource, found: Labels, seed: int) -> tuple[list[str], list[int]]:
+def _chosen(source: CellSource, design: Design, seed: int) -> tuple[list[str], list[int]]:
     """Draw the perturbations to hold out among those that can be predicted and scored."""
-    column = source.obs(found.perturbation_column)
-    size = dict(zip(column.categories.tolist(), column.counts().tolist(), strict=True))
+    codes, _, counts = design.pairs()
+    size = {design.names[code]: n for code, n in zip(codes, counts.tolist(), strict=True)}
     genes = set(source.genes.tolist())
-    able = sorted(
-        name for name, n in size.items() if n >= _FEWEST and name in genes and name != found.control
-    )
+    able = sorted(name for name, n in size.items() if n >= _FEWEST and name in genes)
     wanted = round(SHARE * len(able))
     if wanted < 2:
         raise UserError(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from vcell import console
-from vcell.report import Page, svg
+from vcell.metrics.verdict import judged as judge
+from vcell.report import Chart, Curve, Page, svg
 from vcell.runs import Run
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from vcell.screen.targets import members
 
 BASELINE, REPLICATE = "mean", "replicate"
 # name in the tables of `vcell evaluate` -> name for people, and whether 0 is best
@@ -28,29 +32,59 @@ _EXPLAINED = {
 def write(
     folder: Path, trained: dict[str, Any], scores: Mapping[str, Any], done: Mapping[str, Any]
 ) -> Path:
-    """Write the page of the demo; returns its path."""
+    """Write the page of the demo, from which all its other pages are reached; returns its path."""
     raw = {name: raw_scores(scored) for name, scored in scores.items()}
     model, gains = trained["model"], _gains(raw)
-    page = Page("vcell demo", verdict(model, gains))
+    page = Page("vcell demo", f"{folder}: from simulated counts to a score")
+    page.headline(verdict(folder, model, gains), tone="plain")
     page.heading("Scores on perturbations that nothing was learnt from")
     page.table(("prediction", *_names(raw), "gain over mean"), rows(raw, gains))
     for line in _legend(gains).splitlines():
         page.text(line)
-    if raw[model]:
-        page.figure("Gain over the mean baseline", svg.bars(gains), "1 is a perfect prediction.")
-    curve = _curve(Run.open(trained["run"]))
-    if curve[0]:
+    each = per_perturbation(folder, tuple(gains))
+    if each:
         page.figure(
-            "Choosing the model",
-            svg.line({"validation": curve}, x="step", y="gain"),
-            "What the network adds to the prior that it starts from, on the validation "
-            "perturbations: the lower bound of the gain by which the model is chosen.",
+            "Every held-out perturbation",
+            svg.strip({name: dict(values) for name, values in each.items()}, x="gain", reference=0),
+            "One point per perturbation; the tick is the mean, the dashed line the mean baseline.",
         )
+    _curves(page, Run.open(trained["run"]))
+    page.heading("All pages")
+    page.links(_pages(folder, trained["run"]))
     page.heading("What was done")
     page.facts(facts(folder, trained, done))
     out = folder / "report.html"
     page.write(out)
     return out
+
+
+def _curves(page: Page, run: Run) -> None:
+    """Draw the loss and the validations of the training."""
+    history = run.history(ranks=False)
+    page.heading("Training")
+    loss, gain = history.series("loss"), history.series("gain", "eval")
+    if loss.values:
+        page.chart(Chart("Loss", [Curve.of("", loss.steps, loss.values)], y="loss"))
+    if gain.values:
+        reading = (
+            "What the network adds to the prior that it starts from, on the validation "
+            "perturbations: the lower bound of the gain by which the model is chosen."
+        )
+        curve = Curve.of("", gain.steps, gain.values)
+        page.chart(Chart("Choosing the model", [curve], y="gain", reading=reading))
+
+
+def _pages(folder: Path, run: str) -> dict[str, str]:
+    """Return the pages that the steps wrote, by what they show, relative to the demo's folder."""
+    wanted = {
+        "the genes that the model sees": folder / "genes" / "coverage.html",
+        "the prediction": folder / "prediction.html",
+        "the mean baseline": folder / "mean.html",
+        "the run: vcell report writes it": Path(run) / "report.html",
+    }
+    for scored in sorted((folder / "scores").glob("*/index.html")):
+        wanted[f"scores of {scored.parent.name}"] = scored
+    return {words: os.path.relpath(path, folder) for words, path in wanted.items() if path.exists()}
 
 
 def tell(
@@ -63,8 +97,9 @@ def tell(
     """Print what was found."""
     raw = {name: raw_scores(scored) for name, scored in scores.items()}
     gains, model = _gains(raw), trained["model"]
+    said = verdict(folder, model, gains)
     data = {
-        "beats_the_mean": gains[model] > 0,
+        "verdict": said,
         "gain_over_mean": gains,
         "scores": raw,
         "run": trained["run"],
@@ -75,18 +110,54 @@ def tell(
     lines = (f"{name:10s} {text}" for name, text in facts(folder, trained, done).items())
     console.result(
         data,
-        f"\n{verdict(model, gains)}\n\n{table}\n\n{_legend(gains)}\n\n" + "\n".join(lines),
+        f"\n{said}\n\n{table}\n\n{_legend(gains)}\n\n" + "\n".join(lines),
     )
 
 
-def verdict(model: str, gains: Mapping[str, float]) -> str:
-    """Say in one sentence whether the model beats the mean baseline."""
-    if gains[model] <= 0:
-        return f"{model} does NOT beat the mean baseline on perturbations it never saw"
-    said = f"{model} beats the mean baseline on perturbations it never saw: gain {gains[model]:.2f}"
+def verdict(folder: Path, model: str, gains: Mapping[str, float]) -> str:
+    """Say whether the model beats the mean baseline: only where the paired interval bears it."""
+    each = per_perturbation(folder, (model, BASELINE))
+    said = f"gain {gains[model]:.2f} over the mean"
+    if each:
+        names = [name for name, _ in each[model]]
+        values = {kind: np.array([value for _, value in pairs]) for kind, pairs in each.items()}
+        judged = judge(model, values, [members(name) for name in names], weak=(BASELINE,))
+        said = judged.text
     if REPLICATE in gains:
-        said += f", where a replicate of the experiment has {gains[REPLICATE]:.2f}"
+        said += f"; a replicate of the experiment has a gain of {gains[REPLICATE]:.2f}"
     return said
+
+
+def per_perturbation(
+    folder: Path, predictions: Sequence[str]
+) -> dict[str, list[tuple[str, float]]]:
+    """Return each perturbation's gain over the mean, by prediction; their means are the gains."""
+    tables = {}
+    for name in dict.fromkeys((BASELINE, *predictions)):
+        try:
+            with (folder / "scores" / name / "results.csv").open(newline="") as file:
+                tables[name] = list(csv.DictReader(file))
+        except OSError:
+            return {}
+    base = {
+        metric: sum(float(row[metric]) for row in tables[BASELINE]) / len(tables[BASELINE])
+        for metric in _METRICS
+        if metric in tables[BASELINE][0]
+    }
+    found = {}
+    for name in predictions:
+        rows_ = zip(tables[name], tables[BASELINE], strict=True)
+        found[name] = [(row["perturbation"], _gain(row, zero, base)) for row, zero in rows_]
+    return found
+
+
+def _gain(row: Mapping[str, str], zero: Mapping[str, str], base: Mapping[str, float]) -> float:
+    """Return how far one perturbation is from the baseline towards perfect, on the pooled scale."""
+    parts = []
+    for metric, mean in base.items():
+        room = -mean if _METRICS[metric][1] else 1 - mean
+        parts.append((float(row[metric]) - float(zero[metric])) / room if room else 0.0)
+    return sum(parts) / len(parts)
 
 
 def raw_scores(scored: Mapping[str, Any]) -> dict[str, float]:
@@ -123,6 +194,7 @@ def _legend(gains: Mapping[str, float]) -> str:
     return (
         "PDS (discrimination) and DES (overlap of significant genes): 1 is best; MAE: 0 is best.\n"
         "Gain: mean of the three, scaled as the challenge does, without its floor at 0.\n"
+        "A model can exceed a replicate: a replicate has noise of its own, a model averages.\n"
         + "\n".join(explained)
     )
 
@@ -138,9 +210,3 @@ def facts(folder: Path, trained: dict[str, Any], done: Mapping[str, Any]) -> dic
         "scores": f"{folder / 'scores'} (a page each)",
         "took": console.duration(done["finish"]),
     }
-
-
-def _curve(run: Run) -> tuple[list[float], list[float]]:
-    """Return steps and gains of the validations."""
-    found = list(run.history(ranks=False).series("gain", "eval").finite())
-    return [float(step) for step, _, _ in found], [gain for _, _, gain in found]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vcell.metrics.names import called
 from vcell.report import Page, svg
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from vcell.metrics.evaluation.scores import Metric, Scored
 
 _MOST_BARS, _MOST_POINTS, _MOST_CLOUDS = 60, 4000, 6
+_TOPS = {"vcc2026": "a replicate"}  # what a scaled score of 1 is
 HEADS = ("metric", "raw", "baseline", "ceiling", "scaled")
 
 
@@ -26,21 +28,60 @@ def page(
 ) -> Page:  # fmt: skip
     """Lay out everything that was found."""
     made = Page("vcell evaluate", title)
-    made.heading("Scores")
     if overall is not None:
-        made.text(f"Overall: {overall:.4f}" + (" (mean over contexts)" if len(found) > 1 else ""))
-    made.table(HEADS, [metric.row() for metric in metrics])
+        over = f", mean of {len(found)} contexts" if len(found) > 1 else ""
+        top = _TOPS.get(str(facts.get("rules")), "perfect")
+        made.headline(f"Overall {overall:.4f}{over}", f"0 is the baseline, 1 is {top}.")
+        made.figure("Overall", _gauge(overall, metrics, top))
+    made.heading("Scores")
+    _scores(made, metrics)
     for one in found:
         _context(made, one, several=len(found) > 1)
     made.heading("How this was computed")
-    made.facts(flat(facts))
+    lines = flat(facts)
+    detected = {name: value for name, value in lines.items() if name.startswith("detected")}
+    made.facts({name: value for name, value in lines.items() if name not in detected})
+    made.facts(detected, "what was detected")
     return made
+
+
+def _scores(made: Page, metrics: Sequence[Metric]) -> None:
+    """List the metrics by the name that people use, with an arrow to the better side."""
+    rows = []
+    for metric in metrics:
+        name = called(metric.name)
+        arrow = "↓ less" if name.less_is_better else "↑ more"
+        other = metric.name if metric.name != name.short else ""
+        rows.append((name.short, arrow, *metric.row()[1:], name.meaning, other))
+    made.table(("metric", "better", *HEADS[1:], "meaning", "in tables"), rows)
+
+
+def _gauge(overall: float, metrics: Sequence[Metric], top: str) -> str:
+    """Draw where the overall score lies between the baseline and the ceiling, or perfection."""
+    if top != "perfect":
+        return svg.gauge(overall, low=0.0, high=1.0, low_name="baseline", high_name=top)
+    ceilings = [_ceiling(metric) for metric in metrics if metric.scaled is not None]
+    known = [value for value in ceilings if value is not None]
+    if known and len(known) == len(ceilings):
+        high, name = sum(known) / len(known), "ceiling"
+    else:
+        high, name = 1.0, top
+    return svg.gauge(overall, low=0.0, high=high, low_name="baseline", high_name=name)
+
+
+def _ceiling(metric: Metric) -> float | None:
+    """Return the ceiling on the scale of the score: 0 the baseline, 1 perfect."""
+    if metric.ceiling is None or metric.baseline is None:
+        return None
+    perfect = 0.0 if called(metric.name).less_is_better else 1.0
+    room = perfect - metric.baseline
+    return (metric.ceiling - metric.baseline) / room if room else None
 
 
 def _context(made: Page, one: Scored, *, several: bool) -> None:
     if several:
         made.heading(f"Context {one.context}")
-        made.table(HEADS, [metric.row() for metric in one.metrics])
+        _scores(made, one.metrics)
     made.heading("Per perturbation")
     for metric in one.metrics:
         column = one.per_perturbation.get(metric.name)
@@ -71,8 +112,8 @@ def _bars(made: Page, one: Scored, metric: Metric, column: NDArray[np.float64]) 
     values = {one.perturbations[i]: float(column[i]) for i in shown}
     left_out = len(order) - len(shown)
     made.figure(
-        metric.name,
-        svg.bars(values, reference=metric.baseline),
+        called(metric.name).short,
+        svg.bars(values, x=metric.name, reference=metric.baseline),
         "The dashed line is the baseline's mean." * (metric.baseline is not None)
         + f" {left_out} more are in results.csv." * (left_out > 0),
     )
@@ -97,6 +138,7 @@ def _effects(made: Page, one: Scored) -> None:
             svg.scatter(
                 {"genes": (real[i, some].tolist(), pred[i, some].tolist())},
                 x="real", y="predicted", diagonal=True,
+                names={"genes": one.genes[some].tolist()} if one.genes is not None else None,
             ),
         )  # fmt: skip
 
@@ -106,15 +148,16 @@ def _volcanoes(made: Page, one: Scored) -> None:
     tables = {"real": one.tables["real_de"], "predicted": one.tables["pred_de"]}
     calls = tables["real"].loc[tables["real"]["fdr"] < 0.05, "target"].value_counts()
     for name in calls.index[:3]:
-        clouds = {}
+        clouds, names = {}, {}
         for side, table in tables.items():
             rows = table[(table["target"] == name) & np.isfinite(table["log2_fold_change"])]
             rows = rows.nsmallest(_MOST_POINTS // 2, "p_value")
             height = -np.log10(np.maximum(rows["fdr"].to_numpy(), 1e-300))
             clouds[side] = (rows["log2_fold_change"].tolist(), height.tolist())
+            names[side] = rows["feature"].tolist()
         made.figure(
             f"{name}: significance of the change",
-            svg.scatter(clouds, x="log2 fold change", y="-log10 FDR"),
+            svg.scatter(clouds, x="log2 fold change", y="-log10 FDR", names=names),
         )
 
 

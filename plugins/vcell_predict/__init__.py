@@ -11,7 +11,7 @@ import click
 from vcell.config import DataOptions, configured, option
 from vcell.plugin import Plugin
 
-MODES = ("residual", "mean", "counts")
+MODES: tuple[Literal["residual", "mean", "counts"], ...] = ("residual", "mean", "counts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,13 @@ class Predict(DataOptions):
     like: Path | None = option(
         None, help="Copy perturbations, cells of each, batches and total counts from a real file."
     )
+    as_: Literal["residual", "mean", "counts"] = option(
+        "residual",
+        help="How cells are made: control cells moved by the effect, the mean in every cell, or "
+        "whole counts.",
+    )
     cells: Path | None = option(
-        None,
-        help="How cells are made: `residual`, control cells moved by the effect (the default), "
-        "`mean`, all alike, or `counts`, whole numbers. Anything else names the file of controls.",
+        None, help="The cells of the project; --control-cells goes before them."
     )
     control_cells: Path | None = option(
         None, help="Take the control cells from this file (default: the one trained on)."
@@ -78,16 +81,17 @@ class Predict(DataOptions):
     @property
     def mode(self) -> Literal["residual", "mean", "counts"]:
         """How cells are made."""
-        word = self.cells.name if self.cells is not None else ""
-        if word == "mean":
-            return "mean"
-        return "counts" if word == "counts" else "residual"
+        return self._word or self.as_
 
     @property
     def control_file(self) -> Path | None:
         """The file of control cells, where one is named."""
-        named = None if self.cells is not None and self.cells.name in MODES else self.cells
-        return self.control_cells or named
+        return self.control_cells or (None if self._word else self.cells)
+
+    @property
+    def _word(self) -> Literal["residual", "mean", "counts"] | None:
+        """What --as is today, where it is given as --cells."""
+        return next((mode for mode in MODES if self.cells == Path(mode)), None)
 
 
 @click.command("predict")
@@ -103,7 +107,7 @@ def command(run: tuple[str, ...], config: Predict) -> None:
     Examples:
       vcell predict latest -o prediction.h5ad
       vcell predict latest --perturbations TP53,MYC --n-cells 400 -o two.h5ad
-      vcell predict latest --like real.h5ad --cells counts --evaluate real.h5ad
+      vcell predict latest --like real.h5ad --as counts --evaluate real.h5ad
     """
     from vcell_predict.work import predict
 

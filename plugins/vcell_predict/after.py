@@ -22,7 +22,6 @@ from vcell import console
 from vcell.data import CellWriter, open_cells
 from vcell.data import labels as find_labels
 from vcell.errors import RunFailed, UserError, VcellError
-from vcell.suggest import did_you_mean
 from vcell_predict import MODES
 
 if TYPE_CHECKING:
@@ -41,10 +40,12 @@ _MISSING = (
 def check(config: Predict) -> None:
     """Refuse, before any work, what would fail after it."""
     real, pack, cells = config.evaluate, config.pack, config.cells
-    if cells is not None and cells.name not in MODES and not cells.exists():
+    if cells is not None and cells.name in MODES:
+        console.warn(f"--cells {cells} is --as {cells} now; --cells names a file of cells")
+    elif cells is not None and not cells.exists():
         raise UserError(
-            f"--cells {cells} is neither {', '.join(MODES)} nor a file of control cells"
-            f"{did_you_mean(cells.name, MODES)}"
+            f"--cells {cells}: there is no such file",
+            hint="how cells are made is said by --as: residual, mean or counts",
         )
     if real is not None and not real.exists():
         raise UserError(f"{real}: there is no such file")

@@ -7,7 +7,7 @@ pert_counts_Validation.csv; or one name a line.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.data import detect, labels, open_cells
 from vcell.errors import UserError
-from vcell.models import read_perturbations
+from vcell.screen import read_perturbations
+from vcell.screen.design import Design
 from vcell.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -101,41 +102,31 @@ def from_cells(
 ) -> list[Asked]:
     """Copy perturbations, cells of each, their batches and total counts from a real file."""
     with open_cells(path, options.layer) as source:
-        found = labels.find(source, options)
-        perturbation = source.obs(found.perturbation_column)
-        control = perturbation.categories.tolist().index(found.control)
-        batch = None if found.batch_column is None else source.obs(found.batch_column).values
-        context = np.zeros(source.n_cells, np.int32)
-        names = np.array([""])
-        if context_column is not None:
-            column = source.obs(context_column)
-            context, names = column.codes, column.categories
+        found = asdict(labels.find(source, options)) | {"cell_type_column": context_column}
+        design = Design.of_source(source, found)
         totals = _totals(source) if with_totals else None
+        perturbation, context, _ = design.pairs()
+        order = np.argsort(context, kind="stable")
+        perturbation, context = perturbation[order], context[order]
+        names = [design.names[code] for code in perturbation]
+        row = design.rows(names, context.tolist())
+        batches = np.array([*design.batches, ""])
         asked = []
-        for code, where in _pairs(perturbation.codes, context, control):
-            rows = np.flatnonzero((perturbation.codes == code) & (context == where))
+        for i, (name, where) in enumerate(zip(names, context.tolist(), strict=True)):
+            cells = np.flatnonzero(row == i)
             asked.append(
                 Asked(
-                    str(perturbation.categories[code]),
-                    context=str(names[where]),
-                    n_cells=len(rows),
-                    totals=None if totals is None else totals[rows],
-                    batch=None if batch is None else batch[rows].astype(str),
+                    name,
+                    context=design.contexts[where] if context_column is not None else "",
+                    n_cells=len(cells),
+                    totals=None if totals is None else totals[cells],
+                    batch=batches[design.batch[cells]] if design.batches else None,
                 )
             )
     said = ", each with its total counts" if totals is not None else ""
     n = sum(one.n_cells or 0 for one in asked)
     console.say(f"{source.name}: {len(asked)} perturbations, {n:,} cells to predict{said}")
     return asked
-
-
-def _pairs(
-    perturbation: NDArray[np.int32], context: NDArray[np.integer], control: int
-) -> list[tuple[int, int]]:
-    """List the (perturbation, context) that have cells, the control left out."""
-    kept = (perturbation >= 0) & (perturbation != control) & (context >= 0)
-    pairs = np.unique(np.stack([context[kept], perturbation[kept]], axis=1), axis=0)
-    return [(int(code), int(where)) for where, code in pairs]
 
 
 def _totals(source: CellSource) -> NDArray[np.float64] | None:

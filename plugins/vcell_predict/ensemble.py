@@ -35,7 +35,7 @@ class Member:
     run: Run
     kind: str
     screen: Screen
-    predictor: Any  # a Predictor, and whatever else it can tell
+    predictor: models.Predictor
 
     @classmethod
     def open(cls, path: Path, kind: str | None) -> Member:
@@ -80,7 +80,7 @@ class Member:
         effect, chosen = np.zeros((0, len(screen.genes)), np.float32), self.as_chosen
         if len(rows):
             effect = chosen.predict(*screen.names(rows))
-        if not hasattr(chosen.predictor, "loo"):
+        if not isinstance(chosen.predictor, models.LeavesOneOut):
             return rows, effect
         left_out = np.asarray(chosen.predictor.loo(), np.float32)
         return np.concatenate([rows, screen.rows(LEARNT)]), np.concatenate([effect, left_out])

@@ -7,11 +7,12 @@ their sampling noise). P perturbations, M measured ones, N genes, T genes that t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vcell import console
+from vcell.models import Explains
 from vcell.report import Page, svg
 from vcell_predict import uncertainty
 from vcell_predict.ensemble import LEARNT, VALIDATION
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vcell.models import Explanation
     from vcell_predict.ensemble import Ensemble
-    from vcell_predict.work import Prediction
+    from vcell_predict.prediction import Prediction
 
     Array = NDArray[np.float64]
 
@@ -39,7 +41,7 @@ def explain(folder: Path, ensemble: Ensemble, prediction: Prediction) -> str:
     told = [
         (member.kind, member.predictor.explain(*_pairs(prediction)))
         for member in ensemble.members[:1]
-        if hasattr(member.predictor, "explain")
+        if isinstance(member.predictor, Explains)
     ]
     for kind, explanation in told:
         _seen(folder, page, kind, explanation)
@@ -134,7 +136,7 @@ def weights(
     return found, explained
 
 
-def _seen(folder: Path, page: Page, kind: str, explanation: Any) -> None:
+def _seen(folder: Path, page: Page, kind: str, explanation: Explanation) -> None:
     """Show what the model itself says: importance of the genes it sees, and its attention."""
     genes = [str(gene) for gene in explanation.genes]
     importance = np.asarray(explanation.importance, np.float64)
@@ -146,10 +148,9 @@ def _seen(folder: Path, page: Page, kind: str, explanation: Any) -> None:
     page.heading(f"What {kind} looks at")
     bars = {genes[i]: float(importance[i]) for i in order[:_TOP_GENES]}
     page.figure("Importance", svg.bars(bars), "importance.csv has all.")
-    attention = getattr(explanation, "attention", None)
-    if attention is None:
+    if explanation.attention is None:
         return
-    last = np.asarray(attention, np.float64)
+    last = np.asarray(explanation.attention, np.float64)
     last = last if last.ndim == 2 else last.mean(axis=0)
     i, j = np.unravel_index(np.argsort(-last, axis=None, kind="stable")[:_PAIRS], last.shape)
     uncertainty.write(

@@ -13,7 +13,7 @@ from vcell_predict import after, uncertainty
 if TYPE_CHECKING:
     from vcell_predict import Predict
     from vcell_predict.ensemble import Ensemble
-    from vcell_predict.work import Prediction
+    from vcell_predict.prediction import Prediction
 
 
 def table(prediction: Prediction) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from vcell.models import Disagrees, Uncertain
 from vcell_predict.ensemble import HELD_OUT, VALIDATION
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vcell.models import Predictor
     from vcell_predict.ensemble import Ensemble
 
     Array = NDArray[np.float64]
@@ -67,13 +69,15 @@ def sources(ensemble: Ensemble, names: Sequence[str], contexts: Sequence[str]) -
     return everywhere
 
 
-def _offered(predictor: Any, names: Sequence[str], contexts: Sequence[str]) -> dict[str, Array]:
+def _offered(
+    predictor: Predictor, names: Sequence[str], contexts: Sequence[str]
+) -> dict[str, Array]:
     """Ask one predictor; what it does not offer it does not have."""
     found = {}
-    std = predictor.std(names, contexts) if hasattr(predictor, "std") else None
+    std = predictor.std(names, contexts) if isinstance(predictor, Uncertain) else None
     if std is not None:
         found["model"] = _rms(np.asarray(std))
-    apart = predictor.heads(names, contexts) if hasattr(predictor, "heads") else None
+    apart = predictor.heads(names, contexts) if isinstance(predictor, Disagrees) else None
     if apart is not None:
         found["heads"] = np.asarray(apart, np.float64)
     return found

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vcell import console
 from vcell.data import open_cells
@@ -19,27 +17,16 @@ from vcell_predict.cells.controls import Columns, Controls
 from vcell_predict.cells.making import Maker
 from vcell_predict.cells.writing import Cells
 from vcell_predict.ensemble import HELD_OUT, Ensemble
-from vcell_predict.strength.calibration import Calibration, Strengths
+from vcell_predict.prediction import Prediction
+from vcell_predict.strength.calibration import Calibration
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from vcell_predict import Predict
     from vcell_predict.cells.pool import Pool
 
 _DEEPER = 4.0  # times the counts of a control cell
-
-
-@dataclass
-class Prediction:
-    """What is predicted: one entry a perturbation in a context (P,), in the order of the file."""
-
-    asked: list[Asked]
-    cells: NDArray[np.int64]
-    effect: NDArray[np.float32]  # (P, N), as written
-    blind: list[str]  # predicted by the mean
-    sources: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # of uncertainty
-    trust: uncertainty.Trust | None = None
-    strengths: Strengths | None = None
-    n_controls: int = 0
 
 
 def predict(runs: tuple[str, ...], config: Predict) -> None:
@@ -159,7 +146,12 @@ def _write(config: Predict, ensemble: Ensemble, controls: Controls, prediction: 
         _calibrate(config, ensemble, controls, pools, prediction)
     makers = {
         context: Maker(
-            mode, pool, screen.control[context], screen.target_sum, controls.batch[1], config.seed
+            mode,
+            pool,
+            screen.control[context],
+            screen.target_sum,
+            {name: i for i, name in enumerate(controls.design.batches)},
+            config.seed,
         )
         for context, pool in pools.items()
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vcell.screen.design import Design
+from vcell.screen.targets import members
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Screen:
+class Compared:
     """Groups of cells to compare.
 
     Parameters
@@ -34,41 +36,25 @@ class Screen:
     targets: tuple[tuple[str, ...], ...]
 
 
-def read_screen(source: CellSource, labels: Labels) -> Screen:
+def read_screen(source: CellSource, labels: Labels) -> Compared:
     """Group cells by perturbation and, where there are several, by type: types are not compared."""
-    column = source.obs(labels.perturbation_column)
-    label, names = column.codes.astype(np.int64), column.categories.tolist()
-    control = names.index(labels.control)
-    kind, kinds = np.zeros(len(label), np.int64), [""]
-    if labels.cell_type_column is not None:
-        types = source.obs(labels.cell_type_column)
-        if len(types.categories) > 1:
-            kind, kinds = types.codes.astype(np.int64), types.categories.tolist()
-    pair = np.where((label >= 0) & (kind >= 0), label * len(kinds) + kind, -1)
-    used = np.unique(
-        np.concatenate([pair[pair >= 0], control * len(kinds) + np.arange(len(kinds))])
-    )
-    place = {int(number): i for i, number in enumerate(used)}
-    codes = np.where(pair >= 0, np.searchsorted(used, pair), -1).astype(np.int32)
-    of, within = np.divmod(used, len(kinds))
-    return Screen(
-        codes,
+    design = Design.read(source, labels)
+    perturbation, context, _ = design.pairs()
+    names = [design.names[code] for code in perturbation]
+    several = len(design.contexts) > 1
+    codes = design.rows(names, context.tolist())
+    # the controls of every context come after the perturbations
+    codes = np.where(design.control, len(names) + design.context, codes)
+    return Compared(
+        codes.astype(np.int32),
         tuple(
-            names[p] + (f" ({kinds[k]})" if len(kinds) > 1 else "")
-            for p, k in zip(of, within, strict=True)
+            name + (f" ({design.contexts[where]})" if several else "")
+            for name, where in zip(
+                [*names, *[labels.control] * len(design.contexts)],
+                [*context.tolist(), *range(len(design.contexts))],
+                strict=True,
+            )
         ),
-        np.array(
-            [
-                -1 if p == control else place[control * len(kinds) + int(k)]
-                for p, k in zip(of, within, strict=True)
-            ],
-            np.int64,
-        ),
-        tuple(() if p == control else split_targets(names[p], labels.control) for p in of),
+        np.append(len(names) + context, np.full(len(design.contexts), -1)),
+        (*(members(name, labels.control) for name in names), *[()] * len(design.contexts)),
     )
-
-
-def split_targets(label: str, control: str) -> tuple[str, ...]:
-    """Return the genes of a label such as ``A``, ``A+B`` or ``A+ctrl``."""
-    parts = [part.strip() for part in re.split(r"[+,;|]", label)]
-    return tuple(part for part in parts if part and part not in (control, "ctrl", "control"))

@@ -22,7 +22,7 @@ from vcell.passes import CellRules
 from vcell_select_genes import outputs
 from vcell_select_genes.choose import Findings, choose
 from vcell_select_genes.responsive import ResponseTest
-from vcell_select_genes.screen import Screen, read_screen
+from vcell_select_genes.screen import Compared, read_screen
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
@@ -172,7 +172,7 @@ def _batches(source: CellSource, config: SelectGenes) -> Batches | None:
     return batches
 
 
-def _screen(source: CellSource, config: SelectGenes, names: Sequence[str]) -> Screen | None:
+def _screen(source: CellSource, config: SelectGenes, names: Sequence[str]) -> Compared | None:
     """Return the perturbations, if the groups need them and the file has them."""
     if not {"targets", "responsive"} & set(names) or config.groups == ("none",):
         return None

@@ -52,9 +52,15 @@ class TrainVcc(ManyFiles, ScreenOptions, NetworkOptions, ManyOptions, TrainOptio
     )
 
 
+FIRST = (  # what people set first; --help shows these
+    *("model", "genes", "features", "held_out", "folds"),
+    *("sweep", "gpus", "preset", "max_steps", "resume"),
+)
+
+
 @click.command("train-vcc")
 @click.argument("screen", required=False, type=click.Path(path_type=Path))
-@configured(TrainVcc)
+@configured(TrainVcc, first=FIRST)
 def command(screen: Path | None, config: TrainVcc) -> None:
     r"""Train a model of perturbation responses, and score it on perturbations it never saw.
 

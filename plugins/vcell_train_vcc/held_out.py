@@ -16,8 +16,8 @@ from vcell import console, models
 from vcell.metrics import verdict
 from vcell.models import members
 from vcell.models.scoring import each, gain, mean_of, without_own
-from vcell.screen.features import few
 from vcell.screen.split import TEST
+from vcell.suggest import few
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,12 +112,14 @@ class HeldOut:
 
     def write(self, path: Path) -> None:
         """Write one line for each perturbation and model, the levels among them."""
+        everything = self.scores | self.levels
+        told = [s for s in ALL if all(s in of for of in everything.values())]
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["perturbation", "context", "model", *ALL])
-            for model, values in (self.scores | self.levels).items():
+            writer.writerow(["perturbation", "context", "model", *told])
+            for model, values in everything.items():
                 for i, (name, context) in enumerate(zip(self.names, self.contexts, strict=True)):
-                    numbers = (f"{values[s][i]:.9g}" for s in ALL)
+                    numbers = (f"{values[s][i]:.9g}" for s in told)
                     writer.writerow([name, context, model, *numbers])
 
     def judged(self, model: str) -> verdict.Verdict:
@@ -212,6 +214,7 @@ def without_own_table(summary: dict[str, Any]) -> list[list[str]]:
             f"{one['delta_correlation_without_own']:.3f}",
         ]
         for name, one in (summary["held_out"] | summary["levels"]).items()
+        if "pds_without_own" in one  # runs of before have not got them
     ]
 
 
@@ -233,7 +236,7 @@ LEGEND = (
 def tables(summary: dict[str, Any]) -> str:
     """Return both tables as text."""
     short = ("model", "PDS", "MAE", "correlation")
-    return (
-        f"{console.table(table(summary), COLUMNS)}\n{LEGEND}\n\n"
-        f"without the perturbations' own genes\n{console.table(without_own_table(summary), short)}"
-    )
+    text = f"{console.table(table(summary), COLUMNS)}\n{LEGEND}"
+    if without := without_own_table(summary):
+        text += f"\n\nwithout the perturbations' own genes\n{console.table(without, short)}"
+    return text

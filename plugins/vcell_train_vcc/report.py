@@ -15,8 +15,8 @@ import numpy as np
 from vcell import console, models
 from vcell.as_json import plain
 from vcell.errors import UserError
-from vcell.models import Screen
 from vcell.models.scoring import gain, scores
+from vcell.screen import SCREEN, Screen
 from vcell.screen.split import TEST, TRAIN, VALIDATION
 from vcell.train.training import Pooled
 from vcell_train_vcc.held_out import FILE, HeldOut, markdown, tables
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vcell.runs import Run
-
-
-COLUMNS = {
-    "pds": "PDS",
-    "mae": "MAE",
-    "delta_correlation": "correlation",
-    "gain": "gain over mean",
-}
 
 
 def scored(run: Run, model: str, screen: Screen) -> dict[str, Any]:
@@ -127,24 +119,24 @@ def _text(path: Path, summary: dict[str, Any], names: list[str]) -> str:
 
 
 def pooled(model: str, runs: Sequence[Run]) -> Pooled:
-    """Return what is said of the held-out perturbations of several runs together."""
+    """Judge all held-out perturbations of the folds together."""
     found = HeldOut.read(runs)
-    summary = found.summary(model)
+    summary, n = found.summary(model), len(runs)
     if not found.names:
         return Pooled(summary=summary, text="no perturbation was held out", markdown="")
-    n = len(found.names)
+    heading = f"# Held-out perturbations of {n} folds, pooled (pseudobulk)"
     return Pooled(
         summary=summary,
-        text=f"{summary['verdict']['text']}\n{n} held-out perturbations of {len(runs)} folds, "
-        f"pooled (pseudobulk)\n\n{tables(summary)}",
-        markdown="\n".join(markdown(summary)),
+        text=f"{summary['verdict']['text']}\n{len(found.names)} held-out perturbations of "
+        f"{n} folds, pooled (pseudobulk)\n\n{tables(summary)}",
+        markdown="\n".join([heading, "", *markdown(summary)]) + "\n",
         files={FILE: found.write},
     )
 
 
 def judged(run: Run) -> float:
     """Return the gain over the mean on the perturbations that choose the model, for sweeps."""
-    screen = Screen.load(run.path / models.SCREEN)
+    screen = Screen.load(run.path / SCREEN)
     rows = screen.rows(VALIDATION)
     if not len(rows):
         raise UserError(

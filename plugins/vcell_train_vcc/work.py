@@ -14,8 +14,9 @@ from vcell.data import detect, labels, open_cells
 from vcell.data.log_cells import COUNTS, LogCells, median_total
 from vcell.errors import UserError
 from vcell.screen import SCREEN, Screen, measure
+from vcell.screen.design import Design
 from vcell.train import command
-from vcell.train.training import Prepared, Training
+from vcell.train.training import NewRun, Training
 from vcell_train_vcc import TrainVcc, report
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def main(run: Run) -> None:
         run.finish("interrupted")
 
 
-def prepare(config: TrainVcc, plan: Plan) -> Prepared:
+def prepare(config: TrainVcc, plan: Plan) -> NewRun:
     """Measure the screen, and let the model refuse what cannot be."""
     assert config.cells is not None
     with open_cells(config.cells, config.layer, join=config.join) as source:
@@ -64,16 +65,16 @@ def prepare(config: TrainVcc, plan: Plan) -> Prepared:
                 f"{source.name} holds neither counts nor log1p values: {scale.evidence}",
                 hint="counts or log1p values are needed: mend them, or name another --layer",
             )
-        columns = measure.Columns.read(source, found)
+        design = Design.read(source, found)
         total = config.target_sum
         if scale.kind == COUNTS and total is None:
-            total = median_total(source, np.flatnonzero(columns.control))
+            total = median_total(source, np.flatnonzero(design.control))
         cells = LogCells(source, scale.kind, total or np.nan)
-        screen = measure.screen_of(cells, columns, config)
-        prepared = getattr(models.get(config.model), "prepared", None)
-        files = prepared(screen, config, plan) if prepared else {}
-        files |= measure.facts(source, scale, found, columns, screen)
-        return Prepared(
+        screen = measure.screen_of(cells, design, config)
+        model = models.get(config.model)
+        files = model.prepared(screen, config, plan) if isinstance(model, models.Prepares) else {}
+        files |= measure.facts(source, scale, found, design, screen)
+        return NewRun(
             config=config,
             data=[command.fingerprint(source)],
             facts={"model": config.model, "labels": dataclasses.asdict(found)},
@@ -89,7 +90,6 @@ TRAINING = Training(
     tell=report.tell,
     needs=SCREEN,
     apart=("held_out", "hold_out_context"),
-    columns=report.COLUMNS,
-    pooled=report.pooled,
+    pool=report.pooled,
     judge=report.judged,
 )

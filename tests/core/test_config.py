@@ -8,11 +8,13 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
+import click
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vcell.config import DataOptions, option, settings_of, toml
+from vcell.config import DataOptions, configured, option, provenance, settings_of, toml
 from vcell.config import check as checks
 from vcell.config.write import schema, template
 from vcell.errors import UserError
@@ -286,3 +288,39 @@ def test_init_makes_a_project_that_checks(vcell, tmp_path):
 def test_the_repositorys_own_project_file_has_no_mistakes(vcell, repository):
     assert (repository / "vcell.toml").is_file()
     assert vcell("config", "check", cwd=repository).code == 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Written:
+    """A setting may be called as a word of Python is."""
+
+    as_: str = option("text", help="How it is written.")
+    other: int = option(1, help="Something else.")
+
+
+@click.command("write")
+@configured(Written, first=("as_",))
+def write(config: Written) -> None:
+    """Write it."""
+    click.echo(f"{config.as_} {config.other} {provenance()['as_']}")
+
+
+def test_a_setting_named_like_a_word_of_python_is_spelt_without_the_underscore(tmp_path):
+    ran = CliRunner().invoke(write, ["--as", "html", "--other", "2"])
+    assert ran.output == "html 2 command line\n"
+    ran = CliRunner().invoke(
+        write, [], auto_envvar_prefix="VCELL_WRITE", env={"VCELL_WRITE_AS": "x"}
+    )
+    assert ran.output.startswith("x 1")
+    (tmp_path / "vcell.toml").write_text('[write]\nas = "pdf"\n')
+    values, problems = checks.values_for(toml.read(tmp_path / "vcell.toml"), "write", Written)
+    assert (values, problems) == ({"as_": "pdf"}, [])
+
+
+def test_help_shows_the_first_options_and_help_all_shows_all():
+    short, whole = (CliRunner().invoke(write, [flag]) for flag in ("--help", "--help-all"))
+    assert "--as" in short.output
+    assert "--other" not in short.output
+    assert "Show all 2 options" in short.output
+    assert "--other" in whole.output
+    assert (short.exit_code, whole.exit_code) == (0, 0)

@@ -48,6 +48,28 @@ def test_it_imports_nothing_heavy(words, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+_DOORS = """
+import sys
+from importlib import metadata
+from vcell.cli import run
+code = run(["--help"])
+doors = {point.module for point in metadata.entry_points(group="vcell.plugins")}
+imported = doors & set(sys.modules)
+sys.exit(f"code {code}, imported {imported}" if code or imported else 0)
+"""
+
+
+def test_help_imports_no_plugin(vcell, tmp_path):
+    env = {"VCELL_CACHE": str(tmp_path / "cache")}
+    first = vcell("--help", env=env).out
+    again = subprocess.run(
+        [sys.executable, "-c", _DOORS], capture_output=True, text=True, cwd=tmp_path,
+        env=clean_environment() | env, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.replace("python -c", "vcell") == first
+
+
 def test_shell_completion_imports_nothing_heavy(tmp_path):
     asking = {"_VCELL_COMPLETE": "bash_complete", "COMP_WORDS": "vcell config s", "COMP_CWORD": "2"}
     probe = f"""

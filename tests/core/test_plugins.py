@@ -54,6 +54,36 @@ def test_a_foreign_plugin_is_a_command_like_any_other(vcell, tmp_path):
     assert vcell("plugins", "check", "greet", env=env).code == 0
 
 
+def test_help_follows_a_plugin_that_changes(vcell, tmp_path):
+    """Summaries are kept, so that help need not import plugins; a new door is noticed."""
+    env = distribution(tmp_path / "site", "greet", GOOD) | {"VCELL_CACHE": str(tmp_path / "cache")}
+    assert "Greet." in vcell("--help", env=env).out
+    door = tmp_path / "site" / "dist_greet.py"
+    door.write_text(door.read_text().replace('summary="Greet."', 'summary="Say hello."'))
+    assert "Say hello." in vcell("--help", env=env).out
+    door.write_text("import nowhere_to_be_found")
+    assert "greet †" in vcell("--help", env=env).out
+    distribution(tmp_path / "other", "greet", GOOD)
+    door.write_text((tmp_path / "other" / "dist_greet.py").read_text())
+    assert "greet †" not in vcell("--help", env=env).out
+
+
+@pytest.mark.parametrize("cache", ["a file", "damaged", "of something else"])
+def test_help_needs_no_cache(vcell, tmp_path, cache):
+    env = distribution(tmp_path / "site", "greet", GOOD) | {"VCELL_CACHE": str(tmp_path / "cache")}
+    expected = vcell("--help", env=env).out
+    for kept in (tmp_path / "cache").iterdir():
+        if cache == "a file":
+            kept.unlink()
+        else:
+            kept.write_text("{" if cache == "damaged" else '{"installed": 3, "plugins": [1]}')
+    if cache == "a file":  # nothing can be written into it, even by root
+        (tmp_path / "cache").rmdir()
+        (tmp_path / "cache").touch()
+    shown = vcell("--help", env=env)
+    assert (shown.code, shown.out, shown.err) == (0, expected, "")
+
+
 def test_plugins_are_listed_with_their_origin(vcell, tmp_path):
     env = distribution(tmp_path / "site", "greet", GOOD)
     rows = {row["name"]: row for row in vcell("plugins", "--json", env=env).json["plugins"]}

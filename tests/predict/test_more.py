@@ -32,7 +32,7 @@ def two(cells, tmp_path_factory):
 
 
 def test_several_runs_are_averaged_and_their_spread_is_reported(predict, two, tmp_path):
-    result = predict("--no-calibrate", "--cells", "mean", "--n-cells", 3, of=two).json
+    result = predict("--no-calibrate", "--as", "mean", "--n-cells", 3, of=two).json
     assert sorted(result["models"]) == ["mean", "ridge"]
     screen = Screen.load(Run.open(two[0]).path / SCREEN)
     names = result["perturbations"]

@@ -112,18 +112,24 @@ def test_the_same_seed_gives_the_same_cells_whatever_else_is_predicted(predict, 
 
 def test_the_mean_mode_gives_every_cell_the_predicted_pseudobulk(predict, trained):
     this, screen = trained
-    result = predict("--cells", "mean", "--n-cells", 5, "--perturbations", "GENE00029").json
+    result = predict("--as", "mean", "--n-cells", 5, "--perturbations", "GENE00029").json
     assert result["cells"] == "mean"
     found = cells_of(anndata.read_h5ad("p.h5ad"), "GENE00029").toarray()
     delta = get("ridge").load(this, screen.settled()).predict(["GENE00029"])[0]
     assert np.allclose(found, np.maximum(control_of(screen) + delta, 0), atol=1e-6)
 
 
+def test_the_earlier_spelling_of_as_still_works_and_says_what_it_is_now(predict):
+    ran = predict("--cells", "mean", "--n-cells", 5, "--perturbations", "GENE00029")
+    assert ran.json["cells"] == "mean"
+    assert "--cells mean is --as mean now" in ran.err
+
+
 def test_counts_are_whole_numbers_of_the_depth_a_list_asks_for(predict, tmp_path):
     (tmp_path / "pert_counts.csv").write_text(
         "target_gene,n_cells,median_umi_per_cell\nGENE00029,140,4500\nGENE00008,125,1500.5\n"
     )
-    predict("--perturbations", "pert_counts.csv", "--cells", "counts").json  # noqa: B018
+    predict("--perturbations", "pert_counts.csv", "--as", "counts").json  # noqa: B018
     found = anndata.read_h5ad("p.h5ad")
     assert found.X.dtype == np.int32
     assert found.X.data.min() >= 1
@@ -138,7 +144,7 @@ def test_far_more_counts_than_the_controls_have_are_said(predict, tmp_path):
     (tmp_path / "deep.csv").write_text(
         "target_gene,n_cells,median_umi_per_cell\nGENE00029,5,4500\nGENE00008,5,30000\n"
     )
-    found = predict("--perturbations", "deep.csv", "--cells", "counts", "--no-calibrate")
+    found = predict("--perturbations", "deep.csv", "--as", "counts", "--no-calibrate")
     assert found.code == 0
     assert "GENE00008 is to have a median of 30,000 counts a cell, 10 times" in found.err
 
@@ -150,7 +156,7 @@ def test_like_copies_perturbations_cells_batches_and_depths_of_a_real_file(predi
     measured.X = measured.X * 2
     measured.obs["batch"] = measured.obs["batch"].astype(str)
     measured.write_h5ad("like.h5ad")
-    result = predict("--like", "like.h5ad", "--cells", "counts", "--controls", 0)
+    result = predict("--like", "like.h5ad", "--as", "counts", "--controls", 0)
     assert sorted(result.json["perturbations"]) == names[:2]
     assert "2 perturbations" in result.err
     found = anndata.read_h5ad("p.h5ad")
@@ -195,7 +201,7 @@ def test_what_nothing_is_known_of_is_refused_or_said(predict, trained, tmp_path)
         (["--like", "bad.csv"], "bad.csv"),
         (["--like", "x.h5ad", "--perturbations", "A"], "give one of them"),
         (["--cells", "missing.h5ad"], "missing.h5ad"),
-        (["--cells", "meen"], "nor a file of control cells (did you mean mean?)"),
+        (["--as", "meen"], "did you mean mean?"),
         (["--n-cells", "-5"], "must be at least 1, not -5"),
         (["--runs", "nowhere"], "there are no runs in nowhere"),
         (["--evaluate", "missing.h5ad"], "missing.h5ad"),

@@ -10,9 +10,9 @@ import pytest
 import torch
 from vcell_train_vcc import TrainVcc
 from vcell_train_vcc.network import shape
-from vcell_train_vcc.network.losses import Losses, Weights, distances
+from vcell_train_vcc.network.losses import KINDS as LOSSES
+from vcell_train_vcc.network.losses import LossKind, Units, distances, effects, losses_of
 from vcell_train_vcc.network.rehearsal import rehearse
-from vcell_train_vcc.network.sets import Groups, SetStream
 from vcell_train_vcc.network.shape import Shape, few_threads
 from vcell_train_vcc.network.task import Tables, build
 
@@ -20,6 +20,7 @@ from vcell.data.simulate import Simulator
 from vcell.errors import UserError
 from vcell.models import Screen
 from vcell.nn.attention import AttentionChoice
+from vcell.screen.sets import Groups, SetStream
 from vcell.store import Recipe, Store, prepare
 from vcell.train.task import Place
 
@@ -259,7 +260,7 @@ def test_the_shared_encoder_runs_once_for_all_perturbations(tables, monkeypatch)
 def losses(kind="energy", **weights):
     bank = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
     chosen = {"reconstruction": 0.0, "classes": 0.0, **weights}
-    return Losses(Weights(**chosen), 1.0, bank, kind=kind)
+    return losses_of({"reconstruction": 1.0, "classes": 0.5} | chosen, Units(1.0, bank, kind))
 
 
 def outputs(effect):
@@ -272,7 +273,7 @@ def test_the_energy_distance_is_that_of_the_formula():
     real, control = cells.chunk(2, 1)
     given = {"cells": cells, "prior": torch.zeros(2, 7, dtype=torch.float64)}
     shift = torch.randn(2, 7, generator=rng, dtype=torch.float64)
-    found = losses(cells=1.0).cells(outputs(shift), given)
+    found = losses(cells=1.0).terms["cells"](outputs(shift), given)
     moved = control + shift[:, None]
     for i in range(2):
         far = [np.asarray(torch.cdist(a, b)) / 7**0.5 for a, b in
@@ -288,9 +289,8 @@ def test_a_set_loss_is_least_where_the_cells_are_moved_onto_the_real_ones(kind):
     truth = torch.linspace(-1, 1, 7)
     real = torch.randn(1, 64, 7, generator=rng) + truth
     given = {"cells": torch.cat([real, control], 1), "prior": torch.zeros(1, 7)}
-    at = [
-        losses(kind, cells=1.0).cells(outputs(truth[None] * s), given).item() for s in (0, 0.5, 1)
-    ]
+    far = losses(kind, cells=1.0).terms["cells"]
+    at = [far(outputs(truth[None] * s), given).item() for s in (0, 0.5, 1)]
     assert at[0] > at[1] > at[2]
 
 
@@ -301,11 +301,33 @@ def test_distances_are_finite_and_differentiable_between_equal_cells():
 
 
 def test_the_retrieval_loss_is_small_where_the_right_effect_is_nearest():
-    made = losses(retrieval=1.0)
+    made = losses(retrieval=1.0).terms["retrieval"]
     given = {"prior": torch.zeros(2, 7), "row": torch.tensor([0, 1])}
-    right = made.retrieval(outputs(made.bank[:2]), given)
-    wrong = made.retrieval(outputs(made.bank[2:4]), given)
+    right = made(outputs(made.bank[:2]), given)
+    wrong = made(outputs(made.bank[2:4]), given)
     assert (right < wrong).all()
+
+
+def test_one_more_loss_is_one_entry(tables, monkeypatch):
+    class Size(torch.nn.Module):
+        """Mean square of the predicted effect."""
+
+        def __init__(self, units):
+            super().__init__()
+            self.square = units.square
+
+        def forward(self, out, example):
+            return effects(out, example).mean(1).square().mean(1) / self.square
+
+    monkeypatch.setitem(LOSSES, "size", LossKind(Size, lambda config: 3.0, "--size-loss"))
+    given = example(tables, [0, 1, 2])
+    given["expressed"] = given["control"][:, 0] + given["delta"]
+    found = network(tables, alpha=0.0, beta=0.0, delta_loss=0.0, pds_loss=0.0)(given)
+    assert set(found) == {"total", "size"}
+    unit = float(np.square(tables.delta[tables.learned]).mean())
+    expected = given["prior"].square().mean() / unit
+    assert found["size"].item() == pytest.approx(expected.item(), rel=1e-3)
+    assert found["total"].item() == pytest.approx(3 * found["size"].item())
 
 
 def test_balanced_losses_reach_the_trunk_in_the_ratio_of_their_weights(tables):

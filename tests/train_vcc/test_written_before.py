@@ -9,6 +9,7 @@ bits of mantissa. The tests put the path of the cells right, as somebody would w
 from __future__ import annotations
 
 import csv
+import json
 import tarfile
 from pathlib import Path
 
@@ -16,8 +17,12 @@ import anndata
 import numpy as np
 import pytest
 
+from vcell import console, models
+from vcell.cli import run
 from vcell.data import open_cells
+from vcell.metrics import vcc2025
 from vcell.runs import Run
+from vcell.screen import SCREEN, Screen
 from vcell.store import Store
 
 ARCHIVE = Path(__file__).with_name("fixtures") / "of_before.tar.xz"
@@ -31,35 +36,32 @@ def before(tmp_path, monkeypatch) -> Path:
     for path in tmp_path.glob("runs/**/run.json"):
         path.write_text(path.read_text().replace(MADE_IN, str(tmp_path)))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VCELL_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("VCELL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(console, "settings", console.Settings())
     return tmp_path
 
 
-def test_they_are_listed_with_what_came_of_them(before, vcell):
-    listed = {one["run"]: one for one in vcell("runs", "list", "--json").json["runs"]}
+def test_they_are_listed_with_what_came_of_them(before, capsys):
+    assert run(["runs", "list", "--json"]) == 0
+    listed = {one["run"]: one for one in json.loads(capsys.readouterr().out)["runs"]}
     states = {name: one["status"] for name, one in listed.items()}
     assert {states[name] for name in ("ridge", "folds", "sweep")} == {"done"}
     assert states["transformer"] in ("crashed", "stalled")
 
 
-def test_a_run_predicts_what_it_predicted(before, vcell):
+def test_a_run_predicts_what_it_predicted(before):
     """What it scored on its held-out perturbations, to the digits of the table."""
-    done = vcell("predict", "ridge", "-o", "ridge.h5ad", "--n-cells", "8", "--json")
-    assert done.code == 0, done.err
+    assert run(["predict", "ridge", "-o", "ridge.h5ad", "--n-cells", "8"]) == 0
     assert set(anndata.read_h5ad("ridge.h5ad").obs["target_gene"].astype(str)) == {
         "GENE00003", "GENE00051", "non-targeting",
     }  # fmt: skip
-    from vcell import models
-    from vcell.metrics import vcc2025
-    from vcell.models import Screen
-
-    run = Run.open(before / "runs" / "ridge")
-    screen = Screen.load(run.path / models.SCREEN)
-    with (run.path / "held_out.csv").open(newline="") as file:
+    trained = Run.open(before / "runs" / "ridge")
+    screen = Screen.load(trained.path / SCREEN)
+    with (trained.path / "held_out.csv").open(newline="") as file:
         told = list(csv.DictReader(file))
     assert {one["model"] for one in told} >= {"mean", "ridge", "knn", "gp", "context-mean"}
     answers = {
-        name: models.get(name).load(run, screen.settled())
+        name: models.get(name).load(trained, screen.settled())
         for name in {one["model"] for one in told}
     }
     for one in told:
@@ -75,24 +77,20 @@ def test_a_run_predicts_what_it_predicted(before, vcell):
 
 
 @pytest.mark.parametrize("name", ["folds", "sweep"])
-def test_a_run_of_runs_is_told_resumed_and_asked(before, vcell, name):
-    again = vcell("train-vcc", "--resume", name, "--json")
-    assert again.code == 0, again.err
-    assert "done already" in again.err
+def test_a_run_of_runs_is_told_resumed_and_asked(before, capsys, name):
+    assert run(["train-vcc", "--resume", name]) == 0
+    assert "done already" in capsys.readouterr().err
     wanted = ["--perturbations", "GENE00003"] if name == "folds" else []
-    asked = vcell("predict", name, *wanted, "-o", "out.h5ad", "--n-cells", "8", "--json")
-    assert asked.code == 0, asked.err
+    assert run(["predict", name, *wanted, "-o", "out.h5ad", "--n-cells", "8"]) == 0
 
 
-def test_a_killed_transformer_goes_on_from_its_checkpoint(before, vcell):
-    done = vcell("train-vcc", "--resume", "transformer", "--max-steps", "3", "--json")
-    assert done.code == 0, done.err
-    run = Run.open(before / "runs" / "transformer")
-    assert run.status() == "done"
-    assert [event["step"] for event in run.events({"resume"})] == [0]
-    assert run.checkpoint("latest").step == 3
-    asked = vcell("predict", "transformer", "-o", "out.h5ad", "--n-cells", "8", "--json")
-    assert asked.code == 0, asked.err
+def test_a_killed_transformer_goes_on_from_its_checkpoint(before):
+    assert run(["train-vcc", "--resume", "transformer", "--max-steps", "3"]) == 0
+    trained = Run.open(before / "runs" / "transformer")
+    assert trained.status() == "done"
+    assert [event["step"] for event in trained.events({"resume"})] == [0]
+    assert trained.checkpoint("latest").step == 3
+    assert run(["predict", "transformer", "-o", "out.h5ad", "--n-cells", "8"]) == 0
 
 
 def test_a_store_holds_the_same_cells(before):

@@ -59,19 +59,18 @@ def read_table(
     Paths are made absolute against the folder of the file. Both spellings of a key, ``batch-size``
     and ``batch_size``, are accepted; giving both is a problem.
     """
-    by_name = {setting.name: setting for setting in settings}
+    by_key = {setting.key: setting for setting in settings}
     values: dict[str, Any] = {}
     problems: list[Problem] = []
     content = file.tables.get(table, {})
     if not isinstance(content, Mapping):
         return {}, []  # reported by check_table_names
     for key, raw in content.items():
-        name = key.replace("-", "_")
-        setting = by_name.get(name)
+        setting = by_key.get(key.replace("_", "-"))
         if setting is None:
-            hint = did_you_mean(key, [s.key for s in by_name.values()])
+            hint = did_you_mean(key, by_key)
             problems.append(Problem(file.at(table, key), f"[{table}] {key} is not an option{hint}"))
-        elif name in values:
+        elif setting.name in values:
             problems.append(
                 Problem(
                     file.at(table, key),
@@ -80,7 +79,7 @@ def read_table(
             )
         else:
             try:
-                values[name] = _rooted(setting.check(raw), file.path.parent)
+                values[setting.name] = _rooted(setting.check(raw), file.path.parent)
             except WrongRanges as error:
                 problems += [
                     Problem(file.at(table, key, inner), f"[{table}.{key}] {inner} {what}")

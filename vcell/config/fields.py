@@ -88,8 +88,13 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """Spelling in the file and on the command line: batch-size."""
-        return self.name.replace("_", "-")
+        """Spelling in the file and on the command line: batch-size; as, of a field `as_`."""
+        return self.name.rstrip("_").replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Spelling in the environment, after the command: BATCH_SIZE."""
+        return self.name.rstrip("_").upper()
 
     @property
     def type_words(self) -> str:

@@ -14,6 +14,7 @@ from vcell.config.fields import Setting, settings_of
 from vcell.errors import UserError
 
 PROJECT = "vcell.project"  # key of ctx.meta under which the command line keeps the ProjectFile
+ALL_HELP = "vcell.all_help"  # key of ctx.meta: show the further options as well
 _DATA_PREFIX = "VCELL_DATA"
 
 
@@ -56,8 +57,8 @@ class _SettingType(click.ParamType[Any]):
 class SettingOption(click.Option):
     """A click option of one setting; reads VCELL_<COMMAND>_<KEY>, then VCELL_DATA_<KEY>."""
 
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
+    def __init__(self, setting: Setting, *, further: bool = False) -> None:
+        self.setting, self.further = setting, further
         flags = [setting.short] if setting.short else []
         if setting.base is bool and not setting.many:
             flags.append(f"--{setting.key}/--no-{setting.key}")
@@ -73,6 +74,12 @@ class SettingOption(click.Option):
             **kind,
         )
 
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the lines of the help; nothing for a further option, unless all are asked for."""
+        if self.further and not ctx.meta.get(ALL_HELP):
+            return None
+        return super().get_help_record(ctx)
+
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """Look in the environment."""
         name = environment_name(self.setting, ctx.auto_envvar_prefix)
@@ -81,10 +88,8 @@ class SettingOption(click.Option):
 
 def environment_name(setting: Setting, prefix: str | None) -> str | None:
     """Return the variable that sets `setting` now, or None where none does."""
-    own = [f"{prefix}_{setting.name.upper()}"] if prefix else []
-    shared = (
-        [f"{_DATA_PREFIX}_{setting.name.upper()}"] if setting.owner == DataOptions.__name__ else []
-    )
+    own = [f"{prefix}_{setting.variable}"] if prefix else []
+    shared = [f"{_DATA_PREFIX}_{setting.variable}"] if setting.owner == DataOptions.__name__ else []
     return next((name for name in own + shared if os.environ.get(name)), None)
 
 
@@ -96,8 +101,13 @@ def _default_text(setting: Setting) -> str | bool:
     return True
 
 
-def configured(config: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def configured(
+    config: type, first: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a click command the options that `config` declares; it receives them as ``config=``.
+
+    Of a command with very many, ``--help`` shows those named in `first`, in that order, and
+    ``--help-all`` shows them all.
 
     Examples
     --------
@@ -118,11 +128,36 @@ def configured(config: type) -> Callable[[Callable[..., Any]], Callable[..., Any
             return function(*args, config=built, **kwargs)
 
         params = getattr(call, "__click_params__", [])
+        by_name = {setting.name: setting for setting in settings}
+        ordered = [by_name.pop(name) for name in first]
+        options: list[click.Parameter] = [SettingOption(setting) for setting in ordered]
+        options += [SettingOption(one, further=bool(first)) for one in by_name.values()]
+        if first:
+            options.append(_help_all(len(settings)))
         # click keeps decorator-made parameters in reverse order
-        call.__click_params__ = params + [SettingOption(setting) for setting in reversed(settings)]  # type: ignore[attr-defined]
+        call.__click_params__ = params + options[::-1]  # type: ignore[attr-defined]
         return call
 
     return decorate
+
+
+def _help_all(count: int) -> click.Option:
+    """Return the option that shows them all."""
+
+    def show(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
+        if value and not ctx.resilient_parsing:
+            ctx.meta[ALL_HELP] = True
+            click.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+
+    return click.Option(
+        ["--help-all"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show,
+        help=f"Show all {count} options, and exit.",
+    )
 
 
 def provenance(ctx: click.Context | None = None) -> dict[str, str]:

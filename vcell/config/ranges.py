@@ -89,18 +89,18 @@ def checked(value: object, settings: Iterable[Setting]) -> Ranges:
     """Check a table of ranges of `settings`, or raise ValueError with all that is wrong."""
     if not isinstance(value, Mapping):
         raise ValueError("must be a table of ranges, as lr = {low = 0.0001, high = 0.01}")
-    by_name = {setting.name: setting for setting in settings}
+    by_key = {setting.key: setting for setting in settings}
     ranges, problems = Ranges(), {}
     for key, given in value.items():
-        name = key.replace("-", "_")
-        if name not in by_name:
-            hint = did_you_mean(key, [setting.key for setting in by_name.values()])
+        setting = by_key.get(key.replace("_", "-"))
+        if setting is None:
+            hint = did_you_mean(key, by_key)
             problems[key] = f"is not an option that can be searched{hint}"
-        elif name in ranges:
+        elif setting.name in ranges:
             problems[key] = "is given twice"
         else:
             try:
-                ranges[name] = Range.read(by_name[name], given).plain
+                ranges[setting.name] = Range.read(setting, given).plain
             except ValueError as error:
                 problems[key] = str(error)
     if problems:

@@ -60,8 +60,8 @@ def unknown_variables(configs: dict[str, type]) -> list[Problem]:
     """Report VCELL_ variables that set nothing: a typing mistake that would pass in silence."""
     known = set(_GLOBAL_VARIABLES)
     for command, config in configs.items():
-        known |= {f"{prefix_of(command)}_{s.name.upper()}" for s in settings_of(config)}
-    known |= {f"VCELL_DATA_{s.name.upper()}" for s in settings_of(DataOptions)}
+        known |= {f"{prefix_of(command)}_{s.variable}" for s in settings_of(config)}
+    known |= {f"VCELL_DATA_{s.variable}" for s in settings_of(DataOptions)}
     return [
         Problem(name, "sets nothing" + did_you_mean(name, known))
         for name in sorted(os.environ)

@@ -56,28 +56,6 @@ class LogCells:
                 matrix.data = np.log1p(data * np.repeat(factor, np.diff(block.indptr)))
             yield np.asarray(block.rows), matrix
 
-    def group_moments(
-        self, codes: NDArray[np.int64], n_groups: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-        """Return (P, N) means, (P,) variances averaged over genes, (P,) cells; code -1: no group.
-
-        A group of one cell has the variance 0.
-        """
-        wanted = np.flatnonzero(codes >= 0)
-        total, square = np.zeros((n_groups, self.n_genes)), np.zeros(n_groups)
-        for numbers, block in self.blocks(None if len(wanted) == len(codes) else wanted):
-            group = codes[numbers]
-            member = sp.csr_array(
-                (np.ones(len(group)), (group, np.arange(len(group)))), (n_groups, len(group))
-            )
-            summed = (member @ block).tocoo()
-            total[summed.row, summed.col] += summed.data
-            square += np.bincount(group, (block**2).sum(axis=1), n_groups)
-        count = np.bincount(codes[wanted], minlength=n_groups)
-        mean = total / np.maximum(count, 1)[:, None]
-        within = square - count * (mean**2).sum(axis=1)
-        return mean, within / (np.maximum(count - 1, 1) * self.n_genes), count
-
 
 def median_total(source: CellSource, rows: NDArray[np.int64] | None = None) -> float:
     """Return the median of the cells' totals, empty cells left out, as the challenge scales."""

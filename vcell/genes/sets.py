@@ -6,10 +6,11 @@ import csv
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from vcell import plugin
 from vcell.errors import UserError
 
 GROUP = "vcell.gene_sets"
@@ -44,18 +45,29 @@ def shipped() -> dict[str, GeneSet]:
 def announced() -> tuple[dict[str, GeneSet], tuple[str, ...]]:
     """Return the sets of other distributions, and one line for each that could not be loaded."""
     sets: dict[str, GeneSet] = {}
-    problems = []
-    for point in sorted(metadata.entry_points(group=GROUP), key=lambda p: p.name):
+    problems: list[str] = []
+    built_in = shipped()
+    every = plugin.announced(GROUP)
+    problems += every.problems
+    for one in every.found.values():
         try:
-            loaded = point.load()
+            loaded = one.entry_point.load()
             given = loaded() if callable(loaded) else loaded
             found = [given] if isinstance(given, GeneSet) else list(given)
             if not all(isinstance(item, GeneSet) for item in found):
                 raise TypeError("an entry point must give vcell.genes.GeneSet objects")
         except Exception as error:  # noqa: BLE001 - a third party's fault must not stop the rest
-            problems.append(f"gene sets {point.name!r} ({point.value}) are left out: {error}")
+            problems.append(f"gene sets {one.name!r} ({one.target}) are left out: {error}")
             continue
-        sets.update((item.name, item) for item in found)
+        for item in found:
+            taken = item.name in sets or item.name in built_in
+            if taken:
+                problems.append(
+                    f"the gene set {item.name!r} of {one.distribution} is ignored: "
+                    "there is one of that name already"
+                )
+            else:
+                sets[item.name] = item
     return sets, tuple(problems)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+import functools
 
+from vcell import console
 from vcell.errors import UserError
 from vcell.models.protocols import Model
+from vcell.plugin import announced
 from vcell.suggest import did_you_mean
 
 GROUP = "vcell.models"
@@ -13,21 +15,31 @@ GROUP = "vcell.models"
 
 def names() -> list[str]:
     """List the announced models; nothing is imported."""
-    return sorted({point.name for point in metadata.entry_points(group=GROUP)})
+    return list(announced(GROUP).found)
 
 
 def get(name: str) -> Model:
-    """Import one model by name."""
-    points = [point for point in metadata.entry_points(group=GROUP) if point.name == name]
-    if not points:
-        known = ", ".join(names()) or "none are installed"
+    """Import one model by name; of two that are announced under it, say which one is taken."""
+    every = announced(GROUP)
+    found = every.found.get(name)
+    if found is None:
+        known = ", ".join(every.found) or "none are installed"
         raise UserError(
-            f"{name!r} is not a model{did_you_mean(name, names())}", hint=f"models: {known}"
+            f"{name!r} is not a model{did_you_mean(name, every.found)}", hint=f"models: {known}"
         )
-    loaded = points[0].load()
+    for problem in every.problems:
+        if problem.startswith(f"model {name!r} of"):
+            _warn(problem)
+    loaded = found.entry_point.load()
     if not isinstance(loaded, Model):
         raise UserError(
-            f"the model {name!r} ({points[0].value}) lacks fit or load",
+            f"the model {name!r} ({found.target}) lacks fit or load",
             hint="see vcell.models for what a model must have",
         )
     return loaded
+
+
+@functools.cache
+def _warn(problem: str) -> None:
+    """Warn once."""
+    console.warn(problem)

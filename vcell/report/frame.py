@@ -14,7 +14,7 @@ from vcell.report.axes import Axis, labels
 WIDTH, HEIGHT = 356, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 8, 40  # room for tick labels and titles
 COLOURS = 8
-_CHARACTER = 6.1  # pixels of an average character at 11 pixels
+_CHARACTER, _CAPITAL = 6.1, 7.6  # pixels of an average character, of a capital, at 11 pixels
 
 
 def drawing(parts: Iterable[str], height: float, words: str, width: float = WIDTH) -> str:
@@ -50,13 +50,17 @@ def hover(words: str) -> str:
 
 def shortened(words: str, pixels: float) -> str:
     """Cut words to what fits, with an ellipsis."""
-    room = max(2, int(pixels / _CHARACTER))
-    return words if len(words) <= room else words[: room - 1] + "…"
+    if width_of(words) <= pixels:
+        return words
+    short = words
+    while len(short) > 1 and width_of(short + "…") > pixels:
+        short = short[:-1]
+    return short + "…"
 
 
 def width_of(words: str) -> float:
     """Estimate how wide a line of text is, in pixels."""
-    return _CHARACTER * len(words)
+    return sum(_CAPITAL if c.isupper() or c.isdigit() else _CHARACTER for c in words)
 
 
 def legend(names: Sequence[str]) -> tuple[list[str], float]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.screen.pseudobulk import GroupSums, indicator
+from vcell.suggest import few
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -39,7 +40,10 @@ def covariance_loadings(
     Cells are centred on their batch and genes scaled to unit variance, so that neither batches nor
     highly expressed genes make the components; they are those of the genes `seen`.
     """
-    mean, sd = _moments(cells, rows, batch)
+    codes = np.full(len(batch), -1, np.int64)
+    codes[rows] = batch[rows]
+    found = GroupSums.of(cells, codes, int(batch.max()) + 1)
+    mean, sd = found.mean, found.within
     scale = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 0)
     mask = seen[:, None]
     basis = np.random.default_rng(seed).normal(size=(len(sd), min(rank + _EXTRA, seen.sum())))
@@ -50,20 +54,6 @@ def covariance_loadings(
     values, vectors = np.linalg.eigh(basis.T @ image)
     values, vectors = np.maximum(values[::-1][:rank], 1e-12), vectors[:, ::-1][:, :rank]
     return np.asarray(image @ vectors / np.sqrt(values * len(rows)))
-
-
-def _moments(
-    cells: LogCells, rows: NDArray[np.int64], batch: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean per batch (B, N) and the standard deviation within batches (N,)."""
-    n_batches = int(batch.max()) + 1
-    total, square = np.zeros((n_batches, cells.n_genes)), np.zeros(cells.n_genes)
-    for numbers, block in cells.blocks(rows):
-        total += (_indicator(batch[numbers], n_batches) @ block).toarray()
-        square += np.asarray(block.multiply(block).sum(axis=0)).ravel()
-    count = np.bincount(batch[rows], minlength=n_batches)[:, None]
-    mean = total / np.maximum(count, 1)
-    return mean, np.sqrt(np.maximum(square - (count * mean**2).sum(axis=0), 0) / len(rows))
 
 
 def _gram(
@@ -82,12 +72,8 @@ def _gram(
     for numbers, block in cells.blocks(rows):
         projected = block @ scaled - offset[batch[numbers]]
         out += block.T @ projected
-        weight += _indicator(batch[numbers], len(mean)) @ projected
+        weight += indicator(batch[numbers], len(mean)) @ projected
     return (out - mean.T @ weight) * scale[:, None]
-
-
-def _indicator(codes: NDArray[np.int64], n: int) -> sp.csr_array:
-    return sp.csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))), (n, len(codes)))
 
 
 def response_loadings(
@@ -146,8 +132,3 @@ def _tell(block: Block, targets: list[str], anywhere: Container[str]) -> None:
     if lost:
         text += f"; the mean stands for {few(lost)}"
     console.say(text)
-
-
-def few(names: list[str], most: int = 8) -> str:
-    """List names briefly."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

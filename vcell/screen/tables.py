@@ -13,7 +13,7 @@ import numpy as np
 
 from vcell import console
 from vcell.errors import UserError
-from vcell.screen.features import few
+from vcell.suggest import few
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

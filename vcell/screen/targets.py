@@ -1,11 +1,23 @@
-"""Names of perturbations: which genes they target."""
+"""The names of perturbations: which genes they target. Nobody else takes such a name apart.
+
+``A`` targets a gene; ``A+B``, ``A,B``, ``A;B`` and ``A|B`` target two; ``A+ctrl`` is A beside a
+guide that targets nothing, as Norman et al. (2019) and others write it.
+"""
 
 from __future__ import annotations
 
-_CONTROL_PARTS = ("ctrl", "control", "non-targeting", "nt", "neg")
+import re
+
+_BETWEEN = re.compile(r"[+,;|]")
+_CONTROLS = frozenset({"ctrl", "control", "non-targeting", "nt", "neg"})
 
 
-def members(perturbation: str) -> tuple[str, ...]:
-    """Return the target genes of a perturbation's name: A+B has two, A+ctrl one."""
-    parts = dict.fromkeys(part.strip() for part in perturbation.split("+"))
-    return tuple(part for part in parts if part and part.lower() not in _CONTROL_PARTS)
+def members(perturbation: str, control: str | None = None) -> tuple[str, ...]:
+    """Return the target genes of a perturbation, each once, in the order of its name.
+
+    Parts that name a control, the usual ones or the screen's own label, are not targets.
+    """
+    parts = dict.fromkeys(part.strip() for part in _BETWEEN.split(perturbation))
+    return tuple(
+        part for part in parts if part and part != control and part.lower() not in _CONTROLS
+    )

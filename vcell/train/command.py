@@ -85,18 +85,18 @@ def _trained(training: Training[Settings], config: Settings) -> tuple[Run, Plan]
 
 def _started(training: Training[Settings], config: Settings, name: str | None, plan: Plan) -> Run:
     """Make the run directory, once nothing speaks against it."""
-    prepared = training.prepare(config, plan)
+    new = training.prepare(config, plan)
     this = Run.create(
         config.runs,
         training.name,
-        config=dataclasses.asdict(prepared.config),
+        config=dataclasses.asdict(new.config),
         provenance=provenance(),
         seed=config.seed,
-        data=prepared.data,
+        data=new.data,
         name=name,
-        **prepared.facts,
+        **new.facts,
     )
-    for file, content in prepared.files.items():
+    for file, content in new.files.items():
         this.save_file(file, partial(_write, content) if isinstance(content, str) else content)
     return this
 

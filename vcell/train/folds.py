@@ -4,8 +4,8 @@
     vcell train-vcc --resume latest        # goes on with the folds that are not done
 
 The run directory holds the runs of the folds in ``folds/``, the scores of every fold in
-``folds.csv``, and their means and spreads in ``folds.md``. Each run is told which part it holds out
-by the setting ``fold``: ``2/5``.
+``folds.csv``, and what they come to together in ``folds.md``. Each run is told which part it holds
+out by the setting ``fold``: ``2/5``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 
 from vcell import console
 from vcell.runs import Run
-from vcell.train.training import half_done
+from vcell.train.training import Pooled, half_done
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vcell.train.training import Scores, Settings, Training
@@ -50,16 +50,12 @@ def trained(
     for number in range(1, this.meta["folds"] + 1):
         done.append(_fold(training, this, config, number, train))
         this.update(stands_for=[run.name for run in done])
-    scored = [training.held_out(run) for run in done]
-    found, spread = summary(scored, list(training.columns))
-    this.save_file("folds.csv", lambda path: _write(path, training, done, scored))
-    pooled = training.pooled(this.meta["model"], done) if training.pooled else None
-    for name, write in (pooled.files if pooled else {}).items():
+    pooled = _pooled(training, this, done)
+    for name, write in pooled.files.items():
         this.save_file(name, write)
-    table = pooled.markdown if pooled else ""
-    this.save_file("folds.md", lambda p: _text_to(p, training, found, spread, len(done), table))
-    told = {"held_out": found, "spread": spread} | (dict(pooled.summary) if pooled else {})
-    this.finish("done", **told)
+    this.save_file("folds.csv", lambda path: _write(path, done))
+    this.save_file("folds.md", lambda path: _text(pooled.markdown, path))
+    this.finish("done", **pooled.summary, spread=_spread(done))
 
 
 def _fold(
@@ -83,62 +79,66 @@ def _fold(
     return run
 
 
-def summary(scored: list[Scores], columns: list[str]) -> tuple[Scores, Scores]:
-    """Return means and standard deviations over the folds, of the models that all folds have."""
-    names = [name for name in scored[0] if all(name in one for one in scored)]
-    values = {
-        name: {score: np.array([one[name][score] for one in scored]) for score in columns}
-        for name in names
+def _scored(run: Run) -> Scores:
+    """Return the scores of one fold."""
+    found: Scores = run.meta["summary"]["held_out"]
+    return found
+
+
+def _over(runs: Sequence[Run], means: Callable[[list[float]], Any]) -> Scores:
+    """Return a number over the folds for each score, of the models that all folds have."""
+    scored = [_scored(run) for run in runs]
+    return {
+        name: {score: float(means([one[name][score] for one in scored])) for score in of}
+        for name, of in scored[0].items()
+        if all(name in one for one in scored)
     }
-    mean = {name: {s: float(v.mean()) for s, v in of.items()} for name, of in values.items()}
-    spread = {name: {s: float(v.std(ddof=1)) for s, v in of.items()} for name, of in values.items()}
-    return mean, spread
 
 
-def _write(path: Path, training: Training[Any], runs: list[Run], scored: list[Scores]) -> None:
-    columns = list(training.columns)
+def _spread(runs: Sequence[Run]) -> Scores:
+    return _over(runs, lambda values: np.std(values, ddof=1))
+
+
+def _pooled(training: Training[Any], this: Run, runs: Sequence[Run]) -> Pooled:
+    if training.pool is not None:
+        return training.pool(this.meta["model"], runs)
+    found, spread = _over(runs, np.mean), _spread(runs)
+    heads = ["model", *next(iter(found.values()), {})]
+    rows = [
+        [name, *(f"{value:.4f} ± {spread[name][score]:.4f}" for score, value in of.items())]
+        for name, of in found.items()
+    ]
+    about = f"Held-out scores of {len(runs)} folds, mean ± standard deviation over folds"
+    lines = [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+    return Pooled(
+        summary={"held_out": found},
+        text=f"{about}\n\n{console.table(rows, heads)}",
+        markdown="\n".join([f"{about}:", "", *lines, ""]),
+    )
+
+
+def _write(path: Path, runs: Sequence[Run]) -> None:
+    """Write one line for each fold and model."""
+    columns = list(next(iter(_scored(runs[0]).values()), {}))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["fold", "model", *columns, "run"])
-        for run, found in zip(runs, scored, strict=True):
-            for name, of in found.items():
+        for run in runs:
+            for name, of in _scored(run).items():
                 scores = [f"{of[score]:.6g}" for score in columns]
                 writer.writerow([run.meta["config"]["fold"], name, *scores, run.name])
 
 
-def _rows(found: Scores, spread: Scores) -> list[list[str]]:
-    return [
-        [name, *(f"{value:.4f} ± {spread[name][score]:.4f}" for score, value in of.items())]
-        for name, of in found.items()
-    ]
-
-
-def _heads(columns: Mapping[str, str]) -> list[str]:
-    return ["model", *columns.values()]
-
-
-def _text_to(
-    path: Path, training: Training[Any], found: Scores, spread: Scores, n: int, pooled: str
-) -> None:
-    heads = _heads(training.columns)
-    rows = [heads, ["---"] * len(heads), *_rows(found, spread)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    whole = f"# {n} folds together\n\n{pooled}\n\n# Each fold\n\n" if pooled else ""
-    path.write_text(
-        f"{whole}Held-out scores of {n} folds, mean ± standard deviation over folds:\n\n{table}\n",
-        encoding="utf-8",
-    )
+def _text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def tell(training: Training[Any], this: Run) -> None:
-    """Print the table, and who won."""
-    model, told, n = this.meta["model"], this.meta["summary"], this.meta["folds"]
-    result = {"run": str(this.path), "model": model, "folds": n, **told}
-    if training.pooled is not None:
-        runs = [Run.open(path) for path in this.stands_for()]
-        text = training.pooled(model, runs).text
-    else:
-        heads = _heads(training.columns)
-        table = console.table(_rows(told["held_out"], told["spread"]), heads)
-        text = f"means of {n} folds, ± standard deviation over folds\n\n{table}"
-    console.result(result, f"{text}\n\nrun directory: {this.path}")
+    """Print what the folds come to."""
+    runs = [Run.open(path) for path in this.stands_for()]
+    pooled = _pooled(training, this, runs)
+    result = {"run": str(this.path), "model": this.meta["model"], "folds": this.meta["folds"]}
+    console.result(
+        {**result, **pooled.summary, "spread": _spread(runs)},
+        f"{pooled.text}\n\nrun directory: {this.path}",
+    )

@@ -20,7 +20,7 @@ Scores = dict[str, dict[str, float]]  # what each model scored: {"gp": {"pds": 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class NewRun:
     """What is known before training: what run.json says of it, and files of the run.
 
     Attributes
@@ -43,27 +43,23 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class Pooled:
-    """What is said of the held-out parts of all folds together, rather than of their means.
+    """What the folds come to together.
 
     Attributes
     ----------
     summary
-        For run.json and ``--json``; its ``held_out`` replaces the means over folds.
+        For the summary of the run that holds them, and for ``--json``: ``held_out``, the scores of
+        each model, and more.
     text, markdown
-        What to print, and what to write into ``folds.md``.
+        The same for people, on the terminal and in ``folds.md``.
     files
-        Further files of the run by name, and what writes them to a path.
+        Files of the run by name, and what writes them.
     """
 
     summary: Mapping[str, Any]
     text: str
     markdown: str
     files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
-
-
-def _held_out(run: Run) -> Scores:
-    found: Scores = run.meta["summary"]["held_out"]
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +85,9 @@ class Training(Generic[Settings]):
         resumed.
     apart
         Settings that cannot be combined with --folds, beside ``fold`` and ``sweep``.
-    columns
-        For the table of folds: the scores to show, and their headings.
-    held_out
-        What each model scored in a finished run; by default ``held_out`` of its summary.
-    pooled
-        What is said of a model by all folds together, with a verdict; without it the means and
-        standard deviations over folds are told.
+    pool
+        What the finished runs of all folds come to, for the model named; by default the means of
+        ``held_out`` of their summaries, and their standard deviations.
     judge
         The score of a finished run, for sweeps; larger is better.
     """
@@ -103,13 +95,11 @@ class Training(Generic[Settings]):
     name: str
     options: type[Settings]
     worker: str
-    prepare: Callable[[Settings, Plan], Prepared]
+    prepare: Callable[[Settings, Plan], NewRun]
     tell: Callable[[Run], None]
     needs: str | None = None
     apart: tuple[str, ...] = ()
-    columns: Mapping[str, str] = field(default_factory=dict)
-    held_out: Callable[[Run], Scores] = _held_out
-    pooled: Callable[[str, Sequence[Run]], Pooled] | None = None
+    pool: Callable[[str, Sequence[Run]], Pooled] | None = None
     judge: Callable[[Run], float] | None = None
 
 

@@ -13,6 +13,7 @@ from vcell import console
 from vcell.data import detect
 from vcell.data.log_cells import COUNTS, LogCells
 from vcell.errors import UserError
+from vcell.screen.design import Design
 from vcell_predict.cells.pool import MEMORY, Pool
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vcell.data import CellSource, Column
+    from vcell.data import CellSource
     from vcell_predict.cells.making import Mode
     from vcell_predict.ensemble import Ensemble
 
@@ -48,45 +49,25 @@ class Controls:
         self.mode = mode
         if mode == "counts" and kind != COUNTS:
             raise UserError(
-                f"{source.name} holds log1p values; --cells counts makes cells from counts",
-                hint="train on raw counts, or leave --cells counts away",
+                f"{source.name} holds log1p values; --as counts makes cells from counts",
+                hint="train on raw counts, or leave out --as counts",
             )
 
     @cached_property
-    def perturbation(self) -> Column:
-        """The labels."""
-        return self.source.obs(self.columns.perturbation)
-
-    @cached_property
-    def batch(self) -> tuple[NDArray[np.int64], dict[str, int]]:
-        """Code of the batch of every cell of the file, and the code of each name."""
-        if self.columns.batch is None:
-            return np.zeros(self.source.n_cells, np.int64), {}
-        column = self.source.obs(self.columns.batch)
-        names = {str(name): i for i, name in enumerate(column.categories)}
-        return column.codes.astype(np.int64), names
-
-    @cached_property
-    def context(self) -> NDArray[np.int64]:
-        """Number of the context of every cell of the file, -1 for one the run does not know."""
-        if self.columns.context is None:
-            return np.zeros(self.source.n_cells, np.int64)
-        column = self.source.obs(self.columns.context)
-        known = {str(name): i for i, name in enumerate(self.screen.contexts)}
-        number = [known.get(str(name), -1) for name in column.categories]
-        return np.array([*number, -1], np.int64)[column.codes]
+    def design(self) -> Design:
+        """What every cell of the file is, in the contexts of the run."""
+        columns = self.columns
+        labels = {
+            "perturbation_column": columns.perturbation,
+            "control": columns.control,
+            "batch_column": columns.batch,
+            "cell_type_column": columns.context,
+        }
+        return Design.of_source(self.source, labels, self.screen.contexts.tolist())
 
     def rows(self, contexts: list[int]) -> NDArray[np.int64]:
         """Return the numbers of the control cells of some contexts."""
-        names = self.perturbation.categories.tolist()
-        control = self.columns.control
-        if control not in names:
-            raise UserError(
-                f"{self.source.name}: no cell is labelled {control!r} in "
-                f"{self.columns.perturbation}"
-            )
-        own = self.perturbation.codes == names.index(control)
-        return np.flatnonzero(own & np.isin(self.context, contexts))
+        return np.flatnonzero(self.design.control & np.isin(self.design.context, contexts))
 
     def pool(self, context: int, n_pools: int) -> Pool:
         """Read the controls of a context into memory, which `n_pools` share."""
@@ -95,7 +76,9 @@ class Controls:
             called += f" of {self.screen.contexts[context]}"
         if not len(rows):
             raise UserError(f"{self.source.name} has no {called}")
-        return Pool.read(self.read, rows, self.batch[0], memory=MEMORY // n_pools, called=called)
+        return Pool.read(
+            self.read, rows, self.design.batch, memory=MEMORY // n_pools, called=called
+        )
 
     def read(
         self, rows: NDArray[np.int64] | None = None

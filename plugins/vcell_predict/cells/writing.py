@@ -34,7 +34,7 @@ class Cells:
         if columns.context is not None:
             obs[columns.context] = screen.contexts.tolist()
         if columns.batch is not None:
-            obs[columns.batch] = list(controls.batch[1])
+            obs[columns.batch] = list(controls.design.batches)
         _sweep(path)
         counts = controls.mode == "counts"
         self.writer = CellWriter(
@@ -43,10 +43,11 @@ class Cells:
 
     def controls_beside(self, rows: NDArray[np.int64], advance: Any) -> None:
         """Copy control cells as they are."""
+        design = self.controls.design
         for numbers, block in self.controls.read(rows):
             self._append(
-                block, self.columns.control, self.controls.context[numbers],
-                self.controls.batch[0][numbers], [f"control-{i}" for i in numbers],
+                block, self.columns.control, design.context[numbers],
+                design.batch[numbers], [f"control-{i}" for i in numbers],
             )  # fmt: skip
             advance(len(numbers))
 

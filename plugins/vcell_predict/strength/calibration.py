@@ -101,7 +101,7 @@ class Calibration:
     def _to_measure(self) -> NDArray[np.int64]:
         """Choose learnt perturbations of these contexts with cells in the file, by their effect."""
         screen = self.ensemble.screen
-        there = set(self.controls.perturbation.categories.tolist())
+        there = set(self.controls.design.names)
         rows = np.array(
             [
                 row
@@ -119,17 +119,16 @@ class Calibration:
     def _measured(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Count the significant genes of measured perturbations, reading their cells."""
         screen, controls = self.ensemble.screen, self.controls
-        number = {name: i for i, name in enumerate(controls.perturbation.categories.tolist())}
+        names = screen.perturbations[rows].tolist()
+        row_of_cell = controls.design.rows(names, screen.context[rows].tolist())
         found = np.zeros(len(rows), np.int64)
         for context, pool in self.pools.items():
             own = np.flatnonzero(screen.context[rows] == context)
             if not len(own):
                 continue
-            group_of = np.full(len(number) + 1, -1, np.int32)
-            for i, row in enumerate(rows[own], start=1):
-                group_of[number[str(screen.perturbations[row])]] = i
-            group = group_of[controls.perturbation.codes]
-            group[controls.context != context] = -1
+            group_of = np.full(len(rows) + 1, -1, np.int32)
+            group_of[own] = np.arange(1, len(own) + 1)
+            group = group_of[row_of_cell]
             group[pool.rows] = 0
             wanted = np.flatnonzero(group >= 0)
 

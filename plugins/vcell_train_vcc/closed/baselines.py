@@ -165,10 +165,13 @@ class Additive:
         rows = screen.rows(TRAIN)
         self.mean = screen.delta[rows].mean(axis=0, dtype=np.float64)
         self.single: dict[str, Array] = {}
-        for gene in {
-            one[0] for name in screen.perturbations[rows] if len(one := members(name)) == 1
-        }:
-            own = [row for row in rows if members(str(screen.perturbations[row])) == (gene,)]
+        alone: dict[str, list[int]] = {}
+        for row, genes in zip(
+            rows, screen.members(screen.perturbations[rows].tolist()), strict=True
+        ):
+            if len(genes) == 1:
+                alone.setdefault(genes[0], []).append(row)
+        for gene, own in alone.items():
             self.single[gene] = screen.delta[own].mean(axis=0, dtype=np.float64)
 
     def predict(

@@ -2,13 +2,14 @@
 
 Every loss is a value per example (B,), so that cutting a batch or sharing it changes nothing; the
 retrieval loss therefore compares with the fixed bank of training effects, not with the batch.
-B examples, S cells of each, T gene tokens, C training perturbations.
+One more loss is one entry of `KINDS`. B examples, S cells of each, T gene tokens, C training
+perturbations.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,131 +18,87 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcell.errors import UserError
+from vcell.train.losses import Losses
+from vcell_train_vcc import TrainVcc
 
 if TYPE_CHECKING:
-    from vcell_train_vcc import TrainVcc
     from vcell_train_vcc.network.transformer import Example
 
 _WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of the MMD, beside the mean distance
-_FORGET = 0.1  # of the averaged sizes of gradients, each step
-_LEAST = 0.01  # size of a gradient, relative to the largest, below which a loss is raised no more
 _BLOCK = 1 << 24  # numbers that the backward pass of the retrieval loss makes at a time
 _SHARPNESS = 10.0  # of the retrieval loss: distances are told in a tenth of their mean
 
 
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """How much each loss counts; 0 leaves it out."""
+@dataclass(frozen=True)
+class Units:
+    """What losses are measured in.
 
-    reconstruction: float = 1.0
-    classes: float = 0.5
-    delta: float = 0.0
-    cells: float = 0.0
-    retrieval: float = 0.0
-
-    @classmethod
-    def of(cls, config: TrainVcc) -> Weights:
-        """Return the weights that the settings give; an error where all are 0."""
-        weights = cls(
-            reconstruction=config.alpha,
-            classes=config.beta,
-            delta=config.delta_loss,
-            cells=0.0 if config.set_loss == "none" else config.set_weight,
-            retrieval=config.pds_loss,
-        )
-        if not weights.used():
-            raise UserError(
-                "all losses have weight 0: there is nothing to learn from",
-                hint="give one of --alpha, --beta, --delta-loss, --pds-loss or --set-loss a weight",
-            )
-        return weights
-
-    def used(self) -> dict[str, float]:
-        """Return those that count, by name."""
-        return {name: weight for name, weight in vars(self).items() if weight > 0}
-
-
-class Losses(nn.Module):
-    """The losses, in units of the variance of effects.
-
-    Parameters
+    Attributes
     ----------
-    weights
-        How much each counts.
-    unit
+    square
         Mean square of the training effects.
     bank
         (C, T) effects of the training perturbations.
-    kind
+    distance
         What compares sets of cells.
-    balanced
-        Let `weights` say in what ratio the losses' gradients reach the network's trunk, instead of
-        how much each loss counts (after GradNorm, Chen et al. 2018, without its learned weights).
     """
 
+    square: float
     bank: Tensor
-    sizes: Tensor | None  # of the losses' gradients at the trunk, averaged over steps
+    distance: Literal["energy", "mmd"] = "energy"
 
-    def __init__(
-        self,
-        weights: Weights,
-        unit: float,
-        bank: Tensor,
-        *,
-        kind: Literal["energy", "mmd"] = "energy",
-        balanced: bool = False,
-    ) -> None:
+    @property
+    def size(self) -> float:
+        """Root mean square of the training effects."""
+        return math.sqrt(self.square)
+
+
+class Reconstruction(nn.Module):
+    """Squared error of the expression after the perturbation."""
+
+    def __init__(self, units: Units) -> None:
         super().__init__()
-        self.weights, self.kind = weights.used(), kind
-        self.unit, self.size = unit, math.sqrt(unit)
-        self.register_buffer("bank", bank, persistent=False)
-        self.register_buffer("sizes", torch.zeros(len(self.weights)) if balanced else None)
+        self.square = units.square
 
-    def forward(
-        self, out: Mapping[str, Tensor], example: Example, trunk: Tensor
-    ) -> dict[str, Tensor]:
-        """Return the mean over the examples of each loss, and their weighted sum, `total`.
-
-        With balanced losses also the mean size of each one's gradient at the trunk.
-        """
-        found = {name: getattr(self, name)(out, example) for name in self.weights}
-        each = {name: values.mean() for name, values in found.items()}
-        parts = torch.stack([weight * each[name] for name, weight in self.weights.items()])
-        if self.sizes is not None:
-            parts = parts * self.factors()
-            each |= {f"gradient_{k}": gradient_size(loss, trunk) for k, loss in found.items()}
-        return {"total": parts.sum(), **each}
-
-    def factors(self) -> Tensor:
-        """Return what the weights are multiplied by; their sum stays as it is."""
-        assert self.sizes is not None
-        weights = torch.tensor([*self.weights.values()], device=self.sizes.device)
-        sizes = torch.where(self.sizes.max() > 0, self.sizes, 1.0)  # nothing is known at first
-        least = (sizes.max().double() * _LEAST).to(sizes)
-        raised = 1 / torch.maximum(sizes, least)
-        return raised * weights.sum() / (weights * raised).sum()
-
-    def stepped(self, means: Mapping[str, float]) -> None:
-        """Learn the sizes of the gradients of a step, which are means over all its examples."""
-        if self.sizes is not None:
-            found = torch.tensor([means[f"gradient_{name}"] for name in self.weights])
-            self.sizes.lerp_(found.to(self.sizes), _FORGET)
-
-    def reconstruction(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
-        """Squared error of the expression after the perturbation."""
+    def forward(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
+        """Return (B,)."""
         predicted = (example["control"] + effects(out, example)).mean(1)
-        return (predicted - example["expressed"]).square().mean(1) / self.unit
+        return (predicted - example["expressed"]).square().mean(1) / self.square
 
-    def classes(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
-        """Cross entropy of the class head."""
+
+class Classification(nn.Module):
+    """Cross entropy of the class head."""
+
+    def __init__(self, units: Units) -> None:
+        super().__init__()
+        del units  # it has none
+
+    def forward(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
+        """Return (B,)."""
         return F.cross_entropy(out["logits"].float(), example["row"], reduction="none")
 
-    def delta(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
-        """Absolute error of the effect, against that of all cells and their matched controls."""
+
+class EffectError(nn.Module):
+    """Absolute error of the effect, against that of all cells and their matched controls."""
+
+    def __init__(self, units: Units) -> None:
+        super().__init__()
+        self.size = units.size
+
+    def forward(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
+        """Return (B,)."""
         return (effects(out, example).mean(1) - example["delta"]).abs().mean(1) / self.size
 
-    def cells(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
-        """Distance of controls, moved as predicted, to the real cells of the set."""
+
+class CellDistance(nn.Module):
+    """Distance of controls, moved as predicted, to the real cells of the set."""
+
+    def __init__(self, units: Units) -> None:
+        super().__init__()
+        self.size, self.kind = units.size, units.distance
+
+    def forward(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
+        """Return (B,)."""
         real, control = example["cells"].chunk(2, 1)
         effect = effects(out, example)
         moved = control + effect.repeat_interleave(control.shape[1] // effect.shape[1], 1)
@@ -161,8 +118,18 @@ class Losses(nn.Module):
         alike = _off(kernel(within)) + _off(kernel(real_within))
         return (alike - 2 * kernel(across).mean((1, 2))) * len(_WIDTHS)
 
-    def retrieval(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
-        """Cross entropy of picking the true effect by L1 distance: PDS made smooth."""
+
+class Retrieval(nn.Module):
+    """Cross entropy of picking the true effect by L1 distance: PDS made smooth."""
+
+    bank: Tensor
+
+    def __init__(self, units: Units) -> None:
+        super().__init__()
+        self.register_buffer("bank", units.bank, persistent=False)
+
+    def forward(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
+        """Return (B,)."""
         effect = effects(out, example).mean(1)
         bank = self.bank[:, : effect.shape[1]]
         far: Tensor = _Taxicab.apply(effect, bank)  # type: ignore[no-untyped-call]
@@ -195,11 +162,57 @@ class _Taxicab(torch.autograd.Function):
         return found, None
 
 
-def gradient_size(loss: Tensor, trunk: Tensor) -> Tensor:
-    """Return the mean over the examples of the size of a loss's gradient at the trunk."""
-    (gradient,) = torch.autograd.grad(loss.sum(), trunk, retain_graph=True)
-    each: Tensor = gradient.float().reshape(len(loss), -1).norm(dim=1)
-    return each.mean()
+@dataclass(frozen=True)
+class LossKind:
+    """One loss that networks can be trained with.
+
+    Attributes
+    ----------
+    make
+        Makes the loss.
+    weight
+        What the settings say it counts.
+    flag
+        What to give a weight to, on the command line.
+    of_effect
+        Whether the predicted effect enters it; else only the class head does.
+    """
+
+    make: Callable[[Units], nn.Module]
+    weight: Callable[[TrainVcc], float]
+    flag: str
+    of_effect: bool = True
+
+
+KINDS = {
+    "reconstruction": LossKind(Reconstruction, lambda config: config.alpha, "--alpha"),
+    "classes": LossKind(Classification, lambda config: config.beta, "--beta", of_effect=False),
+    "delta": LossKind(EffectError, lambda config: config.delta_loss, "--delta-loss"),
+    "cells": LossKind(
+        CellDistance,
+        lambda config: 0.0 if config.set_loss == "none" else config.set_weight,
+        "--set-loss",
+    ),
+    "retrieval": LossKind(Retrieval, lambda config: config.pds_loss, "--pds-loss"),
+}
+
+
+def weights_of(config: TrainVcc) -> dict[str, float]:
+    """Return how much each loss counts; an error where none does."""
+    weights = {name: kind.weight(config) for name, kind in KINDS.items()}
+    if not any(weights.values()):
+        flags = [kind.flag for kind in KINDS.values()]
+        raise UserError(
+            "all losses have weight 0: there is nothing to learn from",
+            hint=f"give one of {', '.join(flags[:-1])} or {flags[-1]} a weight",
+        )
+    return weights
+
+
+def losses_of(weights: Mapping[str, float], units: Units, *, balanced: bool = False) -> Losses:
+    """Return the losses that count."""
+    used = {name: weight for name, weight in weights.items() if weight > 0}
+    return Losses({name: KINDS[name].make(units) for name in used}, used, balanced=balanced)
 
 
 def effects(out: Mapping[str, Tensor], example: Example) -> Tensor:

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from vcell import console, models
 from vcell.errors import UserError
+from vcell.models import Explanation, LeavesOneOut, Predictor, Uncertain
 from vcell.nn import attention as attentions
+from vcell.screen.sets import Groups, store_of
 from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.command import settings_of_run
 from vcell.train.loop import Trainer
 from vcell.train.precision import resolve
 from vcell.train.state import load_weights
 from vcell_train_vcc import TrainVcc
-from vcell_train_vcc.network.sets import Groups, store_of
 from vcell_train_vcc.network.shape import FILE, NEAR, Shape, device_of, few_threads, graph_of
 from vcell_train_vcc.network.task import CellTask, Tables, added, build
 from vcell_train_vcc.network.validation import truth_of
@@ -29,6 +29,7 @@ from vcell_train_vcc.network.validation import truth_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from vcell.launch import Plan
@@ -109,7 +110,8 @@ class NetworkModel:
 
 def expected(run: Run, screen: Screen) -> NDArray[np.float32]:
     """Return the prior of every row (P, N): left one out where it learned from the row."""
-    prior: Any = models.get(PRIOR).load(run, screen)
+    prior = models.get(PRIOR).load(run, screen)
+    assert isinstance(prior, LeavesOneOut)
     names = [str(name) for name in screen.perturbations]
     contexts = [str(screen.contexts[c]) for c in screen.context]
     found = np.asarray(prior.predict(names, contexts), np.float32)
@@ -130,30 +132,11 @@ def attention_of(config: TrainVcc, shape: Shape, device: torch.device) -> Attent
     )
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What a network looks at, averaged over perturbations.
-
-    Attributes
-    ----------
-    genes
-        (T,) the token genes.
-    importance
-        (T,) how much the perturbation's token, or its reading, attends to each.
-    attention
-        (T, T) of genes to each other, averaged likewise; None where there are too many to keep.
-    """
-
-    genes: NDArray[np.str_]
-    importance: NDArray[np.float64]
-    attention: NDArray[np.float32] | None
-
-
 class NetworkPredictor:
     """Answers with the prior and what the network adds; NaN where the prior cannot say."""
 
     def __init__(
-        self, model: nn.Module, tables: Tables, prior: Any, n_tokens: int, width: int
+        self, model: nn.Module, tables: Tables, prior: Predictor, n_tokens: int, width: int
     ) -> None:
         self.model, self.tables, self.prior, self.n_tokens = model, tables, prior, n_tokens
         self.width = width
@@ -198,7 +181,7 @@ class NetworkPredictor:
     ) -> NDArray[np.float32]:
         """Return (P, N): the prior's doubt and that of dropout, added as variances."""
         spread = np.square(self.samples(perturbations, contexts).std(axis=0))
-        if hasattr(self.prior, "std"):
+        if isinstance(self.prior, Uncertain):
             told = self.prior.std(perturbations, contexts)
             spread = spread if told is None else spread + np.square(told)
         return np.asarray(np.sqrt(spread), np.float32)

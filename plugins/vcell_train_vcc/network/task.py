@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vcell.screen.sets import Groups, SetStream
 from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.stream import ReadAhead
-from vcell_train_vcc.network.losses import Losses, Weights
-from vcell_train_vcc.network.sets import Groups, SetStream
+from vcell_train_vcc.network.losses import KINDS, Units, losses_of, weights_of
 from vcell_train_vcc.network.shape import graph_of
 from vcell_train_vcc.network.shared_encoder import SharedEncoder
 from vcell_train_vcc.network.transformer import Example, Known, PerturbationTransformer
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vcell.models import Screen
     from vcell.nn.attention import AttentionChoice
     from vcell.store import Store
+    from vcell.train.losses import Losses
     from vcell.train.task import Phase, Place
     from vcell_train_vcc import TrainVcc
     from vcell_train_vcc.network.shape import Shape
@@ -141,24 +142,21 @@ def build(
         core = SharedEncoder(known, controls, shape.sizes, attention, graph)
     else:
         core = PerturbationTransformer(known, shape.sizes, attention, graph)
-    weights = Weights.of(config)
+    weights = weights_of(config)
     freeze_idle_heads(core, weights)
-    losses = Losses(
-        weights,
-        known.effect**2,
-        torch.from_numpy(tables.delta[tables.learned]),
-        kind="mmd" if config.set_loss == "mmd" else "energy",
-        balanced=config.loss == "adaptive",
-    )
-    return Network(core, losses)
+    bank = torch.from_numpy(tables.delta[tables.learned])
+    units = Units(known.effect**2, bank, "mmd" if config.set_loss == "mmd" else "energy")
+    return Network(core, losses_of(weights, units, balanced=config.loss == "adaptive"))
 
 
-def freeze_idle_heads(core: PerturbationTransformer | SharedEncoder, weights: Weights) -> None:
+def freeze_idle_heads(
+    core: PerturbationTransformer | SharedEncoder, weights: Mapping[str, float]
+) -> None:
     """Leave out of training the head that no loss asks: ddp would wait for its gradients."""
-    used = weights.used().keys()
-    if "classes" not in used:
+    used = [KINDS[name] for name, weight in weights.items() if weight > 0]
+    if all(kind.of_effect for kind in used):
         core.classes.requires_grad_(requires_grad=False)
-    if not used - {"classes"}:
+    if not any(kind.of_effect for kind in used):
         for part in core.effect_head():
             part.requires_grad_(requires_grad=False)
 

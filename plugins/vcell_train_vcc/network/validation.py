@@ -21,8 +21,8 @@ from vcell.screen.split import TRAIN, VALIDATION
 
 if TYPE_CHECKING:
     from vcell.models import Screen
+    from vcell.screen.sets import Groups
     from vcell.store import Store
-    from vcell_train_vcc.network.sets import Groups
 
     Scores = dict[str, NDArray[np.float64]]
 

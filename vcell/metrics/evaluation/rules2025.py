@@ -55,6 +55,7 @@ def score(pair: Pair, config: Options) -> Scored:
         else {},
         distances=sides.distance,
         effects=(sides.real_delta, sides.pred_delta),
+        genes=np.asarray(pair.genes),
     )
 
 

@@ -169,6 +169,7 @@ def _scored(
         tables={name: t.frame() for name, t in tables.items()} if config.tables else {},
         distances=vcc2026.cosine_distances(effects[1], effects[0]),
         effects=(effects[0], effects[1]),
+        genes=np.asarray(pair.genes)[keep],
         components=vcc2026.components(real, pred, context.target),
     )
 

@@ -42,6 +42,7 @@ class Scored:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # real_de, pred_de
     distances: NDArray[np.float64] | None = None  # [P, P] predicted effects against real ones
     effects: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # [P, G] real, predicted
+    genes: NDArray[np.str_] | None = None  # [G], of the effects
     components: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # [P] of pooled ratios
 
 

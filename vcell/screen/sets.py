@@ -21,7 +21,8 @@ from torch import Tensor
 
 from vcell import console
 from vcell.errors import UserError
-from vcell.store import Loader, Output, Recipe, Sets, Store, combine, ensure_store
+from vcell.screen.design import Design
+from vcell.store import Loader, Output, Recipe, Sets, Store, ensure_store
 from vcell.store.order import Epoch, Order
 from vcell.store.order import Place as Share
 from vcell.store.store import MANIFEST
@@ -29,13 +30,13 @@ from vcell.store.store import MANIFEST
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vcell.config import ManyFiles
     from vcell.models import Screen
     from vcell.runs import Run
     from vcell.train.task import Place
-    from vcell_train_vcc import TrainVcc
 
 
-def store_of(run: Run, screen: Screen, config: TrainVcc) -> Store:
+def store_of(run: Run, screen: Screen, config: ManyFiles) -> Store:
     """Return the store of the run's cells: as given, or made once and kept in the cache."""
     path: Path | None = config.cells
     if path is None:
@@ -77,38 +78,16 @@ class Groups:
         seed: int = 0,
     ) -> Groups:
         """Find the cells of one part of the screen, at most `most` beside the controls."""
-        codes, names = store.codes(labels["perturbation_column"])
-        context = _contexts(store, screen, labels["cell_type_column"])
-        number = {(str(p), int(c)): i for i, (p, c) in _pairs(screen) if screen.part[i] == part}
-        table = np.full((len(names) + 1, len(screen.contexts)), -1, np.int64)
-        for j, name in enumerate(names):
-            for c in range(len(screen.contexts)):
-                table[j, c] = number.get((str(name), c), -1)
-        row = np.where(context >= 0, table[codes, context], -1)
+        design = Design.of_store(store, labels, screen.contexts.tolist())
+        rows, n = screen.rows(part), len(screen.perturbations)
+        place = design.rows(screen.perturbations[rows].tolist(), screen.context[rows].tolist())
+        row = np.where(place >= 0, np.append(rows, -1)[place], -1)
         if most is not None and (row >= 0).sum() > most:
             drawn = np.random.default_rng([seed, 0xCE11]).permutation(np.flatnonzero(row >= 0))
             console.say(f"max-cells: {most:,} of {len(drawn):,} perturbed cells are learned from")
             row[drawn[most:]] = -1
-        n = len(screen.perturbations)
-        is_control = [str(name) == labels["control"] for name in names]
-        row[np.append(is_control, [False])[codes] & (context >= 0)] = n
-        batch = [store.codes(labels["batch_column"])[0]] if labels["batch_column"] else []
-        matched = combine(*(column.astype(np.int64) + 1 for column in batch), context + 1)
-        return cls(row, np.asarray(matched, np.int64), n)
-
-
-def _pairs(screen: Screen) -> Any:
-    return enumerate(zip(screen.perturbations, screen.context, strict=True))
-
-
-def _contexts(store: Store, screen: Screen, column: str | None) -> NDArray[np.int64]:
-    """Return each cell's context in the screen, -1 where it has none."""
-    if column is None or len(screen.contexts) == 1:
-        return np.zeros(store.n_cells, np.int64)
-    codes, names = store.codes(column)
-    place = {str(name): i for i, name in enumerate(screen.contexts)}
-    number = np.array([place.get(str(name), -1) for name in names] + [-1], np.int64)
-    return np.asarray(number[codes])
+        row[design.control] = n
+        return cls(row, design.matched, n)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,13 @@ from vcell.data.log_cells import LogCells
 from vcell.data.simulate import CONTROL, simulate
 from vcell.models.scoring import gain, scores
 from vcell.screen import features, measure
+from vcell.screen.design import Design
 from vcell.screen.split import TEST, TRAIN, VALIDATION, split
 
 
 def screen_of(adata, **settings):
     source = open_cells(adata)
-    columns = measure.Columns.read(source, labels.find(source, quiet=True))
+    columns = Design.read(source, labels.find(source, quiet=True))
     return measure.screen_of(LogCells(source, "counts", 1e4), columns, TrainVcc(**settings))
 
 

@@ -1,0 +1,137 @@
+"""Contracts between modules that import-linter cannot express."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import grimp
+import pytest
+
+# Circles that are still there, each between a thing and what it is made of. None may be added.
+CIRCLES = {
+    ("vcell.data.in_memory", "vcell.data.opening"),
+    (
+        "vcell.hvg.dispersion",
+        "vcell.hvg.plan",
+        "vcell.hvg.residuals",
+        "vcell.hvg.standardized",
+    ),
+    ("vcell.metrics.de", "vcell.metrics.screen"),
+    ("vcell.nn.likelihoods", "vcell.nn.triton_likelihoods"),
+    ("vcell.store.plain", "vcell.store.sources"),
+}
+
+
+@pytest.fixture(scope="module")
+def imports(repository):
+    """Who imports whom, lazy imports included, those for type checkers left out.
+
+    A plugin's door imports its work when the command runs, and the work the settings at the door:
+    the one circle that is meant. What a door imports of its own plugin is left out.
+    """
+    settings = tomllib.loads((repository / "pyproject.toml").read_text())
+    roots = settings["tool"]["importlinter"]["root_packages"]
+    graph = grimp.build_graph(*roots, exclude_type_checking_imports=True, cache_dir=None)
+    found = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    for door in roots:
+        if door != "vcell":
+            found[door] = {name for name in found[door] if not name.startswith(f"{door}.")}
+    return found
+
+
+def circles(imports):
+    """Return the strongly connected modules, by Tarjan's algorithm."""
+    number, low, stack, found = {}, {}, [], []
+
+    def visit(module):
+        number[module] = low[module] = len(number)
+        stack.append(module)
+        for other in imports.get(module, ()):
+            if other not in number:
+                visit(other)
+            if other in stack:
+                low[module] = min(low[module], low[other])
+        if low[module] == number[module]:
+            place = stack.index(module)
+            found.append(tuple(sorted(stack[place:])))
+            del stack[place:]
+
+    for module in sorted(imports):
+        if module not in number:
+            visit(module)
+    return {one for one in found if len(one) > 1}
+
+
+def test_a_circle_is_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == {("b", "c")}
+
+
+def test_no_module_imports_itself_through_others(imports):
+    assert circles(imports) <= CIRCLES
+
+
+def test_training_of_any_command_knows_no_plugin_and_no_screen(imports):
+    of_any = {"command", "many", "folds", "sweep", "rehearse", "training", "losses"}
+    for name in of_any:
+        known = imports[f"vcell.train.{name}"]
+        foreign = [
+            one for one in known if one.startswith(("vcell_", "vcell.screen", "vcell.models"))
+        ]
+        assert foreign == [], name
+
+
+# Who may read the column of perturbations without `vcell.screen.design`: what finds it, what counts
+# or copies labels, and the metrics, whose definitions say which cells are compared.
+READERS = (
+    "vcell/screen/",
+    "vcell/data/labels.py",
+    "vcell/metrics/",
+    "plugins/vcell_inspect/",
+    "plugins/vcell_pack/",
+    "plugins/vcell_predict/after.py",
+)
+READS_LABELS = re.compile(r"\.(?:obs|codes)\([^()]*perturbation|index\([\w.]*control\)")
+PARSES_NAMES = re.compile(r"""\[\+,;\|\]|split\(["'][+;|]["']\)""")
+
+
+def sources(repository):
+    for folder in ("vcell", "plugins"):
+        for path in sorted((repository / folder).rglob("*.py")):
+            yield path.relative_to(repository).as_posix(), path.read_text(encoding="utf-8")
+
+
+def test_only_the_screen_pairs_labels_with_controls(repository):
+    found = {
+        name
+        for name, text in sources(repository)
+        if READS_LABELS.search(text) and not name.startswith(READERS)
+    }
+    assert found == set()
+
+
+def test_only_the_screen_takes_names_of_perturbations_apart(repository):
+    found = {
+        name
+        for name, text in sources(repository)
+        if PARSES_NAMES.search(text) and not name.startswith("vcell/screen/targets.py")
+    }
+    assert found <= {"vcell/genes/names.py"}  # aliases of genes
+
+
+def test_the_patterns_find_what_they_are_for():
+    assert READS_LABELS.search("column = source.obs(labels.perturbation_column)")
+    assert READS_LABELS.search("codes, names = store.codes(labels['perturbation_column'])")
+    assert READS_LABELS.search("control = names.index(labels.control)")
+    assert PARSES_NAMES.search('re.split(r"[+,;|]", name)')
+    assert PARSES_NAMES.search('name.split("+")')
+
+
+def test_train_vcc_is_small(repository):
+    """What every trainer needs is in the core: the plugin holds its models, and little else."""
+    lines = {
+        path: len(path.read_text().splitlines())
+        for path in (repository / "plugins" / "vcell_train_vcc").rglob("*.py")
+    }
+    assert sum(lines.values()) < 3_200
+    assert max(lines.values()) <= 300

@@ -1,0 +1,37 @@
+"""What the scores are called: one name each, and what it means."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Called(NamedTuple):
+    """How people call a metric, and which way is better."""
+
+    short: str
+    meaning: str
+    less_is_better: bool = False
+
+
+_NAMES = {
+    "discrimination_score_l1": Called("PDS", "perturbation discrimination score"),
+    "overlap_at_N": Called("DES", "differential expression score"),
+    "mae": Called("MAE", "mean absolute error", less_is_better=True),
+    "pds_cosine": Called("PDS", "perturbation discrimination score, cosine distance"),
+    "expr_mse_unbiased_capped_norm": Called(
+        "MSE", "squared error of the expression, noise taken out", less_is_better=True
+    ),
+    "de_wilcoxon_direction_fidelity_yield_raw": Called("fidelity", "direction fidelity"),
+    "de_wilcoxon_direction_reach_raw": Called("reach", "direction reach"),
+    "de_wilcoxon_sig_jaccard": Called("Jaccard", "shared significant genes"),
+    "de_wilcoxon_lfc_nmae": Called("NMAE", "error of the fold changes", less_is_better=True),
+    "pearson_delta": Called("delta correlation", "correlation of the effects"),
+}
+
+
+def called(metric: str) -> Called:
+    """Return how a metric is called; an unknown one by its own name."""
+    found = _NAMES.get(metric)
+    if found is not None:
+        return found
+    return Called(metric, "", less_is_better=metric.startswith(("mse", "mae")))

@@ -1,0 +1,194 @@
+"""Which cell is which perturbation, in which context and batch, and which are controls.
+
+    design = Design.read(source, labels.find(source, config))
+    design = Design.of_store(store, run.meta["labels"], screen.contexts)
+
+This is decided here once, for all that measure effects, draw training sets, take control cells or
+test genes. A perturbation's effect is its difference from controls of the same batch and context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.store.sets import combine
+from vcell.suggest import few
+
+if TYPE_CHECKING:
+    from vcell.data import CellSource
+    from vcell.data.labels import Labels
+    from vcell.store import Store
+
+    Codes = NDArray[np.int64]
+    Column = Callable[[str], tuple[NDArray[Any], Iterable[Any]]]  # codes, and what they mean
+
+ONE_CONTEXT = "all"  # the name of the context where there is only one
+
+
+@dataclass(frozen=True)
+class Design:
+    """The labels of every cell.
+
+    Attributes
+    ----------
+    perturbation, names
+        Codes, -1 for controls and cells that are left out, and what they mean. The label of the
+        controls is among the names.
+    control
+        Whether the cell is a control.
+    context, contexts
+        Codes of cell types, -1 for cells that are left out, and their names; one context,
+        ``all``, where no column tells cell types apart.
+    batch, batches
+        Codes of batches, -1 for none, and their names; 0 and no names where there are no batches.
+    """
+
+    perturbation: Codes
+    names: list[str]
+    control: NDArray[np.bool_]
+    context: Codes
+    contexts: list[str]
+    batch: Codes
+    batches: list[str]
+
+    @classmethod
+    def read(cls, source: CellSource, labels: Labels) -> Design:
+        """Read the columns that `labels` names from a file of cells; say what is left out."""
+        design = cls.of_source(source, asdict(labels))
+        lost = int((design.context < 0).sum())
+        if lost:
+            console.warn(f"{lost:,} cells without a {labels.cell_type_column} are left out")
+        return design
+
+    @classmethod
+    def of_source(
+        cls,
+        source: CellSource,
+        labels: Mapping[str, Any],
+        contexts: Sequence[str] | None = None,
+    ) -> Design:
+        """Read the columns of a file, named as a run remembers them.
+
+        With the `contexts` of a screen, cells of others are left out; where there is one context,
+        all cells are in it.
+        """
+
+        def column(name: str) -> tuple[NDArray[Any], Iterable[Any]]:
+            found = source.obs(name)
+            return found.codes, found.categories.tolist()
+
+        return cls._of(column, labels, contexts, source.n_cells, source.name)
+
+    @classmethod
+    def of_store(cls, store: Store, labels: Mapping[str, Any], contexts: Sequence[str]) -> Design:
+        """Read the columns of a store, likewise."""
+        return cls._of(store.codes, labels, contexts, store.n_cells, str(store.path))
+
+    @classmethod
+    def _of(
+        cls,
+        column: Column,
+        labels: Mapping[str, Any],
+        contexts: Sequence[str] | None,
+        n_cells: int,
+        called: str,
+    ) -> Design:
+        codes, names = _coded(column, labels["perturbation_column"])
+        context, found = np.zeros(n_cells, np.int64), [ONE_CONTEXT]
+        if labels.get("cell_type_column") and (contexts is None or len(contexts) > 1):
+            context, found = _coded(column, labels["cell_type_column"])
+        if contexts is not None and len(contexts) > 1:
+            place = {str(name): i for i, name in enumerate(contexts)}
+            context = np.array([*(place.get(name, -1) for name in found), -1], np.int64)[context]
+        batch, batches = np.zeros(n_cells, np.int64), list[str]()
+        if labels.get("batch_column"):
+            batch, batches = _coded(column, labels["batch_column"])
+        if labels["control"] not in names:
+            raise UserError(
+                f"{called}: no cell is labelled {labels['control']!r} in "
+                f"{labels['perturbation_column']}"
+            )
+        left_out = context < 0
+        control = codes == names.index(labels["control"])
+        return cls(
+            perturbation=np.where(control | left_out, -1, codes),
+            names=names,
+            control=control & ~left_out,
+            context=context,
+            contexts=[str(name) for name in contexts] if contexts is not None else found,
+            batch=batch,
+            batches=batches,
+        )
+
+    @cached_property
+    def matched(self) -> Codes:
+        """Codes of batch and context together: controls are compared within."""
+        parts = [self.batch + 1] if self.batches else []
+        return np.asarray(combine(*parts, self.context + 1), np.int64)
+
+    @property
+    def n_matched(self) -> int:
+        """How many of them there are."""
+        return int(self.matched.max()) + 1
+
+    def rows(self, perturbations: Sequence[str], contexts: Sequence[int]) -> Codes:
+        """Return for each cell which of some (perturbation, context) it belongs to, -1 for none."""
+        table = np.full((len(self.names) + 1, len(self.contexts)), -1, np.int64)
+        place = {name: i for i, name in enumerate(self.names)}
+        for row, (name, context) in enumerate(zip(perturbations, contexts, strict=True)):
+            if str(name) in place:
+                table[place[str(name)], context] = row
+        return np.where(self.context >= 0, table[self.perturbation, self.context], -1)
+
+    def pairs(self) -> tuple[Codes, Codes, Codes]:
+        """Return each (perturbation, context) that has cells, and how many: three arrays."""
+        kept = self.perturbation >= 0
+        both = self.perturbation[kept] * len(self.contexts) + self.context[kept]
+        pair, count = np.unique(both, return_counts=True)
+        perturbation, context = np.divmod(pair, len(self.contexts))
+        return perturbation, context, count
+
+
+@dataclass(frozen=True)
+class ScreenRows:
+    """The rows of a screen, and which cells belong to each (-1: none)."""
+
+    names: list[str]
+    context: Codes
+    of_cell: Codes
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def of(cls, design: Design, fewest: int) -> ScreenRows:
+        """Find the perturbations of `fewest` cells or more in each context."""
+        perturbation, context, count = design.pairs()
+        enough = count >= fewest
+        if not enough.any():
+            raise UserError(
+                f"none of the {len(count)} perturbations has {fewest} cells or more "
+                f"(the largest has {count.max(initial=0)})",
+                hint="an effect is a mean over cells: bring more cells, or lower --min-cells",
+            )
+        if not enough.all():
+            small = [design.names[code] for code in perturbation[~enough]]
+            console.warn(
+                f"{len(small)} perturbations of fewer than {fewest} cells are left out: "
+                f"{few(small)}"
+            )
+        names = [design.names[code] for code in perturbation[enough]]
+        return cls(names, context[enough], design.rows(names, context[enough].tolist()))
+
+
+def _coded(column: Column, name: str) -> tuple[Codes, list[str]]:
+    codes, names = column(name)
+    return np.asarray(codes, np.int64), [str(one) for one in names]
