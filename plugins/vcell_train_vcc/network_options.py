@@ -57,6 +57,11 @@ class NetworkOptions:
     pds_loss: float = option(
         0.1, help="Weight of a smooth stand-in for the discrimination score.", minimum=0
     )
+    gpu: str | None = option(
+        None,
+        help="With --estimate: a GPU that need not be here, as h100, by its published rates; "
+        "--gpus says how many.",
+    )
     estimate: bool = option(
         default=False, help="Say what training would cost on this device, and end."
     )
