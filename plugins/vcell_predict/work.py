@@ -200,7 +200,7 @@ def _calibrate(
             context: pool.logged(controls.screen.target_sum) for context, pool in pools.items()
         }
     found = Calibration(controls, ensemble, logged, config.seed).strengths(
-        prediction.asked, prediction.effect, prediction.cells
+        prediction.asked, prediction.effect, prediction.cells, config.for_
     )
     if found is not None:
         prediction.strengths = found

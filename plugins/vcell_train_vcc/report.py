@@ -118,6 +118,12 @@ def _text(path: Path, summary: dict[str, Any], names: list[str]) -> str:
     )
 
 
+def of_fold(run: Run) -> dict[str, dict[str, float]]:
+    """Return the mean scores of a fold; runs of before have no gain among them."""
+    found: dict[str, dict[str, float]] = run.meta["summary"]["held_out"]
+    return {name: {"gain": gain(one, found["mean"])} | one for name, one in found.items()}
+
+
 def pooled(model: str, runs: Sequence[Run]) -> Pooled:
     """Judge all held-out perturbations of the folds together."""
     found = HeldOut.read(runs)
