@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -31,6 +31,8 @@ class Settings:
 
     json: bool = False
     verbosity: int = NORMAL
+    warned: Callable[[str], None] | None = None  # takes warnings, instead of stderr
+    told: Callable[[Any], None] | None = None  # takes results, instead of stdout
 
 
 settings = Settings()
@@ -75,6 +77,10 @@ def detail(text: str) -> None:
 
 def warn(text: str) -> None:
     """Say what the user must know even under --quiet: a slower path, a setting without effect."""
+    if settings.warned is not None:
+        settings.warned(_visible(text))
+        note(f"warning: {text}")
+        return
     _err(f"{_paint('warning:', '33')} {_visible(text)}")
 
 
@@ -87,6 +93,9 @@ def error(text: str, hint: str | None = None) -> None:
 
 def result(data: Mapping[str, Any] | Sequence[Any], text: str) -> None:
     """Print the outcome of a command: `data` as JSON with --json, else `text`."""
+    if settings.told is not None:
+        settings.told(plain(data))
+        return
     if settings.json:
         sys.stdout.write(json.dumps(plain(data), indent=2, allow_nan=False) + "\n")
     elif text:
