@@ -1,9 +1,10 @@
-"""Write docs/api.md from the docstrings: ``python docs/make_api_reference.py`` (``make docs``)."""
+"""Write docs/api.md from the docstrings: ``python docs/make_api_reference.py [TARGET]``."""
 
 from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -15,9 +16,9 @@ TARGET = Path(__file__).with_name("api.md")
 _HEAD = """\
 # API reference
 
-Made from the docstrings by `python docs/make_api_reference.py`; do not edit by hand. [python.md](python.md)
-is where to start. The functions of the first section take `verbose=True` as well. A command without a
-function of its own is called by its name, with its settings ([cli.md](cli.md)) as keywords.
+Made from the docstrings by `python docs/make_api_reference.py`; do not edit by hand. Start with
+[python.md](python.md). The functions of the first section take `verbose=True` as well. A command
+without a function of its own is called by its name; its settings ([cli.md](cli.md)) are keywords.
 """
 #: What a library or a plugin is written with; a class is shown with its public methods.
 ROOMS = {
@@ -81,7 +82,8 @@ def reference() -> str:
 
 def main() -> None:
     """Write the page."""
-    TARGET.write_text(reference())
+    target = Path(sys.argv[1]) if sys.argv[1:] else TARGET
+    target.write_text(reference())
 
 
 if __name__ == "__main__":

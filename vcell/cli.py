@@ -7,7 +7,6 @@ Exit codes: 0 done, 1 the run failed, 2 something the user can mend, 130 interru
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -17,9 +16,12 @@ import click
 from click.core import ParameterSource
 
 from vcell import __version__, console, plugin
-from vcell.config.options import PROJECT
+from vcell.config.options import PROJECT, SettingOption, environment_name
 from vcell.errors import UserError, VcellError
 from vcell.plugin import Broken
+from vcell.signals import ended_by_signals
+
+INTERRUPTED = 130
 
 _CORE = {
     "completion": (
@@ -220,26 +222,38 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str] | None = None) -> int:
     """Run vcell and return its exit code; mistakes of the user never show a traceback."""
+    console.prepare()
+    try:
+        with ended_by_signals():
+            return _run(args)
+    except KeyboardInterrupt as signal:  # Ctrl-C, or what `ended_by_signals` made of SIGTERM
+        by = f" by {signal.args[0]}" if signal.args and signal.args[0] else ""
+        console.error(f"interrupted{by}", code=INTERRUPTED)
+        return INTERRUPTED
+
+
+def _run(args: list[str] | None) -> int:
     try:
         code = cli.main(args, prog_name="vcell", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except VcellError as error:
-        console.error(error.message, error.hint)
+        console.error(error.message, error.hint, code=error.exit_code)
         return error.exit_code
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "vcell"
-        console.error(error.format_message(), f"{command} --help shows how it is used")
+        text, hint = _usage(error), f"{command} --help shows how it is used"
+        console.error(text, hint, code=UserError.exit_code)
         return UserError.exit_code
     except click.ClickException as error:
-        console.error(error.format_message())
+        console.error(error.format_message(), code=UserError.exit_code)
         return UserError.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        console.error("interrupted")
-        return 130
+    except click.Abort as abort:  # what click makes of an interrupt; its cause names the signal
+        raise abort.__cause__ or KeyboardInterrupt from None
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.discard()
         return 0
     except OSError as error:
         return _os_error(error)
@@ -247,12 +261,24 @@ def run(args: list[str] | None = None) -> int:
         return _bug()
 
 
+def _usage(error: click.UsageError) -> str:
+    """Name the variable, not the flag, where a wrong value came from the environment."""
+    text = error.format_message()
+    ctx, param = error.ctx, getattr(error, "param", None)
+    if ctx is None or not isinstance(param, SettingOption):
+        return text
+    if ctx.get_parameter_source(param.name or "") is not ParameterSource.ENVIRONMENT:
+        return text
+    name = environment_name(param.setting, ctx.auto_envvar_prefix)
+    return f"Invalid value of the variable {name}: {error.message}"
+
+
 def _bug() -> int:
     """Show the traceback of what should not have happened."""
     import traceback
 
     traceback.print_exc()
-    console.error(f"this is a bug in vcell {__version__}", "report it with the lines above")
+    console.error(f"this is a bug in vcell {__version__}", "report it with the lines above", code=1)
     return 1
 
 
@@ -271,5 +297,6 @@ def _os_error(error: OSError) -> int:
     if error.errno not in user_can_mend | {errno.ENOSPC, errno.EDQUOT}:
         return _bug()
     where = f"{error.filename}: " if error.filename else ""
-    console.error(f"{where}{error.strerror}")
-    return UserError.exit_code if error.errno in user_can_mend else 1
+    code = UserError.exit_code if error.errno in user_can_mend else 1
+    console.error(f"{where}{error.strerror}", code=code)
+    return code

@@ -14,14 +14,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import Any, TextIO
 
+from vcell import tables
 from vcell.as_json import plain
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 _SHOW_AFTER = 2.0  # seconds: nothing shorter deserves a progress bar
 _LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 #: Control characters but tab and newline: names from files must not steer a terminal.
+_ASCII = {
+    "\u2500": "-", "\u2501": "=", "\u2013": "-", "\u2014": "-", "\u2020": "*", "\u2026": "...",
+    "\u00d7": "x", "\u00b1": "+-", "\u2192": "->", "\u2264": "<=", "\u2265": ">=", "\u2212": "-",
+    "\u00b7": "*", "\u2022": "*", "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"',
+    "\ufffd": "?", "\u03b1": "alpha", "\u0394": "delta", "\u00b2": "2", "\u00b0": " degrees",
+}  # fmt: skip
 _UNSEEN = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
 
 
@@ -30,9 +38,10 @@ class Settings:
     """How this process talks; set once by the command line."""
 
     json: bool = False
+    told: bool = False  # a result is on stdout
     verbosity: int = NORMAL
     warned: Callable[[str], None] | None = None  # takes warnings, instead of stderr
-    told: Callable[[Any], None] | None = None  # takes results, instead of stdout
+    results: Callable[[Any], None] | None = None  # takes results, instead of stdout
 
 
 settings = Settings()
@@ -84,8 +93,15 @@ def warn(text: str) -> None:
     _err(f"{_paint('warning:', '33')} {_visible(text)}")
 
 
-def error(text: str, hint: str | None = None) -> None:
-    """Say what went wrong and how to mend it."""
+def error(text: str, hint: str | None = None, *, code: int | None = None) -> None:
+    """Say what went wrong and how to mend it.
+
+    With `code`, the exit code, the command ends here: with ``--json`` stdout gets an error object.
+    """
+    if settings.json and code is not None and not settings.told:
+        failed = {"error": {"message": text, "hint": hint, "exit_code": code}}
+        with suppress(OSError):
+            _out(json.dumps(failed, indent=2) + "\n")
     _err(f"{_paint('error:', '1;31')} {_visible(text)}")
     if hint:
         _err(f"  {_paint('hint:', '36')} {_visible(hint)}")
@@ -93,30 +109,44 @@ def error(text: str, hint: str | None = None) -> None:
 
 def result(data: Mapping[str, Any] | Sequence[Any], text: str) -> None:
     """Print the outcome of a command: `data` as JSON with --json, else `text`."""
-    if settings.told is not None:
-        settings.told(plain(data))
+    settings.told = True
+    if settings.results is not None:
+        settings.results(plain(data))
         return
     if settings.json:
-        sys.stdout.write(json.dumps(plain(data), indent=2, allow_nan=False) + "\n")
+        _out(json.dumps(plain(data), indent=2, allow_nan=False) + "\n")
     elif text:
-        sys.stdout.write(_visible(text).rstrip("\n") + "\n")
-    sys.stdout.flush()
+        _out(_visible(text).rstrip("\n") + "\n")
 
 
-def table(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> str:
-    """Lay out rows under column heads; numbers are right-aligned."""
+def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], width: int | None = None) -> str:
+    """Lay out rows under column heads; numbers are right-aligned.
+
+    A table that is wider than the terminal has its widest column of words wrapped; where that does
+    not do, each row becomes a block of lines, one a column. Away from a terminal nothing is cut.
+
+    Parameters
+    ----------
+    width
+        Columns of the terminal; None asks it.
+    """
     body = [[_cell(value) for value in row] for row in rows]
-    right = [all(_is_number(row[i]) for row in body) and bool(body) for i in range(len(columns))]
-    widths = [max(len(line[i]) for line in [list(columns), *body]) for i in range(len(columns))]
+    return tables.lay_out(body, list(columns), room() if width is None else width)
 
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)
-        ]
-        return "  ".join(padded).rstrip()
 
-    rule = "  ".join("─" * width for width in widths)
-    return "\n".join([line(columns), rule, *map(line, body)])
+def room() -> int | None:
+    """Return the columns of the terminal that results go to; None where they go elsewhere."""
+    if (told := os.environ.get("COLUMNS", "")).isdigit() and int(told) > 0:
+        return int(told)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Write a number with its noun: 1 cell, 2,000 cells."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 class Progress:
@@ -128,7 +158,7 @@ class Progress:
         self.read = 0.0  # bytes
         self.note = ""
         self.started = self._shown = time.monotonic()
-        self._live = sys.stderr.isatty() and settings.verbosity >= NORMAL
+        self._live = _steers(sys.stderr) and settings.verbosity >= NORMAL
         self._silent = settings.verbosity < NORMAL
         self._drawn = False
 
@@ -150,9 +180,8 @@ class Progress:
     def _draw(self, now: float) -> None:
         text = self._text(now)
         if self._live:
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
-            sys.stderr.write("\r\x1b[K" + text[: width - 1])
-            sys.stderr.flush()
+            width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            _write(sys.stderr, "\r\x1b[K" + text[: width - 1])
             self._drawn = True
         else:
             _err(text)
@@ -218,10 +247,61 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def prepare() -> None:
+    """Begin a command: nothing is told yet, and a sign that a terminal lacks does not end it."""
+    settings.told = False
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def discard() -> None:
+    """Send what is still to be printed nowhere: its reader is gone, or its disk is full."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _out(text: str) -> None:
+    try:
+        _write(sys.stdout, text)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        discard()  # else Python tries once more at its end, and complains in its own words
+        raise
+
+
 def _err(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    with suppress(OSError):  # nobody is there to be told
+        _write(sys.stderr, text + "\n")
     note(_COLOUR.sub("", text))
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(_shown_on(stream, text))
+    stream.flush()
+
+
+def _shown_on(stream: TextIO, text: str) -> str:
+    """Spell the signs that the encoding of a terminal lacks in ASCII."""
+    encoding = getattr(stream, "encoding", None) or "ascii"
+    if text.isascii():
+        return text
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        lacking = [sign for sign in _ASCII if not _has(encoding, sign)]
+        return text.translate({ord(sign): _ASCII[sign] for sign in lacking})
+    except LookupError:
+        pass
+    return text
+
+
+def _has(encoding: str, sign: str) -> bool:
+    try:
+        sign.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _visible(text: str) -> str:
@@ -229,8 +309,13 @@ def _visible(text: str) -> str:
 
 
 def _paint(text: str, code: str) -> str:
-    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    coloured = _steers(sys.stderr) and not os.environ.get("NO_COLOR")
     return f"\x1b[{code}m{text}\x1b[0m" if coloured else text
+
+
+def _steers(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that understands escape codes."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 def _cell(value: Any) -> str:
@@ -239,15 +324,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
-
-
-def _is_number(text: str) -> bool:
-    return (
-        text == "–"
-        or text.replace(",", "")
-        .removesuffix("%")
-        .removeprefix("-")
-        .replace(".", "", 1)
-        .replace("e-", "")
-        .isdigit()
-    )

@@ -30,6 +30,12 @@ class UserError(VcellError):
     exit_code = 2
 
 
+class DiskFull(UserError):
+    """The disk, the quota or a limit on the size of files has no room for an output."""
+
+    exit_code = 1
+
+
 class RunFailed(VcellError):
     """A run was started properly and failed."""
 

@@ -136,7 +136,7 @@ def _talking(*, verbose: bool) -> Iterator[None]:
     """Send messages to stderr if asked, and warnings to Python's `warnings`."""
     before = console.settings
     console.settings = console.Settings(
-        verbosity=console.NORMAL if verbose else console.QUIET, warned=_warn, told=before.told
+        verbosity=console.NORMAL if verbose else console.QUIET, warned=_warn, results=before.results
     )
     try:
         yield
@@ -147,12 +147,12 @@ def _talking(*, verbose: bool) -> Iterator[None]:
 @contextmanager
 def _told_to(take: Callable[[Any], None]) -> Iterator[None]:
     """Hand results over instead of printing them."""
-    before = console.settings.told
-    console.settings.told = take
+    before = console.settings.results
+    console.settings.results = take
     try:
         yield
     finally:
-        console.settings.told = before
+        console.settings.results = before
 
 
 def _warn(text: str) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from vcell import outputs
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
 
     import pandas as pd
 
@@ -18,14 +19,28 @@ if TYPE_CHECKING:
 _AT_ONCE = 20  # perturbations per piece: some 400,000 lines
 
 
-class TableWriter:
-    """A table that grows, and takes its name once it is whole."""
+@contextmanager
+def growing_table(path: Path, layout: str, *, stratified: bool) -> Iterator[TableWriter]:
+    """Yield a table to append to; it takes its name once it is whole."""
+    with outputs.whole(path) as aside:
+        writer = TableWriter(aside, layout, csv=path.suffix == ".csv", stratified=stratified)
+        try:
+            yield writer
+        finally:
+            writer.close()
+        if not writer.begun:
+            raise UserError("there was nothing to test, so nothing was written")
 
-    def __init__(self, path: Path, layout: str, *, stratified: bool) -> None:
+
+class TableWriter:
+    """A table that grows."""
+
+    def __init__(self, path: Path, layout: str, *, csv: bool, stratified: bool) -> None:
         self.path, self.layout, self.stratified = path, layout, stratified
-        self._aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+        self.csv = csv
         self._parquet: Any = None
-        self._begun = False
+        self.begun = False
+        self.failed: OSError | None = None  # then nothing more is written
 
     def append(self, table: Table, stratum: str | None) -> None:
         """Add every perturbation of a table."""
@@ -37,19 +52,18 @@ class TableWriter:
             self._write(frame)
 
     def _write(self, frame: pd.DataFrame) -> None:
+        if self.failed is not None:
+            return
         try:
-            if self.path.suffix == ".csv":
+            if self.csv:
                 frame.to_csv(
-                    self._aside, index=False, mode="a" if self._begun else "w",
-                    header=not self._begun,
-                )  # fmt: skip
+                    self.path, index=False, mode="a" if self.begun else "w", header=not self.begun
+                )
             else:
                 self._write_parquet(frame)
         except OSError as error:
-            raise UserError(
-                f"{self.path} could not be written: {error.strerror or error}"
-            ) from error
-        self._begun = True
+            self.failed = error
+        self.begun = True
 
     def _write_parquet(self, frame: pd.DataFrame) -> None:
         import pyarrow as pa
@@ -59,23 +73,17 @@ class TableWriter:
             frame[name] = frame[name].astype(str)
         piece = pa.Table.from_pandas(frame, preserve_index=False)
         if self._parquet is None:
-            self._parquet = pq.ParquetWriter(self._aside, piece.schema, compression="zstd")
+            schema = piece.schema.with_metadata(
+                {**(piece.schema.metadata or {}), outputs.MADE_BY: outputs.made_by()}
+            )
+            self._parquet = pq.ParquetWriter(self.path, schema, compression="zstd")
         self._parquet.write_table(piece)
 
-    def __enter__(self) -> TableWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._parquet is not None:
-            self._parquet.close()
-        if error is None and self._begun:
-            os.replace(self._aside, self.path)  # noqa: PTH105
-        else:
-            self._aside.unlink(missing_ok=True)
-        if error is None and not self._begun:
-            raise UserError("there was nothing to test, so nothing was written")
+    def close(self) -> None:
+        """End the file."""
+        parquet, self._parquet = self._parquet, None
+        try:
+            if parquet is not None:
+                parquet.close()
+        except OSError as error:
+            self.failed = self.failed or error

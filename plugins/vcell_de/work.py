@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from vcell import console
+from vcell import console, outputs
 from vcell.data import labels as find_labels
 from vcell.errors import UserError
 from vcell.metrics.screen import Cells, tables
-from vcell_de.tables import TableWriter
+from vcell_de.tables import growing_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,38 +21,39 @@ def run(file: Path, config: De) -> None:
     """Test and write."""
     from vcell.data import open_cells
 
-    out = _output(config)
+    out = _output(file, config)
     started = time.monotonic()
     with open_cells(file, layer=config.layer, join=config.join) as source:
         found = find_labels.find(source, config)
         cells = Cells.look(source, config.values)
         facts: dict[str, Any] = {"file": str(file), "rows": 0, "significant": 0, "strata": {}}
-        with TableWriter(out, config.layout, stratified=config.stratify is not None) as writer:
+        with growing_table(out, config.layout, stratified=config.stratify is not None) as writer:
             for stratum, table in tables(cells, found, config):
                 writer.append(table, stratum)
                 facts["rows"] += table.p.size
                 facts["significant"] += int((table.fdr < 0.05).sum())
                 facts["strata"][stratum or "all cells"] = len(table.perturbations)
-    facts |= {
-        "output": str(out), "control": found.control, "test": config.test,
-        "against": config.against, "fold_change": config.fold_change, "fdr": config.fdr,
-        "values": cells.tested_as, "seconds": round(time.monotonic() - started, 2),
-    }  # fmt: skip
-    console.result(
-        facts,
-        f"{facts['rows']:,} tests, {facts['significant']:,} with FDR below 0.05, "
-        f"in {console.duration(facts['seconds'])}\nwritten: {out}",
-    )
+            facts |= {
+                "output": str(out), "control": found.control, "test": config.test,
+                "against": config.against, "fold_change": config.fold_change, "fdr": config.fdr,
+                "values": cells.tested_as, "seconds": round(time.monotonic() - started, 2),
+            }  # fmt: skip
+            text = (
+                f"{facts['rows']:,} tests, {facts['significant']:,} with FDR below 0.05, "
+                f"in {console.duration(facts['seconds'])}"
+            )
+            writer.close()
+            if writer.failed is not None:  # no room on the disk, say: the outcome is not lost
+                console.result(facts | {"output": None}, text)
+                raise writer.failed
+    console.result(facts, f"{text}\nwritten: {out}")
 
 
-def _output(config: De) -> Path:
+def _output(file: Path, config: De) -> Path:
     out = config.output
     if out is None:
         raise UserError("no output is named", hint="add -o de.parquet (or .csv)")
-    if out.suffix not in (".parquet", ".csv"):
-        raise UserError(f"{out}: tables are written as .parquet or .csv")
-    if out.exists() and not config.overwrite:
-        raise UserError(f"{out} exists already", hint="add --overwrite to replace it")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"{out.parent} is not a folder", hint="create it first")
+    outputs.check(
+        out, inputs=[file, config.cells], overwrite=config.overwrite, suffixes=(".parquet", ".csv")
+    )
     return out

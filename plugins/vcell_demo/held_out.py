@@ -6,13 +6,12 @@ with the same controls, is opened by the scoring only.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import console
+from vcell import console, outputs
 from vcell.config import DataOptions
 from vcell.data import CellWriter, detect, labels, open_cells
 from vcell.data.log_cells import COUNTS, median_total
@@ -43,9 +42,7 @@ def set_aside(cells: Path, folder: Path, seed: int) -> dict[str, Any]:
             "held_out": _copy(source, found, folder / HELD_OUT, of_cell | design.control),
         }
     rows = "".join(f"{name},{n}\n" for name, n in zip(held, counts, strict=True))
-    beside = folder / f"{NAMES}.tmp-{os.getpid()}"
-    beside.write_text(f"target_gene,n_cells\n{rows}")
-    beside.replace(folder / NAMES)
+    outputs.write_text(folder / NAMES, f"target_gene,n_cells\n{rows}")
     console.say(f"{len(held)} perturbations are set aside, in {folder / NAMES}")
     # the scale on which the real cells will be scored: their median total, if they are counts
     with open_cells(folder / HELD_OUT) as real:

@@ -7,7 +7,6 @@ after each step, and steps write their own files aside first: a step is done or 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vcell import console
+from vcell import console, outputs
 from vcell.errors import RunFailed, UserError
 
 _FILE = "demo.json"
@@ -60,9 +59,7 @@ class Journal:
     def record(self, name: str, result: Any) -> Any:
         """Remember that a step is done."""
         self.done[name] = result
-        beside = self.folder / f"{_FILE}.tmp-{os.getpid()}"
-        beside.write_text(json.dumps({"settings": self.settings, "done": self.done}, indent=1))
-        beside.replace(self.folder / _FILE)
+        outputs.write_json(self.folder / _FILE, {"settings": self.settings, "done": self.done})
         return result
 
     def _vcell(self, words: Sequence[Any]) -> Any:

@@ -9,13 +9,14 @@ from dataclasses import fields
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from vcell import __version__, console
+from vcell import __version__, console, outputs
 from vcell.as_json import plain
+from vcell.errors import UserError
 from vcell.metrics import vcc2026
 from vcell.metrics.evaluation.options import Options
 from vcell.metrics.evaluation.scores import Metric, Scored, average
 from vcell.metrics.evaluation.scoring import contexts
-from vcell_evaluate import folder, layout
+from vcell_evaluate import layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,14 +40,21 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
     """Score a prediction and report."""
     started = time.monotonic()
     if config.output is not None:
-        folder.check(config.output, overwrite=config.overwrite)
+        read = (prediction, real, config.cells)
+        outputs.check(config.output, inputs=read, overwrite=config.overwrite)
     found = contexts(prediction, real, _options(config))
     metrics, overall = average(found)
     facts = _facts(prediction, real, config, found)
     summary = _summary(metrics, overall, found) | facts | {"seconds": time.monotonic() - started}
+    text = _text(metrics, overall, found, config.rules)
     if config.output is not None:
-        _write(config.output, summary, metrics, found)
-    console.result(summary, _text(metrics, overall, found, config))
+        try:
+            _write(config.output, summary, metrics, found)
+        except UserError:  # no room on the disk, say: the scores are not lost
+            console.result(summary, text)
+            raise
+        text += f"\n\nwritten: {config.output}"
+    console.result(summary, text)
 
 
 def _options(config: Evaluate) -> Options:
@@ -90,7 +98,7 @@ def _metrics(metrics: tuple[Metric, ...]) -> dict[str, dict[str, float | None]]:
 
 
 def _text(
-    metrics: tuple[Metric, ...], overall: float | None, found: list[Scored], config: Evaluate
+    metrics: tuple[Metric, ...], overall: float | None, found: list[Scored], rules: str
 ) -> str:
     lines = [
         console.table(
@@ -101,9 +109,7 @@ def _text(
         rows = [(str(one.context), len(one.perturbations), one.overall) for one in found]
         lines.append(console.table(rows, ("context", "perturbations", "overall")))
     if overall is not None:
-        lines.append(f"overall {overall:.4f}  ({config.rules})")
-    if config.output is not None:
-        lines.append(f"written: {config.output}")
+        lines.append(f"overall {overall:.4f}  ({rules})")
     return "\n\n".join(lines)
 
 
@@ -113,7 +119,7 @@ def _write(
     """Write the folder, whole or not at all."""
     from vcell_evaluate.pages import page
 
-    with folder.whole(path) as out:
+    with outputs.folder(path, listed_in="score.json") as out:
         results, per_metric = _results(found)
         results.to_csv(out / "results.csv", index=False)
         results.to_parquet(out / "results.parquet", index=False)

@@ -17,6 +17,7 @@ class Inspect(ManyFiles):
 
     full: bool = option(default=False, help="Look at every cell instead of a sample.")
     html: Path | None = option(None, help="Also write a page with pictures to this file.")
+    overwrite: bool = option(default=False, help="Replace the page where it exists already.")
 
 
 @click.command("inspect")

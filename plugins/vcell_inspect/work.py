@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import console
+from vcell import console, outputs
 from vcell.data import detect, labels, open_cells
 from vcell.errors import UserError
 from vcell_inspect.problems import of_names, of_raw, of_survey
@@ -29,17 +29,19 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
     chosen: Any = list(files) or ([config.cells] if config.cells else [])
     if not chosen:
         raise UserError("no cells are named", hint="vcell inspect FILE, or set cells in [data]")
-    if config.html is not None and not config.html.absolute().parent.is_dir():
-        raise UserError(f"{config.html.parent} is not a folder", hint="create it first")
+    if config.html is not None:
+        outputs.check(
+            config.html,
+            inputs=[*chosen, config.cells],
+            overwrite=config.overwrite,
+            suffixes=(".html", ".htm"),
+        )
     with open_cells(chosen, config.layer, join=config.join) as source:
         report, seen = inspect(source, config)
     if config.html is not None:
         from vcell_inspect.page import page
 
-        try:
-            page(report, seen).write(config.html)
-        except OSError as error:
-            raise UserError(f"{config.html} cannot be written: {error.strerror}") from error
+        page(report, seen).write(config.html)
         console.say(f"wrote {config.html}")
     console.result(report, as_text(report))
 

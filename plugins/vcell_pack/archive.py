@@ -89,9 +89,10 @@ def _put(target: BinaryIO, name: str, content: bytes) -> None:
 
 
 def _header(name: str, size: int) -> bytes:
-    """Make one tar header: no owner, no time, so that equal predictions give equal archives."""
+    """Make one tar header: nobody's, without a time: equal predictions give equal archives."""
     info = tarfile.TarInfo(name)
     info.size = size
+    info.uname = "vcell"  # by which `vcell.outputs` knows what it may replace
     return info.tobuf(tarfile.GNU_FORMAT)  # sizes above 8 GiB still fit into one header
 
 

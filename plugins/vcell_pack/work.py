@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 import tempfile
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import __version__, console
+from vcell import __version__, console, outputs
 from vcell.data import CellSource
 from vcell.errors import UserError
 from vcell_pack import archive
@@ -70,13 +69,9 @@ def _pack(files: tuple[Path, ...], config: Pack) -> dict[str, Any]:
     if config.output is None:
         raise UserError("no output is named", hint="add -o FILE.vcc")
     out = config.output
-    if out.exists() and any(out.samefile(file) for file in files if file.exists()):
-        raise UserError(f"{out} is the prediction itself", hint="give another -o")
-    if out.exists() and not config.overwrite:
-        raise UserError(f"{out} exists already", hint="add --overwrite to replace it")
-    if not out.parent.is_dir():
-        raise UserError(f"{out.parent} is not a folder", hint="create it first")
-    with _open(files, config) as prediction, _aside(out) as (h5ad, packed):
+    read = [*files, config.genes, config.perturbations, config.cells]
+    outputs.check(out, inputs=read, overwrite=config.overwrite)
+    with _open(files, config) as prediction, outputs.whole(out) as packed, _beside(packed) as h5ad:
         facts = _write(prediction, h5ad)
         form = prediction.wanted.format
         meta = _meta(prediction, facts, config) if form.contexts else None
@@ -87,25 +82,17 @@ def _pack(files: tuple[Path, ...], config: Pack) -> dict[str, Any]:
                 f"{out}: what was written does not read back as it was",
                 hint="the disk may be failing or full; nothing was kept",
             )
-        os.replace(packed, out)  # noqa: PTH105
     return facts | {"output": str(out), "bytes": out.stat().st_size, "sha256": written.sha256}
 
 
 @contextmanager
-def _aside(out: Path) -> Iterator[tuple[Path, Path]]:
-    """Give names for the two temporary files beside the output; neither is left behind."""
-    h5ad = out.with_name(f"{out.name}.tmp-{os.getpid()}.h5ad")
-    packed = out.with_name(f"{out.name}.tmp-{os.getpid()}")
+def _beside(packed: Path) -> Iterator[Path]:
+    """Name the h5ad that goes into the archive, and remove it in the end."""
+    h5ad = packed.with_name(f"{packed.name}.h5ad")
     try:
-        yield h5ad, packed
-    except OSError as error:
-        raise UserError(
-            f"{out} could not be written: {error.strerror or error}",
-            hint="is there room, and may you write there?",
-        ) from error
+        yield h5ad
     finally:
         h5ad.unlink(missing_ok=True)
-        packed.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -38,6 +38,9 @@ class Predict(DataOptions):
         None, help="Take the control cells from this file (default: the one trained on)."
     )
     output: Path = option(Path("prediction.h5ad"), help="The file to write.", short="-o")
+    overwrite: bool = option(
+        default=False, help="Replace the output, and what is written with it, where it exists."
+    )
     n_cells: int | None = option(
         None,
         help="Cells of each perturbation (default: as many as measured, else the median of those).",
@@ -82,6 +85,13 @@ class Predict(DataOptions):
     def mode(self) -> Literal["residual", "mean", "counts"]:
         """How cells are made."""
         return self._word or self.as_
+
+    @property
+    def beside(self) -> tuple[Path, Path]:
+        """The table and the page that belong to the output."""
+        stem = self.output.stem
+        lines = self.output.with_name(f"{stem}.uncertainty.csv")
+        return lines, self.output.with_name(f"{stem}.html")
 
     @property
     def control_file(self) -> Path | None:

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from vcell import console
+from vcell import console, outputs
 from vcell.data import CellWriter, open_cells
 from vcell.data import labels as find_labels
 from vcell.errors import RunFailed, UserError, VcellError
 from vcell_predict import MODES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from vcell_predict import Predict
     from vcell_predict.cells.controls import Columns
@@ -39,7 +39,7 @@ _MISSING = (
 
 def check(config: Predict) -> None:
     """Refuse, before any work, what would fail after it."""
-    real, pack, cells = config.evaluate, config.pack, config.cells
+    real, cells = config.evaluate, config.cells
     if cells is not None and cells.name in MODES:
         console.warn(f"--cells {cells} is --as {cells} now; --cells names a file of cells")
     elif cells is not None and not cells.exists():
@@ -56,10 +56,20 @@ def check(config: Predict) -> None:
         )
     if config.run_cell_eval and shutil.which(_PEER) is None:
         console.warn(_MISSING)
-    if pack is not None and pack.suffix != ".vcc":
-        raise UserError(f"{pack}: submissions are written as .vcc")
-    if pack is not None and not pack.absolute().parent.is_dir():
-        raise UserError(f"{pack.parent} is not a folder", hint="create it first")
+    may_write(config, [config.control_file])
+
+
+def may_write(config: Predict, cells: Sequence[Path | None]) -> None:
+    """Refuse outputs that must not be written; `cells` are files of control cells."""
+    named = [Path(word) for word in config.perturbations]
+    read = [*cells, config.like, config.evaluate, *named]
+    rules: dict[str, Any] = {"inputs": read, "overwrite": config.overwrite}
+    outputs.check(config.output, suffixes=(".h5ad",), **rules)
+    outputs.check(config.output, *config.beside, **rules)
+    if config.explain is not None:
+        outputs.check(config.explain, parents=True, **rules)
+    if config.pack is not None:
+        outputs.check(config.pack, suffixes=(".vcc",), **rules)
 
 
 def follow(config: Predict, columns: Columns) -> tuple[dict[str, Any], list[VcellError]]:
@@ -71,7 +81,8 @@ def follow(config: Predict, columns: Columns) -> tuple[dict[str, Any], list[Vcel
     if config.run_cell_eval and shutil.which(_PEER) is not None:
         work["cell_eval"] = functools.partial(_cell_eval, config, columns)
     if config.pack is not None:
-        words = ["pack", config.output, "-o", config.pack, "--overwrite", *_rules(config)]
+        words = ["pack", config.output, "-o", config.pack, *_rules(config)]
+        words += ["--overwrite"] if config.overwrite else []
         words += ["--perturbation-column", columns.perturbation, "--control", columns.control]
         work["pack"] = functools.partial(_vcell, *words)
     found: dict[str, Any] = {}

@@ -32,9 +32,8 @@ _TOP_GENES, _TOP_MEASURED, _ROWS = 40, 10, 60
 _PAIRS = 1000  # of genes that attend to each other, in the table
 
 
-def explain(folder: Path, ensemble: Ensemble, prediction: Prediction) -> str:
-    """Write the tables and the page into a folder, and return its name."""
-    folder.mkdir(parents=True, exist_ok=True)
+def explain(folder: Path, ensemble: Ensemble, prediction: Prediction) -> None:
+    """Write the tables and the page into a folder."""
     page = Page("vcell predict --explain", f"{len(prediction.asked)} perturbations")
     _responding(folder, page, ensemble, prediction)
     _resembling(folder, page, ensemble, prediction)
@@ -49,7 +48,6 @@ def explain(folder: Path, ensemble: Ensemble, prediction: Prediction) -> str:
         page.text(f"{ensemble.first.kind} has no attention to show.")
         console.detail(f"{ensemble.first.kind} offers no explanation of its own")
     page.write(folder / "index.html")
-    return str(folder / "index.html")
 
 
 def _pairs(prediction: Prediction) -> tuple[list[str], list[str]]:

@@ -54,16 +54,8 @@ def uns(config: Predict, ensemble: Ensemble, prediction: Prediction) -> dict[str
     return {"vcell": kept} if config.mode == "counts" else {"log1p": {}, "vcell": kept}
 
 
-def write(config: Predict, ensemble: Ensemble, prediction: Prediction) -> dict[str, str]:
-    """Write the table and the page beside the output; returns where they are."""
-    lines = config.output.with_name(f"{config.output.stem}.uncertainty.csv")
-    uncertainty.write(lines, table(prediction))
-    page = config.output.with_name(f"{config.output.stem}.html")
-    _page(config, ensemble, prediction).write(page)
-    return {"table": str(lines), "page": str(page)}
-
-
-def _page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
+def page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
+    """Make the page."""
     page = Page("vcell predict", f"{config.output.name}, by {ensemble.called}")
     page.facts(
         {

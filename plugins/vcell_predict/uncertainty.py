@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -106,14 +105,12 @@ def trust(ensemble: Ensemble) -> Trust | None:
 
 
 def write(path: Path, table: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
-    """Write a table with a line per perturbation, aside first."""
+    """Write a table with a line per perturbation."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(table)
     lines.writerows(zip(*(map(_shown, column) for column in table.values()), strict=True))
-    aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    aside.write_text(text.getvalue(), encoding="utf-8")
-    aside.replace(path)
+    path.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _shown(value: Any) -> Any:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vcell import console
+from vcell import console, outputs
 from vcell.data import open_cells
 from vcell.errors import UserError
-from vcell.launch import ended_by_signals
 from vcell_predict import after, report, uncertainty
 from vcell_predict.asked import Asked, from_cells, from_words, placed
 from vcell_predict.cells.controls import Columns, Controls
@@ -42,14 +41,23 @@ def predict(runs: tuple[str, ...], config: Predict) -> None:
             hint="--control-cells names where they are now, or other cells with their controls",
         )
     layer, join = config.layer or trained.get("layer"), trained.get("join", "strict")
+    after.may_write(config, [path])
     prediction = _effects(config, ensemble, columns)
-    with ended_by_signals(), open_cells(path, layer, join=join) as source:
-        _write(config, ensemble, Controls(source, ensemble, columns, config.mode), prediction)
-    files = report.write(config, ensemble, prediction)
+    with (
+        outputs.together(config.output, *config.beside) as (cells, lines, page),
+        open_cells(path, layer, join=join) as source,
+    ):
+        controls = Controls(source, ensemble, columns, config.mode)
+        _write(config, cells, ensemble, controls, prediction)
+        uncertainty.write(lines, report.table(prediction))
+        page.write_text(report.page(config, ensemble, prediction).html(), encoding="utf-8")
+    files = dict(zip(("table", "page"), map(str, config.beside), strict=True))
     if config.explain is not None:
         from vcell_predict.explain import explain
 
-        files["explain"] = explain(config.explain, ensemble, prediction)
+        with outputs.folder(config.explain) as folder:
+            explain(folder, ensemble, prediction)
+        files["explain"] = str(config.explain / "index.html")
     followed, failed = after.follow(config, columns)
     report.tell(config, ensemble, prediction, files, followed)
     if failed:
@@ -136,7 +144,9 @@ def _n_cells(asked: list[Asked], ensemble: Ensemble, n_cells: int | None) -> NDA
     )
 
 
-def _write(config: Predict, ensemble: Ensemble, controls: Controls, prediction: Prediction) -> None:
+def _write(
+    config: Predict, path: Path, ensemble: Ensemble, controls: Controls, prediction: Prediction
+) -> None:
     """Calibrate the effects and stream all cells to the disk."""
     screen, mode = ensemble.screen, config.mode
     number = {str(name): i for i, name in enumerate(screen.contexts)}
@@ -165,7 +175,7 @@ def _write(config: Predict, ensemble: Ensemble, controls: Controls, prediction: 
     uns = report.uns(config, ensemble, prediction)
     total = len(beside) + int(prediction.cells.sum())
     with console.progress("predicting", total) as bar:
-        out = Cells(config.output, controls, names, uns)
+        out = Cells(path, controls, names, uns)
         with out.writer:
             if len(beside):
                 out.controls_beside(beside, bar.advance)

@@ -17,7 +17,9 @@ class Prepare(ManyFiles):
     """The [prepare] table."""
 
     output: Path | None = option(
-        None, short="-o", help="The store to make (default: the input's name with .store.zarr)."
+        None,
+        short="-o",
+        help="The store to make (default: NAME.store.zarr in the project, else in the cache).",
     )
     min_genes: int = option(0, help="Leave out cells with fewer genes.", minimum=0)
     min_counts: float = option(0.0, help="Leave out cells with fewer counts.", minimum=0)

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vcell import console
+from vcell.config import project_folder
 from vcell.errors import UserError
 from vcell.store import Recipe, prepare
+from vcell.store.build.pipeline import in_cache
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vcell.store.build.pipeline import Prepared
     from vcell_prepare import Prepare
 
@@ -20,8 +24,12 @@ def run(files: tuple[Path, ...], config: Prepare) -> None:
     inputs = list(files) or ([config.cells] if config.cells else [])
     if not inputs:
         raise UserError("no input file", hint="vcell prepare FILE -o STORE")
-    target = config.output or _beside(inputs[0])
-    done = prepare(inputs, target, _recipe(config), overwrite=config.overwrite)
+    for path in inputs:
+        if not path.exists():
+            raise UserError(f"{path} does not exist")
+    recipe = _recipe(config)
+    target = config.output or _default(inputs, recipe)
+    done = prepare(inputs, target, recipe, overwrite=config.overwrite)
     console.result(_summary(done), _text(done))
 
 
@@ -43,8 +51,17 @@ def _recipe(config: Prepare) -> Recipe:
     )
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name.removesuffix('.h5ad').removesuffix('.zarr')}.store.zarr")
+def _default(inputs: Sequence[Path], recipe: Recipe) -> Path:
+    """Choose where the store goes: never beside the data, whose folder may be somebody else's."""
+    project = project_folder()
+    if project is None:
+        target = in_cache(inputs, recipe)
+        console.say(f"the store goes to the cache: {target} (-o names another place)")
+        return target
+    name = inputs[0].resolve().name.removesuffix(".h5ad").removesuffix(".zarr")
+    target = project / f"{name}.store.zarr"
+    console.say(f"the store goes to the project's folder: {target} (-o names another place)")
+    return target
 
 
 def read_genes(path: Path, first: int | None) -> tuple[str, ...]:

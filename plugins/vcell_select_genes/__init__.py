@@ -21,6 +21,7 @@ class SelectGenes(ManyFiles):
     """The [select-genes] table."""
 
     output: Path = option(Path("genes"), short="-o", help="The folder to write to.")
+    overwrite: bool = option(default=False, help="Replace the folder where it exists already.")
     n_genes: int = option(5000, help="How many genes to choose.", minimum=1)
     groups: tuple[str, ...] = option(
         DEFAULT_GROUPS,

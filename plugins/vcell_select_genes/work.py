@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import console
+from vcell import console, outputs
 from vcell.data import detect, labels, open_cells
 from vcell.errors import UserError
 from vcell.genes import GeneIndex
@@ -19,7 +19,7 @@ from vcell.hvg import Batches, make_plan
 from vcell.hvg.plan import Setting
 from vcell.hvg.run import median_total
 from vcell.passes import CellRules
-from vcell_select_genes import outputs
+from vcell_select_genes import tables
 from vcell_select_genes.choose import Findings, choose
 from vcell_select_genes.responsive import ResponseTest
 from vcell_select_genes.screen import Compared, read_screen
@@ -37,6 +37,8 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
     inputs = list(files) or ([config.cells] if config.cells else [])
     if not inputs:
         raise UserError("no input file", hint="vcell select-genes FILE -o FOLDER")
+    read = [*inputs, config.cells, *config.gene_set, config.targets]
+    outputs.check(config.output, inputs=read, overwrite=config.overwrite, parents=True)
     sets, own, problems = known_sets(config.gene_set)
     for problem in problems:
         console.warn(problem)
@@ -46,14 +48,18 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
         chosen, groups, report = choose(
             source.genes, config, names, {**sets, **own}, set(own), found
         )
-        text = outputs.genes_table(source.genes, chosen, groups, found.ranking, found.effects)
-        outputs.write_text(config.output / "selected_genes.csv", text)
-        outputs.write_json(config.output / "coverage.json", report)
-        outputs.write_page(
-            config.output / "coverage.html", source.name, report, chosen, found.ranking,
-            found.effects,
-        )  # fmt: skip
-        console.result(report, _text(report, config.output))
+        text = tables.genes_table(source.genes, chosen, groups, found.ranking, found.effects)
+        page = tables.page(source.name, report, chosen, found.ranking, found.effects)
+    try:
+        with outputs.folder(config.output, listed_in="coverage.json") as out:
+            (out / "selected_genes.csv").write_text(text, encoding="utf-8")
+            (out / "coverage.json").write_text(tables.as_json(report), encoding="utf-8")
+            (out / "coverage.html").write_text(page.html(), encoding="utf-8")
+    except UserError:  # no room on the disk, say: the choice is not lost
+        console.result(report, _text(report))
+        raise
+    written = f"wrote {config.output / 'selected_genes.csv'}, coverage.json and coverage.html"
+    console.result(report, f"{_text(report)}\n{written}")
 
 
 def _group_names(
@@ -188,7 +194,7 @@ def _screen(source: CellSource, config: SelectGenes, names: Sequence[str]) -> Co
     return read_screen(source, labels.find(source, config))
 
 
-def _text(report: dict[str, Any], output: Path) -> str:
+def _text(report: dict[str, Any]) -> str:
     """Return what a person reads at the end."""
     heads = ["group", "in file", *(f"first {size:,}" for size in report["phases"])]
     lines = [
@@ -214,5 +220,4 @@ def _text(report: dict[str, Any], output: Path) -> str:
     if lost:
         counts = ", ".join(f"{len(names):,} of {name}" for name, names in lost.items())
         lines.append(f"genes of groups that are not in the file: {counts} (coverage.json has them)")
-    lines.append(f"wrote {output / 'selected_genes.csv'}, coverage.json and coverage.html")
     return "\n".join(lines)

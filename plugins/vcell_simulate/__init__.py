@@ -35,6 +35,7 @@ class Simulate:
     seed: int = option(0, help="The same seed gives the same bits.", minimum=0)
     draw: int = option(0, help="Another draw of cells under the same truth.", minimum=0)
     compress: bool = option(default=False, help="Compress the matrix (gzip): smaller and slower.")
+    overwrite: bool = option(default=False, help="Replace the output where it exists already.")
 
 
 @click.command("simulate")

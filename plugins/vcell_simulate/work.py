@@ -6,8 +6,9 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vcell import console
+from vcell import console, outputs
 from vcell.data.simulate import CONTROL, Design, Simulator
+from vcell.data.simulate_file import ENDINGS, truth_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 def run(out: Path, config: Simulate) -> None:
     """Write the cells and the truth beside them."""
     settings = asdict(config)
-    compress = settings.pop("compress")
+    compress, overwrite = settings.pop("compress"), settings.pop("overwrite")
+    outputs.check(out, suffixes=ENDINGS, overwrite=overwrite)
+    outputs.check(truth_path(out), overwrite=overwrite)
     simulator = Simulator(Design(**settings))
     design, started = simulator.design, time.monotonic()
     truth = simulator.write(out, compress=compress)

@@ -290,7 +290,7 @@ class TestRefusals:
         (here.folder / "out").mkdir()
         (here.folder / "out/thesis.txt").write_text("mine")
         ran = here("evaluate", "pred.h5ad", "real.h5ad", "-o", "out", "--overwrite")
-        refused(ran, "not made by vcell evaluate")
+        refused(ran, "not made by vcell")
         assert (here.folder / "out/thesis.txt").read_text() == "mine"
 
     def test_truncated_files_are_one_clear_line(self, here):

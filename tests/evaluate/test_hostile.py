@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.evaluate.conftest import screen
+from vcell import outputs
 
 Spoil = Callable[[h5py.File], None]
 
@@ -107,9 +108,9 @@ COMMANDS = {
 @pytest.fixture
 def results(here):
     """Results of an earlier run lie where the new ones shall go."""
-    (here.folder / "out").mkdir()
-    (here.folder / "out/score.json").write_text("{}")
-    (here.folder / "out.parquet").write_bytes(b"earlier")
+    with outputs.folder(here.folder / "out", listed_in="score.json") as out:
+        (out / "results.csv").write_text("earlier")
+    (here.folder / "out.parquet").touch()
     return here
 
 

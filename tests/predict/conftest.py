@@ -57,7 +57,8 @@ def predict(runs, capsys):
 
     def call(*words, of=("latest",)) -> Said:
         capsys.readouterr()
-        command = ["predict", *of, "--runs", str(runs), "-o", "p.h5ad", "--json", *map(str, words)]
+        command = ["predict", *of, "--runs", str(runs), "-o", "p.h5ad", "--overwrite", "--json"]
+        command += map(str, words)
         code = run(command)
         said = capsys.readouterr()
         return Said(code, said.out, said.err)

@@ -206,7 +206,7 @@ def test_what_nothing_is_known_of_is_refused_or_said(predict, trained, tmp_path)
         (["--runs", "nowhere"], "there are no runs in nowhere"),
         (["--evaluate", "missing.h5ad"], "missing.h5ad"),
         (["--run-cell-eval"], "add --evaluate REAL"),
-        (["--pack", "p.zip"], "submissions are written as .vcc"),
+        (["--pack", "p.zip"], "must end in .vcc"),
         (["--pack", "no/p.vcc"], "no is not a folder"),
         (["-o", "no/where.h5ad"], "no is not a folder"),
         (["-o", "p.csv"], "p.csv"),

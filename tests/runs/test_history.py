@@ -141,6 +141,18 @@ def test_reading_in_pieces_gives_the_same_as_reading_at_once(tmp_path):
     assert pieces.series("loss") == whole.series("loss")
 
 
+def test_an_incomplete_last_line_does_not_keep_a_history_from_being_all_read(tmp_path):
+    (tmp_path / "events.jsonl").write_bytes(line("metric", 1, 1.0, loss=1.0) + b'{"t":2,"kind":"me')
+    history = History(tmp_path)
+    assert history.read(limit=1)
+    history.read(limit=1)
+    assert history.loaded == 1
+    with (tmp_path / "events.jsonl").open("ab") as stream:
+        stream.write(b'tric","step":2,"loss":2.0}\n')
+    assert history.read()
+    assert list(history.series("loss").values) == [1.0, 2.0]
+
+
 def test_the_end_of_a_long_file_is_read_alone_from_its_first_whole_line(tmp_path):
     run = new(tmp_path)
     for step in range(5000):

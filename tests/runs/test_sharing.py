@@ -113,7 +113,7 @@ def test_the_step_a_run_has_reached_is_read_from_the_end_of_its_events(tmp_path,
     run.log("warn", text="no step")
     read = []
     monkeypatch.setattr(
-        Tail, "_block", lambda self, file: read.append(block(self, file)) or read[-1]
+        Tail, "_block", lambda self, *more: read.append(block(self, *more)) or read[-1]
     )
     assert run.last_step() == 2000
     assert 0 < sum(map(len, read)) <= 1 << 16

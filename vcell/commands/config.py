@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from vcell import console, plugin
+from vcell import console, outputs, plugin
 from vcell.config import check as checks
 from vcell.config import resolve as resolving
 from vcell.config import toml
@@ -119,9 +118,8 @@ def init(*, path: Path | None, force: bool) -> None:
     target = path or Path(toml.FILE_NAME)
     if target.is_dir():
         target /= toml.FILE_NAME
-    if target.exists() and not force:
-        raise UserError(f"{target} exists already", hint="--force overwrites it")
-    write_text_aside(target, template(plugin_configs()))
+    outputs.check(target, overwrite=force, flag="--force")
+    outputs.write_text(target, template(plugin_configs()))
     console.result({"written": str(target)}, f"wrote {target}")
 
 
@@ -137,13 +135,3 @@ def schema() -> None:
     from vcell.config.write import schema as make
 
     click.echo(json.dumps(make(plugin_configs()), indent=2))
-
-
-def write_text_aside(target: Path, text: str) -> None:
-    """Write a file completely or not at all."""
-    aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vcell import console
+from vcell import console, outputs
 from vcell.errors import UserError
 
 _IGNORE = "runs/\n*.h5ad\n*.zarr/\n*.vcc\n"
@@ -21,7 +21,7 @@ def init(name: Path, cells: Path | None) -> None:
     \b
     Example: vcell init my-screen --cells screen.h5ad
     """
-    from vcell.commands.config import plugin_configs, write_text_aside
+    from vcell.commands.config import plugin_configs
     from vcell.config.toml import FILE_NAME
     from vcell.config.write import template
 
@@ -33,8 +33,8 @@ def init(name: Path, cells: Path | None) -> None:
         )
     given = {"data": {"cells": cells.resolve()}} if cells else {}
     name.mkdir(parents=True, exist_ok=True)
-    write_text_aside(name / ".gitignore", _IGNORE)
-    write_text_aside(name / FILE_NAME, template(plugin_configs(), given))
+    outputs.write_text(name / ".gitignore", _IGNORE)
+    outputs.write_text(name / FILE_NAME, template(plugin_configs(), given))
     console.result(
         {"project": str(name), "file": str(name / FILE_NAME)},
         f"created {name / FILE_NAME}\nnext: cd {name}, then vcell config show",

@@ -6,7 +6,7 @@ Plugins need `option`, `configured` and `DataOptions` from here, and nothing els
 
 from vcell.config.data import DataOptions, ManyFiles
 from vcell.config.fields import Setting, option, settings_of
-from vcell.config.options import configured, provenance
+from vcell.config.options import configured, project_folder, provenance
 from vcell.config.ranges import Range, Ranges
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Setting",
     "configured",
     "option",
+    "project_folder",
     "provenance",
     "settings_of",
 ]

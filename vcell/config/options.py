@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -181,6 +182,16 @@ def provenance(ctx: click.Context | None = None) -> dict[str, str]:
             origin = "default"
         origins[param.name] = origin
     return origins
+
+
+def project_folder() -> Path | None:
+    """Return the folder of the project file that the running command reads, if there is one."""
+    ctx = click.get_current_context(silent=True)
+    file = ctx.meta.get(PROJECT) if ctx else None
+    if file is None:
+        return None
+    folder: Path = file.path.parent
+    return folder
 
 
 def file_origin(file: Any, command: str, setting: Setting) -> str:

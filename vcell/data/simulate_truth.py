@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.errors import UserError
+from vcell.outputs import MADE_BY, made_by, whole
 
 LEVELS = np.arange(-8, 9) / 8  # the loadings a gene may have; 0 is no membership
 _SLOTS = 2  # memberships a gene can have
@@ -136,10 +137,10 @@ class Truth:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the truth as .npz, arrays only."""
-        beside = f"{os.fspath(path)}.tmp-{os.getpid()}"
-        with open(beside, "wb") as file:  # noqa: PTH123 - savez would add .npz to a name
-            np.savez_compressed(file, **self.__dict__, effect=self.effect.astype(np.float32))
-        os.replace(beside, path)  # noqa: PTH105
+        arrays = self.__dict__ | {"effect": self.effect.astype(np.float32)}
+        arrays[MADE_BY] = np.array(made_by())
+        with whole(path) as aside, aside.open("wb") as file:  # savez would add .npz to a name
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Truth:

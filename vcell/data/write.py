@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -16,14 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.data.block import Block, Csr, from_scipy
+from vcell.data.h5_writing import writing
 from vcell.data.write_chunks import ChunkWriter, append
 from vcell.data.write_columns import Growing, write_column, write_frame, write_strings
 from vcell.errors import UserError
+from vcell.outputs import ASIDE, whole
 
 #: Values of an HDF5 chunk: 512 KiB of float32, a good grain for reading by several threads.
 CHUNK = 1 << 17
 Compression = Literal["gzip"] | None
 Rows = Block | Csr | NDArray[Any] | Any
+
+
+class _GivenUp(BaseException):
+    """Tells what writes the file that it shall not appear."""
 
 
 class CellWriter:
@@ -62,10 +69,8 @@ class CellWriter:
         dtype: type | np.dtype[Any] | str = np.float32,
         dense: bool = False,
     ) -> None:
-        import h5py
-
         self.path = Path(path)
-        if self.path.suffix != ".h5ad":
+        if not (self.path.suffix == ".h5ad" or ASIDE in self.path.name):
             raise UserError(f"{self.path}: cells are written as .h5ad")
         if not self.path.parent.is_dir():
             raise UserError(f"{self.path.parent} is not a folder", hint="create it first")
@@ -74,11 +79,13 @@ class CellWriter:
         self._indptr: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
         given = obs if isinstance(obs, Mapping) else dict.fromkeys(obs)
         self._obs = {name: Growing(name, categories) for name, categories in given.items()}
-        self._beside = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
         self._open = True
         self._chunks: list[ChunkWriter] = []
+        self._output = ExitStack()
         with self._writing():
-            self._file = h5py.File(self._beside, "w", libver=("earliest", "v110"))
+            aside = self._output.enter_context(whole(self.path))
+            opened = writing(aside, libver=("earliest", "v110"))
+            self._file, self._sink = self._output.enter_context(opened)
             self._lay_out(np.asarray(genes), var or {}, uns or {}, np.dtype(dtype), compression)
 
     def _lay_out(
@@ -214,32 +221,27 @@ class CellWriter:
                 group = self._file["X"]
                 group.create_dataset("indptr", data=np.concatenate(self._indptr))
                 group.attrs["shape"] = np.array([self.n_cells, self.n_genes], np.int64)
-            self._file.close()
-            with self._beside.open("rb") as written:
-                os.fsync(written.fileno())
-            os.replace(self._beside, self.path)  # noqa: PTH105
+            self._output.close()
         self._open = False
 
     def abandon(self) -> None:
         """Leave nothing behind."""
         if self._open:
             self._open = False
-            # A full disk fails the close as well; a file never opened has none.
-            with suppress(OSError, RuntimeError, AttributeError):
-                self._file.close()
-            self._beside.unlink(missing_ok=True)
+            given_up = _GivenUp()
+            self._output.__exit__(_GivenUp, given_up, given_up.__traceback__)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turn a failing disk into one sentence, and clean up after any error."""
+        """Clean up after any error; a failing disk is one sentence."""
         try:
             yield
-        except OSError as error:
-            self.abandon()
-            raise UserError(f"{self.path} cannot be written: {error.strerror or error}") from error
+            if self._open:
+                self._sink.check()
         except BaseException:
-            self.abandon()
-            raise
+            self._open = False
+            if not self._output.__exit__(*sys.exc_info()):
+                raise
 
     def __enter__(self) -> CellWriter:
         return self

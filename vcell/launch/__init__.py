@@ -9,19 +9,17 @@ Plugins import this at their door: `vcell.runs`, 15 ms, is imported only where i
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from vcell import console
 from vcell.errors import RunFailed, UserError, VcellError
 from vcell.launch.options import LaunchOptions
 from vcell.launch.plan import Plan, make_plan
+from vcell.signals import ended_by_signals
 
 if TYPE_CHECKING:
     from vcell.runs import Run, Status
@@ -95,26 +93,6 @@ def _here(worker: str, run: Run) -> None:
         console.error(str(failure["traceback"]).rstrip())
         where = run.path / "logs"
         raise RunFailed(str(failure["message"]), hint=f"the logs are in {where}") from None
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, where the worker has no better use."""
-    from vcell.launch.worker import ENDING
-
-    def interrupt(number: int, _frame: object) -> NoReturn:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in ENDING if here}
-    for number, handler in before.items():
-        if handler is signal.SIG_DFL:  # nohup ignores SIGHUP, and Python has its own for Ctrl-C
-            signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _end(run: Run, status: Status, plan: Plan, **summary: object) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from vcell import console
 from vcell.errors import RunFailed, UserError
-from vcell.launch.worker import ENDING, failures_of
+from vcell.launch.worker import failures_of
+from vcell.signals import ENDING
 
 if TYPE_CHECKING:
     from vcell.launch.plan import Plan

@@ -24,7 +24,6 @@ from vcell import console
 from vcell.errors import UserError, VcellError
 from vcell.runs import Run
 
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # what asks a process to end
 _FAILED = "error-{}-rank-{}.json"  # launch, rank
 _PR_SET_PDEATHSIG = 1
 

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import __version__, cache, console
+from vcell import __version__, cache, console, outputs
+from vcell.errors import VcellError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,17 +78,14 @@ class Shelf:
         """Write an entry; a cache that cannot be written is said and done without."""
         if self._useless:
             return False
-        beside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
+            outputs.sweep(path)
+            with outputs.whole(path, sync=False) as aside, aside.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
-            beside.replace(path)
             self._make_room(path)
-        except OSError as error:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
-            console.warn(f"{path.parent}: {error.strerror}: what was read is not kept")
+        except (OSError, VcellError) as error:
+            console.warn(f"what was read is not kept: {error}")
             self._useless = True
             return False
         return True

@@ -15,13 +15,13 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vcell.outputs import made_by, write_text
 from vcell.report.table import Table
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class Page:
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+            f'<meta name="generator" content="{made_by()}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<link rel="icon" href="data:,">\n'  # browsers ask the server for one otherwise
             f"<title>{escape(self.title)}</title><style>{style}</style></head>\n"
@@ -109,12 +110,7 @@ class Page:
 
     def write(self, path: Path) -> None:
         """Write the document aside, then put it in place."""
-        aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-        try:
-            aside.write_text(self.html(), encoding="utf-8")
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        write_text(path, self.html())
 
     def _add(self, html: str) -> None:
         self._close()

@@ -17,6 +17,7 @@ from typing import Any
 
 from vcell.as_json import plain
 from vcell.errors import UserError
+from vcell.outputs.aside import ASIDE, sync_file, sync_folder, write_json, write_text
 from vcell.runs import files
 
 _KEEP_LAST = 2  # one to fall back on where the newest turns out to be damaged
@@ -135,30 +136,30 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         files.remove_leftovers(self.folder)
         target = self.folder / f"step-{step:06d}"
-        aside = self.folder / f"step-{step:06d}{files.ASIDE}{os.getpid()}"
+        aside = self.folder / f"step-{step:06d}{ASIDE}{os.getpid()}"
         aside.mkdir()
         try:
             write(aside)
             written = sorted(p for p in aside.rglob("*") if p.is_file())
             for path in written:
-                files.sync_file(path)
+                sync_file(path)
             sums = {str(p.relative_to(aside)): files.checksum(p) for p in written}
             manifest = {"step": step, "metric": metric, "higher_is_better": higher_is_better}
-            files.write_json(aside / _MANIFEST, plain(manifest) | {"files": sums})
+            write_json(aside / _MANIFEST, plain(manifest) | {"files": sums})
             self._replace(target, aside)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        files.write_text(self.folder / "latest", target.name + "\n")
+        write_text(self.folder / "latest", target.name + "\n")
         self._thin_out(step, keep_best)
         return target
 
     def _replace(self, target: Path, aside: Path) -> None:
         """Put the new folder in place; a folder cannot be renamed over a full one."""
         if target.exists():
-            target.rename(target.with_name(f"{target.name}{files.ASIDE}old"))
+            target.rename(target.with_name(f"{target.name}{ASIDE}old"))
         aside.rename(target)
-        files.sync_folder(self.folder)
-        shutil.rmtree(target.with_name(f"{target.name}{files.ASIDE}old"), ignore_errors=True)
+        sync_folder(self.folder)
+        shutil.rmtree(target.with_name(f"{target.name}{ASIDE}old"), ignore_errors=True)
 
     def _thin_out(self, newest: int, keep_best: int) -> None:
         """Remove all but the last two and the `keep_best` best, and what a resumed run overtook."""
@@ -168,6 +169,6 @@ class Checkpoints:
         for step in self.steps():
             if step not in kept:
                 path = self.folder / f"step-{step:06d}"
-                doomed = path.with_name(f"{path.name}{files.ASIDE}old")
+                doomed = path.with_name(f"{path.name}{ASIDE}old")
                 path.rename(doomed)  # never a half-removed folder under a good name
                 shutil.rmtree(doomed, ignore_errors=True)

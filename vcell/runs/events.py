@@ -76,6 +76,7 @@ class Tail:
         self.path = path
         self.offset = offset  # bytes consumed, always at the start of a line
         self.size = 0  # of the file when it was last looked at
+        self.reached = offset  # bytes looked at: an incomplete last line is, and is not consumed
         self.resets = 0
         self._head = self._last = b""  # the first and the last bytes of what was consumed
 
@@ -89,7 +90,7 @@ class Tail:
                 if start > 0:
                     stream.seek(start - 1)  # the byte before tells whether a line begins here
                     stream.readline()
-                    tail.offset = stream.tell()
+                    tail.offset = tail.reached = stream.tell()
                     tail._remember(stream)
         except OSError:
             pass  # not there yet: the whole of it will be its end
@@ -100,12 +101,12 @@ class Tail:
         return [event for batch in self.batches() for event in batch]
 
     def batches(self, limit: int | None = None) -> Iterator[list[Event]]:
-        """Yield new complete events, a mebibyte of them at a time.
+        """Yield new complete events, at most a mebibyte of them at a time.
 
         Parameters
         ----------
         limit
-            Bytes after which to come to an end; the next call goes on.
+            Bytes after which to come to an end, with the line that is begun; the next call goes on.
         """
         try:
             stream = self.path.open("rb")
@@ -115,8 +116,13 @@ class Tail:
             if not self._is_here(stream):
                 return
             stop = self.size if limit is None else min(self.size, self.offset + limit)
-            while self.offset < stop and (block := self._block(stream)):
+            while self.offset < stop:
+                block = self._block(stream, min(limit or _CHUNK, _CHUNK))
+                if not block:  # a line that is not complete yet, or never will be
+                    self.reached = self.size
+                    return
                 self.offset += len(block)
+                self.reached = self.offset
                 self._remember(stream)
                 yield parse_lines(block)
 
@@ -133,16 +139,16 @@ class Tail:
             same = stream.read(place) == self._last[len(self._last) - place :]
             waits = False
         if not same:
-            self.offset, self._head, self._last = 0, b"", b""
+            self.offset, self.reached, self._head, self._last = 0, 0, b"", b""
             self.resets += 1
             return True
         return not waits
 
-    def _block(self, stream: BinaryIO) -> bytes:
-        """Return the whole lines of the next mebibyte, or one line if it is longer."""
+    def _block(self, stream: BinaryIO, size: int) -> bytes:
+        """Return the whole lines of the next `size` bytes, or one line if it is longer."""
         stream.seek(self.offset)
         block = b""
-        while chunk := stream.read(_CHUNK):
+        while chunk := stream.read(size):
             end = chunk.rfind(b"\n")
             if end >= 0:
                 return block + chunk[: end + 1]

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,8 +48,9 @@ class EventFile:
     ----------
     path
         The file; it need not exist yet.
-    end
-        Read only its last so many bytes, and what is written from now on.
+    tail
+        Where its events come from; `Tail.of_end` reads only its last bytes, and what is written
+        from now on.
 
     Attributes
     ----------
@@ -62,9 +64,9 @@ class EventFile:
         How often the file was found to be another one, and read anew.
     """
 
-    def __init__(self, path: Path, *, end: int | None = None) -> None:
+    def __init__(self, path: Path, *, tail: Tail | None = None) -> None:
         self.path = path
-        self._tail = Tail(path) if end is None else Tail.of_end(path, end)
+        self._tail = Tail(path) if tail is None else tail
         self.resets = 0
         self._forget()
 
@@ -92,8 +94,8 @@ class EventFile:
 
     @property
     def place(self) -> int:
-        """Bytes read."""
-        return self._tail.offset
+        """Bytes looked at; a last line that is not complete is among them."""
+        return self._tail.reached
 
     @property
     def size(self) -> int:
@@ -154,6 +156,8 @@ class History:
     end
         Read only the last so many bytes of each file, and what is written from now on. `END` is
         enough for a first picture; it takes milliseconds whatever the size.
+    open_tail
+        How a file of events is opened, in place of that.
 
     Attributes
     ----------
@@ -163,11 +167,20 @@ class History:
         Those of each process, by its number.
     """
 
-    def __init__(self, path: Path, *, ranks: bool = True, end: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        ranks: bool = True,
+        end: int | None = None,
+        open_tail: Callable[[Path], Tail] | None = None,
+    ) -> None:
         self.path = path
-        self.main = EventFile(path / "events.jsonl", end=end)
+        opened = Tail if end is None else partial(Tail.of_end, size=end)
+        self._open_tail: Callable[[Path], Tail] = open_tail or opened
+        self.main = EventFile(path / "events.jsonl", tail=self._open_tail(path / "events.jsonl"))
         self.ranks: dict[int, EventFile] = {}
-        self._follows_ranks, self._end = ranks, end
+        self._follows_ranks = ranks
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -198,7 +211,8 @@ class History:
             return  # being removed
         found = {int(match[1]) for name in names if (match := _RANK.match(name))}
         for rank in sorted(found - self.ranks.keys()):
-            self.ranks[rank] = EventFile(self.path / f"rank-{rank}.jsonl", end=self._end)
+            file = self.path / f"rank-{rank}.jsonl"
+            self.ranks[rank] = EventFile(file, tail=self._open_tail(file))
 
     def _files(self) -> list[EventFile]:
         return [self.main, *(self.ranks[rank] for rank in sorted(self.ranks))]

@@ -31,6 +31,7 @@ from typing import Any, Literal, TextIO
 from vcell import __version__, console
 from vcell.as_json import plain
 from vcell.errors import UserError
+from vcell.outputs.aside import ASIDE, sync_file, write_json, write_text
 from vcell.runs import files, process
 from vcell.runs.checkpoints import Checkpoint, Checkpoints
 from vcell.runs.events import Event, EventLog, Tail, last_step
@@ -108,7 +109,7 @@ class Run:
         }
         for folder in ("ckpt", "control", "logs"):
             (path / folder).mkdir()
-        files.write_json(path / "run.json", meta)
+        write_json(path / "run.json", meta)
         return cls(path, meta)
 
     @classmethod
@@ -161,7 +162,7 @@ class Run:
     def update(self, **fields: Any) -> None:
         """Change fields of run.json, in one step."""
         self.meta |= plain(fields)
-        files.write_json(self.path / "run.json", self.meta)
+        write_json(self.path / "run.json", self.meta)
 
     # -- events --------------------------------------------------------------------------------
 
@@ -215,10 +216,10 @@ class Run:
 
     def save_file(self, name: str, write: Callable[[Path], None]) -> Path:
         """Let `write` make a file of the run's own, whole or not at all."""
-        aside = self.path / f"{name}{files.ASIDE}{os.getpid()}"
+        aside = self.path / f"{name}{ASIDE}{os.getpid()}"
         try:
             write(aside)
-            files.sync_file(aside)
+            sync_file(aside)
             aside.replace(self.path / name)
         finally:
             aside.unlink(missing_ok=True)
@@ -232,7 +233,7 @@ class Run:
     def write_log(self, name: str, text: str) -> None:
         """Put a text into the folder of logs."""
         (self.path / "logs").mkdir(exist_ok=True)
-        files.write_text(self.path / "logs" / name, text)
+        write_text(self.path / "logs" / name, text)
 
     # -- checkpoints ---------------------------------------------------------------------------
 
@@ -366,7 +367,7 @@ def remove(run: Run, root: Path | str | None = None) -> None:
             f"{run.path} does not lie in {root}, and only what does is removed",
             hint=f"name its folder with --runs-dir {run.path.resolve().parent}",
         )
-    doomed = run.path.with_name(f".{run.path.name}{files.ASIDE}removed")
+    doomed = run.path.with_name(f".{run.path.name}{ASIDE}removed")
     run.path.rename(doomed)
     shutil.rmtree(doomed)
 

@@ -55,12 +55,15 @@ class EventTable:
         joined with commas, is its place in `words`.
     words
         The texts of a column, by its name.
+    edits
+        How often rows were removed: whoever follows the table by its length starts over then.
     """
 
     steps: array[int] = field(default_factory=lambda: array("q"))
     times: array[float] = field(default_factory=lambda: array("d"))
     columns: dict[str, array[float]] = field(default_factory=dict)
     words: dict[str, list[str]] = field(default_factory=dict)
+    edits: int = 0
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -138,6 +141,7 @@ class EventTable:
         gone = [i for i, at in enumerate(self.steps) if at > step]
         if not gone:
             return
+        self.edits += 1
         if gone[-1] - gone[0] + 1 == len(gone):  # as a rule the last ones, all together
             for column in self._all():
                 del column[gone[0] : gone[-1] + 1]
@@ -150,6 +154,7 @@ class EventTable:
     def drop_before(self, time: float) -> None:
         """Remove what is older, for whoever wants the last minutes only."""
         old = bisect_right(self.times, time)
+        self.edits += old > 0
         for column in self._all():
             del column[:old]
 

@@ -6,8 +6,6 @@ copied as it is. The output appears whole or not at all.
 
 from __future__ import annotations
 
-import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vcell import console
+from vcell import console, outputs
 from vcell.data import CellSource, open_cells
+from vcell.data.h5_writing import writing
 from vcell.errors import UserError
-from vcell.runs.files import sync_file, sync_folder
-from vcell.store.build.workdir import sync_tree
 from vcell.store.matrices import Target, write_csc, write_csr, write_dense
 
 Form = Literal["csr", "csc", "dense"]
@@ -70,10 +67,7 @@ def convert(path: Path, target: Path, plan: Plan, *, overwrite: bool = False) ->
     """
     if target.suffix not in (".h5ad", ".zarr"):
         raise UserError(f"{target}: the output is an .h5ad file or a .zarr folder")
-    if target.exists() and not overwrite:
-        raise UserError(f"{target} exists", hint="--overwrite replaces it")
-    if target.exists() and target.resolve() == path.resolve():
-        raise UserError("input and output are the same file")
+    outputs.check(target, inputs=[path], overwrite=overwrite)
     with open_cells(path) as source:
         form = plan.form or source.layout.kind
         with _output(target) as root:
@@ -134,37 +128,16 @@ def _note(group: Any, kind: str, version: str) -> None:
 @contextmanager
 def _output(target: Path) -> Iterator[Any]:
     """Open a root group under another name; rename it when all went well."""
-    import h5py
     import zarr
 
-    aside = target.with_name(f"{target.name}.tmp-{os.getpid()}")
-    try:
+    with outputs.whole(target) as aside:
         if target.suffix == ".h5ad":
-            with h5py.File(aside, "w") as file:
+            with writing(aside) as (file, _):
                 yield file
-            sync_file(aside)
         else:
-            yield zarr.open_group(aside, mode="w", zarr_format=3)
-            sync_tree(aside)
-        if target.is_dir():
-            shutil.rmtree(target)
-        aside.replace(target)
-        sync_folder(target.parent)
-    except OSError as error:
-        _remove(aside)
-        if error.errno is None:
-            raise
-        raise UserError(f"{target} cannot be written: {error.strerror}") from error
-    except BaseException:
-        _remove(aside)
-        raise
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+            root = zarr.open_group(aside, mode="w", zarr_format=3)
+            root.attrs[outputs.MADE_BY] = outputs.made_by()
+            yield root
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 
 from vcell.data.elements import note
 from vcell.kernels import scatter
+from vcell.outputs import MADE_BY, made_by
 from vcell.store.frames import write_obs, write_var
 from vcell.store.store import MANIFEST
 
@@ -86,7 +87,11 @@ def write_groups(built: Path, manifest: dict[str, Any]) -> None:
 
     shape = [manifest["n_cells"], manifest["n_genes"]]
     kinds: dict[Path, dict[str, Any]] = {
-        built: {"encoding-type": "anndata", "encoding-version": "0.1.0"},
+        built: {
+            "encoding-type": "anndata",
+            "encoding-version": "0.1.0",
+            MADE_BY: made_by(),
+        },
         built / "X": {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape},
     }
     for folder, attributes in kinds.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +34,6 @@ class Cells:
             obs[columns.context] = screen.contexts.tolist()
         if columns.batch is not None:
             obs[columns.batch] = list(controls.design.batches)
-        _sweep(path)
         counts = controls.mode == "counts"
         self.writer = CellWriter(
             path, screen.genes, obs=obs, uns=uns, dtype=np.int32 if counts else np.float32
@@ -80,21 +78,3 @@ class Cells:
         if self.columns.batch is not None:
             obs[self.columns.batch] = batch.astype(np.int32)
         self.writer.append(sp.csr_matrix(cells), obs, names)
-
-
-def _sweep(path: Path) -> None:
-    """Remove what a killed prediction of the same name left behind."""
-    for left in path.parent.glob(f"{path.name}.tmp-*"):
-        pid = left.suffix.removeprefix(".tmp-")
-        if pid.isdigit() and not _alive(int(pid)):
-            left.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

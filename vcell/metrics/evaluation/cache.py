@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import __version__, cache, console
+from vcell import __version__, cache, console, outputs
+from vcell.errors import VcellError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,9 +55,7 @@ def kept(
     entry = compute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-        aside.write_text(json.dumps(entry | {"key": name}))
-        aside.replace(path)
-    except OSError as error:
-        console.warn(f"the {what} could not be kept in {place}: {error.strerror or error}")
+        outputs.write_json(path, entry | {"key": name}, sync=False)
+    except (OSError, VcellError) as error:
+        console.warn(f"the {what} is not kept: {error}")
     return entry

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.kernels import scatter
-from vcell.runs.files import sync_file
+from vcell.outputs.aside import sync_file
 from vcell.store.cells import Memory
 from vcell.store.recipe import Recipe
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import cache, console
+from vcell import cache, console, outputs
 from vcell.data import CellSource, open_cells
-from vcell.errors import UserError
+from vcell.errors import DiskFull, UserError
 from vcell.kernels import scatter
 from vcell.store.build.second_pass import Build
 from vcell.store.priority_pool import default_threads
@@ -77,12 +77,16 @@ def prepare(
         found = _existing(target, recipe, paths, overwrite=overwrite)
         if found is not None:
             return found
+        outputs.check(target, inputs=paths, overwrite=overwrite, parents=True)
         with Workdir(target) as workdir:
             found = _existing(target, recipe, paths, overwrite=overwrite)
             if found is not None:
                 workdir.remove()
                 return found
             return _prepare(paths, workdir, recipe, threads or default_threads())
+    except KeyboardInterrupt:
+        console.say("stopped; the same command continues where this one was")
+        raise
     except OSError as error:
         raise _explain(error, target) from error
 
@@ -95,12 +99,16 @@ def ensure_store(
     The cache is ``$VCELL_CACHE``, else ``$XDG_CACHE_HOME/vcell`` or ``~/.cache/vcell``.
     """
     recipe = recipe or Recipe()
-    root = root or cache.root()
-    paths = [Path(p) for p in inputs]
-    marks = _fingerprints(paths, _remembered(root))
-    target = root / "stores" / f"{key_of(recipe, marks, FORMAT)}.zarr"
-    prepare(paths, target, recipe)
+    target = in_cache(inputs, recipe, root=root)
+    prepare(inputs, target, recipe)
     return Store.open(target)
+
+
+def in_cache(inputs: Sequence[str | Path], recipe: Recipe, *, root: Path | None = None) -> Path:
+    """Return the place in the cache of the store of these files."""
+    root = root or cache.root()
+    marks = _fingerprints([Path(p) for p in inputs], _remembered(root))
+    return root / "stores" / f"{key_of(recipe, marks, FORMAT)}.zarr"
 
 
 def _existing(
@@ -117,14 +125,12 @@ def _existing(
         marks = _fingerprints(paths, manifest["inputs"])
         if key_of(recipe, marks, FORMAT) == manifest["key"]:
             return Prepared(target, reused=True, manifest=manifest)
-    if overwrite:
-        return None
-    what = "another kind of file or folder"
-    if manifest is not None:
-        what = "a store made of other cells or with other settings"
-    raise UserError(
-        f"{target} exists and is {what}", hint="give another -o, or --overwrite to replace it"
-    )
+    if manifest is not None and not overwrite:
+        raise UserError(
+            f"{target} exists and is a store made of other cells or with other settings",
+            hint="give another -o, or --overwrite to replace it",
+        )
+    return None
 
 
 def _prepare(paths: list[Path], workdir: Workdir, recipe: Recipe, threads: int) -> Prepared:
@@ -139,9 +145,6 @@ def _prepare(paths: list[Path], workdir: Workdir, recipe: Recipe, threads: int) 
             manifest = _write(paths, spill, journal, built, recipe, marks, threads)
             journal.settle()
         workdir.commit(built)
-    except KeyboardInterrupt:
-        console.say("stopped; the same command continues where this one was")
-        raise
     except UserError:
         workdir.remove()
         raise
@@ -346,9 +349,9 @@ def _explain(error: OSError, target: Path) -> UserError:
     """Return a file error as one line about what the user can do."""
     if error.errno in _FULL:
         free = console.bytes_text(shutil.disk_usage(target.parent).free)
-        return UserError(
-            f"no space left while writing {target} ({free} free)",
-            hint="about 4 bytes a non-zero are needed while preparing and 2 afterwards",
+        return DiskFull(
+            f"no space left while writing {target} ({free} free): about 4 bytes a non-zero are "
+            "needed while preparing, and 2 afterwards"
         )
     where = error.filename or target
     return UserError(f"{where}: {error.strerror or error}", hint="choose a writable -o STORE")

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from vcell import console
-from vcell.runs.files import sync_file, sync_folder, write_json
+from vcell.outputs.aside import sync_folder, sync_tree, write_json
 from vcell.store.priority_pool import PriorityPool
 
 #: Seconds of work that a killed run or a power cut may cost.
@@ -98,12 +98,6 @@ class Workdir:
     def remove(self) -> None:
         """Remove the work folder; whoever waits for its lock notices."""
         shutil.rmtree(self.folder)
-
-
-def sync_tree(folder: Path) -> None:
-    """Put a folder with all that is in it on the disk."""
-    for path in [*folder.rglob("*"), folder]:
-        (sync_folder if path.is_dir() else sync_file)(path)
 
 
 class Journal:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell.errors import UserError
 from vcell.report import Page, svg
 from vcell_select_genes.coverage import kept_curve
 
@@ -22,20 +19,6 @@ if TYPE_CHECKING:
     from vcell.hvg import Ranking
     from vcell_select_genes.arrange import Arrangement, Group
     from vcell_select_genes.responsive import Effects
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def genes_table(
@@ -71,35 +54,34 @@ def _number(value: Any) -> str:
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write coverage.json."""
-    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+def as_json(data: dict[str, Any]) -> str:
+    """Return coverage.json."""
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
 
-def write_page(
-    path: Path,
+def page(
     title: str,
     report: dict[str, Any],
     chosen: Arrangement,
     ranking: Ranking,
     effects: Effects | None,
-) -> None:
-    """Write coverage.html: what the choice keeps, as tables and pictures."""
-    page = Page("vcell select-genes", title)
+) -> Page:
+    """Make coverage.html: what the choice keeps, as tables and pictures."""
+    made = Page("vcell select-genes", title)
     phases = [f"first {size:,}" for size in chosen.phases]
-    page.table(
+    made.table(
         ["group", "genes in the file", *phases],
         [(row["group"], row["genes"], *row["phases"]) for row in report["groups"]],
     )
-    page.heading("Pictures")
+    made.heading("Pictures")
     if effects is not None and report["responses"]["responses"]:
-        page.figure(
+        made.figure(
             "Responses kept",
             _curves(chosen, ranking, effects),
             "Share of all responses of training perturbations among the first genes: of this "
             "choice, and of highly variable genes alone.",
         )
-        page.figure(
+        made.figure(
             "Responding genes that are lost",
             svg.bars(
                 {r["gene"]: r["perturbations"] for r in report["responses"]["lost_genes"][:20]},
@@ -107,12 +89,12 @@ def write_page(
             ),
             "The genes left out that respond to most perturbations.",
         )
-    page.figure("Variability", _cloud(chosen, ranking), "Every expressed gene; the chosen ones.")
-    page.figure(
+    made.figure("Variability", _cloud(chosen, ranking), "Every expressed gene; the chosen ones.")
+    made.figure(
         "Groups", svg.bars({row["group"]: row["phases"][-1] for row in report["groups"]},
         x="genes chosen"), "A gene may be in several groups.",
     )  # fmt: skip
-    page.write(path)
+    return made
 
 
 def _curves(chosen: Arrangement, ranking: Ranking, effects: Effects) -> str:

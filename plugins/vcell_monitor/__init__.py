@@ -1,0 +1,59 @@
+"""`vcell monitor`: watch runs in the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from vcell.config import configured, option
+from vcell.plugin import Plugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorOptions:
+    """The [monitor] table."""
+
+    runs: Path = option(Path("runs"), help="The folder of runs, where none is named.")
+    filter: str = option(
+        "", help="Only runs that fit, as in 'status:running lr>=1e-3'; key / changes it."
+    )
+    once: bool = option(
+        default=False, help="Print how the runs stand, and end; no terminal is needed."
+    )
+    replay: str | None = option(None, help="Play this run back, by name or path.")
+    speed: float = option(10.0, help="With --replay: how many times as fast.", minimum=0.1)
+    ascii: bool = option(
+        default=False, help="Draw with ASCII only, as is done where UTF-8 is not spoken."
+    )
+
+
+@click.command("monitor")
+@click.argument("path", required=False)
+@configured(MonitorOptions)
+def command(path: str | None, config: MonitorOptions) -> None:
+    r"""Watch runs in the terminal: curves, where the time goes, GPUs, logs.
+
+    PATH is a folder of runs, one run, or the name of a run. Only files of the run directories are
+    read, so it works from any machine that sees them, while a run trains and long after. Keys ask a
+    run for a checkpoint, to pause or to stop; ? shows all keys.
+
+    \b
+    Example: vcell monitor
+             vcell monitor runs/20261121-024509-train-vcc-a1b2
+             vcell monitor --once --json
+             vcell monitor --replay latest --speed 100
+    """
+    from vcell_monitor.work import monitor
+
+    monitor(path, config)
+
+
+plugin = Plugin(
+    name="monitor",
+    summary="Watch runs in the terminal: curves, GPUs, logs.",
+    command=command,
+    config=MonitorOptions,
+    needs=("textual",),
+)

@@ -1,0 +1,95 @@
+"""Open what is to be watched, and show it on the terminal or print it once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.monitor import query
+from vcell.monitor.once import once
+from vcell.monitor.replay import Replay
+from vcell.monitor.view import View
+from vcell.monitor.watch import Watch
+from vcell.runs import Run
+
+if TYPE_CHECKING:
+    from vcell_monitor import MonitorOptions
+
+
+def monitor(path: str | None, config: MonitorOptions) -> None:
+    """Do what ``vcell monitor`` says."""
+    try:
+        fits = query.parse(config.filter)
+    except query.BadQuery as error:
+        raise UserError(f"--filter: {error}", hint="--filter 'status:running lr>=1e-3'") from None
+    if config.replay is not None:
+        if path is not None or config.once:
+            raise UserError("--replay shows one run over time: leave out PATH and --once")
+        _terminal()
+        _replay(Run.open(config.replay, config.runs).path, config)
+        return
+    watch = Watch(_found(path, config.runs))
+    watch.check()
+    if config.once or console.settings.json:
+        console.result(*once(watch, fits))
+        return
+    _terminal()
+    view = View(watch, plain=config.ascii or not speaks_utf8(os.environ))
+    view.filter = config.filter
+    _show(view)
+
+
+def _found(path: str | None, runs: Path) -> Path:
+    """Return the folder or the run that is meant."""
+    if path is None:
+        return runs
+    given = Path(path)
+    if given.exists() or given.name != path:
+        return given
+    return Run.open(path, runs).path if runs.is_dir() else given
+
+
+def _replay(path: Path, config: MonitorOptions) -> None:
+    replay = Replay(path, config.speed)
+    if not replay.ended:
+        raise UserError(f"{path}: nothing happened in this run that could be replayed")
+    watch = Watch(path, clock=replay.clock, open_history=replay.open_history, replayed=replay)
+    plain = config.ascii or not speaks_utf8(os.environ)
+    _show(View(watch, clock=replay.clock, plain=plain, replay=replay))
+
+
+def _terminal() -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError(
+            "vcell monitor needs a terminal, and there is none here",
+            hint="vcell monitor --once [--json] prints how the runs stand",
+        )
+
+
+def _show(view: View) -> None:
+    from vcell.monitor.guard import guarded
+
+    code = guarded(lambda: _application(view))
+    if code:
+        raise SystemExit(code)
+
+
+def _application(view: View) -> int:
+    from vcell.monitor.app import run
+
+    return run(view)
+
+
+def speaks_utf8(environment: Mapping[str, str]) -> bool:
+    """Say whether the user's locale is one of UTF-8.
+
+    Python itself sets LC_CTYPE to C.UTF-8 where the locale is C; LANG=C is then the user's word.
+    """
+    chosen = next((v for n in ("LC_ALL", "LC_CTYPE", "LANG") if (v := environment.get(n))), "C")
+    coerced = chosen == "C.UTF-8" and environment.get("LANG") in ("C", "POSIX")
+    return "utf" in chosen.lower() and not coerced

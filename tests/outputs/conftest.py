@@ -1,0 +1,47 @@
+"""Small files of every kind, made once."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vcell.data.simulate import Design, Simulator
+
+if TYPE_CHECKING:
+    from tests.support import Ran
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Path:
+    """A folder with simulated cells, cells.h5ad."""
+    folder = tmp_path_factory.mktemp("made")
+    Simulator(Design(cells=200, genes=120, perturbations=6)).write(folder / "cells.h5ad")
+    return folder
+
+
+@pytest.fixture
+def here(vcell, made, tmp_path) -> Callable[..., Ran]:
+    """Run vcell in a folder of its own that holds cells.h5ad."""
+    for name in ("cells.h5ad", "cells.truth.npz"):
+        shutil.copy(made / name, tmp_path / name)
+    return vcell
+
+
+@pytest.fixture
+def small_disk(tmp_path_factory) -> Iterator[Path]:
+    """A file system with room for 3 MB; skips where this user may not mount one."""
+    folder = tmp_path_factory.mktemp("disk")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    try:
+        ran = subprocess.run(mount, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount here")
+    if ran.returncode:
+        pytest.skip("this user may not mount a file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -1,0 +1,145 @@
+"""Ctrl-C, kill, and disks and limits that leave no room: a word, an exit code, nothing left."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import Ran, clean_environment, shortly
+
+WORK = {
+    "simulate": ("simulate", "out.h5ad", "--cells", 400_000),
+    "simulate to zarr": ("simulate", "out.zarr", "--cells", 400_000),
+    "convert": ("convert", "large.h5ad", "out.h5ad"),
+    "convert to zarr": ("convert", "large.h5ad", "out.zarr", "--compression", "zstd"),
+    "prepare": ("prepare", "large.h5ad", "-o", "out.zarr"),
+    "de": ("de", "large.h5ad", "-o", "out.csv"),
+}
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    """Cells that take some seconds to go through."""
+    from vcell.data.simulate import Design, Simulator
+
+    folder = tmp_path_factory.mktemp("large")
+    Simulator(Design(cells=12_000, genes=2000, perturbations=40)).write(folder / "large.h5ad")
+    return folder / "large.h5ad"
+
+
+def going(words: tuple[object, ...], cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "vcell", *map(str, words)],
+        cwd=cwd, env=clean_environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def begun(folder: Path) -> bool:
+    return any(".tmp-" in p.name or p.name.endswith(".preparing") for p in folder.iterdir())
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("name", shortly(WORK, "simulate to zarr", "convert to zarr", "prepare"))
+def test_a_signal_is_a_word_and_code_130_and_leaves_nothing(large, tmp_path, name, how):
+    (tmp_path / "large.h5ad").symlink_to(large)
+    with going(WORK[name], tmp_path) as process:
+        while process.poll() is None and not begun(tmp_path):
+            time.sleep(0.02)
+        process.send_signal(how)
+        out, err = process.communicate(timeout=120)
+    if process.returncode == 0:
+        pytest.skip("it was done before the signal came")
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("error: interrupted")
+    assert how.name in err or how is signal.SIGINT
+    left = {p.name for p in tmp_path.iterdir()} - {"large.h5ad"}
+    if name == "prepare":  # it goes on from there, and says so
+        assert left == {".out.zarr.preparing"}
+        assert "the same command continues where this one was" in err
+    else:
+        assert left == set()
+
+
+def test_what_a_kill_left_is_swept_by_the_next_run(here, tmp_path):
+    with going(("simulate", "out.h5ad", "--cells", 400_000), tmp_path) as process:
+        while not begun(tmp_path):
+            time.sleep(0.02)
+        process.kill()
+    assert begun(tmp_path)
+    assert here("simulate", "out.h5ad", "--genes", 60, "--perturbations", 2).code == 0
+    assert not begun(tmp_path)
+
+
+def test_old_cells_never_lie_beside_a_new_truth(here, tmp_path):
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    words = ("simulate", "cells.h5ad", "--cells", 400_000, "--seed", 9, "--overwrite")
+    with going(words, tmp_path) as process:
+        while not begun(tmp_path):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+FULL = {
+    "simulate": ("simulate", "{}/out.h5ad"),
+    "simulate to zarr": ("simulate", "{}/out.zarr"),
+    "convert": ("convert", "large.h5ad", "{}/out.h5ad", "--compression", "none"),
+    "convert to zarr": ("convert", "large.h5ad", "{}/out.zarr", "--compression", "none"),
+    "prepare": ("prepare", "large.h5ad", "-o", "{}/out.zarr"),
+    "de": ("de", "large.h5ad", "-o", "{}/out.parquet"),
+    "evaluate": ("evaluate", "large.h5ad", "large.h5ad", "-o", "{}/out"),
+}
+
+
+def no_room(ran: Ran, folder: Path) -> None:
+    assert ran.code == 1, ran.err
+    errors = [line for line in ran.err.splitlines() if line.startswith(("error:", "  hint:"))]
+    assert len(errors) == 1
+    assert "Traceback" not in ran.err
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", shortly(FULL, "simulate", "convert to zarr", "evaluate"))
+def test_a_full_disk_is_one_line_and_leaves_nothing(vcell, large, small_disk, tmp_path, name):
+    (tmp_path / "large.h5ad").symlink_to(large)
+    ran = vcell(*[str(word).format(small_disk) for word in FULL[name]])
+    no_room(ran, small_disk)
+    if name in ("evaluate", "de"):
+        assert "mae" in ran.out or "tests" in ran.out, "what took minutes is shown in any case"
+
+
+@pytest.mark.parametrize("name", shortly(FULL, "convert", "simulate to zarr", "de"))
+def test_a_limit_on_the_size_of_files_is_one_line_too(large, tmp_path, name):
+    (tmp_path / "large.h5ad").symlink_to(large)
+    (tmp_path / "out").mkdir()
+    words = [str(word).format("out") for word in FULL[name]]
+    most = 150_000  # bytes; no mount is needed for this
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "vcell", *words], cwd=tmp_path, capture_output=True, text=True,
+        env=clean_environment() | {"NUMBA_DISABLE_CACHING": "1"}, preexec_fn=limit, check=False,
+    )  # fmt: skip
+    no_room(Ran(done.returncode, done.stdout, done.stderr), tmp_path / "out")
+
+
+def test_a_result_that_cannot_be_printed_is_one_line(here, tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vcell", "inspect", "cells.h5ad"], cwd=tmp_path, stdout=full,
+            stderr=subprocess.PIPE, text=True, env=clean_environment(), check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: No space left on device"

@@ -1,0 +1,111 @@
+"""The screens: functions of the view and a size that return lines of text with styles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vcell.monitor import words
+from vcell.monitor.lines import Line, fit, spread, stretch
+from vcell.monitor.lines import width as line_width
+from vcell.monitor.screens import compare, gpus, logs, overlays, run, runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vcell.monitor.view import View
+
+WIDE = 100  # columns from which on there is room for more than the most needed
+SMALLEST = (40, 12)
+_DRAWN: dict[str, Callable[[View, int, int], list[Line]]] = {
+    "runs": runs.body,
+    "run": run.body,
+    "compare": compare.body,
+    "gpus": gpus.body,
+    "logs": logs.body,
+}
+_HINTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "runs": runs.HINTS,
+    "run": run.HINTS,
+    "compare": compare.HINTS,
+    "gpus": gpus.HINTS,
+    "logs": logs.HINTS,
+}
+
+
+def draw(view: View, width: int, height: int) -> list[Line]:
+    """Draw the screen that is shown: a header, its body, a line for messages, hints of keys."""
+    if width < SMALLEST[0] or height < SMALLEST[1]:
+        told: list[Line] = [[(f"too small: {width}x{height}", "warn")], [("q quit", "dim")]]
+        return [fit(line, width) for line in stretch(told, height)]
+    if view.overlay:
+        body = overlays.body(view, width, height - 3)
+        hints: tuple[tuple[str, str], ...] = overlays.HINTS
+    else:
+        body = _DRAWN[view.screen](view, width, height - 3)
+        hints = _HINTS[view.screen]
+    page = [_header(view, width), *stretch(body, height - 3), _message(view, width)]
+    page.append(overlays.hint_line(hints, width, narrow=width < WIDE))
+    return [fit(line, width) for line in page]
+
+
+def tab_at(view: View, column: int, width: int) -> str:
+    """Return the screen whose name stands in a column of the header, if one does."""
+    left, tabs = _head_line(view, width)
+    at = line_width(left)
+    for (text, _), name in zip(tabs, _DRAWN, strict=True):
+        if at <= column < at + len(text):
+            return name
+        at += len(text)
+    return ""
+
+
+def _head_line(view: View, width: int) -> tuple[Line, Line]:
+    """Return what stands before the tabs, and the tabs."""
+    tabs: Line = []
+    for i, name in enumerate(_DRAWN, 1):
+        here = name == view.screen and not view.overlay
+        tabs.append((f"[{i} {name}]" if here else f" {i} {name} ", "title" if here else "dim"))
+    left: Line = [(" vcell monitor  ", "bold")] if width >= WIDE else [(" ", "")]
+    if width >= WIDE:
+        left.append((words.cut(words.clean(str(view.watch.path)), 28) + "  ", "dim"))
+    return left, tabs
+
+
+def header(view: View, width: int, height: int) -> Line | None:
+    """Return the first line alone: tabs and the time."""
+    if width < SMALLEST[0] or height < SMALLEST[1]:
+        return None
+    return fit(_header(view, width), width)
+
+
+def _header(view: View, width: int) -> Line:
+    left, tabs = _head_line(view, width)
+    time = words.clock(view.clock())
+    right: Line = [(time, "dim")]
+    if view.replay is not None:
+        state = "held" if view.replay.held else "over" if view.replay.over else "replay"
+        right = [(f"{state} ×{view.replay.speed:g}  ", "warn"), (time, "dim")]
+    elif width >= WIDE:
+        many = len(view.watch.runs)
+        right = [(f"{many:,} run{'s' * (many != 1)}  {time}", "dim")]
+    return spread([*left, *tabs], [*right, (" ", "")], width)
+
+
+def _message(view: View, width: int) -> Line:
+    """Return what was said last, else what is wrong somewhere, else what is being read."""
+    text, style = view.message
+    if view.typing is not None:
+        return [(f" {view.typing}: ", "bold"), (getattr(view, view.typing), ""), ("█", "key")]
+    if text:
+        return [(f" {words.clean(text)}", style)]
+    loading = [
+        (one.overview.short, one.loading)
+        for one in view.watch.runs.values()
+        if one.loading is not None and one.name in view.wanted()[1]
+    ]
+    if loading:
+        name, share = loading[0]
+        return [(f" reading the history of {name}: {words.percent(share)}", "dim")]
+    if view.screen == "runs" and not view.overlay:
+        return runs.troubles(view, width)
+    return []

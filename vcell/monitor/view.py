@@ -1,0 +1,580 @@
+"""What the user looks at, and what keys do to it. Knows no terminal.
+
+view = View(watch)
+view.tick()                  # read a little
+view.press("down")           # answer a key
+view.page(120, 40)           # lines of text with styles
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vcell.errors import UserError
+from vcell.monitor import control, query
+from vcell.monitor.curves import AXES, SMOOTHING, Curve, Plots, automatic, curves
+from vcell.monitor.logs import Logs
+
+if TYPE_CHECKING:
+    from vcell.monitor.lines import Line
+    from vcell.monitor.overview import Overview
+    from vcell.monitor.replay import Replay
+    from vcell.monitor.watch import Watch, Watched
+
+SCREENS = ("runs", "run", "compare", "gpus", "logs")
+_SECONDS_TO_CONFIRM = 10.0
+_SECONDS_OF_A_MESSAGE = 8.0
+_MOST_OPENED = 8  # histories kept in memory, as long as no more are shown at once
+_MOST_MARKED = 7  # as many as there are colours
+WINDOWS = (600.0, 3600.0, 0.0)  # seconds of the GPU screen's charts; 0 is the whole run
+
+
+@dataclass
+class Looks:
+    """How curves are shown."""
+
+    smoothing: int = 0  # place in SMOOTHING
+    log: set[str] = field(default_factory=lambda: {"grad_norm"})  # names on a logarithmic axis
+    axis: int = 0
+    focus: int = 0  # which chart keys speak of
+    large: bool = False  # the focused chart alone
+    window: tuple[float, float] | None = None  # part of the x axis
+    cursor: float | None = None
+    shown: dict[int, int] = field(default_factory=dict)  # chart -> place in the list of curves
+    compared: int = 0  # place in the list of curves of the compare screen
+
+
+class View:
+    """State of the screen.
+
+    Parameters
+    ----------
+    watch
+        The runs.
+    clock
+        Seconds since 1970.
+    plain
+        ASCII only.
+    replay
+        The replay that is shown, if one is.
+    """
+
+    def __init__(
+        self,
+        watch: Watch,
+        *,
+        clock: Callable[[], float] = time.time,
+        plain: bool = False,
+        replay: Replay | None = None,
+    ) -> None:
+        self.watch, self.clock, self.plain, self.replay = watch, clock, plain, replay
+        self.screen = "runs" if watch.only is None else "run"
+        self.selected = watch.only.name if watch.only is not None else ""
+        self.chosen = watch.only is not None  # by the user; until then the first of the list
+        self.marks: list[str] = []
+        self.sort = 0
+        self.filter = ""
+        self.typing: str | None = None  # what "filter" or "search" is being typed
+        self.overlay = ""  # "help" or "settings"
+        self.scroll = 0  # of overlays and of the log
+        self.looks = Looks()
+        self.plots = Plots()
+        self.source, self.search, self.following = "all", "", True
+        self.entry: int | None = None  # the log entry at the cursor
+        self.opened_entry = False
+        self.window, self.gpu, self.busy_chart = 0, -1, False
+        self.only_different = True
+        self.rows = 20  # of the list, as last drawn
+        self._logs: dict[str, Logs] = {}
+        self._message: tuple[str, str, float] = ("", "", 0.0)
+        self._confirm: tuple[str, float] = ("", 0.0)
+        self._opened: list[str] = []  # runs whose history was shown, oldest first
+        self.done = False
+
+    # -- which runs ----------------------------------------------------------------------------
+
+    def listed(self) -> list[Overview]:
+        """Return the runs that the filter leaves, in the order chosen."""
+        try:
+            fits = query.parse(self.filter)
+        except query.BadQuery:
+            fits = query.parse("")
+        overviews = [one.overview for one in self.watch.runs.values()]
+        return sorted(filter(fits, overviews), key=list(query.SORTS.values())[self.sort])
+
+    @property
+    def one(self) -> Watched | None:
+        """The selected run."""
+        if self.selected not in self.watch.runs or not self.chosen:
+            found = self.listed()
+            self.selected = found[0].name if found else ""
+        return self.watch.runs.get(self.selected)
+
+    def compared(self) -> list[Watched]:
+        """Return the marked runs; with none marked, the selected one and its neighbours."""
+        marked = [self.watch.runs[name] for name in self.marks if name in self.watch.runs]
+        if marked:
+            return marked
+        names = [run.name for run in self.listed()]
+        at = names.index(self.selected) if self.selected in names else 0
+        return [self.watch.runs[name] for name in names[at : at + 3]]
+
+    def logs(self) -> Logs | None:
+        """Return the logs of the selected run."""
+        one = self.one
+        if one is None:
+            return None
+        found = self._logs.setdefault(one.name, Logs(one.run.path, one.overview.monitor))
+        found.monitor = one.overview.monitor
+        return found
+
+    def wanted(self) -> tuple[list[str], list[str]]:
+        """Return the names of runs on the screen, and of those whose whole history is shown."""
+        selected = [self.selected] if self.selected else []
+        if self.screen == "compare":
+            names = [one.name for one in self.compared()]
+            return names, names
+        if self.screen != "runs":
+            return selected, selected
+        names = [run.name for run in self.listed()]
+        at = max(0, names.index(self.selected) - self.rows) if self.selected in names else 0
+        return [*selected, *names[at : at + 2 * self.rows]], selected
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def tick(self) -> bool:
+        """Read a little of what is due; says whether the page may look different now."""
+        _ = self.one
+        seen, opened = self.wanted()
+        changed = self.watch.step(seen, opened)
+        if self.screen == "logs" and (logs := self.logs()) is not None:
+            changed = logs.read() or changed
+        if self._message[0] and self.clock() - self._message[2] > _SECONDS_OF_A_MESSAGE:
+            self._message = ("", "", 0.0)
+            changed = True
+        self._unload(opened)
+        kept = {id(one.history) for one in self.watch.runs.values() if one.end or one.whole}
+        self.plots.forget(kept)
+        return changed
+
+    def _unload(self, opened: list[str]) -> None:
+        """Let go of whole histories that were not shown for long."""
+        self._opened = [*(n for n in self._opened if n not in opened), *opened]
+        for name in self._opened[:-_MOST_OPENED]:
+            if name in self.watch.runs and name not in opened:
+                self.watch.runs[name].unload()
+        self._opened = self._opened[-_MOST_OPENED:]
+
+    def is_busy(self) -> bool:
+        """Say whether there is more to read at once."""
+        return self.watch.busy(self.wanted()[1])
+
+    def say(self, text: str, style: str = "") -> None:
+        """Show a line for some seconds."""
+        self._message = (text, style, self.clock())
+
+    @property
+    def message(self) -> tuple[str, str]:
+        """The line to show, and its style."""
+        return self._message[:2]
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    def press(self, key: str) -> None:
+        """Answer a key: its character, or its name where it has none (``up``, ``enter`` ...)."""
+        if self.typing is not None:
+            self._type(key)
+            return
+        self.chosen = self.chosen or self.one is not None
+        if self.overlay and key in ("escape", "q", "?", "d", "enter"):
+            self.overlay = ""
+            return
+        if self.overlay and key == "a":
+            self.only_different = not self.only_different
+            return
+        if self._confirm[0] and key != "S":
+            self._confirm = ("", 0.0)
+            self.say("nothing was stopped")
+        for table in (_EVERYWHERE, _OF_SCREEN[self.screen]):
+            if key in table:
+                table[key](self)
+                return
+
+    def go(self, screen: str) -> None:
+        """Show another screen."""
+        self.screen, self.overlay, self.scroll = screen, "", 0
+        if screen == "logs":
+            self.following, self.entry, self.opened_entry = True, None, False
+
+    def _type(self, key: str) -> None:
+        name = self.typing or ""
+        text = getattr(self, name)
+        if key in ("enter", "escape"):
+            self.typing = None
+            if key == "escape":
+                setattr(self, name, "")
+            elif name == "filter":
+                self._check_filter()
+        elif key == "backspace":
+            setattr(self, name, text[:-1])
+        elif key == "ctrl+u":
+            setattr(self, name, "")
+        elif len(key) == 1 and key.isprintable():
+            setattr(self, name, text + key)
+
+    def _check_filter(self) -> None:
+        try:
+            query.parse(self.filter)
+        except query.BadQuery as error:
+            self.say(str(error), "bad")
+            return
+        if not self.listed():
+            self.say("no run fits the filter; / and Esc clears it", "warn")
+
+    def toggle(self, overlay: str) -> None:
+        """Show the help or the settings, or hide them."""
+        self.overlay = "" if self.overlay == overlay else overlay
+        self.scroll = 0
+
+    def back(self) -> None:
+        """Leave what was entered last."""
+        if self.opened_entry:
+            self.opened_entry = False
+        elif self.looks.large:
+            self.looks.large = False
+        elif self.screen != "runs" and (self.watch.only is None or len(self.watch.runs) > 1):
+            self.go("runs")
+        elif self.filter:
+            self.filter = ""
+
+    def move(self, by: int) -> None:
+        """Move the cursor of the list, the log or an overlay."""
+        if self.overlay:
+            self.scroll = max(0, self.scroll + by)
+        elif self.screen == "logs":
+            self.move_in_log(by)
+        else:
+            names = [run.name for run in self.listed()]
+            if names:
+                at = names.index(self.selected) if self.selected in names else 0
+                self.selected = names[min(len(names) - 1, max(0, at + by))]
+                self.looks.window = self.looks.cursor = None
+
+    # -- asking runs ---------------------------------------------------------------------------
+
+    def ask(self, what: str) -> None:
+        """Ask the selected run for something; to stop it, ask the user once more."""
+        one = self.one
+        if one is None:
+            return
+        if self.replay is not None:
+            self.say("a replay cannot be asked for anything", "warn")
+            return
+        name, since = self._confirm
+        sure = name == one.name and self.clock() - since <= _SECONDS_TO_CONFIRM
+        if what == "stop" and not sure and one.overview.is_live and control.may_ask(one.run):
+            self._confirm = (one.name, self.clock())
+            self.say(f"stop {one.overview.short}? S again: yes, any other key: no", "warn")
+            return
+        self._confirm = ("", 0.0)
+        try:
+            self.say(control.ask(one.run, one.overview, what), "good")
+        except UserError as error:
+            self.say(error.message, "bad")
+
+    def mark(self) -> None:
+        """Mark the selected run for comparing, or unmark it."""
+        if self.selected in self.marks:
+            self.marks.remove(self.selected)
+        elif len(self.marks) >= _MOST_MARKED:
+            self.say(f"{_MOST_MARKED} runs are as many as can be told apart", "warn")
+        elif self.selected:
+            self.marks.append(self.selected)
+
+    # -- curves --------------------------------------------------------------------------------
+
+    @property
+    def axis(self) -> str:
+        """What the x axis counts."""
+        return AXES[self.looks.axis]
+
+    @property
+    def over(self) -> int:
+        """Steps over which curves are smoothed; 0 chooses by their length."""
+        return SMOOTHING[self.looks.smoothing]
+
+    def smoothing_of(self, one: Watched) -> str:
+        """Return how a run's curves are smoothed, for their titles."""
+        steps = self.over or automatic(len(one.history.table("metric")))
+        return f"mean of {steps}" if steps > 1 else ""
+
+    def curve(self, chart: int, one: Watched) -> Curve:
+        """Return what a chart of the run screen shows."""
+        known = curves(one.history, one.meta)
+        return known[self.looks.shown.get(chart, chart) % len(known)]
+
+    def common_curve(self, runs: list[Watched]) -> Curve:
+        """Return what the compare screen shows: first what decides, then what any run has."""
+        known = [c for one in runs for c in curves(one.history, one.meta)]
+        known = list(dict.fromkeys(known)) or [Curve("metric", "loss")]
+        evals = [c for c in known if c.kind == "eval"]
+        ordered = [*evals, *(c for c in known if c.kind != "eval")]
+        return ordered[self.looks.compared % len(ordered)]
+
+    def next_curve(self, by: int) -> None:
+        """Show another curve in the focused chart."""
+        if self.screen == "compare":
+            self.looks.compared += by
+        else:
+            focus = self.looks.focus
+            self.looks.shown[focus] = self.looks.shown.get(focus, focus) + by
+
+    def toggle_log(self) -> None:
+        """Make the y axis of the focused curve logarithmic, or linear again."""
+        one = self.one
+        if self.screen == "compare":
+            name = self.common_curve(self.compared()).name
+        elif one is not None:
+            name = self.curve(self.looks.focus, one).name
+        else:
+            return
+        self.looks.log ^= {name}
+
+    def extent(self) -> tuple[float, float] | None:
+        """Return the whole x axis of what is shown."""
+        runs = self.compared() if self.screen == "compare" else [self.one] if self.one else []
+        found = []
+        for one in runs:
+            curve = self.common_curve(runs) if self.screen == "compare" else None
+            points = self.plots.points(
+                one, curve or self.curve(self.looks.focus, one), axis=self.axis
+            )
+            found += [points[0].x, points[-1].x] if points else []
+        return (min(found), max(found)) if found and max(found) > min(found) else None
+
+    def zoom(self, factor: float) -> None:
+        """Show more or less of the x axis, around the cursor or up to the end."""
+        extent = self.extent()
+        if extent is None:
+            return
+        low, high = self.looks.window or extent
+        centre = self.looks.cursor if self.looks.cursor is not None else high
+        new = (centre - (centre - low) * factor, centre + (high - centre) * factor)
+        new = (max(extent[0], new[0]), min(extent[1], new[1]))
+        if new[1] - new[0] >= (extent[1] - extent[0]) * 0.999:
+            self.looks.window = None
+        elif new[1] - new[0] > (extent[1] - extent[0]) * 1e-6:
+            self.looks.window = new
+
+    def move_cursor(self, by: float) -> None:
+        """Move the cursor by a share of the x axis; the window follows it."""
+        extent = self.extent()
+        if extent is None:
+            return
+        low, high = self.looks.window or extent
+        at = high if self.looks.cursor is None else self.looks.cursor + by * (high - low)
+        at = self.looks.cursor = min(extent[1], max(extent[0], at))
+        if self.looks.window is not None:
+            shift = min(0.0, at - low) + max(0.0, at - high)
+            self.looks.window = (low + shift, high + shift)
+
+    def unzoom(self) -> None:
+        """Show the whole x axis, without a cursor."""
+        self.looks.window = self.looks.cursor = None
+
+    # -- the log -------------------------------------------------------------------------------
+
+    def move_in_log(self, by: int) -> None:
+        """Move through the log; it then no longer follows its end."""
+        from vcell.monitor.screens.logs import shown_entries
+
+        entries = shown_entries(self)
+        if not entries:
+            return
+        at = len(entries) - 1 if self.entry is None else self.entry
+        self.entry = min(len(entries) - 1, max(0, at + by))
+        self.following = self.entry == len(entries) - 1 and by > 0
+        if self.following:
+            self.entry = None
+
+    def next_problem(self, by: int) -> None:
+        """Go to the next or the last entry that tells of a problem; errors before warnings."""
+        from vcell.monitor.screens.logs import shown_entries
+
+        entries = shown_entries(self)
+        worst = "bad" if any(entry.level == "bad" for entry in entries) else "warn"
+        at = (len(entries) if by < 0 else -1) if self.entry is None else self.entry
+        places = [i for i, entry in enumerate(entries) if entry.level == worst]
+        ahead = [i for i in places if (i - at) * by > 0]
+        if not places:
+            self.say("no problems here", "good")
+            return
+        self.entry = (ahead or places)[0 if by > 0 else -1]
+        self.following = False
+
+    def next_source(self) -> None:
+        """Show the next source of the log."""
+        logs = self.logs()
+        if logs is not None:
+            known = logs.sources
+            at = known.index(self.source) if self.source in known else -1
+            self.source = known[(at + 1) % len(known)]
+            self.entry, self.following = None, True
+
+    def click(self, column: int, row: int, width: int) -> None:
+        """Answer a click: on a tab of the header, on a run of the list."""
+        from vcell.monitor.screens import tab_at
+        from vcell.monitor.screens.runs import first_listed
+
+        if row == 0:
+            name = tab_at(self, column, width)
+            if name:
+                self.go(name)
+        elif self.screen == "runs" and not self.overlay:
+            found = self.listed()
+            at = first_listed(self, found) + row - 4
+            if row >= 4 and at < len(found) and row - 4 < self.rows:
+                again = found[at].name == self.selected and self.chosen
+                self.selected, self.chosen = found[at].name, True
+                if again:
+                    self.go("run")
+
+    # -- the page ------------------------------------------------------------------------------
+
+    def header(self, width: int, height: int) -> Line | None:
+        """Return the first line of the page alone, where there is room for one."""
+        from vcell.monitor.screens import header
+
+        return header(self, width, height)
+
+    def page(self, width: int, height: int) -> list[Line]:
+        """Return the screen as `height` lines, each of at most `width` columns."""
+        from vcell.monitor.screens import draw
+
+        return draw(self, width, height)
+
+
+def _quit(view: View) -> None:
+    view.done = True
+
+
+def _turn(name: str, most: int) -> Callable[[View], None]:
+    def turn(view: View) -> None:
+        setattr(view.looks, name, (getattr(view.looks, name) + 1) % most)
+
+    return turn
+
+
+def _set(**values: object) -> Callable[[View], None]:
+    def change(view: View) -> None:
+        for name, value in values.items():
+            setattr(view, name, value)
+
+    return change
+
+
+def _axis(view: View) -> None:
+    view.looks.axis = (view.looks.axis + 1) % len(AXES)
+    view.unzoom()
+
+
+def _pause(view: View) -> None:
+    if view.replay is not None:
+        view.replay.hold()
+        view.say("the replay holds" if view.replay.held else "the replay goes on")
+    else:
+        view.ask("pause")
+
+
+def _large(view: View) -> None:
+    view.looks.large = not view.looks.large
+
+
+def _speed(factor: float) -> Callable[[View], None]:
+    def change(view: View) -> None:
+        if view.replay is not None:
+            view.replay.faster(factor)
+            view.say(f"the replay runs {view.replay.speed:g} times as fast as the run did")
+
+    return change
+
+
+def _cycle(name: str, most: int) -> Callable[[View], None]:
+    def turn(view: View) -> None:
+        setattr(view, name, (getattr(view, name) + 1) % most)
+
+    return turn
+
+
+Keys = dict[str, Callable[[View], None]]
+_EVERYWHERE: Keys = {
+    "q": _quit,
+    "ctrl+c": _quit,
+    "?": lambda view: view.toggle("help"),
+    "d": lambda view: view.toggle("settings"),
+    "escape": View.back,
+    **{str(i): lambda view, name=name: view.go(name) for i, name in enumerate(SCREENS, 1)},  # type: ignore[misc]
+    "up": lambda view: view.move(-1),
+    "down": lambda view: view.move(1),
+    "k": lambda view: view.move(-1),
+    "j": lambda view: view.move(1),
+    "pageup": lambda view: view.move(-view.rows),
+    "pagedown": lambda view: view.move(view.rows),
+    "home": lambda view: view.move(-(10**9)),
+    "end": lambda view: view.move(10**9),
+    "c": lambda view: view.ask("checkpoint"),
+    "p": _pause,
+    "S": lambda view: view.ask("stop"),
+    " ": View.mark,
+    ">": _speed(2.0),
+    "<": _speed(0.5),
+}
+_CURVES: Keys = {
+    "s": _turn("smoothing", len(SMOOTHING)),
+    "x": _axis,
+    "y": View.toggle_log,
+    "+": lambda view: view.zoom(0.5),
+    "=": lambda view: view.zoom(0.5),
+    "-": lambda view: view.zoom(2.0),
+    "0": View.unzoom,
+    "left": lambda view: view.move_cursor(-0.02),
+    "right": lambda view: view.move_cursor(0.02),
+    "m": lambda view: view.next_curve(1),
+    "M": lambda view: view.next_curve(-1),
+}
+_OF_SCREEN: dict[str, Keys] = {
+    "runs": {
+        "enter": lambda view: view.go("run"),
+        "/": _set(typing="filter"),
+        "o": _cycle("sort", len(query.SORTS)),
+        "u": lambda view: view.marks.clear(),
+        "l": lambda view: view.go("logs"),
+        **{key: _CURVES[key] for key in "sxy"},
+    },
+    "run": {
+        **_CURVES,
+        "tab": _turn("focus", 4),
+        "z": _large,
+        "enter": _large,
+        "l": lambda view: view.go("logs"),
+    },
+    "compare": {**_CURVES, "u": lambda view: view.marks.clear()},
+    "gpus": {
+        "x": _cycle("window", len(WINDOWS)),
+        "u": lambda view: setattr(view, "busy_chart", not view.busy_chart),
+        "g": lambda view: setattr(view, "gpu", view.gpu + 1),
+    },
+    "logs": {
+        "r": View.next_source,
+        "/": _set(typing="search"),
+        "e": lambda view: view.next_problem(1),
+        "E": lambda view: view.next_problem(-1),
+        "g": lambda view: view.move_in_log(-(10**9)),
+        "G": _set(following=True, entry=None),
+        "f": lambda view: setattr(view, "following", not view.following),
+        "enter": lambda view: setattr(view, "opened_entry", not view.opened_entry),
+    },
+}

@@ -1,0 +1,43 @@
+"""What commands write: nothing of the user's is replaced, and nothing half-written is left.
+
+>>> outputs.check(target, inputs=[cells], overwrite=config.overwrite)  # before anything is read
+>>> with outputs.whole(target) as aside:  # written under another name, then renamed
+...     aside.write_text(page)
+
+`check` holds the one rule for every command:
+
+* an output that exists is refused without ``--overwrite``;
+* an input is never an output, under any name or link, nor is anything inside an input folder;
+* what vcell did not make (see `vcell.outputs.marks`) is never replaced.
+
+`whole`, `folder` and `together` are the one way to write: aside, then renamed, so that a kill at
+any moment leaves the old output or the new one. Standard library only.
+"""
+
+from vcell.outputs.aside import (
+    ASIDE,
+    cannot_write,
+    folder,
+    sweep,
+    together,
+    whole,
+    write_json,
+    write_text,
+)
+from vcell.outputs.marks import MADE_BY, made_by, made_here
+from vcell.outputs.rules import check
+
+__all__ = [
+    "ASIDE",
+    "MADE_BY",
+    "cannot_write",
+    "check",
+    "folder",
+    "made_by",
+    "made_here",
+    "sweep",
+    "together",
+    "whole",
+    "write_json",
+    "write_text",
+]

@@ -1,0 +1,167 @@
+"""How a file or folder shows that vcell made it, and may replace it when asked to.
+
+Every kind of output carries the words ``made-by`` and ``vcell``: an HDF5 file and a zarr folder as
+an attribute of the root, Parquet in its metadata, JSON as a key, a page as its generator, an
+archive of arrays as an array, a tar archive as the owner of its members, a folder of results as a
+list of its files. Tables in CSV have no room for that: their first line is compared.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vcell import __version__
+
+MADE_BY = "made-by"
+LIST = "made-by-vcell.json"  # in a folder of results: what vcell put there
+PROJECT = "# The project file of vcell."  # how a commented vcell.toml begins
+_HEAD = 4096  # bytes: enough for the head of a page, the first line of a table
+
+#: First lines of the tables that `vcell de` writes as CSV.
+_PDEX = (
+    "target,feature,target_mean,ref_mean,target_membership,ref_membership,log2_fold_change,"
+    "percent_change,p_value,statistic,fdr"
+)
+_SCANPY = "group,names,scores,logfoldchanges,pvals,pvals_adj"
+_PREDICTED = (
+    "perturbation,context,n_cells,by_the_mean,effect"  # of `vcell predict`; more may follow
+)
+_TABLES = (_PDEX, f"stratum,{_PDEX}", _SCANPY, f"stratum,{_SCANPY}")
+
+
+def made_by() -> str:
+    """Return the value of the mark: ``vcell 0.1.0``."""
+    return f"vcell {__version__}"
+
+
+def made_here(path: Path) -> bool:
+    """Whether vcell made what lies at `path`, or there is nothing in it to lose."""
+    if path.is_dir():
+        return _is_ours_folder(path)
+    if not path.is_file():
+        return False
+    if path.stat().st_size == 0:
+        return True
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    for magic, look in (
+        (b"\x89HDF\r\n\x1a\n", _hdf5),
+        (b"PAR1", _parquet),
+        (b"PK\x03\x04", _arrays),
+    ):
+        if head.startswith(magic):
+            return look(path)
+    if head[257:262] == b"ustar":
+        return _tar(path)
+    return _text(path, head)
+
+
+def write_list(folder: Path, name: str = LIST) -> None:
+    """List in a folder of results, in the JSON file `name`, what vcell put there."""
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} | {name}
+    path = folder / name
+    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    text = json.dumps(held | {MADE_BY: made_by(), "files": sorted(files)}, indent=2)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def strangers(folder: Path) -> list[str]:
+    """Name the files in a folder of results that vcell did not put there."""
+    known = set(_listed(folder) or ())
+    found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+    return sorted(str(name) for name in found if str(name) not in known)
+
+
+def _listed(folder: Path) -> list[str] | None:
+    """Return the list of what vcell put into a folder of results; None where there is none."""
+    for path in folder.glob("*.json"):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if _is_mark(found.get(MADE_BY)):
+                return list(found["files"])
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
+            continue
+    return None
+
+
+def _is_mark(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("vcell ")
+
+
+def _is_ours_folder(path: Path) -> bool:
+    if not any(path.iterdir()):
+        return True
+    if _listed(path) is not None:
+        return not strangers(path)
+    for name, inside in (("zarr.json", "attributes"), (".zattrs", None), ("vcell.json", None)):
+        try:
+            found = json.loads((path / name).read_text(encoding="utf-8"))
+            if _is_mark((found[inside] if inside else found)[MADE_BY]):
+                return True
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return False
+
+
+def _hdf5(path: Path) -> bool:
+    import h5py
+
+    try:
+        with h5py.File(path, locking=False) as file:
+            return _is_mark(file.attrs.get(MADE_BY))
+    except OSError:
+        return False
+
+
+def _parquet(path: Path) -> bool:
+    """Look for the mark in the footer: Thrift, the metadata's texts as they are."""
+    import struct
+
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(size - 8, 0))
+        tail = file.read(8)
+        if len(tail) < 8 or tail[4:] != b"PAR1":
+            return False
+        length = struct.unpack("<I", tail[:4])[0]
+        file.seek(max(size - 8 - length, 0))
+        return MADE_BY.encode() in file.read(length)
+
+
+def _arrays(path: Path) -> bool:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as file:
+            return f"{MADE_BY}.npy" in file.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _tar(path: Path) -> bool:
+    import tarfile
+
+    try:
+        with tarfile.open(path) as file:
+            first = file.next()
+            return first is not None and first.uname == "vcell"
+    except (OSError, tarfile.TarError):
+        return False
+
+
+def _text(path: Path, head: bytes) -> bool:
+    if head.startswith(PROJECT.encode()):
+        return True
+    start = head.lstrip()[:15].lower()
+    if start.startswith(b"<!doctype html"):
+        return b'name="generator" content="vcell' in head
+    if start.startswith(b"{"):
+        try:
+            return _is_mark(json.loads(path.read_bytes()).get(MADE_BY))
+        except (ValueError, RecursionError, AttributeError):
+            return False
+    if head.startswith(_PREDICTED.encode()):
+        return True
+    return head.partition(b"\n")[0].decode(errors="replace").rstrip("\r") in _TABLES

@@ -1,0 +1,143 @@
+"""What may be written where: asked once, before anything is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from vcell import signals
+from vcell.errors import UserError
+from vcell.outputs.aside import aside_of, cannot_write, sweep
+from vcell.outputs.marks import made_here, strangers
+
+
+def check(
+    *targets: str | os.PathLike[str],
+    inputs: Iterable[Any] = (),
+    overwrite: bool = False,
+    suffixes: tuple[str, ...] = (),
+    parents: bool = False,
+    flag: str = "--overwrite",
+) -> None:
+    """Refuse outputs that must not or cannot be written; remove what dead processes left of them.
+
+    Parameters
+    ----------
+    targets
+        The files and folders that the command is about to write.
+    inputs
+        Everything that it reads; None stands for nothing.
+    overwrite
+        Whether the user allows that what vcell made before is replaced.
+    suffixes
+        How the name of a target must end.
+    parents
+        Whether the folder around a target is made where it is missing.
+    flag
+        How the user allows it.
+
+    Raises
+    ------
+    UserError
+        The first reason against it, and how to mend that.
+    """
+    # AnnData in memory and open sources may stand among the paths
+    read = [Path(path) for path in inputs if isinstance(path, str | os.PathLike)]
+    seen: list[Path] = []
+    for target in map(Path, targets):
+        if suffixes and target.suffix not in suffixes:
+            *most, last = suffixes
+            ends = f"{', '.join(most)} or {last}" if most else last
+            raise UserError(f"{target}: the name of this output must end in {ends}")
+        for other in seen:
+            if _same(target, other):
+                raise UserError(f"{target} is to be written twice", hint="give two names")
+        seen.append(target)
+        for path in read:
+            _refuse_input(target, path)
+        if os.path.lexists(target):
+            _refuse_existing(target, overwrite=overwrite, flag=flag)
+        _refuse_unwritable(target, parents=parents)
+        sweep(target)
+
+
+def _refuse_input(target: Path, path: Path) -> None:
+    """Refuse an output that is an input, lies in one or holds one."""
+    if _same(target, path):
+        what = "an input" if target == path else f"{path}, which is an input"
+        raise UserError(f"{target} is {what}: it is not written to", hint="give another name")
+    real, source = _real(target), _real(path)
+    if source.is_dir() and (source in real.parents or _linked_inside(real, source)):
+        raise UserError(
+            f"{target} lies inside {path}, which is an input", hint="give a name outside of it"
+        )
+    if real in source.parents and os.path.lexists(target):
+        raise UserError(
+            f"{target} holds {path}, which is an input", hint="give another name for the output"
+        )
+
+
+def _refuse_existing(target: Path, *, overwrite: bool, flag: str) -> None:
+    if target.is_dir() and not any(target.iterdir()):
+        return  # nothing is lost
+    if not (target.is_file() or target.is_dir() or target.is_symlink()):
+        raise UserError(f"{target} is neither a file nor a folder", hint="give another name")
+    ours = not target.exists() or made_here(target)  # a link to nowhere loses nothing
+    if ours and not overwrite:
+        raise UserError(f"{target} exists already", hint=f"{flag} replaces it")
+    if not ours:
+        hint = "give another name, or remove it yourself"
+        odd = strangers(target) if target.is_dir() else []
+        if odd and len(odd) < sum(not path.is_dir() for path in target.rglob("*")):
+            raise UserError(
+                f"{target} exists already and holds {odd[0]}, which vcell did not make", hint=hint
+            )
+        raise UserError(
+            f"{target} exists already and was not made by vcell, so it is not replaced", hint=hint
+        )
+
+
+def _refuse_unwritable(target: Path, *, parents: bool) -> None:
+    """Try to make a file where the output is to be made."""
+    folder = _real(target).parent
+    while parents and not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        shown = target.parent if folder == _real(target).parent else folder
+        if folder.exists():
+            raise UserError(f"{shown} is not a folder")
+        raise UserError(f"{shown} is not a folder", hint="create it first")
+    trial = folder / aside_of(target).name
+    try:
+        with signals.held_back(), trial.open("xb"):
+            trial.unlink()
+    except FileExistsError:
+        pass  # a write of this very process is under way there
+    except OSError as error:
+        raise cannot_write(target, error) from None
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names, which may be links or not be there yet, mean one file or folder."""
+    try:
+        if one.samefile(other):
+            return True
+    except OSError:
+        pass
+    return _real(one) == _real(other)
+
+
+def _linked_inside(real: Path, folder: Path) -> bool:
+    """Whether a file is a hard link to one inside a folder."""
+    if not real.is_file() or real.stat().st_nlink < 2:
+        return False
+    about = real.stat()
+    return any(
+        os.path.samestat(about, inner.stat()) for inner in folder.rglob("*") if inner.is_file()
+    )
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))

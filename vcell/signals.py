@@ -1,0 +1,62 @@
+"""Signals that end a process: an exception where work is done, held back where it must not be.
+
+Without this SIGTERM, which schedulers and `kill` send, ends Python on the spot: no word, and what
+was half written stays. Standard library only.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # what asks a process to end
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, where the worker has no better use."""
+
+    def interrupt(number: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {number: signal.getsignal(number) for number in ENDING if _here()}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:  # nohup ignores SIGHUP, and Python has its own for Ctrl-C
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let a signal to end wait until the block is done: renaming, or removing what is half written.
+
+    Blocking signals in the kernel would not do: another thread would take them, and Python would
+    still call the handler in this one.
+    """
+    waiting: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        waiting.append(number)
+
+    before = {number: signal.getsignal(number) for number in ENDING if _here()}
+    for number, handler in before.items():
+        if callable(handler) or handler is signal.SIG_DFL:
+            signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if waiting:
+            signal.raise_signal(waiting[0])
+
+
+def _here() -> bool:
+    return threading.current_thread() is threading.main_thread()
