@@ -60,7 +60,7 @@ def read(source: CellSource, report: dict[str, Any]) -> list[Embedding]:
 
 def _tells_apart(column: dict[str, Any]) -> bool:
     """Say whether a column of obs has few enough groups to colour cells by."""
-    return 2 <= column.get("n_categories", 0) <= 2 * _GROUPS
+    return 2 <= int(column.get("n_categories", 0)) <= 2 * _GROUPS
 
 
 def _order(name: str) -> tuple[int, str]:

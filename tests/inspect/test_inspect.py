@@ -148,7 +148,7 @@ def test_every_kind_of_input_is_inspected(make, vcell, tmp_path):
         path = tmp_path / "out"
         builders.write_mtx(path, TABLE)
     elif make == "zarr":
-            path = tmp_path / "cells.zarr"
+        path = tmp_path / "cells.zarr"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             builders.annotated(TABLE).write_zarr(path)
