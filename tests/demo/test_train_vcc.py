@@ -127,7 +127,7 @@ def test_small_perturbations_and_targets_that_are_no_genes_are_left_out_aloud(
     path = changed(cells, tmp_path, rename_one_and_shrink_one)
     assert run(["train-vcc", str(path), "--model", "ridge"]) == 0
     said = capsys.readouterr().err
-    assert "1 perturbations of fewer than 10 cells are left out" in said
+    assert "left out, with fewer than 10 cells each: " in said
     assert "left out: 1 of 33 perturbations, whose targets have no features: NOGENE" in said
 
 
