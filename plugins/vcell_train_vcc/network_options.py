@@ -64,6 +64,11 @@ class NetworkOptions:
         minimum=0,
         table="losses",
     )
+    gpu: str | None = option(
+        None,
+        help="With --estimate: a GPU that need not be here, as h100, by its published rates; "
+        "--gpus says how many.",
+    )
     estimate: bool = option(
         default=False, help="Say what training would cost on this device, and end."
     )
