@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 # make test-narrow   runs the tests of scores and genes as on a processor without AVX-512
-.PHONY: demo test test-narrow test-slow test-all lint docs bench lock wheel clean
+.PHONY: demo test test-narrow test-slow test-gpu test-all lint docs bench lock wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/vcell demo

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from vcell import console
+from vcell.cores import cores
 from vcell.errors import RunFailed, UserError
 from vcell.launch.worker import failures_of
 from vcell.signals import ENDING
@@ -108,8 +109,7 @@ def _silence(package: str) -> None:
 def _share_cores(plan: Plan) -> None:
     """Give each process its share of the cores: by default every one would take them all."""
     if "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0))
-        os.environ["OMP_NUM_THREADS"] = str(max(1, cores // plan.procs))
+        os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // plan.procs))
 
 
 def _first_cause(run: Run, error: Any) -> UserError | RunFailed:
