@@ -242,6 +242,11 @@ def _run(args: list[str] | None) -> int:
         return error.exit_code
     except click.exceptions.Exit as stop:
         return stop.exit_code
+    except (
+        click.exceptions.NoArgsIsHelpError
+    ) as error:  # `vcell`, `vcell runs`
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        return 0
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "vcell"
         text, hint = _usage(error), f"{command} --help shows how it is used"

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from vcell_de import De
 
 
-def run(file: Path, config: De) -> None:
+def run(file: Path | None, config: De) -> None:
     """Test and write."""
     from vcell.data import open_cells
 
+    if file is None:
+        raise UserError("no cells are named", hint="vcell de FILE -o OUT, or set cells in [data]")
     out = _output(file, config)
     started = time.monotonic()
     with open_cells(file, layer=config.layer, join=config.join) as source:
@@ -53,7 +55,5 @@ def _output(file: Path, config: De) -> Path:
     out = config.output
     if out is None:
         raise UserError("no output is named", hint="add -o de.parquet (or .csv)")
-    outputs.check(
-        out, inputs=[file, config.cells], overwrite=config.overwrite, suffixes=(".parquet", ".csv")
-    )
+    outputs.check(out, inputs=[file], overwrite=config.overwrite, suffixes=(".parquet", ".csv"))
     return out

@@ -82,7 +82,7 @@ def _simulated(journal: Journal, config: Demo) -> Path:
     journal.step(
         "simulate",
         "1 simulate a screen whose truth is known",
-        *("simulate", cells, "--cells", config.cells, "--genes", config.genes),
+        *("simulate", cells, "--n-cells", config.n_cells, "--genes", config.genes),
         *("--perturbations", config.perturbations, "--seed", config.seed),
         writes=[cells],
     )

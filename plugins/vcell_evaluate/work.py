@@ -40,7 +40,7 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
     """Score a prediction and report."""
     started = time.monotonic()
     if config.output is not None:
-        read = (prediction, real, config.cells)
+        read = (prediction, real)
         outputs.check(config.output, inputs=read, overwrite=config.overwrite)
     found = contexts(prediction, real, _options(config))
     metrics, overall = average(found)

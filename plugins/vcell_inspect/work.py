@@ -32,7 +32,7 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
     if config.html is not None:
         outputs.check(
             config.html,
-            inputs=[*chosen, config.cells],
+            inputs=chosen,
             overwrite=config.overwrite,
             suffixes=(".html", ".htm"),
         )

@@ -37,7 +37,7 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
     inputs = list(files) or ([config.cells] if config.cells else [])
     if not inputs:
         raise UserError("no input file", hint="vcell select-genes FILE -o FOLDER")
-    read = [*inputs, config.cells, *config.gene_set, config.targets]
+    read = [*inputs, *config.gene_set, config.targets]
     outputs.check(config.output, inputs=read, overwrite=config.overwrite, parents=True)
     sets, own, problems = known_sets(config.gene_set)
     for problem in problems:

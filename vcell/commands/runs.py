@@ -9,16 +9,25 @@ from typing import Any
 import click
 
 from vcell import console
+from vcell.commands.config import project_file
+from vcell.config.check import runs_folder
 from vcell.errors import UserError
 from vcell.runs import ROOT, Run, find_runs, remove
 
+
+def _folder(ctx: click.Context, _param: click.Parameter, given: Path | None) -> Path:
+    """Return the folder told, else the one where the project's runs are."""
+    file = None if given else project_file(ctx)
+    return given or (runs_folder(file) if file else {}).get("runs", Path(ROOT))
+
+
 _root = click.option(
+    "--runs",
     "--runs-dir",
     "root",
     type=click.Path(path_type=Path),
-    default=ROOT,
-    show_default=True,
-    help="The folder that holds the runs.",
+    callback=_folder,
+    help="The folder that holds the runs (default: where the project's are, else runs).",
 )
 
 _COLUMNS = ("run", "status", "steps", "best", "took")

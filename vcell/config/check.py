@@ -60,13 +60,15 @@ def read_table(
     and ``batch_size``, are accepted; giving both is a problem.
     """
     by_key = {setting.key: setting for setting in settings}
+    once = {old: setting for setting in by_key.values() for old in setting.former}
     values: dict[str, Any] = {}
     problems: list[Problem] = []
     content = file.tables.get(table, {})
     if not isinstance(content, Mapping):
         return {}, []  # reported by check_table_names
     for key, raw in content.items():
-        setting = by_key.get(key.replace("_", "-"))
+        spelt = key.replace("_", "-")
+        setting = by_key.get(spelt) or once.get(spelt)
         if setting is None:
             hint = did_you_mean(key, by_key)
             problems.append(Problem(file.at(table, key), f"[{table}] {key} is not an option{hint}"))
@@ -94,16 +96,30 @@ def values_for(
     file: ProjectFile, command: str, config: type
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Return what the file says for one command: its own table over the shared [data] table."""
-    from vcell.config.data import DataOptions
+    from vcell.config.data import SHARED, DataOptions
 
     own, problems = read_table(file, command, settings_of(config))
     shared, shared_problems = read_table(file, DATA_TABLE, settings_of(DataOptions))
-    names = {setting.name for setting in settings_of(config)}
+    names = {setting.name for setting in settings_of(config) if setting.owner in SHARED}
     merged = {name: value for name, value in shared.items() if name in names} | own
+    if "runs" not in merged and any(s.name == "runs" for s in settings_of(config)):
+        merged |= runs_folder(file)
     problems = shared_problems + problems
     if not problems:
         problems = _check_whole(file, command, config, merged)
     return merged, problems
+
+
+def runs_folder(file: ProjectFile) -> dict[str, Path]:
+    """Return the folder of runs that some command is told, for those that are not told any.
+
+    Runs are found where the trainer of the project puts them: by predict, by `vcell runs`.
+    """
+    for table in file.tables.values():
+        told = table.get("runs") if isinstance(table, Mapping) else None
+        if isinstance(told, str) and told:
+            return {"runs": file.path.parent / Path(told).expanduser()}
+    return {}
 
 
 def _check_whole(

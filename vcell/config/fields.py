@@ -42,6 +42,7 @@ def option(
     maximum: float | None = None,
     short: str | None = None,
     apart: tuple[str, ...] = (),
+    former: tuple[str, ...] = (),
 ) -> Any:
     """Declare one setting of a command.
 
@@ -57,6 +58,8 @@ def option(
         A one-letter flag such as ``"-o"``.
     apart
         Of a setting of the type `Ranges`: the settings that are never searched.
+    former
+        Names it once had, which are still understood: ``("cells",)``.
     """
     extra = {
         "help": help,
@@ -64,6 +67,7 @@ def option(
         "maximum": maximum,
         "short": short,
         "apart": apart,
+        "former": former,
     }
     return dataclasses.field(default=default, metadata={"vcell": extra})
 
@@ -83,6 +87,7 @@ class Setting:
     maximum: float | None = None
     short: str | None = None
     apart: tuple[str, ...] = ()
+    former: tuple[str, ...] = ()
     owner: str = ""  # name of the dataclass that declared it, e.g. DataOptions
     among: tuple[Setting, ...] = ()  # of Ranges: the settings that can be searched
 

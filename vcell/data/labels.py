@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from vcell import console
+from vcell.config.options import of_the_project
 from vcell.errors import UserError
 from vcell.suggest import did_you_mean
 
@@ -120,8 +121,8 @@ def find(source: CellSource, config: LabelOptions | None = None, *, quiet: bool 
         control=control,
         n_controls=int(counts[code]),
         n_perturbations=int((np.delete(counts, code) > 0).sum()),
-        batch_column=_simple(source, config.batch_column, BATCH_NAMES, column.name),
-        cell_type_column=_simple(source, config.cell_type_column, CELL_TYPE_NAMES, column.name),
+        batch_column=_simple(source, "batch_column", config, column.name),
+        cell_type_column=_simple(source, "cell_type_column", config, column.name),
     )
     if not quiet:
         console.say(f"{source.name}: {labels.text}")
@@ -206,11 +207,17 @@ def _same_groups(a: NDArray[np.int32], b: NDArray[np.int32]) -> bool:
     return len(pairs) == len(np.unique(a)) == len(np.unique(b))
 
 
-def _simple(
-    source: CellSource, wanted: str | None, known: tuple[str, ...], taken: str
-) -> str | None:
+def _simple(source: CellSource, setting: str, config: LabelOptions, taken: str) -> str | None:
     """Return a configured column after a check, else the likeliest there is."""
+    known = BATCH_NAMES if setting == "batch_column" else CELL_TYPE_NAMES
+    wanted: str | None = getattr(config, setting)
     if wanted is not None:
+        if wanted not in source.obs_columns and of_the_project(setting):
+            console.say(
+                f"{source.name}: there is no obs column {wanted!r}, which [data] names as "
+                f"{setting.replace('_', '-')}: done without"
+            )
+            return None
         return source.obs(wanted).name
     hits = [name for name in named_like(source.obs_columns, known) if name != taken]
     return hits[0] if hits else None
