@@ -129,6 +129,19 @@ def find(source: CellSource, config: LabelOptions | None = None, *, quiet: bool 
     return labels
 
 
+def groups(source: CellSource, name: str) -> Labels:
+    """Take a column of groups that have no control, as cell types: each is compared with the rest.
+
+    The control is the empty text then, and no cell has it.
+    """
+    column = source.obs(name)
+    n = int((column.counts() > 0).sum())
+    if n < 2:
+        raise UserError(f"{source.name}: obs column {name!r} has one group only, and no rest")
+    console.say(f"{source.name}: groups in {name!r} ({n:,}), each against the rest")
+    return Labels(column.name, "", 0, n, None, None)
+
+
 def folded(text: str) -> str:
     """Compare names without case, blanks and separators."""
     return re.sub(r"[\s_\-.]+", "", text.casefold())
@@ -175,8 +188,13 @@ def _control(source: CellSource, column: Column, wanted: str | None) -> str:
 
 def _perturbation(source: CellSource, control: str | None) -> tuple[Column, str]:
     """Look for the one perturbation column."""
-    likely = [source.obs(name) for name in named_like(source.obs_columns, PERTURBATION_NAMES)]
-    likely = [column for column in likely if column.kind in ("categorical", "string")]
+    named = [source.obs(name) for name in named_like(source.obs_columns, PERTURBATION_NAMES)]
+    likely = [column for column in named if column.kind in ("categorical", "string")]
+    if named and not likely:
+        raise UserError(
+            f"{source.name}: obs column {named[0].name!r} holds numbers, not names",
+            hint=f"if they are labels: --perturbation-column {named[0].name} --control NUMBER",
+        )
     if not likely:
         listed = ", ".join(source.obs_columns[:30]) or "none"
         raise UserError(
