@@ -166,3 +166,12 @@ def test_progress_is_seen_in_a_pipe_after_two_seconds(project):
     ran = piped(*words, cwd=project)
     assert ran.returncode == 0, ran.stderr
     assert b"predicting" in ran.stderr
+
+
+def test_runs_tell_their_held_out_scores_and_what_was_chosen(vcell, project):
+    shown = vcell("runs", "compare", "first", "second", cwd=project).out
+    assert shown.index("held-out score") < shown.index("setting that differs")
+    assert "PDS (discrimination; 1 is best)" in shown
+    one = vcell("runs", "show", "first", cwd=project).out
+    assert "settings at the default" in one
+    assert "ridge" in one
