@@ -244,9 +244,9 @@ def frame(root: Path, repeats: int) -> None:
     code = """
 import sys, time
 from pathlib import Path
-from vcell.monitor.view import View
+from vcell.monitor.view import Viewer
 from vcell.monitor.watch import Watch
-view = View(Watch(Path(sys.argv[1])))
+view = Viewer(Watch(Path(sys.argv[1])))
 while view.is_busy():
     view.tick()
 view.page(120, 40)
@@ -302,10 +302,10 @@ def many(root: Path, repeats: int) -> None:
     code = """
 import sys, time
 from pathlib import Path
-from vcell.monitor.view import View
+from vcell.monitor.view import Viewer
 from vcell.monitor.watch import Watch
 begun = time.process_time()
-view = View(Watch(Path(sys.argv[1])))
+view = Viewer(Watch(Path(sys.argv[1])))
 while view.is_busy():
     view.tick()
 page = view.page(120, 40)

@@ -1,0 +1,68 @@
+"""`vcell features`: tables of what is known of genes, for models of perturbations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from vcell.config import DataOptions, configured, option
+from vcell.plugin import Plugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features(DataOptions):
+    """The [features] table."""
+
+    output: Path = option(
+        Path("features"), short="-o", help="The folder to write to; one table for each source."
+    )
+    rank: int = option(64, help="Numbers for each gene, of sets, networks and effects.", minimum=1)
+    method: Literal["diffusion", "svd"] = option(
+        "diffusion", help="What makes genes of a network alike: random walks, or equal neighbours."
+    )
+    kind: Literal["auto", "sets", "network", "table", "effects"] = option(
+        "auto", help="What the sources are; auto looks into them and says so."
+    )
+    ids: Path | None = option(
+        None,
+        help="Table of ids and gene names, in its first two columns, for networks of ids (STRING's "
+        "protein.info).",
+    )
+    weight: str | None = option(
+        None, help="Column of a network's weights (default: the first column of numbers)."
+    )
+    minimum: float = option(0.0, help="Leave out edges of lower weight.")
+    overwrite: bool = option(default=False, help="Replace tables of the same names.")
+
+
+@click.command("features")
+@click.argument("sources", nargs=-1, type=click.Path(path_type=Path))
+@configured(Features)
+def command(sources: tuple[Path, ...], config: Features) -> None:
+    r"""Make tables of what is known of genes, and say which targets they know.
+
+    A source is a .gmt of gene sets (GO, Reactome, Hallmark), a network (STRING, BioGRID, any list
+    of edges), a table of numbers for each gene (embeddings of proteins or texts), or the effects of
+    another screen (vcell effects). Without sources, what comes with vcell is described.
+
+    \b
+    Examples: vcell features --cells cells.h5ad
+              vcell features h.all.gmt BIOGRID.tab3.txt --cells cells.h5ad
+              vcell features 9606.protein.links.txt.gz --ids 9606.protein.info.txt.gz --minimum 700
+              vcell train-vcc cells.h5ad --features features
+    """
+    from vcell_features.work import run
+
+    run(sources, config)
+
+
+plugin = Plugin(
+    name="features",
+    summary="Tables of what is known of genes, for models of perturbations.",
+    command=command,
+    config=Features,
+    needs=("numpy", "pandas", "scipy"),
+)

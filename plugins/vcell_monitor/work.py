@@ -13,7 +13,7 @@ from vcell.errors import UserError
 from vcell.monitor import query
 from vcell.monitor.once import once
 from vcell.monitor.replay import Replay
-from vcell.monitor.view import View
+from vcell.monitor.view import Viewer
 from vcell.monitor.watch import Watch
 from vcell.runs import Run
 
@@ -39,7 +39,7 @@ def monitor(path: str | None, config: MonitorOptions) -> None:
         console.result(*once(watch, fits))
         return
     _terminal()
-    view = View(watch, plain=config.ascii or not speaks_utf8(os.environ))
+    view = Viewer(watch, plain=config.ascii or not speaks_utf8(os.environ))
     view.filter = config.filter
     _show(view)
 
@@ -60,7 +60,7 @@ def _replay(path: Path, config: MonitorOptions) -> None:
         raise UserError(f"{path}: nothing happened in this run that could be replayed")
     watch = Watch(path, clock=replay.clock, open_history=replay.open_history, replayed=replay)
     plain = config.ascii or not speaks_utf8(os.environ)
-    _show(View(watch, clock=replay.clock, plain=plain, replay=replay))
+    _show(Viewer(watch, clock=replay.clock, plain=plain, replay=replay))
 
 
 def _terminal() -> None:
@@ -71,7 +71,7 @@ def _terminal() -> None:
         )
 
 
-def _show(view: View) -> None:
+def _show(view: Viewer) -> None:
     from vcell.monitor.guard import guarded
 
     code = guarded(lambda: _application(view))
@@ -79,7 +79,7 @@ def _show(view: View) -> None:
         raise SystemExit(code)
 
 
-def _application(view: View) -> int:
+def _application(view: Viewer) -> int:
     from vcell.monitor.app import run
 
     return run(view)

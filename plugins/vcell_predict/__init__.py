@@ -63,6 +63,12 @@ class Predict(DataOptions):
         help="Strengthen or weaken effects so that as many genes change significantly as in "
         "measured perturbations.",
     )
+    for_: Literal["overall", "des", "pds", "mae"] = option(
+        "overall",
+        help="What effects are strengthened for: to change as many genes as expected (des), the "
+        "same unless the error of the mean loses more than is gained (overall), to tell "
+        "perturbations apart (pds), or for the error of the mean (mae).",
+    )
     explain: Path | None = option(
         None, help="Folder for tables and a page on what the predictions rest on."
     )

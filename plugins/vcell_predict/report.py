@@ -132,6 +132,7 @@ def tell(
         "table": {name: list(values) for name, values in table(prediction).items()},
         "uncertainty": None if prediction.trust is None else prediction.trust.correlations(),
         "files": files,
+        "strength": None if prediction.strengths is None else prediction.strengths.told,
     }
     said = f", {len(prediction.blind)} of them by the mean effect" if prediction.blind else ""
     first = (
@@ -159,7 +160,7 @@ def _strength(prediction: Prediction) -> list[str]:
         f"strengths written ({low:.2f} to {high:.2f}), {middle[2]:,.0f} expected from "
         f"{found.n_measured} measured perturbations"
     )
-    return [text]
+    return [text, found.told]
 
 
 def _trust(trust: uncertainty.Trust | None) -> list[str]:

@@ -152,13 +152,8 @@ class Account:
 
     @cached_property
     def energy(self) -> float | None:
-        """Joules that the GPUs drew between the first and the last sample."""
-        found = None
-        for table in self.history.devices().values():
-            counter = [v for v in table.columns.get("energy_j", ()) if not math.isnan(v)]
-            if len(counter) > 1:
-                found = (found or 0.0) + counter[-1] - counter[0]
-        return found
+        """Joules that the GPUs drew, interruptions left out."""
+        return self.history.energy()
 
     # -- settings, data, surroundings ----------------------------------------------------------
 

@@ -15,11 +15,11 @@ import numpy as np
 from vcell import console, models
 from vcell.as_json import plain
 from vcell.errors import UserError
+from vcell.models.held_out import FILE, HeldOut, markdown, tables
 from vcell.models.scoring import gain, scores
 from vcell.screen import SCREEN, Screen
 from vcell.screen.split import TEST, TRAIN, VALIDATION
 from vcell.train.training import Pooled
-from vcell_train_vcc.held_out import FILE, HeldOut, markdown, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,6 +116,12 @@ def _text(path: Path, summary: dict[str, Any], names: list[str]) -> str:
         f"{summary['verdict']['text']}\n{held_out} (pseudobulk; vcell evaluate scores cells)\n\n"
         f"{tables(summary)}\n\nrun directory: {path}"
     )
+
+
+def of_fold(run: Run) -> dict[str, dict[str, float]]:
+    """Return the mean scores of a fold; runs of before have no gain among them."""
+    found: dict[str, dict[str, float]] = run.meta["summary"]["held_out"]
+    return {name: {"gain": gain(one, found["mean"])} | one for name, one in found.items()}
 
 
 def pooled(model: str, runs: Sequence[Run]) -> Pooled:

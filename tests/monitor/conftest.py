@@ -10,7 +10,7 @@ import pytest
 
 from tests.monitor import scene
 from vcell.monitor.lines import text, width
-from vcell.monitor.view import View
+from vcell.monitor.view import Viewer
 from vcell.monitor.watch import Watch
 
 BIG, SMALL = (120, 40), (80, 24)
@@ -53,11 +53,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def open_view(clock: Clock) -> Callable[..., View]:
+def open_view(clock: Clock) -> Callable[..., Viewer]:
     """Open a view of a folder or a run, all read."""
 
-    def opened(path: Path, **more: object) -> View:
-        view = View(Watch(path, clock=clock, timer=clock), clock=clock, **more)
+    def opened(path: Path, **more: object) -> Viewer:
+        view = Viewer(Watch(path, clock=clock, timer=clock), clock=clock, **more)
         settle(view)
         return view
 
@@ -65,12 +65,12 @@ def open_view(clock: Clock) -> Callable[..., View]:
 
 
 @pytest.fixture
-def view(open_view: Callable[..., View], folder: Path) -> View:
+def view(open_view: Callable[..., Viewer], folder: Path) -> Viewer:
     """The view of the folder."""
     return open_view(folder)
 
 
-def settle(view: View) -> None:
+def settle(view: Viewer) -> None:
     """Read all that is due, as the timer does, until there is no more."""
     for _ in range(500):
         view.watch.clock.now += 1.5
@@ -81,13 +81,13 @@ def settle(view: View) -> None:
     raise AssertionError("reading comes to no end")
 
 
-def press(view: View, *keys: str) -> None:
+def press(view: Viewer, *keys: str) -> None:
     for key in keys:
         view.press(key)
         settle(view)
 
 
-def shown(view: View, size: tuple[int, int] = BIG) -> str:
+def shown(view: Viewer, size: tuple[int, int] = BIG) -> str:
     """The page as text; each line is as wide as the screen."""
     lines = view.page(*size)
     assert [width(line) for line in lines] == [size[0]] * size[1]

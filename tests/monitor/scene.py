@@ -129,6 +129,7 @@ def gpu_samples(path: Path, *, ended: float, minutes: float = 12.0) -> None:
         for i in range(int(minutes * 12)):
             t = ended - minutes * 60 + 5 * (i + 1)
             hot = rank == 3 and i > minutes * 8
+            held = ["idle"] if rank == 2 else ["heat (software)"] if hot else ["power cap"]
             watts = (610, 598, 301, 640)[rank] + rng.gauss(0, 12) * (rank != 2) + 30 * (i % 24 < 4)
             energy += 5 * watts
             events.append(
@@ -137,12 +138,22 @@ def gpu_samples(path: Path, *, ended: float, minutes: float = 12.0) -> None:
                     "enforced_cap_watts": 700.0,
                     "mhz": float((1830, 1815, 1980, 1755)[rank] - 60 * hot),
                     "celsius": float((61, 63, 48, 78 + 6 * hot)[rank]),
-                    "memory_bytes": 71.2e9, "memory_total_bytes": 80e9,
-                    "throttle": [] if rank == 2 else ["thermal"] if hot else ["power cap"],
+                    "memory_bytes": int(71.2 * 2**30), "memory_total_bytes": 80 * 2**30,
+                    "throttle": held,
                     "energy_j": round(energy, 1), "utilisation": (98, 97, 99, 98)[rank],
                 }
             )  # fmt: skip
         rows(file, sorted(events, key=lambda event: event["t"]))
+
+
+def processor_samples(path: Path, *, ended: float) -> None:
+    """Add what a process on a CPU used: one and a half cores, and a growing memory."""
+    file = path / "rank-0.jsonl"
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    for i in range(60):
+        use = {"cpu_seconds": 7.5 * i, "rss_bytes": 2 * 2**30 + i * 2**24}
+        events.append({"t": ended - 300 + 5 * (i + 1), "kind": "cpu", **use})
+    rows(file, sorted(events, key=lambda event: event["t"]))
 
 
 def folder(root: Path) -> Path:
@@ -222,6 +233,8 @@ def _train(path: Path, last: str, ended: float) -> None:
         (path / "logs" / "error-1-rank-1.json").write_text(json.dumps(failure))
         return
     training(path, steps[last], ended=ended, gain=gain, wait=wait, final=1.1)
+    if last == "c2aa":
+        processor_samples(path, ended=ended)
     if last == "77b0":
         with (path / "events.jsonl").open("a") as stream:
             pause = {"t": ended, "kind": "phase", "step": 800, "name": "paused"}

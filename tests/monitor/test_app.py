@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.monitor.conftest import BIG, SMALL, Clock
-from vcell.monitor.app import Monitor, Page, styles
-from vcell.monitor.view import View
+from vcell.monitor.app import Lines, Monitor, styles
+from vcell.monitor.view import Viewer
 from vcell.monitor.watch import Watch
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -28,7 +28,7 @@ def drive(clock: Clock, folder: Path) -> Callable[..., Monitor]:
     """Run the application on the folder, do something with it, and return it."""
 
     def driven(session: Session, size: tuple[int, int] = BIG, **more: object) -> Monitor:
-        view = View(Watch(folder, clock=clock), clock=clock, **more)
+        view = Viewer(Watch(folder, clock=clock), clock=clock, **more)
         view.selected = next(name for name in view.watch.runs if name.endswith("80f1"))
         view.chosen = True
         app = Monitor(view)
@@ -52,12 +52,12 @@ async def settled(app: Monitor) -> None:
         read = one is None or (one.whole is not None and one.whole.loaded >= 1)
         if read and all(one.looked for one in app._view.watch.runs.values()):
             break
-    app.query_one(Page).draw()
+    app.query_one(Lines).draw()
     await asyncio.sleep(0.05)
 
 
 def text(app: Monitor) -> str:
-    page = app.query_one(Page)
+    page = app.query_one(Lines)
     return "\n".join(page.render_line(y).text.rstrip() for y in range(page.size.height)) + "\n"
 
 
@@ -128,14 +128,14 @@ def test_the_palette_finds_commands_by_name(drive):
 def test_the_mouse_chooses_tabs_and_runs(drive):
     async def click(app: Monitor, pilot) -> None:
         column = text(app).splitlines()[0].index("5 logs")
-        await pilot.click(Page, offset=(column, 0))
+        await pilot.click(Lines, offset=(column, 0))
         assert app._view.screen == "logs"
         await pilot.press("1")
         await settled(app)
         row = next(i for i, line in enumerate(text(app).splitlines()) if "c2aa" in line)
-        await pilot.click(Page, offset=(20, row))
+        await pilot.click(Lines, offset=(20, row))
         assert app._view.selected.endswith("c2aa")
-        await pilot.click(Page, offset=(20, row))
+        await pilot.click(Lines, offset=(20, row))
         assert app._view.screen == "run"
 
     drive(click)

@@ -244,7 +244,7 @@ def test_gpus_are_read_from_the_runs_own_samples(view):
     press(view, "4")
     page = shown(view)
     for words in (
-        "H100 80GB HBM3", "/ 700 W", "THERMAL", "71.2/80", "power (W)", "SM clock (MHz)",
+        "H100 80GB HBM3", "/ 700 W", "HEAT", "71.2/80", "power (W)", "SM clock (MHz)",
         "GPU 3 is at 84 °C and slowed by heat since",
         "GPU 2 draws 301 W of 700 W at 99% busy: it waits for memory or data",
         "GPUs 0, 1 are held back by the power cap",
@@ -258,13 +258,22 @@ def test_gpus_are_read_from_the_runs_own_samples(view):
     assert "last hour" in shown(view)
     press(view, "u")
     assert "busy (%)" in shown(view)
-    assert "THERMAL" in shown(view, SMALL)
+    assert "HEAT" in shown(view, SMALL)
 
 
 def test_a_run_without_gpus_says_so(view):
+    choose(view, "77b0")
+    press(view, "4")
+    assert "77b0 runs without a GPU" in shown(view)
+    assert "took no samples" in shown(view)
+
+
+def test_a_run_on_a_processor_shows_what_its_processes_use(view):
     choose(view, "c2aa")
     press(view, "4")
-    assert "c2aa runs without a GPU" in shown(view)
+    page = shown(view)
+    assert "1.50         2.9" in page  # cores busy, GiB
+    assert "memory (GiB)" in page
 
 
 # --- logs

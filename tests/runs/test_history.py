@@ -96,6 +96,18 @@ def test_spans_are_means_over_ranks_with_the_rest_named_other(tmp_path):
     assert run.history(ranks=False).spans() == {}
 
 
+def test_energy_is_counted_while_the_run_had_the_gpu(tmp_path):
+    counted = [(0, 100.0), (5, 150.0), (10, 200.0), (5000, 9000.0), (5005, 9060.0), (5010, 10.0)]
+    lines = [line("gpu", t=float(t), energy_j=joules) for t, joules in counted]
+    (tmp_path / "rank-0.jsonl").write_bytes(b"".join(lines))
+    (tmp_path / "rank-1.jsonl").write_bytes(b"".join(lines[:2]) + line("gpu", t=6.0, watts=1.0))
+    history = History(tmp_path)
+    assert history.energy() is None
+    history.read()
+    # not what others drew while it was interrupted, nor a counter that began again
+    assert history.energy() == 100 + 60 + 50
+
+
 def test_time_trained_leaves_out_pauses_and_interruptions(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_bytes(

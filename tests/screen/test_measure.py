@@ -29,7 +29,7 @@ def log1p_cells(adata):
 
 def test_effects_are_differences_to_controls_of_the_same_batch(simulator):
     adata = simulator.to_anndata()
-    screen = screen_of(adata)
+    screen = screen_of(adata, controls="shared")
     x = log1p_cells(adata)
     name, batch = adata.obs["target_gene"].to_numpy(), adata.obs["batch"].to_numpy()
     for p, perturbation in enumerate(screen.perturbations):
@@ -38,6 +38,47 @@ def test_effects_are_differences_to_controls_of_the_same_batch(simulator):
         assert np.allclose(screen.delta[p], (x[own] - matched).mean(axis=0), atol=1e-5)
         assert screen.cells[p] == len(own)
     assert np.allclose(screen.control[0], x[name == CONTROL].mean(axis=0), atol=1e-5)
+
+
+def test_held_out_and_learnt_effects_have_controls_of_their_own(simulator):
+    adata = simulator.to_anndata()
+    adata.obs["batch"] = "one"
+    screen, x, name = screen_of(adata), log1p_cells(adata), adata.obs["target_gene"].to_numpy()
+    mean = np.array([x[name == one].mean(axis=0) for one in screen.perturbations])
+    compared = mean - screen.delta  # what each was compared with
+    held = screen.part == TEST
+    first, second = compared[held], compared[~held]
+    assert np.allclose(first, first[0], atol=1e-5)
+    assert np.allclose(second, second[0], atol=1e-5)
+    n = (name == CONTROL).sum()
+    both = ((n + 1) // 2 * first[0] + n // 2 * second[0]) / n
+    assert np.allclose(both, x[name == CONTROL].mean(axis=0), atol=1e-5)
+    assert np.abs(first[0] - second[0]).max() > 0.01
+    # and so have the halves of the cells of those held out
+    a, b = screen.halves
+    sizes = screen.cells[held][:, None]
+    whole = ((sizes + 1) // 2 * (a + first[0]) + sizes // 2 * (b + second[0])) / sizes
+    assert np.allclose(whole, mean[held], atol=1e-5)
+
+
+def test_noise_of_controls_is_no_effect():
+    adata = simulate(cells=4000, genes=200, perturbations=40, seed=3)
+    name = adata.obs["target_gene"].astype(str).to_numpy()
+    control = np.flatnonzero(name == CONTROL)
+    few = np.random.default_rng(0).permutation(control)
+    name[few[40:]] = np.random.default_rng(1).choice(sorted(set(name) - {CONTROL}), len(few) - 40)
+    name[few[:40]] = CONTROL  # cells dealt at random: no perturbation does anything
+    adata = adata[np.isin(np.arange(len(name)), control)].copy()
+    adata.obs["target_gene"] = name[control]
+    adata.obs["batch"] = "one"
+    found = {}
+    for controls in ("halves", "shared"):
+        screen = screen_of(adata, controls=controls, min_cells=5, expression_features=True)
+        rows = screen.rows(TEST)
+        guess = perturbed_mean.load(None, screen).predict(screen.perturbations[rows].tolist())
+        found[controls] = scores(guess, screen.delta[rows], np.full(len(rows), -1))
+    assert found["shared"]["delta_correlation"] > 0.3
+    assert abs(found["halves"]["delta_correlation"]) < 0.15
 
 
 def test_nothing_learnt_depends_on_the_cells_held_out(simulator):

@@ -57,6 +57,6 @@ def test_chance_is_the_score_of_the_others_effects(effects):
         assert found["mae"][i] == pytest.approx(mae)
         correlation = np.mean([np.corrcoef(guess[q], real[i])[0, 1] for q in others])
         assert found["delta_correlation"][i] == pytest.approx(correlation)
-    assert found["pds"].mean() == pytest.approx(
-        (P * (0.5 + 1 / (2 * P)) - each(guess, real, target)["pds"].mean()) / (P - 1)
-    )
+    assert found["pds"].mean() == pytest.approx(0.5 + 1 / (2 * P))
+    constant = each(np.zeros_like(real), real, np.full(P, -1))["pds"].mean()
+    assert constant == pytest.approx(0.5 + 1 / (2 * P))

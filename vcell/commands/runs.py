@@ -203,9 +203,9 @@ def compare(names: tuple[str, ...], root: Path) -> None:
     rows = [(key, *map(_brief, values)) for key, values in differing.items()]
     parts = [console.table(status, heads)]
     held_out = [_held_out(run) for run in chosen]
-    names = list(dict.fromkeys(name for scores in held_out for name in scores))
-    if names:
-        scores = [(name, *(found.get(name) for found in held_out)) for name in names]
+    told = list(dict.fromkeys(name for scores in held_out for name in scores))
+    if told:
+        scores = [(name, *(found.get(name) for found in held_out)) for name in told]
         parts.append(console.table(scores, ["held-out score", *heads[1:]]))
     if metrics:
         lines = [(name, *values) for name, values in metrics.items()]
@@ -214,7 +214,7 @@ def compare(names: tuple[str, ...], root: Path) -> None:
         parts.append(console.table(rows, ["setting that differs", *heads[1:]]))
     data = {
         "runs": [r.name for r in chosen],
-        "held_out": {name: [found.get(name) for found in held_out] for name in names},
+        "held_out": {name: [found.get(name) for found in held_out] for name in told},
         "settings": differing,
         "metrics": metrics,
     }

@@ -43,6 +43,7 @@ def option(
     short: str | None = None,
     apart: tuple[str, ...] = (),
     former: tuple[str, ...] = (),
+    table: str = "",
 ) -> Any:
     """Declare one setting of a command.
 
@@ -60,6 +61,9 @@ def option(
         Of a setting of the type `Ranges`: the settings that are never searched.
     former
         Names it once had, which are still understood: ``("cells",)``.
+    table
+        The table within the command's own in which the project file has it:
+        ``[train-vcc.losses]``. The command's own table may have it as well.
     """
     extra = {
         "help": help,
@@ -68,6 +72,7 @@ def option(
         "short": short,
         "apart": apart,
         "former": former,
+        "table": table,
     }
     return dataclasses.field(default=default, metadata={"vcell": extra})
 
@@ -88,6 +93,7 @@ class Setting:
     short: str | None = None
     apart: tuple[str, ...] = ()
     former: tuple[str, ...] = ()
+    table: str = ""
     owner: str = ""  # name of the dataclass that declared it, e.g. DataOptions
     among: tuple[Setting, ...] = ()  # of Ranges: the settings that can be searched
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vcell.config.fields import option
 
@@ -16,7 +17,22 @@ class ScreenOptions:
         None, help="CSV of the genes the model sees, the first ones first (select-genes writes it)."
     )
     features: tuple[Path, ...] = option(
-        (), help="Gene feature tables (.npz, .parquet, .csv, .tsv, .h5ad) beside the expression."
+        (),
+        help="Gene feature tables (.npz, .parquet, .csv, .tsv, .h5ad), or folders of them, beside "
+        "the expression; vcell features makes some.",
+    )
+    shipped_features: bool = option(
+        default=True, help="Take what comes with vcell about human genes: GO and Reactome."
+    )
+    prior_effects: tuple[Path, ...] = option(
+        (),
+        help="Effects of other screens (vcell effects writes them), believed as far as they agree "
+        "with the training perturbations of this one.",
+    )
+    controls: Literal["halves", "shared"] = option(
+        "halves",
+        help="Compare held-out and learnt perturbations with separate halves of the controls, or "
+        "(as papers do) with the same ones, whose noise then raises correlations.",
     )
     expression_features: bool = option(
         default=True, help="Take features of targets from how genes vary in the training cells."

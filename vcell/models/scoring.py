@@ -56,8 +56,9 @@ def by_chance(
 ) -> dict[str, NDArray[np.float64]]:
     """Return the scores of `each` where every effect is predicted by that of another perturbation.
 
-    Averaged over the others. What is above it tells this perturbation from the rest; what is below
-    is shared by all, such as a change that every perturbation brings (Systema, 2025).
+    Averaged over the others; in PDS, where one prediction for all has exactly this, over all. What
+    is above it tells this perturbation from the rest; what is below is shared by all, such as a
+    change that every perturbation brings (Systema, 2025).
     """
     truth, guess = real.astype(np.float64), predicted.astype(np.float64)
     n = len(truth)
@@ -65,13 +66,9 @@ def by_chance(
     ranks = stats.rankdata(apart, axis=1) - 1
     unit = [x - x.mean(axis=1, keepdims=True) for x in (guess, truth)]
     unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in unit]
-    tables = {
-        "pds": 1 - ranks / n,
-        "mae": apart / truth.shape[1],
-        "delta_correlation": unit[0] @ unit[1].T,
-    }
-    others = max(n - 1, 1)
-    return {name: (x.sum(axis=0) - np.diag(x)) / others for name, x in tables.items()}
+    tables = {"mae": apart / truth.shape[1], "delta_correlation": unit[0] @ unit[1].T}
+    found = {name: (x.sum(axis=0) - np.diag(x)) / max(n - 1, 1) for name, x in tables.items()}
+    return {"pds": (1 - ranks / n).mean(axis=0)} | found
 
 
 def mean_of(found: dict[str, NDArray[np.float64]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The monitor on a terminal: textual draws the lines of a `View` and hands it the keys."""
+"""The monitor on a terminal: textual draws the lines of a `Viewer` and hands it the keys."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from textual.timer import Timer
 
     from vcell.monitor.lines import Line
-    from vcell.monitor.view import View
+    from vcell.monitor.view import Viewer
 
 _TICK, _BUSY_TICK = 1.0, 0.005  # seconds between readings: at rest, and while there is more
 # seconds between drawings: of what is being read, and of how long ago things were
@@ -66,12 +66,12 @@ def styles() -> dict[str, Style]:
     return _PLAIN if os.environ.get("NO_COLOR") else _COLOURS
 
 
-class Page(Widget, can_focus=True):
+class Lines(Widget, can_focus=True):
     """Shows the view's lines, and draws again only those that changed."""
 
-    DEFAULT_CSS = "Page { width: 100%; height: 100%; }"
+    DEFAULT_CSS = "Lines { width: 100%; height: 100%; }"
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: Viewer) -> None:
         super().__init__()
         self._view = view
         self._lines: list[Line] = []
@@ -132,7 +132,7 @@ class Monitor(App[None]):
     COMMAND_PALETTE_BINDING = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = []
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: Viewer) -> None:
         super().__init__()
         self._view = view
         self._timer_: Timer | None = None
@@ -141,7 +141,7 @@ class Monitor(App[None]):
 
     def compose(self) -> ComposeResult:
         """Show one page that is all of the screen."""
-        self._page = Page(self._view)
+        self._page = Lines(self._view)
         yield self._page
 
     def on_mount(self) -> None:
@@ -221,7 +221,7 @@ class Monitor(App[None]):
             yield SystemCommand(name, f"{what} ({key})", lambda key=key: self.press(key))
 
 
-def run(view: View) -> int:
+def run(view: Viewer) -> int:
     """Show the monitor until the user leaves it, and return the exit code."""
     app = Monitor(view)
     app.run()

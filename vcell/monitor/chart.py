@@ -49,7 +49,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Frame:
+class ChartFrame:
     """How curves are drawn.
 
     Attributes
@@ -110,7 +110,7 @@ class _Grid:
         return (1, 1) if self.plain else (2, 4)
 
 
-def chart(traces: Sequence[Trace], frame: Frame) -> list[Line]:
+def chart(traces: Sequence[Trace], frame: ChartFrame) -> list[Line]:
     """Draw curves with their axes; returns `frame.height` lines of `frame.width` columns."""
     columns, rows = frame.width - _LEFT, frame.height - 2
     if columns < 4 or rows < 2:
@@ -132,7 +132,7 @@ def chart(traces: Sequence[Trace], frame: Frame) -> list[Line]:
     return [*_plot(grid, known, frame, x_range, y_range), *_x_axis(frame, x_range)]
 
 
-def _visible(trace: Trace, frame: Frame) -> Trace:
+def _visible(trace: Trace, frame: ChartFrame) -> Trace:
     points = [p for p in trace.points if math.isfinite(p.y) and not (frame.log and p.y <= 0)]
     if frame.x_range is not None:
         low, high = frame.x_range
@@ -140,7 +140,7 @@ def _visible(trace: Trace, frame: Frame) -> Trace:
     return Trace(points, trace.colour, trace.mark, trace.band)
 
 
-def _empty(frame: Frame) -> list[Line]:
+def _empty(frame: ChartFrame) -> list[Line]:
     middle = frame.height // 2
     edge = " " * (_LEFT - 1) + ("|" if frame.plain else "│")
     block: list[Line] = [[(edge, "dim")] for _ in range(frame.height - 2)]
@@ -152,7 +152,7 @@ def _empty(frame: Frame) -> list[Line]:
 # -- scales ------------------------------------------------------------------------------------
 
 
-def _y_range(traces: Sequence[Trace], frame: Frame) -> tuple[float, float]:
+def _y_range(traces: Sequence[Trace], frame: ChartFrame) -> tuple[float, float]:
     """Return the range of the y axis: all the curves, and their bands but for lonely spikes."""
     means = [point.y for trace in traces for point in trace.points]
     low, high = min(means), max(means)
@@ -281,7 +281,7 @@ def _dots(
 def _plot(
     grid: _Grid,
     traces: Sequence[Trace],
-    frame: Frame,
+    frame: ChartFrame,
     x_range: tuple[float, float],
     y_range: tuple[float, float],
 ) -> list[Line]:
@@ -321,7 +321,7 @@ def _character(
 def _upon(
     grid: _Grid,
     traces: Sequence[Trace],
-    frame: Frame,
+    frame: ChartFrame,
     x_range: tuple[float, float],
     y_range: tuple[float, float],
 ) -> dict[tuple[int, int], tuple[str, str]]:
@@ -352,12 +352,12 @@ def _upon(
     return found
 
 
-def _baseline(frame: Frame) -> Line:
+def _baseline(frame: ChartFrame) -> Line:
     corner, mark = ("+", "-") if frame.plain else ("└", "─")
     return [(" " * (_LEFT - 1) + corner + mark * (frame.width - _LEFT), "dim")]
 
 
-def _x_axis(frame: Frame, x_range: tuple[float, float]) -> list[Line]:
+def _x_axis(frame: ChartFrame, x_range: tuple[float, float]) -> list[Line]:
     columns = frame.width - _LEFT
     low, high = frame.ends or (frame.x_label(x_range[0]), frame.x_label(x_range[1]))
     middle = "" if frame.ends else frame.x_label((x_range[0] + x_range[1]) / 2)

@@ -27,7 +27,7 @@ STEADY = ("lr", "loss_scale", "memory")  # nothing to smooth
 _NEVER = ("best", "examples")
 
 
-class Curve(NamedTuple):
+class CurveName(NamedTuple):
     """What a chart shows: a kind of event and the name of a value."""
 
     kind: str
@@ -39,16 +39,16 @@ class Curve(NamedTuple):
         return words.clean(_TITLES.get(self.name, self.name))
 
 
-def curves(history: History, meta: dict[str, Any]) -> list[Curve]:
+def curves(history: History, meta: dict[str, Any]) -> list[CurveName]:
     """Return what can be drawn, most wanted first: loss, what decides, gradients, the rest."""
-    metrics = [Curve("metric", name) for name in history.names("metric") if name not in _NEVER]
-    evals = [Curve("eval", name) for name in history.names("eval") if name not in _NEVER]
+    metrics = [CurveName("metric", name) for name in history.names("metric") if name not in _NEVER]
+    evals = [CurveName("eval", name) for name in history.names("eval") if name not in _NEVER]
     monitor = meta.get("monitor")
     first = [
-        Curve("metric", "loss"),
-        Curve("eval", str(monitor)) if monitor else (evals or [Curve("eval", "score")])[0],
-        Curve("metric", "grad_norm"),
-        Curve("metric", "lr"),
+        CurveName("metric", "loss"),
+        CurveName("eval", str(monitor)) if monitor else (evals or [CurveName("eval", "score")])[0],
+        CurveName("metric", "grad_norm"),
+        CurveName("metric", "lr"),
     ]
     rest = [one for one in (*evals, *metrics) if one not in first and one.name not in _LAST]
     late = [one for one in metrics if one.name in _LAST]
@@ -64,7 +64,7 @@ class Plots:
     def points(
         self,
         one: Watched,
-        curve: Curve,
+        curve: CurveName,
         *,
         axis: str = "step",
         over: float = 1,
@@ -101,7 +101,11 @@ class Plots:
         return [Point(x, y, b.low, b.high) for x, y, b in zip(xs, means, found, strict=True)]
 
     def _in_detail(
-        self, one: Watched, curve: Curve, found: list[Bucket], part: tuple[str, tuple[float, float]]
+        self,
+        one: Watched,
+        curve: CurveName,
+        found: list[Bucket],
+        part: tuple[str, tuple[float, float]],
     ) -> list[Bucket]:
         axis, (low, high) = part
         table = one.history.table(curve.kind)

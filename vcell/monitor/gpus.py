@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vcell.monitor import words
+from vcell.runs.table import energy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vcell.runs import EventTable, History
 
+WINDOWS = (600.0, 3600.0, 0.0)  # seconds of the charts; 0 is the whole run
 _RECENT = 60.0  # seconds over which power and clocks are averaged
 _HOT = 83.0  # degrees at which data-centre cards begin to slow down
 _SILENT = 30.0  # seconds after which a sample is old
-#: NVML's clocks-event reasons, by bit, as far as they say who holds a GPU back.
-_REASONS = {
-    0x4: "power cap",
-    0x8: "HARDWARE SLOWDOWN",
-    0x10: "sync boost",
-    0x20: "THERMAL",
-    0x40: "THERMAL",
-    0x80: "POWER BRAKE",
-    0x2: "clock setting",
-}
-#: The same by the words that run directories hold.
+#: What holds a GPU back, by a part of the words of `vcell.gpu.reading`; in capitals what is amiss.
 _NAMES = {
-    "thermal": "THERMAL", "heat": "THERMAL", "brake": "POWER BRAKE",
-    "slowdown": "HARDWARE SLOWDOWN", "cap": "power cap", "power": "power cap",
-    "sync": "sync boost", "setting": "clock setting",
+    "heat": "HEAT", "brake": "POWER BRAKE", "slowdown": "HARDWARE SLOWDOWN",
+    "power cap": "power cap", "sync": "sync boost", "locked": "locked clocks",
 }  # fmt: skip
 
 
@@ -82,7 +72,7 @@ def _gpu(rank: int, name: str, table: EventTable, now: float) -> Gpu:
 
     watts = [v for v in _recent(table, "watts", table.times[-1] - _RECENT) if math.isfinite(v)]
     clocks = [v for v in table.columns.get("mhz", ()) if math.isfinite(v)]
-    busy = value("utilisation", "utilization")
+    busy = value("utilisation")  # percent
     held, since = _held_back(table)
     return Gpu(
         rank=rank,
@@ -97,10 +87,10 @@ def _gpu(rank: int, name: str, table: EventTable, now: float) -> Gpu:
         celsius=value("celsius"),
         memory=value("memory_bytes"),
         memory_total=value("memory_total_bytes"),
-        busy=None if busy is None else busy / 100 if busy > 1 else busy,
+        busy=None if busy is None else busy / 100,
         held_back=held,
         since=since,
-        joules=_joules(table),
+        joules=energy(table),
     )
 
 
@@ -116,12 +106,10 @@ def _held_back(table: EventTable) -> tuple[str, float | None]:
     column = table.columns.get("throttle")
     if column is None:
         return "", None
-    known = table.words.get("throttle")
+    known = table.words.get("throttle", [])
 
     def reason(value: float) -> str:
-        if math.isnan(value):
-            return ""
-        return _by_words(known[int(value)]) if known is not None else _by_bits(int(value))
+        return "" if math.isnan(value) or not known else _by_words(known[int(value)])
 
     now, since = reason(column[-1]), None
     if now:
@@ -132,22 +120,9 @@ def _held_back(table: EventTable) -> tuple[str, float | None]:
     return now, since
 
 
-def _by_bits(bits: int) -> str:
-    found = [name for bit, name in _REASONS.items() if bits & bit]
-    return next((name for name in found if name.isupper()), found[0] if found else "")
-
-
 def _by_words(text: str) -> str:
-    found = [name for word, name in _NAMES.items() if word in text.lower()]
+    found = [name for word, name in _NAMES.items() if word in text]
     return next((name for name in found if name.isupper()), found[0] if found else "")
-
-
-def _joules(table: EventTable) -> float | None:
-    """Return the energy since the first sample; a counter that began again is followed."""
-    values = [v for v in table.columns.get("energy_j", ()) if math.isfinite(v)]
-    if len(values) < 2:
-        return None
-    return sum(max(0.0, b - a) for a, b in itertools.pairwise(values))
 
 
 def _short(name: str) -> str:
@@ -181,7 +156,7 @@ def _reads(gpu: Gpu) -> tuple[str, str] | None:
         return f"{who}: the last sample is {words.ago(gpu.age)} old.", "warn"
     since = f" since {words.clock(gpu.since)}" if gpu.since else ""
     heat = f"is at {gpu.celsius:.0f} °C and " if gpu.celsius is not None else "is "
-    if gpu.held_back == "THERMAL":
+    if gpu.held_back == "HEAT":
         return f"{who} {heat}slowed by heat{since}: look at its cooling.", "bad"
     if gpu.is_slowed:
         return f"{who} is slowed by {gpu.held_back.lower()}{since}: look at its supply.", "bad"

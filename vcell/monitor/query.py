@@ -58,13 +58,17 @@ def _term(word: str) -> Callable[[Overview], bool]:
         return lambda run: _compares(value_of(run, name), bound, compare) != (sign == "-")
     if name == "status":
         _check_states(wanted)
-    options = wanted.lower().split("|")
+    options = _options(wanted.lower())
     negated = (sign == "-") != (operator == "!=")
     return lambda run: any(_equals(value_of(run, name), one) for one in options) != negated
 
 
+def _options(wanted: str) -> list[str]:
+    return [one for one in wanted.replace("|", " ").split() if one]
+
+
 def _check_states(wanted: str) -> None:
-    for state in wanted.split("|"):
+    for state in _options(wanted):
         if not any(known.startswith(state.lower()) for known in STATES):
             near = closest(state, STATES)
             meant = f" (did you mean {near[0]}?)" if near else ""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from vcell.monitor import words
 
 
-class Setting(NamedTuple):
+class SettingRow(NamedTuple):
     """One setting of one run or of several."""
 
     name: str
@@ -18,7 +18,9 @@ class Setting(NamedTuple):
     differs: bool
 
 
-def settings(metas: Sequence[Mapping[str, Any]], *, only_different: bool = False) -> list[Setting]:
+def settings(
+    metas: Sequence[Mapping[str, Any]], *, only_different: bool = False
+) -> list[SettingRow]:
     """Return the settings of runs side by side, by the content of their run.json.
 
     What is not in the table of settings but decides a result is among them: seed, git commit,
@@ -33,7 +35,7 @@ def settings(metas: Sequence[Mapping[str, Any]], *, only_different: bool = False
         if only_different and not differs:
             continue
         origin = str(metas[0].get("provenance", {}).get(name, "")) if metas else ""
-        found.append(Setting(name, [brief(value) for value in values], origin, differs))
+        found.append(SettingRow(name, [brief(value) for value in values], origin, differs))
     return found
 
 

@@ -1,6 +1,6 @@
 """What the user looks at, and what keys do to it. Knows no terminal.
 
-view = View(watch)
+view = Viewer(watch)
 view.tick()                  # read a little
 view.press("down")           # answer a key
 view.page(120, 40)           # lines of text with styles
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from vcell.errors import UserError
 from vcell.monitor import control, query
-from vcell.monitor.curves import AXES, SMOOTHING, Curve, Plots, automatic, curves
+from vcell.monitor.curves import AXES, SMOOTHING, CurveName, Plots, automatic, curves
+from vcell.monitor.gpus import WINDOWS
 from vcell.monitor.logs import Logs
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ _SECONDS_TO_CONFIRM = 10.0
 _SECONDS_OF_A_MESSAGE = 8.0
 _MOST_OPENED = 8  # histories kept in memory, as long as no more are shown at once
 _MOST_MARKED = 7  # as many as there are colours
-WINDOWS = (600.0, 3600.0, 0.0)  # seconds of the GPU screen's charts; 0 is the whole run
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Looks:
     compared: int = 0  # place in the list of curves of the compare screen
 
 
-class View:
+class Viewer:
     """State of the screen.
 
     Parameters
@@ -311,15 +311,15 @@ class View:
         steps = self.over or automatic(len(one.history.table("metric")))
         return f"mean of {steps}" if steps > 1 else ""
 
-    def curve(self, chart: int, one: Watched) -> Curve:
+    def curve(self, chart: int, one: Watched) -> CurveName:
         """Return what a chart of the run screen shows."""
         known = curves(one.history, one.meta)
         return known[self.looks.shown.get(chart, chart) % len(known)]
 
-    def common_curve(self, runs: list[Watched]) -> Curve:
+    def common_curve(self, runs: list[Watched]) -> CurveName:
         """Return what the compare screen shows: first what decides, then what any run has."""
         known = [c for one in runs for c in curves(one.history, one.meta)]
-        known = list(dict.fromkeys(known)) or [Curve("metric", "loss")]
+        known = list(dict.fromkeys(known)) or [CurveName("metric", "loss")]
         evals = [c for c in known if c.kind == "eval"]
         ordered = [*evals, *(c for c in known if c.kind != "eval")]
         return ordered[self.looks.compared % len(ordered)]
@@ -457,31 +457,31 @@ class View:
         return draw(self, width, height)
 
 
-def _quit(view: View) -> None:
+def _quit(view: Viewer) -> None:
     view.done = True
 
 
-def _turn(name: str, most: int) -> Callable[[View], None]:
-    def turn(view: View) -> None:
+def _turn(name: str, most: int) -> Callable[[Viewer], None]:
+    def turn(view: Viewer) -> None:
         setattr(view.looks, name, (getattr(view.looks, name) + 1) % most)
 
     return turn
 
 
-def _set(**values: object) -> Callable[[View], None]:
-    def change(view: View) -> None:
+def _set(**values: object) -> Callable[[Viewer], None]:
+    def change(view: Viewer) -> None:
         for name, value in values.items():
             setattr(view, name, value)
 
     return change
 
 
-def _axis(view: View) -> None:
+def _axis(view: Viewer) -> None:
     view.looks.axis = (view.looks.axis + 1) % len(AXES)
     view.unzoom()
 
 
-def _pause(view: View) -> None:
+def _pause(view: Viewer) -> None:
     if view.replay is not None:
         view.replay.hold()
         view.say("the replay holds" if view.replay.held else "the replay goes on")
@@ -489,12 +489,12 @@ def _pause(view: View) -> None:
         view.ask("pause")
 
 
-def _large(view: View) -> None:
+def _large(view: Viewer) -> None:
     view.looks.large = not view.looks.large
 
 
-def _speed(factor: float) -> Callable[[View], None]:
-    def change(view: View) -> None:
+def _speed(factor: float) -> Callable[[Viewer], None]:
+    def change(view: Viewer) -> None:
         if view.replay is not None:
             view.replay.faster(factor)
             view.say(f"the replay runs {view.replay.speed:g} times as fast as the run did")
@@ -502,20 +502,20 @@ def _speed(factor: float) -> Callable[[View], None]:
     return change
 
 
-def _cycle(name: str, most: int) -> Callable[[View], None]:
-    def turn(view: View) -> None:
+def _cycle(name: str, most: int) -> Callable[[Viewer], None]:
+    def turn(view: Viewer) -> None:
         setattr(view, name, (getattr(view, name) + 1) % most)
 
     return turn
 
 
-Keys = dict[str, Callable[[View], None]]
+Keys = dict[str, Callable[[Viewer], None]]
 _EVERYWHERE: Keys = {
     "q": _quit,
     "ctrl+c": _quit,
     "?": lambda view: view.toggle("help"),
     "d": lambda view: view.toggle("settings"),
-    "escape": View.back,
+    "escape": Viewer.back,
     **{str(i): lambda view, name=name: view.go(name) for i, name in enumerate(SCREENS, 1)},  # type: ignore[misc]
     "up": lambda view: view.move(-1),
     "down": lambda view: view.move(1),
@@ -528,18 +528,18 @@ _EVERYWHERE: Keys = {
     "c": lambda view: view.ask("checkpoint"),
     "p": _pause,
     "S": lambda view: view.ask("stop"),
-    " ": View.mark,
+    " ": Viewer.mark,
     ">": _speed(2.0),
     "<": _speed(0.5),
 }
 _CURVES: Keys = {
     "s": _turn("smoothing", len(SMOOTHING)),
     "x": _axis,
-    "y": View.toggle_log,
+    "y": Viewer.toggle_log,
     "+": lambda view: view.zoom(0.5),
     "=": lambda view: view.zoom(0.5),
     "-": lambda view: view.zoom(2.0),
-    "0": View.unzoom,
+    "0": Viewer.unzoom,
     "left": lambda view: view.move_cursor(-0.02),
     "right": lambda view: view.move_cursor(0.02),
     "m": lambda view: view.next_curve(1),
@@ -568,7 +568,7 @@ _OF_SCREEN: dict[str, Keys] = {
         "g": lambda view: setattr(view, "gpu", view.gpu + 1),
     },
     "logs": {
-        "r": View.next_source,
+        "r": Viewer.next_source,
         "/": _set(typing="search"),
         "e": lambda view: view.next_problem(1),
         "E": lambda view: view.next_problem(-1),

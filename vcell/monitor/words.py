@@ -114,5 +114,5 @@ def percent(share: float | None) -> str:
 
 
 def size(amount: float) -> str:
-    """Write bytes as GB, as a GPU's memory is."""
-    return f"{amount / 1e9:.1f}"
+    """Write bytes in GiB, as a GPU's memory is counted."""
+    return f"{amount / (1 << 30):.1f}"

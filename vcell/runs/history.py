@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vcell.runs.events import Event, Tail
-from vcell.runs.table import EventTable, Series
+from vcell.runs.table import EventTable, Series, energy
 
 #: Kinds of events that are numbers again and again: columns. All others are kept as they are.
 TABLES = ("metric", "eval", "span", "gpu", "cpu")
@@ -364,6 +364,11 @@ class History:
     def devices(self) -> dict[int, EventTable]:
         """Return each process's samples of its GPU (`gpu` events), by rank, where it has any."""
         return {rank: t for rank in sorted(self.ranks) if (t := self.ranks[rank].tables["gpu"])}
+
+    def energy(self) -> float | None:
+        """Return the joules that the GPUs drew for this run; None where no counter was read."""
+        found = [joules for t in self.devices().values() if (joules := energy(t)) is not None]
+        return sum(found) if found else None
 
     def processes(self) -> dict[int, EventTable]:
         """Return each process's samples of itself (`cpu` events), by rank, where it has any."""

@@ -7,13 +7,14 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from vcell.runs.events import Event
 
 NO_STEP = -1
+_SILENCE = 60.0  # seconds between samples from which on nobody knows who used the device
 _MOST_COLUMNS = 512  # a file of made-up names must not fill the memory
 _MOST_WORDS = 256
 _NAN = float("nan")
@@ -190,3 +191,19 @@ def _number(value: Any) -> float:
         return float(value) if isinstance(value, int | float) else _NAN
     except OverflowError:
         return _NAN
+
+
+def energy(table: EventTable) -> float | None:
+    """Return the joules that a GPU drew while it was sampled, by its counter; None without one.
+
+    What it drew while the run was interrupted is left out: others may have used it.
+    """
+    counter = table.columns.get("energy_j", ())
+    known = [(t, v) for t, v in zip(table.times, counter, strict=False) if math.isfinite(v)]
+    if len(known) < 2:
+        return None
+    return sum(
+        max(0.0, after - before)  # a counter begins again with its driver
+        for (then, before), (now, after) in pairwise(known)
+        if now - then <= _SILENCE
+    )

@@ -188,6 +188,16 @@ class ScreenRows:
         names = [design.names[code] for code in perturbation[enough]]
         return cls(names, context[enough], design.rows(names, context[enough].tolist()))
 
+    def only(self, names: set[str]) -> ScreenRows:
+        """Return the rows of these perturbations; cells of others belong to none."""
+        kept = np.array([name in names for name in self.names], np.bool_)
+        number = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
+        return ScreenRows(
+            [name for name in self.names if name in names],
+            self.context[kept],
+            number[self.of_cell],
+        )
+
 
 def _coded(column: Column, name: str) -> tuple[Codes, list[str]]:
     codes, names = column(name)

@@ -101,9 +101,17 @@ class Block:
     values: NDArray[np.float64]
 
 
-def combine(
-    blocks: list[Block], targets: list[str]
-) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
+@dataclass(frozen=True)
+class Joined:
+    """Features of several sources: (M,) genes, (M, F) values, (B,) names and widths of blocks."""
+
+    genes: NDArray[np.str_]
+    values: NDArray[np.float32]
+    blocks: NDArray[np.str_]
+    widths: NDArray[np.int64]
+
+
+def combine(blocks: list[Block], targets: list[str]) -> Joined:
     """Return the genes that any block knows, and their features, joined.
 
     Columns are centred and each block scaled, so that no source drowns the others. A gene that a
@@ -111,16 +119,18 @@ def combine(
     """
     genes = list(dict.fromkeys(gene for block in blocks for gene in block.genes))
     place = {gene: i for i, gene in enumerate(genes)}
-    joined = []
-    for block in blocks:
+    widths = [block.values.shape[1] for block in blocks]
+    features, start = np.zeros((len(genes), sum(widths)), np.float32), 0
+    for block, width in zip(blocks, widths, strict=True):
         centred = block.values - block.values.mean(axis=0)
-        full = np.zeros((len(genes), centred.shape[1]), np.float32)
-        full[[place[gene] for gene in block.genes]] = centred / max(float(centred.std()), 1e-12)
-        joined.append(full)
+        rows = [place[gene] for gene in block.genes]
+        features[rows, start : start + width] = centred / max(float(centred.std()), 1e-12)
+        start += width
         _tell(block, targets, place)
-    width = sum(part.shape[1] for part in joined)
-    features = np.concatenate(joined, axis=1) if joined else np.zeros((0, width), np.float32)
-    return np.array(genes, np.str_), features
+    names = [block.source for block in blocks]
+    return Joined(
+        np.array(genes, np.str_), features, np.array(names, np.str_), np.array(widths, np.int64)
+    )
 
 
 def _tell(block: Block, targets: list[str], anywhere: Container[str]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +18,18 @@ import numpy as np
 from vcell import console
 from vcell.as_json import plain
 from vcell.errors import UserError
-from vcell.screen import features, tables
+from vcell.screen import effects, features
 from vcell.screen.design import Design, ScreenRows
+from vcell.screen.known import Known
 from vcell.screen.names import read_genes, read_perturbations
-from vcell.screen.pseudobulk import effects
+from vcell.screen.prior_effects import PriorEffects
 from vcell.screen.screen import Screen
 from vcell.screen.split import TEST, TRAIN, VALIDATION, parse_fold, split
 from vcell.screen.targets import members
-from vcell.suggest import did_you_mean, few
+from vcell.suggest import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,29 +41,60 @@ _FEATURE_CELLS = 50_000  # enough for loadings; more would only cost time
 
 
 def screen_of(cells: LogCells, design: Design, config: ScreenOptions) -> Screen:
-    """Measure every perturbation's effect and every gene's features, with the parts held apart."""
+    """Measure every perturbation's effect and every gene's features, with the parts held apart.
+
+    What can be predicted is settled before anything is held out.
+    """
     rows = ScreenRows.of(design, config.min_cells)
-    part = _parts(rows, design, config)
+    genes = [str(gene) for gene in cells.source.genes]
+    known = Known.of(genes, rows.names, config)
+    rows = rows.only(known.kept)
+    part = _parts(rows, design, known, config)
     _tell_parts(rows, design, part)
-    found = effects(cells, rows, design)
-    _check_finite(found.delta, found.control, cells.source)
-    feature_genes, values = _features(cells, design, rows, part, found.delta, config)
-    return only_known(
-        Screen(
-            genes=np.asarray(cells.source.genes, dtype=np.str_),
-            contexts=np.array(design.contexts, np.str_),
-            control=found.control.astype(np.float32),
-            perturbations=np.array(rows.names, np.str_),
-            context=rows.context,
-            part=part,
-            cells=found.cells,
-            delta=found.delta.astype(np.float32),
-            noise=found.noise.astype(np.float32),
-            feature_genes=feature_genes,
-            features=values,
-            target_sum=cells.target_sum,
-        )
+    found = effects.measure(
+        cells, rows, design, part == TEST, shared=config.controls == "shared", seed=config.seed
     )
+    _check_finite(found.delta, found.control, cells.source)
+    blocks = list(known.blocks)
+    if config.expression_features:
+        blocks.insert(0, _expression(cells, design, rows, part, found.delta, known, config))
+    targets = list(dict.fromkeys(gene for name in rows.names for gene in members(name)))
+    joined = features.combine(blocks, targets)
+    return Screen(
+        genes=np.asarray(genes, dtype=np.str_),
+        contexts=np.array(design.contexts, np.str_),
+        control=found.control.astype(np.float32),
+        perturbations=np.array(rows.names, np.str_),
+        context=rows.context,
+        part=part,
+        cells=found.cells,
+        delta=found.delta.astype(np.float32),
+        noise=found.noise.astype(np.float32),
+        feature_genes=joined.genes,
+        features=joined.values,
+        target_sum=cells.target_sum,
+        blocks=joined.blocks,
+        widths=joined.widths,
+        halves=found.halves,
+        **_prior(config.prior_effects, genes, rows.names),
+    )
+
+
+def _prior(paths: Sequence[Path], genes: list[str], names: list[str]) -> dict[str, NDArray[Any]]:
+    """Read the effects of other screens, and say how many perturbations they share with this."""
+    if not paths:
+        return {}
+    found = [PriorEffects.read(path).believed(genes) for path in paths]
+    for path, (known, _) in zip(paths, found, strict=True):
+        both = len(set(known) & set(names))
+        console.say(f"{path}: effects of {len(known)} perturbations, {both} of them in this screen")
+    sizes = [len(known) for known, _ in found]
+    return {
+        "prior_sources": np.array([str(path) for path in paths], np.str_),
+        "prior_source": np.repeat(np.arange(len(paths)), sizes),
+        "prior_names": np.array([name for known, _ in found for name in known], np.str_),
+        "prior_effects": np.concatenate([effect for _, effect in found]),
+    }
 
 
 def facts(source: Any, scale: Any, labels: Any, design: Design, screen: Screen) -> dict[str, str]:
@@ -92,20 +124,32 @@ def facts(source: Any, scale: Any, labels: Any, design: Design, screen: Screen) 
     }
 
 
-def _parts(rows: ScreenRows, design: Design, config: ScreenOptions) -> NDArray[np.int8]:
-    """Hold perturbations apart by name, and a context if asked."""
-    unique = list(dict.fromkeys(rows.names))
+def _parts(
+    rows: ScreenRows, design: Design, known: Known, config: ScreenOptions
+) -> NDArray[np.int8]:
+    """Hold perturbations apart by name, and a context if asked; those drawn can be predicted."""
+    test = list(read_perturbations(config.held_out)) if config.held_out else None
+    unique = [*dict.fromkeys(name for name in rows.names if name in known.able | set(test or ()))]
     part = split(
         unique,
-        test=list(read_perturbations(config.held_out)) if config.held_out else None,
+        test=test,
         validation=list(read_perturbations(config.validation)) if config.validation else None,
         fold=parse_fold(config.fold) if config.fold else None,
         test_share=config.test_share,
         validation_share=config.validation_share,
         seed=config.seed,
     )
+    if test and not known.able & set(test):
+        raise UserError(
+            f"no model could be scored: none of the {len(test)} held-out perturbations has a "
+            "target with features",
+            hint="name feature tables of their genes with --features, or hold out others",
+        )
     place = {name: i for i, name in enumerate(unique)}
-    by_row = part[[place[name] for name in rows.names]]
+    # what nobody could predict, but can be learnt from, such as a pair with one target unknown
+    by_row = np.array(
+        [part[place[name]] if name in place else TRAIN for name in rows.names], np.int8
+    )
     if config.hold_out_context is not None:
         if config.hold_out_context not in design.contexts:
             raise UserError(
@@ -139,41 +183,13 @@ def _check_finite(delta: NDArray[np.float64], control: NDArray[np.float64], sour
         )
 
 
-def _features(
-    cells: LogCells,
-    design: Design,
-    rows: ScreenRows,
-    part: NDArray[np.int8],
-    delta: NDArray[np.float64],
-    config: ScreenOptions,
-) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
-    """Make the features of genes from training cells and the user's tables."""
-    targets = list(dict.fromkeys(gene for name in rows.names for gene in members(name)))
-    blocks = []
-    if config.expression_features:
-        blocks.append(_expression(cells, design, rows, part, delta, config))
-    for path in config.features:
-        genes, values = tables.read(path)
-        if not set(targets) & set(genes):
-            raise UserError(
-                f"{path} names none of the {len(targets)} target genes (its first: {genes[0]})",
-                hint="gene names must be those of the perturbations, of the same species",
-            )
-        blocks.append(features.Block(str(path), genes, values))
-    if not blocks:
-        raise UserError(
-            "nothing is known of any target: --no-expression-features, and no --features",
-            hint="name a gene feature table",
-        )
-    return features.combine(blocks, targets)
-
-
 def _expression(
     cells: LogCells,
     design: Design,
     rows: ScreenRows,
     part: NDArray[np.int8],
     delta: NDArray[np.float64],
+    known: Known,
     config: ScreenOptions,
 ) -> features.Block:
     """Return how each gene varies with others in training cells, and responds in training."""
@@ -194,10 +210,18 @@ def _expression(
     response = features.response_loadings(
         delta[learnt].astype(np.float32), target[learnt], config.components
     )
-    usable = np.flatnonzero((np.abs(covariance) > 0).any(axis=1))
-    scaled = [part_ / max(float(part_[usable].std()), 1e-12) for part_ in (covariance, response)]
-    values = np.concatenate(scaled, axis=1)[usable]
-    return features.Block("expression", [str(gene) for gene in genes[usable]], values)
+    usable = np.asarray((np.abs(covariance) > 0).any(axis=1), np.bool_)
+    scaled = [
+        part_ / max(float(part_[usable].std()), 1e-12) if usable.any() else part_
+        for part_ in (covariance, response)
+    ]
+    usable[[number[gene] for gene in known.measured.values()]] = True  # never seen: the mean
+    values = np.concatenate(scaled, axis=1)
+    also = {name: gene for name, gene in known.measured.items() if name not in number}
+    rows_ = [*np.flatnonzero(usable), *(number[gene] for gene in also.values())]
+    return features.Block(
+        "expression", [*(str(gene) for gene in genes[usable]), *also], values[rows_]
+    )
 
 
 def _seen(path: Path | None, genes: NDArray[np.str_]) -> NDArray[np.bool_]:
@@ -210,44 +234,3 @@ def _seen(path: Path | None, genes: NDArray[np.str_]) -> NDArray[np.bool_]:
         raise UserError(f"{path} names none of the genes of the cells (its first: {chosen[0]})")
     console.say(f"{path}: features from the expression of {int(seen.sum()):,} genes")
     return seen
-
-
-def only_known(screen: Screen) -> Screen:
-    """Leave out rows of which no model could learn or say anything, and say which."""
-    names = screen.perturbations.tolist()
-    known, sets = screen.known(names), {name: members(name) for name in names}
-    learnt = {gene for row in screen.rows(TRAIN) for gene in sets[names[row]]}
-    # in how many perturbations each target occurs
-    times = Counter(gene for genes in sets.values() for gene in genes)
-    # a target learnt from needs no features; one of a set is learnt through the others
-    learns = [not learnt.isdisjoint(sets[name]) for name in names]
-    shares = [any(times[gene] > 1 for gene in sets[name]) for name in names]
-    kept = known | (np.array(learns, np.bool_) & np.array(shares, np.bool_))
-    lost = list(dict.fromkeys(screen.perturbations[~kept].tolist()))
-    if kept[screen.part == TRAIN].sum() < 2:
-        raise UserError(
-            f"the targets of the perturbations have no features: {few(lost)}",
-            hint="perturbations are named after their target genes (A, or A+B), which must be "
-            "among the genes of the cells or in a table of --features",
-        )
-    tested = screen.rows(TEST)
-    if len(tested) and not known[tested].any():
-        raise UserError(
-            f"no model could be scored: none of the {len(tested)} held-out perturbations has a "
-            "target with features",
-            hint="name feature tables of their genes with --features, or hold out nothing with "
-            "--test-share 0",
-        )
-    if not lost:
-        return screen
-    console.warn(
-        f"{len(lost)} perturbations are left out, their target is no gene with features: "
-        f"{few(lost)}"
-    )
-    by_row = ("perturbations", "context", "part", "cells", "delta", "noise")
-    return Screen(
-        **{
-            name: getattr(screen, name)[kept] if name in by_row else getattr(screen, name)
-            for name in screen.__dataclass_fields__
-        }
-    )

@@ -1,7 +1,6 @@
-"""Pseudobulk: moments of groups of cells, and the effects of perturbations, in one pass.
+"""Pseudobulk: moments of groups of cells, in one pass.
 
-Memory is groups x genes; cells are streamed. P rows, each a perturbation in a context; N genes;
-C contexts; B groups of controls that are matched with (batch and context).
+Memory is groups x genes; cells are streamed. P groups, N genes.
 """
 
 from __future__ import annotations
@@ -13,12 +12,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from vcell import console
-from vcell.errors import UserError
-
 if TYPE_CHECKING:
     from vcell.data.log_cells import LogCells
-    from vcell.screen.design import Design, ScreenRows
 
 
 @dataclass(frozen=True)
@@ -82,62 +77,3 @@ def indicator(codes: NDArray[np.int64], n_groups: int) -> sp.csr_array:
     """Return (groups, cells): 1 where a cell belongs to a group."""
     ones = np.ones(len(codes))
     return sp.csr_array((ones, (codes, np.arange(len(codes)))), (n_groups, len(codes)))
-
-
-@dataclass(frozen=True)
-class MeasuredEffects:
-    """(P, N) effects, (P,) their sampling variance, (C, N) control means, (P,) cells."""
-
-    delta: NDArray[np.float64]
-    noise: NDArray[np.float64]
-    control: NDArray[np.float64]
-    cells: NDArray[np.int64]
-
-
-def effects(cells: LogCells, rows: ScreenRows, design: Design) -> MeasuredEffects:
-    """Measure the rows against matched controls, in one pass over the cells."""
-    n, n_matched = len(rows), design.n_matched
-    group = np.where(design.control, n + design.matched, rows.of_cell)
-    found = GroupSums.of(cells, group, n + n_matched)
-    mean, variance, count = found.mean, found.variance, found.count
-    share = np.zeros((n, n_matched))
-    own = rows.of_cell >= 0
-    np.add.at(share, (rows.of_cell[own], design.matched[own]), 1)
-    context = np.zeros(n_matched, np.int64)
-    context[design.matched] = design.context
-    controls, size = mean[n:], count[n:]
-    per_context = _of_contexts(controls, size, context, design)
-    bare = np.flatnonzero((size == 0) & (share.sum(axis=0) > 0))
-    if len(bare) == np.count_nonzero(share.sum(axis=0)):
-        raise UserError(
-            "no batch has both controls and perturbed cells: batch and effect cannot be told apart",
-            hint="if the column is no batch, name another one with --batch-column",
-        )
-    if len(bare):
-        console.warn(
-            f"{len(bare)} of {n_matched} batches have no control cells: their cells are compared "
-            "with the controls of all batches"
-        )
-        controls[bare] = per_context[context[bare]]
-    share /= share.sum(axis=1, keepdims=True)
-    of_control = np.divide(variance[n:], size, out=np.zeros(n_matched), where=size > 0)
-    noise = variance[:n] / np.maximum(count[:n], 1) + share**2 @ of_control
-    return MeasuredEffects(mean[:n] - share @ controls, noise, per_context, count[:n])
-
-
-def _of_contexts(
-    controls: NDArray[np.float64],
-    size: NDArray[np.int64],
-    context: NDArray[np.int64],
-    design: Design,
-) -> NDArray[np.float64]:
-    """Return (C, N) control means; a context without controls gets those of all."""
-    overall = size @ controls / size.sum()
-    found = np.tile(overall, (len(design.contexts), 1))
-    for code, name in enumerate(design.contexts):
-        weight = np.where(context == code, size, 0)
-        if weight.sum():
-            found[code] = weight @ controls / weight.sum()
-        elif (design.context == code).any():
-            console.warn(f"{name} has no control cells: those of all contexts stand in for them")
-    return found

@@ -9,7 +9,7 @@ import functools
 import os
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,9 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.errors import UserError
+from vcell.genes.names import approved
+from vcell.screen.split import TRAIN, VALIDATION
 from vcell.screen.targets import members
 
 SCREEN = "screen.npz"  # in the run directory
+_LATER = (  # fields that older runs do not have
+    *("blocks", "widths", "halves"),
+    *("prior_sources", "prior_source", "prior_names", "prior_effects"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,7 @@ class Screen:
     control
         (C, N) mean log1p expression of each context's controls.
     perturbations, context, part, cells
-        (P,) names; contexts by number; 0 to learn from, 1 to choose the model by, 2 held out;
-        cells of each.
+        (P,) names; contexts by number; the `Part` of each, as a number; cells of each.
     delta
         (P, N) change of the mean log1p expression against controls of the same batches; rows of
         held-out perturbations are there to score with and must not be learnt from.
@@ -49,6 +54,14 @@ class Screen:
         (M,) genes of which something is known, measured or not, and (M, F) what that is, finite.
     target_sum
         Counts were scaled to this many per cell before log1p; NaN if the file held log1p values.
+    blocks, widths
+        (B,) where features come from, and how many columns each has, in this order.
+    halves
+        (2, T, N) effects of two halves of the cells of each held-out row, in their order, against
+        controls of their own: how well they agree is what can be reached.
+    prior_sources, prior_source, prior_names, prior_effects
+        (S,) other screens; of (K,) their perturbations the screen and the name; and (K, N) the
+        effects there, on the genes of this screen.
     """
 
     genes: NDArray[np.str_]
@@ -63,6 +76,13 @@ class Screen:
     feature_genes: NDArray[np.str_]
     features: NDArray[np.float32]
     target_sum: float
+    blocks: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
+    widths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    halves: NDArray[np.float32] = field(default_factory=lambda: np.zeros((2, 0, 0), np.float32))
+    prior_sources: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
+    prior_source: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    prior_names: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
+    prior_effects: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     @functools.cached_property
     def gene_number(self) -> dict[str, int]:
@@ -74,6 +94,32 @@ class Screen:
         """Row of `features` by the gene's name."""
         return {str(gene): i for i, gene in enumerate(self.feature_genes)}
 
+    def block_columns(self) -> dict[str, slice]:
+        """Return which columns of `features` each source has; older runs have one source."""
+        if not len(self.blocks):
+            return {"features": slice(0, self.features.shape[1])} if self.features.size else {}
+        ends = np.cumsum(self.widths)
+        return {
+            f"{name}" if list(self.blocks).count(name) == 1 else f"{name} ({i + 1})": slice(
+                int(end - width), int(end)
+            )
+            for i, (name, width, end) in enumerate(zip(self.blocks, self.widths, ends, strict=True))
+        }
+
+    def feature_number(self, gene: str) -> int | None:
+        """Return the row of `features` of a gene by any of its names, or None."""
+        found = self.feature_row.get(gene)
+        if found is None:
+            symbol = approved(gene)
+            found = self._approved.get(symbol) if symbol else None
+        return found
+
+    @functools.cached_property
+    def _approved(self) -> dict[str, int]:
+        """Row of `features` by HGNC's approved symbol."""
+        rows = reversed(list(self.feature_row.items()))
+        return {symbol: row for gene, row in rows if (symbol := approved(gene))}
+
     def rows(self, part: int) -> NDArray[np.int64]:
         """Return the rows of one part."""
         return np.flatnonzero(self.part == part)
@@ -84,7 +130,9 @@ class Screen:
         For what is fitted anew whenever it is loaded, such as closed forms; not to be scored on
         what chose the model.
         """
-        return replace(self, part=np.where(self.part == 1, 0, self.part).astype(self.part.dtype))
+        return replace(
+            self, part=np.where(self.part == VALIDATION, TRAIN, self.part).astype(self.part.dtype)
+        )
 
     def names(self, rows: NDArray[np.int64]) -> tuple[list[str], list[str]]:
         """Return the perturbations and the contexts of some rows."""
@@ -109,7 +157,10 @@ class Screen:
     def known(self, perturbations: Sequence[str]) -> NDArray[np.bool_]:
         """Say of each perturbation whether all of its targets have features."""
         return np.array(
-            [all(gene in self.feature_row for gene in one) for one in self.members(perturbations)],
+            [
+                all(self.feature_number(gene) is not None for gene in one)
+                for one in self.members(perturbations)
+            ],
             np.bool_,
         )
 
@@ -117,21 +168,25 @@ class Screen:
         """Return (P, F): the sum of the targets' features; a target without any adds nothing."""
         found = np.zeros((len(perturbations), self.features.shape[1]), np.float32)
         for i, genes in enumerate(self.members(perturbations)):
-            known = [self.feature_row[gene] for gene in genes if gene in self.feature_row]
+            known = [row for gene in genes if (row := self.feature_number(gene)) is not None]
             found[i] = self.features[known].sum(axis=0)
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as .npz, arrays only."""
         with Path(path).open("wb") as file:  # savez would add .npz to a bare name
-            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+            np.savez(file, **{one.name: getattr(self, one.name) for one in fields(self)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote; a UserError where it is not there or damaged."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                values: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
+                values: dict[str, Any] = {
+                    one.name: file[one.name]
+                    for one in fields(cls)
+                    if one.name in file.files or one.name not in _LATER
+                }
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such file") from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

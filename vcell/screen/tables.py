@@ -20,20 +20,19 @@ if TYPE_CHECKING:
 
 _WIDEST = 256  # columns kept as they are; of more, as many principal components
 _GENES = ("genes", "gene_names", "gene", "names", "symbols", "index")
-_FORMATS = "an .npz with `genes` and `features`, a .parquet, .csv or .tsv with the genes in its "
-_FORMATS += "first column, or an .h5ad with a gene in each row"
+FORMATS = "an .npz with `genes` and `features`, a .parquet, .csv or .tsv with the genes in its "
+FORMATS += "first column, or an .h5ad with a gene in each row"
 
 
 def read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
     """Return the genes and their features (genes, F), finite; genes without all of them dropped."""
-    readers = {".npz": _npz, ".parquet": _parquet, ".h5ad": _h5ad, ".csv": _text, ".tsv": _text}
     if not path.is_file():
         raise UserError(f"{path}: there is no such feature table")
     try:
-        names, values = readers.get(path.suffix, _npz)(path)
+        names, values = _READERS.get(path.suffix, _npz)(path)
         values = np.asarray(values, np.float64)
     except (KeyError, ValueError, OSError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a gene feature table: {error}", hint=_FORMATS) from None
+        raise UserError(f"{path} is not a gene feature table: {error}", hint=FORMATS) from None
     if values.ndim != 2 or len(values) != len(names) or not values.size:
         raise UserError(f"{path}: features has shape {values.shape}, for {len(names)} genes")
     kept = np.isfinite(values).all(axis=1)
@@ -98,3 +97,7 @@ def _h5ad(path: Path) -> tuple[Any, Any]:
     with open_cells(path) as source:
         rows = [block.toarray() for block in source.chunks()]
         return source.cells[:], np.concatenate(rows)
+
+
+_READERS = {".npz": _npz, ".parquet": _parquet, ".h5ad": _h5ad, ".csv": _text, ".tsv": _text}
+SUFFIXES = tuple(_READERS)

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.screen.split import TRAIN, VALIDATION
 from vcell_predict.cells.making import GROUP
 from vcell_predict.cells.residual import move
-from vcell_predict.ensemble import LEARNT, VALIDATION
 from vcell_predict.strength import curve as calibrate
+from vcell_predict.strength.aims import LeftOut
 from vcell_predict.strength.significant import as_block, count, z_of, z_scores
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Strengths:
     before: NDArray[np.float64]  # significant genes at strength 1
     after: NDArray[np.float64]
     n_measured: int
+    told: str  # what the strengths do to the scores of perturbations left out
 
 
 class Calibration:
@@ -56,9 +58,16 @@ class Calibration:
         self.pools = {context: pool.genes(self.genes) for context, pool in pools.items()}
 
     def strengths(
-        self, asked: Sequence[Asked], effect: NDArray[np.floating], cells: NDArray[np.int64]
+        self,
+        asked: Sequence[Asked],
+        effect: NDArray[np.floating],
+        cells: NDArray[np.int64],
+        aim: str,
     ) -> Strengths | None:
-        """Return the strength of each effect (P, N); None where nothing can be learnt from."""
+        """Return the strength of each effect (P, N); None where nothing can be learnt from.
+
+        `aim` is what it is chosen for: overall, des, pds or mae.
+        """
         missed = self._unseen()
         if missed is None:
             console.say(
@@ -77,7 +86,14 @@ class Calibration:
         expected = curve.expected(effect, cells)
         z = self._tested(asked, effect, cells)
         strength, after = calibrate.strength(z, expected)
-        before = count(z)
+        before, told = count(z), ""
+        if (left := LeftOut.of(self.ensemble)) is not None:
+            if aim in ("pds", "mae"):
+                strength = np.full(len(asked), left.best(aim))
+            elif aim == "overall":
+                strength = strength ** left.bearable(float(np.median(strength)))
+            after = count(z * strength[:, None])
+            told = left.told(float(np.median(strength)))
         scale = len(screen.genes) / len(self.genes)
         return Strengths(
             strength,
@@ -85,6 +101,7 @@ class Calibration:
             before.astype(np.float64) * scale,
             after.astype(np.float64) * scale,
             curve.n_perturbations,
+            told,
         )
 
     def _unseen(self) -> float | None:
@@ -105,7 +122,7 @@ class Calibration:
         rows = np.array(
             [
                 row
-                for row in np.flatnonzero(np.isin(screen.part, (LEARNT, VALIDATION)))
+                for row in np.flatnonzero(np.isin(screen.part, (TRAIN, VALIDATION)))
                 if str(screen.perturbations[row]) in there and screen.context[row] in self.pools
             ],
             np.int64,

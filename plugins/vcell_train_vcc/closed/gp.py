@@ -4,7 +4,8 @@ The effects of two perturbations S and T are as alike as
 
     k(S, T) = c + z |S| |T| + sum over i in S, j in T of [ a (i = j) + b f(i, j) ]
 
-with f the similarity of the genes' features: linear on unit rows, or exp(-distance^2 / width).
+with f the similarity of the genes' features (`kernel`): a sum over blocks, such as expression, GO
+and Reactome, each weighed by what it tells of perturbations left out.
 Its limits are the mean effect, ridge regression on the features, and the additive rule for pairs.
 Leave-one-out predictions come in closed form, and judge the settings: those that are best by error,
 correlation and discrimination together are averaged, since the data seldom tell which one is right.
@@ -20,11 +21,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg import lapack
 
 from vcell.metrics import vcc2025
 from vcell.screen.split import TRAIN
 from vcell_train_vcc.closed.interactions import Interactions
+from vcell_train_vcc.closed.kernel import WIDTHS, Kernel, Setting
 from vcell_train_vcc.closed.own import OwnChange
+from vcell_train_vcc.closed.transfer import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,87 +40,27 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_WIDTHS = (None, 0.5, 1.0)  # of f; None: linear
 _GRID = tuple(
     setting
     for setting in itertools.product(
-        range(len(_WIDTHS)), (0.0, 0.3), (0.0, 0.3), (0.0, 0.3, 1.0), (0.0, 0.3, 1.0, 3.0),
+        range(len(WIDTHS)), (0.0, 0.3), (0.0, 0.3), (0.0, 0.3, 1.0), (0.0, 0.3, 1.0, 3.0),
         (0.03, 0.1, 0.3, 1.0), (False, True),
     )
     if setting[3] + setting[4] > 0 and (setting[4] > 0 or setting[0] == 0)  # no width of nothing
 )  # fmt: skip
+_COARSE = tuple(  # by which blocks are weighed against each other
+    itertools.product((0, 1), (0.3,), (0.0,), (0.0, 0.3), (0.3, 1.0, 3.0), (0.1, 0.3, 1.0), (True,))
+)
+# where each perturbation has one target of its own, sizes and own targets say nothing more
+_SINGLE = tuple(one for one in _GRID if one[2] == 0 and one[3] == (0.0 if one[4] else 0.3))
+_MIXES = 2  # weights of blocks, best by the coarse settings, that all settings are tried with
 _JUDGED = 60  # settings, best by error and correlation, that discrimination is computed for
 _AVERAGED = 20
 _GENES = 1000  # most variable genes, by which settings are judged
-_MOST = 400  # perturbations by which they are judged
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Parameters of the kernel, the noise, and whether effects are taken about their mean."""
-
-    width: int
-    constant: float
-    size: float
-    own: float
-    features: float
-    noise: float
-    centred: bool
-
-
-class Kernel:
-    """k(S, T) of perturbations by name, for any setting."""
-
-    def __init__(self, targets: Screen, names: Sequence[str]) -> None:
-        self.targets = targets
-        members = targets.members(names)
-        self.genes = sorted({gene for one in members for gene in one})
-        self.unit = self._units(self.genes)
-        self.rows = self._indicator(members, self.genes)
-        self.base = [self._features(self.unit, self.unit, width) for width in _WIDTHS]
-
-    def of(self, setting: Setting) -> Array:
-        """Return (P, P) of the names given."""
-        size = self.rows.sum(axis=1)
-        inner = setting.own * np.eye(len(self.genes)) + setting.features * self.base[setting.width]
-        pairs = self.rows @ inner @ self.rows.T
-        found: Array = setting.constant + setting.size * np.outer(size, size) + pairs
-        return found
-
-    def across(self, names: Sequence[str], setting: Setting) -> tuple[Array, Array]:
-        """Return (Q, P) between other names and those given, and (Q,) of others with themselves."""
-        members = self.targets.members(names)
-        genes = sorted({gene for one in members for gene in one})
-        rows, unit = self._indicator(members, genes), self._units(genes)
-        same = np.array([[a == b for b in self.genes] for a in genes], float)
-        width, own, size = _WIDTHS[setting.width], setting.own, rows.sum(axis=1)
-        inner = own * same + setting.features * self._features(unit, self.unit, width)
-        found = setting.constant + setting.size * np.outer(size, self.rows.sum(axis=1))
-        itself = own * np.eye(len(genes)) + setting.features * self._features(unit, unit, width)
-        alone = setting.constant + setting.size * size**2
-        alone += np.einsum("pg,gh,ph->p", rows, itself, rows)
-        return found + rows @ inner @ self.rows.T, alone
-
-    def _units(self, genes: Sequence[str]) -> Array:
-        features = self.targets.pooled(genes).astype(np.float64)
-        length = np.linalg.norm(features, axis=1, keepdims=True)
-        return np.asarray(features / np.maximum(length, 1e-12))
-
-    @staticmethod
-    def _features(a: Array, b: Array, width: float | None) -> Array:
-        inner = np.asarray(a @ b.T)
-        if width is None:
-            return inner
-        return np.asarray(np.exp(-np.maximum(2 - 2 * inner, 0) / width))
-
-    @staticmethod
-    def _indicator(members: Sequence[tuple[str, ...]], genes: Sequence[str]) -> Array:
-        place = {gene: i for i, gene in enumerate(genes)}
-        rows = np.zeros((len(members), len(genes)))
-        for i, one in enumerate(members):
-            for gene in one:
-                rows[i, place[gene]] += 1
-        return rows
+_MOST = 250  # perturbations by which they are judged
+_PAIRED = 5  # blocks, of more of which pairs are not tried
+_LARGE = 1000  # perturbations, from which on a kernel is inverted in place
+_SOLVED = 10_000  # perturbations times settings: of more perturbations, fewer are averaged
 
 
 class GaussianProcess:
@@ -126,17 +70,32 @@ class GaussianProcess:
         self.targets = screen
         self.learned = screen.rows(TRAIN)
         self.names = [str(name) for name in screen.perturbations[self.learned]]
-        self.delta = screen.delta[self.learned].astype(np.float64)
+        self.transfer = Transfer(screen)
+        told = self.transfer.of(self.names)
+        self.delta = screen.delta[self.learned] - told  # the process learns what is left
         self.mean = self.delta.mean(axis=0)
         self.own = OwnChange(screen)
-        self.kernel = Kernel(self.targets, self.names)
         self.settings = self._chosen()
+        self.kernel = Kernel(screen, self.names)
         self.fits = [(setting, *self._solved(setting)) for setting in self.settings]
-        apart = np.mean([self._left_out(*fit) for fit in self.fits], axis=0)
-        self._each_left_out = self.own.put_in(apart, self.names)
-        self.sets = Interactions(self.names, self.delta, self._each_left_out.astype(np.float64))
+        apart = np.zeros_like(self.delta)
+        for fit in self.fits:
+            apart += self._left_out(*fit)
+        self._each_left_out = self.own.put_in(apart / len(self.fits) + told, self.names)
+        self.sets = Interactions(
+            self.names, self.delta + told, self._each_left_out.astype(np.float64, copy=False)
+        )
         if self.sets.shrinkage is not None:
             self._each_left_out[self.sets.rows] = self.sets.left_out(self.sets.shrinkage)
+
+    @property
+    def blocks(self) -> dict[str, float]:
+        """How much each source of features tells of an effect, beside what all share."""
+        found = dict.fromkeys(self.kernel.blocks, 0.0)
+        for setting in self.settings:
+            for name, weight in zip(found, self.kernel.mix(setting), strict=True):
+                found[name] += float(setting.features * weight / len(self.settings))
+        return found
 
     def loo(self) -> NDArray[np.float32]:
         """Return (P, N): each training perturbation predicted from the others."""
@@ -151,11 +110,11 @@ class GaussianProcess:
         effect = np.full((len(perturbations), self.delta.shape[1]), np.nan, np.float32)
         names = [name for name, has in zip(perturbations, known, strict=True) if has]
         if names:
-            parts = [
-                self._centre(setting) + self.kernel.across(names, setting)[0] @ weights
-                for setting, weights, _ in self.fits
-            ]
-            effect[known] = self.own.put_in(np.mean(parts, axis=0), names)
+            total = np.zeros((len(names), self.delta.shape[1]))
+            for setting, weights, _ in self.fits:
+                total += self._centre(setting) + self.kernel.across(names, setting)[0] @ weights
+            total = total / len(self.fits) + self.transfer.of(names)
+            effect[known] = self.own.put_in(total, names)
         together = self.sets.covers(perturbations)
         effect[together] = self.sets.predict([*itertools.compress(perturbations, together)])
         return effect
@@ -174,11 +133,11 @@ class GaussianProcess:
         names = [name for name, has in zip(perturbations, known, strict=True) if has]
         if not names:
             return spread
-        left = np.square(self.delta - self.loo()).mean(axis=0)
+        left = np.square(self.delta + self.transfer.of(self.names) - self.loo()).mean(axis=0)
         share = []
         for setting, _, inverse in self.fits:
             across, alone = self.kernel.across(names, setting)
-            variance = alone - np.einsum("qp,pr,qr->q", across, inverse, across) + setting.noise
+            variance = alone - ((across @ inverse) * across).sum(axis=1) + setting.noise
             share.append(variance * np.diag(inverse).mean())  # 1 at the average left-out one
         size = np.square(self.predict(names), dtype=np.float64).mean(axis=1)
         usual = max(float(np.square(self.loo(), dtype=np.float64).mean(axis=1).mean()), 1e-12)
@@ -191,10 +150,9 @@ class GaussianProcess:
 
     def _solved(self, setting: Setting) -> tuple[Array, Array]:
         """Return the weights (P, N) and the inverse (P, P) of the noisy kernel."""
-        kernel = self.kernel.of(setting)
-        inverse = np.linalg.inv(kernel + setting.noise * np.eye(len(kernel)))
+        inverse = _inverse(self.kernel.of(setting), setting.noise)
         weights: Array = inverse @ (self.delta - self._centre(setting))
-        return weights, np.asarray(inverse, np.float64)
+        return weights, inverse
 
     def _left_out(self, setting: Setting, weights: Array, inverse: Array) -> Array:
         weights = weights + self._refitted(setting, inverse, self.delta - self.mean)
@@ -208,31 +166,83 @@ class GaussianProcess:
 
     def _chosen(self) -> list[Setting]:
         """Rank the settings by what they say of perturbations left out."""
-        rng = np.random.default_rng(0)
-        rows = np.sort(rng.permutation(len(self.names))[:_MOST])
-        genes = np.argsort(-self.delta.var(axis=0), kind="stable")[:_GENES]
-        real, unit = self.delta[rows][:, genes], max(float(self.delta[rows][:, genes].var()), 1e-12)
-        own = self.targets.columns([self.names[row] for row in rows])
-        place = np.full(self.delta.shape[1], -1)
+        judge = _Judge(self.targets, self.delta, self.names)
+        n_blocks = len(judge.kernel.blocks)
+        mixes = _mixes(judge.kernel.telling, n_blocks)
+        if len(mixes) > _MIXES:
+            coarse = [Setting(*one, mix) for mix in mixes for one in _COARSE]
+            ranked = dict.fromkeys(setting.mix for setting in judge.ranked(coarse))
+            mixes = list(ranked)[:_MIXES]
+        grid = _SINGLE if judge.kernel.apart else _GRID
+        # as many of each mix: which mix is best is seldom known well enough to take no other
+        most = min(_AVERAGED, max(_SOLVED // max(len(self.names), 1), 1))
+        best = [judge.ranked([Setting(*one, mix) for one in grid])[:most] for mix in mixes]
+        return [one[i] for i in range(most) for one in best if i < len(one)][:most]
+
+
+class _Judge:
+    """Says how good settings are, by training perturbations left out one at a time."""
+
+    def __init__(self, screen: Screen, delta: Array, names: list[str]) -> None:
+        drawn = np.sort(np.random.default_rng(0).permutation(len(names))[:_MOST])
+        self.names = [names[row] for row in drawn]
+        delta = delta[drawn]
+        genes = np.argsort(-delta.var(axis=0), kind="stable")[:_GENES]
+        self.real, self.mean = delta[:, genes], delta[:, genes].mean(axis=0)
+        self.unit = max(float(self.real.var()), 1e-12)
+        column = screen.columns(self.names)
+        place = np.full(delta.shape[1], -1)
         place[genes] = np.arange(len(genes))
-        first = np.where(own[:, 0] >= 0, place[own[:, 0]], -1)
-        found = []
-        for setting in itertools.starmap(Setting, _GRID):
-            kernel = self.kernel.of(setting)[np.ix_(rows, rows)]
-            inverse = np.asarray(
-                np.linalg.inv(kernel + setting.noise * np.eye(len(rows))), np.float64
-            )
-            about = real - self._centre(setting)[genes]
-            refitted = self._refitted(setting, inverse, real - self.mean[genes])
-            guess = real - (inverse @ about + refitted) / np.diag(inverse)[:, None]
-            correlation = np.nan_to_num(vcc2025.pearson(real, guess)).mean()
-            found.append((np.square(guess - real).mean() / unit - correlation, setting, guess))
-            found = sorted(found, key=lambda one: one[0])[:_JUDGED]
-        judged = [
-            (rank - vcc2025.discrimination(vcc2025.distances(real, guess, first)).mean(), setting)
-            for rank, setting, guess in found
-        ]
-        return [setting for _, setting in sorted(judged, key=lambda one: one[0])[:_AVERAGED]]
+        self.first = np.where(column[:, 0] >= 0, place[column[:, 0]], -1)
+        self.kernel = Kernel(screen, self.names)
+
+    def ranked(self, settings: Sequence[Setting]) -> list[Setting]:
+        """Return the best settings, the best first, by error, correlation and discrimination."""
+        found: list[tuple[float, int, Array]] = []
+        for number, setting in enumerate(settings):
+            guess = self._left_out(setting)
+            correlation = float(np.nan_to_num(vcc2025.pearson(self.real, guess)).mean())
+            error = float(np.square(guess - self.real).mean()) / self.unit
+            found.append((error - correlation, number, guess))
+            if len(found) > 2 * _JUDGED:
+                found = sorted(found, key=lambda one: one[:2])[:_JUDGED]
+        judged = []
+        for rank, number, guess in sorted(found, key=lambda one: one[:2])[:_JUDGED]:
+            apart = vcc2025.distances(self.real, guess, self.first)
+            judged.append((rank - float(vcc2025.discrimination(apart).mean()), number))
+        return [settings[number] for _, number in sorted(judged)]
+
+    def _left_out(self, setting: Setting) -> Array:
+        inverse = _inverse(self.kernel.of(setting), setting.noise)
+        about = self.real - self.mean * setting.centred
+        weights = inverse @ about
+        if setting.centred and len(about) > 1:  # the mean still knows the one that is left out
+            weights += inverse.sum(axis=1)[:, None] * about / (len(about) - 1)
+        return np.asarray(self.real - weights / np.diag(inverse)[:, None])
+
+
+def _mixes(telling: Sequence[int], n_blocks: int) -> list[tuple[float, ...]]:
+    """Return weights of blocks to try: each alone, each pair, all; of blocks that tell anything."""
+    pairs = list(itertools.combinations(telling, 2)) if len(telling) <= _PAIRED else []
+    groups = [*((one,) for one in telling), *pairs, *([tuple(telling)] if len(telling) > 2 else [])]
+    return [tuple(float(i in group) / len(group) for i in range(n_blocks)) for group in groups] or [
+        (0.0,) * n_blocks
+    ]
+
+
+def _inverse(kernel: Array, noise: float) -> Array:
+    """Return the inverse of a kernel with noise; the memory of a large kernel is used for it."""
+    kernel[np.diag_indices_from(kernel)] += noise
+    if len(kernel) < _LARGE:
+        return np.asarray(np.linalg.inv(kernel), np.float64)
+    inverse, failed = lapack.dpotrf(kernel.T, lower=0, overwrite_a=1)  # .T: as Fortran has it
+    if not failed:
+        inverse, failed = lapack.dpotri(inverse, lower=0, overwrite_c=1)
+    if failed:
+        raise RuntimeError("the kernel is not positive definite")
+    for i in range(len(inverse)):
+        inverse[i + 1 :, i] = inverse[i, i + 1 :]
+    return np.asarray(inverse)
 
 
 @dataclass(frozen=True)

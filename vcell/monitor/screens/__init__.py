@@ -12,11 +12,11 @@ from vcell.monitor.screens import compare, gpus, logs, overlays, run, runs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vcell.monitor.view import View
+    from vcell.monitor.view import Viewer
 
 WIDE = 100  # columns from which on there is room for more than the most needed
 SMALLEST = (40, 12)
-_DRAWN: dict[str, Callable[[View, int, int], list[Line]]] = {
+_DRAWN: dict[str, Callable[[Viewer, int, int], list[Line]]] = {
     "runs": runs.body,
     "run": run.body,
     "compare": compare.body,
@@ -32,7 +32,7 @@ _HINTS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
-def draw(view: View, width: int, height: int) -> list[Line]:
+def draw(view: Viewer, width: int, height: int) -> list[Line]:
     """Draw the screen that is shown: a header, its body, a line for messages, hints of keys."""
     if width < SMALLEST[0] or height < SMALLEST[1]:
         told: list[Line] = [[(f"too small: {width}x{height}", "warn")], [("q quit", "dim")]]
@@ -48,7 +48,7 @@ def draw(view: View, width: int, height: int) -> list[Line]:
     return [fit(line, width) for line in page]
 
 
-def tab_at(view: View, column: int, width: int) -> str:
+def tab_at(view: Viewer, column: int, width: int) -> str:
     """Return the screen whose name stands in a column of the header, if one does."""
     left, tabs = _head_line(view, width)
     at = line_width(left)
@@ -59,7 +59,7 @@ def tab_at(view: View, column: int, width: int) -> str:
     return ""
 
 
-def _head_line(view: View, width: int) -> tuple[Line, Line]:
+def _head_line(view: Viewer, width: int) -> tuple[Line, Line]:
     """Return what stands before the tabs, and the tabs."""
     tabs: Line = []
     for i, name in enumerate(_DRAWN, 1):
@@ -71,14 +71,14 @@ def _head_line(view: View, width: int) -> tuple[Line, Line]:
     return left, tabs
 
 
-def header(view: View, width: int, height: int) -> Line | None:
+def header(view: Viewer, width: int, height: int) -> Line | None:
     """Return the first line alone: tabs and the time."""
     if width < SMALLEST[0] or height < SMALLEST[1]:
         return None
     return fit(_header(view, width), width)
 
 
-def _header(view: View, width: int) -> Line:
+def _header(view: Viewer, width: int) -> Line:
     left, tabs = _head_line(view, width)
     time = words.clock(view.clock())
     right: Line = [(time, "dim")]
@@ -91,7 +91,7 @@ def _header(view: View, width: int) -> Line:
     return spread([*left, *tabs], [*right, (" ", "")], width)
 
 
-def _message(view: View, width: int) -> Line:
+def _message(view: Viewer, width: int) -> Line:
     """Return what was said last, else what is wrong somewhere, else what is being read."""
     text, style = view.message
     if view.typing is not None:

@@ -6,13 +6,13 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from vcell.monitor import words
-from vcell.monitor.chart import Frame, Trace, chart
-from vcell.monitor.curves import Curve, axis_label
+from vcell.monitor.chart import ChartFrame, Trace, chart
+from vcell.monitor.curves import CurveName, axis_label
 from vcell.monitor.lines import Line, beside, rule, wrap
 from vcell.monitor.settings import settings
 
 if TYPE_CHECKING:
-    from vcell.monitor.view import View
+    from vcell.monitor.view import Viewer
     from vcell.monitor.watch import Watched
 
 HINTS = (
@@ -27,7 +27,7 @@ def letter(at: int) -> str:
     return chr(ord("A") + at)
 
 
-def body(view: View, width: int, height: int) -> list[Line]:
+def body(view: Viewer, width: int, height: int) -> list[Line]:
     """Draw the overlay and the two tables."""
     runs = view.compared()
     if not runs:
@@ -45,7 +45,7 @@ def body(view: View, width: int, height: int) -> list[Line]:
     return [*block, *tables[: max(0, room)], *verdict]
 
 
-def _legend(view: View, runs: list[Watched], width: int) -> list[Line]:
+def _legend(view: Viewer, runs: list[Watched], width: int) -> list[Line]:
     line: Line = [(" ", "")]
     share = max(6, (width - 4) // len(runs) - 4)
     for i, one in enumerate(runs):
@@ -57,7 +57,9 @@ def _legend(view: View, runs: list[Watched], width: int) -> list[Line]:
     return [line]
 
 
-def _chart(view: View, runs: list[Watched], curve: Curve, width: int, rows: int) -> list[Line]:
+def _chart(
+    view: Viewer, runs: list[Watched], curve: CurveName, width: int, rows: int
+) -> list[Line]:
     looks = view.looks
     traces = []
     for i, one in enumerate(runs):
@@ -72,7 +74,7 @@ def _chart(view: View, runs: list[Watched], curve: Curve, width: int, rows: int)
     title: Line = [(f"{curve.title}", "title"), (f" (m)  {'  '.join(notes)}", "dim")]
     if looks.cursor is not None:
         title.append((f"  at {axis_label(view.axis, looks.cursor)}", "bold"))
-    frame = Frame(
+    frame = ChartFrame(
         width,
         rows - 1,
         log=curve.name in looks.log,
@@ -86,7 +88,7 @@ def _chart(view: View, runs: list[Watched], curve: Curve, width: int, rows: int)
     return [rule(title, width, "-" if view.plain else "─"), *chart(traces, frame)]
 
 
-def _at(one: Watched, curve: Curve, step: int) -> float | None:
+def _at(one: Watched, curve: CurveName, step: int) -> float | None:
     """Return a curve's last value up to a step."""
     table = one.history.table(curve.kind)
     column = table.columns.get(curve.name)
@@ -97,7 +99,7 @@ def _at(one: Watched, curve: Curve, step: int) -> float | None:
 
 
 def _at_same_step(
-    view: View, runs: list[Watched], curve: Curve, width: int
+    view: Viewer, runs: list[Watched], curve: CurveName, width: int
 ) -> tuple[list[Line], int | None]:
     steps = [one.overview.step for one in runs if one.overview.step is not None]
     common = min(steps, default=None)
@@ -109,9 +111,12 @@ def _at_same_step(
         title.append((f" {common:,}", "bold"))
     block = [rule(title, width, mark), _letters(runs)]
     others = dict.fromkeys(
-        Curve("eval", name) for one in runs for name in one.history.names("eval") if name != "best"
+        CurveName("eval", name)
+        for one in runs
+        for name in one.history.names("eval")
+        if name != "best"
     )
-    rows = dict.fromkeys([curve, *others, Curve("metric", "loss")])
+    rows = dict.fromkeys([curve, *others, CurveName("metric", "loss")])
     if common is not None:
         for row in rows:
             values = [words.number(_at(one, row, common)) for one in runs]
@@ -131,7 +136,7 @@ def _row(name: str, values: list[str]) -> Line:
     return [(f" {cut:<18}", "dim"), *((f"{words.cut(v, 9):>10}", "") for v in values)]
 
 
-def _settings(view: View, runs: list[Watched], width: int) -> list[Line]:
+def _settings(view: Viewer, runs: list[Watched], width: int) -> list[Line]:
     mark = "-" if view.plain else "─"
     found = settings([one.meta for one in runs], only_different=True)
     block = [rule([("settings that differ", "title"), (" (d: all)", "dim")], width, mark)]
@@ -142,7 +147,7 @@ def _settings(view: View, runs: list[Watched], width: int) -> list[Line]:
     return [*block, _letters(runs), *(_row(one.name, one.values) for one in found)]
 
 
-def _verdict(runs: list[Watched], curve: Curve, step: int | None, width: int) -> list[Line]:
+def _verdict(runs: list[Watched], curve: CurveName, step: int | None, width: int) -> list[Line]:
     """Return who leads at the same step, and who waits for data, as a sentence."""
     told = []
     if step is not None and len(runs) > 1:

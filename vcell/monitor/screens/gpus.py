@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from vcell.monitor import words
-from vcell.monitor.chart import Frame, Point, Trace, chart
-from vcell.monitor.gpus import Gpu, gpus, readings
+from vcell.monitor.chart import ChartFrame, Point, Trace, chart
+from vcell.monitor.gpus import WINDOWS, Gpu, gpus, readings
 from vcell.monitor.lines import Line, bar, beside, rule, wrap
 from vcell.monitor.screens.compare import letter
 from vcell.monitor.summary import buckets
 
 if TYPE_CHECKING:
-    from vcell.monitor.view import View
+    from vcell.monitor.view import Viewer
     from vcell.monitor.watch import Watched
     from vcell.runs import EventTable
 
 HINTS = (("g", "GPU"), ("x", "time window"), ("u", "power or busy"), ("Esc", "back"))
 _ASCII = "*o+x#%@"
+_ENDED = 60.0  # seconds without a sample after which the run counts as ended here
 
 
-def body(view: View, width: int, height: int) -> list[Line]:
+def body(view: Viewer, width: int, height: int) -> list[Line]:
     """Draw the table, two charts over time, and sentences that read them."""
     one = view.one
     if one is None:
@@ -37,15 +37,14 @@ def body(view: View, width: int, height: int) -> list[Line]:
     rest += [[(f" {line}", style)] for text, style in told for line in wrap(text, width - 2)]
     rows = max(6, min(18, height - len(block) - len(rest)))
     tables = one.history.devices()
-    power = "utilisation" if view.busy_chart else "watts"
-    title = "busy (%)" if view.busy_chart else "power (W)"
+    power = ("utilisation", "busy (%)", 1.0) if view.busy_chart else ("watts", "power (W)", 1.0)
     if wide:
         half = (width - 2) // 2
-        left = _chart(view, tables, power, title, (half, rows))
-        right = _chart(view, tables, "mhz", "SM clock (MHz)", (width - 2 - half, rows))
+        left = _chart(view, tables, power, (half, rows))
+        right = _chart(view, tables, ("mhz", "SM clock (MHz)", 1.0), (width - 2 - half, rows))
         block += beside(left, right, half)
     else:
-        block += _chart(view, tables, power, title, (width, rows))
+        block += _chart(view, tables, power, (width, rows))
     return [*block, *rest]
 
 
@@ -57,12 +56,14 @@ def _head(one: Watched, found: list[Gpu], width: int) -> list[Line]:
     return [[(words.cut(words.clean(text), width), "dim")]]
 
 
-def _table(view: View, found: list[Gpu], width: int, *, wide: bool) -> list[Line]:
+def _table(view: Viewer, found: list[Gpu], width: int, *, wide: bool) -> list[Line]:
     mark = "-" if view.plain else "─"
     name, columns, memory = (20, 11, 13) if wide else (0, 3, 10)
     power = "power / enforced cap" if wide else "power / cap"
     head = f" {'':2}{'#':>2}  {'name' if wide else '':<{name}}{power:<{15 + columns}}"
-    head += f"{'MHz':>5}{'°C':>5}{'memory GB' if wide else 'GB':>{memory}}{'busy':>6}  held back by"
+    head += (
+        f"{'MHz':>5}{'°C':>5}{'memory GiB' if wide else 'GiB':>{memory}}{'busy':>6}  held back by"
+    )
     block: list[Line] = [[(head, "dim")], rule([], width, mark)]
     for i, gpu in enumerate(found):
         colour = f"c{i % 7}"
@@ -78,7 +79,7 @@ def _table(view: View, found: list[Gpu], width: int, *, wide: bool) -> list[Line
         hot = gpu.celsius is not None and gpu.celsius >= 83
         line.append((f"{_whole(gpu.celsius):>5}", "bad" if hot else ""))
         used = "–" if gpu.memory is None else words.size(gpu.memory)
-        total = "" if gpu.memory_total is None else f"/{gpu.memory_total / 1e9:.0f}"
+        total = "" if gpu.memory_total is None else f"/{gpu.memory_total / (1 << 30):.0f}"
         line.append((f"{used + total:>{memory}}", ""))
         line.append((f"{words.percent(gpu.busy):>6}  ", ""))
         line.append((gpu.held_back, "bad" if gpu.is_slowed else "dim"))
@@ -91,51 +92,73 @@ def _whole(value: float | None) -> str:
 
 
 def _chart(
-    view: View, tables: dict[int, EventTable], name: str, title: str, size: tuple[int, int]
+    view: Viewer,
+    tables: dict[int, EventTable],
+    value: tuple[str, str, float],
+    size: tuple[int, int],
 ) -> list[Line]:
-    """Draw one value of all GPUs, or of the chosen one, over the last minutes."""
-    from vcell.monitor.view import WINDOWS
+    """Draw one value of all processes, or of the chosen one, over the last minutes.
 
-    width, rows = size
+    `value` is the name of its column, a title and the size of its unit.
+    """
+    (name, title, unit), (width, rows) = value, size
     window = WINDOWS[view.window]
-    now = view.clock()
+    latest = max(table.times[-1] for table in tables.values())
+    end = view.clock() if view.clock() - latest < _ENDED else latest
     chosen = view.gpu % (len(tables) + 1) if view.gpu >= 0 else len(tables)
-    traces, caps = [], set()
-    for i, (rank, table) in enumerate(tables.items()):
-        if chosen not in (i, len(tables)):
-            continue
-        first = bisect_left(table.times, now - window) if window else 0
-        if name not in table.columns or first >= len(table):
-            first = max(0, len(table) - 2) if name in table.columns else len(table)
-        found = buckets(table.columns.get(name, ()), first, len(table), 400)
-        middles = [(table.times[(b.first + b.last) // 2], b) for b in found]
-        points = [Point(t - now, b.mean, b.low, b.high) for t, b in middles]
-        traces.append(Trace(points, i % 7, _ASCII[i % 7] if view.plain else letter(i), band=False))
-        if name == "watts":
-            for cap in ("enforced_cap_watts", "cap_watts"):
-                value = table.row().get(cap)
-                if isinstance(value, float) and math.isfinite(value):
-                    caps.add(value)
-                    break
-        del rank
+    traces = [
+        Trace(
+            _points(table, name, unit, (end - window if window else 0.0, end)),
+            i % 7,
+            _ASCII[i % 7] if view.plain else letter(i),
+            band=False,
+        )
+        for i, table in enumerate(tables.values())
+        if chosen in (i, len(tables))
+    ]
+    caps = _caps(tables) if name == "watts" else []
     span = {600.0: "last 10 min", 3600.0: "last hour", 0.0: "the whole run"}[window]
     note = f"  {span}{', dashed: cap' if caps else ''}"
-    begins = min((t.points[0].x for t in traces if t.points), default=-window)
-    frame = Frame(
+    begins = min((trace.points[0].x for trace in traces if trace.points), default=-window)
+    since = view.clock() - end
+    frame = ChartFrame(
         width,
         rows - 1,
-        y_low=0.0 if name in ("watts", "utilisation") else None,
-        guides=sorted(caps),
+        y_low=None if name == "mhz" else 0.0,
+        guides=caps,
         plain=view.plain,
         names=len(traces) > 1,
-        ends=(f"{words.duration(-begins)} ago", "now"),
+        ends=(
+            f"{words.duration(since - begins)} ago",
+            f"{words.duration(since)} ago" if since else "now",
+        ),
         empty="not recorded",
     )
     line = rule([(title, "title"), (note, "dim")], width, "-" if view.plain else "─")
     return [line, *chart(traces, frame)]
 
 
-def _processes(view: View, one: Watched, width: int, height: int) -> list[Line]:
+def _points(table: EventTable, name: str, unit: float, window: tuple[float, float]) -> list[Point]:
+    """Return what a column was within a window of times, by seconds before its end."""
+    if name not in table.columns:
+        return []
+    first = bisect_left(table.times, window[0])
+    found = buckets(table.columns[name], first, len(table), 400)
+    times = [table.times[(one.first + one.last) // 2] - window[1] for one in found]
+    return [
+        Point(t, one.mean / unit, one.low / unit, one.high / unit)
+        for t, one in zip(times, found, strict=True)
+    ]
+
+
+def _caps(tables: dict[int, EventTable]) -> list[float]:
+    """Return the power caps that hold now, each once."""
+    last = [table.row() for table in tables.values()]
+    found = {one.get("enforced_cap_watts", one.get("cap_watts")) for one in last}
+    return sorted(cap for cap in found if isinstance(cap, float))
+
+
+def _processes(view: Viewer, one: Watched, width: int, height: int) -> list[Line]:
     """Draw a run without GPUs: processor and memory of its processes, where they were sampled."""
     tables = one.history.processes()
     device = one.meta.get("device") or "device unknown"
@@ -147,26 +170,24 @@ def _processes(view: View, one: Watched, width: int, height: int) -> list[Line]:
         return [*block, [(" its processes took no samples of themselves", "dim")]]
     mark = "-" if view.plain else "─"
     block += [
-        [(f"    {'rank':<6}{'cores busy':>12}{'memory GB':>12}", "dim")],
+        [(f"    {'rank':<6}{'cores busy':>12}{'memory GiB':>12}", "dim")],
         rule([], width, mark),
     ]
     for i, (rank, table) in enumerate(tables.items()):
-        cores, memory = _cores(table), table.row().get("memory_bytes")
+        cores, memory = _cores(table), table.row().get("rss_bytes")
         used = "–" if not isinstance(memory, float) else words.size(memory)
         line = [(f" {letter(i)} ", f"c{i % 7}"), (f" {rank:<6}", "")]
         block.append([*line, (f"{words.number(cores, 3):>12}{used:>12}", "")])
-    name = "memory_bytes"
+    resident = ("rss_bytes", "memory (GiB)", float(1 << 30))
     rows = max(7, min(14, height - len(block) - 2))
-    return [*block, [], *_chart(view, tables, name, "memory (bytes)", (width, rows))]
+    return [*block, [], *_chart(view, tables, resident, (width, rows))]
 
 
 def _cores(table: EventTable) -> float | None:
     """Return how many cores a process kept busy between its last samples."""
-    name = next(
-        (n for n in ("process_seconds", "cpu_seconds", "seconds") if n in table.columns), ""
-    )
-    if not name or len(table) < 2:
+    column, rows = table.columns.get("cpu_seconds"), min(12, len(table))
+    if column is None or rows < 2:
         return None
-    column, rows = table.columns[name], min(12, len(table))
     elapsed = table.times[-1] - table.times[-rows]
-    return (column[-1] - column[-rows]) / elapsed if elapsed > 0 else None
+    used = column[-1] - column[-rows]
+    return used / elapsed if elapsed > 0 and used >= 0 else None  # less: another process since

@@ -13,7 +13,7 @@ from vcell.monitor.settings import settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vcell.monitor.view import View
+    from vcell.monitor.view import Viewer
 
 HINTS = (("↑↓", "scroll"), ("a", "all or different"), ("Esc", "back"))
 HELP = (
@@ -55,7 +55,7 @@ def hint_line(hints: Sequence[tuple[str, str]], columns: int, *, narrow: bool) -
     return spread(keys(hints, columns - line_width(right)), right, columns)
 
 
-def body(view: View, width: int, height: int) -> list[Line]:
+def body(view: Viewer, width: int, height: int) -> list[Line]:
     """Draw the help or the settings, from the line scrolled to."""
     lines = _help(width) if view.overlay == "help" else _settings(view, width)
     view.scroll = min(view.scroll, max(0, len(lines) - height))
@@ -72,7 +72,7 @@ def _help(width: int) -> list[Line]:
     return lines
 
 
-def _settings(view: View, width: int) -> list[Line]:
+def _settings(view: Viewer, width: int) -> list[Line]:
     marked = [view.watch.runs[name] for name in view.marks if name in view.watch.runs]
     one = view.one
     runs = marked if len(marked) > 1 else [one] if one is not None else []

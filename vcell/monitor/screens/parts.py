@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vcell.monitor import words
-from vcell.monitor.chart import Frame, Trace, chart
-from vcell.monitor.curves import STEADY, Curve, axis_label, value_at
+from vcell.monitor.chart import ChartFrame, Trace, chart
+from vcell.monitor.curves import STEADY, CurveName, axis_label, value_at
 from vcell.monitor.lines import Line, Piece, rule
 
 if TYPE_CHECKING:
     from vcell.monitor.overview import Overview
-    from vcell.monitor.view import View
+    from vcell.monitor.view import Viewer
     from vcell.monitor.watch import Watched
 
 _STYLES = {
@@ -36,7 +36,7 @@ def left_or_took(run: Overview) -> str:
 
 
 def run_chart(
-    view: View, one: Watched, curve: Curve, size: tuple[int, int], *, focused: bool = False
+    view: Viewer, one: Watched, curve: CurveName, size: tuple[int, int], *, focused: bool = False
 ) -> list[Line]:
     """Return a titled chart of one curve of a run; `size` is width and height."""
     width, height = size
@@ -49,7 +49,7 @@ def run_chart(
     if curve.kind == "eval" and curve.name == one.overview.monitor and best is not None:
         guides.append(best)
     title = _title(view, one, curve, focused=focused, room=width - 4)
-    frame = Frame(
+    frame = ChartFrame(
         width,
         height - 1,
         log=log,
@@ -66,7 +66,7 @@ def run_chart(
     return [rule(title, width, mark), *chart([Trace(points)], frame)]
 
 
-def _title(view: View, one: Watched, curve: Curve, *, focused: bool, room: int) -> Line:
+def _title(view: Viewer, one: Watched, curve: CurveName, *, focused: bool, room: int) -> Line:
     last = one.history.series(curve.name, curve.kind).last
     pointer = (">" if view.plain else "▶") + " " if focused else ""
     title: Line = [(f"{pointer}{curve.title} ", "title"), (words.number(last), "bold")]

@@ -10,7 +10,7 @@ from vcell.monitor.screens.parts import run_chart, state
 from vcell.monitor.settings import brief
 
 if TYPE_CHECKING:
-    from vcell.monitor.view import View
+    from vcell.monitor.view import Viewer
     from vcell.monitor.watch import Watched
 
 HINTS = (
@@ -22,7 +22,7 @@ _PARTS = ("data", "h2d", "forward", "backward", "optimiser")
 _NAMES = {"h2d": "copy to GPU", "data": "wait for data"}
 
 
-def body(view: View, width: int, height: int) -> list[Line]:
+def body(view: Viewer, width: int, height: int) -> list[Line]:
     """Draw everything about the selected run."""
     one = view.one
     if one is None:
@@ -41,7 +41,7 @@ def body(view: View, width: int, height: int) -> list[Line]:
     return [*head, *stretch(charts, rows), *tables, *foot]
 
 
-def _charts(view: View, one: Watched, width: int, rows: int, lines: int) -> list[Line]:
+def _charts(view: Viewer, one: Watched, width: int, rows: int, lines: int) -> list[Line]:
     half = (width - 2) // 2
     focus = view.looks.focus
     first = 0 if lines == 2 or focus < 2 else 2  # on a small screen the pair that has the focus
@@ -62,7 +62,7 @@ def _charts(view: View, one: Watched, width: int, rows: int, lines: int) -> list
     return block
 
 
-def _head(view: View, one: Watched, width: int, *, wide: bool) -> list[Line]:
+def _head(view: Viewer, one: Watched, width: int, *, wide: bool) -> list[Line]:
     run, meta = one.overview, one.meta
     owner = meta.get("process", {})
     where = f" on {owner.get('host')}" if run.is_live and owner.get("host") else ""
@@ -97,7 +97,7 @@ def _about(meta: dict[str, Any], model: str, *, wide: bool) -> str:
     return ", ".join(parts)
 
 
-def _progress(view: View, one: Watched, width: int, *, wide: bool) -> Line:
+def _progress(view: Viewer, one: Watched, width: int, *, wide: bool) -> Line:
     run = one.overview
     line: Line = [(" ", "")]
     if run.step is not None:
@@ -130,7 +130,7 @@ def _progress(view: View, one: Watched, width: int, *, wide: bool) -> Line:
 # -- tables ------------------------------------------------------------------------------------
 
 
-def _tables(view: View, one: Watched, width: int, *, wide: bool) -> list[Line]:
+def _tables(view: Viewer, one: Watched, width: int, *, wide: bool) -> list[Line]:
     half = (width - 2) // 2
     if wide:
         left, right = _spans(view, one, half), _validation(view, one, width - 2 - half, 8)
@@ -138,7 +138,7 @@ def _tables(view: View, one: Watched, width: int, *, wide: bool) -> list[Line]:
     return [_spans_in_a_line(one, width), *_validation(view, one, width, 3)]
 
 
-def _spans(view: View, one: Watched, width: int) -> list[Line]:
+def _spans(view: Viewer, one: Watched, width: int) -> list[Line]:
     found = one.history.spans()
     mark = "-" if view.plain else "─"
     title: Line = [("where a step goes", "title"), (" mean of the last 200", "dim")]
@@ -185,7 +185,7 @@ def _spans_in_a_line(one: Watched, width: int) -> Line:
     return line
 
 
-def _validation(view: View, one: Watched, width: int, rows: int) -> list[Line]:
+def _validation(view: Viewer, one: Watched, width: int, rows: int) -> list[Line]:
     """Return the last validation beside the one at the best step, what decides first."""
     history, monitor = one.history, one.overview.monitor
     now, best = history.table("eval").row(), history.at_best()
@@ -214,7 +214,7 @@ def _validation(view: View, one: Watched, width: int, rows: int) -> list[Line]:
 # -- what happened -----------------------------------------------------------------------------
 
 
-def _events(view: View, one: Watched, width: int, rows: int) -> list[Line]:
+def _events(view: Viewer, one: Watched, width: int, rows: int) -> list[Line]:
     """Return the last warnings, checkpoints and resumptions, at the foot of the screen."""
     history = one.history
     warnings = history.notes("warn")

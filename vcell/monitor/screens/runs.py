@@ -11,7 +11,7 @@ from vcell.monitor.screens.parts import left_or_took, run_chart, state
 
 if TYPE_CHECKING:
     from vcell.monitor.overview import Overview
-    from vcell.monitor.view import View
+    from vcell.monitor.view import Viewer
 
 HINTS = (
     ("Enter", "open"), ("Space", "mark"), ("3", "compare"), ("/", "filter"), ("o", "sort"),
@@ -20,7 +20,7 @@ HINTS = (
 _NARROWEST_NAME, _WIDEST_NAME = 18, 40  # columns
 
 
-def body(view: View, width: int, height: int) -> list[Line]:
+def body(view: Viewer, width: int, height: int) -> list[Line]:
     """Draw the list and, where there is room, two charts of the selected run."""
     found = view.listed()
     _ = view.one  # selects one if none is
@@ -48,14 +48,14 @@ def body(view: View, width: int, height: int) -> list[Line]:
     return block
 
 
-def first_listed(view: View, found: list[Overview]) -> int:
+def first_listed(view: Viewer, found: list[Overview]) -> int:
     """Return which run stands in the first row: the selected one is always seen."""
     names = [run.name for run in found]
     at = names.index(view.selected) if view.selected in names else 0
     return min(max(0, at - view.rows // 2), max(0, len(found) - view.rows))
 
 
-def _summary(view: View, found: list[Overview], width: int) -> Line:
+def _summary(view: Viewer, found: list[Overview], width: int) -> Line:
     counts: dict[str, int] = {}
     for run in found:
         counts[run.status] = counts.get(run.status, 0) + 1
@@ -96,7 +96,7 @@ def _columns(width: int, found: list[Overview]) -> list[tuple[str, int, str]]:
     return wide
 
 
-def _head(view: View, found: list[Overview], width: int) -> list[Line]:
+def _head(view: Viewer, found: list[Overview], width: int) -> list[Line]:
     monitors = {run.monitor for run in found if run.monitor}
     best = f"best {next(iter(monitors))}" if len(monitors) == 1 else "best"
     best = best if len(best) <= 9 else "best"
@@ -106,7 +106,7 @@ def _head(view: View, found: list[Overview], width: int) -> list[Line]:
     return [line, rule([], width, "-" if view.plain else "─")]
 
 
-def _row(view: View, run: Overview, found: list[Overview], width: int) -> Line:
+def _row(view: Viewer, run: Overview, found: list[Overview], width: int) -> Line:
     here = run.name == view.selected
     pointer = (">" if view.plain else "▶") if here else " "
     marked = run.name in view.marks
@@ -118,7 +118,7 @@ def _row(view: View, run: Overview, found: list[Overview], width: int) -> Line:
     return fit(line, width, "cursor") if here else line
 
 
-def _cell(view: View, run: Overview, head: str, size: int) -> tuple[str, str]:
+def _cell(view: Viewer, run: Overview, head: str, size: int) -> tuple[str, str]:
     if head == "state":
         return state(run.status)
     if head == "done":
@@ -150,7 +150,7 @@ def _name(run: Overview) -> str:
     return f"{name}, {done}{f' of {most}' if most else ''} runs"
 
 
-def troubles(view: View, width: int) -> Line:
+def troubles(view: Viewer, width: int) -> Line:
     """Return why runs need a person, and what cannot be read, in one line."""
     found = [
         f"{run.short}: {run.reason}"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vcell import console, models
 from vcell.metrics import verdict
 from vcell.models import members
-from vcell.models.scoring import each, gain, mean_of, without_own
+from vcell.models.scoring import by_chance, each, gain, mean_of, without_own
 from vcell.screen.split import TEST
 from vcell.suggest import few
 
@@ -33,6 +33,7 @@ SCORES = ("pds", "mae", "delta_correlation")
 ALL = (*SCORES, *(f"{name}_without_own" for name in SCORES))
 MEANS = ("mean", "perturbed-mean", "perturbed-mean-own", "no-change")  # nothing is claimed of them
 REACHABLE, CHANCE = "reachable", "chance"
+_LEVELS = 2  # rows that are needed to know them
 
 
 def baselines(screen: Screen) -> list[str]:
@@ -152,8 +153,7 @@ def _scores(
         own = screen.context[rows] == context
         names, real = screen.perturbations[rows[own]].tolist(), screen.delta[rows[own]]
         one = each(effect[own], real, screen.targets(names))
-        for name, values in without_own(effect[own], real, screen.columns(names)).items():
-            one[f"{name}_without_own"] = values
+        one |= _renamed(without_own(effect[own], real, screen.columns(names)))
         for name, values in one.items():
             found[name][own] = values
     return found
@@ -161,7 +161,35 @@ def _scores(
 
 def _levels(screen: Screen, rows: NDArray[np.int64]) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Score one half of each perturbation's cells against the other, and against the others'."""
-    return {}
+    tested = screen.rows(TEST)
+    if len(rows) < _LEVELS or screen.halves.shape[1] != len(tested):
+        return {}  # a run of before, or nobody to be told from
+    first, second = (half[np.isin(tested, rows)] for half in screen.halves)
+    found = {name: {s: np.full(len(rows), np.nan) for s in ALL} for name in (REACHABLE, CHANCE)}
+    for context in np.unique(screen.context[rows]):
+        at = screen.context[rows] == context
+        names = screen.perturbations[rows[at]].tolist()
+        target, own = screen.targets(names), screen.columns(names)
+        bare = _blank(second[at], own), _blank(first[at], own)
+        told = {
+            REACHABLE: each(second[at], first[at], target)
+            | _renamed(without_own(second[at], first[at], own)),
+            CHANCE: by_chance(second[at], first[at], target)
+            | _renamed(by_chance(*bare, np.full(len(target), -1, np.int64))),
+        }
+        for level, values in told.items():
+            for name, one in values.items():
+                found[level][name][at] = one
+    return found
+
+
+def _renamed(scores: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    return {f"{name}_without_own": values for name, values in scores.items()}
+
+
+def _blank(effect: NDArray[np.floating], own: NDArray[np.int64]) -> NDArray[np.floating]:
+    """Return effects without the genes that any perturbation targets."""
+    return np.delete(effect, np.unique(own[own >= 0]), axis=1)
 
 
 def _read(path: Path) -> HeldOut:
@@ -172,7 +200,7 @@ def _read(path: Path) -> HeldOut:
         by_model.setdefault(row["model"], []).append(row)
     first = next(iter(by_model.values()), [])
     values = {
-        model: {s: np.array([float(row[s]) for row in own]) for s in ALL if s in own[0]}
+        model: {s: np.array([float(row[s]) for row in own]) for s in ALL if own[0].get(s)}
         for model, own in by_model.items()
     }
     levels = {name: values.pop(name) for name in (REACHABLE, CHANCE) if name in values}

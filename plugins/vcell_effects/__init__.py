@@ -1,0 +1,53 @@
+"""`vcell effects`: what every perturbation of a screen does, with standard errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from vcell.config import ManyFiles, configured, option
+from vcell.plugin import Plugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effects(ManyFiles):
+    """The [effects] table."""
+
+    output: Path = option(Path("effects.parquet"), short="-o", help="The file to write.")
+    min_cells: int = option(10, help="Fewest cells a perturbation must have.", minimum=2)
+    target_sum: float | None = option(
+        None,
+        help="Total that counts are scaled to before log1p (default: the controls' median).",
+        minimum=1,
+    )
+    overwrite: bool = option(default=False, help="Replace a file of the same name.")
+
+
+@click.command("effects")
+@click.argument("screen", required=False, type=click.Path(path_type=Path))
+@configured(Effects)
+def command(screen: Path | None, config: Effects) -> None:
+    r"""Measure every perturbation of a screen against matched controls, with standard errors.
+
+    The file has a row for each perturbation and cell type. Another screen's effects are what tells
+    most of a perturbation that was not measured in yours.
+
+    \b
+    Examples: vcell effects rpe1.h5ad -o rpe1.parquet
+              vcell train-vcc k562.h5ad --prior-effects rpe1.parquet
+              vcell features rpe1.parquet -o features
+    """
+    from vcell_effects.work import run
+
+    run(screen, config)
+
+
+plugin = Plugin(
+    name="effects",
+    summary="What every perturbation of a screen does, with standard errors.",
+    command=command,
+    config=Effects,
+    needs=("pyarrow", "scipy"),
+)

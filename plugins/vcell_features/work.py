@@ -1,0 +1,106 @@
+"""The work of `vcell features`: read sources, write tables, say which targets they know."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.genes import GeneIndex
+from vcell.genes.shipped import shipped_about, shipped_features
+from vcell.screen.design import Design
+from vcell.screen.targets import members
+from vcell_features.sources import made
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from vcell_features import Features
+
+
+def run(sources: tuple[Path, ...], config: Features) -> None:
+    """Make the tables, and tell what they know."""
+    places = _places(sources, config)
+    targets = _targets(config) if config.cells else None
+    rows = [_shipped(name, targets) for name in shipped_about()] if not sources else []
+    for source, place in places.items():
+        found = made(source, config)
+        console.say(f"{source}: {found.what}")
+        _write(place, found.genes, found.values)
+        rows.append(_row(str(place), found.what, found.genes, found.values.shape[1], targets))
+    lines = ""
+    if targets is not None:
+        anyone = {target for row in rows for target in row["known"]}
+        lost = [target for target in targets if target not in anyone]
+        lines = f"\nno table knows {len(lost)} of {len(targets)} targets"
+        lines += f": {', '.join(lost[:12])}" + (" ..." if len(lost) > 12 else "") if lost else ""
+    if places:
+        lines += f"\nvcell train-vcc CELLS --features {config.output} takes all of them"
+    columns = ["table", "made of", "genes", "numbers"] + (["targets known"] if targets else [])
+    shown = [
+        [row["table"], row["made_of"], f"{row['genes']:,}", row["width"]]
+        + ([f"{len(row['known'])} of {len(targets)}"] if targets else [])
+        for row in rows
+    ]
+    console.result(
+        {"tables": rows, "targets": targets}, f"{console.table(shown, columns)}\n{lines}".rstrip()
+    )
+
+
+def _row(
+    name: str, what: str, genes: Sequence[str], width: int, targets: Sequence[str] | None
+) -> dict[str, Any]:
+    index = GeneIndex(genes)
+    known = [target for target in targets or () if index.find(target) >= 0]
+    return {"table": name, "made_of": what, "genes": len(genes), "width": width, "known": known}
+
+
+def _shipped(name: str, targets: Sequence[str] | None) -> dict[str, Any]:
+    about = shipped_about()[name]
+    genes = next(genes for title, genes, _ in shipped_features() if title == about["title"])
+    what = f"{about['sets']:,} gene sets, {about['licence']}; comes with vcell"
+    return _row(about["title"], what, genes, about["width"], targets)
+
+
+def _places(sources: tuple[Path, ...], config: Features) -> dict[Path, Path]:
+    """Return where the table of each source goes; refuse what would be overwritten."""
+    found: dict[Path, Path] = {}
+    for source in sources:
+        name = source.name.removesuffix(".gz")
+        place = config.output / f"{name.rsplit('.', 1)[0] if '.' in name else name}.npz"
+        if place in found.values():
+            raise UserError(
+                f"two sources would both be written as {place}", hint="rename one of them"
+            )
+        if place.exists() and place.resolve() == source.resolve():
+            raise UserError(f"{source} is an input and cannot be the output as well")
+        if place.exists() and not config.overwrite:
+            raise UserError(f"{place} exists already", hint="--overwrite replaces it")
+        found[source] = place
+    return found
+
+
+def _targets(config: Features) -> list[str]:
+    """Return the target genes of a screen's perturbations."""
+    from vcell.data import labels, open_cells
+
+    assert config.cells is not None
+    with open_cells(config.cells, config.layer) as source:
+        found = labels.find(source, config)
+        design = Design.read(source, found)
+    return list(dict.fromkeys(g for n in design.names for g in members(n, found.control)))
+
+
+def _write(place: Path, genes: list[str], values: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    aside = place.with_name(f"{place.name}.tmp-{os.getpid()}")
+    try:
+        with aside.open("wb") as file:
+            np.savez(file, genes=np.array(genes, np.str_), features=values)
+        aside.replace(place)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,113 @@
+"""What a strength is chosen for, and what it does to each score on perturbations left out.
+
+A stronger effect finds more of the significant genes (DES) and is told apart more easily (PDS), at
+the price of its error (MAE). Which of these counts is not for us to know, so it can be said, and
+what each pays is told. P perturbations that the model was not fitted to, N genes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.models.scoring import mean_of, scores
+from vcell.screen.split import TRAIN
+
+if TYPE_CHECKING:
+    from vcell_predict.ensemble import Ensemble, Member
+
+Array = NDArray[np.float64]
+_TRIED = np.geomspace(0.25, 4.0, 33)  # strengths, 1 among them
+_CHANCE = 0.5  # PDS of one prediction for all
+_FEWEST = 10  # perturbations that may overrule what DES asks for
+_SHARES = (1.0, 0.75, 0.5, 0.25)  # of the way (in logarithms) to the strength that DES asks for
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Perturbations that a model was not fitted to, with what the challenge's baseline scores.
+
+    Attributes
+    ----------
+    effect, real, target
+        (P, N) predicted and measured effects, (P,) the number of each one's own gene.
+    baseline
+        MAE of the official baseline: the mean over all groups, the one scored left out.
+    """
+
+    effect: Array
+    real: Array
+    target: NDArray[np.int64]
+    baseline: float
+
+    @classmethod
+    def of(cls, ensemble: Ensemble) -> LeftOut | None:
+        """Collect those of all runs; None where everything was fitted to."""
+        found = [one for member in ensemble.members if (one := _of_member(member)) is not None]
+        if not found:
+            return None
+        return max(found, key=lambda one: len(one.real))
+
+    def scores(self, strength: float) -> dict[str, float]:
+        """Return PDS, MAE and correlation of effects times a strength."""
+        return scores(self.effect * strength, self.real, self.target)
+
+    def best(self, score: str) -> float:
+        """Return the strength that is best for PDS or MAE; of equals the one nearest to 1."""
+        sign = 1.0 if score == "mae" else -1.0
+        order = sorted(_TRIED, key=lambda s: abs(np.log(s)))
+        return float(min(order, key=lambda s: sign * self.scores(float(s))[score]))
+
+    def bearable(self, strength: float) -> float:
+        """Return how far (of its logarithm) to go towards a strength that was chosen for DES.
+
+        All the way, where PDS gains as much as MAE loses, both scaled as the challenge scales them;
+        else as far as MAE stays below the baseline. That DES gains is taken for granted. Fewer than
+        ten perturbations do not tell.
+        """
+        if len(self.real) < _FEWEST:
+            return 1.0
+        before, after = self._scaled(1.0), self._scaled(strength)
+        if after >= before:
+            return 1.0
+        for share in _SHARES:
+            if self.scores(strength**share)["mae"] <= self.baseline:
+                return share
+        return 0.0
+
+    def _scaled(self, strength: float) -> float:
+        """Return PDS and MAE as the challenge adds them up: nothing is below the baseline."""
+        found = self.scores(strength)
+        pds = (found["pds"] - _CHANCE) / (1 - _CHANCE)
+        return max(pds, 0.0) + max(1 - found["mae"] / self.baseline, 0.0)
+
+    def told(self, strength: float) -> str:
+        """Say what a strength does to each score."""
+        before, after = self.scores(1.0), self.scores(strength)
+        text = (
+            f"at strength {strength:.2f} instead of 1, on {len(self.real)} perturbations left out: "
+            f"PDS {before['pds']:.3f} -> {after['pds']:.3f}, "
+            f"MAE {before['mae']:.4f} -> {after['mae']:.4f}"
+        )
+        beside = "below" if after["mae"] <= self.baseline else "ABOVE"
+        return f"{text}, {beside} the official baseline's {self.baseline:.4f}"
+
+
+def _of_member(member: Member) -> LeftOut | None:
+    rows, effect = member.out_of_sample()
+    told = np.isfinite(effect).all(axis=1)
+    rows, screen = rows[told], member.screen
+    if len(rows) < 2:
+        return None
+    real = screen.delta[rows].astype(np.float64)
+    learnt = screen.rows(TRAIN)
+    total = screen.delta[learnt].sum(axis=0, dtype=np.float64)
+    own = np.isin(rows, learnt)[:, None]
+    # the controls are one more group, without effect
+    mean = (total - own * real) / (len(learnt) + 1 - own)
+    baseline = mean_of({"mae": np.abs(mean - real).mean(axis=1)})["mae"]
+    names = screen.perturbations[rows].tolist()
+    return LeftOut(effect[told].astype(np.float64), real, screen.targets(names), baseline)

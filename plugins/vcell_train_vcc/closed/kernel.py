@@ -1,0 +1,160 @@
+"""How alike the effects of two sets of target genes are, for any setting of `gp`.
+
+Features come in blocks: expression, GO, Reactome, networks, other screens. Of each block f is the
+cosine of two genes' features, or exp(-distance^2 / width) of unit rows; it is 0 for a gene that the
+block does not know. P perturbations, Q others, G target genes, B blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from vcell.models import Screen
+
+    Array = NDArray[np.float64]
+
+WIDTHS = (None, 0.5, 1.0)  # of f; None: linear
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Parameters of the kernel, the noise, and whether effects are taken about their mean.
+
+    Attributes
+    ----------
+    width
+        Which of `WIDTHS`.
+    constant, size, own, features
+        Weights of: any two sets; their sizes; a target in common; the similarity of features.
+    noise
+        What is added to the diagonal.
+    centred
+        Whether effects are taken about their mean.
+    mix
+        (B,) weights of the blocks, which add up to 1; empty: all alike.
+    """
+
+    width: int
+    constant: float
+    size: float
+    own: float
+    features: float
+    noise: float
+    centred: bool
+    mix: tuple[float, ...] = ()
+
+
+class Kernel:
+    """k(S, T) of perturbations by name, for any setting."""
+
+    def __init__(self, targets: Screen, names: Sequence[str]) -> None:
+        self.targets = targets
+        self.columns = targets.block_columns()
+        self.blocks = list(self.columns)
+        members = targets.members(names)
+        self.genes = sorted({gene for one in members for gene in one})
+        self.rows = _indicator(members, self.genes)
+        self.sizes = np.asarray(self.rows.sum(axis=1)).ravel()
+        self.units = self._units(self.genes)
+        self._last: tuple[tuple[int, tuple[float, ...]], Array] | None = None
+
+    @property
+    def telling(self) -> list[int]:
+        """The blocks that know two targets or more: others cannot tell any two apart."""
+        return [i for i, unit in enumerate(self.units) if (np.abs(unit).max(axis=1) > 0).sum() > 1]
+
+    @property
+    def apart(self) -> bool:
+        """Whether every perturbation has one target, and no two have the same."""
+        once = np.asarray(self.rows.sum(axis=0)).max(initial=0) <= 1
+        return bool(once and (self.sizes == 1).all())
+
+    def mix(self, setting: Setting) -> tuple[float, ...]:
+        """Return (B,) weights of the blocks."""
+        return setting.mix or (1 / max(len(self.blocks), 1),) * len(self.blocks)
+
+    def of(self, setting: Setting) -> Array:
+        """Return (P, P) of the names given."""
+        key = (setting.width, self.mix(setting))
+        if self._last is None or self._last[0] != key:
+            inner = self._similar(self.units, self.units, setting)
+            self._last = None  # only one is in memory
+            self._last = (key, np.asarray(self.rows @ (self.rows @ inner).T))
+        found = self._last[1] * setting.features if setting.features else np.zeros(self._shape)
+        same = (self.rows @ self.rows.T).tocoo()
+        found[same.row, same.col] += setting.own * same.data
+        found += setting.constant
+        if setting.size:
+            for i, size in enumerate(self.sizes):  # without a second matrix in memory
+                found[i] += setting.size * size * self.sizes
+        return np.asarray(found)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return (len(self.sizes), len(self.sizes))
+
+    def across(self, names: Sequence[str], setting: Setting) -> tuple[Array, Array]:
+        """Return (Q, P) between other names and those given, and (Q,) of others with themselves."""
+        members = self.targets.members(names)
+        genes = sorted({gene for one in members for gene in one})
+        rows, units = _indicator(members, genes), self._units(genes)
+        sizes = np.asarray(rows.sum(axis=1)).ravel()
+        place = {gene: i for i, gene in enumerate(self.genes)}
+        inner = setting.features * self._similar(units, self.units, setting)
+        for i, gene in enumerate(genes):
+            if gene in place:
+                inner[i, place[gene]] += setting.own
+        found = np.asarray(self.rows @ (rows @ inner).T).T
+        found += setting.constant + setting.size * np.outer(sizes, self.sizes)
+        itself = setting.features * self._similar(units, units, setting)
+        itself[np.diag_indices_from(itself)] += setting.own
+        alone = setting.constant + setting.size * sizes**2
+        alone += np.asarray(rows.multiply(rows @ itself).sum(axis=1)).ravel()
+        return np.asarray(found), np.asarray(alone)
+
+    def _units(self, genes: Sequence[str]) -> list[Array]:
+        """Return (G, F) features of each block as unit rows; 0 for a gene it does not know."""
+        features = self.targets.pooled(genes).astype(np.float64)
+        found = []
+        for columns in self.columns.values():
+            block = features[:, columns]
+            length = np.linalg.norm(block, axis=1, keepdims=True)
+            found.append(block / np.maximum(length, 1e-12))
+        return found
+
+    def _similar(self, a: list[Array], b: list[Array], setting: Setting) -> Array:
+        """Return (G, H) the weighed similarity of genes."""
+        width = WIDTHS[setting.width]
+        shape = (len(a[0]), len(b[0])) if a else (0, 0)
+        total = np.zeros(shape)
+        for one, other, weight in zip(a, b, self.mix(setting), strict=True):
+            if not weight:
+                continue
+            inner = one @ other.T
+            if width is not None:
+                known = [np.abs(x).max(axis=1, initial=0) > 0 for x in (one, other)]
+                inner *= 2 / width
+                inner -= 2 / width
+                np.exp(np.minimum(inner, 0, out=inner), out=inner)
+                inner *= known[0][:, None]
+                inner *= known[1]
+            inner *= weight
+            total += inner
+        return total
+
+
+def _indicator(members: Sequence[tuple[str, ...]], genes: Sequence[str]) -> sp.csr_array:
+    """Return (P, G): which genes are targets of which set."""
+    place = {gene: i for i, gene in enumerate(genes)}
+    rows = np.repeat(np.arange(len(members)), [len(one) for one in members])
+    columns = np.array([place[gene] for one in members for gene in one], np.int64)
+    return sp.csr_array((np.ones(len(rows)), (rows, columns)), (len(members), len(genes)))

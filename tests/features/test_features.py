@@ -1,0 +1,184 @@
+"""`vcell features`: tables from sets, networks, embeddings and effects; what they know is said."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from vcell_features.embed import of_edges, of_sets
+
+from vcell import console
+from vcell.cli import run
+from vcell.data.simulate import simulate
+
+COMPLEXES = {f"C{i}": [f"G{i}{j}" for j in range(6)] for i in range(8)}
+GENES = [gene for genes in COMPLEXES.values() for gene in genes]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "settings", console.Settings())
+
+
+def made(capsys, *words):
+    assert run(["features", *words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["tables"]
+    with np.load(told[0]["table"]) as file:
+        return told, file["genes"].tolist(), file["features"]
+
+
+def together(genes, values):
+    """Say whether genes are nearest to those of their own complex."""
+    unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    near = unit @ unit.T
+    np.fill_diagonal(near, -np.inf)
+    return np.mean([genes[i][:-1] == genes[j][:-1] for i, j in enumerate(near.argmax(axis=1))])
+
+
+def edges():
+    rng = np.random.default_rng(0)
+    inside = [(a, b) for genes in COMPLEXES.values() for a in genes for b in genes if a < b]
+    across = [tuple(rng.choice(GENES, 2, replace=False)) for _ in range(10)]
+    return inside + across
+
+
+def test_genes_of_the_same_sets_are_alike(tmp_path, capsys):
+    lines = [f"{name}\tabout\t" + "\t".join(genes) for name, genes in COMPLEXES.items()]
+    (tmp_path / "sets.gmt").write_text("\n".join(lines) + "\n")
+    told, genes, values = made(capsys, "sets.gmt", "--rank", "8")
+    assert told[0]["made_of"] == "8 gene sets"
+    assert sorted(genes) == sorted(GENES)
+    assert values.dtype == np.float32
+    assert together(genes, values) == 1
+
+
+def test_rows_of_sets_are_those_of_a_dense_decomposition():
+    rng = np.random.default_rng(1)
+    sets = {f"S{i}": rng.choice(GENES, 4, replace=False).tolist() for i in range(30)}
+    genes, values = of_sets(sets, 47)
+    member = np.array([[gene in of for of in sets.values()] for gene in genes], float)
+    weighed = member * np.log((len(genes) + 1) / 4)
+    weighed /= np.linalg.norm(weighed, axis=1, keepdims=True)
+    # all but the least component: products of rows are nearly those of the whole
+    exact = np.linalg.svd(weighed, compute_uv=False)
+    np.testing.assert_allclose(
+        np.linalg.norm(values @ values.T - weighed @ weighed.T), exact[29] ** 2, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("method", ["diffusion", "svd"])
+def test_neighbours_in_a_network_are_alike(method):
+    one, other = zip(*edges(), strict=True)
+    genes, values = of_edges((one, other, np.ones(len(one))), 8, method)
+    assert together(genes, values) > 0.9
+
+
+def test_diffusion_is_that_of_random_walks_that_return():
+    one, other = zip(*edges(), strict=True)
+    genes, values = of_edges((one, other, np.ones(len(one))), 46, "diffusion")
+    a = np.zeros((len(genes), len(genes)))
+    place = {gene: i for i, gene in enumerate(genes)}
+    for x, y in zip(one, other, strict=True):
+        a[place[x], place[y]] = a[place[y], place[x]] = 1
+    degree = a.sum(axis=1)
+    normal = a / np.sqrt(np.outer(degree, degree))
+    walk = 0.5 * np.linalg.inv(np.eye(len(a)) - 0.5 * normal)
+    first = np.sqrt(degree / degree.sum())
+    expected = walk - np.outer(first, first)  # of the stationary state, which all share
+    low = np.linalg.eigvalsh(walk)[0]
+    assert np.abs(values @ values.T - expected).max() < low + 1e-6
+
+
+NETWORKS = {
+    "string.txt.gz": ("protein1 protein2 combined_score", " ", 900),
+    "biogrid.tab3.txt": (
+        "#BioGRID\tEntrez A\tOfficial Symbol Interactor A\tOfficial Symbol Interactor B\tPubmed",
+        "\t",
+        None,
+    ),
+    "plain.tsv": (None, "\t", None),
+    "weighed.csv": (None, ",", 0.5),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_are_read_as_their_makers_write_them(tmp_path, capsys, name):
+    head, mark, weight = NETWORKS[name]
+    rows = []
+    for i, (a, b) in enumerate(edges()):
+        cells = [str(i), "7", a, b, "123"] if "biogrid" in name else [a, b]
+        rows.append(mark.join(cells + ([str(weight)] if weight else [])))
+    text = "\n".join(([head] if head else []) + rows) + "\n"
+    data = gzip.compress(text.encode()) if name.endswith(".gz") else text.encode()
+    (tmp_path / name).write_bytes(data)
+    told, genes, values = made(capsys, name, "--rank", "8")
+    assert told[0]["made_of"] == f"a network of {len(edges())} edges, by diffusion"
+    assert set(genes) == set(GENES)
+    assert together(genes, values) > 0.8
+
+
+def test_ids_get_names_and_weak_edges_are_left_out(tmp_path, capsys):
+    ids = {gene: f"9606.ENSP{i:05d}" for i, gene in enumerate(GENES)}
+    rows = [f"{ids[a]} {ids[b]} {900 if a[:-1] == b[:-1] else 100}" for a, b in edges()]
+    (tmp_path / "links.txt").write_text("protein1 protein2 combined_score\n" + "\n".join(rows))
+    names = "\n".join(f"{code}\t{gene}" for gene, code in ids.items())
+    (tmp_path / "info.txt").write_text("#string_protein_id\tpreferred_name\n" + names)
+    words = ["links.txt", "--ids", "info.txt", "--minimum", "700", "--rank", "8"]
+    told, genes, _ = made(capsys, *words)
+    assert told[0]["made_of"].startswith("a network of 12")  # 120 and those by chance
+    assert set(genes) == set(GENES)
+
+
+def test_targets_that_a_table_knows_are_counted_under_any_name(tmp_path, capsys):
+    adata = simulate(cells=200, genes=40, perturbations=4, seed=0)
+    names = sorted(set(adata.obs["target_gene"].astype(str)) - {"non-targeting"})
+    called = dict(zip(names, ["MARCH8", "TP53", "MYC", "NOGENE"], strict=True))
+    adata.obs["target_gene"] = [called.get(str(n), str(n)) for n in adata.obs["target_gene"]]
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    (tmp_path / "emb.csv").write_text("gene,a,b\nMARCHF8,1,2\nENSG00000141510,3,4\nACTB,5,6\n")
+    assert run(["features", "emb.csv", "--cells", "cells.h5ad"]) == 0
+    said = capsys.readouterr().out
+    assert "2 of 4" in said
+    assert "no table knows 2 of 4 targets: MYC, NOGENE" in said
+    assert run(["features", "--cells", "cells.h5ad", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["tables"]
+    assert [row["table"] for row in told] == ["Gene Ontology", "Reactome"]
+    assert sorted(told[0]["known"]) == ["MARCH8", "MYC", "TP53"]
+    assert "CC-BY-4.0" in told[0]["made_of"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("missing.gmt", None, "there is no such file"),
+        ("empty.tsv", "", "is empty"),
+        ("bad.gmt", "a\tb\n", "name, description and genes"),
+        ("prose.txt", "hello\n", "neither sets, a network nor a table"),
+        ("short.tsv", "a\tb\nc\n", "an edge has two ends"),
+        ("few.tsv", "a\tb\n", "too few for features"),
+        ("words.txt", "protein1 protein2 combined_score\na b x\n", "the weight is 'x'"),
+        ("fake.parquet", "PAR", "is no Parquet file"),
+        ("junk.gz", "junk", "is not text, nor gzipped text"),
+    ],
+)
+def test_what_is_none_is_refused(tmp_path, capsys, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    assert run(["features", name]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "features").exists()
+
+
+def test_a_table_that_exists_is_kept(tmp_path, capsys):
+    (tmp_path / "emb.csv").write_text("gene,a,b\nTP53,1,2\nMYC,3,4\n")
+    assert run(["features", "emb.csv"]) == 0
+    before = (tmp_path / "features" / "emb.npz").read_bytes()
+    assert run(["features", "emb.csv"]) == 2
+    assert "emb.npz exists already" in capsys.readouterr().err
+    assert (tmp_path / "features" / "emb.npz").read_bytes() == before
+    assert run(["features", "emb.csv", "--overwrite"]) == 0

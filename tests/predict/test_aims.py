@@ -1,0 +1,59 @@
+"""What a strength is chosen for, and what is said of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from vcell_predict.strength.aims import LeftOut
+
+
+def left_out(shrunk: float, noise: float = 0.05, seed: int = 0) -> LeftOut:
+    """Effects predicted too small by a factor, beside noise."""
+    rng = np.random.default_rng(seed)
+    real = rng.normal(size=(20, 100)) * 0.3
+    effect = shrunk * real + noise * rng.normal(size=real.shape)
+    target = np.full(20, -1)
+    return LeftOut(effect, real, target, float(np.abs(real).mean()))
+
+
+def test_for_mae_it_makes_good_what_the_model_shrank():
+    assert left_out(0.5, 0.01).best("mae") == pytest.approx(2, rel=0.1)
+    assert left_out(1.0, 0.01).best("mae") == pytest.approx(1, rel=0.1)
+    assert left_out(2.0, 0.01).best("mae") == pytest.approx(0.5, rel=0.1)
+
+
+def test_for_pds_it_is_the_strength_that_tells_best():
+    found = left_out(0.1, 0.2)
+    best = found.best("pds")
+    scores = [found.scores(s)["pds"] for s in (0.25, 1.0, 4.0)]
+    assert found.scores(best)["pds"] >= max(scores)
+
+
+def test_overall_stops_before_the_error_is_above_the_baselines():
+    found = left_out(0.8, 0.1)  # it tells all of them apart as it is
+    assert found.scores(1.0)["pds"] == 1
+    assert found.scores(4.0)["mae"] > found.baseline > found.scores(1.0)["mae"]
+    share = found.bearable(4.0)
+    assert share < 1
+    assert found.scores(4.0**share)["mae"] <= found.baseline
+
+
+def test_overall_goes_all_the_way_where_more_is_told_apart_than_is_lost():
+    rng = np.random.default_rng(1)
+    shift = 0.3 * rng.normal(size=100)  # shared by all, and predicted: only strength tells apart
+    real = shift + 0.3 * rng.normal(size=(20, 100))
+    effect = shift + 0.1 * (real - shift)
+    found = LeftOut(effect, real, np.full(20, -1), float(np.abs(real).mean()))
+    assert found.scores(1.2)["pds"] >= found.scores(1.0)["pds"]
+    assert found.bearable(1.05) == 1
+
+
+def test_an_error_above_the_baselines_is_said_aloud():
+    assert "ABOVE the official baseline's" in left_out(0.0, 1.0).told(2.0)
+    assert "below the official baseline's" in left_out(1.0, 0.01).told(1.0)
+
+
+def test_the_command_says_what_strengths_do_and_takes_an_aim(predict):
+    lines = predict("--n-cells", 40, "--for", "mae").out
+    assert "perturbations left out: PDS" in lines
+    assert "the official baseline's" in lines

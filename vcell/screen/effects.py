@@ -1,0 +1,198 @@
+"""Effects of perturbations against matched controls, measured in one pass over the cells.
+
+The controls are halved: effects that are learnt from are differences to one half, held-out effects
+to the other. If both had the same controls, the noise of these would be in both, and a model would
+be credited with predicting it: correlations of .8 where halves agree by .2.
+P rows, N genes, C contexts, B groups of matched controls, T held-out rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.screen.pseudobulk import GroupSums
+
+if TYPE_CHECKING:
+    from vcell.data.log_cells import LogCells
+    from vcell.screen.design import Design, ScreenRows
+
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Effects and what belongs to them.
+
+    Attributes
+    ----------
+    delta, noise, cells
+        (P, N) effects, (P,) their sampling variance averaged over genes, (P,) cells.
+    control
+        (C, N) means of all controls.
+    halves
+        (2, T, N) effects of two halves of each held-out perturbation's cells, in the order of the
+        rows, each against its own half of the controls.
+    """
+
+    delta: Array
+    noise: Array
+    cells: Codes
+    control: Array
+    halves: NDArray[np.float32]
+
+
+def measure(
+    cells: LogCells, rows: ScreenRows, design: Design, held_out: NDArray[np.bool_], *,
+    shared: bool = False, seed: int = 0,
+) -> Effects:  # fmt: skip
+    """Measure the rows (P,), of which `held_out` (P,) says which are scored.
+
+    Parameters
+    ----------
+    cells, rows, design
+        The values; which cells belong to which row; which are controls, and what they match.
+    held_out
+        Their effects are differences to the first half of the controls, those of others to the
+        second.
+    shared
+        Take all controls for all, as papers do.
+    seed
+        Which cells are in which half.
+    """
+    n, n_matched, tested = len(rows), design.n_matched, np.flatnonzero(held_out)
+    twins = n + np.arange(len(tested))  # second halves of the held-out rows
+    first = n + len(tested)  # of the groups of controls: all first halves, all second halves
+    group = np.where(design.control, first + design.matched, rows.of_cell)
+    twin = np.full(n + 1, -1)
+    twin[tested] = twins
+    other = np.where(design.control, group + n_matched, twin[rows.of_cell])
+    code = np.where(_second_half(group, seed) & (other >= 0), other, group)
+    sums = GroupSums.of(cells, code, first + 2 * n_matched)
+    mean, variance, count = sums.mean, sums.variance, sums.count
+    share = _shares(code, design, first)
+    controls, spread, per_context = _controls(
+        mean[first:], variance[first:], count[first:], design, shared=shared,
+        wanted=share.sum(axis=0) > 0,
+    )  # fmt: skip
+    halves = np.array(
+        [mean[at] - _normal(share[at]) @ controls[h] for h, at in enumerate((tested, twins))],
+        np.float32,
+    )
+    share[tested] += share[twins]
+    share = _normal(share[:n])
+    delta, noise, size = _joined(mean, variance, count, tested, n)
+    noise /= np.maximum(size, 1)
+    for half, own in enumerate((held_out, ~held_out)):
+        delta[own] -= share[own] @ controls[half]
+        noise[own] += share[own] ** 2 @ spread[half]
+    return Effects(delta, noise, size, per_context, halves)
+
+
+def _second_half(group: Codes, seed: int) -> NDArray[np.bool_]:
+    """Return which cells are in the second half of their group, drawn at random."""
+    order = np.random.default_rng([seed, 0x4A1F]).permutation(len(group))
+    order = order[np.argsort(group[order], kind="stable")]
+    start = np.searchsorted(group[order], group[order])
+    second = np.zeros(len(group), bool)
+    second[order] = (np.arange(len(group)) - start) % 2 == 1
+    return second
+
+
+def _shares(code: Codes, design: Design, n_groups: int) -> Array:
+    """Return (groups, B): how many cells of each group match which controls."""
+    n_matched = design.n_matched
+    own = (code >= 0) & ~design.control
+    place = code[own] * n_matched + design.matched[own]
+    count = np.bincount(place, minlength=n_groups * n_matched)
+    return np.asarray(count.reshape(n_groups, n_matched), np.float64)
+
+
+def _normal(share: Array) -> Array:
+    return np.asarray(share / np.maximum(share.sum(axis=1, keepdims=True), 1))
+
+
+def _joined(
+    mean: Array, variance: Array, count: Codes, tested: Codes, n: int
+) -> tuple[Array, Array, Codes]:
+    """Return means (P, N), variances and cells (P,) of rows, the halves of some put together."""
+    twins = n + np.arange(len(tested))
+    whole, spread, size = mean[:n].copy(), variance[:n].copy(), count[:n].copy()
+    a, b = count[tested], count[twins]
+    total = np.maximum(a + b, 1)
+    whole[tested] = (a[:, None] * mean[tested] + b[:, None] * mean[twins]) / total[:, None]
+    between = np.square(mean[tested] - mean[twins]).mean(axis=1) * a * b / total
+    within = np.maximum(a - 1, 0) * variance[tested] + np.maximum(b - 1, 0) * variance[twins]
+    spread[tested] = (within + between) / np.maximum(a + b - 1, 1)
+    size[tested] = a + b
+    return whole, spread, size
+
+
+def _controls(
+    mean: Array,
+    variance: Array,
+    size: Codes,
+    design: Design,
+    *,
+    shared: bool,
+    wanted: NDArray[np.bool_],
+) -> tuple[Array, Array, Array]:
+    """Return what rows are compared with.
+
+    For each half of the controls (2, B, N) means and (2, B) their sampling variances; and (C, N)
+    means of all controls. `wanted` (B,) says which have perturbed cells.
+    """
+    n_matched = len(wanted)
+    context = np.zeros(n_matched, np.int64)
+    context[design.matched] = design.context
+    halves, sizes = mean.reshape(2, n_matched, -1), size.reshape(2, n_matched)
+    total = sizes.sum(axis=0)
+    both = (sizes[0][:, None] * halves[0] + sizes[1][:, None] * halves[1]) / np.maximum(total, 1)[
+        :, None
+    ]
+    per_context = _of_contexts(both, total, context, design, aloud=True)
+    bare = np.flatnonzero((total == 0) & wanted)
+    if len(bare) == np.count_nonzero(wanted):
+        raise UserError(
+            "no batch has both controls and perturbed cells: batch and effect cannot be told apart",
+            hint="if the column is no batch, name another one with --batch-column",
+        )
+    if len(bare):
+        console.warn(
+            f"{len(bare)} of {n_matched} batches have no control cells: their cells are compared "
+            "with the controls of all batches"
+        )
+    spread = variance.reshape(2, n_matched)
+    if not shared and (sizes.sum(axis=1) == 0).any():
+        console.warn("a single control cell cannot be halved: held-out effects share it")
+        shared = True
+    if shared:
+        both[bare] = per_context[context[bare]]
+        pooled = (sizes * spread).sum(axis=0) / np.maximum(total, 1) ** 2
+        return np.stack([both, both]), np.stack([pooled, pooled]), per_context
+    for half, number in zip(halves, sizes, strict=True):
+        lacking = number == 0  # the mean of this half of the controls in the whole context
+        half[lacking] = _of_contexts(half, number, context, design)[context[lacking]]
+    return halves, spread / np.maximum(sizes, 1), per_context
+
+
+def _of_contexts(
+    controls: Array, size: Codes, context: Codes, design: Design, *, aloud: bool = False
+) -> Array:
+    """Return (C, N) control means; a context without controls gets those of all."""
+    overall = size @ controls / size.sum()
+    found = np.tile(overall, (len(design.contexts), 1))
+    for code, name in enumerate(design.contexts):
+        weight = np.where(context == code, size, 0)
+        if weight.sum():
+            found[code] = weight @ controls / weight.sum()
+        elif aloud and (design.context == code).any():
+            console.warn(f"{name} has no control cells: those of all contexts stand in for them")
+    return found
