@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vcell import console
 from vcell.config import provenance, settings_of
 from vcell.errors import RunFailed, UserError
+from vcell.gpu import profiles
 from vcell.launch import Plan, join_run, launch, make_plan, resume_run
 from vcell.runs import ROOT, Run
 from vcell.train import many
@@ -73,19 +74,20 @@ def fingerprint(source: CellSource) -> dict[str, Any]:
 
 def _trained(training: Training[Settings], config: Settings) -> tuple[Run, Plan]:
     plan = make_plan(config)
-    if config.resume:
-        this, plan = _resumed(training, config, plan)
-    else:
-        this, plan = join_run(
-            config.runs, plan, lambda name: _started(training, config, name, plan)
-        )
-    console.say(f"run directory: {this.path}")
-    try:
-        launch(training.worker, this, plan)
-    except KeyboardInterrupt:
-        if plan.leads:
-            console.say(f"to go on: {go_on(training.name, this)}")
-        raise
+    with profiles.applied(config.gpu_profile):  # refused before there is a run
+        if config.resume:
+            this, plan = _resumed(training, config, plan)
+        else:
+            this, plan = join_run(
+                config.runs, plan, lambda name: _started(training, config, name, plan)
+            )
+        console.say(f"run directory: {this.path}")
+        try:
+            launch(training.worker, this, plan)
+        except KeyboardInterrupt:
+            if plan.leads:
+                console.say(f"to go on: {go_on(training.name, this)}")
+            raise
     return this, plan
 
 
