@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from vcell import signals
 from vcell.errors import UserError
@@ -14,7 +15,7 @@ from vcell.outputs.marks import made_here, strangers
 
 def check(
     *targets: str | os.PathLike[str],
-    inputs: Iterable[str | os.PathLike[str] | None] = (),
+    inputs: Iterable[Any] = (),
     overwrite: bool = False,
     suffixes: tuple[str, ...] = (),
     parents: bool = False,
@@ -42,7 +43,8 @@ def check(
     UserError
         The first reason against it, and how to mend that.
     """
-    read = [Path(path) for path in inputs if path is not None]
+    # AnnData in memory and open sources may stand among the paths
+    read = [Path(path) for path in inputs if isinstance(path, str | os.PathLike)]
     read += _of_the_project()
     seen: list[Path] = []
     for target in map(Path, targets):
@@ -67,7 +69,7 @@ def _of_the_project() -> list[Path]:
     from vcell.config.options import project_cells
 
     cells = project_cells()
-    return [] if cells is None else [cells]
+    return [] if cells is None or not cells.exists() else [cells]
 
 
 def _refuse_input(target: Path, path: Path) -> None:
