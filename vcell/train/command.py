@@ -153,7 +153,7 @@ def _given(config: Any) -> dict[str, Any]:
 
 
 def _parts(training: Training[Settings], config: Settings) -> str | None:
-    """Say which parts the run is made of, if it holds several: those asked, or gone on with."""
+    """Return the folder of the runs that this one holds: those asked for, or to go on with."""
     if not config.resume:
         return many.asked(config)
     this = _opened(training, config)
@@ -176,7 +176,7 @@ def _several(training: Training[Settings], config: Settings, parts: str) -> None
     def train(settings: Settings) -> Run:
         one = Run.open(_trained(training, settings)[0].path)
         if one.status() != "done":
-            raise RunFailed(f"{one.name} is {one.status()}: it can be gone on with")
+            raise RunFailed(f"{one.name} is {one.status()}", hint="--resume goes on with it")
         return one
 
     with many.ended_well(this, new=new):
