@@ -1,4 +1,4 @@
-"""How far a network is believed: by its gain on the validation perturbations, shrunk by its error."""
+"""How far a network is believed: by its gain on validation perturbations, shrunk by its error."""
 
 from __future__ import annotations
 

@@ -109,10 +109,10 @@ class Judge:
     def score(self, effect: NDArray[np.float32]) -> dict[str, float]:
         """Return how far the network is believed, and what that gains over the prior.
 
-        The prior and the network are blended. Of a few shares the one that gains most is taken, then
-        shrunk by how sure that is: by 1 - (standard error / gain)^2, to nothing where the gain is
-        within its standard error (James and Stein 1961, positive part). Returned are the mean scores
-        of the whole network, its `mean_gain`, the `blend`, and the `gain` of so much of it.
+        The prior and the network are blended. Of a few shares the one that gains most is taken,
+        then shrunk by how sure that is: by 1 - (standard error / gain)^2, to nothing where the gain
+        is within its standard error (James and Stein 1961, positive part). Returned are the mean
+        scores of the whole network, its `mean_gain`, the `blend`, and the `gain` of so much of it.
         """
         found = self.each(effect)
         means = {name: float(values.mean()) for name, values in found.items()}
