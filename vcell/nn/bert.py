@@ -63,12 +63,15 @@ class Lengths:
 
 
 class Precision:
-    """In which type products run. On a CPU half precision is emulated: rounded, then float32."""
+    """In which type products run. On a CPU half precision is emulated: rounded, then float32.
 
-    def __init__(self, name: PrecisionName, device: torch.device) -> None:
+    With `native` a CPU computes in half precision itself: fast on few, very slow on most.
+    """
+
+    def __init__(self, name: PrecisionName, device: torch.device, *, native: bool = False) -> None:
         self.name, self.type = name, _TYPES[name]
         self.rounds = self.type != torch.float32
-        self.emulated = self.rounds and device.type == "cpu"
+        self.emulated = self.rounds and device.type == "cpu" and not native
 
     def __call__(self, x: Tensor) -> Tensor:
         """Round a factor of a product."""
@@ -111,9 +114,9 @@ class Bert(nn.Module):
         self.precision = Precision("fp32", torch.device("cpu"))
         self._rounded: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def set_precision(self, name: PrecisionName) -> None:
+    def set_precision(self, name: PrecisionName, *, native: bool = False) -> None:
         """Choose the type of products from now on."""
-        self.precision = Precision(name, self.tokens.weight.device)
+        self.precision = Precision(name, self.tokens.weight.device, native=native)
         self._rounded.clear()
         if self.tokens.weight.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
@@ -146,8 +149,11 @@ class Bert(nn.Module):
         assert isinstance(block, BertBlock)
         return block
 
-    def linear(self, layer: nn.Linear, x: Tensor) -> Tensor:
-        """Multiply by a layer's weights, in the chosen precision."""
+    def linear(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """Multiply by a layer's weights, in the chosen precision; a quantised layer has its own."""
+        if not isinstance(layer, nn.Linear):
+            quantised: Tensor = layer(x)
+            return quantised
         if not self.precision.rounds:
             return F.linear(x, layer.weight, layer.bias)
         kept = self._rounded.get(id(layer))

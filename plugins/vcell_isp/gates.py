@@ -1,0 +1,234 @@
+"""What a screen must survive before it is believed: checks of a run against nulls of its own model.
+
+A sample of events is computed again: without any change (must be 0), in exact float32 by another
+path (the noise floor), with shuffled weights, with the embedding layer alone, and by expression
+alone. A ranking that these reproduce is not the trained model's.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.geneformer.perturbation import Copies
+from vcell.geneformer.shifts import ShiftEngine
+from vcell.metrics.rankings import spearman
+from vcell_isp.controls import profile
+from vcell_isp.design import CellEvents
+
+if TYPE_CHECKING:
+    from vcell.runs import Run
+    from vcell_isp import IspRun
+    from vcell_isp.design import Design
+    from vcell_isp.model import Reader
+
+CELLS, EVENTS, STATE_CELLS = 6, 24, 24
+_ALIKE = 0.5  # a null whose Spearman exceeds this explains the ranking
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some events, chosen by the seed."""
+
+    events: tuple[CellEvents, ...]
+    genes: NDArray[np.int64]
+    ranks: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, design: Design, seed: int) -> Sample:
+        """Choose cells, and events in each."""
+        rng = np.random.default_rng(seed)
+        cells = rng.permutation(design.order)
+        chosen, genes, ranks = [], [], []
+        for cell in cells:
+            events = design.events(int(cell))
+            if not len(events):
+                continue
+            parts = []
+            for copies, tokens in events.parts:
+                first = int(rng.integers(max(len(tokens) - EVENTS, 0) + 1))
+                some = np.arange(first, min(first + EVENTS, len(tokens)))  # as a run takes them
+                parts.append(
+                    (replace(copies, at=copies.at[some], to=copies.to[some]), tokens[some])
+                )
+                genes.append(tokens[some])
+                ranks.append(copies.at[some] / events.length)
+            chosen.append(replace(events, parts=tuple(parts)))
+            if len(chosen) == CELLS:
+                break
+        return cls(tuple(chosen), np.concatenate(genes), np.concatenate(ranks))
+
+    def measure(self, engine: ShiftEngine) -> NDArray[np.float64]:
+        """Return the shift of each event towards the goal, or its distance where there is none."""
+        out = []
+        for events in self.events:
+            for copies, _ in events.parts:
+                found = engine.shifts(events.tokens, events.length, copies)
+                out.append(found.to_state[engine.names[0]] if engine.names else found.distance)
+        return np.concatenate(out)
+
+
+def check(
+    run: Run, config: IspRun, design: Design, engine: ShiftEngine, reader: Reader
+) -> dict[str, Any]:
+    """Compute all checks and return them by name."""
+    console.say("checking the screen against nulls of its model")
+    sample = Sample.of(design, config.seed)
+    actual = sample.measure(engine)
+    found: dict[str, Any] = {"events": len(actual), "no_op": _no_op(engine, sample)}
+    exact = _exact(engine, reader, config, sample)
+    floor = float(np.abs(actual - exact).max())
+    found |= {
+        "noise_floor": floor,
+        "median_size": float(np.median(np.abs(actual))),
+        "above_floor": float((np.abs(actual) > 3 * floor).mean()),
+        "spearman_exact": spearman(actual, exact),
+        "sign_flips_above_floor": int(
+            ((np.sign(actual) != np.sign(exact)) & (np.abs(exact) > 3 * floor)).sum()
+        ),
+        "shuffled_weights": spearman(actual, _with(_shuffled(reader, config), design, sample)),
+        "embedding_alone": spearman(actual, _with(replace(reader, n_layers=0), design, sample)),
+        "expression_alone": spearman(actual, _expression(design, sample)),
+        "separation": _separation(run),
+    }
+    found["problems"] = _problems(found)
+    return found
+
+
+def _no_op(engine: ShiftEngine, sample: Sample) -> float:
+    """Return the largest shift of a copy that changes nothing; it must be 0."""
+    worst = 0.0
+    for events in sample.events:
+        none = np.zeros(2, np.int64)
+        same = Copies("whole", np.arange(events.length), none, none, (), events.length)
+        found = engine.shifts(events.tokens, events.length, same)
+        values = [found.distance, *found.to_state.values()]
+        worst = max(worst, *(float(np.abs(value).max()) for value in values))
+    return worst
+
+
+def _exact(
+    engine: ShiftEngine, reader: Reader, config: IspRun, sample: Sample
+) -> NDArray[np.float64]:
+    """Compute the sample in float32, one copy at a time, sharing nothing."""
+    bert = reader.model.bert
+    bert.set_precision("fp32")
+    try:
+        states = dict(zip(engine.names, engine.states.cpu().numpy(), strict=True))
+        plain = ShiftEngine(
+            reader.model, reader.n_layers, reader.readout, states, budget=1, shared=False
+        )
+        return sample.measure(plain)
+    finally:
+        bert.set_precision(config.precision)
+
+
+def _shuffled(reader: Reader, config: IspRun) -> Reader:
+    """Return the model with the entries of every weight in random order."""
+    generator = torch.Generator().manual_seed(config.seed)
+    bert = copy.deepcopy(reader.model.bert)
+    with torch.no_grad():
+        for weights in bert.parameters():
+            order = torch.randperm(weights.numel(), generator=generator)
+            weights.copy_(weights.flatten().cpu()[order].view(weights.shape))
+    bert.set_precision(config.precision)
+    return replace(reader, model=replace(reader.model, bert=bert))
+
+
+def _with(reader: Reader, design: Design, sample: Sample) -> NDArray[np.float64]:
+    """Compute the sample with another model, which measures the states for itself."""
+    plain = ShiftEngine(reader.model, reader.n_layers, reader.readout)
+    if reader.readout == "cls" and reader.n_layers == 0:
+        plain = ShiftEngine(reader.model, 0, "mean")
+    states: dict[str, NDArray[np.float64]] = {}
+    for name in design.targets[:1]:
+        cells = np.flatnonzero(design.state == design.states.index(name))[:STATE_CELLS]
+        embedded = [plain.embed(design.cells[int(cell)]) for cell in cells]
+        states[name] = np.asarray(np.mean(embedded, 0, dtype=np.float64))
+    return sample.measure(ShiftEngine(reader.model, plain.n_layers, plain.readout, states))
+
+
+def _expression(design: Design, sample: Sample) -> NDArray[np.float64]:
+    """Guess shifts without a model: genes that the goal has more often pull towards it."""
+    if not design.targets:
+        return -sample.ranks
+    n = int(design.cells.tokens.max(initial=0)) + 1
+    goal = np.flatnonzero(design.state == design.states.index(design.targets[0]))
+    there, _ = profile(design.cells.take(goal), n)
+    here, _ = profile(design.cells.take(np.flatnonzero(design.start)), n)
+    more = np.concatenate([there - here, np.zeros(1)])
+    genes = np.where((sample.genes < 0) | (sample.genes >= n), n, sample.genes)
+    sign = 1 if design.operation in ("overexpress", "activate") else -1
+    return sign * more[genes]
+
+
+def _separation(run: Run) -> float | None:
+    """Return how far apart the states are: between-state over within-state cosine distance."""
+    path = run.path / "states.npz"
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as kept:
+        cells, state = kept["cells"].astype(np.float64), kept["state"]
+    units = cells / np.linalg.norm(cells, axis=1, keepdims=True)
+    means = [units[state == s].mean(0) for s in np.unique(state)]
+    if len(means) < 2:
+        return None
+    within = np.mean([1 - (units[state == s] @ m).mean() / np.linalg.norm(m)
+                      for s, m in zip(np.unique(state), means, strict=True)])  # fmt: skip
+    unit = [m / np.linalg.norm(m) for m in means]
+    between = np.mean([1 - a @ b for i, a in enumerate(unit) for b in unit[i + 1 :]])
+    return float(between / within) if within > 0 else None
+
+
+def _problems(found: dict[str, Any]) -> list[str]:
+    said = []
+    if found["no_op"] > 1e-6:
+        said.append(f"a copy that changes nothing moves by {found['no_op']:.2g}: numerical trouble")
+    if found["above_floor"] < 0.5:
+        said.append(
+            f"only {found['above_floor']:.0%} of the sampled shifts exceed three times the noise "
+            "floor: take fp32"
+        )
+    words = {
+        "shuffled_weights": "shuffled weights give",
+        "embedding_alone": "the embedding layer alone gives",
+        "expression_alone": "expression alone gives",
+    }
+    said += [
+        f"{text} nearly the same ranking (Spearman {found[name]:.2f}): it is not what the model "
+        "learnt"
+        for name, text in words.items()
+        if found[name] is not None and found[name] > _ALIKE
+    ]
+    if found["separation"] is not None and found["separation"] < 0.1:
+        said.append(
+            f"the states lie close together (between/within {found['separation']:.2g}): shifts "
+            "between them mean little"
+        )
+    return said
+
+
+def text(found: dict[str, Any]) -> str:
+    """Lay the checks out for a person."""
+    rows = [
+        ("a copy that changes nothing", f"{found['no_op']:.2g}", "must be 0"),
+        ("noise floor", f"{found['noise_floor']:.2g}", f"median size {found['median_size']:.2g}"),
+        ("above three floors", f"{found['above_floor']:.0%}", "of the sample"),
+        ("Spearman with exact float32", _number(found["spearman_exact"]), "wants 1"),
+        ("Spearman, shuffled weights", _number(found["shuffled_weights"]), "wants 0"),
+        ("Spearman, embedding alone", _number(found["embedding_alone"]), "wants 0"),
+        ("Spearman, expression alone", _number(found["expression_alone"]), "wants 0"),
+        ("separation of the states", _number(found["separation"]), "between / within"),
+    ]
+    lines = [console.table(rows, ["check", "value", ""])]
+    return "\n".join([*lines, *(f"! {problem}" for problem in found["problems"])])
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

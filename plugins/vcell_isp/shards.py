@@ -1,0 +1,239 @@
+"""A run in shards: each computed by one process, written whole or not at all, and never twice.
+
+Events of all cells, the longest cells first, form one sequence; shard k is events k * size to
+(k + 1) * size. A shard is a Parquet file with a manifest beside it: its checksum says that the file
+is whole. A shard does not depend on what was computed before it, so a table that was resumed equals
+one that was not, to the bit.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vcell import console, outputs
+from vcell.errors import RunFailed
+from vcell.runs import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vcell.geneformer.shifts import ShiftEngine
+    from vcell.nn.bert import BertShape
+    from vcell_isp.design import Design
+
+FOLDER = "shards"
+_PATIENCE = 24 * 3600.0  # seconds without a new shard after which a waiting process gives up
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some events of one cell."""
+
+    cell: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some events, and how much work they are."""
+
+    number: int
+    slices: tuple[Slice, ...]
+    cost: float
+
+    @property
+    def n_events(self) -> int:
+        """How many events it has."""
+        return sum(s.stop - s.start for s in self.slices)
+
+
+def cut(
+    design: Design, counts: NDArray[np.int64], size: int, shape: BertShape, n_layers: int
+) -> list[Shard]:
+    """Cut the events of all cells into shards of `size` events."""
+    bounds = np.concatenate([[0], np.cumsum(counts)])
+    lengths = design.cells.lengths
+    shards = []
+    for number, low in enumerate(range(0, int(bounds[-1]), size)):
+        high = min(low + size, int(bounds[-1]))
+        first = int(np.searchsorted(bounds, low, side="right")) - 1
+        slices, cost, place = [], 0.0, first
+        while place < len(counts) and bounds[place] < high:
+            start = max(low - int(bounds[place]), 0)
+            stop = min(high - int(bounds[place]), int(counts[place]))
+            if start < stop:
+                cell = int(design.order[place])
+                slices.append(Slice(cell, start, stop))
+                length = int(lengths[cell])
+                cost += (stop - start) * shape.flops(length, max(n_layers - 1, 1))
+                cost += 2 * shape.flops(length, n_layers)
+            place += 1
+        shards.append(Shard(number, tuple(slices), cost))
+    return shards
+
+
+def share(shards: list[Shard], rank: int, world: int) -> list[Shard]:
+    """Return the shards of one process: the dearest first, each to whoever has least to do."""
+    load = [0.0] * world
+    mine = []
+    for shard in sorted(shards, key=lambda s: (-s.cost, s.number)):
+        to = load.index(min(load))
+        load[to] += shard.cost
+        if to == rank:
+            mine.append(shard)
+    return sorted(mine, key=lambda s: s.number)
+
+
+class ShardFolder:
+    """The shards of a run on disk."""
+
+    def __init__(self, run_folder: Path, stage: str = "") -> None:
+        self.folder = run_folder / f"{FOLDER}{stage}"
+        self.folder.mkdir(exist_ok=True)
+
+    def table(self, shard: Shard) -> Path:
+        """Where a shard's table is."""
+        return self.folder / f"{shard.number:06d}.parquet"
+
+    def manifest(self, shard: Shard) -> Path:
+        """Where what is known of it is."""
+        return self.folder / f"{shard.number:06d}.json"
+
+    def is_done(self, shard: Shard) -> bool:
+        """Whether a shard is there and whole."""
+        path = self.manifest(shard)
+        if not path.is_file() or not self.table(shard).is_file():
+            return False
+        known = files.read_json(path)
+        whole = known.get("sha256") == files.checksum(self.table(shard))
+        return whole and known.get("events") == shard.n_events
+
+    def write(self, shard: Shard, table: pa.Table, seconds: float, rank: int) -> None:
+        """Put a finished shard in its place, then say that it is finished."""
+        path = self.table(shard)
+        with outputs.whole(path) as aside:
+            pq.write_table(table, aside, compression="zstd")
+        outputs.write_json(
+            self.manifest(shard),
+            {
+                "number": shard.number, "events": shard.n_events, "sha256": files.checksum(path),
+                "seconds": round(seconds, 3), "rank": rank,
+            },
+        )  # fmt: skip
+
+
+def compute(
+    design: Design,
+    engine: ShiftEngine,
+    shards: list[Shard],
+    folder: ShardFolder,
+    *,
+    rank: int = 0,
+    log: Any = None,
+) -> None:
+    """Compute the shards that are not there yet, with progress and the time left."""
+    waiting = [shard for shard in shards if not folder.is_done(shard)]
+    if len(waiting) < len(shards):
+        console.say(f"{len(shards) - len(waiting):,} of {len(shards):,} shards are there already")
+    total = sum(shard.n_events for shard in waiting)
+    cost = sum(shard.cost for shard in waiting) or 1.0
+    with console.progress("perturbing", total, "events") as bar:
+        for shard in waiting:
+            started = time.monotonic()
+            parts = []
+            for piece in shard.slices:
+                parts.append(measured(design, engine, piece))
+                # events of long cells count for more, so that the time left is right
+                bar.advance(total * shard.cost / cost / len(shard.slices))
+            table = pa.concat_tables(parts)
+            folder.write(shard, table, time.monotonic() - started, rank)
+            if log is not None:
+                log("shard", step=shard.number, events=shard.n_events)
+
+
+def measured(design: Design, engine: ShiftEngine, piece: Slice) -> pa.Table:
+    """Return the table of some events of one cell."""
+    events = design.events(piece.cell).cut(piece.start, piece.stop)
+    columns: dict[str, list[NDArray[Any]]] = {}
+    for copies, genes in events.parts:
+        shifts = engine.shifts(events.tokens, events.length, copies)
+        rank = _rank(events.tokens, genes, events.length, design.frame.first)
+        values: dict[str, NDArray[Any]] = {
+            "cell": np.full(len(genes), design.cells.rows[piece.cell], np.int64),
+            "gene": genes.astype(np.int32),
+            "rank": rank,
+            "length": np.full(len(genes), events.length, np.int32),
+            "donor": np.full(len(genes), design.donor[piece.cell], np.int32),
+            "distance": shifts.distance,
+            **{f"shift_{name}": value for name, value in shifts.to_state.items()},
+        }
+        for name, value in values.items():
+            columns.setdefault(name, []).append(value)
+    return pa.table({name: np.concatenate(parts) for name, parts in columns.items()})
+
+
+def _rank(
+    tokens: NDArray[np.int32], genes: NDArray[np.int64], length: int, first: int
+) -> NDArray[np.int32]:
+    """Return each gene's rank in its cell, from 0; -1 for a gene it lacks or for a group."""
+    place = np.full(int(max(tokens.max(initial=0), genes.max(initial=0))) + 2, -1, np.int32)
+    place[tokens[:length]] = np.arange(length, dtype=np.int32) - first
+    return np.where(genes < 0, -1, place[genes]).astype(np.int32)
+
+
+def wait_for_all(folder: ShardFolder, shards: list[Shard]) -> None:
+    """Wait until other processes have finished theirs."""
+    last_news, missing = time.monotonic(), list(shards)
+    while missing:
+        left = [shard for shard in missing if not folder.manifest(shard).is_file()]
+        if len(left) < len(missing):
+            last_news, missing = time.monotonic(), left
+        elif time.monotonic() - last_news > _PATIENCE:
+            raise RunFailed(f"{len(left):,} shards of other processes never came")
+        else:
+            time.sleep(0.2)
+
+
+def merge(
+    folders: list[tuple[ShardFolder, list[Shard]]],
+    path: Path,
+    names: dict[str, NDArray[Any]],
+    donors: tuple[str, ...],
+) -> int:
+    """Write all shards as one Parquet, with names of genes and donors; return its rows."""
+    writer, rows = None, 0
+    try:
+        for folder, shards in folders:
+            for shard in shards:
+                table = _named(pq.read_table(folder.table(shard)), names, donors)
+                writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+                writer.write_table(table)
+                rows += table.num_rows
+    finally:
+        if writer is not None:
+            writer.close()
+    return rows
+
+
+def _named(table: pa.Table, names: dict[str, NDArray[Any]], donors: tuple[str, ...]) -> pa.Table:
+    gene = table["gene"].to_numpy()
+    for at, (name, values) in enumerate(names.items(), 2):
+        codes = pa.array(np.where(gene < 0, 0, gene).astype(np.int32), mask=gene < 0)
+        text = pa.DictionaryArray.from_arrays(codes, pa.array(values.tolist()))
+        table = table.add_column(at, name, text.cast(pa.string()))
+    donor = table["donor"].to_numpy()
+    codes = pa.array(np.maximum(donor, 0), mask=donor < 0)
+    labels = pa.DictionaryArray.from_arrays(codes, pa.array([*donors] or [""]))
+    where = table.column_names.index("donor")
+    table = table.set_column(where, "donor", labels.cast(pa.string()))
+    cosine = pa.array(1.0 - table["distance"].to_numpy())
+    return table.add_column(table.column_names.index("distance"), "cosine", cosine)

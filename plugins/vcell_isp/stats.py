@@ -1,0 +1,141 @@
+"""`vcell isp stats`: genes.csv and its page, or one of upstream's tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from vcell import console, outputs
+from vcell.errors import UserError
+from vcell.runs import Run
+from vcell_isp import tables
+from vcell_isp.design import Design
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vcell_isp import IspStats
+
+TABLE = "shifts.parquet"
+SHOWN = 15
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run, opened."""
+
+    run: Run
+    design: Design
+    frame: pd.DataFrame
+
+    @property
+    def column(self) -> str:
+        """What its statistics are of: the shift towards the goal, or the distance."""
+        targets = self.design.targets
+        return f"shift_{targets[0]}" if targets else "distance"
+
+    @property
+    def per_donor(self) -> int:
+        """Cells that a donor needs for a gene."""
+        return int((self.run.meta.get("config") or {}).get("min_cells_per_donor", 10))
+
+
+def opened(name: str, root: Path) -> Result:
+    """Open the table of a finished run."""
+    run = Run.open(name, root=root)
+    if not (run.path / "design.json").is_file():
+        raise UserError(f"{run.name} is no run of vcell isp", hint="vcell runs list")
+    path = run.path / TABLE
+    if not path.is_file():
+        raise UserError(
+            f"{run.name} has no table yet: it is {run.status()}",
+            hint=f"vcell isp run --resume {run.name}",
+        )
+    return Result(run, Design.load(run.path), pq.read_table(path).to_pandas())
+
+
+def run(names: Sequence[str], config: IspStats) -> None:
+    """Compute and write what was asked for."""
+    if config.output is not None:  # a table of the run's own is made anew
+        outputs.check(config.output, suffixes=(".csv", ".parquet"))
+    results = [opened(name, config.runs) for name in names]
+    if config.mode == "genes":
+        return _genes(results, config)
+    if len(results) != 1:
+        raise UserError(f"the table {config.mode} is of one run, not of {len(results)}")
+    table = _upstream(results[0], config)
+    out = config.output or results[0].run.path / f"{config.mode}.csv"
+    _write(table, out, index=True)
+    head = table.head(SHOWN)
+    text = console.table(head.itertuples(index=False), list(head.columns))
+    console.result({"output": str(out), "rows": len(table)}, f"{text}\n\nwritten: {out}")
+    return None
+
+
+def _upstream(result: Result, config: IspStats) -> pd.DataFrame:
+    """Return one of upstream's tables."""
+    targets = result.design.targets
+    if config.mode == "goal_state_shift":
+        if not targets:
+            raise UserError(
+                f"{result.run.name} measured no shift towards a state",
+                hint="run with --state, --start and --goal; or take --mode mixture_model",
+            )
+        data = tables.ByGene.of(result.frame, [f"shift_{name}" for name in targets])
+        return tables.goal_state_shift(data, targets[0], targets[1:])
+    column = f"shift_{targets[0]}" if targets else "cosine"
+    data = tables.ByGene.of(result.frame, [column])
+    if config.mode == "mixture_model":
+        return tables.mixture_model(data, column)
+    if config.mode == "aggregate":
+        return tables.aggregate(data, column)
+    if config.null is None:
+        raise UserError("vs_null needs the run with the null distribution", hint="--null RUN")
+    null = opened(config.null, config.runs)
+    if column not in null.frame.columns:
+        raise UserError(f"{null.run.name} has no column {column}: it measured other states")
+    return tables.vs_null(data, tables.ByGene.of(null.frame, [column]), column)
+
+
+def _genes(results: list[Result], config: IspStats) -> None:
+    """Write genes.csv and its page."""
+    from vcell_isp import genes, page
+
+    found = [
+        genes.summarise(r.frame, r.column, r.design, config, per_donor=r.per_donor) for r in results
+    ]
+    table = genes.combined(found)
+    folder = results[0].run.path
+    out = config.output or folder / "genes.csv"
+    _write(table.drop(columns="token"), out, index=False)
+    html = out.with_suffix(".html")
+    page.write(html, results, table, config)
+    counts = {str(k): int(v) for k, v in table["status"].value_counts().items()}
+    facts: dict[str, Any] = {
+        "output": str(out), "page": str(html), "genes": len(table), "status": counts,
+        "synthetic": any((r.run.meta.get("summary") or {}).get("synthetic") for r in results),
+    }  # fmt: skip
+    if facts["synthetic"]:
+        console.warn("the weights were made up: these statistics say nothing about biology")
+    columns = ["gene", "operation", "status", "effect", "share_of_nulls", "p", "fdr", "cells"]
+    rows = [
+        [None if value != value else value for value in row]  # noqa: PLR0124 - NaN
+        for row in table[columns].head(SHOWN).itertuples(index=False)
+    ]
+    lines = [console.table(rows, columns), ""]
+    lines.append(", ".join(f"{name} {n:,}" for name, n in counts.items()))
+    lines.append(f"written: {out} and {html.name}")
+    console.result(facts, "\n".join(lines))
+
+
+def _write(table: pd.DataFrame, out: Path, *, index: bool) -> None:
+    """Write a table aside, then in its place."""
+    with outputs.whole(out) as aside:
+        if out.suffix == ".csv":
+            table.to_csv(aside, index=index)
+        else:
+            table.to_parquet(aside, index=index)

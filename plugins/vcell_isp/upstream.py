@@ -1,0 +1,70 @@
+"""Write a run's shifts as the files that Geneformer's InSilicoPerturberStats reads.
+
+These files are pickles because upstream's tool reads nothing else. They hold plain dicts, lists,
+tuples, strings and floats. vcell writes them on request and never reads one.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from vcell import outputs
+from vcell.errors import UserError
+from vcell_isp.design import GROUP, Design
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vcell.runs import Run
+
+
+def export(run: Run, folder: Path) -> int:
+    """Write one file a cell, ``in_silico_{operation}_{run}_dict_cell_embs_{n}batch1_raw.pickle``.
+
+    Returns
+    -------
+    int
+        How many files were written.
+    """
+    design = Design.load(run.path)
+    if folder.exists() and any(folder.glob("*_raw.pickle")):
+        raise UserError(
+            f"{folder} holds such files already", hint="upstream would read both: name a new folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pq.read_table(run.path / "shifts.parquet").to_pandas()
+    numbers = 0
+    for number, (_, rows) in enumerate(table.groupby("cell", sort=True)):
+        keys = [_key(int(gene), design) for gene in rows["gene"]]
+        content: dict[Any, Any]
+        if design.targets:
+            content = {
+                state: _listed(keys, rows[f"shift_{state}"].to_numpy()) for state in design.targets
+            }
+        else:
+            content = _listed(keys, rows["cosine"].to_numpy())
+        name = f"in_silico_{design.operation}_{run.name}_dict_cell_embs_{number}batch1_raw.pickle"
+        with outputs.whole(folder / name, sync=False) as aside, aside.open("wb") as file:
+            pickle.dump(content, file)
+        numbers += 1
+    return numbers
+
+
+def _key(gene: int, design: Design) -> tuple[Any, str]:
+    """Return upstream's key: the token, or the tokens perturbed together, and 'cell_emb'."""
+    if gene == GROUP:
+        return tuple(design.genes.tested), "cell_emb"
+    if design.genes.anchor is not None:
+        return (design.genes.anchor, gene), "cell_emb"
+    return gene, "cell_emb"
+
+
+def _listed(keys: list[Any], values: np.ndarray[Any, Any]) -> dict[Any, list[float]]:
+    out: dict[Any, list[float]] = {}
+    for key, value in zip(keys, values.tolist(), strict=True):
+        out.setdefault(key, []).append(float(value))
+    return out

@@ -1,0 +1,285 @@
+"""Run a screen: settle the design, start the processes, compute shards, merge and check them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vcell import console
+from vcell.config import provenance, settings_of
+from vcell.data.fingerprint import fingerprint
+from vcell.errors import UserError
+from vcell.geneformer.shifts import ShiftEngine
+from vcell.launch import join_run, launch, make_plan, resume_run
+from vcell.runs import Run
+from vcell_isp import IspRun, asked, shards
+from vcell_isp.design import Design
+from vcell_isp.model import Reader, load
+from vcell_isp.shards import Shard, ShardFolder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TABLE = "shifts.parquet"
+STATES = "states.npz"
+
+
+def run(cells: Path | None, config: IspRun) -> None:
+    """Do what the command asks."""
+    plan = make_plan(config)
+    if config.resume:
+        this = Run.open(config.resume, root=config.runs)
+        if not (this.path / "design.json").is_file():
+            raise UserError(f"{this.name} is no run of vcell isp", hint="vcell runs list")
+        plan = resume_run(this, plan)
+        export = config.export_upstream_pickles
+        config = config_of(this)
+        if export is not None:
+            config = dataclasses.replace(config, export_upstream_pickles=export)
+    else:
+        if cells is None:
+            raise UserError("no file of cells is named", hint="vcell isp run CELLS --model DIR")
+        reader = load(config, torch.device("cpu"))
+        design = asked.design(cells, config, reader.model)
+        estimate = _estimate(design, reader, config)
+        if config.dry_run:
+            console.result(estimate, _estimate_text(estimate))
+            return
+        if not estimate["events"]:
+            raise UserError(
+                "there is nothing to perturb: no cell has the genes asked for",
+                hint="look at --genes, --anchor and --start",
+            )
+        path = cells.absolute()
+
+        def create(name: str | None) -> Run:
+            settings = dataclasses.asdict(config)
+            data = [{"path": str(path), "fingerprint": fingerprint(path)}]
+            made = Run.create(
+                config.runs, "isp-run", config=settings, provenance=provenance(),
+                seed=config.seed, data=data, name=name,
+            )  # fmt: skip
+            design.save(made)
+            return made
+
+        this, plan = join_run(config.runs, plan, create)
+    console.say(f"run directory: {this.path}")
+    launch("vcell_isp.work:main", this, plan)
+    if plan.leads:
+        _tell(Run.open(this.path), config)
+
+
+def config_of(run: Run) -> IspRun:
+    """Return the settings a run was started with."""
+    saved = run.meta.get("config") or {}
+    try:
+        values = {
+            setting.name: setting.check(saved[setting.name])
+            for setting in settings_of(IspRun)
+            if saved.get(setting.name) is not None
+        }
+        return IspRun(**values)
+    except ValueError as error:
+        raise UserError(f"{run.path / 'run.json'}: the settings are damaged: {error}") from None
+
+
+def main(run: Run) -> None:
+    """Compute this process's shards; the first process measures states before, and merges after."""
+    config = config_of(run)
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    device = _device(run)
+    reader, design = load(config, device), Design.load(run.path)
+    states = _states(run, design, reader, leads=rank == 0)
+    engine = ShiftEngine(reader.model, reader.n_layers, reader.readout, states)
+    stages: list[tuple[ShardFolder, list[Shard]]] = []
+    for name, stage in _stages(run, config, design, engine, leads=rank == 0):
+        pieces = shards.cut(
+            stage, stage.counts(), config.shard, reader.model.shape, reader.n_layers
+        )
+        folder = ShardFolder(run.path, name)
+        log = run.log if rank == 0 else None
+        shards.compute(stage, engine, shards.share(pieces, rank, world), folder, rank=rank, log=log)
+        shards.wait_for_all(folder, pieces)
+        stages.append((folder, pieces))
+    if rank == 0:
+        _finish(run, config, design, engine, reader, stages)
+
+
+def _stages(run: Run, config: IspRun, design: Design, engine: ShiftEngine, *, leads: bool) -> Any:
+    """Yield what is to be computed: the design, or what a first-order screen leaves of it."""
+    if config.screen == "exact":
+        yield "", design
+        return
+    from vcell_isp import firstorder
+
+    yield from firstorder.stages(run, config, design, engine, leads=leads)
+
+
+def _device(run: Run) -> torch.device:
+    if run.meta.get("device") != "cuda":
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if world > 1:  # processes share the cores
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world))
+        return torch.device("cpu")
+    where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(where)
+    return where
+
+
+def _states(
+    run: Run, design: Design, reader: Reader, *, leads: bool
+) -> dict[str, NDArray[np.float64]]:
+    """Return the mean embedding of each target state; the first process measures them once."""
+    if not design.targets:
+        return {}
+    path = run.path / STATES
+    if not path.is_file():
+        if not leads:
+            while not path.is_file():
+                time.sleep(0.2)
+        else:
+            _measure_states(run, design, reader)
+    with np.load(path, allow_pickle=False) as kept:
+        return {name: kept[f"mean_{i}"] for i, name in enumerate(design.targets)}
+
+
+def _measure_states(run: Run, design: Design, reader: Reader) -> None:
+    """Embed the cells of the start and of every target, and keep means and cells."""
+    engine = ShiftEngine(reader.model, reader.n_layers, reader.readout)
+    chosen = np.flatnonzero(design.state >= 0)
+    embedded = np.empty((len(chosen), reader.model.shape.d_model), np.float32)
+    with console.progress("embedding states", len(chosen)) as bar:
+        for row, cell in enumerate(chosen):
+            embedded[row] = engine.embed(design.cells[int(cell)])
+            bar.advance()
+    arrays: dict[str, Any] = {"cells": embedded, "state": design.state[chosen]}
+    for i, name in enumerate(design.targets):
+        these = design.state[chosen] == design.states.index(name)
+        if not these.any():
+            raise UserError(f"no cell of the state {name!r} has a gene of the vocabulary")
+        arrays[f"mean_{i}"] = embedded[these].mean(0, dtype=np.float64)
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+
+    run.save_file(STATES, write)
+
+
+def _finish(
+    run: Run,
+    config: IspRun,
+    design: Design,
+    engine: ShiftEngine,
+    reader: Reader,
+    stages: list[tuple[ShardFolder, list[Shard]]],
+) -> None:
+    """Merge the shards, write what others read, check, and end the run."""
+    known = reader.model.vocabulary
+    names = {"ensembl_id": known.ids, "symbol": known.symbols}
+    rows = 0
+
+    def write(path: Path) -> None:
+        nonlocal rows
+        rows = shards.merge(stages, path, names, design.donors)
+
+    run.save_file(TABLE, write)
+    summary: dict[str, Any] = {
+        "table": TABLE, "events": rows, "cells": int(design.start.sum()),
+        "model": reader.text, "synthetic": reader.model.synthetic,
+        "checksum": reader.model.checksum, "n_layers": reader.n_layers,
+        "readout": reader.readout, "operation": design.operation,
+    }  # fmt: skip
+    if config.gates:
+        from vcell_isp import gates
+
+        summary["gates"] = gates.check(run, config, design, engine, reader)
+    run.finish("done", **summary)
+
+
+def _tell(run: Run, config: IspRun) -> None:
+    """Print what came out."""
+    from vcell_isp import gates
+
+    summary = dict(run.meta.get("summary") or {})
+    path = run.path / TABLE
+    lines = [f"{summary.get('events', 0):,} events in {summary.get('cells', 0):,} cells: {path}"]
+    if config.export_upstream_pickles is not None:
+        from vcell_isp.upstream import export
+
+        n = export(run, config.export_upstream_pickles)
+        lines.append(f"{n:,} files for upstream's tools: {config.export_upstream_pickles}")
+    if summary.get("gates"):
+        lines += ["", gates.text(summary["gates"])]
+    lines += ["", f"next: vcell isp stats {run.name}"]
+    console.result({"run": str(run.path), **summary}, "\n".join(lines))
+
+
+def _estimate(design: Design, reader: Reader, config: IspRun) -> dict[str, Any]:
+    """Count the events; for a dry run also time a few of them."""
+    counts = design.counts()
+    events = int(counts.sum())
+    found: dict[str, Any] = {
+        "cells": len(counts), "events": events,
+        "genes": _n_genes(design), "not_run": design.genes.missing,
+        "shards": -(-events // config.shard),
+    }  # fmt: skip
+    nulls = len({c for many in design.genes.controls.values() for c in many})
+    found["least_p"] = 1 / (1 + (nulls or min(100, max(found["genes"] - 1, 1))))
+    if config.dry_run and events:
+        found |= _timed(design, reader, counts, config)
+    return found
+
+
+def _n_genes(design: Design) -> int:
+    wanted = design.genes.wanted
+    if design.genes.how == "group":
+        return 1
+    cells = design.cells.take(design.order)
+    inner = np.unique(cells.tokens)
+    first = 4 if design.frame.first else 2
+    inner = inner[inner >= first]
+    return len(inner if wanted is None else wanted)
+
+
+def _timed(
+    design: Design, reader: Reader, counts: NDArray[np.int64], config: IspRun
+) -> dict[str, Any]:
+    """Time a few events of a middling cell, and scale by what each cell costs."""
+    fake = {name: np.ones(reader.model.shape.d_model) for name in design.targets}
+    engine = ShiftEngine(reader.model, reader.n_layers, reader.readout, fake)
+    pieces = shards.cut(design, counts, config.shard, reader.model.shape, reader.n_layers)
+    total = sum(piece.cost for piece in pieces)
+    middle = design.order[len(counts) // 2]
+    cell = int(middle if len(design.events(int(middle))) else design.order[counts.argmax()])
+    piece = shards.Slice(cell, 0, min(32, len(design.events(cell))))
+    shards.measured(design, engine, piece)
+    started = time.monotonic()
+    shards.measured(design, engine, piece)
+    spent = time.monotonic() - started
+    length = int(design.cells.lengths[cell])
+    shape, n_layers = reader.model.shape, reader.n_layers
+    cost = piece.stop * shape.flops(length, max(n_layers - 1, 1)) + 2 * shape.flops(
+        length, n_layers
+    )
+    seconds = spent * total / cost
+    return {"seconds": round(seconds, 1), "events_a_second": round(counts.sum() / seconds, 2)}
+
+
+def _estimate_text(found: dict[str, Any]) -> str:
+    rows: list[tuple[str, str]] = [
+        ("cells to perturb", f"{found['cells']:,}"), ("genes", f"{found['genes']:,}"),
+        ("events", f"{found['events']:,}"), ("shards", f"{found['shards']:,}"),
+        ("least p that can be reached", f"{found['least_p']:.3g}"),
+    ]  # fmt: skip
+    if "seconds" in found:
+        rows.append(("time, one process here", console.duration(found["seconds"])))
+        rows.append(("events a second", f"{found['events_a_second']:,.4g}"))
+    rows += [(f"not run: {name}", why) for name, why in list(found["not_run"].items())[:20]]
+    return "\n".join(f"{name:<30} {value}" for name, value in rows)

@@ -1,0 +1,73 @@
+"""`vcell isp-bench`: how fast a Geneformer embeds cells, by method, and what each really ran."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from vcell.config import configured, option
+from vcell.plugin import Plugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class IspBench:
+    """The [isp-bench] table."""
+
+    model: str = option(
+        "synthetic:gf-6L-10M-i2048", help="A folder with a Geneformer, or made-up weights."
+    )
+    vocabulary: Path | None = option(None, help="A TSV of tokens, for a model of another size.")
+    method: Literal[
+        "baseline", "original", "batching", "packed", "mixed_precision", "quantization", "compile",
+        "all",
+    ] = option("all", help="What to measure; docs/isp-bench.md says what each does.")  # fmt: skip
+    precision: Literal["fp16", "bf16"] = option(
+        "fp16", help="Of mixed_precision. fp16 keeps the ranking of shifts, bf16 may not."
+    )
+    batch_size: int = option(8, help="Cells of a padded batch (batching, original).", minimum=1)
+    token_budget: int = option(8192, help="Tokens of a packed batch.", minimum=64)
+    max_cells: int = option(64, help="How many cells to embed.", minimum=2)
+    repeats: int = option(5, help="How often each method is timed, after one warm-up.", minimum=1)
+    label: str | None = option(None, help="The obs column of labels, for the embedding's quality.")
+    control: str | None = option(None, help="The label of controls, for their separation.")
+    gene_column: str | None = option(None, help="The var column with Ensembl ids or symbols.")
+    layer: str | None = option(None, help="The layer that holds raw counts (default: X).")
+    gpus: int = option(0, help="How many GPUs to use; 0 takes one where there is one.", minimum=0)
+    device: Literal["auto", "cpu", "cuda"] = option("auto", help="Where to compute.")
+    threads: int | None = option(None, help="Threads on a CPU (default: one a core).", minimum=1)
+    search: int = option(0, help="Search the best settings in so many trials (Optuna).", minimum=0)
+    shifts: bool = option(default=True, help="Also compare shifts of deletions with float32.")
+    output: Path | None = option(None, short="-o", help="A page to write, .html.")
+    wandb: bool = option(default=False, help="Also log the rows to Weights & Biases.")
+    seed: int = option(0, help="The seed of cells and search.", minimum=0)
+
+
+@click.command("isp-bench")
+@click.argument("cells", required=False, type=click.Path(path_type=Path))
+@configured(IspBench)
+def command(cells: Path | None, config: IspBench) -> None:
+    r"""Time ways of embedding CELLS with a Geneformer, and say what each really computed.
+
+    Without CELLS, cells of true lengths are made up. Every row names the type in its products, the
+    attention kernel, cells per forward, layers and head, as they were seen in a forward pass.
+
+    \b
+    Examples:
+      vcell isp-bench --max-cells 16 --method all
+      vcell isp-bench cells.h5ad --model DIR --label perturbation --control control -o bench.html
+    """
+    from vcell_isp_bench.work import run
+
+    run(cells, config)
+
+
+plugin = Plugin(
+    name="isp-bench",
+    summary="Time ways of running a Geneformer, and say what each really ran.",
+    command=command,
+    config=IspBench,
+    needs=("numba", "safetensors", "torch"),
+)

@@ -1,0 +1,156 @@
+"""Time a method, phase by phase, and watch one forward pass to see what really ran."""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from vcell.geneformer.tokens import TokenCells
+    from vcell_isp_bench.methods import Method
+
+_PRODUCTS = ("addmm", "mm", "linear", "bmm", "quantized")
+
+
+@dataclass
+class Timing:
+    """Repeats of one method over all cells, in seconds.
+
+    Attributes
+    ----------
+    copy, model, harness
+        ``[R]`` seconds to put tokens on the device; in the model; and in everything else.
+    cpu
+        ``[R]`` CPU seconds of the process.
+    """
+
+    copy: list[float] = field(default_factory=list)
+    model: list[float] = field(default_factory=list)
+    harness: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def quartiles(self, name: str) -> tuple[float, float, float]:
+        """Return lower quartile, median and upper quartile of a phase."""
+        low, middle, high = np.quantile(getattr(self, name), [0.25, 0.5, 0.75])
+        return float(low), float(middle), float(high)
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the types of products and the kernels of attention."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.types: dict[str, int] = {}
+        self.kernels: dict[str, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[Any], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Look at one operator and run it."""
+        name = str(func).split(".")[1] if "." in str(func) else str(func)
+        if "attention" in name or "varlen" in name:
+            self.kernels[name.strip("_")] = self.kernels.get(name.strip("_"), 0) + 1
+        elif any(word in str(func) for word in _PRODUCTS):
+            tensors = [a for a in args if isinstance(a, torch.Tensor)]
+            kind = "int8" if "quantized" in str(func) else str(tensors[-1].dtype)
+            kind = kind.removeprefix("torch.")
+            self.types[kind] = self.types.get(kind, 0) + 1
+        return func(*args, **(kwargs or {}))
+
+
+def watched(method: Method, cells: TokenCells, device: torch.device) -> dict[str, Any]:
+    """Return what one batch ran: types of products, kernels, cells of a forward."""
+    batch = next(iter(method.batches([int(n) for n in cells.lengths])))
+    given = [torch.from_numpy(cells[i].astype(np.int64)).to(device) for i in batch]
+    # inference_mode would hide linear layers from the watch
+    with torch.no_grad(), Watch() as watch:
+        method.encode(given)
+    return {
+        "products": ", ".join(sorted(watch.types)) or "not seen",
+        "attention": ", ".join(sorted(watch.kernels)) or "not seen",
+        "cells_a_forward": len(batch),
+        "layers": method.layers,
+        "head": method.head,
+        **method.facts,
+    }
+
+
+def timed(
+    method: Method, cells: TokenCells, device: torch.device, repeats: int, *, cls: bool
+) -> tuple[Timing, NDArray[np.float32]]:
+    """Embed all cells once to warm up, then `repeats` times; return times and embeddings."""
+    timing = Timing()
+    out = np.zeros((0, 0), np.float32)
+    for number in range(repeats + 1):
+        phases, out = _once(method, cells, device, cls=cls)
+        if number:
+            for name, seconds in phases.items():
+                getattr(timing, name).append(seconds)
+    return timing, out
+
+
+@torch.inference_mode()
+def _once(
+    method: Method, cells: TokenCells, device: torch.device, *, cls: bool
+) -> tuple[dict[str, float], NDArray[np.float32]]:
+    started, cpu = time.perf_counter(), time.process_time()
+    copying = computing = 0.0
+    out: list[torch.Tensor] = []
+    waiting = 0
+    for batch in method.batches([int(n) for n in cells.lengths]):
+        before = time.perf_counter()
+        given = [torch.from_numpy(cells[i].astype(np.int64)).to(device) for i in batch]
+        _synchronise(device)
+        between = time.perf_counter()
+        states = method.encode(given)
+        out.extend(h[0].float() if cls else h.float().mean(0) for h in states)
+        _synchronise(device)
+        after = time.perf_counter()
+        copying += between - before
+        computing += after - between
+        waiting += len(batch)
+        if method.harness is not None:
+            method.harness()
+    embedded: NDArray[np.float32] = torch.stack(out).cpu().numpy()
+    whole = time.perf_counter() - started
+    return {
+        "copy": copying, "model": computing, "harness": max(whole - copying - computing, 0.0),
+        "cpu": time.process_time() - cpu,
+    }, embedded  # fmt: skip
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes used: of the GPU, or of the process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@torch.inference_mode()
+def peak_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Measure how many operations a second a large product reaches here: the roof."""
+    n = 1024 if device.type == "cpu" else 8192
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(4):
+        _synchronise(device)
+        started = time.perf_counter()
+        a @ b
+        _synchronise(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * n**3 / best

@@ -1,0 +1,191 @@
+"""The ways of embedding cells that are compared.
+
+Each takes ranked cells to one embedding a cell: the mean over genes (or <cls>) after the same
+layer. A method that cannot run here says why; none falls back to another.
+"""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import which
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vcell.errors import UserError
+from vcell.geneformer.reference import PaddedReference
+from vcell.nn.bert import Bert, Lengths
+
+if TYPE_CHECKING:
+    from vcell.geneformer.checkpoint import Geneformer
+    from vcell_isp_bench import IspBench
+
+NAMES = (
+    "baseline", "original", "batching", "packed", "mixed_precision", "quantization", "compile",
+)  # fmt: skip
+
+
+@dataclass
+class Method:
+    """One way: how it cuts cells into batches and encodes a batch."""
+
+    name: str
+    what: str
+    bert: Bert
+    encode: Callable[[list[Tensor]], list[Tensor]]
+    batches: Callable[[list[int]], Iterator[list[int]]]
+    layers: int
+    head: bool
+    harness: Callable[[], None] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def make(name: str, model: Geneformer, n_layers: int, config: IspBench) -> Method:
+    """Return a method, or say in a `UserError` why it cannot run here."""
+    if name in ("baseline", "original", "batching"):
+        return _padded(name, model, n_layers, config)
+    bert = model.bert
+    facts: dict[str, Any] = {}
+    what = f"packed batches of {config.token_budget:,} tokens, no head, no padding"
+    if name == "mixed_precision":
+        bert = copy.deepcopy(bert)
+        _check_precision(config.precision, bert.tokens.weight.device)
+        bert.set_precision(config.precision, native=True)
+        what += f", {config.precision}"
+    elif name == "quantization":
+        bert, facts = _quantised(bert)
+        what += ", int8 weights, activations quantised as they come"
+    elif name == "compile":
+        bert = copy.deepcopy(bert)
+        _compile(bert)
+        what += ", compiled"
+    return Method(
+        name, what, bert, lambda cells: _packed(bert, cells, n_layers),
+        lambda lengths: by_tokens(lengths, config.token_budget), n_layers, head=False, facts=facts,
+    )  # fmt: skip
+
+
+def _padded(name: str, model: Geneformer, n_layers: int, config: IspBench) -> Method:
+    """Return what others do: all layers, the head, padding; one cell a forward or `batching`."""
+    reference = PaddedReference(model.bert)
+    size = config.batch_size if name == "batching" else 1
+    what = f"{reference.name}: padded batches of {size}, all layers, head on every token"
+    harness = None
+    if name == "original":
+        harness = profiled
+        what = (
+            f"what the original measured: one cell a forward, its profiler called every "
+            f"{config.batch_size} cells"
+        )
+    return Method(
+        name, what, model.bert, lambda cells: reference.hidden(cells, n_layers),
+        lambda lengths: by_count(lengths, size), model.shape.n_layers, head=True, harness=harness,
+    )  # fmt: skip
+
+
+def _packed(bert: Bert, cells: list[Tensor], n_layers: int) -> list[Tensor]:
+    lengths = Lengths.of([len(cell) for cell in cells])
+    hidden = bert.encode(torch.cat(cells), lengths, n_layers)
+    return list(torch.split(hidden, list(lengths.each)))
+
+
+def by_count(lengths: list[int], size: int) -> Iterator[list[int]]:
+    """Cut cells into batches of `size`, in the order given."""
+    for start in range(0, len(lengths), size):
+        yield list(range(start, min(start + size, len(lengths))))
+
+
+def by_tokens(lengths: list[int], budget: int) -> Iterator[list[int]]:
+    """Cut cells into batches of at most `budget` tokens; a longer cell is a batch of its own."""
+    batch: list[int] = []
+    total = 0
+    for number, length in enumerate(lengths):
+        if batch and total + length > budget:
+            yield batch
+            batch, total = [], 0
+        batch.append(number)
+        total += length
+    if batch:
+        yield batch
+
+
+def profiled() -> None:
+    """Do what the original's profiler did at each call: look at the process, and ask nvidia-smi."""
+    Path("/proc/self/status").read_text()
+    Path("/proc/stat").read_text()
+    if which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv"]
+        subprocess.run(query, capture_output=True, check=False)
+    else:
+        time.sleep(0)  # without a GPU there is nobody to ask: the row says so
+
+
+def _check_precision(precision: str, device: torch.device) -> None:
+    if device.type == "cuda":
+        return
+    if precision == "fp16":
+        raise UserError("a CPU has no fast fp16 products; emulating them would time the emulation")
+    flags = set(cpu_flags())
+    if not flags & {"avx512_bf16", "amx_bf16"}:
+        raise UserError(
+            "this CPU has no bf16 products (avx512_bf16, amx_bf16): they would be emulated and "
+            "some 56 times slower than fp32"
+        )
+
+
+def cpu_flags() -> list[str]:
+    """Return what the CPU can do, as Linux names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    return next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
+
+
+def _quantised(bert: Bert) -> tuple[Bert, dict[str, Any]]:
+    """Replace the products with weights by torch's dynamic int8 ones, and list them."""
+    if bert.tokens.weight.device.type == "cuda":
+        raise UserError(
+            "int8 on a GPU needs torchao with torch.compile, and gains nothing at these widths"
+        )
+    before = _bytes(bert)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces that this will move to torchao
+        from torch.ao.quantization import quantize_dynamic
+
+        small = quantize_dynamic(  # type: ignore[no-untyped-call]
+            copy.deepcopy(bert), {nn.Linear}, dtype=torch.qint8
+        )
+    names = [n for n, m in small.named_modules() if "quantized" in type(m).__module__]
+    names = [n for n in names if not n.endswith("_packed_params")]
+    if not names:
+        raise UserError("torch quantised no layer here")
+    after = before - sum(_weight(bert, name) * 3 for name in names)
+    return small, {
+        "quantised": len(names), "bytes": [before, after],
+        "engine": torch.backends.quantized.engine,
+    }  # fmt: skip
+
+
+def _bytes(bert: Bert) -> int:
+    return sum(p.numel() * p.element_size() for p in bert.parameters())
+
+
+def _weight(bert: Bert, name: str) -> int:
+    layer = bert.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    return layer.weight.numel()
+
+
+def _compile(bert: Bert) -> None:
+    """Compile what looks at one token at a time, for any number of tokens."""
+    if bert.tokens.weight.device.type == "cpu" and not (which("c++") or which("g++")):
+        raise UserError("torch.compile needs a C++ compiler on a CPU, and there is none here")
+    bert.finish = torch.compile(bert.finish, dynamic=True)  # type: ignore[method-assign]

@@ -1,0 +1,53 @@
+"""The page of a benchmark."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vcell.report import svg
+from vcell.report.page import Page
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write(path: Path, facts: dict[str, Any]) -> None:
+    """Write the table, what each row ran, and its quality."""
+    page = Page("Running a Geneformer", f"{facts['model']} on {facts['device']}")
+    rows = [row for row in facts["rows"] if "not_run" not in row]
+    best = max(rows, key=lambda row: float(row["speed_up"]))
+    page.headline(
+        f"{best['method']} is {best['speed_up']:.1f} times as fast as the baseline",
+        "wall clock, medians of the repeats",
+    )
+    if facts["synthetic"]:
+        page.warnings(["The weights were made up: speeds are true, embeddings mean nothing."])
+    columns: tuple[str, ...] = (
+        "method", "cells_a_second", "tokens_a_second", "speed_up", "speed_up_cpu", "copy",
+               "model", "harness", "seconds", "cpu", "memory", "roof_share")  # fmt: skip
+    page.table(columns, [[row.get(name) for name in columns] for row in rows])
+    page.figure("Speed-up", svg.bars({r["method"]: r["speed_up"] for r in rows}, reference=1.0))
+    page.figure("Share of the roof", svg.bars({r["method"]: r["roof_share"] for r in rows}))
+    page.heading("What really ran")
+    columns = ("method", "what", "products", "attention", "cells_a_forward", "layers", "head",
+               "quantised")  # fmt: skip
+    page.table(columns, [[_plain(row.get(name)) for name in columns] for row in rows])
+    page.heading("Embeddings and shifts")
+    columns = ("method", "cosine_min", "cosine_p01", "cosine_mean", "shift_spearman", "shift_top50")
+    page.table(columns, [[row.get(name) for name in columns] for row in rows])
+    judged = [row for row in rows if row.get("quality")]
+    if judged:
+        names = list(judged[0]["quality"])
+        page.table(
+            ("method", *names), [[r["method"], *(r["quality"][n] for n in names)] for r in judged]
+        )
+    missing = [row for row in facts["rows"] if "not_run" in row]
+    if missing:
+        page.table(("not run", "why"), [(row["method"], row["not_run"]) for row in missing])
+    keys = ("cells", "tokens", "threads", "roof_gflops", "tokenise_seconds")
+    page.facts({name: facts[name] for name in keys})
+    page.write(path)
+
+
+def _plain(value: Any) -> Any:
+    return ("yes" if value else "no") if isinstance(value, bool) else value

@@ -1,0 +1,319 @@
+"""Measure the methods in one process, in turns, and lay the results out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vcell import console, outputs
+from vcell.data import open_cells
+from vcell.errors import UserError
+from vcell.geneformer import checkpoint, perturbation, tokens
+from vcell.geneformer.checkpoint import Geneformer
+from vcell.geneformer.shifts import ShiftEngine
+from vcell.geneformer.tokens import TokenCells
+from vcell.metrics.rankings import overlap, spearman
+from vcell_isp_bench import IspBench, measure, quality
+from vcell_isp_bench.methods import NAMES, Method, make
+
+if TYPE_CHECKING:
+    from vcell_isp_bench.measure import Timing
+
+SHIFT_CELLS, SHIFT_EVENTS = 2, 32
+
+
+@dataclass
+class Bench:
+    """What all methods share."""
+
+    model: Geneformer
+    device: torch.device
+    cells: TokenCells
+    labels: NDArray[Any] | None
+    tokenise: float | None
+    config: IspBench
+
+    @property
+    def n_layers(self) -> int:
+        """After how many layers all methods read: the last but one, as upstream does."""
+        return self.model.shape.n_layers - 1
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens all cells have."""
+        return int(self.cells.lengths.sum())
+
+
+def run(path: Path | None, config: IspBench) -> None:
+    """Do what the command asks."""
+    _check(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = _device(config)
+    model = checkpoint.load(config.model, config.vocabulary, seed=config.seed)
+    model.bert.to(device)
+    bench = _bench(path, model, device, config)
+    if config.search:
+        from vcell_isp_bench.search import search
+
+        return search(bench)
+    names = list(NAMES) if config.method == "all" else ["baseline", config.method]
+    rows, embedded = _measured(bench, list(dict.fromkeys(names)))
+    roof = measure.peak_rate(device)
+    for row in rows:
+        _judge(row, rows[0], bench, roof)
+    _qualities(rows, embedded, bench)
+    facts = {
+        "device": _device_name(device), "threads": torch.get_num_threads(),
+        "model": model.name, "synthetic": model.synthetic, "cells": len(bench.cells),
+        "tokens": bench.n_tokens, "roof_gflops": roof / 1e9, "tokenise_seconds": bench.tokenise,
+        "rows": rows,
+    }  # fmt: skip
+    if config.wandb:
+        _log(rows, config)
+    text = _text(facts)
+    if config.output is not None:
+        from vcell_isp_bench.page import write
+
+        write(config.output, facts)
+        text += f"\n\nwritten: {config.output}"
+    console.result(facts, text)
+    return None
+
+
+def _check(config: IspBench) -> None:
+    if config.output is not None:
+        outputs.check(config.output, suffixes=(".html",))
+    if config.control is not None and config.label is None:
+        raise UserError("--control needs --label, the column it is a value of")
+    if config.wandb:
+        from importlib.util import find_spec
+
+        if find_spec("wandb") is None:
+            raise UserError("wandb is not installed", hint="pip install 'vcell[wandb]'")
+
+
+def _device(config: IspBench) -> torch.device:
+    have = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.gpus > have or (config.device == "cuda" and not have):
+        raise UserError(
+            f"{max(config.gpus, 1)} GPUs were asked for and this machine has {have}",
+            hint="--device cpu",
+        )
+    if config.gpus > 1:
+        raise UserError(
+            "one process uses one GPU", hint="vcell isp run --gpus N shares a screen over GPUs"
+        )
+    return torch.device("cuda" if have and config.device != "cpu" else "cpu")
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{names[0] if names else 'CPU'}, {capability}"
+
+
+def _bench(path: Path | None, model: Geneformer, device: torch.device, config: IspBench) -> Bench:
+    """Rank the cells, or make some up with the lengths of a published screen."""
+    if path is None:
+        if config.label:
+            raise UserError("--label needs a file of cells")
+        return Bench(model, device, made_up(model, config), None, None, config)
+    with open_cells(path, config.layer) as source:
+        rng = np.random.default_rng(config.seed)
+        rows = None
+        if source.n_cells > config.max_cells:
+            rows = np.sort(rng.choice(source.n_cells, config.max_cells, replace=False))
+        labels = None
+        if config.label is not None:
+            labels = np.asarray(source.obs(config.label).values).astype(str)
+            if config.control is not None and config.control not in labels:
+                raise UserError(f"{source.name}: no cell has {config.label} {config.control!r}")
+        started = time.perf_counter()
+        cells = tokens.encode(
+            source, model.vocabulary, model.shape.n_positions, rows=rows,
+            column=config.gene_column,
+        )  # fmt: skip
+        spent = time.perf_counter() - started
+    return Bench(
+        model, device, cells, None if labels is None else labels[cells.rows], spent, config
+    )
+
+
+def made_up(model: Geneformer, config: IspBench) -> TokenCells:
+    """Return cells of random genes; lengths as of SciPlex2 (mean 2,479 genes, log-normal)."""
+    rng = np.random.default_rng(config.seed)
+    known, longest = model.vocabulary, model.shape.n_positions
+    n_genes = rng.lognormal(np.log(2479) - 0.18, 0.6, config.max_cells).astype(int)
+    parts = []
+    first = known.n_special + 2
+    for n in n_genes:
+        size = int(np.clip(n, 16, longest - known.n_special))
+        genes = rng.choice(np.arange(first, len(known)), size, replace=False).astype(np.int32)
+        frame = [known.cls] if known.cls is not None else []
+        end = [known.eos] if known.eos is not None else []
+        parts.append(np.concatenate([frame, genes, end]).astype(np.int32))
+    lengths = [len(part) for part in parts]
+    return TokenCells(
+        np.arange(len(parts)), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.concatenate(parts), n_genes.astype(np.int64), np.zeros(len(parts), np.int64),
+    )  # fmt: skip
+
+
+def _measured(
+    bench: Bench, names: list[str]
+) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.float32]]]:
+    """Time every method; one that cannot run is a row that says why."""
+    rows: list[dict[str, Any]] = []
+    embedded = {}
+    repeats = bench.config.repeats
+    with console.progress("measuring", len(names), "methods") as bar:
+        for name in names:
+            try:
+                method = make(name, bench.model, bench.n_layers, bench.config)
+                row, out = one(bench, method, repeats)
+                embedded[name] = out
+            except UserError as error:
+                row = {"method": name, "not_run": error.message}
+                console.warn(f"{name} is not measured: {error.message}")
+            except torch.OutOfMemoryError:
+                row = {"method": name, "not_run": "out of GPU memory"}
+            except RuntimeError as error:  # a compiler or a kernel that fails here
+                row = {"method": name, "not_run": str(error).splitlines()[0]}
+                console.warn(f"{name} is not measured: {row['not_run']}")
+            rows.append(row)
+            bar.advance(note=name)
+    if "not_run" in rows[0]:
+        raise UserError(f"the baseline cannot run: {rows[0]['not_run']}")
+    return rows, embedded
+
+
+def one(bench: Bench, method: Method, repeats: int) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """Time one method and look at what it ran."""
+    if bench.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(bench.device)
+    seen = measure.watched(method, bench.cells, bench.device)
+    timing, out = measure.timed(
+        method, bench.cells, bench.device, repeats, cls=bench.model.readout == "cls"
+    )
+    return {
+        "method": method.name, "what": method.what, **seen, **_phases(timing),
+        "memory": measure.peak_memory(bench.device),
+    }, out  # fmt: skip
+
+
+def _phases(timing: Timing) -> dict[str, Any]:
+    parts = {name: timing.quartiles(name) for name in ("copy", "model", "harness", "cpu")}
+    whole = np.sum([timing.copy, timing.model, timing.harness], axis=0)
+    low, middle, high = np.quantile(whole, [0.25, 0.5, 0.75])
+    return {
+        "seconds": float(middle), "seconds_iqr": [float(low), float(high)],
+        **{name: found[1] for name, found in parts.items()},
+        "model_iqr": [parts["model"][0], parts["model"][2]], "repeats": len(timing.model),
+    }  # fmt: skip
+
+
+def _judge(row: dict[str, Any], baseline: dict[str, Any], bench: Bench, roof: float) -> None:
+    """Add rates, the ratio to the baseline, and how near the roof the model came."""
+    if "not_run" in row:
+        return
+    shape, lengths = bench.model.shape, bench.cells.lengths
+    flops = sum(shape.flops(int(n), row["layers"]) for n in lengths)
+    if row["head"]:
+        flops += 2 * bench.n_tokens * shape.d_model * (shape.n_tokens + shape.d_model)
+    row |= {
+        "cells_a_second": len(bench.cells) / row["seconds"],
+        "tokens_a_second": bench.n_tokens / row["seconds"],
+        "speed_up": baseline["seconds"] / row["seconds"],
+        "speed_up_cpu": baseline["cpu"] / row["cpu"] if row["cpu"] else None,
+        "roof_share": flops / row["model"] / roof,
+    }
+    if row["method"] in ("mixed_precision", "quantization", "compile") and row["speed_up"] < 1:
+        row["slower"] = True
+
+
+def _qualities(
+    rows: list[dict[str, Any]], embedded: dict[str, NDArray[np.float32]], bench: Bench
+) -> None:
+    """Add closeness to the baseline, quality by labels, and fidelity of shifts."""
+    exact = _shifts(bench, bench.model.bert) if bench.config.shifts else None
+    for row in rows:
+        out = embedded.get(row["method"])
+        if out is None:
+            continue
+        row.update(quality.closeness(out, embedded["baseline"]))
+        if bench.labels is not None:
+            row["quality"] = quality.by_labels(out, bench.labels, bench.config.control)
+        if exact is not None and row["method"] in ("packed", "mixed_precision", "quantization"):
+            method = make(row["method"], bench.model, bench.n_layers, bench.config)
+            found = _shifts(bench, method.bert)
+            row["shift_spearman"] = spearman(found, exact)
+            row["shift_top50"] = overlap(found, exact, 50) / min(50, len(exact))
+
+
+def _shifts(bench: Bench, bert: Any) -> NDArray[np.float64]:
+    """Return shifts of some deletions towards the mean of all cells."""
+    from dataclasses import replace
+
+    model = replace(bench.model, bert=bert)
+    readout = "cls" if model.readout == "cls" else "mean"
+    plain = ShiftEngine(model, bench.n_layers, readout)  # type: ignore[arg-type]
+    some = [bench.cells[i] for i in range(min(len(bench.cells), 8))]
+    cells = [plain.embed(cell) for cell in some[2:] or some]
+    goal = np.stack(cells).astype(np.float64).mean(0)
+    engine = ShiftEngine(model, bench.n_layers, readout, {"goal": np.asarray(goal)})  # type: ignore[arg-type]
+    out = []
+    for cell in some[:SHIFT_CELLS]:
+        last = len(cell) - engine.frame.last
+        places = np.unique(np.linspace(engine.frame.first, last - 1, SHIFT_EVENTS).astype(int))
+        copies = perturbation.single("delete", len(cell), places, engine.frame)
+        out.append(engine.shifts(cell, len(cell), copies).to_state["goal"])
+    return np.concatenate(out)
+
+
+def _log(rows: list[dict[str, Any]], config: IspBench) -> None:
+    import wandb
+
+    log = wandb.init(project="vcell-isp-bench", config={"model": config.model})
+    for row in rows:
+        plain = {f"{row['method']}/{k}": v for k, v in row.items() if isinstance(v, int | float)}
+        log.log(plain)
+    log.finish()
+
+
+def _text(facts: dict[str, Any]) -> str:
+    columns = ["method", "cells/s", "speed-up", "CPU", "model s", "harness s", "memory", "products",
+               "cells", "layers", "head", "roof"]  # fmt: skip
+    body = []
+    for row in facts["rows"]:
+        if "not_run" in row:
+            body.append([row["method"], *[None] * (len(columns) - 1)])
+            continue
+        body.append([
+            row["method"], f"{row['cells_a_second']:.3g}", f"{row['speed_up']:.2f}",
+            f"{row['speed_up_cpu']:.2f}" if row["speed_up_cpu"] else None, f"{row['model']:.3g}",
+            f"{row['harness']:.2g}", console.bytes_text(row["memory"]), row["products"],
+            row["cells_a_forward"], row["layers"], "yes" if row["head"] else "no",
+            f"{row['roof_share']:.0%}",
+        ])  # fmt: skip
+    lines = [console.table(body, columns), ""]
+    lines += [f"{r['method']}: not run, {r['not_run']}" for r in facts["rows"] if "not_run" in r]
+    lines += [
+        f"{r['method']} is slower than the baseline here" for r in facts["rows"] if r.get("slower")
+    ]
+    lines.append(
+        f"{facts['device']}, {facts['threads']} threads; the roof is {facts['roof_gflops']:,.0f} "
+        "GFLOP/s, a large product in float32"
+    )
+    if facts["synthetic"]:
+        lines.append("made-up weights: speeds are true, embeddings mean nothing")
+    return "\n".join(lines)

@@ -1,0 +1,196 @@
+"""`vcell isp run` through the command line: its table, its processes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from tests.geneformer.brute_force import Float64Bert, perturb, shift, unit
+from tests.isp.conftest import LONGEST
+from vcell.data import open_cells
+from vcell.geneformer import checkpoint, tokens
+
+
+@pytest.fixture
+def exact(cells, model_folder, table):
+    """The tiny model in float64, the cells as tokens, and the mean embedding of the goal."""
+    model = checkpoint.load(str(model_folder), table)
+    with open_cells(cells) as source:
+        ranked = tokens.encode(source, model.vocabulary, LONGEST)
+    slow = Float64Bert(model.bert)
+    well = [slow.hidden(ranked[i], 2).mean(0) for i in range(len(ranked)) if ranked.rows[i] % 2]
+    return slow, ranked, {"well": np.mean(well, 0)}
+
+
+def read(ran, tmp_path):
+    assert ran.code == 0, ran.err
+    return pq.read_table(tmp_path / ran.json["run"] / "shifts.parquet").to_pandas()
+
+
+@pytest.mark.parametrize("operation", ["delete", "overexpress", "inhibit"])
+def test_every_line_of_the_table_equals_float64_by_hand(isp, exact, tmp_path, operation):
+    ran = isp("--perturb", operation, "--max-cells", 3, "--no-gates", "--donor", "donor")
+    lines = read(ran, tmp_path)
+    slow, ranked, states = exact
+    place = {int(row): i for i, row in enumerate(ranked.rows)}
+    rng = np.random.default_rng(0)
+    assert lines["cell"].nunique() == 3
+    for number in rng.choice(len(lines), 25, replace=False):
+        line = lines.iloc[number]
+        cell = ranked[place[line["cell"]]]
+        gene = int(line["gene"])
+        assert cell[line["rank"]] == gene
+        copy, original = perturb(cell, [gene], operation, framed=False, longest=LONGEST)
+        distance, to = shift(slow, original, copy, {gene}, 2, "mean", False, states)
+        assert line["distance"] == pytest.approx(distance, abs=1e-6)
+        assert line["cosine"] == pytest.approx(1 - distance, abs=1e-6)
+        assert line["shift_well"] == pytest.approx(to["well"], abs=1e-6)
+        assert (line["symbol"], line["ensembl_id"]) == (f"G{gene}", f"ENSG{gene:011d}")
+    some = lines.groupby("cell").first()
+    for row, donor in zip(some.index, some["donor"], strict=True):
+        assert donor == ["d1", "d2", "d3"][(row // 2) % 3]
+    assert {row % 2 for row in some.index} == {0}
+
+
+def test_two_processes_give_the_table_of_one(isp, tmp_path):
+    one = read(isp("--max-cells", 5, "--no-gates", "--shard", 40), tmp_path)
+    two = read(isp("--max-cells", 5, "--no-gates", "--shard", 40, "--procs", 2), tmp_path)
+    pd.testing.assert_frame_equal(one, two, check_exact=False, atol=1e-7)
+
+
+def test_listed_genes_get_matched_nulls_and_those_without_a_token_a_reason(isp, tmp_path):
+    (tmp_path / "genes.txt").write_text("G12\nG30  # a comment\nnonsense\n")
+    ran = isp(
+        "--perturb", "overexpress", "--genes", "each:genes.txt", "--controls", "matched:5",
+        "--max-cells", 4, "--no-gates",
+    )  # fmt: skip
+    lines = read(ran, tmp_path)
+    design = json.loads((tmp_path / ran.json["run"] / "design.json").read_text())
+    assert design["genes"]["missing"] == {"nonsense": "no token in the vocabulary"}
+    nulls = {int(k): v for k, v in design["genes"]["controls"].items()}
+    assert {token: len(found) for token, found in nulls.items()} == {12: 5, 30: 5}
+    expected = {12, 30, *nulls[12], *nulls[30]}
+    assert not {12, 30} & {*nulls[12], *nulls[30]}
+    assert set(lines["gene"]) == expected
+    at_front = lines["rank"] == 0  # nothing to move
+    assert not at_front.any()
+    assert (lines["rank"] == -1).any()  # a cell that lacks the gene gets it
+
+
+def test_a_group_is_one_event_a_cell_and_pairs_go_with_their_anchor(isp, tmp_path):
+    (tmp_path / "genes.txt").write_text("G12\nG30\n")
+    lines = read(
+        isp("--perturb", "overexpress", "--genes", "group:genes.txt", "--no-gates"), tmp_path
+    )
+    assert (len(lines), set(lines["gene"])) == (20, {-1})
+    ran = isp("--perturb", "overexpress", "--anchor", "G12", "--max-cells", 6, "--no-gates")
+    pairs = read(ran, tmp_path)
+    assert 12 not in set(pairs["gene"])
+
+
+def test_pickles_for_upstream_are_plain_and_hold_every_line(isp, tmp_path):
+    ran = isp("--max-cells", 3, "--no-gates", "--export-upstream-pickles", "out")
+    lines = read(ran, tmp_path)
+    files = sorted((tmp_path / "out").glob("in_silico_delete_*_raw.pickle"))
+    assert len(files) == 3
+    count = 0
+    for path in files:
+        content = pickle.loads(path.read_bytes())
+        assert list(content) == ["well"]
+        for (gene, what), values in content["well"].items():
+            assert (what, type(gene), type(values[0])) == ("cell_emb", int, float)
+            count += len(values)
+    assert count == len(lines)
+
+
+def test_a_dry_run_counts_and_leaves_nothing(isp, tmp_path):
+    ran = isp("--dry-run", "--max-cells", 5)
+    assert ran.code == 0, ran.err
+    assert not (tmp_path / "runs").exists()
+    lines = read(isp("--max-cells", 5, "--no-gates"), tmp_path)
+    assert ran.json["events"] == len(lines)
+    assert ran.json["cells"] == 5
+    assert ran.json["seconds"] > 0
+
+
+def test_gates_are_computed_and_a_change_of_nothing_is_nothing(isp):
+    ran = isp("--max-cells", 4)
+    gates = ran.json["gates"]
+    assert gates["no_op"] < 1e-7
+    assert gates["noise_floor"] < 1e-5
+    assert gates["spearman_exact"] > 0.999
+    assert -1 <= gates["shuffled_weights"] <= 1
+    assert gates["separation"] > 0
+
+
+def test_half_precision_says_its_noise(isp):
+    ran = isp("--max-cells", 2, "--precision", "bf16")
+    assert ran.json["gates"]["noise_floor"] > 1e-6
+    assert "bf16 is emulated on this CPU" in ran.err
+
+
+def test_cells_are_embedded_with_their_labels(vcell, cells, model_folder, table, exact, tmp_path):
+    ran = vcell(
+        "isp", "embed", cells, "--model", model_folder, "--vocabulary", table, "--genes",
+        "-o", "out.h5ad", "--json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    out = anndata.read_h5ad(tmp_path / "out.h5ad")
+    slow, ranked, _ = exact
+    assert list(out.obs["state"][:2]) == ["sick", "well"]
+    for i in (0, 7):
+        want = slow.hidden(ranked[i], 2)
+        np.testing.assert_allclose(out.obsm["X_geneformer"][i], want.mean(0), atol=1e-5)
+    gene = int(ranked[0][0])
+    rows = [
+        slow.hidden(ranked[i], 2)[ranked[i].tolist().index(gene)]
+        for i in range(len(ranked))
+        if gene in ranked[i]
+    ]
+    got = out.varm["X_geneformer"][list(out.var["token"]).index(gene)]
+    np.testing.assert_allclose(got, np.mean(rows, 0), atol=1e-5)
+    assert unit(got).shape == (32,)
+
+
+REFUSED = [
+    (["--start", "ill"], "no cell has state 'ill'"),
+    (["--goal", "sick"], "is also the start"),
+    (["--donor", "person"], "no column 'person'"),
+    (["--genes", "some:genes.txt"], "all, each:FILE or group:FILE"),
+    (["--genes", "each:nowhere.txt"], "nowhere.txt cannot be read"),
+    (["--anchor", "nothing"], "the anchor 'nothing' has no token"),
+    (["--controls", "matched:20"], "needs --genes each:FILE"),
+    (["--model-layer", "9"], "a number from 0 to 3"),
+    (["--readout", "cls"], "has no <cls> token"),
+    (["--screen", "first-order", "--perturb", "inhibit"], "of all deletions"),
+    (["--resume", "nothing"], "there are no runs"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED)
+def test_what_cannot_be_is_one_line_before_any_work(isp, tmp_path, words, message):
+    ran = isp(*words)
+    assert ran.code == 2
+    errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_shard_is_computed_again(isp, vcell, tmp_path):
+    ran = isp("--max-cells", 3, "--no-gates", "--shard", 20)
+    before = read(ran, tmp_path)
+    folder = tmp_path / ran.json["run"]
+    broken = sorted((folder / "shards").glob("*.parquet"))[1]
+    broken.write_bytes(broken.read_bytes()[:-9])
+    meta = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(meta | {"status": "interrupted"}))
+    again = vcell("isp", "run", "--resume", Path(ran.json["run"]).name, "--json")
+    pd.testing.assert_frame_equal(read(again, tmp_path), before, check_exact=True)

@@ -1,0 +1,215 @@
+"""Upstream's tables to the last digit, and genes.csv, which says what it does not know."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ranksums
+from vcell_isp import tables
+
+from tests.isp.made_up import run_of, shifts_of
+from tests.isp.upstream import fdr_bh, goal_state_shift
+
+
+def lists(frame, column):
+    ordered = frame.sort_values(["gene", "cell"])
+    return {int(g): rows[column].tolist() for g, rows in ordered.groupby("gene")}
+
+
+@pytest.mark.parametrize(("n_genes", "n_cells"), [(30, 12), (1060, 100)])
+def test_goal_state_shift_is_upstreams(vcell, tmp_path, n_genes, n_cells):
+    """The second size exceeds the pool of 100,000."""
+    rng = np.random.default_rng(0)
+    frame = shifts_of(rng, n_genes, n_cells, effect={7: 2e-3, 9: -2e-3}, detection=0.95)
+    frame.loc[frame["gene"] == 11, "shift_well"] = 0.0  # ties
+    run = run_of(tmp_path, frame)
+    ran = vcell("isp", "stats", run.path, "--mode", "goal_state_shift", "-o", "out.csv")
+    assert ran.code == 0, ran.err
+    got = pd.read_csv(tmp_path / "out.csv", index_col=0)
+    assert list(got.columns) == [
+        "Gene", "Gene_name", "Ensembl_ID", "Shift_to_goal_end", "Shift_to_alt_end_other",
+        "Goal_end_vs_random_pval", "Alt_end_vs_random_pval_other", "Goal_end_FDR",
+        "Alt_end_FDR_other", "N_Detections", "Sig",
+    ]  # fmt: skip
+    for state, mean, p, fdr in (
+        ("well", "Shift_to_goal_end", "Goal_end_vs_random_pval", "Goal_end_FDR"),
+        ("other", "Shift_to_alt_end_other", "Alt_end_vs_random_pval_other", "Alt_end_FDR_other"),
+    ):
+        want = goal_state_shift(lists(frame, f"shift_{state}"))
+        columns = np.array([want[g] for g in got["Gene"]])
+        for i, name in enumerate((mean, p, fdr, "N_Detections")):
+            np.testing.assert_allclose(got[name], columns[:, i], rtol=1e-12, atol=1e-300)
+    order = got.sort_values(
+        ["Sig", "Shift_to_goal_end", "Goal_end_FDR"], ascending=[False, False, True]
+    )
+    assert order["Gene"].tolist() == got["Gene"].tolist()
+
+
+def test_vs_null_is_upstreams(vcell, tmp_path):
+    rng = np.random.default_rng(1)
+    frame, null = shifts_of(rng, 20, 30, effect={6: 1e-3}), shifts_of(rng, 19, 25)
+    one, other = run_of(tmp_path, frame), run_of(tmp_path, null)
+    ran = vcell(
+        "isp", "stats", one.path, "--mode", "vs_null", "--null", other.path, "-o", "out.csv"
+    )
+    assert ran.code == 0, ran.err
+    got = pd.read_csv(tmp_path / "out.csv").set_index("Gene")
+    a, b = lists(frame, "shift_well"), lists(null, "shift_well")
+    p = {g: ranksums(a[g], b[g]).pvalue if g in b else 1.0 for g in a}
+    fdr = dict(zip(p, fdr_bh(list(p.values())), strict=True))
+    for gene in a:
+        line = got.loc[gene]
+        assert line["Test_vs_null_pval"] == pytest.approx(p[gene], rel=1e-12)
+        assert line["Test_vs_null_FDR"] == pytest.approx(fdr[gene], rel=1e-12)
+        assert line["N_Detections_null"] == len(b.get(gene, []))
+        if gene in b:
+            gap = np.mean(a[gene]) - np.mean(b[gene])
+            assert line["Test_vs_null_avg_shift"] == pytest.approx(gap, rel=1e-12, abs=1e-18)
+
+
+def test_the_mixture_is_scikit_learns_and_read_as_upstream_reads_it(vcell, tmp_path):
+    mixture = pytest.importorskip("sklearn.mixture")
+    rng = np.random.default_rng(2)
+    frame = shifts_of(rng, 60, 20)
+    frame.loc[frame["gene"] < 14, "cosine"] -= 0.05
+    run = run_of(tmp_path, frame, goal=False)
+    ran = vcell("isp", "stats", run.path, "--mode", "mixture_model", "-o", "out.csv")
+    assert ran.code == 0, ran.err
+    got = pd.read_csv(tmp_path / "out.csv").set_index("Gene")
+    by_gene = lists(frame, "cosine")
+    means = np.array([np.mean(v) for v in by_gene.values()])
+    fitted = mixture.GaussianMixture(n_components=2, random_state=0).fit(means.reshape(-1, 1))
+
+    def component(value):
+        impact, none = fitted.means_[0][0], fitted.means_[1][0]
+        if value > none:
+            return 0
+        return 1 if value < impact else 1 - fitted.predict([[value]])[0]
+
+    for gene, values in by_gene.items():
+        assert got.loc[gene, "Test_avg_shift"] == pytest.approx(np.mean(values), rel=1e-12)
+        assert got.loc[gene, "Impact_component"] == component(np.mean(values))
+        share = 100 * np.mean([component(v) for v in values])
+        assert got.loc[gene, "Impact_component_percent"] == pytest.approx(share, rel=1e-12)
+
+
+def test_aggregate_lists_every_cell(vcell, tmp_path):
+    frame = shifts_of(np.random.default_rng(3), 4, 6)
+    run = run_of(tmp_path, frame)
+    assert vcell("isp", "stats", run.path, "--mode", "aggregate", "-o", "out.csv").code == 0
+    got = pd.read_csv(tmp_path / "out.csv")
+    assert len(got) == 24
+    assert got["Cosine_sim"].sum() == pytest.approx(frame["shift_well"].sum(), rel=1e-12)
+
+
+def genes_csv(vcell, tmp_path, *runs, words=()):
+    ran = vcell("isp", "stats", *(r.path for r in runs), "-o", "genes.csv", "--json", *words)
+    assert ran.code == 0, ran.err
+    return pd.read_csv(tmp_path / "genes.csv").set_index(["gene", "operation"])
+
+
+def test_planted_genes_are_called_and_rare_ones_are_not_run(vcell, tmp_path):
+    rng = np.random.default_rng(4)
+    frame = shifts_of(rng, 150, 30, effect={10: 4e-3, 20: -4e-3})
+    frame = frame[(frame["gene"] != 30) | (frame["cell"] < 3)]
+    frame = frame[(frame["gene"] != 31) | (frame["donor"] == "d1")]
+    run = run_of(tmp_path, frame, missing={"nonsense": "no token in the vocabulary"})
+    got = genes_csv(vcell, tmp_path, run).reset_index().set_index("gene")
+    assert got.loc["G10", "status"] == "TOWARD"
+    assert got.loc["G20", "status"] == "AWAY"
+    share = got.loc["G10", "share_of_nulls"]
+    assert share <= 2 / 100
+    assert got.loc["G10", "rank_p"] == pytest.approx((1 + 100 * share) / 101)
+    assert got.loc["G10", "fdr"] < 0.01
+    assert got.loc["G10", "low"] < 4e-3 < got.loc["G10", "high"] + 1e-3
+    assert (got.loc["G30", "status"], got.loc["G30", "why"]) == (
+        "NOT_RUN", "in 3 cells; 10 are needed",
+    )  # fmt: skip
+    assert got.loc["G31", "why"] == "enough cells in 1 donors; 2 are needed"
+    assert got.loc["nonsense", "why"] == "no token in the vocabulary"
+    assert np.isnan(got.loc["nonsense", "effect"])
+    others = got.drop(["G10", "G20", "G30", "G31", "nonsense"])
+    assert (others["status"] == "OPEN").mean() > 0.9
+
+
+def test_deletion_and_overexpression_judge_each_other(vcell, tmp_path):
+    rng = np.random.default_rng(5)
+    down = run_of(tmp_path, shifts_of(rng, 120, 30, effect={10: 5e-3, 11: 5e-3, 12: 5e-3}))
+    up = run_of(
+        tmp_path, shifts_of(rng, 120, 30, effect={10: -5e-3, 11: 5e-3}), operation="overexpress"
+    )
+    got = genes_csv(vcell, tmp_path, down, up)
+    status = got["status"]
+    assert (status["G10", "delete"], status["G10", "overexpress"]) == ("TOWARD", "AWAY")
+    assert (status["G11", "delete"], status["G11", "overexpress"]) == ("INCOHERENT",) * 2
+    assert status["G12", "delete"] == "DELETION_ONLY"
+    page = (tmp_path / "genes.html").read_text()
+    assert "Deletion against overexpression" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_under_no_effect_p_is_uniform(vcell, tmp_path):
+    frame = shifts_of(np.random.default_rng(6), 300, 30)
+    got = genes_csv(vcell, tmp_path, run_of(tmp_path, frame))
+    assert 0.03 < (got["p"] <= 0.1).mean() < 0.17
+    assert got["rank_p"].min() == pytest.approx(1 / 101)
+    assert 0.03 < (got["rank_p"] <= 0.1).mean() < 0.17
+    assert not got["status"].isin(["TOWARD", "AWAY"]).any()
+
+
+def test_the_pool_of_one_gene_and_equal_values():
+    p = tables.rank_sums(np.zeros(5), np.zeros(3), np.array([0, 3]))
+    assert p.tolist() == [1.0]
+    p = np.array([0.5, 0.01, 0.02])
+    np.testing.assert_allclose(tables.adjusted(p), fdr_bh(p), rtol=1e-15)
+
+
+@pytest.mark.slow
+def test_a_whole_screen_is_tested_within_a_minute_of_cpu_time():
+    rng = np.random.default_rng(7)
+    n_genes, n_cells = 11_000, 1_500
+    values = rng.normal(size=n_genes * n_cells)
+    frame = pd.DataFrame({
+        "gene": np.repeat(np.arange(n_genes), n_cells),
+        "cell": np.tile(np.arange(n_cells), n_genes),
+        "symbol": "", "ensembl_id": "", "shift_well": values,
+    })  # fmt: skip
+    started = time.process_time()
+    data = tables.ByGene.of(frame, ["shift_well"])
+    out = tables.goal_state_shift(data, "well", ())
+    assert len(out) == n_genes
+    assert time.process_time() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing"], "no run"),
+        (["RUN", "--mode", "vs_null"], "needs the run with the null"),
+        (["RUN", "RUN", "--mode", "aggregate"], "is of one run, not of 2"),
+        (["RUN", "-o", "out.txt"], "must end in .csv or .parquet"),
+    ],
+)
+def test_what_cannot_be_is_one_line(vcell, tmp_path, words, message):
+    run = run_of(tmp_path, shifts_of(np.random.default_rng(8), 5, 4))
+    ran = vcell("isp", "stats", *(str(run.path) if w == "RUN" else w for w in words))
+    assert ran.code == 2
+    assert message in ran.err
+
+
+def test_two_runs_are_compared(vcell, tmp_path):
+    rng = np.random.default_rng(9)
+    frame = shifts_of(rng, 60, 20, effect={g: 1e-3 * (g % 7 - 3) for g in range(4, 64)})
+    close = frame.copy()
+    close["shift_well"] += rng.normal(0, 1e-5, len(frame))
+    ran = vcell(
+        "isp", "compare", run_of(tmp_path, frame).path, run_of(tmp_path, close).path, "--json"
+    )
+    assert ran.code == 0, ran.err
+    found = ran.json["columns"]["shift_well"]
+    assert found["spearman"] > 0.999
+    assert found["top"] >= 18
+    assert 0 < found["largest"] < 1e-4
