@@ -112,7 +112,8 @@ class Judge:
         The prior and the network are blended. Of a few shares the one that gains most is taken,
         then shrunk by how sure that is: by 1 - (standard error / gain)^2, to nothing where the gain
         is within its standard error (James and Stein 1961, positive part). Returned are the mean
-        scores of the whole network, its `mean_gain`, the `blend`, and the `gain` of so much of it.
+        scores of the whole network, its `mean_gain`, the `blend`, and the `gain` of so much of it;
+        of a network that is not believed, the lower end of its gain.
         """
         found = self.each(effect)
         means = {name: float(values.mean()) for name, values in found.items()}
@@ -127,7 +128,12 @@ class Judge:
             believed = max(1 - (error / mean) ** 2, 0.0) if mean > 0 else 0.0
             if believed * mean > gain:
                 blend, gain = share * believed, believed * mean
-        whole = float(self._gains(found).mean())
+        gains = self._gains(found)
+        whole = float(gains.mean())
+        if (
+            not blend and len(gains) > 1
+        ):  # below 0, so that step 0, the prior itself, stays the best
+            gain = min(whole - float(gains.std(ddof=1) / np.sqrt(len(gains))), 0.0)
         return means | {"mean_gain": whole, "blend": blend, "gain": gain}
 
     def _gains(self, found: Scores) -> NDArray[np.float64]:
