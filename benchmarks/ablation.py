@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from vcell_train_vcc import held_out
 from vcell_train_vcc.closed import gp
 from vcell_train_vcc.network import model as network
 from vcell_train_vcc.network.shape import Shape
@@ -39,7 +38,7 @@ from vcell_train_vcc.network.shape import Shape
 from vcell import models
 from vcell.cli import run as vcell
 from vcell.data.simulate import Simulator
-from vcell.models import Screen
+from vcell.models import Screen, held_out
 from vcell.models.scoring import gain, scores
 from vcell.runs import Run
 from vcell.screen.split import TEST, TRAIN

@@ -39,12 +39,12 @@ import anndata
 import numpy as np
 import scipy.sparse as sp
 from scipy.stats import spearmanr
-from vcell_train_vcc.held_out import HeldOut
 
 from vcell import models
 from vcell.cli import run as vcell
 from vcell.data.simulate import CONTROL, Simulator, oracle
 from vcell.models import Screen, members
+from vcell.models.held_out import HeldOut
 from vcell.models.scoring import mean_of, scores, without_own
 from vcell.runs import Run
 

@@ -10,6 +10,7 @@ from vcell import console, outputs
 from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.genes.shipped import shipped_about, shipped_features
+from vcell.screen.design import Design
 from vcell.screen.targets import members
 from vcell_features.sources import made
 
@@ -86,8 +87,8 @@ def _targets(config: Features) -> list[str]:
     assert config.cells is not None
     with open_cells(config.cells, config.layer) as source:
         found = labels.find(source, config)
-        names = [str(name) for name in source.obs(found.perturbation_column).categories]
-    return list(dict.fromkeys(g for n in names if n != found.control for g in members(n)))
+        design = Design.read(source, found)
+    return list(dict.fromkeys(g for n in design.names for g in members(n, found.control)))
 
 
 def _write(place: Path, genes: list[str], values: np.ndarray[Any, np.dtype[np.float32]]) -> None:

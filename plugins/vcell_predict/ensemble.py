@@ -15,6 +15,7 @@ from vcell import console, models
 from vcell.errors import UserError
 from vcell.models import Screen
 from vcell.runs import Run
+from vcell.screen.split import TRAIN, VALIDATION
 from vcell.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float32]
-
-LEARNT, VALIDATION, HELD_OUT = 0, 1, 2  # Screen.part
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Member:
         if not isinstance(chosen.predictor, models.LeavesOneOut):
             return rows, effect
         left_out = np.asarray(chosen.predictor.loo(), np.float32)
-        return np.concatenate([rows, screen.rows(LEARNT)]), np.concatenate([effect, left_out])
+        return np.concatenate([rows, screen.rows(TRAIN)]), np.concatenate([effect, left_out])
 
 
 class Ensemble:
@@ -156,7 +155,7 @@ class Ensemble:
     def learnt(self, name: str, context: str) -> bool:
         """Say whether any run has fitted, or chosen its model, to a perturbation in a context."""
         parts = (_part(member.screen, name, context) for member in self.members)
-        return any(part in (LEARNT, VALIDATION) for part in parts)
+        return any(part in (TRAIN, VALIDATION) for part in parts)
 
     def known(self, asked: Sequence[tuple[str, str]], unknown: str) -> tuple[Array, list[str]]:
         """Return effects (P, N), and the names predicted by the mean for want of features."""
@@ -190,7 +189,7 @@ class Ensemble:
     def _mean_effect(self, context: str) -> Array:
         """Return the mean effect learnt in a context, or in all where none was."""
         screen = self.screen
-        learnt = screen.rows(LEARNT)
+        learnt = screen.rows(TRAIN)
         own = learnt[screen.contexts[screen.context[learnt]] == context]
         mean: Array = screen.delta[own if len(own) else learnt].mean(axis=0)
         return mean

@@ -14,8 +14,8 @@ import numpy as np
 from vcell import console
 from vcell.models import Explains
 from vcell.report import Page, svg
+from vcell.screen.split import TRAIN, VALIDATION
 from vcell_predict import uncertainty
-from vcell_predict.ensemble import LEARNT, VALIDATION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +88,7 @@ def _responding(folder: Path, page: Page, ensemble: Ensemble, prediction: Predic
 def _resembling(folder: Path, page: Page, ensemble: Ensemble, prediction: Prediction) -> None:
     """Write each effect as a weighted sum of measured ones; the largest weights are listed."""
     screen = ensemble.screen
-    rows = np.flatnonzero(np.isin(screen.part, (LEARNT, VALIDATION)))
+    rows = np.flatnonzero(np.isin(screen.part, (TRAIN, VALIDATION)))
     weight, fit = weights(prediction.effect, screen.delta[rows], screen.noise[rows])
     most = np.argsort(-np.abs(weight), axis=1, kind="stable")[:, :_TOP_MEASURED]
     names, contexts = _pairs(prediction)

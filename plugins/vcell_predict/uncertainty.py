@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from vcell.models import Disagrees, Uncertain
-from vcell_predict.ensemble import HELD_OUT, VALIDATION
+from vcell.screen.split import TEST, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,7 +85,7 @@ def _offered(
 def trust(ensemble: Ensemble) -> Trust | None:
     """Compare uncertainty with error, on what was held out, else on what chose the model."""
     screen = ensemble.screen
-    for part, said in ((HELD_OUT, "held out"), (VALIDATION, "that chose the model")):
+    for part, said in ((TEST, "held out"), (VALIDATION, "that chose the model")):
         rows = ensemble.rows(part)
         names = screen.perturbations[rows].tolist()
         contexts = screen.contexts[screen.context[rows]].tolist()

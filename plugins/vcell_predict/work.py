@@ -10,12 +10,13 @@ import numpy as np
 from vcell import console, outputs
 from vcell.data import open_cells
 from vcell.errors import UserError
+from vcell.screen.split import TEST
 from vcell_predict import after, report, uncertainty
 from vcell_predict.asked import Asked, from_cells, from_words, placed
 from vcell_predict.cells.controls import Columns, Controls
 from vcell_predict.cells.making import Maker
 from vcell_predict.cells.writing import Cells
-from vcell_predict.ensemble import HELD_OUT, Ensemble
+from vcell_predict.ensemble import Ensemble
 from vcell_predict.prediction import Prediction
 from vcell_predict.strength.calibration import Calibration
 
@@ -99,7 +100,7 @@ def _asked(config: Predict, ensemble: Ensemble, columns: Columns) -> list[Asked]
         return from_cells(config.like, config, columns.context, with_totals=config.mode == "counts")
     if config.perturbations:
         return from_words(config.perturbations, columns.control)
-    screen, rows = ensemble.screen, ensemble.rows(HELD_OUT)
+    screen, rows = ensemble.screen, ensemble.rows(TEST)
     if not len(rows):
         one = len(ensemble) == 1
         raise UserError(

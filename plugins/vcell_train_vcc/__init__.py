@@ -16,8 +16,19 @@ from vcell_train_vcc.network_options import NetworkOptions
 
 _NOT_SEARCHED = (
     *NOT_SEARCHED,
-    *("hold_out_context", "test_share", "validation_share", "min_cells", "target_sum", "estimate"),
+    *(
+        "hold_out_context",
+        "test_share",
+        "validation_share",
+        "min_cells",
+        "target_sum",
+        "estimate",
+        "gpu",
+    ),
 )
+
+
+NETWORKS = ("transformer", "shared-encoder")  # the models that take steps
 
 
 @dataclass(frozen=True, kw_only=True)

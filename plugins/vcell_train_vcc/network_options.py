@@ -44,18 +44,30 @@ class NetworkOptions:
     loss: Literal["combined", "adaptive"] = option(
         "combined",
         help="What the weights are of: the losses, or of their gradients at the network's trunk.",
+        table="losses",
     )
-    alpha: float = option(1.0, help="Weight of the reconstruction loss.", minimum=0)
-    beta: float = option(0.5, help="Weight of the classification loss.", minimum=0)
+    alpha: float = option(1.0, help="Weight of the reconstruction loss.", minimum=0, table="losses")
+    beta: float = option(0.5, help="Weight of the classification loss.", minimum=0, table="losses")
     delta_loss: float = option(
-        1.0, help="Weight of the absolute error of the effect against matched controls.", minimum=0
+        1.0,
+        help="Weight of the absolute error of the effect against matched controls.",
+        minimum=0,
+        table="losses",
     )
     set_loss: Literal["none", "energy", "mmd"] = option(
-        "none", help="Compare predicted with real cells of a set, by this distance."
+        "none", help="Compare predicted with real cells of a set, by this distance.", table="losses"
     )
-    set_weight: float = option(1.0, help="Weight of the set loss.", minimum=0)
+    set_weight: float = option(1.0, help="Weight of the set loss.", minimum=0, table="losses")
     pds_loss: float = option(
-        0.1, help="Weight of a smooth stand-in for the discrimination score.", minimum=0
+        0.1,
+        help="Weight of a smooth stand-in for the discrimination score.",
+        minimum=0,
+        table="losses",
+    )
+    gpu: str | None = option(
+        None,
+        help="With --estimate: a GPU that need not be here, as h100, by its published rates; "
+        "--gpus says how many.",
     )
     estimate: bool = option(
         default=False, help="Say what training would cost on this device, and end."

@@ -15,11 +15,11 @@ import numpy as np
 from vcell import console, models
 from vcell.as_json import plain
 from vcell.errors import UserError
+from vcell.models.held_out import FILE, HeldOut, markdown, tables
 from vcell.models.scoring import gain, scores
 from vcell.screen import SCREEN, Screen
 from vcell.screen.split import TEST, TRAIN, VALIDATION
 from vcell.train.training import Pooled
-from vcell_train_vcc.held_out import FILE, HeldOut, markdown, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,7 +17,7 @@ from vcell.screen import SCREEN, Screen, measure
 from vcell.screen.design import Design
 from vcell.train import command
 from vcell.train.training import NewRun, Training
-from vcell_train_vcc import TrainVcc, report
+from vcell_train_vcc import NETWORKS, TrainVcc, report
 
 if TYPE_CHECKING:
     from vcell.launch import Plan
@@ -30,7 +30,12 @@ def run(cells: Path | None, config: TrainVcc) -> None:
     if config.estimate:
         from vcell_train_vcc.network import costs
 
-        return costs.tell(config)
+        return costs.tell(cells or config.cells, config)
+    if config.gpu:
+        raise UserError(
+            f"--gpu {config.gpu} is for --estimate",
+            hint="--gpus says how many of this machine's GPUs to use",
+        )
     if not config.resume:
         path = cells or config.cells
         if path is None:
@@ -72,6 +77,10 @@ def prepare(config: TrainVcc, plan: Plan) -> NewRun:
         cells = LogCells(source, scale.kind, total or np.nan)
         screen = measure.screen_of(cells, design, config)
         model = models.get(config.model)
+        if config.model in NETWORKS:
+            from vcell_train_vcc.network.settle import settled
+
+            config = settled(config, screen, plan)
         files = model.prepared(screen, config, plan) if isinstance(model, models.Prepares) else {}
         files |= measure.facts(source, scale, found, design, screen)
         return NewRun(

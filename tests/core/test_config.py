@@ -324,3 +324,64 @@ def test_help_shows_the_first_options_and_help_all_shows_all():
     assert "Show all 2 options" in short.output
     assert "--other" in whole.output
     assert (short.exit_code, whole.exit_code) == (0, 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Nested:
+    """Some settings have a table of their own within the command's."""
+
+    lr: float = option(0.1, help="How fast.")
+    alpha: float = option(1.0, help="Weight of one loss.", minimum=0, table="losses")
+    set_loss: float = option(0.0, help="Weight of another.", table="losses")
+
+
+def nested(tmp_path, text):
+    (tmp_path / "vcell.toml").write_text(text)
+    file = toml.read(tmp_path / "vcell.toml")
+    values, problems = checks.values_for(file, "bake", Nested)
+    return values, [str(one).split("vcell.toml:")[1] for one in problems], file
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[bake]\nlr = 2\n[bake.losses]\nalpha = 3\nset-loss = 4",
+        "[bake]\nlr = 2\nlosses = {alpha = 3, set_loss = 4}",
+        "[bake]\nlr = 2\nalpha = 3\nset-loss = 4",  # as before there were tables
+    ],
+)
+def test_settings_of_a_kind_have_a_table_of_their_own(tmp_path, text):
+    values, problems, _ = nested(tmp_path, text)
+    assert (values, problems) == ({"lr": 2.0, "alpha": 3.0, "set_loss": 4.0}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[bake.losses]\nalpha = -1", "2: [bake.losses] alpha must be at least 0, not -1"),
+        (
+            "[bake.losses]\nalpah = 1",
+            "2: [bake.losses] alpah is not an option (did you mean alpha?)",
+        ),
+        ("[bake.losses]\nlr = 1", "2: [bake.losses] lr is not an option"),
+        ("[bake]\nlosses = 3", "2: [bake] losses is a table: write [bake.losses] on a line"),
+        ("[bake]\nalpha = 1\nlosses.alpha = 2", "3: [bake.losses] alpha is given twice"),
+    ],
+)
+def test_mistakes_in_such_a_table_are_told_with_their_place(tmp_path, text, said):
+    _, (problem,), _ = nested(tmp_path, text)
+    assert problem.startswith(said)
+
+
+def test_the_template_and_the_schema_have_the_table(tmp_path):
+    text = template({"bake": Nested})
+    bare = "\n".join(
+        line.removeprefix("# ")
+        for line in text.splitlines()
+        if " = " in line[:14] or line.startswith("[")
+    )
+    values, problems, file = nested(tmp_path, bare)
+    assert (values, problems) == ({"lr": 0.1, "alpha": 1.0, "set_loss": 0.0}, [])
+    assert file.tables["bake"]["losses"] == {"alpha": 1.0, "set-loss": 0.0}
+    inner = schema({"bake": Nested})["properties"]["bake"]["properties"]["losses"]
+    assert inner["properties"]["alpha"]["minimum"] == 0

@@ -112,7 +112,11 @@ def _settings_rule(loaded: Plugin) -> dict[str, object]:
     rule = "settings survive vcell.toml and have flags"
     if loaded.config is None:
         return _rule(rule, ok=True, detail="no settings")
-    flags = {p.setting.name for p in loaded.command.params if isinstance(p, SettingOption)}
+    commands = [loaded.command]
+    if isinstance(loaded.command, click.Group):  # its table is read by its commands
+        commands += loaded.command.commands.values()
+    params = [param for one in commands for param in one.params]
+    flags = {param.setting.name for param in params if isinstance(param, SettingOption)}
     try:
         settings = settings_of(loaded.config)
         for setting in settings:

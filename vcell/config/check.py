@@ -59,35 +59,58 @@ def read_table(
     Paths are made absolute against the folder of the file. Both spellings of a key, ``batch-size``
     and ``batch_size``, are accepted; giving both is a problem.
     """
-    by_key = {setting.key: setting for setting in settings}
-    values: dict[str, Any] = {}
-    problems: list[Problem] = []
     content = file.tables.get(table, {})
     if not isinstance(content, Mapping):
         return {}, []  # reported by check_table_names
+    values: dict[str, Any] = {}
+    problems: list[Problem] = []
+    by_table: dict[str, dict[str, Setting]] = {"": {}}
+    for setting in settings:
+        by_table[""][setting.key] = setting
+        if setting.table:
+            by_table.setdefault(setting.table, {})[setting.key] = setting
+    for inner, settings_there in by_table.items():
+        found = content.get(inner, {}) if inner else content
+        if isinstance(found, Mapping):
+            own = {key: raw for key, raw in found.items() if inner or key not in by_table}
+            where = (table, inner) if inner else (table,)
+            problems += _read(file, where, own, settings_there, values)
+        else:
+            what = f"[{table}] {inner} is a table: write [{table}.{inner}] on a line of its own"
+            problems.append(Problem(file.at(table, inner), what))
+    return values, problems
+
+
+def _read(
+    file: ProjectFile,
+    where: tuple[str, ...],
+    content: Mapping[str, Any],
+    by_key: Mapping[str, Setting],
+    values: dict[str, Any],
+) -> list[Problem]:
+    """Put the good values of one table into `values`, and return the problems with the others."""
+    problems: list[Problem] = []
+    name = ".".join(where)
     for key, raw in content.items():
         setting = by_key.get(key.replace("_", "-"))
         if setting is None:
-            hint = did_you_mean(key, by_key)
-            problems.append(Problem(file.at(table, key), f"[{table}] {key} is not an option{hint}"))
+            what = f"[{name}] {key} is not an option{did_you_mean(key, by_key)}"
+            problems.append(Problem(file.at(*where, key), what))
         elif setting.name in values:
-            problems.append(
-                Problem(
-                    file.at(table, key),
-                    f"[{table}] {key} is given twice, as {setting.key} and {setting.name}",
-                )
-            )
+            twice = (setting.key, setting.name) if len(where) == 1 else (key, f"[{where[0]}] {key}")
+            what = f"[{name}] {key} is given twice, as {' and '.join(twice)}"
+            problems.append(Problem(file.at(*where, key), what))
         else:
             try:
                 values[setting.name] = _rooted(setting.check(raw), file.path.parent)
             except WrongRanges as error:
                 problems += [
-                    Problem(file.at(table, key, inner), f"[{table}.{key}] {inner} {what}")
+                    Problem(file.at(*where, key, inner), f"[{name}.{key}] {inner} {what}")
                     for inner, what in error.problems.items()
                 ]
             except ValueError as error:
-                problems.append(Problem(file.at(table, key), f"[{table}] {key} {error}"))
-    return values, problems
+                problems.append(Problem(file.at(*where, key), f"[{name}] {key} {error}"))
+    return problems
 
 
 def values_for(

@@ -42,6 +42,7 @@ def option(
     maximum: float | None = None,
     short: str | None = None,
     apart: tuple[str, ...] = (),
+    table: str = "",
 ) -> Any:
     """Declare one setting of a command.
 
@@ -57,6 +58,9 @@ def option(
         A one-letter flag such as ``"-o"``.
     apart
         Of a setting of the type `Ranges`: the settings that are never searched.
+    table
+        The table within the command's own in which the project file has it:
+        ``[train-vcc.losses]``. The command's own table may have it as well.
     """
     extra = {
         "help": help,
@@ -64,6 +68,7 @@ def option(
         "maximum": maximum,
         "short": short,
         "apart": apart,
+        "table": table,
     }
     return dataclasses.field(default=default, metadata={"vcell": extra})
 
@@ -83,6 +88,7 @@ class Setting:
     maximum: float | None = None
     short: str | None = None
     apart: tuple[str, ...] = ()
+    table: str = ""
     owner: str = ""  # name of the dataclass that declared it, e.g. DataOptions
     among: tuple[Setting, ...] = ()  # of Ranges: the settings that can be searched
 

@@ -196,8 +196,12 @@ def project_folder() -> Path | None:
 
 def file_origin(file: Any, command: str, setting: Setting) -> str:
     """Return ``vcell.toml:12`` for a value that the project file sets for `command`."""
-    for table in (command, "data"):
+    for place in ((command, setting.table), (command,), ("data",)):
+        where = [name for name in place if name]
+        content = file.tables
+        for name in where:
+            content = content.get(name, {})
         for key in (setting.key, setting.name):
-            if key in file.tables.get(table, {}):
-                return str(file.at(table, key))
+            if key in content:
+                return str(file.at(*where, key))
     return str(file.at(command))

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from vcell.config.toml import ProjectFile
 
 _GLOBAL_VARIABLES = frozenset(
-    {"VCELL_CONFIG", "VCELL_NO_CONFIG", "VCELL_PLUGINS", "VCELL_NO_PLUGINS", "VCELL_CACHE"}
+    {
+        "VCELL_CONFIG",
+        "VCELL_NO_CONFIG",
+        "VCELL_PLUGINS",
+        "VCELL_NO_PLUGINS",
+        "VCELL_CACHE",
+        "VCELL_GPU_STATE",
+    }
 )
 
 

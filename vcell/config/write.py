@@ -43,7 +43,9 @@ def template(configs: dict[str, type], set_values: dict[str, dict[str, Any]] | N
     parts = [_HEAD]
     for table, settings in tables.items():
         given = (set_values or {}).get(table, {})
-        parts.append("\n".join([f"[{table}]", *(_line(s, given) for s in settings)]) + "\n")
+        for inner in dict.fromkeys(["", *(setting.table for setting in settings)]):
+            own = [_line(setting, given) for setting in settings if setting.table == inner]
+            parts.append("\n".join([f"[{table}.{inner}]" if inner else f"[{table}]", *own]) + "\n")
     return "\n".join(parts)
 
 
@@ -69,7 +71,8 @@ def schema(configs: dict[str, type]) -> dict[str, Any]:
 
 
 def _table(config: type) -> dict[str, Any]:
-    properties = {}
+    properties: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
     for setting in settings_of(config):
         one = _scalar(setting)
         entry = {"type": "array", "items": one} if setting.many else one
@@ -78,6 +81,10 @@ def _table(config: type) -> dict[str, Any]:
             default = setting.default
             entry["default"] = list(default) if isinstance(default, tuple) else _json(default)
         properties[setting.key] = entry
+        if setting.table:
+            nested.setdefault(setting.table, {})[setting.key] = entry
+    for table, own in nested.items():
+        properties[table] = {"type": "object", "additionalProperties": False, "properties": own}
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 

@@ -10,6 +10,7 @@ differs on a GPU is in this module, and can be replaced (`KINDS`) where there is
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -17,7 +18,7 @@ import torch
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -206,6 +207,17 @@ class _Event:
 
 #: What a kind of device is asked through. Tests put a false one here.
 KINDS: dict[str, Callable[[torch.device], Accelerator]] = {"cpu": Accelerator, "cuda": Cuda}
+
+
+@contextmanager
+def standing_in(kind: Callable[[torch.device], Accelerator]) -> Iterator[None]:
+    """Have something else answer for CUDA devices, where there is none to ask."""
+    before = KINDS["cuda"]
+    KINDS["cuda"] = kind
+    try:
+        yield
+    finally:
+        KINDS["cuda"] = before
 
 
 def accelerator(device: torch.device | str) -> Accelerator:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vcell.errors import UserError
 from vcell.genes.names import approved
+from vcell.screen.split import TRAIN, VALIDATION
 from vcell.screen.targets import members
 
 SCREEN = "screen.npz"  # in the run directory
@@ -43,8 +44,7 @@ class Screen:
     control
         (C, N) mean log1p expression of each context's controls.
     perturbations, context, part, cells
-        (P,) names; contexts by number; 0 to learn from, 1 to choose the model by, 2 held out;
-        cells of each.
+        (P,) names; contexts by number; the `Part` of each, as a number; cells of each.
     delta
         (P, N) change of the mean log1p expression against controls of the same batches; rows of
         held-out perturbations are there to score with and must not be learnt from.
@@ -130,7 +130,9 @@ class Screen:
         For what is fitted anew whenever it is loaded, such as closed forms; not to be scored on
         what chose the model.
         """
-        return replace(self, part=np.where(self.part == 1, 0, self.part).astype(self.part.dtype))
+        return replace(
+            self, part=np.where(self.part == VALIDATION, TRAIN, self.part).astype(self.part.dtype)
+        )
 
     def names(self, rows: NDArray[np.int64]) -> tuple[list[str], list[str]]:
         """Return the perturbations and the contexts of some rows."""

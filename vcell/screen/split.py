@@ -6,6 +6,7 @@ A perturbation has the same part in all contexts; a whole context can be held ou
 from __future__ import annotations
 
 import re
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-TRAIN, VALIDATION, TEST = 0, 1, 2
+
+class Part(IntEnum):
+    """What a perturbation is for."""
+
+    TRAIN = 0  # to learn from
+    VALIDATION = 1  # to choose the model by
+    TEST = 2  # held out
+
+
+TRAIN, VALIDATION, TEST = Part
 _FEWEST = 3  # perturbations to learn from
 
 

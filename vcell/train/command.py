@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vcell import console
 from vcell.config import provenance, settings_of
 from vcell.errors import RunFailed, UserError
+from vcell.gpu import profiles
 from vcell.launch import Plan, join_run, launch, make_plan, resume_run
 from vcell.runs import Run
 from vcell.train import many
@@ -72,14 +73,15 @@ def fingerprint(source: CellSource) -> dict[str, Any]:
 
 def _trained(training: Training[Settings], config: Settings) -> tuple[Run, Plan]:
     plan = make_plan(config)
-    if config.resume:
-        this, plan = _resumed(training, config, plan)
-    else:
-        this, plan = join_run(
-            config.runs, plan, lambda name: _started(training, config, name, plan)
-        )
-    console.say(f"run directory: {this.path}")
-    launch(training.worker, this, plan)
+    with profiles.applied(config.gpu_profile):  # refused before there is a run
+        if config.resume:
+            this, plan = _resumed(training, config, plan)
+        else:
+            this, plan = join_run(
+                config.runs, plan, lambda name: _started(training, config, name, plan)
+            )
+        console.say(f"run directory: {this.path}")
+        launch(training.worker, this, plan)
     return this, plan
 
 

@@ -85,6 +85,9 @@ class RunOptions:
 
     runs: Path = option(Path("runs"), help="Folder in which the run directory is made.")
     resume: str | None = option(None, help="Go on with this run: its name, its path or `latest`.")
+    gpu_profile: str | None = option(
+        None, help="Set the GPUs as `vcell gpu-tune find-optimal` chose, and restore them after."
+    )
 
 
 # what the data are, where it runs, what decides the validation data, and how runs are made

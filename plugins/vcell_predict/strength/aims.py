@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.models.scoring import mean_of, scores
-from vcell_predict.ensemble import LEARNT
+from vcell.screen.split import TRAIN
 
 if TYPE_CHECKING:
     from vcell_predict.ensemble import Ensemble, Member
@@ -103,7 +103,7 @@ def _of_member(member: Member) -> LeftOut | None:
     if len(rows) < 2:
         return None
     real = screen.delta[rows].astype(np.float64)
-    learnt = screen.rows(LEARNT)
+    learnt = screen.rows(TRAIN)
     total = screen.delta[learnt].sum(axis=0, dtype=np.float64)
     own = np.isin(rows, learnt)[:, None]
     # the controls are one more group, without effect

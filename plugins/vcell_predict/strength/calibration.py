@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.screen.split import TRAIN, VALIDATION
 from vcell_predict.cells.making import GROUP
 from vcell_predict.cells.residual import move
-from vcell_predict.ensemble import LEARNT, VALIDATION
 from vcell_predict.strength import curve as calibrate
 from vcell_predict.strength.aims import LeftOut
 from vcell_predict.strength.significant import as_block, count, z_of, z_scores
@@ -122,7 +122,7 @@ class Calibration:
         rows = np.array(
             [
                 row
-                for row in np.flatnonzero(np.isin(screen.part, (LEARNT, VALIDATION)))
+                for row in np.flatnonzero(np.isin(screen.part, (TRAIN, VALIDATION)))
                 if str(screen.perturbations[row]) in there and screen.context[row] in self.pools
             ],
             np.int64,

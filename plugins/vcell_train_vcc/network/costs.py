@@ -6,42 +6,144 @@ of the same network with one and two of its layers (`vcell_train_vcc.network.reh
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from vcell import console
+from vcell.data import labels, open_cells
 from vcell.errors import UserError
-from vcell.launch import make_plan
+from vcell.gpu.accelerator import Accelerator, standing_in
+from vcell.gpu.published import REACHED, Sheet, seconds, sheet
+from vcell.launch import Plan, make_plan
 from vcell.models import read_genes
 from vcell.nn.estimate import Besides, Estimate, estimate
+from vcell.screen.design import Design
 from vcell.train.precision import resolve
+from vcell_train_vcc import NETWORKS, TrainVcc
+from vcell_train_vcc.network.defaults import Machine, Size
 from vcell_train_vcc.network.model import attention_of
-from vcell_train_vcc.network.rehearsal import rehearse
+from vcell_train_vcc.network.rehearsal import besides, rehearse
+from vcell_train_vcc.network.settle import applied, machine_of
 from vcell_train_vcc.network.shape import DEFAULT_TOKENS, NEAR, Shape, few_threads
 
 if TYPE_CHECKING:
     from vcell.nn.presets import Preset
-    from vcell_train_vcc import TrainVcc
 
-_NETWORKS = ("transformer", "shared-encoder")
+_MOVED = 40  # bytes that clipping, AdamW and averaging read and write for each parameter
 
 
-def tell(config: TrainVcc) -> None:
+def tell(cells: Path | None, config: TrainVcc) -> None:
     """Print the estimate as a table, or as JSON."""
-    if config.model not in _NETWORKS:
+    if config.model not in NETWORKS:
         raise UserError(
             f"--estimate is for networks: {config.model} takes no steps",
-            hint=f"--model {' or '.join(_NETWORKS)}",
+            hint=f"--model {' or '.join(NETWORKS)}",
         )
-    found, about = of(config)
-    console.result({"estimate": found.as_dict(), **about}, f"{_words(about)}\n\n{found}")
+    card = sheet(config.gpu) if config.gpu else None
+    if card is None:
+        plan = make_plan(config)
+        found, about = of(_settled(cells, config, machine_of(plan)), plan)
+        console.result({"estimate": found.as_dict(), **about}, f"{_words(about)}\n\n{found}")
+        return
+    if config.device == "cpu":
+        raise UserError(f"--gpu {config.gpu} and --device cpu contradict each other")
+    plan = Plan("cuda", 1 if config.gpus == "auto" else int(config.gpus), config.nodes)
+    paper = Machine(
+        "cuda", card.name, int(1e9 * card.memory), card.capability >= (8, 0), plan.world
+    )
+    with standing_in(lambda device: _OnPaper(device, card)):
+        config = _settled(cells, config, paper)
+        found, about = of(config, plan, card)
+    whole = _whole(config, found, card, plan, str(about["precision"]))
+    rows = [[name.replace("_", " "), value] for name, value in whole.items()]
+    text = f"{_words(about)}\n{ESTIMATED}\n\n{found}\n\n{console.table(rows, ['in all', 'value'])}"
+    console.result({"estimate": found.as_dict(), **about, "from": ESTIMATED, "in_all": whole}, text)
 
 
-def of(config: TrainVcc) -> tuple[Estimate, dict[str, str | int]]:
-    """Return the cost of a step, and of what: one device's share, in its largest phase."""
-    plan = make_plan(config)
+ESTIMATED = (
+    f"estimated from the card's published rates, at {REACHED[0]:.0%} to {REACHED[1]:.0%} of its "
+    "peak: not measured, and without data loading, validation and communication"
+)
+
+
+class _OnPaper(Accelerator):
+    """A GPU of which the data sheet is known."""
+
+    kind, has_queue = "cuda", True
+
+    def __init__(self, device: torch.device, card: Sheet) -> None:
+        super().__init__(device)
+        self.card = card
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def bf16(self) -> bool:
+        return self.card.capability >= (8, 0)
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        return self.card.capability
+
+
+def _settled(cells: Path | None, config: TrainVcc, machine: Machine) -> TrainVcc:
+    """Return the settings that training would have, where the cells are told."""
+    if cells is None:
+        if machine.kind == "cuda":
+            console.say("without cells, steps and batch are not chosen by their number: name them")
+        return config
+    with open_cells(cells, config.layer, join=config.join) as source:
+        design = Design.read(source, labels.find(source, config))
+        counts = np.bincount(design.perturbation[design.perturbation >= 0])
+        learned = (1 - config.test_share) * (1 - config.validation_share)
+        counts = counts[counts >= config.min_cells]
+        sets = learned * np.ceil(counts / config.set_size).sum()
+        size = Size(
+            int(learned * counts.sum()), int(sets), round(learned * len(counts)), source.n_genes
+        )
+    return applied(config, size, machine)
+
+
+def _whole(
+    config: TrainVcc, cost: Estimate, card: Sheet, plan: Plan, precision: str
+) -> dict[str, str]:
+    """Tell what all steps take on so many cards, from the least to the most."""
+    passes = (
+        1
+        if config.micro_batch is None
+        else math.ceil(math.ceil(config.batch_size / plan.world) / config.micro_batch)
+    )
+    hours = [
+        config.max_steps * passes * each / 3600
+        for each in seconds(card, cost.flops, _MOVED * cost.parameters, precision)
+    ]
+    kwh = [one * plan.world * card.watts / 1000 for one in hours]
+    fits = cost.memory_bytes <= 1e9 * card.memory
+    return {
+        "steps": f"{config.max_steps:,} of {config.batch_size} sets",
+        "hours": f"{hours[0]:.2g} to {hours[1]:.2g}, on {plan.world} x {card.name}",
+        "GPU-hours": f"{hours[0] * plan.world:.2g} to {hours[1] * plan.world:.2g}",
+        "kWh": f"{kwh[0]:.2g} to {kwh[1]:.2g}, at {card.watts:.0f} W each",
+        "memory": f"{cost.memory_bytes / 1e9:.1f} of {card.memory:.0f} GB"
+        + ("" if fits else ": too much; take a smaller --micro-batch"),
+    }
+
+
+def of(
+    config: TrainVcc, plan: Plan, card: Sheet | None = None
+) -> tuple[Estimate, dict[str, str | int]]:
+    """Return the cost of a step, and of what: one device's share, in its largest phase.
+
+    With a card the time is that of its data sheet; what lies beside the encoder is then counted on
+    the processor.
+    """
     device = torch.device(plan.device)
     name = config.preset
     if name == "auto":
@@ -62,7 +164,10 @@ def of(config: TrainVcc) -> tuple[Estimate, dict[str, str | int]]:
     sets = min(config.micro_batch or share, share)
     batch = sets * config.pseudo if config.model == "transformer" else 1
     with few_threads(shape.sizes.d_model, device):
-        found = rehearse(shape, config, choice, device, share)
+        if card is None:
+            found = rehearse(shape, config, choice, device, share)
+        else:
+            found = besides(shape, replace(config, precision="fp32"), choice)
     cost = estimate(
         shape.sizes, n_tokens, batch, device=device, dtype=dtype, attention=choice.name,
         pattern=found.pattern, checkpointing=config.checkpoint_activations, ema=config.ema > 0,
@@ -71,12 +176,15 @@ def of(config: TrainVcc) -> tuple[Estimate, dict[str, str | int]]:
             flops=flops(shape.sizes, n_tokens, batch),
             activations=round(sets * found.activations),
         ),
-        step_seconds=found.seconds,
+        step_seconds=found.seconds or 1.0,
     )  # fmt: skip
+    if card is not None:
+        least, most = seconds(card, cost.flops, _MOVED * cost.parameters, precision)
+        cost = replace(cost, step_seconds=(least + most) / 2)
     about: dict[str, str | int] = {
-        "model": config.model, "preset": name, "tokens": n_tokens, "sets": share,
-        "sequences": batch, "device": str(device), "precision": precision,
-        "attention": str(choice),
+        "model": config.model, "preset": name, "tokens": n_tokens, "sets": sets,
+        "sequences": batch, "device": str(device) if card is None else card.name,
+        "precision": precision, "attention": str(choice),
     }  # fmt: skip
     return cost, about
 

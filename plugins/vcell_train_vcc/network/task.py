@@ -23,7 +23,7 @@ from vcell_train_vcc.network.losses import KINDS, Units, losses_of, weights_of
 from vcell_train_vcc.network.shape import graph_of
 from vcell_train_vcc.network.shared_encoder import SharedEncoder
 from vcell_train_vcc.network.transformer import Example, Known, PerturbationTransformer
-from vcell_train_vcc.network.validation import Judge
+from vcell_train_vcc.network.validation import PriorJudge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -185,7 +185,7 @@ class CellTask:
         self.held = tables.screen.rows(VALIDATION)
         self.prior = tables.whole_prior[self.held]
         if len(self.held):
-            self.judge = Judge(tables.screen, self.prior, truth)
+            self.judge = PriorJudge(tables.screen, self.prior, truth)
         self._n_tokens = shape.n_tokens(0)  # as of the last step taken
         self.identity: Mapping[str, Any] = {
             "model": shape.kind,

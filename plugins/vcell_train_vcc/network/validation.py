@@ -69,7 +69,7 @@ def _some(rng: np.random.Generator, numbers: NDArray[np.int64], most: int) -> ND
     return np.sort(rng.permutation(numbers)[:most])
 
 
-class Judge:
+class PriorJudge:
     """Scores predictions of the validation perturbations against the prior's.
 
     Parameters

@@ -1,0 +1,167 @@
+"""`vcell gpu-tune`: what a GPU may draw and how fast it runs, measured, set with care, restored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vcell.config import configured, option
+from vcell.plugin import Plugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cards:
+    """Which cards are meant."""
+
+    gpu: str = option("all", help="The card: its number, the beginning of its uuid, or all.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuTune(Cards):
+    """The [gpu-tune] table: what `apply` sets."""
+
+    power_limit: str | None = option(
+        None, help="Watts (400) or a share of the card's maximum (60%)."
+    )
+    clock: int | None = option(None, help="Lock the clock to so many MHz.", minimum=1)
+    memory_clock: int | None = option(None, help="Lock the memory's clock to MHz.", minimum=1)
+    temp_limit: int | None = option(
+        None, help="Slow down at so many degrees Celsius.", minimum=40, maximum=110
+    )
+    profile: str | None = option(None, help="Set what find-optimal wrote under this name.")
+    core_offset: int = option(0, help="Refused unless 0: see docs/gpu-tune.md.")
+    memory_offset: int = option(0, help="Refused unless 0: see docs/gpu-tune.md.")
+    fan_curve_aggressive: bool = option(default=False, help="Refused: vcell never touches fans.")
+    auto_optimize: bool = option(
+        default=False, help="Refused: find-optimal measures, apply sets what you chose."
+    )
+    safety_checks: bool = option(default=True, help="Cannot be switched off.")
+    confirm: int = option(0, help="Restore after so many seconds unless confirmed.", minimum=0)
+    shared: bool = option(default=False, help="Also cards that other processes compute on.")
+    yes: bool = option(default=False, help="Write; without it the plan is only printed.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindOptimal(Cards):
+    """The settings of `vcell gpu-tune find-optimal`."""
+
+    run: str = option("latest", help="The run whose training step is measured.")
+    runs: Path = option(Path("runs"), help="The folder that holds the runs.")
+    max_slowdown: str = option("3%", help="How much longer a step may take than now.")
+    window: float = option(10.0, help="Seconds of one measurement, 10 at least.", minimum=10.0)
+    repeats: int = option(3, help="Measurements of each setting, in random order.", minimum=3)
+    steps: int = option(6, help="Clocks, and then power limits, to try.", minimum=2, maximum=20)
+    name: str = option("best", help="The profile to write: gpu-profiles/NAME.json.")
+    seed: int = option(0, help="The seed of the order.", minimum=0)
+    shared: bool = option(default=False, help="Also a card that other processes compute on.")
+    yes: bool = option(default=False, help="Measure; without it the plan is only printed.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Follow(Cards):
+    """The settings of `vcell gpu-tune monitor`."""
+
+    interval: float = option(1.0, help="Seconds between two readings.", minimum=0.1)
+    log_file: Path | None = option(None, help="Append every reading to this file, as JSON lines.")
+    readings: int = option(0, help="End after so many readings; 0: never.", minimum=0)
+
+
+@click.group("gpu-tune")
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    r"""See what GPUs draw, find the setting that saves energy, set it, and restore it.
+
+    status and monitor only read and need no rights. Setters need root, print their plan, and write
+    only with --yes; what was set before is journalled first and restored after errors, signals and
+    kill -9.
+
+    \b
+    Example:
+      vcell gpu-tune status
+      vcell gpu-tune find-optimal --run latest --max-slowdown 3%
+      vcell gpu-tune apply --power-limit 60% --clock 1500 --confirm 60 --yes
+      vcell gpu-tune restore
+    """
+    table: Any = ctx.default_map or {}  # [gpu-tune] is flat; apply reads it
+    ctx.default_map = dict.fromkeys(command.commands, table)
+
+
+@command.command("status")
+@configured(Cards)
+def status_command(config: Cards) -> None:
+    r"""Show limits, clocks, locks, heat, energy and users of each card. Needs no root.
+
+    \b
+    Example: vcell gpu-tune status --json
+    """
+    from vcell_gpu_tune.status import run
+
+    run(config)
+
+
+@command.command("apply")
+@configured(GpuTune)
+def apply_command(config: GpuTune) -> None:
+    r"""Set power limit and clocks until `restore`, a reboot, or the time of --confirm is up.
+
+    \b
+    Example: vcell gpu-tune apply --power-limit 60% --confirm 60 --yes
+    """
+    from vcell_gpu_tune.apply import run
+
+    run(config)
+
+
+@command.command("restore")
+@click.option("--all", "every", is_flag=True, help="Every card that vcell has set.")
+@configured(Cards)
+def restore_command(*, every: bool, config: Cards) -> None:
+    r"""Bring cards back to what they were before vcell set them.
+
+    \b
+    Example: vcell gpu-tune restore --all
+    """
+    from vcell_gpu_tune.apply import restore_cards
+
+    restore_cards(config, every=every)
+
+
+@command.command("monitor")
+@configured(Follow)
+def monitor_command(config: Follow) -> None:
+    r"""Print what the cards do, once a second, until Ctrl-C.
+
+    \b
+    Example: vcell gpu-tune monitor --log-file gpu.jsonl
+    """
+    from vcell_gpu_tune.status import follow
+
+    follow(config)
+
+
+@command.command("find-optimal")
+@configured(FindOptimal)
+def find_command(config: FindOptimal) -> None:
+    r"""Measure the training step of a run at several clocks and power limits; choose by rule.
+
+    Every setting is measured several times in random order, between two measurements of the card as
+    it is. Chosen is the least energy a step that is no slower than --max-slowdown.
+
+    \b
+    Example: vcell gpu-tune find-optimal --run latest --max-slowdown 3% --yes
+    """
+    from vcell_gpu_tune.find import run
+
+    run(config)
+
+
+plugin = Plugin(
+    name="gpu-tune",
+    summary="See, tune and restore what GPUs draw and how fast they run.",
+    command=command,
+    config=GpuTune,
+    needs=("pynvml",),
+)

@@ -1,0 +1,171 @@
+"""Which setting is best: measured several times in random order, chosen by rule. No GPU is needed.
+
+A phase of clock locks comes before one of power limits, because a limit that is never reached saves
+nothing. Every phase stands between measurements of the card as it is: where those drift apart by
+more than 2 %, something else changed meanwhile and nothing is concluded.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from vcell.errors import RunFailed
+from vcell.gpu.settings import CardSettings, Limits
+
+DRIFT = 0.02
+_LEAST_SHARE = 0.5  # of the highest clock, and of the highest power limit
+_INERT = 0.01  # a limit that changes neither time nor energy by more
+_TRIES = 2  # of a window in which heat held the card back
+
+HOT = frozenset({"heat (software)", "heat (hardware)", "hardware slowdown"})
+
+
+@dataclass(frozen=True)
+class Window:
+    """One measurement: a step's time and energy, and what held the card back."""
+
+    seconds: float  # a step
+    joules: float  # a step
+    mhz: float = 0.0
+    reasons: frozenset[str] = frozenset()
+
+    @property
+    def hot(self) -> bool:
+        """Whether heat held the card back; such a window says nothing about the setting."""
+        return bool(self.reasons & HOT)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting and what it came to."""
+
+    settings: CardSettings
+    windows: tuple[Window, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Median seconds of a step."""
+        return statistics.median(w.seconds for w in self.windows)
+
+    @property
+    def joules(self) -> float:
+        """Median joules of a step."""
+        return statistics.median(w.joules for w in self.windows)
+
+    @property
+    def name(self) -> str:
+        """The setting in words."""
+        return ", ".join(self.settings.words()) or "as it is"
+
+
+@dataclass
+class Found:
+    """What a search came to."""
+
+    stock: Point
+    points: list[Point] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    def best(self, max_slowdown: float) -> Point:
+        """Return the least energy among settings that are fast enough; the card as it is counts."""
+        bound = self.stock.seconds * (1 + max_slowdown)
+        fast = [p for p in (self.stock, *self.points) if p.seconds <= bound]
+        return min(fast, key=lambda point: (point.joules, point.seconds))
+
+    def pareto(self) -> list[Point]:
+        """Return the settings that no other beats in both time and energy, fastest first."""
+        front: list[Point] = []
+        for point in sorted((self.stock, *self.points), key=lambda p: (p.seconds, p.joules)):
+            if not front or point.joules < front[-1].joules:
+                front.append(point)
+        return front
+
+
+Measure = Callable[[CardSettings], Window]
+
+
+def phases(limits: Limits, steps: int) -> list[list[CardSettings]]:
+    """Return the settings to try: locks of the clock, then limits of the power."""
+    found = []
+    if limits.clocks:
+        top = max(limits.clocks)
+        wanted = [top * (1 - (1 - _LEAST_SHARE) * (i + 1) / steps) for i in range(steps)]
+        locks = dict.fromkeys(min(limits.clocks, key=lambda mhz: abs(mhz - w)) for w in wanted)
+        found.append([CardSettings(clocks=(mhz, mhz)) for mhz in locks])
+    if limits.power:
+        low, high = limits.power
+        low = max(low, _LEAST_SHARE * high)
+        caps = dict.fromkeys(round(high - (high - low) * (i + 1) / steps) for i in range(steps))
+        found.append([CardSettings(power_limit=float(watts)) for watts in caps])
+    return found
+
+
+def search(
+    measure: Measure, wanted: Sequence[Sequence[CardSettings]], *, repeats: int, seed: int
+) -> Found:
+    """Measure every setting `repeats` times; refuse to conclude where the card itself drifted."""
+    rng, stock = random.Random(seed), CardSettings()
+    first = _measured(measure, [stock], repeats, rng)[0]
+    if not first.windows:
+        raise RunFailed(
+            "heat holds the card back as it is, so nothing can be measured",
+            hint="let it cool, or improve the cooling",
+        )
+    found, before = Found(first), first
+    for candidates in wanted:
+        for point in _measured(measure, candidates, repeats, rng):
+            if point.windows:
+                found.points.append(_noted(point, first))
+            else:
+                found.dropped.append(f"{point.name}: heat held the card back in every window")
+        after = _measured(measure, [stock], repeats, rng)[0]
+        _steady(before, after)
+        before = after
+    return found
+
+
+def _measured(
+    measure: Measure, candidates: Sequence[CardSettings], repeats: int, rng: random.Random
+) -> list[Point]:
+    """Measure in random order, so that warming up meets all settings alike."""
+    order = [i for i in range(len(candidates)) for _ in range(repeats)]
+    rng.shuffle(order)
+    windows: list[list[Window]] = [[] for _ in candidates]
+    for i in order:
+        for _ in range(_TRIES):
+            window = measure(candidates[i])
+            if not window.hot:
+                windows[i].append(window)
+                break
+    return [Point(c, tuple(w)) for c, w in zip(candidates, windows, strict=True)]
+
+
+def _steady(before: Point, after: Point) -> None:
+    if not after.windows:
+        raise RunFailed("the card became too hot while it was measured; nothing is concluded")
+    for what in ("seconds", "joules"):
+        drift = getattr(after, what) / getattr(before, what) - 1
+        if abs(drift) > DRIFT:
+            raise RunFailed(
+                f"the card as it is drifted by {drift:+.1%} ({what} a step) while settings were "
+                "measured; nothing is concluded",
+                hint="see that nothing else runs on the machine, and measure again",
+            )
+
+
+def _noted(point: Point, stock: Point) -> Point:
+    """Say of a limit that it is never reached, of a lock that the clock did not follow."""
+    notes = []
+    watts, lock = point.settings.power_limit, point.settings.clocks
+    reached = any("power cap" in window.reasons for window in point.windows)
+    same = abs(point.seconds / stock.seconds - 1) < _INERT
+    if watts is not None and not reached and same:
+        notes.append("inert: the card never draws that much")
+    clock = statistics.median(window.mhz for window in point.windows)
+    if lock is not None and clock > lock[1] * 1.02:
+        notes.append(f"the clock ran at {clock:.0f} MHz: the lock was not obeyed")
+    return Point(point.settings, point.windows, tuple(notes))

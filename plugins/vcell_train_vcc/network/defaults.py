@@ -1,0 +1,145 @@
+"""What a network's training is set to where nobody says: by the screen, the card and its memory.
+
+Pure functions. On a CPU the declared defaults stand, which were chosen on simulated screens. On a
+GPU steps follow the size of the screen and pieces the memory of one card; the batch is the same on
+one GPU as on four, so that the result is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from vcell.nn.estimate import estimate
+from vcell.nn.presets import PRESETS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vcell_train_vcc import TrainVcc
+
+EPOCHS = 20  # over all sets; validation picks the best of them, patience ends what gets no better
+BATCH = 64  # sets a step, whatever computes them
+STEPS = (500, 20_000)  # fewest and most
+VALIDATIONS = 50
+_RATES = {"tiny": 1e-3, "small": 5e-4, "base": 3e-4, "large": 1.5e-4}  # peak, as width grows
+_SHARE = 0.8  # of a card's memory that is planned with: the rest is fragments and the driver's
+_COMPILED_FROM = 300  # steps: compiling takes about a minute, or two
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is to learn from."""
+
+    cells: int  # perturbed ones
+    sets: int  # of them in an epoch
+    perturbations: int
+    genes: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes."""
+
+    kind: Literal["cpu", "cuda"]
+    name: str = "CPU"
+    memory: int = 0  # bytes of one device; 0: unknown
+    bf16: bool = False
+    world: int = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One setting that was decided, and why so."""
+
+    name: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        shown = f"{self.value:,}" if isinstance(self.value, int) else str(self.value)
+        return f"{self.name.replace('_', '-')} {shown}: {self.reason}"
+
+
+def left_open(config: TrainVcc, origins: Mapping[str, str]) -> set[str]:
+    """Return the settings that nobody gave: at their default, and not from anywhere else."""
+    return {
+        one.name
+        for one in fields(config)
+        if one.default is not MISSING
+        and getattr(config, one.name) == one.default
+        and origins.get(one.name, "default") == "default"
+    }
+
+
+def choose(config: TrainVcc, free: Iterable[str], size: Size, machine: Machine) -> list[Choice]:
+    """Decide settings that are left open, for a screen on a machine."""
+    if machine.kind != "cuda":
+        return []
+    preset = "base" if config.preset == "auto" else config.preset
+    decided: list[Choice] = []
+    open_, on = set(free), True
+
+    def decide(name: str, value: Any, reason: str) -> Any:
+        if name not in open_:
+            return getattr(config, name)
+        if value != getattr(config, name):
+            decided.append(Choice(name, value, reason))
+        return value
+
+    batch = decide("batch_size", min(BATCH, max(size.sets, machine.world)), "sets a step on a GPU")
+    wanted = math.ceil(EPOCHS * size.sets / batch)
+    steps = min(max(wanted, STEPS[0]), STEPS[1])
+    why = f"{EPOCHS} epochs of {size.sets:,} sets, {size.cells:,} perturbed cells"
+    if steps != wanted:
+        why += f", within {STEPS[0]:,} to {STEPS[1]:,}"
+    steps = decide("max_steps", steps, why)
+    decide("lr", _RATES[preset], f"peak for preset {preset}")
+    every = max(steps // VALIDATIONS, 1)
+    decide("validate_every", every, f"{VALIDATIONS} validations choose the model")
+    decide("checkpoint_every", 2 * every, "with every second validation")
+    decide("patience", VALIDATIONS // 4, "a quarter of the validations without a better one")
+    decide("ema", round(max(0.97, 1 - 10 / steps), 5), "averages over the last tenth of the steps")
+    fit, recomputed = pieces(config, preset, -(-batch // machine.world), size, machine)
+    of = f"of {machine.memory / 1e9:.0f} GB on {machine.name}"
+    if recomputed:
+        decide("checkpoint_activations", on, f"to fit {_SHARE:.0%} {of}")
+    if fit:
+        decide("micro_batch", fit, f"sets at once in {_SHARE:.0%} {of}")
+    if steps >= _COMPILED_FROM and config.strategy == "standard":
+        decide("compile", on, f"pays for itself in {steps:,} steps")
+    return decided
+
+
+def pieces(
+    config: TrainVcc, preset: str, share: int, size: Size, machine: Machine
+) -> tuple[int | None, bool]:
+    """Return how many sets fit at once, None for a whole share, and whether to recompute.
+
+    Recomputing is chosen only where not even one set fits without it.
+    """
+    if not machine.memory or config.model != "transformer":
+        return None, False
+    tokens = 2 + min(size.genes, config.tokens or 5000)
+    half = config.precision == "fp16" or (machine.bf16 and config.precision in ("auto", "bf16"))
+    for recomputed in (config.checkpoint_activations, True):
+        n = share
+        while n >= 1:
+            cost = estimate(
+                PRESETS[preset], tokens, n * config.pseudo, device="cuda",
+                dtype=torch.bfloat16 if half else torch.float32, checkpointing=recomputed,
+                ema=config.ema > 0, step_seconds=1.0,
+            )  # fmt: skip
+            if cost.memory_bytes + bank(size) <= _SHARE * machine.memory:
+                return (None if n == share else n), recomputed
+            n //= 2
+    return 1, True
+
+
+def bank(size: Size) -> int:
+    """Return the bytes of the training effects that the retrieval loss compares with."""
+    return 4 * size.perturbations * min(size.genes, 5000)

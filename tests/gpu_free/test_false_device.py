@@ -1,0 +1,107 @@
+"""Every network, attention, precision and loss on a CUDA device that is not there.
+
+Each part in a process of its own (`tests/fake_cuda/steps.py`): shapes, dtypes and devices of build,
+forward, backward, fused AdamW, averaged weights, validation, checkpoint and resuming.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import fake_cuda
+
+pytestmark = pytest.mark.skipif(
+    torch.version.cuda is not None, reason="this torch is built for CUDA: pytest -m gpu tests more"
+)
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_cuda.compiled(tmp_path_factory.mktemp("guard"))
+
+
+def run(library: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=os.environ | {fake_cuda.LIBRARY: str(library), "OMP_NUM_THREADS": "1"},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("part", "settings"), [("networks", 26), ("precisions", 16), ("losses", 26), ("fsdp", 8)]
+)
+def test_the_networks_train_on_a_gpu_as_far_as_can_be_seen(
+    library: Path, part: str, settings: int
+) -> None:
+    told = run(library, "-m", "tests.fake_cuda.steps", part)
+    assert told.splitlines()[-1] == str(settings)
+
+
+MIXED = """
+from tests import fake_cuda
+fake_cuda.load()
+import torch
+with fake_cuda.device():
+    on_gpu = torch.ones(3, device="cuda")
+    try:
+        on_gpu + torch.ones(3)
+    except RuntimeError as error:
+        print("mixed devices:", "cuda" in str(error) and "cpu" in str(error))
+    layer = torch.nn.Linear(3, 3).to("cuda")
+    try:
+        layer(torch.ones(3))
+    except RuntimeError:
+        print("mixed in a layer: True")
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        print(layer(on_gpu).dtype)
+"""
+
+
+def test_the_false_device_does_see_what_is_wrong(library: Path) -> None:
+    assert run(library, "-c", MIXED).splitlines() == [
+        "mixed devices: True",
+        "mixed in a layer: True",
+        "torch.bfloat16",
+    ]
+
+
+ROWS = """
+from tests import fake_cuda
+fake_cuda.load()
+import torch
+from vcell.store.device import DeviceMatrix
+with fake_cuda.device():
+    matrix = DeviceMatrix.__new__(DeviceMatrix)
+    matrix.n_genes, matrix._mask, matrix._value_mask = 5, 0xFFFF, 0xFFFF
+    matrix.indptr = torch.zeros(4, dtype=torch.int64, device="cuda")
+    matrix.idx = torch.zeros(9, dtype=torch.int16, device="cuda")
+    matrix.val = torch.zeros(9, dtype=torch.int16, device="cuda")
+    for device in ("cpu", "cuda"):
+        rows = torch.zeros(2, dtype=torch.int64, device=device)
+        begin = matrix.indptr[rows.to("cuda")]
+        print((begin - matrix.indptr[:2]).device.type, end=" ")
+        try:
+            print(matrix.dense(rows).device)
+        except Exception as error:
+            known = "DynamicOutputShape" in type(error).__name__
+            print("as far as shapes are known" if known else f"{type(error).__name__}: {error}")
+"""
+
+
+def test_rows_on_either_device_ask_a_matrix_on_the_gpu(library: Path) -> None:
+    """How many values rows have is not known of fake tensors; all before that is."""
+    for line in run(library, "-c", ROWS).splitlines():
+        assert line in ("cuda as far as shapes are known", "cuda cuda:0")

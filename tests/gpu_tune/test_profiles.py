@@ -1,0 +1,98 @@
+"""Profiles: planned, measured, applied for one run, and refused on another kind of card."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.fake_nvml import FakeNvml
+from vcell.runs import Run
+
+
+@pytest.fixture
+def driver(tmp_path):
+    return FakeNvml(tmp_path)
+
+
+@pytest.fixture
+def environment(driver, tmp_path):
+    return driver.environment | {"VCELL_GPU_STATE": str(tmp_path / "state")}
+
+
+def profile(folder, card, **settings):
+    (folder / "gpu-profiles").mkdir(exist_ok=True)
+    content = {"card": card, "settings": settings, "measured": {}}
+    (folder / "gpu-profiles" / "best.json").write_text(json.dumps(content))
+
+
+def test_the_plan_names_every_setting_and_how_long_it_takes(vcell, driver, environment, tmp_path):
+    Run.create(tmp_path / "runs", "train-vcc", name="one", worker="a:b").finish("done")
+    words = ["gpu-tune", "find-optimal", "--run", "one", "--steps", "2"]
+    ran = vcell(*words, "--json", env=environment)
+    assert ran.code == 0, ran.err
+    assert ran.json["plan"] == [
+        ["clock locked to 1485 MHz", "clock locked to 990 MHz"],
+        ["power limit 525 W", "power limit 350 W"],
+    ]
+    assert ran.json["windows"] == 3 * (3 + 4)
+    assert driver.calls == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--max-slowdown", "much"], "is no share"),
+        (["--run", "nothing"], "nothing"),
+        (["--window", "2"], "10"),
+        (["--name", "../out"], "name of a profile"),
+        (["--yes", "--run", "closed"], "no training step"),
+    ],
+)
+def test_a_mistake_is_one_sentence(vcell, driver, environment, tmp_path, words, said):
+    Run.create(tmp_path / "runs", "train-vcc", name="one", worker="a:b").finish("done")
+    Run.create(tmp_path / "runs", "train-vcc", name="closed").finish("done")
+    run = [] if "--run" in words else ["--run", "one"]
+    ran = vcell("gpu-tune", "find-optimal", *run, *words, env=environment)
+    assert ran.code == 2
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+    assert driver.calls == []
+
+
+def test_a_profile_is_applied_by_name(vcell, driver, environment, tmp_path):
+    profile(tmp_path, "NVIDIA H100 80GB HBM3", clocks=[1500, 1500], power_limit=400.0)
+    ran = vcell("gpu-tune", "apply", "--profile", "best", "--yes", env=environment)
+    assert ran.code == 0, ran.err
+    assert (driver[0].lock_max, driver[0].power_limit) == (1500, 400_000)
+
+
+def test_a_profile_of_another_card_is_refused(vcell, driver, environment, tmp_path):
+    profile(tmp_path, "another card", power_limit=400.0)
+    ran = vcell("gpu-tune", "apply", "--profile", "best", "--yes", env=environment)
+    assert ran.code == 2
+    assert "measured on another card" in ran.err
+    (tmp_path / "gpu-profiles" / "best.json").write_text("[1]")
+    assert "damaged" in vcell("gpu-tune", "apply", "--profile", "best", env=environment).err
+
+
+def test_a_run_without_a_gpu_refuses_a_profile_at_once(vcell, tmp_path):
+    profile(tmp_path, "NVIDIA H100 80GB HBM3", power_limit=400.0)
+    path = tmp_path / "cells.h5ad"
+    assert vcell("simulate", path, "--genes", "60", "--perturbations", "8").code == 0
+    ran = vcell("train-vcc", path, "--gpu-profile", "best", "--model", "ridge")
+    assert ran.code == 2
+    assert "needs GPUs that can be set" in ran.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_holds_its_profile_and_gives_the_card_back(vcell, driver, environment, tmp_path):
+    profile(tmp_path, "NVIDIA H100 80GB HBM3", power_limit=400.0)
+    path = tmp_path / "cells.h5ad"
+    assert vcell("simulate", path, "--genes", "60", "--perturbations", "12").code == 0
+    words = ["train-vcc", path, "--gpu-profile", "best", "--model", "ridge", "--device", "cpu"]
+    ran = vcell(*words, env=environment, timeout=900)
+    assert ran.code == 0, ran.err
+    assert "GPU profile best: power limit 400 W" in ran.err
+    assert [call[0] for call in driver.calls] == ["SetPowerManagementLimit"] * 2
+    assert driver[0].power_limit == 700_000

@@ -1,0 +1,258 @@
+"""Set cards, and see to it that they become what they were: after errors, signals and kill -9.
+
+    with holding({uuid: CardSettings(power_limit=400)}):
+        ...                                   # restored on the way out, however it is left
+
+A watchdog, a process of its own session, holds the other end of a pipe. When this process dies, the
+pipe closes and the watchdog restores from the journal. It is told to go once all is restored, or
+once `settle` says that the settings shall stay.
+
+    python -m vcell.gpu.hold UUID...           # the watchdog
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from vcell.errors import RunFailed, UserError
+from vcell.gpu.journal import Entry, Journal, stale
+from vcell.gpu.nvml import session
+from vcell.gpu.settings import CardSettings, Control
+
+_READY, _STAY = b"r", b"s"
+_PATIENCE = 60.0  # seconds for a watchdog to start on a busy machine
+_TRIES, _PAUSE = 5, 0.2  # of restoring: a driver may be busy for a moment
+
+
+@contextmanager
+def controls(uuids: list[str]) -> Iterator[list[Control]]:
+    """Open whole cards by their uuid."""
+    with session() as nvml:
+        found = {}
+        for index in range(nvml.nvmlDeviceGetCount()):
+            try:
+                control = Control(nvml, nvml.nvmlDeviceGetHandleByIndex(index))
+            except nvml.NVMLError:
+                continue  # a card that does not answer is not set
+            found[control.uuid] = control
+        missing = [uuid for uuid in uuids if uuid not in found]
+        if missing:
+            raise UserError(f"the driver does not answer for {', '.join(missing)}")
+        yield [found[uuid] for uuid in uuids]
+
+
+class Holding:
+    """Cards that are set, until `restore` or for good."""
+
+    def __init__(self, watchdog: Watchdog, uuids: list[str]) -> None:
+        self._watchdog, self.uuids = watchdog, uuids
+        self.stays = False
+
+    def settle(self) -> None:
+        """Let the settings stay after this process; `restore` brings back what was before."""
+        self._watchdog.dismiss()
+        self.stays = True
+
+
+@contextmanager
+def holding(wanted: Mapping[str, CardSettings], *, shared: bool = False) -> Iterator[Holding]:
+    """Set cards for as long as the block runs.
+
+    Parameters
+    ----------
+    wanted
+        Settings by the card's uuid.
+    shared
+        Also cards on which other processes compute.
+    """
+    uuids = list(wanted)
+    with ExitStack() as stack:
+        cards = stack.enter_context(controls(uuids))
+        for card in cards:
+            stack.enter_context(Journal(card.uuid).alone())
+            _allowed(card, wanted[card.uuid], shared=shared)
+        touched: dict[str, list[str]] = {}  # of cards that no earlier apply has set
+        for card in cards:
+            if _journal(card, wanted[card.uuid]):
+                touched[card.uuid] = []
+        watchdog = stack.enter_context(Watchdog(uuids))
+        held = Holding(watchdog, uuids)
+        try:
+            for card in cards:
+                for name in wanted[card.uuid].names():
+                    card.write(name, wanted[card.uuid])
+                    touched.get(card.uuid, []).append(name)
+                    card.verify(name, wanted[card.uuid])
+                Journal(card.uuid).note("held")
+            yield held
+        finally:
+            if not held.stays:
+                _restore(cards, touched)
+                watchdog.dismiss()
+
+
+def _allowed(card: Control, wanted: CardSettings, *, shared: bool) -> None:
+    """Refuse what must not be set, before anything is."""
+    entry = Journal(card.uuid).read()
+    if entry is not None and entry.state != "held":
+        raise UserError(
+            f"{card.name} was left in the middle of {entry.state}: it is not as it was before",
+            hint="vcell gpu-tune restore brings it back",
+        )
+    if card.in_instances():
+        raise UserError(
+            f"{card.name} is cut into MIG instances; its settings belong to all of them",
+            hint="ask whoever shares the card, or switch MIG off",
+        )
+    users = card.users()
+    if users and not shared:
+        shown = ", ".join(map(str, users))
+        raise UserError(
+            f"{card.name} computes for other processes ({shown})",
+            hint="wait for them, or add --shared if they are yours",
+        )
+    card.check(wanted)
+
+
+def _journal(card: Control, wanted: CardSettings) -> bool:
+    """Note what is set now, unless an earlier setting that still stands noted it before.
+
+    Returns
+    -------
+    bool
+        Whether nothing was noted before.
+    """
+    journal = Journal(card.uuid)
+    entry = journal.read()
+    before = card.current().plain() if entry is None else dict(entry.before)
+    # a lock cannot be asked for: what vcell has not set is taken as not locked
+    for name in ("clocks", "memory_clocks"):
+        if name in wanted.names():
+            before.setdefault(name, [0, 0])
+    if wanted.temp_limit is None and entry is None:
+        before.pop("temp_limit", None)
+    names = set(wanted.names()) | (set(entry.before) if entry else set())
+    kept = {name: value for name, value in before.items() if name in names}
+    journal.write(Entry(card.uuid, card.name, "journalled", kept, wanted.plain(), os.getpid()))
+    return entry is None
+
+
+def restore(uuids: list[str] | None = None) -> list[Entry]:
+    """Bring cards back to what they were before vcell; all that are journalled by default."""
+    entries = [entry for entry in stale() if uuids is None or entry.uuid in uuids]
+    with ExitStack() as stack:
+        if entries:
+            cards = stack.enter_context(controls([entry.uuid for entry in entries]))
+            for card in cards:
+                stack.enter_context(Journal(card.uuid).alone())
+            _restore(cards)
+    return entries
+
+
+def _restore(cards: list[Control], touched: Mapping[str, list[str]] | None = None) -> None:
+    """Set every card back; a card that fails keeps its journal, and the others are still done.
+
+    `touched` names what was set, where that is known; the rest is left alone.
+    """
+    failed: list[str] = []
+    for card in cards:
+        journal = Journal(card.uuid)
+        entry = journal.read()
+        if entry is None:
+            continue
+        journal.note("restoring")
+        before, problem = CardSettings.of(entry.before), ""
+        for name in reversed(before.names()):
+            if name in (touched or {}).get(card.uuid, [name]):
+                problem = _insist(card, name, before) or problem
+        if problem:
+            failed.append(problem)
+        else:
+            journal.clear()
+    if failed:
+        raise RunFailed(
+            f"not everything could be restored: {'; '.join(failed)}",
+            hint="vcell gpu-tune restore tries again; the journal is kept",
+        )
+
+
+def _insist(card: Control, name: str, before: CardSettings) -> str:
+    """Set one thing back, trying again for a moment; return what went wrong."""
+    problem = ""
+    for _ in range(_TRIES):
+        try:
+            card.write(name, before)
+            card.verify(name, before)
+        except RunFailed as error:
+            problem = error.message
+            time.sleep(_PAUSE)
+        else:
+            return ""
+    return problem
+
+
+class Watchdog:
+    """The process that restores when this one dies."""
+
+    def __init__(self, uuids: list[str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "vcell.gpu.hold", *uuids],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # no signal of our terminal reaches it
+        )
+
+    def __enter__(self) -> Watchdog:
+        assert self._process.stdout is not None
+        if self._process.stdout.read(1) != _READY:
+            raise RunFailed("the watchdog that would restore the cards did not start")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """Let it go without restoring."""
+        assert self._process.stdin is not None
+        if not self._process.stdin.closed:
+            try:
+                self._process.stdin.write(_STAY)
+                self._process.stdin.close()
+            except BrokenPipeError:
+                pass  # it has ended
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process.wait(_PATIENCE)
+
+
+def watch(uuids: list[str]) -> None:
+    """Wait until the parent says that all is well, or is gone; then restore."""
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    with session():  # the driver's library is loaded now, not when it is needed
+        sys.stdout.buffer.write(_READY)
+        sys.stdout.buffer.flush()
+        if sys.stdin.buffer.read(1) == _STAY:
+            return
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            restore(uuids)
+        except (UserError, RunFailed) as error:
+            # the lock of the dead parent is free at once; another's may last a moment
+            if time.monotonic() > deadline:
+                sys.stderr.write(f"vcell: {error.message}\n")
+                return
+            time.sleep(_PAUSE)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    watch(sys.argv[1:])

@@ -1,0 +1,121 @@
+"""What was set on a card before vcell touched it, on the disk: the way back survives any death.
+
+States: ``journalled`` (nothing set yet), ``held`` (everything set), ``restoring``. Once restored,
+the file is gone: clean. It is written and put on the disk, file and folder, before the first
+setter.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from vcell.errors import UserError
+
+State = Literal["journalled", "held", "restoring"]
+SCHEMA = 1
+
+
+def folder() -> Path:
+    """Return where journals lie: VCELL_GPU_STATE, /run/vcell for root, else the user's own.
+
+    A reboot clears both the settings and /run.
+    """
+    named = os.environ.get("VCELL_GPU_STATE")
+    if named:
+        return Path(named)
+    if os.geteuid() == 0:
+        return Path("/run/vcell")
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or Path.home() / ".cache") / "vcell"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One card's journal."""
+
+    uuid: str
+    name: str
+    state: State
+    before: dict[str, Any]  # as CardSettings.plain
+    wanted: dict[str, Any]
+    pid: int  # who set it
+    schema: int = SCHEMA
+
+
+class Journal:
+    """The journal of one card."""
+
+    def __init__(self, uuid: str) -> None:
+        self.path = folder() / f"gpu-{re.sub(r'[^A-Za-z0-9-]', '', uuid)}.json"
+
+    def read(self) -> Entry | None:
+        """Return what is journalled; None where the card is as it was."""
+        try:
+            found = json.loads(self.path.read_text())
+            return Entry(**found)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            raise UserError(
+                f"{self.path} is damaged, so nobody knows what the card had before",
+                hint="set the card by nvidia-smi -pm, -pl, -rgc; then remove the file",
+            ) from None
+
+    def write(self, entry: Entry) -> None:
+        """Put an entry on the disk, whole."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_suffix(f".tmp-{os.getpid()}")
+        with aside.open("w") as file:
+            json.dump(asdict(entry), file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self.path)
+        self._sync_folder()
+
+    def note(self, state: State) -> None:
+        """Change the state of what is journalled."""
+        entry = self.read()
+        if entry is not None:
+            self.write(replace(entry, state=state))
+
+    def clear(self) -> None:
+        """Forget the card: it is as it was."""
+        self.path.unlink(missing_ok=True)
+        self._sync_folder()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other process from setting this card meanwhile."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    "another vcell gpu-tune is setting this card", hint="wait until it has ended"
+                ) from None
+            yield
+
+    def _sync_folder(self) -> None:
+        handle = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def stale() -> list[Entry]:
+    """Return every card that is not as it was before vcell."""
+    found = [
+        Journal(path.stem.removeprefix("gpu-")).read()
+        for path in sorted(folder().glob("gpu-*.json"))
+    ]
+    return [entry for entry in found if entry is not None]

@@ -1,0 +1,79 @@
+"""Profiles: what find-optimal chose for a kind of card, in gpu-profiles/NAME.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vcell.errors import UserError
+from vcell.gpu.settings import CardSettings
+
+if TYPE_CHECKING:
+    from vcell.gpu.settings import Control
+
+FOLDER = Path("gpu-profiles")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+def path_of(name: str) -> Path:
+    """Return where a profile lies."""
+    if not _NAME.match(name):
+        raise UserError(f"{name!r} cannot be the name of a profile", hint="use letters and digits")
+    return FOLDER / f"{name}.json"
+
+
+def read(name: str, card: Control) -> CardSettings:
+    """Return a profile's settings; one of another kind of card is refused."""
+    path = path_of(name)
+    try:
+        found = json.loads(path.read_text())
+        settings, of = CardSettings.of(found["settings"]), str(found["card"])
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no profile {path}", hint="vcell gpu-tune find-optimal writes one"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged", hint="write it anew by find-optimal") from None
+    if of != card.name:
+        raise UserError(f"{path} was measured on {of}, this is {card.name}", hint="measure it anew")
+    return settings
+
+
+def write(name: str, card: str, settings: CardSettings, measured: dict[str, Any]) -> Path:
+    """Write a profile, whole."""
+    path = path_of(name)
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    content = {"card": card, "settings": settings.plain(), "measured": measured}
+    aside.write_text(json.dumps(content, indent=1) + "\n")
+    aside.replace(path)
+    return path
+
+
+@contextmanager
+def applied(name: str | None) -> Iterator[None]:
+    """Hold a profile on the GPUs that this process may use, and restore them afterwards.
+
+    Without a name nothing is done.
+    """
+    if name is None:
+        yield
+        return
+    from vcell import console
+    from vcell.gpu import hold, nvml
+
+    found = nvml.devices()
+    uuids = [device.uuid for device in found.devices if not device.parent]
+    if not uuids:
+        why = found.reason or "they are MIG instances"
+        raise UserError(f"--gpu-profile {name} needs GPUs that can be set: {why}")
+    with hold.controls(uuids) as cards:
+        wanted = {card.uuid: read(name, card) for card in cards}
+    with hold.holding(wanted):
+        console.say(f"GPU profile {name}: {', '.join(next(iter(wanted.values())).words())}")
+        yield

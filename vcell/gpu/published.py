@@ -1,0 +1,94 @@
+"""What makers publish of their cards, for estimates on machines that have none.
+
+Peak rates are those of dense matrices, from the data sheets named beside each card; what training
+reaches is a share of them. Nothing here was measured by us.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vcell.errors import UserError
+from vcell.suggest import did_you_mean
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One card's data sheet.
+
+    Attributes
+    ----------
+    name
+        The whole name.
+    half, single
+        TFLOP/s in bf16 or fp16, and in float32 without tensor cores.
+    bandwidth
+        Of its memory, GB/s.
+    memory
+        GB.
+    watts
+        Most that it draws.
+    capability
+        CUDA's compute capability.
+    """
+
+    name: str
+    half: float
+    single: float
+    bandwidth: float
+    memory: float
+    watts: float
+    capability: tuple[int, int]
+
+    def peak(self, precision: str) -> float:
+        """Return FLOP/s in a precision; tf32 is half of bf16 on every card that has it."""
+        rate = {"bf16": self.half, "fp16": self.half, "tf32": self.half / 2}
+        return 1e12 * rate.get(precision, self.single)
+
+
+# NVIDIA's data sheets of each product; B200 as in HGX B200, rates without sparsity.
+SHEETS = {
+    "v100": Sheet("Tesla V100 SXM2 32GB", 125, 15.7, 900, 32, 300, (7, 0)),
+    "t4": Sheet("Tesla T4", 65, 8.1, 320, 16, 70, (7, 5)),
+    "a10": Sheet("NVIDIA A10", 125, 31.2, 600, 24, 150, (8, 6)),
+    "a100-40": Sheet("NVIDIA A100 SXM4 40GB", 312, 19.5, 1555, 40, 400, (8, 0)),
+    "a100": Sheet("NVIDIA A100 SXM4 80GB", 312, 19.5, 2039, 80, 400, (8, 0)),
+    "l4": Sheet("NVIDIA L4", 121, 30.3, 300, 24, 72, (8, 9)),
+    "l40s": Sheet("NVIDIA L40S", 362, 91.6, 864, 48, 350, (8, 9)),
+    "rtx3090": Sheet("NVIDIA GeForce RTX 3090", 71, 35.6, 936, 24, 350, (8, 6)),
+    "rtx4090": Sheet("NVIDIA GeForce RTX 4090", 165, 82.6, 1008, 24, 450, (8, 9)),
+    "h100": Sheet("NVIDIA H100 SXM5 80GB", 989, 67, 3350, 80, 700, (9, 0)),
+    "h100-pcie": Sheet("NVIDIA H100 PCIe 80GB", 756, 51, 2000, 80, 350, (9, 0)),
+    "h200": Sheet("NVIDIA H200 SXM5 141GB", 989, 67, 4800, 141, 700, (9, 0)),
+    "b200": Sheet("NVIDIA B200 180GB", 2250, 75, 7700, 180, 1000, (10, 0)),
+}
+#: Shares of the peak that training of transformers reaches, from careless to well tuned.
+REACHED = (0.2, 0.5)
+
+
+def sheet(name: str) -> Sheet:
+    """Return a card's sheet, or an error that says which there are."""
+    key = name.lower().replace(" ", "").replace("_", "-")
+    if key not in SHEETS:
+        raise UserError(
+            f"nothing is known of a GPU {name!r}{did_you_mean(key, SHEETS)}",
+            hint=f"--gpu takes {', '.join(SHEETS)}",
+        )
+    return SHEETS[key]
+
+
+def seconds(card: Sheet, flops: float, moved: float, precision: str) -> tuple[float, float]:
+    """Return the least and the most seconds that work may take.
+
+    Parameters
+    ----------
+    card
+        Its sheet.
+    flops, moved
+        Of matrix products, and bytes that go through memory besides.
+    precision
+        In which the products are computed.
+    """
+    memory = moved / (1e9 * card.bandwidth)
+    least, most = (flops / (card.peak(precision) * share) for share in reversed(REACHED))
+    return least + memory, most + 2 * memory
