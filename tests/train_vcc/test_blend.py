@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from vcell_train_vcc.network.validation import Judge
+from vcell_train_vcc.network.validation import PriorJudge
 
 from vcell.models import Screen
 
@@ -32,7 +32,7 @@ def judge(seed=0):
         target_sum=1e4,
     )
     prior = (0.3 * truth[:20] + 0.1 * rng.normal(size=(20, N))).astype(np.float32)
-    return Judge(screen, prior, None), prior, truth[:20].astype(np.float32)
+    return PriorJudge(screen, prior, None), prior, truth[:20].astype(np.float32)
 
 
 def test_a_network_that_adds_nothing_is_the_prior():

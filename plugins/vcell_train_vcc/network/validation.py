@@ -130,9 +130,7 @@ class PriorJudge:
                 blend, gain = share * believed, believed * mean
         gains = self._gains(found)
         whole = float(gains.mean())
-        if (
-            not blend and len(gains) > 1
-        ):  # below 0, so that step 0, the prior itself, stays the best
+        if not blend and len(gains) > 1:  # so that step 0, the prior itself, stays the best
             gain = min(whole - float(gains.std(ddof=1) / np.sqrt(len(gains))), 0.0)
         return means | {"mean_gain": whole, "blend": blend, "gain": gain}
 
