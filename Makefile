@@ -33,6 +33,7 @@ lint: $(VENV)/tested
 
 docs: $(VENV)/tested
 	$(BIN)/python docs/make_cli_reference.py
+	$(BIN)/python docs/make_api_reference.py
 
 # Pin the whole set anew from the ranges of pyproject.toml.
 lock: $(VENV)/tested

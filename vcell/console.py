@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -40,6 +40,8 @@ class Settings:
     json: bool = False
     told: bool = False  # a result is on stdout
     verbosity: int = NORMAL
+    warned: Callable[[str], None] | None = None  # takes warnings, instead of stderr
+    results: Callable[[Any], None] | None = None  # takes results, instead of stdout
 
 
 settings = Settings()
@@ -84,6 +86,10 @@ def detail(text: str) -> None:
 
 def warn(text: str) -> None:
     """Say what the user must know even under --quiet: a slower path, a setting without effect."""
+    if settings.warned is not None:
+        settings.warned(_visible(text))
+        note(f"warning: {text}")
+        return
     _err(f"{_paint('warning:', '33')} {_visible(text)}")
 
 
@@ -104,6 +110,9 @@ def error(text: str, hint: str | None = None, *, code: int | None = None) -> Non
 def result(data: Mapping[str, Any] | Sequence[Any], text: str) -> None:
     """Print the outcome of a command: `data` as JSON with --json, else `text`."""
     settings.told = True
+    if settings.results is not None:
+        settings.results(plain(data))
+        return
     if settings.json:
         _out(json.dumps(plain(data), indent=2, allow_nan=False) + "\n")
     elif text:

@@ -20,6 +20,10 @@ class VcellError(Exception):
         self.hint = hint
 
 
+class VcellWarning(UserWarning):
+    """What the command line shows as a warning, where vcell is called from Python."""
+
+
 class UserError(VcellError):
     """The input, the project file or the command line is wrong; the user can mend it."""
 

@@ -23,7 +23,7 @@ def open_cells(cells: Cells, layer: str | None = None, *, join: Join = "strict")
     ----------
     cells
         An .h5ad file, a zarr folder, a 10x .h5 file or mtx folder, a folder of such files, a list
-        of paths, or an AnnData in memory.
+        of paths, an AnnData in memory, or a source that is open already and stays so.
     layer
         None or "X" for X, "raw" for raw/X, else the name of a layer.
     join
@@ -37,6 +37,12 @@ def open_cells(cells: Cells, layer: str | None = None, *, join: Join = "strict")
     """
     if isinstance(cells, str | os.PathLike):
         return _open_path(Path(cells), layer, join)
+    from vcell.data.source import CellSource
+
+    if isinstance(cells, CellSource):
+        if layer not in (None, cells.layer):
+            raise UserError(f"{cells.name} is open already, with another layer than {layer}")
+        return cells.lent()
     if hasattr(cells, "obs") and hasattr(cells, "var") and hasattr(cells, "X"):
         from vcell.data.in_memory import open_anndata
 

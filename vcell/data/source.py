@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -58,7 +59,7 @@ class CellSource:
         self.join = join
         #: What else the file has: "layers", "raw", "obsm", "uns" names, "format".
         self.parts = parts or {}
-        self._close = close
+        self._close, self._lent = close, False
         n_cells, n_genes = matrix.shape
         for what, frame, n in (("obs", obs, n_cells), ("var", var, n_genes)):
             if frame.n != n:
@@ -211,8 +212,16 @@ class CellSource:
             numbers = np.arange(piece.start, piece.stop) if isinstance(piece, range) else piece
             yield Block(int(numbers[0]), numbers, csr.indptr, csr.indices, csr.data, n_genes)
 
+    def lent(self) -> CellSource:
+        """Return the same cells for a borrower: closing them leaves this source open."""
+        other = copy(self)
+        other._lent = True
+        return other
+
     def close(self) -> None:
         """Close the file; blocks that were given stay valid."""
+        if self._lent:
+            return
         self.matrix.close()
         self._close()
 

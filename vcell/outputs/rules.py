@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from vcell import signals
 from vcell.errors import UserError
@@ -14,7 +15,7 @@ from vcell.outputs.marks import made_here, strangers
 
 def check(
     *targets: str | os.PathLike[str],
-    inputs: Iterable[str | os.PathLike[str] | None] = (),
+    inputs: Iterable[Any] = (),
     overwrite: bool = False,
     suffixes: tuple[str, ...] = (),
     parents: bool = False,
@@ -42,7 +43,8 @@ def check(
     UserError
         The first reason against it, and how to mend that.
     """
-    read = [Path(path) for path in inputs if path is not None]
+    # AnnData in memory and open sources may stand among the paths
+    read = [Path(path) for path in inputs if isinstance(path, str | os.PathLike)]
     seen: list[Path] = []
     for target in map(Path, targets):
         if suffixes and target.suffix not in suffixes:

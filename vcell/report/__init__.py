@@ -7,6 +7,7 @@ takes what a page takes.
 
 from __future__ import annotations
 
+from vcell import library
 from vcell.report import svg
 from vcell.report.curve import Chart, Curve
 from vcell.report.markdown import Markdown, Report
@@ -14,3 +15,5 @@ from vcell.report.page import Page
 from vcell.report.table import Table
 
 __all__ = ["Chart", "Curve", "Markdown", "Page", "Report", "Table", "svg"]
+
+library.callable_module(__name__, "report")

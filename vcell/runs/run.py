@@ -188,6 +188,9 @@ class Run:
         history.read()
         return history
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.status()})"
+
     def last_step(self) -> int | None:
         """Return the step it has reached, without reading all that happened before."""
         return last_step(self.path / "events.jsonl")

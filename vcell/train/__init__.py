@@ -5,6 +5,9 @@ A command's door inherits `TrainOptions` (no torch is imported); its work calls
 is `vcell.train.task.Task`; ready-made batch streams are in `vcell.train.stream`.
 """
 
+from vcell import library
 from vcell.train.options import TrainOptions
 
 __all__ = ["TrainOptions"]
+
+library.callable_module(__name__, "train")

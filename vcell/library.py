@@ -1,0 +1,222 @@
+"""The commands as functions: ``vcell.select_genes(adata)``, ``vcell.train(adata)``, in Python.
+
+Every command can be called by its name, settings as keywords; it returns what ``--json`` prints. A
+plugin whose result is better given as a frame, an AnnData or a `Run` announces a function beside
+its command, in one line, and it is called as ``vcell.NAME``::
+
+    [project.entry-points."vcell.library"]
+    select_genes = "vcell_select_genes.library:select_genes"
+
+Nothing is printed unless ``verbose=True``; warnings are Python's; what a user can mend is raised as
+`vcell.errors.UserError`, with the sentence of the command line. Settings are those that are given:
+no project file and no environment variable is read.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from vcell import console, plugin
+from vcell.config.options import SettingOption
+from vcell.errors import UserError, VcellError, VcellWarning
+from vcell.suggest import did_you_mean
+
+GROUP = "vcell.library"
+Function = Callable[..., Any]
+
+
+def names() -> list[str]:
+    """List what can be called as ``vcell.NAME``; nothing is imported."""
+    commands = (name.replace("-", "_") for name in plugin.discover().plugins)
+    return sorted({*plugin.announced(GROUP).found, *commands})
+
+
+@functools.cache
+def function(name: str) -> Function:
+    """Return the function of a name: the announced one, else the command of that name.
+
+    Raises
+    ------
+    KeyError
+        There is neither.
+    """
+    if found := plugin.announced(GROUP).found.get(name):
+        return _quiet(found.entry_point.load())
+    word = name.replace("_", "-")
+    if word not in plugin.discover().plugins:
+        raise KeyError(name)
+    return _quiet(_of_command(name, word))
+
+
+def command(name: str, /, *arguments: Any, **settings: Any) -> Any:
+    """Run a command as the command line does, and return what it prints with ``--json``.
+
+    Parameters
+    ----------
+    name
+        The command: ``"select-genes"``.
+    *arguments
+        What stands behind it on the command line: paths, or AnnData where cells are read.
+    **settings
+        Its settings by their Python names: ``n_genes=2000`` for ``--n-genes 2000``.
+    """
+    loaded = plugin.get(name)
+    plugin.require(loaded)
+    context = click.Context(loaded.command, info_name=name)
+    values = _settings(context, settings) | _arguments(context, arguments)
+    callback = loaded.command.callback
+    assert callback is not None
+    results: list[Any] = []
+    with _told_to(results.append), context:
+        callback(**values)
+    return results[-1] if results else None
+
+
+def callable_module(name: str, function_name: str) -> None:
+    """Let a module of vcell be called as the function of the same name: ``vcell.train(...)``."""
+
+    class Callable_(ModuleType):
+        def __call__(self, *arguments: Any, **settings: Any) -> Any:
+            return function(function_name)(*arguments, **settings)
+
+    sys.modules[name].__class__ = Callable_
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return one thing, or several, as a list: an AnnData and a path are one."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _of_command(name: str, word: str) -> Function:
+    def call(*arguments: Any, **settings: Any) -> Any:
+        return command(word, *arguments, **settings)
+
+    loaded = plugin.get(word)
+    call.__name__ = call.__qualname__ = name
+    text = inspect.cleandoc(loaded.command.help or loaded.summary).replace("\b\n", "")
+    call.__doc__ = f"{text}\n\nReturns what ``vcell {word} --json`` prints."
+    return call
+
+
+def _quiet(function: Function) -> Function:
+    """Let a function print nothing unless it is called with ``verbose=True``."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, verbose: bool = False, **settings: Any) -> Any:
+        with _talking(verbose=verbose):
+            try:
+                return function(*arguments, **settings)
+            except VcellError as error:
+                if error.hint:
+                    error.add_note(f"hint: {error.hint}")
+                raise
+
+    own = inspect.signature(function)
+    parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    rest = [p for p in own.parameters.values() if p.kind is p.VAR_KEYWORD]
+    verbose = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False)
+    call.__signature__ = own.replace(parameters=[*parameters, verbose, *rest])  # type: ignore[attr-defined]
+    return call
+
+
+@contextmanager
+def _talking(*, verbose: bool) -> Iterator[None]:
+    """Send messages to stderr if asked, and warnings to Python's `warnings`."""
+    before = console.settings
+    console.settings = console.Settings(
+        verbosity=console.NORMAL if verbose else console.QUIET, warned=_warn, results=before.results
+    )
+    try:
+        yield
+    finally:
+        console.settings = before
+
+
+@contextmanager
+def _told_to(take: Callable[[Any], None]) -> Iterator[None]:
+    """Hand results over instead of printing them."""
+    before = console.settings.results
+    console.settings.results = take
+    try:
+        yield
+    finally:
+        console.settings.results = before
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, VcellWarning, stacklevel=3)
+
+
+def _settings(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check what is given, and fill in the defaults."""
+    known = {p.setting.name: p for p in context.command.params if isinstance(p, SettingOption)}
+    for name in given:
+        if name not in known:
+            raise UserError(
+                f"{context.info_name} has no setting {name!r}{did_you_mean(name, known)}"
+            )
+    values = {}
+    for name, param in known.items():
+        values[name] = param.setting.default
+        if given.get(name) is not None:
+            values[name] = _checked(context, param, given[name])
+            context.set_parameter_source(str(param.name), ParameterSource.COMMANDLINE)
+    return values
+
+
+def _checked(context: click.Context, param: SettingOption, value: Any) -> Any:
+    setting = param.setting
+    if setting.many and isinstance(value, str | os.PathLike):
+        value = [value]
+    if setting.many:
+        plain: Any = [_plain(item) for item in value]
+    else:
+        plain = _plain(value)
+    try:
+        return setting.check(plain)
+    except ValueError as error:
+        raise UserError(f"{context.info_name}: {setting.name} {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as a project file would hold it."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
+
+
+def _arguments(context: click.Context, given: tuple[Any, ...]) -> dict[str, Any]:
+    """Give each argument of the command its value; what is left goes to the one that takes many."""
+    values: dict[str, Any] = {}
+    rest = [Path(v) if isinstance(v, str | os.PathLike) and _is_path(context) else v for v in given]
+    for param in context.command.params:
+        if not isinstance(param, click.Argument):
+            continue
+        if param.nargs == -1:
+            values[str(param.name)], rest = tuple(rest), []
+        elif rest:
+            values[str(param.name)] = rest.pop(0)
+        elif param.required:
+            raise TypeError(f"{context.info_name}() needs {param.name}")
+        else:
+            values[str(param.name)] = None
+    if rest:
+        raise TypeError(f"{context.info_name}() takes fewer arguments")
+    return values
+
+
+def _is_path(context: click.Context) -> bool:
+    found = [p for p in context.command.params if isinstance(p, click.Argument)]
+    return all(isinstance(param.type, click.Path) for param in found)
