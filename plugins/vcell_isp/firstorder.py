@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
@@ -150,7 +151,9 @@ def _recall(
     goal: str,
 ) -> dict[str, Any]:
     """Compare estimates with exact shifts on the random sample alone: the top is not random."""
-    lines = pq.read_table(run.path / shards.FOLDER, columns=["gene", f"shift_{goal}"]).to_pandas()
+    columns = ["gene", f"shift_{goal}"]
+    files = sorted((run.path / shards.FOLDER).glob("*.parquet"))
+    lines = pa.concat_tables([pq.read_table(file, columns=columns) for file in files]).to_pandas()
     exact = lines.groupby("gene")[f"shift_{goal}"].mean()
     sample = sample[np.isin(sample, exact.index)]
     true = exact.loc[sample].to_numpy(np.float64)

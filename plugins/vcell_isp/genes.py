@@ -69,8 +69,8 @@ def summarise(
     status = np.where(tested, status, NOT_RUN).astype(object)
     out = pd.DataFrame(
         {
-            "gene": frame["symbol"].to_numpy(object)[first],
-            "ensembl_id": frame["ensembl_id"].to_numpy(object)[first],
+            "gene": _labels(frame.iloc[first]),
+            "ensembl_id": frame["ensembl_id"].fillna("").to_numpy(object)[first],
             "operation": design.operation,
             "status": status,
             "why": np.where(tested, "", reason),
@@ -90,6 +90,13 @@ def summarise(
     if missing:
         out = pd.concat([out, pd.DataFrame(missing)], ignore_index=True)
     return out.sort_values(["fdr", "p", "effect"], ascending=[True, True, False], kind="stable")
+
+
+def _labels(rows: pd.DataFrame) -> NDArray[Any]:
+    """Return the symbol of each gene, or its id where it has none; a group is called one."""
+    ids = rows["ensembl_id"].fillna("the group").to_numpy(object)
+    symbols = rows["symbol"].fillna("").to_numpy(object)
+    return np.asarray(np.where(symbols == "", ids, symbols))
 
 
 def combined(tables: list[pd.DataFrame]) -> pd.DataFrame:

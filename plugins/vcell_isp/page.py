@@ -136,12 +136,13 @@ def _donors(page: Page, result: Result, tested: pd.DataFrame) -> None:
     """Draw the top genes donor by donor."""
     top = tested.drop_duplicates("gene").head(TOP)
     names = [str(name) for name in top["gene"]]
-    rows = result.frame[result.frame["symbol"].isin(names)]
+    label = result.frame["symbol"].where(result.frame["symbol"] != "", result.frame["ensembl_id"])
+    rows = result.frame.assign(label=label)[label.isin(names)]
     if not result.design.donors or rows.empty:
         return
     means = rows.pivot_table(
-        index="symbol", columns="donor", values=result.column, aggfunc="mean", observed=True
-    ).reindex([name for name in names if name in set(rows["symbol"])])
+        index="label", columns="donor", values=result.column, aggfunc="mean", observed=True
+    ).reindex([name for name in names if name in set(rows["label"])])
     page.figure(
         "Top genes in each donor",
         svg.heat_map(

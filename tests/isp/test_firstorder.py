@@ -25,7 +25,7 @@ def test_it_is_the_derivative(framed, readout):
     engine = ShiftEngine(model, 2, readout, states)
     cell = cell_of(framed, 12)
     got = estimate(engine, cell)
-    bert, h = copy.deepcopy(model.bert).double(), 1e-4
+    bert, h = copy.deepcopy(model.bert).double(), 1e-6
     tokens = torch.from_numpy(cell.astype(np.int64))
     place = torch.arange(len(cell))
     x0, before = bert.embed(tokens, place), bert.embed(tokens, (place - 1).clamp(min=0))
