@@ -68,7 +68,8 @@ def scored(
     head, named = None, {}
     if shown.any():
         n = len(study.labels)
-        head = heads.calibrated(latent.mean[shown], study.shown[shown], n, config.seed)
+        apart = heads.withheld(study.shown, config.seed)[shown]
+        head = heads.calibrated(latent.mean[shown], study.shown[shown], n, apart)
         named = {OURS: _named(head.log_probabilities(latent.mean[judged]))}
         joint = latent.joint[judged]
         named[TRAINED] = _named(joint - np.logaddexp.reduce(joint, 1)[:, None])
@@ -104,7 +105,8 @@ def _baseline(study: Study, cells: ResidentCells, judged: Array, seed: int) -> N
     components = Components.learnt(cells, np.flatnonzero(~study.held_out), seed=seed)
     shown = np.flatnonzero(study.shown >= 0)
     x = components.of(cells, shown)
-    head = heads.calibrated(x, study.shown[shown], len(study.labels), seed)
+    apart = heads.withheld(study.shown, seed)[shown]
+    head = heads.calibrated(x, study.shown[shown], len(study.labels), apart)
     return _named(head.log_probabilities(components.of(cells, judged)))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vcell.gmvae import scores
 from vcell.gmvae.cells import DeviceCells, ResidentCells
+from vcell.gmvae.head import withheld
 from vcell.gmvae.network import Gmvae, Weights
 from vcell.train.stream import ReadAhead, Shuffled
 
@@ -58,6 +59,7 @@ class GmvaeTask:
     def __init__(self, config: TrainGmvae, study: Study, cells: ResidentCells) -> None:
         self.config, self.study, self.cells = config, study, cells
         self.train = np.flatnonzero(~study.held_out)
+        self.told = np.where(withheld(study.shown, config.seed), -1, study.shown)
         held_out = np.flatnonzero(study.held_out)
         rng = np.random.default_rng((config.seed, 0x0DD))
         self.judged = np.sort(rng.permutation(held_out)[:_JUDGED])
@@ -68,7 +70,7 @@ class GmvaeTask:
 
     def build(self) -> Gmvae:
         """Build the network at the mean profile of the training cells."""
-        config, shown = self.config, self.study.shown[self.train] >= 0
+        config, shown = self.config, self.told[self.train] >= 0
         weights = Weights(
             kl=config.kl_weight, warmup=round(config.kl_warmup * config.max_steps),
             free_bits=config.free_bits, labels=config.label_weight, shown=max(shown.mean(), 1e-9),
@@ -86,7 +88,7 @@ class GmvaeTask:
         """Return what the network is told of cells beside their counts."""
         told = {"batch": torch.from_numpy(self.study.batch[rows])}
         if self.study.shape.labelled:
-            told["label"] = torch.from_numpy(self.study.shown[rows])
+            told["label"] = torch.from_numpy(self.told[rows])
         return told
 
     def batches(self, place: Place) -> Batches:

@@ -108,19 +108,27 @@ def folds_of(labels: Array, seed: int, folds: int = FOLDS) -> Array:
     return fold
 
 
-def calibrated(x: Array, labels: Array, n_labels: int, seed: int) -> Head:
-    """Fit to all cells, with a temperature learnt on cells that a fold's head has not seen."""
+def withheld(labels: Array, seed: int) -> NDArray[np.bool_]:
+    """Choose a fifth of the cells of each label that has five or more; -1 is no label.
+
+    Their labels are kept from the network, so that a temperature can be learnt from them: cells
+    whose label it was told lie nearer to their centre than others ever will.
+    """
+    known = labels >= 0
+    many = np.bincount(labels[known], minlength=labels.max() + 1) >= FOLDS
+    chosen: NDArray[np.bool_] = np.zeros(len(labels), bool)
+    if known.any():
+        chosen[known] = (folds_of(labels[known], seed) == 0) & many[labels[known]]
+    return chosen
+
+
+def calibrated(x: Array, labels: Array, n_labels: int, apart: Array) -> Head:
+    """Fit to all cells, with a temperature learnt on those `apart` by a head of the others."""
     head = fit(x, labels, n_labels)
-    fold = folds_of(labels, seed)
-    logits = np.zeros((len(labels), n_labels))
-    for k in range(FOLDS):
-        test = fold == k
-        if test.any() and not test.all():
-            logits[test] = fit(x[~test], labels[~test], n_labels).log_probabilities(x[test])
-    told = logits[np.arange(len(labels)), labels] > -1e8  # a label may be in no other fold
-    if not told.any():
+    if not apart.any() or apart.all():
         return head
-    logits, labels = logits[told], labels[told]
+    logits = fit(x[~apart], labels[~apart], n_labels).log_probabilities(x[apart])
+    labels = labels[apart]
 
     def loss(log_temperature: float) -> float:
         log_p = log_softmax(logits / np.exp(log_temperature), axis=1)
