@@ -11,7 +11,7 @@ from vcell import console, outputs
 from vcell.data import detect, labels, open_cells
 from vcell.errors import UserError
 from vcell_inspect import embeddings
-from vcell_inspect.problems import of_names, of_raw, of_survey
+from vcell_inspect.problems import of_labels, of_names, of_raw, of_survey
 from vcell_inspect.survey import Survey, survey
 from vcell_inspect.text import as_text
 
@@ -33,7 +33,7 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
     if config.html is not None:
         outputs.check(
             config.html,
-            inputs=[*chosen, config.cells],
+            inputs=chosen,
             overwrite=config.overwrite,
             suffixes=(".html", ".htm"),
         )
@@ -57,10 +57,12 @@ def inspect(source: CellSource, config: Inspect) -> tuple[dict[str, Any], Survey
     if seen is not None:
         problems += of_survey(seen, found)
     problems += of_raw(source)
+    found_labels = _labels(source, config)
+    problems += of_labels(source, found_labels)
     report = {
         **_matrix(source),
         "values": detect.describe(found) | {"text": found.text},
-        "labels": _labels(source, config),
+        "labels": found_labels,
         "obs": [_column(source, name, many=many) for name in source.obs_columns],
         "var": source.var_columns,
         "qc": seen.summary() if seen is not None else None,

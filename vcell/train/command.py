@@ -9,6 +9,7 @@ is the whole work of such a command: it starts a run or resumes one, several for
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Hashable
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from vcell.config import provenance, settings_of
 from vcell.errors import RunFailed, UserError
 from vcell.gpu import profiles
 from vcell.launch import Plan, join_run, launch, make_plan, resume_run
-from vcell.runs import Run
+from vcell.runs import ROOT, Run
 from vcell.train import many
 
 if TYPE_CHECKING:
@@ -81,8 +82,22 @@ def _trained(training: Training[Settings], config: Settings) -> tuple[Run, Plan]
                 config.runs, plan, lambda name: _started(training, config, name, plan)
             )
         console.say(f"run directory: {this.path}")
-        launch(training.worker, this, plan)
+        try:
+            launch(training.worker, this, plan)
+        except KeyboardInterrupt:
+            if plan.leads:
+                console.say(f"to go on: {go_on(training.name, this)}")
+            raise
     return this, plan
+
+
+def go_on(command: str, run: Run) -> str:
+    """Return the command that goes on with a run, as it is typed here."""
+    folder = run.path.parent
+    where = (
+        "" if folder.resolve() == Path(ROOT).resolve() else f" --runs {shlex.quote(str(folder))}"
+    )
+    return f"vcell {command} --resume {run.name}{where}"
 
 
 def _started(training: Training[Settings], config: Settings, name: str | None, plan: Plan) -> Run:
