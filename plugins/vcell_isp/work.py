@@ -231,7 +231,8 @@ def _estimate(design: Design, reader: Reader, config: IspRun) -> dict[str, Any]:
     events = int(counts.sum())
     found: dict[str, Any] = {
         "cells": len(counts), "events": events,
-        "genes": _n_genes(design), "eligible": _n_eligible(design, config), "not_run": design.genes.missing,
+        "genes": _n_genes(design), "eligible": _n_eligible(design, config),
+        "not_run": design.genes.missing,
         "shards": -(-events // config.shard),
     }  # fmt: skip
     nulls = max((len(many) for many in design.genes.controls.values()), default=0)
