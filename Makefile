@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 # make test-narrow   runs the tests of scores and genes as on a processor without AVX-512
-.PHONY: demo test test-narrow test-slow test-all lint docs bench lock wheel clean
+.PHONY: demo test test-narrow test-slow test-gpu test-all lint docs bench lock wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/vcell demo
@@ -21,6 +21,12 @@ test-slow: $(VENV)/tested
 # that was recorded elsewhere must pass without the newest instructions too.
 test-narrow: $(VENV)/tested
 	NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu" tests/metrics tests/evaluate tests/de tests/select_genes
+
+# On a machine with an NVIDIA GPU: everything that needs one, and a table to paste into an issue.
+test-gpu: $(VENV)/tested
+	$(BIN)/vcell doctor
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/gpu.py
 
 test-all: $(VENV)/tested
 	$(BIN)/python -m pytest

@@ -59,7 +59,7 @@ def prepare(args: argparse.Namespace) -> tuple[Path, Path]:
     counts = DATA / f"cells-{args.cells}x{args.genes}x{args.perturbations}.h5ad"
     logged = counts.with_suffix(".log1p.h5ad")
     if not logged.exists():
-        words = [sys.executable, "-m", "vcell", "simulate", str(counts), "--cells",
+        words = [sys.executable, "-m", "vcell", "simulate", str(counts), "--n-cells",
                  str(args.cells), "--genes", str(args.genes), "--perturbations",
                  str(args.perturbations), "--quiet"]  # fmt: skip
         spent(words, DATA / "log")

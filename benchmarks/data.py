@@ -249,7 +249,7 @@ def memory(sizes: list[int], folder: Path) -> None:
     vcell = [sys.executable, "-m", "vcell"]
     first = folder / "first.h5ad"
     # in a process of its own: what a child peaks at counts its parent's memory at the fork
-    screen = ["--cells", sizes[0], "--genes", 18_080, "--perturbations", 150, "--umis", 25_000]
+    screen = ["--n-cells", sizes[0], "--genes", 18_080, "--perturbations", 150, "--umis", 25_000]
     subprocess.run([*vcell, "simulate", first, *map(str, screen), "--quiet"], check=True)
     commands = {
         f"select-genes, {flavor}": ["select-genes", "-o", folder / "o", "--hvg-flavor", flavor]

@@ -92,7 +92,7 @@ def simulate(
         path = DATA / f"{name}-{cells}x{genes}x{perturbations}.h5ad"
         if not path.exists():
             words = [
-                *VCELL, "simulate", str(path), "--cells", str(cells), "--genes", str(genes),
+                *VCELL, "simulate", str(path), "--n-cells", str(cells), "--genes", str(genes),
                 "--perturbations", str(perturbations), "--umis", "25000", "--control-fraction",
                 str(controls), "--draw", str(draw), "--quiet", *options,
             ]  # fmt: skip

@@ -84,10 +84,12 @@ class VcellGroup(click.Group):
         """Write the work first, the housekeeping second, and what is broken last."""
         from vcell.summaries import summaries
 
+        for problem in plugin.discover().problems:
+            console.warn(problem)
         plugins = summaries()
         working = [(name, told) for name, told in plugins.items() if isinstance(told, str)]
         broken = [
-            (f"{name} †", f"could not be loaded: {b.reason}")
+            (f"{name} {console.spelt('†')}", f"could not be loaded: {b.reason}")
             for name, b in plugins.items()
             if isinstance(b, Broken)
         ]
@@ -242,9 +244,14 @@ def _run(args: list[str] | None) -> int:
         return error.exit_code
     except click.exceptions.Exit as stop:
         return stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:  # `vcell`, `vcell runs`
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        return 0
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "vcell"
         text, hint = _usage(error), f"{command} --help shows how it is used"
+        # what could not be read to its end may have held it still
+        console.settings.json |= "--json" in (sys.argv if args is None else args)
         console.error(text, hint, code=UserError.exit_code)
         return UserError.exit_code
     except click.ClickException as error:

@@ -90,7 +90,7 @@ def warn(text: str) -> None:
         settings.warned(_visible(text))
         note(f"warning: {text}")
         return
-    _err(f"{_paint('warning:', '33')} {_visible(text)}")
+    _err(_visible(text), "warning: ", "33")
 
 
 def error(text: str, hint: str | None = None, *, code: int | None = None) -> None:
@@ -102,9 +102,9 @@ def error(text: str, hint: str | None = None, *, code: int | None = None) -> Non
         failed = {"error": {"message": text, "hint": hint, "exit_code": code}}
         with suppress(OSError):
             _out(json.dumps(failed, indent=2) + "\n")
-    _err(f"{_paint('error:', '1;31')} {_visible(text)}")
+    _err(_visible(text), "error: ", "1;31")
     if hint:
-        _err(f"  {_paint('hint:', '36')} {_visible(hint)}")
+        _err(_visible(hint), "  hint: ", "36")
 
 
 def result(data: Mapping[str, Any] | Sequence[Any], text: str) -> None:
@@ -116,7 +116,7 @@ def result(data: Mapping[str, Any] | Sequence[Any], text: str) -> None:
     if settings.json:
         _out(json.dumps(plain(data), indent=2, allow_nan=False) + "\n")
     elif text:
-        _out(_visible(text).rstrip("\n") + "\n")
+        _out(tables.fitted(_visible(text).rstrip("\n"), room()) + "\n")
 
 
 def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], width: int | None = None) -> str:
@@ -136,10 +136,13 @@ def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], width: int | No
 
 def room() -> int | None:
     """Return the columns of the terminal that results go to; None where they go elsewhere."""
-    if (told := os.environ.get("COLUMNS", "")).isdigit() and int(told) > 0:
-        return int(told)
+    told = os.environ.get("COLUMNS", "")
+    return int(told) if told.isdigit() and int(told) > 0 else _columns(sys.stdout)
+
+
+def _columns(stream: TextIO) -> int | None:
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+        return os.get_terminal_size(stream.fileno()).columns or None
     except (OSError, ValueError, AttributeError):
         return None
 
@@ -157,7 +160,8 @@ class Progress:
         self.done = 0.0
         self.read = 0.0  # bytes
         self.note = ""
-        self.started = self._shown = time.monotonic()
+        self.started = time.monotonic()
+        self._shown = -_LINE_EVERY  # the first line comes when it is deserved
         self._live = _steers(sys.stderr) and settings.verbosity >= NORMAL
         self._silent = settings.verbosity < NORMAL
         self._drawn = False
@@ -180,7 +184,7 @@ class Progress:
     def _draw(self, now: float) -> None:
         text = self._text(now)
         if self._live:
-            width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            width = _columns(sys.stderr) or 80
             _write(sys.stderr, "\r\x1b[K" + text[: width - 1])
             self._drawn = True
         else:
@@ -270,10 +274,12 @@ def _out(text: str) -> None:
         raise
 
 
-def _err(text: str) -> None:
+def _err(text: str, mark: str = "", colour: str = "") -> None:
+    """Print words, fitted to the terminal, behind a coloured mark."""
+    plain_text = tables.fitted(mark + text, _columns(sys.stderr))
     with suppress(OSError):  # nobody is there to be told
-        _write(sys.stderr, text + "\n")
-    note(_COLOUR.sub("", text))
+        _write(sys.stderr, _paint(mark, colour) + plain_text[len(mark) :] + "\n")
+    note(mark + text)
 
 
 def _write(stream: TextIO, text: str) -> None:
@@ -296,6 +302,11 @@ def _shown_on(stream: TextIO, text: str) -> str:
     return text
 
 
+def spelt(sign: str) -> str:
+    """Return a sign as stdout can show it."""
+    return _shown_on(sys.stdout, sign)
+
+
 def _has(encoding: str, sign: str) -> bool:
     try:
         sign.encode(encoding)
@@ -309,7 +320,7 @@ def _visible(text: str) -> str:
 
 
 def _paint(text: str, code: str) -> str:
-    coloured = _steers(sys.stderr) and not os.environ.get("NO_COLOR")
+    coloured = code and _steers(sys.stderr) and not os.environ.get("NO_COLOR")
     return f"\x1b[{code}m{text}\x1b[0m" if coloured else text
 
 

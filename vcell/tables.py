@@ -5,9 +5,11 @@ Standard library only.
 
 from __future__ import annotations
 
+import re
 import textwrap
 import unicodedata
 from collections.abc import Sequence
+from itertools import zip_longest
 
 _GAP = 2
 _NARROWEST = 12  # columns to which words may be squeezed; below that, rows are stacked
@@ -29,6 +31,26 @@ def lay_out(body: list[list[str]], columns: list[str], room: int | None) -> str:
     rule = (" " * _GAP).join("\u2500" * width for width in widths)
     rows = [_row(line, widths, numeric) for line in body]
     return "\n".join([_row(columns, widths, numeric), rule, *rows])
+
+
+def fitted(text: str, room: int | None) -> str:
+    """Wrap the lines of a text that are wider than `room`; what follows hangs below its words."""
+    if room is None:
+        return text
+    return "\n".join(
+        line if shown(line) <= room else _hanging(line, room) for line in text.split("\n")
+    )
+
+
+def _hanging(line: str, room: int) -> str:
+    lead = re.match(r"\s*(?:\S+(?: \S+)*\s{2,})?", line)  # an indent, and a name before two blanks
+    width = len(lead.group()) if lead else 0
+    indent = " " * (width if width < room // 2 else 2)
+    start = line[:width] if width < room // 2 else ""
+    words = line[len(start) :].strip()
+    return textwrap.fill(
+        words, room, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False
+    )
 
 
 def shown(text: str) -> int:
@@ -106,8 +128,11 @@ def _stacked(body: list[list[str]], columns: list[str], room: int) -> str:
     for row in body:
         lines = []
         for name, cell in zip(columns, row, strict=True):
-            first, *rest = _wrapped(cell, max(room - head - _GAP, _NARROWEST))
-            lines.append(f"{_padded(name, head, right=False)}{' ' * _GAP}{first}".rstrip())
-            lines += [" " * (head + _GAP) + more for more in rest]
+            names = _wrapped(name, head)
+            values = _wrapped(cell, max(room - head - _GAP, 1))
+            lines += [
+                f"{_padded(left, head, right=False)}{' ' * _GAP}{right}".rstrip()
+                for left, right in zip_longest(names, values, fillvalue="")
+            ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)

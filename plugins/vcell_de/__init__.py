@@ -48,10 +48,13 @@ class De(ManyFiles):
 
 
 @click.command("de")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=click.Path(path_type=Path))
 @configured(De)
-def command(file: Path, config: De) -> None:
+def command(file: Path | None, config: De) -> None:
     r"""Test every gene of every perturbation in FILE for differential expression.
+
+    FILE defaults to the project's cells. With --against rest no controls are needed: name a column
+    of cell types or clusters by --perturbation-column, and its markers are found.
 
     Cells are read in chunks, so memory does not grow with their number; every gene is sorted once,
     whatever the number of perturbations.
@@ -63,7 +66,7 @@ def command(file: Path, config: De) -> None:
     """
     from vcell_de.work import run
 
-    run(file, config)
+    run(file or config.cells, config)
 
 
 plugin = Plugin(

@@ -14,17 +14,20 @@ from vcell_de.tables import growing_table
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vcell.data import CellSource
     from vcell_de import De
 
 
-def run(file: Path, config: De) -> None:
+def run(file: Path | None, config: De) -> None:
     """Test and write."""
     from vcell.data import open_cells
 
+    if file is None:
+        raise UserError("no cells are named", hint="vcell de FILE -o OUT, or set cells in [data]")
     out = _output(file, config)
     started = time.monotonic()
     with open_cells(file, layer=config.layer, join=config.join) as source:
-        found = find_labels.find(source, config)
+        found = _labels(source, config)
         cells = Cells.look(source, config.values)
         facts: dict[str, Any] = {"file": str(file), "rows": 0, "significant": 0, "strata": {}}
         with growing_table(out, config.layout, stratified=config.stratify is not None) as writer:
@@ -49,11 +52,19 @@ def run(file: Path, config: De) -> None:
     console.result(facts, f"{text}\nwritten: {out}")
 
 
+def _labels(source: CellSource, config: De) -> find_labels.Labels:
+    """Find perturbations and controls; groups of a column will do where each is compared to all."""
+    name = config.perturbation_column
+    if config.against == "rest" and config.control is None and name is not None:
+        column = source.obs(name)
+        if len(find_labels.control_labels(column)) != 1:
+            return find_labels.groups(source, name)
+    return find_labels.find(source, config)
+
+
 def _output(file: Path, config: De) -> Path:
     out = config.output
     if out is None:
         raise UserError("no output is named", hint="add -o de.parquet (or .csv)")
-    outputs.check(
-        out, inputs=[file, config.cells], overwrite=config.overwrite, suffixes=(".parquet", ".csv")
-    )
+    outputs.check(out, inputs=[file], overwrite=config.overwrite, suffixes=(".parquet", ".csv"))
     return out

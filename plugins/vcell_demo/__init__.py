@@ -17,7 +17,7 @@ class Demo:
 
     output: Path = option(Path("vcell-demo"), help="Folder for everything it makes.", short="-o")
     data: Path | None = option(None, help="Your own cells instead of simulated ones.")
-    cells: int = option(8000, help="Simulated cells.", minimum=1)
+    n_cells: int = option(8000, help="Simulated cells.", minimum=1, former=("cells",))
     genes: int = option(2000, help="Simulated genes.", minimum=1)
     perturbations: int = option(80, help="Simulated perturbations.", minimum=5)
     select: int = option(1000, help="Genes to select for the model.", minimum=1)

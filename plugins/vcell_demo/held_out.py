@@ -83,7 +83,7 @@ def _copy(source: CellSource, found: Labels, out: Path, kept: np.ndarray) -> int
 def draw_again(config: Demo, aside: dict[str, Any], out: Path) -> int:
     """Draw other cells of the held-out perturbations from the truth, as many as were measured."""
     simulator = Simulator(
-        cells=config.cells,
+        cells=config.n_cells,
         genes=config.genes,
         perturbations=config.perturbations,
         seed=config.seed,

@@ -34,9 +34,9 @@ class Journal:
         if "finish" in self.done:  # a new round on the same cells
             self.done = {name: result for name, result in self.done.items() if name == _DATA}
 
-    def use_config(self, path: Path) -> None:
-        """Run the following steps with this project file."""
-        self._config = ["--config", str(path)]
+    def use_config(self, path: Path | None) -> None:
+        """Run the following steps with this project file, or with none."""
+        self._config = ["--no-config"] if path is None else ["--config", str(path)]
 
     def step(self, name: str, title: str, *words: Any, writes: Sequence[Path] = ()) -> Any:
         """Run ``vcell words --json`` unless it is done and `writes` there; return its result."""

@@ -205,7 +205,7 @@ def facts(folder: Path, trained: dict[str, Any], done: Mapping[str, Any]) -> dic
     return {
         "held out": f"{len(aside['perturbations'])} perturbations, {aside['held_out']:,} cells "
         "with controls",
-        "run": f"{trained['run']} (vcell runs show {Path(trained['run']).name})",
+        "run": f"{trained['run']} (vcell runs show {trained['run']})",
         "report": str(folder / "report.html"),
         "scores": f"{folder / 'scores'} (a page each)",
         "took": console.duration(done["finish"]),

@@ -44,7 +44,7 @@ def run(config: Demo) -> None:
         "select-genes",
         "3 choose the genes the model sees",
         *("select-genes", folder / held_out.LEARN, "--n-genes", config.select),
-        *("--targets", folder / held_out.NAMES, "-o", folder / "genes"),
+        *("--targets", folder / held_out.NAMES, "-o", folder / "genes", "--overwrite"),
         writes=[chosen],
     )
     trained = _trained(journal, config, chosen, aside["target_sum"])
@@ -77,15 +77,17 @@ def _simulated(journal: Journal, config: Demo) -> Path:
     """Simulate the cells, unless they are there, in a project folder of their own."""
     cells, project = config.output / "cells.h5ad", config.output / "vcell.toml"
     if not project.exists():
-        project.write_text(_PROJECT)
-    journal.use_config(project)
+        project.write_text(_PROJECT, encoding="utf-8")
+    journal.use_config(None)  # it makes the cells that the project names
     journal.step(
         "simulate",
         "1 simulate a screen whose truth is known",
-        *("simulate", cells, "--cells", config.cells, "--genes", config.genes),
+        *("simulate", cells, "--n-cells", config.n_cells, "--genes", config.genes),
         *("--perturbations", config.perturbations, "--seed", config.seed),
+        "--overwrite",
         writes=[cells],
     )
+    journal.use_config(project)
     return cells
 
 
@@ -122,7 +124,7 @@ def _predicted(journal: Journal, trained: dict[str, Any], folder: Path, model: s
         f"predict {model}",
         f"5 predict what was set aside, by {model}",
         *("predict", trained["run"], "--perturbations", folder / held_out.NAMES),
-        *("--model", model, "--unknown", "mean", "-o", out),
+        *("--model", model, "--unknown", "mean", "-o", out, "--overwrite"),
         writes=[out],
     )
     return out

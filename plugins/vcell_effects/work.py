@@ -85,7 +85,7 @@ def measured(cells: LogCells, rows: ScreenRows, design: Design) -> PriorEffects:
     if bare.all() or not size.any():
         raise UserError(
             "no batch has both controls and perturbed cells: batch and effect cannot be told apart",
-            hint="if the column is no batch, name another one with --batch-column",
+            hint="if that column does not hold batches, name the one that does with --batch-column",
         )
     if bare.any():
         console.warn(f"{bare.sum()} batches have no control cells: their cells are compared with "

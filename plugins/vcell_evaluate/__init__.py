@@ -8,12 +8,12 @@ from typing import Literal
 
 import click
 
-from vcell.config import DataOptions, configured, option
+from vcell.config import ColumnOptions, configured, option
 from vcell.plugin import Plugin
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(DataOptions):
+class Evaluate(ColumnOptions):
     """The [evaluate] table."""
 
     rules: Literal["vcc2025", "vcc2025-official", "vcc2026", "full"] = option(

@@ -40,9 +40,15 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
     """Score a prediction and report."""
     started = time.monotonic()
     if config.output is not None:
-        read = (prediction, real, config.cells)
+        read = (prediction, real)
         outputs.check(config.output, inputs=read, overwrite=config.overwrite)
     found = contexts(prediction, real, _options(config))
+    for one in found:
+        if len(one.perturbations) < 2:
+            console.warn(
+                f"{one.context or 'the files'}: only {one.perturbations[0]} is scored: with no "
+                "other beside it, discrimination and the overall score say nothing"
+            )
     metrics, overall = average(found)
     facts = _facts(prediction, real, config, found)
     summary = _summary(metrics, overall, found) | facts | {"seconds": time.monotonic() - started}

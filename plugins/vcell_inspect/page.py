@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +13,13 @@ from vcell_inspect.text import describe, matrix_line
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vcell_inspect.embeddings import Embedding
     from vcell_inspect.survey import Survey
 
 _BINS = 48  # of the picture of genes against sums, on either side
 
 
-def page(report: dict[str, Any], seen: Survey | None) -> Page:
+def page(report: dict[str, Any], seen: Survey | None, embeddings: Sequence[Embedding] = ()) -> Page:
     """Lay out all that was found."""
     made = Page(str(report["name"]), "vcell inspect")
     made.facts(_facts(report))
@@ -33,6 +35,10 @@ def page(report: dict[str, Any], seen: Survey | None) -> Page:
         _cells(made, seen)
         _groups(made, report)
         _genes(made, seen)
+    if embeddings:
+        made.heading("Stored embeddings")
+    for one in embeddings:
+        made.figure(one.name, one.draw(), one.caption)
     made.heading("Columns of obs")
     rows = [(entry["name"], entry["kind"], describe(entry)) for entry in report["obs"]]
     made.table(("column", "kind", "holds"), rows)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell.data import detect, open_cells
+from vcell.data import detect, labels, open_cells
 from vcell.data.texts import Texts
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vcell.data import CellSource
     from vcell.data.detect import Scale
     from vcell_inspect.survey import Survey
@@ -83,6 +85,13 @@ def of_survey(seen: Survey, found: Scale) -> list[str]:
     if unseen and seen.whole:
         problems.append(f"{unseen:,} genes are zero in every cell")
     return problems
+
+
+def of_labels(source: CellSource, found: Mapping[str, Any]) -> list[str]:
+    """Say if there are perturbations whose controls are not known: few commands work without."""
+    if found["found"] or not labels.named_like(source.obs_columns, labels.PERTURBATION_NAMES):
+        return []
+    return [f"{found['text']}: {found['hint']}" if found["hint"] else str(found["text"])]
 
 
 def of_raw(source: CellSource) -> list[str]:

@@ -10,7 +10,8 @@ import numpy as np
 from vcell import console, outputs
 from vcell.data import detect, labels, open_cells
 from vcell.errors import UserError
-from vcell_inspect.problems import of_names, of_raw, of_survey
+from vcell_inspect import embeddings
+from vcell_inspect.problems import of_labels, of_names, of_raw, of_survey
 from vcell_inspect.survey import Survey, survey
 from vcell_inspect.text import as_text
 
@@ -32,16 +33,17 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
     if config.html is not None:
         outputs.check(
             config.html,
-            inputs=[*chosen, config.cells],
+            inputs=chosen,
             overwrite=config.overwrite,
             suffixes=(".html", ".htm"),
         )
     with open_cells(chosen, config.layer, join=config.join) as source:
         report, seen = inspect(source, config)
+        drawn = embeddings.read(source, report) if config.html is not None else []
     if config.html is not None:
         from vcell_inspect.page import page
 
-        page(report, seen).write(config.html)
+        page(report, seen, drawn).write(config.html)
         console.say(f"wrote {config.html}")
     console.result(report, as_text(report))
 
@@ -55,10 +57,12 @@ def inspect(source: CellSource, config: Inspect) -> tuple[dict[str, Any], Survey
     if seen is not None:
         problems += of_survey(seen, found)
     problems += of_raw(source)
+    found_labels = _labels(source, config)
+    problems += of_labels(source, found_labels)
     report = {
         **_matrix(source),
         "values": detect.describe(found) | {"text": found.text},
-        "labels": _labels(source, config),
+        "labels": found_labels,
         "obs": [_column(source, name, many=many) for name in source.obs_columns],
         "var": source.var_columns,
         "qc": seen.summary() if seen is not None else None,

@@ -9,23 +9,29 @@ import torch
 
 from vcell import console
 from vcell.errors import UserError
-from vcell_isp_bench import measure, quality, work
+from vcell_isp_bench import measure, quality
 from vcell_isp_bench.methods import make
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vcell_isp_bench.methods import Method
     from vcell_isp_bench.work import Bench
 
 LEAST_COSINE = 0.999  # to float32, of every cell
 
 
-def search(bench: Bench) -> None:
-    """Try settings with Optuna; what runs out of memory or changes embeddings is pruned."""
+def search(bench: Bench, one: Callable[[Bench, Method, int], tuple[dict[str, Any], Any]]) -> None:
+    """Try settings with Optuna; what runs out of memory or changes embeddings is pruned.
+
+    `one` measures a method, some times over, and returns what it found and the embeddings.
+    """
     try:
         import optuna
     except ImportError:
         raise UserError("--search needs optuna", hint="pip install 'vcell[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    exact = work.one(bench, make("packed", bench.model, bench.n_layers, bench.config), 1)[1]
+    exact = one(bench, make("packed", bench.model, bench.n_layers, bench.config), 1)[1]
     kinds = _possible(bench)
     tried: list[dict[str, Any]] = []
 
@@ -37,7 +43,7 @@ def search(bench: Bench) -> None:
         tried.append(row)
         try:
             method = make(kind, bench.model, bench.n_layers, config)
-            found, out = work.one(bench, method, bench.config.repeats)
+            found, out = one(bench, method, bench.config.repeats)
         except (torch.OutOfMemoryError, MemoryError):
             row["pruned"] = "out of memory"
             raise optuna.TrialPruned from None

@@ -62,7 +62,7 @@ def run(path: Path | None, config: IspBench) -> None:
     if config.search:
         from vcell_isp_bench.search import search
 
-        return search(bench)
+        return search(bench, one)
     names = list(NAMES) if config.method == "all" else ["baseline", config.method]
     rows, embedded = _measured(bench, list(dict.fromkeys(names)))
     roof = measure.peak_rate(device)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vcell import console
+from vcell.cores import cores
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _compress(h5ad: Path, target: BinaryIO, bar: console.Progress) -> str:
 
     start, digest = target.tell(), hashlib.sha256()
     target.write(b"\0" * _BLOCK)
-    workers = min(8, os.cpu_count() or 1)
+    workers = cores(8)
     packer = zstandard.ZstdCompressor(level=_LEVEL, threads=workers, write_checksum=True)
     size = h5ad.stat().st_size
     with (

@@ -37,7 +37,7 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
     inputs = list(files) or ([config.cells] if config.cells else [])
     if not inputs:
         raise UserError("no input file", hint="vcell select-genes FILE -o FOLDER")
-    read = [*inputs, config.cells, *config.gene_set, config.targets]
+    read = [*inputs, *config.gene_set, config.targets]
     outputs.check(config.output, inputs=read, overwrite=config.overwrite, parents=True)
     sets, own, problems = known_sets(config.gene_set)
     for problem in problems:
@@ -152,7 +152,7 @@ def _target_sum(source: CellSource, config: SelectGenes, read: Read) -> float | 
     if scale.kind != "counts":
         raise UserError(
             f"{source.name}: raw counts or log1p values are needed, these are {scale.text}",
-            hint=detect.elsewhere(source),
+            hint=detect.elsewhere(source, scale),
         )
     if config.target_sum:
         return config.target_sum

@@ -15,7 +15,9 @@ from vcell.plugin import Plugin
 class Simulate:
     """The [simulate] table."""
 
-    cells: int = option(6000, help="How many cells, controls included.", minimum=1)
+    n_cells: int = option(
+        6000, help="How many cells, controls included.", minimum=1, former=("cells",)
+    )
     genes: int = option(2000, help="How many genes.", minimum=1)
     perturbations: int = option(60, help="How many perturbations.", minimum=1)
     umis: float = option(5000.0, help="Median library size.", minimum=1)
@@ -48,7 +50,7 @@ def command(out: Path, config: Simulate) -> None:
     and beside it .truth.npz, the true effect of each perturbation on each gene.
 
     \b
-    Example: vcell simulate cells.h5ad --cells 20000 --genes 5000 --perturbations 100
+    Example: vcell simulate cells.h5ad --n-cells 20000 --genes 5000 --perturbations 100
     """
     from vcell_simulate.work import run
 

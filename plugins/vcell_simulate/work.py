@@ -22,7 +22,7 @@ def run(out: Path, config: Simulate) -> None:
     compress, overwrite = settings.pop("compress"), settings.pop("overwrite")
     outputs.check(out, suffixes=ENDINGS, overwrite=overwrite)
     outputs.check(truth_path(out), overwrite=overwrite)
-    simulator = Simulator(Design(**settings))
+    simulator = Simulator(Design(cells=settings.pop("n_cells"), **settings))
     design, started = simulator.design, time.monotonic()
     truth = simulator.write(out, compress=compress)
     took = time.monotonic() - started

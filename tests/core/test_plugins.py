@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -169,15 +170,25 @@ def test_check_names_the_rule_that_a_plugin_breaks(vcell, tmp_path, change, rule
     assert [row["rule"] for row in ran.json["rules"] if not row["ok"]] == [rule]
 
 
-# --- the example of docs/plugins.md, installed for real
+# --- the plugin that docs/plugins.md prints, installed for real
+
+_PRINTED = re.compile(r"^`([\w./]+)`, whole.*?^```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def printed(repository: Path) -> dict[str, str]:
+    """The files that the page shows, by name."""
+    return dict(_PRINTED.findall((repository / "docs" / "plugins.md").read_text("utf-8")))
 
 
 @pytest.fixture(scope="session")
 def hello(tmp_path_factory, repository) -> dict[str, str]:
-    """Install examples/plugin-hello as a distribution of its own."""
+    """Type the page's files word for word, and install them as the page says."""
+    source = tmp_path_factory.mktemp("hello")
+    for name, text in printed(repository).items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(text, encoding="utf-8")
     site = tmp_path_factory.mktemp("hello-site")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    source = repository / "examples" / "plugin-hello"
     subprocess.run([*pip, "--target", site, source], check=True, capture_output=True)
     return {"PYTHONPATH": str(site)}
 
@@ -189,6 +200,12 @@ def cells(tmp_path) -> Path:
     path = tmp_path / "cells.h5ad"
     simulate(cells=120, genes=60, perturbations=4, seed=1).write_h5ad(path)
     return path
+
+
+def test_the_page_prints_the_example_whole(repository):
+    example = repository / "examples" / "plugin-hello"
+    names = ("pyproject.toml", "src/vcell_hello/__init__.py", "src/vcell_hello/work.py")
+    assert printed(repository) == {name: (example / name).read_text("utf-8") for name in names}
 
 
 def test_the_example_plugin_works_as_its_tutorial_says(vcell, hello, cells, tmp_path):

@@ -66,7 +66,9 @@ def test_it_answers_like_the_checkout(python, vcell, tmp_path, words):
 
 
 def test_its_plugins_do_real_work(python, tmp_path):
-    done = in_wheel(python, tmp_path, "simulate", "cells.h5ad", "--cells", "600", "--genes", "400")
+    done = in_wheel(
+        python, tmp_path, "simulate", "cells.h5ad", "--n-cells", "600", "--genes", "400"
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "cells.h5ad").is_file()
 

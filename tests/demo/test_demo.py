@@ -18,7 +18,7 @@ from vcell_demo.report import per_perturbation, verdict
 from tests.support import clean_environment
 from vcell.data import open_cells
 
-SMALL = ["--cells", "2400", "--genes", "300", "--perturbations", "30", "--select", "150"]
+SMALL = ["--n-cells", "2400", "--genes", "300", "--perturbations", "30", "--select", "150"]
 SHORT = {
     "VCELL_TRAIN_VCC_MAX_STEPS": "12",
     "VCELL_TRAIN_VCC_TOKENS": "24",
@@ -133,7 +133,7 @@ def test_the_gains_of_perturbations_average_to_the_gain(tmp_path):
     [
         (["--data", "missing.h5ad"], "missing.h5ad does not exist"),
         (["--genes", "20"], "20 genes are too few"),
-        (["--cells", "10"], "10 cells are too few"),
+        (["--n-cells", "10"], "10 cells are too few"),
     ],
 )
 def test_what_cannot_be_shown_is_said_in_one_line(vcell, words, said):

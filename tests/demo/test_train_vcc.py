@@ -127,10 +127,8 @@ def test_small_perturbations_and_targets_that_are_no_genes_are_left_out_aloud(
     path = changed(cells, tmp_path, rename_one_and_shrink_one)
     assert run(["train-vcc", str(path), "--model", "ridge"]) == 0
     said = capsys.readouterr().err
-    assert "1 perturbations of fewer than 10 cells are left out" in said
-    assert (
-        "1 of 33 perturbations are left out, their target is no gene with features: NOGENE" in said
-    )
+    assert "left out, with fewer than 10 cells each: " in said
+    assert "left out: 1 of 33 perturbations, whose targets have no features: NOGENE" in said
 
 
 def test_a_feature_table_is_used_and_genes_it_lacks_are_unknown(cells, simulator, tmp_path):

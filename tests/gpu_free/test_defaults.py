@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from vcell_train_vcc import TrainVcc
-from vcell_train_vcc.network.defaults import Machine, Size, choose, left_open
+from vcell_train_vcc.network.defaults import Size, choose
 
 from vcell.data.simulate import Simulator
 from vcell.errors import UserError
 from vcell.gpu.published import SHEETS, seconds, sheet
+from vcell.train.left_open import Machine, left_open
 
 if TYPE_CHECKING:
     from tests.support import Ran

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 import xml.etree.ElementTree as ET
 
 import anndata
@@ -84,8 +85,6 @@ def test_names_in_the_page_cannot_break_it(vcell, tmp_path):
 
 def _odd(path):
     """A file with everything wrong that can be read nevertheless."""
-    import warnings
-
     table = TABLE.copy()
     table[3, 4], table[5, 6], table[7, 8] = np.nan, -7, 0.5
     adata = builders.annotated(table)
@@ -149,8 +148,6 @@ def test_every_kind_of_input_is_inspected(make, vcell, tmp_path):
         path = tmp_path / "out"
         builders.write_mtx(path, TABLE)
     elif make == "zarr":
-        import warnings
-
         path = tmp_path / "cells.zarr"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -191,3 +188,23 @@ def test_what_cannot_be_inspected_is_one_line(vcell, tmp_path, cells):
 def test_the_project_names_the_cells(vcell, cells, tmp_path):
     (tmp_path / "vcell.toml").write_text('[data]\ncells = "cells.h5ad"\n')
     assert vcell("inspect", "--json").json["n_cells"] == 60
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_stored_embeddings_are_drawn(kind, vcell, tmp_path):
+    adata = builders.annotated(TABLE)
+    rng = np.random.default_rng(0)
+    adata.obsm["X_pca"] = rng.normal(size=(60, 5))
+    adata.obsm["X_umap"] = rng.normal(size=(60, 2)).astype(np.float32)
+    adata.obsm["one"] = rng.normal(size=(60, 1))  # nothing to draw
+    adata.obsm["sparse"] = sp.csr_matrix(rng.normal(size=(60, 3)))
+    path = tmp_path / f"cells.{kind}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata's, of zarr's second format
+        (adata.write_h5ad if kind == "h5ad" else adata.write_zarr)(path)
+    ran = vcell("inspect", path, "--html", tmp_path / "page.html")
+    assert ran.code == 0, ran.err
+    text = (tmp_path / "page.html").read_text()
+    heads = re.findall(r"<h3>(X_\w+|one|sparse)</h3>", text)
+    assert heads == ["X_umap", "X_pca"]
+    assert "60 cells, coloured by " in text

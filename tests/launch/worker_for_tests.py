@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 def work(run: Run) -> None:
     mode = run.meta["config"]["mode"]
+    if mode == "train":
+        from tests.train.toy import fit
+
+        fit(run, {"max_steps": 60, "checkpoint_every": 4}, dropout=0.0, slow=0.05)
+        return
     if mode in ("joined", "stuck"):
         return _join(mode, run.meta["device"])
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

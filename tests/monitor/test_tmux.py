@@ -207,3 +207,29 @@ def test_what_cannot_be_watched_is_one_line_and_leaves_the_terminal_alone(
     assert said in page.replace("\n", "")
     assert "Traceback" not in page
     assert terminal.is_restored
+
+
+@pytest.mark.slow
+def test_a_real_training_is_paused_continued_and_stopped_from_the_monitor(
+    terminal, tmp_path, vcell
+):
+    vcell("simulate", "cells.h5ad", "--cells", "1500", "--genes", "300", "--perturbations", "30")
+    words = [sys.executable, "-m", "vcell", "train-vcc", "cells.h5ad", "--max-steps", "5000"]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL) as trainer:
+        while not list(tmp_path.glob("runs/*/events.jsonl")):
+            assert trainer.poll() is None
+            time.sleep(0.2)
+        terminal.start("latest")
+        terminal.wait_for("running", "of 5,000", "where a step goes", "forward")
+        terminal.type("p")
+        terminal.wait_for("paused")
+        terminal.type("p")
+        terminal.wait_for("running", gone="paused")
+        terminal.type("S", "S")
+        terminal.wait_for("stopped")
+        terminal.type("5")
+        terminal.wait_for("[5 logs]", "console", "training ended at step")
+        terminal.type("q")
+        terminal.wait_for("ended with 0")
+        assert trainer.wait(60) == 130
+    assert Run.open("latest", tmp_path / "runs").status() == "interrupted"

@@ -14,8 +14,8 @@ import pytest
 from tests.support import Ran, clean_environment, shortly
 
 WORK = {
-    "simulate": ("simulate", "out.h5ad", "--cells", 400_000),
-    "simulate to zarr": ("simulate", "out.zarr", "--cells", 400_000),
+    "simulate": ("simulate", "out.h5ad", "--n-cells", 400_000),
+    "simulate to zarr": ("simulate", "out.zarr", "--n-cells", 400_000),
     "convert": ("convert", "large.h5ad", "out.h5ad"),
     "convert to zarr": ("convert", "large.h5ad", "out.zarr", "--compression", "zstd"),
     "prepare": ("prepare", "large.h5ad", "-o", "out.zarr"),
@@ -69,7 +69,7 @@ def test_a_signal_is_a_word_and_code_130_and_leaves_nothing(large, tmp_path, nam
 
 
 def test_what_a_kill_left_is_swept_by_the_next_run(here, tmp_path):
-    with going(("simulate", "out.h5ad", "--cells", 400_000), tmp_path) as process:
+    with going(("simulate", "out.h5ad", "--n-cells", 400_000), tmp_path) as process:
         while not begun(tmp_path):
             time.sleep(0.02)
         process.kill()
@@ -80,7 +80,7 @@ def test_what_a_kill_left_is_swept_by_the_next_run(here, tmp_path):
 
 def test_old_cells_never_lie_beside_a_new_truth(here, tmp_path):
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    words = ("simulate", "cells.h5ad", "--cells", 400_000, "--seed", 9, "--overwrite")
+    words = ("simulate", "cells.h5ad", "--n-cells", 400_000, "--seed", 9, "--overwrite")
     with going(words, tmp_path) as process:
         while not begun(tmp_path):
             time.sleep(0.02)

@@ -172,7 +172,7 @@ def test_a_target_without_features_counts_through_the_sets_it_is_learnt_in(capsy
     known = Known.of(["K1", "K2"], names, ScreenOptions())
     assert known.able == {"K1", "K2"}
     assert known.kept == {"K1", "X1x", "K2", "X1x+K1"}
-    assert "2 of 6 perturbations are left out" in capsys.readouterr().err
+    assert "left out: 2 of 6 perturbations" in capsys.readouterr().err
 
 
 def test_ten_times_the_perturbations_take_ten_times_the_time():

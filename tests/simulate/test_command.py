@@ -13,7 +13,7 @@ from tests.support import clean_environment
 
 
 def test_it_writes_cells_and_truth_and_says_so(vcell, tmp_path):
-    size = ["--cells", 400, "--genes", 200, "--perturbations", 9]
+    size = ["--n-cells", 400, "--genes", 200, "--perturbations", 9]
     ran = vcell("simulate", "c.h5ad", *size, "--json")
     assert ran.code == 0, ran.err
     assert ran.json["n_cells"] == 400
@@ -30,7 +30,7 @@ def test_it_writes_cells_and_truth_and_says_so(vcell, tmp_path):
     ("words", "said"),
     [
         (["c.h5ad", "--genes", "20"], "20 genes are too few"),
-        (["c.h5ad", "--cells", "10"], "10 cells are too few"),
+        (["c.h5ad", "--n-cells", "10"], "10 cells are too few"),
         (["c.txt"], "c.txt"),
         (["missing/c.h5ad"], "missing is not a folder"),
     ],
@@ -47,7 +47,7 @@ def test_what_cannot_be_simulated_is_one_line_and_leaves_nothing(vcell, tmp_path
 def test_memory_does_not_grow_with_the_number_of_cells(tmp_path):
     peaks = []
     for cells in (4_000, 24_000):
-        words = ["simulate", "c.h5ad", "--cells", str(cells), "--genes", "12000"]
+        words = ["simulate", "c.h5ad", "--n-cells", str(cells), "--genes", "12000"]
         code = (
             "import sys; from pathlib import Path; from vcell.cli import run; run(sys.argv[1:]);"
             "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"

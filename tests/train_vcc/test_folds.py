@@ -74,7 +74,7 @@ def test_it_goes_on_where_it_was_interrupted(cells, second_interrupted, capsys):
     [
         (["--fold", "1/3"], "cannot go with --fold"),
         (["--held-out", "some.txt"], "cannot go with --held-out"),
-        (["--folds", "40"], "15 perturbations cannot be parted into 40 folds"),
+        (["--folds", "40"], "15 perturbations cannot be split into 40 folds"),
         (["--control", "ctrl"], "no cell labelled"),
     ],
 )

@@ -43,7 +43,7 @@ def test_targets_that_are_not_measured_are_known_by_what_comes_with_vcell(unmeas
     assert run(["train-vcc", unmeasured, "--model", "gp", "--json"]) == 0
     said = capsys.readouterr()
     assert "Gene Ontology (comes with vcell) knows 10 of 10 targets" in said.err
-    assert "2 of 12 perturbations are left out" in said.err
+    assert "left out: 2 of 12 perturbations" in said.err
     assert "NOGENE1, NOGENE2" in said.err
     screen = Screen.load(Run.open("latest").path / SCREEN)
     assert set(screen.perturbations.tolist()) == set(REAL)

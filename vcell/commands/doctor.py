@@ -11,6 +11,7 @@ from importlib import metadata
 import click
 
 from vcell import __version__, console, plugin
+from vcell.cores import cores
 
 OK, NOTE, BAD = "ok", "note", "MISSING"
 _PACKAGES = [
@@ -51,14 +52,13 @@ def _finding(what: str, found: object, state: str = OK, advice: str = "") -> dic
 
 
 def _machine() -> list[dict[str, str]]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     free = shutil.disk_usage(".").free
     few = free < 2 << 30
     return [
         _finding("vcell", __version__),
         _finding("Python", f"{platform.python_version()} on {platform.platform(terse=True)}"),
-        _finding("cores", cores),
+        _finding("cores", cores()),
         _finding("memory", console.bytes_text(pages)),
         _finding(
             "disk free here",

@@ -37,5 +37,6 @@ def init(name: Path, cells: Path | None) -> None:
     outputs.write_text(name / FILE_NAME, template(plugin_configs(), given))
     console.result(
         {"project": str(name), "file": str(name / FILE_NAME)},
-        f"created {name / FILE_NAME}\nnext: cd {name}, then vcell config show",
+        f"created {name / FILE_NAME}\nnext: cd {name}, then vcell inspect"
+        + ("" if cells else " FILE"),
     )

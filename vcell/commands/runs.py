@@ -9,18 +9,33 @@ from typing import Any
 import click
 
 from vcell import console
+from vcell.commands.config import project_file
+from vcell.config.check import runs_folder
 from vcell.errors import UserError
 from vcell.runs import ROOT, Run, find_runs, remove
 
+
+def _folder(ctx: click.Context, _param: click.Parameter, given: Path | None) -> Path:
+    """Return the folder told, else the one where the project's runs are."""
+    file = None if given else project_file(ctx)
+    return given or (runs_folder(file) if file else {}).get("runs", Path(ROOT))
+
+
 _root = click.option(
+    "--runs",
     "--runs-dir",
     "root",
     type=click.Path(path_type=Path),
-    default=ROOT,
-    show_default=True,
-    help="The folder that holds the runs.",
+    callback=_folder,
+    help="The folder that holds the runs (default: where the project's are, else runs).",
 )
 
+_SCORES = {
+    "gain": "gain (share of the way from the mean to perfect)",
+    "pds": "PDS (discrimination; 1 is best)",
+    "mae": "MAE (0 is best)",
+    "delta_correlation": "correlation of the changes (1 is best)",
+}
 _COLUMNS = ("run", "status", "steps", "best", "took")
 
 
@@ -109,17 +124,41 @@ def _show_text(run: Run, data: dict[str, Any], metrics: dict[str, Any]) -> str:
         if data[key] is not None
     ]
     parts = [console.table([*head, ("checkpoints", steps)], ["", ""]).split("\n", 2)[2]]
+    if held_out := _held_out(run):
+        parts.append(console.table(held_out.items(), ["held-out score", ""]))
     outcome = metrics | {k: v for k, v in data["summary"].items() if not isinstance(v, dict | list)}
     if outcome:
         parts.append(console.table(outcome.items(), ["last value of", ""]))
     if data["parts"]:
         rows = [[part[c] for c in _COLUMNS] for part in data["parts"]]
         parts.append(console.table(rows, ("holds", *_COLUMNS[1:])))
-    origins = run.meta.get("provenance", {})
-    settings = [(k, _brief(v), origins.get(k, "")) for k, v in data["config"].items()]
-    if settings:
-        parts.append(console.table(settings, ["setting", "value", "from"]))
+    parts += _settings(data["config"], run.meta.get("provenance", {}))
     return "\n\n".join(parts)
+
+
+def _settings(config: dict[str, Any], origins: dict[str, str]) -> list[str]:
+    """Show the settings that somebody set; the defaults are a line."""
+    chosen = [
+        (key, _brief(value), origins.get(key, ""))
+        for key, value in config.items()
+        if origins.get(key, "default") != "default"
+    ]
+    left = len(config) - len(chosen)
+    parts = [console.table(chosen, ["setting", "value", "from"])] if chosen else []
+    if left:
+        parts.append(f"{console.count(left, 'setting')} at the default (--json shows all)")
+    return parts
+
+
+def _held_out(run: Run) -> dict[str, Any]:
+    """Return the scores of the run's model on perturbations held out, by their full names."""
+    every = run.meta.get("summary", {}).get("held_out")
+    model = run.meta.get("model")
+    scores = every.get(model) if isinstance(every, dict) and isinstance(model, str) else None
+    if not isinstance(scores, dict):
+        return {}
+    named = {words: scores[key] for key, words in _SCORES.items() if key in scores}
+    return {"model": model} | named if named else {}
 
 
 def last_metrics(run: Run) -> dict[str, Any]:
@@ -162,10 +201,23 @@ def compare(names: tuple[str, ...], root: Path) -> None:
     heads = ["", *(run.name for run in chosen)]
     status = [("status", *(run.status() for run in chosen))]
     rows = [(key, *map(_brief, values)) for key, values in differing.items()]
-    parts = [console.table([*status, *rows], heads)]
+    parts = [console.table(status, heads)]
+    held_out = [_held_out(run) for run in chosen]
+    told = list(dict.fromkeys(name for scores in held_out for name in scores))
+    if told:
+        scores = [(name, *(found.get(name) for found in held_out)) for name in told]
+        parts.append(console.table(scores, ["held-out score", *heads[1:]]))
     if metrics:
-        parts.append(console.table([(k, *v) for k, v in metrics.items()], heads))
-    data = {"runs": [r.name for r in chosen], "settings": differing, "metrics": metrics}
+        lines = [(name, *values) for name, values in metrics.items()]
+        parts.append(console.table(lines, ["last value of", *heads[1:]]))
+    if rows:
+        parts.append(console.table(rows, ["setting that differs", *heads[1:]]))
+    data = {
+        "runs": [r.name for r in chosen],
+        "held_out": {name: [found.get(name) for found in held_out] for name in told},
+        "settings": differing,
+        "metrics": metrics,
+    }
     console.result(data, "\n\n".join(parts))
 
 

@@ -4,12 +4,13 @@ Order of precedence: command line > environment (``VCELL_TRAIN_VCC_BATCH_SIZE``)
 Plugins need `option`, `configured` and `DataOptions` from here, and nothing else.
 """
 
-from vcell.config.data import DataOptions, ManyFiles
+from vcell.config.data import ColumnOptions, DataOptions, ManyFiles
 from vcell.config.fields import Setting, option, settings_of
 from vcell.config.options import configured, project_folder, provenance
 from vcell.config.ranges import Range, Ranges
 
 __all__ = [
+    "ColumnOptions",
     "DataOptions",
     "ManyFiles",
     "Range",

@@ -66,7 +66,7 @@ def read_table(
     problems: list[Problem] = []
     by_table: dict[str, dict[str, Setting]] = {"": {}}
     for setting in settings:
-        by_table[""][setting.key] = setting
+        by_table[""] |= dict.fromkeys((setting.key, *setting.former), setting)
         if setting.table:
             by_table.setdefault(setting.table, {})[setting.key] = setting
     for inner, settings_there in by_table.items():
@@ -117,16 +117,30 @@ def values_for(
     file: ProjectFile, command: str, config: type
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Return what the file says for one command: its own table over the shared [data] table."""
-    from vcell.config.data import DataOptions
+    from vcell.config.data import SHARED, DataOptions
 
     own, problems = read_table(file, command, settings_of(config))
     shared, shared_problems = read_table(file, DATA_TABLE, settings_of(DataOptions))
-    names = {setting.name for setting in settings_of(config)}
+    names = {setting.name for setting in settings_of(config) if setting.owner in SHARED}
     merged = {name: value for name, value in shared.items() if name in names} | own
+    if "runs" not in merged and any(s.name == "runs" for s in settings_of(config)):
+        merged |= runs_folder(file)
     problems = shared_problems + problems
     if not problems:
         problems = _check_whole(file, command, config, merged)
     return merged, problems
+
+
+def runs_folder(file: ProjectFile) -> dict[str, Path]:
+    """Return the folder of runs that some command is told, for those that are not told any.
+
+    Runs are found where the trainer of the project puts them: by predict, by `vcell runs`.
+    """
+    for table in file.tables.values():
+        told = table.get("runs") if isinstance(table, Mapping) else None
+        if isinstance(told, str) and told:
+            return {"runs": file.path.parent / Path(told).expanduser()}
+    return {}
 
 
 def _check_whole(

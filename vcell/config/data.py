@@ -10,17 +10,18 @@ from vcell.config.fields import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """Settings that every command reading cells shares. A command's config class inherits them.
-
-    Each can be set once in ``[data]`` and overridden in a command's own table, by
-    ``VCELL_<COMMAND>_<KEY>`` or ``VCELL_DATA_<KEY>``, or by a flag. ``None`` means: look at the
-    file, decide, and say what was decided.
-    """
+class CellsOption:
+    """Where the cells are."""
 
     cells: Path | None = option(
         None, help="The cells: an h5ad or zarr file, a folder of them, or a 10x folder."
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnOptions:
+    """What the columns of cells mean, for commands whose cells are named by arguments alone."""
+
     perturbation_column: str | None = option(
         None, help="The obs column that names each cell's perturbation."
     )
@@ -32,6 +33,21 @@ class DataOptions:
     layer: str | None = option(
         None, help="The layer that holds the values; 'raw' for raw/X (default: X)."
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(ColumnOptions, CellsOption):
+    """Settings that every command reading cells shares. A command's config class inherits them.
+
+    Each can be set once in ``[data]`` and overridden in a command's own table, by
+    ``VCELL_<COMMAND>_<KEY>`` or ``VCELL_DATA_<KEY>``, or by a flag. ``None`` means: look at the
+    file, decide, and say what was decided.
+    """
+
+
+#: Classes whose settings can stand in [data]; a setting of another class that happens to have the
+#: same name cannot.
+SHARED = frozenset({CellsOption.__name__, ColumnOptions.__name__, DataOptions.__name__})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,7 @@ def option(
     maximum: float | None = None,
     short: str | None = None,
     apart: tuple[str, ...] = (),
+    former: tuple[str, ...] = (),
     table: str = "",
 ) -> Any:
     """Declare one setting of a command.
@@ -58,6 +59,8 @@ def option(
         A one-letter flag such as ``"-o"``.
     apart
         Of a setting of the type `Ranges`: the settings that are never searched.
+    former
+        Names it once had, which are still understood: ``("cells",)``.
     table
         The table within the command's own in which the project file has it:
         ``[train-vcc.losses]``. The command's own table may have it as well.
@@ -68,6 +71,7 @@ def option(
         "maximum": maximum,
         "short": short,
         "apart": apart,
+        "former": former,
         "table": table,
     }
     return dataclasses.field(default=default, metadata={"vcell": extra})
@@ -88,6 +92,7 @@ class Setting:
     maximum: float | None = None
     short: str | None = None
     apart: tuple[str, ...] = ()
+    former: tuple[str, ...] = ()
     table: str = ""
     owner: str = ""  # name of the dataclass that declared it, e.g. DataOptions
     among: tuple[Setting, ...] = ()  # of Ranges: the settings that can be searched

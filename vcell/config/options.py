@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from vcell.config.data import DataOptions
+from vcell.config.data import SHARED
 from vcell.config.fields import Setting, settings_of
 from vcell.errors import UserError
 
@@ -65,7 +66,7 @@ class SettingOption(click.Option):
             flags.append(f"--{setting.key}/--no-{setting.key}")
             kind: dict[str, Any] = {"is_flag": True}
         else:
-            flags.append(f"--{setting.key}")
+            flags += [f"--{key}" for key in (setting.key, *setting.former)]
             kind = {"type": _SettingType(setting)}
         super().__init__(
             [*flags, setting.name],
@@ -79,7 +80,12 @@ class SettingOption(click.Option):
         """Return the lines of the help; nothing for a further option, unless all are asked for."""
         if self.further and not ctx.meta.get(ALL_HELP):
             return None
-        return super().get_help_record(ctx)
+        every, former = self.opts, {f"--{key}" for key in self.setting.former}
+        self.opts = [flag for flag in every if flag not in former]  # understood, not shown
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = every
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """Look in the environment."""
@@ -90,7 +96,7 @@ class SettingOption(click.Option):
 def environment_name(setting: Setting, prefix: str | None) -> str | None:
     """Return the variable that sets `setting` now, or None where none does."""
     own = [f"{prefix}_{setting.variable}"] if prefix else []
-    shared = [f"{_DATA_PREFIX}_{setting.variable}"] if setting.owner == DataOptions.__name__ else []
+    shared = [f"{_DATA_PREFIX}_{setting.variable}"] if setting.owner in SHARED else []
     return next((name for name in own + shared if os.environ.get(name)), None)
 
 
@@ -163,8 +169,6 @@ def _help_all(count: int) -> click.Option:
 
 def provenance(ctx: click.Context | None = None) -> dict[str, str]:
     """Say for each setting of the running command where its value came from."""
-    from click.core import ParameterSource
-
     ctx = ctx or click.get_current_context()
     file = ctx.meta.get(PROJECT)
     origins = {}
@@ -184,6 +188,23 @@ def provenance(ctx: click.Context | None = None) -> dict[str, str]:
     return origins
 
 
+def of_the_project(name: str) -> bool:
+    """Whether a setting of the running command comes from [data], which is for all commands."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is None:
+        return False
+    param = next((p for p in ctx.command.params if p.name == name), None)
+    if not isinstance(param, SettingOption) or param.setting.owner not in SHARED:
+        return False
+    source = ctx.get_parameter_source(name)
+    if source is ParameterSource.ENVIRONMENT:
+        found = environment_name(param.setting, ctx.auto_envvar_prefix) or ""
+        return found.startswith(_DATA_PREFIX)
+    file = ctx.meta.get(PROJECT)
+    own = file.tables.get(ctx.info_name, {}) if file is not None else {}
+    return source is ParameterSource.DEFAULT_MAP and not {name, param.setting.key} & set(own)
+
+
 def project_folder() -> Path | None:
     """Return the folder of the project file that the running command reads, if there is one."""
     ctx = click.get_current_context(silent=True)
@@ -192,6 +213,16 @@ def project_folder() -> Path | None:
         return None
     folder: Path = file.path.parent
     return folder
+
+
+def project_cells() -> Path | None:
+    """Return the cells of the project that the running command is part of, if it names any."""
+    folder = project_folder()
+    if folder is None:
+        return None
+    table = click.get_current_context().meta[PROJECT].tables.get("data", {})
+    cells = table.get("cells") if isinstance(table, dict) else None
+    return folder / Path(cells).expanduser() if isinstance(cells, str) and cells else None
 
 
 def file_origin(file: Any, command: str, setting: Setting) -> str:

@@ -32,6 +32,14 @@ def parts(root: Node) -> dict[str, Any]:
     return {**named, "raw": "raw" in root or "raw.X" in root}
 
 
+def embeddings(root: Node) -> dict[str, Node]:
+    """Return what obsm holds, unread; tables of columns are left out."""
+    found = root.get("obsm")
+    if found is None or not is_group(found):
+        return {}
+    return {name: found[name] for name in sorted(found.keys()) if not is_group(found[name])}
+
+
 def frame(root: Node, name: str, where: str) -> Frame:
     """Open obs or var (or raw/var)."""
     holder, _, leaf = name.rpartition("/")

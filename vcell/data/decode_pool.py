@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from vcell.cores import cores
+
 Task = Callable[[], None]
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
@@ -18,7 +20,7 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 
 def threads() -> int:
     """Return how many threads read: one a core this process may use, at most eight."""
-    return min(len(os.sched_getaffinity(0)), 8)
+    return cores(8)
 
 
 def start(tasks: Sequence[Task]) -> list[Future[None]]:

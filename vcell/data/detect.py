@@ -50,6 +50,7 @@ class Scale:
     kind: Kind
     target_sum: float | None
     evidence: str
+    not_finite: int = 0  # sampled values that are NaN or infinite
 
     @property
     def text(self) -> str:
@@ -80,12 +81,15 @@ def require_counts(source: CellSource, *, quiet: bool = False) -> Scale:
     if found.kind in ("counts", "empty"):
         return found
     raise UserError(
-        f"{source.name}: raw counts are needed, these are {found.text}", hint=elsewhere(source)
+        f"{source.name}: raw counts are needed, these are {found.text}",
+        hint=elsewhere(source, found),
     )
 
 
-def elsewhere(source: CellSource) -> str:
+def elsewhere(source: CellSource, found: Scale | None = None) -> str:
     """Return the hint for somebody whose matrix holds the wrong values."""
+    if found is not None and found.not_finite:
+        return "`vcell inspect --full` counts them; replace them, or leave their cells out"
     others = ["raw"] if source.parts.get("raw") else []
     others += source.parts.get("layers", [])
     if others and source.layer is None:
@@ -134,7 +138,7 @@ def judge(blocks: list[Block]) -> Scale:
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
         return Scale(
-            "other", None, f"{bad:,} of {len(values):,} sampled values are NaN or infinite"
+            "other", None, f"{bad:,} of {len(values):,} sampled values are NaN or infinite", bad
         )
     low, high = float(values.min()), float(values.max())
     seen = f"{len(values):,} values of {n_cells:,} cells"

@@ -54,6 +54,7 @@ def _open_h5ad(file: h5py.File, path: Path, layer: str | None) -> CellSource:
             layer=layer,
             parts={**anndata_file.parts(file), "format": "h5ad"},
             close=close,
+            embeddings=anndata_file.embeddings(file),
         )
     except BaseException:
         raw.close()

@@ -33,7 +33,7 @@ def open_anndata(adata: Any, layer: str | None) -> CellSource:
              "obsm": sorted(adata.obsm), "uns": sorted(adata.uns)}  # fmt: skip
     return CellSource(
         matrix_of(values, NAME), PandasFrame(adata.obs), PandasFrame(var), name=NAME, layer=layer,
-        parts=parts,
+        parts=parts, embeddings=dict(adata.obsm),
     )  # fmt: skip
 
 

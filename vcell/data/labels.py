@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from vcell import console
+from vcell.config.options import of_the_project
 from vcell.errors import UserError
 from vcell.suggest import did_you_mean
 
@@ -120,12 +121,25 @@ def find(source: CellSource, config: LabelOptions | None = None, *, quiet: bool 
         control=control,
         n_controls=int(counts[code]),
         n_perturbations=int((np.delete(counts, code) > 0).sum()),
-        batch_column=_simple(source, config.batch_column, BATCH_NAMES, column.name),
-        cell_type_column=_simple(source, config.cell_type_column, CELL_TYPE_NAMES, column.name),
+        batch_column=_simple(source, "batch_column", config, column.name),
+        cell_type_column=_simple(source, "cell_type_column", config, column.name),
     )
     if not quiet:
         console.say(f"{source.name}: {labels.text}")
     return labels
+
+
+def groups(source: CellSource, name: str) -> Labels:
+    """Take a column of groups that have no control, as cell types: each is compared with the rest.
+
+    The control is the empty text then, and no cell has it.
+    """
+    column = source.obs(name)
+    n = int((column.counts() > 0).sum())
+    if n < 2:
+        raise UserError(f"{source.name}: obs column {name!r} has one group only, and no rest")
+    console.say(f"{source.name}: groups in {name!r} ({n:,}), each against the rest")
+    return Labels(column.name, "", 0, n, None, None)
 
 
 def folded(text: str) -> str:
@@ -174,8 +188,13 @@ def _control(source: CellSource, column: Column, wanted: str | None) -> str:
 
 def _perturbation(source: CellSource, control: str | None) -> tuple[Column, str]:
     """Look for the one perturbation column."""
-    likely = [source.obs(name) for name in named_like(source.obs_columns, PERTURBATION_NAMES)]
-    likely = [column for column in likely if column.kind in ("categorical", "string")]
+    named = [source.obs(name) for name in named_like(source.obs_columns, PERTURBATION_NAMES)]
+    likely = [column for column in named if column.kind in ("categorical", "string")]
+    if named and not likely:
+        raise UserError(
+            f"{source.name}: obs column {named[0].name!r} holds numbers, not names",
+            hint=f"if they are labels: --perturbation-column {named[0].name} --control NUMBER",
+        )
     if not likely:
         listed = ", ".join(source.obs_columns[:30]) or "none"
         raise UserError(
@@ -206,11 +225,17 @@ def _same_groups(a: NDArray[np.int32], b: NDArray[np.int32]) -> bool:
     return len(pairs) == len(np.unique(a)) == len(np.unique(b))
 
 
-def _simple(
-    source: CellSource, wanted: str | None, known: tuple[str, ...], taken: str
-) -> str | None:
+def _simple(source: CellSource, setting: str, config: LabelOptions, taken: str) -> str | None:
     """Return a configured column after a check, else the likeliest there is."""
+    known = BATCH_NAMES if setting == "batch_column" else CELL_TYPE_NAMES
+    wanted: str | None = getattr(config, setting)
     if wanted is not None:
+        if wanted not in source.obs_columns and of_the_project(setting):
+            console.say(
+                f"{source.name}: there is no obs column {wanted!r}, which [data] names as "
+                f"{setting.replace('_', '-')}: done without"
+            )
+            return None
         return source.obs(wanted).name
     hits = [name for name in named_like(source.obs_columns, known) if name != taken]
     return hits[0] if hits else None

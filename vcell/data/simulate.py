@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.cores import cores
 from vcell.data.simulate_truth import LEVELS, Design, Truth, draw_truth
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Simulator:
 
     def blocks(self, rows: int = _BLOCK, threads: int | None = None) -> Iterator[Cells]:
         """Draw all cells in order, `rows` at a time, a few blocks ahead on threads of our own."""
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = threads or cores()
         ahead: deque[Future[Cells]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for start in range(0, self.design.cells, rows):

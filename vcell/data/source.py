@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +48,7 @@ class CellSource:
         join: Literal["strict", "inner", "outer"] = "strict",
         parts: dict[str, Any] | None = None,
         close: Callable[[], None] = lambda: None,
+        embeddings: Mapping[str, Any] | None = None,
     ) -> None:
         self.matrix, self.obs_frame, self.var_frame = matrix, obs, var
         self.paths = list(paths)
@@ -59,6 +60,7 @@ class CellSource:
         self.join = join
         #: What else the file has: "layers", "raw", "obsm", "uns" names, "format".
         self.parts = parts or {}
+        self._embeddings = embeddings or {}
         self._close, self._lent = close, False
         n_cells, n_genes = matrix.shape
         for what, frame, n in (("obs", obs, n_cells), ("var", var, n_genes)):
@@ -135,6 +137,21 @@ class CellSource:
     def var(self, column: str) -> Column:
         """Read one column of var; an unknown one raises `UserError`."""
         return self._column("var", self.var_frame, column)
+
+    def embedding(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Read cells of obsm: ``[cells, dimensions]``; None where it is no table of numbers.
+
+        `rows` ascend.
+        """
+        stored: Any = self._embeddings.get(name)
+        if len(getattr(stored, "shape", ())) != 2 or stored.dtype.kind not in "iuf":
+            return None
+        if stored.shape[0] != self.n_cells:
+            return None
+        first, last = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
+        dense = last - first <= 4 * len(rows)  # close together: one stretch is read faster
+        values = stored[first:last][rows - first] if dense else _picked(stored, rows)
+        return np.asarray(values, np.float64)
 
     def _column(self, what: str, frame: Frame, column: str) -> Column:
         if column not in frame.columns:
@@ -235,3 +252,10 @@ class CellSource:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _picked(stored: Any, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Read single rows of an array in memory, in an h5ad or in a zarr folder."""
+    orthogonal = getattr(stored, "oindex", None)  # zarr's name for it
+    picked: NDArray[Any] = stored[rows] if orthogonal is None else orthogonal[rows, slice(None)]
+    return picked

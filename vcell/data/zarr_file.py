@@ -35,5 +35,6 @@ def open_zarr(path: Path, layer: str | None) -> CellSource:
             name=str(path),
             layer=layer,
             close=shards.close,
+            embeddings=anndata_file.embeddings(root),
             parts={**anndata_file.parts(root), "format": f"zarr v{root.metadata.zarr_format}"},
         )

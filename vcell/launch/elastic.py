@@ -10,9 +10,11 @@ import logging
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from vcell import console
+from vcell.cores import cores
 from vcell.errors import RunFailed, UserError
 from vcell.launch.worker import failures_of
 from vcell.signals import ENDING
@@ -67,6 +69,7 @@ def start(run: Run, plan: Plan) -> None:
         shutdown_timeout=GRACE,
         signals_to_handle=",".join(number.name for number in before),
     )
+    begun = time.time()
     command = ["-u", "-m", "vcell.launch.worker", str(run.path.resolve())]
     try:
         elastic_launch(config, sys.executable)(*command)
@@ -74,6 +77,11 @@ def start(run: Run, plan: Plan) -> None:
         console.say(f"{stop.sigval.name}: the processes have ended")
         raise KeyboardInterrupt from None
     except RendezvousError:
+        if _has_met(run, begun):
+            raise RunFailed(
+                f"the machine at {plan.rdzv}, where all met, is gone or answers no more",
+                hint="go on from the last checkpoint with --resume, on the machines there are",
+            ) from None
         raise RunFailed(
             f"the {plan.nodes} machines did not meet at {plan.rdzv}",
             hint="the same command must start on all of them, and reach that port of that host",
@@ -83,6 +91,12 @@ def start(run: Run, plan: Plan) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _has_met(run: Run, begun: float) -> bool:
+    """Whether processes of this launch have worked."""
+    logs = run.path.glob("rank-*.jsonl")
+    return bool(failures_of(run)) or any(log.stat().st_mtime > begun for log in logs)
 
 
 def _silence(package: str) -> None:
@@ -95,8 +109,7 @@ def _silence(package: str) -> None:
 def _share_cores(plan: Plan) -> None:
     """Give each process its share of the cores: by default every one would take them all."""
     if "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0))
-        os.environ["OMP_NUM_THREADS"] = str(max(1, cores // plan.procs))
+        os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // plan.procs))
 
 
 def _first_cause(run: Run, error: Any) -> UserError | RunFailed:

@@ -16,7 +16,8 @@ from vcell.gpu.nvml import Devices, devices
 if TYPE_CHECKING:
     from vcell.launch.options import LaunchOptions
 
-_HOST_LIST = re.compile(r"^(?P<stem>[^\[,]+)(?:\[(?P<first>\d+)[^\]]*\](?P<tail>[^,]*))?")
+_FIRST_OF_LIST = re.compile(r"(?:[^\[,]+|\[[^\]]*\])+")  # up to a comma outside of brackets
+_RANGES = re.compile(r"\[(?P<first>\d+)[^\]]*\]")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def make_plan(
         seen = _usable(options)
     device, procs = _processes(options, seen)
     slurm = int(environment.get("SLURM_NNODES", "1"))
+    if options.launcher != "local" and "SLURM_STEP_ID" in environment:
+        _refuse_several_tasks(environment)
     if options.launcher == "slurm" or (options.launcher == "auto" and slurm > 1):
         return _slurm(device, procs, environment)
     if options.nodes == 1:
@@ -101,6 +104,18 @@ def _processes(options: LaunchOptions, seen: Devices) -> tuple[Literal["cpu", "c
     return "cuda", wanted
 
 
+def _refuse_several_tasks(environment: Mapping[str, str]) -> None:
+    """Refuse a step that starts vcell more than once on a machine: each would train everything."""
+    asked = environment.get("SLURM_NTASKS_PER_NODE", "1")
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
+    nodes = environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES", "1"))
+    if asked != "1" or (tasks.isdecimal() and nodes.isdecimal() and int(tasks) > int(nodes)):
+        raise UserError(
+            "Slurm starts several tasks on each machine, and vcell starts its processes itself",
+            hint="srun --ntasks-per-node=1 vcell ..., and --gpus auto for all GPUs of a machine",
+        )
+
+
 def _slurm(device: Literal["cpu", "cuda"], procs: int, environment: Mapping[str, str]) -> Plan:
     """Read the machines from Slurm: one vcell a machine, which starts the processes itself."""
     needed = (
@@ -112,11 +127,6 @@ def _slurm(device: Literal["cpu", "cuda"], procs: int, environment: Mapping[str,
         raise UserError(
             f"Slurm should start the machines, but the environment has no {', '.join(missing)}",
             hint="start vcell with srun inside a Slurm job, or give --launcher local",
-        )
-    if environment.get("SLURM_NTASKS_PER_NODE", "1") != "1":
-        raise UserError(
-            "Slurm starts several tasks on each machine, and vcell starts its processes itself",
-            hint="srun --ntasks-per-node=1 vcell ...",
         )
     job = environment["SLURM_JOB_ID"]
     step = environment["SLURM_STEP_ID"]
@@ -133,10 +143,10 @@ def _slurm(device: Literal["cpu", "cuda"], procs: int, environment: Mapping[str,
 
 def first_host(nodelist: str) -> str:
     """Return the first machine of Slurm's compressed list: gpu07 of ``gpu[07-09,12],x``."""
-    match = _HOST_LIST.match(nodelist)
-    if not match:
+    first = _FIRST_OF_LIST.match(nodelist)
+    if not first or not nodelist:
         raise UserError(f"SLURM_JOB_NODELIST {nodelist!r} names no machine")
-    return match["stem"] + (match["first"] or "") + (match["tail"] or "")
+    return _RANGES.sub(lambda found: found["first"], first[0])
 
 
 def _endpoint(text: str) -> str:

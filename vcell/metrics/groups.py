@@ -5,7 +5,6 @@ Legend: ``P`` groups (group 0 is the reference), ``G`` genes, ``N`` non-zeros.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.cores import cores
 from vcell.kernels import ranks
 from vcell.metrics.by_gene import Columns, GeneMajor, only, spans
 
@@ -129,7 +129,7 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
         return work.grouped()
     with (
         closing(GeneMajor(n_genes, memory=memory)) as cells,
-        ThreadPoolExecutor(threads or _cores()) as pool,
+        ThreadPoolExecutor(threads or cores()) as pool,
     ):
         waiting: deque[Any] = deque()
         for block in blocks():
@@ -140,10 +140,6 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
             cells.keep(turned.result())
         work.rank(cells, pool, against)
     return work.grouped()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Work:

@@ -9,7 +9,6 @@ all halves, ``C`` cells.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.cores import cores
 from vcell.kernels import by_gene as kernels
 from vcell.kernels.by_gene import LARGEST, TERMS
 from vcell.metrics import de
@@ -275,7 +275,7 @@ def measure(
         for table in tables:
             table.fill(number, lo, hi, found, cpm, keys)
 
-    with ThreadPoolExecutor(threads or _cores()) as pool:
+    with ThreadPoolExecutor(threads or cores()) as pool:
         list(pool.map(work, range(len(ranges))))
         while tables:
             table = tables.pop(0)
@@ -285,7 +285,3 @@ def measure(
 def at_once(width: int, n_genes: int) -> int:
     """Return how many halvings can be measured together within `MEMORY`."""
     return max(MEMORY // (3 * 8 * 2 * width * n_genes), 1)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -143,10 +143,11 @@ class Cells:
         if counts and seen.low < 0:
             raise UserError(f"{source.name}: negative counts, down to {seen.low:.4g}")
         if values == "stored" or not counts:
-            if values == "log1p" and (seen.low < 0 or seen.high >= _LARGEST_LOG):
+            odd = seen.low < 0 or seen.high >= _LARGEST_LOG or found.kind == "normalised"
+            if values == "log1p" and odd:
                 raise UserError(
                     f"{source.name}: values from {seen.low:.4g} to {seen.high:.4g} are neither "
-                    "counts nor log1p values",
+                    f"counts nor log1p values: {found.text}",
                     hint="--values stored tests them as they are",
                 )
             return cls(source, seen, counts, None)
@@ -196,7 +197,9 @@ def tables(
 ) -> Iterator[tuple[str | None, de.Table]]:
     """Test every perturbation, and yield one table per stratum (None: there are no strata)."""
     for stratum, group, names in _strata(cells.source, labels, choices.stratify):
-        yield stratum, _test(cells, group, names, choices)
+        controls = np.flatnonzero(group == 0 if labels.control else group >= 0)
+        genes = np.flatnonzero(_kept(cells, controls, labels.control, choices.min_cpm))
+        yield stratum, _test(cells, group, names, genes, choices)
 
 
 def _strata(
@@ -212,7 +215,7 @@ def _strata(
     for number, name in enumerate(strata.categories.tolist()):
         codes = np.where(strata.codes == number, column.codes, -1)
         present = set(labels[np.unique(codes[codes >= 0])].tolist())
-        if found.control not in present or len(present) < 2:
+        if (found.control and found.control not in present) or len(present) < 2:
             console.warn(f"{stratify} {name} has no controls or nothing else: left out")
             continue
         yield name, *numbered(labels, codes, found.control)
@@ -221,16 +224,20 @@ def _strata(
 def numbered(
     labels: NDArray[np.str_], codes: NDArray[np.integer[Any]], control: str
 ) -> tuple[NDArray[np.int32], NDArray[np.str_]]:
-    """Return each cell's group, 0 the control, and the groups' names; -1 for no label."""
+    """Return each cell's group, 0 the control if there is one, and the groups' names; -1: none."""
     present = set(labels[np.unique(codes[codes >= 0])].tolist())
-    names = [control, *sorted(present - {control})]
+    names = [*([control] if control else []), *sorted(present - {control})]
     place = {name: i for i, name in enumerate(names)}
     numbers = np.array([*(place.get(name, -1) for name in labels.tolist()), -1], np.int32)
     return numbers[codes], np.array(names)
 
 
 def _test(
-    cells: Cells, group: NDArray[np.int32], names: NDArray[np.str_], choices: Choices
+    cells: Cells,
+    group: NDArray[np.int32],
+    names: NDArray[np.str_],
+    genes: NDArray[np.int64],
+    choices: Choices,
 ) -> de.Table:
     """Test every group of one stratum."""
     rest, wilcoxon = choices.against == "rest", choices.test == "wilcoxon"
@@ -244,7 +251,6 @@ def _test(
     means = None
     if choices.fold_change == "arithmetic":
         means = summarise(cells.linear, group, len(names), n_genes, against=None).means
-    genes = np.flatnonzero(_kept(cells, group, choices.min_cpm))
     return de.differential(
         _columns(grouped, genes), names, cells.source.genes[genes],
         test=choices.test, against=choices.against, fold_change=choices.fold_change,
@@ -253,12 +259,15 @@ def _test(
     )  # fmt: skip
 
 
-def _kept(cells: Cells, group: NDArray[np.int32], min_cpm: float) -> NDArray[np.bool_]:
+def _kept(
+    cells: Cells, controls: NDArray[np.int64], control: str, min_cpm: float
+) -> NDArray[np.bool_]:
     """Return which genes are expressed enough in the controls to be tested."""
     if not min_cpm:
         return np.ones(cells.source.n_genes, bool)
-    kept = cells.cpm(np.flatnonzero(group == 0)) > min_cpm
-    console.say(f"{int(kept.sum()):,} genes exceed {min_cpm:g} CPM in the controls")
+    kept = cells.cpm(controls) > min_cpm
+    where = "the controls" if control else "all cells"
+    console.say(f"{int(kept.sum()):,} genes exceed {min_cpm:g} CPM in {where}")
     if not kept.any():
         raise UserError("no gene is expressed that much", hint="lower --min-cpm")
     return kept

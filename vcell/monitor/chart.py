@@ -12,6 +12,7 @@ from vcell.monitor import words
 if TYPE_CHECKING:
     from vcell.monitor.lines import Line
 
+_LARGEST = 1e300  # beyond it sums and differences are infinite
 _LEFT = 8  # columns of the labels and the axis
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 _BRAILLE = 0x2800
@@ -133,7 +134,12 @@ def chart(traces: Sequence[Trace], frame: ChartFrame) -> list[Line]:
 
 
 def _visible(trace: Trace, frame: ChartFrame) -> Trace:
-    points = [p for p in trace.points if math.isfinite(p.y) and not (frame.log and p.y <= 0)]
+    drawable = [p for p in trace.points if abs(p.y) < _LARGEST]  # neither NaN nor infinite
+    points = [
+        Point(p.x, p.y, max(p.low, -_LARGEST), min(p.high, _LARGEST))
+        for p in drawable
+        if p.y > 0 or not frame.log
+    ]
     if frame.x_range is not None:
         low, high = frame.x_range
         points = [point for point in points if low <= point.x <= high]
@@ -200,11 +206,16 @@ def _round_values(low: float, high: float, most: int, *, log: bool) -> list[floa
 
 
 def _label(value: float) -> str:
-    text = f"{value:.4g}"
-    if "e" in text:
-        mantissa, _, exponent = text.partition("e")
-        return f"{float(mantissa):.3g}e{int(exponent)}"
-    return words.count(value) if abs(value) >= 1e5 else text
+    """Write a value of the axis in the columns that there are."""
+    if 1e5 <= abs(value) < 1e12:
+        return words.count(value)
+    text = ""
+    for digits in (4, 3, 2, 1):
+        mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
+        text = f"{mantissa}e{int(exponent)}" if exponent else mantissa
+        if len(text) < _LEFT:
+            break
+    return text
 
 
 # -- drawing -----------------------------------------------------------------------------------

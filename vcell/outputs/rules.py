@@ -45,6 +45,7 @@ def check(
     """
     # AnnData in memory and open sources may stand among the paths
     read = [Path(path) for path in inputs if isinstance(path, str | os.PathLike)]
+    read += _of_the_project()
     seen: list[Path] = []
     for target in map(Path, targets):
         if suffixes and target.suffix not in suffixes:
@@ -61,6 +62,14 @@ def check(
             _refuse_existing(target, overwrite=overwrite, flag=flag)
         _refuse_unwritable(target, parents=parents)
         sweep(target)
+
+
+def _of_the_project() -> list[Path]:
+    """Return the cells that the project file names: no command may write there."""
+    from vcell.config.options import project_cells
+
+    cells = project_cells()
+    return [] if cells is None or not cells.exists() else [cells]
 
 
 def _refuse_input(target: Path, path: Path) -> None:

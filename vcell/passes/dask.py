@@ -8,7 +8,6 @@ tasks run on threads of this machine. docs/scale.md says where this pays.
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vcell import console
+from vcell.cores import cores
 from vcell.data import CellSource
 from vcell.errors import UserError
 from vcell.passes.engine import SPAN, CellRules, CellTable, Reader, Reducer, run
@@ -88,7 +88,7 @@ class DaskReader:
             import dask.base
             from dask.delayed import delayed
 
-            window = max(2, os.cpu_count() or 1)
+            window = max(2, cores())
             for first in range(0, len(jobs), window):
                 tasks = [delayed(work)(*job) for job in jobs[first : first + window]]
                 yield from dask.base.compute(*tasks, scheduler="threads")  # type: ignore[no-untyped-call]

@@ -15,7 +15,6 @@ added in their order; the spans in theirs. Other engines (`vcell.passes.dask`) h
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.cores import cores
 from vcell.data import CellSource
 from vcell.data.block import Block
 from vcell.kernels.cells import cell_totals
@@ -243,7 +243,7 @@ class Reader:
         reached: Callable[[int], None],
     ) -> None:
         """Read the cells from `position` on; `reached` is told of the end of every span."""
-        threads = self.threads or os.cpu_count() or 1
+        threads = self.threads or cores()
         bits = self.rules.bits(self.source.n_genes)
         options: dict[str, Any] = {} if self.max_nnz is None else {"max_nnz": self.max_nnz}
         left = len(table.kept) - position

@@ -42,6 +42,7 @@ Status = Literal["running", "stalled", "crashed", "done", "failed", "interrupted
 SCHEMA = 1
 ROOT = "runs"
 STALLED_AFTER = 600.0  # seconds without a new event, as wandb counts it
+_OUTCOME = ("status", "ended", "summary")  # what a finished run came to
 REQUESTS = ("stop", "checkpoint", "pause")
 _ENDED: tuple[Status, ...] = ("done", "failed", "interrupted")
 _PACKAGES = ("torch", "numpy", "anndata", "h5py", "zarr", "numba", "scipy", "safetensors")
@@ -137,7 +138,9 @@ class Run:
                 fcntl.flock(events, fcntl.LOCK_EX)  # of two that claim at once, one comes first
             if self.status() in ("running", "stalled") and not self._is_ours():
                 self._refuse_unless_abandoned()
-            self.update(status="running", process=process.identity())
+            done = self.meta.get("status") == "done"
+            earlier = {k: self.meta.get(k) for k in _OUTCOME} if done else self.meta.get("earlier")
+            self.update(status="running", process=process.identity(), earlier=earlier)
         files.remove_leftovers(self.path)
         for request in REQUESTS:
             self.clear(request)
@@ -279,7 +282,7 @@ class Run:
         self.refresh()
         if self._ended is None and process.is_alive(self.meta.get("process", {})) is False:
             self.refresh()  # it may have ended well between the two looks
-            return self._ended or "crashed"
+            return self._ended or ("done" if self.meta.get("earlier") else "crashed")
         return self._ended or ("stalled" if self._is_silent() else "running")
 
     def _is_silent(self) -> bool:
@@ -331,13 +334,26 @@ class Run:
         return max(times, default=0.0)
 
     def finish(self, status: Status, **summary: Any) -> None:
-        """End the run with what came of it."""
+        """End the run with what came of it.
+
+        A run that was done already stays so: going on with it may fail, as when its cells have
+        moved, and what it came to holds all the same.
+        """
+        earlier = self.meta.get("earlier")
+        if earlier and status != "done":
+            self.update(**earlier, earlier=None)
+            self._close()
+            return
         self.log("end", status=status, **summary)
         self.update(
             status=status,
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
             summary=plain(summary),
+            earlier=None,
         )
+        self._close()
+
+    def _close(self) -> None:
         if self._log is not None:
             self._log.close()
             self._log = None

@@ -181,10 +181,7 @@ class ScreenRows:
             )
         if not enough.all():
             small = [design.names[code] for code in perturbation[~enough]]
-            console.warn(
-                f"{len(small)} perturbations of fewer than {fewest} cells are left out: "
-                f"{few(small)}"
-            )
+            console.warn(f"left out, with fewer than {fewest} cells each: {few(small)}")
         names = [design.names[code] for code in perturbation[enough]]
         return cls(names, context[enough], design.rows(names, context[enough].tolist()))
 

@@ -162,7 +162,7 @@ def _controls(
     if len(bare) == np.count_nonzero(wanted):
         raise UserError(
             "no batch has both controls and perturbed cells: batch and effect cannot be told apart",
-            hint="if the column is no batch, name another one with --batch-column",
+            hint="if that column does not hold batches, name the one that does with --batch-column",
         )
     if len(bare):
         console.warn(

@@ -90,8 +90,8 @@ def _tell(names: list[str], lost: list[str], able: set[str]) -> None:
         )
     if lost:
         console.warn(
-            f"{len(lost)} of {len(names)} perturbations are left out, their target is no gene with "
-            f"features: {few(lost)}"
+            f"left out: {len(lost)} of {len(names)} perturbations, whose targets have no features: "
+            f"{few(lost)}"
         )
 
 

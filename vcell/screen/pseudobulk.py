@@ -45,9 +45,10 @@ class GroupSums:
             group = codes[numbers]
             summed = (indicator(group, n_groups) @ block).tocoo()
             total[summed.row, summed.col] += summed.data
-            square = block.multiply(block)
-            of_groups += np.bincount(group, np.asarray(square.sum(axis=1)).ravel(), n_groups)
-            of_genes += np.asarray(square.sum(axis=0)).ravel()
+            square = np.square(block.data)  # block.multiply(block) would compare indices first
+            of_genes += np.bincount(block.indices, square, cells.n_genes)
+            of_cells = sp.csr_array((square, block.indices, block.indptr), block.shape).sum(axis=1)
+            of_groups += np.bincount(group, of_cells, n_groups)
         return cls(total, of_groups, of_genes, np.bincount(codes[wanted], minlength=n_groups))
 
     @property

@@ -56,14 +56,14 @@ def _narrow(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _npz(path: Path) -> tuple[Any, Any]:
     if not zipfile.is_zipfile(path):  # numpy would take it for a pickle
-        raise ValueError("it is no .npz file")
+        raise ValueError("it is not an .npz file")
     with np.load(path, allow_pickle=False) as file:
         names = [key for key in _GENES if key in file.files] or [
             key for key in file.files if file[key].ndim == 1 and file[key].dtype.kind in "US"
         ]
         tables = [key for key in file.files if file[key].ndim == 2]
         if not names or not tables:
-            raise ValueError(f"it has no {'table of numbers' if names else 'list of genes'}")
+            raise ValueError(f"it lacks a {'table of numbers' if names else 'list of genes'}")
         table = "features" if "features" in tables else tables[0]
         return file[names[0]], file[table]
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from vcell.cores import cores
 
 T = TypeVar("T")
 
 
 def default_threads() -> int:
     """Threads that this process may run at once, at most eight."""
-    return min(len(os.sched_getaffinity(0)), 8)
+    return cores(8)
 
 
 class PriorityPool:

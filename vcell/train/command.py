@@ -9,6 +9,7 @@ is the whole work of such a command: it starts a run or resumes one, several for
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Hashable
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from vcell.config import provenance, settings_of
 from vcell.errors import RunFailed, UserError
 from vcell.gpu import profiles
 from vcell.launch import Plan, join_run, launch, make_plan, resume_run
-from vcell.runs import Run
+from vcell.runs import ROOT, Run
 from vcell.train import many
 
 if TYPE_CHECKING:
@@ -81,8 +82,22 @@ def _trained(training: Training[Settings], config: Settings) -> tuple[Run, Plan]
                 config.runs, plan, lambda name: _started(training, config, name, plan)
             )
         console.say(f"run directory: {this.path}")
-        launch(training.worker, this, plan)
+        try:
+            launch(training.worker, this, plan)
+        except KeyboardInterrupt:
+            if plan.leads:
+                console.say(f"to go on: {go_on(training.name, this)}")
+            raise
     return this, plan
+
+
+def go_on(command: str, run: Run) -> str:
+    """Return the command that goes on with a run, as it is typed here."""
+    folder = run.path.parent
+    where = (
+        "" if folder.resolve() == Path(ROOT).resolve() else f" --runs {shlex.quote(str(folder))}"
+    )
+    return f"vcell {command} --resume {run.name}{where}"
 
 
 def _started(training: Training[Settings], config: Settings, name: str | None, plan: Plan) -> Run:
@@ -138,7 +153,7 @@ def _given(config: Any) -> dict[str, Any]:
 
 
 def _parts(training: Training[Settings], config: Settings) -> str | None:
-    """Say which parts the run is made of, if it holds several: those asked, or gone on with."""
+    """Return the folder of the runs that this one holds: those asked for, or to go on with."""
     if not config.resume:
         return many.asked(config)
     this = _opened(training, config)
@@ -161,7 +176,7 @@ def _several(training: Training[Settings], config: Settings, parts: str) -> None
     def train(settings: Settings) -> Run:
         one = Run.open(_trained(training, settings)[0].path)
         if one.status() != "done":
-            raise RunFailed(f"{one.name} is {one.status()}: it can be gone on with")
+            raise RunFailed(f"{one.name} is {one.status()}", hint="--resume goes on with it")
         return one
 
     with many.ended_well(this, new=new):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.distributed
 
 from vcell.errors import RunFailed
 
@@ -19,6 +20,14 @@ _OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "can't allocate memory",  # torch's on a CPU
+)
+_PEER_GONE = (  # gloo's words for it
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Timed out waiting",
+    "Connection refused",
+    "gloo::",
 )
 _COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.fx", "triton")
 _ACCELERATOR_ERROR = getattr(torch, "AcceleratorError", None)  # since 2.8; a RuntimeError before
@@ -65,6 +74,14 @@ def is_devices(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "CUDA driver"))
 
 
+def is_peers(error: BaseException) -> bool:
+    """Whether another process of the job is gone, or answers no more."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _PEER_GONE)
+
+
 def first_line(error: BaseException) -> str:
     """Return an error's first line, or what kind it is where it says nothing."""
     lines = str(error).strip().splitlines()
@@ -93,6 +110,12 @@ def explain(error: Exception, doing: str, hint: str) -> None:
     """
     if is_out_of_memory(error):
         raise RunFailed(f"out of memory while {doing} ({first_line(error)})", hint=hint) from None
+    if is_peers(error):
+        raise RunFailed(
+            f"another process of the job is gone or answers no more ({first_line(error)})",
+            hint="its own log says why, if it could; go on from the last checkpoint with --resume, "
+            "on as many GPUs and machines as there are",
+        ) from None
     if is_devices(error):
         raise RunFailed(
             f"the device failed while {doing}: {first_line(error)}",

@@ -23,12 +23,13 @@ from vcell.launch import Plan, make_plan
 from vcell.models import read_genes
 from vcell.nn.estimate import Besides, Estimate, estimate
 from vcell.screen.design import Design
+from vcell.train.left_open import Machine, machine_of
 from vcell.train.precision import resolve
 from vcell_train_vcc import NETWORKS, TrainVcc
-from vcell_train_vcc.network.defaults import Machine, Size
+from vcell_train_vcc.network.defaults import Size
 from vcell_train_vcc.network.model import attention_of
 from vcell_train_vcc.network.rehearsal import besides, rehearse
-from vcell_train_vcc.network.settle import applied, machine_of
+from vcell_train_vcc.network.settle import applied
 from vcell_train_vcc.network.shape import DEFAULT_TOKENS, NEAR, Shape, few_threads
 
 if TYPE_CHECKING:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vcell.nn.estimate import estimate
 from vcell.nn.presets import PRESETS
+from vcell.train.left_open import Choice, Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from vcell_train_vcc import TrainVcc
 
 EPOCHS = 20  # over all sets; validation picks the best of them, patience ends what gets no better
@@ -39,41 +38,6 @@ class Size:
     sets: int  # of them in an epoch
     perturbations: int
     genes: int
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What computes."""
-
-    kind: Literal["cpu", "cuda"]
-    name: str = "CPU"
-    memory: int = 0  # bytes of one device; 0: unknown
-    bf16: bool = False
-    world: int = 1
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One setting that was decided, and why so."""
-
-    name: str
-    value: Any
-    reason: str
-
-    def __str__(self) -> str:
-        shown = f"{self.value:,}" if isinstance(self.value, int) else str(self.value)
-        return f"{self.name.replace('_', '-')} {shown}: {self.reason}"
-
-
-def left_open(config: TrainVcc, origins: Mapping[str, str]) -> set[str]:
-    """Return the settings that nobody gave: at their default, and not from anywhere else."""
-    return {
-        one.name
-        for one in fields(config)
-        if one.default is not MISSING
-        and getattr(config, one.name) == one.default
-        and origins.get(one.name, "default") == "default"
-    }
 
 
 def choose(config: TrainVcc, free: Iterable[str], size: Size, machine: Machine) -> list[Choice]:

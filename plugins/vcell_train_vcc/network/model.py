@@ -14,6 +14,7 @@ from torch import nn
 from vcell import console, models
 from vcell.errors import UserError
 from vcell.models import Explanation, LeavesOneOut, Predictor, Uncertain
+from vcell.models.validation import truth_of
 from vcell.nn import attention as attentions
 from vcell.screen.sets import Groups, store_of
 from vcell.screen.split import TRAIN, VALIDATION
@@ -24,7 +25,6 @@ from vcell.train.state import load_weights
 from vcell_train_vcc import TrainVcc
 from vcell_train_vcc.network.shape import FILE, NEAR, Shape, device_of, few_threads, graph_of
 from vcell_train_vcc.network.task import CellTask, Tables, added, build
-from vcell_train_vcc.network.validation import truth_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

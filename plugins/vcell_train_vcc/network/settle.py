@@ -9,9 +9,9 @@ import numpy as np
 
 from vcell import console
 from vcell.config import provenance
-from vcell.gpu.nvml import devices
 from vcell.screen.split import TRAIN
-from vcell_train_vcc.network.defaults import Choice, Machine, Size, choose, left_open
+from vcell.train.left_open import Machine, left_open, machine_of, words
+from vcell_train_vcc.network.defaults import Size, choose
 
 if TYPE_CHECKING:
     from vcell.launch import Plan
@@ -32,25 +32,8 @@ def applied(config: TrainVcc, size: Size, machine: Machine) -> TrainVcc:
     return dataclasses.replace(config, **{one.name: one.value for one in chosen})
 
 
-def words(chosen: list[Choice]) -> str:
-    """Tell what was decided, a line each."""
-    lines = "\n".join(f"  {one}" for one in chosen)
-    return f"settings that nobody gave, for this screen on this machine:\n{lines}"
-
-
 def size_of(screen: Screen, set_size: int) -> Size:
     """Measure how much there is to learn from."""
     cells = screen.cells[screen.rows(TRAIN)]
     sets = int(np.ceil(cells / set_size).sum())
     return Size(int(cells.sum()), sets, len(cells), len(screen.genes))
-
-
-def machine_of(plan: Plan) -> Machine:
-    """Describe the smallest of the devices that the plan uses."""
-    if plan.device == "cpu":
-        return Machine("cpu", world=plan.world)
-    cards = devices().devices[: plan.procs]
-    least = min(cards, key=lambda card: card.memory, default=None)
-    if least is None:
-        return Machine("cuda", "a GPU", world=plan.world)
-    return Machine("cuda", least.name, least.memory, least.capability >= (8, 0), plan.world)

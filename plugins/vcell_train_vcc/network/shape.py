@@ -6,8 +6,6 @@ it can be resumed, and asked, on another one.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 import os
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ import torch
 
 from vcell import console
 from vcell.errors import UserError
+from vcell.genes.pairs import read_pairs
 from vcell.models import read_genes
 from vcell.nn.patterns import Graph
 from vcell.nn.presets import PRESETS, Preset
@@ -28,8 +27,6 @@ from vcell.train.task import Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from vcell.models import Screen
     from vcell.runs import Run
@@ -208,23 +205,3 @@ def graph_of(path: Path | None, tokens: Sequence[str], screen: Screen) -> Graph:
     number = {str(gene): i for i, gene in enumerate(screen.genes)}
     column = [number[gene] for gene in tokens]
     return Graph.coexpressed(screen.delta[screen.rows(TRAIN)][:, column], NEAR)
-
-
-def read_pairs(path: Path, tokens: Sequence[str]) -> NDArray[np.int64]:
-    """Read (E, 2) pairs of token numbers from a csv or tsv, packed or not; others are left out."""
-    try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-            mark = "\t" if ".tsv" in path.name else ","
-            rows = [row[:2] for row in csv.reader(file, delimiter=mark) if len(row) > 1]
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a table of gene pairs: {error}") from None
-    place = {gene: i for i, gene in enumerate(tokens)}
-    pairs = [(place[a], place[b]) for a, b in rows if a in place and b in place]
-    if not pairs:
-        raise UserError(
-            f"{path}: none of its {len(rows):,} pairs joins two of the {len(tokens):,} token genes",
-            hint="its first two columns must be gene names as in the cells",
-        )
-    return np.array(pairs, np.int64)

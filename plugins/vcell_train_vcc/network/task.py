@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vcell.models.validation import PriorJudge
 from vcell.screen.sets import Groups, SetStream
 from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.stream import ReadAhead
@@ -23,7 +24,6 @@ from vcell_train_vcc.network.losses import KINDS, Units, losses_of, weights_of
 from vcell_train_vcc.network.shape import graph_of
 from vcell_train_vcc.network.shared_encoder import SharedEncoder
 from vcell_train_vcc.network.transformer import Example, Known, PerturbationTransformer
-from vcell_train_vcc.network.validation import PriorJudge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -55,7 +55,8 @@ def kept(
     entry = compute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        outputs.write_json(path, entry | {"key": name}, sync=False)
+        # with NaN, which JSON proper has no word for: a metric may have no value
+        outputs.write_text(path, json.dumps(entry | {"key": name}), sync=False)
     except (OSError, VcellError) as error:
         console.warn(f"the {what} is not kept: {error}")
     return entry

@@ -104,7 +104,8 @@ def _chart(
     (name, title, unit), (width, rows) = value, size
     window = WINDOWS[view.window]
     latest = max(table.times[-1] for table in tables.values())
-    end = view.clock() if view.clock() - latest < _ENDED else latest
+    now = view.clock()
+    end = now if now - latest < _ENDED else latest
     chosen = view.gpu % (len(tables) + 1) if view.gpu >= 0 else len(tables)
     traces = [
         Trace(
@@ -120,7 +121,7 @@ def _chart(
     span = {600.0: "last 10 min", 3600.0: "last hour", 0.0: "the whole run"}[window]
     note = f"  {span}{', dashed: cap' if caps else ''}"
     begins = min((trace.points[0].x for trace in traces if trace.points), default=-window)
-    since = view.clock() - end
+    since = now - end
     frame = ChartFrame(
         width,
         rows - 1,

@@ -1,0 +1,65 @@
+"""How many threads may run at once: what this process is allowed, not what the machine has.
+
+Batch systems and containers give a process some of the cores, by affinity or by a quota of CPU time
+(cgroups); more threads than that wait for each other.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PROC, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+
+def cores(most: int | None = None) -> int:
+    """Return how many cores this process may use, at least one and at most `most`."""
+    allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    quota = quota_of(_PROC, _CGROUPS)
+    if quota is not None:
+        allowed = min(allowed, max(1, round(quota)))
+    return allowed if most is None else min(allowed, most)
+
+
+def quota_of(proc: Path, root: Path) -> float | None:
+    """Return the CPU time that cgroups grant, in cores; None for no limit.
+
+    Parameters
+    ----------
+    proc
+        ``/proc/self/cgroup``: the groups of the process.
+    root
+        ``/sys/fs/cgroup``. A limit of any group above the process holds, too.
+    """
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return None
+    limits = []
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        if kinds and "cpu" not in kinds.split(","):
+            continue
+        top = root if not kinds else root / kinds
+        folder = top / path.strip("/")
+        # in a container the path may be that of the host: then only the top is there
+        above = [p for p in folder.parents if p.is_relative_to(top)]
+        limits += [_limit(place) for place in (folder, *above)]
+    found = [limit for limit in limits if limit is not None]
+    return min(found, default=None)
+
+
+def _limit(folder: Path) -> float | None:
+    """Return the quota of one group: version 2 has one file, version 1 two."""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu.cfs_period_us").read_text()
+        granted = float(quota) / float(period)
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is no limit
+        return None
+    return granted if granted > 0 else None
