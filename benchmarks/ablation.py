@@ -166,7 +166,10 @@ def scored(screen: Screen, run: Run, kind: str, of: Any) -> dict[str, float]:
     names, contexts = screen.names(rows)
     place = {str(gene): i for i, gene in enumerate(screen.genes)}
     seen = np.array([place[gene] for gene in Shape.of(run).tokens])
-    told = models.get(kind).load(of, screen).predict(names, contexts)
+    model = models.get(kind).load(of, screen)
+    if isinstance(of, Last) and hasattr(model, "blend"):
+        model.blend = 1.0  # the network as it is, not as far as it is believed
+    told = model.predict(names, contexts)
     column = np.full(len(screen.genes) + 1, -1)
     column[seen] = np.arange(len(seen))
     return scores(told[:, seen], screen.delta[rows][:, seen], column[screen.targets(names)])

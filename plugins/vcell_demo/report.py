@@ -68,7 +68,7 @@ def _curves(page: Page, run: Run) -> None:
     if gain.values:
         reading = (
             "What the network adds to the prior that it starts from, on the validation "
-            "perturbations: the lower bound of the gain by which the model is chosen."
+            "perturbations: the gain by which the model is chosen, shrunk by its standard error."
         )
         curve = Curve.of("", gain.steps, gain.values)
         page.chart(Chart("Choosing the model", [curve], y="gain", reading=reading))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from vcell import console
+from vcell import console, outputs
 from vcell.data import detect, labels, open_cells
 from vcell.data.log_cells import COUNTS, LogCells, median_total
 from vcell.errors import UserError
@@ -32,12 +32,7 @@ def run(cells: Path | None, config: Effects) -> None:
     path, out = cells or config.cells, config.output
     if path is None:
         raise UserError("no cells to measure", hint="vcell effects cells.h5ad -o effects.parquet")
-    if out.exists() and path.exists() and out.resolve() == path.resolve():
-        raise UserError(f"{out} is the input and cannot be the output as well")
-    if out.exists() and not config.overwrite:
-        raise UserError(f"{out} exists already", hint="--overwrite replaces it, -o names another")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {out.absolute().parent}")
+    outputs.check(out, inputs=[path], overwrite=config.overwrite, suffixes=(".parquet",))
     with open_cells(path, config.layer, join=config.join) as source:
         found, scale = labels.find(source, config), detect.scale(source)
         design = Design.read(source, found)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell import console
+from vcell import console, outputs
 from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.genes.shipped import shipped_about, shipped_features
@@ -76,11 +75,8 @@ def _places(sources: tuple[Path, ...], config: Features) -> dict[Path, Path]:
             raise UserError(
                 f"two sources would both be written as {place}", hint="rename one of them"
             )
-        if place.exists() and place.resolve() == source.resolve():
-            raise UserError(f"{source} is an input and cannot be the output as well")
-        if place.exists() and not config.overwrite:
-            raise UserError(f"{place} exists already", hint="--overwrite replaces it")
         found[source] = place
+    outputs.check(*found.values(), inputs=sources, overwrite=config.overwrite, parents=True)
     return found
 
 
@@ -97,10 +93,7 @@ def _targets(config: Features) -> list[str]:
 
 def _write(place: Path, genes: list[str], values: np.ndarray[Any, np.dtype[np.float32]]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    aside = place.with_name(f"{place.name}.tmp-{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            np.savez(file, genes=np.array(genes, np.str_), features=values)
-        aside.replace(place)
-    finally:
-        aside.unlink(missing_ok=True)
+    with outputs.whole(place) as aside, aside.open("wb") as file:
+        arrays: dict[str, Any] = {"genes": np.array(genes, np.str_), "features": values}
+        arrays[outputs.MADE_BY] = np.array(outputs.made_by())
+        np.savez(file, **arrays)

@@ -125,7 +125,10 @@ def from_cells(
             )
     said = ", each with its total counts" if totals is not None else ""
     n = sum(one.n_cells or 0 for one in asked)
-    console.say(f"{source.name}: {len(asked)} perturbations, {n:,} cells to predict{said}")
+    console.say(
+        f"{source.name}: {console.count(len(asked), 'perturbation')}, "
+        f"{console.count(n, 'cell')} to predict{said}"
+    )
     return asked
 
 

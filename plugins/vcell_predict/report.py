@@ -136,7 +136,8 @@ def tell(
     }
     said = f", {len(prediction.blind)} of them by the mean effect" if prediction.blind else ""
     first = (
-        f"{config.output}: {n_predicted:,} cells of {len(names)} perturbations{said}, "
+        f"{config.output}: {console.count(n_predicted, 'cell')} of "
+        f"{console.count(len(names), 'perturbation')}{said}, "
         f"{prediction.n_controls:,} controls, by {ensemble.called}"
     )
     lines = [

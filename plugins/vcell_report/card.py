@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from vcell.outputs import MADE_BY, made_by
 from vcell.report import Markdown
 
 if TYPE_CHECKING:
@@ -57,7 +58,14 @@ def card(account: Account) -> str:
 def _head(account: Account, name: str) -> str:
     """Return the YAML head; JSON's strings are YAML's."""
     best = account.best
-    lines = ["---", "library_name: vcell", "tags:", "- single-cell", "- perturbation"]
+    lines = [
+        "---",
+        f"{MADE_BY}: {made_by()}",
+        "library_name: vcell",
+        "tags:",
+        "- single-cell",
+        "- perturbation",
+    ]
     data = [str(row[0]) for row in account.data() if row[0]]
     if data:
         lines += ["datasets:", *(f"- {_quoted(path)}" for path in data)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from vcell import console
+from vcell.plugin import announced
 from vcell.report import Page, Report
 from vcell_report import charts
 from vcell_report.account import Account, brief
@@ -100,15 +100,14 @@ def _parts(report: Report, account: Account) -> None:
 
 def _sections(report: Report, run: Run) -> None:
     """Let the plugin that made the run add what it knows."""
-    for point in metadata.entry_points(group=GROUP):
-        if point.name != run.meta.get("command"):
-            continue
-        try:
-            sections: Callable[[Run, Report], None] = point.load()
-            sections(run, report)
-        except Exception as error:  # noqa: BLE001 - a plugin's fault must not lose the report
-            console.warn(f"{point.value} could not add its sections: {error}")
+    found = announced(GROUP).found.get(str(run.meta.get("command")))
+    if found is None:
         return
+    try:
+        sections: Callable[[Run, Report], None] = found.entry_point.load()
+        sections(run, report)
+    except Exception as error:  # noqa: BLE001 - a plugin's fault must not lose the report
+        console.warn(f"{found.target} could not add its sections: {error}")
 
 
 def _compared(report: Report, accounts: Sequence[Account]) -> None:

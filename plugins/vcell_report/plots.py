@@ -9,8 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vcell import console
-from vcell.errors import UserError
+from vcell import console, outputs
+from vcell.outputs import MADE_BY, made_by
 
 if TYPE_CHECKING:
     from vcell.report import Chart
@@ -24,12 +24,10 @@ def write(charts: Sequence[Chart], folder: Path, *, overwrite: bool) -> list[Pat
         console.say("PNG files need matplotlib: pip install 'vcell[plots]'; SVG files are written")
     endings = (".svg", ".png") if drawable else (".svg",)
     targets = [folder / f"{name}{ending}" for name in names for ending in endings]
-    standing = [path for path in targets if path.exists()]
-    if standing and not overwrite:
-        raise UserError(f"{standing[0]} exists already", hint="add --overwrite to replace it")
+    outputs.check(*targets, overwrite=overwrite, parents=True)
     folder.mkdir(parents=True, exist_ok=True)
     for name, chart in zip(names, charts, strict=True):
-        _whole(folder / f"{name}.svg", _alone(chart.svg()).encode())
+        outputs.write_text(folder / f"{name}.svg", _alone(chart.svg()))
         if drawable:
             _png(chart, folder / f"{name}.png")
     return targets
@@ -43,7 +41,8 @@ def _alone(svg: str) -> str:
     """Give a picture what it needs outside a page: its namespace and the style sheet."""
     style = resources.files("vcell.report").joinpath("page.css").read_text(encoding="utf-8")
     head, _, rest = svg.partition(">")
-    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}'
+    mark = f"<!-- {MADE_BY}: {made_by()} -->"
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{mark}<style>{style}</style>{rest}'
 
 
 def _png(chart: Chart, path: Path) -> None:
@@ -64,12 +63,5 @@ def _png(chart: Chart, path: Path) -> None:
     axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
     if axes.get_legend_handles_labels()[1]:
         axes.legend()
-    aside = path.with_name(f".{path.name}")
-    figure.savefig(aside, format="png")
-    aside.replace(path)
-
-
-def _whole(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}")
-    aside.write_bytes(content)
-    aside.replace(path)
+    with outputs.whole(path) as aside:
+        figure.savefig(aside, format="png", metadata={"Software": f"{MADE_BY}: {made_by()}"})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vcell import console
+from vcell import console, outputs
 from vcell.as_json import plain
 from vcell.errors import UserError
 from vcell.report import Markdown, Page
@@ -25,6 +25,7 @@ _NAMES = {
     "json": "report.json",
     "card": "card.md",
 }
+_ENDINGS = {"html": ".html", "md": ".md", "json": ".json", "card": ".md"}
 
 
 def run(names: Sequence[str], config: ReportOptions) -> None:
@@ -45,7 +46,10 @@ def run(names: Sequence[str], config: ReportOptions) -> None:
     if config.format == "card" and len(accounts) > 1:
         raise UserError("a model card is about one run", hint="name one, or use --format md")
     path = _target(accounts, config)
-    _whole(path, _content(accounts, config.format))
+    try:
+        outputs.write_text(path, _content(accounts, config.format))
+    except UserError as error:
+        raise UserError(error.message, hint="choose another place with -o") from None
     verdicts = {account.run.name: account.verdict()[0] for account in accounts}
     lines = [*(f"{name}: {words}" for name, words in verdicts.items()), f"report: {path}"]
     console.result({"report": str(path), "runs": said, "verdicts": verdicts}, "\n".join(lines))
@@ -54,6 +58,7 @@ def run(names: Sequence[str], config: ReportOptions) -> None:
 def _content(accounts: Sequence[Account], form: str) -> str:
     if form == "json":
         data = {
+            outputs.MADE_BY: outputs.made_by(),
             "runs": [account.plain() for account in accounts],
             "differing": {row[0]: list(row[1:]) for row in layout.differences(accounts)},
         }
@@ -66,7 +71,7 @@ def _content(accounts: Sequence[Account], form: str) -> str:
     if form == "md":
         text = Markdown(title, subtitle)
         layout.write(text, accounts)
-        return text.markdown()
+        return text.markdown(outputs.made_by())
     page = Page(title, subtitle)
     layout.write(page, accounts)
     return page.html()
@@ -77,23 +82,6 @@ def _target(accounts: Sequence[Account], config: ReportOptions) -> Path:
     if config.output is None:
         folder = accounts[0].run.path if len(accounts) == 1 else Path()
         return folder / _NAMES[config.format]
-    if config.output.is_dir():
-        raise UserError(f"{config.output} is a folder", hint="name a file in it")
-    if config.output.exists() and not config.overwrite:
-        raise UserError(f"{config.output} exists already", hint="add --overwrite to replace it")
-    if not config.output.absolute().parent.is_dir():
-        raise UserError(f"{config.output.parent} is not a folder", hint="create it first")
+    suffixes = (_ENDINGS[config.format],)
+    outputs.check(config.output, overwrite=config.overwrite, suffixes=suffixes)
     return config.output
-
-
-def _whole(path: Path, content: str) -> None:
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        aside.write_text(content, encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written: {error.strerror}", hint="choose another place with -o"
-        ) from None
-    finally:
-        aside.unlink(missing_ok=True)

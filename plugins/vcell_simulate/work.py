@@ -36,10 +36,11 @@ def run(out: Path, config: Simulate) -> None:
         "null": design.nulls,
         "seconds": round(took, 2),
     }
+    made = console.count(design.perturbations, "perturbation")
     console.result(
         data,
         f"{out}: {design.cells:,} cells x {design.genes:,} genes, {design.controls:,} of them "
-        f"{CONTROL}, {design.perturbations} perturbations ({design.nulls} without effect), "
+        f"{CONTROL}, {made} ({design.nulls} without effect), "
         f"{console.bytes_text(_size(out))} in {console.duration(took)}\n"
         f"{truth}: the true effects",
     )

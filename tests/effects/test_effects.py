@@ -64,10 +64,14 @@ def test_the_file_is_plain_parquet(cells):
 def test_an_output_that_exists_and_an_input_are_kept(cells, tmp_path, capsys):
     (tmp_path / "mine.parquet").write_text("mine")
     assert run(["effects", "cells.h5ad", "-o", "mine.parquet"]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "mine.parquet" in capsys.readouterr().err
+    assert run(["effects", "cells.h5ad", "-o", "mine.parquet", "--overwrite"]) == 2
     assert (tmp_path / "mine.parquet").read_text() == "mine"
+    before = (tmp_path / "cells.h5ad").read_bytes()
     assert run(["effects", "cells.h5ad", "-o", "cells.h5ad", "--overwrite"]) == 2
-    assert "is the input" in capsys.readouterr().err
+    assert (tmp_path / "cells.h5ad").read_bytes() == before
+    for words in ([], ["--overwrite"]):
+        assert run(["effects", "cells.h5ad", "-o", "e.parquet", *words]) == 0
 
 
 @pytest.mark.parametrize(

@@ -95,11 +95,15 @@ def test_it_writes_markdown_json_and_a_card(vcell, runs, tmp_path) -> None:
     assert text.index(VERDICT["text"]) < text.index("##")
     data = json.loads((runs / "first" / "report.json").read_text())
     (one,) = data["runs"]
+    for again in (["--format", "md", "-o", "a.md"], ["--format", "card", "-o", "b.md"]):
+        assert vcell("report", "first", *again).code == 0
+        assert vcell("report", "first", *again).code == 2
+        assert vcell("report", "first", *again, "--overwrite").code == 0
     assert one["best"] == {"step": 40, "value": 0.9}
     assert one["spans"]["backward"] == pytest.approx(0.06)
     assert one["energy_joules"] is None
     card = (runs / "first" / "card.md").read_text()
-    assert card.startswith("---\nlibrary_name: vcell\n")
+    assert card.startswith("---\nmade-by: vcell")
     assert "not recorded" in card
     assert "0.9 at step 40" in card
 
@@ -153,19 +157,21 @@ def test_energy_is_what_the_counters_gained(vcell, runs) -> None:
     ("words", "said"),
     [
         (["nothing"], "nothing"),
-        (["first", "--format", "card", "-o", "taken.txt"], "exists already"),
+        (["first", "--format", "card", "-o", "taken.md"], "exists"),
+        (["first", "--format", "card", "-o", "taken.md", "--overwrite"], "not made by vcell"),
+        (["first", "-o", "page.txt"], "must end in .html"),
         (["first", "second", "--format", "card"], "one run"),
-        (["first", "-o", "no/such/page.html"], "not a folder"),
-        (["first", "-o", "."], "is a folder"),
+        (["first", "-o", "no/such/page.html"], "no/such"),
+        (["first", "-o", "."], "must end in .html"),
     ],
 )
 def test_a_mistake_is_one_sentence(vcell, runs, tmp_path, words, said) -> None:
-    (tmp_path / "taken.txt").write_text("mine")
+    (tmp_path / "taken.md").write_text("mine")
     ran = vcell("report", *words)
     assert ran.code == 2
     assert said in ran.err
     assert "Traceback" not in ran.err
-    assert (tmp_path / "taken.txt").read_text() == "mine"
+    assert (tmp_path / "taken.md").read_text() == "mine"
 
 
 def test_a_folder_without_runs_a_newer_schema_and_torn_events(vcell, runs, tmp_path) -> None:

@@ -45,6 +45,8 @@ class CellWriter:
     obs
         Names of the obs columns, or names with their categories, in the order to be stored. A
         column without categories takes numbers, booleans or text; text becomes categories.
+    obsm
+        Names of the float32 tables of obsm, with their widths.
     var
         Columns of var, each with a value a gene.
     uns
@@ -57,12 +59,13 @@ class CellWriter:
         Store a full table instead of CSR.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by name, but for the first two
         self,
         path: str | os.PathLike[str],
         genes: Sequence[str] | NDArray[Any],
         *,
         obs: Mapping[str, Sequence[str] | NDArray[Any] | None] | Sequence[str] = (),
+        obsm: Mapping[str, int] | None = None,
         var: Mapping[str, Any] | None = None,
         uns: Mapping[str, Any] | None = None,
         compression: Compression = None,
@@ -79,6 +82,7 @@ class CellWriter:
         self._indptr: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
         given = obs if isinstance(obs, Mapping) else dict.fromkeys(obs)
         self._obs = {name: Growing(name, categories) for name, categories in given.items()}
+        self._obsm = dict(obsm or {})
         self._open = True
         self._chunks: list[ChunkWriter] = []
         self._output = ExitStack()
@@ -105,6 +109,11 @@ class CellWriter:
             file.create_group(name).attrs.update(
                 {"encoding-type": "dict", "encoding-version": "0.1.0"}
             )
+        for name, width in self._obsm.items():
+            table = file["obsm"].create_dataset(
+                name, (0, width), np.float32, maxshape=(None, width), chunks=(4096, width)
+            )
+            table.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
         if uns:
             from anndata.io import write_elem
 
@@ -142,6 +151,7 @@ class CellWriter:
         cells: Rows,
         obs: Mapping[str, Any] | None = None,
         names: Sequence[str] | NDArray[Any] | None = None,
+        obsm: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         """Add cells.
 
@@ -153,6 +163,8 @@ class CellWriter:
             One entry a cell for every column: values, or codes for a column with categories.
         names
             Names of the cells; None numbers them.
+        obsm
+            A row a cell for every table of obsm.
         """
         assert self._open, "append after close"
         csr = cells if isinstance(cells, Block | Csr) else from_scipy(cells)
@@ -167,8 +179,14 @@ class CellWriter:
             names = [f"cell-{i}" for i in range(self.n_cells, self.n_cells + n)]
         for name, column in self._obs.items():
             column.extend(obs[name], n)
+        if set(obsm or {}) != set(self._obsm):
+            raise ValueError(f"obsm must have the tables {sorted(self._obsm)}")
         with self._writing():
             self._append_names(names, n)
+            for name, values in (obsm or {}).items():
+                table = self._file[f"obsm/{name}"]
+                table.resize((self.n_cells + n, self._obsm[name]))
+                table[self.n_cells :] = values
             if self._dense:
                 self._append_dense(csr, n)
             else:

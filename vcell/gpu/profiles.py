@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vcell import outputs
 from vcell.errors import UserError
 from vcell.gpu.settings import CardSettings
 
@@ -48,10 +48,8 @@ def write(name: str, card: str, settings: CardSettings, measured: dict[str, Any]
     """Write a profile, whole."""
     path = path_of(name)
     path.parent.mkdir(exist_ok=True)
-    aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     content = {"card": card, "settings": settings.plain(), "measured": measured}
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    aside.replace(path)
+    outputs.write_json(path, {outputs.MADE_BY: outputs.made_by(), **content})
     return path
 
 

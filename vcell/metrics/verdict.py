@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 FEWEST = 5  # perturbations below which nothing is said
 LEVEL = 0.95
 _DRAWS, _AT_ONCE = 2000, 100  # bootstrap samples, and how many are in memory
+_NARROW = 0.04  # intervals whose ends are told in thousandths
 _SAME = 1e-9  # differences below it are rounding
 
 
@@ -63,7 +64,8 @@ class Difference:
         return self.mean == self.low == self.high == 0
 
     def __str__(self) -> str:
-        return f"{signed(self.mean)} ({signed(self.low, 2)} to {signed(self.high, 2)})"
+        digits = 3 if self.high - self.low < _NARROW else 2
+        return f"{signed(self.mean)} ({signed(self.low, digits)} to {signed(self.high, digits)})"
 
 
 @dataclass(frozen=True)

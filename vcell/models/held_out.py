@@ -228,8 +228,7 @@ def _interval(one: dict[str, Any] | None) -> str:
         return ""
     if one["low"] is None:
         return verdict.signed(one["mean"])
-    ends = " to ".join(verdict.signed(one[end], 2) for end in ("low", "high"))
-    return f"{verdict.signed(one['mean'])} ({ends})"
+    return str(verdict.Difference(**one))
 
 
 def without_own_table(summary: dict[str, Any]) -> list[list[str]]:

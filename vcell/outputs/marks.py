@@ -1,9 +1,10 @@
 """How a file or folder shows that vcell made it, and may replace it when asked to.
 
 Every kind of output carries the words ``made-by`` and ``vcell``: an HDF5 file and a zarr folder as
-an attribute of the root, Parquet in its metadata, JSON as a key, a page as its generator, an
-archive of arrays as an array, a tar archive as the owner of its members, a folder of results as a
-list of its files. Tables in CSV have no room for that: their first line is compared.
+an attribute of the root, Parquet in its metadata, JSON as a key, a page as its generator, Markdown
+and pictures as a comment, an archive of arrays as an array, a tar archive as the owner of its
+members, a folder of results as a list of its files. Tables in CSV have no room for that: their
+first line is compared.
 """
 
 from __future__ import annotations
@@ -162,6 +163,8 @@ def _text(path: Path, head: bytes) -> bool:
             return _is_mark(json.loads(path.read_bytes()).get(MADE_BY))
         except (ValueError, RecursionError, AttributeError):
             return False
+    if head.startswith((b"# ", b"---", b"<svg", b"\x89PNG")):  # a comment, or PNG's own field
+        return f"{MADE_BY}: vcell".encode() in head
     if head.startswith(_PREDICTED.encode()):
         return True
     return head.partition(b"\n")[0].decode(errors="replace").rstrip("\r") in _TABLES

@@ -95,6 +95,8 @@ class Markdown:
             self.text(chart.reading)
         self._lines += [chart.table().markdown(), ""]
 
-    def markdown(self) -> str:
-        """Return the whole document."""
-        return "\n".join(self._lines).rstrip() + "\n"
+    def markdown(self, made_by: str = "") -> str:
+        """Return the whole document; `made_by` stands in a comment under the title."""
+        title, *rest = self._lines
+        mark = [f"<!-- made-by: {made_by} -->"] if made_by else []
+        return "\n".join([title, *mark, *rest]).rstrip() + "\n"

@@ -8,13 +8,13 @@ metadata. K prior perturbations, N genes, P perturbations.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell import outputs
 from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.screen.targets import members
@@ -65,14 +65,13 @@ class PriorEffects:
             "standard_error": lists(self.error),
         }
         table = pa.table(columns).replace_schema_metadata(
-            {_META: json.dumps({"genes": self.genes, **about})}
+            {
+                _META: json.dumps({"genes": self.genes, **about}),
+                outputs.MADE_BY: outputs.made_by(),
+            }
         )
-        aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-        try:
+        with outputs.whole(path) as aside:
             pq.write_table(table, aside, compression="zstd")
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, path: Path) -> PriorEffects:

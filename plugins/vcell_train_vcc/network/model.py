@@ -105,7 +105,9 @@ class NetworkModel:
         model = build(tables, shape, config, name)
         load_weights(model, checkpoint.path)
         n_tokens = shape.n_tokens(max(checkpoint.step - 1, 0))
-        return NetworkPredictor(model.eval(), tables, prior, n_tokens, shape.sizes.d_model)
+        told = checkpoint.state.get("metrics", {})  # runs of before took the network whole
+        blend = float(told.get("blend", 1.0))
+        return NetworkPredictor(model.eval(), tables, prior, n_tokens, shape.sizes.d_model, blend)
 
 
 def expected(run: Run, screen: Screen) -> NDArray[np.float32]:
@@ -133,13 +135,26 @@ def attention_of(config: TrainVcc, shape: Shape, device: torch.device) -> Attent
 
 
 class NetworkPredictor:
-    """Answers with the prior and what the network adds; NaN where the prior cannot say."""
+    """Answers with the prior and what the network adds; NaN where the prior cannot say.
+
+    `blend` is how far what the network adds is believed, 0 to 1.
+    """
 
     def __init__(
-        self, model: nn.Module, tables: Tables, prior: Predictor, n_tokens: int, width: int
+        self,
+        model: nn.Module,
+        tables: Tables,
+        prior: Predictor,
+        n_tokens: int,
+        width: int,
+        blend: float = 1.0,
     ) -> None:
         self.model, self.tables, self.prior, self.n_tokens = model, tables, prior, n_tokens
-        self.width = width
+        self.width, self.blend = width, blend
+
+    def _added(self, example: dict[str, Tensor]) -> NDArray[np.float32]:
+        """Return what the network adds to the prior, as far as it is believed."""
+        return self.blend * added(self.model, self.tables, example, self.n_tokens)
 
     @contextmanager
     def _asked(self) -> Iterator[None]:
@@ -154,7 +169,7 @@ class NetworkPredictor:
         effect = self._expected(perturbations, contexts)
         example = self._example(perturbations, contexts, effect)
         with self._asked():
-            effect[:, self._columns] += added(self.model, self.tables, example, self.n_tokens)
+            effect[:, self._columns] += self._added(example)
         return effect
 
     def samples(
@@ -170,7 +185,7 @@ class NetworkPredictor:
             torch.manual_seed(0)
             with self._asked():
                 for one in drawn:
-                    one[:, self._columns] += added(self.model, self.tables, example, self.n_tokens)
+                    one[:, self._columns] += self._added(example)
         finally:
             self.model.eval()
             torch.random.set_rng_state(generator)

@@ -2,9 +2,9 @@
 
 The network learns what the prior leaves over of perturbations that it has not seen: its
 leave-one-out predictions stand where the perturbation was learned from, so that nothing is gained
-by learning the prior's own overfit. The model is chosen by what it gains over the prior on the
-validation perturbations, at the lower bound of that gain: a network that adds nothing that can be
-told from chance stays as it began, which is the prior.
+by learning the prior's own overfit. How much of it is believed is decided by what it gains over
+the prior on the validation perturbations: one that adds nothing that can be told from chance stays
+as it began, which is the prior.
 B examples, T gene tokens, N genes, M targets.
 """
 

@@ -326,6 +326,8 @@ def _removed(spill: Spill, recipe: Recipe, seen: NDArray[np.bool_]) -> dict[str,
 
 def _refuse_nothing_left(spill: Spill, kept: NDArray[np.bool_], seen: NDArray[np.bool_]) -> None:
     removed = _removed(spill, spill.recipe, seen)
+    if not len(kept):
+        raise UserError("there are no cells in the input")
     if not kept.any():
         why = ", ".join(f"{name} {n:,}" for name, n in removed.items() if name != "genes")
         raise UserError(f"no cell is left of {len(kept):,} (removed: {why})", hint="loosen filters")

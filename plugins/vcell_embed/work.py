@@ -1,0 +1,216 @@
+"""The work of `vcell embed`: match genes, encode block by block, write as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import console, outputs
+from vcell.data import open_cells
+from vcell.data.detect import require_counts
+from vcell.data.write import CellWriter
+from vcell.errors import UserError
+from vcell.genes.names import GeneIndex, ensembl_column
+from vcell.gmvae.cells import compressed
+from vcell.gmvae.trained import Trained
+from vcell.runs import Run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcell.data import CellSource
+    from vcell.data.block import Block
+    from vcell.gmvae.trained import Said
+    from vcell_embed import Embed
+
+    Array = NDArray[Any]
+
+UNKNOWN = "unknown"
+_AT_ONCE = 4096
+_ADDED = ("gmvae_label", "gmvae_probability", "gmvae_component", "gmvae_ood", "gmvae_unknown")
+_FAR = 0.2  # of a file's cells: more than that beyond the threshold is worth a warning
+
+
+@dataclass(frozen=True)
+class Genes:
+    """Where the run's genes are in the cells.
+
+    Attributes
+    ----------
+    place
+        For each column of the file, the run's column, or -1.
+    missing, renamed
+        The run's genes that the file lacks, and how many have another name there.
+    """
+
+    place: Array
+    missing: tuple[str, ...]
+    renamed: int
+
+
+def embed(name: str, path: Path, config: Embed) -> None:
+    """Do what the command asks."""
+    out = _target(path, config)
+    run = Run.open(name, root=config.runs)
+    trained = Trained.load(run, _device(config.device))
+    if trained.outliers is None:
+        raise UserError(f"{run.name} is not finished: it has no label head", hint="resume it")
+    with open_cells(path, config.layer) as source:
+        require_counts(source)
+        genes = _matched(source, trained, config.least_genes)
+        by = source.obs(config.adapt_by).codes if config.adapt_by else None
+        by = np.zeros(source.n_cells, np.int32) if by is None and config.adapt else by
+        shifts = None if by is None else _shifts(source, trained, genes, by)
+        told = _written(source, trained, genes, config, out, by, shifts)
+    _tell(run, out, genes, trained, told)
+
+
+def _target(path: Path, config: Embed) -> Path:
+    if config.output is None:
+        raise UserError("no output is named", hint="-o named.h5ad")
+    outputs.check(config.output, inputs=[path], overwrite=config.overwrite, suffixes=(".h5ad",))
+    return config.output
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device", hint="--device cpu")
+    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _matched(source: CellSource, trained: Trained, least: float) -> Genes:
+    """Find the run's genes in the file, and say how many there are."""
+    match = GeneIndex(source.genes, ensembl_column(source)).match(trained.genes)
+    found = np.flatnonzero(match.index >= 0)
+    index = match.index[found]
+    _, first = np.unique(index, return_index=True)  # ascending, and each column once
+    share = len(first) / max(len(trained.genes), 1)
+    words = f"{len(first):,} of the run's {len(trained.genes):,} genes are in {source.name}"
+    if share < least:
+        raise UserError(
+            f"only {words}, such as the missing {', '.join(match.unmatched[:3])}",
+            hint="other names or another species? --least-genes lowers the bound",
+        )
+    console.say(
+        f"{words} ({len(match.renamed):,} under another name); "
+        f"{len(match.unmatched):,} are missing and count as zero"
+    )
+    place = np.full(source.n_genes, -1, np.int32)
+    place[index[first]] = found[first]
+    return Genes(place, match.unmatched, len(match.renamed))
+
+
+def _encoded(
+    source: CellSource, trained: Trained, genes: Genes, label: str
+) -> Iterator[tuple[NDArray[np.int64], Array, Array]]:
+    """Yield cells a block at a time: their rows, latent means and mixture terms."""
+    with console.progress(label, source.n_cells) as bar:
+        for block in source.chunks(max_rows=_AT_ONCE):
+            yield block.rows, *trained.encode(_batch(block, trained, genes))
+            bar.advance(len(block))
+
+
+def _batch(block: Block, trained: Trained, genes: Genes) -> Any:
+    """Make a batch in the run's columns; what it does not know of a cell is its batch."""
+    import torch
+
+    column = genes.place[block.indices]
+    kept = column >= 0
+    borders = np.concatenate([[0], np.cumsum(kept)])[block.indptr - block.indptr[0]]
+    return compressed(
+        borders.astype(np.int64), column[kept], block.data[kept].astype(np.float32),
+        len(trained.genes), trained.target, batch=torch.full((len(block),), -1),
+    )  # fmt: skip
+
+
+def _shifts(source: CellSource, trained: Trained, genes: Genes, by: Array) -> Array:
+    """Learn each batch's shift in the latent space, in a pass of its own."""
+    assert trained.outliers is not None
+    means = np.empty((source.n_cells, trained.network.shape.latent), np.float32)
+    for rows, mean, _ in _encoded(source, trained, genes, "adapting"):
+        means[rows] = mean
+    n = int(by.max()) + 1
+    shifts = np.zeros((n + 1, means.shape[1]))  # the last for cells of no batch
+    for k in range(n):
+        if (by == k).any():
+            shifts[k] = trained.outliers.shift(means[by == k])
+    sizes = np.sqrt((shifts[:n] ** 2).sum(1))
+    console.say(f"shifts of {n} batches taken out, {sizes.min():.2f} to {sizes.max():.2f} long")
+    return shifts
+
+
+def _written(
+    source: CellSource, trained: Trained, genes: Genes, config: Embed, out: Path,
+    by: Array | None, shifts: Array | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write the cells with what is said of them; return counts for the summary."""
+    assert trained.outliers is not None
+    threshold = trained.outliers.threshold(config.unknown)
+    columns = {name: source.obs(name) for name in source.obs_columns if name not in _ADDED}
+    names = [*trained.labels, UNKNOWN]
+    kinds: dict[str, Any] = {
+        name: list(column.categories) if column.values.dtype.kind in "OUST" else None
+        for name, column in columns.items()
+    }
+    kinds |= dict.fromkeys(_ADDED) | {"gmvae_label": names}
+    uns = {"gmvae": {"threshold": threshold, "missing_genes": len(genes.missing)}}
+    given = np.zeros(len(names), np.int64)
+    shape = trained.network.shape
+    with (
+        CellWriter(
+            out, source.genes, obs=kinds, obsm={"X_gmvae": shape.latent}, uns=uns,
+            dtype=source.dtype,
+        ) as writer,
+        console.progress("embedding", source.n_cells) as bar,
+    ):  # fmt: skip
+        for block in source.chunks(max_rows=_AT_ONCE, dtype="stored"):
+            mean, joint = trained.encode(_batch(block, trained, genes))
+            if by is not None and shifts is not None:
+                mean = (mean - shifts[by[block.rows]]).astype(np.float32)
+            said = trained.say(mean, joint)
+            codes, unknown = _named(said, threshold, len(trained.labels))
+            given += np.bincount(codes, minlength=len(names))
+            obs = {n: _some(columns[n], kinds[n], block.rows) for n in columns}
+            obs |= {
+                "gmvae_label": codes, "gmvae_probability": said.probability.astype(np.float32),
+                "gmvae_component": said.component.astype(np.int32),
+                "gmvae_ood": said.score.astype(np.float32), "gmvae_unknown": unknown,
+            }  # fmt: skip
+            writer.append(block, obs, source.cells[block.rows], {"X_gmvae": mean})
+            bar.advance(len(block))
+    return {"threshold": threshold, "given": dict(zip(names, given.tolist(), strict=True))}
+
+
+def _named(said: Said, threshold: float, unknown: int) -> tuple[Array, Array]:
+    """Return codes, unknown ones among them, and which are unknown."""
+    far = said.score > threshold
+    codes = np.where(said.label < 0, unknown, said.label)
+    return np.where(far, unknown, codes), far
+
+
+def _some(column: Any, categories: Any, rows: Array) -> Array:
+    values: Array = column.codes[rows] if categories is not None else column.values[rows]
+    return values
+
+
+def _tell(run: Run, out: Path, genes: Genes, trained: Trained, told: dict[str, Any]) -> None:
+    given = {name: n for name, n in told["given"].items() if n}
+    n, unknown = sum(given.values()), given.get(UNKNOWN, 0)
+    if trained.head is not None and unknown > _FAR * n:
+        console.warn(
+            f"{unknown:,} of {n:,} cells are unlike anything that {run.name} has seen; "
+            "--adapt takes out a shift of all of them"
+        )
+    result = {
+        "output": str(out), "run": str(run.path), "cells": n, "labels": given,
+        "genes": int((genes.place >= 0).sum()), "missing_genes": len(genes.missing),
+        "renamed_genes": genes.renamed, "threshold": told["threshold"],
+    }  # fmt: skip
+    table = console.table(sorted(given.items(), key=lambda kv: -kv[1]), ("label", "cells"))
+    console.result(result, f"{table}\n\n{out}: {n:,} cells, {unknown:,} of them unknown")

@@ -1,0 +1,156 @@
+"""The page of a run: who names cells better, which labels are confused, and the latent space."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell.gmvae import scores
+from vcell.report import Chart, Curve, Page, svg
+from vcell.report.pixels import heat_map
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from vcell.report.page import Tone
+    from vcell.runs import Run
+    from vcell_train_gmvae.report import Named
+    from vcell_train_gmvae.study import Study
+
+    Array = NDArray[Any]
+
+_SHOWN = 3000  # cells of a picture
+_COLOURED = 8  # labels with a colour of their own: the largest
+_BINS = 10
+
+
+def write(
+    run: Run,
+    study: Study,
+    mean: Array,
+    judged: Array,
+    named: Mapping[str, Named],
+    found: Mapping[str, Mapping[str, float]],
+    told: Mapping[str, float],
+) -> None:
+    """Write ``index.html`` into the run."""
+    from vcell_train_gmvae import report
+
+    shape = study.shape
+    page = Page("vcell train-gmvae", f"{run.name}: {run.meta['config'].get('cells')}")
+    gained = {key: told[key] for key in ("gain", "low", "high") if key in told}
+    tone: Tone = "good" if gained.get("low", -1) > 0 else "plain"
+    if gained.get("high", 1) < 0:
+        tone = "bad"
+    page.headline(report.verdict(gained, len(judged)), tone=tone)
+    if found:
+        rows = [(name, *(of[key] for key in report.COLUMNS)) for name, of in found.items()]
+        page.table(("model", *report.COLUMNS.values()), rows)
+        page.text(
+            "All are fitted to the same shown labels and scored on the same held-out cells. "
+            "Calibration error is the mean distance between confidence and accuracy (15 bins)."
+        )
+    page.facts(
+        {
+            "cells learned from": int((~study.held_out).sum()),
+            "of them with a label shown": int((study.shown >= 0).sum()),
+            "cells held out": int(study.held_out.sum()),
+            "genes": shape.genes, "labels": len(study.labels), "batches": len(study.batches),
+            "components": shape.components, "likelihood": shape.likelihood,
+            "widths": " - ".join(map(str, (*shape.encoder, shape.latent, *shape.decoder))),
+            "ARI of the components": told.get("ari"), "NMI": told.get("nmi"),
+        }
+    )  # fmt: skip
+    _curves(page, run)
+    if named:
+        _labels(page, study, judged, named[report.OURS])
+    _pictures(page, study, mean)
+    run.save_file("index.html", page.write)
+
+
+def _curves(page: Page, run: Run) -> None:
+    events = run.events({"eval"})
+    page.heading("While it trained")
+    keys = [key for key in ("accuracy", "macro_f1", "ari") if any(key in e for e in events)]
+    curves = [
+        Curve.of(key, [e["step"] for e in events if key in e], [e[key] for e in events if key in e])
+        for key in keys
+    ]
+    if curves:
+        page.chart(Chart("Held-out cells, named by the mixture", curves, reading="By validation."))
+    at = [e["step"] for e in events if "nelbo" in e]
+    loss = Curve.of("nelbo", at, [e["nelbo"] for e in events if "nelbo" in e])
+    page.chart(
+        Chart("Objective on held-out cells, without labels", [loss], y="nats a cell",
+              reading="Lower is better; the lowest chose the network.")
+    )  # fmt: skip
+
+
+def _labels(page: Page, study: Study, judged: Array, ours: Named) -> None:
+    page.heading("Labels")
+    truth = study.label[judged]
+    table = scores.confusion(truth, ours.label, len(study.labels))
+    share = table / np.maximum(table.sum(1, keepdims=True), 1)
+    page.figure(
+        "Confusion", heat_map(share.tolist(), rows="true label", columns="given label",
+                              legend="share of the true label's cells"),
+        "Rows and columns in the order of the table below.",
+    )  # fmt: skip
+    edges = np.minimum((ours.probability * _BINS).astype(int), _BINS - 1)
+    at = [k for k in range(_BINS) if (edges == k).any()]
+    confidence = [float(ours.probability[edges == k].mean()) for k in at]
+    accuracy = [float((ours.label == truth)[edges == k].mean()) for k in at]
+    page.figure(
+        "Calibration",
+        svg.scatter({"tenths of confidence": (confidence, accuracy)}, x="confidence",
+                    y="accuracy", diagonal=True),
+        "Honest probabilities lie on the line.",
+    )  # fmt: skip
+    f1 = scores.f1_of(table)
+    worst = share - np.diag(np.diag(share))
+    rows = [
+        (name, int(table[k].sum()), None if np.isnan(f1[k]) else float(f1[k]),
+         study.labels[int(worst[k].argmax())] if worst[k].max() > 0 else None)
+        for k, name in enumerate(study.labels)
+    ]  # fmt: skip
+    page.table(("label", "held-out cells", "F1", "most often taken for"), rows)
+
+
+def _pictures(page: Page, study: Study, mean: Array) -> None:
+    page.heading("Latent space")
+    rng = np.random.default_rng(0)
+    some = np.sort(rng.permutation(len(mean))[:_SHOWN])
+    x = mean[some] - mean[some].mean(0)
+    _, size, axes = np.linalg.svd(x, full_matrices=False)
+    share = size**2 / max((size**2).sum(), 1e-12)
+    if x.shape[1] > 1:
+        flat = x @ axes[:2].T
+        words = f"{100 * share[0]:.0f} % and {100 * share[1]:.0f} % of the variance"
+        _cloud(page, "Principal components", flat, study, some, f"{words}; {len(some):,} cells.")
+    if find_spec("umap"):
+        import warnings
+
+        import umap
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            flat = umap.UMAP(random_state=0).fit_transform(x)
+        _cloud(page, "UMAP", flat, study, some, "Distances between groups mean little.")
+
+
+def _cloud(page: Page, title: str, flat: Array, study: Study, some: Array, words: str) -> None:
+    label = study.label[some]
+    counts = np.bincount(label[label >= 0], minlength=len(study.labels))
+    series = {}
+    largest = np.argsort(-counts, kind="stable")[:_COLOURED]
+    for k in largest.tolist():
+        if counts[k]:
+            series[study.labels[k]] = flat[label == k].T.tolist()
+    rest = ~np.isin(label, largest)
+    if rest.any():
+        series["others" if study.labels else "cells"] = flat[rest].T.tolist()
+    page.figure(title, svg.scatter(series, x="first", y="second"), words)

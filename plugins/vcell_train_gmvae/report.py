@@ -1,0 +1,186 @@
+"""Who names cells better: the network's refitted head beside logistic regression on components.
+
+Both are fitted to the same shown labels and scored on the same held-out cells. Writes into the run
+the head, `held_out.csv` and the page `index.html`.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vcell import console
+from vcell.gmvae import head as heads
+from vcell.gmvae import scores
+from vcell.gmvae.components import Components
+from vcell.gmvae.outliers import Outliers
+from vcell.gmvae.trained import HEAD, Trained, write_head
+from vcell_train_gmvae import page
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vcell.gmvae.cells import ResidentCells
+    from vcell.runs import Run
+    from vcell_train_gmvae import TrainGmvae
+    from vcell_train_gmvae.study import Study
+
+    Array = NDArray[Any]
+
+OURS, TRAINED, LOGISTIC = "gmvae", "gmvae, head as trained", "logistic regression on 30 PCs"
+_AT_ONCE, _DRAWS = 2048, 500
+UNKNOWN = 0.01  # share of held-out cells that would be called unknown
+COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ece": "calibration error"}
+
+
+@dataclass(frozen=True)
+class Latent:
+    """All cells, encoded: means (N, D), mixture terms (N, K)."""
+
+    mean: Array
+    joint: Array
+
+
+@dataclass(frozen=True)
+class Named:
+    """What one way of naming said of the held-out cells: labels, and their probability."""
+
+    label: Array
+    probability: Array
+
+
+def scored(
+    run: Run, config: TrainGmvae, study: Study, cells: ResidentCells
+) -> dict[str, dict[str, float]]:
+    """Refit the head, score it on held-out cells beside the baseline, and write the papers."""
+    trained = Trained.load(run)
+    latent = _encoded(trained, study, cells)
+    shown, held_out = study.shown >= 0, study.held_out
+    codes = study.shown if shown.any() else np.where(held_out, -1, latent.joint.argmax(1))
+    outliers = Outliers.learnt(latent.mean, codes, latent.mean[held_out])
+    judged = np.flatnonzero(held_out & (study.label >= 0))
+    head, named = None, {}
+    if shown.any():
+        n = len(study.labels)
+        head = heads.calibrated(latent.mean[shown], study.shown[shown], n, config.seed)
+        named = {OURS: _named(head.log_probabilities(latent.mean[judged]))}
+        joint = latent.joint[judged]
+        named[TRAINED] = _named(joint - np.logaddexp.reduce(joint, 1)[:, None])
+        named[LOGISTIC] = _baseline(study, cells, judged, config.seed)
+    run.save_file(HEAD, lambda path: write_head(path, head, outliers))
+    found = {name: _scores(one, study, judged) for name, one in named.items()}
+    clusters = _clusters(latent, study, judged)
+    gained = _gained(named, study, judged, config.seed) if named else {}
+    run.save_file("held_out.csv", lambda path: _table(path, study, judged, named))
+    page.write(run, study, latent.mean, judged, named, found, clusters | gained)
+    run.update(clusters=clusters, gained=gained)
+    return found
+
+
+def _encoded(trained: Trained, study: Study, cells: ResidentCells) -> Latent:
+    parts = []
+    with console.progress("encoding", cells.n_cells) as bar:
+        for start in range(0, cells.n_cells, _AT_ONCE):
+            rows = np.arange(start, min(start + _AT_ONCE, cells.n_cells))
+            batch = cells.fetch(rows, batch=torch.from_numpy(study.batch[rows]))
+            parts.append(trained.encode(batch))
+            bar.advance(len(rows))
+    return Latent(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _named(log_p: Array) -> Named:
+    label = log_p.argmax(1)
+    return Named(label, np.exp(log_p[np.arange(len(label)), label]))
+
+
+def _baseline(study: Study, cells: ResidentCells, judged: Array, seed: int) -> Named:
+    """Fit the same head to principal components of the same cells."""
+    components = Components.learnt(cells, np.flatnonzero(~study.held_out), seed=seed)
+    shown = np.flatnonzero(study.shown >= 0)
+    x = components.of(cells, shown)
+    head = heads.calibrated(x, study.shown[shown], len(study.labels), seed)
+    return _named(head.log_probabilities(components.of(cells, judged)))
+
+
+def _scores(one: Named, study: Study, judged: Array) -> dict[str, float]:
+    truth = study.label[judged]
+    table = scores.confusion(truth, one.label, len(study.labels))
+    return {
+        "accuracy": float(np.trace(table) / max(table.sum(), 1)),
+        "macro_f1": scores.macro_f1(table),
+        "ece": heads.calibration_error(one.probability, one.label == truth),
+    }
+
+
+def _clusters(latent: Latent, study: Study, judged: Array) -> dict[str, float]:
+    """Compare the mixture's components with the labels of cells held out."""
+    if not len(judged):
+        return {}
+    truth, component = study.label[judged], latent.joint[judged].argmax(1)
+    return {
+        "ari": scores.adjusted_rand(truth, component),
+        "nmi": scores.mutual_information(truth, component),
+    }
+
+
+def _gained(named: dict[str, Named], study: Study, judged: Array, seed: int) -> dict[str, float]:
+    """Return what macro-F1 gains over the baseline, with an interval over held-out cells."""
+    rng = np.random.default_rng((seed, 0xB007))
+    truth, n = study.label[judged], len(study.labels)
+    both = [named[OURS].label, named[LOGISTIC].label]
+
+    def gain(at: Array) -> float:
+        one, other = (scores.macro_f1(scores.confusion(truth[at], x[at], n)) for x in both)
+        return one - other
+
+    everyone = np.arange(len(judged))
+    draws = [gain(rng.choice(everyone, len(everyone))) for _ in range(_DRAWS)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {"gain": gain(everyone), "low": float(low), "high": float(high)}
+
+
+def _table(path: Path, study: Study, judged: Array, named: dict[str, Named]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["cell", "label", "model", "given", "probability"])
+        for name, one in named.items():
+            for i, cell in enumerate(judged.tolist()):
+                told = study.labels[study.label[cell]], name, study.labels[one.label[i]]
+                writer.writerow([cell, *told, f"{one.probability[i]:.6g}"])
+
+
+def verdict(gained: dict[str, float], n: int) -> str:
+    """Say in words whether the head beats the baseline."""
+    if not gained:
+        return "trained; no label was shown, so none is given"
+    how = f"by {gained['gain']:+.3f} ({gained['low']:+.3f} to {gained['high']:+.3f})"
+    what = f"in macro-F1 on {n:,} held-out cells"
+    if gained["low"] > 0:
+        return f"gmvae beats logistic regression on 30 PCs {how} {what}"
+    if gained["high"] < 0:
+        return f"gmvae is worse than logistic regression on 30 PCs {how} {what}"
+    return f"gmvae and logistic regression on 30 PCs cannot be told apart, {how} {what}"
+
+
+def tell(run: Run) -> None:
+    """Print the scores."""
+    found = run.meta["summary"]["held_out"]
+    clusters, gained = run.meta.get("clusters", {}), run.meta.get("gained", {})
+    n = sum(1 for _ in (run.path / "held_out.csv").open()) - 1
+    lines = [verdict(gained, n // max(len(found), 1)), ""]
+    if found:
+        rows = [(name, *(of[key] for key in COLUMNS)) for name, of in found.items()]
+        lines += [console.table(rows, ("model", *COLUMNS.values())), ""]
+    if clusters:
+        lines.append(
+            f"components against labels: ARI {clusters['ari']:.3f}, NMI {clusters['nmi']:.3f}"
+        )
+    lines += [f"page: {run.path / 'index.html'}", f"run directory: {run.path}"]
+    result = {"run": str(run.path), "held_out": found, "clusters": clusters, "gained": gained}
+    console.result(result, "\n".join(lines))

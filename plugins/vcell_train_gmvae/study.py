@@ -1,0 +1,229 @@
+"""What is decided before training: labels, batches, which cells are held out, which labels shown.
+
+Everything that cannot be is refused here, before there is a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.gmvae.head import folds_of
+from vcell.gmvae.network import Shape
+from vcell.gmvae.trained import STUDY
+
+if TYPE_CHECKING:
+    from vcell.data import CellSource
+    from vcell.data.column import Column
+    from vcell.runs import Run
+    from vcell.store import Store
+    from vcell_train_gmvae import TrainGmvae
+
+CELLS = "cells.npz"
+_AUTO_EPOCHS, _AUTO_STEPS, _SOME_COMPONENTS = 10, 2000, 16
+_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {"latent": 32, "alone": 10, "encoder": (256, 128), "decoder": (128,)},
+    "original": {"latent": 64, "alone": 64, "encoder": (512, 256), "decoder": (256, 512)},
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """The question that a run answers; cells are counted as in the store.
+
+    Attributes
+    ----------
+    shape
+        Of the network.
+    genes, labels, batches
+        Names.
+    target
+        Library size that values are scaled to before the logarithm.
+    label
+        (cells,) the label of each cell, -1 where it has none.
+    shown
+        The same for those that training is told, -1 for the others.
+    batch
+        (cells,) the batch of each cell.
+    held_out
+        (cells,) whether it is kept for scoring.
+    """
+
+    shape: Shape
+    genes: tuple[str, ...]
+    labels: tuple[str, ...]
+    batches: tuple[str, ...]
+    target: float
+    label: NDArray[np.int64]
+    shown: NDArray[np.int64]
+    batch: NDArray[np.int64]
+    held_out: NDArray[np.bool_]
+
+    def plain(self) -> str:
+        """Return the part of it that is JSON."""
+        told = {
+            "shape": self.shape.plain(), "genes": self.genes, "labels": self.labels,
+            "batches": self.batches, "target": self.target,
+        }  # fmt: skip
+        return json.dumps(told)
+
+    def save_cells(self, path: Path) -> None:
+        """Write what is known of each cell."""
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file, label=self.label, shown=self.shown, batch=self.batch, held_out=self.held_out
+            )
+
+    @classmethod
+    def load(cls, run: Run) -> Study:
+        """Read the study of a run."""
+        try:
+            told = json.loads((run.path / STUDY).read_text())
+            with np.load(run.path / CELLS, allow_pickle=False) as cells:
+                arrays = dict(cells)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{run.name} cannot be read: {error}") from None
+        shape = Shape.of(told.pop("shape"))
+        return cls(
+            shape, tuple(told["genes"]), tuple(told["labels"]), tuple(told["batches"]),
+            told["target"], arrays["label"], arrays["shown"], arrays["batch"], arrays["held_out"],
+        )  # fmt: skip
+
+
+def refuse(source: CellSource, config: TrainGmvae) -> None:
+    """Refuse columns that cannot be learnt from, before anything is made of the cells."""
+    if config.labels is None and config.label_fraction < 1:
+        raise UserError("--label-fraction needs labels", hint="name their column: --labels COLUMN")
+    if config.labels is None:
+        return
+    column = source.obs(config.labels)
+    counts = _counts(column, config)
+    some = {name: n for name, n in counts.items() if n}
+    if len(some) < 2:
+        only = f"one label, {next(iter(some))!r}" if some else "no labels"
+        raise UserError(
+            f"{source.name}: column {config.labels!r} has {only}; two or more are needed",
+            hint="name another column, or leave out --labels to learn without any",
+        )
+    lone = [name for name, n in some.items() if n == 1]
+    if lone:
+        raise UserError(
+            f"{source.name}: label {lone[0]!r}{_more(lone)} of {config.labels!r} has one cell; "
+            "one cannot both be learned from and be held out",
+            hint="--min-cells 2 treats such cells as unlabelled",
+        )
+    if config.batch_column:
+        _refuse_confounded(source, column, config)
+
+
+def _more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def _counts(column: Column, config: TrainGmvae) -> dict[str, int]:
+    """Return the cells of each label that counts as one."""
+    named = zip(column.categories.tolist(), column.counts().tolist(), strict=True)
+    known = {str(name): n for name, n in named if str(name) not in config.unlabelled}
+    few = [name for name, n in known.items() if 0 < n < config.min_cells]
+    if few:
+        console.say(f"{len(few)} labels with fewer than {config.min_cells} cells: unlabelled")
+    return {name: n for name, n in known.items() if n >= config.min_cells}
+
+
+def _refuse_confounded(source: CellSource, labels: Column, config: TrainGmvae) -> None:
+    assert config.batch_column is not None
+    batches = source.obs(config.batch_column)
+    known = (labels.codes >= 0) & (batches.codes >= 0)
+    pairs = np.unique(np.stack([labels.codes[known], batches.codes[known]]), axis=1)
+    n_labels, n_batches = len(np.unique(pairs[0])), len(np.unique(pairs[1]))
+    if n_batches > 1 and len(pairs[0]) == n_labels == n_batches:
+        raise UserError(
+            f"{source.name}: batch {config.batch_column!r} is the label {config.labels!r} under "
+            "another name: removing the one removes the other",
+            hint="leave out --batch-column, or name another",
+        )
+
+
+def made(store: Store, config: TrainGmvae) -> Study:
+    """Decide on labels, held-out cells and the shape of the network."""
+    n = store.n_cells
+    label, labels = _labels(store, config)
+    batch = np.full(n, -1, np.int64)
+    batches: tuple[str, ...] = ()
+    if config.batch_column:
+        codes, names = store.codes(config.batch_column)
+        batch, batches = codes.astype(np.int64), tuple(map(str, names))
+    share = config.held_out_share
+    folds = max(round(1 / share), 2) if share <= 0.5 else 10
+    fold = folds_of(label, config.seed, folds)
+    held_out = fold < (1 if share <= 0.5 else round(10 * share))
+    shown = _shown(label, held_out, config)
+    preset = _PRESETS[config.preset]
+    components = config.components or len(labels) or _SOME_COMPONENTS
+    labelled = bool((shown >= 0).any())
+    if labelled and components != len(labels):
+        raise UserError(
+            f"--components {components}: with labels each component is a label, {len(labels)}",
+            hint="leave out --components, or use --label-fraction 0",
+        )
+    shape = Shape(
+        genes=store.n_genes, components=components, batches=len(batches), labelled=labelled,
+        latent=config.latent or preset["latent" if labelled else "alone"],
+        encoder=config.encoder or preset["encoder"],
+        decoder=config.decoder or preset["decoder"], likelihood=config.likelihood,
+        dropout=config.dropout,
+    )  # fmt: skip
+    genes = tuple(map(str, store.genes))
+    return Study(shape, genes, labels, batches, np.nan, label, shown, batch, held_out)
+
+
+def _labels(store: Store, config: TrainGmvae) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    if config.labels is None:
+        return np.full(store.n_cells, -1, np.int64), ()
+    codes, names = store.codes(config.labels)
+    n = np.bincount(codes[codes >= 0], minlength=len(names))
+    known = np.array([str(name) not in config.unlabelled for name in names], bool)
+    known &= n >= max(config.min_cells, 1)
+    place = np.append(np.where(known, np.cumsum(known) - 1, -1), -1)
+    label = place[codes]
+    none = int((label < 0).sum())
+    if none:
+        console.say(f"{none:,} of {len(label):,} cells have no label; they are learned from too")
+    return label, tuple(str(name) for name, is_one in zip(names, known, strict=True) if is_one)
+
+
+def _shown(
+    label: NDArray[np.int64], held_out: NDArray[np.bool_], config: TrainGmvae
+) -> NDArray[np.int64]:
+    """Show the labels of a share of each label's training cells, at least one of each."""
+    shown = np.full(len(label), -1, np.int64)
+    if config.label_fraction == 0:
+        return shown
+    rng = np.random.default_rng((config.seed, 0x5C0))
+    for k in range(label.max() + 1):
+        own = rng.permutation(np.flatnonzero((label == k) & ~held_out))
+        shown[own[: max(round(config.label_fraction * len(own)), 1)]] = k
+    return shown
+
+
+def steps(config: TrainGmvae, n_train: int) -> TrainGmvae:
+    """Turn epochs into steps."""
+    epoch = -(-n_train // config.batch_size)
+    total = config.max_steps
+    if not total and config.epochs == "auto":
+        total = max(_AUTO_EPOCHS * epoch, _AUTO_STEPS)
+        console.say(
+            f"epochs auto: {total:,} steps, {total / epoch:.3g} epochs of {n_train:,} cells"
+        )
+    elif not total:
+        total = int(config.epochs) * epoch
+    every = config.validate_every or min(max(epoch, 50), total)
+    return dataclasses.replace(config, max_steps=total, validate_every=every)

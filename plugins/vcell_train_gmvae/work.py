@@ -1,0 +1,119 @@
+"""The work of `vcell train-gmvae`: look at the cells, train, refit the head, score."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vcell import console
+from vcell.data import open_cells
+from vcell.data.detect import require_counts
+from vcell.errors import UserError
+from vcell.gmvae.cells import ResidentCells, row_sums
+from vcell.gmvae.trained import STUDY
+from vcell.store import Recipe, Store, ensure_store
+from vcell.store.store import MANIFEST
+from vcell.train import command
+from vcell.train.training import NewRun, Training
+from vcell_train_gmvae import TrainGmvae, report
+from vcell_train_gmvae.study import CELLS, Study, made, refuse, steps
+
+if TYPE_CHECKING:
+    from vcell.launch import Plan
+    from vcell.runs import Run
+
+_SHARED = "resident"  # folder of a run: what its processes share while they train
+
+
+def run(cells: Path | None, config: TrainGmvae) -> None:
+    """Do what the command asks."""
+    if not config.resume:
+        path = cells or config.cells
+        if path is None:
+            raise UserError(
+                "no cells to train on",
+                hint="vcell train-gmvae cells.h5ad, or [data] cells in vcell.toml",
+            )
+        labels = config.labels or config.cell_type_column
+        config = dataclasses.replace(config, cells=path.absolute(), labels=labels)
+    command.run(TRAINING, config)
+
+
+def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
+    """Look at the cells, refuse what cannot be, and decide what is held out."""
+    assert config.cells is not None
+    with open_cells(config.cells, config.layer, join=config.join) as source:
+        require_counts(source)
+        refuse(source, config)
+        data = command.fingerprint(source)
+    with store_of(config) as store:
+        study = made(store, config)
+        train = np.flatnonzero(~study.held_out)
+        if len(train) < plan.world:
+            raise UserError(f"{len(train)} training cells are too few for {plan.world} processes")
+        whole = ResidentCells.of(store, 1.0)
+        library = row_sums(whole.borders, whole.counts)[train]
+        if not (library > 0).any():
+            raise UserError(f"{store.path}: the training cells have no counts")
+        study = dataclasses.replace(study, target=float(np.median(library[library > 0])))
+        config = steps(config, len(train))
+        shown = int((study.shown >= 0).sum())
+        console.say(
+            f"{len(train):,} cells to learn from ({shown:,} with a label shown), "
+            f"{study.held_out.sum():,} held out; {store.n_genes:,} genes; "
+            f"{len(study.labels) or 'no'} labels; {len(study.batches) or 'no'} batches"
+        )
+    return NewRun(
+        config=config,
+        data=[data],
+        facts={"model": "gmvae", "shown": shown},
+        files={STUDY: study.plain(), CELLS: study.save_cells},
+    )
+
+
+def store_of(config: TrainGmvae) -> Store:
+    """Return the store of the cells: as given, or made once and kept in the cache."""
+    assert config.cells is not None
+    if (config.cells / MANIFEST).is_file():
+        return Store.open(config.cells)
+    return ensure_store([config.cells], Recipe(layer=config.layer, join=config.join))
+
+
+def main(run: Run) -> None:
+    """Train, as one of the processes of the run; the first one scores what was learnt."""
+    from vcell.train.loop import Trainer
+    from vcell_train_gmvae.task import GmvaeTask
+
+    config, study = command.settings_of_run(TrainGmvae, run), Study.load(run)
+    cells = _cells(run, config, study)
+    result = Trainer(GmvaeTask(config, study, cells), config, run).fit()
+    if os.environ.get("RANK", "0") != "0":
+        return
+    shutil.rmtree(run.path / _SHARED, ignore_errors=True)
+    if not result.cut_short:
+        run.finish("done", held_out=report.scored(run, config, study, cells))
+
+
+def _cells(run: Run, config: TrainGmvae, study: Study) -> ResidentCells:
+    """Return the cells in memory; several processes of a machine map one copy."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        with store_of(config) as store:
+            return ResidentCells.of(store, study.target)
+    folder = run.path / _SHARED / os.environ.get("GROUP_RANK", "0")
+    return ResidentCells.made_once(folder, lambda: store_of(config), study.target)
+
+
+TRAINING = Training(
+    name="train-gmvae",
+    options=TrainGmvae,
+    worker="vcell_train_gmvae.work:main",
+    prepare=prepare,
+    tell=report.tell,
+    needs=STUDY,
+)

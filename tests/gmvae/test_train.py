@@ -1,0 +1,177 @@
+"""`vcell train-gmvae`: learns planted types, tells the baseline beside it, and can be resumed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.gmvae.conftest import planted
+
+
+def test_a_tenth_of_the_labels_suffices_and_the_baseline_stands_beside(trained):
+    found = trained["held_out"]
+    assert set(found) == {"gmvae", "gmvae, head as trained", "logistic regression on 30 PCs"}
+    assert found["gmvae"]["accuracy"] > 0.9
+    assert found["gmvae"]["macro_f1"] > 0.85
+    assert 0 <= found["gmvae"]["ece"] < 0.2
+    assert trained["clusters"]["ari"] > 0.7
+    assert trained["gained"]["low"] <= trained["gained"]["gain"] <= trained["gained"]["high"]
+
+
+def test_the_scores_are_those_of_the_table_of_held_out_cells(trained):
+    with (Path(trained["run"]) / "held_out.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == "gmvae"]
+    accuracy = np.mean([row["label"] == row["given"] for row in rows])
+    assert accuracy == pytest.approx(trained["held_out"]["gmvae"]["accuracy"])
+    assert len({row["cell"] for row in rows}) == len(rows) == pytest.approx(120, abs=10)
+
+
+def test_held_out_labels_are_never_shown(trained):
+    with np.load(Path(trained["run"]) / "cells.npz") as file:
+        cells = dict(file)
+    assert not (cells["held_out"] & (cells["shown"] >= 0)).any()
+    shown = (cells["shown"] >= 0).sum() / (~cells["held_out"]).sum()
+    assert shown == pytest.approx(0.1, abs=0.02)
+
+
+def test_every_validation_tells_accuracy_and_macro_f1(trained):
+    lines = (Path(trained["run"]) / "events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    told = [event for event in events if event["kind"] == "eval"]
+    assert len(told) >= 3
+    assert all({"accuracy", "macro_f1", "ari", "nelbo"} <= event.keys() for event in told)
+    assert told[-1]["nelbo"] < told[0]["nelbo"]
+
+
+def test_the_page_loads_nothing(trained):
+    page = (Path(trained["run"]) / "index.html").read_text()
+    assert "Confusion" in page
+    assert "Principal components" in page
+    assert 'src="http' not in page
+
+
+@pytest.mark.parametrize(
+    "likelihood",
+    ["zinb", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("poisson", "mse"))],
+)
+def test_other_likelihoods_learn_too(vcell, cells, likelihood):
+    done = vcell("train-gmvae", cells, "--labels", "kind", "--likelihood", likelihood,
+                 "--max-steps", 60, "--batch-column", "batch", "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["held_out"]["gmvae"]["accuracy"] > 0.8
+
+
+def test_without_labels_the_components_find_the_types(vcell, cells):
+    done = vcell("train-gmvae", cells, "--labels", "kind", "--label-fraction", 0,
+                 "--max-steps", 300, "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["held_out"] == {}
+    assert told["clusters"]["ari"] > 0.5
+
+
+def test_cells_without_a_label_are_never_a_class(vcell, home):
+    data = planted(400, 3)
+    data.obs["some"] = data.obs["kind"].astype(object)
+    data.obs.iloc[::3, data.obs.columns.get_loc("some")] = "unknown"
+    data.obs.iloc[1::9, data.obs.columns.get_loc("some")] = np.nan
+    data.write_h5ad(home / "gaps.h5ad")
+    done = vcell("train-gmvae", "gaps.h5ad", "--labels", "some", "--max-steps", 40, "--json")
+    assert done.returncode == 0, done.stderr
+    run = Path(json.loads(done.stdout)["run"])
+    study = json.loads((home / run / "gmvae.json").read_text())
+    assert study["labels"] == ["type-0", "type-1", "type-2", "type-3"]
+    assert "cells have no label" in done.stderr
+
+
+def _weights(run):
+    return load_file(max((run / "ckpt").glob("step-*")) / "model.safetensors")
+
+
+def test_interrupted_and_resumed_it_is_the_same_to_the_bit(vcell, cells, home):
+    line = ("train-gmvae", cells, "--labels", "kind", "--checkpoint-every", 10,
+            "--validate-every", 10, "--json")  # fmt: skip
+    whole = json.loads(vcell(*line, "--max-steps", 30).stdout)["run"]
+    # the same schedule, but asked to stop: begun by one process, ended by another
+    stopped = vcell(*line, "--max-steps", 30, "--patience", 0)
+    again = json.loads(stopped.stdout)["run"]
+    folder = home / again / "ckpt"
+    for step in sorted(folder.glob("step-*"))[1:]:
+        for file in sorted(step.rglob("*"), reverse=True):
+            file.unlink()
+        step.rmdir()
+    first = sorted(folder.glob("step-*"))[0]
+    (folder / "latest").write_text(first.name)
+    done = vcell("train-gmvae", "--resume", Path(again).name, "--json")
+    assert done.returncode == 0, done.stderr
+    one, other = _weights(home / whole), _weights(home / again)
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_two_processes_equal_one(vcell, cells, home):
+    line = (
+        "train-gmvae",
+        cells,
+        "--labels",
+        "kind",
+        "--max-steps",
+        12,
+        "--device",
+        "cpu",
+        "--json",
+    )
+    one = vcell(*line)
+    two = vcell(*line, "--procs", 2)
+    assert two.returncode == 0, two.stderr
+    found = [_weights(home / json.loads(done.stdout)["run"]) for done in (one, two)]
+    for name, value in found[0].items():
+        np.testing.assert_allclose(value, found[1][name], rtol=1e-3, atol=2e-4)
+
+
+def _refused(vcell, *words):
+    done = vcell("train-gmvae", *words)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_bad_input_is_one_sentence_before_training(vcell, home):
+    data = planted(120, 5)
+    data.obs["one"] = "T cell"
+    data.obs["lone"] = ["rare", *data.obs["kind"].tolist()[1:]]
+    data.obs["same"] = data.obs["kind"].map(lambda kind: kind.replace("type", "batch"))
+    data.write_h5ad(home / "bad.h5ad")
+    assert "has one label" in _refused(vcell, "bad.h5ad", "--labels", "one")
+    lone = _refused(vcell, "bad.h5ad", "--labels", "lone")
+    assert "'rare'" in lone
+    assert "--min-cells 2" in lone
+    same = _refused(vcell, "bad.h5ad", "--labels", "kind", "--batch-column", "same")
+    assert "under another name" in same
+    assert "kimd" in _refused(vcell, "bad.h5ad", "--labels", "kimd")
+    logged = data.copy()
+    logged.X = data.X.log1p()
+    logged.write_h5ad(home / "logged.h5ad")
+    assert "log1p" in _refused(vcell, "logged.h5ad", "--labels", "kind")
+    broken = data.copy()
+    broken.X.data[5] = np.nan
+    broken.write_h5ad(home / "broken.h5ad")
+    _refused(vcell, "broken.h5ad", "--labels", "kind")
+    assert not [path for path in (home / "runs").glob("*") if "bad" in path.name]
+
+
+@pytest.mark.slow
+def test_rare_labels_can_be_left_without(vcell, home):
+    data = planted(120, 5)
+    data.obs["lone"] = ["rare", *data.obs["kind"].tolist()[1:]]
+    data.write_h5ad(home / "lone.h5ad")
+    done = vcell("train-gmvae", "lone.h5ad", "--labels", "lone", "--min-cells", 2,
+                 "--max-steps", 5, "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "unlabelled" in done.stderr

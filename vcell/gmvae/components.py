@@ -1,0 +1,69 @@
+"""Principal components of cells that stay compressed: of the baseline, and of pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import LinearOperator, svds
+
+from vcell import console
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcell.gmvae.cells import ResidentCells
+    from vcell.nn.compressed import CompressedRows
+
+MOST = 30_000  # cells that components are learnt from
+_AT_ONCE = 4096
+
+
+def as_csr(rows: CompressedRows) -> Any:
+    """Return the log-normalised values of a batch as a scipy matrix."""
+    begin, indices, values = rows.arrays()
+    return sp.csr_matrix((values, indices, begin), shape=(len(rows), rows.n_genes))
+
+
+class Components:
+    """The leading principal components of log-normalised cells."""
+
+    def __init__(self, centre: NDArray[Any], axes: NDArray[Any]) -> None:
+        self.centre, self.axes = centre, axes
+
+    @classmethod
+    def learnt(
+        cls, cells: ResidentCells, rows: NDArray[np.int64], n: int = 30, seed: int = 0
+    ) -> Components:
+        """Learn from some cells, at most `MOST` of them, without making them dense."""
+        rng = np.random.default_rng((seed, 0x9CA))
+        if len(rows) > MOST:
+            console.say(f"components are learnt from {MOST:,} of {len(rows):,} cells")
+            rows = np.sort(rng.choice(rows, MOST, replace=False))
+        x = as_csr(cells.fetch(rows))
+        centre = np.asarray(x.mean(0)).ravel()
+        n = min(n, min(x.shape) - 1)
+        ones = np.ones(x.shape[0])
+        centred = LinearOperator(
+            x.shape,
+            matvec=lambda v: x @ v - ones * (centre @ v),
+            rmatvec=lambda u: x.T @ u - centre * u.sum(),
+            matmat=lambda v: x @ v - np.outer(ones, centre @ v),
+            rmatmat=lambda u: x.T @ u - np.outer(centre, u.sum(0)),
+            dtype=np.float64,
+        )
+        start = rng.standard_normal(min(x.shape))
+        _, size, axes = svds(centred, k=n, v0=start)
+        axes = axes[np.argsort(-size)]
+        sign = np.sign(axes[np.arange(n), np.abs(axes).argmax(1)])
+        return cls(centre, axes * sign[:, None])
+
+    def of(self, cells: ResidentCells, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the components of some cells, (N, n)."""
+        parts = [
+            as_csr(cells.fetch(rows[start : start + _AT_ONCE])) @ self.axes.T
+            for start in range(0, len(rows), _AT_ONCE)
+        ]
+        found: NDArray[np.float64] = np.concatenate(parts) - self.centre @ self.axes.T
+        return found

@@ -1,0 +1,138 @@
+"""The label head: multinomial logistic regression on latent means, its temperature, its scores.
+
+Refitted after training to the final latent means, it measured better nearly everywhere than the
+head that the network was trained with. L2 penalty, L-BFGS, float64; the optimum is unique, so the
+head depends on nothing but the cells. N cells, D dimensions, K labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_softmax
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Head:
+    """``logits = ((x - centre) / scale) @ matrix + bias``, divided by the temperature.
+
+    Attributes
+    ----------
+    centre, scale
+        (D,) of the cells that it was fitted to.
+    matrix, bias
+        (D, K) and (K,).
+    temperature
+        What makes its probabilities honest, learnt on cells that it was not fitted to.
+    """
+
+    centre: Array
+    scale: Array
+    matrix: Array
+    bias: Array
+    temperature: float = 1.0
+
+    def log_probabilities(self, x: Array) -> Array:
+        """Return (N, K)."""
+        logits = ((x - self.centre) / self.scale) @ self.matrix + self.bias
+        found: Array = log_softmax(logits / self.temperature, axis=1)
+        return found
+
+    def arrays(self) -> dict[str, Array]:
+        """Return everything as arrays, to be saved."""
+        told = {name: np.asarray(getattr(self, name)) for name in self.__dataclass_fields__}
+        return {name: value.astype(np.float64) for name, value in told.items()}
+
+    @classmethod
+    def of(cls, arrays: dict[str, Array]) -> Head:
+        """Return the head that `arrays` told."""
+        return cls(
+            arrays["centre"], arrays["scale"], arrays["matrix"], arrays["bias"],
+            float(arrays["temperature"]),
+        )  # fmt: skip
+
+
+def fit(x: Array, labels: Array, n_labels: int, penalty: float = 1.0) -> Head:
+    """Fit to cells (N, D) with labels 0 ... K - 1; labels without a cell are never predicted.
+
+    The penalty is on half the squared weights of standardised dimensions, against the summed
+    loss: scikit-learn's ``C = 1 / penalty``.
+    """
+    x = np.asarray(x, np.float64)
+    centre, scale = x.mean(0), x.std(0)
+    scale = np.where(scale > 1e-8, scale, 1.0)
+    z = (x - centre) / scale
+    n, d = z.shape
+    seen = np.bincount(labels, minlength=n_labels) > 0
+    kept = np.flatnonzero(seen)
+    place = np.cumsum(seen) - 1
+    target = np.zeros((n, len(kept)))
+    target[np.arange(n), place[labels]] = 1
+
+    def objective(flat: Array) -> tuple[float, Array]:
+        w = flat.reshape(d + 1, len(kept))
+        log_p = log_softmax(z @ w[:-1] + w[-1], axis=1)
+        slope = np.exp(log_p) - target
+        gradient = np.vstack([z.T @ slope + penalty * w[:-1], slope.sum(0)])
+        value = -(log_p * target).sum() + 0.5 * penalty * (w[:-1] ** 2).sum()
+        return float(value), gradient.ravel()
+
+    start = np.zeros((d + 1, len(kept)))
+    start[-1] = np.log(np.bincount(place[labels], minlength=len(kept)) / n)
+    found = minimize(
+        objective, start.ravel(), jac=True, method="L-BFGS-B",
+        options={"maxiter": 1000, "ftol": 1e-10, "gtol": 1e-6},
+    ).x.reshape(d + 1, len(kept))  # fmt: skip
+    matrix, bias = np.zeros((d, n_labels)), np.full(n_labels, -1e9)
+    matrix[:, kept], bias[kept] = found[:-1], found[-1]
+    return Head(centre, scale, matrix, bias)
+
+
+def folds_of(labels: Array, seed: int, folds: int = FOLDS) -> Array:
+    """Deal the cells of each label into folds; return each cell's fold."""
+    rng = np.random.default_rng((seed, 0xF01D))
+    fold = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        own = rng.permutation(np.flatnonzero(labels == label))
+        fold[own] = (np.arange(len(own)) + rng.integers(folds)) % folds
+    return fold
+
+
+def calibrated(x: Array, labels: Array, n_labels: int, seed: int) -> Head:
+    """Fit to all cells, with a temperature learnt on cells that a fold's head has not seen."""
+    head = fit(x, labels, n_labels)
+    fold = folds_of(labels, seed)
+    logits = np.zeros((len(labels), n_labels))
+    for k in range(FOLDS):
+        test = fold == k
+        if test.any() and not test.all():
+            logits[test] = fit(x[~test], labels[~test], n_labels).log_probabilities(x[test])
+    told = logits[np.arange(len(labels)), labels] > -1e8  # a label may be in no other fold
+    if not told.any():
+        return head
+    logits, labels = logits[told], labels[told]
+
+    def loss(log_temperature: float) -> float:
+        log_p = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return float(-log_p[np.arange(len(labels)), labels].mean())
+
+    best = minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded").x
+    return Head(head.centre, head.scale, head.matrix, head.bias, float(np.exp(best)))
+
+
+def calibration_error(probability: Array, right: Array, bins: int = 15) -> float:
+    """Return the expected calibration error: mean distance of confidence and accuracy, by bin."""
+    place = np.minimum((probability * bins).astype(int), bins - 1)
+    n = np.bincount(place, minlength=bins)
+    gap = np.bincount(place, probability - right, minlength=bins)
+    return float(np.abs(gap).sum() / max(n.sum(), 1))

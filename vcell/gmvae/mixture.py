@@ -1,0 +1,43 @@
+"""The prior of the latent space: a mixture of Gaussians with diagonal covariances.
+
+For a cell with ``q(z|x) = N(m, s^2)`` the distance to component k is the closed form
+
+    KL_k = 1/2 sum_d [ (s^2 + (m - mu_k)^2) / sigma_k^2 - 1 + log sigma_k^2 - log s^2 ].
+
+Choosing the component by ``q(k|x)``, free of z, the best choice and what it costs are
+
+    q(k|x) = softmax_k(log pi_k - KL_k),    KL = -logsumexp_k(log pi_k - KL_k),
+
+an upper bound of the distance to the mixture. No sampling, and nothing that touches the genes.
+B cells, K components, D latent dimensions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Mixture(nn.Module):
+    """K Gaussians; where there are labels, component k is label k."""
+
+    def __init__(self, components: int, latent: int, *, labelled: bool) -> None:
+        super().__init__()
+        self.means = nn.Parameter(torch.randn(components, latent))
+        self.log_variances = nn.Parameter(torch.zeros(components, latent))
+        logits = torch.zeros(components)
+        # without labels, shares that are learnt let one component take all cells
+        if labelled:
+            self.logits: Tensor = nn.Parameter(logits)
+        else:
+            self.register_buffer("logits", logits)
+
+    def forward(self, mean: Tensor, log_variance: Tensor) -> Tensor:
+        """Return ``log pi_k - KL_k`` of each cell, (B, K)."""
+        wanted = self.log_variances.clamp(-8, 8)
+        precision = torch.exp(-wanted)
+        square = (log_variance.exp() + mean.square()) @ precision.T
+        cross = mean @ (self.means * precision).T
+        own = (self.means.square() * precision + wanted).sum(1)
+        kl = 0.5 * (square - 2 * cross + own - mean.shape[1] - log_variance.sum(1, keepdim=True))
+        return torch.log_softmax(self.logits, 0) - kl

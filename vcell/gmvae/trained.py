@@ -1,0 +1,121 @@
+"""What a run of train-gmvae knows: it encodes cells, names them, and says how sure it is.
+
+trained = Trained.load(Run.open("latest"))
+said = trained.say(*trained.encode(batch))       # a batch of vcell.gmvae.cells.compressed
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vcell.errors import UserError
+from vcell.gmvae.head import Head
+from vcell.gmvae.network import Gmvae, Shape
+from vcell.gmvae.outliers import Outliers
+from vcell.train.state import load_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from vcell.nn.compressed import CompressedRows
+    from vcell.runs import Run
+
+    Array = NDArray[Any]
+
+STUDY, HEAD = "gmvae.json", "head.npz"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is said of some cells: codes of labels (-1: there is no head), and how sure it is."""
+
+    label: Array
+    probability: Array
+    component: Array
+    score: Array
+
+
+class Trained:
+    """A trained network with its head.
+
+    Attributes
+    ----------
+    genes, labels, batches
+        Names, in the order of columns and codes.
+    target
+        Library size that values are scaled to before the logarithm.
+    """
+
+    def __init__(
+        self, network: Gmvae, told: Mapping[str, Any], head: Head | None, outliers: Outliers | None
+    ) -> None:
+        self.network = network.eval()
+        self.genes, self.labels = list(told["genes"]), list(told["labels"])
+        self.batches, self.target = list(told["batches"]), float(told["target"])
+        self.head, self.outliers = head, outliers
+
+    @classmethod
+    def load(cls, run: Run, device: str | torch.device = "cpu") -> Trained:
+        """Load the best network of a run, and its head if it is finished."""
+        if run.meta.get("command") != "train-gmvae":
+            raise UserError(
+                f"{run.name} is a run of vcell {run.meta.get('command')}, not of train-gmvae",
+                hint="vcell train-gmvae CELLS makes one",
+            )
+        try:
+            told = json.loads((run.path / STUDY).read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{run.path / STUDY} cannot be read: {error}") from None
+        network = Gmvae(Shape.of(told["shape"]))
+        load_weights(network, run.checkpoint("best").path)
+        return cls(network.to(device), told, *read_head(run.path / HEAD))
+
+    @torch.no_grad()
+    def encode(self, batch: CompressedRows) -> tuple[Array, Array]:
+        """Return the latent means (B, D) and ``log pi_k - KL_k`` (B, K)."""
+        device = next(self.network.parameters()).device
+        mean, log_variance = self.network.encode(batch.to(device))
+        return mean.cpu().numpy(), self.network.mixture(mean, log_variance).cpu().numpy()
+
+    def say(self, mean: Array, joint: Array) -> Said:
+        """Name cells by their latent means."""
+        if self.outliers is None:
+            raise UserError("the run is not finished: it has no head", hint="resume it")
+        n = len(mean)
+        label, probability = np.full(n, -1), np.full(n, np.nan)
+        if self.head is not None:
+            log_p = self.head.log_probabilities(mean)
+            label = log_p.argmax(1)
+            probability = np.exp(log_p[np.arange(n), label])
+        return Said(label, probability, joint.argmax(1), self.outliers.scores(mean))
+
+
+def write_head(path: Path, head: Head | None, outliers: Outliers) -> None:
+    """Save a head, if there is one, and what outliers are."""
+    arrays = {f"outliers_{k}": v for k, v in vars(outliers).items()}
+    if head is not None:
+        arrays |= {f"head_{k}": v for k, v in head.arrays().items()}
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_head(path: Path) -> tuple[Head | None, Outliers | None]:
+    """Read them again; None where they are not there."""
+    if not path.is_file():
+        return None, None
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    parts: dict[str, dict[str, Array]] = {"head": {}, "outliers": {}}
+    for name, value in arrays.items():
+        part, key = name.split("_", 1)
+        parts[part][key] = value
+    head = Head.of(parts["head"]) if parts["head"] else None
+    return head, Outliers(**parts["outliers"])
