@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import anndata
@@ -117,6 +118,7 @@ def test_a_dry_run_counts_and_leaves_nothing(isp, tmp_path):
     lines = read(isp("--max-cells", 5, "--no-gates"), tmp_path)
     assert ran.json["events"] == len(lines)
     assert ran.json["cells"] == 5
+    assert 0 <= ran.json["eligible"] <= ran.json["genes"]
     assert ran.json["seconds"] > 0
 
 
@@ -194,3 +196,47 @@ def test_a_damaged_shard_is_computed_again(isp, vcell, tmp_path):
     (folder / "run.json").write_text(json.dumps(meta | {"status": "interrupted"}))
     again = vcell("isp", "run", "--resume", Path(ran.json["run"]).name, "--json")
     pd.testing.assert_frame_equal(read(again, tmp_path), before, check_exact=True)
+
+
+def spoiled(how, cells, model_folder, tmp_path):
+    """A file of cells or a folder of a model that is wrong in one way."""
+    adata = anndata.read_h5ad(cells)
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    weights = folder / "model.safetensors"
+    if how == "logarithms":
+        adata.X = adata.X.log1p() / 3
+    elif how == "no genes":
+        adata.var_names = [f"peak-{i}" for i in range(adata.n_vars)]
+    elif how == "mouse":
+        adata.var_names = [f"ENSMUSG{i:011d}" for i in range(adata.n_vars)]
+    elif how == "no weights":
+        weights.unlink()
+    elif how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-50])
+    elif how == "other vocabulary":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 25_429}))
+    adata.write_h5ad(tmp_path / "spoiled.h5ad")
+    return tmp_path / "spoiled.h5ad", folder
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("logarithms", "raw counts are needed"),
+        ("no genes", "none of its 118 genes"),
+        ("mouse", "look like mouse"),
+        ("no weights", "holds no weights"),
+        ("truncated", "is truncated or damaged"),
+        ("other vocabulary", "has 25,429 tokens"),
+    ],
+)
+def test_files_that_cannot_serve_are_one_line(isp, cells, model_folder, tmp_path, how, message):
+    file, model = spoiled(how, cells, model_folder, tmp_path)
+    ran = isp(file=file, model=model)
+    assert ran.code == 2
+    errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not (tmp_path / "runs").exists()

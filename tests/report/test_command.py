@@ -214,3 +214,19 @@ def test_a_report_of_eight_runs_is_small_and_fits_a_phone(vcell, runs, tmp_path)
         assert browser.run("return document.documentElement.scrollWidth") <= 390
         assert browser.console() == []
         assert browser.requests() == []
+
+
+def test_a_plugin_adds_sections_to_the_reports_of_its_runs(vcell, runs) -> None:
+    head = "perturbation,context,model,pds,mae,delta_correlation\n"
+    rows = [f"G{i},all,{m},{p},0.1,0.5" for m, p in (("mean", 0.5), ("gp", 0.9)) for i in range(6)]
+    (runs / "first" / "held_out.csv").write_text(head + "\n".join(rows) + "\n")
+    ran = vcell("report", "first")
+    assert ran.code == 0, ran.err
+    assert "could not add" not in ran.err
+    text = (runs / "first" / "report.html").read_text()
+    assert "Every held-out perturbation" in text
+    assert "G5: 0.4" in text
+    (runs / "first" / "held_out.csv").write_text(head + "G0,all,gp,torn,0.1,0.5\n")
+    ran = vcell("report", "first")
+    assert ran.code == 0
+    assert "could not add its sections" in ran.err
