@@ -35,7 +35,14 @@ def read(ran, tmp_path):
     return pq.read_table(tmp_path / ran.json["run"] / "shifts.parquet").to_pandas()
 
 
-@pytest.mark.parametrize("operation", ["delete", "overexpress", "inhibit"])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "delete",
+        pytest.param("overexpress", marks=pytest.mark.slow),
+        pytest.param("inhibit", marks=pytest.mark.slow),
+    ],
+)
 def test_every_line_of_the_table_equals_float64_by_hand(isp, exact, tmp_path, operation):
     ran = isp("--perturb", operation, "--max-cells", 3, "--no-gates", "--donor", "donor")
     lines = read(ran, tmp_path)
@@ -60,6 +67,7 @@ def test_every_line_of_the_table_equals_float64_by_hand(isp, exact, tmp_path, op
     assert {row % 2 for row in some.index} == {0}
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_table_of_one(isp, tmp_path):
     one = read(isp("--max-cells", 5, "--no-gates", "--shard", 40), tmp_path)
     two = read(isp("--max-cells", 5, "--no-gates", "--shard", 40, "--procs", 2), tmp_path)
@@ -85,6 +93,7 @@ def test_listed_genes_get_matched_nulls_and_those_without_a_token_a_reason(isp, 
     assert (lines["rank"] == -1).any()  # a cell that lacks the gene gets it
 
 
+@pytest.mark.slow
 def test_a_group_is_one_event_a_cell_and_pairs_go_with_their_anchor(isp, tmp_path):
     (tmp_path / "genes.txt").write_text("G12\nG30\n")
     lines = read(
@@ -132,6 +141,7 @@ def test_gates_are_computed_and_a_change_of_nothing_is_nothing(isp):
     assert gates["separation"] > 0
 
 
+@pytest.mark.slow
 def test_half_precision_says_its_noise(isp):
     ran = isp("--max-cells", 2, "--precision", "bf16")
     assert ran.json["gates"]["noise_floor"] > 1e-6
@@ -186,6 +196,7 @@ def test_what_cannot_be_is_one_line_before_any_work(isp, tmp_path, words, messag
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_computed_again(isp, vcell, tmp_path):
     ran = isp("--max-cells", 3, "--no-gates", "--shard", 20)
     before = read(ran, tmp_path)
