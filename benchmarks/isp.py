@@ -53,7 +53,7 @@ def encoder() -> None:
     reference = PaddedReference(model.bert)
     best: dict[str, float] = {}
     with torch.inference_mode():
-        for _ in range(4):  # in turns
+        for _ in range(2):  # in turns
             for name, work in {
                 "eight": lambda: reference.hidden(cells, 6),
                 "one": lambda: [reference.hidden([cell], 6) for cell in cells],
@@ -77,7 +77,7 @@ def delete() -> None:
     torch.set_num_threads(1)
     model = checkpoint.load(MODEL)
     states = {"goal": np.random.default_rng(0).normal(size=256)}
-    for length, n in ((512, 128), (2048, 32)):
+    for length, n in ((512, 64), (2048, 16)):
         cell = cell_of(length)
         for shared in (True, False):
             engine = ShiftEngine(model, 5, "mean", states, shared=shared)

@@ -104,8 +104,8 @@ def _volcano(page: Page, tested: pd.DataFrame, config: IspStats) -> None:
     grid = np.linspace(0, top, 60).tolist()
     series["95 % of genes"] = ([*[float(spread[0])] * 60, *[float(spread[1])] * 60], grid + grid)
     words = (
-        "Effect is the shift minus the median of the gene's nulls. Between the dotted lines lie "
-        f"95 % of all genes. p cannot fall below 1 / (1 + nulls); calls are at FDR {config.fdr:g}."
+        "Effect is the shift minus the median of the gene's nulls, p is Student's t among them. "
+        f"Between the two dotted lines lie 95 % of all genes; calls are at FDR {config.fdr:g}."
     )
     page.figure("Effect and p", svg.scatter(series, x="effect", y="-log10 p", names=names), words)
 
@@ -134,7 +134,8 @@ def _both(page: Page, results: list[Result], tested: pd.DataFrame) -> None:
 
 def _donors(page: Page, result: Result, tested: pd.DataFrame) -> None:
     """Draw the top genes donor by donor."""
-    top = tested.drop_duplicates("gene").head(TOP)
+    same = tested[tested["operation"] == result.design.operation]
+    top = same.drop_duplicates("gene").head(TOP)
     names = [str(name) for name in top["gene"]]
     label = result.frame["symbol"].where(result.frame["symbol"] != "", result.frame["ensembl_id"])
     rows = result.frame.assign(label=label)[label.isin(names)]
@@ -144,7 +145,7 @@ def _donors(page: Page, result: Result, tested: pd.DataFrame) -> None:
         index="label", columns="donor", values=result.column, aggfunc="mean", observed=True
     ).reindex([name for name in names if name in set(rows["label"])])
     page.figure(
-        "Top genes in each donor",
+        f"Top genes in each donor: {result.design.operation}",
         svg.heat_map(
             means.to_numpy(float).tolist(), rows=f"{len(means)} genes, the first on top",
             columns=f"{means.shape[1]} donors", legend="mean shift",

@@ -31,10 +31,7 @@ def export(run: Run, folder: Path) -> int:
         How many files were written.
     """
     design = Design.load(run.path)
-    if folder.exists() and any(folder.glob("*_raw.pickle")):
-        raise UserError(
-            f"{folder} holds such files already", hint="upstream would read both: name a new folder"
-        )
+    check(folder)
     folder.mkdir(parents=True, exist_ok=True)
     table = pq.read_table(run.path / "shifts.parquet").to_pandas()
     numbers = 0
@@ -52,6 +49,14 @@ def export(run: Run, folder: Path) -> int:
             pickle.dump(content, file)
         numbers += 1
     return numbers
+
+
+def check(folder: Path) -> None:
+    """Refuse a folder that has such files already."""
+    if folder.exists() and any(folder.glob("*_raw.pickle")):
+        raise UserError(
+            f"{folder} holds such files already", hint="upstream would read both: name a new folder"
+        )
 
 
 def _key(gene: int, design: Design) -> tuple[Any, str]:

@@ -45,6 +45,10 @@ def run(cells: Path | None, config: IspRun) -> None:
     else:
         if cells is None:
             raise UserError("no file of cells is named", hint="vcell isp run CELLS --model DIR")
+        if config.export_upstream_pickles is not None:
+            from vcell_isp.upstream import check
+
+            check(config.export_upstream_pickles)
         reader = load(config, torch.device("cpu"))
         design = asked.design(cells, config, reader.model)
         estimate = _estimate(design, reader, config)
@@ -227,10 +231,11 @@ def _estimate(design: Design, reader: Reader, config: IspRun) -> dict[str, Any]:
     events = int(counts.sum())
     found: dict[str, Any] = {
         "cells": len(counts), "events": events,
-        "genes": _n_genes(design), "not_run": design.genes.missing,
+        "genes": _n_genes(design), "eligible": _n_eligible(design, config),
+        "not_run": design.genes.missing,
         "shards": -(-events // config.shard),
     }  # fmt: skip
-    nulls = len({c for many in design.genes.controls.values() for c in many})
+    nulls = max((len(many) for many in design.genes.controls.values()), default=0)
     found["least_p"] = 1 / (1 + (nulls or min(100, max(found["genes"] - 1, 1))))
     if config.dry_run and events:
         found |= _timed(design, reader, counts, config)
@@ -246,6 +251,26 @@ def _n_genes(design: Design) -> int:
     first = 4 if design.frame.first else 2
     inner = inner[inner >= first]
     return len(inner if wanted is None else wanted)
+
+
+def _n_eligible(design: Design, config: IspRun) -> int:
+    """Count genes in enough cells for a test: ten, and where donors are known, of two of them."""
+    cells = np.flatnonzero(design.start)
+    lengths = design.cells.lengths[cells]
+    tokens = design.cells.take(cells).tokens.astype(np.int64)
+    n = int(tokens.max(initial=0)) + 1
+    enough = np.bincount(tokens, minlength=n) >= 10
+    if design.donors:
+        donor = np.repeat(design.donor[cells].astype(np.int64), lengths)
+        known = donor >= 0
+        place = tokens[known] * len(design.donors) + donor[known]
+        seen = np.bincount(place, minlength=n * len(design.donors)).reshape(n, -1)
+        enough &= (seen >= config.min_cells_per_donor).sum(1) >= 2
+    enough[: 4 if design.frame.first else 2] = False
+    wanted = design.genes.wanted
+    if wanted is not None:
+        return int(enough[wanted[wanted < n]].sum())
+    return int(enough.sum())
 
 
 def _timed(
@@ -275,11 +300,12 @@ def _timed(
 def _estimate_text(found: dict[str, Any]) -> str:
     rows: list[tuple[str, str]] = [
         ("cells to perturb", f"{found['cells']:,}"), ("genes", f"{found['genes']:,}"),
+        ("genes in enough cells for a test", f"{found['eligible']:,}"),
         ("events", f"{found['events']:,}"), ("shards", f"{found['shards']:,}"),
-        ("least p that can be reached", f"{found['least_p']:.3g}"),
+        ("least rank p that can be reached", f"{found['least_p']:.3g}"),
     ]  # fmt: skip
     if "seconds" in found:
         rows.append(("time, one process here", console.duration(found["seconds"])))
         rows.append(("events a second", f"{found['events_a_second']:,.4g}"))
     rows += [(f"not run: {name}", why) for name, why in list(found["not_run"].items())[:20]]
-    return "\n".join(f"{name:<30} {value}" for name, value in rows)
+    return "\n".join(f"{name:<34} {value}" for name, value in rows)

@@ -20,6 +20,7 @@ CIRCLES = {
     ("vcell.metrics.de", "vcell.metrics.screen"),
     ("vcell.nn.likelihoods", "vcell.nn.triton_likelihoods"),
     ("vcell.store.plain", "vcell.store.sources"),
+    ("vcell_train_gmvae.page", "vcell_train_gmvae.report"),
 }
 
 

@@ -18,6 +18,7 @@ from vcell.errors import UserError
 from vcell.gpu.agreement import TorchSees, checked, disagreement
 from vcell.gpu.nvml import Device, Devices
 from vcell.launch import LaunchOptions, make_plan
+from vcell.train import parallel
 
 ASK = """
 import dataclasses, json
@@ -202,6 +203,13 @@ def _torch_has_cuda() -> bool:
     import torch
 
     return torch.version.cuda is not None
+
+
+def test_a_gpu_that_cannot_be_taken_is_told_in_words() -> None:
+    if _torch_has_cuda():
+        pytest.skip("this torch is built for CUDA")
+    with pytest.raises(UserError, match="GPU 0 cannot be used"), parallel.joined("cuda"):
+        pass
 
 
 def test_doctor_compares_the_two(nvml: FakeNvml, vcell: Callable[..., Ran]) -> None:

@@ -41,7 +41,13 @@ def run(library: Path, *words: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("part", "settings"), [("networks", 26), ("precisions", 16), ("losses", 26), ("fsdp", 8)]
+    ("part", "settings"),
+    [
+        ("networks", 26),
+        ("precisions", 16),
+        pytest.param("losses", 26, marks=pytest.mark.slow),
+        ("fsdp", 8),
+    ],
 )
 def test_the_networks_train_on_a_gpu_as_far_as_can_be_seen(
     library: Path, part: str, settings: int

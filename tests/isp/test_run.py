@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import anndata
@@ -34,7 +35,14 @@ def read(ran, tmp_path):
     return pq.read_table(tmp_path / ran.json["run"] / "shifts.parquet").to_pandas()
 
 
-@pytest.mark.parametrize("operation", ["delete", "overexpress", "inhibit"])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "delete",
+        pytest.param("overexpress", marks=pytest.mark.slow),
+        pytest.param("inhibit", marks=pytest.mark.slow),
+    ],
+)
 def test_every_line_of_the_table_equals_float64_by_hand(isp, exact, tmp_path, operation):
     ran = isp("--perturb", operation, "--max-cells", 3, "--no-gates", "--donor", "donor")
     lines = read(ran, tmp_path)
@@ -59,6 +67,7 @@ def test_every_line_of_the_table_equals_float64_by_hand(isp, exact, tmp_path, op
     assert {row % 2 for row in some.index} == {0}
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_table_of_one(isp, tmp_path):
     one = read(isp("--max-cells", 5, "--no-gates", "--shard", 40), tmp_path)
     two = read(isp("--max-cells", 5, "--no-gates", "--shard", 40, "--procs", 2), tmp_path)
@@ -84,6 +93,7 @@ def test_listed_genes_get_matched_nulls_and_those_without_a_token_a_reason(isp, 
     assert (lines["rank"] == -1).any()  # a cell that lacks the gene gets it
 
 
+@pytest.mark.slow
 def test_a_group_is_one_event_a_cell_and_pairs_go_with_their_anchor(isp, tmp_path):
     (tmp_path / "genes.txt").write_text("G12\nG30\n")
     lines = read(
@@ -117,6 +127,7 @@ def test_a_dry_run_counts_and_leaves_nothing(isp, tmp_path):
     lines = read(isp("--max-cells", 5, "--no-gates"), tmp_path)
     assert ran.json["events"] == len(lines)
     assert ran.json["cells"] == 5
+    assert 0 <= ran.json["eligible"] <= ran.json["genes"]
     assert ran.json["seconds"] > 0
 
 
@@ -130,6 +141,7 @@ def test_gates_are_computed_and_a_change_of_nothing_is_nothing(isp):
     assert gates["separation"] > 0
 
 
+@pytest.mark.slow
 def test_half_precision_says_its_noise(isp):
     ran = isp("--max-cells", 2, "--precision", "bf16")
     assert ran.json["gates"]["noise_floor"] > 1e-6
@@ -184,6 +196,7 @@ def test_what_cannot_be_is_one_line_before_any_work(isp, tmp_path, words, messag
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_computed_again(isp, vcell, tmp_path):
     ran = isp("--max-cells", 3, "--no-gates", "--shard", 20)
     before = read(ran, tmp_path)
@@ -194,3 +207,47 @@ def test_a_damaged_shard_is_computed_again(isp, vcell, tmp_path):
     (folder / "run.json").write_text(json.dumps(meta | {"status": "interrupted"}))
     again = vcell("isp", "run", "--resume", Path(ran.json["run"]).name, "--json")
     pd.testing.assert_frame_equal(read(again, tmp_path), before, check_exact=True)
+
+
+def spoiled(how, cells, model_folder, tmp_path):
+    """A file of cells or a folder of a model that is wrong in one way."""
+    adata = anndata.read_h5ad(cells)
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    weights = folder / "model.safetensors"
+    if how == "logarithms":
+        adata.X = adata.X.log1p() / 3
+    elif how == "no genes":
+        adata.var_names = [f"peak-{i}" for i in range(adata.n_vars)]
+    elif how == "mouse":
+        adata.var_names = [f"ENSMUSG{i:011d}" for i in range(adata.n_vars)]
+    elif how == "no weights":
+        weights.unlink()
+    elif how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-50])
+    elif how == "other vocabulary":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 25_429}))
+    adata.write_h5ad(tmp_path / "spoiled.h5ad")
+    return tmp_path / "spoiled.h5ad", folder
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("logarithms", "raw counts are needed"),
+        ("no genes", "none of its 118 genes"),
+        ("mouse", "look like mouse"),
+        ("no weights", "holds no weights"),
+        ("truncated", "is truncated or damaged"),
+        ("other vocabulary", "has 25,429 tokens"),
+    ],
+)
+def test_files_that_cannot_serve_are_one_line(isp, cells, model_folder, tmp_path, how, message):
+    file, model = spoiled(how, cells, model_folder, tmp_path)
+    ran = isp(file=file, model=model)
+    assert ran.code == 2
+    errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not (tmp_path / "runs").exists()

@@ -19,7 +19,9 @@ def lists(frame, column):
     return {int(g): rows[column].tolist() for g, rows in ordered.groupby("gene")}
 
 
-@pytest.mark.parametrize(("n_genes", "n_cells"), [(30, 12), (1060, 100)])
+@pytest.mark.parametrize(
+    ("n_genes", "n_cells"), [(30, 12), pytest.param(1060, 100, marks=pytest.mark.slow)]
+)
 def test_goal_state_shift_is_upstreams(vcell, tmp_path, n_genes, n_cells):
     """The second size exceeds the pool of 100,000."""
     rng = np.random.default_rng(0)

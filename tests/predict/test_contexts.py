@@ -27,7 +27,8 @@ def two_types(tmp_path_factory):
 def call(two_types, capsys):
     def call(*words):
         capsys.readouterr()
-        given = ["predict", "latest", "--runs", two_types / "runs", "-o", "p.h5ad", *words]
+        folder = two_types / "runs"
+        given = ["predict", "latest", "--runs", folder, "-o", "p.h5ad", "--overwrite", *words]
         return run([*map(str, given)]), capsys.readouterr().err
 
     return call

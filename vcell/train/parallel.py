@@ -63,7 +63,7 @@ def _take(device: torch.device) -> None:
     """Take a GPU into use, or say why that cannot be."""
     try:
         torch.cuda.set_device(device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, AttributeError) as error:  # the last: a build for CPUs
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"GPU {device.index} cannot be used: {reason}",
