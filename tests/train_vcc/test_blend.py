@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from vcell_train_vcc.network.validation import PriorJudge
 
 from vcell.models import Screen
+from vcell.models.validation import PriorJudge
 
 P, N = 40, 60
 
