@@ -25,7 +25,7 @@ from vcell_train_vcc.closed.gp import GaussianProcess
 
 from vcell.data import detect, labels, open_cells
 from vcell.data.log_cells import LogCells
-from vcell.genes.shipped import shipped_features
+from vcell.genes.features import shipped_features
 from vcell.models.scoring import each
 from vcell.screen import measure
 from vcell.screen.design import Design

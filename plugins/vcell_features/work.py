@@ -9,7 +9,7 @@ import numpy as np
 from vcell import console, outputs
 from vcell.errors import UserError
 from vcell.genes import GeneIndex
-from vcell.genes.shipped import shipped_about, shipped_features
+from vcell.genes.features import shipped_about, shipped_features
 from vcell.screen.design import Design
 from vcell.screen.targets import members
 from vcell_features.sources import made

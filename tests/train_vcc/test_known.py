@@ -12,7 +12,7 @@ from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import simulate
 from vcell.errors import UserError
-from vcell.genes.shipped import shipped_about, shipped_features
+from vcell.genes.features import shipped_about, shipped_features
 from vcell.models import SCREEN, Screen
 from vcell.runs import Run
 from vcell.screen.known import Known

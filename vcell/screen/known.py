@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vcell import console
 from vcell.errors import UserError
 from vcell.genes import GeneIndex
-from vcell.genes.shipped import shipped_features
+from vcell.genes.features import shipped_features
 from vcell.screen import tables
 from vcell.screen.features import Block
 from vcell.screen.names import read_perturbations

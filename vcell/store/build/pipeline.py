@@ -23,14 +23,14 @@ from vcell import cache, console, outputs
 from vcell.data import CellSource, open_cells
 from vcell.errors import DiskFull, UserError
 from vcell.kernels import scatter
+from vcell.store.build.first_pass import CellTable, Mode, NotCounts, Spill
 from vcell.store.build.second_pass import Build
+from vcell.store.build.workdir import Journal, Workdir
 from vcell.store.priority_pool import default_threads
 from vcell.store.recipe import Fingerprint, Recipe, fingerprint, key_of
 from vcell.store.shards import write_array
-from vcell.store.build.first_pass import CellTable, Mode, NotCounts, Spill
 from vcell.store.store import FORMAT, MANIFEST, Store
 from vcell.store.tables import write_groups, write_preprocessing, write_tables
-from vcell.store.build.workdir import Journal, Workdir
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,6 +23,7 @@ from vcell import console
 from vcell.errors import UserError
 from vcell.kernels import gather, scatter
 from vcell.outputs.aside import sync_file
+from vcell.store.build.first_pass import ESCAPED, Spill, index_type
 from vcell.store.cells import Memory
 from vcell.store.priority_pool import PriorityPool
 from vcell.store.shards import (
@@ -35,7 +36,6 @@ from vcell.store.shards import (
     full_chunk,
     write_metadata,
 )
-from vcell.store.build.first_pass import ESCAPED, Spill, index_type
 
 if TYPE_CHECKING:
     from vcell.store.build.workdir import Journal
