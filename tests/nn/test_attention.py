@@ -210,6 +210,7 @@ class TestChoice:
         with pytest.raises(UserError, match=r"needs pip install 'vcell\[flash\]'"):
             pick("flash")
         monkeypatch.setattr(attention, "find_spec", lambda _: object())
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
         assert pick("auto").startswith("attention: flash (flash-attn is installed")
         assert pick("flash") == "attention: flash (asked for)"
