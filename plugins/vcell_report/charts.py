@@ -80,10 +80,10 @@ def _chart(accounts: Sequence[Account], name: str, kind: str, title: str, y: str
         called = account.run.name if len(accounts) > 1 else ""
         curves.append(Curve.of(called, *_points(account.history, name, kind), _buckets(accounts)))
     marks = {}
-    if len(accounts) == 1:
-        baseline = accounts[0].history.last("eval").get(f"baseline_{name}")
-        if kind == "eval" and isinstance(baseline, float):
-            marks["baseline"] = baseline
+    if len(accounts) == 1 and kind == "eval":
+        for event in accounts[0].history.notes("reference"):
+            if isinstance(event.get(name), float):
+                marks[str(event.get("name"))] = event[name]
     return Chart(title, curves, y=y, marks=marks, reading=_reading(accounts, name, kind, curves))
 
 

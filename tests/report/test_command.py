@@ -51,6 +51,7 @@ def trained(folder: Path, name: str, *, lr: float = 1e-3, steps: int = 60, **mor
             )
             if step % 20 == 0:
                 run.log("eval", step=step, best=step == 40, pds=0.9 if step == 40 else 0.5)
+    run.log("reference", step=0, name="mean effect", pds=0.55)
     run.log("warn", step=7, text="the loss jumped")
     return run
 
@@ -82,7 +83,8 @@ def test_the_verdict_comes_first_and_the_page_lies_in_the_run(vcell, runs) -> No
     assert said < body.index("<h2>")
     assert '<p class="verdict good">' in body
     for part in ("60 % backward".replace(" %", "%"), "not input-bound", "not recorded",
-                 "step 7: the loss jumped", "1,200", "Best 0.9 at step 40"):  # fmt: skip
+                 "step 7: the loss jumped", "1,200", "mean effect",
+                 "Best 0.9 at step 40"):  # fmt: skip
         assert part in body, part
     assert not re.search(r"https?://", text)
 

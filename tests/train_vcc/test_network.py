@@ -83,6 +83,9 @@ def test_it_starts_as_the_prior_and_never_validates_worse(trained):
     assert [event["step"] for event in evals] == [0, 4, 8, 12]
     assert evals[0]["gain"] == evals[0]["mean_gain"] == 0
     assert {"pds", "mae", "des", "delta_correlation"} <= evals[0].keys()
+    references = {event["name"]: event for event in trained.events(["reference"])}
+    assert references.keys() == {"mean effect", "prior"}
+    assert references["prior"]["pds"] == evals[0]["pds"]
     best = [event for event in evals if event["best"]][-1]
     assert best["gain"] >= 0
     assert trained.checkpoint("best").step == best["step"]

@@ -106,6 +106,14 @@ class PriorJudge:
             found["des"] = np.nan_to_num(called[quick.DES])
         return found
 
+    def references(self) -> dict[str, dict[str, float]]:
+        """Return the mean scores of the mean effect and of the prior, to draw as lines."""
+        known = {"mean effect": self.mean, "prior": self.prior}
+        return {
+            name: {metric: float(values.mean()) for metric, values in scores.items()}
+            for name, scores in known.items()
+        }
+
     def score(self, effect: NDArray[np.float32]) -> dict[str, float]:
         """Return how far the network is believed, and what that gains over the prior.
 

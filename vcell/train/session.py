@@ -187,6 +187,9 @@ class Session:
         leads, monitor = self.place.leads, self.task.monitor
         with Display(history, steps=left, monitor=monitor, leads=leads) as self.display:
             fresh = self.step == 0 and self._validated < 0
+            if fresh and leads:
+                for name, scores in getattr(self.task, "references", {}).items():
+                    self.run.log("reference", step=0, name=name, **scores)
             if fresh and getattr(self.task, "validates_first", False):
                 self._validate()
                 self._save()

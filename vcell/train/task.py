@@ -71,10 +71,11 @@ class Task(Protocol):
         What must not change between a run and its resumption (model preset, fingerprints of genes
         and data ...), as plain JSON. Resuming with another identity is refused.
 
-    Four more are optional: ``phases``, a sequence of `Phase` at whose borders the learning rate
-    warms up again (what else differs, the stream knows by its position);
-    ``validates_first = True`` to have the model validated before its first step, so that what it
-    starts as may be the best; ``stepped(model, metrics)``, called on every rank after each update
+    Five more are optional: ``phases``, a sequence of `Phase` at whose borders the learning rate
+    warms up again (what else differs, the stream knows by its position); ``references``, the
+    scores of what it is compared with by name, such as a baseline's on the validation data, which
+    reports draw as lines; ``validates_first = True`` to have the model validated before its first
+    step, so that what it starts as may be the best; ``stepped(model, metrics)``, called on every rank after each update
     with the means over the global batch of what `loss` told, to learn from them into the model's
     buffers; ``validation_batch``, how many examples `validate` computes at once, which is halved
     where memory runs out.

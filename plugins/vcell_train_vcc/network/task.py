@@ -186,6 +186,7 @@ class CellTask:
         self.prior = tables.whole_prior[self.held]
         if len(self.held):
             self.judge = PriorJudge(tables.screen, self.prior, truth)
+            self.references = self.judge.references()
         self._n_tokens = shape.n_tokens(0)  # as of the last step taken
         self.identity: Mapping[str, Any] = {
             "model": shape.kind,
