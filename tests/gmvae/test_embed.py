@@ -76,7 +76,7 @@ def test_what_cannot_be_is_one_sentence(vcell, home, trained):
     assert not (home / "strange-out.h5ad").exists()
     there = vcell("embed", trained["run"], "strange.h5ad", "-o", "strange.h5ad")
     assert there.returncode == 2
-    assert "exists" in there.stderr
+    assert "is an input" in there.stderr
     assert vcell("embed", "no-such-run", "strange.h5ad", "-o", "x.h5ad").returncode == 2
 
 

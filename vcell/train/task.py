@@ -75,10 +75,10 @@ class Task(Protocol):
     warms up again (what else differs, the stream knows by its position); ``references``, the
     scores of what it is compared with by name, such as a baseline's on the validation data, which
     reports draw as lines; ``validates_first = True`` to have the model validated before its first
-    step, so that what it starts as may be the best; ``stepped(model, metrics)``, called on every rank after each update
-    with the means over the global batch of what `loss` told, to learn from them into the model's
-    buffers; ``validation_batch``, how many examples `validate` computes at once, which is halved
-    where memory runs out.
+    step, so that what it starts as may be the best; ``stepped(model, metrics)``, called on every
+    rank after each update with the means over the global batch of what `loss` told, to learn from
+    them into the model's buffers; ``validation_batch``, how many examples `validate` computes at
+    once, which is halved where memory runs out.
     """
 
     monitor: str
