@@ -261,7 +261,7 @@ def test_the_cache_finds_a_store_by_content(screen: Screen, tmp_path: Path) -> N
 
 def test_a_file_that_is_no_store_is_not_replaced_silently(screen: Screen, tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(UserError, match="exists and is another kind"):
+    with pytest.raises(UserError, match="was not made by vcell, so it is not replaced"):
         prepare([screen.path], tmp_path / "notes")
     assert (tmp_path / "notes").read_text() == "mine"
     with pytest.raises(UserError, match="is not a vcell store"):
