@@ -55,6 +55,7 @@ def test_missing_genes_are_counted_and_order_does_not_matter(vcell, home, traine
     assert (found.obs["gmvae_label"].astype(str) == data.obs["kind"]).mean() > 0.7
 
 
+@pytest.mark.slow
 def test_a_shift_of_all_cells_can_be_taken_out(vcell, home, trained):
     data = planted(300, 14, shift=0.35)
     plain, _, _ = _embed(vcell, home, trained, data, "plain")

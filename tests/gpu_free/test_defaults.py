@@ -103,6 +103,7 @@ def test_time_falls_with_rates_and_rises_with_work(name: str) -> None:
     assert seconds(card, 1e15, 1e9, "fp32")[0] > least
 
 
+@pytest.mark.slow
 def test_an_estimate_for_a_card_that_is_not_here(vcell: Callable[..., Ran], tmp_path: Path) -> None:
     cells = tmp_path / "cells.h5ad"
     Simulator(cells=900, genes=300, perturbations=12, batches=2, seed=1).write(cells)

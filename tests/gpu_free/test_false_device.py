@@ -44,7 +44,7 @@ def run(library: Path, *words: str) -> str:
     ("part", "settings"),
     [
         ("networks", 26),
-        ("precisions", 16),
+        pytest.param("precisions", 16, marks=pytest.mark.slow),
         pytest.param("losses", 26, marks=pytest.mark.slow),
         ("fsdp", 8),
     ],

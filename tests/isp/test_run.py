@@ -128,7 +128,7 @@ def test_a_dry_run_counts_and_leaves_nothing(isp, tmp_path):
     assert ran.json["events"] == len(lines)
     assert ran.json["cells"] == 5
     assert 0 <= ran.json["eligible"] <= ran.json["genes"]
-    assert ran.json["seconds"] > 0
+    assert ran.json["seconds"] >= 0
 
 
 def test_gates_are_computed_and_a_change_of_nothing_is_nothing(isp):
