@@ -41,21 +41,33 @@ class Browser:
         """Run a function body in the page; return what it returns."""
         return _post(f"{self._base}/execute/sync", {"script": script, "args": list(values)})
 
+    def hover(self, selector: str, share: float) -> None:
+        """Rest the pointer at a share of an element's width."""
+        x, y = self._place(selector, share)
+        self._point([{"type": "pointerMove", "x": x, "y": y, "duration": 0}])
+
     def drag(self, selector: str, start: float, end: float) -> None:
         """Drag from one share of an element's width to another."""
+        (x, y), (to, _) = self._place(selector, start), self._place(selector, end)
+        self._point(
+            [
+                {"type": "pointerMove", "x": x, "y": y, "duration": 0},
+                {"type": "pointerDown", "button": 0},
+                {"type": "pointerMove", "x": to, "y": y, "duration": 20},
+                {"type": "pointerUp", "button": 0},
+            ]
+        )
+
+    def _place(self, selector: str, share: float) -> tuple[int, int]:
+        """Return a point at half the height of an element, which is scrolled into view."""
         box = self.run(
             "const e = document.querySelector(arguments[0]); e.scrollIntoView({block: 'center'});"
             "const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]",
             selector,
         )
-        xs = [round(box[0] + box[2] * share) for share in (start, end)]
-        y = round(box[1] + box[3] / 2)
-        moves = [
-            {"type": "pointerMove", "x": xs[0], "y": y, "duration": 0},
-            {"type": "pointerDown", "button": 0},
-            {"type": "pointerMove", "x": xs[1], "y": y, "duration": 20},
-            {"type": "pointerUp", "button": 0},
-        ]
+        return round(box[0] + box[2] * share), round(box[1] + box[3] / 2)
+
+    def _point(self, moves: list[dict[str, Any]]) -> None:
         pointer = {"type": "pointer", "id": "mouse", "actions": moves}
         _post(f"{self._base}/actions", {"actions": [pointer]})
 

@@ -94,6 +94,21 @@ def test_dragging_zooms_and_a_key_shows_all_again(browser: Browser, page: Path) 
     assert browser.console() == []
 
 
+def test_the_pointer_reads_values(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    said = "return document.querySelector('output[aria-live]').textContent"
+    browser.hover(CURVE, 0.3)
+    first = browser.run(said)
+    browser.hover(CURVE, 0.8)
+    second = browser.run(said)
+    steps = [
+        int(words.split(":")[0].removeprefix("step ").replace(",", "")) for words in (first, second)
+    ]
+    assert steps[0] < steps[1]
+    assert "one " in first
+    assert "(" in first  # the least and greatest of the bucket
+
+
 def test_arrow_keys_read_values_aloud(browser: Browser, page: Path) -> None:
     browser.open(page)
     browser.press(CURVE, "\ue014\ue014")  # right, twice
