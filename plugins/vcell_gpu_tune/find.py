@@ -49,7 +49,8 @@ def run(config: FindOptimal) -> None:
         text = "\n".join(["the plan, not carried out:", *lines, "add --yes to measure"])
         console.result({"plan": plan, "windows": windows, "measured": False}, text)
         return
-    with Stepper(trained, device.uuid) as stepper, console.progress("measuring", windows) as bar:
+    progress = console.progress("measuring", windows, "windows")
+    with Stepper(trained, device.uuid) as stepper, progress as bar:
 
         def measure(settings: CardSettings) -> Window:
             found = _window(stepper, device.uuid, settings, config)
