@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from vcell import outputs
 from vcell.errors import UserError
 
 State = Literal["journalled", "held", "restoring"]
@@ -72,12 +73,7 @@ class Journal:
     def write(self, entry: Entry) -> None:
         """Put an entry on the disk, whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(f".tmp-{os.getpid()}")
-        with aside.open("w") as file:
-            json.dump(asdict(entry), file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.path)
+        outputs.write_json(self.path, asdict(entry))
         self._sync_folder()
 
     def note(self, state: State) -> None:
