@@ -62,7 +62,7 @@ def cell_totals(
             marked_totals[cell, kind] = 0.0
         genes = indices[indptr[cell] : indptr[cell + 1]]
         if n_listed * FEW < len(genes):
-            at = np.int64(0)
+            at = 0
             for i in range(n_listed):
                 gene = listed[i]
                 at = _first_not_below(genes, at, gene)

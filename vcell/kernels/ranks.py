@@ -184,7 +184,7 @@ def against_rest(
         while j < stop or pending:
             if pending and (j == stop or (keys[j] >> _HIGH) >= ZERO):
                 pending = False
-                size = np.int64(0)
+                size = 0
                 for g in range(n_groups):
                     size += zeros[g]
                 for g in range(n_groups):
