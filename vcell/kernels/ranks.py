@@ -200,7 +200,7 @@ def against_rest(
                         n_touched += 1
                     count[g] += 1
                     j += 1
-                size = np.int64(j - begin)
+                size = int(j - begin)
                 for i in range(n_touched):
                     g = touched[i]
                     u[g, gene] += count[g] * (seen + 0.5 * (size + 1))
