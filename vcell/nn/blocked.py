@@ -3,6 +3,8 @@
 Serves ``chunked`` (every row reads every key), ``sparse`` and ``local``. The forward pass keeps the
 output and each row's log-sum-exp; the backward pass computes the weights again. Rows see all their
 keys at once, so no running maximum is needed: memory is O(rows of a block x keys).
+`attention_and_lse` returns the log-sum-exp too, which has a gradient: with the weights P it is P
+itself, so that it is subtracted from delta where the gradient of the scores is P (dP - delta).
 One operator of `torch.library`, so that torch.compile, FLOP counters and checkpointing know it.
 """
 
@@ -15,6 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+
+from vcell.nn.patterns import everybody
 
 if TYPE_CHECKING:
     from vcell.nn.patterns import Pattern
@@ -30,6 +34,34 @@ def blocked_attention(
     return cast("Tensor", _forward(q, k, v, valid, p.rows, p.keys, p.hits, p.starts)[0])
 
 
+def attention_and_lse(
+    q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Attend to all keys; return the log-sum-exp of each row too. Both have gradients.
+
+    Parameters
+    ----------
+    q
+        (B, H, T, D); scores are scaled by D ** -0.5.
+    k, v
+        (B, H, S, D) and (B, H, S, V); there may be more or fewer keys than queries.
+    valid
+        (B, S), False at keys that nobody attends to.
+
+    Returns
+    -------
+    tuple of Tensor
+        (B, H, T, V), and (B, H, T) in float32 or better.
+    """
+    p = everybody(q.shape[2], q.device, n_rows=_rows(k.shape[2], q.device))
+    return cast("tuple[Tensor, Tensor]", _forward(q, k, v, valid, p.rows, p.keys, p.hits, p.starts))
+
+
+def _rows(n_keys: int, device: torch.device) -> int:
+    """Return how many rows of a block: a whole block fits the budget."""
+    return max(16, min(512, _BUDGET.get(device.type, _BUDGET["cuda"]) // 4 // max(n_keys, 1)))
+
+
 @torch.library.custom_op("vcell::blocked_attention", mutates_args=())
 def _forward(
     q: Tensor,
@@ -41,9 +73,9 @@ def _forward(
     hits: Tensor,
     starts: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    out, lse = _like(q), q.new_empty(q.shape[:3], dtype=_exact(q))
+    out, lse = _out(q, v), q.new_empty(q.shape[:3], dtype=_exact(q))
     with torch.autocast(q.device.type, enabled=False):
-        for part in _parts(q, valid, rows, keys, hits, starts):
+        for part in _parts(q, k, valid, rows, keys, hits, starts):
             weights = part.scores(q, k)
             part.put(lse, torch.logsumexp(weights, -1))
             part.weigh(weights, lse)
@@ -52,13 +84,14 @@ def _forward(
 
 
 @_forward.register_fake
-def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return _like(q), q.new_empty(q.shape[:3], dtype=_exact(q))
+def _(q: Tensor, _k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return _out(q, v), q.new_empty(q.shape[:3], dtype=_exact(q))
 
 
 @torch.library.custom_op("vcell::blocked_attention_backward", mutates_args=())
 def _backward(  # noqa: PLR0913, PLR0917 - an operator's arguments are tensors, one by one
     dout: Tensor,
+    dlse: Tensor,
     out: Tensor,
     lse: Tensor,
     q: Tensor,
@@ -72,11 +105,11 @@ def _backward(  # noqa: PLR0913, PLR0917 - an operator's arguments are tensors, 
 ) -> tuple[Tensor, Tensor, Tensor]:
     exact = _exact(q)
     dq = _like(q)
-    dk, dv = (torch.zeros_like(_like(q), dtype=exact) for _ in range(2))
+    dk, dv = (torch.zeros_like(_like(x), dtype=exact) for x in (k, v))
     scale = q.shape[-1] ** -0.5
     with torch.autocast(q.device.type, enabled=False):
-        delta = (dout.to(exact) * out.to(exact)).sum(-1)  # (B, H, T)
-        for part in _parts(q, valid, rows, keys, hits, starts):
+        delta = (dout.to(exact) * out.to(exact)).sum(-1) - dlse.to(exact)  # (B, H, T)
+        for part in _parts(q, k, valid, rows, keys, hits, starts):
             weights = part.scores(q, k)
             part.weigh(weights, lse)
             do = part.rows_of(dout)
@@ -90,16 +123,19 @@ def _backward(  # noqa: PLR0913, PLR0917 - an operator's arguments are tensors, 
 
 
 @_backward.register_fake
-def _(_dout: Tensor, _out: Tensor, _lse: Tensor, q: Tensor, *_: Any) -> tuple[Tensor, ...]:
-    return _like(q), _like(q), _like(q)
+def _(
+    _dout: Tensor, _dlse: Tensor, _out: Tensor, _lse: Tensor, q: Tensor, k: Tensor, v: Tensor,
+    *_: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    return _like(q), _like(k), _like(v)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*output, *inputs)
 
 
-def _differentiate(ctx: Any, dout: Tensor, _dlse: Tensor) -> tuple[Tensor | None, ...]:
-    return (*_backward(dout, *ctx.saved_tensors), None, None, None, None, None)
+def _differentiate(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_backward(dout, dlse, *ctx.saved_tensors), None, None, None, None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
@@ -142,7 +178,13 @@ class _Part:
 
 
 def _parts(
-    q: Tensor, valid: Tensor | None, rows: Tensor, keys: Tensor, hits: Tensor, starts: Tensor
+    q: Tensor,
+    k: Tensor,
+    valid: Tensor | None,
+    rows: Tensor,
+    keys: Tensor,
+    hits: Tensor,
+    starts: Tensor,
 ) -> Iterator[_Part]:
     """Go through the blocks, as many heads at a time as the budget allows."""
     n_heads, n_all = q.shape[1], q.shape[0] * q.shape[1]
@@ -150,7 +192,7 @@ def _parts(
     edges = starts.tolist()
     for (r0, k0, h0), (r1, k1, h1) in pairwise(edges):
         those = None if k0 == k1 else keys[k0:k1]
-        width = q.shape[2] if those is None else k1 - k0
+        width = k.shape[2] if those is None else k1 - k0
         mask = None
         if those is not None:
             mask = torch.zeros((r1 - r0) * width, dtype=torch.bool, device=q.device)
@@ -175,6 +217,10 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a.float(), b.float())
 
 
+def _out(q: Tensor, v: Tensor) -> Tensor:
+    return torch.empty((*q.shape[:3], v.shape[3]), dtype=q.dtype, device=q.device)
+
+
 def _like(q: Tensor) -> Tensor:
     return torch.empty(q.shape, dtype=q.dtype, device=q.device)
 
@@ -186,9 +232,9 @@ def _exact(q: Tensor) -> torch.dtype:
 
 def _flops(products: int) -> Any:
     def count(*arguments: Any, **_: Any) -> int:
-        q, starts = arguments[-8], arguments[-1]
+        q, k, starts = arguments[-8], arguments[-7], arguments[-1]
         n_rows, n_keys, _hits = starts.diff(dim=0).unbind(1)
-        scores = int((n_rows * torch.where(n_keys == 0, q.shape[2], n_keys)).sum())
+        scores = int((n_rows * torch.where(n_keys == 0, k.shape[2], n_keys)).sum())
         return products * 2 * int(q.shape[0] * q.shape[1] * q.shape[3]) * scores
 
     return count
