@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from vcell.errors import UserError
-from vcell.nn.blocked import attention_and_lse
+from vcell.nn.blocked import blocked_attention_and_lse
 from vcell.nn.graph_loss import GraphLoss, RowGraph, attend_apart, row_divergence, shares, warned
+from vcell.nn.lse import attention_and_lse
 
 HEADS, WIDTH = 3, 4
 
@@ -117,6 +118,8 @@ def test_the_log_sum_exp_has_a_gradient_also_with_other_keys_and_padding():
     torch.autograd.gradcheck(lambda *x: attention_and_lse(*x, valid), (q, k, v))
     wide = torch.randn(2, 3, 7, 6, dtype=torch.float64, requires_grad=True)
     torch.autograd.gradcheck(attention_and_lse, (q, k, wide))
+    torch.autograd.gradcheck(attention_and_lse, (q, k, v))  # torch's own kernel
+    torch.autograd.gradcheck(blocked_attention_and_lse, (q, k, v))
 
 
 def test_rows_without_edges_are_left_out_and_counted():

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from vcell.errors import UserError
-from vcell.nn.blocked import attention_and_lse
+from vcell.nn.lse import attention_and_lse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

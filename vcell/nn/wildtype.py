@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vcell.nn.blocked import attention_and_lse
 from vcell.nn.graph_loss import GraphLoss, Regularised, attend_apart
+from vcell.nn.lse import attention_and_lse
 
 if TYPE_CHECKING:
     from vcell.nn.encoder import Encoder
