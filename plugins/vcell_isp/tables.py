@@ -139,7 +139,7 @@ def goal_state_shift(data: ByGene, goal: str, alternatives: Sequence[str]) -> pd
 
 
 def one_shift_to_goal(data: ByGene, goal: str, alternatives: Sequence[str]) -> pd.DataFrame:
-    """Return what upstream has for a group: with one perturbation there is nothing to rank among."""
+    """Return what upstream has for a group: nothing to compare one perturbation with."""
     columns = {"Shift_to_goal_end": data.means(f"shift_{goal}")}
     for state in alternatives:
         columns[f"Shift_to_alt_end_{state}"] = data.means(f"shift_{state}")
