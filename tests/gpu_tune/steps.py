@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from itertools import count
+from typing import TYPE_CHECKING
 
-from vcell.runs import Run
+if TYPE_CHECKING:
+    from vcell.runs import Run
 
 
 def train(run: Run) -> None:
