@@ -105,8 +105,8 @@ def speed(args: argparse.Namespace, folder: Path) -> None:
     ours, peer = best[f"ours {args.samples}"], best[f"TAPE {args.samples}"]
     own, theirs = (best[f"{n} 0"]["cpu"] for n in ("ours", "TAPE"))
     print(f"CPU {peer['cpu'] / ours['cpu']:.1f} times (less what importing costs "
-          f"{(peer['cpu'] - theirs) / (ours['cpu'] - own):.1f}), wall {peer['wall'] / ours['wall']:.1f} "
-          f"times, memory {peer['mib'] / ours['mib']:.1f} times")  # fmt: skip
+          f"{(peer['cpu'] - theirs) / (ours['cpu'] - own):.1f}), "
+          f"wall {peer['wall'] / ours['wall']:.1f} times, memory {peer['mib'] / ours['mib']:.1f} times")  # fmt: skip
 
 
 def law(args: argparse.Namespace, folder: Path) -> None:
@@ -141,8 +141,8 @@ def law(args: argparse.Namespace, folder: Path) -> None:
         chi = stats.chi2_contingency(table).pvalue if table.shape[1] > 1 else np.nan
         rows.append((mode, own, of_genes, chi))
         print(f"{mode}: KS of {len(types)} fractions, least p {min(t.pvalue for t in own):.3f}, "
-              f"largest distance {max(t.statistic for t in own):.4f}; of {len(genes)} genes, least p "
-              f"{min(t.pvalue for t in of_genes):.4f}, share below .05 "
+              f"largest distance {max(t.statistic for t in own):.4f}; of {len(genes)} genes, "
+              f"least p {min(t.pvalue for t in of_genes):.4f}, share below .05 "
               f"{np.mean([t.pvalue < 0.05 for t in of_genes]):.3f}; types that are missing, "
               f"chi-square p {chi:.3f}")  # fmt: skip
     _cells(args, path, folder, data)
