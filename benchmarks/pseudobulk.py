@@ -106,7 +106,8 @@ def speed(args: argparse.Namespace, folder: Path) -> None:
     own, theirs = (best[f"{n} 0"]["cpu"] for n in ("ours", "TAPE"))
     print(f"CPU {peer['cpu'] / ours['cpu']:.1f} times (less what importing costs "
           f"{(peer['cpu'] - theirs) / (ours['cpu'] - own):.1f}), "
-          f"wall {peer['wall'] / ours['wall']:.1f} times, memory {peer['mib'] / ours['mib']:.1f} times")  # fmt: skip
+          f"wall {peer['wall'] / ours['wall']:.1f} times, "
+          f"memory {peer['mib'] / ours['mib']:.1f} times")  # fmt: skip
 
 
 def law(args: argparse.Namespace, folder: Path) -> None:
