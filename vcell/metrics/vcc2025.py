@@ -21,7 +21,7 @@ from vcell.kernels.distances import cosines, pairwise
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vcell.metrics.de import Table
+    from vcell.metrics.significance import DeTable
 
 Array = NDArray[np.float64]
 ALPHA = np.float32(0.05)  # cell-eval compares in float32
@@ -117,7 +117,7 @@ class Calls:
     equal ones by p-value, then by the genes' order.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: DeTable) -> None:
         self.significant = table.fdr.astype(np.float32) < ALPHA
         strength = np.abs(table.lfc).astype(np.float32)
         strength = np.where(np.isnan(strength), np.inf, strength)
