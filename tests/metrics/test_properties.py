@@ -218,7 +218,7 @@ def test_welch(seed, cells, levels):
     x = rng.integers(0, levels + 1, (cells, 6)).astype(np.float32)
     group = rng.permutation(np.arange(cells) % 2).astype(np.int32)
     found: Grouped = summarise(blocks(sp.csr_matrix(x)), group, 2, 6, against=None, squares=True)
-    t, p = de.welch(found, 1)
+    t, p = significance.welch(found, 1)
     a, b = x[group == 1].astype(float), x[group == 0].astype(float)
     for gene in range(6):
         if a[:, gene].std() == 0 and b[:, gene].std() == 0:
