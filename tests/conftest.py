@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,5 +50,27 @@ def vcell(tmp_path: Path) -> Callable[..., Ran]:
             check=False,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ran]:
+    """Run the command line within this process: for what needs no process of its own."""
+    from vcell import cli, console
+
+    for name in [name for name in os.environ if name.startswith(("VCELL", "_VCELL"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*words: str | Path, cwd: Path = tmp_path) -> Ran:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(console, "settings", console.Settings())
+        capsys.readouterr()
+        code = cli.run([str(word) for word in words])
+        return Ran(code, *capsys.readouterr())
 
     return run

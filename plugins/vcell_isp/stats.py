@@ -61,7 +61,9 @@ def opened(name: str, root: Path) -> Result:
 def run(names: Sequence[str], config: IspStats) -> None:
     """Compute and write what was asked for."""
     if config.output is not None:  # a table of the run's own is made anew
-        outputs.check(config.output, suffixes=(".csv", ".parquet"))
+        outputs.check(config.output, suffixes=(".csv", ".parquet"), flag="")
+        if config.mode == "genes":
+            outputs.check(config.output.with_suffix(".html"), flag="")
     results = [opened(name, config.runs) for name in names]
     if config.mode == "genes":
         return _genes(results, config)
