@@ -44,10 +44,9 @@ def no_room(run: Run, error: BaseException) -> DiskFull | None:
         why = room(error)
     else:
         return None
-    again = f"vcell {run.meta.get('command')} --resume {run.name} goes on from the last checkpoint"
     return DiskFull(
         f"{run.path} cannot be written: {why}",
-        hint=f"make room; {again if run.checkpoints() else 'then start a new run'}",
+        hint=f"make room, then --resume {run.name} goes on with it",
         why=why,
     )
 
@@ -58,7 +57,8 @@ def note_failure(run: Run, rank: int, error: BaseException) -> dict[str, object]
     failure: dict[str, object] = {
         "rank": rank,
         "time": time.time(),
-        "user": isinstance(error, UserError) and not isinstance(error, DiskFull),
+        "user": isinstance(error, UserError),
+        "full": isinstance(error, DiskFull),
         "message": str(error) if known else f"{type(error).__name__}: {error}".rstrip(": "),
         "hint": getattr(error, "hint", None),
         "traceback": None if known else "".join(traceback.format_exception(error)),

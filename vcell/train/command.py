@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vcell import console, outputs
 from vcell.config import provenance, settings_of
-from vcell.errors import RunFailed, UserError
+from vcell.errors import DiskFull, RunFailed, UserError
 from vcell.gpu import profiles
 from vcell.launch import Plan, join_run, launch, make_plan, resume_run
 from vcell.outputs.aside import FULL, cannot_write
-from vcell.runs import ROOT, Run
+from vcell.runs import ROOT, Run, remove
 from vcell.train import many
 
 if TYPE_CHECKING:
@@ -92,6 +92,12 @@ def _trained(training: Training[Settings], config: Settings) -> tuple[Run, Plan]
             if plan.leads:
                 console.say(f"to go on: {go_on(training.name, this)}")
             raise
+        except DiskFull as error:
+            if config.resume or not plan.leads or this.checkpoints():
+                raise
+            remove(this)
+            hint = "make room and train again; nothing was kept"
+            raise DiskFull(error.message, hint=hint) from None
     return this, plan
 
 
