@@ -120,6 +120,7 @@ class IspStats:
         "genes", help="genes: the table to work with, and a page. The others: upstream's tables."
     )
     output: Path | None = option(None, short="-o", help="Where to write (default: into the run).")
+    overwrite: bool = option(default=False, help="Replace the output where it exists already.")
     null: str | None = option(None, help="Of vs_null: the run with the null distribution.")
     min_cells: int = option(10, help="A gene counts with at least this many cells.", minimum=1)
     min_donors: int = option(

@@ -123,7 +123,8 @@ def _genes(config: IspRun, vocabulary: Vocabulary) -> Genes:
         raise UserError(
             f"{path}: {next(iter(missing))} has no token, so the group cannot be perturbed as one"
         )
-    return Genes(how, tested, anchor=anchor, missing=missing)
+    symbols = tuple(vocabulary.label(token) for token in tested)
+    return Genes(how, tested, anchor=anchor, missing=missing, symbols=symbols)
 
 
 class _Labels:

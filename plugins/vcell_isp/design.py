@@ -42,6 +42,8 @@ class Genes:
         The token perturbed together with each other gene, or None.
     missing
         Names that lead to no token, and why.
+    symbols
+        Of each tested token: its symbol.
     chosen
         After a first-order screen: the tokens to compute exactly, or None.
     """
@@ -51,6 +53,7 @@ class Genes:
     controls: dict[int, tuple[int, ...]] = field(default_factory=dict)
     anchor: int | None = None
     missing: dict[str, str] = field(default_factory=dict)
+    symbols: tuple[str, ...] = ()
     chosen: tuple[int, ...] | None = None
 
     @property
@@ -238,7 +241,7 @@ class Design:
                 text["only_present"], Frame(**text["frame"]),
                 Genes(
                     genes["how"], tuple(genes["tested"]), controls, genes["anchor"],
-                    genes["missing"], chosen,
+                    genes["missing"], tuple(genes.get("symbols", ())), chosen,
                 ),
             )  # fmt: skip
         except (OSError, KeyError, TypeError, ValueError) as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vcell import console, outputs
@@ -61,9 +63,9 @@ def opened(name: str, root: Path) -> Result:
 def run(names: Sequence[str], config: IspStats) -> None:
     """Compute and write what was asked for."""
     if config.output is not None:  # a table of the run's own is made anew
-        outputs.check(config.output, suffixes=(".csv", ".parquet"), flag="")
+        outputs.check(config.output, overwrite=config.overwrite, suffixes=(".csv", ".parquet"))
         if config.mode == "genes":
-            outputs.check(config.output.with_suffix(".html"), flag="")
+            outputs.check(config.output.with_suffix(".html"), overwrite=config.overwrite)
     results = [opened(name, config.runs) for name in names]
     if config.mode == "genes":
         return _genes(results, config)
@@ -88,9 +90,13 @@ def _upstream(result: Result, config: IspStats) -> pd.DataFrame:
                 hint="run with --state, --start and --goal; or take --mode mixture_model",
             )
         data = tables.ByGene.of(result.frame, [f"shift_{name}" for name in targets])
+        if result.design.genes.how == "group":
+            return tables.one_shift_to_goal(data, targets[0], targets[1:])
         return tables.goal_state_shift(data, targets[0], targets[1:])
     column = f"shift_{targets[0]}" if targets else "cosine"
     data = tables.ByGene.of(result.frame, [column])
+    if result.design.genes.how == "group":  # upstream names a group by the tuple of its genes
+        data = replace(data, names=np.array([str(result.design.genes.symbols)], object))
     if config.mode == "mixture_model":
         return tables.mixture_model(data, column)
     if config.mode == "aggregate":
@@ -140,4 +146,6 @@ def _write(table: pd.DataFrame, out: Path, *, index: bool) -> None:
         if out.suffix == ".csv":
             table.to_csv(aside, index=index)
         else:
-            table.to_parquet(aside, index=index)
+            whole = pa.Table.from_pandas(table, preserve_index=index)
+            mark = {outputs.MADE_BY: outputs.made_by()}
+            pq.write_table(whole.replace_schema_metadata({**whole.schema.metadata, **mark}), aside)

@@ -82,6 +82,8 @@ def _show(view: Viewer) -> None:
 def _application(view: Viewer) -> int:
     from vcell.monitor.app import run
 
+    for stale in ("COLUMNS", "LINES"):  # textual believes them before the terminal itself
+        os.environ.pop(stale, None)
     return run(view)
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 import click
 
 from vcell.config import ManyFiles, configured, option
+from vcell.config.data import NO_LABEL
 from vcell.launch import LaunchOptions
 from vcell.plugin import Plugin
 from vcell.train.options import RunOptions, TrainOptions
@@ -25,7 +26,7 @@ class TrainGmvae(ManyFiles, RunOptions, TrainOptions, LaunchOptions):
         1.0, help="Share of the training cells whose label is shown.", minimum=0, maximum=1
     )
     unlabelled: tuple[str, ...] = option(
-        ("", "nan", "NaN", "NA", "None", "none", "unknown", "Unknown", "unassigned", "Unassigned"),
+        NO_LABEL,
         help="Labels that mean: no label. Such cells are learned from, and are never a class.",
     )
     min_cells: int = option(

@@ -31,6 +31,8 @@ class Terminal:
         width, height = map(str, size)
         environment = {k: v for k, v in os.environ.items() if k not in ("TMUX", "NO_COLOR")}
         environment |= {"LC_ALL": "C.UTF-8", "TERM": "screen-256color", "PS1": "$ ", "ENV": ""}
+        # of another terminal, as some shells and job systems pass on; the true size counts
+        environment |= {"COLUMNS": "80", "LINES": "24"}
         command = ["tmux", "-L", self.name, "-u", "-f", "/dev/null", "new-session", "-d"]
         subprocess.run(
             [*command, "-x", width, "-y", height, "/bin/sh"],

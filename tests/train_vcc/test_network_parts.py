@@ -433,9 +433,10 @@ def test_sets_that_cannot_be_pooled_are_refused():
 def test_a_graph_file_joins_tokens(tmp_path):
     path = tmp_path / "pairs.tsv"
     path.write_text("a\tb\tjaccard\nG1\tG0\t0.5\nG1\tG9\t0.2\n")
-    assert shape.read_pairs(path, ["G0", "G1"]).tolist() == [[1, 0]]
-    with pytest.raises(UserError, match="none of its 3 pairs joins two"):
-        shape.read_pairs(path, ["A", "B"])
+    graph = shape.graph_of(path, ["G0", "G1"], None)
+    assert graph.indices.tolist() == [0, 1, 0, 1]  # both ways, and each its own neighbour
+    with pytest.raises(UserError, match="no gene in common"):
+        shape.graph_of(path, ["A", "B"], None)
 
 
 def test_the_estimate_counts_the_parameters_it_will_have(tables):

@@ -8,6 +8,11 @@ from typing import Literal
 
 from vcell.config.fields import option
 
+#: Labels that mean: this cell has none.
+NO_LABEL = (
+    "", "nan", "NaN", "NA", "None", "none", "unknown", "Unknown", "unassigned", "Unassigned",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class CellsOption:

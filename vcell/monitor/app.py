@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
     from textual.screen import Screen
-    from textual.timer import Timer
 
     from vcell.monitor.lines import Line
     from vcell.monitor.view import Viewer
 
 _TICK, _BUSY_TICK = 1.0, 0.005  # seconds between readings: at rest, and while there is more
-# seconds between drawings: of what is being read, and of how long ago things were
-_DRAWN_WHILE_BUSY, _DRAWN_AT_LEAST = 0.25, 10.0
+# seconds between drawings: of what is being read, of how long ago things were while a run is live,
+# and where none is
+_DRAWN_WHILE_BUSY, _DRAWN_AT_LEAST, _DRAWN_WITHOUT_NEWS = 0.25, 10.0, 60.0
 # Okabe and Ito's colours, told apart by the colour-blind; on dark, so blue and black are left out
 _CURVES = ("#56b4e9", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#f0e442", "#dddddd")
 _BANDS = ("#2b5a75", "#735000", "#004f3a", "#6a2f00", "#663c53", "#787221", "#6e6e6e")
@@ -135,7 +135,6 @@ class Monitor(App[None]):
     def __init__(self, view: Viewer) -> None:
         super().__init__()
         self._view = view
-        self._timer_: Timer | None = None
         self._drawn = 0.0
         self.animation_level = "none"
 
@@ -165,7 +164,8 @@ class Monitor(App[None]):
         changed = self._view.tick()
         busy = self._view.is_busy()
         now = time.monotonic()
-        rest = _DRAWN_WHILE_BUSY if busy else 0.0 if changed else _DRAWN_AT_LEAST
+        rest = _DRAWN_AT_LEAST if self._view.is_live() else _DRAWN_WITHOUT_NEWS
+        rest = _DRAWN_WHILE_BUSY if busy else 0.0 if changed else rest
         if self.screen is self._page.screen:
             if now - self._drawn >= rest:
                 self._page.draw()
@@ -173,8 +173,19 @@ class Monitor(App[None]):
             elif not busy:
                 self._page.draw_clock()
         rest = _TICK if self._view.replay is None else IN_REPLAY
-        again = _BUSY_TICK if busy else rest
-        self._timer_ = self.set_timer(again, self._tick)
+        if busy:
+            self.set_timer(_BUSY_TICK, self._tick)
+        else:  # the event loop's own timer: a message of textual's costs as much as the look
+            asyncio.get_running_loop().call_later(rest, self._tick_at_rest)
+
+    def _tick_at_rest(self) -> None:
+        """Tick from the event loop; an error ends the application as one in a message would."""
+        if not self.is_running:
+            return
+        try:
+            self._tick()
+        except Exception as error:  # noqa: BLE001 - handed on
+            self._handle_exception(error)
 
     def on_key(self, event: events.Key) -> None:
         """Hand a key to the view."""

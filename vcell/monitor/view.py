@@ -172,6 +172,10 @@ class Viewer:
         """Say whether there is more to read at once."""
         return self.watch.busy(self.wanted()[1])
 
+    def is_live(self) -> bool:
+        """Say whether any run may still write."""
+        return any(one.overview.is_live for one in self.watch.runs.values())
+
     def say(self, text: str, style: str = "") -> None:
         """Show a line for some seconds."""
         self._message = (text, style, self.clock())

@@ -17,7 +17,7 @@ import torch
 
 from vcell import console
 from vcell.errors import UserError
-from vcell.genes.pairs import read_pairs
+from vcell.graph import read
 from vcell.models import read_genes
 from vcell.nn.patterns import Graph
 from vcell.nn.presets import PRESETS, Preset
@@ -201,7 +201,10 @@ def _scaled(wanted: Sequence[int], n_genes: int, *, given: bool) -> tuple[int, .
 def graph_of(path: Path | None, tokens: Sequence[str], screen: Screen) -> Graph:
     """Return the graph for sparse attention: of a file of gene pairs, or of co-expression."""
     if path is not None:
-        return Graph.from_edges(len(tokens), read_pairs(path, tokens))
+        graphs = read([path], tokens)
+        for note in graphs.notes:
+            console.say(note)
+        return Graph.from_edges(len(tokens), graphs.union().edge_index().T)
     number = {str(gene): i for i, gene in enumerate(screen.genes)}
     column = [number[gene] for gene in tokens]
     return Graph.coexpressed(screen.delta[screen.rows(TRAIN)][:, column], NEAR)

@@ -1,0 +1,105 @@
+"""Sums of drawn cells equal those of an indicator matrix, in memory and in many passes."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from vcell.bulk.draw import Sampling
+from vcell.bulk.pools import Pools
+from vcell.bulk.sums import all_samples, samples
+from vcell.data import open_cells
+from vcell.errors import UserError
+
+CELLS, GENES = 700, 90
+
+
+def cells(seed: int = 0, largest: int = 50) -> anndata.AnnData:
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, largest, (CELLS, GENES)) * (rng.random((CELLS, GENES)) < 0.1)
+    counts[5] = 0
+    obs = pd.DataFrame(
+        {
+            "kind": pd.Categorical(rng.choice(["a", "b", "c", "unknown"], CELLS)),
+            "patient": rng.choice(["p1", "p2"], CELLS),
+        },
+        index=[f"cell{i}" for i in range(CELLS)],
+    )
+    var = pd.DataFrame(index=[f"gene{i}" for i in range(GENES)])
+    return anndata.AnnData(sparse.csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
+
+
+def reference(data: anndata.AnnData, drawn: np.ndarray) -> np.ndarray:
+    """The same by scipy, in float64."""
+    n, size = drawn.shape
+    rows = np.repeat(np.arange(n), size)
+    times = sparse.csr_matrix((np.ones(n * size), (rows, drawn.ravel())), (n, data.n_obs))
+    return (times @ sparse.csr_matrix(data.X, dtype=np.float64)).toarray()
+
+
+@pytest.mark.parametrize("memory", [1 << 28, 1 << 14])
+@pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
+def test_sums_are_exact_in_memory_and_in_many_passes(memory, kind):
+    data = cells()
+    if kind == "csc":
+        data.X = data.X.tocsc()
+    elif kind == "dense":
+        data.X = data.X.toarray()
+    with open_cells(data) as source:
+        pools = Pools.read(source, "kind", by="patient")
+        how = Sampling(samples=60, cells=30, seed=1)
+        got = all_samples(source, pools, how, memory=memory, threads=3)
+        parts = list(samples(source, pools, how, memory=memory))
+    assert got.counts.dtype == np.int32
+    assert (got.counts == reference(cells(), got.drawn.cells)).all()
+    assert (np.concatenate([p.counts for p in parts]) == got.counts).all()
+    assert (len(parts) > 1) == (memory == 1 << 14)
+    assert pools.types == ("a", "b", "c")
+    assert "unknown" not in set(data.obs["kind"].astype(str).to_numpy()[got.drawn.cells].ravel())
+
+
+@pytest.mark.parametrize("memory", [1 << 28, 1 << 12])
+def test_chosen_genes_are_the_columns_of_the_whole(memory):
+    genes = np.array([80, 3, 41])
+    with open_cells(cells()) as source:
+        pools = Pools.read(source, "kind")
+        how = Sampling(samples=40, cells=30)
+        whole = all_samples(source, pools, how)
+        some = all_samples(source, pools, how, genes=genes, memory=memory)
+    assert (some.counts == whole.counts[:, genes]).all()
+    assert (some.drawn.cells == whole.drawn.cells).all()
+
+
+def test_huge_counts_are_added_exactly_and_refused_beyond_31_bits():
+    data = cells()
+    data.X = data.X.astype(np.float64).tocsr()
+    data.X.data[:] = 3_000_001
+    with open_cells(data) as source:
+        pools = Pools.read(source, "kind")
+        got = all_samples(source, pools, Sampling(samples=10, cells=1000))
+        assert (got.counts == reference(data, got.drawn.cells)).all()
+        assert got.counts.max() > 2**24
+        with pytest.raises(UserError, match=r"more than 2\*\*31"):
+            all_samples(source, pools, Sampling(samples=2, cells=20_000))
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, np.nan, np.inf, 3e9])
+def test_what_is_no_count_is_named_with_its_cell(value):
+    data = cells()
+    data.X = data.X.astype(np.float64)
+    at = data.X.indptr[400]
+    data.X.data[at] = value
+    with open_cells(data) as source:
+        pools = Pools.of(np.zeros(CELLS, int), ["all"])
+        with pytest.raises(UserError, match="cell 400 holds"):
+            all_samples(source, pools, Sampling(samples=2, cells=5))
+
+
+def test_no_label_at_all_is_refused():
+    data = cells()
+    data.obs["kind"] = "unknown"
+    with open_cells(data) as source, pytest.raises(UserError, match="no cell has a label"):
+        Pools.read(source, "kind")

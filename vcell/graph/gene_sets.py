@@ -1,0 +1,230 @@
+"""Tables of perturbed gene sets with one value each: trigenic interactions, growth, any other.
+
+A row is a set of genes and what was measured of it. Kuzmin's tables (strain ids, tau) are read as
+they are published, maps of all pairs as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.errors import UserError
+from vcell.genes import GeneIndex
+from vcell.graph.edges import text_of
+from vcell.graph.layout import cells, is_number, lower, reader
+
+_QUERY, _ARRAY = "query strain id", "array strain id"
+_TAU = "adjusted genetic interaction score (epsilon or tau)"
+_HO = "YDL227C"  # the neutral locus that fills a place where nothing is deleted
+_GENE = re.compile(r"^(gene|orf|target)[ _]?([a-h1-8])?$")
+_SETS = ("genes", "set", "gene_set", "perturbation")  # one column, A+B+C
+_VALUES = ("tau", "epsilon", "value", "score", "fitness", "phenotype", "gamma", "y", _TAU)
+_P_VALUES = ("p_value", "p-value", "p value", "pvalue", "p")
+_BETWEEN = re.compile(r"[+,;|]")
+
+
+@dataclass(frozen=True, eq=False)
+class GeneSetTable:
+    """T sets of at most S genes, each with a value.
+
+    Attributes
+    ----------
+    genes
+        Every gene of the table once, sorted.
+    members
+        (T, S) int32 places in `genes`, -1 beyond the end of a smaller set.
+    values, p_values
+        (T,), or None where the table has none.
+    query
+        (T,) int64: rows of one number share a query strain (Kuzmin: its pair of genes); None where
+        the table names none.
+    value_name
+        The column of `values`.
+    notes
+        In words, what was detected and left out.
+    """
+
+    genes: tuple[str, ...]
+    members: NDArray[np.int32]
+    values: NDArray[np.float64] | None = None
+    p_values: NDArray[np.float64] | None = None
+    query: NDArray[np.int64] | None = None
+    value_name: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_sets(self) -> int:
+        """Number of sets."""
+        return len(self.members)
+
+    def places(self, genes: Sequence[str]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+        """Return `members` as places in other genes, and the names that these lack.
+
+        A gene they lack has place -1, as the end of a smaller set has: see `self.members` there.
+        """
+        match = GeneIndex(genes).match(self.genes)
+        table = np.append(match.index, -1).astype(np.int32)
+        return table[self.members], match.unmatched
+
+
+def read_gene_sets(path: Path) -> GeneSetTable:
+    """Read a table of gene sets: CSV, TSV or blanks, packed or not.
+
+    Raises
+    ------
+    UserError
+        It is no such table, or a set names a gene twice.
+    """
+    with text_of(path) as file:
+        head = [line for line in islice(file, 3) if line.strip()]
+    if not head:
+        raise UserError(f"{path} is empty")
+    mark = next((m for m in ("\t", ",") if m in head[0]), None)
+    first = cells(head, mark)
+    if len(first) > 2 and len(first[0]) > 3 and first[1][0] == first[0][1] != first[0][0]:
+        return _square(path, mark)
+    columns = _columns(path, first)
+    code: dict[str, int] = {}
+    queries: dict[tuple[str, ...], int] = {}
+    sets: list[list[int]] = []
+    query: list[int] = []
+    values: list[float] = []
+    p_values: list[float] = []
+    with text_of(path) as file:
+        rows = (line.split() for line in file) if mark is None else reader(file, mark)
+        for number, row in enumerate(rows, 1):
+            if (number == 1 and columns.headed) or not any(cell.strip() for cell in row):
+                continue
+            if len(row) < len(first[0]):
+                raise UserError(
+                    f"{path}:{number}: {len(row)} columns, the first line has {len(first[0])}"
+                )
+            genes, of_query = columns.genes_of(row)
+            if len(set(genes)) < len(genes):
+                twice = next(gene for gene in genes if genes.count(gene) > 1)
+                raise UserError(f"{path}:{number}: {twice} is named twice in one set")
+            if not genes:
+                raise UserError(f"{path}:{number}: this set has no gene")
+            sets.append([code.setdefault(gene, len(code)) for gene in genes])
+            if of_query:
+                query.append(queries.setdefault(of_query, len(queries)))
+            for column, kept in ((columns.value, values), (columns.p_value, p_values)):
+                if column is not None:
+                    kept.append(_number(path, number, row[column]))
+    if not sets:
+        raise UserError(f"{path} holds no gene sets, only a header")
+    names = sorted(code)
+    order = np.empty(len(names) + 1, np.int32)
+    order[[code[name] for name in names]] = np.arange(len(names))
+    order[-1] = -1
+    width = max(map(len, sets))
+    members = np.array([one + [-1] * (width - len(one)) for one in sets], np.int32)
+    sizes = np.bincount([len(one) for one in sets])
+    shown = ", ".join(f"{n:,} of {size}" for size, n in enumerate(sizes) if n)
+    value = first[0][columns.value] if columns.value is not None and columns.headed else ""
+    note = f"{path} ({columns.what}): {len(sets):,} sets of {len(names):,} genes ({shown})"
+    note += f", values from {value}" if value else ""
+    return GeneSetTable(
+        tuple(names),
+        order[members],
+        np.array(values) if values else None,
+        np.array(p_values) if p_values else None,
+        np.array(query, np.int64) if query else None,
+        value,
+        (note,),
+    )
+
+
+def _square(path: Path, mark: str | None) -> GeneSetTable:
+    """Read a map of all pairs: the same genes above and beside it, equal on both sides."""
+    with text_of(path) as file:
+        rows = cells([line for line in file if line.strip()], mark)
+    head, body = rows[0][1:], rows[1:]
+    if [row[0] for row in body] != head or any(len(row) != len(rows[0]) for row in body):
+        raise UserError(f"{path} is a map of pairs whose rows and columns name other genes")
+    if len(set(head)) < len(head):
+        twice = next(gene for gene in head if head.count(gene) > 1)
+        raise UserError(f"{path} names {twice} twice")
+    values = np.array(
+        [[_number(path, i, cell) for cell in row[1:]] for i, row in enumerate(body, 2)]
+    )
+    if not np.allclose(values, values.T, rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise UserError(f"{path} tells other values of A with B than of B with A")
+    one, other = np.triu_indices(len(head), 1)
+    kept = np.isfinite(values[one, other])
+    names = sorted(head)
+    place = np.array([names.index(gene) for gene in head], np.int32)
+    members = np.stack([place[one[kept]], place[other[kept]]], 1)
+    note = f"{path} (map of all pairs): {len(members):,} sets of {len(names):,} genes, all of 2"
+    return GeneSetTable(tuple(names), members, values[one, other][kept], notes=(note,))
+
+
+@dataclass(frozen=True)
+class _SetColumns:
+    """Which columns name genes, and which the value."""
+
+    what: str
+    genes: tuple[int, ...]
+    value: int | None
+    p_value: int | None
+    headed: bool
+    strains: bool = False
+    joined: bool = False
+
+    def genes_of(self, row: list[str]) -> tuple[list[str], tuple[str, ...]]:
+        """Return the genes of a row, and those of its query strain."""
+        named = [row[i].strip() for i in self.genes]
+        if self.strains:
+            query, other = (_BETWEEN.split(strain.split("_")[0]) for strain in named)
+            query, other = ([g for g in part if g and g != _HO] for part in (query, other))
+            return query + other, tuple(sorted(query)) or (_HO,)
+        if self.joined:
+            named = [gene.strip() for gene in _BETWEEN.split(named[0])]
+        return [gene for gene in named if gene], ()
+
+
+def _columns(path: Path, rows: list[list[str]]) -> _SetColumns:
+    head = lower(rows[0])
+    body = rows[1] if len(rows) > 1 else rows[0]
+    p_value = next((head.index(name) for name in _P_VALUES if name in head), None)
+    named = next((head.index(name) for name in _VALUES if name in head), None)
+    if _QUERY in head and _ARRAY in head:
+        return _SetColumns(
+            "Kuzmin's strains", (head.index(_QUERY), head.index(_ARRAY)), named, p_value,
+            headed=True, strains=True,
+        )  # fmt: skip
+    genes = tuple(i for i, name in enumerate(head) if _GENE.match(name))
+    joined = next((head.index(name) for name in _SETS if name in head), None)
+    headed = bool(genes) or joined is not None or named is not None
+    if len(genes) < 2 and (joined is not None or genes):
+        genes = (genes[0],) if joined is None else (joined,)
+        what = f"sets in {rows[0][genes[0]]}"
+    elif not genes:
+        genes = tuple(i for i, cell in enumerate(body) if cell and not is_number(cell))
+        what = f"genes in {len(genes)} columns"
+        if not genes:
+            raise UserError(
+                f"{path} names no genes", hint="columns gene_1, gene_2, gene_3 and value are read"
+            )
+    else:
+        what = f"genes in {len(genes)} columns"
+    if named is None:
+        named = next(
+            (i for i, cell in enumerate(body) if i not in genes and i != p_value
+             and is_number(cell)), None,
+        )  # fmt: skip
+    return _SetColumns(what, genes, named, p_value, headed, joined=len(genes) == 1)
+
+
+def _number(path: Path, number: int, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{path}:{number}: the value is {text.strip()!r}, not a number") from None
