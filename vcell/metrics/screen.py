@@ -6,7 +6,6 @@ what is detected is said.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -101,18 +100,6 @@ class Chosen:
     threads: int | None = None
 
 
-def refuse_repeated(source: CellSource) -> None:
-    """Refuse genes that share a name: no result could say which is meant."""
-    twice = sorted(name for name, n in Counter(source.genes.tolist()).items() if n > 1)
-    if twice:
-        more = f" and {len(twice) - 10:,} more" if len(twice) > 10 else ""
-        raise UserError(
-            f"{source.name} names {len(twice):,} genes more than once: "
-            f"{', '.join(twice[:10])}{more}",
-            hint="anndata's var_names_make_unique() mends that, in every file that is compared",
-        )
-
-
 @dataclass(frozen=True)
 class Cells:
     """The cells to test, and what is known of their values."""
@@ -127,7 +114,7 @@ class Cells:
         """Look at every value, and decide how they are logged."""
         if not source.n_genes:
             raise UserError(f"{source.name} has no genes")
-        refuse_repeated(source)
+        detect.refuse_repeated(source)
         found = detect.scale(source)
         with console.progress(f"reading {source.name}", source.n_cells) as bar:
 
