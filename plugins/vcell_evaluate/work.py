@@ -39,7 +39,7 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
     started = time.monotonic()
     if config.output is not None:
         read = (prediction, real)
-        outputs.check(config.output, inputs=read, overwrite=config.overwrite)
+        outputs.check(config.output, inputs=read, overwrite=config.overwrite, folder=True)
     found = contexts(prediction, real, _options(config))
     for one in found:
         if len(one.perturbations) < 2:

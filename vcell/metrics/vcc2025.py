@@ -21,7 +21,7 @@ from vcell.kernels.distances import cosines, pairwise
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vcell.metrics.de import Table
+    from vcell.metrics.significance import DeTable
 
 Array = NDArray[np.float64]
 ALPHA = np.float32(0.05)  # cell-eval compares in float32
@@ -117,7 +117,7 @@ class Calls:
     equal ones by p-value, then by the genes' order.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: DeTable) -> None:
         self.significant = np.empty(table.fdr.shape, bool)
         self.strength: list[NDArray[np.float32]] = []  # of the genes that are called, in order
         self.genes: list[NDArray[np.int64]] = []

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
-from vcell.metrics import de, vcc2025
+from vcell.metrics import significance, vcc2025
 from vcell.metrics.evaluation import cache, full
 from vcell.metrics.evaluation.scores import Metric, Scored
 from vcell.metrics.evaluation.view import View, views
@@ -121,10 +121,10 @@ class Sides:
         self.pred_calls = vcc2025.Calls(self.pred_table)
         self.facts = self._facts()
 
-    def table(self, grouped: Grouped) -> de.Table:
+    def table(self, grouped: Grouped) -> significance.DeTable:
         """Return the differential expression of one side."""
         official = self.config.rules == "vcc2025-official"
-        return de.differential(
+        return significance.differential(
             grouped, np.array([self.pair.control, *self.names.tolist()]), self.pair.genes,
             fold_change="clipped" if official else "geometric",
             scope="global" if official else "perturbation",
