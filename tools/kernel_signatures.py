@@ -17,7 +17,7 @@ import numpy as np
 from vcell.cli import run
 from vcell.kernels import ahead
 
-SCREEN = "--n-cells 800 --genes 300 --perturbations 12 --umis 3000"
+SCREEN = "--n-cells 400 --genes 200 --perturbations 12 --umis 3000"
 HVG = "--groups none --n-genes 100"
 COMMANDS = (
     "simulate real.h5ad {screen}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,22 +47,22 @@ def test_looking_up_equals_computing(largest, kind, memory):
     divisor = scaled.divisors(
         seen.totals, scaled.median_target(seen.totals, sparse=True, precision=kind)
     )
-    cells = GeneMajor(9, memory=memory)
-    turned.turn(cells, blocks(x), group, threads=2, look=True)
-    alone = turned.Lone(9)
-    for against in ("reference", "rest"):
-        lone = alone if against == "reference" else None
-        found = grouped(
-            turned.Turned([turned.Part(cells, divisor)], 9), group, 4, against=against,
-            squares=True, lone=lone,
-        )  # fmt: skip
-        expected = summarise(
-            lambda: blocks(x, change=lambda b: scaled.logged(b, divisor[b.rows])), group, 4, 9,
-            against=against, squares=True,
-        )  # fmt: skip
-        for name in ("sizes", "sums", "squares", "own_means", "u", "ties"):
-            assert np.array_equal(getattr(found, name), getattr(expected, name)), name
-        assert found.own_means.dtype == kind
+    with closing(GeneMajor(9, memory=memory)) as cells:
+        turned.turn(cells, blocks(x), group, threads=2, look=True)
+        alone = turned.Lone(9)
+        for against in ("reference", "rest"):
+            lone = alone if against == "reference" else None
+            found = grouped(
+                turned.Turned([turned.Part(cells, divisor)], 9), group, 4, against=against,
+                squares=True, lone=lone,
+            )  # fmt: skip
+            expected = summarise(
+                lambda: blocks(x, change=lambda b: scaled.logged(b, divisor[b.rows])), group, 4, 9,
+                against=against, squares=True,
+            )  # fmt: skip
+            for name in ("sizes", "sums", "squares", "own_means", "u", "ties"):
+                assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+            assert found.own_means.dtype == kind
     values = np.log1p(x / divisor[:, None])[group == 0]
     assert np.array_equal(alone.profile, expected.means.mean(axis=0).astype(np.float32))
     assert np.array_equal(alone.below, (values < alone.profile).sum(axis=0))

@@ -108,7 +108,7 @@ class Sides:
         self.names = np.array(pair.perturbations)
         place = {name: i for i, name in enumerate(pair.genes.tolist())}
         self.target = np.array([place.get(name, -1) for name in pair.perturbations])
-        self.real_table: de.Table = self.table(real) if alike is None else alike.real_table
+        self.real_table: significance.Table = self.table(real) if alike is None else alike.real_table
         self.pred_table = self.table(pred)
         self.real_means: Array = real.means if alike is None else alike.real_means
         self.pred_means = pred.means
