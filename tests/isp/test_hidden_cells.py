@@ -86,7 +86,7 @@ def test_tokens_and_shifts_equal_what_is_written_out_by_hand(given, vcell, tmp_p
             "--perturb", operation, "--genes", "each:genes.txt", "--json",
         )  # fmt: skip
         assert ran.code == 0, ran.err
-        assert "1 cells without any known gene are left out" in ran.err
+        assert "1 cell without any known gene left out" in ran.err
         run = tmp_path / ran.json["run"]
         design = np.load(run / "design.npz")
         assert design["rows"].tolist() == [0, 1, 2, 3, 5, 6]

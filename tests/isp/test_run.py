@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from tests.geneformer.brute_force import Float64Bert, perturb, shift, unit
+from tests.geneformer.brute_force import Float64Bert, perturb, shift
 from tests.isp.conftest import LONGEST
 from vcell.data import open_cells
 from vcell.geneformer import checkpoint, tokens
@@ -172,29 +172,6 @@ def test_half_precision_says_its_noise(isp):
     ran = isp("--max-cells", 2, "--precision", "bf16")
     assert ran.json["gates"]["noise_floor"] > 1e-6
     assert "bf16 is emulated on this CPU" in ran.err
-
-
-def test_cells_are_embedded_with_their_labels(vcell, cells, model_folder, table, exact, tmp_path):
-    ran = vcell(
-        "isp", "embed", cells, "--model", model_folder, "--vocabulary", table, "--genes",
-        "-o", "out.h5ad", "--json",
-    )  # fmt: skip
-    assert ran.code == 0, ran.err
-    out = anndata.read_h5ad(tmp_path / "out.h5ad")
-    slow, ranked, _ = exact
-    assert list(out.obs["state"][:2]) == ["sick", "well"]
-    for i in (0, 7):
-        want = slow.hidden(ranked[i], 2)
-        np.testing.assert_allclose(out.obsm["X_geneformer"][i], want.mean(0), atol=1e-5)
-    gene = int(ranked[0][0])
-    rows = [
-        slow.hidden(ranked[i], 2)[ranked[i].tolist().index(gene)]
-        for i in range(len(ranked))
-        if gene in ranked[i]
-    ]
-    got = out.varm["X_geneformer"][list(out.var["token"]).index(gene)]
-    np.testing.assert_allclose(got, np.mean(rows, 0), atol=1e-5)
-    assert unit(got).shape == (32,)
 
 
 REFUSED = [
