@@ -25,6 +25,7 @@ from vcell.metrics.vcc2026 import halves as halve
 if TYPE_CHECKING:
     from vcell.metrics.evaluation.options import Options
     from vcell.metrics.evaluation.pairs import Pair
+    from vcell.metrics.significance import DeTable
 
 Array = NDArray[np.float64]
 
@@ -108,7 +109,7 @@ class Sides:
         self.names = np.array(pair.perturbations)
         place = {name: i for i, name in enumerate(pair.genes.tolist())}
         self.target = np.array([place.get(name, -1) for name in pair.perturbations])
-        self.real_table: significance.Table = self.table(real) if alike is None else alike.real_table
+        self.real_table: DeTable = self.table(real) if alike is None else alike.real_table
         self.pred_table = self.table(pred)
         self.real_means: Array = real.means if alike is None else alike.real_means
         self.pred_means = pred.means
