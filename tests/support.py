@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,3 +40,35 @@ def clean_environment() -> dict[str, str]:
 def shortly(names: Iterable[str], *by_default: str) -> list[Any]:
     """Return parameters of a test: a few run by default, and all of them with the slow tests."""
     return [n if n in by_default else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+@contextmanager
+def _in(folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    """Stand in a folder with an environment, and go back."""
+    before, kept = Path.cwd(), dict(os.environ)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+def in_this_process(words: Iterable[str | Path], cwd: Path) -> Ran:
+    """Run the real command line without a process of its own: for what imports torch each time."""
+    from vcell import console
+    from vcell.cli import run
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    before = console.settings
+    console.settings = console.Settings()
+    try:
+        with _in(cwd, clean_environment()), redirect_stdout(out), redirect_stderr(err):
+            code = run([str(word) for word in words])
+    finally:
+        console.settings = before
+    texts = [stream.buffer.getvalue().decode() for stream in (out, err)]
+    return Ran(code, *texts)

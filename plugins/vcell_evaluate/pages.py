@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vcell.metrics.names import called
+from vcell.metrics.rankings import mean_ranks
 from vcell.report import Page, svg
 
 if TYPE_CHECKING:
@@ -121,10 +122,7 @@ def _bars(made: Page, one: Scored, metric: Metric, column: NDArray[np.float64]) 
 
 def ranks(distances: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rank each row's distances, ties sharing their mean rank; 0 is the nearest."""
-    from scipy.stats import rankdata
-
-    ranked: NDArray[np.float64] = rankdata(distances, method="average", axis=1) - 1
-    return ranked
+    return mean_ranks(distances) - 1
 
 
 def _effects(made: Page, one: Scored) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vcell import console, outputs
@@ -61,7 +63,11 @@ def opened(name: str, root: Path) -> Result:
 def run(names: Sequence[str], config: IspStats) -> None:
     """Compute and write what was asked for."""
     if config.output is not None:  # a table of the run's own is made anew
-        outputs.check(config.output, suffixes=(".csv", ".parquet"))
+        outputs.check(config.output, overwrite=config.overwrite, suffixes=(".csv", ".parquet"))
+        if config.mode == "genes":
+            outputs.check(config.output.with_suffix(".html"), overwrite=config.overwrite)
+    if config.perturb_seq is not None and config.mode != "genes":
+        raise UserError("--perturb-seq goes with --mode genes")
     results = [opened(name, config.runs) for name in names]
     if config.mode == "genes":
         return _genes(results, config)
@@ -86,9 +92,13 @@ def _upstream(result: Result, config: IspStats) -> pd.DataFrame:
                 hint="run with --state, --start and --goal; or take --mode mixture_model",
             )
         data = tables.ByGene.of(result.frame, [f"shift_{name}" for name in targets])
+        if result.design.genes.how == "group":
+            return tables.one_shift_to_goal(data, targets[0], targets[1:])
         return tables.goal_state_shift(data, targets[0], targets[1:])
     column = f"shift_{targets[0]}" if targets else "cosine"
     data = tables.ByGene.of(result.frame, [column])
+    if result.design.genes.how == "group":  # upstream names a group by the tuple of its genes
+        data = replace(data, names=np.array([str(result.design.genes.symbols)], object))
     if config.mode == "mixture_model":
         return tables.mixture_model(data, column)
     if config.mode == "aggregate":
@@ -103,22 +113,36 @@ def _upstream(result: Result, config: IspStats) -> pd.DataFrame:
 
 def _genes(results: list[Result], config: IspStats) -> None:
     """Write genes.csv and its page."""
-    from vcell_isp import genes, page
+    from vcell_isp import agreement, genes, page
 
+    effects = None if config.perturb_seq is None else agreement.read(config.perturb_seq)
     found = [
         genes.summarise(r.frame, r.column, r.design, config, per_donor=r.per_donor) for r in results
     ]
     table = genes.combined(found)
+    answers = {
+        r.run.name: agreement.compare(
+            r, rows, effects, activates=config.perturb_seq_kind == "activation"
+        )
+        for r, rows in zip(results, found, strict=True)
+        if effects is not None
+    }
     folder = results[0].run.path
     out = config.output or folder / "genes.csv"
-    _write(table.drop(columns="token"), out, index=False)
     html = out.with_suffix(".html")
-    page.write(html, results, table, config)
+    page.write(html, results, table, config, answers)
+    table = table[table["status"] != genes.NULL]
+    _write(table.drop(columns=["token", "spread_of_nulls"]), out, index=False)
     counts = {str(k): int(v) for k, v in table["status"].value_counts().items()}
     facts: dict[str, Any] = {
         "output": str(out), "page": str(html), "genes": len(table), "status": counts,
         "synthetic": any((r.run.meta.get("summary") or {}).get("synthetic") for r in results),
     }  # fmt: skip
+    if answers:
+        facts["perturb_seq"] = {
+            name: {answer.question: answer.facts() for answer in many}
+            for name, many in answers.items()
+        }
     if facts["synthetic"]:
         console.warn("the weights were made up: these statistics say nothing about biology")
     columns = ["gene", "operation", "status", "effect", "share_of_nulls", "p", "fdr", "cells"]
@@ -128,6 +152,7 @@ def _genes(results: list[Result], config: IspStats) -> None:
     ]
     lines = [console.table(rows, columns), ""]
     lines.append(", ".join(f"{name} {n:,}" for name, n in counts.items()))
+    lines += [answer.text() for many in answers.values() for answer in many]
     lines.append(f"written: {out} and {html.name}")
     console.result(facts, "\n".join(lines))
 
@@ -138,4 +163,6 @@ def _write(table: pd.DataFrame, out: Path, *, index: bool) -> None:
         if out.suffix == ".csv":
             table.to_csv(aside, index=index)
         else:
-            table.to_parquet(aside, index=index)
+            whole = pa.Table.from_pandas(table, preserve_index=index)
+            mark = {outputs.MADE_BY: outputs.made_by()}
+            pq.write_table(whole.replace_schema_metadata({**whole.schema.metadata, **mark}), aside)

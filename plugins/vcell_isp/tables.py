@@ -138,6 +138,14 @@ def goal_state_shift(data: ByGene, goal: str, alternatives: Sequence[str]) -> pd
     )
 
 
+def one_shift_to_goal(data: ByGene, goal: str, alternatives: Sequence[str]) -> pd.DataFrame:
+    """Return what upstream has for a group: nothing to compare one perturbation with."""
+    columns = {"Shift_to_goal_end": data.means(f"shift_{goal}")}
+    for state in alternatives:
+        columns[f"Shift_to_alt_end_{state}"] = data.means(f"shift_{state}")
+    return pd.DataFrame(columns)
+
+
 def vs_null(data: ByGene, null: ByGene, column: str) -> pd.DataFrame:
     """Test each gene against the same gene in a null run."""
     test, other = data.means(column), np.full(len(data.tokens), np.nan)
@@ -196,6 +204,7 @@ def _impact(values: NDArray[np.float64], fitted: Any) -> NDArray[np.int64]:
 
 
 def aggregate(data: ByGene, column: str) -> pd.DataFrame:
-    """List every cell's value with its gene."""
-    names = np.repeat(data.names, data.counts)
-    return pd.DataFrame({"Cosine_sim": data.values[column], "Gene": names})
+    """List every cell's value with its gene; lines are numbered gene by gene, as upstream does."""
+    names, number = np.repeat(data.names, data.counts), np.arange(int(data.counts.sum()))
+    number -= np.repeat(data.starts[:-1], data.counts)
+    return pd.DataFrame({"Cosine_sim": data.values[column], "Gene": names}, index=number)

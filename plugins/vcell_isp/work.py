@@ -13,6 +13,7 @@ import torch
 
 from vcell import console
 from vcell.config import provenance, settings_of
+from vcell.cores import cores
 from vcell.data.fingerprint import fingerprint
 from vcell.errors import UserError
 from vcell.geneformer.shifts import ShiftEngine
@@ -129,7 +130,7 @@ def _device(run: Run) -> torch.device:
     if run.meta.get("device") != "cuda":
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world > 1:  # processes share the cores
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world))
+            torch.set_num_threads(max(1, cores() // world))
         return torch.device("cpu")
     where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(where)
@@ -191,7 +192,7 @@ def _finish(
 
     def write(path: Path) -> None:
         nonlocal rows
-        rows = shards.merge(stages, path, names, design.donors)
+        rows = shards.merge(stages, path, names, design)
 
     run.save_file(TABLE, write)
     summary: dict[str, Any] = {

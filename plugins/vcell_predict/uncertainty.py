@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
+from vcell.metrics.rankings import spearman
 from vcell.models import Disagrees, Uncertain
 from vcell.screen.split import TEST, VALIDATION
 
@@ -45,9 +45,9 @@ class Trust:
     def correlations(self) -> dict[str, float]:
         """Return the rank correlation of each source with the error."""
         return {
-            name: float(stats.spearmanr(values, self.error).statistic)
+            name: correlation
             for name, values in self.sources.items()
-            if np.ptp(values) > 0 and np.ptp(self.error) > 0
+            if (correlation := spearman(values, self.error)) is not None
         }
 
 

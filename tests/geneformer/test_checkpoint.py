@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.geneformer.brute_force import Float64Bert
 from vcell.errors import UserError
 from vcell.geneformer import checkpoint
 from vcell.geneformer.reference import PaddedReference
@@ -90,29 +91,10 @@ def test_equal_lengths_as_a_batch_equal_one_at_a_time(folder, table):
 def test_float64_by_hand_agrees(folder, table):
     """The same weights in float64 through torch's own encoder layer."""
     bert = checkpoint.load(str(folder), table).bert
-    shape = bert.shape
-    tokens = golden_cells()[2][0]
-    x = bert.embed(tokens, torch.arange(len(tokens))).double()[None]
-    for number in range(shape.n_layers):
-        block = bert.block(number)
-        layer = torch.nn.TransformerEncoderLayer(
-            shape.d_model, shape.n_heads, shape.d_ff, 0.0, "relu", shape.eps, batch_first=True
-        ).double()
-        pairs = {
-            "self_attn.in_proj_": block.qkv, "self_attn.out_proj.": block.out,
-            "linear1.": block.up, "linear2.": block.down,
-            "norm1.": block.norm_attention, "norm2.": block.norm_output,
-        }  # fmt: skip
-        layer.load_state_dict(
-            {
-                name + kind: getattr(part, kind)
-                for name, part in pairs.items()
-                for kind in ("weight", "bias")
-            }
-        )
-        x = layer.train()(x)
-    got = bert.encode(tokens, Lengths.of([len(tokens)]), shape.n_layers)
-    torch.testing.assert_close(got.double(), x[0].detach(), atol=2e-6, rtol=0)
+    tokens, layers = golden_cells()[2][0], bert.shape.n_layers
+    got = bert.encode(tokens, Lengths.of([len(tokens)]), layers).double().numpy()
+    want = Float64Bert(bert).hidden(tokens, layers)
+    np.testing.assert_allclose(got, want, atol=2e-6, rtol=0)
 
 
 def test_the_slow_reference_agrees(folder, table):

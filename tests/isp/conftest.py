@@ -8,10 +8,17 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from tests.support import in_this_process
 from vcell.geneformer import checkpoint
 from vcell.nn.bert import Bert, BertShape
 
 N_TOKENS, LONGEST = 120, 48
+
+
+@pytest.fixture
+def vcell(tmp_path):
+    """Run the command line from an empty folder; torch is imported once for all."""
+    return lambda *words: in_this_process(words, tmp_path)
 
 
 @pytest.fixture(scope="session")

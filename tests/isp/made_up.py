@@ -31,7 +31,7 @@ def shifts_of(rng, n_genes, n_cells, *, effect=None, donors=3, detection=1.0):
     return frame.sample(frac=1, random_state=0, ignore_index=True)
 
 
-def run_of(tmp_path, frame, *, operation="delete", missing=None, donors=3, goal=True):
+def run_of(tmp_path, frame, *, operation="delete", missing=None, donors=3, goal=True, genes=None):
     """A finished run around a table."""
     run = Run.create(tmp_path / "runs", "isp-run", config={"min_cells_per_donor": 5})
     n = int(frame["cell"].max()) + 1
@@ -41,7 +41,7 @@ def run_of(tmp_path, frame, *, operation="delete", missing=None, donors=3, goal=
         cells, np.ones(n, bool), np.zeros(n, np.int32), zeros.astype(np.int32),
         ("sick", "well", "other"), tuple(f"d{i}" for i in range(donors)),
         ("well", "other") if goal else (), operation, 1, False, Frame(0, 0, 64),
-        Genes("all", missing=missing or {}),
+        genes or Genes("all", missing=missing or {}),
     ).save(run)  # fmt: skip
     frame.to_parquet(run.path / "shifts.parquet", index=False)
     run.finish("done", operation=operation, cells=n, events=len(frame), model="made up")

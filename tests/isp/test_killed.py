@@ -52,8 +52,8 @@ def killed(isp, vcell, tmp_path, kills):
     assert not list((folder / "shards").glob("*.tmp-*.parquet"))
 
 
-def test_killed_three_times(isp, vcell, tmp_path):
-    killed(isp, vcell, tmp_path, 3)
+def test_killed_twice(isp, vcell, tmp_path):
+    killed(isp, vcell, tmp_path, 2)
 
 
 @pytest.mark.slow

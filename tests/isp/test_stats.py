@@ -7,16 +7,34 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ranksums
 from vcell_isp import tables
+from vcell_isp.design import Genes
 
+from tests.isp import upstream
 from tests.isp.made_up import run_of, shifts_of
-from tests.isp.upstream import fdr_bh, goal_state_shift
 
 
 def lists(frame, column):
     ordered = frame.sort_values(["gene", "cell"])
     return {int(g): rows[column].tolist() for g, rows in ordered.groupby("gene")}
+
+
+def made(vcell, tmp_path, run, mode, *words):
+    """One of upstream's tables as the command writes it."""
+    ran = vcell("isp", "stats", run.path, "--mode", mode, "-o", "out.csv", "--overwrite", *words)
+    assert ran.code == 0, ran.err
+    return pd.read_csv(tmp_path / "out.csv", index_col=0)
+
+
+def check(got, want):
+    """Columns, index, order of lines, and numbers to 1e-12."""
+    assert list(got.columns) == list(want.columns)
+    assert got.index.tolist() == want.index.tolist()
+    for name in want.columns:
+        if want[name].dtype.kind in "fi":
+            np.testing.assert_allclose(got[name], want[name], rtol=1e-12, atol=1e-300)
+        else:
+            assert got[name].tolist() == want[name].tolist()
 
 
 @pytest.mark.parametrize(
@@ -27,84 +45,46 @@ def test_goal_state_shift_is_upstreams(vcell, tmp_path, n_genes, n_cells):
     rng = np.random.default_rng(0)
     frame = shifts_of(rng, n_genes, n_cells, effect={7: 2e-3, 9: -2e-3}, detection=0.95)
     frame.loc[frame["gene"] == 11, "shift_well"] = 0.0  # ties
-    run = run_of(tmp_path, frame)
-    ran = vcell("isp", "stats", run.path, "--mode", "goal_state_shift", "-o", "out.csv")
-    assert ran.code == 0, ran.err
-    got = pd.read_csv(tmp_path / "out.csv", index_col=0)
-    assert list(got.columns) == [
-        "Gene", "Gene_name", "Ensembl_ID", "Shift_to_goal_end", "Shift_to_alt_end_other",
-        "Goal_end_vs_random_pval", "Alt_end_vs_random_pval_other", "Goal_end_FDR",
-        "Alt_end_FDR_other", "N_Detections", "Sig",
-    ]  # fmt: skip
-    for state, mean, p, fdr in (
-        ("well", "Shift_to_goal_end", "Goal_end_vs_random_pval", "Goal_end_FDR"),
-        ("other", "Shift_to_alt_end_other", "Alt_end_vs_random_pval_other", "Alt_end_FDR_other"),
-    ):
-        want = goal_state_shift(lists(frame, f"shift_{state}"))
-        columns = np.array([want[g] for g in got["Gene"]])
-        for i, name in enumerate((mean, p, fdr, "N_Detections")):
-            np.testing.assert_allclose(got[name], columns[:, i], rtol=1e-12, atol=1e-300)
-    order = got.sort_values(
-        ["Sig", "Shift_to_goal_end", "Goal_end_FDR"], ascending=[False, False, True]
-    )
-    assert order["Gene"].tolist() == got["Gene"].tolist()
+    got = made(vcell, tmp_path, run_of(tmp_path, frame), "goal_state_shift")
+    other = lists(frame, "shift_other")
+    check(got, upstream.goal_state_shift(lists(frame, "shift_well"), other=other))
 
 
 def test_vs_null_is_upstreams(vcell, tmp_path):
+    """One gene has no null, one the same values in both, some are ties, one is far off."""
     rng = np.random.default_rng(1)
-    frame, null = shifts_of(rng, 20, 30, effect={6: 1e-3}), shifts_of(rng, 19, 25)
-    one, other = run_of(tmp_path, frame), run_of(tmp_path, null)
-    ran = vcell(
-        "isp", "stats", one.path, "--mode", "vs_null", "--null", other.path, "-o", "out.csv"
-    )
-    assert ran.code == 0, ran.err
-    got = pd.read_csv(tmp_path / "out.csv").set_index("Gene")
-    a, b = lists(frame, "shift_well"), lists(null, "shift_well")
-    p = {g: ranksums(a[g], b[g]).pvalue if g in b else 1.0 for g in a}
-    fdr = dict(zip(p, fdr_bh(list(p.values())), strict=True))
-    for gene in a:
-        line = got.loc[gene]
-        assert line["Test_vs_null_pval"] == pytest.approx(p[gene], rel=1e-12)
-        assert line["Test_vs_null_FDR"] == pytest.approx(fdr[gene], rel=1e-12)
-        assert line["N_Detections_null"] == len(b.get(gene, []))
-        if gene in b:
-            gap = np.mean(a[gene]) - np.mean(b[gene])
-            assert line["Test_vs_null_avg_shift"] == pytest.approx(gap, rel=1e-12, abs=1e-18)
+    frame, null = shifts_of(rng, 20, 30), shifts_of(rng, 19, 25)
+    frame.loc[frame["gene"] == 6, "cosine"] -= 0.1
+    null.loc[null["gene"] == 7, "cosine"] = frame.loc[frame["gene"] == 7, "cosine"].iloc[0]
+    frame["cosine"], null["cosine"] = frame["cosine"].round(4), null["cosine"].round(4)
+    one, other = run_of(tmp_path, frame, goal=False), run_of(tmp_path, null, goal=False)
+    got = made(vcell, tmp_path, one, "vs_null", "--null", other.path)
+    check(got, upstream.vs_null(lists(frame, "cosine"), lists(null, "cosine")))
 
 
 def test_the_mixture_is_scikit_learns_and_read_as_upstream_reads_it(vcell, tmp_path):
-    mixture = pytest.importorskip("sklearn.mixture")
-    rng = np.random.default_rng(2)
-    frame = shifts_of(rng, 60, 20)
+    pytest.importorskip("sklearn.mixture")
+    frame = shifts_of(np.random.default_rng(2), 60, 20)
     frame.loc[frame["gene"] < 14, "cosine"] -= 0.05
-    run = run_of(tmp_path, frame, goal=False)
-    ran = vcell("isp", "stats", run.path, "--mode", "mixture_model", "-o", "out.csv")
-    assert ran.code == 0, ran.err
-    got = pd.read_csv(tmp_path / "out.csv").set_index("Gene")
-    by_gene = lists(frame, "cosine")
-    means = np.array([np.mean(v) for v in by_gene.values()])
-    fitted = mixture.GaussianMixture(n_components=2, random_state=0).fit(means.reshape(-1, 1))
-
-    def component(value):
-        impact, none = fitted.means_[0][0], fitted.means_[1][0]
-        if value > none:
-            return 0
-        return 1 if value < impact else 1 - fitted.predict([[value]])[0]
-
-    for gene, values in by_gene.items():
-        assert got.loc[gene, "Test_avg_shift"] == pytest.approx(np.mean(values), rel=1e-12)
-        assert got.loc[gene, "Impact_component"] == component(np.mean(values))
-        share = 100 * np.mean([component(v) for v in values])
-        assert got.loc[gene, "Impact_component_percent"] == pytest.approx(share, rel=1e-12)
+    got = made(vcell, tmp_path, run_of(tmp_path, frame, goal=False), "mixture_model")
+    check(got, upstream.mixture_model(lists(frame, "cosine")))
 
 
 def test_aggregate_lists_every_cell(vcell, tmp_path):
-    frame = shifts_of(np.random.default_rng(3), 4, 6)
-    run = run_of(tmp_path, frame)
-    assert vcell("isp", "stats", run.path, "--mode", "aggregate", "-o", "out.csv").code == 0
-    got = pd.read_csv(tmp_path / "out.csv")
-    assert len(got) == 24
-    assert got["Cosine_sim"].sum() == pytest.approx(frame["shift_well"].sum(), rel=1e-12)
+    frame = shifts_of(np.random.default_rng(3), 4, 6, detection=0.8)
+    got = made(vcell, tmp_path, run_of(tmp_path, frame), "aggregate")
+    check(got, upstream.aggregate(lists(frame, "shift_well"), {g: f"G{g}" for g in range(4, 8)}))
+
+
+def test_a_group_is_one_line_of_its_own_name(vcell, tmp_path):
+    frame = shifts_of(np.random.default_rng(3), 1, 9)
+    frame["gene"], frame["symbol"], frame["ensembl_id"] = -1, None, None
+    run = run_of(tmp_path, frame, genes=Genes("group", (5, 9), symbols=("G5", "G9")))
+    well, other = (lists(frame, f"shift_{name}")[-1] for name in ("well", "other"))
+    got = made(vcell, tmp_path, run, "goal_state_shift")
+    check(got, upstream.one_shift_to_goal(well, other=other))
+    got = made(vcell, tmp_path, run, "aggregate")
+    check(got, upstream.aggregate({-1: well}, {-1: "('G5', 'G9')"}))
 
 
 def genes_csv(vcell, tmp_path, *runs, words=()):
@@ -166,7 +146,7 @@ def test_the_pool_of_one_gene_and_equal_values():
     p = tables.rank_sums(np.zeros(5), np.zeros(3), np.array([0, 3]))
     assert p.tolist() == [1.0]
     p = np.array([0.5, 0.01, 0.02])
-    np.testing.assert_allclose(tables.adjusted(p), fdr_bh(p), rtol=1e-15)
+    np.testing.assert_allclose(tables.adjusted(p), upstream.fdr_bh(p), rtol=1e-15)
 
 
 @pytest.mark.slow

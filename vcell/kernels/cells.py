@@ -37,13 +37,15 @@ def cell_totals(
         Outputs: ``[C]``, ``[C]`` and ``[C, K]`` with at most eight kinds of marks.
     """
     kinds = marked_totals.shape[1]
-    listed = np.flatnonzero(marked)
-    lanes = np.zeros(LANES)
+    listed = np.empty(len(marked), np.int64)
+    n_listed = _list(marked, listed)
+    lanes = np.empty(LANES)
     for cell in range(len(indptr) - 1):
         own = data[indptr[cell] : indptr[cell + 1]]
         rest = len(own) // LANES * LANES
         detected = 0
-        lanes[:] = 0.0
+        for lane in range(LANES):
+            lanes[lane] = 0.0
         for i in range(0, rest, LANES):
             for lane in range(LANES):
                 lanes[lane] += own[i + lane]
@@ -56,21 +58,44 @@ def cell_totals(
             total += lanes[lane]
         totals[cell] = total
         n_genes[cell] = detected
-        if kinds == 0:
-            continue
         for kind in range(kinds):
             marked_totals[cell, kind] = 0.0
         genes = indices[indptr[cell] : indptr[cell + 1]]
-        if len(listed) * FEW < len(genes):
+        if n_listed * FEW < len(genes):
             at = 0
-            for gene in listed:
-                at += int(np.searchsorted(genes[at:], gene))
+            for i in range(n_listed):
+                gene = listed[i]
+                at = _first_not_below(genes, at, gene)
                 if at < len(genes) and genes[at] == gene:
                     _mark(marked[gene], own[at], marked_totals[cell])
         else:
             for i in range(len(genes)):
                 if marked[genes[i]]:
                     _mark(marked[genes[i]], own[i], marked_totals[cell])
+
+
+@njit(nogil=True, cache=True)
+def _list(marked: NDArray[np.uint8], listed: NDArray[np.int64]) -> int:
+    """Put the numbers of the marked genes into `listed`, and return how many there are."""
+    n = 0
+    for gene in range(len(marked)):
+        if marked[gene]:
+            listed[n] = gene
+            n += 1
+    return n
+
+
+@njit(nogil=True, cache=True)
+def _first_not_below(genes: NDArray[np.int32], low: int, gene: int) -> int:
+    """Return where `gene` is or would be in ascending `genes` from `low` on."""
+    high = len(genes)
+    while low < high:
+        middle = (low + high) >> 1
+        if genes[middle] < gene:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @njit(nogil=True, cache=True, inline="always")

@@ -94,7 +94,9 @@ def table_size(counts: Array, n_genes: int) -> int:
     for k in range(counts.shape[0]):
         histogram[min(int(counts[k]), MOST_LOOKED_UP + 1)] += 1
     size = 1
-    above = histogram[2:].sum()
+    above = 0
+    for c in range(2, MOST_LOOKED_UP + 2):
+        above += histogram[c]
     best = above * _WORTH
     for c in range(2, MOST_LOOKED_UP + 1):
         above -= histogram[c]

@@ -85,7 +85,9 @@ def moved(
     own, weight = np.empty(len(value), value.dtype), np.empty(len(value))
     for gene in range(len(first) - 1):
         a, b = first[gene], first[gene + 1]
-        cells = count[a:b].sum()
+        cells = count[a]
+        for i in range(a + 1, b):
+            cells += count[i]
         zeros = count[a] if value[a] == 0 else 0.0
         for p in range(len(sizes)):
             r = ratio[p, gene]

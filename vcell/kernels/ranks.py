@@ -112,10 +112,12 @@ def against_reference(
     up, tie = np.empty(n_groups), np.empty(n_groups)
     for gene in range(lo, hi):
         start, stop = first[gene], first[gene + 1]
-        zeros[:] = sizes
+        for g in range(n_groups):
+            zeros[g] = sizes[g]
         for j in range(start, stop):
             zeros[keys[j] & _GROUP] -= 1
-        up[:] = tie[:] = 0.0
+        for g in range(n_groups):
+            up[g] = tie[g] = 0.0
         base = 0.0  # what every group gets: blocks in which it has no cell
         seen = 0  # reference cells below the current block
         pending = True  # the block of zeros is still to come
@@ -171,7 +173,8 @@ def against_rest(
     touched = np.empty(n_groups, np.int64)
     for gene in range(lo, hi):
         start, stop = first[gene], first[gene + 1]
-        zeros[:] = sizes
+        for g in range(n_groups):
+            zeros[g] = sizes[g]
         for j in range(start, stop):
             zeros[keys[j] & _GROUP] -= 1
         base = 0.0
@@ -181,7 +184,9 @@ def against_rest(
         while j < stop or pending:
             if pending and (j == stop or (keys[j] >> _HIGH) >= ZERO):
                 pending = False
-                size = zeros.sum()
+                size = 0
+                for g in range(n_groups):
+                    size += zeros[g]
                 for g in range(n_groups):
                     u[g, gene] += zeros[g] * (seen + 0.5 * (size + 1))
             else:
@@ -195,7 +200,7 @@ def against_rest(
                         n_touched += 1
                     count[g] += 1
                     j += 1
-                size = np.int64(j - begin)
+                size = int(j - begin)
                 for i in range(n_touched):
                     g = touched[i]
                     u[g, gene] += count[g] * (seen + 0.5 * (size + 1))

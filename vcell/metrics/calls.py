@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
+from vcell.metrics.rankings import mean_ranks
 from vcell.metrics.shares import share
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def numbers(real: Calls, pred: Calls) -> float:
 
 def spearman(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
     """Pearson's correlation of mean ranks; NaN where one side is constant."""
-    x, y = rankdata(a), rankdata(b)
+    x, y = mean_ranks(a), mean_ranks(b)
     x, y = x - x.mean(), y - y.mean()
     norm = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / norm if norm else float("nan")
@@ -70,7 +70,7 @@ def areas(real: Calls, pred: Table) -> tuple[Array, Array]:
         positives = int(truth.sum())
         if 0 < positives < len(truth):
             precision[p] = _average_precision(truth, strength[p])
-            ranks = rankdata(strength[p])
+            ranks = mean_ranks(strength[p])
             below = ranks[truth].sum() - positives * (positives + 1) / 2
             roc[p] = below / (positives * (len(truth) - positives))
     return precision, roc

@@ -187,10 +187,10 @@ def _independent(member: sp.csr_array) -> float:
 
 
 def _wider(n: float) -> float:
-    from scipy import stats
+    from scipy.special import ndtri, stdtrit
 
     end = (1 + LEVEL) / 2
-    return float(math.sqrt((n + 1) / (n - 1)) * stats.t.ppf(end, n - 1) / stats.norm.ppf(end))
+    return float(math.sqrt((n + 1) / (n - 1)) * stdtrit(n - 1, end) / ndtri(end))
 
 
 def judged(

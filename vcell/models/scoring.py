@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
 from vcell.metrics import vcc2025
+from vcell.metrics.rankings import mean_ranks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +63,7 @@ def by_chance(
     truth, guess = real.astype(np.float64), predicted.astype(np.float64)
     n = len(truth)
     apart = vcc2025.distances(truth, guess, target)  # rows are predictions
-    ranks = stats.rankdata(apart, axis=1) - 1
+    ranks = mean_ranks(apart) - 1
     unit = [x - x.mean(axis=1, keepdims=True) for x in (guess, truth)]
     unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in unit]
     tables = {"mae": apart / truth.shape[1], "delta_correlation": unit[0] @ unit[1].T}

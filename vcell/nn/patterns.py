@@ -175,10 +175,12 @@ class Pattern:
         return dense
 
 
-def everybody(n_tokens: int, device: torch.device | str = "cpu") -> Pattern:
-    """Let every token attend to all, in blocks of rows."""
-    starts = torch.zeros(-(-n_tokens // _DENSE_ROWS) + 1, 3, dtype=torch.int64)
-    starts[:, 0] = (torch.arange(len(starts)) * _DENSE_ROWS).clamp_max(n_tokens)
+def everybody(
+    n_tokens: int, device: torch.device | str = "cpu", n_rows: int = _DENSE_ROWS
+) -> Pattern:
+    """Let every token attend to all, in blocks of `n_rows` rows."""
+    starts = torch.zeros(-(-n_tokens // n_rows) + 1, 3, dtype=torch.int64)
+    starts[:, 0] = (torch.arange(len(starts)) * n_rows).clamp_max(n_tokens)
     nothing = torch.empty(0, dtype=torch.int64, device=device)
     return Pattern(n_tokens, torch.arange(n_tokens, device=device), nothing, nothing.int(), starts)
 

@@ -29,6 +29,13 @@ _SCANPY = "group,names,scores,logfoldchanges,pvals,pvals_adj"
 _PREDICTED = (
     "perturbation,context,n_cells,by_the_mean,effect"  # of `vcell predict`; more may follow
 )
+#: Beginnings of those of `vcell isp stats`: its own, and upstream's.
+_SCREENED = (
+    "gene,ensembl_id,operation,status,why,",
+    ",Gene,Gene_name,Ensembl_ID,",
+    ",Cosine_sim,Gene",
+    ",Shift_to_goal_end",
+)
 _TABLES = (_PDEX, f"stratum,{_PDEX}", _SCANPY, f"stratum,{_SCANPY}")
 
 
@@ -165,6 +172,6 @@ def _text(path: Path, head: bytes) -> bool:
             return False
     if head.startswith((b"# ", b"---", b"<svg", b"\x89PNG")):  # a comment, or PNG's own field
         return f"{MADE_BY}: vcell".encode() in head
-    if head.startswith(_PREDICTED.encode()):
+    if head.startswith(tuple(line.encode() for line in (_PREDICTED, *_SCREENED))):
         return True
     return head.partition(b"\n")[0].decode(errors="replace").rstrip("\r") in _TABLES

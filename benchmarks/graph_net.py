@@ -1,0 +1,176 @@
+"""The loss of the graphs and the head of the wild type, against the naive forms of both.
+
+    python benchmarks/graph_net.py head          # a minute on one core
+    python benchmarks/graph_net.py loss --heads 3   # dense needs about 1.2 GB a head
+    python benchmarks/graph_net.py loss          # nine heads, nine graphs: 11 GB for the dense form
+    python benchmarks/graph_net.py dango         # a step of both networks, samples a second
+
+Seconds are CPU time (user + system) of a process of its own, on one thread; peaks of memory are
+what the process adds to what it held before. Both forms run in the same call, by turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+import numpy as np
+
+N, EDGES = 6_607, 2_495_908  # genes, and edges of all nine relations together
+
+
+def peak() -> int:
+    """Return the peak of this process's memory in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) << 10
+
+
+def cpu() -> float:
+    """Return CPU seconds of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def graph(seed: int, edges: int):
+    """Return CSR arrays of a random graph with hubs."""
+    rng = np.random.default_rng(seed)
+    chance = rng.lognormal(0, 0.75, N)
+    chance /= chance.sum()
+    pairs = np.unique(rng.choice(N, (2, edges), p=chance), axis=1)
+    order = np.lexsort(pairs[::-1])
+    pairs = pairs[:, order]
+    return np.searchsorted(pairs[0], np.arange(N + 1)), pairs[1]
+
+
+# --- in the child -----------------------------------------------------------------------------
+
+
+def loss(form: str, heads: int) -> dict[str, float]:
+    """One layer's attention and the loss of the graphs, forward and backward."""
+    import torch
+
+    from vcell.nn.graph_loss import GraphLoss, RowGraph, attend_apart
+
+    torch.manual_seed(0)
+    width, genes = 20, slice(1, N + 1)
+    q, k, v = (torch.randn(1, heads, N + 1, width, requires_grad=True) for _ in range(3))
+    made = [graph(i, EDGES // 9) for i in range(heads)]
+    if form == "dense":
+        wanted = torch.zeros(heads, N, N)
+        for h, (indptr, indices) in enumerate(made):
+            row = np.repeat(np.arange(N), np.diff(indptr))
+            wanted[h, row, indices] = torch.from_numpy(1 / np.diff(indptr)[row]).float()
+        rows = wanted.sum(-1) > 0
+    else:
+        ours = GraphLoss({str(h): RowGraph.of(*one) for h, one in enumerate(made)}, 1.0)
+    few = torch.randn(1, 1, 9, width, requires_grad=True)  # what is loaded on first use
+    small, lse = attend_apart(few, few, few, slice(1, 9))
+    one = GraphLoss({"g": RowGraph.of(range(9), [0] * 8)}, 1.0)
+    (one(few[:, :, 1:], few[:, :, 1:], lse[:, :, 1:]).total + small.sum()).backward()
+    held, begun = peak(), cpu()
+    if form == "dense":  # as torchcell: every weight of every head, then their logarithms
+        weight = torch.softmax(q @ k.transpose(-2, -1) / width**0.5, -1)
+        out = weight @ v
+        part = weight[0, :, genes, genes]
+        part = part / part.sum(-1, keepdim=True)
+        each = torch.nn.functional.kl_div((part + 1e-12).log(), wanted, reduction="none").sum(-1)
+        total = ((each * rows).sum(-1) / rows.sum(-1)).sum()
+    else:
+        out, lse = attend_apart(q, k, v, genes)
+        total = ours(q[:, :, genes], k[:, :, genes], lse[:, :, genes]).total
+    (out.square().mean() + total).backward()
+    return {
+        "cpu_s": cpu() - begun, "bytes": peak() - held, "loss": total.item(),
+        "grad": float(q.grad.square().sum().sqrt()),
+    }  # fmt: skip
+
+
+def head(form: str, batch: int) -> dict[str, float]:
+    """Run the perturbation head, forward and backward, d = 180."""
+    import torch
+
+    from vcell.nn.wildtype import PerturbationHead
+
+    torch.manual_seed(0)
+    width = 180
+    module = PerturbationHead(width)
+    states = torch.randn(N, width, requires_grad=True)
+    genes = torch.stack([torch.randperm(N)[:3] for _ in range(batch)])
+    kinds = torch.ones_like(genes)
+
+    def run() -> None:
+        if form == "ours":
+            module(states, genes, kinds).square().mean().backward()
+            return
+        for own in genes:  # one set at a time: all at once would not fit
+            kind = torch.zeros(N, dtype=torch.long)
+            kind[own] = 1
+            pooled = module.pool(states[own] + module.kind(kind[own])).mean(0)
+            beta = torch.softmax(module.key(states) @ module.query(pooled) / width**0.5, 0)
+            (beta @ module.phi(states, kind)).square().mean().backward()
+
+    run()
+    held, begun = peak(), cpu()
+    run()
+    return {"cpu_s": cpu() - begun, "ms_a_sample": (cpu() - begun) / batch * 1e3,
+            "bytes": peak() - held}  # fmt: skip
+
+
+# --- in the parent ----------------------------------------------------------------------------
+
+
+def child(*words: object) -> dict[str, float]:
+    """Measure in a process of its own."""
+    command = [sys.executable, __file__, "--child", *map(str, words)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def told(name: str, ours: list[dict[str, float]], naive: list[dict[str, float]]) -> None:
+    """Print the medians, and their ratio."""
+    a, b = (float(np.median([x["cpu_s"] for x in xs])) for xs in (ours, naive))
+    m, w = (max(x["bytes"] for x in xs) for xs in (ours, naive))
+    print(f"{name}: ours {a:.2f} s, naive {b:.2f} s, {b / a:.1f} times", end="")
+    print(f"; memory {m / 2**20:,.0f} MB against {w / 2**20:,.0f}, {w / max(m, 1):.1f} times")
+
+
+def main() -> None:
+    """Run what is named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["loss", "head"])
+    parser.add_argument("--heads", type=int, default=9)
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=2)
+    args = parser.parse_args()
+    begun = time.time()
+    ours, naive = [], []
+    for _ in range(args.rounds):
+        if args.what == "loss":
+            ours.append(child("loss", "ours", args.heads))
+            naive.append(child("loss", "dense", args.heads))
+        else:
+            one, other = child("head", "ours", args.batch), child("head", "naive", 12)
+            print(f"  {one['ms_a_sample']:.3f} ms a sample at B = {args.batch}")
+            other["cpu_s"] *= args.batch / 12
+            ours.append(one)
+            naive.append(other)
+    if args.what == "loss":
+        for key in ("loss", "grad"):
+            print(f"  {key}: {ours[0][key]:.7g} and {naive[0][key]:.7g}")
+    told(args.what, ours, naive)
+    print(f"  ({time.time() - begun:.0f} s, load {os.getloadavg()[0]:.1f})")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        what, form, size = sys.argv[2:]
+        print(json.dumps({"loss": loss, "head": head}[what](form, int(size))))
+    else:
+        main()
