@@ -22,6 +22,7 @@ class ModelOptions:
     )
     vocabulary: Path | None = option(
         None,
+        read=True,
         help="A TSV of token, id, median, symbol, for a model with other tokens than V1 or V2.",
     )
     gene_column: str | None = option(
