@@ -41,10 +41,10 @@ _PACKAGES = [
 def doctor(ctx: click.Context, *, ahead: bool) -> None:
     r"""Say what this machine has, and what to do about what is missing.
 
+    With --compile, once after installing, no command has to wait for a compiler.
+
     \b
-    Examples:
-      vcell doctor --json
-      vcell doctor --compile    # once after installing: no command then waits for a compiler
+    Example: vcell doctor --json
     """
     findings = [*(_compiled() if ahead else []), *_machine(), *_packages(), *_torch(), *_gpus()]
     findings += _plugins()
