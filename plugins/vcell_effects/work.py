@@ -34,6 +34,7 @@ def run(cells: Path | None, config: Effects) -> None:
         raise UserError("no cells to measure", hint="vcell effects cells.h5ad -o effects.parquet")
     outputs.check(out, inputs=[path], overwrite=config.overwrite, suffixes=(".parquet",))
     with open_cells(path, config.layer, join=config.join) as source:
+        detect.refuse_repeated(source)
         found, scale = labels.find(source, config), detect.scale(source)
         design = Design.read(source, found)
         total = config.target_sum

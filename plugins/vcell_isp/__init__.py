@@ -22,6 +22,7 @@ class ModelOptions:
     )
     vocabulary: Path | None = option(
         None,
+        read=True,
         help="A TSV of token, id, median, symbol, for a model with other tokens than V1 or V2.",
     )
     gene_column: str | None = option(
@@ -63,6 +64,9 @@ class IspRun(ModelOptions, LaunchOptions):
     goal: str | None = option(None, help="The state to move towards.")
     alt: tuple[str, ...] = option((), help="Other states to measure shifts towards.")
     donor: str | None = option(None, help="The obs column that names each cell's donor.")
+    cell_type: str | None = option(
+        None, help="The obs column of cell types, for the table and the heat map of genes by type."
+    )
     paired: bool = option(
         default=False, help="Use only donors that have cells of both the start and the goal."
     )
@@ -103,7 +107,7 @@ class IspRun(ModelOptions, LaunchOptions):
 class IspEmbed(ModelOptions):
     """The settings of `vcell isp embed`."""
 
-    output: Path | None = option(None, short="-o", help="The .h5ad to write.")
+    output: Path | None = option(None, short="-o", help="The .h5ad or .zarr to write.")
     genes: bool = option(
         default=False, help="Also embed genes: the mean over cells of each gene's token (varm)."
     )
@@ -126,6 +130,13 @@ class IspStats:
         2, help="A gene counts with at least this many donors, if donors are known.", minimum=1
     )
     nulls: int = option(100, help="Genes alike in detection and rank to compare with.", minimum=1)
+    perturb_seq: Path | None = option(
+        None, help="Compare with a real screen: the effects.parquet that vcell effects makes of it."
+    )
+    perturb_seq_kind: Literal["knockdown", "activation"] = option(
+        "knockdown",
+        help="Whether that screen lowers its targets (CRISPRi, knock-out) or raises them.",
+    )
     fdr: float = option(0.05, help="False discovery rate of a call.", minimum=0, maximum=1)
     runs: Path = option(Path("runs"), help="The folder of run directories.")
 
@@ -176,10 +187,13 @@ def run_command(cells: Path | None, config: IspRun) -> None:
 @click.argument("cells", type=click.Path(path_type=Path))
 @configured(IspEmbed)
 def embed_command(cells: Path, config: IspEmbed) -> None:
-    r"""Embed the cells of CELLS with a Geneformer, into obsm of an .h5ad.
+    r"""Embed the cells of CELLS with a Geneformer, into obsm of an .h5ad or a .zarr.
+
+    Cells are written as they come: memory does not grow with them.
 
     \b
-    Example: vcell isp embed cells.h5ad --model models/gf-12L-38M-i4096 -o embedded.h5ad
+    Examples: vcell isp embed cells.h5ad --model models/gf-12L-38M-i4096 -o embedded.h5ad
+              vcell isp embed cells.h5ad --model DIR --genes --model-layer last -o embedded.zarr
     """
     from vcell_isp.embed import run
 
@@ -198,6 +212,7 @@ def stats_command(names: tuple[str, ...], config: IspStats) -> None:
     \b
     Examples:
       vcell isp stats latest
+      vcell isp stats latest --perturb-seq effects.parquet
       vcell isp stats RUN --mode goal_state_shift -o upstream.csv
     """
     from vcell_isp.stats import run

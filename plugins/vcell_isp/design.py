@@ -106,6 +106,8 @@ class Design:
         Their names.
     targets
         States to measure shifts towards, the goal first.
+    kind, kinds
+        ``[C]`` number of each cell's type, -1 where it has none; and the names of the types.
     """
 
     cells: TokenCells
@@ -120,6 +122,8 @@ class Design:
     only_present: bool
     frame: Frame
     genes: Genes
+    kind: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    kinds: tuple[str, ...] = ()
 
     @property
     def order(self) -> NDArray[np.int64]:
@@ -128,8 +132,12 @@ class Design:
         return chosen[np.argsort(-self.cells.lengths[chosen], kind="stable")]
 
     def events(self, cell: int) -> CellEvents:
-        """Return the events of one cell."""
-        tokens = self.cells[cell]
+        """Return the events of one cell; where no gene would be left, there is nothing to embed."""
+        found = self._events(self.cells[cell])
+        parts = tuple(p for p in found.parts if self.frame.n_genes(p[0].length) > 0 and len(p[1]))
+        return replace(found, parts=parts)
+
+    def _events(self, tokens: NDArray[np.int32]) -> CellEvents:
         length, frame, wanted = len(tokens), self.frame, self.genes.wanted
         if self.genes.how == "group":
             return self._group(tokens)
@@ -145,7 +153,7 @@ class Design:
             sources = length + np.arange(len(lacking))
             parts.append((perturbation.absent(length, sources, frame), lacking))
         extended = np.concatenate([tokens, lacking.astype(np.int32)])
-        return CellEvents(extended, length, tuple(part for part in parts if len(part[1])))
+        return CellEvents(extended, length, tuple(parts))
 
     def _lacking(
         self, tokens: NDArray[np.int32], wanted: NDArray[np.int64] | None
@@ -206,7 +214,7 @@ class Design:
         arrays: dict[str, Any] = {
             "rows": self.cells.rows, "indptr": self.cells.indptr, "tokens": self.cells.tokens,
             "n_genes": self.cells.n_genes, "n_ties": self.cells.n_ties, "start": self.start,
-            "state": self.state, "donor": self.donor,
+            "state": self.state, "donor": self.donor, "kind": self.kind,
         }  # fmt: skip
 
         def write(path: Path) -> None:
@@ -218,7 +226,7 @@ class Design:
             "states": self.states, "donors": self.donors, "targets": self.targets,
             "operation": self.operation, "quarters": self.quarters,
             "only_present": self.only_present, "frame": asdict(self.frame),
-            "genes": asdict(self.genes),
+            "genes": asdict(self.genes), "kinds": self.kinds,
         }  # fmt: skip
         run.save_file("design.json", lambda path: _write(path, json.dumps(text)))
 
@@ -243,6 +251,7 @@ class Design:
                     genes["how"], tuple(genes["tested"]), controls, genes["anchor"],
                     genes["missing"], tuple(genes.get("symbols", ())), chosen,
                 ),
+                arrays.get("kind", np.zeros(0, np.int32)), tuple(text.get("kinds", ())),
             )  # fmt: skip
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vcell import console
+from vcell import console, outputs
 from vcell.config import provenance, settings_of
 from vcell.cores import cores
 from vcell.data.fingerprint import fingerprint
@@ -50,6 +50,7 @@ def run(cells: Path | None, config: IspRun) -> None:
             from vcell_isp.upstream import check
 
             check(config.export_upstream_pickles)
+        outputs.check_folder(config.runs)
         reader = load(config, torch.device("cpu"))
         design = asked.design(cells, config, reader.model)
         estimate = _estimate(design, reader, config)
@@ -192,7 +193,7 @@ def _finish(
 
     def write(path: Path) -> None:
         nonlocal rows
-        rows = shards.merge(stages, path, names, design.donors)
+        rows = shards.merge(stages, path, names, design)
 
     run.save_file(TABLE, write)
     summary: dict[str, Any] = {

@@ -19,7 +19,9 @@ class IspBench:
     model: str = option(
         "synthetic:gf-6L-10M-i2048", help="A folder with a Geneformer, or made-up weights."
     )
-    vocabulary: Path | None = option(None, help="A TSV of tokens, for a model of another size.")
+    vocabulary: Path | None = option(
+        None, read=True, help="A TSV of tokens, for a model of another size."
+    )
     method: Literal[
         "baseline", "original", "batching", "packed", "mixed_precision", "quantization", "compile",
         "all",

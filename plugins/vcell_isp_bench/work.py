@@ -89,7 +89,7 @@ def run(path: Path | None, config: IspBench) -> None:
 
 def _check(config: IspBench) -> None:
     if config.output is not None:
-        outputs.check(config.output, suffixes=(".html",))
+        outputs.check(config.output, suffixes=(".html",), flag="")
     if config.control is not None and config.label is None:
         raise UserError("--control needs --label, the column it is a value of")
     if config.wandb:

@@ -245,7 +245,7 @@ def test_a_damaged_run_is_one_line_and_an_unfinished_one_is_said(runs, tmp_path,
     assert "screen.npz is damaged" in capsys.readouterr().err
     (broken / SCREEN).unlink()
     assert run(["predict", str(broken)]) == 2
-    assert "broken is done and has no screen.npz: it learnt nothing" in capsys.readouterr().err
+    assert "broken is done: it ended before its cells were measured" in capsys.readouterr().err
     early = tmp_path / "early"
     shutil.copytree(next(runs.iterdir()), early)
     Run.open(early).update(status="interrupted")

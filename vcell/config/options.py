@@ -132,6 +132,7 @@ def configured(
                 built = config(**values)
             except ValueError as error:
                 raise UserError(f"{click.get_current_context().info_name}: {error}") from None
+            _refuse_missing(settings, values)
             return function(*args, config=built, **kwargs)
 
         params = getattr(call, "__click_params__", [])
@@ -146,6 +147,23 @@ def configured(
         return call
 
     return decorate
+
+
+def _refuse_missing(settings: tuple[Setting, ...], values: dict[str, Any]) -> None:
+    """Refuse files to be read that are not there, before anything is done."""
+    if values.get("resume"):
+        return  # what a run was started with has been read
+    for setting in settings:
+        value = values[setting.name]
+        if not setting.read or value is None:
+            continue
+        for path in value if setting.many else (value,):
+            if not path.exists():
+                origin = provenance().get(setting.name, "default")
+                where = f"--{setting.key}"
+                if origin not in ("command line", "default"):  # a line of a file, or a variable
+                    where = f"{origin}: {setting.key}" if ":" in origin else origin
+                raise UserError(f"{where}: {path} does not exist", hint="check the name")
 
 
 def _help_all(count: int) -> click.Option:

@@ -6,6 +6,7 @@ decides, and prints what it saw. `require_counts` refuses what is not counts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -206,3 +207,15 @@ def _few_levels(blocks: list[Block]) -> bool:
 def describe(found: Scale) -> dict[str, Any]:
     """Return the finding for --json."""
     return {"kind": found.kind, "target_sum": found.target_sum, "evidence": found.evidence}
+
+
+def refuse_repeated(source: CellSource) -> None:
+    """Refuse genes that share a name: no result could say which is meant."""
+    twice = sorted(name for name, n in Counter(source.genes.tolist()).items() if n > 1)
+    if twice:
+        more = f" and {len(twice) - 10:,} more" if len(twice) > 10 else ""
+        raise UserError(
+            f"{source.name} names {console.count(len(twice), 'gene')} more than once: "
+            f"{', '.join(twice[:10])}{more}",
+            hint="anndata's var_names_make_unique() mends that, in every file that is compared",
+        )

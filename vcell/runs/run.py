@@ -108,9 +108,13 @@ class Run:
             "status": "running",
             **plain(more),
         }
-        for folder in ("ckpt", "control", "logs"):
-            (path / folder).mkdir()
-        write_json(path / "run.json", meta)
+        try:
+            for folder in ("ckpt", "control", "logs"):
+                (path / folder).mkdir()
+            write_json(path / "run.json", meta)
+        except BaseException:  # no room on the disk, say: a folder without run.json is no run
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return cls(path, meta)
 
     @classmethod
@@ -185,9 +189,9 @@ class Run:
         wanted = None if kinds is None else set(kinds)
         return events if wanted is None else [e for e in events if e["kind"] in wanted]
 
-    def history(self, *, ranks: bool = True) -> History:
+    def history(self, *, ranks: bool = True, recent_spans: bool = False) -> History:
         """Return what was measured, as columns; `History.read` adds what comes later."""
-        history = History(self.path, ranks=ranks)
+        history = History(self.path, ranks=ranks, recent_spans=recent_spans)
         history.read()
         return history
 
