@@ -53,10 +53,10 @@ def _most(row: dict[str, Any]) -> str:
 def _reach(rows: list[dict[str, Any]], found: dict[str, Any]) -> str:
     """Say where a neighbourhood is most of the graph."""
     wide = [
-        f"{row['strategy']} reaches {row['nodes_a_sample'] / found['genes']:.0%}"
+        f"{row['strategy']} has {row['nodes_a_sample'] / found['genes']:.0%} of the genes"
         for row in rows
         if row["strategy"].startswith("khop")
         and row["nodes_a_sample"]
         and row["nodes_a_sample"] > found["genes"] / 2
     ]
-    return f" No neighbourhood is local any more where {' and '.join(wide)}." if wide else ""
+    return f" Neighbourhoods are no longer local: {', '.join(wide)}." if wide else ""
