@@ -209,13 +209,15 @@ def kernels(peer: str, turns: int) -> None:
     )
 
 
-def steps(peer: str, turns: int) -> None:
-    """Cells per CPU second of whole steps, B = 256."""
+def steps(peer: str, turns: int, only: str) -> None:
+    """Cells per CPU second of whole steps, B = 256; of the shapes whose name begins with `only`."""
     for name, widths, latent, decoder in (
         ("128/10", [128], 10, [128]),
         ("original's widths", [512, 256], 64, [256, 512]),
         ("original's encoder, decoder of 256-128", [512, 256], 64, [256, 128]),
     ):
+        if not name.startswith(only):
+            continue
         todo = {
             "ours nb": (sys.executable, STEPS_OURS, "nb"),
             "ours zinb": (sys.executable, STEPS_OURS, "zinb"),
@@ -285,12 +287,14 @@ def fractions(args: argparse.Namespace) -> None:
             for column, share in (("right", 1.0), ("wrong", 1.0), ("right", 0.5), ("right", 0.1),
                                   ("right", 0.0)):  # fmt: skip
                 for seed in range(args.seeds):
-                    row = _named(folder, column, share, seed, truth)
+                    row = _named(folder, column, share, seed, args.max_steps, truth)
                     row |= {"set": path.stem, "wrong": wrong if column == "wrong" else 0.0}
                     print(json.dumps(row), flush=True)
 
 
-def _named(folder: str, column: str, share: float, seed: int, truth: object) -> dict[str, object]:
+def _named(
+    folder: str, column: str, share: float, seed: int, most: int, truth: object
+) -> dict[str, object]:
     """Train, embed, and compare the names of held-out cells with the truth."""
     import anndata
     import numpy as np
@@ -302,7 +306,8 @@ def _named(folder: str, column: str, share: float, seed: int, truth: object) -> 
     from vcell.train.command import settings_of_run
 
     vcell = [sys.executable, "-m", "vcell"]
-    words = ["--labels", column, "--label-fraction", str(share), "--seed", str(seed), "--json"]
+    words = ["--labels", column, "--label-fraction", str(share), "--seed", str(seed), "--json",
+             "--max-steps", str(most)]  # fmt: skip
     done = subprocess.run([*vcell, "train-gmvae", "cells.h5ad", *words], cwd=folder,
                           capture_output=True, text=True, check=True)  # fmt: skip
     run = Path(folder) / json.loads(done.stdout)["run"]
@@ -350,13 +355,17 @@ def main() -> None:
     parser.add_argument("what", choices=["kernels", "steps", "labels", "fractions"])
     parser.add_argument("sets", nargs="*", type=Path)
     parser.add_argument("--column", default="cell_type")
+    parser.add_argument("--only", default="", help="steps: how the name of a shape begins")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--max-steps", type=int, default=0, help="fractions: 0 for the default")
     parser.add_argument("--epochs", type=int, default=100, help="of scVI; scANVI a fifth more")
     args = parser.parse_args()
-    if args.what in {"labels", "fractions"}:
-        {"labels": labels, "fractions": fractions}[args.what](args)
+    if args.what == "steps":
+        steps(args.peer, args.turns, args.only)
+    elif args.what == "kernels":
+        kernels(args.peer, args.turns)
     else:
-        {"kernels": kernels, "steps": steps}[args.what](args.peer, args.turns)
+        {"labels": labels, "fractions": fractions}[args.what](args)
 
 
 if __name__ == "__main__":
