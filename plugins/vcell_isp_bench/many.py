@@ -151,10 +151,10 @@ def _together(
                  for key in ("copy", "model", "harness", "cpu")}  # fmt: skip
         slowest = (parts["copy"] + parts["model"] + parts["harness"]).argmax(0)
         repeats = np.arange(len(slowest))
-        times[name] = Timing(
-            *(parts[key][slowest, repeats].tolist() for key in ("copy", "model", "harness")),
-            parts["cpu"].sum(0).tolist(),
-        )
+        chosen = {
+            key: parts[key][slowest, repeats].tolist() for key in ("copy", "model", "harness")
+        }
+        times[name] = Timing(**chosen, cpu=parts["cpu"].sum(0).tolist())
         out = np.empty((sum(map(len, dealt)), each[0][2].shape[1]), np.float32)
         for own, (_, _, embeddings) in zip(dealt, each, strict=True):
             out[own] = embeddings
