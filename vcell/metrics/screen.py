@@ -16,7 +16,7 @@ from vcell import console
 from vcell.data import CellSource, detect
 from vcell.data import labels as find_labels
 from vcell.errors import UserError
-from vcell.metrics import de
+from vcell.metrics import significance
 from vcell.metrics.groups import Grouped, summarise
 from vcell.metrics.scaled import (
     Survey,
@@ -57,12 +57,12 @@ class Choices(find_labels.LabelOptions, Protocol):
         ...
 
     @property
-    def fold_change(self) -> de.FoldChange:
+    def fold_change(self) -> significance.FoldChange:
         """Which definition."""
         ...
 
     @property
-    def fdr(self) -> de.Scope:
+    def fdr(self) -> significance.Scope:
         """Over which tests."""
         ...
 
@@ -93,8 +93,8 @@ class Chosen:
     test: Test = "wilcoxon"
     against: Opponent = "control"
     values: Values = "log1p"
-    fold_change: de.FoldChange = "geometric"
-    fdr: de.Scope = "perturbation"
+    fold_change: significance.FoldChange = "geometric"
+    fdr: significance.Scope = "perturbation"
     min_cpm: float = 0.0
     stratify: str | None = None
     threads: int | None = None
@@ -181,7 +181,7 @@ def _unlogged(block: Any) -> Any:
 
 def tables(
     cells: Cells, labels: find_labels.Labels, choices: Choices
-) -> Iterator[tuple[str | None, de.Table]]:
+) -> Iterator[tuple[str | None, significance.DeTable]]:
     """Test every perturbation, and yield one table per stratum (None: there are no strata)."""
     for stratum, group, names in _strata(cells.source, labels, choices.stratify):
         controls = np.flatnonzero(group == 0 if labels.control else group >= 0)
@@ -225,7 +225,7 @@ def _test(
     names: NDArray[np.str_],
     genes: NDArray[np.int64],
     choices: Choices,
-) -> de.Table:
+) -> significance.DeTable:
     """Test every group of one stratum."""
     rest, wilcoxon = choices.against == "rest", choices.test == "wilcoxon"
     n_genes = cells.source.n_genes
@@ -238,7 +238,7 @@ def _test(
     means = None
     if choices.fold_change == "arithmetic":
         means = summarise(cells.linear, group, len(names), n_genes, against=None).means
-    return de.differential(
+    return significance.differential(
         _columns(grouped, genes), names, cells.source.genes[genes],
         test=choices.test, against=choices.against, fold_change=choices.fold_change,
         scope=choices.fdr, means=None if means is None else means[:, genes],
