@@ -16,6 +16,10 @@ import tempfile
 from pathlib import Path
 
 
+def _line(event: dict[str, object]) -> str:
+    return json.dumps(event, separators=(",", ":"))  # as a run's own log writes it
+
+
 def write(folder: Path, name: str, steps: int) -> None:
     """Write a finished run with eight curves, a validation every hundredth step and all spans."""
     from vcell.runs import Run
@@ -27,12 +31,12 @@ def write(folder: Path, name: str, steps: int) -> None:
         event = {"t": 1.8e9 + step / 10, "kind": "metric", "step": step, "loss": loss}
         event |= {f"part_{i}": loss / (i + 2) for i in range(4)}
         event |= {"lr": 1e-3, "grad_norm": 1 + math.cos(step), "examples_per_s": 640.0}
-        lines.append(json.dumps(event | {"data_wait": 0.01, "examples": 64 * step}))
+        lines.append(_line(event | {"data_wait": 0.01, "examples": 64 * step}))
         if step % 100 == 0:
             score = {"pds": 1 - math.exp(-step / steps), "mae": 0.05, "best": True}
-            lines.append(json.dumps({"t": 1.8e9, "kind": "eval", "step": step} | score))
+            lines.append(_line({"t": 1.8e9, "kind": "eval", "step": step} | score))
         span = {"t": 1.8e9, "kind": "span", "step": step, "examples": 64, "seconds": 0.1}
-        spans.append(json.dumps(span | {"data": 0.01, "forward": 0.03, "backward": 0.05}))
+        spans.append(_line(span | {"data": 0.01, "forward": 0.03, "backward": 0.05}))
     (run.path / "events.jsonl").write_text("\n".join(lines) + "\n")
     (run.path / "rank-0.jsonl").write_text("\n".join(spans) + "\n")
     run.finish("done")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +12,7 @@ from vcell.data import open_cells
 from vcell.data.detect import require_counts
 from vcell.data.write import CellWriter
 from vcell.errors import UserError
-from vcell.genes.names import GeneIndex, ensembl_column
-from vcell.gmvae.cells import compressed
+from vcell.gmvae.encoding import AT_ONCE, GenesFound, batch_of, encoded, matched
 from vcell.gmvae.trained import Trained
 from vcell.runs import Run
 
@@ -23,33 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vcell.data import CellSource
-    from vcell.data.block import Block
     from vcell.gmvae.trained import Said
     from vcell_embed import Embed
 
     Array = NDArray[Any]
 
 UNKNOWN = "unknown"
-_AT_ONCE = 4096
 _ADDED = ("gmvae_label", "gmvae_probability", "gmvae_component", "gmvae_ood", "gmvae_unknown")
 _FAR = 0.2  # of a file's cells: more than that beyond the threshold is worth a warning
-
-
-@dataclass(frozen=True)
-class Genes:
-    """Where the run's genes are in the cells.
-
-    Attributes
-    ----------
-    place
-        For each column of the file, the run's column, or -1.
-    missing, renamed
-        The run's genes that the file lacks, and how many have another name there.
-    """
-
-    place: Array
-    missing: tuple[str, ...]
-    renamed: int
 
 
 def embed(name: str, path: Path, config: Embed) -> None:
@@ -61,7 +39,7 @@ def embed(name: str, path: Path, config: Embed) -> None:
         raise UserError(f"{run.name} is not finished: it has no label head", hint="resume it")
     with open_cells(path, config.layer) as source:
         require_counts(source)
-        genes = _matched(source, trained, config.least_genes)
+        genes = matched(source, trained, config.least_genes)
         by = source.obs(config.adapt_by).codes if config.adapt_by else None
         by = np.zeros(source.n_cells, np.int32) if by is None and config.adapt else by
         shifts = None if by is None else _shifts(source, trained, genes, by)
@@ -84,56 +62,11 @@ def _device(asked: str) -> str:
     return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def _matched(source: CellSource, trained: Trained, least: float) -> Genes:
-    """Find the run's genes in the file, and say how many there are."""
-    match = GeneIndex(source.genes, ensembl_column(source)).match(trained.genes)
-    found = np.flatnonzero(match.index >= 0)
-    index = match.index[found]
-    _, first = np.unique(index, return_index=True)  # ascending, and each column once
-    share = len(first) / max(len(trained.genes), 1)
-    words = f"{len(first):,} of the run's {len(trained.genes):,} genes are in {source.name}"
-    if share < least:
-        raise UserError(
-            f"only {words}, such as the missing {', '.join(match.unmatched[:3])}",
-            hint="other names or another species? --least-genes lowers the bound",
-        )
-    console.say(
-        f"{words} ({len(match.renamed):,} under another name); "
-        f"{len(match.unmatched):,} are missing and count as zero"
-    )
-    place = np.full(source.n_genes, -1, np.int32)
-    place[index[first]] = found[first]
-    return Genes(place, match.unmatched, len(match.renamed))
-
-
-def _encoded(
-    source: CellSource, trained: Trained, genes: Genes, label: str
-) -> Iterator[tuple[NDArray[np.int64], Array, Array]]:
-    """Yield cells a block at a time: their rows, latent means and mixture terms."""
-    with console.progress(label, source.n_cells) as bar:
-        for block in source.chunks(max_rows=_AT_ONCE):
-            yield block.rows, *trained.encode(_batch(block, trained, genes))
-            bar.advance(len(block))
-
-
-def _batch(block: Block, trained: Trained, genes: Genes) -> Any:
-    """Make a batch in the run's columns; what it does not know of a cell is its batch."""
-    import torch
-
-    column = genes.place[block.indices]
-    kept = column >= 0
-    borders = np.concatenate([[0], np.cumsum(kept)])[block.indptr - block.indptr[0]]
-    return compressed(
-        borders.astype(np.int64), column[kept], block.data[kept].astype(np.float32),
-        len(trained.genes), trained.target, batch=torch.full((len(block),), -1),
-    )  # fmt: skip
-
-
-def _shifts(source: CellSource, trained: Trained, genes: Genes, by: Array) -> Array:
+def _shifts(source: CellSource, trained: Trained, genes: GenesFound, by: Array) -> Array:
     """Learn each batch's shift in the latent space, in a pass of its own."""
     assert trained.outliers is not None
     means = np.empty((source.n_cells, trained.network.shape.latent), np.float32)
-    for rows, mean, _ in _encoded(source, trained, genes, "adapting"):
+    for rows, mean, _ in encoded(source, trained, genes, "adapting"):
         means[rows] = mean
     n = int(by.max()) + 1
     shifts = np.zeros((n + 1, means.shape[1]))  # the last for cells of no batch
@@ -146,7 +79,7 @@ def _shifts(source: CellSource, trained: Trained, genes: Genes, by: Array) -> Ar
 
 
 def _written(
-    source: CellSource, trained: Trained, genes: Genes, config: Embed, out: Path,
+    source: CellSource, trained: Trained, genes: GenesFound, config: Embed, out: Path,
     by: Array | None, shifts: Array | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the cells with what is said of them; return counts for the summary."""
@@ -169,8 +102,8 @@ def _written(
         ) as writer,
         console.progress("embedding", source.n_cells) as bar,
     ):  # fmt: skip
-        for block in source.chunks(max_rows=_AT_ONCE, dtype="stored"):
-            mean, joint = trained.encode(_batch(block, trained, genes))
+        for block in source.chunks(max_rows=AT_ONCE, dtype="stored"):
+            mean, joint = trained.encode(batch_of(block, trained, genes))
             if by is not None and shifts is not None:
                 mean = (mean - shifts[by[block.rows]]).astype(np.float32)
             said = trained.say(mean, joint)
@@ -199,7 +132,7 @@ def _some(column: Any, categories: Any, rows: Array) -> Array:
     return values
 
 
-def _tell(run: Run, out: Path, genes: Genes, trained: Trained, told: dict[str, Any]) -> None:
+def _tell(run: Run, out: Path, genes: GenesFound, trained: Trained, told: dict[str, Any]) -> None:
     given = {name: n for name, n in told["given"].items() if n}
     n, unknown = sum(given.values()), given.get(UNKNOWN, 0)
     if trained.head is not None and unknown > _FAR * n:

@@ -7,16 +7,18 @@ sample); that of cell-eval2 has rows, columns and rules of its own. ``cell-eval 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import csv
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
+    from pathlib import Path
 
-    import pandas as pd
     from numpy.typing import NDArray
 
+Columns: TypeAlias = "dict[str, list[Any]]"
 QUANTILES = {"25%": 0.25, "50%": 0.5, "75%": 0.75}
 ROWS_2026 = ("count", "null_count", "mean", "std", "min", "max", "median")
 
@@ -25,28 +27,55 @@ def results(
     perturbations: Sequence[str],
     values: dict[str, NDArray[np.float64]],
     contexts: Sequence[str] | None = None,
-) -> pd.DataFrame:
+) -> Columns:
     """Return one row per perturbation, one column per metric; contexts lead where there are any."""
-    import pandas as pd
+    head: Columns = {} if contexts is None else {"context": list(contexts)}
+    numbers = {name: column.tolist() for name, column in values.items()}
+    return head | {"perturbation": list(perturbations)} | numbers
 
-    head = {} if contexts is None else {"context": list(contexts)}
-    return pd.DataFrame(head | {"perturbation": list(perturbations)} | values)
 
-
-def aggregate(values: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+def aggregate(values: dict[str, NDArray[np.float64]]) -> Columns:
     """Summarise each metric over the perturbations that have a value."""
-    import pandas as pd
-
     columns = {name: _describe(column) for name, column in values.items()}
-    first = next(iter(columns.values()), {})
-    return pd.DataFrame(
-        {"statistic": list(first)} | {name: list(c.values()) for name, c in columns.items()}
-    )
+    first: list[Any] = list(next(iter(columns.values()), {}))
+    return {"statistic": first} | {name: list(c.values()) for name, c in columns.items()}
+
+
+def write_csv(path: Path, columns: Columns) -> None:
+    """Write a table; numbers as short as they can be read back, nothing where there is no value."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow("" if value != value else value for value in row)  # noqa: PLR0124 - NaN
+
+
+def as_arrow(columns: Columns) -> Any:
+    """Return a table as pyarrow has it; NaN is no value."""
+    import pyarrow as pa
+
+    return pa.table({name: pa.array(c, from_pandas=True) for name, c in columns.items()})
+
+
+def write_parquet(path: Path, pieces: Iterable[Any]) -> None:
+    """Write a table that comes in pieces; only names and numbers of cells repeat themselves."""
+    from pyarrow import parquet, types
+
+    writer = None
+    try:
+        for piece in pieces:
+            if writer is None:
+                repeated = [f.name for f in piece.schema if not types.is_floating(f.type)]
+                writer = parquet.ParquetWriter(path, piece.schema, use_dictionary=repeated)
+            writer.write_table(piece)
+    finally:
+        if writer is not None:
+            writer.close()
 
 
 def aggregate_2026(
     values: dict[str, NDArray[np.float64]], pooled: dict[str, float], omitted: Collection[str]
-) -> pd.DataFrame:
+) -> Columns:
     """Summarise each metric as cell-eval2 does: columns by name, a median, no quartiles.
 
     Parameters
@@ -59,8 +88,6 @@ def aggregate_2026(
         Metrics whose perturbations without a value are left out; of the others `count` includes
         them.
     """
-    import pandas as pd
-
     columns = {}
     for name in sorted(values.keys() | pooled.keys()):
         if name in pooled:
@@ -73,7 +100,8 @@ def aggregate_2026(
             found["count"] = float(len(present))
         found["median"] = float(np.median(present)) if len(present) else float("nan")
         columns[name] = {row: found[row] for row in ROWS_2026}
-    return pd.DataFrame(columns, index=pd.Index(ROWS_2026, name="statistic")).reset_index()
+    rows: list[Any] = list(ROWS_2026)
+    return {"statistic": rows} | {name: list(c.values()) for name, c in columns.items()}
 
 
 def _describe(column: NDArray[np.float64]) -> dict[str, float]:

@@ -144,17 +144,19 @@ def _effects(made: Page, one: Scored) -> None:
 def _volcanoes(made: Page, one: Scored) -> None:
     """Draw both sides' fold changes and FDR for the perturbations with most real calls."""
     tables = {"real": one.tables["real_de"], "predicted": one.tables["pred_de"]}
-    calls = tables["real"].loc[tables["real"]["fdr"] < 0.05, "target"].value_counts()
-    for name in calls.index[:3]:
+    calls = [int((fdr < 0.05).sum()) for fdr in tables["real"].fdr]
+    most = np.argsort([-n for n in calls], kind="stable")[:3]
+    for row in [row for row in most.tolist() if calls[row]]:
         clouds, names = {}, {}
         for side, table in tables.items():
-            rows = table[(table["target"] == name) & np.isfinite(table["log2_fold_change"])]
-            rows = rows.nsmallest(_MOST_POINTS // 2, "p_value")
-            height = -np.log10(np.maximum(rows["fdr"].to_numpy(), 1e-300))
-            clouds[side] = (rows["log2_fold_change"].tolist(), height.tolist())
-            names[side] = rows["feature"].tolist()
+            finite = np.flatnonzero(np.isfinite(table.lfc[row]))
+            least = np.argsort(table.p[row, finite], kind="stable")[: _MOST_POINTS // 2]
+            genes = finite[least]
+            height = -np.log10(np.maximum(table.fdr[row, genes], 1e-300))
+            clouds[side] = (table.lfc[row, genes].tolist(), height.tolist())
+            names[side] = table.genes[genes].tolist()
         made.figure(
-            f"{name}: significance of the change",
+            f"{one.perturbations[row]}: significance of the change",
             svg.scatter(clouds, x="log2 fold change", y="-log10 FDR", names=names),
         )
 

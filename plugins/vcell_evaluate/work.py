@@ -21,8 +21,6 @@ from vcell_evaluate import layout
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
-
     from vcell_evaluate import Evaluate
 
 _RULES = {
@@ -127,13 +125,13 @@ def _write(
 
     with outputs.folder(path, listed_in="score.json") as out:
         results, per_metric = _results(found)
-        results.to_csv(out / "results.csv", index=False)
-        results.to_parquet(out / "results.parquet", index=False)
-        _aggregate(per_metric, metrics, found).to_csv(out / "agg_results.csv", index=False)
+        layout.write_csv(out / "results.csv", results)
+        layout.write_parquet(out / "results.parquet", [layout.as_arrow(results)])
+        layout.write_csv(out / "agg_results.csv", _aggregate(per_metric, metrics, found))
         for one in found:
             for name, table in one.tables.items():
                 prefix = "" if one.context is None else f"{_safe(one.context)}_"
-                table.to_parquet(out / f"{prefix}{name}.parquet", index=False)
+                layout.write_parquet(out / f"{prefix}{name}.parquet", table.arrow())
         text = json.dumps(plain(summary), indent=2)
         (out / "score.json").write_text(text + "\n")
         title = f"{summary['prediction']} against {summary['real']}, rules {summary['rules']}"
@@ -143,7 +141,7 @@ def _write(
 
 def _aggregate(
     per_metric: dict[str, Any], metrics: tuple[Metric, ...], found: list[Scored]
-) -> pd.DataFrame:
+) -> layout.Columns:
     """Summarise the perturbations as the peer of the rules does."""
     if not found[0].components:
         return layout.aggregate(per_metric)
@@ -162,7 +160,7 @@ def _safe(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 
 
-def _results(found: list[Scored]) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _results(found: list[Scored]) -> tuple[layout.Columns, dict[str, Any]]:
     """Stack the contexts' values, one row per perturbation of each."""
     import numpy as np
 

@@ -63,6 +63,9 @@ class IspRun(ModelOptions, LaunchOptions):
     goal: str | None = option(None, help="The state to move towards.")
     alt: tuple[str, ...] = option((), help="Other states to measure shifts towards.")
     donor: str | None = option(None, help="The obs column that names each cell's donor.")
+    cell_type: str | None = option(
+        None, help="The obs column of cell types, for the table and the heat map of genes by type."
+    )
     paired: bool = option(
         default=False, help="Use only donors that have cells of both the start and the goal."
     )
@@ -126,6 +129,13 @@ class IspStats:
         2, help="A gene counts with at least this many donors, if donors are known.", minimum=1
     )
     nulls: int = option(100, help="Genes alike in detection and rank to compare with.", minimum=1)
+    perturb_seq: Path | None = option(
+        None, help="Compare with a real screen: the effects.parquet that vcell effects makes of it."
+    )
+    perturb_seq_kind: Literal["knockdown", "activation"] = option(
+        "knockdown",
+        help="Whether that screen lowers its targets (CRISPRi, knock-out) or raises them.",
+    )
     fdr: float = option(0.05, help="False discovery rate of a call.", minimum=0, maximum=1)
     runs: Path = option(Path("runs"), help="The folder of run directories.")
 
@@ -198,6 +208,7 @@ def stats_command(names: tuple[str, ...], config: IspStats) -> None:
     \b
     Examples:
       vcell isp stats latest
+      vcell isp stats latest --perturb-seq effects.parquet
       vcell isp stats RUN --mode goal_state_shift -o upstream.csv
     """
     from vcell_isp.stats import run

@@ -49,6 +49,7 @@ def design(path: Path, config: IspRun, model: Geneformer) -> Design:
         cells, start, labels.state[cells.rows], labels.donor[cells.rows], labels.states,
         labels.donors, labels.targets, config.perturb, config.quarters,
         config.cells_with_gene, Frame(framed, framed, model.shape.n_positions), genes,
+        labels.kind[cells.rows] if labels.kinds else labels.kind[:0], labels.kinds,
     )  # fmt: skip
 
 
@@ -132,7 +133,8 @@ class _Labels:
 
     def __init__(self, source: CellSource, config: IspRun) -> None:
         n = source.n_cells
-        self.state, self.donor = np.full(n, -1, np.int32), np.full(n, -1, np.int32)
+        self.state, self.donor, self.kind = np.full((3, n), -1, np.int32)
+        self.kinds: tuple[str, ...] = ()
         self.states: tuple[str, ...] = ()
         self.donors: tuple[str, ...] = ()
         self.targets: tuple[str, ...] = ()
@@ -140,6 +142,9 @@ class _Labels:
         if config.donor is not None:
             column = source.obs(config.donor)
             self.donor, self.donors = column.codes, tuple(str(c) for c in column.categories)
+        if config.cell_type is not None:
+            column = source.obs(config.cell_type)
+            self.kind, self.kinds = column.codes, tuple(str(c) for c in column.categories)
         if config.state is not None and config.start and config.goal:
             column = source.obs(config.state)
             self.state, self.states = column.codes, tuple(str(c) for c in column.categories)

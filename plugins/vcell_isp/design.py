@@ -106,6 +106,8 @@ class Design:
         Their names.
     targets
         States to measure shifts towards, the goal first.
+    kind, kinds
+        ``[C]`` number of each cell's type, -1 where it has none; and the names of the types.
     """
 
     cells: TokenCells
@@ -120,6 +122,8 @@ class Design:
     only_present: bool
     frame: Frame
     genes: Genes
+    kind: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    kinds: tuple[str, ...] = ()
 
     @property
     def order(self) -> NDArray[np.int64]:
@@ -206,7 +210,7 @@ class Design:
         arrays: dict[str, Any] = {
             "rows": self.cells.rows, "indptr": self.cells.indptr, "tokens": self.cells.tokens,
             "n_genes": self.cells.n_genes, "n_ties": self.cells.n_ties, "start": self.start,
-            "state": self.state, "donor": self.donor,
+            "state": self.state, "donor": self.donor, "kind": self.kind,
         }  # fmt: skip
 
         def write(path: Path) -> None:
@@ -218,7 +222,7 @@ class Design:
             "states": self.states, "donors": self.donors, "targets": self.targets,
             "operation": self.operation, "quarters": self.quarters,
             "only_present": self.only_present, "frame": asdict(self.frame),
-            "genes": asdict(self.genes),
+            "genes": asdict(self.genes), "kinds": self.kinds,
         }  # fmt: skip
         run.save_file("design.json", lambda path: _write(path, json.dumps(text)))
 
@@ -243,6 +247,7 @@ class Design:
                     genes["how"], tuple(genes["tested"]), controls, genes["anchor"],
                     genes["missing"], tuple(genes.get("symbols", ())), chosen,
                 ),
+                arrays.get("kind", np.zeros(0, np.int32)), tuple(text.get("kinds", ())),
             )  # fmt: skip
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(

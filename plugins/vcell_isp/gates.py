@@ -23,12 +23,15 @@ from vcell_isp.controls import profile
 from vcell_isp.design import CellEvents
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vcell.runs import Run
     from vcell_isp import IspRun
     from vcell_isp.design import Design
     from vcell_isp.model import Reader
 
 CELLS, EVENTS, STATE_CELLS = 6, 24, 24
+_APART = 0.1  # below it the states are hardly two
 _ALIKE = 0.5  # a null whose Spearman exceeds this explains the ranking
 
 
@@ -95,7 +98,7 @@ def check(
         "shuffled_weights": spearman(actual, _with(_shuffled(reader, config), design, sample)),
         "embedding_alone": spearman(actual, _with(replace(reader, n_layers=0), design, sample)),
         "expression_alone": spearman(actual, _expression(design, sample)),
-        "separation": _separation(run),
+        "separation": separation(run.path),
     }
     found["problems"] = _problems(found)
     return found
@@ -168,9 +171,9 @@ def _expression(design: Design, sample: Sample) -> NDArray[np.float64]:
     return sign * more[genes]
 
 
-def _separation(run: Run) -> float | None:
+def separation(run: Path) -> float | None:
     """Return how far apart the states are: between-state over within-state cosine distance."""
-    path = run.path / "states.npz"
+    path = run / "states.npz"
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as kept:
@@ -206,12 +209,15 @@ def _problems(found: dict[str, Any]) -> list[str]:
         for name, text in words.items()
         if found[name] is not None and found[name] > _ALIKE
     ]
-    if found["separation"] is not None and found["separation"] < 0.1:
-        said.append(
-            f"the states lie close together (between/within {found['separation']:.2g}): shifts "
-            "between them mean little"
-        )
-    return said
+    return said + close(found["separation"])
+
+
+def close(apart: float | None) -> list[str]:
+    """Warn of states that lie too close together."""
+    if apart is None or apart >= _APART:
+        return []
+    gap = f"between/within {apart:.2g}"
+    return [f"the states lie close together ({gap}): shifts between them mean little"]
 
 
 def text(found: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 BOOTSTRAPS = 1000
 TOWARD, AWAY, MOVES, OPEN = "TOWARD", "AWAY", "MOVES", "OPEN"
 DELETION_ONLY, INCOHERENT, NOT_RUN = "DELETION_ONLY", "INCOHERENT", "NOT_RUN"
+NULL = "NULL"  # a matched null: on the page, not in the table
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,25 @@ class Units:
     spread: NDArray[np.float64]
     n_cells: NDArray[np.int64]
     rank: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AgainstNulls:
+    """Each gene against its nulls.
+
+    Attributes
+    ----------
+    effect, share, p
+        ``[G]`` shift minus the nulls' median; share of nulls at least as far from it; p.
+    n, spread
+        ``[G]`` how many nulls, and their spread (1.4826 median absolute deviations).
+    """
+
+    effect: NDArray[np.float64]
+    share: NDArray[np.float64]
+    p: NDArray[np.float64]
+    n: NDArray[np.int64]
+    spread: NDArray[np.float64]
 
 
 def summarise(
@@ -58,7 +78,8 @@ def summarise(
     reason = _reasons(units, n_donors, config, has_donors=has_donors, per_donor=per_donor)
     tested = reason == ""
     asked = _asked(tokens, design)
-    effect, share, p, n_null = _against_nulls(tokens, shift, units, tested, design, config)
+    against = _against_nulls(tokens, shift, units, tested, design, config)
+    effect, share, p, n_null = against.effect, against.share, against.p, against.n
     rank_p = (1 + share * n_null) / (1 + n_null)
     tested &= (n_null > 0) & asked
     reason = np.where((reason == "") & (n_null == 0), "no null genes to compare with", reason)
@@ -84,8 +105,12 @@ def summarise(
             "nulls": n_null, "cells": units.n_cells, "donors": n_donors,
         }
     )  # fmt: skip
-    out["token"] = tokens
-    out = out[asked]
+    out["token"], out["spread_of_nulls"] = tokens, against.spread
+    nulls = np.flatnonzero(~asked & np.isfinite(shift))
+    if len(nulls):  # they are drawn, and are no line of the table
+        out.loc[nulls, "effect"] = shift[nulls] - np.median(shift[nulls])
+        out.loc[nulls, "status"] = NULL
+    out = out[asked | (out["status"] == NULL)]
     missing = [_missing(name, why, design.operation) for name, why in design.genes.missing.items()]
     if missing:
         out = pd.concat([out, pd.DataFrame(missing)], ignore_index=True)
@@ -195,12 +220,13 @@ def _against_nulls(
     usable: NDArray[np.bool_],
     design: Design,
     config: IspStats,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Compare each gene with its nulls: effect, share at least as large, p, how many nulls."""
+) -> AgainstNulls:
+    """Compare each gene with its nulls."""
     from scipy.special import stdtr
 
     effect, share = np.full(len(tokens), np.nan), np.full(len(tokens), np.nan)
     p, n_null = np.full(len(tokens), np.nan), np.zeros(len(tokens), np.int64)
+    spreads = p.copy()
     ready = np.flatnonzero(usable & np.isfinite(shift))
     place = {int(token): i for i, token in enumerate(tokens)}
     if design.genes.controls:
@@ -225,13 +251,13 @@ def _against_nulls(
         effect[row] = shift[row] - middle
         k = int((np.abs(others - middle) >= abs(effect[row])).sum())
         share[row] = k / len(others)
-        spread = 1.4826 * float(np.median(np.abs(others - middle)))
+        spreads[row] = spread = 1.4826 * float(np.median(np.abs(others - middle)))
         wide = spread * np.sqrt(1 + 1 / len(others))
         if wide > 0 and len(others) > 2:
             p[row] = 2 * stdtr(len(others) - 1, -abs(effect[row]) / wide)
         else:
             p[row] = (1 + k) / (1 + len(others))
-    return effect, share, p, n_null
+    return AgainstNulls(effect, share, p, n_null, spreads)
 
 
 def _status(

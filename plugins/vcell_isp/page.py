@@ -9,21 +9,32 @@ import numpy as np
 from vcell.report import svg
 from vcell.report.page import Page
 from vcell_isp import genes as calls
+from vcell_isp.gates import close, separation
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
 
     from vcell_isp import IspStats
+    from vcell_isp.agreement import Answer
     from vcell_isp.stats import Result
 
-RANKED, TOP = 40, 20
+RANKED, TOP, MOST = 40, 20, 24
 NAMED = (calls.TOWARD, calls.AWAY, calls.MOVES, calls.DELETION_ONLY, calls.INCOHERENT)
 
 
-def write(path: Path, results: list[Result], table: pd.DataFrame, config: IspStats) -> None:
+def write(
+    path: Path,
+    results: list[Result],
+    table: pd.DataFrame,
+    config: IspStats,
+    answers: Mapping[str, Sequence[Answer]],
+) -> None:
     """Write the page beside the table."""
+    nulls = table[table["status"] == calls.NULL]
+    table = table[table["status"] != calls.NULL]
     first = results[0]
     targets = first.design.targets
     goal = f"towards {targets[0]}" if targets else "away from the original cell"
@@ -33,9 +44,12 @@ def write(path: Path, results: list[Result], table: pd.DataFrame, config: IspSta
     page.heading("Genes")
     _ranked(page, table)
     _volcano(page, tested, config)
-    _both(page, results, tested)
-    _donors(page, first, tested)
+    _both(page, tested, nulls)
+    for result in results:
+        _by(page, result, tested, "cell_type", "cell type")
+        _by(page, result, tested, "donor", "donor")
     _cells(page, first)
+    _screen(page, answers)
     reasons = table.loc[table["status"] == calls.NOT_RUN, "why"].value_counts().head(12)
     if len(reasons):
         page.heading("Not tested")
@@ -57,7 +71,13 @@ def _head(page: Page, results: list[Result], table: pd.DataFrame, config: IspSta
         if summary.get("synthetic"):
             warnings.append("The weights were made up: nothing here says anything about biology.")
         found = summary.get("gates")
-        warnings += found["problems"] if found else ["This run was not checked: --no-gates."]
+        if found:
+            warnings += found["problems"]
+        else:
+            warnings += [
+                "This run was not checked: --no-gates.",
+                *close(separation(result.run.path)),
+            ]
     if warnings:
         page.warnings(dict.fromkeys(warnings))
     for result in results:
@@ -91,7 +111,7 @@ def _plain(value: Any) -> Any:
 
 
 def _volcano(page: Page, tested: pd.DataFrame, config: IspStats) -> None:
-    """Draw effect against p, and the band that holds 95 % of the nulls' effects."""
+    """Draw effect against p, and the band that holds 95 % of the effects of nulls."""
     if tested.empty:
         return
     series, names = {}, {}
@@ -99,63 +119,73 @@ def _volcano(page: Page, tested: pd.DataFrame, config: IspStats) -> None:
         size = -np.log10(rows["p"].to_numpy(float))
         series[str(status)] = (rows["effect"].tolist(), size.tolist())
         names[str(status)] = rows["gene"].astype(str).tolist()
-    spread = np.quantile(tested["effect"].to_numpy(float), [0.025, 0.975])
-    top = float(-np.log10(tested["p"].to_numpy(float)).max())
-    grid = np.linspace(0, top, 60).tolist()
-    series["95 % of genes"] = ([*[float(spread[0])] * 60, *[float(spread[1])] * 60], grid + grid)
+    spread = tested["spread_of_nulls"].to_numpy(float)
+    wide = 1.96 * float(np.median(spread[np.isfinite(spread)])) if np.isfinite(spread).any() else 0
     words = (
         "Effect is the shift minus the median of the gene's nulls, p is Student's t among them. "
-        f"Between the two dotted lines lie 95 % of all genes; calls are at FDR {config.fdr:g}."
+        f"95 % of nulls lie in the band, ±{wide:.2g} (1.96 spreads of a typical gene's nulls); "
+        f"calls are at FDR {config.fdr:g}."
     )
-    page.figure("Effect and p", svg.scatter(series, x="effect", y="-log10 p", names=names), words)
+    picture = svg.scatter(series, x="effect", y="-log10 p", names=names, band=(-wide, wide))
+    page.figure("Effect and p", picture, words)
 
 
-def _both(page: Page, results: list[Result], tested: pd.DataFrame) -> None:
-    """Draw deletion against overexpression, over the cloud of all genes."""
-    operations = {str(name): rows for name, rows in tested.groupby("operation")}
-    if not {"delete", "overexpress"} <= set(operations):
-        return
-    del results
-    down = operations["delete"].drop_duplicates("ensembl_id").set_index("ensembl_id")
-    up = operations["overexpress"].drop_duplicates("ensembl_id").set_index("ensembl_id")
+def _both(page: Page, tested: pd.DataFrame, nulls: pd.DataFrame) -> None:
+    """Draw deletion against overexpression, over the cloud of nulls."""
+    down, up = _operation(tested, "delete"), _operation(tested, "overexpress")
     shared = down.index.intersection(up.index)
+    if not len(shared):
+        return
     called = down.loc[shared, "status"].isin(NAMED) | up.loc[shared, "status"].isin(NAMED)
+    kinds = {"not called": (down, up, shared[~called]), "called": (down, up, shared[called])}
+    null_down, null_up = _operation(nulls, "delete"), _operation(nulls, "overexpress")
+    cloud = null_down.index.intersection(null_up.index)
+    if len(cloud):
+        kinds = {"matched nulls": (null_down, null_up, cloud), **kinds}
     series, names = {}, {}
-    for label, chosen in (("others", shared[~called]), ("called", shared[called])):
-        series[label] = (down.loc[chosen, "effect"].tolist(), up.loc[chosen, "effect"].tolist())
-        names[label] = down.loc[chosen, "gene"].astype(str).tolist()
+    for label, (gone, more, genes) in kinds.items():
+        series[label] = (gone.loc[genes, "effect"].tolist(), more.loc[genes, "effect"].tolist())
+        names[label] = gone.loc[genes, "gene"].astype(str).tolist()
     page.figure(
         "Deletion against overexpression",
         svg.scatter(series, x="effect of deletion", y="effect of overexpression", names=names),
         "A gene that drives a state lies in the upper left or lower right: both ways it does the "
-        "opposite. Genes in the other corners are INCOHERENT.",
+        "opposite. Called genes in the other corners are INCOHERENT. "
+        + ("" if len(cloud) else "Without --controls, the genes not called are the nulls."),
     )
 
 
-def _donors(page: Page, result: Result, tested: pd.DataFrame) -> None:
-    """Draw the top genes donor by donor."""
-    same = tested[tested["operation"] == result.design.operation]
-    top = same.drop_duplicates("gene").head(TOP)
-    names = [str(name) for name in top["gene"]]
-    label = result.frame["symbol"].where(result.frame["symbol"] != "", result.frame["ensembl_id"])
-    rows = result.frame.assign(label=label)[label.isin(names)]
-    if not result.design.donors or rows.empty:
+def _operation(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    rows = table[table["operation"] == name]
+    return rows.drop_duplicates("ensembl_id").set_index("ensembl_id")
+
+
+def _by(page: Page, result: Result, tested: pd.DataFrame, column: str, word: str) -> None:
+    """Draw the top genes in each donor or cell type, as the mean shift of its cells."""
+    operation = result.design.operation
+    top = tested[tested["operation"] == operation].drop_duplicates("ensembl_id").head(TOP)
+    frame = result.frame
+    if column not in frame.columns or frame[column].isna().all() or top.empty:
         return
-    means = rows.pivot_table(
-        index="label", columns="donor", values=result.column, aggfunc="mean", observed=True
-    ).reindex([name for name in names if name in set(rows["label"])])
+    rows = frame[frame["ensembl_id"].isin(top["ensembl_id"])].dropna(subset=[column])
+    found = rows.groupby(["ensembl_id", column], observed=True)[result.column].agg(["mean", "size"])
+    kinds = sorted({str(name) for name in rows[column]})[:MOST]
+    values: dict[str, list[float]] = {}
+    told: dict[str, list[str]] = {}
+    for line in top.itertuples():
+        cells = [found.loc[(line.ensembl_id, k)] if (line.ensembl_id, k) in found.index else None
+                 for k in kinds]  # fmt: skip
+        values[str(line.gene)] = [np.nan if c is None else float(c["mean"]) for c in cells]
+        told[str(line.gene)] = ["" if c is None else f", {int(c['size']):,} cells" for c in cells]
+    more = rows[column].nunique() - len(kinds)
+    words = {
+        "donor": "A shift that one donor alone has is a property of that donor.",
+        "cell_type": "The mean shift over the cells of each type in which the gene was perturbed.",
+    }[column]
     page.figure(
-        f"Top genes in each donor: {result.design.operation}",
-        svg.heat_map(
-            means.to_numpy(float).tolist(), rows=f"{len(means)} genes, the first on top",
-            columns=f"{means.shape[1]} donors", legend="mean shift",
-        ),
-        "A shift that one donor alone has is a property of that donor.",
-    )  # fmt: skip
-    best = means.iloc[0].dropna()
-    page.figure(
-        f"{means.index[0]} by donor",
-        svg.bars({str(name): float(v) for name, v in best.items()}, x="mean shift"),
+        f"Top genes by {word}: {operation}",
+        svg.named_heat_map(values, kinds, legend="mean shift", told=told),
+        words + (f" {more:,} more are not drawn." if more > 0 else ""),
     )
 
 
@@ -177,10 +207,33 @@ def _cells(page: Page, result: Result) -> None:
         series[design.states[int(number)]] = (here[:, 0].tolist(), here[:, 1].tolist())
     start = str((result.run.meta.get("config") or {}).get("start"))
     ends = [flat[state == design.states.index(name)].mean(0) for name in (start, design.targets[0])]
-    way = np.linspace(ends[0], ends[1], 40)
-    series[f"{start} to {design.targets[0]}"] = (way[:, 0].tolist(), way[:, 1].tolist())
+    arrow = ((float(ends[0][0]), float(ends[0][1])), (float(ends[1][0]), float(ends[1][1])))
     share = np.square(sizes[:2]).sum() / np.square(sizes).sum()
+    apart = separation(result.run.path)
     page.figure(
-        "Cells of the states", svg.scatter(series, x="first axis", y="second axis"),
-        f"The two main axes hold {share:.0%} of the variance of the cells' embeddings.",
-    )  # fmt: skip
+        "Cells of the states",
+        svg.scatter(series, x="first axis", y="second axis", arrow=arrow),
+        f"The arrow goes from the mean of {start} to that of {design.targets[0]}. The two main "
+        f"axes hold {share:.0%} of the variance of the cells' embeddings. "
+        + (f"Separation of the states (between over within): {apart:.2g}." if apart else ""),
+    )
+
+
+def _screen(page: Page, answers: Mapping[str, Sequence[Answer]]) -> None:
+    """Draw the shifts against the effects that a real screen measured."""
+    if not any(answers.values()):
+        return
+    page.heading("Agreement with a perturbation screen")
+    axes = {
+        "size": ("distance in the model", "measured effect, squared"),
+        "direction": ("shift towards the goal", "measured effect towards the goal"),
+    }
+    for run, many in answers.items():
+        for answer in many:
+            page.text(f"{run}: {answer.text()}")
+    for many in answers.values():
+        for answer in many:
+            x, y = axes[answer.question]
+            points = {"": (answer.shift.tolist(), answer.measured.tolist())}
+            picture = svg.scatter(points, x=x, y=y, names={"": answer.genes})
+            page.figure(f"Model and screen: {answer.question}", picture, answer.verdict)

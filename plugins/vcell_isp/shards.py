@@ -207,14 +207,14 @@ def merge(
     folders: list[tuple[ShardFolder, list[Shard]]],
     path: Path,
     names: dict[str, NDArray[Any]],
-    donors: tuple[str, ...],
+    design: Design,
 ) -> int:
-    """Write all shards as one Parquet, with names of genes and donors; return its rows."""
+    """Write all shards as one Parquet, with names of genes, donors and types; return its rows."""
     writer, rows = None, 0
     try:
         for folder, shards in folders:
             for shard in shards:
-                table = _named(pq.read_table(folder.table(shard)), names, donors)
+                table = _named(pq.read_table(folder.table(shard)), names, design)
                 writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
                 writer.write_table(table)
                 rows += table.num_rows
@@ -224,16 +224,24 @@ def merge(
     return rows
 
 
-def _named(table: pa.Table, names: dict[str, NDArray[Any]], donors: tuple[str, ...]) -> pa.Table:
+def _named(table: pa.Table, names: dict[str, NDArray[Any]], design: Design) -> pa.Table:
     gene = table["gene"].to_numpy()
     for at, (name, values) in enumerate(names.items(), 2):
         codes = pa.array(np.where(gene < 0, 0, gene).astype(np.int32), mask=gene < 0)
         text = pa.DictionaryArray.from_arrays(codes, pa.array(values.tolist()))
         table = table.add_column(at, name, text.cast(pa.string()))
-    donor = table["donor"].to_numpy()
-    codes = pa.array(np.maximum(donor, 0), mask=donor < 0)
-    labels = pa.DictionaryArray.from_arrays(codes, pa.array([*donors] or [""]))
     where = table.column_names.index("donor")
-    table = table.set_column(where, "donor", labels.cast(pa.string()))
+    donor = _labelled(table["donor"].to_numpy(), design.donors)
+    if design.kinds:
+        place = np.searchsorted(design.cells.rows, table["cell"].to_numpy())
+        kind = _labelled(design.kind[place], design.kinds)
+        table = table.add_column(where + 1, "cell_type", kind)
+    table = table.set_column(where, "donor", donor)
     cosine = pa.array(1.0 - table["distance"].to_numpy())
     return table.add_column(table.column_names.index("distance"), "cosine", cosine)
+
+
+def _labelled(codes: NDArray[Any], labels: tuple[str, ...]) -> pa.Array:
+    """Return the label of each code; none where it is negative."""
+    known = pa.array(np.maximum(codes, 0).astype(np.int32), mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(known, pa.array([*labels] or [""])).cast(pa.string())

@@ -66,6 +66,8 @@ def run(names: Sequence[str], config: IspStats) -> None:
         outputs.check(config.output, overwrite=config.overwrite, suffixes=(".csv", ".parquet"))
         if config.mode == "genes":
             outputs.check(config.output.with_suffix(".html"), overwrite=config.overwrite)
+    if config.perturb_seq is not None and config.mode != "genes":
+        raise UserError("--perturb-seq goes with --mode genes")
     results = [opened(name, config.runs) for name in names]
     if config.mode == "genes":
         return _genes(results, config)
@@ -111,22 +113,36 @@ def _upstream(result: Result, config: IspStats) -> pd.DataFrame:
 
 def _genes(results: list[Result], config: IspStats) -> None:
     """Write genes.csv and its page."""
-    from vcell_isp import genes, page
+    from vcell_isp import agreement, genes, page
 
+    effects = None if config.perturb_seq is None else agreement.read(config.perturb_seq)
     found = [
         genes.summarise(r.frame, r.column, r.design, config, per_donor=r.per_donor) for r in results
     ]
     table = genes.combined(found)
+    answers = {
+        r.run.name: agreement.compare(
+            r, rows, effects, activates=config.perturb_seq_kind == "activation"
+        )
+        for r, rows in zip(results, found, strict=True)
+        if effects is not None
+    }
     folder = results[0].run.path
     out = config.output or folder / "genes.csv"
-    _write(table.drop(columns="token"), out, index=False)
     html = out.with_suffix(".html")
-    page.write(html, results, table, config)
+    page.write(html, results, table, config, answers)
+    table = table[table["status"] != genes.NULL]
+    _write(table.drop(columns=["token", "spread_of_nulls"]), out, index=False)
     counts = {str(k): int(v) for k, v in table["status"].value_counts().items()}
     facts: dict[str, Any] = {
         "output": str(out), "page": str(html), "genes": len(table), "status": counts,
         "synthetic": any((r.run.meta.get("summary") or {}).get("synthetic") for r in results),
     }  # fmt: skip
+    if answers:
+        facts["perturb_seq"] = {
+            name: {answer.question: answer.facts() for answer in many}
+            for name, many in answers.items()
+        }
     if facts["synthetic"]:
         console.warn("the weights were made up: these statistics say nothing about biology")
     columns = ["gene", "operation", "status", "effect", "share_of_nulls", "p", "fdr", "cells"]
@@ -136,6 +152,7 @@ def _genes(results: list[Result], config: IspStats) -> None:
     ]
     lines = [console.table(rows, columns), ""]
     lines.append(", ".join(f"{name} {n:,}" for name, n in counts.items()))
+    lines += [answer.text() for many in answers.values() for answer in many]
     lines.append(f"written: {out} and {html.name}")
     console.result(facts, "\n".join(lines))
 

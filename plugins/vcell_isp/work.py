@@ -192,7 +192,7 @@ def _finish(
 
     def write(path: Path) -> None:
         nonlocal rows
-        rows = shards.merge(stages, path, names, design.donors)
+        rows = shards.merge(stages, path, names, design)
 
     run.save_file(TABLE, write)
     summary: dict[str, Any] = {

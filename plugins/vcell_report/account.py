@@ -32,7 +32,7 @@ class Account:
     @classmethod
     def of(cls, run: Run) -> Account:
         """Read a run's events."""
-        return cls(run, run.history())
+        return cls(run, run.history(recent_spans=True))
 
     @property
     def meta(self) -> dict[str, Any]:

@@ -17,6 +17,8 @@ EVALUATE = """
 import sys
 from pathlib import Path
 from vcell.cli import run
+from vcell.metrics import by_gene
+by_gene.MEMORY = 64 << 20
 code = run(["evaluate", *sys.argv[1:], "--no-baseline", "--quiet"])
 assert not code
 print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024)

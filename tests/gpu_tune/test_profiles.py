@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +97,27 @@ def test_a_run_holds_its_profile_and_gives_the_card_back(vcell, driver, environm
     assert "GPU profile best: power limit 400 W" in ran.err
     assert [call[0] for call in driver.calls] == ["SetPowerManagementLimit"] * 2
     assert driver[0].power_limit == 700_000
+
+
+@pytest.mark.slow
+def test_the_best_clock_is_measured_and_the_card_given_back(vcell, driver, environment, tmp_path):
+    # 20 ms a step at any clock, 700 W at the highest: the lowest clock is best, by the cube law
+    worker = "tests.gpu_tune.steps:train"
+    Run.create(tmp_path / "runs", "toy", name="one", worker=worker, config={}).finish("done")
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2])}
+    driver[0].load = 1.0
+    words = ["gpu-tune", "find-optimal", "--run", "one", "--steps", "2"]
+    ran = vcell(*words, "--yes", "--json", env=environment, timeout=3600)
+    assert ran.code == 0, ran.err
+    best = ran.json["best"]
+    assert best["setting"] == {"clocks": [990, 990]}
+    watts = 120 + 580 * (990 / driver[0].max_mhz) ** 3
+    assert best["joules_a_step"] == pytest.approx(watts * best["seconds_a_step"], rel=0.02)
+    assert best["seconds_a_step"] == pytest.approx(0.02, rel=0.02)
+    assert (driver[0].lock_max, driver[0].power_limit) == (0, 700_000)
+    assert not any((tmp_path / "state").rglob("*.json"))
+    page = (tmp_path / "gpu-profiles" / "best.html").read_text()
+    assert "clock locked to 990 MHz" in page
+    applied = vcell("gpu-tune", "apply", "--profile", "best", "--yes", env=environment)
+    assert applied.code == 0, applied.err
+    assert driver[0].lock_max == 990

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -72,6 +73,26 @@ def test_two_processes_give_the_table_of_one(isp, tmp_path):
     one = read(isp("--max-cells", 5, "--no-gates", "--shard", 40), tmp_path)
     two = read(isp("--max-cells", 5, "--no-gates", "--shard", 40, "--procs", 2), tmp_path)
     pd.testing.assert_frame_equal(one, two, check_exact=False, atol=1e-7)
+
+
+def test_cell_types_are_in_the_table_and_on_the_page(isp, vcell, cells, tmp_path):
+    adata = anndata.read_h5ad(cells)
+    kinds = np.array(["b cell", "t cell", None], object)[np.arange(40) // 2 % 3]
+    adata.obs["kind"] = pd.Categorical(kinds)
+    adata.write_h5ad(tmp_path / "typed.h5ad")
+    ran = isp("--max-cells", 12, "--no-gates", "--cell-type", "kind", file=tmp_path / "typed.h5ad")
+    lines = read(ran, tmp_path)
+    for row, kind in lines.groupby("cell")["cell_type"].first().items():
+        assert kind == kinds[row]
+    stats = vcell("isp", "stats", ran.json["run"], "--min-cells", 2, "-o", "genes.csv")
+    assert stats.code == 0, stats.err
+    page = (tmp_path / "genes.html").read_text()
+    assert "Top genes by cell type: delete" in page
+    best = pd.read_csv(tmp_path / "genes.csv").iloc[0]
+    here = lines[(lines["symbol"] == best["gene"]) & (lines["cell_type"] == "b cell")]
+    told = re.search(rf"<title>{best['gene']}, b cell: (\S+), (\d+) cells", page)
+    assert float(told[1].replace("−", "-")) == pytest.approx(here["shift_well"].mean(), rel=1e-2)
+    assert int(told[2]) == len(here)
 
 
 def test_listed_genes_get_matched_nulls_and_those_without_a_token_a_reason(isp, tmp_path):

@@ -47,7 +47,7 @@ def test_the_summary_over_perturbations(name):
     rows, values = case.members(pred)
     rows |= vcc2026.components(case.whole, pred, case.target)
     found = layout.aggregate_2026(rows, {vcc2026.MSE: values[vcc2026.MSE]}, (vcc2026.NMAE,))
-    found = found.set_index("statistic")
+    found = pd.DataFrame(found).set_index("statistic")
     assert found.index.tolist() == expected.index.tolist()
     assert found.columns.tolist() == expected.columns.tolist()
     # atol: the spread of what is 1 but for rounding
@@ -57,9 +57,10 @@ def test_the_summary_over_perturbations(name):
 def test_what_has_no_value_is_counted_as_the_peer_counts_it():
     """Checked by hand: one perturbation without effect on either side (0.20.0)."""
     column = np.array([0.5, np.nan, 0.25])
-    table = layout.aggregate_2026({"kept": column, "left out": column}, {}, ("left out",))
-    assert table.set_index("statistic").loc["count"].to_dict() == {"kept": 3, "left out": 2}
-    assert table.set_index("statistic").loc["mean"].to_dict() == {"kept": 0.375, "left out": 0.375}
+    found = layout.aggregate_2026({"kept": column, "left out": column}, {}, ("left out",))
+    table = pd.DataFrame(found).set_index("statistic")
+    assert table.loc["count"].to_dict() == {"kept": 3, "left out": 2}
+    assert table.loc["mean"].to_dict() == {"kept": 0.375, "left out": 0.375}
 
 
 @pytest.mark.parametrize("member", vcc2026.MEMBERS)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vcell.monitor import words
 from vcell.monitor.chart import ChartFrame, Point, Trace, chart
 from vcell.monitor.lines import text, width
 from vcell.monitor.summary import Summary, buckets, smoothed
@@ -126,3 +128,13 @@ def test_smoothing_has_no_bias_at_its_start_and_settles_on_a_constant():
     assert smoothed([1.0, 2.0], [1, 1], 1) == [1.0, 2.0]
     step = smoothed([0.0] * 50 + [1.0] * 50, [1] * 100, 10)
     assert step[59] == pytest.approx(1 - 0.9**10, abs=0.01)
+
+
+def test_what_is_taken_for_narrow_takes_one_column():
+    characters = [chr(code) for code in range(32, 0x3000)]
+    narrow = [c for c in characters if not unicodedata.combining(c)]
+    narrow = [c for c in narrow if unicodedata.east_asian_width(c) not in "WF"]
+    assert words.cells("".join(characters)) == sum(map(words.cells, characters))
+    assert all(words.cells(c) == 1 for c in narrow)
+    assert words.cells("e\u0301") == 1
+    assert words.cells("細胞") == 4

@@ -129,3 +129,32 @@ def test_a_row_that_is_too_short_is_a_mistake_of_the_programmer() -> None:
 def test_values_that_differ_by_rounding_only_are_one_value() -> None:
     axis = axes.linear([100.0, 100.0 + 1e-13], 54, 344)
     assert len(set(axes.labels(axis.ticks))) == len(axis.ticks)
+
+
+def test_a_named_grid_tells_each_value_and_greys_what_is_missing() -> None:
+    values = {"GATA4": [1.0, -2.0], "TBX5": [math.nan, 0.0]}
+    told = {"GATA4": [", 3 cells", ""], "TBX5": ["", ""]}
+    picture = svg.named_heat_map(values, ["b cell", "t cell"], legend="shift", told=told)
+    titles = re.findall("<title>(.*?)</title>", picture)
+    assert "GATA4, b cell: 1, 3 cells" in titles
+    assert "TBX5, b cell: no value" in titles
+    cells = re.findall(r'fill="(rgb[^"]*)"><title>([^<]*)</title>', picture)
+    by_cell = {words: colour for colour, words in cells}
+    assert by_cell["TBX5, t cell: 0"] == "rgb(255,255,255)"
+    assert by_cell["TBX5, b cell: no value"] == "rgb(150,150,150)"
+    assert "grey: none (1)" in picture
+
+
+def test_an_arrow_and_a_band_lie_where_their_values_are() -> None:
+    plain = svg.scatter({"a": ([0, 10], [0, 10])})
+    picture = svg.scatter({"a": ([0, 10], [0, 10])}, band=(2, 8), arrow=((0, 0), (10, 10)))
+    left, wide = map(
+        float,
+        re.search(r'fill-opacity="0.18" x="([\d.]+)".*?width="([\d.]+)"', picture).groups(),  # type: ignore[union-attr]
+    )
+    ticks = [float(x) for x in re.findall(r'class="grid" d="M([\d.]+) [\d.]+V', plain)]
+    assert left == pytest.approx(ticks[0] + 0.2 * (ticks[-1] - ticks[0]), abs=0.2)
+    assert wide == pytest.approx(0.6 * (ticks[-1] - ticks[0]), abs=0.2)
+    tip = re.search(r'fill="currentColor" d="M([\d.]+)', picture)
+    assert tip is not None
+    assert float(tip[1]) == pytest.approx(ticks[-1], abs=0.2)

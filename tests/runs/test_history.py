@@ -362,3 +362,17 @@ def test_a_thousand_quiet_looks_cost_next_to_nothing(tmp_path):
     for _ in range(1000):
         history.read()
     assert time.process_time() - begun < 1.0  # a millisecond a look, ten times what it takes
+
+
+def test_only_recent_spans_are_read_where_no_more_is_needed(tmp_path):
+    run = Run.create(tmp_path, "toy")
+    with run.rank_log(0) as log:
+        for step in range(1, 20_001):
+            log.log("span", step=step, seconds=0.5 if step < 19_000 else 0.1, forward=0.05)
+            if step % 100 == 0:
+                log.log("gpu", energy_j=float(step))
+    whole, recent = run.history(), run.history(recent_spans=True)
+    assert recent.spans() == whole.spans()
+    assert len(recent.ranks[0].tables["span"]) < 20_000 == len(whole.ranks[0].tables["span"])
+    assert len(recent.ranks[0].tables["gpu"]) == 200
+    assert recent.energy() == whole.energy()

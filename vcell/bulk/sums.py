@@ -19,6 +19,7 @@ from vcell import console
 from vcell.bulk.draw import BLOCK, Drawn, Sampling, draws
 from vcell.cores import cores
 from vcell.data.detect import elsewhere
+from vcell.data.source import MAX_NNZ
 from vcell.errors import UserError
 from vcell.kernels.drawn import add_drawn
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 MEMORY = 1 << 28
 _RESIDENT_TILE = 1 << 25  # bytes of sums while all cells are in memory: more gains nothing
 _SMALL = 1 << 16
+_FEWEST = 1 << 16  # non-zeros of a block
 _LARGEST = np.iinfo(np.int32).max
 _THREADS = 8
 
@@ -189,7 +191,8 @@ def _pieces(
     chosen = None if len(rows) == source.n_cells else rows
     held: list[Piece] = []
     first = size = 0
-    for block in source.chunks(chosen, genes, dtype="stored"):
+    most = min(max(limit // 16, _FEWEST), MAX_NNZ)  # what is read ahead is bounded, too
+    for block in source.chunks(chosen, genes, max_nnz=most, dtype="stored"):
         piece = _compressed(source, block, first)
         held.append(piece)
         first += len(block)

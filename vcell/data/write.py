@@ -167,8 +167,9 @@ class CellWriter:
             A row a cell for every table of obsm.
         """
         assert self._open, "append after close"
-        csr = cells if isinstance(cells, Block | Csr) else from_scipy(cells)
-        n = len(csr.indptr) - 1
+        full = self._dense and isinstance(cells, np.ndarray)  # stored as it is
+        csr: Any = cells if full or isinstance(cells, Block | Csr) else from_scipy(cells)
+        n = len(csr) if full else len(csr.indptr) - 1
         width = cells.n_genes if isinstance(cells, Block) else getattr(cells, "shape", (n, None))[1]
         if width not in (None, self.n_genes):
             raise ValueError(f"cells have {width} genes, the file {self.n_genes}")
@@ -187,7 +188,10 @@ class CellWriter:
                 table = self._file[f"obsm/{name}"]
                 table.resize((self.n_cells + n, self._obsm[name]))
                 table[self.n_cells :] = values
-            if self._dense:
+            if full:
+                self._file["X"].resize((self.n_cells + n, self.n_genes))
+                self._file["X"][self.n_cells :] = csr
+            elif self._dense:
                 self._append_dense(csr, n)
             else:
                 self._append_sparse(csr)

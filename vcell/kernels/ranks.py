@@ -1,15 +1,22 @@
 """Rank sums of every gene for every group at once: one sort per gene serves all perturbations.
 
-A gene's non-zeros (`vcell.metrics.by_gene`) become one uint64 each: 48 bits of the value (mapped so
-that they order as the floats do, negatives too) above 16 bits of group. A float32 fits whole; a
-float64 gives its rank instead. A sorted slice is then scanned once, whatever the number of groups.
-Zeros are one block known from counts alone. Kernels are serial, without the GIL: callers split
-genes between threads.
+A gene's non-zeros (`vcell.metrics.by_gene`) become one whole number each: the value, mapped so that
+it orders as the floats do, above the group's bits. A sorted slice is then scanned once, whatever
+the number of groups. Zeros are one block known from counts alone.
 
-Legend: ``N`` non-zeros, ``G`` genes of this pass, ``P`` groups; group 0 is the reference.
+Counts that become log1p values are not computed one by one: with one divisor a cell, a table
+``[L, C]`` has what the counts below L become in each cell, and another the rank of that among all
+of the table. Value and group then take 32 bits, which sort in half the time of 64. Other values
+take 64: 48 bits of the value (a float32 fits whole, a float64 gives its rank instead) above 16 of
+group.
+
+Kernels are serial, without the GIL: callers split genes between threads.
+
+Legend: ``N`` non-zeros, ``K`` genes at hand, ``P`` groups; group 0 is the reference. Gene k's
+entries are those from ``first[k]`` to ``last[k]``.
 """
 
-# kernels take arrays, not objects
+# ruff: noqa: PLR0913, PLR0915, PLR0917  # kernels take arrays, not objects
 from __future__ import annotations
 
 from typing import Any
@@ -22,12 +29,43 @@ Array = NDArray[Any]
 
 _SIGN = np.uint32(0x80000000)
 _ALL = np.uint32(0xFFFFFFFF)
-#: What zero is mapped to; keys below belong to negative values.
+#: What zero is mapped to in 48 bits; keys below belong to negative values.
 ZERO = np.uint64(0x800000000000)
-#: Groups that a key can hold.
-MOST_GROUPS = 1 << 16
-_GROUP = np.uint64(0xFFFF)
-_HIGH = np.uint64(16)
+#: Groups that a key of 64 bits can hold, and their bits.
+MOST_GROUPS, GROUP_BITS = 1 << 16, 16
+
+
+@njit(nogil=True, cache=True)
+def level_keys(
+    starts: Array, entries: Array, numbers: Array, group: Array, value: Array, rank: Array,
+    shift: int, cursor: Array, values: Array, keys: Array,
+) -> int:  # fmt: skip
+    """Put a block's counts of some genes behind those of earlier blocks, as values and keys.
+
+    ``starts[K + 1]`` bounds the genes in `entries`, a row of ``numbers[C]`` above 16 bits of count
+    each; cells without a group are left out. ``value[L, C]`` and ``rank[L, C]`` are the tables.
+    A count of L or more becomes minus the count, its key the cell's number; returns how many.
+    """
+    large = 0
+    few = value.shape[0]
+    for k in range(len(cursor)):
+        at = cursor[k]
+        for j in range(starts[k] - starts[0], starts[k + 1] - starts[0]):
+            c = numbers[entries[j] >> 16]
+            x = entries[j] & 0xFFFF
+            g = group[c]
+            if g < 0:
+                continue
+            if x < few:
+                values[at] = value[x, c]
+                keys[at] = (rank[x, c] << shift) | g
+            else:
+                values[at] = -np.float64(x)
+                keys[at] = c
+                large += 1
+            at += 1
+        cursor[k] = at
+    return large
 
 
 @njit(nogil=True, cache=True)
@@ -40,97 +78,108 @@ def pack(bits: Array, cell: Array, group: Array, keys: Array) -> None:
 
 
 @njit(nogil=True, cache=True)
-def pack_wide(value: Array, order: Array, cell: Array, group: Array, keys: Array) -> None:
-    """Make one gene's keys, ascending, of float64 values, which `order` sorts.
+def rank_gene(value: Array, order: Array, own: Array, shift: int, zero: int, keys: Array) -> None:
+    """Make one gene's keys, ascending, of values that `order` sorts and of their cells' groups.
 
-    A key holds the value's rank among the distinct ones instead of the value, which has no room.
+    A key holds the value's rank among the distinct ones instead of the value: from `zero` + 1 on,
+    below `zero` if it is negative. ``own[N]`` has groups, in the order of the values.
     """
-    rank, last = ZERO, 0.0
-    for j in range(len(order)):  # negative values have the ranks below ZERO
+    rank, last = np.int64(zero), 0.0
+    for j in range(len(order)):
         x = value[order[j]]
         if x >= 0.0:
             break
         if x != last:
-            rank -= np.uint64(1)
+            rank -= 1
             last = x
     last = 0.0
     for j in range(len(order)):
         x = value[order[j]]
         if j > 0 and x != last:
-            rank += np.uint64(1)
-        if x > 0.0 and rank <= ZERO:
-            rank = ZERO + np.uint64(1)
+            rank += 1
+        if x > 0.0 and rank <= zero:
+            rank = np.int64(zero) + 1
         last = x
-        keys[j] = (rank << _HIGH) | np.uint64(group[cell[order[j]]])
+        keys[j] = (rank << shift) | np.int64(own[order[j]])
 
 
 @njit(nogil=True, cache=True)
 def add_genes(
-    first: Array, cell: Array, value: Array, group: Array, weight: Array, sums: Array,
-    squares: Array, narrow: Array,
+    first: Array, last: Array, values: Array, keys: Array, mask: int, weight: Array, sums: Array,
+    squares: Array, narrow: Array, stored: Array,
 ) -> None:  # fmt: skip
-    """Add genes' entries up by group as `add_rows` does, into tables ``[K, P]``, same bits."""
-    wide = squares.shape[0] > 0
-    for k in range(len(first) - 1):
-        total, fine = sums[k], narrow[k]
-        for j in range(first[k], first[k + 1]):
-            g, x = group[cell[j]], value[j]
+    """Add genes' entries up by group as `add_rows` does, into tables ``[K, P]``, same bits.
+
+    ``stored[K, P]`` counts them. The group is in the lowest bits of the key.
+    """
+    wide, low = squares.shape[0] > 0, np.uint64(mask)
+    for k in range(len(first)):
+        total, fine, n = sums[k], narrow[k], stored[k]
+        for j in range(first[k], last[k]):
+            g, x = np.int64(np.uint64(keys[j]) & low), values[j]
             total[g] += np.float64(x)
             fine[g] += x * weight[g]
+            n[g] += 1
             if wide:
                 squares[k, g] += np.float64(x) * np.float64(x)
 
 
 @njit(nogil=True, cache=True)
-def _block(count: Array, seen: int, up: Array, tie: Array) -> Any:
-    """Add a block of equal values, ``count[P]`` of each group; return the reference's own term."""
-    c = count[0]
-    own = np.float64(c) * c * c - c
-    for g in range(1, len(count)):
-        k = count[g]
-        if k:
-            t = np.float64(c + k)
-            up[g] += k * (seen + 0.5 * c)
-            tie[g] += t * t * t - t - own
-    return own
+def below_profile(
+    first: Array, last: Array, values: Array, keys: Array, mask: int, profile: Array, below: Array,
+    equal: Array,
+) -> None:  # fmt: skip
+    """Count group 0's entries that are less than ``profile[K]``, and those that equal it."""
+    low = np.uint64(mask)
+    for k in range(len(first)):
+        at, less, same = profile[k], 0, 0
+        for j in range(first[k], last[k]):
+            own = np.uint64(keys[j]) & low == 0
+            less += own and values[j] < at
+            same += own and values[j] == at
+        below[k] = less
+        equal[k] = same
 
 
 @njit(nogil=True, cache=True)
 def against_reference(
-    keys: Array, first: Array, lo: int, hi: int, sizes: Array, u: Array, ties: Array
-) -> None:
-    """Mann-Whitney U of every group against group 0, and its tie term, for genes lo to hi.
+    keys: Array, first: Array, last: Array, shift: int, zero: int, stored: Array, sizes: Array,
+    u: Array, ties: Array,
+) -> None:  # fmt: skip
+    """Mann-Whitney U of every group against group 0, and its tie term, for each gene.
 
-    ``first[G+1]`` bounds the sorted slices. ``u[P, G]`` counts the pairs in which the group's cell
-    exceeds the reference's (half for equal ones); ``ties[P, G]`` is the sum of t^3 - t over the
-    blocks of equal values of both samples together. Rows of group 0 are left alone.
+    Keys ascend within a gene, a group's bits below `shift`; those of negative values are less than
+    `zero` above it. ``u[K, P]`` counts the pairs in which the group's cell exceeds the reference's
+    (half for equal ones); ``ties[K, P]`` is the sum of t^3 - t over the blocks of equal values of
+    both samples together, for group 0 of the reference alone.
     """
     n_groups = len(sizes)
     count = np.zeros(n_groups, np.int64)
-    zeros = np.empty(n_groups, np.int64)
     touched = np.empty(n_groups, np.int64)
-    up, tie = np.empty(n_groups), np.empty(n_groups)
-    for gene in range(lo, hi):
-        start, stop = first[gene], first[gene + 1]
-        for g in range(n_groups):
-            zeros[g] = sizes[g]
-        for j in range(start, stop):
-            zeros[keys[j] & _GROUP] -= 1
-        for g in range(n_groups):
-            up[g] = tie[g] = 0.0
+    move, mask, border = np.uint64(shift), np.uint64((1 << shift) - 1), np.uint64(zero)
+    for gene in range(len(first)):
+        up, tie = u[gene], ties[gene]
         base = 0.0  # what every group gets: blocks in which it has no cell
         seen = 0  # reference cells below the current block
         pending = True  # the block of zeros is still to come
-        j = start
+        j, stop = first[gene], last[gene]
         while j < stop or pending:
-            if pending and (j == stop or (keys[j] >> _HIGH) >= ZERO):
+            if pending and (j == stop or np.uint64(keys[j]) >> move >= border):
                 pending = False
-                base += _block(zeros, seen, up, tie)
-                seen += zeros[0]
+                c = sizes[0] - stored[gene, 0]
+                own = np.float64(c) * c * c - c
+                base += own
+                for g in range(1, n_groups):
+                    k = sizes[g] - stored[gene, g]
+                    if k:
+                        t = np.float64(c + k)
+                        up[g] += k * (seen + 0.5 * c)
+                        tie[g] += t * t * t - t - own
+                seen += c
                 continue
-            value = keys[j] >> _HIGH
-            if j + 1 == stop or keys[j + 1] >> _HIGH != value:  # most values are alone
-                g = int(keys[j] & _GROUP)
+            value = np.uint64(keys[j]) >> move
+            if j + 1 == stop or np.uint64(keys[j + 1]) >> move != value:  # most values are alone
+                g = int(np.uint64(keys[j]) & mask)
                 j += 1
                 if g:
                     up[g] += seen
@@ -138,8 +187,8 @@ def against_reference(
                     seen += 1
                 continue
             n_touched = 0
-            while j < stop and keys[j] >> _HIGH == value:
-                g = int(keys[j] & _GROUP)
+            while j < stop and np.uint64(keys[j]) >> move == value:
+                g = int(np.uint64(keys[j]) & mask)
                 if count[g] == 0:
                     touched[n_touched] = g
                     n_touched += 1
@@ -157,60 +206,56 @@ def against_reference(
                     up[g] += k * (seen + 0.5 * c)
                     tie[g] += t * t * t - t - own
             seen += c
-        for g in range(1, n_groups):
-            u[g, gene] += up[g]
-            ties[g, gene] += tie[g] + base
+        tie[0] = 0.0
+        for g in range(n_groups):
+            tie[g] += base
 
 
 @njit(nogil=True, cache=True)
 def against_rest(
-    keys: Array, first: Array, lo: int, hi: int, sizes: Array, u: Array, ties: Array
-) -> None:
+    keys: Array, first: Array, last: Array, shift: int, zero: int, stored: Array, sizes: Array,
+    u: Array, ties: Array,
+) -> None:  # fmt: skip
     """Mann-Whitney U of every group against all other cells, and the tie term they share."""
     n_groups = len(sizes)
     count = np.zeros(n_groups, np.int64)
-    zeros = np.empty(n_groups, np.int64)
     touched = np.empty(n_groups, np.int64)
-    for gene in range(lo, hi):
-        start, stop = first[gene], first[gene + 1]
-        for g in range(n_groups):
-            zeros[g] = sizes[g]
-        for j in range(start, stop):
-            zeros[keys[j] & _GROUP] -= 1
+    move, mask, border = np.uint64(shift), np.uint64((1 << shift) - 1), np.uint64(zero)
+    for gene in range(len(first)):
+        up = u[gene]
         base = 0.0
         seen = 0  # cells of any group below the current block
         pending = True
-        j = start
+        j, stop = first[gene], last[gene]
         while j < stop or pending:
-            if pending and (j == stop or (keys[j] >> _HIGH) >= ZERO):
+            size = 0
+            if pending and (j == stop or np.uint64(keys[j]) >> move >= border):
                 pending = False
-                size = 0
                 for g in range(n_groups):
-                    size += zeros[g]
+                    size += sizes[g] - stored[gene, g]
                 for g in range(n_groups):
-                    u[g, gene] += zeros[g] * (seen + 0.5 * (size + 1))
+                    up[g] += (sizes[g] - stored[gene, g]) * (seen + 0.5 * (size + 1))
             else:
-                value = keys[j] >> _HIGH
+                value = np.uint64(keys[j]) >> move
                 n_touched = 0
-                begin = j
-                while j < stop and keys[j] >> _HIGH == value:
-                    g = int(keys[j] & _GROUP)
+                while j < stop and np.uint64(keys[j]) >> move == value:
+                    g = int(np.uint64(keys[j]) & mask)
                     if count[g] == 0:
                         touched[n_touched] = g
                         n_touched += 1
                     count[g] += 1
+                    size += 1
                     j += 1
-                size = int(j - begin)
                 for i in range(n_touched):
                     g = touched[i]
-                    u[g, gene] += count[g] * (seen + 0.5 * (size + 1))
+                    up[g] += count[g] * (seen + 0.5 * (size + 1))
                     count[g] = 0
             t = np.float64(size)
             base += t * t * t - t
             seen += size
         for g in range(n_groups):
-            u[g, gene] -= 0.5 * sizes[g] * (sizes[g] + 1.0)  # rank sum to U
-            ties[g, gene] = base
+            up[g] -= 0.5 * sizes[g] * (sizes[g] + 1.0)  # rank sum to U
+            ties[gene, g] = base
 
 
 @njit(nogil=True, cache=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from vcell.errors import UserError
 from vcell.kernels import ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Scope = Literal["perturbation", "global"]
 FoldChange = Literal["geometric", "clipped", "arithmetic"]
 Array = NDArray[np.float64]
+#: Tests computed at once: their arrays stay in the cache, and in memory that is used again.
+_AT_ONCE = 1 << 16
 _CLIP = 20.0  # the fold change that 2025's official tables give where the reference is zero
 
 
@@ -71,27 +73,52 @@ class Table:
         import pandas as pd
 
         n, g = len(self.perturbations[rows]), len(self.genes)
+        target = np.repeat(np.arange(n), g), self.perturbations[rows].tolist()
+        feature = np.tile(np.arange(g), n), self.genes.tolist()
+        return pd.DataFrame(
+            {
+                "target": pd.Categorical.from_codes(*target),
+                "feature": pd.Categorical.from_codes(*feature),
+            }
+            | self._numbers(rows)
+        )
+
+    def arrow(self) -> Iterator[Any]:
+        """Yield the same as ``pyarrow.Table``, some perturbations at a time."""
+        import pyarrow as pa
+
+        g, step = len(self.genes), _rows_at_once(len(self.genes))
+        names = [pa.array(part.tolist(), pa.string()) for part in (self.perturbations, self.genes)]
+        for start in range(0, len(self.perturbations), step):
+            rows = slice(start, min(start + step, len(self.perturbations)))
+            n = rows.stop - start
+            codes = np.repeat(np.arange(start, rows.stop), g), np.tile(np.arange(g), n)
+            yield pa.table(
+                {
+                    name: pa.DictionaryArray.from_arrays(pa.array(code, pa.int32()), texts)
+                    for name, code, texts in zip(("target", "feature"), codes, names, strict=True)
+                }
+                | {name: pa.array(column) for name, column in self._numbers(rows).items()}
+            )
+
+    def _numbers(self, rows: slice) -> dict[str, NDArray[Any]]:
+        """Return the columns of numbers, one line per perturbation and gene."""
+        g = len(self.genes)
         target = self.target_mean[rows].astype(np.float64)
         reference = np.broadcast_to(self.reference_mean, self.lfc.shape)[rows].astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             change = np.nan_to_num((target - reference) / reference, nan=0.0, posinf=np.inf)
-        return pd.DataFrame(
-            {
-                "target": pd.Categorical.from_codes(
-                    np.repeat(np.arange(n), g), self.perturbations[rows].tolist()
-                ),
-                "feature": pd.Categorical.from_codes(np.tile(np.arange(g), n), self.genes.tolist()),
-                "target_mean": target.ravel(),
-                "ref_mean": reference.ravel(),
-                "target_membership": np.repeat(self.sizes[rows], g),
-                "ref_membership": np.repeat(self.reference_sizes[rows], g),
-                "log2_fold_change": self.lfc[rows].ravel(),
-                "percent_change": change.ravel(),
-                "p_value": self.p[rows].ravel(),
-                "statistic": self.u[rows].ravel(),
-                "fdr": self.fdr[rows].ravel(),
-            }
-        )
+        return {
+            "target_mean": target.ravel(),
+            "ref_mean": reference.ravel(),
+            "target_membership": np.repeat(self.sizes[rows], g),
+            "ref_membership": np.repeat(self.reference_sizes[rows], g),
+            "log2_fold_change": self.lfc[rows].ravel(),
+            "percent_change": change.ravel(),
+            "p_value": self.p[rows].ravel(),
+            "statistic": self.u[rows].ravel(),
+            "fdr": self.fdr[rows].ravel(),
+        }
 
     def scanpy(self, rows: slice = slice(None)) -> pd.DataFrame:
         """Return them as scanpy's ``rank_genes_groups_df``, highest score first in each group."""
@@ -210,6 +237,10 @@ def compare(  # noqa: PLR0913 - every choice has a name and a default
     return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
 
 
+def _rows_at_once(n_genes: int) -> int:
+    return max(_AT_ONCE // max(n_genes, 1), 1)
+
+
 def wilcoxon(
     u: Array, ties: Array, n1: NDArray[np.int64], n2: NDArray[np.int64]
 ) -> tuple[Array, Array]:
@@ -237,7 +268,7 @@ def benjamini_hochberg(p: Array, scope: Scope = "perturbation") -> Array:
     if scope == "global":
         return benjamini_hochberg(p.reshape(1, -1)).reshape(p.shape)
     m = p.shape[1]
-    order = np.argsort(p, axis=1, kind="stable")
+    order = np.argsort(p, axis=1)  # equal ones end as equals, whatever their order
     ordered = np.take_along_axis(p, order, axis=1) * (m / np.arange(1, m + 1))
     ordered = np.minimum.accumulate(ordered[:, ::-1], axis=1)[:, ::-1]
     adjusted = np.empty_like(p)
@@ -310,11 +341,19 @@ def differential(  # noqa: PLR0913 - every choice has a name and a default
     n1 = n[first:]
     n2 = np.full(len(n1), n[0]) if first else n.sum() - n1
     if test == "wilcoxon":
-        u = grouped.u[first:]
-        p, score = wilcoxon(u, grouped.ties[first:], n1[:, None], n2[:, None])
+        u, ties = grouped.u[first:], grouped.ties[first:]
+        p, score = np.empty(u.shape), np.empty(u.shape)
+        for rows in _pieces(u):
+            p[rows], score[rows] = wilcoxon(u[rows], ties[rows], n1[rows, None], n2[rows, None])
     else:
         u, p = welch(grouped, first)
         score = u
+    if scope == "global":
+        fdr = benjamini_hochberg(p, scope)
+    else:
+        fdr = np.empty(p.shape)
+        for rows in _pieces(p):
+            fdr[rows] = benjamini_hochberg(p[rows])
     target, reference = _both_means(grouped, first, means)
     lfc = (
         clipped_log2_ratio(target, reference)
@@ -322,10 +361,17 @@ def differential(  # noqa: PLR0913 - every choice has a name and a default
         else log2_ratio(target, reference, eps)
     )
     return Table(
-        u=u, p=p, fdr=benjamini_hochberg(p, scope), lfc=lfc, score=score, target_mean=target,
+        u=u, p=p, fdr=fdr, lfc=lfc, score=score, target_mean=target,
         reference_mean=reference, sizes=n1, reference_sizes=n2,
         perturbations=groups[first:], genes=genes,
     )  # fmt: skip
+
+
+def _pieces(table: Array) -> Iterator[slice]:
+    """Cut the rows of a table so that a piece has about `_AT_ONCE` entries."""
+    step = _rows_at_once(table.shape[1])
+    for start in range(0, len(table), step):
+        yield slice(start, start + step)
 
 
 def _both_means(

@@ -5,24 +5,18 @@ Legend: ``P`` groups (group 0 is the reference), ``G`` genes, ``N`` non-zeros.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.cores import cores
 from vcell.kernels import ranks
-from vcell.metrics.by_gene import Columns, GeneMajor, only, spans
+from vcell.metrics import turned
+from vcell.metrics.by_gene import GeneMajor
 
-#: Bytes of non-zeros held in memory while they are turned round; more go to a temporary file.
-MEMORY = 192 << 20
-_AHEAD = 3  # blocks that are turned at once
 Against = Literal["reference", "rest"]
 
 
@@ -68,7 +62,8 @@ class Grouped:
         in the values' own precision.
     u, ties
         ``[P, G]`` Mann-Whitney U of each group against the reference (or the rest), and the sum of
-        t^3 - t over blocks of equal values. Empty where ranks were not asked for.
+        t^3 - t over blocks of equal values; that of the reference is of its cells alone. Empty
+        where ranks were not asked for.
     """
 
     sizes: NDArray[np.int64]
@@ -95,7 +90,7 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
     against: Against | None = "reference",
     squares: bool = False,
     dense: bool = False,
-    memory: int = MEMORY,
+    memory: int | None = None,
     threads: int | None = None,
 ) -> Grouped:
     """Read the cells and sum, average and rank them by group.
@@ -115,116 +110,80 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
     dense
         Whether the cells come from a dense matrix; only `own_means` depends on it.
     memory
-        Bytes of non-zeros held in memory; more go through a temporary file.
+        Bytes of non-zeros held in memory, if not what `vcell.metrics.by_gene` allows; more go
+        through a temporary file.
     threads
         How many; None for one per core.
     """
-    if n_groups > ranks.MOST_GROUPS:
-        raise ValueError(f"{n_groups:,} groups; at most {ranks.MOST_GROUPS:,} can be told apart")
-    sizes = np.bincount(group[group >= 0], minlength=n_groups).astype(np.int64)
-    work = _Work(group, sizes, n_genes, squares=squares, dense=dense)
+    _check(n_groups)
     if against is None:
-        for block in blocks():
-            work.add(block)
-        return work.grouped()
-    with (
-        closing(GeneMajor(n_genes, memory=memory)) as cells,
-        ThreadPoolExecutor(threads or cores()) as pool,
-    ):
-        waiting: deque[Any] = deque()
-        for block in blocks():
-            waiting.append(pool.submit(_turned, cells, block, group))
-            if len(waiting) > _AHEAD:
-                cells.keep(waiting.popleft().result())
-        for turned in waiting:
-            cells.keep(turned.result())
-        work.rank(cells, pool, against)
-    return work.grouped()
-
-
-class _Work:
-    """The tables being filled."""
-
-    def __init__(
-        self, group: NDArray[np.int32], sizes: NDArray[np.int64], n_genes: int,
-        *, squares: bool, dense: bool,
-    ) -> None:  # fmt: skip
-        self.group, self.sizes = group, sizes
-        shape = (len(sizes), n_genes)
-        self.sums = np.zeros(shape)
-        self.squares = np.zeros(shape if squares else (0, 0))
-        self.narrow: NDArray[np.floating] = np.zeros(shape, np.float32)
-        # scipy multiplies every value by 1 / n, numpy divides the sum of a dense column by n
-        n = np.maximum(sizes, 1).astype(np.float64)
-        self.divisor, self._weight = (n, np.ones_like(n)) if dense else (np.ones_like(n), 1.0 / n)
-        self.u: NDArray[np.float64] = np.zeros((0, 0))
-        self.ties: NDArray[np.float64] = np.zeros((0, 0))
-
-    def grouped(self) -> Grouped:
-        means = self.narrow / self.divisor[:, None].astype(self.narrow.dtype)
-        return Grouped(self.sizes, self.sums, self.squares, means, self.u, self.ties)
-
-    def _widen(self, values: np.dtype[Any]) -> NDArray[np.floating]:
-        """Take means in float64 from the first such values on; return the groups' weights."""
-        if values == np.float64 != self.narrow.dtype:
-            self.narrow = self.narrow.astype(np.float64)
-        weight: NDArray[np.floating] = self._weight.astype(self.narrow.dtype)
-        return weight
-
-    def add(self, block: Rows) -> None:
-        data = _narrow_or_wide(block.data)
-        ranks.add_rows(
-            block.indptr, block.indices, data, self.group[block.rows], self._widen(data.dtype),
-            self.sums, self.squares, self.narrow,
+        return _sums(blocks(), group, n_groups, n_genes, squares=squares, dense=dense)
+    with closing(GeneMajor(n_genes, memory=memory)) as cells:
+        turned.turn(cells, blocks(), group, threads=threads)
+        return grouped(
+            turned.Turned([turned.Part(cells)], n_genes), group, n_groups, against=against,
+            squares=squares, dense=dense, threads=threads,
         )  # fmt: skip
 
-    def rank(self, cells: GeneMajor, pool: ThreadPoolExecutor, against: Against) -> None:
-        """Sum, sort and scan the cells gene by gene."""
-        self.u, self.ties = np.zeros((2, *self.sums.shape))
-        weight = self._widen(cells.dtype)
-        scan = ranks.against_reference if against == "reference" else ranks.against_rest
 
-        def work(span: tuple[int, int]) -> None:
-            lo, hi = span
-            found = cells.read(lo, hi)
-            self._add_genes(found, lo, hi, weight)
-            keys = _keys(found, self.group)
-            u, ties = np.zeros((2, len(self.sizes), hi - lo))
-            scan(keys, found.first, 0, hi - lo, self.sizes, u, ties)
-            self.u[:, lo:hi], self.ties[:, lo:hi] = u, ties
+def grouped(
+    cells: turned.Turned, group: NDArray[np.int32], n_groups: int, *,
+    against: Against = "reference", squares: bool = False, dense: bool = False,
+    lone: turned.Lone | None = None, threads: int | None = None,
+) -> Grouped:  # fmt: skip
+    """Sum, average and rank cells that were turned round, as `summarise` does.
 
-        list(pool.map(work, spans(cells.counts)))
+    `lone` is filled with how the reference's cells lie about the mean profile.
+    """
+    _check(n_groups)
+    sizes = np.bincount(group[group >= 0], minlength=n_groups).astype(np.int64)
+    shape = (n_groups, cells.n_genes)
+    divisor, weight = _means_of(sizes, cells.dtype, dense=dense)
+    sums, u, ties = np.zeros((3, *shape))
+    narrow = np.zeros(shape, cells.dtype)
+    wide = np.zeros(shape if squares else (0, 0))
+    tables = turned.Tables(sums, wide, narrow, weight, u, ties, lone)
+    cells.rank(group, sizes, tables, against=against, threads=threads)
+    return Grouped(sizes, sums, wide, narrow / divisor[:, None], u, ties)
 
-    def _add_genes(self, found: Columns, lo: int, hi: int, weight: NDArray[np.floating]) -> None:
-        shape = (hi - lo, len(self.sizes))
-        sums, narrow = np.zeros(shape), np.zeros(shape, weight.dtype)
-        squares = np.zeros(shape if self.squares.size else (0, 0))
-        ranks.add_genes(
-            found.first, found.cell, found.value, self.group, weight, sums, squares, narrow
+
+def _check(n_groups: int) -> None:
+    if n_groups > ranks.MOST_GROUPS:
+        raise ValueError(f"{n_groups:,} groups; at most {ranks.MOST_GROUPS:,} can be told apart")
+
+
+def _means_of(
+    sizes: NDArray[np.int64], kind: np.dtype[Any], *, dense: bool
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return what sums are divided by, and what values are multiplied by before.
+
+    scipy multiplies every value by 1 / n, numpy divides the sum of a dense column by n.
+    """
+    n = np.maximum(sizes, 1).astype(np.float64)
+    divisor, weight = (n, np.ones_like(n)) if dense else (np.ones_like(n), 1.0 / n)
+    return divisor.astype(kind), weight.astype(kind)
+
+
+def _sums(
+    blocks: Iterable[Rows], group: NDArray[np.int32], n_groups: int, n_genes: int,
+    *, squares: bool, dense: bool,
+) -> Grouped:  # fmt: skip
+    """Add up block by block, without ranks."""
+    sizes = np.bincount(group[group >= 0], minlength=n_groups).astype(np.int64)
+    shape = (n_groups, n_genes)
+    sums, wide = np.zeros(shape), np.zeros(shape if squares else (0, 0))
+    narrow: NDArray[np.floating] = np.zeros(shape, np.float32)
+    for block in blocks:
+        data = _narrow_or_wide(block.data)
+        if data.dtype == np.float64 != narrow.dtype:
+            narrow = narrow.astype(np.float64)
+        _, weight = _means_of(sizes, narrow.dtype, dense=dense)
+        ranks.add_rows(
+            block.indptr, block.indices, data, group[block.rows], weight, sums, wide, narrow
         )
-        self.sums[:, lo:hi], self.narrow[:, lo:hi] = sums.T, narrow.T
-        if self.squares.size:
-            self.squares[:, lo:hi] = squares.T
-
-
-def _turned(cells: GeneMajor, block: Rows, group: NDArray[np.int32]) -> Any:
-    kept = group[block.rows] >= 0
-    return cells.turn(block if kept.all() else only(block, kept))
-
-
-def _keys(found: Columns, group: NDArray[np.int32]) -> NDArray[np.uint64]:
-    """Return every gene's values and groups as numbers that order as the values do, sorted."""
-    keys = np.empty(len(found.cell), np.uint64)
-    wide = found.value.dtype == np.float64
-    if not wide:
-        ranks.pack(found.value.view(np.uint32), found.cell, group, keys)
-    for a, b in pairwise(found.first.tolist()):
-        if wide:
-            value = found.value[a:b]
-            ranks.pack_wide(value, np.argsort(value), found.cell[a:b], group, keys[a:b])
-        else:
-            keys[a:b].sort()
-    return keys
+    divisor, _ = _means_of(sizes, narrow.dtype, dense=dense)
+    none = np.zeros((0, 0))
+    return Grouped(sizes, sums, wide, narrow / divisor[:, None], none, none)
 
 
 def _narrow_or_wide(data: NDArray[Any]) -> NDArray[Any]:

@@ -47,17 +47,43 @@ class Survey:
         return self.fraction > 1e-3
 
 
-def survey(blocks: Iterable[Rows], n_cells: int) -> Survey:
-    """Look at every value once."""
+@dataclass(frozen=True)
+class Glance:
+    """What a look at one block shows: its cells' totals, and its values' bounds."""
+
+    rows: NDArray[np.int64]
+    totals: NDArray[np.float64]
+    low: float
+    high: float
+    fraction: float
+    not_finite: int
+
+    @classmethod
+    def at(cls, block: Rows) -> Glance:
+        """Look at a block; any thread may."""
+        totals = np.empty(len(block.rows))
+        return cls(block.rows, totals, *ranks.survey(block.indptr, block.data, totals))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every value is a whole number that 16 bits hold."""
+        return self.low >= 0 and self.high <= 65535 and not self.fraction and not self.not_finite
+
+
+def merged(glances: Iterable[Glance], n_cells: int) -> Survey:
+    """Put together what was seen of all blocks."""
     totals = np.zeros(n_cells)
     low, high, fraction, not_finite = 0.0, 0.0, 0.0, 0
-    for block in blocks:
-        sums = np.empty(len(block.rows))
-        least, most, off, odd = ranks.survey(block.indptr, block.data, sums)
-        totals[block.rows] = sums
-        low, high = min(low, least), max(high, most)
-        fraction, not_finite = max(fraction, off), not_finite + odd
+    for seen in glances:
+        totals[seen.rows] = seen.totals
+        low, high = min(low, seen.low), max(high, seen.high)
+        fraction, not_finite = max(fraction, seen.fraction), not_finite + seen.not_finite
     return Survey(totals, low, high, fraction, not_finite)
+
+
+def survey(blocks: Iterable[Rows], n_cells: int) -> Survey:
+    """Look at every value once."""
+    return merged((Glance.at(block) for block in blocks), n_cells)
 
 
 def precision(stored: np.dtype[Any]) -> type[np.floating]:

@@ -118,15 +118,17 @@ class Calls:
     """
 
     def __init__(self, table: Table) -> None:
-        self.significant = table.fdr.astype(np.float32) < ALPHA
-        strength = np.abs(table.lfc).astype(np.float32)
-        strength = np.where(np.isnan(strength), np.inf, strength)
-        self.strength = strength
+        self.significant = np.empty(table.fdr.shape, bool)
+        self.strength: list[NDArray[np.float32]] = []  # of the genes that are called, in order
         self.genes: list[NDArray[np.int64]] = []
-        for row, mask in enumerate(self.significant):
-            genes = np.flatnonzero(mask)
-            order = np.lexsort((genes, table.p[row, genes], -strength[row, genes]))
+        for row, fdr in enumerate(table.fdr):
+            self.significant[row] = fdr.astype(np.float32) < ALPHA
+            genes = np.flatnonzero(self.significant[row])
+            strength = np.abs(table.lfc[row, genes]).astype(np.float32)
+            strength[np.isnan(strength)] = np.inf
+            order = np.lexsort((genes, table.p[row, genes], -strength))
             self.genes.append(genes[order])
+            self.strength.append(strength[order])
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -159,5 +161,5 @@ def ambiguous(calls: Calls, sizes: NDArray[np.int64]) -> int:
     for row, n in enumerate(sizes.tolist()):
         genes = calls.genes[row]
         if 0 < n < len(genes):
-            found += bool(calls.strength[row, genes[n - 1]] == calls.strength[row, genes[n]])
+            found += bool(calls.strength[row][n - 1] == calls.strength[row][n])
     return found

@@ -134,16 +134,20 @@ def chart(traces: Sequence[Trace], frame: ChartFrame) -> list[Line]:
 
 
 def _visible(trace: Trace, frame: ChartFrame) -> Trace:
-    drawable = [p for p in trace.points if abs(p.y) < _LARGEST]  # neither NaN nor infinite
+    least = 0.0 if frame.log else -_LARGEST
     points = [
-        Point(p.x, p.y, max(p.low, -_LARGEST), min(p.high, _LARGEST))
-        for p in drawable
-        if p.y > 0 or not frame.log
+        p if p.low >= -_LARGEST and p.high <= _LARGEST else _bounded(p)
+        for p in trace.points
+        if least < p.y < _LARGEST  # neither NaN nor infinite
     ]
     if frame.x_range is not None:
         low, high = frame.x_range
         points = [point for point in points if low <= point.x <= high]
     return Trace(points, trace.colour, trace.mark, trace.band)
+
+
+def _bounded(p: Point) -> Point:
+    return Point(p.x, p.y, max(p.low, -_LARGEST), min(p.high, _LARGEST))
 
 
 def _empty(frame: ChartFrame) -> list[Line]:

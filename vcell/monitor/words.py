@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 import unicodedata
 
 _UNSEEN = dict.fromkeys((*range(32), *range(127, 160)), "�")
 _MARK = 0.5e-3
+# letters of the West, and what charts are drawn with: boxes, blocks, braille. One column each
+_NARROW = re.compile(
+    "[\x20-\x7e\xa1-\xac\xae-\u02ff\u2010-\u2027\u2190-\u2193\u2500-\u259f\u2800-\u28ff]*"
+)
 
 
 def clean(text: str) -> str:
@@ -17,7 +22,7 @@ def clean(text: str) -> str:
 
 def cells(text: str) -> int:
     """Return how many columns of a terminal a text takes."""
-    if text.isascii():
+    if text.isascii() or _NARROW.fullmatch(text):
         return len(text)
     return sum(_columns(character) for character in text)
 

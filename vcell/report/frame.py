@@ -35,11 +35,11 @@ def text(x: float, y: float, words: str, anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-def turned(x: float, y: float, words: str) -> str:
+def turned(x: float, y: float, words: str, anchor: str = "middle") -> str:
     """Return one line of text that reads upwards."""
     return (
         f'<text transform="translate({x:.1f} {y:.1f}) rotate(-90)" '
-        f'text-anchor="middle">{escape(words)}</text>'
+        f'text-anchor="{anchor}">{escape(words)}</text>'
     )
 
 

@@ -108,6 +108,11 @@ def _colour(share: float, ramp: Ramp) -> tuple[int, int, int]:
     return (red, green, blue)
 
 
+def signed(share: float) -> tuple[int, int, int]:
+    """Return the colour of a value between -1 and 1: zero is white; grey where it is no number."""
+    return _colour((share + 1) / 2, _SIGNED)
+
+
 def png(
     rows: Sequence[Sequence[tuple[int, ...]]], size: tuple[int, int], *, alpha: bool = False
 ) -> str:

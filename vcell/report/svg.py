@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from vcell.report import axes, frame, pixels
 from vcell.report.axes import Axis, number
 from vcell.report.frame import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from vcell.report.grid import named_heat_map
 from vcell.report.pixels import heat_map
 
-__all__ = ["bars", "gauge", "heat_map", "histogram", "line", "scatter", "strip"]
+__all__ = [
+    "bars", "gauge", "heat_map", "histogram", "line", "named_heat_map", "scatter", "strip",
+]  # fmt: skip
 
 Points = Sequence[tuple[float, float]]
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
@@ -36,6 +39,8 @@ def scatter(
     diagonal: bool = False,
     log_x: bool = False,
     names: Mapping[str, Sequence[str]] | None = None,
+    band: tuple[float, float] | None = None,
+    arrow: tuple[tuple[float, float], tuple[float, float]] | None = None,
 ) -> str:
     """Draw one cloud of points per series of (xs, ys).
 
@@ -45,8 +50,15 @@ def scatter(
         x and y are one quantity: both axes are the same, and the line y = x is drawn.
     names
         The names of a series' points, for the pointer; the points furthest out get one.
+    band
+        A range of x to shade behind the points.
+    arrow
+        Where an arrow over the points begins and ends.
     """
-    return _plot(series, x, y, _cloud, diagonal=diagonal, log_x=log_x, names=names or {})
+    marks = _Marks(band, arrow)
+    return _plot(
+        series, x, y, _cloud, diagonal=diagonal, log_x=log_x, names=names or {}, marks=marks
+    )
 
 
 def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = None) -> str:
@@ -206,6 +218,41 @@ class _Cloud:
     names: Sequence[str]
 
 
+@dataclass(frozen=True)
+class _Marks:
+    """What is drawn behind and over the points of a scatter."""
+
+    band: tuple[float, float] | None = None
+    arrow: tuple[tuple[float, float], tuple[float, float]] | None = None
+
+    def behind(self, across: Axis, up: Axis) -> str:
+        """Shade the band, over the whole height."""
+        if self.band is None:
+            return ""
+        left, right = (min(max(across.at(v), across.start), across.end) for v in self.band)
+        told = frame.hover(f"{number(self.band[0])} to {number(self.band[1])}")
+        return (
+            f'<rect class="f7" fill-opacity="0.18" x="{left:.1f}" y="{up.end:.1f}" '
+            f'width="{max(right - left, 1):.1f}" height="{up.start - up.end:.1f}">{told}</rect>'
+        )
+
+    def over(self, across: Axis, up: Axis) -> str:
+        """Draw the arrow with its head."""
+        if self.arrow is None:
+            return ""
+        (x0, y0), (x1, y1) = ((across.at(a), up.at(b)) for a, b in self.arrow)
+        length = math.hypot(x1 - x0, y1 - y0)
+        if length < 1:
+            return ""
+        u, v = (x1 - x0) / length, (y1 - y0) / length
+        sides = [(x1 - 9 * u + 4.5 * s * v, y1 - 9 * v - 4.5 * s * u) for s in (1, -1)]
+        head = "".join(f"L{x:.1f} {y:.1f}" for x, y in sides)
+        return (
+            f'<path class="line ink" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>'
+            f'<path class="ink" fill="currentColor" d="M{x1:.1f} {y1:.1f}{head}Z"/>'
+        )
+
+
 def _plot(
     series: Series,
     x: str,
@@ -215,6 +262,7 @@ def _plot(
     diagonal: bool = False,
     log_x: bool = False,
     names: Mapping[str, Sequence[str]] | None = None,
+    marks: _Marks | None = None,
 ) -> str:
     """Draw axes, a legend where there are several series, and each series with `draw`."""
     shown = {
@@ -225,6 +273,7 @@ def _plot(
     ys = [b for points, _ in shown.values() for _, b in points]
     if not xs:
         return frame.empty("nothing to show: no value is finite")
+    marks = marks or _Marks()
     above, room = frame.legend([name for name in shown if name] if len(shown) > 1 else [])
     side = WIDTH - LEFT - RIGHT if diagonal else HEIGHT - TOP - BOTTOM
     top, bottom = TOP + room, TOP + room + side
@@ -238,9 +287,11 @@ def _plot(
     parts = [*above, frame.x_axis(across, top, bottom, x), frame.y_axis(up, y)]
     if diagonal:
         parts.append(f'<path class="dash" d="M{LEFT} {bottom:.1f}L{WIDTH - RIGHT} {top:.1f}"/>')
+    parts.append(marks.behind(across, up))
     for i, (points, called) in enumerate(shown.values()):
         at = [(across.at(a), up.at(b)) for a, b in points]
         parts.append(draw(_Cloud(points, at, called), i % COLOURS))
+    parts.append(marks.over(across, up))
     return frame.drawing(parts, bottom + BOTTOM, f"{y or 'values'} against {x or 'numbers'}")
 
 

@@ -30,6 +30,7 @@ TABLES = ("metric", "eval", "span", "gpu", "cpu")
 END = 1 << 16  # bytes that are read first where a picture is wanted at once
 _MOST_NOTES = 20_000
 _RANK = re.compile(r"^rank-(\d+)\.jsonl$")
+_SPAN = b'"kind":"span"'  # as `EventLog` writes it
 _WHOLE = ("seconds", "examples")  # of a span: not parts of its time
 
 
@@ -103,6 +104,10 @@ class EventFile:
         return self._tail.size
 
     def _take(self, batch: Sequence[Event]) -> None:
+        kinds = {event["kind"] for event in batch}
+        if kinds <= self.tables.keys():  # as a rule
+            self._store({kind: [e for e in batch if e["kind"] == kind] for kind in kinds})
+            return
         rows: dict[str, list[Event]] = {}
         for event in batch:
             kind = event["kind"]
@@ -156,6 +161,9 @@ class History:
     end
         Read only the last so many bytes of each file, and what is written from now on. `END` is
         enough for a first picture; it takes milliseconds whatever the size.
+    recent_spans
+        Of the spans of the steps, read only those near the end of each file: all that `spans`
+        needs, and half of the events of a long run.
     open_tail
         How a file of events is opened, in place of that.
 
@@ -173,9 +181,10 @@ class History:
         *,
         ranks: bool = True,
         end: int | None = None,
+        recent_spans: bool = False,
         open_tail: Callable[[Path], Tail] | None = None,
     ) -> None:
-        self.path = path
+        self.path, self._recent_spans = path, recent_spans
         opened = Tail if end is None else partial(Tail.of_end, size=end)
         self._open_tail: Callable[[Path], Tail] = open_tail or opened
         self.main = EventFile(path / "events.jsonl", tail=self._open_tail(path / "events.jsonl"))
@@ -212,7 +221,10 @@ class History:
         found = {int(match[1]) for name in names if (match := _RANK.match(name))}
         for rank in sorted(found - self.ranks.keys()):
             file = self.path / f"rank-{rank}.jsonl"
-            self.ranks[rank] = EventFile(file, tail=self._open_tail(file))
+            tail = self._open_tail(file)
+            if self._recent_spans:
+                tail.left_out = _SPAN
+            self.ranks[rank] = EventFile(file, tail=tail)
 
     def _files(self) -> list[EventFile]:
         return [self.main, *(self.ranks[rank] for rank in sorted(self.ranks))]

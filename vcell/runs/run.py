@@ -185,9 +185,9 @@ class Run:
         wanted = None if kinds is None else set(kinds)
         return events if wanted is None else [e for e in events if e["kind"] in wanted]
 
-    def history(self, *, ranks: bool = True) -> History:
+    def history(self, *, ranks: bool = True, recent_spans: bool = False) -> History:
         """Return what was measured, as columns; `History.read` adds what comes later."""
-        history = History(self.path, ranks=ranks)
+        history = History(self.path, ranks=ranks, recent_spans=recent_spans)
         history.read()
         return history
 

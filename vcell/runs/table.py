@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -100,8 +102,7 @@ class EventTable:
         before = len(self)
         self.steps.extend(_steps(events))
         self.times.extend(_numbers("t", events))
-        names = dict.fromkeys(chain.from_iterable(events))
-        for name in names:
+        for name in _names(events):
             if name in ("t", "kind", "step"):
                 continue
             if name not in self.columns:
@@ -118,7 +119,7 @@ class EventTable:
     def _values(self, name: str, events: Sequence[Event]) -> array[float]:
         if name not in self.words:
             try:
-                return array("d", [event[name] for event in events])
+                return array("d", list(map(itemgetter(name), events)))
             except (KeyError, TypeError, OverflowError):
                 pass  # a gap, a text, or a number beyond all bounds: one by one
         return array("d", [self._value(name, event.get(name)) for event in events])
@@ -161,6 +162,20 @@ class EventTable:
 
     def _all(self) -> list[array[Any]]:
         return [self.steps, self.times, *self.columns.values()]
+
+
+def _names(events: Sequence[Event]) -> Iterable[str]:
+    """Return everything that any of the events has, in the order in which it first comes."""
+    first = events[0]
+    if sum(map(len, events)) == len(first) * len(events):  # as a rule all have the same
+        try:
+            for name in first:
+                deque(map(itemgetter(name), events), maxlen=0)
+        except KeyError:
+            pass
+        else:
+            return first
+    return dict.fromkeys(chain.from_iterable(events))
 
 
 def _steps(events: Sequence[Event]) -> array[int]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from vcell import console
+from vcell import console, memory
 from vcell.errors import UserError
 from vcell.store.batch import Batch, Output, Waiting
 from vcell.store.batching import BatchFactory
@@ -218,7 +218,7 @@ def _place_in_memory(
     store: Store | None = source.store
     if store is None:
         return source.cells
-    limit = _RESIDENT_SHARE * _free_memory()
+    limit = _RESIDENT_SHARE * memory.free()
     if resident is True or (resident == "auto" and store.nbytes <= limit):
         size = console.bytes_text(store.nbytes)
         console.say(f"{store.path}: the whole matrix is kept in memory ({size})")
@@ -235,16 +235,6 @@ def _place_in_memory(
             "chunk for nearly every cell; shuffle='block' is many times faster"
         )
     return StoreCells(store)
-
-
-def _free_memory() -> int:
-    """Bytes that this process could still use."""
-    try:
-        with open("/proc/meminfo") as file:  # noqa: PTH123  # not a file of the user's
-            lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return 4 << 30
 
 
 def _memory(*, pin: bool) -> Memory:

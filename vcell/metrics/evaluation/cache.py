@@ -33,7 +33,8 @@ def key(*parts: Any) -> str:
     digest = hashlib.sha256(__version__.encode())
     for part in parts:
         if isinstance(part, np.ndarray):
-            digest.update(str(part.shape).encode() + np.ascontiguousarray(part).tobytes())
+            digest.update(str(part.shape).encode())
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
         else:
             digest.update(json.dumps(part).encode())
         digest.update(b"\0")

@@ -7,6 +7,7 @@ no cells: how many controls lie below each value, and at it, is enough.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from vcell.metrics import de, vcc2025
 from vcell.metrics.evaluation import cache, full
 from vcell.metrics.evaluation.scores import Metric, Scored
 from vcell.metrics.evaluation.view import View, views
-from vcell.metrics.groups import Grouped, summarise
+from vcell.metrics.groups import Grouped, grouped
+from vcell.metrics.turned import Lone, Turned
 from vcell.metrics.vcc2026 import halves as halve
 
 if TYPE_CHECKING:
@@ -30,13 +32,20 @@ Array = NDArray[np.float64]
 def score(pair: Pair, config: Options) -> Scored:
     """Score one pair of sides."""
     full_profile = config.rules == "full"
-    real_view, pred_view = views(pair)
-    real = group(real_view, pair, config)
-    pred = _with_controls(group(pred_view, pair, config), pair, real_view, pred_view, config)
+    opened = views(pair, config.threads)
+    real_view = next(opened)
+    lone = Lone(len(pair.genes)) if config.baseline else None
+    with closing(real_view.cells) as real_cells:
+        real = group(real_view, pair, config, lone)
+        ceiling = _ceiling(real_view, real, pair, config) if config.ceiling else {}
+        if not pair.borrowed:
+            real_cells.close()  # the predicted cells take the memory
+        pred_view = next(opened)
+        with closing(pred_view.cells):
+            pred = _predicted(real_view, pred_view, pair, config)
     sides = Sides(pair, config, real, pred)
     values = sides.metrics() | (full.of_cells(sides, real_view, pred_view) if full_profile else {})
-    baseline = _baseline(sides, real_view) if config.baseline else {}
-    ceiling = _ceiling(sides, real_view) if config.ceiling else {}
+    baseline = {} if lone is None else _baseline(sides, lone)
     metrics = []
     for name, column in values.items():
         raw, base = mean(column), baseline.get(name)
@@ -50,9 +59,7 @@ def score(pair: Pair, config: Options) -> Scored:
         metrics=tuple(metrics),
         overall=float(np.mean(counted)) if counted else None,
         facts=sides.facts | {"real": real_view.facts, "prediction": pred_view.facts},
-        tables={"real_de": sides.real_table.frame(), "pred_de": sides.pred_table.frame()}
-        if config.tables
-        else {},
+        tables={"real_de": sides.real_table, "pred_de": sides.pred_table} if config.tables else {},
         distances=sides.distance,
         effects=(sides.real_delta, sides.pred_delta),
         genes=np.asarray(pair.genes),
@@ -65,24 +72,23 @@ def mean(column: Array) -> float:
     return float(present.mean()) if len(present) else float("nan")
 
 
-def group(view: View, pair: Pair, config: Options) -> Grouped:
-    """Sum and rank one side."""
-    return summarise(
-        view.blocks, view.side.group, len(pair.perturbations) + 1, len(pair.genes),
-        dense=view.side.source.nnz is None, threads=config.threads,
+def group(view: View, pair: Pair, config: Options, lone: Lone | None) -> Grouped:
+    """Sum and rank the real side."""
+    return grouped(
+        view.turned(), view.side.group, len(pair.perturbations) + 1,
+        dense=view.side.source.nnz is None, lone=lone, threads=config.threads,
     )  # fmt: skip
 
 
-def _with_controls(
-    pred: Grouped, pair: Pair, real_view: View, pred_view: View, config: Options
-) -> Grouped:
-    """Rank a prediction without controls against the real ones."""
-    if not pair.borrowed:
-        return pred
-    return summarise(
-        lambda: _chained(real_view, pred_view), _numbered(pair), len(pair.perturbations) + 1,
-        len(pair.genes), threads=config.threads,
-        dense=all(side.source.nnz is None for side in (pair.real, pair.pred)),
+def _predicted(real: View, pred: View, pair: Pair, config: Options) -> Grouped:
+    """Sum and rank the predicted side, against the real controls if it has none of its own."""
+    cells, numbers, sides = pred.turned(), pair.pred.group, [pair.pred]
+    if pair.borrowed:
+        cells = Turned([*real.turned().parts, *cells.parts], len(pair.genes))
+        numbers, sides = _numbered(pair), [pair.real, pair.pred]
+    return grouped(
+        cells, numbers, len(pair.perturbations) + 1,
+        dense=all(side.source.nnz is None for side in sides), threads=config.threads,
     )  # fmt: skip
 
 
@@ -90,14 +96,6 @@ def _numbered(pair: Pair) -> NDArray[np.int32]:
     """Return the groups of the real controls and, numbered on from them, of the prediction."""
     controls = np.where(pair.real.group == 0, 0, -1).astype(np.int32)
     return np.concatenate([controls, pair.pred.group])
-
-
-def _chained(real_view: View, pred_view: View) -> Any:
-    from dataclasses import replace
-
-    yield from real_view.blocks(np.flatnonzero(real_view.side.group == 0))
-    for block in pred_view.blocks():
-        yield replace(block, rows=block.rows + len(real_view.side.group))
 
 
 class Sides:
@@ -162,7 +160,7 @@ class Sides:
         }
 
 
-def _baseline(sides: Sides, real_view: View) -> dict[str, float]:
+def _baseline(sides: Sides, lone: Lone) -> dict[str, float]:
     """Score the cell-mean baseline, or take its scores from the cache."""
     real, config = sides.real, sides.config
     name = cache.key(
@@ -171,16 +169,14 @@ def _baseline(sides: Sides, real_view: View) -> dict[str, float]:
     )  # fmt: skip
 
     def compute() -> dict[str, Any]:
-        fake = baseline_groups(real, real_view, config.threads)
-        scored = Sides(sides.pair, config, real, fake).metrics()
+        scored = Sides(sides.pair, config, real, baseline_groups(real, lone)).metrics()
         return {metric: mean(values) for metric, values in scored.items()}
 
     return cache.kept(cache.folder(config.cache), "baseline", name, compute)
 
 
-def _ceiling(sides: Sides, real_view: View) -> dict[str, float]:
+def _ceiling(real_view: View, real: Grouped, pair: Pair, config: Options) -> dict[str, float]:
     """Score one half of the real cells against the other, corrected to full depth."""
-    pair, config, real = sides.pair, sides.config, sides.real
     if real.sizes.min() < 2:
         console.warn("a group of one real cell cannot be halved: no ceiling")
         return {}
@@ -190,17 +186,10 @@ def _ceiling(sides: Sides, real_view: View) -> dict[str, float]:
     )  # fmt: skip
 
     def compute() -> dict[str, Any]:
-        halves = halve(pair.real.group, pair.real.order, 0)
+        cells, dense = real_view.turned(), pair.real.source.nnz is None
         first, second = (
-            summarise(
-                real_view.blocks,
-                half,
-                len(real.sizes),
-                len(pair.genes),
-                threads=config.threads,
-                dense=pair.real.source.nnz is None,
-            )
-            for half in halves
+            grouped(cells, half, len(real.sizes), dense=dense, threads=config.threads)
+            for half in halve(pair.real.group, pair.real.order, 0)
         )
         values = Sides(pair, config, first, second).metrics()
         return {metric: full_depth(metric, mean(column)) for metric, column in values.items()}
@@ -216,44 +205,21 @@ def full_depth(metric: str, r: float) -> float | None:
     return 2 * r / (1 + r)
 
 
-def baseline_groups(real: Grouped, real_view: View, threads: int | None) -> Grouped:
+def baseline_groups(real: Grouped, lone: Lone) -> Grouped:
     """Return what the baseline's cells would add up to and rank like, without making them.
 
     A value v repeated n times exceeds the controls below it: U = n (below + equal / 2). Its tie
     term is the controls' own, with the block at v grown by n.
     """
-    profile = real.means.mean(axis=0).astype(np.float32)
-    n_genes, n_controls = len(profile), int(real.sizes[0])
-    below, equal = np.zeros((2, n_genes))
-    stored = np.zeros(n_genes)
-    for block in real_view.blocks(np.flatnonzero(real_view.side.group == 0)):
-        at = profile[block.indices]
-        below += np.bincount(block.indices[block.data < at], minlength=n_genes)
-        equal += np.bincount(block.indices[block.data == at], minlength=n_genes)
-        stored += np.bincount(block.indices, minlength=n_genes)
-    zeros = n_controls - stored
-    below += np.where(profile > 0, zeros, 0)
-    equal += np.where(profile == 0, zeros, 0)
-    alone = _control_ties(real_view, n_genes, threads)
+    profile, equal = lone.profile, lone.equal
     sizes = real.sizes.astype(np.float64)[1:, None]
     grown = equal + sizes
-    ties = alone + (grown**3 - grown) - (equal**3 - equal)
-    u = sizes * (below + equal / 2)
-    head = np.zeros((1, n_genes))
+    ties = real.ties[0] + (grown**3 - grown) - (equal**3 - equal)
+    u = sizes * (lone.below + equal / 2)
+    head = np.zeros((1, len(profile)))
     sums = np.concatenate([real.sums[:1], sizes * profile.astype(np.float64)])
     narrow = np.concatenate([real.own_means[:1], np.repeat(profile[None], len(sizes), axis=0)])
     return Grouped(
         real.sizes, sums, np.zeros((0, 0)), narrow, np.concatenate([head, u]),
         np.concatenate([head, ties]),
     )  # fmt: skip
-
-
-def _control_ties(real_view: View, n_genes: int, threads: int | None) -> Array:
-    """Return each gene's sum of t^3 - t over blocks of equal values among the controls."""
-    controls = np.where(real_view.side.group == 0, 0, -1).astype(np.int32)
-    rows = np.flatnonzero(controls == 0)
-    alone = summarise(
-        lambda: real_view.blocks(rows), controls, 1, n_genes, against="rest", threads=threads
-    )
-    ties: Array = alone.ties[0]
-    return ties

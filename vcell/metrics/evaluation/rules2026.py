@@ -166,7 +166,7 @@ def _scored(
         metrics=tuple(metrics),
         overall=float(np.mean(scaled_values)) if len(scaled_values) == len(metrics) else None,
         facts=_facts(context, real, pred, per_row),
-        tables={name: t.frame() for name, t in tables.items()} if config.tables else {},
+        tables=tables if config.tables else {},
         distances=vcc2026.cosine_distances(effects[1], effects[0]),
         effects=(effects[0], effects[1]),
         genes=np.asarray(pair.genes)[keep],

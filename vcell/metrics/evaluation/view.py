@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.data import Block, detect
 from vcell.errors import UserError
+from vcell.metrics.by_gene import GeneMajor
 from vcell.metrics.evaluation.pairs import CONTROL_GROUP, Pair, Side
-from vcell.metrics.scaled import Survey, divisors, logged, median_target, precision, survey
+from vcell.metrics.scaled import Survey, divisors, logged, median_target, merged, precision
+from vcell.metrics.turned import Part, Turned, turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +36,11 @@ class View:
     side: Side
     divisor: NDArray[np.floating] | None  # per cell of the file: total / target; None: log1p as is
     facts: dict[str, Any]
+    cells: GeneMajor  # those that count, turned round
+
+    def turned(self) -> Turned:
+        """Return the cells as log1p values, gene by gene."""
+        return Turned([Part(self.cells, self.divisor)], self.cells.n_genes)
 
     def blocks(self, rows: NDArray[np.int64] | None = None) -> Iterator[Block]:
         """Yield the chosen cells as log1p values, columns in the shared order."""
@@ -43,21 +50,34 @@ class View:
             yield block if self.divisor is None else logged(block, self.divisor[block.rows])
 
 
-def views(pair: Pair) -> tuple[View, View]:
-    """Look at both sides' values, check every one, and refuse two that cannot be compared."""
+def views(pair: Pair, threads: int | None) -> Iterator[View]:
+    """Yield the real cells and the predicted ones, each when it is asked for, turned round.
+
+    Every value is checked, and two sides that cannot be compared are refused. Predicted cells that
+    borrow the real controls are numbered on from the real ones.
+    """
     sides = (pair.real, pair.pred)
     found = [detect.scale(side.source) for side in sides]
     logged = [f.target_sum for f in found if f.kind == "log1p"]
     # counts beside log1p values are scaled to what those were scaled to, where that can be seen
     target = next((t for t in logged if t), None)
-    real, pred = (_view(side, f, target) for side, f in zip(sides, found, strict=True))
-    _compare(pair, real, pred)
-    return real, pred
+    real = _view(pair.real, found[0], target, 0, threads)
+    yield real
+    offset = len(pair.real.group) if pair.borrowed else 0
+    pred = _view(pair.pred, found[1], target, offset, threads)
+    _compare(pair, real.facts, pred.facts)
+    yield pred
 
 
-def _view(side: Side, found: detect.Scale, target: float | None) -> View:
+def _view(
+    side: Side, found: detect.Scale, target: float | None, offset: int, threads: int | None
+) -> View:
     name, counts = side.source.name, found.kind == "counts"
-    seen = look(side)
+    n_genes = side.source.n_genes if side.columns is None else len(side.columns)
+    cells = GeneMajor(n_genes, offset=offset)
+    seen = merged(
+        turn(cells, seen_blocks(side), side.group, threads=threads, look=True), side.source.n_cells
+    )
     _check_values(name, seen, counts=counts)
     facts: dict[str, Any] = {
         "values": "counts" if counts else "log1p",
@@ -73,7 +93,7 @@ def _view(side: Side, found: detect.Scale, target: float | None) -> View:
             console.warn(f"{name}: not whole and below 15, so the values are taken for log1p")
         to = found.target_sum if found.kind == "log1p" else None
         sums = {"target_sum": to, "median_total": _median_total(side)}
-        return View(side, None, facts | sums)
+        return View(side, None, facts | sums, cells)
     own = seen.totals[side.rows()]
     kind, sparse = precision(side.source.dtype), side.source.nnz is not None
     scale = kind(target) if target else median_target(own, sparse=sparse, precision=kind)
@@ -81,12 +101,7 @@ def _view(side: Side, found: detect.Scale, target: float | None) -> View:
     console.say(f"{name}: counts become log1p, each cell scaled to {why}, {scale:,.6g}")
     divisor = divisors(seen.totals, scale)
     sums = {"target_sum": float(scale), "median_total": float(scale)}
-    return View(side, divisor, facts | sums)
-
-
-def look(side: Side) -> Survey:
-    """Look at every value of one side."""
-    return survey(seen_blocks(side), side.source.n_cells)
+    return View(side, divisor, facts | sums, cells)
 
 
 def seen_blocks(side: Side) -> Iterator[Block]:
@@ -122,9 +137,9 @@ def _check_values(name: str, found: Survey, *, counts: bool) -> None:
         )
 
 
-def _compare(pair: Pair, real: View, pred: View) -> None:
+def _compare(pair: Pair, real: dict[str, Any], pred: dict[str, Any]) -> None:
     """Refuse sides on different scales: every score would be about the scale."""
-    a, b = real.facts["median_total"], pred.facts["median_total"]
+    a, b = real["median_total"], pred["median_total"]
     if not a or not b:
         return
     ratio = max(a / b, b / a)
@@ -132,8 +147,8 @@ def _compare(pair: Pair, real: View, pred: View) -> None:
         f"a cell of {pair.real.source.name} adds up to {a:,.5g} before the logarithm, one of "
         f"{pair.pred.source.name} to {b:,.5g}"
     )
-    both_counts = real.divisor is not None and pred.divisor is not None
-    exact = real.facts["target_sum"] and pred.facts["target_sum"] and not both_counts
+    both_counts = real["values"] == pred["values"] == "counts"
+    exact = real["target_sum"] and pred["target_sum"] and not both_counts
     if not both_counts and (ratio > _REFUSE or (exact and ratio > 1.01)):
         raise UserError(
             f"the two sides were normalised differently: {words}",

@@ -1,0 +1,245 @@
+"""Do the shifts agree with a real perturbation screen? Two questions, each with an interval.
+
+``size``       are genes whose perturbation moves the cell far in the model those whose measured
+               effect is large? Distance against the squared length of the effect, less its noise
+``direction``  are genes that move the cell towards the goal those whose measured effect points from
+               the start's mean expression to the goal's? Needs the cells of the run
+
+The gene itself is left out of its measured effect: a knock-down lowers it in any case. Beside each
+answer stands what expression alone would have said, and the difference of the two, on the same
+bootstrap draws of genes: a model that does no better than expression has not earned belief.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.data import detect, open_cells
+from vcell.data.log_cells import COUNTS, LogCells, median_total
+from vcell.errors import UserError
+from vcell.genes import GeneIndex
+from vcell.metrics.rankings import mean_ranks, spearman
+from vcell.screen.prior_effects import PriorEffects
+from vcell.screen.pseudobulk import GroupSums
+from vcell.screen.targets import members
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vcell_isp.stats import Result
+
+DRAWS, FEWEST = 1000, 20
+_LOWERS = ("delete", "inhibit")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How the shifts and the measured effects of the same genes go together.
+
+    Attributes
+    ----------
+    question
+        size or direction.
+    genes, shift, measured
+        ``[G]`` names, what the model says, and what was measured.
+    rho, low, high
+        Spearman's correlation, and its 95 % bootstrap interval over genes.
+    alone
+        The correlation that expression alone has with what was measured.
+    gain_low, gain_high
+        The 95 % interval of the difference of the two.
+    """
+
+    question: str
+    genes: tuple[str, ...]
+    shift: NDArray[np.float64]
+    measured: NDArray[np.float64]
+    rho: float | None
+    low: float
+    high: float
+    alone: float | None
+    gain_low: float
+    gain_high: float
+
+    @property
+    def verdict(self) -> str:
+        """What may be said of it, and no more."""
+        if len(self.genes) < FEWEST:
+            return f"too few genes in both to tell: {len(self.genes)}, {FEWEST} are needed"
+        if self.rho is None:
+            return "no correlation can be computed: one side is constant"
+        if self.high < 0:
+            return "the shifts contradict the screen"
+        if self.low <= 0:
+            return "no agreement with the screen is shown"
+        if self.gain_low <= 0:
+            return "the shifts agree with the screen, and are not shown to beat expression alone"
+        return "the shifts agree with the screen, and beat expression alone"
+
+    def facts(self) -> dict[str, Any]:
+        """Return it for JSON; intervals that were not computed are None."""
+        ends = {name: getattr(self, name) for name in ("low", "high", "gain_low", "gain_high")}
+        return {
+            "genes": len(self.genes), "spearman": self.rho, "expression_alone": self.alone,
+            "verdict": self.verdict,
+            **{name: float(v) if np.isfinite(v) else None for name, v in ends.items()},
+        }  # fmt: skip
+
+    def text(self) -> str:
+        """Return it as a sentence."""
+        if self.rho is None or not np.isfinite(self.low):
+            return f"perturb-seq, {self.question}: {self.verdict}"
+        alone = "–" if self.alone is None else f"{self.alone:.2f}"
+        return (
+            f"perturb-seq, {self.question}: Spearman {self.rho:.2f} ({self.low:.2f} to "
+            f"{self.high:.2f}) over {len(self.genes):,} genes, expression alone {alone}: "
+            f"{self.verdict}"
+        )
+
+
+def read(path: Path) -> PriorEffects:
+    """Read a file of effects before anything else is done."""
+    if path.suffix != ".parquet" and path.exists():
+        raise UserError(
+            f"{path} is no file of effects",
+            hint=f"measure them first: vcell effects {path} -o effects.parquet",
+        )
+    return PriorEffects.read(path)
+
+
+def compare(
+    result: Result, table: pd.DataFrame, effects: PriorEffects, *, activates: bool
+) -> list[Answer]:
+    """Answer both questions for one run, or say why the second cannot be.
+
+    Parameters
+    ----------
+    table
+        Lines of genes.csv of this run.
+    activates
+        The screen raises its targets (CRISPRa), rather than lowering them.
+    """
+    rows = table[np.isfinite(table["shift"].to_numpy(float)) & (table["ensembl_id"] != "")]
+    names, effect, noise = _per_gene(effects)
+    index = GeneIndex(names)
+    place = index.match(rows["ensembl_id"].astype(str)).index
+    by_symbol = index.match(rows["gene"].astype(str)).index
+    place = np.where(place >= 0, place, by_symbol)
+    rows, place = rows[place >= 0], place[place >= 0]
+    own = GeneIndex(effects.genes).match(names).index[place]
+    effect, noise = effect[place].copy(), noise[place].copy()
+    known = np.flatnonzero(own >= 0)
+    effect[known, own[known]] = noise[known, own[known]] = 0
+    genes = tuple(rows["gene"].astype(str))
+    size = (np.square(effect) - noise).sum(1)
+    moved = result.frame.groupby("ensembl_id")["distance"].mean()
+    distance = moved.reindex(rows["ensembl_id"]).to_numpy(float)
+    detection = rows["cells"].to_numpy(float)
+    out = [answered("size", genes, distance, size, detection)]
+    if not result.design.targets:
+        return out
+    way = _way(result, effects.genes)
+    if way is None:
+        return out
+    # a knock-down is a deletion; an activation is the contrary of one
+    sign = 1.0 if activates != (result.design.operation in _LOWERS) else -1.0
+    towards = sign * (effect @ way) / np.linalg.norm(way)
+    itself = np.where(own >= 0, way[np.maximum(own, 0)], 0.0)
+    lowers = result.design.operation in _LOWERS
+    alone = -itself if lowers else itself
+    out.append(answered("direction", genes, rows["shift"].to_numpy(float), towards, alone))
+    return out
+
+
+def _per_gene(
+    effects: PriorEffects,
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Return target genes, and effects with their variances, contexts weighed by their cells."""
+    single = [members(name) for name in effects.perturbations]
+    genes = list(dict.fromkeys(found[0] for found in single if len(found) == 1))
+    if not genes:
+        raise UserError("the file of effects holds no perturbation of one gene")
+    place = {name: i for i, name in enumerate(genes)}
+    total, noise = np.zeros((2, len(genes), len(effects.genes)))
+    weight = np.zeros(len(genes))
+    for row, found in enumerate(single):
+        if len(found) != 1:
+            continue
+        at, cells = place[found[0]], float(effects.cells[row])
+        total[at] += cells * effects.effect[row]
+        noise[at] += np.square(cells * effects.error[row].astype(np.float64))
+        weight[at] += cells
+    return genes, total / weight[:, None], noise / np.square(weight)[:, None]
+
+
+def answered(
+    question: str,
+    genes: tuple[str, ...],
+    shift: NDArray[np.float64],
+    measured: NDArray[np.float64],
+    alone: NDArray[np.float64],
+) -> Answer:
+    """Correlate, with intervals over bootstrap draws of genes."""
+    rho, other = spearman(shift, measured), spearman(alone, measured)
+    ends = np.full(4, np.nan)
+    if len(genes) >= FEWEST and rho is not None:
+        draws = np.random.default_rng(0).integers(len(genes), size=(DRAWS, len(genes)))
+        ours = _drawn(shift, measured, draws)
+        theirs = _drawn(alone, measured, draws)
+        theirs = np.where(np.isfinite(theirs), theirs, 0)  # a constant guess knows nothing
+        ends[:2] = np.nanquantile(ours, [0.025, 0.975])
+        ends[2:] = np.nanquantile(ours - theirs, [0.025, 0.975])
+    return Answer(question, genes, shift, measured, rho, ends[0], ends[1], other, ends[2], ends[3])
+
+
+def _drawn(
+    one: NDArray[np.float64], other: NDArray[np.float64], draws: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return Spearman's correlation in each draw of genes; NaN where a side is constant."""
+    out = np.empty(len(draws))
+    step = max(1, (1 << 21) // draws.shape[1])
+    for start in range(0, len(draws), step):
+        some = draws[start : start + step]
+        a, b = mean_ranks(one[some]), mean_ranks(other[some])
+        a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+        size = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+        out[start : start + step] = np.where(
+            size > 0, (a * b).sum(1) / np.maximum(size, 1e-300), np.nan
+        )
+    return out
+
+
+def _way(result: Result, genes: list[str]) -> NDArray[np.float64] | None:
+    """Return the difference of mean log expression, goal minus start, of the effects' genes."""
+    data = result.run.meta.get("data") or [{}]
+    path = Path(str(data[0].get("path", "")))
+    if not path.exists():
+        console.warn(
+            f"the cells of {result.run.name} are not at {path} any more: whether shifts and "
+            "effects point the same way cannot be told"
+        )
+        return None
+    design, config = result.design, result.run.meta.get("config") or {}
+    ends = [design.states.index(str(name)) for name in (config["start"], design.targets[0])]
+    with open_cells(path, config.get("layer")) as source:
+        codes = np.full(source.n_cells, -1)
+        for number, state in enumerate(ends):
+            codes[design.cells.rows[design.state == state]] = number
+        kind = detect.scale(source, quiet=True).kind
+        total = median_total(source, np.flatnonzero(codes == 0)) if kind == COUNTS else np.nan
+        means = GroupSums.of(LogCells(source, kind, total), codes, 2).mean
+        from vcell.geneformer.tokens import gene_names
+
+        names = gene_names(source, config.get("gene_column"))
+        index = GeneIndex(names).match(genes).index
+    found = np.zeros(len(genes))
+    found[index >= 0] = (means[1] - means[0])[index[index >= 0]]
+    if not found.any():
+        raise UserError(f"{path} and the effects have no gene in common")
+    return found

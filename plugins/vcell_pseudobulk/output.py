@@ -1,0 +1,194 @@
+"""Write samples as they come: an .h5ad, or an .npz of arrays. Whole or not at all."""
+
+from __future__ import annotations
+
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.lib import format as npy
+
+from vcell.data.write import CellWriter
+from vcell.errors import UserError
+from vcell.outputs import MADE_BY, made_by, whole
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcell.bulk.pools import Pools
+    from vcell.bulk.sums import Samples
+
+FRACTIONS = "fractions"
+
+
+class Output(ABC):
+    """A file of samples that grows part by part; used in a ``with``."""
+
+    @staticmethod
+    def of(
+        path: Path,
+        genes: NDArray[np.str_],
+        pools: Pools,
+        size: int,
+        methods: Sequence[str],
+        columns: Mapping[str, str | None],
+        about: Mapping[str, Any],
+    ) -> Output:
+        """Open one by the name's ending.
+
+        Parameters
+        ----------
+        size
+            How many samples there will be.
+        methods
+            Names of the estimates that come with them.
+        columns
+            What the file's columns "by" and "split" are called; None where there is none.
+        about
+            What is noted of how they were made.
+        """
+        kind = _Archive if path.suffix == ".npz" else _Cells
+        return kind(path, genes, pools, size, methods, columns, about)
+
+    @abstractmethod
+    def append(self, part: Samples, estimates: Mapping[str, NDArray[np.float64]]) -> None:
+        """Write some samples."""
+
+    @abstractmethod
+    def __enter__(self) -> Self: ...
+
+    @abstractmethod
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class _Cells(Output):
+    """The .h5ad: X int32, obs the group, obsm the fractions."""
+
+    def __init__(
+        self,
+        path: Path,
+        genes: NDArray[np.str_],
+        pools: Pools,
+        size: int,
+        methods: Sequence[str],
+        columns: Mapping[str, str | None],
+        about: Mapping[str, Any],
+    ) -> None:
+        self._pools = pools
+        self._columns = _columns(pools, columns)
+        obs: dict[str, Any] = dict.fromkeys(self._columns)
+        noted = {key: value for key, value in about.items() if value not in (None, ())}
+        noted["types"] = np.array(pools.types, dtype=object)
+        if noted.get("rare"):
+            noted["rare"] = np.array(noted["rare"], dtype=object)
+        width = len(pools.types)
+        self._writer = CellWriter(
+            path, genes, obs=obs, obsm=dict.fromkeys((FRACTIONS, *methods), width),
+            uns={"pseudobulk": noted}, dtype=np.int32, dense=True,
+        )  # fmt: skip
+
+    def append(self, part: Samples, estimates: Mapping[str, NDArray[np.float64]]) -> None:
+        drawn = part.drawn
+        obs = {name: values[drawn.group] for name, values in self._columns.items()}
+        self._writer.append(
+            part.counts, obs, _names(self._pools, drawn.group, drawn.number),
+            {FRACTIONS: drawn.fractions, **estimates},
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._writer.__exit__(kind, error, traceback)
+
+
+class _Archive(Output):
+    """The .npz: counts are written as they come, everything else at the end."""
+
+    def __init__(
+        self,
+        path: Path,
+        genes: NDArray[np.str_],
+        pools: Pools,
+        size: int,
+        methods: Sequence[str],
+        columns: Mapping[str, str | None],
+        about: Mapping[str, Any],
+    ) -> None:
+        self._pools, self._columns = pools, _columns(pools, columns)
+        self._path, self._shape = path, (size, len(genes))
+        self._rest: dict[str, list[NDArray[Any]]] = {
+            name: [] for name in (FRACTIONS, "group", "rows", "sample", *methods)
+        }
+        self._told = {
+            "genes": genes, "types": np.array(pools.types, dtype=np.str_),
+            MADE_BY: np.array(made_by()),
+        }  # fmt: skip
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        aside = self._stack.enter_context(whole(self._path))
+        self._zip = self._stack.enter_context(zipfile.ZipFile(aside, "w"))
+        self._member = self._zip.open("counts.npy", "w", force_zip64=True)
+        head = {"descr": "<i4", "fortran_order": False, "shape": self._shape}
+        npy.write_array_header_2_0(self._member, head)
+        return self
+
+    def append(self, part: Samples, estimates: Mapping[str, NDArray[np.float64]]) -> None:
+        self._member.write(np.ascontiguousarray(part.counts, "<i4").data)
+        drawn = part.drawn
+        self._rest["group"].append(drawn.group)
+        self._rest["rows"].append(drawn.cells)
+        self._rest["sample"].append(_names(self._pools, drawn.group, drawn.number))
+        for name, values in {FRACTIONS: drawn.fractions, **estimates}.items():
+            self._rest[name].append(values)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._member.close()
+        if error is None:
+            arrays = self._told | {n: np.concatenate(parts) for n, parts in self._rest.items()}
+            group = arrays["group"]
+            arrays |= {name: values[group] for name, values in self._columns.items()}
+            for name, values in arrays.items():
+                with self._zip.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    npy.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
+        self._stack.__exit__(kind, error, traceback)
+
+
+def _columns(pools: Pools, columns: Mapping[str, str | None]) -> dict[str, NDArray[np.str_]]:
+    """Return for each column of the file the value of every group."""
+    given = {attribute: name for attribute, name in columns.items() if name}
+    if len(set(given.values())) < len(given):
+        raise UserError("--by and --split-by name the same column", hint="--split-by does both")
+    return {
+        name: np.array([getattr(group, attribute) for group in pools.groups], dtype=np.str_)
+        for attribute, name in given.items()
+    }
+
+
+def _names(pools: Pools, group: NDArray[np.int64], number: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Name samples by their group and their number in it."""
+    heads = [g.name for g in pools.groups]
+    pairs = zip(group.tolist(), number.tolist(), strict=True)
+    return np.array([f"{heads[g]}/sample-{i}" if heads[g] else f"sample-{i}" for g, i in pairs])

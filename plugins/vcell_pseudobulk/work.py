@@ -1,0 +1,144 @@
+"""The work of `vcell pseudobulk`: find the pools, draw, add up, estimate, write as it goes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import console, outputs
+from vcell.bulk.deconvolve import METHODS, Signatures
+from vcell.bulk.draw import Sampling, rare_types
+from vcell.bulk.pools import Pools
+from vcell.bulk.scores import FractionScores, scored
+from vcell.bulk.sums import samples
+from vcell.data import open_cells
+from vcell.data.detect import require_counts
+from vcell.errors import UserError
+from vcell_pseudobulk.output import Output
+
+if TYPE_CHECKING:
+    from vcell.data import CellSource
+    from vcell_pseudobulk import Pseudobulk
+
+_FEW = 10  # cells of a type: its samples repeat them
+_SHOWN = 12  # groups named in a message
+
+
+def make(path: Path, config: Pseudobulk) -> None:
+    """Do what the command asks."""
+    if config.output is None:
+        raise UserError("no output is named", hint="-o bulk.h5ad")
+    outputs.check(
+        config.output, inputs=[path], overwrite=config.overwrite, suffixes=(".h5ad", ".npz")
+    )
+    sampling = Sampling(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Sampling)})
+    with open_cells(path, config.layer) as source:
+        if config.labels is None:
+            listed = ", ".join(source.obs_columns[:30]) or "none"
+            raise UserError(
+                "no column of cell types is named", hint=f"--labels COLUMN; the columns: {listed}"
+            )
+        require_counts(source)
+        pools = Pools.read(
+            source, config.labels, by=config.by, split_by=config.split_by,
+            no_label=config.unlabelled,
+        )  # fmt: skip
+        _say(source, pools, sampling)
+        signatures = _signatures(source, pools, config)
+        scores = _written(source, pools, sampling, signatures, config)
+    _tell(config, pools, scores)
+
+
+def _say(source: CellSource, pools: Pools, sampling: Sampling) -> None:
+    """Say what can be drawn, and what is left out."""
+    n = len(pools.groups)
+    words = f"{source.name}: {len(pools.order):,} cells of {len(pools.types)} types"
+    if pools.groups[0].name:
+        words += f" in {console.count(n, 'group')}"
+    left = [f"{pools.unlabelled:,} without a label"] if pools.unlabelled else []
+    left += [f"{pools.ungrouped:,} of no group"] if pools.ungrouped else []
+    console.say(f"{words}; never drawn: {', '.join(left) or 'none'}")
+    lacking = (pools.sizes == 0).any(axis=1)
+    if lacking.any():
+        console.say(f"{lacking.sum()} of {n} groups lack some types, which are left out of them")
+    few = (pools.sizes > 0) & (pools.sizes < _FEW)
+    if few.any():
+        group, kind = (int(i[0]) for i in np.nonzero(few))
+        of = f" of {pools.groups[group].name}" if pools.groups[group].name else ""
+        console.warn(
+            f"{console.count(int(few.sum()), 'type')} with fewer than {_FEW} cells "
+            f"(such as {pools.types[kind]!r}{of}, {pools.sizes[group, kind]}): "
+            "samples repeat the same few cells"
+        )
+    alone = (pools.sizes > 0).sum(axis=1) == 1
+    if alone.any():
+        names = [pools.groups[i].name or "the file" for i in np.flatnonzero(alone)[:_SHOWN]]
+        console.warn(f"only one type, whose fraction is always 1, is in {', '.join(names)}")
+    rare = rare_types(pools, sampling)
+    if sampling.mode == "rare":
+        names = [name for name, is_rare in zip(pools.types, rare, strict=True) if is_rare]
+        console.say(f"rare types: {', '.join(names) or 'none'}")
+
+
+def _signatures(source: CellSource, pools: Pools, config: Pseudobulk) -> Signatures | None:
+    if not config.deconvolve:
+        return None
+    signatures = Signatures.learn(source, pools, config.signature_genes)
+    if not signatures.apart:
+        console.warn(
+            "signatures are learnt from the very cells that make the samples, so the scores are "
+            "too good; --split-by or --by keeps them apart"
+        )
+    return signatures
+
+
+def _written(
+    source: CellSource, pools: Pools, sampling: Sampling, signatures: Signatures | None,
+    config: Pseudobulk,
+) -> dict[str, FractionScores]:  # fmt: skip
+    """Write the samples part by part; return the scores of the estimates."""
+    assert config.output is not None
+    methods = list(METHODS) if signatures else []
+    about = {"labels": config.labels, "source": source.name, **dataclasses.asdict(sampling)}
+    truth, found = [], {name: [] for name in methods}  # type: ignore[var-annotated]
+    size = len(pools.groups) * sampling.samples
+    columns = {"by": config.by, "split": config.split_by}
+    with Output.of(config.output, source.genes, pools, size, methods, columns, about) as output:
+        for part in samples(source, pools, sampling, memory=config.memory << 20):
+            estimates = {}
+            for name in methods:
+                assert signatures is not None
+                estimates[name] = signatures.estimate(name, part.counts, part.drawn.group)
+                found[name].append(estimates[name])
+            truth.append(part.drawn.fractions)
+            output.append(part, estimates)
+    whole = np.concatenate(truth)
+    return {
+        name: scored(whole, np.concatenate(parts), pools.types) for name, parts in found.items()
+    }
+
+
+def _tell(config: Pseudobulk, pools: Pools, scores: dict[str, FractionScores]) -> None:
+    n = len(pools.groups) * config.samples
+    result: dict[str, Any] = {
+        "output": str(config.output), "samples": n, "cells": config.cells,
+        "types": list(pools.types), "groups": [group.name for group in pools.groups],
+        "unlabelled": pools.unlabelled,
+    }  # fmt: skip
+    text = f"{config.output}: {n:,} samples of {config.cells:,} cells, {len(pools.types)} types"
+    if scores:
+        result["scores"] = {name: score.plain() for name, score in scores.items()}
+        rows: list[list[Any]] = [
+            ["all", *(v for s in scores.values() for v in (s.overall_rmse, s.overall_ccc))]
+        ]
+        rows += [
+            [kind, *(v for s in scores.values() for v in (s.rmse[k], s.ccc[k]))]
+            for k, kind in enumerate(pools.types)
+        ]
+        shown = [[kind, *(f"{value:.4f}" for value in values)] for kind, *values in rows]
+        heads = [f"{name} {what}" for name in scores for what in ("RMSE", "CCC")]
+        text = f"{console.table(shown, ['type', *heads])}\n\n{text}"
+    console.result(result, text)

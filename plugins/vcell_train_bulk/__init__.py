@@ -1,0 +1,110 @@
+"""`vcell train-bulk`: tell a patient's outcome from bulk, taught by single cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from vcell.config import DataOptions, configured, option
+from vcell.plugin import Plugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBulk(DataOptions):
+    """The [train-bulk] table."""
+
+    patient_column: str = option("patient", help="The obs column that names each cell's patient.")
+    outcome_column: str = option(
+        "outcome", help="The obs column with the patient's outcome: two values or more."
+    )
+    gmvae: str | None = option(
+        None, help="A finished run of train-gmvae: cell-type states are its latent means."
+    )
+    pairs: Path | None = option(
+        None, help="A CSV or TSV of ligands and receptors; without it there is no communication."
+    )
+    pseudobulk: Path | None = option(
+        None, help="More training samples of the same patients, by vcell pseudobulk."
+    )
+    folds_file: Path | None = option(
+        None, help="Folds of patients with a run of train-gmvae each, as vcell pipeline writes it."
+    )
+    folds: int = option(5, help="Outer folds of patients, each tested once.", minimum=2)
+    inner_folds: int = option(3, help="Folds of the training patients, to choose by.", minimum=2)
+    genes: int = option(2000, help="Genes used: those that vary most in training.", minimum=2)
+    axes: tuple[int, ...] = option(
+        (5, 20), help="Numbers of principal axes to choose among.", minimum=1
+    )
+    steps: tuple[int, ...] = option(
+        (50, 100, 200), help="Numbers of training steps to choose among.", minimum=1
+    )
+    members: int = option(3, help="Networks of different seeds to average.", minimum=1)
+    modalities: tuple[Literal["proportions", "states", "communication", "bulk"], ...] = option(
+        ("proportions", "states", "communication", "bulk"),
+        help="What the prediction passes through; bulk: what no other one tells.",
+    )
+    fusion: Literal["uncertainty", "mean"] = option(
+        "uncertainty", help="Modalities are weighed by 1/variance, or alike."
+    )
+    teacher: float = option(0.5, help="Weight of the outcome told by the modalities.", minimum=0)
+    reconstruction: float = option(0.5, help="Weight of telling the modalities by bulk.", minimum=0)
+    kl: float = option(0.01, help="Weight of the latents' distance to N(0, 1).", minimum=0)
+    contrast: float = option(0.1, help="Weight of InfoNCE of bulk and modality.", minimum=0)
+    min_cells: int = option(
+        1, help="Cell types of fewer cells count as unlabelled; 1 refuses lone cells.", minimum=1
+    )
+    shuffle_outcomes: bool = option(
+        default=False,
+        help="Give patients each other's outcomes, as a check: the AUC must fall to .5.",
+    )
+    seed: int = option(0, help="The seed of folds, weights and noise.", minimum=0)
+    runs: Path = option(Path("runs"), help="The folder of run directories.")
+    resume: str | None = option(None, help="Go on with this run: a name, a path, or latest.")
+
+    def __post_init__(self) -> None:
+        for name in ("axes", "steps"):
+            values = getattr(self, name)
+            if not values or list(values) != sorted(set(values)):
+                raise ValueError(f"{name} must ascend, each once")
+        if not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise ValueError("modalities: name one at least, and none twice")
+
+
+@click.command("train-bulk")
+@click.argument("file", metavar="CELLS", required=False, type=click.Path(path_type=Path))
+@configured(
+    TrainBulk,
+    first=(
+        "cells", "patient_column", "outcome_column", "cell_type_column", "batch_column", "gmvae",
+        "pairs", "pseudobulk", "folds", "seed", "runs", "resume",
+    ),
+)  # fmt: skip
+def command(file: Path | None, config: TrainBulk) -> None:
+    r"""Tell patients' outcomes from bulk expression, and score that on patients never seen.
+
+    Single cells are needed of the training patients only: proportions, states of cell types and
+    communication teach a network that predicts from bulk alone. Folds are of patients, and
+    everything learnt sees training patients only. Logistic regression stands beside it, and the
+    verdict says when it wins.
+
+    \b
+    Example: vcell train-bulk cells.h5ad --patient-column donor --outcome-column response \
+                 --cell-type-column cell_type --pairs pairs.csv
+             vcell train-bulk cells.h5ad --shuffle-outcomes
+             vcell train-bulk --resume latest
+    """
+    from vcell_train_bulk.work import run
+
+    run(file, config)
+
+
+plugin = Plugin(
+    name="train-bulk",
+    summary="Tell patients' outcomes from bulk, taught by their single cells.",
+    command=command,
+    config=TrainBulk,
+    needs=("torch", "scipy", "numba"),
+)

@@ -1,0 +1,181 @@
+"""The work of `vcell train-bulk`: read patients, cross-validate fold by fold, score, tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import console
+from vcell.config import provenance
+from vcell.data import open_cells
+from vcell.data.detect import require_counts
+from vcell.errors import UserError
+from vcell.outputs import write_json
+from vcell.patients import cohort as cohorts
+from vcell.patients import features, folds, nested, saved
+from vcell.patients.communication import read_pairs
+from vcell.patients.network import BulkSettings
+from vcell.runs import Run
+from vcell.train.command import fingerprint, go_on
+from vcell_train_bulk import report
+
+if TYPE_CHECKING:
+    from vcell.data import CellSource
+    from vcell.patients.cohort import Cohort, Members
+    from vcell.patients.saved import BulkStudy
+    from vcell_train_bulk import TrainBulk
+
+
+def run(file: Path | None, config: TrainBulk) -> None:
+    """Do what the command asks."""
+    if config.resume:
+        this = Run.open(config.resume, root=config.runs)
+        cohort, plan = saved.opened(this)
+        this.claim()
+    else:
+        config = dataclasses.replace(config, cells=(file or config.cells))
+        cohort, plan, data = _begun(config)
+        this = Run.create(
+            config.runs, saved.COMMAND, config=dataclasses.asdict(config),
+            provenance=provenance(), seed=config.seed, data=[data],
+        )  # fmt: skip
+        this.save_file(saved.COHORT, cohort.save)
+        this.save_file(saved.DESIGN, partial(write_json, value=plan.plain()))
+    console.say(f"run directory: {this.path}")
+    try:
+        _folds(this, cohort, plan)
+        told = report.write(this, cohort, plan)
+        this.finish("done", **told)
+    except KeyboardInterrupt:
+        this.finish("interrupted")
+        console.say(f"to go on: {go_on(saved.COMMAND, this)}")
+        raise
+    except BaseException:
+        this.finish("failed")
+        raise
+    report.tell(this, cohort, told)
+
+
+def _begun(config: TrainBulk) -> tuple[Cohort, BulkStudy, dict[str, Any]]:
+    """Read the cells, and decide on the folds; refuse what cannot be before there is a run."""
+    path = config.cells
+    if path is None:
+        raise UserError("no cells are named", hint="vcell train-bulk cells.h5ad")
+    if config.cell_type_column is None:
+        raise UserError("no column of cell types is named", hint="--cell-type-column COLUMN")
+    if config.gmvae and config.folds_file:
+        raise UserError("--gmvae and --folds-file contradict each other", hint="give one of them")
+    columns = cohorts.PatientColumns(
+        config.patient_column, config.outcome_column, config.cell_type_column, config.batch_column
+    )
+    given = _folds_of(config.folds_file)
+    with open_cells(path, config.layer) as source:
+        require_counts(source)
+        who = cohorts.members(source, columns, config.min_cells)
+        pairs = read_pairs(config.pairs, source.genes) if config.pairs else None
+        cohort = cohorts.read(source, who, pairs)
+        data = fingerprint(source)
+        if config.shuffle_outcomes:
+            rng = np.random.default_rng((config.seed, 0x5F1))
+            cohort = dataclasses.replace(cohort, outcome=rng.permutation(cohort.outcome))
+            console.say("outcomes are shuffled between patients: what is told of them is luck")
+        fold = _dealt(cohort, config, given)
+        cohort, learners = _states(cohort, source, who, config, given, int(fold.max()) + 1)
+    if config.pseudobulk:
+        with open_cells(config.pseudobulk) as more:
+            cohort = cohorts.with_examples(cohort, more, config.patient_column)
+    settings = BulkSettings(
+        modalities=config.modalities, fusion=config.fusion, teacher=config.teacher,
+        reconstruction=config.reconstruction, kl=config.kl, contrast=config.contrast,
+    )  # fmt: skip
+    search = nested.Search(
+        inner=config.inner_folds, axes=config.axes, steps=config.steps, members=config.members,
+        genes=config.genes, seed=config.seed,
+    )  # fmt: skip
+    nested.with_what_is_there(settings, cohort, learners[0])  # refuses, where nothing is left
+    plan = saved.BulkStudy(fold, learners, settings, search, config.shuffle_outcomes)
+    _say(cohort, plan)
+    return cohort, plan, data
+
+
+def _folds_of(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: is no file of folds")
+    return found
+
+
+def _dealt(cohort: Cohort, config: TrainBulk, given: dict[str, Any]) -> np.ndarray[Any, Any]:
+    if given:
+        fold = folds.read(cohort.patients, given, str(config.folds_file))
+    else:
+        n = folds.possible(cohort.outcome, config.folds)
+        fold = folds.dealt(cohort.patients, cohort.outcome, n, config.seed)
+    for k in range(int(fold.max()) + 1):
+        if len(np.unique(cohort.outcome[fold != k])) < len(cohort.outcomes):
+            raise UserError(f"without fold {k} an outcome has no patient left to learn from")
+    return fold
+
+
+def _states(
+    cohort: Cohort, source: CellSource, who: Members, config: TrainBulk,
+    given: dict[str, Any], n: int,
+) -> tuple[Cohort, tuple[str, ...]]:  # fmt: skip
+    """Add states: of one run for all folds, or of one for each that saw training patients only."""
+    whole = (saved.WHOLE,) * n
+    names = [one.get("gmvae") for one in given.get("folds", [])]
+    if not (config.gmvae or any(names)):
+        console.say("no run of train-gmvae is named: there are no states of cell types")
+        return cohort, whole
+    if "states" not in config.modalities:
+        return cohort, whole
+    from vcell.gmvae.trained import Trained
+
+    if config.gmvae:
+        trained = Trained.load(Run.open(config.gmvae, root=config.runs))
+        console.warn(
+            f"{config.gmvae} may have seen cells of test patients (never their outcomes): "
+            "`vcell pipeline bulk` trains one for each fold"
+        )
+        return cohorts.with_states(cohort, source, who, saved.WHOLE, trained), whole
+    learners = []
+    for k, name in enumerate(names):
+        if not name:
+            raise UserError(f"{config.folds_file}: fold {k} names no run of train-gmvae")
+        trained = Trained.load(Run.open(name, root=config.runs))
+        cohort = cohorts.with_states(cohort, source, who, f"fold-{k}", trained)
+        learners.append(f"fold-{k}")
+    return cohort, tuple(learners)
+
+
+def _say(cohort: Cohort, plan: BulkStudy) -> None:
+    numbers = np.bincount(cohort.outcome, minlength=len(cohort.outcomes)).tolist()
+    each = ", ".join(f"{n} {name}" for name, n in zip(cohort.outcomes, numbers, strict=True))
+    has = features.there(cohort, plan.learners[0])
+    console.say(
+        f"{cohort.n} patients ({each}) in {plan.folds} folds; {len(cohort.types)} cell types, "
+        f"{len(cohort.genes):,} genes; {' and '.join(has)}; {len(cohort.more_of):,} further samples"
+    )
+
+
+def _folds(this: Run, cohort: Cohort, plan: BulkStudy) -> None:
+    """Do the outer folds that are not done."""
+    left = [k for k in range(plan.folds) if saved.outer_of(this, k) is None]
+    with console.progress("folds", len(left) * nested.fits(plan.search), "fits") as bar:
+        for k in left:
+            found = nested.outer(
+                cohort, plan.train(k), plan.tests(k), plan.learners[k], plan.settings,
+                plan.search, tick=bar.advance,
+            )  # fmt: skip
+            saved.save_outer(this, k, found)
+            this.log("fold", step=k, axes=found.chosen.axes, steps=found.chosen.steps)

@@ -1,0 +1,110 @@
+"""Shifts against a real screen: found where it is planted, and not where there is none."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from scipy.stats import spearmanr
+from vcell_isp.agreement import FEWEST, answered
+
+from vcell.screen.prior_effects import PriorEffects
+
+
+def test_the_correlation_is_scipys_and_its_interval_holds_the_truth():
+    rng = np.random.default_rng(0)
+    shift, measured, other = rng.normal(size=(3, 200))
+    measured += 0.5 * shift
+    shift[:9] = shift[0]  # ties
+    found = answered("size", ("g",) * 200, shift, measured, other)
+    assert found.rho == pytest.approx(spearmanr(shift, measured).statistic, abs=1e-12)
+    assert found.alone == pytest.approx(spearmanr(other, measured).statistic, abs=1e-12)
+    assert found.low < found.rho < found.high
+    assert found.verdict == "the shifts agree with the screen, and beat expression alone"
+
+
+def test_verdicts_say_no_more_than_they_know():
+    rng = np.random.default_rng(1)
+    x, noise = rng.normal(size=(2, 150))
+    names = ("g",) * 150
+    assert "contradict" in answered("size", names, x, -x + 0.1 * noise, noise).verdict
+    assert "not shown to beat" in answered("size", names, x, x + 0.1 * noise, x).verdict
+    few = answered("size", names[:5], x[:5], x[:5], noise[:5])
+    assert few.verdict == f"too few genes in both to tell: 5, {FEWEST} are needed"
+    assert np.isnan(few.low)
+    assert "constant" in answered("size", names, np.zeros(150), x, noise).verdict
+    wrong = [
+        "no agreement" not in answered("size", names, *rng.normal(size=(3, 150))).verdict
+        for _ in range(40)
+    ]
+    assert np.mean(wrong) < 0.2  # 95 % intervals
+
+
+@pytest.fixture
+def screened(isp, vcell, tmp_path, cells):
+    """A finished run, its mean shifts, and a way to compare it with effects along the goal."""
+    ran = isp("--max-cells", 12, "--no-gates")
+    assert ran.code == 0, ran.err
+    folder = tmp_path / ran.json["run"]
+    lines = pq.read_table(folder / "shifts.parquet").to_pandas()
+    means = lines.groupby("ensembl_id")["shift_well"].mean()
+    genes = [f"ENSG{i:011d}" for i in range(2, 120)]
+
+    def compare(strength, *words, rows=means, cells_file=None):
+        effect = np.zeros((len(rows), len(genes)), np.float32)
+        effect[:, 8:18] = strength * rows.to_numpy()[:, None] / np.abs(rows).max()
+        error = np.full_like(effect, 1e-3)
+        n = len(rows)
+        made = PriorEffects(
+            genes, list(rows.index), ["k562"] * n, np.full(n, 100, np.int64), effect, error
+        )
+        made.write(tmp_path / "effects.parquet", {})
+        if cells_file is not None:
+            meta = json.loads((folder / "run.json").read_text())
+            meta["data"][0]["path"] = str(cells_file)
+            (folder / "run.json").write_text(json.dumps(meta))
+        ran = vcell(
+            "isp", "stats", folder, "--perturb-seq", "effects.parquet", "-o", "genes.csv",
+            "--min-cells", 1, "--overwrite", "--json", *words,
+        )  # fmt: skip
+        assert ran.code == 0, ran.err
+        return ran.json["perturb_seq"][folder.name], ran
+
+    return compare
+
+
+def test_a_planted_direction_is_found_and_an_activation_is_the_contrary(screened, tmp_path):
+    found, _ = screened(1.0)
+    assert found["direction"]["spearman"] > 0.9
+    assert found["direction"]["verdict"].startswith("the shifts agree with the screen")
+    assert 0 < found["direction"]["low"] < found["direction"]["high"]
+    assert -1 <= found["size"]["spearman"] <= 1
+    assert "Agreement with a perturbation screen" in (tmp_path / "genes.html").read_text()
+    found, _ = screened(1.0, "--perturb-seq-kind", "activation")
+    assert found["direction"]["verdict"] == "the shifts contradict the screen"
+
+
+def test_without_the_cells_only_sizes_are_compared_and_that_is_said(screened, tmp_path):
+    found, ran = screened(1.0, cells_file=tmp_path / "gone.h5ad")
+    assert set(found) == {"size"}
+    assert "are not at" in ran.err
+
+
+def test_few_genes_in_common_are_not_judged(screened):
+    few = pd.Series([0.5, -0.5], index=["ENSG00000000012", "ENSG00000000014"])
+    found, _ = screened(1.0, rows=few)
+    assert "too few genes" in found["direction"]["verdict"]
+    assert found["direction"]["low"] is None
+
+
+def test_a_screen_that_was_not_measured_is_refused(vcell, cells, tmp_path, isp):
+    ran = isp("--max-cells", 3, "--no-gates")
+    words = ["isp", "stats", ran.json["run"], "--perturb-seq"]
+    refused = vcell(*words, cells)
+    assert refused.code == 2
+    assert "vcell effects" in refused.err
+    assert "there is no such file" in vcell(*words, "nothing.parquet").err
+    assert "goes with --mode genes" in vcell(*words, "x.parquet", "--mode", "aggregate").err

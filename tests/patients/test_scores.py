@@ -1,0 +1,68 @@
+"""AUC, intervals, calibration and verdicts against slow, obvious versions and known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vcell.patients import scores
+from vcell.patients.scores import PatientJudge
+
+
+def _told(score):
+    return np.stack([1 - score, score], 1)
+
+
+def test_the_auc_counts_pairs_of_one_fold_ties_for_a_half():
+    rng = np.random.default_rng(0)
+    outcome, fold = rng.integers(0, 2, 40), rng.integers(0, 3, 40)
+    score = rng.integers(0, 5, 40) / 5
+    right = pairs = 0.0
+    for i in range(40):
+        for j in range(40):
+            if outcome[i] == 1 and outcome[j] == 0 and fold[i] == fold[j]:
+                pairs += 1
+                right += 1.0 if score[i] > score[j] else 0.5 if score[i] == score[j] else 0.0
+    assert PatientJudge(outcome, fold, 2).auc(_told(score)).value == pytest.approx(right / pairs)
+
+
+def test_intervals_of_noise_hold_one_half_about_as_often_as_they_say():
+    held = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        outcome = rng.permutation(np.arange(60) % 2)
+        one = PatientJudge(outcome, np.zeros(60, int), 2, seed).auc(_told(rng.random(60)))
+        held += one.low <= 0.5 <= one.high
+    assert held >= 50  # of 60; 57 on average
+
+
+def test_a_clearly_better_model_beats_and_a_clearly_worse_one_is_told_so():
+    rng = np.random.default_rng(1)
+    outcome = np.arange(100) % 2
+    good = _told(1 / (1 + np.exp(-(2 * outcome - 1 + rng.normal(0, 0.7, 100)))))
+    poor = _told(rng.random(100))
+    judge = PatientJudge(outcome, np.zeros(100, int), 2)
+    assert scores.verdict(judge, "ours", {"ours": good, "theirs": poor})["claim"] == "beats"
+    lost = scores.verdict(judge, "ours", {"ours": poor, "theirs": good})
+    assert lost["claim"] == "worse"
+    assert lost["text"].startswith("theirs beats ours")
+    same = scores.verdict(judge, "ours", {"ours": good, "theirs": good})
+    assert same["claim"] == "open"
+
+
+def test_honest_probabilities_have_the_error_that_is_expected_of_them():
+    rng = np.random.default_rng(2)
+    p = rng.uniform(0, 1, 4000)
+    outcome = (rng.random(4000) < p).astype(int)
+    honest = PatientJudge(outcome, np.zeros(4000, int), 2).calibration(_told(p))
+    assert honest["ece"] < 2 * honest["ece_expected"] < 0.05
+    sure = PatientJudge(outcome, np.zeros(4000, int), 2).calibration(
+        _told(np.where(p > 0.5, 0.99, 0.01))
+    )
+    assert sure["ece"] > 0.15
+
+
+def test_three_outcomes_are_scored_each_against_the_rest():
+    outcome = np.repeat([0, 1, 2], 10)
+    perfect = np.eye(3)[outcome] * 0.8 + 0.2 / 3
+    assert PatientJudge(outcome, np.zeros(30, int), 3).auc(perfect).value == 1

@@ -1,0 +1,71 @@
+"""`vcell train-bulk`: finds what was planted, says when logistic regression wins, goes on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from tests.patients.conftest import QUICK
+
+
+def _run(here, *words):
+    ran = here("train-bulk", "cells.h5ad", "--json", *QUICK, *words)
+    assert ran.code == 0, ran.err
+    return ran.json, ran.err
+
+
+def test_it_scores_patients_beside_logistic_regression(here, home):
+    told, said = _run(here, "--pairs", "pairs.csv", "--batch-column", "batch")
+    assert set(told["models"]) == {
+        "train-bulk", "logistic on proportions", "logistic on bulk PCs",
+    }  # fmt: skip
+    for one in told["models"].values():
+        assert one["auc"]["low"] <= one["auc"]["value"] <= one["auc"]["high"]
+        assert 0 <= one["ece"] <= 1
+    assert told["models"]["train-bulk"]["auc"]["value"] > 0.6
+    assert told["verdict"]["text"]
+    assert "no run of train-gmvae is named" in said
+    run = home / told["run"]
+    rows = (run / "predictions.csv").read_text().splitlines()
+    assert len(rows) == 25
+    page = (run / "index.html").read_text()
+    assert told["verdict"]["text"].split(":")[0] in page
+    assert "<script src" not in page
+
+
+def test_shuffled_outcomes_are_said_and_the_same_seed_gives_the_same(here, home):
+    one, said = _run(here, "--shuffle-outcomes", "--seed", "3")
+    assert "outcomes are shuffled" in said
+    two, _ = _run(here, "--shuffle-outcomes", "--seed", "3")
+    assert one["models"] == two["models"]
+
+
+def test_a_run_cut_short_goes_on_after_its_last_fold(here, home):
+    whole, _ = _run(here, "--seed", "1")
+    run = home / whole["run"]
+    kept = (run / "outer-0.json").read_text()
+    for name in ("outer-1.json", "outer-2.json", "scores.json", "index.html"):
+        (run / name).unlink()
+    meta = json.loads((run / "run.json").read_text())
+    meta["status"] = "interrupted"
+    (run / "run.json").write_text(json.dumps(meta))
+    before = (run / "outer-0.json").stat().st_mtime_ns
+    ran = here("train-bulk", "--resume", run.name, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["models"] == whole["models"]
+    assert (run / "outer-0.json").stat().st_mtime_ns == before
+    assert (run / "outer-0.json").read_text() == kept
+
+
+def test_folds_of_a_file_are_used_and_checked(here, home):
+    names = [f"P{i:03d}" for i in range(24)]
+    file = home / "folds.json"
+    file.write_text(json.dumps({"folds": [{"test": names[:12]}, {"test": names[12:]}]}))
+    told, _ = _run(here, "--folds-file", "folds.json")
+    design = json.loads((home / told["run"] / "design.json").read_text())
+    np.testing.assert_array_equal(design["fold"], [0] * 12 + [1] * 12)
+    file.write_text(json.dumps({"folds": [{"test": names[:12]}, {"test": names[13:]}]}))
+    ran = here("train-bulk", "cells.h5ad", *QUICK, "--folds-file", "folds.json")
+    assert ran.code == 2
+    assert "'P012' is in no fold" in ran.err

@@ -1,0 +1,95 @@
+"""Encode the cells of any file by a trained network: its genes found by name, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.genes.names import GeneIndex, ensembl_column
+from vcell.gmvae.cells import compressed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcell.data import CellSource
+    from vcell.data.block import Block
+    from vcell.gmvae.trained import Trained
+    from vcell.nn.compressed import CompressedRows
+
+    Array = NDArray[Any]
+
+AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class GenesFound:
+    """Where the run's genes are in the cells.
+
+    Attributes
+    ----------
+    place
+        For each column of the file, the run's column, or -1.
+    missing, renamed
+        The run's genes that the file lacks, and how many have another name there.
+    """
+
+    place: Array
+    missing: tuple[str, ...]
+    renamed: int
+
+
+def matched(
+    source: CellSource, trained: Trained, least: float, *, quiet: bool = False
+) -> GenesFound:
+    """Find the run's genes in the file, and say how many there are."""
+    match = GeneIndex(source.genes, ensembl_column(source)).match(trained.genes)
+    found = np.flatnonzero(match.index >= 0)
+    index = match.index[found]
+    _, first = np.unique(index, return_index=True)  # ascending, and each column once
+    share = len(first) / max(len(trained.genes), 1)
+    words = f"{len(first):,} of the run's {len(trained.genes):,} genes are in {source.name}"
+    if share < least:
+        raise UserError(
+            f"only {words}, such as the missing {', '.join(match.unmatched[:3])}",
+            hint="other names or another species? --least-genes lowers the bound",
+        )
+    if not quiet:
+        console.say(
+            f"{words} ({len(match.renamed):,} under another name); "
+            f"{len(match.unmatched):,} are missing and count as zero"
+        )
+    place = np.full(source.n_genes, -1, np.int32)
+    place[index[first]] = found[first]
+    return GenesFound(place, match.unmatched, len(match.renamed))
+
+
+def encoded(
+    source: CellSource,
+    trained: Trained,
+    genes: GenesFound,
+    label: str,
+    rows: NDArray[np.int64] | None = None,
+) -> Iterator[tuple[NDArray[np.int64], Array, Array]]:
+    """Yield cells a block at a time: their rows, latent means and mixture terms."""
+    with console.progress(label, source.n_cells if rows is None else len(rows)) as bar:
+        for block in source.chunks(rows, max_rows=AT_ONCE):
+            yield block.rows, *trained.encode(batch_of(block, trained, genes))
+            bar.advance(len(block))
+
+
+def batch_of(block: Block, trained: Trained, genes: GenesFound) -> CompressedRows:
+    """Make a batch in the run's columns; what it does not know of a cell is its batch."""
+    import torch
+
+    column = genes.place[block.indices]
+    kept = column >= 0
+    borders = np.concatenate([[0], np.cumsum(kept)])[block.indptr - block.indptr[0]]
+    return compressed(
+        borders.astype(np.int64), column[kept], block.data[kept].astype(np.float32),
+        len(trained.genes), trained.target, batch=torch.full((len(block),), -1),
+    )  # fmt: skip

@@ -1,0 +1,307 @@
+"""Cells turned round once and grouped as often as needed: their sums, means and rank sums.
+
+Counts that become log1p values stay counts until a gene is at hand: what every count becomes in
+every cell, and how that ranks, is in two tables (`Levels`), so keys of 32 bits are sorted.
+
+Legend: ``P`` groups (group 0 is the reference), ``G`` genes, ``K`` genes of a range, ``C`` cells.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.cores import cores
+from vcell.kernels import ranks
+from vcell.metrics.by_gene import ENTRIES, Columns, GeneMajor, Piece, join, only, spans
+from vcell.metrics.scaled import Glance
+
+if TYPE_CHECKING:
+    from vcell.metrics.groups import Against, Rows
+
+Array = NDArray[np.float64]
+#: Counts below this are looked up, fewer where cells are so many that the tables would exceed this.
+_SMALL, _TABLE = 64, 1 << 24
+_scratch = threading.local()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Cells of one source, turned round, and what each of them is divided by before log1p.
+
+    ``divisor`` is by number in the source, from `cells.offset` on; None for values as they are.
+    """
+
+    cells: GeneMajor
+    divisor: NDArray[np.floating] | None = None
+
+    def read(self, lo: int, hi: int) -> Columns:
+        """Give the values of genes lo to hi."""
+        found = self.cells.read(lo, hi)
+        if self.divisor is None:
+            return found
+        own = self.divisor[found.cell - self.cells.offset]
+        return Columns(found.first, found.cell, np.log1p(found.value.astype(own.dtype) / own))
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What small counts become in every cell, ``[L, C]``, and how that ranks among all of it."""
+
+    value: NDArray[np.floating]
+    rank: NDArray[np.uint32]
+    divisor: NDArray[np.floating]
+
+    @classmethod
+    def of(cls, divisor: NDArray[np.floating]) -> Levels:
+        """Tabulate log1p(count / divisor)."""
+        n = max(min(_SMALL, _TABLE // max(len(divisor), 1)), 2)
+        value = np.log1p(np.arange(n, dtype=divisor.dtype)[:, None] / divisor)
+        bits = value[1:].reshape(-1).view(np.uint32 if value.dtype == np.float32 else np.uint64)
+        order = np.argsort(bits)  # positive floats order as their bits do
+        ordered = bits[order]
+        fresh = np.ones(len(order), bool)
+        fresh[1:] = ordered[1:] != ordered[:-1]
+        rank = np.zeros(value.shape, np.uint32)
+        rank[1:].reshape(-1)[order] = np.cumsum(fresh, dtype=np.uint32)
+        return cls(value, rank, divisor)
+
+    def key_bits(self) -> int:
+        """Return how many bits a rank takes."""
+        return int(self.rank.max(initial=1)).bit_length()
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """Values and keys of a range of genes: gene k's are those from ``first[k]`` to ``last[k]``."""
+
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    values: NDArray[np.floating]
+    keys: NDArray[Any]  # not sorted yet
+    shift: int  # bits of the group, the lowest of a key
+    zero: int  # keys of negative values are below this, above the group's bits
+    #: Genes whose keys have no rank yet.
+    unranked: NDArray[np.int64]
+
+
+def turn(
+    cells: GeneMajor, blocks: Iterable[Rows], group: NDArray[np.int32], *,
+    threads: int | None, look: bool = False,
+) -> list[Glance]:  # fmt: skip
+    """Read the cells that have a group, and turn them round; return what was seen, if asked to."""
+    threads = threads or cores()
+    seen: list[Glance] = []
+
+    def work(block: Rows) -> tuple[Piece, Glance | None]:
+        glance = Glance.at(block) if look else None
+        kept = group[block.rows] >= 0
+        chosen = block if kept.all() else only(block, kept)
+        return cells.turn(chosen, whole=None if glance is None else glance.whole or None), glance
+
+    def keep(done: Future[tuple[Piece, Glance | None]]) -> None:
+        piece, glance = done.result()
+        cells.keep(piece)
+        if glance is not None:
+            seen.append(glance)
+
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[tuple[Piece, Glance | None]]] = deque()
+        for block in blocks:
+            waiting.append(pool.submit(work, block))
+            del block  # its buffers may be used again
+            if len(waiting) > threads:
+                keep(waiting.popleft())
+        for done in waiting:
+            keep(done)
+    return seen
+
+
+class Turned:
+    """Sources of cells that are read gene by gene.
+
+    Parameters
+    ----------
+    parts
+        The sources; their cells have numbers of their own.
+    n_genes
+        G.
+    """
+
+    def __init__(self, parts: Sequence[Part], n_genes: int) -> None:
+        self.parts, self.n_genes = tuple(parts), n_genes
+        self.counts = np.sum([part.cells.counts for part in parts], axis=0)
+        kinds = [part.cells.dtype if part.divisor is None else part.divisor.dtype for part in parts]
+        self.dtype: np.dtype[Any] = np.result_type(*kinds)
+        self._levels: Levels | None = None
+        if all(part.divisor is not None and part.cells.packed for part in parts):
+            self._levels = Levels.of(np.concatenate([part.divisor for part in parts]))
+
+    def rank(
+        self, group: NDArray[np.int32], sizes: NDArray[np.int64], tables: Tables,
+        *, against: Against, threads: int | None,
+    ) -> None:  # fmt: skip
+        """Fill the tables, ``[P, G]``, genes at a time."""
+        scan = ranks.against_reference if against == "reference" else ranks.against_rest
+        weight = tables.weight
+
+        def work(span: tuple[int, int]) -> None:
+            lo, hi = span
+            found = self._entries(lo, hi, group, len(sizes))
+            shape, mask = (hi - lo, len(sizes)), (1 << found.shift) - 1
+            sums, u, ties = np.zeros((3, *shape))
+            narrow, stored = np.zeros(shape, weight.dtype), np.zeros(shape, np.int32)
+            squares = np.zeros(shape if tables.squares.size else (0, 0))
+            ranks.add_genes(
+                found.first, found.last, found.values, found.keys, mask, weight, sums, squares,
+                narrow, stored,
+            )  # fmt: skip
+            if tables.lone is not None:
+                tables.lone.take(found, lo, sums, stored, sizes)
+            _sort(found)
+            scan(
+                found.keys, found.first, found.last, found.shift, found.zero, stored, sizes, u, ties
+            )
+            tables.put(slice(lo, hi), sums, squares, narrow, u, ties)
+
+        with ThreadPoolExecutor(threads or cores()) as pool:
+            list(pool.map(work, spans(self.counts)))
+
+    def _entries(self, lo: int, hi: int, group: NDArray[np.int32], n_groups: int) -> _Entries:
+        """Give the values of genes lo to hi, and keys that order as value and group do."""
+        levels, shift = self._levels, max((n_groups - 1).bit_length(), 1)
+        if levels is not None and levels.key_bits() + shift <= 32:
+            return self._looked_up(lo, hi, group, levels, shift)
+        found = join([part.read(lo, hi) for part in self.parts])
+        kept = group[found.cell] >= 0
+        if not kept.all():
+            before = np.concatenate(([0], np.cumsum(kept)))
+            found = Columns(before[found.first], found.cell[kept], found.value[kept])
+        value = np.ascontiguousarray(found.value, self.dtype)
+        first, last, shift = found.first[:-1], found.first[1:], ranks.GROUP_BITS
+        if value.dtype == np.float64:
+            keys, unranked = group[found.cell].astype(np.uint64), np.arange(hi - lo)
+        else:
+            keys, unranked = np.empty(len(value), np.uint64), np.zeros(0, np.int64)
+            ranks.pack(value.view(np.uint32), found.cell, group, keys)
+        return _Entries(first, last, value, keys, shift, int(ranks.ZERO), unranked)
+
+    def _looked_up(
+        self, lo: int, hi: int, group: NDArray[np.int32], levels: Levels, shift: int
+    ) -> _Entries:
+        """Take values and keys from the tables; counts that they lack are computed."""
+        first = np.concatenate(([0], np.cumsum(self.counts[lo:hi])))
+        values = _borrowed("values", int(first[-1]), levels.value.dtype)
+        keys = _borrowed("keys", int(first[-1]), np.dtype(np.uint32))
+        last, large = first[:-1].copy(), 0
+        for part in self.parts:
+            for starts, entries, numbers in part.cells.packed_pieces(lo, hi):
+                large += ranks.level_keys(
+                    starts, entries, numbers, group, levels.value, levels.rank, shift, last, values,
+                    keys,
+                )  # fmt: skip
+        unranked = np.zeros(0, np.int64)
+        if large:
+            with np.errstate(invalid="ignore"):
+                at = np.flatnonzero(values < 0)
+            gene = np.searchsorted(first, at, side="right") - 1
+            own = at < last[gene]  # behind a gene's last entry lies anything
+            at, unranked = at[own], np.unique(gene[own])
+            cell = keys[at]
+            values[at] = np.log1p(-values[at] / levels.divisor[cell])
+            keys[at] = group[cell]
+        return _Entries(first[:-1], last, values, keys, shift, 0, unranked)
+
+
+@dataclass
+class Tables:
+    """What is filled, ``[P, G]``; see `vcell.metrics.groups.Grouped`."""
+
+    sums: Array
+    squares: Array  # empty where they are not wanted
+    narrow: NDArray[np.floating]
+    weight: NDArray[np.floating]
+    u: Array
+    ties: Array
+    lone: Lone | None = None
+
+    def put(self, genes: slice, *found: NDArray[Any]) -> None:
+        """Take the sums, squares, narrow sums, U and ties of some genes, ``[K, P]`` each."""
+        tables = (self.sums, self.squares, self.narrow, self.u, self.ties)
+        for table, part in zip(tables, found, strict=True):
+            if table.size:
+                table[:, genes] = part.T
+
+
+class Lone:
+    """How the controls lie about one profile: the mean of all groups' means, as float32.
+
+    Attributes
+    ----------
+    profile
+        ``[G]``; NaN where a group has no cells.
+    below, equal
+        ``[G]``: how many controls have less of a gene than the profile, and how many as much.
+    """
+
+    def __init__(self, n_genes: int) -> None:
+        self.profile = np.zeros(n_genes, np.float32)
+        self.below, self.equal = np.zeros((2, n_genes))
+
+    def take(
+        self, found: _Entries, lo: int, sums: Array, stored: NDArray[np.int32],
+        sizes: NDArray[np.int64],
+    ) -> None:  # fmt: skip
+        """Look at some genes, from number `lo` on, whose sums are known."""
+        with np.errstate(invalid="ignore"):
+            means = np.ascontiguousarray((sums / sizes).T)
+        profile = _mean_of_rows(means).astype(np.float32)
+        below, equal = np.empty((2, len(profile)))
+        mask = (1 << found.shift) - 1
+        ranks.below_profile(
+            found.first, found.last, found.values, found.keys, mask, profile, below, equal
+        )
+        absent = sizes[0] - stored[:, 0]
+        genes = slice(lo, lo + len(profile))
+        self.profile[genes] = profile
+        self.below[genes] = below + np.where(profile > 0, absent, 0)
+        self.equal[genes] = equal + np.where(profile == 0, absent, 0)
+
+
+def _mean_of_rows(table: Array) -> Array:
+    """Average rows one after the other, so that a gene's mean does not depend on its neighbours."""
+    total: Array = table[0].copy()
+    for row in table[1:]:
+        total += row
+    total /= len(table)
+    return total
+
+
+def _sort(found: _Entries) -> None:
+    """Sort every gene's keys, giving ranks to those that have none."""
+    first, last = found.first.tolist(), found.last.tolist()
+    for k in found.unranked.tolist():
+        a, b = first[k], last[k]
+        mask = found.keys.dtype.type((1 << found.shift) - 1)
+        own, value = found.keys[a:b] & mask, found.values[a:b]
+        ranks.rank_gene(value, np.argsort(value), own, found.shift, found.zero, found.keys[a:b])
+        last[k] = a
+    for a, b in zip(first, last, strict=True):
+        if b - a > 1:
+            found.keys[a:b].sort()
+
+
+def _borrowed(name: str, size: int, kind: np.dtype[Any]) -> NDArray[Any]:
+    """Return memory of this thread that is used again and again: fresh pages cost more."""
+    held: NDArray[np.uint8] | None = getattr(_scratch, name, None)
+    if held is None or len(held) < size * kind.itemsize:
+        held = np.empty(max(size * kind.itemsize, 8 * ENTRIES), np.uint8)
+        setattr(_scratch, name, held)
+    return held[: size * kind.itemsize].view(kind)

@@ -1,0 +1,122 @@
+"""Ligand-receptor communication: a table of pairs that the user gives, and its scores in a patient.
+
+No table comes with vcell: no licence that allows passing one on was found (docs/decisions.md). Any
+CSV or TSV with a column of ligands and one of receptors will do; complexes are written A_B or A+B,
+and count as their weakest part.
+
+For mean log-normalised expression m of a ligand l in type a and of its receptor r in type b, a
+pair scores ``sqrt(m_la * m_rb)``. Told are, a patient: for each pair the sum over types weighted
+by their proportions, and for each two types the mean over pairs.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.genes.names import GeneIndex
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    Array = NDArray[Any]
+
+_LIGAND = ("ligand", "ligand_symbol", "ligand_genesymbol", "source", "source_genesymbol",
+           "partner_a", "ligand_complex")  # fmt: skip
+_RECEPTOR = ("receptor", "receptor_symbol", "receptor_genesymbol", "target",
+             "target_genesymbol", "partner_b", "receptor_complex")  # fmt: skip
+_TARGET = 1e4  # library size before the logarithm
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs whose genes are all in the file. L pairs, `width` genes that any of them needs.
+
+    Attributes
+    ----------
+    names
+        ``LIGAND-RECEPTOR`` of each pair.
+    genes
+        ``[width]`` columns of the file.
+    parts
+        Of each pair: places in `genes` of the ligand's parts, and of the receptor's.
+    """
+
+    names: tuple[str, ...]
+    genes: NDArray[np.int64]
+    parts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+
+    @property
+    def width(self) -> int:
+        """How many genes are needed."""
+        return len(self.genes)
+
+    def heard(self, counts: sparse.csr_array) -> sparse.csr_array:
+        """Return log-normalised values of the genes needed, cells by `width`."""
+        library = np.asarray(counts.sum(1)).ravel()
+        chosen = counts[:, self.genes].tocsr()
+        scale = np.repeat(_TARGET / np.maximum(library, 1), np.diff(chosen.indptr))
+        return sparse.csr_array(
+            (np.log1p(chosen.data * scale), chosen.indices, chosen.indptr), shape=chosen.shape
+        )
+
+    def scores(self, means: Array, shares: Array) -> Array:
+        """Return [P, L + K * K] scores of patients with means [P, K, width], shares [P, K]."""
+        root = np.sqrt(np.maximum(means, 0))
+        ligand = np.stack([root[:, :, list(a)].min(2) for a, _ in self.parts], axis=2)
+        receptor = np.stack([root[:, :, list(b)].min(2) for _, b in self.parts], axis=2)
+        sent = np.einsum("pk,pkl->pl", shares, ligand)
+        taken = np.einsum("pk,pkl->pl", shares, receptor)
+        between = np.einsum("pal,pbl->pab", ligand, receptor) / len(self.names)
+        return np.concatenate([sent * taken, between.reshape(len(means), -1)], axis=1)
+
+
+def read_pairs(path: Path, genes: Any) -> Pairs:
+    """Read a table of pairs and find its genes, saying how many are there."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    rows = csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
+    columns = {name.strip().casefold(): name for name in rows.fieldnames or ()}
+    ligand = next((columns[name] for name in _LIGAND if name in columns), None)
+    receptor = next((columns[name] for name in _RECEPTOR if name in columns), None)
+    if ligand is None or receptor is None:
+        raise UserError(
+            f"{path}: no column of ligands and one of receptors; its columns are "
+            f"{', '.join(rows.fieldnames or ())}",
+            hint="name them ligand and receptor",
+        )
+    index, place = GeneIndex(genes), dict[int, int]()
+    names, parts, total = [], [], 0
+    for row in rows:
+        a, b = (row[ligand] or "").strip(), (row[receptor] or "").strip()
+        total += 1
+        found = [_parts(word, index) for word in (a, b)]
+        if not all(found) or f"{a}-{b}" in names:
+            continue
+        names.append(f"{a}-{b}")
+        both = [tuple(place.setdefault(g, len(place)) for g in some) for some in found]
+        parts.append((both[0], both[1]))
+    if not names:
+        raise UserError(f"{path}: the genes of none of its {total:,} pairs are in the cells")
+    console.say(f"{path.name}: {len(names):,} of {total:,} pairs have their genes in the cells")
+    return Pairs(tuple(names), np.array(list(place), np.int64), tuple(parts))
+
+
+def _parts(word: str, index: GeneIndex) -> list[int]:
+    """Return the columns of a gene or of all parts of a complex; none where one is missing."""
+    if not word:
+        return []
+    whole = index.find(word)
+    if whole >= 0:
+        return [whole]
+    found = [index.find(part.strip()) for part in word.replace("+", "_").split("_")]
+    return found if all(number >= 0 for number in found) else []

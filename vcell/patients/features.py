@@ -1,0 +1,183 @@
+"""Numbers that a classifier sees, all learnt from training patients: genes, centres, scales, axes.
+
+A test patient enters by `Fitted.bulk` alone, which applies what was learnt. P patients, S further
+examples; features of an example are those of its patient, but for proportions drawn with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from vcell.patients.cohort import Cohort
+
+    Array = NDArray[Any]
+
+MODALITIES = ("proportions", "states", "communication")
+_TARGET = 1e6  # counts a million
+_LEAST = 1e-8  # spread below which a feature is constant
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Centre and scale, then the first principal axes, each scaled to a spread of one.
+
+    Attributes
+    ----------
+    columns
+        Which features are used.
+    centre, scale
+        Of those, over training patients.
+    axes
+        ``[columns, D]``; None leaves the features as they are.
+    """
+
+    columns: NDArray[np.int64]
+    centre: Array
+    scale: Array
+    axes: Array | None
+
+    @classmethod
+    def fit(cls, x: Array, most: int | None, *, keep: int | None = None, even: bool = True) -> Axes:
+        """Learn from training patients [n, F]; NaN is not seen.
+
+        Parameters
+        ----------
+        most
+            How many axes at most; None: no axes.
+        keep
+            Use only so many features, those of the largest spread.
+        even
+            Whether features are brought to one spread.
+        """
+        seen = np.isfinite(x)
+        n = seen.sum(0)
+        centre = np.where(seen, x, 0).sum(0) / np.maximum(n, 1)
+        apart = np.where(seen, x - centre, 0)
+        spread = np.sqrt((apart**2).sum(0) / np.maximum(n, 1))
+        columns = np.flatnonzero((spread > _LEAST) & (n > 1))
+        if keep is not None and len(columns) > keep:
+            columns = np.sort(columns[np.argsort(-spread[columns], kind="stable")[:keep]])
+        scale = spread[columns] if even else np.ones(len(columns))
+        z = apart[:, columns] / scale
+        axes = None
+        if most is not None:
+            _, size, right = np.linalg.svd(z, full_matrices=False)
+            d = int(min(most, (size > 1e-6 * max(float(size.max(initial=0)), 1e-12)).sum()))
+            axes = right[:d].T / np.maximum(size[:d], 1e-12) * np.sqrt(len(x))
+        return cls(columns, centre[columns], scale, axes)
+
+    def __call__(self, x: Array) -> Array:
+        """Return features of patients; what is missing lies at the centre."""
+        z = (x[:, self.columns] - self.centre) / self.scale
+        z = np.where(np.isfinite(z), z, 0)
+        found: Array = z if self.axes is None else z @ self.axes
+        return found
+
+    @property
+    def width(self) -> int:
+        """How many features come out."""
+        return len(self.columns) if self.axes is None else self.axes.shape[1]
+
+    def arrays(self) -> dict[str, Array]:
+        """Return everything as arrays, to be saved."""
+        told = {"columns": self.columns, "centre": self.centre, "scale": self.scale}
+        return told if self.axes is None else told | {"axes": self.axes}
+
+    @classmethod
+    def of(cls, arrays: dict[str, Array]) -> Axes:
+        """Return what `arrays` told."""
+        return cls(arrays["columns"], arrays["centre"], arrays["scale"], arrays.get("axes"))
+
+
+def log_counts(bulk: Array) -> Array:
+    """Return ``log1p`` of counts a million."""
+    total = bulk.sum(1, keepdims=True, dtype=np.float64)
+    found: Array = np.log1p(bulk * (_TARGET / np.maximum(total, 1)))
+    return found
+
+
+def log_ratios(cells: Array) -> Array:
+    """Return centred log ratios of numbers of cells [P, K]; half a cell is added to each type."""
+    share = np.log((cells + 0.5) / (cells.sum(1, keepdims=True) + 0.5 * cells.shape[1]))
+    found: Array = share - share.mean(1, keepdims=True)
+    return found
+
+
+def there(cohort: Cohort, learner: str) -> tuple[str, ...]:
+    """Return which modalities the cohort has."""
+    has = {
+        "proportions": True,
+        "states": learner in cohort.states,
+        "communication": cohort.communication.shape[1] > 0,
+    }
+    return tuple(name for name in MODALITIES if has[name])
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learnt from training patients, and their examples.
+
+    Attributes
+    ----------
+    bulk
+        Turns log counts of any sample into features.
+    x
+        ``[E, D]`` bulk features of the examples: the patients' own first.
+    of
+        ``[E]`` which training patient each is of.
+    modalities
+        ``[E, F]`` features of each modality.
+    """
+
+    bulk: Axes
+    x: Array
+    of: NDArray[np.int64]
+    modalities: dict[str, Array]
+
+
+def fit(cohort: Cohort, train: NDArray[np.int64], learner: str, *, genes: int, axes: int) -> Fitted:
+    """Learn from the training patients, which ascend; nothing else is looked at.
+
+    Parameters
+    ----------
+    learner
+        Which of the cohort's states to use: of a run that saw training patients only.
+    genes
+        How many genes, those that vary most between training patients.
+    axes
+        How many principal axes at most, of bulk expression and of each modality.
+    """
+    own = log_counts(cohort.bulk[train])
+    bulk = Axes.fit(own, axes, keep=genes, even=False)
+    place = np.full(cohort.n, -1, np.int64)
+    place[train] = np.arange(len(train))
+    more = np.flatnonzero(place[cohort.more_of] >= 0)
+    of = np.concatenate([np.arange(len(train)), place[cohort.more_of[more]]])
+    x = bulk(own)
+    if len(more):
+        x = np.concatenate([x, bulk(log_counts(cohort.more_bulk[more]))])
+    found: dict[str, Array] = {}
+    for name in there(cohort, learner):
+        if name == "proportions":
+            raw = log_ratios(cohort.cells[train])
+            scaled = Axes.fit(raw, None)
+            n = np.maximum(cohort.cells[train].sum(1), 1)[of[len(train) :], None]
+            drawn = log_ratios(cohort.more_cells[more] * n)
+            found[name] = np.concatenate([scaled(raw), scaled(drawn)])
+            continue
+        if name == "states":
+            raw = cohort.states[learner][train].reshape(len(train), -1).astype(np.float64)
+        else:
+            raw = np.log1p(cohort.communication[train].astype(np.float64))
+        found[name] = Axes.fit(raw, axes)(raw)[of]
+    return Fitted(bulk, x, of, found)
+
+
+def bulk_of(cohort: Cohort, fitted: Fitted, patients: NDArray[np.int64]) -> Array:
+    """Return the bulk features of any patients, by what was learnt."""
+    return fitted.bulk(log_counts(cohort.bulk[patients]))

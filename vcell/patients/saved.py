@@ -1,0 +1,160 @@
+"""What a run of train-bulk leaves, and how it is read again.
+
+By itself when it goes on, by ablations and by figures:
+
+    design.json    folds, which states were learnt without which patients, settings, the search
+    cohort.npz     one table a patient; see `vcell.patients.cohort`
+    outer-K.json   what came of outer fold K: a run that was killed goes on after the last of them
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.errors import UserError
+from vcell.outputs import write_json
+from vcell.patients.cohort import Cohort
+from vcell.patients.nested import Outer, Picked, Search
+from vcell.patients.network import BulkSettings
+from vcell.patients.scores import PatientJudge
+
+if TYPE_CHECKING:
+    from vcell.runs import Run
+
+    Array = NDArray[Any]
+
+COMMAND = "train-bulk"
+DESIGN, COHORT = "design.json", "cohort.npz"
+WHOLE = "all"  # the learner of states that saw all patients
+
+
+@dataclass(frozen=True)
+class BulkStudy:
+    """How patients are dealt, and what is trained.
+
+    Attributes
+    ----------
+    fold
+        ``[P]`` the outer fold of each patient.
+    learners
+        Of each outer fold, the name of the states that were learnt without its patients.
+    shuffled
+        Whether patients were given each other's outcomes, as a check.
+    """
+
+    fold: NDArray[np.int64]
+    learners: tuple[str, ...]
+    settings: BulkSettings
+    search: Search
+    shuffled: bool = False
+
+    def plain(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "fold": self.fold.tolist(), "learners": list(self.learners),
+            "settings": dataclasses.asdict(self.settings),
+            "search": dataclasses.asdict(self.search), "shuffled": self.shuffled,
+        }  # fmt: skip
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> BulkStudy:
+        """Return what `plain` told."""
+        settings: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in told["settings"].items()
+        }
+        search: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in told["search"].items()
+        }
+        return cls(
+            np.array(told["fold"], np.int64), tuple(told["learners"]), BulkSettings(**settings),
+            Search(**search), told["shuffled"],
+        )  # fmt: skip
+
+    @property
+    def folds(self) -> int:
+        """Number of outer folds."""
+        return len(self.learners)
+
+    def train(self, k: int) -> NDArray[np.int64]:
+        """Return the training patients of an outer fold."""
+        return np.flatnonzero(self.fold != k)
+
+    def tests(self, k: int) -> NDArray[np.int64]:
+        """Return the test patients of an outer fold."""
+        return np.flatnonzero(self.fold == k)
+
+
+def opened(run: Run) -> tuple[Cohort, BulkStudy]:
+    """Read what a run began with."""
+    if run.meta.get("command") != COMMAND:
+        raise UserError(
+            f"{run.name} is a run of vcell {run.meta.get('command')}, not of {COMMAND}",
+            hint=f"vcell {COMMAND} CELLS makes one",
+        )
+    try:
+        told = json.loads((run.path / DESIGN).read_text())
+        plan = BulkStudy.of(told)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{run.name} has no {DESIGN} that can be read ({error}): it ended before it began",
+            hint="start a new run",
+        ) from None
+    return Cohort.load(run.path / COHORT), plan
+
+
+def save_outer(run: Run, k: int, found: Outer, folder: str = "") -> None:
+    """Keep what came of an outer fold."""
+    told = {
+        "tests": found.tests.tolist(), "chosen": dataclasses.asdict(found.chosen),
+        "probabilities": {name: p.tolist() for name, p in found.probabilities.items()},
+        "names": list(found.names), "weights": found.weights.tolist(),
+    }  # fmt: skip
+    run.save_file(f"{folder}outer-{k}.json", partial(write_json, value=told))
+
+
+def outer_of(run: Run, k: int, folder: str = "") -> Outer | None:
+    """Return what came of an outer fold; None where it is not done."""
+    try:
+        told = json.loads((run.path / f"{folder}outer-{k}.json").read_text())
+        return Outer(
+            np.array(told["tests"], np.int64), Picked(**told["chosen"]),
+            {name: np.array(p) for name, p in told["probabilities"].items()},
+            tuple(told["names"]), np.array(told["weights"]),
+        )  # fmt: skip
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run.name}: outer-{k}.json is damaged: {error}") from None
+
+
+def finished(run: Run, plan: BulkStudy) -> list[Outer]:
+    """Return all outer folds of a finished run."""
+    found = [outer_of(run, k) for k in range(plan.folds)]
+    done = [one for one in found if one is not None]
+    if len(done) < plan.folds:
+        raise UserError(
+            f"{run.name} is not finished: {len(done)} of {plan.folds} folds are done",
+            hint=f"vcell {COMMAND} --resume {run.name}",
+        )
+    return done
+
+
+def pooled(outers: list[Outer], n: int) -> dict[str, Array]:
+    """Return the probabilities [P, C] that each model gave patients it had not seen."""
+    found: dict[str, Array] = {}
+    for one in outers:
+        for name, p in one.probabilities.items():
+            found.setdefault(name, np.full((n, p.shape[1]), np.nan))[one.tests] = p
+    return found
+
+
+def judge_of(cohort: Cohort, plan: BulkStudy) -> PatientJudge:
+    """Return what scores models on these patients."""
+    return PatientJudge(cohort.outcome, plan.fold, len(cohort.outcomes), plan.search.seed)

@@ -1,0 +1,190 @@
+"""How well outcomes are told: AUC, its interval over patients, calibration; paired comparisons.
+
+The AUC counts pairs of patients of the same fold only: scores of two folds come from two models,
+and comparing them is biased (each fold's training set has fewer of what its test set has more of).
+Intervals are of a Bayesian bootstrap over patients (Rubin 1981), the same weights for all models,
+so that differences are paired. With more than two outcomes, the mean over each against the rest.
+P patients, C outcomes, W draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell.metrics.verdict import LEVEL, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Array = NDArray[Any]
+
+_DRAWS, BINS = 2000, 10
+_EDGE = 1e-12  # differences below it are rounding
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{_short(self.value)} ({_short(self.low)} to {_short(self.high)})"
+
+    def plain(self) -> dict[str, float]:
+        """Return it for JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+    @property
+    def difference(self) -> str:
+        """The same with signs."""
+        return f"{signed(self.value)} ({signed(self.low, 2)} to {signed(self.high, 2)})"
+
+
+def _short(value: float) -> str:
+    text = f"{value:.3f}"
+    return text[1:] if text.startswith("0.") else text
+
+
+@dataclass(frozen=True)
+class PatientJudge:
+    """Scores any model's probabilities for the same patients, with the same weights.
+
+    Attributes
+    ----------
+    outcome, fold
+        ``[P]``.
+    outcomes
+        How many there are.
+    """
+
+    outcome: NDArray[np.int64]
+    fold: NDArray[np.int64]
+    outcomes: int
+    seed: int = 0
+
+    def _weights(self) -> Array:
+        rng = np.random.default_rng((self.seed, 0xB007))
+        drawn: Array = rng.exponential(size=(_DRAWS, len(self.outcome)))
+        return np.concatenate([np.ones((1, len(self.outcome))), drawn])
+
+    def aucs(self, probability: Array) -> Array:
+        """Return [1 + W]: the AUC, and that of each draw."""
+        weights = self._weights()
+        codes = [1] if self.outcomes == 2 else list(range(self.outcomes))
+        found: Array = np.mean([self._auc(probability[:, c], c, weights) for c in codes], axis=0)
+        return found
+
+    def _auc(self, score: Array, code: int, weights: Array) -> Array:
+        yes, no = np.flatnonzero(self.outcome == code), np.flatnonzero(self.outcome != code)
+        a, b = score[yes][:, None], score[no][None, :]
+        paired = (self.fold[yes][:, None] == self.fold[no][None, :]).astype(float)
+        right = ((a > b) + 0.5 * (a == b)) * paired
+        mine, other = weights[:, yes], weights[:, no]
+        won = np.einsum("wi,ij,wj->w", mine, right, other, optimize=True)
+        found: Array = won / np.einsum("wi,ij,wj->w", mine, paired, other, optimize=True)
+        return found
+
+    def auc(self, probability: Array) -> Interval:
+        """Return the AUC with its interval."""
+        return _interval(self.aucs(probability))
+
+    def gain(self, probability: Array, other: Array) -> Interval:
+        """Return by how much the AUC of one exceeds that of another, paired by patient."""
+        apart = self.aucs(probability) - self.aucs(other)
+        return _interval(np.where(np.abs(apart) < _EDGE, 0, apart))
+
+    def calibration(self, probability: Array) -> dict[str, float]:
+        """Return the expected calibration error, what an honest model would have, and more.
+
+        With few patients every model has some: ``ece_expected`` is the mean error of outcomes drawn
+        from the probabilities themselves.
+        """
+        n = np.arange(len(self.outcome))
+        sure, said = probability.max(1), probability.argmax(1)
+        rng = np.random.default_rng((self.seed, 0xECE))
+        honest = [ece(sure, rng.random(len(n)) < sure) for _ in range(200)]
+        right = np.zeros_like(probability)
+        right[n, self.outcome] = 1
+        own = np.clip(probability[n, self.outcome], 1e-12, 1)
+        return {
+            "ece": ece(sure, said == self.outcome), "ece_expected": float(np.mean(honest)),
+            "brier": float(((probability - right) ** 2).sum(1).mean() / 2),
+            "log_loss": float(-np.log(own).mean()),
+            "accuracy": float((said == self.outcome).mean()),
+        }  # fmt: skip
+
+    def scored(self, probability: Array) -> dict[str, Any]:
+        """Return all figures of a model, for JSON."""
+        return {"auc": self.auc(probability).plain(), **self.calibration(probability)}
+
+
+def ece(sure: Array, right: Array, bins: int = BINS) -> float:
+    """Return the expected calibration error: mean distance of confidence and accuracy, by bin."""
+    from vcell.gmvae.head import calibration_error
+
+    return calibration_error(sure, right, bins)
+
+
+def _interval(drawn: Array) -> Interval:
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(drawn[1:], [tail, 1 - tail])
+    return Interval(float(drawn[0]), float(low), float(high))
+
+
+def verdict(judge: PatientJudge, model: str, probabilities: Mapping[str, Array]) -> dict[str, Any]:
+    """Say whether a model beats those beside it, in one sentence that says so when it does not.
+
+    It beats them if the interval of every difference lies above 0; it loses if one lies below.
+    """
+    over = {
+        name: judge.gain(probabilities[model], other)
+        for name, other in probabilities.items()
+        if name != model
+    }
+    if not over:
+        return {"claim": "alone", "nearest": None, "over": {}, "text": model}
+    lost = [name for name, one in over.items() if one.high < 0]
+    nearest = min(over, key=lambda name: over[name].value)
+    one = over[nearest]
+    if lost:
+        claim, text = "worse", f"{' and '.join(lost)} beat{'s' * (len(lost) == 1)} {model}"
+        text += f": AUC {one.difference} over {nearest}"
+    elif all(one.low > 0 for one in over.values()):
+        claim = "beats"
+        text = f"{model} beats what stands beside it; the nearest is {nearest}: {one.difference}"
+    elif one.value < 0:
+        claim = "open"
+        text = f"{nearest} is ahead of {model}, not beyond doubt: AUC {one.difference}"
+    else:
+        claim = "open"
+        text = f"no difference shown: {model} over {nearest}: AUC {one.difference}"
+    return {
+        "claim": claim, "nearest": nearest, "text": text,
+        "over": {name: one.plain() for name, one in over.items()},
+    }  # fmt: skip
+
+
+def curve(score: Array, yes: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Return false and true positive rates of an ROC curve, from (0, 0) to (1, 1)."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    true = np.cumsum(yes[order])[ends] / max(yes.sum(), 1)
+    false = np.cumsum(~yes[order])[ends] / max((~yes).sum(), 1)
+    return np.append(0, false), np.append(0, true)
+
+
+def reliability(sure: Array, right: Array, bins: int = BINS) -> list[tuple[float, float, int]]:
+    """Return mean confidence, accuracy and number of patients of each bin that has any."""
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    return [
+        (float(sure[own].mean()), float(right[own].mean()), int(own.sum()))
+        for own in (place == k for k in range(bins))
+        if own.any()
+    ]
