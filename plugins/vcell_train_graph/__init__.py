@@ -24,7 +24,8 @@ class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
     """The [train-graph] table."""
 
     table: Path | None = option(
-        None, help="Gene sets with one value each: Kuzmin's tables, gene_1 ... value, a map of pairs."
+        None,
+        help="Gene sets with one value each: Kuzmin's tables, gene_1 ... value, a map of pairs.",
     )
     graph: tuple[Path, ...] = option(
         (), help="Edge lists of gene graphs, or a folder of graphs that vcell wrote."
@@ -93,11 +94,10 @@ class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
         help="What to search, best as a table [train-graph.sweep-over] of the project file.",
         apart=_APART,
     )
-    estimate: bool = option(
-        default=False, help="Say what a step costs on this device, and end."
-    )
+    estimate: bool = option(default=False, help="Say what a step costs on this device, and end.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_WEIGHED = 600  # sets by which blocks are weighed
+_WEIGHED = 500  # sets by which blocks are weighed
 _MOST = 4000  # sets that a process is solved with
 
 

@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vcell import console
 from vcell.metrics import verdict
-from vcell.metrics.verdict import Difference
 from vcell.train.training import Pooled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
+    from vcell.metrics.verdict import Difference
     from vcell.runs import Run
 
     Array = NDArray[np.float64]
@@ -142,7 +141,10 @@ class Split:
         found = verdict.difference(self.gains[model] - self.gains[name], self.targets)
         apart = f"{found} of the variance over {other}"
         if self.draws < SEEDS:
-            return f"nothing is claimed of {self.draws} seeds ({SEEDS} are the least): {apart}", found
+            return (
+                f"nothing is claimed of {self.draws} seeds ({SEEDS} are the least): {apart}",
+                found,
+            )
         if found.low > 0:
             return f"{helped}: {apart}", found
         if found.high < 0:

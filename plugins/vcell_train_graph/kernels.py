@@ -3,7 +3,7 @@
 With K a kernel of genes, sets S and T are alike
 
     linear   sum of K_ij over i in S, j in T: the effects of genes add up
-    pair     sum of K_ik K_jl + K_il K_jk over pairs {i, j} in S, {k, l} in T: effects of pairs add up
+    pair     sum of K_ik K_jl + K_il K_jk over pairs {i, j} in S, {k, l} in T: those of pairs do
     within   products of how alike the genes of S are to each other, and those of T
 
 K is the identity (each gene, each pair by itself), a graph's diffusion, or features' products.
@@ -111,9 +111,7 @@ class Mixture:
         return total
 
 
-def weighed(
-    blocks: Sequence[SetBlock], sets: Members, values: Array, n_genes: int
-) -> Mixture:
+def weighed(blocks: Sequence[SetBlock], sets: Members, values: Array, n_genes: int) -> Mixture:
     """Find the weights under which standardised values (n,) are most likely."""
     kept, scales, each = [], [], []
     for block in blocks:
@@ -127,7 +125,8 @@ def weighed(
             each.append((kernel / scale).astype(np.float32))
     plain = [i for i, block in enumerate(kept) if block.kernel is None]
     some = sorted({*plain, *_by_moments(each, values)})
-    kept, scales, each = ([x[i] for i in some] for x in (kept, scales, each))
+    kept, scales = [kept[i] for i in some], [scales[i] for i in some]
+    each = [each[i] for i in some]
     weight, noise = _likeliest(each, values)
     used = [i for i in range(len(kept)) if weight[i] > _LEAST * (weight.sum() + noise)]
     shares = {
@@ -140,11 +139,11 @@ def weighed(
 
 def _by_moments(kernels: Sequence[NDArray[np.float32]], values: Array) -> list[int]:
     """Return the blocks that products of values speak for, the strongest first."""
-    off = ~np.eye(len(values), dtype=bool)
-    product = np.outer(values, values)[off]
-    flat = np.stack([k[off] for k in kernels], 1).astype(np.float64)
-    gram, cross = flat.T @ flat, flat.T @ product
-    gram[np.diag_indices_from(gram)] += 1e-9 * np.trace(gram)
+    off = np.triu_indices(len(values), 1)
+    product = np.outer(values, values)[off].astype(np.float32)
+    flat = np.stack([k[off] for k in kernels])
+    gram, cross = (flat @ flat.T).astype(np.float64), (flat @ product).astype(np.float64)
+    gram[np.diag_indices_from(gram)] += 1e-6 * np.trace(gram) / len(gram) + 1e-12
     root = np.linalg.cholesky(gram).T
     weight, _ = nnls(root, np.linalg.solve(root.T, cross))
     alone = np.maximum(cross, 0) / np.diag(gram)
@@ -155,24 +154,23 @@ def _by_moments(kernels: Sequence[NDArray[np.float32]], values: Array) -> list[i
 def _likeliest(kernels: Sequence[NDArray[np.float32]], values: Array) -> tuple[Array, float]:
     """Return weights of blocks and of noise that maximise the likelihood."""
     n, b = len(values), len(kernels)
+    flat = np.stack([k.ravel() for k in kernels])  # products with it are memory's speed
 
     def loss(logs: Array) -> tuple[float, Array]:
         weight = np.exp(logs)
-        total = np.zeros((n, n))
-        for one, kernel in zip(weight, kernels, strict=False):
-            total += one * kernel
+        total = (weight[:-1].astype(np.float32) @ flat).reshape(n, n).astype(np.float64)
         total[np.diag_indices(n)] += weight[-1]
         inverse, log_det = inverse_of(total)
         alpha = inverse @ values
         value = 0.5 * (values @ alpha + log_det)
-        slope = inverse - np.outer(alpha, alpha)
-        each = [0.5 * float(np.vdot(slope, k)) for k in kernels]
-        return float(value), weight * np.array([*each, 0.5 * np.trace(slope)])
+        inverse -= np.outer(alpha, alpha)
+        each = 0.5 * (flat @ inverse.ravel().astype(np.float32)).astype(np.float64)
+        return float(value), weight * np.append(each, 0.5 * np.trace(inverse))
 
     start = np.log(np.array([0.5 / b] * b + [0.5]) * max(float(np.var(values)), 1e-12))
     found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", bounds=[(-12.0, 4.0)] * b + [(-5.0, 3.0)],
-        options={"maxiter": 30},
+        loss, start, jac=True, method="L-BFGS-B", bounds=[(-12.0, 4.0)] * b + [(-4.0, 3.0)],
+        options={"maxiter": 25, "ftol": 1e-6},
     )  # fmt: skip
     weight = np.exp(found.x)
     return np.asarray(weight[:-1]), float(weight[-1])

@@ -98,7 +98,7 @@ class WildTypeNetwork(nn.Module):
 
 
 class Dango(nn.Module):
-    """`dango`: two layers of means over neighbours in each graph, weighed gene by gene, then pooled.
+    """`dango`: two layers of means over neighbours in each graph; gene by gene, graphs are weighed.
 
     After DANGO (Zhang, Bafna, Ma and Ma 2020): all neighbours instead of five drawn ones, and no
     training to rebuild the graphs before.
@@ -187,11 +187,14 @@ class StepModel:
 
     def build(self, problem: GraphProblem, config: TrainGraph) -> nn.Module:
         """Build the network at its beginning."""
-        return self.network(problem, config)  # type: ignore[call-arg]
+        return self.network(problem, config)
 
 
 transformer = StepModel(
-    "transformer", "wild type encoded once, heads regularised by the graphs", True, WildTypeNetwork  # noqa: FBT003
+    "transformer",
+    "wild type encoded once, heads regularised by the graphs",
+    True,  # noqa: FBT003
+    WildTypeNetwork,
 )
 dango = StepModel("dango", "means over neighbours in every graph", True, Dango)  # noqa: FBT003
 mlp = StepModel("mlp", "codes of genes and their products, no graph", False, SetMlp)  # noqa: FBT003

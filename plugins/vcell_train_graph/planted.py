@@ -8,15 +8,12 @@ nothing. Decoys are relations that have nothing to do with it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vcell.graph import GeneGraphs, Relation
 from vcell.graph.diffusion import kernels
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +60,7 @@ class Planted:
 
 
 def planted(
-    *, n_genes: int = 150, n_queries: int = 60, per_query: int = 30, n_decoys: int = 3,
+    *, n_genes: int = 150, n_queries: int = 120, per_query: int = 12, n_decoys: int = 3,
     seed: int = 0, null: bool = False,
 ) -> Planted:  # fmt: skip
     """Draw a table.
@@ -94,7 +91,7 @@ def planted(
     a, b, c = sets.T
     together = sum((traits[i] * traits[j]).sum(1) for i, j in ((a, b), (a, c), (b, c)))
     smooth = traits[:, 0][sets].sum(1)
-    parts = [(0.35, alone[sets].sum(1)), (0.85, together), (0.55, smooth)]
+    parts = [(0.2, alone[sets].sum(1)), (1.0, together), (0.4, smooth)]
     noiseless = sum(weight * x / x.std() for weight, x in parts)
     values = noiseless + 0.75 * noiseless.std() * rng.normal(size=len(sets))
     made = GeneGraphs(genes, tuple(relations), {})

@@ -15,9 +15,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vcell import console, graph
 from vcell.errors import UserError
+from vcell.graph import GeneGraphs
 from vcell.screen import tables
 from vcell.screen.split import TEST, TRAIN, VALIDATION, parse_fold
 from vcell.suggest import few
@@ -25,9 +27,6 @@ from vcell.suggest import few
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from vcell.graph import GeneGraphs
     from vcell_train_graph import TrainGraph
 
     Array = NDArray[np.float64]
@@ -142,11 +141,9 @@ def _given(files: tuple[tuple[Path, int], ...], n_graphs: int) -> GivenTable:
         console.say(f"{len(absent)} genes of the table are in no graph, and are predicted from "
                     f"what else is known of them: {few(absent)}")  # fmt: skip
     group, by = _groups(members, query)
-    console.say(f"{by} are held out in five folds, beside a random split")
+    console.say(f"{by} are held out in folds, beside a random split")
     features = _features(paths[n_graphs:], graphs.genes, own)
-    return GivenTable(
-        graphs.genes, members, values, group, graphs, features, len(own), by, absent
-    )
+    return GivenTable(graphs.genes, members, values, group, graphs, features, len(own), by, absent)
 
 
 def graph_places(genes: tuple[str, ...], own: tuple[str, ...]) -> NDArray[np.int64]:

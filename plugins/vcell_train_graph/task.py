@@ -129,7 +129,7 @@ class SetTask:
             )  # fmt: skip
         if not self._warned and np.abs(self.left).max() > 0 and float(error) > 0:
             said: list[str] = []
-            if any(bool((p != 0).any()) for p in [model.out.weight]):  # type: ignore[union-attr,operator,union-attr]
+            if any(bool((p != 0).any()) for p in [model.out.weight]):  # type: ignore[union-attr]
                 warned(found, said.append)
             for text in said:
                 console.warn(text)

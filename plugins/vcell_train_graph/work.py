@@ -60,7 +60,9 @@ def run(sets: Path | None, config: TrainGraph) -> None:
 def _named(sets: Path | None, config: TrainGraph) -> TrainGraph:
     table = sets or config.table
     if table is None:
-        raise UserError("no table of gene sets is named", hint="vcell train-graph tau.tsv --graph ppi.tsv")
+        raise UserError(
+            "no table of gene sets is named", hint="vcell train-graph tau.tsv --graph ppi.tsv"
+        )
     for path in (table, *config.graph, *config.features):
         if not path.exists():
             raise UserError(f"{path}: there is no such file")
@@ -84,12 +86,16 @@ def parts(config: TrainGraph) -> list[dict[str, Any]]:
     """Return what each run has: folds, draws, and the control. A closed form has one draw."""
     steps = registry.get(config.model).takes_steps
     folds = [*(f"{k}/{config.folds}" for k in range(1, (config.folds or 1) + 1)), RANDOM]
-    found = []
+    found: list[dict[str, Any]] = []
     for fold in folds:
-        for draw in range(config.seeds if steps else 1):
-            found.append({"fold": fold, "draw": draw, "wiring": "given"})
-        for draw in range(config.seeds if config.control else 0):
-            found.append({"fold": fold, "draw": draw, "wiring": config.control})
+        wirings: list[tuple[str, int]] = [("given", config.seeds if steps else 1)]
+        if config.control:
+            wirings.append((config.control, config.seeds))
+        found += [
+            {"fold": fold, "draw": draw, "wiring": wiring}
+            for wiring, draws in wirings
+            for draw in range(draws)
+        ]
     return found
 
 
@@ -110,7 +116,7 @@ def prepare(config: TrainGraph, plan: Plan) -> NewRun:
 
     return NewRun(
         config=config,
-        data=[_fingerprint(path) for path in (config.table, *config.graph, *config.features) if path],
+        data=[_fingerprint(p) for p in (config.table, *config.graph, *config.features) if p],
         facts={"model": config.model, "held_out_by": read.by, "absent": list(read.absent)},
         files={SPLIT: write},
     )  # fmt: skip
@@ -134,7 +140,9 @@ def main(run: Run) -> None:
     model, groups = registry.get(config.model), inner_groups(one, config.fold)
     shares: Mapping[str, float] = {}
     if model.takes_steps:
-        prior = (graph_gp if model.graphs and one.graphs.relations else no_graph_gp).fit(one, groups)
+        prior = (graph_gp if model.graphs and one.graphs.relations else no_graph_gp).fit(
+            one, groups
+        )
         added = _trained(run, config, one, model, prior)
         if added is None:
             return
@@ -160,13 +168,18 @@ def _trained(
     run: Run, config: TrainGraph, one: GraphProblem, model: Any, prior: Told
 ) -> NDArray[np.float64] | None:
     """Train a network; return what it adds to the prior of every set, as far as it is believed."""
+    import torch
+
     from vcell.train.loop import Trainer
     from vcell.train.state import load_weights
+    from vcell.train.threads import few_threads
     from vcell_train_graph.task import SetTask
 
     task = SetTask(one, config, model, prior.values)
-    if not Trainer(task, config, run).fit().ended in ("done", "early-stop"):
-        return None
+    device = torch.device("cuda" if run.meta.get("device") == "cuda" else "cpu")
+    with few_threads(config.width, device):
+        if Trainer(task, config, run).fit().cut_short:
+            return None
     if os.environ.get("RANK", "0") != "0":
         return None
     network, best = task.build(), run.checkpoint("best")
@@ -215,12 +228,17 @@ def tell(run: Run) -> None:
     found, model = run.meta["summary"]["held_out"], run.meta["model"]
     rows = [(name, of["r"], of["explained"]) for name, of in found.items()]
     config = run.meta["config"]
-    split = "at random" if config["fold"] in (None, RANDOM) else f"{config['fold']} by {run.meta['held_out_by']}"
+    split = (
+        "at random"
+        if config["fold"] in (None, RANDOM)
+        else f"{config['fold']} by {run.meta['held_out_by']}"
+    )
     text = f"held out {split}, one split of one draw: nothing is claimed (--folds, --seeds {SEEDS})"
     console.result(
         {"run": str(run.path), "model": model, "held_out": found, "absent": run.meta["absent"],
          "explains": run.meta["summary"].get("explains", {})},
-        f"{text}\n\n{console.table(rows, ('model', 'r', 'explained'))}\n\nrun directory: {run.path}",
+        f"{text}\n\n{console.table(rows, ('model', 'r', 'explained'))}\n\n"
+        f"run directory: {run.path}",
     )  # fmt: skip
 
 

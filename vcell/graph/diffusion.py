@@ -1,6 +1,6 @@
 """How alike genes are by graphs: where a lazy walk from each of them leads.
 
-The walk stays or goes on, half and half, over the graph with its edges scaled by the degrees of both
+The walk stays or goes on, half and half, over the graph, its edges scaled by the degrees of both
 ends. Rows of where it is after one or two steps are features whose products are kernels: positive,
 and a discrete form of heat diffusion. Numpy alone. N genes, G of them wanted.
 """
@@ -39,9 +39,9 @@ def kernels(relation: Relation, genes: NDArray[np.integer]) -> list[Array]:
         far += two[genes] @ two[genes].T
     alone = np.diff(both.indptr)[genes] == 0
     found = []
-    for kernel in (near, far):
-        told = np.diag(kernel)[~alone]
-        kernel /= told.mean() if len(told) else 1.0
+    for walked in (near, far):
+        told = np.diag(walked)[~alone]
+        kernel = walked / (told.mean() if len(told) else 1.0)
         kernel[alone, alone] = 1.0
         found.append(kernel)
     return found

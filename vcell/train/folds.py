@@ -69,9 +69,7 @@ def _fold(
 ) -> Run:
     number, part = numbered
     fold = _label(part)
-    begun = next(
-        (run for run in this.parts() if part.items() <= run.meta["config"].items()), None
-    )
+    begun = next((run for run in this.parts() if part.items() <= run.meta["config"].items()), None)
     if begun is not None and begun.status() == "done":
         console.say(f"fold {fold} is done already: {begun.name}")
         return begun
