@@ -3,10 +3,13 @@
 Errors are told as a share of the variance of the values, so that the difference of two models is a
 difference in variance explained, set by set. A claim needs the interval of the paired differences
 over held-out sets above 0; sets that share genes are not independent, see `vcell.metrics.verdict`.
+Rewired graphs differ among each other as well: the interval is widened to where one more draw
+might lie. And a graph that is better than noise, but no better than none, did not help.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
 
 FILE = "held_out.npz"
 SEEDS = 3  # draws, of fewer of which nothing is claimed
-BASELINES = ("additive", "query-mean")
+NONE = "without graphs"
+BASELINES = ("additive", "query-mean", "gp")
 WHAT = {
     "rewired": ("the graph helped", "rewired graphs"),
     "shuffled-features": ("the features helped", "features of other genes"),
@@ -91,6 +95,7 @@ class Split:
     gains: dict[str, Array]  # (P,) one less each set's error, means over draws
     targets: list[tuple[str, ...]]
     draws: int
+    apart: float  # standard deviation of the mean gain over draws of the control
 
     @classmethod
     def of(cls, name: str, model: str, runs: Sequence[Run]) -> Split:
@@ -100,6 +105,7 @@ class Split:
         scores: dict[str, list[dict[str, float]]] = {}
         targets: list[tuple[str, ...]] = []
         draws = 0
+        by_draw: list[list[float]] = []
         for fold in folds:
             said: dict[str, list[Array]] = {}
             found: HeldOutSets | None = None
@@ -118,6 +124,8 @@ class Split:
             for one, each in said.items():
                 gain = np.mean([1 - np.square(x - found.values) / variance for x in each], axis=0)
                 gains.setdefault(one, []).append(gain)
+                if one.startswith(f"{model}, "):
+                    by_draw.append([len(x) * explained(x, found.values) for x in each])
                 part = [HeldOutSets(found.genes, found.values, {one: x}).scores()[one]
                         for x in each]  # fmt: skip
                 scores.setdefault(one, []).append(
@@ -130,6 +138,7 @@ class Split:
             {n: {k: float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for k, v in of.items()}
              for n, of in over.items()},
             {n: np.concatenate(each) for n, each in gains.items()}, targets, draws,
+            _apart(by_draw, len(targets)),
         )  # fmt: skip
 
     def control(self, model: str) -> tuple[str, Difference] | None:
@@ -139,6 +148,7 @@ class Split:
             return None
         helped, other = WHAT[name.removeprefix(f"{model}, ")]
         found = verdict.difference(self.gains[model] - self.gains[name], self.targets)
+        found = _widened(found, self.apart, self.draws)
         apart = f"{found} of the variance over {other}"
         if self.draws < SEEDS:
             return (
@@ -146,10 +156,33 @@ class Split:
                 found,
             )
         if found.low > 0:
+            if NONE in self.gains:
+                over = verdict.difference(self.gains[model] - self.gains[NONE], self.targets)
+                apart = f"{apart}, {over} over none"
+                if not over.low > 0:
+                    return f"it is not shown that {helped}: {apart}", found
             return f"{helped}: {apart}", found
         if found.high < 0:
             return f"{helped.replace('helped', 'did harm')}: {apart}", found
         return f"it is not shown that {helped}: {apart}", found
+
+
+def _apart(by_draw: list[list[float]], n: int) -> float:
+    """Return how much the gain of the control, over all folds, varies from draw to draw."""
+    whole = np.sum(by_draw, axis=0) / max(n, 1) if by_draw else np.zeros(1)
+    return float(np.std(whole, ddof=1)) if len(whole) > 1 else 0.0
+
+
+def _widened(found: Difference, apart: float, draws: int) -> Difference:
+    """Widen an interval to where the difference to one more draw of the control might be."""
+    if draws < 2:
+        return found
+    from scipy import stats
+
+    more = float(stats.t.ppf(0.975, draws - 1)) * apart * (1 + 1 / draws) ** 0.5
+    low = found.mean - float(np.hypot(found.mean - found.low, more))
+    high = found.mean + float(np.hypot(found.high - found.mean, more))
+    return dataclasses.replace(found, low=low, high=high)
 
 
 def pooled(model: str, runs: Sequence[Run]) -> Pooled:

@@ -21,7 +21,7 @@ from vcell_train_graph.closed import (
     no_graph_gp,
     query_mean_model,
 )
-from vcell_train_graph.held_out import FILE, SEEDS, HeldOutSets, pooled
+from vcell_train_graph.held_out import FILE, NONE, SEEDS, HeldOutSets, pooled
 from vcell_train_graph.problem import RANDOM, GraphProblem, given, inner_groups, problem
 
 if TYPE_CHECKING:
@@ -155,6 +155,8 @@ def main(run: Run) -> None:
     for other in (additive_model, query_mean_model):
         if other.name != config.model:
             said[other.name] = other.fit(one, groups).values
+    if model.graphs and one.graphs.relations and config.wiring == "given":
+        said[NONE] = no_graph_gp.fit(one, groups).values
     test = np.flatnonzero(one.part == TEST)
     names = np.array([*one.genes, ""])
     found = HeldOutSets(

@@ -70,7 +70,7 @@ def test_two_seeds_claim_nothing(small, tmp_path):
 @pytest.mark.parametrize("model", ["transformer", "dango", "mlp"])
 def test_networks_begin_as_their_prior_and_know_it_in_every_set(small, tmp_path, model):
     told = train(small, tmp_path, "relation_0", "relation_1", model=model, fold="1/3", **FEW)
-    assert {"its prior", "additive", "query-mean", model} == set(told["held_out"])
+    assert {"its prior", "additive", "query-mean", model} <= set(told["held_out"])
     run = Run.open(told["run"])
     evals = [e for e in run.events({"eval"}) if e["step"] == 0]
     assert evals[0]["explained"] == 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_AT_ONCE = 256  # columns of a walk
+_AT_ONCE = 32  # columns of a walk
 
 
 def kernels(relation: Relation, genes: NDArray[np.integer]) -> list[Array]:
@@ -28,15 +28,15 @@ def kernels(relation: Relation, genes: NDArray[np.integer]) -> list[Array]:
     itself alone.
     """
     both = relation.both()
-    near, far = np.zeros((2, len(genes), len(genes)))
-    for start in range(0, relation.n_genes, _AT_ONCE):
-        ends = np.arange(start, min(start + _AT_ONCE, relation.n_genes))
-        here = np.zeros((relation.n_genes, len(ends)))
-        here[ends, np.arange(len(ends))] = 1.0
-        one = _step(both, here)
-        two = _step(both, one)
-        near += one[genes] @ one[genes].T
-        far += two[genes] @ two[genes].T
+    walks = np.zeros((2, relation.n_genes, len(genes)), np.float32)  # from each gene: one step, two
+    for start in range(0, len(genes), _AT_ONCE):
+        begun = genes[start : start + _AT_ONCE]
+        here = np.zeros((relation.n_genes, len(begun)), np.float32)
+        here[begun, np.arange(len(begun))] = 1.0
+        for walk in walks:
+            here = _step(both, here)
+            walk[:, start : start + _AT_ONCE] = here
+    near, far = ((walk.T @ walk).astype(np.float64) for walk in walks)
     alone = np.diff(both.indptr)[genes] == 0
     found = []
     for walked in (near, far):
@@ -54,9 +54,9 @@ def features(relation: Relation, genes: NDArray[np.integer], width: int) -> Arra
     return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
 
 
-def _step(both: Relation, x: Array) -> Array:
+def _step(both: Relation, x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Walk one step: half stays, half goes along edges."""
-    degree = np.maximum(np.diff(both.indptr), 1).astype(np.float64)
+    degree = np.maximum(np.diff(both.indptr), 1).astype(np.float32)
     scale = 1 / np.sqrt(degree)
     moved = np.zeros_like(x)
     flat = (x * scale[:, None])[both.indices]
