@@ -47,7 +47,7 @@ print(json.dumps(dict(wall=time.perf_counter() - began, cpu=cpu() - used, peak=p
 """
 VCELL = """
 from types import SimpleNamespace
-from vcell.metrics import de
+from vcell.metrics import significance
 from vcell.metrics.groups import summarise
 def run(a):
     labels = a.obs["target_gene"].to_numpy(str)
@@ -64,7 +64,7 @@ def run(a):
                 indptr=(x.indptr[start : stop + 1] - lo).astype(np.int64),
             )
     found = summarise(blocks, group, len(names), x.shape[1], threads=threads)
-    return de.differential(found, names, a.var_names.to_numpy(str))
+    return significance.differential(found, names, a.var_names.to_numpy(str))
 """
 ILLICO = """
 from illico import asymptotic_wilcoxon

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from vcell.data import Block
-from vcell.metrics import de, vcc2025
+from vcell.metrics import significance, vcc2025
 from vcell.metrics.groups import Grouped, summarise
 from vcell.metrics.quick import DES, Truth
 
@@ -64,7 +64,7 @@ def main() -> None:
     (scores, moved), (_, tested) = (
         timed(lambda: truth.score(means)), timed(lambda: truth.score(means, few, group)),
     )  # fmt: skip
-    whole = de.differential(guess, np.array(["", *names]), np.array(genes))
+    whole = significance.differential(guess, np.array(["", *names]), np.array(genes))
     exact = vcc2025.overlap(truth.calls, vcc2025.Calls(whole)).mean()
     print(f"truth made once {made:.3f} s, score(means) {moved:.3f} s, with cells {tested:.3f} s")
     print(f"DES {scores[DES]:.3f} from {SAMPLE} controls, {exact:.3f} from all predicted cells")

@@ -35,6 +35,10 @@ class DiskFull(UserError):
 
     exit_code = 1
 
+    def __init__(self, message: str, *, hint: str | None = None, why: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.why = why  # in words: which of the three it is
+
 
 class RunFailed(VcellError):
     """A run was started properly and failed."""

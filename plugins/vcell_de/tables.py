@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from vcell.metrics.de import Table
+    from vcell.metrics.significance import DeTable
 
 _AT_ONCE = 20  # perturbations per piece: some 400,000 lines
 
@@ -42,7 +42,7 @@ class TableWriter:
         self.begun = False
         self.failed: OSError | None = None  # then nothing more is written
 
-    def append(self, table: Table, stratum: str | None) -> None:
+    def append(self, table: DeTable, stratum: str | None) -> None:
         """Add every perturbation of a table."""
         for start in range(0, len(table.perturbations), _AT_ONCE):
             piece = slice(start, start + _AT_ONCE)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vcell import console, outputs
 from vcell.data import labels as find_labels
+from vcell.data.detect import refuse_repeated
 from vcell.errors import UserError
-from vcell.metrics.screen import Cells, tables
 from vcell_de.tables import growing_table
 
 if TYPE_CHECKING:
@@ -27,8 +27,12 @@ def run(file: Path | None, config: De) -> None:
     out = _output(file, config)
     started = time.monotonic()
     with open_cells(file, layer=config.layer, join=config.join) as source:
+        refuse_repeated(source)
         found = _labels(source, config)
-        cells = Cells.look(source, config.values)
+        from vcell.metrics.screen import Cells, tables  # what was found is said before it loads
+
+        ranked = config.test == "wilcoxon"
+        cells = Cells.look(source, config.values, ranked=ranked, threads=config.threads)
         facts: dict[str, Any] = {"file": str(file), "rows": 0, "significant": 0, "strata": {}}
         with growing_table(out, config.layout, stratified=config.stratify is not None) as writer:
             for stratum, table in tables(cells, found, config):

@@ -16,7 +16,7 @@ class Demo:
     """The [demo] table."""
 
     output: Path = option(Path("vcell-demo"), help="Folder for everything it makes.", short="-o")
-    data: Path | None = option(None, help="Your own cells instead of simulated ones.")
+    data: Path | None = option(None, read=True, help="Your own cells instead of simulated ones.")
     n_cells: int = option(8000, help="Simulated cells.", minimum=1, former=("cells",))
     genes: int = option(2000, help="Simulated genes.", minimum=1)
     perturbations: int = option(80, help="Simulated perturbations.", minimum=5)

@@ -28,11 +28,12 @@ class Journal:
         self.folder, self.settings = folder, settings
         self.done: dict[str, Any] = {}
         self._config: list[str] = []
-        found = self._read()
+        found = _read(folder)
         if found.get("settings") == settings:
             self.done = found["done"]
         if "finish" in self.done:  # a new round on the same cells
             self.done = {name: result for name, result in self.done.items() if name == _DATA}
+        self._write()  # from now on the folder is the demo's
 
     def use_config(self, path: Path | None) -> None:
         """Run the following steps with this project file, or with none."""
@@ -59,8 +60,11 @@ class Journal:
     def record(self, name: str, result: Any) -> Any:
         """Remember that a step is done."""
         self.done[name] = result
-        outputs.write_json(self.folder / _FILE, {"settings": self.settings, "done": self.done})
+        self._write()
         return result
+
+    def _write(self) -> None:
+        outputs.write_json(self.folder / _FILE, {"settings": self.settings, "done": self.done})
 
     def _vcell(self, words: Sequence[Any]) -> Any:
         command = [sys.executable, "-m", "vcell", *self._config, *map(str, words), "--json"]
@@ -73,9 +77,16 @@ class Journal:
             raise RunFailed(f"the step `vcell {words[0]}` ended with code {ran.returncode}")
         return json.loads(ran.stdout)
 
-    def _read(self) -> dict[str, Any]:
-        try:
-            found = json.loads((self.folder / _FILE).read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return found if isinstance(found, dict) and isinstance(found.get("done"), dict) else {}
+
+def kept_in(folder: Path) -> bool:
+    """Whether a demo's journal lies in a folder: what is in there is the demo's."""
+    return bool(_read(folder))
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    ours = isinstance(found, dict) and isinstance(found.get("done"), dict) and "settings" in found
+    return found if ours else {}

@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vcell import outputs
 from vcell.errors import UserError
 from vcell.runs import Run, find_runs
 from vcell_demo import held_out, report
-from vcell_demo.journal import Journal
+from vcell_demo.journal import Journal, kept_in
 
 if TYPE_CHECKING:
     from vcell_demo import Demo
@@ -30,6 +31,11 @@ def run(config: Demo) -> None:
     started, folder = time.monotonic(), config.output
     if config.data is not None and not config.data.exists():
         raise UserError(f"{config.data} does not exist")
+    outputs.check_folder(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not kept_in(folder):
+        raise UserError(
+            f"{folder} holds files that the demo did not make", hint="-o names a new folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder, _settings(config))
     cells = config.data or _simulated(journal, config)

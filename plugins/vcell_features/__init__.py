@@ -28,6 +28,7 @@ class Features(DataOptions):
     )
     ids: Path | None = option(
         None,
+        read=True,
         help="Table of ids and gene names, in its first two columns, for networks of ids (STRING's "
         "protein.info).",
     )

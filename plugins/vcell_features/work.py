@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 def run(sources: tuple[Path, ...], config: Features) -> None:
     """Make the tables, and tell what they know."""
     places = _places(sources, config)
+    for source in sources:
+        if not source.exists():
+            raise UserError(f"{source}: there is no such file")
     targets = _targets(config) if config.cells else None
     rows = [_shipped(name, targets) for name in shipped_about()] if not sources else []
     for source, place in places.items():
@@ -76,7 +79,8 @@ def _places(sources: tuple[Path, ...], config: Features) -> dict[Path, Path]:
                 f"two sources would both be written as {place}", hint="rename one of them"
             )
         found[source] = place
-    outputs.check(*found.values(), inputs=sources, overwrite=config.overwrite, parents=True)
+    read = [*sources, config.ids, config.cells]
+    outputs.check(*found.values(), inputs=read, overwrite=config.overwrite, parents=True)
     return found
 
 

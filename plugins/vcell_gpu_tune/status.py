@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from vcell import console
+from vcell import console, outputs
 from vcell.errors import UserError
 from vcell.gpu.hold import controls
 from vcell.gpu.journal import Journal
@@ -16,6 +16,8 @@ from vcell.gpu.reading import open_card
 from vcell_gpu_tune.cards import chosen
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vcell.gpu.nvml import Device
     from vcell_gpu_tune import Cards, Follow
 
@@ -116,6 +118,8 @@ def _text(card: dict[str, Any]) -> str:
 
 def follow(config: Follow) -> None:
     """Print readings until interrupted."""
+    if config.log_file is not None:
+        _may_append(config.log_file)
     cards, done = chosen(config.gpu), 0
     try:
         log = config.log_file.open("a", encoding="utf-8") if config.log_file else None
@@ -142,6 +146,20 @@ def follow(config: Follow) -> None:
             time.sleep(config.interval)
     if log is not None:
         log.close()
+
+
+def _may_append(path: Path) -> None:
+    """Refuse a file that holds anything but such readings."""
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            ours = file.read(6) == b'{"t": '
+        if ours:
+            return
+        raise UserError(
+            f"{path} holds no readings of vcell gpu-tune, so nothing is appended to it",
+            hint="give another name, or remove it yourself",
+        )
+    outputs.check(path, overwrite=True)
 
 
 def click_echo(text: str) -> None:

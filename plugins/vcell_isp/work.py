@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vcell import console
+from vcell import console, outputs
 from vcell.config import provenance, settings_of
 from vcell.cores import cores
 from vcell.data.fingerprint import fingerprint
@@ -50,6 +50,7 @@ def run(cells: Path | None, config: IspRun) -> None:
             from vcell_isp.upstream import check
 
             check(config.export_upstream_pickles)
+        outputs.check_folder(config.runs)
         reader = load(config, torch.device("cpu"))
         design = asked.design(cells, config, reader.model)
         estimate = _estimate(design, reader, config)
@@ -166,8 +167,6 @@ def _measure_states(run: Run, design: Design, reader: Reader) -> None:
     arrays: dict[str, Any] = {"cells": embedded, "state": design.state[chosen]}
     for i, name in enumerate(design.targets):
         these = design.state[chosen] == design.states.index(name)
-        if not these.any():
-            raise UserError(f"no cell of the state {name!r} has a gene of the vocabulary")
         arrays[f"mean_{i}"] = embedded[these].mean(0, dtype=np.float64)
 
     def write(path: Path) -> None:

@@ -20,10 +20,14 @@ class Pack(ManyFiles):
         "vcc2025", help="Whose submission format: log1p with controls, or counts per context."
     )
     genes: Path | None = option(
-        None, help="The challenge's gene_names.csv: every name and their order are checked."
+        None,
+        read=True,
+        help="The challenge's gene_names.csv: every name and their order are checked.",
     )
     perturbations: Path | None = option(
-        None, help="The challenge's pert_counts CSV: names (and cell numbers) are checked."
+        None,
+        read=True,
+        help="The challenge's pert_counts CSV: names (and cell numbers) are checked.",
     )
     context_column: str = option("context", help="The obs column that names each cell's context.")
     contexts: tuple[str, ...] = option(

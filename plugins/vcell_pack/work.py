@@ -70,7 +70,7 @@ def _pack(files: tuple[Path, ...], config: Pack) -> dict[str, Any]:
         raise UserError("no output is named", hint="add -o FILE.vcc")
     out = config.output
     read = [*files, config.genes, config.perturbations]
-    outputs.check(out, inputs=read, overwrite=config.overwrite)
+    outputs.check(out, inputs=read, overwrite=config.overwrite, suffixes=(".vcc",))
     with _open(files, config) as prediction, outputs.whole(out) as packed, _beside(packed) as h5ad:
         facts = _write(prediction, h5ad)
         form = prediction.wanted.format

@@ -24,7 +24,9 @@ class Predict(DataOptions):
         "median_umi_per_cell and context (default: the perturbations that the run held out).",
     )
     like: Path | None = option(
-        None, help="Copy perturbations, cells of each, batches and total counts from a real file."
+        None,
+        read=True,
+        help="Copy perturbations, cells of each, batches and total counts from a real file.",
     )
     as_: Literal["residual", "mean", "counts"] = option(
         "residual",
@@ -35,7 +37,7 @@ class Predict(DataOptions):
         None, help="The cells of the project; --control-cells goes before them."
     )
     control_cells: Path | None = option(
-        None, help="Take the control cells from this file (default: the one trained on)."
+        None, read=True, help="Take the control cells from this file (default: the one trained on)."
     )
     output: Path = option(Path("prediction.h5ad"), help="The file to write.", short="-o")
     overwrite: bool = option(
@@ -72,7 +74,9 @@ class Predict(DataOptions):
     explain: Path | None = option(
         None, help="Folder for tables and a page on what the predictions rest on."
     )
-    evaluate: Path | None = option(None, help="Score the prediction against these real cells.")
+    evaluate: Path | None = option(
+        None, read=True, help="Score the prediction against these real cells."
+    )
     run_cell_eval: bool = option(
         default=False, help="With --evaluate: show cell-eval's own scores too, if it is installed."
     )

@@ -41,12 +41,14 @@ class Member:
         """Open a run and load its model, or another kind of model on the same screen."""
         run = Run.open(path)
         kind = kind or run.meta.get("model")
-        if kind and not (run.path / models.SCREEN).is_file() and run.meta.get("model"):
+        has_screen = (run.path / models.SCREEN).is_file()
+        if kind and not has_screen and run.meta.get("model") in models.names():
             raise UserError(
-                f"{run.name} is {run.status()} and has no {models.SCREEN}: it learnt nothing",
+                f"{run.name} is {run.status()}: it ended before its cells were measured, so there "
+                "is nothing to predict by",
                 hint="train anew: vcell train-vcc",
             )
-        if not kind or not run.meta.get("model"):
+        if not kind or not has_screen or not run.meta.get("model"):
             raise UserError(
                 f"{run.name} is a run of vcell {run.meta.get('command')}, not of a perturbation "
                 "model",

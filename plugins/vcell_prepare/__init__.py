@@ -32,7 +32,9 @@ class Prepare(ManyFiles):
         None, help="The obs column that says which cells are doublets, to leave out."
     )
     genes: Path | None = option(
-        None, help="Keep only these genes, in this order: selected_genes.csv, or one name a line."
+        None,
+        read=True,
+        help="Keep only these genes, in this order: selected_genes.csv, or one name a line.",
     )
     n_genes: int | None = option(None, help="Only the first so many of --genes.", minimum=1)
     target_sum: float | None = option(

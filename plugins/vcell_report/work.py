@@ -80,8 +80,11 @@ def _content(accounts: Sequence[Account], form: str) -> str:
 def _target(accounts: Sequence[Account], config: ReportOptions) -> Path:
     """Return where the report goes; a file of somebody else is not replaced."""
     if config.output is None:
-        folder = accounts[0].run.path if len(accounts) == 1 else Path()
-        return folder / _NAMES[config.format]
+        if len(accounts) == 1:
+            return accounts[0].run.path / _NAMES[config.format]
+        target = Path(_NAMES[config.format])
+        outputs.check(target, overwrite=config.overwrite)
+        return target
     suffixes = (_ENDINGS[config.format],)
     outputs.check(config.output, overwrite=config.overwrite, suffixes=suffixes)
     return config.output

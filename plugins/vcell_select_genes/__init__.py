@@ -37,7 +37,9 @@ class SelectGenes(ManyFiles):
         (), help="Your own groups: .gmt, .csv or .tsv with a column gene, or .txt."
     )
     targets: Path | None = option(
-        None, help="Genes that must be in, as the challenge's list: a .csv with target_gene."
+        None,
+        read=True,
+        help="Genes that must be in, as the challenge's list: a .csv with target_gene.",
     )
     hvg_flavor: Literal[
         "seurat", "cell_ranger", "seurat_v3", "seurat_v3_paper", "pearson_residuals"

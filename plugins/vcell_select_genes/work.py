@@ -38,7 +38,8 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
     if not inputs:
         raise UserError("no input file", hint="vcell select-genes FILE -o FOLDER")
     read = [*inputs, *config.gene_set, config.targets]
-    outputs.check(config.output, inputs=read, overwrite=config.overwrite, parents=True)
+    rules: Any = {"inputs": read, "overwrite": config.overwrite, "parents": True}
+    outputs.check(config.output, folder=True, **rules)
     sets, own, problems = known_sets(config.gene_set)
     for problem in problems:
         console.warn(problem)

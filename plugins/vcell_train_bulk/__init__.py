@@ -27,7 +27,7 @@ class TrainBulk(DataOptions):
         None, help="A CSV or TSV of ligands and receptors; without it there is no communication."
     )
     pseudobulk: Path | None = option(
-        None, help="More training samples of the same patients, by vcell pseudobulk."
+        None, help="More training samples of the same patients: an .npz of vcell pseudobulk --by."
     )
     folds_file: Path | None = option(
         None, help="Folds of patients with a run of train-gmvae each, as vcell pipeline writes it."
@@ -58,7 +58,7 @@ class TrainBulk(DataOptions):
     )
     shuffle_outcomes: bool = option(
         default=False,
-        help="Give patients each other's outcomes, as a check: the AUC must fall to .5.",
+        help="Give patients each other's outcomes, as a check: no AUC may stay above .5.",
     )
     seed: int = option(0, help="The seed of folds, weights and noise.", minimum=0)
     runs: Path = option(Path("runs"), help="The folder of run directories.")

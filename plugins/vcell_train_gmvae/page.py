@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+OURS = "gmvae"
+COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ece": "calibration error"}
 _SHOWN = 3000  # cells of a picture
 _COLOURED = 8  # labels with a colour of their own: the largest
 _BINS = 10
@@ -38,18 +40,16 @@ def write(
     told: Mapping[str, float],
 ) -> None:
     """Write ``index.html`` into the run."""
-    from vcell_train_gmvae import report
-
     shape = study.shape
     page = Page("vcell train-gmvae", f"{run.name}: {run.meta['config'].get('cells')}")
     gained = {key: told[key] for key in ("gain", "low", "high") if key in told}
     tone: Tone = "good" if gained.get("low", -1) > 0 else "plain"
     if gained.get("high", 1) < 0:
         tone = "bad"
-    page.headline(report.verdict(gained, len(judged)), tone=tone)
+    page.headline(verdict(gained, len(judged)), tone=tone)
     if found:
-        rows = [(name, *(of[key] for key in report.COLUMNS)) for name, of in found.items()]
-        page.table(("model", *report.COLUMNS.values()), rows)
+        rows = [(name, *(of[key] for key in COLUMNS)) for name, of in found.items()]
+        page.table(("model", *COLUMNS.values()), rows)
         page.text(
             "All are fitted to the same shown labels and scored on the same held-out cells. "
             "Calibration error is the mean distance between confidence and accuracy (15 bins)."
@@ -67,7 +67,7 @@ def write(
     )  # fmt: skip
     _curves(page, run)
     if named:
-        _labels(page, study, judged, named[report.OURS])
+        _labels(page, study, judged, named[OURS])
     _pictures(page, study, mean)
     run.save_file("index.html", page.write)
 
@@ -154,3 +154,16 @@ def _cloud(page: Page, title: str, flat: Array, study: Study, some: Array, words
     if rest.any():
         series["others" if study.labels else "cells"] = flat[rest].T.tolist()
     page.figure(title, svg.scatter(series, x="first", y="second"), words)
+
+
+def verdict(gained: dict[str, float], n: int) -> str:
+    """Say in words whether the head beats the baseline."""
+    if not gained:
+        return "trained; no label was shown, so none is given"
+    how = f"by {gained['gain']:+.3f} ({gained['low']:+.3f} to {gained['high']:+.3f})"
+    what = f"in macro-F1 on {n:,} held-out cells"
+    if gained["low"] > 0:
+        return f"gmvae beats logistic regression on 30 PCs {how} {what}"
+    if gained["high"] < 0:
+        return f"gmvae is worse than logistic regression on 30 PCs {how} {what}"
+    return f"gmvae and logistic regression on 30 PCs cannot be told apart, {how} {what}"

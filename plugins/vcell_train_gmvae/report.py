@@ -20,6 +20,7 @@ from vcell.gmvae.components import Components
 from vcell.gmvae.outliers import Outliers
 from vcell.gmvae.trained import HEAD, Trained, write_head
 from vcell_train_gmvae import page
+from vcell_train_gmvae.page import COLUMNS, OURS, verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,10 +34,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-OURS, TRAINED, LOGISTIC = "gmvae", "gmvae, head as trained", "logistic regression on 30 PCs"
+TRAINED, LOGISTIC = "gmvae, head as trained", "logistic regression on 30 PCs"
 _AT_ONCE, _DRAWS = 2048, 500
 UNKNOWN = 0.01  # share of held-out cells that would be called unknown
-COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ece": "calibration error"}
 
 
 @dataclass(frozen=True)
@@ -157,24 +157,12 @@ def _table(path: Path, study: Study, judged: Array, named: dict[str, Named]) -> 
                 writer.writerow([cell, *told, f"{one.probability[i]:.6g}"])
 
 
-def verdict(gained: dict[str, float], n: int) -> str:
-    """Say in words whether the head beats the baseline."""
-    if not gained:
-        return "trained; no label was shown, so none is given"
-    how = f"by {gained['gain']:+.3f} ({gained['low']:+.3f} to {gained['high']:+.3f})"
-    what = f"in macro-F1 on {n:,} held-out cells"
-    if gained["low"] > 0:
-        return f"gmvae beats logistic regression on 30 PCs {how} {what}"
-    if gained["high"] < 0:
-        return f"gmvae is worse than logistic regression on 30 PCs {how} {what}"
-    return f"gmvae and logistic regression on 30 PCs cannot be told apart, {how} {what}"
-
-
 def tell(run: Run) -> None:
     """Print the scores."""
     found = run.meta["summary"]["held_out"]
     clusters, gained = run.meta.get("clusters", {}), run.meta.get("gained", {})
-    n = sum(1 for _ in (run.path / "held_out.csv").open()) - 1
+    with (run.path / "held_out.csv").open(encoding="utf-8") as file:
+        n = sum(1 for _ in file) - 1
     lines = [verdict(gained, n // max(len(found), 1)), ""]
     if found:
         rows = [(name, *(of[key] for key in COLUMNS)) for name, of in found.items()]

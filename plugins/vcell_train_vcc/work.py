@@ -64,6 +64,7 @@ def prepare(config: TrainVcc, plan: Plan) -> NewRun:
     """Measure the screen, and let the model refuse what cannot be."""
     assert config.cells is not None
     with open_cells(config.cells, config.layer, join=config.join) as source:
+        detect.refuse_repeated(source)
         found, scale = labels.find(source, config), detect.scale(source)
         if scale.kind == "other":
             raise UserError(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from vcell.metrics import de
+from vcell.metrics import significance
 from vcell.metrics.groups import summarise
 
 
@@ -45,7 +45,7 @@ def check(x: np.ndarray, group: np.ndarray, n_groups: int, **options) -> None:
         wide = a.astype(np.float64), b.astype(np.float64)
         r = stats.mannwhitneyu(*wide, axis=0, method="asymptotic")
         assert (found.u[g] == r.statistic).all()
-        p, _ = de.wilcoxon(found.u[g], found.ties[g], np.array(len(a)), np.array(len(b)))
+        p, _ = significance.wilcoxon(found.u[g], found.ties[g], np.array(len(a)), np.array(len(b)))
         expected = np.where(np.isnan(r.pvalue), 1.0, r.pvalue)
         np.testing.assert_allclose(p, expected, rtol=1e-12)
         np.testing.assert_allclose(found.sums[g], wide[0].sum(axis=0), rtol=1e-12, atol=1e-12)
@@ -117,4 +117,4 @@ def test_means_are_scipys_to_the_bit():
 def test_fdr_equals_scipys():
     p = np.random.default_rng(2).random((5, 50)).round(1)
     expected = np.stack([stats.false_discovery_control(row) for row in p])
-    np.testing.assert_allclose(de.benjamini_hochberg(p), expected, rtol=1e-14)
+    np.testing.assert_allclose(significance.benjamini_hochberg(p), expected, rtol=1e-14)

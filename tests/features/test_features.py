@@ -153,7 +153,7 @@ def test_targets_that_a_table_knows_are_counted_under_any_name(tmp_path, capsys)
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("missing.gmt", None, "there is no such file"),
+        ("missing.gmt", None, "missing.gmt: there is no such file"),
         ("empty.tsv", "", "is empty"),
         ("bad.gmt", "a\tb\n", "name, description and genes"),
         ("prose.txt", "hello\n", "neither sets, a network nor a table"),

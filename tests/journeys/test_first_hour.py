@@ -181,3 +181,13 @@ def test_runs_tell_their_held_out_scores_and_what_was_chosen(vcell, project):
     one = vcell("runs", "show", "first", cwd=project).out
     assert "settings at the default" in one
     assert "ridge" in one
+
+
+@pytest.mark.parametrize("form", ["html", "md", "json"])
+def test_a_report_of_several_runs_replaces_nothing_of_yours(typed, project, form):
+    name = {"html": "report.html", "md": "training_report.md", "json": "report.json"}[form]
+    (project / name).write_text("mine")
+    ran = typed("report", "first", "second", "--runs", "out/runs", "--format", form, cwd=project)
+    assert ran.code == 2, ran.err
+    assert (project / name).read_text() == "mine"
+    assert f"{name} exists already and was not made by vcell" in ran.err

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from scipy import stats
 
 from tests.metrics.cells import CONTROL, GOLDEN, blocks, numbered
-from vcell.metrics import calls, de, scaled, vcc2025
+from vcell.metrics import calls, scaled, significance, vcc2025
 from vcell.metrics.groups import Grouped, summarise
 
 CASES = sorted(path.stem.removeprefix("vcc2025-") for path in GOLDEN.glob("vcc2025-*.npz"))
@@ -49,8 +49,8 @@ class Case:
         divisor = scaled.divisors(seen.totals, scaled.median_target(seen.totals, sparse=not dense))
         return lambda: (scaled.logged(block, divisor[block.rows]) for block in blocks(x)())
 
-    def table(self, side: Grouped) -> de.Table:
-        return de.differential(
+    def table(self, side: Grouped) -> significance.DeTable:
+        return significance.differential(
             side, np.array([CONTROL, *self.names]), self.genes,
             fold_change="clipped" if self.official else "geometric",
             scope="global" if self.official else "perturbation",

@@ -13,21 +13,21 @@ from scipy import stats
 
 from tests.evaluate import reference_2026
 from tests.metrics.cells import CONTROL, blocks, numbered
-from vcell.metrics import calls, de, scaled, vcc2025, vcc2026
+from vcell.metrics import calls, scaled, significance, vcc2025, vcc2026
 from vcell.metrics.groups import Grouped, summarise
 from vcell.metrics.vcc2025 import Calls
 
 seeds = st.integers(0, 2**32 - 1)
 
 
-def some_table(rng: np.random.Generator, p: int, g: int, levels: int) -> de.Table:
+def some_table(rng: np.random.Generator, p: int, g: int, levels: int) -> significance.DeTable:
     """Draw tests with ties, infinite fold changes, and p-values on both sides of 0.05."""
     lfc = rng.integers(-levels, levels + 1, (p, g)) / 2.0
     lfc[rng.random((p, g)) < 0.1] = np.inf
     lfc[rng.random((p, g)) < 0.1] = -np.inf
     p_value = np.round(rng.random((p, g)) ** 3, 2)
     nothing = np.zeros((p, g))
-    return de.Table(
+    return significance.DeTable(
         u=nothing, p=p_value, fdr=np.round(p_value * 1.5, 3), lfc=lfc, score=nothing,
         target_mean=nothing, reference_mean=nothing[0], sizes=np.ones(p, int),
         reference_sizes=np.ones(p, int), perturbations=np.array([f"p{i}" for i in range(p)]),
@@ -35,7 +35,7 @@ def some_table(rng: np.random.Generator, p: int, g: int, levels: int) -> de.Tabl
     )  # fmt: skip
 
 
-def called(table: de.Table, p: int) -> list[int]:
+def called(table: significance.DeTable, p: int) -> list[int]:
     """Significant genes, largest change first, then smallest p, then the genes' order."""
     found = [g for g in range(len(table.genes)) if table.fdr[p, g] < 0.05]
     return sorted(found, key=lambda g: (-abs(table.lfc[p, g]), table.p[p, g], g))
@@ -135,12 +135,12 @@ def test_means_and_effects(seed, p, g):
 @given(seed=seeds, rows=st.integers(0, 4), g=st.integers(1, 40), digits=st.integers(1, 9))
 def test_fdr(seed, rows, g, digits):
     p = np.round(np.random.default_rng(seed).random((rows, g)) ** 2, digits)
-    found = de.benjamini_hochberg(p)
+    found = significance.benjamini_hochberg(p)
     for row in range(rows):
         np.testing.assert_allclose(found[row], stats.false_discovery_control(p[row]), rtol=1e-12)
     if rows:
         whole = stats.false_discovery_control(p.ravel()).reshape(p.shape)
-        np.testing.assert_allclose(de.benjamini_hochberg(p, "global"), whole, rtol=1e-12)
+        np.testing.assert_allclose(significance.benjamini_hochberg(p, "global"), whole, rtol=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
@@ -218,7 +218,7 @@ def test_welch(seed, cells, levels):
     x = rng.integers(0, levels + 1, (cells, 6)).astype(np.float32)
     group = rng.permutation(np.arange(cells) % 2).astype(np.int32)
     found: Grouped = summarise(blocks(sp.csr_matrix(x)), group, 2, 6, against=None, squares=True)
-    t, p = de.welch(found, 1)
+    t, p = significance.welch(found, 1)
     a, b = x[group == 1].astype(float), x[group == 0].astype(float)
     for gene in range(6):
         if a[:, gene].std() == 0 and b[:, gene].std() == 0:

@@ -9,7 +9,7 @@ from scipy import stats
 
 from tests.metrics.cells import blocks
 from vcell.kernels import merged
-from vcell.metrics import de, quick, vcc2025
+from vcell.metrics import quick, significance, vcc2025
 from vcell.metrics.groups import Grouped, summarise
 
 P, G, CONTROLS, EACH = 6, 120, 150, 40
@@ -33,7 +33,7 @@ def grouped(x: sp.csr_matrix) -> Grouped:
 
 
 def calls(found: Grouped) -> vcc2025.Calls:
-    return vcc2025.Calls(de.differential(found, np.array(["c", *NAMES]), np.array(GENES)))
+    return vcc2025.Calls(significance.differential(found, np.array(["c", *NAMES]), np.array(GENES)))
 
 
 @pytest.fixture(scope="module")

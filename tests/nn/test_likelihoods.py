@@ -11,7 +11,8 @@ from torch import nn
 
 from tests.nn.compressed_rows import draw_counts, rows_of
 from vcell.nn.compressed import CompressedLinear
-from vcell.nn.likelihoods import CountDecoder, Kind, by_reference, reference
+from vcell.nn.likelihood_types import Kind
+from vcell.nn.likelihoods import CountDecoder, by_reference, reference
 
 KINDS = get_args(Kind)
 

@@ -25,7 +25,7 @@ import torch
 from scipy import sparse
 from tests.kernels import count_reference
 from tests.nn.compressed_rows import draw_counts, rows_of
-from vcell.nn.likelihoods import Work
+from vcell.nn.likelihood_types import Work
 from vcell.nn.triton_likelihoods import on_cuda
 
 seed, dtype = int(sys.argv[1]), getattr(torch, sys.argv[2])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,18 +29,3 @@ def here(vcell, made, tmp_path) -> Callable[..., Ran]:
     for name in ("cells.h5ad", "cells.truth.npz"):
         shutil.copy(made / name, tmp_path / name)
     return vcell
-
-
-@pytest.fixture
-def small_disk(tmp_path_factory) -> Iterator[Path]:
-    """A file system with room for 3 MB; skips where this user may not mount one."""
-    folder = tmp_path_factory.mktemp("disk")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
-    try:
-        ran = subprocess.run(mount, capture_output=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount here")
-    if ran.returncode:
-        pytest.skip("this user may not mount a file system")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)

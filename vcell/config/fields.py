@@ -34,7 +34,7 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
 
-def option(
+def option(  # noqa: PLR0913 - a keyword for each thing that can be said of a setting
     default: Any,
     *,
     help: str,
@@ -44,6 +44,7 @@ def option(
     apart: tuple[str, ...] = (),
     former: tuple[str, ...] = (),
     table: str = "",
+    read: bool = False,
 ) -> Any:
     """Declare one setting of a command.
 
@@ -64,6 +65,8 @@ def option(
     table
         The table within the command's own in which the project file has it:
         ``[train-vcc.losses]``. The command's own table may have it as well.
+    read
+        Whether it names files that the command reads: what is missing is told before any work.
     """
     extra = {
         "help": help,
@@ -73,6 +76,7 @@ def option(
         "apart": apart,
         "former": former,
         "table": table,
+        "read": read,
     }
     return dataclasses.field(default=default, metadata={"vcell": extra})
 
@@ -94,6 +98,7 @@ class Setting:
     apart: tuple[str, ...] = ()
     former: tuple[str, ...] = ()
     table: str = ""
+    read: bool = False
     owner: str = ""  # name of the dataclass that declared it, e.g. DataOptions
     among: tuple[Setting, ...] = ()  # of Ranges: the settings that can be searched
 

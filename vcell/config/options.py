@@ -69,7 +69,7 @@ class SettingOption(click.Option):
             kind: dict[str, Any] = {"is_flag": True}
         else:
             flags += [f"--{key}" for key in (setting.key, *setting.former)]
-            kind = {"type": _SettingType(setting)}
+            kind = {"type": _SettingType(setting), "multiple": setting.many}
         super().__init__(
             [*flags, setting.name],
             default=setting.default,
@@ -94,6 +94,23 @@ class SettingOption(click.Option):
             return super().get_help_record(ctx)
         finally:
             self.opts = every
+
+    def consume_value(self, ctx: click.Context, opts: Any) -> tuple[Any, ParameterSource]:
+        """Join what a flag that is given several times names; each may name several itself."""
+        value, source = super().consume_value(ctx, opts)
+        if self.setting.many and source == ParameterSource.COMMANDLINE:
+            value = tuple(one for text in value for one in self.type.convert(text, self, ctx))
+        elif self.setting.many and isinstance(value, str):
+            value = self.type.convert(value, self, ctx)
+        return value, source
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Convert a single value; several were, one by one."""
+        return value if self.setting.many else super().type_cast_value(ctx, value)
+
+    def value_from_envvar(self, ctx: click.Context) -> Any:
+        """Return the variable as it is: commas divide it, not blanks."""
+        return self.resolve_envvar_value(ctx)
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """Look in the environment."""
@@ -140,6 +157,7 @@ def configured(
                 built = config(**values)
             except ValueError as error:
                 raise UserError(f"{click.get_current_context().info_name}: {error}") from None
+            _refuse_missing(settings, values)
             return function(*args, config=built, **kwargs)
 
         params = getattr(call, "__click_params__", [])
@@ -154,6 +172,23 @@ def configured(
         return call
 
     return decorate
+
+
+def _refuse_missing(settings: tuple[Setting, ...], values: dict[str, Any]) -> None:
+    """Refuse files to be read that are not there, before anything is done."""
+    if values.get("resume"):
+        return  # what a run was started with has been read
+    for setting in settings:
+        value = values[setting.name]
+        if not setting.read or value is None:
+            continue
+        for path in value if setting.many else (value,):
+            if not path.exists():
+                origin = provenance().get(setting.name, "default")
+                where = f"--{setting.key}"
+                if origin not in ("command line", "default"):  # a line of a file, or a variable
+                    where = f"{origin}: {setting.key}" if ":" in origin else origin
+                raise UserError(f"{where}: {path} does not exist", hint="check the name")
 
 
 def _help_all(count: int) -> click.Option:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from vcell.config.fields import option
+from vcell.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,10 +16,13 @@ class ScreenOptions:
     """What a command inherits that measures a screen."""
 
     genes: Path | None = option(
-        None, help="CSV of the genes the model sees, the first ones first (select-genes writes it)."
+        None,
+        read=True,
+        help="CSV of the genes the model sees, the first ones first (select-genes writes it).",
     )
     features: tuple[Path, ...] = option(
         (),
+        read=True,
         help="Gene feature tables (.npz, .parquet, .csv, .tsv, .h5ad), or folders of them, beside "
         "the expression; vcell features makes some.",
     )
@@ -26,6 +31,7 @@ class ScreenOptions:
     )
     prior_effects: tuple[Path, ...] = option(
         (),
+        read=True,
         help="Effects of other screens (vcell effects writes them), believed as far as they agree "
         "with the training perturbations of this one.",
     )
@@ -38,10 +44,12 @@ class ScreenOptions:
         default=True, help="Take features of targets from how genes vary in the training cells."
     )
     held_out: Path | None = option(
-        None, help="File naming the perturbations to hold out: one a line, or a target_gene column."
+        None,
+        read=True,
+        help="File naming the perturbations to hold out: one a line, or a target_gene column.",
     )
     validation: Path | None = option(
-        None, help="File naming the perturbations that choose the model, likewise."
+        None, read=True, help="File naming the perturbations that choose the model, likewise."
     )
     fold: str | None = option(
         None, help="Hold out one of several equal parts, as 2/5: the second of five."
@@ -63,3 +71,18 @@ class ScreenOptions:
     )
     components: int = option(16, help="Components of each expression loading.", minimum=1)
     seed: int = option(0, help="Seed of every random choice.", minimum=0, maximum=2**32 - 1)
+
+    def __post_init__(self) -> None:
+        if self.fold is not None:
+            parse_fold(self.fold)
+        after = getattr(super(), "__post_init__", None)  # of other options beside these
+        if after is not None:
+            after()
+
+
+def parse_fold(text: str) -> tuple[int, int]:
+    """Read ``2/5``: the second of five."""
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip(), re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]) or int(match[2]) < 2:
+        raise UserError(f"--fold {text!r} is not K/N", hint="the second of five folds: --fold 2/5")
+    return int(match[1]), int(match[2])

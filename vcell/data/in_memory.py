@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,7 @@ NAME = "the AnnData in memory"
 
 
 def open_anndata(adata: Any, layer: str | None) -> CellSource:
-    """See an AnnData as a `CellSource`; a backed one is opened from its file."""
-    if getattr(adata, "isbacked", False):
-        if adata.is_view:
-            raise UserError(
-                "a view of a backed AnnData cannot be read",
-                hint="use adata.to_memory(), or its file",
-            )
-        from vcell.data.opening import open_cells
-
-        return open_cells(Path(adata.filename), layer)
+    """See an AnnData as a `CellSource`."""
     values, var = _choose(adata, layer)
     parts = {"layers": sorted(adata.layers), "raw": adata.raw is not None, "format": "memory",
              "obsm": sorted(adata.obsm), "uns": sorted(adata.uns)}  # fmt: skip

@@ -44,12 +44,22 @@ def open_cells(cells: Cells, layer: str | None = None, *, join: Join = "strict")
             raise UserError(f"{cells.name} is open already, with another layer than {layer}")
         return cells.lent()
     if hasattr(cells, "obs") and hasattr(cells, "var") and hasattr(cells, "X"):
-        from vcell.data.in_memory import open_anndata
-
-        return open_anndata(cells, layer)
+        return _open_anndata(cells, layer)
     if isinstance(cells, Sequence):
         return _open_many(list(cells), layer, join, "the list of files")
     raise TypeError(f"cannot open cells from {type(cells).__name__}")
+
+
+def _open_anndata(adata: Any, layer: str | None) -> CellSource:
+    if not getattr(adata, "isbacked", False):
+        from vcell.data.in_memory import open_anndata
+
+        return open_anndata(adata, layer)
+    if adata.is_view:
+        raise UserError(
+            "a view of a backed AnnData cannot be read", hint="use adata.to_memory(), or its file"
+        )
+    return _open_path(Path(adata.filename), layer, "strict")
 
 
 def _open_path(path: Path, layer: str | None, join: Join) -> CellSource:

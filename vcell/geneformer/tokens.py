@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vcell.data import Block, CellSource
     from vcell.geneformer.vocabulary import Mapping, Vocabulary
 
+FEW = 0.05  # of the columns: fewer with a token are worth a warning
 #: obs column by which upstream leaves cells out.
 FILTER = "filter_pass"
 
@@ -131,6 +132,11 @@ def mapped(source: CellSource, vocabulary: Vocabulary, column: str | None = None
             hint="name the var column with Ensembl ids or symbols with --gene-column",
         )
     console.say(f"{source.name}: {mapping.text} in {vocabulary.name}")
+    if mapping.n_found < FEW * len(mapping.token_of):
+        console.warn(
+            f"{source.name}: hardly any column has a token: are these the names of genes? "
+            "--gene-column names the var column that has them"
+        )
     return mapping
 
 
@@ -222,17 +228,47 @@ def passing(source: CellSource, rows: NDArray[np.int64] | None) -> NDArray[np.in
 
 def without_empty(cells: TokenCells, name: str) -> TokenCells:
     """Leave out cells without any gene of the vocabulary; refuse if that is all of them."""
-    empty = cells.n_genes == 0
-    if not len(cells) or empty.all():
-        raise UserError(f"{name}: no cell has a count of any gene of the vocabulary")
-    if empty.any():
-        console.warn(f"{name}: {int(empty.sum()):,} cells without any known gene are left out")
-        cells = cells.take(np.flatnonzero(~empty))
-    ties = int(cells.n_ties.sum())
-    if ties:
-        share = ties / max(int(cells.n_genes.sum()), 1)
-        console.say(
-            f"{name}: {ties:,} genes ({share:.1%}) share their rank value with another of their "
-            "cell; these are ordered by token"
-        )
-    return cells
+    counts = Counts()
+    kept = counts.kept(cells)
+    counts.tell(name)
+    return kept
+
+
+@dataclass
+class Counts:
+    """What is said of the cells once all are ranked.
+
+    Attributes
+    ----------
+    cells, empty
+        Cells seen, and those of them without any gene of the vocabulary.
+    genes, ties
+        Ranked genes of all cells, and those that share their value with the gene before.
+    """
+
+    cells: int = 0
+    empty: int = 0
+    genes: int = 0
+    ties: int = 0
+
+    def kept(self, part: TokenCells) -> TokenCells:
+        """Count some cells and return those that have a gene."""
+        empty = part.n_genes == 0
+        self.cells += len(part)
+        self.empty += int(empty.sum())
+        self.genes += int(part.n_genes.sum())
+        self.ties += int(part.n_ties.sum())
+        return part.take(np.flatnonzero(~empty)) if empty.any() else part
+
+    def tell(self, name: str) -> None:
+        """Say what was left out and what was tied; refuse if no cell is left."""
+        if self.empty == self.cells:
+            raise UserError(f"{name}: no cell has a count of any gene of the vocabulary")
+        if self.empty:
+            cells = "1 cell" if self.empty == 1 else f"{self.empty:,} cells"
+            console.warn(f"{name}: {cells} without any known gene left out")
+        if self.ties:
+            console.say(
+                f"{name}: {self.ties:,} genes ({self.ties / max(self.genes, 1):.1%}) share their "
+                "rank value with another of their cell; these are ordered by token"
+            )

@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from vcell.gmvae.mixture import Mixture
 from vcell.nn.compressed import CompressedLinear, CompressedRows
-from vcell.nn.likelihoods import CountDecoder, Kind
+from vcell.nn.likelihood_types import Kind
+from vcell.nn.likelihoods import CountDecoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.graph.edges import text_of
 from vcell.graph.layout import cells, is_number, lower, reader
+from vcell.screen.targets import parts
 
 _QUERY, _ARRAY = "query strain id", "array strain id"
 _TAU = "adjusted genetic interaction score (epsilon or tau)"
@@ -27,7 +28,6 @@ _GENE = re.compile(r"^(gene|orf|target)[ _]?([a-h1-8])?$")
 _SETS = ("genes", "set", "gene_set", "perturbation")  # one column, A+B+C
 _VALUES = ("tau", "epsilon", "value", "score", "fitness", "phenotype", "gamma", "y", _TAU)
 _P_VALUES = ("p_value", "p-value", "p value", "pvalue", "p")
-_BETWEEN = re.compile(r"[+,;|]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,11 +182,11 @@ class _SetColumns:
         """Return the genes of a row, and those of its query strain."""
         named = [row[i].strip() for i in self.genes]
         if self.strains:
-            query, other = (_BETWEEN.split(strain.split("_")[0]) for strain in named)
+            query, other = (parts(strain.split("_")[0]) for strain in named)
             query, other = ([g for g in part if g and g != _HO] for part in (query, other))
             return query + other, tuple(sorted(query)) or (_HO,)
         if self.joined:
-            named = [gene.strip() for gene in _BETWEEN.split(named[0])]
+            named = [gene.strip() for gene in parts(named[0])]
         return [gene for gene in named if gene], ()
 
 

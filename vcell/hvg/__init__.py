@@ -14,8 +14,8 @@ operations included, and are described in docs/select-genes.md.
 
 from __future__ import annotations
 
-from vcell.hvg.plan import FLAVORS, Batches, GeneFilter, Plan, Ranking, Read, make_plan
-from vcell.hvg.run import highly_variable
+from vcell.hvg.plan import FLAVORS, Batches, GeneFilter, Plan, Ranking, Read
+from vcell.hvg.run import highly_variable, make_plan
 
 __all__ = [
     "FLAVORS",

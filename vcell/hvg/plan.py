@@ -167,28 +167,6 @@ class Setting:
         return sizes
 
 
-def make_plan(setting: Setting) -> Plan:
-    """Return the plan of a flavour."""
-    from vcell.hvg.dispersion import DispersionPlan
-    from vcell.hvg.residuals import ResidualPlan
-    from vcell.hvg.standardized import StandardizedPlan
-
-    if setting.flavor not in FLAVORS:
-        raise UserError(f"there is no flavour {setting.flavor!r}", hint=", ".join(FLAVORS))
-    if setting.flavor in ("seurat", "cell_ranger"):
-        return DispersionPlan(setting)
-    if setting.target_sum is None:
-        raise UserError(
-            f"flavour {setting.flavor} needs raw counts; these values are log-normalised",
-            hint="use --hvg-flavor seurat, or --layer to name the layer that holds the counts",
-        )
-    return (
-        ResidualPlan(setting)
-        if setting.flavor == "pearson_residuals"
-        else StandardizedPlan(setting)
-    )
-
-
 def mean_var(
     total: NDArray[np.float64], squares: NDArray[np.float64], n: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

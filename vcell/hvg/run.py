@@ -7,12 +7,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vcell import passes
-from vcell.hvg.plan import Batches, Ranking, Setting, make_plan
+from vcell.errors import UserError
+from vcell.hvg.dispersion import DispersionPlan
+from vcell.hvg.plan import FLAVORS, Batches, Plan, Ranking, Setting
+from vcell.hvg.residuals import ResidualPlan
+from vcell.hvg.standardized import StandardizedPlan
 from vcell.passes import CellRules
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
     from vcell.passes import CellTable
+
+
+def make_plan(setting: Setting) -> Plan:
+    """Return the plan of a flavour."""
+    if setting.flavor not in FLAVORS:
+        raise UserError(f"there is no flavour {setting.flavor!r}", hint=", ".join(FLAVORS))
+    if setting.flavor in ("seurat", "cell_ranger"):
+        return DispersionPlan(setting)
+    if setting.target_sum is None:
+        raise UserError(
+            f"flavour {setting.flavor} needs raw counts; these values are log-normalised",
+            hint="use --hvg-flavor seurat, or --layer to name the layer that holds the counts",
+        )
+    return (
+        ResidualPlan(setting)
+        if setting.flavor == "pearson_residuals"
+        else StandardizedPlan(setting)
+    )
 
 
 def highly_variable(  # noqa: PLR0913 - each is a choice of the method

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcell import console
-from vcell.errors import RunFailed, UserError, VcellError
+from vcell.errors import DiskFull, RunFailed, UserError, VcellError
 from vcell.launch.options import LaunchOptions
 from vcell.launch.plan import Plan, make_plan
 from vcell.signals import ended_by_signals
@@ -72,7 +73,8 @@ def launch(worker: str, run: Run, plan: Plan) -> None:
         _end(run, "interrupted", plan)
         raise
     except VcellError as error:
-        _end(run, "failed", plan, error=error.message)
+        with suppress(DiskFull):  # told already
+            _end(run, "failed", plan, error=error.message)
         raise
     _end(run, "done", plan)
     if plan.leads and run.status() == "interrupted":
@@ -81,14 +83,18 @@ def launch(worker: str, run: Run, plan: Plan) -> None:
 
 def _here(worker: str, run: Run) -> None:
     """Call the worker in this process; what it did not foresee is a failed run, told once."""
-    from vcell.launch.worker import note_failure, resolve
+    from vcell.launch.worker import no_room, note_failure, resolve
 
     try:
         with ended_by_signals():
             resolve(worker)(run)
-    except (KeyboardInterrupt, VcellError):
+    except KeyboardInterrupt:
         raise
-    except Exception as error:  # noqa: BLE001 - noted with its traceback
+    except Exception as error:
+        if full := no_room(run, error):
+            raise full from None
+        if isinstance(error, VcellError):
+            raise
         failure = note_failure(run, 0, error)
         console.error(str(failure["traceback"]).rstrip())
         where = run.path / "logs"

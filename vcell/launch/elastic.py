@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vcell import console
 from vcell.cores import cores
-from vcell.errors import RunFailed, UserError
+from vcell.errors import DiskFull, RunFailed, UserError
 from vcell.launch.worker import failures_of
 from vcell.signals import ENDING
 
@@ -129,6 +129,8 @@ def _first_cause(run: Run, error: Any) -> UserError | RunFailed:
 
 def as_error(failure: dict[str, Any], run: Run) -> UserError | RunFailed:
     """Turn the note of a failed process into the error that the command line shows."""
+    if failure.get("full"):
+        return DiskFull(failure["message"], hint=failure["hint"])
     if failure["user"]:
         return UserError(failure["message"], hint=failure["hint"])
     if failure["traceback"]:

@@ -15,13 +15,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from vcell import console
-from vcell.errors import UserError, VcellError
+from vcell.errors import DiskFull, UserError, VcellError
+from vcell.outputs.aside import FULL, room
 from vcell.runs import Run
 
 _FAILED = "error-{}-rank-{}.json"  # launch, rank
@@ -35,6 +36,21 @@ def resolve(target: str) -> Callable[[Run], object]:
     return function
 
 
+def no_room(run: Run, error: BaseException) -> DiskFull | None:
+    """Return what is told of a run whose disk is full; None of any other failure."""
+    if isinstance(error, DiskFull):
+        why = error.why
+    elif isinstance(error, OSError) and error.errno in FULL:
+        why = room(error)
+    else:
+        return None
+    return DiskFull(
+        f"{run.path} cannot be written: {why}",
+        hint=f"make room, then --resume {run.name} goes on with it",
+        why=why,
+    )
+
+
 def note_failure(run: Run, rank: int, error: BaseException) -> dict[str, object]:
     """Describe a failure of this rank for the launcher and for whoever looks later."""
     known = isinstance(error, VcellError)
@@ -42,12 +58,14 @@ def note_failure(run: Run, rank: int, error: BaseException) -> dict[str, object]
         "rank": rank,
         "time": time.time(),
         "user": isinstance(error, UserError),
+        "full": isinstance(error, DiskFull),
         "message": str(error) if known else f"{type(error).__name__}: {error}".rstrip(": "),
         "hint": getattr(error, "hint", None),
         "traceback": None if known else "".join(traceback.format_exception(error)),
     }
     name = _FAILED.format(run.meta.get("launches", 1), rank)
-    run.write_log(name, json.dumps(failure, indent=1))
+    with suppress(DiskFull):  # it is told all the same
+        run.write_log(name, json.dumps(failure, indent=1))
     return failure
 
 
@@ -93,7 +111,7 @@ def _work() -> int:
     except BaseException as error:  # noqa: BLE001 - the launcher tells it
         if isinstance(error, SystemExit) and not error.code:
             return 0
-        failure = note_failure(run, rank, error)
+        failure = note_failure(run, rank, no_room(run, error) or error)
         if rank:  # into its own log; what rank 0 prints is seen by the user, who is told once
             print(failure["traceback"] or failure["message"], file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ from vcell.metrics.rankings import mean_ranks
 from vcell.metrics.shares import share
 
 if TYPE_CHECKING:
-    from vcell.metrics.de import Table
+    from vcell.metrics.significance import DeTable
     from vcell.metrics.vcc2025 import Calls
 
 Array = NDArray[np.float64]
@@ -30,13 +30,13 @@ def recall(real: Calls, pred: Calls) -> Array:
     return share(found, real.counts)
 
 
-def direction(real: Table, pred: Table, calls: Calls) -> Array:
+def direction(real: DeTable, pred: DeTable, calls: Calls) -> Array:
     """``de_direction_match``: share of the real calls whose fold change has the same sign."""
     same = np.sign(real.lfc) == np.sign(pred.lfc)
     return share((same & calls.significant).sum(axis=1), calls.counts)
 
 
-def fold_changes(real: Table, pred: Table, calls: Calls) -> Array:
+def fold_changes(real: DeTable, pred: DeTable, calls: Calls) -> Array:
     """``de_spearman_lfc_sig``: rank correlation of fold changes over the real calls."""
     out = np.full(len(real.lfc), np.nan)
     for p, genes in enumerate(calls.genes):
@@ -62,7 +62,7 @@ def spearman(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
     return float(x @ y) / norm if norm else float("nan")
 
 
-def areas(real: Calls, pred: Table) -> tuple[Array, Array]:
+def areas(real: Calls, pred: DeTable) -> tuple[Array, Array]:
     """``pr_auc`` and ``roc_auc`` of finding the real calls by the predicted FDR."""
     strength = -np.log10(np.clip(pred.fdr.astype(np.float32), np.float32(_LEAST), 1))
     precision, roc = np.full((2, len(strength)), np.nan)

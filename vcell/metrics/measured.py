@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from vcell.cores import cores
 from vcell.kernels import by_gene as kernels
 from vcell.kernels.by_gene import LARGEST, TERMS
-from vcell.metrics import de
 from vcell.metrics.by_gene import ByGene, Columns, join, spans
+from vcell.metrics.significance import DeTable, benjamini_hochberg, wilcoxon
 
 Array = NDArray[np.float64]
 BULK_TARGET, CELL_TARGET = 5e4, 1e6
@@ -66,10 +66,10 @@ class Measured:
     score: Array
     sizes: NDArray[np.int64]
 
-    def table(self, perturbations: NDArray[np.str_], genes: NDArray[np.str_]) -> de.Table:
+    def table(self, perturbations: NDArray[np.str_], genes: NDArray[np.str_]) -> DeTable:
         """Return the tested genes as a table of differential expression."""
         t = self.tested
-        return de.Table(
+        return DeTable(
             u=self.u[:, t], p=self.p[:, t], fdr=self.fdr[:, t], lfc=self.lfc[:, t],
             score=self.score[:, t], target_mean=self.cpm[1:, t], reference_mean=self.cpm[0, t],
             sizes=self.sizes[1:], reference_sizes=np.full(len(self.sizes) - 1, self.sizes[0]),
@@ -177,7 +177,7 @@ class _Tables:
             cpm = parts / n
             tested = cpm[0] > MIN_CPM
             self.lfc[own, genes] = np.log2((cpm + EPSILON) / (cpm[0] + EPSILON))
-        p, score = de.wilcoxon(u, ties, n, n[:1])
+        p, score = wilcoxon(u, ties, n, n[:1])
         p[:, ~tested] = np.nan
         self.p[own, genes], self.tested[half, genes] = p, tested
         if self.whole:
@@ -195,7 +195,7 @@ class _Tables:
         fdr = np.full(p.shape, np.nan)
 
         def adjust(row: int) -> None:
-            fdr[row : row + 8, tested] = de.benjamini_hochberg(p[row : row + 8, tested])
+            fdr[row : row + 8, tested] = benjamini_hochberg(p[row : row + 8, tested])
 
         list(pool.map(adjust, range(0, len(p), 8)))
         return Measured(

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.kernels import merged
-from vcell.metrics import de, vcc2025
+from vcell.metrics import significance, vcc2025
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,7 @@ class Truth:
             ``[C, G]`` control cells, log1p, CSR or dense; 128 drawn at random do.
         """
         names, columns = np.array(perturbations, np.str_), np.array(genes, np.str_)
-        table = de.differential(grouped, np.array(["", *names.tolist()]), columns)
+        table = significance.differential(grouped, np.array(["", *names.tolist()]), columns)
         ordered = np.sort(_dense(controls).T, axis=1)
         first = np.empty(len(columns) + 1, np.int64)
         value, count = np.empty(ordered.size, np.float32), np.empty(ordered.size)
@@ -189,12 +189,14 @@ class Truth:
         self, means: Array, u: Array, ties: Array, sizes: NDArray[np.int64], n_controls: int
     ) -> vcc2025.Calls:
         """Return which genes a prediction changes."""
-        p, score = de.wilcoxon(u, ties, sizes[:, None], np.array(n_controls))
+        p, score = significance.wilcoxon(u, ties, sizes[:, None], np.array(n_controls))
         guess, own = (
-            de.geometric_means(np.maximum(x, 0).astype(np.float32)) for x in (means, self.control)
+            significance.geometric_means(np.maximum(x, 0).astype(np.float32))
+            for x in (means, self.control)
         )
-        table = de.Table(
-            u=u, p=p, fdr=de.benjamini_hochberg(p), lfc=de.log2_ratio(guess, own, 0.0),
+        table = significance.DeTable(
+            u=u, p=p, fdr=significance.benjamini_hochberg(p),
+            lfc=significance.log2_ratio(guess, own, 0.0),
             score=score, target_mean=guess, reference_mean=own, sizes=sizes,
             reference_sizes=np.full(len(sizes), n_controls), perturbations=self.perturbations,
             genes=self.genes,

@@ -21,7 +21,7 @@ from vcell.kernels.distances import cosines, pairwise
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vcell.metrics.de import Table
+    from vcell.metrics.significance import DeTable
 
 Array = NDArray[np.float64]
 ALPHA = np.float32(0.05)  # cell-eval compares in float32
@@ -53,8 +53,8 @@ def overall(raw: Mapping[str, float], baseline: Mapping[str, float]) -> float:
 
 def absolute_error(real: Array, pred: Array) -> Array:
     """``mae``: mean absolute difference of the mean profiles (or of their deltas)."""
-    error: Array = np.abs(pred - real).mean(axis=1)
-    return error
+    # row by row, in memory that is used again
+    return np.array([np.abs(a - b).mean() for a, b in zip(pred, real, strict=True)])
 
 
 def squared_error(real: Array, pred: Array) -> Array:
@@ -117,7 +117,7 @@ class Calls:
     equal ones by p-value, then by the genes' order.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: DeTable) -> None:
         self.significant = np.empty(table.fdr.shape, bool)
         self.strength: list[NDArray[np.float32]] = []  # of the genes that are called, in order
         self.genes: list[NDArray[np.int64]] = []

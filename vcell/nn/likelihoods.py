@@ -11,10 +11,8 @@ B cells, G genes, H hidden units.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,8 +22,8 @@ from torch.nn import functional
 from vcell import console
 from vcell.kernels import counting, likelihood, zero_inflated
 from vcell.nn.compressed import CompressedRows, each, slices
+from vcell.nn.likelihood_types import CellLosses, Kernel, Kind, Work
 
-Kind = Literal["nb", "zinb", "poisson", "mse"]
 _ROWS = 32  # of a piece of work: fixed, so that sums do not depend on the threads
 _LEAST, _MOST = -13.8, 13.8  # log theta: 1e-6 to 1e6
 
@@ -70,28 +68,7 @@ def reference(
     return loss.sum(1) * (library > 0)
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a kernel needs beside the logits."""
-
-    kind: Kind
-    rows: CompressedRows
-    theta: Tensor | None
-    weight: Tensor  # (B,) of each cell in the gradients
-
-
-@dataclass(frozen=True)
-class Found:
-    """Each cell's loss, and the gradients of the weighted sum; `logits` holds its own by then."""
-
-    loss: Tensor
-    by_theta: Tensor | None
-
-
-Kernel = Callable[[Work, Tensor, Tensor | None], Found]
-
-
-def on_cpu(work: Work, logits: Tensor, pi: Tensor | None) -> Found:
+def on_cpu(work: Work, logits: Tensor, pi: Tensor | None) -> CellLosses:
     """Work out a likelihood by the numba kernels; write gradients over `logits` and `pi`."""
     rows = work.rows
     begin, indices = rows.begin.numpy(), rows.indices.numpy()
@@ -127,10 +104,10 @@ def on_cpu(work: Work, logits: Tensor, pi: Tensor | None) -> Found:
 
     each(one, range(len(parts)))
     slope = None if theta is None else torch.from_numpy(by_theta.sum(0, dtype=np.float64)).float()
-    return Found(torch.from_numpy(loss).float(), slope)
+    return CellLosses(torch.from_numpy(loss).float(), slope)
 
 
-def by_reference(work: Work, logits: Tensor, pi: Tensor | None) -> Found:
+def by_reference(work: Work, logits: Tensor, pi: Tensor | None) -> CellLosses:
     """Do the same in plain torch, on any device."""
     rows = work.rows
     target = rows.dense(rows.values if work.kind == "mse" else rows.counts, torch.float32)
@@ -144,7 +121,7 @@ def by_reference(work: Work, logits: Tensor, pi: Tensor | None) -> Found:
     logits.copy_(slopes[0])
     if pi is not None:
         pi.copy_(slopes[1])
-    return Found(loss.detach(), slopes[-1] if work.theta is not None else None)
+    return CellLosses(loss.detach(), slopes[-1] if work.theta is not None else None)
 
 
 @cache

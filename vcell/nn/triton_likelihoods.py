@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vcell.nn import triton_kernels as kernels
-from vcell.nn.likelihoods import Found, Work
+from vcell.nn.likelihood_types import CellLosses, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ def _factorials(device: torch.device) -> Tensor:
     return torch.lgamma(torch.arange(TABLE, device=device, dtype=torch.float64) + 1).float()
 
 
-def on_cuda(work: Work, logits: Tensor, pi: Tensor | None) -> Found:
+def on_cuda(work: Work, logits: Tensor, pi: Tensor | None) -> CellLosses:
     """Work out a likelihood and write its gradients over `logits` and `pi`."""
     rows, zero = work.rows, pi is not None
     n, n_genes = logits.shape
@@ -78,4 +78,4 @@ def on_cuda(work: Work, logits: Tensor, pi: Tensor | None) -> Found:
     at = rows.indices[first:last].long()
     found.index_add_(0, at, (by_theta[: last - first] * weights).double())
     each = (losses.sum(1, dtype=torch.float64) + loss).float() * some
-    return Found(each, found.float())
+    return CellLosses(each, found.float())

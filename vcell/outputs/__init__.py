@@ -25,13 +25,14 @@ from vcell.outputs.aside import (
     write_text,
 )
 from vcell.outputs.marks import MADE_BY, made_by, made_here
-from vcell.outputs.rules import check
+from vcell.outputs.rules import check, check_folder
 
 __all__ = [
     "ASIDE",
     "MADE_BY",
     "cannot_write",
     "check",
+    "check_folder",
     "folder",
     "made_by",
     "made_here",

@@ -109,7 +109,8 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     """Return a failure to write as one sentence: a full disk is nobody's mistake."""
     path = Path(str(path).partition(ASIDE)[0])
     if error.errno in FULL:
-        return DiskFull(f"{path} cannot be written: {_room(error)}; nothing was kept")
+        why = room(error)
+        return DiskFull(f"{path} cannot be written: {why}; nothing was kept", why=why)
     return UserError(f"{path} cannot be written: {error.strerror or error}")
 
 
@@ -194,7 +195,8 @@ def _is_name(name: object) -> bool:
     return isinstance(name, str | bytes | os.PathLike)
 
 
-def _room(error: OSError) -> str:
+def room(error: OSError) -> str:
+    """Say which room there is none of."""
     if error.errno == errno.EFBIG:
         return "the file would be larger than this process or file system allows"
     if error.errno == errno.EDQUOT:

@@ -12,6 +12,12 @@ from vcell.errors import UserError
 from vcell.outputs.aside import aside_of, cannot_write, sweep
 from vcell.outputs.marks import made_here, strangers
 
+#: How files end that people ask for: a folder of such a name would mislead them and their tools.
+_OF_FILES = {
+    ".h5ad", ".h5", ".csv", ".tsv", ".txt", ".xlsx", ".xls", ".parquet", ".json", ".jsonl", ".html",
+    ".htm", ".md", ".pdf", ".png", ".svg", ".npz", ".npy", ".vcc", ".toml", ".zip", ".gz", ".tar",
+}  # fmt: skip
+
 
 def check(
     *targets: str | os.PathLike[str],
@@ -19,6 +25,7 @@ def check(
     overwrite: bool = False,
     suffixes: tuple[str, ...] = (),
     parents: bool = False,
+    folder: bool = False,
     flag: str = "--overwrite",
 ) -> None:
     """Refuse outputs that must not or cannot be written; remove what dead processes left of them.
@@ -35,8 +42,10 @@ def check(
         How the name of a target must end.
     parents
         Whether the folder around a target is made where it is missing.
+    folder
+        Whether the targets are folders: their names must not end as files' names do.
     flag
-        How the user allows it.
+        How the user allows it; empty where a command never replaces anything.
 
     Raises
     ------
@@ -52,6 +61,11 @@ def check(
             *most, last = suffixes
             ends = f"{', '.join(most)} or {last}" if most else last
             raise UserError(f"{target}: the name of this output must end in {ends}")
+        if folder and target.suffix.lower() in _OF_FILES and not target.is_dir():
+            raise UserError(
+                f"{target}: this output is a folder, and its name ends as a file's does",
+                hint=f"-o {target.with_suffix('')}",
+            )
         for other in seen:
             if _same(target, other):
                 raise UserError(f"{target} is to be written twice", hint="give two names")
@@ -62,6 +76,23 @@ def check(
             _refuse_existing(target, overwrite=overwrite, flag=flag)
         _refuse_unwritable(target, parents=parents)
         sweep(target)
+
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder that new results cannot be put into; it may be missing.
+
+    Raises
+    ------
+    UserError
+        It is a file, or nothing can be written there.
+    """
+    place = Path(folder)
+    if os.path.lexists(place) and not place.is_dir():
+        raise UserError(f"{place} is not a folder", hint="name another one")
+    try:
+        _refuse_unwritable(place / "new", parents=True)
+    except UserError as error:
+        raise UserError(error.message.replace(f"{place / 'new'}", f"{place}", 1)) from None
 
 
 def _of_the_project() -> list[Path]:
@@ -95,7 +126,8 @@ def _refuse_existing(target: Path, *, overwrite: bool, flag: str) -> None:
         raise UserError(f"{target} is neither a file nor a folder", hint="give another name")
     ours = not target.exists() or made_here(target)  # a link to nowhere loses nothing
     if ours and not overwrite:
-        raise UserError(f"{target} exists already", hint=f"{flag} replaces it")
+        hint = f"{flag} replaces it" if flag else "give another name, or remove it yourself"
+        raise UserError(f"{target} exists already", hint=hint)
     if not ours:
         hint = "give another name, or remove it yourself"
         odd = strangers(target) if target.is_dir() else []

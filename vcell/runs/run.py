@@ -108,9 +108,13 @@ class Run:
             "status": "running",
             **plain(more),
         }
-        for folder in ("ckpt", "control", "logs"):
-            (path / folder).mkdir()
-        write_json(path / "run.json", meta)
+        try:
+            for folder in ("ckpt", "control", "logs"):
+                (path / folder).mkdir()
+            write_json(path / "run.json", meta)
+        except BaseException:  # no room on the disk, say: a folder without run.json is no run
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return cls(path, meta)
 
     @classmethod

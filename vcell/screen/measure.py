@@ -17,6 +17,7 @@ import numpy as np
 
 from vcell import console
 from vcell.as_json import plain
+from vcell.config.screen import parse_fold
 from vcell.errors import UserError
 from vcell.screen import effects, features
 from vcell.screen.design import Design, ScreenRows
@@ -24,7 +25,7 @@ from vcell.screen.known import Known
 from vcell.screen.names import read_genes, read_perturbations
 from vcell.screen.prior_effects import PriorEffects
 from vcell.screen.screen import Screen
-from vcell.screen.split import TEST, TRAIN, VALIDATION, parse_fold, split
+from vcell.screen.split import TEST, TRAIN, VALIDATION, split
 from vcell.screen.targets import members
 from vcell.suggest import did_you_mean
 

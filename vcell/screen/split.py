@@ -5,7 +5,6 @@ A perturbation has the same part in all contexts; a whole context can be held ou
 
 from __future__ import annotations
 
-import re
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -75,14 +74,6 @@ def split(
             hint=f"at least {_FEWEST} are needed: hold fewer out or bring more perturbations",
         )
     return part
-
-
-def parse_fold(text: str) -> tuple[int, int]:
-    """Read ``2/5``: the second of five."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
-    if match is None or not 1 <= int(match[1]) <= int(match[2]) or int(match[2]) < 2:
-        raise UserError(f"--fold {text!r} is not K/N", hint="the second of five folds: --fold 2/5")
-    return int(match[1]), int(match[2])
 
 
 def _numbers(perturbations: Sequence[str], names: Sequence[str], purpose: str) -> NDArray[np.int64]:

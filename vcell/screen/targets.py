@@ -12,12 +12,17 @@ _BETWEEN = re.compile(r"[+,;|]")
 _CONTROLS = frozenset({"ctrl", "control", "non-targeting", "nt", "neg"})
 
 
+def parts(name: str) -> list[str]:
+    """Return what stands between the separators, as it is."""
+    return _BETWEEN.split(name)
+
+
 def members(perturbation: str, control: str | None = None) -> tuple[str, ...]:
     """Return the target genes of a perturbation, each once, in the order of its name.
 
     Parts that name a control, the usual ones or the screen's own label, are not targets.
     """
-    parts = dict.fromkeys(part.strip() for part in _BETWEEN.split(perturbation))
+    named = dict.fromkeys(part.strip() for part in parts(perturbation))
     return tuple(
-        part for part in parts if part and part != control and part.lower() not in _CONTROLS
+        part for part in named if part and part != control and part.lower() not in _CONTROLS
     )

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vcell.kernels import gather
 from vcell.store.priority_pool import PriorityPool
-
-if TYPE_CHECKING:
-    from vcell.store.store import Store
+from vcell.store.store import Store
 
 #: Chunks a thread takes at once: enough to hide the cost of handing out work.
 _CHUNKS_A_TASK = 8
@@ -232,3 +230,27 @@ def load_all(store: Store, threads: int) -> MatrixCells:
     finally:
         pool.close()
     return MatrixCells(idx, val, store.indptr, store.n_genes)
+
+
+Codes = tuple[NDArray[np.int32], NDArray[Any]]
+
+
+@dataclass
+class Opened:
+    """A source of cells, its columns, and the store behind it if there is one."""
+
+    cells: Cells
+    codes: Callable[[str], Codes]
+    columns_of: Callable[[Sequence[str] | NDArray[Any]], NDArray[np.int64]]
+    scale: Callable[[], NDArray[np.float32]]
+    store: Store | None = None
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return self.cells.n_cells
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes."""
+        return self.cells.n_genes

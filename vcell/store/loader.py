@@ -34,7 +34,7 @@ from vcell.store.sources import open_source
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vcell.store.sources import Opened
+    from vcell.store.cells import Opened
     from vcell.store.store import Store
 
 #: A store this much smaller than the free memory is kept in it.

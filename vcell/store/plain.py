@@ -14,8 +14,7 @@ import numpy as np
 from vcell import console
 from vcell.data import CellSource, open_cells
 from vcell.errors import UserError
-from vcell.store.cells import Memory, RowSpans, Types
-from vcell.store.sources import Codes, Opened
+from vcell.store.cells import Codes, Memory, Opened, RowSpans, Types
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vcell.errors import UserError
-from vcell.store.cells import Cells, MatrixCells, StoreCells
+from vcell.store.cells import Codes, MatrixCells, Opened, StoreCells
+from vcell.store.plain import open_plain
 from vcell.store.store import MANIFEST, Store
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
-
-Codes = tuple[NDArray[np.int32], NDArray[Any]]
-
-
-@dataclass
-class Opened:
-    """A source of cells, its columns, and the store behind it if there is one."""
-
-    cells: Cells
-    codes: Callable[[str], Codes]
-    columns_of: Callable[[Sequence[str] | NDArray[Any]], NDArray[np.int64]]
-    scale: Callable[[], NDArray[np.float32]]
-    store: Store | None = None
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells."""
-        return self.cells.n_cells
-
-    @property
-    def n_genes(self) -> int:
-        """Number of genes."""
-        return self.cells.n_genes
 
 
 def open_source(cells: Any) -> Opened:
@@ -55,8 +32,6 @@ def open_source(cells: Any) -> Opened:
         return Opened(StoreCells(cells), cells.codes, cells.columns_of, cells.scale, cells)
     if _is_csr(cells):
         return _open_matrix(cells)
-    from vcell.store.plain import open_plain
-
     return open_plain(cells)
 
 

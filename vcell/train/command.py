@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import shutil
 from collections.abc import Hashable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vcell import console
+from vcell import console, outputs
 from vcell.config import provenance, settings_of
-from vcell.errors import RunFailed, UserError
+from vcell.errors import DiskFull, RunFailed, UserError
 from vcell.gpu import profiles
 from vcell.launch import Plan, join_run, launch, make_plan, resume_run
-from vcell.runs import ROOT, Run
+from vcell.outputs.aside import FULL, cannot_write
+from vcell.runs import ROOT, Run, remove
 from vcell.train import many
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ Options = TypeVar("Options", bound=Hashable)
 
 def run(training: Training[Settings], config: Settings) -> None:
     """Do what the command asks: one run, or several."""
+    if not config.resume:
+        outputs.check_folder(config.runs)
     if parts := _parts(training, config):
         _several(training, config, parts)
         return
@@ -88,6 +92,12 @@ def _trained(training: Training[Settings], config: Settings) -> tuple[Run, Plan]
             if plan.leads:
                 console.say(f"to go on: {go_on(training.name, this)}")
             raise
+        except DiskFull as error:
+            if config.resume or not plan.leads or this.checkpoints():
+                raise
+            remove(this)
+            hint = "make room and train again; nothing was kept"
+            raise DiskFull(error.message, hint=hint) from None
     return this, plan
 
 
@@ -113,8 +123,14 @@ def _started(training: Training[Settings], config: Settings, name: str | None, p
         name=name,
         **new.facts,
     )
-    for file, content in new.files.items():
-        this.save_file(file, partial(_write, content) if isinstance(content, str) else content)
+    try:
+        for file, content in new.files.items():
+            this.save_file(file, partial(_write, content) if isinstance(content, str) else content)
+    except BaseException as error:  # nothing was begun: nothing is left
+        shutil.rmtree(this.path, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise cannot_write(this.path, error) from None
+        raise
     return this
 
 

@@ -9,12 +9,15 @@ whether sharded or not, so that a run can be resumed on another number of proces
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -49,9 +52,20 @@ class Snapshot:
     def write(self, folder: Path) -> None:
         """Write the files of a checkpoint into an empty folder."""
         for stem, tensors in self.tensors.items():
-            save_file(tensors, folder / f"{stem}.safetensors")
+            _save(tensors, folder / f"{stem}.safetensors")
         (folder / "rng.json").write_text("[" + ",\n".join(self.rng) + "]\n")
         (folder / "state.json").write_text(json.dumps(self.state, indent=1) + "\n")
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors; what the library says of a full disk becomes the error that Python has."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

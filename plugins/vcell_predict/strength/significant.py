@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from scipy import special
 
 from vcell.data.block import Block
-from vcell.metrics import de
+from vcell.metrics import significance
 from vcell.metrics.groups import summarise
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ def z_of(blocks: Blocks, group: NDArray[np.int32], n_groups: int, n_genes: int) 
     """Return (groups - 1, G) signed z-scores of groups 1, 2, ... of streamed cells against 0."""
     found = summarise(blocks, group, n_groups, n_genes)
     sizes = found.sizes
-    _, z = de.wilcoxon(found.u[1:], found.ties[1:], sizes[1:, None], sizes[:1, None])
+    _, z = significance.wilcoxon(found.u[1:], found.ties[1:], sizes[1:, None], sizes[:1, None])
     return z
 
 
 def count(z: Array) -> NDArray[np.int64]:
     """Count the genes of each row (groups, G) whose false discovery rate is below 0.05."""
     p = 2 * special.ndtr(-np.abs(z))
-    return np.asarray((de.benjamini_hochberg(p) < ALPHA).sum(axis=1), np.int64)
+    return np.asarray((significance.benjamini_hochberg(p) < ALPHA).sum(axis=1), np.int64)

@@ -162,6 +162,22 @@ class _Taxicab(torch.autograd.Function):
         return found, None
 
 
+def retrieval_bytes(config: TrainVcc, sets: int, learned: int, n_tokens: int) -> tuple[int, int]:
+    """Return the bytes of the retrieval loss: its bank, and the block of its backward pass.
+
+    Parameters
+    ----------
+    config
+        Its weight, which may be 0.
+    sets, learned, n_tokens
+        Sets at once, perturbations learned from, and genes.
+    """
+    if not config.pds_loss:
+        return 0, 0
+    each = min(max(_BLOCK // max(sets * n_tokens, 1), 1), learned)
+    return 4 * learned * n_tokens, 4 * sets * each * n_tokens
+
+
 @dataclass(frozen=True)
 class LossKind:
     """One loss that networks can be trained with.

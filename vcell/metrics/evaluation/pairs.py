@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.data import CellSource
 from vcell.data import labels as find_labels
+from vcell.data.detect import refuse_repeated
 from vcell.errors import UserError
-from vcell.metrics.screen import refuse_repeated
 from vcell.suggest import closest
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def _contexts(
     pred: CellSource, real: CellSource, config: Options, name: str | None
 ) -> Iterator[Pair]:
     """Yield one pair per value of the context column, or one for the whole file."""
+    for source in (real, pred):
+        refuse_repeated(source)
     found = find_labels.find(real, config)
     column = config.context_column
     if column is None and name is None:
@@ -228,8 +230,6 @@ def _shared_genes(
     real: CellSource, pred: CellSource, config: Options, notes: list[str]
 ) -> tuple[NDArray[np.str_], list[NDArray[np.int64] | None]]:
     """Return the genes in the real file's order, and the columns of each side that hold them."""
-    for source in (real, pred):
-        refuse_repeated(source)
     if np.array_equal(real.genes, pred.genes):
         return real.genes, [None, None]
     problems = _differences(set(real.genes.tolist()), set(pred.genes.tolist()), "gene")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
-from vcell.metrics import de, vcc2025
+from vcell.metrics import significance, vcc2025
 from vcell.metrics.evaluation import cache, full
 from vcell.metrics.evaluation.scores import Metric, Scored
 from vcell.metrics.evaluation.view import View, views
@@ -25,6 +25,7 @@ from vcell.metrics.vcc2026 import halves as halve
 if TYPE_CHECKING:
     from vcell.metrics.evaluation.options import Options
     from vcell.metrics.evaluation.pairs import Pair
+    from vcell.metrics.significance import DeTable
 
 Array = NDArray[np.float64]
 
@@ -99,27 +100,32 @@ def _numbered(pair: Pair) -> NDArray[np.int32]:
 
 
 class Sides:
-    """Both sides' tables, and every metric of them."""
+    """Both sides' tables, and every metric of them; those of `alike` have the same real side."""
 
-    def __init__(self, pair: Pair, config: Options, real: Grouped, pred: Grouped) -> None:
+    def __init__(
+        self, pair: Pair, config: Options, real: Grouped, pred: Grouped, alike: Sides | None = None
+    ) -> None:
         self.pair, self.config, self.real, self.pred = pair, config, real, pred
         self.names = np.array(pair.perturbations)
         place = {name: i for i, name in enumerate(pair.genes.tolist())}
         self.target = np.array([place.get(name, -1) for name in pair.perturbations])
-        self.real_table, self.pred_table = self.table(real), self.table(pred)
-        self.real_means, self.pred_means = real.means, pred.means
+        self.real_table: DeTable = self.table(real) if alike is None else alike.real_table
+        self.pred_table = self.table(pred)
+        self.real_means: Array = real.means if alike is None else alike.real_means
+        self.pred_means = pred.means
         self.real_delta = self.real_means[1:] - self.real_means[0]
         self.pred_delta = self.pred_means[1:] - self.pred_means[0]
         self.distance = vcc2025.distances(self.real_delta, self.pred_delta, self.target)
-        self.real_calls, self.pred_calls = (
-            vcc2025.Calls(self.real_table), vcc2025.Calls(self.pred_table),
-        )  # fmt: skip
+        self.real_calls: vcc2025.Calls = (
+            vcc2025.Calls(self.real_table) if alike is None else alike.real_calls
+        )
+        self.pred_calls = vcc2025.Calls(self.pred_table)
         self.facts = self._facts()
 
-    def table(self, grouped: Grouped) -> de.Table:
+    def table(self, grouped: Grouped) -> significance.DeTable:
         """Return the differential expression of one side."""
         official = self.config.rules == "vcc2025-official"
-        return de.differential(
+        return significance.differential(
             grouped, np.array([self.pair.control, *self.names.tolist()]), self.pair.genes,
             fold_change="clipped" if official else "geometric",
             scope="global" if official else "perturbation",
@@ -169,7 +175,7 @@ def _baseline(sides: Sides, lone: Lone) -> dict[str, float]:
     )  # fmt: skip
 
     def compute() -> dict[str, Any]:
-        scored = Sides(sides.pair, config, real, baseline_groups(real, lone)).metrics()
+        scored = Sides(sides.pair, config, real, baseline_groups(real, lone), sides).metrics()
         return {metric: mean(values) for metric, values in scored.items()}
 
     return cache.kept(cache.folder(config.cache), "baseline", name, compute)

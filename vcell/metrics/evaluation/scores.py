@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from vcell.metrics.de import Table  # noqa: TC004 - a dataclass only names it
+    from vcell.metrics.significance import DeTable  # noqa: TC004 - a dataclass only names it
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Scored:
     metrics: tuple[Metric, ...]
     overall: float | None
     facts: dict[str, Any]
-    tables: dict[str, Table] = field(default_factory=dict)  # real_de, pred_de
+    tables: dict[str, DeTable] = field(default_factory=dict)  # real_de, pred_de
     distances: NDArray[np.float64] | None = None  # [P, P] predicted effects against real ones
     effects: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # [P, G] real, predicted
     genes: NDArray[np.str_] | None = None  # [G], of the effects

@@ -18,7 +18,7 @@ from vcell.errors import UserError
 from vcell.metrics.by_gene import GeneMajor
 from vcell.metrics.evaluation.pairs import CONTROL_GROUP, Pair, Side
 from vcell.metrics.scaled import Survey, divisors, logged, median_target, merged, precision
-from vcell.metrics.turned import Part, Turned, turn
+from vcell.metrics.turned import AT_ONCE, Part, Turned, turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +108,7 @@ def seen_blocks(side: Side) -> Iterator[Block]:
     """Yield the cells that count, columns in the shared order, showing progress."""
     rows, kind = side.rows(), precision(side.source.dtype)
     with console.progress(f"reading {side.source.name}", len(rows)) as bar:
-        for block in side.source.chunks(rows, side.columns, dtype=kind):
+        for block in side.source.chunks(rows, side.columns, dtype=kind, max_nnz=AT_ONCE):
             yield block
             bar.advance(len(block.rows))
 

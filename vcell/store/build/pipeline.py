@@ -77,7 +77,7 @@ def prepare(
         found = _existing(target, recipe, paths, overwrite=overwrite)
         if found is not None:
             return found
-        outputs.check(target, inputs=paths, overwrite=overwrite, parents=True)
+        outputs.check(target, inputs=paths, overwrite=overwrite, parents=True, folder=True)
         with Workdir(target) as workdir:
             found = _existing(target, recipe, paths, overwrite=overwrite)
             if found is not None:

@@ -1,0 +1,34 @@
+"""What a kernel that works out likelihoods is given, and what it returns. B cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from vcell.nn.compressed import CompressedRows
+
+Kind = Literal["nb", "zinb", "poisson", "mse"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a kernel needs beside the logits."""
+
+    kind: Kind
+    rows: CompressedRows
+    theta: Tensor | None
+    weight: Tensor  # (B,) of each cell in the gradients
+
+
+@dataclass(frozen=True)
+class CellLosses:
+    """Each cell's loss, and the gradients of the weighted sum; `logits` holds its own by then."""
+
+    loss: Tensor
+    by_theta: Tensor | None
+
+
+Kernel = Callable[[Work, Tensor, Tensor | None], CellLosses]
