@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console, graph
+from vcell.config.screen import parse_fold
 from vcell.errors import UserError
 from vcell.graph import GeneGraphs
 from vcell.screen import tables
-from vcell.screen.split import TEST, TRAIN, VALIDATION, parse_fold
+from vcell.screen.split import TEST, TRAIN, VALIDATION
 from vcell.suggest import few
 
 if TYPE_CHECKING:

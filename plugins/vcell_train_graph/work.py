@@ -67,7 +67,7 @@ def _named(sets: Path | None, config: TrainGraph) -> TrainGraph:
         if not path.exists():
             raise UserError(f"{path}: there is no such file")
     if config.fold is not None and config.fold != RANDOM:
-        from vcell.screen.split import parse_fold
+        from vcell.config.screen import parse_fold
 
         parse_fold(config.fold)
     return dataclasses.replace(
