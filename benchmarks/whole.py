@@ -56,6 +56,7 @@ ILLICO = """
 import anndata as ad, sys
 from illico import asymptotic_wilcoxon
 a = ad.read_h5ad(sys.argv[1])
+a.X.indptr = a.X.indptr.astype(a.X.indices.dtype)  # it takes no mixture of widths
 a.obs["target_gene"] = a.obs["target_gene"].astype(str)
 found = asymptotic_wilcoxon(a, is_log1p=False, group_keys="target_gene",
                             reference="non-targeting", n_threads=int(sys.argv[2]))
@@ -64,6 +65,7 @@ found.to_parquet(sys.argv[3])
 SCANPY = """
 import sys, scanpy as sc
 a = sc.read_h5ad(sys.argv[1])
+a.X.indptr = a.X.indptr.astype(a.X.indices.dtype)  # it takes no mixture of widths
 a.var["mt"] = a.var_names.str.startswith("MT-")
 sc.pp.calculate_qc_metrics(a, qc_vars=["mt"], inplace=True)
 sc.pp.filter_cells(a, min_genes=1)
@@ -76,6 +78,7 @@ a.var.to_csv(sys.argv[2])
 QC = """
 import sys, scanpy as sc
 a = sc.read_h5ad(sys.argv[1])
+a.X.indptr = a.X.indptr.astype(a.X.indices.dtype)  # it takes no mixture of widths
 a.var["mt"] = a.var_names.str.startswith("MT-")
 sc.pp.calculate_qc_metrics(a, qc_vars=["mt"], inplace=True)
 a.obs.to_csv(sys.argv[2])
