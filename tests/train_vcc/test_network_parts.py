@@ -15,7 +15,7 @@ from vcell_train_vcc.network import losses as network_losses
 from vcell_train_vcc.network.losses import KINDS as LOSSES
 from vcell_train_vcc.network.losses import LossKind, Units, distances, effects, losses_of
 from vcell_train_vcc.network.rehearsal import rehearse
-from vcell_train_vcc.network.shape import Shape, few_threads
+from vcell_train_vcc.network.shape import Shape
 from vcell_train_vcc.network.task import Tables, build
 
 from vcell.data.simulate import Simulator
@@ -26,6 +26,7 @@ from vcell.nn.attention import AttentionChoice
 from vcell.screen.sets import Groups, SetStream
 from vcell.store import Recipe, Store, prepare
 from vcell.train.task import Place
+from vcell.train.threads import few_threads
 
 TOKENS, SETS = 40, 8
 

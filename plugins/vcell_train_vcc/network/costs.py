@@ -25,13 +25,14 @@ from vcell.nn.estimate import Besides, Estimate, estimate
 from vcell.screen.design import Design
 from vcell.train.left_open import Machine, machine_of
 from vcell.train.precision import resolve
+from vcell.train.threads import few_threads
 from vcell_train_vcc import NETWORKS, TrainVcc
 from vcell_train_vcc.network.defaults import Size
 from vcell_train_vcc.network.losses import retrieval_bytes
 from vcell_train_vcc.network.model import attention_of
 from vcell_train_vcc.network.rehearsal import PERTURBATIONS, besides, rehearse
 from vcell_train_vcc.network.settle import applied
-from vcell_train_vcc.network.shape import DEFAULT_TOKENS, NEAR, Shape, few_threads
+from vcell_train_vcc.network.shape import DEFAULT_TOKENS, NEAR, Shape
 
 if TYPE_CHECKING:
     from vcell.nn.presets import Preset

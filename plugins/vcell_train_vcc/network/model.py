@@ -22,8 +22,9 @@ from vcell.train.command import settings_of_run
 from vcell.train.loop import Trainer
 from vcell.train.precision import resolve
 from vcell.train.state import load_weights
+from vcell.train.threads import few_threads
 from vcell_train_vcc import TrainVcc
-from vcell_train_vcc.network.shape import FILE, NEAR, Shape, device_of, few_threads, graph_of
+from vcell_train_vcc.network.shape import FILE, NEAR, Shape, device_of, graph_of
 from vcell_train_vcc.network.task import CellTask, Tables, added, build
 
 if TYPE_CHECKING:
