@@ -33,7 +33,7 @@ import numpy as np
 from scipy import stats
 from vcell_train_vcc.closed import gp
 from vcell_train_vcc.network import model as network
-from vcell_train_vcc.network.shape import Shape
+from vcell_train_vcc.network.shape import NetworkShape
 
 from vcell import models
 from vcell.cli import run as vcell
@@ -165,7 +165,7 @@ def scored(screen: Screen, run: Run, kind: str, of: Any) -> dict[str, float]:
     rows = screen.rows(TEST)
     names, contexts = screen.names(rows)
     place = {str(gene): i for i, gene in enumerate(screen.genes)}
-    seen = np.array([place[gene] for gene in Shape.of(run).tokens])
+    seen = np.array([place[gene] for gene in NetworkShape.of(run).tokens])
     model = models.get(kind).load(of, screen)
     if isinstance(of, Last) and hasattr(model, "blend"):
         model.blend = 1.0  # the network as it is, not as far as it is believed

@@ -21,7 +21,7 @@ _FILE = "demo.json"
 _DATA = "simulate"  # the step whose result outlives a finished demo
 
 
-class Journal:
+class StepRunner:
     """Runs steps once, as a user would: by the command line."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:

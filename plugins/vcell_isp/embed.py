@@ -15,7 +15,7 @@ from vcell.errors import UserError
 from vcell.geneformer import tokens
 from vcell.geneformer.shifts import ShiftEngine
 from vcell.nn.bert import Lengths
-from vcell_isp.model import Reader, device_of, load
+from vcell_isp.model import ModelReader, device_of, load
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +51,7 @@ def run(path: Path, config: IspEmbed) -> None:
 
 
 def _embedded(
-    cells: TokenCells, reader: Reader, *, genes: bool
+    cells: TokenCells, reader: ModelReader, *, genes: bool
 ) -> tuple[NDArray[np.float32], tuple[NDArray[np.float64], NDArray[np.int64]] | None]:
     """Return embeddings of cells, and the mean and count of every gene's token."""
     engine = ShiftEngine(reader.model, reader.n_layers, reader.readout)
@@ -93,7 +93,7 @@ def write(
     names: NDArray[Any],
     obs: dict[str, NDArray[Any]],
     genes: tuple[NDArray[np.float64], NDArray[np.int64]] | None,
-    reader: Reader,
+    reader: ModelReader,
 ) -> None:
     """Write cells (obs, obsm) and genes (var, varm), aside and then in place."""
     import anndata

@@ -13,7 +13,7 @@ from vcell_train_vcc.network import shape
 from vcell_train_vcc.network.losses import KINDS as LOSSES
 from vcell_train_vcc.network.losses import LossKind, Units, distances, effects, losses_of
 from vcell_train_vcc.network.rehearsal import rehearse
-from vcell_train_vcc.network.shape import Shape, few_threads
+from vcell_train_vcc.network.shape import NetworkShape, few_threads
 from vcell_train_vcc.network.task import Tables, build
 
 from vcell.data.simulate import Simulator
@@ -88,7 +88,7 @@ def config(**settings):
 
 def network(tables, kind="transformer", **settings):
     torch.manual_seed(0)
-    form = Shape(kind, "tiny", 0.0, tuple(tables.names), ((len(tables.names), 0),))
+    form = NetworkShape(kind, "tiny", 0.0, tuple(tables.names), ((len(tables.names), 0),))
     return build(tables, form, config(**settings), "sdpa")
 
 
@@ -389,7 +389,9 @@ def small_screen(n):
 
 
 def decide(n, **settings):
-    return Shape.decide("transformer", small_screen(n), config(**settings), torch.device("cpu"))
+    return NetworkShape.decide(
+        "transformer", small_screen(n), config(**settings), torch.device("cpu")
+    )
 
 
 def test_tokens_are_the_most_responsive_genes_or_those_of_the_file(tmp_path):
@@ -440,7 +442,7 @@ def test_a_graph_file_joins_tokens(tmp_path):
 
 
 def test_the_estimate_counts_the_parameters_it_will_have(tables):
-    form = Shape("transformer", "tiny", 0.1, tuple(tables.names), ((TOKENS, 0),))
+    form = NetworkShape("transformer", "tiny", 0.1, tuple(tables.names), ((TOKENS, 0),))
     found = rehearse(form, config(), AttentionChoice("sdpa", "here"), torch.device("cpu"), 4)
     core = network(tables).core
     rest = sum(p.numel() for p in core.parameters()) - sum(

@@ -54,7 +54,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Piece:
+class PackedCells:
     """Consecutive cells, compressed: CSR in the smallest unsigned types that hold them."""
 
     first: int
@@ -142,7 +142,7 @@ def _tiles(blocks: Iterator[Drawn], size: int) -> Iterator[Drawn]:
 
 
 def _added(
-    piece: Piece, cells: NDArray[np.int32], sums: NDArray[Any], pool: ThreadPoolExecutor
+    piece: PackedCells, cells: NDArray[np.int32], sums: NDArray[Any], pool: ThreadPoolExecutor
 ) -> NDArray[Any]:
     """Add one piece to the sums, in 64 bits where 32 might not do; threads share the samples."""
     if piece.largest * cells.shape[1] > _LARGEST:
@@ -173,7 +173,7 @@ def _narrow(sums: NDArray[Any]) -> NDArray[np.int32]:
 
 def _resident(
     source: CellSource, rows: NDArray[np.int64], genes: NDArray[np.int64] | None, limit: int
-) -> Piece | None:
+) -> PackedCells | None:
     """Return all cells that can be drawn, compressed, or None where they take too much memory."""
     if source.nnz is not None and genes is None:
         bytes_a_value = 4  # two for the gene, two for the count
@@ -186,10 +186,10 @@ def _resident(
 
 def _pieces(
     source: CellSource, rows: NDArray[np.int64], genes: NDArray[np.int64] | None, limit: int
-) -> Iterator[Piece]:
+) -> Iterator[PackedCells]:
     """Read some rows in pieces of about `limit` bytes; cells are numbered as in `rows`."""
     chosen = None if len(rows) == source.n_cells else rows
-    held: list[Piece] = []
+    held: list[PackedCells] = []
     first = size = 0
     most = min(max(limit // 16, _FEWEST), MAX_NNZ)  # what is read ahead is bounded, too
     for block in source.chunks(chosen, genes, max_nnz=most, dtype="stored"):
@@ -204,7 +204,7 @@ def _pieces(
         yield _joined(held)
 
 
-def _compressed(source: CellSource, block: Block, first: int) -> Piece:
+def _compressed(source: CellSource, block: Block, first: int) -> PackedCells:
     """Narrow a block, and refuse what is no count."""
     data = block.data
     low, high = (data.min(), data.max()) if len(data) else (0, 0)
@@ -214,7 +214,7 @@ def _compressed(source: CellSource, block: Block, first: int) -> Piece:
     if data.dtype.kind == "f" and not np.array_equal(values, data):
         _refuse(source, block, values != data)
     indices = block.indices.astype(np.uint16 if block.n_genes <= _SMALL else np.uint32)
-    return Piece(first, block.indptr - block.indptr[0], indices, values)
+    return PackedCells(first, block.indptr - block.indptr[0], indices, values)
 
 
 def _refuse(source: CellSource, block: Block, wrong: NDArray[np.bool_]) -> None:
@@ -226,7 +226,7 @@ def _refuse(source: CellSource, block: Block, wrong: NDArray[np.bool_]) -> None:
     )
 
 
-def _joined(pieces: list[Piece]) -> Piece:
+def _joined(pieces: list[PackedCells]) -> PackedCells:
     """Return consecutive pieces as one; they are given up one array after the other."""
     if len(pieces) == 1:
         return pieces[0]
@@ -235,4 +235,4 @@ def _joined(pieces: list[Piece]) -> Piece:
     indptr += [p.indptr[1:] + end for p, end in zip(pieces[1:], ends[:-1], strict=True)]
     indices = np.concatenate([piece.indices for piece in pieces])
     values = np.concatenate([piece.values for piece in pieces])
-    return Piece(pieces[0].first, np.concatenate(indptr), indices, values)
+    return PackedCells(pieces[0].first, np.concatenate(indptr), indices, values)

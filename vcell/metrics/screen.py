@@ -19,7 +19,7 @@ from vcell.errors import UserError
 from vcell.metrics import significance
 from vcell.metrics.groups import Grouped, summarise
 from vcell.metrics.scaled import (
-    Survey,
+    ValueSurvey,
     divisors,
     logged,
     median_target,
@@ -101,16 +101,16 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Cells:
+class ScreenCells:
     """The cells to test, and what is known of their values."""
 
     source: CellSource
-    seen: Survey
+    seen: ValueSurvey
     counts: bool
     divisor: NDArray[np.floating] | None
 
     @classmethod
-    def look(cls, source: CellSource, values: Values) -> Cells:
+    def look(cls, source: CellSource, values: Values) -> ScreenCells:
         """Look at every value, and decide how they are logged."""
         if not source.n_genes:
             raise UserError(f"{source.name} has no genes")
@@ -180,7 +180,7 @@ def _unlogged(block: Any) -> Any:
 
 
 def tables(
-    cells: Cells, labels: find_labels.Labels, choices: Choices
+    cells: ScreenCells, labels: find_labels.Labels, choices: Choices
 ) -> Iterator[tuple[str | None, significance.DeTable]]:
     """Test every perturbation, and yield one table per stratum (None: there are no strata)."""
     for stratum, group, names in _strata(cells.source, labels, choices.stratify):
@@ -220,7 +220,7 @@ def numbered(
 
 
 def _test(
-    cells: Cells,
+    cells: ScreenCells,
     group: NDArray[np.int32],
     names: NDArray[np.str_],
     genes: NDArray[np.int64],
@@ -247,7 +247,7 @@ def _test(
 
 
 def _kept(
-    cells: Cells, controls: NDArray[np.int64], control: str, min_cpm: float
+    cells: ScreenCells, controls: NDArray[np.int64], control: str, min_cpm: float
 ) -> NDArray[np.bool_]:
     """Return which genes are expressed enough in the controls to be tested."""
     if not min_cpm:

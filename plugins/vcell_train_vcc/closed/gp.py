@@ -26,7 +26,7 @@ from scipy.linalg import lapack
 from vcell.metrics import vcc2025
 from vcell.screen.split import TRAIN
 from vcell_train_vcc.closed.interactions import Interactions
-from vcell_train_vcc.closed.kernel import WIDTHS, Kernel, Setting
+from vcell_train_vcc.closed.kernel import WIDTHS, Kernel, KernelSettings
 from vcell_train_vcc.closed.own import OwnChange
 from vcell_train_vcc.closed.transfer import Transfer
 
@@ -145,38 +145,38 @@ class GaussianProcess:
         spread[known] = scale[:, None] * np.sqrt(left)
         return spread
 
-    def _centre(self, setting: Setting) -> Array:
+    def _centre(self, setting: KernelSettings) -> Array:
         return self.mean if setting.centred else np.zeros_like(self.mean)
 
-    def _solved(self, setting: Setting) -> tuple[Array, Array]:
+    def _solved(self, setting: KernelSettings) -> tuple[Array, Array]:
         """Return the weights (P, N) and the inverse (P, P) of the noisy kernel."""
         inverse = _inverse(self.kernel.of(setting), setting.noise)
         weights: Array = inverse @ (self.delta - self._centre(setting))
         return weights, inverse
 
-    def _left_out(self, setting: Setting, weights: Array, inverse: Array) -> Array:
+    def _left_out(self, setting: KernelSettings, weights: Array, inverse: Array) -> Array:
         weights = weights + self._refitted(setting, inverse, self.delta - self.mean)
         return np.asarray(self.delta - weights / np.diag(inverse)[:, None])
 
-    def _refitted(self, setting: Setting, inverse: Array, about: Array) -> Array:
+    def _refitted(self, setting: KernelSettings, inverse: Array, about: Array) -> Array:
         """Return what the weights lack because the mean still knows the one that is left out."""
         if not setting.centred or len(self.delta) < 2:
             return np.zeros_like(about)
         return np.asarray(inverse.sum(axis=1)[:, None] * about / (len(self.delta) - 1))
 
-    def _chosen(self) -> list[Setting]:
+    def _chosen(self) -> list[KernelSettings]:
         """Rank the settings by what they say of perturbations left out."""
         judge = _Judge(self.targets, self.delta, self.names)
         n_blocks = len(judge.kernel.blocks)
         mixes = _mixes(judge.kernel.telling, n_blocks)
         if len(mixes) > _MIXES:
-            coarse = [Setting(*one, mix) for mix in mixes for one in _COARSE]
+            coarse = [KernelSettings(*one, mix) for mix in mixes for one in _COARSE]
             ranked = dict.fromkeys(setting.mix for setting in judge.ranked(coarse))
             mixes = list(ranked)[:_MIXES]
         grid = _SINGLE if judge.kernel.apart else _GRID
         # as many of each mix: which mix is best is seldom known well enough to take no other
         most = min(_AVERAGED, max(_SOLVED // max(len(self.names), 1), 1))
-        best = [judge.ranked([Setting(*one, mix) for one in grid])[:most] for mix in mixes]
+        best = [judge.ranked([KernelSettings(*one, mix) for one in grid])[:most] for mix in mixes]
         return [one[i] for i in range(most) for one in best if i < len(one)][:most]
 
 
@@ -196,7 +196,7 @@ class _Judge:
         self.first = np.where(column[:, 0] >= 0, place[column[:, 0]], -1)
         self.kernel = Kernel(screen, self.names)
 
-    def ranked(self, settings: Sequence[Setting]) -> list[Setting]:
+    def ranked(self, settings: Sequence[KernelSettings]) -> list[KernelSettings]:
         """Return the best settings, the best first, by error, correlation and discrimination."""
         found: list[tuple[float, int, Array]] = []
         for number, setting in enumerate(settings):
@@ -212,7 +212,7 @@ class _Judge:
             judged.append((rank - float(vcc2025.discrimination(apart).mean()), number))
         return [settings[number] for _, number in sorted(judged)]
 
-    def _left_out(self, setting: Setting) -> Array:
+    def _left_out(self, setting: KernelSettings) -> Array:
         inverse = _inverse(self.kernel.of(setting), setting.noise)
         about = self.real - self.mean * setting.centred
         weights = inverse @ about

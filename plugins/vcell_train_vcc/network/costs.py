@@ -30,7 +30,7 @@ from vcell_train_vcc.network.defaults import Size
 from vcell_train_vcc.network.model import attention_of
 from vcell_train_vcc.network.rehearsal import besides, rehearse
 from vcell_train_vcc.network.settle import applied
-from vcell_train_vcc.network.shape import DEFAULT_TOKENS, NEAR, Shape, few_threads
+from vcell_train_vcc.network.shape import DEFAULT_TOKENS, NEAR, NetworkShape, few_threads
 
 if TYPE_CHECKING:
     from vcell.nn.presets import Preset
@@ -150,7 +150,7 @@ def of(
     if name == "auto":
         name = "base" if plan.device == "cuda" else "tiny"
     tokens = _tokens(config, device)
-    shape = Shape(config.model, name, config.dropout, tokens, ((len(tokens), 0),))
+    shape = NetworkShape(config.model, name, config.dropout, tokens, ((len(tokens), 0),))
     n_tokens = 2 + len(tokens)
     precision = resolve(config.precision, device).name
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
