@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vcell.config import ManyFiles
     from vcell.models import Screen
     from vcell.runs import Run
+    from vcell.train.task import Place
 
 
 def store_of(run: Run, screen: Screen, config: ManyFiles) -> Store:
