@@ -12,6 +12,9 @@ import pytest
 
 from tests.support import PATIENCE, Ran, clean_environment
 
+# Two test processes with two threads each on two cores wait for one another: ten times the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -107,7 +107,7 @@ class IspRun(ModelOptions, LaunchOptions):
 class IspEmbed(ModelOptions):
     """The settings of `vcell isp embed`."""
 
-    output: Path | None = option(None, short="-o", help="The .h5ad to write.")
+    output: Path | None = option(None, short="-o", help="The .h5ad or .zarr to write.")
     genes: bool = option(
         default=False, help="Also embed genes: the mean over cells of each gene's token (varm)."
     )
@@ -187,10 +187,13 @@ def run_command(cells: Path | None, config: IspRun) -> None:
 @click.argument("cells", type=click.Path(path_type=Path))
 @configured(IspEmbed)
 def embed_command(cells: Path, config: IspEmbed) -> None:
-    r"""Embed the cells of CELLS with a Geneformer, into obsm of an .h5ad.
+    r"""Embed the cells of CELLS with a Geneformer, into obsm of an .h5ad or a .zarr.
+
+    Cells are written as they come: memory does not grow with them.
 
     \b
-    Example: vcell isp embed cells.h5ad --model models/gf-12L-38M-i4096 -o embedded.h5ad
+    Examples: vcell isp embed cells.h5ad --model models/gf-12L-38M-i4096 -o embedded.h5ad
+              vcell isp embed cells.h5ad --model DIR --genes --model-layer last -o embedded.zarr
     """
     from vcell_isp.embed import run
 

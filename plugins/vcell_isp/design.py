@@ -132,8 +132,12 @@ class IspDesign:
         return chosen[np.argsort(-self.cells.lengths[chosen], kind="stable")]
 
     def events(self, cell: int) -> CellEvents:
-        """Return the events of one cell."""
-        tokens = self.cells[cell]
+        """Return the events of one cell; where no gene would be left, there is nothing to embed."""
+        found = self._events(self.cells[cell])
+        parts = tuple(p for p in found.parts if self.frame.n_genes(p[0].length) > 0 and len(p[1]))
+        return replace(found, parts=parts)
+
+    def _events(self, tokens: NDArray[np.int32]) -> CellEvents:
         length, frame, wanted = len(tokens), self.frame, self.genes.wanted
         if self.genes.how == "group":
             return self._group(tokens)
@@ -149,7 +153,7 @@ class IspDesign:
             sources = length + np.arange(len(lacking))
             parts.append((perturbation.absent(length, sources, frame), lacking))
         extended = np.concatenate([tokens, lacking.astype(np.int32)])
-        return CellEvents(extended, length, tuple(part for part in parts if len(part[1])))
+        return CellEvents(extended, length, tuple(parts))
 
     def _lacking(
         self, tokens: NDArray[np.int32], wanted: NDArray[np.int64] | None

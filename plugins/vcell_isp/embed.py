@@ -1,16 +1,21 @@
-"""Embed cells and genes into the obsm and varm of an .h5ad."""
+"""Embed cells and genes into the obsm and varm of an .h5ad or a .zarr, block by block.
+
+Tokens and embeddings are written as they come: memory does not grow with them, only with the names
+and labels of the cells. With genes, the sums over cells of each token are kept, one row a token.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vcell import console, outputs
 from vcell.data import open_cells
-from vcell.data.h5_writing import mark
+from vcell.data.embedding_file import AT_ONCE, embedding, new_cells
 from vcell.errors import UserError
 from vcell.geneformer import tokens
 from vcell.geneformer.shifts import ShiftEngine
@@ -18,8 +23,9 @@ from vcell.nn.bert import Lengths
 from vcell_isp.model import ModelReader, device_of, load
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from pathlib import Path
 
+    from vcell.data import CellSource
     from vcell.geneformer.tokens import TokenCells
     from vcell_isp import IspEmbed
 
@@ -31,100 +37,131 @@ def run(path: Path, config: IspEmbed) -> None:
     out = config.output
     if out is None:
         raise UserError("no output is named", hint="add -o embedded.h5ad")
-    outputs.check(out, inputs=[path], overwrite=config.overwrite, suffixes=(".h5ad",))
+    outputs.check(out, inputs=[path], overwrite=config.overwrite, suffixes=(".h5ad", ".zarr"))
     reader = load(config, device_of(config.device))
     model = reader.model
-    with open_cells(path, config.layer) as source:
-        cells = tokens.encode(
-            source, model.vocabulary, model.shape.n_positions, column=config.gene_column
-        )
-        obs = {name: np.asarray(source.obs(name).values)[cells.rows] for name in source.obs_columns}
-        names = np.asarray(source.cells[cells.rows])
-    embedded, genes = _embedded(cells, reader, genes=config.genes)
-    write(out, embedded, names, obs, genes, reader)
+    with (
+        open_cells(path, config.layer) as source,
+        outputs.whole(out) as aside,
+        new_cells(aside, out.suffix) as root,
+    ):
+        found = _Found.of(model.shape.d_model, len(model.vocabulary) if config.genes else 0)
+        _stream(source, reader, config, root, found)
+        _rest(root, source, reader, found)
     facts = {
-        "output": str(out), "cells": len(cells), "width": embedded.shape[1],
+        "output": str(out), "cells": found.n_cells, "width": model.shape.d_model,
         "model": reader.text, "synthetic": model.synthetic,
-        "genes": None if genes is None else int((genes[1] > 0).sum()),
+        "genes": int((found.seen > 0).sum()) if config.genes else None,
     }  # fmt: skip
-    console.result(facts, f"{len(cells):,} cells in obsm[{KEY!r}] of {out}")
+    console.result(facts, f"{found.n_cells:,} cells in obsm[{KEY!r}] of {out}")
 
 
-def _embedded(
-    cells: TokenCells, reader: ModelReader, *, genes: bool
-) -> tuple[NDArray[np.float32], tuple[NDArray[np.float64], NDArray[np.int64]] | None]:
-    """Return embeddings of cells, and the mean and count of every gene's token."""
-    engine = ShiftEngine(reader.model, reader.n_layers, reader.readout)
-    d, n_tokens = reader.model.shape.d_model, len(reader.model.vocabulary)
-    out = np.empty((len(cells), d), np.float32)
-    sums, seen = np.zeros((n_tokens if genes else 0, d)), np.zeros(n_tokens, np.int64)
-    with console.progress("embedding", len(cells)) as bar:
-        for number in range(len(cells)):
-            if genes:
-                out[number] = _add(cells[number], engine, sums, seen)
-            else:
-                out[number] = engine.embed(cells[number])
-            bar.advance()
-    if not genes:
-        return out, None
-    return out, (sums / np.maximum(seen, 1)[:, None], seen)
+@dataclass
+class _Found:
+    """What is known after the last block.
+
+    Attributes
+    ----------
+    rows
+        Numbers of the cells written, block by block.
+    sums, seen
+        ``[V, d]`` and ``[V]`` of every token: the sum of its hidden states and its cells.
+    """
+
+    sums: NDArray[np.float64]
+    seen: NDArray[np.int64]
+    rows: list[NDArray[np.int64]] = field(default_factory=list)
+    n_cells: int = 0
+
+    @classmethod
+    def of(cls, width: int, n_tokens: int) -> _Found:
+        """Begin with nothing."""
+        return cls(np.zeros((n_tokens, width)), np.zeros(n_tokens, np.int64))
+
+
+def _stream(
+    source: CellSource, reader: ModelReader, config: IspEmbed, root: Any, found: _Found
+) -> None:
+    """Rank, embed and write the cells block by block."""
+    model = reader.model
+    engine = ShiftEngine(model, reader.n_layers, reader.readout)
+    rows = tokens.passing(source, None)
+    n = source.n_cells if rows is None else len(rows)
+    table = embedding(root, KEY, n, model.shape.d_model)
+    counts = tokens.Counts()
+    with console.progress("embedding", n) as bar:
+        for part in tokens.encode_chunks(
+            source, model.vocabulary, model.shape.n_positions, rows=rows, column=config.gene_column
+        ):
+            kept = counts.kept(part)
+            for start in range(0, len(kept), AT_ONCE):
+                some = kept.take(np.arange(start, min(start + AT_ONCE, len(kept))))
+                embedded = _embedded(some, engine, found if config.genes else None, bar)
+                table[found.n_cells : found.n_cells + len(some)] = embedded
+                found.rows.append(np.asarray(some.rows))
+                found.n_cells += len(some)
+            bar.advance(len(part) - len(kept))
+    counts.tell(source.name)
+    table.resize((found.n_cells, model.shape.d_model))
 
 
 @torch.inference_mode()
-def _add(
-    cell: NDArray[np.int32],
-    engine: ShiftEngine,
-    sums: NDArray[np.float64],
-    seen: NDArray[np.int64],
+def _embedded(
+    cells: TokenCells, engine: ShiftEngine, found: _Found | None, bar: Any
 ) -> NDArray[np.float32]:
-    """Embed one cell, and add its tokens to the sums of their genes."""
-    given = torch.from_numpy(cell.astype(np.int64)).to(engine.device)
-    hidden = engine.bert.encode(given, Lengths((len(cell),)), engine.n_layers)
-    own = slice(engine.frame.first, len(cell) - engine.frame.last)
-    sums[cell[own]] += hidden[own].double().cpu().numpy()  # a token occurs once in a cell
-    seen[cell[own]] += 1
-    pooled: NDArray[np.float32] = engine.pooled(hidden[None])[0].cpu().numpy()
-    return pooled
+    """Embed the cells of a block, as many at once as the device's budget of tokens allows."""
+    out = np.empty((len(cells), engine.model.shape.d_model), np.float32)
+    lengths, at = cells.lengths, 0
+    while at < len(cells):
+        total = np.cumsum(lengths[at:])
+        n = max(1, int(np.searchsorted(total, engine.budget, "right")))
+        some = [cells[at + i] for i in range(min(n, len(cells) - at))]
+        given = torch.from_numpy(np.concatenate(some).astype(np.int64)).to(engine.device)
+        sizes = [len(cell) for cell in some]
+        hidden = engine.bert.encode(given, Lengths.of(sizes), engine.n_layers)
+        for number, (cell, own) in enumerate(zip(some, torch.split(hidden, sizes), strict=True)):
+            out[at + number] = engine.pooled(own[None])[0].cpu().numpy()
+            if found is not None:
+                inner = slice(engine.frame.first, len(cell) - engine.frame.last)
+                found.sums[cell[inner]] += own[inner].double().cpu().numpy()  # each token once
+                found.seen[cell[inner]] += 1
+        at += len(some)
+        bar.advance(len(some))
+    return out
 
 
-def write(
-    out: Path,
-    embedded: NDArray[np.float32],
-    names: NDArray[Any],
-    obs: dict[str, NDArray[Any]],
-    genes: tuple[NDArray[np.float64], NDArray[np.int64]] | None,
-    reader: ModelReader,
-) -> None:
-    """Write cells (obs, obsm) and genes (var, varm), aside and then in place."""
-    import anndata
+def _rest(root: Any, source: CellSource, reader: ModelReader, found: _Found) -> None:
+    """Write labels of the cells, and the genes with their embeddings."""
     import pandas as pd
+    from anndata.io import write_elem
     from scipy.sparse import csr_matrix
 
-    known = reader.model.vocabulary
-    kept = np.zeros(0, np.int64) if genes is None else np.flatnonzero(genes[1] > 0)
-    adata = anndata.AnnData(
-        csr_matrix((len(embedded), len(kept)), dtype=np.float32),
-        obs=pd.DataFrame(
-            {name: _writable(values) for name, values in obs.items()},
-            index=pd.Index(names, dtype=str),
-        ),
-        var=pd.DataFrame(
-            {"symbol": known.symbols[kept], "token": kept},
-            index=pd.Index(known.ids[kept], dtype=str),
-        ),
-    )
-    adata.obsm[KEY] = embedded
-    if genes is not None:
-        adata.varm[KEY] = genes[0][kept].astype(np.float32)
-        adata.var["n_cells"] = genes[1][kept]
-    adata.uns["geneformer"] = {
-        "model": reader.model.name, "checksum": reader.model.checksum,
-        "layer": reader.n_layers, "readout": reader.readout,
-        "synthetic": bool(reader.model.synthetic),
+    rows = np.concatenate(found.rows)
+    obs = {
+        name: _writable(np.asarray(source.obs(name).values)[rows]) for name in source.obs_columns
+    }
+    known, kept = reader.model.vocabulary, np.flatnonzero(found.seen)
+    var: dict[str, Any] = {"symbol": known.symbols[kept], "token": kept}
+    varm: dict[str, Any] = {}
+    if len(found.seen):
+        var["n_cells"] = found.seen[kept]
+        varm[KEY] = (found.sums[kept] / found.seen[kept][:, None]).astype(np.float32)
+    names = pd.Index(np.asarray(source.cells[rows]), dtype=str)
+    parts = {
+        "X": csr_matrix((len(rows), len(kept)), dtype=np.float32),
+        "obs": pd.DataFrame(obs, index=names),
+        "var": pd.DataFrame(var, index=pd.Index(known.ids[kept], dtype=str)),
+        "varm": varm, "obsp": {}, "varp": {}, "layers": {},
+        "uns": {
+            "geneformer": {
+                "model": reader.model.name, "checksum": reader.model.checksum,
+                "layer": reader.n_layers, "readout": reader.readout,
+                "synthetic": bool(reader.model.synthetic),
+            }
+        },
     }  # fmt: skip
-    with outputs.whole(out) as aside:
-        adata.write_h5ad(aside)
-        mark(aside)
+    for name, part in parts.items():
+        write_elem(root, name, part)
 
 
 def _writable(values: NDArray[Any]) -> NDArray[Any]:

@@ -131,6 +131,20 @@ class ShardFolder:
         )  # fmt: skip
 
 
+def mixed(shards: list[Shard]) -> list[Shard]:
+    """Return the dearest shard first: what does not fit memory is met at once. Then a mixture.
+
+    Shards are numbered from long cells to short ones, and what an event of each costs is known only
+    roughly. In an order whose every beginning is spread over all lengths (multiples of the golden
+    ratio) the time left is right from early on.
+    """
+    if not shards:
+        return []
+    first = max(shards, key=lambda shard: shard.cost)
+    others = [shard for shard in shards if shard is not first]
+    return [first, *sorted(others, key=lambda s: (s.number * 0.6180339887498949) % 1.0)]
+
+
 def compute(
     design: IspDesign,
     engine: ShiftEngine,
@@ -144,6 +158,7 @@ def compute(
     waiting = [shard for shard in shards if not folder.is_done(shard)]
     if len(waiting) < len(shards):
         console.say(f"{len(shards) - len(waiting):,} of {len(shards):,} shards are there already")
+    waiting = mixed(waiting)
     total = sum(shard.n_events for shard in waiting)
     cost = sum(shard.cost for shard in waiting) or 1.0
     with console.progress("perturbing", total, "events") as bar:

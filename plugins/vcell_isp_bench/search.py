@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vcell_isp_bench.methods import Method
-    from vcell_isp_bench.work import Bench
+    from vcell_isp_bench.work import IspBenchRun
 
 LEAST_COSINE = 0.999  # to float32, of every cell
 
 
-def search(bench: Bench, one: Callable[[Bench, Method, int], tuple[dict[str, Any], Any]]) -> None:
+def search(
+    bench: IspBenchRun, one: Callable[[IspBenchRun, Method, int], tuple[dict[str, Any], Any]]
+) -> None:
     """Try settings with Optuna; what runs out of memory or changes embeddings is pruned.
 
     `one` measures a method, some times over, and returns what it found and the embeddings.
@@ -73,7 +75,7 @@ def search(bench: Bench, one: Callable[[Bench, Method, int], tuple[dict[str, Any
     )
 
 
-def _possible(bench: Bench) -> list[str]:
+def _possible(bench: IspBenchRun) -> list[str]:
     """Return the methods that can run here."""
     out = []
     for name in ("packed", "mixed_precision", "compile"):

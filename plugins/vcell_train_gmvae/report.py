@@ -161,7 +161,8 @@ def tell(run: Run) -> None:
     """Print the scores."""
     found = run.meta["summary"]["held_out"]
     clusters, gained = run.meta.get("clusters", {}), run.meta.get("gained", {})
-    n = sum(1 for _ in (run.path / "held_out.csv").open()) - 1
+    with (run.path / "held_out.csv").open(encoding="utf-8") as file:
+        n = sum(1 for _ in file) - 1
     lines = [verdict(gained, n // max(len(found), 1)), ""]
     if found:
         rows = [(name, *(of[key] for key in COLUMNS)) for name, of in found.items()]

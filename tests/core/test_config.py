@@ -63,6 +63,29 @@ def test_good_values_arrive_in_their_types_and_paths_are_relative_to_the_file(tm
     assert isinstance(values["heat"], float)
 
 
+@pytest.mark.parametrize(
+    ("words", "variable", "wanted"),
+    [
+        (["--spices", "a", "--spices", "b,c"], "z", ("a", "b", "c")),
+        (["--spices", "a b"], None, ("a b",)),
+        ([], "a b,c", ("a b", "c")),
+        ([], None, ()),
+    ],
+)
+def test_a_flag_given_twice_adds_up(monkeypatch, words, variable, wanted):
+    if variable:
+        monkeypatch.setenv("VCELL_BAKE_SPICES", variable)
+    taken = []
+
+    @click.command("bake")
+    @configured(Bake)
+    def bake(config):
+        taken.append(config.spices)
+
+    bake.main(words, standalone_mode=False, auto_envvar_prefix="VCELL_BAKE")
+    assert taken == [wanted]
+
+
 def test_a_commands_own_table_overrules_the_shared_one(tmp_path):
     path = tmp_path / "vcell.toml"
     path.write_text('[data]\ncontrol = "a"\n[bake]\ncontrol = "b"\n')

@@ -50,15 +50,17 @@ def check(got, wanted, tolerance=1e-6):
         np.testing.assert_allclose(got.to_state[name], want, atol=tolerance, rtol=0)
 
 
+READOUTS = ((False, "mean"), (True, "cls"), (True, "mean"))
+OPERATIONS = ("delete", "overexpress", "inhibit", "activate")
+# every pair of an operation and a readout, and of either and a number of layers
 CASES = [
-    (framed, readout, layers)
-    for framed, readout in ((False, "mean"), (True, "cls"), (True, "mean"))
-    for layers in (1, 2, 3)
+    (operation, *READOUTS[j], (i + j) % 3 + 1)
+    for i, operation in enumerate(OPERATIONS)
+    for j in range(3)
 ]
 
 
-@pytest.mark.parametrize(("framed", "readout", "layers"), CASES)
-@pytest.mark.parametrize("operation", ["delete", "overexpress", "inhibit", "activate"])
+@pytest.mark.parametrize(("operation", "framed", "readout", "layers"), CASES)
 def test_every_gene_in_turn(framed, readout, layers, operation):
     model, states = model_of(framed), states_of()
     cell = cell_of(framed, 30)

@@ -59,12 +59,14 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("gmvae")
 
 
-@pytest.fixture(scope="session")
-def vcell(home):
-    """Run the command line in one folder with one cache."""
+@pytest.fixture
+def vcell(typed, home, monkeypatch):
+    """Run the command line within this process, in one folder with one cache."""
+    monkeypatch.setenv("VCELL_CACHE", str(home / "cache"))
 
     def run(*words):
-        return run_vcell(*words, cwd=home, cache=home / "cache")
+        ran = typed(*map(str, words), cwd=home)
+        return subprocess.CompletedProcess(words, ran.code, ran.out, ran.err)
 
     return run
 
@@ -77,11 +79,11 @@ def cells(home):
 
 
 @pytest.fixture(scope="session")
-def trained(home, cells, vcell):
+def trained(home, cells):
     """A run with a tenth of the labels shown, and what it printed as JSON."""
-    done = vcell(
+    done = run_vcell(
         "train-gmvae", cells, "--labels", "kind", "--label-fraction", 0.1, "--max-steps", 150,
-        "--json",
+        "--json", cwd=home, cache=home / "cache",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -16,9 +16,13 @@ N_TOKENS, LONGEST = 120, 48
 
 
 @pytest.fixture
-def vcell(tmp_path):
-    """Run the command line from an empty folder; torch is imported once for all."""
-    return lambda *words: in_this_process(words, tmp_path)
+def vcell(vcell, tmp_path):
+    """Run the command line in this process, where torch is imported once, or in one of its own."""
+
+    def run(*words, own_process=False, **more):
+        return vcell(*words, **more) if own_process else in_this_process(words, tmp_path)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ class SettingOption(click.Option):
             kind: dict[str, Any] = {"is_flag": True}
         else:
             flags += [f"--{key}" for key in (setting.key, *setting.former)]
-            kind = {"type": _SettingType(setting)}
+            kind = {"type": _SettingType(setting), "multiple": setting.many}
         super().__init__(
             [*flags, setting.name],
             default=setting.default,
@@ -86,6 +86,23 @@ class SettingOption(click.Option):
             return super().get_help_record(ctx)
         finally:
             self.opts = every
+
+    def consume_value(self, ctx: click.Context, opts: Any) -> tuple[Any, ParameterSource]:
+        """Join what a flag that is given several times names; each may name several itself."""
+        value, source = super().consume_value(ctx, opts)
+        if self.setting.many and source == ParameterSource.COMMANDLINE:
+            value = tuple(one for text in value for one in self.type.convert(text, self, ctx))
+        elif self.setting.many and isinstance(value, str):
+            value = self.type.convert(value, self, ctx)
+        return value, source
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Convert a single value; several were, one by one."""
+        return value if self.setting.many else super().type_cast_value(ctx, value)
+
+    def value_from_envvar(self, ctx: click.Context) -> Any:
+        """Return the variable as it is: commas divide it, not blanks."""
+        return self.resolve_envvar_value(ctx)
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """Look in the environment."""

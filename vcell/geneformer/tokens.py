@@ -222,17 +222,47 @@ def passing(source: CellSource, rows: NDArray[np.int64] | None) -> NDArray[np.in
 
 def without_empty(cells: TokenCells, name: str) -> TokenCells:
     """Leave out cells without any gene of the vocabulary; refuse if that is all of them."""
-    empty = cells.n_genes == 0
-    if not len(cells) or empty.all():
-        raise UserError(f"{name}: no cell has a count of any gene of the vocabulary")
-    if empty.any():
-        console.warn(f"{name}: {int(empty.sum()):,} cells without any known gene are left out")
-        cells = cells.take(np.flatnonzero(~empty))
-    ties = int(cells.n_ties.sum())
-    if ties:
-        share = ties / max(int(cells.n_genes.sum()), 1)
-        console.say(
-            f"{name}: {ties:,} genes ({share:.1%}) share their rank value with another of their "
-            "cell; these are ordered by token"
-        )
-    return cells
+    counts = Counts()
+    kept = counts.kept(cells)
+    counts.tell(name)
+    return kept
+
+
+@dataclass
+class Counts:
+    """What is said of the cells once all are ranked.
+
+    Attributes
+    ----------
+    cells, empty
+        Cells seen, and those of them without any gene of the vocabulary.
+    genes, ties
+        Ranked genes of all cells, and those that share their value with the gene before.
+    """
+
+    cells: int = 0
+    empty: int = 0
+    genes: int = 0
+    ties: int = 0
+
+    def kept(self, part: TokenCells) -> TokenCells:
+        """Count some cells and return those that have a gene."""
+        empty = part.n_genes == 0
+        self.cells += len(part)
+        self.empty += int(empty.sum())
+        self.genes += int(part.n_genes.sum())
+        self.ties += int(part.n_ties.sum())
+        return part.take(np.flatnonzero(~empty)) if empty.any() else part
+
+    def tell(self, name: str) -> None:
+        """Say what was left out and what was tied; refuse if no cell is left."""
+        if self.empty == self.cells:
+            raise UserError(f"{name}: no cell has a count of any gene of the vocabulary")
+        if self.empty:
+            cells = "1 cell" if self.empty == 1 else f"{self.empty:,} cells"
+            console.warn(f"{name}: {cells} without any known gene left out")
+        if self.ties:
+            console.say(
+                f"{name}: {self.ties:,} genes ({self.ties / max(self.genes, 1):.1%}) share their "
+                "rank value with another of their cell; these are ordered by token"
+            )

@@ -23,7 +23,7 @@ from vcell.nn.likelihoods import CountDecoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class GmvaeShape:
     """What a network is made of.
 
     Attributes
@@ -49,7 +49,7 @@ class Shape:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def of(cls, told: dict[str, Any]) -> Shape:
+    def of(cls, told: dict[str, Any]) -> GmvaeShape:
         """Return the shape that `plain` told."""
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in told.items()
@@ -106,7 +106,7 @@ class Gmvae(nn.Module):
 
     taken: Tensor
 
-    def __init__(self, shape: Shape, weights: Weights | None = None) -> None:
+    def __init__(self, shape: GmvaeShape, weights: Weights | None = None) -> None:
         super().__init__()
         self.shape, self.weights = shape, weights or Weights()
         self.first = CompressedLinear(shape.genes, shape.encoder[0])

@@ -21,6 +21,8 @@ Gene sets with one value each, and the neighbourhoods of sets:
 >>> masks = near.masks(members)  # (T, N / 64) bits
 >>> near.pairs(masks[0]), near.csr(masks[0])  # genes and renumbered edges, relation by relation
 
+Graphs of the size of a yeast's nine come from `vcell.graph.synthetic.yeast_like`.
+
 `read` takes text and gzip: STRING links (one relation a channel where there are several), BioGRID
 tab, SGD interactions, GEARS csv, numbered genes (``i j weight``, with `genes`), any table with two
 columns of genes. A folder that `save` wrote is read the same way. Edges are kept as stored: an

@@ -97,6 +97,35 @@ def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = 
     return frame.drawing(parts, bottom + BOTTOM, f"{len(values)} bars of {x or 'values'}")
 
 
+def stacked(values: Mapping[str, Sequence[float]], parts: Sequence[str], *, x: str = "") -> str:
+    """Draw one horizontal bar per name, made of one piece for each of `parts`, from the left.
+
+    A bar's whole length stands behind it; a piece says its own when the pointer rests on it.
+    """
+    if not values:
+        return frame.empty("nothing to show")
+    label = min(140.0, 12 + max(frame.width_of(name) for name in values))
+    axis = axes.linear([sum(v) for v in values.values()], label, WIDTH - 46, zero=True)
+    pieces, room = frame.legend(parts)
+    top = TOP + room
+    bottom = _ROW * len(values) + top
+    pieces.append(frame.x_axis(axis, top, bottom, x))
+    for row, (name, lengths) in enumerate(values.items()):
+        y = top + _ROW * row
+        pieces.append(frame.text(label - 5, y + 12, frame.shortened(name, label), "end"))
+        reached = 0.0
+        for i, (part, length) in enumerate(zip(parts, lengths, strict=True)):
+            left, right = axis.at(reached), axis.at(reached + length)
+            reached += length
+            told = frame.hover(f"{name}, {part}: {number(length)}")
+            pieces.append(
+                f'<rect class="f{i % frame.COLOURS}" x="{left:.1f}" y="{y + 1:.1f}" '
+                f'width="{right - left:.1f}" height="14">{told}</rect>'
+            )
+        pieces.append(frame.text(axis.at(reached) + 4, y + 12, number(reached)))
+    return frame.drawing(pieces, bottom + BOTTOM, f"{len(values)} stacked bars of {x or 'values'}")
+
+
 def strip(
     groups: Mapping[str, Mapping[str, float]], *, x: str = "", reference: float | None = None
 ) -> str:

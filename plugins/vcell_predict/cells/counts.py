@@ -25,7 +25,7 @@ _ROUNDS = 4  # of correction; the second already leaves less than a count's wort
 _MOST = 8.0  # fold change of a round
 
 
-class Counts:
+class ControlCounts:
     """What the control cells of a pool of counts say of every gene."""
 
     def __init__(self, pool: Pool, target_sum: float) -> None:

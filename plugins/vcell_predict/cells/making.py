@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from vcell_predict.cells.counts import Counts
+from vcell_predict.cells.counts import ControlCounts
 from vcell_predict.cells.pool import Pool
 from vcell_predict.cells.residual import move
 
@@ -100,8 +100,8 @@ class Maker:
         return float(max(np.median(self._counts.library), 1))
 
     @cached_property
-    def _counts(self) -> Counts:
-        return Counts(self.pool, self.target_sum)
+    def _counts(self) -> ControlCounts:
+        return ControlCounts(self.pool, self.target_sum)
 
     def _chosen(self, asked: Asked, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Choose the controls (n,), of the batches asked for where they are known."""

@@ -1,0 +1,136 @@
+"""What a batch is, on its way from samples to a device.
+
+B samples, S perturbed genes of one at most, n nodes of all samples together, N genes, R relations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ProfileBatch:
+    """Tensors of a batch.
+
+    Attributes
+    ----------
+    genes
+        (B, S) perturbed genes, -1 beyond the end of a smaller set.
+    nodes
+        (n,) genes of the samples' nodes, sample after sample; empty where no nodes are sent.
+    sizes
+        (B,) how many nodes each sample has.
+    edges
+        What tells the edges: by kind of strategy, see `vcell_graph_profile.strategies`.
+    """
+
+    genes: Tensor
+    nodes: Tensor
+    sizes: Tensor
+    edges: tuple[Tensor, ...]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that is copied to a device."""
+        return (self.genes, self.nodes, self.sizes, *self.edges)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are copied to a device."""
+        return sum(t.numel() * t.element_size() for t in self.tensors)
+
+    def moved(self, device: torch.device) -> ProfileBatch:
+        """Return a copy on the device; on a CPU a copy in memory, so that there is one to time."""
+        if device.type == "cpu":
+            copied = [t.clone() for t in self.tensors]
+        else:
+            copied = [t.to(device) for t in self.tensors]
+        return ProfileBatch(copied[0], copied[1], copied[2], tuple(copied[3:]))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample as it waits to be collated.
+
+    Attributes
+    ----------
+    genes
+        (S,) perturbed genes.
+    parts
+        What else it carries.
+    n_nodes, n_edges
+        Of its graph, as the model sees it.
+    """
+
+    genes: NDArray[Any]
+    parts: tuple[Any, ...] = ()
+    n_nodes: int = 0
+    n_edges: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the payload."""
+        return int(self.genes.nbytes + sum(_bytes(part) for part in self.parts))
+
+
+def _bytes(part: Any) -> int:
+    if isinstance(part, list | tuple):
+        return sum(_bytes(one) for one in part)
+    if isinstance(part, Tensor):
+        return part.numel() * part.element_size()
+    return int(part.nbytes)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way of showing the graphs to a model.
+
+    Attributes
+    ----------
+    name, what
+        As it is asked for, and in words.
+    sample
+        Makes a sample of its perturbed genes (S,).
+    collate
+        Makes a batch of samples.
+    net
+        Which model takes it: ``shared``, ``transformer``, ``alive``, ``incident``, ``blocks``,
+        ``pairs`` or ``masked``.
+    shared_bytes
+        What is on the device once, whatever the batch.
+    own_graph
+        Whether each sample sees a graph of its own.
+    reference
+        What it is a reference for; empty of ours.
+    same
+        Compares a sample with that of another strategy, or None where there is nothing to compare.
+    """
+
+    name: str
+    what: str
+    sample: Callable[[NDArray[np.int64]], Sample]
+    collate: Callable[[list[Sample]], ProfileBatch]
+    net: str
+    shared_bytes: int = 0
+    own_graph: bool = True
+    reference: str = ""
+
+
+def stacked_genes(samples: list[Sample]) -> Tensor:
+    """Return (B, S) int64 perturbed genes."""
+    return torch.from_numpy(np.stack([s.genes for s in samples]).astype(np.int64))
+
+
+def offsets(samples: list[Sample]) -> Tensor:
+    """Return (B,) numbers of nodes."""
+    return torch.tensor([s.n_nodes for s in samples])
+
+
+NOTHING = torch.empty(0, dtype=torch.int64)

@@ -1,0 +1,62 @@
+"""Which strategy to take, and why, in one sentence made of what was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def verdict(found: dict[str, Any]) -> str:
+    """Return the sentence."""
+    rows = [r for r in found["rows"] if "not_run" not in r and not r["reference_for"]]
+    if not rows:
+        return "No strategy of ours was measured, so there is none to take."
+    by_rate = sorted(rows, key=lambda row: -row["samples_a_second"])
+    measured = "its data alone were measured" if found["mode"] == "data" else "end to end"
+    best = by_rate[0]
+    said = f"Take {best['strategy']}: {_rate(best)} ({measured}), {_why(best, found)}"
+    others = [row for row in by_rate[1:] if row["own_graph"] != best["own_graph"]]
+    own = [row for row in by_rate if row["own_graph"]]
+    if len(by_rate) > 1:
+        second = by_rate[1]
+        times = best["samples_a_second"] / second["samples_a_second"]
+        said += f"; {times:.1f} times {second['strategy']}, which spends most on {_most(second)}"
+    said += "."
+    if others and not best["own_graph"]:
+        said += (
+            f" Where every sample must see its own graph, take {own[0]['strategy']}: "
+            f"{_rate(own[0])}, {_why(own[0], found)}."
+        )
+    return said + _reach(rows, found)
+
+
+def _rate(row: dict[str, Any]) -> str:
+    rate = row["samples_a_second"]
+    return f"{rate:,.0f} samples/s" if rate >= 10 else f"{rate:.2g} samples/s"
+
+
+def _why(row: dict[str, Any], found: dict[str, Any]) -> str:
+    if not row["own_graph"]:
+        return "because the graphs are encoded once a step and a sample is its perturbed genes"
+    if row["strategy"].startswith("khop"):
+        share = (row["nodes_a_sample"] or 0) / found["genes"]
+        return f"because a sample is a neighbourhood of {share:.0%} of the genes"
+    return "because all samples share one graph"
+
+
+def _most(row: dict[str, Any]) -> str:
+    name = max(row["milliseconds"], key=row["milliseconds"].__getitem__)
+    words = {"sample": "making samples", "collate": "collating", "copy": "copying",
+             "forward": "the forward pass", "backward": "the backward pass"}  # fmt: skip
+    return words[name]
+
+
+def _reach(rows: list[dict[str, Any]], found: dict[str, Any]) -> str:
+    """Say where a neighbourhood is most of the graph."""
+    wide = [
+        f"{row['strategy']} reaches {row['nodes_a_sample'] / found['genes']:.0%}"
+        for row in rows
+        if row["strategy"].startswith("khop")
+        and row["nodes_a_sample"]
+        and row["nodes_a_sample"] > found["genes"] / 2
+    ]
+    return f" No neighbourhood is local any more where {' and '.join(wide)}." if wide else ""

@@ -1,0 +1,315 @@
+"""Measure the strategies in one process and lay out what they cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vcell import console, outputs
+from vcell.errors import UserError
+from vcell.graph import GeneGraphs, Rules, read, read_gene_sets
+from vcell.graph.synthetic import yeast_like
+from vcell.suggest import few
+from vcell_graph_profile import references, strategies
+from vcell_graph_profile.measure import Bench, facts, free_memory
+from vcell_graph_profile.nets import GraphNet
+from vcell_graph_profile.verdict import verdict
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcell_graph_profile import GraphProfile
+    from vcell_graph_profile.batches import Strategy
+
+_RANDOM_SETS = 4096  # triples that are drawn where no table is given
+
+
+def run(config: GraphProfile) -> None:
+    """Do what the command asks."""
+    names = _wanted(config.strategy)
+    device = _device(config.device)
+    _check(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    graphs = _graphs(config)
+    if config.save is not None:
+        graphs.save(config.save, overwrite=config.overwrite)
+        console.say(f"graphs written: {config.save}")
+    sets, values, told = _sets(config, graphs)
+    rules = Rules(1, config.direction, config.over, config.perturbed)
+    budget = int(config.memory * 1e9) if config.memory else free_memory(device) // 4
+    rows = []
+    with console.progress("measuring", len(names), "strategies") as bar:
+        for name in names:
+            rows.append(_measured(name, graphs, rules, sets, values, device, budget, config))
+            bar.advance(note=name)
+    _compare(rows)
+    found = {
+        "device": _device_name(device), "threads": torch.get_num_threads(), "mode": config.mode,
+        "genes": graphs.n_genes, "edges": graphs.n_edges, "isolated": len(graphs.isolated()),
+        "relations": {r.name: r.n_edges for r in graphs}, "notes": list(graphs.notes),
+        "sets": told, "batch_size": config.batch_size, "steps": config.steps,
+        "width": config.width, "layers": config.layers, "budget_bytes": budget,
+        "direction": rules.direction, "over": rules.over, "perturbed": rules.perturbed,
+        "references_run": references.source(), "rows": rows,
+    }  # fmt: skip
+    found["verdict"] = verdict(found)
+    text = _text(found)
+    if config.output is not None:
+        from vcell_graph_profile.page import write
+
+        write(config.output, found)
+        text += f"\n\nwritten: {config.output}"
+    console.result(found, text)
+
+
+def _wanted(asked: tuple[str, ...]) -> list[str]:
+    """Return the strategies to measure; ours before what they are compared with."""
+    known = (*strategies.NAMES, *references.NAMES)
+    groups = {
+        "all": known,
+        "khop-ref": tuple(n for n in references.NAMES if n.startswith("khop") and "ref" in n),
+        "khop-scipy": tuple(n for n in references.NAMES if n.endswith("scipy")),
+        "khop": ("khop1", "khop2", "khop3"),
+    }
+    wanted: set[str] = set()
+    for name in asked or strategies.NAMES:
+        if name not in known and name not in groups:
+            raise UserError(
+                f"there is no strategy {name!r}", hint=f"there are {', '.join((*known, *groups))}"
+            )
+        wanted |= set(groups.get(name, (name,)))
+    return [name for name in known if name in wanted]
+
+
+def _check(config: GraphProfile) -> None:
+    inputs = [*config.graph, *(p for p in (config.triples, config.ids) if p is not None)]
+    if config.output is not None:
+        outputs.check(config.output, inputs=inputs, overwrite=config.overwrite, suffixes=(".html",))
+    if config.save is not None:
+        outputs.check(config.save, inputs=inputs, overwrite=config.overwrite)
+    if config.triples is not None and not config.graph:
+        raise UserError(
+            "--triples names real genes, and the synthetic graphs have none",
+            hint="give the graphs as well: --graph FILE",
+        )
+
+
+def _device(asked: str) -> torch.device:
+    have = torch.cuda.is_available()
+    if asked == "cuda" and not have:
+        raise UserError("a GPU was asked for and torch sees none", hint="--device cpu")
+    return torch.device("cuda" if have and asked != "cpu" else "cpu")
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((ln.split(":")[1].strip() for ln in lines if ln.startswith("model name")), "CPU")
+
+
+def _graphs(config: GraphProfile) -> GeneGraphs:
+    if config.graph:
+        graphs = read(config.graph, ids=config.ids, weight=config.weight, minimum=config.minimum)
+    else:
+        console.say("no --graph: synthetic graphs of a yeast's size")
+        graphs = yeast_like(config.seed, scale=config.scale)
+    for note in graphs.notes:
+        console.say(note)
+    isolated = graphs.isolated()
+    if isolated:
+        console.say(f"{len(isolated):,} genes have no edge, such as {few(isolated, 3)}")
+    return graphs
+
+
+def _sets(
+    config: GraphProfile, graphs: GeneGraphs
+) -> tuple[NDArray[np.int64], NDArray[np.float32], str]:
+    """Return (T, S) perturbed genes, (T,) values to fit, and in words what they are."""
+    rng = np.random.default_rng(config.seed)
+    if config.triples is None:
+        if graphs.n_genes < 3:
+            raise UserError(f"{graphs.n_genes} genes make no triple", hint="give larger graphs")
+        sets = np.stack([rng.choice(graphs.n_genes, 3, replace=False) for _ in range(_RANDOM_SETS)])
+        told = "random triples of genes, random values"
+        return sets, rng.normal(size=_RANDOM_SETS).astype(np.float32), told
+    table = read_gene_sets(config.triples)
+    places, missing = table.places(graphs.genes)
+    whole = ((places >= 0) == (table.members >= 0)).all(1)
+    if not whole.any():
+        raise UserError(
+            f"{config.triples}: no set has all its genes in the graphs, which name "
+            f"{', '.join(graphs.genes[:3])}, the sets {', '.join(table.genes[:3])}",
+            hint="are both of the same species, and both names or both ids?",
+        )
+    for note in table.notes:
+        console.say(note)
+    if missing:
+        console.say(
+            f"left out: {int((~whole).sum()):,} sets of {len(missing):,} genes without a graph, "
+            f"such as {few(missing, 3)}"
+        )
+    values = np.zeros(len(places)) if table.values is None else np.nan_to_num(table.values)
+    told = f"{int(whole.sum()):,} sets of {config.triples.name}"
+    return places[whole].astype(np.int64), values[whole].astype(np.float32), told
+
+
+def _measured(
+    name: str,
+    graphs: GeneGraphs,
+    rules: Rules,
+    sets: NDArray[np.int64],
+    values: NDArray[np.float32],
+    device: torch.device,
+    budget: int,
+    config: GraphProfile,
+) -> dict[str, Any]:
+    """Time one strategy; one that cannot run is a row that says why."""
+    torch.manual_seed(config.seed)
+    room = strategies if name in strategies.NAMES else references
+    strategy = room.make(name, graphs, rules)
+    try:
+        _fits(strategy, sets, budget, graphs, config)
+        net = (
+            None if config.mode == "data"
+            else GraphNet(graphs, config.width, config.layers, strategy.net)
+        )  # fmt: skip
+        bench = Bench(strategy, net, sets, values, config.mode, device)
+        found = bench.run(config.steps, config.batch_size, config.seed)
+        row = facts(found, strategy, config.batch_size)
+        if config.seconds:
+            size, ended = bench.largest(budget, config.seconds, config.seed)
+            row |= {"largest_batch": size, "largest_batch_found": ended}
+    except (torch.OutOfMemoryError, MemoryError):
+        row = {"strategy": name, "not_run": "out of memory", "reference_for": strategy.reference}
+    except UserError as error:
+        row = {"strategy": name, "not_run": error.message, "reference_for": strategy.reference}
+    if strategy.reference and "not_run" not in row:
+        ours = strategies.make(strategy.reference, graphs, rules)
+        row["same_output"] = all(
+            references.same(ours.sample(one), strategy.sample(one), graphs) for one in sets[:3]
+        )
+    if "not_run" in row:
+        console.warn(f"{name} is not measured: {row['not_run']}")
+    return row
+
+
+def _fits(
+    strategy: Strategy,
+    sets: NDArray[np.int64],
+    budget: int,
+    graphs: GeneGraphs,
+    config: GraphProfile,
+) -> None:
+    """Refuse a batch whose rows of edges cannot fit, before it is made."""
+    one = strategy.sample(sets[0])
+    size = config.batch_size
+    need = 2 * size * one.nbytes
+    what = "the edges of a batch"
+    if config.mode != "data" and strategy.net in ("pairs", "masked"):
+        share = max(r.n_edges for r in graphs) / max(graphs.n_edges, 1)
+        need += int(size * one.n_edges * share * config.width * 4)
+        what = "a row for every edge of a batch"
+    if config.mode != "data" and strategy.net in ("alive", "incident"):
+        rows = size * graphs.n_genes * config.width * 4
+        need += 2 * rows * len(graphs.relations) * config.layers
+        what = "the latents of every gene of every sample"
+    if need > budget:
+        raise UserError(
+            f"{what} take about {console.bytes_text(need)}, more than the "
+            f"{console.bytes_text(budget)} that --memory allows"
+        )
+
+
+def _compare(rows: list[dict[str, Any]]) -> None:
+    """Add to each reference how many times as long its data take as ours."""
+    by_name = {row["strategy"]: row for row in rows if "not_run" not in row}
+    for row in by_name.values():
+        ours = by_name.get(row["reference_for"])
+        if ours is None or "sample" not in row["milliseconds"]:
+            continue
+        data = [
+            sum(r["milliseconds"][phase] for phase in ("sample", "collate")) for r in (row, ours)
+        ]
+        row["data_ratio"] = data[0] / max(data[1], 1e-6)
+
+
+def _text(found: dict[str, Any]) -> str:
+    rows = [row for row in found["rows"] if "not_run" not in row]
+    lines = [
+        (f"milliseconds of a batch of {found['batch_size']:,}, medians of {found['steps']} "
+         f"({found['device']}, {found['threads']} threads)"),
+        console.table(*times_table(rows)), "", console.table(*sizes_table(rows)), "",
+    ]  # fmt: skip
+    lines += [
+        f"{row['strategy']}: not run, {row['not_run']}" for row in found["rows"] if "not_run" in row
+    ]
+    lines += ratios(rows)
+    rules = Rules(1, found["direction"], found["over"], found["perturbed"]).told()
+    lines.append(f"neighbourhoods: {rules.partition(' ')[2].partition(' ')[2]}")
+    lines += ["", found["verdict"]]
+    return "\n".join(lines)
+
+
+def times_table(rows: list[dict[str, Any]]) -> tuple[list[list[Any]], list[str]]:
+    """Return the table of times."""
+    columns = ["strategy", "sample", "collate", "copy", "forward", "backward", "it/s",
+               "samples/s", "original's it/s"]  # fmt: skip
+    body = []
+    for row in rows:
+        times = [row["milliseconds"].get(name) for name in columns[1:6]]
+        rates = [row[f"{name}_a_second"] for name in ("iterations", "samples")]
+        rates.append(row["original_iterations_a_second"])
+        body.append([row["strategy"], *(_short(value) for value in (*times, *rates))])
+    return body, columns
+
+
+def sizes_table(rows: list[dict[str, Any]]) -> tuple[list[list[Any]], list[str]]:
+    """Return the table of sizes."""
+    columns = ["strategy", "a sample", "a batch", "shared", "peak", "largest batch", "nodes",
+               "edges", "alike"]  # fmt: skip
+    body = []
+    for row in rows:
+        size = row.get("largest_batch")
+        more = "" if row.get("largest_batch_found", True) else "at least "
+        body.append([
+            row["strategy"], *(_bytes(row[f"bytes_a_{name}"]) for name in ("sample", "batch")),
+            _bytes(row["bytes_shared"]), _bytes(row["peak_bytes"]),
+            None if size is None else f"{more}{size:,}",
+            *(None if row[f"{n}_a_sample"] is None else f"{row[f'{n}_a_sample']:,.0f}"
+              for n in ("nodes", "edges")),
+            None if row["alike"] is None else f"{row['alike']:.2f}",
+        ])  # fmt: skip
+    return body, columns
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[str]:
+    """Say how references compare with ours."""
+    said = []
+    for row in rows:
+        if "data_ratio" in row:
+            same = "the same genes and edges" if row["same_output"] else "OTHER genes or edges"
+            said.append(
+                f"{row['strategy']}: sample and collate take {_times(row['data_ratio'])} times as "
+                f"long as {row['reference_for']}'s, {same}"
+            )
+    return said
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
+
+
+def _short(value: float | None) -> str | None:
+    if value is None:
+        return None
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _bytes(value: float | None) -> str | None:
+    return None if value is None else console.bytes_text(int(value))
