@@ -88,9 +88,7 @@ class _Cells(PseudobulkFiles):
         self._columns = _columns(pools, columns)
         obs: dict[str, Any] = dict.fromkeys(self._columns)
         noted = {key: value for key, value in about.items() if value not in (None, ())}
-        noted["types"] = np.array(pools.types, dtype=object)
-        if noted.get("rare"):
-            noted["rare"] = np.array(noted["rare"], dtype=object)
+        noted["types"] = pools.types
         width = len(pools.types)
         self._writer = CellWriter(
             path, genes, obs=obs, obsm=dict.fromkeys((FRACTIONS, *methods), width),

@@ -117,6 +117,7 @@ def _written(
                 found[name].append(estimates[name])
             truth.append(part.drawn.fractions)
             output.append(part, estimates)
+            del part  # its memory serves the next one
     whole = np.concatenate(truth)
     return {
         name: scored(whole, np.concatenate(parts), pools.types) for name, parts in found.items()

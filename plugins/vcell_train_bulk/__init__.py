@@ -27,7 +27,7 @@ class TrainBulk(DataOptions):
         None, help="A CSV or TSV of ligands and receptors; without it there is no communication."
     )
     pseudobulk: Path | None = option(
-        None, help="More training samples of the same patients, by vcell pseudobulk."
+        None, help="More training samples of the same patients: an .npz of vcell pseudobulk --by."
     )
     folds_file: Path | None = option(
         None, help="Folds of patients with a run of train-gmvae each, as vcell pipeline writes it."

@@ -87,8 +87,7 @@ def _begun(config: TrainBulk) -> tuple[Cohort, BulkStudy, dict[str, Any]]:
         fold = _dealt(cohort, config, given)
         cohort, learners = _states(cohort, source, who, config, given, int(fold.max()) + 1)
     if config.pseudobulk:
-        with open_cells(config.pseudobulk) as more:
-            cohort = cohorts.with_examples(cohort, more, config.patient_column)
+        cohort = cohorts.with_examples(cohort, config.pseudobulk, config.patient_column)
     settings = BulkSettings(
         modalities=config.modalities, fusion=config.fusion, teacher=config.teacher,
         reconstruction=config.reconstruction, kl=config.kl, contrast=config.contrast,

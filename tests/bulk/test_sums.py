@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -12,6 +15,7 @@ from vcell.bulk.draw import Sampling
 from vcell.bulk.pools import Pools
 from vcell.bulk.sums import all_samples, samples
 from vcell.data import open_cells
+from vcell.data.write import CellWriter
 from vcell.errors import UserError
 
 CELLS, GENES = 700, 90
@@ -103,3 +107,41 @@ def test_no_label_at_all_is_refused():
     data.obs["kind"] = "unknown"
     with open_cells(data) as source, pytest.raises(UserError, match="no cell has a label"):
         Pools.read(source, "kind")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_cells_genes_and_draws_are_added_exactly(threads):
+    """Several pieces, several blocks of genes, more draws than 16 bits hold, large counts."""
+    rng = np.random.default_rng(3)
+    counts = sparse.random(5000, 700, density=0.1, format="csr", random_state=3)
+    counts.data = np.where(rng.random(counts.nnz) < 0.1, rng.integers(20, 90_000, counts.nnz), 31)
+    data = anndata.AnnData(counts.astype(np.float32))
+    with open_cells(data) as source:
+        pools = Pools.of(rng.integers(-1, 2, 5000), ["a", "b"])
+        got = all_samples(source, pools, Sampling(samples=5, cells=9000), threads=threads)
+    assert (got.counts == reference(data, got.drawn.cells)).all()
+
+
+def test_dense_files_take_full_tables_and_notes_need_no_anndata(tmp_path):
+    uns = {"a": {"text": "x", "list": ["p", "q"], "n": 3, "share": 0.5, "yes": True,
+                 "numbers": np.arange(4)}}  # fmt: skip
+    table = np.arange(12, dtype=np.int32).reshape(3, 4)
+    code = (
+        "import sys, numpy as np; from vcell.data.write import CellWriter\n"
+        f"uns = {uns['a'] | {'numbers': None}!r}; uns['numbers'] = np.arange(4)\n"
+        "table = np.arange(12, dtype=np.int32).reshape(3, 4)\n"
+        f"with CellWriter({str(tmp_path / 'x.h5ad')!r}, list('abcd'), uns={{'a': uns}},"
+        " dense=True, dtype=np.int32) as out: out.append(table[:1]); out.append(table[1:])\n"
+        "assert 'anndata' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    found = anndata.read_h5ad(tmp_path / "x.h5ad")
+    assert (table == found.X).all()
+    told = found.uns["a"]
+    assert (told["numbers"] == np.arange(4)).all()
+    assert list(told["list"]) == ["p", "q"]
+    assert (told["text"], told["n"], told["share"], told["yes"]) == ("x", 3, 0.5, True)
+    whole = {"frame": pd.DataFrame({"a": [1, 2]})}  # what only anndata can write
+    with CellWriter(tmp_path / "y.h5ad", ["g"], uns=whole) as out:
+        out.append(np.ones((1, 1)))
+    assert anndata.read_h5ad(tmp_path / "y.h5ad").uns["frame"]["a"].tolist() == [1, 2]

@@ -58,6 +58,6 @@ def here(home, monkeypatch):
 
 
 QUICK = (
-    "--cell-type-column", "cell_type", "--steps", "40", "--axes", "5", "--members", "1",
+    "--cell-type-column", "cell_type", "--steps", "25", "--axes", "5", "--members", "1",
     "--folds", "3", "--inner-folds", "2",
 )  # fmt: skip

@@ -13,7 +13,7 @@ from vcell.patients.network import BULK, BulkSettings
 from vcell.patients.scores import PatientJudge
 
 SETTINGS = BulkSettings(modalities=(*features.MODALITIES, BULK))
-SEARCH = nested.Search(inner=2, axes=(5,), steps=(40,), members=1, genes=100)
+SEARCH = nested.Search(inner=2, axes=(5,), steps=(20,), members=1, genes=100)
 
 
 def _with_examples(cohort, per_patient=4, seed=0):
@@ -45,7 +45,7 @@ def _marked(n=30, genes=120, per_patient=3, seed=1):
 def _crossed(cohort, fold):
     """Cross-validate a network that can tell every patient by heart."""
     settings = dataclasses.replace(SETTINGS, dropout=0.0, noise=0.1, contrast=0.0, lr=0.01)
-    search = dataclasses.replace(SEARCH, axes=(25,), steps=(80,))
+    search = dataclasses.replace(SEARCH, axes=(25,), steps=(60,))
     given = np.zeros((cohort.n, 2))
     for k in range(int(fold.max()) + 1):
         train, tests = np.flatnonzero(fold != k), np.flatnonzero(fold == k)

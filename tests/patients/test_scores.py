@@ -36,6 +36,17 @@ def test_intervals_of_noise_hold_one_half_about_as_often_as_they_say():
     assert held >= 50  # of 60; 57 on average
 
 
+def test_one_pair_of_patients_in_another_order_is_no_difference():
+    outcome = np.arange(40) % 2
+    score = np.linspace(0, 1, 40) + outcome
+    score[[1, 38]] = 0.8, 0.79
+    other = score.copy()
+    other[[1, 38]] = 0.79, 0.8
+    gain = PatientJudge(outcome, np.zeros(40, int), 2).gain(_told(score), _told(other))
+    assert gain.value > 0
+    assert gain.low < 0 < gain.high
+
+
 def test_a_clearly_better_model_beats_and_a_clearly_worse_one_is_told_so():
     rng = np.random.default_rng(1)
     outcome = np.arange(100) % 2

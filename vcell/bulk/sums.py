@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.bulk.draw import BLOCK, Drawn, Sampling, draws
 from vcell.cores import cores
+from vcell.data.block import Buffers
 from vcell.data.detect import elsewhere
 from vcell.data.source import MAX_NNZ
 from vcell.errors import UserError
-from vcell.kernels.drawn import add_drawn
+from vcell.kernels.drawn import CLIP, WIDTH, add_beyond, add_drawn
 
 if TYPE_CHECKING:
     from vcell.bulk.pools import Pools
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 MEMORY = 1 << 28
 _RESIDENT_TILE = 1 << 25  # bytes of sums while all cells are in memory: more gains nothing
 _SMALL = 1 << 16
+_CELLS = 2048  # of a piece: their table stays in the cache
 _FEWEST = 1 << 16  # non-zeros of a block
 _LARGEST = np.iinfo(np.int32).max
 _THREADS = 8
@@ -55,17 +57,32 @@ class Samples:
 
 @dataclass(frozen=True)
 class PackedCells:
-    """Consecutive cells, compressed: CSR in the smallest unsigned types that hold them."""
+    """Consecutive cells as CSR, three to five bytes a count.
+
+    Attributes
+    ----------
+    first
+        Number of the first cell.
+    indptr, indices, values
+        Values are bytes, counts up to `CLIP`.
+    beyond
+        The same for what larger counts have beyond it.
+    largest
+        The largest count.
+    """
 
     first: int
     indptr: NDArray[np.int64]
     indices: NDArray[Any]
-    values: NDArray[Any]
+    values: NDArray[np.uint8]
+    beyond: tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64]]
+    largest: int
 
     @property
-    def largest(self) -> int:
-        """The largest count."""
-        return int(self.values.max(initial=0))
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        held = (self.indptr, self.indices, self.values, *self.beyond)
+        return sum(array.nbytes for array in held)
 
 
 def samples(
@@ -101,6 +118,7 @@ def samples(
     room = min(_RESIDENT_TILE, memory // 2) if kept else memory // 2
     tile = max(room // (4 * max(width, 1)) // BLOCK, 1) * BLOCK
     total = len(pools.groups) * sampling.samples
+    buffers = Buffers(keep=2)  # used again where the caller has let go of the samples before
     if kept is None:
         console.say(
             f"{source.name}: its counts need more memory than is granted, so they are read for "
@@ -111,15 +129,17 @@ def samples(
         console.progress("adding cells up", total, "samples") as bar,
     ):
         for drawn in _tiles(draws(pools, sampling), tile):
-            sums = np.zeros((len(drawn), width), np.int32)
+            sums = buffers.take(len(drawn) * width, np.int32).reshape(len(drawn), width)
+            sums[:] = 0
             rows = wanted if kept else np.unique(drawn.cells)
             place = np.empty(source.n_cells, np.int32)
             place[rows] = np.arange(len(rows), dtype=np.int32)
             cells = place[drawn.cells]
-            for piece in [kept] if kept else _pieces(source, rows, genes, memory // 4):
+            for piece in kept or _pieces(source, rows, genes, memory // 64):
                 sums = _added(piece, cells, sums, pool)
             yield Samples(drawn, _narrow(sums))
             bar.advance(len(drawn))
+            del sums
 
 
 def all_samples(source: CellSource, pools: Pools, sampling: Sampling, **how: Any) -> Samples:
@@ -144,20 +164,21 @@ def _tiles(blocks: Iterator[Drawn], size: int) -> Iterator[Drawn]:
 def _added(
     piece: PackedCells, cells: NDArray[np.int32], sums: NDArray[Any], pool: ThreadPoolExecutor
 ) -> NDArray[Any]:
-    """Add one piece to the sums, in 64 bits where 32 might not do; threads share the samples."""
+    """Add one piece to the sums, in 64 bits where 32 might not do; threads share the genes."""
     if piece.largest * cells.shape[1] > _LARGEST:
         sums = sums.astype(np.int64)
-    n = len(cells)
-    step = -(-n // (4 * pool._max_workers))
+    blocks = -(-sums.shape[1] // WIDTH)
+    step = -(-blocks // pool._max_workers) * WIDTH
     jobs = [
         pool.submit(
-            add_drawn, piece.indptr, piece.indices, piece.values, piece.first,
-            cells, begin, min(begin + step, n), sums,
+            add_drawn, piece.indptr, piece.indices, piece.values, piece.first, cells,
+            begin, min(begin + step, sums.shape[1]), sums,
         )
-        for begin in range(0, n, step)
+        for begin in range(0, sums.shape[1], max(step, 1))
     ]  # fmt: skip
     for job in jobs:
         job.result()
+    add_beyond(*piece.beyond, piece.first, cells, sums)
     return sums
 
 
@@ -173,33 +194,39 @@ def _narrow(sums: NDArray[Any]) -> NDArray[np.int32]:
 
 def _resident(
     source: CellSource, rows: NDArray[np.int64], genes: NDArray[np.int64] | None, limit: int
-) -> PackedCells | None:
+) -> list[PackedCells] | None:
     """Return all cells that can be drawn, compressed, or None where they take too much memory."""
     if source.nnz is not None and genes is None:
-        bytes_a_value = 4  # two for the gene, two for the count
+        bytes_a_value = 3  # two for the gene, one for the count
         if source.nnz * bytes_a_value * len(rows) / max(source.n_cells, 1) > limit:
             return None
-    for piece in _pieces(source, rows, genes, limit):
-        return piece if len(piece.indptr) - 1 == len(rows) else None
-    return None
+    kept, size = [], 0
+    for piece in _pieces(source, rows, genes, limit // 32):
+        kept.append(piece)
+        size += piece.nbytes
+        if size > limit:
+            return None
+    return kept
 
 
 def _pieces(
     source: CellSource, rows: NDArray[np.int64], genes: NDArray[np.int64] | None, limit: int
 ) -> Iterator[PackedCells]:
-    """Read some rows in pieces of about `limit` bytes; cells are numbered as in `rows`."""
+    """Read some rows, compressed, in pieces of up to `_CELLS`; cells are numbered as in `rows`.
+
+    `limit` is in bytes, of what is read at once: several such blocks are in memory.
+    """
     chosen = None if len(rows) == source.n_cells else rows
+    most = min(max(limit // 8, _FEWEST), MAX_NNZ)  # a float and a column number each
     held: list[PackedCells] = []
-    first = size = 0
-    most = min(max(limit // 16, _FEWEST), MAX_NNZ)  # what is read ahead is bounded, too
-    for block in source.chunks(chosen, genes, max_nnz=most, dtype="stored"):
-        piece = _compressed(source, block, first)
-        held.append(piece)
-        first += len(block)
-        size += piece.indices.nbytes + piece.values.nbytes
-        if size >= limit:
+    first = n = 0
+    for block in source.chunks(chosen, genes, max_nnz=most, max_rows=_CELLS, dtype="stored"):
+        if n + len(block) > _CELLS:
             yield _joined(held)
-            held, size = [], 0
+            held, n = [], 0
+        held.append(_compressed(source, block, first))
+        first += len(block)
+        n += len(block)
     if held:
         yield _joined(held)
 
@@ -210,11 +237,20 @@ def _compressed(source: CellSource, block: Block, first: int) -> PackedCells:
     low, high = (data.min(), data.max()) if len(data) else (0, 0)
     if not (low >= 0 and high <= _LARGEST):
         _refuse(source, block, ~((data >= 0) & (data <= _LARGEST)))
-    values = data.astype(np.uint16 if high < _SMALL else np.uint32)
-    if data.dtype.kind == "f" and not np.array_equal(values, data):
-        _refuse(source, block, values != data)
+    values = np.minimum(data, CLIP).astype(np.uint8)
     indices = block.indices.astype(np.uint16 if block.n_genes <= _SMALL else np.uint32)
-    return PackedCells(first, block.indptr - block.indptr[0], indices, values)
+    large = np.flatnonzero(data > CLIP)
+    if data.dtype.kind == "f" and (
+        not np.array_equal(values[data <= CLIP], data[data <= CLIP])
+        or not np.array_equal(np.floor(data[large]), data[large])
+    ):
+        _refuse(source, block, np.floor(data) != data)
+    indptr = block.indptr - block.indptr[0]
+    beyond = (
+        np.searchsorted(large, indptr).astype(np.int64), indices[large],
+        data[large].astype(np.int64) - CLIP,
+    )  # fmt: skip
+    return PackedCells(first, indptr, indices, values, beyond, int(high))
 
 
 def _refuse(source: CellSource, block: Block, wrong: NDArray[np.bool_]) -> None:
@@ -227,12 +263,24 @@ def _refuse(source: CellSource, block: Block, wrong: NDArray[np.bool_]) -> None:
 
 
 def _joined(pieces: list[PackedCells]) -> PackedCells:
-    """Return consecutive pieces as one; they are given up one array after the other."""
+    """Return consecutive pieces as one."""
     if len(pieces) == 1:
         return pieces[0]
-    ends = np.cumsum([len(piece.values) for piece in pieces])
-    indptr = [pieces[0].indptr]
-    indptr += [p.indptr[1:] + end for p, end in zip(pieces[1:], ends[:-1], strict=True)]
-    indices = np.concatenate([piece.indices for piece in pieces])
-    values = np.concatenate([piece.values for piece in pieces])
-    return PackedCells(pieces[0].first, np.concatenate(indptr), indices, values)
+    return PackedCells(
+        pieces[0].first,
+        *_stacked([(p.indptr, p.indices, p.values) for p in pieces]),
+        _stacked([p.beyond for p in pieces]),
+        max(piece.largest for piece in pieces),
+    )
+
+
+def _stacked(parts: list[tuple[NDArray[Any], ...]]) -> tuple[Any, Any, Any]:
+    """Stack CSR arrays."""
+    ends = np.cumsum([len(part[2]) for part in parts])
+    borders = [parts[0][0]]
+    borders += [part[0][1:] + end for part, end in zip(parts[1:], ends[:-1], strict=True)]
+    return (
+        np.concatenate(borders),
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate([part[2] for part in parts]),
+    )

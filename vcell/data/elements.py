@@ -6,7 +6,7 @@ which takes 90 MB of memory. A *group* is an h5py or zarr group.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +58,44 @@ def write_categories(
         write_texts(column, "categories", len(categories), [categories.astype(object)])
     else:
         write_array(column, "categories", categories)
+
+
+def write_tree(group: Group, name: str, values: Mapping[str, Any]) -> None:
+    """Write a dictionary of text, numbers, booleans, arrays, lists of text and dictionaries.
+
+    Anything else is left to anndata.
+    """
+    if not _plain(values):
+        from anndata.io import write_elem
+
+        write_elem(group, name, dict(values))
+        return
+    folder = group.require_group(name)
+    note(folder, "dict", "0.1.0")
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            write_tree(folder, key, value)
+        elif isinstance(value, str):
+            folder.create_dataset(key, data=value)
+            note(folder[key], "string", "0.2.0")
+        elif isinstance(value, list | tuple):
+            write_texts(folder, key, len(value), [np.array(value, dtype=object)])
+        elif isinstance(value, np.ndarray):
+            write_array(folder, key, value)
+        else:
+            folder.create_dataset(key, data=value)
+            note(folder[key], "numeric-scalar", "0.2.0")
+
+
+def _plain(value: Any) -> bool:
+    """Whether `write_tree` knows how to write a value into HDF5."""
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and "/" not in k and _plain(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(item, str) for item in value)
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biuf"
+    return isinstance(value, str | bool | int | float | np.number | np.bool_)
 
 
 def write_booleans(group: Group, name: str, values: NDArray[np.object_]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.data.block import Block, Csr, from_scipy
+from vcell.data.elements import write_tree
 from vcell.data.h5_writing import writing
 from vcell.data.write_chunks import ChunkWriter, append
 from vcell.data.write_columns import Growing, write_column, write_frame, write_strings
@@ -115,9 +116,7 @@ class CellWriter:
             )
             table.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
         if uns:
-            from anndata.io import write_elem
-
-            write_elem(file, "uns", dict(uns))
+            write_tree(file, "uns", uns)
         frame = write_frame(file, "var", list(var))
         write_strings(frame, "_index", genes)
         for name, values in var.items():

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from vcell import console
+from vcell.config.data import NO_LABEL
 from vcell.data.detect import elsewhere, require_counts
 from vcell.errors import UserError
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 FEWEST = 3  # patients of each outcome: one to test, one to choose by, one to learn from
-NO_LABEL = ("", "nan", "NaN", "NA", "None", "none", "unknown", "Unknown", "unassigned")
 
 
 @dataclass(frozen=True)
@@ -327,38 +327,31 @@ def with_states(
     return dataclasses.replace(cohort, states=cohort.states | {name: states.astype(np.float32)})
 
 
-def with_examples(cohort: Cohort, source: CellSource, patient_column: str) -> Cohort:
-    """Add further bulk samples of the same patients, such as those of `vcell pseudobulk`."""
-    if source.genes.tolist() != list(cohort.genes):
+def with_examples(cohort: Cohort, path: Path, patient_column: str) -> Cohort:
+    """Add further bulk samples of the same patients: an .npz of `vcell pseudobulk --by`."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            told = {name: file[name] for name in ("counts", "fractions", "types", "genes")}
+            patient = file[patient_column]
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{source.name} has other genes than the cells", hint="draw it from these very cells"
-        )
-    require_counts(source, quiet=True)
-    column = source.obs(patient_column)
+            f"{path} is no .npz of pseudobulks of patients: {error}",
+            hint=f"vcell pseudobulk CELLS --labels COLUMN --by {patient_column} -o {path.stem}.npz",
+        ) from None
+    if told["genes"].tolist() != list(cohort.genes):
+        raise UserError(f"{path} has other genes than the cells", hint="draw it from these cells")
+    types = {name: k for k, name in enumerate(told["types"].tolist())}
+    lost = [name for name in cohort.types if name not in types]
+    if lost:
+        raise UserError(f"{path} knows no type {lost[0]!r}", hint="draw it by the same cell types")
     place = {name: i for i, name in enumerate(cohort.patients)}
-    codes = np.array([place.get(str(name), -1) for name in column.categories], np.int64)
-    of = codes[column.codes]
-    rows = np.flatnonzero((column.codes >= 0) & (of >= 0))
+    of = np.array([place.get(name, -1) for name in patient.tolist()], np.int64)
+    rows = np.flatnonzero(of >= 0)
     if not len(rows):
-        raise UserError(f"{source.name}: no sample is of a patient of the cells")
-    bulk = np.zeros((len(rows), source.n_genes), np.float32)
-    done = 0
-    for block in source.chunks(rows):
-        _refuse_faults(source, block)
-        bulk[done : done + len(block)] = block.toarray()
-        done += len(block)
-    shares = _shares(source, cohort, rows)
-    return dataclasses.replace(cohort, more_bulk=bulk, more_of=of[rows], more_cells=shares)
-
-
-def _shares(source: CellSource, cohort: Cohort, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Read the shares of types that a pseudobulk was drawn with; the patient's own without them."""
-    for prefix in ("", "fraction_", "fraction:"):
-        names = [f"{prefix}{name}" for name in cohort.types]
-        if all(name in source.obs_columns for name in names):
-            found = [np.asarray(source.obs(name).values, np.float32)[rows] for name in names]
-            return np.stack(found, axis=1)
-    raise UserError(
-        f"{source.name}: it does not say of which types its samples are",
-        hint="draw it with `vcell pseudobulk`, by the same cell types",
-    )
+        raise UserError(f"{path}: no sample is of a patient of the cells")
+    shares = told["fractions"][rows][:, np.array([types[name] for name in cohort.types])]
+    shares = shares / np.maximum(shares.sum(1, keepdims=True), 1e-12)
+    return dataclasses.replace(
+        cohort, more_bulk=told["counts"][rows].astype(np.float32), more_of=of[rows],
+        more_cells=shares.astype(np.float32),
+    )  # fmt: skip

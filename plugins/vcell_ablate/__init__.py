@@ -1,0 +1,44 @@
+"""`vcell ablate`: what each part of a run of train-bulk contributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from vcell.config import configured, option
+from vcell.plugin import Plugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablate:
+    """The [ablate] table."""
+
+    runs: Path = option(Path("runs"), help="The folder of run directories.")
+
+
+@click.command("ablate")
+@click.argument("run", default="latest")
+@configured(Ablate)
+def command(run: str, config: Ablate) -> None:
+    r"""Leave out each modality, each term of the loss and each component, one at a time.
+
+    The same patients in the same folds, so that differences are paired. One table with intervals;
+    ablation.csv and ablation.json lie in the run. A kill costs one fold of one variant.
+
+    \b
+    Example: vcell ablate latest
+    """
+    from vcell_ablate.work import ablate
+
+    ablate(run, config)
+
+
+plugin = Plugin(
+    name="ablate",
+    summary="What each part of a run of train-bulk contributes.",
+    command=command,
+    config=Ablate,
+    needs=("torch", "scipy"),
+)

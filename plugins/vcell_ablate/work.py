@@ -1,0 +1,34 @@
+"""The work of `vcell ablate`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from vcell import console
+from vcell.outputs import write_json, write_text
+from vcell.patients import ablation, saved
+from vcell.runs import Run
+
+if TYPE_CHECKING:
+    from vcell_ablate import Ablate
+
+
+def ablate(name: str, config: Ablate) -> None:
+    """Do what the command asks."""
+    run = Run.open(name, root=config.runs)
+    cohort, study = saved.opened(run)
+    saved.finished(run, study)
+    variants = ablation.planned(cohort, study)
+    console.say(
+        f"{len(variants)} variants in the {study.folds} folds of {run.name}; axes, steps and "
+        "temperature are those that the full model chose"
+    )
+    with console.progress("ablation", len(variants) * study.folds, "folds") as bar:
+        found = ablation.done(run, cohort, study, bar.advance)
+    rows = ablation.scored(run, cohort, study, found)
+    table, told = ablation.table_of(rows), ablation.verdict(rows, cohort.n)
+    run.save_file("ablation.json", partial(write_json, value={"rows": rows, "verdict": told}))
+    run.save_file("ablation.csv", partial(write_text, text=table.csv()))
+    result = {"run": str(run.path), "rows": rows, "verdict": told}
+    console.result(result, f"{table.text()}\n\n{told}\n{run.path / 'ablation.csv'}")

@@ -1,0 +1,58 @@
+"""`vcell figures`: pictures of a classifier of patients, one command each, with their data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from vcell.config import configured, option
+from vcell.plugin import Plugin
+
+FIGURES = ("all", "attention", "roc", "calibration", "ablation", "latent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """The [figures] table."""
+
+    output: Path = option(Path("figures"), help="The folder for the files.", short="-o")
+    cells: Path | None = option(
+        None, help="latent: the cells to draw (default: those that the run read)."
+    )
+    label: str | None = option(
+        None, help="latent: the obs column that colours them (default: the run's labels)."
+    )
+    seed: int = option(0, help="latent: the seed of UMAP and of which cells are drawn.", minimum=0)
+    runs: Path = option(Path("runs"), help="The folder of run directories.")
+    overwrite: bool = option(default=False, help="Replace pictures that vcell made before.")
+
+
+@click.command("figures")
+@click.argument("what", type=click.Choice(FIGURES))
+@click.argument("run", default="latest")
+@configured(Figures)
+def command(what: str, run: str, config: Figures) -> None:
+    r"""Draw: SVG always, PNG where matplotlib is installed, and a CSV of what is shown.
+
+    attention, roc, calibration and ablation are of a run of train-bulk; latent, cells before and
+    after, of a run of train-gmvae. all draws what the run has.
+
+    \b
+    Example: vcell figures roc latest
+             vcell figures all runs/RUN -o figures
+             vcell figures latent runs/GMVAE-RUN --cells cells.h5ad --label cell_type
+    """
+    from vcell_figures.work import draw
+
+    draw(what, run, config)
+
+
+plugin = Plugin(
+    name="figures",
+    summary="Pictures of a run of train-bulk, with their data beside them.",
+    command=command,
+    config=Figures,
+    needs=("torch", "scipy"),
+)

@@ -1,0 +1,88 @@
+"""The work of `vcell figures`: choose the pictures, and write each as SVG, PNG and CSV."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vcell import console, outputs
+from vcell.errors import UserError
+from vcell.outputs import MADE_BY
+from vcell.patients import pictures, saved
+from vcell.report.files import alone, drawable, png
+from vcell.runs import Run
+
+if TYPE_CHECKING:
+    from vcell.patients.pictures import Picture
+    from vcell_figures import Figures
+
+LIST = "figures.json"
+
+
+def draw(what: str, name: str, config: Figures) -> None:
+    """Do what the command asks."""
+    run = Run.open(name, root=config.runs)
+    chosen = _latent(run, config) if what == "latent" else _of_patients(what, run)
+    endings = (".svg", ".csv", ".png") if drawable() else (".svg", ".csv")
+    files = [config.output / f"{one.name}{ending}" for one in chosen for ending in endings]
+    listed = _listed(config.output)
+    strict = [
+        f for f in files if not (config.overwrite and f.suffix == ".csv" and f.name in listed)
+    ]
+    outputs.check(*strict, overwrite=config.overwrite, parents=True)
+    if not drawable():
+        console.say("PNG files need matplotlib: pip install 'vcell[plots]'; SVG files are written")
+    config.output.mkdir(parents=True, exist_ok=True)
+    names = sorted(listed | {file.name for file in files})
+    outputs.write_json(config.output / LIST, {MADE_BY: outputs.made_by(), "files": names})
+    for one in chosen:
+        base = config.output / one.name
+        outputs.write_text(base.with_suffix(".svg"), alone(one.svg()))
+        outputs.write_text(base.with_suffix(".csv"), one.table.csv())
+        if drawable():
+            png(base.with_suffix(".png"), one.draw)
+    told = {"run": str(run.path), "files": [str(file) for file in files]}
+    console.result(told, "\n".join(str(file) for file in files))
+
+
+def _listed(folder: Path) -> set[str]:
+    """Return the files of the folder that are ours: a CSV bears no mark of its own."""
+    try:
+        told = json.loads((folder / LIST).read_text())
+        return set(told["files"]) if MADE_BY in told else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _of_patients(what: str, run: Run) -> list[Picture]:
+    cohort, study = saved.opened(run)
+    found = pictures.of_run(cohort, study, saved.finished(run, study))
+    ablation = _ablation(run, needed=what == "ablation")
+    found += [ablation] if ablation else []
+    return found if what == "all" else [one for one in found if one.name == what]
+
+
+def _ablation(run: Run, *, needed: bool) -> Picture | None:
+    path = run.path / "ablation.json"
+    if path.is_file():
+        return pictures.ablation(json.loads(path.read_text())["rows"])
+    if needed:
+        raise UserError(f"{run.name} has no ablation", hint=f"vcell ablate {run.name}")
+    console.say("no ablation is drawn: vcell ablate makes one")
+    return None
+
+
+def _latent(run: Run, config: Figures) -> list[Picture]:
+    from vcell.gmvae.trained import Trained
+    from vcell.patients import latent
+
+    trained = Trained.load(run)
+    read: dict[str, Any] = (run.meta.get("data") or [{}])[0]
+    cells = config.cells or (Path(read["path"]) if read.get("path") else None)
+    label = config.label or run.meta["config"].get("labels")
+    if cells is None or label is None:
+        raise UserError("which cells, and which label?", hint="--cells FILE --label COLUMN")
+    if latent.method() == "PCA":
+        console.say("umap-learn is not installed: two principal components are drawn instead")
+    return latent.pictures(cells, trained, label, config.seed)

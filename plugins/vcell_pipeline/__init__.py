@@ -1,0 +1,65 @@
+"""`vcell pipeline`: all the way from cells of patients to a classifier, stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from vcell.config import DataOptions, configured, option
+from vcell.plugin import Plugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline(DataOptions):
+    """The [pipeline] table."""
+
+    output: Path = option(Path("pipeline"), help="Folder for everything it makes.", short="-o")
+    patient_column: str = option("patient", help="The obs column that names each cell's patient.")
+    outcome_column: str = option("outcome", help="The obs column with the patient's outcome.")
+    pairs: Path | None = option(None, help="A CSV or TSV of ligands and receptors.")
+    min_genes: int = option(200, help="QC: cells with fewer genes are left out.", minimum=0)
+    max_mito: float = option(
+        0.2, help="QC: so are cells with a larger mitochondrial share.", minimum=0, maximum=1
+    )
+    min_patient_cells: int = option(
+        20, help="QC: so are patients with fewer cells left.", minimum=1
+    )
+    min_cells: int = option(2, help="Cell types of fewer cells count as unlabelled.", minimum=1)
+    folds: int = option(5, help="Outer folds of patients; one GMVAE for each.", minimum=2)
+    states: bool = option(default=True, help="Train a GMVAE for each fold, for states of types.")
+    samples: int = option(10, help="Pseudobulks of each patient; 0 for none.", minimum=0)
+    sample_cells: int = option(500, help="Cells of each pseudobulk.", minimum=1)
+    ablate: bool = option(default=True, help="Measure what each part contributes.")
+    seed: int = option(0, help="The seed of every stage.", minimum=0)
+
+
+@click.command("pipeline")
+@click.argument("what", type=click.Choice(["bulk", "status"]))
+@configured(Pipeline)
+def command(what: str, config: Pipeline) -> None:
+    r"""From cells of patients to a classifier of bulk: QC to figures, each stage once.
+
+    bulk does what is not done: QC, folds of patients, a GMVAE a fold, pseudobulks, the classifier,
+    ablations, figures. Killed at any moment and started again, it goes on where it was. status says
+    how the stages stand, and changes nothing. Settings of a stage stand in its own table of
+    vcell.toml: [train-gmvae], [pseudobulk], [train-bulk].
+
+    \b
+    Example: vcell pipeline bulk --cells cells.h5ad --patient-column donor \
+                 --outcome-column response --cell-type-column cell_type
+             vcell pipeline status
+    """
+    from vcell_pipeline.work import bulk, status
+
+    (bulk if what == "bulk" else status)(config)
+
+
+plugin = Plugin(
+    name="pipeline",
+    summary="Patients: QC, GMVAE, pseudobulk, classifier, ablation, figures.",
+    command=command,
+    config=Pipeline,
+    needs=("torch", "scipy", "numba", "h5py"),
+)

@@ -1,0 +1,268 @@
+"""The stages of `vcell pipeline bulk`, in order, and how they stand.
+
+Stages that are commands are run by the core's dispatch (`vcell.library.command`), in this process:
+no plugin is imported, settings are checked as on the command line, a kill ends everything at once
+and leaves no child behind, and torch is loaded once. What each training leaves is a run directory,
+so a training that was cut short goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vcell import console, library, plugin
+from vcell.config.check import raise_if_any, values_for
+from vcell.config.options import PROJECT
+from vcell.errors import UserError
+from vcell.outputs import write_json
+from vcell.pipeline.manifest import Manifest, Stage
+from vcell.runs import Run, find_runs
+from vcell_pipeline import cells
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vcell_pipeline import Pipeline
+
+_OURS = ("cells", "output", "resume", "runs", "overwrite", "layer", "join")  # said by the pipeline
+_GOES_ON = ("crashed", "interrupted", "failed", "stalled")
+_FIGURES = ("attention", "roc", "calibration")
+
+
+def bulk(config: Pipeline) -> None:
+    """Do what is not done."""
+    book = Manifest.open(config.output)
+    with book.locked():
+        told = {stage.name: book.run(stage) for stage in _stages(config, book)}
+    verdict = told["classifier"]["verdict"]
+    table = _table(book, config)
+    result = {"folder": str(config.output), "verdict": verdict, "stages": told}
+    page = config.output / "runs" / Path(told["classifier"]["run"]).name / "index.html"
+    console.result(result | {"page": str(page)}, f"{table}\n\n{verdict['text']}\n{page}")
+
+
+def status(config: Pipeline) -> None:
+    """Say how the stages stand."""
+    book = Manifest.open(config.output)
+    rows = list(_standing(book, config))
+    result = {
+        "folder": str(config.output),
+        "stages": [dict(zip(_HEADS, r, strict=True)) for r in rows],
+    }
+    console.result(result, console.table(rows, _HEADS))
+
+
+_HEADS = ("stage", "state", "seconds", "outputs")
+
+
+def _table(book: Manifest, config: Pipeline) -> str:
+    return console.table(list(_standing(book, config)), _HEADS)
+
+
+def _standing(book: Manifest, config: Pipeline) -> Iterator[tuple[Any, ...]]:
+    for stage in _stages(config, book, asking=True):
+        known = book.stages.get(stage.name)
+        why = book.why(stage)
+        state = "done" if why is None else why if known else "not done"
+        seconds = known["seconds"] if known else None
+        yield stage.name, state, seconds, len(known["outputs"]) if known else None
+
+
+def _stages(config: Pipeline, book: Manifest, *, asking: bool = False) -> Iterator[Stage]:
+    """Yield the stages in order; each is made once those before it are done."""
+    if config.cells is None:
+        raise UserError("no cells are named", hint="--cells FILE, or [data] cells in vcell.toml")
+    if not config.cells.exists():
+        raise UserError(f"{config.cells} does not exist")
+    columns = cells.columns_of(config)
+    folder, kept = config.output, config.output / "qc.h5ad"
+    meaning = vars(columns) | {"min_cells": config.min_cells}
+    yield Stage(
+        name="qc", title="leave out bad cells and small patients", inputs=_files(config.cells),
+        settings=meaning | {
+            "min_genes": config.min_genes, "max_mito": config.max_mito,
+            "min_patient_cells": config.min_patient_cells, "layer": config.layer,
+        },
+        work=lambda: (cells.qc(_cells(config), kept, config), [kept]),
+    )  # fmt: skip
+    dealt = folder / "split.json"
+    yield Stage(
+        name="split", title="deal patients into folds", inputs=[kept],
+        settings=meaning | {"folds": config.folds, "seed": config.seed, "states": config.states},
+        work=lambda: cells.split(kept, dealt, config),
+    )  # fmt: skip
+    n = len(book.stages.get("split", {}).get("result", {}).get("folds", [0] * config.folds))
+    for k in range(n if config.states else 0):
+        yield _gmvae(config, k)
+    if config.samples:
+        yield _pseudobulk(config, kept)
+    yield _classifier(config, book, kept, dealt, n)
+    run = book.stages.get("classifier", {}).get("result", {}).get("run")
+    if not asking and run is None:
+        return
+    files = [folder / "runs" / Path(run).name / "scores.json"] if run else []
+    if config.ablate:
+        yield _command(
+            config,
+            "ablation",
+            "ablate",
+            "measure what each part contributes",
+            files,
+            lambda: _named(folder, run),
+            {},
+            ("ablation.json", "ablation.csv"),
+        )
+    yield Stage(
+        name="figures", title="draw", inputs=files, settings={},
+        work=lambda: _figures(config, str(run)),
+    )  # fmt: skip
+
+
+def _cells(config: Pipeline) -> Path:
+    assert config.cells is not None
+    return config.cells
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files of an input: itself, or everything in the folder."""
+    if path.is_dir():
+        return sorted(one for one in path.rglob("*") if one.is_file())
+    return [path]
+
+
+def _gmvae(config: Pipeline, k: int) -> Stage:
+    learn = config.output / f"learn-{k}.h5ad"
+    imposed = {"labels": config.cell_type_column, "min_cells": config.min_cells,
+               "seed": config.seed, "batch_column": config.batch_column}  # fmt: skip
+    settings = _given("train-gmvae") | {k: v for k, v in imposed.items() if v is not None}
+
+    def work() -> tuple[dict[str, Any], list[Path]]:
+        told = _trained(config, "train-gmvae", settings, learn)
+        run = Run.open(told["run"])
+        best = run.checkpoint("best").path
+        written = [run.path / "gmvae.json", run.path / "head.npz", best / "model.safetensors"]
+        return {"run": run.name, "held_out": told.get("held_out")}, written
+
+    return Stage(
+        name=f"gmvae-{k}", title=f"train a GMVAE without the patients of fold {k}",
+        inputs=[learn], settings=settings, work=work,
+    )  # fmt: skip
+
+
+def _pseudobulk(config: Pipeline, kept: Path) -> Stage:
+    out = config.output / "pseudobulk.npz"
+    settings = {"mode": "own"} | _given("pseudobulk") | {
+        "labels": config.cell_type_column, "by": config.patient_column,
+        "samples": config.samples, "cells": config.sample_cells, "seed": config.seed,
+    }  # fmt: skip
+
+    def work() -> tuple[dict[str, Any], list[Path]]:
+        told = library.command("pseudobulk", kept, output=out, overwrite=True, **settings)
+        return {"samples": told["samples"]}, [out]
+
+    return Stage(
+        name="pseudobulk", title="draw bulk samples of each patient", inputs=[kept],
+        settings=settings, work=work,
+    )  # fmt: skip
+
+
+def _classifier(config: Pipeline, book: Manifest, kept: Path, dealt: Path, n: int) -> Stage:
+    """Return the stage of train-bulk; its file of folds names the GMVAE of each."""
+    folder = config.output
+    runs = [
+        book.stages.get(f"gmvae-{k}", {}).get("result", {}).get("run")
+        for k in range(n if config.states else 0)
+    ]
+    imposed = {
+        "patient_column": config.patient_column, "outcome_column": config.outcome_column,
+        "cell_type_column": config.cell_type_column, "batch_column": config.batch_column,
+        "min_cells": config.min_cells, "seed": config.seed,
+    }  # fmt: skip
+    settings = _given("train-bulk") | {k: v for k, v in imposed.items() if v is not None}
+    inputs = [kept, dealt]
+    inputs += [folder / "pseudobulk.npz"] if config.samples else []
+    inputs += [config.pairs] if config.pairs else []
+
+    def work() -> tuple[dict[str, Any], list[Path]]:
+        told = json.loads(dealt.read_text())
+        for one, name in zip(told["folds"], runs, strict=False):
+            one["gmvae"] = str((folder / "runs" / name).absolute())
+        write_json(folder / "folds.json", told)
+        more = {"pairs": config.pairs, "folds_file": folder / "folds.json"}
+        if config.samples:
+            more["pseudobulk"] = folder / "pseudobulk.npz"
+        found = _trained(config, "train-bulk", settings | more, kept)
+        run = Run.open(found["run"])
+        names = ("design.json", "cohort.npz", "scores.json", "predictions.csv", "index.html")
+        written = [folder / "folds.json", *(run.path / name for name in names)]
+        models = {name: one["auc"] for name, one in found["models"].items()}
+        return {"run": run.name, "verdict": found["verdict"], "auc": models}, written
+
+    return Stage(
+        name="classifier", title="tell outcomes by bulk, taught by single cells", inputs=inputs,
+        settings=settings | {"gmvae": runs}, work=work,
+    )  # fmt: skip
+
+
+def _command(
+    config: Pipeline, name: str, command: str, title: str, inputs: list[Path], argument: Any,
+    settings: dict[str, Any], files: tuple[str, ...],
+) -> Stage:  # fmt: skip
+    """Return a stage that is a command about a run, and writes files into it."""
+    given = _given(command) | settings
+
+    def work() -> tuple[dict[str, Any], list[Path]]:
+        run: Path = argument()
+        told = library.command(command, str(run), **given)
+        return {"result": told}, [run / file for file in files]
+
+    return Stage(name=name, title=title, inputs=inputs, settings=given, work=work)
+
+
+def _figures(config: Pipeline, run: str) -> tuple[dict[str, Any], list[Path]]:
+    folder = config.output / "figures"
+    told = library.command(
+        "figures", "all", str(_named(config.output, run)), output=folder, overwrite=True
+    )
+    return {"files": [Path(f).name for f in told["files"]]}, [Path(f) for f in told["files"]]
+
+
+def _named(folder: Path, run: str) -> Path:
+    return folder / "runs" / run
+
+
+def _given(command: str) -> dict[str, Any]:
+    """Return what the project file says in a command's own table, without what we say ourselves."""
+    ctx = click.get_current_context(silent=True)
+    file = ctx.meta.get(PROJECT) if ctx else None
+    loaded = plugin.get(command)
+    if file is None or loaded.config is None or command not in file.tables:
+        return {}
+    values, problems = values_for(file, command, loaded.config)
+    raise_if_any(problems)
+    own = {key.replace("-", "_") for key in file.tables[command]}
+    return {k: v for k, v in values.items() if k in own and k not in _OURS}
+
+
+def _trained(
+    config: Pipeline, command: str, settings: dict[str, Any], data: Path
+) -> dict[str, Any]:
+    """Train, or go on with the training on these very cells that was cut short."""
+    runs = config.output / "runs"
+    for run in reversed(find_runs(runs)[0]):
+        read = run.meta.get("data") or [{}]
+        same = read[0].get("modified") == data.stat().st_mtime
+        asked = {k: run.meta["config"].get(k) for k in settings}
+        wanted = json.loads(json.dumps(settings, default=str))
+        ready = run.checkpoints() or (run.path / "design.json").is_file()
+        ours = run.meta.get("command") == command and same and ready and asked == wanted
+        if ours and run.status() in _GOES_ON:
+            console.say(f"going on with {run.name}")
+            found: dict[str, Any] = library.command(command, resume=str(run.path), runs=runs)
+            return found
+    found = library.command(command, data, runs=runs, **settings)
+    return found

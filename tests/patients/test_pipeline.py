@@ -1,0 +1,199 @@
+"""`vcell pipeline bulk`: every stage once, whatever happens between; ablations and figures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import anndata
+import pytest
+
+from tests.patients.conftest import SMALL
+from tests.support import PATIENCE, clean_environment
+from vcell.patients.simulate import write
+from vcell.pipeline.manifest import Manifest, Stage
+
+PROJECT = """\
+[data]
+cells = "cells.h5ad"
+cell-type-column = "cell_type"
+
+[pipeline]
+pairs = "pairs.csv"
+min-genes = 10
+folds = 2
+samples = 2
+sample-cells = 30
+
+[train-gmvae]
+max-steps = 8
+encoder = [16]
+decoder = [16]
+
+[train-bulk]
+axes = [4]
+steps = [8]
+members = 1
+inner-folds = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def project(home, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("cells.h5ad", "pairs.csv"):
+        shutil.copy(home / name, folder)
+    (folder / "vcell.toml").write_text(PROJECT)
+    return folder
+
+
+@pytest.fixture
+def inside(here, project, monkeypatch):
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("VCELL_CACHE", str(project / "cache"))
+    return here
+
+
+def test_stages_are_done_once_and_again_only_where_something_changed(inside, project):
+    ran = inside("pipeline", "status", "--json")
+    assert ran.code == 0, ran.err
+    assert {one["state"] for one in ran.json["stages"]} == {"not done"}
+    first = inside("pipeline", "bulk", "--json")
+    assert first.code == 0, first.err
+    folder = project / "pipeline"
+    names = [one["stage"] for one in inside("pipeline", "status", "--json").json["stages"]]
+    assert names == [
+        "qc", "split", "gmvae-0", "gmvae-1", "pseudobulk", "classifier", "ablation", "figures",
+    ]  # fmt: skip
+    # each GMVAE saw the cells of its own training patients, and no others
+    folds = json.loads((folder / "folds.json").read_text())["folds"]
+    for k, one in enumerate(folds):
+        seen = set(anndata.read_h5ad(folder / f"learn-{k}.h5ad").obs["patient"])
+        assert seen.isdisjoint(one["test"])
+        assert len(seen) + len(one["test"]) == 24
+    run = folder / "runs" / first.json["stages"]["classifier"]["run"]
+    assert json.loads((run / "design.json").read_text())["learners"] == ["fold-0", "fold-1"]
+
+    again = inside("pipeline", "bulk", "--json")
+    assert again.json["verdict"] == first.json["verdict"]
+    assert again.err.count("done before") == len(names)
+
+    (folder / "figures" / "roc.svg").unlink()
+    state = {
+        one["stage"]: one["state"] for one in inside("pipeline", "status", "--json").json["stages"]
+    }
+    assert state["figures"].endswith("roc.svg is gone")
+    assert state["classifier"] == "done"
+    more = inside("pipeline", "bulk", "--sample-cells", "31", "--no-ablate")
+    assert more.code == 0, more.err
+    assert "pseudobulk: draw bulk samples of each patient (changed: cells)" in more.err
+    assert "gmvae-1: done before" in more.err
+    assert "what it reads has changed" in more.err  # the classifier
+
+    table = (run / "ablation.csv").read_text()
+    for variant in ("without states", "bulk alone", "without the contrast term", "mean fusion"):
+        assert variant in table
+    svg = (folder / "figures" / "attention.svg").read_text()
+    assert svg.startswith("<svg")
+    assert "xmlns" in svg
+    assert len((folder / "figures" / "attention.csv").read_text().splitlines()) == 25
+
+
+def test_cells_are_drawn_before_and_after_a_gmvae(inside, project):
+    run = next((project / "pipeline" / "runs").glob("*train-gmvae*"))
+    ran = inside("figures", "latent", run, "-o", "latent", "--json")
+    assert ran.code == 0, ran.err
+    assert {"latent-before.svg", "latent-after.csv"} <= {
+        f.split("/")[-1] for f in ran.json["files"]
+    }
+    refused = inside("figures", "latent", run, "-o", "latent")
+    assert refused.code == 2
+    assert "exists already" in refused.err
+
+
+def test_figures_and_ablations_of_another_run_are_refused(inside, project):
+    run = next((project / "pipeline" / "runs").glob("*train-gmvae*"))
+    for words in (("ablate", run), ("figures", "roc", run)):
+        ran = inside(*words)
+        assert ran.code == 2
+        assert "not of train-bulk" in ran.err
+
+
+def test_two_pipelines_in_one_folder_and_damage_are_told(inside, project, tmp_path):
+    with Manifest.open(tmp_path).locked():
+        ran = inside("pipeline", "bulk", "-o", tmp_path)
+    assert ran.code == 2
+    assert "another pipeline" in ran.err
+    (tmp_path / "pipeline.json").write_text("{")
+    ran = inside("pipeline", "status", "-o", tmp_path)
+    assert ran.code == 2
+    assert "pipeline.json cannot be read" in ran.err
+
+
+def test_a_stage_is_done_by_digest_not_by_name_or_time(tmp_path):
+    source, out, done = tmp_path / "in", tmp_path / "out", []
+
+    def stage(**settings):
+        def work():
+            done.append(settings)
+            out.write_text(source.read_text().upper())
+            return {"n": len(done)}, [out]
+
+        return Stage(name="s", title="shout", inputs=[source], settings=settings, work=work)
+
+    source.write_text("a")
+    for _ in range(2):
+        assert Manifest.open(tmp_path).run(stage(k=1)) == {"n": 1}
+    source.write_text("a")  # written again, the same
+    assert Manifest.open(tmp_path).why(stage(k=1)) is None
+    assert Manifest.open(tmp_path).why(stage(k=2)) == "changed: k"
+    out.write_text("B")
+    assert Manifest.open(tmp_path).why(stage(k=1)) == "out was changed"
+    source.write_text("b")
+    assert Manifest.open(tmp_path).why(stage(k=1)) == "what it reads has changed"
+    Manifest.open(tmp_path).run(stage(k=1))
+    assert out.read_text() == "B"
+
+
+@pytest.mark.slow
+def test_a_pipeline_killed_at_any_stage_goes_on_with_that_stage(tmp_path):
+    """kill -9 as soon as a stage has begun, for each stage in turn; then to the end."""
+    write(SMALL, tmp_path / "cells.h5ad", tmp_path / "pairs.csv")
+    (tmp_path / "vcell.toml").write_text(PROJECT)
+    words = [sys.executable, "-m", "vcell", "pipeline", "bulk", "--json"]
+    environment = clean_environment() | {
+        "VCELL_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    begun: list[str] = []
+    for name in ("qc", "gmvae-0", "gmvae-1", "classifier", "ablation"):
+        with (tmp_path / f"{name}.err").open("w") as err:
+            process = subprocess.Popen(
+                words, cwd=tmp_path, env=environment, stderr=err, stdout=subprocess.DEVNULL
+            )
+            deadline = time.monotonic() + PATIENCE
+            while time.monotonic() < deadline:
+                said = (tmp_path / f"{name}.err").read_text()
+                if f"\n{name}: " in said:
+                    break
+                assert process.poll() is None, said
+                time.sleep(0.05)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        known = Manifest.open(tmp_path / "pipeline").stages
+        assert name not in known
+        begun += [
+            line
+            for line in (tmp_path / f"{name}.err").read_text().splitlines()
+            if "done before" in line
+        ]
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert begun.count("qc: done before") == 3  # whole since the second start, never run again
+    assert "classifier: done before" in done.stderr
+    assert json.loads(done.stdout)["verdict"]["text"]

@@ -1,0 +1,170 @@
+"""Stages that are done once: what each read, how it was set, what it wrote, by digest.
+
+    book = Manifest.open(folder)
+    with book.locked():
+        book.run(Stage("qc", inputs=[cells], settings={...}, work=...))
+
+``pipeline.json`` is replaced whole after each stage, and stages write their own files aside first:
+a pipeline that is killed at any moment and started again runs the unfinished stages only. A stage
+is done as long as its inputs and its outputs have the digests and its settings the values that were
+noted. Digests are kept by size and time of change, so that a large file is read once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vcell import console, outputs
+from vcell.as_json import plain
+from vcell.errors import UserError
+
+FILE, _LOCK = "pipeline.json", ".lock"
+_PIECE = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step.
+
+    Attributes
+    ----------
+    name, title
+        What it is called, and what it does in a few words.
+    inputs
+        Files that it reads.
+    settings
+        What decides its result beside them; JSON.
+    work
+        Does it; returns what is to be remembered, and the files that it wrote.
+    """
+
+    name: str
+    title: str
+    inputs: Sequence[Path]
+    settings: Mapping[str, Any]
+    work: Callable[[], tuple[Mapping[str, Any], Sequence[Path]]] = field(repr=False)
+
+
+class Manifest:
+    """What is known of the stages of a pipeline in a folder."""
+
+    def __init__(self, folder: Path, told: dict[str, Any]) -> None:
+        self.folder = folder
+        self.stages: dict[str, Any] = told.get("stages", {})
+        self._seen: dict[str, Any] = told.get("digests", {})
+
+    @classmethod
+    def open(cls, folder: Path) -> Manifest:
+        """Read it; a folder without one is a pipeline that has not begun."""
+        path = folder / FILE
+        if not path.exists():
+            return cls(folder, {})
+        try:
+            told = json.loads(path.read_text())
+            if not isinstance(told["stages"], dict) or not isinstance(told["digests"], dict):
+                raise TypeError("it has no stages")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} cannot be read: {error}", hint="remove it to run every stage again"
+            ) from None
+        return cls(folder, told)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second pipeline out of the folder; a kill frees it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / _LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{self.folder}: another pipeline is at work there", hint="wait, or use -o"
+                ) from None
+            yield
+
+    def run(self, stage: Stage) -> dict[str, Any]:
+        """Do a stage, unless it is done; return what it told."""
+        why = self.why(stage)
+        if why is None:
+            console.say(f"{stage.name}: done before")
+            result: dict[str, Any] = self.stages[stage.name]["result"]
+            return result
+        console.say(f"\n{stage.name}: {stage.title} ({why})")
+        self.stages.pop(stage.name, None)
+        self._write()
+        started = time.monotonic()
+        told, written = stage.work()
+        seconds = round(time.monotonic() - started, 1)
+        self.stages[stage.name] = plain(
+            {
+                "title": stage.title, "inputs": self._digests(stage.inputs),
+                "settings": dict(stage.settings), "outputs": self._digests(written),
+                "seconds": seconds, "result": dict(told),
+            }
+        )  # fmt: skip
+        self._write()
+        console.say(f"{stage.name}: {console.duration(seconds)}")
+        return dict(self.stages[stage.name]["result"])
+
+    def why(self, stage: Stage) -> str | None:
+        """Say why a stage is to be done; None where it is done."""
+        known = self.stages.get(stage.name)
+        if known is None:
+            return "not done"
+        for path in stage.inputs:
+            if not path.exists():
+                return f"{path.name} is to be made"
+        if known["inputs"] != self._digests(stage.inputs):
+            return "what it reads has changed"
+        wanted = plain(dict(stage.settings))
+        if known["settings"] != wanted:
+            keys = {*wanted, *known["settings"]}
+            odd = sorted(k for k in keys if wanted.get(k) != known["settings"].get(k))
+            return f"changed: {', '.join(odd)}"
+        return self._lost(known)
+
+    def _lost(self, known: Mapping[str, Any]) -> str | None:
+        for name, digest in known["outputs"].items():
+            path = self.folder / name
+            if not path.exists():
+                return f"{name} is gone"
+            if self.digest(path) != digest:
+                return f"{name} was changed"
+        return None
+
+    def digest(self, path: Path) -> str:
+        """Return the SHA-256 of a file, read anew only if its size or time has changed."""
+        about = path.stat()
+        key, mark = str(path.absolute()), [about.st_size, about.st_mtime_ns]
+        known = self._seen.get(key)
+        if known is None or known[:2] != mark:
+            digest = hashlib.sha256()
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE):
+                    digest.update(piece)
+            known = self._seen[key] = [*mark, digest.hexdigest()]
+        return str(known[2])
+
+    def _digests(self, paths: Sequence[Path]) -> dict[str, str]:
+        return {self._name(path): self.digest(path) for path in paths}
+
+    def _name(self, path: Path) -> str:
+        """Name a file as seen from the folder, so that the folder can be moved."""
+        try:
+            return str(path.resolve().relative_to(self.folder.resolve()))
+        except ValueError:
+            return str(path.absolute())
+
+    def _write(self) -> None:
+        outputs.write_json(
+            self.folder / FILE,
+            {"made-by": outputs.made_by(), "stages": self.stages, "digests": self._seen},
+        )

@@ -1,0 +1,39 @@
+"""Pictures as files of their own: SVG that needs no page, and PNG where matplotlib is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from vcell import outputs
+from vcell.outputs import MADE_BY, made_by
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def drawable() -> bool:
+    """Whether PNG files can be drawn."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def alone(svg: str) -> str:
+    """Give a picture what it needs outside a page: its namespace and the style sheet."""
+    style = resources.files("vcell.report").joinpath("page.css").read_text(encoding="utf-8")
+    head, _, rest = svg.partition(">")
+    mark = f"<!-- {MADE_BY}: {made_by()} -->"
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{mark}<style>{style}</style>{rest}'
+
+
+def png(path: Path, draw: Callable[[Any], None], size: tuple[float, float] = (7, 4)) -> None:
+    """Let `draw` draw on axes of matplotlib, without a display, and write them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure.add_subplot())
+    with outputs.whole(path) as aside:
+        figure.savefig(aside, format="png", metadata={"Software": f"{MADE_BY}: {made_by()}"})
