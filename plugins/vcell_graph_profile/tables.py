@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from vcell import console
+from vcell.graph import Rules
 
 
 def text(found: dict[str, Any]) -> str:
+    """Return all of it for the terminal."""
     rows = [row for row in found["rows"] if "not_run" not in row]
     lines = [
         (f"milliseconds of a batch of {found['batch_size']:,}, medians of {found['steps']} "
