@@ -110,7 +110,7 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     path = Path("/proc/cpuinfo")
-    lines = path.readtext().splitlines() if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
     return next((ln.split(":")[1].strip() for ln in lines if ln.startswith("model name")), "CPU")
 
 
@@ -222,8 +222,8 @@ def _fits(
         what = "the latents of every gene of every sample"
     if need > budget:
         raise UserError(
-            f"{what} take about {console.bytestext(need)}, more than the "
-            f"{console.bytestext(budget)} that --memory allows"
+            f"{what} take about {console.bytes_text(need)}, more than the "
+            f"{console.bytes_text(budget)} that --memory allows"
         )
 
 
