@@ -11,15 +11,17 @@ import torch
 from vcell_train_vcc import TrainVcc
 from vcell_train_vcc.network import shape
 from vcell_train_vcc.network.losses import KINDS as LOSSES
-from vcell_train_vcc.network.losses import LossKind, Units, distances, effects, losses_of
+from vcell_train_vcc.network.losses import LossKind, Units, effects, losses_of
 from vcell_train_vcc.network.rehearsal import rehearse
-from vcell_train_vcc.network.shape import NetworkShape, few_threads
+from vcell_train_vcc.network.shape import NetworkShape
 from vcell_train_vcc.network.task import Tables, build
 
 from vcell.data.simulate import Simulator
 from vcell.errors import UserError
 from vcell.models import Screen
 from vcell.nn.attention import AttentionChoice
+from vcell.nn.distances import euclidean
+from vcell.nn.threads import few_threads
 from vcell.screen.sets import Groups, SetStream
 from vcell.store import Recipe, Store, prepare
 from vcell.train.task import Place
@@ -296,7 +298,7 @@ def test_a_set_loss_is_least_where_the_cells_are_moved_onto_the_real_ones(kind):
 
 def test_distances_are_finite_and_differentiable_between_equal_cells():
     cells = torch.ones(1, 3, 4, requires_grad=True)
-    distances(cells, cells).sum().backward()
+    euclidean(cells, cells).sum().backward()
     assert torch.isfinite(cells.grad).all()
 
 

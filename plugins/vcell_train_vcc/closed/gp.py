@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import lapack
 
-from vcell.metrics import vcc2025
+from vcell.models.scoring import Judge
 from vcell.screen.split import TRAIN
 from vcell_train_vcc.closed.interactions import Interactions
 from vcell_train_vcc.closed.kernel import WIDTHS, Kernel, KernelSettings
@@ -166,7 +166,7 @@ class GaussianProcess:
 
     def _chosen(self) -> list[KernelSettings]:
         """Rank the settings by what they say of perturbations left out."""
-        judge = _Judge(self.targets, self.delta, self.names)
+        judge = _Settings(self.targets, self.delta, self.names)
         n_blocks = len(judge.kernel.blocks)
         mixes = _mixes(judge.kernel.telling, n_blocks)
         if len(mixes) > _MIXES:
@@ -180,45 +180,33 @@ class GaussianProcess:
         return [one[i] for i in range(most) for one in best if i < len(one)][:most]
 
 
-class _Judge:
-    """Says how good settings are, by training perturbations left out one at a time."""
+class _Settings:
+    """Ranks settings by training perturbations left out one at a time."""
 
     def __init__(self, screen: Screen, delta: Array, names: list[str]) -> None:
-        drawn = np.sort(np.random.default_rng(0).permutation(len(names))[:_MOST])
-        self.names = [names[row] for row in drawn]
-        delta = delta[drawn]
-        genes = np.argsort(-delta.var(axis=0), kind="stable")[:_GENES]
-        self.real, self.mean = delta[:, genes], delta[:, genes].mean(axis=0)
-        self.unit = max(float(self.real.var()), 1e-12)
-        column = screen.columns(self.names)
-        place = np.full(delta.shape[1], -1)
-        place[genes] = np.arange(len(genes))
-        self.first = np.where(column[:, 0] >= 0, place[column[:, 0]], -1)
-        self.kernel = Kernel(screen, self.names)
+        self.judge = Judge(delta, screen.columns(names)[:, 0], _MOST, _GENES)
+        self.mean = self.judge.real.mean(axis=0)
+        self.kernel = Kernel(screen, [names[row] for row in self.judge.rows])
 
     def ranked(self, settings: Sequence[KernelSettings]) -> list[KernelSettings]:
         """Return the best settings, the best first, by error, correlation and discrimination."""
         found: list[tuple[float, int, Array]] = []
         for number, setting in enumerate(settings):
             guess = self._left_out(setting)
-            correlation = float(np.nan_to_num(vcc2025.pearson(self.real, guess)).mean())
-            error = float(np.square(guess - self.real).mean()) / self.unit
-            found.append((error - correlation, number, guess))
+            found.append((self.judge.error(guess), number, guess))
             if len(found) > 2 * _JUDGED:
                 found = sorted(found, key=lambda one: one[:2])[:_JUDGED]
-        judged = []
-        for rank, number, guess in sorted(found, key=lambda one: one[:2])[:_JUDGED]:
-            apart = vcc2025.distances(self.real, guess, self.first)
-            judged.append((rank - float(vcc2025.discrimination(apart).mean()), number))
+        best = sorted(found, key=lambda one: one[:2])[:_JUDGED]
+        judged = [(self.judge.loss(guess), number) for _, number, guess in best]
         return [settings[number] for _, number in sorted(judged)]
 
     def _left_out(self, setting: KernelSettings) -> Array:
         inverse = _inverse(self.kernel.of(setting), setting.noise)
-        about = self.real - self.mean * setting.centred
+        about = self.judge.real - self.mean * setting.centred
         weights = inverse @ about
         if setting.centred and len(about) > 1:  # the mean still knows the one that is left out
             weights += inverse.sum(axis=1)[:, None] * about / (len(about) - 1)
-        return np.asarray(self.real - weights / np.diag(inverse)[:, None])
+        return np.asarray(self.judge.real - weights / np.diag(inverse)[:, None])
 
 
 def _mixes(telling: Sequence[int], n_blocks: int) -> list[tuple[float, ...]]:

@@ -16,6 +16,7 @@ from vcell.errors import UserError
 from vcell.models import Explanation, LeavesOneOut, Predictor, Uncertain
 from vcell.models.validation import truth_of
 from vcell.nn import attention as attentions
+from vcell.nn.threads import few_threads
 from vcell.screen.sets import Groups, store_of
 from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.command import settings_of_run
@@ -23,7 +24,7 @@ from vcell.train.loop import Trainer
 from vcell.train.precision import resolve
 from vcell.train.state import load_weights
 from vcell_train_vcc import TrainVcc
-from vcell_train_vcc.network.shape import FILE, NEAR, NetworkShape, device_of, few_threads, graph_of
+from vcell_train_vcc.network.shape import FILE, NEAR, NetworkShape, device_of, graph_of
 from vcell_train_vcc.network.task import CellTask, Tables, added, build
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class NetworkModel:
         model = build(tables, shape, config, name)
         load_weights(model, checkpoint.path)
         n_tokens = shape.n_tokens(max(checkpoint.step - 1, 0))
-        told = checkpoint.state.get("metrics", {})  # runs of before took the network whole
+        told = checkpoint.state.get("metrics", {})  # older runs took the network whole
         blend = float(told.get("blend", 1.0))
         return NetworkPredictor(model.eval(), tables, prior, n_tokens, shape.sizes.d_model, blend)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vcell.models.validation import PriorJudge
+from vcell.models.validation import Blend
 from vcell.screen.sets import Groups, SetStream
 from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.stream import ReadAhead
@@ -185,7 +185,7 @@ class CellTask:
         self.held = tables.screen.rows(VALIDATION)
         self.prior = tables.whole_prior[self.held]
         if len(self.held):
-            self.judge = PriorJudge(tables.screen, self.prior, truth)
+            self.judge = Blend(tables.screen, self.prior, truth)
             self.references = self.judge.references()
         self._n_tokens = shape.n_tokens(0)  # as of the last step taken
         self.identity: Mapping[str, Any] = {
