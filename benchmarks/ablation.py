@@ -88,7 +88,7 @@ class Last:
 
 @contextlib.contextmanager
 def from_mean() -> Iterator[None]:
-    """Let networks start from the mean effect, of which a row that is left out is no part."""
+    """Let networks start from the mean effect, without the row that is left out."""
 
     def expected(run: Run, screen: Screen) -> np.ndarray:
         learned = screen.delta[screen.rows(TRAIN)]

@@ -71,7 +71,7 @@ def _kind(path: Path) -> str:
         try:
             columns = set(pq.read_schema(path).names)
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} is no Parquet file: {error}") from None
+            raise UserError(f"{path} is not a Parquet file: {error}") from None
         return _EFFECTS if {"perturbation", "effect", "standard_error"} <= columns else _TABLE
     head, rows = _first_lines(path)
     if named_ends(head) is not None:

@@ -71,7 +71,7 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share < 1:
-        raise UserError(f"--max-slowdown {text} is no share", hint="write 3%")
+        raise UserError(f"--max-slowdown {text} is not a share", hint="write 3%")
     return share
 
 

@@ -107,7 +107,7 @@ def read(path: Path) -> PriorEffects:
     """Read a file of effects before anything else is done."""
     if path.suffix != ".parquet" and path.exists():
         raise UserError(
-            f"{path} is no file of effects",
+            f"{path} is not a file of effects",
             hint=f"measure them first: vcell effects {path} -o effects.parquet",
         )
     return PriorEffects.read(path)

@@ -107,7 +107,7 @@ def summarise(
     )  # fmt: skip
     out["token"], out["spread_of_nulls"] = tokens, against.spread
     nulls = np.flatnonzero(~asked & np.isfinite(shift))
-    if len(nulls):  # they are drawn, and are no line of the table
+    if len(nulls):  # they are drawn, and are not lines of the table
         out.loc[nulls, "effect"] = shift[nulls] - np.median(shift[nulls])
         out.loc[nulls, "status"] = NULL
     out = out[asked | (out["status"] == NULL)]

@@ -50,7 +50,7 @@ def opened(name: str, root: Path) -> FinishedRun:
     """Open the table of a finished run."""
     run = Run.open(name, root=root)
     if not (run.path / "design.json").is_file():
-        raise UserError(f"{run.name} is no run of vcell isp", hint="vcell runs list")
+        raise UserError(f"{run.name} is not a run of vcell isp", hint="vcell runs list")
     path = run.path / TABLE
     if not path.is_file():
         raise UserError(

@@ -37,7 +37,7 @@ def run(cells: Path | None, config: IspRun) -> None:
     if config.resume:
         this = Run.open(config.resume, root=config.runs)
         if not (this.path / "design.json").is_file():
-            raise UserError(f"{this.name} is no run of vcell isp", hint="vcell runs list")
+            raise UserError(f"{this.name} is not a run of vcell isp", hint="vcell runs list")
         plan = resume_run(this, plan)
         export = config.export_upstream_pickles
         config = config_of(this)

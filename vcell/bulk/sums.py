@@ -110,7 +110,7 @@ def samples(
     Raises
     ------
     UserError
-        The values are no counts, or a sum exceeds 2**31.
+        The values are not counts, or a sum exceeds 2**31.
     """
     width = source.n_genes if genes is None else len(genes)
     wanted = np.sort(pools.order)
@@ -232,7 +232,7 @@ def _pieces(
 
 
 def _compressed(source: CellSource, block: Block, first: int) -> PackedCells:
-    """Narrow a block, and refuse what is no count."""
+    """Narrow a block, and refuse values that are not counts."""
     data = block.data
     low, high = (data.min(), data.max()) if len(data) else (0, 0)
     if not (low >= 0 and high <= _LARGEST):
@@ -257,7 +257,7 @@ def _refuse(source: CellSource, block: Block, wrong: NDArray[np.bool_]) -> None:
     at = int(np.argmax(wrong))
     cell = block.rows[int(np.searchsorted(block.indptr - block.indptr[0], at, side="right")) - 1]
     raise UserError(
-        f"{source.name}: cell {cell:,} holds {block.data[at]:.6g}, which is no count",
+        f"{source.name}: cell {cell:,} holds {block.data[at]:.6g}, which is not a count",
         hint=elsewhere(source),
     )
 

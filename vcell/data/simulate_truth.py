@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vcell.errors import UserError
 from vcell.outputs import MADE_BY, made_by, whole
 
-LEVELS = np.arange(-8, 9) / 8  # the loadings a gene may have; 0 is no membership
+LEVELS = np.arange(-8, 9) / 8  # the loadings a gene may have; 0 is not a membership
 _SLOTS = 2  # memberships a gene can have
 _RESPONSIVE = 0.6  # share of genes in some programme
 

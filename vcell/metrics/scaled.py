@@ -43,7 +43,7 @@ class ValueSurvey:
 
     @property
     def fractions(self) -> bool:
-        """Whether these are no counts: cell-eval draws the line at 1e-3."""
+        """Whether these are not counts: cell-eval draws the line at 1e-3."""
         return self.fraction > 1e-3
 
 

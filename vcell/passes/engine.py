@@ -185,7 +185,7 @@ class Reader:
     Parameters
     ----------
     threads
-        One a core unless told.
+        One per core by default.
     max_nnz
         Bound on the non-zeros of a block; the source's own by default.
     label

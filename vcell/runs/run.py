@@ -112,7 +112,7 @@ class Run:
             for folder in ("ckpt", "control", "logs"):
                 (path / folder).mkdir()
             write_json(path / "run.json", meta)
-        except BaseException:  # no room on the disk, say: a folder without run.json is no run
+        except BaseException:  # no room on the disk, say: a folder without run.json is not a run
             shutil.rmtree(path, ignore_errors=True)
             raise
         return cls(path, meta)
@@ -468,7 +468,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
         )
     for name in _TABLES:
         if not isinstance(meta.get(name, {}), dict):
-            raise UserError(f"{file}: is damaged: its {name} is no table", hint=by_hand)
+            raise UserError(f"{file}: is damaged: its {name} is not a table", hint=by_hand)
     return meta
 
 

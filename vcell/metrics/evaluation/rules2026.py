@@ -44,7 +44,7 @@ class RawCounts:
 
     @classmethod
     def of(cls, side: Side, n_genes: int, *, offset: int = 0, controls: bool = False) -> RawCounts:
-        """Look at every value, and refuse what is no count; cells are numbered from `offset`."""
+        """Look at every value; refuse what is not a count. Cells are numbered from `offset`."""
         cells = GeneMajor(n_genes, offset=offset)
         lent = GeneMajor(n_genes, offset=offset) if controls else None
 

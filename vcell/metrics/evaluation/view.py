@@ -132,7 +132,7 @@ def _check_values(name: str, found: ValueSurvey, *, counts: bool) -> None:
         raise UserError(f"{name}: most values are whole but not all: counts and log1p are mixed")
     if not counts and found.high >= _LARGEST_LOG:
         raise UserError(
-            f"{name}: values up to {found.high:.4g} are no log1p values (below {_LARGEST_LOG:g})",
+            f"{name}: values up to {found.high:.4g} are not log1p values (below {_LARGEST_LOG:g})",
             hint="give raw counts, or log1p of normalised counts",
         )
 
