@@ -41,6 +41,11 @@ docs: $(VENV)/tested
 	$(BIN)/python docs/make_cli_reference.py
 	$(BIN)/python docs/make_api_reference.py
 
+# Whole processes beside their peers and the floor, on a quiet machine; fails where a ratio of
+# docs/benchmarks.md does not hold. The peers: $(BIN)/python benchmarks/whole.py --install
+bench: $(VENV)/tested
+	$(BIN)/python benchmarks/whole.py
+
 # Pin the whole set anew from the ranges of pyproject.toml.
 lock: $(VENV)/tested
 	{ echo '# The set that the tests run with; pyproject.toml has the ranges. Made by: make lock'; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
@@ -49,6 +54,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "vcell needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/vcell doctor --compile --quiet >/dev/null || true
 	@touch $@
 
 $(VENV)/tested: $(VENV)/installed

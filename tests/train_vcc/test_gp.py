@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from vcell_train_vcc.closed.chosen import FILE
 from vcell_train_vcc.closed.gp import GaussianProcess, KernelSettings
 from vcell_train_vcc.closed.interactions import Interactions
 
@@ -13,26 +16,50 @@ from vcell.models import Screen
 
 
 @pytest.fixture(scope="module")
-def fitted():
+def screen():
     rng = np.random.default_rng(0)
     names = np.array([*"ABCDEFGH", "A+B", "C+D", "B+E"])
     p, n = len(names), 12
-    return GaussianProcess(
-        Screen(
-            genes=np.array([f"g{i}" for i in range(n)]),
-            contexts=np.array(["all"]),
-            control=np.ones((1, n), np.float32),
-            perturbations=names,
-            context=np.zeros(p, np.int64),
-            part=np.zeros(p, np.int8),
-            cells=np.full(p, 50),
-            delta=(1 + rng.normal(size=(p, n))).astype(np.float32),
-            noise=np.full(p, 0.01, np.float32),
-            feature_genes=np.array(list("ABCDEFGH")),
-            features=rng.normal(size=(8, 3)).astype(np.float32),
-            target_sum=1e4,
-        )
+    return Screen(
+        genes=np.array([f"g{i}" for i in range(n)]),
+        contexts=np.array(["all"]),
+        control=np.ones((1, n), np.float32),
+        perturbations=names,
+        context=np.zeros(p, np.int64),
+        part=np.zeros(p, np.int8),
+        cells=np.full(p, 50),
+        delta=(1 + rng.normal(size=(p, n))).astype(np.float32),
+        noise=np.full(p, 0.01, np.float32),
+        feature_genes=np.array(list("ABCDEFGH")),
+        features=rng.normal(size=(8, 3)).astype(np.float32),
+        target_sum=1e4,
     )
+
+
+@pytest.fixture(scope="module")
+def fitted(screen):
+    return GaussianProcess(screen)
+
+
+def test_a_run_chooses_its_settings_once(screen, fitted, tmp_path, monkeypatch):
+    run = SimpleNamespace(path=tmp_path)
+    assert GaussianProcess(screen, run).settings == fitted.settings
+    chosen: list[str] = []
+    choose = GaussianProcess._chosen
+    monkeypatch.setattr(
+        GaussianProcess, "_chosen", lambda self: chosen.append("anew") or choose(self)
+    )
+    again = GaussianProcess(screen, run)
+    assert again.settings == fitted.settings
+    assert np.array_equal(again.predict(["A+D", "B"]), fitted.predict(["A+D", "B"]))
+    assert not chosen
+    # another screen, and a file that says nothing, are chosen for
+    GaussianProcess(replace(screen, delta=screen.delta * 2), run)
+    assert len(chosen) == 1
+    for damaged in ("", "[]", (tmp_path / FILE).read_text().replace("[", "{", 1)):
+        (tmp_path / FILE).write_text(damaged)
+        assert GaussianProcess(screen, run).settings == fitted.settings
+    assert len(chosen) == 4
 
 
 @pytest.mark.parametrize("centred", [True, False])

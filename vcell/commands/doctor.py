@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import time
 from importlib import metadata
 
 import click
@@ -32,14 +33,21 @@ _PACKAGES = [
 
 
 @click.command()
+@click.option(
+    "--compile", "ahead", is_flag=True,
+    help="Compile all kernels for this processor now, on all cores, instead of when first used.",
+)  # fmt: skip
 @click.pass_context
-def doctor(ctx: click.Context) -> None:
+def doctor(ctx: click.Context, *, ahead: bool) -> None:
     r"""Say what this machine has, and what to do about what is missing.
+
+    With --compile, once after installing, no command has to wait for a compiler.
 
     \b
     Example: vcell doctor --json
     """
-    findings = [*_machine(), *_packages(), *_torch(), *_gpus(), *_plugins()]
+    findings = [*(_compiled() if ahead else []), *_machine(), *_packages(), *_torch(), *_gpus()]
+    findings += _plugins()
     rows = [[f["state"], f["what"], f["found"], f["advice"]] for f in findings]
     text = console.table(rows, ["", "what", "found", "what to do"])
     console.result({"vcell": __version__, "findings": findings}, text)
@@ -49,6 +57,15 @@ def doctor(ctx: click.Context) -> None:
 
 def _finding(what: str, found: object, state: str = OK, advice: str = "") -> dict[str, str]:
     return {"what": what, "found": str(found), "state": state, "advice": advice}
+
+
+def _compiled() -> list[dict[str, str]]:
+    """Compile the kernels."""
+    from vcell.kernels.ahead import compile_all
+
+    started = time.monotonic()
+    n = compile_all(cores())
+    return [_finding("kernels", f"{n} compiled in {console.duration(time.monotonic() - started)}")]
 
 
 def _machine() -> list[dict[str, str]]:

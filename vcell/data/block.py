@@ -11,7 +11,6 @@ from __future__ import annotations
 import mmap
 import sys
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ from vcell.data.fault import damaged
 COMPILED_FROM = 1 << 18
 #: Bytes from which an array is mapped rather than allocated.
 MAPPED_FROM = 1 << 20
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 @dataclass(frozen=True)
@@ -109,22 +109,19 @@ class Buffers:
                 return self._held[i]
         if len(self._held) >= self._keep:
             del self._held[unused[0] if unused else 0]  # the smallest unused, else the oldest
-        self._held.append(_pages(size + size // 8))
+        self._held.append(pages(size + size // 8))
         return self._held[-1]
 
 
-def _pages(size: int) -> NDArray[np.uint8]:
+def pages(size: int) -> NDArray[np.uint8]:
     """Return fresh bytes; many of them straight from the system, to which they go back at once.
 
-    The C library would keep freed arrays of this size, and pieces of them, for later.
+    The C library would keep freed arrays of this size, and pieces of them, for later. Shared
+    memory, the default of `mmap`, takes twice as long to get.
     """
     if size < MAPPED_FROM:
         return np.empty(size, np.uint8)
-    pages = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):
-            pages.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(pages, np.uint8)
+    return np.frombuffer(mmap.mmap(-1, size, flags=_PRIVATE), np.uint8)
 
 
 @dataclass(frozen=True)

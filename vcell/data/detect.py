@@ -131,11 +131,13 @@ def sample(source: CellSource) -> Iterator[Block]:
 
 def judge(blocks: list[Block]) -> Scale:
     """Decide from some cells what the values are."""
-    values = np.concatenate([b.data for b in blocks] or [np.zeros(0, np.float32)])
-    values = values.astype(np.float64)
-    n_cells = sum(len(b) for b in blocks)
-    if not len(values):
+    n_cells, n = sum(len(b) for b in blocks), sum(b.nnz for b in blocks)
+    if not n:
         return Scale("empty", None, f"all of {n_cells:,} sampled cells are empty")
+    if (most := _largest_count(blocks)) is not None:
+        seen = f"{n:,} values of {n_cells:,} cells"
+        return Scale("counts", None, f"whole numbers up to {most:,.0f} in {seen}")
+    values = np.concatenate([b.data for b in blocks]).astype(np.float64)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
         return Scale(
@@ -145,14 +147,25 @@ def judge(blocks: list[Block]) -> Scale:
     seen = f"{len(values):,} values of {n_cells:,} cells"
     if low < 0:
         return Scale("other", None, f"negative values down to {low:.4g} in {seen}")
-    if (values == np.rint(values)).all():
-        return Scale("counts", None, f"whole numbers up to {high:,.0f} in {seen}")
     sums = np.concatenate([_row_sums(b, np.asarray(b.data, np.float64)) for b in blocks])
     if (target := _equal(sums)) is not None:
         return Scale("normalised", target, f"cells add up alike, largest value {high:,.4g}, {seen}")
     if high > LARGEST_LOG:
         return Scale("normalised", None, f"not whole, up to {high:,.4g}, {seen}")
     return _judge_log(blocks, values, high, seen)
+
+
+def _largest_count(blocks: list[Block], step: int = 1 << 16) -> float | None:
+    """Return the largest value if all are whole and none is negative, looking at few at a time."""
+    high = 0.0
+    for block in blocks:
+        for start in range(0, block.nnz, step):
+            values = block.data[start : start + step]
+            most = float(values.max())
+            if not (values.min() >= 0 and np.isfinite(most) and (values == np.rint(values)).all()):
+                return None
+            high = max(high, most)
+    return high
 
 
 def _judge_log(blocks: list[Block], values: NDArray[np.float64], high: float, seen: str) -> Scale:

@@ -38,15 +38,15 @@ MOST_GROUPS, GROUP_BITS = 1 << 16, 16
 @njit(nogil=True, cache=True)
 def level_keys(
     starts: Array, entries: Array, numbers: Array, group: Array, value: Array, rank: Array,
-    shift: int, cursor: Array, values: Array, keys: Array,
+    shift: int, cursor: Array, values: Array, keys: Array, places: Array, found: int,
 ) -> int:  # fmt: skip
     """Put a block's counts of some genes behind those of earlier blocks, as values and keys.
 
     ``starts[K + 1]`` bounds the genes in `entries`, a row of ``numbers[C]`` above 16 bits of count
     each; cells without a group are left out. ``value[L, C]`` and ``rank[L, C]`` are the tables.
-    A count of L or more becomes minus the count, its key the cell's number; returns how many.
+    A count of L or more stays a count, its key is the cell's number, and its place is put into
+    `places` behind the `found` that are there; returns how many there are then.
     """
-    large = 0
     few = value.shape[0]
     for k in range(len(cursor)):
         at = cursor[k]
@@ -60,12 +60,13 @@ def level_keys(
                 values[at] = value[x, c]
                 keys[at] = (rank[x, c] << shift) | g
             else:
-                values[at] = -np.float64(x)
+                values[at] = x
                 keys[at] = c
-                large += 1
+                places[found] = at
+                found += 1
             at += 1
         cursor[k] = at
-    return large
+    return found
 
 
 @njit(nogil=True, cache=True)
@@ -75,6 +76,25 @@ def pack(bits: Array, cell: Array, group: Array, keys: Array) -> None:
         b = bits[j]
         b ^= _ALL if b & _SIGN else _SIGN
         keys[j] = (np.uint64(b) << np.uint64(32)) | np.uint64(group[cell[j]])
+
+
+@njit(nogil=True, cache=True)
+def widen(bits: Array, own: Array, mask: int, wide: Array) -> None:
+    """Make 64 bits of positive float32 values (seen as uint32) and of the groups in their keys."""
+    low = np.uint64(mask)
+    for j in range(len(bits)):
+        wide[j] = (np.uint64(bits[j]) << np.uint64(32)) | (np.uint64(own[j]) & low)
+
+
+@njit(nogil=True, cache=True)
+def narrow(wide: Array, shift: int, keys: Array) -> None:
+    """Make keys of what `widen` has made and was sorted: ranks of the values instead of them."""
+    rank, last = 0, np.uint64(0)
+    for j in range(len(wide)):
+        value = wide[j] >> np.uint64(32)
+        rank += value != last
+        last = value
+        keys[j] = (rank << shift) | np.int64(wide[j] & np.uint64(0xFFFFFFFF))
 
 
 @njit(nogil=True, cache=True)
@@ -181,10 +201,8 @@ def against_reference(
             if j + 1 == stop or np.uint64(keys[j + 1]) >> move != value:  # most values are alone
                 g = int(np.uint64(keys[j]) & mask)
                 j += 1
-                if g:
-                    up[g] += seen
-                else:
-                    seen += 1
+                up[g] += seen  # what group 0 gets is dropped: asking would cost more
+                seen += g == 0
                 continue
             n_touched = 0
             while j < stop and np.uint64(keys[j]) >> move == value:
@@ -206,7 +224,7 @@ def against_reference(
                     up[g] += k * (seen + 0.5 * c)
                     tie[g] += t * t * t - t - own
             seen += c
-        tie[0] = 0.0
+        up[0] = tie[0] = 0.0
         for g in range(n_groups):
             tie[g] += base
 

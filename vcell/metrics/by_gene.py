@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell import memory as free_memory
+from vcell.data.block import pages
 from vcell.errors import UserError
 from vcell.kernels import by_gene as kernels
 from vcell.kernels.transpose import count_columns, scatter_columns
@@ -140,7 +141,7 @@ class GeneMajor:
         narrow, numbers = starts.astype(np.int32), (block.rows + self.offset).astype(np.int32)
         held: tuple[NDArray[Any], ...]
         if len(numbers) <= 1 << 16 and (kernels.fits(data) if whole is None else whole):
-            held = (np.empty(len(data), np.uint32),)
+            held = (pages(4 * len(data)).view(np.uint32),)
             kernels.scatter_counts(block.indptr, block.indices, data, narrow[:-1].copy(), *held)
         else:
             kind = np.uint16 if len(numbers) <= 1 << 16 else np.uint32

@@ -200,23 +200,23 @@ class Turned:
         first = np.concatenate(([0], np.cumsum(self.counts[lo:hi])))
         values = _borrowed("values", int(first[-1]), levels.value.dtype)
         keys = _borrowed("keys", int(first[-1]), np.dtype(np.uint32))
+        places = _borrowed("places", int(first[-1]), np.dtype(np.int32))
         last, large = first[:-1].copy(), 0
         for part in self.parts:
             for starts, entries, numbers in part.cells.packed_pieces(lo, hi):
-                large += ranks.level_keys(
+                large = ranks.level_keys(
                     starts, entries, numbers, group, levels.value, levels.rank, shift, last, values,
-                    keys,
+                    keys, places, large,
                 )  # fmt: skip
         unranked = np.zeros(0, np.int64)
         if large:
-            with np.errstate(invalid="ignore"):
-                at = np.flatnonzero(values < 0)
-            gene = np.searchsorted(first, at, side="right") - 1
-            own = at < last[gene]  # behind a gene's last entry lies anything
-            at, unranked = at[own], np.unique(gene[own])
-            cell = keys[at]
-            values[at] = np.log1p(-values[at] / levels.divisor[cell])
+            at = places[:large]
+            cell, count = keys[at], values[at]
+            values[at] = np.log1p(count / levels.divisor[cell])
             keys[at] = group[cell]
+            of_gene = np.zeros(hi - lo, bool)
+            of_gene[np.searchsorted(first, np.sort(at), side="right") - 1] = True
+            unranked = np.flatnonzero(of_gene)
         return _Entries(first[:-1], last, values, keys, shift, 0, unranked)
 
 
@@ -287,11 +287,18 @@ def _mean_of_rows(table: Array) -> Array:
 def _sort(found: _Entries) -> None:
     """Sort every gene's keys, giving ranks to those that have none."""
     first, last = found.first.tolist(), found.last.tolist()
+    mask = (1 << found.shift) - 1
     for k in found.unranked.tolist():
         a, b = first[k], last[k]
-        mask = found.keys.dtype.type((1 << found.shift) - 1)
-        own, value = found.keys[a:b] & mask, found.values[a:b]
-        ranks.rank_gene(value, np.argsort(value), own, found.shift, found.zero, found.keys[a:b])
+        value, keys = found.values[a:b], found.keys[a:b]
+        if keys.dtype == np.uint32 and value.dtype == np.float32:  # sorting beats asking how to
+            wide = _borrowed("wide", b - a, np.dtype(np.uint64))
+            ranks.widen(value.view(np.uint32), keys, mask, wide)
+            wide.sort()
+            ranks.narrow(wide, found.shift, keys)
+        else:
+            own = keys & keys.dtype.type(mask)
+            ranks.rank_gene(value, np.argsort(value), own, found.shift, found.zero, keys)
         last[k] = a
     for a, b in zip(first, last, strict=True):
         if b - a > 1:

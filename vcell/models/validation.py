@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.data.log_cells import log_scaled
 from vcell.metrics import quick, verdict
 from vcell.metrics.groups import summarise
 from vcell.models.scoring import Judge
@@ -53,7 +54,7 @@ def truth_of(store: Store, screen: Screen, groups: Groups, seed: int) -> quick.T
     cells = cells[:, store.columns_of(screen.genes)]
     if store.manifest["counts"]:
         scale = store.scale()[np.concatenate(parts)]
-        cells.data = np.log1p(cells.data * np.repeat(scale, np.diff(cells.indptr)))
+        cells.data = log_scaled(cells.data, scale, cells.indptr)
     cells.sort_indices()
     block = _Block(
         np.arange(cells.shape[0]), cells.indptr.astype(np.int64), cells.indices, cells.data

@@ -23,6 +23,13 @@ class Axis:
         low, high, value = (self._scaled(v) for v in (self.low, self.high, value))
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
+    def all_at(self, values: Iterable[float]) -> list[float]:
+        """Return the pixels of many values."""
+        scaled = self._scaled
+        low, high = scaled(self.low), scaled(self.high)
+        start, span, length = self.start, high - low, self.end - self.start
+        return [start + (scaled(value) - low) / span * length for value in values]
+
     def _scaled(self, value: float) -> float:
         return math.log10(value) if self.log else value
 

@@ -318,7 +318,12 @@ def _plot(
         parts.append(f'<path class="dash" d="M{LEFT} {bottom:.1f}L{WIDTH - RIGHT} {top:.1f}"/>')
     parts.append(marks.behind(across, up))
     for i, (points, called) in enumerate(shown.values()):
-        at = [(across.at(a), up.at(b)) for a, b in points]
+        at = list(
+            zip(
+                across.all_at([a for a, _ in points]), up.all_at([b for _, b in points]),
+                strict=True,
+            )
+        )  # fmt: skip
         parts.append(draw(_Cloud(points, at, called), i % COLOURS))
     parts.append(marks.over(across, up))
     return frame.drawing(parts, bottom + BOTTOM, f"{y or 'values'} against {x or 'numbers'}")

@@ -30,6 +30,7 @@ from typing import Any, Literal, TextIO
 
 from vcell import __version__, console
 from vcell.as_json import plain
+from vcell.cores import cores
 from vcell.errors import UserError
 from vcell.outputs.aside import ASIDE, sync_file, write_json, write_text
 from vcell.runs import files, process
@@ -103,7 +104,7 @@ class Run:
             "data": [plain(item) for item in data],
             "versions": _versions(),
             "git": _git_state(),
-            "machine": {"host": platform.node(), "cpus": os.cpu_count(), "cwd": str(Path.cwd())},
+            "machine": {"host": platform.node(), "cpus": cores(), "cwd": str(Path.cwd())},
             "process": process.identity(),
             "status": "running",
             **plain(more),

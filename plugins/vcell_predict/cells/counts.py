@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
+from vcell.data.log_cells import log_scaled
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -73,7 +75,7 @@ class ControlCounts:
     def _mean(self, cells: sp.csr_array) -> Array:
         """Return the mean log1p of the cells, each scaled to the target sum."""
         factor = self.target_sum / np.maximum(_totals(cells), 1)
-        value = np.log1p(cells.data * np.repeat(factor, np.diff(cells.indptr)))
+        value = log_scaled(cells.data, factor, cells.indptr)
         total = np.bincount(cells.indices, value, minlength=cells.shape[1])
         return np.asarray(total / cells.shape[0])
 

@@ -24,11 +24,12 @@ import numpy as np
 from scipy.linalg import lapack
 
 from vcell.models.scoring import Judge
+from vcell.models.transfer import Transfer
 from vcell.screen.split import TRAIN
+from vcell_train_vcc.closed.chosen import kept
 from vcell_train_vcc.closed.interactions import Interactions
 from vcell_train_vcc.closed.kernel import WIDTHS, Kernel, KernelSettings
 from vcell_train_vcc.closed.own import OwnChange
-from vcell_train_vcc.closed.transfer import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,9 +65,12 @@ _SOLVED = 10_000  # perturbations times settings: of more perturbations, fewer a
 
 
 class GaussianProcess:
-    """Fitted to the training perturbations of a screen."""
+    """Fitted to the training perturbations of a screen.
 
-    def __init__(self, screen: Screen) -> None:
+    Settings are chosen, a matter of seconds, or those that `run` keeps of an earlier choice.
+    """
+
+    def __init__(self, screen: Screen, run: Run | None = None) -> None:
         self.targets = screen
         self.learned = screen.rows(TRAIN)
         self.names = [str(name) for name in screen.perturbations[self.learned]]
@@ -75,7 +79,7 @@ class GaussianProcess:
         self.delta = screen.delta[self.learned] - told  # the process learns what is left
         self.mean = self.delta.mean(axis=0)
         self.own = OwnChange(screen)
-        self.settings = self._chosen()
+        self.settings = kept(run, screen, self._chosen)
         self.kernel = Kernel(screen, self.names)
         self.fits = [(setting, *self._solved(setting)) for setting in self.settings]
         apart = np.zeros_like(self.delta)
@@ -240,12 +244,13 @@ class GpModel:
     summary: str = "Gaussian process over sets of targets, in closed form"
 
     def fit(self, run: Run, screen: Screen) -> bool:
-        """Solved when loaded: a matter of seconds."""
+        """Choose the settings, which the run keeps; the rest is solved when it is loaded."""
+        GaussianProcess(screen, run)
         return True
 
     def load(self, run: Run | None, screen: Screen) -> GaussianProcess:
         """Solve it."""
-        return GaussianProcess(screen)
+        return GaussianProcess(screen, run)
 
 
 gp = GpModel()

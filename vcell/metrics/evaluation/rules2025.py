@@ -25,6 +25,7 @@ from vcell.metrics.vcc2026 import halves as halve
 if TYPE_CHECKING:
     from vcell.metrics.evaluation.options import Options
     from vcell.metrics.evaluation.pairs import Pair
+    from vcell.metrics.significance import DeTable
 
 Array = NDArray[np.float64]
 
@@ -99,21 +100,26 @@ def _numbered(pair: Pair) -> NDArray[np.int32]:
 
 
 class Sides:
-    """Both sides' tables, and every metric of them."""
+    """Both sides' tables, and every metric of them; those of `alike` have the same real side."""
 
-    def __init__(self, pair: Pair, config: Options, real: Grouped, pred: Grouped) -> None:
+    def __init__(
+        self, pair: Pair, config: Options, real: Grouped, pred: Grouped, alike: Sides | None = None
+    ) -> None:
         self.pair, self.config, self.real, self.pred = pair, config, real, pred
         self.names = np.array(pair.perturbations)
         place = {name: i for i, name in enumerate(pair.genes.tolist())}
         self.target = np.array([place.get(name, -1) for name in pair.perturbations])
-        self.real_table, self.pred_table = self.table(real), self.table(pred)
-        self.real_means, self.pred_means = real.means, pred.means
+        self.real_table: DeTable = self.table(real) if alike is None else alike.real_table
+        self.pred_table = self.table(pred)
+        self.real_means: Array = real.means if alike is None else alike.real_means
+        self.pred_means = pred.means
         self.real_delta = self.real_means[1:] - self.real_means[0]
         self.pred_delta = self.pred_means[1:] - self.pred_means[0]
         self.distance = vcc2025.distances(self.real_delta, self.pred_delta, self.target)
-        self.real_calls, self.pred_calls = (
-            vcc2025.Calls(self.real_table), vcc2025.Calls(self.pred_table),
-        )  # fmt: skip
+        self.real_calls: vcc2025.Calls = (
+            vcc2025.Calls(self.real_table) if alike is None else alike.real_calls
+        )
+        self.pred_calls = vcc2025.Calls(self.pred_table)
         self.facts = self._facts()
 
     def table(self, grouped: Grouped) -> significance.DeTable:
@@ -169,7 +175,7 @@ def _baseline(sides: Sides, lone: Lone) -> dict[str, float]:
     )  # fmt: skip
 
     def compute() -> dict[str, Any]:
-        scored = Sides(sides.pair, config, real, baseline_groups(real, lone)).metrics()
+        scored = Sides(sides.pair, config, real, baseline_groups(real, lone), sides).metrics()
         return {metric: mean(values) for metric, values in scored.items()}
 
     return cache.kept(cache.folder(config.cache), "baseline", name, compute)

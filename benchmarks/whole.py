@@ -1,0 +1,348 @@
+"""What commands cost as a user runs them, beside their peers and beside the floor: ``make bench``.
+
+    python benchmarks/whole.py                       # all of it, about 40 quiet minutes
+    python benchmarks/whole.py --only evaluate --cells 20000
+    python benchmarks/whole.py --install             # the peers' environments, once
+
+Whole processes with their defaults (baseline, tables and pages included), ours with a cold and with
+a warm cache of kernels, in turns with the peers, which live in environments of their own
+(``benchmarks/.envs``, or ``--envs``). Cells are simulated: 18,080 genes, 5,000 non-zeros a cell, 50
+perturbations; gzip and not. CPU is user and system time of a process and its children, memory the
+largest resident set of one process.
+
+The floor is what this machine needs for the same bytes and numbers, measured in the same run:
+reading every byte of the file once and inflating what is compressed; and, where the work is
+ranking, sorting every non-zero once as 32 bits. It is CPU time of one thread.
+
+The run ends with exit code 1 if a ratio of `WANTED` does not hold; each is a line of
+docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+VCELL = [sys.executable, "-m", "vcell"]
+GENES, PERTURBATIONS, UMIS = 18_080, 50, 25_000
+PEERS = {
+    "cell-eval-0.8.2": ("cell-eval==0.8.2",),
+    "illico": ("illico==0.6.0",),
+    "scanpy": ("scanpy==1.11.5", "scikit-misc"),
+}
+#: Task, cells, what is compared: at least this.
+WANTED = {
+    ("evaluate", 20_000, "CPU, warm"): 40.0,
+    ("evaluate", 20_000, "CPU, cold"): 30.0,
+    ("evaluate", 20_000, "memory"): 5.0,
+    ("de", 20_000, "CPU, warm"): 6.0,
+    ("select-genes", 20_000, "clock, warm"): 10.0,
+    ("select-genes", 60_000, "clock, warm"): 20.0,
+}
+LARGEST_FOR_PEERS = {"evaluate": 20_000, "de": 20_000}  # they take hours, or more memory, beyond
+ILLICO = """
+import anndata as ad, sys
+from illico import asymptotic_wilcoxon
+a = ad.read_h5ad(sys.argv[1])
+a.obs["target_gene"] = a.obs["target_gene"].astype(str)
+found = asymptotic_wilcoxon(a, is_log1p=False, group_keys="target_gene",
+                            reference="non-targeting", n_threads=int(sys.argv[2]))
+found.to_parquet(sys.argv[3])
+"""
+SCANPY = """
+import sys, scanpy as sc
+a = sc.read_h5ad(sys.argv[1])
+a.var["mt"] = a.var_names.str.startswith("MT-")
+sc.pp.calculate_qc_metrics(a, qc_vars=["mt"], inplace=True)
+sc.pp.filter_cells(a, min_genes=1)
+sc.pp.filter_genes(a, min_cells=1)
+sc.pp.normalize_total(a)
+sc.pp.log1p(a)
+sc.pp.highly_variable_genes(a, flavor="seurat", n_top_genes=2000)
+a.var.to_csv(sys.argv[2])
+"""
+QC = """
+import sys, scanpy as sc
+a = sc.read_h5ad(sys.argv[1])
+a.var["mt"] = a.var_names.str.startswith("MT-")
+sc.pp.calculate_qc_metrics(a, qc_vars=["mt"], inplace=True)
+a.obs.to_csv(sys.argv[2])
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one process took: CPU and wall seconds, GB."""
+
+    cpu: float
+    wall: float
+    peak: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """One line of the table: our words, the peer's, and what the floor counts."""
+
+    name: str
+    ours: list[str]
+    peer: str | None  # its environment
+    theirs: list[str]
+    files: tuple[Path, ...]
+    sorts: bool = False
+
+
+def measure(words: list[str], log: Path, env: dict[str, str]) -> Cost:
+    """Run a process to its end."""
+    started = time.monotonic()
+    with log.open("wb") as sink:
+        pid = os.posix_spawn(
+            words[0], words, os.environ | env,
+            file_actions=[(os.POSIX_SPAWN_DUP2, sink.fileno(), n) for n in (1, 2)],
+        )  # fmt: skip
+        _, status, used = os.wait4(pid, 0)
+    if os.waitstatus_to_exitcode(status):
+        sys.exit(f"{' '.join(words)} failed:\n{log.read_text()[-2000:]}")
+    wall = time.monotonic() - started
+    return Cost(used.ru_utime + used.ru_stime, wall, used.ru_maxrss * 1024 / 1e9)
+
+
+def middle(costs: list[Cost]) -> Cost:
+    """Return the median of each number."""
+    return Cost(*(statistics.median(getattr(c, n) for c in costs) for n in ("cpu", "wall", "peak")))
+
+
+def simulate(cells: int, data: Path, *, packed: bool) -> tuple[Path, Path]:
+    """Make real and predicted cells under one truth; they are kept."""
+    data.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for draw, name in enumerate(("real", "pred")):
+        path = data / f"{name}-{cells}{'-gzip' if packed else ''}.h5ad"
+        if not path.exists():
+            words = [
+                *VCELL, "simulate", str(path), "--n-cells", str(cells), "--genes", str(GENES),
+                "--perturbations", str(PERTURBATIONS), "--umis", str(UMIS), "--control-fraction",
+                "0.25", "--draw", str(draw), "--quiet", *(["--compress"] if packed else []),
+            ]  # fmt: skip
+            measure(words, data / "simulate.log", {})
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def floor(files: tuple[Path, ...], *, sorts: bool) -> float:
+    """Return the CPU seconds to read, inflate and, if asked for, sort what the files hold."""
+    import h5py
+    import numpy as np
+    from isal import isal_zlib
+
+    spent = time.process_time()
+    buffer = bytearray(8 << 20)
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+    spent = time.process_time() - spent
+    for path in files:
+        with h5py.File(path) as file:
+            n = int(file["X/data"].shape[0])
+            for name in ("data", "indices"):
+                part = file[f"X/{name}"]
+                if part.compression is None:
+                    continue
+                some = range(0, n, max(n // 64, part.chunks[0]))  # chunks, a share of all
+                chunks = [
+                    part.id.read_direct_chunk((start // part.chunks[0] * part.chunks[0],))[1]
+                    for start in some
+                ]
+                began = time.process_time()
+                for chunk in chunks:
+                    isal_zlib.decompress(chunk)
+                inflated = (time.process_time() - began) / len(chunks)
+                spent += inflated * -(-n // part.chunks[0])
+        if sorts:
+            cells = max(int(n / GENES), 1)  # entries of a gene
+            keys = np.random.default_rng(0).integers(0, 1 << 31, (256, cells)).astype(np.uint32)
+            began = time.process_time()
+            keys.sort(axis=1)
+            spent += (time.process_time() - began) / keys.size * n
+    return spent
+
+
+def tasks(cells: int, packed: bool, data: Path, threads: str) -> list[Task]:
+    """Return what is measured of one shape."""
+    real, pred = simulate(cells, data, packed=packed)
+    out = data / "out"
+    r, o = str(real), str(out)
+    found = [
+        Task("select-genes", ["select-genes", r, "-o", o, "--groups", "none", "--n-genes", "2000"],
+             "scanpy", ["-c", SCANPY, r, o], (real,)),
+        Task("inspect --full", ["inspect", r, "--full"], "scanpy", ["-c", QC, r, o], (real,)),
+        Task("prepare", ["prepare", r, "-o", f"{o}.store.zarr"], None, [], (real,)),
+    ]  # fmt: skip
+    if not packed:
+        found += [
+            Task("evaluate", ["evaluate", str(pred), r, "-o", o, "--threads", threads],
+                 "cell-eval-0.8.2",
+                 ["run", "-ap", str(pred), "-ar", r, "--profile", "vcc", "--num-threads", threads,
+                  "-o", o], (real, pred), sorts=True),
+            Task("de", ["de", r, "-o", f"{o}.parquet", "--threads", threads],
+                 "illico", ["-c", ILLICO, r, threads, f"{o}.parquet"], (real,), sorts=True),
+        ]  # fmt: skip
+    return found
+
+
+def clean(data: Path) -> None:
+    """Remove what the last run wrote."""
+    for path in data.glob("out*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def run(task: Task, cells: int, options: argparse.Namespace) -> dict[str, Cost]:
+    """Measure one task: cold, then warm and the peer in turns."""
+    data: Path = options.data
+    kernels = data / "kernels"
+    python = options.envs / str(task.peer) / "bin"
+    entry = python / ("cell-eval" if task.name == "evaluate" else "python")
+    beyond = cells > LARGEST_FOR_PEERS.get(task.name, cells)
+    costs: dict[str, list[Cost]] = {"cold": [], "warm": [], "peer": []}
+    for turn in range(options.turns + 1):
+        if turn == 0:
+            shutil.rmtree(kernels, ignore_errors=True)
+        clean(data)
+        with tempfile.TemporaryDirectory(dir=data) as cache:
+            env = {"NUMBA_CACHE_DIR": str(kernels), "VCELL_CACHE": cache}
+            cost = measure([*VCELL, *task.ours, "--quiet"], data / "ours.log", env)
+        costs["warm" if turn else "cold"].append(cost)
+        slow = task.name in LARGEST_FOR_PEERS and cells >= 20_000
+        if task.peer and not beyond and entry.exists() and (turn <= 1 if slow else True) and turn:
+            if task.name == "evaluate":
+                scores = means(data / "out/agg_results.csv")
+            clean(data)
+            cost = measure([str(entry), *task.theirs], data / "peer.log", {})
+            costs["peer"].append(cost)
+            if task.name == "evaluate":
+                same(scores, means(data / "out/agg_results.csv"))
+    if task.peer and not beyond and not entry.exists():
+        print(f"{task.peer} is left out: {entry} is absent; --install makes it", flush=True)
+    return {name: middle(found) for name, found in costs.items() if found}
+
+
+def means(path: Path) -> dict[str, float]:
+    """Read the mean of each metric."""
+    with path.open(newline="") as file:
+        rows = {row["statistic"]: row for row in csv.DictReader(file)}
+    return {name: float(v) for name, v in rows["mean"].items() if name != "statistic"}
+
+
+def same(ours: dict[str, float], theirs: dict[str, float]) -> None:
+    """Refuse a fast wrong answer."""
+    off = {name: (ours[name], v) for name, v in theirs.items() if abs(ours[name] - v) > 1e-6}
+    if off:
+        sys.exit(f"the scores differ: {off}")
+
+
+def show(task: Task, cells: int, packed: bool, costs: dict[str, Cost]) -> dict[str, float]:
+    """Print a line, and return its ratios."""
+    lowest = floor(task.files, sorts=task.sorts)
+    warm, cold = costs["warm"], costs["cold"]
+    shape = f"{task.name:<15}{cells:>7,} {'gzip' if packed else '    '}"
+    line = f"{shape} {cold.cpu:7.2f} {warm.cpu:7.2f} {warm.wall:7.2f} {warm.peak:6.2f}"
+    line += f" {lowest:7.2f} {warm.cpu / max(lowest, 1e-9):6.1f}"
+    ratios = {}
+    if "peer" in costs:
+        peer = costs["peer"]
+        ratios = {
+            "CPU, cold": peer.cpu / cold.cpu, "CPU, warm": peer.cpu / warm.cpu,
+            "clock, warm": peer.wall / warm.wall, "memory": peer.peak / warm.peak,
+        }  # fmt: skip
+        line += f" {peer.cpu:8.2f} {peer.wall:8.2f} {peer.peak:6.2f}"
+        line += "".join(f" {ratio:7.1f}" for ratio in ratios.values())
+    print(line, flush=True)
+    return ratios
+
+
+def start() -> None:
+    """Print what the start of commands costs, beside what Python takes to import click."""
+
+    def least(words: list[str]) -> float:
+        log = Path(tempfile.gettempdir()) / "vcell-start.log"
+        return min(measure(words, log, {}).cpu for _ in range(7))
+
+    bare = least([sys.executable, "-c", "import click, importlib.metadata"])
+    for words in (["--help"], ["evaluate", "--help"], ["evaluate", "none.h5ad", "none.h5ad"]):
+        code = f"from vcell.cli import run; run({words!r})"
+        spent = least([sys.executable, "-c", code])
+        print(f"vcell {' '.join(words):<34}{1000 * spent:6.0f} ms  {spent / bare:5.1f} x click")
+
+
+def install(envs: Path) -> None:
+    """Make the peers' environments."""
+    for name, packages in PEERS.items():
+        python = envs / name / "bin/python"
+        if not python.exists():
+            subprocess.run([sys.executable, "-m", "venv", str(envs / name)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=True)
+
+
+def main() -> None:
+    """Measure and print, and fail where a wanted ratio does not hold."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cells", default="2000,20000,60000")
+    parser.add_argument("--only", default="", help="tasks, with commas between them")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--threads", default=str(len(os.sched_getaffinity(0))))
+    parser.add_argument("--envs", type=Path, default=HERE / ".envs")
+    parser.add_argument("--data", type=Path, default=HERE / ".data" / "whole")
+    parser.add_argument("--install", action="store_true")
+    options = parser.parse_args()
+    if options.install:
+        install(options.envs)
+        return
+    load = os.getloadavg()[0]
+    print(
+        f"{datetime.now():%Y-%m-%d %H:%M}, {platform.processor() or platform.machine()}, "
+        f"{options.threads} threads, load {load:.1f}{' (NOT QUIET)' if load > 0.7 else ''}; "
+        f"warm and peer: medians of up to {options.turns} turns; seconds, GB"
+    )
+    start()
+    heads = ("cold", "warm", "clock")
+    print(f"\n{'task':<15}{'cells':>7}      {heads[0]:>7} {heads[1]:>7} {heads[2]:>7} "
+          f"{'GB':>6} {'floor':>7} {'x':>6} {'peer CPU':>8} {'clock':>8} {'GB':>6} {'cold x':>7} "
+          f"{'warm x':>7} {'clock x':>7} {'mem x':>7}")  # fmt: skip
+    only = [name for name in options.only.split(",") if name]
+    missed, judge = [], []
+    for cells in map(int, options.cells.split(",")):
+        for packed in (False, True):
+            for task in tasks(cells, packed, options.data, options.threads):
+                if only and task.name not in only:
+                    continue
+                ratios = show(task, cells, packed, run(task, cells, options))
+                for (name, size, what), wanted in WANTED.items():
+                    # scanpy's row is that of gzip files, as they come
+                    if (name, size) != (task.name, cells) or what not in ratios:
+                        continue
+                    if name == "select-genes" and not packed:
+                        continue
+                    judge.append((name, size, what))
+                    if ratios[what] < wanted:
+                        missed.append(f"{name}, {size:,} cells, {what}: {ratios[what]:.1f} times, "
+                                      f"{wanted:g} are wanted")  # fmt: skip
+    clean(options.data)
+    print(f"\n{len(judge)} ratios judged, {len(missed)} missed")
+    if missed:
+        sys.exit("\n".join(missed))
+
+
+if __name__ == "__main__":
+    main()

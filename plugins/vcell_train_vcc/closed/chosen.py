@@ -1,0 +1,85 @@
+"""Settings of `gp` that were chosen once, kept in the run: opening it does not choose again.
+
+The file holds one entry for each screen they were chosen on (a run answers from its own screen and
+from that with the validation perturbations, see `vcell.models.Model.load`), under a hash of all
+that the choice depends on. A run without the file, or with one that cannot be read, chooses anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vcell import __version__, outputs
+from vcell.errors import VcellError
+from vcell.screen.split import TRAIN
+from vcell_train_vcc.closed.kernel import KernelSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from vcell.models import Screen
+    from vcell.runs import Run
+
+FILE = "gp_settings.json"
+
+
+def kept(
+    run: Run | None, screen: Screen, choose: Callable[[], list[KernelSettings]]
+) -> list[KernelSettings]:
+    """Return the settings that the run keeps for this screen; choose and keep them if it has none.
+
+    A run that cannot be written to is left as it is.
+    """
+    if run is None:
+        return choose()
+    path, key = run.path / FILE, _key(screen)
+    entries = _entries(path)
+    try:
+        return [_setting(stored) for stored in entries[key]]
+    except (KeyError, TypeError, ValueError):
+        pass
+    chosen = choose()
+    entries[key] = [list(dataclasses.astuple(setting)) for setting in chosen]
+    with suppress(OSError, VcellError):
+        outputs.write_text(path, json.dumps(entries), sync=False)
+    return chosen
+
+
+def _entries(path: Path) -> dict[str, list[list[object]]]:
+    try:
+        entries = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def _setting(stored: object) -> KernelSettings:
+    """Return a setting as it was stored; what is not one raises."""
+    if not isinstance(stored, list):
+        raise TypeError("a setting is a list")
+    width, constant, size, own, features, noise, centred, mix = stored
+    weights = tuple(float(weight) for weight in mix)
+    return KernelSettings(width, constant, size, own, features, noise, centred, weights)
+
+
+def _key(screen: Screen) -> str:
+    """Hash what the choice depends on: what is learned, the features, the rules (by version)."""
+    learned = screen.rows(TRAIN)
+    digest = hashlib.sha256(__version__.encode())
+    parts = (
+        screen.perturbations[learned], screen.context[learned], screen.delta[learned], screen.genes,
+        screen.feature_genes, screen.features, screen.blocks, screen.widths, screen.prior_sources,
+        screen.prior_source, screen.prior_names, screen.prior_effects,
+    )  # fmt: skip
+    for part in parts:
+        array = np.ascontiguousarray(part)
+        digest.update(f"{array.shape} {array.dtype}\0".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:32]

@@ -1,0 +1,63 @@
+"""What is compiled ahead is what commands use, so that none of them waits for a compiler."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numba
+import pytest
+
+from tests.support import PATIENCE, clean_environment
+from vcell.kernels import ahead
+
+USED = """
+import json, sys
+from vcell.cli import run
+from vcell.kernels import ahead
+for words in json.loads(sys.argv[1]):
+    assert not run(["--no-config", *words.split(), "--quiet"])
+listed = ahead.listed()
+left = {name: sorted(set(used) - set(listed.get(name, []))) for name, used in ahead.used().items()}
+print(json.dumps({name: missing for name, missing in left.items() if missing}))
+"""
+COMMANDS = (
+    "simulate real.h5ad --n-cells 300 --genes 200 --perturbations 5 --umis 3000",
+    "evaluate real.h5ad real.h5ad -o scores",
+    "de real.h5ad -o de.parquet",
+    "select-genes real.h5ad -o genes",
+    "prepare real.h5ad -o real.store.zarr",
+)
+
+
+def test_commands_use_only_what_is_compiled_ahead(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", USED, json.dumps(COMMANDS)], cwd=tmp_path, env=clean_environment(),
+        capture_output=True, text=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    missing = json.loads(done.stdout.splitlines()[-1])
+    assert not missing, f"run python tools/kernel_signatures.py: {missing}"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        numba.int64, numba.boolean, numba.uint8[::1], numba.float32[:, ::1], numba.float64[:, :],
+        numba.types.Array(numba.float32, 2, "A", readonly=True),
+    ],
+)  # fmt: skip
+def test_types_are_read_as_they_are_spelt(kind):
+    assert ahead.read(ahead.spelt(kind)) == kind
+
+
+def test_what_cannot_be_spelt_is_left_out():
+    assert ahead.spelt(numba.types.unicode_type) is None
+
+
+def test_every_listed_kernel_exists():
+    for name, signatures in ahead.listed().items():
+        module, _, kernel = name.rpartition(".")
+        assert hasattr(__import__(module, fromlist=[kernel]), kernel)
+        assert all(ahead.read(word) for line in signatures for word in line.split())

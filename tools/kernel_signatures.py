@@ -1,0 +1,73 @@
+"""Write the list of kernels that are compiled ahead: ``python tools/kernel_signatures.py``.
+
+Runs the commands on small simulated cells, in this process, and lists what numba was asked for. Run
+it when a kernel is new or is called with other types; a test says when that is so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import anndata
+import numpy as np
+
+from vcell.cli import run
+from vcell.kernels import ahead
+
+SCREEN = "--n-cells 400 --genes 200 --perturbations 12 --umis 3000"
+HVG = "--groups none --n-genes 100"
+COMMANDS = (
+    "simulate real.h5ad {screen}",
+    "simulate pred.h5ad {screen} --draw 1 --compress",
+    "inspect real.h5ad --full",
+    "evaluate pred.h5ad real.h5ad -o scores --ceiling",
+    "evaluate pred.h5ad real.h5ad --rules vcc2025-official",
+    "evaluate pred.h5ad real.h5ad --rules full",
+    "evaluate pred.h5ad real.h5ad --rules vcc2026",
+    "evaluate log.h5ad real.h5ad",
+    "de real.h5ad -o de.parquet",
+    "de log.h5ad -o log.parquet",
+    "de real.h5ad -o rest.parquet --against rest",
+    "de real.h5ad -o t.parquet --test t-test",
+    "select-genes real.h5ad -o genes",
+    "select-genes real.h5ad -o v3 --hvg-flavor seurat_v3 {hvg}",
+    "select-genes real.h5ad -o residuals --hvg-flavor pearson_residuals {hvg}",
+    "prepare real.h5ad -o all.store.zarr",
+    "prepare real.h5ad -o few.store.zarr --genes genes/selected_genes.csv --min-genes 10",
+    "train-vcc real.h5ad --model gp",
+    "train-vcc real.h5ad --model transformer --preset tiny --max-steps 2",
+    "predict latest -o made.h5ad",
+)
+
+
+def logged(source: str, target: str) -> None:
+    """Write cells as log1p values."""
+    cells = anndata.read_h5ad(source)
+    totals = np.asarray(cells.X.sum(axis=1)).ravel()
+    cells.X.data = np.log1p(cells.X.data / np.repeat(totals / 1e4, np.diff(cells.X.indptr)))
+    cells.write_h5ad(target)
+
+
+def main() -> None:
+    """Run everything, and write the list."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        os.environ["VCELL_CACHE"] = str(Path(folder, "cache"))
+        for number, words in enumerate(COMMANDS):
+            code = run(["--no-config", *words.format(screen=SCREEN, hvg=HVG).split(), "--quiet"])
+            if code:
+                sys.exit(f"failed: vcell {words}")
+            if number == 1:
+                logged("real.h5ad", "log.h5ad")
+        found = ahead.listed() if "--add" in sys.argv else {}
+        for name, signatures in ahead.used().items():
+            found[name] = sorted({*found.get(name, []), *signatures})
+        ahead.write(found)
+        print(f"{sum(map(len, found.values()))} signatures of {len(found)} kernels")
+
+
+if __name__ == "__main__":
+    main()

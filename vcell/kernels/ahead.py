@@ -1,0 +1,123 @@
+"""Compile every kernel ahead of its first use, in parallel: ``python -m vcell.kernels.ahead``.
+
+numba compiles a kernel when it is first called with arrays of some types, and keeps the result
+beside the source (in the user's cache folder where that cannot be written), under the processor's
+name: a second call, another process and a later day find it, another kind of processor compiles its
+own. ``signatures.json`` lists the types that the commands use; ``tools/kernel_signatures.py``
+writes it. One process compiles all of a module's kernels, since two that add to the index of one
+kernel at once lose an entry (which is then compiled again).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from numba import types
+from numba.core.dispatcher import Dispatcher
+
+_LIST = Path(__file__).with_name("signatures.json")
+_PACKAGE = "vcell.kernels"
+
+
+def spelt(kind: Any) -> str | None:
+    """Return a type of numba in a word: ``int64``, ``float32:2C`` (``!``: read-only), or None."""
+    unliteral: Any = types.unliteral  # numba gives it no types
+    kind = unliteral(kind)
+    if isinstance(kind, types.Array) and isinstance(kind.dtype, types.Number | types.Boolean):
+        return f"{kind.dtype}:{kind.ndim}{kind.layout}{'' if kind.mutable else '!'}"
+    return str(kind) if isinstance(kind, types.Number | types.Boolean) else None
+
+
+def read(word: str) -> Any:
+    """Return the type that `spelt` has spelt."""
+    name, _, shape = word.partition(":")
+    kind = types.boolean if name == "bool" else getattr(types, name)
+    if not shape:
+        return kind
+    make: Any = types.Array
+    return make(kind, int(shape[0]), shape[1], readonly=shape.endswith("!"))
+
+
+def used() -> dict[str, list[str]]:
+    """Return the signatures that this process has compiled or loaded, kernel by kernel."""
+    found: dict[str, list[str]] = {}
+    for module in [name for name in sys.modules if name.startswith(f"{_PACKAGE}.")]:
+        for name, kernel in _kernels(module):
+            for signature in kernel.nopython_signatures:
+                words = [spelt(kind) for kind in signature.args]
+                if None not in words:
+                    found.setdefault(f"{module}.{name}", []).append(" ".join(map(str, words)))
+    return {name: sorted(set(signatures)) for name, signatures in sorted(found.items())}
+
+
+def listed() -> dict[str, list[str]]:
+    """Return the signatures that are compiled ahead."""
+    signatures: dict[str, list[str]] = json.loads(_LIST.read_text())
+    return signatures
+
+
+def write(signatures: dict[str, list[str]]) -> None:
+    """Replace the list."""
+    _LIST.write_text(json.dumps(signatures, indent=1, sort_keys=True) + "\n")
+
+
+def _kernels(module: str) -> Iterator[tuple[str, Any]]:
+    """Yield what a module has that Python calls; helpers are compiled with what calls them."""
+    for name, kernel in vars(sys.modules[module]).items():
+        own = isinstance(kernel, Dispatcher) and kernel.py_func.__module__ == module
+        if own and not name.startswith("_"):
+            yield name, kernel
+
+
+def compile_modules(modules: Sequence[str]) -> int:
+    """Compile (or find compiled) what is listed of some modules; return how many signatures."""
+    n = 0
+    for name, signatures in listed().items():
+        module, _, kernel = name.rpartition(".")
+        if module in modules:
+            for signature in signatures:
+                compiled = getattr(import_module(module), kernel)
+                compiled.compile(tuple(read(word) for word in signature.split()))
+                n += 1
+    return n
+
+
+def compile_all(processes: int) -> int:
+    """Compile all that is listed in some processes; return how many signatures.
+
+    Raises
+    ------
+    RuntimeError
+        If a process failed.
+    """
+    signatures = listed()
+    work: dict[str, int] = {}
+    for name, kinds in signatures.items():
+        module = name.rpartition(".")[0]
+        work[module] = work.get(module, 0) + len(kinds)
+    shares: list[list[str]] = [[] for _ in range(min(processes, len(work)))]
+    for module in sorted(work, key=lambda one: -work[one]):  # the longest to the least laden
+        min(shares, key=lambda share: sum(work[one] for one in share)).append(module)
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"{_PACKAGE}.ahead", *share],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for share in shares
+    ]  # fmt: skip
+    ends = [(process.communicate()[1], process.returncode) for process in running]
+    if failed := [text for text, code in ends if code]:
+        raise RuntimeError(f"kernels could not be compiled:\n{failed[0][-2000:]}")
+    return sum(map(len, signatures.values()))
+
+
+if __name__ == "__main__":
+    from vcell.cores import cores
+
+    print(compile_modules(sys.argv[1:]) if sys.argv[1:] else compile_all(cores()))
