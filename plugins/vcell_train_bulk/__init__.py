@@ -60,7 +60,7 @@ class TrainBulk(DataOptions):
     )
     shuffle_outcomes: bool = option(
         default=False,
-        help="Give patients each other's outcomes, as a check: the AUC must fall to .5.",
+        help="Give patients each other's outcomes, as a check: no AUC may stay above .5.",
     )
     seed: int = option(0, help="The seed of folds, weights and noise.", minimum=0)
     runs: Path = option(Path("runs"), help="The folder of run directories.")
