@@ -9,7 +9,6 @@ from vcell import console, outputs
 from vcell.data import labels as find_labels
 from vcell.data.detect import refuse_repeated
 from vcell.errors import UserError
-from vcell.metrics.screen import ScreenCells, tables
 from vcell_de.tables import growing_table
 
 if TYPE_CHECKING:
@@ -30,7 +29,13 @@ def run(file: Path | None, config: De) -> None:
     with open_cells(file, layer=config.layer, join=config.join) as source:
         refuse_repeated(source)
         found = _labels(source, config)
-        cells = ScreenCells.look(source, config.values)
+        from vcell.metrics.screen import (  # what was found is said before it loads
+            ScreenCells,
+            tables,
+        )
+
+        ranked = config.test == "wilcoxon"
+        cells = ScreenCells.look(source, config.values, ranked=ranked, threads=config.threads)
         facts: dict[str, Any] = {"file": str(file), "rows": 0, "significant": 0, "strata": {}}
         with growing_table(out, config.layout, stratified=config.stratify is not None) as writer:
             for stratum, table in tables(cells, found, config):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from vcell import __version__, console, outputs
 from vcell.as_json import plain
 from vcell.errors import UserError
-from vcell.metrics import vcc2026
 from vcell.metrics.evaluation.options import Options
 from vcell.metrics.evaluation.scores import Metric, Scored, average
 from vcell.metrics.evaluation.scoring import contexts
@@ -146,6 +145,8 @@ def _aggregate(
     if not found[0].components:
         return layout.aggregate(per_metric)
     import numpy as np
+
+    from vcell.metrics import vcc2026
 
     values = per_metric | {
         name: np.concatenate([one.components[name] for one in found])

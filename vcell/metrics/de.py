@@ -101,7 +101,8 @@ def compare(  # noqa: PLR0913 - every choice has a name and a default
     frames = []
     with opened as source:
         labels = find_labels.find(source, chosen)
-        for stratum, table in tables(ScreenCells.look(source, values), labels, chosen):
+        looked = ScreenCells.look(source, values, ranked=test == "wilcoxon", threads=threads)
+        for stratum, table in tables(looked, labels, chosen):
             frame = table.frame() if layout == "pdex" else table.scanpy()
             if stratify is not None:
                 frame.insert(0, "stratum", stratum)

@@ -1,7 +1,7 @@
 """A screen's cells tested from start to end: labels found, counts logged, strata, gene gates.
 
-What `vcell de` and `vcell.metrics.de.compare` do. Cells are read in chunks, two or three times;
-what is detected is said.
+What `vcell de` and `vcell.metrics.de.compare` do. For rank tests cells are read once, for others in
+chunks, two or three times; what is detected is said.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from vcell.data import CellSource, detect
 from vcell.data import labels as find_labels
 from vcell.errors import UserError
 from vcell.metrics import significance
-from vcell.metrics.groups import Grouped, summarise
+from vcell.metrics.by_gene import GeneMajor
+from vcell.metrics.groups import Grouped, grouped, summarise
 from vcell.metrics.scaled import (
     ValueSurvey,
     divisors,
     logged,
     median_target,
+    merged,
     precision,
     shares,
     survey,
 )
+from vcell.metrics.turned import AT_ONCE, SourcePart, Turned, turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,43 +111,26 @@ class ScreenCells:
     seen: ValueSurvey
     counts: bool
     divisor: NDArray[np.floating] | None
+    cells: GeneMajor | None  # turned round, for rank tests; `tables` closes it
 
     @classmethod
-    def look(cls, source: CellSource, values: Values) -> ScreenCells:
-        """Look at every value, and decide how they are logged."""
+    def look(
+        cls, source: CellSource, values: Values, *, ranked: bool = True, threads: int | None = None
+    ) -> ScreenCells:
+        """Look at every value, and decide how they are logged; for rank tests, keep them all."""
         if not source.n_genes:
             raise UserError(f"{source.name} has no genes")
         detect.refuse_repeated(source)
         found = detect.scale(source)
-        with console.progress(f"reading {source.name}", source.n_cells) as bar:
-
-            def blocks() -> Iterator[Any]:
-                for block in source.chunks(dtype=precision(source.dtype)):
-                    yield block
-                    bar.advance(len(block.rows))
-
-            seen = survey(blocks(), source.n_cells)
-        if seen.not_finite:
-            raise UserError(f"{source.name}: {seen.not_finite:,} values are NaN or infinite")
-        counts = found.kind == "counts" and not seen.fractions
-        if counts and seen.low < 0:
-            raise UserError(f"{source.name}: negative counts, down to {seen.low:.4g}")
-        if values == "stored" or not counts:
-            odd = seen.low < 0 or seen.high >= _LARGEST_LOG or found.kind == "normalised"
-            if values == "log1p" and odd:
-                raise UserError(
-                    f"{source.name}: values from {seen.low:.4g} to {seen.high:.4g} are neither "
-                    f"counts nor log1p values: {found.text}",
-                    hint="--values stored tests them as they are",
-                )
-            return cls(source, seen, counts, None)
-        target = median_target(
-            seen.totals, sparse=source.nnz is not None, precision=precision(source.dtype)
-        )
-        console.say(
-            f"{source.name}: counts become log1p, each cell scaled to the median, {target:,.6g}"
-        )
-        return cls(source, seen, counts, divisors(seen.totals, target))
+        cells = GeneMajor(source.n_genes) if ranked else None
+        try:
+            seen = _seen(source, cells, threads)
+            counts, divisor = _decided(source, found, seen, values)
+        except BaseException:
+            if cells is not None:
+                cells.close()
+            raise
+        return cls(source, seen, counts, divisor, cells)
 
     @property
     def tested_as(self) -> str:
@@ -175,6 +161,48 @@ class ScreenCells:
         return total * 1e6 / max(len(rows), 1)
 
 
+def _seen(source: CellSource, cells: GeneMajor | None, threads: int | None) -> ValueSurvey:
+    """Look at every value, and turn the cells round where that is asked for."""
+    with console.progress(f"reading {source.name}", source.n_cells) as bar:
+
+        def blocks() -> Iterator[Any]:
+            for block in source.chunks(dtype=precision(source.dtype), max_nnz=AT_ONCE):
+                yield block
+                bar.advance(len(block.rows))
+
+        if cells is None:
+            return survey(blocks(), source.n_cells)
+        group = np.zeros(source.n_cells, np.int32)  # strata and groups come later
+        glances = turn(cells, blocks(), group, threads=threads, look=True)
+        return merged(glances, source.n_cells)
+
+
+def _decided(
+    source: CellSource, found: detect.Scale, seen: ValueSurvey, values: Values
+) -> tuple[bool, NDArray[np.floating] | None]:
+    """Return whether the values are counts, and what each cell's are divided by before log1p."""
+    if seen.not_finite:
+        raise UserError(f"{source.name}: {seen.not_finite:,} values are NaN or infinite")
+    counts = found.kind == "counts" and not seen.fractions
+    if counts and seen.low < 0:
+        raise UserError(f"{source.name}: negative counts, down to {seen.low:.4g}")
+    if values == "stored" or not counts:
+        odd = seen.low < 0 or seen.high >= _LARGEST_LOG or found.kind == "normalised"
+        if values == "log1p" and odd:
+            raise UserError(
+                f"{source.name}: values from {seen.low:.4g} to {seen.high:.4g} are neither "
+                f"counts nor log1p values: {found.text}",
+                hint="--values stored tests them as they are",
+            )
+        return counts, None
+    sparse, kind = source.nnz is not None, precision(source.dtype)
+    target = median_target(seen.totals, sparse=sparse, precision=kind)
+    console.say(
+        f"{source.name}: counts become log1p, each cell scaled to the median, {target:,.6g}"
+    )
+    return counts, divisors(seen.totals, target)
+
+
 def _unlogged(block: Any) -> Any:
     return replace(block, data=np.expm1(block.data.astype(np.float64)))
 
@@ -183,10 +211,14 @@ def tables(
     cells: ScreenCells, labels: find_labels.Labels, choices: Choices
 ) -> Iterator[tuple[str | None, significance.DeTable]]:
     """Test every perturbation, and yield one table per stratum (None: there are no strata)."""
-    for stratum, group, names in _strata(cells.source, labels, choices.stratify):
-        controls = np.flatnonzero(group == 0 if labels.control else group >= 0)
-        genes = np.flatnonzero(_kept(cells, controls, labels.control, choices.min_cpm))
-        yield stratum, _test(cells, group, names, genes, choices)
+    try:
+        for stratum, group, names in _strata(cells.source, labels, choices.stratify):
+            controls = np.flatnonzero(group == 0 if labels.control else group >= 0)
+            genes = np.flatnonzero(_kept(cells, controls, labels.control, choices.min_cpm))
+            yield stratum, _test(cells, group, names, genes, choices)
+    finally:
+        if cells.cells is not None:
+            cells.cells.close()
 
 
 def _strata(
@@ -229,17 +261,21 @@ def _test(
     """Test every group of one stratum."""
     rest, wilcoxon = choices.against == "rest", choices.test == "wilcoxon"
     n_genes = cells.source.n_genes
-    grouped = summarise(
-        cells.blocks, group, len(names), n_genes, squares=not wilcoxon,
-        dense=cells.source.nnz is None,
-        against=("rest" if rest else "reference") if wilcoxon else None,
-        threads=choices.threads,
-    )  # fmt: skip
+    dense = cells.source.nnz is None
+    if wilcoxon and cells.cells is not None:
+        found = grouped(
+            Turned([SourcePart(cells.cells, cells.divisor)], n_genes), group, len(names), dense=dense,
+            against="rest" if rest else "reference", threads=choices.threads,
+        )  # fmt: skip
+    else:
+        found = summarise(
+            cells.blocks, group, len(names), n_genes, squares=True, dense=dense, against=None
+        )
     means = None
     if choices.fold_change == "arithmetic":
         means = summarise(cells.linear, group, len(names), n_genes, against=None).means
     return significance.differential(
-        _columns(grouped, genes), names, cells.source.genes[genes],
+        _columns(found, genes), names, cells.source.genes[genes],
         test=choices.test, against=choices.against, fold_change=choices.fold_change,
         scope=choices.fdr, means=None if means is None else means[:, genes],
         eps=EPSILON if choices.fold_change == "arithmetic" else 0.0,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 #: Counts below this are looked up, fewer where cells are so many that the tables would exceed this.
 _SMALL, _TABLE = 64, 1 << 24
+AT_ONCE = 1 << 21  # non-zeros of a block: turned round, it is a small part of the cache
 _scratch = threading.local()
 
 

@@ -49,11 +49,14 @@ def contexts(
     prediction: AnnData | str | Path, real: AnnData | str | Path, options: Options
 ) -> list[Scored]:
     """Score every context."""
-    if options.rules == "vcc2026":
-        from vcell.metrics.evaluation.rules2026 import score as of
-    else:
-        from vcell.metrics.evaluation.rules2025 import score as of
-    return [of(pair, options) for pair in open_pairs(prediction, real, options)]
+    found = []
+    for pair in open_pairs(prediction, real, options):  # what is wrong with the files is said first
+        if options.rules == "vcc2026":
+            from vcell.metrics.evaluation.rules2026 import score as of
+        else:
+            from vcell.metrics.evaluation.rules2025 import score as of
+        found.append(of(pair, options))
+    return found
 
 
 def score(

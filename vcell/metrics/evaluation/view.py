@@ -18,12 +18,11 @@ from vcell.errors import UserError
 from vcell.metrics.by_gene import GeneMajor
 from vcell.metrics.evaluation.pairs import CONTROL_GROUP, Pair, Side
 from vcell.metrics.scaled import ValueSurvey, divisors, logged, median_target, merged, precision
-from vcell.metrics.turned import SourcePart, Turned, turn
+from vcell.metrics.turned import AT_ONCE, SourcePart, Turned, turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_AT_ONCE = 1 << 21  # non-zeros of a block: turned round, it is a small part of the cache
 _LARGEST_LOG = 15.0  # cell-eval refuses log1p values of this size or more
 # How far the totals of two log1p sides may lie apart: real scales differ by a factor of five or
 # more (1e4, the median, 1e6), a model's smoothed cells by less than two
@@ -109,7 +108,7 @@ def seen_blocks(side: Side) -> Iterator[Block]:
     """Yield the cells that count, columns in the shared order, showing progress."""
     rows, kind = side.rows(), precision(side.source.dtype)
     with console.progress(f"reading {side.source.name}", len(rows)) as bar:
-        for block in side.source.chunks(rows, side.columns, dtype=kind, max_nnz=_AT_ONCE):
+        for block in side.source.chunks(rows, side.columns, dtype=kind, max_nnz=AT_ONCE):
             yield block
             bar.advance(len(block.rows))
 
