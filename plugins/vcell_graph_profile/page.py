@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vcell import console
 from vcell.graph import Rules
 from vcell.report import svg
 from vcell.report.page import Page
@@ -20,7 +21,7 @@ def write(path: Path, found: dict[str, Any]) -> None:
     page = Page(
         "Showing gene networks to a model",
         f"{found['genes']:,} genes, {found['edges']:,} edges in {len(found['relations'])} "
-        f"relations; {found['device']}, {found['threads']} threads",
+        f"relations; {found['device']}, {console.count(found['threads'], 'thread')}",
     )
     first, _, rest = found["verdict"].partition(". ")
     page.headline(first.rstrip(".") + ".", rest)

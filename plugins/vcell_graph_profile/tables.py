@@ -13,7 +13,7 @@ def text(found: dict[str, Any]) -> str:
     rows = [row for row in found["rows"] if "not_run" not in row]
     lines = [
         (f"milliseconds of a batch of {found['batch_size']:,}, medians of {found['steps']} "
-         f"({found['device']}, {found['threads']} threads)"),
+         f"({found['device']}, {console.count(found['threads'], 'thread')})"),
         console.table(*times_table(rows)), "", console.table(*sizes_table(rows)), "",
     ]  # fmt: skip
     lines += [

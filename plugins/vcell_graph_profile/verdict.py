@@ -26,7 +26,19 @@ def verdict(found: dict[str, Any]) -> str:
             f" Where every sample must see its own graph, take {own[0]['strategy']}: "
             f"{_rate(own[0])}, {_why(own[0], found)}."
         )
-    return said + _reach(rows, found)
+    return said + _larger(best, by_rate, found) + _reach(rows, found)
+
+
+def _larger(best: dict[str, Any], rows: list[dict[str, Any]], found: dict[str, Any]) -> str:
+    """Say from which batch on encoding the graphs once a step pays."""
+    shared = next((row for row in rows if not row["own_graph"]), None)
+    if not best["own_graph"] or shared is None:
+        return ""
+    size = shared["batch_milliseconds"] / (best["batch_milliseconds"] / found["batch_size"])
+    return (
+        f" A step of {shared['strategy']} takes much the same at any batch: from about "
+        f"{size:,.0f} samples a batch on, expect it to be faster, and measure it with --batch-size."
+    )
 
 
 def _rate(row: dict[str, Any]) -> str:
@@ -53,10 +65,10 @@ def _most(row: dict[str, Any]) -> str:
 def _reach(rows: list[dict[str, Any]], found: dict[str, Any]) -> str:
     """Say where a neighbourhood is most of the graph."""
     wide = [
-        f"{row['strategy']} reaches {row['nodes_a_sample'] / found['genes']:.0%}"
+        f"{row['strategy']} has {row['nodes_a_sample'] / found['genes']:.0%} of the genes"
         for row in rows
         if row["strategy"].startswith("khop")
         and row["nodes_a_sample"]
         and row["nodes_a_sample"] > found["genes"] / 2
     ]
-    return f" No neighbourhood is local any more where {' and '.join(wide)}." if wide else ""
+    return f" Neighbourhoods are no longer local: {', '.join(wide)}." if wide else ""

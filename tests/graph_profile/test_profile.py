@@ -250,6 +250,22 @@ def test_without_a_strategy_of_ours_none_is_taken():
     assert "none to take" in verdict({"rows": [], "mode": "full", "genes": 3})
 
 
+def test_the_verdict_says_from_which_batch_on_a_shared_graph_pays():
+    def row(name, milliseconds, *, own):
+        return {
+            "strategy": name, "own_graph": own, "reference_for": "", "nodes_a_sample": 40,
+            "milliseconds": {"forward": milliseconds}, "batch_milliseconds": milliseconds,
+            "samples_a_second": 8000 / milliseconds,
+        }  # fmt: skip
+
+    rows = [row("dango", 800.0, own=False), row("khop1", 400.0, own=True)]
+    told = verdict({"rows": rows, "mode": "full", "genes": 60, "batch_size": 8})
+    assert told.startswith("Take khop1: 20 samples/s")
+    assert "2.0 times dango" in told
+    assert "from about 16 samples a batch on" in told
+    assert "no longer local: khop1 has 67% of the genes" in told
+
+
 def test_help_has_an_example():
     told = CliRunner().invoke(command, ["--help"]).output
     assert "vcell graph-profile --scale 0.2" in told
