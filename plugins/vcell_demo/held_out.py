@@ -43,7 +43,7 @@ def set_aside(cells: Path, folder: Path, seed: int) -> dict[str, Any]:
         }
     rows = "".join(f"{name},{n}\n" for name, n in zip(held, counts, strict=True))
     outputs.write_text(folder / NAMES, f"target_gene,n_cells\n{rows}")
-    console.say(f"{len(held)} perturbations are set aside, in {folder / NAMES}")
+    console.say(f"set aside: {console.count(len(held), 'perturbation')}, named in {folder / NAMES}")
     # the scale on which the real cells will be scored: their median total, if they are counts
     with open_cells(folder / HELD_OUT) as real:
         counted = detect.scale(real, quiet=True).kind == COUNTS

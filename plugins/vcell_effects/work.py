@@ -84,8 +84,10 @@ def measured(cells: LogCells, rows: ScreenRows, design: Design) -> PriorEffects:
             hint="if that column does not hold batches, name the one that does with --batch-column",
         )
     if bare.any():
-        console.warn(f"{bare.sum()} batches have no control cells: their cells are compared with "
-                     "the controls of all batches")  # fmt: skip
+        console.warn(
+            f"without control cells: {console.count(int(bare.sum()), 'batch', 'batches')}, "
+            "compared with the controls of all batches"
+        )
         controls[bare] = size @ controls / size.sum()
         spread[bare] = (size @ spread / size.sum()) / size.sum()
         size = np.where(bare, 1, size)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcell import console
 from vcell.data import detect, labels, open_cells
 from vcell.data.texts import Texts
 from vcell.errors import UserError
@@ -33,14 +34,23 @@ def of_names(source: CellSource, *, cells: bool) -> list[str]:
         repeated = _repeated(names)
         if repeated:
             shown = ", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else "")
-            found.append(f"{len(repeated):,} {what} names occur more than once: {shown}")
+            found.append(
+                f"{_number(len(repeated), f'{what} name', 'occur')} more than once: {shown}"
+            )
         empty = sum(not name.strip() for name in names)
         if empty:
-            found.append(f"{empty:,} {what} names are empty")
+            found.append(f"{_number(empty, f'{what} name')} empty")
     genes = source.genes
     if len(genes) and np.char.startswith(genes, "ENS").mean() > 0.5:
         found.append("genes are named by Ensembl ids: gene sets and targets use symbols")
     return found
+
+
+def _number(n: int, noun: str, verb: str = "are") -> str:
+    """Write a number, its noun and verb: 1 value is, 2 values are."""
+    one = {"are": "is", "have": "has"}.get(verb, f"{verb}s")
+    plural = "entries" if noun == "entry" else None
+    return f"{console.count(n, noun, plural)} {one if n == 1 else verb}"
 
 
 def _repeated(names: Texts) -> list[str]:
@@ -59,31 +69,35 @@ def of_survey(seen: Survey, found: Scale) -> list[str]:
     where = "" if seen.whole else f" among {seen.n_seen:,} sampled cells"
     odd, problems = seen.odd, []
     if odd.get("nan"):
-        problems.append(f"{odd['nan']:,} values are NaN{where}")
+        problems.append(f"{_number(odd['nan'], 'value')} NaN{where}")
     if odd.get("infinite"):
-        problems.append(f"{odd['infinite']:,} values are infinite{where}")
+        problems.append(f"{_number(odd['infinite'], 'value')} infinite{where}")
     if odd.get("negative"):
-        problems.append(f"{odd['negative']:,} values are negative{where}: scaled data?")
+        problems.append(f"{_number(odd['negative'], 'value')} negative{where}: scaled data?")
     if odd.get("fraction") and found.kind == "counts":
-        problems.append(f"{odd['fraction']:,} values are not whole numbers, though the rest is")
+        problems.append(f"{_number(odd['fraction'], 'value')} not whole, though the rest is")
     elif odd.get("fraction") and found.kind != "log1p":
         share = odd["fraction"] / max(seen.n_values, 1)
         problems.append(f"{share:.0%} of the values are not whole numbers{where}: no raw counts")
     if odd.get("unsorted rows"):
         n = odd["unsorted rows"]
-        problems.append(f"{n:,} cells have unsorted entries{where} (sorted while reading)")
+        problems.append(
+            f"{_number(n, 'cell', 'have')} unsorted entries{where} (sorted while reading)"
+        )
     if odd.get("repeated entries"):
         n = odd["repeated entries"]
-        problems.append(f"{n:,} entries repeat a gene of their cell{where} (summed while reading)")
+        problems.append(
+            f"{_number(n, 'entry', 'repeat')} a gene of their cell{where} (summed while reading)"
+        )
     if odd.get("stored zeros"):
         n = odd["stored zeros"]
-        problems.append(f"{n:,} zeros are stored as values{where} (dropped while reading)")
+        problems.append(f"{_number(n, 'zero')} stored as values{where} (dropped while reading)")
     empty = int((seen.per_cell(1) == 0).sum())
     if empty:
-        problems.append(f"{empty:,} cells are empty{where}")
+        problems.append(f"{_number(empty, 'cell')} empty{where}")
     unseen = int((seen.gene_cells == 0).sum())
     if unseen and seen.whole:
-        problems.append(f"{unseen:,} genes are zero in every cell")
+        problems.append(f"{_number(unseen, 'gene')} zero in every cell")
     return problems
 
 

@@ -43,6 +43,9 @@ def design(path: Path, config: IspRun, model: Geneformer) -> IspDesign:
     start = labels.start[cells.rows]
     if not start.any():
         raise UserError("no cell of the start state has a gene of the vocabulary")
+    for name in labels.targets:
+        if not (labels.state[cells.rows] == labels.states.index(name)).any():
+            raise UserError(f"no cell of the state {name!r} has a gene of the vocabulary")
     if config.controls:
         genes = matched(genes, cells.take(np.flatnonzero(start)), _how_many(config.controls))
     return IspDesign(

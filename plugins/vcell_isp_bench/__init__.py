@@ -37,7 +37,12 @@ class IspBench:
     control: str | None = option(None, help="The label of controls, for their separation.")
     gene_column: str | None = option(None, help="The var column with Ensembl ids or symbols.")
     layer: str | None = option(None, help="The layer that holds raw counts (default: X).")
-    gpus: int = option(0, help="How many GPUs to use; 0 takes one where there is one.", minimum=0)
+    gpus: int = option(
+        0, help="GPUs that share the cells, a process each; 0 takes one if any.", minimum=0
+    )
+    procs: int | None = option(
+        None, help="Processes that share the cells on a CPU, as GPUs would.", minimum=1, maximum=64
+    )
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="Where to compute.")
     threads: int | None = option(None, help="Threads on a CPU (default: one a core).", minimum=1)
     search: int = option(0, help="Search the best settings in so many trials (Optuna).", minimum=0)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import resource
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -86,12 +89,17 @@ def watched(method: Method, cells: TokenCells, device: torch.device) -> dict[str
 
 
 def timed(
-    method: Method, cells: TokenCells, device: torch.device, repeats: int, *, cls: bool
-) -> tuple[Timing, NDArray[np.float32]]:
-    """Embed all cells once to warm up, then `repeats` times; return times and embeddings."""
+    method: Method, cells: TokenCells, device: torch.device, repeats: int, *, cls: bool,
+    before: Callable[[], object] = int,
+) -> tuple[Timing, NDArray[np.float32]]:  # fmt: skip
+    """Embed all cells once to warm up, then `repeats` times; return times and embeddings.
+
+    `before` is called before each of them: where processes wait for each other.
+    """
     timing = Timing()
     out = np.zeros((0, 0), np.float32)
     for number in range(repeats + 1):
+        before()
         phases, out = _once(method, cells, device, cls=cls)
         if number:
             for name, seconds in phases.items():
@@ -134,11 +142,61 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def reset_peak(device: torch.device) -> None:
+    """Forget the most memory used so far, so that a method answers for itself alone."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):  # Linux: resets VmHWM of this process
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes used: of the GPU, or of the process."""
+    """Return the most bytes used since `reset_peak`: of the GPU, or of the process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class GpuLoad:
+    """Asks the driver ten times a second how busy a GPU is, on a thread beside what is timed.
+
+    Attributes
+    ----------
+    percent
+        Mean over the block; None on a CPU and where the driver does not say.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.percent: float | None = None
+        self._device, self._end = device, threading.Event()
+        self._seen: list[int] = []
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> GpuLoad:
+        if self._device.type == "cuda":
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._seen:
+            self.percent = float(np.mean(self._seen))
+
+    def _look(self) -> None:
+        from vcell.gpu.reading import open_card
+
+        uuid = str(torch.cuda.get_device_properties(self._device).uuid)
+        with suppress(LookupError), open_card(uuid) as card:
+            while not self._end.wait(0.1):
+                load = card.read().utilisation
+                if load is not None:
+                    self._seen.append(load)
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vcell.errors import UserError
 from vcell.geneformer.reference import PaddedReference
-from vcell.nn.bert import Bert, Lengths
+from vcell.nn.bert import Bert, Lengths, PrecisionName
 
 if TYPE_CHECKING:
     from vcell.geneformer.checkpoint import Geneformer
@@ -51,23 +51,46 @@ def make(name: str, model: Geneformer, n_layers: int, config: IspBench) -> Metho
     """Return a method, or say in a `UserError` why it cannot run here."""
     if name in ("baseline", "original", "batching"):
         return _padded(name, model, n_layers, config)
-    bert = model.bert
-    facts: dict[str, Any] = {}
-    what = f"packed batches of {config.token_budget:,} tokens, no head, no padding"
-    if name == "mixed_precision":
+    if name == "quantization":
+        bert, facts = _quantised(model.bert)
+        what = f"{_PACKED}, int8 weights, activations quantised as they come"
+        return _of_packed(name, what, bert, n_layers, config, facts)
+    precision = config.precision if name == "mixed_precision" else "fp32"
+    return packed(model, n_layers, config, precision, compiled=name == "compile", name=name)
+
+
+def packed(
+    model: Geneformer,
+    n_layers: int,
+    config: IspBench,
+    precision: PrecisionName = "fp32",
+    *,
+    compiled: bool = False,
+    name: str = "packed",
+) -> Method:
+    """Return our way, in a precision, compiled or not."""
+    bert, what = model.bert, _PACKED
+    if precision != "fp32":
         bert = copy.deepcopy(bert)
-        _check_precision(config.precision, bert.tokens.weight.device)
-        bert.set_precision(config.precision, native=True)
-        what += f", {config.precision}"
-    elif name == "quantization":
-        bert, facts = _quantised(bert)
-        what += ", int8 weights, activations quantised as they come"
-    elif name == "compile":
+        _check_precision(precision, bert.tokens.weight.device)
+        bert.set_precision(precision, native=True)
+        what += f", {precision}"
+    if compiled:
         bert = copy.deepcopy(bert)
         _compile(bert)
         what += ", compiled"
+    return _of_packed(name, what, bert, n_layers, config, {})
+
+
+_PACKED = "packed batches, no head, no padding"
+
+
+def _of_packed(
+    name: str, what: str, bert: Bert, n_layers: int, config: IspBench, facts: dict[str, Any]
+) -> Method:
     return Method(
-        name, what, bert, lambda cells: _packed(bert, cells, n_layers),
+        name, f"{what}, {config.token_budget:,} tokens a batch", bert,
+        lambda cells: _packed(bert, cells, n_layers),
         lambda lengths: by_tokens(lengths, config.token_budget), n_layers, head=False, facts=facts,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def write(path: Path, facts: dict[str, Any]) -> None:
     """Write the table, what each row ran, and its quality."""
     page = Page("Running a Geneformer", f"{facts['model']} on {facts['device']}")
-    rows = [row for row in facts["rows"] if "not_run" not in row]
+    rows = [dict(row) for row in facts["rows"] if "not_run" not in row]
     best = max(rows, key=lambda row: float(row["speed_up"]))
     page.headline(
         f"{best['method']} is {best['speed_up']:.1f} times as fast as the baseline",
@@ -22,9 +22,16 @@ def write(path: Path, facts: dict[str, Any]) -> None:
     )
     if facts["synthetic"]:
         page.warnings(["The weights were made up: speeds are true, embeddings mean nothing."])
+    for row in rows:
+        row["iqr"] = "{:.3g} to {:.3g}".format(*row["seconds_iqr"])
+        if "bytes" in row:
+            row["quantised"] = (
+                f"{row['quantised']} layers, {row['bytes'][0]:,} to {row['bytes'][1]:,} bytes"
+            )
     columns: tuple[str, ...] = (
-        "method", "cells_a_second", "tokens_a_second", "speed_up", "speed_up_cpu", "copy",
-               "model", "harness", "seconds", "cpu", "memory", "roof_share")  # fmt: skip
+        "method", "seconds", "iqr", "cells_a_second", "tokens_a_second", "speed_up",
+               "speed_up_cpu", "copy", "model", "harness", "cpu", "cpu_load", "gpu_load", "memory",
+               "roof_share", "processes")  # fmt: skip
     page.table(columns, [[row.get(name) for name in columns] for row in rows])
     page.figure("Speed-up", svg.bars({r["method"]: r["speed_up"] for r in rows}, reference=1.0))
     page.figure("Share of the roof", svg.bars({r["method"]: r["roof_share"] for r in rows}))
@@ -44,7 +51,7 @@ def write(path: Path, facts: dict[str, Any]) -> None:
     missing = [row for row in facts["rows"] if "not_run" in row]
     if missing:
         page.table(("not run", "why"), [(row["method"], row["not_run"]) for row in missing])
-    keys = ("cells", "tokens", "threads", "roof_gflops", "tokenise_seconds")
+    keys = ("cells", "tokens", "processes", "threads", "roof_gflops", "tokenise_seconds")
     page.facts({name: facts[name] for name in keys})
     page.write(path)
 

@@ -10,11 +10,12 @@ import torch
 from vcell import console
 from vcell.errors import UserError
 from vcell_isp_bench import measure, quality
-from vcell_isp_bench.methods import make
+from vcell_isp_bench.methods import packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vcell.nn.bert import PrecisionName
     from vcell_isp_bench.methods import Method
     from vcell_isp_bench.work import IspBenchRun
 
@@ -33,18 +34,20 @@ def search(
     except ImportError:
         raise UserError("--search needs optuna", hint="pip install 'vcell[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    exact = one(bench, make("packed", bench.model, bench.n_layers, bench.config), 1)[1]
-    kinds = _possible(bench)
+    single = replace(bench.config, token_budget=64)  # a cell a forward: what surely fits
+    exact = one(bench, packed(bench.model, bench.n_layers, single), 1)[1]
+    precisions, compiling = _possible(bench)
     tried: list[dict[str, Any]] = []
 
     def objective(trial: Any) -> float:
         budget = trial.suggest_int("token_budget", 1024, 262_144, log=True)
-        kind = trial.suggest_categorical("method", kinds)
+        precision = trial.suggest_categorical("precision", precisions)
+        compiled = trial.suggest_categorical("compile", compiling)
         config = replace(bench.config, token_budget=budget)
-        row: dict[str, Any] = {"token_budget": budget, "method": kind}
+        row: dict[str, Any] = {"token_budget": budget, "precision": precision, "compile": compiled}
         tried.append(row)
         try:
-            method = make(kind, bench.model, bench.n_layers, config)
+            method = packed(bench.model, bench.n_layers, config, precision, compiled=compiled)
             found, out = one(bench, method, bench.config.repeats)
         except (torch.OutOfMemoryError, MemoryError):
             row["pruned"] = "out of memory"
@@ -66,23 +69,30 @@ def search(
     if not kept:
         raise UserError("every trial was pruned", hint="try a smaller model, or more trials")
     best = max(kept, key=lambda row: float(row["cells_a_second"]))
-    columns = ["method", "token_budget", "cells_a_second", "cosine_min", "pruned"]
+    columns = ["precision", "compile", "token_budget", "cells_a_second", "cosine_min", "pruned"]
     rows = [[row.get(name) for name in columns] for row in tried]
     console.result(
         {"best": best, "trials": tried, "roof_gflops": measure.peak_rate(bench.device) / 1e9},
-        f"{console.table(rows, columns)}\n\nbest: {best['method']}, --token-budget "
-        f"{best['token_budget']}: {best['cells_a_second']:.3g} cells/s",
+        f"{console.table(rows, columns)}\n\nbest: {best['precision']}"
+        f"{', compiled' if best['compile'] else ''}, --token-budget {best['token_budget']}: "
+        f"{best['cells_a_second']:.3g} cells/s",
     )
 
 
-def _possible(bench: IspBenchRun) -> list[str]:
-    """Return the methods that can run here."""
-    out = []
-    for name in ("packed", "mixed_precision", "compile"):
+def _possible(bench: IspBenchRun) -> tuple[list[PrecisionName], list[bool]]:
+    """Return the precisions that can run here, and whether to compile can be chosen."""
+    precisions: list[PrecisionName] = ["fp32"]
+    half: tuple[PrecisionName, ...] = ("fp16", "bf16")
+    for name in half:
         try:
-            make(name, bench.model, bench.n_layers, bench.config)
+            packed(bench.model, bench.n_layers, bench.config, name)
         except UserError as error:
             console.say(f"{name} is left out: {error.message}")
         else:
-            out.append(name)
-    return out
+            precisions.append(name)
+    try:
+        packed(bench.model, bench.n_layers, bench.config, compiled=True)
+    except UserError as error:
+        console.say(f"compiling is left out: {error.message}")
+        return precisions, [False]
+    return precisions, [False, True]

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from vcell import console, outputs
+from vcell.cores import cores
 from vcell.data import open_cells
 from vcell.errors import UserError
 from vcell.geneformer import checkpoint, perturbation, tokens
@@ -64,16 +65,20 @@ def run(path: Path | None, config: IspBench) -> None:
 
         return search(bench, one)
     names = list(NAMES) if config.method == "all" else ["baseline", config.method]
-    rows, embedded = _measured(bench, list(dict.fromkeys(names)))
-    roof = measure.peak_rate(device)
+    n = _processes(config)
+    if n > 1:
+        rows, embedded = _shared(bench, list(dict.fromkeys(names)), n)
+    else:
+        rows, embedded = _measured(bench, list(dict.fromkeys(names)))
+    roof = n * measure.peak_rate(device)
     for row in rows:
         _judge(row, rows[0], bench, roof)
     _qualities(rows, embedded, bench)
     facts = {
-        "device": _device_name(device), "threads": torch.get_num_threads(),
+        "device": _device_name(device), "threads": _threads(config, n),
         "model": model.name, "synthetic": model.synthetic, "cells": len(bench.cells),
         "tokens": bench.n_tokens, "roof_gflops": roof / 1e9, "tokenise_seconds": bench.tokenise,
-        "rows": rows,
+        "processes": n, "rows": rows,
     }  # fmt: skip
     if config.wandb:
         _log(rows, config)
@@ -87,7 +92,20 @@ def run(path: Path | None, config: IspBench) -> None:
     return None
 
 
+def _processes(config: IspBench) -> int:
+    """Return how many processes work at once: one a GPU, or as many as asked for on a CPU."""
+    return max(config.gpus, config.procs or 1, 1)
+
+
+def _threads(config: IspBench, n: int) -> int:
+    return torch.get_num_threads() if n == 1 else config.threads or max(1, cores() // n)
+
+
 def _check(config: IspBench) -> None:
+    if config.procs is not None and (config.gpus or config.device == "cuda"):
+        raise UserError("--procs is for the CPU; on GPUs there is one process for each of --gpus")
+    if config.search and _processes(config) > 1:
+        raise UserError("--search looks for the settings of one process", hint="leave out --gpus")
     if config.output is not None:
         outputs.check(config.output, suffixes=(".html",), flag="")
     if config.control is not None and config.label is None:
@@ -106,11 +124,8 @@ def _device(config: IspBench) -> torch.device:
             f"{max(config.gpus, 1)} GPUs were asked for and this machine has {have}",
             hint="--device cpu",
         )
-    if config.gpus > 1:
-        raise UserError(
-            "one process uses one GPU", hint="vcell isp run --gpus N shares a screen over GPUs"
-        )
-    return torch.device("cuda" if have and config.device != "cpu" else "cpu")
+    on_cpu = config.device == "cpu" or config.procs is not None
+    return torch.device("cuda" if have and not on_cpu else "cpu")
 
 
 def _device_name(device: torch.device) -> str:
@@ -199,23 +214,40 @@ def _measured(
     return rows, embedded
 
 
+def _shared(
+    bench: IspBenchRun, names: list[str], n: int
+) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.float32]]]:
+    """Time every method in several processes at once."""
+    from vcell_isp_bench import many
+
+    rows, times, embedded = many.measured(bench, names, n)
+    for row in rows:
+        if "not_run" in row:
+            console.warn(f"{row['method']} is not measured: {row['not_run']}")
+        else:
+            row.update(_phases(times[row["method"]], n))
+    if "not_run" in rows[0]:
+        raise UserError(f"the baseline cannot run: {rows[0]['not_run']}")
+    return rows, embedded
+
+
 def one(
     bench: IspBenchRun, method: Method, repeats: int
 ) -> tuple[dict[str, Any], NDArray[np.float32]]:
     """Time one method and look at what it ran."""
-    if bench.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(bench.device)
     seen = measure.watched(method, bench.cells, bench.device)
-    timing, out = measure.timed(
-        method, bench.cells, bench.device, repeats, cls=bench.model.readout == "cls"
-    )
+    measure.reset_peak(bench.device)
+    with measure.GpuLoad(bench.device) as load:
+        timing, out = measure.timed(
+            method, bench.cells, bench.device, repeats, cls=bench.model.readout == "cls"
+        )
     return {
-        "method": method.name, "what": method.what, **seen, **_phases(timing),
-        "memory": measure.peak_memory(bench.device),
+        "method": method.name, "what": method.what, **seen, **_phases(timing, 1),
+        "gpu_load": load.percent, "memory": measure.peak_memory(bench.device),
     }, out  # fmt: skip
 
 
-def _phases(timing: Timing) -> dict[str, Any]:
+def _phases(timing: Timing, processes: int) -> dict[str, Any]:
     parts = {name: timing.quartiles(name) for name in ("copy", "model", "harness", "cpu")}
     whole = np.sum([timing.copy, timing.model, timing.harness], axis=0)
     low, middle, high = np.quantile(whole, [0.25, 0.5, 0.75])
@@ -223,6 +255,8 @@ def _phases(timing: Timing) -> dict[str, Any]:
         "seconds": float(middle), "seconds_iqr": [float(low), float(high)],
         **{name: found[1] for name, found in parts.items()},
         "model_iqr": [parts["model"][0], parts["model"][2]], "repeats": len(timing.model),
+        "processes": processes,
+        "cpu_load": parts["cpu"][1] / max(float(middle), 1e-9),  # cores kept busy
     }  # fmt: skip
 
 
@@ -295,29 +329,53 @@ def _log(rows: list[dict[str, Any]], config: IspBench) -> None:
 
 
 def _text(facts: dict[str, Any]) -> str:
-    columns = ["method", "cells/s", "speed-up", "CPU", "model s", "harness s", "memory", "products",
-               "cells", "layers", "head", "roof"]  # fmt: skip
-    body = []
-    for row in facts["rows"]:
-        if "not_run" in row:
-            body.append([row["method"], *[None] * (len(columns) - 1)])
-            continue
-        body.append([
-            row["method"], f"{row['cells_a_second']:.3g}", f"{row['speed_up']:.2f}",
-            f"{row['speed_up_cpu']:.2f}" if row["speed_up_cpu"] else None, f"{row['model']:.3g}",
-            f"{row['harness']:.2g}", console.bytes_text(row["memory"]), row["products"],
-            row["cells_a_forward"], row["layers"], "yes" if row["head"] else "no",
-            f"{row['roof_share']:.0%}",
-        ])  # fmt: skip
-    lines = [console.table(body, columns), ""]
+    body = [_line(row) for row in facts["rows"] if "not_run" not in row]
+    ran = [
+        [row["method"], row["products"], row["attention"], row["cells_a_forward"], row["layers"],
+         "yes" if row["head"] else "no", _quantised(row)]
+        for row in facts["rows"] if "not_run" not in row
+    ]  # fmt: skip
+    lines = [
+        console.table(body, _COLUMNS), "",
+        console.table(ran, ["method", "products", "attention", "cells a forward", "layers", "head",
+                            "quantised"]),
+        "",
+    ]  # fmt: skip
     lines += [f"{r['method']}: not run, {r['not_run']}" for r in facts["rows"] if "not_run" in r]
     lines += [
         f"{r['method']} is slower than the baseline here" for r in facts["rows"] if r.get("slower")
     ]
+    if facts["tokenise_seconds"] is not None:
+        lines.append(f"ranking the genes took {facts['tokenise_seconds']:.2g} s, once for all")
     lines.append(
-        f"{facts['device']}, {facts['threads']} threads; the roof is {facts['roof_gflops']:,.0f} "
-        "GFLOP/s, a large product in float32"
+        f"{facts['device']}; processes: {facts['processes']}, threads of each: "
+        f"{facts['threads']}; "
+        f"the roof is {facts['roof_gflops']:,.0f} GFLOP/s, a large product in float32"
     )
     if facts["synthetic"]:
         lines.append("made-up weights: speeds are true, embeddings mean nothing")
     return "\n".join(lines)
+
+
+_COLUMNS = ("method", "seconds", "IQR", "cells/s", "speed-up", "CPU speed-up", "copy", "model",
+            "harness", "cores busy", "GPU", "memory", "roof")  # fmt: skip
+
+
+def _line(row: dict[str, Any]) -> list[Any]:
+    """Return what a person compares; seconds are medians of the repeats."""
+    low, high = row["seconds_iqr"]
+    return [
+        row["method"], f"{row['seconds']:.3g}", f"{low:.3g}-{high:.3g}",
+        f"{row['cells_a_second']:.3g}", f"{row['speed_up']:.2f}",
+        f"{row['speed_up_cpu']:.2f}" if row["speed_up_cpu"] else None, f"{row['copy']:.2g}",
+        f"{row['model']:.3g}", f"{row['harness']:.2g}", f"{row['cpu_load']:.1f}",
+        None if row["gpu_load"] is None else f"{row['gpu_load']:.0f} %",
+        console.bytes_text(row["memory"]), f"{row['roof_share']:.0%}",
+    ]  # fmt: skip
+
+
+def _quantised(row: dict[str, Any]) -> str | None:
+    if "quantised" not in row:
+        return None
+    before, after = (console.bytes_text(n) for n in row["bytes"])
+    return f"{row['quantised']} layers, {before} to {after}, {row['engine']}"

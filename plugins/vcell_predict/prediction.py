@@ -24,3 +24,5 @@ class Prediction:
     trust: Trust | None = None
     strengths: Strengths | None = None
     n_controls: int = 0
+    #: Of each context: the variance (N,) of log values over control cells, and how many there are.
+    spread: dict[str, tuple[NDArray[np.float64], int]] = field(default_factory=dict)

@@ -11,9 +11,14 @@ from vcell.report import Page, svg
 from vcell_predict import after, uncertainty
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from vcell_predict import Predict
     from vcell_predict.ensemble import Ensemble
     from vcell_predict.prediction import Prediction
+
+
+_VOLCANOES, _MOST_POINTS, _TOP = 3, 2000, 10
 
 
 def table(prediction: Prediction) -> dict[str, Any]:
@@ -83,6 +88,7 @@ def page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
         page.figure("Predicted against expected", picture, "One point per perturbation.")
     if trust is not None:
         _trusted(page, trust)
+    _genes(page, ensemble, prediction)
     columns = table(prediction)
     page.heading("Perturbations")
     page.table(
@@ -90,6 +96,50 @@ def page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
         zip(*(list(values) for values in columns.values()), strict=True),
     )
     return page
+
+
+def _genes(page: Page, ensemble: Ensemble, prediction: Prediction) -> None:
+    """List the genes that change most, and draw the strongest perturbations as volcanoes."""
+    effect = prediction.effect.astype(np.float64)
+    genes, names = ensemble.screen.genes, [one.name for one in prediction.asked]
+    page.heading("Genes")
+    page.text(
+        "Significance is what a screen of so many cells would find if the prediction held: a "
+        "normal test of cells whose genes vary as they do in the control cells."
+    )
+    strength = np.sqrt(np.square(effect).mean(axis=1))
+    for i in np.argsort(-strength, kind="stable")[:_VOLCANOES].tolist():
+        spread, n_controls = prediction.spread[prediction.asked[i].context]
+        height = significance(effect[i], spread, int(prediction.cells[i]), n_controls)
+        some = np.argsort(-np.abs(effect[i]), kind="stable")[:_MOST_POINTS]
+        picture = svg.scatter(
+            {"genes": ((effect[i, some] / np.log(2)).tolist(), height[some].tolist())},
+            x="log2 fold change", y="-log10 p", names={"genes": genes[some].tolist()},
+        )  # fmt: skip
+        page.figure(f"{names[i]}: predicted change", picture)
+    top = np.argsort(-np.abs(effect), axis=1, kind="stable")[:, :_TOP]
+    up = [[genes[g] for g in row if effect[i, g] > 0] for i, row in enumerate(top)]
+    down = [[genes[g] for g in row if effect[i, g] < 0] for i, row in enumerate(top)]
+    page.table(
+        ("perturbation", "genes that rise most", "genes that fall most"),
+        [(name, ", ".join(a) or "none", ", ".join(b) or "none")
+         for name, a, b in zip(names, up, down, strict=True)],
+    )  # fmt: skip
+
+
+def significance(
+    effect: NDArray[np.float64], spread: NDArray[np.float64], cells: int, controls: int
+) -> NDArray[np.float64]:
+    """Return -log10 p (N,) of an effect on so many cells, whose genes vary as in so many controls.
+
+    A gene that does not vary at all says nothing: 0.
+    """
+    from scipy.special import log_ndtr
+
+    error = np.sqrt(spread * (1 / max(cells, 1) + 1 / max(controls, 1)))
+    z = np.divide(np.abs(effect), error, out=np.zeros_like(effect), where=error > 0)
+    height: NDArray[np.float64] = np.clip(-(log_ndtr(-z) + np.log(2)) / np.log(10), 0.0, 300.0)
+    return height
 
 
 def _trusted(page: Page, trust: uncertainty.Trust) -> None:

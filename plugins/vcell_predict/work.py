@@ -153,6 +153,9 @@ def _write(
     number = {str(name): i for i, name in enumerate(screen.contexts)}
     used = sorted({number[one.context] for one in prediction.asked})
     pools = {context: controls.pool(context, len(used)) for context in used}
+    for context, pool in pools.items():
+        logged = pool.logged(screen.target_sum) if mode == "counts" else pool
+        prediction.spread[str(screen.contexts[context])] = (logged.variance, len(pool))
     if config.calibrate and mode != "mean":
         _calibrate(config, ensemble, controls, pools, prediction)
     makers = {
@@ -227,4 +230,7 @@ def _warn_silent(pools: dict[int, Pool], prediction: Prediction) -> None:
     detected = np.any([pool.detected > 0 for pool in pools.values()], axis=0)
     silent = int((~detected & (np.abs(prediction.effect) > 0.01).any(axis=0)).sum())
     if silent:
-        console.warn(f"{silent} genes with a predicted change stay zero: no control cell has them")
+        console.warn(
+            f"no control cell has {console.count(silent, 'gene')} of those that are to change: no "
+            "cell will"
+        )

@@ -79,7 +79,7 @@ def choose(
             console.say(f"{n_genes - config.n_genes} genes tie at the cut-off and are kept as well")
     chosen = arrange(groups, filler, n_genes, config.phases)
     if len(chosen.genes) < config.n_genes:
-        console.warn(f"only {len(chosen.genes):,} genes could be chosen")
+        console.warn(f"only {console.count(len(chosen.genes), 'gene')} could be chosen")
     report: dict[str, Any] = {
         "genes": len(genes),
         "chosen": len(chosen.genes),
@@ -100,8 +100,8 @@ def _first_of_name(genes: NDArray[Any]) -> NDArray[np.int64]:
     _, first = np.unique(genes, return_index=True)
     if len(first) < len(genes):
         console.warn(
-            f"{len(genes) - len(first):,} genes have a name that occurs before; only the first "
-            "of a name can be chosen"
+            f"names that occur before: of {console.count(len(genes) - len(first), 'gene')}; only "
+            "the first of a name can be chosen"
         )
     return first
 

@@ -155,6 +155,13 @@ def test_genes_of_another_species_or_of_none_are_refused(names, message):
         encoded(cells_of(np.ones((3, 30)), names))
 
 
+def test_a_few_names_that_happen_to_be_genes_are_pointed_at(capsys):
+    encoded(cells_of(np.ones((3, 99)), [f"peak{i}" for i in range(99)]))  # PEAK1 is a gene
+    assert "hardly any column has a token" in capsys.readouterr().err
+    encoded(cells_of(np.ones((3, 3)), ["TP53", "x", "y"]))
+    assert "hardly" not in capsys.readouterr().err
+
+
 def test_logarithms_and_empty_cells_are_refused():
     known = vocabulary.shipped("V1")
     rng = np.random.default_rng(3)

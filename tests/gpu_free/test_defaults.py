@@ -96,11 +96,18 @@ def test_sheets_are_found_by_name_and_others_refused() -> None:
 @pytest.mark.parametrize("name", SHEETS)
 def test_time_falls_with_rates_and_rises_with_work(name: str) -> None:
     card = SHEETS[name]
-    least, most = seconds(card, 1e15, 1e9, "bf16")
+    least, most = seconds(card, 1e15, 1e9, "fp16")
     assert 0 < least < most
-    assert least > 1e15 / card.peak("bf16")  # no card reaches its peak
-    assert seconds(card, 2e15, 1e9, "bf16")[0] > least
+    assert least > 1e15 / card.peak("fp16")  # no card reaches its peak
+    assert seconds(card, 2e15, 1e9, "fp16")[0] > least
     assert seconds(card, 1e15, 1e9, "fp32")[0] > least
+
+
+def test_cards_before_ampere_have_neither_bf16_nor_tf32() -> None:
+    for name, card in SHEETS.items():
+        old = card.capability < (8, 0)
+        assert (card.peak("bf16") == card.peak("fp32")) == old, name
+        assert (card.peak("tf32") == card.peak("fp32")) == old or name == "rtx3090", name
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ it: `delay` batches after it was asked.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -19,6 +20,9 @@ from vcell.gpu import accelerator
 from vcell.store import Loader, Output, Recipe, Sets, Shuffled, Store, prepare
 from vcell.store.cells import Memory
 from vcell.store.device import PageLocked, send
+from vcell.train import stream as streams
+from vcell.train.batch import to_device
+from vcell.train.task import Place
 
 
 class Queue:
@@ -185,3 +189,81 @@ def test_memory_is_used_again_once_it_has_been_copied(queue: Queue, store: Store
         few = len(queue.blocks)
         arrived(loader, queue, 2, epochs=4)
         assert len(queue.blocks) <= few + 4
+
+
+class HostMemory:
+    """Page-locked memory as torch's own allocator hands it out: a block that nobody refers to is
+    used again, once the device has done the copies that were asked for of it."""
+
+    def __init__(self, queue: Queue, *, careful: bool = True) -> None:
+        self.queue, self.careful = queue, careful
+        self.blocks: list[torch.Tensor] = []
+        self.users: dict[int, weakref.ref[torch.Tensor]] = {}
+        self.asked: dict[int, int] = {}  # address -> place in the queue of its last copy
+
+    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
+        block = next((block for block in self.blocks if self.is_free(block)), None)
+        if block is None:
+            block = torch.empty(tensor.nbytes, dtype=torch.uint8)
+            self.queue.blocks.append(block)
+            self.blocks.append(block)
+        given = block.view(tensor.dtype).view(tensor.shape)
+        given.copy_(tensor)
+        self.users[block.data_ptr()] = weakref.ref(given)
+        return given
+
+    def is_free(self, block: torch.Tensor) -> bool:
+        user = self.users[block.data_ptr()]()
+        read = self.asked.get(block.data_ptr(), 0) <= self.queue.done
+        return user is None and (read or not self.careful)
+
+    def to(self, tensor: torch.Tensor, device: object, *, non_blocking: bool) -> torch.Tensor:
+        assert non_blocking
+        sent = SlowDevice(torch.device("cpu")).send(tensor)
+        self.asked[tensor.data_ptr()] = self.queue.asked
+        return sent
+
+
+def streamed(
+    monkeypatch: pytest.MonkeyPatch, memory: HostMemory, matrix: np.ndarray, delay: int
+) -> int:
+    """How many of 40 batches of a training stream that reads ahead arrive wrong."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda leaf: memory.pin(leaf))  # noqa: PLW0108
+    to_slow_device = lambda leaf, device, non_blocking=False: memory.to(  # noqa: E731
+        leaf, device, non_blocking=non_blocking
+    )
+    monkeypatch.setattr(torch.Tensor, "to", to_slow_device)
+    place = Place(0, 1, torch.device("cpu"))
+    kept = np.empty((8, matrix.shape[1]), matrix.dtype)  # the source has one array, used again
+
+    def fetch(numbers: np.ndarray) -> dict[str, torch.Tensor]:
+        fetched.append(numbers)
+        return {"x": torch.from_numpy(np.take(matrix, numbers, axis=0, out=kept))}
+
+    fetched: list[np.ndarray] = []
+    sent, asked = [], [0]
+    shuffled = streams.Shuffled(len(matrix), fetch, place=place, batch_size=8, seed=0)
+    with streams.ReadAhead(shuffled, pin=True) as stream:
+        for _ in range(40):
+            sent.append(to_device(next(stream), torch.device("cuda")))
+            asked.append(memory.queue.asked)
+            memory.queue.work(asked[max(len(asked) - 1 - delay, 0)])
+    memory.queue.work(memory.queue.asked)
+    whole = [np.array_equal(b["x"].numpy(), matrix[n]) for b, n in zip(sent, fetched, strict=False)]
+    return whole.count(False)
+
+
+MATRIX = np.random.default_rng(0).random((60, 50), np.float32)
+
+
+@pytest.mark.parametrize("delay", [0, 1, 2, 4, 9])
+def test_every_batch_of_a_training_stream_arrives_whole(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, delay: int
+) -> None:
+    assert streamed(monkeypatch, HostMemory(queue), MATRIX, delay) == 0
+
+
+def test_a_careless_allocator_would_mix_the_streams_batches(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert streamed(monkeypatch, HostMemory(queue, careful=False), MATRIX, 4) > 10

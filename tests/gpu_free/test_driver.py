@@ -124,6 +124,45 @@ def test_a_driver_that_does_not_answer_says_why(nvml: FakeNvml, code: int, said:
     assert said in found["reason"]
 
 
+def test_odd_answers_hide_nothing(nvml: FakeNvml) -> None:
+    nvml[0].name, nvml[1].memory, nvml[3].uuid = b"\xff\xfe H100", 0, b"\xc3\x28"
+    found = seen(nvml)
+    assert [(d["index"], d["name"][:5]) for d in found["devices"]] == [
+        (0, "a GPU"), (1, "NVIDI"), (2, "NVIDI"),
+    ]  # fmt: skip
+    assert found["devices"][1]["memory"] == 0
+    assert found["problems"][0].startswith("GPU 3 does not answer")
+
+
+@pytest.mark.parametrize(
+    ("visible", "kept"),
+    [
+        (" 1 , 2 ", [1, 2]),
+        ("2,", [2]),
+        ("0,-1,1", [0]),
+        ("0,,1", [0]),
+        ("-2", []),
+        ("GPU-", []),  # of all cards alike
+        ("99999999999999999999", []),
+        ("NoDevFiles", []),
+        ("MIG-", []),
+        ("GPU-nobody,0", []),
+        ("all", []),
+    ],
+)
+def test_lists_that_people_write(nvml: FakeNvml, visible: str, kept: list[int]) -> None:
+    found = seen(nvml, visible)
+    assert [d["index"] for d in found["devices"]] == kept
+    assert kept or found["reason"]
+
+
+def test_a_driver_that_fails_in_the_middle_is_a_reason(nvml: FakeNvml) -> None:
+    nvml.hooks = f"FAIL=nvmlDeviceGetCount_v2:{LOST}"
+    found = seen(nvml)
+    assert found["devices"] == []
+    assert "GPU is lost" in found["reason"]
+
+
 def test_eight_cards_and_an_old_driver(tmp_path: Path) -> None:
     nvml = FakeNvml(tmp_path, cards=8)
     nvml.hooks = "FAIL=nvmlDeviceGetMigMode:13 FAIL=nvmlSystemGetDriverVersion:13"

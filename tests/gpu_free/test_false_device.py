@@ -41,18 +41,13 @@ def run(library: Path, *words: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("part", "settings"),
-    [
-        ("networks", 26),
-        pytest.param("precisions", 16, marks=pytest.mark.slow),
-        pytest.param("losses", 26, marks=pytest.mark.slow),
-        ("fsdp", 8),
-    ],
+    ("parts", "settings"),
+    [(("networks", "precisions", "losses"), 26 + 16 + 26), (("fsdp",), 8)],
 )
 def test_the_networks_train_on_a_gpu_as_far_as_can_be_seen(
-    library: Path, part: str, settings: int
+    library: Path, parts: tuple[str, ...], settings: int
 ) -> None:
-    told = run(library, "-m", "tests.fake_cuda.steps", part)
+    told = run(library, "-m", "tests.fake_cuda.steps", *parts)
     assert told.splitlines()[-1] == str(settings)
 
 

@@ -107,8 +107,8 @@ def test_it_finds_what_is_wrong(full, vcell, tmp_path):
     _odd(tmp_path / "odd.h5ad")
     problems = "\n".join(vcell("inspect", tmp_path / "odd.h5ad", "--json", *full).json["problems"])
     for part in (
-        "1 gene names occur more than once: same", "1 values are NaN", "1 values are negative",
-        "not whole numbers", "1 cells have unsorted", "1 entries repeat", "1 zeros are stored",
+        "1 gene name occurs more than once: same", "1 value is NaN", "1 value is negative",
+        "not whole", "1 cell has unsorted", "1 entry repeats", "1 zero is stored",
         "cells are empty", "raw is not raw",
     ):  # fmt: skip
         assert part in problems, part

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse as sp
 
 from tests.geneformer.brute_force import Float64Bert, perturb, shift
 from tests.isp.conftest import LONGEST
@@ -220,6 +221,10 @@ def spoiled(how, cells, model_folder, tmp_path):
     weights = folder / "model.safetensors"
     if how == "logarithms":
         adata.X = adata.X.log1p() / 3
+    elif how == "empty goal":
+        counts = adata.X.toarray()
+        counts[adata.obs["state"] == "well"] = 0
+        adata.X = sp.csr_matrix(counts)
     elif how == "no genes":
         adata.var_names = [f"peak-{i}" for i in range(adata.n_vars)]
     elif how == "mouse":
@@ -239,6 +244,7 @@ def spoiled(how, cells, model_folder, tmp_path):
     ("how", "message"),
     [
         ("logarithms", "raw counts are needed"),
+        ("empty goal", "no cell of the state 'well' has a gene"),
         ("no genes", "none of its 118 genes"),
         ("mouse", "look like mouse"),
         ("no weights", "holds no weights"),

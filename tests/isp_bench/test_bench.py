@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+import importlib.machinery
 import operator
+import sys
+import types
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from vcell_isp_bench import quality
+import torch
+from vcell_isp_bench import many, quality, work
 from vcell_isp_bench.methods import by_count, by_tokens, cpu_flags
 
+from tests.support import in_this_process
 from vcell.geneformer import checkpoint
 from vcell.nn.bert import Bert, BertShape
 
@@ -20,7 +25,7 @@ N = 120
 
 
 @pytest.fixture
-def bench(vcell, tmp_path):
+def bench(tmp_path):
     """Run the command on a tiny model, with cells of two labels."""
     bert = Bert(BertShape(n_layers=3, d_model=32, n_heads=4, d_ff=48, n_positions=64, n_tokens=N))
     checkpoint.made_up(bert, 0)
@@ -38,13 +43,15 @@ def bench(vcell, tmp_path):
         var=pd.DataFrame(index=[f"ENSG{i:011d}" for i in range(2, N)]),
     ).write_h5ad(tmp_path / "cells.h5ad")
 
-    def run(*words):
+    def run(*words, as_json=True):
         given = ["--model", "model", "--vocabulary", "own.tsv", "--threads", 1, "--repeats", 2]
-        return vcell("isp-bench", "cells.h5ad", *given, "--device", "cpu", *words, "--json")
+        words = ["isp-bench", "cells.h5ad", *given, "--device", "cpu", *words]
+        return in_this_process([*words, "--json"] if as_json else words, tmp_path)
 
     return run
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, in its compiler
 def test_every_row_says_what_it_ran(bench, tmp_path):
     pytest.importorskip("sklearn")
     ran = bench(
@@ -87,19 +94,95 @@ def test_bf16_is_refused_where_the_cpu_has_none(bench):
         assert "56 times slower" in row["not_run"]
 
 
-@pytest.mark.slow
-def test_settings_are_searched(bench):
+def test_settings_are_searched_and_what_runs_out_of_memory_is_pruned(bench, monkeypatch):
     pytest.importorskip("optuna")
-    ran = bench("--search", 3)
+    real = work.one
+
+    def one(bench, method, repeats):
+        if bench.config.search and len(next(iter(method.batches([60] * 400)))) > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(bench, method, repeats)
+
+    monkeypatch.setattr(work, "one", one)
+    monkeypatch.setattr("vcell_isp_bench.methods.which", lambda name: None)  # no compiler
+    ran = bench("--search", 8)
     assert ran.code == 0, ran.err
-    assert len(ran.json["trials"]) == 3
-    assert ran.json["best"]["cells_a_second"] > 0
+    trials = ran.json["trials"]
+    assert len(trials) == 8
+    pruned = [t for t in trials if t.get("pruned") == "out of memory"]
+    assert pruned
+    assert all(t["token_budget"] > 6000 for t in pruned)
+    assert all(t["token_budget"] <= 6060 for t in trials if t not in pruned)
+    assert ran.json["best"]["cells_a_second"] == max(t.get("cells_a_second", 0) for t in trials)
+    assert "compiling is left out" in ran.err
+
+
+def test_processes_share_the_cells_and_give_the_same_embeddings(bench):
+    one = {row["method"]: row for row in bench("--method", "packed", "--no-shifts").json["rows"]}
+    ran = bench("--method", "packed", "--procs", 2, "--no-shifts")
+    assert ran.code == 0, ran.err
+    assert ran.json["processes"] == 2
+    for row in ran.json["rows"]:
+        assert row["processes"] == 2
+        assert row["seconds"] > 0
+        assert row["repeats"] == one[row["method"]]["repeats"] == 2
+    assert ran.json["rows"][1]["cosine_min"] > 0.999999
+    assert ran.json["rows"][1]["layers"] == one["packed"]["layers"]
+
+
+def test_cells_are_dealt_out_by_cost_and_each_once():
+    shape = BertShape(n_layers=2, d_model=8, n_heads=1, d_ff=8, n_positions=4096, n_tokens=9)
+    lengths = np.array([4000, 10, 2000, 2000, 30, 3000, 500])
+    dealt = many.shares(lengths, shape, 2)
+    assert sorted(np.concatenate(dealt)) == list(range(7))
+    cost = [sum(shape.flops(int(n)) for n in lengths[own]) for own in dealt]
+    assert max(cost) / min(cost) < 1.3
+
+
+@pytest.mark.slow
+def test_a_method_that_fails_in_one_process_is_a_row(bench):
+    ran = bench("--method", "mixed_precision", "--procs", 2, "--no-shifts")
+    assert ran.code == 0, ran.err
+    assert "a CPU has no fast fp16" in ran.json["rows"][1]["not_run"]
+
+
+def test_rows_are_logged_to_weights_and_biases(bench, monkeypatch):
+    logged, begun = [], []
+
+    class Log:
+        def log(self, values):
+            logged.append(values)
+
+        def finish(self):
+            logged.append("finished")
+
+    false = types.ModuleType("wandb")
+    false.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    false.init = lambda **given: begun.append(given) or Log()
+    monkeypatch.setitem(sys.modules, "wandb", false)
+    ran = bench("--method", "packed", "--wandb", "--no-shifts")
+    assert ran.code == 0, ran.err
+    assert begun[0]["project"] == "vcell-isp-bench"
+    assert logged[0]["baseline/cells_a_second"] > 0
+    assert logged[1]["packed/speed_up"] == ran.json["rows"][1]["speed_up"]
+    assert logged[-1] == "finished"
+
+
+def test_a_person_sees_every_column_and_the_roof(bench):
+    text = bench("--method", "packed", "--no-shifts", as_json=False).out
+    for word in ("seconds", "IQR", "cells/s", "speed-up", "copy", "model", "harness", "cores busy",
+                 "GPU", "memory", "roof", "products", "attention", "cells a forward", "layers",
+                 "head", "quantised", "ranking the genes took", "GFLOP/s"):  # fmt: skip
+        assert word in text
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--gpus", "64"], "64 GPUs were asked for"),
+        (["--gpus", "2", "--procs", "2"], "one process for each of --gpus"),
+        (["--procs", "2", "--search", "3"], "the settings of one process"),
+        (["--procs", "60"], "cannot be shared by 60 processes"),
         (["--control", "control"], "--control needs --label"),
         (["--label", "nothing"], "no column 'nothing'"),
         (["--label", "label", "--control", "x"], "no cell has label 'x'"),

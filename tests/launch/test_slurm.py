@@ -11,8 +11,9 @@ from vcell.launch.plan import first_host
 
 FOUR = Devices(tuple(Device(i, "H100", 80 << 30, f"GPU-{i}") for i in range(4)))
 
-# srun --nodes=2 --ntasks-per-node=1 --gpus-per-node=4: what a step's task finds, by the names and
-# formats of https://slurm.schedmd.com/srun.html (OUTPUT ENVIRONMENT VARIABLES).
+# srun --nodes=2 --ntasks-per-node=1 --gpus-per-node=4: what a step's task finds. Names and formats
+# are those of srun(1) of Slurm 22.05.8 (Debian's slurm-client), OUTPUT ENVIRONMENT VARIABLES; also
+# https://slurm.schedmd.com/srun.html.
 STEP = {
     "SLURM_CLUSTER_NAME": "cluster",
     "SLURM_CPUS_ON_NODE": "64",
@@ -58,7 +59,6 @@ def test_a_step_of_two_nodes() -> None:
     [
         ("SLURM_STEP_ID", "SLURM_STEP_ID"),  # sbatch without srun
         ("SLURM_NODEID", "SLURM_NODEID"),
-        ("SLURM_JOB_NODELIST", "SLURM_JOB_NODELIST"),
     ],
 )
 def test_what_is_missing_is_named(words: str, missing: str) -> None:
@@ -66,6 +66,37 @@ def test_what_is_missing_is_named(words: str, missing: str) -> None:
     with pytest.raises(UserError, match=missing) as caught:
         make_plan(ON_ALL, less, FOUR)
     assert "srun" in (caught.value.hint or "")
+
+
+def test_without_any_list_of_nodes_it_is_named() -> None:
+    less = {name: value for name, value in STEP.items() if "NODELIST" not in name}
+    with pytest.raises(UserError, match="SLURM_STEP_NODELIST"):
+        make_plan(ON_ALL, less, FOUR)
+
+
+def test_a_step_on_some_nodes_of_a_job_meets_on_its_own_first_node() -> None:
+    """srun --relative=2 --nodes=2 in a job of four: the job's first node takes no part."""
+    job = STEP | {
+        "SLURM_NNODES": "4",
+        "SLURM_JOB_NUM_NODES": "4",
+        "SLURM_JOB_NODELIST": "gpu-a[003,017,021,030]",
+        "SLURM_STEP_NODELIST": "gpu-a[021,030]",
+    }
+    plan = make_plan(ON_ALL, job, FOUR)
+    assert (plan.nodes, plan.rdzv) == (2, "gpu-a021:32077")
+    one = make_plan(ON_ALL, job | {"SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NUM_TASKS": "1"}, FOUR)
+    assert (one.nodes, one.job) == (1, None)
+
+
+def test_before_steps_had_names_of_their_own_the_jobs_are_taken() -> None:
+    old = {k: v for k, v in STEP.items() if not k.startswith("SLURM_STEP_N")}
+    assert make_plan(ON_ALL, old, FOUR).rdzv == "gpu-a003:32077"
+
+
+@pytest.mark.parametrize("odd", ["", "two", "-1", "2(x3)"])
+def test_odd_numbers_are_no_traceback(odd: str) -> None:
+    strange = STEP | {"SLURM_STEP_NUM_NODES": odd, "SLURM_STEP_NUM_TASKS": odd}
+    assert make_plan(ON_ALL, strange, FOUR).nodes == 2
 
 
 def test_several_tasks_on_a_node_are_refused_however_they_were_asked_for() -> None:
@@ -77,7 +108,7 @@ def test_several_tasks_on_a_node_are_refused_however_they_were_asked_for() -> No
 
 
 def test_one_node_needs_nothing_of_slurm() -> None:
-    alone = STEP | {"SLURM_NNODES": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1"}
+    alone = STEP | {"SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1"}
     plan = make_plan(ON_ALL, alone, FOUR)
     assert (plan.nodes, plan.job) == (1, None)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import clean_environment
+from tests.support import PATIENCE, clean_environment
 from vcell.runs import Run, Tail
 
 HERE = Path(__file__).parent
@@ -67,8 +67,8 @@ def test_a_job_goes_on_without_the_machine_it_lost(tmp_path: Path, lost: str, ra
     until(lambda: len(checkpoints(folder)) >= 2)
     dead, left = (second, first) if lost == "second" else (first, second)
     crash(dead)
-    dead.communicate(timeout=60)
-    _, said = left.communicate(timeout=120)
+    dead.communicate(timeout=PATIENCE)
+    _, said = left.communicate(timeout=PATIENCE)
     assert left.returncode == 1
     assert "bug in vcell" not in said
     assert "gone or answers no more" in said
@@ -78,7 +78,7 @@ def test_a_job_goes_on_without_the_machine_it_lost(tmp_path: Path, lost: str, ra
     reached = max(checkpoints(folder))
 
     again = machine(tmp_path, "alpha", "train", "device=cpu", f"procs={ranks}", "resume=runs/pair")
-    _, said = again.communicate(timeout=200)
+    _, said = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0, said
     run = Run.open(folder)
     assert (run.status(), run.meta["world_size"]) == ("done", ranks)
@@ -95,7 +95,7 @@ def checkpoints(folder: Path) -> list[int]:
         return []
 
 
-def until(condition, seconds: float = 120.0) -> None:
+def until(condition, seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Ran, clean_environment, shortly
+from tests.support import PATIENCE, Ran, clean_environment, shortly
 
 WORK = {
     "simulate": ("simulate", "out.h5ad", "--n-cells", 400_000),
@@ -54,7 +54,7 @@ def test_a_signal_is_a_word_and_code_130_and_leaves_nothing(large, tmp_path, nam
         while process.poll() is None and not begun(tmp_path):
             time.sleep(0.02)
         process.send_signal(how)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=PATIENCE)
     if process.returncode == 0:
         pytest.skip("it was done before the signal came")
     assert process.returncode == 130, err
@@ -68,6 +68,22 @@ def test_a_signal_is_a_word_and_code_130_and_leaves_nothing(large, tmp_path, nam
         assert "the same command continues where this one was" in err
     else:
         assert left == set()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_scoring_that_is_ended_says_so_and_leaves_nothing(large, tmp_path, how):
+    with going(("evaluate", large, large, "-o", "out", "--cache", "cache"), tmp_path) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()  # labels are found: the values come next
+        process.send_signal(how)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert "perturbations in" in said
+    assert (process.returncode, out) == (130, ""), err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("error: interrupted")
+    assert how.name in err or how is signal.SIGINT
+    assert not list(tmp_path.rglob("*.tmp-*"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_a_kill_left_is_swept_by_the_next_run(here, tmp_path):

@@ -12,6 +12,9 @@ import anndata
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import scipy.stats
+from vcell_predict.cells.pool import Pool
+from vcell_predict.report import significance
 
 from tests.support import PATIENCE, clean_environment
 from vcell.cli import run
@@ -283,3 +286,19 @@ def test_predicted_cells_add_up_as_those_learnt_from_do(predict, trained):
     written = anndata.read_h5ad("p.h5ad").X
     written.data = np.expm1(written.data.astype(np.float64))
     assert np.allclose(written.sum(axis=1), trained[1].target_sum, rtol=1e-4)
+
+
+def test_significance_of_predicted_genes_is_that_of_a_normal_test():
+    effect, spread = np.array([0.0, 0.5, -0.5, 0.3]), np.array([1.0, 1.0, 4.0, 0.0])
+    found = significance(effect, spread, 50, 200)
+    error = np.sqrt(spread[:3] * (1 / 50 + 1 / 200))
+    p = 2 * scipy.stats.norm.sf(np.abs(effect[:3]) / error)
+    assert found[:3] == pytest.approx(-np.log10(p), abs=1e-12)
+    assert found[3] == 0.0, "a gene that does not vary says nothing"
+    assert significance(np.array([1e6]), np.array([1e-6]), 1, 1)[0] == 300.0
+
+
+def test_the_spread_of_a_pool_is_that_of_its_cells():
+    values = sp.random_array((30, 7), density=0.4, rng=np.random.default_rng(0), format="csr")
+    pool = Pool(values.astype(np.float32), np.arange(30), np.zeros(30, np.int64))
+    assert pool.variance == pytest.approx(values.toarray().var(axis=0, ddof=1), abs=1e-7)

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from vcell_train_vcc import TrainVcc
-from vcell_train_vcc.network import shape
+from vcell_train_vcc.network import costs, shape
+from vcell_train_vcc.network import losses as network_losses
 from vcell_train_vcc.network.losses import KINDS as LOSSES
 from vcell_train_vcc.network.losses import LossKind, Units, effects, losses_of
 from vcell_train_vcc.network.rehearsal import rehearse
@@ -18,7 +20,9 @@ from vcell_train_vcc.network.task import Tables, build
 
 from vcell.data.simulate import Simulator
 from vcell.errors import UserError
+from vcell.launch import Plan
 from vcell.models import Screen
+from vcell.nn import distances
 from vcell.nn.attention import AttentionChoice
 from vcell.nn.distances import euclidean
 from vcell.nn.threads import few_threads
@@ -473,3 +477,36 @@ def test_a_narrow_network_is_computed_by_one_thread(monkeypatch):
         assert threads(64, cpu) == 2
     finally:
         torch.set_num_threads(before)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the largest tensor that is made."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.size = max(self.size, out.nbytes)
+        return out
+
+
+@pytest.mark.parametrize("sets", [1, 4, 30])
+def test_the_estimate_counts_the_block_of_the_retrieval_loss(monkeypatch, sets):
+    monkeypatch.setattr(distances, "BLOCK", 500)
+    learned, genes = 37, 11
+    effect = torch.rand(sets, genes, requires_grad=True)
+    bank = torch.rand(learned, genes)
+    far = distances.taxicab(effect, bank)
+    with Largest() as made:
+        far.sum().backward()
+    told = network_losses.retrieval_bytes(TrainVcc(), sets, learned, genes)
+    assert (told[0], max(told[1], far.nbytes)) == (bank.nbytes, made.size)
+    assert network_losses.retrieval_bytes(TrainVcc(pds_loss=0.0), sets, learned, genes) == (0, 0)
+
+
+def test_the_retrieval_loss_of_many_perturbations_is_in_the_estimate():
+    config = TrainVcc(preset="tiny", tokens=24, batch_size=2, set_size=2, pseudo=1)
+    few, many = (costs.of(config, Plan("cpu", 1), learned=learned)[0] for learned in (100, 9000))
+    block = (9000 - 100) * 24 * 4
+    assert many.memory_bytes - few.memory_bytes == block + 2 * block  # its bank; two sets at once

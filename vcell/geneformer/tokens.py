@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vcell.data import Block, CellSource
     from vcell.geneformer.vocabulary import Mapping, Vocabulary
 
+FEW = 0.05  # of the columns: fewer with a token are worth a warning
 #: obs column by which upstream leaves cells out.
 FILTER = "filter_pass"
 
@@ -131,6 +132,11 @@ def mapped(source: CellSource, vocabulary: Vocabulary, column: str | None = None
             hint="name the var column with Ensembl ids or symbols with --gene-column",
         )
     console.say(f"{source.name}: {mapping.text} in {vocabulary.name}")
+    if mapping.n_found < FEW * len(mapping.token_of):
+        console.warn(
+            f"{source.name}: hardly any column has a token: are these the names of genes? "
+            "--gene-column names the var column that has them"
+        )
     return mapping
 
 

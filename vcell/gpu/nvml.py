@@ -99,7 +99,7 @@ def _cards(nvml: Any) -> tuple[list[Device], list[str]]:
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             card = _device(nvml, handle, index)
-        except nvml.NVMLError as error:
+        except (nvml.NVMLError, UnicodeDecodeError) as error:
             problems.append(f"GPU {index} does not answer ({error})")
             continue
         found += [card, *_instances(nvml, handle, card)]
@@ -130,7 +130,7 @@ def _instances(nvml: Any, handle: Any, card: Device) -> list[Device]:
         try:
             instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
             found.append(_device(nvml, instance, card.index, card))
-        except nvml.NVMLError:
+        except (nvml.NVMLError, UnicodeDecodeError):
             continue  # no instance of that number
     return found
 
@@ -139,7 +139,7 @@ def _or(nvml: Any, ask: Callable[[], T], otherwise: T) -> T:
     """Return an answer, or something else where the driver or the card has none."""
     try:
         return ask()
-    except nvml.NVMLError:
+    except (nvml.NVMLError, UnicodeDecodeError):  # pynvml decodes what the driver says strictly
         return otherwise
 
 

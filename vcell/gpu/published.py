@@ -41,12 +41,23 @@ class Sheet:
     capability: tuple[int, int]
 
     def peak(self, precision: str) -> float:
-        """Return FLOP/s in a precision; tf32 is half of bf16 on every card that has it."""
+        """Return FLOP/s in a precision; tf32 is half of bf16 on every card that has it.
+
+        Cards before Ampere have neither: there both run as float32.
+        """
         rate = {"bf16": self.half, "fp16": self.half, "tf32": self.half / 2}
+        if self.capability < (8, 0):
+            rate = {"fp16": self.half}
         return 1e12 * rate.get(precision, self.single)
 
 
-# NVIDIA's data sheets of each product; B200 as in HGX B200, rates without sparsity.
+# Sources: NVIDIA's data sheet of each product (V100 2020, T4 2019, A10 2021, A100 us-1758950, L4
+# and L40S 2023, H100 us-2287922, H200 us-3002446, HGX B200 in the Blackwell brief; the GeForce
+# cards in the whitepapers of GA102 and AD102). Sheets of Ampere and later print rates with
+# sparsity: halved here. Compared in November 2026 with tables that quote them:
+# glennklockwood.com/garden (A100; B200: 2,250 dense, 1,000 W), docs.vultr.com (HGX B200: 179 GB,
+# 8 TB/s; the 180 GB edition has 7.7), gigagpu.com (4090: 165.2 with float32 sums), manuals.plus
+# (H100 PCIe: 350 W, 2 TB/s). GeForce rates are those with float32 sums, which training takes.
 SHEETS = {
     "v100": Sheet("Tesla V100 SXM2 32GB", 125, 15.7, 900, 32, 300, (7, 0)),
     "t4": Sheet("Tesla T4", 65, 8.1, 320, 16, 70, (7, 5)),

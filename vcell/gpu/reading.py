@@ -95,7 +95,7 @@ class Card:
     def _ask(self, question: Callable[..., T], *more: Any) -> T | None:
         try:
             return question(self._handle, *more)
-        except self._nvml.NVMLError:
+        except (self._nvml.NVMLError, UnicodeDecodeError):
             return None
 
 
@@ -125,14 +125,14 @@ def _found(nvml: Any, uuid: str) -> Card:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             if _bare(nvml.nvmlDeviceGetUUID(handle)) == uuid:
                 return Card(nvml, handle, is_instance=False)
-        except nvml.NVMLError:
+        except (nvml.NVMLError, UnicodeDecodeError):
             continue
         for number in range(_most_instances(nvml, handle)):
             try:
                 instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
                 if _bare(nvml.nvmlDeviceGetUUID(instance)) == uuid:
                     return Card(nvml, instance, is_instance=True)
-            except nvml.NVMLError:
+            except (nvml.NVMLError, UnicodeDecodeError):
                 continue
     raise LookupError(f"the NVIDIA driver knows no card {uuid}")
 

@@ -50,7 +50,7 @@ def make_plan(
     if seen is None:
         seen = _usable(options)
     device, procs = _processes(options, seen)
-    slurm = int(environment.get("SLURM_NNODES", "1"))
+    slurm = _whole(environment, "SLURM_STEP_NUM_NODES", "SLURM_NNODES")
     if options.launcher != "local" and "SLURM_STEP_ID" in environment:
         _refuse_several_tasks(environment)
     if options.launcher == "slurm" or (options.launcher == "auto" and slurm > 1):
@@ -106,23 +106,31 @@ def _processes(options: LaunchOptions, seen: Devices) -> tuple[Literal["cpu", "c
 
 def _refuse_several_tasks(environment: Mapping[str, str]) -> None:
     """Refuse a step that starts vcell more than once on a machine: each would train everything."""
-    asked = environment.get("SLURM_NTASKS_PER_NODE", "1")
-    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
-    nodes = environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES", "1"))
-    if asked != "1" or (tasks.isdecimal() and nodes.isdecimal() and int(tasks) > int(nodes)):
+    tasks = _whole(environment, "SLURM_STEP_NUM_TASKS")
+    nodes = _whole(environment, "SLURM_STEP_NUM_NODES", "SLURM_NNODES")
+    if environment.get("SLURM_NTASKS_PER_NODE", "1") != "1" or tasks > nodes:
         raise UserError(
             "Slurm starts several tasks on each machine, and vcell starts its processes itself",
             hint="srun --ntasks-per-node=1 vcell ..., and --gpus auto for all GPUs of a machine",
         )
 
 
+def _whole(environment: Mapping[str, str], *names: str) -> int:
+    """Return the first of some variables that holds a whole number, else 1."""
+    found = (environment.get(name, "") for name in names)
+    return next((int(text) for text in found if text.isdecimal()), 1)
+
+
 def _slurm(device: Literal["cpu", "cuda"], procs: int, environment: Mapping[str, str]) -> Plan:
-    """Read the machines from Slurm: one vcell a machine, which starts the processes itself."""
-    needed = (
-        *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_NODEID"),
-        *("SLURM_NNODES", "SLURM_JOB_NODELIST"),
-    )
-    missing = [name for name in needed if name not in environment]
+    """Read the machines from Slurm: one vcell a machine, which starts the processes itself.
+
+    A step may have fewer machines than its job, and others than the job's first: those of the
+    step count, as srun(1) of Slurm 22.05 has them under OUTPUT ENVIRONMENT VARIABLES.
+    """
+    needed = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_NODEID", "SLURM_STEP_NODELIST")
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
+    there = dict(environment) | ({"SLURM_STEP_NODELIST": nodes} if nodes else {})
+    missing = [name for name in needed if name not in there]
     if missing:
         raise UserError(
             f"Slurm should start the machines, but the environment has no {', '.join(missing)}",
@@ -130,12 +138,14 @@ def _slurm(device: Literal["cpu", "cuda"], procs: int, environment: Mapping[str,
         )
     job = environment["SLURM_JOB_ID"]
     step = environment["SLURM_STEP_ID"]
-    port = 20_000 + int(job) % 20_000  # two jobs sharing a head node do not collide
+    port = (
+        20_000 + _whole(environment, "SLURM_JOB_ID") % 20_000
+    )  # two jobs sharing a head node do not collide
     return Plan(
         device,
         procs,
-        int(environment["SLURM_NNODES"]),
-        f"{first_host(environment['SLURM_JOB_NODELIST'])}:{port}",
+        _whole(environment, "SLURM_STEP_NUM_NODES", "SLURM_NNODES"),
+        f"{first_host(there['SLURM_STEP_NODELIST'])}:{port}",
         f"slurm-{job}-{step}",
         environment["SLURM_NODEID"] == "0",
     )
@@ -145,7 +155,7 @@ def first_host(nodelist: str) -> str:
     """Return the first machine of Slurm's compressed list: gpu07 of ``gpu[07-09,12],x``."""
     first = _FIRST_OF_LIST.match(nodelist)
     if not first or not nodelist:
-        raise UserError(f"SLURM_JOB_NODELIST {nodelist!r} names no machine")
+        raise UserError(f"Slurm's list of machines {nodelist!r} names none")
     return _RANGES.sub(lambda found: found["first"], first[0])
 
 

@@ -264,7 +264,8 @@ def _test(
     dense = cells.source.nnz is None
     if wilcoxon and cells.cells is not None:
         found = grouped(
-            Turned([SourcePart(cells.cells, cells.divisor)], n_genes), group, len(names), dense=dense,
+            Turned([SourcePart(cells.cells, cells.divisor)], n_genes), group, len(names),
+            dense=dense,
             against="rest" if rest else "reference", threads=choices.threads,
         )  # fmt: skip
     else:

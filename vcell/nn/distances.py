@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of the MMD, times the mean distance
-_BLOCK = 1 << 24  # numbers that the backward pass of `taxicab` makes at a time
+BLOCK = 1 << 24  # numbers that the backward pass of `taxicab` makes at a time
 
 
 def energy_distance(cells: Tensor, real: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class _Taxicab(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         effect, bank = ctx.saved_tensors
-        each = max(_BLOCK // max(effect.numel(), 1), 1)
+        each = max(BLOCK // max(effect.numel(), 1), 1)
         found = torch.zeros_like(effect)
         for some, weight in zip(
             torch.split(bank, each), torch.split(gradient, each, dim=1), strict=True

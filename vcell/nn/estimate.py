@@ -56,6 +56,8 @@ class Besides:
     parameters: int = 0
     flops: int = 0  # of a step, forward and backward
     activations: int = 0  # bytes kept for the backward pass
+    buffers: int = 0  # bytes that last and are not trained
+    working: int = 0  # bytes that a loss needs for a moment, while all activations are kept
 
 
 def estimate(  # noqa: PLR0913 - all but three by keyword
@@ -110,16 +112,18 @@ def estimate(  # noqa: PLR0913 - all but three by keyword
         kept += sum(x.nbytes for x in (pattern.rows, pattern.keys, pattern.hits))
     # Going back through a feed-forward layer: one gradient of its width (the second takes the place
     # of the activation it was made from), and the residual's.
-    working = tokens * (p.d_ff * dtype.itemsize + 3 * 4 * p.d_model)
+    working = tokens * (p.d_ff * dtype.itemsize + 3 * 4 * p.d_model) + besides.working
     memory = {
         "weights": 4 * parameters,
         "gradients": 4 * parameters,
         "AdamW's moments": 8 * parameters,
         "averaged weights": 4 * parameters if ema else 0,
+        "effects to compare with": besides.buffers,
         "activations": kept,
         "working space": working,
     }
     lasting = memory["weights"] + memory["AdamW's moments"] + memory["averaged weights"]
+    lasting += besides.buffers
     # A backward pass begins without gradients, and ends with all of them and one block's inputs.
     peak = lasting + working + max(kept, memory["gradients"] + block)
     if step_seconds is None:

@@ -82,6 +82,15 @@ class Pool:
         return np.asarray(total / np.maximum(self.detected, 1))
 
     @cached_property
+    def variance(self) -> NDArray[np.float64]:
+        """(N,) variance of the values over the cells, those that have none of a gene included."""
+        n, width = max(len(self), 2), self.cells.shape[1]
+        data = self.cells.data.astype(np.float64)
+        total = np.bincount(self.cells.indices, data, minlength=width)
+        square = np.bincount(self.cells.indices, data**2, minlength=width)
+        return np.maximum(square - total**2 / n, 0) / (n - 1)
+
+    @cached_property
     def _by_gene(self) -> sp.csc_array:
         return self.cells.tocsc()
 

@@ -28,8 +28,9 @@ from vcell.train.left_open import Machine, machine_of
 from vcell.train.precision import resolve
 from vcell_train_vcc import NETWORKS, TrainVcc
 from vcell_train_vcc.network.defaults import Size
+from vcell_train_vcc.network.losses import retrieval_bytes
 from vcell_train_vcc.network.model import attention_of
-from vcell_train_vcc.network.rehearsal import besides, rehearse
+from vcell_train_vcc.network.rehearsal import PERTURBATIONS, besides, rehearse
 from vcell_train_vcc.network.settle import applied
 from vcell_train_vcc.network.shape import DEFAULT_TOKENS, NEAR, NetworkShape
 
@@ -49,7 +50,8 @@ def tell(cells: Path | None, config: TrainVcc) -> None:
     card = sheet(config.gpu) if config.gpu else None
     if card is None:
         plan = make_plan(config)
-        found, about = of(_settled(cells, config, machine_of(plan)), plan)
+        config, learned = _settled(cells, config, machine_of(plan))
+        found, about = of(config, plan, learned=learned)
         console.result({"estimate": found.as_dict(), **about}, f"{_words(about)}\n\n{found}")
         return
     if config.device == "cpu":
@@ -59,8 +61,8 @@ def tell(cells: Path | None, config: TrainVcc) -> None:
         "cuda", card.name, int(1e9 * card.memory), card.capability >= (8, 0), plan.world
     )
     with standing_in(lambda device: OnPaper(device, card)):
-        config = _settled(cells, config, paper)
-        found, about = of(config, plan, card)
+        config, learned = _settled(cells, config, paper)
+        found, about = of(config, plan, card, learned=learned)
     passes = math.ceil(math.ceil(config.batch_size / plan.world) / int(about["sets"]))
     passes *= config.max_steps
     least, most = seconds(card, found.flops, _MOVED * found.parameters, str(about["precision"]))
@@ -76,12 +78,12 @@ def tell(cells: Path | None, config: TrainVcc) -> None:
     console.result({"estimate": found.as_dict(), **about, "from": ESTIMATED, "in_all": whole}, text)
 
 
-def _settled(cells: Path | None, config: TrainVcc, machine: Machine) -> TrainVcc:
-    """Return the settings that training would have, where the cells are told."""
+def _settled(cells: Path | None, config: TrainVcc, machine: Machine) -> tuple[TrainVcc, int]:
+    """Return the settings that training would have, and the perturbations it would learn from."""
     if cells is None:
         if machine.kind == "cuda":
             console.say("without cells, steps and batch are not chosen by their number: name them")
-        return config
+        return config, PERTURBATIONS
     with open_cells(cells, config.layer, join=config.join) as source:
         design = Design.read(source, labels.find(source, config))
         counts = np.bincount(design.perturbation[design.perturbation >= 0])
@@ -91,16 +93,16 @@ def _settled(cells: Path | None, config: TrainVcc, machine: Machine) -> TrainVcc
         size = Size(
             int(learned * counts.sum()), int(sets), round(learned * len(counts)), source.n_genes
         )
-    return applied(config, size, machine)
+    return applied(config, size, machine), size.perturbations
 
 
 def of(
-    config: TrainVcc, plan: Plan, card: Sheet | None = None
+    config: TrainVcc, plan: Plan, card: Sheet | None = None, *, learned: int = PERTURBATIONS
 ) -> tuple[Estimate, dict[str, str | int]]:
     """Return the cost of a step, and of what: one device's share, in its largest phase.
 
-    With a card the time is that of its data sheet; what lies beside the encoder is then counted on
-    the processor.
+    `learned` is how many perturbations are learned from. With a card the time is that of its data
+    sheet; what lies beside the encoder is then counted on the processor.
     """
     device = torch.device(plan.device)
     name = config.preset
@@ -126,6 +128,7 @@ def of(
             found = rehearse(shape, config, choice, device, share)
         else:
             found = besides(shape, replace(config, precision="fp32"), choice)
+    buffers, working = retrieval_bytes(config, sets, learned, len(tokens))
     cost = estimate(
         shape.sizes, n_tokens, batch, device=device, dtype=dtype, attention=choice.name,
         pattern=found.pattern, checkpointing=config.checkpoint_activations, ema=config.ema > 0,
@@ -133,6 +136,8 @@ def of(
             parameters=found.parameters,
             flops=flops(shape.sizes, n_tokens, batch),
             activations=round(sets * found.activations),
+            buffers=buffers,
+            working=working,
         ),
         step_seconds=found.seconds or 1.0,
     )  # fmt: skip

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcell.errors import UserError
+from vcell.nn import distances
 from vcell.nn.distances import energy_distance, maximum_mean_discrepancy, taxicab
 from vcell.train.losses import Losses
 from vcell_train_vcc import TrainVcc
@@ -121,6 +122,22 @@ class Retrieval(nn.Module):
         far = taxicab(effect, bank)
         logits = -_SHARPNESS * far / far.mean(1, keepdim=True).detach()
         return F.cross_entropy(logits, example["row"], reduction="none")
+
+
+def retrieval_bytes(config: TrainVcc, sets: int, learned: int, n_tokens: int) -> tuple[int, int]:
+    """Return the bytes of the retrieval loss: its bank, and the block of its backward pass.
+
+    Parameters
+    ----------
+    config
+        Its weight, which may be 0.
+    sets, learned, n_tokens
+        Sets at once, perturbations learned from, and genes.
+    """
+    if not config.pds_loss:
+        return 0, 0
+    each = min(max(distances.BLOCK // max(sets * n_tokens, 1), 1), learned)
+    return 4 * learned * n_tokens, 4 * sets * each * n_tokens
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vcell_train_vcc import TrainVcc
 
 _FEATURES = 64  # of a gene, about: the network's share of them is small
-_PERTURBATIONS = 100  # that are learned from, likewise
+PERTURBATIONS = 100  # that are learned from, likewise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class MadeUp:
     def batch(self, n_sets: int) -> dict[str, Tensor]:
         """Make up sets of cells."""
         n_tokens, size = len(self.shape.tokens), 2 * self.config.set_size
-        row = np.arange(n_sets) % _PERTURBATIONS
+        row = np.arange(n_sets) % PERTURBATIONS
         made = {
             "control": torch.rand(n_sets, self.config.pseudo, n_tokens),
             "expressed": torch.rand(n_sets, n_tokens),
@@ -166,17 +166,17 @@ class _Stage(Rehearsal):
 def _screen(tokens: tuple[str, ...]) -> Screen:
     """Make up a screen of so many genes."""
     made, n = np.random.default_rng(0), len(tokens)
-    targets = [tokens[i % n] for i in range(_PERTURBATIONS)]
+    targets = [tokens[i % n] for i in range(PERTURBATIONS)]
     return Screen(
         genes=np.array(tokens, np.str_),
         contexts=np.array(["all"]),
         control=made.random((1, n), np.float32),
         perturbations=np.array(targets, np.str_),
-        context=np.zeros(_PERTURBATIONS, np.int64),
-        part=np.full(_PERTURBATIONS, TRAIN, np.int8),
-        cells=np.full(_PERTURBATIONS, 100),
-        delta=made.normal(size=(_PERTURBATIONS, n)).astype(np.float32),
-        noise=np.full(_PERTURBATIONS, 0.01, np.float32),
+        context=np.zeros(PERTURBATIONS, np.int64),
+        part=np.full(PERTURBATIONS, TRAIN, np.int8),
+        cells=np.full(PERTURBATIONS, 100),
+        delta=made.normal(size=(PERTURBATIONS, n)).astype(np.float32),
+        noise=np.full(PERTURBATIONS, 0.01, np.float32),
         feature_genes=np.array(tokens, np.str_),
         features=made.normal(size=(n, _FEATURES)).astype(np.float32),
         target_sum=1e4,
