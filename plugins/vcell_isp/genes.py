@@ -200,10 +200,14 @@ def _reasons(
     out = np.full(len(n_donors), "", object)
     for i, (cells, donors) in enumerate(zip(units.n_cells, n_donors, strict=True)):
         if cells < config.min_cells:
-            out[i] = f"in {cells} cells; {config.min_cells} are needed"
+            out[i] = f"in {_of(cells, 'cell')}; {config.min_cells} are needed"
         elif has_donors and donors < config.min_donors:
-            out[i] = f"enough cells in {donors} donors; {config.min_donors} are needed"
+            out[i] = f"enough cells in {_of(donors, 'donor')}; {config.min_donors} are needed"
     return out
+
+
+def _of(n: int, word: str) -> str:
+    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 
 def _asked(tokens: NDArray[np.int64], design: IspDesign) -> NDArray[np.bool_]:

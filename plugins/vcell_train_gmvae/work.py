@@ -33,14 +33,9 @@ _SHARED = "resident"  # folder of a run: what its processes share while they tra
 def run(cells: Path | None, config: TrainGmvae) -> None:
     """Do what the command asks."""
     if not config.resume:
-        path = cells or config.cells
-        if path is None:
-            raise UserError(
-                "no cells to train on",
-                hint="vcell train-gmvae cells.h5ad, or [data] cells in vcell.toml",
-            )
+        path = command.cells_to_train_on("train-gmvae", cells, config.cells)
         labels = config.labels or config.cell_type_column
-        config = dataclasses.replace(config, cells=path.absolute(), labels=labels)
+        config = dataclasses.replace(config, cells=path, labels=labels)
     command.run(TRAINING, config)
 
 

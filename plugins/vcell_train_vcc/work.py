@@ -37,13 +37,8 @@ def run(cells: Path | None, config: TrainVcc) -> None:
             hint="--gpus says how many of this machine's GPUs to use",
         )
     if not config.resume:
-        path = cells or config.cells
-        if path is None:
-            raise UserError(
-                "no cells to train on",
-                hint="vcell train-vcc cells.h5ad, or [data] cells in vcell.toml",
-            )
-        config = dataclasses.replace(config, cells=path.absolute())
+        path = command.cells_to_train_on("train-vcc", cells, config.cells)
+        config = dataclasses.replace(config, cells=path)
     command.run(TRAINING, config)
 
 

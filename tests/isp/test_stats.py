@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_planted_genes_are_called_and_rare_ones_are_not_run(vcell, tmp_path):
     assert (got.loc["G30", "status"], got.loc["G30", "why"]) == (
         "NOT_RUN", "in 3 cells; 10 are needed",
     )  # fmt: skip
-    assert got.loc["G31", "why"] == "enough cells in 1 donors; 2 are needed"
+    assert got.loc["G31", "why"] == "enough cells in 1 donor; 2 are needed"
     assert got.loc["nonsense", "why"] == "no token in the vocabulary"
     assert np.isnan(got.loc["nonsense", "effect"])
     others = got.drop(["G10", "G20", "G30", "G31", "nonsense"])
@@ -131,6 +132,24 @@ def test_deletion_and_overexpression_judge_each_other(vcell, tmp_path):
     page = (tmp_path / "genes.html").read_text()
     assert "Deletion against overexpression" in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_matched_nulls_are_the_cloud_on_the_page_and_no_lines_of_the_table(vcell, tmp_path):
+    rng = np.random.default_rng(10)
+    genes = Genes("each", (4, 5), controls={4: tuple(range(6, 26)), 5: tuple(range(26, 46))})
+    runs = [
+        run_of(
+            tmp_path, shifts_of(rng, 42, 30, effect={4: sign * 5e-3}), operation=how, genes=genes
+        )
+        for how, sign in (("delete", 1), ("overexpress", -1))
+    ]
+    got = genes_csv(vcell, tmp_path, *runs)
+    assert set(got.index) == {(g, how) for g in ("G4", "G5") for how in ("delete", "overexpress")}
+    assert got["nulls"].tolist() == [20] * 4
+    page = (tmp_path / "genes.html").read_text()
+    assert "matched nulls" in page
+    cloud = page[page.index("Deletion against overexpression") :]
+    assert len(re.findall(r"<title>G\d+: ", cloud[: cloud.index("</figure>")])) == 42
 
 
 def test_under_no_effect_p_is_uniform(vcell, tmp_path):

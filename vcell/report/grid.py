@@ -9,7 +9,7 @@ from vcell.report import frame, pixels
 from vcell.report.axes import number
 
 _ROW, _LEGEND, _NAME = 17.0, 46.0, 110.0  # pixels: of a row, above the rows, of a name at most
-_GAP = 0.6
+_GAP, _RAMP = 0.6, 170.0
 
 
 def named_heat_map(
@@ -66,10 +66,10 @@ def _legend(left: float, words: str, most: float, missing: int) -> list[str]:
     ramp = [[pixels.signed(i / 49.5 - 1) for i in range(100)]]
     parts = [
         frame.text(left, 11, words),
-        pixels.image(left, 16, (120, 9), pixels.png(ramp, (100, 1))),
+        pixels.image(left, 16, (_RAMP, 9), pixels.png(ramp, (100, 1))),
         frame.text(left, 37, number(-most)),
-        frame.text(left + 120, 37, number(most), "end"),
+        frame.text(left + _RAMP, 37, number(most), "end"),
     ]
     if missing:
-        parts.append(frame.text(left + 130, 24, f"grey: none ({missing:,})"))
+        parts.append(frame.text(left + _RAMP + 8, 24, f"grey: none ({missing:,})"))
     return parts

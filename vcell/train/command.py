@@ -44,6 +44,17 @@ def run(training: Training[Settings], config: Settings) -> None:
         training.tell(Run.open(this.path))
 
 
+def cells_to_train_on(name: str, given: Path | None, known: Path | None) -> Path:
+    """Return the cells that a command was given, else those that the project knows; absolute."""
+    path = given or known
+    if path is None:
+        raise UserError(
+            "no cells to train on",
+            hint=f"vcell {name} cells.h5ad, or [data] cells in vcell.toml",
+        )
+    return path.absolute()
+
+
 def settings_of_run(options: type[Options], run: Run) -> Options:
     """Return the settings a run was started with.
 

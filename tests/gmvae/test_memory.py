@@ -1,0 +1,44 @@
+"""Training holds cells compressed: their memory is less than a tenth of the dense matrix."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from tests.support import clean_environment
+from vcell.data.write import CellWriter
+
+GENES = 8000
+
+
+@pytest.mark.slow
+def test_twelve_thousand_cells_more_take_a_tenth_of_their_dense_matrix(tmp_path):
+    """Peaks of the whole process, two sizes of one data set; 5 % of the values are not zero."""
+    code = (
+        "import pathlib, sys; from vcell import cli; code = cli.run(sys.argv[1:]);"
+        "peak = pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0];"
+        "print('peak', peak, file=sys.stderr); sys.exit(code)"
+    )
+    rng = np.random.default_rng(0)
+    peaks = []
+    for n in (4000, 16_000):
+        path = tmp_path / f"{n}.h5ad"
+        with CellWriter(path, [f"g{i}" for i in range(GENES)], obs=["kind"]) as out:
+            for _ in range(n // 1000):
+                counts = sparse.random(1000, GENES, density=0.05, format="csr", rng=rng)
+                counts.data = rng.geometric(0.6, counts.nnz).astype(np.float32)
+                out.append(counts, {"kind": rng.integers(0, 4, 1000)})
+        words = ("train-gmvae", path.name, "--labels", "kind", "--max-steps", "20")
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            cwd=tmp_path, capture_output=True, text=True, check=True,
+            env=clean_environment() | {"VCELL_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        peaks.append(int(done.stderr.split("peak")[-1]) << 10)
+    dense = 12_000 * GENES * 4
+    print(f"peaks {peaks[0] >> 20} and {peaks[1] >> 20} MiB, dense {dense >> 20} MiB more")
+    assert peaks[1] - peaks[0] < dense / 10
