@@ -136,7 +136,9 @@ def test_deletion_and_overexpression_judge_each_other(vcell, tmp_path):
 
 def test_matched_nulls_are_the_cloud_on_the_page_and_no_lines_of_the_table(vcell, tmp_path):
     rng = np.random.default_rng(10)
-    genes = Genes("each", (4, 5), controls={4: tuple(range(6, 26)), 5: tuple(range(26, 46))})
+    genes = PerturbedGenes(
+        "each", (4, 5), controls={4: tuple(range(6, 26)), 5: tuple(range(26, 46))}
+    )
     runs = [
         run_of(
             tmp_path, shifts_of(rng, 42, 30, effect={4: sign * 5e-3}), operation=how, genes=genes

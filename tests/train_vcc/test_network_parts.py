@@ -25,10 +25,10 @@ from vcell.models import Screen
 from vcell.nn import distances
 from vcell.nn.attention import AttentionChoice
 from vcell.nn.distances import euclidean
-from vcell.nn.threads import few_threads
 from vcell.screen.sets import Groups, SetStream
 from vcell.store import Recipe, Store, prepare
 from vcell.train.task import Place
+from vcell.train.threads import few_threads
 
 TOKENS, SETS = 40, 8
 

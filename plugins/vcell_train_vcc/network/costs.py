@@ -22,10 +22,10 @@ from vcell.gpu.published import ESTIMATED, Sheet, bill, seconds, sheet
 from vcell.launch import Plan, make_plan
 from vcell.models import read_genes
 from vcell.nn.estimate import Besides, Estimate, estimate
-from vcell.nn.threads import few_threads
 from vcell.screen.design import Design
 from vcell.train.left_open import Machine, machine_of
 from vcell.train.precision import resolve
+from vcell.train.threads import few_threads
 from vcell_train_vcc import NETWORKS, TrainVcc
 from vcell_train_vcc.network.defaults import Size
 from vcell_train_vcc.network.losses import retrieval_bytes

@@ -16,13 +16,13 @@ from vcell.errors import UserError
 from vcell.models import Explanation, LeavesOneOut, Predictor, Uncertain
 from vcell.models.validation import truth_of
 from vcell.nn import attention as attentions
-from vcell.nn.threads import few_threads
 from vcell.screen.sets import Groups, store_of
 from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.command import settings_of_run
 from vcell.train.loop import Trainer
 from vcell.train.precision import resolve
 from vcell.train.state import load_weights
+from vcell.train.threads import few_threads
 from vcell_train_vcc import TrainVcc
 from vcell_train_vcc.network.shape import FILE, NEAR, NetworkShape, device_of, graph_of
 from vcell_train_vcc.network.task import CellTask, Tables, added, build

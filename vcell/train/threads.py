@@ -1,4 +1,4 @@
-"""How many threads compute a network on a CPU."""
+"""How many threads compute a narrow network on a CPU."""
 
 from __future__ import annotations
 
