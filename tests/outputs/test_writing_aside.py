@@ -123,7 +123,7 @@ class Fails(HdfSink):
 
 
 def test_hdf5_survives_a_disk_that_fills_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("vcell.data.h5_writing.Sink", Fails)
+    monkeypatch.setattr("vcell.data.h5_writing.HdfSink", Fails)
 
     def fill() -> None:
         with outputs.whole(tmp_path / "a.h5") as aside, writing(aside) as (file, _):
