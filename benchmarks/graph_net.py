@@ -3,7 +3,8 @@
     python benchmarks/graph_net.py head          # a minute on one core
     python benchmarks/graph_net.py loss --heads 3   # dense needs about 1.2 GB a head
     python benchmarks/graph_net.py loss          # nine heads, nine graphs: 11 GB for the dense form
-    python benchmarks/graph_net.py dango         # a step of both networks, samples a second
+    python benchmarks/graph_net.py planted --to FOLDER [--null]   # a table and its graphs
+    python benchmarks/graph_net.py step          # a training step of both networks, B = 4,096
 
 Seconds are CPU time (user + system) of a process of its own, on one thread; peaks of memory are
 what the process adds to what it held before. Both forms run in the same call, by turns.
@@ -123,6 +124,45 @@ def head(form: str, batch: int) -> dict[str, float]:
             "bytes": peak() - held}  # fmt: skip
 
 
+def step(form: str, batch: int) -> dict[str, float]:
+    """Take a training step of a network of train-graph, d = 64, with nine graphs."""
+    import torch
+    from vcell_train_graph import TrainGraph, registry
+    from vcell_train_graph.problem import GraphProblem
+
+    from vcell.graph import GeneGraphs, Relation
+
+    made = []
+    for i in range(9):
+        indptr, indices = graph(i, EDGES // 18)
+        row = np.repeat(np.arange(N), np.diff(indptr))
+        made.append(Relation.from_edges(str(i), indices, row, N)[0])
+    names = tuple(f"g{i}" for i in range(N))
+    rng = np.random.default_rng(0)
+    members = np.stack([rng.choice(N, 3, replace=False) for _ in range(batch)])
+    nothing = np.zeros(batch, np.int64)
+    problem = GraphProblem(
+        names, members, rng.normal(size=batch), nothing, nothing.astype(np.int8),
+        GeneGraphs(names, tuple(made), {}), np.zeros((N, 0)), N,
+    )  # fmt: skip
+    config = TrainGraph(width=72, heads=9, layers=2, dropout=0.0)
+    network = registry.get(form).build(problem, config)
+    update = torch.optim.AdamW(network.parameters())
+    sets, left = torch.from_numpy(members), torch.randn(batch)
+    times, held = [], peak()
+    for _ in range(2):
+        begun = cpu()
+        found = network(sets)
+        total = (found["added"] - left).square().mean()
+        if "graphs" in found:
+            total = total + found["graphs"].sum()
+        update.zero_grad()
+        total.backward()
+        update.step()
+        times.append(cpu() - begun)
+    return {"cpu_s": min(times), "bytes": peak() - held, "samples_s": batch / min(times)}
+
+
 # --- in the parent ----------------------------------------------------------------------------
 
 
@@ -144,12 +184,27 @@ def told(name: str, ours: list[dict[str, float]], naive: list[dict[str, float]])
 def main() -> None:
     """Run what is named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["loss", "head"])
+    parser.add_argument("what", choices=["loss", "head", "step", "planted"])
     parser.add_argument("--heads", type=int, default=9)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--to", type=Path, default=Path("planted"))
+    parser.add_argument("--null", action="store_true")
     args = parser.parse_args()
     begun = time.time()
+    if args.what == "planted":
+        from vcell_train_graph.planted import planted
+
+        made = planted(seed=1, null=args.null)
+        args.to.mkdir(parents=True, exist_ok=True)
+        for name, lines in {"tau": made.rows(), **made.edges()}.items():
+            (args.to / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+        return
+    if args.what == "step":
+        found = {name: child("step", name, 4096) for name in ("transformer", "dango")}
+        for name, one in found.items():
+            print(f"{name}: {one['samples_s']:,.0f} samples/s, {one['bytes'] / 2**20:,.0f} MB")
+        return
     ours, naive = [], []
     for _ in range(args.rounds):
         if args.what == "loss":
@@ -171,6 +226,6 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         what, form, size = sys.argv[2:]
-        print(json.dumps({"loss": loss, "head": head}[what](form, int(size))))
+        print(json.dumps({"loss": loss, "head": head, "step": step}[what](form, int(size))))
     else:
         main()

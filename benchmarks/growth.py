@@ -57,20 +57,25 @@ def one(axis: str, value: int, only: list[str], data: Path) -> dict[str, Cost]:
         "cells": str(data / "cells.h5ad"), "out": str(data / "out"), "n": str(n), "g": str(g),
         "store": str(data / "store.zarr"), "p": str(p), "u": str(UMIS * g / GENES),
     }  # fmt: skip
+    empty(data)  # an interrupted run may have left its cells
     found = {}
     for name, words in COMMANDS.items():
         needed = name == "simulate" or (name == "prepare" and "loader" in only)
         if only and name not in only and not needed:
             continue
-        for path in data.glob("out*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        empty(data, "out*")
         filled = [*VCELL, *(word.format(**places) for word in words), "--quiet"]
         if name == "loader":
             filled = [sys.executable, "-c", LOADER, places["store"]]
         found[name] = measure(filled, data / "log", {"VCELL_CACHE": str(data / "out-cache")})
-    for path in data.glob("*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    empty(data)
     return found
+
+
+def empty(data: Path, names: str = "*") -> None:
+    """Remove what commands wrote."""
+    for path in data.glob(names):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def exponents(sizes: list[int], values: list[float]) -> list[float]:

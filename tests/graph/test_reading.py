@@ -205,6 +205,8 @@ def test_rewiring_mixes_and_is_repeatable():
     made, _, _ = Relation.from_edges("r", source, target, 200, directed=True)
     one, new = made.rewired(1)
     assert new > 0.9
+    before, after = ({tuple(e) for e in r.edge_index().T.tolist()} for r in (made, one))
+    assert new == pytest.approx(len(after - before) / len(after))
     assert (one.indices == made.rewired(1)[0].indices).all()
     assert (one.indices != made.rewired(2)[0].indices).any()
     assert (np.bincount(one.indices) == np.bincount(made.indices)).all()

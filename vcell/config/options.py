@@ -29,6 +29,8 @@ class _SettingType(click.ParamType[Any]):
         self.choices = setting.choices
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, list) and self.setting.many:  # given several times
+            return tuple(item for word in value for item in self.convert(word, param, ctx))
         if not isinstance(value, str) or (
             self.setting.base is str and not self.setting.choices and not self.setting.many
         ):
@@ -75,6 +77,12 @@ class SettingOption(click.Option):
             show_default=_default_text(setting),
             **kind,
         )
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Let an option of several values be given several times, beside `a,b`."""
+        self.multiple = self.setting.many
+        super().add_to_parser(parser, ctx)
+        self.multiple = False
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the lines of the help; nothing for a further option, unless all are asked for."""

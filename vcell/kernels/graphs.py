@@ -129,16 +129,16 @@ def answered(indptr: Array, indices: Array) -> Array:
 
 
 @njit(nogil=True, cache=True)
-def bit_rows(indptr: Array, indices: Array, words: int) -> Array:
-    """Return (N, words) uint64: bit s % 64 of word s // 64 of row t is set where s joins t."""
-    n = indptr.shape[0] - 1
-    rows = np.zeros((n, words), np.uint64)
-    one = np.uint64(1)
-    for t in range(n):
+def count_common(indptr: Array, indices: Array, other_indptr: Array, other: Array) -> int:
+    """Count the edges that two CSR with sorted rows have in common."""
+    found = 0
+    for t in range(indptr.shape[0] - 1):
+        k = other_indptr[t]
         for e in range(indptr[t], indptr[t + 1]):
-            s = np.uint64(indices[e])
-            rows[t, s >> np.uint64(6)] |= one << (s & np.uint64(63))
-    return rows
+            while k < other_indptr[t + 1] and other[k] < indices[e]:
+                k += 1
+            found += k < other_indptr[t + 1] and other[k] == indices[e]
+    return found
 
 
 @njit(nogil=True, cache=True)

@@ -5,7 +5,8 @@
 
 The run directory holds the runs of the folds in ``folds/``, the scores of every fold in
 ``folds.csv``, and what they come to together in ``folds.md``. Each run is told which part it holds
-out by the setting ``fold``: ``2/5``.
+out by the setting ``fold``: ``2/5``. A command that needs more runs than that, such as several
+seeds of each, says which settings each has (`Training.parts`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vcell.runs import Run
 from vcell.train.training import Pooled, half_done
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from vcell.train.training import Scores, Settings, Training
@@ -47,26 +48,28 @@ def trained(
         Trains with given settings, and returns the finished run.
     """
     done: list[Run] = []
-    for number in range(1, this.meta["folds"] + 1):
-        done.append(_fold(training, this, config, number, train))
+    parts = (training.parts or _parts)(config)
+    for number, part in enumerate(parts, start=1):
+        done.append(_fold(training, this, config, (number, part), train))
         this.update(stands_for=[run.name for run in done])
     pooled = _pooled(training, this, done)
     for name, write in pooled.files.items():
         this.save_file(name, write)
     this.save_file("folds.csv", lambda path: _write(path, done))
     this.save_file("folds.md", lambda path: _text(pooled.markdown, path))
-    this.finish("done", **pooled.summary, spread=_spread(done))
+    this.finish("done", **{"spread": _spread(done), **pooled.summary})
 
 
 def _fold(
     training: Training[Settings],
     this: Run,
     config: Settings,
-    number: int,
+    numbered: tuple[int, Mapping[str, Any]],
     train: Callable[[Settings], Run],
 ) -> Run:
-    fold = f"{number}/{this.meta['folds']}"
-    begun = next((run for run in this.parts() if run.meta["config"]["fold"] == fold), None)
+    number, part = numbered
+    fold = _label(part)
+    begun = next((run for run in this.parts() if part.items() <= run.meta["config"].items()), None)
     if begun is not None and begun.status() == "done":
         console.say(f"fold {fold} is done already: {begun.name}")
         return begun
@@ -74,9 +77,20 @@ def _fold(
     alone = {"folds": None, "runs": this.path / "folds", "resume": half_done(training, begun)}
     if hasattr(config, "sweep_over"):
         alone["sweep_over"] = None
-    run = train(dataclasses.replace(config, fold=fold, **alone))
-    this.log("fold", number, run=run.name, held_out=run.meta["summary"]["held_out"])
+    run = train(dataclasses.replace(config, **part, **alone))
+    this.log("fold", number, run=run.name, held_out=_scored(run))
     return run
+
+
+def _parts(config: Any) -> list[dict[str, Any]]:
+    """Return the settings of each run: a part held out in each."""
+    return [{"fold": f"{number}/{config.folds}"} for number in range(1, config.folds + 1)]
+
+
+def _label(part: Mapping[str, Any]) -> str:
+    """Return ``2/5``, or ``2/5, draw 1``."""
+    rest = [f"{name} {value}" for name, value in part.items() if name != "fold"]
+    return ", ".join([str(part["fold"]), *rest])
 
 
 def _scored(run: Run) -> Scores:
@@ -139,6 +153,6 @@ def tell(training: Training[Any], this: Run) -> None:
     pooled = _pooled(training, this, runs)
     result = {"run": str(this.path), "model": this.meta["model"], "folds": this.meta["folds"]}
     console.result(
-        {**result, **pooled.summary, "spread": _spread(runs)},
+        {**result, "spread": _spread(runs), **pooled.summary},
         f"{pooled.text}\n\nrun directory: {this.path}",
     )

@@ -85,6 +85,8 @@ class Training(Generic[Settings]):
         resumed.
     apart
         Settings that cannot be combined with --folds, beside ``fold`` and ``sweep``.
+    parts
+        The settings of each run of --folds, ``fold`` among them; by default one run a fold.
     pool
         What the finished runs of all folds come to, for the model named; by default the means of
         ``held_out`` of their summaries, and their standard deviations.
@@ -99,6 +101,7 @@ class Training(Generic[Settings]):
     tell: Callable[[Run], None]
     needs: str | None = None
     apart: tuple[str, ...] = ()
+    parts: Callable[[Settings], Sequence[Mapping[str, Any]]] | None = None
     pool: Callable[[str, Sequence[Run]], Pooled] | None = None
     judge: Callable[[Run], float] | None = None
 

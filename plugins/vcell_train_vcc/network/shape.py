@@ -7,8 +7,6 @@ it can be resumed, and asked, on another one.
 from __future__ import annotations
 
 import json
-import os
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +23,7 @@ from vcell.screen.split import TRAIN
 from vcell.train.task import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from vcell.models import Screen
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from vcell_train_vcc import TrainVcc
 
 FILE = "network.json"
-_NARROW = 64  # d_model
 PHASES = (500, 1200, 2500, 5000)  # genes
 DEFAULT_TOKENS = {"cuda": 5000, "cpu": 384}
 _FEWEST = 8  # genes of a phase
@@ -41,7 +38,7 @@ NEAR = 20  # co-expressed genes that each attends to, where no graph is given
 
 
 @dataclass(frozen=True)
-class Shape:
+class NetworkShape:
     """Everything about a network but its weights.
 
     Attributes
@@ -83,7 +80,7 @@ class Shape:
         )
 
     @classmethod
-    def of(cls, run: Run) -> Shape:
+    def of(cls, run: Run) -> NetworkShape:
         """Read what the run remembers."""
         path = run.path / FILE
         try:
@@ -95,7 +92,9 @@ class Shape:
             raise UserError(f"{path} is missing or damaged", hint="train anew") from None
 
     @classmethod
-    def decide(cls, kind: str, screen: Screen, config: TrainVcc, device: torch.device) -> Shape:
+    def decide(
+        cls, kind: str, screen: Screen, config: TrainVcc, device: torch.device
+    ) -> NetworkShape:
         """Resolve the settings for a device."""
         preset, tokens = config.preset, config.tokens
         if config.set_size % config.pseudo:
@@ -123,22 +122,6 @@ class Shape:
     def text(self) -> str:
         """What the run remembers."""
         return json.dumps(asdict(self), indent=1)
-
-
-@contextmanager
-def few_threads(width: int, device: torch.device) -> Iterator[None]:
-    """Let one thread compute a narrow network on a CPU, unless OMP_NUM_THREADS says how many.
-
-    Its operations are so short that threads wait for each other longer than they help: on two cores
-    that others were using too, two threads took 0.8 s for a step of the demo and one took 0.1 s.
-    """
-    before = torch.get_num_threads()
-    alone = device.type == "cpu" and width <= _NARROW and "OMP_NUM_THREADS" not in os.environ
-    torch.set_num_threads(1 if alone else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def device_of(run: Run, config: TrainVcc) -> torch.device:

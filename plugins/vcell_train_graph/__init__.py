@@ -1,0 +1,136 @@
+"""`vcell train-graph`: values of gene sets, such as trigenic interactions, with gene graphs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from vcell.config import Ranges, configured, option
+from vcell.launch import LaunchOptions
+from vcell.plugin import Plugin
+from vcell.train.options import NOT_SEARCHED, ManyOptions, TrainOptions
+
+_APART = (
+    *NOT_SEARCHED, "table", "graph", "features", "control", "seeds", "draw", "wiring",
+    "test_share", "validation_share", "estimate",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
+    """The [train-graph] table."""
+
+    table: Path | None = option(
+        None,
+        help="Gene sets with one value each: Kuzmin's tables, gene_1 ... value, a map of pairs.",
+    )
+    graph: tuple[Path, ...] = option(
+        (), help="Edge lists of gene graphs, or a folder of graphs that vcell wrote."
+    )
+    features: tuple[Path, ...] = option((), help="Tables of gene features, as train-vcc takes.")
+    model: str = option(
+        "transformer",
+        help="What to train: transformer, dango, mlp, graph-gp, gp, additive, query-mean, or "
+        "another installed vcell.graph_models name.",
+    )
+    control: Literal["rewired", "shuffled-features"] | None = option(
+        None,
+        help="Train the same with rewired graphs (every degree kept), or with features of other "
+        "genes: whether the graph, or the features, helped is told only with it.",
+    )
+    seeds: int = option(
+        3, help="Draws of networks and of controls; of fewer than 3 nothing is claimed.", minimum=1
+    )
+    draw: int = option(0, help="Which draw a single run is.", minimum=0)
+    wiring: Literal["given", "rewired", "shuffled-features"] = option(
+        "given", help="What a single run sees; --control trains both."
+    )
+    fold: str | None = option(
+        None, help="Train one split alone: random, or 2/5, the second of five by query pair."
+    )
+    folds: int | None = option(
+        5, help="Folds by query pair, beside a random split, in every run.", minimum=2
+    )
+    test_share: float = option(
+        0.2, help="Share of the sets that the random split holds out.", minimum=0.01, maximum=0.9
+    )
+    validation_share: float = option(
+        0.15, help="Share of the groups that choose the model.", minimum=0.01, maximum=0.9
+    )
+    graph_loss: float = option(
+        1e-3,
+        help="Weight of the divergence of attention from each graph's rows; 0 turns it off.",
+        minimum=0,
+    )
+    graph_rows: float = option(
+        1.0, help="Share of the rows that the graph loss draws.", minimum=0.001, maximum=1
+    )
+    width: int = option(64, help="Width of the network.", minimum=8)
+    layers: int = option(2, help="Layers of the transformer.", minimum=1)
+    heads: int = option(4, help="Heads; the graph loss gives each graph one.", minimum=1)
+    tokens: int | None = option(
+        None, help="Most genes that the transformer encodes: those of the table, then by degree.",
+        minimum=2,
+    )  # fmt: skip
+    dropout: float = option(0.1, help="Dropout in the network.", minimum=0, maximum=0.9)
+    batch_size: int = option(1024, help="Sets per step, over all devices.", minimum=1)
+    max_steps: int = option(300, help="How many steps to train.", minimum=1)
+    lr: float = option(1e-3, help="Peak learning rate.", minimum=0)
+    weight_decay: float = option(0.05, help="AdamW's decay of weight matrices.", minimum=0)
+    ema: float = option(
+        0.97, help="Decay of averaged weights; 0 keeps none.", minimum=0, maximum=0.999999
+    )
+    validate_every: int = option(
+        20, help="Steps between validations; 0 validates only at the end.", minimum=0
+    )
+    patience: int = option(
+        5, help="Stop after so many validations without a better one; 0 never does.", minimum=0
+    )
+    sweep_over: Ranges | None = option(
+        None,
+        help="What to search, best as a table [train-graph.sweep-over] of the project file.",
+        apart=_APART,
+    )
+    estimate: bool = option(default=False, help="Say what a step costs on this device, and end.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
+
+
+FIRST = (
+    *("graph", "features", "model", "control", "seeds", "folds", "graph_loss", "max_steps"),
+    *("resume", "estimate"),
+)
+
+
+@click.command("train-graph")
+@click.argument("sets", metavar="TABLE", required=False, type=click.Path(path_type=Path))
+@configured(TrainGraph, first=FIRST)
+def command(sets: Path | None, config: TrainGraph) -> None:
+    r"""Learn values of gene sets, and find out whether gene graphs help.
+
+    Every run holds out query pairs in five folds, and sets at random beside them, and compares with
+    an additive model and the mean of the query pair.
+
+    \b
+    Example: vcell train-graph tau.tsv --graph string.tsv --graph ppi.tsv
+             vcell train-graph tau.tsv --graph string.tsv --model graph-gp --control rewired
+             vcell train-graph --resume latest
+    """
+    from vcell_train_graph.work import run
+
+    run(sets, config)
+
+
+plugin = Plugin(
+    name="train-graph",
+    summary="Learn values of gene sets with gene graphs.",
+    command=command,
+    config=TrainGraph,
+    needs=("torch", "scipy", "safetensors"),
+)

@@ -1,0 +1,238 @@
+"""What models say of sets that were held out: kept by each run, pooled over folds, and judged.
+
+Errors are told as a share of the variance of the values, so that the difference of two models is a
+difference in variance explained, set by set. A claim needs the interval of the paired differences
+over held-out sets above 0; sets that share genes are not independent, see `vcell.metrics.verdict`.
+Rewired graphs differ among each other as well: the interval is widened to where one more draw
+might lie. And a graph that is better than noise, but no better than none, did not help.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console
+from vcell.metrics import verdict
+from vcell.train.training import Pooled
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from vcell.metrics.verdict import Difference
+    from vcell.runs import Run
+
+    Array = NDArray[np.float64]
+
+FILE = "held_out.npz"
+SEEDS = 3  # draws, of fewer of which nothing is claimed
+NONE = "without graphs"
+BASELINES = ("additive", "query-mean", "gp")
+WHAT = {
+    "rewired": ("the graph helped", "rewired graphs"),
+    "shuffled-features": ("the features helped", "features of other genes"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutSets:
+    """Sets that one run held out: (P, S) names of genes, (P,) values, (P,) of every model."""
+
+    genes: NDArray[np.str_]
+    values: Array
+    said: dict[str, Array]
+
+    def write(self, path: Path) -> None:
+        """Write it."""
+        with path.open("wb") as file:
+            said = {f"said:{name}": x for name, x in self.said.items()}
+            np.savez(file, genes=self.genes, values=self.values, **said)  # type: ignore[arg-type]
+
+    @classmethod
+    def of(cls, run: Run) -> HeldOutSets:
+        """Read what a run wrote."""
+        with np.load(run.path / FILE, allow_pickle=False) as file:
+            said = {n.removeprefix("said:"): file[n] for n in file.files if n.startswith("said:")}
+            return cls(file["genes"], file["values"], said)
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Return the correlation and the share of variance explained, of every model."""
+        return {
+            name: {"r": correlation(x, self.values), "explained": explained(x, self.values)}
+            for name, x in self.said.items()
+        }
+
+    @property
+    def targets(self) -> list[tuple[str, ...]]:
+        """The genes of every set."""
+        return [tuple(gene for gene in row if gene) for row in self.genes.tolist()]
+
+
+def correlation(said: Array, values: Array) -> float:
+    """Return Pearson's r; 0 where one of both does not vary."""
+    if len(values) < 2 or np.ptp(said) < 1e-12 or np.ptp(values) < 1e-12:
+        return 0.0
+    return float(np.corrcoef(said, values)[0, 1])
+
+
+def explained(said: Array, values: Array) -> float:
+    """Return the share of the variance that is explained; below 0 where the mean is better."""
+    return 1 - float(np.square(said - values).mean() / max(values.var(), 1e-30))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """All runs of one kind of split, pooled."""
+
+    name: str
+    scores: dict[str, dict[str, float]]  # of every model: means over folds and draws
+    spread: dict[str, dict[str, float]]  # standard deviations over folds
+    gains: dict[str, Array]  # (P,) one less each set's error, means over draws
+    targets: list[tuple[str, ...]]
+    draws: int
+    apart: float  # standard deviation of the mean gain over draws of the control
+
+    @classmethod
+    def of(cls, name: str, model: str, runs: Sequence[Run]) -> Split:
+        """Pool the runs of a split."""
+        folds = list(dict.fromkeys(str(run.meta["config"]["fold"]) for run in runs))
+        gains: dict[str, list[Array]] = {}
+        scores: dict[str, list[dict[str, float]]] = {}
+        targets: list[tuple[str, ...]] = []
+        draws = 0
+        by_draw: list[list[float]] = []
+        for fold in folds:
+            said: dict[str, list[Array]] = {}
+            found: HeldOutSets | None = None
+            for run in (r for r in runs if str(r.meta["config"]["fold"]) == fold):
+                found = HeldOutSets.of(run)
+                wiring = run.meta["config"].get("wiring", "given")
+                for one, x in found.said.items():
+                    if wiring == "given":
+                        said.setdefault(one, []).append(x)
+                    elif one == model:
+                        said.setdefault(f"{model}, {wiring}", []).append(x)
+            assert found is not None
+            targets += found.targets
+            draws = max(map(len, said.values()))
+            variance = max(float(found.values.var()), 1e-30)
+            for one, each in said.items():
+                gain = np.mean([1 - np.square(x - found.values) / variance for x in each], axis=0)
+                gains.setdefault(one, []).append(gain)
+                if one.startswith(f"{model}, "):
+                    by_draw.append([len(x) * explained(x, found.values) for x in each])
+                part = [HeldOutSets(found.genes, found.values, {one: x}).scores()[one]
+                        for x in each]  # fmt: skip
+                scores.setdefault(one, []).append(
+                    {k: float(np.mean([p[k] for p in part])) for k in part[0]}
+                )
+        over = {n: {k: [x[k] for x in each] for k in each[0]} for n, each in scores.items()}
+        return cls(
+            name,
+            {n: {k: float(np.mean(v)) for k, v in of.items()} for n, of in over.items()},
+            {n: {k: float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for k, v in of.items()}
+             for n, of in over.items()},
+            {n: np.concatenate(each) for n, each in gains.items()}, targets, draws,
+            _apart(by_draw, len(targets)),
+        )  # fmt: skip
+
+    def control(self, model: str) -> tuple[str, Difference] | None:
+        """Say whether what the control takes away had helped; None without a control."""
+        name = next((n for n in self.gains if n.startswith(f"{model}, ")), None)
+        if name is None:
+            return None
+        helped, other = WHAT[name.removeprefix(f"{model}, ")]
+        found = verdict.difference(self.gains[model] - self.gains[name], self.targets)
+        found = _widened(found, self.apart, self.draws)
+        apart = f"{found} of the variance over {other}"
+        if self.draws < SEEDS:
+            return (
+                f"nothing is claimed of {self.draws} seeds ({SEEDS} are the least): {apart}",
+                found,
+            )
+        if found.low > 0:
+            if NONE in self.gains:
+                over = verdict.difference(self.gains[model] - self.gains[NONE], self.targets)
+                apart = f"{apart}, {over} over none"
+                if not over.low > 0:
+                    return f"it is not shown that {helped}: {apart}", found
+            return f"{helped}: {apart}", found
+        if found.high < 0:
+            return f"{helped.replace('helped', 'did harm')}: {apart}", found
+        return f"it is not shown that {helped}: {apart}", found
+
+
+def _apart(by_draw: list[list[float]], n: int) -> float:
+    """Return how much the gain of the control, over all folds, varies from draw to draw."""
+    whole = np.sum(by_draw, axis=0) / max(n, 1) if by_draw else np.zeros(1)
+    return float(np.std(whole, ddof=1)) if len(whole) > 1 else 0.0
+
+
+def _widened(found: Difference, apart: float, draws: int) -> Difference:
+    """Widen an interval to where the difference to one more draw of the control might be."""
+    if draws < 2:
+        return found
+    from scipy import stats
+
+    more = float(stats.t.ppf(0.975, draws - 1)) * apart * (1 + 1 / draws) ** 0.5
+    low = found.mean - float(np.hypot(found.mean - found.low, more))
+    high = found.mean + float(np.hypot(found.high - found.mean, more))
+    return dataclasses.replace(found, low=low, high=high)
+
+
+def pooled(model: str, runs: Sequence[Run]) -> Pooled:
+    """Judge all runs together: folds by query pair, and the random split."""
+    by = str(runs[0].meta.get("held_out_by", "query pairs"))
+    kinds = {
+        f"{by} never seen": [r for r in runs if r.meta["config"]["fold"] != "random"],
+        "random": [r for r in runs if r.meta["config"]["fold"] == "random"],
+    }
+    splits = [Split.of(name, model, part) for name, part in kinds.items() if part]
+    lines, summary = [], {}
+    for split in splits:
+        plain = {n: x for n, x in split.gains.items() if not n.startswith(f"{model}, ")}
+        judged = verdict.judged(model, plain, split.targets, weak=BASELINES)
+        control = split.control(model)
+        lines.append(f"{split.name}: {judged.text}")
+        told: dict[str, Any] = {"held_out": split.scores, "spread": split.spread,
+                                "verdict": judged.plain(), "sets": len(split.targets)}  # fmt: skip
+        if control is not None:
+            text, one = control
+            lines.append(f"{split.name}: {text}")
+            told["control"] = {"text": text, "mean": one.mean, "low": one.low, "high": one.high}
+        summary[split.name] = told
+    first = summary[splits[0].name]
+    rows = _rows(splits)
+    heads = ["model", *(f"{what}, {s.name}" for s in splits for what in ("r", "explained"))]
+    text = "\n".join([*lines, "", console.table(rows, heads)])
+    markdown = "\n".join(
+        [*(f"{line}  " for line in lines), "",
+         *(f"| {' | '.join(map(str, row))} |" for row in (heads, ["---"] * len(heads), *rows)), ""]
+    )  # fmt: skip
+    return Pooled(
+        summary={"held_out": first["held_out"], "spread": first["spread"],
+                 "verdict": first["verdict"], "splits": summary},
+        text=text, markdown=markdown,
+    )  # fmt: skip
+
+
+def _rows(splits: Sequence[Split]) -> list[list[str]]:
+    names = list(dict.fromkeys(name for split in splits for name in split.scores))
+    order = sorted(names, key=lambda n: -splits[0].scores.get(n, {"r": -9.0})["r"])
+    return [[name, *_cells(splits, name)] for name in order]
+
+
+def _cells(splits: Sequence[Split], name: str) -> list[str]:
+    cells = []
+    for split in splits:
+        one: Mapping[str, float] = split.scores[name]
+        spread = split.spread[name]
+        for key in ("r", "explained"):
+            more = f" ± {spread[key]:.3f}" if spread[key] else ""
+            cells.append(f"{one[key]:.3f}{more}")
+    return cells

@@ -1,0 +1,200 @@
+"""The networks: `transformer`, `dango` and `mlp`. Each says what the prior leaves over of a set.
+
+The last layer of each starts at 0, so that a network begins as its prior.
+N genes, F features, d width, B sets of at most S genes, K relations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vcell import console
+from vcell.nn.encoder import Encoder
+from vcell.nn.graph_loss import GraphLoss, RowGraph
+from vcell.nn.presets import Preset
+from vcell.nn.wildtype import GeneState, PerturbationHead, SetPooling, WildType
+
+if TYPE_CHECKING:
+    from vcell.graph import GeneGraphs
+    from vcell_train_graph import TrainGraph
+    from vcell_train_graph.problem import GraphProblem
+
+Out = dict[str, Tensor]
+
+
+def row_graphs(graphs: GeneGraphs) -> dict[str, RowGraph]:
+    """Return every relation with its rows scaled to sum 1, edges in both directions."""
+    found = {}
+    for relation in graphs:
+        both = relation.both()
+        found[relation.name] = RowGraph.of(both.indptr, both.indices, both.weights)
+    return found
+
+
+class GeneCodes(nn.Module):
+    """A learned code of each gene, and what its features say."""
+
+    features: Tensor
+
+    def __init__(self, features: np.ndarray, width: int) -> None:
+        super().__init__()
+        n, f = features.shape
+        self.code = nn.Parameter(torch.randn(n, width) * width**-0.5)
+        self.register_buffer("features", torch.from_numpy(features).float())
+        self.told = nn.Linear(f, width, bias=False) if f else None
+
+    def forward(self) -> Tensor:
+        """Return (N, d)."""
+        return self.code if self.told is None else self.code + self.told(self.features)
+
+
+class WildTypeNetwork(nn.Module):
+    """`transformer`: the wild type encoded once a step, then each set read from it."""
+
+    def __init__(self, problem: GraphProblem, config: TrainGraph) -> None:
+        super().__init__()
+        tokens = tokens_of(problem, config)
+        self.register_buffer("place", torch.from_numpy(tokens))
+        graphs = problem.graphs.onto([problem.genes[i] for i in tokens])
+        rows = row_graphs(graphs)
+        preset = Preset(
+            d_model=config.width, n_layers=config.layers, n_heads=config.heads,
+            d_ff=4 * config.width, dropout=config.dropout,
+        )  # fmt: skip
+        heads = min(len(rows), config.heads)
+        if len(rows) > heads:
+            console.warn(
+                f"{len(rows)} graphs and {heads} heads: the graph loss follows the first {heads}; "
+                f"--heads {len(rows)} has one for each"
+            )
+        chosen = dict(list(rows.items())[:heads])
+        loss = GraphLoss(chosen, config.graph_loss, share=config.graph_rows)
+        self.names = tuple(chosen)
+        self.codes = GeneCodes(problem.features[tokens], config.width)
+        self.wild = WildType(Encoder(preset), loss if chosen and config.graph_loss else None)
+        self.read = PerturbationHead(config.width)
+        self.together = SetPooling(config.width, config.heads)
+        self.out = _head(2 * config.width)
+
+    def forward(self, members: Tensor) -> Out:
+        """Return what is added, (B,), and the loss of the graphs."""
+        encoded = self.wild(self.codes())
+        there = members >= 0
+        kinds = torch.where(there, int(GeneState.ABSENT), 0)
+        z = self.read(encoded.states, members, kinds)
+        own = F.embedding(members.clamp_min(0), encoded.states)
+        both = torch.cat([z, self.together(own, there)], 1)
+        found: Out = {"added": self.out(both)[:, 0].float()}
+        if encoded.graphs is not None:
+            found["graphs"] = encoded.graphs.each
+            found["divergence"] = encoded.graphs.divergence
+        return found
+
+
+class Dango(nn.Module):
+    """`dango`: two layers of means over neighbours in each graph; gene by gene, graphs are weighed.
+
+    After DANGO (Zhang, Bafna, Ma and Ma 2020): all neighbours instead of five drawn ones, and no
+    training to rebuild the graphs before.
+    """
+
+    def __init__(self, problem: GraphProblem, config: TrainGraph) -> None:
+        super().__init__()
+        width = config.width
+        self.graphs = tuple(row_graphs(problem.graphs).values())
+        self.codes = GeneCodes(problem.features, width)
+        self.layers = nn.ModuleList(
+            nn.ModuleList(nn.Linear(2 * width, width) for _ in range(2)) for _ in self.graphs
+        )
+        self.attention = nn.Sequential(
+            nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False)
+        )
+        self.together = SetPooling(width, config.heads)
+        self.drop = nn.Dropout(config.dropout)
+        self.out = _head(width)
+
+    def states(self) -> Tensor:
+        """Return (N, d)."""
+        codes, views = self.codes(), []
+        for graph, layers in zip(self.graphs, self.layers, strict=True):
+            x = codes
+            for layer in layers.children():
+                x = F.silu(layer(torch.cat([x, graph.mean(x).to(x.dtype)], 1)))
+            views.append(x)
+        views = views or [codes]
+        stacked = torch.stack(views)  # (K, N, d)
+        return (torch.softmax(self.attention(stacked), 0) * stacked).sum(0)
+
+    def forward(self, members: Tensor) -> Out:
+        """Return what is added, (B,)."""
+        own = F.embedding(members.clamp_min(0), self.drop(self.states()))
+        return {"added": self.out(self.together(own, members >= 0))[:, 0].float()}
+
+
+class SetMlp(nn.Module):
+    """`mlp`: codes of genes, summed and in products, through a perceptron; no graph."""
+
+    def __init__(self, problem: GraphProblem, config: TrainGraph) -> None:
+        super().__init__()
+        width = config.width
+        self.codes = GeneCodes(problem.features, width)
+        self.body = nn.Sequential(
+            nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Dropout(config.dropout),
+            nn.Linear(2 * width, width), nn.GELU(),
+        )  # fmt: skip
+        self.out = _head(width)
+
+    def forward(self, members: Tensor) -> Out:
+        """Return what is added, (B,)."""
+        there = (members >= 0)[..., None]
+        own = F.embedding(members.clamp_min(0), self.codes()) * there
+        total = own.sum(1)
+        pairs = (total.square() - own.square().sum(1)) / 2
+        return {"added": self.out(self.body(torch.cat([total, pairs], 1)))[:, 0].float()}
+
+
+def tokens_of(problem: GraphProblem, config: TrainGraph) -> np.ndarray:
+    """Return the genes that are encoded: all of the table, then those with most neighbours."""
+    n, most = len(problem.genes), max(config.tokens or len(problem.genes), problem.n_own)
+    if most >= n or not problem.graphs.relations:
+        return np.arange(problem.n_own if not problem.graphs.relations else n)
+    degree = problem.graphs.degree()[problem.n_own :]
+    others = problem.n_own + np.argsort(-degree, kind="stable")[: most - problem.n_own]
+    return np.concatenate([np.arange(problem.n_own), np.sort(others)])
+
+
+def _head(width: int) -> nn.Linear:
+    head = nn.Linear(width, 1, bias=False)
+    nn.init.zeros_(head.weight)
+    return head
+
+
+@dataclass(frozen=True)
+class StepModel:
+    """A model that takes steps, by name."""
+
+    name: str
+    summary: str
+    graphs: bool
+    network: type[nn.Module]
+    takes_steps: bool = True
+
+    def build(self, problem: GraphProblem, config: TrainGraph) -> nn.Module:
+        """Build the network at its beginning."""
+        return self.network(problem, config)
+
+
+transformer = StepModel(
+    "transformer",
+    "wild type encoded once, heads regularised by the graphs",
+    True,  # noqa: FBT003
+    WildTypeNetwork,
+)
+dango = StepModel("dango", "means over neighbours in every graph", True, Dango)  # noqa: FBT003
+mlp = StepModel("mlp", "codes of genes and their products, no graph", False, SetMlp)  # noqa: FBT003

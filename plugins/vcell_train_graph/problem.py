@@ -1,0 +1,276 @@
+"""What a model is given: sets of genes with values, graphs, features, and which sets are held out.
+
+Every split is of two kinds. At random, a set is held out while others of its query pair are learnt
+from. By query pair, all sets of a pair are held out together; this is what a pair never measured
+asks for. Where sets have two genes, genes are held out: a fifth of them, with all their sets.
+T sets, S genes of a set at most, N genes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcell import console, graph
+from vcell.config.screen import parse_fold
+from vcell.errors import UserError
+from vcell.graph import GeneGraphs
+from vcell.screen import tables
+from vcell.screen.split import TEST, TRAIN, VALIDATION
+from vcell.suggest import few
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vcell_train_graph import TrainGraph
+
+    Array = NDArray[np.float64]
+
+RANDOM = "random"
+_FEWEST = 20  # sets to learn from
+
+
+@dataclass(frozen=True, eq=False)
+class GraphProblem:
+    """Everything a model may look at.
+
+    Attributes
+    ----------
+    genes
+        (N,) names: those of the table first, then those that only the graphs have.
+    members
+        (T, S) places of genes, -1 beyond the end of a set.
+    values
+        (T,)
+    group
+        (T,) number of the query pair; -1 where sets of two genes have none.
+    part
+        (T,) TRAIN, VALIDATION or TEST.
+    graphs
+        Over the N genes; as given, or rewired.
+    features
+        (N, F) of genes, 0 where nothing is known; F may be 0.
+    n_own
+        How many genes the table has.
+    """
+
+    genes: tuple[str, ...]
+    members: NDArray[np.int64]
+    values: Array
+    group: NDArray[np.int64]
+    part: NDArray[np.int8]
+    graphs: GeneGraphs
+    features: Array
+    n_own: int
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Mean and standard deviation of the values that are learnt from."""
+        known = self.values[self.part != TEST]
+        return float(known.mean()), max(float(known.std()), 1e-12)
+
+    @property
+    def key(self) -> str:
+        """What must not change when a run is resumed, as one short text."""
+        found = hashlib.blake2b(digest_size=8)
+        for array in (self.members, self.values, self.part, self.features):
+            found.update(np.ascontiguousarray(array).tobytes())
+        for relation in self.graphs:
+            found.update(np.ascontiguousarray(relation.indices).tobytes())
+        return found.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class GivenTable:
+    """The files, read: what all runs of a command share."""
+
+    genes: tuple[str, ...]
+    members: NDArray[np.int64]
+    values: Array
+    group: NDArray[np.int64]
+    graphs: GeneGraphs
+    features: Array
+    n_own: int
+    by: str  # what the second kind of split holds out
+    absent: tuple[str, ...]  # genes that no graph has an edge of
+
+
+def given(config: TrainGraph) -> GivenTable:
+    """Read the files of a run; files that did not change are read once."""
+    assert config.table is not None
+    files = tuple((p, p.stat().st_mtime_ns if p.exists() else 0)
+                  for p in (config.table, *config.graph, *config.features))  # fmt: skip
+    return _given(files, 1 + len(config.graph))
+
+
+@lru_cache(maxsize=2)
+def _given(files: tuple[tuple[Path, int], ...], n_graphs: int) -> GivenTable:
+    paths = [path for path, _ in files]
+    table = graph.read_gene_sets(paths[0])
+    for note in table.notes:
+        console.say(note)
+    if table.values is None:
+        raise UserError(
+            f"{paths[0]} has sets of genes and no values",
+            hint="a column of numbers, called tau or value, is what is learnt",
+        )
+    members, values, query = _usable(table.members, table.values, table.query)
+    own = table.genes
+    if n_graphs > 1:
+        graphs = graph.read(list(paths[1:n_graphs]))
+        index = graph_places(graphs.genes, own)
+        rest = [gene for gene, at in zip(graphs.genes, index, strict=True) if at < 0]
+        if len(rest) == len(graphs.genes):
+            raise UserError(
+                f"the graphs have no gene in common with {paths[0]}: they name "
+                f"{few(graphs.genes)}, the table names {few(own)}",
+                hint="are both of the same species, and both names or both ids?",
+            )
+        graphs = graphs.onto((*own, *rest))
+    else:
+        graphs = graph.GeneGraphs(own, (), {})
+    absent = tuple(sorted(set(own) & set(graphs.isolated()))) if n_graphs > 1 else ()
+    for note in graphs.notes:
+        console.say(note)
+    if absent:
+        console.say(f"{len(absent)} genes of the table are in no graph, and are predicted from "
+                    f"what else is known of them: {few(absent)}")  # fmt: skip
+    group, by = _groups(members, query)
+    console.say(f"{by} are held out in folds, beside a random split")
+    features = _features(paths[n_graphs:], graphs.genes, own)
+    return GivenTable(graphs.genes, members, values, group, graphs, features, len(own), by, absent)
+
+
+def graph_places(genes: tuple[str, ...], own: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return the place of each gene of the graphs in the table, -1 for none."""
+    from vcell.genes import GeneIndex
+
+    return GeneIndex(own).match(genes).index
+
+
+def _usable(
+    members: NDArray[Any], values: Array, query: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64], Array, NDArray[np.int64] | None]:
+    """Leave out sets without a finite value, aloud."""
+    kept = np.isfinite(values)
+    if not kept.all():
+        console.warn(f"{(~kept).sum():,} sets have no finite value and are left out")
+    if kept.sum() < _FEWEST:
+        raise UserError(
+            f"{int(kept.sum())} sets with values are too few to learn from",
+            hint=f"at least {_FEWEST} are needed",
+        )
+    if np.ptp(values[kept]) == 0:
+        raise UserError("all sets have the same value, so that there is nothing to learn")
+    return members[kept].astype(np.int64), values[kept], None if query is None else query[kept]
+
+
+def _groups(
+    members: NDArray[np.int64], query: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64], str]:
+    """Return the number of the query pair of each set, and what a fold holds out, in words."""
+    if query is not None:
+        return np.unique(query, return_inverse=True)[1], "query pairs"
+    if members.shape[1] < 3:
+        return np.full(len(members), -1), "genes"
+    console.say("the table names no query strains: the pair of a set's genes that most sets share "
+                "is taken for it")  # fmt: skip
+    keys = []
+    n = int(members.max()) + 1
+    for i in range(members.shape[1]):
+        for j in range(i):
+            low = np.minimum(members[:, i], members[:, j])
+            high = np.maximum(members[:, i], members[:, j])
+            keys.append(np.where(low >= 0, low * n + high, -1))
+    pairs = np.stack(keys, 1)
+    _, number, count = np.unique(pairs, return_inverse=True, return_counts=True)
+    often = np.where(pairs >= 0, count[number].reshape(pairs.shape), 0)
+    best = pairs[np.arange(len(pairs)), often.argmax(1)]
+    return np.unique(best, return_inverse=True)[1], "pairs of genes"
+
+
+def _features(paths: list[Path], genes: tuple[str, ...], own: tuple[str, ...]) -> Array:
+    parts = []
+    for path in paths:
+        names, values = tables.read(path)
+        at = graph_places(tuple(names), genes)
+        if not (at >= 0).any():
+            raise UserError(f"{path} has no gene in common with the table and the graphs")
+        values = values - values.mean(0)
+        part = np.zeros((len(genes), values.shape[1]))
+        part[at[at >= 0]] = values[at >= 0] / max(float(values.std()), 1e-12)
+        known = len({int(i) for i in at if 0 <= i < len(own)})
+        console.say(f"features: {path} knows {known:,} of {len(own):,} genes of the table")
+        parts.append(part)
+    return np.concatenate(parts, 1) if parts else np.zeros((len(genes), 0))
+
+
+def problem(config: TrainGraph) -> GraphProblem:
+    """Make what one run learns from: its split, and its graphs as given or rewired."""
+    read = given(config)
+    part = split(read, config)
+    graphs, features = read.graphs, read.features
+    if config.wiring == "rewired":
+        graphs = _rewired(graphs, config.draw)
+    elif config.wiring == "shuffled-features":
+        order = np.random.default_rng((config.draw, 0x5F)).permutation(read.n_own)
+        features = np.concatenate([features[: read.n_own][order], features[read.n_own :]])
+    return GraphProblem(
+        read.genes, read.members, read.values, read.group, part, graphs, features, read.n_own
+    )
+
+
+@lru_cache(maxsize=3)
+def _rewired(graphs: GeneGraphs, draw: int) -> GeneGraphs:
+    return graphs.rewired(1 + draw)
+
+
+def split(read: GivenTable, config: TrainGraph) -> NDArray[np.int8]:
+    """Give each set a part. What is held out does not depend on the draw; what chooses does not."""
+    n, fold = len(read.values), config.fold or RANDOM
+    part = np.full(n, TRAIN, np.int8)
+    rng = np.random.default_rng((config.seed, 0x6A))
+    groups = read.group if fold != RANDOM else np.arange(n)
+    if fold == RANDOM:
+        part[rng.permutation(n)[: round(config.test_share * n)]] = TEST
+    elif (groups < 0).all():  # pairs: a part of the genes, with all their sets
+        k, of = parse_fold(fold)
+        hidden = np.zeros(len(read.genes), bool)
+        hidden[rng.permutation(read.n_own)[k - 1 :: of]] = True
+        part[(hidden[read.members] & (read.members >= 0)).any(1)] = TEST
+        groups = np.arange(n)
+    else:
+        k, of = parse_fold(fold)
+        number = int(groups.max()) + 1
+        if of > number:
+            raise UserError(f"{number} query pairs cannot be held out in {of} folds",
+                            hint="take fewer folds: --folds")  # fmt: skip
+        part[np.isin(groups, rng.permutation(number)[k - 1 :: of])] = TEST
+    rest = np.unique(groups[part == TRAIN])
+    chosen = np.random.default_rng((config.seed, 0x6B)).permutation(rest)
+    chosen = chosen[: max(1, round(config.validation_share * len(rest)))]
+    part[(part == TRAIN) & np.isin(groups, chosen)] = VALIDATION
+    if (part == TRAIN).sum() < _FEWEST:
+        raise UserError(
+            f"{int((part == TRAIN).sum())} of {n} sets are left to learn from",
+            hint=f"at least {_FEWEST} are needed: hold fewer out, or bring more sets",
+        )
+    return part
+
+
+def inner_groups(problem: GraphProblem, fold: str | None) -> NDArray[np.int64]:
+    """Return (T,) groups that are left out together while learning, as the split does."""
+    if fold in (None, RANDOM) or (problem.group < 0).all():
+        return np.arange(len(problem.values))
+    return problem.group
+
+
+def without_graphs(one: GraphProblem) -> GraphProblem:
+    """Return it with no relation."""
+    return dataclasses.replace(one, graphs=graph.GeneGraphs(one.genes, (), {}))
