@@ -33,7 +33,7 @@ import numpy as np
 from scipy import stats
 from vcell_train_vcc.closed import gp
 from vcell_train_vcc.network import model as network
-from vcell_train_vcc.network.shape import Shape
+from vcell_train_vcc.network.shape import NetworkShape
 
 from vcell import models
 from vcell.cli import run as vcell
@@ -88,7 +88,7 @@ class Last:
 
 @contextlib.contextmanager
 def from_mean() -> Iterator[None]:
-    """Let networks start from the mean effect, of which a row that is left out is no part."""
+    """Let networks start from the mean effect, without the row that is left out."""
 
     def expected(run: Run, screen: Screen) -> np.ndarray:
         learned = screen.delta[screen.rows(TRAIN)]
@@ -165,7 +165,7 @@ def scored(screen: Screen, run: Run, kind: str, of: Any) -> dict[str, float]:
     rows = screen.rows(TEST)
     names, contexts = screen.names(rows)
     place = {str(gene): i for i, gene in enumerate(screen.genes)}
-    seen = np.array([place[gene] for gene in Shape.of(run).tokens])
+    seen = np.array([place[gene] for gene in NetworkShape.of(run).tokens])
     model = models.get(kind).load(of, screen)
     if isinstance(of, Last) and hasattr(model, "blend"):
         model.blend = 1.0  # the network as it is, not as far as it is believed

@@ -53,7 +53,7 @@ def vcell_task(task: str, path: Path, *, dask: bool = False) -> Iterable[str]:
     from vcell import console
     from vcell.data import open_cells
     from vcell.hvg import make_plan
-    from vcell.hvg.plan import Setting
+    from vcell.hvg.plan import FlavorSettings
     from vcell.passes import CellRules, Reader
     from vcell.passes.dask import DaskReader
     from vcell.passes.reducers import GroupLogMoments, GroupSums
@@ -65,7 +65,7 @@ def vcell_task(task: str, path: Path, *, dask: bool = False) -> Iterable[str]:
             mito = np.char.startswith(source.genes, "MT-")
             rules = CellRules(min_genes=200, marks={"mito": mito})
         plan = make_plan(
-            Setting(
+            FlavorSettings(
                 flavor={"pseudobulk": "seurat", "engines": "seurat_v3"}.get(task, task),
                 n_genes=source.n_genes,
                 n_cells=source.n_cells,

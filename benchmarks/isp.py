@@ -131,7 +131,7 @@ def statistics() -> None:
         }
     )  # fmt: skip
     started = time.process_time()
-    data = tables.ByGene.of(frame, ["shift_goal"])
+    data = tables.GeneValues.of(frame, ["shift_goal"])
     tables.goal_state_shift(data, "goal", ())
     print(f"statistics, 11,000 genes x 1,500 cells: {time.process_time() - started:.1f} CPU s")
 

@@ -23,7 +23,7 @@ from typing import Any
 import anndata
 import numpy as np
 import scipy.sparse as sp
-from vcell_predict.cells.counts import Counts
+from vcell_predict.cells.counts import ControlCounts
 from vcell_predict.cells.pool import Pool
 from vcell_predict.cells.residual import move
 from vcell_predict.strength.significant import count, z_scores
@@ -60,7 +60,7 @@ def making(screen: Screen) -> dict[str, tuple[float, float]]:
     rows = screen.rows(CONTROL)
     counts, log = _pool(screen.counts.cells[rows]), _pool(screen.log.cells[rows])
     real = [screen.log.cells[screen.rows(name)] for name in screen.names]
-    rng, maker = np.random.default_rng(0), Counts(counts, screen.total)
+    rng, maker = np.random.default_rng(0), ControlCounts(counts, screen.total)
     made: dict[str, list[Any]] = {"residual": [], "counts": []}
     for cells in real:
         mean, chosen = np.asarray(cells.mean(axis=0)).ravel(), log.choose(cells.shape[0], rng)

@@ -1,4 +1,4 @@
-"""What tests need that is no fixture."""
+"""What tests need that is not a fixture."""
 
 from __future__ import annotations
 

@@ -60,6 +60,6 @@ def _limit(folder: Path) -> float | None:
             quota = (folder / "cpu.cfs_quota_us").read_text()
             period = (folder / "cpu.cfs_period_us").read_text()
         granted = float(quota) / float(period)
-    except (OSError, ValueError, ZeroDivisionError):  # "max" is no limit
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is not a limit
         return None
     return granted if granted > 0 else None

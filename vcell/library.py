@@ -15,6 +15,7 @@ no project file and no environment variable is read.
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import os
 import sys
@@ -97,6 +98,34 @@ def callable_module(name: str, function_name: str) -> None:
 def as_list(value: Any) -> list[Any]:
     """Return one thing, or several, as a list: an AnnData and a path are one."""
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def on_disk(cells: Any, folder: Path) -> Path:
+    """Return the path of the cells; AnnData in memory is written into a folder, once."""
+    if isinstance(cells, str | os.PathLike):
+        return Path(cells)
+    path = getattr(cells, "filename", None) or getattr(cells, "path", None)
+    if path is not None:
+        return Path(path)
+    if not hasattr(cells, "write_h5ad"):
+        raise UserError("this takes one AnnData, path or open source of a file")
+    return saved(folder, "cells", ".h5ad", cells.write_h5ad)
+
+
+def saved(folder: Path, name: str, ending: str, write: Any) -> Path:
+    """Write a file named by its content, unless it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".{name}-{os.getpid()}{ending}"
+    try:
+        write(aside)
+        with aside.open("rb") as file:
+            content = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
+        path = folder / f"{name}-{content}{ending}"
+        if not path.exists():
+            aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
 
 
 def _of_command(name: str, word: str) -> Function:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vcell import console
-from vcell.store.converting import Plan, convert
+from vcell.store.converting import ConversionPlan, convert
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run(source: Path, target: Path, config: Convert) -> None:
     """Convert, and say what was written."""
-    plan = Plan(
+    plan = ConversionPlan(
         form=config.to, compression=config.compression, chunk=config.chunk, shard=config.shard
     )
     done = convert(source, target, plan, overwrite=config.overwrite)

@@ -29,10 +29,13 @@ def run(file: Path | None, config: De) -> None:
     with open_cells(file, layer=config.layer, join=config.join) as source:
         refuse_repeated(source)
         found = _labels(source, config)
-        from vcell.metrics.screen import Cells, tables  # what was found is said before it loads
+        from vcell.metrics.screen import (  # what was found is said before it loads
+            ScreenCells,
+            tables,
+        )
 
         ranked = config.test == "wilcoxon"
-        cells = Cells.look(source, config.values, ranked=ranked, threads=config.threads)
+        cells = ScreenCells.look(source, config.values, ranked=ranked, threads=config.threads)
         facts: dict[str, Any] = {"file": str(file), "rows": 0, "significant": 0, "strata": {}}
         with growing_table(out, config.layout, stratified=config.stratify is not None) as writer:
             for stratum, table in tables(cells, found, config):

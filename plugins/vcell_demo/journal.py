@@ -21,7 +21,7 @@ _FILE = "demo.json"
 _DATA = "simulate"  # the step whose result outlives a finished demo
 
 
-class Journal:
+class StepRunner:
     """Runs steps once, as a user would: by the command line."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
@@ -47,7 +47,7 @@ class Journal:
     def inside(
         self, name: str, title: str, work: Callable[[], Any], writes: Sequence[Path] = ()
     ) -> Any:
-        """Do a step that is no command of vcell, unless it is done; return its result."""
+        """Do a step that is not a command of vcell, unless it is done; return its result."""
         if name in self.done and all(path.exists() for path in writes):
             console.say(f"{title.partition(':  ')[0]}: done before")
             return self.done[name]

@@ -11,7 +11,7 @@ from vcell import outputs
 from vcell.errors import UserError
 from vcell.runs import Run, find_runs
 from vcell_demo import held_out, report
-from vcell_demo.journal import Journal, kept_in
+from vcell_demo.journal import StepRunner, kept_in
 
 if TYPE_CHECKING:
     from vcell_demo import Demo
@@ -37,7 +37,7 @@ def run(config: Demo) -> None:
             f"{folder} holds files that the demo did not make", hint="-o names a new folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder, _settings(config))
+    journal = StepRunner(folder, _settings(config))
     cells = config.data or _simulated(journal, config)
     aside = journal.inside(
         "set-aside",
@@ -79,7 +79,7 @@ def _settings(config: Demo) -> dict[str, Any]:
     return settings
 
 
-def _simulated(journal: Journal, config: Demo) -> Path:
+def _simulated(journal: StepRunner, config: Demo) -> Path:
     """Simulate the cells, unless they are there, in a project folder of their own."""
     cells, project = config.output / "cells.h5ad", config.output / "vcell.toml"
     if not project.exists():
@@ -98,7 +98,7 @@ def _simulated(journal: Journal, config: Demo) -> Path:
 
 
 def _trained(
-    journal: Journal, config: Demo, chosen: Path, target_sum: float | None
+    journal: StepRunner, config: Demo, chosen: Path, target_sum: float | None
 ) -> dict[str, Any]:
     """Train on what was not set aside, or go on with the training that was interrupted."""
     learn, runs = config.output / held_out.LEARN, config.output / "runs"
@@ -123,7 +123,7 @@ def _unfinished(runs: Path, cells: Path) -> Run | None:
     return None
 
 
-def _predicted(journal: Journal, trained: dict[str, Any], folder: Path, model: str) -> Path:
+def _predicted(journal: StepRunner, trained: dict[str, Any], folder: Path, model: str) -> Path:
     """Predict what was set aside, by the model trained or a baseline on the same run."""
     out = folder / ("prediction.h5ad" if model == trained["model"] else f"{model}.h5ad")
     journal.step(
@@ -136,7 +136,7 @@ def _predicted(journal: Journal, trained: dict[str, Any], folder: Path, model: s
     return out
 
 
-def _scored(journal: Journal, folder: Path, name: str, prediction: Path) -> dict[str, Any]:
+def _scored(journal: StepRunner, folder: Path, name: str, prediction: Path) -> dict[str, Any]:
     """Score a prediction against the cells that were set aside."""
     real, out = folder / held_out.HELD_OUT, folder / "scores" / name
     out.parent.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ from vcell.plugin import Plugin
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effects(ManyFiles):
+class EffectsOptions(ManyFiles):
     """The [effects] table."""
 
     output: Path = option(Path("effects.parquet"), short="-o", help="The file to write.")
@@ -27,8 +27,8 @@ class Effects(ManyFiles):
 
 @click.command("effects")
 @click.argument("screen", required=False, type=click.Path(path_type=Path))
-@configured(Effects)
-def command(screen: Path | None, config: Effects) -> None:
+@configured(EffectsOptions)
+def command(screen: Path | None, config: EffectsOptions) -> None:
     r"""Measure every perturbation of a screen against matched controls, with standard errors.
 
     The file has a row for each perturbation and cell type. Another screen's effects are what tells
@@ -48,6 +48,6 @@ plugin = Plugin(
     name="effects",
     summary="What every perturbation of a screen does, with standard errors.",
     command=command,
-    config=Effects,
+    config=EffectsOptions,
     needs=("pyarrow", "scipy"),
 )

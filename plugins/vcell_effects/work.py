@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vcell_effects import Effects
+    from vcell_effects import EffectsOptions
 
     Array = NDArray[np.float64]
 
 
-def run(cells: Path | None, config: Effects) -> None:
+def run(cells: Path | None, config: EffectsOptions) -> None:
     """Measure, write, and say what was found."""
     path, out = cells or config.cells, config.output
     if path is None:

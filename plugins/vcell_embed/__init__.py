@@ -38,7 +38,7 @@ class Embed:
         minimum=0,
         maximum=1,
     )
-    runs: Path = option(Path("runs"), help="Folder in which runs are looked for by name.")
+    runs: Path = option(Path("runs"), help="Folder in which runs are looked up by name.")
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="Where to compute.")
     overwrite: bool = option(default=False, help="Replace the output where it exists already.")
 

@@ -51,7 +51,7 @@ def write_csv(path: Path, columns: Columns) -> None:
 
 
 def as_arrow(columns: Columns) -> Any:
-    """Return a table as pyarrow has it; NaN is no value."""
+    """Return a table as pyarrow has it; NaN is not a value."""
     import pyarrow as pa
 
     return pa.table({name: pa.array(c, from_pandas=True) for name, c in columns.items()})

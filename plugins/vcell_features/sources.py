@@ -26,7 +26,7 @@ _PEEK = 50  # lines that tell what a text file is
 
 
 @dataclass(frozen=True)
-class Made:
+class FeatureTable:
     """A table that was made: its genes, (G, F) features, and in words what it was made of."""
 
     genes: list[str]
@@ -34,7 +34,7 @@ class Made:
     what: str
 
 
-def made(path: Path, config: Features) -> Made:
+def made(path: Path, config: Features) -> FeatureTable:
     """Read a source and make a table of it."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
@@ -42,18 +42,20 @@ def made(path: Path, config: Features) -> Made:
     if kind == _SETS:
         sets = {name: found.genes for name, found in read_sets(_plain(path)).items()}
         genes, values = of_sets(sets, config.rank)
-        return Made(genes, values, f"{len(sets):,} gene sets")
+        return FeatureTable(genes, values, f"{len(sets):,} gene sets")
     if kind == _NETWORK:
         edges = _edges(path, config)
         genes, values = of_edges(edges, config.rank, config.method)
-        return Made(genes, values, f"a network of {len(edges[0]):,} edges, by {config.method}")
+        return FeatureTable(
+            genes, values, f"a network of {len(edges[0]):,} edges, by {config.method}"
+        )
     if kind == _EFFECTS:
         from vcell.screen.prior_effects import PriorEffects
 
         genes, values = PriorEffects.read(path).components(config.rank)
-        return Made(genes, values, f"the effects of {len(genes):,} perturbations")
+        return FeatureTable(genes, values, f"the effects of {len(genes):,} perturbations")
     genes, table = tables.read(path)
-    return Made(genes, table.astype(np.float32), f"a table of {table.shape[1]} columns")
+    return FeatureTable(genes, table.astype(np.float32), f"a table of {table.shape[1]} columns")
 
 
 def _kind(path: Path) -> str:
@@ -69,7 +71,7 @@ def _kind(path: Path) -> str:
         try:
             columns = set(pq.read_schema(path).names)
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} is no Parquet file: {error}") from None
+            raise UserError(f"{path} is not a Parquet file: {error}") from None
         return _EFFECTS if {"perturbation", "effect", "standard_error"} <= columns else _TABLE
     head, rows = _first_lines(path)
     if named_ends(head) is not None:

@@ -109,7 +109,7 @@ def _watts(text: str, card: Control) -> float:
     try:
         number = float(text.removesuffix("%").removesuffix("W"))
     except ValueError:
-        raise UserError(f"{text!r} is no power limit", hint="write 400 (watts) or 60%") from None
+        raise UserError(f"{text!r} is not a power limit", hint="write 400 (watts) or 60%") from None
     power = card.limits().power
     if share and power is None:
         raise UserError(f"{card.name} does not say what its maximum is", hint="write watts")

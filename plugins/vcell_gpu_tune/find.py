@@ -12,7 +12,7 @@ from vcell.gpu.reading import open_card
 from vcell.report import Page, svg
 from vcell.runs import Run
 from vcell_gpu_tune.cards import chosen
-from vcell_gpu_tune.search import Found, Point, Window, phases, search
+from vcell_gpu_tune.search import SearchResult, Trial, Window, phases, search
 from vcell_gpu_tune.stepper import Stepper
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share < 1:
-        raise UserError(f"--max-slowdown {text} is no share", hint="write 3%")
+        raise UserError(f"--max-slowdown {text} is not a share", hint="write 3%")
     return share
 
 
@@ -106,7 +106,7 @@ def _window(stepper: Stepper, uuid: str, settings: CardSettings, config: FindOpt
     return Window(stepper.seconds_a_step(first), joules, clock, frozenset(reasons))
 
 
-def _row(point: Point, stock: Point) -> tuple[Any, ...]:
+def _row(point: Trial, stock: Trial) -> tuple[Any, ...]:
     spread = max(w.joules for w in point.windows) - min(w.joules for w in point.windows)
     mhz = sorted(w.mhz for w in point.windows)[len(point.windows) // 2]
     return (
@@ -116,7 +116,7 @@ def _row(point: Point, stock: Point) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _plain(point: Point, stock: Point) -> dict[str, Any]:
+def _plain(point: Trial, stock: Trial) -> dict[str, Any]:
     return {
         "setting": point.settings.plain(),
         "seconds_a_step": point.seconds,
@@ -130,14 +130,14 @@ def _plain(point: Point, stock: Point) -> dict[str, Any]:
     }
 
 
-def _sentence(best: Point, stock: Point) -> str:
+def _sentence(best: Trial, stock: Trial) -> str:
     if best is stock:
         return "no setting saves energy within the bound: leave the card as it is"
     saved, slower = 1 - best.joules / stock.joules, best.seconds / stock.seconds - 1
     return f"{best.name}: {saved:.1%} less energy a step, {slower:+.1%} time"
 
 
-def _tell(found: Found, best: Point, written: Path) -> None:
+def _tell(found: SearchResult, best: Trial, written: Path) -> None:
     points = [found.stock, *found.points]
     rows = [_row(point, found.stock) for point in points]
     text = [console.table(rows, _COLUMNS), *found.dropped, _sentence(best, found.stock)]
@@ -154,7 +154,7 @@ def _tell(found: Found, best: Point, written: Path) -> None:
     console.result(data, "\n".join(text))
 
 
-def _page(card: str, run: str, found: Found, best: Point, slowdown: float) -> Page:
+def _page(card: str, run: str, found: SearchResult, best: Trial, slowdown: float) -> Page:
     page = Page("vcell gpu-tune find-optimal", f"{card}, the training step of {run}")
     page.headline(_sentence(best, found.stock), f"At most {slowdown:.0%} slower was asked for.")
     points = [found.stock, *found.points]

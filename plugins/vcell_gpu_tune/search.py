@@ -39,7 +39,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Point:
+class Trial:
     """A setting and what it came to."""
 
     settings: CardSettings
@@ -63,22 +63,22 @@ class Point:
 
 
 @dataclass
-class Found:
+class SearchResult:
     """What a search came to."""
 
-    stock: Point
-    points: list[Point] = field(default_factory=list)
+    stock: Trial
+    points: list[Trial] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
 
-    def best(self, max_slowdown: float) -> Point:
+    def best(self, max_slowdown: float) -> Trial:
         """Return the least energy among settings that are fast enough; the card as it is counts."""
         bound = self.stock.seconds * (1 + max_slowdown)
         fast = [p for p in (self.stock, *self.points) if p.seconds <= bound]
         return min(fast, key=lambda point: (point.joules, point.seconds))
 
-    def pareto(self) -> list[Point]:
+    def pareto(self) -> list[Trial]:
         """Return the settings that no other beats in both time and energy, fastest first."""
-        front: list[Point] = []
+        front: list[Trial] = []
         for point in sorted((self.stock, *self.points), key=lambda p: (p.seconds, p.joules)):
             if not front or point.joules < front[-1].joules:
                 front.append(point)
@@ -106,7 +106,7 @@ def phases(limits: Limits, steps: int) -> list[list[CardSettings]]:
 
 def search(
     measure: Measure, wanted: Sequence[Sequence[CardSettings]], *, repeats: int, seed: int
-) -> Found:
+) -> SearchResult:
     """Measure every setting `repeats` times; refuse to conclude where the card itself drifted."""
     rng, stock = random.Random(seed), CardSettings()
     first = _measured(measure, [stock], repeats, rng)[0]
@@ -115,7 +115,7 @@ def search(
             "heat holds the card back as it is, so nothing can be measured",
             hint="let it cool, or improve the cooling",
         )
-    found, before = Found(first), first
+    found, before = SearchResult(first), first
     for candidates in wanted:
         for point in _measured(measure, candidates, repeats, rng):
             if point.windows:
@@ -130,7 +130,7 @@ def search(
 
 def _measured(
     measure: Measure, candidates: Sequence[CardSettings], repeats: int, rng: random.Random
-) -> list[Point]:
+) -> list[Trial]:
     """Measure in random order, so that warming up meets all settings alike."""
     order = [i for i in range(len(candidates)) for _ in range(repeats)]
     rng.shuffle(order)
@@ -141,10 +141,10 @@ def _measured(
             if not window.hot:
                 windows[i].append(window)
                 break
-    return [Point(c, tuple(w)) for c, w in zip(candidates, windows, strict=True)]
+    return [Trial(c, tuple(w)) for c, w in zip(candidates, windows, strict=True)]
 
 
-def _steady(before: Point, after: Point) -> None:
+def _steady(before: Trial, after: Trial) -> None:
     if not after.windows:
         raise RunFailed("the card became too hot while it was measured; nothing is concluded")
     for what in ("seconds", "joules"):
@@ -157,7 +157,7 @@ def _steady(before: Point, after: Point) -> None:
             )
 
 
-def _noted(point: Point, stock: Point) -> Point:
+def _noted(point: Trial, stock: Trial) -> Trial:
     """Say of a limit that it is never reached, of a lock that the clock did not follow."""
     notes = []
     watts, lock = point.settings.power_limit, point.settings.clocks
@@ -168,4 +168,4 @@ def _noted(point: Point, stock: Point) -> Point:
     clock = statistics.median(window.mhz for window in point.windows)
     if lock is not None and clock > lock[1] * 1.02:
         notes.append(f"the clock ran at {clock:.0f} MHz: the lock was not obeyed")
-    return Point(point.settings, point.windows, tuple(notes))
+    return Trial(point.settings, point.windows, tuple(notes))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Batch:
+class ProfileBatch:
     """Tensors of a batch.
 
     Attributes
@@ -46,13 +46,13 @@ class Batch:
         """Bytes that are copied to a device."""
         return sum(t.numel() * t.element_size() for t in self.tensors)
 
-    def moved(self, device: torch.device) -> Batch:
+    def moved(self, device: torch.device) -> ProfileBatch:
         """Return a copy on the device; on a CPU a copy in memory, so that there is one to time."""
         if device.type == "cpu":
             copied = [t.clone() for t in self.tensors]
         else:
             copied = [t.to(device) for t in self.tensors]
-        return Batch(copied[0], copied[1], copied[2], tuple(copied[3:]))
+        return ProfileBatch(copied[0], copied[1], copied[2], tuple(copied[3:]))
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Strategy:
     name: str
     what: str
     sample: Callable[[NDArray[np.int64]], Sample]
-    collate: Callable[[list[Sample]], Batch]
+    collate: Callable[[list[Sample]], ProfileBatch]
     net: str
     shared_bytes: int = 0
     own_graph: bool = True

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vcell_graph_profile.batches import Batch, Strategy
+    from vcell_graph_profile.batches import ProfileBatch, Strategy
 
 DATA, MODEL = ("sample", "collate", "copy"), ("forward", "backward")
 MOST = 1 << 16  # samples of the largest batch that is tried
@@ -69,7 +69,7 @@ class Bench:
         self.sets, self.values = sets, values
         if net is not None:
             net.to(device)
-        self._kept: tuple[Batch, torch.Tensor] | None = None
+        self._kept: tuple[ProfileBatch, torch.Tensor] | None = None
 
     def run(self, steps: int, size: int, seed: int) -> Phases:
         """Time `steps` batches after one that warms up."""

@@ -19,14 +19,14 @@ from vcell.nn.wildtype import GeneState, PerturbationHead, SetPooling, WildType
 
 if TYPE_CHECKING:
     from vcell.graph import GeneGraphs
-    from vcell_graph_profile.batches import Batch
+    from vcell_graph_profile.batches import ProfileBatch
 
 gather: Any = neighbour_sums.gather
 scatter: Any = neighbour_sums.scatter
 
 
 @dataclass(frozen=True)
-class Csr:
+class CsrLayer:
     """Rows (n + 1,), sources (E,), and where each row's sample begins among the nodes (n,)."""
 
     rows: Tensor
@@ -43,7 +43,7 @@ class _Sums(torch.autograd.Function):
     """Sums over neighbours by the kernels of the CPU."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, csr: Csr) -> Tensor:
+    def forward(ctx: Any, x: Tensor, csr: CsrLayer) -> Tensor:
         """Return (n, D)."""
         ctx.csr, ctx.shape = csr, x.shape
         out = x.new_empty(len(csr.rows) - 1, x.shape[1])
@@ -58,11 +58,11 @@ class _Sums(torch.autograd.Function):
         return dx, None
 
 
-def _arrays(csr: Csr) -> tuple[Any, ...]:
+def _arrays(csr: CsrLayer) -> tuple[Any, ...]:
     return csr.rows.numpy(), csr.sources.numpy(), csr.first.numpy()
 
 
-def sums(x: Tensor, csr: Csr) -> Tensor:
+def sums(x: Tensor, csr: CsrLayer) -> Tensor:
     """Return the sums (n, D) over each row's neighbours: our kernels on a CPU, torch elsewhere."""
     if x.device.type == "cpu":
         found: Tensor = _Sums.apply(x, csr)  # type: ignore[no-untyped-call]
@@ -118,22 +118,22 @@ class GraphNet(nn.Module):
                 self.register_buffer(f"sources{r}", torch.from_numpy(relation.indices.copy()))
             self.register_buffer("zeros", zeros)
 
-    def graph(self, r: int) -> Csr:
+    def graph(self, r: int) -> CsrLayer:
         """Return a shared relation."""
         rows, sources = self.get_buffer(f"rows{r}"), self.get_buffer(f"sources{r}")
-        return Csr(rows, sources, self.get_buffer("zeros"))
+        return CsrLayer(rows, sources, self.get_buffer("zeros"))
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: ProfileBatch) -> tuple[Tensor, Tensor]:
         """Return predictions (B,) and latents (nodes, D) of the last layer."""
         found: tuple[Tensor, Tensor] = getattr(self, f"_{self.net}")(batch)
         return found
 
-    def _transformer(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _transformer(self, batch: ProfileBatch) -> tuple[Tensor, Tensor]:
         states = self.wild(self.embedding.weight).states
         kinds = torch.full_like(batch.genes, int(GeneState.ABSENT))
         return self.head(self.read(states, batch.genes, kinds))[:, 0], states
 
-    def _shared(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _shared(self, batch: ProfileBatch) -> tuple[Tensor, Tensor]:
         graphs = [self.graph(r) for r in range(self._n_relations)]
         degrees = [g.rows.diff()[:, None] for g in graphs]
         h = self.embedding.weight
@@ -143,7 +143,7 @@ class GraphNet(nn.Module):
         rows = nn.functional.embedding(batch.genes.clamp_min(0), h)
         return self.head(self.pool(rows, there))[:, 0], h
 
-    def _alive(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _alive(self, batch: ProfileBatch) -> tuple[Tensor, Tensor]:
         """Mask the perturbed genes of B samples at once: x is (N, B D), masked per sample."""
         alive = self._mask(batch)
         graphs = [self.graph(r) for r in range(self._n_relations)]
@@ -157,7 +157,7 @@ class GraphNet(nn.Module):
             )  # fmt: skip
         return self._read(batch, h, alive)
 
-    def _incident(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _incident(self, batch: ProfileBatch) -> tuple[Tensor, Tensor]:
         """Take the edges that each sample lists off the sums over the whole graph."""
         alive = self._mask(batch)
         size = len(batch.genes)
@@ -184,12 +184,13 @@ class GraphNet(nn.Module):
             )  # fmt: skip
         return self._read(batch, h, alive)
 
-    def _blocks(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _blocks(self, batch: ProfileBatch) -> tuple[Tensor, Tensor]:
         sizes = batch.sizes
         sample = torch.repeat_interleave(sizes)
         first = (sizes.cumsum(0) - sizes)[sample].int()
         graphs = [
-            Csr(batch.edges[2 * r], batch.edges[2 * r + 1], first) for r in range(self._n_relations)
+            CsrLayer(batch.edges[2 * r], batch.edges[2 * r + 1], first)
+            for r in range(self._n_relations)
         ]
         degrees = [g.rows.diff()[:, None] for g in graphs]
         h = self._nodes(batch, sample)
@@ -197,12 +198,12 @@ class GraphNet(nn.Module):
             h = self._layer(layer, h, [sums(h, g) for g in graphs], degrees)
         return self._pooled(batch, h, sample)
 
-    def _pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _pairs(self, batch: ProfileBatch) -> tuple[Tensor, Tensor]:
         sample = torch.repeat_interleave(batch.sizes)
         h = self._nodes(batch, sample)
         return self._pooled(batch, self._passed(h, list(batch.edges)), sample)
 
-    def _masked(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _masked(self, batch: ProfileBatch) -> tuple[Tensor, Tensor]:
         """Take the edges that are left of B whole graphs, side by side."""
         size = len(batch.genes)
         edges = [batch.edges[2 * r][:, batch.edges[2 * r + 1]] for r in range(self._n_relations)]
@@ -225,34 +226,34 @@ class GraphNet(nn.Module):
             out = out + linear(total / degree.clamp_min(1))
         return torch.relu(out)
 
-    def _mask(self, batch: Batch) -> Tensor:
+    def _mask(self, batch: ProfileBatch) -> Tensor:
         """Return (N, B): 0 where a gene is perturbed, else 1."""
         alive = self.perturbed.new_ones(self.n_genes + 1, len(batch.genes)).detach()
         columns = torch.arange(len(batch.genes), device=batch.genes.device)[:, None]
         alive[batch.genes, columns] = 0  # -1, no gene, is the row that is cut off
         return alive[:-1].contiguous()
 
-    def _spread(self, batch: Batch) -> Tensor:
+    def _spread(self, batch: ProfileBatch) -> Tensor:
         weight: Tensor = self.embedding.weight
         return weight[:, None].expand(-1, len(batch.genes), -1)
 
-    def _nodes(self, batch: Batch, sample: Tensor) -> Tensor:
+    def _nodes(self, batch: ProfileBatch, sample: Tensor) -> Tensor:
         """Return (n, D) embeddings, the perturbed genes marked."""
         nodes = batch.nodes.long()
         mine = (batch.genes[sample] == nodes[:, None]).any(1, keepdim=True)
         found: Tensor = self.embedding(nodes) + mine * self.perturbed
         return found
 
-    def _read(self, batch: Batch, h: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(self, batch: ProfileBatch, h: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
         pooled = torch.einsum("nb,nbd->bd", alive, h) / alive.sum(0)[:, None].clamp_min(1)
         return self._predict(batch, pooled), h[:, 0]
 
-    def _pooled(self, batch: Batch, h: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+    def _pooled(self, batch: ProfileBatch, h: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
         total = h.new_zeros(len(batch.genes), self.width)
         pooled = total.index_add(0, sample, h) / batch.sizes[:, None].clamp_min(1)
         return self._predict(batch, pooled), h[: int(batch.sizes[0])]
 
-    def _predict(self, batch: Batch, pooled: Tensor) -> Tensor:
+    def _predict(self, batch: ProfileBatch, pooled: Tensor) -> Tensor:
         there = (batch.genes >= 0)[..., None]
         rows = nn.functional.embedding(batch.genes.clamp_min(0), self.embedding.weight) * there
         found: Tensor = self.head(torch.cat([pooled, rows.sum(1)], 1))[:, 0]

@@ -9,7 +9,7 @@ from vcell.graph import Rules
 from vcell.report import svg
 from vcell.report.page import Page
 from vcell_graph_profile.measure import DATA, MODEL
-from vcell_graph_profile.work import ratios, sizes_table, times_table
+from vcell_graph_profile.tables import ratios, sizes_table, times_table
 
 if TYPE_CHECKING:
     from pathlib import Path

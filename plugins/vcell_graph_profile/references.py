@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 
 from vcell.graph import GeneGraphs, Rules
-from vcell_graph_profile.batches import NOTHING, Batch, Sample, Strategy, offsets, stacked_genes
+from vcell_graph_profile.batches import (
+    NOTHING,
+    ProfileBatch,
+    Sample,
+    Strategy,
+    offsets,
+    stacked_genes,
+)
 from vcell_graph_profile.strategies import EdgesOfGenes, blocks
 
 if TYPE_CHECKING:
@@ -64,7 +71,7 @@ def _lazy(graphs: GeneGraphs) -> Strategy:
         left = sum(int(keep.sum()) for _, keep in parts)
         return Sample(genes.astype(np.int64), tuple(parts), n, left)
 
-    def collate(samples: list[Sample]) -> Batch:
+    def collate(samples: list[Sample]) -> ProfileBatch:
         if make_data is None:
             joined = [
                 torch.cat([s.parts[r][0] + i * n for i, s in enumerate(samples)], 1)
@@ -84,7 +91,7 @@ def _lazy(graphs: GeneGraphs) -> Strategy:
             stores = [whole_batch["gene", str(r), "gene"] for r in range(len(whole))]
             joined, keeps = [s.edge_index for s in stores], [s.keep for s in stores]
         edges = tuple(t for pair in zip(joined, keeps, strict=True) for t in pair)
-        return Batch(stacked_genes(samples), NOTHING, offsets(samples), edges)
+        return ProfileBatch(stacked_genes(samples), NOTHING, offsets(samples), edges)
 
     return Strategy(
         "lazy-ref", f"every sample's whole graph and a mask of its edges: {source()}", sample,
@@ -121,7 +128,7 @@ def _khop(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
         n_edges = sum(part.shape[1] for part in parts)
         return Sample(genes.astype(np.int64), (subset, *parts), len(subset), n_edges)
 
-    def collate(samples: list[Sample]) -> Batch:
+    def collate(samples: list[Sample]) -> ProfileBatch:
         if make_data is None:
             starts = np.cumsum([0, *(s.n_nodes for s in samples)])
             joined = tuple(
@@ -141,7 +148,7 @@ def _khop(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
             found = make_data.Batch.from_data_list(items)
             joined = tuple(found["gene", str(r), "gene"].edge_index for r in range(len(whole)))
             nodes = found["gene"].x
-        return Batch(stacked_genes(samples), nodes, offsets(samples), joined)
+        return ProfileBatch(stacked_genes(samples), nodes, offsets(samples), joined)
 
     return Strategy(
         name, f"neighbourhood as int64 pairs, {rules.told()}: {source()}", sample, collate, "pairs",

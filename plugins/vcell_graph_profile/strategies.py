@@ -14,7 +14,14 @@ import numpy as np
 import torch
 
 from vcell.graph import GeneGraphs, Neighbourhoods, Relation, Rules
-from vcell_graph_profile.batches import NOTHING, Batch, Sample, Strategy, offsets, stacked_genes
+from vcell_graph_profile.batches import (
+    NOTHING,
+    ProfileBatch,
+    Sample,
+    Strategy,
+    offsets,
+    stacked_genes,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,10 +55,10 @@ def _genes_only(name: str, graphs: GeneGraphs, graph_bytes: int) -> Strategy:
         small = np.where(genes < 0, np.iinfo(kind).max, genes).astype(kind)
         return Sample(small, (), n_nodes, n_edges)
 
-    def collate(samples: list[Sample]) -> Batch:
+    def collate(samples: list[Sample]) -> ProfileBatch:
         genes = np.stack([s.genes for s in samples]).astype(np.int64)
         genes[genes == np.iinfo(kind).max] = -1
-        return Batch(torch.from_numpy(genes), NOTHING, NOTHING, ())
+        return ProfileBatch(torch.from_numpy(genes), NOTHING, NOTHING, ())
 
     net = {"dango": "shared", "transformer": "transformer", "lazy": "alive"}[name]
     shared = 0 if name == "transformer" else graph_bytes
@@ -67,13 +74,13 @@ def _incidence(graphs: GeneGraphs, graph_bytes: int) -> Strategy:
         gone = sum(map(len, parts))
         return Sample(genes.astype(np.int32), tuple(parts), graphs.n_genes, graphs.n_edges - gone)
 
-    def collate(samples: list[Sample]) -> Batch:
+    def collate(samples: list[Sample]) -> ProfileBatch:
         edges = []
         for r in range(len(lists)):
             edges.append(torch.from_numpy(np.concatenate([s.parts[r] for s in samples])))
             counts = [len(s.parts[r]) for s in samples]
             edges.append(torch.repeat_interleave(torch.tensor(counts)).int())
-        return Batch(stacked_genes(samples), NOTHING, NOTHING, tuple(edges))
+        return ProfileBatch(stacked_genes(samples), NOTHING, NOTHING, tuple(edges))
 
     return Strategy(
         "incidence", "one shared graph; a sample lists the edges its genes take with them", sample,
@@ -118,7 +125,7 @@ def _neighbourhood(name: str, near: Neighbourhoods) -> Strategy:
     )  # fmt: skip
 
 
-def blocks(samples: list[Sample], n_relations: int) -> Batch:
+def blocks(samples: list[Sample], n_relations: int) -> ProfileBatch:
     """Lay samples' CSR end to end: sources stay numbers within their sample."""
     nodes = np.concatenate([s.parts[0] for s in samples]).astype(np.int32)
     edges = []
@@ -128,4 +135,6 @@ def blocks(samples: list[Sample], n_relations: int) -> Batch:
         edges.append(torch.from_numpy(np.concatenate([*rows, starts[-1:]]).astype(np.int64)))
         sources = np.concatenate([s.parts[r][1] for s in samples])
         edges.append(torch.from_numpy(sources))
-    return Batch(stacked_genes(samples), torch.from_numpy(nodes), offsets(samples), tuple(edges))
+    return ProfileBatch(
+        stacked_genes(samples), torch.from_numpy(nodes), offsets(samples), tuple(edges)
+    )

@@ -18,7 +18,7 @@ _KNOWN = ("umap", "tsne", "pca")  # drawn first, in this order
 
 
 @dataclass(frozen=True)
-class Embedding:
+class Projection:
     """Two dimensions of some cells, with the group of each."""
 
     name: str
@@ -41,7 +41,7 @@ class Embedding:
         return f"{shown}, coloured by {self.column}." if self.column else f"{shown}."
 
 
-def read(source: CellSource, report: dict[str, Any]) -> list[Embedding]:
+def read(source: CellSource, report: dict[str, Any]) -> list[Projection]:
     """Read what can be drawn: tables of two dimensions or more, umap, tsne and pca first."""
     labels = report["labels"]
     names = sorted(source.parts.get("obsm", []), key=_order)
@@ -50,11 +50,11 @@ def read(source: CellSource, report: dict[str, Any]) -> list[Embedding]:
     column = labels.get("cell_type_column") or labels.get("perturbation_column")
     column = column or next((one["name"] for one in report["obs"] if _tells_apart(one)), None)
     groups = _groups(source, column, rows) if len(rows) else {}
-    found: list[Embedding] = []
+    found: list[Projection] = []
     for name in names:
         values = source.embedding(name, rows) if len(rows) else None
         if values is not None and values.shape[1] >= 2 and len(found) < _PICTURES:
-            found.append(Embedding(name, values[:, :2], groups, column))
+            found.append(Projection(name, values[:, :2], groups, column))
     return found
 
 

@@ -13,13 +13,15 @@ from vcell_inspect.text import describe, matrix_line
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vcell_inspect.embeddings import Embedding
+    from vcell_inspect.embeddings import Projection
     from vcell_inspect.survey import Survey
 
 _BINS = 48  # of the picture of genes against sums, on either side
 
 
-def page(report: dict[str, Any], seen: Survey | None, embeddings: Sequence[Embedding] = ()) -> Page:
+def page(
+    report: dict[str, Any], seen: Survey | None, embeddings: Sequence[Projection] = ()
+) -> Page:
     """Lay out all that was found."""
     made = Page(str(report["name"]), "vcell inspect")
     made.facts(_facts(report))

@@ -26,13 +26,13 @@ from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.metrics.rankings import mean_ranks, spearman
 from vcell.screen.prior_effects import PriorEffects
-from vcell.screen.pseudobulk import GroupSums
+from vcell.screen.pseudobulk import GroupMoments
 from vcell.screen.targets import members
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vcell_isp.stats import Result
+    from vcell_isp.stats import FinishedRun
 
 DRAWS, FEWEST = 1000, 20
 _LOWERS = ("delete", "inhibit")
@@ -107,14 +107,14 @@ def read(path: Path) -> PriorEffects:
     """Read a file of effects before anything else is done."""
     if path.suffix != ".parquet" and path.exists():
         raise UserError(
-            f"{path} is no file of effects",
+            f"{path} is not a file of effects",
             hint=f"measure them first: vcell effects {path} -o effects.parquet",
         )
     return PriorEffects.read(path)
 
 
 def compare(
-    result: Result, table: pd.DataFrame, effects: PriorEffects, *, activates: bool
+    result: FinishedRun, table: pd.DataFrame, effects: PriorEffects, *, activates: bool
 ) -> list[Answer]:
     """Answer both questions for one run, or say why the second cannot be.
 
@@ -215,7 +215,7 @@ def _drawn(
     return out
 
 
-def _way(result: Result, genes: list[str]) -> NDArray[np.float64] | None:
+def _way(result: FinishedRun, genes: list[str]) -> NDArray[np.float64] | None:
     """Return the difference of mean log expression, goal minus start, of the effects' genes."""
     data = result.run.meta.get("data") or [{}]
     path = Path(str(data[0].get("path", "")))
@@ -233,7 +233,7 @@ def _way(result: Result, genes: list[str]) -> NDArray[np.float64] | None:
             codes[design.cells.rows[design.state == state]] = number
         kind = detect.scale(source, quiet=True).kind
         total = median_total(source, np.flatnonzero(codes == 0)) if kind == COUNTS else np.nan
-        means = GroupSums.of(LogCells(source, kind, total), codes, 2).mean
+        means = GroupMoments.of(LogCells(source, kind, total), codes, 2).mean
         from vcell.geneformer.tokens import gene_names
 
         names = gene_names(source, config.get("gene_column"))

@@ -11,10 +11,10 @@ from vcell import console
 from vcell.data import open_cells
 from vcell.errors import UserError
 from vcell.geneformer import tokens
-from vcell.geneformer.perturbation import Frame
+from vcell.geneformer.perturbation import CellBounds
 from vcell.suggest import did_you_mean
 from vcell_isp.controls import matched
-from vcell_isp.design import Design, Genes
+from vcell_isp.design import IspDesign, PerturbedGenes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STATE_CELLS = 1000  # cells of each state that its embedding is the mean of, as upstream's example
 
 
-def design(path: Path, config: IspRun, model: Geneformer) -> Design:
+def design(path: Path, config: IspRun, model: Geneformer) -> IspDesign:
     """Read the cells and return what is to be done."""
     _check(config)
     genes = _genes(config, model.vocabulary)
@@ -48,10 +48,10 @@ def design(path: Path, config: IspRun, model: Geneformer) -> Design:
             raise UserError(f"no cell of the state {name!r} has a gene of the vocabulary")
     if config.controls:
         genes = matched(genes, cells.take(np.flatnonzero(start)), _how_many(config.controls))
-    return Design(
+    return IspDesign(
         cells, start, labels.state[cells.rows], labels.donor[cells.rows], labels.states,
         labels.donors, labels.targets, config.perturb, config.quarters,
-        config.cells_with_gene, Frame(framed, framed, model.shape.n_positions), genes,
+        config.cells_with_gene, CellBounds(framed, framed, model.shape.n_positions), genes,
         labels.kind[cells.rows] if labels.kinds else labels.kind[:0], labels.kinds,
     )  # fmt: skip
 
@@ -91,7 +91,7 @@ def _how_many(text: str) -> int:
     return int(number)
 
 
-def _genes(config: IspRun, vocabulary: Vocabulary) -> Genes:
+def _genes(config: IspRun, vocabulary: Vocabulary) -> PerturbedGenes:
     """Find the tokens of the genes asked for; those without one are reported, not dropped."""
     anchor = None
     if config.anchor is not None:
@@ -100,7 +100,7 @@ def _genes(config: IspRun, vocabulary: Vocabulary) -> Genes:
             raise UserError(f"the anchor {config.anchor!r} has no token in {vocabulary.name}")
     how, _, name = config.genes.partition(":")
     if config.genes == "all":
-        return Genes("all", anchor=anchor)
+        return PerturbedGenes("all", anchor=anchor)
     if how not in ("each", "group") or not name:
         raise UserError(f"--genes is all, each:FILE or group:FILE, not {config.genes!r}")
     path = Path(name)
@@ -128,7 +128,7 @@ def _genes(config: IspRun, vocabulary: Vocabulary) -> Genes:
             f"{path}: {next(iter(missing))} has no token, so the group cannot be perturbed as one"
         )
     symbols = tuple(vocabulary.label(token) for token in tested)
-    return Genes(how, tested, anchor=anchor, missing=missing, symbols=symbols)
+    return PerturbedGenes(how, tested, anchor=anchor, missing=missing, symbols=symbols)
 
 
 class _Labels:

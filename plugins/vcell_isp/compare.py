@@ -9,7 +9,7 @@ import numpy as np
 from vcell import console
 from vcell.errors import UserError
 from vcell.metrics.rankings import overlap, spearman
-from vcell_isp.stats import Result, opened
+from vcell_isp.stats import FinishedRun, opened
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,13 +39,13 @@ _KEYS = {
 }  # fmt: skip
 
 
-def _differences(a: Result, b: Result) -> dict[str, tuple[Any, Any]]:
+def _differences(a: FinishedRun, b: FinishedRun) -> dict[str, tuple[Any, Any]]:
     """Return the settings in which the runs differ."""
     one, two = a.run.meta.get("config") or {}, b.run.meta.get("config") or {}
     return {key: (one.get(key), two.get(key)) for key in one if one.get(key) != two.get(key)}
 
 
-def _compared(a: Result, b: Result, column: str, config: IspCompare) -> dict[str, Any]:
+def _compared(a: FinishedRun, b: FinishedRun, column: str, config: IspCompare) -> dict[str, Any]:
     """Compare means by gene; largest is the largest difference of one event."""
     means = [r.frame.groupby("ensembl_id")[column].mean() for r in (a, b)]
     shared = means[0].index.intersection(means[1].index)
@@ -67,12 +67,12 @@ def _compared(a: Result, b: Result, column: str, config: IspCompare) -> dict[str
     }
 
 
-def _floor(result: Result) -> float:
+def _floor(result: FinishedRun) -> float:
     gates = (result.run.meta.get("summary") or {}).get("gates") or {}
     return float(gates.get("noise_floor") or 0.0)
 
 
-def _largest(a: Result, b: Result, column: str) -> float | None:
+def _largest(a: FinishedRun, b: FinishedRun, column: str) -> float | None:
     """Return the largest difference of an event that both runs have."""
     keys = ["cell", "ensembl_id"]
     both = a.frame[[*keys, column]].merge(b.frame[[*keys, column]], on=keys)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vcell.geneformer.tokens import TokenCells
-    from vcell_isp.design import Genes
+    from vcell_isp.design import PerturbedGenes
 
 
 def profile(cells: TokenCells, n_tokens: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -50,7 +50,7 @@ def nearest(
     return out
 
 
-def matched(genes: Genes, cells: TokenCells, n: int) -> Genes:
+def matched(genes: PerturbedGenes, cells: TokenCells, n: int) -> PerturbedGenes:
     """Give each tested gene its nulls, from the genes that the cells have and nobody asked for."""
     n_tokens = int(max(cells.tokens.max(initial=0), *genes.tested)) + 1
     detection, rank = profile(cells, n_tokens)

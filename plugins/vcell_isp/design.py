@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vcell.errors import UserError
 from vcell.geneformer import perturbation
-from vcell.geneformer.perturbation import Copies, Frame, Operation
+from vcell.geneformer.perturbation import CellBounds, Copies, Operation
 from vcell.geneformer.tokens import TokenCells
 from vcell.runs.files import read_json
 
@@ -27,7 +27,7 @@ GROUP = -1  # stands for the token of an event that perturbs several genes
 
 
 @dataclass(frozen=True)
-class Genes:
+class PerturbedGenes:
     """Which genes are perturbed, by token.
 
     Attributes
@@ -91,7 +91,7 @@ class CellEvents:
 
 
 @dataclass(frozen=True)
-class Design:
+class IspDesign:
     """Everything that decides which numbers a run computes.
 
     Attributes
@@ -120,8 +120,8 @@ class Design:
     operation: Operation
     quarters: int
     only_present: bool
-    frame: Frame
-    genes: Genes
+    frame: CellBounds
+    genes: PerturbedGenes
     kind: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     kinds: tuple[str, ...] = ()
 
@@ -231,7 +231,7 @@ class Design:
         run.save_file("design.json", lambda path: _write(path, json.dumps(text)))
 
     @classmethod
-    def load(cls, folder: Path) -> Design:
+    def load(cls, folder: Path) -> IspDesign:
         """Read the design of a run."""
         text = read_json(folder / "design.json")
         try:
@@ -246,8 +246,8 @@ class Design:
             return cls(
                 cells, arrays["start"], arrays["state"], arrays["donor"], tuple(text["states"]),
                 tuple(text["donors"]), tuple(text["targets"]), text["operation"], text["quarters"],
-                text["only_present"], Frame(**text["frame"]),
-                Genes(
+                text["only_present"], CellBounds(**text["frame"]),
+                PerturbedGenes(
                     genes["how"], tuple(genes["tested"]), controls, genes["anchor"],
                     genes["missing"], tuple(genes.get("symbols", ())), chosen,
                 ),

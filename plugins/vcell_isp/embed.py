@@ -20,7 +20,7 @@ from vcell.errors import UserError
 from vcell.geneformer import tokens
 from vcell.geneformer.shifts import ShiftEngine
 from vcell.nn.bert import Lengths
-from vcell_isp.model import Reader, device_of, load
+from vcell_isp.model import ModelReader, device_of, load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +79,9 @@ class _Found:
         return cls(np.zeros((n_tokens, width)), np.zeros(n_tokens, np.int64))
 
 
-def _stream(source: CellSource, reader: Reader, config: IspEmbed, root: Any, found: _Found) -> None:
+def _stream(
+    source: CellSource, reader: ModelReader, config: IspEmbed, root: Any, found: _Found
+) -> None:
     """Rank, embed and write the cells block by block."""
     model = reader.model
     engine = ShiftEngine(model, reader.n_layers, reader.readout)
@@ -128,7 +130,7 @@ def _embedded(
     return out
 
 
-def _rest(root: Any, source: CellSource, reader: Reader, found: _Found) -> None:
+def _rest(root: Any, source: CellSource, reader: ModelReader, found: _Found) -> None:
     """Write labels of the cells, and the genes with their embeddings."""
     import pandas as pd
     from anndata.io import write_elem

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from vcell.geneformer.shifts import ShiftEngine
     from vcell.runs import Run
     from vcell_isp import IspRun
-    from vcell_isp.design import Design
+    from vcell_isp.design import IspDesign
 
 ESTIMATES = "estimates.npz"
 RECALL = 0.95  # of the exact top tenth in the estimated top fifth, below which all is computed
@@ -85,8 +85,8 @@ def _biased_layer(engine: ShiftEngine, number: int, x: Tensor, bias: Tensor) -> 
 
 
 def stages(
-    run: Run, config: IspRun, design: Design, engine: ShiftEngine, *, leads: bool
-) -> Iterator[tuple[str, Design]]:
+    run: Run, config: IspRun, design: IspDesign, engine: ShiftEngine, *, leads: bool
+) -> Iterator[tuple[str, IspDesign]]:
     """Yield the genes to compute exactly; then, where the sample says so, all the others."""
     path = run.path / ESTIMATES
     if not path.is_file() and leads:
@@ -112,7 +112,7 @@ def stages(
         yield "-rest", replace(design, genes=replace(design.genes, chosen=tuple(others.tolist())))
 
 
-def _estimate_all(run: Run, design: Design, engine: ShiftEngine) -> None:
+def _estimate_all(run: Run, design: IspDesign, engine: ShiftEngine) -> None:
     """Estimate every deletion of every cell, and keep the mean of each gene."""
     n = int(design.cells.tokens.max(initial=0)) + 1
     sums, seen = np.zeros(n), np.zeros(n, np.int64)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from vcell.runs import Run
     from vcell_isp import IspRun
-    from vcell_isp.design import Design
-    from vcell_isp.model import Reader
+    from vcell_isp.design import IspDesign
+    from vcell_isp.model import ModelReader
 
 CELLS, EVENTS, STATE_CELLS = 6, 24, 24
 _APART = 0.1  # below it the states are hardly two
@@ -36,7 +36,7 @@ _ALIKE = 0.5  # a null whose Spearman exceeds this explains the ranking
 
 
 @dataclass(frozen=True)
-class Sample:
+class GateSample:
     """Some events, chosen by the seed."""
 
     events: tuple[CellEvents, ...]
@@ -44,7 +44,7 @@ class Sample:
     ranks: NDArray[np.float64]
 
     @classmethod
-    def of(cls, design: Design, seed: int) -> Sample:
+    def of(cls, design: IspDesign, seed: int) -> GateSample:
         """Choose cells, and events in each."""
         rng = np.random.default_rng(seed)
         cells = rng.permutation(design.order)
@@ -78,11 +78,11 @@ class Sample:
 
 
 def check(
-    run: Run, config: IspRun, design: Design, engine: ShiftEngine, reader: Reader
+    run: Run, config: IspRun, design: IspDesign, engine: ShiftEngine, reader: ModelReader
 ) -> dict[str, Any]:
     """Compute all checks and return them by name."""
     console.say("checking the screen against nulls of its model")
-    sample = Sample.of(design, config.seed)
+    sample = GateSample.of(design, config.seed)
     actual = sample.measure(engine)
     found: dict[str, Any] = {"events": len(actual), "no_op": _no_op(engine, sample)}
     exact = _exact(engine, reader, config, sample)
@@ -104,7 +104,7 @@ def check(
     return found
 
 
-def _no_op(engine: ShiftEngine, sample: Sample) -> float:
+def _no_op(engine: ShiftEngine, sample: GateSample) -> float:
     """Return the largest shift of a copy that changes nothing; it must be 0."""
     worst = 0.0
     for events in sample.events:
@@ -117,7 +117,7 @@ def _no_op(engine: ShiftEngine, sample: Sample) -> float:
 
 
 def _exact(
-    engine: ShiftEngine, reader: Reader, config: IspRun, sample: Sample
+    engine: ShiftEngine, reader: ModelReader, config: IspRun, sample: GateSample
 ) -> NDArray[np.float64]:
     """Compute the sample in float32, one copy at a time, sharing nothing."""
     bert = reader.model.bert
@@ -132,7 +132,7 @@ def _exact(
         bert.set_precision(config.precision)
 
 
-def _shuffled(reader: Reader, config: IspRun) -> Reader:
+def _shuffled(reader: ModelReader, config: IspRun) -> ModelReader:
     """Return the model with the entries of every weight in random order."""
     generator = torch.Generator().manual_seed(config.seed)
     bert = copy.deepcopy(reader.model.bert)
@@ -144,7 +144,7 @@ def _shuffled(reader: Reader, config: IspRun) -> Reader:
     return replace(reader, model=replace(reader.model, bert=bert))
 
 
-def _with(reader: Reader, design: Design, sample: Sample) -> NDArray[np.float64]:
+def _with(reader: ModelReader, design: IspDesign, sample: GateSample) -> NDArray[np.float64]:
     """Compute the sample with another model, which measures the states for itself."""
     plain = ShiftEngine(reader.model, reader.n_layers, reader.readout)
     if reader.readout == "cls" and reader.n_layers == 0:
@@ -157,7 +157,7 @@ def _with(reader: Reader, design: Design, sample: Sample) -> NDArray[np.float64]
     return sample.measure(ShiftEngine(reader.model, plain.n_layers, plain.readout, states))
 
 
-def _expression(design: Design, sample: Sample) -> NDArray[np.float64]:
+def _expression(design: IspDesign, sample: GateSample) -> NDArray[np.float64]:
     """Guess shifts without a model: genes that the goal has more often pull towards it."""
     if not design.targets:
         return -sample.ranks

@@ -26,7 +26,7 @@ from vcell_isp.tables import adjusted
 
 if TYPE_CHECKING:
     from vcell_isp import IspStats
-    from vcell_isp.design import Design
+    from vcell_isp.design import IspDesign
 
 BOOTSTRAPS = 1000
 TOWARD, AWAY, MOVES, OPEN = "TOWARD", "AWAY", "MOVES", "OPEN"
@@ -35,7 +35,7 @@ NULL = "NULL"  # a matched null: on the page, not in the table
 
 
 @dataclass(frozen=True)
-class Units:
+class DonorShifts:
     """Shifts of each gene by donor: ``[G, D]`` means and numbers of cells, and by cell."""
 
     means: NDArray[np.float64]
@@ -66,7 +66,7 @@ class AgainstNulls:
 
 
 def summarise(
-    frame: pd.DataFrame, column: str, design: Design, config: IspStats, *, per_donor: int
+    frame: pd.DataFrame, column: str, design: IspDesign, config: IspStats, *, per_donor: int
 ) -> pd.DataFrame:
     """Return the table of one run."""
     tokens, code = np.unique(frame["gene"].to_numpy(np.int64), return_inverse=True)
@@ -107,7 +107,7 @@ def summarise(
     )  # fmt: skip
     out["token"], out["spread_of_nulls"] = tokens, against.spread
     nulls = np.flatnonzero(~asked & np.isfinite(shift))
-    if len(nulls):  # they are drawn, and are no line of the table
+    if len(nulls):  # they are drawn, and are not lines of the table
         out.loc[nulls, "effect"] = shift[nulls] - np.median(shift[nulls])
         out.loc[nulls, "status"] = NULL
     out = out[asked | (out["status"] == NULL)]
@@ -144,8 +144,8 @@ def combined(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _units(
-    frame: pd.DataFrame, code: NDArray[np.int64], n: int, column: str, design: Design
-) -> Units:
+    frame: pd.DataFrame, code: NDArray[np.int64], n: int, column: str, design: IspDesign
+) -> DonorShifts:
     values = frame[column].to_numpy(np.float64)
     counts = np.bincount(code, minlength=n)
     mean = np.bincount(code, values, n) / counts
@@ -161,11 +161,11 @@ def _units(
     sums = np.bincount(place, values[good], n * d).reshape(n, d)
     means = sums / np.maximum(cells, 1)
     spread = np.sqrt(square / np.maximum(counts - 1, 1) / counts)
-    return Units(means, cells, mean, spread, counts, ranks)
+    return DonorShifts(means, cells, mean, spread, counts, ranks)
 
 
 def _estimates(
-    units: Units, usable: NDArray[np.bool_], *, has_donors: bool
+    units: DonorShifts, usable: NDArray[np.bool_], *, has_donors: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Return each gene's shift, its 95 % interval, and how many donors it comes from."""
     n_donors = usable.sum(1)
@@ -189,7 +189,7 @@ def _estimates(
 
 
 def _reasons(
-    units: Units,
+    units: DonorShifts,
     n_donors: NDArray[np.int64],
     config: IspStats,
     *,
@@ -210,7 +210,7 @@ def _of(n: int, word: str) -> str:
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 
-def _asked(tokens: NDArray[np.int64], design: Design) -> NDArray[np.bool_]:
+def _asked(tokens: NDArray[np.int64], design: IspDesign) -> NDArray[np.bool_]:
     """Say which genes were asked for: not those that serve as nulls only."""
     if design.genes.how != "each":
         return np.ones(len(tokens), bool)
@@ -220,9 +220,9 @@ def _asked(tokens: NDArray[np.int64], design: Design) -> NDArray[np.bool_]:
 def _against_nulls(
     tokens: NDArray[np.int64],
     shift: NDArray[np.float64],
-    units: Units,
+    units: DonorShifts,
     usable: NDArray[np.bool_],
-    design: Design,
+    design: IspDesign,
     config: IspStats,
 ) -> AgainstNulls:
     """Compare each gene with its nulls."""

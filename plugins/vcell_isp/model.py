@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Reader:
+class ModelReader:
     """A model and how it is read."""
 
     model: Geneformer
@@ -36,7 +36,7 @@ class Reader:
         )
 
 
-def load(config: ModelOptions, device: torch.device) -> Reader:
+def load(config: ModelOptions, device: torch.device) -> ModelReader:
     """Load what the options name and say what it is."""
     if config.model is None:
         raise UserError(
@@ -58,7 +58,7 @@ def load(config: ModelOptions, device: torch.device) -> Reader:
             f"{config.precision} is emulated on this CPU (rounded, then float32): it shows the "
             "noise of that precision and is slower than fp32"
         )
-    found = Reader(model, n_layers, "cls" if readout == "cls" else "mean")
+    found = ModelReader(model, n_layers, "cls" if readout == "cls" else "mean")
     if model.synthetic:
         console.warn(found.text)
     else:

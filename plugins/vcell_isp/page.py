@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from vcell_isp import IspStats
     from vcell_isp.agreement import Answer
-    from vcell_isp.stats import Result
+    from vcell_isp.stats import FinishedRun
 
 RANKED, TOP, MOST = 40, 20, 24
 NAMED = (calls.TOWARD, calls.AWAY, calls.MOVES, calls.DELETION_ONLY, calls.INCOHERENT)
@@ -27,7 +27,7 @@ NAMED = (calls.TOWARD, calls.AWAY, calls.MOVES, calls.DELETION_ONLY, calls.INCOH
 
 def write(
     path: Path,
-    results: list[Result],
+    results: list[FinishedRun],
     table: pd.DataFrame,
     config: IspStats,
     answers: Mapping[str, Sequence[Answer]],
@@ -58,7 +58,7 @@ def write(
     page.write(path)
 
 
-def _head(page: Page, results: list[Result], table: pd.DataFrame, config: IspStats) -> None:
+def _head(page: Page, results: list[FinishedRun], table: pd.DataFrame, config: IspStats) -> None:
     called = int(table["status"].isin(NAMED).sum())
     tested = int((table["status"] != calls.NOT_RUN).sum())
     page.headline(
@@ -160,7 +160,7 @@ def _operation(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return rows.drop_duplicates("ensembl_id").set_index("ensembl_id")
 
 
-def _by(page: Page, result: Result, tested: pd.DataFrame, column: str, word: str) -> None:
+def _by(page: Page, result: FinishedRun, tested: pd.DataFrame, column: str, word: str) -> None:
     """Draw the top genes in each donor or cell type, as the mean shift of its cells."""
     operation = result.design.operation
     top = tested[tested["operation"] == operation].drop_duplicates("ensembl_id").head(TOP)
@@ -189,7 +189,7 @@ def _by(page: Page, result: Result, tested: pd.DataFrame, column: str, word: str
     )
 
 
-def _cells(page: Page, result: Result) -> None:
+def _cells(page: Page, result: FinishedRun) -> None:
     """Draw the states' cells on their two main axes, and the way from the start to the goal."""
     path = result.run.path / "states.npz"
     if not path.is_file():

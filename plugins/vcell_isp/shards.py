@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from vcell.geneformer.shifts import ShiftEngine
     from vcell.nn.bert import BertShape
-    from vcell_isp.design import Design
+    from vcell_isp.design import IspDesign
 
 FOLDER = "shards"
 _PATIENCE = 24 * 3600.0  # seconds without a new shard after which a waiting process gives up
@@ -57,7 +57,7 @@ class Shard:
 
 
 def cut(
-    design: Design, counts: NDArray[np.int64], size: int, shape: BertShape, n_layers: int
+    design: IspDesign, counts: NDArray[np.int64], size: int, shape: BertShape, n_layers: int
 ) -> list[Shard]:
     """Cut the events of all cells into shards of `size` events."""
     bounds = np.concatenate([[0], np.cumsum(counts)])
@@ -146,7 +146,7 @@ def mixed(shards: list[Shard]) -> list[Shard]:
 
 
 def compute(
-    design: Design,
+    design: IspDesign,
     engine: ShiftEngine,
     shards: list[Shard],
     folder: ShardFolder,
@@ -175,7 +175,7 @@ def compute(
                 log("shard", step=shard.number, events=shard.n_events)
 
 
-def measured(design: Design, engine: ShiftEngine, piece: Slice) -> pa.Table:
+def measured(design: IspDesign, engine: ShiftEngine, piece: Slice) -> pa.Table:
     """Return the table of some events of one cell."""
     events = design.events(piece.cell).cut(piece.start, piece.stop)
     columns: dict[str, list[NDArray[Any]]] = {}
@@ -222,7 +222,7 @@ def merge(
     folders: list[tuple[ShardFolder, list[Shard]]],
     path: Path,
     names: dict[str, NDArray[Any]],
-    design: Design,
+    design: IspDesign,
 ) -> int:
     """Write all shards as one Parquet, with names of genes, donors and types; return its rows."""
     writer, rows = None, 0
@@ -239,7 +239,7 @@ def merge(
     return rows
 
 
-def _named(table: pa.Table, names: dict[str, NDArray[Any]], design: Design) -> pa.Table:
+def _named(table: pa.Table, names: dict[str, NDArray[Any]], design: IspDesign) -> pa.Table:
     gene = table["gene"].to_numpy()
     for at, (name, values) in enumerate(names.items(), 2):
         codes = pa.array(np.where(gene < 0, 0, gene).astype(np.int32), mask=gene < 0)

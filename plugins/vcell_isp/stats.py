@@ -15,7 +15,7 @@ from vcell import console, outputs
 from vcell.errors import UserError
 from vcell.runs import Run
 from vcell_isp import tables
-from vcell_isp.design import Design
+from vcell_isp.design import IspDesign
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,11 +27,11 @@ SHOWN = 15
 
 
 @dataclass(frozen=True)
-class Result:
+class FinishedRun:
     """A finished run, opened."""
 
     run: Run
-    design: Design
+    design: IspDesign
     frame: pd.DataFrame
 
     @property
@@ -46,18 +46,18 @@ class Result:
         return int((self.run.meta.get("config") or {}).get("min_cells_per_donor", 10))
 
 
-def opened(name: str, root: Path) -> Result:
+def opened(name: str, root: Path) -> FinishedRun:
     """Open the table of a finished run."""
     run = Run.open(name, root=root)
     if not (run.path / "design.json").is_file():
-        raise UserError(f"{run.name} is no run of vcell isp", hint="vcell runs list")
+        raise UserError(f"{run.name} is not a run of vcell isp", hint="vcell runs list")
     path = run.path / TABLE
     if not path.is_file():
         raise UserError(
             f"{run.name} has no table yet: it is {run.status()}",
             hint=f"vcell isp run --resume {run.name}",
         )
-    return Result(run, Design.load(run.path), pq.read_table(path).to_pandas())
+    return FinishedRun(run, IspDesign.load(run.path), pq.read_table(path).to_pandas())
 
 
 def run(names: Sequence[str], config: IspStats) -> None:
@@ -82,7 +82,7 @@ def run(names: Sequence[str], config: IspStats) -> None:
     return None
 
 
-def _upstream(result: Result, config: IspStats) -> pd.DataFrame:
+def _upstream(result: FinishedRun, config: IspStats) -> pd.DataFrame:
     """Return one of upstream's tables."""
     targets = result.design.targets
     if config.mode == "goal_state_shift":
@@ -91,12 +91,12 @@ def _upstream(result: Result, config: IspStats) -> pd.DataFrame:
                 f"{result.run.name} measured no shift towards a state",
                 hint="run with --state, --start and --goal; or take --mode mixture_model",
             )
-        data = tables.ByGene.of(result.frame, [f"shift_{name}" for name in targets])
+        data = tables.GeneValues.of(result.frame, [f"shift_{name}" for name in targets])
         if result.design.genes.how == "group":
             return tables.one_shift_to_goal(data, targets[0], targets[1:])
         return tables.goal_state_shift(data, targets[0], targets[1:])
     column = f"shift_{targets[0]}" if targets else "cosine"
-    data = tables.ByGene.of(result.frame, [column])
+    data = tables.GeneValues.of(result.frame, [column])
     if result.design.genes.how == "group":  # upstream names a group by the tuple of its genes
         data = replace(data, names=np.array([str(result.design.genes.symbols)], object))
     if config.mode == "mixture_model":
@@ -108,10 +108,10 @@ def _upstream(result: Result, config: IspStats) -> pd.DataFrame:
     null = opened(config.null, config.runs)
     if column not in null.frame.columns:
         raise UserError(f"{null.run.name} has no column {column}: it measured other states")
-    return tables.vs_null(data, tables.ByGene.of(null.frame, [column]), column)
+    return tables.vs_null(data, tables.GeneValues.of(null.frame, [column]), column)
 
 
-def _genes(results: list[Result], config: IspStats) -> None:
+def _genes(results: list[FinishedRun], config: IspStats) -> None:
     """Write genes.csv and its page."""
     from vcell_isp import agreement, genes, page
 

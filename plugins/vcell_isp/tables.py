@@ -29,7 +29,7 @@ POOL = 100_000  # upstream's cap on the pool, drawn with seed 42
 
 
 @dataclass(frozen=True)
-class ByGene:
+class GeneValues:
     """Values of a run, gene by gene in ascending order of tokens.
 
     Attributes
@@ -49,7 +49,7 @@ class ByGene:
     values: dict[str, NDArray[np.float64]]
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, columns: Sequence[str]) -> ByGene:
+    def of(cls, frame: pd.DataFrame, columns: Sequence[str]) -> GeneValues:
         """Sort the lines of a run's table by gene and cell."""
         gene, cell = frame["gene"].to_numpy(np.int64), frame["cell"].to_numpy(np.int64)
         order = np.lexsort((cell, gene))
@@ -115,7 +115,7 @@ def pool_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return out
 
 
-def goal_state_shift(data: ByGene, goal: str, alternatives: Sequence[str]) -> pd.DataFrame:
+def goal_state_shift(data: GeneValues, goal: str, alternatives: Sequence[str]) -> pd.DataFrame:
     """Test each gene's shifts towards the goal against those of all genes."""
 
     def p_of(state: str) -> NDArray[np.float64]:
@@ -138,7 +138,7 @@ def goal_state_shift(data: ByGene, goal: str, alternatives: Sequence[str]) -> pd
     )
 
 
-def one_shift_to_goal(data: ByGene, goal: str, alternatives: Sequence[str]) -> pd.DataFrame:
+def one_shift_to_goal(data: GeneValues, goal: str, alternatives: Sequence[str]) -> pd.DataFrame:
     """Return what upstream has for a group: nothing to compare one perturbation with."""
     columns = {"Shift_to_goal_end": data.means(f"shift_{goal}")}
     for state in alternatives:
@@ -146,7 +146,7 @@ def one_shift_to_goal(data: ByGene, goal: str, alternatives: Sequence[str]) -> p
     return pd.DataFrame(columns)
 
 
-def vs_null(data: ByGene, null: ByGene, column: str) -> pd.DataFrame:
+def vs_null(data: GeneValues, null: GeneValues, column: str) -> pd.DataFrame:
     """Test each gene against the same gene in a null run."""
     test, other = data.means(column), np.full(len(data.tokens), np.nan)
     p, n_null = np.ones(len(data.tokens)), np.zeros(len(data.tokens), np.int64)
@@ -172,7 +172,7 @@ def vs_null(data: ByGene, null: ByGene, column: str) -> pd.DataFrame:
     )
 
 
-def mixture_model(data: ByGene, column: str) -> pd.DataFrame:
+def mixture_model(data: GeneValues, column: str) -> pd.DataFrame:
     """Divide genes into impact and no impact by two Gaussians over their means."""
     try:
         from sklearn.mixture import GaussianMixture
@@ -203,7 +203,7 @@ def _impact(values: NDArray[np.float64], fitted: Any) -> NDArray[np.int64]:
     return np.where(values > none, 0, np.where(values < impact, 1, predicted)).astype(np.int64)
 
 
-def aggregate(data: ByGene, column: str) -> pd.DataFrame:
+def aggregate(data: GeneValues, column: str) -> pd.DataFrame:
     """List every cell's value with its gene; lines are numbered gene by gene, as upstream does."""
     names, number = np.repeat(data.names, data.counts), np.arange(int(data.counts.sum()))
     number -= np.repeat(data.starts[:-1], data.counts)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from vcell import outputs
 from vcell.errors import UserError
-from vcell_isp.design import GROUP, Design
+from vcell_isp.design import GROUP, IspDesign
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ def export(run: Run, folder: Path) -> int:
     int
         How many files were written.
     """
-    design = Design.load(run.path)
+    design = IspDesign.load(run.path)
     check(folder)
     folder.mkdir(parents=True, exist_ok=True)
     table = pq.read_table(run.path / "shifts.parquet").to_pandas()
@@ -59,7 +59,7 @@ def check(folder: Path) -> None:
         )
 
 
-def _key(gene: int, design: Design) -> tuple[Any, str]:
+def _key(gene: int, design: IspDesign) -> tuple[Any, str]:
     """Return upstream's key: the token, or the tokens perturbed together, and 'cell_emb'."""
     if gene == GROUP:
         return tuple(design.genes.tested), "cell_emb"

@@ -20,8 +20,8 @@ from vcell.geneformer.shifts import ShiftEngine
 from vcell.launch import join_run, launch, make_plan, resume_run
 from vcell.runs import Run
 from vcell_isp import IspRun, asked, shards
-from vcell_isp.design import Design
-from vcell_isp.model import Reader, load
+from vcell_isp.design import IspDesign
+from vcell_isp.model import ModelReader, load
 from vcell_isp.shards import Shard, ShardFolder
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run(cells: Path | None, config: IspRun) -> None:
     if config.resume:
         this = Run.open(config.resume, root=config.runs)
         if not (this.path / "design.json").is_file():
-            raise UserError(f"{this.name} is no run of vcell isp", hint="vcell runs list")
+            raise UserError(f"{this.name} is not a run of vcell isp", hint="vcell runs list")
         plan = resume_run(this, plan)
         export = config.export_upstream_pickles
         config = config_of(this)
@@ -100,7 +100,7 @@ def main(run: Run) -> None:
     config = config_of(run)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = _device(run)
-    reader, design = load(config, device), Design.load(run.path)
+    reader, design = load(config, device), IspDesign.load(run.path)
     states = _states(run, design, reader, leads=rank == 0)
     engine = ShiftEngine(reader.model, reader.n_layers, reader.readout, states)
     stages: list[tuple[ShardFolder, list[Shard]]] = []
@@ -117,7 +117,9 @@ def main(run: Run) -> None:
         _finish(run, config, design, engine, reader, stages)
 
 
-def _stages(run: Run, config: IspRun, design: Design, engine: ShiftEngine, *, leads: bool) -> Any:
+def _stages(
+    run: Run, config: IspRun, design: IspDesign, engine: ShiftEngine, *, leads: bool
+) -> Any:
     """Yield what is to be computed: the design, or what a first-order screen leaves of it."""
     if config.screen == "exact":
         yield "", design
@@ -139,7 +141,7 @@ def _device(run: Run) -> torch.device:
 
 
 def _states(
-    run: Run, design: Design, reader: Reader, *, leads: bool
+    run: Run, design: IspDesign, reader: ModelReader, *, leads: bool
 ) -> dict[str, NDArray[np.float64]]:
     """Return the mean embedding of each target state; the first process measures them once."""
     if not design.targets:
@@ -155,7 +157,7 @@ def _states(
         return {name: kept[f"mean_{i}"] for i, name in enumerate(design.targets)}
 
 
-def _measure_states(run: Run, design: Design, reader: Reader) -> None:
+def _measure_states(run: Run, design: IspDesign, reader: ModelReader) -> None:
     """Embed the cells of the start and of every target, and keep means and cells."""
     engine = ShiftEngine(reader.model, reader.n_layers, reader.readout)
     chosen = np.flatnonzero(design.state >= 0)
@@ -179,9 +181,9 @@ def _measure_states(run: Run, design: Design, reader: Reader) -> None:
 def _finish(
     run: Run,
     config: IspRun,
-    design: Design,
+    design: IspDesign,
     engine: ShiftEngine,
-    reader: Reader,
+    reader: ModelReader,
     stages: list[tuple[ShardFolder, list[Shard]]],
 ) -> None:
     """Merge the shards, write what others read, check, and end the run."""
@@ -225,7 +227,7 @@ def _tell(run: Run, config: IspRun) -> None:
     console.result({"run": str(run.path), **summary}, "\n".join(lines))
 
 
-def _estimate(design: Design, reader: Reader, config: IspRun) -> dict[str, Any]:
+def _estimate(design: IspDesign, reader: ModelReader, config: IspRun) -> dict[str, Any]:
     """Count the events; for a dry run also time a few of them."""
     counts = design.counts()
     events = int(counts.sum())
@@ -242,7 +244,7 @@ def _estimate(design: Design, reader: Reader, config: IspRun) -> dict[str, Any]:
     return found
 
 
-def _n_genes(design: Design) -> int:
+def _n_genes(design: IspDesign) -> int:
     wanted = design.genes.wanted
     if design.genes.how == "group":
         return 1
@@ -253,7 +255,7 @@ def _n_genes(design: Design) -> int:
     return len(inner if wanted is None else wanted)
 
 
-def _n_eligible(design: Design, config: IspRun) -> int:
+def _n_eligible(design: IspDesign, config: IspRun) -> int:
     """Count genes in enough cells for a test: ten, and where donors are known, of two of them."""
     cells = np.flatnonzero(design.start)
     lengths = design.cells.lengths[cells]
@@ -274,7 +276,7 @@ def _n_eligible(design: Design, config: IspRun) -> int:
 
 
 def _timed(
-    design: Design, reader: Reader, counts: NDArray[np.int64], config: IspRun
+    design: IspDesign, reader: ModelReader, counts: NDArray[np.int64], config: IspRun
 ) -> dict[str, Any]:
     """Time a few events of a middling cell, and scale by what each cell costs."""
     fake = {name: np.ones(reader.model.shape.d_model) for name in design.targets}

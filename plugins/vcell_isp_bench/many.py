@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vcell.geneformer.tokens import TokenCells
     from vcell.nn.bert import BertShape
     from vcell_isp_bench import IspBench
-    from vcell_isp_bench.work import Bench
+    from vcell_isp_bench.work import IspBenchRun
 
 _PATIENCE = 3600.0  # seconds for the others to reach the same point
 
@@ -47,7 +47,7 @@ def shares(lengths: NDArray[np.int64], shape: BertShape, n: int) -> list[NDArray
 
 
 def measured(
-    bench: Bench, names: list[str], n: int
+    bench: IspBenchRun, names: list[str], n: int
 ) -> tuple[list[dict[str, Any]], dict[str, Timing], dict[str, NDArray[np.float32]]]:
     """Time every method in `n` processes; return rows, times and embeddings of all cells."""
     if len(bench.cells) < n:

@@ -48,7 +48,7 @@ class Timing:
         return float(low), float(middle), float(high)
 
 
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the types of products and the kernels of attention."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ def watched(method: Method, cells: TokenCells, device: torch.device) -> dict[str
     batch = next(iter(method.batches([int(n) for n in cells.lengths])))
     given = [torch.from_numpy(cells[i].astype(np.int64)).to(device) for i in batch]
     # inference_mode would hide linear layers from the watch
-    with torch.no_grad(), Watch() as watch:
+    with torch.no_grad(), KernelWatch() as watch:
         method.encode(given)
     return {
         "products": ", ".join(sorted(watch.types)) or "not seen",

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
     from vcell.nn.bert import PrecisionName
     from vcell_isp_bench.methods import Method
-    from vcell_isp_bench.work import Bench
+    from vcell_isp_bench.work import IspBenchRun
 
 LEAST_COSINE = 0.999  # to float32, of every cell
 
 
-def search(bench: Bench, one: Callable[[Bench, Method, int], tuple[dict[str, Any], Any]]) -> None:
+def search(
+    bench: IspBenchRun, one: Callable[[IspBenchRun, Method, int], tuple[dict[str, Any], Any]]
+) -> None:
     """Try settings with Optuna; what runs out of memory or changes embeddings is pruned.
 
     `one` measures a method, some times over, and returns what it found and the embeddings.
@@ -77,7 +79,7 @@ def search(bench: Bench, one: Callable[[Bench, Method, int], tuple[dict[str, Any
     )
 
 
-def _possible(bench: Bench) -> tuple[list[PrecisionName], list[bool]]:
+def _possible(bench: IspBenchRun) -> tuple[list[PrecisionName], list[bool]]:
     """Return the precisions that can run here, and whether to compile can be chosen."""
     precisions: list[PrecisionName] = ["fp32"]
     half: tuple[PrecisionName, ...] = ("fp16", "bf16")

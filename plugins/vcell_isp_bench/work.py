@@ -30,7 +30,7 @@ SHIFT_CELLS, SHIFT_EVENTS = 2, 32
 
 
 @dataclass
-class Bench:
+class IspBenchRun:
     """What all methods share."""
 
     model: Geneformer
@@ -137,12 +137,14 @@ def _device_name(device: torch.device) -> str:
     return f"{names[0] if names else 'CPU'}, {capability}"
 
 
-def _bench(path: Path | None, model: Geneformer, device: torch.device, config: IspBench) -> Bench:
+def _bench(
+    path: Path | None, model: Geneformer, device: torch.device, config: IspBench
+) -> IspBenchRun:
     """Rank the cells, or make some up with the lengths of a published screen."""
     if path is None:
         if config.label:
             raise UserError("--label needs a file of cells")
-        return Bench(model, device, made_up(model, config), None, None, config)
+        return IspBenchRun(model, device, made_up(model, config), None, None, config)
     with open_cells(path, config.layer) as source:
         rng = np.random.default_rng(config.seed)
         rows = None
@@ -159,7 +161,7 @@ def _bench(path: Path | None, model: Geneformer, device: torch.device, config: I
             column=config.gene_column,
         )  # fmt: skip
         spent = time.perf_counter() - started
-    return Bench(
+    return IspBenchRun(
         model, device, cells, None if labels is None else labels[cells.rows], spent, config
     )
 
@@ -185,7 +187,7 @@ def made_up(model: Geneformer, config: IspBench) -> TokenCells:
 
 
 def _measured(
-    bench: Bench, names: list[str]
+    bench: IspBenchRun, names: list[str]
 ) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.float32]]]:
     """Time every method; one that cannot run is a row that says why."""
     rows: list[dict[str, Any]] = []
@@ -213,7 +215,7 @@ def _measured(
 
 
 def _shared(
-    bench: Bench, names: list[str], n: int
+    bench: IspBenchRun, names: list[str], n: int
 ) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.float32]]]:
     """Time every method in several processes at once."""
     from vcell_isp_bench import many
@@ -229,7 +231,9 @@ def _shared(
     return rows, embedded
 
 
-def one(bench: Bench, method: Method, repeats: int) -> tuple[dict[str, Any], NDArray[np.float32]]:
+def one(
+    bench: IspBenchRun, method: Method, repeats: int
+) -> tuple[dict[str, Any], NDArray[np.float32]]:
     """Time one method and look at what it ran."""
     seen = measure.watched(method, bench.cells, bench.device)
     measure.reset_peak(bench.device)
@@ -256,7 +260,7 @@ def _phases(timing: Timing, processes: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _judge(row: dict[str, Any], baseline: dict[str, Any], bench: Bench, roof: float) -> None:
+def _judge(row: dict[str, Any], baseline: dict[str, Any], bench: IspBenchRun, roof: float) -> None:
     """Add rates, the ratio to the baseline, and how near the roof the model came."""
     if "not_run" in row:
         return
@@ -276,7 +280,7 @@ def _judge(row: dict[str, Any], baseline: dict[str, Any], bench: Bench, roof: fl
 
 
 def _qualities(
-    rows: list[dict[str, Any]], embedded: dict[str, NDArray[np.float32]], bench: Bench
+    rows: list[dict[str, Any]], embedded: dict[str, NDArray[np.float32]], bench: IspBenchRun
 ) -> None:
     """Add closeness to the baseline, quality by labels, and fidelity of shifts."""
     exact = _shifts(bench, bench.model.bert) if bench.config.shifts else None
@@ -294,7 +298,7 @@ def _qualities(
             row["shift_top50"] = overlap(found, exact, 50) / min(50, len(exact))
 
 
-def _shifts(bench: Bench, bert: Any) -> NDArray[np.float64]:
+def _shifts(bench: IspBenchRun, bert: Any) -> NDArray[np.float64]:
     """Return shifts of some deletions towards the mean of all cells."""
     from dataclasses import replace
 

@@ -163,7 +163,7 @@ def _claimed(field: bytes) -> int:
     try:
         return int(field.strip(b"\0 ") or b"0", 8)
     except ValueError:
-        raise tarfile.ReadError("a size that is no number") from None
+        raise tarfile.ReadError("a size that is not a number") from None
 
 
 def _members(tar: tarfile.TarFile, path: Path) -> dict[str, tarfile.TarInfo]:

@@ -26,7 +26,7 @@ _FRACTION = {True: 1e-6, False: 1e-3}  # counts must be whole; log1p is told fro
 
 
 @dataclass(frozen=True)
-class Labels:
+class PredictionLabels:
     """What the checks need to know of a prediction without reading its values."""
 
     genes: NDArray[np.str_]
@@ -48,7 +48,7 @@ class Wanted:
     control: str = CONTROL
 
 
-def check_labels(labels: Labels, wanted: Wanted) -> list[str]:
+def check_labels(labels: PredictionLabels, wanted: Wanted) -> list[str]:
     """Return every problem that needs no value of the matrix, one line each."""
     if not len(labels.perturbation):
         return ["it has no cells: there is nothing to submit"]
@@ -94,7 +94,7 @@ def _genes(genes: NDArray[np.str_], wanted: Wanted) -> list[str]:
     return problems
 
 
-def _size(labels: Labels, wanted: Wanted) -> list[str]:
+def _size(labels: PredictionLabels, wanted: Wanted) -> list[str]:
     problems, n = [], len(labels.perturbation)
     if n > wanted.max_cells:
         problems.append(f"{n:,} cells; at most {wanted.max_cells:,} are accepted")
@@ -114,7 +114,7 @@ def too_dense(nnz: int, size: int, form: Format) -> list[str]:
     return [words]
 
 
-def _controls(labels: Labels, wanted: Wanted) -> list[str]:
+def _controls(labels: PredictionLabels, wanted: Wanted) -> list[str]:
     count = int((labels.perturbation == wanted.control).sum())
     if wanted.format.controls and not count:
         return [f"no {wanted.control} cells: {wanted.format.name} needs predicted controls"]
@@ -165,7 +165,9 @@ def _against_panel(counts: Counter[str], expected: dict[str, int | None], where:
 class ValueCheck:
     """Looks at every value once, block by block; raises at the first that would be refused."""
 
-    def __init__(self, wanted: Wanted, labels: Labels, name: str, *, counts: bool) -> None:
+    def __init__(
+        self, wanted: Wanted, labels: PredictionLabels, name: str, *, counts: bool
+    ) -> None:
         self.wanted, self.name, self.counts = wanted, name, counts
         groups = labels.perturbation
         if labels.context is not None:

@@ -15,7 +15,7 @@ from vcell import __version__, console, outputs
 from vcell.data import CellSource
 from vcell.errors import UserError
 from vcell_pack import archive
-from vcell_pack.checks import Labels, ValueCheck, Wanted, check_labels
+from vcell_pack.checks import PredictionLabels, ValueCheck, Wanted, check_labels
 from vcell_pack.formats import CELL_TYPE, CONTEXT, FORMATS, PERTURBATION, read_genes, read_panel
 from vcell_pack.scale import Scaled
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class OpenPrediction:
     """An opened prediction and what it must satisfy."""
 
     source: CellSource
-    labels: Labels
+    labels: PredictionLabels
     wanted: Wanted
     name: str
     cell_type: str | None
@@ -96,7 +96,9 @@ def _beside(packed: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _open(files: tuple[Path, ...], config: Pack, inside: str | None = None) -> Iterator[Prediction]:
+def _open(
+    files: tuple[Path, ...], config: Pack, inside: str | None = None
+) -> Iterator[OpenPrediction]:
     """Open the prediction and refuse it if its labels, genes or size would be refused.
 
     `inside` is what it is called where its own name says nothing.
@@ -115,7 +117,7 @@ def _open(files: tuple[Path, ...], config: Pack, inside: str | None = None) -> I
             raise UserError(
                 f"{name} would be refused by {wanted.format.name}:\n  " + "\n  ".join(problems)
             )
-        yield Prediction(source, labels, wanted, name, config.cell_type_column)
+        yield OpenPrediction(source, labels, wanted, name, config.cell_type_column)
 
 
 def _wanted(config: Pack, rules: str | None = None) -> Wanted:
@@ -132,13 +134,15 @@ def _wanted(config: Pack, rules: str | None = None) -> Wanted:
     )
 
 
-def _labels(source: CellSource, config: Pack) -> Labels:
+def _labels(source: CellSource, config: Pack) -> PredictionLabels:
     """Read the columns that name perturbation and context; missing values become ''."""
     perturbation = source.obs(config.perturbation_column or PERTURBATION)
     context = None
     if FORMATS[config.rules].contexts and config.context_column in source.obs_columns:
         context = _strings(source.obs(config.context_column))
-    return Labels(np.asarray(source.genes).astype(str), _strings(perturbation), context, source.nnz)
+    return PredictionLabels(
+        np.asarray(source.genes).astype(str), _strings(perturbation), context, source.nnz
+    )
 
 
 def _strings(column: Any) -> np.ndarray[Any, Any]:
@@ -147,7 +151,7 @@ def _strings(column: Any) -> np.ndarray[Any, Any]:
     return labels  # code -1, a missing value, is the last
 
 
-def _check(prediction: Prediction) -> dict[str, Any]:
+def _check(prediction: OpenPrediction) -> dict[str, Any]:
     """Look at every value and write nothing."""
     scaled = Scaled.of(prediction.source, prediction.wanted.format, prediction.name)
     check = ValueCheck(
@@ -159,7 +163,7 @@ def _check(prediction: Prediction) -> dict[str, Any]:
     return _facts(prediction, check, scaled)
 
 
-def _write(prediction: Prediction, h5ad: Path) -> dict[str, Any]:
+def _write(prediction: OpenPrediction, h5ad: Path) -> dict[str, Any]:
     """Check every value and write the slim h5ad that the archive carries."""
     from vcell.data.write import CellWriter
 
@@ -179,14 +183,14 @@ def _write(prediction: Prediction, h5ad: Path) -> dict[str, Any]:
     return _facts(prediction, check, scaled)
 
 
-def _blocks(prediction: Prediction, label: str) -> Iterator[Any]:
+def _blocks(prediction: OpenPrediction, label: str) -> Iterator[Any]:
     with console.progress(label, prediction.source.n_cells) as bar:
         for block in prediction.source.chunks(genes=prediction.order):
             yield block
             bar.advance(len(block.rows))
 
 
-def _obs(prediction: Prediction) -> dict[str, Any]:
+def _obs(prediction: OpenPrediction) -> dict[str, Any]:
     """Keep only the columns that the challenge reads, under its own names."""
     obs = {PERTURBATION: prediction.labels.perturbation}
     if prediction.cell_type is not None:
@@ -196,7 +200,7 @@ def _obs(prediction: Prediction) -> dict[str, Any]:
     return obs
 
 
-def _meta(prediction: Prediction, facts: dict[str, Any], config: Pack) -> dict[str, Any]:
+def _meta(prediction: OpenPrediction, facts: dict[str, Any], config: Pack) -> dict[str, Any]:
     panel = prediction.wanted.panel
     meta = {
         "schema": 1,
@@ -209,7 +213,7 @@ def _meta(prediction: Prediction, facts: dict[str, Any], config: Pack) -> dict[s
     return meta | ({"perts_fingerprint": panel.fingerprint} if panel else {})
 
 
-def _facts(prediction: Prediction, check: ValueCheck, scaled: Scaled) -> dict[str, Any]:
+def _facts(prediction: OpenPrediction, check: ValueCheck, scaled: Scaled) -> dict[str, Any]:
     labels, wanted = prediction.labels, prediction.wanted
     n_cells, n_genes = len(labels.perturbation), len(labels.genes)
     named = np.unique(labels.perturbation[labels.perturbation != wanted.control])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vcell_predict import Predict
-    from vcell_predict.cells.controls import Columns
+    from vcell_predict.cells.controls import LabelColumns
 
 _PEER = "cell-eval"
 _MISSING = (
@@ -72,7 +72,7 @@ def may_write(config: Predict, cells: Sequence[Path | None]) -> None:
         outputs.check(config.pack, suffixes=(".vcc",), **rules)
 
 
-def follow(config: Predict, columns: Columns) -> tuple[dict[str, Any], list[VcellError]]:
+def follow(config: Predict, columns: LabelColumns) -> tuple[dict[str, Any], list[VcellError]]:
     """Do what was asked for beyond the prediction; returns results by name, and what failed."""
     work: dict[str, Callable[[], Any]] = {}
     if config.evaluate is not None:
@@ -148,7 +148,7 @@ def _vcell(*words: Any) -> dict[str, Any]:
     return result
 
 
-def _cell_eval(config: Predict, columns: Columns) -> dict[str, float]:
+def _cell_eval(config: Predict, columns: LabelColumns) -> dict[str, float]:
     """Let the peer score the same prediction, and return its means."""
     assert config.evaluate is not None
     with tempfile.TemporaryDirectory(prefix="vcell-", dir=config.output.absolute().parent) as name:
@@ -171,7 +171,7 @@ def _cell_eval(config: Predict, columns: Columns) -> dict[str, float]:
     return {key: float(value) for key, value in rows["mean"].items()}
 
 
-def _shared(real: Path, config: Predict, columns: Columns, folder: Path) -> str:
+def _shared(real: Path, config: Predict, columns: LabelColumns, folder: Path) -> str:
     """Write both sides with the perturbations that both have; returns the column's name."""
     with open_cells(config.output) as pred, open_cells(real, config.layer) as measured:
         found = find_labels.find(measured, config, quiet=True)

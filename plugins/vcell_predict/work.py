@@ -13,9 +13,9 @@ from vcell.errors import UserError
 from vcell.screen.split import TEST
 from vcell_predict import after, report, uncertainty
 from vcell_predict.asked import Asked, from_cells, from_words, placed
-from vcell_predict.cells.controls import Columns, Controls
+from vcell_predict.cells.controls import Controls, LabelColumns
 from vcell_predict.cells.making import Maker
-from vcell_predict.cells.writing import Cells
+from vcell_predict.cells.writing import PredictionFile
 from vcell_predict.ensemble import Ensemble
 from vcell_predict.prediction import Prediction
 from vcell_predict.strength.calibration import Calibration
@@ -65,11 +65,11 @@ def predict(runs: tuple[str, ...], config: Predict) -> None:
         raise failed[0]
 
 
-def _columns(config: Predict, ensemble: Ensemble) -> Columns:
+def _columns(config: Predict, ensemble: Ensemble) -> LabelColumns:
     """Return the columns of labels: those given, else those of the training."""
     labels = ensemble.labels
     several = len(ensemble.screen.contexts) > 1
-    return Columns(
+    return LabelColumns(
         perturbation=config.perturbation_column or labels["perturbation_column"],
         control=config.control or labels["control"],
         batch=config.batch_column or labels.get("batch_column"),
@@ -77,7 +77,7 @@ def _columns(config: Predict, ensemble: Ensemble) -> Columns:
     )
 
 
-def _effects(config: Predict, ensemble: Ensemble, columns: Columns) -> Prediction:
+def _effects(config: Predict, ensemble: Ensemble, columns: LabelColumns) -> Prediction:
     """Find out what is asked, and ask the runs for it."""
     asked = placed(
         _asked(config, ensemble, columns), ensemble.screen.contexts.tolist(), config.context
@@ -95,7 +95,7 @@ def _effects(config: Predict, ensemble: Ensemble, columns: Columns) -> Predictio
     return prediction
 
 
-def _asked(config: Predict, ensemble: Ensemble, columns: Columns) -> list[Asked]:
+def _asked(config: Predict, ensemble: Ensemble, columns: LabelColumns) -> list[Asked]:
     if config.like is not None:
         return from_cells(config.like, config, columns.context, with_totals=config.mode == "counts")
     if config.perturbations:
@@ -179,7 +179,7 @@ def _write(
     uns = report.uns(config, ensemble, prediction)
     total = len(beside) + int(prediction.cells.sum())
     with console.progress("predicting", total) as bar:
-        out = Cells(path, controls, names, uns)
+        out = PredictionFile(path, controls, names, uns)
         with out.writer:
             if len(beside):
                 out.controls_beside(beside, bar.advance)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FRACTIONS = "fractions"
 
 
-class Output(ABC):
+class PseudobulkFiles(ABC):
     """A file of samples that grows part by part; used in a ``with``."""
 
     @staticmethod
@@ -38,7 +38,7 @@ class Output(ABC):
         methods: Sequence[str],
         columns: Mapping[str, str | None],
         about: Mapping[str, Any],
-    ) -> Output:
+    ) -> PseudobulkFiles:
         """Open one by the name's ending.
 
         Parameters
@@ -71,7 +71,7 @@ class Output(ABC):
     ) -> None: ...
 
 
-class _Cells(Output):
+class _Cells(PseudobulkFiles):
     """The .h5ad: X int32, obs the group, obsm the fractions."""
 
     def __init__(
@@ -116,7 +116,7 @@ class _Cells(Output):
         self._writer.__exit__(kind, error, traceback)
 
 
-class _Archive(Output):
+class _Archive(PseudobulkFiles):
     """The .npz: counts are written as they come, everything else at the end."""
 
     def __init__(

@@ -17,7 +17,7 @@ from vcell.bulk.sums import samples
 from vcell.data import open_cells
 from vcell.data.detect import require_counts
 from vcell.errors import UserError
-from vcell_pseudobulk.output import Output
+from vcell_pseudobulk.output import PseudobulkFiles
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
@@ -106,7 +106,9 @@ def _written(
     truth, found = [], {name: [] for name in methods}  # type: ignore[var-annotated]
     size = len(pools.groups) * sampling.samples
     columns = {"by": config.by, "split": config.split_by}
-    with Output.of(config.output, source.genes, pools, size, methods, columns, about) as output:
+    with PseudobulkFiles.of(
+        config.output, source.genes, pools, size, methods, columns, about
+    ) as output:
         for part in samples(source, pools, sampling, memory=config.memory << 20):
             estimates = {}
             for name in methods:

@@ -20,7 +20,7 @@ from vcell_select_genes.arrange import (
     default_quota,
     parse_quotas,
 )
-from vcell_select_genes.responsive import Effects
+from vcell_select_genes.responsive import Responses
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class Findings:
 
     index: GeneIndex
     ranking: Ranking
-    effects: Effects | None
+    effects: Responses | None
     targets: tuple[str, ...]
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vcell_select_genes.arrange import Arrangement, Group
-    from vcell_select_genes.responsive import Effects
+    from vcell_select_genes.responsive import Responses
 
 _LISTED = 50
 
@@ -43,7 +43,9 @@ def target_coverage(
     }
 
 
-def response_coverage(effects: Effects, chosen: Arrangement, genes: NDArray[Any]) -> dict[str, Any]:
+def response_coverage(
+    effects: Responses, chosen: Arrangement, genes: NDArray[Any]
+) -> dict[str, Any]:
     """Return how many responses (pairs of perturbation and gene) each phase keeps."""
     count = effects.n_responses
     total = int(count.sum())

@@ -26,7 +26,7 @@ _BYTES = 320 << 20  # of the sums held at a time
 
 
 @dataclass(frozen=True)
-class Effects:
+class Responses:
     """Per tested perturbation and gene, whether the gene responds.
 
     Parameters
@@ -107,7 +107,7 @@ class ResponseTest:
         """Return what the first pass must gather."""
         return [self.first]
 
-    def finish(self, read: Read, table: CellTable) -> Effects:
+    def finish(self, read: Read, table: CellTable) -> Responses:
         """Test, reading again for the perturbations that did not fit."""
         used = self.codes[table.kept]
         counts = np.bincount(used[used >= 0], minlength=len(self.names))
@@ -134,7 +134,7 @@ class ResponseTest:
                 responds.append(rejected(p, self.fdr))
                 kept.append(int(group))
         missing = set(np.flatnonzero((counts > 0) & (self.controls >= 0))) - set(kept)
-        return Effects(
+        return Responses(
             tuple(self.names[g] for g in kept),
             counts[kept],
             np.array(responds, bool).reshape(len(kept), self.n_genes),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vcell.hvg import Ranking
     from vcell_select_genes.arrange import Arrangement, Group
-    from vcell_select_genes.responsive import Effects
+    from vcell_select_genes.responsive import Responses
 
 
 def genes_table(
@@ -26,7 +26,7 @@ def genes_table(
     chosen: Arrangement,
     groups: Sequence[Group],
     ranking: Ranking,
-    effects: Effects | None,
+    effects: Responses | None,
 ) -> str:
     """Return selected_genes.csv."""
     standing = np.empty(len(genes), np.int64)
@@ -64,7 +64,7 @@ def page(
     report: dict[str, Any],
     chosen: Arrangement,
     ranking: Ranking,
-    effects: Effects | None,
+    effects: Responses | None,
 ) -> Page:
     """Make coverage.html: what the choice keeps, as tables and pictures."""
     made = Page("vcell select-genes", title)
@@ -97,7 +97,7 @@ def page(
     return made
 
 
-def _curves(chosen: Arrangement, ranking: Ranking, effects: Effects) -> str:
+def _curves(chosen: Arrangement, ranking: Ranking, effects: Responses) -> str:
     count = effects.n_responses
     ours = kept_curve(count, chosen.genes)
     plain = kept_curve(count, ranking.order[: len(chosen.genes)])

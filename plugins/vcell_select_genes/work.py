@@ -15,8 +15,8 @@ from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.genes.names import ensembl_column
 from vcell.genes.sets import GeneSet, known_sets
-from vcell.hvg import Batches, make_plan
-from vcell.hvg.plan import Setting
+from vcell.hvg import BatchLabels, make_plan
+from vcell.hvg.plan import FlavorSettings
 from vcell.hvg.run import median_total
 from vcell.passes import CellRules
 from vcell_select_genes import tables
@@ -92,7 +92,7 @@ def _measure(source: CellSource, config: SelectGenes, names: Sequence[str]) -> F
     screen = _screen(source, config, names)
     index = GeneIndex(source.genes, ensembl_column(source))
     plan = make_plan(
-        Setting(
+        FlavorSettings(
             flavor=config.hvg_flavor,
             n_genes=source.n_genes,
             n_cells=source.n_cells,
@@ -160,7 +160,7 @@ def _target_sum(source: CellSource, config: SelectGenes, read: Read) -> float | 
     return median_total(read([]))
 
 
-def _batches(source: CellSource, config: SelectGenes) -> Batches | None:
+def _batches(source: CellSource, config: SelectGenes) -> BatchLabels | None:
     if not config.hvg_by_batch:
         return None
     if config.batch_column is None:
@@ -172,7 +172,7 @@ def _batches(source: CellSource, config: SelectGenes) -> Batches | None:
             )
         console.say(f"batches: {hits[0]}")
     column = source.obs(config.batch_column or hits[0])
-    batches = Batches.of(column.values)
+    batches = BatchLabels.of(column.values)
     missing = int((batches.codes < 0).sum())
     if missing:
         console.warn(f"{missing:,} cells have no {column.name} and are left out")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from vcell import console, outputs
-from vcell.data.simulate import CONTROL, Design, Simulator
+from vcell.data.simulate import CONTROL, SimulationDesign, Simulator
 from vcell.data.simulate_file import ENDINGS, truth_path
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def run(out: Path, config: Simulate) -> None:
     compress, overwrite = settings.pop("compress"), settings.pop("overwrite")
     outputs.check(out, suffixes=ENDINGS, overwrite=overwrite)
     outputs.check(truth_path(out), overwrite=overwrite)
-    simulator = Simulator(Design(cells=settings.pop("n_cells"), **settings))
+    simulator = Simulator(SimulationDesign(cells=settings.pop("n_cells"), **settings))
     design, started = simulator.design, time.monotonic()
     truth = simulator.write(out, compress=compress)
     took = time.monotonic() - started

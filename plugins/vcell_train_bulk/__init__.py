@@ -49,7 +49,9 @@ class TrainBulk(DataOptions):
     fusion: Literal["uncertainty", "mean"] = option(
         "uncertainty", help="Modalities are weighed by 1/variance, or alike."
     )
-    teacher: float = option(0.5, help="Weight of the outcome told by the modalities.", minimum=0)
+    teacher: float = option(
+        0.5, help="Weight of the outcome predicted from the modalities.", minimum=0
+    )
     reconstruction: float = option(0.5, help="Weight of telling the modalities by bulk.", minimum=0)
     kl: float = option(0.01, help="Weight of the latents' distance to N(0, 1).", minimum=0)
     contrast: float = option(0.1, help="Weight of InfoNCE of bulk and modality.", minimum=0)

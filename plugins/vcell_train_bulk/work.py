@@ -110,7 +110,7 @@ def _folds_of(path: Path | None) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if not isinstance(found, dict):
-        raise UserError(f"{path}: is no file of folds")
+        raise UserError(f"{path}: is not a file of folds")
     return found
 
 

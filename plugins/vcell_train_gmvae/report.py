@@ -58,7 +58,7 @@ class Named:
 def scored(
     run: Run, config: TrainGmvae, study: Study, cells: ResidentCells
 ) -> dict[str, dict[str, float]]:
-    """Refit the head, score it on held-out cells beside the baseline, and write the papers."""
+    """Refit the head, score it on held-out cells beside the baseline, and write the artifacts."""
     trained = Trained.load(run)
     latent = _encoded(trained, study, cells)
     shown, held_out = study.shown >= 0, study.held_out

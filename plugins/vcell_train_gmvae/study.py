@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.gmvae.head import folds_of
-from vcell.gmvae.network import Shape
+from vcell.gmvae.network import GmvaeShape
 from vcell.gmvae.trained import STUDY
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Study:
         (cells,) whether it is kept for scoring.
     """
 
-    shape: Shape
+    shape: GmvaeShape
     genes: tuple[str, ...]
     labels: tuple[str, ...]
     batches: tuple[str, ...]
@@ -91,7 +91,7 @@ class Study:
                 arrays = dict(cells)
         except (OSError, ValueError) as error:
             raise UserError(f"{run.name} cannot be read: {error}") from None
-        shape = Shape.of(told.pop("shape"))
+        shape = GmvaeShape.of(told.pop("shape"))
         return cls(
             shape, tuple(told["genes"]), tuple(told["labels"]), tuple(told["batches"]),
             told["target"], arrays["label"], arrays["shown"], arrays["batch"], arrays["held_out"],
@@ -174,7 +174,7 @@ def made(store: Store, config: TrainGmvae) -> Study:
             f"--components {components}: with labels each component is a label, {len(labels)}",
             hint="leave out --components, or use --label-fraction 0",
         )
-    shape = Shape(
+    shape = GmvaeShape(
         genes=store.n_genes, components=components, batches=len(batches), labelled=labelled,
         latent=config.latent or preset["latent" if labelled else "alone"],
         encoder=config.encoder or preset["encoder"],

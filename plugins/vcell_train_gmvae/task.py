@@ -12,7 +12,7 @@ from vcell.gmvae import scores
 from vcell.gmvae.cells import DeviceCells, ResidentCells
 from vcell.gmvae.head import withheld
 from vcell.gmvae.network import Gmvae, Weights
-from vcell.train.stream import ReadAhead, Shuffled
+from vcell.train.stream import ReadAhead, ShuffledBatches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _JUDGED, _AT_ONCE = 4096, 1024  # cells of a validation, and cells at once
 
 
-class CellStream(Shuffled):
+class CellStream(ShuffledBatches):
     """Shuffled cells, with the noise of the reparametrisation.
 
     The noise depends on the seed, the step, and the cell's place in the global batch, so that it

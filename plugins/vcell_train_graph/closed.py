@@ -11,7 +11,7 @@ from scipy.sparse.linalg import cg
 from vcell import console
 from vcell.graph.diffusion import kernels
 from vcell.screen.split import TEST
-from vcell_train_graph.kernels import Mixture, SetBlock, indicator, inverse_of, weighed
+from vcell_train_graph.kernels import KernelMixture, SetBlock, indicator, inverse_of, weighed
 from vcell_train_graph.problem import without_graphs
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def process(problem: GraphProblem, groups: NDArray[np.int64]) -> Told:
 
 
 def _predicted(
-    mix: Mixture, problem: GraphProblem, sets: NDArray[np.int64], weight: Array
+    mix: KernelMixture, problem: GraphProblem, sets: NDArray[np.int64], weight: Array
 ) -> Array:
     step = 2000
     parts = [

@@ -95,7 +95,7 @@ def indicator(sets: Members, n_genes: int) -> sp.csr_array:
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture:
+class KernelMixture:
     """Blocks with weights, and noise."""
 
     blocks: tuple[SetBlock, ...]
@@ -111,7 +111,9 @@ class Mixture:
         return total
 
 
-def weighed(blocks: Sequence[SetBlock], sets: Members, values: Array, n_genes: int) -> Mixture:
+def weighed(
+    blocks: Sequence[SetBlock], sets: Members, values: Array, n_genes: int
+) -> KernelMixture:
     """Find the weights under which standardised values (n,) are most likely."""
     kept, scales, each = [], [], []
     for block in blocks:
@@ -132,7 +134,7 @@ def weighed(blocks: Sequence[SetBlock], sets: Members, values: Array, n_genes: i
     shares = {
         f"{kept[i].name} {kept[i].kind}": float(weight[i] / (weight.sum() + noise)) for i in used
     }
-    return Mixture(
+    return KernelMixture(
         tuple(kept[i] for i in used), np.array([weight[i] / scales[i] for i in used]), noise, shares
     )
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vcell import console
 from vcell.nn.graph_loss import Regularised, shares, warned
 from vcell.screen.split import TRAIN, VALIDATION
-from vcell.train.stream import ReadAhead, Shuffled
+from vcell.train.stream import ReadAhead, ShuffledBatches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +72,7 @@ class SetTask:
 
     def batches(self, place: Place) -> Batches:
         """Open the stream of training sets."""
-        stream = Shuffled(
+        stream = ShuffledBatches(
             len(self.train), self.fetch, place=place, batch_size=self.config.batch_size,
             seed=self.config.seed + 7919 * self.config.draw,
         )  # fmt: skip

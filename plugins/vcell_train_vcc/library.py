@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,39 +35,12 @@ def train(cells: Any = None, *, runs: str | Path = "runs", **settings: Any) -> R
     >>> run = vcell.train(adata, model="ridge")  # doctest: +SKIP
     """
     where = Path(runs)
-    words = [] if cells is None else [_on_disk(cells, where)]
+    words = [] if cells is None else [library.on_disk(cells, where)]
     genes: Any = settings.get("genes")
     if hasattr(genes, "to_csv"):
-        settings["genes"] = _kept(where, "genes", ".csv", partial(genes.to_csv, index=False))
+        write = partial(genes.to_csv, index=False)
+        settings["genes"] = library.saved(where, "genes", ".csv", write)
     told = library.command("train-vcc", *words, runs=where, **settings)
     if "run" not in told:
         raise UserError("vcell.train gives a run back", hint="vcell.train_vcc gives anything else")
     return Run.open(told["run"])
-
-
-def _on_disk(cells: Any, runs: Path) -> Path:
-    """Return the path of the cells; AnnData in memory is written beside the runs, once."""
-    if isinstance(cells, str | os.PathLike):
-        return Path(cells)
-    path = getattr(cells, "filename", None) or getattr(cells, "path", None)
-    if path is not None:
-        return Path(path)
-    if not hasattr(cells, "write_h5ad"):
-        raise UserError("vcell.train takes one AnnData, path or open source of a file")
-    return _kept(runs, "cells", ".h5ad", cells.write_h5ad)
-
-
-def _kept(runs: Path, name: str, ending: str, write: Any) -> Path:
-    """Write a file named by its content, unless it is there."""
-    runs.mkdir(parents=True, exist_ok=True)
-    aside = runs / f".{name}-{os.getpid()}{ending}"
-    try:
-        write(aside)
-        with aside.open("rb") as file:
-            content = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
-        path = runs / f"{name}-{content}{ending}"
-        if not path.exists():
-            aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return path

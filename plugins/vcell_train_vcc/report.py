@@ -1,4 +1,4 @@
-"""Who won: the model beside every baseline on the same held-out perturbations; the run's papers.
+"""Who won: the model beside every baseline on the same held-out perturbations; the run's artifacts.
 
 Writes into the run directory what a reader wants beside the checkpoints: `held_out.csv` (scores of
 every perturbation by every model), `training_history.json`, `config.json`, `selected_genes.csv` and
@@ -29,17 +29,19 @@ if TYPE_CHECKING:
 
 
 def scored(run: Run, model: str, screen: Screen) -> dict[str, Any]:
-    """Score the model and the baselines on the held-out rows, and write the run's papers.
+    """Score the model and the baselines on the held-out rows, and write the run's artifacts.
 
     Returns the summary of the run: mean scores, the levels beside them, and the verdict.
     """
     found = HeldOut.of(run, model, screen)
     summary = found.summary(model)
-    _papers(run, model, screen, found, summary)
+    _artifacts(run, model, screen, found, summary)
     return summary
 
 
-def _papers(run: Run, model: str, screen: Screen, found: HeldOut, summary: dict[str, Any]) -> None:
+def _artifacts(
+    run: Run, model: str, screen: Screen, found: HeldOut, summary: dict[str, Any]
+) -> None:
     history = run.events(["metric", "eval"])
     _save(run, "training_history.json", lambda p: p.write_text(json.dumps(plain(history))))
     _save(
@@ -90,7 +92,7 @@ def _card(run: Run, model: str, screen: Screen, summary: dict[str, Any]) -> str:
         f"- Seed: {config.get('seed')}",
         (
             "- Predicts changes of mean expression of perturbations like those it learnt from, in "
-            "the contexts above. It says nothing of other species, doses or times."
+            "the contexts above. It does not cover other species, doses or times."
         ),
         "",
         "## Held-out perturbations (pseudobulk)",
@@ -119,7 +121,7 @@ def _text(path: Path, summary: dict[str, Any], names: list[str]) -> str:
 
 
 def of_fold(run: Run) -> dict[str, dict[str, float]]:
-    """Return the mean scores of a fold; runs of before have no gain among them."""
+    """Return the mean scores of a fold; older runs have no gain among them."""
     found: dict[str, dict[str, float]] = run.meta["summary"]["held_out"]
     return {name: {"gain": gain(one, found["mean"])} | one for name, one in found.items()}
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 from vcell_demo import held_out
-from vcell_demo.journal import Journal
+from vcell_demo.journal import StepRunner
 from vcell_demo.report import per_perturbation, verdict
 
 from tests.support import clean_environment
@@ -73,7 +73,7 @@ def test_a_killed_demo_goes_on_where_it_was(vcell, tmp_path):
 
 def test_a_finished_demo_starts_anew_on_the_same_cells(tmp_path, capsys):
     def demo(**settings):
-        journal, done = Journal(tmp_path, settings), []
+        journal, done = StepRunner(tmp_path, settings), []
         for name in ("simulate", "train"):
             journal.inside(name, name, lambda name=name: done.append(name) or {"of": name})
         return journal, done
@@ -90,7 +90,7 @@ def test_a_finished_demo_starts_anew_on_the_same_cells(tmp_path, capsys):
 
 
 def test_a_step_whose_file_is_gone_is_done_again(tmp_path):
-    journal, file = Journal(tmp_path, {}), tmp_path / "file"
+    journal, file = StepRunner(tmp_path, {}), tmp_path / "file"
     for _ in range(2):
         journal.inside("touch", "touch", file.touch, writes=[file])
         assert file.exists()

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from vcell_train_vcc.closed.gp import GaussianProcess
-from vcell_train_vcc.closed.transfer import Transfer
 
 from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import CONTROL, simulate
 from vcell.models import Screen
 from vcell.models.scoring import each
+from vcell.models.transfer import Transfer
 from vcell.screen.prior_effects import PriorEffects
 
 

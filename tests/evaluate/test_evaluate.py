@@ -64,7 +64,7 @@ class TestScores:
 
     @pytest.mark.parametrize("kind", ["log1p", "counts"])
     def test_float64_cells_are_tested_to_their_last_bit(self, here, kind):
-        """Values that float32 cannot tell apart are no ties, and means have all their digits."""
+        """Values that float32 cannot tell apart are not ties, and means have all their digits."""
         sides = {}
         for name, seed in (("real", 1), ("pred", 2)):
             cells = screen(seed)

@@ -22,7 +22,7 @@ import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from vcell_train_vcc import TrainVcc  # noqa: E402
 from vcell_train_vcc.network.rehearsal import MadeUp  # noqa: E402
-from vcell_train_vcc.network.shape import Shape  # noqa: E402
+from vcell_train_vcc.network.shape import NetworkShape  # noqa: E402
 from vcell_train_vcc.network.task import added  # noqa: E402
 
 from vcell.nn.attention import AttentionChoice, choose  # noqa: E402
@@ -81,7 +81,7 @@ def trained(wanted: dict[str, Any], place: Place) -> tuple[MadeUp, Updater]:
     given = {"batch_size": SETS, "set_size": 4, "ema": 0.9, "lr": 0.01, "precision": "bf16"}
     config = TrainVcc(**given | {"set_loss": "energy"} | words)
     tokens = tuple(f"g{i}" for i in range(GENES))
-    shape = Shape(kind, "tiny", 0.1, tokens, ((GENES, 0),))
+    shape = NetworkShape(kind, "tiny", 0.1, tokens, ((GENES, 0),))
     task: Any = MadeUp(shape, config, AttentionChoice(attention, "asked for"))
     torch.use_deterministic_algorithms(False)
     if config.deterministic:

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from vcell_train_vcc.network import losses
-from vcell_train_vcc.network.losses import _Taxicab
 
 from tests.train.conftest import differences
 from tests.train.toy import Toy, fit
 from vcell.errors import RunFailed
 from vcell.gpu import accelerator
-from vcell.nn import rates
+from vcell.nn import distances, rates
+from vcell.nn.distances import taxicab
 from vcell.nn.presets import PRESETS
 from vcell.runs import Run
 from vcell.train import rng, trouble
@@ -278,13 +277,13 @@ class Largest(TorchDispatchMode):
 def test_the_blocked_distance_has_cdists_gradient(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "_BLOCK", block)
+    monkeypatch.setattr(distances, "BLOCK", block)
     draw = torch.Generator().manual_seed(0)
     bank = torch.randn(11, 7, generator=draw, dtype=torch.float64)
     effect = torch.cat([torch.randn(4, 7, generator=draw, dtype=torch.float64), bank[:2]])
     one, other = (effect.clone().requires_grad_() for _ in range(2))
     weight = torch.randn(6, 11, generator=draw, dtype=torch.float64)
-    found, want = _Taxicab.apply(one, bank), torch.cdist(other, bank, p=1)
+    found, want = taxicab(one, bank), torch.cdist(other, bank, p=1)
     (found * weight).sum().backward()
     (want * weight).sum().backward()
     assert torch.equal(found, want)
@@ -294,8 +293,8 @@ def test_the_blocked_distance_has_cdists_gradient(
 def test_the_retrieval_loss_needs_no_array_of_examples_times_bank_times_genes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(losses, "_BLOCK", 20_000)
+    monkeypatch.setattr(distances, "BLOCK", 20_000)
     effect, bank = torch.randn(8, 200, requires_grad=True), torch.randn(500, 200)
     with Largest() as seen:
-        _Taxicab.apply(effect, bank).square().sum().backward()
+        taxicab(effect, bank).square().sum().backward()
     assert seen.most <= 20_000  # and not 800,000

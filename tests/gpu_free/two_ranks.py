@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from vcell_train_vcc import TrainVcc
 from vcell_train_vcc.network.rehearsal import MadeUp
-from vcell_train_vcc.network.shape import Shape
+from vcell_train_vcc.network.shape import NetworkShape
 
 from vcell.nn.attention import AttentionChoice
 from vcell.train import parallel, precision
@@ -66,7 +66,7 @@ def train(place: Place, wanted: dict[str, Any]) -> tuple[dict[str, Tensor], list
         **ALL | {"batch_size": SETS, "set_size": 4, "dropout": 0.0, "ema": 0.9, "lr": 0.01} | words
     )
     tokens = tuple(f"g{i}" for i in range(GENES))
-    shape = Shape(kind, "tiny", 0.0, tokens, ((GENES, 0),))
+    shape = NetworkShape(kind, "tiny", 0.0, tokens, ((GENES, 0),))
     task: Any = MadeUp(shape, config, AttentionChoice(attention, "asked for"))
     told: list[str] = []
     model, called = build(task, config, place, told.append)

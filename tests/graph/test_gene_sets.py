@@ -28,7 +28,7 @@ def sets_of(found):
 def test_kuzmins_strains_are_sets_with_tau(tmp_path):
     found = table(tmp_path, KUZMIN)
     assert sets_of(found) == [
-        ["YBL007C", "YAL002W"],  # the neutral locus is no gene of the set
+        ["YBL007C", "YAL002W"],  # the neutral locus is not a gene of the set
         ["YBL007C", "YCR009C", "YAL002W"],
         ["YBL007C", "YCR009C", "YAL010C"],
     ]

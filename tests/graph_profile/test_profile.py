@@ -10,9 +10,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 from vcell_graph_profile import GraphProfile, command, references, strategies
-from vcell_graph_profile.batches import Batch
+from vcell_graph_profile.batches import ProfileBatch
 from vcell_graph_profile.measure import Bench
-from vcell_graph_profile.nets import Csr, GraphNet, alike, pair_sums, sums
+from vcell_graph_profile.nets import CsrLayer, GraphNet, alike, pair_sums, sums
 from vcell_graph_profile.verdict import verdict
 
 from vcell import cli, console
@@ -97,7 +97,7 @@ def test_batches_hold_no_edge_out_of_range(graphs, sets):
             sample = torch.repeat_interleave(batch.sizes)
             first = (batch.sizes.cumsum(0) - batch.sizes)[sample].int()
             edges = [
-                torch.stack(Csr(edges[2 * r], edges[2 * r + 1], first).pairs()) for r in (0, 1)
+                torch.stack(CsrLayer(edges[2 * r], edges[2 * r + 1], first).pairs()) for r in (0, 1)
             ]
         of = torch.repeat_interleave(batch.sizes)
         for relation, pairs in zip(graphs, edges, strict=True):
@@ -109,7 +109,7 @@ def test_batches_hold_no_edge_out_of_range(graphs, sets):
 
 def test_sums_over_neighbours_and_their_gradient_are_those_of_a_matrix(graphs):
     relation = graphs.relations[0]
-    csr = Csr(
+    csr = CsrLayer(
         torch.from_numpy(relation.indptr), torch.from_numpy(relation.indices),
         torch.zeros(N, dtype=torch.int32),
     )  # fmt: skip
@@ -130,7 +130,7 @@ def test_a_lazy_payload_is_a_few_bytes_and_payloads_are_counted(graphs, sets):
     _, samples, _ = batch_of("lazy-ref", graphs, sets)
     assert samples[0].nbytes == 24 + graphs.n_edges * 17  # two int64 and a mask's byte an edge
     moved = batch.moved(torch.device("cpu"))
-    assert isinstance(moved, Batch)
+    assert isinstance(moved, ProfileBatch)
     assert moved.genes.data_ptr() != batch.genes.data_ptr()
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from vcell_isp.design import Design, Genes
+from vcell_isp.design import IspDesign, PerturbedGenes
 
-from vcell.geneformer.perturbation import Frame
+from vcell.geneformer.perturbation import CellBounds
 from vcell.geneformer.tokens import TokenCells
 from vcell.runs import Run
 
@@ -37,11 +37,11 @@ def run_of(tmp_path, frame, *, operation="delete", missing=None, donors=3, goal=
     n = int(frame["cell"].max()) + 1
     zeros = np.zeros(n, np.int64)
     cells = TokenCells(np.arange(n), np.arange(n + 1), np.full(n, 4, np.int32), zeros, zeros)
-    Design(
+    IspDesign(
         cells, np.ones(n, bool), np.zeros(n, np.int32), zeros.astype(np.int32),
         ("sick", "well", "other"), tuple(f"d{i}" for i in range(donors)),
-        ("well", "other") if goal else (), operation, 1, False, Frame(0, 0, 64),
-        genes or Genes("all", missing=missing or {}),
+        ("well", "other") if goal else (), operation, 1, False, CellBounds(0, 0, 64),
+        genes or PerturbedGenes("all", missing=missing or {}),
     ).save(run)  # fmt: skip
     frame.to_parquet(run.path / "shifts.parquet", index=False)
     run.finish("done", operation=operation, cells=n, events=len(frame), model="made up")

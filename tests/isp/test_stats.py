@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from vcell_isp import tables
-from vcell_isp.design import Genes
+from vcell_isp.design import PerturbedGenes
 
 from tests.isp import upstream
 from tests.isp.made_up import run_of, shifts_of
@@ -80,7 +80,7 @@ def test_aggregate_lists_every_cell(vcell, tmp_path):
 def test_a_group_is_one_line_of_its_own_name(vcell, tmp_path):
     frame = shifts_of(np.random.default_rng(3), 1, 9)
     frame["gene"], frame["symbol"], frame["ensembl_id"] = -1, None, None
-    run = run_of(tmp_path, frame, genes=Genes("group", (5, 9), symbols=("G5", "G9")))
+    run = run_of(tmp_path, frame, genes=PerturbedGenes("group", (5, 9), symbols=("G5", "G9")))
     well, other = (lists(frame, f"shift_{name}")[-1] for name in ("well", "other"))
     got = made(vcell, tmp_path, run, "goal_state_shift")
     check(got, upstream.one_shift_to_goal(well, other=other))
@@ -136,7 +136,9 @@ def test_deletion_and_overexpression_judge_each_other(vcell, tmp_path):
 
 def test_matched_nulls_are_the_cloud_on_the_page_and_no_lines_of_the_table(vcell, tmp_path):
     rng = np.random.default_rng(10)
-    genes = Genes("each", (4, 5), controls={4: tuple(range(6, 26)), 5: tuple(range(26, 46))})
+    genes = PerturbedGenes(
+        "each", (4, 5), controls={4: tuple(range(6, 26)), 5: tuple(range(26, 46))}
+    )
     runs = [
         run_of(
             tmp_path, shifts_of(rng, 42, 30, effect={4: sign * 5e-3}), operation=how, genes=genes
@@ -179,7 +181,7 @@ def test_a_whole_screen_is_tested_within_a_minute_of_cpu_time():
         "symbol": "", "ensembl_id": "", "shift_well": values,
     })  # fmt: skip
     started = time.process_time()
-    data = tables.ByGene.of(frame, ["shift_well"])
+    data = tables.GeneValues.of(frame, ["shift_well"])
     out = tables.goal_state_shift(data, "well", ())
     assert len(out) == n_genes
     assert time.process_time() - started < 60

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from vcell_isp import shards
-from vcell_isp.design import Design, Genes
+from vcell_isp.design import IspDesign, PerturbedGenes
 
 from vcell import console
-from vcell.geneformer.perturbation import Frame
+from vcell.geneformer.perturbation import CellBounds
 from vcell.geneformer.shapes import SHAPES
 from vcell.geneformer.tokens import TokenCells
 
@@ -27,9 +27,9 @@ def design_of(lengths):
         np.concatenate(tokens), zeros, zeros,
     )  # fmt: skip
     none = np.full(len(lengths), -1, np.int32)
-    return Design(
+    return IspDesign(
         cells, np.ones(len(lengths), bool), none, none, (), (), (), "delete", 1, False,
-        Frame(0, 0, 2048), Genes("all"),
+        CellBounds(0, 0, 2048), PerturbedGenes("all"),
     )  # fmt: skip
 
 

@@ -10,13 +10,13 @@ import pytest
 
 from vcell import console
 from vcell.cli import run
-from vcell.data.simulate import Design, Simulator
+from vcell.data.simulate import SimulationDesign, Simulator
 
 
 @pytest.fixture(scope="session")
 def _made(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("journeys")
-    Simulator(Design(cells=900, genes=200, perturbations=20)).write(folder / "cells.h5ad")
+    Simulator(SimulationDesign(cells=900, genes=200, perturbations=20)).write(folder / "cells.h5ad")
     shutil.copy(folder / "cells.h5ad", folder / "ünïcode.h5ad")
     (folder / "vcell.toml").write_text(
         '[data]\ncells = "cells.h5ad"\nbatch-column = "batch"\n[train-vcc]\nruns = "out/runs"\n'

@@ -68,7 +68,10 @@ def test_a_column_of_the_project_that_a_file_lacks_is_said_and_done_without(vcel
     assert ran.code == 0, ran.err
     ran = vcell("de", "other.h5ad", "-o", "o.csv", cwd=project)
     assert ran.code == 0, ran.err
-    assert "no obs column 'batch', which [data] names as batch-column: done without" in ran.err
+    assert (
+        "no obs column 'batch', which [data] names as batch-column: continuing without it"
+        in ran.err
+    )
     ran = vcell("de", "other.h5ad", "-o", "p.csv", "--batch-column", "batch", cwd=project)
     assert ran.code == 2, "what is asked for by a flag must be there"
 

@@ -80,7 +80,7 @@ def test_the_filter_takes_states_settings_metrics_and_names(view):
     ("typed", "said"),
     [
         ("lr>=", "lr>= lacks a value"),
-        ("lr>=fast", "'fast' after >= is no number"),
+        ("lr>=fast", "'fast' after >= is not a number"),
         ("status:runing", "no run can be 'runing' (did you mean running?)"),
         ("nobody", "no run fits the filter; / and Esc clears it"),
     ],

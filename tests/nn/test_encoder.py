@@ -41,7 +41,7 @@ def test_the_presets_are_the_ones_asked_for_and_need_no_torch() -> None:
     assert sizes["large"] == (1024, 12, 16, 4096, 0.1)
     check = "import sys, vcell.nn.presets; assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
-    with pytest.raises(ValueError, match="10 is no multiple of n_heads 4"):
+    with pytest.raises(ValueError, match="10 is not a multiple of n_heads 4"):
         Preset(d_model=10, n_layers=1, n_heads=4, d_ff=8)
 
 

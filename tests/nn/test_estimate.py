@@ -58,7 +58,7 @@ def test_parameters_are_exact(preset: str, no_clock: None) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_flops_are_those_torch_counts(name: str, no_clock: None) -> None:
-    """The blocks' operator computes scores again going back, which is no work of the model's."""
+    """Scores that the blocks' operator computes again going back are not counted."""
     model = encoder(name)
     x = torch.randn(B, T, 64, requires_grad=True)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):

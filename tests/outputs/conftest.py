@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vcell.data.simulate import Design, Simulator
+from vcell.data.simulate import SimulationDesign, Simulator
 
 if TYPE_CHECKING:
     from tests.support import Ran
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def made(tmp_path_factory) -> Path:
     """A folder with simulated cells, cells.h5ad."""
     folder = tmp_path_factory.mktemp("made")
-    Simulator(Design(cells=200, genes=120, perturbations=6)).write(folder / "cells.h5ad")
+    Simulator(SimulationDesign(cells=200, genes=120, perturbations=6)).write(folder / "cells.h5ad")
     return folder
 
 

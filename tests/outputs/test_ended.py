@@ -26,10 +26,12 @@ WORK = {
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> Path:
     """Cells that take some seconds to go through."""
-    from vcell.data.simulate import Design, Simulator
+    from vcell.data.simulate import SimulationDesign, Simulator
 
     folder = tmp_path_factory.mktemp("large")
-    Simulator(Design(cells=12_000, genes=2000, perturbations=40)).write(folder / "large.h5ad")
+    Simulator(SimulationDesign(cells=12_000, genes=2000, perturbations=40)).write(
+        folder / "large.h5ad"
+    )
     return folder / "large.h5ad"
 
 

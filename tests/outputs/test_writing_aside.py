@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vcell import outputs, signals
-from vcell.data.h5_writing import Sink, writing
+from vcell.data.h5_writing import HdfSink, writing
 from vcell.errors import DiskFull, UserError
 
 
@@ -113,7 +113,7 @@ def test_a_signal_waits_for_the_renames():
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-class Fails(Sink):
+class Fails(HdfSink):
     """Has room for some bytes; the HDF5 library writes the rest as it closes the file."""
 
     def write(self, data):
@@ -123,7 +123,7 @@ class Fails(Sink):
 
 
 def test_hdf5_survives_a_disk_that_fills_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("vcell.data.h5_writing.Sink", Fails)
+    monkeypatch.setattr("vcell.data.h5_writing.HdfSink", Fails)
 
     def fill() -> None:
         with outputs.whole(tmp_path / "a.h5") as aside, writing(aside) as (file, _):

@@ -269,7 +269,7 @@ class TestHostile:
     def test_messages_name_the_archive(self, check, here):
         words = zstandard.ZstdCompressor().compress(b"hello" * 99)
         archive(here.folder / "p.vcc", pred__h5ad__zst=words, watermark__txt=b"vcc-prep")
-        refused(check(), "error: p.vcc: pred.h5ad.zst is no file with cells")
+        refused(check(), "error: p.vcc: pred.h5ad.zst is not a file with cells")
 
     def test_a_bomb_stops_at_the_limit(self, tmp_path):
         from vcell_pack import archive as vcc

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from vcell_predict.cells.pool import Pool
-from vcell_predict.strength.curve import MOST, Curve, strength, unseen
+from vcell_predict.strength.curve import MOST, SignificanceCurve, strength, unseen
 from vcell_predict.strength.significant import count, z_scores
 
 from vcell.cli import run
@@ -29,7 +29,9 @@ def test_the_curve_finds_the_law_that_measured_perturbations_follow():
     size = np.square(delta).sum(axis=1) * cells
     numbers = np.rint(np.maximum(6 * np.log(size) - 10, 0) ** 2).astype(int)
     kept = numbers > 0
-    curve = Curve.fit(numbers[kept], cells[kept], delta[kept], np.zeros(kept.sum()), 500, 0.0)
+    curve = SignificanceCurve.fit(
+        numbers[kept], cells[kept], delta[kept], np.zeros(kept.sum()), 500, 0.0
+    )
     assert np.allclose(
         curve.expected(delta[kept], cells[kept]), numbers[kept].clip(max=500), atol=9
     )

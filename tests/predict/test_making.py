@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from vcell_predict.cells.counts import Counts
+from vcell_predict.cells.counts import ControlCounts
 from vcell_predict.cells.pool import Pool
 from vcell_predict.cells.residual import move
 from vcell_predict.strength.significant import count, z_scores
@@ -80,7 +80,7 @@ def test_as_many_genes_are_significant_as_in_real_cells_of_that_mean(screen, con
         if mode == "residual":
             made.append(move(pool, chosen, mean(cells), rng))
         else:
-            made.append(log(Counts(controls, TOTAL).make(chosen, mean(cells), None, rng)))
+            made.append(log(ControlCounts(controls, TOTAL).make(chosen, mean(cells), None, rng)))
     wanted, z = z_scores(pool.cells, real), z_scores(pool.cells, made)
     assert count(wanted).min() > 10
     assert np.allclose(count(z), count(wanted), rtol=0.25, atol=5)
@@ -94,7 +94,7 @@ def test_made_counts_are_whole_and_meet_the_mean(screen, controls):
     rng = np.random.default_rng(1)
     pool = controls.logged(TOTAL)
     wanted = mean(log(counts[label == np.unique(label)[0]]))
-    made = Counts(controls, TOTAL).make(pool.choose(400, rng), wanted, None, rng)
+    made = ControlCounts(controls, TOTAL).make(pool.choose(400, rng), wanted, None, rng)
     assert made.data.min() >= 1
     assert np.array_equal(made.data, np.rint(made.data))
     off = np.abs(mean(log(made)) - wanted)
@@ -105,7 +105,7 @@ def test_made_counts_are_whole_and_meet_the_mean(screen, controls):
 @pytest.mark.parametrize("fold", [0.4, 2.5])
 def test_made_counts_have_the_depth_asked_for_as_thinner_or_deeper_sequencing_would(controls, fold):
     rng = np.random.default_rng(1)
-    maker = Counts(controls, TOTAL)
+    maker = ControlCounts(controls, TOTAL)
     chosen = controls.choose(450, rng)
     wanted = maker.library[chosen] * fold
     made = maker.make(chosen, mean(controls.logged(TOTAL).cells), wanted, rng)

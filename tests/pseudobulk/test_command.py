@@ -127,7 +127,7 @@ def test_values_that_are_no_counts_are_refused_wherever_they_are(vcell, out):
     many.write_h5ad(vcell.folder / "late.h5ad")
     ran = vcell("pseudobulk", "late.h5ad", "--labels", "kind", "-o", out)
     assert ran.code == 2
-    assert "raw counts" in ran.err or f"cell {late:,} holds 0.5, which is no count" in ran.err
+    assert "raw counts" in ran.err or f"cell {late:,} holds 0.5, which is not a count" in ran.err
     assert not [p for p in vcell.folder.iterdir() if p.name.startswith("x")]
 
 

@@ -14,7 +14,7 @@ from scipy import sparse
 from tests.kernels.conftest import draw, source_of
 from vcell.data import open_cells
 from vcell.errors import UserError
-from vcell.hvg import FLAVORS, Batches, highly_variable
+from vcell.hvg import FLAVORS, BatchLabels, highly_variable
 
 SCORE = {
     "seurat": "dispersions_norm",
@@ -56,7 +56,7 @@ def check(ranking, reference, name):
 @pytest.mark.parametrize("batched", [False, True])
 def test_the_choice_on_simulated_counts_is_scanpys(reference, small, flavor, batched):
     with open_cells(small) as source:
-        batches = Batches.of(source.obs("batch").values) if batched else None
+        batches = BatchLabels.of(source.obs("batch").values) if batched else None
         # scanpy's pearson residuals and unbatched cell_ranger cannot do with empty cells and genes
         min_cells = 1 if flavor == "cell_ranger" and not batched else 0
         ranking = highly_variable(
@@ -65,7 +65,7 @@ def test_the_choice_on_simulated_counts_is_scanpys(reference, small, flavor, bat
     if flavor == "pearson_residuals":
         rows = np.asarray(small.X.sum(axis=1)).ravel() > 0
         with open_cells(small[rows].copy()) as source:
-            batches = Batches.of(source.obs("batch").values) if batched else None
+            batches = BatchLabels.of(source.obs("batch").values) if batched else None
             ranking = highly_variable(source, flavor=flavor, n_top=60, batches=batches)
     check(ranking, reference, f"small/{flavor}/{'batches' if batched else 'all'}")
 
@@ -74,7 +74,7 @@ def test_the_choice_on_simulated_counts_is_scanpys(reference, small, flavor, bat
 @pytest.mark.parametrize("batched", [False, True])
 def test_the_choice_on_real_cells_is_scanpys(reference, shared_data, flavor, batched):
     with open_cells(shared_data / "vcc25" / "H1-VCC-2025-training_600x1000.h5ad") as source:
-        batches = Batches.of(source.obs("target_gene").values) if batched else None
+        batches = BatchLabels.of(source.obs("target_gene").values) if batched else None
         min_cells = 1 if flavor == "cell_ranger" and not batched else 0
         ranking = highly_variable(
             source, flavor=flavor, n_top=200, batches=batches, min_cells=min_cells
@@ -116,7 +116,7 @@ def test_scanpy_itself_agrees_to_the_last_bit(scanpy, flavor, batched, min_cells
         scanpy.pp.highly_variable_genes(theirs, flavor=flavor, n_top_genes=80, batch_key=key)
 
     with open_cells(cells) as source:
-        batches = Batches.of(source.obs("batch").values) if batched else None
+        batches = BatchLabels.of(source.obs("batch").values) if batched else None
         ours = highly_variable(
             source, flavor=flavor, n_top=80, batches=batches, min_cells=min_cells
         )

@@ -8,7 +8,14 @@ import pytest
 from scipy import stats
 
 from vcell.data import open_cells
-from vcell.data.simulate import CONTROL, Design, Simulator, Truth, oracle, simulate
+from vcell.data.simulate import (
+    CONTROL,
+    SimulationDesign,
+    SimulationTruth,
+    Simulator,
+    oracle,
+    simulate,
+)
 from vcell.errors import UserError
 
 PLAIN = {"depth_sd": 0.0, "activity_sd": 0.0, "batch_effect": 0.0}
@@ -160,7 +167,7 @@ def test_the_file_holds_what_memory_holds_and_the_truth_lies_beside(tmp_path, su
     assert list(read.var_names) == list(made.var_names)
     with open_cells(path) as source:
         assert source.n_cells == 1300
-    loaded = Truth.load(truth)
+    loaded = SimulationTruth.load(truth)
     assert np.array_equal(loaded.effect, sim.truth.effect)
     assert list(loaded.perturbations) == list(sim.truth.perturbations)
 
@@ -191,7 +198,7 @@ def test_the_oracle_draws_the_true_effect_in_other_cells():
 )
 def test_impossible_designs_are_refused_in_one_sentence(changes, words):
     with pytest.raises(UserError, match=words):
-        Simulator(Design(**changes))
+        Simulator(SimulationDesign(**changes))
 
 
 def test_no_file_is_left_when_the_folder_is_missing(tmp_path):

@@ -38,7 +38,7 @@ def main(file: str, store: str, moment: int) -> None:
     pipeline.BUCKET = 20_000
     second_pass.CHUNKS_PER_SHARD = 1
     CellSource.chunks = partialmethod(CellSource.chunks, max_nnz=20_000)
-    workdir.Journal.write = watched(workdir.Journal.write)
+    workdir.BuildJournal.write = watched(workdir.BuildJournal.write)
     workdir.Workdir.commit = watched(workdir.Workdir.commit)
     shards.ShardWriter.append = watched(shards.ShardWriter.append)
     shards.ShardWriter.close = watched(shards.ShardWriter.close)

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix, issparse
 from scipy.sparse import random as random_sparse
 
 from vcell.errors import UserError
-from vcell.store.converting import Plan, convert
+from vcell.store.converting import ConversionPlan, convert
 
 if TYPE_CHECKING:
     from tests.conftest import Ran
@@ -55,9 +55,9 @@ def table(x: Any) -> np.ndarray:
 @pytest.mark.parametrize("form", ["csr", "csc", "dense"])
 def test_every_layout_holds_the_same(rich: Path, tmp_path: Path, suffix: str, form: Any) -> None:
     first, want = tmp_path / f"a{suffix}", ad.read_h5ad(rich)
-    convert(rich, first, Plan(form=form, chunk=500, shard=2000))
+    convert(rich, first, ConversionPlan(form=form, chunk=500, shard=2000))
     back = tmp_path / "back.h5ad"
-    convert(first, back, Plan())
+    convert(first, back, ConversionPlan())
     for got in (read(first), read(back)):
         assert (table(got.X) == table(want.X)).all()
         assert got.X.dtype == want.X.dtype
@@ -76,7 +76,7 @@ def test_every_layout_holds_the_same(rich: Path, tmp_path: Path, suffix: str, fo
 def test_h5ad_is_compressed_and_chunked_as_asked(
     rich: Path, tmp_path: Path, compression: Any
 ) -> None:
-    convert(rich, tmp_path / "o.h5ad", Plan(compression=compression, chunk=1000))
+    convert(rich, tmp_path / "o.h5ad", ConversionPlan(compression=compression, chunk=1000))
     with h5py.File(tmp_path / "o.h5ad") as file:
         assert file["X/data"].compression == (None if compression == "none" else compression)
         assert file["X/data"].chunks == (1000,)
@@ -88,7 +88,9 @@ def test_h5ad_is_compressed_and_chunked_as_asked(
 def test_zarr_is_compressed_and_sharded_as_asked(
     rich: Path, tmp_path: Path, compression: Any, shard: int
 ) -> None:
-    convert(rich, tmp_path / "o.zarr", Plan(compression=compression, chunk=1000, shard=shard))
+    convert(
+        rich, tmp_path / "o.zarr", ConversionPlan(compression=compression, chunk=1000, shard=shard)
+    )
     data = zarr.open_group(tmp_path / "o.zarr", mode="r")["X/data"]
     assert data.chunks == (1000,)
     assert data.shards == ((3000,) if shard else None)
@@ -99,7 +101,7 @@ def test_by_gene_in_several_passes(
     rich: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("vcell.store.matrices._AT_ONCE", 1000)
-    convert(rich, tmp_path / "o.h5ad", Plan(form="csc"))
+    convert(rich, tmp_path / "o.h5ad", ConversionPlan(form="csc"))
     assert (table(read(tmp_path / "o.h5ad").X) == table(ad.read_h5ad(rich).X)).all()
     assert "passes over the input" in capsys.readouterr().err
 
@@ -108,7 +110,9 @@ def test_no_cells_and_no_genes_convert(tmp_path: Path) -> None:
     for n, g in ((0, 5), (5, 0)):
         ad.AnnData(csr_matrix((n, g), dtype="f4")).write_h5ad(tmp_path / "e.h5ad")
         for form in ("csr", "csc", "dense"):
-            convert(tmp_path / "e.h5ad", tmp_path / "e.zarr", Plan(form=form), overwrite=True)
+            convert(
+                tmp_path / "e.h5ad", tmp_path / "e.zarr", ConversionPlan(form=form), overwrite=True
+            )
             assert read(tmp_path / "e.zarr").shape == (n, g)
 
 
@@ -122,7 +126,7 @@ def test_the_command_and_its_refusals(
     assert again.code == 2
     assert "o.zarr exists" in again.err
     with pytest.raises(UserError, match="zarr has no lzf"):
-        convert(rich, tmp_path / "p.zarr", Plan(compression="lzf"))
+        convert(rich, tmp_path / "p.zarr", ConversionPlan(compression="lzf"))
     with pytest.raises(UserError, match=r"an \.h5ad file or a \.zarr folder"):
-        convert(rich, tmp_path / "p.txt", Plan())
+        convert(rich, tmp_path / "p.txt", ConversionPlan())
     assert [path.name for path in tmp_path.iterdir()] == ["o.zarr"]

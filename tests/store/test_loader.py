@@ -18,7 +18,7 @@ from vcell.errors import UserError
 from vcell.store import (
     Loader,
     Output,
-    Place,
+    Partition,
     Sets,
     Shuffled,
     Store,
@@ -116,7 +116,7 @@ def test_the_memory_of_batches_let_go_is_used_again(
 def test_ranks_see_each_cell_once(store: Store, shuffle: Any, world_size: int) -> None:
     order = Shuffled(batch_size=50, shuffle=shuffle, block=16, buffer=200)
     seen = [
-        rows_of(Loader(store, order, place=Place(rank, world_size), resident=True))
+        rows_of(Loader(store, order, place=Partition(rank, world_size), resident=True))
         for rank in range(world_size)
     ]
     cells = np.concatenate([rows for rank in seen for rows in rank])
@@ -125,7 +125,7 @@ def test_ranks_see_each_cell_once(store: Store, shuffle: Any, world_size: int) -
 
 def test_ranks_have_equally_many_full_batches_when_the_last_is_dropped(store: Store) -> None:
     order = Shuffled(batch_size=64, drop_last=True)
-    seen = [rows_of(Loader(store, order, place=Place(r, 4), resident=True)) for r in range(4)]
+    seen = [rows_of(Loader(store, order, place=Partition(r, 4), resident=True)) for r in range(4)]
     assert {len(batches) for batches in seen} == {900 // 4 // 64}
     assert {len(rows) for batches in seen for rows in batches} == {64}
     cells = np.concatenate([rows for rank in seen for rows in rank])
@@ -261,13 +261,13 @@ def test_sets_stand_beside_controls_of_their_context(store: Store, *, resident: 
 
 def test_pairs_are_drawn_from_few_places_at_a_time_and_are_all_seen(store: Store) -> None:
     order = sets_of(store, set_size=1, sets_per_batch=8, buffer=128, block=16)
-    epoch = order.epoch(0, Place(), store.n_cells)
+    epoch = order.epoch(0, Partition(), store.n_cells)
     perturbed = [epoch.rows(i)[::2] for i in range(epoch.n_buffers)]
     whole = np.flatnonzero(order.perturbation != order.control)
     assert (np.sort(np.concatenate(perturbed)) == whole).all()
     assert max(len(set(rows // 16)) for rows in perturbed) <= 8  # 64 cells, 12 of a block perturbed
     assert any((np.diff(rows // 16) != 0).mean() > 0.5 for rows in perturbed)  # and mixed
-    assert (epoch.rows(0) != order.epoch(1, Place(), store.n_cells).rows(0)).any()
+    assert (epoch.rows(0) != order.epoch(1, Partition(), store.n_cells).rows(0)).any()
 
 
 def test_a_context_without_controls_is_an_error_unless_others_may_help(store: Store) -> None:

@@ -23,7 +23,7 @@ from vcell.runs import Run
 from vcell.train import TrainOptions, batch
 from vcell.train.optim import Averaged, build_optimizer, learning_rate
 from vcell.train.state import load_weights, named_tensors
-from vcell.train.stream import ReadAhead, Shuffled
+from vcell.train.stream import ReadAhead, ShuffledBatches
 from vcell.train.task import Place
 
 NewRun = Callable[[str], Run]
@@ -121,9 +121,9 @@ def test_tied_weights_are_saved_once() -> None:
 # -- streams ------------------------------------------------------------------------------------
 
 
-def stream(n: int = 10, *, rank: int = 0, world: int = 1, batch_size: int = 4) -> Shuffled:
+def stream(n: int = 10, *, rank: int = 0, world: int = 1, batch_size: int = 4) -> ShuffledBatches:
     place = Place(rank=rank, world_size=world)
-    return Shuffled(n, lambda rows: rows, place=place, batch_size=batch_size, seed=5)
+    return ShuffledBatches(n, lambda rows: rows, place=place, batch_size=batch_size, seed=5)
 
 
 def test_each_epoch_shows_every_example_once_in_another_order() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vcell.runs import Run
 from vcell.train.loop import Result, Trainer
 from vcell.train.options import TrainOptions
-from vcell.train.stream import ReadAhead, Shuffled
+from vcell.train.stream import ReadAhead, ShuffledBatches
 from vcell.train.task import Phase
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Toy:
 
     def batches(self, place: Place) -> Batches:
         self.rank = place.rank
-        stream = Shuffled(
+        stream = ShuffledBatches(
             N,
             lambda rows: {"x": self.x[rows], "y": self.y[rows]},
             place=place,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vcell.models import Screen
-from vcell.models.validation import PriorJudge
+from vcell.models.validation import Blend
 
 P, N = 40, 60
 
@@ -32,7 +32,7 @@ def judge(seed=0):
         target_sum=1e4,
     )
     prior = (0.3 * truth[:20] + 0.1 * rng.normal(size=(20, N))).astype(np.float32)
-    return PriorJudge(screen, prior, None), prior, truth[:20].astype(np.float32)
+    return Blend(screen, prior, None), prior, truth[:20].astype(np.float32)
 
 
 def test_a_network_that_adds_nothing_is_the_prior():

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from vcell_train_vcc.closed.chosen import FILE
-from vcell_train_vcc.closed.gp import GaussianProcess, Setting
+from vcell_train_vcc.closed.gp import GaussianProcess, KernelSettings
 from vcell_train_vcc.closed.interactions import Interactions
 
 from vcell.models import Screen
@@ -64,7 +64,7 @@ def test_a_run_chooses_its_settings_once(screen, fitted, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("centred", [True, False])
 def test_leaving_one_out_equals_learning_without_it(fitted, centred):
-    setting = Setting(0, 0.0, 0.3, 0.3, 1.0, 0.1, centred)
+    setting = KernelSettings(0, 0.0, 0.3, 0.3, 1.0, 0.1, centred)
     closed = fitted._left_out(setting, *fitted._solved(setting))
     kernel, delta = fitted.kernel.of(setting), fitted.delta
     for i in range(len(delta)):

@@ -13,16 +13,18 @@ from vcell_train_vcc import TrainVcc
 from vcell_train_vcc.network import costs, shape
 from vcell_train_vcc.network import losses as network_losses
 from vcell_train_vcc.network.losses import KINDS as LOSSES
-from vcell_train_vcc.network.losses import LossKind, Units, distances, effects, losses_of
+from vcell_train_vcc.network.losses import LossKind, Units, effects, losses_of
 from vcell_train_vcc.network.rehearsal import rehearse
-from vcell_train_vcc.network.shape import Shape
+from vcell_train_vcc.network.shape import NetworkShape
 from vcell_train_vcc.network.task import Tables, build
 
 from vcell.data.simulate import Simulator
 from vcell.errors import UserError
 from vcell.launch import Plan
 from vcell.models import Screen
+from vcell.nn import distances
 from vcell.nn.attention import AttentionChoice
+from vcell.nn.distances import euclidean
 from vcell.screen.sets import Groups, SetStream
 from vcell.store import Recipe, Store, prepare
 from vcell.train.task import Place
@@ -92,7 +94,7 @@ def config(**settings):
 
 def network(tables, kind="transformer", **settings):
     torch.manual_seed(0)
-    form = Shape(kind, "tiny", 0.0, tuple(tables.names), ((len(tables.names), 0),))
+    form = NetworkShape(kind, "tiny", 0.0, tuple(tables.names), ((len(tables.names), 0),))
     return build(tables, form, config(**settings), "sdpa")
 
 
@@ -300,7 +302,7 @@ def test_a_set_loss_is_least_where_the_cells_are_moved_onto_the_real_ones(kind):
 
 def test_distances_are_finite_and_differentiable_between_equal_cells():
     cells = torch.ones(1, 3, 4, requires_grad=True)
-    distances(cells, cells).sum().backward()
+    euclidean(cells, cells).sum().backward()
     assert torch.isfinite(cells.grad).all()
 
 
@@ -393,7 +395,9 @@ def small_screen(n):
 
 
 def decide(n, **settings):
-    return Shape.decide("transformer", small_screen(n), config(**settings), torch.device("cpu"))
+    return NetworkShape.decide(
+        "transformer", small_screen(n), config(**settings), torch.device("cpu")
+    )
 
 
 def test_tokens_are_the_most_responsive_genes_or_those_of_the_file(tmp_path):
@@ -444,7 +448,7 @@ def test_a_graph_file_joins_tokens(tmp_path):
 
 
 def test_the_estimate_counts_the_parameters_it_will_have(tables):
-    form = Shape("transformer", "tiny", 0.1, tuple(tables.names), ((TOKENS, 0),))
+    form = NetworkShape("transformer", "tiny", 0.1, tuple(tables.names), ((TOKENS, 0),))
     found = rehearse(form, config(), AttentionChoice("sdpa", "here"), torch.device("cpu"), 4)
     core = network(tables).core
     rest = sum(p.numel() for p in core.parameters()) - sum(
@@ -489,11 +493,11 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("sets", [1, 4, 30])
 def test_the_estimate_counts_the_block_of_the_retrieval_loss(monkeypatch, sets):
-    monkeypatch.setattr(network_losses, "_BLOCK", 500)
+    monkeypatch.setattr(distances, "BLOCK", 500)
     learned, genes = 37, 11
     effect = torch.rand(sets, genes, requires_grad=True)
     bank = torch.rand(learned, genes)
-    far = network_losses._Taxicab.apply(effect, bank)
+    far = distances.taxicab(effect, bank)
     with Largest() as made:
         far.sum().backward()
     told = network_losses.retrieval_bytes(TrainVcc(), sets, learned, genes)

@@ -79,7 +79,10 @@ WRONG = [
     ("batch-size = {low = 1.5, high = 4}", "batch-size low must be a whole number, not 1.5"),
     ("batch-size = [4, true]", "batch-size each value must be a whole number, not true"),
     ('preset = ["tiny", "huge"]', "preset each value must be one of"),
-    ("preset = {low = 1, high = 2}", 'preset is no number: list its values, as preset = ["auto"'),
+    (
+        "preset = {low = 1, high = 2}",
+        'preset is not a number: list its values, as preset = ["auto"',
+    ),
     ("seed = [1, 2]", "seed is not an option that can be searched"),
     ("features = []", "features is not an option that can be searched"),
 ]
@@ -165,13 +168,13 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(cells, tmp_path, monkey
     def failing(*given):
         calls.append(given)
         if len(calls) == 2:
-            raise RunFailed("the loss is no number")
+            raise RunFailed("the loss is not a number")
         return calm(*given)
 
     monkeypatch.setattr(report, "scored", failing)
     _, found = swept(capsys, cells, "--sweep", "3")
     assert [len(found["trials"]), len(found["failed"])] == [2, 1]
-    assert found["failed"][0]["error"] == "the loss is no number"
+    assert found["failed"][0]["error"] == "the loss is not a number"
     assert Run.open("latest").status() == "done"
 
 

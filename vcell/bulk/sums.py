@@ -56,7 +56,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Piece:
+class PackedCells:
     """Consecutive cells as CSR, three to five bytes a count.
 
     Attributes
@@ -110,7 +110,7 @@ def samples(
     Raises
     ------
     UserError
-        The values are no counts, or a sum exceeds 2**31.
+        The values are not counts, or a sum exceeds 2**31.
     """
     width = source.n_genes if genes is None else len(genes)
     wanted = np.sort(pools.order)
@@ -162,7 +162,7 @@ def _tiles(blocks: Iterator[Drawn], size: int) -> Iterator[Drawn]:
 
 
 def _added(
-    piece: Piece, cells: NDArray[np.int32], sums: NDArray[Any], pool: ThreadPoolExecutor
+    piece: PackedCells, cells: NDArray[np.int32], sums: NDArray[Any], pool: ThreadPoolExecutor
 ) -> NDArray[Any]:
     """Add one piece to the sums, in 64 bits where 32 might not do; threads share the genes."""
     if piece.largest * cells.shape[1] > _LARGEST:
@@ -194,7 +194,7 @@ def _narrow(sums: NDArray[Any]) -> NDArray[np.int32]:
 
 def _resident(
     source: CellSource, rows: NDArray[np.int64], genes: NDArray[np.int64] | None, limit: int
-) -> list[Piece] | None:
+) -> list[PackedCells] | None:
     """Return all cells that can be drawn, compressed, or None where they take too much memory."""
     if source.nnz is not None and genes is None:
         bytes_a_value = 3  # two for the gene, one for the count
@@ -211,14 +211,14 @@ def _resident(
 
 def _pieces(
     source: CellSource, rows: NDArray[np.int64], genes: NDArray[np.int64] | None, limit: int
-) -> Iterator[Piece]:
+) -> Iterator[PackedCells]:
     """Read some rows, compressed, in pieces of up to `_CELLS`; cells are numbered as in `rows`.
 
     `limit` is in bytes, of what is read at once: several such blocks are in memory.
     """
     chosen = None if len(rows) == source.n_cells else rows
     most = min(max(limit // 8, _FEWEST), MAX_NNZ)  # a float and a column number each
-    held: list[Piece] = []
+    held: list[PackedCells] = []
     first = n = 0
     for block in source.chunks(chosen, genes, max_nnz=most, max_rows=_CELLS, dtype="stored"):
         if n + len(block) > _CELLS:
@@ -231,8 +231,8 @@ def _pieces(
         yield _joined(held)
 
 
-def _compressed(source: CellSource, block: Block, first: int) -> Piece:
-    """Narrow a block, and refuse what is no count."""
+def _compressed(source: CellSource, block: Block, first: int) -> PackedCells:
+    """Narrow a block, and refuse values that are not counts."""
     data = block.data
     low, high = (data.min(), data.max()) if len(data) else (0, 0)
     if not (low >= 0 and high <= _LARGEST):
@@ -250,23 +250,23 @@ def _compressed(source: CellSource, block: Block, first: int) -> Piece:
         np.searchsorted(large, indptr).astype(np.int64), indices[large],
         data[large].astype(np.int64) - CLIP,
     )  # fmt: skip
-    return Piece(first, indptr, indices, values, beyond, int(high))
+    return PackedCells(first, indptr, indices, values, beyond, int(high))
 
 
 def _refuse(source: CellSource, block: Block, wrong: NDArray[np.bool_]) -> None:
     at = int(np.argmax(wrong))
     cell = block.rows[int(np.searchsorted(block.indptr - block.indptr[0], at, side="right")) - 1]
     raise UserError(
-        f"{source.name}: cell {cell:,} holds {block.data[at]:.6g}, which is no count",
+        f"{source.name}: cell {cell:,} holds {block.data[at]:.6g}, which is not a count",
         hint=elsewhere(source),
     )
 
 
-def _joined(pieces: list[Piece]) -> Piece:
+def _joined(pieces: list[PackedCells]) -> PackedCells:
     """Return consecutive pieces as one."""
     if len(pieces) == 1:
         return pieces[0]
-    return Piece(
+    return PackedCells(
         pieces[0].first,
         *_stacked([(p.indptr, p.indices, p.values) for p in pieces]),
         _stacked([p.beyond for p in pieces]),

@@ -30,7 +30,7 @@ class Problem:
 
 
 def check_table_names(file: ProjectFile, known: Iterable[str]) -> list[Problem]:
-    """Report top-level names that are no command's table, and tables that are not tables."""
+    """Report top-level names that belong to no command, and tables that are not tables."""
     names = sorted({*known, DATA_TABLE})
     problems = []
     for name, value in file.tables.items():

@@ -66,7 +66,7 @@ def option(  # noqa: PLR0913 - a keyword for each thing that can be said of a se
         The table within the command's own in which the project file has it:
         ``[train-vcc.losses]``. The command's own table may have it as well.
     read
-        Whether it names files that the command reads: what is missing is told before any work.
+        Whether it names files that the command reads: what is missing is reported before any work.
     """
     extra = {
         "help": help,

@@ -64,7 +64,7 @@ def matrix_node(root: Node, layer: str | None, where: str) -> tuple[Node, str, s
             f"{where} has no X",
             hint=f"choose one of its layers with --layer: {', '.join(names)}"
             if names
-            else "this is no AnnData file with cells",
+            else "this is not an AnnData file with cells",
         )
     if layer in RAW_NAMES:
         if "raw" in root:

@@ -157,7 +157,7 @@ class ContiguousArray:
 
 
 @dataclass(frozen=True)
-class Table:
+class ChunkIndex:
     """Where each chunk lies in the file."""
 
     offset: NDArray[np.int64]
@@ -179,7 +179,7 @@ class ChunkedArray:
         plist = dataset.id.get_create_plist()
         self._filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
         self._bytes = self._rows * self._tile * self.dtype.itemsize
-        self._table: Table | None = None
+        self._table: ChunkIndex | None = None
         self._slow = False
         self._tail: dict[int, NDArray[Any]] = {}
 
@@ -296,7 +296,7 @@ class ChunkedArray:
         return int(at[0] // self._rows * self._tiles + tile)
 
 
-def _locate(dataset: h5py.Dataset, n: int, number: Any) -> tuple[Table | None, str]:
+def _locate(dataset: h5py.Dataset, n: int, number: Any) -> tuple[ChunkIndex | None, str]:
     """Ask HDF5 where the chunks lie; or say why they cannot be read beside it."""
     offset, size = np.full(n, -1, np.int64), np.zeros(n, np.int64)
     skipped = 0
@@ -314,7 +314,7 @@ def _locate(dataset: h5py.Dataset, n: int, number: Any) -> tuple[Table | None, s
     missing = int((offset < 0).sum())
     if missing:
         return None, f"{missing:,} of its chunks were never written"
-    return Table(offset, size), ""
+    return ChunkIndex(offset, size), ""
 
 
 def _pieces(starts: Ranges, stops: Ranges, size: int) -> tuple[NDArray[np.int64], ...]:

@@ -1,9 +1,8 @@
 """An HDF5 file that survives a full disk while it is written.
 
 The HDF5 library ends the process with a segmentation fault when it cannot write what it still holds
-while it closes a file. So it never learns of a failure: it writes through `Sink`, which notes the
-first error and takes the rest without writing it. `Sink.check` raises what was noted; the file is
-thrown away then.
+while it closes a file. So it never learns of a failure: it writes through `HdfSink`, which keeps
+the first error and discards the rest. `HdfSink.check` raises that error; the file is then deleted.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 from vcell.outputs import MADE_BY, made_by
 
 
-class Sink(io.RawIOBase):
+class HdfSink(io.RawIOBase):
     """A file for h5py's driver for Python files; writing to it never fails."""
 
     def __init__(self, path: Path) -> None:
@@ -100,7 +99,7 @@ class Sink(io.RawIOBase):
 
 
 @contextmanager
-def writing(path: Path, **options: Any) -> Iterator[tuple[Any, Sink]]:
+def writing(path: Path, **options: Any) -> Iterator[tuple[Any, HdfSink]]:
     """Open a new HDF5 file, marked as made by vcell; whatever went wrong is raised at the end.
 
     Parameters
@@ -112,7 +111,7 @@ def writing(path: Path, **options: Any) -> Iterator[tuple[Any, Sink]]:
     """
     import h5py
 
-    sink = Sink(path)
+    sink = HdfSink(path)
     try:
         file = h5py.File(sink, "w", **options)
         try:

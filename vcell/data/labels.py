@@ -1,7 +1,7 @@
 """Find the columns that say how each cell was perturbed, and which label means unperturbed.
 
 What the configuration names is used and checked; the rest is looked for under the names that
-published screens use, and said aloud. Where two answers are possible the user is asked.
+published screens use, and reported. Where two answers are possible the user is asked.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ def _simple(source: CellSource, setting: str, config: LabelOptions, taken: str) 
         if wanted not in source.obs_columns and of_the_project(setting):
             console.say(
                 f"{source.name}: there is no obs column {wanted!r}, which [data] names as "
-                f"{setting.replace('_', '-')}: done without"
+                f"{setting.replace('_', '-')}: continuing without it"
             )
             return None
         return source.obs(wanted).name

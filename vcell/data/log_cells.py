@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -53,8 +53,16 @@ class LogCells:
             if self.kind == COUNTS:
                 totals = np.asarray(matrix.sum(axis=1)).ravel()
                 factor = self.target_sum / np.where(totals > 0, totals, 1)
-                matrix.data = np.log1p(data * np.repeat(factor, np.diff(block.indptr)))
+                matrix.data = log_scaled(data, factor, block.indptr)
             yield np.asarray(block.rows), matrix
+
+
+def log_scaled(
+    counts: NDArray[Any], factor: NDArray[np.floating], indptr: NDArray[np.integer]
+) -> NDArray[np.floating]:
+    """Return log1p of stored counts of cells, each times its cell's factor."""
+    found: NDArray[np.floating] = np.log1p(counts * np.repeat(factor, np.diff(indptr)))
+    return found
 
 
 def median_total(source: CellSource, rows: NDArray[np.int64] | None = None) -> float:

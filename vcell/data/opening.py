@@ -119,7 +119,7 @@ def _open_file(path: Path, layer: str | None) -> CellSource:
 
         return open_mtx(path.parent, layer)
     raise UserError(
-        f"{path} is no file with cells: it does not begin like HDF5",
+        f"{path} is not a file with cells: it does not begin like HDF5",
         hint="vcell reads .h5ad, 10x .h5, zarr folders and 10x mtx folders",
     )
 

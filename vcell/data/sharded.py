@@ -15,7 +15,7 @@ import numpy as np
 
 from vcell.data import decode
 from vcell.data.arrays import Array, PlainArray
-from vcell.data.chunked import ChunkedArray, Descriptor, Table
+from vcell.data.chunked import ChunkedArray, ChunkIndex, Descriptor
 from vcell.data.fault import damaged, reading
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ShardedArray(ChunkedArray):
         self._width = self._tile = self._tiles = 1
         self._bands = -(-self.shape[0] // self._rows)
         self._bytes = self._rows * self.dtype.itemsize
-        self._table: Table | None = None
+        self._table: ChunkIndex | None = None
         self._slow = False
         self._tail: dict[int, NDArray[Any]] = {}
         self._files: list[Descriptor] = []
@@ -124,7 +124,7 @@ class ShardedArray(ChunkedArray):
             if used.size and int((used[:, 0] + used[:, 1]).max()) > file.size:
                 raise damaged(f"{self.where}, shard {number}", "has chunks beyond its end")
         places = np.concatenate(tables or [np.empty((0, 2), "<u8")])[: self._bands]
-        self._table = Table(places[:, 0].astype(np.int64), places[:, 1].astype(np.int64))
+        self._table = ChunkIndex(places[:, 0].astype(np.int64), places[:, 1].astype(np.int64))
         return True
 
     def _decode(self, chunk: int, out: NDArray[Any]) -> None:

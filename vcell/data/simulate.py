@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.cores import cores
-from vcell.data.simulate_truth import LEVELS, Design, Truth, draw_truth
+from vcell.data.simulate_truth import LEVELS, SimulationDesign, SimulationTruth, draw_truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,7 +40,15 @@ if TYPE_CHECKING:
 
     from vcell.kernels.simulate import Law
 
-__all__ = ["CONTROL", "Cells", "Design", "Simulator", "Truth", "oracle", "simulate"]
+__all__ = [
+    "CONTROL",
+    "SimulatedCells",
+    "SimulationDesign",
+    "SimulationTruth",
+    "Simulator",
+    "oracle",
+    "simulate",
+]
 
 CONTROL = "non-targeting"
 _BLOCK = 512  # cells drawn by one call of the kernel
@@ -49,7 +57,7 @@ _STEP_LABEL, _STEP_TYPE = 0.8191725133961645, 0.6710436067037893
 
 
 @dataclass(frozen=True)
-class Cells:
+class SimulatedCells:
     """A block of simulated cells: CSR counts and the label codes of each cell (0 is control)."""
 
     start: int
@@ -67,8 +75,8 @@ class Cells:
 class Simulator:
     """Draws the cells of a design; `truth` is what they are drawn from."""
 
-    def __init__(self, design: Design | None = None, **changes: Any) -> None:
-        self.design = replace(design or Design(), **changes)
+    def __init__(self, design: SimulationDesign | None = None, **changes: Any) -> None:
+        self.design = replace(design or SimulationDesign(), **changes)
         self._slots, self.truth = draw_truth(self.design)
         state = np.random.SeedSequence([self.design.seed, self.design.draw, 1])
         self._key = state.generate_state(1, np.uint64)[0]
@@ -89,13 +97,13 @@ class Simulator:
         cell_type = _spread(number, n, _STEP_TYPE) * self.design.cell_types // n
         return tuple(code.astype(np.int32) for code in (perturbation, batch, cell_type))
 
-    def draw(self, start: int, stop: int, codes: Sequence[Any] | None = None) -> Cells:
+    def draw(self, start: int, stop: int, codes: Sequence[Any] | None = None) -> SimulatedCells:
         """Draw cells `start` to `stop`, with the labels of the design unless `codes` are given."""
-        from vcell.kernels.simulate import Labels, draw_cells
+        from vcell.kernels.simulate import CellLabels, draw_cells
 
         perturbation, batch, cell_type = codes or self.codes(start, stop)
         truth, design = self.truth, self.design
-        labels = Labels(
+        labels = CellLabels(
             shift=np.vstack([np.zeros((1, design.programmes)), truth.response])[perturbation],
             target=np.concatenate([[-1], truth.target])[perturbation],
             kept=np.concatenate([[1.0], truth.kept])[perturbation],
@@ -112,7 +120,9 @@ class Simulator:
             if filled <= capacity:
                 break
             capacity = filled
-        return Cells(start, indptr, indices[:filled], data[:filled], perturbation, batch, cell_type)
+        return SimulatedCells(
+            start, indptr, indices[:filled], data[:filled], perturbation, batch, cell_type
+        )
 
     @functools.cached_property
     def _law(self) -> Law:
@@ -132,10 +142,10 @@ class Simulator:
             size=truth.size,
         )
 
-    def blocks(self, rows: int = _BLOCK, threads: int | None = None) -> Iterator[Cells]:
+    def blocks(self, rows: int = _BLOCK, threads: int | None = None) -> Iterator[SimulatedCells]:
         """Draw all cells in order, `rows` at a time, a few blocks ahead on threads of our own."""
         threads = threads or cores()
-        ahead: deque[Future[Cells]] = deque()
+        ahead: deque[Future[SimulatedCells]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for start in range(0, self.design.cells, rows):
                 ahead.append(pool.submit(self.draw, start, min(start + rows, self.design.cells)))
@@ -200,7 +210,7 @@ class Simulator:
 
 
 def simulate(**changes: Any) -> anndata.AnnData:
-    """Simulate cells in memory; keywords are those of `Design`.
+    """Simulate cells in memory; keywords are those of `SimulationDesign`.
 
     Examples
     --------

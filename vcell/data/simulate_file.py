@@ -17,7 +17,7 @@ from vcell.outputs import MADE_BY, made_by, together
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vcell.data.simulate import Cells, Simulator
+    from vcell.data.simulate import SimulatedCells, Simulator
 
 ENDINGS = (".h5ad", ".zarr")
 _COLUMNS = ("target_gene", "batch", "cell_type")
@@ -47,11 +47,11 @@ def write(sim: Simulator, path: str | os.PathLike[str], *, compress: bool = Fals
     return truth
 
 
-def _codes(block: Cells) -> dict[str, np.ndarray]:
+def _codes(block: SimulatedCells) -> dict[str, np.ndarray]:
     return dict(zip(_COLUMNS, (block.perturbation, block.batch, block.cell_type), strict=True))
 
 
-def _to_h5ad(sim: Simulator, path: Path, *, compress: bool) -> Iterator[Cells]:
+def _to_h5ad(sim: Simulator, path: Path, *, compress: bool) -> Iterator[SimulatedCells]:
     """Write block after block, yielding each that was written."""
     categories = dict(zip(_COLUMNS, sim.categories, strict=True))
     kind: Compression = "gzip" if compress else None
@@ -62,7 +62,7 @@ def _to_h5ad(sim: Simulator, path: Path, *, compress: bool) -> Iterator[Cells]:
             yield block
 
 
-def _to_zarr(sim: Simulator, aside: Path, *, compress: bool) -> Iterator[Cells]:
+def _to_zarr(sim: Simulator, aside: Path, *, compress: bool) -> Iterator[SimulatedCells]:
     """Write block after block, yielding each that was written; chunks are compressed or raw."""
     import anndata
     import zarr

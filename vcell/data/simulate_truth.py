@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from vcell.errors import UserError
 from vcell.outputs import MADE_BY, made_by, whole
 
-LEVELS = np.arange(-8, 9) / 8  # the loadings a gene may have; 0 is no membership
+LEVELS = np.arange(-8, 9) / 8  # the loadings a gene may have; 0 is not a membership
 _SLOTS = 2  # memberships a gene can have
 _RESPONSIVE = 0.6  # share of genes in some programme
 
 
 @dataclass(frozen=True, kw_only=True)
-class Design:
+class SimulationDesign:
     """What to simulate.
 
     Parameters
@@ -92,7 +92,7 @@ class Design:
 
 
 @dataclass(frozen=True)
-class Truth:
+class SimulationTruth:
     """What is true of a simulation. P perturbations, N genes, K programmes, T cell types.
 
     Parameters
@@ -143,13 +143,13 @@ class Truth:
             np.savez_compressed(file, **arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Truth:
+    def load(cls, path: str | os.PathLike[str]) -> SimulationTruth:
         """Read a truth that `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
             return cls(**{name: file[name] for name in cls.__dataclass_fields__})
 
 
-def draw_truth(design: Design) -> tuple[NDArray[np.int64], Truth]:
+def draw_truth(design: SimulationDesign) -> tuple[NDArray[np.int64], SimulationTruth]:
     """Draw everything but the cells; returns the memberships as the kernel wants them, and all."""
     rng = np.random.default_rng([design.seed, 0])
     names = np.array([f"GENE{i + 1:05d}" for i in range(design.genes)])
@@ -163,7 +163,7 @@ def draw_truth(design: Design) -> tuple[NDArray[np.int64], Truth]:
     order = np.argsort(names[target])
     size = np.clip(np.exp(rng.normal(np.log(4), 0.5, design.genes)), 0.5, 50)
     batch_factor = np.exp(rng.normal(0, design.batch_effect, (design.batches, design.genes)))
-    return slots, Truth(
+    return slots, SimulationTruth(
         genes=names,
         perturbations=names[target][order],
         target=target[order],
@@ -178,7 +178,7 @@ def draw_truth(design: Design) -> tuple[NDArray[np.int64], Truth]:
 
 
 def _memberships(
-    rng: np.random.Generator, design: Design
+    rng: np.random.Generator, design: SimulationDesign
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Give each gene up to two programmes and a loading in each."""
     n, k = design.genes, design.programmes
@@ -194,7 +194,10 @@ def _memberships(
 
 
 def _targets(
-    rng: np.random.Generator, design: Design, base: NDArray[Any], responsive: NDArray[np.bool_]
+    rng: np.random.Generator,
+    design: SimulationDesign,
+    base: NDArray[Any],
+    responsive: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Choose well expressed targets: members of programmes, and for the nulls genes of none."""
     expressed = base >= np.median(base)
@@ -215,7 +218,7 @@ def _targets(
 
 
 def _responses(
-    rng: np.random.Generator, design: Design, membership: NDArray[np.float64]
+    rng: np.random.Generator, design: SimulationDesign, membership: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Losing a gene lowers its programmes, which regulate others; plus a shared response."""
     k = design.programmes

@@ -139,7 +139,7 @@ class CellSource:
         return self._column("var", self.var_frame, column)
 
     def embedding(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """Read cells of obsm: ``[cells, dimensions]``; None where it is no table of numbers.
+        """Read cells of obsm: ``[cells, dimensions]``; None where it is not a table of numbers.
 
         `rows` ascend.
         """

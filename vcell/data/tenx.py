@@ -154,7 +154,7 @@ class MtxMatrix:
                 line, self._head_lines = file.readline(), self._head_lines + 1
             sizes = [int(word) for word in line.split()]
         if head[:3] != [b"%%MatrixMarket", b"matrix", b"coordinate"] or len(sizes) != 3:
-            raise UserError(f"{path} is no MatrixMarket coordinate file")
+            raise UserError(f"{path} is not a MatrixMarket coordinate file")
         if sizes[:2] != [n_genes, n_cells]:
             raise UserError(
                 f"{path} is of {sizes[0]:,} genes and {sizes[1]:,} cells, but its folder names "

@@ -65,7 +65,7 @@ def load(name: str, vocabulary: Path | None = None, *, seed: int = 0) -> Genefor
     Raises
     ------
     UserError
-        If it is no Geneformer, is damaged or has other tokens than the vocabulary.
+        If it is not a Geneformer, is damaged or has other tokens than the vocabulary.
     """
     if name.startswith(SYNTHETIC):
         return _synthetic(name, vocabulary, seed)
@@ -170,7 +170,7 @@ def _shape(folder: Path) -> BertShape:
         eps = float(config.get("layer_norm_eps", 1e-12))
     except FileNotFoundError:
         raise UserError(
-            f"{folder} holds no config.json, so it is no folder of a model",
+            f"{folder} holds no config.json, so it is not a folder of a model",
             hint="name the folder that holds config.json and model.safetensors",
         ) from None
     except KeyError as error:

@@ -27,7 +27,7 @@ Kind = Literal["delete", "move", "insert", "whole"]
 
 
 @dataclass(frozen=True)
-class Frame:
+class CellBounds:
     """Where the genes of a cell begin and end: inside <cls> and <eos>, if there are any."""
 
     first: int  # 1 behind <cls>, else 0
@@ -97,7 +97,7 @@ def single(
     operation: Operation,
     length: int,
     positions: NDArray[np.int64],
-    frame: Frame,
+    frame: CellBounds,
     *,
     quarters: int = 1,
     base: NDArray[np.int64] | None = None,
@@ -130,7 +130,7 @@ def single(
     return Copies("move", base, positions, to.astype(np.int64), touched, len(base))
 
 
-def absent(length: int, sources: NDArray[np.int64], frame: Frame) -> Copies:
+def absent(length: int, sources: NDArray[np.int64], frame: CellBounds) -> Copies:
     """Overexpress genes that the cell lacks, one at a time; `sources` are from `length` on."""
     new = min(length + 1, frame.longest)
     to = np.full(len(sources), frame.first)
@@ -144,7 +144,7 @@ def group(
     operation: Operation,
     length: int,
     sources: Sequence[int],
-    frame: Frame,
+    frame: CellBounds,
     *,
     quarters: int = 1,
 ) -> Copies:

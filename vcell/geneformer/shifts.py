@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vcell.geneformer.perturbation import Copies, Frame
+from vcell.geneformer.perturbation import CellBounds, Copies
 from vcell.nn.bert import Lengths
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class ShiftEngine:
         self.n_layers, self.readout, self.shared = n_layers, readout, shared
         self.budget = budget or BUDGET[self.device.type]
         framed = model.vocabulary.cls is not None
-        self.frame = Frame(int(framed), int(framed), model.shape.n_positions)
+        self.frame = CellBounds(int(framed), int(framed), model.shape.n_positions)
         self.names = list(states or {})
         vectors = [np.asarray(v, np.float64) for v in (states or {}).values()]
         units = [v / np.linalg.norm(v) for v in vectors]

@@ -3,7 +3,7 @@
 ``with open_cells(path) as source: cells = encode(source, shipped("V2"), longest=4096)``
 
 Chunks are read and encoded in threads ahead of whoever uses them. Upstream's faults are not
-repeated: two columns of one gene are one token, and stored zeros are no genes.
+repeated: two columns of one gene are one token, and stored zeros are not genes.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def encode_chunks(
     Raises
     ------
     UserError
-        If the values are no counts, or the genes are none of the vocabulary's.
+        If the values are not counts, or the genes are none of the vocabulary's.
     """
     detect.require_counts(source)
     mapping = mapped(source, vocabulary, column)

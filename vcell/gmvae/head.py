@@ -109,7 +109,7 @@ def folds_of(labels: Array, seed: int, folds: int = FOLDS) -> Array:
 
 
 def withheld(labels: Array, seed: int) -> NDArray[np.bool_]:
-    """Choose a fifth of the cells of each label that has five or more; -1 is no label.
+    """Choose a fifth of the cells of each label that has five or more; -1 is not a label.
 
     Their labels are kept from the network, so that a temperature can be learnt from them: cells
     whose label it was told lie nearer to their centre than others ever will.

@@ -23,7 +23,7 @@ from vcell.nn.likelihoods import CountDecoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class GmvaeShape:
     """What a network is made of.
 
     Attributes
@@ -49,7 +49,7 @@ class Shape:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def of(cls, told: dict[str, Any]) -> Shape:
+    def of(cls, told: dict[str, Any]) -> GmvaeShape:
         """Return the shape that `plain` told."""
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in told.items()
@@ -81,7 +81,7 @@ class Weights:
     shown: float = 1.0
 
 
-class Block(nn.Module):
+class NormActivation(nn.Module):
     """Normalise, cut at zero, drop: what follows each linear layer."""
 
     def __init__(self, width: int, dropout: float) -> None:
@@ -97,7 +97,7 @@ class Block(nn.Module):
 def _layers(widths: Sequence[int], dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), Block(after, dropout)]
+        layers += [nn.Linear(before, after), NormActivation(after, dropout)]
     return nn.Sequential(*layers)
 
 
@@ -106,11 +106,11 @@ class Gmvae(nn.Module):
 
     taken: Tensor
 
-    def __init__(self, shape: Shape, weights: Weights | None = None) -> None:
+    def __init__(self, shape: GmvaeShape, weights: Weights | None = None) -> None:
         super().__init__()
         self.shape, self.weights = shape, weights or Weights()
         self.first = CompressedLinear(shape.genes, shape.encoder[0])
-        self.second = Block(shape.encoder[0], shape.dropout)
+        self.second = NormActivation(shape.encoder[0], shape.dropout)
         self.encoder = _layers(shape.encoder, shape.dropout)
         self.mean = nn.Linear(shape.encoder[-1], shape.latent)
         self.log_variance = nn.Linear(shape.encoder[-1], shape.latent)

@@ -16,7 +16,7 @@ import torch
 
 from vcell.errors import UserError
 from vcell.gmvae.head import Head
-from vcell.gmvae.network import Gmvae, Shape
+from vcell.gmvae.network import Gmvae, GmvaeShape
 from vcell.gmvae.outliers import Outliers
 from vcell.train.state import load_weights
 
@@ -74,7 +74,7 @@ class Trained:
             told = json.loads((run.path / STUDY).read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{run.path / STUDY} cannot be read: {error}") from None
-        network = Gmvae(Shape.of(told["shape"]))
+        network = Gmvae(GmvaeShape.of(told["shape"]))
         load_weights(network, run.checkpoint("best").path)
         return cls(network.to(device), told, *read_head(run.path / HEAD))
 

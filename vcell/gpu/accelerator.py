@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from vcell.gpu.published import Sheet
+
 
 class Mark(Protocol):
     """A place in the device's queue of work."""
@@ -74,7 +76,7 @@ class Accelerator:
 
     @property
     def capability(self) -> tuple[int, int]:
-        """CUDA's compute capability, (0, 0) of what is no GPU."""
+        """CUDA's compute capability, (0, 0) of what is not a GPU."""
         return 0, 0
 
     def memory(self) -> tuple[int, int]:
@@ -224,3 +226,28 @@ def accelerator(device: torch.device | str) -> Accelerator:
     """Return what answers for a device; ``cuda`` without a number is this thread's present one."""
     device = torch.device(device)
     return KINDS.get(device.type, Accelerator)(device)
+
+
+class OnPaper(Accelerator):
+    """A GPU that is not here, of which the data sheet is known."""
+
+    kind, has_queue = "cuda", True
+
+    def __init__(self, device: torch.device, card: Sheet) -> None:
+        super().__init__(device)
+        self.card = card
+
+    @property
+    def name(self) -> str:
+        """The card's."""
+        return self.card.name
+
+    @property
+    def bf16(self) -> bool:
+        """Whether it multiplies in bf16."""
+        return self.card.capability >= (8, 0)
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """Of the sheet."""
+        return self.card.capability

@@ -75,6 +75,10 @@ SHEETS = {
 }
 #: Shares of the peak that training of transformers reaches, from careless to well tuned.
 REACHED = (0.2, 0.5)
+ESTIMATED = (
+    f"estimated from the card's published rates, at {REACHED[0]:.0%} to {REACHED[1]:.0%} of its "
+    "peak: not measured, and without data loading, validation and communication"
+)
 
 
 def sheet(name: str) -> Sheet:
@@ -103,3 +107,14 @@ def seconds(card: Sheet, flops: float, moved: float, precision: str) -> tuple[fl
     memory = moved / (1e9 * card.bandwidth)
     least, most = (flops / (card.peak(precision) * share) for share in reversed(REACHED))
     return least + memory, most + 2 * memory
+
+
+def bill(card: Sheet, least: float, most: float, n: int = 1) -> dict[str, str]:
+    """Say what work costs that takes between so many seconds on each of `n` cards."""
+    hours = [least / 3600, most / 3600]
+    kwh = [one * n * card.watts / 1000 for one in hours]
+    return {
+        "hours": f"{hours[0]:.2g} to {hours[1]:.2g}, on {n} x {card.name}",
+        "GPU-hours": f"{hours[0] * n:.2g} to {hours[1] * n:.2g}",
+        "kWh": f"{kwh[0]:.2g} to {kwh[1]:.2g}, at {card.watts:.0f} W each",
+    }

@@ -39,7 +39,7 @@ def read(
     Raises
     ------
     UserError
-        A file is no edge list, or has no gene in common with the others or with `genes`.
+        A file is not an edge list, or has no gene in common with the others or with `genes`.
     """
     if not paths:
         raise UserError("no graph is named", hint="--graph FILE names an edge list")

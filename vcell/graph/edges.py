@@ -100,7 +100,7 @@ def read_edges(
     Raises
     ------
     UserError
-        The file is not text, its header contradicts itself, or a line is no edge.
+        The file is not text, its header contradicts itself, or a line is not an edge.
     """
     with text_of(path) as file:
         head = [line for _, line in zip(range(_PEEK), file, strict=False)]

@@ -30,7 +30,7 @@ class RelationCounts:
     self_loops, duplicates
         Edges left out: of a gene with itself, and of a pair named again.
     unknown_edges, unknown_genes
-        Edges left out because an end is no gene of the table, and how many such names there are.
+        Edges left out because an end is not a gene of the table, and how many such names there are.
     both_ways
         Pairs stored in both directions.
     edges

@@ -183,7 +183,7 @@ def _headless(
         return EdgeLayout("SGD interactions", mark, skip, ((0, 2), (1, 3)), kind=5)
     numbers = [i for i in range(2, len(first)) if is_number(first[i])]
     if len(first) > 4:
-        numbers = []  # ids and counts of articles are no weights
+        numbers = []  # ids and counts of articles are not weights
     what = "pairs of genes" + (" with weights" if numbers else "") + ", without a header"
     return EdgeLayout(what, mark, skip, ((0, 1),), tuple(("", i) for i in numbers[:1]))
 
@@ -266,7 +266,7 @@ def _weight(
         if name in names:
             return (("", names.index(name)),)
     if len(names) > 4:
-        return ()  # ids and counts of articles are no weights
+        return ()  # ids and counts of articles are not weights
     body: Callable[[int], str] = lambda i: rows[1][i] if len(rows) > 1 else ""  # noqa: E731
     rest = [i for i in range(len(names)) if i not in ends and names[i] and is_number(body(i))]
     return tuple(("", i) for i in rest[:1])

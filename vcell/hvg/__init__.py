@@ -14,14 +14,14 @@ operations included, and are described in docs/select-genes.md.
 
 from __future__ import annotations
 
-from vcell.hvg.plan import FLAVORS, Batches, GeneFilter, Plan, Ranking, Read
+from vcell.hvg.plan import FLAVORS, BatchLabels, FlavorPlan, GeneFilter, Ranking, Read
 from vcell.hvg.run import highly_variable, make_plan
 
 __all__ = [
     "FLAVORS",
-    "Batches",
+    "BatchLabels",
+    "FlavorPlan",
     "GeneFilter",
-    "Plan",
     "Ranking",
     "Read",
     "highly_variable",

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.errors import UserError
-from vcell.hvg.plan import GeneFilter, Plan, Ranking, Read, Setting, best_first, first_of, mean_var
+from vcell.hvg.plan import (
+    FlavorPlan,
+    FlavorSettings,
+    GeneFilter,
+    Ranking,
+    Read,
+    best_first,
+    first_of,
+    mean_var,
+)
 from vcell.passes.reducers import NormalizedMoments
 
 if TYPE_CHECKING:
@@ -19,10 +28,10 @@ _BINS = 20
 _MAD = 0.6744897501960817  # a normal's median absolute deviation over its standard deviation
 
 
-class DispersionPlan(Plan):
+class DispersionPlan(FlavorPlan):
     """Variance over mean, standardised within bins of the mean."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: FlavorSettings) -> None:
         self.setting = setting
         self.filter = GeneFilter(setting.n_genes, setting.min_cells)
         self.moments = self._moments()
@@ -71,7 +80,7 @@ class DispersionPlan(Plan):
 
 
 def _one_batch(
-    sums: NDArray[np.float64], n_cells: int, setting: Setting
+    sums: NDArray[np.float64], n_cells: int, setting: FlavorSettings
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
     """Return scores of one batch and which genes reach its cut-off; ``sums[G, 3]``."""
     mean, var = mean_var(sums[:, 1], sums[:, 2], n_cells)
@@ -138,7 +147,10 @@ def _median_deviation(values: Any) -> float:
 
 
 def _many_batches(
-    sums: NDArray[np.float64], sizes: NDArray[np.int64], setting: Setting, genes: NDArray[Any]
+    sums: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+    setting: FlavorSettings,
+    genes: NDArray[Any],
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64]]:
     """Rank by the number of batches that choose a gene, then by its mean standing, then by name."""
     import pandas as pd
@@ -163,7 +175,7 @@ def _many_batches(
 
 
 def _widened(
-    setting: Setting,
+    setting: FlavorSettings,
     kept: NDArray[np.bool_],
     frame: dict[str, NDArray[np.float64]],
     selected: NDArray[np.bool_],

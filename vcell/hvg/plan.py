@@ -59,14 +59,14 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Batches:
+class BatchLabels:
     """The batch of every cell of the source: number ``[C]`` (-1 for none), and the names."""
 
     codes: NDArray[np.int32]
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, values: NDArray[Any]) -> Batches:
+    def of(cls, values: NDArray[Any]) -> BatchLabels:
         """Give every value of an obs column its number in sorted order; -1 where it is missing."""
         import pandas as pd
 
@@ -119,7 +119,7 @@ class GeneFilter:
             read.held(block)(reducers, rows=cells)
 
 
-class Plan(ABC):
+class FlavorPlan(ABC):
     """A flavour about to be computed over one source."""
 
     @abstractmethod
@@ -132,7 +132,7 @@ class Plan(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class FlavorSettings:
     """What every flavour is told."""
 
     flavor: str
@@ -142,7 +142,7 @@ class Setting:
     target_sum: float | None  # None: the values are log1p already
     single: bool  # the source stores float32
     genes: NDArray[Any]  # names, for ties
-    batches: Batches | None = None
+    batches: BatchLabels | None = None
     min_cells: int = 0
     span: float = 0.3
     theta: float = 100.0

@@ -12,11 +12,11 @@ import numpy as np
 
 from vcell.errors import UserError
 from vcell.hvg.plan import (
+    FlavorPlan,
+    FlavorSettings,
     GeneFilter,
-    Plan,
     Ranking,
     Read,
-    Setting,
     best_first,
     first_of,
     mean_var,
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 _NODES = 65  # enough for 1e-14 over depths that differ by a factor of 100,000
 
 
-class ResidualPlan(Plan):
+class ResidualPlan(FlavorPlan):
     """Ranks genes by the variance of their residuals, batch by batch."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: FlavorSettings) -> None:
         self.setting = setting
         self.filter = GeneFilter(setting.n_genes, setting.min_cells)
         batches = setting.batches

@@ -9,7 +9,7 @@ import numpy as np
 from vcell import passes
 from vcell.errors import UserError
 from vcell.hvg.dispersion import DispersionPlan
-from vcell.hvg.plan import FLAVORS, Batches, Plan, Ranking, Setting
+from vcell.hvg.plan import FLAVORS, BatchLabels, FlavorPlan, FlavorSettings, Ranking
 from vcell.hvg.residuals import ResidualPlan
 from vcell.hvg.standardized import StandardizedPlan
 from vcell.passes import CellRules
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vcell.passes import CellTable
 
 
-def make_plan(setting: Setting) -> Plan:
+def make_plan(setting: FlavorSettings) -> FlavorPlan:
     """Return the plan of a flavour."""
     if setting.flavor not in FLAVORS:
         raise UserError(f"there is no flavour {setting.flavor!r}", hint=", ".join(FLAVORS))
@@ -42,7 +42,7 @@ def highly_variable(  # noqa: PLR0913 - each is a choice of the method
     *,
     flavor: str = "seurat",
     n_top: int = 2000,
-    batches: Batches | None = None,
+    batches: BatchLabels | None = None,
     target_sum: float | None = 1e4,
     min_cells: int = 0,
     rules: CellRules | None = None,
@@ -78,7 +78,7 @@ def highly_variable(  # noqa: PLR0913 - each is a choice of the method
     if target_sum == 0:
         table = read([])
         target_sum = median_total(table)
-    setting = Setting(
+    setting = FlavorSettings(
         flavor=flavor,
         n_genes=source.n_genes,
         n_cells=source.n_cells,

@@ -12,11 +12,11 @@ import numpy as np
 
 from vcell.errors import UserError
 from vcell.hvg.plan import (
+    FlavorPlan,
+    FlavorSettings,
     GeneFilter,
-    Plan,
     Ranking,
     Read,
-    Setting,
     best_first,
     first_of,
     mean_var,
@@ -35,10 +35,10 @@ _BINS = 240  # counts beyond the small ones with a column of their own
 _SPANS = (1.0, 1.5, 2.0, 3.0)  # a fit that fails is tried again with these multiples of the span
 
 
-class StandardizedPlan(Plan):
+class StandardizedPlan(FlavorPlan):
     """One pass where the histograms of all batches fit, else two; the same bits either way."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: FlavorSettings) -> None:
         self.setting = setting
         self.filter = GeneFilter(setting.n_genes, setting.min_cells)
         batches = setting.batches

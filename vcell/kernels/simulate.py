@@ -63,7 +63,7 @@ class Law(NamedTuple):
     size: NDArray[np.float64]  # (N,) variance = mean + mean^2 / size
 
 
-class Labels(NamedTuple):
+class CellLabels(NamedTuple):
     """What the labels of C cells mean to each of them."""
 
     shift: NDArray[np.float64]  # (C, K) programme activities its perturbation gives a cell
@@ -78,7 +78,7 @@ def draw_cells(
     key: np.uint64,
     first: int,
     law: Law,
-    labels: Labels,
+    labels: CellLabels,
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
     data: NDArray[np.float32],

@@ -235,7 +235,7 @@ class GeneMajor:
 
 
 @dataclass(frozen=True)
-class Copies:
+class ResampledCells:
     """Cells drawn with replacement from others, each gene times a factor.
 
     Attributes
@@ -256,7 +256,7 @@ class Copies:
     @classmethod
     def draw(
         cls, cells: GeneMajor, factor: NDArray[np.float64], drawn: NDArray[np.int64], n_cells: int
-    ) -> Copies:
+    ) -> ResampledCells:
         """Make copy ``n_cells + i`` of cell ``drawn[i]``, one of `n_cells`."""
         order = np.argsort(drawn, kind="stable")
         bounds = np.searchsorted(drawn[order], np.arange(n_cells + 1))

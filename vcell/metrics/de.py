@@ -10,7 +10,7 @@ import pandas as pd
 from vcell.data import CellSource, open_cells
 from vcell.data import labels as find_labels
 from vcell.errors import UserError
-from vcell.metrics.screen import Cells, Chosen, tables
+from vcell.metrics.screen import Chosen, ScreenCells, tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +101,7 @@ def compare(  # noqa: PLR0913 - every choice has a name and a default
     frames = []
     with opened as source:
         labels = find_labels.find(source, chosen)
-        looked = Cells.look(source, values, ranked=test == "wilcoxon", threads=threads)
+        looked = ScreenCells.look(source, values, ranked=test == "wilcoxon", threads=threads)
         for stratum, table in tables(looked, labels, chosen):
             frame = table.frame() if layout == "pdex" else table.scanpy()
             if stratify is not None:

@@ -121,7 +121,7 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
     with closing(GeneMajor(n_genes, memory=memory)) as cells:
         turned.turn(cells, blocks(), group, threads=threads)
         return grouped(
-            turned.Turned([turned.Part(cells)], n_genes), group, n_groups, against=against,
+            turned.Turned([turned.SourcePart(cells)], n_genes), group, n_groups, against=against,
             squares=squares, dense=dense, threads=threads,
         )  # fmt: skip
 
@@ -142,7 +142,7 @@ def grouped(
     sums, u, ties = np.zeros((3, *shape))
     narrow = np.zeros(shape, cells.dtype)
     wide = np.zeros(shape if squares else (0, 0))
-    tables = turned.Tables(sums, wide, narrow, weight, u, ties, lone)
+    tables = turned.RankTables(sums, wide, narrow, weight, u, ties, lone)
     cells.rank(group, sizes, tables, against=against, threads=threads)
     return Grouped(sizes, sums, wide, narrow / divisor[:, None], u, ties)
 

@@ -23,7 +23,7 @@ _SMALL = 64  # counts below this are looked up
 
 
 @dataclass(frozen=True)
-class Survey:
+class ValueSurvey:
     """What one look at every value shows.
 
     Attributes
@@ -43,7 +43,7 @@ class Survey:
 
     @property
     def fractions(self) -> bool:
-        """Whether these are no counts: cell-eval draws the line at 1e-3."""
+        """Whether these are not counts: cell-eval draws the line at 1e-3."""
         return self.fraction > 1e-3
 
 
@@ -70,7 +70,7 @@ class Glance:
         return self.low >= 0 and self.high <= 65535 and not self.fraction and not self.not_finite
 
 
-def merged(glances: Iterable[Glance], n_cells: int) -> Survey:
+def merged(glances: Iterable[Glance], n_cells: int) -> ValueSurvey:
     """Put together what was seen of all blocks."""
     totals = np.zeros(n_cells)
     low, high, fraction, not_finite = 0.0, 0.0, 0.0, 0
@@ -78,10 +78,10 @@ def merged(glances: Iterable[Glance], n_cells: int) -> Survey:
         totals[seen.rows] = seen.totals
         low, high = min(low, seen.low), max(high, seen.high)
         fraction, not_finite = max(fraction, seen.fraction), not_finite + seen.not_finite
-    return Survey(totals, low, high, fraction, not_finite)
+    return ValueSurvey(totals, low, high, fraction, not_finite)
 
 
-def survey(blocks: Iterable[Rows], n_cells: int) -> Survey:
+def survey(blocks: Iterable[Rows], n_cells: int) -> ValueSurvey:
     """Look at every value once."""
     return merged((Glance.at(block) for block in blocks), n_cells)
 

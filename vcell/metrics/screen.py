@@ -20,7 +20,7 @@ from vcell.metrics import significance
 from vcell.metrics.by_gene import GeneMajor
 from vcell.metrics.groups import Grouped, grouped, summarise
 from vcell.metrics.scaled import (
-    Survey,
+    ValueSurvey,
     divisors,
     logged,
     median_target,
@@ -29,7 +29,7 @@ from vcell.metrics.scaled import (
     shares,
     survey,
 )
-from vcell.metrics.turned import AT_ONCE, Part, Turned, turn
+from vcell.metrics.turned import AT_ONCE, SourcePart, Turned, turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,11 +104,11 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Cells:
+class ScreenCells:
     """The cells to test, and what is known of their values."""
 
     source: CellSource
-    seen: Survey
+    seen: ValueSurvey
     counts: bool
     divisor: NDArray[np.floating] | None
     cells: GeneMajor | None  # turned round, for rank tests; `tables` closes it
@@ -116,7 +116,7 @@ class Cells:
     @classmethod
     def look(
         cls, source: CellSource, values: Values, *, ranked: bool = True, threads: int | None = None
-    ) -> Cells:
+    ) -> ScreenCells:
         """Look at every value, and decide how they are logged; for rank tests, keep them all."""
         if not source.n_genes:
             raise UserError(f"{source.name} has no genes")
@@ -161,7 +161,7 @@ class Cells:
         return total * 1e6 / max(len(rows), 1)
 
 
-def _seen(source: CellSource, cells: GeneMajor | None, threads: int | None) -> Survey:
+def _seen(source: CellSource, cells: GeneMajor | None, threads: int | None) -> ValueSurvey:
     """Look at every value, and turn the cells round where that is asked for."""
     with console.progress(f"reading {source.name}", source.n_cells) as bar:
 
@@ -178,7 +178,7 @@ def _seen(source: CellSource, cells: GeneMajor | None, threads: int | None) -> S
 
 
 def _decided(
-    source: CellSource, found: detect.Scale, seen: Survey, values: Values
+    source: CellSource, found: detect.Scale, seen: ValueSurvey, values: Values
 ) -> tuple[bool, NDArray[np.floating] | None]:
     """Return whether the values are counts, and what each cell's are divided by before log1p."""
     if seen.not_finite:
@@ -208,7 +208,7 @@ def _unlogged(block: Any) -> Any:
 
 
 def tables(
-    cells: Cells, labels: find_labels.Labels, choices: Choices
+    cells: ScreenCells, labels: find_labels.Labels, choices: Choices
 ) -> Iterator[tuple[str | None, significance.DeTable]]:
     """Test every perturbation, and yield one table per stratum (None: there are no strata)."""
     try:
@@ -252,7 +252,7 @@ def numbered(
 
 
 def _test(
-    cells: Cells,
+    cells: ScreenCells,
     group: NDArray[np.int32],
     names: NDArray[np.str_],
     genes: NDArray[np.int64],
@@ -264,7 +264,8 @@ def _test(
     dense = cells.source.nnz is None
     if wilcoxon and cells.cells is not None:
         found = grouped(
-            Turned([Part(cells.cells, cells.divisor)], n_genes), group, len(names), dense=dense,
+            Turned([SourcePart(cells.cells, cells.divisor)], n_genes), group, len(names),
+            dense=dense,
             against="rest" if rest else "reference", threads=choices.threads,
         )  # fmt: skip
     else:
@@ -283,7 +284,7 @@ def _test(
 
 
 def _kept(
-    cells: Cells, controls: NDArray[np.int64], control: str, min_cpm: float
+    cells: ScreenCells, controls: NDArray[np.int64], control: str, min_cpm: float
 ) -> NDArray[np.bool_]:
     """Return which genes are expressed enough in the controls to be tested."""
     if not min_cpm:

@@ -34,7 +34,7 @@ _scratch = threading.local()
 
 
 @dataclass(frozen=True)
-class Part:
+class SourcePart:
     """Cells of one source, turned round, and what each of them is divided by before log1p.
 
     ``divisor`` is by number in the source, from `cells.offset` on; None for values as they are.
@@ -136,7 +136,7 @@ class Turned:
         G.
     """
 
-    def __init__(self, parts: Sequence[Part], n_genes: int) -> None:
+    def __init__(self, parts: Sequence[SourcePart], n_genes: int) -> None:
         self.parts, self.n_genes = tuple(parts), n_genes
         self.counts = np.sum([part.cells.counts for part in parts], axis=0)
         kinds = [part.cells.dtype if part.divisor is None else part.divisor.dtype for part in parts]
@@ -146,7 +146,7 @@ class Turned:
             self._levels = Levels.of(np.concatenate([part.divisor for part in parts]))
 
     def rank(
-        self, group: NDArray[np.int32], sizes: NDArray[np.int64], tables: Tables,
+        self, group: NDArray[np.int32], sizes: NDArray[np.int64], tables: RankTables,
         *, against: Against, threads: int | None,
     ) -> None:  # fmt: skip
         """Fill the tables, ``[P, G]``, genes at a time."""
@@ -222,7 +222,7 @@ class Turned:
 
 
 @dataclass
-class Tables:
+class RankTables:
     """What is filled, ``[P, G]``; see `vcell.metrics.groups.Grouped`."""
 
     sums: Array

@@ -121,13 +121,28 @@ def gains(
     reference
         The model whose gain is 0.
     """
-    base = {name: np.asarray(scores[reference][name], np.float64) for name in ("pds", "mae")}
-    room = max(1 - float(base["pds"].mean()), 1e-9)
-    error = max(float(base["mae"].mean()), 1e-12)
-    return {
-        name: ((one["pds"] - base["pds"]) / room + (base["mae"] - one["mae"]) / error) / 2
-        for name, one in scores.items()
-    }
+    base = scores[reference]
+    level = {name: float(np.mean(base[name])) for name in ("pds", "mae")}
+    return {name: gain(one, base, level) for name, one in scores.items()}
+
+
+def gain(
+    scores: Mapping[str, NDArray[np.floating] | float],
+    before: Mapping[str, NDArray[np.floating] | float],
+    level: Mapping[str, float],
+) -> Array:
+    """Return how much better scores are than others, as the challenge scales them.
+
+    The mean over the metrics of `level`, the scores of the mean effect: going from there to a
+    perfect score is a gain of 1.
+    """
+    found = []
+    for metric, mean in level.items():
+        one, other = (np.asarray(x[metric], np.float64) for x in (scores, before))
+        zero_is_best = metric == "mae"
+        room = max(mean, 1e-12) if zero_is_best else max(1 - mean, 1e-9)
+        found.append((other - one if zero_is_best else one - other) / room)
+    return np.asarray(np.mean(found, axis=0))
 
 
 def difference(values: NDArray[np.floating], targets: Sequence[tuple[str, ...]]) -> Difference:

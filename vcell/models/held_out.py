@@ -241,7 +241,7 @@ def without_own_table(summary: dict[str, Any]) -> list[list[str]]:
             f"{one['delta_correlation_without_own']:.3f}",
         ]
         for name, one in (summary["held_out"] | summary["levels"]).items()
-        if "pds_without_own" in one  # runs of before have not got them
+        if "pds_without_own" in one  # older runs have not got them
     ]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vcell.metrics import vcc2025
+from vcell.metrics import vcc2025, verdict
 from vcell.metrics.rankings import mean_ranks
 
 if TYPE_CHECKING:
@@ -85,5 +85,58 @@ def scores(
 
 def gain(model: dict[str, float], baseline: dict[str, float]) -> float:
     """Return the challenge's scaled score over a baseline: mean gain in PDS and MAE, at most 1."""
-    pds = (model["pds"] - baseline["pds"]) / max(1 - baseline["pds"], 1e-9)
-    return (pds + 1 - model["mae"] / baseline["mae"]) / 2
+    level = {name: baseline[name] for name in ("pds", "mae")}
+    return float(verdict.gain(model, baseline, level))
+
+
+class Judge:
+    """Scores guesses of measured effects; by a sample of them, to rank settings quickly.
+
+    Parameters
+    ----------
+    effects, target
+        (P, N), and (P,) the gene that each targets, -1 for none.
+    most_rows, most_genes
+        How many perturbations, drawn at random, and of the most variable genes are looked at.
+
+    Attributes
+    ----------
+    rows, genes
+        Which they are, ascending.
+    real
+        Their effects.
+    """
+
+    def __init__(
+        self,
+        effects: NDArray[np.floating],
+        target: NDArray[np.int64],
+        most_rows: int | None = None,
+        most_genes: int | None = None,
+    ) -> None:
+        n, n_genes = effects.shape
+        self.rows, self.genes = np.arange(n), np.arange(n_genes)
+        if most_rows is not None:
+            self.rows = np.sort(np.random.default_rng(0).permutation(n)[:most_rows])
+        if most_genes is not None:
+            spread = -effects[self.rows].var(axis=0)
+            self.genes = np.sort(np.argsort(spread, kind="stable")[:most_genes])
+        self.real = effects[self.rows][:, self.genes].astype(np.float64)
+        place = np.full(n_genes + 1, -1)
+        place[self.genes] = np.arange(len(self.genes))
+        self.target = place[target[self.rows]]
+        self._variance = max(float(self.real.var()), 1e-12)
+
+    def each(self, guess: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+        """Return the scores of every perturbation."""
+        return each(guess, self.real, self.target)
+
+    def error(self, guess: NDArray[np.floating]) -> float:
+        """Return relative squared error - correlation."""
+        correlation = np.nan_to_num(vcc2025.pearson(self.real, guess.astype(np.float64))).mean()
+        return float(np.square(guess - self.real).mean() / self._variance - correlation)
+
+    def loss(self, guess: NDArray[np.floating]) -> float:
+        """Return relative squared error - correlation - PDS."""
+        apart = vcc2025.distances(self.real, guess.astype(np.float64), self.target)
+        return self.error(guess) - float(vcc2025.discrimination(apart).mean())

@@ -2,7 +2,7 @@
 
 PDS and MAE come from the effects of all cells; DES from a sample of the validation cells and
 controls, where the screen has one context. How much of the network is added to the prior, and which
-step is taken, is decided by the gain there, shrunk by its standard error: luck is no learning.
+step is taken, is decided by the gain there, shrunk by its standard error: luck is not learning.
 V validation perturbations, N genes.
 """
 
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.metrics import quick, vcc2025
+from vcell.data.log_cells import log_scaled
+from vcell.metrics import quick, verdict
 from vcell.metrics.groups import summarise
+from vcell.models.scoring import Judge
 from vcell.screen.split import TRAIN, VALIDATION
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def truth_of(store: Store, screen: Screen, groups: Groups, seed: int) -> quick.T
     cells = cells[:, store.columns_of(screen.genes)]
     if store.manifest["counts"]:
         scale = store.scale()[np.concatenate(parts)]
-        cells.data = np.log1p(cells.data * np.repeat(scale, np.diff(cells.indptr)))
+        cells.data = log_scaled(cells.data, scale, cells.indptr)
     cells.sort_indices()
     block = _Block(
         np.arange(cells.shape[0]), cells.indptr.astype(np.int64), cells.indices, cells.data
@@ -69,8 +71,8 @@ def _some(rng: np.random.Generator, numbers: NDArray[np.int64], most: int) -> ND
     return np.sort(rng.permutation(numbers)[:most])
 
 
-class PriorJudge:
-    """Scores predictions of the validation perturbations against the prior's.
+class Blend:
+    """How much of a network is added to its prior, by the validation perturbations.
 
     Parameters
     ----------
@@ -85,23 +87,20 @@ class PriorJudge:
     def __init__(
         self, screen: Screen, prior: NDArray[np.float32], truth: quick.Truth | None
     ) -> None:
-        self.screen, self.truth = screen, truth
-        self.rows = screen.rows(VALIDATION)
+        rows = screen.rows(VALIDATION)
+        self.truth = truth
+        target = screen.targets(screen.perturbations[rows].tolist())
+        self.judge = Judge(screen.delta[rows], target)
         self.expected, self.prior = prior, self.each(prior)
         mean = screen.delta[screen.rows(TRAIN)].mean(axis=0)
-        self.mean = self.each(np.tile(mean, (len(self.rows), 1)))
+        self.mean = self.each(np.tile(mean, (len(rows), 1)))
+        self.level = {name: float(self.mean[name].mean()) for name in _SCORED if name in self.mean}
 
     def each(self, effect: NDArray[np.float32]) -> Scores:
         """Return the scores of every perturbation."""
-        names = [str(name) for name in self.screen.perturbations[self.rows]]
-        real, guess = (x.astype(np.float64) for x in (self.screen.delta[self.rows], effect))
-        distances = vcc2025.distances(real, guess, self.screen.targets(names))
-        found = {
-            "pds": vcc2025.discrimination(distances),
-            "mae": vcc2025.absolute_error(real, guess),
-            "delta_correlation": np.nan_to_num(vcc2025.pearson(real, guess)),
-        }
+        found = self.judge.each(effect)
         if self.truth is not None:
+            guess = effect.astype(np.float64)
             called = self.truth.per_perturbation(np.maximum(self.truth.control + guess, 0))
             found["des"] = np.nan_to_num(called[quick.DES])
         return found
@@ -130,25 +129,14 @@ class PriorJudge:
             part = (
                 found if share == 1 else self.each(self.expected + share * (effect - self.expected))
             )
-            gains = self._gains(part)
+            gains = verdict.gain(part, self.prior, self.level)
             mean = float(gains.mean())
             error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else np.inf
             believed = max(1 - (error / mean) ** 2, 0.0) if mean > 0 else 0.0
             if believed * mean > gain:
                 blend, gain = share * believed, believed * mean
-        gains = self._gains(found)
+        gains = verdict.gain(found, self.prior, self.level)
         whole = float(gains.mean())
         if not blend and len(gains) > 1:  # so that step 0, the prior itself, stays the best
             gain = min(whole - float(gains.std(ddof=1) / np.sqrt(len(gains))), 0.0)
         return means | {"mean_gain": whole, "blend": blend, "gain": gain}
-
-    def _gains(self, found: Scores) -> NDArray[np.float64]:
-        """Return the mean gain of each perturbation over the prior."""
-        return np.asarray(np.mean([self._gain(found, s) for s in _SCORED if s in found], axis=0))
-
-    def _gain(self, found: Scores, name: str) -> NDArray[np.float64]:
-        """Return the gain of each perturbation, as the challenge scales: 1 from mean to perfect."""
-        before, after, scale = self.prior[name], found[name], float(self.mean[name].mean())
-        if name == "mae":
-            return (before - after) / max(scale, 1e-12)
-        return (after - before) / max(1 - scale, 1e-9)

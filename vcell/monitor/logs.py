@@ -25,7 +25,7 @@ _BAD = re.compile(r"\b(error|traceback|exception|out of memory|killed|nan)\b", r
 _FAILED = re.compile(r"^error-(\d+)-rank-(\d+)\.json$")
 
 
-class Entry(NamedTuple):
+class LogEntry(NamedTuple):
     """One thing that was said."""
 
     time: float  # 0 where it is not known
@@ -40,7 +40,7 @@ class _Text:
 
     def __init__(self, path: Path, source: str) -> None:
         self.path, self.source = path, source
-        self.entries: list[Entry] = []
+        self.entries: list[LogEntry] = []
         self._offset = -1
         self._rest = b""
         self._time = 0.0
@@ -82,7 +82,7 @@ class _Text:
         text = words.clean(text)
         if text.strip():
             level = "warn" if text.startswith("warning:") else "bad" if _BAD.search(text) else ""
-            self.entries.append(Entry(self._time, self.source, text, level))
+            self.entries.append(LogEntry(self._time, self.source, text, level))
 
 
 class Logs:
@@ -99,7 +99,7 @@ class Logs:
     def __init__(self, path: Path, monitor: str = "") -> None:
         self.path, self.monitor = path, monitor
         self._texts: dict[Path, _Text] = {}
-        self._failures: dict[str, Entry] = {}
+        self._failures: dict[str, LogEntry] = {}
 
     def read(self) -> bool:
         """Take in what was written since; says whether anything was."""
@@ -125,7 +125,7 @@ class Logs:
         ranks = sorted((s for s in found if s.startswith("rank ")), key=lambda s: int(s[5:]))
         return ["all", *(["console"] if "console" in found else []), *ranks, "events"]
 
-    def entries(self, source: str, history: History, until: float | None = None) -> list[Entry]:
+    def entries(self, source: str, history: History, until: float | None = None) -> list[LogEntry]:
         """Return what was said, oldest first.
 
         Parameters
@@ -140,7 +140,7 @@ class Logs:
         """
         if source.startswith("rank "):
             return [e for t in self._texts.values() if t.source == source for e in t.entries]
-        found: list[Entry] = []
+        found: list[LogEntry] = []
         if source in ("all", "console"):
             found += [e for t in self._texts.values() if t.source == "console" for e in t.entries]
         if source in ("all", "events"):
@@ -168,7 +168,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, str]]:
                         yield path, f"rank {path.parent.name}"
 
 
-def _failure(path: Path, launch: str, rank: str) -> Entry:
+def _failure(path: Path, launch: str, rank: str) -> LogEntry:
     try:
         found = json.loads(path.read_bytes())
         when, message = float(found["time"]), str(found["message"])
@@ -176,16 +176,16 @@ def _failure(path: Path, launch: str, rank: str) -> Entry:
     except (OSError, ValueError, KeyError, TypeError):
         when, message, trace = 0.0, f"{path.name} is damaged", ()
     text = words.clean(f"{message.splitlines()[0] if message else 'failed'} (launch {launch})")
-    return Entry(when, f"rank {rank}", text, "bad", trace)
+    return LogEntry(when, f"rank {rank}", text, "bad", trace)
 
 
-def events_as_entries(history: History, monitor: str, *, doubled: bool) -> list[Entry]:
+def events_as_entries(history: History, monitor: str, *, doubled: bool) -> list[LogEntry]:
     """Return events as lines; where `doubled`, those that the console tells too stay out."""
-    found: list[Entry] = []
+    found: list[LogEntry] = []
     evals = history.table("eval")
     if not doubled:
         found += [
-            Entry(evals.times[i], "event", _validation(evals.row(i), evals.steps[i], monitor))
+            LogEntry(evals.times[i], "event", _validation(evals.row(i), evals.steps[i], monitor))
             for i in range(max(0, len(evals) - MOST), len(evals))
         ]
     for event in history.notes():
@@ -193,7 +193,7 @@ def events_as_entries(history: History, monitor: str, *, doubled: bool) -> list[
         source = f"rank {event['rank']}" if event.get("rank") else "event"
         if doubled and event["kind"] in ("warn", "phase") and not event.get("rank"):
             continue
-        found.append(Entry(float(event["t"]), source, words.clean(text), level))
+        found.append(LogEntry(float(event["t"]), source, words.clean(text), level))
     return found
 
 
@@ -231,7 +231,7 @@ def _told(event: Event) -> tuple[str, str]:
     return f"{at}{kind} {json.dumps(rest, default=str)[:200] if rest else ''}".rstrip(), ""
 
 
-def when(entry: Entry, now: float) -> str:
+def when(entry: LogEntry, now: float) -> str:
     """Return the time of an entry, with its date if that is not today's."""
     if not entry.time:
         return ""

@@ -53,7 +53,7 @@ def _term(word: str) -> Callable[[Overview], bool]:
         try:
             bound = float(wanted)
         except ValueError:
-            raise BadQuery(f"{wanted!r} after {operator} is no number") from None
+            raise BadQuery(f"{wanted!r} after {operator} is not a number") from None
         compare = _COMPARE[operator]
         return lambda run: _compares(value_of(run, name), bound, compare) != (sign == "-")
     if name == "status":

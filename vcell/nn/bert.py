@@ -2,7 +2,8 @@
 
 Tokens of all sequences lie one behind the other, ``(N, d)``, so that products with weights see one
 long matrix; only attention looks at sequences. Sequences of one length are attended to as a batch.
-`Precision` rounds what enters each product; the residual stream and LayerNorm stay in float32.
+`MatmulPrecision` rounds the operands of each product; the residual stream and LayerNorm stay in
+float32.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Lengths:
         return self.each[0] if len(set(self.each)) == 1 else 0
 
 
-class Precision:
+class MatmulPrecision:
     """In which type products run. On a CPU half precision is emulated: rounded, then float32.
 
     With `native` a CPU computes in half precision itself: fast on few, very slow on most.
@@ -111,12 +112,12 @@ class Bert(nn.Module):
         self.positions = nn.Embedding(shape.n_positions, shape.d_model)
         self.norm = nn.LayerNorm(shape.d_model, eps=shape.eps)
         self.blocks = nn.ModuleList(BertBlock(shape) for _ in range(shape.n_layers))
-        self.precision = Precision("fp32", torch.device("cpu"))
+        self.precision = MatmulPrecision("fp32", torch.device("cpu"))
         self._rounded: dict[int, tuple[Tensor, Tensor]] = {}
 
     def set_precision(self, name: PrecisionName, *, native: bool = False) -> None:
         """Choose the type of products from now on."""
-        self.precision = Precision(name, self.tokens.weight.device, native=native)
+        self.precision = MatmulPrecision(name, self.tokens.weight.device, native=native)
         self._rounded.clear()
         if self.tokens.weight.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = name == "tf32"

@@ -45,7 +45,7 @@ class SelfAttention(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """Attention, then a feed-forward layer, each added to what came in."""
 
     def __init__(self, preset: Preset, name: AttentionName) -> None:
@@ -98,7 +98,7 @@ class Encoder(nn.Module):
             raise ValueError(message)
         self.graph, self.window = graph, window
         self.blocks = nn.ModuleList(
-            Block(self.preset, self.name) for _ in range(self.preset.n_layers)
+            EncoderBlock(self.preset, self.name) for _ in range(self.preset.n_layers)
         )
         self.norm = nn.LayerNorm(self.preset.d_model, bias=False)
         self._patterns: dict[tuple[int, torch.device], Pattern] = {}
@@ -117,9 +117,9 @@ class Encoder(nn.Module):
                 weight.mul_((2 * self.preset.n_layers) ** -0.5)
 
     @property
-    def layers(self) -> Iterator[Block]:
+    def layers(self) -> Iterator[EncoderBlock]:
         """The blocks, as what they are."""
-        return (cast("Block", block) for block in self.blocks)
+        return (cast("EncoderBlock", block) for block in self.blocks)
 
     def pattern(self, n_tokens: int, device: torch.device) -> Pattern | None:
         """Return who attends to whom, made once per length; nothing where everybody does."""

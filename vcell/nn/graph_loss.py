@@ -6,7 +6,7 @@ A the graph's rows scaled to sum 1, and attention over the genes alone,
     KL(A_i || attention_i) = sum_j A_ij log A_ij  -  q_i . (A k)_i / sqrt(D)  +  lse_i
 
 so that a sparse product and each row's log-sum-exp are enough: time grows with the edges. The
-log-sum-exp is over the keys of genes alone. Other tokens, [CLS] and genes that are no part of the
+log-sum-exp is over the keys of genes alone. Other tokens, [CLS] and genes that are not part of the
 graph, are attended to apart and merged by `logaddexp` (`attend_apart`). Taking them out of the
 whole log-sum-exp afterwards would lose all digits where [CLS] gets nearly all of the attention.
 

@@ -18,7 +18,7 @@ class Preset:
 
     def __post_init__(self) -> None:
         if self.d_model % self.n_heads:
-            message = f"d_model {self.d_model} is no multiple of n_heads {self.n_heads}"
+            message = f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}"
             raise ValueError(message)
 
     @property

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vcell.gpu.accelerator import accelerator
 from vcell.nn.attention import attend
-from vcell.nn.encoder import Block, SelfAttention
+from vcell.nn.encoder import EncoderBlock, SelfAttention
 from vcell.nn.patterns import Pattern, everybody
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def measure(
     it = accelerator(device)
     state, own = torch.random.get_rng_state(), it.random_state()
     try:
-        block = Block(preset, "sdpa").to(device)
+        block = EncoderBlock(preset, "sdpa").to(device)
         block.attention = _Unmixed(preset, "sdpa").to(device)
         layer = _scaled(_layer(block, device, dtype), n_tokens * batch, device)
         attention = _scaled(
@@ -78,7 +78,7 @@ def measure(
 
 
 def _layer(
-    block: Block, device: torch.device, dtype: torch.dtype
+    block: EncoderBlock, device: torch.device, dtype: torch.dtype
 ) -> Callable[[int], Callable[[], Tensor]]:
     def prepare(count: int) -> Callable[[], Tensor]:
         x = torch.randn(1, count, block.up.in_features, device=device, requires_grad=True)
@@ -150,7 +150,7 @@ def _timed(run: Callable[[], Tensor], device: torch.device) -> tuple[float, floa
     return clock() - start, middle - start
 
 
-def _optimizer(block: Block, device: torch.device) -> float:
+def _optimizer(block: EncoderBlock, device: torch.device) -> float:
     """Return seconds of clipping and AdamW for each parameter."""
     parameters = [p for p in block.parameters() if p.grad is not None]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, fused=device.type == "cuda")

@@ -12,8 +12,8 @@ genes of S are present, and phi(h_i, present) is the same for every S. With Phi0
 
 is the same number, at O(B N d) instead of O(B N d^2). The first term is blocked attention, whose
 log-sum-exp gives beta_i of the genes of S; neither (B, N) weights nor masks are stored.
-A gene that is added is no part of the wild type: it joins the softmax of its own samples alone, and
-`WildType.append` gives it a state that sees the wild type without changing it.
+A gene that is added is not part of the wild type: it joins the softmax of its own samples alone,
+and `WildType.append` gives it a state that sees the wild type without changing it.
 B sets, S genes of a set at most, N genes of the wild type, M new ones, d width.
 """
 
@@ -206,7 +206,7 @@ class SetPooling(nn.Module):
     def __init__(self, d_model: int, n_heads: int = 4) -> None:
         super().__init__()
         if d_model % n_heads:
-            message = f"width {d_model} is no multiple of {n_heads} heads"
+            message = f"width {d_model} is not a multiple of {n_heads} heads"
             raise ValueError(message)
         self.n_heads = n_heads
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)

@@ -102,7 +102,7 @@ class CellRules:
 
 
 @dataclass(frozen=True)
-class Part:
+class CellSpan:
     """Cells that follow each other in one span: what a reducer sees at a time.
 
     ``indices[indptr[i]:indptr[i + 1]]`` are the genes of cell ``i``.
@@ -150,10 +150,10 @@ class Reducer(ABC):
         return _make, (type(self), *self._made_with)
 
     @abstractmethod
-    def tasks(self, part: Part, threads: int) -> Iterable[Task]:
+    def tasks(self, part: CellSpan, threads: int) -> Iterable[Task]:
         """Return work on a part; tasks of one part must not touch the same memory."""
 
-    def end_part(self, part: Part) -> None:  # noqa: B027 - most need not look back
+    def end_part(self, part: CellSpan) -> None:  # noqa: B027 - most need not look back
         """Look at a part whose tasks are done, before it is let go."""
 
     def end_span(self) -> None:  # noqa: B027 - whole numbers need no order
@@ -185,7 +185,7 @@ class Reader:
     Parameters
     ----------
     threads
-        One a core unless told.
+        One per core by default.
     max_nnz
         Bound on the non-zeros of a block; the source's own by default.
     label
@@ -258,7 +258,7 @@ class Reader:
                 for begin, end in _within_spans(position, len(cells)):
                     at = slice(position + begin, position + end)
                     table.kept[at] = self.rules.keeps(table, at, cells[begin:end])
-                    part = Part(
+                    part = CellSpan(
                         position + begin, cells[begin:end], block.indptr[begin : end + 1],
                         block.indices, block.data, table.totals[at], table.kept[at],
                     )  # fmt: skip

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from vcell import console
+from vcell.data.log_cells import log_scaled
 from vcell.errors import UserError
 from vcell.genes.names import GeneIndex
 
@@ -62,10 +63,8 @@ class Pairs:
         """Return log-normalised values of the genes needed, cells by `width`."""
         library = np.asarray(counts.sum(1)).ravel()
         chosen = counts[:, self.genes].tocsr()
-        scale = np.repeat(_TARGET / np.maximum(library, 1), np.diff(chosen.indptr))
-        return sparse.csr_array(
-            (np.log1p(chosen.data * scale), chosen.indices, chosen.indptr), shape=chosen.shape
-        )
+        values = log_scaled(chosen.data, _TARGET / np.maximum(library, 1), chosen.indptr)
+        return sparse.csr_array((values, chosen.indices, chosen.indptr), shape=chosen.shape)
 
     def scores(self, means: Array, shares: Array) -> Array:
         """Return [P, L + K * K] scores of patients with means [P, K, width], shares [P, K]."""

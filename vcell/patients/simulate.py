@@ -2,7 +2,7 @@
 
 An outcome moves three things by as much as is asked: how frequent some cell types are, the state of
 one type (a program of genes), and the expression of ligands and receptors. Patients differ beyond
-that in proportions and expression. It is no model of a disease, and says nothing about real ones.
+that in proportions and expression. It is not a model of any disease.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def _colour(share: float, ramp: Ramp) -> tuple[int, int, int]:
 
 
 def signed(share: float) -> tuple[int, int, int]:
-    """Return the colour of a value between -1 and 1: zero is white; grey where it is no number."""
+    """Return the colour of a value between -1 and 1: zero is white, NaN grey."""
     return _colour((share + 1) / 2, _SIGNED)
 
 

@@ -356,7 +356,7 @@ class History:
     # -- what else happened --------------------------------------------------------------------
 
     def notes(self, *kinds: str) -> list[Event]:
-        """Return the events of these kinds that are no measurements, of all of them unless named.
+        """Return the events of these kinds that are not measurements, of all of them unless named.
 
         Those of other processes carry their ``rank``.
         """

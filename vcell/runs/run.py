@@ -30,6 +30,7 @@ from typing import Any, Literal, TextIO
 
 from vcell import __version__, console
 from vcell.as_json import plain
+from vcell.cores import cores
 from vcell.errors import UserError
 from vcell.outputs.aside import ASIDE, sync_file, write_json, write_text
 from vcell.runs import files, process
@@ -103,7 +104,7 @@ class Run:
             "data": [plain(item) for item in data],
             "versions": _versions(),
             "git": _git_state(),
-            "machine": {"host": platform.node(), "cpus": os.cpu_count(), "cwd": str(Path.cwd())},
+            "machine": {"host": platform.node(), "cpus": cores(), "cwd": str(Path.cwd())},
             "process": process.identity(),
             "status": "running",
             **plain(more),
@@ -112,7 +113,7 @@ class Run:
             for folder in ("ckpt", "control", "logs"):
                 (path / folder).mkdir()
             write_json(path / "run.json", meta)
-        except BaseException:  # no room on the disk, say: a folder without run.json is no run
+        except BaseException:  # no room on the disk, say: a folder without run.json is not a run
             shutil.rmtree(path, ignore_errors=True)
             raise
         return cls(path, meta)
@@ -468,7 +469,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
         )
     for name in _TABLES:
         if not isinstance(meta.get(name, {}), dict):
-            raise UserError(f"{file}: is damaged: its {name} is no table", hint=by_hand)
+            raise UserError(f"{file}: is damaged: its {name} is not a table", hint=by_hand)
     return meta
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.errors import UserError
-from vcell.screen.pseudobulk import GroupSums
+from vcell.screen.pseudobulk import GroupMoments
 
 if TYPE_CHECKING:
     from vcell.data.log_cells import LogCells
@@ -75,7 +75,7 @@ def measure(
     twin[tested] = twins
     other = np.where(design.control, group + n_matched, twin[rows.of_cell])
     code = np.where(_second_half(group, seed) & (other >= 0), other, group)
-    sums = GroupSums.of(cells, code, first + 2 * n_matched)
+    sums = GroupMoments.of(cells, code, first + 2 * n_matched)
     mean, variance, count = sums.mean, sums.variance, sums.count
     share = _shares(code, design, first)
     controls, spread, per_context = _controls(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
-from vcell.screen.pseudobulk import GroupSums, indicator
+from vcell.screen.pseudobulk import GroupMoments, indicator
 from vcell.suggest import few
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def covariance_loadings(
     """
     codes = np.full(len(batch), -1, np.int64)
     codes[rows] = batch[rows]
-    found = GroupSums.of(cells, codes, int(batch.max()) + 1)
+    found = GroupMoments.of(cells, codes, int(batch.max()) + 1)
     mean, sd = found.mean, found.within
     scale = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 0)
     mask = seen[:, None]
@@ -93,7 +93,7 @@ def response_loadings(
 
 
 @dataclass(frozen=True)
-class Block:
+class FeatureBlock:
     """One source of features: (genes, F) values of the genes it knows."""
 
     source: str
@@ -111,7 +111,7 @@ class Joined:
     widths: NDArray[np.int64]
 
 
-def combine(blocks: list[Block], targets: list[str]) -> Joined:
+def combine(blocks: list[FeatureBlock], targets: list[str]) -> Joined:
     """Return the genes that any block knows, and their features, joined.
 
     Columns are centred and each block scaled, so that no source drowns the others. A gene that a
@@ -133,7 +133,7 @@ def combine(blocks: list[Block], targets: list[str]) -> Joined:
     )
 
 
-def _tell(block: Block, targets: list[str], anywhere: Container[str]) -> None:
+def _tell(block: FeatureBlock, targets: list[str], anywhere: Container[str]) -> None:
     """Say which targets a source knows nothing of, though another one does."""
     known = set(block.genes)
     n_known = sum(gene in known for gene in targets)

@@ -15,7 +15,7 @@ from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.genes.features import shipped_features
 from vcell.screen import tables
-from vcell.screen.features import Block
+from vcell.screen.features import FeatureBlock
 from vcell.screen.names import read_perturbations
 from vcell.screen.targets import members
 from vcell.suggest import few
@@ -46,7 +46,7 @@ class Known:
         named to be held out.
     """
 
-    blocks: list[Block]
+    blocks: list[FeatureBlock]
     measured: dict[str, str]
     able: set[str]
     kept: set[str]
@@ -95,11 +95,11 @@ def _tell(names: list[str], lost: list[str], able: set[str]) -> None:
         )
 
 
-def _blocks(own: GeneIndex, targets: list[str], config: ScreenOptions) -> list[Block]:
+def _blocks(own: GeneIndex, targets: list[str], config: ScreenOptions) -> list[FeatureBlock]:
     wanted, found = set(targets), []
     for path in (one for given in config.features for one in _files(given)):
         genes, values = tables.read(path)
-        block = _renamed(Block(str(path), genes, values), own, wanted)
+        block = _renamed(FeatureBlock(str(path), genes, values), own, wanted)
         if not wanted & set(block.genes):
             raise UserError(
                 f"{path} names none of the {len(targets)} target genes (its first: {genes[0]})",
@@ -107,7 +107,7 @@ def _blocks(own: GeneIndex, targets: list[str], config: ScreenOptions) -> list[B
             )
         found.append(block)
     for title, genes, values in shipped_features() if config.shipped_features else ():
-        block = _renamed(Block(f"{title} (comes with vcell)", genes, values), own, wanted)
+        block = _renamed(FeatureBlock(f"{title} (comes with vcell)", genes, values), own, wanted)
         if wanted & set(block.genes):
             found.append(block)
     return found
@@ -123,7 +123,7 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _renamed(block: Block, own: GeneIndex, wanted: set[str]) -> Block:
+def _renamed(block: FeatureBlock, own: GeneIndex, wanted: set[str]) -> FeatureBlock:
     """Call genes as the screen does; of two genes that it calls alike, the one so named counts."""
     place: dict[str, int] = {}
     exact = set(block.genes)
@@ -137,4 +137,4 @@ def _renamed(block: Block, own: GeneIndex, wanted: set[str]) -> Block:
             aliases.append(f"{name} as {gene}")
     if aliases:
         console.say(f"features: {block.source} has {few(aliases)}")
-    return Block(block.source, list(place), block.values[list(place.values())])
+    return FeatureBlock(block.source, list(place), block.values[list(place.values())])

@@ -192,7 +192,7 @@ def _expression(
     delta: NDArray[np.float64],
     known: Known,
     config: ScreenOptions,
-) -> features.Block:
+) -> features.FeatureBlock:
     """Return how each gene varies with others in training cells, and responds in training."""
     learnt = part == TRAIN
     used = np.flatnonzero(design.control | np.append(learnt, [False])[rows.of_cell])
@@ -220,7 +220,7 @@ def _expression(
     values = np.concatenate(scaled, axis=1)
     also = {name: gene for name, gene in known.measured.items() if name not in number}
     rows_ = [*np.flatnonzero(usable), *(number[gene] for gene in also.values())]
-    return features.Block(
+    return features.FeatureBlock(
         "expression", [*(str(gene) for gene in genes[usable]), *also], values[rows_]
     )
 

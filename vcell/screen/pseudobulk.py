@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class GroupSums:
+class GroupMoments:
     """Sums over the cells of each group, from which means and variances follow.
 
     Attributes
@@ -36,7 +36,7 @@ class GroupSums:
     count: NDArray[np.int64]
 
     @classmethod
-    def of(cls, cells: LogCells, codes: NDArray[np.int64], n_groups: int) -> GroupSums:
+    def of(cls, cells: LogCells, codes: NDArray[np.int64], n_groups: int) -> GroupMoments:
         """Read the cells once; `codes` gives the group of each, -1 for none."""
         wanted = np.flatnonzero(codes >= 0)
         total = np.zeros((n_groups, cells.n_genes))

@@ -23,8 +23,7 @@ from vcell import console
 from vcell.errors import UserError
 from vcell.screen.design import Design
 from vcell.store import Loader, Output, Recipe, Sets, Store, ensure_store
-from vcell.store.order import Epoch, Order
-from vcell.store.order import Place as Share
+from vcell.store.order import Epoch, Order, Partition
 from vcell.store.store import MANIFEST
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class Steps(Order):
     sets: Sets
     per_step: int
 
-    def epoch(self, number: int, place: Share, n_cells: int) -> Epoch:
+    def epoch(self, number: int, place: Partition, n_cells: int) -> Epoch:
         """Plan one epoch."""
         return _StepEpoch(self, number, place, n_cells)
 
@@ -115,8 +114,8 @@ class Steps(Order):
 
 
 class _StepEpoch(Epoch):
-    def __init__(self, order: Steps, number: int, place: Share, n_cells: int) -> None:
-        inner = order.sets.epoch(number, Share(), n_cells)
+    def __init__(self, order: Steps, number: int, place: Partition, n_cells: int) -> None:
+        inner = order.sets.epoch(number, Partition(), n_cells)
         width = 2 * order.sets.set_size
         sets = np.concatenate([inner.rows(b) for b in range(inner.n_buffers)]).reshape(-1, width)
         while len(sets) < order.per_step:  # fewer sets than a step has: some are seen twice
@@ -188,7 +187,7 @@ class SetStream:
             store,
             Steps(sets=sets, per_step=batch_size),
             Output(genes=list(tokens), log1p=bool(store.manifest["counts"])),
-            place=Share(place.rank, place.world_size),
+            place=Partition(place.rank, place.world_size),
             threads=threads,
         )
         self.step = 0

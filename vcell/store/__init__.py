@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vcell.store.batch import Batch, Output
     from vcell.store.build.pipeline import ensure_store, prepare
     from vcell.store.loader import Loader
-    from vcell.store.order import Place, Shuffled, Weighted, balanced
+    from vcell.store.order import Partition, Shuffled, Weighted, balanced
     from vcell.store.recipe import Recipe
     from vcell.store.sets import Sets, combine
     from vcell.store.store import Store
@@ -21,7 +21,7 @@ __all__ = [
     "Batch",
     "Loader",
     "Output",
-    "Place",
+    "Partition",
     "Recipe",
     "Sets",
     "Shuffled",
@@ -37,7 +37,7 @@ _HOMES = {
     "Batch": "vcell.store.batch",
     "Loader": "vcell.store.loader",
     "Output": "vcell.store.batch",
-    "Place": "vcell.store.order",
+    "Partition": "vcell.store.order",
     "Recipe": "vcell.store.recipe",
     "Sets": "vcell.store.sets",
     "Shuffled": "vcell.store.order",

@@ -27,7 +27,7 @@ _ARE_DICTS = ("layers", "obsm", "obsp", "uns", "varm", "varp")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ConversionPlan:
     """How the output shall lie.
 
     Parameters
@@ -57,7 +57,9 @@ class Converted:
     form: str
 
 
-def convert(path: Path, target: Path, plan: Plan, *, overwrite: bool = False) -> Converted:
+def convert(
+    path: Path, target: Path, plan: ConversionPlan, *, overwrite: bool = False
+) -> Converted:
     """Write the cells of `path` to `target`, whose name ends in .h5ad or .zarr.
 
     Raises
@@ -75,7 +77,9 @@ def convert(path: Path, target: Path, plan: Plan, *, overwrite: bool = False) ->
     return Converted(target, source.n_cells, source.n_genes, names, form)
 
 
-def _write_all(path: Path, source: CellSource, root: Any, form: str, plan: Plan) -> list[str]:
+def _write_all(
+    path: Path, source: CellSource, root: Any, form: str, plan: ConversionPlan
+) -> list[str]:
     import anndata.io
 
     from vcell.store.frames import write_obs, write_var

@@ -17,13 +17,13 @@ from vcell.store.priority_pool import PriorityPool
 
 if TYPE_CHECKING:
     from vcell.store.batch import Batch
-    from vcell.store.order import Epoch, Order, Place
+    from vcell.store.order import Epoch, Order, Partition
 
 
 class Plans:
     """The plans of epochs: each is drawn once, on whichever thread needs it first."""
 
-    def __init__(self, order: Order, place: Place, n_cells: int) -> None:
+    def __init__(self, order: Order, place: Partition, n_cells: int) -> None:
         self._order, self._place, self._n_cells = order, place, n_cells
         self._known: dict[int, Epoch] = {}
         self._lock = threading.Lock()
@@ -38,7 +38,7 @@ class Plans:
             return self._known[number]
 
 
-class Buffers:
+class BufferPool:
     """The threads of a loader, and the buffers that they bring in before they are asked for."""
 
     def __init__(self, factory: BatchFactory, plans: Plans, threads: int) -> None:
@@ -80,7 +80,7 @@ class Feed:
     begins the slabs that there is room for; the pool fills them.
     """
 
-    def __init__(self, buffers: Buffers, epoch: int, first: int, ahead: int) -> None:
+    def __init__(self, buffers: BufferPool, epoch: int, first: int, ahead: int) -> None:
         self._buffers, self._epoch, self._ahead = buffers, epoch, ahead
         self._plan = buffers.plans.epoch(epoch)
         self._number, skip = divmod(first, self._plan.buffer_batches)

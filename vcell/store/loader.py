@@ -25,8 +25,8 @@ from vcell.errors import UserError
 from vcell.store.batch import Batch, Output, Waiting
 from vcell.store.batching import BatchFactory
 from vcell.store.cells import Cells, Memory, StoreCells, load_all
-from vcell.store.feed import Buffers, Feed, Plans
-from vcell.store.order import Epoch, Order, Place
+from vcell.store.feed import BufferPool, Feed, Plans
+from vcell.store.order import Epoch, Order, Partition
 from vcell.store.priority_pool import default_threads
 from vcell.store.sets import Sets
 from vcell.store.sources import open_source
@@ -74,14 +74,14 @@ class Loader:
         order: Order,
         output: Output | None = None,
         *,
-        place: Place | None = None,
+        place: Partition | None = None,
         resident: bool | Literal["auto"] = "auto",
         threads: int | None = None,
         prefetch: int = 1,
     ) -> None:
         self.order = order
         self.output = output or Output()
-        self.place = place or Place()
+        self.place = place or Partition()
         self.waiting = Waiting()
         threads = threads or default_threads()
         self._prefetch = prefetch
@@ -101,7 +101,7 @@ class Loader:
             memory=_memory(pin=self.output.pin),
         )
         self._plans = Plans(order, self.place, self.n_cells)
-        self._buffers = Buffers(factory, self._plans, threads)
+        self._buffers = BufferPool(factory, self._plans, threads)
         weakref.finalize(self, self._buffers.close)
         console.detail(f"loader: {order.describe(self.n_cells)}")
 

@@ -18,7 +18,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Place:
+class Partition:
     """The part of the work that is this process's."""
 
     rank: int = 0
@@ -65,7 +65,7 @@ class Order(ABC):
     """A way of drawing cells."""
 
     @abstractmethod
-    def epoch(self, number: int, place: Place, n_cells: int) -> Epoch:
+    def epoch(self, number: int, place: Partition, n_cells: int) -> Epoch:
         """Plan one epoch of a matrix of `n_cells` cells."""
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Shuffled(Order):
         if self.batch_size < 1 or self.block < 1 or self.buffer < 1:
             raise ValueError("batch_size, block and buffer must be at least 1")
 
-    def epoch(self, number: int, place: Place, n_cells: int) -> Epoch:
+    def epoch(self, number: int, place: Partition, n_cells: int) -> Epoch:
         """Plan one epoch."""
         n = n_cells if self.rows is None else len(self.rows)
         return _ShuffledEpoch(self, number, place, n)
@@ -148,7 +148,7 @@ class Shuffled(Order):
 
 
 class _ShuffledEpoch(Epoch):
-    def __init__(self, order: Shuffled, number: int, place: Place, n: int) -> None:
+    def __init__(self, order: Shuffled, number: int, place: Partition, n: int) -> None:
         self._order, self._number = order, number
         self.batch_rows = order.batch_size
         self.buffer_batches = order._buffer_batches()
@@ -199,7 +199,7 @@ class Weighted(Order):
     buffer: int = 16_384
     drop_last: bool = False
 
-    def epoch(self, number: int, place: Place, n_cells: int) -> Epoch:
+    def epoch(self, number: int, place: Partition, n_cells: int) -> Epoch:
         """Plan one epoch."""
         if len(self.weights) != n_cells:
             raise ValueError(f"{len(self.weights)} weights for {n_cells} cells")
@@ -222,7 +222,7 @@ class Weighted(Order):
 
 
 class _WeightedEpoch(Epoch):
-    def __init__(self, order: Weighted, number: int, place: Place) -> None:
+    def __init__(self, order: Weighted, number: int, place: Partition) -> None:
         self.batch_rows = order.batch_size
         self.buffer_batches = max(order.buffer // order.batch_size, 1)
         n = len(order.weights)

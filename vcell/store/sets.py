@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.errors import UserError
-from vcell.store.order import Epoch, Order, Place, Rows, _digest, _rng
+from vcell.store.order import Epoch, Order, Partition, Rows, _digest, _rng
 
 Codes = NDArray[np.integer[Any]]
 
@@ -62,7 +62,7 @@ class Sets(Order):
         if self.context is not None and len(self.context) != len(self.perturbation):
             raise ValueError("context and perturbation must have one code for every cell")
 
-    def epoch(self, number: int, place: Place, n_cells: int) -> Epoch:
+    def epoch(self, number: int, place: Partition, n_cells: int) -> Epoch:
         """Plan one epoch."""
         if n_cells != len(self.perturbation):
             raise ValueError(f"{len(self.perturbation)} perturbation codes for {n_cells} cells")
@@ -103,7 +103,7 @@ class Sets(Order):
 
 
 class _SetEpoch(Epoch):
-    def __init__(self, order: Sets, number: int, place: Place) -> None:
+    def __init__(self, order: Sets, number: int, place: Partition) -> None:
         s = order.set_size
         perturbed, context = _draw_sets(order, _rng(order.seed, number, 0))
         controls = _deal_controls(order, context, _rng(order.seed, number, 1))

@@ -41,7 +41,7 @@ _BLOCK = {"lz4": 1 << 15, "zstd": 0}
 
 
 @dataclass(frozen=True)
-class Layout:
+class ShardLayout:
     """How an array is cut and coded."""
 
     dtype: np.dtype[Any]
@@ -115,7 +115,7 @@ class ShardWriter:
 def write_array(folder: Path, values: NDArray[Any], codec: Codec = "lz4") -> None:
     """Write an array that is in memory."""
     n_chunks = max(-(-len(values) // CHUNK), 1)
-    layout = Layout(values.dtype, len(values), codec, CHUNK, min(n_chunks, CHUNKS_PER_SHARD))
+    layout = ShardLayout(values.dtype, len(values), codec, CHUNK, min(n_chunks, CHUNKS_PER_SHARD))
     write_metadata(folder, layout)
     for shard in range(layout.n_shards):
         writer = ShardWriter(folder / "c" / str(shard), layout.chunks_per_shard)
@@ -131,7 +131,7 @@ def full_chunk(values: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([values, np.zeros(CHUNK - len(values), values.dtype)])
 
 
-def write_metadata(folder: Path, layout: Layout) -> None:
+def write_metadata(folder: Path, layout: ShardLayout) -> None:
     """Write the zarr.json of an array whose shards are, or will be, under ``c/``."""
     inner: list[dict[str, Any]] = [{"name": "bytes"}]
     if layout.dtype.itemsize > 1:
@@ -174,7 +174,7 @@ def write_metadata(folder: Path, layout: Layout) -> None:
     (folder / "zarr.json").write_text(json.dumps(metadata, indent=2))
 
 
-class ShardedArray:
+class ShardReader:
     """Reads an array written by `ShardWriter`; safe to use from several threads."""
 
     def __init__(self, folder: Path) -> None:
@@ -262,7 +262,7 @@ class ShardedArray:
         )
 
 
-def _read_layout(folder: Path) -> Layout:
+def _read_layout(folder: Path) -> ShardLayout:
     try:
         metadata = json.loads((folder / "zarr.json").read_text())
         sharding = metadata["codecs"][0]["configuration"]
@@ -271,7 +271,7 @@ def _read_layout(folder: Path) -> Layout:
             raise KeyError("index_location")
         coder = {c["name"]: c.get("configuration", {}) for c in sharding["codecs"]}
         chunk = sharding["chunk_shape"][0]
-        return Layout(
+        return ShardLayout(
             dtype=np.dtype(metadata["data_type"]),
             size=metadata["shape"][0],
             codec=coder["blosc"]["cname"] if "blosc" in coder else "none",

@@ -16,7 +16,7 @@ import numpy as np
 
 from vcell.errors import UserError
 from vcell.kernels import gather
-from vcell.store.shards import ShardedArray
+from vcell.store.shards import ShardReader
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,11 +35,11 @@ class Store:
         self.manifest = manifest
         self.n_cells: int = manifest["n_cells"]
         self.n_genes: int = manifest["n_genes"]
-        indptr = ShardedArray(path / "X" / "indptr")
+        indptr = ShardReader(path / "X" / "indptr")
         self.indptr: NDArray[np.int64] = indptr.read_all()
         indptr.close()
-        self._idx = ShardedArray(path / "X" / "indices")
-        self._val = ShardedArray(path / "X" / "data")
+        self._idx = ShardReader(path / "X" / "indices")
+        self._val = ShardReader(path / "X" / "data")
 
     @classmethod
     def open(cls, path: str | Path) -> Self:

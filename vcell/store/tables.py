@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vcell.data import CellSource
-    from vcell.store.build.first_pass import CellTable
+    from vcell.store.build.first_pass import CellMeasures
     from vcell.store.frames import Columns
 
 
 def write_tables(
     built: Path,
     source: CellSource,
-    cells: CellTable,
+    cells: CellMeasures,
     order: NDArray[np.int64],
     genes: NDArray[np.int64],
     stats: NDArray[np.float64],

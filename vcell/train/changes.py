@@ -11,7 +11,7 @@ from vcell.train.options import TrainOptions
 
 # The order of the data depends on the seed: another one cannot go on from a position.
 _FIXED = frozenset({"seed"})
-# What follows differs from an uninterrupted run, on purpose; it is said aloud.
+# What follows differs from an uninterrupted run, on purpose; it is reported.
 _SPOKEN = frozenset(
     [
         "batch_size",

@@ -22,7 +22,7 @@ class Display:
 
     Validations are read back from the run's own events, so that a resumed run shows all of them.
     Silent where it should be: on ranks other than 0, with ``--json`` and with ``--quiet``. Where
-    stderr is no terminal, each validation is a line.
+    stderr is not a terminal, each validation is a line.
     """
 
     def __init__(self, history: History, *, steps: int, monitor: str, leads: bool) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vcell.cores import cores
 from vcell.gpu.accelerator import accelerator
 from vcell.train import parallel
 
@@ -39,7 +39,7 @@ def device_name(device: torch.device) -> str:
     """Return the name of a GPU, or of the processor and how many cores of it may be used."""
     if device.type == "cuda":
         return accelerator(device).name
-    return f"{_processor()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{_processor()}, {cores()} cores"
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""The guard against losses that are no numbers: skip such steps, and stop when they go on."""
+"""The guard against losses that are not numbers: skip such steps, and stop when they go on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Send a run's metrics elsewhere, by reading the same events that everybody reads.
 
 A sink is a thread that follows events.jsonl; the loop knows nothing of it, and a sink that fails is
-said aloud and left behind. Weights & Biases follows its own settings (``WANDB_MODE=offline`` ...).
+reported and left behind. Weights & Biases follows its own settings (``WANDB_MODE=offline`` ...).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vcell.train.task import Batch, Batches, Place
 
 
-class Shuffled:
+class ShuffledBatches:
     """Endless shuffled batches of `n` examples; the position is one number.
 
     The examples form one endless sequence, epoch after epoch, each epoch a permutation drawn from

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Columns:
+class LabelColumns:
     """What the columns of labels are called; None where there is none."""
 
     perturbation: str
@@ -40,7 +40,7 @@ class Controls:
     """The cells of a file that carry the control label."""
 
     def __init__(
-        self, source: CellSource, ensemble: Ensemble, columns: Columns, mode: Mode
+        self, source: CellSource, ensemble: Ensemble, columns: LabelColumns, mode: Mode
     ) -> None:
         _check_genes(source, ensemble)
         self.source, self.screen, self.columns = source, ensemble.screen, columns

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
+from vcell.data.log_cells import log_scaled
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -25,7 +27,7 @@ _ROUNDS = 4  # of correction; the second already leaves less than a count's wort
 _MOST = 8.0  # fold change of a round
 
 
-class Counts:
+class ControlCounts:
     """What the control cells of a pool of counts say of every gene."""
 
     def __init__(self, pool: Pool, target_sum: float) -> None:
@@ -73,7 +75,7 @@ class Counts:
     def _mean(self, cells: sp.csr_array) -> Array:
         """Return the mean log1p of the cells, each scaled to the target sum."""
         factor = self.target_sum / np.maximum(_totals(cells), 1)
-        value = np.log1p(cells.data * np.repeat(factor, np.diff(cells.indptr)))
+        value = log_scaled(cells.data, factor, cells.indptr)
         total = np.bincount(cells.indices, value, minlength=cells.shape[1])
         return np.asarray(total / cells.shape[0])
 

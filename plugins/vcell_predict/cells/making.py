@@ -16,7 +16,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from vcell_predict.cells.counts import Counts
+from vcell.data.log_cells import log_scaled
+from vcell_predict.cells.counts import ControlCounts
 from vcell_predict.cells.pool import Pool
 from vcell_predict.cells.residual import move
 
@@ -100,8 +101,8 @@ class Maker:
         return float(max(np.median(self._counts.library), 1))
 
     @cached_property
-    def _counts(self) -> Counts:
-        return Counts(self.pool, self.target_sum)
+    def _counts(self) -> ControlCounts:
+        return ControlCounts(self.pool, self.target_sum)
 
     def _chosen(self, asked: Asked, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Choose the controls (n,), of the batches asked for where they are known."""
@@ -133,5 +134,5 @@ def _adding_up(cells: sp.csr_array, target_sum: float) -> sp.csr_array:
     total = np.add.reduceat(np.append(linear, 0.0), cells.indptr[:-1])
     lengths = np.diff(cells.indptr)
     factor = np.where(lengths > 0, target_sum / np.maximum(total, 1e-12), 1.0)
-    values = np.log1p(linear * np.repeat(factor, lengths)).astype(np.float32)
+    values = log_scaled(linear, factor, cells.indptr).astype(np.float32)
     return sp.csr_array((values, cells.indices, cells.indptr), cells.shape)

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.data.log_cells import log_scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -103,8 +104,8 @@ class Pool:
     def logged(self, target_sum: float) -> Pool:
         """Return a pool of counts as log1p of counts scaled to `target_sum`."""
         totals = np.asarray(self.cells.sum(axis=1, dtype=np.float64)).ravel()
-        each = np.repeat(target_sum / np.maximum(totals, 1), np.diff(self.cells.indptr))
-        values = np.log1p(self.cells.data * each).astype(np.float32)
+        factor = target_sum / np.maximum(totals, 1)
+        values = log_scaled(self.cells.data, factor, self.cells.indptr).astype(np.float32)
         cells = sp.csr_array((values, self.cells.indices, self.cells.indptr), self.cells.shape)
         return replace(self, cells=cells)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vcell_predict.cells.making import Made, Maker
 
 
-class Cells:
+class PredictionFile:
     """The file being written, and the labels of what goes into it."""
 
     def __init__(

@@ -79,7 +79,7 @@ class Calibration:
             console.say("strength 1: the cells of fewer than 3 perturbations are there to measure")
             return None
         screen = self.ensemble.screen
-        curve = calibrate.Curve.fit(
+        curve = calibrate.SignificanceCurve.fit(
             self._measured(rows), screen.cells[rows], screen.delta[rows], screen.noise[rows],
             len(self.genes), missed,
         )  # fmt: skip

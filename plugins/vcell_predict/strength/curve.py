@@ -31,7 +31,7 @@ _STEPS = 61  # strengths tried, evenly on the log scale
 
 
 @dataclass(frozen=True)
-class Curve:
+class SignificanceCurve:
     """The number of significant genes by the size of the effect."""
 
     offset: float
@@ -50,7 +50,7 @@ class Curve:
         noise: NDArray[np.floating],
         genes: int,
         unseen: float,
-    ) -> Curve:
+    ) -> SignificanceCurve:
         """Fit measured perturbations: significant genes (P,), cells (P,), effects (P, N).
 
         `noise` (P,) is the mean sampling variance of a row of `delta`.

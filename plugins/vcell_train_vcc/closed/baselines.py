@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.models import Predictor, Screen, members
-from vcell.models.scoring import each, mean_of
+from vcell.models.scoring import Judge
 from vcell.screen.split import TRAIN
 from vcell_train_vcc.closed.own import OwnChange
 
@@ -105,10 +105,10 @@ class Ridge:
         self.mean, self.centre = screen.delta[rows].mean(axis=0, dtype=np.float64), x.mean(axis=0)
         u, s, vt = np.linalg.svd(x - self.centre, full_matrices=False)
         y = screen.delta[rows] - self.mean
-        judge = Judge(screen, rows)
+        judge = _judge(screen, rows)
         penalty = min(
             _PENALTIES,
-            key=lambda p: judge.loss(lambda some, genes: self._left_out(u, s, y, p, some, genes)),
+            key=lambda p: judge.loss(self._left_out(u, s, y, p, judge.rows, judge.genes)),
         )
         self.weights = vt.T @ ((s / (s**2 + penalty))[:, None] * (u.T @ y))
 
@@ -135,27 +135,6 @@ class Ridge:
         effect = self.mean + (self._inputs(perturbations) - self.centre) @ self.weights
         effect[~self.screen.known(perturbations)] = np.nan
         return self.own.put_in(effect, perturbations)
-
-
-class Judge:
-    """Ranks settings by perturbations left out, as gp ranks its own: error, correlation and PDS."""
-
-    def __init__(self, screen: Screen, rows: NDArray[np.int64]) -> None:
-        drawn = np.random.default_rng(0).permutation(len(rows))[:_JUDGED_ROWS]
-        self.some = np.sort(drawn)
-        spread = -screen.delta[rows].var(axis=0)
-        self.genes = np.sort(np.argsort(spread, kind="stable")[:_JUDGED_GENES])
-        self.real = screen.delta[rows[self.some]][:, self.genes].astype(np.float64)
-        place = np.full(len(screen.genes) + 1, -1)
-        place[self.genes] = np.arange(len(self.genes))
-        self.target = place[screen.targets(screen.perturbations[rows[self.some]].tolist())]
-
-    def loss(self, left_out: Callable[[Any, Any], Array]) -> float:
-        """Return relative squared error - correlation - PDS of what `left_out` says."""
-        guess = left_out(self.some, self.genes)
-        found = mean_of(each(guess, self.real, self.target))
-        error = np.square(guess - self.real).mean() / max(float(self.real.var()), 1e-12)
-        return float(error - found["delta_correlation"] - found["pds"])
 
 
 class Additive:
@@ -198,10 +177,8 @@ class Neighbours:
         np.fill_diagonal(likeness, -np.inf)
         order = np.argsort(-likeness, axis=1, kind="stable")[:, :-1]
         able = [k for k in _NEIGHBOURS if k <= order.shape[1]] or [1]
-        judge = Judge(screen, rows)
-        self.k = min(
-            able, key=lambda k: judge.loss(lambda some, genes: self._of(order[some, :k], genes))
-        )
+        judge = _judge(screen, rows)
+        self.k = min(able, key=lambda k: judge.loss(self._of(order[judge.rows, :k], judge.genes)))
 
     def _of(self, near: NDArray[np.int64], genes: Any) -> Array:
         return np.array([self.delta[some][:, genes].mean(axis=0) for some in near])
@@ -215,6 +192,12 @@ class Neighbours:
         effect = self._of(near, slice(None))
         effect[~self.screen.known(perturbations)] = np.nan
         return self.own.put_in(effect, perturbations)
+
+
+def _judge(screen: Screen, rows: NDArray[np.int64]) -> Judge:
+    """Return what ranks settings by the training perturbations, each left out."""
+    names = screen.perturbations[rows].tolist()
+    return Judge(screen.delta[rows], screen.targets(names), _JUDGED_ROWS, _JUDGED_GENES)
 
 
 def _unit(x: NDArray[np.float32]) -> Array:

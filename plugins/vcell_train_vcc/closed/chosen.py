@@ -18,7 +18,7 @@ import numpy as np
 from vcell import __version__, outputs
 from vcell.errors import VcellError
 from vcell.screen.split import TRAIN
-from vcell_train_vcc.closed.kernel import Setting
+from vcell_train_vcc.closed.kernel import KernelSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 FILE = "gp_settings.json"
 
 
-def kept(run: Run | None, screen: Screen, choose: Callable[[], list[Setting]]) -> list[Setting]:
+def kept(
+    run: Run | None, screen: Screen, choose: Callable[[], list[KernelSettings]]
+) -> list[KernelSettings]:
     """Return the settings that the run keeps for this screen; choose and keep them if it has none.
 
     A run that cannot be written to is left as it is.
@@ -58,13 +60,13 @@ def _entries(path: Path) -> dict[str, list[list[object]]]:
     return entries if isinstance(entries, dict) else {}
 
 
-def _setting(stored: object) -> Setting:
+def _setting(stored: object) -> KernelSettings:
     """Return a setting as it was stored; what is not one raises."""
     if not isinstance(stored, list):
         raise TypeError("a setting is a list")
     width, constant, size, own, features, noise, centred, mix = stored
     weights = tuple(float(weight) for weight in mix)
-    return Setting(width, constant, size, own, features, noise, centred, weights)
+    return KernelSettings(width, constant, size, own, features, noise, centred, weights)
 
 
 def _key(screen: Screen) -> str:

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import lapack
 
-from vcell.metrics import vcc2025
+from vcell.models.scoring import Judge
+from vcell.models.transfer import Transfer
 from vcell.screen.split import TRAIN
 from vcell_train_vcc.closed.chosen import kept
 from vcell_train_vcc.closed.interactions import Interactions
-from vcell_train_vcc.closed.kernel import WIDTHS, Kernel, Setting
+from vcell_train_vcc.closed.kernel import WIDTHS, Kernel, KernelSettings
 from vcell_train_vcc.closed.own import OwnChange
-from vcell_train_vcc.closed.transfer import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,80 +149,68 @@ class GaussianProcess:
         spread[known] = scale[:, None] * np.sqrt(left)
         return spread
 
-    def _centre(self, setting: Setting) -> Array:
+    def _centre(self, setting: KernelSettings) -> Array:
         return self.mean if setting.centred else np.zeros_like(self.mean)
 
-    def _solved(self, setting: Setting) -> tuple[Array, Array]:
+    def _solved(self, setting: KernelSettings) -> tuple[Array, Array]:
         """Return the weights (P, N) and the inverse (P, P) of the noisy kernel."""
         inverse = _inverse(self.kernel.of(setting), setting.noise)
         weights: Array = inverse @ (self.delta - self._centre(setting))
         return weights, inverse
 
-    def _left_out(self, setting: Setting, weights: Array, inverse: Array) -> Array:
+    def _left_out(self, setting: KernelSettings, weights: Array, inverse: Array) -> Array:
         weights = weights + self._refitted(setting, inverse, self.delta - self.mean)
         return np.asarray(self.delta - weights / np.diag(inverse)[:, None])
 
-    def _refitted(self, setting: Setting, inverse: Array, about: Array) -> Array:
+    def _refitted(self, setting: KernelSettings, inverse: Array, about: Array) -> Array:
         """Return what the weights lack because the mean still knows the one that is left out."""
         if not setting.centred or len(self.delta) < 2:
             return np.zeros_like(about)
         return np.asarray(inverse.sum(axis=1)[:, None] * about / (len(self.delta) - 1))
 
-    def _chosen(self) -> list[Setting]:
+    def _chosen(self) -> list[KernelSettings]:
         """Rank the settings by what they say of perturbations left out."""
-        judge = _Judge(self.targets, self.delta, self.names)
+        judge = _Settings(self.targets, self.delta, self.names)
         n_blocks = len(judge.kernel.blocks)
         mixes = _mixes(judge.kernel.telling, n_blocks)
         if len(mixes) > _MIXES:
-            coarse = [Setting(*one, mix) for mix in mixes for one in _COARSE]
+            coarse = [KernelSettings(*one, mix) for mix in mixes for one in _COARSE]
             ranked = dict.fromkeys(setting.mix for setting in judge.ranked(coarse))
             mixes = list(ranked)[:_MIXES]
         grid = _SINGLE if judge.kernel.apart else _GRID
         # as many of each mix: which mix is best is seldom known well enough to take no other
         most = min(_AVERAGED, max(_SOLVED // max(len(self.names), 1), 1))
-        best = [judge.ranked([Setting(*one, mix) for one in grid])[:most] for mix in mixes]
+        best = [judge.ranked([KernelSettings(*one, mix) for one in grid])[:most] for mix in mixes]
         return [one[i] for i in range(most) for one in best if i < len(one)][:most]
 
 
-class _Judge:
-    """Says how good settings are, by training perturbations left out one at a time."""
+class _Settings:
+    """Ranks settings by training perturbations left out one at a time."""
 
     def __init__(self, screen: Screen, delta: Array, names: list[str]) -> None:
-        drawn = np.sort(np.random.default_rng(0).permutation(len(names))[:_MOST])
-        self.names = [names[row] for row in drawn]
-        delta = delta[drawn]
-        genes = np.argsort(-delta.var(axis=0), kind="stable")[:_GENES]
-        self.real, self.mean = delta[:, genes], delta[:, genes].mean(axis=0)
-        self.unit = max(float(self.real.var()), 1e-12)
-        column = screen.columns(self.names)
-        place = np.full(delta.shape[1], -1)
-        place[genes] = np.arange(len(genes))
-        self.first = np.where(column[:, 0] >= 0, place[column[:, 0]], -1)
-        self.kernel = Kernel(screen, self.names)
+        self.judge = Judge(delta, screen.columns(names)[:, 0], _MOST, _GENES)
+        self.mean = self.judge.real.mean(axis=0)
+        self.kernel = Kernel(screen, [names[row] for row in self.judge.rows])
 
-    def ranked(self, settings: Sequence[Setting]) -> list[Setting]:
+    def ranked(self, settings: Sequence[KernelSettings]) -> list[KernelSettings]:
         """Return the best settings, the best first, by error, correlation and discrimination."""
         found: list[tuple[float, int, Array]] = []
         for number, setting in enumerate(settings):
             guess = self._left_out(setting)
-            correlation = float(np.nan_to_num(vcc2025.pearson(self.real, guess)).mean())
-            error = float(np.square(guess - self.real).mean()) / self.unit
-            found.append((error - correlation, number, guess))
+            found.append((self.judge.error(guess), number, guess))
             if len(found) > 2 * _JUDGED:
                 found = sorted(found, key=lambda one: one[:2])[:_JUDGED]
-        judged = []
-        for rank, number, guess in sorted(found, key=lambda one: one[:2])[:_JUDGED]:
-            apart = vcc2025.distances(self.real, guess, self.first)
-            judged.append((rank - float(vcc2025.discrimination(apart).mean()), number))
+        best = sorted(found, key=lambda one: one[:2])[:_JUDGED]
+        judged = [(self.judge.loss(guess), number) for _, number, guess in best]
         return [settings[number] for _, number in sorted(judged)]
 
-    def _left_out(self, setting: Setting) -> Array:
+    def _left_out(self, setting: KernelSettings) -> Array:
         inverse = _inverse(self.kernel.of(setting), setting.noise)
-        about = self.real - self.mean * setting.centred
+        about = self.judge.real - self.mean * setting.centred
         weights = inverse @ about
         if setting.centred and len(about) > 1:  # the mean still knows the one that is left out
             weights += inverse.sum(axis=1)[:, None] * about / (len(about) - 1)
-        return np.asarray(self.real - weights / np.diag(inverse)[:, None])
+        return np.asarray(self.judge.real - weights / np.diag(inverse)[:, None])
 
 
 def _mixes(telling: Sequence[int], n_blocks: int) -> list[tuple[float, ...]]:

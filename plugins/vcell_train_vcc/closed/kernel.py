@@ -26,7 +26,7 @@ WIDTHS = (None, 0.5, 1.0)  # of f; None: linear
 
 
 @dataclass(frozen=True)
-class Setting:
+class KernelSettings:
     """Parameters of the kernel, the noise, and whether effects are taken about their mean.
 
     Attributes
@@ -78,11 +78,11 @@ class Kernel:
         once = np.asarray(self.rows.sum(axis=0)).max(initial=0) <= 1
         return bool(once and (self.sizes == 1).all())
 
-    def mix(self, setting: Setting) -> tuple[float, ...]:
+    def mix(self, setting: KernelSettings) -> tuple[float, ...]:
         """Return (B,) weights of the blocks."""
         return setting.mix or (1 / max(len(self.blocks), 1),) * len(self.blocks)
 
-    def of(self, setting: Setting) -> Array:
+    def of(self, setting: KernelSettings) -> Array:
         """Return (P, P) of the names given."""
         key = (setting.width, self.mix(setting))
         if self._last is None or self._last[0] != key:
@@ -102,7 +102,7 @@ class Kernel:
     def _shape(self) -> tuple[int, int]:
         return (len(self.sizes), len(self.sizes))
 
-    def across(self, names: Sequence[str], setting: Setting) -> tuple[Array, Array]:
+    def across(self, names: Sequence[str], setting: KernelSettings) -> tuple[Array, Array]:
         """Return (Q, P) between other names and those given, and (Q,) of others with themselves."""
         members = self.targets.members(names)
         genes = sorted({gene for one in members for gene in one})
@@ -131,7 +131,7 @@ class Kernel:
             found.append(block / np.maximum(length, 1e-12))
         return found
 
-    def _similar(self, a: list[Array], b: list[Array], setting: Setting) -> Array:
+    def _similar(self, a: list[Array], b: list[Array], setting: KernelSettings) -> Array:
         """Return (G, H) the weighed similarity of genes."""
         width = WIDTHS[setting.width]
         shape = (len(a[0]), len(b[0])) if a else (0, 0)

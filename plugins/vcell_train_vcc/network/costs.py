@@ -17,8 +17,8 @@ import torch
 from vcell import console
 from vcell.data import labels, open_cells
 from vcell.errors import UserError
-from vcell.gpu.accelerator import Accelerator, standing_in
-from vcell.gpu.published import REACHED, Sheet, seconds, sheet
+from vcell.gpu.accelerator import OnPaper, standing_in
+from vcell.gpu.published import ESTIMATED, Sheet, bill, seconds, sheet
 from vcell.launch import Plan, make_plan
 from vcell.models import read_genes
 from vcell.nn.estimate import Besides, Estimate, estimate
@@ -32,7 +32,7 @@ from vcell_train_vcc.network.losses import retrieval_bytes
 from vcell_train_vcc.network.model import attention_of
 from vcell_train_vcc.network.rehearsal import PERTURBATIONS, besides, rehearse
 from vcell_train_vcc.network.settle import applied
-from vcell_train_vcc.network.shape import DEFAULT_TOKENS, NEAR, Shape
+from vcell_train_vcc.network.shape import DEFAULT_TOKENS, NEAR, NetworkShape
 
 if TYPE_CHECKING:
     from vcell.nn.presets import Preset
@@ -60,41 +60,22 @@ def tell(cells: Path | None, config: TrainVcc) -> None:
     paper = Machine(
         "cuda", card.name, int(1e9 * card.memory), card.capability >= (8, 0), plan.world
     )
-    with standing_in(lambda device: _OnPaper(device, card)):
+    with standing_in(lambda device: OnPaper(device, card)):
         config, learned = _settled(cells, config, paper)
         found, about = of(config, plan, card, learned=learned)
-    whole = _whole(config, found, card, plan, str(about["precision"]))
+    passes = math.ceil(math.ceil(config.batch_size / plan.world) / int(about["sets"]))
+    passes *= config.max_steps
+    least, most = seconds(card, found.flops, _MOVED * found.parameters, str(about["precision"]))
+    used, there = found.memory_bytes / 1e9, card.memory
+    whole = {
+        "steps": f"{config.max_steps:,} of {config.batch_size} sets",
+        **bill(card, passes * least, passes * most, plan.world),
+        "memory": f"{used:.1f} of {there:.0f} GB"
+        + ("" if used <= there else ": too much; take a smaller --micro-batch"),
+    }
     rows = [[name.replace("_", " "), value] for name, value in whole.items()]
     text = f"{_words(about)}\n{ESTIMATED}\n\n{found}\n\n{console.table(rows, ['in all', 'value'])}"
     console.result({"estimate": found.as_dict(), **about, "from": ESTIMATED, "in_all": whole}, text)
-
-
-ESTIMATED = (
-    f"estimated from the card's published rates, at {REACHED[0]:.0%} to {REACHED[1]:.0%} of its "
-    "peak: not measured, and without data loading, validation and communication"
-)
-
-
-class _OnPaper(Accelerator):
-    """A GPU of which the data sheet is known."""
-
-    kind, has_queue = "cuda", True
-
-    def __init__(self, device: torch.device, card: Sheet) -> None:
-        super().__init__(device)
-        self.card = card
-
-    @property
-    def name(self) -> str:
-        return self.card.name
-
-    @property
-    def bf16(self) -> bool:
-        return self.card.capability >= (8, 0)
-
-    @property
-    def capability(self) -> tuple[int, int]:
-        return self.card.capability
 
 
 def _settled(cells: Path | None, config: TrainVcc, machine: Machine) -> tuple[TrainVcc, int]:
@@ -115,31 +96,6 @@ def _settled(cells: Path | None, config: TrainVcc, machine: Machine) -> tuple[Tr
     return applied(config, size, machine), size.perturbations
 
 
-def _whole(
-    config: TrainVcc, cost: Estimate, card: Sheet, plan: Plan, precision: str
-) -> dict[str, str]:
-    """Tell what all steps take on so many cards, from the least to the most."""
-    passes = (
-        1
-        if config.micro_batch is None
-        else math.ceil(math.ceil(config.batch_size / plan.world) / config.micro_batch)
-    )
-    hours = [
-        config.max_steps * passes * each / 3600
-        for each in seconds(card, cost.flops, _MOVED * cost.parameters, precision)
-    ]
-    kwh = [one * plan.world * card.watts / 1000 for one in hours]
-    fits = cost.memory_bytes <= 1e9 * card.memory
-    return {
-        "steps": f"{config.max_steps:,} of {config.batch_size} sets",
-        "hours": f"{hours[0]:.2g} to {hours[1]:.2g}, on {plan.world} x {card.name}",
-        "GPU-hours": f"{hours[0] * plan.world:.2g} to {hours[1] * plan.world:.2g}",
-        "kWh": f"{kwh[0]:.2g} to {kwh[1]:.2g}, at {card.watts:.0f} W each",
-        "memory": f"{cost.memory_bytes / 1e9:.1f} of {card.memory:.0f} GB"
-        + ("" if fits else ": too much; take a smaller --micro-batch"),
-    }
-
-
 def of(
     config: TrainVcc, plan: Plan, card: Sheet | None = None, *, learned: int = PERTURBATIONS
 ) -> tuple[Estimate, dict[str, str | int]]:
@@ -153,7 +109,7 @@ def of(
     if name == "auto":
         name = "base" if plan.device == "cuda" else "tiny"
     tokens = _tokens(config, device)
-    shape = Shape(config.model, name, config.dropout, tokens, ((len(tokens), 0),))
+    shape = NetworkShape(config.model, name, config.dropout, tokens, ((len(tokens), 0),))
     n_tokens = 2 + len(tokens)
     precision = resolve(config.precision, device).name
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)

@@ -11,21 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcell.errors import UserError
+from vcell.nn import distances
+from vcell.nn.distances import energy_distance, maximum_mean_discrepancy, taxicab
 from vcell.train.losses import Losses
 from vcell_train_vcc import TrainVcc
 
 if TYPE_CHECKING:
     from vcell_train_vcc.network.transformer import Example
 
-_WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of the MMD, beside the mean distance
-_BLOCK = 1 << 24  # numbers that the backward pass of the retrieval loss makes at a time
 _SHARPNESS = 10.0  # of the retrieval loss: distances are told in a tenth of their mean
 
 
@@ -102,21 +101,9 @@ class CellDistance(nn.Module):
         real, control = example["cells"].chunk(2, 1)
         effect = effects(out, example)
         moved = control + effect.repeat_interleave(control.shape[1] // effect.shape[1], 1)
-        across, within, real_within = (
-            distances(moved, real),
-            distances(moved, moved),
-            distances(real, real),
-        )
-        if self.kind == "energy":
-            energy: Tensor = 2 * across.mean((1, 2)) - _off(within) - _off(real_within)
-            return energy / self.size
-        scale = real_within.mean((1, 2), keepdim=True).detach().square()
-
-        def kernel(d: Tensor) -> Tensor:
-            return torch.stack([torch.exp(-d.square() / (scale * w)) for w in _WIDTHS]).mean(0)
-
-        alike = _off(kernel(within)) + _off(kernel(real_within))
-        return (alike - 2 * kernel(across).mean((1, 2))) * len(_WIDTHS)
+        if self.kind == "mmd":
+            return maximum_mean_discrepancy(moved, real)
+        return energy_distance(moved, real) / self.size
 
 
 class Retrieval(nn.Module):
@@ -132,34 +119,9 @@ class Retrieval(nn.Module):
         """Return (B,)."""
         effect = effects(out, example).mean(1)
         bank = self.bank[:, : effect.shape[1]]
-        far: Tensor = _Taxicab.apply(effect, bank)  # type: ignore[no-untyped-call]
+        far = taxicab(effect, bank)
         logits = -_SHARPNESS * far / far.mean(1, keepdim=True).detach()
         return F.cross_entropy(logits, example["row"], reduction="none")
-
-
-class _Taxicab(torch.autograd.Function):
-    """L1 distances (B, C) of effects (B, T) to a fixed bank (C, T).
-
-    `torch.cdist` keeps B x C x T numbers in its backward pass, 11.5 GB for 64 effects on 9,000
-    perturbations of 5,000 genes; here they are made for a part of the bank at a time.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, effect: Tensor, bank: Tensor) -> Tensor:
-        ctx.save_for_backward(effect, bank)
-        return torch.cdist(effect, bank, p=1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        effect, bank = ctx.saved_tensors
-        each = max(_BLOCK // max(effect.numel(), 1), 1)
-        found = torch.zeros_like(effect)
-        for some, weight in zip(
-            torch.split(bank, each), torch.split(gradient, each, dim=1), strict=True
-        ):
-            sign = (effect[:, None] - some).sign_()  # (B, some, T)
-            found += torch.einsum("bct,bc->bt", sign, weight)
-        return found, None
 
 
 def retrieval_bytes(config: TrainVcc, sets: int, learned: int, n_tokens: int) -> tuple[int, int]:
@@ -174,7 +136,7 @@ def retrieval_bytes(config: TrainVcc, sets: int, learned: int, n_tokens: int) ->
     """
     if not config.pds_loss:
         return 0, 0
-    each = min(max(_BLOCK // max(sets * n_tokens, 1), 1), learned)
+    each = min(max(distances.BLOCK // max(sets * n_tokens, 1), 1), learned)
     return 4 * learned * n_tokens, 4 * sets * each * n_tokens
 
 
@@ -234,23 +196,3 @@ def losses_of(weights: Mapping[str, float], units: Units, *, balanced: bool = Fa
 def effects(out: Mapping[str, Tensor], example: Example) -> Tensor:
     """Return the predicted effects (B, K, T): the prior and what the network adds."""
     return example["prior"][:, None] + out["residual"]
-
-
-def distances(a: Tensor, b: Tensor) -> Tensor:
-    """Return (B, S, S) Euclidean distances of cells (B, S, T), per root of T, differentiable at 0.
-
-    Centred on the mean of `b` first: squares of differences come as differences of squares.
-    """
-    centre = b.mean(1, keepdim=True).detach()
-    a, b = a - centre, b - centre
-    square = a.square().sum(-1)[:, :, None] + b.square().sum(-1)[:, None] - 2 * a @ b.mT
-    return (square.clamp_min(0) / a.shape[-1] + 1e-8).sqrt()
-
-
-def _off(square: Tensor) -> Tensor:
-    """Return the mean of the entries off the diagonal (B,), or of all where there is only one."""
-    n = square.shape[-1]
-    if n == 1:
-        return square[:, 0, 0] * 0
-    inner = square.sum((1, 2)) - square.diagonal(dim1=1, dim2=2).sum(1)
-    return inner / (n * (n - 1))

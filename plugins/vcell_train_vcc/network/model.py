@@ -24,7 +24,7 @@ from vcell.train.precision import resolve
 from vcell.train.state import load_weights
 from vcell.train.threads import few_threads
 from vcell_train_vcc import TrainVcc
-from vcell_train_vcc.network.shape import FILE, NEAR, Shape, device_of, graph_of
+from vcell_train_vcc.network.shape import FILE, NEAR, NetworkShape, device_of, graph_of
 from vcell_train_vcc.network.task import CellTask, Tables, added, build
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class NetworkModel:
 
     def prepared(self, screen: Screen, config: TrainVcc, plan: Plan) -> dict[str, str]:
         """Decide what the settings leave open, and refuse those that cannot be."""
-        shape = Shape.decide(self.name, screen, config, torch.device(plan.device))
+        shape = NetworkShape.decide(self.name, screen, config, torch.device(plan.device))
         choice = attention_of(config, shape, torch.device(plan.device))
         console.say(str(choice))
         if choice.name == "sparse":
@@ -67,7 +67,7 @@ class NetworkModel:
 
     def fit(self, run: Run, screen: Screen) -> bool:
         """Train into the run directory, or go on where its last checkpoint ended."""
-        config, shape = settings_of_run(TrainVcc, run), Shape.of(run)
+        config, shape = settings_of_run(TrainVcc, run), NetworkShape.of(run)
         tables = Tables(screen, shape.tokens, expected(run, screen))
         choice = attention_of(config, shape, device_of(run, config))
         with store_of(run, screen, config) as store:
@@ -85,7 +85,7 @@ class NetworkModel:
     def load(self, run: Run, screen: Screen) -> NetworkPredictor:
         """Load the best checkpoint, upon the prior that `screen` gives."""
         config = settings_of_run(TrainVcc, run)
-        shape = Shape.of(run)
+        shape = NetworkShape.of(run)
         prior = models.get(PRIOR).load(run, screen)
         trained = models.Screen.load(run.path / models.SCREEN)  # whose rows the network knows
         if strange := set(shape.tokens) - set(trained.genes.tolist()):
@@ -106,7 +106,7 @@ class NetworkModel:
         model = build(tables, shape, config, name)
         load_weights(model, checkpoint.path)
         n_tokens = shape.n_tokens(max(checkpoint.step - 1, 0))
-        told = checkpoint.state.get("metrics", {})  # runs of before took the network whole
+        told = checkpoint.state.get("metrics", {})  # older runs took the network whole
         blend = float(told.get("blend", 1.0))
         return NetworkPredictor(model.eval(), tables, prior, n_tokens, shape.sizes.d_model, blend)
 
@@ -122,7 +122,7 @@ def expected(run: Run, screen: Screen) -> NDArray[np.float32]:
     return found
 
 
-def attention_of(config: TrainVcc, shape: Shape, device: torch.device) -> AttentionChoice:
+def attention_of(config: TrainVcc, shape: NetworkShape, device: torch.device) -> AttentionChoice:
     """Choose what computes attention."""
     precision = resolve(config.precision, device).name
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)

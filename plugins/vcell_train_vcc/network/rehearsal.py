@@ -19,7 +19,7 @@ from vcell.nn.patterns import Pattern
 from vcell.screen.split import TRAIN
 from vcell.train import rng
 from vcell.train.rehearse import Rehearsal, fastest
-from vcell_train_vcc.network.shape import Shape
+from vcell_train_vcc.network.shape import NetworkShape
 from vcell_train_vcc.network.task import Tables, build
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ PERTURBATIONS = 100  # that are learned from, likewise
 
 
 @dataclasses.dataclass(frozen=True)
-class _Cut(Shape):
+class _Cut(NetworkShape):
     """A shape with fewer layers."""
 
     layers: int = 1
@@ -69,7 +69,7 @@ class Rehearsed:
 class MadeUp:
     """The task of a network of some layers on made-up sets."""
 
-    def __init__(self, shape: Shape, config: TrainVcc, choice: AttentionChoice) -> None:
+    def __init__(self, shape: NetworkShape, config: TrainVcc, choice: AttentionChoice) -> None:
         self.shape, self.config, self.choice = shape, config, choice
         screen = _screen(shape.tokens)
         self.tables = Tables(screen, shape.tokens, np.zeros_like(screen.delta))
@@ -97,7 +97,11 @@ class MadeUp:
 
 
 def rehearse(
-    shape: Shape, config: TrainVcc, choice: AttentionChoice, device: torch.device, n_sets: int
+    shape: NetworkShape,
+    config: TrainVcc,
+    choice: AttentionChoice,
+    device: torch.device,
+    n_sets: int,
 ) -> Rehearsed:
     """Take the steps; `n_sets` is one device's share of a batch."""
     state = rng.capture(device)
@@ -114,7 +118,7 @@ def rehearse(
     return Rehearsed(seconds[-1] + more, parameters, activations, pattern)
 
 
-def besides(shape: Shape, config: TrainVcc, choice: AttentionChoice) -> Rehearsed:
+def besides(shape: NetworkShape, config: TrainVcc, choice: AttentionChoice) -> Rehearsed:
     """Return all but the time, for a device that is not here."""
     here = torch.device("cpu")
     state = rng.capture(here)
@@ -131,13 +135,13 @@ class _Stage(Rehearsal):
 
     def __init__(
         self,
-        shape: Shape,
+        shape: NetworkShape,
         config: TrainVcc,
         choice: AttentionChoice,
         device: torch.device,
         layers: int,
     ) -> None:
-        values = {one.name: getattr(shape, one.name) for one in dataclasses.fields(Shape)}
+        values = {one.name: getattr(shape, one.name) for one in dataclasses.fields(NetworkShape)}
         self.shape, self.config = _Cut(**values, layers=layers), config
         super().__init__(MadeUp(self.shape, config, choice), config, device)
 

@@ -38,7 +38,7 @@ NEAR = 20  # co-expressed genes that each attends to, where no graph is given
 
 
 @dataclass(frozen=True)
-class Shape:
+class NetworkShape:
     """Everything about a network but its weights.
 
     Attributes
@@ -80,7 +80,7 @@ class Shape:
         )
 
     @classmethod
-    def of(cls, run: Run) -> Shape:
+    def of(cls, run: Run) -> NetworkShape:
         """Read what the run remembers."""
         path = run.path / FILE
         try:
@@ -92,7 +92,9 @@ class Shape:
             raise UserError(f"{path} is missing or damaged", hint="train anew") from None
 
     @classmethod
-    def decide(cls, kind: str, screen: Screen, config: TrainVcc, device: torch.device) -> Shape:
+    def decide(
+        cls, kind: str, screen: Screen, config: TrainVcc, device: torch.device
+    ) -> NetworkShape:
         """Resolve the settings for a device."""
         preset, tokens = config.preset, config.tokens
         if config.set_size % config.pseudo:

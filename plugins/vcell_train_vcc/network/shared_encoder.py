@@ -20,7 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcell.nn.encoder import N_GLOBAL, Encoder
-from vcell_train_vcc.network.transformer import ClassHead, Embedding, Example, Known, zero_head
+from vcell_train_vcc.network.transformer import (
+    ClassHead,
+    Embedding,
+    Example,
+    NetworkInputs,
+    zero_head,
+)
 
 if TYPE_CHECKING:
     from vcell.nn.attention import AttentionChoice
@@ -46,7 +52,7 @@ class SharedEncoder(nn.Module):
 
     def __init__(
         self,
-        known: Known,
+        known: NetworkInputs,
         contexts: Tensor,
         preset: Preset,
         attention: AttentionChoice | str = "sdpa",

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vcell.models.validation import PriorJudge
+from vcell.models.validation import Blend
 from vcell.screen.sets import Groups, SetStream
 from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.stream import ReadAhead
 from vcell_train_vcc.network.losses import KINDS, Units, losses_of, weights_of
 from vcell_train_vcc.network.shape import graph_of
 from vcell_train_vcc.network.shared_encoder import SharedEncoder
-from vcell_train_vcc.network.transformer import Example, Known, PerturbationTransformer
+from vcell_train_vcc.network.transformer import Example, NetworkInputs, PerturbationTransformer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from vcell.train.losses import Losses
     from vcell.train.task import Phase, Place
     from vcell_train_vcc import TrainVcc
-    from vcell_train_vcc.network.shape import Shape
+    from vcell_train_vcc.network.shape import NetworkShape
 
 _AT_ONCE = 16  # perturbations predicted at once, on a device that has the memory
 
@@ -115,13 +115,13 @@ class Tables:
             "row": torch.from_numpy(self.number[row]),
         }
 
-    def known(self) -> Known:
+    def known(self) -> NetworkInputs:
         """Return what the network is built around."""
         left = self.delta[self.learned] - self.prior[self.learned]
         unit = np.sqrt(np.square(left).mean(axis=0))
         unit = np.maximum(unit, 0.1 * np.sqrt(np.square(left).mean()) + 1e-8)
         effect = float(np.sqrt(np.square(self.delta[self.learned]).mean())) + 1e-8
-        return Known(
+        return NetworkInputs(
             unit=torch.from_numpy(unit.astype(np.float32)),
             effect=effect,
             features=torch.from_numpy(self.features[self.learned]),
@@ -130,7 +130,7 @@ class Tables:
 
 
 def build(
-    tables: Tables, shape: Shape, config: TrainVcc, attention: AttentionChoice | str
+    tables: Tables, shape: NetworkShape, config: TrainVcc, attention: AttentionChoice | str
 ) -> Network:
     """Build the network of a shape, as it is before training."""
     known, screen = tables.known(), tables.screen
@@ -172,7 +172,7 @@ class CellTask:
     def __init__(
         self,
         tables: Tables,
-        shape: Shape,
+        shape: NetworkShape,
         config: TrainVcc,
         store: Store,
         groups: Groups,
@@ -185,7 +185,7 @@ class CellTask:
         self.held = tables.screen.rows(VALIDATION)
         self.prior = tables.whole_prior[self.held]
         if len(self.held):
-            self.judge = PriorJudge(tables.screen, self.prior, truth)
+            self.judge = Blend(tables.screen, self.prior, truth)
             self.references = self.judge.references()
         self._n_tokens = shape.n_tokens(0)  # as of the last step taken
         self.identity: Mapping[str, Any] = {

@@ -32,7 +32,7 @@ Example = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Known:
+class NetworkInputs:
     """What a network is built around, none of it learned.
 
     Attributes
@@ -56,7 +56,7 @@ class Embedding(nn.Module):
 
     effect: Tensor
 
-    def __init__(self, known: Known, d_model: int, dropout: float) -> None:
+    def __init__(self, known: NetworkInputs, d_model: int, dropout: float) -> None:
         super().__init__()
         self.code = nn.Parameter(torch.randn(len(known.unit), d_model) * d_model**-0.5)
         self.value = nn.Sequential(
@@ -102,7 +102,7 @@ class ClassHead(nn.Module):
     features: Tensor
     target: Tensor
 
-    def __init__(self, known: Known, d_model: int) -> None:
+    def __init__(self, known: NetworkInputs, d_model: int) -> None:
         super().__init__()
         self.state = nn.Linear(d_model, d_model, bias=False)
         self.answer = nn.Linear(d_model, d_model, bias=False)
@@ -123,7 +123,7 @@ class PerturbationTransformer(nn.Module):
 
     def __init__(
         self,
-        known: Known,
+        known: NetworkInputs,
         preset: Preset,
         attention: AttentionChoice | str = "sdpa",
         graph: Graph | None = None,

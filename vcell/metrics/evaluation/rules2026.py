@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.metrics import vcc2026
-from vcell.metrics.by_gene import ByGene, Copies, GeneMajor, only
+from vcell.metrics.by_gene import ByGene, GeneMajor, ResampledCells, only
 from vcell.metrics.evaluation import cache
 from vcell.metrics.evaluation.pairs import CONTROL_GROUP, Pair, Side
 from vcell.metrics.evaluation.scores import Metric, Scored
 from vcell.metrics.evaluation.view import seen_blocks
 from vcell.metrics.measured import Grouping, at_once, measure
-from vcell.metrics.scaled import Survey, survey
+from vcell.metrics.scaled import ValueSurvey, survey
 
 if TYPE_CHECKING:
     from vcell.metrics.evaluation.options import Options
@@ -34,7 +34,7 @@ _DUST = 1e-6  # what cell-eval2 takes for whole
 
 
 @dataclass(frozen=True)
-class Counts:
+class RawCounts:
     """One side's raw counts, turned round so that they can be read gene by gene."""
 
     side: Side
@@ -43,8 +43,8 @@ class Counts:
     controls: GeneMajor | None  # those of the control group, where asked for
 
     @classmethod
-    def of(cls, side: Side, n_genes: int, *, offset: int = 0, controls: bool = False) -> Counts:
-        """Look at every value, and refuse what is no count; cells are numbered from `offset`."""
+    def of(cls, side: Side, n_genes: int, *, offset: int = 0, controls: bool = False) -> RawCounts:
+        """Look at every value; refuse what is not a count. Cells are numbered from `offset`."""
         cells = GeneMajor(n_genes, offset=offset)
         lent = GeneMajor(n_genes, offset=offset) if controls else None
 
@@ -67,7 +67,7 @@ class Counts:
             self.controls.close()
 
 
-def _check(seen: Survey, name: str) -> None:
+def _check(seen: ValueSurvey, name: str) -> None:
     if seen.not_finite:
         raise UserError(f"{name}: {seen.not_finite:,} values are NaN or infinite")
     if seen.low < 0:
@@ -86,7 +86,7 @@ class Context:
     """What the members of one context are computed from."""
 
     pair: Pair
-    real: Counts
+    real: RawCounts
     target: NDArray[np.int64]
     threads: int | None
 
@@ -123,8 +123,8 @@ def score(pair: Pair, config: Options) -> Scored:
             hint="vcc2026 needs gene symbols as perturbation labels (ADNP, not ADNP-1)",
         )
     n_genes, n_real = len(pair.genes), len(pair.real.group)
-    context = Context(pair, Counts.of(pair.real, n_genes, controls=True), target, config.threads)
-    pred = Counts.of(pair.pred, n_genes, offset=n_real)
+    context = Context(pair, RawCounts.of(pair.real, n_genes, controls=True), target, config.threads)
+    pred = RawCounts.of(pair.pred, n_genes, offset=n_real)
     if not pair.borrowed:
         console.say(
             f"{pair.pred.source.name}: its controls are not used; vcc2026 uses the real ones"
@@ -231,7 +231,7 @@ def _baseline(context: Context, real: Measured) -> dict[str, Any]:
     assert controls is not None
     factor = vcc2026.baseline_scale(real.means, context.target)
     drawn = vcc2026.draws(np.flatnonzero(pair.real.group == CONTROL_GROUP), real.sizes[1:])
-    copies = Copies.draw(controls, factor, drawn, len(pair.real.group))
+    copies = ResampledCells.draw(controls, factor, drawn, len(pair.real.group))
     group = np.repeat(np.arange(1, context.n_groups, dtype=np.int32), real.sizes[1:])
     measured = context.beside_controls(copies, group, copies.totals())
     return vcc2026.members(real, measured, context.target, pair.genes)[1]

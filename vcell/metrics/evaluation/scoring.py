@@ -67,7 +67,7 @@ def score(
 ) -> Score:
     """Score a prediction against the real cells by the rules of the Virtual Cell Challenge.
 
-    Counts and log1p values are told apart, genes and perturbations aligned by name, a prediction
+    Counts and log1p values are distinguished, genes and perturbations aligned by name, a prediction
     without control cells borrows the real ones; each is said.
 
     Parameters

@@ -17,8 +17,8 @@ from vcell.data import Block, detect
 from vcell.errors import UserError
 from vcell.metrics.by_gene import GeneMajor
 from vcell.metrics.evaluation.pairs import CONTROL_GROUP, Pair, Side
-from vcell.metrics.scaled import Survey, divisors, logged, median_target, merged, precision
-from vcell.metrics.turned import AT_ONCE, Part, Turned, turn
+from vcell.metrics.scaled import ValueSurvey, divisors, logged, median_target, merged, precision
+from vcell.metrics.turned import AT_ONCE, SourcePart, Turned, turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ class View:
 
     def turned(self) -> Turned:
         """Return the cells as log1p values, gene by gene."""
-        return Turned([Part(self.cells, self.divisor)], self.cells.n_genes)
+        return Turned([SourcePart(self.cells, self.divisor)], self.cells.n_genes)
 
     def blocks(self, rows: NDArray[np.int64] | None = None) -> Iterator[Block]:
         """Yield the chosen cells as log1p values, columns in the shared order."""
@@ -123,7 +123,7 @@ def _median_total(side: Side) -> float:
     return float(np.median(totals[totals > 0])) if (totals > 0).any() else 0.0
 
 
-def _check_values(name: str, found: Survey, *, counts: bool) -> None:
+def _check_values(name: str, found: ValueSurvey, *, counts: bool) -> None:
     if found.not_finite:
         raise UserError(f"{name}: {found.not_finite:,} values are NaN or infinite")
     if found.low < 0:
@@ -132,7 +132,7 @@ def _check_values(name: str, found: Survey, *, counts: bool) -> None:
         raise UserError(f"{name}: most values are whole but not all: counts and log1p are mixed")
     if not counts and found.high >= _LARGEST_LOG:
         raise UserError(
-            f"{name}: values up to {found.high:.4g} are no log1p values (below {_LARGEST_LOG:g})",
+            f"{name}: values up to {found.high:.4g} are not log1p values (below {_LARGEST_LOG:g})",
             hint="give raw counts, or log1p of normalised counts",
         )
 

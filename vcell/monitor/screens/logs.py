@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vcell.monitor import words
 from vcell.monitor.lines import Line, fit, rule, spread
-from vcell.monitor.logs import Entry, when
+from vcell.monitor.logs import LogEntry, when
 
 if TYPE_CHECKING:
     from vcell.monitor.view import Viewer
@@ -17,7 +17,7 @@ HINTS = (
 )  # fmt: skip
 
 
-def shown_entries(view: Viewer) -> list[Entry]:
+def shown_entries(view: Viewer) -> list[LogEntry]:
     """Return the entries of the chosen source that the search leaves."""
     one, logs = view.one, view.logs()
     if one is None or logs is None:
@@ -61,7 +61,7 @@ def _mark(view: Viewer) -> str:
     return "-" if view.plain else "─"
 
 
-def _head(view: Viewer, sources: list[str], entries: list[Entry], width: int) -> Line:
+def _head(view: Viewer, sources: list[str], entries: list[LogEntry], width: int) -> Line:
     one = view.one
     name = "" if one is None else one.name if width >= 100 else one.overview.short
     left: Line = [(f" {name}  ", "title")]
@@ -80,7 +80,7 @@ def _head(view: Viewer, sources: list[str], entries: list[Entry], width: int) ->
     return spread(left, right, width)
 
 
-def _line(view: Viewer, entry: Entry, width: int, *, here: bool) -> Line:
+def _line(view: Viewer, entry: LogEntry, width: int, *, here: bool) -> Line:
     wide = width >= 100
     letter = {"bad": "E", "warn": "W"}.get(entry.level, " ")
     source = entry.source if wide else entry.source.replace("rank ", "r").replace("console", "con")
@@ -92,7 +92,7 @@ def _line(view: Viewer, entry: Entry, width: int, *, here: bool) -> Line:
     return fit(line, width, "cursor") if here else line
 
 
-def _opened(view: Viewer, entry: Entry, width: int, rows: int) -> list[Line]:
+def _opened(view: Viewer, entry: LogEntry, width: int, rows: int) -> list[Line]:
     """Return the whole of an entry, the end of it where it is long."""
     title: Line = [(f"{entry.source}, {when(entry, view.clock())}", "title")]
     text = entry.text

@@ -9,7 +9,7 @@ import numpy as np
 
 from vcell.kernels import clipped, moments, pearson
 from vcell.kernels.moments import add_into
-from vcell.passes.engine import SPAN, TILE, Part, Reducer, Task
+from vcell.passes.engine import SPAN, TILE, CellSpan, Reducer, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,12 +41,12 @@ class _GeneSums(Reducer):
         self._used: set[int] = set()
 
     def _kernel(
-        self, part: Part, cells: slice, codes: NDArray[np.int32], out: NDArray[np.float64]
+        self, part: CellSpan, cells: slice, codes: NDArray[np.int32], out: NDArray[np.float64]
     ) -> None:
         """Add some of the part's cells to ``out[B, G, K]``."""
         raise NotImplementedError
 
-    def tasks(self, part: Part, threads: int) -> Iterator[Task]:
+    def tasks(self, part: CellSpan, threads: int) -> Iterator[Task]:
         """Return work on a part."""
         codes = part.codes(self.codes)
         if self.tiled:
@@ -103,7 +103,7 @@ class GeneMoments(_GeneSums):
         self.single = single
 
     def _kernel(
-        self, part: Part, cells: slice, codes: NDArray[np.int32], out: NDArray[np.float64]
+        self, part: CellSpan, cells: slice, codes: NDArray[np.int32], out: NDArray[np.float64]
     ) -> None:
         indptr = part.indptr[cells.start : cells.stop + 1]
         moments.gene_moments(indptr, part.indices, part.data, codes, self.single, out)
@@ -133,7 +133,7 @@ class NormalizedMoments(_GeneSums):
         self.totals = totals
 
     def _kernel(
-        self, part: Part, cells: slice, codes: NDArray[np.int32], out: NDArray[np.float64]
+        self, part: CellSpan, cells: slice, codes: NDArray[np.int32], out: NDArray[np.float64]
     ) -> None:
         indptr = part.indptr[cells.start : cells.stop + 1]
         if self.target_sum is None:
@@ -175,7 +175,7 @@ class ClippedSums(_GeneSums):
         self.clip = clip
 
     def _kernel(
-        self, part: Part, cells: slice, codes: NDArray[np.int32], out: NDArray[np.float64]
+        self, part: CellSpan, cells: slice, codes: NDArray[np.int32], out: NDArray[np.float64]
     ) -> None:
         indptr = part.indptr[cells.start : cells.stop + 1]
         clipped.clipped_sums(indptr, part.indices, part.data, codes, self.clip, out)
@@ -201,7 +201,7 @@ class ResidualSums(_GeneSums):
         self.shares, self.theta, self.clip = shares, theta, clip
 
     def _kernel(
-        self, part: Part, cells: slice, codes: NDArray[np.int32], out: NDArray[np.float64]
+        self, part: CellSpan, cells: slice, codes: NDArray[np.int32], out: NDArray[np.float64]
     ) -> None:
         indptr = part.indptr[cells.start : cells.stop + 1]
         pearson.residual_sums(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.kernels import groups
-from vcell.passes.engine import Part, Reducer, Task
+from vcell.passes.engine import CellSpan, Reducer, Task
 from vcell.passes.reducers.genes import cell_scale
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ class _GroupSums(Reducer):
     def __init__(self, codes: NDArray[np.int32]) -> None:
         self.codes = codes
 
-    def _add(self, part: Part, codes: NDArray[np.int32], order: NDArray[np.int64]) -> None:
+    def _add(self, part: CellSpan, codes: NDArray[np.int32], order: NDArray[np.int64]) -> None:
         """Add the cells of `order` to their groups."""
         raise NotImplementedError
 
-    def tasks(self, part: Part, threads: int) -> Iterator[Task]:
+    def tasks(self, part: CellSpan, threads: int) -> Iterator[Task]:
         """Return work on a part."""
         codes = part.codes(self.codes)
         order = groups.cells_by_group(codes)
@@ -58,7 +58,7 @@ class GroupSums(_GroupSums):
         self.unit = 1.0 if whole else float(1 << 20)
         self.total = np.zeros((n_groups, n_genes), np.int64)
 
-    def _add(self, part: Part, codes: NDArray[np.int32], order: NDArray[np.int64]) -> None:
+    def _add(self, part: CellSpan, codes: NDArray[np.int32], order: NDArray[np.int64]) -> None:
         groups.group_sums(part.indptr, part.indices, part.data, codes, order, self.unit, self.total)
 
     @property
@@ -80,7 +80,7 @@ class GroupLogMoments(_GroupSums):
         self.target_sum = target_sum
         self.total = np.zeros((n_groups, n_genes, 2), np.int64)
 
-    def _add(self, part: Part, codes: NDArray[np.int32], order: NDArray[np.int64]) -> None:
+    def _add(self, part: CellSpan, codes: NDArray[np.int32], order: NDArray[np.int64]) -> None:
         if self.target_sum is None:
             groups.group_moments(part.indptr, part.indices, part.data, codes, order, self.total)
         else:

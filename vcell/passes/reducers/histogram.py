@@ -10,7 +10,7 @@ import numpy as np
 
 from vcell.kernels import clipped
 from vcell.kernels.clipped import SMALL
-from vcell.passes.engine import LANES, Part, Reducer, Task, shares_of
+from vcell.passes.engine import LANES, CellSpan, Reducer, Task, shares_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,13 +58,13 @@ class CountHistogram(Reducer):
         """Return what it takes in memory."""
         return 4 * n_genes * n_batches * (SMALL + bins) * LANES
 
-    def tasks(self, part: Part, threads: int) -> Iterator[Task]:
+    def tasks(self, part: CellSpan, threads: int) -> Iterator[Task]:
         """Return work on a part."""
         codes = part.codes(self.codes)
         for slot, (a, b) in enumerate(shares_of(len(codes), min(threads, LANES))):
             yield lambda s=slot, a=a, b=b: self._count(s, part, a, b, codes)  # type: ignore[misc]
 
-    def _count(self, slot: int, part: Part, a: int, b: int, codes: NDArray[np.int32]) -> None:
+    def _count(self, slot: int, part: CellSpan, a: int, b: int, codes: NDArray[np.int32]) -> None:
         small, high = self._lane(slot)
         rows = (part.indptr[a : b + 1], part.indices, part.data, codes[a:b])
         large = np.empty((self.ROOM, 3))

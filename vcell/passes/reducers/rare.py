@@ -10,7 +10,7 @@ import numpy as np
 from vcell.data.block import Block
 from vcell.kernels import moments
 from vcell.kernels.cells import cell_totals
-from vcell.passes.engine import LANES, Part, Reducer, Task, shares_of
+from vcell.passes.engine import LANES, CellSpan, Reducer, Task, shares_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,13 +42,13 @@ class RareEntries(Reducer):
         shape = (self._n_genes, max(self.limit - 1, 0) if self.complete else 0)
         return [np.zeros(self._n_genes, np.int32), np.zeros(shape, np.int64), np.zeros(shape)]
 
-    def tasks(self, part: Part, threads: int) -> Iterator[Task]:
+    def tasks(self, part: CellSpan, threads: int) -> Iterator[Task]:
         """Return work on a part."""
         codes = part.codes(None)
         for slot, (a, b) in enumerate(shares_of(len(codes), min(threads, LANES))):
             yield lambda s=slot, a=a, b=b: self._list(s, part, a, b, codes)  # type: ignore[misc]
 
-    def _list(self, slot: int, part: Part, a: int, b: int, codes: NDArray[np.int32]) -> None:
+    def _list(self, slot: int, part: CellSpan, a: int, b: int, codes: NDArray[np.int32]) -> None:
         if slot not in self._own:
             self._own[slot] = self._new()
         counts, cells, values = self._own[slot]
@@ -57,7 +57,7 @@ class RareEntries(Reducer):
             self.limit, counts, counts < self.limit, cells, values,
         )  # fmt: skip
 
-    def end_part(self, part: Part) -> None:
+    def end_part(self, part: CellSpan) -> None:
         """Keep the rows of cells that hold an entry of a gene that is rare so far."""
         if not self.complete or self._n_kept > self.KEPT or not len(part.cells):
             return
@@ -130,12 +130,12 @@ class MarkedTotals(Reducer):
         self._bits = np.asarray(mask, bool).astype(np.uint8)
         self.totals = np.zeros(n_cells)
 
-    def tasks(self, part: Part, threads: int) -> Iterator[Task]:
+    def tasks(self, part: CellSpan, threads: int) -> Iterator[Task]:
         """Return work on a part."""
         for a, b in shares_of(len(part.cells), threads):
             yield lambda a=a, b=b: self._sum(part, a, b)  # type: ignore[misc]
 
-    def _sum(self, part: Part, a: int, b: int) -> None:
+    def _sum(self, part: CellSpan, a: int, b: int) -> None:
         count, total, marked = np.empty(b - a, np.int32), np.empty(b - a), np.empty((b - a, 1))
         cell_totals(
             part.indptr[a : b + 1], part.indices, part.data, self._bits, total, count, marked

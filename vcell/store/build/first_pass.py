@@ -24,7 +24,7 @@ from vcell.store.recipe import Recipe
 
 if TYPE_CHECKING:
     from vcell.data import Block, CellSource
-    from vcell.store.build.workdir import Journal
+    from vcell.store.build.workdir import BuildJournal
 
 Mode = Literal["counts", "float32", "float64"]
 _VALUE_TYPE: dict[Mode, str] = {"counts": "u2", "float32": "f4", "float64": "f8"}
@@ -39,7 +39,7 @@ class NotCounts(Exception):
 
 
 @dataclass
-class CellTable:
+class CellMeasures:
     """What is measured of each cell; kept in files so that a resumed run has it."""
 
     total: NDArray[np.float64]
@@ -49,7 +49,7 @@ class CellTable:
     length: NDArray[np.int64]
 
     @classmethod
-    def open(cls, folder: Path, n: int, *, new: bool) -> CellTable:
+    def open(cls, folder: Path, n: int, *, new: bool) -> CellMeasures:
         """Map the files, making them where the run is a new one."""
 
         def column(name: str, dtype: str) -> NDArray[Any]:
@@ -84,7 +84,7 @@ class Spill:
     mito: NDArray[np.bool_]
     doublet: NDArray[np.bool_]
     names: NDArray[Any]  # genes, for messages
-    cells: CellTable
+    cells: CellMeasures
     #: How far the pass is: cells read, elements and segments and escaped counts written.
     next_cell: int = 0
     elements: int = 0
@@ -104,7 +104,7 @@ class Spill:
         """Type of the spilled column ids: 16 bits wherever it can be."""
         return index_type(int(self.column.max(initial=-1)) + 1)
 
-    def resume(self, journal: Journal) -> None:
+    def resume(self, journal: BuildJournal) -> None:
         """Take up the work where an earlier run noted that it was."""
         for name in ("next_cell", "elements", "segments", "escaped"):
             setattr(self, name, int(journal.state.get(name, 0)))
@@ -112,7 +112,7 @@ class Spill:
         if self.next_cell:
             self.stats = np.load(self._stats_path(self.next_cell), allow_pickle=False)
 
-    def run(self, source: CellSource, journal: Journal) -> None:
+    def run(self, source: CellSource, journal: BuildJournal) -> None:
         """Spill all blocks that are not spilled yet."""
         if self.next_cell:
             console.say(f"continuing at cell {self.next_cell:,} of {source.n_cells:,}")
@@ -137,7 +137,7 @@ class Spill:
                 file.close()
 
     def step(
-        self, journal: Journal, flush: Callable[[], None] | None = None, **changes: Any
+        self, journal: BuildJournal, flush: Callable[[], None] | None = None, **changes: Any
     ) -> None:
         """Note in the journal how far the work is, if it is time to; `flush` what it speaks of."""
         if not journal.due():

@@ -23,9 +23,9 @@ from vcell import cache, console, outputs
 from vcell.data import CellSource, open_cells
 from vcell.errors import DiskFull, UserError
 from vcell.kernels import scatter
-from vcell.store.build.first_pass import CellTable, Mode, NotCounts, Spill
+from vcell.store.build.first_pass import CellMeasures, Mode, NotCounts, Spill
 from vcell.store.build.second_pass import Build
-from vcell.store.build.workdir import Journal, Workdir
+from vcell.store.build.workdir import BuildJournal, Workdir
 from vcell.store.priority_pool import default_threads
 from vcell.store.recipe import Fingerprint, Recipe, fingerprint, key_of
 from vcell.store.shards import write_array
@@ -159,13 +159,13 @@ def _open(paths: list[Path], recipe: Recipe) -> CellSource:
     return open_cells(paths[0] if len(paths) == 1 else paths, layer=recipe.layer, join=recipe.join)
 
 
-def _spill(source: CellSource, workdir: Workdir, journal: Journal, recipe: Recipe) -> Spill:
+def _spill(source: CellSource, workdir: Workdir, journal: BuildJournal, recipe: Recipe) -> Spill:
     """Run the first pass, again with another type where the values turn out not to be counts."""
     folder = workdir.folder
     while True:
         mode: Mode = journal.state.get("mode", "counts")
         new = "next_cell" not in journal.state
-        cells = CellTable.open(folder, source.n_cells, new=new)
+        cells = CellMeasures.open(folder, source.n_cells, new=new)
         spill = _plan(source, folder, recipe, mode, cells)
         spill.resume(journal)
         if journal.state.get("phase") == "write":
@@ -182,7 +182,9 @@ def _spill(source: CellSource, workdir: Workdir, journal: Journal, recipe: Recip
             journal.write(key=key, mode=found.mode)
 
 
-def _plan(source: CellSource, folder: Path, recipe: Recipe, mode: Mode, cells: CellTable) -> Spill:
+def _plan(
+    source: CellSource, folder: Path, recipe: Recipe, mode: Mode, cells: CellMeasures
+) -> Spill:
     n = source.n_cells
     names = np.asarray(source.genes, dtype=str)
     elements = source.nnz if source.nnz is not None else n * source.n_genes // 3
@@ -258,7 +260,7 @@ def _doublets(source: CellSource, recipe: Recipe) -> NDArray[np.bool_]:
 def _write(
     paths: list[Path],
     spill: Spill,
-    journal: Journal,
+    journal: BuildJournal,
     built: Path,
     recipe: Recipe,
     marks: list[Fingerprint],

@@ -30,7 +30,7 @@ from vcell.store.shards import (
     CHUNK,
     CHUNKS_PER_SHARD,
     Codec,
-    Layout,
+    ShardLayout,
     ShardWriter,
     encode,
     full_chunk,
@@ -38,7 +38,7 @@ from vcell.store.shards import (
 )
 
 if TYPE_CHECKING:
-    from vcell.store.build.workdir import Journal
+    from vcell.store.build.workdir import BuildJournal
 
 Array = NDArray[Any]
 
@@ -73,7 +73,7 @@ class Build:
         """Type of the column ids in the store."""
         return index_type(int(self.column.max(initial=-1)) + 1)
 
-    def run(self, journal: Journal, codec: Codec, threads: int) -> NDArray[np.int64]:
+    def run(self, journal: BuildJournal, codec: Codec, threads: int) -> NDArray[np.int64]:
         """Write all shards that are not finished; returns the row pointers of the store."""
         n_kept = int((self.spill.cells.length >= 0).sum())
         lengths: NDArray[np.int64] = np.zeros(n_kept, np.int64)
@@ -101,8 +101,8 @@ class Build:
             stream.close()
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         size = int(indptr[-1])
-        indices = Layout(self.index_type, size, codec, CHUNK, per_shard)
-        data = Layout(self.value_type, size, codec, CHUNK, per_shard, counts=self.counts)
+        indices = ShardLayout(self.index_type, size, codec, CHUNK, per_shard)
+        data = ShardLayout(self.value_type, size, codec, CHUNK, per_shard, counts=self.counts)
         write_metadata(self.folder / "X" / "indices", indices)
         write_metadata(self.folder / "X" / "data", data)
         return indptr
@@ -182,7 +182,7 @@ class _Stream:
     def __init__(
         self,
         build: Build,
-        journal: Journal,
+        journal: BuildJournal,
         codec: Codec,
         per_shard: int,
         pool: PriorityPool,

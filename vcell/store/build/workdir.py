@@ -67,9 +67,9 @@ class Workdir:
     ) -> None:
         os.close(self._fd)
 
-    def begin(self, key: str) -> Journal:
+    def begin(self, key: str) -> BuildJournal:
         """Return the journal of an earlier attempt at this store, or a new, empty one."""
-        journal = Journal(self.folder / "journal.json")
+        journal = BuildJournal(self.folder / "journal.json")
         if journal.state.get("key") != key:
             self.empty()
             journal.state = {}
@@ -100,7 +100,7 @@ class Workdir:
         shutil.rmtree(self.folder)
 
 
-class Journal:
+class BuildJournal:
     """How far the work is: a small JSON file that is always whole, and never ahead of the disk.
 
     What it speaks of is put on the disk first, on a thread beside the work, and no more often than

@@ -1,4 +1,4 @@
-"""What `vcell report` says of a train-vcc run beside curves: every held-out perturbation."""
+"""What `vcell report` shows of runs that score held-out perturbations, beside their curves."""
 
 from __future__ import annotations
 
