@@ -12,7 +12,7 @@ import numpy as np
 
 from vcell import console
 from vcell.data import open_cells
-from vcell.data.detect import require_counts
+from vcell.data.detect import refuse_repeated, require_counts
 from vcell.errors import UserError
 from vcell.gmvae.cells import ResidentCells, row_sums
 from vcell.gmvae.trained import STUDY
@@ -43,6 +43,7 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
     """Look at the cells, refuse what cannot be, and decide what is held out."""
     assert config.cells is not None
     with open_cells(config.cells, config.layer, join=config.join) as source:
+        refuse_repeated(source)
         require_counts(source)
         refuse(source, config)
         data = command.fingerprint(source)

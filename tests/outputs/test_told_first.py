@@ -89,6 +89,7 @@ def twice(tmp_path):
         ("evaluate", "{}", "{}"),
         ("effects", "{}"),
         ("train-vcc", "{}"),
+        ("train-gmvae", "{}", "--labels", "perturbation"),
     ],
 )
 def test_genes_of_one_name_are_told_first(typed, twice, words):
@@ -97,3 +98,12 @@ def test_genes_of_one_name_are_told_first(typed, twice, words):
     assert ran.err.startswith(f"error: {twice}") or ran.err.startswith("error: twice.h5ad")
     assert "names 1 gene more than once: B" in ran.err
     assert [p.name for p in twice.parent.iterdir()] == ["twice.h5ad"]
+
+
+def test_prepare_keeps_genes_of_one_name_and_says_so(typed, tmp_path):
+    cells = anndata.AnnData(np.ones((60, 3), np.float32))
+    cells.var_names = ["A", "B", "B"]
+    cells.write_h5ad(tmp_path / "twice.h5ad")
+    ran = typed("prepare", "twice.h5ad", "-o", "store.zarr", "--min-genes", "1")
+    assert ran.code == 0, ran.err
+    assert "names 1 gene more than once: B" in ran.err

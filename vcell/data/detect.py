@@ -224,11 +224,23 @@ def describe(found: Scale) -> dict[str, Any]:
 
 def refuse_repeated(source: CellSource) -> None:
     """Refuse genes that share a name: no result could say which is meant."""
-    twice = sorted(name for name, n in Counter(source.genes.tolist()).items() if n > 1)
-    if twice:
-        more = f" and {len(twice) - 10:,} more" if len(twice) > 10 else ""
+    if repeated := _repeated(source):
         raise UserError(
-            f"{source.name} names {console.count(len(twice), 'gene')} more than once: "
-            f"{', '.join(twice[:10])}{more}",
+            repeated,
             hint="anndata's var_names_make_unique() mends that, in every file that is compared",
         )
+
+
+def warn_of_repeated(source: CellSource) -> None:
+    """Warn of genes that share a name: they are kept, but most commands will refuse them."""
+    if repeated := _repeated(source):
+        console.warn(f"{repeated}; train-vcc, de and evaluate refuse such cells")
+
+
+def _repeated(source: CellSource) -> str:
+    twice = sorted(name for name, n in Counter(source.genes.tolist()).items() if n > 1)
+    if not twice:
+        return ""
+    more = f" and {len(twice) - 10:,} more" if len(twice) > 10 else ""
+    many = console.count(len(twice), "gene")
+    return f"{source.name} names {many} more than once: {', '.join(twice[:10])}{more}"

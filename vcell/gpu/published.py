@@ -51,8 +51,8 @@ class Sheet:
         return 1e12 * rate.get(precision, self.single)
 
 
-# Sources: NVIDIA's data sheet of each product (V100 2020, T4 2019, A10 2021, A100 us-1758950, L4
-# and L40S 2023, H100 us-2287922, H200 us-3002446, HGX B200 in the Blackwell brief; the GeForce
+# Sources: NVIDIA's data sheet of each product (V100 2020, T4 2019, A10 2021, A100, L4
+# and L40S 2023, H100, H200, HGX B200 in the Blackwell brief; the GeForce
 # cards in the whitepapers of GA102 and AD102). Sheets of Ampere and later print rates with
 # sparsity: halved here. Compared in November 2026 with tables that quote them:
 # glennklockwood.com/garden (A100; B200: 2,250 dense, 1,000 W), docs.vultr.com (HGX B200: 179 GB,

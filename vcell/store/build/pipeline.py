@@ -21,6 +21,7 @@ import numpy as np
 
 from vcell import cache, console, outputs
 from vcell.data import CellSource, open_cells
+from vcell.data.detect import warn_of_repeated
 from vcell.errors import DiskFull, UserError
 from vcell.kernels import scatter
 from vcell.store.build.first_pass import CellMeasures, Mode, NotCounts, Spill
@@ -140,6 +141,7 @@ def _prepare(paths: list[Path], workdir: Workdir, recipe: Recipe, threads: int) 
     try:
         with closing(journal):
             with _open(paths, recipe) as source:
+                warn_of_repeated(source)
                 spill = _spill(source, workdir, journal, recipe)
             del source  # and its buffers, before the second pass takes memory of its own
             manifest = _write(paths, spill, journal, built, recipe, marks, threads)
