@@ -239,7 +239,19 @@ def run(args: list[str] | None = None) -> int:
     except KeyboardInterrupt as signal:  # Ctrl-C, or what `ended_by_signals` made of SIGTERM
         by = f" by {signal.args[0]}" if signal.args and signal.args[0] else ""
         console.error(f"interrupted{by}", code=INTERRUPTED)
+        _let_go(signal)
         return INTERRUPTED
+
+
+def _let_go(interrupt: KeyboardInterrupt) -> None:
+    """Drop what was being worked on; half-open files that complain of it are not heard."""
+    import traceback
+
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        traceback.clear_frames(interrupt.__traceback__)
+    finally:
+        sys.unraisablehook = hook
 
 
 def _run(args: list[str] | None) -> int:
@@ -271,9 +283,20 @@ def _run(args: list[str] | None) -> int:
         console.discard()
         return 0
     except OSError as error:
+        _interrupted_before(error)
         return _os_error(error)
-    except Exception:  # noqa: BLE001 - the last line of defence, and it hides nothing
+    except Exception as error:  # noqa: BLE001 - the last line of defence, and it hides nothing
+        _interrupted_before(error)
         return _bug()
+
+
+def _interrupted_before(error: BaseException) -> None:
+    """Raise the interrupt again that another error hides: of a file that could not be closed."""
+    cause = error.__context__
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause
+        cause = cause.__context__
 
 
 def _usage(error: click.UsageError) -> str:
@@ -312,6 +335,10 @@ def _os_error(error: OSError) -> int:
     if error.errno not in user_can_mend | {errno.ENOSPC, errno.EDQUOT}:
         return _bug()
     where = f"{error.filename}: " if error.filename else ""
-    code = UserError.exit_code if error.errno in user_can_mend else 1
-    console.error(f"{where}{error.strerror}", code=code)
-    return code
+    if error.errno in user_can_mend:
+        console.error(f"{where}{error.strerror}", code=UserError.exit_code)
+        return UserError.exit_code
+    from vcell.outputs.aside import room
+
+    console.error(f"{where}{room(error)}", code=1)
+    return 1

@@ -6,11 +6,14 @@ was half written stays. Standard library only.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # what asks a process to end
 
@@ -26,11 +29,25 @@ def ended_by_signals() -> Iterator[None]:
     for number, handler in before.items():
         if handler is signal.SIG_DFL:  # nohup ignores SIGHUP, and Python has its own for Ctrl-C
             signal.signal(number, interrupt)
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_raise_again, hook)
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _raise_again(hook: Callable[[Any], None], lost: Any) -> None:
+    """Send a signal again whose exception came where Python ignores them: in a finaliser, say."""
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        hook(lost)
+        return
+    name = str(lost.exc_value) or "SIGINT"
+    again = threading.Timer(0.01, os.kill, (os.getpid(), signal.Signals[name]))
+    again.daemon = True
+    again.start()
 
 
 @contextmanager

@@ -58,13 +58,13 @@ def run(config: GraphProfile) -> None:
         "references_run": references.source(), "rows": rows,
     }  # fmt: skip
     found["verdict"] = verdict(found)
-    text = text(found)
+    told = text(found)
     if config.output is not None:
         from vcell_graph_profile.page import write
 
         write(config.output, found)
-        text += f"\n\nwritten: {config.output}"
-    console.result(found, text)
+        told += f"\n\nwritten: {config.output}"
+    console.result(found, told)
 
 
 def _wanted(asked: tuple[str, ...]) -> list[str]:

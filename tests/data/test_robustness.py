@@ -537,7 +537,7 @@ def test_plain_arrays_refuse_what_ends_early():
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [(lambda t: t.replace("%%MatrixMarket matrix", "%%Something"), "no MatrixMarket"),
+    [(lambda t: t.replace("%%MatrixMarket matrix", "%%Something"), "not a MatrixMarket"),
      (lambda t: t.replace("\n5 4 ", "\n6 4 "), "of 6 genes and 4 cells"),
      (lambda t: t.rsplit("\n", 2)[0] + "\n", "entries where its head says"),
      (lambda t: t.rsplit("\n", 2)[0] + "\n99 1 1\n", "gene number outside 1 to 5"),

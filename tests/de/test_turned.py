@@ -53,7 +53,7 @@ def test_looking_up_equals_computing(largest, kind, memory):
         for against in ("reference", "rest"):
             lone = alone if against == "reference" else None
             found = grouped(
-                turned.Turned([turned.Part(cells, divisor)], 9), group, 4, against=against,
+                turned.Turned([turned.SourcePart(cells, divisor)], 9), group, 4, against=against,
                 squares=True, lone=lone,
             )  # fmt: skip
             expected = summarise(
@@ -80,7 +80,7 @@ def test_two_sources_are_ranked_together():
     for offset, side in ((0, one), (30, two)):
         cells = GeneMajor(5, offset=offset)
         turned.turn(cells, blocks(side), group[offset : offset + 30], threads=1, look=True)
-        parts.append(turned.Part(cells, divisor[offset : offset + 30]))
+        parts.append(turned.SourcePart(cells, divisor[offset : offset + 30]))
     found = grouped(turned.Turned(parts, 5), group, 3)
     expected = summarise(
         lambda: blocks(x, change=lambda b: scaled.logged(b, divisor[b.rows])), group, 3, 5

@@ -76,7 +76,7 @@ def test_an_output_that_exists_and_an_input_are_kept(cells, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "there is no such file"), ("junk", "is not a file of effects")],
+    [(None, "does not exist"), ("junk", "is not a file of effects")],
 )
 def test_what_is_no_file_of_effects_is_refused(cells, tmp_path, capsys, content, said):
     if content:
@@ -85,7 +85,7 @@ def test_what_is_no_file_of_effects_is_refused(cells, tmp_path, capsys, content,
     assert run(words) == 2
     error = capsys.readouterr().err
     assert said in error
-    assert "vcell effects" in error
+    assert content is None or "vcell effects" in error
     assert not (tmp_path / "runs").exists()
 
 

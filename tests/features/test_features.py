@@ -160,7 +160,7 @@ def test_targets_that_a_table_knows_are_counted_under_any_name(tmp_path, capsys)
         ("short.tsv", "a\tb\nc\n", "an edge has two ends"),
         ("few.tsv", "a\tb\n", "too few for features"),
         ("words.txt", "protein1 protein2 combined_score\na b x\n", "the weight is 'x'"),
-        ("fake.parquet", "PAR", "is no Parquet file"),
+        ("fake.parquet", "PAR", "is not a Parquet file"),
         ("junk.gz", "junk", "is not text, nor gzipped text"),
     ],
 )

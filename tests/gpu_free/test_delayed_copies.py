@@ -242,7 +242,7 @@ def streamed(
 
     fetched: list[np.ndarray] = []
     sent, asked = [], [0]
-    shuffled = streams.Shuffled(len(matrix), fetch, place=place, batch_size=8, seed=0)
+    shuffled = streams.ShuffledBatches(len(matrix), fetch, place=place, batch_size=8, seed=0)
     with streams.ReadAhead(shuffled, pin=True) as stream:
         for _ in range(40):
             sent.append(to_device(next(stream), torch.device("cuda")))

@@ -170,22 +170,18 @@ def test_memory_that_runs_out_while_preparing_or_applying_is_told(
         fit(new_run("later"), {})
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_the_optimisers_memory_is_taken_before_the_first_step_and_changes_nothing(
-    fused: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_optimisers_memory_is_taken_before_the_first_step_and_changes_nothing() -> None:
     torch.manual_seed(0)
     options = TrainOptions(lr=0.1, weight_decay=0.2)
     ours, theirs = torch.nn.Linear(3, 4), torch.nn.Linear(3, 4)
     theirs.load_state_dict(ours.state_dict())
-    # on the CPU torch fuses as well
-    made = build_optimizer(ours, options, torch.device("cuda") if fused else CPU)
+    made = build_optimizer(ours, options, CPU)
     assert all({"step", "exp_avg", "exp_avg_sq"} == state.keys() for state in made.state.values())
     groups = [
         {"params": [theirs.weight], "weight_decay": 0.2},
         {"params": [theirs.bias], "weight_decay": 0.0},
     ]
-    plain = torch.optim.AdamW(groups, lr=0.1, fused=fused)
+    plain = torch.optim.AdamW(groups, lr=0.1, fused=True)
     for step in range(3):
         for model, optimizer in ((ours, made), (theirs, plain)):
             optimizer.zero_grad()

@@ -43,7 +43,7 @@ def test_the_plan_names_every_setting_and_how_long_it_takes(vcell, driver, envir
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--max-slowdown", "much"], "is no share"),
+        (["--max-slowdown", "much"], "is not a share"),
         (["--run", "nothing"], "nothing"),
         (["--window", "2"], "10"),
         (["--name", "../out"], "name of a profile"),

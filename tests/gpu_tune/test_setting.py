@@ -141,7 +141,7 @@ def test_without_permission_nothing_changes(tune, driver, tmp_path) -> None:
         ({"migs": 2}, [], "MIG"),
         ({"pids": 4242}, [], "computes for other processes (4242)"),
         ({}, ["--power-limit", "5000"], "between 200 and 700 W"),
-        ({}, ["--power-limit", "much"], "is no power limit"),
+        ({}, ["--power-limit", "much"], "is not a power limit"),
         ({}, ["--clock", "9000"], "between 345 and 1980 MHz"),
         ({}, ["--core-offset", "100"], "offsets are refused"),
         ({}, ["--fan-curve-aggressive"], "never touches fans"),

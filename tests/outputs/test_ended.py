@@ -160,4 +160,4 @@ def test_a_result_that_cannot_be_printed_is_one_line(here, tmp_path):
             stderr=subprocess.PIPE, text=True, env=clean_environment(), check=False,
         )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: No space left on device"
+    assert done.stderr.splitlines()[-1] == "error: no space is left on the disk"

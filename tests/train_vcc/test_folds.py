@@ -79,6 +79,7 @@ def test_it_goes_on_where_it_was_interrupted(cells, second_interrupted, capsys):
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(cells, tmp_path, capsys, words, said):
+    (tmp_path / "some.txt").write_text("anything\n")
     assert folds(cells, *words) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

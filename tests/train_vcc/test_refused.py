@@ -151,7 +151,9 @@ PHASES = [*NETWORK, "--strategy", "progressive"]
         pytest.param([*NETWORK, "--pseudo", "3"], "equal pseudo-cells", id="pseudo-cells"),
         pytest.param([*NETWORK, "--attention", "flash"], "needs a CUDA device", id="flash"),
         pytest.param(
-            [*NETWORK, "--attention", "sparse", "--graph", "mouse.csv"], "none of its", id="graph"
+            [*NETWORK, "--attention", "sparse", "--graph", "mouse.csv"],
+            "of the same species",
+            id="graph",
         ),
         pytest.param(
             [*NETWORK, "--procs", "2", "--batch-size", "1"], "smaller than the 2", id="processes"

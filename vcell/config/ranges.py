@@ -47,7 +47,7 @@ class Range:
         if not isinstance(value, Mapping):
             raise ValueError(f"must be a range: write {example(setting)}")
         if setting.base not in (int, float):
-            raise ValueError(f"is no number: list its values, as {example(setting)}")
+            raise ValueError(f"is not a number: list its values, as {example(setting)}")
         unknown = [key for key in value if key not in (*_ENDS, "log")]
         if unknown:
             hint = did_you_mean(unknown[0], [*_ENDS, "log"])

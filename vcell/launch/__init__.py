@@ -73,7 +73,7 @@ def launch(worker: str, run: Run, plan: Plan) -> None:
         _end(run, "interrupted", plan)
         raise
     except VcellError as error:
-        with suppress(DiskFull):  # told already
+        with suppress(DiskFull, OSError):  # what is raised below is why; this would hide it
             _end(run, "failed", plan, error=error.message)
         raise
     _end(run, "done", plan)

@@ -1,0 +1,52 @@
+"""A signal ends the work wherever it comes, and whatever else fails because of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from vcell import cli
+
+LOST = """
+import os, signal, sys, time
+from vcell.signals import ended_by_signals
+
+class Finaliser:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(0.01)
+
+try:
+    with ended_by_signals():
+        Finaliser()
+        time.sleep(60)
+except KeyboardInterrupt as error:
+    print("ended by", error.args)
+"""
+
+
+@pytest.mark.parametrize(("name", "told"), [("SIGTERM", "('SIGTERM',)"), ("SIGINT", "()")])
+def test_a_signal_in_a_finaliser_is_not_lost(name, told):
+    done = subprocess.run(
+        [sys.executable, "-c", LOST.format(name=name)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"ended by {told}\n", "")
+
+
+def test_an_error_of_what_was_interrupted_does_not_hide_the_interrupt(monkeypatch, capsys):
+    class HalfOpen:
+        def __del__(self):
+            raise ValueError("seek of closed file")
+
+    def main(*_, **__):
+        archive = HalfOpen()
+        try:
+            raise KeyboardInterrupt("SIGTERM")
+        finally:
+            raise ValueError(f"Can't close {archive}")
+
+    monkeypatch.setattr(cli.cli, "main", main)
+    assert cli.run(["doctor"]) == 130
+    assert capsys.readouterr().err == "error: interrupted by SIGTERM\n"
