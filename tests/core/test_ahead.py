@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 
@@ -61,3 +62,34 @@ def test_every_listed_kernel_exists():
         module, _, kernel = name.rpartition(".")
         assert hasattr(__import__(module, fromlist=[kernel]), kernel)
         assert all(ahead.read(word) for line in signatures for word in line.split())
+
+
+COMPILE = """
+from vcell.kernels import by_gene
+from vcell.kernels.ahead import listed, read
+(signature, *_) = listed()["vcell.kernels.by_gene.emit"]
+by_gene.emit.compile(tuple(read(word) for word in signature.split()))
+print("compiled")
+"""
+
+
+@pytest.mark.parametrize(
+    "rest", [b"cvcell.kernels.simulate\nRenamedSince\n.", b"", b"\x80\x04 junk"]
+)
+def test_an_index_of_before_an_upgrade_is_an_empty_one(tmp_path, rest):
+    environment = clean_environment() | {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def compiled():
+        return subprocess.run(
+            [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True,
+            check=False, timeout=PATIENCE,
+        )  # fmt: skip
+
+    assert compiled().stdout == "compiled\n"
+    (index,) = tmp_path.rglob("by_gene.emit-*.nbi")
+    with index.open("rb") as file:
+        pickle.load(file)  # the version, which numba wrote a moment ago
+        version = index.read_bytes()[: file.tell()]
+    index.write_bytes(version + rest)
+    done = compiled()
+    assert done.stdout == "compiled\n", done.stderr

@@ -11,3 +11,28 @@ Kernels are compiled where they first run, so what is slow to compile is written
 array to a slice (``a[:] = b``) costs two seconds, `np.sort` one, `sum` and `np.searchsorted` .3
 each, a loop nothing.
 """
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from numba.core.caching import IndexDataCacheFile
+
+_load: Any = IndexDataCacheFile._load_index  # numba has no public way to it
+
+
+def _load_or_begin_anew(index: Any) -> dict[Any, Any]:
+    """Take an index that cannot be read for an empty one, as numba does with an outdated one.
+
+    numba unpickles an index before it looks whether the source has changed since. After an upgrade
+    in place in which a type was renamed every command would end there.
+    """
+    try:
+        found: dict[Any, Any] = _load(index)
+    except (AttributeError, ImportError, EOFError, pickle.UnpicklingError):
+        return {}
+    return found
+
+
+IndexDataCacheFile._load_index = _load_or_begin_anew  # type: ignore[method-assign]
