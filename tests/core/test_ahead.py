@@ -74,7 +74,12 @@ print("compiled")
 
 
 @pytest.mark.parametrize(
-    "rest", [b"cvcell.kernels.simulate\nRenamedSince\n.", b"", b"\x80\x04 junk"]
+    "rest",
+    [
+        b"cvcell.kernels.simulate\nRenamedSince\n.",
+        pytest.param(b"", marks=pytest.mark.slow),
+        pytest.param(b"\x80\x04 junk", marks=pytest.mark.slow),
+    ],
 )
 def test_an_index_of_before_an_upgrade_is_an_empty_one(tmp_path, rest):
     environment = clean_environment() | {"NUMBA_CACHE_DIR": str(tmp_path)}

@@ -35,7 +35,7 @@ def genes_of(mask):
     return {g for g in range(N) if int(mask[g // 64]) >> (g % 64) & 1}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(edge_lists, min_size=1, max_size=3),
     some_seeds,
@@ -82,7 +82,7 @@ def test_neighbourhoods_are_what_a_plain_walk_finds(lists, seeds, hops, directio
     assert all((a == b).all() for a, b in zip(again.edges, pairs.edges, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(edge_lists, some_seeds, st.integers(0, 3))
 def test_tensors_are_those_of_the_definition_in_the_order_given(edges, seeds, hops):
     edge_index = arrays(edges)
@@ -94,7 +94,7 @@ def test_tensors_are_those_of_the_definition_in_the_order_given(edges, seeds, ho
     assert subset[mapping].tolist() == seeds
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(edge_lists, some_seeds, st.integers(0, 3))
 def test_tensors_equal_those_of_pyg(edges, seeds, hops):
     torch = pytest.importorskip("torch")

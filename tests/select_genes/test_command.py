@@ -137,7 +137,7 @@ def test_dask_writes_the_same_table(vcell, screen_file, tmp_path):
     assert tables[0] == tables[1]
 
 
-@pytest.mark.parametrize("engine", ["local", "dask"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("dask", marks=pytest.mark.slow)])
 def test_files_with_other_genes_are_joined_as_asked(vcell, screen, tmp_path, engine):
     if engine == "dask":
         pytest.importorskip("dask", reason="dask is an extra")

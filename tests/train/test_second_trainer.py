@@ -100,6 +100,7 @@ def weights(folder: Path) -> dict[str, Any]:
     return load_file(Run.open(run).checkpoint("latest").path / "model.safetensors")
 
 
+@pytest.mark.slow  # killed runs of the loop itself: test_resume.py
 def test_a_run_that_is_killed_goes_on_to_the_same_weights(installed, vcell, tmp_path):
     words = ["train-squeeze", "cells.h5ad", "--max-steps", "600", "--checkpoint-every", "10"]
     whole = vcell(*words, "--runs", "whole", env=installed)

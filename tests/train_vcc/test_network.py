@@ -224,12 +224,9 @@ def test_several_contexts_are_learned_and_a_whole_one_can_be_held_out(tmp_path, 
 @pytest.mark.dist
 @pytest.mark.parametrize(
     "kind",
-    [
-        "transformer",
-        pytest.param("shared-encoder", marks=pytest.mark.slow),
-        pytest.param("transformer --loss adaptive", marks=pytest.mark.slow),
-    ],
+    ["transformer", "shared-encoder", "transformer --loss adaptive"],
 )
+@pytest.mark.slow  # two ranks are one in tests/train/test_parallel.py and tests/gpu_free by default
 def test_two_processes_learn_what_one_learns(cells, tmp_path, vcell, kind):
     words = [*SMALL, "--model", *kind.split(), "--dropout", "0"]
     one = train(cells, tmp_path / "one", *words)
