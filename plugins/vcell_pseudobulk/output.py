@@ -6,93 +6,107 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
+from vcell.bulk.pools import Pools
 from vcell.data.write import CellWriter
 from vcell.errors import UserError
 from vcell.outputs import MADE_BY, made_by, whole
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from vcell.bulk.pools import Pools
     from vcell.bulk.sums import Samples
 
 FRACTIONS = "fractions"
 
 
+@dataclass(frozen=True, eq=False)
+class PseudobulkLayout:
+    """What a file of samples will hold.
+
+    Attributes
+    ----------
+    size
+        How many samples there will be.
+    methods
+        Names of the estimates that come with them.
+    columns
+        What the file's columns "by" and "split" are called; None where there is none.
+    about
+        What is noted of how they were made.
+    """
+
+    genes: NDArray[np.str_]
+    pools: Pools
+    size: int
+    methods: Sequence[str]
+    columns: Mapping[str, str | None]
+    about: Mapping[str, Any]
+
+
 class PseudobulkFiles(ABC):
     """A file of samples that grows part by part; used in a ``with``."""
 
-    @staticmethod
-    def of(
-        path: Path,
-        genes: NDArray[np.str_],
-        pools: Pools,
-        size: int,
-        methods: Sequence[str],
-        columns: Mapping[str, str | None],
-        about: Mapping[str, Any],
-    ) -> PseudobulkFiles:
-        """Open one by the name's ending.
+    def __init__(self, path: Path, layout: PseudobulkLayout) -> None:
+        self._path, self._layout, self._pools = path, layout, layout.pools
+        self._columns = _columns(layout.pools, layout.columns)
 
-        Parameters
-        ----------
-        size
-            How many samples there will be.
-        methods
-            Names of the estimates that come with them.
-        columns
-            What the file's columns "by" and "split" are called; None where there is none.
-        about
-            What is noted of how they were made.
-        """
+    @staticmethod
+    def of(path: Path, layout: PseudobulkLayout) -> PseudobulkFiles:
+        """Open one by the name's ending."""
         kind = _Archive if path.suffix == ".npz" else _Cells
-        return kind(path, genes, pools, size, methods, columns, about)
+        return kind(path, layout)
+
+    @abstractmethod
+    def _begin(self, stack: ExitStack) -> None:
+        """Open it, for the stack to close."""
 
     @abstractmethod
     def append(self, part: Samples, estimates: Mapping[str, NDArray[np.float64]]) -> None:
         """Write some samples."""
 
     @abstractmethod
-    def __enter__(self) -> Self: ...
+    def _finish(self) -> None:
+        """Write what only the end knows."""
 
-    @abstractmethod
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._begin(stack)
+            self._stack = stack.pop_all()
+        return self
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        if error is None:
+            with self._stack:
+                self._finish()
+        else:
+            self._stack.__exit__(kind, error, traceback)
 
 
 class _Cells(PseudobulkFiles):
     """The .h5ad: X int32, obs the group, obsm the fractions."""
 
-    def __init__(
-        self,
-        path: Path,
-        genes: NDArray[np.str_],
-        pools: Pools,
-        size: int,
-        methods: Sequence[str],
-        columns: Mapping[str, str | None],
-        about: Mapping[str, Any],
-    ) -> None:
-        self._pools = pools
-        self._columns = _columns(pools, columns)
+    def _begin(self, stack: ExitStack) -> None:
+        layout, types = self._layout, self._pools.types
         obs: dict[str, Any] = dict.fromkeys(self._columns)
-        noted = {key: value for key, value in about.items() if value not in (None, ())}
-        noted["types"] = pools.types
-        width = len(pools.types)
-        self._writer = CellWriter(
-            path, genes, obs=obs, obsm=dict.fromkeys((FRACTIONS, *methods), width),
-            uns={"pseudobulk": noted}, dtype=np.int32, dense=True,
+        noted = {key: value for key, value in layout.about.items() if value not in (None, ())}
+        self._writer = stack.enter_context(
+            CellWriter(
+                self._path, layout.genes, obs=obs,
+                obsm=dict.fromkeys((FRACTIONS, *layout.methods), len(types)),
+                uns={"pseudobulk": noted | {"types": types}}, dtype=np.int32, dense=True,
+            )
         )  # fmt: skip
 
     def append(self, part: Samples, estimates: Mapping[str, NDArray[np.float64]]) -> None:
@@ -103,50 +117,24 @@ class _Cells(PseudobulkFiles):
             {FRACTIONS: drawn.fractions, **estimates},
         )  # fmt: skip
 
-    def __enter__(self) -> Self:
-        self._writer.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._writer.__exit__(kind, error, traceback)
+    def _finish(self) -> None:
+        """Do nothing: its writer closes itself."""
 
 
 class _Archive(PseudobulkFiles):
     """The .npz: counts are written as they come, everything else at the end."""
 
-    def __init__(
-        self,
-        path: Path,
-        genes: NDArray[np.str_],
-        pools: Pools,
-        size: int,
-        methods: Sequence[str],
-        columns: Mapping[str, str | None],
-        about: Mapping[str, Any],
-    ) -> None:
-        self._pools, self._columns = pools, _columns(pools, columns)
-        self._path, self._shape = path, (size, len(genes))
+    def _begin(self, stack: ExitStack) -> None:
+        layout = self._layout
         self._rest: dict[str, list[NDArray[Any]]] = {
-            name: [] for name in (FRACTIONS, "group", "rows", "sample", *methods)
+            name: [] for name in (FRACTIONS, "group", "rows", "sample", *layout.methods)
         }
-        self._told = {
-            "genes": genes, "types": np.array(pools.types, dtype=np.str_),
-            MADE_BY: np.array(made_by()),
-        }  # fmt: skip
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        aside = self._stack.enter_context(whole(self._path))
-        self._zip = self._stack.enter_context(zipfile.ZipFile(aside, "w"))
-        self._member = self._zip.open("counts.npy", "w", force_zip64=True)
-        head = {"descr": "<i4", "fortran_order": False, "shape": self._shape}
+        aside = stack.enter_context(whole(self._path))
+        self._zip = stack.enter_context(zipfile.ZipFile(aside, "w"))
+        self._member = stack.enter_context(self._zip.open("counts.npy", "w", force_zip64=True))
+        shape = (layout.size, len(layout.genes))
+        head = {"descr": "<i4", "fortran_order": False, "shape": shape}
         npy.write_array_header_2_0(self._member, head)
-        return self
 
     def append(self, part: Samples, estimates: Mapping[str, NDArray[np.float64]]) -> None:
         self._member.write(np.ascontiguousarray(part.counts, "<i4").data)
@@ -157,21 +145,16 @@ class _Archive(PseudobulkFiles):
         for name, values in {FRACTIONS: drawn.fractions, **estimates}.items():
             self._rest[name].append(values)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _finish(self) -> None:
         self._member.close()
-        if error is None:
-            arrays = self._told | {n: np.concatenate(parts) for n, parts in self._rest.items()}
-            group = arrays["group"]
-            arrays |= {name: values[group] for name, values in self._columns.items()}
-            for name, values in arrays.items():
-                with self._zip.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    npy.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
-        self._stack.__exit__(kind, error, traceback)
+        arrays = {
+            "genes": self._layout.genes, "types": np.array(self._pools.types, dtype=np.str_),
+            MADE_BY: np.array(made_by()),
+        } | {name: np.concatenate(parts) for name, parts in self._rest.items()}  # fmt: skip
+        arrays |= {name: values[arrays["group"]] for name, values in self._columns.items()}
+        for name, values in arrays.items():
+            with self._zip.open(f"{name}.npy", "w", force_zip64=True) as member:
+                npy.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
 
 
 def _columns(pools: Pools, columns: Mapping[str, str | None]) -> dict[str, NDArray[np.str_]]:

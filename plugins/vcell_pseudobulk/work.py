@@ -17,9 +17,11 @@ from vcell.bulk.sums import samples
 from vcell.data import open_cells
 from vcell.data.detect import require_counts
 from vcell.errors import UserError
-from vcell_pseudobulk.output import PseudobulkFiles
+from vcell_pseudobulk.output import PseudobulkFiles, PseudobulkLayout
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from vcell.data import CellSource
     from vcell_pseudobulk import Pseudobulk
 
@@ -103,12 +105,12 @@ def _written(
     assert config.output is not None
     methods = list(METHODS) if signatures else []
     about = {"labels": config.labels, "source": source.name, **dataclasses.asdict(sampling)}
-    truth, found = [], {name: [] for name in methods}  # type: ignore[var-annotated]
+    truth: list[NDArray[Any]] = []
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in methods}
     size = len(pools.groups) * sampling.samples
     columns = {"by": config.by, "split": config.split_by}
-    with PseudobulkFiles.of(
-        config.output, source.genes, pools, size, methods, columns, about
-    ) as output:
+    layout = PseudobulkLayout(source.genes, pools, size, methods, columns, about)
+    with PseudobulkFiles.of(config.output, layout) as output:
         for part in samples(source, pools, sampling, memory=config.memory << 20):
             estimates = {}
             for name in methods:
