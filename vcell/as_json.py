@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 
+def none_if_nan(value: Any) -> Any:
+    """Return None in place of NaN, which alone differs from itself; infinities stay."""
+    return None if value != value else value  # noqa: PLR0124
+
+
 def plain(value: Any) -> Any:
     """Return `value` in JSON's types; JSON has no NaN and no infinity: null stands for them."""
     if isinstance(value, Mapping):

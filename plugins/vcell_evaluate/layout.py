@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from vcell.as_json import none_if_nan
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
@@ -47,7 +49,7 @@ def write_csv(path: Path, columns: Columns) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         for row in zip(*columns.values(), strict=True):
-            writer.writerow("" if value != value else value for value in row)  # noqa: PLR0124 - NaN
+            writer.writerow(map(none_if_nan, row))  # None is an empty field
 
 
 def as_arrow(columns: Columns) -> Any:

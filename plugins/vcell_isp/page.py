@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcell.as_json import none_if_nan
 from vcell.report import svg
 from vcell.report.page import Page
 from vcell_isp import genes as calls
@@ -107,7 +108,7 @@ def _plain(value: Any) -> Any:
     """Return a value as Python's own; a missing one as None."""
     if hasattr(value, "item"):
         value = value.item()
-    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124
+    return none_if_nan(value)
 
 
 def _volcano(page: Page, tested: pd.DataFrame, config: IspStats) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vcell import console, outputs
+from vcell.as_json import none_if_nan
 from vcell.errors import UserError
 from vcell.runs import Run
 from vcell_isp import tables
@@ -147,8 +148,7 @@ def _genes(results: list[FinishedRun], config: IspStats) -> None:
         console.warn("the weights were made up: these statistics say nothing about biology")
     columns = ["gene", "operation", "status", "effect", "share_of_nulls", "p", "fdr", "cells"]
     rows = [
-        [None if value != value else value for value in row]  # noqa: PLR0124 - NaN
-        for row in table[columns].head(SHOWN).itertuples(index=False)
+        list(map(none_if_nan, row)) for row in table[columns].head(SHOWN).itertuples(index=False)
     ]
     lines = [console.table(rows, columns), ""]
     lines.append(", ".join(f"{name} {n:,}" for name, n in counts.items()))
