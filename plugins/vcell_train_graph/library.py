@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vcell import library, outputs
+from vcell import library
 from vcell.runs import Run
 
 
@@ -35,21 +35,12 @@ def train_graph(table: Any = None, *, runs: str | Path = "runs", **settings: Any
     where = Path(runs)
     words = []
     if hasattr(table, "to_csv"):
-        words = [_kept(table, where)]
+        words = [
+            library.saved(
+                where, "sets", ".tsv", lambda path: table.to_csv(path, sep="\t", index=False)
+            )
+        ]
     elif table is not None:
         words = [Path(os.fspath(table))]
     told = library.command("train-graph", *words, runs=where, **settings)
     return Run.open(told["run"])
-
-
-def _kept(table: Any, runs: Path) -> Path:
-    """Write a frame into a file named by its content."""
-    import hashlib
-
-    text = table.to_csv(sep="\t", index=False)
-    path = runs / f"sets-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.tsv"
-    runs.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        with outputs.whole(path) as aside:
-            aside.write_text(text, encoding="utf-8")
-    return path

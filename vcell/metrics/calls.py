@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.metrics.rankings import mean_ranks
+from vcell.metrics.rankings import mean_ranks, rank_correlation
 from vcell.metrics.shares import share
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def fold_changes(real: DeTable, pred: DeTable, calls: Calls) -> Array:
     for p, genes in enumerate(calls.genes):
         if len(genes) > 1:
             a, b = (t.lfc[p, genes].astype(np.float32) for t in (real, pred))
-            out[p] = spearman(a, b)
+            out[p] = rank_correlation(a, b)
     return out
 
 
@@ -51,15 +51,7 @@ def numbers(real: Calls, pred: Calls) -> float:
     some = real.counts > 0
     if not some.any():
         return 1.0
-    return spearman(real.counts[some], pred.counts[some])
-
-
-def spearman(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
-    """Pearson's correlation of mean ranks; NaN where one side is constant."""
-    x, y = mean_ranks(a), mean_ranks(b)
-    x, y = x - x.mean(), y - y.mean()
-    norm = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / norm if norm else float("nan")
+    return rank_correlation(real.counts[some], pred.counts[some])
 
 
 def areas(real: Calls, pred: DeTable) -> tuple[Array, Array]:

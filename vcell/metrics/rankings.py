@@ -37,10 +37,16 @@ def spearman(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | No
     good = np.isfinite(one) & np.isfinite(other)
     if good.sum() < 3:
         return None
-    a, b = mean_ranks(one[good]), mean_ranks(other[good])
+    rho = rank_correlation(one[good], other[good])
+    return None if np.isnan(rho) else rho
+
+
+def rank_correlation(one: NDArray[np.generic], other: NDArray[np.generic]) -> float:
+    """Return Pearson's correlation of mid-ranks; NaN where one side is constant."""
+    a, b = mean_ranks(one), mean_ranks(other)
     a, b = a - a.mean(), b - b.mean()
     size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size > 0 else None
+    return float(a @ b) / size if size else float("nan")
 
 
 def overlap(one: NDArray[np.float64], other: NDArray[np.float64], n: int) -> int:

@@ -13,7 +13,6 @@ noted. Digests are kept by size and time of change, so that a large file is read
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,9 +24,9 @@ from typing import Any
 from vcell import console, outputs
 from vcell.as_json import plain
 from vcell.errors import UserError
+from vcell.runs.files import checksum
 
 FILE, _LOCK = "pipeline.json", ".lock"
-_PIECE = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +145,7 @@ class Manifest:
         key, mark = str(path.absolute()), [about.st_size, about.st_mtime_ns]
         known = self._seen.get(key)
         if known is None or known[:2] != mark:
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while piece := file.read(_PIECE):
-                    digest.update(piece)
-            known = self._seen[key] = [*mark, digest.hexdigest()]
+            known = self._seen[key] = [*mark, checksum(path)]
         return str(known[2])
 
     def _digests(self, paths: Sequence[Path]) -> dict[str, str]:
