@@ -66,12 +66,7 @@ class BulkStudy:
     @classmethod
     def of(cls, told: dict[str, Any]) -> BulkStudy:
         """Return what `plain` told."""
-        settings: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in told["settings"].items()
-        }
-        search: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in told["search"].items()
-        }
+        settings, search = _with_tuples(told["settings"]), _with_tuples(told["search"])
         return cls(
             np.array(told["fold"], np.int64), tuple(told["learners"]), BulkSettings(**settings),
             Search(**search), told["shuffled"],
@@ -89,6 +84,11 @@ class BulkStudy:
     def tests(self, k: int) -> NDArray[np.int64]:
         """Return the test patients of an outer fold."""
         return np.flatnonzero(self.fold == k)
+
+
+def _with_tuples(told: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with the tuples that JSON made lists of."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
 
 
 def opened(run: Run) -> tuple[Cohort, BulkStudy]:

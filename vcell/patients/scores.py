@@ -11,6 +11,7 @@ P patients, C outcomes, W draws.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,14 +72,16 @@ class PatientJudge:
     outcomes: int
     seed: int = 0
 
+    @cached_property
     def _weights(self) -> Array:
+        """``[1 + W, P]``, the first of them ones; the same for every model."""
         rng = np.random.default_rng((self.seed, 0xB007))
         drawn: Array = rng.exponential(size=(_DRAWS, len(self.outcome)))
         return np.concatenate([np.ones((1, len(self.outcome))), drawn])
 
     def aucs(self, probability: Array) -> Array:
         """Return [1 + W]: the AUC, and that of each draw."""
-        weights = self._weights()
+        weights = self._weights
         codes = [1] if self.outcomes == 2 else list(range(self.outcomes))
         found: Array = np.mean([self._auc(probability[:, c], c, weights) for c in codes], axis=0)
         return found
