@@ -90,7 +90,7 @@ class Blend:
         rows = screen.rows(VALIDATION)
         self.truth = truth
         target = screen.targets(screen.perturbations[rows].tolist())
-        self.judge = Judge(screen.delta[rows], target)
+        self.judge = Judge(screen.denoised(rows), target)
         self.expected, self.prior = prior, self.each(prior)
         mean = screen.delta[screen.rows(TRAIN)].mean(axis=0)
         self.mean = self.each(np.tile(mean, (len(rows), 1)))
