@@ -105,18 +105,20 @@ def test_a_perturbation_held_out_alone_has_no_pds(cells, capsys):
     mine = [row for row in rows if row["model"] == "ridge"]
     alone = [row for row in mine if row["pds"] == "nan"]
     assert (len(mine), len(alone)) == (15, 9)  # three folds of two
+    by_mean = [row for row in rows if row["model"] == "mean"]
     told_by = [float(row["pds"]) for row in mine if row["pds"] != "nan"]
     assert told["held_out"]["ridge"]["pds"] == pytest.approx(np.mean(told_by), abs=1e-6)
-    mae = {m: np.array([float(r["mae"]) for r in rows if r["model"] == m]) for m in ("ridge", "mean")}
+    mae, base = (np.array([float(row["mae"]) for row in of]) for of in (mine, by_mean))
     gain = [
         float(r["pds"]) - float(m["pds"]) if r["pds"] != "nan" else np.nan
-        for r, m in zip(mine, [r for r in rows if r["model"] == "mean"], strict=True)
+        for r, m in zip(mine, by_mean, strict=True)
     ]
-    gain /= 1 - np.nanmean([float(r["pds"]) for r in rows if r["model"] == "mean"])
-    gain = np.nanmean([gain, (mae["mean"] - mae["ridge"]) / mae["mean"].mean()], axis=0)
+    gain /= 1 - np.nanmean([float(row["pds"]) for row in by_mean])
+    gain = np.nanmean([gain, (base - mae) / base.mean()], axis=0)
     assert told["held_out"]["ridge"]["gain"] == pytest.approx(gain.mean(), abs=1e-6)
     assert told["without_pds"] == 9
-    assert "9 held out alone in a fold: PDS, always 1 among one" in (
-        this.path / "folds.md"
-    ).read_text()
+    assert (
+        "9 held out alone in a fold: PDS, always 1 among one"
+        in (this.path / "folds.md").read_text()
+    )
     assert run(["report", "latest", "-o", "page.html"]) == 0

@@ -148,7 +148,7 @@ class HeldOut:
 
 
 def _but_lone(found: HeldOut) -> HeldOut:
-    """Leave out the PDS of a perturbation held out alone: nothing to be told from, it is always 1."""
+    """Leave out the PDS of a perturbation held out alone: among one it is always 1."""
     often = Counter(found.contexts)
     alone = np.array([often[context] == 1 for context in found.contexts], np.bool_)
     for values in (*found.scores.values(), *found.levels.values()):

@@ -43,8 +43,12 @@ def sections(run: Run, report: Report) -> None:
         scores = found.scores[model]
         worst = sorted(range(len(called)), key=lambda i: float(gains[model][i]))[:_MOST]
         rows = [
-            (called[i], float(gains[model][i]), none_if_nan(float(scores["pds"][i])),
-             float(scores["mae"][i]))
+            (
+                called[i],
+                float(gains[model][i]),
+                none_if_nan(float(scores["pds"][i])),
+                float(scores["mae"][i]),
+            )
             for i in worst
         ]
         columns = ("perturbation", "gain", "PDS", "MAE")
