@@ -52,7 +52,8 @@ def export(run: Run, folder: Path) -> int:
 
 
 def check(folder: Path) -> None:
-    """Refuse a folder that has such files already."""
+    """Refuse a folder that has such files already, or that nothing can be written into."""
+    outputs.check_folder(folder)
     if folder.exists() and any(folder.glob("*_raw.pickle")):
         raise UserError(
             f"{folder} holds such files already", hint="upstream would read both: name a new folder"

@@ -34,6 +34,10 @@ STATES = "states.npz"
 def run(cells: Path | None, config: IspRun) -> None:
     """Do what the command asks."""
     plan = make_plan(config)
+    if config.export_upstream_pickles is not None:
+        from vcell_isp.upstream import check
+
+        check(config.export_upstream_pickles)
     if config.resume:
         this = Run.open(config.resume, root=config.runs)
         if not (this.path / "design.json").is_file():
@@ -46,10 +50,6 @@ def run(cells: Path | None, config: IspRun) -> None:
     else:
         if cells is None:
             raise UserError("no file of cells is named", hint="vcell isp run CELLS --model DIR")
-        if config.export_upstream_pickles is not None:
-            from vcell_isp.upstream import check
-
-            check(config.export_upstream_pickles)
         outputs.check_folder(config.runs)
         reader = load(config, torch.device("cpu"))
         design = asked.design(cells, config, reader.model)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 def write(charts: Sequence[Chart], folder: Path, *, overwrite: bool) -> list[Path]:
     """Write the curves into a folder; return the files."""
     names = [_name(chart.title) for chart in charts]
-    if not drawable():
-        console.say("PNG files need matplotlib: pip install 'vcell[plots]'; SVG files are written")
     endings = (".svg", ".png") if drawable() else (".svg",)
     targets = [folder / f"{name}{ending}" for name in names for ending in endings]
     outputs.check(*targets, overwrite=overwrite, parents=True)
+    if not drawable():
+        console.say("PNG files need matplotlib: pip install 'vcell[plots]'; SVG files are written")
     folder.mkdir(parents=True, exist_ok=True)
     for name, chart in zip(names, charts, strict=True):
         outputs.write_text(folder / f"{name}.svg", alone(chart.svg()))

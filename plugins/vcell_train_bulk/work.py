@@ -15,7 +15,7 @@ from vcell.config import provenance
 from vcell.data import open_cells
 from vcell.data.detect import require_counts
 from vcell.errors import UserError
-from vcell.outputs import write_json
+from vcell.outputs import check_folder, write_json
 from vcell.patients import cohort as cohorts
 from vcell.patients import features, folds, nested, saved
 from vcell.patients.communication import read_pairs
@@ -38,6 +38,7 @@ def run(file: Path | None, config: TrainBulk) -> None:
         cohort, plan = saved.opened(this)
         this.claim()
     else:
+        check_folder(config.runs)
         config = dataclasses.replace(config, cells=(file or config.cells))
         cohort, plan, data = _begun(config)
         this = Run.create(
