@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.data.log_cells import log_scaled
+from vcell.data.log_scale import log_scaled
 from vcell.metrics import quick, verdict
 from vcell.metrics.groups import summarise
 from vcell.models.scoring import Judge
