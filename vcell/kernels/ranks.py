@@ -44,8 +44,9 @@ def level_keys(
 
     ``starts[K + 1]`` bounds the genes in `entries`, a row of ``numbers[C]`` above 16 bits of count
     each; cells without a group are left out. ``value[L, C]`` and ``rank[L, C]`` are the tables; a
-    key has the rank less `base`. A count of L or more stays a count, its key is the cell's number, and its place is put into
-    `places` behind the `found` that are there; returns how many there are then.
+    key has the rank less `base`. A count of L or more stays a count, its key is the cell's number,
+    and its place is put into `places` behind the `found` that are there; returns how many there are
+    then.
     """
     few = value.shape[0]
     for k in range(len(cursor)):
