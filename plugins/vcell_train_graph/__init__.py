@@ -33,8 +33,8 @@ class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
     features: tuple[Path, ...] = option((), help="Tables of gene features, as train-vcc takes.")
     model: str = option(
         "transformer",
-        help="What to train: transformer, dango, mlp, graph-gp, gp, additive, query-mean, or "
-        "another installed vcell.graph_models name.",
+        help="What to train: transformer, dango, mlp, factors, graph-gp, gp, additive, "
+        "query-mean, or another installed vcell.graph_models name.",
     )
     control: Literal["rewired", "shuffled-features"] | None = option(
         None,
