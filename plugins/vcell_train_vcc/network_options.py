@@ -26,6 +26,7 @@ class NetworkOptions:
     )
     graph: Path | None = option(
         None,
+        read=True,
         help="Gene pairs for sparse attention: a csv or tsv, .gz or not, of two columns of names.",
     )
     strategy: Literal["standard", "progressive"] = option(
