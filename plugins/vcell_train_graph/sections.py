@@ -1,4 +1,4 @@
-"""What `vcell report` shows of runs of train-graph: every model on sets held out, and the control."""
+"""What `vcell report` shows of runs of train-graph: models on held-out sets, and the control."""
 
 from __future__ import annotations
 
