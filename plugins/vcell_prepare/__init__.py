@@ -18,6 +18,7 @@ class Prepare(ManyFiles):
 
     output: Path | None = option(
         None,
+        made="whole",
         short="-o",
         help="The store to make (default: NAME.store.zarr in the project, else in the cache).",
     )

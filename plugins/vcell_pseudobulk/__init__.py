@@ -17,7 +17,7 @@ from vcell.plugin import Plugin
 class Pseudobulk:
     """The [pseudobulk] table."""
 
-    output: Path | None = option(None, short="-o", help="The .h5ad or .npz to write.")
+    output: Path | None = option(None, made="whole", short="-o", help="The .h5ad or .npz to write.")
     labels: str | None = option(None, help="The obs column of cell types.")
     layer: str | None = option(
         None, help="The layer that holds the counts; 'raw' for raw/X (default: X)."

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.bulk.draw import BLOCK, Drawn, Sampling, draws
 from vcell.cores import cores
-from vcell.data.block import Buffers
+from vcell.data.buffers import Buffers
 from vcell.data.detect import elsewhere
 from vcell.data.source import MAX_NNZ
 from vcell.errors import UserError

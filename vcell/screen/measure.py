@@ -80,6 +80,7 @@ def screen_of(cells: LogCells, design: Design, config: ScreenOptions) -> Screen:
         blocks=joined.blocks,
         widths=joined.widths,
         halves=found.halves,
+        control_noise=found.control_noise.astype(np.float32),
         **_prior(config.prior_effects, genes, rows.names),
         **graphs.kept(read, genes),
     )

@@ -77,7 +77,7 @@ class GaussianProcess:
         self.names = [str(name) for name in screen.perturbations[self.learned]]
         self.transfer = Transfer(screen)
         told = self.transfer.of(self.names)
-        self.delta = screen.delta[self.learned] - told  # the process learns what is left
+        self.delta = screen.denoised(self.learned) - told  # the process learns what is left
         self.mean = self.delta.mean(axis=0)
         self.own = OwnChange(screen)
         self.settings = kept(run, screen, self._chosen)
