@@ -16,7 +16,7 @@ from vcell.plugin import Plugin
 class Embed:
     """The [embed] table."""
 
-    output: Path | None = option(None, short="-o", help="The .h5ad to write.")
+    output: Path | None = option(None, made="whole", short="-o", help="The .h5ad to write.")
     layer: str | None = option(
         None, help="The layer that holds the counts; 'raw' for raw/X (default: X)."
     )

@@ -47,14 +47,27 @@ class IspBench:
     threads: int | None = option(None, help="Threads on a CPU (default: one a core).", minimum=1)
     search: int = option(0, help="Search the best settings in so many trials (Optuna).", minimum=0)
     shifts: bool = option(default=True, help="Also compare shifts of deletions with float32.")
-    output: Path | None = option(None, short="-o", help="A page to write, .html.")
+    output: Path | None = option(None, made="whole", short="-o", help="A page to write, .html.")
     wandb: bool = option(default=False, help="Also log the rows to Weights & Biases.")
     seed: int = option(0, help="The seed of cells and search.", minimum=0)
 
 
 @click.command("isp-bench")
 @click.argument("cells", required=False, type=click.Path(path_type=Path))
-@configured(IspBench)
+@configured(
+    IspBench,
+    first=(
+        "model",
+        "method",
+        "precision",
+        "token_budget",
+        "max_cells",
+        "repeats",
+        "label",
+        "search",
+        "output",
+    ),
+)
 def command(cells: Path | None, config: IspBench) -> None:
     r"""Time ways of embedding CELLS with a Geneformer, and say what each really computed.
 

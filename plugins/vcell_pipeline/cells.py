@@ -11,7 +11,7 @@ from vcell.data import CellWriter, open_cells
 from vcell.data.detect import require_counts
 from vcell.errors import UserError
 from vcell.kernels.cells import cell_totals
-from vcell.outputs import write_json
+from vcell.outputs import MADE_BY, made_by, write_json
 from vcell.patients import cohort, folds
 
 if TYPE_CHECKING:
@@ -117,5 +117,5 @@ def split(cells: Path, file: Path, config: Pipeline) -> tuple[dict[str, Any], li
             _copied(source, columns, out, np.flatnonzero(own))
             written.append(out)
     told = folds.told(who.patients, fold)
-    write_json(file, {"folds": [{"test": names} for names in told]})
+    write_json(file, {MADE_BY: made_by(), "folds": [{"test": names} for names in told]})
     return {"folds": [len(names) for names in told]}, [file, *written]

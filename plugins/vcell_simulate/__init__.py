@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vcell.config import configured, option
+from vcell.config import OutputPath, configured, option
 from vcell.plugin import Plugin
 
 
@@ -41,7 +41,7 @@ class Simulate:
 
 
 @click.command("simulate")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=OutputPath(path_type=Path))
 @configured(Simulate)
 def command(out: Path, config: Simulate) -> None:
     r"""Make a perturbation screen whose truth is known.

@@ -24,13 +24,19 @@ class TrainBulk(DataOptions):
         None, help="A finished run of train-gmvae: cell-type states are its latent means."
     )
     pairs: Path | None = option(
-        None, help="A CSV or TSV of ligands and receptors; without it there is no communication."
+        None,
+        read=True,
+        help="A CSV or TSV of ligands and receptors; without it there is no communication.",
     )
     pseudobulk: Path | None = option(
-        None, help="More training samples of the same patients: an .npz of vcell pseudobulk --by."
+        None,
+        read=True,
+        help="More training samples of the same patients: an .npz of vcell pseudobulk --by.",
     )
     folds_file: Path | None = option(
-        None, help="Folds of patients with a run of train-gmvae each, as vcell pipeline writes it."
+        None,
+        read=True,
+        help="Folds of patients with a run of train-gmvae each, as vcell pipeline writes it.",
     )
     folds: int = option(5, help="Outer folds of patients, each tested once.", minimum=2)
     inner_folds: int = option(3, help="Folds of the training patients, to choose by.", minimum=2)

@@ -20,7 +20,7 @@ from vcell import console
 from vcell.bulk.draw import BLOCK, Drawn, Sampling, draws
 from vcell.bulk.packed import LARGEST, MOST_CELLS, OFTEN, GeneOrder, PackedCells, packed
 from vcell.cores import cores
-from vcell.data.block import Buffers
+from vcell.data.buffers import Buffers
 from vcell.data.source import MAX_NNZ
 from vcell.errors import UserError
 from vcell.kernels.drawn import (

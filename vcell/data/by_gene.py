@@ -15,7 +15,8 @@ import numpy as np
 from vcell import console
 from vcell.data import arrays
 from vcell.data.arrays import Array, joined_ranges
-from vcell.data.block import Buffers, Csr, Genes, canonical, check_columns
+from vcell.data.block import Csr, Genes, canonical, check_columns
+from vcell.data.buffers import Buffers
 from vcell.data.matrix import (
     Bound,
     Layout,

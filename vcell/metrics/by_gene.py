@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell import memory as free_memory
-from vcell.data.block import pages
+from vcell.data.buffers import pages
 from vcell.errors import UserError
 from vcell.kernels import by_gene as kernels
 from vcell.kernels.transpose import count_columns, scatter_columns

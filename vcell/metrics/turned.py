@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.cores import cores
+from vcell.data.log_scale import log_divided
 from vcell.kernels import ranks
 from vcell.metrics.by_gene import ENTRIES, Columns, GeneMajor, Piece, join, only, spans
 from vcell.metrics.scaled import Glance
@@ -49,7 +50,7 @@ class SourcePart:
         if self.divisor is None:
             return found
         own = self.divisor[found.cell - self.cells.offset]
-        return Columns(found.first, found.cell, np.log1p(found.value.astype(own.dtype) / own))
+        return Columns(found.first, found.cell, log_divided(found.value.astype(own.dtype), own))
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Levels:
     def of(cls, divisor: NDArray[np.floating]) -> Levels:
         """Tabulate log1p(count / divisor)."""
         n = max(min(_SMALL, _TABLE // max(len(divisor), 1)), 2)
-        value = np.log1p(np.arange(n, dtype=divisor.dtype)[:, None] / divisor)
+        value = log_divided(np.arange(n, dtype=divisor.dtype)[:, None], divisor)
         bits = value[1:].reshape(-1).view(np.uint32 if value.dtype == np.float32 else np.uint64)
         order = np.argsort(bits)  # positive floats order as their bits do
         ordered = bits[order]
@@ -213,7 +214,7 @@ class Turned:
         if large:
             at = places[:large]
             cell, count = keys[at], values[at]
-            values[at] = np.log1p(count / levels.divisor[cell])
+            values[at] = log_divided(count, levels.divisor[cell])
             keys[at] = group[cell]
             of_gene = np.zeros(hi - lo, bool)
             of_gene[np.searchsorted(first, np.sort(at), side="right") - 1] = True

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.data import open_cells
+from vcell.data.log_scale import log_profiles
 from vcell.gmvae.encoding import encoded, matched
 from vcell.patients.pictures import Picture
 from vcell.report import Table
@@ -39,7 +40,7 @@ def pictures(cells: Path, trained: Trained, column: str, seed: int) -> list[Pict
         genes = matched(source, trained, 0.2, quiet=True)
         after = [mean for _, mean, _ in encoded(source, trained, genes, "encoding cells", rows)]
     counts = np.concatenate(parts).astype(np.float64)
-    logs = np.log1p(counts * (_TARGET / np.maximum(counts.sum(1, keepdims=True), 1)))
+    logs = log_profiles(counts, _TARGET)
     before = _axes(logs, _AXES)
     return [
         _picture("before", "log counts", before, word, seed),

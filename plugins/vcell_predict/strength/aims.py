@@ -102,7 +102,7 @@ def _of_member(member: Member) -> LeftOut | None:
     rows, screen = rows[told], member.screen
     if len(rows) < 2:
         return None
-    real = screen.delta[rows].astype(np.float64)
+    real = screen.denoised(rows)
     learnt = screen.rows(TRAIN)
     total = screen.delta[learnt].sum(axis=0, dtype=np.float64)
     own = np.isin(rows, learnt)[:, None]
