@@ -96,7 +96,6 @@ def _targets(config: Features) -> list[str]:
 
 
 def _write(place: Path, genes: list[str], values: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
     with outputs.whole(place) as aside, aside.open("wb") as file:
         arrays: dict[str, Any] = {"genes": np.array(genes, np.str_), "features": values}
         arrays[outputs.MADE_BY] = np.array(outputs.made_by())

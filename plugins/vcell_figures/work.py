@@ -41,15 +41,16 @@ def draw(what: str, name: str, config: Figures) -> None:
     files = _files([one.name for one in chosen], config.output)
     if not drawable():
         console.say("PNG files need matplotlib: pip install 'vcell[plots]'; SVG files are written")
-    config.output.mkdir(parents=True, exist_ok=True)
     names = sorted(listed | {file.name for file in files})
-    outputs.write_json(config.output / LIST, {MADE_BY: outputs.made_by(), "files": names})
+    texts = {LIST: json.dumps({MADE_BY: outputs.made_by(), "files": names}, indent=1) + "\n"}
     for one in chosen:
-        base = config.output / one.name
-        outputs.write_text(base.with_suffix(".svg"), alone(one.svg()))
-        outputs.write_text(base.with_suffix(".csv"), one.table.csv())
-        if drawable():
-            png(base.with_suffix(".png"), one.draw)
+        texts |= {f"{one.name}.svg": alone(one.svg()), f"{one.name}.csv": one.table.csv()}
+    with outputs.together(*(config.output / file for file in texts)) as asides:
+        for aside, text in zip(asides, texts.values(), strict=True):
+            aside.write_text(text, encoding="utf-8")
+    if drawable():
+        for one in chosen:
+            png(config.output / f"{one.name}.png", one.draw)
     told = {"run": str(run.path), "files": [str(file) for file in files]}
     console.result(told, "\n".join(str(file) for file in files))
 

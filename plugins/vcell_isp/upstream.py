@@ -32,9 +32,8 @@ def export(run: Run, folder: Path) -> int:
     """
     design = IspDesign.load(run.path)
     check(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     table = pq.read_table(run.path / "shifts.parquet").to_pandas()
-    numbers = 0
+    written: list[Path] = []
     for number, (_, rows) in enumerate(table.groupby("cell", sort=True)):
         keys = [_key(int(gene), design) for gene in rows["gene"]]
         content: dict[Any, Any]
@@ -45,10 +44,15 @@ def export(run: Run, folder: Path) -> int:
         else:
             content = _listed(keys, rows["cosine"].to_numpy())
         name = f"in_silico_{design.operation}_{run.name}_dict_cell_embs_{number}batch1_raw.pickle"
-        with outputs.whole(folder / name, sync=False) as aside, aside.open("wb") as file:
-            pickle.dump(content, file)
-        numbers += 1
-    return numbers
+        written.append(folder / name)
+        try:
+            with outputs.whole(written[-1], sync=False) as aside, aside.open("wb") as file:
+                pickle.dump(content, file)
+        except BaseException:  # upstream would read a part as the whole
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise
+    return len(written)
 
 
 def check(folder: Path) -> None:

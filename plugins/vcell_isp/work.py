@@ -19,6 +19,7 @@ from vcell.errors import UserError
 from vcell.geneformer.shifts import ShiftEngine
 from vcell.launch import join_run, launch, make_plan, resume_run
 from vcell.runs import Run
+from vcell.train.command import begun
 from vcell_isp import IspRun, asked, shards
 from vcell_isp.design import IspDesign
 from vcell_isp.model import ModelReader, load
@@ -71,7 +72,8 @@ def run(cells: Path | None, config: IspRun) -> None:
                 config.runs, "isp-run", config=settings, provenance=provenance(),
                 seed=config.seed, data=data, name=name,
             )  # fmt: skip
-            design.save(made)
+            with begun(made):
+                design.save(made)
             return made
 
         this, plan = join_run(config.runs, plan, create)

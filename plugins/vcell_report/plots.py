@@ -23,10 +23,11 @@ def write(charts: Sequence[Chart], folder: Path, *, overwrite: bool) -> list[Pat
     outputs.check(*targets, overwrite=overwrite, parents=True)
     if not drawable():
         console.say("PNG files need matplotlib: pip install 'vcell[plots]'; SVG files are written")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, chart in zip(names, charts, strict=True):
-        outputs.write_text(folder / f"{name}.svg", alone(chart.svg()))
-        if drawable():
+    with outputs.together(*(folder / f"{name}.svg" for name in names)) as asides:
+        for aside, chart in zip(asides, charts, strict=True):
+            aside.write_text(alone(chart.svg()), encoding="utf-8")
+    if drawable():
+        for name, chart in zip(names, charts, strict=True):
             png(folder / f"{name}.png", partial(_draw, chart))
     return targets
 

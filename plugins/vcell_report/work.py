@@ -51,10 +51,7 @@ def run(names: Sequence[str], config: ReportOptions) -> None:
     if config.format == "card" and len(accounts) > 1:
         raise UserError("a model card is about one run", hint="name one, or use --format md")
     path = _target(accounts, config)
-    try:
-        outputs.write_text(path, _content(accounts, config.format))
-    except UserError as error:
-        raise UserError(error.message, hint="choose another place with -o") from None
+    outputs.write_text(path, _content(accounts, config.format))
     verdicts = {account.run.name: account.verdict()[0] for account in accounts}
     lines = [*(f"{name}: {words}" for name, words in verdicts.items()), f"report: {path}"]
     console.result({"report": str(path), "runs": said, "verdicts": verdicts}, "\n".join(lines))
