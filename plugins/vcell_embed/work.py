@@ -74,7 +74,7 @@ def _shifts(source: CellSource, trained: Trained, genes: GenesFound, by: Array) 
         if (by == k).any():
             shifts[k] = trained.outliers.shift(means[by == k])
     sizes = np.sqrt((shifts[:n] ** 2).sum(1))
-    console.say(f"shifts of {n} batches taken out, {sizes.min():.2f} to {sizes.max():.2f} long")
+    console.say(f"shifts of {n} batches removed, {sizes.min():.2f} to {sizes.max():.2f} long")
     return shifts
 
 
