@@ -320,7 +320,7 @@ def test_no_control_and_no_column_say_what_there_is():
     with pytest.raises(UserError, match="known to mean control") as caught:
         labels.find(_source(gene=["A", "B"]))
     assert "'A', 'B'" in (caught.value.hint or "")
-    with pytest.raises(UserError, match="no obs column is named") as caught:
+    with pytest.raises(UserError, match="no obs column has a name") as caught:
         labels.find(_source(louvain=["A", "B"]))
     assert "louvain" in (caught.value.hint or "")
 
