@@ -34,6 +34,10 @@ class TrainGmvae(ManyFiles, RunOptions, TrainOptions, LaunchOptions):
         help="Labels with fewer cells count as none; 1 refuses labels of one cell.",
         minimum=1,
     )
+    keep_all_labels: bool = option(
+        default=False,
+        help="Show all labels; else those that look wrong are not shown, where 2 % or more do.",
+    )
     likelihood: Literal["nb", "zinb", "poisson", "mse"] = option(
         "nb", help="Of the counts: negative binomial, zero-inflated, Poisson, or squared error."
     )

@@ -21,6 +21,7 @@ from vcell.store.store import MANIFEST
 from vcell.train import command
 from vcell.train.training import NewRun, Training
 from vcell_train_gmvae import TrainGmvae, report
+from vcell_train_gmvae.doubted import without_wrong_labels
 from vcell_train_gmvae.study import CELLS, Study, made, refuse, steps
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
                 f"{_FEWEST} at least are needed"
             )
         study = dataclasses.replace(study, target=float(np.median(library[library > 0])))
+        whole.target = study.target
+        files: dict[str, str] = {}
+        if not config.keep_all_labels:
+            study, files = without_wrong_labels(study, whole, config.seed)
         config = steps(config, len(train))
         shown = int((study.shown >= 0).sum())
         console.say(
@@ -74,7 +79,7 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
         config=config,
         data=[data],
         facts={"model": "gmvae", "shown": shown},
-        files={STUDY: study.plain(), CELLS: study.save_cells},
+        files={STUDY: study.plain(), CELLS: study.save_cells, **files},
     )
 
 

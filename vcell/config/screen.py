@@ -29,6 +29,15 @@ class ScreenOptions:
     shipped_features: bool = option(
         default=True, help="Take what comes with vcell about human genes: GO and Reactome."
     )
+    graph: tuple[Path, ...] = option(
+        (),
+        read=True,
+        help="Graphs of genes: edge lists (STRING, BioGRID, GEARS, any two columns of names), .gz "
+        "or not. Features of targets; sparse attention and --graph-loss follow them.",
+    )
+    graph_features: bool = option(
+        default=True, help="Take features of targets from where a walk along each graph leads."
+    )
     prior_effects: tuple[Path, ...] = option(
         (),
         read=True,

@@ -5,7 +5,8 @@ The effects of two perturbations S and T are as alike as
     k(S, T) = c + z |S| |T| + sum over i in S, j in T of [ a (i = j) + b f(i, j) ]
 
 with f the similarity of the genes' features (`kernel`): a sum over blocks, such as expression, GO
-and Reactome, each weighed by what it tells of perturbations left out.
+and Reactome, each weighed by what it tells of perturbations left out; graphs of genes are blocks
+too, left alone unless those left out are told better with them.
 Its limits are the mean effect, ridge regression on the features, and the additive rule for pairs.
 Leave-one-out predictions come in closed form, and judge the settings: those that are best by error,
 correlation and discrimination together are averaged, since the data seldom tell which one is right.
@@ -172,10 +173,9 @@ class GaussianProcess:
         """Rank the settings by what they say of perturbations left out."""
         judge = _Settings(self.targets, self.delta, self.names)
         n_blocks = len(judge.kernel.blocks)
-        mixes = _mixes(judge.kernel.telling, n_blocks)
+        mixes = _mixes(judge.telling(), n_blocks)
         if len(mixes) > _MIXES:
-            coarse = [KernelSettings(*one, mix) for mix in mixes for one in _COARSE]
-            ranked = dict.fromkeys(setting.mix for setting in judge.ranked(coarse))
+            ranked = dict.fromkeys(setting.mix for setting in judge.ranked(_coarse(mixes)))
             mixes = list(ranked)[:_MIXES]
         grid = _SINGLE if judge.kernel.apart else _GRID
         # as many of each mix: which mix is best is seldom known well enough to take no other
@@ -189,8 +189,23 @@ class _Settings:
 
     def __init__(self, screen: Screen, delta: Array, names: list[str]) -> None:
         self.judge = Judge(delta, screen.columns(names)[:, 0], _MOST, _GENES)
+        self.graphs = set(screen.graph_names.tolist())
         self.mean = self.judge.real.mean(axis=0)
         self.kernel = Kernel(screen, [names[row] for row in self.judge.rows])
+
+    def telling(self) -> list[int]:
+        """Return the blocks to weigh: graphs only where they tell more of what is left out."""
+        telling = self.kernel.telling
+        others = [i for i in telling if self.kernel.blocks[i] not in self.graphs]
+        if not others or others == telling:
+            return telling
+        n_blocks, graphs = len(self.kernel.blocks), set(telling) - set(others)
+        with_graphs = [m for m in _mixes(telling, n_blocks) if any(m[i] for i in graphs)]
+        without, joined = (
+            self.judge.loss(self._left_out(self.ranked(_coarse(mixes))[0]))
+            for mixes in (_mixes(others, n_blocks), with_graphs)
+        )
+        return telling if joined < without else others
 
     def ranked(self, settings: Sequence[KernelSettings]) -> list[KernelSettings]:
         """Return the best settings, the best first, by error, correlation and discrimination."""
@@ -220,6 +235,10 @@ def _mixes(telling: Sequence[int], n_blocks: int) -> list[tuple[float, ...]]:
     return [tuple(float(i in group) / len(group) for i in range(n_blocks)) for group in groups] or [
         (0.0,) * n_blocks
     ]
+
+
+def _coarse(mixes: Sequence[tuple[float, ...]]) -> list[KernelSettings]:
+    return [KernelSettings(*one, mix) for mix in mixes for one in _COARSE]
 
 
 def _inverse(kernel: Array, noise: float) -> Array:
