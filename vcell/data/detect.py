@@ -95,7 +95,9 @@ def require_counts_or_logs(source: CellSource) -> Scale:
     if found.kind in ("counts", "log1p"):
         return found
     if found.kind == "empty":
-        raise UserError(f"{source.name} holds no values: {found.evidence}")
+        raise UserError(
+            f"{source.name} holds no values: {found.evidence}", hint=elsewhere(source, found)
+        )
     raise UserError(
         f"{source.name}: raw counts or log1p values are needed, these are {found.text}",
         hint=elsewhere(source, found),
@@ -106,7 +108,10 @@ def refuse_nothing(source: CellSource) -> None:
     """Refuse a file without cells, or without genes."""
     for n, what in ((source.n_cells, "cells"), (source.n_genes, "genes")):
         if not n:
-            raise UserError(f"{source.name} holds no {what}")
+            raise UserError(
+                f"{source.name} holds no {what}",
+                hint="were all of them filtered out when the file was written?",
+            )
 
 
 def elsewhere(source: CellSource, found: Scale | None = None) -> str:
