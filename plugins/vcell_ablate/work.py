@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vcell import console
-from vcell.outputs import write_json, write_text
+from vcell.outputs import check_folder, write_json, write_text
 from vcell.patients import ablation, saved
 from vcell.runs import Run
 
@@ -19,6 +19,7 @@ def ablate(name: str, config: Ablate) -> None:
     run = Run.open(name, root=config.runs)
     cohort, study = saved.opened(run)
     saved.finished(run, study)
+    check_folder(run.path)
     variants = ablation.planned(cohort, study)
     console.say(
         f"{len(variants)} variants in the {study.folds} folds of {run.name}; axes, steps and "

@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from vcell.config import configured, option
+from vcell.config import OutputPath, configured, option
 from vcell.plugin import Plugin
 
 
@@ -35,7 +35,7 @@ class Convert:
 
 @click.command("convert")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=OutputPath(path_type=Path))
 @configured(Convert)
 def command(source: Path, target: Path, config: Convert) -> None:
     """Convert cells between h5ad and zarr, and between layouts.

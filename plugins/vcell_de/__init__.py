@@ -16,7 +16,9 @@ from vcell.plugin import Plugin
 class De(ManyFiles):
     """The [de] table."""
 
-    output: Path | None = option(None, short="-o", help="The table to write: .parquet or .csv.")
+    output: Path | None = option(
+        None, made="whole", short="-o", help="The table to write: .parquet or .csv."
+    )
     overwrite: bool = option(default=False, help="Replace the output where it exists already.")
     layout: Literal["pdex", "scanpy"] = option(
         "pdex", help="Columns as pdex has them, or as scanpy's rank_genes_groups_df has them."

@@ -5,14 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vcell import outputs
+from vcell import arrow, outputs
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    import pandas as pd
 
     from vcell.metrics.significance import DeTable
 
@@ -44,34 +42,38 @@ class TableWriter:
 
     def append(self, table: DeTable, stratum: str | None) -> None:
         """Add every perturbation of a table."""
+        if self.layout == "pdex" and not self.csv:
+            for piece in table.arrow(_AT_ONCE):
+                self._write(_in_plain_text(piece, stratum if self.stratified else None))
+            return
         for start in range(0, len(table.perturbations), _AT_ONCE):
-            piece = slice(start, start + _AT_ONCE)
-            frame = table.frame(piece) if self.layout == "pdex" else table.scanpy(piece)
+            rows = slice(start, start + _AT_ONCE)
+            frame = table.frame(rows) if self.layout == "pdex" else table.scanpy(rows)
             if self.stratified:
                 frame.insert(0, "stratum", stratum)
             self._write(frame)
 
-    def _write(self, frame: pd.DataFrame) -> None:
+    def _write(self, piece: Any) -> None:
+        """Write a frame, or an Arrow table."""
         if self.failed is not None:
             return
         try:
             if self.csv:
-                frame.to_csv(
+                piece.to_csv(
                     self.path, index=False, mode="a" if self.begun else "w", header=not self.begun
                 )
             else:
-                self._write_parquet(frame)
+                self._write_parquet(piece)
         except OSError as error:
             self.failed = error
         self.begun = True
 
-    def _write_parquet(self, frame: pd.DataFrame) -> None:
+    def _write_parquet(self, piece: Any) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        for name in frame.columns[frame.dtypes == "category"]:
-            frame[name] = frame[name].astype(str)
-        piece = pa.Table.from_pandas(frame, preserve_index=False)
+        if not isinstance(piece, pa.Table):
+            piece = pa.Table.from_pandas(piece, preserve_index=False)
         if self._parquet is None:
             schema = piece.schema.with_metadata(
                 {**(piece.schema.metadata or {}), outputs.MADE_BY: outputs.made_by()}
@@ -87,3 +89,14 @@ class TableWriter:
                 parquet.close()
         except OSError as error:
             self.failed = self.failed or error
+
+
+def _in_plain_text(piece: Any, stratum: str | None) -> Any:
+    """Return a table whose categories are text, behind the stratum where there is one."""
+    for place, name in enumerate(piece.column_names):
+        column = piece.column(place)
+        if arrow.is_categories(column):
+            piece = piece.set_column(place, name, column.cast("string"))
+    if stratum is None:
+        return piece
+    return piece.add_column(0, "stratum", arrow.strings([stratum] * len(piece)))

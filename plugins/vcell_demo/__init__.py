@@ -15,7 +15,9 @@ from vcell.plugin import Plugin
 class Demo:
     """The [demo] table."""
 
-    output: Path = option(Path("vcell-demo"), help="Folder for everything it makes.", short="-o")
+    output: Path = option(
+        Path("vcell-demo"), made="into", help="Folder for everything it makes.", short="-o"
+    )
     data: Path | None = option(None, read=True, help="Your own cells instead of simulated ones.")
     n_cells: int = option(8000, help="Simulated cells.", minimum=1, former=("cells",))
     genes: int = option(2000, help="Simulated genes.", minimum=1)

@@ -15,7 +15,9 @@ from vcell.plugin import Plugin
 class EffectsOptions(ManyFiles):
     """The [effects] table."""
 
-    output: Path = option(Path("effects.parquet"), short="-o", help="The file to write.")
+    output: Path = option(
+        Path("effects.parquet"), made="whole", short="-o", help="The file to write."
+    )
     min_cells: int = option(10, help="Fewest cells a perturbation must have.", minimum=2)
     target_sum: float | None = option(
         None,

@@ -16,7 +16,7 @@ from vcell.plugin import Plugin
 class Embed:
     """The [embed] table."""
 
-    output: Path | None = option(None, short="-o", help="The .h5ad to write.")
+    output: Path | None = option(None, made="whole", short="-o", help="The .h5ad to write.")
     layer: str | None = option(
         None, help="The layer that holds the counts; 'raw' for raw/X (default: X)."
     )
@@ -27,7 +27,7 @@ class Embed:
         maximum=1,
     )
     adapt: bool = option(
-        default=False, help="Take out how the new cells lie shifted in the latent space."
+        default=False, help="Remove the shift of the new cells in the latent space."
     )
     adapt_by: str | None = option(
         None, help="The obs column of batches, each with a shift of its own (implies --adapt)."

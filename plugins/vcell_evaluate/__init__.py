@@ -21,7 +21,9 @@ class Evaluate(ColumnOptions):
         help="Whose scores: 2025 as cell-eval computes them now, as the 2025 leaderboard did "
         "(FDR over all tests, fold changes clipped at 20), 2026, or every metric there is.",
     )
-    output: Path | None = option(None, short="-o", help="Folder for tables, DE results and a page.")
+    output: Path | None = option(
+        None, made="whole", short="-o", help="Folder for tables, DE results and a page."
+    )
     overwrite: bool = option(default=False, help="Replace the output folder where it exists.")
     context_column: str | None = option(
         None, help="Score each context (cell line) of this obs column, and average."
@@ -40,7 +42,7 @@ class Evaluate(ColumnOptions):
     )
     threads: int | None = option(None, help="Threads (default: one per core).", minimum=1)
     cache: Path | None = option(
-        None, help="Where baselines and ceilings are kept (default: ~/.cache/vcell)."
+        None, made="into", help="Where baselines and ceilings are kept (default: ~/.cache/vcell)."
     )
 
 

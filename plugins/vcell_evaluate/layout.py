@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from vcell import arrow
 from vcell.as_json import none_if_nan
 
 if TYPE_CHECKING:
@@ -56,7 +57,14 @@ def as_arrow(columns: Columns) -> Any:
     """Return a table as pyarrow has it; NaN is not a value."""
     import pyarrow as pa
 
-    return pa.table({name: pa.array(c, from_pandas=True) for name, c in columns.items()})
+    return pa.table(
+        {
+            name: arrow.strings(c)
+            if c and isinstance(c[0], str)
+            else arrow.numbers(np.array(c, np.float64), nan_is_null=True)
+            for name, c in columns.items()
+        }
+    )
 
 
 def write_parquet(path: Path, pieces: Iterable[Any]) -> None:

@@ -39,6 +39,8 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
     if config.output is not None:
         read = (prediction, real)
         outputs.check(config.output, inputs=read, overwrite=config.overwrite, folder=True)
+    if config.cache is not None:
+        outputs.check_folder(config.cache)
     found = contexts(prediction, real, _options(config))
     for one in found:
         if len(one.perturbations) < 2:

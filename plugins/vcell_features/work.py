@@ -86,17 +86,17 @@ def _places(sources: tuple[Path, ...], config: Features) -> dict[Path, Path]:
 
 def _targets(config: Features) -> list[str]:
     """Return the target genes of a screen's perturbations."""
-    from vcell.data import labels, open_cells
+    from vcell.data import detect, labels, open_cells
 
     assert config.cells is not None
     with open_cells(config.cells, config.layer) as source:
+        detect.warn_of_repeated(source)
         found = labels.find(source, config)
         design = Design.read(source, found)
     return list(dict.fromkeys(g for n in design.names for g in members(n, found.control)))
 
 
 def _write(place: Path, genes: list[str], values: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
     with outputs.whole(place) as aside, aside.open("wb") as file:
         arrays: dict[str, Any] = {"genes": np.array(genes, np.str_), "features": values}
         arrays[outputs.MADE_BY] = np.array(outputs.made_by())

@@ -17,9 +17,11 @@ FIGURES = ("all", "attention", "roc", "calibration", "ablation", "latent")
 class Figures:
     """The [figures] table."""
 
-    output: Path = option(Path("figures"), help="The folder for the files.", short="-o")
+    output: Path = option(
+        Path("figures"), made="into", help="The folder for the files.", short="-o"
+    )
     cells: Path | None = option(
-        None, help="latent: the cells to draw (default: those that the run read)."
+        None, read=True, help="latent: the cells to draw (default: those that the run read)."
     )
     label: str | None = option(
         None, help="latent: the obs column that colours them (default: the run's labels)."

@@ -14,36 +14,50 @@ from vcell.report.files import alone, drawable, png
 from vcell.runs import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vcell.patients.pictures import Picture
     from vcell_figures import Figures
 
 LIST = "figures.json"
+#: The pictures of what is no picture's own name.
+_NAMES = {
+    "all": ("roc", "calibration", "attention", "ablation"),
+    "latent": ("latent-before", "latent-after"),
+}
 
 
 def draw(what: str, name: str, config: Figures) -> None:
     """Do what the command asks."""
-    run = Run.open(name, root=config.runs)
-    chosen = _latent(run, config) if what == "latent" else _of_patients(what, run)
-    endings = (".svg", ".csv", ".png") if drawable() else (".svg", ".csv")
-    files = [config.output / f"{one.name}{ending}" for one in chosen for ending in endings]
     listed = _listed(config.output)
     strict = [
-        f for f in files if not (config.overwrite and f.suffix == ".csv" and f.name in listed)
+        file
+        for file in _files(_NAMES.get(what, (what,)), config.output)
+        if not (config.overwrite and file.suffix == ".csv" and file.name in listed)
     ]
     outputs.check(*strict, overwrite=config.overwrite, parents=True)
+    run = Run.open(name, root=config.runs)
+    chosen = _latent(run, config) if what == "latent" else _of_patients(what, run)
+    files = _files([one.name for one in chosen], config.output)
     if not drawable():
         console.say("PNG files need matplotlib: pip install 'vcell[plots]'; SVG files are written")
-    config.output.mkdir(parents=True, exist_ok=True)
     names = sorted(listed | {file.name for file in files})
-    outputs.write_json(config.output / LIST, {MADE_BY: outputs.made_by(), "files": names})
+    texts = {LIST: json.dumps({MADE_BY: outputs.made_by(), "files": names}, indent=1) + "\n"}
     for one in chosen:
-        base = config.output / one.name
-        outputs.write_text(base.with_suffix(".svg"), alone(one.svg()))
-        outputs.write_text(base.with_suffix(".csv"), one.table.csv())
-        if drawable():
-            png(base.with_suffix(".png"), one.draw)
+        texts |= {f"{one.name}.svg": alone(one.svg()), f"{one.name}.csv": one.table.csv()}
+    with outputs.together(*(config.output / file for file in texts)) as asides:
+        for aside, text in zip(asides, texts.values(), strict=True):
+            aside.write_text(text, encoding="utf-8")
+    if drawable():
+        for one in chosen:
+            png(config.output / f"{one.name}.png", one.draw)
     told = {"run": str(run.path), "files": [str(file) for file in files]}
     console.result(told, "\n".join(str(file) for file in files))
+
+
+def _files(names: Iterable[str], folder: Path) -> list[Path]:
+    endings = (".svg", ".csv", ".png") if drawable() else (".svg", ".csv")
+    return [folder / f"{name}{ending}" for name in names for ending in endings]
 
 
 def _listed(folder: Path) -> set[str]:

@@ -65,7 +65,9 @@ class Follow(Cards):
     """The settings of `vcell gpu-tune monitor`."""
 
     interval: float = option(1.0, help="Seconds between two readings.", minimum=0.1)
-    log_file: Path | None = option(None, help="Append every reading to this file, as JSON lines.")
+    log_file: Path | None = option(
+        None, made="whole", help="Append every reading to this file, as JSON lines."
+    )
     readings: int = option(0, help="End after so many readings; 0: never.", minimum=0)
 
 

@@ -57,11 +57,13 @@ class GraphProfile:
     weight: str | None = option(None, help="Column of weights (default: the format's).")
     minimum: float | None = option(None, help="Leave out edges of lower weight.")
     scale: float = option(1.0, help="Size of the synthetic graphs, where no --graph is given.")
-    save: Path | None = option(None, help="Also write the graphs to this folder, to read again.")
+    save: Path | None = option(
+        None, made="whole", help="Also write the graphs to this folder, to read again."
+    )
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="Where the models run.")
-    threads: int | None = option(None, help="Threads on a CPU (default: one a core).", minimum=1)
+    threads: int | None = option(None, help="Threads on a CPU (default: one per core).", minimum=1)
     seed: int = option(0, help="The seed of samples, models and synthetic graphs.", minimum=0)
-    output: Path | None = option(None, short="-o", help="A page to write, .html.")
+    output: Path | None = option(None, made="whole", short="-o", help="A page to write, .html.")
     overwrite: bool = option(default=False, help="Replace a page or graphs of that name.")
 
     def __post_init__(self) -> None:

@@ -16,7 +16,9 @@ class Inspect(ManyFiles):
     """The [inspect] table."""
 
     full: bool = option(default=False, help="Look at every cell instead of a sample.")
-    html: Path | None = option(None, help="Also write a page with pictures to this file.")
+    html: Path | None = option(
+        None, made="whole", help="Also write a page with pictures to this file."
+    )
     overwrite: bool = option(default=False, help="Replace the page where it exists already.")
 
 

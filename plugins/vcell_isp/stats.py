@@ -70,17 +70,25 @@ def run(names: Sequence[str], config: IspStats) -> None:
     if config.perturb_seq is not None and config.mode != "genes":
         raise UserError("--perturb-seq goes with --mode genes")
     results = [opened(name, config.runs) for name in names]
+    if config.output is None:
+        outputs.check(*_in_the_run(results[0], config), overwrite=True)
     if config.mode == "genes":
         return _genes(results, config)
     if len(results) != 1:
         raise UserError(f"the table {config.mode} is of one run, not of {len(results)}")
     table = _upstream(results[0], config)
-    out = config.output or results[0].run.path / f"{config.mode}.csv"
+    out = config.output or _in_the_run(results[0], config)[0]
     _write(table, out, index=True)
     head = table.head(SHOWN)
     text = console.table(head.itertuples(index=False), list(head.columns))
     console.result({"output": str(out), "rows": len(table)}, f"{text}\n\nwritten: {out}")
     return None
+
+
+def _in_the_run(result: FinishedRun, config: IspStats) -> list[Path]:
+    """Return where a table, and the page of genes, lie where no other place is asked for."""
+    table = result.run.path / f"{config.mode}.csv"
+    return [table, table.with_suffix(".html")] if config.mode == "genes" else [table]
 
 
 def _upstream(result: FinishedRun, config: IspStats) -> pd.DataFrame:
@@ -128,8 +136,7 @@ def _genes(results: list[FinishedRun], config: IspStats) -> None:
         for r, rows in zip(results, found, strict=True)
         if effects is not None
     }
-    folder = results[0].run.path
-    out = config.output or folder / "genes.csv"
+    out = config.output or _in_the_run(results[0], config)[0]
     html = out.with_suffix(".html")
     page.write(html, results, table, config, answers)
     table = table[table["status"] != genes.NULL]

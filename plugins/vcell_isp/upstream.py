@@ -32,9 +32,8 @@ def export(run: Run, folder: Path) -> int:
     """
     design = IspDesign.load(run.path)
     check(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     table = pq.read_table(run.path / "shifts.parquet").to_pandas()
-    numbers = 0
+    written: list[Path] = []
     for number, (_, rows) in enumerate(table.groupby("cell", sort=True)):
         keys = [_key(int(gene), design) for gene in rows["gene"]]
         content: dict[Any, Any]
@@ -45,14 +44,20 @@ def export(run: Run, folder: Path) -> int:
         else:
             content = _listed(keys, rows["cosine"].to_numpy())
         name = f"in_silico_{design.operation}_{run.name}_dict_cell_embs_{number}batch1_raw.pickle"
-        with outputs.whole(folder / name, sync=False) as aside, aside.open("wb") as file:
-            pickle.dump(content, file)
-        numbers += 1
-    return numbers
+        written.append(folder / name)
+        try:
+            with outputs.whole(written[-1], sync=False) as aside, aside.open("wb") as file:
+                pickle.dump(content, file)
+        except BaseException:  # upstream would read a part as the whole
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise
+    return len(written)
 
 
 def check(folder: Path) -> None:
-    """Refuse a folder that has such files already."""
+    """Refuse a folder that has such files already, or that nothing can be written into."""
+    outputs.check_folder(folder)
     if folder.exists() and any(folder.glob("*_raw.pickle")):
         raise UserError(
             f"{folder} holds such files already", hint="upstream would read both: name a new folder"

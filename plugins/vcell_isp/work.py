@@ -19,6 +19,7 @@ from vcell.errors import UserError
 from vcell.geneformer.shifts import ShiftEngine
 from vcell.launch import join_run, launch, make_plan, resume_run
 from vcell.runs import Run
+from vcell.train.command import begun
 from vcell_isp import IspRun, asked, shards
 from vcell_isp.design import IspDesign
 from vcell_isp.model import ModelReader, load
@@ -34,6 +35,10 @@ STATES = "states.npz"
 def run(cells: Path | None, config: IspRun) -> None:
     """Do what the command asks."""
     plan = make_plan(config)
+    if config.export_upstream_pickles is not None:
+        from vcell_isp.upstream import check
+
+        check(config.export_upstream_pickles)
     if config.resume:
         this = Run.open(config.resume, root=config.runs)
         if not (this.path / "design.json").is_file():
@@ -46,11 +51,8 @@ def run(cells: Path | None, config: IspRun) -> None:
     else:
         if cells is None:
             raise UserError("no file of cells is named", hint="vcell isp run CELLS --model DIR")
-        if config.export_upstream_pickles is not None:
-            from vcell_isp.upstream import check
-
-            check(config.export_upstream_pickles)
         outputs.check_folder(config.runs)
+        asked.first_look(cells, config)
         reader = load(config, torch.device("cpu"))
         design = asked.design(cells, config, reader.model)
         estimate = _estimate(design, reader, config)
@@ -71,7 +73,8 @@ def run(cells: Path | None, config: IspRun) -> None:
                 config.runs, "isp-run", config=settings, provenance=provenance(),
                 seed=config.seed, data=data, name=name,
             )  # fmt: skip
-            design.save(made)
+            with begun(made):
+                design.save(made)
             return made
 
         this, plan = join_run(config.runs, plan, create)

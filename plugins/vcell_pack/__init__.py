@@ -42,7 +42,7 @@ class Pack(ManyFiles):
     check: bool = option(
         default=False, help="Write nothing: check a .vcc file, or a prediction not yet packed."
     )
-    output: Path | None = option(None, short="-o", help="The .vcc file to write.")
+    output: Path | None = option(None, made="whole", short="-o", help="The .vcc file to write.")
     overwrite: bool = option(default=False, help="Replace the output where it exists already.")
 
 

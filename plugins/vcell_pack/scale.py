@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.data import detect
+from vcell.data.log_scale import log_divided
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Scaled:
         if self.divisor is None:
             return block
         per_value = np.repeat(self.divisor[block.rows], np.diff(block.indptr))
-        return replace(block, data=np.log1p(block.data.astype(np.float32) / per_value))
+        return replace(block, data=log_divided(block.data.astype(np.float32), per_value))
 
 
 def _totals(source: CellSource) -> NDArray[np.float64]:

@@ -15,10 +15,12 @@ from vcell.plugin import Plugin
 class Pipeline(DataOptions):
     """The [pipeline] table."""
 
-    output: Path = option(Path("pipeline"), help="Folder for everything it makes.", short="-o")
+    output: Path = option(
+        Path("pipeline"), made="into", help="Folder for everything it makes.", short="-o"
+    )
     patient_column: str = option("patient", help="The obs column that names each cell's patient.")
     outcome_column: str = option("outcome", help="The obs column with the patient's outcome.")
-    pairs: Path | None = option(None, help="A CSV or TSV of ligands and receptors.")
+    pairs: Path | None = option(None, read=True, help="A CSV or TSV of ligands and receptors.")
     min_genes: int = option(200, help="QC: cells with fewer genes are left out.", minimum=0)
     max_mito: float = option(
         0.2, help="QC: so are cells with a larger mitochondrial share.", minimum=0, maximum=1

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vcell import console, library, plugin
+from vcell import console, library, outputs, plugin
 from vcell.config.check import raise_if_any, values_for
 from vcell.config.options import PROJECT
 from vcell.errors import UserError
-from vcell.outputs import write_json
-from vcell.pipeline.manifest import Manifest, Stage
+from vcell.pipeline.manifest import FILE, Manifest, Stage
 from vcell.runs import Run, find_runs
 from vcell_pipeline import cells
 
@@ -35,6 +34,7 @@ _FIGURES = ("attention", "roc", "calibration")
 
 def bulk(config: Pipeline) -> None:
     """Do what is not done."""
+    _may_write(config)
     book = Manifest.open(config.output)
     with book.locked():
         told = {stage.name: book.run(stage) for stage in _stages(config, book)}
@@ -43,6 +43,23 @@ def bulk(config: Pipeline) -> None:
     result = {"folder": str(config.output), "verdict": verdict, "stages": told}
     page = config.output / "runs" / Path(told["classifier"]["run"]).name / "index.html"
     console.result(result | {"page": str(page)}, f"{table}\n\n{verdict['text']}\n{page}")
+
+
+def _may_write(config: Pipeline) -> None:
+    """Refuse a folder in which files of others have the names of what is made here.
+
+    Once the folder has a pipeline's list of stages, files of those names that vcell made are its.
+    """
+    folder = config.output
+    outputs.check_folder(folder)
+    names = ["qc.h5ad", "split.json", "folds.json", "pseudobulk.npz"]
+    names += [f"learn-{k}.h5ad" for k in range(config.folds)]
+    names += [f"figures/{name}.svg" for name in _FIGURES]
+    begun = (folder / FILE).is_file()
+    read = [config.cells, config.pairs]
+    outputs.check(
+        *(folder / name for name in names), inputs=read, overwrite=begun, parents=True, flag=""
+    )
 
 
 def status(config: Pipeline) -> None:
@@ -191,7 +208,7 @@ def _classifier(config: Pipeline, book: Manifest, kept: Path, dealt: Path, n: in
         told = json.loads(dealt.read_text())
         for one, name in zip(told["folds"], runs, strict=False):
             one["gmvae"] = str((folder / "runs" / name).absolute())
-        write_json(folder / "folds.json", told)
+        outputs.write_json(folder / "folds.json", {outputs.MADE_BY: outputs.made_by(), **told})
         more = {"pairs": config.pairs, "folds_file": folder / "folds.json"}
         if config.samples:
             more["pseudobulk"] = folder / "pseudobulk.npz"

@@ -39,7 +39,9 @@ class Predict(DataOptions):
     control_cells: Path | None = option(
         None, read=True, help="Take the control cells from this file (default: the one trained on)."
     )
-    output: Path = option(Path("prediction.h5ad"), help="The file to write.", short="-o")
+    output: Path = option(
+        Path("prediction.h5ad"), made="whole", help="The file to write.", short="-o"
+    )
     overwrite: bool = option(
         default=False, help="Replace the output, and what is written with it, where it exists."
     )
@@ -72,7 +74,7 @@ class Predict(DataOptions):
         "perturbations apart (pds), or for the error of the mean (mae).",
     )
     explain: Path | None = option(
-        None, help="Folder for tables and a page on what the predictions rest on."
+        None, made="whole", help="Folder for tables and a page on what the predictions rest on."
     )
     evaluate: Path | None = option(
         None, read=True, help="Score the prediction against these real cells."
@@ -80,7 +82,7 @@ class Predict(DataOptions):
     run_cell_eval: bool = option(
         default=False, help="With --evaluate: show cell-eval's own scores too, if it is installed."
     )
-    pack: Path | None = option(None, help="Pack the prediction into this .vcc file.")
+    pack: Path | None = option(None, made="whole", help="Pack the prediction into this .vcc file.")
     rules: Literal["vcc2025", "vcc2026"] | None = option(
         None, help="Year of --evaluate and --pack (default: their own settings)."
     )
@@ -116,7 +118,22 @@ class Predict(DataOptions):
 
 @click.command("predict")
 @click.argument("run", nargs=-1)
-@configured(Predict)
+@configured(
+    Predict,
+    first=(
+        "perturbations",
+        "output",
+        "overwrite",
+        "model",
+        "as_",
+        "control_cells",
+        "n_cells",
+        "calibrate",
+        "explain",
+        "evaluate",
+        "pack",
+    ),
+)
 def command(run: tuple[str, ...], config: Predict) -> None:
     r"""Predict the cells of perturbations nobody measured, from a trained RUN, or several.
 

@@ -19,6 +19,7 @@ class ReportOptions:
 
     output: Path | None = option(
         None,
+        made="whole",
         short="-o",
         help="The file to write. By default report.html, training_report.md, report.json or card.md"
         " in the run; of several runs, in the working directory.",
@@ -27,7 +28,9 @@ class ReportOptions:
         "html", help="A page, Markdown, JSON, or a model card."
     )
     plots_only: Path | None = option(
-        None, help="Write only the curves, into this folder: SVG, and PNG with vcell[plots]."
+        None,
+        made="into",
+        help="Write only the curves, into this folder: SVG, and PNG with vcell[plots].",
     )
     runs: Path = option(Path(ROOT), help="The folder that holds the runs.")
     overwrite: bool = option(default=False, help="Replace a file that is already there.")

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 def write(charts: Sequence[Chart], folder: Path, *, overwrite: bool) -> list[Path]:
     """Write the curves into a folder; return the files."""
     names = [_name(chart.title) for chart in charts]
-    if not drawable():
-        console.say("PNG files need matplotlib: pip install 'vcell[plots]'; SVG files are written")
     endings = (".svg", ".png") if drawable() else (".svg",)
     targets = [folder / f"{name}{ending}" for name in names for ending in endings]
     outputs.check(*targets, overwrite=overwrite, parents=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, chart in zip(names, charts, strict=True):
-        outputs.write_text(folder / f"{name}.svg", alone(chart.svg()))
-        if drawable():
+    if not drawable():
+        console.say("PNG files need matplotlib: pip install 'vcell[plots]'; SVG files are written")
+    with outputs.together(*(folder / f"{name}.svg" for name in names)) as asides:
+        for aside, chart in zip(asides, charts, strict=True):
+            aside.write_text(alone(chart.svg()), encoding="utf-8")
+    if drawable():
+        for name, chart in zip(names, charts, strict=True):
             png(folder / f"{name}.png", partial(_draw, chart))
     return targets
 

@@ -30,6 +30,11 @@ _ENDINGS = {"html": ".html", "md": ".md", "json": ".json", "card": ".md"}
 
 def run(names: Sequence[str], config: ReportOptions) -> None:
     """Do what the command asks."""
+    suffixes = (_ENDINGS[config.format],)
+    if config.plots_only is not None:
+        outputs.check_folder(config.plots_only)
+    elif config.output is not None:
+        outputs.check(config.output, overwrite=config.overwrite, suffixes=suffixes)
     opened = [Run.open(name, config.runs) for name in dict.fromkeys(names)]
     accounts = [Account.of(one) for one in {one.path.resolve(): one for one in opened}.values()]
     said = [account.run.name for account in accounts]
@@ -46,10 +51,7 @@ def run(names: Sequence[str], config: ReportOptions) -> None:
     if config.format == "card" and len(accounts) > 1:
         raise UserError("a model card is about one run", hint="name one, or use --format md")
     path = _target(accounts, config)
-    try:
-        outputs.write_text(path, _content(accounts, config.format))
-    except UserError as error:
-        raise UserError(error.message, hint="choose another place with -o") from None
+    outputs.write_text(path, _content(accounts, config.format))
     verdicts = {account.run.name: account.verdict()[0] for account in accounts}
     lines = [*(f"{name}: {words}" for name, words in verdicts.items()), f"report: {path}"]
     console.result({"report": str(path), "runs": said, "verdicts": verdicts}, "\n".join(lines))
@@ -79,12 +81,9 @@ def _content(accounts: Sequence[Account], form: str) -> str:
 
 def _target(accounts: Sequence[Account], config: ReportOptions) -> Path:
     """Return where the report goes; a file of somebody else is not replaced."""
-    if config.output is None:
-        if len(accounts) == 1:
-            return accounts[0].run.path / _NAMES[config.format]
-        target = Path(_NAMES[config.format])
-        outputs.check(target, overwrite=config.overwrite)
-        return target
-    suffixes = (_ENDINGS[config.format],)
-    outputs.check(config.output, overwrite=config.overwrite, suffixes=suffixes)
-    return config.output
+    if config.output is not None:
+        return config.output
+    one = len(accounts) == 1
+    target = (accounts[0].run.path if one else Path()) / _NAMES[config.format]
+    outputs.check(target, overwrite=one or config.overwrite)  # a run's own report is made anew
+    return target

@@ -20,7 +20,7 @@ DEFAULT_GROUPS = (
 class SelectGenes(ManyFiles):
     """The [select-genes] table."""
 
-    output: Path = option(Path("genes"), short="-o", help="The folder to write to.")
+    output: Path = option(Path("genes"), made="whole", short="-o", help="The folder to write to.")
     overwrite: bool = option(default=False, help="Replace the folder where it exists already.")
     n_genes: int = option(5000, help="How many genes to choose.", minimum=1)
     groups: tuple[str, ...] = option(
@@ -77,7 +77,20 @@ class SelectGenes(ManyFiles):
 
 @click.command("select-genes")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@configured(SelectGenes)
+@configured(
+    SelectGenes,
+    first=(
+        "output",
+        "overwrite",
+        "n_genes",
+        "groups",
+        "gene_set",
+        "targets",
+        "hvg_flavor",
+        "perturbation_column",
+        "layer",
+    ),
+)
 def command(files: tuple[Path, ...], config: SelectGenes) -> None:
     """Choose the genes a model sees.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vcell.config import configured, option
+from vcell.config import OutputPath, configured, option
 from vcell.plugin import Plugin
 
 
@@ -34,14 +34,14 @@ class Simulate:
     batch_effect: float = option(
         0.1, help="Standard deviation of the batch effects (log scale).", minimum=0
     )
-    seed: int = option(0, help="The same seed gives the same bits.", minimum=0)
+    seed: int = option(0, help="The same seed gives identical files.", minimum=0)
     draw: int = option(0, help="Another draw of cells under the same truth.", minimum=0)
     compress: bool = option(default=False, help="Compress the matrix (gzip): smaller and slower.")
     overwrite: bool = option(default=False, help="Replace the output where it exists already.")
 
 
 @click.command("simulate")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=OutputPath(path_type=Path))
 @configured(Simulate)
 def command(out: Path, config: Simulate) -> None:
     r"""Make a perturbation screen whose truth is known.

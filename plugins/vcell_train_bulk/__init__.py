@@ -24,13 +24,19 @@ class TrainBulk(DataOptions):
         None, help="A finished run of train-gmvae: cell-type states are its latent means."
     )
     pairs: Path | None = option(
-        None, help="A CSV or TSV of ligands and receptors; without it there is no communication."
+        None,
+        read=True,
+        help="A CSV or TSV of ligands and receptors; without it there is no communication.",
     )
     pseudobulk: Path | None = option(
-        None, help="More training samples of the same patients: an .npz of vcell pseudobulk --by."
+        None,
+        read=True,
+        help="More training samples of the same patients: an .npz of vcell pseudobulk --by.",
     )
     folds_file: Path | None = option(
-        None, help="Folds of patients with a run of train-gmvae each, as vcell pipeline writes it."
+        None,
+        read=True,
+        help="Folds of patients with a run of train-gmvae each, as vcell pipeline writes it.",
     )
     folds: int = option(5, help="Outer folds of patients, each tested once.", minimum=2)
     inner_folds: int = option(3, help="Folds of the training patients, to choose by.", minimum=2)
@@ -52,7 +58,9 @@ class TrainBulk(DataOptions):
     teacher: float = option(
         0.5, help="Weight of the outcome predicted from the modalities.", minimum=0
     )
-    reconstruction: float = option(0.5, help="Weight of telling the modalities by bulk.", minimum=0)
+    reconstruction: float = option(
+        0.5, help="Weight of predicting the other modalities from bulk.", minimum=0
+    )
     kl: float = option(0.01, help="Weight of the latents' distance to N(0, 1).", minimum=0)
     contrast: float = option(0.1, help="Weight of InfoNCE of bulk and modality.", minimum=0)
     min_cells: int = option(
@@ -60,7 +68,7 @@ class TrainBulk(DataOptions):
     )
     shuffle_outcomes: bool = option(
         default=False,
-        help="Give patients each other's outcomes, as a check: no AUC may stay above .5.",
+        help="Shuffle outcomes between patients, as a check: no AUC should stay above .5.",
     )
     seed: int = option(0, help="The seed of folds, weights and noise.", minimum=0)
     runs: Path = option(Path("runs"), help="The folder of run directories.")

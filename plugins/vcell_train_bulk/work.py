@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,16 @@ import numpy as np
 from vcell import console
 from vcell.config import provenance
 from vcell.data import open_cells
-from vcell.data.detect import require_counts
-from vcell.errors import UserError
-from vcell.outputs import write_json
+from vcell.data.detect import refuse_repeated, require_counts
+from vcell.errors import DiskFull, UserError
+from vcell.launch.worker import no_room
+from vcell.outputs import check_folder, write_json
 from vcell.patients import cohort as cohorts
 from vcell.patients import features, folds, nested, saved
 from vcell.patients.communication import read_pairs
 from vcell.patients.network import BulkSettings
 from vcell.runs import Run
-from vcell.train.command import fingerprint, go_on
+from vcell.train.command import begun, fingerprint, go_on
 from vcell_train_bulk import report
 
 if TYPE_CHECKING:
@@ -38,14 +40,16 @@ def run(file: Path | None, config: TrainBulk) -> None:
         cohort, plan = saved.opened(this)
         this.claim()
     else:
+        check_folder(config.runs)
         config = dataclasses.replace(config, cells=(file or config.cells))
         cohort, plan, data = _begun(config)
         this = Run.create(
             config.runs, saved.COMMAND, config=dataclasses.asdict(config),
             provenance=provenance(), seed=config.seed, data=[data],
         )  # fmt: skip
-        this.save_file(saved.COHORT, cohort.save)
-        this.save_file(saved.DESIGN, partial(write_json, value=plan.plain()))
+        with begun(this):
+            this.save_file(saved.COHORT, cohort.save)
+            this.save_file(saved.DESIGN, partial(write_json, value=plan.plain()))
     console.say(f"run directory: {this.path}")
     try:
         _folds(this, cohort, plan)
@@ -55,8 +59,11 @@ def run(file: Path | None, config: TrainBulk) -> None:
         this.finish("interrupted")
         console.say(f"to go on: {go_on(saved.COMMAND, this)}")
         raise
-    except BaseException:
-        this.finish("failed")
+    except BaseException as error:
+        with suppress(DiskFull, OSError):  # what is raised below is why; this would hide it
+            this.finish("failed")
+        if full := no_room(this, error):
+            raise full from None
         raise
     report.tell(this, cohort, told)
 
@@ -75,6 +82,7 @@ def _begun(config: TrainBulk) -> tuple[Cohort, BulkStudy, dict[str, Any]]:
     )
     given = _folds_of(config.folds_file)
     with open_cells(path, config.layer) as source:
+        refuse_repeated(source)
         require_counts(source)
         who = cohorts.members(source, columns, config.min_cells)
         pairs = read_pairs(config.pairs, source.genes) if config.pairs else None

@@ -34,6 +34,10 @@ class TrainGmvae(ManyFiles, RunOptions, TrainOptions, LaunchOptions):
         help="Labels with fewer cells count as none; 1 refuses labels of one cell.",
         minimum=1,
     )
+    keep_all_labels: bool = option(
+        default=False,
+        help="Show all labels; else those that look wrong are not shown, where 2 % or more do.",
+    )
     likelihood: Literal["nb", "zinb", "poisson", "mse"] = option(
         "nb", help="Of the counts: negative binomial, zero-inflated, Poisson, or squared error."
     )
@@ -86,7 +90,22 @@ class TrainGmvae(ManyFiles, RunOptions, TrainOptions, LaunchOptions):
 
 @click.command("train-gmvae")
 @click.argument("file", metavar="CELLS", required=False, type=click.Path(path_type=Path))
-@configured(TrainGmvae)
+@configured(
+    TrainGmvae,
+    first=(
+        "labels",
+        "label_fraction",
+        "likelihood",
+        "components",
+        "preset",
+        "epochs",
+        "held_out_share",
+        "layer",
+        "gpus",
+        "seed",
+        "resume",
+    ),
+)
 def command(file: Path | None, config: TrainGmvae) -> None:
     r"""Train a Gaussian-mixture autoencoder of counts, and score it on cells it never saw.
 

@@ -58,6 +58,7 @@ def write(
         {
             "cells learned from": int((~study.held_out).sum()),
             "of them with a label shown": int((study.shown >= 0).sum()),
+            "cells whose label looked wrong and was not shown": int(study.suspect.sum()),
             "cells held out": int(study.held_out.sum()),
             "genes": shape.genes, "labels": len(study.labels), "batches": len(study.batches),
             "components": shape.components, "likelihood": shape.likelihood,

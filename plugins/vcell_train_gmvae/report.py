@@ -20,6 +20,7 @@ from vcell.gmvae.components import Components
 from vcell.gmvae.outliers import Outliers
 from vcell.gmvae.trained import HEAD, Trained, write_head
 from vcell_train_gmvae import page
+from vcell_train_gmvae.doubted import DOUBTED
 from vcell_train_gmvae.page import COLUMNS, OURS, verdict
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def scored(
     gained = _gained(named, study, judged, config.seed) if named else {}
     run.save_file("held_out.csv", lambda path: _table(path, study, judged, named))
     page.write(run, study, latent.mean, judged, named, found, clusters | gained)
-    run.update(clusters=clusters, gained=gained)
+    run.update(clusters=clusters, gained=gained, doubted=study.doubted)
     return found
 
 
@@ -171,6 +172,15 @@ def tell(run: Run) -> None:
         lines.append(
             f"components against labels: ARI {clusters['ari']:.3f}, NMI {clusters['nmi']:.3f}"
         )
+    doubted = run.meta.get("doubted", 0.0)
+    if doubted:
+        lines.append(
+            f"about {doubted:.0%} of the labels look wrong ({run.path / DOUBTED}); "
+            "held-out cells are scored against labels as given, wrong ones too"
+        )
     lines += [f"page: {run.path / 'index.html'}", f"run directory: {run.path}"]
-    result = {"run": str(run.path), "held_out": found, "clusters": clusters, "gained": gained}
+    result = {
+        "run": str(run.path), "held_out": found, "clusters": clusters, "gained": gained,
+        "doubted": doubted,
+    }  # fmt: skip
     console.result(result, "\n".join(lines))

@@ -55,6 +55,10 @@ class Study:
         (cells,) the batch of each cell.
     held_out
         (cells,) whether it is kept for scoring.
+    suspect
+        (cells,) whether its label looked wrong, and is not shown for that.
+    doubted
+        Share of the labels that is thought to be wrong.
     """
 
     shape: GmvaeShape
@@ -66,12 +70,14 @@ class Study:
     shown: NDArray[np.int64]
     batch: NDArray[np.int64]
     held_out: NDArray[np.bool_]
+    suspect: NDArray[np.bool_]
+    doubted: float = 0.0
 
     def plain(self) -> str:
         """Return the part of it that is JSON."""
         told = {
             "shape": self.shape.plain(), "genes": self.genes, "labels": self.labels,
-            "batches": self.batches, "target": self.target,
+            "batches": self.batches, "target": self.target, "doubted": self.doubted,
         }  # fmt: skip
         return json.dumps(told)
 
@@ -79,8 +85,9 @@ class Study:
         """Write what is known of each cell."""
         with path.open("wb") as file:
             np.savez_compressed(
-                file, label=self.label, shown=self.shown, batch=self.batch, held_out=self.held_out
-            )
+                file, label=self.label, shown=self.shown, batch=self.batch,
+                held_out=self.held_out, suspect=self.suspect,
+            )  # fmt: skip
 
     @classmethod
     def load(cls, run: Run) -> Study:
@@ -95,6 +102,7 @@ class Study:
         return cls(
             shape, tuple(told["genes"]), tuple(told["labels"]), tuple(told["batches"]),
             told["target"], arrays["label"], arrays["shown"], arrays["batch"], arrays["held_out"],
+            arrays.get("suspect", np.zeros(len(arrays["label"]), bool)), told.get("doubted", 0.0),
         )  # fmt: skip
 
 
@@ -182,7 +190,8 @@ def made(store: Store, config: TrainGmvae) -> Study:
         dropout=config.dropout,
     )  # fmt: skip
     genes = tuple(map(str, store.genes))
-    return Study(shape, genes, labels, batches, np.nan, label, shown, batch, held_out)
+    none = np.zeros(n, bool)
+    return Study(shape, genes, labels, batches, np.nan, label, shown, batch, held_out, none)
 
 
 def _labels(store: Store, config: TrainGmvae) -> tuple[NDArray[np.int64], tuple[str, ...]]:

@@ -21,12 +21,14 @@ from vcell.store.store import MANIFEST
 from vcell.train import command
 from vcell.train.training import NewRun, Training
 from vcell_train_gmvae import TrainGmvae, report
+from vcell_train_gmvae.doubted import without_wrong_labels
 from vcell_train_gmvae.study import CELLS, Study, made, refuse, steps
 
 if TYPE_CHECKING:
     from vcell.launch import Plan
     from vcell.runs import Run
 
+_FEWEST = 3  # genes that a latent space can be learnt of
 _SHARED = "resident"  # folder of a run: what its processes share while they train
 
 
@@ -55,8 +57,17 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
         whole = ResidentCells.of(store, 1.0)
         library = row_sums(whole.borders, whole.counts)[train]
         if not (library > 0).any():
-            raise UserError(f"{store.path}: the training cells have no counts")
+            raise UserError(f"{config.cells}: the training cells have no counts")
+        if store.n_genes < _FEWEST:
+            raise UserError(
+                f"{config.cells}: {console.count(store.n_genes, 'gene')} with counts; "
+                f"{_FEWEST} at least are needed"
+            )
         study = dataclasses.replace(study, target=float(np.median(library[library > 0])))
+        whole.target = study.target
+        files: dict[str, str] = {}
+        if not config.keep_all_labels:
+            study, files = without_wrong_labels(study, whole, config.seed)
         config = steps(config, len(train))
         shown = int((study.shown >= 0).sum())
         console.say(
@@ -68,7 +79,7 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
         config=config,
         data=[data],
         facts={"model": "gmvae", "shown": shown},
-        files={STUDY: study.plain(), CELLS: study.save_cells},
+        files={STUDY: study.plain(), CELLS: study.save_cells, **files},
     )
 
 

@@ -25,16 +25,19 @@ class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
 
     table: Path | None = option(
         None,
+        read=True,
         help="Gene sets with one value each: Kuzmin's tables, gene_1 ... value, a map of pairs.",
     )
     graph: tuple[Path, ...] = option(
-        (), help="Edge lists of gene graphs, or a folder of graphs that vcell wrote."
+        (), read=True, help="Edge lists of gene graphs, or a folder of graphs that vcell wrote."
     )
-    features: tuple[Path, ...] = option((), help="Tables of gene features, as train-vcc takes.")
+    features: tuple[Path, ...] = option(
+        (), read=True, help="Tables of gene features, as train-vcc takes."
+    )
     model: str = option(
         "transformer",
-        help="What to train: transformer, dango, mlp, graph-gp, gp, additive, query-mean, or "
-        "another installed vcell.graph_models name.",
+        help="What to train: transformer, dango, mlp, factors, graph-gp, gp, additive, "
+        "query-mean, or another installed vcell.graph_models name.",
     )
     control: Literal["rewired", "shuffled-features"] | None = option(
         None,

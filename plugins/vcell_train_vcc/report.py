@@ -120,12 +120,6 @@ def _text(path: Path, summary: dict[str, Any], names: list[str]) -> str:
     )
 
 
-def of_fold(run: Run) -> dict[str, dict[str, float]]:
-    """Return the mean scores of a fold; older runs have no gain among them."""
-    found: dict[str, dict[str, float]] = run.meta["summary"]["held_out"]
-    return {name: {"gain": gain(one, found["mean"])} | one for name, one in found.items()}
-
-
 def pooled(model: str, runs: Sequence[Run]) -> Pooled:
     """Judge all held-out perturbations of the folds together."""
     found = HeldOut.read(runs)
@@ -154,7 +148,7 @@ def judged(run: Run) -> float:
     found = [
         scores(
             models.get(name).load(run, screen).predict(names, contexts),
-            screen.delta[rows],
+            screen.denoised(rows),
             screen.targets(names),
         )
         for name in (run.meta["model"], "mean")

@@ -133,3 +133,23 @@ def test_no_module_of_train_vcc_is_long(repository):
     }
     assert {name: n for name, n in lines.items() if n > 300} == {}
     assert sum(lines.values()) < 3200
+
+
+# What takes log1p of something else than counts scaled to a total: means of genes, counts a million
+# that are ranked, scores of communication, values that are log1p already.
+OTHER_LOGS = {
+    "vcell/hvg/dispersion.py",
+    "vcell/metrics/measured.py",
+    "vcell/patients/features.py",
+    "plugins/vcell_predict/cells/residual.py",
+}
+
+
+def test_log1p_of_scaled_counts_is_written_once(repository):
+    found = set()
+    for folder in ("vcell", "plugins"):
+        for path in (repository / folder).rglob("*.py"):
+            name = path.relative_to(repository).as_posix()
+            if "np.log1p(" in path.read_text() and not name.startswith("vcell/kernels/"):
+                found.add(name)
+    assert found - {"vcell/data/log_scale.py"} == OTHER_LOGS

@@ -96,3 +96,38 @@ def test_every_built_in_plugin_loads_and_conforms(name, vcell):
     checked = vcell("plugins", "check", name, "--json")
     broken = [rule for rule in checked.json["rules"] if not rule["ok"]]
     assert (checked.code, broken) == (0, [])
+
+
+_AT_WORK = """
+import sys
+from vcell.cli import run
+for words in (
+    "simulate cells.h5ad --n-cells 300 --genes 100 --perturbations 5",
+    "inspect cells.h5ad --full",
+    "select-genes cells.h5ad -o genes --n-genes 50",
+    "select-genes cells.h5ad -o variable --n-genes 50 --groups none --hvg-flavor cell_ranger",
+    "convert cells.h5ad again.h5ad",
+    "de cells.h5ad -o de.parquet",
+    "evaluate cells.h5ad cells.h5ad -o scores",
+    "prepare cells.h5ad -o store.zarr",
+):
+    code = run([*words.split(), "--quiet"])
+    unwanted = {"anndata", "dask", "pandas", "torch"}
+    if not words.startswith("prepare"):
+        unwanted.add("zarr")
+    assert code == 0, f"{words}: {code}"
+    assert not unwanted & set(sys.modules), f"{words} imports {unwanted & set(sys.modules)}"
+"""
+
+
+def test_cells_in_h5ad_are_worked_on_without_anndata_pandas_and_torch(tmp_path):
+    """Each takes a third of a second or more to import, which every command would wait for."""
+    done = subprocess.run(
+        [sys.executable, "-c", _AT_WORK],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=clean_environment() | {"VCELL_CACHE": str(tmp_path / "cache")},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

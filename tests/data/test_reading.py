@@ -41,7 +41,7 @@ def _zarr(form: Callable[..., Any], version: int) -> Callable[[Path], Path]:
     return make
 
 
-def _sharded(folder: Path) -> Path:
+def _sharded(folder: Path, compressors: Any = "auto") -> Path:
     import zarr
 
     path = _zarr(sp.csr_matrix, 3)(folder)
@@ -50,8 +50,9 @@ def _sharded(folder: Path) -> Path:
         values = group[name][...]
         del group[name]
         group.create_array(
-            name, data=values, chunks=(16,), shards=(64,), compressors=zarr.codecs.BloscCodec()
-        )
+            name, data=values, chunks=(16,), shards=(64,),
+            compressors=zarr.codecs.BloscCodec() if compressors == "auto" else compressors,
+        )  # fmt: skip
     return path
 
 
@@ -356,14 +357,17 @@ def test_several_anndata_in_memory_are_one():
         assert np.array_equal(_all(source.chunks()), TABLE)
 
 
-@pytest.mark.parametrize("codec", ["blosc", "zstd", "gzip", "holes", "lost"])
+@pytest.mark.parametrize("codec", ["blosc", "checked", "zstd", "gzip", "holes", "lost"])
 def test_shards_are_read_beside_zarr_where_that_is_safe(codec, tmp_path, monkeypatch):
     import zarr
     from zarr import codecs
 
     from vcell.data import arrays, sharded
 
-    compressor: Any = {"zstd": codecs.ZstdCodec(), "gzip": codecs.GzipCodec()}
+    compressor: Any = {
+        "zstd": codecs.ZstdCodec(), "gzip": codecs.GzipCodec(),
+        "checked": [codecs.BloscCodec(), codecs.Crc32cCodec()],
+    }  # fmt: skip
     path = _zarr(sp.csr_matrix, 3)(tmp_path)
     group = zarr.open_group(path / "X", mode="r+")
     expected = {}
@@ -392,7 +396,20 @@ def test_shards_are_read_beside_zarr_where_that_is_safe(codec, tmp_path, monkeyp
     np.testing.assert_array_equal(table, sp.csr_matrix(parts, table.shape).toarray())
     assert (kinds == {sharded.ShardedArray}) == (codec != "gzip")
     by = {where.rsplit("/", 1)[1] for where in by_zarr}
-    assert by == {"blosc": set(), "zstd": set(), "gzip": {"data", "indices"}}.get(codec, {"data"})
+    beside: dict[str, set[str]] = {key: set() for key in ("blosc", "checked", "zstd")}
+    assert by == (beside | {"gzip": {"data", "indices"}}).get(codec, {"data"})
+
+
+def test_a_bit_that_flipped_in_a_checked_chunk_is_one_sentence(tmp_path):
+    from zarr import codecs
+
+    path = _sharded(tmp_path, [codecs.BloscCodec(), codecs.Crc32cCodec()])
+    shard = path / "X/data/c/0"
+    coded = bytearray(shard.read_bytes())
+    coded[20] ^= 1
+    shard.write_bytes(coded)
+    with open_cells(path) as source, pytest.raises(UserError, match="does not match its checksum"):
+        list(source.chunks())
 
 
 def test_a_damaged_shard_is_one_sentence(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.gmvae.conftest import planted
+from tests.gmvae.conftest import planted, run_vcell
 
 
 def test_a_tenth_of_the_labels_suffices_and_the_baseline_stands_beside(trained):
@@ -115,20 +115,12 @@ def test_interrupted_and_resumed_it_is_the_same_to_the_bit(vcell, cells, home):
 
 @pytest.mark.slow
 @pytest.mark.dist
-def test_two_processes_equal_one(vcell, cells, home):
-    line = (
-        "train-gmvae",
-        cells,
-        "--labels",
-        "kind",
-        "--max-steps",
-        12,
-        "--device",
-        "cpu",
-        "--json",
+def test_two_processes_equal_one(cells, home):
+    line = ("train-gmvae", cells, "--labels", "kind", "--max-steps", 12, "--device", "cpu",
+            "--json")  # fmt: skip
+    one, two = (
+        run_vcell(*line, *words, cwd=home, cache=home / "cache") for words in ((), ("--procs", 2))
     )
-    one = vcell(*line)
-    two = vcell(*line, "--procs", 2)
     assert two.returncode == 0, two.stderr
     found = [_weights(home / json.loads(done.stdout)["run"]) for done in (one, two)]
     for name, value in found[0].items():

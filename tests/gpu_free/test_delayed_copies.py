@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from tests.store.conftest import make_screen
+from vcell.data.buffers import Buffers
 from vcell.gpu import accelerator
 from vcell.store import Loader, Output, Recipe, Sets, Shuffled, Store, prepare
-from vcell.store.cells import Memory
 from vcell.store.device import PageLocked, send
 from vcell.train import stream as streams
 from vcell.train.batch import to_device
@@ -161,7 +161,7 @@ def test_without_the_marks_batches_do_get_anothers_numbers(
     queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That the tests above can fail: memory that is used again as soon as nobody refers to it."""
-    monkeypatch.setattr(PageLocked, "is_read", Memory.is_read)
+    monkeypatch.setattr(PageLocked, "is_read", Buffers.is_read)
     monkeypatch.setattr(SlowDevice, "has_queue", False)
     order = Shuffled(batch_size=16, buffer=64)
     with Loader(store, order, Output(dense=True, own=True)) as loader:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
@@ -81,31 +80,6 @@ def test_what_vcell_made_is_replaced_with_overwrite_only(ready, tmp_path, name):
     assert ran.code == 0, ran.err
 
 
-INPUT = {
-    "convert": ("convert", "cells.h5ad", "{}", "--overwrite"),
-    "inspect": ("inspect", "cells.h5ad", "--html", "{}", "--overwrite"),
-    "de": ("de", "cells.h5ad", "-o", "{}", "--overwrite"),
-    "evaluate": ("evaluate", "cells.h5ad", "cells.h5ad", "-o", "{}", "--overwrite"),
-    "select-genes": ("select-genes", "cells.h5ad", "-o", "{}", "--overwrite"),
-    "prepare": ("prepare", "cells.h5ad", "-o", "{}", "--overwrite"),
-    "pack": ("pack", "cells.h5ad", "-o", "{}", "--overwrite"),
-}
-
-
-@pytest.mark.parametrize("name", shortly(INPUT, "inspect", "convert"))
-def test_an_input_is_never_an_output(here, tmp_path, name):
-    """Cells that vcell made itself, so that nothing but being an input protects them."""
-    before = digest(tmp_path / "cells.h5ad")
-    (tmp_path / "soft.h5ad").symlink_to("cells.h5ad")
-    os.link(tmp_path / "cells.h5ad", tmp_path / "hard.h5ad")
-    folder = tmp_path.name
-    for target in ("cells.h5ad", "soft.h5ad", "hard.h5ad", f"../{folder}/cells.h5ad"):
-        ran = here(*[str(word).format(target) for word in INPUT[name]])
-        assert ran.code == 2, ran.err
-        assert digest(tmp_path / "cells.h5ad") == before
-    assert (tmp_path / "soft.h5ad").is_symlink()
-
-
 def test_a_page_is_not_written_over_the_cells_of_the_project(here, tmp_path):
     (tmp_path / "vcell.toml").write_text('[data]\ncells = "cells.h5ad"\n')
     before = digest(tmp_path / "cells.h5ad")
@@ -138,16 +112,3 @@ def test_prepare_does_not_write_beside_the_data(here, tmp_path):
     assert f"the store goes to the project's folder: {project}" in ran.err
     assert (project / "cells.store.zarr").is_dir()
     assert [p.name for p in data.iterdir()] == ["cells.h5ad"]
-
-
-@pytest.mark.parametrize(
-    "name",
-    shortly(["de", "select-genes", "evaluate", "convert", "pack", "simulate"], "de", "evaluate"),
-)
-def test_an_output_that_cannot_be_made_is_told_before_any_reading(ready, tmp_path, name):
-    (tmp_path / "cells.h5ad").write_bytes(b"damaged: whoever reads it complains of that")
-    (tmp_path / "file").touch()
-    out = f"file/out{ENDING.get(name, '')}"
-    ran = ready(*words(name, out))
-    assert ran.code == 2
-    assert "file is not a folder" in ran.err

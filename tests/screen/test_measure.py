@@ -61,24 +61,75 @@ def test_held_out_and_learnt_effects_have_controls_of_their_own(simulator):
     assert np.allclose(whole, mean[held], atol=1e-5)
 
 
-def test_noise_of_controls_is_no_effect():
+@pytest.fixture(scope="module")
+def nothing():
+    """Cells of one kind dealt to 40 perturbations and 40 controls: nothing has an effect."""
     adata = simulate(cells=4000, genes=200, perturbations=40, seed=3)
     name = adata.obs["target_gene"].astype(str).to_numpy()
     control = np.flatnonzero(name == CONTROL)
     few = np.random.default_rng(0).permutation(control)
     name[few[40:]] = np.random.default_rng(1).choice(sorted(set(name) - {CONTROL}), len(few) - 40)
-    name[few[:40]] = CONTROL  # cells dealt at random: no perturbation does anything
+    name[few[:40]] = CONTROL
     adata = adata[np.isin(np.arange(len(name)), control)].copy()
     adata.obs["target_gene"] = name[control]
     adata.obs["batch"] = "one"
+    return adata
+
+
+def test_noise_of_controls_is_no_effect(nothing):
     found = {}
     for controls in ("halves", "shared"):
-        screen = screen_of(adata, controls=controls, min_cells=5, expression_features=True)
+        screen = screen_of(nothing, controls=controls, min_cells=5, expression_features=True)
         rows = screen.rows(TEST)
         guess = perturbed_mean.load(None, screen).predict(screen.perturbations[rows].tolist())
         found[controls] = scores(guess, screen.delta[rows], np.full(len(rows), -1))
     assert found["shared"]["delta_correlation"] > 0.3
     assert abs(found["halves"]["delta_correlation"]) < 0.15
+
+
+@pytest.mark.parametrize("batches", [1, 16])  # of 40 controls: one or two in a half of each batch
+def test_noise_is_as_large_as_effects_of_nothing(nothing, batches):
+    cells = nothing.copy()
+    drawn = np.random.default_rng(0).integers(batches, size=cells.n_obs)
+    cells.obs["batch"] = [f"b{i}" for i in drawn]
+    size, told = [], []
+    for seed in range(8):
+        screen = screen_of(cells, min_cells=5, seed=seed)
+        size.append(np.square(screen.delta).mean(axis=1))
+        told.append(screen.noise)
+    assert np.mean(size) == pytest.approx(np.mean(told), rel=0.15)
+
+
+def test_what_is_likely_noise_of_controls_is_not_learnt(nothing, simulator):
+    screen = screen_of(nothing, min_cells=5)
+    learnt, held = screen.rows(TRAIN), screen.rows(TEST)
+    before = np.square(screen.delta[learnt].mean(axis=0)).sum()
+    assert np.square(screen.denoised(learnt).mean(axis=0)).sum() < 0.15 * before
+    assert np.array_equal(screen.denoised(held), screen.delta[held])
+    # all effects move alike, so that what tells them apart stays
+    apart = screen.delta[learnt] - screen.denoised(learnt)
+    assert np.allclose(apart, apart[0], atol=1e-6)
+    # nor is there any to take off where scored effects have the same
+    shared = screen_of(nothing, min_cells=5, controls="shared")
+    assert np.array_equal(shared.denoised(learnt), shared.delta[learnt])
+    # an effect that all perturbations have is kept
+    strong = simulator.to_anndata()
+    genes = np.random.default_rng(0).permutation(strong.n_vars)[:60]
+    x = strong.X.toarray()
+    x[np.ix_(np.flatnonzero(strong.obs["target_gene"] != CONTROL), genes)] *= 3
+    strong.X = x
+    screen = screen_of(strong)
+    learnt = screen.rows(TRAIN)
+    assert np.allclose(screen.denoised(learnt), screen.delta[learnt], atol=0.05)
+
+
+def test_all_controls_are_there_to_learn_from_if_nothing_is_held_out(nothing):
+    halved, whole = screen_of(nothing, min_cells=5), screen_of(nothing, min_cells=5, test_share=0.0)
+    assert not len(whole.rows(TEST))
+    assert whole.control_noise[0] == pytest.approx(halved.control_noise[0] / 2, rel=0.2)
+    x, name = log1p_cells(nothing), nothing.obs["target_gene"].to_numpy()
+    compared = x[name == whole.perturbations[0]].mean(axis=0) - whole.delta[0]
+    assert np.allclose(compared, x[name == CONTROL].mean(axis=0), atol=1e-5)
 
 
 def test_nothing_learnt_depends_on_the_cells_held_out(simulator):

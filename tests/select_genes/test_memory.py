@@ -38,9 +38,9 @@ def test_peak_memory_is_flat_within_a_tenth(vcell, tmp_path):
         made = vcell("simulate", path, "--n-cells", cells, "--genes", 6000, "--umis", 5000)
         assert made.code == 0, made.err
         for words in (
-            ("select-genes", "--hvg-flavor", "seurat"),
-            ("select-genes", "--hvg-flavor", "seurat_v3"),
-            ("select-genes", "--hvg-flavor", "pearson_residuals"),
+            ("select-genes", "--overwrite", "--hvg-flavor", "seurat"),
+            ("select-genes", "--overwrite", "--hvg-flavor", "seurat_v3"),
+            ("select-genes", "--overwrite", "--hvg-flavor", "pearson_residuals"),
             ("inspect", "--full"),
         ):
             peaks.setdefault(words, []).append(peak(words[0], path, *words[1:]))

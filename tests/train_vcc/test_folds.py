@@ -95,3 +95,30 @@ def test_the_verdict_is_over_all_held_out_perturbations_of_all_folds(cells, caps
         assert one["low"] <= one["mean"] <= one["high"]
     gain = {name: one["gain"] for name, one in told["held_out"].items()}
     assert over["gp"]["mean"] == pytest.approx(gain["ridge"] - gain["gp"])
+
+
+def test_a_perturbation_held_out_alone_has_no_pds(cells, capsys):
+    assert run(["train-vcc", str(cells), "--model", "ridge", "--folds", "12", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    this = Run.open("latest")
+    rows = list(csv.DictReader((this.path / "held_out.csv").read_text().splitlines()))
+    mine = [row for row in rows if row["model"] == "ridge"]
+    alone = [row for row in mine if row["pds"] == "nan"]
+    assert (len(mine), len(alone)) == (15, 9)  # three folds of two
+    by_mean = [row for row in rows if row["model"] == "mean"]
+    told_by = [float(row["pds"]) for row in mine if row["pds"] != "nan"]
+    assert told["held_out"]["ridge"]["pds"] == pytest.approx(np.mean(told_by), abs=1e-6)
+    mae, base = (np.array([float(row["mae"]) for row in of]) for of in (mine, by_mean))
+    gain = [
+        float(r["pds"]) - float(m["pds"]) if r["pds"] != "nan" else np.nan
+        for r, m in zip(mine, by_mean, strict=True)
+    ]
+    gain /= 1 - np.nanmean([float(row["pds"]) for row in by_mean])
+    gain = np.nanmean([gain, (base - mae) / base.mean()], axis=0)
+    assert told["held_out"]["ridge"]["gain"] == pytest.approx(gain.mean(), abs=1e-6)
+    assert told["without_pds"] == 9
+    assert (
+        "9 held out alone in a fold: PDS, always 1 among one"
+        in (this.path / "folds.md").read_text()
+    )
+    assert run(["report", "latest", "-o", "page.html"]) == 0

@@ -118,7 +118,7 @@ def init(*, path: Path | None, force: bool) -> None:
     target = path or Path(toml.FILE_NAME)
     if target.is_dir():
         target /= toml.FILE_NAME
-    outputs.check(target, overwrite=force, flag="--force")
+    outputs.check(target, overwrite=force, flag="--force", suffixes=(".toml",))
     outputs.write_text(target, template(plugin_configs()))
     console.result({"written": str(target)}, f"wrote {target}")
 

@@ -21,6 +21,8 @@ from vcell.config import ranges
 from vcell.config.ranges import Ranges
 from vcell.suggest import did_you_mean
 
+#: What becomes of a path that a command writes.
+Made = Literal["", "whole", "into"]
 _SCALARS = (bool, int, float, str, Path, Ranges)
 _TYPE_WORDS = {
     bool: "true or false",
@@ -45,6 +47,7 @@ def option(  # noqa: PLR0913 - a keyword for each thing that can be said of a se
     former: tuple[str, ...] = (),
     table: str = "",
     read: bool = False,
+    made: Made = "",
 ) -> Any:
     """Declare one setting of a command.
 
@@ -67,6 +70,9 @@ def option(  # noqa: PLR0913 - a keyword for each thing that can be said of a se
         ``[train-vcc.losses]``. The command's own table may have it as well.
     read
         Whether it names files that the command reads: what is missing is reported before any work.
+    made
+        Whether it names what the command writes: "whole", a file or folder that is replaced as a
+        whole, or "into", a folder that files are put into. No input can be named there.
     """
     extra = {
         "help": help,
@@ -77,6 +83,7 @@ def option(  # noqa: PLR0913 - a keyword for each thing that can be said of a se
         "former": former,
         "table": table,
         "read": read,
+        "made": made,
     }
     return dataclasses.field(default=default, metadata={"vcell": extra})
 
@@ -99,7 +106,9 @@ class Setting:
     former: tuple[str, ...] = ()
     table: str = ""
     read: bool = False
+    made: Made = ""
     owner: str = ""  # name of the dataclass that declared it, e.g. DataOptions
+    heading: str = ""  # that dataclass's: what --help-all puts above its settings
     among: tuple[Setting, ...] = ()  # of Ranges: the settings that can be searched
 
     @property
@@ -224,7 +233,7 @@ def _setting(config: type, field: dataclasses.Field[Any], hint: Any) -> Setting:
     if hint not in _SCALARS:
         raise TypeError(f"{where}: {hint!r} is not a type that a setting can have")
     owner = next(
-        base.__name__
+        base
         for base in reversed(config.__mro__)
         if field.name in getattr(base, "__annotations__", {})
     )
@@ -235,7 +244,8 @@ def _setting(config: type, field: dataclasses.Field[Any], hint: Any) -> Setting:
         optional=optional,
         many=many,
         choices=choices,
-        owner=owner,
+        owner=owner.__name__,
+        heading=extra["table"].capitalize() or vars(owner).get("heading", ""),
         **extra,
     )
 

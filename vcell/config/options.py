@@ -12,8 +12,9 @@ import click
 from click.core import ParameterSource
 
 from vcell.config.data import SHARED
-from vcell.config.fields import Setting, settings_of
+from vcell.config.fields import Made, Setting, settings_of
 from vcell.errors import UserError
+from vcell.outputs.inputs import refuse_inputs
 
 PROJECT = "vcell.project"  # key of ctx.meta under which the command line keeps the ProjectFile
 ALL_HELP = "vcell.all_help"  # key of ctx.meta: show the further options as well
@@ -56,6 +57,12 @@ class _SettingType(click.ParamType[Any]):
         if self.name == "Path":
             return [CompletionItem(incomplete, type="file")]
         return [CompletionItem(choice) for choice in self.choices if choice.startswith(incomplete)]
+
+
+class OutputPath(click.Path):
+    """An argument that names the file or folder which a command makes."""
+
+    made: Made = "whole"
 
 
 class SettingOption(click.Option):
@@ -139,7 +146,7 @@ def configured(
     """Give a click command the options that `config` declares; it receives them as ``config=``.
 
     Of a command with very many, ``--help`` shows those named in `first`, in that order, and
-    ``--help-all`` shows them all.
+    ``--help-all`` shows them all, under the `heading` that the class that declares them may have.
 
     Examples
     --------
@@ -158,6 +165,7 @@ def configured(
             except ValueError as error:
                 raise UserError(f"{click.get_current_context().info_name}: {error}") from None
             _refuse_missing(settings, values)
+            _refuse_inputs(settings, values, kwargs)
             return function(*args, config=built, **kwargs)
 
         params = getattr(call, "__click_params__", [])
@@ -191,13 +199,42 @@ def _refuse_missing(settings: tuple[Setting, ...], values: dict[str, Any]) -> No
                 raise UserError(f"{where}: {path} does not exist", hint="check the name")
 
 
+def _refuse_inputs(
+    settings: tuple[Setting, ...], values: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    """Refuse outputs that are inputs, under any name or link, before anything is done.
+
+    What a path is for is said where it is declared, so that no command can forget this. A folder
+    of runs is both: it is looked into, and runs are put there.
+    """
+    types = {param.name: param.type for param in click.get_current_context().command.params}
+    paths = [(values[s.name], s.made) for s in settings if s.base is Path and s.name != "runs"]
+    paths += [
+        (value, getattr(types[name], "made", ""))
+        for name, value in arguments.items()
+        if isinstance(types.get(name), click.Path)
+    ]
+    several = [(v if isinstance(v, tuple | list) else (v,), made) for v, made in paths]
+    every = [(Path(v), made) for many, made in several for v in many if _is_path(v)]
+    inputs = [path for path, made in every if not made]
+    if (cells := project_cells()) is not None and cells.exists():
+        inputs.append(cells)  # whatever the command: they are never written to
+    for target, made in every:
+        if made:
+            refuse_inputs(target, inputs, into=made == "into")
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str | os.PathLike)  # not AnnData in memory
+
+
 def _help_all(count: int) -> click.Option:
     """Return the option that shows them all."""
 
     def show(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
         if value and not ctx.resilient_parsing:
             ctx.meta[ALL_HELP] = True
-            click.echo(ctx.get_help(), color=ctx.color)
+            click.echo(grouped_help(ctx), color=ctx.color)
             ctx.exit()
 
     return click.Option(
@@ -208,6 +245,23 @@ def _help_all(count: int) -> click.Option:
         callback=show,
         help=f"Show all {count} options, and exit.",
     )
+
+
+def grouped_help(ctx: click.Context) -> str:
+    """Return the help of all options, under the headings of the classes that declare them."""
+    formatter, command = ctx.make_formatter(), ctx.command
+    groups: dict[str, list[tuple[str, str]]] = {"Options": []}
+    for param in command.get_params(ctx):
+        own = param.setting if isinstance(param, SettingOption) and param.further else None
+        if record := param.get_help_record(ctx):
+            groups.setdefault(own.heading if own and own.heading else "Options", []).append(record)
+    command.format_usage(ctx, formatter)
+    command.format_help_text(ctx, formatter)
+    options, *inherited = groups.items()
+    for heading, records in (options, *inherited[::-1]):  # what is nearest to the command first
+        with formatter.section(heading):
+            formatter.write_dl(records)
+    return formatter.getvalue().rstrip("\n")
 
 
 def provenance(ctx: click.Context | None = None) -> dict[str, str]:

@@ -8,9 +8,6 @@ Legend: ``C`` cells of the block, ``N`` its non-zeros, ``G`` genes.
 
 from __future__ import annotations
 
-import mmap
-import sys
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +18,6 @@ from vcell.data.fault import damaged
 
 #: Non-zeros from which a compiled look is worth loading the compiler's library (half a second).
 COMPILED_FROM = 1 << 18
-#: Bytes from which an array is mapped rather than allocated.
-MAPPED_FROM = 1 << 20
-_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 @dataclass(frozen=True)
@@ -79,49 +73,6 @@ class Csr:
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
     data: NDArray[Any]
-
-
-class Buffers:
-    """Arrays used again once nobody else refers to them: fresh large ones cost page faults."""
-
-    def __init__(self, keep: int = 8) -> None:
-        self._keep = keep
-        self._held: list[NDArray[np.uint8]] = []
-        self._lock = threading.Lock()  # two readers of one source must not be given the same
-
-    def take(self, n: int, dtype: np.dtype[Any] | type) -> NDArray[Any]:
-        """Return `n` elements holding whatever they last held."""
-        dtype = np.dtype(dtype)
-        size = n * dtype.itemsize
-        with self._lock:
-            return self._free(size)[:size].view(dtype)
-
-    def _free(self, size: int) -> NDArray[np.uint8]:
-        """Return the smallest buffer that suffices and that nobody uses.
-
-        The view taken of it marks it as used: an unused one has two references, the list's and
-        getrefcount's argument.
-        """
-        unused = [i for i in range(len(self._held)) if sys.getrefcount(self._held[i]) == 2]
-        unused.sort(key=lambda i: len(self._held[i]))
-        for i in unused:
-            if len(self._held[i]) >= size:
-                return self._held[i]
-        if len(self._held) >= self._keep:
-            del self._held[unused[0] if unused else 0]  # the smallest unused, else the oldest
-        self._held.append(pages(size + size // 8))
-        return self._held[-1]
-
-
-def pages(size: int) -> NDArray[np.uint8]:
-    """Return fresh bytes; many of them straight from the system, to which they go back at once.
-
-    The C library would keep freed arrays of this size, and pieces of them, for later. Shared
-    memory, the default of `mmap`, takes twice as long to get.
-    """
-    if size < MAPPED_FROM:
-        return np.empty(size, np.uint8)
-    return np.frombuffer(mmap.mmap(-1, size, flags=_PRIVATE), np.uint8)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vcell.data.texts import factorise
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -72,7 +74,7 @@ class Column:
 
     @cached_property
     def _coded(self) -> tuple[NDArray[np.int32], NDArray[Any]]:
-        return _factorise(self.values) if self.texts is None else self.texts.factorise()
+        return numbered(self.values) if self.texts is None else self.texts.factorise()
 
     @property
     def codes(self) -> NDArray[np.int32]:
@@ -99,14 +101,11 @@ def _kind(values: NDArray[Any]) -> Kind:
     return "bool" if isinstance(first, bool | np.bool_) else "string"
 
 
-def _factorise(values: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """Give the different values, sorted, and the number of each row's."""
+def numbered(values: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """Return each value's number among the different ones (-1: missing), and those, sorted."""
     if values.dtype.kind in "biuf":
         missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
         codes = np.full(len(values), -1, np.int32)
         categories, codes[~missing] = np.unique(values[~missing], return_inverse=True)
         return codes, categories
-    import pandas as pd  # hashing strings beats sorting them ten times over
-
-    labels, unique = pd.factorize(values, sort=True)
-    return labels.astype(np.int32), np.asarray(unique, dtype=object)
+    return factorise(values)  # hashing strings beats sorting them ten times over

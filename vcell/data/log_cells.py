@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 
+from vcell.data.log_scale import log_scaled
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,14 +56,6 @@ class LogCells:
                 factor = self.target_sum / np.where(totals > 0, totals, 1)
                 matrix.data = log_scaled(data, factor, block.indptr)
             yield np.asarray(block.rows), matrix
-
-
-def log_scaled(
-    counts: NDArray[Any], factor: NDArray[np.floating], indptr: NDArray[np.integer]
-) -> NDArray[np.floating]:
-    """Return log1p of stored counts of cells, each times its cell's factor."""
-    found: NDArray[np.floating] = np.log1p(counts * np.repeat(factor, np.diff(indptr)))
-    return found
 
 
 def median_total(source: CellSource, rows: NDArray[np.int64] | None = None) -> float:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from vcell.data import arrays
 from vcell.data.arrays import Array, joined_ranges
-from vcell.data.block import Buffers, Csr, Genes, canonical, check_columns, from_dense, select
+from vcell.data.block import Csr, Genes, canonical, check_columns, from_dense, select
+from vcell.data.buffers import Buffers
 from vcell.data.fault import damaged
 
 #: A row has at most as many entries as columns; one with repeats has some more. Beyond is damage.

@@ -1,22 +1,22 @@
 """Sharded zarr v3 arrays read beside zarr, which spends several times the decoding on each chunk.
 
-A shard is a file of chunks with an index at its end: offset and size of each, 8 bytes each, and a
-checksum. The chunks are read by offset and decoded on threads of ours, as those of HDF5 are. What
-this does not cover (other codecs, chunks that were never written, more than one dimension, very
-many shards) is read by zarr.
+The chunks are read by offset and decoded on threads of ours, as those of HDF5 are. What this does
+not cover (other codecs, chunks that were never written, more than one dimension, very many shards)
+is read by zarr.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from vcell.data import decode
 from vcell.data.arrays import Array, PlainArray
-from vcell.data.chunked import ChunkedArray, ChunkIndex, Descriptor
-from vcell.data.fault import damaged, reading
+from vcell.data.chunked import ChunkedArray, ChunkIndex
+from vcell.data.fault import reading
+from vcell.data.shard_file import NOT_WRITTEN, ShardFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,23 +35,25 @@ class Shards:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._open: list[Descriptor] = []
+        self._open: list[ShardFile] = []
 
     def array_of(self, node: Node, where: str) -> Array:
         """Return the fastest way to read an array."""
         plain = PlainArray(node, where)
-        code = _readable(node)
-        if code is None:
+        coding = _readable(node)
+        if coding is None:
             return plain
-        folder = self._root / node.path / "c"
-        return ShardedArray(plain, lambda i: self._shard(folder / str(i)), code)
+        folder, n_chunks = self._root / node.path / "c", node.shards[0] // node.chunks[0]
 
-    def _shard(self, path: Path) -> Descriptor | None:
-        try:
-            self._open.append(Descriptor(path))
-        except FileNotFoundError:
-            return None
-        return self._open[-1]
+        def open_shard(number: int) -> ShardFile | None:
+            try:
+                path = folder / str(number)
+                self._open.append(ShardFile(path, n_chunks, checked=coding.checked))
+            except FileNotFoundError:
+                return None
+            return self._open[-1]
+
+        return ShardedArray(plain, open_shard, coding.decoder)
 
     def close(self) -> None:
         """Close the files."""
@@ -59,8 +61,15 @@ class Shards:
             file.close()
 
 
-def _readable(node: Node) -> int | None:
-    """Return the number of the decoder of an array's chunks; None if zarr must read it."""
+class Coding(NamedTuple):
+    """How the chunks of an array are coded."""
+
+    decoder: int  # its number in `vcell.data.decode`
+    checked: bool  # whether each ends in a checksum
+
+
+def _readable(node: Node) -> Coding | None:
+    """Return how an array's chunks are coded; None if zarr must read it."""
     metadata = node.metadata
     codecs: Any = getattr(metadata, "codecs", ())
     if getattr(metadata, "zarr_format", 2) != 3 or len(node.shape) != 1 or len(codecs) != 1:
@@ -71,8 +80,9 @@ def _readable(node: Node) -> int | None:
     separator = getattr(metadata.chunk_key_encoding, "separator", "")
     index = [type(codec).__name__ for codec in codecs[0].index_codecs]
     usual = (
-        len(names) == 2
+        names[1:2] != []
         and names[1] in _DECODERS
+        and names[2:] in ([], ["Crc32cCodec"])
         and index == ["BytesCodec", "Crc32cCodec"]
         and codecs[0].index_location.value == "end"
         and separator == "/"
@@ -81,14 +91,14 @@ def _readable(node: Node) -> int | None:
         and all(getattr(c.endian, "value", "little") == "little" for c in codecs[0].codecs[:1])
         and -(-node.shape[0] // node.shards[0]) <= OPEN
     )
-    return _DECODERS[names[1]] if usual else None
+    return Coding(_DECODERS[names[1]], len(names) == 3) if usual else None
 
 
 class ShardedArray(ChunkedArray):
     """A sharded array of one dimension."""
 
     def __init__(
-        self, plain: PlainArray, shard: Callable[[int], Descriptor | None], code: int
+        self, plain: PlainArray, shard: Callable[[int], ShardFile | None], code: int
     ) -> None:
         self.where, self.shape, self.dtype = plain.where, plain.shape, plain.dtype
         self._plain, self._shard, self._code = plain, shard, code
@@ -100,7 +110,7 @@ class ShardedArray(ChunkedArray):
         self._table: ChunkIndex | None = None
         self._slow = False
         self._tail: dict[int, NDArray[Any]] = {}
-        self._files: list[Descriptor] = []
+        self._files: list[ShardFile] = []
 
     def _located(self) -> bool:
         """Read the index of every shard; False if chunks are missing, which zarr fills."""
@@ -108,30 +118,23 @@ class ShardedArray(ChunkedArray):
             return True
         tables = []
         for number in range(-(-self._bands // self._per_shard)):
-            file = self._shard(number)
+            with reading(f"{self.where}, shard {number}"):
+                file = self._shard(number)
             if file is None:
                 self._slow = True
                 return False
-            size = 16 * self._per_shard
-            with reading(f"{self.where}, shard {number}"):
-                index = np.frombuffer(file.read(size, file.size - size - 4), "<u8")
-            tables.append(index.reshape(-1, 2))
+            tables.append(file.index[: self._bands - number * self._per_shard])
             self._files.append(file)
-            used = tables[-1][: self._bands - number * self._per_shard]
-            if (used == 2**64 - 1).any():
+            if (tables[-1] == NOT_WRITTEN).any():
                 self._slow = True
                 return False
-            if used.size and int((used[:, 0] + used[:, 1]).max()) > file.size:
-                raise damaged(f"{self.where}, shard {number}", "has chunks beyond its end")
-        places = np.concatenate(tables or [np.empty((0, 2), "<u8")])[: self._bands]
+        places = np.concatenate(tables or [np.empty((0, 2), "<u8")])
         self._table = ChunkIndex(places[:, 0].astype(np.int64), places[:, 1].astype(np.int64))
         return True
 
     def _decode(self, chunk: int, out: NDArray[Any]) -> None:
-        assert self._table is not None
-        offset, size = int(self._table.offset[chunk]), int(self._table.size[chunk])
+        shard, within = divmod(chunk, self._per_shard)
         decoder = decode.decoder(self._code)
         assert decoder is not None
         with reading(f"{self.where}, chunk {chunk:,}"):
-            stored = self._files[chunk // self._per_shard].read(size, offset)
-            decoder(stored, out.view(np.uint8))
+            decoder(self._files[shard].read(within), out.view(np.uint8))

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.data.arrays import joined_ranges
-from vcell.data.block import Buffers, Csr
+from vcell.data.block import Csr
+from vcell.data.buffers import Buffers
 from vcell.errors import UserError
 from vcell.kernels.transpose import deal, sort_by_row
 

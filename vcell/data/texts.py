@@ -86,21 +86,57 @@ class Texts:
 
     def factorise(self) -> tuple[NDArray[np.int32], NDArray[np.object_]]:
         """Return each string's number among the different ones, and those, sorted."""
-        import pandas as pd
-
-        number: dict[str, int] = {}
+        number = _Numbers()
         codes = np.empty(len(self), np.int32)
         at = 0
         for piece in self.pieces():
-            own, different = pd.factorize(piece)
-            places = [number.setdefault(text, len(number)) for text in different.tolist()]
-            codes[at : at + len(piece)] = np.array(places, np.int32)[own]
+            codes[at : at + len(piece)] = number.of(piece)
             at += len(piece)
-        found = np.array(list(number), object)
-        order = np.argsort(found)
-        rank = np.empty(len(order), np.int32)
-        rank[order] = np.arange(len(order), dtype=np.int32)
-        return rank[codes], found[order]
+        return number.renumbered(codes)
+
+
+class _Numbers(dict[Any, int]):
+    """Values and their numbers, in the order in which they were first met."""
+
+    def __missing__(self, value: Any) -> int:
+        self[value] = len(self)
+        return len(self) - 1
+
+    def of(self, values: NDArray[Any]) -> NDArray[np.int32]:
+        """Return the values' numbers."""
+        return np.fromiter(map(self.__getitem__, values.tolist()), np.int32, len(values))
+
+    def renumbered(
+        self, codes: NDArray[np.int32], *, ordered: bool = True
+    ) -> tuple[NDArray[np.int32], NDArray[np.object_]]:
+        """Give missing values -1, and the others their place in order (numbers before text)."""
+        present = [value for value in self if not is_missing(value)]
+        if ordered:
+            try:
+                present.sort()
+            except TypeError:
+                present.sort(key=lambda value: (isinstance(value, str), value))
+        rank = np.full(len(self) + 1, -1, np.int32)
+        rank[[self[value] for value in present]] = np.arange(len(present), dtype=np.int32)
+        categories = np.empty(len(present), object)
+        categories[:] = present
+        return rank[codes], categories
+
+
+def factorise(
+    values: NDArray[Any], *, ordered: bool = True
+) -> tuple[NDArray[np.int32], NDArray[np.object_]]:
+    """Return each value's number among the different ones (-1: missing), and those, sorted.
+
+    It is what ``factorize`` of pandas gives, which takes a third of a second to import.
+    """
+    number = _Numbers()
+    return number.renumbered(number.of(values), ordered=ordered)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for none: None, NaN, NaT or pandas' NA."""
+    return value is None or type(value).__name__ == "NAType" or bool(value != value)  # noqa: PLR0124
 
 
 def join(parts: Iterable[Texts]) -> Texts:

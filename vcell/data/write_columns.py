@@ -9,6 +9,7 @@ import numpy as np
 
 from vcell.data.column import Column
 from vcell.data.elements import note, write_array, write_categories, write_texts
+from vcell.data.texts import factorise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,12 +78,10 @@ class Growing:
         write_categories(frame, self.name, values, categories)
 
 
-def _unique(labels: NDArray[Any]) -> tuple[list[str], NDArray[np.int64]]:
+def _unique(labels: NDArray[Any]) -> tuple[list[str], NDArray[np.int32]]:
     """Give the labels of a block and each row's number among them; -1 where missing."""
-    import pandas as pd
-
-    codes, unique = pd.factorize(labels.astype(object))
-    return [str(label) for label in unique], codes
+    codes, unique = factorise(labels, ordered=False)
+    return [str(label) for label in unique.tolist()], codes
 
 
 def write_frame(file: Any, name: str, columns: list[str]) -> Any:

@@ -61,16 +61,22 @@ class GeneIndex:
     def __init__(self, genes: Iterable[Any], ids: NDArray[Any] | None = None) -> None:
         self.genes = [str(gene) for gene in genes]
         self._exact = {gene: i for i, gene in reversed(list(enumerate(self.genes)))}
-        self._approved: dict[str, int] = {}
+        self._ids = None if ids is None else [str(name) for name in ids]
+        if self._ids is not None:
+            for i, name in reversed(list(enumerate(self._ids))):
+                self._exact.setdefault(_unversioned(name), i)
+
+    @functools.cached_property
+    def _approved(self) -> dict[str, int]:
+        """The genes by their approved symbols, which most files are never asked for."""
+        found: dict[str, int] = {}
         for i, gene in reversed(list(enumerate(self.genes))):
             symbol = approved(gene)
-            if symbol is None and ids is not None:
-                symbol = approved(str(ids[i]))
+            if symbol is None and self._ids is not None:
+                symbol = approved(self._ids[i])
             if symbol is not None:
-                self._approved[symbol] = i
-        if ids is not None:
-            for i, name in reversed(list(enumerate(ids))):
-                self._exact.setdefault(_unversioned(str(name)), i)
+                found[symbol] = i
+        return found
 
     def find(self, name: str) -> int:
         """Return the gene's number, or -1."""
@@ -97,9 +103,8 @@ class GeneIndex:
 
 def approved(name: str) -> str | None:
     """Return HGNC's approved symbol for any name of a human gene, in any case, or None."""
-    names, folded = _names()
     name = _unversioned(name)
-    return names.get(name) or folded.get(name.casefold())
+    return _names().get(name) or _folded().get(name.casefold())
 
 
 def ensembl_column(source: Any) -> NDArray[Any] | None:
@@ -118,24 +123,32 @@ def _unversioned(name: str) -> str:
 
 
 @functools.cache
-def _names() -> tuple[dict[str, str], dict[str, str]]:
-    """Return every unambiguous name of every gene with its approved symbol; then without case."""
+def _names() -> dict[str, str]:
+    """Return every unambiguous name of every gene with its approved symbol."""
     packed = resources.files("vcell.genes").joinpath("genes.tsv.gz").read_bytes()
     rows = [line.split("\t") for line in gzip.decompress(packed).decode().splitlines()]
     names: dict[str, str | None] = {}
     for column in (3, 2):  # aliases, then earlier symbols: the later of these overrules
         seen: dict[str, str | None] = {}
         for row in rows:
-            for name in filter(None, row[column].split("|")):
-                seen[name] = row[0] if seen.get(name, row[0]) == row[0] else None
+            if row[column]:
+                symbol = row[0]
+                for name in row[column].split("|"):
+                    if seen.setdefault(name, symbol) != symbol:
+                        seen[name] = None
         names.update(seen)
-    for symbol, ensembl, *_ in rows:
-        names[symbol] = symbol
-        if ensembl:
-            names[ensembl] = symbol
-    known = {name: symbol for name, symbol in names.items() if symbol}
+    names.pop("", None)
+    names.update((row[0], row[0]) for row in rows)
+    names.update((row[1], row[0]) for row in rows if row[1])
+    return {name: symbol for name, symbol in names.items() if symbol}
+
+
+@functools.cache
+def _folded() -> dict[str, str]:
+    """Return the same without case."""
     folded: dict[str, str | None] = {}
-    for name, symbol in known.items():
+    for name, symbol in _names().items():
         key = name.casefold()
-        folded[key] = symbol if folded.get(key, symbol) == symbol else None
-    return known, {name: symbol for name, symbol in folded.items() if symbol}
+        if folded.setdefault(key, symbol) != symbol:
+            folded[key] = None
+    return {name: symbol for name, symbol in folded.items() if symbol}

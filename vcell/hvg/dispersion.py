@@ -107,43 +107,81 @@ def _standardized(
     mean: NDArray[np.float64], dispersion: NDArray[np.float64], flavor: str
 ) -> NDArray[np.float64]:
     """Return dispersions less their bin's centre, over its spread."""
-    import pandas as pd
-
-    frame = pd.DataFrame({"mean": mean, "dispersion": dispersion})
-    grouped = frame.groupby(_bins(frame["mean"], flavor), observed=True)["dispersion"]
-    if flavor == "seurat":
-        centre, spread = grouped.transform("mean"), grouped.transform("std")
-        alone = spread.isna()  # a bin with one usable gene: its norm is 1
-        spread = spread.where(~alone, centre)
-        centre = centre.where(~alone, 0.0)
-    else:
-        centre = grouped.transform("median")
-        spread = grouped.transform(_median_deviation)
+    own = _bins(mean, flavor)
+    centre, spread = np.full((2, len(mean)), np.nan)
+    for genes in (np.flatnonzero(own == number) for number in np.unique(own[own >= 0])):
+        values = dispersion[genes]
+        if flavor == "seurat":
+            middle, width = _mean_and_spread(values[~np.isnan(values)])
+            if np.isnan(width):  # a bin with one usable gene: its norm is 1
+                middle, width = 0.0, middle
+        else:
+            middle = float(np.median(values))
+            width = float(np.median(np.abs(values - middle) / _MAD))
+        centre[genes], spread[genes] = middle, width
     with np.errstate(divide="ignore", invalid="ignore"):
-        norm = (frame["dispersion"].to_numpy() - centre.to_numpy()) / spread.to_numpy()
-    return np.asarray(norm, np.float64)
+        norm: NDArray[np.float64] = (dispersion - centre) / spread
+    return norm
 
 
-def _bins(mean: Any, flavor: str) -> Any:
-    """Cut the means into 20 equal widths, or at every twentieth of the genes."""
-    import pandas as pd
+def _bins(mean: NDArray[np.float64], flavor: str) -> NDArray[np.int64]:
+    """Cut the means into 20 equal widths, as pandas' ``cut``, or at every twentieth of the genes.
 
+    Each bin has its upper edge; -1 is in none.
+    """
     if flavor == "seurat":
-        return pd.cut(mean, bins=_BINS)
-    edges = np.r_[-np.inf, np.percentile(mean, np.arange(10, 105, 5)), np.inf]
-    if len(np.unique(edges)) < len(edges):
-        raise UserError(
-            "flavour cell_ranger bins genes by their mean, and too many of them have the same one "
-            f"({np.count_nonzero(mean <= 1e-12):,} of {len(mean):,} are not expressed at all)",
-            hint="leave out genes of few cells, as --min-cells 3 does",
-        )
-    return pd.cut(mean, bins=edges)
+        low, high = float(mean.min()), float(mean.max())
+        beyond = (high - low) * 1e-3  # so that the lowest mean is in the lowest bin
+        if low == high:
+            off = 1e-3 * abs(low) if low else 1e-3
+            low, high, beyond = low - off, high + off, 0.0
+        edges = np.linspace(low, high, _BINS + 1)
+        edges[0] -= beyond
+    else:
+        edges = np.r_[-np.inf, np.percentile(mean, np.arange(10, 105, 5)), np.inf]
+        if len(np.unique(edges)) < len(edges):
+            raise UserError(
+                "flavour cell_ranger bins genes by their mean, and too many of them have the same "
+                f"one ({np.count_nonzero(mean <= 1e-12):,} of {len(mean):,} are not expressed at "
+                "all)",
+                hint="leave out genes of few cells, as --min-cells 3 does",
+            )
+    found = np.searchsorted(edges, mean, side="left")
+    return np.where(found < len(edges), found - 1, -1)
 
 
-def _median_deviation(values: Any) -> float:
-    """Return the median absolute deviation, scaled to a normal's standard deviation."""
-    array = np.asarray(values)
-    return float(np.median(np.abs(array - np.median(array)) / _MAD))
+def _mean_and_spread(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return mean and standard deviation with the very roundings of pandas, which scanpy uses.
+
+    The sum is Kahan's, the variance Welford's. NaN where there are too few values.
+    """
+    total = compensation = running = squares = 0.0
+    for n, value in enumerate(values.tolist(), 1):
+        y = value - compensation
+        after = total + y
+        compensation = after - total - y
+        total = after
+        before = running
+        running += (value - before) / n
+        squares += (value - running) * (value - before)
+    if not len(values):
+        return np.nan, np.nan
+    spread = float(np.sqrt(squares / (len(values) - 1))) if len(values) > 1 else np.nan
+    return total / len(values), spread
+
+
+def _mean_of_batches(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average over batches, ``[B, G]``, those that have a value; summed as pandas does."""
+    total, compensation = np.zeros((2, values.shape[1]))
+    for row in values:
+        there = ~np.isnan(row)
+        y = row - compensation
+        after = total + y
+        compensation = np.where(there, after - total - y, compensation)
+        total = np.where(there, after, total)
+    with np.errstate(invalid="ignore"):
+        mean: NDArray[np.float64] = total / np.count_nonzero(~np.isnan(values), axis=0)
+    return mean
 
 
 def _many_batches(
@@ -153,8 +191,6 @@ def _many_batches(
     genes: NDArray[Any],
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64]]:
     """Rank by the number of batches that choose a gene, then by its mean standing, then by name."""
-    import pandas as pd
-
     names = ("means", "dispersions", "dispersions_norm")
     n_genes = sums.shape[1]
     columns = {name: np.zeros((len(sizes), n_genes)) for name in names}
@@ -165,9 +201,7 @@ def _many_batches(
         for name in names:
             columns[name][batch, expressed] = scores[name]
         chosen[expressed] += selected
-    gene = np.tile(np.arange(n_genes), len(sizes))
-    mean = pd.DataFrame({k: v.ravel() for k, v in columns.items()}).groupby(gene).mean()
-    frame = {name: mean[name].to_numpy() for name in names}
+    frame: dict[str, NDArray[Any]] = {name: _mean_of_batches(columns[name]) for name in names}
     frame["highly_variable_nbatches"] = chosen
     by_name = np.empty(n_genes)
     by_name[np.argsort(genes.astype(str), kind="stable")] = np.arange(n_genes)

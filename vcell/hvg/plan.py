@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.data.column import numbered
 from vcell.errors import UserError
 from vcell.passes import Reader
 from vcell.passes.reducers import MarkedTotals, RareEntries
@@ -68,10 +69,8 @@ class BatchLabels:
     @classmethod
     def of(cls, values: NDArray[Any]) -> BatchLabels:
         """Give every value of an obs column its number in sorted order; -1 where it is missing."""
-        import pandas as pd
-
-        codes, names = pd.factorize(values, sort=True)
-        return cls(codes.astype(np.int32), tuple(str(name) for name in names))
+        codes, names = numbered(values)
+        return cls(codes, tuple(str(name) for name in names.tolist()))
 
     def sizes(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Return how many cells that were kept each batch has."""

@@ -17,9 +17,13 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from numba.core.caching import IndexDataCacheFile
+from numba.core.caching import Cache, IndexDataCacheFile
+from numba.core.runtime.nrt import rtsys
 
-_load: Any = IndexDataCacheFile._load_index  # numba has no public way to it
+from vcell import compiling
+
+_load_index: Any = IndexDataCacheFile._load_index  # numba has no public way to these
+_load_kernel: Any = Cache.load_overload
 
 
 def _load_or_begin_anew(index: Any) -> dict[Any, Any]:
@@ -29,10 +33,29 @@ def _load_or_begin_anew(index: Any) -> dict[Any, Any]:
     in place in which a type was renamed every command would end there.
     """
     try:
-        found: dict[Any, Any] = _load(index)
+        found: dict[Any, Any] = _load_index(index)
     except (AttributeError, ImportError, EOFError, pickle.UnpicklingError):
         return {}
     return found
 
 
+def _load_without_compiler(cache: Any, signature: Any, context: Any) -> Any:
+    """Load one of our compiled kernels without preparing numba's compiler.
+
+    Preparing it imports scipy.linalg and all that numba can compile: .3 to .4 s and 26 MiB in every
+    process, and compiled code needs nothing of it but the runtime. Where a kernel is not found,
+    numba prepares the compiler when it compiles.
+    """
+    if not cache._py_func.__module__.startswith("vcell"):
+        return _load_kernel(cache, signature, context)
+    rtsys.initialize(context)
+    found = None
+    with cache._guard_against_spurious_io_errors():
+        found = cache._load_overload(signature, context)
+    if found is None:
+        compiling.begins()
+    return found
+
+
 IndexDataCacheFile._load_index = _load_or_begin_anew  # type: ignore[method-assign]
+Cache.load_overload = _load_without_compiler  # type: ignore[method-assign]

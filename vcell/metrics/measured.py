@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.cores import cores
+from vcell.data.log_scale import log_divided
 from vcell.kernels import by_gene as kernels
 from vcell.kernels.by_gene import LARGEST, TERMS
 from vcell.metrics.by_gene import ByGene, Columns, join, spans
@@ -172,7 +173,7 @@ class _Tables:
     ) -> None:  # fmt: skip
         """Turn one half's sums and ranks of some genes into the tables that scores need."""
         n, wholes = self.grouping.sizes[own, None], self.grouping.wholes[own, None]
-        self.bulk[own, genes] = np.log1p(BULK_TARGET * counts / np.where(wholes > 0, wholes, 1.0))
+        self.bulk[own, genes] = log_divided(BULK_TARGET * counts, np.where(wholes > 0, wholes, 1.0))
         with np.errstate(invalid="ignore"):
             cpm = parts / n
             tested = cpm[0] > MIN_CPM

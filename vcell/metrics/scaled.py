@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.data.log_scale import log_divided, log_table
 from vcell.kernels import ranks
 
 if TYPE_CHECKING:
@@ -109,12 +110,12 @@ def divisors(totals: NDArray[np.float64], target: np.floating) -> NDArray[np.flo
 
 def logged(block: Any, divisor: NDArray[np.floating]) -> Any:
     """Return a block of counts as log1p(counts / divisor), one divisor per row."""
-    table = np.log1p(np.arange(_SMALL, dtype=divisor.dtype) / divisor[:, None])
+    table = log_table(_SMALL, divisor)
     out = np.empty(len(block.data), divisor.dtype)
     if ranks.look_up(block.indptr, block.data, table, out):
         left = np.flatnonzero(out < 0)
         cell = np.searchsorted(block.indptr, left, side="right") - 1
-        out[left] = np.log1p(block.data[left] / divisor[cell])
+        out[left] = log_divided(block.data[left], divisor[cell])
     return replace(block, data=out)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from vcell import arrow
 from vcell.kernels import ranks
 
 if TYPE_CHECKING:
@@ -78,22 +79,23 @@ class DeTable:
             | self._numbers(rows)
         )
 
-    def arrow(self) -> Iterator[Any]:
+    def arrow(self, at_once: int | None = None) -> Iterator[Any]:
         """Yield the same as ``pyarrow.Table``, some perturbations at a time."""
         import pyarrow as pa
 
-        g, step = len(self.genes), _rows_at_once(len(self.genes))
-        names = [pa.array(part.tolist(), pa.string()) for part in (self.perturbations, self.genes)]
+        g = len(self.genes)
+        step = at_once or _rows_at_once(g)
+        names = [arrow.strings(part.tolist()) for part in (self.perturbations, self.genes)]
         for start in range(0, len(self.perturbations), step):
             rows = slice(start, min(start + step, len(self.perturbations)))
             n = rows.stop - start
             codes = np.repeat(np.arange(start, rows.stop), g), np.tile(np.arange(g), n)
             yield pa.table(
                 {
-                    name: pa.DictionaryArray.from_arrays(pa.array(code, pa.int32()), texts)
+                    name: arrow.categories(code, texts)
                     for name, code, texts in zip(("target", "feature"), codes, names, strict=True)
                 }
-                | {name: pa.array(column) for name, column in self._numbers(rows).items()}
+                | {name: arrow.numbers(column) for name, column in self._numbers(rows).items()}
             )
 
     def _numbers(self, rows: slice) -> dict[str, NDArray[Any]]:

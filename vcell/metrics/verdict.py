@@ -112,7 +112,8 @@ def gains(
     """Return (P,) of every model: how much of the way from a reference to perfect it goes.
 
     The mean of PDS and MAE, each scaled as the challenge scales it. The scale is that of all
-    perturbations together, so the mean of the gains is the gain of the means.
+    perturbations together, so the mean of the gains is the gain of the means. Where PDS is NaN the
+    gain is that in MAE.
 
     Parameters
     ----------
@@ -122,7 +123,8 @@ def gains(
         The model whose gain is 0.
     """
     base = scores[reference]
-    level = {name: float(np.mean(base[name])) for name in ("pds", "mae")}
+    told = [name for name in ("pds", "mae") if not np.isnan(base[name]).all()]
+    level = {name: float(np.nanmean(base[name])) for name in told}
     return {name: gain(one, base, level) for name, one in scores.items()}
 
 
@@ -142,7 +144,7 @@ def gain(
         zero_is_best = metric == "mae"
         room = max(mean, 1e-12) if zero_is_best else max(1 - mean, 1e-9)
         found.append((other - one if zero_is_best else one - other) / room)
-    return np.asarray(np.mean(found, axis=0))
+    return np.asarray(np.nanmean(found, axis=0))
 
 
 def difference(values: NDArray[np.floating], targets: Sequence[tuple[str, ...]]) -> Difference:

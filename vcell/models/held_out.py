@@ -6,6 +6,7 @@ P held-out rows, N genes.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from vcell import console, models
 from vcell.metrics import verdict
 from vcell.models import members
-from vcell.models.scoring import by_chance, each, gain, mean_of, without_own
+from vcell.models.scoring import by_chance, each, without_own
 from vcell.screen.split import TEST
 from vcell.suggest import few
 
@@ -59,7 +60,7 @@ class HeldOut:
     names, contexts
         (P,) of the rows.
     scores
-        For every model, `ALL` (P,).
+        For every model, `ALL` (P,). PDS is NaN where a perturbation was held out alone.
     levels
         The same scores of what can be reached and of chance, where the cells were halved.
     """
@@ -85,7 +86,8 @@ class HeldOut:
             console.warn(f"{len(lost)} held-out perturbations are not scored, their targets have "
                          f"no features: {few(lost)}")  # fmt: skip
         scores = {name: _scores(screen, rows[told], one[told]) for name, one in effects.items()}
-        return cls(*screen.names(rows[told]), scores, _levels(screen, rows[told]))
+        names, contexts = screen.names(rows[told])
+        return _but_lone(cls(names, contexts, scores, _levels(screen, rows[told])))
 
     @classmethod
     def read(cls, runs: Sequence[Run]) -> HeldOut:
@@ -132,16 +134,36 @@ class HeldOut:
         """Return the mean scores, the levels beside them and the verdict, for the run."""
         if not self.names:
             return {"held_out": {}}
-        found = {name: mean_of(one) for name, one in self.scores.items()}
-        base = found["mean"]
-        return {
-            "held_out": {name: one | {"gain": gain(one, base)} for name, one in found.items()},
-            "levels": {
-                name: mean_of(one) | {"gain": gain(mean_of(one), base)}
-                for name, one in self.levels.items()
-            },
-            "verdict": self.judged(model).plain(),
+        gains = verdict.gains(self.scores | self.levels)
+        told = {
+            name: _means(one) | {"gain": float(gains[name].mean())}
+            for name, one in (self.scores | self.levels).items()
         }
+        alone = int(np.isnan(next(iter(self.scores.values()))["pds"]).sum())
+        return {
+            "held_out": {name: told[name] for name in self.scores},
+            "levels": {name: told[name] for name in self.levels},
+            "verdict": self.judged(model).plain(),
+        } | ({"without_pds": alone} if alone else {})
+
+
+def _but_lone(found: HeldOut) -> HeldOut:
+    """Leave out the PDS of a perturbation held out alone: among one it is always 1."""
+    often = Counter(found.contexts)
+    alone = np.array([often[context] == 1 for context in found.contexts], np.bool_)
+    for values in (*found.scores.values(), *found.levels.values()):
+        for name in {"pds", "pds_without_own"} & values.keys():
+            values[name] = np.where(alone, np.nan, values[name])
+    return found
+
+
+def _means(scores: dict[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Return the means of what was scored at all."""
+    return {
+        name: float(np.nanmean(values))
+        for name, values in scores.items()
+        if not np.isnan(values).all()
+    }
 
 
 def _scores(
@@ -204,9 +226,8 @@ def _read(path: Path) -> HeldOut:
         for model, own in by_model.items()
     }
     levels = {name: values.pop(name) for name in (REACHABLE, CHANCE) if name in values}
-    return HeldOut(
-        [row["perturbation"] for row in first], [row["context"] for row in first], values, levels
-    )
+    names, contexts = ([row[column] for row in first] for column in ("perturbation", "context"))
+    return _but_lone(HeldOut(names, contexts, values, levels))
 
 
 def table(summary: dict[str, Any]) -> list[list[str]]:
@@ -214,10 +235,14 @@ def table(summary: dict[str, Any]) -> list[list[str]]:
     over = summary["verdict"]["over"]
     told = []
     for name, one in (summary["held_out"] | summary["levels"]).items():
-        numbers = [f"{one['pds']:.3f}", f"{one['mae']:.4f}", f"{one['delta_correlation']:.3f}"]
+        numbers = [_pds(one, "pds"), f"{one['mae']:.4f}", f"{one['delta_correlation']:.3f}"]
         numbers += [verdict.signed(one["gain"])]
         told.append([name, *numbers, _interval(over.get(name))])
     return told
+
+
+def _pds(one: dict[str, float], name: str) -> str:
+    return f"{one[name]:.3f}" if name in one else "-"
 
 
 COLUMNS = ("model", "PDS", "MAE", "correlation", "gain", "model over it (95 %)")
@@ -236,12 +261,12 @@ def without_own_table(summary: dict[str, Any]) -> list[list[str]]:
     return [
         [
             name,
-            f"{one['pds_without_own']:.3f}",
+            _pds(one, "pds_without_own"),
             f"{one['mae_without_own']:.4f}",
             f"{one['delta_correlation_without_own']:.3f}",
         ]
         for name, one in (summary["held_out"] | summary["levels"]).items()
-        if "pds_without_own" in one  # older runs have not got them
+        if "mae_without_own" in one  # older runs have not got them
     ]
 
 
@@ -251,19 +276,27 @@ def markdown(summary: dict[str, Any]) -> list[str]:
         return ["None were held out."]
     rows = [[*COLUMNS], ["---"] * len(COLUMNS), *table(summary)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    return [f"{summary['verdict']['text']}.", "", *lines, "", LEGEND]
+    return [f"{summary['verdict']['text']}.", "", *lines, "", legend(summary)]
 
 
-LEGEND = (
-    "gain: share of the way from the mean to perfect, over PDS and MAE. reachable: one half of the "
-    "cells predicts the other. chance: another perturbation predicts it."
-)
+def legend(summary: dict[str, Any]) -> str:
+    """Explain the table."""
+    text = (
+        "gain: share of the way from the mean to perfect, over PDS and MAE. reachable: one half of "
+        "the cells predicts the other. chance: another perturbation predicts it."
+    )
+    if alone := summary.get("without_pds"):
+        text += (
+            f" {alone} held out alone in a fold: PDS, always 1 among one, is left out there, and "
+            "the gain is that in MAE; with fewer folds more are held out together."
+        )
+    return text
 
 
 def tables(summary: dict[str, Any]) -> str:
     """Return both tables as text."""
     short = ("model", "PDS", "MAE", "correlation")
-    text = f"{console.table(table(summary), COLUMNS)}\n{LEGEND}"
+    text = f"{console.table(table(summary), COLUMNS)}\n{legend(summary)}"
     if without := without_own_table(summary):
         text += f"\n\nwithout the perturbations' own genes\n{console.table(without, short)}"
     return text

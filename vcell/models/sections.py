@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vcell.as_json import none_if_nan
 from vcell.metrics import verdict
 from vcell.models.held_out import FILE, HeldOut
 from vcell.report import svg
@@ -42,7 +43,12 @@ def sections(run: Run, report: Report) -> None:
         scores = found.scores[model]
         worst = sorted(range(len(called)), key=lambda i: float(gains[model][i]))[:_MOST]
         rows = [
-            (called[i], float(gains[model][i]), float(scores["pds"][i]), float(scores["mae"][i]))
+            (
+                called[i],
+                float(gains[model][i]),
+                none_if_nan(float(scores["pds"][i])),
+                float(scores["mae"][i]),
+            )
             for i in worst
         ]
         columns = ("perturbation", "gain", "PDS", "MAE")

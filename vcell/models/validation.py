@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.data.log_cells import log_scaled
+from vcell.data.log_scale import log_scaled
 from vcell.metrics import quick, verdict
 from vcell.metrics.groups import summarise
 from vcell.models.scoring import Judge
@@ -90,7 +90,7 @@ class Blend:
         rows = screen.rows(VALIDATION)
         self.truth = truth
         target = screen.targets(screen.perturbations[rows].tolist())
-        self.judge = Judge(screen.delta[rows], target)
+        self.judge = Judge(screen.denoised(rows), target)
         self.expected, self.prior = prior, self.each(prior)
         mean = screen.delta[screen.rows(TRAIN)].mean(axis=0)
         self.mean = self.each(np.tile(mean, (len(rows), 1)))

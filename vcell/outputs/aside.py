@@ -65,10 +65,14 @@ def together(*targets: str | os.PathLike[str], sync: bool = True) -> Iterator[li
 
     The first is the one that the others describe: those are taken away before it is replaced, so
     that even a kill between two renames never leaves it beside the descriptions of another.
+    Folders around them are made, and taken away again where nothing came to lie in them.
     """
     places = [Path(os.path.realpath(target)) for target in targets]
     asides = [aside_of(place) for place in places]
+    missing = {one for place in places for one in place.parents if not one.exists()}
     try:
+        for place in places:
+            place.parent.mkdir(parents=True, exist_ok=True)
         yield asides
         if sync:
             for aside in asides:
@@ -92,6 +96,9 @@ def together(*targets: str | os.PathLike[str], sync: bool = True) -> Iterator[li
         with signals.held_back():
             for aside in asides:
                 _remove_for_good(aside)
+            for one in sorted(missing, reverse=True):  # the innermost first
+                with suppress(OSError):  # it is not empty
+                    one.rmdir()
 
 
 def write_text(path: Path, text: str, *, sync: bool = True) -> None:

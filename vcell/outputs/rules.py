@@ -10,6 +10,7 @@ from typing import Any
 from vcell import signals
 from vcell.errors import UserError
 from vcell.outputs.aside import aside_of, cannot_write, sweep
+from vcell.outputs.inputs import real_path, refuse_inputs, same
 from vcell.outputs.marks import made_here, strangers
 
 #: How files end that people ask for: a folder of such a name would mislead them and their tools.
@@ -54,7 +55,6 @@ def check(
     """
     # AnnData in memory and open sources may stand among the paths
     read = [Path(path) for path in inputs if isinstance(path, str | os.PathLike)]
-    read += _of_the_project()
     seen: list[Path] = []
     for target in map(Path, targets):
         if suffixes and target.suffix not in suffixes:
@@ -63,15 +63,14 @@ def check(
             raise UserError(f"{target}: the name of this output must end in {ends}")
         if folder and target.suffix.lower() in _OF_FILES and not target.is_dir():
             raise UserError(
-                f"{target}: this output is a folder, and its name ends as a file's does",
+                f"{target}: this output is a folder, but its name ends like a file's",
                 hint=f"-o {target.with_suffix('')}",
             )
         for other in seen:
-            if _same(target, other):
+            if same(target, other):
                 raise UserError(f"{target} is to be written twice", hint="give two names")
         seen.append(target)
-        for path in read:
-            _refuse_input(target, path)
+        refuse_inputs(target, read)
         if os.path.lexists(target):
             _refuse_existing(target, overwrite=overwrite, flag=flag)
         _refuse_unwritable(target, parents=parents)
@@ -93,30 +92,6 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
         _refuse_unwritable(place / "new", parents=True)
     except UserError as error:
         raise UserError(error.message.replace(f"{place / 'new'}", f"{place}", 1)) from None
-
-
-def _of_the_project() -> list[Path]:
-    """Return the cells that the project file names: no command may write there."""
-    from vcell.config.options import project_cells
-
-    cells = project_cells()
-    return [] if cells is None or not cells.exists() else [cells]
-
-
-def _refuse_input(target: Path, path: Path) -> None:
-    """Refuse an output that is an input, lies in one or holds one."""
-    if _same(target, path):
-        what = "an input" if target == path else f"{path}, which is an input"
-        raise UserError(f"{target} is {what}: it is not written to", hint="give another name")
-    real, source = _real(target), _real(path)
-    if source.is_dir() and (source in real.parents or _linked_inside(real, source)):
-        raise UserError(
-            f"{target} lies inside {path}, which is an input", hint="give a name outside of it"
-        )
-    if real in source.parents and os.path.lexists(target):
-        raise UserError(
-            f"{target} holds {path}, which is an input", hint="give another name for the output"
-        )
 
 
 def _refuse_existing(target: Path, *, overwrite: bool, flag: str) -> None:
@@ -142,11 +117,11 @@ def _refuse_existing(target: Path, *, overwrite: bool, flag: str) -> None:
 
 def _refuse_unwritable(target: Path, *, parents: bool) -> None:
     """Try to make a file where the output is to be made."""
-    folder = _real(target).parent
+    folder = real_path(target).parent
     while parents and not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        shown = target.parent if folder == _real(target).parent else folder
+        shown = target.parent if folder == real_path(target).parent else folder
         if folder.exists():
             raise UserError(f"{shown} is not a folder")
         raise UserError(f"{shown} is not a folder", hint="create it first")
@@ -158,27 +133,3 @@ def _refuse_unwritable(target: Path, *, parents: bool) -> None:
         pass  # a write of this very process is under way there
     except OSError as error:
         raise cannot_write(target, error) from None
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Whether two names, which may be links or not be there yet, mean one file or folder."""
-    try:
-        if one.samefile(other):
-            return True
-    except OSError:
-        pass
-    return _real(one) == _real(other)
-
-
-def _linked_inside(real: Path, folder: Path) -> bool:
-    """Whether a file is a hard link to one inside a folder."""
-    if not real.is_file() or real.stat().st_nlink < 2:
-        return False
-    about = real.stat()
-    return any(
-        os.path.samestat(about, inner.stat()) for inner in folder.rglob("*") if inner.is_file()
-    )
-
-
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))

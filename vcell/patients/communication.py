@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from vcell import console
-from vcell.data.log_cells import log_scaled
+from vcell.data.log_scale import log_scaled
 from vcell.errors import UserError
 from vcell.genes.names import GeneIndex
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.data.log_scale import log_profiles
+
 if TYPE_CHECKING:
     from vcell.patients.cohort import Cohort
 
@@ -96,9 +98,7 @@ class Axes:
 
 def log_counts(bulk: Array) -> Array:
     """Return ``log1p`` of counts a million."""
-    total = bulk.sum(1, keepdims=True, dtype=np.float64)
-    found: Array = np.log1p(bulk * (_TARGET / np.maximum(total, 1)))
-    return found
+    return log_profiles(bulk, _TARGET)
 
 
 def log_ratios(cells: Array) -> Array:

@@ -80,7 +80,7 @@ class Manifest:
     def locked(self) -> Iterator[None]:
         """Keep a second pipeline out of the folder; a kill frees it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / _LOCK).open("w") as lock:
+        with (self.folder / _LOCK).open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -37,6 +37,9 @@ class Effects:
         (P, N) effects, (P,) their sampling variance averaged over genes, (P,) cells.
     control
         (C, N) means of all controls.
+    control_noise
+        (C,) sampling variance, averaged over genes, of the mean of the controls that the learnt
+        effects of a context were compared with; 0 where scored effects have the same noise.
     halves
         (2, T, N) effects of two halves of each held-out perturbation's cells, in the order of the
         rows, each against its own half of the controls.
@@ -46,6 +49,7 @@ class Effects:
     noise: Array
     cells: Codes
     control: Array
+    control_noise: Array
     halves: NDArray[np.float32]
 
 
@@ -61,13 +65,14 @@ def measure(
         The values; which cells belong to which row; which are controls, and what they match.
     held_out
         Their effects are differences to the first half of the controls, those of others to the
-        second.
+        second. If none is held out, all controls are there to learn from.
     shared
         Take all controls for all, as papers do.
     seed
         Which cells are in which half.
     """
     n, n_matched, tested = len(rows), design.n_matched, np.flatnonzero(held_out)
+    split = not shared and len(tested) > 0
     twins = n + np.arange(len(tested))  # second halves of the held-out rows
     first = n + len(tested)  # of the groups of controls: all first halves, all second halves
     group = np.where(design.control, first + design.matched, rows.of_cell)
@@ -78,10 +83,10 @@ def measure(
     sums = GroupMoments.of(cells, code, first + 2 * n_matched)
     mean, variance, count = sums.mean, sums.variance, sums.count
     share = _shares(code, design, first)
-    controls, spread, per_context = _controls(
-        mean[first:], variance[first:], count[first:], design, shared=shared,
-        wanted=share.sum(axis=0) > 0,
-    )  # fmt: skip
+    controls, sizes, per_context = _controls(
+        mean[first:], count[first:], design, shared=not split, wanted=share.sum(axis=0) > 0
+    )
+    spread = _pooled(variance[first:], count[first:])
     halves = np.array(
         [mean[at] - _normal(share[at]) @ controls[h] for h, at in enumerate((tested, twins))],
         np.float32,
@@ -90,10 +95,17 @@ def measure(
     share = _normal(share[:n])
     delta, noise, size = _joined(mean, variance, count, tested, n)
     noise /= np.maximum(size, 1)
+    common = np.zeros(len(per_context))
     for half, own in enumerate((held_out, ~held_out)):
         delta[own] -= share[own] @ controls[half]
-        noise[own] += share[own] ** 2 @ spread[half]
-    return Effects(delta, noise, size, per_context, halves)
+        reached = _reached(share[own], sizes[half], design)
+        each = spread / np.maximum(sizes[half], 1)
+        noise[own] += np.square(reached) @ each
+        if half and (split or not len(tested)):
+            for context in np.unique(rows.context[own]):
+                its = reached[rows.context[own] == context]
+                common[context] = np.square(its.mean(axis=0)) @ each
+    return Effects(delta, noise, size, per_context, common, halves)
 
 
 def _second_half(group: Codes, seed: int) -> NDArray[np.bool_]:
@@ -135,23 +147,43 @@ def _joined(
     return whole, spread, size
 
 
+def _pooled(variance: Array, count: Codes) -> float:
+    """Return the variance of a cell within its group; a group of one cell tells nothing of it."""
+    free = np.maximum(count - 1, 0)
+    return float(free @ variance / max(free.sum(), 1))
+
+
+def _reached(share: Array, size: Codes, design: Design) -> Array:
+    """Return (P, B): which groups of controls rows are compared with, in the end.
+
+    A batch without controls, of `size` 0, borrows those of the whole context, or of all.
+    """
+    context = _contexts(design)
+    found = np.where(size > 0, share, 0.0)
+    for code in np.unique(context[size == 0]):
+        lent = np.where(context == code, size, 0)
+        lent = lent if lent.any() else size
+        lost = share[:, (size == 0) & (context == code)].sum(axis=1)
+        found += lost[:, None] * (lent / max(lent.sum(), 1))
+    return found
+
+
+def _contexts(design: Design) -> Codes:
+    """Return (B,) the context of each group of controls."""
+    found = np.zeros(design.n_matched, np.int64)
+    found[design.matched] = design.context
+    return found
+
+
 def _controls(
-    mean: Array,
-    variance: Array,
-    size: Codes,
-    design: Design,
-    *,
-    shared: bool,
-    wanted: NDArray[np.bool_],
-) -> tuple[Array, Array, Array]:
+    mean: Array, size: Codes, design: Design, *, shared: bool, wanted: NDArray[np.bool_]
+) -> tuple[Array, Codes, Array]:
     """Return what rows are compared with.
 
-    For each half of the controls (2, B, N) means and (2, B) their sampling variances; and (C, N)
-    means of all controls. `wanted` (B,) says which have perturbed cells.
+    For each half of the controls (2, B, N) means and (2, B) cells; and (C, N) means of all
+    controls. `wanted` (B,) says which have perturbed cells.
     """
-    n_matched = len(wanted)
-    context = np.zeros(n_matched, np.int64)
-    context[design.matched] = design.context
+    n_matched, context = len(wanted), _contexts(design)
     halves, sizes = mean.reshape(2, n_matched, -1), size.reshape(2, n_matched)
     total = sizes.sum(axis=0)
     both = (sizes[0][:, None] * halves[0] + sizes[1][:, None] * halves[1]) / np.maximum(total, 1)[
@@ -169,18 +201,16 @@ def _controls(
             f"{len(bare)} of {n_matched} batches have no control cells: their cells are compared "
             "with the controls of all batches"
         )
-    spread = variance.reshape(2, n_matched)
     if not shared and (sizes.sum(axis=1) == 0).any():
         console.warn("a single control cell cannot be halved: held-out effects share it")
         shared = True
     if shared:
         both[bare] = per_context[context[bare]]
-        pooled = (sizes * spread).sum(axis=0) / np.maximum(total, 1) ** 2
-        return np.stack([both, both]), np.stack([pooled, pooled]), per_context
+        return np.stack([both, both]), np.stack([total, total]), per_context
     for half, number in zip(halves, sizes, strict=True):
         lacking = number == 0  # the mean of this half of the controls in the whole context
         half[lacking] = _of_contexts(half, number, context, design)[context[lacking]]
-    return halves, spread / np.maximum(sizes, 1), per_context
+    return halves, sizes, per_context
 
 
 def _of_contexts(

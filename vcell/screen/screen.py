@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from vcell.errors import UserError
 from vcell.genes.names import approved
-from vcell.screen.split import TRAIN, VALIDATION
+from vcell.screen.split import TEST, TRAIN, VALIDATION
 from vcell.screen.targets import members
 
 SCREEN = "screen.npz"  # in the run directory
 _LATER = (  # fields that older runs do not have
-    *("blocks", "widths", "halves"),
+    *("blocks", "widths", "halves", "control_noise"),
     *("prior_sources", "prior_source", "prior_names", "prior_effects"),
+    *("graph_names", "graph_sizes", "graph_ends", "graph_weights"),
 )
 
 
@@ -59,9 +60,15 @@ class Screen:
     halves
         (2, T, N) effects of two halves of the cells of each held-out row, in their order, against
         controls of their own: how well they agree is what can be reached.
+    control_noise
+        (C,) sampling variance, averaged over genes, of the mean of the controls that all learnt
+        effects of a context were compared with; 0 where the scored ones have the same noise.
     prior_sources, prior_source, prior_names, prior_effects
         (S,) other screens; of (K,) their perturbations the screen and the name; and (K, N) the
         effects there, on the genes of this screen.
+    graph_names, graph_sizes, graph_ends, graph_weights
+        (G,) graphs and how many edges each has between the genes; (2, E) and (E,) these, each pair
+        once, graph after graph; see `vcell.screen.graphs`.
     """
 
     genes: NDArray[np.str_]
@@ -79,10 +86,15 @@ class Screen:
     blocks: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
     widths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     halves: NDArray[np.float32] = field(default_factory=lambda: np.zeros((2, 0, 0), np.float32))
+    control_noise: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     prior_sources: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
     prior_source: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     prior_names: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
     prior_effects: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    graph_names: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
+    graph_sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    graph_ends: NDArray[np.int32] = field(default_factory=lambda: np.zeros((2, 0), np.int32))
+    graph_weights: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @functools.cached_property
     def gene_number(self) -> dict[str, int]:
@@ -133,6 +145,25 @@ class Screen:
         return replace(
             self, part=np.where(self.part == VALIDATION, TRAIN, self.part).astype(self.part.dtype)
         )
+
+    def denoised(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return effects (R, N), those not held out less what is likely noise of their controls.
+
+        Effects of a context that are learnt from were compared with the same control cells, so the
+        sampling noise of these is in their mean. Its size is known: that share of the mean's square
+        is taken off (empirical Bayes). The mean is that of the training rows.
+        """
+        found = self.delta[rows].astype(np.float64)
+        for context, noise in enumerate(self.control_noise):
+            learnt = (self.part == TRAIN) & (self.context == context)
+            if not noise or not learnt.any():
+                continue
+            mean = self.delta.mean(axis=0, dtype=np.float64, where=learnt[:, None])
+            likely = mean * min(float(noise) / max(np.square(mean).mean(), 1e-30), 1.0)
+            own = (self.part[rows] != TEST) & (self.context[rows] == context)
+            for row in np.flatnonzero(own):  # without a copy of all
+                found[row] -= likely
+        return found
 
     def names(self, rows: NDArray[np.int64]) -> tuple[list[str], list[str]]:
         """Return the perturbations and the contexts of some rows."""

@@ -25,6 +25,7 @@ from vcell.screen.design import Design
 from vcell.store import Loader, Output, Recipe, Sets, Store, ensure_store
 from vcell.store.order import Epoch, Order, Partition
 from vcell.store.store import MANIFEST
+from vcell.store.stream import LoaderStream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -183,24 +184,21 @@ class SetStream:
             perturbation=groups.row, control=groups.control, context=groups.matched,
             set_size=set_size, sets_per_batch=batch_size, seed=seed, fallback=True,
         )  # fmt: skip
-        self.loader = Loader(
+        loader = Loader(
             store,
             Steps(sets=sets, per_step=batch_size),
             Output(genes=list(tokens), log1p=bool(store.manifest["counts"])),
             place=Partition(place.rank, place.world_size),
             threads=threads,
         )
-        self.step = 0
-        self._batches = iter(self.loader)
+        order = loader.state_dict()
+        identity = {"sets": order["perturbation"], "matched": order["context"]}
+        self.stream = LoaderStream(loader, identity)
 
     def __next__(self) -> dict[str, Tensor]:
         """Return this process's share of the next step."""
-        batch = next(self._batches, None)
-        while batch is None:
-            self._batches = iter(self.loader)
-            batch = next(self._batches, None)
-        n_tokens = self.n_tokens(self.step)
-        self.step += 1
+        n_tokens = self.n_tokens(self.stream.step)
+        batch = next(self.stream)
         row = self.groups.row[batch.rows.reshape(-1, 2 * self.set_size)[:, 0]]
         pooled = self._pooled(batch.csr())[..., :n_tokens]
         out = {
@@ -229,23 +227,12 @@ class SetStream:
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many steps were handed out, and of which cells."""
-        state = self.loader.state_dict()
-        return {"step": self.step, "sets": state["perturbation"], "matched": state["context"]}
+        return self.stream.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the steps already seen, on any number of processes."""
-        mine = self.state_dict()
-        if any(mine[key] != state[key] for key in ("sets", "matched")):
-            raise UserError(
-                "the run was trained on other cells than there are now",
-                hint="resume with the same data and split, or start a new run",
-            )
-        self.step = int(state["step"])
-        per_epoch = len(self.loader)
-        position = {"epoch": self.step // per_epoch, "batch": self.step % per_epoch}
-        self.loader.load_state_dict(self.loader.state_dict() | position)
-        self._batches = iter(self.loader)
+        self.stream.load_state_dict(state)
 
     def close(self) -> None:
         """End the loader's threads."""
-        self.loader.close()
+        self.stream.close()

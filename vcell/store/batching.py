@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.data.buffers import Buffers
 from vcell.kernels import gather
 from vcell.store.batch import Batch, Output
-from vcell.store.cells import EMIT, Cells, Memory, RowSpans, StoreCells, Types, wait_all
+from vcell.store.cells import EMIT, Cells, RowSpans, StoreCells, Types, wait_all
 
 if TYPE_CHECKING:
     from vcell.store.priority_pool import PriorityPool
@@ -43,7 +44,7 @@ class BatchFactory:
     labels: dict[str, NDArray[np.int32]]
     scale: NDArray[np.float32] | None  # of every cell
     n_genes: int  # in batches
-    memory: Memory
+    memory: Buffers
 
     @property
     def slices_buffers(self) -> bool:
@@ -57,9 +58,9 @@ class BatchFactory:
         """The column in batches of every gene of the source."""
         return np.arange(self.n_genes, dtype=np.int32) if self.column is None else self.column
 
-    def take(self, use: str, n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def take(self, n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return memory for batches: new if they are to own it, else used again."""
-        return np.empty(n, dtype) if self.output.own else self.memory.take(use, n, dtype)
+        return np.empty(n, dtype) if self.output.own else self.memory.take(n, dtype)
 
     def fetch(self, rows: NDArray[np.int64], pool: PriorityPool) -> Buffer:
         """Bring a buffer's rows into memory."""
@@ -136,7 +137,7 @@ def _run(calls: list[Callable[[], None]]) -> None:
 
 def _dense(buffer: Buffer, a: int, b: int, factory: BatchFactory, batches: list[Batch]) -> Fill:
     at, scale = buffer.spans, buffer.scale
-    x: NDArray[np.float32] = factory.take("x", (b - a) * factory.n_genes, _F32)
+    x: NDArray[np.float32] = factory.take((b - a) * factory.n_genes, _F32)
     x = x.reshape(b - a, factory.n_genes)
     begin = 0
     for batch in batches:
@@ -179,8 +180,8 @@ def _compressed(
         indptr += src[0] if b > a else 0
         idx, val = at.idx, at.val
     else:
-        idx = factory.take("idx", int(indptr[-1]), _I32)
-        val = factory.take("val", int(indptr[-1]), _F32)
+        idx = factory.take(int(indptr[-1]), _I32)
+        val = factory.take(int(indptr[-1]), _F32)
     begin = 0
     for batch in batches:
         ends = indptr[begin : begin + len(batch) + 1]

@@ -6,13 +6,11 @@ where each row lies in them. Batches are cut from that.
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +18,9 @@ from numpy.typing import NDArray
 from vcell.kernels import gather
 from vcell.store.priority_pool import PriorityPool
 from vcell.store.store import Store
+
+if TYPE_CHECKING:
+    from vcell.data.buffers import Buffers
 
 #: Chunks a thread takes at once: enough to hide the cost of handing out work.
 _CHUNKS_A_TASK = 8
@@ -52,7 +53,7 @@ class Cells(Protocol):
     n_genes: int
 
     def fetch(
-        self, rows: NDArray[np.int64], types: Types, memory: Memory, pool: PriorityPool
+        self, rows: NDArray[np.int64], types: Types, memory: Buffers, pool: PriorityPool
     ) -> RowSpans:
         """Bring rows into memory."""
         ...
@@ -60,40 +61,6 @@ class Cells(Protocol):
     def close(self) -> None:
         """Let go of files."""
         ...
-
-
-class Memory:
-    """Arrays that are used again once nobody refers to them: fresh ones cost page faults.
-
-    What is taken is the taker's for as long as it, or a view of it, is referred to.
-    """
-
-    def __init__(self) -> None:
-        self._held: dict[str, list[NDArray[np.uint8]]] = {}
-        self._lock = threading.Lock()
-
-    def take(self, use: str, n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return `n` elements, with whatever they last held; `use` groups those of like size."""
-        size = n * dtype.itemsize
-        with self._lock:
-            held = self._held.setdefault(use, [])
-            for i in range(len(held)):
-                # Two references: the list's and getrefcount's argument. Views add one each.
-                if sys.getrefcount(held[i]) == 2 and self.is_read(use, i):
-                    if len(held[i]) < size:
-                        held[i] = self.allocate(size + size // 16)
-                    return held[i][:size].view(dtype)
-            held.append(self.allocate(size + size // 16))
-            return held[-1][:size].view(dtype)
-
-    def allocate(self, size: int) -> NDArray[np.uint8]:
-        """Return new bytes."""
-        return np.empty(size, np.uint8)
-
-    def is_read(self, use: str, i: int) -> bool:
-        """Whether nothing will read an array any more that nobody refers to."""
-        del use, i
-        return True
 
 
 class MatrixCells:
@@ -106,7 +73,7 @@ class MatrixCells:
         self.n_cells, self.n_genes = len(indptr) - 1, n_genes
 
     def fetch(
-        self, rows: NDArray[np.int64], types: Types, memory: Memory, pool: PriorityPool
+        self, rows: NDArray[np.int64], types: Types, memory: Buffers, pool: PriorityPool
     ) -> RowSpans:
         """Nothing to fetch: rows stay where they are."""
         del types, memory, pool
@@ -139,15 +106,15 @@ class StoreCells:
             self._held_at[held] = np.arange(len(held))
 
     def fetch(
-        self, rows: NDArray[np.int64], types: Types, memory: Memory, pool: PriorityPool
+        self, rows: NDArray[np.int64], types: Types, memory: Buffers, pool: PriorityPool
     ) -> RowSpans:
         """Decode each chunk once, straight into the order in which batches take the rows."""
         store = self.store
         src = store.indptr[rows]
         length = store.indptr[rows + 1] - src
         dst = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-        idx = memory.take("buffer idx", int(dst[-1]), np.dtype(types.idx or store.idx_dtype))
-        val = memory.take("buffer val", int(dst[-1]), np.dtype(types.val or store.val_dtype))
+        idx = memory.take(int(dst[-1]), np.dtype(types.idx or store.idx_dtype))
+        val = memory.take(int(dst[-1]), np.dtype(types.val or store.val_dtype))
         work: list[Callable[[], None]] = []
         from_disk = np.arange(len(rows))
         if len(self._held_at):

@@ -17,7 +17,9 @@ import numpy as np
 
 from vcell import console, outputs
 from vcell.data import CellSource, open_cells
+from vcell.data.detect import warn_of_repeated
 from vcell.data.h5_writing import writing
+from vcell.data.nodes import encoding, is_group
 from vcell.errors import UserError
 from vcell.store.matrices import Target, write_csc, write_csr, write_dense
 
@@ -71,6 +73,7 @@ def convert(
         raise UserError(f"{target}: the output is an .h5ad file or a .zarr folder")
     outputs.check(target, inputs=[path], overwrite=overwrite)
     with open_cells(path) as source:
+        warn_of_repeated(source)
         form = plan.form or source.layout.kind
         with _output(target) as root:
             names = _write_all(path, source, root, form, plan)
@@ -80,8 +83,6 @@ def convert(
 def _write_all(
     path: Path, source: CellSource, root: Any, form: str, plan: ConversionPlan
 ) -> list[str]:
-    import anndata.io
-
     from vcell.store.frames import write_obs, write_var
 
     with warnings.catch_warnings():
@@ -103,15 +104,30 @@ def _write_all(
         with _input(path) as original:
             for name in _ARE_DICTS:
                 if name in original and name != "layers":
-                    anndata.io.write_elem(root, name, anndata.io.read_elem(original[name]))
+                    _copy(original[name], root, name)
                 elif name not in root:
-                    anndata.io.write_elem(root, name, {})
+                    root.create_group(name)
+                    _note(root[name], "dict", "0.1.0")
         if "layers" in root:
             _note(root["layers"], "dict", "0.1.0")
         if "raw" in root:
             _note(root["raw"], "raw", "0.1.0")
         _note(root, "anndata", "0.1.0")
     return done
+
+
+def _copy(node: Any, root: Any, name: str) -> None:
+    """Copy what is neither a matrix nor a table: from HDF5 to HDF5 as it lies."""
+    empty = is_group(node) and not len(node)
+    if encoding(node) == "dict" and (empty or (hasattr(node, "id") and hasattr(root, "id"))):
+        if empty:
+            _note(root.create_group(name), "dict", "0.1.0")
+        else:
+            node.file.copy(node, root, name, expand_soft=True, expand_external=True)
+        return
+    import anndata.io  # which takes most of a second to import
+
+    anndata.io.write_elem(root, name, anndata.io.read_elem(node))
 
 
 def _matrix(source: CellSource, target: Target, name: str, form: str) -> None:
@@ -132,13 +148,13 @@ def _note(group: Any, kind: str, version: str) -> None:
 @contextmanager
 def _output(target: Path) -> Iterator[Any]:
     """Open a root group under another name; rename it when all went well."""
-    import zarr
-
     with outputs.whole(target) as aside:
         if target.suffix == ".h5ad":
             with writing(aside) as (file, _):
                 yield file
         else:
+            import zarr
+
             root = zarr.open_group(aside, mode="w", zarr_format=3)
             root.attrs[outputs.MADE_BY] = outputs.made_by()
             yield root
@@ -148,12 +164,13 @@ def _output(target: Path) -> Iterator[Any]:
 def _input(path: Path) -> Iterator[Any]:
     """Open the root of an h5ad or zarr input; an empty mapping for other kinds."""
     import h5py
-    import zarr
 
     if path.is_file() and h5py.is_hdf5(path):
         with h5py.File(path) as file:
             yield file if "obs" in file else {}
     elif any((path / name).exists() for name in ("zarr.json", ".zgroup")):
+        import zarr
+
         yield zarr.open_group(path, mode="r")
     else:
         yield {}

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from vcell.data.buffers import Buffers
 from vcell.gpu.accelerator import KINDS, Accelerator, Cuda, Mark, accelerator
-from vcell.store.cells import Memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vcell.store.store import Store
 
 
-class PageLocked(Memory):
+class PageLocked(Buffers):
     """Page-locked memory, from which copies run beside the device's work.
 
     A copy that was asked for reads its source later, perhaps several batches later, and long after
@@ -33,25 +33,25 @@ class PageLocked(Memory):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(keep=None)  # the device may still read what nobody holds
         if not torch.cuda.is_available() and KINDS["cuda"] is Cuda:
             Accelerator(torch.device("cpu")).page_locked(0)  # which says what is missing
         # of the thread that makes the loader: its other threads would ask the first GPU
         self._device = accelerator("cuda")
-        self._marks: dict[tuple[str, int], Mark] = {}
+        self._marks: dict[int, Mark] = {}
 
     def allocate(self, size: int) -> NDArray[np.uint8]:
         """Return new page-locked bytes."""
         return self._device.page_locked(size)
 
-    def is_read(self, use: str, i: int) -> bool:
+    def is_read(self, i: int) -> bool:
         """Whether the device has come to the mark behind the array's last copy."""
         _let_go_of_copied()
-        if (use, i) not in self._marks:
-            self._marks[use, i] = self._device.mark()
-        if not self._marks[use, i].done():
+        if i not in self._marks:
+            self._marks[i] = self._device.mark()
+        if not self._marks[i].done():
             return False
-        del self._marks[use, i]
+        del self._marks[i]
         return True
 
 

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from vcell import console, memory
+from vcell.data.buffers import Buffers
 from vcell.errors import UserError
 from vcell.store.batch import Batch, Output, Waiting
 from vcell.store.batching import BatchFactory
-from vcell.store.cells import Cells, Memory, StoreCells, load_all
+from vcell.store.cells import Cells, StoreCells, load_all
 from vcell.store.feed import BufferPool, Feed, Plans
 from vcell.store.order import Epoch, Order, Partition
 from vcell.store.priority_pool import default_threads
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 #: A store this much smaller than the free memory is kept in it.
 _RESIDENT_SHARE = 0.25
+#: Arrays of batches and buffers held to be used again.
+_HELD = 64
 
 
 @dataclass
@@ -237,9 +240,9 @@ def _place_in_memory(
     return StoreCells(store)
 
 
-def _memory(*, pin: bool) -> Memory:
+def _memory(*, pin: bool) -> Buffers:
     if not pin:
-        return Memory()
+        return Buffers(_HELD)
     from vcell.store.device import PageLocked
 
     return PageLocked()

@@ -14,11 +14,12 @@ import numpy as np
 from vcell import console
 from vcell.data import CellSource, open_cells
 from vcell.errors import UserError
-from vcell.store.cells import Codes, Memory, Opened, RowSpans, Types
+from vcell.store.cells import Codes, Opened, RowSpans, Types
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vcell.data.buffers import Buffers
     from vcell.store.priority_pool import PriorityPool
 
 _NO_LIMIT = 1 << 62
@@ -32,7 +33,7 @@ class FileCells:
         self.n_cells, self.n_genes = source.n_cells, source.n_genes
 
     def fetch(
-        self, rows: NDArray[np.int64], types: Types, memory: Memory, pool: PriorityPool
+        self, rows: NDArray[np.int64], types: Types, memory: Buffers, pool: PriorityPool
     ) -> RowSpans:
         """Read the buffer's cells in the order of the file, as one block."""
         del types, memory, pool

@@ -1,24 +1,23 @@
 """One-dimensional zarr v3 arrays in shards: written as a stream, read chunk by chunk.
 
-A shard is a file of independently compressed chunks followed by an index (offset and size of each
-chunk, u64 little endian, then a crc32c); every chunk ends in a crc32c of its own, checked at each
-read. zarr-python, zarrs and anndata read the same files. We read them ourselves to decode on plain
-threads into buffers that are reused.
+Every chunk of a shard (`vcell.data.shard_file`) ends in a checksum. zarr-python, zarrs and anndata
+read the same files. We read them ourselves to decode on plain threads into buffers that are reused.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import google_crc32c
 import numpy as np
 from numcodecs import blosc
 
+from vcell.data.shard_file import NOT_WRITTEN, ShardDamagedError, ShardFile, with_crc
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,10 +30,6 @@ blosc.use_threads = False
 CHUNK = 1 << 16
 #: Chunks of a shard: 64 M elements, 40 to 80 MB of lz4-compressed counts on disk.
 CHUNKS_PER_SHARD = 1 << 10
-_CRC = 4
-#: The crc32c of any message that ends in its own crc32c.
-_RESIDUE = 0x48674BC7
-_EMPTY = np.uint64(2**64 - 1)
 _LEVEL = {"lz4": 3, "zstd": 3}
 #: Bytes that are compressed at a time (0: blosc chooses).
 _BLOCK = {"lz4": 1 << 15, "zstd": 0}
@@ -75,8 +70,7 @@ def encode(values: NDArray[Any], codec: Codec, *, counts: bool = False) -> bytes
         by_bit = _shuffled_by_bit(codec, counts=counts)
         shuffle = blosc.BITSHUFFLE if by_bit else blosc.SHUFFLE
         body = blosc.compress(values, codec.encode(), _LEVEL[codec], shuffle, _BLOCK[codec])
-    coded: bytes = body + google_crc32c.value(body).to_bytes(_CRC, "little")
-    return coded
+    return with_crc(body)
 
 
 class ShardWriter:
@@ -87,7 +81,7 @@ class ShardWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._aside = path.with_name(f"{path.name}.partial")  # a later attempt writes over it
         self._file = self._aside.open("wb")
-        self._index = np.full((chunks_per_shard, 2), _EMPTY, "<u8")
+        self._index = np.full((chunks_per_shard, 2), NOT_WRITTEN, "<u8")
         self._n = 0
         self._offset = 0
 
@@ -100,11 +94,11 @@ class ShardWriter:
 
     def close(self) -> int:
         """Write the index, rename into place, and return the size of the file in bytes."""
-        index = self._index.tobytes()
-        self._file.write(index + google_crc32c.value(index).to_bytes(_CRC, "little"))
+        index = with_crc(self._index.tobytes())
+        self._file.write(index)
         self._file.close()
         self._aside.replace(self.path)
-        return self._offset + len(index) + _CRC
+        return self._offset + len(index)
 
     def abandon(self) -> None:
         """Remove what was written so far."""
@@ -180,7 +174,7 @@ class ShardReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.layout = _read_layout(folder)
-        self._shards: dict[int, tuple[int, NDArray[np.uint64]]] = {}
+        self._shards: dict[int, ShardFile] = {}
         self._lock = threading.Lock()
 
     @property
@@ -191,16 +185,8 @@ class ShardReader:
     def read_chunk(self, number: int, out: NDArray[Any]) -> None:
         """Decode chunk `number` into `out`, which holds `layout.chunk` elements."""
         shard, within = divmod(number, self.layout.chunks_per_shard)
-        fd, index = self._open(shard)
-        offset, size = index[within].tolist()
-        if offset == int(_EMPTY):
-            raise self._damaged(shard, f"chunk {within} is missing")
-        coded = os.pread(fd, size, offset)
-        if len(coded) != size:
-            raise self._damaged(shard, "the file is shorter than its index says")
-        if google_crc32c.value(coded) != _RESIDUE:
-            raise self._damaged(shard, f"chunk {within} does not match its checksum")
-        body = memoryview(coded)[:-_CRC]
+        with self._shard(shard) as file:
+            body = file.read(within)
         if self.layout.codec == "none":
             out.view(np.uint8)[:] = np.frombuffer(body, np.uint8)
         else:
@@ -216,50 +202,40 @@ class ShardReader:
 
     def verify_shard(self, shard: int) -> None:
         """Check every checksum of a shard without decoding it."""
-        _, index = self._open(shard)
-        data = self._path(shard).read_bytes()
-        for within, (offset, size) in enumerate(index.tolist()):
-            if offset == int(_EMPTY):
-                continue
-            coded = data[offset : offset + size]
-            if google_crc32c.value(coded) != _RESIDUE:
-                raise self._damaged(shard, f"chunk {within} does not match its checksum")
+        with self._shard(shard) as file:
+            file.verify()
 
     def close(self) -> None:
         """Close the shard files."""
         with self._lock:
-            for fd, _ in self._shards.values():
-                os.close(fd)
+            for file in self._shards.values():
+                file.close()
             self._shards.clear()
+
+    @contextmanager
+    def _shard(self, number: int) -> Iterator[ShardFile]:
+        """Open a shard once; what is wrong with it is said with the path."""
+        try:
+            file = self._shards.get(number)
+            if file is None:
+                file = self._opened(number)
+            yield file
+        except (OSError, ShardDamagedError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise UserError(
+                f"{self._path(number)} is damaged: {why}",
+                hint="build the store again: `vcell prepare ... --overwrite`",
+            ) from None
+
+    def _opened(self, number: int) -> ShardFile:
+        with self._lock:
+            if number not in self._shards:
+                n_chunks = self.layout.chunks_per_shard
+                self._shards[number] = ShardFile(self._path(number), n_chunks, checked=True)
+            return self._shards[number]
 
     def _path(self, shard: int) -> Path:
         return self.folder / "c" / str(shard)
-
-    def _open(self, shard: int) -> tuple[int, NDArray[np.uint64]]:
-        known = self._shards.get(shard)
-        if known is not None:
-            return known
-        with self._lock:
-            if shard in self._shards:
-                return self._shards[shard]
-            try:
-                fd = os.open(self._path(shard), os.O_RDONLY)
-            except OSError as error:
-                raise self._damaged(shard, error.strerror or str(error)) from None
-            n = 16 * self.layout.chunks_per_shard
-            tail = os.pread(fd, n + _CRC, max(os.fstat(fd).st_size - n - _CRC, 0))
-            crc = int.from_bytes(tail[n:], "little")
-            if len(tail) != n + _CRC or google_crc32c.value(tail[:n]) != crc:
-                os.close(fd)
-                raise self._damaged(shard, "its index does not match its checksum")
-            self._shards[shard] = fd, np.frombuffer(tail[:n], "<u8").reshape(-1, 2)
-            return self._shards[shard]
-
-    def _damaged(self, shard: int, why: str) -> UserError:
-        return UserError(
-            f"{self._path(shard)} is damaged: {why}",
-            hint="build the store again: `vcell prepare ... --overwrite`",
-        )
 
 
 def _read_layout(folder: Path) -> ShardLayout:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import shutil
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -134,15 +135,22 @@ def _started(training: Training[Settings], config: Settings, name: str | None, p
         name=name,
         **new.facts,
     )
-    try:
+    with begun(this):
         for file, content in new.files.items():
             this.save_file(file, partial(_write, content) if isinstance(content, str) else content)
-    except BaseException as error:  # nothing was begun: nothing is left
-        shutil.rmtree(this.path, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in FULL:
-            raise cannot_write(this.path, error) from None
-        raise
     return this
+
+
+@contextmanager
+def begun(run: Run) -> Iterator[None]:
+    """Write what a run begins with; where that fails nothing was begun, and nothing is left."""
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(run.path, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise cannot_write(run.path, error) from None
+        raise
 
 
 def _write(text: str, path: Path) -> None:

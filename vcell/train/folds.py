@@ -103,7 +103,11 @@ def _over(runs: Sequence[Run], means: Callable[[list[float]], Any]) -> Scores:
     """Return a number over the folds for each score, of the models that all folds have."""
     scored = [_scored(run) for run in runs]
     return {
-        name: {score: float(means([one[name][score] for one in scored])) for score in of}
+        name: {
+            score: float(means([one[name][score] for one in scored]))
+            for score in of
+            if all(score in one[name] for one in scored)
+        }
         for name, of in scored[0].items()
         if all(name in one for one in scored)
     }
@@ -133,13 +137,13 @@ def _pooled(training: Training[Any], this: Run, runs: Sequence[Run]) -> Pooled:
 
 def _write(path: Path, runs: Sequence[Run]) -> None:
     """Write one line for each fold and model."""
-    columns = list(next(iter(_scored(runs[0]).values()), {}))
+    columns = list(dict.fromkeys(s for run in runs for of in _scored(run).values() for s in of))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["fold", "model", *columns, "run"])
         for run in runs:
             for name, of in _scored(run).items():
-                scores = [f"{of[score]:.6g}" for score in columns]
+                scores = [f"{of[score]:.6g}" if score in of else "" for score in columns]
                 writer.writerow([run.meta["config"]["fold"], name, *scores, run.name])
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from vcell.data.log_cells import log_scaled
+from vcell.data.log_scale import log_scaled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from vcell.data.log_cells import log_scaled
+from vcell.data.log_scale import log_scaled
 from vcell_predict.cells.counts import ControlCounts
 from vcell_predict.cells.pool import Pool
 from vcell_predict.cells.residual import move

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from vcell import console
-from vcell.data.log_cells import log_scaled
+from vcell.data.log_scale import log_scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

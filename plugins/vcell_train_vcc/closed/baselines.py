@@ -102,9 +102,10 @@ class Ridge:
         self.screen, rows, self.own = screen, screen.rows(TRAIN), OwnChange(screen)
         names = screen.perturbations[rows].tolist()
         x = self._inputs(names)
-        self.mean, self.centre = screen.delta[rows].mean(axis=0, dtype=np.float64), x.mean(axis=0)
+        y = screen.denoised(rows)
+        self.mean, self.centre = y.mean(axis=0), x.mean(axis=0)
         u, s, vt = np.linalg.svd(x - self.centre, full_matrices=False)
-        y = screen.delta[rows] - self.mean
+        y -= self.mean
         judge = _judge(screen, rows)
         penalty = min(
             _PENALTIES,
@@ -171,7 +172,7 @@ class Neighbours:
 
     def __init__(self, screen: Screen) -> None:
         self.screen, rows, self.own = screen, screen.rows(TRAIN), OwnChange(screen)
-        self.delta = screen.delta[rows].astype(np.float64)
+        self.delta = screen.denoised(rows)
         self.unit = _unit(screen.pooled(screen.perturbations[rows].tolist()))
         likeness = self.unit @ self.unit.T
         np.fill_diagonal(likeness, -np.inf)
@@ -197,7 +198,7 @@ class Neighbours:
 def _judge(screen: Screen, rows: NDArray[np.int64]) -> Judge:
     """Return what ranks settings by the training perturbations, each left out."""
     names = screen.perturbations[rows].tolist()
-    return Judge(screen.delta[rows], screen.targets(names), _JUDGED_ROWS, _JUDGED_GENES)
+    return Judge(screen.denoised(rows), screen.targets(names), _JUDGED_ROWS, _JUDGED_GENES)
 
 
 def _unit(x: NDArray[np.float32]) -> Array:

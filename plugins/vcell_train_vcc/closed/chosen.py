@@ -76,7 +76,7 @@ def _key(screen: Screen) -> str:
     parts = (
         screen.perturbations[learned], screen.context[learned], screen.delta[learned], screen.genes,
         screen.feature_genes, screen.features, screen.blocks, screen.widths, screen.prior_sources,
-        screen.prior_source, screen.prior_names, screen.prior_effects,
+        screen.prior_source, screen.prior_names, screen.prior_effects, screen.control_noise,
     )  # fmt: skip
     for part in parts:
         array = np.ascontiguousarray(part)

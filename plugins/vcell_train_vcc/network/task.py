@@ -89,7 +89,8 @@ class Tables:
         self.column = np.array([place[gene] for gene in tokens])
         names = [str(name) for name in screen.perturbations]
         self.whole_prior = prior
-        self.prior, self.delta = prior[:, self.column], screen.delta[:, self.column]
+        self.prior = prior[:, self.column]
+        self.delta = screen.denoised(np.arange(len(names)))[:, self.column].astype(np.float32)
         self.features, self.target = self.of(names)
         self.learned = screen.rows(TRAIN)
         self.number = np.full(len(names), -1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vcell.data.log_scale import log_divided, log_table
 from vcell.kernels import clipped, moments, pearson
 from vcell.kernels.moments import add_into
 from vcell.passes.engine import SPAN, TILE, CellSpan, Reducer, Task
@@ -14,7 +15,6 @@ from vcell.passes.engine import SPAN, TILE, CellSpan, Reducer, Task
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SMALL = np.arange(moments.LUT, dtype=np.float32)
 _TILED_BYTES = 8 << 20  # of one tile's sums; larger ones are shared out by batch instead
 
 
@@ -145,7 +145,7 @@ class NormalizedMoments(_GeneSums):
             return
         totals = part.totals if self.totals is None else self.totals[part.cells]
         scale = cell_scale(totals[cells], self.target_sum)
-        table = self._final(np.log1p(_SMALL / scale[:, None]))
+        table = self._final(log_table(moments.LUT, scale))
         room = int(indptr[-1] - indptr[0]) // 16  # over 99 % of UMI counts are in the table
         others, places = np.empty(room, np.int64), np.empty((room, 2), np.int32)
         found = moments.tabled_moments(
@@ -155,7 +155,7 @@ class NormalizedMoments(_GeneSums):
             others, places = np.empty(found, np.int64), np.empty((found, 2), np.int32)
             moments.list_untabled(indptr, part.indices, part.data, codes, others, places)
         cell, gene = places[:found].T
-        large = self._final(np.log1p(part.data[others[:found]] / scale[cell]))
+        large = self._final(log_divided(part.data[others[:found]], scale[cell]))
         moments.listed_moments(codes[cell], gene, large, out)
 
     def _final(self, logs: NDArray[np.float32]) -> NDArray[np.float32]:

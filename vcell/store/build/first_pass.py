@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.data.buffers import Buffers
 from vcell.errors import UserError
 from vcell.kernels import scatter
 from vcell.outputs.aside import sync_file
-from vcell.store.cells import Memory
 from vcell.store.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Spill:
     escaped: int = 0
     #: What is known of each gene of the store, from the cells read so far.
     stats: NDArray[np.float64] = field(init=False)
-    _memory: Memory = field(default_factory=Memory)
+    _memory: Buffers = field(default_factory=Buffers)
 
     @property
     def value_type(self) -> np.dtype[Any]:
@@ -132,7 +132,7 @@ class Spill:
                     self.step(journal)
                     bar.advance(len(block), read=source.bytes_of(len(block), len(block.data)))
         finally:
-            self._memory = Memory()
+            self._memory = Buffers()
             for file in files.values():
                 file.close()
 
@@ -182,8 +182,8 @@ class Spill:
         at = np.empty(n, np.int64)
         scatter.place(self.bucket[cells], keep, length, self.n_buckets, segment, at)
         size = int(segment[-1])
-        idx = self._memory.take("idx", size, self.index_type)
-        val = self._memory.take("val", size, self.value_type)
+        idx = self._memory.take(size, self.index_type)
+        val = self._memory.take(size, self.value_type)
         rest = (indptr, block.indices, block.data, keep, at, self.column)
         escaped = np.empty(0, ESCAPED)
         if self.mode == "counts":

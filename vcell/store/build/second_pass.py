@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.data.buffers import Buffers
 from vcell.errors import UserError
 from vcell.kernels import gather, scatter
 from vcell.outputs.aside import sync_file
 from vcell.store.build.first_pass import ESCAPED, Spill, index_type
-from vcell.store.cells import Memory
 from vcell.store.priority_pool import PriorityPool
 from vcell.store.shards import (
     CHUNK,
@@ -51,7 +51,7 @@ class Build:
     column: NDArray[np.int32]  # of every spilled column: its column in the store, or -1
     folder: Path  # the store being built
     value_type: np.dtype[Any]
-    _memory: Memory = field(default_factory=Memory)
+    _memory: Buffers = field(default_factory=Buffers)
     _all_columns: bool = field(init=False)
     _segments: NDArray[np.int64] = field(init=False)
     _escaped: Array = field(init=False)
@@ -138,8 +138,8 @@ class Build:
         cells = np.flatnonzero((spill.bucket == bucket) & (spill.cells.length >= 0))
         length = np.asarray(spill.cells.length[cells])
         n = int(length.sum())
-        idx = self._memory.take("in idx", n, spill.index_type)
-        val = self._memory.take("in val", n, spill.value_type)
+        idx = self._memory.take(n, spill.index_type)
+        val = self._memory.take(n, spill.value_type)
         spans = self._spans(bucket)
         _read_spans(spill.folder / "idx.spill", spans, idx)
         _read_spans(spill.folder / "val.spill", spans, val)
@@ -149,8 +149,8 @@ class Build:
         src = np.cumsum(length) - length
         order = np.argsort(spill.rank[cells])
         src, length = src[order], length[order]
-        idx_out = self._memory.take("out idx", n, self.index_type)
-        val_out = self._memory.take("out val", n, self.value_type)
+        idx_out = self._memory.take(n, self.index_type)
+        val_out = self._memory.take(n, self.value_type)
         if self._all_columns:
             dst = np.cumsum(length) - length
             gather.copy_rows(idx, val, src, length, dst, 0, len(cells), idx_out, val_out)

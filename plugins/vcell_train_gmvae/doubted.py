@@ -1,0 +1,59 @@
+"""Labels that look wrong are not shown: such cells are learned from as cells without a label."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vcell import console
+from vcell.gmvae.components import Components
+from vcell.gmvae.wrong_labels import doubts
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from vcell.gmvae.cells import ResidentCells
+    from vcell.gmvae.wrong_labels import Doubts
+    from vcell_train_gmvae.study import Study
+
+DOUBTED = "doubted.csv"
+_FEW = 50  # shown labels below which nothing can be said of them
+
+
+def without_wrong_labels(
+    study: Study, cells: ResidentCells, seed: int
+) -> tuple[Study, dict[str, str]]:
+    """Return the study without labels that look wrong, and a file that lists these."""
+    shown = np.flatnonzero(study.shown >= 0)
+    if len(shown) < _FEW:
+        return study, {}
+    components = Components.learnt(cells, np.flatnonzero(~study.held_out), seed=seed)
+    found = doubts(components.of(cells, shown), study.shown[shown], len(study.labels), seed)
+    if not found.suspect.any():
+        return study, {}
+    suspect = np.zeros(len(study.label), bool)
+    suspect[shown[found.suspect]] = True
+    console.say(
+        f"{suspect.sum():,} of {len(shown):,} shown labels look wrong (in all about "
+        f"{found.share:.0%} are): learned from without a label (--keep-all-labels shows them)"
+    )
+    told = np.where(suspect, -1, study.shown)
+    changed = dataclasses.replace(study, shown=told, suspect=suspect, doubted=found.share)
+    return changed, {DOUBTED: _table(study, shown, found)}
+
+
+def _table(study: Study, shown: NDArray[Any], found: Doubts) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["cell", "label", "likelier", "probability_wrong"])
+    for i in np.flatnonzero(found.suspect).tolist():
+        cell = int(shown[i])
+        given, likelier = study.labels[study.shown[cell]], study.labels[found.likelier[i]]
+        writer.writerow([cell, given, likelier, f"{found.wrong[i]:.4f}"])
+    return out.getvalue()

@@ -1,0 +1,235 @@
+"""Every path of every command: what is read is never written, what is not ours never replaced.
+
+The commands are found, not listed: one that is new fails here until it says of each path whether it
+is read or made, and until `MAKES` says how it makes what it makes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from vcell.cli import cli
+from vcell.config import OutputPath
+from vcell.config.options import SettingOption
+
+#: Paths that are read, by their names; `runs` is looked into, and runs are put there.
+READ = {
+    "cells", "control_cells", "data", "evaluate", "features", "file", "files", "folds_file",
+    "gene_set", "genes", "graph", "held_out", "ids", "like", "pairs", "perturb_seq",
+    "perturbations", "prediction", "prior_effects", "pseudobulk", "real", "screen", "sets",
+    "source", "sources", "table", "targets", "triples", "validation", "vocabulary",
+}  # fmt: skip
+#: Commands of the core that take paths in ways of their own, with tests of their own.
+OF_THE_CORE = {"config init", "init", "runs compare", "runs list", "runs rm", "runs show"}
+
+SYNTHETIC = ("--model", "synthetic:gf-6L-10M-i2048")
+GRAPH = ("graph-profile", "--graph", "{}")
+#: How each output is asked for, {} being a file that is read, and how its name ends; of a folder
+#: that files are put into, one of them; "/" where their names are known only once it has read.
+MAKES = {
+    "convert target": (("convert", "{}"), ".h5ad"),
+    "de output": (("de", "{}", "-o"), ".csv"),
+    "demo output": (("demo", "-o"), "/demo.json"),
+    "effects output": (("effects", "{}", "-o"), ".parquet"),
+    "embed output": (("embed", "latest", "{}", "-o"), ".h5ad"),
+    "evaluate output": (("evaluate", "{}", "{}", "-o"), ""),
+    "evaluate cache": (("evaluate", "{}", "{}", "--cache"), "/"),
+    "features output": (("features", "{}", "-o"), "/damaged.npz"),
+    "figures output": (("figures", "roc", "-o"), "/roc.svg"),
+    "gpu-tune monitor log_file": (("gpu-tune", "monitor", "--readings", "1", "--log-file"), ""),
+    "graph-profile output": ((*GRAPH, "-o"), ".html"),
+    "graph-profile save": ((*GRAPH, "--save"), ""),
+    "inspect html": (("inspect", "{}", "--html"), ".html"),
+    "isp embed output": (("isp", "embed", "{}", *SYNTHETIC, "-o"), ".h5ad"),
+    "isp run export_upstream_pickles": (
+        ("isp", "run", "{}", *SYNTHETIC, "--export-upstream-pickles"), "/1_raw.pickle"
+    ),
+    "isp stats output": (("isp", "stats", "-o"), ".csv"),
+    "isp-bench output": (("isp-bench", "{}", "-o"), ".html"),
+    "pack output": (("pack", "{}", "-o"), ".vcc"),
+    "pipeline output": (
+        ("pipeline", "bulk", "--cells", "{}", "--cell-type-column", "x", "-o"), "/qc.h5ad"
+    ),
+    "predict output": (("predict", "--control-cells", "{}", "-o"), ".h5ad"),
+    "predict explain": (("predict", "--explain"), ""),
+    "predict pack": (("predict", "--pack"), ".vcc"),
+    "prepare output": (("prepare", "{}", "-o"), ""),
+    "pseudobulk output": (("pseudobulk", "{}", "-o"), ".npz"),
+    "report output": (("report", "-o"), ".html"),
+    "report plots_only": (("report", "--plots-only"), "/"),
+    "select-genes output": (("select-genes", "{}", "-o"), ""),
+    "simulate out": (("simulate",), ".h5ad"),
+}  # fmt: skip
+STARTS = {  # commands that put a run into a folder of runs
+    "isp run": ("isp", "run", "{}", *SYNTHETIC),
+    "train-bulk": ("train-bulk", "{}", "--cell-type-column", "x"),
+    "train-gmvae": ("train-gmvae", "{}"),
+    "train-graph": ("train-graph", "{}"),
+    "train-vcc": ("train-vcc", "{}"),
+}
+
+
+def every_command() -> Iterator[tuple[str, click.Command]]:
+    """Yield the words of each command that does something, and the command."""
+
+    def within(
+        command: click.Command, words: tuple[str, ...]
+    ) -> Iterator[tuple[str, click.Command]]:
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield " ".join(words), command
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                found = command.get_command(context, name)
+                assert found is not None
+                yield from within(found, (*words, name))
+
+    yield from ((name, command) for name, command in within(cli, ()) if name)
+
+
+def paths_of(command: click.Command) -> dict[str, str]:
+    """Return the paths that a command takes: what it makes of each, "" of what it reads."""
+    found = {}
+    for param in command.params:
+        if isinstance(param, SettingOption):
+            if param.setting.base is Path:
+                found[param.setting.name] = param.setting.made
+        elif isinstance(param.type, click.Path):
+            found[str(param.name)] = param.type.made if isinstance(param.type, OutputPath) else ""
+    return found
+
+
+def test_of_every_path_it_is_said_whether_it_is_read_or_made():
+    paths = {name: paths_of(command) for name, command in every_command()}
+    unsaid = {
+        f"{name} {path}"
+        for name, of in paths.items()
+        for path, made in of.items()
+        if not made and path not in READ | {"runs"} and name not in OF_THE_CORE
+    }
+    assert unsaid == set(), "say made= where the option is declared, or add it to READ"
+    made = {f"{name} {path}" for name, of in paths.items() for path, how in of.items() if how}
+    assert made == set(MAKES)
+
+
+def test_a_command_that_replaces_says_so_by_one_flag():
+    """What is replaced as a whole is so with --overwrite only; a log is added to."""
+    for name, command in every_command():
+        whole = [path for path, made in paths_of(command).items() if made == "whole"]
+        flags = {flag for param in command.params for flag in param.opts}
+        if whole and name not in ("isp-bench", "gpu-tune monitor"):
+            assert "--overwrite" in flags, name
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    (tmp_path / "damaged.h5ad").write_bytes(b"whoever reads it complains of that")
+    return tmp_path / "damaged.h5ad"
+
+
+def everything(folder: Path) -> dict[str, bytes | None]:
+    return {
+        str(p.relative_to(folder)): None if p.is_dir() else p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+    }
+
+
+def refused(typed, name: str, out: str, *, overwrite: bool = False) -> str:
+    """Ask for an output; nothing may have been read, written or said beside one sentence."""
+    words, _ = MAKES[name]
+    flags = ("--overwrite",) if overwrite and _replaces(name) else ()
+    ran = typed(*(word.format("damaged.h5ad") for word in words), out, *flags)
+    assert (ran.code, ran.out) == (2, ""), f"{name}: {ran.err}"
+    said = [line for line in ran.err.splitlines() if not line.startswith("  hint: ")]
+    assert len(said) == 1, ran.err
+    assert said[0].startswith("error: ")
+    assert "whoever" not in ran.err
+    return ran.err
+
+
+def _replaces(name: str) -> bool:
+    command = dict(every_command())[name.rpartition(" ")[0]]
+    return any("--overwrite" in param.opts for param in command.params)
+
+
+@pytest.mark.parametrize("name", MAKES)
+def test_what_is_not_ours_is_never_replaced(typed, damaged, name):
+    ending = MAKES[name][1]
+    if ending == "/":
+        pytest.skip("the names of its files are known when it has read")
+    place = damaged.parent / f"out{ending}"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("the user's own\n")
+    before = everything(damaged.parent)
+    for overwrite in (False, True):
+        said = refused(typed, name, f"out{'' if '/' in ending else ending}", overwrite=overwrite)
+        assert "out" in said
+        assert everything(damaged.parent) == before
+
+
+@pytest.mark.parametrize("name", MAKES)
+def test_a_place_that_cannot_be_written_is_told_before_any_reading(typed, damaged, name):
+    (damaged.parent / "file").touch()
+    before = everything(damaged.parent)
+    ending = "" if "/" in MAKES[name][1] else MAKES[name][1]
+    for place in ("file/out", "/proc/no"):
+        said = refused(typed, name, place + ending)
+        assert "is not a folder" in said or "cannot be written" in said
+        assert everything(damaged.parent) == before
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_runs_that_cannot_be_put_anywhere_are_told_before_any_reading(typed, damaged, name):
+    words = [word.format("damaged.h5ad") for word in STARTS[name]]
+    for place in ("damaged.h5ad", "/proc/no"):
+        ran = typed(*words, "--runs", place)
+        assert (ran.code, ran.out) == (2, "")
+        assert "is not a folder" in ran.err or "cannot be written" in ran.err
+    assert [p.name for p in damaged.parent.iterdir()] == ["damaged.h5ad"]
+
+
+@pytest.mark.parametrize("name", [name for name in MAKES if "{}" in MAKES[name][0]])
+def test_an_input_is_never_an_output_under_any_name(typed, damaged, name):
+    ending = "" if "/" in MAKES[name][1] else MAKES[name][1]
+    (damaged.parent / f"soft{ending}").symlink_to(damaged.name)
+    os.link(damaged, damaged.parent / f"hard{ending}")
+    before = everything(damaged.parent)
+    for place in ("damaged.h5ad", f"soft{ending}", f"hard{ending}"):
+        assert "input" in refused(typed, name, place, overwrite=True)
+        assert everything(damaged.parent) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "--like", "{}", "-o", "{}"),
+        ("predict", "--evaluate", "{}", "--pack", "{}"),
+        ("isp", "embed", "c.h5ad", *SYNTHETIC, "--vocabulary", "{}", "-o", "{}"),
+        ("isp", "stats", "--perturb-seq", "{}", "-o", "{}"),
+        ("features", "a.gmt", "--ids", "{}", "-o", "{}"),
+        ("graph-profile", "--triples", "{}", "-o", "{}"),
+        ("pack", "c.h5ad", "--genes", "{}", "-o", "{}"),
+        ("demo", "--data", "{}", "-o", "{}"),
+        ("pipeline", "bulk", "--pairs", "{}", "-o", "{}"),
+    ],
+)
+def test_nor_is_any_other_file_that_a_command_reads(typed, damaged, words):
+    before = everything(damaged.parent)
+    ran = typed(*(word.format("damaged.h5ad") for word in words))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: damaged.h5ad is an input: it is not written to")
+    assert everything(damaged.parent) == before
+
+
+def test_the_cells_of_the_project_are_written_to_by_no_command(typed, damaged):
+    (damaged.parent / "vcell.toml").write_text('[data]\ncells = "damaged.h5ad"\n')
+    before = everything(damaged.parent)
+    for name in MAKES:
+        if name.split(" ")[0] != "demo":  # it has cells of its own
+            assert "damaged.h5ad" in refused(typed, name, "damaged.h5ad", overwrite=True)
+    assert everything(damaged.parent) == before

@@ -1,0 +1,41 @@
+"""log1p of counts that are scaled to a common total, in one place.
+
+Two orders of arithmetic are in use, which differ in the last bit: a count times its cell's factor,
+and a count over its cell's divisor, as scanpy has it. Results are of the precision given. The
+compiled kernels (`vcell.kernels`) have their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def log_scaled(
+    counts: NDArray[Any], factor: NDArray[np.floating], indptr: NDArray[np.integer]
+) -> NDArray[np.floating]:
+    """Return log1p of stored counts of cells, each times its cell's factor."""
+    found: NDArray[np.floating] = np.log1p(counts * np.repeat(factor, np.diff(indptr)))
+    return found
+
+
+def log_divided(counts: NDArray[Any], divisor: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return log1p of counts, each over its own divisor: total of the cell / target."""
+    found: NDArray[np.floating] = np.log1p(counts / divisor)
+    return found
+
+
+def log_profiles(counts: NDArray[Any], target: float) -> NDArray[np.floating]:
+    """Return log1p of the rows of a table, each scaled to a total of `target`."""
+    total = counts.sum(1, keepdims=True, dtype=np.float64)
+    found: NDArray[np.floating] = np.log1p(counts * (target / np.maximum(total, 1)))
+    return found
+
+
+def log_table(n: int, divisor: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return what counts 0 to n - 1 become in every cell: ``[C, n]``."""
+    return log_divided(np.arange(n, dtype=divisor.dtype), divisor[:, None])

@@ -1,0 +1,88 @@
+"""One shard of a zarr v3 array: a file of chunks that are coded one by one, then an index of them.
+
+The index has the offset and size of each chunk, u64 little endian, and ends in a crc32c. Chunks may
+end in a crc32c of their own, which is checked at each read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import google_crc32c
+import numpy as np
+
+from vcell.data.chunked import Descriptor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+#: Bytes of a checksum.
+CRC = 4
+#: Offset and size of a chunk that was never written.
+NOT_WRITTEN = np.uint64(2**64 - 1)
+#: The crc32c of any message that ends in its own crc32c.
+_RESIDUE = 0x48674BC7
+
+
+class ShardDamagedError(ValueError):
+    """A shard is not what its index or its checksums say."""
+
+
+def with_crc(body: bytes) -> bytes:
+    """Append a checksum."""
+    crc: int = google_crc32c.value(body)
+    return body + crc.to_bytes(CRC, "little")
+
+
+class ShardFile:
+    """A shard open for reading; safe to use from several threads.
+
+    Parameters
+    ----------
+    n_chunks
+        Chunks of a full shard: places in the index.
+    checked
+        Whether each chunk ends in a checksum.
+    """
+
+    def __init__(self, path: Path, n_chunks: int, *, checked: bool) -> None:
+        self._file = Descriptor(path)
+        self._checked = checked
+        try:
+            self.index = self._read_index(n_chunks)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read_index(self, n_chunks: int) -> NDArray[np.uint64]:
+        """Return offset and size of each chunk, ``[C, 2]``."""
+        n = 16 * n_chunks + CRC
+        tail = self._file.read(n, max(self._file.size - n, 0)) if self._file.size >= n else b""
+        if not tail or google_crc32c.value(tail) != _RESIDUE:
+            raise ShardDamagedError("its index does not match its checksum")
+        return np.frombuffer(tail[:-CRC], "<u8").reshape(-1, 2)
+
+    def read(self, chunk: int) -> memoryview:
+        """Return a chunk as it is coded, without its checksum."""
+        offset, size = self.index[chunk].tolist()
+        if offset == int(NOT_WRITTEN):
+            raise ShardDamagedError(f"chunk {chunk} is missing")
+        if offset + size > self._file.size:
+            raise ShardDamagedError("the file is shorter than its index says")
+        coded = self._file.read(size, offset)
+        if not self._checked:
+            return memoryview(coded)
+        if google_crc32c.value(coded) != _RESIDUE:
+            raise ShardDamagedError(f"chunk {chunk} does not match its checksum")
+        return memoryview(coded)[:-CRC]
+
+    def verify(self) -> None:
+        """Check the checksum of every chunk without decoding it."""
+        for chunk in np.flatnonzero(self.index[:, 0] != NOT_WRITTEN).tolist():
+            self.read(chunk)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
