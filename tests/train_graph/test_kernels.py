@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from vcell_train_graph.closed import factors_model
 from vcell_train_graph.factors import said_of
-from vcell_train_graph.kernels import KernelMixture, SetBlock, inverse_of, weighed
+from vcell_train_graph.kernels import KernelMixture, SetBlock, indicator, inverse_of, weighed
 from vcell_train_graph.planted import Planted, planted
 from vcell_train_graph.problem import GraphProblem
 from vcell_train_graph.process import SetProducts, _left_out, process
@@ -150,7 +150,8 @@ def test_effects_and_factors_are_drawn_as_their_densities_say():
     )
     indptr, inside = np.array([0, 1, 2]), np.array([0, 0])
     effects, factors, signs = np.zeros(2), np.full((1, 2), 0.3), np.array([-1.0])
-    left = value - said_of(members, effects, factors, signs)
+    has = indicator(members, 2)
+    left = value - said_of(has, effects, factors, signs)
     for _ in range(20_000):
         draw_effects(indptr, inside, left, effects, 3.0 * precision, 4.0, rng.normal(size=2))
         draw_factors(
@@ -158,7 +159,7 @@ def test_effects_and_factors_are_drawn_as_their_densities_say():
             rng.normal(size=(1, 2)),
         )  # fmt: skip
         draws.append(value[0] - left[0])
-    assert left == pytest.approx(value - said_of(members, effects, factors, signs))
+    assert left == pytest.approx(value - said_of(has, effects, factors, signs))
     covariance = np.linalg.inv(precision)
     own = rng.multivariate_normal(np.zeros(2), covariance / 3.0, 400_000).sum(1)
     traits = rng.multivariate_normal(np.zeros(2), covariance / 0.8, 400_000)
