@@ -171,7 +171,23 @@ def command() -> None:
 
 @command.command("run")
 @click.argument("cells", required=False, type=click.Path(path_type=Path))
-@configured(IspRun)
+@configured(
+    IspRun,
+    first=(
+        "model",
+        "perturb",
+        "genes",
+        "state",
+        "start",
+        "goal",
+        "donor",
+        "controls",
+        "max_cells",
+        "dry_run",
+        "resume",
+        "gpus",
+    ),
+)
 def run_command(cells: Path | None, config: IspRun) -> None:
     r"""Delete or overexpress genes in every cell of CELLS and measure how far each cell moves.
 

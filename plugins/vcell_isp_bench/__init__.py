@@ -54,7 +54,20 @@ class IspBench:
 
 @click.command("isp-bench")
 @click.argument("cells", required=False, type=click.Path(path_type=Path))
-@configured(IspBench)
+@configured(
+    IspBench,
+    first=(
+        "model",
+        "method",
+        "precision",
+        "token_budget",
+        "max_cells",
+        "repeats",
+        "label",
+        "search",
+        "output",
+    ),
+)
 def command(cells: Path | None, config: IspBench) -> None:
     r"""Time ways of embedding CELLS with a Geneformer, and say what each really computed.
 

@@ -77,7 +77,21 @@ class Pseudobulk:
 
 @click.command("pseudobulk")
 @click.argument("file", metavar="CELLS", type=click.Path(path_type=Path))
-@configured(Pseudobulk)
+@configured(
+    Pseudobulk,
+    first=(
+        "output",
+        "overwrite",
+        "labels",
+        "samples",
+        "cells",
+        "mode",
+        "by",
+        "split_by",
+        "deconvolve",
+        "seed",
+    ),
+)
 def command(file: Path, config: Pseudobulk) -> None:
     r"""Add up cells drawn by type: bulk samples whose composition is known.
 

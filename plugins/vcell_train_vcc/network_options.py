@@ -12,6 +12,8 @@ from vcell.config import option
 class NetworkOptions:
     """What TrainVcc inherits for them."""
 
+    heading = "Network"
+
     preset: Literal["auto", "tiny", "small", "base", "large"] = option(
         "auto", help="Size of the network; auto is base on a GPU and tiny on a CPU."
     )

@@ -122,3 +122,27 @@ def test_where_sums_mislead_the_process_over_all_perturbations_answers():
     delta = rng.normal(size=(len(genes) + len(pairs), 40))
     found = Interactions([*genes, *pairs], delta, delta + 0.01)
     assert not found.covers(["A+B"]).any()
+
+
+@pytest.mark.parametrize(("told", "believed"), [(1.0, (0.99, 1.0)), (0.0, (0.0, 0.7))])
+def test_predictions_are_believed_as_far_as_left_out_effects_follow_them(screen, told, believed):
+    found = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        names = np.array([f"P{i}" for i in range(30)])
+        features = rng.normal(size=(30, 4)).astype(np.float32)
+        delta = told * features @ rng.normal(size=(4, 40)) + rng.normal(size=(30, 40))
+        p = len(names)
+        alone = replace(
+            screen, perturbations=names, feature_genes=names, features=features,
+            delta=delta.astype(np.float32), genes=np.array([f"g{i}" for i in range(40)]),
+            control=np.ones((1, 40), np.float32), context=np.zeros(p, np.int64),
+            part=np.zeros(p, np.int8), cells=np.full(p, 50), noise=np.ones(p, np.float32),
+        )  # fmt: skip
+        found.append(GaussianProcess(alone))
+    low, high = believed
+    assert low <= np.mean([model.belief for model in found]) <= high
+    if not told:  # some of the four are not believed at all: they answer as no-change does
+        silent = [model for model in found if model.belief == 0]
+        assert silent
+        assert not silent[0].predict(["P0", "P3"]).any()

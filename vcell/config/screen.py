@@ -15,6 +15,8 @@ from vcell.errors import UserError
 class ScreenOptions:
     """What a command inherits that measures a screen."""
 
+    heading = "Perturbations and features"
+
     genes: Path | None = option(
         None,
         read=True,

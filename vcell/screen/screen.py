@@ -156,10 +156,13 @@ class Screen:
         found = self.delta[rows].astype(np.float64)
         for context, noise in enumerate(self.control_noise):
             learnt = (self.part == TRAIN) & (self.context == context)
+            if not noise or not learnt.any():
+                continue
+            mean = self.delta.mean(axis=0, dtype=np.float64, where=learnt[:, None])
+            likely = mean * min(float(noise) / max(np.square(mean).mean(), 1e-30), 1.0)
             own = (self.part[rows] != TEST) & (self.context[rows] == context)
-            if noise > 0 and learnt.any() and own.any():
-                mean = self.delta[learnt].mean(axis=0, dtype=np.float64)
-                found[own] -= mean * min(float(noise) / max(np.square(mean).mean(), 1e-30), 1.0)
+            for row in np.flatnonzero(own):  # without a copy of all
+                found[row] -= likely
         return found
 
     def names(self, rows: NDArray[np.int64]) -> tuple[list[str], list[str]]:

@@ -10,6 +10,7 @@ too, left alone unless those left out are told better with them.
 Its limits are the mean effect, ridge regression on the features, and the additive rule for pairs.
 Leave-one-out predictions come in closed form, and judge the settings: those that are best by error,
 correlation and discrimination together are averaged, since the data seldom tell which one is right.
+The whole is believed as far as left-out effects bear it out, which may be not at all.
 A target that is among the genes measured moves by the share that training targets moved.
 A set of targets that were all measured alone is predicted from those (`interactions`).
 P perturbations, G target genes, N genes.
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import lapack
+from scipy.special import stdtr
 
 from vcell.models.own_change import OwnChange
 from vcell.models.scoring import Judge
@@ -77,7 +79,8 @@ class GaussianProcess:
         self.names = [str(name) for name in screen.perturbations[self.learned]]
         self.transfer = Transfer(screen)
         told = self.transfer.of(self.names)
-        self.delta = screen.denoised(self.learned) - told  # the process learns what is left
+        self.delta = screen.denoised(self.learned)
+        self.delta -= told  # the process learns what is left
         self.mean = self.delta.mean(axis=0)
         self.own = OwnChange(screen)
         self.settings = kept(run, screen, self._chosen)
@@ -86,7 +89,11 @@ class GaussianProcess:
         apart = np.zeros_like(self.delta)
         for fit in self.fits:
             apart += self._left_out(*fit)
-        self._each_left_out = self.own.put_in(apart / len(self.fits) + told, self.names)
+        apart /= len(self.fits)
+        apart += told
+        self.belief = self._believed(apart, told)
+        apart *= self.belief
+        self._each_left_out = self.own.put_in(apart, self.names)
         self.sets = Interactions(
             self.names, self.delta + told, self._each_left_out.astype(np.float64, copy=False)
         )
@@ -119,7 +126,7 @@ class GaussianProcess:
             for setting, weights, _ in self.fits:
                 total += self._centre(setting) + self.kernel.across(names, setting)[0] @ weights
             total = total / len(self.fits) + self.transfer.of(names)
-            effect[known] = self.own.put_in(total, names)
+            effect[known] = self.own.put_in(self.belief * total, names)
         together = self.sets.covers(perturbations)
         effect[together] = self.sets.predict([*itertools.compress(perturbations, together)])
         return effect
@@ -162,6 +169,28 @@ class GaussianProcess:
     def _left_out(self, setting: KernelSettings, weights: Array, inverse: Array) -> Array:
         weights = weights + self._refitted(setting, inverse, self.delta - self.mean)
         return np.asarray(self.delta - weights / np.diag(inverse)[:, None])
+
+    def _believed(self, left_out: Array, told: Array) -> float:
+        """Return what predictions are multiplied by: how surely left-out effects follow them.
+
+        The probability that predictions point the right way less that they point the wrong way, 0
+        at least, by the slope of real effects on predicted ones and its standard error. How steep
+        it is does not count, as the settings were chosen by that; nor do own genes. Each
+        perturbation counts once, as its genes are not independent.
+        """
+        size = np.einsum("pn,pn->p", left_out, left_out)
+        agree = np.einsum("pn,pn->p", left_out, self.delta) + np.einsum("pn,pn->p", left_out, told)
+        column = self.targets.columns(self.names)
+        rows, places = np.nonzero(column >= 0)
+        own = (rows, column[rows, places])
+        np.subtract.at(size, rows, left_out[own] ** 2)
+        np.subtract.at(agree, rows, left_out[own] * (self.delta[own] + told[own]))
+        total = max(float(size.sum()), 1e-30)
+        slope = float(agree.sum()) / total
+        error = float(np.sqrt(np.square(agree - slope * size).sum())) / total
+        if len(size) < 2 or not error:
+            return float(slope > 0)
+        return max(2 * float(stdtr(len(size) - 1, slope / error)) - 1, 0.0)
 
     def _refitted(self, setting: KernelSettings, inverse: Array, about: Array) -> Array:
         """Return what the weights lack because the mean still knows the one that is left out."""
