@@ -14,7 +14,7 @@ import numpy as np
 from vcell import console
 from vcell.config import provenance
 from vcell.data import open_cells
-from vcell.data.detect import require_counts
+from vcell.data.detect import refuse_repeated, require_counts
 from vcell.errors import DiskFull, UserError
 from vcell.launch.worker import no_room
 from vcell.outputs import check_folder, write_json
@@ -82,6 +82,7 @@ def _begun(config: TrainBulk) -> tuple[Cohort, BulkStudy, dict[str, Any]]:
     )
     given = _folds_of(config.folds_file)
     with open_cells(path, config.layer) as source:
+        refuse_repeated(source)
         require_counts(source)
         who = cohorts.members(source, columns, config.min_cells)
         pairs = read_pairs(config.pairs, source.genes) if config.pairs else None

@@ -80,6 +80,7 @@ def scale(source: CellSource, *, quiet: bool = False) -> Scale:
 
 def require_counts(source: CellSource, *, quiet: bool = False) -> Scale:
     """Return the scale if it is raw counts; refuse anything else, naming what to do."""
+    refuse_nothing(source)
     found = scale(source, quiet=quiet)
     if found.kind in ("counts", "empty"):
         return found
@@ -87,6 +88,32 @@ def require_counts(source: CellSource, *, quiet: bool = False) -> Scale:
         f"{source.name}: raw counts are needed, these are {found.text}",
         hint=elsewhere(source, found),
     )
+
+
+def require_counts_or_logs(source: CellSource) -> Scale:
+    """Return the scale if it is raw counts or log1p; refuse anything else, naming what to do."""
+    refuse_nothing(source)
+    found = scale(source)
+    if found.kind in ("counts", "log1p"):
+        return found
+    if found.kind == "empty":
+        raise UserError(
+            f"{source.name} holds no values: {found.evidence}", hint=elsewhere(source, found)
+        )
+    raise UserError(
+        f"{source.name}: raw counts or log1p values are needed, these are {found.text}",
+        hint=elsewhere(source, found),
+    )
+
+
+def refuse_nothing(source: CellSource) -> None:
+    """Refuse a file without cells, or without genes."""
+    for n, what in ((source.n_cells, "cells"), (source.n_genes, "genes")):
+        if not n:
+            raise UserError(
+                f"{source.name} holds no {what}",
+                hint="were all of them filtered out when the file was written?",
+            )
 
 
 def elsewhere(source: CellSource, found: Scale | None = None) -> str:
