@@ -15,6 +15,7 @@ its tokens, as benchmarks/ablation.py does. norman holds out one fold a seed, an
 has the part of the graph between genes that were measured or targeted. Few genes and few steps: the
 figures compare, and say nothing of how good a network can be.
 
+Runs and scores are kept in --output, a file a seed: what is there is not measured again.
 Differences are paired by seed: mean and Student's 95 % interval over seeds.
 """
 
@@ -39,6 +40,7 @@ from vcell_train_vcc.closed.gp import GaussianProcess
 from vcell import console, models
 from vcell.cli import run as vcell
 from vcell.data.simulate import Simulator
+from vcell.errors import UserError
 from vcell.graph import GeneGraphs, Relation, read
 from vcell.models import SCREEN, Screen
 from vcell.models.scoring import scores
@@ -80,7 +82,10 @@ def written(graphs: GeneGraphs, path: Path) -> Path:
 
 
 def quiet(words: list[str], runs: Path) -> Run:
-    """Run train-vcc, and return the run."""
+    """Run train-vcc, and return the run; one that is there is not run again."""
+    with contextlib.suppress(UserError):
+        if (run := Run.open("latest", root=runs)).status() == "done":
+            return run
     command = ["train-vcc", *words, "--quiet", "--runs", str(runs)]
     with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
         if vcell(command):
@@ -221,24 +226,25 @@ def main() -> None:
     parser.add_argument("--cases", default="norman,simulator", help="which, by comma")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--graph-loss", type=float, default=0.01, help="of the network")
-    parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--output", type=Path, help="folder of the runs; goes on from there")
     arguments = parser.parse_args()
-    data, kept = arguments.data.resolve(), {}
-    output = arguments.json.resolve() if arguments.json else None
-    with (
-        tempfile.TemporaryDirectory(prefix="graphs-") as temporary,
-        contextlib.chdir(temporary),  # away from any vcell.toml
-    ):
+    data, what = arguments.data.resolve(), arguments.what
+    folder = (arguments.output or Path(tempfile.mkdtemp(prefix="graphs-"))).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(folder):  # away from any vcell.toml
         for case in arguments.cases.split(","):
-            kept[case] = [
-                gp(case, data, Path(temporary), seed)
-                if arguments.what == "gp"
-                else network(case, data, Path(temporary), seed, arguments.graph_loss)
-                for seed in range(arguments.seeds)
-            ]
-            print(table(case, kept[case]), flush=True)
-            if output:
-                output.write_text(json.dumps(kept, indent=1))
+            results = []
+            for seed in range(arguments.seeds):
+                kept = folder / f"{what}-{case}-{seed}.json"
+                if not kept.exists():
+                    found = (
+                        gp(case, data, folder, seed)
+                        if what == "gp"
+                        else network(case, data, folder, seed, arguments.graph_loss)
+                    )
+                    kept.write_text(json.dumps(found, indent=1))
+                results.append(json.loads(kept.read_text()))
+            print(table(case, results), flush=True)
 
 
 if __name__ == "__main__":
