@@ -68,7 +68,7 @@ class Levels:
         n = max(min(_SMALL, _TABLE // max(len(divisor), 1)), 2)
         return cls(log_divided(np.arange(n, dtype=divisor.dtype)[:, None], divisor), divisor)
 
-    def order(self, shift: int) -> Order | None:
+    def order(self, shift: int) -> KeyOrder | None:
         """Return what orders as the values do within 32 bits above a group's; None if nothing does.
 
         Positive floats order as their bits do. Those of float32 fit as they are where groups are
@@ -79,10 +79,10 @@ class Levels:
             values = log_divided(np.array([1, _LARGEST], np.float32), ends)
             low, high = values.view(np.uint32).tolist()
             if (high - low + 2 * _ROUNDING).bit_length() + shift <= 32:
-                return Order(self.value.view(np.uint32), low - _ROUNDING, of_bits=True)
+                return KeyOrder(self.value.view(np.uint32), low - _ROUNDING, of_bits=True)
         rank = self._ranks()
         fits = int(rank.max(initial=1)).bit_length() + shift <= 32
-        return Order(rank, 0, of_bits=False) if fits else None
+        return KeyOrder(rank, 0, of_bits=False) if fits else None
 
     def _ranks(self) -> NDArray[np.uint32]:
         value = self.value
@@ -97,7 +97,7 @@ class Levels:
 
 
 @dataclass(frozen=True)
-class Order:
+class KeyOrder:
     """Whole numbers that order as the values of `Levels` do: ``table[L, C] - base``."""
 
     table: NDArray[np.uint32]
@@ -222,7 +222,13 @@ class Turned:
         return _Entries(first, last, value, keys, shift, int(ranks.ZERO), unranked)
 
     def _looked_up(
-        self, lo: int, hi: int, group: NDArray[np.int32], levels: Levels, order: Order, shift: int
+        self,
+        lo: int,
+        hi: int,
+        group: NDArray[np.int32],
+        levels: Levels,
+        order: KeyOrder,
+        shift: int,
     ) -> _Entries:
         """Take values and keys from the tables; counts that they lack are computed."""
         first = np.concatenate(([0], np.cumsum(self.counts[lo:hi])))
