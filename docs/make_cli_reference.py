@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from vcell import cli
-from vcell.config.options import ALL_HELP
+from vcell.config.options import ALL_HELP, grouped_help
 
 TARGET = Path(__file__).with_name("cli.md")
 _HEAD = """\
@@ -28,7 +28,9 @@ def walk(command: click.Command, context: click.Context) -> Iterator[tuple[str, 
     """Yield every command's path and its help text, depth first."""
     shown = [p for p in command.params if p.name not in _EVERYWHERE]
     command.params, kept = shown, command.params
-    yield context.command_path, command.get_help(context)
+    several = any("--help-all" in p.opts for p in shown)
+    text = grouped_help(context) if several else command.get_help(context)
+    yield context.command_path, text
     command.params = kept
     if isinstance(command, click.Group):
         for name in command.list_commands(context):

@@ -35,7 +35,8 @@ def run(cells: Path | None, config: EffectsOptions) -> None:
     outputs.check(out, inputs=[path], overwrite=config.overwrite, suffixes=(".parquet",))
     with open_cells(path, config.layer, join=config.join) as source:
         detect.refuse_repeated(source)
-        found, scale = labels.find(source, config), detect.scale(source)
+        scale = detect.require_counts_or_logs(source)
+        found = labels.find(source, config)
         design = Design.read(source, found)
         total = config.target_sum
         if scale.kind == COUNTS and total is None:

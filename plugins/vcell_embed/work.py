@@ -9,7 +9,7 @@ import numpy as np
 
 from vcell import console, outputs
 from vcell.data import open_cells
-from vcell.data.detect import require_counts
+from vcell.data.detect import require_counts, warn_of_repeated
 from vcell.data.write import CellWriter
 from vcell.errors import UserError
 from vcell.gmvae.encoding import AT_ONCE, GenesFound, batch_of, encoded, matched
@@ -39,6 +39,7 @@ def embed(name: str, path: Path, config: Embed) -> None:
         raise UserError(f"{run.name} is not finished: it has no label head", hint="resume it")
     with open_cells(path, config.layer) as source:
         require_counts(source)
+        warn_of_repeated(source)
         genes = matched(source, trained, config.least_genes)
         by = source.obs(config.adapt_by).codes if config.adapt_by else None
         by = np.zeros(source.n_cells, np.int32) if by is None and config.adapt else by
@@ -74,7 +75,7 @@ def _shifts(source: CellSource, trained: Trained, genes: GenesFound, by: Array) 
         if (by == k).any():
             shifts[k] = trained.outliers.shift(means[by == k])
     sizes = np.sqrt((shifts[:n] ** 2).sum(1))
-    console.say(f"shifts of {n} batches taken out, {sizes.min():.2f} to {sizes.max():.2f} long")
+    console.say(f"shifts of {n} batches removed, {sizes.min():.2f} to {sizes.max():.2f} long")
     return shifts
 
 

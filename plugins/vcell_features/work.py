@@ -86,10 +86,11 @@ def _places(sources: tuple[Path, ...], config: Features) -> dict[Path, Path]:
 
 def _targets(config: Features) -> list[str]:
     """Return the target genes of a screen's perturbations."""
-    from vcell.data import labels, open_cells
+    from vcell.data import detect, labels, open_cells
 
     assert config.cells is not None
     with open_cells(config.cells, config.layer) as source:
+        detect.warn_of_repeated(source)
         found = labels.find(source, config)
         design = Design.read(source, found)
     return list(dict.fromkeys(g for n in design.names for g in members(n, found.control)))

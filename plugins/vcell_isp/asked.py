@@ -9,6 +9,7 @@ import numpy as np
 
 from vcell import console
 from vcell.data import open_cells
+from vcell.data.detect import require_counts
 from vcell.errors import UserError
 from vcell.geneformer import tokens
 from vcell.geneformer.perturbation import CellBounds
@@ -28,9 +29,20 @@ if TYPE_CHECKING:
 STATE_CELLS = 1000  # cells of each state that its embedding is the mean of, as upstream's example
 
 
+def first_look(path: Path, config: IspRun) -> None:
+    """Refuse what can be seen to be wrong before a model is loaded, which takes long."""
+    _check(config)
+    if config.genes != "all":
+        _names(config)
+    with open_cells(path, config.layer) as source:
+        require_counts(source, quiet=True)
+        for column in (config.state, config.donor, config.cell_type):
+            if column is not None:
+                source.obs(column)
+
+
 def design(path: Path, config: IspRun, model: Geneformer) -> IspDesign:
     """Read the cells and return what is to be done."""
-    _check(config)
     genes = _genes(config, model.vocabulary)
     with open_cells(path, config.layer) as source:
         labels = _Labels(source, config)
@@ -98,20 +110,9 @@ def _genes(config: IspRun, vocabulary: Vocabulary) -> PerturbedGenes:
         anchor = vocabulary.find(config.anchor)
         if anchor < 0:
             raise UserError(f"the anchor {config.anchor!r} has no token in {vocabulary.name}")
-    how, _, name = config.genes.partition(":")
     if config.genes == "all":
         return PerturbedGenes("all", anchor=anchor)
-    if how not in ("each", "group") or not name:
-        raise UserError(f"--genes is all, each:FILE or group:FILE, not {config.genes!r}")
-    path = Path(name)
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from None
-    names = list(dict.fromkeys(line.split("#")[0].strip() for line in lines))
-    names = [name for name in names if name]
+    how, path, names = _names(config)
     found = {name: vocabulary.find(name) for name in names}
     missing = {name: "no token in the vocabulary" for name, token in found.items() if token < 0}
     tested = tuple(dict.fromkeys(token for token in found.values() if token >= 0))
@@ -129,6 +130,22 @@ def _genes(config: IspRun, vocabulary: Vocabulary) -> PerturbedGenes:
         )
     symbols = tuple(vocabulary.label(token) for token in tested)
     return PerturbedGenes(how, tested, anchor=anchor, missing=missing, symbols=symbols)
+
+
+def _names(config: IspRun) -> tuple[str, Path, list[str]]:
+    """Return how genes are perturbed, and the file that lists them with its names."""
+    how, _, name = config.genes.partition(":")
+    if how not in ("each", "group") or not name:
+        raise UserError(f"--genes is all, each:FILE or group:FILE, not {config.genes!r}")
+    path = Path(name)
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    names = dict.fromkeys(line.split("#")[0].strip() for line in lines)
+    return how, path, [name for name in names if name]
 
 
 class _Labels:

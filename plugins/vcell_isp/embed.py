@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vcell import console, outputs
 from vcell.data import open_cells
+from vcell.data.detect import require_counts
 from vcell.data.embedding_file import AT_ONCE, embedding, new_cells
 from vcell.errors import UserError
 from vcell.geneformer import tokens
@@ -38,6 +39,8 @@ def run(path: Path, config: IspEmbed) -> None:
     if out is None:
         raise UserError("no output is named", hint="add -o embedded.h5ad")
     outputs.check(out, inputs=[path], overwrite=config.overwrite, suffixes=(".h5ad", ".zarr"))
+    with open_cells(path, config.layer) as source:
+        require_counts(source, quiet=True)  # before a model is loaded, which takes long
     reader = load(config, device_of(config.device))
     model = reader.model
     with (

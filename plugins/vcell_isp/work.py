@@ -52,6 +52,7 @@ def run(cells: Path | None, config: IspRun) -> None:
         if cells is None:
             raise UserError("no file of cells is named", hint="vcell isp run CELLS --model DIR")
         outputs.check_folder(config.runs)
+        asked.first_look(cells, config)
         reader = load(config, torch.device("cpu"))
         design = asked.design(cells, config, reader.model)
         estimate = _estimate(design, reader, config)

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 SEED, NEIGHBOURS = 42, 15
 
 
+def refuse_few(labels: NDArray[Any]) -> None:
+    """Refuse labels that no quality can be told by."""
+    names, counts = np.unique(labels, return_counts=True)
+    if len(names) < 2 or counts.min() < 2:
+        raise UserError("quality by labels needs two labels, each with two cells or more")
+
+
 def by_labels(
     x: NDArray[np.float32], labels: NDArray[Any], control: str | None
 ) -> dict[str, float | None]:
@@ -32,9 +39,7 @@ def by_labels(
         raise UserError(
             "quality by labels needs scikit-learn", hint="pip install 'vcell[isp]'"
         ) from None
-    names, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    if len(names) < 2 or counts.min() < 2:
-        raise UserError("quality by labels needs two labels, each with two cells or more")
+    names, codes = np.unique(labels, return_inverse=True)
     train, test = train_test_split(
         np.arange(len(x)), test_size=0.2, random_state=SEED, stratify=codes
     )

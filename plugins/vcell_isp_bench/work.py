@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vcell import console, outputs
 from vcell.cores import cores
 from vcell.data import open_cells
+from vcell.data.detect import require_counts
 from vcell.errors import UserError
 from vcell.geneformer import checkpoint, perturbation, tokens
 from vcell.geneformer.checkpoint import Geneformer
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from vcell_isp_bench.measure import Timing
 
 SHIFT_CELLS, SHIFT_EVENTS = 2, 32
+_FEWEST = 2  # genes of a cell from which one is taken away
 
 
 @dataclass
@@ -57,6 +59,8 @@ def run(path: Path | None, config: IspBench) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = _device(config)
+    if path is not None:
+        _first_look(path, config)
     model = checkpoint.load(config.model, config.vocabulary, seed=config.seed)
     model.bert.to(device)
     bench = _bench(path, model, device, config)
@@ -90,6 +94,17 @@ def run(path: Path | None, config: IspBench) -> None:
         text += f"\n\nwritten: {config.output}"
     console.result(facts, text)
     return None
+
+
+def _first_look(path: Path, config: IspBench) -> None:
+    """Refuse what can be seen to be wrong before a model is loaded, which takes long."""
+    with open_cells(path, config.layer) as source:
+        require_counts(source, quiet=True)
+        if config.label is None:
+            return
+        labels = np.asarray(source.obs(config.label).values).astype(str)
+    if config.control is not None and config.control not in labels:
+        raise UserError(f"{path.name}: no cell has {config.label} {config.control!r}")
 
 
 def _processes(config: IspBench) -> int:
@@ -153,14 +168,14 @@ def _bench(
         labels = None
         if config.label is not None:
             labels = np.asarray(source.obs(config.label).values).astype(str)
-            if config.control is not None and config.control not in labels:
-                raise UserError(f"{source.name}: no cell has {config.label} {config.control!r}")
         started = time.perf_counter()
         cells = tokens.encode(
             source, model.vocabulary, model.shape.n_positions, rows=rows,
             column=config.gene_column,
         )  # fmt: skip
         spent = time.perf_counter() - started
+    if labels is not None:
+        quality.refuse_few(labels[cells.rows])
     return IspBenchRun(
         model, device, cells, None if labels is None else labels[cells.rows], spent, config
     )
@@ -283,7 +298,9 @@ def _qualities(
     rows: list[dict[str, Any]], embedded: dict[str, NDArray[np.float32]], bench: IspBenchRun
 ) -> None:
     """Add closeness to the baseline, quality by labels, and fidelity of shifts."""
-    exact = _shifts(bench, bench.model.bert) if bench.config.shifts else None
+    exact = _shifts(bench, bench.model.bert) if bench.config.shifts else np.zeros(0)
+    if bench.config.shifts and not len(exact):
+        console.say("shifts are not compared: the first cells have one gene each")
     for row in rows:
         out = embedded.get(row["method"])
         if out is None:
@@ -291,7 +308,7 @@ def _qualities(
         row.update(quality.closeness(out, embedded["baseline"]))
         if bench.labels is not None:
             row["quality"] = quality.by_labels(out, bench.labels, bench.config.control)
-        if exact is not None and row["method"] in ("packed", "mixed_precision", "quantization"):
+        if len(exact) and row["method"] in ("packed", "mixed_precision", "quantization"):
             method = make(row["method"], bench.model, bench.n_layers, bench.config)
             found = _shifts(bench, method.bert)
             row["shift_spearman"] = spearman(found, exact)
@@ -309,8 +326,10 @@ def _shifts(bench: IspBenchRun, bert: Any) -> NDArray[np.float64]:
     cells = [plain.embed(cell) for cell in some[2:] or some]
     goal = np.stack(cells).astype(np.float64).mean(0)
     engine = ShiftEngine(model, bench.n_layers, readout, {"goal": np.asarray(goal)})  # type: ignore[arg-type]
-    out = []
+    out = [np.zeros(0)]
     for cell in some[:SHIFT_CELLS]:
+        if len(cell) - engine.frame.first - engine.frame.last < _FEWEST:
+            continue  # what is left of a cell of one gene is no cell
         last = len(cell) - engine.frame.last
         places = np.unique(np.linspace(engine.frame.first, last - 1, SHIFT_EVENTS).astype(int))
         copies = perturbation.single("delete", len(cell), places, engine.frame)

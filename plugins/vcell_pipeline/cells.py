@@ -8,7 +8,7 @@ import numpy as np
 
 from vcell import console
 from vcell.data import CellWriter, open_cells
-from vcell.data.detect import require_counts
+from vcell.data.detect import refuse_repeated, require_counts
 from vcell.errors import UserError
 from vcell.kernels.cells import cell_totals
 from vcell.outputs import MADE_BY, made_by, write_json
@@ -37,6 +37,7 @@ def qc(cells: Path, out: Path, config: Pipeline) -> dict[str, Any]:
     """Write the cells that are good enough, of patients that have enough of them."""
     columns = columns_of(config)
     with open_cells(cells, config.layer) as source:
+        refuse_repeated(source)
         require_counts(source)
         cohort.members(source, columns, config.min_cells)  # refuses what cannot be, first
         genes, mito = _measured(source)
@@ -55,7 +56,7 @@ def qc(cells: Path, out: Path, config: Pipeline) -> dict[str, Any]:
         if not kept.any():
             raise UserError(
                 f"{source.name}: QC leaves no cell: {few.sum():,} of {source.n_cells:,} have fewer "
-                f"than {config.min_genes} genes",
+                f"than {console.count(config.min_genes, 'gene')}",
                 hint="--min-genes, --max-mito and --min-patient-cells set the bounds",
             )
         _copied(source, columns, out, np.flatnonzero(kept))

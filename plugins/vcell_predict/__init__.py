@@ -118,7 +118,22 @@ class Predict(DataOptions):
 
 @click.command("predict")
 @click.argument("run", nargs=-1)
-@configured(Predict)
+@configured(
+    Predict,
+    first=(
+        "perturbations",
+        "output",
+        "overwrite",
+        "model",
+        "as_",
+        "control_cells",
+        "n_cells",
+        "calibrate",
+        "explain",
+        "evaluate",
+        "pack",
+    ),
+)
 def command(run: tuple[str, ...], config: Predict) -> None:
     r"""Predict the cells of perturbations nobody measured, from a trained RUN, or several.
 

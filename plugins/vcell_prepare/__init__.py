@@ -59,7 +59,20 @@ class Prepare(ManyFiles):
 
 @click.command("prepare")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@configured(Prepare)
+@configured(
+    Prepare,
+    first=(
+        "output",
+        "overwrite",
+        "min_genes",
+        "max_mito",
+        "min_cells",
+        "genes",
+        "n_genes",
+        "group_by",
+        "layer",
+    ),
+)
 def command(files: tuple[Path, ...], config: Prepare) -> None:
     """Make a training-ready store of one or several files.
 

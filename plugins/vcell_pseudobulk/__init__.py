@@ -55,7 +55,9 @@ class Pseudobulk:
         minimum=0,
         maximum=1,
     )
-    rare: tuple[str, ...] = option((), help="rare: names of the rare types, instead of a choice.")
+    rare: tuple[str, ...] = option(
+        (), help="rare: names of the rare types, instead of a random choice."
+    )
     rare_most: float = option(
         0.03, help="rare: largest fraction of a rare type.", minimum=0, maximum=1
     )
@@ -77,7 +79,21 @@ class Pseudobulk:
 
 @click.command("pseudobulk")
 @click.argument("file", metavar="CELLS", type=click.Path(path_type=Path))
-@configured(Pseudobulk)
+@configured(
+    Pseudobulk,
+    first=(
+        "output",
+        "overwrite",
+        "labels",
+        "samples",
+        "cells",
+        "mode",
+        "by",
+        "split_by",
+        "deconvolve",
+        "seed",
+    ),
+)
 def command(file: Path, config: Pseudobulk) -> None:
     r"""Add up cells drawn by type: bulk samples whose composition is known.
 

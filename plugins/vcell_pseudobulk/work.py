@@ -15,7 +15,7 @@ from vcell.bulk.pools import Pools
 from vcell.bulk.scores import FractionScores, scored
 from vcell.bulk.sums import samples
 from vcell.data import open_cells
-from vcell.data.detect import require_counts
+from vcell.data.detect import require_counts, warn_of_repeated
 from vcell.errors import UserError
 from vcell_pseudobulk.output import PseudobulkFiles, PseudobulkLayout
 
@@ -44,6 +44,7 @@ def make(path: Path, config: Pseudobulk) -> None:
                 "no column of cell types is named", hint=f"--labels COLUMN; the columns: {listed}"
             )
         require_counts(source)
+        warn_of_repeated(source)
         pools = Pools.read(
             source, config.labels, by=config.by, split_by=config.split_by,
             no_label=config.unlabelled,
@@ -89,6 +90,11 @@ def _signatures(source: CellSource, pools: Pools, config: Pseudobulk) -> Signatu
     if not config.deconvolve:
         return None
     signatures = Signatures.learn(source, pools, config.signature_genes)
+    if not all(len(one.genes) for one in signatures.each):
+        raise UserError(
+            f"{source.name}: the cells that signatures are learnt from have no counts",
+            hint="leave out --deconvolve",
+        )
     if not signatures.apart:
         console.warn(
             "signatures are learnt from the very cells that make the samples, so the scores are "

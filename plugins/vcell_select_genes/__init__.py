@@ -77,7 +77,20 @@ class SelectGenes(ManyFiles):
 
 @click.command("select-genes")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@configured(SelectGenes)
+@configured(
+    SelectGenes,
+    first=(
+        "output",
+        "overwrite",
+        "n_genes",
+        "groups",
+        "gene_set",
+        "targets",
+        "hvg_flavor",
+        "perturbation_column",
+        "layer",
+    ),
+)
 def command(files: tuple[Path, ...], config: SelectGenes) -> None:
     """Choose the genes a model sees.
 

@@ -95,7 +95,22 @@ class TrainGmvae(ManyFiles, RunOptions, TrainOptions, LaunchOptions):
 
 @click.command("train-gmvae")
 @click.argument("file", metavar="CELLS", required=False, type=click.Path(path_type=Path))
-@configured(TrainGmvae)
+@configured(
+    TrainGmvae,
+    first=(
+        "labels",
+        "label_fraction",
+        "likelihood",
+        "components",
+        "preset",
+        "epochs",
+        "held_out_share",
+        "layer",
+        "gpus",
+        "seed",
+        "resume",
+    ),
+)
 def command(file: Path | None, config: TrainGmvae) -> None:
     r"""Train a Gaussian-mixture autoencoder of counts, and score it on cells it never saw.
 

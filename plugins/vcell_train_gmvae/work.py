@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vcell.launch import Plan
     from vcell.runs import Run
 
+_FEWEST = 3  # genes that a latent space can be learnt of
 _SHARED = "resident"  # folder of a run: what its processes share while they train
 
 
@@ -56,7 +57,12 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
         whole = ResidentCells.of(store, 1.0)
         library = row_sums(whole.borders, whole.counts)[train]
         if not (library > 0).any():
-            raise UserError(f"{store.path}: the training cells have no counts")
+            raise UserError(f"{config.cells}: the training cells have no counts")
+        if store.n_genes < _FEWEST:
+            raise UserError(
+                f"{config.cells}: {console.count(store.n_genes, 'gene')} with counts; "
+                f"{_FEWEST} at least are needed"
+            )
         study = dataclasses.replace(study, target=float(np.median(library[library > 0])))
         whole.target = study.target
         files: dict[str, str] = {}

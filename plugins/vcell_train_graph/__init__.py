@@ -36,8 +36,8 @@ class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
     )
     model: str = option(
         "transformer",
-        help="What to train: transformer, dango, mlp, graph-gp, gp, additive, query-mean, or "
-        "another installed vcell.graph_models name.",
+        help="What to train: transformer, dango, mlp, factors, graph-gp, gp, additive, "
+        "query-mean, or another installed vcell.graph_models name.",
     )
     control: Literal["rewired", "shuffled-features"] | None = option(
         None,

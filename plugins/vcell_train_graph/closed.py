@@ -1,18 +1,21 @@
-"""Models in closed form: `graph-gp`, and the baselines `additive` and `query-mean`."""
+"""The models without steps: a process, factors of genes, both together, and the baselines."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import scipy.sparse as sp
+from scipy.optimize import nnls
 from scipy.sparse.linalg import cg
 
-from vcell import console
-from vcell.graph.diffusion import kernels
 from vcell.screen.split import TEST
-from vcell_train_graph.kernels import KernelMixture, SetBlock, indicator, inverse_of, weighed
+from vcell_train_graph.factors import Alikeness, FactorSampler
+from vcell_train_graph.kernels import SetBlock, indicator, weighed
 from vcell_train_graph.problem import without_graphs
+from vcell_train_graph.process import drawn, gene_kernels, left_out_parts, process
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,8 +24,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_WEIGHED = 500  # sets by which blocks are weighed
-_MOST = 4000  # sets that a process is solved with
+_WEIGHED = 500  # sets by which additive's ridge is found
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +49,23 @@ class ClosedModel:
 
     name: str
     summary: str
-    graphs: bool  # whether it looks at them
+    kind: Literal["process", "factors", "additive", "query-mean"]
+    graphs: bool = False  # whether it looks at them
     takes_steps: bool = False
 
     def fit(self, problem: GraphProblem, groups: NDArray[np.int64]) -> Told:
         """Learn from all sets that are not held out, and say the value of every set."""
-        if self.name == "query-mean":
+        if self.kind == "query-mean":
             return query_mean(problem, groups)
-        if self.name == "additive":
+        if self.kind == "additive":
             return additive(problem, groups)
-        return process(problem if self.graphs else without_graphs(problem), groups)
+        seen = problem if self.graphs else without_graphs(problem)
+        return Told(*process(seen, groups)) if self.kind == "process" else factors(seen, groups)
+
+    @property
+    def unaided(self) -> ClosedModel:
+        """The same without graphs."""
+        return dataclasses.replace(self, graphs=False)
 
 
 def query_mean(problem: GraphProblem, groups: NDArray[np.int64]) -> Told:
@@ -80,106 +89,55 @@ def additive(problem: GraphProblem, groups: NDArray[np.int64]) -> Told:
     known = np.flatnonzero(problem.part != TEST)
     rng = np.random.default_rng(0)
     block = SetBlock("genes", "linear", None)
-    some = _some(known, groups, _WEIGHED, rng)
+    some = drawn(known, groups, _WEIGHED, rng)
     values = (problem.values - mean) / sd
     mix = weighed([block], problem.members[some], values[some], problem.n_own)
     ridge = mix.noise / max(float(mix.weights.sum()), 1e-9)
     x = indicator(problem.members, problem.n_own)
-    fold = rng.permutation(int(groups.max()) + 1)[groups] % 5
     found = np.zeros(len(values))
-    for k in range(6):  # five times left out, and once with all that is known for the rest
-        learn = known[fold[known] != k]
-        asked = known[fold[known] == k] if k < 5 else np.flatnonzero(problem.part == TEST)
-        if not len(asked):
-            continue
+    for learn, asked in left_out_parts(known, groups, np.flatnonzero(problem.part == TEST)):
         a = x[learn]
         effect, _ = cg(
-            (a.T @ a + ridge * _identity(a.shape[1])).tocsr(), a.T @ values[learn], rtol=1e-8,
+            (a.T @ a + ridge * sp.eye_array(a.shape[1])).tocsr(), a.T @ values[learn], rtol=1e-8,
             maxiter=500,
         )  # fmt: skip
         found[asked] = x[asked] @ effect
     return Told(mean + sd * found, {})
 
 
-def process(problem: GraphProblem, groups: NDArray[np.int64]) -> Told:
-    """Solve a Gaussian process over sets, with the graphs' and the features' kernels."""
+def factors(problem: GraphProblem, groups: NDArray[np.int64]) -> Told:
+    """Add a process and factors of genes, each as far as sets that were left out speak for it."""
     mean, sd = problem.scale
     values = (problem.values - mean) / sd
-    rng = np.random.default_rng(0)
-    known = np.flatnonzero(problem.part != TEST)
-    some = _some(known, groups, _WEIGHED, rng)
-    mix = weighed(blocks(problem), problem.members[some], values[some], problem.n_own)
-    if len(known) > _MOST:
-        console.say(f"graph-gp: solved with {_MOST:,} of {len(known):,} sets, groups drawn whole")
-        known = _some(known, groups, _MOST, rng)
-    sets = problem.members[known]
-    matrix = mix(sets, sets, problem.n_own)
-    matrix[np.diag_indices_from(matrix)] += mix.noise
-    inverse, _ = inverse_of(matrix)
-    weight = inverse @ values[known]
-    found = _predicted(mix, problem, sets, weight)
-    found[known] = values[known] - _left_out(inverse, weight, groups[known])
-    return Told(mean + sd * found, mix.shares)
+    known, test = (np.flatnonzero(one) for one in (problem.part != TEST, problem.part == TEST))
+    named = gene_kernels(problem)
+    whole, shares = process(problem, groups)
+    said, alike = np.zeros((2, len(values))), None
+    said[0] = (whole - mean) / sd
+    for learn, asked in left_out_parts(known, groups, test):
+        sampler = FactorSampler(
+            problem.members[learn], values[learn], problem.n_own, list(named.values())
+        )
+        said[1, asked], alike = sampler.run(problem.members[asked], alike)
+    weight, _ = nnls(said[:, known].T, values[known])
+    told = {f"process: {name}": float(weight[0] * share) for name, share in shares.items()}
+    assert alike is not None
+    told |= _named_shares(alike, list(named), float(weight[1]))
+    return Told(mean + sd * (weight @ said), told | {"weight of the process": float(weight[0])})
 
 
-def _predicted(
-    mix: KernelMixture, problem: GraphProblem, sets: NDArray[np.int64], weight: Array
-) -> Array:
-    step = 2000
-    parts = [
-        mix(problem.members[i : i + step], sets, problem.n_own) @ weight
-        for i in range(0, len(problem.members), step)
-    ]
-    return np.concatenate(parts)
+def _named_shares(alike: Alikeness, names: list[str], weight: float) -> dict[str, float]:
+    of = dict(zip(["genes", *names], alike.factors.tolist(), strict=True))
+    return {f"factors: {name}": x for name, x in of.items()} | {"weight of the factors": weight}
 
 
-def _left_out(inverse: Array, weight: Array, groups: NDArray[np.int64]) -> Array:
-    """Return by how much each set is missed, with all of its group left out."""
-    missed = np.empty(len(weight))
-    order = np.argsort(groups, kind="stable")
-    ends = np.flatnonzero(np.diff(groups[order])) + 1
-    for rows in np.split(order, ends):
-        missed[rows] = np.linalg.solve(inverse[np.ix_(rows, rows)], weight[rows])
-    return missed
-
-
-def blocks(problem: GraphProblem) -> list[SetBlock]:
-    """Return everything by which sets may be alike; kernels are of the genes of the table."""
-    own = np.arange(problem.n_own)
-    found = [SetBlock("genes", "linear", None), SetBlock("genes", "pair", None)]
-    alike: list[tuple[str, Any]] = []
-    if problem.features.shape[1]:
-        x = problem.features[: problem.n_own]
-        alike.append(("features", x @ x.T / max(float(np.square(x).sum(1).mean()), 1e-12)))
-    for relation in problem.graphs:
-        near, far = kernels(relation, own)
-        alike += [(f"{relation.name}, near", near), (f"{relation.name}, far", far)]
-    for name, kernel in alike:
-        found += [SetBlock(name, "linear", kernel), SetBlock(name, "pair", kernel),
-                  SetBlock(name, "within", kernel)]  # fmt: skip
-    return found
-
-
-def _some(
-    rows: NDArray[np.int64], groups: NDArray[np.int64], most: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Draw groups as a whole until there are enough sets."""
-    if len(rows) <= most:
-        return rows
-    order = rng.permutation(np.unique(groups[rows]))
-    place = np.empty(int(groups.max()) + 1, np.int64)
-    place[order] = np.arange(len(order))
-    ranked = rows[np.argsort(place[groups[rows]], kind="stable")]
-    return np.sort(ranked[:most])
-
-
-def _identity(n: int) -> Any:
-    import scipy.sparse as sp
-
-    return sp.eye_array(n)
-
-
-graph_gp = ClosedModel("graph-gp", "Gaussian process over sets, with the graphs' kernels", True)  # noqa: FBT003
-no_graph_gp = ClosedModel("gp", "the same process without graphs", False)  # noqa: FBT003
-additive_model = ClosedModel("additive", "what genes do adds up: ridge regression", False)  # noqa: FBT003
-query_mean_model = ClosedModel("query-mean", "the mean of the sets of the query pair", False)  # noqa: FBT003
+graph_gp = ClosedModel(
+    "graph-gp", "Gaussian process over sets, with the graphs' kernels", "process", graphs=True
+)
+no_graph_gp = ClosedModel("gp", "the same process without graphs", "process")
+factors_model = ClosedModel(
+    "factors", "a few factors of genes, smooth over the graphs, beside graph-gp", "factors",
+    graphs=True,
+)  # fmt: skip
+additive_model = ClosedModel("additive", "what genes do adds up: ridge regression", "additive")
+query_mean_model = ClosedModel("query-mean", "the mean of the sets of the query pair", "query-mean")

@@ -17,7 +17,7 @@ from vcell_train_graph import TrainGraph, registry
 from vcell_train_graph.closed import (
     Told,
     additive_model,
-    graph_gp,
+    factors_model,
     no_graph_gp,
     query_mean_model,
 )
@@ -139,10 +139,9 @@ def main(run: Run) -> None:
             )
     model, groups = registry.get(config.model), inner_groups(one, config.fold)
     shares: Mapping[str, float] = {}
+    seen = bool(model.graphs and one.graphs.relations)
     if model.takes_steps:
-        prior = (graph_gp if model.graphs and one.graphs.relations else no_graph_gp).fit(
-            one, groups
-        )
+        prior = (factors_model if seen else factors_model.unaided).fit(one, groups)
         added = _trained(run, config, one, model, prior)
         if added is None:
             return
@@ -155,8 +154,9 @@ def main(run: Run) -> None:
     for other in (additive_model, query_mean_model):
         if other.name != config.model:
             said[other.name] = other.fit(one, groups).values
-    if model.graphs and one.graphs.relations and config.wiring == "given":
-        said[NONE] = no_graph_gp.fit(one, groups).values
+    if seen and config.wiring == "given":
+        alone = factors_model if model.takes_steps else model
+        said[NONE] = getattr(alone, "unaided", no_graph_gp).fit(one, groups).values
     test = np.flatnonzero(one.part == TEST)
     names = np.array([*one.genes, ""])
     found = HeldOutSets(

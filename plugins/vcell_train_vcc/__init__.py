@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -61,6 +63,12 @@ class TrainVcc(ManyFiles, ScreenOptions, NetworkOptions, ManyOptions, TrainOptio
         'lr = {low = 1e-4, high = 1e-2, log = true}, preset = ["tiny", "small"].',
         apart=_NOT_SEARCHED,
     )
+
+    @staticmethod
+    def earlier(saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Read the settings of a run that could have one graph alone."""
+        graph = saved.get("graph")
+        return {**saved, "graph": [graph] if isinstance(graph, str) else graph}
 
 
 FIRST = (  # what people set first; --help shows these

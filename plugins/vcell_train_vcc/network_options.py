@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from vcell.config import option
@@ -12,6 +11,8 @@ from vcell.config import option
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
     """What TrainVcc inherits for them."""
+
+    heading = "Network"
 
     preset: Literal["auto", "tiny", "small", "base", "large"] = option(
         "auto", help="Size of the network; auto is base on a GPU and tiny on a CPU."
@@ -23,11 +24,6 @@ class NetworkOptions:
     )
     attention: Literal["auto", "flash", "sdpa", "chunked", "sparse", "linear", "local"] = option(
         "auto", help="What computes attention; sparse follows --graph, or co-expression."
-    )
-    graph: Path | None = option(
-        None,
-        read=True,
-        help="Gene pairs for sparse attention: a csv or tsv, .gz or not, of two columns of names.",
     )
     strategy: Literal["standard", "progressive"] = option(
         "standard", help="All genes from the start, or in four phases of ever more genes."

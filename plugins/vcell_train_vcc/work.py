@@ -60,12 +60,8 @@ def prepare(config: TrainVcc, plan: Plan) -> NewRun:
     assert config.cells is not None
     with open_cells(config.cells, config.layer, join=config.join) as source:
         detect.refuse_repeated(source)
-        found, scale = labels.find(source, config), detect.scale(source)
-        if scale.kind == "other":
-            raise UserError(
-                f"{source.name} holds neither counts nor log1p values: {scale.evidence}",
-                hint="counts or log1p values are needed: mend them, or name another --layer",
-            )
+        scale = detect.require_counts_or_logs(source)
+        found = labels.find(source, config)
         design = Design.read(source, found)
         total = config.target_sum
         if scale.kind == COUNTS and total is None:

@@ -12,6 +12,7 @@ import pytest
 from scipy import sparse
 
 from vcell.bulk.draw import Sampling
+from vcell.bulk.packed import GeneOrder
 from vcell.bulk.pools import Pools
 from vcell.bulk.sums import all_samples, samples
 from vcell.data import open_cells
@@ -107,6 +108,32 @@ def test_no_label_at_all_is_refused():
     data.obs["kind"] = "unknown"
     with open_cells(data) as source, pytest.raises(UserError, match="no cell has a label"):
         Pools.read(source, "kind")
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "drawn", "memory"),
+    [
+        (3000, 5, 1 << 28),  # a cell is in few samples
+        (3000, 400, 1 << 28),  # in many
+        (3000, 400, 1 << 20),  # the same, in many pieces
+        (3, 1000, 1 << 28),  # in one sample more often than a byte holds
+    ],
+)
+def test_genes_of_every_kind_are_added_exactly(n_cells, drawn, memory):
+    """Genes in half bytes, in bytes and by themselves, with counts beyond the limits of each."""
+    rng = np.random.default_rng(5)
+    rate = rng.choice([0.001, 0.01, 0.1, 0.5, 1, 4, 12, 200], 1500)
+    data = anndata.AnnData(sparse.csr_matrix(rng.poisson(rate, (n_cells, 1500)).astype(np.float32)))
+    rows = np.arange(n_cells)
+    with open_cells(data) as source:
+        order = GeneOrder.learn(source, rows, None, drawn)
+        pools = Pools.of(rng.integers(0, 2, n_cells), ["a", "b"])
+        got = all_samples(source, pools, Sampling(samples=40, cells=drawn), memory=memory)
+    if drawn < n_cells:
+        assert 0 < order.halves < order.blocks
+        assert order.starts[-1] < len(rate)
+    assert (np.sort(order.order) == np.arange(len(rate))).all()
+    assert (got.counts == reference(data, got.drawn.cells)).all()
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -350,6 +350,36 @@ def test_help_shows_the_first_options_and_help_all_shows_all():
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Oven:
+    """What a command inherits."""
+
+    heading = "The oven"
+
+    heat: int = option(180, help="How hot.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Baked(Oven):
+    """A command's own settings, one of them with another default."""
+
+    heat: int = option(200, help="How hot.")
+    cake: str = option("plain", help="Which.")
+    flour: float = option(1.0, help="Weight of flour.", table="weights")
+
+
+def test_help_all_groups_options_by_what_declares_them():
+    @click.command()
+    @configured(Baked, first=("cake",))
+    def bake(config):
+        """Bake."""
+
+    text = CliRunner().invoke(bake, ["--help-all"]).output
+    places = [text.index(f"\n{word}") for word in ("Options:", "Weights:", "The oven:")]
+    flags = [text.index(flag) for flag in ("--cake", "--help-all", "--flour", "--heat")]
+    assert places[0] < flags[0] < flags[1] < places[1] < flags[2] < places[2] < flags[3]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Nested:
     """Some settings have a table of their own within the command's."""
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from vcell.errors import UserError
 from vcell.nn.blocked import blocked_attention_and_lse
 from vcell.nn.graph_loss import GraphLoss, RowGraph, attend_apart, row_divergence, shares, warned
-from vcell.nn.lse import attention_and_lse
+from vcell.nn.lse import attention, attention_and_lse
 
 HEADS, WIDTH = 3, 4
 
@@ -119,6 +119,10 @@ def test_the_log_sum_exp_has_a_gradient_also_with_other_keys_and_padding():
     wide = torch.randn(2, 3, 7, 6, dtype=torch.float64, requires_grad=True)
     torch.autograd.gradcheck(attention_and_lse, (q, k, wide))
     torch.autograd.gradcheck(attention_and_lse, (q, k, v))  # torch's own kernel
+    torch.autograd.gradcheck(attention, (q, k, v))
+    wanted = torch.softmax(q @ k.mT / 2, -1) @ v
+    assert (attention(q, k, v) - wanted).abs().max() < 1e-12
+    assert (attention_and_lse(q, k, v)[0] - wanted).abs().max() < 1e-12
     torch.autograd.gradcheck(blocked_attention_and_lse, (q, k, v))
 
 

@@ -14,15 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anndata
-import numpy as np
 import pytest
 
 from tests.outputs.test_every_command import MAKES, STARTS
 from tests.support import in_this_process, shortly
-from vcell.data.simulate import SimulationDesign, Simulator
 from vcell.outputs import aside
-from vcell.patients.simulate import Patients, write
 
 if TYPE_CHECKING:
     from tests.support import Ran
@@ -68,6 +64,7 @@ WRITES = {  # the same outputs as in MAKES, of commands that would succeed; {} i
         *("pipeline", "bulk", "--cells", *PATIENTS, "--min-genes", "1", "--no-states", "-o", "{}"),
     ),
     "predict output": ("predict", "{train-vcc}", "--no-calibrate", "-o", "{}.h5ad"),
+    "predict-bulk output": ("predict-bulk", "{train-bulk}", "patients.h5ad", "-o", "{}.csv"),
     "prepare output": ("prepare", "cells.h5ad", "-o", "{}"),
     "pseudobulk output": ("pseudobulk", *TYPES, "--samples", "20", "-o", "{}.h5ad"),
     "report output": ("report", "{train-vcc}", "-o", "{}.html"),
@@ -97,38 +94,17 @@ def test_no_command_that_writes_is_left_out():
     assert {*WRITES, *OTHERWISE} == {*MAKES, *STARTS}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A folder with small files of every kind."""
-    place = tmp_path_factory.mktemp("ends")
-    Simulator(SimulationDesign(cells=400, genes=120, perturbations=12)).write(place / "cells.h5ad")
-    write(Patients(patients=8, cells=20, types=3, genes=60), place / "patients.h5ad")
-    cells = anndata.read_h5ad(place / "cells.h5ad")
-    np.savetxt(place / "genes.csv", np.array(cells.var_names), fmt="%s")
-    some = cells[:6, :40].copy()
-    from vcell.geneformer.vocabulary import shipped
-
-    some.var_names = [str(one) for one in shipped("V1").ids[2:42]]
-    some.write_h5ad(place / "ensembl.h5ad")
-    (place / "genes.txt").write_text("\n".join(some.var_names[:2]) + "\n")
-    (place / "sets.gmt").write_text(
-        "".join(f"s{i}\t-\tA{i}\tB{i}\tC{i % 3}\tD{i % 2}\n" for i in range(60))
-    )
-    genes = [f"g{i}" for i in range(40)]
-    (place / "edges.tsv").write_text(
-        "gene_1\tgene_2\tweight\n"
-        + "".join(
-            f"{genes[i]}\t{genes[(i * 7 + k) % 40]}\t1.5\n" for i in range(40) for k in (1, 2)
-        )
-    )
-    (place / "sets.tsv").write_text(
-        "gene_1\tgene_2\tgene_3\tvalue\n"
-        + "".join(
-            f"{genes[i]}\t{genes[i + 1]}\t{genes[(i + k) % 40]}\t{(i * k) % 7 / 7}\n"
-            for i in range(12) for k in range(3, 23)
-        )
-    )  # fmt: skip
-    return place
+def run_of(word: str, folder: Path) -> str:
+    """Return the path of a run that a case names in braces, made if it is the first to."""
+    name = word.strip("{}") if word[:1] == "{" and word[1:2] != "}" else ""
+    if not name:
+        return word
+    if not (folder / name).exists():
+        done = in_this_process((*RUNS[name], "--runs", "made"), folder)
+        assert done.code == 0, done.err
+        (new,) = (folder / "made").iterdir()
+        new.rename(folder / name)
+    return str(folder / name)
 
 
 @pytest.fixture
@@ -136,15 +112,7 @@ def ended(folder) -> Callable[[str, Path], Ran]:
     """Run the command of a case, which writes to a place."""
 
     def run(name: str, place: Path) -> Ran:
-        words = []
-        for word in WRITES[name]:
-            made = word.strip("{}") if word[:1] == "{" and word[1:2] != "}" else ""
-            if made and not (folder / made).exists():
-                done = in_this_process((*RUNS[made], "--runs", "made"), folder)
-                assert done.code == 0, done.err
-                (new,) = (folder / "made").iterdir()
-                new.rename(folder / made)
-            words.append(made or word.replace("{}", str(place / "x")))
+        words = [run_of(word, folder).replace("{}", str(place / "x")) for word in WRITES[name]]
         return in_this_process(words, folder)
 
     return run

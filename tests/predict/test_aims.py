@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from vcell_predict.strength.aims import LeftOut
+from vcell_predict.strength.aims import CalledGenes, LeftOut
 
 
 def left_out(shrunk: float, noise: float = 0.05, seed: int = 0) -> LeftOut:
@@ -53,7 +53,24 @@ def test_an_error_above_the_baselines_is_said_aloud():
     assert "below the official baseline's" in left_out(1.0, 0.01).told(1.0)
 
 
+def test_des_is_the_share_of_changed_genes_that_are_called_by_fold_change_if_too_many():
+    real = np.zeros((2, 6), bool)
+    real[0, [0, 1, 2]] = True  # nothing changes in the second
+    z = np.array([[9.0, 2.0, 0, 9, 0, 0], [0, 0, 0, 0, 0, 9]])
+    effect = np.array([[0.5, -0.1, 0, 0.9, 0, 0], [0] * 6])
+    tested = CalledGenes(real, z, effect, np.ones((2, 6)))
+    assert tested.des(1.0) == pytest.approx(1 / 3 / 2)  # 0 and 3 are called, 1 is not
+    assert tested.des(4.0) == pytest.approx(2 / 3 / 2)  # 0, 1 and 3 are
+    wide = CalledGenes(real, np.full((2, 6), 9.0), np.arange(12.0).reshape(2, 6), np.ones((2, 6)))
+    assert wide.des(1.0) == 0  # of six that are called the three largest count: 3, 4 and 5
+    found = left_out(0.8)
+    with_cells = LeftOut(found.effect, found.real, found.target, found.baseline, (), tested)
+    assert "DES 0.167 -> 0.333 (on 2 of them)" in with_cells.told(4.0)
+    assert "DES is not known" in found.told(4.0)
+
+
 def test_the_command_says_what_strengths_do_and_takes_an_aim(predict):
     lines = predict("--n-cells", 40, "--for", "mae").out
     assert "perturbations left out: PDS" in lines
     assert "the official baseline's" in lines
+    assert ", DES 0." in lines

@@ -53,6 +53,12 @@ def test_five_folds_stand_beside_the_random_split_and_the_graph_is_judged_by_rew
     r = np.corrcoef(found.said["graph-gp"], found.values)[0, 1]
     assert run.parts()[0].meta["summary"]["held_out"]["graph-gp"]["r"] == pytest.approx(r)
     assert (run.path / "folds.md").read_text().startswith("query pairs never seen: ")
+    page = Path(library.command("report", run.path, format="md")["report"]).read_text()
+    assert unseen["control"]["text"] in page
+    assert "## Models on held-out sets" in page
+    for wanted in ("Held-out sets, query pairs never seen", "Held-out sets, at random"):
+        assert f"## {wanted}" in page
+    assert "graph-gp: observed against predicted" in page
     before = (run.path / "folds.csv").read_bytes()
     again = train(small, tmp_path, resume=run.name)  # nothing is trained anew
     assert again["splits"] == told["splits"]

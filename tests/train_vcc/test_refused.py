@@ -93,14 +93,14 @@ def genes_of_another_species(adata):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        pytest.param(no_labels, "no obs column is named as", id="no labels"),
+        pytest.param(no_labels, "no obs column has a name", id="no labels"),
         pytest.param(no_controls, "no label that is known to mean control", id="no controls"),
-        pytest.param(no_cells, "control", id="no cells"),
+        pytest.param(no_cells, "holds no cells", id="no cells"),
         pytest.param(one_cell_each, "the largest has 1)", id="one cell each"),
         pytest.param(two_perturbations, "left to learn from", id="two perturbations"),
         pytest.param(batches_apart, "no batch has both", id="a batch for each perturbation"),
         pytest.param(negative_values, "negative values", id="negative values"),
-        pytest.param(nothing_counted, "empty values", id="nothing counted"),
+        pytest.param(nothing_counted, "holds no values", id="nothing counted"),
         pytest.param(genes_of_another_species, "have no features", id="genes of another species"),
         pytest.param(missing_values, "NaN or infinite", id="NaN"),
         pytest.param(controls_apart, "no batch has both", id="controls in batches of their own"),

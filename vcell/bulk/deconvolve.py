@@ -151,6 +151,8 @@ def nnls(counts: NDArray[Any], signature: Signature) -> NDArray[np.float64]:
 
     a = signature.mean[:, signature.genes]
     there = np.flatnonzero(a.sum(axis=1) > 0)
+    if not len(there):  # scipy's solver ends the process
+        return np.zeros((len(counts), len(signature.mean)))
     a = a[there]
     weight = 1 / np.sqrt((a / a.sum(axis=1, keepdims=True)).mean(axis=0))
     a = (a * weight).T

@@ -18,6 +18,8 @@ NO_LABEL = (
 class CellsOption:
     """Where the cells are."""
 
+    heading = "Cells"
+
     cells: Path | None = option(
         None, help="The cells: an h5ad or zarr file, a folder of them, or a 10x folder."
     )
@@ -26,6 +28,8 @@ class CellsOption:
 @dataclass(frozen=True, kw_only=True)
 class ColumnOptions:
     """What the columns of cells mean, for commands whose cells are named by arguments alone."""
+
+    heading = "Cells"
 
     perturbation_column: str | None = option(
         None, help="The obs column that names each cell's perturbation."
@@ -58,6 +62,8 @@ SHARED = frozenset({CellsOption.__name__, ColumnOptions.__name__, DataOptions.__
 @dataclass(frozen=True, kw_only=True)
 class ManyFiles(DataOptions):
     """The same for commands that see several files as one."""
+
+    heading = "Cells"
 
     join: Literal["strict", "inner", "outer"] = option(
         "strict",

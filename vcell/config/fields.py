@@ -108,6 +108,7 @@ class Setting:
     read: bool = False
     made: Made = ""
     owner: str = ""  # name of the dataclass that declared it, e.g. DataOptions
+    heading: str = ""  # that dataclass's: what --help-all puts above its settings
     among: tuple[Setting, ...] = ()  # of Ranges: the settings that can be searched
 
     @property
@@ -232,7 +233,7 @@ def _setting(config: type, field: dataclasses.Field[Any], hint: Any) -> Setting:
     if hint not in _SCALARS:
         raise TypeError(f"{where}: {hint!r} is not a type that a setting can have")
     owner = next(
-        base.__name__
+        base
         for base in reversed(config.__mro__)
         if field.name in getattr(base, "__annotations__", {})
     )
@@ -243,7 +244,8 @@ def _setting(config: type, field: dataclasses.Field[Any], hint: Any) -> Setting:
         optional=optional,
         many=many,
         choices=choices,
-        owner=owner,
+        owner=owner.__name__,
+        heading=extra["table"].capitalize() or vars(owner).get("heading", ""),
         **extra,
     )
 

@@ -146,7 +146,7 @@ def configured(
     """Give a click command the options that `config` declares; it receives them as ``config=``.
 
     Of a command with very many, ``--help`` shows those named in `first`, in that order, and
-    ``--help-all`` shows them all.
+    ``--help-all`` shows them all, under the `heading` that the class that declares them may have.
 
     Examples
     --------
@@ -234,7 +234,7 @@ def _help_all(count: int) -> click.Option:
     def show(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
         if value and not ctx.resilient_parsing:
             ctx.meta[ALL_HELP] = True
-            click.echo(ctx.get_help(), color=ctx.color)
+            click.echo(grouped_help(ctx), color=ctx.color)
             ctx.exit()
 
     return click.Option(
@@ -245,6 +245,23 @@ def _help_all(count: int) -> click.Option:
         callback=show,
         help=f"Show all {count} options, and exit.",
     )
+
+
+def grouped_help(ctx: click.Context) -> str:
+    """Return the help of all options, under the headings of the classes that declare them."""
+    formatter, command = ctx.make_formatter(), ctx.command
+    groups: dict[str, list[tuple[str, str]]] = {"Options": []}
+    for param in command.get_params(ctx):
+        own = param.setting if isinstance(param, SettingOption) and param.further else None
+        if record := param.get_help_record(ctx):
+            groups.setdefault(own.heading if own and own.heading else "Options", []).append(record)
+    command.format_usage(ctx, formatter)
+    command.format_help_text(ctx, formatter)
+    options, *inherited = groups.items()
+    for heading, records in (options, *inherited[::-1]):  # what is nearest to the command first
+        with formatter.section(heading):
+            formatter.write_dl(records)
+    return formatter.getvalue().rstrip("\n")
 
 
 def provenance(ctx: click.Context | None = None) -> dict[str, str]:

@@ -15,6 +15,8 @@ from vcell.errors import UserError
 class ScreenOptions:
     """What a command inherits that measures a screen."""
 
+    heading = "Perturbations and features"
+
     genes: Path | None = option(
         None,
         read=True,
@@ -28,6 +30,15 @@ class ScreenOptions:
     )
     shipped_features: bool = option(
         default=True, help="Take what comes with vcell about human genes: GO and Reactome."
+    )
+    graph: tuple[Path, ...] = option(
+        (),
+        read=True,
+        help="Graphs of genes: edge lists (STRING, BioGRID, GEARS, any two columns of names), .gz "
+        "or not. Features of targets; sparse attention and --graph-loss follow them.",
+    )
+    graph_features: bool = option(
+        default=True, help="Take features of targets from where a walk along each graph leads."
     )
     prior_effects: tuple[Path, ...] = option(
         (),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vcell import console
+from vcell.data.source import MAX_NNZ
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ Kind = Literal["counts", "log1p", "normalised", "other", "empty"]
 SAMPLE_CELLS, SAMPLE_RUNS = 1024, 16
 #: Non-zeros looked at, whatever the cells: a bound for files with very full cells.
 SAMPLE_NNZ = 1 << 23
+_FEW_NNZ = 1 << 19  # read at once while all is as it should be
 #: Natural logarithm of the most counts one gene of one cell can plausibly have (about 9 million).
 LARGEST_LOG = 16.0
 #: Relative spread of library sizes below which they were made equal (float32 rounding, summed).
@@ -70,7 +72,7 @@ class Scale:
 def scale(source: CellSource, *, quiet: bool = False) -> Scale:
     """Look at a sample of the cells, decide what the values are, and say so."""
     found = _glance(source) if source.matrix.needs_pass else None
-    found = found or judge(list(sample(source)))
+    found = found or _counts(source) or judge(list(sample(source)))
     if not quiet:
         console.say(f"{source.name}: {found.text}")
     return found
@@ -78,6 +80,7 @@ def scale(source: CellSource, *, quiet: bool = False) -> Scale:
 
 def require_counts(source: CellSource, *, quiet: bool = False) -> Scale:
     """Return the scale if it is raw counts; refuse anything else, naming what to do."""
+    refuse_nothing(source)
     found = scale(source, quiet=quiet)
     if found.kind in ("counts", "empty"):
         return found
@@ -85,6 +88,32 @@ def require_counts(source: CellSource, *, quiet: bool = False) -> Scale:
         f"{source.name}: raw counts are needed, these are {found.text}",
         hint=elsewhere(source, found),
     )
+
+
+def require_counts_or_logs(source: CellSource) -> Scale:
+    """Return the scale if it is raw counts or log1p; refuse anything else, naming what to do."""
+    refuse_nothing(source)
+    found = scale(source)
+    if found.kind in ("counts", "log1p"):
+        return found
+    if found.kind == "empty":
+        raise UserError(
+            f"{source.name} holds no values: {found.evidence}", hint=elsewhere(source, found)
+        )
+    raise UserError(
+        f"{source.name}: raw counts or log1p values are needed, these are {found.text}",
+        hint=elsewhere(source, found),
+    )
+
+
+def refuse_nothing(source: CellSource) -> None:
+    """Refuse a file without cells, or without genes."""
+    for n, what in ((source.n_cells, "cells"), (source.n_genes, "genes")):
+        if not n:
+            raise UserError(
+                f"{source.name} holds no {what}",
+                hint="were all of them filtered out when the file was written?",
+            )
 
 
 def elsewhere(source: CellSource, found: Scale | None = None) -> str:
@@ -123,10 +152,26 @@ def sample_rows(n_cells: int, nnz: int | None, n_genes: int) -> NDArray[np.int64
     return np.unique((starts[:, None] + np.arange(length)).ravel())
 
 
-def sample(source: CellSource) -> Iterator[Block]:
+def sample(source: CellSource, max_nnz: int = MAX_NNZ) -> Iterator[Block]:
     """Read the sampled cells."""
     rows = sample_rows(source.n_cells, source.nnz, source.n_genes)
-    return source.chunks(rows, dtype="stored", prefetch=False)
+    return source.chunks(rows, dtype="stored", prefetch=False, max_nnz=max_nnz)
+
+
+def _counts(source: CellSource) -> Scale | None:
+    """Say that the sampled cells hold counts, if they do, a few at a time: mostly they do."""
+    n = n_cells = 0
+    high = 0.0
+    for block in sample(source, _FEW_NNZ):
+        if (most := _largest_count([block])) is None:
+            return None
+        n, n_cells, high = n + block.nnz, n_cells + len(block), max(high, most)
+    return _are_counts(high, n, n_cells) if n else None
+
+
+def _are_counts(most: float, n: int, n_cells: int) -> Scale:
+    seen = f"{n:,} values of {n_cells:,} cells"
+    return Scale("counts", None, f"whole numbers up to {most:,.0f} in {seen}")
 
 
 def judge(blocks: list[Block]) -> Scale:
@@ -135,8 +180,7 @@ def judge(blocks: list[Block]) -> Scale:
     if not n:
         return Scale("empty", None, f"all of {n_cells:,} sampled cells are empty")
     if (most := _largest_count(blocks)) is not None:
-        seen = f"{n:,} values of {n_cells:,} cells"
-        return Scale("counts", None, f"whole numbers up to {most:,.0f} in {seen}")
+        return _are_counts(most, n, n_cells)
     values = np.concatenate([b.data for b in blocks]).astype(np.float64)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())

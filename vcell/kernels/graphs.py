@@ -204,3 +204,17 @@ def rewire(
         target[i], source[j], target[j] = v, u, t
         swapped += 1
     return swapped
+
+
+@njit(nogil=True, cache=True)
+def spread(indptr: Array, indices: Array, weights: Array, x: Array, out: Array) -> None:
+    """Write the product of a CSR and `x` (N, C) to `out` (N, C); rows are read whole."""
+    columns = x.shape[1]
+    for t in range(indptr.shape[0] - 1):
+        for c in range(columns):
+            out[t, c] = 0.0
+        for e in range(indptr[t], indptr[t + 1]):
+            s = indices[e]
+            w = weights[e]
+            for c in range(columns):
+                out[t, c] += w * x[s, c]

@@ -12,6 +12,8 @@ from vcell.config.fields import option
 class LaunchOptions:
     """On which devices and machines a command runs. A trainer's config class inherits them."""
 
+    heading = "Machines"
+
     device: Literal["auto", "cpu", "cuda"] = option(
         "auto", help="Where to compute; auto takes GPUs where there are any."
     )

@@ -5,6 +5,8 @@ has P (dP - delta), delta the sum of dO * O, it needs P (dP - (delta - dlse)). B
 does that on any device. torch's fused kernel for CPUs has a log-sum-exp without a gradient, but it
 computes delta from what it is given: with one more column, O' = [O, -dlse] and dO' = [dO, 1], it
 subtracts dlse by itself, and V' = [V, 0] keeps dP as it is. It takes half the time of blocks.
+Its products are fastest at widths that are multiples of 16, so that it gets columns of 0 up to
+there: with heads of 8, and the column more, its backward pass takes less than half the time.
 """
 
 from __future__ import annotations
@@ -12,12 +14,32 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vcell.nn.blocked import blocked_attention_and_lse
 
 _FORWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
+
+
+_MULTIPLE = 16  # of the width, at which the kernel for CPUs is fastest: the lanes of AVX-512
+
+
+def widened(x: Tensor, more: int = 0) -> Tensor:
+    """Return it with columns of 0, to a multiple of 16 that has place for `more` columns."""
+    width = x.shape[-1]
+    return F.pad(x, (0, -(-(width + more) // _MULTIPLE) * _MULTIPLE - width))
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend to all keys by torch's own kernel, at the width at which it is fastest."""
+    width = q.shape[-1]
+    if q.device.type != "cpu" or width % _MULTIPLE == 0:
+        return F.scaled_dot_product_attention(q, k, v)
+    wide_q, wide_k, wide_v = (widened(x) for x in (q, k, v))
+    wide = F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=width**-0.5)
+    return wide[..., :width]
 
 
 def attention_and_lse(
@@ -61,8 +83,9 @@ class _Fused(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return the output and the log-sum-exp."""
         assert _FORWARD is not None
-        out, lse = _FORWARD(q, k, v, scale=q.shape[-1] ** -0.5)
-        lse = lse.to(q.dtype)
+        wide = [widened(x) for x in (q, k, v)]
+        out, lse = _FORWARD(*wide, scale=q.shape[-1] ** -0.5)
+        out, lse = out[..., : q.shape[-1]], lse.to(q.dtype)
         ctx.save_for_backward(q, k, v, out, lse)
         return out, lse
 
@@ -72,13 +95,11 @@ class _Fused(torch.autograd.Function):
         assert _BACKWARD is not None
         dout, dlse = slopes
         q, k, v, out, lse = ctx.saved_tensors
-        one, zero = torch.ones_like(dlse)[..., None], torch.zeros_like(k[..., :1])
+        width = q.shape[-1]
+        dout, out = widened(dout, 1), widened(out, 1)
+        dout[..., width], out[..., width] = 1, -dlse
         found = _BACKWARD(
-            torch.cat([dout, one], -1),
-            torch.cat([q, torch.zeros_like(one)], -1),
-            torch.cat([k, zero], -1),
-            torch.cat([v, zero], -1),
-            torch.cat([out, -dlse[..., None]], -1),
-            lse, 0.0, False, scale=q.shape[-1] ** -0.5,  # noqa: FBT003
+            dout, *(widened(x, 1) for x in (q, k, v)), out,
+            lse, 0.0, False, scale=width**-0.5,  # noqa: FBT003
         )  # fmt: skip
-        return tuple(x[..., :-1] for x in found)
+        return tuple(x[..., :width] for x in found)

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcell.nn.graph_loss import GraphLoss, Regularised, attend_apart
-from vcell.nn.lse import attention_and_lse
+from vcell.nn.lse import attention, attention_and_lse
 
 if TYPE_CHECKING:
     from vcell.nn.encoder import Encoder
@@ -97,7 +97,7 @@ class WildType(nn.Module):
                 mixed, lse = attend_apart(q, k, v, genes)
                 found = self.graphs(q[:, :, 1:], k[:, :, 1:], lse[:, :, 1:], generator=generator)
             else:
-                mixed = F.scaled_dot_product_attention(q, k, v)
+                mixed = attention(q, k, v)
             x = x + block.dropout(block.attention.out(mixed.transpose(1, 2).reshape(x.shape)))
             x = x + block.dropout(block.down(F.gelu(block.up(block.norm_mlp(x)))))
         return Encoded(self.encoder.norm(x)[0, 1:], tuple(keys), tuple(values), found)

@@ -279,6 +279,12 @@ def read(source: CellSource, who: Members, pairs: Pairs | None = None) -> Cohort
                 group = own * k + who.type_of[block.rows]
                 heard += (_grouping(group, p * k) @ pairs.heard(counts)).toarray()
             bar.advance(len(block))
+    silent = np.flatnonzero(bulk.sum(1) == 0)
+    if len(silent):
+        raise UserError(
+            f"{source.name}: the cells of patient {who.patients[silent[0]]!r} have no counts",
+            hint="leave the patient out",
+        )
     both = np.bincount(who.patient_of[kept] * k + who.type_of[kept], minlength=p * k)
     cells = both.reshape(p, k).astype(np.int64)
     talk = np.zeros((p, 0), np.float32)

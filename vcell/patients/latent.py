@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.data import open_cells
+from vcell.data.detect import require_counts
 from vcell.data.log_scale import log_profiles
+from vcell.errors import UserError
 from vcell.gmvae.encoding import encoded, matched
 from vcell.patients.pictures import Picture
 from vcell.report import Table
@@ -26,13 +28,16 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _MOST, _AXES, _NAMES = 3000, 30, 8
-_TARGET = 1e4
+_TARGET, _FEWEST = 1e4, 3
 
 
 def pictures(cells: Path, trained: Trained, column: str, seed: int) -> list[Picture]:
     """Draw some cells of a file before and after; colours are the largest values of a column."""
     rng = np.random.default_rng((seed, 0x1A7))
     with open_cells(cells) as source:
+        require_counts(source, quiet=True)
+        if source.n_cells < _FEWEST:
+            raise UserError(f"{source.name}: a plane needs {_FEWEST} cells or more")
         rows = np.sort(rng.permutation(source.n_cells)[:_MOST])
         named = source.obs(column)
         word = np.array([str(v) for v in named.values])[rows]

@@ -176,7 +176,9 @@ class ScreenRows:
         if not enough.any():
             raise UserError(
                 f"none of the {len(count)} perturbations has {fewest} cells or more "
-                f"(the largest has {count.max(initial=0)})",
+                f"(the largest has {count.max()})"
+                if len(count)
+                else "there is no cell of any perturbation",
                 hint="an effect is a mean over cells: bring more cells, or lower --min-cells",
             )
         if not enough.all():

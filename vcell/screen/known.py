@@ -52,15 +52,24 @@ class Known:
     kept: set[str]
 
     @classmethod
-    def of(cls, genes: Sequence[str], perturbations: Sequence[str], config: ScreenOptions) -> Known:
-        """Read the tables, and sort the perturbations; say what is left out."""
+    def of(
+        cls,
+        genes: Sequence[str],
+        perturbations: Sequence[str],
+        config: ScreenOptions,
+        graphs: Sequence[FeatureBlock] = (),
+    ) -> Known:
+        """Read the tables, and sort the perturbations; say what is left out.
+
+        `graphs` are features of graphs, under the graphs' names of genes.
+        """
         names = list(dict.fromkeys(perturbations))
         targets = list(dict.fromkeys(gene for name in names for gene in members(name)))
         index = GeneIndex(genes)
         measured = {t: index.genes[i] for t in targets if (i := index.find(t)) >= 0}
         present = set(genes)
         own = GeneIndex([*genes, *(gene for gene in targets if gene not in present)])
-        blocks = _blocks(own, targets, config)
+        blocks = _blocks(own, targets, config, graphs)
         known = {gene for block in blocks for gene in block.genes}
         if config.expression_features:
             known |= measured.keys()
@@ -95,7 +104,9 @@ def _tell(names: list[str], lost: list[str], able: set[str]) -> None:
         )
 
 
-def _blocks(own: GeneIndex, targets: list[str], config: ScreenOptions) -> list[FeatureBlock]:
+def _blocks(
+    own: GeneIndex, targets: list[str], config: ScreenOptions, graphs: Sequence[FeatureBlock]
+) -> list[FeatureBlock]:
     wanted, found = set(targets), []
     for path in (one for given in config.features for one in _files(given)):
         genes, values = tables.read(path)
@@ -106,11 +117,12 @@ def _blocks(own: GeneIndex, targets: list[str], config: ScreenOptions) -> list[F
                 hint="gene names must be those of the perturbations, of the same species",
             )
         found.append(block)
-    for title, genes, values in shipped_features() if config.shipped_features else ():
-        block = _renamed(FeatureBlock(f"{title} (comes with vcell)", genes, values), own, wanted)
-        if wanted & set(block.genes):
-            found.append(block)
-    return found
+    shipped = [
+        FeatureBlock(f"{title} (comes with vcell)", genes, values)
+        for title, genes, values in (shipped_features() if config.shipped_features else ())
+    ]
+    renamed = (_renamed(block, own, wanted) for block in (*shipped, *graphs))
+    return [*found, *(block for block in renamed if wanted & set(block.genes))]
 
 
 def _files(path: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from vcell import console
 from vcell.as_json import plain
 from vcell.config.screen import parse_fold
 from vcell.errors import UserError
-from vcell.screen import effects, features
+from vcell.screen import effects, features, graphs
 from vcell.screen.design import Design, ScreenRows
 from vcell.screen.known import Known
 from vcell.screen.names import read_genes, read_perturbations
@@ -48,7 +48,10 @@ def screen_of(cells: LogCells, design: Design, config: ScreenOptions) -> Screen:
     """
     rows = ScreenRows.of(design, config.min_cells)
     genes = [str(gene) for gene in cells.source.genes]
-    known = Known.of(genes, rows.names, config)
+    named = list(dict.fromkeys(gene for name in rows.names for gene in members(name)))
+    read = graphs.read_graphs(config.graph, genes, named)
+    walked = graphs.blocks_of(read) if read and config.graph_features else []
+    known = Known.of(genes, rows.names, config, walked)
     rows = rows.only(known.kept)
     part = _parts(rows, design, known, config)
     _tell_parts(rows, design, part)
@@ -79,6 +82,7 @@ def screen_of(cells: LogCells, design: Design, config: ScreenOptions) -> Screen:
         halves=found.halves,
         control_noise=found.control_noise.astype(np.float32),
         **_prior(config.prior_effects, genes, rows.names),
+        **graphs.kept(read, genes),
     )
 
 

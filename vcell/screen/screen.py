@@ -25,6 +25,7 @@ SCREEN = "screen.npz"  # in the run directory
 _LATER = (  # fields that older runs do not have
     *("blocks", "widths", "halves", "control_noise"),
     *("prior_sources", "prior_source", "prior_names", "prior_effects"),
+    *("graph_names", "graph_sizes", "graph_ends", "graph_weights"),
 )
 
 
@@ -65,6 +66,9 @@ class Screen:
     prior_sources, prior_source, prior_names, prior_effects
         (S,) other screens; of (K,) their perturbations the screen and the name; and (K, N) the
         effects there, on the genes of this screen.
+    graph_names, graph_sizes, graph_ends, graph_weights
+        (G,) graphs and how many edges each has between the genes; (2, E) and (E,) these, each pair
+        once, graph after graph; see `vcell.screen.graphs`.
     """
 
     genes: NDArray[np.str_]
@@ -87,6 +91,10 @@ class Screen:
     prior_source: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     prior_names: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
     prior_effects: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    graph_names: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
+    graph_sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    graph_ends: NDArray[np.int32] = field(default_factory=lambda: np.zeros((2, 0), np.int32))
+    graph_weights: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @functools.cached_property
     def gene_number(self) -> dict[str, int]:
@@ -148,10 +156,13 @@ class Screen:
         found = self.delta[rows].astype(np.float64)
         for context, noise in enumerate(self.control_noise):
             learnt = (self.part == TRAIN) & (self.context == context)
+            if not noise or not learnt.any():
+                continue
+            mean = self.delta.mean(axis=0, dtype=np.float64, where=learnt[:, None])
+            likely = mean * min(float(noise) / max(np.square(mean).mean(), 1e-30), 1.0)
             own = (self.part[rows] != TEST) & (self.context[rows] == context)
-            if noise > 0 and learnt.any() and own.any():
-                mean = self.delta[learnt].mean(axis=0, dtype=np.float64)
-                found[own] -= mean * min(float(noise) / max(np.square(mean).mean(), 1e-30), 1.0)
+            for row in np.flatnonzero(own):  # without a copy of all
+                found[row] -= likely
         return found
 
     def names(self, rows: NDArray[np.int64]) -> tuple[list[str], list[str]]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from vcell import console, outputs
 from vcell.data import CellSource, open_cells
+from vcell.data.detect import warn_of_repeated
 from vcell.data.h5_writing import writing
 from vcell.data.nodes import encoding, is_group
 from vcell.errors import UserError
@@ -72,6 +73,7 @@ def convert(
         raise UserError(f"{target}: the output is an .h5ad file or a .zarr folder")
     outputs.check(target, inputs=[path], overwrite=overwrite)
     with open_cells(path) as source:
+        warn_of_repeated(source)
         form = plan.form or source.layout.kind
         with _output(target) as root:
             names = _write_all(path, source, root, form, plan)

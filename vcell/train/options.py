@@ -19,6 +19,8 @@ class TrainOptions:
     share into: neither changes the result beyond rounding.
     """
 
+    heading = "Training"
+
     batch_size: int = option(64, help="Examples per step, over all devices.", minimum=1)
     micro_batch: int | None = option(
         None,
@@ -83,6 +85,8 @@ class TrainOptions:
 class RunOptions:
     """Where the run directory is, and whether to go on with one."""
 
+    heading = "Runs, folds and sweeps"
+
     runs: Path = option(Path("runs"), help="Folder in which the run directory is made.")
     resume: str | None = option(None, help="Go on with this run: its name, its path or `latest`.")
     gpu_profile: str | None = option(
@@ -100,6 +104,8 @@ NOT_SEARCHED = (
 @dataclass(frozen=True, kw_only=True)
 class ManyOptions(RunOptions):
     """Folds and sweeps of any command that trains, by `vcell.train.many`."""
+
+    heading = "Runs, folds and sweeps"
 
     fold: str | None = option(
         None, help="Hold out one of several equal parts, as 2/5: the second of five."

@@ -7,6 +7,7 @@ what each pays is told. P perturbations that the model was not fitted to, N gene
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from vcell.models.scoring import mean_of, scores
 from vcell.screen.split import TRAIN
+from vcell_predict.strength.significant import called
 
 if TYPE_CHECKING:
     from vcell_predict.ensemble import Ensemble, Member
@@ -27,6 +29,39 @@ _SHARES = (1.0, 0.75, 0.5, 0.25)  # of the way (in logarithms) to the strength t
 
 
 @dataclass(frozen=True)
+class CalledGenes:
+    """Some perturbations whose real cells were tested, beside cells made as predicted.
+
+    Attributes
+    ----------
+    real, z
+        (D, G) which genes the real cells change; z-scores of cells made at strength 1.
+    effect, control
+        (D, G) predicted effects and the means of the controls.
+    """
+
+    real: NDArray[np.bool_]
+    z: Array
+    effect: Array
+    control: Array
+
+    def des(self, strength: float) -> float:
+        """Return the share of the genes really changed that cells at a strength change, too.
+
+        Of more genes than really change those with the largest fold changes count.
+        """
+        found, tiny = called(self.z * strength), 1e-9
+        after = np.expm1(np.maximum(self.control + strength * self.effect, 0)) + tiny
+        fold = np.abs(np.log(after / (np.expm1(self.control) + tiny)))
+        scores = np.zeros(len(found))
+        for i, (ours, real) in enumerate(zip(found, self.real, strict=True)):
+            genes, n = np.flatnonzero(ours), int(real.sum())
+            top = genes[np.argsort(-fold[i, genes], kind="stable")[:n]]
+            scores[i] = real[top].sum() / max(n, 1)
+        return float(scores.mean())
+
+
+@dataclass(frozen=True)
 class LeftOut:
     """Perturbations that a model was not fitted to, with what the challenge's baseline scores.
 
@@ -36,12 +71,18 @@ class LeftOut:
         (P, N) predicted and measured effects, (P,) the number of each one's own gene.
     baseline
         MAE of the official baseline: the mean over all groups, the one scored left out.
+    names
+        (P,) perturbation and context of each.
+    tested
+        Some of them, to tell DES by; None where there are no cells of them.
     """
 
     effect: Array
     real: Array
     target: NDArray[np.int64]
     baseline: float
+    names: Sequence[tuple[str, str]] = ()
+    tested: CalledGenes | None = None
 
     @classmethod
     def of(cls, ensemble: Ensemble) -> LeftOut | None:
@@ -52,8 +93,9 @@ class LeftOut:
         return max(found, key=lambda one: len(one.real))
 
     def scores(self, strength: float) -> dict[str, float]:
-        """Return PDS, MAE and correlation of effects times a strength."""
-        return scores(self.effect * strength, self.real, self.target)
+        """Return PDS, MAE, correlation and, where known, DES of effects times a strength."""
+        found = scores(self.effect * strength, self.real, self.target)
+        return found if self.tested is None else found | {"des": self.tested.des(strength)}
 
     def best(self, score: str) -> float:
         """Return the strength that is best for PDS or MAE; of equals the one nearest to 1."""
@@ -64,9 +106,8 @@ class LeftOut:
     def bearable(self, strength: float) -> float:
         """Return how far (of its logarithm) to go towards a strength that was chosen for DES.
 
-        All the way, where PDS gains as much as MAE loses, both scaled as the challenge scales them;
-        else as far as MAE stays below the baseline. That DES gains is taken for granted. Fewer than
-        ten perturbations do not tell.
+        All the way, where PDS and DES gain as much as MAE loses, all scaled as the challenge scales
+        them; else as far as MAE stays below the baseline. Fewer than ten perturbations do not tell.
         """
         if len(self.real) < _FEWEST:
             return 1.0
@@ -79,10 +120,10 @@ class LeftOut:
         return 0.0
 
     def _scaled(self, strength: float) -> float:
-        """Return PDS and MAE as the challenge adds them up: nothing is below the baseline."""
+        """Return the scores as the challenge adds them up: nothing is below the baseline."""
         found = self.scores(strength)
         pds = (found["pds"] - _CHANCE) / (1 - _CHANCE)
-        return max(pds, 0.0) + max(1 - found["mae"] / self.baseline, 0.0)
+        return max(pds, 0.0) + max(1 - found["mae"] / self.baseline, 0.0) + found.get("des", 0.0)
 
     def told(self, strength: float) -> str:
         """Say what a strength does to each score."""
@@ -93,7 +134,12 @@ class LeftOut:
             f"MAE {before['mae']:.4f} -> {after['mae']:.4f}"
         )
         beside = "below" if after["mae"] <= self.baseline else "ABOVE"
-        return f"{text}, {beside} the official baseline's {self.baseline:.4f}"
+        text += f", {beside} the official baseline's {self.baseline:.4f}"
+        if self.tested is None:
+            return f"{text}; DES is not known: their cells are not there"
+        some = len(self.tested.real)
+        of_them = "" if some == len(self.real) else f" (on {some} of them)"
+        return f"{text}, DES {before['des']:.3f} -> {after['des']:.3f}{of_them}"
 
 
 def _of_member(member: Member) -> LeftOut | None:
@@ -109,5 +155,6 @@ def _of_member(member: Member) -> LeftOut | None:
     # the controls are one more group, without effect
     mean = (total - own * real) / (len(learnt) + 1 - own)
     baseline = mean_of({"mae": np.abs(mean - real).mean(axis=1)})["mae"]
-    names = screen.perturbations[rows].tolist()
-    return LeftOut(effect[told].astype(np.float64), real, screen.targets(names), baseline)
+    names, contexts = screen.names(rows)
+    pairs = list(zip(names, contexts, strict=True))
+    return LeftOut(effect[told].astype(np.float64), real, screen.targets(names), baseline, pairs)

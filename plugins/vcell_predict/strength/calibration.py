@@ -5,7 +5,7 @@ See `vcell_predict.strength.curve` for the reasoning. Held-out perturbations are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,23 +13,24 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.screen.split import TRAIN, VALIDATION
+from vcell_predict.asked import Asked
 from vcell_predict.cells.making import GROUP
 from vcell_predict.cells.residual import move
 from vcell_predict.strength import curve as calibrate
-from vcell_predict.strength.aims import LeftOut
-from vcell_predict.strength.significant import as_block, count, z_of, z_scores
+from vcell_predict.strength.aims import CalledGenes, LeftOut
+from vcell_predict.strength.significant import as_block, called, count, z_of, z_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from vcell.data import Block
-    from vcell_predict.asked import Asked
     from vcell_predict.cells.controls import Controls
     from vcell_predict.cells.pool import Pool
     from vcell_predict.ensemble import Ensemble
 
 _GENES = 4096  # tested at most, spread evenly over all
 _CELLS = 50_000  # of measured perturbations, at most
+_TESTED = 24  # perturbations left out that DES is told by
 _AT_ONCE = 1 << 25  # non-zeros of predicted cells tested in one go
 
 
@@ -71,16 +72,17 @@ class Calibration:
         missed = self._unseen()
         if missed is None:
             console.say(
-                "strength 1: all measured perturbations were fitted to, none shows what is unseen"
+                "strength 1: the model was fitted to all measured perturbations, so none is unseen"
             )
             return None
         rows = self._to_measure()
         if len(rows) < 3:
-            console.say("strength 1: the cells of fewer than 3 perturbations are there to measure")
+            console.say("strength 1: fewer than 3 perturbations have cells to measure it by")
             return None
         screen = self.ensemble.screen
+        changed = self._measured(rows)
         curve = calibrate.SignificanceCurve.fit(
-            self._measured(rows), screen.cells[rows], screen.delta[rows], screen.noise[rows],
+            changed.sum(axis=1), screen.cells[rows], screen.delta[rows], screen.noise[rows],
             len(self.genes), missed,
         )  # fmt: skip
         expected = curve.expected(effect, cells)
@@ -88,6 +90,7 @@ class Calibration:
         strength, after = calibrate.strength(z, expected)
         before, told = count(z), ""
         if (left := LeftOut.of(self.ensemble)) is not None:
+            left = replace(left, tested=self._left_out_tested(left, rows, changed))
             if aim in ("pds", "mae"):
                 strength = np.full(len(asked), left.best(aim))
             elif aim == "overall":
@@ -133,12 +136,35 @@ class Calibration:
         fewer = max(int(len(rows) * min(_CELLS / max(total, 1), 1)), min(len(rows), 3))
         return rows[np.linspace(0, len(rows) - 1, fewer).astype(np.int64)]
 
-    def _measured(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Count the significant genes of measured perturbations, reading their cells."""
+    def _left_out_tested(
+        self, left: LeftOut, rows: NDArray[np.int64], changed: NDArray[np.bool_]
+    ) -> CalledGenes | None:
+        """Make cells of some perturbations left out, those of `rows` (R,), and test them.
+
+        `changed` (R, genes) says which genes the real ones change.
+        """
+        screen = self.ensemble.screen
+        measured = dict(zip(zip(*screen.names(rows), strict=True), range(len(rows)), strict=True))
+        both = [(i, measured[pair]) for i, pair in enumerate(left.names) if pair in measured]
+        if not both:
+            return None
+        drawn = np.linspace(0, len(both) - 1, min(len(both), _TESTED)).astype(np.int64)
+        ours, theirs = np.array(both)[drawn].T
+        asked = [Asked(*left.names[i]) for i in ours]
+        effect, contexts = left.effect[ours], screen.context[rows[theirs]]
+        return CalledGenes(
+            changed[theirs],
+            self._tested(asked, effect, screen.cells[rows[theirs]]),
+            effect[:, self.genes],
+            screen.control[contexts][:, self.genes].astype(np.float64),
+        )
+
+    def _measured(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which genes measured perturbations change (rows, genes), reading their cells."""
         screen, controls = self.ensemble.screen, self.controls
         names = screen.perturbations[rows].tolist()
         row_of_cell = controls.design.rows(names, screen.context[rows].tolist())
-        found = np.zeros(len(rows), np.int64)
+        found = np.zeros((len(rows), len(self.genes)), np.bool_)
         for context, pool in self.pools.items():
             own = np.flatnonzero(screen.context[rows] == context)
             if not len(own):
@@ -154,7 +180,7 @@ class Calibration:
                     yield as_block(cells[:, self.genes].tocsr(), numbers)
 
             with console.progress("measuring perturbations"):
-                found[own] = count(z_of(blocks, group, len(own) + 1, len(self.genes)))
+                found[own] = called(z_of(blocks, group, len(own) + 1, len(self.genes)))
         return found
 
     def _tested(

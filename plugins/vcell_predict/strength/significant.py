@@ -56,7 +56,11 @@ def z_of(blocks: Blocks, group: NDArray[np.int32], n_groups: int, n_genes: int) 
     return z
 
 
+def called(z: Array) -> NDArray[np.bool_]:
+    """Say which genes of each row (groups, G) have a false discovery rate below 0.05."""
+    return significance.benjamini_hochberg(2 * special.ndtr(-np.abs(z))) < ALPHA
+
+
 def count(z: Array) -> NDArray[np.int64]:
-    """Count the genes of each row (groups, G) whose false discovery rate is below 0.05."""
-    p = 2 * special.ndtr(-np.abs(z))
-    return np.asarray((significance.benjamini_hochberg(p) < ALPHA).sum(axis=1), np.int64)
+    """Count them."""
+    return np.asarray(called(z).sum(axis=1), np.int64)

@@ -5,10 +5,12 @@ The effects of two perturbations S and T are as alike as
     k(S, T) = c + z |S| |T| + sum over i in S, j in T of [ a (i = j) + b f(i, j) ]
 
 with f the similarity of the genes' features (`kernel`): a sum over blocks, such as expression, GO
-and Reactome, each weighed by what it tells of perturbations left out.
+and Reactome, each weighed by what it tells of perturbations left out; graphs of genes are blocks
+too, left alone unless those left out are told better with them.
 Its limits are the mean effect, ridge regression on the features, and the additive rule for pairs.
 Leave-one-out predictions come in closed form, and judge the settings: those that are best by error,
 correlation and discrimination together are averaged, since the data seldom tell which one is right.
+The whole is believed as far as left-out effects bear it out, which may be not at all.
 A target that is among the genes measured moves by the share that training targets moved.
 A set of targets that were all measured alone is predicted from those (`interactions`).
 P perturbations, G target genes, N genes.
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import lapack
+from scipy.special import stdtr
 
 from vcell.models.scoring import Judge
 from vcell.models.transfer import Transfer
@@ -76,7 +79,8 @@ class GaussianProcess:
         self.names = [str(name) for name in screen.perturbations[self.learned]]
         self.transfer = Transfer(screen)
         told = self.transfer.of(self.names)
-        self.delta = screen.denoised(self.learned) - told  # the process learns what is left
+        self.delta = screen.denoised(self.learned)
+        self.delta -= told  # the process learns what is left
         self.mean = self.delta.mean(axis=0)
         self.own = OwnChange(screen)
         self.settings = kept(run, screen, self._chosen)
@@ -85,7 +89,11 @@ class GaussianProcess:
         apart = np.zeros_like(self.delta)
         for fit in self.fits:
             apart += self._left_out(*fit)
-        self._each_left_out = self.own.put_in(apart / len(self.fits) + told, self.names)
+        apart /= len(self.fits)
+        apart += told
+        self.belief = self._believed(apart, told)
+        apart *= self.belief
+        self._each_left_out = self.own.put_in(apart, self.names)
         self.sets = Interactions(
             self.names, self.delta + told, self._each_left_out.astype(np.float64, copy=False)
         )
@@ -118,7 +126,7 @@ class GaussianProcess:
             for setting, weights, _ in self.fits:
                 total += self._centre(setting) + self.kernel.across(names, setting)[0] @ weights
             total = total / len(self.fits) + self.transfer.of(names)
-            effect[known] = self.own.put_in(total, names)
+            effect[known] = self.own.put_in(self.belief * total, names)
         together = self.sets.covers(perturbations)
         effect[together] = self.sets.predict([*itertools.compress(perturbations, together)])
         return effect
@@ -162,6 +170,28 @@ class GaussianProcess:
         weights = weights + self._refitted(setting, inverse, self.delta - self.mean)
         return np.asarray(self.delta - weights / np.diag(inverse)[:, None])
 
+    def _believed(self, left_out: Array, told: Array) -> float:
+        """Return what predictions are multiplied by: how surely left-out effects follow them.
+
+        The probability that predictions point the right way less that they point the wrong way, 0
+        at least, by the slope of real effects on predicted ones and its standard error. How steep
+        it is does not count, as the settings were chosen by that; nor do own genes. Each
+        perturbation counts once, as its genes are not independent.
+        """
+        size = np.einsum("pn,pn->p", left_out, left_out)
+        agree = np.einsum("pn,pn->p", left_out, self.delta) + np.einsum("pn,pn->p", left_out, told)
+        column = self.targets.columns(self.names)
+        rows, places = np.nonzero(column >= 0)
+        own = (rows, column[rows, places])
+        np.subtract.at(size, rows, left_out[own] ** 2)
+        np.subtract.at(agree, rows, left_out[own] * (self.delta[own] + told[own]))
+        total = max(float(size.sum()), 1e-30)
+        slope = float(agree.sum()) / total
+        error = float(np.sqrt(np.square(agree - slope * size).sum())) / total
+        if len(size) < 2 or not error:
+            return float(slope > 0)
+        return max(2 * float(stdtr(len(size) - 1, slope / error)) - 1, 0.0)
+
     def _refitted(self, setting: KernelSettings, inverse: Array, about: Array) -> Array:
         """Return what the weights lack because the mean still knows the one that is left out."""
         if not setting.centred or len(self.delta) < 2:
@@ -172,10 +202,9 @@ class GaussianProcess:
         """Rank the settings by what they say of perturbations left out."""
         judge = _Settings(self.targets, self.delta, self.names)
         n_blocks = len(judge.kernel.blocks)
-        mixes = _mixes(judge.kernel.telling, n_blocks)
+        mixes = _mixes(judge.telling(), n_blocks)
         if len(mixes) > _MIXES:
-            coarse = [KernelSettings(*one, mix) for mix in mixes for one in _COARSE]
-            ranked = dict.fromkeys(setting.mix for setting in judge.ranked(coarse))
+            ranked = dict.fromkeys(setting.mix for setting in judge.ranked(_coarse(mixes)))
             mixes = list(ranked)[:_MIXES]
         grid = _SINGLE if judge.kernel.apart else _GRID
         # as many of each mix: which mix is best is seldom known well enough to take no other
@@ -189,8 +218,23 @@ class _Settings:
 
     def __init__(self, screen: Screen, delta: Array, names: list[str]) -> None:
         self.judge = Judge(delta, screen.columns(names)[:, 0], _MOST, _GENES)
+        self.graphs = set(screen.graph_names.tolist())
         self.mean = self.judge.real.mean(axis=0)
         self.kernel = Kernel(screen, [names[row] for row in self.judge.rows])
+
+    def telling(self) -> list[int]:
+        """Return the blocks to weigh: graphs only where they tell more of what is left out."""
+        telling = self.kernel.telling
+        others = [i for i in telling if self.kernel.blocks[i] not in self.graphs]
+        if not others or others == telling:
+            return telling
+        n_blocks, graphs = len(self.kernel.blocks), set(telling) - set(others)
+        with_graphs = [m for m in _mixes(telling, n_blocks) if any(m[i] for i in graphs)]
+        without, joined = (
+            self.judge.loss(self._left_out(self.ranked(_coarse(mixes))[0]))
+            for mixes in (_mixes(others, n_blocks), with_graphs)
+        )
+        return telling if joined < without else others
 
     def ranked(self, settings: Sequence[KernelSettings]) -> list[KernelSettings]:
         """Return the best settings, the best first, by error, correlation and discrimination."""
@@ -220,6 +264,10 @@ def _mixes(telling: Sequence[int], n_blocks: int) -> list[tuple[float, ...]]:
     return [tuple(float(i in group) / len(group) for i in range(n_blocks)) for group in groups] or [
         (0.0,) * n_blocks
     ]
+
+
+def _coarse(mixes: Sequence[tuple[float, ...]]) -> list[KernelSettings]:
+    return [KernelSettings(*one, mix) for mix in mixes for one in _COARSE]
 
 
 def _inverse(kernel: Array, noise: float) -> Array:

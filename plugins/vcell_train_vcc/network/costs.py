@@ -115,7 +115,7 @@ def of(
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     choice = attention_of(config, shape, device)
     if choice.name == "sparse" and not (config.graph and config.genes):
-        config = replace(config, graph=None)
+        config = replace(config, graph=())
         console.warn(
             f"sparse attention is estimated with {NEAR} pairs a gene drawn at random, which takes "
             "more than those of real genes; --graph and --genes say which there are"

@@ -56,7 +56,7 @@ class NetworkModel:
         console.say(str(choice))
         if choice.name == "sparse":
             graph = graph_of(config.graph, shape.tokens, screen)
-            of = config.graph or f"those {NEAR} that respond most like a gene"
+            of = "--graph" if config.graph else f"those {NEAR} that respond most like a gene"
             console.say(f"sparse attention: {graph.n_edges:,} pairs of genes, of {of}")
         if config.batch_size < plan.world:
             raise UserError(

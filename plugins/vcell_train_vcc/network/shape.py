@@ -19,6 +19,7 @@ from vcell.graph import read
 from vcell.models import read_genes
 from vcell.nn.patterns import Graph
 from vcell.nn.presets import PRESETS, Preset
+from vcell.screen.graphs import graphs_of
 from vcell.screen.split import TRAIN
 from vcell.train.task import Phase
 
@@ -181,12 +182,14 @@ def _scaled(wanted: Sequence[int], n_genes: int, *, given: bool) -> tuple[int, .
     return scaled
 
 
-def graph_of(path: Path | None, tokens: Sequence[str], screen: Screen) -> Graph:
-    """Return the graph for sparse attention: of a file of gene pairs, or of co-expression."""
-    if path is not None:
-        graphs = read([path], tokens)
-        for note in graphs.notes:
-            console.say(note)
+def graph_of(paths: Sequence[Path], tokens: Sequence[str], screen: Screen) -> Graph:
+    """Return what sparse attention follows: the graphs of the screen, or co-expression."""
+    graphs = graphs_of(screen, tokens)
+    if graphs is None and paths:  # a run of a version that kept the path alone
+        graphs = read(paths, tokens)
+    if graphs is not None:
+        if not graphs.n_edges:
+            raise UserError(f"no edge of {', '.join(graphs.names)} joins two of the token genes")
         return Graph.from_edges(len(tokens), graphs.union().edge_index().T)
     number = {str(gene): i for i, gene in enumerate(screen.genes)}
     column = [number[gene] for gene in tokens]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.data import CellSource
 from vcell.data import labels as find_labels
-from vcell.data.detect import refuse_repeated
+from vcell.data.detect import refuse_nothing, refuse_repeated
 from vcell.errors import UserError
 from vcell.suggest import closest
 
@@ -115,6 +115,7 @@ def _contexts(
 ) -> Iterator[Pair]:
     """Yield one pair per value of the context column, or one for the whole file."""
     for source in (real, pred):
+        refuse_nothing(source)
         refuse_repeated(source)
     found = find_labels.find(real, config)
     column = config.context_column

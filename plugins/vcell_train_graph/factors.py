@@ -1,0 +1,170 @@
+"""A few factors of genes, smooth over graphs, whose products are what pairs of genes do.
+
+A Gaussian process takes what each pair of genes does together for drawn anew, as alike as the genes
+are. Often it is much simpler: each gene has a few traits, and what two genes do together is the sum
+of the traits' products. With V the factors (a trait of every gene), e the effects of genes
+
+    value of S = mean + sum of e_i over S + sum over r of sign_r sum over pairs of V_ri V_rj + noise
+    V_r ~ N(0, C / scale_r),   C = c_0 I + sum of c_k K_k,   e alike with weights of its own
+
+With more and more factors this is the process with the kernel `pair` of C; few of them are a far
+stronger belief, and how strongly it is held is seen from sets left out, see `closed.stacked`.
+Everything is drawn given all else, and what is said is the mean over draws: a factor that nothing
+speaks for stays near 0, so that their number matters little. The weights c are those under which
+the factors that were drawn are most likely.
+G genes, T sets, K kernels, R factors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import minimize
+
+from vcell.kernels.factors import draw_effects, draw_factors
+from vcell_train_graph.kernels import inverse_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+    Members = NDArray[np.int64]
+
+FACTORS = 8  # every other one is subtracted
+_BURN, _KEPT = 100, 100  # rounds of drawing that are forgotten, and that are averaged
+_WEIGHED_AT = (20, 40, 60, 80)  # rounds after which weights of kernels are found
+_GENES = 400  # by which they are found: the covariance of some genes is a part of that of all
+
+
+@dataclass(frozen=True, eq=False)
+class Alikeness:
+    """How alike genes are a priori: weights of I and of each kernel, those of effects apart."""
+
+    factors: Array  # (1 + K,)
+    effects: Array
+
+    @classmethod
+    def even(cls, n_kernels: int) -> Alikeness:
+        """Return equal weights."""
+        even = np.full(1 + n_kernels, 1 / (1 + n_kernels))
+        return cls(even, even)
+
+
+def inverse_mixture(weights: Array, kernels: Sequence[Array], n_genes: int) -> Array:
+    """Return the inverse (G, G) of the weighted sum of I and the kernels."""
+    total = weights[0] * np.eye(n_genes)
+    for weight, kernel in zip(weights[1:], kernels, strict=True):
+        total += weight * kernel
+    return inverse_of(total)[0]
+
+
+class FactorSampler:
+    """Draws of effects and factors, given sets and their standardised values.
+
+    Parameters
+    ----------
+    members, values
+        (T, S) and (T,) of the sets that are learnt from.
+    n_genes, kernels
+        G, and (G, G) each.
+    """
+
+    def __init__(
+        self, members: Members, values: Array, n_genes: int, kernels: Sequence[Array], seed: int = 0
+    ) -> None:
+        self.members, self.values, self.seed = members, values, seed
+        self.n_genes, self.kernels = n_genes, kernels
+        there = members >= 0
+        gene, which = members[there], np.nonzero(there)[0]
+        order = np.argsort(gene, kind="stable")
+        self.sets = which[order]
+        self.indptr = np.searchsorted(gene[order], np.arange(n_genes + 1))
+        self.signs = np.where(np.arange(FACTORS) % 2, -1.0, 1.0)
+
+    def run(self, asked: Members, alike: Alikeness | None = None) -> tuple[Array, Alikeness]:
+        """Return the mean of what draws say of sets, and the weights of kernels.
+
+        Parameters
+        ----------
+        asked
+            (A, S)
+        alike
+            Weights found before; by default they are found here.
+        """
+        rng = np.random.default_rng(self.seed)
+        found, n = alike or Alikeness.even(len(self.kernels)), self.n_genes
+        q_effects = inverse_mixture(found.effects, self.kernels, n)
+        q_factors = inverse_mixture(found.factors, self.kernels, n)
+        effects, factors = np.zeros(n), 0.1 * rng.standard_normal((FACTORS, n))
+        scale, effect_scale, by_noise = np.full(FACTORS, 4.0), 10.0, 2.0
+        said = np.zeros(len(asked))
+        for turn in range(_BURN + _KEPT):
+            left = self.values - said_of(self.members, effects, factors, self.signs)
+            draw_effects(
+                self.indptr, self.sets, left, effects, effect_scale * q_effects, by_noise,
+                rng.standard_normal(n),
+            )  # fmt: skip
+            draw_factors(
+                self.members, self.indptr, self.sets, left, factors, q_factors, scale, self.signs,
+                by_noise, rng.standard_normal(factors.shape),
+            )  # fmt: skip
+            by_noise = _precision(len(left), float(left @ left), 0.5, rng)
+            effect_scale = _precision(n, float(effects @ q_effects @ effects), 0.01, rng)
+            size = np.einsum("ri,ij,rj->r", factors, q_factors, factors, optimize=True)
+            scale = np.array([_precision(n, float(x), 0.01, rng) for x in size])
+            if alike is None and self.kernels and turn in _WEIGHED_AT:
+                drawn = factors * np.sqrt(scale)[:, None]
+                one = effects[None] * effect_scale**0.5
+                found = Alikeness(
+                    self._weights(found.factors, drawn), self._weights(found.effects, one)
+                )
+                q_effects = inverse_mixture(found.effects, self.kernels, n)
+                q_factors = inverse_mixture(found.factors, self.kernels, n)
+            if turn >= _BURN:
+                said += said_of(asked, effects, factors, self.signs)
+        return said / _KEPT, found
+
+    def _weights(self, before: Array, drawn: Array) -> Array:
+        """Return the weights under which draws (R, G) of one covariance are most likely."""
+        n = self.n_genes
+        some = np.sort(np.random.default_rng(0).permutation(n)[:_GENES])
+        parts = [np.eye(len(some)), *(k[np.ix_(some, some)] for k in self.kernels)]
+        x = drawn[:, some].T  # (G, R)
+
+        def loss(logs: Array) -> tuple[float, Array]:
+            weight = np.exp(logs)
+            total = sum(w * part for w, part in zip(weight, parts, strict=True))
+            inverse, log_det = inverse_of(np.asarray(total))
+            pulled = inverse @ x
+            value = 0.5 * (float((pulled * x).sum()) + x.shape[1] * log_det)
+            slope = 0.5 * (x.shape[1] * inverse - pulled @ pulled.T)
+            each = [float((slope * part).sum()) for part in parts]
+            return value, weight * np.array(each)
+
+        start = np.log(np.maximum(before, 3e-3))
+        ends = [(-6.0, 3.0)] * len(parts)
+        best = minimize(
+            loss, start, jac=True, method="L-BFGS-B", bounds=ends, options={"maxiter": 15}
+        )
+        weight = np.exp(best.x)
+        return np.asarray(weight / weight.sum())
+
+
+def said_of(members: Members, effects: Array, factors: Array, signs: Array) -> Array:
+    """Return (T,) of the values of sets."""
+    there = members >= 0
+    place = np.where(there, members, 0)
+    found = np.asarray(np.where(there, effects[place], 0.0).sum(1))
+    for sign, factor in zip(signs, factors, strict=True):
+        own = np.where(there, factor[place], 0.0)
+        found += sign / 2 * (np.square(own.sum(1)) - np.square(own).sum(1))
+    return found
+
+
+def _precision(n: int, squares: float, least: float, rng: np.random.Generator) -> float:
+    """Draw one over a variance, given a sum of `n` squares."""
+    return float(rng.gamma(n / 2 + 1, 1 / (squares / 2 + least)))

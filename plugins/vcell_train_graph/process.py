@@ -1,0 +1,219 @@
+"""A Gaussian process over gene sets: exact, of a few thousand sets or of a hundred thousand.
+
+Up to `MOST` sets the matrix of all pairs of sets is inverted, which also says what each set would
+be without its group. Above, the matrix is never made. Its products with vectors come from genes,
+
+    linear   A (K (A' x)),               A (T, G): which genes a set has
+    pair     read (K M K) at every pair, M (G, G): x summed over the sets that have a pair
+    within   f (f' x),                   f (T,): how alike the genes of a set are
+
+and conjugate gradients solve with them; groups are then left out in five parts.
+G genes, T sets.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import LinearOperator, cg
+
+from vcell import console
+from vcell.graph.diffusion import kernels
+from vcell.screen.split import TEST
+from vcell_train_graph.kernels import KernelMixture, SetBlock, indicator, inverse_of, weighed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from vcell_train_graph.problem import GraphProblem
+
+    Array = NDArray[np.float64]
+    Rows = NDArray[np.int64]
+
+MOST = 4000  # sets whose matrix is inverted
+_WEIGHED = 500  # sets by which blocks are weighed
+_CLOSE = 1e-3  # of the values' size: what conjugate gradients may leave
+_TURNS = 200
+
+
+@lru_cache(maxsize=1)
+def gene_kernels(problem: GraphProblem) -> dict[str, Array]:
+    """Return how alike the genes of the table are, by features and by every graph."""
+    own = np.arange(problem.n_own)
+    found: dict[str, Array] = {}
+    if problem.features.shape[1]:
+        x = problem.features[: problem.n_own]
+        found["features"] = x @ x.T / max(float(np.square(x).sum(1).mean()), 1e-12)
+    for relation in problem.graphs:
+        near, far = kernels(relation, own)
+        found |= {f"{relation.name}, near": near, f"{relation.name}, far": far}
+    return found
+
+
+def blocks(problem: GraphProblem) -> list[SetBlock]:
+    """Return everything by which sets may be alike."""
+    found = [SetBlock("genes", "linear", None), SetBlock("genes", "pair", None)]
+    for name, kernel in gene_kernels(problem).items():
+        found += [SetBlock(name, "linear", kernel), SetBlock(name, "pair", kernel),
+                  SetBlock(name, "within", kernel)]  # fmt: skip
+    return found
+
+
+def process(problem: GraphProblem, groups: Rows) -> tuple[Array, dict[str, float]]:
+    """Solve the process.
+
+    Parameters
+    ----------
+    problem
+        What is known; values are learnt from all sets that are not held out.
+    groups
+        (T,) what is left out together.
+
+    Returns
+    -------
+    tuple
+        (T,) what is said of every set, those that it learnt from left out with their group; and
+        the share of the variance that each block explains.
+    """
+    mean, sd = problem.scale
+    values = (problem.values - mean) / sd
+    known = np.flatnonzero(problem.part != TEST)
+    some = drawn(known, groups, _WEIGHED, np.random.default_rng(0))
+    mix = weighed(blocks(problem), problem.members[some], values[some], problem.n_own)
+    solve = _inverted if len(known) <= MOST else _iterated
+    return mean + sd * solve(mix, problem, values, known, groups), mix.shares
+
+
+def _inverted(
+    mix: KernelMixture, problem: GraphProblem, values: Array, known: Rows, groups: Rows
+) -> Array:
+    sets = problem.members[known]
+    matrix = mix(sets, sets, problem.n_own)
+    matrix[np.diag_indices_from(matrix)] += mix.noise
+    inverse, _ = inverse_of(matrix)
+    weight = inverse @ values[known]
+    step = 2000
+    found = np.concatenate(
+        [
+            mix(problem.members[i : i + step], sets, problem.n_own) @ weight
+            for i in range(0, len(values), step)
+        ]
+    )
+    found[known] = values[known] - _left_out(inverse, weight, groups[known])
+    return found
+
+
+def _left_out(inverse: Array, weight: Array, groups: Rows) -> Array:
+    """Return by how much each set is missed, with all of its group left out."""
+    missed = np.empty(len(weight))
+    order = np.argsort(groups, kind="stable")
+    ends = np.flatnonzero(np.diff(groups[order])) + 1
+    for rows in np.split(order, ends):
+        missed[rows] = np.linalg.solve(inverse[np.ix_(rows, rows)], weight[rows])
+    return missed
+
+
+class SetProducts:
+    """Products of a mixture's matrix of sets with vectors; the matrix is never made."""
+
+    def __init__(self, mix: KernelMixture, members: Rows, n_genes: int) -> None:
+        self.n_genes, self.n_sets = n_genes, len(members)
+        self.has = indicator(members, n_genes)
+        rows, keys = [], []
+        for i, j in combinations(range(members.shape[1]), 2):
+            there = np.flatnonzero((members[:, i] >= 0) & (members[:, j] >= 0))
+            low = np.minimum(members[there, i], members[there, j])
+            rows.append(there)
+            keys.append(low * n_genes + np.maximum(members[there, i], members[there, j]))
+        row, key = np.concatenate(rows), np.concatenate(keys)
+        every, column = np.unique(key, return_inverse=True)
+        self.pairs = np.divmod(every, n_genes)
+        self.has_pairs = sp.csr_array(
+            (np.ones(len(row)), (row, column)), shape=(self.n_sets, len(every))
+        )
+        self.parts = [
+            (
+                weight, block.kind,
+                None if block.kernel is None else block.kernel.astype(np.float32),
+                block.within(members) if block.kind == "within" else None,
+            )
+            for weight, block in zip(mix.weights, mix.blocks, strict=True)
+        ]  # fmt: skip
+
+    def __call__(self, x: Array) -> Array:
+        """Return (T,) of (T,)."""
+        genes, pairs = np.zeros(self.n_genes), np.zeros(len(self.pairs[0]))
+        found = np.zeros(self.n_sets)
+        on_genes, on_pairs = self.has.T @ x, self.has_pairs.T @ x
+        both = np.zeros((self.n_genes, self.n_genes), np.float32)
+        one, other = self.pairs
+        both[one, other] = both[other, one] = on_pairs
+        for weight, kind, kernel, within in self.parts:
+            if within is not None:
+                found += weight * float(within @ x) * within
+            elif kind == "linear":
+                genes += weight * (on_genes if kernel is None else kernel @ on_genes)
+            elif kernel is None:
+                pairs += weight * on_pairs
+            else:
+                pairs += weight * (kernel @ both @ kernel)[one, other]
+        return np.asarray(found + self.has @ genes + self.has_pairs @ pairs)
+
+
+def _iterated(
+    mix: KernelMixture, problem: GraphProblem, values: Array, known: Rows, groups: Rows
+) -> Array:
+    products = SetProducts(mix, problem.members, problem.n_own)
+    found, weight, behind = np.zeros(len(values)), None, 0
+    test = np.flatnonzero(problem.part == TEST)
+    with console.progress("graph-gp", 6, unit="solves") as bar:
+        for learn, asked in left_out_parts(known, groups, test):
+            weight, close = _solved(products, mix.noise, values, learn, weight)
+            behind += not close
+            found[asked] = products(weight)[asked]
+            bar.advance(1)
+    if behind:
+        console.warn(f"graph-gp: {behind} of 6 solves stopped after {_TURNS} turns, not yet exact")
+    return found
+
+
+def _solved(
+    products: SetProducts, noise: float, values: Array, learn: Rows, start: Array | None
+) -> tuple[Array, bool]:
+    """Return (T,) weights of the sets that are learnt from, 0 elsewhere; and whether they are."""
+    seen = np.zeros(len(values))
+    seen[learn] = 1.0
+    operator = LinearOperator(
+        (len(values), len(values)),
+        matvec=lambda x: seen * products(seen * x.ravel()) + noise * x.ravel(),
+        dtype=np.float64,
+    )
+    begin = None if start is None else seen * start
+    found, code = cg(operator, seen * values, begin, rtol=_CLOSE, maxiter=_TURNS)
+    return seen * found, code == 0
+
+
+def left_out_parts(known: Rows, groups: Rows, test: Rows) -> Iterator[tuple[Rows, Rows]]:
+    """Go through what to learn from, and what to say: all known first, then five parts left out."""
+    part = np.random.default_rng(0).permutation(int(groups.max()) + 1)[groups] % 5
+    yield known, test
+    for k in range(5):
+        if (part[known] == k).any():
+            yield known[part[known] != k], known[part[known] == k]
+
+
+def drawn(rows: Rows, groups: Rows, most: int, rng: np.random.Generator) -> Rows:
+    """Draw groups as a whole until there are enough sets."""
+    if len(rows) <= most:
+        return rows
+    order = rng.permutation(np.unique(groups[rows]))
+    place = np.empty(int(groups.max()) + 1, np.int64)
+    place[order] = np.arange(len(order))
+    ranked = rows[np.argsort(place[groups[rows]], kind="stable")]
+    return np.sort(ranked[:most])
