@@ -36,7 +36,7 @@ class Picture:
     y: str
     series: Series
     table: Table
-    diagonal: bool = False
+    diagonal: bool | tuple[float, float] = False
     caption: str = ""
     labels: dict[str, list[str]] = field(default_factory=dict)
 
@@ -104,7 +104,7 @@ def calibration(cohort: Cohort, given: dict[str, Array]) -> Picture:
         rows += [(name, *b) for b in bins]
     return Picture(
         name="calibration", title="Calibration", kind="scatter", x="confidence", y="accuracy",
-        series=series, diagonal=True,
+        series=series, diagonal=(0, 1),
         table=Table.of(("model", "confidence", "accuracy", "patients"), rows),
         caption="One point a bin of a tenth; bins of few patients lie far off by chance.",
     )  # fmt: skip
