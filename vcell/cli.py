@@ -17,7 +17,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from vcell import __version__, console, plugin
+from vcell import __version__, compiling, console, plugin
 from vcell.config.options import PROJECT, SettingOption, environment_name
 from vcell.errors import UserError, VcellError
 from vcell.plugin import Broken
@@ -227,7 +227,17 @@ def main(args: list[str] | None = None) -> None:
     # Pages of 2 MiB, which numpy asks for, are what a virtual machine gives back to its host:
     # getting them anew costs 5 to 8 ms a MiB there, pages of 4 KiB .6 (docs/decisions.md).
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
-    sys.exit(run(args))
+    compiling.listener = _say_compiling
+    code = run(args)
+    # Python looks through everything for cycles before it ends, .15 s; the system takes it all back
+    gc.freeze()
+    sys.exit(code)
+
+
+def _say_compiling() -> None:
+    console.say(
+        "compiling kernels for this machine, once (vcell doctor --compile does it for all commands)"
+    )
 
 
 def run(args: list[str] | None = None) -> int:

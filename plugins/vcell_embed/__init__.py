@@ -27,7 +27,7 @@ class Embed:
         maximum=1,
     )
     adapt: bool = option(
-        default=False, help="Take out how the new cells lie shifted in the latent space."
+        default=False, help="Remove the shift of the new cells in the latent space."
     )
     adapt_by: str | None = option(
         None, help="The obs column of batches, each with a shift of its own (implies --adapt)."

@@ -76,7 +76,7 @@ def _shifts(source: CellSource, trained: Trained, genes: GenesFound, by: Array) 
             shifts[k] = trained.outliers.shift(means[by == k])
     sizes = np.sqrt((shifts[:n] ** 2).sum(1))
     console.say(
-        f"shifts of {console.count(n, 'batch', 'batches')} taken out, "
+        f"shifts of {console.count(n, 'batch', 'batches')} removed, "
         f"{sizes.min():.2f} to {sizes.max():.2f} long"
     )
     return shifts

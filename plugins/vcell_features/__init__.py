@@ -22,7 +22,9 @@ class Features(DataOptions):
         short="-o",
         help="The folder to write to; one table for each source.",
     )
-    rank: int = option(64, help="Numbers for each gene, of sets, networks and effects.", minimum=1)
+    rank: int = option(
+        64, help="Features that each gene gets from sets, networks and effects.", minimum=1
+    )
     method: Literal["diffusion", "svd"] = option(
         "diffusion", help="What makes genes of a network alike: random walks, or equal neighbours."
     )

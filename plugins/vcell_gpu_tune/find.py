@@ -33,7 +33,7 @@ def run(config: FindOptimal) -> None:
     with hold.controls([device.uuid]) as (card,):
         wanted, name, users = phases(card.limits(), config.steps), card.name, card.users()
     if not wanted:
-        raise UserError(f"{name} tells of no clocks and no power limits that could be tried")
+        raise UserError(f"{name} reports no clocks and no power limits to try")
     if users and not config.shared:
         raise UserError(
             f"{name} computes for other processes ({', '.join(map(str, users))})",

@@ -61,7 +61,7 @@ class GraphProfile:
         None, made="whole", help="Also write the graphs to this folder, to read again."
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="Where the models run.")
-    threads: int | None = option(None, help="Threads on a CPU (default: one a core).", minimum=1)
+    threads: int | None = option(None, help="Threads on a CPU (default: one per core).", minimum=1)
     seed: int = option(0, help="The seed of samples, models and synthetic graphs.", minimum=0)
     output: Path | None = option(None, made="whole", short="-o", help="A page to write, .html.")
     overwrite: bool = option(default=False, help="Replace a page or graphs of that name.")

@@ -74,7 +74,7 @@ class IspRun(ModelOptions, LaunchOptions):
         10, help="A donor counts for a gene with at least this many perturbed cells.", minimum=1
     )
     controls: str | None = option(
-        None, help="matched:20 adds 20 null genes a gene, alike in detection and rank."
+        None, help="matched:20 adds 20 null genes for each gene, matched by detection and rank."
     )
     cells_with_gene: bool = option(
         default=False, help="Overexpress a listed gene only in cells that express it."
@@ -91,7 +91,9 @@ class IspRun(ModelOptions, LaunchOptions):
     exact_random: int = option(
         100, help="Random genes to compute exactly, for the estimate's recall.", minimum=20
     )
-    shard: int = option(500, help="Events of a shard: what a kill can cost.", minimum=1)
+    shard: int = option(
+        500, help="Events per shard: the most work that a kill can cost.", minimum=1
+    )
     gates: bool = option(default=True, help="Check the screen against nulls of the model itself.")
     dry_run: bool = option(
         default=False, help="Say what would be done and how long it takes; stop."
@@ -131,11 +133,11 @@ class IspStats:
     )
     overwrite: bool = option(default=False, help="Replace the output where it exists already.")
     null: str | None = option(None, help="Of vs_null: the run with the null distribution.")
-    min_cells: int = option(10, help="A gene counts with at least this many cells.", minimum=1)
+    min_cells: int = option(10, help="Fewest cells for a gene to count.", minimum=1)
     min_donors: int = option(
-        2, help="A gene counts with at least this many donors, if donors are known.", minimum=1
+        2, help="Fewest donors for a gene to count, if donors are known.", minimum=1
     )
-    nulls: int = option(100, help="Genes alike in detection and rank to compare with.", minimum=1)
+    nulls: int = option(100, help="Genes matched by detection and rank to compare with.", minimum=1)
     perturb_seq: Path | None = option(
         None,
         read=True,

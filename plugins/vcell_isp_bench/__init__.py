@@ -38,13 +38,15 @@ class IspBench:
     gene_column: str | None = option(None, help="The var column with Ensembl ids or symbols.")
     layer: str | None = option(None, help="The layer that holds raw counts (default: X).")
     gpus: int = option(
-        0, help="GPUs that share the cells, a process each; 0 takes one if any.", minimum=0
+        0,
+        help="GPUs that share the cells, one process each; 0 uses one if there is one.",
+        minimum=0,
     )
     procs: int | None = option(
         None, help="Processes that share the cells on a CPU, as GPUs would.", minimum=1, maximum=64
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="Where to compute.")
-    threads: int | None = option(None, help="Threads on a CPU (default: one a core).", minimum=1)
+    threads: int | None = option(None, help="Threads on a CPU (default: one per core).", minimum=1)
     search: int = option(0, help="Search the best settings in so many trials (Optuna).", minimum=0)
     shifts: bool = option(default=True, help="Also compare shifts of deletions with float32.")
     output: Path | None = option(None, made="whole", short="-o", help="A page to write, .html.")

@@ -25,7 +25,7 @@ class MonitorOptions:
     replay: str | None = option(None, help="Play this run back, by name or path.")
     speed: float = option(10.0, help="With --replay: how many times as fast.", minimum=0.1)
     ascii: bool = option(
-        default=False, help="Draw with ASCII only, as is done where UTF-8 is not spoken."
+        default=False, help="Draw with ASCII only (the default where the terminal has no UTF-8)."
     )
 
 

@@ -55,7 +55,9 @@ class Pseudobulk:
         minimum=0,
         maximum=1,
     )
-    rare: tuple[str, ...] = option((), help="rare: names of the rare types, instead of a choice.")
+    rare: tuple[str, ...] = option(
+        (), help="rare: names of the rare types, instead of a random choice."
+    )
     rare_most: float = option(
         0.03, help="rare: largest fraction of a rare type.", minimum=0, maximum=1
     )

@@ -167,7 +167,7 @@ def _batches(source: CellSource, config: SelectGenes) -> BatchLabels | None:
         hits = labels.named_like(source.obs_columns, labels.BATCH_NAMES)
         if not hits:
             raise UserError(
-                "--hvg-by-batch: no obs column is named as batch columns are",
+                "--hvg-by-batch: no obs column has a name that says it holds batches",
                 hint=f"name it with --batch-column: {', '.join(source.obs_columns)}",
             )
         console.say(f"batches: {hits[0]}")

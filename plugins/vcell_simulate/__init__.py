@@ -34,7 +34,7 @@ class Simulate:
     batch_effect: float = option(
         0.1, help="Standard deviation of the batch effects (log scale).", minimum=0
     )
-    seed: int = option(0, help="The same seed gives the same bits.", minimum=0)
+    seed: int = option(0, help="The same seed gives identical files.", minimum=0)
     draw: int = option(0, help="Another draw of cells under the same truth.", minimum=0)
     compress: bool = option(default=False, help="Compress the matrix (gzip): smaller and slower.")
     overwrite: bool = option(default=False, help="Replace the output where it exists already.")

@@ -58,7 +58,9 @@ class TrainBulk(DataOptions):
     teacher: float = option(
         0.5, help="Weight of the outcome predicted from the modalities.", minimum=0
     )
-    reconstruction: float = option(0.5, help="Weight of telling the modalities by bulk.", minimum=0)
+    reconstruction: float = option(
+        0.5, help="Weight of predicting the other modalities from bulk.", minimum=0
+    )
     kl: float = option(0.01, help="Weight of the latents' distance to N(0, 1).", minimum=0)
     contrast: float = option(0.1, help="Weight of InfoNCE of bulk and modality.", minimum=0)
     min_cells: int = option(
@@ -66,7 +68,7 @@ class TrainBulk(DataOptions):
     )
     shuffle_outcomes: bool = option(
         default=False,
-        help="Give patients each other's outcomes, as a check: no AUC may stay above .5.",
+        help="Shuffle outcomes between patients, as a check: no AUC should stay above .5.",
     )
     seed: int = option(0, help="The seed of folds, weights and noise.", minimum=0)
     runs: Path = option(Path("runs"), help="The folder of run directories.")

@@ -169,7 +169,7 @@ def _usable(
             hint=f"at least {_FEWEST} are needed",
         )
     if np.ptp(values[kept]) == 0:
-        raise UserError("all sets have the same value, so that there is nothing to learn")
+        raise UserError("all sets have the same value, so there is nothing to learn")
     return members[kept].astype(np.int64), values[kept], None if query is None else query[kept]
 
 

@@ -255,7 +255,7 @@ def test_a_large_matrix_stored_by_gene_is_judged_without_turning_it(tmp_path, mo
     builders.annotated(TABLE, sp.csc_matrix).write_h5ad(tmp_path / "c.h5ad")
     with open_cells(tmp_path / "c.h5ad") as source:
         assert detect.scale(source, quiet=True).kind == "counts"
-        assert source.matrix.needs_pass  # still not turned round
+        assert source.matrix.needs_pass  # still not transposed
 
 
 # --- labels
@@ -320,7 +320,7 @@ def test_no_control_and_no_column_say_what_there_is():
     with pytest.raises(UserError, match="known to mean control") as caught:
         labels.find(_source(gene=["A", "B"]))
     assert "'A', 'B'" in (caught.value.hint or "")
-    with pytest.raises(UserError, match="no obs column is named") as caught:
+    with pytest.raises(UserError, match="no obs column has a name") as caught:
         labels.find(_source(louvain=["A", "B"]))
     assert "louvain" in (caught.value.hint or "")
 

@@ -73,6 +73,6 @@ def test_memory_does_not_grow_with_the_number_of_cells(kind, tmp_path):
         path.unlink()
         assert list(tmp_path.iterdir()) == []  # the temporary file is gone
     # The values grow by 240 MB. How many blocks of 33 MB are alive at once is a matter of when the
-    # threads run, and how well the allocator packs what turning round leaves, of luck.
+    # threads run, and how well the allocator packs what transposing leaves, of luck.
     assert peaks[1] - peaks[0] < 80, peaks
     assert peaks[1] < 500, peaks

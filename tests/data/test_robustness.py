@@ -209,7 +209,7 @@ def test_a_zarr_folder_with_a_missing_part_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match="X has no 'indices'"):
         open_cells(path)
     shutil.rmtree(path / "obs")
-    with pytest.raises(UserError, match="has not both obs and var"):
+    with pytest.raises(UserError, match="lacks obs or var"):
         open_cells(path)
 
 

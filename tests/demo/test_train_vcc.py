@@ -75,7 +75,7 @@ def normalised(adata):
     ("change", "said"),
     [
         (one_cell_each, "none of the 34 perturbations has 10 cells"),
-        (no_labels, "no obs column is named as perturbation columns are"),
+        (no_labels, "no obs column has a name that says it holds perturbations"),
         (no_control, "no label that is known to mean control"),
         (other_species, "perturbations have no features"),
         (normalised, "holds normalised values"),

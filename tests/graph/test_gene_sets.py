@@ -78,7 +78,7 @@ def test_a_map_of_all_pairs_is_read_once_each(tmp_path):
         ("gene_1\tgene_2\ttau\n", "holds no gene sets"),
         ("1\t2\n", "names no genes"),
         ("\tA\tB\tC\nA\t1\t2\t3\nB\t2\t1\t5\nD\t3\t5\t1\n", "rows and columns name other genes"),
-        ("\tA\tB\tC\nA\t1\t2\t3\nB\t7\t1\t5\nC\t3\t5\t1\n", "tells other values of A with B"),
+        ("\tA\tB\tC\nA\t1\t2\t3\nB\t7\t1\t5\nC\t3\t5\t1\n", "gives different values for A with B"),
         ("", "is empty"),
     ],
 )

@@ -180,7 +180,7 @@ def test_a_run_is_replayed(terminal, tmp_path):
     terminal.type("p", ">", ">", ">", ">")
     terminal.wait_for("step 1,000 of 1,000", "done")
     terminal.type("c")
-    terminal.wait_for("a replay cannot be asked for anything")
+    terminal.wait_for("a replay takes no requests")
     terminal.type("q")
     terminal.wait_for("ended with 0")
 

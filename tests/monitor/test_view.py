@@ -346,7 +346,7 @@ def test_nobody_is_asked_where_nobody_listens(view):
     choose(view, "ab31")
     for key in ("c", "p", "S"):
         press(view, key)
-        assert view.message[0] == "ab31 is stopped: there is nobody to ask"
+        assert view.message[0] == "ab31 is stopped: it takes no requests"
 
 
 def test_a_read_only_folder_refuses_in_one_line(view, monkeypatch):

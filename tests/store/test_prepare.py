@@ -199,7 +199,7 @@ def test_files_of_other_genes_are_joined_as_asked_and_kept_apart(tmp_path: Path)
     cells[:100, :35].copy().write_h5ad(tmp_path / "a.h5ad")
     cells[100:, 10:].copy().write_h5ad(tmp_path / "b.h5ad")
     files = [tmp_path / "a.h5ad", tmp_path / "b.h5ad"]
-    with pytest.raises(UserError, match="has not the genes of"):
+    with pytest.raises(UserError, match="does not have the genes of"):
         prepare(files, tmp_path / "s.zarr")
     prepare(files, tmp_path / "s.zarr", Recipe(join="inner"))
     inner = Store.open(tmp_path / "s.zarr")

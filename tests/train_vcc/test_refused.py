@@ -93,7 +93,7 @@ def genes_of_another_species(adata):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        pytest.param(no_labels, "no obs column is named as", id="no labels"),
+        pytest.param(no_labels, "no obs column has a name", id="no labels"),
         pytest.param(no_controls, "no label that is known to mean control", id="no controls"),
         pytest.param(no_cells, "holds no cells", id="no cells"),
         pytest.param(one_cell_each, "the largest has 1)", id="one cell each"),

@@ -38,7 +38,7 @@ RUN_NNZ = 1 << 20
 
 
 class CscMatrix:
-    """Stored by gene; turned round the first time that rows are asked for."""
+    """Stored by gene; transposed the first time that rows are asked for."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class CscMatrix:
         self.indptr = check_indptr(indptr, shape[1], shape[0], self.where)
         self.nnz: int = int(self.indptr[-1])
         check_lengths(data, indices, self.nnz, self.where)
-        #: What was turned round, by the choice of genes.
+        #: What was transposed, by the choice of genes.
         self._turned: dict[bytes, RowSpill] = {}
         self._lock = threading.Lock()
         self._buffers = Buffers()
 
     @property
     def needs_pass(self) -> bool:
-        """Whether it is large and not yet turned round."""
+        """Whether it is large and not yet transposed."""
         return not self._turned and self.nnz > IN_MEMORY
 
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
@@ -93,7 +93,7 @@ class CscMatrix:
             yield at, Csr(indptr, narrow(cells), data)
 
     def _by_cell(self, genes: Genes | None) -> RowSpill:
-        """Turn the chosen columns round, once for the same choice."""
+        """Transpose the chosen columns, once for the same choice."""
         key = b"all" if genes is None else genes.chosen.tobytes()
         with self._lock:
             if key not in self._turned:
@@ -107,10 +107,10 @@ class CscMatrix:
         if turned.path is not None:
             size = console.bytes_text(nnz * turned.record.itemsize)
             console.say(
-                f"{self.where} is stored by gene (CSC): it is turned round once, through a "
+                f"{self.where} is stored by gene (CSC): it is transposed once, through a "
                 f"temporary file of {size} in {turned.path.parent} (TMPDIR chooses where)"
             )
-        with console.progress("turning round", nnz, "non-zeros") as bar:
+        with console.progress("transposing", nnz, "non-zeros") as bar:
             for first, csc in self.columns(chosen):
                 gene = chosen[first : first + len(csc.indptr) - 1]
                 place = gene if genes is None else genes.place[gene]

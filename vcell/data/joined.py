@@ -78,8 +78,8 @@ def _joint_genes(sources: Sequence[CellSource], join: str, name: str) -> NDArray
             if there != listed[0]:
                 odd = sorted(there.symmetric_difference(listed[0]))
                 raise UserError(
-                    f"{source.name} has not the genes of {sources[0].name}: {len(odd):,} are in "
-                    f"only one of them ({', '.join(odd[:5])}{', ...' if len(odd) > 5 else ''})",
+                    f"{source.name} does not have the genes of {sources[0].name}: {len(odd):,} are "
+                    f"in only one of them ({', '.join(odd[:5])}{', ...' if len(odd) > 5 else ''})",
                     hint=f"--join inner keeps the {len(everywhere):,} genes that are in all, "
                     f"--join outer the {len(anywhere):,} that are in any",
                 )

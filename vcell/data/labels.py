@@ -198,7 +198,7 @@ def _perturbation(source: CellSource, control: str | None) -> tuple[Column, str]
     if not likely:
         listed = ", ".join(source.obs_columns[:30]) or "none"
         raise UserError(
-            f"{source.name}: no obs column is named as perturbation columns are",
+            f"{source.name}: no obs column has a name that says it holds perturbations",
             hint=f"name it with --perturbation-column; the columns: {listed}",
         )
     if control is None:

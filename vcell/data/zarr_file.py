@@ -23,7 +23,7 @@ def open_zarr(path: Path, layer: str | None) -> CellSource:
         if not is_group(root) or "obs" not in root or "var" not in root:
             there = ", ".join(sorted(root)[:20]) if is_group(root) else "one array"
             raise UserError(
-                f"{path} holds no cells: it has not both obs and var, but {there or 'nothing'}"
+                f"{path} holds no cells: it lacks obs or var, and has only {there or 'nothing'}"
             )
         node, where, var = anndata_file.matrix_node(root, layer, str(path))
         shards = Shards(path)

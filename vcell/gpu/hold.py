@@ -107,7 +107,7 @@ def _allowed(card: Control, wanted: CardSettings, *, shared: bool) -> None:
         )
     if card.in_instances():
         raise UserError(
-            f"{card.name} is cut into MIG instances; its settings belong to all of them",
+            f"{card.name} is split into MIG instances; its settings belong to all of them",
             hint="ask whoever shares the card, or switch MIG off",
         )
     users = card.users()

@@ -66,7 +66,7 @@ class Journal:
             return None
         except (ValueError, TypeError):
             raise UserError(
-                f"{self.path} is damaged, so nobody knows what the card had before",
+                f"{self.path} is damaged, so the card's earlier settings are not known",
                 hint="set the card by nvidia-smi -pm, -pl, -rgc; then remove the file",
             ) from None
 

@@ -105,7 +105,7 @@ class Control:
         return [int(process.pid) for process in found]
 
     def in_instances(self) -> bool:
-        """Say whether the card is cut into MIG instances."""
+        """Say whether the card is split into MIG instances."""
         mode = self._ask(self._nvml.nvmlDeviceGetMigMode)
         return bool(mode and mode[0])
 

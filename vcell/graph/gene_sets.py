@@ -156,7 +156,7 @@ def _square(path: Path, mark: str | None) -> GeneSetTable:
         [[_number(path, i, cell) for cell in row[1:]] for i, row in enumerate(body, 2)]
     )
     if not np.allclose(values, values.T, rtol=1e-4, atol=1e-6, equal_nan=True):
-        raise UserError(f"{path} tells other values of A with B than of B with A")
+        raise UserError(f"{path} gives different values for A with B and for B with A")
     one, other = np.triu_indices(len(head), 1)
     kept = np.isfinite(values[one, other])
     names = sorted(head)

@@ -20,6 +20,8 @@ from typing import Any
 from numba.core.caching import Cache, IndexDataCacheFile
 from numba.core.runtime.nrt import rtsys
 
+from vcell import compiling
+
 _load_index: Any = IndexDataCacheFile._load_index  # numba has no public way to these
 _load_kernel: Any = Cache.load_overload
 
@@ -47,8 +49,12 @@ def _load_without_compiler(cache: Any, signature: Any, context: Any) -> Any:
     if not cache._py_func.__module__.startswith("vcell"):
         return _load_kernel(cache, signature, context)
     rtsys.initialize(context)
+    found = None
     with cache._guard_against_spurious_io_errors():
-        return cache._load_overload(signature, context)
+        found = cache._load_overload(signature, context)
+    if found is None:
+        compiling.begins()
+    return found
 
 
 IndexDataCacheFile._load_index = _load_or_begin_anew  # type: ignore[method-assign]

@@ -38,14 +38,15 @@ MOST_GROUPS, GROUP_BITS = 1 << 16, 16
 @njit(nogil=True, cache=True)
 def level_keys(
     starts: Array, entries: Array, numbers: Array, group: Array, value: Array, rank: Array,
-    shift: int, cursor: Array, values: Array, keys: Array, places: Array, found: int,
+    base: int, shift: int, cursor: Array, values: Array, keys: Array, places: Array, found: int,
 ) -> int:  # fmt: skip
     """Put a block's counts of some genes behind those of earlier blocks, as values and keys.
 
     ``starts[K + 1]`` bounds the genes in `entries`, a row of ``numbers[C]`` above 16 bits of count
-    each; cells without a group are left out. ``value[L, C]`` and ``rank[L, C]`` are the tables.
-    A count of L or more stays a count, its key is the cell's number, and its place is put into
-    `places` behind the `found` that are there; returns how many there are then.
+    each; cells without a group are left out. ``value[L, C]`` and ``rank[L, C]`` are the tables; a
+    key has the rank less `base`. A count of L or more stays a count, its key is the cell's number,
+    and its place is put into `places` behind the `found` that are there; returns how many there are
+    then.
     """
     few = value.shape[0]
     for k in range(len(cursor)):
@@ -58,7 +59,7 @@ def level_keys(
                 continue
             if x < few:
                 values[at] = value[x, c]
-                keys[at] = (rank[x, c] << shift) | g
+                keys[at] = ((rank[x, c] - base) << shift) | g
             else:
                 values[at] = x
                 keys[at] = c

@@ -162,7 +162,9 @@ def first_host(nodelist: str) -> str:
 def _endpoint(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
-        raise UserError(f"--rdzv {text!r} is not of the form HOST:PORT", hint="say, head01:29500")
+        raise UserError(
+            f"--rdzv {text!r} is not of the form HOST:PORT", hint="for example head01:29500"
+        )
     import socket
 
     try:

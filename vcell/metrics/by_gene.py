@@ -1,6 +1,6 @@
 """Cells that come row by row, given back gene by gene, in bounded memory.
 
-Every block of cells is turned round by itself and kept; what does not fit into memory goes to one
+Every block of cells is transposed by itself and kept; what does not fit into memory goes to one
 temporary file without a name, which the system removes whatever happens to the process. A range of
 genes is then one short read per block. So a file is decompressed once, however large it is.
 
@@ -108,7 +108,7 @@ def only(block: Any, kept: NDArray[np.bool_]) -> Any:
 
 
 class GeneMajor:
-    """Cells turned round; `add` blocks of them, then `read` ranges of genes.
+    """Cells transposed; `add` blocks of them, then `read` ranges of genes.
 
     Cells are numbered as in their blocks, on from `offset`.
     """
@@ -128,7 +128,7 @@ class GeneMajor:
         self.keep(self.turn(block))
 
     def turn(self, block: Rows, *, whole: bool | None = None) -> Piece:
-        """Turn some cells round; several threads may, and one keeps the pieces in their order.
+        """Transpose some cells; several threads may, and one keeps the pieces in their order.
 
         `whole` says whether every value is a whole number from 0 to 65535, if that is known.
         """

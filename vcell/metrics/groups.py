@@ -131,7 +131,7 @@ def grouped(
     against: Against = "reference", squares: bool = False, dense: bool = False,
     lone: turned.Lone | None = None, threads: int | None = None,
 ) -> Grouped:  # fmt: skip
-    """Sum, average and rank cells that were turned round, as `summarise` does.
+    """Sum, average and rank cells that were transposed, as `summarise` does.
 
     `lone` is filled with how the reference's cells lie about the mean profile.
     """

@@ -111,7 +111,7 @@ class ScreenCells:
     seen: ValueSurvey
     counts: bool
     divisor: NDArray[np.floating] | None
-    cells: GeneMajor | None  # turned round, for rank tests; `tables` closes it
+    cells: GeneMajor | None  # transposed, for rank tests; `tables` closes it
 
     @classmethod
     def look(

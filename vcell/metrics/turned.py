@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 #: Counts below this are looked up, fewer where cells are so many that the tables would exceed this.
 _SMALL, _TABLE = 64, 1 << 24
+_LARGEST = 65535  # count of 16 bits
+_ROUNDING = 16  # last bits by which a logarithm may be off
 AT_ONCE = 1 << 21  # non-zeros of a block: turned round, it is a small part of the cache
 _scratch = threading.local()
 
@@ -55,29 +57,52 @@ class SourcePart:
 
 @dataclass(frozen=True)
 class Levels:
-    """What small counts become in every cell, ``[L, C]``, and how that ranks among all of it."""
+    """What small counts become in every cell, ``[L, C]``."""
 
     value: NDArray[np.floating]
-    rank: NDArray[np.uint32]
     divisor: NDArray[np.floating]
 
     @classmethod
     def of(cls, divisor: NDArray[np.floating]) -> Levels:
         """Tabulate log1p(count / divisor)."""
         n = max(min(_SMALL, _TABLE // max(len(divisor), 1)), 2)
-        value = log_divided(np.arange(n, dtype=divisor.dtype)[:, None], divisor)
+        return cls(log_divided(np.arange(n, dtype=divisor.dtype)[:, None], divisor), divisor)
+
+    def order(self, shift: int) -> KeyOrder | None:
+        """Return what orders as the values do within 32 bits above a group's; None if nothing does.
+
+        Positive floats order as their bits do. Those of float32 fit as they are where groups are
+        few (64, if the largest value is 250 times the smallest); else their ranks may.
+        """
+        if self.value.dtype == np.float32 and len(self.divisor):
+            ends = np.array([self.divisor.max(), self.divisor.min()])
+            values = log_divided(np.array([1, _LARGEST], np.float32), ends)
+            low, high = values.view(np.uint32).tolist()
+            if (high - low + 2 * _ROUNDING).bit_length() + shift <= 32:
+                return KeyOrder(self.value.view(np.uint32), low - _ROUNDING, of_bits=True)
+        rank = self._ranks()
+        fits = int(rank.max(initial=1)).bit_length() + shift <= 32
+        return KeyOrder(rank, 0, of_bits=False) if fits else None
+
+    def _ranks(self) -> NDArray[np.uint32]:
+        value = self.value
         bits = value[1:].reshape(-1).view(np.uint32 if value.dtype == np.float32 else np.uint64)
-        order = np.argsort(bits)  # positive floats order as their bits do
+        order = np.argsort(bits)
         ordered = bits[order]
         fresh = np.ones(len(order), bool)
         fresh[1:] = ordered[1:] != ordered[:-1]
         rank = np.zeros(value.shape, np.uint32)
         rank[1:].reshape(-1)[order] = np.cumsum(fresh, dtype=np.uint32)
-        return cls(value, rank, divisor)
+        return rank
 
-    def key_bits(self) -> int:
-        """Return how many bits a rank takes."""
-        return int(self.rank.max(initial=1)).bit_length()
+
+@dataclass(frozen=True)
+class KeyOrder:
+    """Whole numbers that order as the values of `Levels` do: ``table[L, C] - base``."""
+
+    table: NDArray[np.uint32]
+    base: int
+    of_bits: bool  # the numbers are the values' own bits
 
 
 @dataclass(frozen=True)
@@ -152,11 +177,15 @@ class Turned:
     ) -> None:  # fmt: skip
         """Fill the tables, ``[P, G]``, genes at a time."""
         scan = ranks.against_reference if against == "reference" else ranks.against_rest
-        weight = tables.weight
+        weight, shift = tables.weight, max((len(sizes) - 1).bit_length(), 1)
+        order = None if self._levels is None else self._levels.order(shift)
 
         def work(span: tuple[int, int]) -> None:
             lo, hi = span
-            found = self._entries(lo, hi, group, len(sizes))
+            if self._levels is None or order is None:
+                found = self._entries(lo, hi, group)
+            else:
+                found = self._looked_up(lo, hi, group, self._levels, order, shift)
             shape, mask = (hi - lo, len(sizes)), (1 << found.shift) - 1
             sums, u, ties = np.zeros((3, *shape))
             narrow, stored = np.zeros(shape, weight.dtype), np.zeros(shape, np.int32)
@@ -176,11 +205,8 @@ class Turned:
         with ThreadPoolExecutor(threads or cores()) as pool:
             list(pool.map(work, spans(self.counts)))
 
-    def _entries(self, lo: int, hi: int, group: NDArray[np.int32], n_groups: int) -> _Entries:
+    def _entries(self, lo: int, hi: int, group: NDArray[np.int32]) -> _Entries:
         """Give the values of genes lo to hi, and keys that order as value and group do."""
-        levels, shift = self._levels, max((n_groups - 1).bit_length(), 1)
-        if levels is not None and levels.key_bits() + shift <= 32:
-            return self._looked_up(lo, hi, group, levels, shift)
         found = join([part.read(lo, hi) for part in self.parts])
         kept = group[found.cell] >= 0
         if not kept.all():
@@ -196,7 +222,13 @@ class Turned:
         return _Entries(first, last, value, keys, shift, int(ranks.ZERO), unranked)
 
     def _looked_up(
-        self, lo: int, hi: int, group: NDArray[np.int32], levels: Levels, shift: int
+        self,
+        lo: int,
+        hi: int,
+        group: NDArray[np.int32],
+        levels: Levels,
+        order: KeyOrder,
+        shift: int,
     ) -> _Entries:
         """Take values and keys from the tables; counts that they lack are computed."""
         first = np.concatenate(([0], np.cumsum(self.counts[lo:hi])))
@@ -207,8 +239,8 @@ class Turned:
         for part in self.parts:
             for starts, entries, numbers in part.cells.packed_pieces(lo, hi):
                 large = ranks.level_keys(
-                    starts, entries, numbers, group, levels.value, levels.rank, shift, last, values,
-                    keys, places, large,
+                    starts, entries, numbers, group, levels.value, order.table, order.base, shift,
+                    last, values, keys, places, large,
                 )  # fmt: skip
         unranked = np.zeros(0, np.int64)
         if large:
@@ -216,6 +248,10 @@ class Turned:
             cell, count = keys[at], values[at]
             values[at] = log_divided(count, levels.divisor[cell])
             keys[at] = group[cell]
+        if large and order.of_bits:
+            bits = values[at].view(np.uint32) - np.uint32(order.base)
+            keys[at] |= bits << np.uint32(shift)
+        elif large:
             of_gene = np.zeros(hi - lo, bool)
             of_gene[np.searchsorted(first, np.sort(at), side="right") - 1] = True
             unranked = np.flatnonzero(of_gene)

@@ -26,7 +26,7 @@ def ask(run: Run, overview: Overview, what: str) -> str:
         It does not run, or its folder cannot be written to.
     """
     if not overview.is_live:
-        raise UserError(f"{overview.short} is {overview.status}: there is nobody to ask")
+        raise UserError(f"{overview.short} is {overview.status}: it takes no requests")
     try:
         if what == "pause" and "pause" in run.requests():
             run.clear("pause")

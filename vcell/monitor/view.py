@@ -275,7 +275,7 @@ class Viewer:
         if one is None:
             return
         if self.replay is not None:
-            self.say("a replay cannot be asked for anything", "warn")
+            self.say("a replay takes no requests", "warn")
             return
         name, since = self._confirm
         sure = name == one.name and self.clock() - since <= _SECONDS_TO_CONFIRM
@@ -294,7 +294,7 @@ class Viewer:
         if self.selected in self.marks:
             self.marks.remove(self.selected)
         elif len(self.marks) >= _MOST_MARKED:
-            self.say(f"{_MOST_MARKED} runs are as many as can be told apart", "warn")
+            self.say(f"{_MOST_MARKED} runs are the most that can be compared", "warn")
         elif self.selected:
             self.marks.append(self.selected)
 

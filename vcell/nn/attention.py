@@ -73,7 +73,7 @@ def choose(
             return AttentionChoice(name, "asked for")
     if wanted != "auto":
         names = ", ".join(("auto", *get_args(AttentionName)))
-        raise UserError(f"there is no attention {wanted!r}", hint=f"choose of {names}")
+        raise UserError(f"there is no attention {wanted!r}", hint=f"choose one of {names}")
     return _automatic(device, dtype, n_tokens, head_dim)
 
 

@@ -63,7 +63,7 @@ def check(
             raise UserError(f"{target}: the name of this output must end in {ends}")
         if folder and target.suffix.lower() in _OF_FILES and not target.is_dir():
             raise UserError(
-                f"{target}: this output is a folder, and its name ends as a file's does",
+                f"{target}: this output is a folder, but its name ends like a file's",
                 hint=f"-o {target.with_suffix('')}",
             )
         for other in seen:

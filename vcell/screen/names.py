@@ -23,7 +23,7 @@ def read_perturbations(path: Path) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for line, row in rows[0 if column is None else 1 :]:
         if len(row) < len(head):
-            raise UserError(f"{path}:{line}: {len(row)} columns, the head has {len(head)}")
+            raise UserError(f"{path}:{line}: {len(row)} columns, the header has {len(head)}")
         found[row[column or 0].strip()] = (
             None if counts is None else _count(row[counts], path, line)
         )

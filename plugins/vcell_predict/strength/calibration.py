@@ -72,12 +72,12 @@ class Calibration:
         missed = self._unseen()
         if missed is None:
             console.say(
-                "strength 1: all measured perturbations were fitted to, none shows what is unseen"
+                "strength 1: the model was fitted to all measured perturbations, so none is unseen"
             )
             return None
         rows = self._to_measure()
         if len(rows) < 3:
-            console.say("strength 1: the cells of fewer than 3 perturbations are there to measure")
+            console.say("strength 1: fewer than 3 perturbations have cells to measure it by")
             return None
         screen = self.ensemble.screen
         changed = self._measured(rows)

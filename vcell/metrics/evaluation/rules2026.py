@@ -35,7 +35,7 @@ _DUST = 1e-6  # what cell-eval2 takes for whole
 
 @dataclass(frozen=True)
 class RawCounts:
-    """One side's raw counts, turned round so that they can be read gene by gene."""
+    """One side's raw counts, transposed so that they can be read gene by gene."""
 
     side: Side
     totals: NDArray[np.float64]  # of each cell of the file

@@ -36,7 +36,7 @@ class View:
     side: Side
     divisor: NDArray[np.floating] | None  # per cell of the file: total / target; None: log1p as is
     facts: dict[str, Any]
-    cells: GeneMajor  # those that count, turned round
+    cells: GeneMajor  # those that count, transposed
 
     def turned(self) -> Turned:
         """Return the cells as log1p values, gene by gene."""
@@ -51,7 +51,7 @@ class View:
 
 
 def views(pair: Pair, threads: int | None) -> Iterator[View]:
-    """Yield the real cells and the predicted ones, each when it is asked for, turned round.
+    """Yield the real cells and the predicted ones, each when it is asked for, transposed.
 
     Every value is checked, and two sides that cannot be compared are refused. Predicted cells that
     borrow the real controls are numbered on from the real ones.

@@ -1,0 +1,64 @@
+"""Counts rank as their logarithms, whichever whole numbers stand for those in the keys."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vcell.data.block import Block, from_dense
+from vcell.metrics.by_gene import GeneMajor
+from vcell.metrics.groups import Grouped, grouped
+from vcell.metrics.turned import Levels, SourcePart, Turned, turn
+
+
+def _counts(seed: int, cells: int = 240, genes: int = 12) -> np.ndarray:
+    """Counts with many zeros, ties, and some of hundreds and of 65,535."""
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(rng.gamma(0.5, 4, (cells, genes)))
+    counts[rng.random(counts.shape) < 0.02] = 500
+    counts[:3, 0] = 65_535
+    counts[:, 1] = 0
+    return counts
+
+
+def _grouped(counts: np.ndarray, group: np.ndarray, n_groups: int, divisor: np.ndarray) -> Grouped:
+    n, g = counts.shape
+    csr = from_dense(counts, np.dtype(np.float32))
+    block = Block(0, np.arange(n), csr.indptr, csr.indices, csr.data, g)
+    with closing(GeneMajor(g)) as cells:
+        turn(cells, [block], group, threads=1)
+        return grouped(Turned([SourcePart(cells, divisor)], g), group, n_groups, threads=1)
+
+
+@pytest.mark.parametrize("spread", [2.0, 1e4])
+@pytest.mark.parametrize("n_groups", [3, 200])
+def test_counts_rank_as_their_logarithms(spread, n_groups):
+    counts = _counts(n_groups)
+    rng = np.random.default_rng(1)
+    divisor = np.exp(rng.uniform(0, np.log(spread), len(counts))).round(1).astype(np.float32)
+    group = rng.integers(0, 3, len(counts)).astype(np.int32)
+    found = _grouped(counts, group, n_groups, divisor)
+    logs = np.log1p(counts.astype(np.float32) / divisor[:, None])
+    for other in (1, 2):
+        expected = stats.mannwhitneyu(logs[group == other], logs[group == 0], axis=0)
+        assert found.u[other].tolist() == expected.statistic.tolist()
+        both = logs[(group == other) | (group == 0)]
+        ties = [float((n**3 - n).sum()) for n in (np.unique(c, return_counts=True)[1]
+                                                  for c in both.T)]  # fmt: skip
+        assert found.ties[other].tolist() == ties
+    assert np.allclose(found.sums[1], logs[group == 1].sum(axis=0), rtol=1e-6)
+
+
+def test_bits_stand_for_values_only_where_they_fit():
+    alike = Levels.of(np.linspace(0.5, 2, 50, dtype=np.float32))
+    orders = [alike.order(shift) for shift in (1, 6, 12, 30)]
+    assert [order and order.of_bits for order in orders] == [True, True, False, None]
+    apart = Levels.of(np.array([0.01, 100], np.float32)).order(6)
+    assert apart is not None
+    assert not apart.of_bits
+    fine = Levels.of(np.array([0.5, 2])).order(1)
+    assert fine is not None
+    assert not fine.of_bits
