@@ -442,4 +442,4 @@ def test_the_template_and_the_schema_have_the_table(tmp_path):
 
 def test_help_shows_an_empty_text_among_the_defaults(vcell):
     """Else a list that begins with one looks like a stray comma."""
-    assert '[default: "",nan,' in " ".join(vcell("train-gmvae", "--help-all").out.split())
+    assert '("",nan,' in " ".join(vcell("train-gmvae", "--help-all").out.split())
