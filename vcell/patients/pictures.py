@@ -65,8 +65,11 @@ class Picture:
                 axes.scatter(ys, [i] * len(ys), s=8, label=name)
         if self.diagonal or self.name in ("roc", "calibration"):
             axes.axline((0, 0), slope=1, linestyle="--", color="grey")
-        names = (self.y, "") if self.kind == "strip" else (self.x, self.y)
-        axes.set(title=self.title, xlabel=names[0], ylabel=names[1])
+        if self.kind == "strip":  # a row has its name beside it
+            axes.set(title=self.title, xlabel=self.y)
+            axes.set_yticks(range(len(self.series)), list(self.series))
+            return
+        axes.set(title=self.title, xlabel=self.x, ylabel=self.y)
         axes.legend()
 
 
