@@ -110,7 +110,7 @@ class Solved:
     def __init__(self) -> None:
         self.solve, self.key, self.seconds = gp.GaussianProcess, "", 0.0
 
-    def __call__(self, screen: Screen) -> gp.GaussianProcess:
+    def __call__(self, screen: Screen, run: Run | None = None) -> gp.GaussianProcess:
         """Solve it, unless the screen is that of the last call."""
         parts = (screen.delta, screen.part, screen.features)
         key = hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
@@ -153,15 +153,23 @@ def measure(words: list[str], line: str, start: str, seed: int, runs: Path) -> d
             "start": (STARTS[start], run),
             "last": (model, Last(run)),
             "chosen": (model, run),
+            "either": (model, run),
         }
-        found = {name: scored(screen, run, kind, of) for name, (kind, of) in asked.items()}
+        found = {
+            name: scored(screen, run, kind, of, whole=name == "either")
+            for name, (kind, of) in asked.items()
+        }
         for one in found.values():
             one["gain"] = gain(one, found["mean"])
     return {"scores": found, "cpu_seconds": spent}
 
 
-def scored(screen: Screen, run: Run, kind: str, of: Any) -> dict[str, float]:
-    """Score a model on what was held out, over the genes that are tokens."""
+def scored(screen: Screen, run: Run, kind: str, of: Any, *, whole: bool) -> dict[str, float]:
+    """Score a model on what was held out, over the genes that are tokens.
+
+    A network that is believed at all is taken `whole`, as was done before prior and network were
+    blended.
+    """
     rows = screen.rows(TEST)
     names, contexts = screen.names(rows)
     place = {str(gene): i for i, gene in enumerate(screen.genes)}
@@ -169,6 +177,8 @@ def scored(screen: Screen, run: Run, kind: str, of: Any) -> dict[str, float]:
     model = models.get(kind).load(of, screen)
     if isinstance(of, Last) and hasattr(model, "blend"):
         model.blend = 1.0  # the network as it is, not as far as it is believed
+    elif whole and hasattr(model, "blend"):
+        model.blend = float(model.blend > 0)
     told = model.predict(names, contexts)
     column = np.full(len(screen.genes) + 1, -1)
     column[seen] = np.arange(len(seen))
@@ -190,7 +200,7 @@ def row(name: str, runs: list[dict[str, Any]], first: list[dict[str, Any]]) -> s
         return f"{np.mean(values):+.4f} ± {spread:.4f}{' *' if abs(np.mean(values)) > sure else ''}"
 
     cells = [more("last", score, sign) for score, sign in SCORES.items()]
-    cells.append(more("chosen", "gain", 1))
+    cells += [more("chosen", "gain", 1), more("either", "gain", 1)]
     cells.append(f"{np.median([one['cpu_seconds'] for one in runs]):.0f}")
     return f"| {name} | {' | '.join(cells)} |"
 
@@ -248,8 +258,8 @@ def main() -> None:
         first = found[start, arguments.lines[0]]
         scores = [f"{s} {np.mean([r['scores']['start'][s] for r in first]):.3f}" for s in SCORES]
         print(f"\nFrom the {start} ({', '.join(scores)}):\n")
-        print("| line | gain | PDS | correlation | MAE below | gain of the chosen | CPU s |")
-        print("|---" * 7 + "|")
+        print("| line | gain | PDS | correlation | MAE below | blend | all or nothing | CPU s |")
+        print("|---" * 8 + "|")
         for line in arguments.lines:
             print(row(line, found[start, line], first))
 

@@ -278,7 +278,8 @@ def fractions(args: argparse.Namespace) -> None:
         data = anndata.read_h5ad(path)
         truth = data.obs[args.column].astype(str).to_numpy()
         rng = np.random.default_rng(0)
-        other = rng.choice(np.unique(truth), len(truth))
+        names, code = np.unique(truth, return_inverse=True)
+        other = names[(code + rng.integers(1, len(names), len(code))) % len(names)]
         data.obs["right"] = truth
         data.obs["wrong"] = np.where(rng.random(len(truth)) < 0.2, other, truth)
         wrong = (data.obs["wrong"].to_numpy() != truth).mean()

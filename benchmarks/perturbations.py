@@ -241,7 +241,10 @@ def measure(
     verdicts = {
         ours: pooled.judged(ours).plain() for ours in ("gp", *([network] if network else []))
     }
-    levels = {name: mean_of(one) for name, one in pooled.levels.items()}
+    levels = {
+        name: mean_of({s: v[~np.isnan(v)] for s, v in one.items() if not np.isnan(v).all()})
+        for name, one in pooled.levels.items()
+    }
     return {"scores": found, "held_out": held, "verdicts": verdicts, "levels": levels}
 
 
@@ -283,7 +286,8 @@ def table(case: str, results: list[dict[str, Any]], network: str | None) -> str:
             cells.append(_pm([_share(one, name) for one in found]))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     for level in results[0]["levels"]:
-        told = {s: _pm([one["levels"][level][s] for one in results]) for s in LEVELS}
+        shown = [s for s in LEVELS if all(s in one["levels"][level] for one in results)]
+        told = {s: _pm([one["levels"][level][s] for one in results]) for s in shown}
         lines.append(f"{level}, within folds: " + ", ".join(f"{s} {v}" for s, v in told.items()))
     for ours in results[0]["verdicts"]:
         lines += [f"seed {i}: {one['verdicts'][ours]['text']}" for i, one in enumerate(results)]

@@ -88,6 +88,7 @@ def calibrating(path: Path, screen: Screen, model: str) -> dict[str, dict[str, f
     for flag in ("--no-calibrate", "--calibrate"):
         out = folder / "prediction.h5ad"
         words = ["predict", "latest", "--runs", runs, flag, "--evaluate", path, "-o", out]
+        words.append("--overwrite")
         told = _vcell(*words)
         names = list(dict.fromkeys(told["perturbations"]))
         predicted = anndata.read_h5ad(out)

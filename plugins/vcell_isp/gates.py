@@ -119,9 +119,10 @@ def _no_op(engine: ShiftEngine, sample: GateSample) -> float:
 def _exact(
     engine: ShiftEngine, reader: ModelReader, config: IspRun, sample: GateSample
 ) -> NDArray[np.float64]:
-    """Compute the sample in float32, one copy at a time, sharing nothing."""
+    """Compute the sample in float32 by torch, one copy at a time, sharing nothing."""
     bert = reader.model.bert
     bert.set_precision("fp32")
+    bert.numpy_products = False
     try:
         states = dict(zip(engine.names, engine.states.cpu().numpy(), strict=True))
         plain = ShiftEngine(
@@ -130,6 +131,7 @@ def _exact(
         return sample.measure(plain)
     finally:
         bert.set_precision(config.precision)
+        bert.numpy_products = True
 
 
 def _shuffled(reader: ModelReader, config: IspRun) -> ModelReader:

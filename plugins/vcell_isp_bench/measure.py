@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vcell.nn import cpu_layers
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -56,6 +58,11 @@ class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.types: dict[str, int] = {}
         self.kernels: dict[str, int] = {}
 
+    def by_numpy(self, products: str, attention: str) -> None:
+        """Note what numpy ran in torch's place."""
+        self.types[products] = self.types.get(products, 0) + 1
+        self.kernels[attention] = self.kernels.get(attention, 0) + 1
+
     def __torch_dispatch__(
         self, func: Any, types: Sequence[Any], args: Any = (), kwargs: Any = None
     ) -> Any:
@@ -77,7 +84,11 @@ def watched(method: Method, cells: TokenCells, device: torch.device) -> dict[str
     given = [torch.from_numpy(cells[i].astype(np.int64)).to(device) for i in batch]
     # inference_mode would hide linear layers from the watch
     with torch.no_grad(), KernelWatch() as watch:
-        method.encode(given)
+        cpu_layers.observers.append(watch.by_numpy)
+        try:
+            method.encode(given)
+        finally:
+            cpu_layers.observers.remove(watch.by_numpy)
     return {
         "products": ", ".join(sorted(watch.types)) or "not seen",
         "attention": ", ".join(sorted(watch.kernels)) or "not seen",

@@ -211,4 +211,5 @@ def _compile(bert: Bert) -> None:
     """Compile what looks at one token at a time, for any number of tokens."""
     if bert.tokens.weight.device.type == "cpu" and not (which("c++") or which("g++")):
         raise UserError("torch.compile needs a C++ compiler on a CPU, and there is none here")
+    bert.numpy_products = False  # what is compiled is torch's
     bert.finish = torch.compile(bert.finish, dynamic=True)  # type: ignore[method-assign]

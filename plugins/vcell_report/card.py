@@ -47,7 +47,7 @@ def card(account: Account) -> str:
     report.heading("Evaluation")
     rows = account.differences()
     if rows:
-        report.table(("baseline", "difference", "low", "high", "perturbations"), rows)
+        report.table(("baseline", "difference", "low", "high", "held out"), rows)
     if best is not None:
         report.text(f"Validation: {account.monitor} {best[1]:.4g} at step {best[0]:,}.")
     if not rows and best is None:

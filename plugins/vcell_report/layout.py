@@ -50,10 +50,8 @@ def _claims(report: Report, account: Account) -> None:
     rows = account.differences()
     if rows:
         report.heading("Against each baseline")
-        report.text(
-            "Mean paired difference over the held-out perturbations, with its 95 % interval."
-        )
-        report.table(("baseline", "difference", "low", "high", "perturbations"), rows)
+        report.text("Mean paired difference over all that was held out, with its 95 % interval.")
+        report.table(("baseline", "difference", "low", "high", "held out"), rows)
     for name, table in account.summary.items():
         if name != "verdict" and _is_table(table):
             columns = list(dict.fromkeys(key for row in table.values() for key in row))

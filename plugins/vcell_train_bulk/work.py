@@ -19,7 +19,7 @@ from vcell.errors import DiskFull, UserError
 from vcell.launch.worker import no_room
 from vcell.outputs import check_folder, write_json
 from vcell.patients import cohort as cohorts
-from vcell.patients import features, folds, nested, saved
+from vcell.patients import features, final, folds, nested, saved
 from vcell.patients.communication import read_pairs
 from vcell.patients.network import BulkSettings
 from vcell.runs import Run
@@ -53,6 +53,7 @@ def run(file: Path | None, config: TrainBulk) -> None:
     console.say(f"run directory: {this.path}")
     try:
         _folds(this, cohort, plan)
+        _model(this, cohort, plan)
         told = report.write(this, cohort, plan)
         this.finish("done", **told)
     except KeyboardInterrupt:
@@ -171,7 +172,8 @@ def _say(cohort: Cohort, plan: BulkStudy) -> None:
     has = features.there(cohort, plan.learners[0])
     console.say(
         f"{cohort.n} patients ({each}) in {plan.folds} folds; {len(cohort.types)} cell types, "
-        f"{len(cohort.genes):,} genes; {' and '.join(has)}; {len(cohort.more_of):,} further samples"
+        f"{console.count(len(cohort.genes), 'gene')}; {' and '.join(has)}; "
+        f"{console.count(len(cohort.more_of), 'further sample')}"
     )
 
 
@@ -186,3 +188,14 @@ def _folds(this: Run, cohort: Cohort, plan: BulkStudy) -> None:
             )  # fmt: skip
             saved.save_outer(this, k, found)
             this.log("fold", step=k, axes=found.chosen.axes, steps=found.chosen.steps)
+
+
+def _model(this: Run, cohort: Cohort, plan: BulkStudy) -> None:
+    """Learn from all patients what is kept for new ones; nothing, where outcomes are shuffled."""
+    if plan.shuffled or final.kept(this):
+        return
+    with console.progress(
+        "learning from all patients", nested.fits(plan.search) - 1, "fits"
+    ) as bar:
+        model = final.FinalBulkModel.learn(cohort, plan, bar.advance)
+    model.save(this)

@@ -50,7 +50,12 @@ class TrainGmvae(ManyFiles, RunOptions, TrainOptions, LaunchOptions):
     latent: int | None = option(None, help="Latent dimensions (default: by preset).", minimum=1)
     encoder: tuple[int, ...] = option((), help="Widths of the encoder (default: by preset).")
     decoder: tuple[int, ...] = option((), help="Widths of the decoder (default: by preset).")
-    dropout: float = option(0.0, help="Dropout in the encoder.", minimum=0, maximum=0.9)
+    dropout: float | None = option(
+        None,
+        help="Dropout in the encoder (default: .3 with labels, else 0).",
+        minimum=0,
+        maximum=0.9,
+    )
     label_weight: float = option(20.0, help="Weight of the labels' cross entropy.", minimum=0)
     kl_weight: float = option(1.0, help="Weight of the distance to the mixture.", minimum=0)
     kl_warmup: float = option(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vcell_train_gmvae import TrainGmvae
 
 CELLS = "cells.npz"
+_DROPOUT = 0.3  # where labels are shown: few of them are learnt by heart within 250 steps
 _AUTO_EPOCHS, _AUTO_STEPS, _SOME_COMPONENTS = 10, 2000, 16
 _PRESETS: dict[str, dict[str, Any]] = {
     "default": {"latent": 32, "alone": 10, "encoder": (256, 128), "decoder": (128,)},
@@ -187,11 +188,17 @@ def made(store: Store, config: TrainGmvae) -> Study:
         latent=config.latent or preset["latent" if labelled else "alone"],
         encoder=config.encoder or preset["encoder"],
         decoder=config.decoder or preset["decoder"], likelihood=config.likelihood,
-        dropout=config.dropout,
+        dropout=_dropout(config, labelled=labelled),
     )  # fmt: skip
     genes = tuple(map(str, store.genes))
     none = np.zeros(n, bool)
     return Study(shape, genes, labels, batches, np.nan, label, shown, batch, held_out, none)
+
+
+def _dropout(config: TrainGmvae, *, labelled: bool) -> float:
+    if config.dropout is not None:
+        return config.dropout
+    return _DROPOUT if labelled else 0.0
 
 
 def _labels(store: Store, config: TrainGmvae) -> tuple[NDArray[np.int64], tuple[str, ...]]:

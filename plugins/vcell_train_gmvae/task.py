@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vcell.gmvae.network import GmvaeShape
     from vcell.nn.compressed import CompressedRows
     from vcell.train.task import Batches, Place
     from vcell_train_gmvae import TrainGmvae
@@ -28,13 +29,13 @@ _JUDGED, _AT_ONCE = 4096, 1024  # cells of a validation, and cells at once
 
 
 class CellStream(ShuffledBatches):
-    """Shuffled cells, with the noise of the reparametrisation.
+    """Shuffled cells, with the noise of the reparametrisation, and what dropout keeps.
 
-    The noise depends on the seed, the step, and the cell's place in the global batch, so that it
-    is the same for any number of processes and however a batch is cut.
+    Both depend on the seed, the step, and the cell's place in the global batch, so that they
+    are the same for any number of processes and however a batch is cut.
     """
 
-    latent: int
+    shape: GmvaeShape
 
     def __next__(self) -> CompressedRows:
         """Return this process's share of the next batch."""
@@ -42,12 +43,21 @@ class CellStream(ShuffledBatches):
         first, last = (
             size * r // self.place.world_size for r in (self.place.rank, self.place.rank + 1)
         )
-        noise = np.random.default_rng((self.seed, 0x9015E, step)).standard_normal(
-            (size, self.latent), np.float32
-        )
         batch: CompressedRows = super().__next__()
-        batch.more["noise"] = torch.from_numpy(noise[first:last]).to(batch.library.device)
+        noise = np.random.default_rng((self.seed, 0x9015E, step)).standard_normal(
+            (size, self.shape.latent), np.float32
+        )
+        self._add(batch, "noise", noise[first:last])
+        if self.shape.dropout:
+            drawn = np.random.default_rng((self.seed, 0xD209, step)).random(
+                (size, sum(self.shape.encoder)), np.float32
+            )
+            self._add(batch, "kept", drawn[first:last] >= self.shape.dropout)
         return batch
+
+    @staticmethod
+    def _add(batch: CompressedRows, name: str, values: NDArray[Any]) -> None:
+        batch.more[name] = torch.from_numpy(values).to(batch.library.device)
 
 
 class GmvaeTask:
@@ -99,7 +109,7 @@ class GmvaeTask:
             len(self.train), lambda numbers: self.fetch(numbers, source), place=place,
             batch_size=self.config.batch_size, seed=self.config.seed,
         )  # fmt: skip
-        stream.latent = self.study.shape.latent
+        stream.shape = self.study.shape
         return stream if on_device else ReadAhead(stream)
 
     def loss(

@@ -65,7 +65,8 @@ class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
     )
     graph_loss: float = option(
         1e-3,
-        help="Weight of the divergence of attention from each graph's rows; 0 turns it off.",
+        help="Weight of the divergence of attention from each graph's rows, and for dango of its "
+        "neighbours told; 0 turns it off.",
         minimum=0,
     )
     graph_rows: float = option(

@@ -119,11 +119,26 @@ def factors(problem: GraphProblem, groups: NDArray[np.int64]) -> Told:
             problem.members[learn], values[learn], problem.n_own, list(named.values())
         )
         said[1, asked], alike = sampler.run(problem.members[asked], alike)
-    weight, _ = nnls(said[:, known].T, values[known])
+    weight = _worth(said[:, known], values[known])
     told = {f"process: {name}": float(weight[0] * share) for name, share in shares.items()}
     assert alike is not None
     told |= _named_shares(alike, list(named), float(weight[1]))
     return Told(mean + sd * (weight @ said), told | {"weight of the process": float(weight[0])})
+
+
+def _worth(said: Array, values: Array) -> Array:
+    """Return weights (M,) of what M models said (M, T) of sets that were left out.
+
+    Those of least squares, none below 0, less one standard error of their sum: of few sets, or of
+    noise, next to nothing is believed.
+    """
+    weight, _ = nnls(said.T, values)
+    both = weight @ said
+    size = float(both @ both)
+    if size < 1e-12:
+        return np.zeros(len(weight))
+    error = float(np.sqrt(np.square(both * (values - both)).sum())) / size
+    return np.asarray(weight * max(0.0, 1 - error))
 
 
 def _named_shares(alike: Alikeness, names: list[str], weight: float) -> dict[str, float]:

@@ -24,11 +24,12 @@ import numpy as np
 from scipy.optimize import minimize
 
 from vcell.kernels.factors import draw_effects, draw_factors
-from vcell_train_graph.kernels import inverse_of
+from vcell_train_graph.kernels import indicator, inverse_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import scipy.sparse as sp
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
@@ -101,9 +102,10 @@ class FactorSampler:
         q_factors = inverse_mixture(found.factors, self.kernels, n)
         effects, factors = np.zeros(n), 0.1 * rng.standard_normal((FACTORS, n))
         scale, effect_scale, by_noise = np.full(FACTORS, 4.0), 10.0, 2.0
+        has = indicator(asked, n)
         said = np.zeros(len(asked))
+        left = self.values - said_of(indicator(self.members, n), effects, factors, self.signs)
         for turn in range(_BURN + _KEPT):
-            left = self.values - said_of(self.members, effects, factors, self.signs)
             draw_effects(
                 self.indptr, self.sets, left, effects, effect_scale * q_effects, by_noise,
                 rng.standard_normal(n),
@@ -114,7 +116,7 @@ class FactorSampler:
             )  # fmt: skip
             by_noise = _precision(len(left), float(left @ left), 0.5, rng)
             effect_scale = _precision(n, float(effects @ q_effects @ effects), 0.01, rng)
-            size = np.einsum("ri,ij,rj->r", factors, q_factors, factors, optimize=True)
+            size = ((factors @ q_factors) * factors).sum(1)
             scale = np.array([_precision(n, float(x), 0.01, rng) for x in size])
             if alike is None and self.kernels and turn in _WEIGHED_AT:
                 drawn = factors * np.sqrt(scale)[:, None]
@@ -125,7 +127,7 @@ class FactorSampler:
                 q_effects = inverse_mixture(found.effects, self.kernels, n)
                 q_factors = inverse_mixture(found.factors, self.kernels, n)
             if turn >= _BURN:
-                said += said_of(asked, effects, factors, self.signs)
+                said += said_of(has, effects, factors, self.signs)
         return said / _KEPT, found
 
     def _weights(self, before: Array, drawn: Array) -> Array:
@@ -154,15 +156,10 @@ class FactorSampler:
         return np.asarray(weight / weight.sum())
 
 
-def said_of(members: Members, effects: Array, factors: Array, signs: Array) -> Array:
-    """Return (T,) of the values of sets."""
-    there = members >= 0
-    place = np.where(there, members, 0)
-    found = np.asarray(np.where(there, effects[place], 0.0).sum(1))
-    for sign, factor in zip(signs, factors, strict=True):
-        own = np.where(there, factor[place], 0.0)
-        found += sign / 2 * (np.square(own.sum(1)) - np.square(own).sum(1))
-    return found
+def said_of(has: sp.csr_array, effects: Array, factors: Array, signs: Array) -> Array:
+    """Return (T,) of the values of sets, by which genes they have: (T, G)."""
+    total, squares = has @ factors.T, has @ np.square(factors).T
+    return np.asarray(has @ effects + (np.square(total) - squares) @ signs / 2)
 
 
 def _precision(n: int, squares: float, least: float, rng: np.random.Generator) -> float:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MOST = 4000  # sets whose matrix is inverted
 _WEIGHED = 500  # sets by which blocks are weighed
-_CLOSE = 1e-3  # of the values' size: what conjugate gradients may leave
+_CLOSE = 1e-2  # of the values' size: what conjugate gradients may leave; r changes by .001
 _TURNS = 200
 
 

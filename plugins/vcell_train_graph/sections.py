@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.report import svg
-from vcell_train_graph.held_out import FILE, HeldOutSets
+from vcell_train_graph.held_out import FILE, HeldOutSets, correlation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,6 +105,7 @@ def _predicted(report: Report, model: str, parts: Sequence[Run]) -> None:
     names = [" ".join(genes) for one in found for genes in one.targets]
     n = len(values)
     some = np.sort(np.random.default_rng(0).permutation(n)[:_MOST])
+    together = " over all folds together" if len(found) > 1 else ""
     drawn = f"{len(some):,} of {n:,} sets, drawn at random. " if len(some) < n else ""
     report.figure(
         f"{model}: observed against predicted",
@@ -112,8 +113,7 @@ def _predicted(report: Report, model: str, parts: Sequence[Run]) -> None:
             {model: (said[some].tolist(), values[some].tolist())}, x="predicted", y="observed",
             diagonal=True, names={model: [names[i] for i in some]},
         ),
-        f"{drawn}r = {np.corrcoef(said, values)[0, 1]:.3f} over all folds together; the line is "
-        "where both are equal.",
+        f"{drawn}r = {correlation(said, values):.3f}{together}; the line is where both are equal.",
     )  # fmt: skip
     worst = np.argsort(-np.abs(said - values), kind="stable")[:_WORST]
     rows = [(names[i], float(values[i]), float(said[i])) for i in worst]

@@ -88,7 +88,8 @@ class SetTask:
             return error, {"error": error.detach()}
         graphs = found["graphs"].sum()
         told = {"error": error.detach(), "graphs": graphs.detach()}
-        return error + graphs, told | {"divergence": found["divergence"].mean()}
+        names = [name for name in ("divergence", "missed") if name in found]
+        return error + graphs, told | {name: found[name].mean() for name in names}
 
     def batch(self, n: int) -> dict[str, Tensor]:
         """Make up a batch, to time steps with."""

@@ -61,6 +61,12 @@ class NetworkOptions:
         minimum=0,
         table="losses",
     )
+    graph_loss: float = option(
+        0.0,
+        help="Weight of the divergence of attention from each graph's rows; it needs --graph.",
+        minimum=0,
+        table="losses",
+    )
     gpu: str | None = option(
         None,
         help="With --estimate: a GPU that need not be here, as h100, by its published rates; "

@@ -58,6 +58,11 @@ def main(run: Run) -> None:
 def prepare(config: TrainVcc, plan: Plan) -> NewRun:
     """Measure the screen, and let the model refuse what cannot be."""
     assert config.cells is not None
+    if config.graph_loss and (config.model not in NETWORKS or not config.graph):
+        raise UserError(
+            f"--graph-loss {config.graph_loss:g} needs a network and --graph FILE",
+            hint=f"--model {' or '.join(NETWORKS)}; the others take features of the graphs",
+        )
     with open_cells(config.cells, config.layer, join=config.join) as source:
         detect.refuse_repeated(source)
         scale = detect.require_counts_or_logs(source)

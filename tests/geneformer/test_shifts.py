@@ -177,14 +177,14 @@ def test_a_batch_is_one_forward_of_many_copies(monkeypatch):
     """What upstream's tools got wrong: a batch of 16 is sixteen copies in one product."""
     model = model_of(framed=False)
     seen = []
-    keep = Bert.layer
+    keep = Bert.layers
 
-    def layer(self, number, x, lengths):
-        seen.append(len(lengths.each))
-        return keep(self, number, x, lengths)
+    def layers(self, x, lengths, start, stop, mixed=None):
+        seen.extend([len(lengths.each)] * (stop - start))
+        return keep(self, x, lengths, start, stop, mixed)
 
-    monkeypatch.setattr(Bert, "layer", layer)
+    monkeypatch.setattr(Bert, "layers", layers)
     engine = ShiftEngine(model, 2, "mean", budget=16 * 39)
     cell = cell_of(framed=False, length=40)
     engine.shifts(cell, 40, perturbation.single("delete", 40, np.arange(32), engine.frame))
-    assert seen == [1, 1, 16, 16]  # two layers of the cell, the second layer of 32 copies
+    assert seen == [1, 1, 16, 16, 16, 16]  # two layers of the cell, two of 32 copies

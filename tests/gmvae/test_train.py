@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.gmvae.conftest import planted, run_vcell
+from tests.support import clean_environment
 
 
 def test_a_tenth_of_the_labels_suffices_and_the_baseline_stands_beside(trained):
@@ -114,10 +120,37 @@ def test_interrupted_and_resumed_it_is_the_same_to_the_bit(vcell, cells, home):
 
 
 @pytest.mark.slow
+def test_killed_and_resumed_it_is_the_same_to_the_bit(vcell, cells, home):
+    line = ("train-gmvae", cells, "--labels", "kind", "--checkpoint-every", 10,
+            "--validate-every", 10, "--max-steps", 60, "--json")  # fmt: skip
+    whole = json.loads(vcell(*line).stdout)["run"]
+    before = set((home / "runs").iterdir())
+    environment = clean_environment() | {"VCELL_CACHE": str(home / "cache")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vcell", *map(str, line)], cwd=home, env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    runs = home / "runs"
+    while process.poll() is None and not [
+        step for run in set(runs.iterdir()) - before for step in run.glob("ckpt/step-*")
+    ]:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    (killed,) = (
+        run for run in set(runs.iterdir()) - before if run.is_dir() and not run.is_symlink()
+    )
+    done = vcell("train-gmvae", "--resume", killed.name, "--json")
+    assert done.returncode == 0, done.stderr
+    one, other = _weights(home / whole), _weights(killed)
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
 @pytest.mark.dist
 def test_two_processes_equal_one(cells, home):
     line = ("train-gmvae", cells, "--labels", "kind", "--max-steps", 12, "--device", "cpu",
-            "--json")  # fmt: skip
+            "--dropout", 0.3, "--json")  # fmt: skip
     one, two = (
         run_vcell(*line, *words, cwd=home, cache=home / "cache") for words in ((), ("--procs", 2))
     )

@@ -19,7 +19,7 @@ from vcell.config.options import SettingOption
 
 #: Paths that are read, by their names; `runs` is looked into, and runs are put there.
 READ = {
-    "cells", "control_cells", "data", "evaluate", "features", "file", "files", "folds_file",
+    "bulk", "cells", "control_cells", "data", "evaluate", "features", "file", "files", "folds_file",
     "gene_set", "genes", "graph", "held_out", "ids", "like", "pairs", "perturb_seq",
     "perturbations", "prediction", "prior_effects", "pseudobulk", "real", "screen", "sets",
     "source", "sources", "table", "targets", "triples", "validation", "vocabulary",
@@ -56,6 +56,7 @@ MAKES = {
         ("pipeline", "bulk", "--cells", "{}", "--cell-type-column", "x", "-o"), "/qc.h5ad"
     ),
     "predict output": (("predict", "--control-cells", "{}", "-o"), ".h5ad"),
+    "predict-bulk output": (("predict-bulk", "latest", "{}", "-o"), ".csv"),
     "predict explain": (("predict", "--explain"), ""),
     "predict pack": (("predict", "--pack"), ".vcc"),
     "prepare output": (("prepare", "{}", "-o"), ""),

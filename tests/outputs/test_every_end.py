@@ -64,6 +64,7 @@ WRITES = {  # the same outputs as in MAKES, of commands that would succeed; {} i
         *("pipeline", "bulk", "--cells", *PATIENTS, "--min-genes", "1", "--no-states", "-o", "{}"),
     ),
     "predict output": ("predict", "{train-vcc}", "--no-calibrate", "-o", "{}.h5ad"),
+    "predict-bulk output": ("predict-bulk", "{train-bulk}", "patients.h5ad", "-o", "{}.csv"),
     "prepare output": ("prepare", "cells.h5ad", "-o", "{}"),
     "pseudobulk output": ("pseudobulk", *TYPES, "--samples", "20", "-o", "{}.h5ad"),
     "report output": ("report", "{train-vcc}", "-o", "{}.html"),

@@ -124,25 +124,42 @@ def test_where_sums_mislead_the_process_over_all_perturbations_answers():
     assert not found.covers(["A+B"]).any()
 
 
+def singles(screen, told, seed):
+    """Thirty perturbations of one target each, whose effects follow the features or nothing."""
+    rng, p = np.random.default_rng(seed), 30
+    names = np.array([f"P{i}" for i in range(p)])
+    features = rng.normal(size=(p, 4)).astype(np.float32)
+    delta = told * features @ rng.normal(size=(4, 40)) + rng.normal(size=(p, 40))
+    return replace(
+        screen, perturbations=names, feature_genes=names, features=features,
+        delta=delta.astype(np.float32), genes=np.array([f"g{i}" for i in range(40)]),
+        control=np.ones((1, 40), np.float32), context=np.zeros(p, np.int64),
+        part=np.zeros(p, np.int8), cells=np.full(p, 50), noise=np.ones(p, np.float32),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("told", "believed"), [(1.0, (0.99, 1.0)), (0.0, (0.0, 0.7))])
 def test_predictions_are_believed_as_far_as_left_out_effects_follow_them(screen, told, believed):
-    found = []
-    for seed in range(4):
-        rng = np.random.default_rng(seed)
-        names = np.array([f"P{i}" for i in range(30)])
-        features = rng.normal(size=(30, 4)).astype(np.float32)
-        delta = told * features @ rng.normal(size=(4, 40)) + rng.normal(size=(30, 40))
-        p = len(names)
-        alone = replace(
-            screen, perturbations=names, feature_genes=names, features=features,
-            delta=delta.astype(np.float32), genes=np.array([f"g{i}" for i in range(40)]),
-            control=np.ones((1, 40), np.float32), context=np.zeros(p, np.int64),
-            part=np.zeros(p, np.int8), cells=np.full(p, 50), noise=np.ones(p, np.float32),
-        )  # fmt: skip
-        found.append(GaussianProcess(alone))
+    found = [GaussianProcess(singles(screen, told, seed)) for seed in range(4)]
     low, high = believed
     assert low <= np.mean([model.belief for model in found]) <= high
     if not told:  # some of the four are not believed at all: they answer as no-change does
         silent = [model for model in found if model.belief == 0]
         assert silent
         assert not silent[0].predict(["P0", "P3"]).any()
+
+
+def test_a_block_that_knows_few_targets_changes_nothing(screen):
+    alone = singles(screen, 1.0, 0)
+    few = np.zeros((30, 3), np.float32)
+    few[:4] = np.random.default_rng(9).normal(size=(4, 3))
+    both = replace(
+        alone,
+        features=np.concatenate([alone.features, few], axis=1),
+        blocks=np.array(["telling", "few"]),
+        widths=np.array([4, 3]),
+    )
+    names = [f"P{i}" for i in range(8)]
+    fitted = GaussianProcess(both)
+    assert fitted.blocks["few"] == 0
+    assert np.allclose(fitted.predict(names), GaussianProcess(alone).predict(names), atol=1e-5)

@@ -25,6 +25,7 @@ from vcell.models import Screen
 from vcell.nn import distances
 from vcell.nn.attention import AttentionChoice
 from vcell.nn.distances import euclidean
+from vcell.screen import graphs
 from vcell.screen.sets import Groups, SetStream
 from vcell.store import Recipe, Store, prepare
 from vcell.train.task import Place
@@ -441,10 +442,17 @@ def test_sets_that_cannot_be_pooled_are_refused():
 def test_a_graph_file_joins_tokens(tmp_path):
     path = tmp_path / "pairs.tsv"
     path.write_text("a\tb\tjaccard\nG1\tG0\t0.5\nG1\tG9\t0.2\n")
-    graph = shape.graph_of(path, ["G0", "G1"], None)
-    assert graph.indices.tolist() == [0, 1, 0, 1]  # both ways, and each its own neighbour
+    genes = ["G1", "G0", "G5"]
+    kept = graphs.kept(graphs.read_graphs([path], genes, []), genes)
+    screen = SimpleNamespace(genes=np.array(genes), **kept)
+    before = SimpleNamespace(graph_names=[])  # of a version that kept the path alone
+    for one in (screen, before):
+        graph = shape.graph_of([path], ["G0", "G1"], one)
+        assert graph.indices.tolist() == [0, 1, 0, 1]  # both ways, and each its own neighbour
+    with pytest.raises(UserError, match="no edge of pairs joins two of the token genes"):
+        shape.graph_of([path], ["G0", "G5"], screen)
     with pytest.raises(UserError, match="no gene in common"):
-        shape.graph_of(path, ["A", "B"], None)
+        graphs.read_graphs([path], ["A", "B"], [])
 
 
 def test_the_estimate_counts_the_parameters_it_will_have(tables):

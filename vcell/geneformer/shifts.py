@@ -249,10 +249,8 @@ class ShiftEngine:
             mixed = bert.mix(first.qkv[flat], lengths)
         else:
             mixed = first.mixed[some].reshape(len(flat), -1)
-        x = bert.finish(bert.block(0), first.x[flat], mixed)
         last = self.n_layers - 1 if only_cls else self.n_layers
-        for number in range(1, last):
-            x = bert.layer(number, x, lengths)
+        x = bert.layers(first.x[flat], lengths, 0, last, mixed)
         x = x.view(n_copies, length, -1)
         return self._cls_layer(last, x) if only_cls else x
 

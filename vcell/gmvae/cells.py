@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from vcell.store import Store
 
-_FILES = ("indices", "counts", "borders")
+_FILES, _AT_ONCE = ("indices", "counts", "borders"), 4096
 
 
 def compressed(
@@ -54,9 +54,13 @@ def compressed(
 
 
 def row_sums(borders: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the sum of each row, also of empty ones."""
-    total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    sums: NDArray[np.float64] = total[borders[1:]] - total[borders[:-1]]
+    """Return the sum of each row, also of empty ones; a few rows at once, whatever their number."""
+    sums: NDArray[np.float64] = np.empty(len(borders) - 1)
+    for start in range(0, len(sums), _AT_ONCE):
+        edge = borders[start : start + _AT_ONCE + 1]
+        some = np.cumsum(values[edge[0] : edge[-1]], dtype=np.float64)
+        total = np.concatenate([[0.0], some])
+        sums[start : start + _AT_ONCE] = np.diff(total[edge - edge[0]])
     return sums
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from vcell.gmvae.cells import ResidentCells
     from vcell.nn.compressed import CompressedRows
 
-MOST = 30_000  # cells that components are learnt from
-_AT_ONCE = 4096
+MOST = 10_000  # cells that components are learnt from
+_AT_ONCE = 1024
 
 
 def as_csr(rows: CompressedRows) -> Any:
@@ -41,10 +41,10 @@ class Components:
         if len(rows) > MOST:
             console.say(f"components are learnt from {MOST:,} of {len(rows):,} cells")
             rows = np.sort(rng.choice(rows, MOST, replace=False))
-        x = as_csr(cells.fetch(rows))
-        centre = np.asarray(x.mean(0)).ravel()
-        n = min(n, min(x.shape) - 1)
+        x = sp.vstack([as_csr(cells.fetch(some)) for some in _pieces(rows)], format="csr")
         ones = np.ones(x.shape[0])
+        centre = x.T @ ones / len(ones)
+        n = min(n, min(x.shape) - 1)
         centred = LinearOperator(
             x.shape,
             matvec=lambda v: x @ v - ones * (centre @ v),
@@ -61,9 +61,10 @@ class Components:
 
     def of(self, cells: ResidentCells, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the components of some cells, (N, n)."""
-        parts = [
-            as_csr(cells.fetch(rows[start : start + _AT_ONCE])) @ self.axes.T
-            for start in range(0, len(rows), _AT_ONCE)
-        ]
+        parts = [as_csr(cells.fetch(some)) @ self.axes.T for some in _pieces(rows)]
         found: NDArray[np.float64] = np.concatenate(parts) - self.centre @ self.axes.T
         return found
+
+
+def _pieces(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]

@@ -89,9 +89,10 @@ class NormActivation(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = dropout
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, width)."""
-        return functional.dropout(functional.relu(self.norm(x)), self.dropout, self.training)
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Return (B, width); `kept`, of that shape, tells what is not dropped."""
+        x = functional.relu(self.norm(x))
+        return x if kept is None else x * kept / (1 - self.dropout)
 
 
 def _layers(widths: Sequence[int], dropout: float) -> nn.Sequential:
@@ -121,8 +122,18 @@ class Gmvae(nn.Module):
 
     def encode(self, rows: CompressedRows) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of ``q(z|x)``, each (B, D), in float32."""
-        hidden = self.encoder(self.second(self.first(rows)))
+        # drawn by the stream of batches, as the noise is, and so the same for any processes
+        kept = self._kept(rows)
+        hidden = self.second(self.first(rows), kept[0])
+        for i in range(0, len(self.encoder), 2):
+            hidden = self.encoder[i + 1](self.encoder[i](hidden), kept[1 + i // 2])
         return self.mean(hidden).float(), self.log_variance(hidden).float().clamp(-12, 6)
+
+    def _kept(self, rows: CompressedRows) -> Sequence[Tensor | None]:
+        widths = list(self.shape.encoder)
+        if not self.training or "kept" not in rows.more:
+            return [None] * len(widths)
+        return torch.split(rows.more["kept"], widths, 1)
 
     def decode(self, z: Tensor, rows: CompressedRows) -> tuple[Tensor, Tensor]:
         """Return the mean loss of the cells' counts given z, and that of each."""

@@ -49,12 +49,12 @@ T0, T1, T2, T3, T4 = (
 EIGHTH = F(0.125)
 
 
-def _vectorised(emitter: Any) -> Any:
+def vectorised(emitter: Any) -> Any:
     """Make an intrinsic, whose calls take fewer arguments than its definition does."""
     return intrinsic(emitter)
 
 
-@_vectorised
+@vectorised
 def plus(_context: Any, a: Any, b: Any) -> Any:
     """Return ``a + b`` of a sum whose order does not matter."""
 
@@ -64,7 +64,7 @@ def plus(_context: Any, a: Any, b: Any) -> Any:
     return types.float32(types.float32, types.float32), emit
 
 
-@_vectorised
+@vectorised
 def larger(_context: Any, a: Any, b: Any) -> Any:
     """Return ``max(a, b)`` of a maximum whose order does not matter; NaN is not looked after."""
 
@@ -76,7 +76,7 @@ def larger(_context: Any, a: Any, b: Any) -> Any:
     return types.float32(types.float32, types.float32), emit
 
 
-@_vectorised
+@vectorised
 def _power_of_two(_context: Any, shifted: Any) -> Any:
     """2**n of a float that holds ``n + 1.5 * 2**23``."""
 
@@ -92,7 +92,7 @@ def _exponent_bits(builder: Any, value: Any) -> Any:
     return builder.ashr(builder.sub(bits, ir.Constant(_INT, _SQRT_HALF)), ir.Constant(_INT, 23))
 
 
-@_vectorised
+@vectorised
 def _exponent(_context: Any, value: Any) -> Any:
     """E of ``value = m * 2**e`` with sqrt(1/2) <= m < sqrt(2), as a float."""
 
@@ -102,7 +102,7 @@ def _exponent(_context: Any, value: Any) -> Any:
     return types.float32(types.float32), emit
 
 
-@_vectorised
+@vectorised
 def _mantissa(_context: Any, value: Any) -> Any:
     """M of the same."""
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vcell.nn import cpu_layers
 from vcell.nn.attention import attend
 
 PrecisionName = Literal["fp32", "tf32", "fp16", "bf16"]
@@ -103,6 +104,11 @@ class Bert(nn.Module):
     ----------
     shape
         Its sizes.
+
+    Attributes
+    ----------
+    numpy_products
+        Whether numpy may run the layers on a CPU (`vcell.nn.cpu_layers`); else torch does.
     """
 
     def __init__(self, shape: BertShape) -> None:
@@ -113,6 +119,7 @@ class Bert(nn.Module):
         self.norm = nn.LayerNorm(shape.d_model, eps=shape.eps)
         self.blocks = nn.ModuleList(BertBlock(shape) for _ in range(shape.n_layers))
         self.precision = MatmulPrecision("fp32", torch.device("cpu"))
+        self.numpy_products = True
         self._rounded: dict[int, tuple[Tensor, Tensor]] = {}
 
     def set_precision(self, name: PrecisionName, *, native: bool = False) -> None:
@@ -129,20 +136,30 @@ class Bert(nn.Module):
 
     def encode(self, tokens: Tensor, lengths: Lengths, n_layers: int) -> Tensor:
         """Return the hidden states, (N, d), of packed tokens after some layers."""
-        if tokens.device.type == "cpu" and len(lengths.each) > 1 and not lengths.same:
-            # one sequence at a time stays in the cache, and nothing is copied together
-            parts = torch.split(tokens, list(lengths.each))
-            return torch.cat([self.encode(t, Lengths((len(t),)), n_layers) for t in parts])
         places = [torch.arange(length, device=tokens.device) for length in lengths.each]
         x = self.embed(tokens, torch.cat(places) if places else tokens)
-        for number in range(n_layers):
-            x = self.layer(number, x, lengths)
-        return x
+        return self.layers(x, lengths, 0, n_layers)
 
-    def layer(self, number: int, x: Tensor, lengths: Lengths) -> Tensor:
-        """Run one block over packed sequences."""
-        block = self.block(number)
-        return self.finish(block, x, self.mix(self.heads(block, x), lengths))
+    def layers(
+        self, x: Tensor, lengths: Lengths, start: int, stop: int, mixed: Tensor | None = None
+    ) -> Tensor:
+        """Run blocks `start` to `stop`, (N, d); `mixed` is what attention gives in the first."""
+        if start < stop and cpu_layers.suits(self, x):
+            return cpu_layers.run(self, x, lengths, start, stop, mixed)
+        if x.device.type == "cpu" and len(lengths.each) > 1 and not lengths.same:
+            # one sequence at a time stays in the cache, and nothing is copied together
+            each = list(lengths.each)
+            known = [None] * len(each) if mixed is None else torch.split(mixed, each)
+            parts = zip(torch.split(x, each), known, strict=True)
+            return torch.cat(
+                [self.layers(own, Lengths((len(own),)), start, stop, m) for own, m in parts]
+            )
+        for number in range(start, stop):
+            block = self.block(number)
+            if mixed is None:
+                mixed = self.mix(self.heads(block, x), lengths)
+            x, mixed = self.finish(block, x, mixed), None
+        return x
 
     def block(self, number: int) -> BertBlock:
         """Return one of the blocks."""

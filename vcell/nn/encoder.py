@@ -8,14 +8,15 @@ variance does not grow with depth; dropout on what each half of a block adds to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcell.nn.attention import AttentionChoice, attend
+from vcell.nn.graph_loss import GraphLoss, attend_apart
 from vcell.nn.patterns import Graph, Pattern, pattern_for
 from vcell.nn.presets import PRESETS, AttentionName, Preset
 
@@ -44,6 +45,15 @@ class SelfAttention(nn.Module):
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(x.shape))
         return out
 
+    def regularised(
+        self, x: Tensor, valid: Tensor | None, graphs: GraphLoss
+    ) -> tuple[Tensor, Tensor]:
+        """Mix all tokens, and return how far heads are from their graphs of genes, (B, K)."""
+        q, k, v = self.heads(x)
+        mixed, lse = attend_apart(q, k, v, slice(N_GLOBAL, x.shape[1]), valid)
+        far = graphs.each(q[:, :, N_GLOBAL:], k[:, :, N_GLOBAL:], lse[:, :, N_GLOBAL:])
+        return self.out(mixed.transpose(1, 2).reshape(x.shape)), far
+
 
 class EncoderBlock(nn.Module):
     """Attention, then a feed-forward layer, each added to what came in."""
@@ -58,12 +68,21 @@ class EncoderBlock(nn.Module):
         self.dropout = nn.Dropout(preset.dropout)
 
     def forward(
-        self, x: Tensor, valid: Tensor | None = None, pattern: Pattern | None = None
-    ) -> Tensor:
-        """Return (B, T, d) tokens as they leave the block."""
-        x = x + self.dropout(self.attention(self.norm_attention(x), valid, pattern))
+        self,
+        x: Tensor,
+        valid: Tensor | None = None,
+        pattern: Pattern | None = None,
+        graphs: GraphLoss | None = None,
+    ) -> Any:
+        """Return (B, T, d) tokens as they leave the block; with `graphs` also `regularised`'s."""
+        far = None
+        if graphs is None:
+            mixed = self.attention(self.norm_attention(x), valid, pattern)
+        else:
+            mixed, far = self.attention.regularised(self.norm_attention(x), valid, graphs)
+        x = x + self.dropout(mixed)
         x = x + self.dropout(self.down(F.gelu(self.up(self.norm_mlp(x)))))
-        return x
+        return x if far is None else (x, far)
 
 
 class Encoder(nn.Module):
@@ -159,3 +178,28 @@ class Encoder(nn.Module):
             x = block(x, valid, pattern)
         x = self.norm(x)
         return x
+
+    def regularised(
+        self, x: Tensor, graphs: Callable[[int], GraphLoss], valid: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Encode tokens, and return how far heads of the first layer are from their graphs.
+
+        Attention over all pairs of tokens alone can follow any graph.
+
+        Parameters
+        ----------
+        x, valid
+            As of `forward`.
+        graphs
+            Gives the loss for a number of genes.
+
+        Returns
+        -------
+        tuple of Tensor
+            (B, T, d_model), and (B, K) mean divergences of the rows of each graph.
+        """
+        first, *others = self.layers
+        x, far = first(x, valid, None, graphs(x.shape[1] - N_GLOBAL))
+        for block in others:
+            x = block(x, valid, None)
+        return self.norm(x), far

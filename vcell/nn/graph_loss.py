@@ -112,20 +112,25 @@ class RowGraph:
             torch.from_numpy(np.bincount(row, share * np.log(share), minlength=n_nodes)),
         )
 
+    def first(self, n: int) -> RowGraph:
+        """Return the graph of its first nodes, which no edge joins to the others."""
+        return RowGraph(self.pairs, self.weights, n, self.rows[:n], self.entropy[:n])
+
     @property
     def n_left_out(self) -> int:
         """How many nodes have no edge."""
         return self.n_nodes - int(self.rows.sum())
 
     def mean(self, x: Tensor) -> Tensor:
-        """Return A x (N, D): each node's weighted mean of its neighbours, 0 where there are none.
+        """Return A x: each node's weighted mean of its neighbours, 0 where there are none.
 
-        Differentiable in `x`. Half precision is computed in float32.
+        `x` is (N, D) or (B, N, D). Differentiable in `x`. Half precision is computed in float32.
         """
         wide = x if x.element_size() >= 4 else x.float()
         with torch.autocast(x.device.type, enabled=False):
-            found: Tensor = torch.sparse.mm(self._matrix(wide), wide)
-        return found
+            flat = wide.movedim(-2, 0).reshape(self.n_nodes, -1)
+            found: Tensor = torch.sparse.mm(self._matrix(wide), flat)
+        return found.view(self.n_nodes, *wide.shape[:-2], -1).movedim(0, -2)
 
     def at(self, name: str, x: Tensor) -> Tensor:
         """Return ``rows`` or ``entropy`` where `x` is, copied there once."""
@@ -190,14 +195,14 @@ def attend_apart(
 
 
 def row_divergence(q: Tensor, k: Tensor, lse: Tensor, graph: RowGraph) -> Tensor:
-    """Return (N,): KL of a graph's rows to one head's attention over genes; 0 without edges.
+    """Return (..., N): KL of a graph's rows to one head's attention over genes; 0 without edges.
 
     Parameters
     ----------
     q, k
-        (N, D) queries and keys of the genes, of one head.
+        (..., N, D) queries and keys of the genes, of one head.
     lse
-        (N,) of `attend_apart`.
+        (..., N) of `attend_apart`.
     graph
         Of the same N genes.
     """
@@ -281,7 +286,26 @@ class GraphLoss:
         valid: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Regularised:
-        """Return the loss of a layer.
+        """Return the loss of a layer: the mean over samples of what `each` says, weighed.
+
+        Its parameters are those of `each`.
+        """
+        divergence = self.each(q, k, lse, valid=valid, generator=generator).mean(0)
+        weights = torch.tensor(self.weights, dtype=divergence.dtype, device=divergence.device)
+        weighted = divergence * weights
+        return Regularised(weighted.sum(), weighted, divergence.detach())
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def each(
+        self,
+        q: Tensor,
+        k: Tensor,
+        lse: Tensor,
+        *,
+        valid: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return (B, K): the mean divergence of a row, in nats, of each sample and graph.
 
         Parameters
         ----------
@@ -302,16 +326,10 @@ class GraphLoss:
         found = []
         for head, graph in zip(self.heads, self.graphs, strict=True):
             rows = graph.at("rows", lse) if taken is None else graph.at("rows", lse) & taken
-            each = torch.stack(
-                [row_divergence(q[b, head], k[b, head], lse[b, head], graph) for b in range(len(q))]
-            )
+            each = row_divergence(q[:, head], k[:, head], lse[:, head], graph)
             count = rows.sum().clamp_min(1)
-            found.append(torch.where(rows, each, torch.zeros_like(each)).sum(1).mean() / count)
-        divergence = torch.stack(found)
-        weighted = divergence * torch.tensor(
-            self.weights, dtype=divergence.dtype, device=divergence.device
-        )
-        return Regularised(weighted.sum(), weighted, divergence.detach())
+            found.append(torch.where(rows, each, torch.zeros_like(each)).sum(1) / count)
+        return torch.stack(found, 1)
 
 
 @dataclass(frozen=True)

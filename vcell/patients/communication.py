@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_LIGAND = ("ligand", "ligand_symbol", "ligand_genesymbol", "source", "source_genesymbol",
+_LIGAND = ("ligand", "ligand_symbol", "ligand_genesymbol", "source_genesymbol", "source",
            "partner_a", "ligand_complex")  # fmt: skip
-_RECEPTOR = ("receptor", "receptor_symbol", "receptor_genesymbol", "target",
-             "target_genesymbol", "partner_b", "receptor_complex")  # fmt: skip
+_RECEPTOR = ("receptor", "receptor_symbol", "receptor_genesymbol", "target_genesymbol",
+             "target", "partner_b", "receptor_complex")  # fmt: skip
 _TARGET = 1e4  # library size before the logarithm
 
 

@@ -113,7 +113,7 @@ def outer(  # noqa: PLR0913 - what is learnt from, what is asked, and how
         Called after each fit.
     """
     settings = with_what_is_there(settings, cohort, learner)
-    inner = _inner(cohort, train, search)
+    inner = inner_folds(cohort, train, search)
     picked = chosen or choose(cohort, train, inner, learner, settings, search, tick)
     fitted = features.fit(cohort, train, learner, genes=search.genes, axes=picked.axes)
     x = features.bulk_of(cohort, fitted, tests)
@@ -142,7 +142,8 @@ def fits(search: Search, *, chosen: bool = False) -> int:
     return search.members + 1 + (0 if chosen else search.inner * len(search.axes))
 
 
-def _inner(cohort: Cohort, train: NDArray[np.int64], search: Search) -> NDArray[np.int64]:
+def inner_folds(cohort: Cohort, train: NDArray[np.int64], search: Search) -> NDArray[np.int64]:
+    """Deal training patients into folds to choose by."""
     outcome = cohort.outcome[train]
     n = folds.possible(outcome, search.inner, quiet=True)
     names = [cohort.patients[i] for i in train]

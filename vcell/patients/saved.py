@@ -66,7 +66,7 @@ class BulkStudy:
     @classmethod
     def of(cls, told: dict[str, Any]) -> BulkStudy:
         """Return what `plain` told."""
-        settings, search = _with_tuples(told["settings"]), _with_tuples(told["search"])
+        settings, search = with_tuples(told["settings"]), with_tuples(told["search"])
         return cls(
             np.array(told["fold"], np.int64), tuple(told["learners"]), BulkSettings(**settings),
             Search(**search), told["shuffled"],
@@ -86,7 +86,7 @@ class BulkStudy:
         return np.flatnonzero(self.fold == k)
 
 
-def _with_tuples(told: dict[str, Any]) -> dict[str, Any]:
+def with_tuples(told: dict[str, Any]) -> dict[str, Any]:
     """Return settings with the tuples that JSON made lists of."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.models import Predictor, Screen, members
+from vcell.models.own_change import OwnChange
 from vcell.models.scoring import Judge
 from vcell.screen.split import TRAIN
-from vcell_train_vcc.closed.own import OwnChange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,13 +26,13 @@ import numpy as np
 from scipy.linalg import lapack
 from scipy.special import stdtr
 
+from vcell.models.own_change import OwnChange
 from vcell.models.scoring import Judge
 from vcell.models.transfer import Transfer
 from vcell.screen.split import TRAIN
 from vcell_train_vcc.closed.chosen import kept
 from vcell_train_vcc.closed.interactions import Interactions
 from vcell_train_vcc.closed.kernel import WIDTHS, Kernel, KernelSettings
-from vcell_train_vcc.closed.own import OwnChange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

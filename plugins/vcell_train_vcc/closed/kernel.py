@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 WIDTHS = (None, 0.5, 1.0)  # of f; None: linear
+_ENOUGH = 10  # targets that a block must know to be weighed
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,13 @@ class Kernel:
 
     @property
     def telling(self) -> list[int]:
-        """The blocks that know two targets or more: others cannot tell any two apart."""
-        return [i for i, unit in enumerate(self.units) if (np.abs(unit).max(axis=1) > 0).sum() > 1]
+        """The blocks that know ten targets, or half of them: fewer do not choose, luck would.
+
+        Where no block does, those that know two or more: others cannot tell any two apart.
+        """
+        known = np.array([(np.abs(unit).max(axis=1) > 0).sum() for unit in self.units])
+        enough = known >= max(min(_ENOUGH, -(-len(self.genes) // 2)), 2)
+        return np.flatnonzero(enough if enough.any() else known > 1).tolist()
 
     @property
     def apart(self) -> bool:

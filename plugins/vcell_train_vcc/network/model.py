@@ -16,6 +16,8 @@ from vcell.errors import UserError
 from vcell.models import Explanation, LeavesOneOut, Predictor, Uncertain
 from vcell.models.validation import truth_of
 from vcell.nn import attention as attentions
+from vcell.nn.graph_heads import following
+from vcell.screen.graphs import graphs_of
 from vcell.screen.sets import Groups, store_of
 from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.command import settings_of_run
@@ -54,6 +56,8 @@ class NetworkModel:
         shape = NetworkShape.decide(self.name, screen, config, torch.device(plan.device))
         choice = attention_of(config, shape, torch.device(plan.device))
         console.say(str(choice))
+        graphs, n_heads = graphs_of(screen, shape.tokens), shape.sizes.n_heads
+        following(graphs, config.graph_loss, n_heads, choice.name, console.warn)
         if choice.name == "sparse":
             graph = graph_of(config.graph, shape.tokens, screen)
             of = "--graph" if config.graph else f"those {NEAR} that respond most like a gene"

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcell.nn.encoder import N_GLOBAL, Encoder
+from vcell.nn.graph_heads import GraphHeads, encoded
 from vcell_train_vcc.network.transformer import (
     ClassHead,
     Embedding,
@@ -57,8 +58,10 @@ class SharedEncoder(nn.Module):
         preset: Preset,
         attention: AttentionChoice | str = "sdpa",
         graph: Graph | None = None,
+        heads: GraphHeads | None = None,
     ) -> None:
         super().__init__()
+        self.graphs = heads
         d_model, width = preset.d_model, max(preset.d_model // 4, 16)
         self.embedding = Embedding(known, d_model, preset.dropout)
         self.blank = nn.Parameter(torch.randn(N_GLOBAL, d_model) * d_model**-0.5)
@@ -90,10 +93,13 @@ class SharedEncoder(nn.Module):
         """Return the trunk (B, d), and what else the heads read: genes, their places, [PERT]."""
         target, n_tokens = example["target"], example["prior"].shape[1]
         used, place = torch.unique(example["context"], return_inverse=True)
-        h = self.encode(self.contexts[used, :n_tokens])
+        x, graphs = self.tokens(self.contexts[used, :n_tokens]), self.graphs
+        out = encoded(self.encoder, x, graphs if "expressed" in example else None)
+        h = out["trunk"][:, N_GLOBAL:]
         pert = self.embedding.perturbation(example["features"], target, n_tokens)
         state = self.norm(self.read(h, place, pert, target))
-        return {"trunk": state, "genes": h, "place": place, "pert": pert}
+        own = {"graphs": out["graphs"][place]} if "graphs" in out else {}
+        return out | own | {"trunk": state, "genes": h, "place": place, "pert": pert}
 
     def heads(self, encoded: dict[str, Tensor], example: Example) -> dict[str, Tensor]:
         """Return the residual (B, 1, T) and the logits (B, C) of the class head."""

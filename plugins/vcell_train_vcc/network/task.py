@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from vcell.models.validation import Blend
+from vcell.nn.graph_heads import SHARES, following
+from vcell.screen.graphs import graphs_of
 from vcell.screen.sets import Groups, SetStream
 from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.stream import ReadAhead
@@ -66,6 +68,9 @@ class Network(nn.Module):
             return out
         with torch.autocast(example["control"].device.type, enabled=False):
             losses: dict[str, Tensor] = self.losses(out, example, encoded["trunk"])
+            if self.core.graphs is not None:
+                at = encoded["tokens"] if SHARES in example else None
+                losses = self.core.graphs.joined(losses, encoded["graphs"], at)
         return losses
 
 
@@ -137,12 +142,14 @@ def build(
     known, screen = tables.known(), tables.screen
     name = attention if isinstance(attention, str) else attention.name
     graph = graph_of(config.graph, shape.tokens, screen) if name == "sparse" else None
+    graphs = graphs_of(screen, shape.tokens)
+    heads = following(graphs, config.graph_loss, shape.sizes.n_heads, name)
     core: PerturbationTransformer | SharedEncoder
     if shape.kind == "shared-encoder":
         controls = torch.from_numpy(tables.screen.control[:, tables.column].astype(np.float32))
-        core = SharedEncoder(known, controls, shape.sizes, attention, graph)
+        core = SharedEncoder(known, controls, shape.sizes, attention, graph, heads)
     else:
-        core = PerturbationTransformer(known, shape.sizes, attention, graph)
+        core = PerturbationTransformer(known, shape.sizes, attention, graph, heads)
     weights = weights_of(config)
     freeze_idle_heads(core, weights)
     bank = torch.from_numpy(tables.delta[tables.learned])
@@ -189,6 +196,7 @@ class CellTask:
             self.judge = Blend(tables.screen, self.prior, truth)
             self.references = self.judge.references()
         self._n_tokens = shape.n_tokens(0)  # as of the last step taken
+        self._shown: Example | None = None  # its last batch
         self.identity: Mapping[str, Any] = {
             "model": shape.kind,
             "preset": shape.preset,
@@ -224,7 +232,7 @@ class CellTask:
 
     def loss(self, model: nn.Module, batch: Example) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Return the weighted sum of the losses, and each."""
-        self._n_tokens = batch["prior"].shape[1]
+        self._n_tokens, self._shown = batch["prior"].shape[1], batch
         found = model(batch)
         return found["total"], {k: v.detach() for k, v in found.items() if k != "total"}
 
@@ -242,7 +250,9 @@ class CellTask:
         effect[:, self.tables.column[:n]] += added(
             model, self.tables, example, n, at_once=self.validation_batch
         )
-        return self.judge.score(effect)
+        graphs = cast("Network", model).core.graphs
+        told = graphs.shares(model, self._shown) if graphs and self._shown else {}
+        return self.judge.score(effect) | told
 
 
 def added(

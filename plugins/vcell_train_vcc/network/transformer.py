@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcell.nn.encoder import N_GLOBAL, Encoder
+from vcell.nn.graph_heads import GraphHeads, encoded
 from vcell.nn.maps import importance
 
 if TYPE_CHECKING:
@@ -127,9 +128,10 @@ class PerturbationTransformer(nn.Module):
         preset: Preset,
         attention: AttentionChoice | str = "sdpa",
         graph: Graph | None = None,
+        heads: GraphHeads | None = None,
     ) -> None:
         super().__init__()
-        d_model = preset.d_model
+        d_model, self.graphs = preset.d_model, heads
         self.embedding = Embedding(known, d_model, preset.dropout)
         self.cls = nn.Parameter(torch.randn(d_model) * d_model**-0.5)
         self.encoder = Encoder(preset, attention, graph=graph)  # type: ignore[arg-type]
@@ -150,8 +152,9 @@ class PerturbationTransformer(nn.Module):
         return torch.cat([self.cls.to(genes.dtype).expand_as(pert), pert, genes], 1)
 
     def encoded(self, example: Example) -> dict[str, Tensor]:
-        """Return the trunk (B * K, 2 + T, d)."""
-        return {"trunk": self.encoder(self.tokens(example))}
+        """Return the trunk (B * K, 2 + T, d); in training also how far heads are from graphs."""
+        graphs = self.graphs if "expressed" in example else None
+        return encoded(self.encoder, self.tokens(example), graphs)
 
     def heads(self, encoded: dict[str, Tensor], example: Example) -> dict[str, Tensor]:
         """Return the residual (B, K, T) and the logits (B, C) of the class head."""

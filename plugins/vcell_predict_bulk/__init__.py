@@ -1,0 +1,58 @@
+"""`vcell predict-bulk`: outcomes of new patients, from their bulk alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from vcell.config import configured, option
+from vcell.plugin import Plugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictBulk:
+    """The [predict-bulk] table."""
+
+    output: Path | None = option(None, made="whole", short="-o", help="The .csv to write.")
+    layer: str | None = option(
+        None, help="The layer that holds the counts; 'raw' for raw/X (default: X)."
+    )
+    least_genes: float = option(
+        0.5,
+        help="Smallest share of the genes the model looks at that must be there.",
+        minimum=0,
+        maximum=1,
+    )
+    runs: Path = option(Path("runs"), help="Folder in which runs are looked up by name.")
+    overwrite: bool = option(default=False, help="Replace the output where it exists already.")
+
+
+@click.command("predict-bulk")
+@click.argument("run", metavar="RUN")
+@click.argument("bulk", metavar="BULK", type=click.Path(path_type=Path))
+@configured(PredictBulk)
+def command(run: str, bulk: Path, config: PredictBulk) -> None:
+    r"""Tell outcomes of new patients from their bulk, by what a run of train-bulk has learnt.
+
+    BULK is an .h5ad of samples, or a .csv or .tsv with samples in rows or in columns: counts, or
+    counts a million, not their logarithm. No single cells are needed. Genes are found by name or
+    alias. How good such predictions are is what the run's cross-validation says.
+
+    \b
+    Example: vcell predict-bulk latest new_bulk.csv -o outcomes.csv
+             vcell predict-bulk latest new_bulk.h5ad --least-genes 0.8 -o outcomes.csv
+    """
+    from vcell_predict_bulk.work import predict
+
+    predict(run, bulk, config)
+
+
+plugin = Plugin(
+    name="predict-bulk",
+    summary="Tell outcomes of new patients from their bulk.",
+    command=command,
+    config=PredictBulk,
+    needs=("torch", "scipy", "numba"),
+)

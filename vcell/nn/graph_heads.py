@@ -1,0 +1,165 @@
+"""Heads of an encoder's first layer that follow graphs of genes, and what they are of the loss.
+
+The token genes come after the encoder's global tokens; a network that grows in phases has the first
+of them only. Each graph has a head of its own, the first graph the first head.
+B sequences, T token genes, K graphs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vcell import console
+from vcell.errors import UserError
+from vcell.nn.graph_loss import GraphLoss, Regularised, RowGraph, Share, shares, warned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
+
+    from vcell.graph import GeneGraphs
+    from vcell.nn.encoder import Encoder
+
+SHARES = "shares"  # in an example: tell what the graphs are of the loss and of its gradient
+AT_ONCE = 16  # examples by which that is told
+
+
+class GraphHeads:
+    """What heads follow, and how much that counts.
+
+    Parameters
+    ----------
+    graphs
+        Over the T token genes, in their order.
+    n_heads
+        Of the encoder. Of more graphs the first are followed.
+    weight
+        Of every graph's mean divergence.
+
+    Attributes
+    ----------
+    names
+        Of the graphs that are followed.
+    """
+
+    def __init__(self, graphs: GeneGraphs, n_heads: int, weight: float) -> None:
+        found = [relation.both() for relation in graphs if relation.n_edges]
+        if not found:
+            raise UserError(
+                f"--graph-loss: no edge of {', '.join(graphs.names)} joins two of the "
+                f"{graphs.n_genes:,} token genes",
+                hint="more --tokens, --genes that the graphs join, or another graph",
+            )
+        self.graphs, self.weight = found[:n_heads], weight
+        self.names = tuple(relation.name for relation in self.graphs)
+        self._losses: dict[int, GraphLoss] = {}
+        self._warned = False
+
+    def loss(self, n_tokens: int) -> GraphLoss:
+        """Return the loss over the first genes; made once for each number of them."""
+        if n_tokens not in self._losses:
+            rows = {}
+            for one in self.graphs:
+                valid = torch.arange(one.n_genes) < n_tokens
+                whole = RowGraph.of(one.indptr, one.indices, one.weights, valid=valid.numpy())
+                rows[one.name] = whole.first(n_tokens)
+            self._losses[n_tokens] = GraphLoss(rows, 1.0)
+        return self._losses[n_tokens]
+
+    def joined(
+        self, losses: Mapping[str, Tensor], far: Tensor, tokens: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return the losses with that of the graphs in their ``total``.
+
+        Parameters
+        ----------
+        losses
+            With their ``total``.
+        far
+            (B, K) divergences of `encoded`.
+        tokens
+            What the encoder was given, to tell shares of the gradient there; None tells none.
+        """
+        each = self.weight * far.mean(0)
+        total = each.sum()
+        found = {**losses, "total": losses["total"] + total, "graphs": total}
+        if tokens is None:
+            return found
+        parts = Regularised(total, each, far.detach().mean(0))
+        for name, one in shares(losses["total"], parts, self.names, [tokens]).items():
+            found[f"loss_share_{name}"] = torch.tensor(one.loss)
+            found[f"gradient_share_{name}"] = torch.tensor(one.gradient)
+        return found
+
+    def shares(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, float]:
+        """Return each graph's share of the loss and of its gradient; warn above one half, once."""
+        some = {name: value[:AT_ONCE] for name, value in batch.items()}
+        with torch.enable_grad():
+            found = model(some | {SHARES: torch.ones(())})
+        told = {name: float(value) for name, value in found.items() if "_share_" in name}
+        if not self._warned:
+            said: list[str] = []
+            warned(
+                {
+                    name: Share(told[f"loss_share_{name}"], told[f"gradient_share_{name}"])
+                    for name in self.names
+                },
+                said.append,
+            )
+            self._warned = bool(said)
+            for text in said:
+                console.warn(text)
+        return told
+
+
+def following(
+    graphs: GeneGraphs | None,
+    weight: float,
+    n_heads: int,
+    attention: str,
+    tell: Callable[[str], None] | None = None,
+) -> GraphHeads | None:
+    """Return the heads that follow graphs of the token genes; None without graphs or weight.
+
+    Parameters
+    ----------
+    attention
+        The name of what computes it.
+    tell
+        Takes, in words, which graphs are not followed.
+
+    Raises
+    ------
+    UserError
+        Where attention is not over all genes, or no graph joins any of them.
+    """
+    if graphs is None or not weight:
+        return None
+    if attention not in ("sdpa", "flash", "chunked"):
+        raise UserError(
+            f"--graph-loss needs attention over all genes, and {attention} is not",
+            hint="take --attention auto; sparse follows the graphs by itself",
+        )
+    heads = GraphHeads(graphs, n_heads, weight)
+    left = [name for name in graphs.names if name not in heads.names]
+    if left and tell:
+        tell(
+            f"--graph-loss does not follow {', '.join(left)}: each of {n_heads} heads follows one "
+            "graph that joins token genes"
+        )
+    return heads
+
+
+def encoded(encoder: Encoder, x: Tensor, heads: GraphHeads | None) -> dict[str, Tensor]:
+    """Encode (B, global tokens + T, d) as ``trunk``.
+
+    With heads also ``graphs`` (B, K), their divergences, and ``tokens``, what was encoded.
+    """
+    if heads is None:
+        return {"trunk": encoder(x)}
+    trunk, far = encoder.regularised(x, heads.loss)
+    return {"trunk": trunk, "graphs": far, "tokens": x}
