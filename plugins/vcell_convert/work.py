@@ -29,6 +29,6 @@ def run(source: Path, target: Path, config: Convert) -> None:
         "form": done.form,
         "bytes": size,
     }
-    shape = f"{done.n_cells:,} cells x {done.n_genes:,} genes"
+    shape = f"{console.count(done.n_cells, 'cell')} x {console.count(done.n_genes, 'gene')}"
     text = f"{done.path}: {shape}, {done.form}, {console.bytes_text(size)}"
     console.result(data, text + f" ({', '.join(done.matrices)})")

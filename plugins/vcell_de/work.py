@@ -49,7 +49,8 @@ def run(file: Path | None, config: De) -> None:
                 "values": cells.tested_as, "seconds": round(time.monotonic() - started, 2),
             }  # fmt: skip
             text = (
-                f"{facts['rows']:,} tests, {facts['significant']:,} with FDR below 0.05, "
+                f"{console.count(facts['rows'], 'test')}, "
+                f"{facts['significant']:,} with FDR below 0.05, "
                 f"in {console.duration(facts['seconds'])}"
             )
             writer.close()

@@ -59,7 +59,8 @@ def run(cells: Path | None, config: EffectsOptions) -> None:
     ]
     console.result(
         {"output": str(out), "perturbations": len(rows), "genes": len(effects.genes)},
-        f"{out}: {len(rows):,} effects on {len(effects.genes):,} genes\n\n"
+        f"{out}: {console.count(len(rows), 'effect')} on "
+        f"{console.count(len(effects.genes), 'gene')}\n\n"
         + console.table(
             table, ("perturbation", "context", "cells", f"genes beyond {_STRONG} errors")
         ),

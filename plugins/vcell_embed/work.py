@@ -75,7 +75,10 @@ def _shifts(source: CellSource, trained: Trained, genes: GenesFound, by: Array) 
         if (by == k).any():
             shifts[k] = trained.outliers.shift(means[by == k])
     sizes = np.sqrt((shifts[:n] ** 2).sum(1))
-    console.say(f"shifts of {n} batches removed, {sizes.min():.2f} to {sizes.max():.2f} long")
+    console.say(
+        f"shifts of {console.count(n, 'batch', 'batches')} removed, "
+        f"{sizes.min():.2f} to {sizes.max():.2f} long"
+    )
     return shifts
 
 
@@ -138,7 +141,7 @@ def _tell(run: Run, out: Path, genes: GenesFound, trained: Trained, told: dict[s
     n, unknown = sum(given.values()), given.get(UNKNOWN, 0)
     if trained.head is not None and unknown > _FAR * n:
         console.warn(
-            f"{unknown:,} of {n:,} cells are unlike anything that {run.name} has seen; "
+            f"unlike anything that {run.name} has seen: {unknown:,} of {console.count(n, 'cell')}; "
             "--adapt takes out a shift of all of them"
         )
     result = {
@@ -147,4 +150,6 @@ def _tell(run: Run, out: Path, genes: GenesFound, trained: Trained, told: dict[s
         "renamed_genes": genes.renamed, "threshold": told["threshold"],
     }  # fmt: skip
     table = console.table(sorted(given.items(), key=lambda kv: -kv[1]), ("label", "cells"))
-    console.result(result, f"{table}\n\n{out}: {n:,} cells, {unknown:,} of them unknown")
+    console.result(
+        result, f"{table}\n\n{out}: {console.count(n, 'cell')}, {unknown:,} of them unknown"
+    )

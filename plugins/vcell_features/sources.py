@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell import console
 from vcell.errors import UserError
 from vcell.genes.sets import read_sets
 from vcell.graph.edges import text_of
@@ -42,20 +43,26 @@ def made(path: Path, config: Features) -> FeatureTable:
     if kind == _SETS:
         sets = {name: found.genes for name, found in read_sets(_plain(path)).items()}
         genes, values = of_sets(sets, config.rank)
-        return FeatureTable(genes, values, f"{len(sets):,} gene sets")
+        return FeatureTable(genes, values, console.count(len(sets), "gene set"))
     if kind == _NETWORK:
         edges = _edges(path, config)
         genes, values = of_edges(edges, config.rank, config.method)
         return FeatureTable(
-            genes, values, f"a network of {len(edges[0]):,} edges, by {config.method}"
+            genes,
+            values,
+            f"a network of {console.count(len(edges[0]), 'edge')}, by {config.method}",
         )
     if kind == _EFFECTS:
         from vcell.screen.prior_effects import PriorEffects
 
         genes, values = PriorEffects.read(path).components(config.rank)
-        return FeatureTable(genes, values, f"the effects of {len(genes):,} perturbations")
+        return FeatureTable(
+            genes, values, f"the effects of {console.count(len(genes), 'perturbation')}"
+        )
     genes, table = tables.read(path)
-    return FeatureTable(genes, table.astype(np.float32), f"a table of {table.shape[1]} columns")
+    return FeatureTable(
+        genes, table.astype(np.float32), f"a table of {console.count(table.shape[1], 'column')}"
+    )
 
 
 def _kind(path: Path) -> str:
@@ -98,7 +105,7 @@ def _edges(path: Path, config: Features) -> tuple[list[str], list[str], NDArray[
     )
     if len(np.union1d(found.source, found.target)) < 3:
         raise UserError(
-            f"{path}: {len(found.source)} edges are left, too few for features",
+            f"{path}: {console.count(len(found.source), 'edge')} left, too few for features",
             hint="lower --minimum" if config.minimum else "is it a list of edges?",
         )
     one, other = ([found.names[i] for i in ends] for ends in (found.source, found.target))

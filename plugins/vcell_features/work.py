@@ -64,7 +64,7 @@ def _row(
 def _shipped(name: str, targets: Sequence[str] | None) -> dict[str, Any]:
     about = shipped_about()[name]
     genes = next(genes for title, genes, _ in shipped_features() if title == about["title"])
-    what = f"{about['sets']:,} gene sets, {about['licence']}; comes with vcell"
+    what = f"{console.count(about['sets'], 'gene set')}, {about['licence']}; comes with vcell"
     return _row(about["title"], what, genes, about["width"], targets)
 
 

@@ -20,8 +20,9 @@ def write(path: Path, found: dict[str, Any]) -> None:
     rows = [row for row in found["rows"] if "not_run" not in row]
     page = Page(
         "Showing gene networks to a model",
-        f"{found['genes']:,} genes, {found['edges']:,} edges in {len(found['relations'])} "
-        f"relations; {found['device']}, {console.count(found['threads'], 'thread')}",
+        f"{found['genes']:,} genes, {found['edges']:,} edges in "
+        f"{console.count(len(found['relations']), 'relation')}; "
+        f"{found['device']}, {console.count(found['threads'], 'thread')}",
     )
     first, _, rest = found["verdict"].partition(". ")
     page.headline(first.rstrip(".") + ".", rest)

@@ -124,7 +124,9 @@ def _graphs(config: GraphProfile) -> GeneGraphs:
         console.say(note)
     isolated = graphs.isolated()
     if isolated:
-        console.say(f"{len(isolated):,} genes have no edge, such as {few(isolated, 3)}")
+        console.say(
+            f"{console.count(len(isolated), 'gene')} without an edge, such as {few(isolated, 3)}"
+        )
     return graphs
 
 
@@ -156,7 +158,7 @@ def _sets(
             f"such as {few(missing, 3)}"
         )
     values = np.zeros(len(places)) if table.values is None else np.nan_to_num(table.values)
-    told = f"{int(whole.sum()):,} sets of {config.triples.name}"
+    told = f"{console.count(int(whole.sum()), 'set')} of {config.triples.name}"
     return places[whole].astype(np.int64), values[whole].astype(np.float32), told
 
 

@@ -121,9 +121,7 @@ def _genes(config: IspRun, vocabulary: Vocabulary) -> PerturbedGenes:
             f"{path}: none of its {len(names):,} names has a token in {vocabulary.name}"
         )
     if missing:
-        console.warn(
-            f"{path}: {len(missing):,} of {len(names):,} genes have no token and are not run"
-        )
+        console.warn(f"{path}: not run, without a token: {len(missing):,} of {len(names):,} genes")
     if how == "group" and missing:
         raise UserError(
             f"{path}: {next(iter(missing))} has no token, so the group cannot be perturbed as one"
@@ -183,7 +181,7 @@ class _Labels:
         if not len(both):
             raise UserError(f"{source.name}: no donor has cells of both the start and the goal")
         left = len(np.unique(self.donor[self.start | there])) - len(both)
-        console.say(f"{len(both):,} donors have both states; {left:,} others are left out")
+        console.say(f"donors of both states: {len(both):,}; others, left out: {left:,}")
         inside = np.isin(self.donor, both)
         self.start &= inside
         self.state = np.where(inside, self.state, -1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vcell import console
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def matched(genes: PerturbedGenes, cells: TokenCells, n: int) -> PerturbedGenes:
     pool = np.flatnonzero(detection > 0)
     pool = pool[(pool > 3) & ~np.isin(pool, genes.tested)]
     if len(pool) <= n:
-        raise UserError(f"the cells have only {len(pool):,} genes to choose {n} nulls from")
+        raise UserError(
+            f"{n} nulls are to be chosen from {console.count(len(pool), 'gene')} of the cells"
+        )
     tested = np.array(genes.tested, np.int64)
     found = nearest(tested, pool, detection, rank, n)
     controls = {int(t): tuple(int(c) for c in row) for t, row in zip(tested, found, strict=True)}

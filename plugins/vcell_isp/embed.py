@@ -56,7 +56,7 @@ def run(path: Path, config: IspEmbed) -> None:
         "model": reader.text, "synthetic": model.synthetic,
         "genes": int((found.seen > 0).sum()) if config.genes else None,
     }  # fmt: skip
-    console.result(facts, f"{found.n_cells:,} cells in obsm[{KEY!r}] of {out}")
+    console.result(facts, f"{console.count(found.n_cells, 'cell')} in obsm[{KEY!r}] of {out}")
 
 
 @dataclass

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcell import console
 from vcell.as_json import none_if_nan
 from vcell.report import svg
 from vcell.report.page import Page
@@ -64,7 +65,7 @@ def _head(page: Page, results: list[FinishedRun], table: pd.DataFrame, config: I
     tested = int((table["status"] != calls.NOT_RUN).sum())
     page.headline(
         f"{called:,} of {tested:,} tested genes stand out at an FDR of {config.fdr:g}",
-        f"{int((table['status'] == calls.NOT_RUN).sum()):,} genes could not be tested",
+        f"not tested: {console.count(int((table['status'] == calls.NOT_RUN).sum()), 'gene')}",
     )
     warnings = []
     for result in results:

@@ -157,7 +157,10 @@ def compute(
     """Compute the shards that are not there yet, with progress and the time left."""
     waiting = [shard for shard in shards if not folder.is_done(shard)]
     if len(waiting) < len(shards):
-        console.say(f"{len(shards) - len(waiting):,} of {len(shards):,} shards are there already")
+        console.say(
+            f"there already: {len(shards) - len(waiting):,} of "
+            f"{console.count(len(shards), 'shard')}"
+        )
     waiting = mixed(waiting)
     total = sum(shard.n_events for shard in waiting)
     cost = sum(shard.cost for shard in waiting) or 1.0

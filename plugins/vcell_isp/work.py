@@ -218,12 +218,15 @@ def _tell(run: Run, config: IspRun) -> None:
 
     summary = dict(run.meta.get("summary") or {})
     path = run.path / TABLE
-    lines = [f"{summary.get('events', 0):,} events in {summary.get('cells', 0):,} cells: {path}"]
+    events, cells = summary.get("events", 0), summary.get("cells", 0)
+    lines = [f"{console.count(events, 'event')} in {console.count(cells, 'cell')}: {path}"]
     if config.export_upstream_pickles is not None:
         from vcell_isp.upstream import export
 
         n = export(run, config.export_upstream_pickles)
-        lines.append(f"{n:,} files for upstream's tools: {config.export_upstream_pickles}")
+        lines.append(
+            f"{console.count(n, 'file')} for upstream's tools: {config.export_upstream_pickles}"
+        )
     if summary.get("gates"):
         lines += ["", gates.text(summary["gates"])]
     lines += ["", f"next: vcell isp stats {run.name}"]

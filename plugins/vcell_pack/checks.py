@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell import console
 from vcell.errors import UserError
 from vcell_pack.formats import CONTROL, Format, Panel, sample
 
@@ -87,10 +88,15 @@ def _genes(genes: NDArray[np.str_], wanted: Wanted) -> list[str]:
     have, want = set(genes.tolist()), set(wanted.genes)
     if want - have:
         names = sorted(want - have)
-        problems.append(f"{len(names):,} genes of the list are missing: {sample(names)}")
+        problems.append(
+            f"{console.count(len(names), 'gene of the list is', 'genes of the list are')} missing: "
+            f"{sample(names)}"
+        )
     if have - want:
         names = sorted(have - want)
-        problems.append(f"{len(names):,} genes are not on the list: {sample(names)}")
+        problems.append(
+            f"{console.count(len(names), 'gene is', 'genes are')} not on the list: {sample(names)}"
+        )
     return problems
 
 
@@ -130,7 +136,7 @@ def _perturbations(names: NDArray[np.str_], context: str | None, wanted: Wanted)
     counts = Counter(names.tolist())
     counts.pop(wanted.control, None)
     blank = sum(counts.pop(name, 0) for name in ("", "nan", "None"))
-    problems = [f"{where}{blank:,} cells have no perturbation"] if blank else []
+    problems = [f"{where}{console.count(blank, 'cell')} without a perturbation"] if blank else []
     expected: dict[str, int | None] = dict.fromkeys(counts, wanted.cells)
     if wanted.panel is not None:
         expected = wanted.panel.of(context)
@@ -151,14 +157,19 @@ def _against_panel(counts: Counter[str], expected: dict[str, int | None], where:
     missing, extra = sorted(expected.keys() - counts.keys()), sorted(counts.keys() - expected)
     problems = []
     if missing:
-        problems.append(f"{where}{len(missing):,} perturbations not predicted: {sample(missing)}")
+        problems.append(
+            f"{where}{console.count(len(missing), 'perturbation')} not predicted: {sample(missing)}"
+        )
     if extra:
         hint = (
             " (constructs? submit the gene's symbol, without -1)"
             if any(_GUIDE.search(name) for name in extra)
             else ""
         )
-        problems.append(f"{where}{len(extra):,} perturbations not asked for: {sample(extra)}{hint}")
+        problems.append(
+            f"{where}{console.count(len(extra), 'perturbation')} not asked for: "
+            f"{sample(extra)}{hint}"
+        )
     return problems
 
 

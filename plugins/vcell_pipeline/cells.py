@@ -63,9 +63,9 @@ def qc(cells: Path, out: Path, config: Pipeline) -> dict[str, Any]:
     with open_cells(out) as left:
         cohort.members(left, columns, config.min_cells)
     console.say(
-        f"{told['kept']:,} of {told['cells']:,} cells are kept; {told['few genes']:,} have few "
-        f"genes, {told['mitochondrial']:,} too many mitochondrial counts; "
-        f"{len(names)} patients are left out{': ' + ', '.join(names[:5]) if names else ''}"
+        f"kept: {told['kept']:,} of {told['cells']:,} cells; left out: {told['few genes']:,} of "
+        f"few genes, {told['mitochondrial']:,} of too many mitochondrial counts, "
+        f"{console.count(len(names), 'patient')}{': ' + ', '.join(names[:5]) if names else ''}"
     )
     return told | {"patients left out": names}
 

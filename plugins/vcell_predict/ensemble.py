@@ -178,7 +178,8 @@ class Ensemble:
                 "--unknown mean predicts the mean effect for the others",
             )
         console.warn(
-            f"the mean effect is predicted for {len(blind)} targets without features: {listed}"
+            f"the mean effect is predicted for {console.count(len(blind), 'target')} without "
+            f"features: {listed}"
         )
         for row in np.flatnonzero(lost):
             effect[row] = self._mean_effect(contexts[row])

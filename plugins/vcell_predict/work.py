@@ -123,7 +123,7 @@ def _say_learnt(pairs: list[tuple[str, str]], ensemble: Ensemble, *, scored: boo
         some = "the run" if len(ensemble) == 1 else "at least one of the runs"
         tell = console.warn if scored else console.say
         tell(
-            f"{learnt} of {len(pairs)} perturbations were there in the training of {some}: "
+            f"there in the training of {some}: {learnt} of {len(pairs)} perturbations; "
             "how well they are predicted says nothing of unseen ones"
         )
 

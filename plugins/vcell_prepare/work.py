@@ -125,5 +125,8 @@ def _text(done: Prepared) -> str:
             for name, n in removed.items()
             if name not in ("cells", "genes")
         )
-        lines.append(f"left out: {removed['cells']:,} cells ({why}), {removed['genes']:,} genes")
+        lines.append(
+            f"left out: {console.count(removed['cells'], 'cell')} ({why}), "
+            f"{console.count(removed['genes'], 'gene')}"
+        )
     return "\n".join(lines)

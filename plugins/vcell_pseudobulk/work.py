@@ -58,7 +58,8 @@ def make(path: Path, config: Pseudobulk) -> None:
 def _say(source: CellSource, pools: Pools, sampling: Sampling) -> None:
     """Say what can be drawn, and what is left out."""
     n = len(pools.groups)
-    words = f"{source.name}: {len(pools.order):,} cells of {len(pools.types)} types"
+    words = f"{source.name}: {console.count(len(pools.order), 'cell')} of "
+    words += console.count(len(pools.types), "type")
     if pools.groups[0].name:
         words += f" in {console.count(n, 'group')}"
     left = [f"{pools.unlabelled:,} without a label"] if pools.unlabelled else []
@@ -66,7 +67,9 @@ def _say(source: CellSource, pools: Pools, sampling: Sampling) -> None:
     console.say(f"{words}; never drawn: {', '.join(left) or 'none'}")
     lacking = (pools.sizes == 0).any(axis=1)
     if lacking.any():
-        console.say(f"{lacking.sum()} of {n} groups lack some types, which are left out of them")
+        console.say(
+            f"left out of groups that lack them: some types in {lacking.sum()} of {n} groups"
+        )
     few = (pools.sizes > 0) & (pools.sizes < _FEW)
     if few.any():
         group, kind = (int(i[0]) for i in np.nonzero(few))
@@ -139,7 +142,10 @@ def _tell(config: Pseudobulk, pools: Pools, scores: dict[str, FractionScores]) -
         "types": list(pools.types), "groups": [group.name for group in pools.groups],
         "unlabelled": pools.unlabelled,
     }  # fmt: skip
-    text = f"{config.output}: {n:,} samples of {config.cells:,} cells, {len(pools.types)} types"
+    text = (
+        f"{config.output}: {console.count(n, 'sample')} of {console.count(config.cells, 'cell')}, "
+    )
+    text += console.count(len(pools.types), "type")
     if scores:
         result["scores"] = {name: score.plain() for name, score in scores.items()}
         rows: list[list[Any]] = [

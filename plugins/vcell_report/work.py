@@ -45,7 +45,7 @@ def run(names: Sequence[str], config: ReportOptions) -> None:
         files = plots.write(every, config.plots_only, overwrite=config.overwrite)
         console.result(
             {"runs": said, "plots": [str(path) for path in files]},
-            f"{len(files)} files in {config.plots_only}",
+            f"{console.count(len(files), 'file')} in {config.plots_only}",
         )
         return
     if config.format == "card" and len(accounts) > 1:

@@ -114,7 +114,7 @@ def _measure(source: CellSource, config: SelectGenes, names: Sequence[str]) -> F
     table = read([*plan.reducers(), *(test.reducers() if test else [])])
     dropped = len(table.kept) - int(table.kept.sum())
     if dropped:
-        console.say(f"{dropped:,} of {len(table.kept):,} cells are left out")
+        console.say(f"left out: {dropped:,} of {len(table.kept):,} cells")
     ranking = plan.finish(read, table)
     for note in ranking.notes:
         console.warn(note)
@@ -175,7 +175,7 @@ def _batches(source: CellSource, config: SelectGenes) -> BatchLabels | None:
     batches = BatchLabels.of(column.values)
     missing = int((batches.codes < 0).sum())
     if missing:
-        console.warn(f"{missing:,} cells have no {column.name} and are left out")
+        console.warn(f"left out, without a {column.name}: {console.count(missing, 'cell')}")
     return batches
 
 

@@ -172,7 +172,8 @@ def _say(cohort: Cohort, plan: BulkStudy) -> None:
     has = features.there(cohort, plan.learners[0])
     console.say(
         f"{cohort.n} patients ({each}) in {plan.folds} folds; {len(cohort.types)} cell types, "
-        f"{len(cohort.genes):,} genes; {' and '.join(has)}; {len(cohort.more_of):,} further samples"
+        f"{console.count(len(cohort.genes), 'gene')}; {' and '.join(has)}; "
+        f"{console.count(len(cohort.more_of), 'further sample')}"
     )
 
 

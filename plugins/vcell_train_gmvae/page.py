@@ -108,7 +108,7 @@ def _labels(page: Page, study: Study, judged: Array, ours: Named) -> None:
     page.figure(
         "Calibration",
         svg.scatter({"tenths of confidence": (confidence, accuracy)}, x="confidence",
-                    y="accuracy", diagonal=True),
+                    y="accuracy", diagonal=(0, 1)),
         "Honest probabilities lie on the line.",
     )  # fmt: skip
     f1 = scores.f1_of(table)

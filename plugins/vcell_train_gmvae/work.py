@@ -53,7 +53,9 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
         study = made(store, config)
         train = np.flatnonzero(~study.held_out)
         if len(train) < plan.world:
-            raise UserError(f"{len(train)} training cells are too few for {plan.world} processes")
+            raise UserError(
+                f"{console.count(len(train), 'training cell')}: too few for {plan.world} processes"
+            )
         whole = ResidentCells.of(store, 1.0)
         library = row_sums(whole.borders, whole.counts)[train]
         if not (library > 0).any():

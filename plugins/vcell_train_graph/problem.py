@@ -160,10 +160,12 @@ def _usable(
     """Leave out sets without a finite value, aloud."""
     kept = np.isfinite(values)
     if not kept.all():
-        console.warn(f"{(~kept).sum():,} sets have no finite value and are left out")
+        console.warn(
+            f"left out, without a finite value: {console.count(int((~kept).sum()), 'set')}"
+        )
     if kept.sum() < _FEWEST:
         raise UserError(
-            f"{int(kept.sum())} sets with values are too few to learn from",
+            f"{console.count(int(kept.sum()), 'set')} with values: too few to learn from",
             hint=f"at least {_FEWEST} are needed",
         )
     if np.ptp(values[kept]) == 0:
@@ -258,7 +260,7 @@ def split(read: GivenTable, config: TrainGraph) -> NDArray[np.int8]:
     part[(part == TRAIN) & np.isin(groups, chosen)] = VALIDATION
     if (part == TRAIN).sum() < _FEWEST:
         raise UserError(
-            f"{int((part == TRAIN).sum())} of {n} sets are left to learn from",
+            f"left to learn from: {int((part == TRAIN).sum())} of {n} sets",
             hint=f"at least {_FEWEST} are needed: hold fewer out, or bring more sets",
         )
     return part

@@ -438,3 +438,8 @@ def test_the_template_and_the_schema_have_the_table(tmp_path):
     assert file.tables["bake"]["losses"] == {"alpha": 1.0, "set-loss": 0.0}
     inner = schema({"bake": Nested})["properties"]["bake"]["properties"]["losses"]
     assert inner["properties"]["alpha"]["minimum"] == 0
+
+
+def test_help_shows_an_empty_text_among_the_defaults(vcell):
+    """Else a list that begins with one looks like a stray comma."""
+    assert '("",nan,' in " ".join(vcell("train-gmvae", "--help-all").out.split())

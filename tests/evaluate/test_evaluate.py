@@ -338,7 +338,7 @@ class TestEdges:
         pred.obs["target_gene"] = pd.Categorical(labels)
         save(pred, here, "pred.h5ad")
         ran, _ = scores(here)
-        assert "5 cells without a perturbation are left out" in ran.err
+        assert "left out, without a perturbation: 5 cells" in ran.err
 
     def test_baselines_are_kept_and_found_again(self, here):
         first, _ = scores(here)

@@ -51,7 +51,7 @@ def test_missing_genes_are_counted_and_order_does_not_matter(vcell, home, traine
     shuffled = data[:, np.random.default_rng(0).permutation(data.n_vars)[:100]].copy()
     found, told, said = _embed(vcell, home, trained, shuffled, "fewer")
     assert told["missing_genes"] == 20
-    assert "20 are missing" in said
+    assert "counts as zero: 20 genes" in said
     assert (found.obs["gmvae_label"].astype(str) == data.obs["kind"]).mean() > 0.7
 
 

@@ -68,7 +68,7 @@ def test_biogrid_keeps_one_species_and_tells_kinds_apart(tmp_path):
         "B:genetic": [("TP53", "MYC")],
         "B:physical": [("TP53", "MDM2")],
     }
-    assert "1 edges of other species than 9606" in " ".join(graphs.notes)
+    assert "1 edge of other species than 9606" in " ".join(graphs.notes)
     by_system = read([path], ["S1", "S2", "S3"])  # the columns whose names are known
     assert edges_of(by_system)["B:physical"] == [("S1", "S2")]
 
@@ -106,8 +106,8 @@ def test_what_is_left_out_is_counted_and_said(tmp_path):
     assert (counts.lines, counts.self_loops, counts.duplicates) == (7, 1, 1)
     assert (counts.unknown_edges, counts.unknown_genes) == (2, 2)
     assert (counts.both_ways, counts.edges) == (1, 3)
-    assert "1 self-loops, 1 duplicates, 2 edges of 2 unknown genes" in graphs.notes[0]
-    assert "1 pairs both ways" in graphs.notes[0]
+    assert "1 self-loop, 1 duplicate, 2 edges of 2 unknown genes" in graphs.notes[0]
+    assert "1 pair both ways" in graphs.notes[0]
     assert graphs.isolated() == ["D"]
     ends = dict(zip(edges_of(graphs)["g"], graphs["g"].weights, strict=False))
     assert ends  # the larger weight of a pair named twice counts

@@ -93,7 +93,7 @@ def test_what_cannot_be_tested_is_refused_in_a_sentence():
     adata = cells()
     adata.X = adata.X.toarray()
     adata.X[3, 4] = np.nan
-    with pytest.raises(UserError, match="1 values are NaN or infinite"):
+    with pytest.raises(UserError, match="NaN or infinite: 1 value"):
         de.compare(adata)
     with pytest.raises(UserError, match="did you mean perturbation"):
         de.compare(cells(), perturbation_column="perturbaton")

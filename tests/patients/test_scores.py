@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from unittest.mock import MagicMock
+
 import numpy as np
 import pytest
 
-from vcell.patients import scores
+from vcell.patients import pictures, scores
 from vcell.patients.scores import PatientJudge
 
 
@@ -77,3 +79,16 @@ def test_three_outcomes_are_scored_each_against_the_rest():
     outcome = np.repeat([0, 1, 2], 10)
     perfect = np.eye(3)[outcome] * 0.8 + 0.2 / 3
     assert PatientJudge(outcome, np.zeros(30, int), 3).auc(perfect).value == 1
+
+
+def test_rows_of_points_bear_their_names_in_a_png():
+    """matplotlib is no dependency: what is asked of its axes is written down."""
+    rows = [
+        {"variant": name, "lost": {"low": -0.1, "value": at, "high": 0.2}}
+        for name, at in (("without bulk", 0.0), ("one network", 0.1))
+    ]
+    axes = MagicMock()
+    pictures.ablation(rows).draw(axes)
+    axes.set_yticks.assert_called_once_with(range(2), ["without bulk", "one network"])
+    assert axes.scatter.call_count == 2
+    axes.legend.assert_not_called()

@@ -90,7 +90,7 @@ def test_a_run_named_twice_is_refused_however_it_is_named(predict, runs):
 def test_it_is_said_which_perturbations_are_nothing_unseen(predict, cells):
     assert "in the training of" not in predict().err
     told = predict("--like", cells).err
-    assert "27 of 34 perturbations were there in the training of the run" in told
+    assert "there in the training of the run: 27 of 34 perturbations" in told
 
 
 def test_cells_that_moved_are_asked_for(predict, runs, cells, tmp_path):

@@ -180,7 +180,7 @@ def test_what_nothing_is_known_of_is_refused_or_said(predict, trained, tmp_path)
     words = ["--unknown", "mean", "--n-cells", 300, "--no-calibrate"]
     result = predict("--perturbations", "GENE00029,NOGENE", *words)
     assert result.json["by_the_mean"] == ["NOGENE"]
-    assert "the mean effect is predicted for 1 targets" in result.err
+    assert "the mean effect is predicted for 1 target " in result.err
     screen = trained[1]
     wanted = np.maximum(control_of(screen) + screen.delta[screen.part == 0].mean(axis=0), 0)
     written = anndata.read_h5ad("p.h5ad")

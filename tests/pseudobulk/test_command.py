@@ -34,7 +34,7 @@ def test_h5ad_has_sums_of_the_drawn_cells_and_their_exact_fractions(vcell):
     ran = vcell(*words, "--by", "patient", "-o", "a.h5ad", "--json")
     assert ran.code == 0, ran.err
     assert "of no group" in ran.err
-    assert "1 of 2 groups lack some types" in ran.err
+    assert "some types in 1 of 2 groups" in ran.err
     told = ran.json
     assert told["types"] == ["a", "b", "c"]
     assert told["groups"] == ["p1", "p2"]

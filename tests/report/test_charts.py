@@ -158,3 +158,17 @@ def test_an_arrow_and_a_band_lie_where_their_values_are() -> None:
     tip = re.search(r'fill="currentColor" d="M([\d.]+)', picture)
     assert tip is not None
     assert float(tip[1]) == pytest.approx(ticks[-1], abs=0.2)
+
+
+def test_shares_lie_between_nothing_and_all() -> None:
+    """A model of one bin, always right: an axis that went to 1.1 would promise more than all."""
+    picture = svg.scatter({"a": ([1.0], [1.0])}, diagonal=(0, 1))
+    ticks = [float(text) for text in re.findall(r"<text[^>]*>([\d.]+)</text>", picture)]
+    assert (min(ticks), max(ticks)) == (0.0, 1.0)
+
+
+def test_few_letters_stay_on_one_line_and_many_may_break() -> None:
+    page = Table.of(("a", "b"), [("312 B", "a sentence of some length"), ("type-0", "x")]).html()
+    assert '<td class="s">312 B</td>' in page
+    assert '<td class="s">type-0</td>' in page
+    assert "<td>a sentence of some length</td>" in page

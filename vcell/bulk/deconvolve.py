@@ -201,7 +201,7 @@ def em(counts: NDArray[Any], signature: Signature) -> NDArray[np.float64]:
             late += not settled
         found[first : first + _AT_ONCE, there] = share / size[there]
     if late:
-        console.warn(f"{late:,} of {len(counts):,} samples have not settled")
+        console.warn(f"not settled: {late:,} of {console.count(len(counts), 'sample')}")
     return _shares(found)
 
 

@@ -136,7 +136,7 @@ def _default_text(setting: Setting) -> str | bool:
     if setting.default is None or setting.default == ():
         return False
     if isinstance(setting.default, tuple):
-        return ",".join(str(item) for item in setting.default)
+        return ",".join(str(item) or '""' for item in setting.default)
     return True
 
 

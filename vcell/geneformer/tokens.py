@@ -222,7 +222,7 @@ def passing(source: CellSource, rows: NDArray[np.int64] | None) -> NDArray[np.in
     passes = np.asarray(source.obs(FILTER).values).astype(str)
     good = np.isin(passes, ["1", "1.0", "True", "true"])
     chosen = np.flatnonzero(good) if rows is None else rows[good[rows]]
-    console.say(f"{source.name}: {FILTER} keeps {len(chosen):,} cells")
+    console.say(f"{source.name}: {FILTER} keeps {console.count(len(chosen), 'cell')}")
     return chosen
 
 
@@ -269,6 +269,7 @@ class Counts:
             console.warn(f"{name}: {cells} without any known gene left out")
         if self.ties:
             console.say(
-                f"{name}: {self.ties:,} genes ({self.ties / max(self.genes, 1):.1%}) share their "
-                "rank value with another of their cell; these are ordered by token"
+                f"{name}: {console.count(self.ties, 'gene')} "
+                f"({self.ties / max(self.genes, 1):.1%}) with the rank value of another of the "
+                "same cell: ordered by token"
             )

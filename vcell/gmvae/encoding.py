@@ -52,16 +52,16 @@ def matched(
     index = match.index[found]
     _, first = np.unique(index, return_index=True)  # ascending, and each column once
     share = len(first) / max(len(trained.genes), 1)
-    words = f"{len(first):,} of the run's {len(trained.genes):,} genes are in {source.name}"
+    words = f"{source.name} has {len(first):,} of the run's {len(trained.genes):,} genes"
     if share < least:
         raise UserError(
-            f"only {words}, such as the missing {', '.join(match.unmatched[:3])}",
+            f"{words} only; it lacks, say, {', '.join(match.unmatched[:3])}",
             hint="other names or another species? --least-genes lowers the bound",
         )
     if not quiet:
         console.say(
             f"{words} ({len(match.renamed):,} under another name); "
-            f"{len(match.unmatched):,} are missing and count as zero"
+            f"what is missing counts as zero: {console.count(len(match.unmatched), 'gene')}"
         )
     place = np.full(source.n_genes, -1, np.int32)
     place[index[first]] = found[first]

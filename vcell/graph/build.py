@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vcell import console
 from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.graph.edges import EdgeList, read_edges
@@ -135,7 +136,10 @@ def _places(path: Path, one: EdgeList, index: GeneIndex) -> tuple[NDArray[np.int
     match = index.match(one.names)
     if (match.index >= 0).any():
         renamed = len(match.renamed)
-        return match.index, f"{renamed:,} genes under another name" if renamed else ""
+        return (
+            match.index,
+            f"{console.count(renamed, 'gene')} under another name" if renamed else "",
+        )
     if all(name.isdigit() for name in one.names):
         return _numbered(path, one, len(index.genes))
     raise UserError(
@@ -164,20 +168,23 @@ def _told(path: Path, one: EdgeList, count: RelationCounts, how: str) -> str:
     elif 2 * count.both_ways == count.edges:
         way = "every pair both ways"
     else:
-        way = f"{count.both_ways:,} pairs both ways, the others one way as in the file"
+        way = (
+            f"{console.count(count.both_ways, 'pair')} both ways, the others one way as in the file"
+        )
+    unknown = console.count(count.unknown_genes, "unknown gene")
     left_out = [
         *one.left_out,
         *(
-            f"{n:,} {what}"
-            for n, what in (
-                (count.self_loops, "self-loops"),
-                (count.duplicates, "duplicates"),
-                (count.unknown_edges, f"edges of {count.unknown_genes:,} unknown genes"),
+            console.count(n, what) + more
+            for n, what, more in (
+                (count.self_loops, "self-loop", ""),
+                (count.duplicates, "duplicate", ""),
+                (count.unknown_edges, "edge", f" of {unknown}"),
             )
             if n
         ),
     ]
-    parts = [f"{path} ({one.what}): {one.relation}, {count.edges:,} edges, {way}"]
+    parts = [f"{path} ({one.what}): {one.relation}, {console.count(count.edges, 'edge')}, {way}"]
     parts += [how] if how else []
     parts += [f"left out: {', '.join(left_out)}"] if left_out else []
     return "; ".join(parts)

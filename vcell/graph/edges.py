@@ -19,6 +19,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell import console
 from vcell.errors import UserError
 from vcell.graph.layout import EdgeLayout, cells, layout_of, reader
 
@@ -239,7 +240,7 @@ def _relations(
         told = list(notes)
         if minimum is not None and weight is not None:
             light = weight < minimum
-            told.append(f"{int(light.sum()):,} edges of weight below {minimum:g}")
+            told.append(f"{console.count(int(light.sum()), 'edge')} of weight below {minimum:g}")
             mask = ~light if mask is None else mask & ~light
         s, t, w = (
             (source, target, weight)
@@ -278,7 +279,7 @@ def _of_one_species(found: _Columns) -> tuple[list[str], Any]:
         return [], None
     kept = taxon == int(species)
     others = int(len(kept) - kept.sum())
-    note = f"{others:,} edges of other species than {species}"
+    note = f"{console.count(others, 'edge')} of other species than {species}"
     return ([note] if others else []), (kept if others else None)
 
 

@@ -182,7 +182,9 @@ def _decided(
 ) -> tuple[bool, NDArray[np.floating] | None]:
     """Return whether the values are counts, and what each cell's are divided by before log1p."""
     if seen.not_finite:
-        raise UserError(f"{source.name}: {seen.not_finite:,} values are NaN or infinite")
+        raise UserError(
+            f"{source.name}: NaN or infinite: {console.count(seen.not_finite, 'value')}"
+        )
     counts = found.kind == "counts" and not seen.fractions
     if counts and seen.low < 0:
         raise UserError(f"{source.name}: negative counts, down to {seen.low:.4g}")
@@ -291,7 +293,7 @@ def _kept(
         return np.ones(cells.source.n_genes, bool)
     kept = cells.cpm(controls) > min_cpm
     where = "the controls" if control else "all cells"
-    console.say(f"{int(kept.sum()):,} genes exceed {min_cpm:g} CPM in {where}")
+    console.say(f"above {min_cpm:g} CPM in {where}: {console.count(int(kept.sum()), 'gene')}")
     if not kept.any():
         raise UserError("no gene is expressed that much", hint="lower --min-cpm")
     return kept

@@ -151,7 +151,9 @@ def members(source: CellSource, columns: PatientColumns, min_cells: int = 1) -> 
     type_of = np.where(patient_of >= 0, type_of, -1)
     left = int((patient_of < 0).sum())
     if left:
-        console.say(f"{left:,} of {source.n_cells:,} cells have no patient or no outcome: left out")
+        console.say(
+            f"left out, without a patient or an outcome: {left:,} of {source.n_cells:,} cells"
+        )
     empty = np.setdiff1d(np.arange(len(pairs[0])), patient_of[type_of >= 0])
     if len(empty):
         name = patient.categories[pairs[0][empty[0]]]

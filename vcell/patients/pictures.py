@@ -36,7 +36,7 @@ class Picture:
     y: str
     series: Series
     table: Table
-    diagonal: bool = False
+    diagonal: bool | tuple[float, float] = False
     caption: str = ""
     labels: dict[str, list[str]] = field(default_factory=dict)
 
@@ -65,8 +65,11 @@ class Picture:
                 axes.scatter(ys, [i] * len(ys), s=8, label=name)
         if self.diagonal or self.name in ("roc", "calibration"):
             axes.axline((0, 0), slope=1, linestyle="--", color="grey")
-        names = (self.y, "") if self.kind == "strip" else (self.x, self.y)
-        axes.set(title=self.title, xlabel=names[0], ylabel=names[1])
+        if self.kind == "strip":  # a row has its name beside it
+            axes.set(title=self.title, xlabel=self.y)
+            axes.set_yticks(range(len(self.series)), list(self.series))
+            return
+        axes.set(title=self.title, xlabel=self.x, ylabel=self.y)
         axes.legend()
 
 
@@ -104,7 +107,7 @@ def calibration(cohort: Cohort, given: dict[str, Array]) -> Picture:
         rows += [(name, *b) for b in bins]
     return Picture(
         name="calibration", title="Calibration", kind="scatter", x="confidence", y="accuracy",
-        series=series, diagonal=True,
+        series=series, diagonal=(0, 1),
         table=Table.of(("model", "confidence", "accuracy", "patients"), rows),
         caption="One point a bin of a tenth; bins of few patients lie far off by chance.",
     )  # fmt: skip

@@ -36,7 +36,7 @@ def scatter(
     *,
     x: str = "",
     y: str = "",
-    diagonal: bool = False,
+    diagonal: bool | tuple[float, float] = False,
     log_x: bool = False,
     names: Mapping[str, Sequence[str]] | None = None,
     band: tuple[float, float] | None = None,
@@ -47,7 +47,8 @@ def scatter(
     Parameters
     ----------
     diagonal
-        x and y are one quantity: both axes are the same, and the line y = x is drawn.
+        x and y are one quantity: both axes are the same, and the line y = x is drawn. Two numbers
+        are on the axes in any case, as 0 and 1 of shares.
     names
         The names of a series' points, for the pointer; the points furthest out get one.
     band
@@ -288,7 +289,7 @@ def _plot(
     y: str,
     draw: Callable[[_Cloud, int], str],
     *,
-    diagonal: bool = False,
+    diagonal: bool | tuple[float, float] = False,
     log_x: bool = False,
     names: Mapping[str, Sequence[str]] | None = None,
     marks: _Marks | None = None,
@@ -307,7 +308,7 @@ def _plot(
     side = WIDTH - LEFT - RIGHT if diagonal else HEIGHT - TOP - BOTTOM
     top, bottom = TOP + room, TOP + room + side
     if diagonal:
-        xs = ys = xs + ys
+        xs = ys = [*xs, *ys, *(diagonal if isinstance(diagonal, tuple) else ())]
     make = axes.logarithmic if log_x else axes.linear
     across = make(xs, LEFT, WIDTH - RIGHT)
     up = axes.linear(ys, bottom, top, spacing=60 if diagonal else 45)

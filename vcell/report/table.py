@@ -11,6 +11,8 @@ from html import escape
 from numbers import Integral, Real
 from typing import Any
 
+_ONE_LINE = 16  # letters: "312 B", "type-0", ".578 to .962"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -87,8 +89,14 @@ def _cell(value: str) -> str:
 
 def _line(tag: str, values: Sequence[Any], numeric: Sequence[bool]) -> str:
     return "".join(
-        f'<{tag} class="n">{escape(words(value))}</{tag}>'
-        if right
-        else f"<{tag}>{escape(words(value))}</{tag}>"
+        f"<{tag}{_kind(tag, words(value), right=right)}>{escape(words(value))}</{tag}>"
         for value, right in zip(values, numeric, strict=True)
     )
+
+
+def _kind(tag: str, text: str, *, right: bool) -> str:
+    """Return the class of a cell: of a number, or of a few letters that stay on one line."""
+    if right:
+        return ' class="n"'
+    short = tag == "td" and len(text) <= _ONE_LINE and (" " in text or "-" in text)
+    return ' class="s"' if short else ""

@@ -65,7 +65,9 @@ class Design:
         design = cls.of_source(source, asdict(labels))
         lost = int((design.context < 0).sum())
         if lost:
-            console.warn(f"{lost:,} cells without a {labels.cell_type_column} are left out")
+            console.warn(
+                f"left out, without a {labels.cell_type_column}: {console.count(lost, 'cell')}"
+            )
         return design
 
     @classmethod

@@ -183,8 +183,8 @@ def _check_finite(delta: NDArray[np.float64], control: NDArray[np.float64], sour
     bad = np.flatnonzero(~np.isfinite(delta).all(axis=0) | ~np.isfinite(control).all(axis=0))
     if len(bad):
         raise UserError(
-            f"{source.name}: {len(bad)} genes have values that are not finite, such as "
-            f"{source.genes[bad[0]]}",
+            f"{source.name}: {console.count(len(bad), 'gene')} with values that are not "
+            f"finite, such as {source.genes[bad[0]]}",
             hint="remove or replace NaN and infinities; vcell inspect --full counts them",
         )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vcell import console
 from vcell.errors import UserError
 from vcell.suggest import did_you_mean
 
@@ -57,7 +58,9 @@ def split(
     order = np.random.default_rng([seed, 0x5917]).permutation(n)
     if fold is not None:
         if fold[1] > n:
-            raise UserError(f"{n} perturbations cannot be split into {fold[1]} folds")
+            raise UserError(
+                f"{console.count(n, 'perturbation')} cannot be split into {fold[1]} folds"
+            )
         part[order[fold[0] - 1 :: fold[1]]] = TEST
     elif test is None:
         part[order[: round(test_share * n)]] = TEST

@@ -41,7 +41,9 @@ def read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
     names = [str(name) for name in np.asarray(names)[kept]]
     twice = len(names) - len(set(names))
     if twice:
-        raise UserError(f"{path} names {twice} genes twice", hint="one row for each gene")
+        raise UserError(
+            f"{path} names {console.count(twice, 'gene')} twice", hint="one row for each gene"
+        )
     return names, _narrow(values[kept])
 
 

@@ -160,7 +160,9 @@ def _pair(
     lost = [int((n == "").sum()) if chosen is None else 0 for n in names]
     for source, count in zip((real, pred), lost, strict=True):
         if count:
-            notes.append(f"{source.name}: {count:,} cells without a perturbation are left out")
+            notes.append(
+                f"{source.name}: left out, without a perturbation: {console.count(count, 'cell')}"
+            )
     where = "" if context is None else f"context {context}: "
     perturbations = _shared_perturbations(names, found.control, config, where, notes)
     genes, columns = _shared_genes(real, pred, config, notes)

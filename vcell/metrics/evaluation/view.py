@@ -125,7 +125,7 @@ def _median_total(side: Side) -> float:
 
 def _check_values(name: str, found: ValueSurvey, *, counts: bool) -> None:
     if found.not_finite:
-        raise UserError(f"{name}: {found.not_finite:,} values are NaN or infinite")
+        raise UserError(f"{name}: {console.count(found.not_finite, 'value')} NaN or infinite")
     if found.low < 0:
         raise UserError(f"{name}: negative values, down to {found.low:.4g}")
     if counts and found.fractions:
