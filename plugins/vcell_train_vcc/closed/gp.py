@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import lapack
 from scipy.special import stdtr
 
 from vcell.models.own_change import OwnChange
@@ -32,7 +31,7 @@ from vcell.models.transfer import Transfer
 from vcell.screen.split import TRAIN
 from vcell_train_vcc.closed.chosen import kept
 from vcell_train_vcc.closed.interactions import Interactions
-from vcell_train_vcc.closed.kernel import WIDTHS, Kernel, KernelSettings
+from vcell_train_vcc.closed.kernel import WIDTHS, Kernel, KernelSettings, noisy_inverse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +62,6 @@ _AVERAGED = 20
 _GENES = 1000  # most variable genes, by which settings are judged
 _MOST = 250  # perturbations by which they are judged
 _PAIRED = 5  # blocks, of more of which pairs are not tried
-_LARGE = 1000  # perturbations, from which on a kernel is inverted in place
 _SOLVED = 10_000  # perturbations times settings: of more perturbations, fewer are averaged
 
 
@@ -162,7 +160,7 @@ class GaussianProcess:
 
     def _solved(self, setting: KernelSettings) -> tuple[Array, Array]:
         """Return the weights (P, N) and the inverse (P, P) of the noisy kernel."""
-        inverse = _inverse(self.kernel.of(setting), setting.noise)
+        inverse = noisy_inverse(self.kernel.of(setting), setting.noise)
         weights: Array = inverse @ (self.delta - self._centre(setting))
         return weights, inverse
 
@@ -249,7 +247,7 @@ class _Settings:
         return [settings[number] for _, number in sorted(judged)]
 
     def _left_out(self, setting: KernelSettings) -> Array:
-        inverse = _inverse(self.kernel.of(setting), setting.noise)
+        inverse = noisy_inverse(self.kernel.of(setting), setting.noise)
         about = self.judge.real - self.mean * setting.centred
         weights = inverse @ about
         if setting.centred and len(about) > 1:  # the mean still knows the one that is left out
@@ -268,21 +266,6 @@ def _mixes(telling: Sequence[int], n_blocks: int) -> list[tuple[float, ...]]:
 
 def _coarse(mixes: Sequence[tuple[float, ...]]) -> list[KernelSettings]:
     return [KernelSettings(*one, mix) for mix in mixes for one in _COARSE]
-
-
-def _inverse(kernel: Array, noise: float) -> Array:
-    """Return the inverse of a kernel with noise; the memory of a large kernel is used for it."""
-    kernel[np.diag_indices_from(kernel)] += noise
-    if len(kernel) < _LARGE:
-        return np.asarray(np.linalg.inv(kernel), np.float64)
-    inverse, failed = lapack.dpotrf(kernel.T, lower=0, overwrite_a=1)  # .T: as Fortran has it
-    if not failed:
-        inverse, failed = lapack.dpotri(inverse, lower=0, overwrite_c=1)
-    if failed:
-        raise RuntimeError("the kernel is not positive definite")
-    for i in range(len(inverse)):
-        inverse[i + 1 :, i] = inverse[i, i + 1 :]
-    return np.asarray(inverse)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.linalg import lapack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 WIDTHS = (None, 0.5, 1.0)  # of f; None: linear
+_LARGE = 1000  # perturbations, from which on a kernel is inverted in place
 _ENOUGH = 10  # targets that a block must know to be weighed
 
 
@@ -164,3 +166,18 @@ def _indicator(members: Sequence[tuple[str, ...]], genes: Sequence[str]) -> sp.c
     rows = np.repeat(np.arange(len(members)), [len(one) for one in members])
     columns = np.array([place[gene] for one in members for gene in one], np.int64)
     return sp.csr_array((np.ones(len(rows)), (rows, columns)), (len(members), len(genes)))
+
+
+def noisy_inverse(kernel: Array, noise: float) -> Array:
+    """Return the inverse of a kernel with noise; the memory of a large kernel is used for it."""
+    kernel[np.diag_indices_from(kernel)] += noise
+    if len(kernel) < _LARGE:
+        return np.asarray(np.linalg.inv(kernel), np.float64)
+    inverse, failed = lapack.dpotrf(kernel.T, lower=0, overwrite_a=1)  # .T: as Fortran has it
+    if not failed:
+        inverse, failed = lapack.dpotri(inverse, lower=0, overwrite_c=1)
+    if failed:
+        raise RuntimeError("the kernel is not positive definite")
+    for i in range(len(inverse)):
+        inverse[i + 1 :, i] = inverse[i, i + 1 :]
+    return np.asarray(inverse)
