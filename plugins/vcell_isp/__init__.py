@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from vcell.config import configured, option
+from vcell.config import ColumnOptions, configured, option
 from vcell.launch import LaunchOptions
 from vcell.plugin import Plugin
 
@@ -122,8 +122,8 @@ class IspEmbed(ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IspStats:
-    """The settings of `vcell isp stats`."""
+class IspStats(ColumnOptions):
+    """The settings of `vcell isp stats`; columns are those of the screen of --perturb-seq."""
 
     mode: Literal["genes", "goal_state_shift", "vs_null", "mixture_model", "aggregate"] = option(
         "genes", help="genes: the table to work with, and a page. The others: upstream's tables."
@@ -141,7 +141,7 @@ class IspStats:
     perturb_seq: Path | None = option(
         None,
         read=True,
-        help="Compare with a real screen: the effects.parquet that vcell effects makes of it.",
+        help="Compare with a real screen: its cells, or the effects.parquet of vcell effects.",
     )
     perturb_seq_kind: Literal["knockdown", "activation"] = option(
         "knockdown",
@@ -238,7 +238,7 @@ def stats_command(names: tuple[str, ...], config: IspStats) -> None:
     \b
     Examples:
       vcell isp stats latest
-      vcell isp stats latest --perturb-seq effects.parquet
+      vcell isp stats latest --perturb-seq screen.h5ad
       vcell isp stats RUN --mode goal_state_shift -o upstream.csv
     """
     from vcell_isp.stats import run

@@ -25,6 +25,7 @@ from vcell.data.log_cells import COUNTS, LogCells, median_total
 from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.metrics.rankings import mean_ranks, spearman
+from vcell.screen.measured_effects import of_cells
 from vcell.screen.prior_effects import PriorEffects
 from vcell.screen.pseudobulk import GroupMoments
 from vcell.screen.targets import members
@@ -32,6 +33,7 @@ from vcell.screen.targets import members
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vcell.config import ColumnOptions
     from vcell_isp.stats import FinishedRun
 
 DRAWS, FEWEST = 1000, 20
@@ -103,14 +105,12 @@ class Answer:
         )
 
 
-def read(path: Path) -> PriorEffects:
-    """Read a file of effects before anything else is done."""
-    if path.suffix != ".parquet" and path.exists():
-        raise UserError(
-            f"{path} is not a file of effects",
-            hint=f"measure them first: vcell effects {path} -o effects.parquet",
-        )
-    return PriorEffects.read(path)
+def read(path: Path, options: ColumnOptions) -> PriorEffects:
+    """Read a file of effects, or measure them in a screen, before anything else is done."""
+    if path.suffix == ".parquet":
+        return PriorEffects.read(path)
+    console.say(f"measuring the effects of {path.name}")
+    return of_cells(path, options)[0]
 
 
 def compare(

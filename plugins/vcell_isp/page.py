@@ -99,8 +99,10 @@ def _head(page: Page, results: list[FinishedRun], table: pd.DataFrame, config: I
 
 
 def _ranked(page: Page, table: pd.DataFrame) -> None:
-    columns = ("gene", "operation", "status", "effect", "low", "high", "share_of_nulls", "p", "fdr",
-               "cells", "donors")  # fmt: skip
+    # the interval is that of the donors' median, or of the cells' mean: it stands before it
+    means = [name for name in ("donor_median", "cell_mean") if name in table]
+    columns = ("gene", "operation", "status", "effect", *means, "low", "high", "share_of_nulls",
+               "p", "fdr", "cells", "donors")  # fmt: skip
     rows = table.loc[table["status"] != calls.NOT_RUN, list(columns)].head(RANKED)
     page.table(columns, [[_plain(v) for v in row] for row in rows.itertuples(index=False)])
 

@@ -124,7 +124,7 @@ def _genes(results: list[FinishedRun], config: IspStats) -> None:
     """Write genes.csv and its page."""
     from vcell_isp import agreement, genes, page
 
-    effects = None if config.perturb_seq is None else agreement.read(config.perturb_seq)
+    effects = None if config.perturb_seq is None else agreement.read(config.perturb_seq, config)
     found = [
         genes.summarise(r.frame, r.column, r.design, config, per_donor=r.per_donor) for r in results
     ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import anndata
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse as sp
 from scipy.stats import spearmanr
 from vcell_isp.agreement import FEWEST, answered
 
@@ -100,11 +102,35 @@ def test_few_genes_in_common_are_not_judged(screened):
     assert found["direction"]["low"] is None
 
 
-def test_a_screen_that_was_not_measured_is_refused(vcell, cells, tmp_path, isp):
+def test_a_screen_of_cells_gives_what_its_file_of_effects_gives(isp, vcell, tmp_path):
+    ran = isp("--max-cells", 4, "--no-gates")
+    rng = np.random.default_rng(3)
+    genes = [f"ENSG{i:011d}" for i in range(2, 120)]
+    targets = np.repeat(["control", *genes[:70]], 11)
+    anndata.AnnData(
+        sp.csr_matrix(rng.poisson(3.0, (len(targets), len(genes))).astype(np.float32)),
+        obs=pd.DataFrame({"guide": targets}, index=[f"s{i}" for i in range(len(targets))]),
+        var=pd.DataFrame(index=genes),
+    ).write_h5ad(tmp_path / "screen.h5ad")
+    columns = ("--perturbation-column", "guide", "--control", "control")
+    measured = vcell("effects", "screen.h5ad", "-o", "screen.parquet", *columns)
+    assert measured.code == 0, measured.err
+    words = ["isp", "stats", ran.json["run"], "--min-cells", 1, "-o", "genes.csv", "--overwrite"]
+    one = vcell(*words, "--perturb-seq", "screen.h5ad", *columns, "--json")
+    other = vcell(*words, "--perturb-seq", "screen.parquet", "--json")
+    assert one.code == 0, one.err
+    assert one.json["perturb_seq"] == other.json["perturb_seq"]
+    assert next(iter(one.json["perturb_seq"].values()))["size"]["genes"] >= FEWEST
+    refused = vcell(*words, "--perturb-seq", "screen.h5ad", "--perturbation-column", "target")
+    assert refused.code == 2
+    assert "target" in refused.err
+
+
+def test_what_is_no_screen_is_refused(vcell, cells, isp):
     ran = isp("--max-cells", 3, "--no-gates")
     words = ["isp", "stats", ran.json["run"], "--perturb-seq"]
-    refused = vcell(*words, cells)
+    refused = vcell(*words, cells)  # no column of it names perturbations
     assert refused.code == 2
-    assert "vcell effects" in refused.err
-    assert "there is no such file" in vcell(*words, "nothing.parquet").err
-    assert "goes with --mode genes" in vcell(*words, "x.parquet", "--mode", "aggregate").err
+    assert "perturbation" in refused.err
+    assert "does not exist" in vcell(*words, "nothing.parquet").err
+    assert "goes with --mode genes" in vcell(*words, cells, "--mode", "aggregate").err
