@@ -446,3 +446,19 @@ def test_removing_twice_is_harmless(tmp_path):
     run = new(tmp_path)
     remove(run)
     assert find_runs(tmp_path / "runs") == ([], [])
+
+
+def test_weights_can_be_read_by_whom_other_files_can_be_read(tmp_path):
+    """safetensors makes files that only their owner can read."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    def write(path):
+        save_file({"x": np.zeros(3)}, str(path))
+
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    run = Run.create(tmp_path, "train")
+    assert run.save_file("x.safetensors", write).stat().st_mode == usual
+    made = run.save_checkpoint(1, lambda folder: write(folder / "x.safetensors"))
+    assert (made / "x.safetensors").stat().st_mode == usual

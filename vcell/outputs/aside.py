@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from vcell import signals
@@ -148,9 +149,21 @@ def sync_folder(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Put a file's content on the disk."""
+    """Put a file's content on the disk, with the permissions that new files have.
+
+    safetensors, as `tempfile` does, makes files that only their owner can read: in a group's folder
+    of runs nobody else could predict with a model.
+    """
     with path.open("rb") as stream:
+        os.fchmod(stream.fileno(), _usual_mode())
         os.fsync(stream.fileno())
+
+
+@cache
+def _usual_mode() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def sync_tree(path: Path) -> None:
