@@ -229,6 +229,8 @@ def main(args: list[str] | None = None) -> None:
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     compiling.listener = _say_compiling
     code = run(args)
+    if code == INTERRUPTED:  # half-open files that go only now complain as well, and are not heard
+        sys.unraisablehook = lambda _: None
     # Python looks through everything for cycles before it ends, .15 s; the system takes it all back
     gc.freeze()
     sys.exit(code)
