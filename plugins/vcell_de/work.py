@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vcell import console, outputs
 from vcell.data import labels as find_labels
-from vcell.data.detect import refuse_repeated
+from vcell.data.detect import refuse_nothing, refuse_repeated
 from vcell.errors import UserError
 from vcell_de.tables import growing_table
 
@@ -62,6 +62,7 @@ def run(file: Path | None, config: De) -> None:
 
 def _labels(source: CellSource, config: De) -> find_labels.Labels:
     """Find perturbations and controls; groups of a column will do where each is compared to all."""
+    refuse_nothing(source)
     name = config.perturbation_column
     if config.against == "rest" and config.control is None and name is not None:
         column = source.obs(name)

@@ -78,7 +78,7 @@ def normalised(adata):
         (no_labels, "no obs column has a name that says it holds perturbations"),
         (no_control, "no label that is known to mean control"),
         (other_species, "perturbations have no features"),
-        (normalised, "holds normalised values"),
+        (normalised, "normalised values (not logged)"),
     ],
 )
 def test_cells_that_cannot_be_learnt_from_are_refused_before_training(

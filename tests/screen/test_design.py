@@ -111,7 +111,7 @@ def test_cells_without_a_type_are_left_out_aloud(tmp_path, capsys, monkeypatch):
     data.obs.iloc[:7, 2] = None
     source = open_cells(data)
     design = Design.read(source, labels.find(source, quiet=True))
-    assert "7 cells without a cell_type are left out" in capsys.readouterr().err
+    assert "left out, without a cell_type: 7 cells" in capsys.readouterr().err
     assert (design.perturbation[:7] == -1).all()
     assert not design.control[:7].any()
 

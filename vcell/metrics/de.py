@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from vcell.data import CellSource, open_cells
+from vcell.data import CellSource, detect, open_cells
 from vcell.data import labels as find_labels
 from vcell.errors import UserError
 from vcell.metrics.screen import Chosen, ScreenCells, tables
@@ -100,6 +100,7 @@ def compare(  # noqa: PLR0913 - every choice has a name and a default
     )
     frames = []
     with opened as source:
+        detect.refuse_nothing(source)
         labels = find_labels.find(source, chosen)
         looked = ScreenCells.look(source, values, ranked=test == "wilcoxon", threads=threads)
         for stratum, table in tables(looked, labels, chosen):

@@ -118,8 +118,7 @@ class ScreenCells:
         cls, source: CellSource, values: Values, *, ranked: bool = True, threads: int | None = None
     ) -> ScreenCells:
         """Look at every value, and decide how they are logged; for rank tests, keep them all."""
-        if not source.n_genes:
-            raise UserError(f"{source.name} has no genes")
+        detect.refuse_nothing(source)
         detect.refuse_repeated(source)
         found = detect.scale(source)
         cells = GeneMajor(source.n_genes) if ranked else None
