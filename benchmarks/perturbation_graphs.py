@@ -139,10 +139,11 @@ def gp(case: str, data: Path, folder: Path, seed: int) -> dict[str, dict[str, An
                 weight.setdefault(f"{base}/{arm}", []).append(model.blocks.get("graph", 0.0))
         real.append(screen.delta[rows])
         target.append(screen.targets(names))
-    told = {
-        name: scores(np.vstack(one), np.vstack(real), np.concatenate(target))
-        for name, one in said.items()
-    }
+    every = {name: np.vstack(one) for name, one in said.items()}
+    # a target of which an arm knows nothing has no effect there, and is scored in none
+    known = np.all([np.isfinite(one).all(axis=1) for one in every.values()], axis=0)
+    truth_of, own = np.vstack(real)[known], np.concatenate(target)[known]
+    told = {name: scores(one[known], truth_of, own) for name, one in every.items()}
     return {name: one | {"weight": float(np.mean(weight[name]))} for name, one in told.items()}
 
 
@@ -174,9 +175,9 @@ def network(case: str, data: Path, folder: Path, seed: int, weight: float) -> di
         runs = folder / f"{case}-{seed}-{arm.replace('/', '-')}"
         run = quiet([str(cells), *words, *SMALL, "--seed", str(seed), *more], runs)
         screen = Screen.load(run.path / models.SCREEN)
-        found[arm] = scored(screen, run, "transformer", Last(run))
+        found[arm] = scored(screen, run, "transformer", Last(run), whole=False)
         if arm == "default/none":
-            found["default/prior"] = scored(screen, run, "gp", run)
+            found["default/prior"] = scored(screen, run, "gp", run, whole=False)
     return found
 
 
