@@ -140,10 +140,14 @@ def gp(case: str, data: Path, folder: Path, seed: int) -> dict[str, dict[str, An
         real.append(screen.delta[rows])
         target.append(screen.targets(names))
     every = {name: np.vstack(one) for name, one in said.items()}
-    # a target of which an arm knows nothing has no effect there, and is scored in none
-    known = np.all([np.isfinite(one).all(axis=1) for one in every.values()], axis=0)
-    truth_of, own = np.vstack(real)[known], np.concatenate(target)[known]
-    told = {name: scores(one[known], truth_of, own) for name, one in every.items()}
+    truth_of, own = np.vstack(real), np.concatenate(target)
+    told = {}
+    for base in bases:
+        arms_of = {name: one for name, one in every.items() if name.startswith(base)}
+        # a target of which an arm knows nothing has no effect there, and is scored in none
+        known = np.all([np.isfinite(one).all(axis=1) for one in arms_of.values()], axis=0)
+        for name, one in arms_of.items():
+            told[name] = scores(one[known], truth_of[known], own[known])
     return {name: one | {"weight": float(np.mean(weight[name]))} for name, one in told.items()}
 
 
