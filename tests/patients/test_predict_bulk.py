@@ -84,8 +84,8 @@ def test_missing_genes_are_counted_and_samples_far_away_are_named(study):
     [
         ("log.csv", "counts a million are needed, these are log1p"),
         ("other.csv", "only 0 of the"),
-        ("words.csv", "row 4, column 'gene0': 'n/a' is no number"),
-        ("pairs.csv", "is no number"),
+        ("words.csv", "row 4, column 'gene0': 'n/a' is not a number"),
+        ("pairs.csv", "is not a number"),
         ("absent.csv", "absent.csv"),
     ],
 )

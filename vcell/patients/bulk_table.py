@@ -63,6 +63,7 @@ def read_bulk(
         Smallest share of the genes in use that must be there.
     """
     with _opened(path, genes, layer) as source:
+        detect.refuse_repeated(source)
         scale = detect.scale(source)
         if scale.kind not in ("counts", "normalised"):
             raise UserError(
@@ -103,7 +104,7 @@ def _opened(path: Path, genes: Sequence[str], layer: str | None) -> Iterator[Cel
             yield source
         return
     if layer:
-        raise UserError(f"{path} is a text: it has no layers", hint="leave --layer out")
+        raise UserError(f"{path} is a text file: it has no layers", hint="leave --layer out")
     import anndata
     import pandas as pd
 
@@ -128,7 +129,7 @@ def _text(path: Path) -> tuple[list[str], list[str], Array]:
     lines = [line for line in lines if any(line)]
     if len(lines) < 2 or len(lines[1]) < 2:
         raise UserError(
-            f"{path} is no table of numbers", hint="names on top and on the left, separated by "
+            f"{path} is not a table of numbers", hint="names on top and on the left, separated by "
             + ("commas" if path.suffix.lower() == ".csv" else "tabs"),
         )  # fmt: skip
     width = len(lines[1])
@@ -142,6 +143,6 @@ def _text(path: Path) -> tuple[list[str], list[str], Array]:
                 values[row, column] = float(word)
             except ValueError:
                 raise UserError(
-                    f"{path}: row {row + 2}, column {head[column + 1]!r}: {word!r} is no number"
+                    f"{path}: row {row + 2}, column {head[column + 1]!r}: {word!r} is not a number"
                 ) from None
     return [line[0] for line in lines[1:]], head[1:], values
