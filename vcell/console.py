@@ -130,7 +130,8 @@ def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], width: int | No
     width
         Columns of the terminal; None asks it.
     """
-    body = [[_cell(value) for value in row] for row in rows]
+    # Spelt first: a sign that becomes two letters later would make the table too wide.
+    body = [[_shown_on(sys.stdout, _cell(value)) for value in row] for row in rows]
     return tables.lay_out(body, list(columns), room() if width is None else width)
 
 
