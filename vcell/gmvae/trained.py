@@ -65,11 +65,7 @@ class Trained:
     @classmethod
     def load(cls, run: Run, device: str | torch.device = "cpu") -> Trained:
         """Load the best network of a run, and its head if it is finished."""
-        if run.meta.get("command") != "train-gmvae":
-            raise UserError(
-                f"{run.name} is a run of vcell {run.meta.get('command')}, not of train-gmvae",
-                hint="vcell train-gmvae CELLS makes one",
-            )
+        run.refuse_unless_of("train-gmvae")
         try:
             told = json.loads((run.path / STUDY).read_text())
         except (OSError, ValueError) as error:

@@ -177,11 +177,7 @@ def kept(run: Run) -> bool:
 
 
 def _described(run: Run) -> dict[str, Any]:
-    if run.meta.get("command") != saved.COMMAND:
-        raise UserError(
-            f"{run.name} is a run of vcell {run.meta.get('command')}, not of {saved.COMMAND}",
-            hint=f"vcell {saved.COMMAND} CELLS makes one",
-        )
+    run.refuse_unless_of(saved.COMMAND)
     try:
         told = json.loads((run.path / _ABOUT).read_text())
     except FileNotFoundError:

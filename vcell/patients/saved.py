@@ -93,11 +93,7 @@ def with_tuples(told: dict[str, Any]) -> dict[str, Any]:
 
 def opened(run: Run) -> tuple[Cohort, BulkStudy]:
     """Read what a run began with."""
-    if run.meta.get("command") != COMMAND:
-        raise UserError(
-            f"{run.name} is a run of vcell {run.meta.get('command')}, not of {COMMAND}",
-            hint=f"vcell {COMMAND} CELLS makes one",
-        )
+    run.refuse_unless_of(COMMAND)
     try:
         told = json.loads((run.path / DESIGN).read_text())
         plan = BulkStudy.of(told)

@@ -150,6 +150,14 @@ class Run:
         for request in REQUESTS:
             self.clear(request)
 
+    def refuse_unless_of(self, command: str) -> None:
+        """Refuse the run of another command."""
+        if self.meta.get("command") != command:
+            raise UserError(
+                f"{self.name} is a run of vcell {self.meta.get('command')}, not of {command}",
+                hint=f"vcell {command} CELLS makes one",
+            )
+
     def _refuse_unless_abandoned(self) -> None:
         """Leave a run to its writer; one on another machine counts as gone after a long silence."""
         owner = self.meta.get("process", {})
