@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vcell import console
-from vcell.nn.graph_loss import Regularised, shares, warned
+from vcell.nn.graph_loss import Regularised, metrics_of, shares, warned
 from vcell.screen.split import TRAIN, VALIDATION
 from vcell.train.stream import ReadAhead, ShuffledBatches
 
@@ -128,15 +128,10 @@ class SetTask:
                 error, Regularised(each.sum(), each, out["divergence"]), wild.graphs.names,
                 [p for p in model.parameters() if p.requires_grad],
             )  # fmt: skip
-        if not self._warned and np.abs(self.left).max() > 0 and float(error) > 0:
-            said: list[str] = []
-            if any(bool((p != 0).any()) for p in [model.out.weight]):  # type: ignore[union-attr]
-                warned(found, said.append)
-            for text in said:
-                console.warn(text)
-                self._warned = True
-        told = {f"loss_share_{name}": one.loss for name, one in found.items()}
-        return told | {f"gradient_share_{name}": one.gradient for name, one in found.items()}
+        started = bool((model.out.weight != 0).any())  # type: ignore[union-attr]
+        if not self._warned and started and np.abs(self.left).max() > 0 and float(error) > 0:
+            self._warned = warned(found, console.warn)
+        return metrics_of(found)
 
 
 def believed(added: NDArray[np.floating], left: NDArray[np.floating]) -> tuple[float, float]:

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from vcell import console
 from vcell.errors import UserError
-from vcell.nn.graph_loss import GraphLoss, Regularised, RowGraph, Share, shares, warned
+from vcell.nn.graph_loss import (
+    GraphLoss,
+    Regularised,
+    RowGraph,
+    Share,
+    metrics_of,
+    shares,
+    warned,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -90,10 +98,8 @@ class GraphHeads:
         if tokens is None:
             return found
         parts = Regularised(total, each, far.detach().mean(0))
-        for name, one in shares(losses["total"], parts, self.names, [tokens]).items():
-            found[f"loss_share_{name}"] = torch.tensor(one.loss)
-            found[f"gradient_share_{name}"] = torch.tensor(one.gradient)
-        return found
+        told = metrics_of(shares(losses["total"], parts, self.names, [tokens]))
+        return found | {name: torch.tensor(value) for name, value in told.items()}
 
     def shares(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, float]:
         """Return each graph's share of the loss and of its gradient; warn above one half, once."""
@@ -102,17 +108,11 @@ class GraphHeads:
             found = model(some | {SHARES: torch.ones(())})
         told = {name: float(value) for name, value in found.items() if "_share_" in name}
         if not self._warned:
-            said: list[str] = []
-            warned(
-                {
-                    name: Share(told[f"loss_share_{name}"], told[f"gradient_share_{name}"])
-                    for name in self.names
-                },
-                said.append,
-            )
-            self._warned = bool(said)
-            for text in said:
-                console.warn(text)
+            each = {
+                name: Share(told[f"loss_share_{name}"], told[f"gradient_share_{name}"])
+                for name in self.names
+            }
+            self._warned = warned(each, console.warn)
         return told
 
 

@@ -374,13 +374,23 @@ def _size(part: Tensor, trunk: Sequence[Tensor]) -> float:
     return float(sum(squares) ** 0.5)
 
 
-def warned(found: Mapping[str, Share], warn: Callable[[str], None]) -> None:
-    """Warn where graphs are more than half of the loss, or of its gradient, one alone or all."""
+def metrics_of(found: Mapping[str, Share]) -> dict[str, float]:
+    """Return shares under the names that they have in a run's events."""
+    told = {f"loss_share_{name}": one.loss for name, one in found.items()}
+    return told | {f"gradient_share_{name}": one.gradient for name, one in found.items()}
+
+
+def warned(found: Mapping[str, Share], warn: Callable[[str], None]) -> bool:
+    """Warn where graphs are more than half of the loss, or of its gradient, one alone or all.
+
+    Returns whether it did.
+    """
     loss, gradient = (sum(getattr(one, k) for one in found.values()) for k in ("loss", "gradient"))
     if loss <= MOST and gradient <= MOST:
-        return
+        return False
     worst = max(found, key=lambda name: max(found[name].loss, found[name].gradient))
     warn(
         f"graphs are {loss:.0%} of the loss and {gradient:.0%} of its gradient, {worst} most: "
         "the model is taught the graphs more than the data; take a smaller --graph-loss"
     )
+    return True
