@@ -179,7 +179,8 @@ class ChunkedArray:
         plist = dataset.id.get_create_plist()
         self._filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
         self._bytes = self._rows * self._tile * self.dtype.itemsize
-        self._table: ChunkIndex | None = None
+        self._table: ChunkIndex
+        self._known = False  # whether the chunks have been listed
         self._slow = False
         self._tail: dict[int, NDArray[Any]] = {}
 
@@ -189,7 +190,7 @@ class ChunkedArray:
             return []
         pieces = _pieces(starts, stops, self._rows)
         needed = len(np.unique(pieces[0]))
-        rare = self._table is None and self._bands > 4096 and needed < FEW_CHUNKS * self._bands
+        rare = not self._known and self._bands > 4096 and needed < FEW_CHUNKS * self._bands
         if self._slow or rare or not self._located():
             return self._plain.tasks(starts, stops, out)
         band = pieces[0]
@@ -252,7 +253,6 @@ class ChunkedArray:
         return values.reshape(self._rows, self._tile)
 
     def _decode(self, chunk: int, out: NDArray[Any]) -> None:
-        assert self._table is not None
         offset, size = int(self._table.offset[chunk]), int(self._table.size[chunk])
         with reading(f"{self.where}, chunk {chunk:,} at byte {offset:,},"):
             target = out.view(np.uint8)
@@ -273,7 +273,7 @@ class ChunkedArray:
 
     def _located(self) -> bool:
         """List the chunks once; False if HDF5 must read them, which is said."""
-        if self._table is not None:
+        if self._known:
             return True
         with reading(self.where):
             table, reason = _locate(self._plain.node, self._bands * self._tiles, self._grid)
@@ -287,7 +287,7 @@ class ChunkedArray:
             raise damaged(self.where, "has chunks shorter than they should be")
         if decode.DEFLATE in self._filters:
             _say_zlib(int(table.size.sum()))
-        self._table = table
+        self._table, self._known = table, True
         return True
 
     def _grid(self, at: tuple[int, ...]) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from vcell.data import decode
 from vcell.data.arrays import Array, PlainArray
-from vcell.data.chunked import ChunkedArray, ChunkIndex
+from vcell.data.chunked import ChunkedArray
 from vcell.data.fault import reading
 from vcell.data.shard_file import NOT_WRITTEN, ShardFile
 
@@ -107,29 +107,25 @@ class ShardedArray(ChunkedArray):
         self._width = self._tile = self._tiles = 1
         self._bands = -(-self.shape[0] // self._rows)
         self._bytes = self._rows * self.dtype.itemsize
-        self._table: ChunkIndex | None = None
-        self._slow = False
+        self._known = self._slow = False
         self._tail: dict[int, NDArray[Any]] = {}
         self._files: list[ShardFile] = []
 
     def _located(self) -> bool:
         """Read the index of every shard; False if chunks are missing, which zarr fills."""
-        if self._table is not None:
+        if self._known:
             return True
-        tables = []
         for number in range(-(-self._bands // self._per_shard)):
             with reading(f"{self.where}, shard {number}"):
                 file = self._shard(number)
             if file is None:
                 self._slow = True
                 return False
-            tables.append(file.index[: self._bands - number * self._per_shard])
             self._files.append(file)
-            if (tables[-1] == NOT_WRITTEN).any():
+            if (file.index[: self._bands - number * self._per_shard] == NOT_WRITTEN).any():
                 self._slow = True
                 return False
-        places = np.concatenate(tables or [np.empty((0, 2), "<u8")])
-        self._table = ChunkIndex(places[:, 0].astype(np.int64), places[:, 1].astype(np.int64))
+        self._known = True
         return True
 
     def _decode(self, chunk: int, out: NDArray[Any]) -> None:
