@@ -63,8 +63,6 @@ SHARED = frozenset({CellsOption.__name__, ColumnOptions.__name__, DataOptions.__
 class ManyFiles(DataOptions):
     """The same for commands that see several files as one."""
 
-    heading = "Cells"
-
     join: Literal["strict", "inner", "outer"] = option(
         "strict",
         help="Genes of several files: the same in all, those in all, or those in any of them.",

@@ -245,7 +245,9 @@ def _setting(config: type, field: dataclasses.Field[Any], hint: Any) -> Setting:
         many=many,
         choices=choices,
         owner=owner.__name__,
-        heading=extra["table"].capitalize() or vars(owner).get("heading", ""),
+        # a command's own settings have no heading, also where it inherits some that have one
+        heading=extra["table"].capitalize()
+        or ("" if owner is config else getattr(owner, "heading", "")),
         **extra,
     )
 

@@ -105,8 +105,6 @@ NOT_SEARCHED = (
 class ManyOptions(RunOptions):
     """Folds and sweeps of any command that trains, by `vcell.train.many`."""
 
-    heading = "Runs, folds and sweeps"
-
     fold: str | None = option(
         None, help="Hold out one of several equal parts, as 2/5: the second of five."
     )
