@@ -200,6 +200,14 @@ class ScreenRows:
         )
 
 
+def confounded() -> UserError:
+    """Return the error where effects and batches are the same thing."""
+    return UserError(
+        "no batch has both controls and perturbed cells: batch and effect cannot be told apart",
+        hint="if that column does not hold batches, name the one that does with --batch-column",
+    )
+
+
 def _coded(column: Column, name: str) -> tuple[Codes, list[str]]:
     codes, names = column(name)
     return np.asarray(codes, np.int64), [str(one) for one in names]

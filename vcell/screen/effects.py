@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
-from vcell.errors import UserError
+from vcell.screen.design import confounded
 from vcell.screen.pseudobulk import GroupMoments
 
 if TYPE_CHECKING:
@@ -192,10 +192,7 @@ def _controls(
     per_context = _of_contexts(both, total, context, design, aloud=True)
     bare = np.flatnonzero((total == 0) & wanted)
     if len(bare) == np.count_nonzero(wanted):
-        raise UserError(
-            "no batch has both controls and perturbed cells: batch and effect cannot be told apart",
-            hint="if that column does not hold batches, name the one that does with --batch-column",
-        )
+        raise confounded()
     if len(bare):
         console.warn(
             f"{len(bare)} of {n_matched} batches have no control cells: their cells are compared "

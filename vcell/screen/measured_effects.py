@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 
 from vcell import console
 from vcell.data import detect, labels, open_cells
 from vcell.data.log_cells import COUNTS, LogCells, median_total
 from vcell.errors import UserError
-from vcell.screen.design import Design, ScreenRows
+from vcell.screen.design import Design, ScreenRows, confounded
 from vcell.screen.prior_effects import PriorEffects
+from vcell.screen.pseudobulk import indicator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,10 +82,7 @@ def measured(cells: LogCells, rows: ScreenRows, design: Design) -> PriorEffects:
     controls, spread, size = mean[n:], variance[n:], count[n:]
     bare = (size == 0) & (share.sum(axis=0) > 0)
     if bare.all() or not size.any():
-        raise UserError(
-            "no batch has both controls and perturbed cells: batch and effect cannot be told apart",
-            hint="if that column does not hold batches, name the one that does with --batch-column",
-        )
+        raise confounded()
     if bare.any():
         console.warn(
             f"without control cells: {console.count(int(bare.sum()), 'batch', 'batches')}, "
@@ -115,9 +112,7 @@ def gene_moments(
     total, square = np.zeros((2, n_groups, cells.n_genes))
     for numbers, block in cells.blocks(None if len(wanted) == len(codes) else wanted):
         code = codes[numbers]
-        member = sp.csr_array(
-            (np.ones(len(code)), (code, np.arange(len(code)))), (n_groups, len(code))
-        )
+        member = indicator(code, n_groups)
         for table, values in ((total, block), (square, block.multiply(block))):
             summed = (member @ values).tocoo()
             table[summed.row, summed.col] += summed.data
