@@ -1,6 +1,20 @@
 """Run vcell as ``python -m vcell``; also the target of the ``vcell`` script."""
 
-from vcell.cli import main
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run vcell; Ctrl-C while it is still being loaded is a word and code 130 as well."""
+    try:
+        from vcell import cli
+
+        cli.main()
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted\n")
+        sys.exit(130)  # INTERRUPTED of vcell.cli, which may not be there yet
+
 
 if __name__ == "__main__":
     main()
