@@ -39,7 +39,7 @@ VCELL = [sys.executable, "-m", "vcell"]
 GENES, PERTURBATIONS, UMIS = 18_080, 50, 25_000
 PEERS = {
     "cell-eval-0.8.2": ("cell-eval==0.8.2",),
-    "illico": ("illico==0.6.0", "statsmodels"),  # which it does not ask for
+    "illico": ("illico==0.6.0", "statsmodels", "pyarrow"),  # it does not ask for these
     "scanpy": ("scanpy==1.11.5", "scikit-misc"),
 }
 #: Task, cells, what is compared: at least this.
