@@ -140,7 +140,7 @@ def _common_options() -> list[click.Option]:
     }
     return [
         click.Option(["--json", "as_json"], help="Print the result as JSON.", **shared),
-        click.Option(["-q", "--quiet"], help="Print results and problems only.", **shared),
+        click.Option(["-q", "--quiet"], help="Print only results and problems.", **shared),
         click.Option(["-v", "--verbose"], help="Print more.", **shared),
     ]
 

@@ -25,7 +25,7 @@ def command(run: str, config: Ablate) -> None:
     r"""Leave out each modality, each term of the loss and each component, one at a time.
 
     The same patients in the same folds, so that differences are paired. One table with intervals;
-    ablation.csv and ablation.json lie in the run. A kill costs one fold of one variant.
+    ablation.csv and ablation.json are written into the run. A kill costs one fold of one variant.
 
     \b
     Example: vcell ablate latest
@@ -37,7 +37,7 @@ def command(run: str, config: Ablate) -> None:
 
 plugin = Plugin(
     name="ablate",
-    summary="What each part of a run of train-bulk contributes.",
+    summary="Measure what each part of a run of train-bulk contributes.",
     command=command,
     config=Ablate,
     needs=("torch", "scipy"),

@@ -17,14 +17,16 @@ class Convert:
     """The [convert] table."""
 
     to: Literal["csr", "csc", "dense"] | None = option(
-        None, help="Lay the matrices by cell, by gene, or as full tables (default: as they are)."
+        None, help="Store matrices by cell, by gene, or dense (default: as they are)."
     )
     compression: Literal["gzip", "lzf", "lz4", "zstd", "none"] | None = option(
         None, help="How arrays are compressed (default: gzip in h5ad, lz4 in zarr)."
     )
-    chunk: int = option(131_072, help="Elements of a chunk.", minimum=1)
+    chunk: int = option(131_072, help="Elements per chunk.", minimum=1)
     shard: int = option(
-        33_554_432, help="Elements of a shard file of a zarr array; 0: a file a chunk.", minimum=0
+        33_554_432,
+        help="Elements per shard file of a zarr array; 0: one file per chunk.",
+        minimum=0,
     )
     overwrite: bool = option(default=False, help="Replace the output where it exists already.")
 

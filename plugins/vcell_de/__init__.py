@@ -21,7 +21,7 @@ class De(ManyFiles):
     )
     overwrite: bool = option(default=False, help="Replace the output where it exists already.")
     layout: Literal["pdex", "scanpy"] = option(
-        "pdex", help="Columns as pdex has them, or as scanpy's rank_genes_groups_df has them."
+        "pdex", help="Column names of pdex, or of scanpy's rank_genes_groups_df."
     )
     test: Literal["wilcoxon", "t-test"] = option(
         "wilcoxon", help="Rank-sum test (tie and continuity correction), or Welch's t-test."
@@ -44,7 +44,7 @@ class De(ManyFiles):
         minimum=0,
     )  # fmt: skip
     stratify: str | None = option(
-        None, help="Test within each value of this obs column (batch, cell type) by itself."
+        None, help="Test separately within each value of this obs column (batch, cell type)."
     )
     threads: int | None = option(None, help="Threads (default: one per core).", minimum=1)
 
@@ -56,7 +56,7 @@ def command(file: Path | None, config: De) -> None:
     r"""Test every gene of every perturbation in FILE for differential expression.
 
     FILE defaults to the project's cells. With --against rest no controls are needed: name a column
-    of cell types or clusters by --perturbation-column, and its markers are found.
+    of cell types or clusters with --perturbation-column to find marker genes.
 
     Cells are read in chunks, so memory does not grow with their number; every gene is sorted once,
     whatever the number of perturbations.

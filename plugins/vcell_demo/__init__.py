@@ -16,7 +16,7 @@ class Demo:
     """The [demo] table."""
 
     output: Path = option(
-        Path("vcell-demo"), made="into", help="Folder for everything it makes.", short="-o"
+        Path("vcell-demo"), made="into", help="Folder for all outputs.", short="-o"
     )
     data: Path | None = option(None, read=True, help="Your own cells instead of simulated ones.")
     n_cells: int = option(8000, help="Simulated cells.", minimum=1, former=("cells",))
@@ -29,12 +29,12 @@ class Demo:
 @click.command("demo")
 @configured(Demo)
 def command(config: Demo) -> None:
-    r"""Go the whole way once: choose genes, train, predict, score.
+    r"""Run the complete workflow once: choose genes, train, predict, score.
 
-    Simulates a perturbation screen whose truth is known, holds perturbations out, and compares what
-    the model predicts of them with the mean baseline and with the best that is possible. No
-    network, no GPU. Run it again after an interruption and it goes on; run it again after the end
-    and it reuses the cells.
+    Simulates a perturbation screen with a known truth, holds perturbations out, and compares the
+    model's predictions of them with the mean baseline and with the best possible score. It needs no
+    network and no GPU. After an interruption, the same command continues; after the end, it reuses
+    the cells.
 
     \b
     Example: vcell demo
@@ -47,7 +47,7 @@ def command(config: Demo) -> None:
 
 plugin = Plugin(
     name="demo",
-    summary="The whole way on simulated cells: train, predict, score.",
+    summary="The complete workflow on simulated cells: train, predict, score.",
     command=command,
     config=Demo,
     needs=("torch", "anndata", "h5py", "numba", "scipy"),

@@ -18,7 +18,7 @@ class EffectsOptions(ManyFiles):
     output: Path = option(
         Path("effects.parquet"), made="whole", short="-o", help="The file to write."
     )
-    min_cells: int = option(10, help="Fewest cells a perturbation must have.", minimum=2)
+    min_cells: int = option(10, help="Minimum number of cells of a perturbation.", minimum=2)
     target_sum: float | None = option(
         None,
         help="Total that counts are scaled to before log1p (default: the controls' median).",
@@ -33,8 +33,8 @@ class EffectsOptions(ManyFiles):
 def command(screen: Path | None, config: EffectsOptions) -> None:
     r"""Measure every perturbation of a screen against matched controls, with standard errors.
 
-    The file has a row for each perturbation and cell type. Another screen's effects are what tells
-    most of a perturbation that was not measured in yours.
+    The file has a row for each perturbation and cell type. For a perturbation that was not measured
+    in your screen, its effect in another screen is the most informative feature.
 
     \b
     Examples: vcell effects rpe1.h5ad -o rpe1.parquet
@@ -48,7 +48,7 @@ def command(screen: Path | None, config: EffectsOptions) -> None:
 
 plugin = Plugin(
     name="effects",
-    summary="What every perturbation of a screen does, with standard errors.",
+    summary="Measure the effect of every perturbation, with standard errors.",
     command=command,
     config=EffectsOptions,
     needs=("pyarrow", "scipy"),

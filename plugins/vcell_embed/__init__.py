@@ -30,11 +30,11 @@ class Embed:
         default=False, help="Remove the shift of the new cells in the latent space."
     )
     adapt_by: str | None = option(
-        None, help="The obs column of batches, each with a shift of its own (implies --adapt)."
+        None, help="The obs column of batches; each gets its own shift (implies --adapt)."
     )
     least_genes: float = option(
         0.2,
-        help="Smallest share of the run's genes that must be there.",
+        help="Minimum share of the run's genes that the cells must have.",
         minimum=0,
         maximum=1,
     )
@@ -48,7 +48,7 @@ class Embed:
 @click.argument("cells", metavar="CELLS", type=click.Path(path_type=Path))
 @configured(Embed)
 def command(run: str, cells: Path, config: Embed) -> None:
-    r"""Embed and name cells by what a run of train-gmvae has learnt.
+    r"""Embed cells and predict their labels with a run of train-gmvae.
 
     Writes the cells with obsm X_gmvae, and in obs gmvae_label, gmvae_probability,
     gmvae_component, gmvae_ood (how far a cell is from all that was learnt) and gmvae_unknown.
@@ -65,7 +65,7 @@ def command(run: str, cells: Path, config: Embed) -> None:
 
 plugin = Plugin(
     name="embed",
-    summary="Embed and name cells by a run of train-gmvae.",
+    summary="Embed and label cells with a run of train-gmvae.",
     command=command,
     config=Embed,
     needs=("torch", "h5py", "numba", "safetensors"),

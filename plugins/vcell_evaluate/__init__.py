@@ -29,7 +29,7 @@ class Evaluate(ColumnOptions):
         None, help="Score each context (cell line) of this obs column, and average."
     )
     only_shared: bool = option(
-        default=False, help="Score the perturbations and genes that both files have; list the rest."
+        default=False, help="Score only perturbations and genes found in both files; list the rest."
     )
     baseline: bool = option(
         default=True, help="Score the cell-mean baseline too, and scale by it (kept in the cache)."

@@ -23,13 +23,14 @@ class Features(DataOptions):
         help="The folder to write to; one table for each source.",
     )
     rank: int = option(
-        64, help="Features that each gene gets from sets, networks and effects.", minimum=1
+        64, help="Number of features per gene from sets, networks and effects.", minimum=1
     )
     method: Literal["diffusion", "svd"] = option(
-        "diffusion", help="What makes genes of a network alike: random walks, or equal neighbours."
+        "diffusion",
+        help="Similarity of genes in a network: by random walks, or by shared neighbours.",
     )
     kind: Literal["auto", "sets", "network", "table", "effects"] = option(
-        "auto", help="What the sources are; auto looks into them and says so."
+        "auto", help="Kind of the sources; auto detects it and says so."
     )
     ids: Path | None = option(
         None,
@@ -40,7 +41,7 @@ class Features(DataOptions):
     weight: str | None = option(
         None, help="Column of a network's weights (default: the first column of numbers)."
     )
-    minimum: float = option(0.0, help="Leave out edges of lower weight.")
+    minimum: float = option(0.0, help="Leave out edges with a lower weight.")
     overwrite: bool = option(default=False, help="Replace tables of the same names.")
 
 
@@ -48,7 +49,7 @@ class Features(DataOptions):
 @click.argument("sources", nargs=-1, type=click.Path(path_type=Path))
 @configured(Features)
 def command(sources: tuple[Path, ...], config: Features) -> None:
-    r"""Make tables of what is known of genes, and say which targets they know.
+    r"""Make tables of gene features, and list the targets that they cover.
 
     A source is a .gmt of gene sets (GO, Reactome, Hallmark), a network (STRING, BioGRID, any list
     of edges), a table of numbers for each gene (embeddings of proteins or texts), or the effects of
@@ -67,7 +68,7 @@ def command(sources: tuple[Path, ...], config: Features) -> None:
 
 plugin = Plugin(
     name="features",
-    summary="Tables of what is known of genes, for models of perturbations.",
+    summary="Make tables of gene features for perturbation models.",
     command=command,
     config=Features,
     needs=("numpy", "pandas", "scipy"),

@@ -28,7 +28,7 @@ class Figures:
     )
     seed: int = option(0, help="latent: the seed of UMAP and of which cells are drawn.", minimum=0)
     runs: Path = option(Path("runs"), help="The folder of run directories.")
-    overwrite: bool = option(default=False, help="Replace pictures that vcell made before.")
+    overwrite: bool = option(default=False, help="Replace figures that vcell made before.")
 
 
 @click.command("figures")
@@ -36,10 +36,10 @@ class Figures:
 @click.argument("run", default="latest")
 @configured(Figures)
 def command(what: str, run: str, config: Figures) -> None:
-    r"""Draw: SVG always, PNG where matplotlib is installed, and a CSV of what is shown.
+    r"""Draw figures: SVG, PNG if matplotlib is installed, and a CSV of the data.
 
-    attention, roc, calibration and ablation are of a run of train-bulk; latent, cells before and
-    after, of a run of train-gmvae. all draws what the run has.
+    attention, roc, calibration and ablation need a run of train-bulk. latent draws cells before and
+    after a run of train-gmvae. all draws whatever the run has.
 
     \b
     Example: vcell figures roc latest
@@ -53,7 +53,7 @@ def command(what: str, run: str, config: Figures) -> None:
 
 plugin = Plugin(
     name="figures",
-    summary="Pictures of a run of train-bulk, with their data beside them.",
+    summary="Draw figures of a run of train-bulk, each with its data.",
     command=command,
     config=Figures,
     needs=("torch", "scipy"),

@@ -26,10 +26,10 @@ class GpuTune(Cards):
     power_limit: str | None = option(
         None, help="Watts (400) or a share of the card's maximum (60%)."
     )
-    clock: int | None = option(None, help="Lock the clock to so many MHz.", minimum=1)
+    clock: int | None = option(None, help="Lock the clock at this many MHz.", minimum=1)
     memory_clock: int | None = option(None, help="Lock the memory's clock to MHz.", minimum=1)
     temp_limit: int | None = option(
-        None, help="Slow down at so many degrees Celsius.", minimum=40, maximum=110
+        None, help="Slow down at this temperature in degrees Celsius.", minimum=40, maximum=110
     )
     profile: str | None = option(None, help="Set what find-optimal wrote under this name.")
     core_offset: int = option(0, help="Refused unless 0: see docs/gpu-tune.md.")
@@ -39,8 +39,8 @@ class GpuTune(Cards):
         default=False, help="Refused: find-optimal measures, apply sets what you chose."
     )
     safety_checks: bool = option(default=True, help="Cannot be switched off.")
-    confirm: int = option(0, help="Restore after so many seconds unless confirmed.", minimum=0)
-    shared: bool = option(default=False, help="Also cards that other processes compute on.")
+    confirm: int = option(0, help="Restore after this many seconds unless confirmed.", minimum=0)
+    shared: bool = option(default=False, help="Include cards that other processes are using.")
     yes: bool = option(default=False, help="Write; without it the plan is only printed.")
 
 
@@ -57,7 +57,7 @@ class FindOptimal(Cards):
     name: str = option("best", help="The profile to write: gpu-profiles/NAME.json.")
     seed: int = option(0, help="The seed of the order.", minimum=0)
     overwrite: bool = option(default=False, help="Replace an earlier profile of this name.")
-    shared: bool = option(default=False, help="Also a card that other processes compute on.")
+    shared: bool = option(default=False, help="Measure even if other processes are using the card.")
     yes: bool = option(default=False, help="Measure; without it the plan is only printed.")
 
 
@@ -69,13 +69,13 @@ class Follow(Cards):
     log_file: Path | None = option(
         None, made="whole", help="Append every reading to this file, as JSON lines."
     )
-    readings: int = option(0, help="End after so many readings; 0: never.", minimum=0)
+    readings: int = option(0, help="Stop after this many readings; 0: never.", minimum=0)
 
 
 @click.group("gpu-tune")
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    r"""See what GPUs draw, find the setting that saves energy, set it, and restore it.
+    r"""Show the power draw of GPUs; find, set and restore energy-saving settings.
 
     status and monitor only read and need no rights. Setters need root, print their plan, and write
     only with --yes; what was set before is journalled first and restored after errors, signals and
@@ -122,7 +122,7 @@ def apply_command(config: GpuTune) -> None:
 @click.option("--all", "every", is_flag=True, help="Every card that vcell has set.")
 @configured(Cards)
 def restore_command(*, every: bool, config: Cards) -> None:
-    r"""Bring cards back to what they were before vcell set them.
+    r"""Restore the settings that cards had before vcell changed them.
 
     \b
     Example: vcell gpu-tune restore --all
@@ -135,7 +135,7 @@ def restore_command(*, every: bool, config: Cards) -> None:
 @command.command("monitor")
 @configured(Follow)
 def monitor_command(config: Follow) -> None:
-    r"""Print what the cards do, once a second, until Ctrl-C.
+    r"""Print the state of the cards once a second, until Ctrl-C.
 
     \b
     Example: vcell gpu-tune monitor --log-file gpu.jsonl
@@ -163,7 +163,7 @@ def find_command(config: FindOptimal) -> None:
 
 plugin = Plugin(
     name="gpu-tune",
-    summary="See, tune and restore what GPUs draw and how fast they run.",
+    summary="Show, tune and restore power limits and clocks of GPUs.",
     command=command,
     config=GpuTune,
     needs=("pynvml",),

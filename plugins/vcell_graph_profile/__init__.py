@@ -33,7 +33,7 @@ class GraphProfile:
         "full", help="Time the data, the model on one batch, or both."
     )
     steps: int = option(5, help="Batches to time, after one to warm up.", minimum=1)
-    batch_size: int = option(28, help="Samples of a batch.", minimum=1)
+    batch_size: int = option(28, help="Samples per batch.", minimum=1)
     direction: Literal["in", "both"] = option(
         "in", help="Hops follow edges from target to source, or in both directions."
     )
@@ -46,7 +46,7 @@ class GraphProfile:
     width: int = option(32, help="Width of the models; a multiple of four.", minimum=4)
     layers: int = option(2, help="Layers of message passing, or of the transformer.", minimum=1)
     memory: float | None = option(
-        None, help="Gigabytes that a batch may take (default: a quarter of what is free)."
+        None, help="Gigabytes that a batch may use (default: a quarter of the free memory)."
     )
     seconds: float = option(
         5.0, help="Seconds to search each strategy's largest batch; 0 leaves it out.", minimum=0
@@ -55,7 +55,7 @@ class GraphProfile:
         None, help="Table of ids and gene names, for STRING's links.", read=True
     )
     weight: str | None = option(None, help="Column of weights (default: the format's).")
-    minimum: float | None = option(None, help="Leave out edges of lower weight.")
+    minimum: float | None = option(None, help="Leave out edges with a lower weight.")
     scale: float = option(1.0, help="Size of the synthetic graphs, where no --graph is given.")
     save: Path | None = option(
         None, made="whole", help="Also write the graphs to this folder, to read again."
@@ -76,7 +76,7 @@ class GraphProfile:
 @click.command("graph-profile")
 @configured(GraphProfile)
 def command(config: GraphProfile) -> None:
-    r"""Time ways of showing gene networks to a model: data, copying, forward and backward.
+    r"""Time ways of feeding gene networks to a model: data, copying, forward and backward.
 
     Without --graph, synthetic graphs of a yeast's size are used. A reference (lazy-ref, khop1-ref,
     ...) does what torch-geometric does; khop1-scipy and so on are plain scipy. Strategies: dango,
@@ -95,7 +95,7 @@ def command(config: GraphProfile) -> None:
 
 plugin = Plugin(
     name="graph-profile",
-    summary="Time ways of showing gene networks to a model, end to end.",
+    summary="Time ways of feeding gene networks to a model, end to end.",
     command=command,
     config=GraphProfile,
     needs=("numba", "torch"),

@@ -15,9 +15,9 @@ from vcell.plugin import Plugin
 class Inspect(ManyFiles):
     """The [inspect] table."""
 
-    full: bool = option(default=False, help="Look at every cell instead of a sample.")
+    full: bool = option(default=False, help="Read every cell instead of a sample.")
     html: Path | None = option(
-        None, made="whole", help="Also write a page with pictures to this file."
+        None, made="whole", help="Also write a page with plots to this file."
     )
     overwrite: bool = option(default=False, help="Replace the page where it exists already.")
 
@@ -26,10 +26,10 @@ class Inspect(ManyFiles):
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @configured(Inspect)
 def command(files: tuple[Path, ...], config: Inspect) -> None:
-    r"""Show what a file with cells holds, and what is wrong with it.
+    r"""Show what a file of cells contains, and what is wrong with it.
 
-    Reads metadata and a sample of at most 1,024 cells, so it answers at once however large the file
-    is; --full looks at every cell. FILES default to the project's cells; several are seen as one.
+    Reads metadata and a sample of at most 1,024 cells, so it is fast however large the file is;
+    --full reads every cell. FILES defaults to the project's cells; several are treated as one.
 
     \b
     Example: vcell inspect cells.h5ad --full --html cells.html
@@ -41,7 +41,7 @@ def command(files: tuple[Path, ...], config: Inspect) -> None:
 
 plugin = Plugin(
     name="inspect",
-    summary="Show what a file with cells holds and what is wrong with it.",
+    summary="Show what a file of cells contains and what is wrong with it.",
     command=command,
     config=Inspect,
     needs=("h5py", "numpy"),

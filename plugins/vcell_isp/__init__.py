@@ -99,7 +99,7 @@ class IspRun(ModelOptions, LaunchOptions):
         default=False, help="Say what would be done and how long it takes; stop."
     )
     runs: Path = option(Path("runs"), help="The folder of run directories.")
-    resume: str | None = option(None, help="Go on with this run: a name, a path, or latest.")
+    resume: str | None = option(None, help="Resume this run: a name, a path, or latest.")
     export_upstream_pickles: Path | None = option(
         None,
         made="into",

@@ -40,7 +40,7 @@ class Pack(ManyFiles):
         None, help="Most cells allowed (default: 200,000 in 2025, 400,000 in 2026).", minimum=1
     )
     check: bool = option(
-        default=False, help="Write nothing: check a .vcc file, or a prediction not yet packed."
+        default=False, help="Only check a .vcc file, or a prediction that is not packed yet."
     )
     output: Path | None = option(None, made="whole", short="-o", help="The .vcc file to write.")
     overwrite: bool = option(default=False, help="Replace the output where it exists already.")

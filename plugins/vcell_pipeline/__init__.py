@@ -15,24 +15,22 @@ from vcell.plugin import Plugin
 class Pipeline(DataOptions):
     """The [pipeline] table."""
 
-    output: Path = option(
-        Path("pipeline"), made="into", help="Folder for everything it makes.", short="-o"
-    )
+    output: Path = option(Path("pipeline"), made="into", help="Folder for all outputs.", short="-o")
     patient_column: str = option("patient", help="The obs column that names each cell's patient.")
     outcome_column: str = option("outcome", help="The obs column with the patient's outcome.")
     pairs: Path | None = option(None, read=True, help="A CSV or TSV of ligands and receptors.")
     min_genes: int = option(200, help="QC: cells with fewer genes are left out.", minimum=0)
     max_mito: float = option(
-        0.2, help="QC: so are cells with a larger mitochondrial share.", minimum=0, maximum=1
+        0.2, help="QC: cells with a larger mitochondrial share are left out.", minimum=0, maximum=1
     )
     min_patient_cells: int = option(
-        20, help="QC: so are patients with fewer cells left.", minimum=1
+        20, help="QC: patients with fewer remaining cells are left out.", minimum=1
     )
     min_cells: int = option(2, help="Cell types of fewer cells count as unlabelled.", minimum=1)
     folds: int = option(5, help="Outer folds of patients; one GMVAE for each.", minimum=2)
     states: bool = option(default=True, help="Train a GMVAE for each fold, for states of types.")
-    samples: int = option(10, help="Pseudobulks of each patient; 0 for none.", minimum=0)
-    sample_cells: int = option(500, help="Cells of each pseudobulk.", minimum=1)
+    samples: int = option(10, help="Pseudobulks per patient; 0 for none.", minimum=0)
+    sample_cells: int = option(500, help="Cells per pseudobulk.", minimum=1)
     ablate: bool = option(default=True, help="Measure what each part contributes.")
     seed: int = option(0, help="The seed of every stage.", minimum=0)
 
@@ -41,12 +39,12 @@ class Pipeline(DataOptions):
 @click.argument("what", type=click.Choice(["bulk", "status"]))
 @configured(Pipeline)
 def command(what: str, config: Pipeline) -> None:
-    r"""From cells of patients to a classifier of bulk: QC to figures, each stage once.
+    r"""Train a classifier of bulk from cells of patients, from QC to figures.
 
-    bulk does what is not done: QC, folds of patients, a GMVAE a fold, pseudobulks, the classifier,
-    ablations, figures. Killed at any moment and started again, it goes on where it was. status says
-    how the stages stand, and changes nothing. Settings of a stage stand in its own table of
-    vcell.toml: [train-gmvae], [pseudobulk], [train-bulk].
+    bulk runs the unfinished stages: QC, folds of patients, a GMVAE per fold, pseudobulks, the
+    classifier, ablations, figures. If it is killed, it continues where it was when started again.
+    status shows the state of the stages and changes nothing. The settings of each stage are in its
+    own table of vcell.toml: [train-gmvae], [pseudobulk], [train-bulk].
 
     \b
     Example: vcell pipeline bulk --cells cells.h5ad --patient-column donor \

@@ -137,8 +137,8 @@ class Predict(DataOptions):
 def command(run: tuple[str, ...], config: Predict) -> None:
     r"""Predict the cells of perturbations nobody measured, from a trained RUN, or several.
 
-    Several runs are averaged. Cells are real control cells moved by the predicted effect, so that
-    they spread as real ones do, as log1p values on the scale of the training, or as counts.
+    Several runs are averaged. Cells are real control cells shifted by the predicted effect, so they
+    vary like real cells. They are log1p values on the scale of the training, or counts.
 
     \b
     Examples:

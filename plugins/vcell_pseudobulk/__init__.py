@@ -22,7 +22,7 @@ class Pseudobulk:
     layer: str | None = option(
         None, help="The layer that holds the counts; 'raw' for raw/X (default: X)."
     )
-    samples: int = option(1000, help="How many samples, of each group.", minimum=1)
+    samples: int = option(1000, help="Number of samples per group.", minimum=1)
     cells: int = option(500, help="Cells of each sample, drawn with replacement.", minimum=1)
     mode: Literal["dirichlet", "sparse", "rare", "own"] = option(
         "dirichlet",
@@ -67,11 +67,9 @@ class Pseudobulk:
     deconvolve: bool = option(
         default=False, help="Estimate the fractions by NNLS and EM, and score them."
     )
-    signature_genes: int = option(
-        2000, help="Genes that --deconvolve looks at; 0 for all.", minimum=0
-    )
+    signature_genes: int = option(2000, help="Genes that --deconvolve uses; 0 for all.", minimum=0)
     memory: int = option(
-        256, help="MiB for counts and sums; less of it means more passes over the file.", minimum=1
+        256, help="MiB for counts and sums; with less, the file is read more often.", minimum=1
     )
     seed: int = option(0, help="Seed of all draws.", minimum=0)
     overwrite: bool = option(default=False, help="Replace the output where it exists already.")
@@ -95,11 +93,11 @@ class Pseudobulk:
     ),
 )
 def command(file: Path, config: Pseudobulk) -> None:
-    r"""Add up cells drawn by type: bulk samples whose composition is known.
+    r"""Sum randomly drawn cells of each type into bulk samples of known composition.
 
-    Each sample has exactly as many cells as asked for; its label is what was drawn. Cells without a
-    label are never drawn. With --by or --split-by there are as many samples of each value, made of
-    its own cells alone, and types that it lacks are left out before drawing.
+    Each sample has exactly --cells cells; its label is the composition of the drawn cells. Cells
+    without a label are never drawn. With --by or --split-by each value gets --samples samples, made
+    only of its own cells, and types that it lacks are left out before drawing.
 
     \b
     Example: vcell pseudobulk cells.h5ad --labels cell_type --samples 5000 -o bulk.h5ad

@@ -35,7 +35,7 @@ class Simulate:
         0.1, help="Standard deviation of the batch effects (log scale).", minimum=0
     )
     seed: int = option(0, help="The same seed gives identical files.", minimum=0)
-    draw: int = option(0, help="Another draw of cells under the same truth.", minimum=0)
+    draw: int = option(0, help="Draw other cells under the same truth.", minimum=0)
     compress: bool = option(default=False, help="Compress the matrix (gzip): smaller and slower.")
     overwrite: bool = option(default=False, help="Replace the output where it exists already.")
 
@@ -44,7 +44,7 @@ class Simulate:
 @click.argument("out", type=OutputPath(path_type=Path))
 @configured(Simulate)
 def command(out: Path, config: Simulate) -> None:
-    r"""Make a perturbation screen whose truth is known.
+    r"""Simulate a perturbation screen with a known ground truth.
 
     Writes OUT (.h5ad or .zarr), raw counts with target_gene, batch and cell_type of every cell,
     and beside it .truth.npz, the true effect of each perturbation on each gene.
@@ -59,7 +59,7 @@ def command(out: Path, config: Simulate) -> None:
 
 plugin = Plugin(
     name="simulate",
-    summary="Make a perturbation screen whose truth is known.",
+    summary="Simulate a perturbation screen with a known ground truth.",
     command=command,
     config=Simulate,
     needs=("anndata", "h5py", "numba"),

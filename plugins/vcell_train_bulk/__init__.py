@@ -42,18 +42,18 @@ class TrainBulk(DataOptions):
     inner_folds: int = option(3, help="Folds of the training patients, to choose by.", minimum=2)
     genes: int = option(2000, help="Genes used: those that vary most in training.", minimum=2)
     axes: tuple[int, ...] = option(
-        (5, 20), help="Numbers of principal axes to choose among.", minimum=1
+        (5, 20), help="Numbers of principal axes to choose from.", minimum=1
     )
     steps: tuple[int, ...] = option(
-        (50, 100, 200), help="Numbers of training steps to choose among.", minimum=1
+        (50, 100, 200), help="Numbers of training steps to choose from.", minimum=1
     )
     members: int = option(3, help="Networks of different seeds to average.", minimum=1)
     modalities: tuple[Literal["proportions", "states", "communication", "bulk"], ...] = option(
         ("proportions", "states", "communication", "bulk"),
-        help="What the prediction passes through; bulk: what no other one tells.",
+        help="Modalities to predict through; bulk: what no other one captures.",
     )
     fusion: Literal["uncertainty", "mean"] = option(
-        "uncertainty", help="Modalities are weighed by 1/variance, or alike."
+        "uncertainty", help="Weigh modalities by 1/variance, or equally."
     )
     teacher: float = option(
         0.5, help="Weight of the outcome predicted from the modalities.", minimum=0
@@ -72,7 +72,7 @@ class TrainBulk(DataOptions):
     )
     seed: int = option(0, help="The seed of folds, weights and noise.", minimum=0)
     runs: Path = option(Path("runs"), help="The folder of run directories.")
-    resume: str | None = option(None, help="Go on with this run: a name, a path, or latest.")
+    resume: str | None = option(None, help="Resume this run: a name, a path, or latest.")
 
     def __post_init__(self) -> None:
         for name in ("axes", "steps"):
@@ -93,12 +93,12 @@ class TrainBulk(DataOptions):
     ),
 )  # fmt: skip
 def command(file: Path | None, config: TrainBulk) -> None:
-    r"""Tell patients' outcomes from bulk expression, and score that on patients never seen.
+    r"""Predict patients' outcomes from bulk expression, and score this on unseen patients.
 
-    Single cells are needed of the training patients only: proportions, states of cell types and
-    communication teach a network that predicts from bulk alone. Folds are of patients, and
-    everything learnt sees training patients only. Logistic regression stands beside it, and the
-    verdict says when it wins.
+    Only the training patients need single cells: their cell-type proportions, cell-type states and
+    communication train a network that predicts from bulk alone. Cross-validation splits patients,
+    and everything is learned from training patients only. The result is compared with logistic
+    regression, and the verdict says when that wins.
 
     \b
     Example: vcell train-bulk cells.h5ad --patient-column donor --outcome-column response \
@@ -113,7 +113,7 @@ def command(file: Path | None, config: TrainBulk) -> None:
 
 plugin = Plugin(
     name="train-bulk",
-    summary="Tell patients' outcomes from bulk, taught by their single cells.",
+    summary="Predict patients' outcomes from bulk, learning from single cells.",
     command=command,
     config=TrainBulk,
     needs=("torch", "scipy", "numba"),

@@ -23,7 +23,7 @@ class TrainGmvae(ManyFiles, RunOptions, TrainOptions, LaunchOptions):
         None, help="The obs column with labels (default: cell-type-column; without: unsupervised)."
     )
     label_fraction: float = option(
-        1.0, help="Share of the training cells whose label is shown.", minimum=0, maximum=1
+        1.0, help="Share of the training cells whose label the model sees.", minimum=0, maximum=1
     )
     unlabelled: tuple[str, ...] = option(
         NO_LABEL,
@@ -62,7 +62,7 @@ class TrainGmvae(ManyFiles, RunOptions, TrainOptions, LaunchOptions):
         0.1, help="Share of the steps over which that weight rises.", minimum=0, maximum=1
     )
     free_bits: float = option(
-        0.0, help="Nats of the distance to the mixture that cost nothing.", minimum=0
+        0.0, help="Nats of the distance to the mixture that are free of cost.", minimum=0
     )
     held_out_share: float = option(
         0.2, help="Share of each label's cells to hold out and score.", minimum=0.01, maximum=0.9
@@ -129,7 +129,7 @@ def command(file: Path | None, config: TrainGmvae) -> None:
 
 plugin = Plugin(
     name="train-gmvae",
-    summary="Train a mixture autoencoder that names and embeds cells.",
+    summary="Train a mixture autoencoder that labels and embeds cells.",
     command=command,
     config=TrainGmvae,
     needs=("torch", "scipy", "numba", "safetensors"),

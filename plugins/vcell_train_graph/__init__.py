@@ -85,20 +85,22 @@ class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
     lr: float = option(1e-3, help="Peak learning rate.", minimum=0)
     weight_decay: float = option(0.05, help="AdamW's decay of weight matrices.", minimum=0)
     ema: float = option(
-        0.97, help="Decay of averaged weights; 0 keeps none.", minimum=0, maximum=0.999999
+        0.97, help="Decay of averaged weights; 0: no averaging.", minimum=0, maximum=0.999999
     )
     validate_every: int = option(
         20, help="Steps between validations; 0 validates only at the end.", minimum=0
     )
     patience: int = option(
-        5, help="Stop after so many validations without a better one; 0 never does.", minimum=0
+        5, help="Stop after this many validations without improvement; 0: never.", minimum=0
     )
     sweep_over: Ranges | None = option(
         None,
         help="What to search, best as a table [train-graph.sweep-over] of the project file.",
         apart=_APART,
     )
-    estimate: bool = option(default=False, help="Say what a step costs on this device, and end.")
+    estimate: bool = option(
+        default=False, help="Estimate the cost of a step on this device, and exit."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,10 +118,10 @@ FIRST = (
 @click.argument("sets", metavar="TABLE", required=False, type=click.Path(path_type=Path))
 @configured(TrainGraph, first=FIRST)
 def command(sets: Path | None, config: TrainGraph) -> None:
-    r"""Learn values of gene sets, and find out whether gene graphs help.
+    r"""Learn values of gene sets, and test whether gene graphs help.
 
-    Every run holds out query pairs in five folds, and sets at random beside them, and compares with
-    an additive model and the mean of the query pair.
+    Every run holds out query pairs in five folds and, in a further split, random sets. It compares
+    the model with an additive model and the mean of the query pair.
 
     \b
     Example: vcell train-graph tau.tsv --graph string.tsv --graph ppi.tsv

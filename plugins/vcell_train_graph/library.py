@@ -11,7 +11,7 @@ from vcell.runs import Run
 
 
 def train_graph(table: Any = None, *, runs: str | Path = "runs", **settings: Any) -> Run:
-    """Learn values of gene sets, and find out whether gene graphs help.
+    """Learn values of gene sets, and test whether gene graphs help.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ class TrainVcc(ManyFiles, ScreenOptions, NetworkOptions, ManyOptions, TrainOptio
     lr: float = option(1e-3, help="Peak learning rate.", minimum=0)
     weight_decay: float = option(0.05, help="AdamW's decay of weight matrices.", minimum=0)
     ema: float = option(
-        0.97, help="Decay of averaged weights; 0 keeps none.", minimum=0, maximum=0.999999
+        0.97, help="Decay of averaged weights; 0: no averaging.", minimum=0, maximum=0.999999
     )
     validate_every: int = option(
         10, help="Steps between validations; 0 validates only at the end.", minimum=0
@@ -81,7 +81,7 @@ FIRST = (  # what people set first; --help shows these
 @click.argument("screen", required=False, type=click.Path(path_type=Path))
 @configured(TrainVcc, first=FIRST)
 def command(screen: Path | None, config: TrainVcc) -> None:
-    r"""Train a model of perturbation responses, and score it on perturbations it never saw.
+    r"""Train a model of perturbation responses, and score it on unseen perturbations.
 
     \b
     Example: vcell train-vcc cells.h5ad --genes genes/selected_genes.csv

@@ -12,7 +12,7 @@ from vcell.runs import Run
 
 
 def train(cells: Any = None, *, runs: str | Path = "runs", **settings: Any) -> Run:
-    """Train a model of perturbation responses, and score it on perturbations it never saw.
+    """Train a model of perturbation responses, and score it on unseen perturbations.
 
     Parameters
     ----------

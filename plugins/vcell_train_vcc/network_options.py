@@ -23,24 +23,24 @@ class NetworkOptions:
         minimum=8,
     )
     attention: Literal["auto", "flash", "sdpa", "chunked", "sparse", "linear", "local"] = option(
-        "auto", help="What computes attention; sparse follows --graph, or co-expression."
+        "auto", help="Attention implementation; sparse follows --graph, or co-expression."
     )
     strategy: Literal["standard", "progressive"] = option(
-        "standard", help="All genes from the start, or in four phases of ever more genes."
+        "standard", help="All genes from the start, or four phases with more and more genes."
     )
     phase_genes: tuple[int, ...] = option(
         (), help="Genes of each phase (default: 500, 1200, 2500, 5000, or scaled to fewer genes)."
     )
-    set_size: int = option(32, help="Cells of a set, and of its matched controls.", minimum=1)
+    set_size: int = option(32, help="Cells per set, and matched controls per set.", minimum=1)
     pseudo: int = option(
         1, help="Pseudo-cells that the controls of a set are pooled into.", minimum=1
     )
     max_cells: int | None = option(
-        None, help="Most perturbed cells for the network to learn from, drawn at random.", minimum=1
+        None, help="Train on at most this many perturbed cells, drawn at random.", minimum=1
     )
     loss: Literal["combined", "adaptive"] = option(
         "combined",
-        help="What the weights are of: the losses, or of their gradients at the network's trunk.",
+        help="Weights apply to the losses, or to their gradients at the network's trunk.",
         table="losses",
     )
     alpha: float = option(1.0, help="Weight of the reconstruction loss.", minimum=0, table="losses")
@@ -73,5 +73,5 @@ class NetworkOptions:
         "--gpus says how many.",
     )
     estimate: bool = option(
-        default=False, help="Say what training would cost on this device, and end."
+        default=False, help="Estimate the cost of training on this device, and exit."
     )

@@ -172,7 +172,7 @@ def test_check_names_the_rule_that_a_plugin_breaks(vcell, tmp_path, change, rule
 
 # --- the plugin that docs/plugins.md prints, installed for real
 
-_PRINTED = re.compile(r"^`([\w./]+)`, whole.*?^```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_PRINTED = re.compile(r"^`([\w./]+)`, in full.*?^```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def printed(repository: Path) -> dict[str, str]:

@@ -65,5 +65,5 @@ class ManyFiles(DataOptions):
 
     join: Literal["strict", "inner", "outer"] = option(
         "strict",
-        help="Genes of several files: the same in all, those in all, or those in any of them.",
+        help="Genes of several files: identical, the intersection, or the union.",
     )

@@ -74,7 +74,7 @@ class ScreenOptions:
     validation_share: float = option(
         0.15, help="Share of the rest that chooses the model.", minimum=0.01, maximum=0.9
     )
-    min_cells: int = option(10, help="Fewest cells a perturbation must have.", minimum=2)
+    min_cells: int = option(10, help="Minimum number of cells of a perturbation.", minimum=2)
     target_sum: float | None = option(
         None,
         help="Total that counts are scaled to before log1p (default: the controls' median).",

@@ -15,17 +15,17 @@ class LaunchOptions:
     heading = "Machines"
 
     device: Literal["auto", "cpu", "cuda"] = option(
-        "auto", help="Where to compute; auto takes GPUs where there are any."
+        "auto", help="Device to use; auto uses GPUs if there are any."
     )
     gpus: str = option("1", help="How many GPUs of this machine to use: a number, or auto for all.")
     procs: int | None = option(
         None, help="How many processes on this machine; with --device cpu.", minimum=1, maximum=1024
     )
     launcher: Literal["auto", "local", "slurm"] = option(
-        "auto", help="Who starts the machines; auto follows Slurm's environment when it is there."
+        "auto", help="What starts the machines; auto follows Slurm's environment if present."
     )
     nodes: int = option(1, help="How many machines take part.", minimum=1)
-    rdzv: str | None = option(None, help="HOST:PORT where the machines meet; the same on all.")
+    rdzv: str | None = option(None, help="HOST:PORT of the rendezvous; the same on all machines.")
     job: str | None = option(None, help="A name for this job, the same on all machines.")
 
     def __post_init__(self) -> None:

@@ -42,7 +42,10 @@ class TrainOptions:
     weight_decay: float = option(0.01, help="AdamW's decay of weight matrices.", minimum=0)
     clip_norm: float = option(1.0, help="Largest gradient norm; 0 never clips.", minimum=0)
     ema: float = option(
-        0.0, help="Decay of averaged weights, as 0.999; 0 keeps none.", minimum=0, maximum=0.999999
+        0.0,
+        help="Decay of averaged weights, such as 0.999; 0: no averaging.",
+        minimum=0,
+        maximum=0.999999,
     )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = option(
         "auto", help="Arithmetic; auto takes bf16 on a GPU that has it, else fp32."
@@ -62,18 +65,18 @@ class TrainOptions:
         200, help="Steps between checkpoints; 0 writes only the best and the last.", minimum=0
     )
     patience: int = option(
-        0, help="Stop after so many validations without a better one; 0 never does.", minimum=0
+        0, help="Stop after this many validations without improvement; 0: never.", minimum=0
     )
     seed: int = option(0, help="Seed of every random choice.", minimum=0, maximum=2**32 - 1)
     deterministic: bool = option(
-        default=False, help="On a GPU, take reproducible algorithms even where they are slower."
+        default=False, help="On a GPU, use reproducible algorithms even if they are slower."
     )
     memory_share: float | None = option(
-        None, help="Largest share of a GPU's memory to take.", minimum=0.05, maximum=1
+        None, help="Maximum share of a GPU's memory to use.", minimum=0.05, maximum=1
     )
     empty_cache_every: int = option(
         0,
-        help="Steps between givings back of unused GPU memory, against its fragmenting; 0 never.",
+        help="Steps between releases of unused GPU memory, against fragmentation; 0: never.",
         minimum=0,
     )
     sinks: tuple[Literal["tensorboard", "wandb"], ...] = option(
@@ -87,8 +90,8 @@ class RunOptions:
 
     heading = "Runs, folds and sweeps"
 
-    runs: Path = option(Path("runs"), help="Folder in which the run directory is made.")
-    resume: str | None = option(None, help="Go on with this run: its name, its path or `latest`.")
+    runs: Path = option(Path("runs"), help="Folder for the run directory.")
+    resume: str | None = option(None, help="Resume this run: its name, its path or `latest`.")
     gpu_profile: str | None = option(
         None, help="Set the GPUs as `vcell gpu-tune find-optimal` chose, and restore them after."
     )
@@ -110,11 +113,11 @@ class ManyOptions(RunOptions):
     )
     folds: int | None = option(
         None,
-        help="Hold out so many equal parts in turn, in as many runs, and compare in one table.",
+        help="Hold out this many equal parts in turn, one run each, and compare in one table.",
         minimum=2,
     )
     sweep: int | None = option(
-        None, help="Train so many times to find the best settings in --sweep-over.", minimum=1
+        None, help="Train this many times to find the best settings in --sweep-over.", minimum=1
     )
     sweep_over: Ranges | None = option(
         None,
