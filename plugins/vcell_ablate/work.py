@@ -22,8 +22,8 @@ def ablate(name: str, config: Ablate) -> None:
     check_folder(run.path)
     variants = ablation.planned(cohort, study)
     console.say(
-        f"{len(variants)} variants in the {study.folds} folds of {run.name}; axes, steps and "
-        "temperature are those that the full model chose"
+        f"{console.count(len(variants), 'variant')} in the {study.folds} folds of {run.name}; "
+        "axes, steps and temperature are those that the full model chose"
     )
     with console.progress("ablation", len(variants) * study.folds, "folds") as bar:
         found = ablation.done(run, cohort, study, bar.advance)

@@ -60,8 +60,8 @@ def _chosen(source: CellSource, design: Design, seed: int) -> tuple[list[str], l
     wanted = round(SHARE * len(able))
     if wanted < 2:
         raise UserError(
-            f"{source.name}: only {len(able)} perturbations of {_FEWEST} cells or more are named "
-            "after a gene of the file",
+            f"{source.name}: only {console.count(len(able), 'perturbation')} of {_FEWEST} cells or "
+            "more named after a gene of the file",
             hint="the demo holds a fifth of them out and needs ten at least",
         )
     held = sorted(np.random.default_rng([seed, 7]).choice(able, wanted, replace=False).tolist())

@@ -116,7 +116,7 @@ def _bars(made: Page, one: Scored, metric: Metric, column: NDArray[np.float64]) 
         called(metric.name).short,
         svg.bars(values, x=metric.name, reference=metric.baseline),
         "The dashed line is the baseline's mean." * (metric.baseline is not None)
-        + f" {left_out} more are in results.csv." * (left_out > 0),
+        + f" results.csv has {left_out} more." * (left_out > 0),
     )
 
 

@@ -56,6 +56,7 @@ class FindOptimal(Cards):
     steps: int = option(6, help="Clocks, and then power limits, to try.", minimum=2, maximum=20)
     name: str = option("best", help="The profile to write: gpu-profiles/NAME.json.")
     seed: int = option(0, help="The seed of the order.", minimum=0)
+    overwrite: bool = option(default=False, help="Replace an earlier profile of this name.")
     shared: bool = option(default=False, help="Measure even if other processes are using the card.")
     yes: bool = option(default=False, help="Measure; without it the plan is only printed.")
 

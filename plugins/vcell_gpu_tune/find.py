@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vcell import console
+from vcell import console, outputs
 from vcell.errors import UserError
 from vcell.gpu import hold, profiles
 from vcell.gpu.reading import open_card
@@ -29,7 +29,9 @@ def run(config: FindOptimal) -> None:
     slowdown = _share(config.max_slowdown)
     device = _one(config.gpu)
     trained = Run.open(config.run, config.runs)
-    profiles.path_of(config.name)
+    profile = profiles.path_of(config.name)
+    page_at = profile.with_name(f"{config.name}.html")
+    outputs.check(profile, page_at, overwrite=config.overwrite, parents=True)
     with hold.controls([device.uuid]) as (card,):
         wanted, name, users = phases(card.limits(), config.steps), card.name, card.users()
     if not wanted:
@@ -61,7 +63,7 @@ def run(config: FindOptimal) -> None:
     best = found.best(slowdown)
     written = profiles.write(config.name, name, best.settings, _plain(best, found.stock))
     page = _page(name, trained.name, found, best, slowdown)
-    page.write(Path(f"{written.with_suffix('')}.html"))
+    page.write(page_at)
     _tell(found, best, written)
 
 

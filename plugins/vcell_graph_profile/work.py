@@ -137,7 +137,8 @@ def _sets(
     rng = np.random.default_rng(config.seed)
     if config.triples is None:
         if graphs.n_genes < 3:
-            raise UserError(f"{graphs.n_genes} genes make no triple", hint="give larger graphs")
+            have = console.count(graphs.n_genes, "gene")
+            raise UserError(f"{have}: no triple can be made", hint="give larger graphs")
         sets = np.stack([rng.choice(graphs.n_genes, 3, replace=False) for _ in range(_RANDOM_SETS)])
         told = "random triples of genes, random values"
         return sets, rng.normal(size=_RANDOM_SETS).astype(np.float32), told
@@ -154,8 +155,8 @@ def _sets(
         console.say(note)
     if missing:
         console.say(
-            f"left out: {int((~whole).sum()):,} sets of {len(missing):,} genes without a graph, "
-            f"such as {few(missing, 3)}"
+            f"left out: {console.count(int((~whole).sum()), 'set')}, of "
+            f"{console.count(len(missing), 'gene')} without a graph, such as {few(missing, 3)}"
         )
     values = np.zeros(len(places)) if table.values is None else np.nan_to_num(table.values)
     told = f"{console.count(int(whole.sum()), 'set')} of {config.triples.name}"

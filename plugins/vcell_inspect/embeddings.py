@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell import console
 from vcell.report import svg
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Projection:
     @property
     def caption(self) -> str:
         """Say what the colours are."""
-        shown = f"{len(self.at):,} cells"
+        shown = console.count(len(self.at), "cell")
         return f"{shown}, coloured by {self.column}." if self.column else f"{shown}."
 
 

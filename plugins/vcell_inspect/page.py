@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcell import console
 from vcell.report import Page, axes, frame, svg
 from vcell_inspect.text import describe, matrix_line
 
@@ -33,7 +34,8 @@ def page(
         made.text(f"None in {where}.")
     if seen is not None and seen.n_seen:
         made.heading("Quality")
-        made.text(f"{'All' if seen.whole else 'A sample of'} {seen.n_seen:,} cells.")
+        cells = console.count(seen.n_seen, "cell")
+        made.text(f"The whole file: {cells}." if seen.whole else f"A sample of {cells}.")
         _cells(made, seen)
         _groups(made, report)
         _genes(made, seen)

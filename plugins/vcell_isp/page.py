@@ -180,7 +180,9 @@ def _by(page: Page, result: FinishedRun, tested: pd.DataFrame, column: str, word
         cells = [found.loc[(line.ensembl_id, k)] if (line.ensembl_id, k) in found.index else None
                  for k in kinds]  # fmt: skip
         values[str(line.gene)] = [np.nan if c is None else float(c["mean"]) for c in cells]
-        told[str(line.gene)] = ["" if c is None else f", {int(c['size']):,} cells" for c in cells]
+        told[str(line.gene)] = [
+            "" if c is None else f", {console.count(int(c['size']), 'cell')}" for c in cells
+        ]
     more = rows[column].nunique() - len(kinds)
     words = {
         "donor": "A shift that one donor alone has is a property of that donor.",
@@ -189,7 +191,7 @@ def _by(page: Page, result: FinishedRun, tested: pd.DataFrame, column: str, word
     page.figure(
         f"Top genes by {word}: {operation}",
         svg.named_heat_map(values, kinds, legend="mean shift", told=told),
-        words + (f" {more:,} more are not drawn." if more > 0 else ""),
+        words + (f" Not drawn: {more:,} more." if more > 0 else ""),
     )
 
 

@@ -216,7 +216,8 @@ def wait_for_all(folder: ShardFolder, shards: list[Shard]) -> None:
         if len(left) < len(missing):
             last_news, missing = time.monotonic(), left
         elif time.monotonic() - last_news > _PATIENCE:
-            raise RunFailed(f"{len(left):,} shards of other processes never came")
+            never = console.count(len(left), "shard")
+            raise RunFailed(f"{never} of other processes never came")
         else:
             time.sleep(0.2)
 

@@ -51,7 +51,8 @@ def measured(
 ) -> tuple[list[dict[str, Any]], dict[str, Timing], dict[str, NDArray[np.float32]]]:
     """Time every method in `n` processes; return rows, times and embeddings of all cells."""
     if len(bench.cells) < n:
-        raise UserError(f"{len(bench.cells)} cells cannot be shared by {n} processes")
+        have = console.count(len(bench.cells), "cell")
+        raise UserError(f"{have} cannot be shared by {n} processes")
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(n), context.Queue()
     dealt = shares(bench.cells.lengths, bench.model.shape, n)

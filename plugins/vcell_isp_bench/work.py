@@ -136,7 +136,8 @@ def _device(config: IspBench) -> torch.device:
     have = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.gpus > have or (config.device == "cuda" and not have):
         raise UserError(
-            f"{max(config.gpus, 1)} GPUs were asked for and this machine has {have}",
+            f"asked for: {console.count(max(config.gpus, 1), 'GPU')}; this machine has "
+            f"{have or 'none'}",
             hint="--device cpu",
         )
     on_cpu = config.device == "cpu" or config.procs is not None

@@ -231,8 +231,8 @@ class ValueCheck:
         if not self._alive.all():
             empty = self._groups[~self._alive].tolist()
             raise UserError(
-                f"{self.name}: {len(empty)} perturbations are zero in every cell and gene: "
-                f"{sample(empty)}",
+                f"{self.name}: zero in every cell and gene: "
+                f"{console.count(len(empty), 'perturbation')}: {sample(empty)}",
                 hint="the model probably did not run for them",
             )
 

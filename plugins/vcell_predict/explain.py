@@ -34,7 +34,7 @@ _PAIRS = 1000  # of genes that attend to each other, in the table
 
 def explain(folder: Path, ensemble: Ensemble, prediction: Prediction) -> None:
     """Write the tables and the page into a folder."""
-    page = Page("vcell predict --explain", f"{len(prediction.asked)} perturbations")
+    page = Page("vcell predict --explain", console.count(len(prediction.asked), "perturbation"))
     _responding(folder, page, ensemble, prediction)
     _resembling(folder, page, ensemble, prediction)
     told = [
@@ -81,7 +81,8 @@ def _responding(folder: Path, page: Page, ensemble: Ensemble, prediction: Predic
     picture = svg.heat_map(
         effect[:_ROWS, top].tolist(), rows="perturbations", columns="genes", legend="effect"
     )
-    words = f"The first {min(len(effect), _ROWS)} perturbations, the same genes from left to right."
+    shown = console.count(min(len(effect), _ROWS), "perturbation")
+    words = f"{shown}, the same genes from left to right."
     page.figure("Predicted effects", picture, words)
 
 

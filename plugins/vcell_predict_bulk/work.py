@@ -14,6 +14,7 @@ from vcell.patients.bulk_table import read_bulk
 from vcell.patients.final import FinalBulkModel
 from vcell.report import Table
 from vcell.runs import Run
+from vcell.suggest import few
 
 if TYPE_CHECKING:
     from vcell.patients.bulk_table import BulkTable
@@ -36,8 +37,8 @@ def predict(name: str, path: Path, config: PredictBulk) -> None:
     far = [table.samples[i] for i in np.flatnonzero(found.distance > _FAR)]
     if far:
         console.warn(
-            f"{len(far)} of {len(table.samples)} samples lie further than {_FAR:g} spreads "
-            f"from the patients of {run.name} ({', '.join(far[:3])}): "
+            f"further than {_FAR:g} spreads from the patients of {run.name}: {len(far)} of "
+            f"{console.count(len(table.samples), 'sample')} ({few(far, 3)}): "
             "other platform, tissue or units?"
         )
     columns, rows = _rows(model, table, found)

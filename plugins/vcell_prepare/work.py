@@ -113,7 +113,7 @@ def _text(done: Prepared) -> str:
     made = done.manifest
     removed = made["removed"]
     verb = "is there already" if done.reused else "is ready"
-    size = f"{made['n_cells']:,} cells x {made['n_genes']:,} genes"
+    size = f"{console.count(made['n_cells'], 'cell')} x {console.count(made['n_genes'], 'gene')}"
     kind = f"counts, target sum {made['target_sum']:,.0f}" if made["counts"] else "not counts"
     lines = [
         f"{done.path} {verb}: {size}, {console.bytes_text(_size(done.path))}",

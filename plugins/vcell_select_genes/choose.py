@@ -76,7 +76,8 @@ def choose(
         groups = [Group("hvg", filler[ranking.selected[filler]], ALL)]
         n_genes = len(groups[0].genes)
         if n_genes > config.n_genes:
-            console.say(f"{n_genes - config.n_genes} genes tie at the cut-off and are kept as well")
+            tied = console.count(n_genes - config.n_genes, "gene")
+            console.say(f"tied at the cut-off, and kept as well: {tied}")
     chosen = arrange(groups, filler, n_genes, config.phases)
     if len(chosen.genes) < config.n_genes:
         console.warn(f"only {console.count(len(chosen.genes), 'gene')} could be chosen")

@@ -205,7 +205,7 @@ def _text(report: dict[str, Any]) -> str:
     ]
     if targets := report.get("targets"):
         kept = targets["phases"][-1]
-        lines.append(f"{kept} of {targets['wanted']} targets are in")
+        lines.append(f"targets chosen: {kept} of {targets['wanted']}")
         for key, words in (("left_out", "left out"), ("not_in_file", "not in the file")):
             if targets[key]:
                 shown = ", ".join(targets[key][:8]) + (", ..." if len(targets[key]) > 8 else "")
@@ -214,8 +214,8 @@ def _text(report: dict[str, Any]) -> str:
         share = responses["kept"][-1] / responses["responses"]
         lines.append(
             f"{share:.1%} of {responses['responses']:,} responses of {responses['tested']} "
-            f"perturbations are kept; {responses['n_lost_genes']:,} of "
-            f"{responses['responding_genes']:,} responding genes are lost"
+            f"perturbations kept; responding genes lost: {responses['n_lost_genes']:,} of "
+            f"{responses['responding_genes']:,}"
         )
     lost = {name: names for name, names in report["unmatched"].items() if names}
     if lost:

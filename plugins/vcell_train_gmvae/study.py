@@ -143,7 +143,8 @@ def _counts(column: Column, config: TrainGmvae) -> dict[str, int]:
     known = {str(name): n for name, n in named if str(name) not in config.unlabelled}
     few = [name for name, n in known.items() if 0 < n < config.min_cells]
     if few:
-        console.say(f"{len(few)} labels with fewer than {config.min_cells} cells: unlabelled")
+        these = console.count(len(few), "label")
+        console.say(f"{these} with fewer than {config.min_cells} cells: unlabelled")
     return {name: n for name, n in known.items() if n >= config.min_cells}
 
 
@@ -212,7 +213,7 @@ def _labels(store: Store, config: TrainGmvae) -> tuple[NDArray[np.int64], tuple[
     label = place[codes]
     none = int((label < 0).sum())
     if none:
-        console.say(f"{none:,} of {len(label):,} cells have no label; they are learned from too")
+        console.say(f"without a label: {none:,} of {len(label):,} cells; these are learned from too")
     return label, tuple(str(name) for name, is_one in zip(names, known, strict=True) if is_one)
 
 

@@ -44,7 +44,8 @@ def run(cells: Path | None, config: TrainGmvae) -> None:
 def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
     """Look at the cells, refuse what cannot be, and decide what is held out."""
     assert config.cells is not None
-    with open_cells(config.cells, config.layer, join=config.join) as source:
+    file = command.as_typed(config.cells)
+    with open_cells(file, config.layer, join=config.join) as source:
         refuse_repeated(source)
         require_counts(source)
         refuse(source, config)
@@ -59,10 +60,10 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
         whole = ResidentCells.of(store, 1.0)
         library = row_sums(whole.borders, whole.counts)[train]
         if not (library > 0).any():
-            raise UserError(f"{config.cells}: the training cells have no counts")
+            raise UserError(f"{file}: the training cells have no counts")
         if store.n_genes < _FEWEST:
             raise UserError(
-                f"{config.cells}: {console.count(store.n_genes, 'gene')} with counts; "
+                f"{file}: {console.count(store.n_genes, 'gene')} with counts; "
                 f"{_FEWEST} at least are needed"
             )
         study = dataclasses.replace(study, target=float(np.median(library[library > 0])))
@@ -75,7 +76,8 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
         console.say(
             f"{len(train):,} cells to learn from ({shown:,} with a label shown), "
             f"{study.held_out.sum():,} held out; {store.n_genes:,} genes; "
-            f"{len(study.labels) or 'no'} labels; {len(study.batches) or 'no'} batches"
+            f"{console.count(len(study.labels), 'label')}; "
+            f"{console.count(len(study.batches), 'batch', 'batches')}"
         )
     return NewRun(
         config=config,

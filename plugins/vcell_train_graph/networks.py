@@ -73,8 +73,8 @@ class WildTypeNetwork(nn.Module):
         heads = min(len(rows), config.heads)
         if len(rows) > heads:
             console.warn(
-                f"{len(rows)} graphs and {heads} heads: the graph loss follows the first {heads}; "
-                f"--heads {len(rows)} has one for each"
+                f"{len(rows)} graphs and {console.count(heads, 'head')}: the graph loss follows "
+                f"the first {heads}; --heads {len(rows)} has one for each"
             )
         chosen = dict(list(rows.items())[:heads])
         loss = GraphLoss(chosen, config.graph_loss, share=config.graph_rows)

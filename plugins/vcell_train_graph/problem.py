@@ -24,6 +24,7 @@ from vcell.graph import GeneGraphs
 from vcell.screen import tables
 from vcell.screen.split import TEST, TRAIN, VALIDATION
 from vcell.suggest import few
+from vcell.train.command import as_typed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +105,7 @@ class GivenTable:
 def given(config: TrainGraph) -> GivenTable:
     """Read the files of a run; files that did not change are read once."""
     assert config.table is not None
-    files = tuple((p, p.stat().st_mtime_ns if p.exists() else 0)
+    files = tuple((as_typed(p), p.stat().st_mtime_ns if p.exists() else 0)
                   for p in (config.table, *config.graph, *config.features))  # fmt: skip
     return _given(files, 1 + len(config.graph))
 
@@ -139,8 +140,8 @@ def _given(files: tuple[tuple[Path, int], ...], n_graphs: int) -> GivenTable:
     for note in graphs.notes:
         console.say(note)
     if absent:
-        console.say(f"{len(absent)} genes of the table are in no graph, and are predicted from "
-                    f"what else is known of them: {few(absent)}")  # fmt: skip
+        console.say(f"in no graph, and predicted from what else is known: "
+                    f"{console.count(len(absent), 'gene')} of the table: {few(absent)}")  # fmt: skip
     group, by = _groups(members, query)
     console.say(f"{by} are held out in folds, beside a random split")
     features = _features(paths[n_graphs:], graphs.genes, own)
@@ -251,8 +252,10 @@ def split(read: GivenTable, config: TrainGraph) -> NDArray[np.int8]:
         k, of = parse_fold(fold)
         number = int(groups.max()) + 1
         if of > number:
-            raise UserError(f"{number} query pairs cannot be held out in {of} folds",
-                            hint="take fewer folds: --folds")  # fmt: skip
+            raise UserError(
+                f"{console.count(number, 'query pair')} cannot be held out in {of} folds",
+                hint="take fewer folds: --folds",
+            )
         part[np.isin(groups, rng.permutation(number)[k - 1 :: of])] = TEST
     rest = np.unique(groups[part == TRAIN])
     chosen = np.random.default_rng((config.seed, 0x6B)).permutation(rest)

@@ -107,8 +107,9 @@ def prepare(config: TrainGraph, plan: Plan) -> NewRun:
     read, one = given(config), problem(config)
     test = int((one.part == TEST).sum())
     if config.wiring == "given" and config.draw == 0:
+        graphs = console.count(len(one.graphs.relations), "graph")
         console.say(f"{len(one.values) - test:,} sets to learn from, {test:,} held out; "
-                    f"{len(one.genes):,} genes, {len(one.graphs.relations)} graphs")  # fmt: skip
+                    f"{len(one.genes):,} genes, {graphs}")  # fmt: skip
 
     def write(path: Path) -> None:
         with path.open("wb") as stream:
@@ -212,9 +213,10 @@ def _estimate(config: TrainGraph) -> None:
     console.result(
         {"step_seconds": seconds, "sets_per_second": config.batch_size / seconds,
          "runs": runs, "seconds": whole},
-        f"{seconds:.3f} s a step of {config.batch_size:,} sets on {plan.device} "
-        f"({config.batch_size / seconds:,.0f} sets a second); {runs} runs of at most "
-        f"{config.max_steps:,} steps: {whole / 60:,.1f} minutes, the closed forms beside",
+        f"{seconds:.3f} s a step of {console.count(config.batch_size, 'set')} on {plan.device} "
+        f"({config.batch_size / seconds:,.0f} sets a second); {console.count(runs, 'run')} of at "
+        f"most {console.count(config.max_steps, 'step')}: {console.duration(whole)}, the closed "
+        "forms beside",
     )  # fmt: skip
 
 

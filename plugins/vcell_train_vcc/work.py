@@ -63,7 +63,8 @@ def prepare(config: TrainVcc, plan: Plan) -> NewRun:
             f"--graph-loss {config.graph_loss:g} needs a network and --graph FILE",
             hint=f"--model {' or '.join(NETWORKS)}; the others take features of the graphs",
         )
-    with open_cells(config.cells, config.layer, join=config.join) as source:
+    file = command.as_typed(config.cells)
+    with open_cells(file, config.layer, join=config.join) as source:
         detect.refuse_repeated(source)
         scale = detect.require_counts_or_logs(source)
         found = labels.find(source, config)

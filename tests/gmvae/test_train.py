@@ -92,7 +92,7 @@ def test_cells_without_a_label_are_never_a_class(vcell, home):
     run = Path(json.loads(done.stdout)["run"])
     study = json.loads((home / run / "gmvae.json").read_text())
     assert study["labels"] == ["type-0", "type-1", "type-2", "type-3"]
-    assert "cells have no label" in done.stderr
+    assert "without a label: " in done.stderr
 
 
 def _weights(run):

@@ -179,7 +179,7 @@ def test_a_person_sees_every_column_and_the_roof(bench):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--gpus", "64"], "64 GPUs were asked for"),
+        (["--gpus", "64"], "asked for: 64 GPUs"),
         (["--gpus", "2", "--procs", "2"], "one process for each of --gpus"),
         (["--procs", "2", "--search", "3"], "the settings of one process"),
         (["--procs", "60"], "cannot be shared by 60 processes"),

@@ -71,7 +71,7 @@ def _with(data, **columns):
     [
         (lambda d: _with(d, cell_type="T"), "has one label, 'T'"),
         (lambda d: _with(d, cell_type=["lone", *d.obs["cell_type"][1:]]), "'lone' .* has one cell"),
-        (lambda d: _with(d, outcome="ill"), "all 24 patients have the outcome 'ill'"),
+        (lambda d: _with(d, outcome="ill"), "every patient has the outcome 'ill'"),
         (
             lambda d: _with(
                 d, outcome=np.where(d.obs["patient"].isin(["P000", "P001"]), "rare", "usual")

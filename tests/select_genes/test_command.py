@@ -85,7 +85,7 @@ def test_groups_fill_their_quotas_and_the_phases_are_prefixes(vcell, screen, scr
     assert found["NANOG"] <= 2
     page = (tmp_path / "genes" / "coverage.html").read_text()
     assert page.count("<svg") == 3 + (report["responses"]["n_lost_genes"] >= 0)
-    assert "3 of 4 targets are in" in done.out
+    assert "targets chosen: 3 of 4" in done.out
 
 
 def test_groups_none_is_the_plain_choice(vcell, screen, screen_file, tmp_path):

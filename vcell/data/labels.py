@@ -91,7 +91,7 @@ class Labels:
         """The finding as a person reads it."""
         parts = [
             f"perturbations in {self.perturbation_column!r} ({self.n_perturbations:,})",
-            f"controls {self.control!r} ({self.n_controls:,} cells)",
+            f"controls {self.control!r} ({console.count(self.n_controls, 'cell')})",
         ]
         if self.batch_column:
             parts.append(f"batches in {self.batch_column!r}")

@@ -76,7 +76,7 @@ class SimulationDesign:
             raise UserError("knockdown is a share between 0 and 1, and less than 1")
         if self.cells - self.controls < self.perturbations:
             raise UserError(
-                f"{self.cells} cells are too few for {self.perturbations} perturbations",
+                f"too few cells ({self.cells}) for so many perturbations ({self.perturbations})",
                 hint="simulate more cells or fewer perturbations",
             )
 
@@ -209,7 +209,8 @@ def _targets(
         genes = np.flatnonzero(pool)
         if len(genes) < wanted:
             raise UserError(
-                f"{design.genes} genes are too few for {design.perturbations} perturbations",
+                f"too few genes ({design.genes}) for so many perturbations "
+                f"({design.perturbations})",
                 hint="simulate about six genes per perturbation or more",
             )
         chosen.append(rng.choice(genes, wanted, replace=False))

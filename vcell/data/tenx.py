@@ -135,7 +135,8 @@ def _table(path: Path) -> NDArray[np.object_]:
     widths = {len(row) for row in rows}
     if len(widths) > 1:
         odd = next(i for i, row in enumerate(rows) if len(row) != len(rows[0]))
-        raise UserError(f"{path}, line {odd + 1}: has {len(rows[odd])} columns, not {len(rows[0])}")
+        has = console.count(len(rows[odd]), "column")
+        raise UserError(f"{path}, line {odd + 1}: has {has}, not {len(rows[0])}")
     out = np.empty((len(rows), widths.pop() if widths else 1), object)
     if rows:
         out[:] = rows
@@ -157,8 +158,9 @@ class MtxMatrix:
             raise UserError(f"{path} is not a MatrixMarket coordinate file")
         if sizes[:2] != [n_genes, n_cells]:
             raise UserError(
-                f"{path} is of {sizes[0]:,} genes and {sizes[1]:,} cells, but its folder names "
-                f"{n_genes:,} genes and {n_cells:,} barcodes"
+                f"{path} is of {console.count(sizes[0], 'gene')} and "
+                f"{console.count(sizes[1], 'cell')}, but its folder names "
+                f"{console.count(n_genes, 'gene')} and {console.count(n_cells, 'barcode')}"
             )
         self.nnz = sizes[2]
         self._pattern = head[3:4] == [b"pattern"]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell import console
 from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.graph.edges import text_of
@@ -104,7 +105,8 @@ def read_gene_sets(path: Path) -> GeneSetTable:
                 continue
             if len(row) < len(first[0]):
                 raise UserError(
-                    f"{path}:{number}: {len(row)} columns, the first line has {len(first[0])}"
+                    f"{path}:{number}: {console.count(len(row), 'column')}, the first line has "
+                    f"{len(first[0])}"
                 )
             genes, of_query = columns.genes_of(row)
             if len(set(genes)) < len(genes):
@@ -129,7 +131,8 @@ def read_gene_sets(path: Path) -> GeneSetTable:
     sizes = np.bincount([len(one) for one in sets])
     shown = ", ".join(f"{n:,} of {size}" for size, n in enumerate(sizes) if n)
     value = first[0][columns.value] if columns.value is not None and columns.headed else ""
-    note = f"{path} ({columns.what}): {len(sets):,} sets of {len(names):,} genes ({shown})"
+    note = f"{path} ({columns.what}): {console.count(len(sets), 'set')} of {len(names):,} genes "
+    note += f"({shown})"
     note += f", values from {value}" if value else ""
     return GeneSetTable(
         tuple(names),

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from vcell import console
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def layout_of(
         return _headless(path, rows, mark, skip, weight)
     if len(rows) > 1 and len(rows[1]) != len(head):
         raise UserError(
-            f"{path}: its header has {len(head)} columns, the line below has {len(rows[1])}",
+            f"{path}: its header has {console.count(len(head), 'column')}, the line below has "
+            f"{len(rows[1])}",
             hint="a header needs a name for every column",
         )
     found = _headed(path, rows, mark, skip + 1, weight, split=split)

@@ -179,7 +179,10 @@ def _types(
     counts = np.bincount(codes[codes >= 0], minlength=len(column.categories))
     few = (counts > 0) & (counts < min_cells)
     if few.any():
-        console.say(f"{few.sum()} cell types of fewer than {min_cells} cells count as unlabelled")
+        console.say(
+            f"{console.count(int(few.sum()), 'cell type')} of fewer than {min_cells} cells: "
+            "unlabelled"
+        )
     kept = counts >= max(min_cells, 1)
     names = [str(name) for name, is_one in zip(column.categories, kept, strict=True) if is_one]
     if len(names) < 2:
@@ -225,7 +228,7 @@ def _refuse_few(
     del codes
     if len(names) < 2:
         raise UserError(
-            f"{source.name}: all {counts.sum()} patients have the outcome {names[0]!r} in "
+            f"{source.name}: every patient has the outcome {names[0]!r} in "
             f"{columns.outcome!r}: there is nothing to tell apart",
             hint="name another column with --outcome-column",
         )

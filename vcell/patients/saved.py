@@ -136,7 +136,7 @@ def finished(run: Run, plan: BulkStudy) -> list[Outer]:
     done = [one for one in found if one is not None]
     if len(done) < plan.folds:
         raise UserError(
-            f"{run.name} is not finished: {len(done)} of {plan.folds} folds are done",
+            f"{run.name} is not finished: folds done: {len(done)} of {plan.folds}",
             hint=f"vcell {COMMAND} --resume {run.name}",
         )
     return done

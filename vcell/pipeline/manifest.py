@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vcell import console, outputs
+from vcell import console, outputs, signals
 from vcell.as_json import plain
 from vcell.errors import UserError
 from vcell.runs.files import checksum
@@ -78,16 +79,32 @@ class Manifest:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second pipeline out of the folder; a kill frees it."""
+        """Keep a second pipeline out of the folder; a kill frees it.
+
+        A pipeline that ends before its first stage is done leaves nothing.
+        """
+        lock = self.folder / _LOCK
+        new = not (self.folder / FILE).exists()
+        around = [one for one in (self.folder, *self.folder.parents) if not one.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / _LOCK).open("a") as lock:
+        with lock.open("a") as held:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.fstat(held.fileno()).st_nlink:  # the one that had it has just ended
+                    raise BlockingIOError
             except BlockingIOError:
                 raise UserError(
                     f"{self.folder}: another pipeline is at work there", hint="wait, or use -o"
                 ) from None
-            yield
+            try:
+                yield
+            finally:
+                if new and not self.stages:
+                    with signals.held_back(), suppress(OSError):  # a file of others is there
+                        for path in (self.folder / FILE, lock):
+                            path.unlink(missing_ok=True)
+                        for folder in around:
+                            folder.rmdir()
 
     def run(self, stage: Stage) -> dict[str, Any]:
         """Do a stage, unless it is done; return what it told."""

@@ -56,8 +56,10 @@ def linear(
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value: give it room on both sides
-        room = abs(low) * 0.1 or 0.5
+        room, share = abs(low) * 0.1 or 0.5, 0 <= low <= 1  # and a share stays one
         low, high = low - room, high + room
+        if share:
+            low, high = max(low, 0.0), min(high, 1.0)
     wanted = max(2, round(abs(end - start) / spacing))
     step = round_step((high - low) / wanted)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

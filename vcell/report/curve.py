@@ -102,7 +102,9 @@ class Chart:
         if not curves:
             return frame.empty("nothing was recorded")
         bottom = HEIGHT - BOTTOM
-        across = axes.linear([x for c in curves for x in (c.x[0], c.x[-1])], LEFT, WIDTH - RIGHT)
+        ends = {x for c in curves for x in (c.x[0], c.x[-1])}
+        begin = {0.0} if len(ends) == 1 and min(ends) > 0 else set()  # a single step is an end
+        across = axes.linear(ends | begin, LEFT, WIDTH - RIGHT)
         values = [v for c in curves for v in _inner(c)]
         up = axes.linear([*values, *self.marks.values()], bottom, TOP, spacing=45)
         parts = [frame.x_axis(across, TOP, bottom, self.x), frame.y_axis(up, self.y)]

@@ -37,7 +37,7 @@
     tools.className = "tools"; said.setAttribute("aria-live", "polite");
     const series = data.series.map(s => ({ ...s, low: s.low.length ? s.low : s.mean, high: s.high.length ? s.high : s.mean }));
     const ends = [Math.min(...series.map(s => s.x[0])), Math.max(...series.map(s => s.x[s.x.length - 1]))];
-    if (!(ends[1] > ends[0])) ends[1] = ends[0] + 1;
+    if (!(ends[1] > ends[0])) ends[ends[0] > 0 ? 0 : 1] = ends[0] > 0 ? 0 : ends[0] + 1;
     const state = { lo: ends[0], hi: ends[1], log: false, full: false, weight: 0, at: null, drag: null };
     const svg = make("svg", { role: "img", tabindex: "0", "aria-label": still.getAttribute("aria-label") +
       ". Arrow keys read values, plus and minus zoom, 0 shows all, l switches the scale, s smooths." });
@@ -74,7 +74,11 @@
         if (hi > q(0.98) + 2 * room) { hi = q(0.98) + room; cut = true; }
         if (lo < q(0.02) - 2 * room) { lo = q(0.02) - room; cut = true; }
       }
-      if (hi <= lo) { const d = Math.abs(lo) * 0.1 || 0.5; lo -= d; hi += d; if (state.log && lo <= 0) lo = hi / 10; }
+      if (hi <= lo) {  // a share stays one
+        const d = Math.abs(lo) * 0.1 || 0.5, share = lo >= 0 && lo <= 1;
+        [lo, hi] = share ? [Math.max(lo - d, 0), Math.min(hi + d, 1)] : [lo - d, hi + d];
+        if (state.log && lo <= 0) lo = hi / 10;
+      }
       return [lo, hi, cut];
     }
     function draw() {

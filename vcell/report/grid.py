@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from vcell import console
 from vcell.report import frame, pixels
 from vcell.report.axes import number
 
@@ -58,7 +59,8 @@ def named_heat_map(
         short = frame.shortened(columns[place], foot - 8)
         x = label + (place + 0.5) * wide + 4
         parts.append(frame.turned(x, bottom + 5, short, "end"))
-    words = f"{legend or 'heat map'}: {len(values)} rows, {len(columns)} columns"
+    rows, of = console.count(len(values), "row"), console.count(len(columns), "column")
+    words = f"{legend or 'heat map'}: {rows}, {of}"
     return frame.drawing(parts, bottom + foot, words)
 
 

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 
+from vcell import console
 from vcell.report import frame
 from vcell.report.axes import number
 
@@ -69,7 +70,8 @@ def heat_map(
     ]
     if missing:
         parts.append(frame.text(left + 165, 27, f"grey: no value ({missing:,})"))
-    shown = f"{size[1]} rows, {size[0]} columns, {number(low)} to {number(high)}"
+    shown = f"{console.count(size[1], 'row')}, {console.count(size[0], 'column')}, "
+    shown += f"{number(low)} to {number(high)}"
     return frame.drawing(parts, top + tall + foot, f"{legend or 'heat map'}: {shown}")
 
 

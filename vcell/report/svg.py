@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from vcell import console
 from vcell.report import axes, frame, pixels
 from vcell.report.axes import Axis, number
 from vcell.report.frame import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH
@@ -192,7 +193,8 @@ def histogram(values: Iterable[float], *, x: str = "", y: str = "", log: bool = 
                 WIDTH - RIGHT, TOP + 10, f"{len(found) - len(positive):,} at 0 left out", "end"
             )
         )
-    return frame.drawing(parts, HEIGHT, f"histogram of {x or 'values'}, {len(positive):,} values")
+    of = console.count(len(positive), "value")
+    return frame.drawing(parts, HEIGHT, f"histogram of {x or 'values'}, {of}")
 
 
 def density(counts: Sequence[Sequence[float]], across: Axis, up: Axis, *, x: str, y: str) -> str:

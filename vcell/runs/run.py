@@ -28,7 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from vcell import __version__, console
+from vcell import __version__, console, signals
 from vcell.as_json import plain
 from vcell.cores import cores
 from vcell.errors import UserError
@@ -57,6 +57,7 @@ class Run:
         self.path = path
         self.meta = meta
         self._log: EventLog | None = None
+        self._around: list[Path] = []  # folders around it that were made for it, innermost first
 
     # -- making and opening --------------------------------------------------------------------
 
@@ -92,6 +93,7 @@ class Run:
         more
             Anything else that JSON can hold.
         """
+        around = [one for one in (Path(root), *Path(root).parents) if not one.exists()]
         path = _new_folder(Path(root), command, name)
         meta = {
             "schema": SCHEMA,
@@ -109,14 +111,16 @@ class Run:
             "status": "running",
             **plain(more),
         }
+        this = cls(path, meta)
+        this._around = around
         try:
             for folder in ("ckpt", "control", "logs"):
                 (path / folder).mkdir()
             write_json(path / "run.json", meta)
         except BaseException:  # no room on the disk, say: a folder without run.json is not a run
-            shutil.rmtree(path, ignore_errors=True)
+            this.discard()
             raise
-        return cls(path, meta)
+        return this
 
     @classmethod
     def open(cls, name: Path | str = "latest", root: Path | str = ROOT) -> Run:
@@ -132,6 +136,14 @@ class Run:
     def name(self) -> str:
         """The name of its folder."""
         return self.path.name
+
+    def discard(self) -> None:
+        """Remove a run that this process made and that came to nothing; what lay there stays."""
+        with signals.held_back():
+            shutil.rmtree(self.path, ignore_errors=True)
+            with suppress(OSError):  # others have put something there
+                for folder in self._around:
+                    folder.rmdir()
 
     def claim(self) -> None:
         """Take a run that ended, or whose process is gone, back into use.
@@ -402,10 +414,10 @@ def remove(run: Run, root: Path | str | None = None) -> None:
 
 
 def _new_folder(root: Path, command: str, name: str | None) -> Path:
+    if name is not None and not _NAME.match(name):
+        raise UserError(f"{name!r} cannot be the name of a run", hint="use letters and digits")
     root.mkdir(parents=True, exist_ok=True)
     if name is not None:
-        if not _NAME.match(name):
-            raise UserError(f"{name!r} cannot be the name of a run", hint="use letters and digits")
         (root / name).mkdir()
         return root / name
     while True:

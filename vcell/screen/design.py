@@ -177,8 +177,7 @@ class ScreenRows:
         enough = count >= fewest
         if not enough.any():
             raise UserError(
-                f"none of the {len(count)} perturbations has {fewest} cells or more "
-                f"(the largest has {count.max()})"
+                f"no perturbation has {fewest} cells or more (the largest has {count.max()})"
                 if len(count)
                 else "there is no cell of any perturbation",
                 hint="an effect is a mean over cells: bring more cells, or lower --min-cells",

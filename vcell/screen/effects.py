@@ -195,7 +195,7 @@ def _controls(
         raise confounded()
     if len(bare):
         console.warn(
-            f"{len(bare)} of {n_matched} batches have no control cells: their cells are compared "
+            f"no control cells in {len(bare)} of {n_matched} batches: the cells there are compared "
             "with the controls of all batches"
         )
     if not shared and (sizes.sum(axis=1) == 0).any():

@@ -93,7 +93,8 @@ def _prior(paths: Sequence[Path], genes: list[str], names: list[str]) -> dict[st
     found = [PriorEffects.read(path).believed(genes) for path in paths]
     for path, (known, _) in zip(paths, found, strict=True):
         both = len(set(known) & set(names))
-        console.say(f"{path}: effects of {len(known)} perturbations, {both} of them in this screen")
+        of = console.count(len(known), "perturbation")
+        console.say(f"{path}: effects of {of}, {both} of them in this screen")
     sizes = [len(known) for known, _ in found]
     return {
         "prior_sources": np.array([str(path) for path in paths], np.str_),
@@ -174,7 +175,7 @@ def _parts(
 def _tell_parts(rows: ScreenRows, design: Design, part: NDArray[np.int8]) -> None:
     several = f" in {len(design.contexts)} contexts" if len(design.contexts) > 1 else ""
     console.say(
-        f"{len(rows)} perturbations{several}: {(part == TRAIN).sum()} to learn from, "
+        f"{console.count(len(rows), 'perturbation')}{several}: {(part == TRAIN).sum()} to learn from, "
         f"{(part == VALIDATION).sum()} to choose the model by, {(part == TEST).sum()} held out"
     )
 

@@ -105,7 +105,8 @@ class Steps(Order):
         """Say what a step is."""
         s = self.sets.set_size
         return (
-            f"{self.per_step} sets a step, each {s} perturbed cells and {s} controls of the same "
+            f"{console.count(self.per_step, 'set')} a step, each "
+            f"{console.count(s, 'perturbed cell')} and {console.count(s, 'control')} of the same "
             f"batch, drawn from {n_cells:,} cells"
         )
 

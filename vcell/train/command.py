@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import shutil
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,11 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vcell import console, outputs
 from vcell.config import provenance, settings_of
+from vcell.config.toml import shown_path
 from vcell.errors import DiskFull, RunFailed, UserError
 from vcell.gpu import profiles
 from vcell.launch import Plan, join_run, launch, make_plan, resume_run
 from vcell.outputs.aside import FULL, cannot_write
-from vcell.runs import ROOT, Run, remove
+from vcell.runs import ROOT, Run
 from vcell.train import many
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ def cells_to_train_on(name: str, given: Path | None, known: Path | None) -> Path
             hint=f"vcell {name} cells.h5ad, or [data] cells in vcell.toml",
         )
     return path.absolute()
+
+
+def as_typed(path: Path) -> Path:
+    """Return a path that was made absolute as it reads from here, for what is told of it."""
+    return Path(shown_path(path))
 
 
 def settings_of_run(options: type[Options], run: Run) -> Options:
@@ -107,7 +112,7 @@ def _trained(training: Training[Settings], config: Settings) -> tuple[Run, Plan]
         except DiskFull as error:
             if config.resume or not plan.leads or this.checkpoints():
                 raise
-            remove(this)
+            this.discard()
             hint = "make room and train again; nothing was kept"
             raise DiskFull(error.message, hint=hint) from None
     return this, plan
@@ -147,7 +152,7 @@ def begun(run: Run) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        shutil.rmtree(run.path, ignore_errors=True)
+        run.discard()
         if isinstance(error, OSError) and error.errno in FULL:
             raise cannot_write(run.path, error) from None
         raise

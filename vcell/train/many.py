@@ -7,13 +7,13 @@ Its directory has a folder of runs (``folds/`` or ``trials/``), and run.json nam
 from __future__ import annotations
 
 import dataclasses
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vcell.config import provenance
 from vcell.errors import UserError, VcellError
 from vcell.launch import LaunchOptions, ended_by_signals
-from vcell.runs import Run, remove
+from vcell.runs import Run
 from vcell.train import folds, sweep
 
 if TYPE_CHECKING:
@@ -102,7 +102,5 @@ def ended_well(this: Run, *, new: bool) -> Iterator[None]:
         if not new or this.parts():
             this.finish("failed", error=error.message)
         else:
-            remove(this, this.path.parent)
-            with suppress(OSError):
-                this.path.parent.rmdir()
+            this.discard()
         raise

@@ -136,7 +136,8 @@ class Session:
             return step
         if steps:
             raise UserError(
-                f"none of the {len(steps)} checkpoints of {self.run.name} is whole",
+                f"no checkpoint of {self.run.name} is whole (there "
+                f"{'is 1' if len(steps) == 1 else f'are {len(steps)}'})",
                 hint="start a new run",
             )
         return None

@@ -72,7 +72,7 @@ def trained(
     trials: list[Trial] = this.events({"trial"})
     console.say(f"searching {_told({one.name: one.plain for one in ranges})}")
     if trials:
-        console.say(f"{len(trials)} of {config.sweep} trials are done already")
+        console.say(f"trials done already: {len(trials)} of {config.sweep}")
     for number in range(len(trials) + 1, (config.sweep or 0) + 1):
         begun = _begun(this, trials)
         settings = _chosen(ranges, trials, config.seed, begun)
@@ -92,7 +92,7 @@ def _end(this: Run, trials: list[Trial]) -> None:
     done = _ordered(trials)
     this.save_file("sweep.csv", lambda path: _write(path, trials))
     if not done:
-        raise RunFailed(f"all {len(trials)} trials failed: {trials[-1]['error']}")
+        raise RunFailed(f"every trial failed, the last by this: {trials[-1]['error']}")
     best = done[0]
     this.finish("done", best=best["run"], score=best["value"], settings=best["settings"])
 
@@ -228,7 +228,7 @@ def tell(training: Training[Any], this: Run) -> None:
             "trials": [_shown(one) for one in ordered],
             "failed": [{"run": o["run"], "error": o["error"]} for o in trials if "error" in o],
         },
-        f"best of {len(trials)} trials{without}, by the validation score:\n\n"
+        f"best of {console.count(len(trials), 'trial')}{without}, by the validation score:\n\n"
         f"{console.table(rows, ('run', 'score', *names))}\n\n"
         f"[{training.name}]\n{_told(best['settings'], chr(10))}\n\n"
         f"run directory: {this.path}",

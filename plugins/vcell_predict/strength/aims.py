@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell import console
 from vcell.models.scoring import mean_of, scores
 from vcell.screen.split import TRAIN
 from vcell_predict.strength.significant import called
@@ -129,7 +130,8 @@ class LeftOut:
         """Say what a strength does to each score."""
         before, after = self.scores(1.0), self.scores(strength)
         text = (
-            f"at strength {strength:.2f} instead of 1, on {len(self.real)} perturbations left out: "
+            f"at strength {strength:.2f} instead of 1, on "
+            f"{console.count(len(self.real), 'perturbation')} left out: "
             f"PDS {before['pds']:.3f} -> {after['pds']:.3f}, "
             f"MAE {before['mae']:.4f} -> {after['mae']:.4f}"
         )

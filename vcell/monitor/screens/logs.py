@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vcell import console
 from vcell.monitor import words
 from vcell.monitor.lines import Line, fit, rule, spread
 from vcell.monitor.logs import LogEntry, when
@@ -51,7 +52,7 @@ def body(view: Viewer, width: int, height: int) -> list[Line]:
         lines = [[(" nothing fits the search" if view.search else " nothing was said yet", "dim")]]
     block += [*lines, *([] for _ in range(rows - len(lines))), *more]
     where = "following the end (f holds)" if view.following else "holding (f follows)"
-    text = f" {where}   {len(entries):,} entries"
+    text = f" {where}   {console.count(len(entries), 'entry', 'entries')}"
     if len(entries) > rows:
         text += f", {top + 1:,} to {min(top + rows, len(entries)):,} shown"
     return [*block, [(text, "dim")]]
@@ -84,7 +85,7 @@ def _line(view: Viewer, entry: LogEntry, width: int, *, here: bool) -> Line:
     wide = width >= 100
     letter = {"bad": "E", "warn": "W"}.get(entry.level, " ")
     source = entry.source if wide else entry.source.replace("rank ", "r").replace("console", "con")
-    more = f"  (+{len(entry.more)} lines)" if entry.more else ""
+    more = f"  (+{console.count(len(entry.more), 'line')})" if entry.more else ""
     head = f" {when(entry, view.clock()):>11} {source:<{9 if wide else 5}} {letter} "
     text = words.cut(entry.text, max(4, width - len(head) - len(more)))
     line: Line = [(head, "dim" if not entry.level else entry.level), (text, entry.level)]
