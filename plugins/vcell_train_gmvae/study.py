@@ -213,7 +213,9 @@ def _labels(store: Store, config: TrainGmvae) -> tuple[NDArray[np.int64], tuple[
     label = place[codes]
     none = int((label < 0).sum())
     if none:
-        console.say(f"without a label: {none:,} of {len(label):,} cells; these are learned from too")
+        console.say(
+            f"without a label: {none:,} of {len(label):,} cells; these are learned from too"
+        )
     return label, tuple(str(name) for name, is_one in zip(names, known, strict=True) if is_one)
 
 

@@ -140,8 +140,9 @@ def _given(files: tuple[tuple[Path, int], ...], n_graphs: int) -> GivenTable:
     for note in graphs.notes:
         console.say(note)
     if absent:
-        console.say(f"in no graph, and predicted from what else is known: "
-                    f"{console.count(len(absent), 'gene')} of the table: {few(absent)}")  # fmt: skip
+        lacking = console.count(len(absent), "gene")
+        console.say(f"in no graph, and predicted from what else is known: {lacking} of the table: "
+                    f"{few(absent)}")  # fmt: skip
     group, by = _groups(members, query)
     console.say(f"{by} are held out in folds, beside a random split")
     features = _features(paths[n_graphs:], graphs.genes, own)

@@ -96,7 +96,8 @@ def _processes(options: LaunchOptions, seen: Devices) -> tuple[Literal["cpu", "c
         why = f" ({seen.reason})" if seen.reason else ""
         mend = f"{seen.mend}; or " if seen.mend else ""
         raise UserError(
-            f"asked for: {console.count(max(wanted, 1), 'GPU')}; this machine has {have or 'none'}{why}",
+            f"asked for: {console.count(max(wanted, 1), 'GPU')}; this machine has "
+            f"{have or 'none'}{why}",
             hint=f"--gpus {have}" if have else f"{mend}--device cpu, with --procs for several",
         )
     if have > wanted and options.gpus == "1":

@@ -175,7 +175,8 @@ def _parts(
 def _tell_parts(rows: ScreenRows, design: Design, part: NDArray[np.int8]) -> None:
     several = f" in {len(design.contexts)} contexts" if len(design.contexts) > 1 else ""
     console.say(
-        f"{console.count(len(rows), 'perturbation')}{several}: {(part == TRAIN).sum()} to learn from, "
+        f"{console.count(len(rows), 'perturbation')}{several}: "
+        f"{(part == TRAIN).sum()} to learn from, "
         f"{(part == VALIDATION).sum()} to choose the model by, {(part == TEST).sum()} held out"
     )
 

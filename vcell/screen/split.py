@@ -73,7 +73,8 @@ def split(
         part[order[: round(validation_share * len(rest))]] = VALIDATION
     if (part == TRAIN).sum() < _FEWEST:
         raise UserError(
-            f"left to learn from: {int((part == TRAIN).sum())} of {console.count(n, 'perturbation')}",
+            f"left to learn from: {int((part == TRAIN).sum())} of "
+            f"{console.count(n, 'perturbation')}",
             hint=f"at least {_FEWEST} are needed: hold fewer out or bring more perturbations",
         )
     return part
