@@ -231,8 +231,8 @@ class ValueCheck:
         if not self._alive.all():
             empty = self._groups[~self._alive].tolist()
             raise UserError(
-                f"{self.name}: zero in every cell and gene: "
-                f"{console.count(len(empty), 'perturbation')}: {sample(empty)}",
+                f"{self.name}: {console.count(len(empty), 'perturbation')} with zero in every "
+                f"cell and gene: {sample(empty)}",
                 hint="the model probably did not run for them",
             )
 

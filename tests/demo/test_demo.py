@@ -132,8 +132,8 @@ def test_the_gains_of_perturbations_average_to_the_gain(tmp_path):
     ("words", "said"),
     [
         (["--data", "missing.h5ad"], "missing.h5ad does not exist"),
-        (["--genes", "20"], "20 genes are too few"),
-        (["--n-cells", "10"], "10 cells are too few"),
+        (["--genes", "20"], "too few genes (20)"),
+        (["--n-cells", "10"], "too few cells (10)"),
     ],
 )
 def test_what_cannot_be_shown_is_said_in_one_line(vcell, words, said):

@@ -29,8 +29,8 @@ def test_it_writes_cells_and_truth_and_says_so(vcell, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["c.h5ad", "--genes", "20"], "20 genes are too few"),
-        (["c.h5ad", "--n-cells", "10"], "10 cells are too few"),
+        (["c.h5ad", "--genes", "20"], "too few genes (20)"),
+        (["c.h5ad", "--n-cells", "10"], "too few cells (10)"),
         (["c.txt"], "c.txt"),
         (["missing/c.h5ad"], "missing is not a folder"),
     ],
