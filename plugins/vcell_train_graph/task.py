@@ -128,7 +128,8 @@ class SetTask:
                 error, Regularised(each.sum(), each, out["divergence"]), wild.graphs.names,
                 [p for p in model.parameters() if p.requires_grad],
             )  # fmt: skip
-        started = bool((model.out.weight != 0).any())  # type: ignore[union-attr]
+        # The head starts at zero: until its first step the error has no gradient to compare with.
+        started = bool((model.get_parameter("out.weight") != 0).any())
         if not self._warned and started and np.abs(self.left).max() > 0 and float(error) > 0:
             self._warned = warned(found, console.warn)
         return metrics_of(found)

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -70,7 +70,7 @@ def together(*targets: str | os.PathLike[str], sync: bool = True) -> Iterator[li
     """
     places = [Path(os.path.realpath(target)) for target in targets]
     asides = [aside_of(place) for place in places]
-    missing = {one for place in places for one in place.parents if not one.exists()}
+    around = missing_folders(*(place.parent for place in places))
     try:
         for place in places:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -97,9 +97,23 @@ def together(*targets: str | os.PathLike[str], sync: bool = True) -> Iterator[li
         with signals.held_back():
             for aside in asides:
                 _remove_for_good(aside)
-            for one in sorted(missing, reverse=True):  # the innermost first
-                with suppress(OSError):  # it is not empty
-                    one.rmdir()
+            remove_empty(around)
+
+
+def missing_folders(*folders: Path) -> list[Path]:
+    """Return those of these folders, and of the folders around them, that are still to be made.
+
+    The innermost come first.
+    """
+    around = {one for folder in folders for one in (folder, *folder.parents) if not one.exists()}
+    return sorted(around, reverse=True)
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders that were made for something that failed; one with other files in it stays."""
+    for one in folders:
+        with suppress(OSError):  # it is not empty
+            one.rmdir()
 
 
 def write_text(path: Path, text: str, *, sync: bool = True) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 from vcell import console, outputs, signals
 from vcell.as_json import plain
 from vcell.errors import UserError
+from vcell.outputs.aside import missing_folders, remove_empty
 from vcell.runs.files import checksum
 
 FILE, _LOCK = "pipeline.json", ".lock"
@@ -85,7 +86,7 @@ class Manifest:
         """
         lock = self.folder / _LOCK
         new = not (self.folder / FILE).exists()
-        around = [one for one in (self.folder, *self.folder.parents) if not one.exists()]
+        around = missing_folders(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         with lock.open("a") as held:
             try:
@@ -100,11 +101,10 @@ class Manifest:
                 yield
             finally:
                 if new and not self.stages:
-                    with signals.held_back(), suppress(OSError):  # a file of others is there
+                    with signals.held_back(), suppress(OSError):
                         for path in (self.folder / FILE, lock):
                             path.unlink(missing_ok=True)
-                        for folder in around:
-                            folder.rmdir()
+                        remove_empty(around)
 
     def run(self, stage: Stage) -> dict[str, Any]:
         """Do a stage, unless it is done; return what it told."""

@@ -32,7 +32,14 @@ from vcell import __version__, console, signals
 from vcell.as_json import plain
 from vcell.cores import cores
 from vcell.errors import UserError
-from vcell.outputs.aside import ASIDE, sync_file, write_json, write_text
+from vcell.outputs.aside import (
+    ASIDE,
+    missing_folders,
+    remove_empty,
+    sync_file,
+    write_json,
+    write_text,
+)
 from vcell.runs import files, process
 from vcell.runs.checkpoints import Checkpoint, Checkpoints
 from vcell.runs.events import Event, EventLog, Tail, last_step
@@ -93,7 +100,7 @@ class Run:
         more
             Anything else that JSON can hold.
         """
-        around = [one for one in (Path(root), *Path(root).parents) if not one.exists()]
+        around = missing_folders(Path(root))
         path = _new_folder(Path(root), command, name)
         meta = {
             "schema": SCHEMA,
@@ -140,10 +147,9 @@ class Run:
     def discard(self) -> None:
         """Remove a run that this process made and that came to nothing; what lay there stays."""
         with signals.held_back():
-            shutil.rmtree(self.path, ignore_errors=True)
-            with suppress(OSError):  # others have put something there
-                for folder in self._around:
-                    folder.rmdir()
+            with suppress(OSError):  # it is gone already
+                remove(self)
+            remove_empty(self._around)
 
     def claim(self) -> None:
         """Take a run that ended, or whose process is gone, back into use.
