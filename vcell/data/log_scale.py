@@ -20,7 +20,8 @@ def log_scaled(
 ) -> NDArray[np.floating]:
     """Return log1p of stored counts of cells, each times its cell's factor."""
     found: NDArray[np.floating] = counts * np.repeat(factor, np.diff(indptr))
-    return np.log1p(found, out=found)
+    np.log1p(found, out=found)
+    return found
 
 
 def log_divided(counts: NDArray[Any], divisor: NDArray[np.floating]) -> NDArray[np.floating]:
