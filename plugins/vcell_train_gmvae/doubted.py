@@ -1,4 +1,4 @@
-"""Labels that look wrong are not shown: such cells are learned from as cells without a label."""
+"""Withhold labels that look wrong: such cells are learnt from as unlabelled cells."""
 
 from __future__ import annotations
 

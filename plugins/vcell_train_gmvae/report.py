@@ -1,7 +1,7 @@
-"""Who names cells better: the network's refitted head beside logistic regression on components.
+"""Compare the network's refitted head with logistic regression on principal components.
 
-Both are fitted to the same shown labels and scored on the same held-out cells. Writes into the run
-the head, `held_out.csv` and the page `index.html`.
+Both are fitted to the same labels and scored on the same held-out cells. Writes into the run the
+head, `held_out.csv` and the page `index.html`.
 """
 
 from __future__ import annotations
