@@ -58,7 +58,7 @@ class Head:
     def logits(self, x: Array) -> Array:
         """Return (N, K), whatever the temperature."""
         found: Array = ((x - self.centre) / self.scale) @ self.matrix + self.bias
-        return found - found.max(1, keepdims=True)
+        return found
 
     def at(self, temperature: float) -> Head:
         """Return the head with another temperature."""
