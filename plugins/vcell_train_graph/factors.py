@@ -1,4 +1,4 @@
-"""A few factors of genes, smooth over graphs, whose products are what pairs of genes do.
+"""A few factors of genes, smooth over graphs, whose products are the effects of gene pairs.
 
 A Gaussian process takes what each pair of genes does together for drawn anew, as alike as the genes
 are. Often it is much simpler: each gene has a few traits, and what two genes do together is the sum
