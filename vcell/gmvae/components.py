@@ -1,4 +1,4 @@
-"""Principal components of cells that stay compressed: of the baseline, and of pictures."""
+"""Principal components of cells that stay compressed, for the baseline and for figures."""
 
 from __future__ import annotations
 
