@@ -64,6 +64,31 @@ def test_type_keeps_its_size_at_every_width(browser: Browser, page: Path) -> Non
         assert scale == pytest.approx(1.0, abs=0.03)
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_axes_of_a_curve_end_at_round_numbers(browser: Browser, page: Path, log: bool) -> None:
+    browser.open(page)
+    if log:
+        browser.press(CURVE, "l")
+    right, end, low, high = browser.run(
+        "const s = document.querySelector(arguments[0]), g = [...s.querySelectorAll('.grid')]"
+        ".map(p => p.getAttribute('d').match(/[\\d.]+/g).map(Number));"
+        "const up = g.filter((_, i) => g[i][0] === 58 && g[i].length === 3).map(p => p[1]);"
+        "const across = g.filter(p => !(p[0] === 58 && p[1] !== 10)).map(p => p[0]);"
+        "return [Math.max(...across), s.viewBox.baseVal.width - 12, Math.max(...up), "
+        "Math.min(...up)]",
+        CURVE,
+    )
+    assert right == pytest.approx(end, abs=1)
+    assert (low, high) == (pytest.approx(280 - 38, abs=1), pytest.approx(10, abs=1))
+    words = browser.run(
+        "return [...document.querySelectorAll(arguments[0])].map(t => t.textContent)",
+        f"{CURVE} text[text-anchor=end]",
+    )
+    numbers = [word for word in words if word.replace(".", "").isdigit()]
+    assert numbers
+    assert all(len(word.replace(".", "").strip("0")) <= 2 for word in numbers)
+
+
 def test_a_spike_does_not_flatten_the_curve(browser: Browser, page: Path) -> None:
     browser.open(page)
     ticks = "return [...document.querySelectorAll(arguments[0])].map(t => t.textContent)"

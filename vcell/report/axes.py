@@ -56,7 +56,7 @@ def linear(
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value: give it room on both sides
-        room, share = abs(low) * 0.1 or 0.5, 0 <= low <= 1  # and a share stays one
+        room, share = abs(low) * 0.1 or 0.5, are_shares([low])
         low, high = low - room, high + room
         if share:
             low, high = max(low, 0.0), min(high, 1.0)
@@ -65,6 +65,11 @@ def linear(
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(i * step for i in range(first, last + 1))
     return Axis(ticks[0], ticks[-1], start, end, ticks)
+
+
+def are_shares(values: Iterable[float]) -> bool:
+    """Say whether all may be shares of 1: an axis around one of them does not leave 0 to 1."""
+    return all(0 <= value <= 1 for value in values)
 
 
 def logarithmic(values: Iterable[float], start: float, end: float) -> Axis:

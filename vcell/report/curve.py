@@ -140,7 +140,8 @@ class Chart:
             for c in curves
         ]
         marks = [{"name": name, "value": _short(value)} for name, value in self.marks.items()]
-        whole = {"x": self.x, "y": self.y, "series": series, "marks": marks}
+        shares = axes.are_shares(v for c in curves for v in c.mean if v is not None)
+        whole = {"x": self.x, "y": self.y, "series": series, "marks": marks, "shares": shares}
         # "<" would let a name end the element
         return json.dumps(whole, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 

@@ -24,6 +24,20 @@
     for (let i = Math.ceil(lo / s - 1e-9); i * s <= hi + s * 1e-9; i++) out.push(i * s);
     return out;
   };
+  // The next multiples of the step between ticks, outwards: where an axis ends.
+  const round = (lo, hi, n) => {
+    const s = step((hi - lo) / Math.max(2, n));
+    return [Math.floor(lo / s + 1e-9) * s, Math.ceil(hi / s - 1e-9) * s];
+  };
+  // 1, 2 and 5 times powers of ten from the last not above lo to the first not below hi; where
+  // they are many, powers of ten.
+  const decades = (lo, hi) => {
+    const first = Math.floor(Math.log10(lo)), last = Math.ceil(Math.log10(hi)), out = [];
+    const within = last - first > 3 ? [1] : [1, 2, 5];
+    for (let k = first; k <= last; k++) for (const m of within) out.push(Number(`${m}e${k}`));
+    const from = out.findLastIndex(v => v <= lo * 1.001), to = out.findIndex(v => v >= hi * 0.999);
+    return out.slice(Math.max(from, 0), to < 0 ? undefined : to + 1);
+  };
   // Exponential moving average, corrected for its start; gaps stay gaps.
   const smooth = (ys, w) => {
     if (!w) return ys;
@@ -74,9 +88,9 @@
         if (hi > q(0.98) + 2 * room) { hi = q(0.98) + room; cut = true; }
         if (lo < q(0.02) - 2 * room) { lo = q(0.02) - room; cut = true; }
       }
-      if (hi <= lo) {  // a share stays one
-        const d = Math.abs(lo) * 0.1 || 0.5, share = lo >= 0 && lo <= 1;
-        [lo, hi] = share ? [Math.max(lo - d, 0), Math.min(hi + d, 1)] : [lo - d, hi + d];
+      if (hi <= lo) {
+        const d = Math.abs(lo) * 0.1 || 0.5;
+        [lo, hi] = data.shares ? [Math.max(lo - d, 0), Math.min(hi + d, 1)] : [lo - d, hi + d];
         if (state.log && lo <= 0) lo = hi / 10;
       }
       return [lo, hi, cut];
@@ -85,17 +99,19 @@
       W = Math.max(300, Math.floor(figure.clientWidth)); svg.replaceChildren();
       svg.setAttribute("viewBox", `0 0 ${W} ${H}`); svg.setAttribute("width", W); svg.setAttribute("height", H);
       const shown = series.map(s => ({ ...s, y: smooth(s.mean, state.weight) }));
-      const [lo, hi, cut] = range(shown), f = state.log ? Math.log10 : v => v;
-      const a = f(lo), b = f(hi), pad = (b - a) * 0.05;
-      px = x => L + (x - state.lo) / (state.hi - state.lo) * (W - L - R);
-      vx = p => state.lo + (p - L) / (W - L - R) * (state.hi - state.lo);
-      py = y => H - B - (f(y) - a + pad) / (b - a + 2 * pad) * (H - T - B);
+      const [least, most, cut] = range(shown), f = state.log ? Math.log10 : v => v;
+      const marks = state.log ? decades(least, most) : ticks(...round(least, most, 5), 5);
+      const a = f(marks[0]), b = f(marks[marks.length - 1]);
+      const whole = state.lo === ends[0] && state.hi === ends[1];
+      const [left, right] = whole ? round(...ends, W / 90) : [state.lo, state.hi];
+      px = x => L + (x - left) / (right - left) * (W - L - R);
+      vx = p => left + (p - L) / (W - L - R) * (right - left);
+      py = y => H - B - (f(y) - a) / (b - a) * (H - T - B);
       const held = y => Math.min(Math.max(py(y), T), H - B);
-      for (const t of ticks(state.lo, state.hi, W / 90)) {
+      for (const t of ticks(left, right, W / 90)) {
         svg.append(make("path", { class: "grid", d: `M${px(t)} ${T}V${H - B}` }),
           make("text", { x: px(t), y: H - B + 15, "text-anchor": "middle" }, show(t)));
       }
-      const marks = state.log ? ticks(a, b, 5).map(t => 10 ** t) : ticks(lo, hi, 5);
       for (const t of marks) {
         svg.append(make("path", { class: "grid", d: `M${L} ${py(t)}H${W - R}` }),
           make("text", { x: L - 5, y: py(t) + 4, "text-anchor": "end" }, show(t)));

@@ -15,10 +15,12 @@ from vcell.report import axes, frame, pixels
 from vcell.report.axes import Axis, number
 from vcell.report.frame import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from vcell.report.grid import named_heat_map
+from vcell.report.intervals import intervals
 from vcell.report.pixels import heat_map
 
 __all__ = [
-    "bars", "gauge", "heat_map", "histogram", "line", "named_heat_map", "scatter", "strip",
+    "bars", "gauge", "heat_map", "histogram", "intervals", "line", "named_heat_map", "scatter",
+    "strip",
 ]  # fmt: skip
 
 Points = Sequence[tuple[float, float]]
@@ -27,17 +29,28 @@ _NAMED = 600  # points that can be named by the pointer; each is an element of i
 _ROW = 18  # pixels of a bar
 
 
-def line(series: Series, *, x: str = "", y: str = "", log_x: bool = False) -> str:
-    """Draw one line per series of (xs, ys); a series of one point is a dot."""
-    return _plot(series, x, y, _line, log_x=log_x)
+def line(
+    series: Series,
+    *,
+    x: str = "",
+    y: str = "",
+    log_x: bool = False,
+    diagonal: bool | tuple[float, float] = False,
+) -> str:
+    """Draw one line per series of (xs, ys); a series of one point is a dot.
+
+    `diagonal` is that of `scatter`.
+    """
+    return _plot(series, x, y, _line, log_x=log_x, diagonal=diagonal)
 
 
-def scatter(
+def scatter(  # noqa: PLR0913 - all but the first by keyword
     series: Series,
     *,
     x: str = "",
     y: str = "",
     diagonal: bool | tuple[float, float] = False,
+    equal: bool = False,
     log_x: bool = False,
     names: Mapping[str, Sequence[str]] | None = None,
     band: tuple[float, float] | None = None,
@@ -50,6 +63,8 @@ def scatter(
     diagonal
         x and y are one quantity: both axes are the same, and the line y = x is drawn. Two numbers
         are on the axes in any case, as 0 and 1 of shares.
+    equal
+        Both axes are the same, and no line is drawn.
     names
         The names of a series' points, for the pointer; the points furthest out get one.
     band
@@ -59,8 +74,9 @@ def scatter(
     """
     marks = _Marks(band, arrow)
     return _plot(
-        series, x, y, _cloud, diagonal=diagonal, log_x=log_x, names=names or {}, marks=marks
-    )
+        series, x, y, _cloud,
+        diagonal=diagonal, equal=equal, log_x=log_x, names=names, marks=marks,
+    )  # fmt: skip
 
 
 def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = None) -> str:
@@ -285,13 +301,14 @@ class _Marks:
         )
 
 
-def _plot(
+def _plot(  # noqa: PLR0913 - those of scatter
     series: Series,
     x: str,
     y: str,
     draw: Callable[[_Cloud, int], str],
     *,
     diagonal: bool | tuple[float, float] = False,
+    equal: bool = False,
     log_x: bool = False,
     names: Mapping[str, Sequence[str]] | None = None,
     marks: _Marks | None = None,
@@ -307,14 +324,15 @@ def _plot(
         return frame.empty("nothing to show: no value is finite")
     marks = marks or _Marks()
     above, room = frame.legend([name for name in shown if name] if len(shown) > 1 else [])
-    side = WIDTH - LEFT - RIGHT if diagonal else HEIGHT - TOP - BOTTOM
+    square = equal or bool(diagonal)
+    side = WIDTH - LEFT - RIGHT if square else HEIGHT - TOP - BOTTOM
     top, bottom = TOP + room, TOP + room + side
-    if diagonal:
+    if square:
         xs = ys = [*xs, *ys, *(diagonal if isinstance(diagonal, tuple) else ())]
     make = axes.logarithmic if log_x else axes.linear
     across = make(xs, LEFT, WIDTH - RIGHT)
-    up = axes.linear(ys, bottom, top, spacing=60 if diagonal else 45)
-    if diagonal:  # the very same ticks on both sides
+    up = axes.linear(ys, bottom, top, spacing=60 if square else 45)
+    if square:  # the very same ticks on both sides
         up = Axis(across.low, across.high, bottom, top, across.ticks)
     parts = [*above, frame.x_axis(across, top, bottom, x), frame.y_axis(up, y)]
     if diagonal:

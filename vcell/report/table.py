@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +13,7 @@ from numbers import Integral, Real
 from typing import Any
 
 _ONE_LINE = 16  # letters: "312 B", "type-0", ".578 to .962"
+_QUANTITY = re.compile(r"(at (least|most) )?[-+−±<>]?(\d[\d,]*)?\.?\d+(e[-+]?\d+)?( ?[%\w]{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,11 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Say of each column whether it holds numbers only."""
+        """Say of each column whether it holds numbers only, written out or not ("4.7 KiB")."""
         found = []
         for i in range(len(self.columns)):
-            values = [row[i] for row in self.rows if row[i] is not None]
-            found.append(bool(values) and all(_is_number(value) for value in values))
+            values = [row[i] for row in self.rows if row[i] not in (None, "", "–")]
+            found.append(bool(values) and all(map(_is_quantity, values)))
         return found
 
     def text(self) -> str:
@@ -81,6 +83,10 @@ def words(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_quantity(value: Any) -> bool:
+    return _is_number(value) or (isinstance(value, str) and _QUANTITY.fullmatch(value) is not None)
 
 
 def _cell(value: str) -> str:
