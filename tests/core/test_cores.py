@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from vcell.cores import cores, quota_of
+from vcell.cores import cores, in_parts, quota_of
 
 
 def test_affinity_counts():
@@ -53,3 +53,17 @@ def test_the_smallest_quota_on_the_way_up_counts(tmp_path, group, files, expecte
 
 def test_where_there_are_no_cgroups_nothing_limits(tmp_path):
     assert quota_of(tmp_path / "absent", tmp_path) is None
+
+
+def test_parts_cover_every_row_once_and_errors_come_through():
+    for n in (0, 1, 2, 7, 100):
+        seen = [0] * n
+
+        def work(first, last, seen=seen):
+            for row in range(first, last):
+                seen[row] += 1
+
+        in_parts(work, n)
+        assert seen == [1] * n
+    with pytest.raises(ZeroDivisionError):
+        in_parts(lambda first, last: 1 // 0, 8)

@@ -65,3 +65,12 @@ def test_no_perturbation_and_one():
     one = vcc2025.distances(np.ones((1, 4)), np.zeros((1, 4)), np.array([2]))
     assert (one == 3).all()
     assert (vcc2025.discrimination(one) == 1).all()
+
+
+def test_threads_do_not_change_distances():
+    rng = np.random.default_rng(1)
+    real, pred = rng.normal(size=(2, 31, 4001))  # enough for several threads
+    target = rng.integers(-1, 4001, 31)
+    whole = vcc2025.distances(real, pred, target)
+    rows = [vcc2025.distances(real, pred[p : p + 1], target[p : p + 1]) for p in range(31)]
+    assert (whole == np.concatenate(rows)).all()

@@ -146,6 +146,7 @@ def test_a_prediction_that_is_not_finite_has_no_scores(truth, pred, bad):
         assert np.isnan(column[2])
         assert (np.delete(column, 2) == np.delete(whole[name], 2)).all()
     found = truth.score(means)
+    np.testing.assert_array_equal(truth.overlap(means), rows[quick.DES])
     assert np.isnan([found[name] for name in rows]).all()
     assert found["score"] == 0
 

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from vcell.data.log_scale import log_scaled
+from vcell.data.prefetch import prefetched
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,8 +46,16 @@ class LogCells:
     def blocks(
         self, rows: NDArray[np.int64] | None = None
     ) -> Iterator[tuple[NDArray[np.int64], sp.csr_array]]:
-        """Yield cell numbers and log1p values, in the order of the file."""
-        for block in self.source.chunks(rows=rows):
+        """Yield cell numbers and log1p values, in the order of the file.
+
+        The next block is read and scaled in a thread while the last is worked on.
+        """
+        return prefetched(self._blocks(rows))
+
+    def _blocks(
+        self, rows: NDArray[np.int64] | None
+    ) -> Iterator[tuple[NDArray[np.int64], sp.csr_array]]:
+        for block in self.source.chunks(rows=rows, prefetch=False):
             data = block.data.astype(np.float64)
             matrix = sp.csr_array(
                 (data, block.indices, block.indptr), shape=(len(block.rows), self.n_genes)

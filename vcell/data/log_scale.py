@@ -19,7 +19,8 @@ def log_scaled(
     counts: NDArray[Any], factor: NDArray[np.floating], indptr: NDArray[np.integer]
 ) -> NDArray[np.floating]:
     """Return log1p of stored counts of cells, each times its cell's factor."""
-    found: NDArray[np.floating] = np.log1p(counts * np.repeat(factor, np.diff(indptr)))
+    found: NDArray[np.floating] = counts * np.repeat(factor, np.diff(indptr))
+    np.log1p(found, out=found)
     return found
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.cores import in_parts
 from vcell.kernels import merged
 from vcell.metrics import significance, vcc2025
 
@@ -129,6 +130,19 @@ class Truth:
         self, means: NDArray[np.floating], cells: Any = None, group: Any = None
     ) -> dict[str, Array]:
         """Return them, ``[P]`` each, without ``score``; NaN where a prediction is not finite."""
+        wide, calls, lost = self._called(means, cells, group)
+        found = self._scores(wide, calls)
+        return {name: np.where(lost, np.nan, column) for name, column in found.items()}
+
+    def overlap(self, means: NDArray[np.floating]) -> Array:
+        """Return ``overlap_at_N``, ``[P]``, alone; NaN where a prediction is not finite."""
+        _, calls, lost = self._called(means)
+        return np.where(lost, np.nan, vcc2025.overlap(self.calls, calls))
+
+    def _called(
+        self, means: NDArray[np.floating], cells: Any = None, group: Any = None
+    ) -> tuple[Array, vcc2025.Calls, NDArray[np.bool_]]:
+        """Return the means, the genes that they change, and which of them are not finite."""
         wide = np.asarray(means, np.float64)
         if wide.shape != self.means.shape:
             raise ValueError(f"means of shape {wide.shape}; {self.means.shape} is wanted")
@@ -136,8 +150,7 @@ class Truth:
         wide = np.where(lost[:, None], self.control, wide)
         ranked = self._moved(wide) if cells is None else self._tested(cells, np.asarray(group))
         lost |= np.isnan(ranked[0]).any(axis=1)
-        found = self._scores(wide, self._calls(wide, *ranked))
-        return {name: np.where(lost, np.nan, column) for name, column in found.items()}
+        return wide, self._calls(wide, *ranked), lost
 
     def _scores(self, means: Array, calls: vcc2025.Calls) -> dict[str, Array]:
         truth, guess = self.means - self.control, means - self.control
@@ -152,9 +165,13 @@ class Truth:
         """Rank the controls, moved to predicted means, against themselves."""
         ratio, u, ties = np.ones((3, *means.shape))
         np.divide(np.maximum(means, 0), self.control, out=ratio, where=self.control > 0)
-        merged.moved(
-            self.first, self.value, self.count, ratio, self.sizes.astype(np.float64),
-            float(self.n_controls), u, ties,
+        sizes = self.sizes.astype(np.float64)
+        in_parts(
+            lambda a, b: merged.moved(
+                self.first, self.value, self.count, ratio[a:b], sizes[a:b],
+                float(self.n_controls), u[a:b], ties[a:b],
+            ),
+            len(means),
         )  # fmt: skip
         return u, ties, self.sizes, self.n_controls
 

@@ -101,8 +101,8 @@ class Blend:
         found = self.judge.each(effect)
         if self.truth is not None:
             guess = effect.astype(np.float64)
-            called = self.truth.per_perturbation(np.maximum(self.truth.control + guess, 0))
-            found["des"] = np.nan_to_num(called[quick.DES])
+            called = self.truth.overlap(np.maximum(self.truth.control + guess, 0))
+            found["des"] = np.nan_to_num(called)
         return found
 
     def references(self) -> dict[str, dict[str, float]]:

@@ -124,8 +124,7 @@ def _median_total(side: Side) -> float:
 
 
 def _check_values(name: str, found: ValueSurvey, *, counts: bool) -> None:
-    if found.not_finite:
-        raise UserError(f"{name}: {console.count(found.not_finite, 'value')} NaN or infinite")
+    found.require_finite(name)
     if found.low < 0:
         raise UserError(f"{name}: negative values, down to {found.low:.4g}")
     if counts and found.fractions:

@@ -55,12 +55,16 @@ class Build:
     _all_columns: bool = field(init=False)
     _segments: NDArray[np.int64] = field(init=False)
     _escaped: Array = field(init=False)
+    _ranked: NDArray[np.integer[Any]] = field(init=False)  # cells in their final order
 
     def __post_init__(self) -> None:
         folder = self.spill.folder
         # Nothing to drop, and rows are in order: the spilled columns are those of the file.
         chosen = self.spill.column[self.spill.column >= 0]
         self._all_columns = bool((self.column >= 0).all() and (np.diff(chosen) > 0).all())
+        n = len(self.spill.rank)
+        self._ranked = np.empty(n, np.int32 if n < 1 << 31 else np.int64)
+        self._ranked[self.spill.rank] = np.arange(n)
         table = np.fromfile(folder / "segments.spill", np.int64)
         self._segments = table.reshape(-1, self.spill.n_buckets)
         self._escaped = np.sort(np.fromfile(folder / "escaped.spill", ESCAPED), order="position")
@@ -135,7 +139,10 @@ class Build:
 
     def _bucket(self, bucket: int) -> tuple[Array, Array, NDArray[np.int64]]:
         spill = self.spill
-        cells = np.flatnonzero((spill.bucket == bucket) & (spill.cells.length >= 0))
+        n, parts = len(self._ranked), spill.n_buckets
+        # a bucket is a range of ranks; its cells were spilled in the order of the file
+        cells = np.sort(self._ranked[-(-bucket * n // parts) : -(-(bucket + 1) * n // parts)])
+        cells = cells[spill.cells.length[cells] >= 0]
         length = np.asarray(spill.cells.length[cells])
         n = int(length.sum())
         idx = self._memory.take(n, spill.index_type)
