@@ -82,14 +82,15 @@ def scatter(  # noqa: PLR0913 - all but the first by keyword
 def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = None) -> str:
     """Draw one horizontal bar per name, in the order given; `reference` is a dashed line.
 
-    A value that is not finite has no bar; its row says so.
+    Its number stands at the right end of its row; one that is not finite is "no value".
     """
     if not values:
         return frame.empty("nothing to show")
     label = min(140.0, 12 + max(frame.width_of(name) for name in values))
     finite = [value for value in values.values() if math.isfinite(value)]
     marks = finite if reference is None else [*finite, reference]
-    axis = axes.linear(marks, label, WIDTH - 46, zero=True)
+    whole = all(value == int(value) for value in marks)
+    axis = axes.linear(marks, label, WIDTH - 50, zero=True, whole=whole)
     bottom = _ROW * len(values) + TOP
     parts = [frame.x_axis(axis, TOP, bottom, x)]
     zero = axis.at(0.0)
@@ -97,7 +98,7 @@ def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = 
         top = TOP + _ROW * row
         told = frame.hover(f"{name}: {number(value)}")
         parts.append(
-            f"<g>{told}{frame.text(label - 5, top + 12, frame.shortened(name, label), 'end')}"
+            f"<g>{told}{frame.text(label - 5, top + 12, frame.shortened(name, label - 7), 'end')}"
         )
         if math.isfinite(value):
             left, right = sorted((zero, axis.at(value)))
@@ -105,10 +106,9 @@ def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = 
                 f'<rect class="f0" x="{left:.1f}" y="{top + 1}" width="{right - left:.1f}" '
                 f'height="14"/>'
             )
-            parts.append(frame.text(right + 4, top + 12, number(value)))
-        else:
-            parts.append(frame.text(zero + 4, top + 12, "no value"))
-        parts.append("</g>")
+        # in a column of their own: no line of reference runs through them
+        shown = number(value) if math.isfinite(value) else "no value"
+        parts.append(f"{frame.text(WIDTH - 2, top + 12, shown, 'end')}</g>")
     if reference is not None:
         at = axis.at(reference)
         parts.append(f'<path class="dash" d="M{at:.1f} {TOP}V{bottom}"/>')
@@ -130,7 +130,7 @@ def stacked(values: Mapping[str, Sequence[float]], parts: Sequence[str], *, x: s
     pieces.append(frame.x_axis(axis, top, bottom, x))
     for row, (name, lengths) in enumerate(values.items()):
         y = top + _ROW * row
-        pieces.append(frame.text(label - 5, y + 12, frame.shortened(name, label), "end"))
+        pieces.append(frame.text(label - 5, y + 12, frame.shortened(name, label - 7), "end"))
         reached = 0.0
         for i, (part, length) in enumerate(zip(parts, lengths, strict=True)):
             left, right = axis.at(reached), axis.at(reached + length)
@@ -161,7 +161,7 @@ def strip(
         parts.append(f'<path class="dash" d="M{axis.at(reference):.1f} {TOP}V{bottom}"/>')
     for row, (name, group) in enumerate(groups.items()):
         middle = TOP + tall * row + tall / 2
-        parts.append(frame.text(label - 5, middle + 4, frame.shortened(name, label), "end"))
+        parts.append(frame.text(label - 5, middle + 4, frame.shortened(name, label - 7), "end"))
         shown = {k: v for k, v in group.items() if math.isfinite(v)}
         for i, (point, value) in enumerate(shown.items()):
             up = middle + (i * 7 % 15) - 7  # spread, so that equal values can be told apart
@@ -193,7 +193,7 @@ def histogram(values: Iterable[float], *, x: str = "", y: str = "", log: bool = 
         counts[min(max(i, 0), len(counts) - 1)] += 1
     make = axes.logarithmic if log else axes.linear
     across = make([edges[0], edges[-1]], LEFT, WIDTH - RIGHT)
-    up = axes.linear(counts, HEIGHT - BOTTOM, TOP, zero=True, spacing=45)
+    up = axes.linear(counts, HEIGHT - BOTTOM, TOP, zero=True, spacing=45, whole=True)
     parts = [frame.x_axis(across, TOP, HEIGHT - BOTTOM, x), frame.y_axis(up, y)]
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
         left, right = across.at(low), across.at(high)

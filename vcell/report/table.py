@@ -13,6 +13,7 @@ from numbers import Integral, Real
 from typing import Any
 
 _ONE_LINE = 16  # letters: "312 B", "type-0", ".578 to .962"
+_SENTENCE = 40  # letters: a cell of more needs a wider column
 _QUANTITY = re.compile(r"(at (least|most) )?[-+−±<>]?(\d[\d,]*)?\.?\d+(e[-+]?\d+)?( ?[%\w]{1,3})?")
 
 
@@ -74,6 +75,8 @@ def words(value: Any) -> str:
     """Write one value for people."""
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if not _is_number(value):
         return str(value)
     if isinstance(value, Integral):
@@ -101,8 +104,10 @@ def _line(tag: str, values: Sequence[Any], numeric: Sequence[bool]) -> str:
 
 
 def _kind(tag: str, text: str, *, right: bool) -> str:
-    """Return the class of a cell: of a number, or of a few letters that stay on one line."""
+    """Return the class of a cell: a number, a sentence, or a few letters that stay on one line."""
     if right:
         return ' class="n"'
+    if tag == "td" and len(text) > _SENTENCE and " " in text:
+        return ' class="l"'
     short = tag == "td" and len(text) <= _ONE_LINE and (" " in text or "-" in text)
     return ' class="s"' if short else ""
