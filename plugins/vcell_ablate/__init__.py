@@ -1,4 +1,4 @@
-"""`vcell ablate`: what each part of a run of train-bulk contributes."""
+"""`vcell ablate`: measure what each part of a run of train-bulk contributes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vcell features`: tables of what is known of genes, for models of perturbations."""
+"""`vcell features`: tables of gene features for models of perturbations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vcell gpu-tune`: what a GPU may draw and how fast it runs, measured, set with care, restored."""
+"""`vcell gpu-tune`: measure, set and restore the power limits and clocks of GPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vcell graph-profile`: what each way of showing a gene network to a model costs end to end."""
+"""`vcell graph-profile`: the cost of each way of feeding gene networks to a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vcell isp-bench`: how fast a Geneformer embeds cells, by method, and what each really ran."""
+"""`vcell isp-bench`: how fast Geneformer embeds cells by each method, and what really ran."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure the methods in one process, in turns, and lay the results out."""
+"""Measure the methods in turns in one process, and present the results."""
 
 from __future__ import annotations
 

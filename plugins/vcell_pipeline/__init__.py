@@ -1,4 +1,4 @@
-"""`vcell pipeline`: all the way from cells of patients to a classifier, stage by stage."""
+"""`vcell pipeline`: from cells of patients to a classifier, stage by stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vcell predict-bulk`: outcomes of new patients, from their bulk alone."""
+"""`vcell predict-bulk`: predict the outcomes of new patients from bulk expression."""
 
 from __future__ import annotations
 

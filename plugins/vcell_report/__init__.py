@@ -1,4 +1,4 @@
-"""``vcell report``: what a run did, and what may be claimed of it, as one page."""
+"""``vcell report``: what a run did and what may be claimed from it, on one page."""
 
 from __future__ import annotations
 

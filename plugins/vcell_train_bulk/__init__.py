@@ -1,4 +1,4 @@
-"""`vcell train-bulk`: tell a patient's outcome from bulk, taught by single cells."""
+"""`vcell train-bulk`: predict outcomes from bulk expression, learning from single cells."""
 
 from __future__ import annotations
 

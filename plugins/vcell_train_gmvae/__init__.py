@@ -1,4 +1,4 @@
-"""`vcell train-gmvae`: a Gaussian-mixture autoencoder of counts that names and embeds cells."""
+"""`vcell train-gmvae`: a Gaussian-mixture autoencoder of counts that labels and embeds cells."""
 
 from __future__ import annotations
 
