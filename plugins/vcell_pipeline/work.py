@@ -1,9 +1,9 @@
-"""The stages of `vcell pipeline bulk`, in order, and how they stand.
+"""The stages of `vcell pipeline bulk`, in order, and their state.
 
 Stages that are commands are run by the core's dispatch (`vcell.library.command`), in this process:
 no plugin is imported, settings are checked as on the command line, a kill ends everything at once
-and leaves no child behind, and torch is loaded once. What each training leaves is a run directory,
-so a training that was cut short goes on from its last checkpoint.
+and leaves no child behind, and torch is loaded once. Each training writes a run directory, so an
+interrupted training continues from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -161,7 +161,8 @@ def _gmvae(config: Pipeline, k: int) -> Stage:
         told = _trained(config, "train-gmvae", settings, learn)
         run = Run.open(told["run"])
         best = run.checkpoint("best").path
-        written = [run.path / "gmvae.json", run.path / "head.npz", best / "model.safetensors"]
+        names = ("gmvae.json", "head.npz", "components.npz")
+        written = [*(run.path / name for name in names), best / "model.safetensors"]
         return {"run": run.name, "held_out": told.get("held_out")}, written
 
     return Stage(

@@ -1,4 +1,4 @@
-"""Adding up cells that were drawn, some of them more than once, 256 sums in an instruction.
+"""Sums of drawn cells, some of them drawn more than once: 256 sums in an instruction.
 
 What a sample sums of a gene is ``sum over cells of times[cell, sample] * counts[cell, gene]``. Both
 factors are whole numbers, so these are sums of bits of one times bits of the other. The bits of
