@@ -1,14 +1,17 @@
 r"""How time and memory grow with cells, genes and perturbations, command by command.
 
-    python benchmarks/growth.py         # minutes: up to 100,000 cells
+    python benchmarks/growth.py         # half an hour: up to 100,000 cells
     python benchmarks/growth.py --axes cells --cells 10000,100000,1000000,3000000 \
         --only inspect,select-genes,prepare,loader
 
-Whole processes on simulated counts, 300 non-zeros a cell, 2,000 genes and 50 perturbations where
-they do not vary. CPU is user and system time, memory the largest resident set. The exponent is that
-of what each step adds, log(rise / rise before) / log(step / step before), so that the constant
-start does not flatter it; a last one above 1.05 is marked. Mathematics makes larger: gp, whose
-kernel is inverted (cubic in perturbations), and distances between effects (quadratic in them).
+Whole processes on simulated counts: 300 non-zeros a cell, 2,000 genes and 50 perturbations where
+they do not vary. Non-zeros grow with genes. Where perturbations vary there are 20,000 cells of
+6,000 genes. A small run that is not counted compiles the kernels. Columns: user and system seconds,
+GB of the largest resident set, and major page faults, if any. These count pages of mapped files
+only, not what `read` had to fetch from the disk. Exponents are those of what each step adds,
+log(rise / rise before) / log(step / step before), so that the constant start does not flatter them;
+a last one above 1.05 is told at the end. Mathematics makes larger: gp, whose kernel is inverted
+(cubic in perturbations), and distances between effects (quadratic in them).
 """
 
 from __future__ import annotations
@@ -22,10 +25,13 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import h5py
 from whole import VCELL, Cost, measure
 
 HERE = Path(__file__).resolve().parent
 CELLS, GENES, PERTURBATIONS, UMIS = 10_000, 2_000, 50, 700
+CELLS_OF_MANY = 20_000  # where perturbations vary: 20 of each at 800
+GENES_OF_MANY = 6_000  # simulate wants six or more for each perturbation
 LOADER = """
 import sys
 from vcell.store import Loader, Output, Shuffled, Store
@@ -33,41 +39,78 @@ store = Store.open(sys.argv[1])
 loader = Loader(store, Shuffled(batch_size=4096, seed=1), Output(), resident=False)
 print(sum(len(batch.indptr) - 1 for batch in loader), "cells")
 """
+TOKENS = """
+import sys
+import numpy as np
+from vcell.data import open_cells
+from vcell.geneformer import tokens, vocabulary
+known = vocabulary.shipped("V2")
+with open_cells(sys.argv[1]) as source:
+    token_of = np.arange(source.n_genes, dtype=np.int32) + known.n_special
+    print(sum(len(tokens.encode_block(block, token_of, known, 4096)) for block in source.chunks()))
+"""
 COMMANDS = {
     "simulate": ["simulate", "{cells}", "--n-cells", "{n}", "--genes", "{g}", "--perturbations",
                  "{p}", "--umis", "{u}", "--overwrite"],
     "inspect": ["inspect", "{cells}", "--full"],
     "select-genes": ["select-genes", "{cells}", "-o", "{out}", "--groups", "none", "--n-genes",
                      "500"],
+    "convert": ["convert", "{cells}", "{out}.zarr"],
     "prepare": ["prepare", "{cells}", "-o", "{store}"],
     "loader": [],
+    "isp tokens": [],
+    "effects": ["effects", "{cells}", "-o", "{out}.parquet"],
     "de": ["de", "{cells}", "-o", "{out}.parquet"],
     "evaluate": ["evaluate", "{cells}", "{cells}", "-o", "{out}"],
-    "train-vcc": ["train-vcc", "{cells}", "--model", "gp", "--runs", "{out}"],
+    "train-vcc": ["train-vcc", "{cells}", "--runs", "{runs}"],
+    "predict": ["predict", "latest", "--runs", "{runs}", "-o", "{pred}"],
+    "pack": ["pack", "{pred}", "-o", "{out}.vcc", "--genes", "{genes}"],
+    "pseudobulk": ["pseudobulk", "{cells}", "--labels", "target_gene", "-o", "{out}.h5ad"],
+    "train-gmvae": ["train-gmvae", "{cells}", "--labels", "target_gene", "--epochs", "1", "--runs",
+                    "{latents}"],
+    "embed": ["embed", "latest", "{cells}", "--runs", "{latents}", "-o", "{out}.h5ad"],
 }  # fmt: skip
+#: What a command works on, but for the cells.
+NEEDS = {"loader": "prepare", "predict": "train-vcc", "pack": "predict", "embed": "train-gmvae"}
 
 
 def one(axis: str, value: int, only: list[str], data: Path) -> dict[str, Cost]:
     """Measure every command on one size."""
     n, g, p = (value if axis == name else usual for name, usual in
                (("cells", CELLS), ("genes", GENES), ("perturbations", PERTURBATIONS)))  # fmt: skip
+    umis = UMIS * g / GENES
     if axis == "perturbations":
-        n = 40 * max(p, 250)  # cells of each, not cells in all
+        n, g = CELLS_OF_MANY, GENES_OF_MANY
     places = {
-        "cells": str(data / "cells.h5ad"), "out": str(data / "out"), "n": str(n), "g": str(g),
-        "store": str(data / "store.zarr"), "p": str(p), "u": str(UMIS * g / GENES),
+        "n": str(n), "g": str(g), "p": str(p), "u": str(umis),
+        **{name: str(data / place) for name, place in (
+            ("cells", "cells.h5ad"), ("store", "store.zarr"), ("pred", "pred.h5ad"),
+            ("out", "out"), ("runs", "runs"), ("latents", "latents"), ("genes", "genes.csv"),
+        )},
     }  # fmt: skip
     empty(data)  # an interrupted run may have left its cells
+    wanted = {*only, "simulate"} if only else set(COMMANDS)
+    for name in reversed(COMMANDS):
+        if name in wanted and name in NEEDS:
+            wanted.add(NEEDS[name])
     found = {}
     for name, words in COMMANDS.items():
-        needed = name == "simulate" or (name == "prepare" and "loader" in only)
-        if only and name not in only and not needed:
+        if name not in wanted:
             continue
         empty(data, "out*")
         filled = [*VCELL, *(word.format(**places) for word in words), "--quiet"]
         if name == "loader":
             filled = [sys.executable, "-c", LOADER, places["store"]]
+        elif name == "isp tokens":
+            filled = [sys.executable, "-c", TOKENS, places["cells"]]
         found[name] = measure(filled, data / "log", {"VCELL_CACHE": str(data / "out-cache")})
+        cost = found[name]  # told at once: a run that is stopped has not measured in vain
+        told = f"# {axis} {value:,} {name}: {cost.cpu:.2f} s, {cost.system:.2f} of them system"
+        print(f"{told}, {cost.peak:.2f} GB, {cost.faults:,} faults", file=sys.stderr, flush=True)
+        if name == "simulate":
+            with h5py.File(places["cells"]) as file:
+                genes = file["var"][file["var"].attrs["_index"]].asstr()[:]
+            Path(places["genes"]).write_text("\n".join(genes) + "\n")
     empty(data)
     return found
 
@@ -98,21 +141,27 @@ def table(axis: str, sizes: list[int], only: list[str], data: Path) -> list[str]
         began = time.monotonic()
         rows.append(one(axis, size, only, data))
         print(f"# {axis} {size:,}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    print(
-        f"\n{axis:<16}" + "".join(f"{size:>18,}" for size in sizes) + "   exponents of CPU, memory"
-    )
+    print(f"\n{axis:<13}" + "".join(f"{size:>21,}" for size in sizes))
     fast = []
     for name in rows[0]:
-        cpu, peak = [row[name].cpu for row in rows], [row[name].peak for row in rows]
-        powers = exponents(sizes, cpu)
-        memory = exponents(sizes, peak)
-        cells = "".join(f"{a:>9.2f} s{b:>5.2f} GB" for a, b in zip(cpu, peak, strict=True))
-        spelt = " ".join("–" if math.isnan(x) else f"{x:.2f}" for x in powers)
-        spelt += "; " + " ".join("–" if math.isnan(x) else f"{x:.2f}" for x in memory)
-        if powers and powers[-1] > 1.05:
-            fast.append(f"{name} grows with {axis} to the power of {powers[-1]:.2f}")
-            spelt += "  <- more than linear"
-        print(f"{name:<16}{cells}   {spelt}", flush=True)
+        costs = [row[name] for row in rows]
+        cells = "".join(
+            f"{cost.cpu - cost.system:>9.2f} +{cost.system:>5.2f} {cost.peak:>5.2f}"
+            for cost in costs
+        )
+        told = []
+        for what, values in (
+            ("user", [cost.cpu - cost.system for cost in costs]),
+            ("CPU", [cost.cpu for cost in costs]),
+            ("memory", [cost.peak for cost in costs]),
+        ):
+            powers = exponents(sizes, values)
+            told.append(f"{what} " + " ".join("–" if math.isnan(x) else f"{x:.2f}" for x in powers))
+            if powers and powers[-1] > 1.05:
+                fast.append(f"{what} of {name} grows with {axis} to the power of {powers[-1]:.2f}")
+        if faults := [cost.faults for cost in costs if cost.faults]:
+            told.append(f"faults {max(faults):,}")
+        print(f"{name:<13}{cells}   {'; '.join(told)}", flush=True)
     return fast
 
 
@@ -121,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cells", default="1000,10000,100000")
     parser.add_argument("--genes", default="1000,2000,4000,8000")
-    parser.add_argument("--perturbations", default="50,100,200,400")
+    parser.add_argument("--perturbations", default="100,200,400,800")
     parser.add_argument("--axes", default="cells,genes,perturbations")
     parser.add_argument("--only", default="")
     parser.add_argument("--data", type=Path, default=HERE / ".data" / "growth")
@@ -129,6 +178,7 @@ def main() -> None:
     options.data.mkdir(parents=True, exist_ok=True)
     only = [name for name in options.only.split(",") if name]
     print(f"{datetime.now():%Y-%m-%d %H:%M}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    one("cells", 1000, only, options.data)  # compiles
     fast = []
     for axis in options.axes.split(","):
         sizes = [int(size) for size in getattr(options, axis).split(",")]

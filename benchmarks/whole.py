@@ -87,11 +87,13 @@ a.obs.to_csv(sys.argv[2])
 
 @dataclass(frozen=True)
 class Cost:
-    """What one process took: CPU and wall seconds, GB."""
+    """What one process took: CPU and wall seconds, GB, CPU seconds of the kernel, pages read."""
 
     cpu: float
     wall: float
     peak: float
+    system: float = 0.0
+    faults: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ def measure(words: list[str], log: Path, env: dict[str, str]) -> Cost:
     if os.waitstatus_to_exitcode(status):
         sys.exit(f"{' '.join(words)} failed:\n{log.read_text()[-2000:]}")
     wall = time.monotonic() - started
-    return Cost(used.ru_utime + used.ru_stime, wall, used.ru_maxrss * 1024 / 1e9)
+    cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9
+    return Cost(cpu, wall, peak, used.ru_stime, used.ru_majflt)
 
 
 def middle(costs: list[Cost]) -> Cost:

@@ -1,4 +1,4 @@
-"""What a person sees: messages and progress on stderr, results on stdout.
+"""Output for people: messages and progress on stderr, results on stdout.
 
 Results are the only thing on stdout, so that they can be piped; with ``--json`` they are one JSON
 document. Everything else goes to stderr. Standard library only.

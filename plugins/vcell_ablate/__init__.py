@@ -1,4 +1,4 @@
-"""`vcell ablate`: what each part of a run of train-bulk contributes."""
+"""`vcell ablate`: measure what each part of a run of train-bulk contributes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Ablate:
 def command(run: str, config: Ablate) -> None:
     r"""Leave out each modality, each term of the loss and each component, one at a time.
 
-    The same patients in the same folds, so that differences are paired. One table with intervals;
-    ablation.csv and ablation.json are written into the run. A kill costs one fold of one variant.
+    All variants use the same patients and folds, so the differences are paired. Prints one table
+    with intervals, and writes ablation.csv and ablation.json into the run. If it is killed, at most
+    one fold of one variant is lost.
 
     \b
     Example: vcell ablate latest

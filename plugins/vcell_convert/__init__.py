@@ -1,4 +1,4 @@
-"""`vcell convert`: the same cells in another layout."""
+"""`vcell convert`: write the same cells in another layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vcell demo`: the whole way once, on simulated cells or on your own."""
+"""`vcell demo`: the complete workflow, on simulated cells or on your own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Set perturbations aside before anything is learnt: their cells go into a file of their own.
+"""Set perturbations aside before anything is learnt, with their cells in a separate file.
 
 As in the challenge: the learner gets `learn.h5ad` and the list `held-out.csv`; `held-out.h5ad`,
-with the same controls, is opened by the scoring only.
+with the same controls, is opened only for scoring.
 """
 
 from __future__ import annotations

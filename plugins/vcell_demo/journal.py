@@ -1,7 +1,7 @@
-"""What the demo has done so far, on the disk: so that a killed one goes on where it was.
+"""The demo's finished steps, kept on disk so that a killed demo continues where it was.
 
-`demo.json` holds the settings and, of every finished step, what it reported. It is replaced whole
-after each step, and steps write their own files aside first: a step is done or it is not.
+`demo.json` holds the settings and what each finished step reported. It is replaced as a whole after
+each step. Steps write their files under temporary names first, so a step is either done or not.
 """
 
 from __future__ import annotations

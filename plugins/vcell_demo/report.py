@@ -1,4 +1,4 @@
-"""What the demo found: a table on the console, a page in its folder, one plain sentence first."""
+"""The demo's results: one plain sentence, a table on the console, and a page in its folder."""
 
 from __future__ import annotations
 

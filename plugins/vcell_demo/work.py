@@ -1,4 +1,4 @@
-"""The steps of the demo, in the order a user would take them, and what came of it."""
+"""The steps of the demo, in the order a user would take them, and the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vcell effects`: what every perturbation of a screen does, with standard errors."""
+"""`vcell effects`: the effect of every perturbation of a screen, with standard errors."""
 
 from __future__ import annotations
 

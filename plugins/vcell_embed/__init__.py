@@ -51,7 +51,7 @@ def command(run: str, cells: Path, config: Embed) -> None:
     r"""Embed cells and predict their labels with a run of train-gmvae.
 
     Writes the cells with obsm X_gmvae, and in obs gmvae_label, gmvae_probability,
-    gmvae_component, gmvae_ood (how far a cell is from all that was learnt) and gmvae_unknown.
+    gmvae_component, gmvae_ood (how far a cell is from everything learnt) and gmvae_unknown.
     Genes are found by name or alias. Nothing is retrained.
 
     \b

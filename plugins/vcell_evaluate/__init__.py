@@ -18,8 +18,8 @@ class Evaluate(ColumnOptions):
 
     rules: Literal["vcc2025", "vcc2025-official", "vcc2026", "full"] = option(
         "vcc2025",
-        help="Whose scores: 2025 as cell-eval computes them now, as the 2025 leaderboard did "
-        "(FDR over all tests, fold changes clipped at 20), 2026, or every metric there is.",
+        help="Rules to score by: 2025 as cell-eval computes them now, 2025 as the leaderboard did "
+        "(FDR over all tests, fold changes clipped at 20), 2026, or every metric.",
     )
     output: Path | None = option(
         None, made="whole", short="-o", help="Folder for tables, DE results and a page."
@@ -38,7 +38,8 @@ class Evaluate(ColumnOptions):
         None, help="Score one half of the real cells against the other (default: in vcc2026 only)."
     )
     ties: Literal["midrank", "peer"] = option(
-        "midrank", help="PDS under exact ties: the mean rank, or numpy's order as cell-eval has it."
+        "midrank",
+        help="How PDS ranks exact ties: by the mean rank, or in numpy's order as cell-eval does.",
     )
     threads: int | None = option(None, help="Threads (default: one per core).", minimum=1)
     cache: Path | None = option(

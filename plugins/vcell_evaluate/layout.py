@@ -2,7 +2,7 @@
 
 The aggregate of cell-eval is polars' ``describe`` (nearest-rank quantiles, standard deviation of a
 sample); that of cell-eval2 has rows, columns and rules of its own. ``cell-eval score``,
-``cell-eval2 score`` and anybody's scripts read ours as they read theirs.
+``cell-eval2 score`` and users' scripts can read these files like the originals.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`vcell features`: tables of what is known of genes, for models of perturbations."""
+"""`vcell features`: tables of gene features for models of perturbations."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def command(sources: tuple[Path, ...], config: Features) -> None:
 
     A source is a .gmt of gene sets (GO, Reactome, Hallmark), a network (STRING, BioGRID, any list
     of edges), a table of numbers for each gene (embeddings of proteins or texts), or the effects of
-    another screen (vcell effects). Without sources, what comes with vcell is described.
+    another screen (vcell effects). Without sources, vcell describes the features that come with it.
 
     \b
     Examples: vcell features --cells cells.h5ad

@@ -1,4 +1,4 @@
-"""Gene features from sets and networks: a few numbers for each gene, in which like genes are near.
+"""Gene features from sets and networks: a few numbers per gene, close for similar genes.
 
 G genes, S sets, R components.
 """

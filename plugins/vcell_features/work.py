@@ -1,4 +1,4 @@
-"""The work of `vcell features`: read sources, write tables, say which targets they know."""
+"""The work of `vcell features`: read sources, write tables, list the targets they cover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vcell figures`: pictures of a classifier of patients, one command each, with their data."""
+"""`vcell figures`: figures of a patient classifier, each with its data."""
 
 from __future__ import annotations
 

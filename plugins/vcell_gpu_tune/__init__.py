@@ -1,4 +1,4 @@
-"""`vcell gpu-tune`: what a GPU may draw and how fast it runs, measured, set with care, restored."""
+"""`vcell gpu-tune`: measure, set and restore the power limits and clocks of GPUs."""
 
 from __future__ import annotations
 
@@ -27,21 +27,27 @@ class GpuTune(Cards):
         None, help="Watts (400) or a share of the card's maximum (60%)."
     )
     clock: int | None = option(None, help="Lock the clock at this many MHz.", minimum=1)
-    memory_clock: int | None = option(None, help="Lock the memory's clock to MHz.", minimum=1)
+    memory_clock: int | None = option(
+        None, help="Lock the memory clock at this many MHz.", minimum=1
+    )
     temp_limit: int | None = option(
         None, help="Slow down at this temperature in degrees Celsius.", minimum=40, maximum=110
     )
-    profile: str | None = option(None, help="Set what find-optimal wrote under this name.")
-    core_offset: int = option(0, help="Refused unless 0: see docs/gpu-tune.md.")
-    memory_offset: int = option(0, help="Refused unless 0: see docs/gpu-tune.md.")
-    fan_curve_aggressive: bool = option(default=False, help="Refused: vcell never touches fans.")
+    profile: str | None = option(
+        None, help="Apply the profile that find-optimal wrote under this name."
+    )
+    core_offset: int = option(0, help="Not supported, must be 0: see docs/gpu-tune.md.")
+    memory_offset: int = option(0, help="Not supported, must be 0: see docs/gpu-tune.md.")
+    fan_curve_aggressive: bool = option(
+        default=False, help="Not supported: vcell never controls fans."
+    )
     auto_optimize: bool = option(
-        default=False, help="Refused: find-optimal measures, apply sets what you chose."
+        default=False, help="Not supported: find-optimal measures, and apply sets what you chose."
     )
     safety_checks: bool = option(default=True, help="Cannot be switched off.")
     confirm: int = option(0, help="Restore after this many seconds unless confirmed.", minimum=0)
     shared: bool = option(default=False, help="Include cards that other processes are using.")
-    yes: bool = option(default=False, help="Write; without it the plan is only printed.")
+    yes: bool = option(default=False, help="Apply the plan; without it, the plan is only printed.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +57,16 @@ class FindOptimal(Cards):
     run: str = option("latest", help="The run whose training step is measured.")
     runs: Path = option(Path("runs"), help="The folder that holds the runs.")
     max_slowdown: str = option("3%", help="How much longer a step may take than now.")
-    window: float = option(10.0, help="Seconds of one measurement, 10 at least.", minimum=10.0)
+    window: float = option(10.0, help="Seconds per measurement, at least 10.", minimum=10.0)
     repeats: int = option(3, help="Measurements of each setting, in random order.", minimum=3)
-    steps: int = option(6, help="Clocks, and then power limits, to try.", minimum=2, maximum=20)
+    steps: int = option(
+        6, help="Number of clocks, and then of power limits, to try.", minimum=2, maximum=20
+    )
     name: str = option("best", help="The profile to write: gpu-profiles/NAME.json.")
     seed: int = option(0, help="The seed of the order.", minimum=0)
     overwrite: bool = option(default=False, help="Replace an earlier profile of this name.")
     shared: bool = option(default=False, help="Measure even if other processes are using the card.")
-    yes: bool = option(default=False, help="Measure; without it the plan is only printed.")
+    yes: bool = option(default=False, help="Measure; without it, the plan is only printed.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +85,9 @@ class Follow(Cards):
 def command(ctx: click.Context) -> None:
     r"""Show the power draw of GPUs; find, set and restore energy-saving settings.
 
-    status and monitor only read and need no rights. Setters need root, print their plan, and write
-    only with --yes; what was set before is journalled first and restored after errors, signals and
-    kill -9.
+    status and monitor only read and need no special rights. Commands that change settings need
+    root, print their plan, and write only with --yes. Earlier settings are journalled first and
+    restored after errors, signals and kill -9.
 
     \b
     Example:
@@ -95,7 +103,7 @@ def command(ctx: click.Context) -> None:
 @command.command("status")
 @configured(Cards)
 def status_command(config: Cards) -> None:
-    r"""Show limits, clocks, locks, heat, energy and users of each card. Needs no root.
+    r"""Show limits, clocks, locks, temperature, energy and users of each card. Needs no root.
 
     \b
     Example: vcell gpu-tune status --json
@@ -119,7 +127,7 @@ def apply_command(config: GpuTune) -> None:
 
 
 @command.command("restore")
-@click.option("--all", "every", is_flag=True, help="Every card that vcell has set.")
+@click.option("--all", "every", is_flag=True, help="Restore every card that vcell has changed.")
 @configured(Cards)
 def restore_command(*, every: bool, config: Cards) -> None:
     r"""Restore the settings that cards had before vcell changed them.
@@ -148,10 +156,10 @@ def monitor_command(config: Follow) -> None:
 @command.command("find-optimal")
 @configured(FindOptimal)
 def find_command(config: FindOptimal) -> None:
-    r"""Measure the training step of a run at several clocks and power limits; choose by rule.
+    r"""Measure the training step of a run at several clocks and power limits, and choose one.
 
     Every setting is measured several times in random order, between two measurements of the card as
-    it is. Chosen is the least energy a step that is no slower than --max-slowdown.
+    it is. The choice is the setting with the least energy per step within --max-slowdown.
 
     \b
     Example: vcell gpu-tune find-optimal --run latest --max-slowdown 3% --yes

@@ -1,4 +1,4 @@
-"""Set cards, by a plan that is printed first; bring them back."""
+"""Apply settings to cards, by a plan that is printed first, and restore them."""
 
 from __future__ import annotations
 

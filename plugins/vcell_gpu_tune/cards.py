@@ -1,4 +1,4 @@
-"""Which cards a command means, and what is wrong where there are none."""
+"""Find the cards that a command refers to, and explain why if there are none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure the training step of a run at several settings of a card, and write what is best."""
+"""Measure the training step of a run at several settings of a card, and save the best."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which setting is best: measured several times in random order, chosen by rule. No GPU is needed.
+"""Choose the best setting from repeated measurements in random order. No GPU is needed.
 
 A phase of clock locks comes before one of power limits, because a limit that is never reached saves
-nothing. Every phase stands between measurements of the card as it is: where those drift apart by
-more than 2 %, something else changed meanwhile and nothing is concluded.
+nothing. The card is measured with its current settings before and after every phase. If these two
+measurements differ by more than 2 %, something else changed in between and no conclusion is drawn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each card does and allows: read once, or again and again. Nothing here writes to a card."""
+"""The state and the limits of each card, read once or repeatedly. Nothing here writes to a card."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The real training step of a run, again and again: its own worker on a copy of its directory.
+"""Repeat the real training step of a run, with its own worker on a copy of its directory.
 
-No plugin is known here. The copy has no checkpoints, validates and saves nothing, and never ends by
-itself. Steps are counted from its events, as the monitor counts them.
+This module knows no plugin. The copy has no checkpoints, does not validate or save, and runs until
+it is stopped. Steps are counted from its events, as the monitor counts them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`vcell graph-profile`: what each way of showing a gene network to a model costs end to end."""
+"""`vcell graph-profile`: the cost of each way of feeding gene networks to a model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GraphProfile:
         "in", help="Hops follow edges from target to source, or in both directions."
     )
     over: Literal["relation", "union"] = option(
-        "relation", help="Hops stay in one relation each, or take any."
+        "relation", help="Hops stay within one relation, or may follow any."
     )
     perturbed: Literal["kept", "deleted"] = option(
         "kept", help="Perturbed genes stay in their neighbourhood, or are taken out of it."
@@ -49,7 +49,7 @@ class GraphProfile:
         None, help="Gigabytes that a batch may use (default: a quarter of the free memory)."
     )
     seconds: float = option(
-        5.0, help="Seconds to search each strategy's largest batch; 0 leaves it out.", minimum=0
+        5.0, help="Seconds to spend finding each strategy's largest batch; 0 skips this.", minimum=0
     )
     ids: Path | None = option(
         None, help="Table of ids and gene names, for STRING's links.", read=True
@@ -58,12 +58,12 @@ class GraphProfile:
     minimum: float | None = option(None, help="Leave out edges with a lower weight.")
     scale: float = option(1.0, help="Size of the synthetic graphs, where no --graph is given.")
     save: Path | None = option(
-        None, made="whole", help="Also write the graphs to this folder, to read again."
+        None, made="whole", help="Also save the graphs in this folder, to be read again."
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="Where the models run.")
     threads: int | None = option(None, help="Threads on a CPU (default: one per core).", minimum=1)
     seed: int = option(0, help="The seed of samples, models and synthetic graphs.", minimum=0)
-    output: Path | None = option(None, made="whole", short="-o", help="A page to write, .html.")
+    output: Path | None = option(None, made="whole", short="-o", help="The .html page to write.")
     overwrite: bool = option(default=False, help="Replace a page or graphs of that name.")
 
     def __post_init__(self) -> None:
@@ -78,9 +78,11 @@ class GraphProfile:
 def command(config: GraphProfile) -> None:
     r"""Time ways of feeding gene networks to a model: data, copying, forward and backward.
 
-    Without --graph, synthetic graphs of a yeast's size are used. A reference (lazy-ref, khop1-ref,
-    ...) does what torch-geometric does; khop1-scipy and so on are plain scipy. Strategies: dango,
-    lazy, khop1, khop2, khop3, incidence, transformer; khop-ref and khop-scipy name three each.
+    Without --graph, synthetic graphs the size of yeast's are
+    used. A reference (lazy-ref, khop1-ref,
+    ...) does what torch-geometric does; khop1-scipy and the like use plain
+    scipy. Strategies: dango,
+    lazy, khop1, khop2, khop3, incidence, transformer; khop-ref and khop-scipy each stand for three.
 
     \b
     Examples:

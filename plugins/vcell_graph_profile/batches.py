@@ -1,6 +1,7 @@
-"""What a batch is, on its way from samples to a device.
+"""Batches, on their way from samples to a device.
 
-B samples, S perturbed genes of one at most, n nodes of all samples together, N genes, R relations.
+B samples, at most S perturbed genes per sample, n nodes of all samples together, N genes, R
+relations.
 """
 
 from __future__ import annotations

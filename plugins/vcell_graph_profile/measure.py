@@ -1,4 +1,4 @@
-"""Time a strategy phase by phase, watch its memory, and search the largest batch that fits."""
+"""Time a strategy phase by phase, track its memory, and find the largest batch that fits."""
 
 from __future__ import annotations
 

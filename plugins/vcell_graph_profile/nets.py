@@ -1,4 +1,4 @@
-"""The models that batches are shown to: the same message passing for all, one value a sample.
+"""The models that are timed: the same message passing for all, one value per sample.
 
 A layer: ``h_i <- relu(W h_i + sum_r W_r mean of h_j over the j that i receives from in r)``.
 B samples, S perturbed genes, N genes, R relations, n nodes, D width.

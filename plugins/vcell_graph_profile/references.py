@@ -1,4 +1,4 @@
-"""The same in the way of torch-geometric, and in plain scipy: what ours is compared with.
+"""The references: the same work as torch-geometric does it, and in plain scipy.
 
 With torch-geometric installed its own functions run. Without it `k_hop_subgraph` below does what
 they do, operation by operation (masks over all edges, a relabelling of all genes), and rows say so.

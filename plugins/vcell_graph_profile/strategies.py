@@ -1,9 +1,9 @@
-"""Our ways of showing graphs to a model.
+"""vcell's own ways of feeding graphs to a model.
 
-``dango``, ``transformer``: the graphs are encoded once a step, a sample is its perturbed genes.
-``lazy``: so is a sample here; the device masks the one shared graph. ``incidence``: a sample lists
-the edges that its genes take with them. ``khop1`` to ``khop3``: a sample is its neighbourhood, as
-CSR.
+``dango``, ``transformer``: the graphs are encoded once per step, and a sample is its perturbed
+genes. ``lazy``: a sample is the same, and the device masks the one shared graph. ``incidence``: a
+sample lists the edges that its genes take with them. ``khop1`` to ``khop3``: a sample is its
+neighbourhood, as CSR.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was measured, as tables and sentences: for the terminal and for the page."""
+"""The measurements as tables and sentences, for the terminal and for the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which strategy to take, and why, in one sentence made of what was measured."""
+"""Recommend a strategy, with the reason, in one sentence based on the measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure the strategies in one process and lay out what they cost."""
+"""Measure the strategies in one process and report their costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of the embeddings that a file holds in obsm, of at most a few thousand cells."""
+"""Plots of the embeddings in a file's obsm, with at most a few thousand cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong, or likely to go wrong later: one sentence each, with how it is dealt with."""
+"""What is wrong or may go wrong later, in one sentence each, with the remedy."""
 
 from __future__ import annotations
 

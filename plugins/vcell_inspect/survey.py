@@ -1,4 +1,4 @@
-"""One pass over a sample of the cells, or over all: quality of cells and genes, oddities of values.
+"""One pass over a sample of the cells, or all: quality of cells and genes, unusual values.
 
 Legend: ``C`` cells looked at, ``G`` genes.
 """

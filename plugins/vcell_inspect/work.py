@@ -1,4 +1,4 @@
-"""Gather what is known of the cells and give it as text, JSON and a page."""
+"""Collect what is known about the cells, and present it as text, JSON and a page."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class ModelOptions:
     """Which model reads the cells, and how."""
 
     model: str | None = option(
-        None, help="A folder with a Geneformer, or synthetic:gf-6L-10M-i2048 (made-up weights)."
+        None, help="Folder of a Geneformer model, or synthetic:gf-6L-10M-i2048 (made-up weights)."
     )
     vocabulary: Path | None = option(
         None,
@@ -32,13 +32,15 @@ class ModelOptions:
         None, help="The layer of the file that holds raw counts (default: X)."
     )
     model_layer: str = option(
-        "second-to-last", help="After which layer to read: last, second-to-last, or a number."
+        "second-to-last", help="Layer to read embeddings from: last, second-to-last, or a number."
     )
     readout: Literal["auto", "mean", "cls"] = option(
         "auto", help="A cell is the mean of its genes, or <cls>; auto: mean in V1, cls in V2."
     )
     precision: Literal["fp32", "tf32", "fp16", "bf16"] = option(
-        "fp32", help="Type of products. On a CPU half precision is emulated, to see its noise."
+        "fp32",
+        help="Type of matrix products. On a CPU, half precision is emulated to show its "
+        "rounding error.",
     )
     seed: int = option(0, help="The seed of everything random.", minimum=0)
 
@@ -51,13 +53,18 @@ class IspRun(ModelOptions, LaunchOptions):
         "delete", help="What happens to a gene."
     )
     genes: str = option(
-        "all", help="all, each:FILE (one gene a line, each by itself) or group:FILE (all at once)."
+        "all",
+        help="all, each:FILE (one gene per line, each perturbed alone) or group:FILE (all "
+        "at once).",
     )
     anchor: str | None = option(
         None, help="A gene that is perturbed together with each other gene."
     )
     quarters: int = option(
-        1, help="Quarters of the ranking that inhibit and activate move by.", minimum=1, maximum=3
+        1,
+        help="How many quarters of the ranking inhibit and activate move a gene.",
+        minimum=1,
+        maximum=3,
     )
     state: str | None = option(None, help="The obs column that names each cell's state.")
     start: str | None = option(None, help="The state whose cells are perturbed.")
@@ -71,7 +78,7 @@ class IspRun(ModelOptions, LaunchOptions):
         default=False, help="Use only donors that have cells of both the start and the goal."
     )
     min_cells_per_donor: int = option(
-        10, help="A donor counts for a gene with at least this many perturbed cells.", minimum=1
+        10, help="Minimum number of perturbed cells for a donor to count for a gene.", minimum=1
     )
     controls: str | None = option(
         None, help="matched:20 adds 20 null genes for each gene, matched by detection and rank."
@@ -83,7 +90,8 @@ class IspRun(ModelOptions, LaunchOptions):
         None, help="Perturb at most this many cells, chosen by the seed.", minimum=1
     )
     screen: Literal["exact", "first-order"] = option(
-        "exact", help="first-order estimates all deletions by one backward pass, and checks itself."
+        "exact",
+        help="first-order estimates all deletions by one backward pass, and checks the estimates.",
     )
     exact_top: int = option(
         200, help="Genes with the largest estimates to compute exactly.", minimum=1
@@ -92,18 +100,22 @@ class IspRun(ModelOptions, LaunchOptions):
         100, help="Random genes to compute exactly, for the estimate's recall.", minimum=20
     )
     shard: int = option(
-        500, help="Events per shard: the most work that a kill can cost.", minimum=1
+        500, help="Events per shard: the most work that a kill can lose.", minimum=1
     )
-    gates: bool = option(default=True, help="Check the screen against nulls of the model itself.")
+    gates: bool = option(
+        default=True,
+        help="Check the shifts against the model's own nulls, such as shuffled weights.",
+    )
     dry_run: bool = option(
-        default=False, help="Say what would be done and how long it takes; stop."
+        default=False, help="Show what would be done and how long it would take, then stop."
     )
     runs: Path = option(Path("runs"), help="The folder of run directories.")
     resume: str | None = option(None, help="Resume this run: a name, a path, or latest.")
     export_upstream_pickles: Path | None = option(
         None,
         made="into",
-        help="Also write the files that Geneformer's InSilicoPerturberStats reads, here.",
+        help="Also write the files that Geneformer's InSilicoPerturberStats reads into this "
+        "folder.",
     )
 
 
@@ -126,16 +138,16 @@ class IspStats(ColumnOptions):
     """The settings of `vcell isp stats`; columns are those of the screen of --perturb-seq."""
 
     mode: Literal["genes", "goal_state_shift", "vs_null", "mixture_model", "aggregate"] = option(
-        "genes", help="genes: the table to work with, and a page. The others: upstream's tables."
+        "genes", help="genes: the main table and a page. The others: Geneformer's own tables."
     )
     output: Path | None = option(
         None, made="whole", short="-o", help="Where to write (default: into the run)."
     )
     overwrite: bool = option(default=False, help="Replace the output where it exists already.")
-    null: str | None = option(None, help="Of vs_null: the run with the null distribution.")
-    min_cells: int = option(10, help="Fewest cells for a gene to count.", minimum=1)
+    null: str | None = option(None, help="For vs_null: the run with the null distribution.")
+    min_cells: int = option(10, help="Minimum number of cells for a gene to count.", minimum=1)
     min_donors: int = option(
-        2, help="Fewest donors for a gene to count, if donors are known.", minimum=1
+        2, help="Minimum number of donors for a gene to count, if donors are known.", minimum=1
     )
     nulls: int = option(100, help="Genes matched by detection and rank to compare with.", minimum=1)
     perturb_seq: Path | None = option(
@@ -161,7 +173,7 @@ class IspCompare:
 
 @click.group("isp")
 def command() -> None:
-    r"""Perturb genes in silico with a Geneformer, and say which move cells towards a state.
+    r"""Perturb genes in silico with Geneformer, and find those that move cells towards a state.
 
     \b
     Example:
@@ -193,8 +205,8 @@ def command() -> None:
 def run_command(cells: Path | None, config: IspRun) -> None:
     r"""Delete or overexpress genes in every cell of CELLS and measure how far each cell moves.
 
-    One Parquet table comes out, a line for each cell and gene. A run that was killed goes on with
-    --resume and repeats at most one shard. --dry-run says how long it takes first.
+    The result is one Parquet table with a row for each cell and gene. A killed run continues with
+    --resume and repeats at most one shard. --dry-run shows first how long it will take.
 
     \b
     Examples:
@@ -230,7 +242,7 @@ def embed_command(cells: Path, config: IspEmbed) -> None:
 @click.argument("names", nargs=-1)
 @configured(IspStats)
 def stats_command(names: tuple[str, ...], config: IspStats) -> None:
-    r"""Test what the runs NAMES found: genes.csv with a status for every gene, and a page.
+    r"""Test the results of the runs NAMES: genes.csv with a status for every gene, and a page.
 
     Give a run of deletions and one of overexpressions of the same cells to see whether they agree.
     NAMES default to the latest run.
@@ -263,7 +275,7 @@ def compare_command(one: str, other: str, config: IspCompare) -> None:
 
 plugin = Plugin(
     name="isp",
-    summary="Perturb genes in silico with a Geneformer and test what moves cells.",
+    summary="Perturb genes in silico with Geneformer and test which move cells.",
     command=command,
     needs=("numba", "pyarrow", "safetensors", "torch"),
 )

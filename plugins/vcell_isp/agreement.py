@@ -1,13 +1,13 @@
 """Do the shifts agree with a real perturbation screen? Two questions, each with an interval.
 
 ``size``       are genes whose perturbation moves the cell far in the model those whose measured
-               effect is large? Distance against the squared length of the effect, less its noise
+               effect is large? Distance against the squared length of the effect, minus its noise
 ``direction``  are genes that move the cell towards the goal those whose measured effect points from
                the start's mean expression to the goal's? Needs the cells of the run
 
-The gene itself is left out of its measured effect: a knock-down lowers it in any case. Beside each
-answer stands what expression alone would have said, and the difference of the two, on the same
-bootstrap draws of genes: a model that does no better than expression has not earned belief.
+The gene itself is left out of its measured effect, because a knock-down lowers it in any case. Each
+answer is reported with the answer of expression alone and the difference of the two, on the same
+bootstrap draws of genes. A model that is no better than expression should not be trusted.
 """
 
 from __future__ import annotations

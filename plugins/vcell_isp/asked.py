@@ -1,4 +1,4 @@
-"""Settle what a run shall do, from the options and the file of cells, before any work."""
+"""Decide what a run will do, from the options and the file of cells, before any work."""
 
 from __future__ import annotations
 

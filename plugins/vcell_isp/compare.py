@@ -1,4 +1,4 @@
-"""`vcell isp compare`: how far two runs rank genes alike."""
+"""`vcell isp compare`: how similarly two runs rank genes."""
 
 from __future__ import annotations
 

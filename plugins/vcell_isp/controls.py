@@ -1,4 +1,4 @@
-"""Null genes matched to each tested gene: alike in how often they are detected and rank."""
+"""Null genes for each tested gene, matched in detection and rank."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a run perturbs: its cells as tokens, its genes, and the events that follow from both.
+"""What a run perturbs: its cells as tokens, its genes, and the resulting events.
 
-The design is settled before any work, kept in the run directory (``design.npz``, ``design.json``),
-and gives every process the same events in the same order.
+The design is fixed before any work and kept in the run directory (``design.npz``, ``design.json``),
+so that every process has the same events in the same order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Embed cells and genes into the obsm and varm of an .h5ad or a .zarr, block by block.
 
-Tokens and embeddings are written as they come: memory does not grow with them, only with the names
-and labels of the cells. With genes, the sums over cells of each token are kept, one row a token.
+Tokens and embeddings are written block by block. Memory does not grow with them, only with the
+names and labels of the cells. With genes, the sums over cells are kept, one row per token.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ behind it up by one position. To first order the shift towards a state s changes
     est_i = - ds/db_i + sum over j > i of < ds/dx_j, x(token_j, j - 1) - x(token_j, j) >
 
 with b_i added to the logarithm of key i's weight in every layer (and of the token's weight in the
-mean) and x_j the input of the first layer at j. This needs positions that are smooth; where they
-are not, it is wrong, so every screen is checked: genes with the largest estimates and a random
-sample are computed exactly, and where the sample says that too much is missed, everything is.
+mean) and x_j the input of the first layer at j. This is only right for smooth positions, so every
+screen is checked: the genes with the largest estimates and a random sample are computed exactly. If
+the sample shows that too much is missed, everything is computed exactly.
 """
 
 from __future__ import annotations

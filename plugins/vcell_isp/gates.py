@@ -1,4 +1,4 @@
-"""What a screen must survive before it is believed: checks of a run against nulls of its own model.
+"""Checks of a run against nulls of its own model, before its results are trusted.
 
 A sample of events is computed again: without any change (must be 0), in exact float32 by another
 path (the noise floor), with shuffled weights, with the embedding layer alone, and by expression

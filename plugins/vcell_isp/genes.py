@@ -1,15 +1,15 @@
-"""The table to work with: one line for each gene and operation, with what is and is not known.
+"""The main table: one line per gene and operation, with what is and is not known.
 
-The unit is the donor where donors are known, else the cell. A gene's effect is its shift minus the
-median of its nulls: genes alike in detection and rank under the same operation.
+The statistical unit is the donor if donors are known, else the cell. A gene's effect is its shift
+minus the median of its nulls: genes with similar detection and rank, under the same operation.
 
 ``share_of_nulls``  how many nulls have a centred shift at least as large; among n nulls the rank p,
                     ``(1 + k) / (1 + n)``, cannot be below ``1 / (1 + n)``
 ``p``               Student's t of a new value among the nulls, whose spread is their median
                     absolute deviation: ranks could never pass a correction for many genes
 
-A call needs both: an FDR of p below the level, and a rank p below it. What could not be tested is
-NOT_RUN with the reason, never "no effect".
+A gene is significant if both the FDR of p and the rank p are below the level. What could not be
+tested is NOT_RUN with the reason, never "no effect".
 """
 
 from __future__ import annotations

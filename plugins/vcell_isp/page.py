@@ -1,4 +1,4 @@
-"""The page of a screen: the ranking, how it stands out of its nulls, and who agrees with it."""
+"""The page of a screen: the ranking, its distance from the nulls, and what agrees with it."""
 
 from __future__ import annotations
 

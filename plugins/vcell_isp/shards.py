@@ -1,4 +1,4 @@
-"""A run in shards: each computed by one process, written whole or not at all, and never twice.
+"""The shards of a run: each is computed by one process, once, and written whole or not at all.
 
 Events of all cells, the longest cells first, form one sequence; shard k is events k * size to
 (k + 1) * size. A shard is a Parquet file with a manifest beside it: its checksum says that the file

@@ -2,11 +2,11 @@
 
 Wilcoxon's rank sums against a shared pool are found by sorting the pool once: the rank sum of a
 gene's values is the number of pool values below them (ties count a half) plus n(n + 1)/2, so that
-all genes cost one binary search a value. p is two-sided and normal without correction for ties, as
-``scipy.stats.ranksums``. Means are of the values in the order of cells.
+all genes cost one binary search per value. p is two-sided and normal without correction for ties,
+as ``scipy.stats.ranksums``. Means are of the values in the order of cells.
 
 Upstream's pool of "random" genes contains the tested gene and treats the cells of a donor as
-independent; these tables do the same, so that they compare. ``genes.csv`` does not.
+independent; these tables do the same, for comparison. ``genes.csv`` does not.
 """
 
 from __future__ import annotations

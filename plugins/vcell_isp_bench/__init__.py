@@ -1,4 +1,4 @@
-"""`vcell isp-bench`: how fast a Geneformer embeds cells, by method, and what each really ran."""
+"""`vcell isp-bench`: how fast Geneformer embeds cells by each method, and what really ran."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class IspBench:
     """The [isp-bench] table."""
 
     model: str = option(
-        "synthetic:gf-6L-10M-i2048", help="A folder with a Geneformer, or made-up weights."
+        "synthetic:gf-6L-10M-i2048", help="Folder of a Geneformer model, or made-up weights."
     )
     vocabulary: Path | None = option(
         None, read=True, help="A TSV of tokens, for a model of another size."
@@ -25,16 +25,20 @@ class IspBench:
     method: Literal[
         "baseline", "original", "batching", "packed", "mixed_precision", "quantization", "compile",
         "all",
-    ] = option("all", help="What to measure; docs/isp-bench.md says what each does.")  # fmt: skip
+    ] = option("all", help="Methods to measure; docs/isp-bench.md describes each.")  # fmt: skip
     precision: Literal["fp16", "bf16"] = option(
-        "fp16", help="Of mixed_precision. fp16 keeps the ranking of shifts, bf16 may not."
+        "fp16", help="For mixed_precision. fp16 keeps the ranking of shifts, bf16 may not."
     )
     batch_size: int = option(8, help="Cells of a padded batch (batching, original).", minimum=1)
     token_budget: int = option(8192, help="Tokens of a packed batch.", minimum=64)
     max_cells: int = option(64, help="How many cells to embed.", minimum=2)
-    repeats: int = option(5, help="How often each method is timed, after one warm-up.", minimum=1)
+    repeats: int = option(
+        5, help="How many times each method is timed, after one warm-up.", minimum=1
+    )
     label: str | None = option(None, help="The obs column of labels, for the embedding's quality.")
-    control: str | None = option(None, help="The label of controls, for their separation.")
+    control: str | None = option(
+        None, help="The label of control cells, to measure how well they separate."
+    )
     gene_column: str | None = option(None, help="The var column with Ensembl ids or symbols.")
     layer: str | None = option(None, help="The layer that holds raw counts (default: X).")
     gpus: int = option(
@@ -47,9 +51,11 @@ class IspBench:
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="Where to compute.")
     threads: int | None = option(None, help="Threads on a CPU (default: one per core).", minimum=1)
-    search: int = option(0, help="Search the best settings in so many trials (Optuna).", minimum=0)
+    search: int = option(
+        0, help="Number of trials in which Optuna searches for the best settings.", minimum=0
+    )
     shifts: bool = option(default=True, help="Also compare shifts of deletions with float32.")
-    output: Path | None = option(None, made="whole", short="-o", help="A page to write, .html.")
+    output: Path | None = option(None, made="whole", short="-o", help="The .html page to write.")
     wandb: bool = option(default=False, help="Also log the rows to Weights & Biases.")
     seed: int = option(0, help="The seed of cells and search.", minimum=0)
 
@@ -71,10 +77,11 @@ class IspBench:
     ),
 )
 def command(cells: Path | None, config: IspBench) -> None:
-    r"""Time ways of embedding CELLS with a Geneformer, and say what each really computed.
+    r"""Benchmark ways of embedding CELLS with Geneformer, and show what each really computed.
 
-    Without CELLS, cells of true lengths are made up. Every row names the type in its products, the
-    attention kernel, cells per forward, layers and head, as they were seen in a forward pass.
+    Without CELLS, synthetic cells of realistic lengths are used. Every row names the type of the
+    matrix products, the attention kernel, the cells per forward pass, the layers and the head, all
+    observed in a forward pass.
 
     \b
     Examples:
@@ -88,7 +95,7 @@ def command(cells: Path | None, config: IspBench) -> None:
 
 plugin = Plugin(
     name="isp-bench",
-    summary="Time ways of running a Geneformer, and say what each really ran.",
+    summary="Benchmark ways of running Geneformer, and show what each really ran.",
     command=command,
     config=IspBench,
     needs=("numba", "safetensors", "torch"),

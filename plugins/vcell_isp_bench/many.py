@@ -1,7 +1,7 @@
-"""Time methods on several GPUs, or in several processes on a CPU, at the same moment.
+"""Time methods on several GPUs, or in several processes on a CPU, at the same time.
 
-Each process has a share of the cells, dealt out by cost, and a model of its own; nothing is sent
-between them but the moment to begin. A repeat lasts as long as its slowest process.
+Each process has a share of the cells, balanced by cost, and its own model. The processes exchange
+nothing but the signal to start. A repeat lasts as long as its slowest process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Time a method, phase by phase, and watch one forward pass to see what really ran."""
+"""Time a method phase by phase, and observe one forward pass to see what really ran."""
 
 from __future__ import annotations
 

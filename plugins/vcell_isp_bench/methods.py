@@ -1,6 +1,6 @@
-"""The ways of embedding cells that are compared.
+"""The methods of embedding cells that are compared.
 
-Each takes ranked cells to one embedding a cell: the mean over genes (or <cls>) after the same
+Each turns ranked cells into one embedding per cell: the mean over genes (or <cls>) after the same
 layer. A method that cannot run here says why; none falls back to another.
 """
 

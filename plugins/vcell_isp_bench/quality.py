@@ -1,4 +1,4 @@
-"""How good embeddings are: by their labels, and by how close they stay to the baseline's.
+"""Quality of embeddings: by labels, and by how close they are to the baseline's.
 
 The definitions are those of the original benchmark: RidgeClassifier on a stratified split, k-means
 with as many clusters as labels, 15 nearest neighbours, seed 42.

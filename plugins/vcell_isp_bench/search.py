@@ -1,4 +1,4 @@
-"""Search the fastest settings that keep the embedding: token budget, precision, compiling."""
+"""Search for the fastest settings that keep the embedding: token budget, precision, compiling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure the methods in one process, in turns, and lay the results out."""
+"""Measure the methods in turns in one process, and present the results."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from vcell.geneformer import checkpoint, perturbation, tokens
 from vcell.geneformer.checkpoint import Geneformer
 from vcell.geneformer.shifts import ShiftEngine
 from vcell.geneformer.tokens import TokenCells
+from vcell.launch.plan import too_few_gpus
 from vcell.metrics.rankings import overlap, spearman
 from vcell_isp_bench import IspBench, measure, quality
 from vcell_isp_bench.methods import NAMES, Method, make
@@ -135,11 +136,7 @@ def _check(config: IspBench) -> None:
 def _device(config: IspBench) -> torch.device:
     have = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.gpus > have or (config.device == "cuda" and not have):
-        raise UserError(
-            f"asked for: {console.count(max(config.gpus, 1), 'GPU')}; this machine has "
-            f"{have or 'none'}",
-            hint="--device cpu",
-        )
+        raise too_few_gpus(config.gpus, have, hint="--device cpu")
     on_cpu = config.device == "cpu" or config.procs is not None
     return torch.device("cuda" if have and not on_cpu else "cpu")
 

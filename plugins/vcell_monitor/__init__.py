@@ -15,15 +15,17 @@ from vcell.plugin import Plugin
 class MonitorOptions:
     """The [monitor] table."""
 
-    runs: Path = option(Path("runs"), help="The folder of runs, where none is named.")
+    runs: Path = option(Path("runs"), help="The folder of runs, if PATH names none.")
     filter: str = option(
-        "", help="Only runs that fit, as in 'status:running lr>=1e-3'; key / changes it."
+        "", help="Show only matching runs, as in 'status:running lr>=1e-3'; the / key changes this."
     )
     once: bool = option(
-        default=False, help="Print how the runs stand, and end; no terminal is needed."
+        default=False, help="Print the state of the runs and exit; no terminal is needed."
     )
-    replay: str | None = option(None, help="Play this run back, by name or path.")
-    speed: float = option(10.0, help="With --replay: how many times as fast.", minimum=0.1)
+    replay: str | None = option(None, help="Play back this run, given by name or path.")
+    speed: float = option(
+        10.0, help="With --replay: how many times faster than it ran.", minimum=0.1
+    )
     ascii: bool = option(
         default=False, help="Draw with ASCII only (the default where the terminal has no UTF-8)."
     )

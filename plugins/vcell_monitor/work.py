@@ -1,4 +1,4 @@
-"""Open what is to be watched, and show it on the terminal or print it once."""
+"""Open the runs, and show them on the terminal or print them once."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ class Pack(ManyFiles):
     """The [pack] table."""
 
     rules: Literal["vcc2025", "vcc2026"] = option(
-        "vcc2025", help="Whose submission format: log1p with controls, or counts per context."
+        "vcc2025",
+        help="Submission format: log1p with controls (vcc2025), or counts per context (vcc2026).",
     )
     genes: Path | None = option(
         None,
@@ -31,13 +32,13 @@ class Pack(ManyFiles):
     )
     context_column: str = option("context", help="The obs column that names each cell's context.")
     contexts: tuple[str, ...] = option(
-        ("A", "B", "C"), help="vcc2026: the contexts that must be there, each whole."
+        ("A", "B", "C"), help="vcc2026: contexts that must be present and complete."
     )
     cells_per_perturbation: int = option(
         400, help="vcc2026: cells that each perturbation must have in each context.", minimum=1
     )
     max_cells: int | None = option(
-        None, help="Most cells allowed (default: 200,000 in 2025, 400,000 in 2026).", minimum=1
+        None, help="Maximum number of cells (default: 200,000 in 2025, 400,000 in 2026).", minimum=1
     )
     check: bool = option(
         default=False, help="Only check a .vcc file, or a prediction that is not packed yet."

@@ -1,8 +1,8 @@
 """The .vcc container: an uncompressed tar around ``pred.h5ad.zst``. Written and read as a stream.
 
 2025: ``pred.h5ad.zst`` then ``watermark.txt`` (the words ``vcc-prep``). 2026: ``meta.json`` first,
-then ``pred.h5ad.zst``. An archive is somebody else's file: nothing is extracted by its own names,
-only the members known here are read, links and odd members are refused, and every read is bounded.
+then ``pred.h5ad.zst``. An archive may come from anyone: nothing is extracted under its own names,
+only known members are read, links and unknown members are refused, and every read is bounded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the challenge's server refuses, found here first: by the labels, then by the values.
+"""Find what the challenge's server would refuse: first in the labels, then in the values.
 
 `check_labels` needs no value of the matrix, so most mistakes cost seconds. `ValueCheck` looks at
 every value as it streams past, and stops at the first block that would be refused.

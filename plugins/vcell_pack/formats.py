@@ -1,4 +1,4 @@
-"""The two submission formats and their limits, as the challenge's packers and servers have them.
+"""The two submission formats and their limits, as in the challenge's packers and servers.
 
 2025: log1p values with control cells, 18,080 genes. 2026: raw counts without controls, 18,533
 genes, every perturbation with the same number of cells in every context.

@@ -1,4 +1,4 @@
-"""Counts or log1p: found in the values, reported, and brought to what the challenge takes.
+"""Counts or log1p: detected from the values, reported, and converted for the challenge.
 
 The 2025 packer turned counts into log1p of counts scaled to the median total, in float32; so does
 this, in two passes instead of in memory. 2026 takes counts as they are.

@@ -1,4 +1,4 @@
-"""`vcell pipeline`: all the way from cells of patients to a classifier, stage by stage."""
+"""`vcell pipeline`: from cells of patients to a classifier, stage by stage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Pipeline(DataOptions):
     )
     min_cells: int = option(2, help="Cell types of fewer cells count as unlabelled.", minimum=1)
     folds: int = option(5, help="Outer folds of patients; one GMVAE for each.", minimum=2)
-    states: bool = option(default=True, help="Train a GMVAE for each fold, for states of types.")
+    states: bool = option(default=True, help="Train a GMVAE for each fold, for cell-type states.")
     samples: int = option(10, help="Pseudobulks per patient; 0 for none.", minimum=0)
     sample_cells: int = option(500, help="Cells per pseudobulk.", minimum=1)
     ablate: bool = option(default=True, help="Measure what each part contributes.")
@@ -39,10 +39,10 @@ class Pipeline(DataOptions):
 @click.argument("what", type=click.Choice(["bulk", "status"]))
 @configured(Pipeline)
 def command(what: str, config: Pipeline) -> None:
-    r"""Train a classifier of bulk from cells of patients, from QC to figures.
+    r"""Train a classifier of bulk expression from patients' single cells, from QC to figures.
 
     bulk runs the unfinished stages: QC, folds of patients, a GMVAE per fold, pseudobulks, the
-    classifier, ablations, figures. If it is killed, it continues where it was when started again.
+    classifier, ablations, figures. If it is killed, start it again and it continues.
     status shows the state of the stages and changes nothing. The settings of each stage are in its
     own table of vcell.toml: [train-gmvae], [pseudobulk], [train-bulk].
 
@@ -58,7 +58,7 @@ def command(what: str, config: Pipeline) -> None:
 
 plugin = Plugin(
     name="pipeline",
-    summary="Patients: QC, GMVAE, pseudobulk, classifier, ablation, figures.",
+    summary="Analyse patients: QC, GMVAE, pseudobulk, classifier, ablation, figures.",
     command=command,
     config=Pipeline,
     needs=("torch", "scipy", "numba", "h5py"),

@@ -1,9 +1,9 @@
-"""The stages of `vcell pipeline bulk`, in order, and how they stand.
+"""The stages of `vcell pipeline bulk`, in order, and their state.
 
 Stages that are commands are run by the core's dispatch (`vcell.library.command`), in this process:
 no plugin is imported, settings are checked as on the command line, a kill ends everything at once
-and leaves no child behind, and torch is loaded once. What each training leaves is a run directory,
-so a training that was cut short goes on from its last checkpoint.
+and leaves no child behind, and torch is loaded once. Each training writes a run directory, so an
+interrupted training continues from its last checkpoint.
 """
 
 from __future__ import annotations

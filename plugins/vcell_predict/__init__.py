@@ -26,16 +26,14 @@ class Predict(DataOptions):
     like: Path | None = option(
         None,
         read=True,
-        help="Copy perturbations, cells of each, batches and total counts from a real file.",
+        help="Copy perturbations, numbers of cells, batches and total counts from a real file.",
     )
     as_: Literal["residual", "mean", "counts"] = option(
         "residual",
-        help="How cells are made: control cells moved by the effect, the mean in every cell, or "
-        "whole counts.",
+        help="How cells are made: control cells shifted by the effect, the mean in every cell, or "
+        "integer counts.",
     )
-    cells: Path | None = option(
-        None, help="The cells of the project; --control-cells goes before them."
-    )
+    cells: Path | None = option(None, help="The project's cells; --control-cells takes precedence.")
     control_cells: Path | None = option(
         None, read=True, help="Take the control cells from this file (default: the one trained on)."
     )
@@ -51,16 +49,18 @@ class Predict(DataOptions):
         minimum=1,
     )
     controls: int | None = option(
-        None, help="Control cells to put beside them (default: all; 0: none).", minimum=0
+        None, help="Control cells to add to the output (default: all; 0: none).", minimum=0
     )
     context: str | None = option(
         None, help="Predict in this context (cell type) only (default: all that the run knows)."
     )
     model: str | None = option(
-        None, help="Another model on the same run, as `mean` (default: the one trained)."
+        None, help="Another model on the same run, such as `mean` (default: the one trained)."
     )
     unknown: Literal["error", "mean"] = option(
-        "error", help="Target without features: refuse, or predict the mean effect and say so."
+        "error",
+        help="For a target without features: stop with an error, or predict the mean "
+        "effect and say so.",
     )
     calibrate: bool = option(
         default=True,
@@ -69,12 +69,14 @@ class Predict(DataOptions):
     )
     for_: Literal["overall", "des", "pds", "mae"] = option(
         "overall",
-        help="What effects are strengthened for: to change as many genes as expected (des), the "
-        "same unless the error of the mean loses more than is gained (overall), to tell "
-        "perturbations apart (pds), or for the error of the mean (mae).",
+        help="The score to scale effects for: des changes as many genes as expected, overall does "
+        "so unless the error of the mean loses more than des gains, pds tells perturbations apart, "
+        "and mae minimises the error of the mean.",
     )
     explain: Path | None = option(
-        None, made="whole", help="Folder for tables and a page on what the predictions rest on."
+        None,
+        made="whole",
+        help="Folder for tables and a page on what the predictions are based on.",
     )
     evaluate: Path | None = option(
         None, read=True, help="Score the prediction against these real cells."
@@ -84,7 +86,7 @@ class Predict(DataOptions):
     )
     pack: Path | None = option(None, made="whole", help="Pack the prediction into this .vcc file.")
     rules: Literal["vcc2025", "vcc2026"] | None = option(
-        None, help="Year of --evaluate and --pack (default: their own settings)."
+        None, help="Challenge rules for --evaluate and --pack (default: their own settings)."
     )
     runs: Path = option(Path("runs"), help="Folder of the run directories.")
     seed: int = option(0, help="Seed of the choice of control cells.", minimum=0)
@@ -135,7 +137,7 @@ class Predict(DataOptions):
     ),
 )
 def command(run: tuple[str, ...], config: Predict) -> None:
-    r"""Predict the cells of perturbations nobody measured, from a trained RUN, or several.
+    r"""Predict the cells of perturbations nobody measured, from one trained RUN or several.
 
     Several runs are averaged. Cells are real control cells shifted by the predicted effect, so they
     vary like real cells. They are log1p values on the scale of the training, or counts.

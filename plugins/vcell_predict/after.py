@@ -1,6 +1,6 @@
-"""What may follow a prediction in the same go: its scores, the peer's scores, the archive.
+"""What can follow a prediction in the same command: scores, cell-eval's scores, the archive.
 
-Other commands of vcell are run as a user would, by the command line.
+Other commands of vcell are run by the command line, as a user would.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which perturbations to predict: names, a list such as the challenge's, or those of a real file.
 
 A list is a CSV with a target_gene column and perhaps n_cells, median_umi_per_cell and context, as
-pert_counts_Validation.csv; or one name a line.
+in pert_counts_Validation.csv, or one name per line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The trained runs that are asked: one, or several whose predictions are averaged.
+"""The trained runs that predict: one, or several whose predictions are averaged.
 
 P perturbations, N genes.
 """

@@ -1,4 +1,4 @@
-"""What predictions rest on: the genes that matter, and the measured perturbations they resemble.
+"""What predictions are based on: important genes, and similar measured perturbations.
 
 A model that can `explain` says how much each gene it sees matters and where it attends; of any
 other, each effect is written as a weighted sum of measured effects (ridge regression, penalised by

@@ -1,4 +1,4 @@
-"""What is predicted, as the other modules fill it in and tell it."""
+"""The prediction, which the other modules fill in and report."""
 
 from __future__ import annotations
 

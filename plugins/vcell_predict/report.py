@@ -1,4 +1,4 @@
-"""What is told of a prediction: a line, a table, a page, and what the file itself remembers."""
+"""The report of a prediction: a line, a table, a page, and the metadata in the file."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""How sure the runs are of each prediction, and how far that can be trusted.
+"""The uncertainty of each prediction, and how far it can be trusted.
 
-Every source is a number per perturbation, in the unit of the effect: the root mean square over the
-genes. Against it stands the error made on perturbations of the run that were held out.
-P perturbations, N genes.
+Every source is a number per perturbation in the unit of the effect: the root mean square over the
+genes. It is compared with the error on the run's held-out perturbations. P perturbations, N genes.
 """
 
 from __future__ import annotations

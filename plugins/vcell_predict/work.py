@@ -1,4 +1,4 @@
-"""Ask trained runs for effects and write them as cells, one perturbation after the other."""
+"""Get effects from trained runs and write them as cells, one perturbation after another."""
 
 from __future__ import annotations
 

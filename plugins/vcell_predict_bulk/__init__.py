@@ -1,4 +1,4 @@
-"""`vcell predict-bulk`: outcomes of new patients, from their bulk alone."""
+"""`vcell predict-bulk`: predict the outcomes of new patients from bulk expression."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PredictBulk:
     )
     least_genes: float = option(
         0.5,
-        help="Smallest share of the genes the model looks at that must be there.",
+        help="Minimum share of the model's genes that BULK must contain.",
         minimum=0,
         maximum=1,
     )
@@ -34,11 +34,11 @@ class PredictBulk:
 @click.argument("bulk", metavar="BULK", type=click.Path(path_type=Path))
 @configured(PredictBulk)
 def command(run: str, bulk: Path, config: PredictBulk) -> None:
-    r"""Tell outcomes of new patients from their bulk, by what a run of train-bulk has learnt.
+    r"""Predict the outcomes of new patients from bulk expression, with a run of train-bulk.
 
-    BULK is an .h5ad of samples, or a .csv or .tsv with samples in rows or in columns: counts, or
-    counts a million, not their logarithm. No single cells are needed. Genes are found by name or
-    alias. How good such predictions are is what the run's cross-validation says.
+    BULK is an .h5ad of samples, or a .csv or .tsv with samples in rows or in columns: counts or
+    counts per million, not their logarithms. No single cells are needed. Genes are found by name or
+    alias. The run's cross-validation tells how good such predictions are.
 
     \b
     Example: vcell predict-bulk latest new_bulk.csv -o outcomes.csv
@@ -51,7 +51,7 @@ def command(run: str, bulk: Path, config: PredictBulk) -> None:
 
 plugin = Plugin(
     name="predict-bulk",
-    summary="Tell outcomes of new patients from their bulk.",
+    summary="Predict the outcomes of new patients from bulk expression.",
     command=command,
     config=PredictBulk,
     needs=("torch", "scipy", "numba"),

@@ -1,4 +1,4 @@
-"""The work of `vcell predict-bulk`: match genes, predict, write one row a sample."""
+"""The work of `vcell predict-bulk`: match genes, predict, write one row per sample."""
 
 from __future__ import annotations
 

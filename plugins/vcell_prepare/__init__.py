@@ -27,22 +27,28 @@ class Prepare(ManyFiles):
     max_mito: float | None = option(
         None, help="Leave out cells with a larger mitochondrial share (0.2 for 20 %).", minimum=0
     )
-    mito_prefix: str = option("MT-", help="How mitochondrial genes are named.")
-    min_cells: int = option(0, help="Leave out genes seen in fewer of the kept cells.", minimum=0)
+    mito_prefix: str = option("MT-", help="Prefix of the names of mitochondrial genes.")
+    min_cells: int = option(
+        0, help="Leave out genes seen in fewer of the remaining cells.", minimum=0
+    )
     doublet_column: str | None = option(
-        None, help="The obs column that says which cells are doublets, to leave out."
+        None, help="The obs column that marks doublets, which are left out."
     )
     genes: Path | None = option(
         None,
         read=True,
-        help="Keep only these genes, in this order: selected_genes.csv, or one name a line.",
+        help="Keep only these genes, in this order: selected_genes.csv, or one name per line.",
     )
-    n_genes: int | None = option(None, help="Only the first so many of --genes.", minimum=1)
+    n_genes: int | None = option(
+        None, help="Use only this many of --genes, from the first.", minimum=1
+    )
     target_sum: float | None = option(
-        None, help="Library size to remember for log-normalising (default: the median).", minimum=1
+        None, help="Library size to store for log-normalisation (default: the median).", minimum=1
     )
     group_by: tuple[str, ...] = option(
-        (), help="Lay cells with equal values of these obs columns together (default: one shuffle)."
+        (),
+        help="Keep cells with equal values of these obs columns together (default: shuffle "
+        "all cells).",
     )
     codec: Literal["lz4", "zstd", "none"] = option(
         "lz4", help="Compression: lz4 is fastest, zstd smallest, none can be memory-mapped."
@@ -77,8 +83,8 @@ def command(files: tuple[Path, ...], config: Prepare) -> None:
     """Make a training-ready store of one or several files.
 
     Filters and shuffles the cells and writes them compressed, checksummed and readable by anndata.
-    Memory stays bounded; a run that was stopped or killed is continued by the same command; a
-    store that is there already is used as it is.
+    Memory stays bounded; after a stop or a kill, the same command continues; an existing store is
+    used as it is.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The work of `vcell prepare`: settings to recipe, and what was done in words."""
+"""The work of `vcell prepare`: turn settings into a recipe, and say what was done."""
 
 from __future__ import annotations
 

@@ -26,19 +26,22 @@ class Pseudobulk:
     cells: int = option(500, help="Cells of each sample, drawn with replacement.", minimum=1)
     mode: Literal["dirichlet", "sparse", "rare", "own"] = option(
         "dirichlet",
-        help="Fractions: all types; some left out; some rare; those of the group's own cells.",
+        help="Fractions to draw: all types; some left out; some rare; or those of the group's own "
+        "cells.",
     )
     by: str | None = option(
-        None, help="The obs column of patients: each has samples of its own cells alone."
+        None, help="The obs column of patients: each gets samples of only its own cells."
     )
     split_by: str | None = option(
-        None, help="The obs column of train and test: no sample mixes cells of two of its values."
+        None,
+        help="The obs column of splits, such as train and test: no sample mixes cells of "
+        "two splits.",
     )
     prior: Literal["flat", "own"] = option(
         "flat", help="Mean of the Dirichlet: the same for all types, or the group's own fractions."
     )
     concentration: float = option(
-        1.0, help="Mean parameter of the Dirichlet; more makes samples alike.", minimum=1e-3
+        1.0, help="Mean parameter of the Dirichlet; higher makes samples more alike.", minimum=1e-3
     )
     sparse_samples: float = option(
         0.5, help="sparse: share of the samples that lack types.", minimum=0, maximum=1
@@ -62,7 +65,7 @@ class Pseudobulk:
         0.03, help="rare: largest fraction of a rare type.", minimum=0, maximum=1
     )
     unlabelled: tuple[str, ...] = option(
-        NO_LABEL, help="Labels that mean: no label. Such cells are never drawn."
+        NO_LABEL, help="Labels that mean 'unlabelled'. Such cells are never drawn."
     )
     deconvolve: bool = option(
         default=False, help="Estimate the fractions by NNLS and EM, and score them."

@@ -1,4 +1,4 @@
-"""``vcell report``: what a run did, and what may be claimed of it, as one page."""
+"""``vcell report``: what a run did and what may be claimed from it, on one page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ReportOptions:
         made="whole",
         short="-o",
         help="The file to write. By default report.html, training_report.md, report.json or card.md"
-        " in the run; of several runs, in the working directory.",
+        " in the run; for several runs, in the working directory.",
     )
     format: Literal["html", "md", "json", "card"] = option(
         "html", help="A page, Markdown, JSON, or a model card."
@@ -43,8 +43,9 @@ def command(names: tuple[str, ...], config: ReportOptions) -> None:
     r"""Write a report of one run, or of several side by side.
 
     The verdict comes first, then curves, speed, cost, settings, data and warnings. The page is one
-    file that loads nothing: send it by mail, open it anywhere. RUN is a path, a name, the beginning
-    of a name, or "latest" (the default). A run of folds or of a sweep shows its parts.
+    file that loads nothing else: you can mail it and open it anywhere.
+    RUN is a path, a name, the beginning of a name, or "latest" (the default). A run of folds or of
+    a sweep shows its parts.
 
     \b
     Example: vcell report latest -o page.html

@@ -1,4 +1,4 @@
-"""What one run tells of itself, in the words of a report; whatever it did not record is None."""
+"""The facts of one run for a report; whatever it did not record is None."""
 
 from __future__ import annotations
 

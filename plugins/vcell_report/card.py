@@ -1,4 +1,4 @@
-"""A model card: the head that hubs read, then uses, limits, data and results.
+"""A model card: the header that model hubs read, then uses, limits, data and results.
 
 What a run did not record is written as "not recorded", never made up.
 """

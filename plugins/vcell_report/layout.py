@@ -1,4 +1,4 @@
-"""The order of a report: what may be claimed, how it came about, what it cost, on what ground."""
+"""The order of a report: what may be claimed, how it came about, its cost and its data."""
 
 from __future__ import annotations
 

@@ -25,25 +25,27 @@ class SelectGenes(ManyFiles):
     n_genes: int = option(5000, help="How many genes to choose.", minimum=1)
     groups: tuple[str, ...] = option(
         DEFAULT_GROUPS,
-        help="Which groups take part, the most important first; 'none' for highly variable only.",
+        help="Groups to use, most important first; 'none' for highly variable genes only.",
     )
     quotas: tuple[str, ...] = option(
-        (), help="Genes of a group among all that are chosen: tf=400 or tf=10%; 'all' for all."
+        (),
+        help="How many of the chosen genes a group provides: tf=400 or tf=10%; 'all' for the "
+        "whole group.",
     )
     phases: tuple[int, ...] = option(
         (500, 1200, 2500, 5000), help="Sizes of the curriculum's phases.", minimum=1
     )
     gene_set: tuple[Path, ...] = option(
-        (), help="Your own groups: .gmt, .csv or .tsv with a column gene, or .txt."
+        (), help="Your own groups: .gmt, .csv or .tsv with a gene column, or .txt."
     )
     targets: Path | None = option(
         None,
         read=True,
-        help="Genes that must be in, as the challenge's list: a .csv with target_gene.",
+        help="Genes that must be included, such as the challenge's list: a .csv with target_gene.",
     )
     hvg_flavor: Literal[
         "seurat", "cell_ranger", "seurat_v3", "seurat_v3_paper", "pearson_residuals"
-    ] = option("seurat", help="How variability is measured; scanpy's flavours.")
+    ] = option("seurat", help="How variability is measured: scanpy's flavours.")
     hvg_by_batch: bool = option(
         default=False, help="Measure variability within each batch of --batch-column."
     )
@@ -62,7 +64,7 @@ class SelectGenes(ManyFiles):
         0.05, help="False discovery rate at which a gene responds.", minimum=0, maximum=1
     )
     engine: Literal["local", "dask"] = option(
-        "local", help="Threads of this machine, or workers of dask."
+        "local", help="Use threads of this machine, or dask workers."
     )
     scheduler: str | None = option(
         None, help="Address of a dask scheduler (default: local workers)."
@@ -95,7 +97,7 @@ def command(files: tuple[Path, ...], config: SelectGenes) -> None:
     """Choose the genes a model sees.
 
     Perturbation targets first, then genes that respond to perturbations, biological groups and
-    highly variable genes, each to its quota. The first 500, 1,200, 2,500 and 5,000 genes of
+    highly variable genes, each up to its quota. The first 500, 1,200, 2,500 and 5,000 genes of
     selected_genes.csv are the phases of a curriculum. One pass over the file, in bounded memory.
 
     \b

@@ -1,8 +1,8 @@
-"""Order genes so that every phase holds its share of every group.
+"""Order genes so that every phase has its share of every group.
 
-Phases are filled one after the other. In each, the groups are walked from the most important to
-the least: the best genes of a group, as many as its quota scaled to the phase, are in (perhaps for
-another group already). The remaining room goes to the filler, the highly variable genes.
+Phases are filled one after another. In each, the groups are visited from the most to the least
+important, and each adds its best genes, up to its quota scaled to the phase; genes that another
+group has added count too. The remaining places go to highly variable genes.
 """
 
 from __future__ import annotations

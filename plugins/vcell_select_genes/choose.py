@@ -1,4 +1,4 @@
-"""From what was measured to an order of genes, and what it covers."""
+"""Turn measurements into an order of genes, with what it covers."""
 
 from __future__ import annotations
 

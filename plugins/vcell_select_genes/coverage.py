@@ -1,4 +1,4 @@
-"""What a choice of genes keeps, and what it loses."""
+"""What a selection of genes keeps, and what it loses."""
 
 from __future__ import annotations
 

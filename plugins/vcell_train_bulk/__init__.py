@@ -1,4 +1,4 @@
-"""`vcell train-bulk`: tell a patient's outcome from bulk, taught by single cells."""
+"""`vcell train-bulk`: predict outcomes from bulk expression, learning from single cells."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainBulk(DataOptions):
     pairs: Path | None = option(
         None,
         read=True,
-        help="A CSV or TSV of ligands and receptors; without it there is no communication.",
+        help="A CSV or TSV of ligands and receptors; without it, communication is not used.",
     )
     pseudobulk: Path | None = option(
         None,
@@ -36,10 +36,12 @@ class TrainBulk(DataOptions):
     folds_file: Path | None = option(
         None,
         read=True,
-        help="Folds of patients with a run of train-gmvae each, as vcell pipeline writes it.",
+        help="File of patient folds, each with a run of train-gmvae, as vcell pipeline writes it.",
     )
     folds: int = option(5, help="Outer folds of patients, each tested once.", minimum=2)
-    inner_folds: int = option(3, help="Folds of the training patients, to choose by.", minimum=2)
+    inner_folds: int = option(
+        3, help="Folds of the training patients used to choose settings.", minimum=2
+    )
     genes: int = option(2000, help="Genes used: those that vary most in training.", minimum=2)
     axes: tuple[int, ...] = option(
         (5, 20), help="Numbers of principal axes to choose from.", minimum=1
@@ -50,7 +52,7 @@ class TrainBulk(DataOptions):
     members: int = option(3, help="Networks of different seeds to average.", minimum=1)
     modalities: tuple[Literal["proportions", "states", "communication", "bulk"], ...] = option(
         ("proportions", "states", "communication", "bulk"),
-        help="Modalities to predict through; bulk: what no other one captures.",
+        help="Modalities to predict through; bulk: what none of the others captures.",
     )
     fusion: Literal["uncertainty", "mean"] = option(
         "uncertainty", help="Weigh modalities by 1/variance, or equally."
@@ -62,9 +64,14 @@ class TrainBulk(DataOptions):
         0.5, help="Weight of predicting the other modalities from bulk.", minimum=0
     )
     kl: float = option(0.01, help="Weight of the latents' distance to N(0, 1).", minimum=0)
-    contrast: float = option(0.1, help="Weight of InfoNCE of bulk and modality.", minimum=0)
+    contrast: float = option(
+        0.1, help="Weight of InfoNCE between bulk and each modality.", minimum=0
+    )
     min_cells: int = option(
-        1, help="Cell types of fewer cells count as unlabelled; 1 refuses lone cells.", minimum=1
+        1,
+        help="Cell types with fewer cells count as unlabelled; with 1, a type with one cell is "
+        "an error.",
+        minimum=1,
     )
     shuffle_outcomes: bool = option(
         default=False,
@@ -93,7 +100,7 @@ class TrainBulk(DataOptions):
     ),
 )  # fmt: skip
 def command(file: Path | None, config: TrainBulk) -> None:
-    r"""Predict patients' outcomes from bulk expression, and score this on unseen patients.
+    r"""Predict patients' outcomes from bulk expression, and score them on unseen patients.
 
     Only the training patients need single cells: their cell-type proportions, cell-type states and
     communication train a network that predicts from bulk alone. Cross-validation splits patients,

@@ -1,4 +1,4 @@
-"""What a run of train-bulk tells: scores beside logistic regression, the verdict, a page."""
+"""The report of train-bulk: scores next to logistic regression, the verdict, a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The work of `vcell train-bulk`: read patients, cross-validate fold by fold, score, tell."""
+"""The work of `vcell train-bulk`: read patients, cross-validate fold by fold, score, report."""
 
 from __future__ import annotations
 

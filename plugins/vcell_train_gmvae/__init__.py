@@ -1,4 +1,4 @@
-"""`vcell train-gmvae`: a Gaussian-mixture autoencoder of counts that names and embeds cells."""
+"""`vcell train-gmvae`: a Gaussian-mixture autoencoder of counts that labels and embeds cells."""
 
 from __future__ import annotations
 
@@ -27,22 +27,24 @@ class TrainGmvae(ManyFiles, RunOptions, TrainOptions, LaunchOptions):
     )
     unlabelled: tuple[str, ...] = option(
         NO_LABEL,
-        help="Labels that mean: no label. Such cells are learned from, and are never a class.",
+        help="Labels that mean 'unlabelled'. Such cells are learned from, and are never a class.",
     )
     min_cells: int = option(
         1,
-        help="Labels with fewer cells count as none; 1 refuses labels of one cell.",
+        help="Labels with fewer cells count as none; with 1, a label of one cell is an error.",
         minimum=1,
     )
     keep_all_labels: bool = option(
         default=False,
-        help="Show all labels; else those that look wrong are not shown, where 2 % or more do.",
+        help="Show the model all labels; otherwise, labels that look wrong are withheld where 2 % "
+        "or more do.",
     )
     likelihood: Literal["nb", "zinb", "poisson", "mse"] = option(
-        "nb", help="Of the counts: negative binomial, zero-inflated, Poisson, or squared error."
+        "nb",
+        help="Distribution of counts: negative binomial, zero-inflated, Poisson, or squared error.",
     )
     components: int | None = option(
-        None, help="Components of the mixture (default: one a label, else 16).", minimum=1
+        None, help="Components of the mixture (default: one per label, else 16).", minimum=1
     )
     preset: Literal["default", "original"] = option(
         "default", help="Widths: default, or those of the original (512-256-64-256-512)."
@@ -62,7 +64,7 @@ class TrainGmvae(ManyFiles, RunOptions, TrainOptions, LaunchOptions):
         0.1, help="Share of the steps over which that weight rises.", minimum=0, maximum=1
     )
     free_bits: float = option(
-        0.0, help="Nats of the distance to the mixture that are free of cost.", minimum=0
+        0.0, help="Nats of the distance to the mixture that cost nothing.", minimum=0
     )
     held_out_share: float = option(
         0.2, help="Share of each label's cells to hold out and score.", minimum=0.01, maximum=0.9
@@ -76,7 +78,7 @@ class TrainGmvae(ManyFiles, RunOptions, TrainOptions, LaunchOptions):
     )
     weight_decay: float = option(1e-4, help="AdamW's decay of weight matrices.", minimum=0)
     clip_norm: float = option(
-        1000.0, help="Largest gradient norm, in nats a cell; 0 never clips.", minimum=0
+        1000.0, help="Largest gradient norm, in nats per cell; 0 never clips.", minimum=0
     )
     validate_every: int = option(
         0, help="Steps between validations; 0: once an epoch, at most every 50 steps.", minimum=0

@@ -1,4 +1,4 @@
-"""Labels that look wrong are not shown: such cells are learned from as cells without a label."""
+"""Withhold labels that look wrong: such cells are learnt from as unlabelled cells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vcell import console
-from vcell.gmvae.components import Components
 from vcell.gmvae.wrong_labels import doubts
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vcell.gmvae.cells import ResidentCells
+    from vcell.gmvae.components import Components
     from vcell.gmvae.wrong_labels import Doubts
     from vcell_train_gmvae.study import Study
 
@@ -27,13 +27,12 @@ _FEW = 50  # shown labels below which nothing can be said of them
 
 
 def without_wrong_labels(
-    study: Study, cells: ResidentCells, seed: int
+    study: Study, cells: ResidentCells, components: Components, seed: int
 ) -> tuple[Study, dict[str, str]]:
     """Return the study without labels that look wrong, and a file that lists these."""
     shown = np.flatnonzero(study.shown >= 0)
     if len(shown) < _FEW:
         return study, {}
-    components = Components.learnt(cells, np.flatnonzero(~study.held_out), seed=seed)
     found = doubts(components.of(cells, shown), study.shown[shown], len(study.labels), seed)
     if not found.suspect.any():
         return study, {}

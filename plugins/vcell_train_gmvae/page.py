@@ -1,4 +1,4 @@
-"""The page of a run: who names cells better, which labels are confused, and the latent space."""
+"""The page of a run: the accuracy of labels, which labels are confused, the latent space."""
 
 from __future__ import annotations
 

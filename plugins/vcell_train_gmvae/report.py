@@ -1,7 +1,7 @@
-"""Who names cells better: the network's refitted head beside logistic regression on components.
+"""Compare the network's refitted head with logistic regression on principal components.
 
-Both are fitted to the same shown labels and scored on the same held-out cells. Writes into the run
-the head, `held_out.csv` and the page `index.html`.
+Both are fitted to the same labels and scored on the same held-out cells. Writes into the run the
+head, `held_out.csv` and the page `index.html`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from vcell import console
 from vcell.gmvae import head as heads
 from vcell.gmvae import scores
-from vcell.gmvae.components import Components
+from vcell.gmvae.components import COMPONENTS, Components
 from vcell.gmvae.outliers import Outliers
 from vcell.gmvae.trained import HEAD, Trained, write_head
 from vcell_train_gmvae import page
@@ -61,7 +61,7 @@ def scored(
 ) -> dict[str, dict[str, float]]:
     """Refit the head, score it on held-out cells beside the baseline, and write the artifacts."""
     trained = Trained.load(run)
-    latent = _encoded(trained, study, cells)
+    latent = encoded(trained, study, cells)
     shown, held_out = study.shown >= 0, study.held_out
     codes = study.shown if shown.any() else np.where(held_out, -1, latent.joint.argmax(1))
     outliers = Outliers.learnt(latent.mean, codes, latent.mean[held_out])
@@ -74,7 +74,7 @@ def scored(
         named = {OURS: _named(head.log_probabilities(latent.mean[judged]))}
         joint = latent.joint[judged]
         named[TRAINED] = _named(joint - np.logaddexp.reduce(joint, 1)[:, None])
-        named[LOGISTIC] = _baseline(study, cells, judged, config.seed)
+        named[LOGISTIC] = _baseline(run, study, cells, judged, config.seed)
     run.save_file(HEAD, lambda path: write_head(path, head, outliers))
     found = {name: _scores(one, study, judged) for name, one in named.items()}
     clusters = _clusters(latent, study, judged)
@@ -85,7 +85,8 @@ def scored(
     return found
 
 
-def _encoded(trained: Trained, study: Study, cells: ResidentCells) -> Latent:
+def encoded(trained: Trained, study: Study, cells: ResidentCells) -> Latent:
+    """Encode all cells."""
     parts = []
     with console.progress("encoding", cells.n_cells) as bar:
         for start in range(0, cells.n_cells, _AT_ONCE):
@@ -101,9 +102,13 @@ def _named(log_p: Array) -> Named:
     return Named(label, np.exp(log_p[np.arange(len(label)), label]))
 
 
-def _baseline(study: Study, cells: ResidentCells, judged: Array, seed: int) -> Named:
+def _baseline(run: Run, study: Study, cells: ResidentCells, judged: Array, seed: int) -> Named:
     """Fit the same head to principal components of the same cells."""
-    components = Components.learnt(cells, np.flatnonzero(~study.held_out), seed=seed)
+    path = run.path / COMPONENTS
+    if path.is_file():
+        components = Components.load(path)
+    else:  # a run that began before they were kept
+        components = Components.learnt(cells, np.flatnonzero(~study.held_out), seed=seed)
     shown = np.flatnonzero(study.shown >= 0)
     x = components.of(cells, shown)
     apart = heads.withheld(study.shown, seed)[shown]

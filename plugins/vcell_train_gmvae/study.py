@@ -1,6 +1,6 @@
-"""What is decided before training: labels, batches, which cells are held out, which labels shown.
+"""Decisions before training: labels, batches, held-out cells, and which labels are shown.
 
-Everything that cannot be is refused here, before there is a run.
+Impossible settings are refused here, before a run is created.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from vcell.data import open_cells
 from vcell.data.detect import refuse_repeated, require_counts
 from vcell.errors import UserError
 from vcell.gmvae.cells import ResidentCells, row_sums
+from vcell.gmvae.components import COMPONENTS, Components
 from vcell.gmvae.trained import STUDY
 from vcell.store import Recipe, Store, ensure_store
 from vcell.store.store import MANIFEST
@@ -25,6 +26,8 @@ from vcell_train_gmvae.doubted import without_wrong_labels
 from vcell_train_gmvae.study import CELLS, Study, made, refuse, steps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vcell.launch import Plan
     from vcell.runs import Run
 
@@ -68,9 +71,13 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
             )
         study = dataclasses.replace(study, target=float(np.median(library[library > 0])))
         whole.target = study.target
-        files: dict[str, str] = {}
-        if not config.keep_all_labels:
-            study, files = without_wrong_labels(study, whole, config.seed)
+        files: dict[str, str | Callable[[Path], None]] = {}
+        if (study.shown >= 0).any():
+            components = Components.learnt(whole, train, seed=config.seed)
+            files[COMPONENTS] = components.save
+            if not config.keep_all_labels:
+                study, listed = without_wrong_labels(study, whole, components, config.seed)
+                files |= listed
         config = steps(config, len(train))
         shown = int((study.shown >= 0).sum())
         console.say(

@@ -26,7 +26,8 @@ class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
     table: Path | None = option(
         None,
         read=True,
-        help="Gene sets with one value each: Kuzmin's tables, gene_1 ... value, a map of pairs.",
+        help="Gene sets with one value each: Kuzmin's tables, columns gene_1 ... value, or a map "
+        "of pairs.",
     )
     graph: tuple[Path, ...] = option(
         (), read=True, help="Edge lists of gene graphs, or a folder of graphs that vcell wrote."
@@ -41,32 +42,34 @@ class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
     )
     control: Literal["rewired", "shuffled-features"] | None = option(
         None,
-        help="Train the same with rewired graphs (every degree kept), or with features of other "
-        "genes: whether the graph, or the features, helped is told only with it.",
+        help="Also train with rewired graphs (every degree kept), or with the features of other "
+        "genes. Only this shows whether the graph or the features helped.",
     )
     seeds: int = option(
-        3, help="Draws of networks and of controls; of fewer than 3 nothing is claimed.", minimum=1
+        3,
+        help="Draws of networks and of controls; with fewer than 3 there is no verdict.",
+        minimum=1,
     )
-    draw: int = option(0, help="Which draw a single run is.", minimum=0)
+    draw: int = option(0, help="The number of the draw that a single run trains.", minimum=0)
     wiring: Literal["given", "rewired", "shuffled-features"] = option(
-        "given", help="What a single run sees; --control trains both."
+        "given", help="Graphs and features that a single run uses; --control trains both."
     )
     fold: str | None = option(
-        None, help="Train one split alone: random, or 2/5, the second of five by query pair."
+        None, help="Train only one split: random, or 2/5 for the second of five by query pair."
     )
     folds: int | None = option(
-        5, help="Folds by query pair, beside a random split, in every run.", minimum=2
+        5, help="Folds by query pair in every run, in addition to a random split.", minimum=2
     )
     test_share: float = option(
         0.2, help="Share of the sets that the random split holds out.", minimum=0.01, maximum=0.9
     )
     validation_share: float = option(
-        0.15, help="Share of the groups that choose the model.", minimum=0.01, maximum=0.9
+        0.15, help="Share of the groups used to choose the model.", minimum=0.01, maximum=0.9
     )
     graph_loss: float = option(
         1e-3,
-        help="Weight of the divergence of attention from each graph's rows, and for dango of its "
-        "neighbours told; 0 turns it off.",
+        help="Weight of the graph loss: the divergence of attention from each graph's rows, or for "
+        "dango the error in predicting neighbours; 0 turns it off.",
         minimum=0,
     )
     graph_rows: float = option(
@@ -74,7 +77,9 @@ class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
     )
     width: int = option(64, help="Width of the network.", minimum=8)
     layers: int = option(2, help="Layers of the transformer.", minimum=1)
-    heads: int = option(4, help="Heads; the graph loss gives each graph one.", minimum=1)
+    heads: int = option(
+        4, help="Attention heads; the graph loss assigns one to each graph.", minimum=1
+    )
     tokens: int | None = option(
         None, help="Most genes that the transformer encodes: those of the table, then by degree.",
         minimum=2,
@@ -95,7 +100,8 @@ class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
     )
     sweep_over: Ranges | None = option(
         None,
-        help="What to search, best as a table [train-graph.sweep-over] of the project file.",
+        help="What to search, preferably as the table [train-graph.sweep-over] of the project "
+        "file.",
         apart=_APART,
     )
     estimate: bool = option(
@@ -120,8 +126,8 @@ FIRST = (
 def command(sets: Path | None, config: TrainGraph) -> None:
     r"""Learn values of gene sets, and test whether gene graphs help.
 
-    Every run holds out query pairs in five folds and, in a further split, random sets. It compares
-    the model with an additive model and the mean of the query pair.
+    Every run tests on query pairs held out in five folds, and on random sets held out in one more
+    split. It compares the model with an additive model and the mean of the query pair.
 
     \b
     Example: vcell train-graph tau.tsv --graph string.tsv --graph ppi.tsv
@@ -135,7 +141,7 @@ def command(sets: Path | None, config: TrainGraph) -> None:
 
 plugin = Plugin(
     name="train-graph",
-    summary="Learn values of gene sets with gene graphs.",
+    summary="Learn the values of gene sets with gene graphs.",
     command=command,
     config=TrainGraph,
     needs=("torch", "scipy", "safetensors"),

@@ -1,4 +1,4 @@
-"""The models without steps: a process, factors of genes, both together, and the baselines."""
+"""The models without training steps: a process, factors, both together, and baselines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vcell train-vcc`: learn the response to perturbations, to predict those never seen."""
+"""`vcell train-vcc`: learn responses to perturbations, to predict unseen perturbations."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TrainVcc(ManyFiles, ScreenOptions, NetworkOptions, ManyOptions, TrainOptio
     )
     sweep_over: Ranges | None = option(
         None,
-        help="What to search, best as a table [train-vcc.sweep-over] of the project file: "
+        help="What to search, preferably as the table [train-vcc.sweep-over] of the project file: "
         'lr = {low = 1e-4, high = 1e-2, log = true}, preset = ["tiny", "small"].',
         apart=_NOT_SEARCHED,
     )

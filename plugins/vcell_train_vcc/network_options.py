@@ -69,8 +69,8 @@ class NetworkOptions:
     )
     gpu: str | None = option(
         None,
-        help="With --estimate: a GPU that need not be here, as h100, by its published rates; "
-        "--gpus says how many.",
+        help="With --estimate: a GPU that need not be present, such as h100, by its published "
+        "rates; --gpus gives the number.",
     )
     estimate: bool = option(
         default=False, help="Estimate the cost of training on this device, and exit."

@@ -15,7 +15,7 @@ from vcell_train_graph.problem import GraphProblem
 from vcell_train_graph.process import SetProducts, _left_out, process
 
 from vcell.graph import Relation
-from vcell.graph.diffusion import features, kernels
+from vcell.graph.diffusion import kernels
 from vcell.kernels.factors import draw_effects, draw_factors
 from vcell.screen.split import TEST, TRAIN
 
@@ -92,9 +92,6 @@ def test_diffusion_is_that_of_the_matrix_and_a_lone_gene_is_like_itself():
         wanted /= np.diag(wanted)[:3].mean()
         wanted[3] = wanted[:, 3] = [0, 0, 0, 1]
         assert kernel == pytest.approx(wanted, rel=1e-5, abs=1e-6)
-    everything = np.arange(20)
-    told = features(relation, everything, 20)
-    assert told @ told.T == pytest.approx(kernels(relation, everything)[1], abs=1e-5)
 
 
 def test_the_relation_that_carries_the_signal_gets_the_weight():

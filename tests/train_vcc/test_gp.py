@@ -8,11 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from vcell_train_vcc.closed.baselines import Neighbours, Ridge, _judge
 from vcell_train_vcc.closed.chosen import FILE
 from vcell_train_vcc.closed.gp import GaussianProcess, KernelSettings
 from vcell_train_vcc.closed.interactions import Interactions
 
 from vcell.models import Screen
+from vcell.models.left_out import numbered
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +64,67 @@ def test_a_run_chooses_its_settings_once(screen, fitted, tmp_path, monkeypatch):
     assert len(chosen) == 4
 
 
+@pytest.fixture(scope="module")
+def twice(screen):
+    """The same perturbations in a second context but for the last two."""
+    rng, rows = np.random.default_rng(4), [*range(11), *range(9)]
+    return replace(
+        screen, contexts=np.array(["one", "two"]), control=np.ones((2, 12), np.float32),
+        perturbations=screen.perturbations[rows], context=np.repeat([0, 1], [11, 9]),
+        part=np.zeros(20, np.int8), cells=np.full(20, 50), noise=np.full(20, 0.01, np.float32),
+        delta=(screen.delta[rows] + rng.normal(size=(20, 12))).astype(np.float32),
+    )  # fmt: skip
+
+
+def rest_of(number):
+    """Each group, and all that is not of it."""
+    return [(np.flatnonzero(number == one), np.flatnonzero(number != one)) for one in set(number)]
+
+
+@pytest.mark.parametrize("by", ["target", "fold"])
 @pytest.mark.parametrize("centred", [True, False])
-def test_leaving_one_out_equals_learning_without_it(fitted, centred):
+def test_leaving_a_target_out_of_all_contexts_equals_learning_without_it(twice, centred, by):
+    fitted = GaussianProcess(twice)
     setting = KernelSettings(0, 0.0, 0.3, 0.3, 1.0, 0.1, centred)
-    closed = fitted._left_out(setting, *fitted._solved(setting))
+    fitted.fits = [(setting, *fitted._solved(setting))]
+    number = fitted.together if by == "target" else fitted.together % 3
+    closed = fitted._left_out(number)
+    some = np.flatnonzero(number > 0)
+    np.testing.assert_allclose(fitted._left_out(number[some], some), closed[some], atol=1e-9)
     kernel, delta = fitted.kernel.of(setting), fitted.delta
-    for i in range(len(delta)):
-        rest = np.delete(np.arange(len(delta)), i)
+    assert len(rest_of(number)) == (11 if by == "target" else 3)
+    for group, rest in rest_of(number):
         mean = delta[rest].mean(axis=0) * centred
         noisy = kernel[np.ix_(rest, rest)] + setting.noise * np.eye(len(rest))
-        refit = mean + kernel[i, rest] @ np.linalg.solve(noisy, delta[rest] - mean)
-        np.testing.assert_allclose(closed[i], refit, atol=1e-9)
+        refit = mean + kernel[np.ix_(group, rest)] @ np.linalg.solve(noisy, delta[rest] - mean)
+        np.testing.assert_allclose(closed[group], refit, atol=1e-9)
+
+
+def test_ridge_leaves_a_target_out_of_all_contexts(twice):
+    names, penalty = twice.perturbations.tolist(), 0.3
+    model, judge, number = Ridge(twice), _judge(twice, np.arange(20)), numbered(names)
+    x, y = model._inputs(names), twice.denoised(np.arange(20))[:, judge.genes]
+    u, s, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+    closed = model._left_out(u, s, y - model.mean[judge.genes], penalty, judge, number)
+    for group, rest in rest_of(number):
+        centre, mean = x[rest].mean(axis=0), y[rest].mean(axis=0)
+        apart = x[rest] - centre
+        weights = np.linalg.solve(apart.T @ apart + penalty * np.eye(3), apart.T @ (y[rest] - mean))
+        refit = mean + (x[group] - centre) @ weights
+        np.testing.assert_allclose(closed[group], refit, atol=1e-8)
+
+
+def test_a_neighbour_is_never_the_same_target_in_another_context(twice, monkeypatch):
+    asked: list[np.ndarray] = []
+    near = Neighbours._of
+    monkeypatch.setattr(
+        Neighbours, "_of", lambda self, rows, genes: asked.append(rows) or near(self, rows, genes)
+    )
+    Neighbours(twice)
+    names = twice.perturbations
+    assert max(some.shape[1] for some in asked) == 12
+    for some in asked:
+        assert (names[some] != names[:, None]).all()
 
 
 def test_a_set_measured_alone_gene_by_gene_is_their_sum_and_half_of_what_one_like_it_showed(fitted):

@@ -1,4 +1,4 @@
-"""Cells in the form in which drawn ones are added fastest: see `vcell.kernels.drawn`."""
+"""Cells in the form that is fastest to sum up when drawn: see `vcell.kernels.drawn`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Add up the cells of samples in bounded memory, whatever the number of cells and of samples.
 
 Where the compressed counts of all cells fit half of the memory granted, the file is read once and
-they stay. Else samples are made some at a time, and the cells of each such part are read for it,
-piece by piece: one pass over the file for each part. How many passes is said beforehand.
+the counts stay in memory. Otherwise samples are made a part at a time, with one pass over the file
+for each part. The number of passes is reported first.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def _shown(value: object) -> object:
 @config.command()
 @click.pass_context
 def check(ctx: click.Context) -> None:
-    """Look for every mistake in the project file and the environment at once."""
+    """Check the project file and the environment, and list every mistake."""
     file = project_file(ctx)
     configs = plugin_configs()
     problems = resolving.unknown_variables(configs)

@@ -1,4 +1,4 @@
-"""``vcell doctor``: what this machine has, and what to do about what is missing."""
+"""``vcell doctor``: show what this machine has, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _PACKAGES = [
 def doctor(ctx: click.Context, *, ahead: bool) -> None:
     r"""Say what this machine has, and what to do about what is missing.
 
-    With --compile, once after installing, no command has to wait for a compiler.
+    Run it once with --compile after installing, and no command has to wait for a compiler.
 
     \b
     Example: vcell doctor --json

@@ -1,4 +1,4 @@
-"""``vcell plugins`` and ``vcell plugins check NAME``: what is installed, and does it conform."""
+"""``vcell plugins`` and ``vcell plugins check NAME``: list plugins, and check one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _describe(name: str) -> dict[str, object]:
 @click.argument("name")
 @click.pass_context
 def check(ctx: click.Context, name: str) -> None:
-    """Check that a plugin keeps the rules: loads fast, explains itself, round-trips its settings.
+    """Check that a plugin follows the rules: loads fast, explains itself, round-trips its settings.
 
     Plugin authors can run this in their own tests; the exit code is 1 when a rule is broken.
     """

@@ -1,4 +1,4 @@
-"""``vcell runs list|show|compare|rm``: what was run, how it stands, what came of it."""
+"""``vcell runs list|show|compare|rm``: the runs, their state and their results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _root = click.option(
     "root",
     type=click.Path(path_type=Path),
     callback=_folder,
-    help="The folder that holds the runs (default: where the project's are, else runs).",
+    help="The folder that holds the runs (default: the project's folder of runs, else runs).",
 )
 
 _SCORES = {

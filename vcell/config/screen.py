@@ -20,30 +20,30 @@ class ScreenOptions:
     genes: Path | None = option(
         None,
         read=True,
-        help="CSV of the genes the model sees, the first ones first (select-genes writes it).",
+        help="CSV of the genes the model sees, most important first (select-genes writes it).",
     )
     features: tuple[Path, ...] = option(
         (),
         read=True,
-        help="Gene feature tables (.npz, .parquet, .csv, .tsv, .h5ad), or folders of them, beside "
-        "the expression; vcell features makes some.",
+        help="Gene feature tables (.npz, .parquet, .csv, .tsv, .h5ad), or folders of them, in "
+        "addition to expression; vcell features makes some.",
     )
     shipped_features: bool = option(
-        default=True, help="Take what comes with vcell about human genes: GO and Reactome."
+        default=True, help="Use the features of human genes that come with vcell: GO and Reactome."
     )
     graph: tuple[Path, ...] = option(
         (),
         read=True,
         help="Graphs of genes: edge lists (STRING, BioGRID, GEARS, any two columns of names), .gz "
-        "or not. Features of targets; sparse attention and --graph-loss follow them.",
+        "or not. They give features of targets and guide sparse attention and --graph-loss.",
     )
     graph_features: bool = option(
-        default=True, help="Take features of targets from where a walk along each graph leads."
+        default=True, help="Derive features of targets from random walks along each graph."
     )
     prior_effects: tuple[Path, ...] = option(
         (),
         read=True,
-        help="Effects of other screens (vcell effects writes them), believed as far as they agree "
+        help="Effects of other screens (vcell effects writes them), trusted as far as they agree "
         "with the training perturbations of this one.",
     )
     controls: Literal["halves", "shared"] = option(
@@ -52,7 +52,7 @@ class ScreenOptions:
         "(as papers do) with the same ones, whose noise then raises correlations.",
     )
     expression_features: bool = option(
-        default=True, help="Take features of targets from how genes vary in the training cells."
+        default=True, help="Derive features of targets from how genes vary in the training cells."
     )
     held_out: Path | None = option(
         None,
@@ -60,10 +60,10 @@ class ScreenOptions:
         help="File naming the perturbations to hold out: one a line, or a target_gene column.",
     )
     validation: Path | None = option(
-        None, read=True, help="File naming the perturbations that choose the model, likewise."
+        None, read=True, help="File naming the perturbations used to choose the model."
     )
     fold: str | None = option(
-        None, help="Hold out one of several equal parts, as 2/5: the second of five."
+        None, help="Hold out one of several equal parts, such as 2/5 for the second of five."
     )
     hold_out_context: str | None = option(
         None, help="Hold out a whole context: a label of the cell type column."
@@ -72,7 +72,7 @@ class ScreenOptions:
         0.2, help="Share of perturbations to hold out, unless named.", minimum=0, maximum=0.9
     )
     validation_share: float = option(
-        0.15, help="Share of the rest that chooses the model.", minimum=0.01, maximum=0.9
+        0.15, help="Share of the rest used to choose the model.", minimum=0.01, maximum=0.9
     )
     min_cells: int = option(10, help="Minimum number of cells of a perturbation.", minimum=2)
     target_sum: float | None = option(

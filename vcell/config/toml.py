@@ -1,8 +1,8 @@
-"""Find and read ``vcell.toml``, and tell on which line a key stands.
+"""Find and read ``vcell.toml``, and find the line of a key.
 
 Python's TOML readers give no positions. `line_of` finds them by re-parsing growing prefixes of the
 file until the key appears: exact for dotted keys, inline tables and multi-line strings, and it
-costs nothing unless there is something to complain about.
+costs nothing unless there is an error to report.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Principal components of cells that stay compressed: of the baseline, and of pictures."""
+"""Principal components of cells that stay compressed, for the baseline and for figures."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from scipy.sparse.linalg import LinearOperator, svds
 from vcell import console
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self
+
     from numpy.typing import NDArray
 
     from vcell.gmvae.cells import ResidentCells
     from vcell.nn.compressed import CompressedRows
 
+COMPONENTS = "components.npz"
 MOST = 10_000  # cells that components are learnt from
 _AT_ONCE = 1024
 
@@ -58,6 +62,17 @@ class Components:
         axes = axes[np.argsort(-size)]
         sign = np.sign(axes[np.arange(n), np.abs(axes).argmax(1)])
         return cls(centre, axes * sign[:, None])
+
+    def save(self, path: Path) -> None:
+        """Write them, for `load`."""
+        with path.open("wb") as file:
+            np.savez(file, centre=self.centre, axes=self.axes.astype(np.float32))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(file["centre"], file["axes"])
 
     def of(self, cells: ResidentCells, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the components of some cells, (N, n)."""

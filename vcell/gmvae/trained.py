@@ -1,4 +1,4 @@
-"""What a run of train-gmvae knows: it encodes cells, names them, and says how sure it is.
+"""A trained run of train-gmvae: it encodes cells, labels them, and says how certain it is.
 
 trained = Trained.load(Run.open("latest"))
 said = trained.say(*trained.encode(batch))       # a batch of vcell.gmvae.cells.compressed

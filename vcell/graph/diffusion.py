@@ -1,4 +1,4 @@
-"""How alike genes are by graphs: where a lazy walk from each of them leads.
+"""Similarity of genes in graphs: where a lazy random walk from each of them leads.
 
 The walk stays or goes on, half and half, over the graph, its edges scaled by the degrees of both
 ends. Rows of where it is after one or two steps are features whose products are kernels: positive,
@@ -53,20 +53,12 @@ def kernels(relation: Relation, genes: NDArray[np.integer]) -> list[Array]:
     return found
 
 
-def features(relation: Relation, genes: NDArray[np.integer], width: int) -> Array:
-    """Return (G, at most `width`) features whose products approach the far kernel."""
-    values, vectors = np.linalg.eigh(kernels(relation, genes)[1])
-    kept = np.argsort(-values)[: min(width, int((values > 1e-9).sum()))]
-    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
-
-
 def embedding(relation: Relation, width: int = 64) -> tuple[NDArray[np.int64], Array]:
     """Return the genes that have edges, and (G, `width`) features of them.
 
-    They are the slowest components of the walk, as much as is left of them after a long one: they
-    tell the communities of the graph. Edges count by their weights. Unlike that of `features`, the
-    time grows with the edges, not with the cube of the genes, and a gene's features do not depend
-    on which others are asked for.
+    The features are the slowest components of the random walk, scaled by what is left of them after
+    a long walk, so they show the communities of the graph. Edges count by their weights. The time
+    grows with the edges, not with the cube of the genes.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Tables of perturbed gene sets with one value each: trigenic interactions, growth, any other.
 
-A row is a set of genes and what was measured of it. Kuzmin's tables (strain ids, tau) are read as
-they are published, maps of all pairs as well.
+A row is a set of genes and its measured value. Kuzmin's tables (strain ids, tau) are read as
+published, and so are maps of all pairs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Adding up cells that were drawn, some of them more than once.
+"""Sums of drawn cells, some of them drawn more than once.
 
 A cell has values in a tenth of its genes, yet adding these one by one takes longer than adding most
 genes of a table: 64 genes are 32 bytes, one instruction, where each single value needs a load, an

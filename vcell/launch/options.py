@@ -19,12 +19,17 @@ class LaunchOptions:
     )
     gpus: str = option("1", help="How many GPUs of this machine to use: a number, or auto for all.")
     procs: int | None = option(
-        None, help="How many processes on this machine; with --device cpu.", minimum=1, maximum=1024
+        None,
+        help="Number of processes on this machine, with --device cpu.",
+        minimum=1,
+        maximum=1024,
     )
     launcher: Literal["auto", "local", "slurm"] = option(
-        "auto", help="What starts the machines; auto follows Slurm's environment if present."
+        "auto",
+        help="What starts the job on each machine; auto uses Slurm where its environment "
+        "is present.",
     )
-    nodes: int = option(1, help="How many machines take part.", minimum=1)
+    nodes: int = option(1, help="Number of machines that take part.", minimum=1)
     rdzv: str | None = option(None, help="HOST:PORT of the rendezvous; the same on all machines.")
     job: str | None = option(None, help="A name for this job, the same on all machines.")
 

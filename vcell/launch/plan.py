@@ -1,4 +1,4 @@
-"""Decide how many processes run where, before torch is imported, and refuse what cannot be."""
+"""Decide how many processes run where, before torch is imported, and refuse impossible plans."""
 
 from __future__ import annotations
 
@@ -93,16 +93,19 @@ def _processes(options: LaunchOptions, seen: Devices) -> tuple[Literal["cpu", "c
             console.warn(f"computing on the CPU: {seen.reason}; to use a GPU, {seen.mend}")
         return "cpu", 1
     if wanted > have or have == 0:
-        why = f" ({seen.reason})" if seen.reason else ""
         mend = f"{seen.mend}; or " if seen.mend else ""
-        raise UserError(
-            f"asked for: {console.count(max(wanted, 1), 'GPU')}; this machine has "
-            f"{have or 'none'}{why}",
-            hint=f"--gpus {have}" if have else f"{mend}--device cpu, with --procs for several",
-        )
+        hint = f"--gpus {have}" if have else f"{mend}--device cpu, with --procs for several"
+        raise too_few_gpus(wanted, have, hint, seen.reason)
     if have > wanted and options.gpus == "1":
         console.say(f"using 1 of {have} GPUs; --gpus auto uses all")
     return "cuda", wanted
+
+
+def too_few_gpus(wanted: int, have: int, hint: str, reason: str = "") -> UserError:
+    """Return the error for more GPUs than there are; `reason` says why none is seen."""
+    why = f" ({reason})" if reason else ""
+    asked = console.count(max(wanted, 1), "GPU")
+    return UserError(f"asked for: {asked}; this machine has {have or 'none'}{why}", hint=hint)
 
 
 def _refuse_several_tasks(environment: Mapping[str, str]) -> None:

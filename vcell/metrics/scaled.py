@@ -1,4 +1,4 @@
-"""Values as tests want them: what they are, and counts turned into log1p as scanpy turns them.
+"""Values for the tests: their detection, and counts turned into log1p as in scanpy.
 
 scanpy's arithmetic in scanpy's precision, because ranks see the last bit: counts divided by (the
 cell's total / the target), then log1p, in float64 where the file has float64, else in float32.
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell import console
 from vcell.data.log_scale import log_divided, log_table
+from vcell.errors import UserError
 from vcell.kernels import ranks
 
 if TYPE_CHECKING:
@@ -46,6 +48,11 @@ class ValueSurvey:
     def fractions(self) -> bool:
         """Whether these are not counts: cell-eval draws the line at 1e-3."""
         return self.fraction > 1e-3
+
+    def require_finite(self, name: str) -> None:
+        """Refuse values that are NaN or infinite; `name` is the file's."""
+        if self.not_finite:
+            raise UserError(f"{name}: NaN or infinite: {console.count(self.not_finite, 'value')}")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A screen's cells tested from start to end: labels found, counts logged, strata, gene gates.
 
 What `vcell de` and `vcell.metrics.de.compare` do. For rank tests cells are read once, for others in
-chunks, two or three times; what is detected is said.
+chunks, two or three times; what is detected is printed.
 """
 
 from __future__ import annotations
@@ -180,10 +180,7 @@ def _decided(
     source: CellSource, found: detect.Scale, seen: ValueSurvey, values: Values
 ) -> tuple[bool, NDArray[np.floating] | None]:
     """Return whether the values are counts, and what each cell's are divided by before log1p."""
-    if seen.not_finite:
-        raise UserError(
-            f"{source.name}: NaN or infinite: {console.count(seen.not_finite, 'value')}"
-        )
+    seen.require_finite(source.name)
     counts = found.kind == "counts" and not seen.fractions
     if counts and seen.low < 0:
         raise UserError(f"{source.name}: negative counts, down to {seen.low:.4g}")

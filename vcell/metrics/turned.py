@@ -1,7 +1,7 @@
-"""Cells turned round once and grouped as often as needed: their sums, means and rank sums.
+"""Cells transposed once and grouped as often as needed: their sums, means and rank sums.
 
-Counts that become log1p values stay counts until a gene is at hand: what every count becomes in
-every cell, and how that ranks, is in two tables (`Levels`), so keys of 32 bits are sorted.
+Counts that become log1p values stay counts until their gene is processed. Two tables (`Levels`)
+hold the value of every count in every cell and its rank, so keys of 32 bits are sorted.
 
 Legend: ``P`` groups (group 0 is the reference), ``G`` genes, ``K`` genes of a range, ``C`` cells.
 """

@@ -1,4 +1,4 @@
-"""New bulk samples: a table of expression, matched to the genes that a model knows.
+"""New bulk samples: a table of expression, matched to the genes of a model.
 
 An .h5ad (or anything else that `open_cells` reads) has samples in rows. A .csv or .tsv has them in
 rows or in columns; the side on which the model's genes are found is that of the genes.

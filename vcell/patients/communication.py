@@ -4,9 +4,9 @@ No table comes with vcell: no licence that allows passing one on was found (docs
 CSV or TSV with a column of ligands and one of receptors will do; complexes are written A_B or A+B,
 and count as their weakest part.
 
-For mean log-normalised expression m of a ligand l in type a and of its receptor r in type b, a
-pair scores ``sqrt(m_la * m_rb)``. Told are, a patient: for each pair the sum over types weighted
-by their proportions, and for each two types the mean over pairs.
+For mean log-normalised expression m of a ligand l in type a and of its receptor r in type b, a pair
+scores ``sqrt(m_la * m_rb)``. Each patient gets, for each pair, the sum over types weighted by their
+proportions, and for each two types the mean over pairs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures of a classifier, each with its data: as SVG, as PNG where matplotlib is, and as CSV."""
+"""Figures of a classifier, each as SVG, as PNG where matplotlib is installed, and as CSV."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Curves that can be read: a still picture, its numbers beside it, a table behind it.
+"""Readable curves: a static figure, its numbers, and a table of its data.
 
 A series of any length becomes at most `buckets` points, each the mean, the least and the greatest
 of what fell into it: a spike is inside its bucket's band and does not flatten the axis. The page's
-script (`curves.js`) adds zoom, read-out, log scale and smoothing; without it the picture stays.
+script (`curves.js`) adds zoom, read-out, log scale and smoothing; without it, the static figure
+remains.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every picture is made of: the frame with its axes, words, a legend above the data.
+"""The parts of every figure: the frame with its axes, labels, a legend above the data.
 
 Pictures are drawn `WIDTH` pixels wide, which fits a phone, and are never stretched: the type keeps
 its size at every width of the window. Colours are classes that the page's style sheet defines.

@@ -1,7 +1,8 @@
 """Pictures as inline SVG: lines, points, bars, histograms, heat maps. Standard library only.
 
 Each function returns one ``<svg>`` element for `vcell.report.Page.figure`. Values that are not
-finite are left out, and the picture says so where none is left. The pointer names what it rests on.
+finite are left out, and the picture says so where none is left. The tooltip names the element under
+the pointer.
 """
 
 from __future__ import annotations

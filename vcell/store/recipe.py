@@ -1,4 +1,4 @@
-"""What a store is made of: the settings of `vcell prepare` and the identity of its input files."""
+"""The recipe of a store: the settings of `vcell prepare` and the identity of its input files."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Recipe:
         Library size for log-normalising (default: the median of the kept cells). Counts are stored
         as they are; this is only remembered.
     group_by
-        Lay cells with equal values of these columns together, shuffled within (default: one
-        random order of all, so that any slice is a random sample).
+        Keep cells with equal values of these columns together, shuffled within each group (default:
+        shuffle all cells, so that any slice is a random sample).
     layer
         The layer with the values.
     join
-        How the genes of several files meet; see `vcell.data.open_cells`.
+        How the genes of several files are combined; see `vcell.data.open_cells`.
     """
 
     min_genes: int = 0

@@ -24,8 +24,8 @@ class TrainOptions:
     batch_size: int = option(64, help="Examples per step, over all devices.", minimum=1)
     micro_batch: int | None = option(
         None,
-        help="Most examples at once on a device; gradients add up to batch-size (default: all, "
-        "halved whenever memory runs out).",
+        help="Maximum number of examples on a device at once; gradients add up to batch-size "
+        "(default: all, halved whenever memory runs out).",
         minimum=1,
     )
     max_steps: int = option(2000, help="How many steps to train.", minimum=1)
@@ -48,7 +48,7 @@ class TrainOptions:
         maximum=0.999999,
     )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = option(
-        "auto", help="Arithmetic; auto takes bf16 on a GPU that has it, else fp32."
+        "auto", help="Arithmetic; auto uses bf16 on a GPU that supports it, else fp32."
     )
     compile: bool = option(default=False, help="Compile the model with torch.compile.")
     checkpoint_activations: bool = option(
@@ -109,7 +109,7 @@ class ManyOptions(RunOptions):
     """Folds and sweeps of any command that trains, by `vcell.train.many`."""
 
     fold: str | None = option(
-        None, help="Hold out one of several equal parts, as 2/5: the second of five."
+        None, help="Hold out one of several equal parts, such as 2/5 for the second of five."
     )
     folds: int | None = option(
         None,
@@ -121,7 +121,7 @@ class ManyOptions(RunOptions):
     )
     sweep_over: Ranges | None = option(
         None,
-        help="What to search, best as a table [COMMAND.sweep-over] of the project file: "
+        help="What to search, preferably as the table [COMMAND.sweep-over] of the project file: "
         'lr = {low = 1e-4, high = 1e-2, log = true}, preset = ["tiny", "small"].',
         apart=NOT_SEARCHED,
     )

@@ -1,1 +1,1 @@
-"""Making the cells of a prediction out of control cells."""
+"""Make the cells of a prediction from control cells."""

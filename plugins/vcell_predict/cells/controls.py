@@ -1,4 +1,4 @@
-"""The control cells of the run, by context: read into pools, and copied beside the prediction."""
+"""The control cells of the run, by context: read into pools, and copied into the prediction."""
 
 from __future__ import annotations
 

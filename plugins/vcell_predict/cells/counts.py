@@ -1,4 +1,4 @@
-"""Turn real control cells into cells of another mean and another depth, as whole counts.
+"""Turn real control cells into cells of another mean and depth, as integer counts.
 
 Counts are thinned where they must fall and added to where they must rise, both as a second draw
 from the same cell would be: a gene's added counts go to the cells that have it, the more the more

@@ -1,4 +1,4 @@
-"""Make the cells of a predicted perturbation out of control cells, in groups of bounded size.
+"""Make the cells of a predicted perturbation from control cells, in groups of bounded size.
 
 A group has its own random stream, from the seed, the perturbation and its number: the cells of a
 perturbation are the same whatever else is predicted and however they are written.

@@ -1,4 +1,4 @@
-"""Move real control cells so that their mean is the predicted one, and keep them cells.
+"""Shift real control cells so that their mean is the predicted one and they still look real.
 
 Of a gene that rises, more cells have it and those that have it have more of it; one that falls is
 lost by some. How much of each follows from the change of its rate as in counting: a cell misses a

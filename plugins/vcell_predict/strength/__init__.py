@@ -1,1 +1,1 @@
-"""How strong predicted effects are written, by what measured perturbations show."""
+"""The strength of predicted effects, learnt from measured perturbations."""

@@ -1,8 +1,8 @@
-"""What a strength is chosen for, and what it does to each score on perturbations left out.
+"""The aim of a strength, and its effect on each score for perturbations left out.
 
-A stronger effect finds more of the significant genes (DES) and is told apart more easily (PDS), at
-the price of its error (MAE). Which of these counts is not for us to know, so it can be said, and
-what each pays is told. P perturbations that the model was not fitted to, N genes.
+A stronger effect finds more of the significant genes (DES) and is easier to tell apart (PDS), but
+has a larger error (MAE). Only the user knows which of these counts, so it is an option, and the
+cost of each choice is reported. P perturbations that the model was not fitted to, N genes.
 """
 
 from __future__ import annotations

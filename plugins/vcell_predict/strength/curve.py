@@ -1,8 +1,8 @@
-"""How strong a predicted effect must be written, so that as many genes change as in real cells.
+"""How strong a predicted effect must be for as many genes to change as in real cells.
 
-A predicted effect is smaller than the real one by all that the model cannot know, and no chance is
-in it; so tests find too few genes in the cells made from it. The measured perturbations of the run
-show how many genes an effect of a given size changes,
+A predicted effect lacks everything that the model cannot know, and has no noise, so tests find too
+few genes in the cells made from it. The measured perturbations of the run show how many genes an
+effect of a given size changes,
 
     sqrt(number) = a + b log(n |effect|^2),      n cells, |effect|^2 with its sampling noise,
 

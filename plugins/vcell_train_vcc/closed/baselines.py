@@ -1,7 +1,7 @@
-"""What every model is measured against, in plain numpy: all are solved when loaded.
+"""The baselines of every model, in plain numpy: all are solved when loaded.
 
-Those that look at the target also know how far training perturbations changed their own genes, as
-`gp` does: what a model adds is more than that.
+Baselines that use the target also know how far training perturbations changed their own genes, as
+`gp` does, so that a model must add more than that.
 
 P perturbations, N genes, F features.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.models import Predictor, Screen, members
+from vcell.models.left_out import groups, numbered
 from vcell.models.own_change import OwnChange
 from vcell.models.scoring import Judge
 from vcell.screen.split import TRAIN
@@ -109,18 +110,19 @@ class Ridge:
         judge = _judge(screen, rows)
         penalty = min(
             _PENALTIES,
-            key=lambda p: judge.loss(self._left_out(u, s, y, p, judge.rows, judge.genes)),
+            key=lambda p: judge.loss(self._left_out(u, s, y, p, judge, numbered(names))),
         )
         self.weights = vt.T @ ((s / (s**2 + penalty))[:, None] * (u.T @ y))
 
-    def _left_out(self, u: Array, s: Array, y: Array, p: float, some: Any, genes: Any) -> Array:
-        """Return what is said of rows that are left out, of which the mean knows nothing either."""
+    def _left_out(self, u: Array, s: Array, y: Array, p: float, judge: Judge, number: Any) -> Array:
+        """Return what is said of some rows without any of their name, nor the mean with them."""
         shrink = s**2 / (s**2 + p)
-        y = y[:, genes]
-        fitted = u[some] @ (shrink[:, None] * (u.T @ y))
-        leverage = np.square(u[some]) @ shrink + 1 / len(u)
-        left = (y[some] - fitted) / np.maximum(1 - leverage, 1e-6)[:, None]
-        return np.asarray(self.mean[genes] + y[some] - left)
+        y, some = y[:, judge.genes], judge.rows
+        left = y - u @ (shrink[:, None] * (u.T @ y))
+        for at in groups(number):
+            own = np.einsum("msf,f,mtf->mst", u[at], shrink, u[at]) + 1 / len(u)
+            left[at] = np.linalg.pinv(np.eye(at.shape[1]) - own, rcond=1e-6) @ left[at]
+        return np.asarray(self.mean[judge.genes] + y[some] - left[some])
 
     def _inputs(self, names: Sequence[str]) -> Array:
         genes = sorted({gene for one in self.screen.members(names) for gene in one})
@@ -173,10 +175,12 @@ class Neighbours:
     def __init__(self, screen: Screen) -> None:
         self.screen, rows, self.own = screen, screen.rows(TRAIN), OwnChange(screen)
         self.delta = screen.denoised(rows)
-        self.unit = _unit(screen.pooled(screen.perturbations[rows].tolist()))
+        names = screen.perturbations[rows].tolist()
+        self.unit, number = _unit(screen.pooled(names)), numbered(names)
         likeness = self.unit @ self.unit.T
-        np.fill_diagonal(likeness, -np.inf)
-        order = np.argsort(-likeness, axis=1, kind="stable")[:, :-1]
+        likeness[number[:, None] == number] = -np.inf  # in other contexts it is left out as well
+        order = np.argsort(-likeness, axis=1, kind="stable")
+        order = order[:, : len(order) - np.bincount(number).max(initial=1)]
         able = [k for k in _NEIGHBOURS if k <= order.shape[1]] or [1]
         judge = _judge(screen, rows)
         self.k = min(able, key=lambda k: judge.loss(self._of(order[judge.rows, :k], judge.genes)))

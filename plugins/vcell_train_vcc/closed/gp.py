@@ -5,13 +5,14 @@ The effects of two perturbations S and T are as alike as
     k(S, T) = c + z |S| |T| + sum over i in S, j in T of [ a (i = j) + b f(i, j) ]
 
 with f the similarity of the genes' features (`kernel`): a sum over blocks, such as expression, GO
-and Reactome, each weighed by what it tells of perturbations left out; graphs of genes are blocks
-too, left alone unless those left out are told better with them.
+and Reactome, each weighted by how well it predicts perturbations left out; graphs of genes are
+blocks too, used only if they improve these predictions.
 Its limits are the mean effect, ridge regression on the features, and the additive rule for pairs.
 Leave-one-out predictions come in closed form, and judge the settings: those that are best by error,
 correlation and discrimination together are averaged, since the data seldom tell which one is right.
-The whole is believed as far as left-out effects bear it out, which may be not at all.
-A target that is among the genes measured moves by the share that training targets moved.
+A perturbation is left out in all contexts at once.
+The prediction is trusted as far as left-out effects support it, possibly not at all.
+A target among the measured genes changes by the same share as training targets did.
 A set of targets that were all measured alone is predicted from those (`interactions`).
 P perturbations, G target genes, N genes.
 """
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import stdtr
 
+from vcell.models.left_out import missed, numbered
 from vcell.models.own_change import OwnChange
 from vcell.models.scoring import Judge
 from vcell.models.transfer import Transfer
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from vcell.runs import Run
 
     Array = NDArray[np.float64]
+    Numbers = NDArray[np.int64]
 
 _GRID = tuple(
     setting
@@ -75,6 +78,7 @@ class GaussianProcess:
         self.targets = screen
         self.learned = screen.rows(TRAIN)
         self.names = [str(name) for name in screen.perturbations[self.learned]]
+        self.together = numbered(self.names)
         self.transfer = Transfer(screen)
         told = self.transfer.of(self.names)
         self.delta = screen.denoised(self.learned)
@@ -84,10 +88,7 @@ class GaussianProcess:
         self.settings = kept(run, screen, self._chosen)
         self.kernel = Kernel(screen, self.names)
         self.fits = [(setting, *self._solved(setting)) for setting in self.settings]
-        apart = np.zeros_like(self.delta)
-        for fit in self.fits:
-            apart += self._left_out(*fit)
-        apart /= len(self.fits)
+        apart = self._left_out(self.together)
         apart += told
         self.belief = self._believed(apart, told)
         apart *= self.belief
@@ -164,9 +165,15 @@ class GaussianProcess:
         weights: Array = inverse @ (self.delta - self._centre(setting))
         return weights, inverse
 
-    def _left_out(self, setting: KernelSettings, weights: Array, inverse: Array) -> Array:
-        weights = weights + self._refitted(setting, inverse, self.delta - self.mean)
-        return np.asarray(self.delta - weights / np.diag(inverse)[:, None])
+    def _left_out(self, number: Numbers, rows: Numbers | None = None) -> Array:
+        """Return what is said of some rows (all) without their groups, which have a number each."""
+        about = self.delta - self.mean
+        found = np.array(self.delta if rows is None else self.delta[rows])
+        for setting, weights, inverse in self.fits:
+            off = missed(inverse, weights, about, number, centred=setting.centred, rows=rows)
+            off /= len(self.fits)
+            found -= off
+        return found
 
     def _believed(self, left_out: Array, told: Array) -> float:
         """Return what predictions are multiplied by: how surely left-out effects follow them.
@@ -174,7 +181,7 @@ class GaussianProcess:
         The probability that predictions point the right way less that they point the wrong way, 0
         at least, by the slope of real effects on predicted ones and its standard error. How steep
         it is does not count, as the settings were chosen by that; nor do own genes. Each
-        perturbation counts once, as its genes are not independent.
+        target counts once, as neither its genes nor its contexts are independent.
         """
         size = np.einsum("pn,pn->p", left_out, left_out)
         agree = np.einsum("pn,pn->p", left_out, self.delta) + np.einsum("pn,pn->p", left_out, told)
@@ -185,16 +192,11 @@ class GaussianProcess:
         np.subtract.at(agree, rows, left_out[own] * (self.delta[own] + told[own]))
         total = max(float(size.sum()), 1e-30)
         slope = float(agree.sum()) / total
-        error = float(np.sqrt(np.square(agree - slope * size).sum())) / total
-        if len(size) < 2 or not error:
+        off = np.bincount(self.together, agree - slope * size)
+        error = float(np.sqrt(np.square(off).sum())) / total
+        if len(off) < 2 or not error:
             return float(slope > 0)
-        return max(2 * float(stdtr(len(size) - 1, slope / error)) - 1, 0.0)
-
-    def _refitted(self, setting: KernelSettings, inverse: Array, about: Array) -> Array:
-        """Return what the weights lack because the mean still knows the one that is left out."""
-        if not setting.centred or len(self.delta) < 2:
-            return np.zeros_like(about)
-        return np.asarray(inverse.sum(axis=1)[:, None] * about / (len(self.delta) - 1))
+        return max(2 * float(stdtr(len(off) - 1, slope / error)) - 1, 0.0)
 
     def _chosen(self) -> list[KernelSettings]:
         """Rank the settings by what they say of perturbations left out."""
@@ -218,7 +220,9 @@ class _Settings:
         self.judge = Judge(delta, screen.columns(names)[:, 0], _MOST, _GENES)
         self.graphs = set(screen.graph_names.tolist())
         self.mean = self.judge.real.mean(axis=0)
-        self.kernel = Kernel(screen, [names[row] for row in self.judge.rows])
+        some = [names[row] for row in self.judge.rows]
+        self.kernel = Kernel(screen, some)
+        self.together = numbered(some)
 
     def telling(self) -> list[int]:
         """Return the blocks to weigh: graphs only where they tell more of what is left out."""
@@ -249,10 +253,9 @@ class _Settings:
     def _left_out(self, setting: KernelSettings) -> Array:
         inverse = noisy_inverse(self.kernel.of(setting), setting.noise)
         about = self.judge.real - self.mean * setting.centred
-        weights = inverse @ about
-        if setting.centred and len(about) > 1:  # the mean still knows the one that is left out
-            weights += inverse.sum(axis=1)[:, None] * about / (len(about) - 1)
-        return np.asarray(self.judge.real - weights / np.diag(inverse)[:, None])
+        centred, weights = setting.centred, inverse @ about
+        off = missed(inverse, weights, about, self.together, centred=centred)
+        return np.asarray(self.judge.real - off)
 
 
 def _mixes(telling: Sequence[int], n_blocks: int) -> list[tuple[float, ...]]:

@@ -68,8 +68,7 @@ class RawCounts:
 
 
 def _check(seen: ValueSurvey, name: str) -> None:
-    if seen.not_finite:
-        raise UserError(f"{name}: {console.count(seen.not_finite, 'value')} NaN or infinite")
+    seen.require_finite(name)
     if seen.low < 0:
         raise UserError(f"{name}: negative values, down to {seen.low:.4g}")
     if seen.fraction > _DUST:

@@ -1,7 +1,7 @@
-"""One side's cells as the rules want their values: rows and columns chosen, counts logged.
+"""One side's cells with the values that the rules need: rows and columns selected, counts logged.
 
-The target of 2025 is the median total of the file's own cells, as cell-eval has it, unless the
-other side is log1p of a total that can be seen.
+The target of 2025 is the median total of the file's own cells, as in cell-eval, unless the other
+side is log1p of a total that can be detected.
 """
 
 from __future__ import annotations
@@ -124,8 +124,7 @@ def _median_total(side: Side) -> float:
 
 
 def _check_values(name: str, found: ValueSurvey, *, counts: bool) -> None:
-    if found.not_finite:
-        raise UserError(f"{name}: {console.count(found.not_finite, 'value')} NaN or infinite")
+    found.require_finite(name)
     if found.low < 0:
         raise UserError(f"{name}: negative values, down to {found.low:.4g}")
     if counts and found.fractions:

@@ -1,0 +1,66 @@
+"""Predictions of training perturbations without what they must not know, in closed form.
+
+A target that is held out is held out in every context, so its rows are left out together. P rows,
+N genes; R rows that are asked, each with the number of the group that is left out with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+    Numbers = NDArray[np.int64]
+
+
+def numbered(names: Sequence[str]) -> Numbers:
+    """Return (P,) a number for each name: equal where the perturbation is the same."""
+    return np.asarray(np.unique(np.asarray(names, str), return_inverse=True)[1].ravel(), np.int64)
+
+
+def groups(number: Numbers) -> Iterator[Numbers]:
+    """Yield (M, S) the places of the M groups of each size S."""
+    order = np.argsort(number, kind="stable")
+    size = np.bincount(number)[number[order]]
+    for one in np.unique(size):
+        yield order[size == one].reshape(-1, one)
+
+
+def missed(
+    inverse: Array, weights: Array, about: Array, number: Numbers, *,
+    centred: bool, rows: Numbers | None = None,
+) -> Array:  # fmt: skip
+    """Return (R, N): by how much a process misses some rows (all) without their group.
+
+    Parameters
+    ----------
+    inverse, weights
+        (P, P) of the noisy kernel, and (P, N) its product with the effects.
+    about
+        (P, N) effects about their mean.
+    number
+        (R,) the group of each row that is asked.
+    centred
+        Whether the process is one about the mean: the mean must not know the group either.
+    rows
+        (R,) which they are.
+    """
+    found = np.empty((len(number), about.shape[1]))
+    reach = inverse.sum(axis=1) * centred
+    for at in groups(number):
+        own = at if rows is None else rows[at]
+        rest = max(len(about) - at.shape[1], 1)
+        off = (reach[own] / rest)[:, :, None] * about[own].sum(axis=1, keepdims=True)
+        off += weights[own]
+        if at.shape[1] == 1:
+            off /= inverse[own, own][:, :, None]
+            found[at] = off
+        else:
+            found[at] = np.linalg.solve(inverse[own[:, :, None], own[:, None, :]], off)
+    return found
