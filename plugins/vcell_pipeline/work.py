@@ -164,7 +164,8 @@ def _gmvae(config: Pipeline, k: int) -> Stage:
         told = _trained(config, "train-gmvae", settings, learn)
         run = Run.open(told["run"])
         best = run.checkpoint("best").path
-        written = [run.path / "gmvae.json", run.path / "head.npz", best / "model.safetensors"]
+        names = ("gmvae.json", "head.npz", "components.npz")
+        written = [*(run.path / name for name in names), best / "model.safetensors"]
         return {"run": run.name, "held_out": told.get("held_out")}, written
 
     return Stage(
