@@ -18,6 +18,7 @@ from vcell import console, library, outputs, plugin
 from vcell.config.check import raise_if_any, values_for
 from vcell.config.options import PROJECT
 from vcell.errors import UserError
+from vcell.patients.communication import pairs_table
 from vcell.pipeline.manifest import FILE, Manifest, Stage
 from vcell.runs import Run, find_runs
 from vcell_pipeline import cells
@@ -35,6 +36,8 @@ _FIGURES = ("attention", "roc", "calibration")
 def bulk(config: Pipeline) -> None:
     """Do what is not done."""
     _may_write(config)
+    if config.pairs:
+        pairs_table(config.pairs)  # what is wrong with it is told before hours of training
     book = Manifest.open(config.output)
     with book.locked():
         told = {stage.name: book.run(stage) for stage in _stages(config, book)}
