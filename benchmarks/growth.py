@@ -4,14 +4,14 @@ r"""How time and memory grow with cells, genes and perturbations, command by com
     python benchmarks/growth.py --axes cells --cells 10000,100000,1000000,3000000 \
         --only inspect,select-genes,prepare,loader
 
-Whole processes on simulated counts, 300 non-zeros a cell, 2,000 genes and 50 perturbations where
-they do not vary, and 20,000 cells where perturbations do. A small run that is not counted compiles
-the kernels. Columns: user and system seconds, GB of the largest resident set, and pages that had to
-be read from the disk ("faults"), if any: system time and faults are the machine's, user time the
-code's. Exponents are those of what each step adds, log(rise / rise before) / log(step / step
-before), so that the constant start does not flatter them; a last one above 1.05 is marked.
-Mathematics makes larger: gp, whose kernel is inverted (cubic in perturbations), and distances
-between effects (quadratic in them).
+Whole processes on simulated counts: 300 non-zeros a cell, 2,000 genes and 50 perturbations where
+they do not vary. Non-zeros grow with genes. Where perturbations vary there are 20,000 cells of
+6,000 genes. A small run that is not counted compiles the kernels. Columns: user and system seconds,
+GB of the largest resident set, and major page faults, if any. These count pages of mapped files
+only, not what `read` had to fetch from the disk. Exponents are those of what each step adds,
+log(rise / rise before) / log(step / step before), so that the constant start does not flatter them;
+a last one above 1.05 is told at the end. Mathematics makes larger: gp, whose kernel is inverted
+(cubic in perturbations), and distances between effects (quadratic in them).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from whole import VCELL, Cost, measure
 HERE = Path(__file__).resolve().parent
 CELLS, GENES, PERTURBATIONS, UMIS = 10_000, 2_000, 50, 700
 CELLS_OF_MANY = 20_000  # where perturbations vary: 20 of each at 800
+GENES_OF_MANY = 6_000  # simulate wants six or more for each perturbation
 LOADER = """
 import sys
 from vcell.store import Loader, Output, Shuffled, Store
@@ -77,10 +78,11 @@ def one(axis: str, value: int, only: list[str], data: Path) -> dict[str, Cost]:
     """Measure every command on one size."""
     n, g, p = (value if axis == name else usual for name, usual in
                (("cells", CELLS), ("genes", GENES), ("perturbations", PERTURBATIONS)))  # fmt: skip
+    umis = UMIS * g / GENES
     if axis == "perturbations":
-        n = CELLS_OF_MANY
+        n, g = CELLS_OF_MANY, GENES_OF_MANY
     places = {
-        "n": str(n), "g": str(g), "p": str(p), "u": str(UMIS * g / GENES),
+        "n": str(n), "g": str(g), "p": str(p), "u": str(umis),
         **{name: str(data / place) for name, place in (
             ("cells", "cells.h5ad"), ("store", "store.zarr"), ("pred", "pred.h5ad"),
             ("out", "out"), ("runs", "runs"), ("latents", "latents"), ("genes", "genes.csv"),
@@ -102,6 +104,9 @@ def one(axis: str, value: int, only: list[str], data: Path) -> dict[str, Cost]:
         elif name == "isp tokens":
             filled = [sys.executable, "-c", TOKENS, places["cells"]]
         found[name] = measure(filled, data / "log", {"VCELL_CACHE": str(data / "out-cache")})
+        cost = found[name]  # told at once: a run that is stopped has not measured in vain
+        told = f"# {axis} {value:,} {name}: {cost.cpu:.2f} s, {cost.system:.2f} of them system"
+        print(f"{told}, {cost.peak:.2f} GB, {cost.faults:,} faults", file=sys.stderr, flush=True)
         if name == "simulate":
             with h5py.File(places["cells"]) as file:
                 genes = file["var"][file["var"].attrs["_index"]].asstr()[:]

@@ -1,7 +1,7 @@
 """numpy's arrays and strings as Arrow's, without pandas.
 
-pyarrow imports pandas, a third of a second, as soon as it is given an array or a list. Memory with
-a description is not asked about.
+pyarrow imports pandas, which takes a third of a second, as soon as it is given an array or a list.
+Described buffers avoid that.
 """
 
 from __future__ import annotations

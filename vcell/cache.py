@@ -1,4 +1,4 @@
-"""Where vcell keeps what it can make again: ``$VCELL_CACHE``, else the user's cache folder."""
+"""Where vcell keeps what it can recreate: ``$VCELL_CACHE``, else the user's cache folder."""
 
 from __future__ import annotations
 

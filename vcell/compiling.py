@@ -1,7 +1,7 @@
-"""Tell whoever waits that kernels are being compiled, which happens once on every machine.
+"""Tell the user that kernels are being compiled, which happens once on every machine.
 
 `vcell.kernels` knows when, and prints nothing; the command line prints, and does not load numba to
-ask. Where nobody sits at a terminal, it is told of compiling that takes more than a second.
+find out. Without a terminal, only compiling that takes more than a second is reported.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The errors vcell raises on purpose, and the exit code each one stands for.
 
-Raise `UserError` for anything the user can mend (a wrong file, a misspelt gene, an impossible
-option): one sentence saying what is wrong and where, plus a `hint` saying how to mend it. The
+Raise `UserError` for anything the user can fix (a wrong file, a misspelt gene, an impossible
+option): one sentence saying what is wrong and where, plus a `hint` saying how to fix it. The
 command line prints both without a traceback and exits with 2. Raise `RunFailed` when the work
 itself failed (a rank died, the loss became NaN): exit code 1. `assert` is for programmers only.
 """

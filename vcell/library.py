@@ -7,9 +7,9 @@ its command, in one line, and it is called as ``vcell.NAME``::
     [project.entry-points."vcell.library"]
     select_genes = "vcell_select_genes.library:select_genes"
 
-Nothing is printed unless ``verbose=True``; warnings are Python's; what a user can mend is raised as
-`vcell.errors.UserError`, with the sentence of the command line. Settings are those that are given:
-no project file and no environment variable is read.
+Nothing is printed unless ``verbose=True``. Warnings are Python warnings, and users' mistakes raise
+`vcell.errors.UserError` with the message of the command line. Only the given settings apply: no
+project file and no environment variable is read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much memory may be used: what the machine has free, and what a pass may hold of it."""
+"""How much memory may be used: what the machine has free, and how much of it a pass may hold."""
 
 from __future__ import annotations
 

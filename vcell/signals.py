@@ -1,7 +1,7 @@
-"""Signals that end a process: an exception where work is done, held back where it must not be.
+"""Signals that end a process: an exception during work, deferred where it must not interrupt.
 
-Without this SIGTERM, which schedulers and `kill` send, ends Python on the spot: no word, and what
-was half written stays. Standard library only.
+Without this, SIGTERM, which schedulers and `kill` send, ends Python at once: without a message, and
+half-written files stay. Standard library only.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """The summaries of plugins, known without importing them.
 
-`vcell --help` shows one line for each plugin. The line is in the plugin's door, and importing all
-doors costs more than everything else that help does. So what was read once is kept in the cache
-folder, with what it depends on: the announced target, the distribution and its version, the file
-of the door, and the folders that packages are installed into. If any of these changes, the door is
-imported again. A plugin that cannot be imported is never kept: once mended, it is shown as working.
+`vcell --help` shows one line for each plugin. The line is in the plugin's `__init__`, and importing
+all of them costs more than everything else that help does. So the lines are cached in the cache
+folder, with what they depend on: the announced target, the distribution and its version, the
+plugin's file, and the folders that packages are installed into. If any of these changes, the plugin
+is imported again. A plugin that cannot be imported is never cached: once fixed, it is shown as
+working.
 
-Where the cache cannot be written, every door is imported every time; nothing else changes.
+If the cache cannot be written, every plugin is imported every time; nothing else changes.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
 """A few factors of genes, smooth over graphs, whose products are the effects of gene pairs.
 
-A Gaussian process takes what each pair of genes does together for drawn anew, as alike as the genes
-are. Often it is much simpler: each gene has a few traits, and what two genes do together is the sum
-of the traits' products. With V the factors (a trait of every gene), e the effects of genes
+A Gaussian process assumes that the effect of each pair of genes is drawn independently, up to the
+similarity of the genes. Often it is much simpler: each gene has a few traits, and the joint effect
+of two genes is the sum of the traits' products. With V the factors (a trait of every gene), e the
+effects of genes
 
     value of S = mean + sum of e_i over S + sum over r of sign_r sum over pairs of V_ri V_rj + noise
     V_r ~ N(0, C / scale_r),   C = c_0 I + sum of c_k K_k,   e alike with weights of its own
 
-With more and more factors this is the process with the kernel `pair` of C; few of them are a far
-stronger belief, and how strongly it is held is seen from sets left out, see `closed.stacked`.
-Everything is drawn given all else, and what is said is the mean over draws: a factor that nothing
-speaks for stays near 0, so that their number matters little. The weights c are those under which
+With more and more factors this becomes the process with the kernel `pair` of C. A few factors are a
+much stronger assumption; its weight comes from sets left out, see `closed.stacked`. Everything is
+drawn given all else, and the prediction is the mean over draws. A factor without support in the
+data stays near 0, so that the number of factors matters little. The weights c are those under which
 the factors that were drawn are most likely.
 G genes, T sets, K kernels, R factors.
 """

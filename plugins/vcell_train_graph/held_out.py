@@ -1,10 +1,11 @@
-"""What models say of sets that were held out: kept by each run, pooled over folds, and judged.
+"""Predictions for held-out sets: kept by each run, pooled over folds, and judged.
 
-Errors are told as a share of the variance of the values, so that the difference of two models is a
+Errors are given as a share of the variance of the values, so that the difference of two models is a
 difference in variance explained, set by set. A claim needs the interval of the paired differences
-over held-out sets above 0; sets that share genes are not independent, see `vcell.metrics.verdict`.
-Rewired graphs differ among each other as well: the interval is widened to where one more draw
-might lie. And a graph that is better than noise, but no better than none, did not help.
+over held-out sets to be above 0; sets that share genes are not independent, see
+`vcell.metrics.verdict`. Rewired graphs also differ among each other, so the interval is widened to
+where one more draw might lie. A graph that is better than noise but no better than no graph did not
+help.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kernels of gene sets, from kernels of genes; and their weights, by what explains the values best.
+"""Kernels of gene sets from kernels of genes, with the weights that explain the values best.
 
 With K a kernel of genes, sets S and T are alike
 
@@ -7,8 +7,8 @@ With K a kernel of genes, sets S and T are alike
     within   products of how alike the genes of S are to each other, and those of T
 
 K is the identity (each gene, each pair by itself), a graph's diffusion, or features' products.
-Blocks are scaled to mean 1 on their diagonal. Their weights, that of noise among them, are those
-under which the values are most likely; a block that explains nothing gets next to none.
+Blocks are scaled to mean 1 on their diagonal. Their weights, including that of noise, are those
+under which the values are most likely; a block that explains nothing gets almost no weight.
 n sets, G genes, B blocks.
 """
 

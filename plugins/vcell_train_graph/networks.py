@@ -1,4 +1,4 @@
-"""The networks: `transformer`, `dango` and `mlp`. Each says what the prior leaves over of a set.
+"""The networks `transformer`, `dango` and `mlp`. Each predicts the residual of the prior for a set.
 
 The last layer of each starts at 0, so that a network begins as its prior.
 N genes, F features, d width, B sets of at most S genes, K relations.

@@ -1,8 +1,8 @@
-"""Made-up sets of three genes whose values are known to come of a graph, or not: to test with.
+"""Synthetic sets of three genes whose values come from a known graph, or not, for tests.
 
-Genes have hidden traits that are smooth over one relation. A set's value is a sum of what its genes
-do alone, what each pair's traits do together, and noise. In the null, traits are smooth over
-nothing. Decoys are relations that have nothing to do with it.
+Genes have hidden traits that are smooth over one relation. A set's value is the sum of the effects
+of single genes, the joint effects of each pair's traits, and noise. In the null, traits are not
+smooth over any relation. Decoys are unrelated relations.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a model is given: sets of genes with values, graphs, features, and which sets are held out.
+"""The input of a model: sets of genes with values, graphs, features, and the held-out sets.
 
 Every split is of two kinds. At random, a set is held out while others of its query pair are learnt
-from. By query pair, all sets of a pair are held out together; this is what a pair never measured
-asks for. Where sets have two genes, genes are held out: a fifth of them, with all their sets.
+from. By query pair, all sets of a pair are held out together, which tests pairs that were never
+measured. Where sets have two genes, genes are held out: a fifth of them, with all their sets.
 T sets, S genes of a set at most, N genes.
 """
 

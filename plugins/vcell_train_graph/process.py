@@ -1,7 +1,8 @@
-"""A Gaussian process over gene sets: exact, of a few thousand sets or of a hundred thousand.
+"""An exact Gaussian process over gene sets, for a few thousand sets or a hundred thousand.
 
-Up to `MOST` sets the matrix of all pairs of sets is inverted, which also says what each set would
-be without its group. Above, the matrix is never made. Its products with vectors come from genes,
+Up to `MOST` sets, the matrix of all pairs of sets is inverted, which also gives the prediction of
+each set without its group. Above that, the matrix is never built. Its products with vectors come
+from genes,
 
     linear   A (K (A' x)),               A (T, G): which genes a set has
     pair     read (K M K) at every pair, M (G, G): x summed over the sets that have a pair

@@ -2,7 +2,7 @@
 
 A model has ``name``, ``summary``, ``graphs`` (whether it looks at them) and ``takes_steps``. One
 that takes steps has ``build(problem, config)``, which returns a module that adds to a prior; else
-``fit(problem, groups)`` returns what it says of every set (`closed.Told`).
+``fit(problem, groups)`` returns its predictions for every set (`closed.Told`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The task: sets of genes in, what the prior leaves over of their values out.
+"""The task: sets of genes in, residuals of the prior out.
 
-The prior was never told the value that it is compared with: sets that it learnt from are left out
-with their group. How far what the network adds is believed is decided by the validation sets:
-what they show for certain, and nothing where that is nothing. B sets, S genes at most, T all sets.
+The prior never sees the value that it is compared with: sets that it learnt from are left out with
+their group. The validation sets decide how much of the network's output is added: only as much as
+they clearly support, possibly nothing. B sets, S genes at most, T all sets.
 """
 
 from __future__ import annotations

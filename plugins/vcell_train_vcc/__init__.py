@@ -1,4 +1,4 @@
-"""`vcell train-vcc`: learn the response to perturbations, to predict those never seen."""
+"""`vcell train-vcc`: learn responses to perturbations, to predict unseen perturbations."""
 
 from __future__ import annotations
 

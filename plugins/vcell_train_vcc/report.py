@@ -1,8 +1,7 @@
-"""Who won: the model beside every baseline on the same held-out perturbations; the run's artifacts.
+"""Compare the model with every baseline on the same held-out perturbations; write artifacts.
 
-Writes into the run directory what a reader wants beside the checkpoints: `held_out.csv` (scores of
-every perturbation by every model), `training_history.json`, `config.json`, `selected_genes.csv` and
-`model-card.md`.
+In addition to the checkpoints, the run directory gets `held_out.csv` (scores of every perturbation
+by every model), `training_history.json`, `config.json`, `selected_genes.csv` and `model-card.md`.
 """
 
 from __future__ import annotations

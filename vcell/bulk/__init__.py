@@ -1,6 +1,6 @@
-"""Pseudobulk: sums of cells that are drawn by type, so that what was mixed is known.
+"""Pseudobulk: sums of cells that are drawn by type, so that the composition is known.
 
-`vcell pseudobulk` is this room as a command; a pipeline uses it from Python::
+`vcell pseudobulk` is the command for this package; a pipeline uses it from Python::
 
     from vcell.bulk.deconvolve import Signatures
     from vcell.bulk.draw import Sampling

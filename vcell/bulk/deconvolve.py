@@ -1,4 +1,4 @@
-"""Fractions of types from sums of counts, by two methods that learn nothing but a signature.
+"""Fractions of types from sums of counts, by two methods that learn only a signature.
 
 A `Signature` is the mean counts of a cell of each type. With it, the expected counts of a bulk of
 n_k cells of type k are ``sum_k n_k * mean_k``. `nnls` fits that by least squares, `em` by the

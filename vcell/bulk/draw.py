@@ -1,4 +1,4 @@
-"""Draw samples: how much of each type, how many cells of each, and which cells.
+"""Draw samples: the fraction of each type, its number of cells, and which cells.
 
 A sample has exactly n cells, with replacement. Its label is what was drawn, not what the fractions
 were before rounding. Each block of samples has a random stream of its own, made from the seed, the

@@ -1,4 +1,4 @@
-"""Who may be drawn: cells by type, patient and split. Cells without a label are in no pool."""
+"""Pools of cells to draw from, by type, patient and split. Unlabelled cells are in no pool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vcell doctor``: what this machine has, and what to do about what is missing."""
+"""``vcell doctor``: show what this machine has, and how to get what is missing."""
 
 from __future__ import annotations
 

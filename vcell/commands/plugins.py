@@ -1,4 +1,4 @@
-"""``vcell plugins`` and ``vcell plugins check NAME``: what is installed, and does it conform."""
+"""``vcell plugins`` and ``vcell plugins check NAME``: list plugins, and check one."""
 
 from __future__ import annotations
 

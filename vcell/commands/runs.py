@@ -1,4 +1,4 @@
-"""``vcell runs list|show|compare|rm``: what was run, how it stands, what came of it."""
+"""``vcell runs list|show|compare|rm``: the runs, their state and their results."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The parts of an h5ad or zarr file: X, raw, layers, obs, var, in anndata's encodings, old and new.
 
-Works on nodes, so it does not know which of the two it reads; how an array is read is passed in.
+It works on nodes, for both formats alike; the function that reads an array is passed in.
 """
 
 from __future__ import annotations

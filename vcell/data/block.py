@@ -1,7 +1,7 @@
 """A run of cells in memory, as CSR.
 
 Every block that `CellSource.chunks` gives is canonical: in each row the columns ascend, none occurs
-twice, and no zero is stored. Files that are otherwise are mended here, block by block.
+twice, and no zero is stored. Files that are not are repaired here, block by block.
 
 Legend: ``C`` cells of the block, ``N`` its non-zeros, ``G`` genes.
 """

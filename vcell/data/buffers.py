@@ -1,4 +1,4 @@
-"""Arrays that are used again once nobody refers to them: fresh large ones cost page faults."""
+"""Arrays that are reused once nothing refers to them: new large arrays cost page faults."""
 
 from __future__ import annotations
 

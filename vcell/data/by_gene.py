@@ -1,7 +1,7 @@
 """Matrices stored by gene (CSC), read by cell in bounded memory.
 
 Rows of a CSC matrix are spread over the whole file. Up to `IN_MEMORY` non-zeros are transposed in
-memory; more go once through a temporary file (`vcell.data.spill`), which is said.
+memory; more go once through a temporary file (`vcell.data.spill`), and a message says so.
 """
 
 from __future__ import annotations

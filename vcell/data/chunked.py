@@ -1,8 +1,8 @@
-"""Arrays of an HDF5 file read beside the HDF5 library, which decodes under a global lock.
+"""Arrays of an HDF5 file read without the HDF5 library, which decodes under a global lock.
 
-The library tells once where each chunk lies; the chunks are then read by offset and decoded on
-threads of ours, straight into the caller's array. What this does not cover (big-endian numbers,
-unusual filters, skipped filters, missing chunks) goes through h5py, and that is said.
+The library gives the place of each chunk once; the chunks are then read by offset and decoded on
+vcell's threads, directly into the caller's array. What this does not cover (big-endian numbers,
+unusual filters, skipped filters, missing chunks) goes through h5py, and a message says so.
 """
 
 from __future__ import annotations

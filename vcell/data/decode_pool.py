@@ -1,6 +1,6 @@
-"""The threads that read and decode chunks; one small pool a process.
+"""The threads that read and decode chunks: one small pool per process.
 
-Plain threads suffice: reading and decoding release the GIL. The pool is made anew after a fork,
+Plain threads suffice: reading and decoding release the GIL. The pool is recreated after a fork,
 which copies the object but not its threads.
 """
 

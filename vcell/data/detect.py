@@ -1,7 +1,7 @@
 """Find out what the values of a matrix are: counts, log-normalised, something else.
 
-Nothing is assumed and nothing is silent: `scale` looks at a sample of cells spread over the file,
-decides, and prints what it saw. `require_counts` refuses what is not counts.
+Nothing is assumed or done silently: `scale` looks at a sample of cells spread over the file,
+decides, and prints what it found. `require_counts` refuses anything but counts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A new .h5ad or .zarr whose embeddings are written as they come, through one kind of group."""
+"""A new .h5ad or .zarr whose embeddings are written block by block, through one kind of group."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A cheap name for a file's content, to know data again without reading it all.
+"""A cheap fingerprint of a file's content, to recognise data without reading it all.
 
 Two files of equal content have equal fingerprints, whatever they are called and whenever they were
 written. A file up to `WHOLE` bytes is hashed whole. Of a larger one the size, its first and last
 `EDGE` bytes (where HDF5 keeps what it writes first and last) and `PIECES` pieces spread evenly are
 hashed: a change that keeps the size and touches none of them goes unnoticed, so a fingerprint finds
 what was made from a file, and is no proof against tampering. A folder (zarr, 10x) is hashed by its
-files' names and theirs; of more than `FILES` files, the names and sizes of all and the content of
+files' names and content; of more than `FILES` files, the names and sizes of all and the content of
 the metadata and of `FILES` spread evenly.
 """
 

@@ -1,4 +1,4 @@
-"""obs and var of a file: which columns there are, and each read only when it is asked for."""
+"""obs and var of a file: the list of columns, each read only when it is needed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """An HDF5 file that survives a full disk while it is written.
 
-The HDF5 library ends the process with a segmentation fault when it cannot write what it still holds
-while it closes a file. So it never learns of a failure: it writes through `HdfSink`, which keeps
-the first error and discards the rest. `HdfSink.check` raises that error; the file is then deleted.
+The HDF5 library crashes with a segmentation fault if it cannot write its buffers while it closes a
+file. So errors are hidden from it: it writes through `HdfSink`, which keeps the first error and
+discards all later data. `HdfSink.check` raises that error; the file is then deleted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Several sources as one: their cells one after the other, their genes aligned by name."""
+"""Several sources as one: cells one after another, genes aligned by name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """log1p of counts that are scaled to a common total, in one place.
 
 Two orders of arithmetic are in use, which differ in the last bit: a count times its cell's factor,
-and a count over its cell's divisor, as scanpy has it. Results are of the precision given. The
+and, as in scanpy, a count divided by its cell's divisor. Results are of the precision given. The
 compiled kernels (`vcell.kernels`) have their own.
 """
 

@@ -1,4 +1,4 @@
-"""Make the next item of an iterator in a thread of its own while the last one is worked on."""
+"""Prepare the next item of an iterator in a thread while the current one is processed."""
 
 from __future__ import annotations
 

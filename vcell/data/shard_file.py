@@ -1,4 +1,4 @@
-"""One shard of a zarr v3 array: a file of chunks that are coded one by one, then an index of them.
+"""One shard of a zarr v3 array: a file of separately encoded chunks, followed by their index.
 
 The index has the offset and size of each chunk, u64 little endian, and ends in a crc32c. Chunks may
 end in a crc32c of their own, which is checked at each read.

@@ -1,8 +1,8 @@
-"""Sharded zarr v3 arrays read beside zarr, which spends several times the decoding on each chunk.
+"""Sharded zarr v3 arrays read without zarr, whose overhead is several times the decoding.
 
-The chunks are read by offset and decoded on threads of ours, as those of HDF5 are. What this does
-not cover (other codecs, chunks that were never written, more than one dimension, very many shards)
-is read by zarr.
+The chunks are read by offset and decoded on vcell's threads, as for HDF5. What this does not cover
+(other codecs, chunks that were never written, more than one dimension, very many shards) is read by
+zarr.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a simulation is drawn from: its design, and the truth that the design's seed decides."""
+"""The input of a simulation: its design, and the truth that follows from the design's seed."""
 
 from __future__ import annotations
 

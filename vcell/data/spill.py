@@ -1,7 +1,8 @@
-"""Entries of a matrix gathered in any order and given back row by row, in bounded memory.
+"""Entries of a matrix collected in any order and returned row by row, in bounded memory.
 
-Rows are dealt into buckets of neighbouring rows. What arrives is written bucket by bucket to one
-temporary file (or kept, if little); a bucket is small enough to be sorted in memory later.
+Rows are assigned to buckets of neighbouring rows. Entries are written bucket by bucket to one
+temporary file (or kept in memory, if there are few). A bucket is small enough to be sorted in
+memory later.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Many short strings in little memory: the names of all cells, or a column of text.
 
-A Python string takes fifty bytes beside its letters, and several copies are alive while a list of
-them is read. Here the letters of all lie in one piece, with eight bytes a string to say where each
-ends; strings are made when they are asked for.
+A Python string takes fifty bytes in addition to its characters, and several copies exist while a
+list of them is read. Here the characters of all strings lie in one buffer, with eight bytes per
+string for the place of its end. Python strings are made on demand.
 """
 
 from __future__ import annotations

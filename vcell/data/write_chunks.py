@@ -1,4 +1,4 @@
-"""Growing HDF5 arrays whose chunks are compressed on threads, beside the HDF5 library's lock."""
+"""Growing HDF5 arrays whose chunks are compressed on threads, outside the HDF5 library's lock."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Load a Geneformer from a folder, or make one up with a true shape.
+"""Load Geneformer from a folder, or make a random model of a real shape.
 
 ``load("models/gf-12L-38M-i4096")`` reads config.json and model.safetensors or pytorch_model.bin
 (with `weights_only`: nothing in it is executed). ``load("synthetic:gf-6L-10M-i2048")`` has random
-weights of a true size: for tests, trials of the command line, and timing. Its results mean nothing.
+weights in the shape of a real model: for tests, trials of the command line, and timing. Its results
+mean nothing.
 
 
 """

@@ -1,8 +1,8 @@
-"""What happens to a cell: genes deleted, overexpressed, inhibited, activated; as index arithmetic.
+"""Perturbations of a cell (delete, overexpress, inhibit, activate) as index arithmetic.
 
 A perturbed copy is the cell in another order. It is described by source numbers: entry p of a copy
 holds the token that the cell has at ``order[p]``; numbers from the cell's length on stand for genes
-that it lacks. Copies are made where they are used, a block at a time, from two numbers an event.
+that it lacks. Copies are made where they are used, a block at a time, from two numbers per event.
 
 delete        the gene goes; what was behind it moves up by one
 overexpress   the gene goes to the front, behind <cls>; a gene that the cell lacks is put there, and

@@ -1,4 +1,4 @@
-"""The slow way of others, for comparison: padded batches, all layers, the head on each token.
+"""The usual, slow way, for comparison: padded batches, all layers, the head on each token.
 
 With transformers installed it is transformers' own `BertForMaskedLM`; else the same by torch alone.
 """

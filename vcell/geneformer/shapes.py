@@ -1,4 +1,4 @@
-"""The published Geneformer models: their sizes, and what the files of weights weigh."""
+"""The published Geneformer models: their shapes, and the sizes of their weight files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How perturbations move the embedding of a cell: exact, without ever storing all copies.
+"""How perturbations move the embedding of a cell: exact, without storing all copies.
 
 The first layer is shared. A token of a copy differs from the cell's only by its position, so its
 queries, keys and values exist once for each (token, position) of a block of copies. Keys that all

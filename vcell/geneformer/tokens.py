@@ -2,8 +2,8 @@
 
 ``with open_cells(path) as source: cells = encode(source, shipped("V2"), longest=4096)``
 
-Chunks are read and encoded in threads ahead of whoever uses them. Upstream's faults are not
-repeated: two columns of one gene are one token, and stored zeros are not genes.
+Chunks are read and encoded ahead in threads. Upstream's faults are not repeated: two columns of one
+gene are one token, and stored zeros are not genes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What comes with vcell about human genes: tables of Gene Ontology and Reactome.
+"""The features of human genes that come with vcell: tables of Gene Ontology and Reactome.
 
 Made by tools/build_gene_features.py; source, version and licence are in `features.json`.
 """

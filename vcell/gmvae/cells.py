@@ -1,6 +1,6 @@
 """Cells in memory, compressed: a batch is a choice of row numbers.
 
-The matrix is held as the store has it, two to four bytes a value, a twentieth of its dense form;
+The matrix is held as in the store, two to four bytes per value, a twentieth of its dense form;
 shuffling is a permutation of row numbers. Processes of one machine share one copy of it.
 """
 

@@ -1,4 +1,4 @@
-"""How far cells are from everything that was learnt, and where a batch lies beside it.
+"""How far cells are from everything learnt, and the shift of a batch against it.
 
 The score of a cell is its squared Mahalanobis distance to the nearest label's centre in the latent
 space, with one covariance within labels for all. Its threshold is learnt on cells held out.

@@ -1,16 +1,16 @@
 """Labels that look wrong, found before training.
 
 Each labelled cell is judged by logistic regression on principal components that was not fitted to
-it (five folds). A cell between two types is no mistake: what no temperature explains is. So labels
-are taken for draws from
+it (five folds). A cell between two types is not a mistake; one that no temperature explains is. So
+labels are modelled as draws from
 
     p(label) = (1 - e) softmax(log s + (log p - log s) / T)[label] + e q[label],
 
 with the regression's p, the labels' shares s, and a temperature T, a share e of labels drawn
 blindly from q, all three by maximum likelihood. Cells whose label is more likely drawn blindly than
-not are suspects; the regression is then fitted without them, and they are judged anew. Labels that
-have nothing to do with the counts are left alone: a high temperature makes p the shares.
-Of two penalties the one that tells the two apart better is used. N cells, D components, K labels.
+not are suspects; the regression is then fitted without them, and they are judged again. Labels that
+are unrelated to the counts are left alone: a high temperature turns p into the shares. Of two
+penalties, the one that separates the two groups better is used. N cells, D components, K labels.
 """
 
 from __future__ import annotations

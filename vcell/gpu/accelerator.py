@@ -1,10 +1,10 @@
-"""What computes, behind one small interface: real for a CPU and for CUDA, false in tests.
+"""The compute device behind one small interface: a CPU or CUDA, or a fake one in tests.
 
     it = accelerator(device)
     it.bf16, it.memory(), it.peak_memory(), it.synchronise(), it.mark(), it.random_state() ...
 
-Whoever wants to know something of the device, or of its memory, asks here and nowhere else; so what
-differs on a GPU is in this module, and can be replaced (`KINDS`) where there is none.
+All questions about the device and its memory are answered here and nowhere else. So what differs on
+a GPU is in this module, and can be replaced (`KINDS`) on machines without one.
 """
 
 from __future__ import annotations

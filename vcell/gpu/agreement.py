@@ -1,4 +1,4 @@
-"""Whether torch can use the GPUs that the driver tells of, and if not, why and what to do.
+"""Whether torch can use the GPUs that the driver reports, and if not, why and what to do.
 
 The driver's answer needs no torch and comes first; torch is asked only before GPUs are used.
 """

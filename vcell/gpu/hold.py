@@ -1,11 +1,11 @@
-"""Set cards, and see to it that they become what they were: after errors, signals and kill -9.
+"""Change settings of cards, and make sure that they are restored: after errors, signals, kill -9.
 
     with holding({uuid: CardSettings(power_limit=400)}):
         ...                                   # restored on the way out, however it is left
 
-A watchdog, a process of its own session, holds the other end of a pipe. When this process dies, the
-pipe closes and the watchdog restores from the journal. It is told to go once all is restored, or
-once `settle` says that the settings shall stay.
+A watchdog process, in its own session, holds the other end of a pipe. When this process dies, the
+pipe closes and the watchdog restores the settings from the journal. It is told to exit once
+everything is restored, or once `settle` says that the settings should stay.
 
     python -m vcell.gpu.hold UUID...           # the watchdog
 """

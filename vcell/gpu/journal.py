@@ -1,8 +1,7 @@
-"""What was set on a card before vcell touched it, on the disk: the way back survives any death.
+"""The settings of a card before vcell changed them, on disk, so that they survive any crash.
 
-States: ``journalled`` (nothing set yet), ``held`` (everything set), ``restoring``. Once restored,
-the file is gone: clean. It is written and put on the disk, file and folder, before the first
-setter.
+States: ``journalled`` (nothing set yet), ``held`` (everything set), ``restoring``. After restoring,
+the file is removed. File and folder are flushed to disk before the first setting is changed.
 Standard library only.
 """
 

@@ -1,7 +1,7 @@
 """Ask the NVIDIA driver what devices there are, without importing torch.
 
-Everything here only reads. A machine without a driver simply has no devices; why is in `Devices`.
-What a single card does not answer is unknown, and hides neither the card nor the others.
+Everything here only reads. A machine without a driver simply has no devices; `Devices` holds the
+reason. A value that a card does not report is unknown, and hides neither the card nor the others.
 """
 
 from __future__ import annotations

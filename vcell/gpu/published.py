@@ -1,7 +1,7 @@
-"""What makers publish of their cards, for estimates on machines that have none.
+"""Published figures of GPUs, for estimates on machines that have none.
 
-Peak rates are those of dense matrices, from the data sheets named beside each card; what training
-reaches is a share of them. Nothing here was measured by us.
+Peak rates are those of dense matrices, from the data sheets named beside each card; training
+reaches a share of them. Nothing here was measured by vcell.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a GPU does at this moment: watts, clocks, temperature, memory, and what holds it back.
+"""The current state of a GPU: watts, clocks, temperature, memory, and what slows it down.
 
     with open_card(uuid) as card:
         card.read().as_dict()
 
-What a card, or a driver, does not tell is left out. Reading takes about a millisecond.
+Values that a card or driver does not report are left out. Reading takes about a millisecond.
 """
 
 from __future__ import annotations

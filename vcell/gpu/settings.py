@@ -1,7 +1,7 @@
-"""What can be set on a card, one by one, each read back where NVML can.
+"""The settings of a card, one by one, each read back where NVML can.
 
-NVML has no question for locked clocks, so they are verified by what the clock does under load, and
-what was before is known from vcell's own journal only. Units: watts and megahertz, degrees Celsius.
+NVML cannot report locked clocks, so they are verified by the clock under load, and their earlier
+state is known only from vcell's own journal. Units: watts and megahertz, degrees Celsius.
 """
 
 from __future__ import annotations

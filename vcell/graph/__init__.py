@@ -1,4 +1,4 @@
-"""Graphs of genes: read from edge lists, kept on disk, walked, rewired and made up.
+"""Graphs of genes: read from edge lists, kept on disk, walked, rewired and simulated.
 
 >>> graphs = read([Path("string91_fusion.tsv.gz"), Path("BIOGRID.tab3.txt")], genes=my_genes)
 >>> graphs.genes, graphs.names  # N genes, one name for each relation
@@ -23,7 +23,7 @@ Gene sets with one value each, and the neighbourhoods of sets:
 
 Graphs of the size of a yeast's nine come from `vcell.graph.synthetic.yeast_like`.
 
-`read` takes text and gzip: STRING links (one relation a channel where there are several), BioGRID
+`read` takes text and gzip: STRING links (one relation per channel if there are several), BioGRID
 tab, SGD interactions, GEARS csv, numbered genes (``i j weight``, with `genes`), any table with two
 columns of genes. A folder that `save` wrote is read the same way. Edges are kept as stored: an
 undirected pair that a file names once is stored once, and `both` makes it two.

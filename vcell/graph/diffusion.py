@@ -1,4 +1,4 @@
-"""How alike genes are by graphs: where a lazy walk from each of them leads.
+"""Similarity of genes in graphs: where a lazy random walk from each of them leads.
 
 The walk stays or goes on, half and half, over the graph, its edges scaled by the degrees of both
 ends. Rows of where it is after one or two steps are features whose products are kernels: positive,

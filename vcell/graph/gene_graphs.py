@@ -1,4 +1,4 @@
-"""The graphs of an organism: genes, and one relation for each kind of edge; kept on disk."""
+"""The graphs of an organism: genes, and one relation for each kind of edge, kept on disk."""
 
 from __future__ import annotations
 

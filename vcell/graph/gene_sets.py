@@ -1,7 +1,7 @@
 """Tables of perturbed gene sets with one value each: trigenic interactions, growth, any other.
 
-A row is a set of genes and what was measured of it. Kuzmin's tables (strain ids, tau) are read as
-they are published, maps of all pairs as well.
+A row is a set of genes and its measured value. Kuzmin's tables (strain ids, tau) are read as
+published, and so are maps of all pairs.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ def read_gene_sets(path: Path) -> GeneSetTable:
     """
     with text_of(path) as file:
         head = [line for line in islice(file, 3) if line.strip()]
-    if not head:
-        raise UserError(f"{path} is empty")
-    mark = next((m for m in ("\t", ",") if m in head[0]), None)
-    first = cells(head, mark)
+        if not head:
+            raise UserError(f"{path} is empty")
+        mark = next((m for m in ("\t", ",") if m in head[0]), None)
+        first = cells(head, mark)
     if len(first) > 2 and len(first[0]) > 3 and first[1][0] == first[0][1] != first[0][0]:
         return _square(path, mark)
     columns = _columns(path, first)

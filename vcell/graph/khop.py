@@ -1,8 +1,7 @@
 """Neighbourhoods of perturbed genes, and the edges among their genes.
 
-`Neighbourhoods` holds all relations of some graphs joined for fast walks; what it was asked
-(direction, relation by relation or over the union, perturbed genes kept or deleted) stands in
-`rules`, and belongs into every output.
+`Neighbourhoods` holds all relations of some graphs, joined for fast walks. Its `rules` (direction,
+relation by relation or over the union, perturbed genes kept or deleted) belong in every output.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How a file writes its edges: marks between columns, header, ends, weights, kinds of edges.
+"""The layout of an edge list: separators, header, ends, weights, kinds of edges.
 
-Everything is found from the first lines, and told in words; what contradicts itself is refused.
+Everything is detected from the first lines and reported; contradictory files are refused.
 """
 
 from __future__ import annotations

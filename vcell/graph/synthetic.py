@@ -1,4 +1,4 @@
-"""Made-up gene graphs of the size and the shape of a yeast's nine, for times and tests.
+"""Synthetic gene graphs with the size and shape of yeast's nine, for timing and tests.
 
 The numbers of genes, of covered genes and of edges are those recorded for *S. cerevisiae* (physical
 and regulatory interactions, TFLink, six channels of STRING 12); the free numbers of `Shape`

@@ -1,8 +1,8 @@
 """Highly variable genes in bounded memory, with the result that scanpy would give.
 
 A flavour is a *plan*: the reducers it needs from one pass over the cells, and how it makes a
-ranking of what they gathered (asking for a second pass where the method needs one). Other
-reducers can share the first pass:
+ranking of their results (with a second pass where the method needs one). Other reducers can share
+the first pass:
 
     plan = SeuratPlan(n_genes, n_top=2000, target_sum=1e4)
     table = read([*plan.reducers(), others...])

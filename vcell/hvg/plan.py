@@ -1,4 +1,4 @@
-"""What a flavour is: reducers for the first pass, and a ranking made of what they gathered."""
+"""The plan of a flavour: reducers for the first pass, and the ranking made from their results."""
 
 from __future__ import annotations
 

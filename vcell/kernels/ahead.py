@@ -2,10 +2,10 @@
 
 numba compiles a kernel when it is first called with arrays of some types, and keeps the result
 beside the source (in the user's cache folder where that cannot be written), under the processor's
-name: a second call, another process and a later day find it, another kind of processor compiles its
-own. ``signatures.json`` lists the types that the commands use; ``tools/kernel_signatures.py``
-writes it. One process compiles all of a module's kernels, since two that add to the index of one
-kernel at once lose an entry (which is then compiled again).
+name: later calls and other processes reuse it; another kind of processor compiles its own.
+``signatures.json`` lists the types that the commands use; ``tools/kernel_signatures.py`` writes it.
+One process compiles all of a module's kernels, since two that add to the index of one kernel at
+once lose an entry (which is then compiled again).
 """
 
 from __future__ import annotations

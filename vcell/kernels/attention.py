@@ -1,10 +1,10 @@
-"""Attention of one head of one sequence on a CPU, by a product of our own.
+"""Attention of one head of one sequence on a CPU, with its own matrix product.
 
-A tile of the result stays in vector registers while a loop runs over what is summed: the one thing
-that numba's own loops cannot say, so the loop is written as LLVM's vector operations. LLVM makes
-them AVX-512, AVX2 or NEON. Keys are packed once, in panels as wide as a tile; scores of a block of
-queries fit the second-level cache. Tiles at the end overlap their neighbours instead of being
-smaller: the same numbers are written twice.
+A tile of the result stays in vector registers while a loop runs over the summed dimension. numba's
+own loops cannot express this, so the loop is written in LLVM's vector operations, which LLVM
+compiles to AVX-512, AVX2 or NEON. Keys are packed once, in panels as wide as a tile; scores of a
+block of queries fit the second-level cache. Tiles at the end overlap their neighbours instead of
+being smaller: the same numbers are written twice.
 """
 
 from __future__ import annotations

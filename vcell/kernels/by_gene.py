@@ -1,7 +1,7 @@
-"""Counts of cells gene by gene: sums, jackknife and rank sums of any number of groupings.
+"""Counts of cells, gene by gene: sums, jackknife and rank sums for any number of groupings.
 
 A gene's entries are gathered once and sorted once; every grouping (all cells; two halves of them,
-drawn five times) is a table from cell to group, so it costs one look at each entry. A grouping may
+drawn five times) is a table from cell to group, so it costs one look-up per entry. A grouping may
 have several halves of ``W`` groups each: group ``h W`` is the reference of half ``h``.
 
 The delete-one jackknife of a group's log-normalised total needs no table of cells by genes. Leaving

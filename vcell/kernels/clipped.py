@@ -1,9 +1,9 @@
-"""What flavour "seurat_v3" needs: how often each gene has each count, and clipped sums.
+"""The statistics of flavour "seurat_v3": how often each gene has each count, and clipped sums.
 
 The clip value of a gene is known only after a fit on all genes. A histogram of small counts and a
-list of the large ones keep everything that the clipped sums need, so one reading of the file is
-enough; where they do not fit, `clipped_sums` reads it again. Both give the same bits, because both
-are made of whole numbers.
+list of the large ones keep everything that the clipped sums need, so reading the file once is
+enough; if they do not fit, `clipped_sums` reads it again. Both give identical results, because both
+use integers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw factors of nodes, one after another, given all others (Gibbs sampling).
+"""Draw factors of nodes, one after another, given all the others (Gibbs sampling).
 
 The value of a set is the sum of its nodes' effects and, for each factor, of its signed products
 over pairs of its nodes, and noise. Given all others, an effect or a factor's entry is normal.

@@ -2,8 +2,7 @@
 
 Legend: `idx`/`val` are the column ids and values of CSR rows laid end to end; row `i` of a request
 occupies `src[i] : src[i] + length[i]` there and goes to `dst[i] : dst[i] + length[i]` of the
-output.
-Serial, without the GIL: the callers bring their own threads.
+output. Serial, without the GIL: callers use their own threads.
 """
 
 # ruff: noqa: PLR0913, PLR0917  # kernels take arrays, not objects

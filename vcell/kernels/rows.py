@@ -1,6 +1,6 @@
-"""What is wrong with the rows of a block as they lie in a file, and what they hold.
+"""Faults of the rows of a block as stored in a file, and a survey of their values.
 
-`row_faults` is the quick look at every block that is read; `survey_values` the long one of
+`row_faults` is the quick check of every block that is read; `survey_values` is the thorough one of
 ``vcell inspect``.
 """
 

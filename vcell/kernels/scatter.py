@@ -1,8 +1,8 @@
 """Sorting cells into buckets: the two passes of a shuffle that does not fit in memory.
 
-`measure` looks at a block of CSR rows (totals, genes, is it counts?), `scatter` lays its kept rows
-out by bucket in small types and adds to the statistics of genes, `reorder` puts the rows of one
-bucket in their final order. Serial, without the GIL.
+`measure` checks a block of CSR rows (totals, genes, whether they are counts), `scatter` writes its
+kept rows by bucket in small types and adds to the statistics of genes, `reorder` puts the rows of
+one bucket in their final order. Serial, without the GIL.
 """
 
 # ruff: noqa: PLR0913, PLR0917  # kernels take arrays, not objects

@@ -1,6 +1,6 @@
-"""What a transformer does to one row at a time: sums with LayerNorm and ReLU, in place.
+"""The row-wise operations of a transformer: sums with LayerNorm and ReLU, in place.
 
-numpy makes each of these in several passes over memory, which cost more than the sums.
+numpy does each of these in several passes over memory, which cost more than the sums.
 """
 
 from __future__ import annotations

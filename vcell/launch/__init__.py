@@ -4,7 +4,8 @@
 
 The worker is a function of the run, named by module; everything else it needs stands in the run
 directory. One process: it is called right here. Several: `vcell.launch.elastic` starts them.
-Plugins import this at their door: `vcell.runs`, 15 ms, is imported only where it is needed.
+Plugins import this in their `__init__`, so `vcell.runs` (15 ms) is imported only where it is
+needed.
 """
 
 from __future__ import annotations

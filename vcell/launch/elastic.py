@@ -1,7 +1,8 @@
 """Several processes through torch's elastic launch API; the only module that imports it.
 
-Its own defaults do not suit us: rendezvous by c10d on a free port, no restarts, and per-rank logs
-in the run directory. The first cause of a failure is told once, in our words.
+vcell does not use its defaults: rendezvous is by c10d on a free port, there are no restarts, and
+per-rank logs are in the run directory. The first cause of a failure is reported once, in plain
+words.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decide how many processes run where, before torch is imported, and refuse what cannot be."""
+"""Decide how many processes run where, before torch is imported, and refuse impossible plans."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """One process of a run: ``python -m vcell.launch.worker RUN_DIRECTORY``.
 
-Started by the launcher, which says in the environment (RANK, WORLD_SIZE, LOCAL_RANK) which one it
-is. What to do stands in run.json as ``worker``, a function ``package.module:name`` of the run.
-A failure is written beside the logs for the launcher, which prints it once.
+Started by the launcher, which gives its rank in the environment (RANK, WORLD_SIZE, LOCAL_RANK). Its
+task is in run.json as ``worker``, a function ``package.module:name`` of the run. A failure is
+written beside the logs for the launcher, which prints it once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Cells that come row by row, given back gene by gene, in bounded memory.
+"""Cells read row by row and returned gene by gene, in bounded memory.
 
-Every block of cells is transposed by itself and kept; what does not fit into memory goes to one
-temporary file without a name, which the system removes whatever happens to the process. A range of
-genes is then one short read per block. So a file is decompressed once, however large it is.
+Every block of cells is transposed separately and kept. What does not fit into memory goes to one
+unnamed temporary file, which the system removes even if the process crashes. A range of genes is
+then one short read per block. So a file is decompressed once, however large it is.
 
 Legend: ``G`` genes, ``K`` genes of a range, ``N`` entries, ``C`` cells.
 """

@@ -1,4 +1,4 @@
-"""How two tables of differential expression agree: the other members of cell-eval's full profile.
+"""Agreement of two tables of differential expression: the rest of cell-eval's full profile.
 
 Tables of the same perturbations and genes in, one value per perturbation out; NaN where cell-eval
 has no value. Significance and fold changes are compared in float32, as there.

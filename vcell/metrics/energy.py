@@ -1,4 +1,4 @@
-"""How far groups of cells lie from the controls: the energy distance, exactly, block by block.
+"""The exact energy distance of groups of cells to the controls, block by block.
 
 cell-eval's ``pearson_edistance``. Quadratic in cells by nature; memory is two blocks of cells. The
 control cells are read once per block of controls, all others as often.

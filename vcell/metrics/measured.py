@@ -1,4 +1,4 @@
-"""What the rules of 2026 need to know of one side's cells, from one reading gene by gene.
+"""The measurements of one side's cells for the rules of 2026, read once, gene by gene.
 
 Totals, jackknife and rank tests of every group, under any number of groupings at once: the whole
 side, or both halves of it as the replicate anchor draws them five times over.

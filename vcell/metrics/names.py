@@ -1,4 +1,4 @@
-"""What the scores are called: one name each, and what it means."""
+"""The names of the scores, with their meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values as tests want them: what they are, and counts turned into log1p as scanpy turns them.
+"""Values for the tests: their detection, and counts turned into log1p as in scanpy.
 
 scanpy's arithmetic in scanpy's precision, because ranks see the last bit: counts divided by (the
 cell's total / the target), then log1p, in float64 where the file has float64, else in float32.

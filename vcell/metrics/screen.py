@@ -1,7 +1,7 @@
 """A screen's cells tested from start to end: labels found, counts logged, strata, gene gates.
 
 What `vcell de` and `vcell.metrics.de.compare` do. For rank tests cells are read once, for others in
-chunks, two or three times; what is detected is said.
+chunks, two or three times; what is detected is printed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Division where the whole may be nothing."""
+"""Division where the denominator may be zero."""
 
 from __future__ import annotations
 

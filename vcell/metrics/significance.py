@@ -1,4 +1,4 @@
-"""Tests of differential expression, from what `vcell.metrics.groups` has added up and ranked.
+"""Tests of differential expression, from the sums and ranks of `vcell.metrics.groups`.
 
 Every choice has a name: three fold changes, two scopes of the false discovery rate, two tests.
 P-values follow scipy's asymptotic Mann-Whitney test (tie and continuity correction, float64), FDR
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
-from vcell import arrow
+from vcell import arrow, special
 from vcell.kernels import ranks
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The Virtual Cell Challenge's metrics of 2025: MAE, PDS and DES, and their kin.
+"""The Virtual Cell Challenge's metrics of 2025: MAE, PDS, DES and related ones.
 
 Means and tables in, one value per perturbation out; nothing here touches cells, so a trainer can
 score an epoch with them. Names and definitions are cell-eval's. Ties that cell-eval leaves to the

@@ -1,10 +1,10 @@
-"""Perturbation models by name: what train-vcc trains, predict asks, and third parties may add.
+"""Perturbation models by name: train-vcc trains them, predict uses them, others may add more.
 
 A model is an object announced in the entry-point group ``vcell.models`` that can `fit` the screen
-of a run directory and `load` from it what it learnt, as a `Predictor`. Nobody else needs to know
-how it works: predict and evaluate find it by the name that the run remembers.
+of a run directory and `load` from it what it learnt, as a `Predictor`. No other code needs to know
+how it works: predict and evaluate find it by the name that the run stores.
 
-What a model may offer beyond that has a protocol each: `Prepares`, `Uncertain`, `LeavesOneOut`,
+Each optional ability of a model has a protocol: `Prepares`, `Uncertain`, `LeavesOneOut`,
 `Disagrees`, `Explains`.
 
     [project.entry-points."vcell.models"]

@@ -1,4 +1,4 @@
-"""A perturbation changes the genes it targets: by how much is learnt from the training targets."""
+"""How much a perturbation changes its own target genes, learnt from the training targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a perturbation model must have, and what its predictor must answer.
+"""The interface of a perturbation model and of its predictor.
 
 Shapes: P perturbations, N genes.
 """

@@ -1,4 +1,4 @@
-"""What other screens say of a perturbation, believed as far as they agreed with this one.
+"""Effects of a perturbation in other screens, trusted as far as they agree with this one.
 
 The effect of a perturbation that a prior screen s has measured is expected to be
 
@@ -6,7 +6,8 @@ The effect of a perturbation that a prior screen s has measured is expected to b
 
 e_s its effect there. The weights b are those of ridge regression on training perturbations, in
 closed form: with the noise level as penalty, and 0 for a screen whose weight is not above 0 by two
-standard errors, so that lines which do not agree add nothing. P perturbations, N genes, S screens.
+standard errors, so that cell lines that do not agree add nothing. P perturbations, N genes, S
+screens.
 """
 
 from __future__ import annotations

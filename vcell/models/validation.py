@@ -1,8 +1,8 @@
-"""How a network is scored while it trains: the challenge's scores, against those of the prior.
+"""How a network is scored during training: the challenge's scores, against those of the prior.
 
 PDS and MAE come from the effects of all cells; DES from a sample of the validation cells and
-controls, where the screen has one context. How much of the network is added to the prior, and which
-step is taken, is decided by the gain there, shrunk by its standard error: luck is not learning.
+controls, where the screen has one context. The gain there, shrunk by its standard error to discount
+luck, decides how much of the network is added to the prior, and which step is used.
 V validation perturbations, N genes.
 """
 

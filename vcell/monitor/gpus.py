@@ -1,4 +1,4 @@
-"""GPUs by the samples that a run takes of its own, and sentences that read them."""
+"""GPUs from the samples that a run takes, and sentences that explain them."""
 
 from __future__ import annotations
 

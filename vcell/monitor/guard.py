@@ -1,8 +1,8 @@
 """Leave the terminal as it was found, however the monitor ends.
 
-The application runs in a process of its own. Asked to end it restores the terminal itself; killed
-outright it cannot, and the process that waits for it does. Where that one is killed, the
-application is told to end.
+The application runs in its own process. If it is asked to end, it restores the terminal itself. If
+it is killed, the process that waits for it does so. If that one is killed, the application is told
+to end.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Lines of text with styles by meaning: what screens are made of before any terminal.
+"""Lines of text with semantic styles, from which screens are made without a terminal.
 
-A line is a list of pieces, a piece a text and the name of a style (`app` turns names into colours):
-``dim``, ``bold``, ``good``, ``warn``, ``bad``, ``key``, ``title``, ``cursor``, ``c0`` to ``c6`` for
-curves and ``b0`` to ``b6`` for their bands.
+A line is a list of pieces; a piece is a text and the name of a style (`app` turns names into
+colours): ``dim``, ``bold``, ``good``, ``warn``, ``bad``, ``key``, ``title``, ``cursor``, ``c0`` to
+``c6`` for curves and ``b0`` to ``b6`` for their bands.
 """
 
 from __future__ import annotations

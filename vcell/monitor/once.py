@@ -1,4 +1,4 @@
-"""How the runs stand now, without a terminal: `vcell monitor --once [--json]`."""
+"""The current state of the runs, without a terminal: `vcell monitor --once [--json]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How one run stands, in the few values that a list of runs shows."""
+"""The state of one run, in the few values that a list of runs shows."""
 
 from __future__ import annotations
 

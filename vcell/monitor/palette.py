@@ -1,4 +1,4 @@
-"""What the palette offers: names for what keys do."""
+"""The entries of the command palette: names of what keys do."""
 
 from __future__ import annotations
 

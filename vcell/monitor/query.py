@@ -1,4 +1,4 @@
-"""Choose runs by words: ``status:running|paused lr>=1e-3 -transformer``."""
+"""Filter runs by words: ``status:running|paused lr>=1e-3 -transformer``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Play a run back from its files, faster than it was: `vcell monitor --replay RUN --speed 10`."""
+"""Play back a run from its files, faster than it ran: `vcell monitor --replay RUN --speed 10`."""
 
 from __future__ import annotations
 

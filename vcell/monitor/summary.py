@@ -1,4 +1,4 @@
-"""A long series as a few hundred points, each with the lowest and highest value it stands for."""
+"""A long series as a few hundred points, each with the lowest and highest value it covers."""
 
 from __future__ import annotations
 

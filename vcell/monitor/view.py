@@ -1,4 +1,4 @@
-"""What the user looks at, and what keys do to it. Knows no terminal.
+"""What the user looks at, and the effect of keys on it, without a terminal.
 
 view = Viewer(watch)
 view.tick()                  # read a little

@@ -1,4 +1,4 @@
-"""Read a folder of runs, or one run, a little at a time: what is looked at often, the rest less."""
+"""Read a folder of runs, or one run, in small steps: displayed runs often, others less."""
 
 from __future__ import annotations
 

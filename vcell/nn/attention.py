@@ -1,4 +1,4 @@
-"""One function for attention, `attend`, and the choice of what computes it, `choose`.
+"""One function for attention, `attend`, and one that chooses its implementation, `choose`.
 
 ``flash``     flash-attn's kernels (the extra ``vcell[flash]``): CUDA, half precision
 ``sdpa``      torch's own: fused kernels on GPUs and CPUs, none of which stores T x T

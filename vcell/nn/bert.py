@@ -1,7 +1,7 @@
 """A post-norm BERT encoder on packed sequences: no padding, no head, only the layers asked for.
 
-Tokens of all sequences lie one behind the other, ``(N, d)``, so that products with weights see one
-long matrix; only attention looks at sequences. Sequences of one length are attended to as a batch.
+Tokens of all sequences are concatenated, ``(N, d)``, so that products with weights use one long
+matrix; only attention works by sequence. Sequences of one length are attended to as a batch.
 `MatmulPrecision` rounds the operands of each product; the residual stream and LayerNorm stay in
 float32.
 """

@@ -1,4 +1,4 @@
-"""Softmax attention in blocks of rows: what a block reads, and nothing else, is ever in memory.
+"""Softmax attention in blocks of rows: only what one block reads is in memory.
 
 Serves ``chunked`` (every row reads every key), ``sparse`` and ``local``. The forward pass keeps the
 output and each row's log-sum-exp; the backward pass computes the weights again. Rows see all their

@@ -1,10 +1,10 @@
-"""A BERT's layers on a CPU: numpy's products, attention of our own, buffers used again and again.
+"""BERT layers on a CPU: numpy's products, vcell's attention kernel, reused buffers.
 
 The same numbers as torch's to rounding, in less time: numpy's BLAS multiplies faster than torch's
 on many CPUs, attention stays in registers and cache (`vcell.kernels.attention`), products go into
-memory that is in use already (new memory costs as much as a small product), and what looks at one
-row at a time is one pass. The bias of keys changes no softmax and is left out; that of values is
-added behind the mixture, where its weights sum to 1.
+reused memory (new memory costs as much as a small product), and row-wise operations take one pass.
+The bias of keys changes no softmax and is left out; that of values is added after the mixture,
+whose weights sum to 1.
 
 Sequences are cut into groups, and a group goes through all layers while it lies in the cache.
 Threads take groups; a group's numbers do not depend on how many threads there are.

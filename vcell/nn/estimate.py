@@ -1,4 +1,4 @@
-"""What training an encoder will cost, before anything is loaded: parameters, FLOPs, memory, time.
+"""The cost of training an encoder, before anything is loaded: parameters, FLOPs, memory, time.
 
     python -c "from vcell.nn.estimate import estimate; print(estimate('base', 5002, 8))"
 

@@ -1,4 +1,4 @@
-"""Heads of an encoder's first layer that follow graphs of genes, and what they are of the loss.
+"""Heads of an encoder's first layer that follow graphs of genes, and their share of the loss.
 
 The token genes come after the encoder's global tokens; a network that grows in phases has the first
 of them only. Each graph has a head of its own, the first graph the first head.

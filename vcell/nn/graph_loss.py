@@ -1,17 +1,17 @@
 """Regularise attention heads by graphs of genes, without a matrix of attention weights.
 
-A head whose rows should look like the rows of a graph is charged the divergence of the two. With
-A the graph's rows scaled to sum 1, and attention over the genes alone,
+The loss of a head whose rows should look like the rows of a graph is their divergence. With A the
+graph's rows scaled to sum 1, and attention over the genes alone,
 
     KL(A_i || attention_i) = sum_j A_ij log A_ij  -  q_i . (A k)_i / sqrt(D)  +  lse_i
 
 so that a sparse product and each row's log-sum-exp are enough: time grows with the edges. The
 log-sum-exp is over the keys of genes alone. Other tokens, [CLS] and genes that are not part of the
-graph, are attended to apart and merged by `logaddexp` (`attend_apart`). Taking them out of the
+graph, are attended to separately and merged by `logaddexp` (`attend_apart`). Taking them out of the
 whole log-sum-exp afterwards would lose all digits where [CLS] gets nearly all of the attention.
 
-A node without edges has no row to look like; it is left out and counted. Each graph's divergence
-is a mean over its rows, and its weight is applied once.
+A node without edges has no such row; it is left out and counted. Each graph's divergence is a mean
+over its rows, and its weight is applied once.
 N genes, E edges, K graphs, B samples, H heads, T tokens, D width of a head.
 """
 

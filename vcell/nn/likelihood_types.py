@@ -1,4 +1,4 @@
-"""What a kernel that works out likelihoods is given, and what it returns. B cells."""
+"""The input and output of kernels that compute likelihoods. B cells."""
 
 from __future__ import annotations
 

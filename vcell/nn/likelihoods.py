@@ -1,11 +1,11 @@
-"""Likelihoods of counts as torch functions: a readable reference, and a decoder that is fast.
+"""Likelihoods of counts as torch functions: a readable reference, and a fast decoder.
 
 `reference` says in plain torch what each likelihood is; it has gradients and runs on any device.
 `CountDecoder` is a network's last layer and the likelihood in one: on a CPU the numba kernels, on
-CUDA the Triton kernels write the gradient over the logits, so that cells x genes exists once.
-Where neither is to be had, the reference does the work, and says so.
+CUDA the Triton kernels write the gradient over the logits, so that cells x genes exists once. Where
+neither is available, the reference is used, and a message says so.
 
-All likelihoods are worked out in float32, whatever the precision of the products before.
+All likelihoods are computed in float32, whatever the precision of the products before.
 B cells, G genes, H hidden units.
 """
 

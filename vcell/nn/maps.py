@@ -1,4 +1,4 @@
-"""What attends to what, looked at after training: weights are computed again, some rows at a time.
+"""Attention weights after training, computed again, some rows at a time.
 
 The forward pass never stores weights; nothing here runs in training.
 """

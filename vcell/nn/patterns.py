@@ -1,4 +1,4 @@
-"""Who attends to whom: graphs of genes, and the blocks of rows and keys attention works through.
+"""Patterns of attention: graphs of genes, as the blocks of rows and keys that attention processes.
 
 A pattern cuts the tokens into blocks of rows, each with the union of the keys its rows need. Only
 the allowed pairs are stored, so a pattern takes memory in proportion to the edges; rows that share

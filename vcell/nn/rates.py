@@ -1,4 +1,4 @@
-"""How fast this device runs a preset's layers: measured in two seconds, kept for the process.
+"""The speed of a preset's layers on this device: measured in two seconds, kept for the process.
 
 Each part of a step is run at its true width and sequence length, on a share of the tokens or rows
 small enough for the budget, forward and backward, and its time is scaled by that share.

@@ -1,4 +1,4 @@
-"""Triton kernels of the negative binomial and its zero-inflated kin; imported only on CUDA.
+"""Triton kernels of the negative binomial, plain and zero-inflated; imported only on CUDA.
 
 The arithmetic is that of `vcell.kernels.likelihood` and `vcell.kernels.zero_inflated`, where the
 formulas are: the same polynomials, so that the two agree, and so that the interpreter (which has no
@@ -11,9 +11,9 @@ times and overwritten by its gradient once:
     gradients     over the logits, and over pi
     scatter       the counts' part of them
 
-Losses of large counts and tiny dispersions are worked out in float64, as on a CPU.
-Legend: B cells, G genes; pointers are to contiguous float32 unless the name says otherwise;
-logits and pi may be float32, bfloat16 or float16.
+Losses of large counts and tiny dispersions are computed in float64, as on a CPU. Legend: B cells, G
+genes; pointers are to contiguous float32 unless the name says otherwise; logits and pi may be
+float32, bfloat16 or float16.
 """
 
 # ruff: noqa: PLR0913, PLR0915, PLR0917  # Triton's ways

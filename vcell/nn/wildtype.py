@@ -1,7 +1,7 @@
 """Encode the unperturbed cell once, and read any number of perturbations from it.
 
 `WildType` runs the encoder over the genes of one cell, once a step, however many perturbations
-there are. What is perturbed is read by a small head:
+there are. A small head reads the perturbations:
 
     z_S = sum_i beta_i(S) phi(h_i, m_i),   beta(S) = softmax_i(q_S . k_i / sqrt(d)),   q_S = pool(S)
 

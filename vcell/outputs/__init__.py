@@ -1,4 +1,4 @@
-"""What commands write: nothing of the user's is replaced, and nothing half-written is left.
+"""The outputs of commands: users' files are never replaced, nothing half-written is left.
 
 >>> outputs.check(target, inputs=[cells], overwrite=config.overwrite)  # before anything is read
 >>> with outputs.whole(target) as aside:  # written under another name, then renamed

@@ -1,8 +1,8 @@
-"""Write aside, then rename: a kill at any moment leaves the old output or the new one.
+"""Write under another name, then rename: a kill at any moment leaves the old output or the new one.
 
-What is being written is called ``NAME.tmp-PID`` and lies beside its place. It is removed when the
-work fails or is interrupted; what a killed process left is removed by the next one that writes the
-same output.
+A file in progress is called ``NAME.tmp-PID`` and lies in the folder of the output. It is removed
+when the work fails or is interrupted; the leftovers of a killed process are removed by the next one
+that writes the same output.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What may be written where: asked once, before anything is read."""
+"""What may be written where, checked once before anything is read."""
 
 from __future__ import annotations
 

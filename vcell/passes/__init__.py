@@ -1,7 +1,7 @@
 """One reading of the cells, many statistics.
 
 `engine` walks a source once and hands its cells to reducers; `reducers` are the statistics;
-`resume` keeps what a pass has gathered in files; `dask` is the same pass on other machines.
+`resume` keeps the results of a pass in files; `dask` is the same pass on other machines.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A pass over the cells by dask: the same kernels, the same spans, the same bits.
+"""A pass over the cells by dask: the same kernels, the same spans, identical results.
 
-Every task opens the file itself, walks a few spans of cells and returns what its reducers gathered,
-span by span; here they are merged in the order of the cells. Without the address of a scheduler the
-tasks run on threads of this machine. docs/scale.md says where this pays.
+Every task opens the file itself, reads a few spans of cells and returns the results of its
+reducers, span by span; here they are merged in the order of the cells. Without the address of a
+scheduler the tasks run on threads of this machine. docs/scale.md says where this pays.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One reading of the cells, many statistics: the engine of `select-genes` and of everything alike.
+"""One reading of the cells, many statistics: the engine of `select-genes` and similar commands.
 
 A *pass* walks a `CellSource` once. Each block of cells is first measured cell by cell (library
 size, genes, shares of marked genes, kept or not), then handed to any number of reducers, which

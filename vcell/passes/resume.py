@@ -1,12 +1,13 @@
-"""What a pass has gathered, kept in files: to go on after an interruption, and to use again.
+"""The results of a pass, kept in files to continue after an interruption, and for reuse.
 
-A long pass saves the state of its reducers now and then, and when it is asked to stop (Ctrl-C,
-SIGTERM); the same command then goes on from there, with the same bits as if it had never stopped.
-What a finished pass gathered is kept as well, reducer by reducer, so that a command with other
-settings reads nothing again that is known. Passes of a few seconds keep nothing.
+A long pass saves the state of its reducers from time to time, and when it is asked to stop (Ctrl-C,
+SIGTERM). The same command then continues from there, with results identical to those of an
+uninterrupted pass. The results of a finished pass are kept as well, reducer by reducer, so that a
+command with other settings does not read them again. Passes of a few seconds keep nothing.
 
 Entries are .npz files in the cache folder, written aside and renamed, found by a hash of the files
-(content, date, size), the rules and the arguments of the reducers. A damaged one is made again.
+(content, date, size), the rules and the arguments of the reducers. A damaged entry is computed
+again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Patients: what their cells come to, and what their bulk expression says of an outcome.
+"""Patients: summaries of their cells, and predictions of an outcome from bulk expression.
 
-`cohort` reads cells into one table a patient, `features` turns it into numbers learnt from
+`cohort` reads cells into one table per patient, `features` turns it into numbers learnt from
 training patients only, `network` predicts from bulk expression alone, `nested` cross-validates,
-`scores` says how well and beside what. Import the modules themselves; this package imports nothing.
+`scores` compares the result with baselines. Import the modules themselves; this package imports
+nothing.
 """

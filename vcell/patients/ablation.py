@@ -1,8 +1,8 @@
-"""What each part contributes: the same folds without it, and the paired difference in AUC.
+"""The contribution of each part: the same folds without it, and the paired difference in AUC.
 
 The number of axes, of steps and the temperature are those that the full model chose in each fold,
-so that one thing differs at a time. That favours the full model a little: it alone chose for
-itself.
+so that only one thing differs at a time. That favours the full model slightly, because they were
+chosen for it.
 """
 
 from __future__ import annotations

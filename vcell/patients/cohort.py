@@ -1,6 +1,6 @@
-"""What the cells of each patient come to: bulk counts, proportions, states, communication.
+"""Summaries of each patient's cells: bulk counts, proportions, states, communication.
 
-Read once, block by block; what cannot be learnt from is refused before that.
+The cells are read once, block by block; unusable input is refused before that.
 P patients, K cell types, G genes, D latent dimensions, L pairs of ligand and receptor.
 """
 

@@ -1,7 +1,7 @@
-"""The model that a run of train-bulk leaves for new patients: learnt from all of its patients.
+"""The final model of train-bulk for new patients, learnt from all patients of the run.
 
-Cross-validation says how good models of this kind are on patients they have not seen. This one saw
-all patients of the cohort, so nothing that it says of them is a score. Kept in the run:
+Cross-validation says how good models of this kind are on patients they have not seen. This model
+saw all patients of the cohort, so its predictions for them are not scores. The run keeps:
 
     model/weights.safetensors   the networks, and centre, scale and axes of bulk
     model/model.json            outcomes, genes, settings, temperature, checksum of the weights

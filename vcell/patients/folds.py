@@ -1,4 +1,4 @@
-"""Folds of patients: each patient in one, outcomes dealt evenly, whatever the order of the rows."""
+"""Folds of patients: each patient in one, outcomes balanced, whatever the order of the rows."""
 
 from __future__ import annotations
 

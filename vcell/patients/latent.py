@@ -1,6 +1,7 @@
-"""Cells in a plane, before and after: axes of log counts, and latent means of a GMVAE.
+"""Cells in two dimensions, before and after: axes of log counts, and latent means of a GMVAE.
 
-The plane is UMAP's where umap-learn is installed, else two principal components: which, is told.
+The plane is UMAP's where umap-learn is installed, else two principal components; the output says
+which.
 """
 
 from __future__ import annotations

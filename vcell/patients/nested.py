@@ -2,8 +2,8 @@
 
 Within an outer fold's training patients, inner folds choose the number of axes and of steps, and
 learn a temperature; then networks of several seeds are trained on all of them. The outer fold's
-patients are looked at once, at the end, by their bulk alone. Logistic regressions beside choose
-their penalty by the same inner folds.
+patients are used once, at the end, with their bulk expression only. The logistic regressions for
+comparison choose their penalty by the same inner folds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The classifier: bulk expression in, an outcome out, by way of what single cells told in training.
+"""The classifier: bulk expression in, an outcome out, through modalities learnt from single cells.
 
 Each modality has a predictor, which sees bulk alone, and a teacher, which sees the modality and is
 needed in training only. Both give a mean and a variance of a few latent dimensions. Means are fused

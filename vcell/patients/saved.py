@@ -1,6 +1,6 @@
-"""What a run of train-bulk leaves, and how it is read again.
+"""The files of a run of train-bulk, and how they are read again.
 
-By itself when it goes on, by ablations and by figures:
+They are read by a resumed run, by ablations and by figures:
 
     design.json    folds, which states were learnt without which patients, settings, the search
     cohort.npz     one table a patient; see `vcell.patients.cohort`

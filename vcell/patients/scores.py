@@ -1,4 +1,4 @@
-"""How well outcomes are told: AUC, its interval over patients, calibration; paired comparisons.
+"""Scores of predicted outcomes: AUC, its interval over patients, calibration; paired comparisons.
 
 The AUC counts pairs of patients of the same fold only: scores of two folds come from two models,
 and comparing them is biased (each fold's training set has fewer of what its test set has more of).

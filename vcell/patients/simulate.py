@@ -1,7 +1,7 @@
-"""Made-up patients, whose truth is known: for tests, and to see what the classifier can and cannot.
+"""Simulated patients with a known truth, for tests and to show the limits of the classifier.
 
-An outcome moves three things by as much as is asked: how frequent some cell types are, the state of
-one type (a program of genes), and the expression of ligands and receptors. Patients differ beyond
+An outcome changes three things by given amounts: the frequency of some cell types, the state of one
+type (a programme of genes), and the expression of ligands and receptors. Patients differ beyond
 that in proportions and expression. It is not a model of any disease.
 """
 

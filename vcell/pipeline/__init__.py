@@ -1,1 +1,1 @@
-"""Pipelines: stages that run once, and what is known of each by digest."""
+"""Pipelines: stages that run once, recognised by digests."""

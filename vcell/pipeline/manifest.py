@@ -1,4 +1,4 @@
-"""Stages that are done once: what each read, how it was set, what it wrote, by digest.
+"""Stages that run once, with digests of their inputs, settings and outputs.
 
     book = Manifest.open(folder)
     with book.locked():
@@ -6,8 +6,8 @@
 
 ``pipeline.json`` is replaced whole after each stage, and stages write their own files aside first:
 a pipeline that is killed at any moment and started again runs the unfinished stages only. A stage
-is done as long as its inputs and its outputs have the digests and its settings the values that were
-noted. Digests are kept by size and time of change, so that a large file is read once.
+is done as long as its inputs and outputs have the recorded digests and its settings the recorded
+values. Digests are kept by size and time of change, so that a large file is read once.
 """
 
 from __future__ import annotations

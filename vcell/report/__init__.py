@@ -1,8 +1,8 @@
-"""What people look at: one page, its pictures and its tables.
+"""Reports: pages, their figures and their tables.
 
 `Page` is one HTML file that loads nothing; `svg` draws pictures; `Curve` and `Chart` are curves
-that can be zoomed and read; `Table` is written as text, Markdown, HTML or CSV; `Markdown`
-takes what a page takes.
+that can be zoomed and read; `Table` is written as text, Markdown, HTML or CSV; `Markdown` has the
+same methods as a page.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures as files of their own: SVG that needs no page, and PNG where matplotlib is installed."""
+"""Figures as separate files: SVG that needs no page, and PNG where matplotlib is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A heat map whose rows and columns have names: for few of them. Standard library only."""
+"""A heat map with named rows and columns, for small tables. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page of results in one HTML file that loads nothing from anywhere. Standard library only.
+"""A page of results in one HTML file that loads nothing else. Standard library only.
 
     page = Page("vcell evaluate", "prediction.h5ad against real.h5ad")
     page.headline("ridge beats the baselines by .04 (.01 to .07)", tone="good")

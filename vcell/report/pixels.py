@@ -1,4 +1,4 @@
-"""Pictures made of cells: a heat map, a density of points. One small PNG each, inside the SVG.
+"""Figures made of pixels: a heat map, a density of points. Each is one small PNG inside the SVG.
 
 A PNG is far smaller than one SVG element per cell. Standard library only.
 """

@@ -1,8 +1,8 @@
-"""Checkpoints: folders that are there whole or not at all.
+"""Checkpoints: folders that are complete or absent.
 
-A checkpoint is written beside its place, put on the disk, listed with the checksum of every file,
-and renamed. ``ckpt/latest`` holds the name of the newest. Old ones go, save the best and the last
-two.
+A checkpoint is written under a temporary name, flushed to disk, listed with the checksum of every
+file, and renamed. ``ckpt/latest`` holds the name of the newest. Old ones are removed, except the
+best and the last two.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Events: one JSON object a line, appended by one writer, followed by any number of readers.
+"""Events: one JSON object per line, appended by one writer, followed by any number of readers.
 
 A line is written by a single ``os.write`` to a file opened for appending, so a killed writer leaves
 at most one torn last line. Readers skip a torn line; the next writer starts on a fresh one.

@@ -1,4 +1,4 @@
-"""What happened in a run, as columns: the one reader of events for everybody.
+"""What happened in a run, as columns: the only reader of events.
 
     history = Run.open("latest").history()      # all of it
     history.series("loss")                      # steps, times, values
@@ -9,8 +9,8 @@
 
 The live display, the sinks' follower, ``vcell runs``, the monitor and the reports read runs through
 this. It follows a run while it is written, by the place reached in each file, and reads a long one
-in pieces (`read` with a limit). What a resumed run has overtaken is dropped here and nowhere else:
-from columns as from lists of events (`surviving`). Standard library only.
+in pieces (`read` with a limit). Events that a resumed run has superseded are dropped here and
+nowhere else, both from columns and from lists of events (`surviving`). Standard library only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One run directory: what was asked, what happened, what came of it.
+"""One run directory: settings, events and results.
 
     run = Run.create("runs", "train-vcc", config={...}, seed=0)
     run.log("metric", step=1, loss=0.7)

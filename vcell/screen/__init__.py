@@ -1,4 +1,4 @@
-"""A perturbation screen: which cell is what, what perturbations do, what is known of genes."""
+"""A perturbation screen: its design, the effects of perturbations, and the features of genes."""
 
 from vcell.screen.names import read_genes, read_perturbations
 from vcell.screen.screen import SCREEN, Screen

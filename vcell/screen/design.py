@@ -3,8 +3,9 @@
     design = Design.read(source, labels.find(source, config))
     design = Design.of_store(store, run.meta["labels"], screen.contexts)
 
-This is decided here once, for all that measure effects, draw training sets, take control cells or
-test genes. A perturbation's effect is its difference from controls of the same batch and context.
+This is decided only here, for all code that measures effects, draws training sets, takes control
+cells or tests genes. A perturbation's effect is its difference from controls of the same batch and
+context.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Effects of perturbations against matched controls, measured in one pass over the cells.
 
-The controls are halved: effects that are learnt from are differences to one half, held-out effects
-to the other. If both had the same controls, the noise of these would be in both, and a model would
-be credited with predicting it: correlations of .8 where halves agree by .2.
+The controls are split in halves: training effects are differences to one half, held-out effects to
+the other. If both used the same controls, their noise would be in both, and a model would get
+credit for predicting it: correlations of .8 where the halves agree by .2.
 P rows, N genes, C contexts, B groups of matched controls, T held-out rows.
 """
 

@@ -1,4 +1,4 @@
-"""What is known of a gene as a target: how it varies with others in the training cells, and tables.
+"""Features of a gene as a target: its covariation with others in the training cells, and tables.
 
 Expression loadings come from two decompositions that never see a held-out perturbation's cells:
 of the training cells themselves (a randomised SVD that streams them a few times), and of the

@@ -1,7 +1,7 @@
-"""Graphs of genes beside a screen: what they tell of targets, and what a run keeps of them.
+"""Graphs of genes for a screen: the features they give targets, and what a run keeps of them.
 
-Each graph is a block of features, which a walk along its edges makes (`vcell.graph.diffusion`).
-What the run keeps is the edges between measured genes, so that nobody needs the files again.
+Each graph gives a block of features, by a walk along its edges (`vcell.graph.diffusion`). The run
+keeps the edges between measured genes, so that the files are not needed again.
 N genes, K graphs, E edges of all of them.
 """
 

@@ -1,4 +1,4 @@
-"""What is known of targets before a cell is looked at, and so which perturbations can be predicted.
+"""Features of targets that need no cells, and so which perturbations can be predicted.
 
 Tables of genes come with vcell and from the user. Their genes are found under any name that HGNC
 lists, so a table with MARCHF8 knows the target MARCH8.

@@ -1,4 +1,4 @@
-"""Effects measured in other screens, as `vcell effects` writes them, and how far they are believed.
+"""Effects measured in other screens, as `vcell effects` writes them, and how far to trust them.
 
 A Parquet file has a row for each perturbation and context: ``perturbation``, ``context``, ``cells``
 and, as lists over the genes, ``effect`` and ``standard_error``; the genes are in the file's

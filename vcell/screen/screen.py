@@ -1,4 +1,4 @@
-"""What a perturbation model learns from: the effects of a screen, and features of genes.
+"""The input of a perturbation model: the effects of a screen, and features of genes.
 
 Shapes: P perturbations, N genes, C contexts, F features of a gene.
 """

@@ -1,4 +1,4 @@
-"""Hold out perturbations, never only cells: what is predicted was seen in no cell at all.
+"""Hold out whole perturbations, never single cells, so that no cell of them is seen in training.
 
 A perturbation has the same part in all contexts; a whole context can be held out as well.
 """

@@ -1,7 +1,7 @@
-"""The names of perturbations: which genes they target. Nobody else takes such a name apart.
+"""The names of perturbations and the genes they target. No other module parses such names.
 
-``A`` targets a gene; ``A+B``, ``A,B``, ``A;B`` and ``A|B`` target two; ``A+ctrl`` is A beside a
-guide that targets nothing, as Norman et al. (2019) and others write it.
+``A`` targets a gene; ``A+B``, ``A,B``, ``A;B`` and ``A|B`` target two; ``A+ctrl`` is A together
+with a guide that targets nothing, as Norman et al. (2019) and others write it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a loader gives: batches, and how they shall look."""
+"""The batches of a loader, and their format."""
 
 from __future__ import annotations
 

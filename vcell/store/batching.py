@@ -1,7 +1,7 @@
-"""From buffers to batches: memory for a slab of them, and what fills in their values.
+"""From buffers to batches: memory for a slab of them, and the code that fills in their values.
 
-A slab is some batches that lie together in memory, so that small batches cost little to make and
-large ones are made by several threads, each a part of the rows.
+A slab is a group of batches in one piece of memory, so that small batches cost little and large
+ones are filled by several threads, each with a part of the rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The same cells in another layout: h5ad or zarr, by cell, by gene or dense, chunked as wished.
+"""The same cells in another layout: h5ad or zarr, by cell, by gene or dense, with given chunks.
 
 Matrices (X, layers, raw) are streamed in bounded memory; everything else that anndata stores is
 copied as it is. The output appears whole or not at all.

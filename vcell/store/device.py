@@ -1,7 +1,7 @@
-"""Batches on a device: page-locked memory to copy from, and CSR made dense where it is wanted.
+"""Batches on a device: page-locked memory to copy from, and CSR made dense where needed.
 
 A CSR batch of a few thousand non-zeros a cell is five to ten times smaller than its dense form, so
-it is cheaper to send it compressed and to scatter it on the device.
+it is cheaper to copy it in that form and make it dense on the device.
 """
 
 from __future__ import annotations

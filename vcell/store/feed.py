@@ -1,7 +1,7 @@
-"""The pipeline behind a loader: buffers are read ahead, batches are cut from them ahead.
+"""The pipeline of a loader: buffers are read, and batches cut from them, ahead of time.
 
-A reader brings in buffers through the pool, one ahead of the batches and over the border of
-epochs; they are cut into slabs of batches, which the pool fills, more urgently.
+A reader loads buffers through the pool, one ahead of the batches, also across epochs. They are cut
+into slabs of batches, which the pool fills with higher priority.
 """
 
 from __future__ import annotations

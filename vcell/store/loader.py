@@ -5,8 +5,8 @@
 ...     step(batch.x, batch.labels["perturbation"])
 
 While a buffer's batches are consumed the next buffer is read and decoded on other threads, also
-when it belongs to the next epoch; the first of all is begun by `iter(loader)`.
-A batch is yours for as long as you refer to it; the memory of those you let go is used again.
+when it belongs to the next epoch; the first of all is begun by `iter(loader)`. A batch stays valid
+for as long as you refer to it; memory of released batches is reused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""In which order cells are seen: plans that are pure functions of (seed, epoch, rank).
+"""The order of cells: plans that are pure functions of (seed, epoch, rank).
 
 A plan says, for an epoch and a rank, which cells each *buffer* holds and in which order; batches
 are consecutive slices of buffers. Nothing is drawn while cells flow, so a position in an epoch is

@@ -1,4 +1,4 @@
-"""A few threads that take the most urgent piece of work first.
+"""A few threads that do the most urgent piece of work first.
 
 `concurrent.futures` serves first come, first served; a loader needs the batch that is waited for
 before the chunks of the next buffer.

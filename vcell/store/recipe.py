@@ -1,4 +1,4 @@
-"""What a store is made of: the settings of `vcell prepare` and the identity of its input files."""
+"""The recipe of a store: the settings of `vcell prepare` and the identity of its input files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of perturbed cells beside matched controls: an order for models that compare the two.
+"""Sets of perturbed cells with matched controls: an order for models that compare the two.
 
 A *set* is `set_size` cells of one perturbation in one context (a batch, a cell type), followed by
 as many control cells of the same context. Controls are dealt from shuffled decks, so that within

@@ -1,7 +1,7 @@
 """One-dimensional zarr v3 arrays in shards: written as a stream, read chunk by chunk.
 
 Every chunk of a shard (`vcell.data.shard_file`) ends in a checksum. zarr-python, zarrs and anndata
-read the same files. We read them ourselves to decode on plain threads into buffers that are reused.
+read the same files. vcell has its own reader, to decode on plain threads into reused buffers.
 """
 
 from __future__ import annotations

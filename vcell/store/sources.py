@@ -1,4 +1,4 @@
-"""Anything with cells as the one thing a loader reads: stores, files, matrices in memory."""
+"""Stores, files and matrices in memory behind the one interface that a loader reads."""
 
 from __future__ import annotations
 

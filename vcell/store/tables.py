@@ -1,4 +1,4 @@
-"""What a store holds beside its matrix: tables of cells and genes, statistics, group metadata."""
+"""The rest of a store: tables of cells and genes, statistics, group metadata."""
 
 from __future__ import annotations
 

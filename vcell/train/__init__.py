@@ -1,8 +1,8 @@
-"""The loop every trainer shares: a plugin brings a model, batches and a loss, and nothing else.
+"""The loop that all trainers share: a plugin provides a model, batches and a loss, nothing else.
 
-A command's door inherits `TrainOptions` (no torch is imported); its work calls
-``Trainer(task, options, run).fit()`` from `vcell.train.loop`. The contract a plugin author fulfils
-is `vcell.train.task.Task`; ready-made batch streams are in `vcell.train.stream`.
+A command's settings inherit `TrainOptions` (no torch is imported); its work calls ``Trainer(task,
+options, run).fit()`` from `vcell.train.loop`. The contract a plugin author fulfils is
+`vcell.train.task.Task`; ready-made batch streams are in `vcell.train.stream`.
 """
 
 from vcell import library

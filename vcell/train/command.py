@@ -1,9 +1,9 @@
-"""Start the run of a command that trains, go on with it, and read its settings again.
+"""Start the run of a command that trains, resume it, and read its settings again.
 
     run(Training(name="train-mine", ...), config)
 
 is the whole work of such a command: it starts a run or resumes one, several for ``--folds`` and
-``--sweep``, launches the processes, and tells what came of it.
+``--sweep``, launches the processes, and reports the result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What people ask of a running training: control files, and the signals of a scheduler."""
+"""Requests to a running training: control files, and the signals of a scheduler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of a training: a bar of steps, and a table at each validation."""
+"""The display of a training: a progress bar of steps, and a table at each validation."""
 
 from __future__ import annotations
 

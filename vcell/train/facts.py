@@ -1,4 +1,4 @@
-"""What readers of a run need to know of its training, for run.json."""
+"""Facts about a training that readers of its run need, for run.json."""
 
 from __future__ import annotations
 

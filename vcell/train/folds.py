@@ -4,9 +4,9 @@
     vcell train-vcc --resume latest        # goes on with the folds that are not done
 
 The run directory holds the runs of the folds in ``folds/``, the scores of every fold in
-``folds.csv``, and what they come to together in ``folds.md``. Each run is told which part it holds
-out by the setting ``fold``: ``2/5``. A command that needs more runs than that, such as several
-seeds of each, says which settings each has (`Training.parts`).
+``folds.csv``, and their summary in ``folds.md``. The setting ``fold``, such as ``2/5``, tells each
+run which part it holds out. A command that needs more runs, such as several seeds of each, defines
+the settings of each (`Training.parts`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The guard against losses that are not numbers: skip such steps, and stop when they go on."""
+"""The guard against NaN and infinite losses: skip such steps, and stop if they persist."""
 
 from __future__ import annotations
 

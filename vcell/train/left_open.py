@@ -1,6 +1,6 @@
-"""Settings that nobody gave: which they are, and what was decided about them, with reasons.
+"""Settings that the user did not give, and what was chosen for them, with reasons.
 
-A trainer decides by the data and by the machine; what it decides is printed and kept in the run.
+A trainer chooses them by the data and the machine, prints them, and keeps them in the run.
 """
 
 from __future__ import annotations

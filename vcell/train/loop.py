@@ -1,4 +1,4 @@
-"""Train a task into a run directory, or go on where the run ended.
+"""Train a task into a run directory, or resume where the run ended.
 
     result = Trainer(task, options, run).fit()
 

@@ -1,4 +1,4 @@
-"""A weighted sum of named losses, which can be balanced by what they do to the network's trunk.
+"""A weighted sum of named losses, which can be balanced by their gradients at the network's trunk.
 
     Losses({"error": Error(), "classes": Classes()}, {"error": 1.0, "classes": 0.5})
 

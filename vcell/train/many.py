@@ -1,7 +1,7 @@
 """A run that holds runs: what `--folds` and `--sweep` share.
 
 Its directory has a folder of runs (``folds/`` or ``trials/``), and run.json names the folder
-(``parts``) and the runs that are asked when this one is asked for predictions (``stands_for``).
+(``parts``) and the runs that make this one's predictions (``stands_for``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The optimiser and what moves with it: parameter groups, learning rates, averaged weights."""
+"""The optimiser and its companions: parameter groups, learning rates, averaged weights."""
 
 from __future__ import annotations
 

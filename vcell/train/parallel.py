@@ -1,7 +1,7 @@
 """Several processes as one: joining, sharing the model, agreeing, gathering.
 
-Collectives on the CPU go through gloo even where the model is on GPUs, so that agreeing on a
-count or a wish never waits for the GPU.
+Collectives on the CPU use gloo even if the model is on GPUs, so that agreeing on a count or a
+request never waits for the GPU.
 """
 
 from __future__ import annotations

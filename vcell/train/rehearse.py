@@ -1,8 +1,8 @@
-"""What steps of any task cost here, before its data are read: seconds, and bytes kept.
+"""The cost of a task's steps here, before its data are read: seconds, and bytes kept.
 
-A task is rehearsed on made-up batches by the very updates that train it. On a CPU, a part of a
-large batch stands for all of it; the optimiser, whose time does not grow with the batch, is timed
-apart.
+A task is rehearsed on synthetic batches with the same updates that train it. On a CPU, a part of a
+large batch represents all of it; the optimiser, whose time does not grow with the batch, is timed
+separately.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The loop itself: step, validate, write checkpoints, listen, stop; and take it up again."""
+"""The loop itself: step, validate, write checkpoints, answer requests, stop; and resume."""
 
 from __future__ import annotations
 

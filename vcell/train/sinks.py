@@ -1,7 +1,7 @@
-"""Send a run's metrics elsewhere, by reading the same events that everybody reads.
+"""Send a run's metrics elsewhere, by reading the same events as all other readers.
 
-A sink is a thread that follows events.jsonl; the loop knows nothing of it, and a sink that fails is
-reported and left behind. Weights & Biases follows its own settings (``WANDB_MODE=offline`` ...).
+A sink is a thread that follows events.jsonl; the loop knows nothing about it, and a sink that fails
+is reported and dropped. Weights & Biases follows its own settings (``WANDB_MODE=offline`` ...).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: on a CPU by the clock, on a GPU by its own events."""
+"""How the time of a step is spent: by the clock on a CPU, by CUDA events on a GPU."""
 
 from __future__ import annotations
 

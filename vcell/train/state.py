@@ -1,4 +1,4 @@
-"""What a checkpoint holds, gathered from all processes and put back: no pickle anywhere.
+"""The contents of a checkpoint, collected from all processes and restored: no pickle anywhere.
 
 A checkpoint folder: ``model.safetensors`` (the weights as trained), ``ema.safetensors`` (averaged
 weights, if any), ``optim.safetensors`` (AdamW's moments), ``rng.json`` (generators of each rank),

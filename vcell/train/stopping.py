@@ -1,4 +1,4 @@
-"""Which validation was best, and when there is no hope of a better one."""
+"""Which validation was best, and when to stop waiting for a better one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""Search settings: `--sweep N` trains N runs and says which settings chose best.
+r"""Search settings: `--sweep N` trains N runs and reports the best settings.
 
     [train-vcc.sweep-over]                       # in vcell.toml
     lr = {low = 1e-4, high = 1e-2, log = true}
@@ -7,9 +7,9 @@ r"""Search settings: `--sweep N` trains N runs and says which settings chose bes
     vcell train-vcc cells.h5ad --sweep 20
     vcell train-vcc --resume latest --sweep 30   # goes on where it ended, to 30 trials
 
-Trials are judged by what chooses the model, never by what is held out. The run holds their runs in
-``trials/``, and its events the settings and the score of each, which is all that going on needs;
-``sweep.csv`` is the table.
+Trials are judged by the data that choose the model, never by held-out data. Their runs are in
+``trials/``. The events of the run hold the settings and the score of each, which is all that
+resuming needs; ``sweep.csv`` is the table.
 """
 
 from __future__ import annotations

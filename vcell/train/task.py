@@ -1,4 +1,4 @@
-"""What a plugin brings to the shared loop: a model, a stream of batches, a loss, a validation.
+"""What a plugin provides for the shared loop: a model, a stream of batches, a loss, a validation.
 
 Nothing here is subclassed: any object with these attributes is a task. Shapes and contents of a
 batch are the task's own business; the loop only needs its length, slices and a way to a device,

@@ -1,8 +1,7 @@
-"""What a plugin tells `vcell.train` about a command that trains: a `Training`.
+"""The description of a command that trains, as a plugin gives it to `vcell.train`: a `Training`.
 
-With it, `vcell.train.command` starts runs and goes on with them, `vcell.train.many` makes folds and
-sweeps of them, and other commands can rehearse a step of theirs. Nothing here knows a plugin, or
-imports torch.
+With it, `vcell.train.command` starts and resumes runs, `vcell.train.many` makes folds and sweeps of
+them, and other commands can rehearse a step. Nothing here knows a plugin or imports torch.
 """
 
 from __future__ import annotations

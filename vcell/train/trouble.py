@@ -1,6 +1,6 @@
-"""What an error of a step means: out of memory, a compiler's, or a device that no longer answers.
+"""The meaning of an error in a step: out of memory, a compiler's, or a lost device.
 
-Pure functions of the exception: what raises these on a GPU can be made up in a test.
+Pure functions of the exception, so that errors of a GPU can be simulated in a test.
 """
 
 from __future__ import annotations

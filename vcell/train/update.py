@@ -1,4 +1,4 @@
-"""One update of the weights from one global batch: pieces, averaging, clipping, running out.
+"""One update of the weights from one global batch: pieces, averaging, clipping, lack of memory.
 
 The loss of a step is the mean over all examples of the global batch. A piece of n examples enters
 with weight n / N, so that neither the number of processes nor the size of pieces matters.

@@ -1,4 +1,4 @@
-"""Have a task score its model, in smaller parts where memory runs out."""
+"""Let a task score its model, in smaller parts if memory runs out."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What the device of a rank does while it trains, written every few seconds beside its steps.
+"""The activity of a rank's device during training, recorded every few seconds.
 
 On a GPU a ``gpu`` event (`vcell.gpu.reading.Reading`: watts, caps, clock, temperature, memory,
 throttle reasons, energy), on a CPU a ``cpu`` event (seconds of processor time so far, resident
-memory). A monitor on another machine cannot ask this one's driver, and energy is lost if nobody
-writes it down.
+memory). A monitor on another machine cannot query this one's driver, and energy is lost if it is
+not recorded.
 """
 
 from __future__ import annotations

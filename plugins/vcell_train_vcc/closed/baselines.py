@@ -1,7 +1,7 @@
-"""What every model is measured against, in plain numpy: all are solved when loaded.
+"""The baselines of every model, in plain numpy: all are solved when loaded.
 
-Those that look at the target also know how far training perturbations changed their own genes, as
-`gp` does: what a model adds is more than that.
+Baselines that use the target also know how far training perturbations changed their own genes, as
+`gp` does, so that a model must add more than that.
 
 P perturbations, N genes, F features.
 """

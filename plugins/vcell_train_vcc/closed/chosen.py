@@ -1,8 +1,8 @@
-"""Settings of `gp` that were chosen once, kept in the run: opening it does not choose again.
+"""Settings of `gp`, chosen once and kept in the run, so that opening it does not choose again.
 
-The file holds one entry for each screen they were chosen on (a run answers from its own screen and
-from that with the validation perturbations, see `vcell.models.Model.load`), under a hash of all
-that the choice depends on. A run without the file, or with one that cannot be read, chooses anew.
+The file holds one entry for each screen they were chosen on (a run predicts from its own screen and
+from that with the validation perturbations, see `vcell.models.Model.load`), under a hash of
+everything the choice depends on. A run without a readable file chooses again.
 """
 
 from __future__ import annotations

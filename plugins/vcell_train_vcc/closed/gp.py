@@ -5,14 +5,14 @@ The effects of two perturbations S and T are as alike as
     k(S, T) = c + z |S| |T| + sum over i in S, j in T of [ a (i = j) + b f(i, j) ]
 
 with f the similarity of the genes' features (`kernel`): a sum over blocks, such as expression, GO
-and Reactome, each weighed by what it tells of perturbations left out; graphs of genes are blocks
-too, left alone unless those left out are told better with them.
+and Reactome, each weighted by how well it predicts perturbations left out; graphs of genes are
+blocks too, used only if they improve these predictions.
 Its limits are the mean effect, ridge regression on the features, and the additive rule for pairs.
 Leave-one-out predictions come in closed form, and judge the settings: those that are best by error,
 correlation and discrimination together are averaged, since the data seldom tell which one is right.
-What it says beyond the mean effect, and the mean effect, are believed as far as left-out effects
-show that they pay, which may be not at all. A perturbation is left out in all contexts at once.
-A target that is among the genes measured moves by the share that training targets moved.
+A perturbation is left out in all contexts at once. The mean effect, and the prediction beyond it,
+are trusted only if left-out effects show that they pay, possibly not at all.
+A target among the measured genes changes by the same share as training targets did.
 A set of targets that were all measured alone is predicted from those (`interactions`).
 P perturbations, G target genes, N genes.
 """

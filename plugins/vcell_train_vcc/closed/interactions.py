@@ -1,4 +1,4 @@
-"""Sets of targets each of which was measured alone: the sum of their effects, and what sets add.
+"""Sets of targets that were all measured alone: the sum of their effects, and interactions.
 
 The sum of the single effects is the prior mean. What training sets showed beyond it, the
 interaction, is a Gaussian process over sets with the kernel
@@ -6,8 +6,8 @@ interaction, is a Gaussian process over sets with the kernel
     k(S, T) = |S and T| / sqrt(|S| |T|)
 
 so a set that shares no target with a training set keeps the sum. Its noise relative to k, the
-shrinkage, is 1 (an interaction tells half of itself), unless leaving training sets out one at a
-time speaks for another, for none, or for the process `gp` over all perturbations, by more than two
+shrinkage, is 1 (half of an observed interaction counts), unless leaving out training sets one at a
+time favours another value, none, or the process `gp` over all perturbations, by more than two
 standard errors. Fewer than ten sets do not choose: the best of several by a few is seldom the best.
 D training sets, N genes.
 """

@@ -1,8 +1,8 @@
-"""How alike the effects of two sets of target genes are, for any setting of `gp`.
+"""How similar the effects of two sets of target genes are, for any setting of `gp`.
 
 Features come in blocks: expression, GO, Reactome, networks, other screens. Of each block f is the
-cosine of two genes' features, or exp(-distance^2 / width) of unit rows; it is 0 for a gene that the
-block does not know. P perturbations, Q others, G target genes, B blocks.
+cosine of two genes' features, or exp(-distance^2 / width) of unit rows; it is 0 for a gene that is
+not in the block. P perturbations, Q others, G target genes, B blocks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a network's training is set to where nobody says: by the screen, the card and its memory.
+"""Defaults for the training of a network, by the screen, the GPU and its memory.
 
-Pure functions. On a CPU the declared defaults stand, which were chosen on simulated screens. On a
-GPU steps follow the size of the screen and pieces the memory of one card; the batch is the same on
-one GPU as on four, so that the result is.
+Pure functions. On a CPU the declared defaults apply, which were chosen on simulated screens. On a
+GPU, the number of steps depends on the size of the screen, and the size of pieces on the memory of
+one card. The batch is the same on one GPU as on four, and so is the result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What training minimises: expression and class, and by flags deltas, sets of cells, retrieval.
+"""What training minimises: expression and class, and optionally deltas, sets of cells, retrieval.
 
 Every loss is a value per example (B,), so that cutting a batch or sharing it changes nothing; the
 retrieval loss therefore compares with the fixed bank of training effects, not with the batch.

@@ -1,4 +1,4 @@
-"""A few steps of the very network that is to be trained, on made-up cells: what a step costs here.
+"""A few steps of the network to be trained, on synthetic cells, to measure the cost of a step.
 
 The network has its true width, tokens, losses and attention, and one and two of its layers: the
 others cost what the second does.

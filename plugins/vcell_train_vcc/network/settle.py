@@ -1,4 +1,4 @@
-"""Settle what the settings of a new run leave open, and say so with reasons."""
+"""Choose the settings that a new run leaves open, and report them with reasons."""
 
 from __future__ import annotations
 

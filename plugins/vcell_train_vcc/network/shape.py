@@ -1,7 +1,7 @@
-"""What a network is like in one run: preset, token genes, phases; decided once, then remembered.
+"""The shape of a network in one run: preset, token genes, phases; decided once, then kept.
 
-`auto` settings depend on the device. The run keeps what they came to in ``network.json``, so that
-it can be resumed, and asked, on another one.
+`auto` settings depend on the device. The run keeps their values in ``network.json``, so that it can
+be resumed and used on another device.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Wildtype once: the control state is encoded once a step, and a light head reads perturbations.
+"""Encode the control state once per step, and read perturbations from it with a small head.
 
 The encoder sees ``[CLS] [PERT]`` blank and the genes of a context's control state, and none of the
 perturbations, so that one pass serves all of a step. A perturbation S then reads
 
     z_S = softmax(q_S W H') phi(H, 0) + sum over its targets i of beta_i (phi(h_i, m) - phi(h_i, 0))
 
-in which everything but the targets' own terms is shared, and each gene's residual comes of a small
-network of h_g, z_S, and the prior's expectation: O(B T d) beside one encoder pass.
+in which everything but the targets' own terms is shared, and each gene's residual comes from a
+small network of h_g, z_S, and the prior's expectation: O(B T d) on top of one encoder pass.
 B examples, U contexts among them, T gene tokens, C training perturbations.
 """
 

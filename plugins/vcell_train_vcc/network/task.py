@@ -1,10 +1,9 @@
 """The task of the networks: sets of cells in, losses out, scored as the challenge scores.
 
-The network learns what the prior leaves over of perturbations that it has not seen: its
-leave-one-out predictions stand where the perturbation was learned from, so that nothing is gained
-by learning the prior's own overfit. How much of it is believed is decided by what it gains over
-the prior on the validation perturbations: one that adds nothing that can be told from chance stays
-as it began, which is the prior.
+The network learns the residual of the prior on perturbations that the prior has not seen: for
+training perturbations, leave-one-out predictions are used, so that learning the prior's own overfit
+gains nothing. Its gain over the prior on the validation perturbations decides how much of the
+network is added. A network whose gain could be chance stays as it began, which is the prior.
 B examples, T gene tokens, N genes, M targets.
 """
 

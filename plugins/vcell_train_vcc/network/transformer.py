@@ -1,11 +1,11 @@
 """The perturbation transformer: what a perturbation adds to the prior, gene by gene.
 
 Tokens ``[CLS] [PERT] gene_1 .. gene_T``. A gene's token is its learned code, its expression in the
-control cells and the change that the prior expects of it; targets carry a mark of their own.
-``[PERT]`` is made of what is known of the target genes (features, codes), never of the
-perturbation's number, so that perturbations never seen have one too. Two heads: the residual on the
-gene tokens, zero at first, so that training starts as the prior; and on ``[CLS]`` which of the
-training perturbations this is, by the cosine to their embeddings.
+control cells and the change that the prior expects of it; targets have a special mark. ``[PERT]``
+is made from the features and codes of the target genes, never from the perturbation's number, so
+that unseen perturbations have one too. There are two heads: the residual on the gene tokens, zero
+at first, so that training starts as the prior; and on ``[CLS]`` which of the training perturbations
+this is, by the cosine to their embeddings.
 B examples, K pseudo-cells of each, T gene tokens, F features, M targets, C training perturbations.
 """
 

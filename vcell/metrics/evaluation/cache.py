@@ -1,4 +1,4 @@
-"""Baselines and ceilings depend on the real cells and the rules alone: computed once, kept.
+"""A cache of baselines and ceilings, which depend only on the real cells and the rules.
 
 The key is a hash of what decides the result: the real cells by what was just computed from them
 (group of each cell, group means, rank statistics of every gene), the names scored, the rules and

@@ -1,6 +1,6 @@
 """Every metric of cell-eval's full profile.
 
-Two of them are of the prediction alone, without a baseline: ``pearson_edistance`` (a baseline's
+Two of them are of the prediction only, without a baseline: ``pearson_edistance`` (a baseline's
 cells are all alike, and so are its distances) and ``clustering_agreement`` (so are its profiles).
 """
 

@@ -1,7 +1,7 @@
-"""The two sides of a comparison, brought onto the same perturbations and genes by name.
+"""The two sides of a comparison, aligned by name to the same perturbations and genes.
 
-Nothing is guessed in silence: what the values are, which label is the control, who lent controls
-to whom, and every name that one side lacks is said, and kept for score.json.
+Nothing is guessed silently. The kind of values, the control label, which side borrowed controls,
+and every name that one side lacks are printed and kept for score.json.
 
 Legend: ``P`` perturbations (sorted by name, the control not among them), ``G`` genes.
 """

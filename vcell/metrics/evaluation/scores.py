@@ -1,4 +1,4 @@
-"""What the evaluation of a context found, and the average over contexts."""
+"""The results of the evaluation of a context, and the average over contexts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One side's cells as the rules want their values: rows and columns chosen, counts logged.
+"""One side's cells with the values that the rules need: rows and columns selected, counts logged.
 
-The target of 2025 is the median total of the file's own cells, as cell-eval has it, unless the
-other side is log1p of a total that can be seen.
+The target of 2025 is the median total of the file's own cells, as in cell-eval, unless the other
+side is log1p of a total that can be detected.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Several runs over each other: one metric, values at the same step, settings that differ."""
+"""Several runs in one plot: one metric, values at the same step, settings that differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPUs of a run: power, clocks, heat, memory, what holds them back, and what that means."""
+"""The GPUs of a run: power, clocks, temperature, memory, what slows them, and what it means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Help, and the settings of runs: pages that lie over the others."""
+"""Help, and the settings of runs: pages shown over the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run: its curves, where a step goes, validation now and best, what happened."""
+"""One run: its curves, the time of a step, latest and best validation, events."""
 
 from __future__ import annotations
 

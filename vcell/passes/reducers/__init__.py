@@ -1,4 +1,4 @@
-"""The statistics a pass can gather: `vcell.passes` says how and in which order."""
+"""The statistics that a pass can collect; `vcell.passes` describes how and in which order."""
 
 from __future__ import annotations
 

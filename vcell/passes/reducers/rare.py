@@ -1,4 +1,4 @@
-"""What leaving out rare genes costs every cell."""
+"""What each cell loses when rare genes are left out."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 >>> prepare(["cells.h5ad"], "cells.zarr", Recipe(min_genes=200, max_mito=0.2))
 
 Memory stays bounded whatever the size of the input: see `spill` (first pass) and `build` (second,
-over the spilled bytes). Counts are stored as they are; how to normalise them is remembered.
+over the spilled bytes). Counts are stored as they are; the library size for normalising them is
+stored too.
 """
 
 from __future__ import annotations

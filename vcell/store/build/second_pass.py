@@ -1,8 +1,8 @@
 """Second pass: each bucket of the spill is put in order and streamed into shards.
 
-Elements flow in the final order of cells: bucket after bucket, cut into chunks that threads
-compress, appended to the current shard of column ids and of values. A killed run keeps whole
-shards.
+Elements are written in the final order of cells: bucket after bucket, cut into chunks that threads
+compress, and appended to the current shard of column ids and of values. A killed run keeps its
+complete shards.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The folder beside a store in which it is being made: one process at a time, resumable.
+"""The folder in which a store is built: one process at a time, resumable.
 
 ``.NAME.preparing/`` holds a lock, a journal (how far the work is) and the files of the work. A
-killed process leaves it; the next one continues. When the store is complete and on the disk it is
-renamed into place and the folder goes.
+killed process leaves it; the next one continues. When the store is complete and on disk, it is
+renamed into place and the folder is removed.
 """
 
 from __future__ import annotations
