@@ -84,7 +84,7 @@ def _density(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
     """Draw two values of each cell against each other, both on a log scale."""
     keep = (x > 0) & (y > 0)
     if not keep.any():
-        return frame.empty("nothing to show: no cell has any value above 0")
+        return frame.empty("nothing to show: no cell has a value above 0")
     across = axes.logarithmic(x[keep], frame.LEFT, frame.WIDTH - frame.RIGHT)
     up = axes.logarithmic(y[keep], frame.HEIGHT - frame.BOTTOM, frame.TOP)
     ends = [np.log10([axis.low, axis.high]) for axis in (up, across)]

@@ -63,7 +63,7 @@ def test_status_reads_only_and_reads_the_numbers(tune, driver) -> None:
     first, second = ran.json["gpus"]
     assert first["enforced_cap_watts"] == 400
     assert first["throttle"] == ["power cap"]
-    assert "power cap holds it back" in first["reading"]
+    assert "power cap slows it down" in first["reading"]
     assert second["users"] == []
     assert driver.calls == []
 
