@@ -143,7 +143,7 @@ def test_without_permission_nothing_changes(tune, driver, tmp_path) -> None:
         ({}, ["--power-limit", "5000"], "between 200 and 700 W"),
         ({}, ["--power-limit", "much"], "is not a power limit"),
         ({}, ["--clock", "9000"], "between 345 and 1980 MHz"),
-        ({}, ["--core-offset", "100"], "offsets are refused"),
+        ({}, ["--core-offset", "100"], "offsets are not supported"),
         ({}, ["--fan-curve-aggressive"], "never touches fans"),
         ({}, ["--auto-optimize"], "find-optimal"),
         ({}, ["--no-safety-checks"], "cannot be switched off"),

@@ -265,7 +265,7 @@ def test_a_run_without_gpus_says_so(view):
     choose(view, "77b0")
     press(view, "4")
     assert "77b0 runs without a GPU" in shown(view)
-    assert "took no samples" in shown(view)
+    assert "recorded no samples" in shown(view)
 
 
 def test_a_run_on_a_processor_shows_what_its_processes_use(view):
