@@ -13,9 +13,12 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+from scipy import sparse
 
 from vcell.cli import run
+from vcell.geneformer import checkpoint
 from vcell.kernels import ahead
+from vcell.nn.bert import Bert, BertShape
 
 SCREEN = "--n-cells 400 --genes 200 --perturbations 12 --umis 3000"
 HVG = "--groups none --n-genes 100"
@@ -40,6 +43,8 @@ COMMANDS = (
     "train-vcc real.h5ad --model gp",
     "train-vcc real.h5ad --model transformer --preset tiny --max-steps 2",
     "predict latest -o made.h5ad",
+    "pseudobulk real.h5ad --labels target_gene --samples 40 --cells 300 -o bulk.h5ad",
+    "isp run tokens.h5ad --model model --vocabulary own.tsv --device cpu --max-cells 4",
 )
 
 
@@ -51,11 +56,28 @@ def logged(source: str, target: str) -> None:
     cells.write_h5ad(target)
 
 
+def geneformer(folder: Path) -> None:
+    """Write a tiny Geneformer, its vocabulary, and cells of its genes."""
+    shape = BertShape(n_layers=1, d_model=64, n_heads=1, d_ff=64, n_positions=128, n_tokens=200)
+    bert = Bert(shape)
+    checkpoint.made_up(bert, 0)
+    checkpoint.save(bert, folder / "model")
+    names = [f"ENSG{i:011d}" for i in range(2, shape.n_tokens)]
+    lines = ["token\tid\tmedian\tsymbol", "<pad>\t0\t\t", "<mask>\t1\t\t"]
+    lines += [f"{name}\t{i}\t1\tG{i}" for i, name in enumerate(names, 2)]
+    (folder / "own.tsv").write_text("\n".join(lines) + "\n")
+    counts = np.random.default_rng(0).poisson(1, (20, len(names))).astype(np.float32)
+    cells = anndata.AnnData(sparse.csr_matrix(counts))
+    cells.var_names, cells.obs["state"] = names, ["a", "b"] * 10
+    cells.write_h5ad(folder / "tokens.h5ad")
+
+
 def main() -> None:
     """Run everything, and write the list."""
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["VCELL_CACHE"] = str(Path(folder, "cache"))
+        geneformer(Path())
         for number, words in enumerate(COMMANDS):
             code = run(["--no-config", *words.format(screen=SCREEN, hvg=HVG).split(), "--quiet"])
             if code:

@@ -45,6 +45,7 @@ class Settings:
 
 
 settings = Settings()
+_ENDLESS = re.compile(r"(\S{150})\S{850,}")
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _copies: list[TextIO] = []
 
@@ -97,7 +98,9 @@ def error(text: str, hint: str | None = None, *, code: int | None = None) -> Non
     """Say what went wrong and how to mend it.
 
     With `code`, the exit code, the command ends here: with ``--json`` stdout gets an error object.
+    Words of hundreds of letters, which stand in a file by mistake, are cut.
     """
+    text = _ENDLESS.sub(r"\1...", text)
     if settings.json and code is not None and not settings.told:
         failed = {"error": {"message": text, "hint": hint, "exit_code": code}}
         with suppress(OSError):

@@ -107,10 +107,15 @@ def _written(
         console.progress("embedding", source.n_cells) as bar,
     ):  # fmt: skip
         for block in source.chunks(max_rows=AT_ONCE, dtype="stored"):
-            mean, joint = trained.encode(batch_of(block, trained, genes))
+            batch = batch_of(block, trained, genes)
+            mean, joint = trained.encode(batch)
+            components = None
+            # a batch's shift is known in the latent space only
+            if trained.components is not None and shifts is None:
+                components = trained.components.of_batch(batch)
             if by is not None and shifts is not None:
                 mean = (mean - shifts[by[block.rows]]).astype(np.float32)
-            said = trained.say(mean, joint)
+            said = trained.say(mean, joint, components)
             codes, unknown = _named(said, threshold, len(trained.labels))
             given += np.bincount(codes, minlength=len(names))
             obs = {n: _some(columns[n], kinds[n], block.rows) for n in columns}

@@ -117,9 +117,9 @@ def _first_lines(path: Path) -> tuple[list[str], list[list[str]]]:
     """Return the cells of the first line, and of some others."""
     with text_of(path) as file:
         lines = [line for line in islice(file, _PEEK) if line.strip()]
-    if not lines:
-        raise UserError(f"{path} is empty")
-    rows = cells(lines, next((mark for mark in ("\t", ",") if mark in lines[0]), None))
+        if not lines:
+            raise UserError(f"{path} is empty")
+        rows = cells(lines, next((mark for mark in ("\t", ",") if mark in lines[0]), None))
     return rows[0], rows[1:]
 
 

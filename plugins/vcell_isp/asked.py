@@ -14,6 +14,7 @@ from vcell.errors import UserError
 from vcell.geneformer import tokens
 from vcell.geneformer.perturbation import CellBounds
 from vcell.suggest import did_you_mean
+from vcell.text_files import read_text
 from vcell_isp.controls import matched
 from vcell_isp.design import IspDesign, PerturbedGenes
 
@@ -136,12 +137,7 @@ def _names(config: IspRun) -> tuple[str, Path, list[str]]:
     if how not in ("each", "group") or not name:
         raise UserError(f"--genes is all, each:FILE or group:FILE, not {config.genes!r}")
     path = Path(name)
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from None
+    lines = read_text(path).splitlines()
     names = dict.fromkeys(line.split("#")[0].strip() for line in lines)
     return how, path, [name for name in names if name]
 

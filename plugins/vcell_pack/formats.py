@@ -6,12 +6,12 @@ genes, every perturbation with the same number of cells in every context.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vcell.errors import UserError
+from vcell.text_files import read_rows, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ FORMATS = {
 
 def read_genes(path: Path) -> list[str]:
     """Read the challenge's gene list: first column, with or without a header."""
-    genes = [row[0].strip() for row in _rows(path) if row and row[0].strip()]
+    genes = [row[0] for _, row in read_rows(path) if row[0]]
     if genes and genes[0].lower() in _GENE_HEADERS:
         genes = genes[1:]
     if not genes:
@@ -81,47 +81,35 @@ class Panel:
 
 def read_panel(path: Path, cells: int | None) -> Panel:
     """Read pert_counts.csv; `cells` is the number where the file gives none."""
-    rows = _rows(path)
-    header = [name.strip().lstrip("﻿") for name in (rows[0] if rows else [])]
-    if PERTURBATION not in header:
-        raise UserError(f"{path} has no column {PERTURBATION}; it has {', '.join(header)}")
+    table = read_table(path)
+    column, contexts, counts = (table.column(one) for one in (PERTURBATION, CONTEXT, "n_cells"))
+    if column is None:
+        raise table.lacks(PERTURBATION)
     wanted: dict[str | None, dict[str, int | None]] = {}
     names = set()
-    for number, row in enumerate(rows[1:], 2):
-        line = dict(zip(header, row, strict=False))
-        name = line.get(PERTURBATION, "").strip()
+    for number, row in table.rows:
+        name = row[column]
         if not name:
             continue
         names.add(name)
         if name != CONTROL:
-            context = line.get(CONTEXT, "").strip() or None
-            wanted.setdefault(context, {})[name] = _cells(line, cells, f"{path}:{number}")
+            context = None if contexts is None else row[contexts] or None
+            given = cells if counts is None else _cells(row[counts], f"{path}:{number}")
+            wanted.setdefault(context, {})[name] = given
     if not any(wanted.values()):
         raise UserError(f"{path} names no perturbation")
     digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
     return Panel(wanted, f"sha256:{digest}")
 
 
-def _cells(line: dict[str, str], default: int | None, where: str) -> int | None:
+def _cells(text: str, where: str) -> int | None:
     """Return how many cells a line asks for; an empty field asks for no number."""
-    if "n_cells" not in line:
-        return default
-    if not line["n_cells"].strip():
+    if not text:
         return None
     try:
-        return int(float(line["n_cells"]))
+        return int(float(text))
     except (ValueError, OverflowError):
-        raise UserError(f"{where}: n_cells is {line['n_cells']!r}, not a number") from None
-
-
-def _rows(path: Path) -> list[list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.reader(file))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a CSV file: {error}") from None
+        raise UserError(f"{where}: n_cells is {text[:40]!r}, not a number") from None
 
 
 def sample(names: list[str], most: int = 10) -> str:

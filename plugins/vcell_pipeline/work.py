@@ -18,6 +18,7 @@ from vcell import console, library, outputs, plugin
 from vcell.config.check import raise_if_any, values_for
 from vcell.config.options import PROJECT
 from vcell.errors import UserError
+from vcell.patients.communication import pairs_table
 from vcell.pipeline.manifest import FILE, Manifest, Stage
 from vcell.runs import Run, find_runs
 from vcell_pipeline import cells
@@ -35,6 +36,8 @@ _FIGURES = ("attention", "roc", "calibration")
 def bulk(config: Pipeline) -> None:
     """Do what is not done."""
     _may_write(config)
+    if config.pairs:
+        pairs_table(config.pairs)  # what is wrong with it is told before hours of training
     book = Manifest.open(config.output)
     with book.locked():
         told = {stage.name: book.run(stage) for stage in _stages(config, book)}
@@ -161,7 +164,8 @@ def _gmvae(config: Pipeline, k: int) -> Stage:
         told = _trained(config, "train-gmvae", settings, learn)
         run = Run.open(told["run"])
         best = run.checkpoint("best").path
-        written = [run.path / "gmvae.json", run.path / "head.npz", best / "model.safetensors"]
+        names = ("gmvae.json", "head.npz", "components.npz")
+        written = [*(run.path / name for name in names), best / "model.safetensors"]
         return {"run": run.name, "held_out": told.get("held_out")}, written
 
     return Stage(

@@ -6,7 +6,6 @@ in pert_counts_Validation.csv, or one name per line.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +16,8 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.data import detect, labels, open_cells
 from vcell.errors import UserError
-from vcell.screen import read_perturbations
 from vcell.screen.design import Design
+from vcell.screen.names import cells_wanted, read_perturbation_table
 from vcell.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -68,32 +67,26 @@ def from_words(words: Sequence[str], control: str) -> list[Asked]:
 
 def _list(path: Path) -> list[Asked]:
     """Read a list; what is wrong with it is said with its line."""
-    counted = read_perturbations(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        head = [cell.strip() for cell in next(csv.reader(file))]
-        if not {_UMIS, _CONTEXT} & set(head):
-            return [Asked(name, n_cells=n) for name, n in counted.items()]
-        names = next(name for name in ("target_gene", "perturbation", "gene") if name in head)
-        rows = csv.DictReader(file, head)
-        return [
-            Asked(
-                row[names].strip(),
-                context=(row.get(_CONTEXT) or "").strip(),
-                n_cells=int(row["n_cells"]) if "n_cells" in head else None,
-                median=_umis(row, path, line) if _UMIS in head else None,
-            )
-            for line, row in enumerate(rows, start=2)
-            if any(row.values())
-        ]
+    table, column = read_perturbation_table(path)
+    context, umis = table.column(_CONTEXT), table.column(_UMIS)
+    return [
+        Asked(
+            row[column],
+            context="" if context is None else row[context],
+            n_cells=n,
+            median=None if umis is None else _umis(row[umis], path, line),
+        )
+        for (line, row), n in zip(table.rows, cells_wanted(table), strict=True)
+    ]
 
 
-def _umis(row: dict[str, str], path: Path, line: int) -> float:
+def _umis(text: str, path: Path, line: int) -> float:
     try:
-        median = float(row[_UMIS])
-    except (TypeError, ValueError):
+        median = float(text)
+    except ValueError:
         median = -1.0
     if not 0 < median < float("inf"):
-        raise UserError(f"{path}:{line}: {_UMIS} is {row[_UMIS]!r}, not a number of counts")
+        raise UserError(f"{path}:{line}: {_UMIS} is {text[:40]!r}, not a number of counts")
     return median
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,21 +71,9 @@ def read_genes(path: Path, first: int | None) -> tuple[str, ...]:
     UserError
         If the file can't be read, is empty, or names a gene twice.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [row for row in csv.reader(file) if row and row[0].strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    column = 0
-    if lines and "gene" in [cell.strip() for cell in lines[0]]:
-        column = [cell.strip() for cell in lines[0]].index("gene")
-        lines = lines[1:]
-    short = next((i for i, row in enumerate(lines) if len(row) <= column), None)
-    if short is not None:
-        raise UserError(f"{path}: row {short + 1} has no gene")
-    genes = [row[column].strip() for row in lines][:first]
-    if not genes:
-        raise UserError(f"{path} names no gene")
+    from vcell.screen import read_genes as listed
+
+    genes = listed(path)[:first]
     seen: set[str] = set()
     for gene in genes:
         if gene in seen:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell import special
 from vcell.kernels.groups import ONE
 from vcell.passes.reducers import GroupLogMoments
 
@@ -161,8 +162,6 @@ def _moments(sums: NDArray[np.int64], n: int) -> Moments:
 
 def t_test(a: Moments, b: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return t and two-sided p of each gene; genes that vary nowhere get 0 and 1."""
-    from scipy.special import stdtr
-
     freedom = np.full(len(a.mean), float(a.n + b.n - 2))
     pooled = ((a.n - 1) * a.var + (b.n - 1) * b.var) / freedom * (1 / a.n + 1 / b.n)
     own, other = a.var / a.n, b.var / b.n
@@ -174,7 +173,7 @@ def t_test(a: Moments, b: Moments) -> tuple[NDArray[np.float64], NDArray[np.floa
     error = np.maximum(pooled, welch)
     varies = error > 1e-16  # sums are kept to 2**-30: a spread below that is none
     t = np.where(varies, a.mean - b.mean, 0.0) / np.sqrt(np.where(varies, error, 1.0))
-    return t, np.where(varies, 2 * stdtr(freedom, -np.abs(t)), 1.0)
+    return t, np.where(varies, 2 * special.stdtr(freedom, -np.abs(t)), 1.0)
 
 
 def rejected(p: NDArray[np.float64], fdr: float) -> NDArray[np.bool_]:

@@ -23,6 +23,7 @@ from vcell.patients import features, final, folds, nested, saved
 from vcell.patients.communication import read_pairs
 from vcell.patients.network import BulkSettings
 from vcell.runs import Run
+from vcell.text_files import read_text
 from vcell.train.command import begun, fingerprint, go_on
 from vcell_train_bulk import report
 
@@ -115,9 +116,9 @@ def _folds_of(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+        found = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: is not a file of folds")
     return found

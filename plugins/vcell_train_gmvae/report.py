@@ -17,6 +17,7 @@ from vcell import console
 from vcell.gmvae import head as heads
 from vcell.gmvae import scores
 from vcell.gmvae.components import COMPONENTS, Components
+from vcell.gmvae.label_head import MOST, LabelHead, fit_heads
 from vcell.gmvae.outliers import Outliers
 from vcell.gmvae.trained import HEAD, Trained, write_head
 from vcell_train_gmvae import page
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-TRAINED, LOGISTIC = "gmvae, head as trained", "logistic regression on 30 PCs"
+ALONE, TRAINED = "gmvae, latent means alone", "gmvae, head as trained"
+LOGISTIC = "logistic regression on 30 PCs"
 _AT_ONCE, _DRAWS = 2048, 500
 UNKNOWN = 0.01  # share of held-out cells that would be called unknown
 
@@ -68,13 +70,16 @@ def scored(
     judged = np.flatnonzero(held_out & (study.label >= 0))
     head, named = None, {}
     if shown.any():
-        n = len(study.labels)
-        apart = heads.withheld(study.shown, config.seed)[shown]
-        head = heads.calibrated(latent.mean[shown], study.shown[shown], n, apart)
-        named = {OURS: _named(head.log_probabilities(latent.mean[judged]))}
-        joint = latent.joint[judged]
-        named[TRAINED] = _named(joint - np.logaddexp.reduce(joint, 1)[:, None])
-        named[LOGISTIC] = _baseline(run, study, cells, judged, config.seed)
+        components = _components(run, study, cells, config.seed)
+        head = _head(study, latent, components, cells, config.seed)
+        assert head.components is not None
+        x, mean, joint = components.of(cells, judged), latent.mean[judged], latent.joint[judged]
+        named = {
+            OURS: _named(head.log_probabilities(mean, x)),
+            ALONE: _named(head.log_probabilities(mean)),
+            TRAINED: _named(joint - np.logaddexp.reduce(joint, 1)[:, None]),
+            LOGISTIC: _named(head.components.log_probabilities(x)),
+        }
     run.save_file(HEAD, lambda path: write_head(path, head, outliers))
     found = {name: _scores(one, study, judged) for name, one in named.items()}
     clusters = _clusters(latent, study, judged)
@@ -102,18 +107,25 @@ def _named(log_p: Array) -> Named:
     return Named(label, np.exp(log_p[np.arange(len(label)), label]))
 
 
-def _baseline(run: Run, study: Study, cells: ResidentCells, judged: Array, seed: int) -> Named:
-    """Fit the same head to principal components of the same cells."""
+def _components(run: Run, study: Study, cells: ResidentCells, seed: int) -> Components:
     path = run.path / COMPONENTS
-    if path.is_file():
-        components = Components.load(path)
-    else:  # a run that began before they were kept
-        components = Components.learnt(cells, np.flatnonzero(~study.held_out), seed=seed)
-    shown = np.flatnonzero(study.shown >= 0)
-    x = components.of(cells, shown)
-    apart = heads.withheld(study.shown, seed)[shown]
-    head = heads.calibrated(x, study.shown[shown], len(study.labels), apart)
-    return _named(head.log_probabilities(components.of(cells, judged)))
+    if not path.is_file():  # a run that began before they were kept
+        found = Components.learnt(cells, np.flatnonzero(~study.held_out), seed=seed)
+        run.save_file(COMPONENTS, found.save)
+    return Components.load(path)
+
+
+def _head(
+    study: Study, latent: Latent, components: Components, cells: ResidentCells, seed: int
+) -> LabelHead:
+    """Fit the head to shown labels, and to some of the training cells without one."""
+    free = np.flatnonzero(~study.held_out & (study.shown < 0))
+    if len(free) > MOST:
+        free = np.random.default_rng((seed, 0xF4EE)).choice(free, MOST, replace=False)
+    rows = np.sort(np.concatenate([np.flatnonzero(study.shown >= 0), free]))
+    apart = heads.withheld(study.shown, seed)[rows]
+    x = components.of(cells, rows)
+    return fit_heads(latent.mean[rows], x, study.shown[rows], len(study.labels), apart)
 
 
 def _scores(one: Named, study: Study, judged: Array) -> dict[str, float]:

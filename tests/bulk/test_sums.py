@@ -113,14 +113,14 @@ def test_no_label_at_all_is_refused():
 @pytest.mark.parametrize(
     ("n_cells", "drawn", "memory"),
     [
-        (3000, 5, 1 << 28),  # a cell is in few samples
+        (3000, 5, 1 << 28),  # a cell is in few samples, most genes are in the table
         (3000, 400, 1 << 28),  # in many
         (3000, 400, 1 << 20),  # the same, in many pieces
-        (3, 1000, 1 << 28),  # in one sample more often than a byte holds
+        (3, 1000, 1 << 28),  # in one sample more often than a byte holds, and all genes are listed
     ],
 )
 def test_genes_of_every_kind_are_added_exactly(n_cells, drawn, memory):
-    """Genes in half bytes, in bytes and by themselves, with counts beyond the limits of each."""
+    """Genes in the table, with as many bits as they need, and listed ones."""
     rng = np.random.default_rng(5)
     rate = rng.choice([0.001, 0.01, 0.1, 0.5, 1, 4, 12, 200], 1500)
     data = anndata.AnnData(sparse.csr_matrix(rng.poisson(rate, (n_cells, 1500)).astype(np.float32)))
@@ -130,7 +130,7 @@ def test_genes_of_every_kind_are_added_exactly(n_cells, drawn, memory):
         pools = Pools.of(rng.integers(0, 2, n_cells), ["a", "b"])
         got = all_samples(source, pools, Sampling(samples=40, cells=drawn), memory=memory)
     if drawn < n_cells:
-        assert 0 < order.halves < order.blocks
+        assert len(order.planes) > 2
         assert order.starts[-1] < len(rate)
     assert (np.sort(order.order) == np.arange(len(rate))).all()
     assert (got.counts == reference(data, got.drawn.cells)).all()
@@ -172,3 +172,20 @@ def test_dense_files_take_full_tables_and_notes_need_no_anndata(tmp_path):
     with CellWriter(tmp_path / "y.h5ad", ["g"], uns=whole) as out:
         out.append(np.ones((1, 1)))
     assert anndata.read_h5ad(tmp_path / "y.h5ad").uns["frame"]["a"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("memory", [1 << 28, 1 << 21])
+def test_more_samples_than_a_row_of_bits_are_added_exactly(memory):
+    """Several groups of 256 samples, in one piece and in many."""
+    with open_cells(cells(seed=2, largest=4)) as source:
+        pools = Pools.read(source, "kind")
+        got = all_samples(source, pools, Sampling(samples=600, cells=60), memory=memory, threads=2)
+        assert (got.counts == reference(cells(seed=2, largest=4), got.drawn.cells)).all()
+
+
+def test_cells_without_genes_or_counts_add_up_to_nothing():
+    data = anndata.AnnData(sparse.csr_matrix((50, 30), dtype=np.float32))
+    with open_cells(data) as source:
+        got = all_samples(source, Pools.of(np.zeros(50, int), ["all"]), Sampling(samples=3))
+        assert got.counts.shape == (3, 30)
+        assert not got.counts.any()

@@ -161,7 +161,7 @@ def test_targets_that_a_table_knows_are_counted_under_any_name(tmp_path, capsys)
         ("few.tsv", "a\tb\n", "too few for features"),
         ("words.txt", "protein1 protein2 combined_score\na b x\n", "the weight is 'x'"),
         ("fake.parquet", "PAR", "is not a Parquet file"),
-        ("junk.gz", "junk", "is not text, nor gzipped text"),
+        ("junk.gz", "junk", "is not UTF-8 text, nor gzipped text"),
     ],
 )
 def test_what_is_none_is_refused(tmp_path, capsys, name, content, said):

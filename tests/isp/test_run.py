@@ -180,7 +180,7 @@ REFUSED = [
     (["--goal", "sick"], "is also the start"),
     (["--donor", "person"], "no column 'person'"),
     (["--genes", "some:genes.txt"], "all, each:FILE or group:FILE"),
-    (["--genes", "each:nowhere.txt"], "nowhere.txt cannot be read"),
+    (["--genes", "each:nowhere.txt"], "nowhere.txt does not exist"),
     (["--anchor", "nothing"], "the anchor 'nothing' has no token"),
     (["--controls", "matched:20"], "needs --genes each:FILE"),
     (["--model-layer", "9"], "a number from 0 to 3"),

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from vcell.data.block import Block, from_dense
+from vcell.kernels import radix
 from vcell.metrics.by_gene import GeneMajor
 from vcell.metrics.groups import Grouped, grouped
 from vcell.metrics.turned import Levels, SourcePart, Turned, turn
@@ -50,6 +51,38 @@ def test_counts_rank_as_their_logarithms(spread, n_groups):
                                                   for c in both.T)]  # fmt: skip
         assert found.ties[other].tolist() == ties
     assert np.allclose(found.sums[1], logs[group == 1].sum(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [1, 1 << 9, 1 << 20, (1 << 26) - 1])
+@pytest.mark.parametrize("shift", [1, 6])
+def test_runs_are_sorted_by_value_whatever_the_group(spread, shift):
+    rng = np.random.default_rng(spread)
+    sizes = np.array([0, 1, 2, 40, 999, 1000, 5000])
+    first = np.concatenate(([0], np.cumsum(sizes)))[:-1]
+    values = rng.integers(0, spread, sizes.sum()) + rng.integers(0, (1 << (32 - shift)) - spread)
+    keys = (values << shift | rng.integers(0, 1 << shift, len(values))).astype(np.uint32)
+    expected = keys.copy()
+    for a, b in zip(first, first + sizes, strict=True):
+        if b - a >= 40:
+            order = np.argsort(keys[a:b] >> shift, kind="stable")
+            expected[a:b] = keys[a:b][order]
+    radix.sort_runs(keys, first, first + sizes, shift, 40, np.empty(5000, np.uint32))
+    assert keys.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("n_groups", [3, 200])
+def test_long_and_short_runs_rank_alike(monkeypatch, n_groups):
+    """Digits or numpy's sort: the same bits."""
+    counts, rng = _counts(5), np.random.default_rng(5)
+    divisor = rng.uniform(0.5, 2, len(counts)).astype(np.float32)
+    group = rng.integers(0, 3, len(counts)).astype(np.int32)
+    found = []
+    for least in (2, 100, 1000):
+        monkeypatch.setattr(radix, "LEAST", least)
+        found.append(_grouped(counts, group, n_groups, divisor))
+    for other in found[1:]:
+        assert other.u.tobytes() == found[0].u.tobytes()
+        assert other.ties.tobytes() == found[0].ties.tobytes()
 
 
 def test_bits_stand_for_values_only_where_they_fit():

@@ -11,22 +11,18 @@ from numpy.typing import NDArray
 
 from vcell.data.detect import elsewhere, sample_rows
 from vcell.errors import UserError
-from vcell.kernels.drawn import HALF, ROW, WHOLE, pack, position, sort_by_column
+from vcell.kernels.drawn import LANES, REPEATED, WIDTH, pack, sort_by_column
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
     from vcell.data.block import Block
 
 LARGEST = np.iinfo(np.int32).max
-#: Most cells of a piece: their numbers have 16 bits.
-MOST_CELLS = 1 << 16
-# Nanoseconds, measured: a drawn cell's 64 bytes of the table cost 2.6; a value kept alone .015 for
-# each sample, whether or not it has the cell, or 1.5 for each that has it.
-_HALF_BYTE, _BYTE, _ALONE, _ALONE_SELDOM = 2.6 / 128, 2.6 / 64, 0.015, 1.5
-#: Share of the cells that a sample must have for `add_alone` to be the faster.
-OFTEN = _ALONE / _ALONE_SELDOM
-_REPEATED = 3  # largest count that is kept as several ones
-_GENES_OF_HALVES, _GENES_OF_BYTES = 2 * ROW, ROW
+#: Most cells of a piece: their numbers, and the row of zeros after them, have 16 bits.
+MOST_CELLS = (1 << 16) - 1
+#: Most bits of a count that the table has; what is above is listed.
+PLANES = 8
+_LINE = 64  # bytes of a line of the cache
 
 
 @dataclass(frozen=True)
@@ -36,13 +32,15 @@ class GeneOrder:
     Attributes
     ----------
     order
-        ``[G]`` the gene of each column of the sums: those in half bytes, in bytes, alone.
+        ``[G]`` the gene of each column of the sums: those of the table first.
     column
         ``[G]`` the column of each gene.
     place
         ``[G]`` where `pack` puts each gene.
-    halves
-        How many blocks hold half bytes.
+    level
+        ``[G]`` how many bits of a column's counts the table has.
+    planes
+        ``[B + 1]`` the table's first plane of each block.
     starts
         ``[B + 1]`` the column at which each block begins.
     """
@@ -50,45 +48,37 @@ class GeneOrder:
     order: NDArray[np.int64]
     column: NDArray[Any]
     place: NDArray[np.int32]
-    halves: int
+    level: NDArray[np.int64]
+    planes: NDArray[np.int64]
     starts: NDArray[np.int64]
 
     @classmethod
-    def choose(cls, shares: NDArray[np.float64], drawn: float = 1) -> GeneOrder:
-        """Choose the cheapest form of each gene.
+    def choose(cls, shares: NDArray[np.float64], drawn: float) -> GeneOrder:
+        """Put into the table what more cells have than a sample draws.
 
         Parameters
         ----------
         shares
-            ``[3, G]`` the shares of cells with a count above 0, above `HALF` and above `WHOLE`.
+            ``[PLANES, G]`` the share of cells whose count has each bit.
         drawn
             The share of the cells that a sample has.
         """
-        some, more, most = shares
-        alone = min(_ALONE / max(drawn, OFTEN), _ALONE_SELDOM)
-        cost = np.stack([_HALF_BYTE + alone * more, _BYTE + alone * most, alone * some])
-        form = cost.argmin(axis=0)
-        order = np.argsort(form, kind="stable")
-        n_half, n_byte = int((form == 0).sum()), int((form == 1).sum())
-        in_halves, in_bytes = np.arange(n_half), np.arange(n_byte)
-        halves = -(-n_half // _GENES_OF_HALVES)
-        place = np.full(len(form), -1, np.int32)
-        place[order[:n_half]] = in_halves // _GENES_OF_HALVES << 10 | position(
-            in_halves % _GENES_OF_HALVES, halves=True
-        )
-        place[order[n_half : n_half + n_byte]] = (
-            halves + in_bytes // _GENES_OF_BYTES << 10
-            | position(in_bytes % _GENES_OF_BYTES, halves=False)
-        )  # fmt: skip
+        often = shares > drawn
+        depth = np.where(often.any(axis=0), PLANES - often[::-1].argmax(axis=0), 0)
+        order = np.argsort(-depth, kind="stable")
+        n, genes = int((depth > 0).sum()), len(depth)
+        starts = np.append(np.arange(0, n, WIDTH), n)
+        deepest = depth[order[starts[:-1]]]
+        planes = np.append(0, np.cumsum(deepest))
+        widths = np.diff(starts)
+        level, place = np.zeros(genes, np.int64), np.zeros(genes, np.int32)
+        level[:n] = np.repeat(deepest, widths)
+        place[order[:n]] = np.repeat(planes[:-1], widths) << 14 | np.arange(n) % WIDTH << 5
+        place[order] |= level.astype(np.int32)
         # numpy sorts 16 bits many times as fast
-        narrow = np.dtype(np.uint16 if len(form) <= 1 << 16 else np.int32)
-        column: NDArray[Any] = np.empty(len(form), narrow)
-        column[order] = np.arange(len(form))
-        starts = np.concatenate([
-            np.arange(0, n_half, _GENES_OF_HALVES),
-            np.arange(n_half, n_half + n_byte, _GENES_OF_BYTES), [n_half + n_byte],
-        ])  # fmt: skip
-        return cls(order.astype(np.int64), column, place, halves, starts.astype(np.int64))
+        column: NDArray[Any] = np.empty(genes, np.uint16 if genes <= 1 << 16 else np.int32)
+        column[order] = np.arange(genes)
+        return cls(order, column, place, level, planes, starts)
 
     @classmethod
     def learn(
@@ -96,41 +86,19 @@ class GeneOrder:
     ) -> GeneOrder:
         """Choose by some cells, spread evenly over those that may be drawn, `n` a sample."""
         n_genes = source.n_genes if genes is None else len(genes)
-        above = np.zeros((3, n_genes), np.int64)
+        having = np.zeros((PLANES, n_genes), np.int64)
         some = rows[sample_rows(len(rows), source.nnz, source.n_genes)]
         for block in source.chunks(some, genes, max_nnz=1 << 18, dtype="stored", prefetch=False):
-            for number, limit in enumerate((0, HALF, WHOLE)):
-                above[number] += np.bincount(block.indices[block.data > limit], minlength=n_genes)
-        return cls.choose(above / max(len(some), 1), n / max(len(rows), 1))
+            counts, indices = _counts(source, block), block.indices
+            for bit in range(PLANES):
+                having[bit] += np.bincount(indices[counts & 1 > 0], minlength=n_genes)
+                more = counts > 1
+                counts, indices = counts[more] >> 1, indices[more]
+        return cls.choose(having / max(len(some), 1), n / max(len(rows), 1))
 
-    @property
-    def blocks(self) -> int:
-        """How many blocks the table has."""
-        return len(self.starts) - 1
-
-
-@dataclass(frozen=True)
-class Alone:
-    """What is not in the table: rows of a piece, by column of the sums.
-
-    Attributes
-    ----------
-    starts
-        ``[G + 1]`` where each column begins.
-    rows
-        Rows with a count.
-    values
-        The counts; empty where all are one.
-    """
-
-    starts: NDArray[np.int64]
-    rows: NDArray[np.uint16]
-    values: NDArray[np.int32]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory."""
-        return self.starts.nbytes + self.rows.nbytes + self.values.nbytes
+    def table_bytes(self, cells: int) -> int:
+        """Return how large the table of some cells is."""
+        return int(self.planes[-1]) * (cells + 1) * LANES * 8
 
 
 @dataclass(frozen=True)
@@ -142,26 +110,40 @@ class PackedCells:
     first
         Number of the first cell.
     table
-        ``[B, cells, ROW]`` bytes.
-    ones, more
-        What is not in the table; counts up to 3 are so many ones.
+        ``[planes, cells + 1, LANES]`` words; the last row is zero.
+    starts, ones
+        What is beyond the table: for each column rows, one with a rest of 2 twice.
+    more_starts, more_levels, more
+        Larger rests, bit by bit.
     largest
         The largest count.
     """
 
     first: int
-    table: NDArray[np.uint8]
-    ones: Alone
-    more: Alone
+    table: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+    ones: NDArray[np.uint16]
+    more_starts: NDArray[np.int64]
+    more_levels: NDArray[np.uint8]
+    more: NDArray[np.uint16]
     largest: int
 
     def __len__(self) -> int:
-        return int(self.table.shape[1])
+        return int(self.table.shape[1]) - 1
 
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return self.table.nbytes + self.ones.nbytes + self.more.nbytes
+        lists = (self.starts, self.ones, self.more_starts, self.more_levels, self.more)
+        return self.table.nbytes + sum(one.nbytes for one in lists)
+
+
+def lines(*shape: int) -> NDArray[np.uint64]:
+    """Return words of zero that begin at a line of the cache."""
+    size = int(np.prod(shape))
+    raw = np.zeros(size + _LINE // 8, np.uint64)
+    skipped = -raw.__array_interface__["data"][0] % _LINE // 8
+    return raw[skipped : skipped + size].reshape(shape)
 
 
 def packed(
@@ -200,11 +182,11 @@ class _Piece:
 
     def __init__(self, order: GeneOrder, first: int, size: int) -> None:
         self.first, self.size, self._order = first, size, order
-        self._table = np.zeros((order.blocks, size, ROW), np.uint8)
+        self._table = lines(int(order.planes[-1]), size + 1, LANES)
         self._done = self._largest = 0
-        self._ones: list[NDArray[Any]] = []  # columns, cell by cell
-        self._ends = np.zeros(size, np.int64)  # of each cell's ones
-        self._more: list[tuple[NDArray[Any], NDArray[np.uint16], NDArray[np.int32]]] = []
+        self._starts = np.zeros(len(order.order) + 1, np.int64)
+        self._ones: list[tuple[int, NDArray[np.int64], NDArray[Any]]] = []  # cell by cell
+        self._more: list[NDArray[np.int64]] = []
 
     @property
     def full(self) -> bool:
@@ -214,43 +196,31 @@ class _Piece:
         """Take cells of a block from `begin` on; return how many there was room for."""
         n: int = min(len(block) - begin, self.size - self._done)
         indptr = block.indptr[begin : begin + n + 1]
-        mine = slice(int(indptr[0]), int(indptr[-1]))
-        room = mine.stop - mine.start
-        ends, genes, left = (
-            np.empty(n, np.int64),
-            np.empty(room, np.int32),
-            np.empty(room, np.int32),
-        )
-        table = self._table[:, self._done : self._done + n]
-        alone = pack(indptr, block.indices, counts, self._order.place, table, ends, genes, left)
-        columns, left = self._order.column[genes[:alone]], left[:alone]
-        times = np.where(left <= _REPEATED, left, 0)
-        self._ones.append(np.repeat(columns, times))
-        before = self._ends[self._done - 1] if self._done else 0
-        self._ends[self._done : self._done + n] = before + np.append(0, np.cumsum(times))[ends]
-        many = np.flatnonzero(left > _REPEATED)
-        rows = self._done + np.searchsorted(ends, many, side="right")
-        self._more.append((columns[many], rows.astype(np.uint16), left[many]))
-        self._largest = max(self._largest, int(counts[mine].max(initial=0)))
+        mine = counts[int(indptr[0]) : int(indptr[-1])]
+        order, ends = self._order, np.empty(n, np.int64)
+        ones = np.empty(REPEATED * len(mine), order.column.dtype)
+        more = np.empty(np.bitwise_count(mine[mine > REPEATED]).sum(), np.int64)
+        n_ones, n_more = pack(
+            indptr, block.indices, counts, order.place, order.column, self._done, self._table,
+            self._starts, ends, ones, more,
+        )  # fmt: skip
+        self._ones.append((self._done, ends, ones[:n_ones].copy()))
+        self._more.append(more[:n_more].copy())
+        self._largest = max(self._largest, int(mine.max(initial=0)))
         self._done += n
         return n
 
     def finish(self) -> PackedCells:
-        n = len(self._order.order)
-        starts = np.zeros(n + 1, np.int64)
-        for part in self._ones:
-            starts[1:] += np.bincount(part, minlength=n)
-        np.cumsum(starts, out=starts)
-        rows = np.empty(starts[-1], np.uint16)
-        ones = np.concatenate(self._ones)
+        starts = np.cumsum(self._starts)
+        rows, cursor = np.empty(starts[-1], np.uint16), starts.copy()
+        for first, ends, columns in self._ones:
+            sort_by_column(ends, columns, first, cursor, rows)
         self._ones.clear()
-        sort_by_column(self._ends, ones, starts[:-1].copy(), rows)
-        columns, of_more, values = (np.concatenate(part) for part in zip(*self._more, strict=True))
-        by_column = np.argsort(columns, kind="stable")
-        more_starts = np.append(0, np.cumsum(np.bincount(columns, minlength=n)))
+        more = np.sort(np.concatenate(self._more))
+        more_starts = np.searchsorted(more, np.arange(len(starts)) << 21)
         return PackedCells(
-            self.first, self._table, Alone(starts, rows, values[:0]),
-            Alone(more_starts, of_more[by_column], values[by_column]), self._largest,
+            self.first, self._table, starts, rows, more_starts,
+            (more >> 16 & 31).astype(np.uint8), (more & 0xFFFF).astype(np.uint16), self._largest,
         )  # fmt: skip
 
 

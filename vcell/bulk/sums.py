@@ -18,20 +18,19 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.bulk.draw import BLOCK, Drawn, Sampling, draws
-from vcell.bulk.packed import LARGEST, MOST_CELLS, OFTEN, GeneOrder, PackedCells, packed
+from vcell.bulk.packed import LARGEST, MOST_CELLS, GeneOrder, PackedCells, lines, packed
 from vcell.cores import cores
 from vcell.data.buffers import Buffers
 from vcell.data.source import MAX_NNZ
 from vcell.errors import UserError
 from vcell.kernels.drawn import (
-    MOST_TIMES,
-    ROW,
-    add_alone,
-    add_alone_seldom,
-    add_drawn,
-    count_draws,
+    LANES,
+    WIDTH,
+    add_listed,
+    add_table,
+    mark,
+    most_often,
     restore,
-    samples_of,
 )
 
 if TYPE_CHECKING:
@@ -40,10 +39,11 @@ if TYPE_CHECKING:
 
 #: Bytes for cells and sums, half each.
 MEMORY = 1 << 28
-_RESIDENT_TILE = 1 << 23  # bytes of sums while all cells are in memory: more gains little
 _FEWEST = 1 << 16  # non-zeros of a block
 _THREADS = 8
-_PART = 2048  # cells of which a block stays in the cache while samples add them
+_PIECE = 1 << 14  # cells of which a plane of genes stays in the cache
+_SHARES = 4  # of each thread, since some genes are more work than others
+_SELDOM = 0.5  # share of the cells below which those that have a bit are looked for first
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def samples(
     wanted = np.sort(pools.order)
     order = GeneOrder.learn(source, wanted, genes, sampling.cells)
     kept = _resident(source, wanted, genes, order, memory // 2)
-    room = min(_RESIDENT_TILE, memory // 2) if kept else memory // 2
-    tile = max(room // (4 * max(width, 1)) // BLOCK, 1) * BLOCK
+    tile = max(memory // 2 // (4 * max(width, 1)) // BLOCK, 1) * BLOCK
+    tile = min(tile, WIDTH) if kept else tile
     total = len(pools.groups) * sampling.samples
     buffers = Buffers(keep=2)  # used again where the caller has let go of the samples before
     if kept is None:
@@ -116,7 +116,9 @@ def samples(
             for piece in kept or _pieces(source, rows, genes, order, memory // 2):
                 if piece.largest * sampling.cells > LARGEST:
                     sums = sums.astype(np.int64, copy=False)
-                _share(pool, partial(_added, piece, cells, sums, order), len(drawn))
+                for begin in range(0, len(drawn), WIDTH):
+                    some = slice(begin, begin + WIDTH)
+                    _add(pool, piece, order, cells[some], sums[some])
             _share(pool, partial(_restored, sums, order), len(drawn))
             yield Samples(drawn, _narrow(sums))
             bar.advance(len(drawn))
@@ -143,37 +145,41 @@ def _tiles(blocks: Iterator[Drawn], size: int) -> Iterator[Drawn]:
 
 
 def _share(pool: ThreadPoolExecutor, work: Callable[[int, int], None], n: int) -> None:
-    """Let each thread do some of `n` samples."""
-    step = -(-n // pool._max_workers)
+    """Let the threads do some of `n` each."""
+    step = max(-(-n // (_SHARES * pool._max_workers)), 1)
     jobs = [pool.submit(work, first, min(first + step, n)) for first in range(0, n, step)]
     for job in jobs:
         job.result()
 
 
-def _added(
-    piece: PackedCells, cells: NDArray[np.int32], sums: NDArray[Any], order: GeneOrder,
-    begin: int, end: int,
+def _add(
+    pool: ThreadPoolExecutor, piece: PackedCells, order: GeneOrder, cells: NDArray[np.int32],
+    sums: NDArray[Any],
 ) -> None:  # fmt: skip
-    """Add one piece to some of the samples; columns are in the order of `GeneOrder`."""
-    mine, out = cells[begin:end], sums[begin:end]
-    parts = [piece.first + row for row in (*range(0, len(piece), _PART), len(piece))]
-    bounds = np.stack([(mine < part).sum(axis=1) for part in parts], axis=1)
-    table = piece.table.view(np.uint64)
-    add_drawn(table, order.halves, order.starts, piece.first, mine, bounds, out)
-    span = bounds[:, [0, -1]]
-    ones, more = piece.ones, piece.more
-    drawn = int((span[:, 1] - span[:, 0]).sum())
-    if drawn > OFTEN * len(piece) * len(mine):
-        times = np.zeros((len(piece), -(-len(mine) // 8) * 8), np.uint8)
-        most = count_draws(mine, span, piece.first, times)
-        if most <= MOST_TIMES:
-            lanes = times.view(np.uint64)
-            add_alone(ones.starts, ones.rows, more.starts, more.rows, more.values, lanes, most, out)
-            return
-    ends, having = np.zeros(len(piece) + 1, np.int64), np.empty(drawn, np.int32)
-    samples_of(mine, span, piece.first, ends, having)
-    for part in (ones, more):
-        add_alone_seldom(part.starts, part.rows, part.values, ends, having, out)
+    """Add one piece to at most `WIDTH` samples; columns are in the order of `GeneOrder`."""
+    ends_of = (piece.first, piece.first + len(piece))
+    span = np.stack([(cells < end).sum(axis=1) for end in ends_of], axis=1)
+    levels = int(most_often(cells, span)).bit_length()
+    if not levels:
+        return
+    bits = lines(levels, len(piece) + 1, LANES)
+    often = np.zeros((levels, len(piece)), np.uint8)
+    lists, ends = np.empty(cells.shape, np.uint16), np.empty((len(cells), levels), np.int64)
+    mark(cells, span, piece.first, bits, often, lists, ends)
+    seldom = often.mean(axis=1) < _SELDOM
+
+    def table(begin: int, end: int) -> None:
+        mine = slice(begin, end)
+        add_table(piece.table, order.planes, order.starts, lists[mine], ends[mine], sums[mine])
+
+    def listed(begin: int, end: int) -> None:
+        add_listed(
+            piece.starts, piece.ones, order.level, piece.more_starts, piece.more_levels,
+            piece.more, bits, often, seldom, begin, end, sums,
+        )  # fmt: skip
+
+    _share(pool, table, len(cells))
+    _share(pool, listed, sums.shape[1])
 
 
 def _restored(sums: NDArray[Any], order: GeneOrder, begin: int, end: int) -> None:
@@ -195,7 +201,7 @@ def _resident(
     limit: int,
 ) -> list[PackedCells] | None:  # fmt: skip
     """Return all cells that can be drawn, or None where they take more than `limit` bytes."""
-    if len(rows) * order.blocks * ROW > limit:
+    if order.table_bytes(len(rows)) > limit:
         return None
     kept, size = [], 0
     for piece in packed(
@@ -213,9 +219,9 @@ def _pieces(
     memory: int,
 ) -> Iterator[PackedCells]:  # fmt: skip
     """Read pieces of which two fit an eighth of the memory, if a few cells do."""
-    most = memory // (16 * ROW * max(order.blocks, 1))
+    most = memory // (16 * max(order.table_bytes(1) // 2, 1))
     return packed(
-        source, rows, genes, order, most_cells=min(max(most, BLOCK), _PART),
+        source, rows, genes, order, most_cells=min(max(most, BLOCK), _PIECE),
         most_values=_values(memory),
     )  # fmt: skip
 

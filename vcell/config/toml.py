@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vcell.errors import UserError
+from vcell.text_files import decoded
 
 FILE_NAME = "vcell.toml"
 _POSITION = re.compile(
@@ -74,13 +75,7 @@ def read(path: Path) -> ProjectFile:
             f"{shown}: is over 1 MiB, too large for a project file",
             hint="name another file with --config",
         )
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"{shown}:{line}: is not UTF-8 text", hint="save the file as UTF-8"
-        ) from None
+    text = decoded(shown, raw)
     try:
         return ProjectFile(path, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:

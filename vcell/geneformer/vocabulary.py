@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gzip
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import resources
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.errors import UserError
+from vcell.text_files import decoded, unreadable
 
 PAD, MASK, CLS, EOS = "<pad>", "<mask>", "<cls>", "<eos>"
 SIZES = {"V1": 25_426, "V2": 20_275}
@@ -174,17 +176,19 @@ def read(path: Path) -> Vocabulary:
     """Read a vocabulary from a TSV (may be gzipped) of token, id, median and symbol."""
     try:
         packed = path.read_bytes()
-        rows = _rows(packed)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (EOFError, UnicodeDecodeError) as error:
+        rows = _rows(packed, path)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged: {error}") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if not rows:
+        raise UserError(f"{path} names no token")
     return _of_rows(str(path), rows, str(path))
 
 
-def _rows(packed: bytes) -> list[list[str]]:
+def _rows(packed: bytes, path: Path | str = "it") -> list[list[str]]:
     text = gzip.decompress(packed) if packed.startswith(b"\x1f\x8b") else packed
-    return [line.split("\t") for line in text.decode().splitlines()[1:] if line]
+    return [line.split("\t") for line in decoded(path, text).splitlines()[1:] if line]
 
 
 def _of_rows(name: str, rows: list[list[str]], where: str) -> Vocabulary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from vcell import plugin
 from vcell.errors import UserError
+from vcell.text_files import read_table, read_text
 
 GROUP = "vcell.gene_sets"
 _GENE_COLUMNS = ("gene", "genes", "target_gene", "symbol", "gene_name", "gene_symbol", "gene_id")
@@ -77,13 +77,12 @@ def read_sets(path: Path) -> dict[str, GeneSet]:
     A .csv or .tsv has a column ``gene`` (or ``target_gene``, ``symbol``, ...) and may have a column
     ``set``; a .txt has one gene a line. Without set names the set is called as the file.
     """
-    text = _text(path)
     if path.suffix == ".gmt":
-        return _read_gmt(path, text)
+        return _read_gmt(path, read_text(path))
     if path.suffix in (".csv", ".tsv"):
-        return _read_table(path, text)
+        return _read_table(path)
     if path.suffix == ".txt":
-        genes = tuple(line.strip() for line in text.splitlines() if line.strip())
+        genes = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
         return _named(path, {path.stem: list(genes)})
     raise UserError(
         f"{path}: gene sets are read from .gmt, .csv, .tsv and .txt files, not {path.suffix!r}"
@@ -94,15 +93,6 @@ def read_targets(path: Path) -> tuple[str, ...]:
     """Return the genes of a list of perturbation targets, each once, in order."""
     genes = [gene for found in read_sets(path).values() for gene in found.genes]
     return tuple(dict.fromkeys(genes))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from None
 
 
 def _read_gmt(path: Path, text: str) -> dict[str, GeneSet]:
@@ -119,21 +109,15 @@ def _read_gmt(path: Path, text: str) -> dict[str, GeneSet]:
     return _named(path, sets)
 
 
-def _read_table(path: Path, text: str) -> dict[str, GeneSet]:
-    rows = csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
-    columns = {name.strip().casefold(): name for name in rows.fieldnames or ()}
-    gene = next((columns[name] for name in _GENE_COLUMNS if name in columns), None)
-    group = next((columns[name] for name in _SET_COLUMNS if name in columns), None)
+def _read_table(path: Path) -> dict[str, GeneSet]:
+    table = read_table(path)
+    gene, group = table.column(*_GENE_COLUMNS), table.column(*_SET_COLUMNS)
     if gene is None:
-        raise UserError(
-            f"{path}:1: no column of genes; its columns are {', '.join(rows.fieldnames or ())}",
-            hint=f"name it one of {', '.join(_GENE_COLUMNS)}",
-        )
+        raise table.lacks("of genes", hint=f"name it one of {', '.join(_GENE_COLUMNS)}")
     sets: dict[str, list[str]] = {}
-    for row in rows:
-        name = (row[group] or "").strip() if group else path.stem
-        if value := (row[gene] or "").strip():
-            sets.setdefault(name, []).append(value)
+    for _, row in table.rows:
+        if row[gene]:
+            sets.setdefault(path.stem if group is None else row[group], []).append(row[gene])
     return _named(path, sets)
 
 

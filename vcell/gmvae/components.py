@@ -76,8 +76,11 @@ class Components:
 
     def of(self, cells: ResidentCells, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the components of some cells, (N, n)."""
-        parts = [as_csr(cells.fetch(some)) @ self.axes.T for some in _pieces(rows)]
-        found: NDArray[np.float64] = np.concatenate(parts) - self.centre @ self.axes.T
+        return np.concatenate([self.of_batch(cells.fetch(some)) for some in _pieces(rows)])
+
+    def of_batch(self, batch: CompressedRows) -> NDArray[np.float64]:
+        """Return the components of a batch, (B, n)."""
+        found: NDArray[np.float64] = as_csr(batch) @ self.axes.T - self.centre @ self.axes.T
         return found
 
 

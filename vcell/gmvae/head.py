@@ -1,13 +1,12 @@
-"""The label head: multinomial logistic regression on latent means, its temperature, its scores.
+"""Multinomial logistic regression, its temperature, and how its probabilities are judged.
 
-Refitted after training to the final latent means, it measured better nearly everywhere than the
-head that the network was trained with. L2 penalty, L-BFGS, float64; the optimum is unique, so the
-head depends on nothing but the cells. N cells, D dimensions, K labels.
+L2 penalty, L-BFGS, float64; the optimum is unique, so a head depends on nothing but the cells.
+N cells, D dimensions, K labels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,15 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """Cells of no known label: their dimensions (N, D), guessed labels (N, K), weight of each."""
+
+    x: Array
+    probabilities: Array
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,17 @@ class Head:
 
     def log_probabilities(self, x: Array) -> Array:
         """Return (N, K)."""
-        logits = ((x - self.centre) / self.scale) @ self.matrix + self.bias
-        found: Array = log_softmax(logits / self.temperature, axis=1)
+        found: Array = log_softmax(self.logits(x) / self.temperature, axis=1)
         return found
+
+    def logits(self, x: Array) -> Array:
+        """Return (N, K), whatever the temperature."""
+        found: Array = ((x - self.centre) / self.scale) @ self.matrix + self.bias
+        return found
+
+    def at(self, temperature: float) -> Head:
+        """Return the head with another temperature."""
+        return replace(self, temperature=temperature)
 
     def arrays(self) -> dict[str, Array]:
         """Return everything as arrays, to be saved."""
@@ -62,13 +78,17 @@ class Head:
         )  # fmt: skip
 
 
-def fit(x: Array, labels: Array, n_labels: int, penalty: float = 1.0) -> Head:
+def fit(
+    x: Array, labels: Array, n_labels: int, penalty: float = 1.0, guesses: Guesses | None = None
+) -> Head:
     """Fit to cells (N, D) with labels 0 ... K - 1; labels without a cell are never predicted.
 
-    The penalty is on half the squared weights of standardised dimensions, against the summed
-    loss: scikit-learn's ``C = 1 / penalty``.
+    Cells with guessed labels count by their weight. The penalty is on half the squared weights of
+    standardised dimensions, against the summed loss: scikit-learn's ``C = 1 / penalty``.
     """
     x = np.asarray(x, np.float64)
+    if guesses is not None:
+        x = np.concatenate([x, guesses.x], dtype=np.float64)
     centre, scale = x.mean(0), x.std(0)
     scale = np.where(scale > 1e-8, scale, 1.0)
     z = (x - centre) / scale
@@ -77,18 +97,22 @@ def fit(x: Array, labels: Array, n_labels: int, penalty: float = 1.0) -> Head:
     kept = np.flatnonzero(seen)
     place = np.cumsum(seen) - 1
     target = np.zeros((n, len(kept)))
-    target[np.arange(n), place[labels]] = 1
+    target[np.arange(len(labels)), place[labels]] = 1
+    weight = np.ones((n, 1))
+    if guesses is not None:
+        target[len(labels) :] = guesses.weight * guesses.probabilities[:, kept]
+        weight[len(labels) :] = guesses.weight
 
     def objective(flat: Array) -> tuple[float, Array]:
         w = flat.reshape(d + 1, len(kept))
         log_p = log_softmax(z @ w[:-1] + w[-1], axis=1)
-        slope = np.exp(log_p) - target
+        slope = weight * np.exp(log_p) - target
         gradient = np.vstack([z.T @ slope + penalty * w[:-1], slope.sum(0)])
         value = -(log_p * target).sum() + 0.5 * penalty * (w[:-1] ** 2).sum()
         return float(value), gradient.ravel()
 
     start = np.zeros((d + 1, len(kept)))
-    start[-1] = np.log(np.bincount(place[labels], minlength=len(kept)) / n)
+    start[-1] = np.log(np.bincount(place[labels], minlength=len(kept)) / len(labels))
     found = minimize(
         objective, start.ravel(), jac=True, method="L-BFGS-B",
         options={"maxiter": 1000, "ftol": 1e-10, "gtol": 1e-6},
@@ -122,20 +146,14 @@ def withheld(labels: Array, seed: int) -> NDArray[np.bool_]:
     return chosen
 
 
-def calibrated(x: Array, labels: Array, n_labels: int, apart: Array) -> Head:
-    """Fit to all cells, with a temperature learnt on those `apart` by a head of the others."""
-    head = fit(x, labels, n_labels)
-    if not apart.any() or apart.all():
-        return head
-    logits = fit(x[~apart], labels[~apart], n_labels).log_probabilities(x[apart])
-    labels = labels[apart]
+def temperature(logits: Array, labels: Array) -> float:
+    """Return what to divide logits (N, K) by for the likeliest labels (N,)."""
 
     def loss(log_temperature: float) -> float:
         log_p = log_softmax(logits / np.exp(log_temperature), axis=1)
         return float(-log_p[np.arange(len(labels)), labels].mean())
 
-    best = minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded").x
-    return Head(head.centre, head.scale, head.matrix, head.bias, float(np.exp(best)))
+    return float(np.exp(minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded").x))
 
 
 def calibration_error(probability: Array, right: Array, bins: int = 15) -> float:

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from vcell.errors import UserError
+from vcell.gmvae.components import COMPONENTS, Components
 from vcell.gmvae.head import Head
+from vcell.gmvae.label_head import LabelHead
 from vcell.gmvae.network import Gmvae, GmvaeShape
 from vcell.gmvae.outliers import Outliers
 from vcell.train.state import load_weights
@@ -55,12 +57,17 @@ class Trained:
     """
 
     def __init__(
-        self, network: Gmvae, told: Mapping[str, Any], head: Head | None, outliers: Outliers | None
+        self,
+        network: Gmvae,
+        told: Mapping[str, Any],
+        head: LabelHead | None,
+        outliers: Outliers | None,
+        components: Components | None = None,
     ) -> None:
         self.network = network.eval()
         self.genes, self.labels = list(told["genes"]), list(told["labels"])
         self.batches, self.target = list(told["batches"]), float(told["target"])
-        self.head, self.outliers = head, outliers
+        self.head, self.outliers, self.components = head, outliers, components
 
     @classmethod
     def load(cls, run: Run, device: str | torch.device = "cpu") -> Trained:
@@ -72,7 +79,11 @@ class Trained:
             raise UserError(f"{run.path / STUDY} cannot be read: {error}") from None
         network = Gmvae(GmvaeShape.of(told["shape"]))
         load_weights(network, run.checkpoint("best").path)
-        return cls(network.to(device), told, *read_head(run.path / HEAD))
+        head, outliers = read_head(run.path / HEAD)
+        components = None
+        if head is not None and head.components is not None:
+            components = Components.load(run.path / COMPONENTS)
+        return cls(network.to(device), told, head, outliers, components)
 
     @torch.no_grad()
     def encode(self, batch: CompressedRows) -> tuple[Array, Array]:
@@ -81,37 +92,45 @@ class Trained:
         mean, log_variance = self.network.encode(batch.to(device))
         return mean.cpu().numpy(), self.network.mixture(mean, log_variance).cpu().numpy()
 
-    def say(self, mean: Array, joint: Array) -> Said:
-        """Name cells by their latent means."""
+    def say(self, mean: Array, joint: Array, components: Array | None = None) -> Said:
+        """Name cells by their latent means, and by their principal components if given."""
         if self.outliers is None:
             raise UserError("the run is not finished: it has no head", hint="resume it")
         n = len(mean)
         label, probability = np.full(n, -1), np.full(n, np.nan)
         if self.head is not None:
-            log_p = self.head.log_probabilities(mean)
+            log_p = self.head.log_probabilities(mean, components)
             label = log_p.argmax(1)
             probability = np.exp(log_p[np.arange(n), label])
         return Said(label, probability, joint.argmax(1), self.outliers.scores(mean))
 
 
-def write_head(path: Path, head: Head | None, outliers: Outliers) -> None:
+def write_head(path: Path, head: LabelHead | None, outliers: Outliers) -> None:
     """Save a head, if there is one, and what outliers are."""
     arrays = {f"outliers_{k}": v for k, v in vars(outliers).items()}
     if head is not None:
-        arrays |= {f"head_{k}": v for k, v in head.arrays().items()}
+        arrays |= {f"head_{k}": v for k, v in head.latent.arrays().items()}
+        if head.components is not None:
+            arrays |= {f"components_{k}": v for k, v in head.components.arrays().items()}
+        arrays["both_temperature"] = np.float64(head.temperature)
     with path.open("wb") as file:
         np.savez(file, **arrays)
 
 
-def read_head(path: Path) -> tuple[Head | None, Outliers | None]:
+def read_head(path: Path) -> tuple[LabelHead | None, Outliers | None]:
     """Read them again; None where they are not there."""
     if not path.is_file():
         return None, None
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
-    parts: dict[str, dict[str, Array]] = {"head": {}, "outliers": {}}
+    parts: dict[str, dict[str, Array]] = {}
     for name, value in arrays.items():
         part, key = name.split("_", 1)
-        parts[part][key] = value
-    head = Head.of(parts["head"]) if parts["head"] else None
+        parts.setdefault(part, {})[key] = value
+    head = None
+    if "head" in parts:  # runs of before have no head on components
+        head = LabelHead(Head.of(parts["head"]))
+        if "components" in parts:
+            other, both = Head.of(parts["components"]), parts["both"]["temperature"]
+            head = LabelHead(head.latent, other, float(both))
     return head, Outliers(**parts["outliers"])

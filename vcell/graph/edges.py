@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.graph.layout import EdgeLayout, cells, layout_of, reader
+from vcell.text_files import UTF16, decoded, unreadable
 
 _PEEK = 200  # lines that tell the layout
 _TAXON = re.compile(r"^(\d+)\.(?=\D)")  # STRING writes 9606.ENSP..., 4932.YAL001C
@@ -105,10 +107,10 @@ def read_edges(
     """
     with text_of(path) as file:
         head = [line for _, line in zip(range(_PEEK), file, strict=False)]
-    if not any(line.strip() for line in head):
-        raise UserError(f"{path} is empty")
-    layout = layout_of(path, head, weight, split=split)
-    ends = _ends(layout, head, known)
+        if not any(line.strip() for line in head):
+            raise UserError(f"{path} is empty")
+        layout = layout_of(path, head, weight, split=split)
+        ends = _ends(layout, head, known)
     found = _Columns(weights=[array("f") for _ in layout.weights])
     with text_of(path) as file:
         _fill(found, path, layout, ends, file)
@@ -122,20 +124,23 @@ def read_edges(
 def text_of(path: Path) -> Iterator[IO[str]]:
     """Open a text file, packed by gzip or not, and tell in one line why it cannot be read."""
     try:
+        if not path.is_file() and not path.is_dir() and path.exists():
+            raise UserError(f"{path} is not a file on disk", hint="it is read twice: save it first")
         with path.open("rb") as probe:
-            packed = probe.read(2) == b"\x1f\x8b" or path.suffix == ".gz"
-        if packed:
+            head = probe.read(2)
+        if head == b"\x1f\x8b" or path.suffix == ".gz":
             with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as file:
                 yield file
         else:
+            decoded(path, head if head in UTF16 else b"")
             with path.open(encoding="utf-8-sig", newline="") as file:
                 yield file
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError):
-        raise UserError(f"{path} is not text, nor gzipped text") from None
-    except (OSError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error):
+        raise UserError(f"{path} is not UTF-8 text, nor gzipped text") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except csv.Error as error:
+        raise UserError(f"{path} is not a table: {error}") from None
 
 
 def _rows(file: IO[str], layout: EdgeLayout) -> Iterable[list[str]]:
@@ -206,8 +211,8 @@ def _names(path: Path, names: list[str], ids: Path | None) -> list[str]:
     if ids is not None:
         with text_of(ids) as file:
             lines = [line.rstrip("\r\n") for line in file]
-        mark = "\t" if lines and "\t" in lines[0] else ","
-        table = {row[0].lstrip("#"): row[1] for row in cells(lines, mark) if len(row) > 1}
+            mark = "\t" if lines and "\t" in lines[0] else ","
+            table = {row[0].lstrip("#"): row[1] for row in cells(lines, mark) if len(row) > 1}
         if not any(name in table for name in names):
             raise UserError(f"{ids} has none of the ids of {path}, such as {names[0]}")
         names = [table.get(name, name) for name in names]

@@ -85,10 +85,10 @@ def read_gene_sets(path: Path) -> GeneSetTable:
     """
     with text_of(path) as file:
         head = [line for line in islice(file, 3) if line.strip()]
-    if not head:
-        raise UserError(f"{path} is empty")
-    mark = next((m for m in ("\t", ",") if m in head[0]), None)
-    first = cells(head, mark)
+        if not head:
+            raise UserError(f"{path} is empty")
+        mark = next((m for m in ("\t", ",") if m in head[0]), None)
+        first = cells(head, mark)
     if len(first) > 2 and len(first[0]) > 3 and first[1][0] == first[0][1] != first[0][0]:
         return _square(path, mark)
     columns = _columns(path, first)

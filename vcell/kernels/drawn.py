@@ -1,325 +1,423 @@
-"""Sums of drawn cells, some of them drawn more than once.
+"""Sums of drawn cells, some of them drawn more than once: 256 sums in an instruction.
 
-A cell has values in a tenth of its genes, yet adding these one by one takes longer than adding most
-genes of a table: 64 genes are 32 bytes, one instruction, where each single value needs a load, an
-addition and a store of its own. So genes are kept in one of three ways, whichever is cheapest:
+What a sample sums of a gene is ``sum over cells of times[cell, sample] * counts[cell, gene]``. Both
+factors are whole numbers, so these are sums of bits of one times bits of the other. The bits of
+one factor stand in rows, one for each cell, `WIDTH` bits each; those of the other are lists of the
+cells that have them. The rows of a list are added up in vertical counters: bit b of all counters is
+one row of `planes`, and two rows and a carry are added by five logical instructions.
 
-- in half a byte, counts up to `HALF`: five cells are added before a half byte overflows;
-- in a byte, counts up to `WHOLE`: eight cells are added;
-- alone: genes of few cells, and of the others what counts have beyond those limits.
+Either factor can be the list, and the shorter list is the faster:
 
-A block of the table has `ROW` bytes of each cell; those of a few thousand cells stay in the cache
-while all samples add up their rows of it. A lane is eight bytes, added as one number; totals are 16
-bits, those of even and of odd bytes apart, since no instruction then has to move a byte to another
-lane. Columns of the sums are in that order; `restore` puts genes back into theirs.
+- of genes that many cells have, the bits of 256 genes are the rows (``table``); each sample adds up
+  the cells it drew (`add_table`);
+- of other genes the cells are listed; the rows are 256 samples, and say which of them drew the cell
+  (`add_listed`).
 
-Serial, without the GIL: callers share the samples among their own threads.
+Bits above those of the table are listed, too, so sums are exact whatever the counts.
+
+Legend: N cells of a piece, of whose rows one more is zero; L levels, the bits of how often a sample
+has a cell. Serial, without the GIL: callers share samples or columns among their own threads.
 """
 
+# ruff: noqa: PLR0913, PLR0917  # kernels take arrays, not objects
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-#: Bytes of a cell in a block: with 2,048 cells they are half a MiB.
-ROW = 256
-_LANES = ROW // 8
-#: The largest count in half a byte: five of them fit it. In a byte: eight fit, 2,048 fit 16 bits.
-HALF, WHOLE = 3, 31
-#: What `pack` finds in the lowest bits of a gene's place.
-LOW, HIGH, BYTE = 0, 1, 2
-_ROWS = 2048
-#: How often a sample may have a cell for `add_alone`.
-MOST_TIMES = 255
+#: Words of a row, and its bits.
+LANES = 4
+WIDTH = 64 * LANES
+#: Planes of counters: more than the bits of any sum.
+_DEPTH = 64
 _TOGETHER = 16  # columns whose sums are written at once: a line of the cache
-_BEFORE_HALF, _BEFORE_BYTE = 5, 85  # cells whose sums fit half a byte, a byte
-_LOW_HALVES = np.uint64(0x0F0F0F0F0F0F0F0F)
-_EVEN_BYTES = np.uint64(0x00FF00FF00FF00FF)
-_FOUR, _EIGHT = np.uint64(4), np.uint64(8)
+#: The largest rest of a count that is listed as so many ones.
+REPEATED = 3
+
+_WORD, _BYTE = ir.IntType(64), ir.IntType(8)
+_ROW = ir.VectorType(_WORD, LANES)
+_BITS, _BYTES = ir.VectorType(ir.IntType(1), 32), ir.VectorType(_BYTE, 32)
+_NOTHING = ir.Constant(_BYTES, [ir.Constant(_BYTE, 0)] * 32)
+_ONE, _SIX, _LOW = np.uint64(1), np.uint64(6), np.uint64(63)
 
 
-def position(slot: Array, *, halves: bool) -> Array:
-    """Return where in a block's row the genes at some columns of the block lie: byte and kind.
+def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    from numba.np import arrayobj  # prepares the compiler, which kept kernels do without
 
-    The totals of a block are the low halves of even bytes, of odd bytes, then the high halves
-    alike; of whole bytes, the even ones and the odd ones.
+    return arrayobj.make_array(kind)(context, builder, value).data  # type: ignore[no-untyped-call]
+
+
+def _row(builder: Any, words: Any, row: Any) -> Any:
+    """Return where a row of an array of words lies."""
+    first = builder.gep(words, [builder.mul(row, ir.Constant(_WORD, LANES))])
+    return builder.bitcast(first, _ROW.as_pointer())
+
+
+def _full_adder(builder: Any, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
+    """Add three bits in each place; return the sums and the carries."""
+    half = builder.xor(a, b)
+    carry = builder.or_(builder.and_(a, b), builder.and_(half, c))
+    return builder.xor(half, c), carry
+
+
+def _adder(n: int) -> Any:
+    """Make an intrinsic that adds `n` rows of bits, a power of two, to the planes from a level on.
+
+    Its arguments: rows of words, the list of which are added, where in the list they begin, the
+    planes, their level and the level at which planes end.
     """
-    part, rest = np.divmod(slot, ROW // 2)
-    byte = rest // 4 * 8 + rest % 4 * 2 + part % 2
-    place: Array = byte << 2 | (np.where(part >= 2, HIGH, LOW) if halves else BYTE)
-    return place
+
+    def emitter(
+        _typing: Any, bits: Any, rows: Any, _at: Any, planes: Any, _level: Any, _top: Any
+    ) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            words, listed, counters = (
+                _data(context, builder, signature.args[i], args[i]) for i in (0, 1, 3)
+            )
+            added = []
+            for i in range(n):
+                place = builder.add(args[2], ir.Constant(_WORD, i))
+                row = builder.zext(builder.load(builder.gep(listed, [place])), _WORD)
+                added.append(builder.load(_row(builder, words, row), align=8))
+            level = args[4]
+            while len(added) > 1:
+                where = _row(builder, counters, level)
+                held, carries = builder.load(where, align=8), []
+                for a, b in zip(added[::2], added[1::2], strict=True):
+                    held, carry = _full_adder(builder, a, b, held)
+                    carries.append(carry)
+                builder.store(held, where, align=8)
+                added, level = carries, builder.add(level, ir.Constant(_WORD, 1))
+            carried = cgutils.alloca_once(builder, _ROW)  # type: ignore[no-untyped-call]
+            builder.store(added[0], carried)
+            with cgutils.for_range(builder, args[5], start=level) as loop:
+                where = _row(builder, counters, loop.index)
+                held, carry = builder.load(where, align=8), builder.load(carried)
+                builder.store(builder.xor(held, carry), where, align=8)
+                builder.store(builder.and_(held, carry), carried)
+            return context.get_dummy_value()
+
+        whole = types.int64
+        return types.void(bits, rows, whole, planes, whole, whole), emit
+
+    return intrinsic(emitter)
+
+
+_add_many, _add_few = _adder(16), _adder(4)
+_MANY, _FEW = 16, 4
+
+
+def _spreader(_typing: Any, planes: Any, _level: Any, _levels: Any, out: Any) -> Any:
+    """Write some levels, eight at most, of all counters as bytes."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        half = ir.IntType(32)
+        words = _data(context, builder, signature.args[0], args[0])
+        words = builder.bitcast(words, half.as_pointer())
+        into = _data(context, builder, signature.args[3], args[3])
+        into = builder.bitcast(into, _BYTES.as_pointer())
+        n, last = ir.Constant(_WORD, 2 * LANES), builder.add(args[1], args[2])
+        last = builder.sub(last, ir.Constant(_WORD, 1))
+        total = cgutils.alloca_once(builder, _BYTES)  # type: ignore[no-untyped-call]
+        with cgutils.for_range(builder, n) as part:
+            builder.store(_NOTHING, total)
+            with cgutils.for_range(builder, args[2]) as loop:
+                level = builder.sub(last, loop.index)  # the highest first, and then doubled
+                place = builder.add(builder.mul(level, n), part.index)
+                bits = builder.bitcast(builder.load(builder.gep(words, [place])), _BITS)
+                held = builder.load(total)
+                doubled = builder.add(held, held)
+                builder.store(builder.add(doubled, builder.zext(bits, _BYTES)), total)
+            builder.store(builder.load(total), builder.gep(into, [part.index]), align=1)
+        return context.get_dummy_value()
+
+    return types.void(planes, types.int64, types.int64, out), emit
+
+
+_spread: Any = intrinsic(_spreader)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _count(
+    bits: Array, rows: Array, begin: int, end: int, tail: Array, planes: Array, level: int,
+    top: int, most: int,
+) -> tuple[int, int]:  # fmt: skip
+    """Add listed rows, each worth ``2**level``; return how many planes there are now.
+
+    Parameters
+    ----------
+    bits
+        ``[N + 1, LANES]``, the last row zero.
+    rows, begin, end
+        Which rows: a part of a list.
+    tail
+        ``[_FEW]`` for the last of them.
+    top, most
+        How many planes hold something, and the most that a counter may hold.
+    """
+    if begin == end:
+        return top, most
+    most += (end - begin) << level
+    while (1 << top) <= most or top < level + 4:
+        for q in range(LANES):
+            planes[top * LANES + q] = 0
+        top += 1
+    k = begin
+    while k + _MANY <= end:
+        _add_many(bits, rows, k, planes, level, top)
+        k += _MANY
+    while k + _FEW <= end:
+        _add_few(bits, rows, k, planes, level, top)
+        k += _FEW
+    if k < end:
+        for i in range(_FEW):
+            tail[i] = rows[k + i] if k + i < end else bits.shape[0] - 1
+        _add_few(bits, tail, 0, planes, level, top)
+    return top, most
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _add_counters(planes: Array, top: int, counted: Array, sums: Array) -> None:
+    """Add the counters of `top` planes to ``sums``; `counted` is room for `WIDTH` bytes."""
+    for group in range(0, top, 8):
+        _spread(planes, group, min(top - group, 8), counted)
+        scale = 1 << group  # a product is narrowed by LLVM, a shift is not
+        for j in range(len(sums)):
+            sums[j] += counted[j] * scale
 
 
 @njit(nogil=True, cache=True)
 def pack(
-    indptr: Array, indices: Array, counts: Array, place: Array, table: Array, ends: Array,
-    genes: Array, left: Array,
-) -> int:  # fmt: skip
-    """Put cells into the rows of a table; return how much stays alone.
+    indptr: Array, indices: Array, counts: Array, place: Array, column: Array, first: int,
+    table: Array, starts: Array, ends: Array, ones: Array, more: Array,
+) -> tuple[int, int]:  # fmt: skip
+    """Put cells into the table; return how much of them is listed as ones, and as more.
 
     Parameters
     ----------
     indptr, indices, counts
         CSR, int32 counts above zero, each gene once a cell.
     place
-        ``[G]`` where each gene lies: ``block << 10 | byte << 2 | kind``, or -1: alone.
+        ``[G]`` where the table has each gene: ``plane << 14 | bit << 5 | planes``.
+    column
+        ``[G]`` the column of each gene.
+    first
+        The row of the first of these cells.
     table
-        ``[B, cells, ROW]`` bytes, zero.
-    ends, genes, left
-        Where each of these cells ends among what stays alone; the genes; what is left of the count.
+        ``[planes, N + 1, LANES]`` words, the rows of these cells zero.
+    starts
+        ``[G + 1]``: for each column, the number of its ones is added one place behind.
+    ends, ones
+        Where each of these cells ends among the ones; their columns, one with a rest of 2 twice.
+    more
+        Larger rests, bit by bit: ``column << 21 | level << 16 | row``.
     """
-    n = 0
+    n = m = 0
     for c in range(len(indptr) - 1):
+        row = first + c
         for k in range(indptr[c], indptr[c + 1]):
-            rest = counts[k]
             at = place[indices[k]]
-            if at >= 0:
-                kind = at & 3
-                inside = min(rest, WHOLE if kind == BYTE else HALF)
-                table[at >> 10, c, (at >> 2) & (ROW - 1)] |= np.uint8(
-                    inside << (4 if kind == HIGH else 0)
-                )
-                rest -= inside
-            if rest > 0:
-                genes[n] = indices[k]
-                left[n] = rest
-                n += 1
+            depth, bit, plane = at & 31, np.uint64(at >> 5 & (WIDTH - 1)), at >> 14
+            for j in range(depth):
+                if counts[k] >> j & 1:
+                    table[plane + j, row, bit >> _SIX] |= _ONE << (bit & _LOW)
+            rest, to = counts[k] >> depth, column[indices[k]]
+            if rest <= REPEATED:
+                for _ in range(rest):
+                    ones[n] = to
+                    n += 1
+                starts[to + 1] += rest
+            else:
+                while rest:
+                    if rest & 1:
+                        more[m] = np.int64(to) << 21 | depth << 16 | row
+                        m += 1
+                    rest >>= 1
+                    depth += 1
         ends[c] = n
-    return n
+    return n, m
 
 
 @njit(nogil=True, cache=True)
-def sort_by_column(ends: Array, columns: Array, cursor: Array, rows: Array) -> None:
-    """Put the rows of CSR entries by column: ``cursor[G]`` is where each column begins."""
+def sort_by_column(ends: Array, columns: Array, first: int, cursor: Array, rows: Array) -> None:
+    """Put the rows of CSR entries by column: ``cursor[G]`` is where each column goes on."""
     k = 0
     for row in range(len(ends)):
         while k < ends[row]:
-            rows[cursor[columns[k]]] = row
+            rows[cursor[columns[k]]] = first + row
             cursor[columns[k]] += 1
             k += 1
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _add5(rows: Array, drawn: Array, i: int, first: int, low: Array, high: Array) -> None:
-    """Add five cells in half bytes, then in bytes."""
-    a, b = np.uint32(drawn[i] - first), np.uint32(drawn[i + 1] - first)
-    c, d = np.uint32(drawn[i + 2] - first), np.uint32(drawn[i + 3] - first)
-    e = np.uint32(drawn[i + 4] - first)
-    for q in range(_LANES):
-        part = rows[a, q] + rows[b, q] + rows[c, q] + rows[d, q] + rows[e, q]
-        low[q] += part & _LOW_HALVES
-        high[q] += (part >> _FOUR) & _LOW_HALVES
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _add8(rows: Array, drawn: Array, i: int, first: int, total: Array) -> None:
-    """Add eight cells in bytes, then in 16 bits."""
-    a, b = np.uint32(drawn[i] - first), np.uint32(drawn[i + 1] - first)
-    c, d = np.uint32(drawn[i + 2] - first), np.uint32(drawn[i + 3] - first)
-    e, f = np.uint32(drawn[i + 4] - first), np.uint32(drawn[i + 5] - first)
-    g, h = np.uint32(drawn[i + 6] - first), np.uint32(drawn[i + 7] - first)
-    for q in range(_LANES):
-        part = (
-            rows[a, q] + rows[b, q] + rows[c, q] + rows[d, q]
-            + rows[e, q] + rows[f, q] + rows[g, q] + rows[h, q]
-        )  # fmt: skip
-        total[q] += part & _EVEN_BYTES
-        total[_LANES + q] += (part >> _EIGHT) & _EVEN_BYTES
-
-
 @njit(nogil=True, cache=True)
-def _add_halves(
-    rows: Array, drawn: Array, i: int, last: int, first: int, low: Array, high: Array, total: Array
-) -> None:
-    while i < last:
-        stop = min(i + _BEFORE_BYTE, last)
-        for q in range(_LANES):
-            low[q] = 0
-            high[q] = 0
-        while i + _BEFORE_HALF <= stop:
-            _add5(rows, drawn, i, first, low, high)
-            i += _BEFORE_HALF
-        while i < stop:
-            row = np.uint32(drawn[i] - first)
-            for q in range(_LANES):
-                low[q] += rows[row, q] & _LOW_HALVES
-                high[q] += (rows[row, q] >> _FOUR) & _LOW_HALVES
-            i += 1
-        for q in range(_LANES):
-            total[q] += low[q] & _EVEN_BYTES
-            total[_LANES + q] += (low[q] >> _EIGHT) & _EVEN_BYTES
-            total[2 * _LANES + q] += high[q] & _EVEN_BYTES
-            total[3 * _LANES + q] += (high[q] >> _EIGHT) & _EVEN_BYTES
-
-
-@njit(nogil=True, cache=True)
-def _add_bytes(rows: Array, drawn: Array, i: int, last: int, first: int, total: Array) -> None:
-    while i + 8 <= last:
-        _add8(rows, drawn, i, first, total)
-        i += 8
-    while i < last:
-        row = np.uint32(drawn[i] - first)
-        for q in range(_LANES):
-            total[q] += rows[row, q] & _EVEN_BYTES
-            total[_LANES + q] += (rows[row, q] >> _EIGHT) & _EVEN_BYTES
-        i += 1
-
-
-@njit(nogil=True, cache=True)
-def add_drawn(
-    table: Array, halves: int, starts: Array, first: int, cells: Array, bounds: Array, out: Array
-) -> None:
-    """Add to ``out[S, G]`` what drawn cells hold in the table of one piece.
-
-    Parameters
-    ----------
-    table
-        ``[B, rows, ROW / 8]`` lanes, of cells `first` and on; the first `halves` blocks hold half
-        bytes.
-    starts
-        ``[B + 1]`` the column of the sums at which each block begins.
-    cells
-        ``[S, n]`` the cells of each sample, ascending; one drawn twice is there twice.
-    bounds
-        ``[S, parts + 1]`` where in `cells` each part of the piece begins; a part's rows of a block
-        stay in the cache.
-    """
-    low, high = np.empty(_LANES, np.uint64), np.empty(_LANES, np.uint64)
-    total = np.empty(4 * _LANES, np.uint64)
-    of_gene = total.view(np.uint16)
-    for block in range(table.shape[0]):
-        rows = table[block]
-        start, width = starts[block], starts[block + 1] - starts[block]
-        for part in range(bounds.shape[1] - 1):
-            for sample in range(out.shape[0]):
-                i, last = bounds[sample, part], bounds[sample, part + 1]
-                while i < last:
-                    stop = min(i + _ROWS, last)
-                    for q in range(4 * _LANES):
-                        total[q] = 0
-                    if block < halves:
-                        _add_halves(rows, cells[sample], i, stop, first, low, high, total)
-                    else:
-                        _add_bytes(rows, cells[sample], i, stop, first, total)
-                    sums = out[sample, start : start + width]
-                    for j in range(width):
-                        sums[j] += of_gene[j]
-                    i = stop
-
-
-@njit(nogil=True, cache=True)
-def count_draws(cells: Array, span: Array, first: int, times: Array) -> int:
-    """Count in ``times[rows, S]``, zero before, how often each sample has each cell of a piece.
-
-    Returns the largest number; more than `MOST_TIMES` if the bytes do not hold it.
-    """
+def most_often(cells: Array, span: Array) -> int:
+    """Return how often a sample has a cell, at most; `cells` and `span` are of `mark`."""
     most = 0
     for sample in range(cells.shape[0]):
+        before, times = -1, 0
         for i in range(span[sample, 0], span[sample, 1]):
-            row = cells[sample, i] - first
-            if times[row, sample] == MOST_TIMES:
-                return MOST_TIMES + 1
-            times[row, sample] += 1
-            most = max(most, times[row, sample])
+            times = times + 1 if cells[sample, i] == before else 1
+            before = cells[sample, i]
+            most = max(most, times)
     return most
 
 
 @njit(nogil=True, cache=True)
-def add_alone(
-    starts: Array, ones: Array, more_starts: Array, more: Array, values: Array, times: Array,
-    most: int, out: Array,
-) -> None:  # fmt: skip
-    """Add what is not in the table, gene by gene to all samples at once.
+def mark(
+    cells: Array, span: Array, first: int, bits: Array, often: Array, lists: Array, ends: Array
+) -> None:
+    """Say which samples have each cell, and list the cells of each sample.
 
-    A gene's cells are few, but a cell is in many samples: bytes of `times` are added, eight samples
-    in an instruction, and go to the sums before they overflow.
+    Parameters
+    ----------
+    cells
+        ``[S, n]`` the cells of each sample, ascending; one drawn twice is there twice. S is at most
+        `WIDTH`.
+    span
+        ``[S, 2]`` which of them are cells of this piece, whose number `first` is row 0.
+    bits
+        ``[L, N + 1, LANES]`` zero before: bit s of a row says that the number of times that sample
+        s has the cell has this bit.
+    often
+        ``[L, N]`` zero before: whether a row of `bits` has any.
+    lists, ends
+        ``[S, n]`` and ``[S, L]``: the rows of each sample level by level, and where levels end.
+    """
+    rest, times = np.empty(cells.shape[1], np.int64), np.empty(cells.shape[1], np.int64)
+    for sample in range(cells.shape[0]):
+        lane, bit = sample >> 6, _ONE << (np.uint64(sample) & _LOW)
+        i, n, k = span[sample, 0], 0, 0
+        while i < span[sample, 1]:  # the first level, and what is left for the others
+            cell, begin = cells[sample, i], i
+            while i < span[sample, 1] and cells[sample, i] == cell:
+                i += 1
+            if (i - begin) & 1:
+                bits[0, cell - first, lane] |= bit
+                often[0, cell - first] = 1
+                lists[sample, k] = cell - first
+                k += 1
+            if i - begin > 1:
+                rest[n], times[n] = cell - first, (i - begin) >> 1
+                n += 1
+        ends[sample, 0] = k
+        for level in range(1, bits.shape[0]):
+            kept = 0
+            for j in range(n):
+                row, left = rest[j], times[j]
+                if left & 1:
+                    bits[level, row, lane] |= bit
+                    often[level, row] = 1
+                    lists[sample, k] = row
+                    k += 1
+                if left > 1:
+                    rest[kept], times[kept] = row, left >> 1
+                    kept += 1
+            n = kept
+            ends[sample, level] = k
+
+
+@njit(nogil=True, cache=True)
+def add_table(
+    table: Array, planes_of: Array, starts: Array, lists: Array, ends: Array, out: Array
+) -> None:
+    """Add to ``out[S, G]`` what drawn cells hold in the table.
+
+    Parameters
+    ----------
+    table
+        ``[planes, N + 1, LANES]`` words.
+    planes_of, starts
+        ``[B + 1]`` the first plane of each block of genes, and its first column.
+    lists, ends
+        The rows of each sample, of `mark`.
+    """
+    planes, tail = np.empty(_DEPTH * LANES, np.uint64), np.empty(_FEW, lists.dtype)
+    counted = np.empty(WIDTH, np.uint8)
+    for block in range(len(starts) - 1):
+        start, width = starts[block], starts[block + 1] - starts[block]
+        for sample in range(out.shape[0]):
+            top = most = 0
+            for plane in range(planes_of[block], planes_of[block + 1]):
+                begin = 0
+                for level in range(ends.shape[1]):
+                    end = ends[sample, level]
+                    top, most = _count(
+                        table[plane], lists[sample], begin, end, tail, planes,
+                        plane - planes_of[block] + level, top, most,
+                    )  # fmt: skip
+                    begin = end
+            _add_counters(planes, top, counted, out[sample, start : start + width])
+
+
+@njit(nogil=True, cache=True)
+def add_listed(
+    starts: Array, ones: Array, level_of: Array, more_starts: Array, more_levels: Array,
+    more: Array, bits: Array, often: Array, seldom: Array, begin: int, end: int, out: Array,
+) -> None:  # fmt: skip
+    """Add to ``out[S, begin:end]`` what is listed, gene by gene to all samples at once.
 
     Parameters
     ----------
     starts, ones
-        By column of the sums, rows of the piece that have one count there (several times for
-        several).
-    more_starts, more, values
-        The same for larger counts.
-    times, most
-        ``[rows, S / 8]`` lanes of how often each sample has each cell; the largest such number.
+        By column, the rows that have something there beyond the table (twice for 2).
+    level_of
+        ``[G]`` the bit of the counts that `ones` of each column stand for.
+    more_starts, more_levels, more
+        By column, single bits: levels and rows, in this order.
+    bits, often
+        What `mark` has found of the samples.
+    seldom
+        ``[L]`` whether few rows of a level have any bit, so that these are looked for first.
     """
-    lanes, n = times.shape[1], out.shape[0]
-    in_bytes = np.empty(lanes, np.uint64)
-    bytes_ = in_bytes.view(np.uint8)
+    planes, tail = np.empty(_DEPTH * LANES, np.uint64), np.empty(_FEW, ones.dtype)
+    counted, some = np.empty(WIDTH, np.uint8), np.empty(0, ones.dtype)
+    n = out.shape[0]
     sums = np.empty((_TOGETHER, n), out.dtype)
-    before = MOST_TIMES // max(most, 1)
-    for left in range(0, out.shape[1], _TOGETHER):
-        right = min(left + _TOGETHER, out.shape[1])
+    for left in range(begin, end, _TOGETHER):
+        right = min(left + _TOGETHER, end)
         if starts[left] == starts[right] and more_starts[left] == more_starts[right]:
             continue
-        for j in range(right - left):
-            total = sums[j]
+        for column in range(left, right):
+            top = most = 0
+            a, b, level = starts[column], starts[column + 1], level_of[column]
+            rows, last = ones, more_starts[column]
+            while True:
+                if b - a > len(some):
+                    some = np.empty(2 * (b - a), ones.dtype)
+                for at in range(bits.shape[0]):
+                    if seldom[at]:
+                        k = 0
+                        for i in range(a, b):
+                            some[k] = rows[i]
+                            k += often[at, rows[i]]
+                        top, most = _count(
+                            bits[at], some, 0, k, tail, planes, level + at, top, most
+                        )
+                    else:
+                        top, most = _count(
+                            bits[at], rows, a, b, tail, planes, level + at, top, most
+                        )
+                if last == more_starts[column + 1]:
+                    break
+                a, rows, level = last, more, more_levels[last]
+                while last < more_starts[column + 1] and more_levels[last] == level:
+                    last += 1
+                b = last
+            total = sums[column - left]
             for s in range(n):
                 total[s] = 0
-            k, last = starts[left + j], starts[left + j + 1]
-            while k < last:
-                stop = min(k + before, last)
-                for q in range(lanes):
-                    in_bytes[q] = 0
-                while k < stop:
-                    row = np.uint32(ones[k])
-                    for q in range(lanes):
-                        in_bytes[q] += times[row, q]
-                    k += 1
-                for s in range(n):
-                    total[s] += bytes_[s]
-            for k in range(more_starts[left + j], more_starts[left + j + 1]):
-                row = np.uint32(more[k])
-                for q in range(lanes):
-                    in_bytes[q] = times[row, q]
-                for s in range(n):
-                    total[s] += values[k] * bytes_[s]
+            _add_counters(planes, top, counted, total)
         for s in range(n):
             for j in range(right - left):
                 out[s, left + j] += sums[j, s]
-
-
-@njit(nogil=True, cache=True)
-def samples_of(cells: Array, span: Array, first: int, ends: Array, samples: Array) -> None:
-    """List the samples that have each cell, one that has it twice twice.
-
-    ``ends[rows + 1]`` begins as zeros; the samples of row r are then ``ends[r]:ends[r + 1]`` of
-    ``samples``.
-    """
-    for sample in range(cells.shape[0]):
-        for i in range(span[sample, 0], span[sample, 1]):
-            ends[cells[sample, i] - first + 1] += 1
-    for row in range(1, len(ends)):
-        ends[row] += ends[row - 1]
-    at = ends.copy()
-    for sample in range(cells.shape[0]):
-        for i in range(span[sample, 0], span[sample, 1]):
-            row = cells[sample, i] - first
-            samples[at[row]] = sample
-            at[row] += 1
-
-
-@njit(nogil=True, cache=True)
-def add_alone_seldom(
-    starts: Array, rows: Array, values: Array, ends: Array, samples: Array, out: Array
-) -> None:
-    """Add one by one, where a cell is in few samples; `ends` and `samples` are of `samples_of`.
-
-    Without `values` all are one.
-    """
-    one = len(values) == 0
-    for column in range(out.shape[1]):
-        for k in range(starts[column], starts[column + 1]):
-            row = np.uint32(rows[k])
-            value = np.int32(1) if one else values[k]
-            for i in range(ends[row], ends[row + 1]):
-                out[samples[i], column] += value
 
 
 @njit(nogil=True, cache=True)

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
-from vcell import arrow
+from vcell import arrow, special
 from vcell.kernels import ranks
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vcell.cores import cores
 from vcell.data.log_scale import log_divided
-from vcell.kernels import ranks
+from vcell.kernels import radix, ranks
 from vcell.metrics.by_gene import ENTRIES, Columns, GeneMajor, Piece, join, only, spans
 from vcell.metrics.scaled import Glance
 
@@ -324,13 +324,13 @@ def _mean_of_rows(table: Array) -> Array:
 
 def _sort(found: _Entries) -> None:
     """Sort every gene's keys, giving ranks to those that have none."""
-    first, last = found.first.tolist(), found.last.tolist()
+    first, last = found.first, found.last.copy()
     mask = (1 << found.shift) - 1
     for k in found.unranked.tolist():
         a, b = first[k], last[k]
         value, keys = found.values[a:b], found.keys[a:b]
         if keys.dtype == np.uint32 and value.dtype == np.float32:  # sorting beats asking how to
-            wide = _borrowed("wide", b - a, np.dtype(np.uint64))
+            wide = _borrowed("spare", b - a, np.dtype(np.uint64))
             ranks.widen(value.view(np.uint32), keys, mask, wide)
             wide.sort()
             ranks.narrow(wide, found.shift, keys)
@@ -338,9 +338,14 @@ def _sort(found: _Entries) -> None:
             own = keys & keys.dtype.type(mask)
             ranks.rank_gene(value, np.argsort(value), own, found.shift, found.zero, keys)
         last[k] = a
-    for a, b in zip(first, last, strict=True):
-        if b - a > 1:
-            found.keys[a:b].sort()
+    sizes = last - first
+    if found.keys.dtype == np.uint32:
+        spare = _borrowed("spare", int(sizes.max(initial=0)), np.dtype(np.uint32))
+        radix.sort_runs(found.keys, first, last, found.shift, radix.LEAST, spare)
+        sizes[sizes >= radix.LEAST] = 0
+    rest = sizes > 1
+    for a, b in zip(first[rest].tolist(), last[rest].tolist(), strict=True):
+        found.keys[a:b].sort()
 
 
 def _borrowed(name: str, size: int, kind: np.dtype[Any]) -> NDArray[Any]:

@@ -6,7 +6,6 @@ rows or in columns; the side on which the model's genes are found is that of the
 
 from __future__ import annotations
 
-import csv
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from vcell import console
 from vcell.data import detect, open_cells
 from vcell.errors import UserError
 from vcell.genes.names import GeneIndex, ensembl_column
+from vcell.text_files import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -121,16 +121,12 @@ def _opened(path: Path, genes: Sequence[str], layer: str | None) -> Iterator[Cel
 
 def _text(path: Path) -> tuple[list[str], list[str], Array]:
     """Read a table with a row of names on top and a column of names on the left."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.reader(file, delimiter="," if path.suffix.lower() == ".csv" else "\t"))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    lines = [line for line in lines if any(line)]
+    mark = "," if path.suffix.lower() == ".csv" else "\t"
+    lines = [line for _, line in read_rows(path, mark)]
     if len(lines) < 2 or len(lines[1]) < 2:
         raise UserError(
             f"{path} is not a table of numbers", hint="names on top and on the left, separated by "
-            + ("commas" if path.suffix.lower() == ".csv" else "tabs"),
+            + ("commas" if mark == "," else "tabs"),
         )  # fmt: skip
     width = len(lines[1])
     head = lines[0] if len(lines[0]) == width else ["", *lines[0]]  # R leaves the corner out

@@ -11,7 +11,6 @@ proportions, and for each two types the mean over pairs.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from vcell import console
 from vcell.data.log_scale import log_scaled
 from vcell.errors import UserError
 from vcell.genes.names import GeneIndex
+from vcell.text_files import NamedColumns, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,27 +77,22 @@ class Pairs:
         return np.concatenate([sent * taken, between.reshape(len(means), -1)], axis=1)
 
 
+def pairs_table(path: Path) -> tuple[NamedColumns, int, int]:
+    """Read a table of pairs, and tell which columns are the ligands and the receptors."""
+    table = read_table(path)
+    ligand, receptor = table.column(*_LIGAND), table.column(*_RECEPTOR)
+    if ligand is None or receptor is None:
+        raise table.lacks("of ligands and one of receptors", hint="name them ligand and receptor")
+    return table, ligand, receptor
+
+
 def read_pairs(path: Path, genes: Any) -> Pairs:
     """Read a table of pairs and find its genes, saying how many are there."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    rows = csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
-    columns = {name.strip().casefold(): name for name in rows.fieldnames or ()}
-    ligand = next((columns[name] for name in _LIGAND if name in columns), None)
-    receptor = next((columns[name] for name in _RECEPTOR if name in columns), None)
-    if ligand is None or receptor is None:
-        raise UserError(
-            f"{path}: no column of ligands and one of receptors; its columns are "
-            f"{', '.join(rows.fieldnames or ())}",
-            hint="name them ligand and receptor",
-        )
+    table, ligand, receptor = pairs_table(path)
     index, place = GeneIndex(genes), dict[int, int]()
-    names, parts, total = [], [], 0
-    for row in rows:
-        a, b = (row[ligand] or "").strip(), (row[receptor] or "").strip()
-        total += 1
+    names, parts, total = [], [], len(table.rows)
+    for _, row in table.rows:
+        a, b = row[ligand], row[receptor]
         found = [_parts(word, index) for word in (a, b)]
         if not all(found) or f"{a}-{b}" in names:
             continue

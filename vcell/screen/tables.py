@@ -5,6 +5,7 @@ GO, STRING, ESM2, GenePT ... embeddings, or the effects of other cell lines.
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 from vcell import console
 from vcell.errors import UserError
 from vcell.suggest import few
+from vcell.text_files import read_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +81,8 @@ def _parquet(path: Path) -> tuple[Any, Any]:
 def _text(path: Path) -> tuple[Any, Any]:
     import pandas as pd
 
-    return _columns(pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ","))
+    text = io.StringIO(read_text(path))
+    return _columns(pd.read_csv(text, sep="\t" if path.suffix == ".tsv" else ","))
 
 
 def _columns(table: Any) -> tuple[Any, Any]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
-from scipy import special
 
+from vcell import special
 from vcell.data.block import Block
 from vcell.metrics import significance
 from vcell.metrics.groups import summarise
@@ -18,6 +17,7 @@ from vcell.metrics.groups import summarise
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    import scipy.sparse as sp
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]

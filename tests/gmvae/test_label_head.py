@@ -1,0 +1,82 @@
+"""The label head: guessed labels, the product of two heads, and labels with few cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from vcell.gmvae.head import Guesses, fit
+from vcell.gmvae.label_head import LabelHead, fit_heads
+from vcell.gmvae.outliers import Outliers
+from vcell.gmvae.trained import read_head, write_head
+
+
+def _drawn(cells, seed, *, spread=1.0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(cells) % 3
+    centres = np.random.default_rng(0).normal(0, 2, (3, 5))
+    return centres[labels] + rng.normal(0, spread, (cells, 5)), labels
+
+
+def test_guesses_count_by_their_weight_as_in_scikit_learn():
+    x, labels = _drawn(60, 1, spread=3)
+    free, _ = _drawn(90, 2, spread=3)
+    likely = np.random.default_rng(3).dirichlet(np.ones(3), 90)
+    head = fit(x, labels, 3, penalty=2.0, guesses=Guesses(free, likely, 0.3))
+    # the reference has each guessed cell three times, once with each label
+    every = np.concatenate([x, np.repeat(free, 3, 0)])
+    scale = np.concatenate([x, free])
+    every = (every - scale.mean(0)) / scale.std(0)
+    weight = np.concatenate([np.ones(60), 0.3 * likely.ravel()])
+    told = np.concatenate([labels, np.tile(np.arange(3), 90)])
+    reference = LogisticRegression(C=0.5, tol=1e-10, max_iter=5000)
+    reference.fit(every, told, sample_weight=weight)
+    np.testing.assert_allclose(
+        np.exp(head.log_probabilities(free)), reference.predict_proba(every[60::3]), atol=2e-4
+    )
+
+
+def _memorised():
+    """Draw cells whose latent means lie apart from others of their label where it is shown."""
+    x, truth = _drawn(600, 4)
+    shown = np.full(600, -1)
+    for k in range(3):
+        shown[np.flatnonzero(truth == k)[:6]] = k
+    mean = x.copy()
+    mean[shown >= 0] += 6 * np.eye(5)[shown[shown >= 0]]
+    return mean, x, shown, truth
+
+
+def test_labels_that_the_network_learnt_by_heart_are_found_again():
+    mean, x, shown, truth = _memorised()
+    rows = shown >= 0
+    free = ~rows
+    naive = fit(mean[rows], shown[rows], 3).log_probabilities(mean[free]).argmax(1)
+    head = fit_heads(mean, x, shown, 3, np.zeros(600, bool))
+    alone = head.log_probabilities(mean[free]).argmax(1)
+    both = head.log_probabilities(mean[free], x[free]).argmax(1)
+    right = [(given == truth[free]).mean() for given in (naive, alone, both)]
+    assert right[1] > right[0] + 0.02
+    assert right[2] > 0.9
+
+
+def test_a_label_that_no_cell_shows_is_never_given():
+    mean, x, shown, _ = _memorised()
+    head = fit_heads(mean, x, np.where(shown == 1, -1, shown), 3, np.zeros(600, bool))
+    assert set(head.log_probabilities(mean, x).argmax(1)) == {0, 2}
+
+
+@pytest.mark.parametrize("components", [True, False])
+def test_it_is_read_as_it_was_written(tmp_path, components):
+    mean, x, shown, _ = _memorised()
+    apart = np.zeros(600, bool)
+    apart[np.flatnonzero(shown >= 0)[::4]] = True
+    head = fit_heads(mean, x, shown, 3, apart)
+    if not components:
+        head = LabelHead(head.latent)
+    outliers = Outliers.learnt(mean, shown, mean)
+    write_head(tmp_path / "head.npz", head, outliers)
+    found, _ = read_head(tmp_path / "head.npz")
+    assert (found.components is not None) == components
+    np.testing.assert_array_equal(found.log_probabilities(mean, x), head.log_probabilities(mean, x))

@@ -1,0 +1,63 @@
+"""Long runs of 32-bit keys in order, by the digits of their values: see docs/decisions.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+_BITS = 11  # of a digit: 2,048 counters stay in the first cache
+#: Runs of fewer keys are sorted faster by numpy.
+LEAST = 1_000
+
+
+@njit(nogil=True, cache=True)
+def sort_runs(
+    keys: Array, first: Array, last: Array, shift: int, least: int, spare: Array
+) -> None:  # fmt: skip
+    """Sort each run ``keys[first[k] : last[k]]`` of `least` keys or more by what is above `shift`.
+
+    Keys are uint32. Those of one value keep their order, whatever their lower bits say. ``spare``
+    holds as many keys as the longest run.
+    """
+    count = np.zeros(1 << _BITS, np.int64)
+    move = np.uint64(shift)
+    for k in range(len(first)):
+        a, n = first[k], last[k] - first[k]
+        if n < least:
+            continue
+        own, other = keys[a : a + n], spare[:n]
+        low = high = own[0]
+        for j in range(n):
+            low = min(low, own[j])
+            high = max(high, own[j])
+        base, bits = np.uint64(low) >> move, 0
+        while ((np.uint64(high) >> move) - base) >> np.uint64(bits):
+            bits += 1
+        passes = (bits + _BITS - 1) // _BITS
+        width = (bits + passes - 1) // max(passes, 1)
+        mask = np.uint64((1 << width) - 1)
+        for p in range(passes):
+            drop = np.uint64(p * width)
+            for i in range(1 << width):
+                count[i] = 0
+            for j in range(n):
+                count[(((np.uint64(own[j]) >> move) - base) >> drop) & mask] += 1
+            at = 0
+            for i in range(1 << width):
+                c = count[i]
+                count[i] = at
+                at += c
+            for j in range(n):
+                x = own[j]
+                digit = (((np.uint64(x) >> move) - base) >> drop) & mask
+                other[count[digit]] = x
+                count[digit] += 1
+            own, other = other, own
+        if passes & 1:
+            for j in range(n):
+                other[j] = own[j]

@@ -1,0 +1,162 @@
+"""Text files that users name, read whole: one sentence where that cannot be. Standard library only.
+
+Tables of a few columns and lists of names. Text is UTF-8, with or without a byte order mark, and
+lines end as on any system. Edge lists and sets of genes may be large or packed by gzip, and are
+read line by line in `vcell.graph`, with the same sentences.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vcell import console
+from vcell.errors import UserError
+
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_HINT = "save it as UTF-8 text"
+
+Rows = list[tuple[int, list[str]]]
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises
+    ------
+    UserError
+        There is no such file, it is a folder or may not be read, or it is not UTF-8 text.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return decoded(path, raw)
+
+
+def decoded(path: Path | str, raw: bytes) -> str:
+    """Return the text of bytes that were read from a file."""
+    if raw.startswith(UTF16):
+        raise UserError(f"{path} is UTF-16 text", hint=_HINT)
+    if raw.startswith(b"\x1f\x8b"):
+        raise UserError(f"{path} is packed by gzip", hint="unpack it first, with gunzip")
+    if b"\0" in raw:
+        raise UserError(f"{path} is not a text file", hint=_HINT)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: is not UTF-8 text", hint=_HINT) from None
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """Return why a file cannot be read, as one sentence."""
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path} does not exist")
+    if path.is_dir():
+        return UserError(f"{path} is a folder, not a file")
+    return UserError(f"{path} cannot be read: {error.strerror or error}")
+
+
+def read_rows(path: Path, mark: str | None = None) -> Rows:
+    """Return the rows of a table that are not blank, each with its line; cells are stripped.
+
+    Columns end at `mark`, by default at tabs in a .tsv and at commas elsewhere.
+
+    Raises
+    ------
+    UserError
+        As `read_text`, or a quotation mark is not closed, or nothing is in the file.
+    """
+    mark = mark or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
+    lines = csv.reader(io.StringIO(text), delimiter=mark, strict=True)
+    rows: Rows = []
+    try:
+        for row in lines:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                rows.append((lines.line_num, cells))
+    except csv.Error as error:
+        raise UserError(f"{path}:{lines.line_num}: is not a row of a table: {error}") from None
+    if not rows:
+        raise UserError(f"{path} is empty")
+    return rows
+
+
+@dataclass(frozen=True)
+class NamedColumns:
+    """A table whose first row names its columns.
+
+    Attributes
+    ----------
+    head
+        The names.
+    rows
+        The other rows with their lines; each is as wide as the first.
+    """
+
+    path: Path
+    head: list[str]
+    rows: Rows
+
+    def column(self, *names: str) -> int | None:
+        """Return the place of the first of these names that a column has, in any case."""
+        found = [name.casefold() for name in self.head]
+        name = next((name for name in names if name in found), None)
+        if name is None:
+            return None
+        if found.count(name) > 1:
+            raise UserError(
+                f"{self.path}:1: {console.count(found.count(name), 'column')} named {name!r}",
+                hint="every column needs a name of its own",
+            )
+        return found.index(name)
+
+    def lacks(self, what: str, hint: str | None = None) -> UserError:
+        """Return the refusal of a table without a column that is needed."""
+        shown = ", ".join(name[:40] for name in self.head[:10])
+        more = ", ..." if len(self.head) > 10 else ""
+        return UserError(f"{self.path}:1: no column {what}; it has {shown}{more}", hint=hint)
+
+
+def read_table(path: Path, mark: str | None = None) -> NamedColumns:
+    """Return a table with its header; every row must be as wide, empty cells at its end aside.
+
+    Raises
+    ------
+    UserError
+        As `read_rows`, or a row has fewer or more columns than the header.
+    """
+    return named_columns(path, read_rows(path, mark))
+
+
+def named_columns(path: Path, rows: Rows) -> NamedColumns:
+    """Return rows whose first names the columns as a table."""
+    (_, head), *rest = rows
+    for line, row in rest:
+        if len(row) < len(head) or any(row[len(head) :]):
+            has = console.count(len(row), "column")
+            raise UserError(f"{path}:{line}: {has}, the header has {len(head)}")
+    return NamedColumns(path, head, rest)
+
+
+def names_of(path: Path, rows: Rows, columns: Sequence[str]) -> tuple[NamedColumns, int]:
+    """Return a list of names as a table, and where the names are.
+
+    A table has one of `columns`; else there is one name a line, and the table's header is empty.
+    """
+    head = rows[0][1]
+    if len(head) > 1 or head[0].casefold() in columns:
+        table = named_columns(path, rows)
+        found = table.column(*columns)
+        if found is None:
+            raise table.lacks(" or ".join(columns))
+        return table, found
+    wide = next((line for line, row in rows if any(row[1:])), None)
+    if wide is not None:
+        raise UserError(f"{path}:{wide}: more than one name", hint="write one name a line")
+    return NamedColumns(path, [""], rows), 0
