@@ -27,7 +27,7 @@ def growing_table(path: Path, layout: str, *, stratified: bool) -> Iterator[Tabl
         finally:
             writer.close()
         if not writer.begun:
-            raise UserError("there was nothing to test, so nothing was written")
+            raise UserError("nothing could be tested, so nothing was written")
 
 
 class TableWriter:
