@@ -41,8 +41,8 @@ def write(path: Path, found: dict[str, Any]) -> None:
     }
     page.figure("The same as shares", svg.stacked(shares, phases, x="percent of a sample"))
     if all(row["bytes_a_batch"] is not None for row in rows):
-        sizes = {row["strategy"]: row["bytes_a_batch"] / 1e6 for row in rows}
-        page.figure("Copied for a batch", svg.bars(sizes, x="megabytes"))
+        sizes = {row["strategy"]: row["bytes_a_batch"] / 1e3 for row in rows}
+        page.figure("Copied for a batch", svg.bars(sizes, x="kilobytes"))
     page.heading(f"Milliseconds of a batch of {found['batch_size']:,}")
     body, columns = times_table(rows)
     page.table(columns, body)

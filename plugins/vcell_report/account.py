@@ -225,6 +225,10 @@ class Account:
 
 def brief(value: Any, most: int = 80) -> str:
     """Write a setting in one line."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "true" if value else "false"  # as vcell.toml has it
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= most else text[: most - 1] + "…"
 
