@@ -32,6 +32,16 @@ def groups(number: Numbers) -> Iterator[Numbers]:
         yield order[size == one].reshape(-1, one)
 
 
+def mean_of_others(effects: Array, number: Numbers, rows: Numbers | None = None) -> Array:
+    """Return (R, N): for each of some rows (all), the mean of those that are not of its group."""
+    own = effects if rows is None else effects[rows]
+    found, total = np.empty_like(own), effects.sum(axis=0)
+    for at in groups(number):
+        rest = max(len(effects) - at.shape[1], 1)
+        found[at] = (total - own[at].sum(axis=1, keepdims=True)) / rest
+    return found
+
+
 def missed(
     inverse: Array, weights: Array, about: Array, number: Numbers, *,
     centred: bool, rows: Numbers | None = None,
