@@ -71,9 +71,10 @@ def test_a_run_predicts_what_it_predicted(before):
             (screen.perturbations == names[0]) & (screen.contexts[screen.context] == contexts[0])
         )
         mae = float(vcc2025.absolute_error(screen.delta[row].astype(float), guess)[0])
-        # models that look at the target have learnt since that it changes its own gene
+        # models that look at the target have learnt since that it changes its own gene, and are
+        # chosen without it in the other context
         exact = "mean" in one["model"]
-        assert mae == pytest.approx(float(one["mae"]), rel=1e-3 if exact else 0.1), one
+        assert mae == pytest.approx(float(one["mae"]), rel=1e-3 if exact else 0.25), one
 
 
 @pytest.mark.parametrize("name", ["folds", "sweep"])
