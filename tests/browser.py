@@ -22,6 +22,39 @@ _FLAGS = (
     "--disable-dev-shm-usage", "--hide-scrollbars",
 )  # fmt: skip
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key that WebDriver's standard names
+# What a careful reader would object to in any page.
+_OBJECTIONS = """
+const out = [], page = document.scrollingElement;
+if (page.scrollWidth > page.clientWidth) out.push(`wider than the window: ${page.scrollWidth}`);
+document.querySelectorAll("svg[viewBox]").forEach(svg => {
+  const frame = svg.getBoundingClientRect();
+  if (!frame.width) return;
+  const name = svg.closest("figure")?.querySelector("h3")?.textContent ?? "a picture";
+  if (Math.abs(frame.width / svg.viewBox.baseVal.width - 1) > 0.03) out.push(`${name}: stretched`);
+  const words = [...svg.querySelectorAll("text")].filter(t => t.textContent.trim())
+    .map(t => [t.textContent, t.getBoundingClientRect()]);
+  words.forEach(([text, box], i) => {
+    if (box.left < frame.left - 1 || box.right > frame.right + 1 ||
+        box.top < frame.top - 2 || box.bottom > frame.bottom + 2) out.push(`${name}: cut: ${text}`);
+    for (const [other, near] of words.slice(i + 1)) {
+      const wide = Math.min(box.right, near.right) - Math.max(box.left, near.left);
+      const tall = Math.min(box.bottom, near.bottom) - Math.max(box.top, near.top);
+      if (wide > 1.5 && tall > 4) out.push(`${name}: ${text} lies over ${other}`);
+    }
+  });
+});
+document.querySelectorAll("table").forEach(table => {
+  const heads = table.tHead?.rows[0]?.cells ?? [], first = table.tBodies[0]?.rows[0]?.cells ?? [];
+  [...heads].forEach((head, i) => {
+    if (first[i] && getComputedStyle(head).textAlign !== getComputedStyle(first[i]).textAlign)
+      out.push(`not aligned with its column: ${head.textContent}`);
+  });
+  for (const cell of table.querySelectorAll("td"))
+    if (/^(nan|NaN|None|inf|undefined|null|True|False)$/.test(cell.textContent))
+      out.push(`not for people: ${cell.textContent}`);
+});
+return [...new Set(out)];
+"""
 _PATIENCE = 120  # seconds for a busy machine to start a browser
 
 
@@ -85,6 +118,11 @@ class Browser:
         """Return what the page's console said since the last call: errors, refusals, requests."""
         entries = _post(f"{self._base}/se/log", {"type": "browser"})
         return [entry["message"] for entry in entries]
+
+    def objections(self) -> list[str]:
+        """Return what a careful reader would object to: overflow, words cut or over others, ..."""
+        found: list[str] = self.run(_OBJECTIONS)
+        return found + self.console()
 
     def requests(self) -> list[str]:
         """Return the addresses that the page asked for, itself left out."""

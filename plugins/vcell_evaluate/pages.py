@@ -91,7 +91,7 @@ def _context(made: Page, one: Scored, *, several: bool) -> None:
     if one.distances is not None and len(one.perturbations) > 1:
         ranked = ranks(one.distances).tolist()
         made.figure(
-            "Which real effect is nearest",
+            "Nearest real effects",
             svg.heat_map(
                 ranked,
                 rows="predicted effect",
@@ -112,9 +112,10 @@ def _bars(made: Page, one: Scored, metric: Metric, column: NDArray[np.float64]) 
     shown = order[:_MOST_BARS]
     values = {one.perturbations[i]: float(column[i]) for i in shown}
     left_out = len(order) - len(shown)
+    name = called(metric.name).short
     made.figure(
-        called(metric.name).short,
-        svg.bars(values, x=metric.name, reference=metric.baseline),
+        name,
+        svg.bars(values, x=name, reference=metric.baseline),
         "The dashed line is the baseline's mean." * (metric.baseline is not None)
         + f" results.csv has {left_out} more." * (left_out > 0),
     )

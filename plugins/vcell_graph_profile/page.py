@@ -19,7 +19,7 @@ def write(path: Path, found: dict[str, Any]) -> None:
     """Write the sentence, stacked bars, tables and what was read."""
     rows = [row for row in found["rows"] if "not_run" not in row]
     page = Page(
-        "Showing gene networks to a model",
+        "Feeding gene networks to a model",
         f"{found['genes']:,} genes, {found['edges']:,} edges in "
         f"{console.count(len(found['relations']), 'relation')}; "
         f"{found['device']}, {console.count(found['threads'], 'thread')}",
@@ -34,15 +34,16 @@ def write(path: Path, found: dict[str, Any]) -> None:
         for row in rows
     }
     page.figure("Where the time goes", svg.stacked(parts, phases, x="milliseconds a sample"),
-                "One phase after the other: nothing is prepared beside the model.")  # fmt: skip
+                "Phases run one after another: nothing is prepared in parallel with the "
+                "model.")  # fmt: skip
     shares = {
         name: [100 * value / (sum(values) or 1) for value in values]
         for name, values in parts.items()
     }
     page.figure("The same as shares", svg.stacked(shares, phases, x="percent of a sample"))
     if all(row["bytes_a_batch"] is not None for row in rows):
-        sizes = {row["strategy"]: row["bytes_a_batch"] / 1e6 for row in rows}
-        page.figure("Copied for a batch", svg.bars(sizes, x="megabytes"))
+        sizes = {row["strategy"]: row["bytes_a_batch"] / 1e3 for row in rows}
+        page.figure("Copied for a batch", svg.bars(sizes, x="kilobytes"))
     page.heading(f"Milliseconds of a batch of {found['batch_size']:,}")
     body, columns = times_table(rows)
     page.table(columns, body)

@@ -81,15 +81,27 @@ def _cells(made: Page, seen: Survey) -> None:
 
 
 def _density(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
-    """Draw two values of each cell against each other, both on a log scale."""
+    """Draw two values of each cell against each other, on log scales where they differ much."""
     keep = (x > 0) & (y > 0)
     if not keep.any():
-        return frame.empty("nothing to show: no cell has any value above 0")
-    across = axes.logarithmic(x[keep], frame.LEFT, frame.WIDTH - frame.RIGHT)
-    up = axes.logarithmic(y[keep], frame.HEIGHT - frame.BOTTOM, frame.TOP)
-    ends = [np.log10([axis.low, axis.high]) for axis in (up, across)]
-    counts, _, _ = np.histogram2d(np.log10(y[keep]), np.log10(x[keep]), _BINS, ends)
+        return frame.empty("nothing to show: no cell has a value above 0")
+    x, y = x[keep], y[keep]
+    across = _axis(x, frame.LEFT, frame.WIDTH - frame.RIGHT)
+    up = _axis(y, frame.HEIGHT - frame.BOTTOM, frame.TOP)
+    scaled = [np.log10(v) if axis.log else v for axis, v in ((up, y), (across, x))]
+    ends = [
+        np.log10([axis.low, axis.high]) if axis.log else (axis.low, axis.high)
+        for axis in (up, across)
+    ]
+    counts, _, _ = np.histogram2d(scaled[0], scaled[1], _BINS, ends)
     return svg.density(counts.tolist(), across, up, x="sum of values", y="genes")
+
+
+def _axis(values: NDArray[np.float64], start: float, end: float) -> axes.Axis:
+    """Return a log axis, or a linear one where a log axis would be all but empty."""
+    if values.max() < 3 * values.min():
+        return axes.linear(values.tolist(), start, end, spacing=45)
+    return axes.logarithmic(values, start, end)
 
 
 def _groups(made: Page, report: dict[str, Any]) -> None:

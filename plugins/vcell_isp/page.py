@@ -43,8 +43,9 @@ def write(
     page = Page("In-silico perturbation", f"{', '.join(r.run.name for r in results)}: {goal}")
     _head(page, results, table, config)
     tested = table[np.isfinite(table["effect"].to_numpy(float))]
-    page.heading("Genes")
-    _ranked(page, table)
+    if len(tested):
+        page.heading("Genes")
+        _ranked(page, table)
     _volcano(page, tested, config)
     _both(page, tested, nulls)
     for result in results:
@@ -63,15 +64,20 @@ def write(
 def _head(page: Page, results: list[FinishedRun], table: pd.DataFrame, config: IspStats) -> None:
     called = int(table["status"].isin(NAMED).sum())
     tested = int((table["status"] != calls.NOT_RUN).sum())
-    page.headline(
-        f"{called:,} of {tested:,} tested genes stand out at an FDR of {config.fdr:g}",
-        f"not tested: {console.count(int((table['status'] == calls.NOT_RUN).sum()), 'gene')}",
-    )
+    without = console.count(int((table["status"] == calls.NOT_RUN).sum()), "gene")
+    if tested:
+        page.headline(
+            f"{called:,} of {console.count(tested, 'tested perturbation')} "
+            f"{'stands' if called == 1 else 'stand'} out at an FDR of {config.fdr:g}",
+            f"not tested: {without}",
+        )
+    else:
+        page.headline("No gene could be tested", f"not tested: {without}; the reasons are below")
     warnings = []
     for result in results:
         summary = result.run.meta.get("summary") or {}
         if summary.get("synthetic"):
-            warnings.append("The weights were made up: nothing here says anything about biology.")
+            warnings.append("The weights are random: nothing here says anything about biology.")
         found = summary.get("gates")
         if found:
             warnings += found["problems"]
@@ -95,7 +101,7 @@ def _head(page: Page, results: list[FinishedRun], table: pd.DataFrame, config: I
             "expression_alone": "Spearman with expression alone",
             "separation": "separation of the states",
         }  # fmt: skip
-        page.facts(facts | {text: gates.get(name) for name, text in labels.items()})
+        page.facts(facts | {text: gates[name] for name, text in labels.items() if name in gates})
 
 
 def _ranked(page: Page, table: pd.DataFrame) -> None:
@@ -152,10 +158,13 @@ def _both(page: Page, tested: pd.DataFrame, nulls: pd.DataFrame) -> None:
         names[label] = gone.loc[genes, "gene"].astype(str).tolist()
     page.figure(
         "Deletion against overexpression",
-        svg.scatter(series, x="effect of deletion", y="effect of overexpression", names=names),
-        "A gene that drives a state lies in the upper left or lower right: both ways it does the "
-        "opposite. Called genes in the other corners are INCOHERENT. "
-        + ("" if len(cloud) else "Without --controls, the genes not called are the nulls."),
+        svg.scatter(
+            series, x="effect of deletion", y="effect of overexpression", equal=True, names=names
+        ),
+        "A gene that drives a state lies in the upper left or lower right: deletion and "
+        "overexpression have opposite effects. Significant genes in the other corners are "
+        "INCOHERENT. "
+        + ("" if len(cloud) else "Without --controls, the nulls are all genes not significant."),
     )
 
 
@@ -185,7 +194,7 @@ def _by(page: Page, result: FinishedRun, tested: pd.DataFrame, column: str, word
         ]
     more = rows[column].nunique() - len(kinds)
     words = {
-        "donor": "A shift that one donor alone has is a property of that donor.",
+        "donor": "A shift in only one donor is a property of that donor.",
         "cell_type": "The mean shift over the cells of each type in which the gene was perturbed.",
     }[column]
     page.figure(
@@ -205,7 +214,8 @@ def _cells(page: Page, result: FinishedRun) -> None:
     units = cells / np.linalg.norm(cells, axis=1, keepdims=True)
     centred = units - units.mean(0)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
-    flat = centred @ axes[:2].T
+    flat = np.zeros((len(centred), 2))
+    flat[:, : len(axes[:2])] = centred @ axes[:2].T
     design = result.design
     series = {}
     for number in np.unique(state):
@@ -214,11 +224,11 @@ def _cells(page: Page, result: FinishedRun) -> None:
     start = str((result.run.meta.get("config") or {}).get("start"))
     ends = [flat[state == design.states.index(name)].mean(0) for name in (start, design.targets[0])]
     arrow = ((float(ends[0][0]), float(ends[0][1])), (float(ends[1][0]), float(ends[1][1])))
-    share = np.square(sizes[:2]).sum() / np.square(sizes).sum()
+    share = np.square(sizes[:2]).sum() / (np.square(sizes).sum() or 1.0)
     apart = separation(result.run.path)
     page.figure(
         "Cells of the states",
-        svg.scatter(series, x="first axis", y="second axis", arrow=arrow),
+        svg.scatter(series, x="first axis", y="second axis", equal=True, arrow=arrow),
         f"The arrow goes from the mean of {start} to that of {design.targets[0]}. The two main "
         f"axes hold {share:.0%} of the variance of the cells' embeddings. "
         + (f"Separation of the states (between over within): {apart:.2g}." if apart else ""),

@@ -17,11 +17,13 @@ def write(path: Path, facts: dict[str, Any]) -> None:
     rows = [dict(row) for row in facts["rows"] if "not_run" not in row]
     best = max(rows, key=lambda row: float(row["speed_up"]))
     page.headline(
-        f"{best['method']} is {best['speed_up']:.1f} times as fast as the baseline",
+        "No method was faster than the baseline"
+        if best["speed_up"] <= 1
+        else f"{best['method']} is {best['speed_up']:.1f} times as fast as the baseline",
         "wall clock, medians of the repeats",
     )
     if facts["synthetic"]:
-        page.warnings(["The weights were made up: speeds are true, embeddings mean nothing."])
+        page.warnings(["The weights are random: the speeds are real, the embeddings mean nothing."])
     for row in rows:
         row["iqr"] = "{:.3g} to {:.3g}".format(*row["seconds_iqr"])
         if "bytes" in row:
@@ -33,12 +35,16 @@ def write(path: Path, facts: dict[str, Any]) -> None:
                "speed_up_cpu", "copy", "model", "harness", "cpu", "cpu_load", "gpu_load", "memory",
                "roof_share", "processes")  # fmt: skip
     page.table(columns, [[row.get(name) for name in columns] for row in rows])
-    page.figure("Speed-up", svg.bars({r["method"]: r["speed_up"] for r in rows}, reference=1.0))
-    page.figure("Share of the roof", svg.bars({r["method"]: r["roof_share"] for r in rows}))
+    page.figure("Speed-up", svg.bars(
+        {r["method"]: r["speed_up"] for r in rows}, x="times the baseline", reference=1.0
+    ))  # fmt: skip
+    page.figure("Share of the roof", svg.bars(
+        {r["method"]: r["roof_share"] for r in rows}, x="share of the products a second possible"
+    ))  # fmt: skip
     page.heading("What really ran")
     columns = ("method", "what", "products", "attention", "cells_a_forward", "layers", "head",
                "quantised")  # fmt: skip
-    page.table(columns, [[_plain(row.get(name)) for name in columns] for row in rows])
+    page.table(columns, [[row.get(name) for name in columns] for row in rows])
     page.heading("Embeddings and shifts")
     columns = ("method", "cosine_min", "cosine_p01", "cosine_mean", "shift_spearman", "shift_top50")
     page.table(columns, [[row.get(name) for name in columns] for row in rows])
@@ -54,7 +60,3 @@ def write(path: Path, facts: dict[str, Any]) -> None:
     keys = ("cells", "tokens", "processes", "threads", "roof_gflops", "tokenise_seconds")
     page.facts({name: facts[name] for name in keys})
     page.write(path)
-
-
-def _plain(value: Any) -> Any:
-    return ("yes" if value else "no") if isinstance(value, bool) else value

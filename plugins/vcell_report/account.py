@@ -75,7 +75,7 @@ class Account:
             return f"the run {self.status} at step {self.history.step or 0:,}", "bad"
         if self.best is not None:
             at = f"best {self.monitor} {self.best[1]:.4g} at step {self.best[0]:,}"
-            return f"{at}; nothing says how it compares with a baseline", "plain"
+            return f"{at}; no comparison with a baseline was recorded", "plain"
         return f"{self.status}; nothing was validated", "plain"
 
     def differences(self) -> list[tuple[Any, ...]]:
@@ -225,6 +225,10 @@ class Account:
 
 def brief(value: Any, most: int = 80) -> str:
     """Write a setting in one line."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "true" if value else "false"  # as vcell.toml has it
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= most else text[: most - 1] + "…"
 

@@ -21,6 +21,7 @@ _SPEED = {
     "loss_scale": ("Loss scale", "scale"),
     "memory": ("Memory of the device", "bytes"),
 }
+_INITIALS = ("pds", "mae", "mse", "des", "ari", "nmi", "auc", "r2")
 _UNSHOWN = ("loss", "examples", *_SPEED)
 
 
@@ -29,7 +30,8 @@ def validation(accounts: Sequence[Account]) -> list[Chart]:
     first = next((a.monitor for a in accounts if a.monitor), None)
     names = _names(accounts, "eval", ("best",))
     names.sort(key=lambda name: name != first)
-    return [_chart(accounts, name, "eval", name, name) for name in names]
+    titles = {name: name.upper() if name in _INITIALS else name.replace("_", " ") for name in names}
+    return [_chart(accounts, name, "eval", titles[name], titles[name]) for name in names]
 
 
 def training(accounts: Sequence[Account]) -> list[Chart]:

@@ -111,7 +111,10 @@ def _curves(chosen: Arrangement, ranking: Ranking, effects: Responses) -> str:
 
 
 def _cloud(chosen: Arrangement, ranking: Ranking) -> str:
-    names = ("dispersions_norm", "variances_norm", "residual_variances")
+    names = {
+        "dispersions_norm": "normalised dispersion", "variances_norm": "normalised variance",
+        "residual_variances": "residual variance",
+    }  # fmt: skip
     name = next(name for name in names if name in ranking.scores)
     inside = np.zeros(len(ranking.n_cells), bool)
     inside[chosen.genes] = True
@@ -122,4 +125,4 @@ def _cloud(chosen: Arrangement, ranking: Ranking) -> str:
         label: (share[genes].tolist(), ranking.scores[name][genes].tolist())
         for label, genes in (("others", drawn[~inside[drawn]]), ("chosen", drawn[inside[drawn]]))
     }
-    return svg.scatter(series, x="cells with the gene", y=name, log_x=True)
+    return svg.scatter(series, x="cells with the gene", y=names[name], log_x=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 OURS = "gmvae"
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ece": "calibration error"}
+CURVES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ari": "ARI"}
 _SHOWN = 3000  # cells of a picture
 _COLOURED = 8  # labels with a colour of their own: the largest
 _BINS = 10
@@ -76,15 +77,19 @@ def write(
 def _curves(page: Page, run: Run) -> None:
     events = run.events({"eval"})
     page.heading("While it trained")
-    keys = [key for key in ("accuracy", "macro_f1", "ari") if any(key in e for e in events)]
+    keys = [key for key in CURVES if any(key in e for e in events)]
     curves = [
-        Curve.of(key, [e["step"] for e in events if key in e], [e[key] for e in events if key in e])
+        Curve.of(
+            CURVES[key],
+            [e["step"] for e in events if key in e],
+            [e[key] for e in events if key in e],
+        )
         for key in keys
     ]
     if curves:
         page.chart(Chart("Held-out cells, named by the mixture", curves, reading="By validation."))
     at = [e["step"] for e in events if "nelbo" in e]
-    loss = Curve.of("nelbo", at, [e["nelbo"] for e in events if "nelbo" in e])
+    loss = Curve.of("objective", at, [e["nelbo"] for e in events if "nelbo" in e])
     page.chart(
         Chart("Objective on held-out cells, without labels", [loss], y="nats a cell",
               reading="Lower is better; the lowest chose the network.")
@@ -109,7 +114,7 @@ def _labels(page: Page, study: Study, judged: Array, ours: Named) -> None:
         "Calibration",
         svg.scatter({"tenths of confidence": (confidence, accuracy)}, x="confidence",
                     y="accuracy", diagonal=(0, 1)),
-        "Honest probabilities lie on the line.",
+        "Calibrated probabilities lie on the line.",
     )  # fmt: skip
     f1 = scores.f1_of(table)
     worst = share - np.diag(np.diag(share))
@@ -154,7 +159,8 @@ def _cloud(page: Page, title: str, flat: Array, study: Study, some: Array, words
     rest = ~np.isin(label, largest)
     if rest.any():
         series["others" if study.labels else "cells"] = flat[rest].T.tolist()
-    page.figure(title, svg.scatter(series, x="first", y="second"), words)
+    one_quantity = title != "UMAP"
+    page.figure(title, svg.scatter(series, x="first", y="second", equal=one_quantity), words)
 
 
 def verdict(gained: dict[str, float], n: int) -> str:
@@ -167,4 +173,4 @@ def verdict(gained: dict[str, float], n: int) -> str:
         return f"gmvae beats logistic regression on 30 PCs {how} {what}"
     if gained["high"] < 0:
         return f"gmvae is worse than logistic regression on 30 PCs {how} {what}"
-    return f"gmvae and logistic regression on 30 PCs cannot be told apart, {how} {what}"
+    return f"no difference is shown between gmvae and logistic regression on 30 PCs, {how} {what}"

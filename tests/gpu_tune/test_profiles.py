@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.fake_nvml import FakeNvml
+from vcell.gpu import profiles
+from vcell.gpu.settings import CardSettings
 from vcell.runs import Run
 
 
@@ -58,6 +60,25 @@ def test_a_mistake_is_one_sentence(vcell, driver, environment, tmp_path, words, 
     assert ran.code == 2
     assert said in ran.err
     assert "Traceback" not in ran.err
+    assert driver.calls == []
+
+
+def test_an_earlier_profile_is_replaced_only_with_overwrite(
+    vcell, driver, environment, tmp_path, monkeypatch
+):
+    Run.create(tmp_path / "runs", "train-vcc", name="one", worker="a:b").finish("done")
+    monkeypatch.chdir(tmp_path)
+    kept = profiles.write("best", "a card", CardSettings(power_limit=400.0), {}).read_bytes()
+    words = ["gpu-tune", "find-optimal", "--run", "one", "--steps", "2"]
+    ran = vcell(*words, env=environment)
+    assert ran.code == 2
+    assert "best.json exists" in ran.err
+    assert "--overwrite" in ran.err
+    planned = vcell(*words, "--overwrite", env=environment)
+    assert planned.code == 0, planned.err
+    assert (tmp_path / "gpu-profiles" / "best.json").read_bytes() == kept
+    profile(tmp_path, "a card of somebody else's")
+    assert vcell(*words, "--overwrite", env=environment).code == 2
     assert driver.calls == []
 
 

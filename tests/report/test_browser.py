@@ -38,6 +38,37 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def hard_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Names of every kind, missing values, single values, hundreds of rows, marks that meet."""
+    made = Page("a page", "<b>&")
+    hard = ['<script>alert(1)</script> & "Zelle"', "häßlich " * 12, "n" * 80, "no value"]
+    values = [0.31, -0.2, 1234567.0, math.nan]
+    made.figure("Named bars", svg.bars(dict(zip(hard, values, strict=True)), reference=4.0))
+    ends = {name: (value, value - 1, value + 1) for name, value in zip(hard, values, strict=True)}
+    made.figure("Intervals", svg.intervals(ends, x="lost"))
+    made.figure("Strip", svg.strip({name: {"a": 1.0, "b": 2.0} for name in hard}, x="gain"))
+    made.figure("Cloud", svg.scatter({name: ([0.0], [i]) for i, name in enumerate(hard)}))
+    made.figure("Many bars", svg.bars({f"GENE{i:03}": i % 7 for i in range(500)}))
+    marks = {"prior": 0.5, "mean effect": 0.501, "far off": 40.0}
+    made.chart(Chart("Marks", [Curve.of("", [0, 10, 20], [0.5, 0.55, 0.6])], marks=marks))
+    made.chart(Chart("One share", [Curve.of("", [0, 10], [1.0, 1.0])]))
+    made.table(("name", "of", "size"), [(hard[0], True, "4.7 KiB"), (hard[1], None, None)])
+    path = tmp_path_factory.mktemp("hard") / "index.html"
+    made.write(path)
+    return path
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_hard_names_and_values_meet_no_objection(
+    browser: Browser, hard_page: Path, width: int
+) -> None:
+    browser.open(hard_page, width)
+    assert browser.objections() == []
+    words = browser.run("return document.body.textContent")
+    assert "far off: 40, above" in words
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_page_fits_its_window_and_its_console_is_silent(
     browser: Browser, page: Path, width: int
@@ -46,7 +77,7 @@ def test_a_page_fits_its_window_and_its_console_is_silent(
     wide, inner = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
     assert inner == width
     assert wide <= width
-    assert browser.console() == []
+    assert browser.objections() == []
     assert browser.requests() == []
 
 
@@ -64,16 +95,42 @@ def test_type_keeps_its_size_at_every_width(browser: Browser, page: Path) -> Non
         assert scale == pytest.approx(1.0, abs=0.03)
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_axes_of_a_curve_end_at_round_numbers(browser: Browser, page: Path, log: bool) -> None:
+    browser.open(page)
+    if log:
+        browser.press(CURVE, "l")
+    right, end, low, high = browser.run(
+        "const s = document.querySelector(arguments[0]), g = [...s.querySelectorAll('.grid')]"
+        ".map(p => p.getAttribute('d').match(/[\\d.]+/g).map(Number));"
+        "const up = g.filter((_, i) => g[i][0] === 58 && g[i].length === 3).map(p => p[1]);"
+        "const across = g.filter(p => !(p[0] === 58 && p[1] !== 10)).map(p => p[0]);"
+        "return [Math.max(...across), s.viewBox.baseVal.width - 12, Math.max(...up), "
+        "Math.min(...up)]",
+        CURVE,
+    )
+    assert right == pytest.approx(end, abs=1)
+    assert (low, high) == (pytest.approx(280 - 38, abs=1), pytest.approx(10, abs=1))
+    words = browser.run(
+        "return [...document.querySelectorAll(arguments[0])].map(t => t.textContent)",
+        f"{CURVE} text[text-anchor=end]",
+    )
+    numbers = [word for word in words if word.replace(".", "").isdigit()]
+    assert numbers
+    assert all(len(word.replace(".", "").strip("0")) <= 2 for word in numbers)
+
+
 def test_a_spike_does_not_flatten_the_curve(browser: Browser, page: Path) -> None:
     browser.open(page)
     ticks = "return [...document.querySelectorAll(arguments[0])].map(t => t.textContent)"
-    words = browser.run(ticks, f"{CURVE} text[text-anchor=end]")
-    assert max(float(word) for word in words if word.replace(".", "").isdigit()) < 10
+    words = browser.run(ticks, f"{CURVE} text")
+    ends = browser.run(ticks, f"{CURVE} text[text-anchor=end]")
+    assert max(float(word) for word in ends if word.replace(".", "").isdigit()) < 10
     assert any("spikes" in word for word in words)
     browser.run(
         "[...document.querySelectorAll('button')].find(b => b.textContent == 'full range').click()"
     )
-    words = browser.run(ticks, f"{CURVE} text[text-anchor=end]")
+    words = browser.run(ticks, f"{CURVE} text")
     assert not any("spikes" in word for word in words)
 
 

@@ -172,3 +172,39 @@ def test_few_letters_stay_on_one_line_and_many_may_break() -> None:
     assert '<td class="s">312 B</td>' in page
     assert '<td class="s">type-0</td>' in page
     assert "<td>a sentence of some length</td>" in page
+
+
+def test_intervals_are_lines_with_names_and_a_missing_one_is_no_value():
+    rows = {
+        "without <bulk>": (0.1, -0.2, 0.4), "flat": (0.0, math.nan, math.nan),
+        "none": (math.nan, 0, 1),
+    }  # fmt: skip
+    picture = svg.intervals(rows, x="AUC lost")
+    assert "<title>without &lt;bulk&gt;: 0.1 (-0.2 to 0.4)</title>" in picture
+    assert picture.count('class="line s0"') == 1
+    assert picture.count('class="dots big s0"') == 2
+    assert "<title>none: no value</title>" in picture
+    assert "no value is finite" in svg.intervals({"none": (math.nan, 0, 1)})
+
+
+def test_axes_of_one_quantity_are_the_same():
+    def labels(picture):
+        return [re.findall(f'anchor="{side}">([-0-9.]+)<', picture) for side in ("middle", "end")]
+
+    for drawn in (
+        svg.scatter({"": ([0.0, 5.0], [-2.0, 1.0])}, equal=True),
+        svg.line({"": ([0.0, 0.5], [0.0, 1.0])}, diagonal=(0, 1)),
+    ):
+        across, up = labels(drawn)
+        assert across == up
+    assert "dash" not in svg.scatter({"": ([0.0, 5.0], [-2.0, 1.0])}, equal=True)
+
+
+def test_numbers_written_out_are_aligned_as_numbers_are():
+    rows = [
+        ("a1", "4.7 KiB", "at least 512", "0.118", "0.5 to 0.9"),
+        ("b", None, "8", "1,234", "3 of 4"),
+    ]
+    assert Table.of(["name", "size", "most", "ms", "interval"], rows).numeric == [
+        False, True, True, True, False,
+    ]  # fmt: skip

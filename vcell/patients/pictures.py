@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vcell import console
 from vcell.patients import saved, scores
 from vcell.patients.nested import MODEL
 from vcell.report import Table, svg
@@ -31,7 +32,7 @@ class Picture:
 
     name: str
     title: str
-    kind: Literal["line", "scatter", "strip"]
+    kind: Literal["line", "scatter", "strip", "intervals"]
     x: str
     y: str
     series: Series
@@ -43,11 +44,14 @@ class Picture:
     def svg(self) -> str:
         """Draw it for a page."""
         if self.kind == "line":
-            return svg.line(self.series, x=self.x, y=self.y)
+            return svg.line(self.series, x=self.x, y=self.y, diagonal=self.diagonal)
         if self.kind == "scatter":
             return svg.scatter(
                 self.series, x=self.x, y=self.y, diagonal=self.diagonal, names=self.labels
             )
+        if self.kind == "intervals":
+            ends = {name: (ys[1], ys[0], ys[2]) for name, (_, ys) in self.series.items()}
+            return svg.intervals(ends, x=self.y)
         groups = {
             name: dict(zip(self.labels[name], ys, strict=True))
             for name, (_, ys) in self.series.items()
@@ -61,11 +65,13 @@ class Picture:
                 axes.plot(xs, ys, label=name)
             elif self.kind == "scatter":
                 axes.scatter(xs, ys, s=8, label=name)
+            elif self.kind == "intervals":
+                axes.plot(ys, [i] * len(ys), color="C0", marker="o", markevery=[1])
             else:
                 axes.scatter(ys, [i] * len(ys), s=8, label=name)
-        if self.diagonal or self.name in ("roc", "calibration"):
+        if self.diagonal:
             axes.axline((0, 0), slope=1, linestyle="--", color="grey")
-        if self.kind == "strip":  # a row has its name beside it
+        if self.kind in ("strip", "intervals"):  # a row has its name beside it
             axes.set(title=self.title, xlabel=self.y)
             axes.set_yticks(range(len(self.series)), list(self.series))
             return
@@ -91,9 +97,10 @@ def roc(cohort: Cohort, given: dict[str, Array]) -> Picture:
     rows = [(n, a, b) for n, (xs, ys) in series.items() for a, b in zip(xs, ys, strict=True)]
     return Picture(
         name="roc", title="ROC, all folds", kind="line", x="false positive rate",
-        y="true positive rate", series=series,
+        y="true positive rate", series=series, diagonal=(0, 1),
         table=Table.of(("model", "false_positive_rate", "true_positive_rate"), rows),
-        caption="Patients of all folds in one curve; the AUC of the table compares within folds.",
+        caption="Patients of all folds in one curve; the AUC of the table compares within folds. "
+        "The dashed line is chance.",
     )  # fmt: skip
 
 
@@ -101,13 +108,15 @@ def calibration(cohort: Cohort, given: dict[str, Array]) -> Picture:
     """Draw accuracy against confidence."""
     series: Series = {}
     rows: list[tuple[Any, ...]] = []
+    labels = {}
     for name, p in given.items():
         bins = scores.reliability(p.max(1), p.argmax(1) == cohort.outcome)
         series[name] = ([b[0] for b in bins], [b[1] for b in bins])
+        labels[name] = [f"{name}, {console.count(int(b[2]), 'patient')}" for b in bins]
         rows += [(name, *b) for b in bins]
     return Picture(
         name="calibration", title="Calibration", kind="scatter", x="confidence", y="accuracy",
-        series=series, diagonal=(0, 1),
+        series=series, diagonal=(0, 1), labels=labels,
         table=Table.of(("model", "confidence", "accuracy", "patients"), rows),
         caption="One point a bin of a tenth; bins of few patients lie far off by chance.",
     )  # fmt: skip
@@ -134,10 +143,9 @@ def ablation(rows: list[dict[str, Any]]) -> Picture:
     lost = {row["variant"]: row["lost"] for row in rows if row["lost"]}
     keys = ("low", "value", "high")
     return Picture(
-        name="ablation", title="What the AUC loses", kind="strip", x="", y="AUC lost",
+        name="ablation", title="What the AUC loses", kind="intervals", x="", y="AUC lost",
         series={n: ([0.0] * 3, [one[k] for k in keys]) for n, one in lost.items()},
-        labels={n: list(keys) for n in lost},
         table=Table.of(("variant", "lost", "low", "high"),
                        [(n, one["value"], one["low"], one["high"]) for n, one in lost.items()]),
-        caption="Left, middle and right of each row: interval and estimate, paired by patient.",
+        caption="Estimate and 95 % interval, paired by patient; right of the line the AUC falls.",
     )  # fmt: skip

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+NOTHING = 1e-12  # what is closer to zero is the noise of adding
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -41,6 +43,7 @@ def linear(
     *,
     spacing: float = 60,
     zero: bool = False,
+    whole: bool = False,
 ) -> Axis:
     """Fit an axis to the finite values; its ends are multiples of the step between ticks.
 
@@ -50,21 +53,30 @@ def linear(
         Pixels that a tick and its label need.
     zero
         Whether zero belongs on the axis, as it does for bars.
+    whole
+        Whether the values are counts: no tick then lies between whole numbers.
     """
-    finite = [v for v in values if math.isfinite(v)]
+    finite = [0.0 if abs(v) < NOTHING else v for v in values if math.isfinite(v)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value: give it room on both sides
-        room, share = abs(low) * 0.1 or 0.5, 0 <= low <= 1  # and a share stays one
+        room, share = abs(low) * 0.1 or 0.5, are_shares([low])
         low, high = low - room, high + room
         if share:
             low, high = max(low, 0.0), min(high, 1.0)
     wanted = max(2, round(abs(end - start) / spacing))
     step = round_step((high - low) / wanted)
+    if whole:
+        step = max(step, 1.0)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(i * step for i in range(first, last + 1))
     return Axis(ticks[0], ticks[-1], start, end, ticks)
+
+
+def are_shares(values: Iterable[float]) -> bool:
+    """Say whether all may be shares of 1: an axis around one of them does not leave 0 to 1."""
+    return all(0 <= value <= 1 for value in values)
 
 
 def logarithmic(values: Iterable[float], start: float, end: float) -> Axis:
@@ -100,7 +112,7 @@ def number(value: float) -> str:
     """Write a number for people: four digits, thousands apart."""
     if not math.isfinite(value):
         return "no value"
-    if abs(value) < 1e-12:
+    if abs(value) < NOTHING:
         return "0"
     if abs(value) >= 1e6:
         return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")

@@ -122,10 +122,11 @@ class Chart:
             parts.append(
                 f'<path class="{kind} s{i % COLOURS}" d="M{path}{"" if len(xs) > 1 else "h0"}"/>'
             )
-        for name, value in self.marks.items():
+        for value in self.marks.values():
             y = up.at(value)
             parts.append(f'<path class="dash" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-            parts.append(frame.text(WIDTH - RIGHT, y - 4, name, "end"))
+        for name, y in _apart({n: up.at(v) - 4 for n, v in self.marks.items()}, bottom - 4):
+            parts.append(frame.text(WIDTH - RIGHT, y, name, "end"))
         return frame.drawing(parts, HEIGHT, f"{self.title} by {self.x}")
 
     def _numbers(self, curves: Sequence[Curve]) -> str:
@@ -141,7 +142,8 @@ class Chart:
             for c in curves
         ]
         marks = [{"name": name, "value": _short(value)} for name, value in self.marks.items()]
-        whole = {"x": self.x, "y": self.y, "series": series, "marks": marks}
+        shares = axes.are_shares(v for c in curves for v in c.mean if v is not None)
+        whole = {"x": self.x, "y": self.y, "series": series, "marks": marks, "shares": shares}
         # "<" would let a name end the element
         return json.dumps(whole, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
@@ -165,6 +167,18 @@ def _names(curves: Sequence[Curve]) -> str:
         for i, c in enumerate(curves)
     )
     return f'<div class="keys">{entries}</div>'
+
+
+def _apart(words: dict[str, float], bottom: float) -> list[tuple[str, float]]:
+    """Move words of one margin apart, so that none lies over another or beyond the frame."""
+    order, last = sorted(words, key=lambda name: words[name]), TOP + 10.0 - 13
+    places = {}
+    for name in order:
+        last = places[name] = max(words[name], last + 13)
+    for name in reversed(order):
+        places[name] = min(places[name], bottom)
+        bottom = places[name] - 13
+    return list(places.items())
 
 
 def _inner(curve: Curve) -> list[float]:

@@ -12,7 +12,7 @@
   const show = v => {
     if (v === null || !isFinite(v)) return "no value";
     const a = Math.abs(v);
-    if (a >= 1e6 || (a > 0 && a < 1e-3)) return v.toExponential(2).replace("e+", "e");
+    if (a >= 1e6 || (a > 0 && a < 1e-4)) return Number(v.toPrecision(3)).toExponential().replace("e+", "e");
     return a >= 1000 ? Math.round(v).toLocaleString("en") : String(+v.toPrecision(4));
   };
   const step = rough => {
@@ -23,6 +23,27 @@
     const s = step((hi - lo) / Math.max(2, n)), out = [];
     for (let i = Math.ceil(lo / s - 1e-9); i * s <= hi + s * 1e-9; i++) out.push(i * s);
     return out;
+  };
+  // The next multiples of the step between ticks, outwards: where an axis ends.
+  const round = (lo, hi, n) => {
+    const s = step((hi - lo) / Math.max(2, n));
+    return [Math.floor(lo / s + 1e-9) * s, Math.ceil(hi / s - 1e-9) * s];
+  };
+  // 1, 2 and 5 times powers of ten from the last not above lo to the first not below hi; where
+  // they are many, powers of ten.
+  const decades = (lo, hi) => {
+    const first = Math.floor(Math.log10(lo)), last = Math.ceil(Math.log10(hi)), out = [];
+    const within = last - first > 3 ? [1] : [1, 2, 5];
+    for (let k = first; k <= last; k++) for (const m of within) out.push(Number(`${m}e${k}`));
+    const from = out.findLastIndex(v => v <= lo * 1.001), to = out.findIndex(v => v >= hi * 0.999);
+    return out.slice(Math.max(from, 0), to < 0 ? undefined : to + 1);
+  };
+  // Move words of one margin apart, so that none lies over another or beyond the frame.
+  const apart = (words, top, bottom) => {
+    words.sort((p, q) => p[0] - q[0]);
+    words.forEach((w, i) => { w[0] = Math.max(w[0], top, i ? words[i - 1][0] + 13 : top); });
+    for (let i = words.length - 1, most = bottom; i >= 0; i--, most -= 13) words[i][0] = Math.min(words[i][0], most);
+    return words;
   };
   // Exponential moving average, corrected for its start; gaps stay gaps.
   const smooth = (ys, w) => {
@@ -74,9 +95,9 @@
         if (hi > q(0.98) + 2 * room) { hi = q(0.98) + room; cut = true; }
         if (lo < q(0.02) - 2 * room) { lo = q(0.02) - room; cut = true; }
       }
-      if (hi <= lo) {  // a share stays one
-        const d = Math.abs(lo) * 0.1 || 0.5, share = lo >= 0 && lo <= 1;
-        [lo, hi] = share ? [Math.max(lo - d, 0), Math.min(hi + d, 1)] : [lo - d, hi + d];
+      if (hi - lo < 1e-12) {
+        const d = Math.abs(lo) * 0.1 || 0.5;
+        [lo, hi] = data.shares ? [Math.max(lo - d, 0), Math.min(hi + d, 1)] : [lo - d, hi + d];
         if (state.log && lo <= 0) lo = hi / 10;
       }
       return [lo, hi, cut];
@@ -85,26 +106,33 @@
       W = Math.max(300, Math.floor(figure.clientWidth)); svg.replaceChildren();
       svg.setAttribute("viewBox", `0 0 ${W} ${H}`); svg.setAttribute("width", W); svg.setAttribute("height", H);
       const shown = series.map(s => ({ ...s, y: smooth(s.mean, state.weight) }));
-      const [lo, hi, cut] = range(shown), f = state.log ? Math.log10 : v => v;
-      const a = f(lo), b = f(hi), pad = (b - a) * 0.05;
-      px = x => L + (x - state.lo) / (state.hi - state.lo) * (W - L - R);
-      vx = p => state.lo + (p - L) / (W - L - R) * (state.hi - state.lo);
-      py = y => H - B - (f(y) - a + pad) / (b - a + 2 * pad) * (H - T - B);
+      const [least, most, cut] = range(shown), f = state.log ? Math.log10 : v => v;
+      const marks = state.log ? decades(least, most) : ticks(...round(least, most, 5), 5);
+      const a = f(marks[0]), b = f(marks[marks.length - 1]);
+      const whole = state.lo === ends[0] && state.hi === ends[1];
+      const [left, right] = whole ? round(...ends, W / 70) : [state.lo, state.hi];
+      px = x => L + (x - left) / (right - left) * (W - L - R);
+      vx = p => left + (p - L) / (W - L - R) * (right - left);
+      py = y => H - B - (f(y) - a) / (b - a) * (H - T - B);
       const held = y => Math.min(Math.max(py(y), T), H - B);
-      for (const t of ticks(state.lo, state.hi, W / 90)) {
+      for (const t of ticks(left, right, W / 70)) {
         svg.append(make("path", { class: "grid", d: `M${px(t)} ${T}V${H - B}` }),
-          make("text", { x: px(t), y: H - B + 15, "text-anchor": "middle" }, show(t)));
+          make("text", { x: Math.min(px(t), W - 1 - show(t).length * 3.8), y: H - B + 15, "text-anchor": "middle" }, show(t)));
       }
-      const marks = state.log ? ticks(a, b, 5).map(t => 10 ** t) : ticks(lo, hi, 5);
       for (const t of marks) {
         svg.append(make("path", { class: "grid", d: `M${L} ${py(t)}H${W - R}` }),
           make("text", { x: L - 5, y: py(t) + 4, "text-anchor": "end" }, show(t)));
       }
       svg.append(make("path", { class: "axis", d: `M${L} ${T}V${H - B}H${W - R}` }),
         make("text", { x: (L + W - R) / 2, y: H - 5, "text-anchor": "middle" }, data.x));
-      for (const r of data.marks) if (usable(r.value)) svg.append(
-        make("path", { class: "dash", d: `M${L} ${held(r.value)}H${W - R}` }),
-        make("text", { x: W - R, y: held(r.value) - 4, "text-anchor": "end" }, r.name));
+      // A line beyond the axis is not drawn at its edge: words say where it would be.
+      const named = [];
+      for (const r of data.marks) if (usable(r.value)) {
+        const y = held(r.value), off = py(r.value) - y;
+        if (Math.abs(off) < 1) svg.append(make("path", { class: "dash", d: `M${L} ${y}H${W - R}` }));
+        named.push([y - 4, Math.abs(off) < 1 ? r.name : `${r.name}: ${show(r.value)}, ${off < 0 ? "above" : "below"}`]);
+      }
+      apart(named, T + 10, H - B - 4).forEach(([y, words]) => svg.append(make("text", { x: W - R, y, "text-anchor": "end" }, words)));
       shown.forEach((s, i) => {
         const c = i % 8, inside = k => s.x[k] >= state.lo - 1e-9 && s.x[k] <= state.hi + 1e-9;
         let line = "", up = [], down = [], pen = false;
@@ -119,7 +147,7 @@
         band();
         svg.append(make("path", { class: s.x.length > 1 ? `line s${c}` : `dots big s${c}`, d: line + (s.x.length > 1 ? "" : "h0") }));
       });
-      if (cut) svg.append(make("text", { x: W - R, y: T + 10, "text-anchor": "end" }, "spikes go beyond: full range"));
+      if (cut) svg.append(make("text", { x: L + 5, y: T + 10 }, "spikes go beyond: full range"));
       if (state.drag && state.at !== null) {
         const [p, q] = [state.drag, state.at].sort((m, n) => m - n);
         svg.append(make("rect", { class: "choice", x: p, y: T, width: q - p, height: H - T - B }));
@@ -128,7 +156,8 @@
     function read() {
       if (state.at === null) { said.textContent = ""; return; }
       const x = vx(state.at);
-      said.textContent = data.x + " " + show(x) + ": " + series.map(s => {
+      const fine = state.hi - state.lo < 50 ? x : Math.round(x);
+      said.textContent = data.x + " " + show(fine) + ": " + series.map(s => {
         let k = 0;
         for (let i = 1; i < s.x.length; i++) if (Math.abs(s.x[i] - x) < Math.abs(s.x[k] - x)) k = i;
         const spread = s.low[k] !== null && s.high[k] > s.low[k] ? ` (${show(s.low[k])} to ${show(s.high[k])})` : "";

@@ -16,10 +16,12 @@ from vcell.report import axes, frame, pixels
 from vcell.report.axes import Axis, number
 from vcell.report.frame import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from vcell.report.grid import named_heat_map
+from vcell.report.intervals import intervals
 from vcell.report.pixels import heat_map
 
 __all__ = [
-    "bars", "gauge", "heat_map", "histogram", "line", "named_heat_map", "scatter", "strip",
+    "bars", "gauge", "heat_map", "histogram", "intervals", "line", "named_heat_map", "scatter",
+    "strip",
 ]  # fmt: skip
 
 Points = Sequence[tuple[float, float]]
@@ -28,17 +30,28 @@ _NAMED = 600  # points that can be named by the pointer; each is an element of i
 _ROW = 18  # pixels of a bar
 
 
-def line(series: Series, *, x: str = "", y: str = "", log_x: bool = False) -> str:
-    """Draw one line per series of (xs, ys); a series of one point is a dot."""
-    return _plot(series, x, y, _line, log_x=log_x)
+def line(
+    series: Series,
+    *,
+    x: str = "",
+    y: str = "",
+    log_x: bool = False,
+    diagonal: bool | tuple[float, float] = False,
+) -> str:
+    """Draw one line per series of (xs, ys); a series of one point is a dot.
+
+    `diagonal` is that of `scatter`.
+    """
+    return _plot(series, x, y, _line, log_x=log_x, diagonal=diagonal)
 
 
-def scatter(
+def scatter(  # noqa: PLR0913 - all but the first by keyword
     series: Series,
     *,
     x: str = "",
     y: str = "",
     diagonal: bool | tuple[float, float] = False,
+    equal: bool = False,
     log_x: bool = False,
     names: Mapping[str, Sequence[str]] | None = None,
     band: tuple[float, float] | None = None,
@@ -51,6 +64,8 @@ def scatter(
     diagonal
         x and y are one quantity: both axes are the same, and the line y = x is drawn. Two numbers
         are on the axes in any case, as 0 and 1 of shares.
+    equal
+        Both axes are the same, and no line is drawn.
     names
         The names of a series' points, for the pointer; the points furthest out get one.
     band
@@ -60,21 +75,23 @@ def scatter(
     """
     marks = _Marks(band, arrow)
     return _plot(
-        series, x, y, _cloud, diagonal=diagonal, log_x=log_x, names=names or {}, marks=marks
-    )
+        series, x, y, _cloud,
+        diagonal=diagonal, equal=equal, log_x=log_x, names=names, marks=marks,
+    )  # fmt: skip
 
 
 def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = None) -> str:
     """Draw one horizontal bar per name, in the order given; `reference` is a dashed line.
 
-    A value that is not finite has no bar; its row says so.
+    Its number stands at the right end of its row; one that is not finite is "no value".
     """
     if not values:
         return frame.empty("nothing to show")
     label = min(140.0, 12 + max(frame.width_of(name) for name in values))
     finite = [value for value in values.values() if math.isfinite(value)]
     marks = finite if reference is None else [*finite, reference]
-    axis = axes.linear(marks, label, WIDTH - 46, zero=True)
+    whole = all(value == int(value) for value in marks)
+    axis = axes.linear(marks, label, WIDTH - 50, zero=True, whole=whole)
     bottom = _ROW * len(values) + TOP
     parts = [frame.x_axis(axis, TOP, bottom, x)]
     zero = axis.at(0.0)
@@ -82,7 +99,7 @@ def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = 
         top = TOP + _ROW * row
         told = frame.hover(f"{name}: {number(value)}")
         parts.append(
-            f"<g>{told}{frame.text(label - 5, top + 12, frame.shortened(name, label), 'end')}"
+            f"<g>{told}{frame.text(label - 5, top + 12, frame.shortened(name, label - 7), 'end')}"
         )
         if math.isfinite(value):
             left, right = sorted((zero, axis.at(value)))
@@ -90,10 +107,9 @@ def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = 
                 f'<rect class="f0" x="{left:.1f}" y="{top + 1}" width="{right - left:.1f}" '
                 f'height="14"/>'
             )
-            parts.append(frame.text(right + 4, top + 12, number(value)))
-        else:
-            parts.append(frame.text(zero + 4, top + 12, "no value"))
-        parts.append("</g>")
+        # in a column of their own: no line of reference runs through them
+        shown = number(value) if math.isfinite(value) else "no value"
+        parts.append(f"{frame.text(WIDTH - 2, top + 12, shown, 'end')}</g>")
     if reference is not None:
         at = axis.at(reference)
         parts.append(f'<path class="dash" d="M{at:.1f} {TOP}V{bottom}"/>')
@@ -115,7 +131,7 @@ def stacked(values: Mapping[str, Sequence[float]], parts: Sequence[str], *, x: s
     pieces.append(frame.x_axis(axis, top, bottom, x))
     for row, (name, lengths) in enumerate(values.items()):
         y = top + _ROW * row
-        pieces.append(frame.text(label - 5, y + 12, frame.shortened(name, label), "end"))
+        pieces.append(frame.text(label - 5, y + 12, frame.shortened(name, label - 7), "end"))
         reached = 0.0
         for i, (part, length) in enumerate(zip(parts, lengths, strict=True)):
             left, right = axis.at(reached), axis.at(reached + length)
@@ -146,7 +162,7 @@ def strip(
         parts.append(f'<path class="dash" d="M{axis.at(reference):.1f} {TOP}V{bottom}"/>')
     for row, (name, group) in enumerate(groups.items()):
         middle = TOP + tall * row + tall / 2
-        parts.append(frame.text(label - 5, middle + 4, frame.shortened(name, label), "end"))
+        parts.append(frame.text(label - 5, middle + 4, frame.shortened(name, label - 7), "end"))
         shown = {k: v for k, v in group.items() if math.isfinite(v)}
         for i, (point, value) in enumerate(shown.items()):
             up = middle + (i * 7 % 15) - 7  # spread, so that equal values can be told apart
@@ -178,7 +194,7 @@ def histogram(values: Iterable[float], *, x: str = "", y: str = "", log: bool = 
         counts[min(max(i, 0), len(counts) - 1)] += 1
     make = axes.logarithmic if log else axes.linear
     across = make([edges[0], edges[-1]], LEFT, WIDTH - RIGHT)
-    up = axes.linear(counts, HEIGHT - BOTTOM, TOP, zero=True, spacing=45)
+    up = axes.linear(counts, HEIGHT - BOTTOM, TOP, zero=True, spacing=45, whole=True)
     parts = [frame.x_axis(across, TOP, HEIGHT - BOTTOM, x), frame.y_axis(up, y)]
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
         left, right = across.at(low), across.at(high)
@@ -286,13 +302,14 @@ class _Marks:
         )
 
 
-def _plot(
+def _plot(  # noqa: PLR0913 - those of scatter
     series: Series,
     x: str,
     y: str,
     draw: Callable[[_Cloud, int], str],
     *,
     diagonal: bool | tuple[float, float] = False,
+    equal: bool = False,
     log_x: bool = False,
     names: Mapping[str, Sequence[str]] | None = None,
     marks: _Marks | None = None,
@@ -308,14 +325,15 @@ def _plot(
         return frame.empty("nothing to show: no value is finite")
     marks = marks or _Marks()
     above, room = frame.legend([name for name in shown if name] if len(shown) > 1 else [])
-    side = WIDTH - LEFT - RIGHT if diagonal else HEIGHT - TOP - BOTTOM
+    square = equal or bool(diagonal)
+    side = WIDTH - LEFT - RIGHT if square else HEIGHT - TOP - BOTTOM
     top, bottom = TOP + room, TOP + room + side
-    if diagonal:
+    if square:
         xs = ys = [*xs, *ys, *(diagonal if isinstance(diagonal, tuple) else ())]
     make = axes.logarithmic if log_x else axes.linear
     across = make(xs, LEFT, WIDTH - RIGHT)
-    up = axes.linear(ys, bottom, top, spacing=60 if diagonal else 45)
-    if diagonal:  # the very same ticks on both sides
+    up = axes.linear(ys, bottom, top, spacing=60 if square else 45)
+    if square:  # the very same ticks on both sides
         up = Axis(across.low, across.high, bottom, top, across.ticks)
     parts = [*above, frame.x_axis(across, top, bottom, x), frame.y_axis(up, y)]
     if diagonal:

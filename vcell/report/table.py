@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +13,8 @@ from numbers import Integral, Real
 from typing import Any
 
 _ONE_LINE = 16  # letters: "312 B", "type-0", ".578 to .962"
+_SENTENCE = 40  # letters: a cell of more needs a wider column
+_QUANTITY = re.compile(r"(at (least|most) )?[-+−±<>]?(\d[\d,]*)?\.?\d+(e[-+]?\d+)?( ?[%\w]{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,11 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Say of each column whether it holds numbers only."""
+        """Say of each column whether it holds numbers only, written out or not ("4.7 KiB")."""
         found = []
         for i in range(len(self.columns)):
-            values = [row[i] for row in self.rows if row[i] is not None]
-            found.append(bool(values) and all(_is_number(value) for value in values))
+            values = [row[i] for row in self.rows if row[i] not in (None, "", "–")]
+            found.append(bool(values) and all(map(_is_quantity, values)))
         return found
 
     def text(self) -> str:
@@ -72,6 +75,8 @@ def words(value: Any) -> str:
     """Write one value for people."""
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if not _is_number(value):
         return str(value)
     if isinstance(value, Integral):
@@ -81,6 +86,10 @@ def words(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_quantity(value: Any) -> bool:
+    return _is_number(value) or (isinstance(value, str) and _QUANTITY.fullmatch(value) is not None)
 
 
 def _cell(value: str) -> str:
@@ -95,8 +104,10 @@ def _line(tag: str, values: Sequence[Any], numeric: Sequence[bool]) -> str:
 
 
 def _kind(tag: str, text: str, *, right: bool) -> str:
-    """Return the class of a cell: of a number, or of a few letters that stay on one line."""
+    """Return the class of a cell: a number, a sentence, or a few letters that stay on one line."""
     if right:
         return ' class="n"'
+    if tag == "td" and len(text) > _SENTENCE and " " in text:
+        return ' class="l"'
     short = tag == "td" and len(text) <= _ONE_LINE and (" " in text or "-" in text)
     return ' class="s"' if short else ""

@@ -1,0 +1,48 @@
+"""Estimates with their intervals, a row each: what an ablation or a comparison is read from.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from vcell.report import axes, frame
+from vcell.report.axes import number
+from vcell.report.frame import BOTTOM, RIGHT, TOP, WIDTH
+
+_ROW, _NAME = 20.0, 170.0  # pixels: of a row, of a name at most
+
+
+def intervals(
+    rows: Mapping[str, tuple[float, float, float]], *, x: str = "", reference: float | None = 0.0
+) -> str:
+    """Draw (estimate, low, high) of each name as a dot on a line; `reference` is a dashed line.
+
+    An interval without a finite end is left out, an estimate that is not finite is "no value".
+    """
+    finite = [v for row in rows.values() if math.isfinite(row[0]) for v in row if math.isfinite(v)]
+    if not finite:
+        return frame.empty("nothing to show: no value is finite")
+    label = min(_NAME, 12 + max(map(frame.width_of, rows)))
+    marks = finite if reference is None else [*finite, reference]
+    axis = axes.linear(marks, label, WIDTH - RIGHT)
+    bottom = _ROW * len(rows) + TOP
+    parts = [frame.x_axis(axis, TOP, bottom, x)]
+    if reference is not None:
+        parts.append(f'<path class="dash" d="M{axis.at(reference):.1f} {TOP}V{bottom:.1f}"/>')
+    for row, (name, (value, low, high)) in enumerate(rows.items()):
+        y = TOP + _ROW * (row + 0.5)
+        shown = frame.text(label - 5, y + 4, frame.shortened(name, label - 8), "end")
+        if not math.isfinite(value):
+            told = f"{name}: no value"
+            drawn = frame.text(label + 4, y + 4, "no value")
+        else:
+            told, drawn = f"{name}: {number(value)}", ""
+            if math.isfinite(low) and math.isfinite(high):
+                told += f" ({number(low)} to {number(high)})"
+                drawn = f'<path class="line s0" d="M{axis.at(low):.1f} {y}H{axis.at(high):.1f}"/>'
+            drawn += f'<path class="dots big s0" d="M{axis.at(value):.1f} {y}h0"/>'
+        parts.append(f"<g>{frame.hover(told)}{shown}{drawn}</g>")
+    return frame.drawing(parts, bottom + BOTTOM, f"{x or 'estimates'} of {', '.join(rows)}")
