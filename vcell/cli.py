@@ -33,7 +33,7 @@ _CORE = {
     "config": ("vcell.commands.config", "Show, check and write the project file vcell.toml."),
     "doctor": (
         "vcell.commands.doctor",
-        "Say what this machine has, and what to do about what is missing.",
+        "Show what this machine has, and how to get what is missing.",
     ),
     "init": ("vcell.commands.init", "Create a project folder with a commented vcell.toml."),
     "plugins": ("vcell.commands.plugins", "List the commands that plugins bring, and check one."),
@@ -98,7 +98,7 @@ class VcellGroup(click.Group):
         for title, rows in (
             ("Commands", working),
             ("Housekeeping", [(name, summary) for name, (_, summary) in _CORE.items()]),
-            ("Broken plugins (vcell plugins check NAME tells more)", broken),
+            ("Broken plugins (vcell plugins check NAME shows more)", broken),
         ):
             if rows:
                 with formatter.section(title):

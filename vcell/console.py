@@ -100,9 +100,9 @@ def error(text: str, hint: str | None = None, *, code: int | None = None) -> Non
     With `code`, the exit code, the command ends here: with ``--json`` stdout gets an error object.
     Words of hundreds of letters, which stand in a file by mistake, are cut.
     """
-    text = _ENDLESS.sub(r"\1...", text)
+    text, hint = (_ENDLESS.sub(r"\1...", words or "") for words in (text, hint))
     if settings.json and code is not None and not settings.told:
-        failed = {"error": {"message": text, "hint": hint, "exit_code": code}}
+        failed = {"error": {"message": text, "hint": hint or None, "exit_code": code}}
         with suppress(OSError):
             _out(json.dumps(failed, indent=2) + "\n")
     _err(_visible(text), "error: ", "1;31")

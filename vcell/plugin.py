@@ -14,6 +14,7 @@ import functools
 import importlib.util
 import os
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -134,7 +135,7 @@ def announced(group: str) -> Announced:
     """
     found: dict[str, Found] = {}
     problems = []
-    for one in sorted((_found(point) for point in metadata.entry_points(group=group)), key=_first):
+    for one in sorted(_found(metadata.entry_points(group=group)), key=_first):
         taken = found.setdefault(one.name, one)
         # the same distribution is seen twice on the path where it is installed and editable
         if taken.target != one.target:
@@ -147,10 +148,13 @@ def announced(group: str) -> Announced:
     return Announced(dict(sorted(found.items())), tuple(problems))
 
 
-def _found(point: metadata.EntryPoint) -> Found:
-    distribution = point.dist.name if point.dist else "unknown"
-    version = point.dist.version if point.dist else "unknown"
-    return Found(point.name, point.value, distribution, version, point)
+def _found(points: Iterable[metadata.EntryPoint]) -> Iterator[Found]:
+    """Name the distribution of each; the metadata of one with many are parsed once."""
+    known: dict[Any, tuple[str, str]] = {None: ("unknown", "unknown")}
+    for point in points:
+        if point.dist not in known and point.dist is not None:
+            known[point.dist] = point.dist.name, point.dist.version
+        yield Found(point.name, point.value, *known[point.dist], point)
 
 
 def _first(found: Found) -> tuple[bool, str, str]:

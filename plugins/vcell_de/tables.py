@@ -27,7 +27,7 @@ def growing_table(path: Path, layout: str, *, stratified: bool) -> Iterator[Tabl
         finally:
             writer.close()
         if not writer.begun:
-            raise UserError("there was nothing to test, so nothing was written")
+            raise UserError("nothing could be tested, so nothing was written")
 
 
 class TableWriter:
@@ -78,7 +78,10 @@ class TableWriter:
             schema = piece.schema.with_metadata(
                 {**(piece.schema.metadata or {}), outputs.MADE_BY: outputs.made_by()}
             )
-            self._parquet = pq.ParquetWriter(self.path, schema, compression="zstd")
+            repeated = [field.name for field in schema if not pa.types.is_floating(field.type)]
+            self._parquet = pq.ParquetWriter(
+                self.path, schema, compression="zstd", use_dictionary=repeated
+            )
         self._parquet.write_table(piece)
 
     def close(self) -> None:

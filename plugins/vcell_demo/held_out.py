@@ -62,7 +62,7 @@ def _chosen(source: CellSource, design: Design, seed: int) -> tuple[list[str], l
         raise UserError(
             f"{source.name}: only {console.count(len(able), 'perturbation')} of {_FEWEST} cells or "
             "more named after a gene of the file",
-            hint="the demo holds a fifth of them out and needs ten at least",
+            hint="the demo holds out a fifth of them and needs at least ten",
         )
     held = sorted(np.random.default_rng([seed, 7]).choice(able, wanted, replace=False).tolist())
     return held, [size[name] for name in held]

@@ -25,7 +25,7 @@ _METRICS = {
 }
 _EXPLAINED = {
     BASELINE: "the mean effect of the training perturbations, for every target",
-    REPLICATE: "the same experiment once more, drawn from the truth: what noise leaves to be had",
+    REPLICATE: "the same experiment again, drawn from the truth: the best score that noise allows",
 }
 
 
@@ -37,7 +37,7 @@ def write(
     model, gains = trained["model"], _gains(raw)
     page = Page("vcell demo", f"{folder}: from simulated counts to a score")
     page.headline(verdict(folder, model, gains), tone="plain")
-    page.heading("Scores on perturbations that nothing was learnt from")
+    page.heading("Scores on perturbations that were not used for learning")
     page.table(("prediction", *_names(raw), "gain over mean"), rows(raw, gains))
     for line in _legend(gains).splitlines():
         page.text(line)
@@ -194,7 +194,7 @@ def _legend(gains: Mapping[str, float]) -> str:
     return (
         "PDS (discrimination) and DES (overlap of significant genes): 1 is best; MAE: 0 is best.\n"
         "Gain: mean of the three, scaled as the challenge does, without its floor at 0.\n"
-        "A model can exceed a replicate: a replicate has noise of its own, a model averages.\n"
+        "A model can exceed a replicate: a replicate has its own noise, while a model averages.\n"
         + "\n".join(explained)
     )
 

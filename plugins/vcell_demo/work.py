@@ -61,7 +61,7 @@ def run(config: Demo) -> None:
         again = files[report.REPLICATE] = folder / f"{report.REPLICATE}.h5ad"
         journal.inside(
             "replicate",
-            "6 do the experiment once more, from the truth",
+            "6 repeat the experiment, from the truth",
             lambda: held_out.draw_again(config, aside, again),
             writes=[again],
         )
@@ -87,7 +87,7 @@ def _simulated(journal: StepRunner, config: Demo) -> Path:
     journal.use_config(None)  # it makes the cells that the project names
     journal.step(
         "simulate",
-        "1 simulate a screen whose truth is known",
+        "1 simulate a screen with a known truth",
         *("simulate", cells, "--n-cells", config.n_cells, "--genes", config.genes),
         *("--perturbations", config.perturbations, "--seed", config.seed),
         "--overwrite",

@@ -96,7 +96,7 @@ def _context(made: Page, one: Scored, *, several: bool) -> None:
     if one.distances is not None and len(one.perturbations) > 1:
         ranked = ranks(one.distances).tolist()
         made.figure(
-            "Which real effect is nearest",
+            "Nearest real effects",
             svg.heat_map(
                 ranked,
                 rows="predicted effect",

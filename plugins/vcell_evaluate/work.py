@@ -45,8 +45,8 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
     for one in found:
         if len(one.perturbations) < 2:
             console.warn(
-                f"{one.context or 'the files'}: only {one.perturbations[0]} is scored: with no "
-                "other beside it, discrimination and the overall score say nothing"
+                f"{one.context or 'the files'}: only {one.perturbations[0]} is scored: without "
+                "others to compare with, discrimination and the overall score mean nothing"
             )
     metrics, overall = average(found)
     facts = _facts(prediction, real, config, found)

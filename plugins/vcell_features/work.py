@@ -38,7 +38,7 @@ def run(sources: tuple[Path, ...], config: Features) -> None:
     if targets is not None:
         anyone = {target for row in rows for target in row["known"]}
         lost = [target for target in targets if target not in anyone]
-        lines = f"\nno table knows {len(lost)} of {len(targets)} targets"
+        lines = f"\n{len(lost)} of {len(targets)} targets are in no table"
         lines += f": {', '.join(lost[:12])}" + (" ..." if len(lost) > 12 else "") if lost else ""
     if places:
         lines += f"\nvcell train-vcc CELLS --features {config.output} takes all of them"

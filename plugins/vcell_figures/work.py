@@ -83,7 +83,7 @@ def _ablation(run: Run, *, needed: bool) -> Picture | None:
         return pictures.ablation(json.loads(path.read_text())["rows"])
     if needed:
         raise UserError(f"{run.name} has no ablation", hint=f"vcell ablate {run.name}")
-    console.say("no ablation is drawn: vcell ablate makes one")
+    console.say("no ablation to draw: vcell ablate makes one")
     return None
 
 

@@ -42,7 +42,7 @@ def run(config: GpuTune) -> None:
         for card in cards:
             card.check(wanted[card.uuid])
     if not config.yes:
-        text = "\n".join(["the plan, not carried out:", *lines, "add --yes to set it"])
+        text = "\n".join(["the plan (not carried out):", *lines, "add --yes to set it"])
         console.result({"plan": plan, "applied": False}, text)
         return
     with hold.holding(wanted, shared=config.shared) as held:
@@ -65,8 +65,8 @@ def _refuse(config: GpuTune) -> None:
     nearest = "a lower --power-limit with a locked --clock does what an undervolt is wanted for"
     if config.core_offset or config.memory_offset:
         raise UserError(
-            "clock offsets are refused: data-centre cards have none, and on others they can crash "
-            "the machine or corrupt results unseen",
+            "clock offsets are not supported: data-centre cards have none, and on others they can "
+            "crash the machine or corrupt results unnoticed",
             hint=nearest,
         )
     if config.fan_curve_aggressive:
@@ -97,7 +97,7 @@ def settings_for(config: GpuTune, card: Control) -> CardSettings:
         values["temp_limit"] = config.temp_limit
     if not values:
         raise UserError(
-            "nothing is named that should be set",
+            "no setting was named",
             hint="vcell gpu-tune apply --power-limit 60%, or a [gpu-tune] table in vcell.toml",
         )
     return CardSettings.of(values)
@@ -112,7 +112,7 @@ def _watts(text: str, card: Control) -> float:
         raise UserError(f"{text!r} is not a power limit", hint="write 400 (watts) or 60%") from None
     power = card.limits().power
     if share and power is None:
-        raise UserError(f"{card.name} does not say what its maximum is", hint="write watts")
+        raise UserError(f"{card.name} does not report its maximum", hint="write watts")
     watts = float(round(number / 100 * power[1])) if share and power else number
     if power and watts < _FEWEST_SHARE * power[1]:
         console.warn(
@@ -139,5 +139,5 @@ def restore_cards(config: Cards, *, every: bool) -> None:
         for entry in entries
     ]
     data = [{"uuid": entry.uuid, "restored": entry.before} for entry in entries]
-    nothing = "every card is as it was before vcell"
+    nothing = "every card has the settings it had before vcell"
     console.result({"restored": data}, "\n".join(["restored:", *lines]) if lines else nothing)

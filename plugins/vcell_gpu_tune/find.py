@@ -39,7 +39,7 @@ def run(config: FindOptimal) -> None:
     if users and not config.shared:
         raise UserError(
             f"{name} computes for other processes ({', '.join(map(str, users))})",
-            hint="wait for them; a measurement beside them says nothing",
+            hint="wait for them to end; a measurement alongside them means nothing",
         )
     stocks = (len(wanted) + 1) * config.repeats
     windows = stocks + sum(map(len, wanted)) * config.repeats
@@ -48,7 +48,7 @@ def run(config: FindOptimal) -> None:
         took = console.duration(windows * (config.window + _WARM_UP))
         lines = [f"{name}: {windows} windows of {config.window:g} s, about {took}"]
         lines += [f"  {words}" for phase in plan for words in phase]
-        text = "\n".join(["the plan, not carried out:", *lines, "add --yes to measure"])
+        text = "\n".join(["the plan (not carried out):", *lines, "add --yes to measure"])
         console.result({"plan": plan, "windows": windows, "measured": False}, text)
         return
     progress = console.progress("measuring", windows, "windows")

@@ -112,7 +112,7 @@ def search(
     first = _measured(measure, [stock], repeats, rng)[0]
     if not first.windows:
         raise RunFailed(
-            "heat holds the card back as it is, so nothing can be measured",
+            "heat already slows the card down, so nothing can be measured",
             hint="let it cool, or improve the cooling",
         )
     found, before = SearchResult(first), first
@@ -121,7 +121,7 @@ def search(
             if point.windows:
                 found.points.append(_noted(point, first))
             else:
-                found.dropped.append(f"{point.name}: heat held the card back in every window")
+                found.dropped.append(f"{point.name}: heat slowed the card down in every window")
         after = _measured(measure, [stock], repeats, rng)[0]
         _steady(before, after)
         before = after
@@ -167,5 +167,5 @@ def _noted(point: Trial, stock: Trial) -> Trial:
         notes.append("inert: the card never draws that much")
     clock = statistics.median(window.mhz for window in point.windows)
     if lock is not None and clock > lock[1] * 1.02:
-        notes.append(f"the clock ran at {clock:.0f} MHz: the lock was not obeyed")
+        notes.append(f"the clock ran at {clock:.0f} MHz: the lock had no effect")
     return Trial(point.settings, point.windows, tuple(notes))

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from vcell_gpu_tune import Cards, Follow
 
 _SENTENCES = {
-    "power cap": "the power cap holds it back",
+    "power cap": "the power cap slows it down",
     "locked clocks": "its clock is locked",
     "heat (software)": "heat holds it back",
     "heat (hardware)": "heat holds it back",
     "hardware slowdown": "the hardware slows it down",
-    "power brake": "the power supply holds it back",
+    "power brake": "the power supply slows it down",
     "sync boost": "it keeps pace with other cards",
 }
 
@@ -69,7 +69,7 @@ def sentence(reading: dict[str, Any]) -> str:
     reasons = [_SENTENCES[name] for name in reading.get("throttle") or () if name in _SENTENCES]
     watts, cap, busy = (reading.get(k) for k in ("watts", "enforced_cap_watts", "utilisation"))
     if watts is None:
-        return "the driver does not say what it draws"
+        return "the driver does not report its power draw"
     drawn = f"draws {watts:.0f} W" + (f" of {cap:.0f}" if cap else "")
     if busy is not None:
         drawn += f" at {busy} % busy"

@@ -19,7 +19,7 @@ def write(path: Path, found: dict[str, Any]) -> None:
     """Write the sentence, stacked bars, tables and what was read."""
     rows = [row for row in found["rows"] if "not_run" not in row]
     page = Page(
-        "Showing gene networks to a model",
+        "Feeding gene networks to a model",
         f"{found['genes']:,} genes, {found['edges']:,} edges in "
         f"{console.count(len(found['relations']), 'relation')}; "
         f"{found['device']}, {console.count(found['threads'], 'thread')}",
@@ -34,7 +34,8 @@ def write(path: Path, found: dict[str, Any]) -> None:
         for row in rows
     }
     page.figure("Where the time goes", svg.stacked(parts, phases, x="milliseconds a sample"),
-                "One phase after the other: nothing is prepared beside the model.")  # fmt: skip
+                "Phases run one after another: nothing is prepared in parallel with the "
+                "model.")  # fmt: skip
     shares = {
         name: [100 * value / (sum(values) or 1) for value in values]
         for name, values in parts.items()

@@ -9,9 +9,9 @@ def verdict(found: dict[str, Any]) -> str:
     """Return the sentence."""
     rows = [r for r in found["rows"] if "not_run" not in r and not r["reference_for"]]
     if not rows:
-        return "No strategy of ours was measured, so there is none to take."
+        return "None of vcell's own strategies was measured, so none is recommended."
     by_rate = sorted(rows, key=lambda row: -row["samples_a_second"])
-    measured = "its data alone were measured" if found["mode"] == "data" else "end to end"
+    measured = "only its data were measured" if found["mode"] == "data" else "end to end"
     best = by_rate[0]
     said = f"Take {best['strategy']}: {_rate(best)} ({measured}), {_why(best, found)}"
     others = [row for row in by_rate[1:] if row["own_graph"] != best["own_graph"]]

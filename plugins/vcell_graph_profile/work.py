@@ -102,7 +102,7 @@ def _check(config: GraphProfile) -> None:
 def _device(asked: str) -> torch.device:
     have = torch.cuda.is_available()
     if asked == "cuda" and not have:
-        raise UserError("a GPU was asked for and torch sees none", hint="--device cpu")
+        raise UserError("a GPU was requested, but torch finds none", hint="--device cpu")
     return torch.device("cuda" if have and asked != "cpu" else "cpu")
 
 

@@ -84,7 +84,7 @@ def _density(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
     """Draw two values of each cell against each other, on log scales where they differ much."""
     keep = (x > 0) & (y > 0)
     if not keep.any():
-        return frame.empty("nothing to show: no cell has any value above 0")
+        return frame.empty("nothing to show: no cell has a value above 0")
     x, y = x[keep], y[keep]
     across = _axis(x, frame.LEFT, frame.WIDTH - frame.RIGHT)
     up = _axis(y, frame.HEIGHT - frame.BOTTOM, frame.TOP)

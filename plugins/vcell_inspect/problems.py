@@ -117,4 +117,6 @@ def of_raw(source: CellSource) -> list[str]:
             found = detect.scale(raw, quiet=True)
     except UserError as error:
         return [f"raw cannot be read: {error.message}"]
-    return [] if found.kind in ("counts", "empty") else [f"raw is not raw: it has {found.text}"]
+    if found.kind in ("counts", "empty"):
+        return []
+    return [f"raw does not hold raw counts: it has {found.text}"]

@@ -18,7 +18,7 @@ class ModelOptions:
     """Which model reads the cells, and how."""
 
     model: str | None = option(
-        None, help="Folder of a Geneformer model, or synthetic:gf-6L-10M-i2048 (made-up weights)."
+        None, help="Folder of a Geneformer model, or synthetic:gf-6L-10M-i2048 (random weights)."
     )
     vocabulary: Path | None = option(
         None,

@@ -73,7 +73,7 @@ class Answer:
     def verdict(self) -> str:
         """What may be said of it, and no more."""
         if len(self.genes) < FEWEST:
-            return f"too few genes in both to tell: {len(self.genes)}, {FEWEST} are needed"
+            return f"too few genes in both: {len(self.genes)}, {FEWEST} are needed"
         if self.rho is None:
             return "no correlation can be computed: one side is constant"
         if self.high < 0:
@@ -81,7 +81,7 @@ class Answer:
         if self.low <= 0:
             return "no agreement with the screen is shown"
         if self.gain_low <= 0:
-            return "the shifts agree with the screen, and are not shown to beat expression alone"
+            return "the shifts agree with the screen, but are not shown to beat expression alone"
         return "the shifts agree with the screen, and beat expression alone"
 
     def facts(self) -> dict[str, Any]:
@@ -221,8 +221,8 @@ def _way(result: FinishedRun, genes: list[str]) -> NDArray[np.float64] | None:
     path = Path(str(data[0].get("path", "")))
     if not path.exists():
         console.warn(
-            f"the cells of {result.run.name} are not at {path} any more: whether shifts and "
-            "effects point the same way cannot be told"
+            f"the cells of {result.run.name} are not at {path} any more: the direction of shifts "
+            "and effects cannot be compared"
         )
         return None
     design, config = result.design, result.run.meta.get("config") or {}

@@ -84,7 +84,7 @@ def _check(config: IspRun) -> None:
         config.perturb != "delete" or config.genes != "all" or not config.goal or config.anchor
     ):
         raise UserError(
-            "a first-order screen is of all deletions towards a goal",
+            "a first-order screen covers all deletions towards a goal",
             hint="it needs --perturb delete, --genes all and --state, --start, --goal",
         )
     if config.controls:

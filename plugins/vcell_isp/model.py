@@ -82,5 +82,5 @@ def layer_number(name: str, n_layers: int) -> int:
 def device_of(name: str) -> torch.device:
     """Return where to compute, for a command of one process."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("no GPU is to be used here", hint="--device cpu")
+        raise UserError("no GPU may be used here", hint="--device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

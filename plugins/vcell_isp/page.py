@@ -77,7 +77,7 @@ def _head(page: Page, results: list[FinishedRun], table: pd.DataFrame, config: I
     for result in results:
         summary = result.run.meta.get("summary") or {}
         if summary.get("synthetic"):
-            warnings.append("The weights were made up: nothing here says anything about biology.")
+            warnings.append("The weights are random: nothing here says anything about biology.")
         found = summary.get("gates")
         if found:
             warnings += found["problems"]
@@ -161,9 +161,10 @@ def _both(page: Page, tested: pd.DataFrame, nulls: pd.DataFrame) -> None:
         svg.scatter(
             series, x="effect of deletion", y="effect of overexpression", equal=True, names=names
         ),
-        "A gene that drives a state lies in the upper left or lower right: both ways it does the "
-        "opposite. Called genes in the other corners are INCOHERENT. "
-        + ("" if len(cloud) else "Without --controls, the genes not called are the nulls."),
+        "A gene that drives a state lies in the upper left or lower right: deletion and "
+        "overexpression have opposite effects. Significant genes in the other corners are "
+        "INCOHERENT. "
+        + ("" if len(cloud) else "Without --controls, the nulls are all genes not significant."),
     )
 
 
@@ -193,7 +194,7 @@ def _by(page: Page, result: FinishedRun, tested: pd.DataFrame, column: str, word
         ]
     more = rows[column].nunique() - len(kinds)
     words = {
-        "donor": "A shift that one donor alone has is a property of that donor.",
+        "donor": "A shift in only one donor is a property of that donor.",
         "cell_type": "The mean shift over the cells of each type in which the gene was perturbed.",
     }[column]
     page.figure(

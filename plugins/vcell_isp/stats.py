@@ -152,7 +152,7 @@ def _genes(results: list[FinishedRun], config: IspStats) -> None:
             for name, many in answers.items()
         }
     if facts["synthetic"]:
-        console.warn("the weights were made up: these statistics say nothing about biology")
+        console.warn("the weights are random: these statistics say nothing about biology")
     columns = ["gene", "operation", "status", "effect", "share_of_nulls", "p", "fdr", "cells"]
     rows = [
         list(map(none_if_nan, row)) for row in table[columns].head(SHOWN).itertuples(index=False)

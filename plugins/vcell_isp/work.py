@@ -310,7 +310,7 @@ def _estimate_text(found: dict[str, Any]) -> str:
         ("cells to perturb", f"{found['cells']:,}"), ("genes", f"{found['genes']:,}"),
         ("genes in enough cells for a test", f"{found['eligible']:,}"),
         ("events", f"{found['events']:,}"), ("shards", f"{found['shards']:,}"),
-        ("least rank p that can be reached", f"{found['least_p']:.3g}"),
+        ("lowest possible rank p", f"{found['least_p']:.3g}"),
     ]  # fmt: skip
     if "seconds" in found:
         rows.append(("time, one process here", console.duration(found["seconds"])))

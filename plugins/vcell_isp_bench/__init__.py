@@ -17,7 +17,7 @@ class IspBench:
     """The [isp-bench] table."""
 
     model: str = option(
-        "synthetic:gf-6L-10M-i2048", help="Folder of a Geneformer model, or made-up weights."
+        "synthetic:gf-6L-10M-i2048", help="Folder of a Geneformer model, or random weights."
     )
     vocabulary: Path | None = option(
         None, read=True, help="A TSV of tokens, for a model of another size."

@@ -53,7 +53,7 @@ def make(name: str, model: Geneformer, n_layers: int, config: IspBench) -> Metho
         return _padded(name, model, n_layers, config)
     if name == "quantization":
         bert, facts = _quantised(model.bert)
-        what = f"{_PACKED}, int8 weights, activations quantised as they come"
+        what = f"{_PACKED}, int8 weights, activations quantised dynamically"
         return _of_packed(name, what, bert, n_layers, config, facts)
     precision = config.precision if name == "mixed_precision" else "fp32"
     return packed(model, n_layers, config, precision, compiled=name == "compile", name=name)
@@ -104,7 +104,7 @@ def _padded(name: str, model: Geneformer, n_layers: int, config: IspBench) -> Me
     if name == "original":
         harness = profiled
         what = (
-            f"what the original measured: one cell a forward, its profiler called every "
+            f"what the original measured: one cell per forward pass, its profiler called every "
             f"{config.batch_size} cells"
         )
     return Method(

@@ -23,7 +23,7 @@ def write(path: Path, facts: dict[str, Any]) -> None:
         "wall clock, medians of the repeats",
     )
     if facts["synthetic"]:
-        page.warnings(["The weights were made up: speeds are true, embeddings mean nothing."])
+        page.warnings(["The weights are random: the speeds are real, the embeddings mean nothing."])
     for row in rows:
         row["iqr"] = "{:.3g} to {:.3g}".format(*row["seconds_iqr"])
         if "bytes" in row:

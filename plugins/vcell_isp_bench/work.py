@@ -367,10 +367,10 @@ def _text(facts: dict[str, Any]) -> str:
     lines.append(
         f"{facts['device']}; processes: {facts['processes']}, threads of each: "
         f"{facts['threads']}; "
-        f"the roof is {facts['roof_gflops']:,.0f} GFLOP/s, a large product in float32"
+        f"the roof is {facts['roof_gflops']:,.0f} GFLOP/s, the speed of a large product in float32"
     )
     if facts["synthetic"]:
-        lines.append("made-up weights: speeds are true, embeddings mean nothing")
+        lines.append("random weights: the speeds are real, the embeddings mean nothing")
     return "\n".join(lines)
 
 

@@ -52,7 +52,7 @@ class Wanted:
 def check_labels(labels: PredictionLabels, wanted: Wanted) -> list[str]:
     """Return every problem that needs no value of the matrix, one line each."""
     if not len(labels.perturbation):
-        return ["it has no cells: there is nothing to submit"]
+        return ["it has no cells, so there is nothing to submit"]
     problems = _genes(labels.genes, wanted) + _size(labels, wanted) + _controls(labels, wanted)
     if not wanted.format.contexts:
         return problems + _perturbations(labels.perturbation, None, wanted)
@@ -233,7 +233,7 @@ class ValueCheck:
             raise UserError(
                 f"{self.name}: {console.count(len(empty), 'perturbation')} with zero in every "
                 f"cell and gene: {sample(empty)}",
-                hint="the model probably did not run for them",
+                hint="the model probably made no prediction for them",
             )
 
     def _refuse(self, what: str, cells: Sequence[int] | NDArray[np.int64]) -> None:

@@ -79,7 +79,7 @@ def _pack(files: tuple[Path, ...], config: Pack) -> dict[str, Any]:
         _contents, read_back = archive.read(packed, None)
         if read_back != written:
             raise UserError(
-                f"{out}: what was written does not read back as it was",
+                f"{out}: the archive does not read back as it was written",
                 hint="the disk may be failing or full; nothing was kept",
             )
     return facts | {"output": str(out), "bytes": out.stat().st_size, "sha256": written.sha256}

@@ -224,7 +224,7 @@ def _classifier(config: Pipeline, book: Manifest, kept: Path, dealt: Path, n: in
         return {"run": run.name, "verdict": found["verdict"], "auc": models}, written
 
     return Stage(
-        name="classifier", title="tell outcomes by bulk, taught by single cells", inputs=inputs,
+        name="classifier", title="predict outcomes from bulk expression", inputs=inputs,
         settings=settings | {"gmvae": runs}, work=work,
     )  # fmt: skip
 

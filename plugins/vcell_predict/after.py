@@ -45,7 +45,7 @@ def check(config: Predict) -> None:
     elif cells is not None and not cells.exists():
         raise UserError(
             f"--cells {cells}: there is no such file",
-            hint="how cells are made is said by --as: residual, mean or counts",
+            hint="--as sets how cells are made: residual, mean or counts",
         )
     if real is not None and not real.exists():
         raise UserError(f"{real}: there is no such file")

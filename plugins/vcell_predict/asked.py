@@ -144,15 +144,15 @@ def placed(asked: Sequence[Asked], contexts: Sequence[str], wanted: str | None) 
     """Give every perturbation a context of the run: `wanted`, its own, or each of them."""
     if wanted is not None and wanted not in contexts:
         raise UserError(
-            f"the run knows no context {wanted!r}{did_you_mean(wanted, contexts)}",
+            f"the run has no context {wanted!r}{did_you_mean(wanted, contexts)}",
             hint=f"its contexts: {', '.join(contexts)}",
         )
     found = []
     for one in asked:
         if one.context and one.context not in contexts and len(contexts) > 1:
             raise UserError(
-                f"{one.name} is asked for in the context {one.context!r}, of which the run knows "
-                f"nothing{did_you_mean(one.context, contexts)}",
+                f"{one.name} is asked for in the context {one.context!r}, which the run has not "
+                f"seen{did_you_mean(one.context, contexts)}",
                 hint=f"its contexts: {', '.join(contexts)}",
             )
         own = [one.context] if one.context in contexts else list(contexts)

@@ -44,8 +44,8 @@ class Member:
         has_screen = (run.path / models.SCREEN).is_file()
         if kind and not has_screen and run.meta.get("model") in models.names():
             raise UserError(
-                f"{run.name} is {run.status()}: it ended before its cells were measured, so there "
-                "is nothing to predict by",
+                f"{run.name} is {run.status()}: it ended before its cells were measured, so it "
+                "cannot predict",
                 hint="train anew: vcell train-vcc",
             )
         if not kind or not has_screen or not run.meta.get("model"):
@@ -241,5 +241,6 @@ def _check_alike(one: Member, other: Member) -> None:
     if wrong is not None:
         raise UserError(
             f"{one.run.name} and {other.run.name} learnt different {wrong}",
-            hint="an ensemble is made of runs on the same cells, with other seeds for instance",
+            hint="the runs of an ensemble must be on the same cells, with different seeds for "
+            "instance",
         )

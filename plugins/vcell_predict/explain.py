@@ -109,7 +109,7 @@ def _resembling(folder: Path, page: Page, ensemble: Ensemble, prediction: Predic
     page.heading("Measured perturbations that the predictions resemble")
     page.text(
         "Each predicted effect as a weighted sum of measured ones; explained is the share of it "
-        "that the sum reaches. measured.csv has more."
+        "that the sum explains. measured.csv has more."
     )
     shown = [
         (

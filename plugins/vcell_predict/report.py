@@ -75,9 +75,9 @@ def page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
     if found is not None:
         page.heading("Significant genes")
         page.text(
-            f"Expected are as many as {found.n_measured} measured perturbations show for effects "
-            "of this size, those that no model can foresee included. Each effect is written at "
-            "the strength that comes nearest."
+            f"The expected number is what {found.n_measured} measured perturbations show for "
+            "effects of this size, including changes that no model can foresee. Each effect is "
+            "written at the strength that comes nearest."
         )
         before = (found.expected.tolist(), found.before.tolist())
         written = (found.expected.tolist(), found.after.tolist())

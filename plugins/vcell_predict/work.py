@@ -124,7 +124,7 @@ def _say_learnt(pairs: list[tuple[str, str]], ensemble: Ensemble, *, scored: boo
         tell = console.warn if scored else console.say
         tell(
             f"there in the training of {some}: {learnt} of {len(pairs)} perturbations; "
-            "how well they are predicted says nothing of unseen ones"
+            "how well they are predicted says nothing about unseen ones"
         )
 
 

@@ -100,7 +100,7 @@ def _signatures(source: CellSource, pools: Pools, config: Pseudobulk) -> Signatu
         )
     if not signatures.apart:
         console.warn(
-            "signatures are learnt from the very cells that make the samples, so the scores are "
+            "signatures are learnt from the same cells that make up the samples, so the scores are "
             "too good; --split-by or --by keeps them apart"
         )
     return signatures

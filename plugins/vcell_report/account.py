@@ -75,7 +75,7 @@ class Account:
             return f"the run {self.status} at step {self.history.step or 0:,}", "bad"
         if self.best is not None:
             at = f"best {self.monitor} {self.best[1]:.4g} at step {self.best[0]:,}"
-            return f"{at}; nothing says how it compares with a baseline", "plain"
+            return f"{at}; no comparison with a baseline was recorded", "plain"
         return f"{self.status}; nothing was validated", "plain"
 
     def differences(self) -> list[tuple[Any, ...]]:

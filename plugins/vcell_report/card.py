@@ -26,9 +26,9 @@ def card(account: Account) -> str:
     report.headline(words, tone=tone)
     report.heading("Uses and limits")
     report.text(
-        "Predictions hold for cells, conditions and measurements like those of the training data "
-        "below, and only as far as the verdict above goes. Nothing here is meant for decisions "
-        "about patients."
+        "Predictions are valid for cells, conditions and measurements like those of the training "
+        "data below, and only as far as the verdict above goes. They must not be used for "
+        "decisions about patients."
     )
     report.heading("Training")
     report.facts(

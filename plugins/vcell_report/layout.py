@@ -50,7 +50,7 @@ def _claims(report: Report, account: Account) -> None:
     rows = account.differences()
     if rows:
         report.heading("Against each baseline")
-        report.text("Mean paired difference over all that was held out, with its 95 % interval.")
+        report.text("Mean paired difference over everything held out, with its 95 % interval.")
         report.table(("baseline", "difference", "low", "high", "held out"), rows)
     for name, table in account.summary.items():
         if name != "verdict" and _is_table(table):

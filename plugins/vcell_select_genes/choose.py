@@ -101,7 +101,8 @@ def _first_of_name(genes: NDArray[Any]) -> NDArray[np.int64]:
     _, first = np.unique(genes, return_index=True)
     if len(first) < len(genes):
         console.warn(
-            f"names that occur before: of {console.count(len(genes) - len(first), 'gene')}; only "
+            f"names that occurred before: of {console.count(len(genes) - len(first), 'gene')}; "
+            f"only "
             "the first of a name can be chosen"
         )
     return first

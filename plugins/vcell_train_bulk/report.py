@@ -78,9 +78,9 @@ def _page(
     page.text(
         "Each patient was tested once, by models that had learnt from other patients only. "
         "AUC counts pairs of patients of one fold; intervals are over patients. ECE: mean distance "
-        "of confidence and accuracy in ten bins, beside what an honest model of as many patients "
-        "would have. Logistic regression on proportions is told the test patients' own cells; "
-        "the others see bulk."
+        "between confidence and accuracy in ten bins, next to that of a calibrated model on as "
+        "many patients. Logistic regression on proportions sees the test patients' own cells; the "
+        "others see bulk."
     )
     numbers = np.bincount(cohort.outcome, minlength=len(cohort.outcomes))
     page.facts(

@@ -93,7 +93,7 @@ def _begun(config: TrainBulk) -> tuple[Cohort, BulkStudy, dict[str, Any]]:
         if config.shuffle_outcomes:
             rng = np.random.default_rng((config.seed, 0x5F1))
             cohort = dataclasses.replace(cohort, outcome=rng.permutation(cohort.outcome))
-            console.say("outcomes are shuffled between patients: what is told of them is luck")
+            console.say("outcomes are shuffled between patients: any skill shown is luck")
         fold = _dealt(cohort, config, given)
         cohort, learners = _states(cohort, source, who, config, given, int(fold.max()) + 1)
     if config.pseudobulk:

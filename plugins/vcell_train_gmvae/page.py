@@ -114,7 +114,7 @@ def _labels(page: Page, study: Study, judged: Array, ours: Named) -> None:
         "Calibration",
         svg.scatter({"tenths of confidence": (confidence, accuracy)}, x="confidence",
                     y="accuracy", diagonal=(0, 1)),
-        "Honest probabilities lie on the line.",
+        "Calibrated probabilities lie on the line.",
     )  # fmt: skip
     f1 = scores.f1_of(table)
     worst = share - np.diag(np.diag(share))
@@ -173,4 +173,4 @@ def verdict(gained: dict[str, float], n: int) -> str:
         return f"gmvae beats logistic regression on 30 PCs {how} {what}"
     if gained["high"] < 0:
         return f"gmvae is worse than logistic regression on 30 PCs {how} {what}"
-    return f"gmvae and logistic regression on 30 PCs cannot be told apart, {how} {what}"
+    return f"no difference is shown between gmvae and logistic regression on 30 PCs, {how} {what}"

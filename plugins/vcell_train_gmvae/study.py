@@ -157,7 +157,7 @@ def _refuse_confounded(source: CellSource, labels: Column, config: TrainGmvae) -
     if n_batches > 1 and len(pairs[0]) == n_labels == n_batches:
         raise UserError(
             f"{source.name}: batch {config.batch_column!r} is the label {config.labels!r} under "
-            "another name: removing the one removes the other",
+            "another name: removing one removes the other",
             hint="leave out --batch-column, or name another",
         )
 

@@ -154,5 +154,7 @@ factors_model = ClosedModel(
     "factors", "a few factors of genes, smooth over the graphs, beside graph-gp", "factors",
     graphs=True,
 )  # fmt: skip
-additive_model = ClosedModel("additive", "what genes do adds up: ridge regression", "additive")
+additive_model = ClosedModel(
+    "additive", "the effects of genes add up: ridge regression", "additive"
+)
 query_mean_model = ClosedModel("query-mean", "the mean of the sets of the query pair", "query-mean")

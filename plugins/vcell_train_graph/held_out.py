@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 FILE = "held_out.npz"
-SEEDS = 3  # draws, of fewer of which nothing is claimed
+SEEDS = 3  # draws; with fewer there is no verdict
 NONE = "without graphs"
 BASELINES = ("additive", "query-mean", "gp")
 WHAT = {
@@ -153,7 +153,7 @@ class Split:
         apart = f"{found} of the variance over {other}"
         if self.draws < SEEDS:
             return (
-                f"nothing is claimed of {self.draws} seeds ({SEEDS} are the least): {apart}",
+                f"no verdict from {self.draws} seeds (at least {SEEDS} are needed): {apart}",
                 found,
             )
         if found.low > 0:

@@ -119,7 +119,7 @@ def _given(files: tuple[tuple[Path, int], ...], n_graphs: int) -> GivenTable:
     if table.values is None:
         raise UserError(
             f"{paths[0]} has sets of genes and no values",
-            hint="a column of numbers, called tau or value, is what is learnt",
+            hint="a column of numbers called tau or value is needed to learn from",
         )
     members, values, query = _usable(table.members, table.values, table.query)
     own = table.genes
@@ -141,7 +141,7 @@ def _given(files: tuple[tuple[Path, int], ...], n_graphs: int) -> GivenTable:
         console.say(note)
     if absent:
         lacking = console.count(len(absent), "gene")
-        console.say(f"in no graph, and predicted from what else is known: {lacking} of the table: "
+        console.say(f"in no graph, so predicted from other features: {lacking} of the table: "
                     f"{few(absent)}")  # fmt: skip
     group, by = _groups(members, query)
     console.say(f"{by} are held out in folds, beside a random split")

@@ -89,7 +89,7 @@ def _correlations(report: Report, parts: Sequence[Run]) -> None:
     report.figure(
         "Correlation of predicted and observed values",
         svg.strip({name: points[name] for name in shown}, x="r", reference=0),
-        "One point per fold and draw, named by the pointer; the tick is a model's mean.",
+        "One point per fold and draw, named in the tooltip; the tick is a model's mean.",
     )
 
 
@@ -117,4 +117,4 @@ def _predicted(report: Report, model: str, parts: Sequence[Run]) -> None:
     )  # fmt: skip
     worst = np.argsort(-np.abs(said - values), kind="stable")[:_WORST]
     rows = [(names[i], float(values[i]), float(said[i])) for i in worst]
-    report.table(("genes", "observed", "predicted"), rows, "sets, the furthest off first")
+    report.table(("genes", "observed", "predicted"), rows, "sets, the largest error first")

@@ -45,7 +45,7 @@ def run(sets: Path | None, config: TrainGraph) -> None:
         if config.control and not _seen(model, config):
             what = "graphs" if config.control == "rewired" else "features"
             raise UserError(
-                f"--control {config.control} of {config.model} is the same thing twice: it sees no "
+                f"--control {config.control} of {config.model} is the same model twice: it uses no "
                 f"{what}",
                 hint=f"give --{'graph' if what == 'graphs' else what}, or another --model",
             )
@@ -237,7 +237,7 @@ def tell(run: Run) -> None:
         if config["fold"] in (None, RANDOM)
         else f"{config['fold']} by {run.meta['held_out_by']}"
     )
-    text = f"held out {split}, one split of one draw: nothing is claimed (--folds, --seeds {SEEDS})"
+    text = f"held out {split}, one split of one draw: no verdict (--folds, --seeds {SEEDS})"
     console.result(
         {"run": str(run.path), "model": model, "held_out": found, "absent": run.meta["absent"],
          "explains": run.meta["summary"].get("explains", {})},

@@ -160,7 +160,7 @@ def test_plugins_can_be_restricted_and_switched_off(vcell):
         (("import click", "import click, numpy"), "imports nothing heavy"),
         (("Example: vcell", ""), "shows an example"),
         (('summary="Greet."', "summary='two\\nlines'"), "has a one-line summary"),
-        (("@configured(Greet)\n", ""), "settings survive vcell.toml and have flags"),
+        (("@configured(Greet)\n", ""), "settings round-trip through vcell.toml and have flags"),
     ],
 )
 def test_check_names_the_rule_that_a_plugin_breaks(vcell, tmp_path, change, rule):

@@ -111,7 +111,7 @@ def scores(folder, name, n, pds):
         (12, 0.8, "m beats the baselines; the nearest is mean: +"),
         (12, 0.3, "m is worse than mean"),
         (12, 0.5, "m adds nothing to mean"),
-        (3, 0.9, "too few to tell: 3 held-out perturbations"),
+        (3, 0.9, "too few for a verdict: 3 held-out perturbations"),
     ],
 )
 def test_the_first_sentence_claims_what_the_interval_bears(tmp_path, n, pds, said):

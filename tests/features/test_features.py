@@ -142,7 +142,7 @@ def test_targets_that_a_table_knows_are_counted_under_any_name(tmp_path, capsys)
     assert run(["features", "emb.csv", "--cells", "cells.h5ad"]) == 0
     said = capsys.readouterr().out
     assert "2 of 4" in said
-    assert "no table knows 2 of 4 targets: MYC, NOGENE" in said
+    assert "2 of 4 targets are in no table: MYC, NOGENE" in said
     assert run(["features", "--cells", "cells.h5ad", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["tables"]
     assert [row["table"] for row in told] == ["Gene Ontology", "Reactome"]

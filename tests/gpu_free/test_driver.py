@@ -111,7 +111,7 @@ def test_what_a_card_does_not_tell_is_unknown(nvml: FakeNvml, what: str) -> None
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        (NO_PERMISSION, "this user may not ask"),
+        (NO_PERMISSION, "this user may not query"),
         (MISMATCH, "updated under the running kernel"),
         (9, "no NVIDIA driver answers"),
         (999, "no NVIDIA driver answers"),

@@ -63,7 +63,7 @@ def test_status_reads_only_and_reads_the_numbers(tune, driver) -> None:
     first, second = ran.json["gpus"]
     assert first["enforced_cap_watts"] == 400
     assert first["throttle"] == ["power cap"]
-    assert "power cap holds it back" in first["reading"]
+    assert "power cap slows it down" in first["reading"]
     assert second["users"] == []
     assert driver.calls == []
 
@@ -143,7 +143,7 @@ def test_without_permission_nothing_changes(tune, driver, tmp_path) -> None:
         ({}, ["--power-limit", "5000"], "between 200 and 700 W"),
         ({}, ["--power-limit", "much"], "is not a power limit"),
         ({}, ["--clock", "9000"], "between 345 and 1980 MHz"),
-        ({}, ["--core-offset", "100"], "offsets are refused"),
+        ({}, ["--core-offset", "100"], "offsets are not supported"),
         ({}, ["--fan-curve-aggressive"], "never touches fans"),
         ({}, ["--auto-optimize"], "find-optimal"),
         ({}, ["--no-safety-checks"], "cannot be switched off"),

@@ -247,7 +247,7 @@ def test_a_batch_that_cannot_fit_is_a_row_that_says_why(files, capsys):
 
 
 def test_without_a_strategy_of_ours_none_is_taken():
-    assert "none to take" in verdict({"rows": [], "mode": "full", "genes": 3})
+    assert "none is recommended" in verdict({"rows": [], "mode": "full", "genes": 3})
 
 
 def test_the_verdict_says_from_which_batch_on_a_shared_graph_pays():

@@ -109,7 +109,7 @@ def test_it_finds_what_is_wrong(full, vcell, tmp_path):
     for part in (
         "1 gene name occurs more than once: same", "1 value is NaN", "1 value is negative",
         "not whole", "1 cell has unsorted", "1 entry repeats", "1 zero is stored",
-        " empty", "raw is not raw",
+        " empty", "raw does not hold raw counts",
     ):  # fmt: skip
         assert part in problems, part
     good = vcell("inspect", tmp_path / "odd.h5ad", "--layer", "raw", "--json").json

@@ -35,7 +35,7 @@ def test_verdicts_say_no_more_than_they_know():
     assert "contradict" in answered("size", names, x, -x + 0.1 * noise, noise).verdict
     assert "not shown to beat" in answered("size", names, x, x + 0.1 * noise, x).verdict
     few = answered("size", names[:5], x[:5], x[:5], noise[:5])
-    assert few.verdict == f"too few genes in both to tell: 5, {FEWEST} are needed"
+    assert few.verdict == f"too few genes in both: 5, {FEWEST} are needed"
     assert np.isnan(few.low)
     assert "constant" in answered("size", names, np.zeros(150), x, noise).verdict
     wrong = [

@@ -185,7 +185,7 @@ REFUSED = [
     (["--controls", "matched:20"], "needs --genes each:FILE"),
     (["--model-layer", "9"], "a number from 0 to 3"),
     (["--readout", "cls"], "has no <cls> token"),
-    (["--screen", "first-order", "--perturb", "inhibit"], "of all deletions"),
+    (["--screen", "first-order", "--perturb", "inhibit"], "covers all deletions"),
     (["--resume", "nothing"], "there are no runs"),
 ]
 

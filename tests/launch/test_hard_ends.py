@@ -120,7 +120,7 @@ def test_machines_that_do_not_meet_are_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(api, "elastic_launch", lambda *_: never)
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    with pytest.raises(RunFailed, match="the 2 machines did not meet at head:29500"):
+    with pytest.raises(RunFailed, match="the 2 machines did not all connect to head:29500"):
         elastic.start(new(tmp_path), PAIR)
 
 

@@ -78,7 +78,7 @@ def test_devices_follow_what_was_asked_and_what_is_there(options, seen, expected
         ({"gpus": "2"}, NO_GPUS, "has none (no NVIDIA driver answers)"),
         ({"device": "cuda"}, NO_GPUS, "asked for: 1 GPU; this machine has none"),
         ({"device": "cpu", "gpus": "2"}, FOUR_GPUS, "contradict"),
-        ({"nodes": 2}, NO_GPUS, "a place to meet and a name"),
+        ({"nodes": 2}, NO_GPUS, "a rendezvous and a job name"),
         ({"nodes": 2, "rdzv": "head", "job": "j"}, NO_GPUS, "not of the form HOST:PORT"),
         ({"nodes": 2, "rdzv": "no.invalid:29500", "job": "j"}, NO_GPUS, "no.invalid is not known"),
         ({"launcher": "slurm"}, NO_GPUS, "no SLURM_JOB_ID"),

@@ -71,7 +71,7 @@ def test_a_job_goes_on_without_the_machine_it_lost(tmp_path: Path, lost: str, ra
     _, said = left.communicate(timeout=PATIENCE)
     assert left.returncode == 1
     assert "bug in vcell" not in said
-    assert "gone or answers no more" in said
+    assert "gone or no longer answers" in said
     meta = Run.open(folder).meta
     assert (meta["world_size"], meta["machine"]["host"]) == (2, "alpha")
     assert meta["process"]["host"] == "alpha"

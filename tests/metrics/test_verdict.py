@@ -129,7 +129,7 @@ def test_four_are_too_few_and_five_are_not() -> None:
     four = {name: one[:4] for name, one in found.items()}
     said = judged("gp", four, names(4))
     assert said.claim == "few"
-    assert said.text == "too few to tell: 4 held-out perturbations, 5 are the least"
+    assert said.text == "too few for a verdict: 4 held-out perturbations, at least 5 are needed"
     assert said.plain()["over"]["mean"]["low"] is None
     assert judged("gp", found, names(5)).claim != "few"
     assert judged("gp", {n: one[:1] for n, one in found.items()}, names(1)).claim == "few"

@@ -205,7 +205,7 @@ def test_marked_runs_are_compared_at_the_same_step(view):
     for words in (
         "A 20261128-093112-train-vcc-80f1", "at the same step 410", "settings that differ",
         "lr                     0.001     0.002     0.001", "dropout",
-        "in gain at step 410 (one run each: not yet a proof)", "B waits for data 31% of a step",
+        "in gain at step 410 (one run each: not conclusive)", "B waits for data 31% of a step",
     ):  # fmt: skip
         assert words in page, words
     gains = next(line for line in page.splitlines() if line.startswith(" gain"))
@@ -265,7 +265,7 @@ def test_a_run_without_gpus_says_so(view):
     choose(view, "77b0")
     press(view, "4")
     assert "77b0 runs without a GPU" in shown(view)
-    assert "took no samples" in shown(view)
+    assert "recorded no samples" in shown(view)
 
 
 def test_a_run_on_a_processor_shows_what_its_processes_use(view):

@@ -102,7 +102,7 @@ def test_bad_cells_are_one_sentence_or_are_made_something_of(folder, tmp_path, n
             left = [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()]
             assert left == [] or name in GOES_ON, kind
         if kind == "one name twice" and name not in SUMMED:
-            assert re.search("more than once: A|names that occur before: of 1 gene", said), said
+            assert re.search("more than once: A|names that occurred before: of 1 gene", said), said
         shutil.rmtree(tmp_path / "out")
         for new in {p.name for p in tmp_path.iterdir()} - before:
             shutil.rmtree(tmp_path / new, ignore_errors=True)

@@ -73,7 +73,7 @@ def test_missing_genes_are_counted_and_samples_far_away_are_named(study):
     folder, run, _ = study
     ran = _vcell(folder, "predict-bulk", run, "few.csv", "-o", "few-out.csv")
     assert ran.json["genes_missing"] > 0
-    assert "count as an average patient's" in ran.err
+    assert "are set to an average patient's" in ran.err
     ran = _vcell(folder, "predict-bulk", run, "far.csv", "-o", "far-out.csv")
     assert ran.json["far"] > 0
     assert "other platform, tissue or units?" in ran.err

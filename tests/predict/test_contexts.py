@@ -72,7 +72,7 @@ def test_one_context_is_predicted_by_name_and_lists_may_name_theirs(call, tmp_pa
     }
     code, said = call("--context", "type3")
     assert code == 2
-    assert "knows no context 'type3'" in said
+    assert "has no context 'type3'" in said
     (tmp_path / "list.csv").write_text(f"target_gene,n_cells,context\n{name},7,moon\n")
     code, said = call("--perturbations", "list.csv")
     assert code == 2

@@ -199,7 +199,7 @@ def test_what_nothing_is_known_of_is_refused_or_said(predict, trained, tmp_path)
         (["--model", "oracle"], "'oracle' is not a model"),
         (["--control", "nobody"], "no cell is labelled 'nobody'"),
         (["--perturbations", "GENE00029X"], "did you mean GENE00029"),
-        (["--context", "moon"], "knows no context 'moon'"),
+        (["--context", "moon"], "has no context 'moon'"),
         (["--like", "missing.h5ad"], "missing.h5ad"),
         (["--like", "bad.csv"], "bad.csv"),
         (["--like", "x.h5ad", "--perturbations", "A"], "give one of them"),

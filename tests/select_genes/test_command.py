@@ -247,7 +247,7 @@ def test_of_equal_names_only_the_first_is_chosen(screen, tmp_path, monkeypatch, 
         warnings.simplefilter("ignore")  # anndata says that the names are not unique
         cells.write_h5ad("twice.h5ad")
     run((Path("twice.h5ad"),), SelectGenes(output=Path("genes"), n_genes=55, groups=("hvg",)))
-    assert "names that occur before: of 10 genes" in capsys.readouterr().err
+    assert "names that occurred before: of 10 genes" in capsys.readouterr().err
     names = [row["gene"] for row in rows_of(Path("genes"))]
     assert len(names) == len(set(names)) == 50
 

@@ -70,7 +70,7 @@ def test_two_seeds_claim_nothing(small, tmp_path):
         small, tmp_path, "relation_0", model="graph-gp", control="rewired", folds=2, seeds=2
     )
     text = told["splits"]["query pairs never seen"]["control"]["text"]
-    assert text.startswith("nothing is claimed of 2 seeds (3 are the least): +")
+    assert text.startswith("no verdict from 2 seeds (at least 3 are needed): +")
 
 
 @pytest.mark.parametrize("model", ["transformer", "dango", "mlp"])

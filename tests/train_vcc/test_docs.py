@@ -1,4 +1,7 @@
-"""The commands of docs/train-vcc.md work as they stand there."""
+"""The commands of docs/train-vcc.md work as they stand there.
+
+Those that need files of the reader's stand between fences; the others are indented.
+"""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_it_is_told_it_is_learnt_and_a_resumed_run_needs_no_file(
 def test_graphs_that_are_most_of_the_loss_are_warned_about_once(cells, graphs, capsys):
     words = ["--model", "transformer", *graphs, "--graph-loss", "50", "--max-steps", "8"]
     assert run(["train-vcc", str(cells), *SMALL, *words]) == 0
-    warnings = [line for line in capsys.readouterr().err.splitlines() if "take a smaller" in line]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "use a smaller" in line]
     assert len(warnings) == 1
     assert "of the loss and" in warnings[0]
 

@@ -424,7 +424,7 @@ def test_fewer_genes_scale_the_phases_aloud(capsys):
     ("settings", "said"),
     [
         ({"phase_genes": (100, 400)}, "phase 2 wants 400 genes and there are 300 tokens"),
-        ({"phase_genes": (100, 90)}, "more genes than the one before"),
+        ({"phase_genes": (100, 90)}, "more genes than the previous one"),
         ({"tokens": 40}, "phase 1 would have 4"),
         ({"max_steps": 3}, "too few for 4 phases"),
     ],

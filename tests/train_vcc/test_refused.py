@@ -203,7 +203,7 @@ def test_only_what_was_scored_is_counted(clean, tmp_path, capsys):
     said = capsys.readouterr()
     assert code == 0, said.err
     assert "1 held-out perturbations are not scored" in said.err
-    assert "too few to tell: 1 held-out perturbation" in said.out
+    assert "too few for a verdict: 1 held-out perturbation" in said.out
 
 
 def save(adata, tmp_path):

@@ -39,7 +39,7 @@ _PACKAGES = [
 )  # fmt: skip
 @click.pass_context
 def doctor(ctx: click.Context, *, ahead: bool) -> None:
-    r"""Say what this machine has, and what to do about what is missing.
+    r"""Show what this machine has, and how to get what is missing.
 
     Run it once with --compile after installing, and no command has to wait for a compiler.
 

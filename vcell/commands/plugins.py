@@ -85,7 +85,7 @@ def _rules(loaded: Plugin) -> list[dict[str, object]]:
     return [
         _rule("can be imported", ok=True, detail=plugin.discover().plugins[loaded.name].target),
         _rule("imports nothing heavy", ok=not heavy, detail=heavy or f"{load['ms']:.0f} ms"),
-        _rule("finds the modules it needs", ok=not missing, detail=", ".join(missing)),
+        _rule("the modules it needs are installed", ok=not missing, detail=", ".join(missing)),
         _rule("has a one-line summary", ok=_is_line(loaded.summary), detail=loaded.summary),
         _rule("explains itself", ok=bool(help_text.strip()), detail="--help with a docstring"),
         _rule("shows an example", ok="xample" in help_text, detail="a line with 'Example:'"),
@@ -109,7 +109,7 @@ def _settings_rule(loaded: Plugin) -> dict[str, object]:
     from vcell.config.options import SettingOption
     from vcell.config.write import toml_value
 
-    rule = "settings survive vcell.toml and have flags"
+    rule = "settings round-trip through vcell.toml and have flags"
     if loaded.config is None:
         return _rule(rule, ok=True, detail="no settings")
     commands = [loaded.command]

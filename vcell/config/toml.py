@@ -72,7 +72,7 @@ def read(path: Path) -> ProjectFile:
         ) from None
     if len(raw) > _MAX_BYTES:
         raise UserError(
-            f"{shown}: is over 1 MiB, which no project file is",
+            f"{shown}: is over 1 MiB, too large for a project file",
             hint="name another file with --config",
         )
     text = decoded(shown, raw)

@@ -271,7 +271,8 @@ def refuse_repeated(source: CellSource) -> None:
     if repeated := _repeated(source):
         raise UserError(
             repeated,
-            hint="anndata's var_names_make_unique() mends that, in every file that is compared",
+            hint="anndata's var_names_make_unique() repairs this; use it on every file that is "
+            "compared",
         )
 
 

@@ -180,7 +180,7 @@ def _shape(folder: Path) -> BertShape:
         raise UserError(f"{path} is damaged: {error}") from None
     _check_kind(config, path)
     if min(found.values()) < 1 or found["d_model"] % found["n_heads"]:
-        raise UserError(f"{path} is damaged: its sizes {found} cannot be")
+        raise UserError(f"{path} is damaged: its sizes {found} are impossible")
     return BertShape(**found, eps=eps)
 
 

@@ -134,7 +134,7 @@ def mapped(source: CellSource, vocabulary: Vocabulary, column: str | None = None
     console.say(f"{source.name}: {mapping.text} in {vocabulary.name}")
     if mapping.n_found < FEW * len(mapping.token_of):
         console.warn(
-            f"{source.name}: hardly any column has a token: are these the names of genes? "
+            f"{source.name}: hardly any column has a token: are these gene names? "
             "--gene-column names the var column that has them"
         )
     return mapping

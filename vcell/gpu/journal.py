@@ -95,7 +95,7 @@ class Journal:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise UserError(
-                    "another vcell gpu-tune is setting this card", hint="wait until it has ended"
+                    "another vcell gpu-tune is changing this card", hint="wait until it has ended"
                 ) from None
             yield
 

@@ -86,7 +86,7 @@ def _no_driver(nvml: Any, error: Any) -> tuple[str, str, tuple[str, ...], str]:
         why = "the NVIDIA driver was updated under the running kernel"
         return f"{why} ({error})", "", (), "restart the machine, or reload the driver's modules"
     if error.value == nvml.NVML_ERROR_NO_PERMISSION:
-        why = "this user may not ask the NVIDIA driver"
+        why = "this user may not query the NVIDIA driver"
         return f"{why} ({error})", "", (), "ask for access to /dev/nvidia*"
     return f"no NVIDIA driver answers ({error})", "", (), ""
 

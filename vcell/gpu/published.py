@@ -86,7 +86,7 @@ def sheet(name: str) -> Sheet:
     key = name.lower().replace(" ", "").replace("_", "-")
     if key not in SHEETS:
         raise UserError(
-            f"nothing is known of a GPU {name!r}{did_you_mean(key, SHEETS)}",
+            f"no published figures are known of a GPU {name!r}{did_you_mean(key, SHEETS)}",
             hint=f"--gpu takes {', '.join(SHEETS)}",
         )
     return SHEETS[key]

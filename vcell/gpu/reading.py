@@ -134,7 +134,7 @@ def _found(nvml: Any, uuid: str) -> Card:
                     return Card(nvml, instance, is_instance=True)
             except (nvml.NVMLError, UnicodeDecodeError):
                 continue
-    raise LookupError(f"the NVIDIA driver knows no card {uuid}")
+    raise LookupError(f"the NVIDIA driver has no card {uuid}")
 
 
 def _most_instances(nvml: Any, handle: Any) -> int:

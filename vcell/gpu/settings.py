@@ -185,7 +185,7 @@ class Control:
             return "setters need root: run it with sudo, or ask the administrator"
         if error.value == self._nvml.NVML_ERROR_NOT_SUPPORTED:
             return "this card has no such setting"
-        return "nvidia-smi -q says how the card stands"
+        return "nvidia-smi -q shows the state of the card"
 
     def _ask(self, question: Callable[..., Any], *more: Any) -> Any:
         try:

@@ -80,11 +80,11 @@ def start(run: Run, plan: Plan) -> None:
     except RendezvousError:
         if _has_met(run, begun):
             raise RunFailed(
-                f"the machine at {plan.rdzv}, where all met, is gone or answers no more",
+                f"the machine at {plan.rdzv}, where all met, is gone or no longer answers",
                 hint="go on from the last checkpoint with --resume, on the machines there are",
             ) from None
         raise RunFailed(
-            f"the {plan.nodes} machines did not meet at {plan.rdzv}",
+            f"the {plan.nodes} machines did not all connect to {plan.rdzv}",
             hint="the same command must start on all of them, and reach that port of that host",
         ) from None
     except ChildFailedError as error:

@@ -59,7 +59,7 @@ def make_plan(
         return Plan(device, procs)
     if not (options.rdzv and options.job):
         raise UserError(
-            f"{options.nodes} machines need a place to meet and a name",
+            f"{options.nodes} machines need a rendezvous and a job name",
             hint="give --rdzv HOST:PORT and --job NAME, the same on every machine",
         )
     return Plan(device, procs, options.nodes, _endpoint(options.rdzv), options.job)
@@ -176,6 +176,6 @@ def _endpoint(text: str) -> str:
     except OSError as error:
         raise UserError(
             f"--rdzv {text!r}: the host {host} is not known here ({error.strerror})",
-            hint="name one of the machines, as all of them know it",
+            hint="name one of the machines by a name that all of them can resolve",
         ) from None
     return text

@@ -237,8 +237,8 @@ def judged(
     if model in weak or not over:
         return Verdict("baseline", None, over, f"the {model} baseline")
     if n < FEWEST:
-        few = f"too few to tell: {n} held-out perturbation{'s' * (n != 1)}"
-        return Verdict("few", None, over, f"{few}, {FEWEST} are the least")
+        few = f"too few for a verdict: {n} held-out perturbation{'s' * (n != 1)}"
+        return Verdict("few", None, over, f"{few}, at least {FEWEST} are needed")
     nearest = min(over, key=lambda name: over[name].low)
     one = over[nearest]
     if one.low > 0:

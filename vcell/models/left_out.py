@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Numbers = NDArray[np.int64]
 
+_AT_ONCE = 500  # rows, of which what is in between is in memory
+
 
 def numbered(names: Sequence[str]) -> Numbers:
     """Return (P,) a number for each name: equal where the perturbation is the same."""
@@ -25,11 +27,24 @@ def numbered(names: Sequence[str]) -> Numbers:
 
 
 def groups(number: Numbers) -> Iterator[Numbers]:
-    """Yield (M, S) the places of the M groups of each size S."""
+    """Yield (M, S) the places of M groups of one size S, until all were yielded."""
     order = np.argsort(number, kind="stable")
     size = np.bincount(number)[number[order]]
     for one in np.unique(size):
-        yield order[size == one].reshape(-1, one)
+        alike = order[size == one].reshape(-1, one)
+        step = max(_AT_ONCE // one, 1)
+        for start in range(0, len(alike), step):
+            yield alike[start : start + step]
+
+
+def mean_of_others(effects: Array, number: Numbers, rows: Numbers | None = None) -> Array:
+    """Return (R, N): for each of some rows (all), the mean of those that are not of its group."""
+    own = effects if rows is None else effects[rows]
+    found, total = np.empty_like(own), effects.sum(axis=0)
+    for at in groups(number):
+        rest = max(len(effects) - at.shape[1], 1)
+        found[at] = (total - own[at].sum(axis=1, keepdims=True)) / rest
+    return found
 
 
 def missed(

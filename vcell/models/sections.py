@@ -36,7 +36,7 @@ def sections(run: Run, report: Report) -> None:
     report.figure(
         "Gain over the mean effect",
         svg.strip(points, x="gain", reference=0),
-        "One point per perturbation, named by the pointer; the tick is a model's mean, the dashed "
+        "One point per perturbation, named in the tooltip; the tick is a model's mean, the dashed "
         "line the mean effect.",
     )
     if model in gains:

@@ -220,7 +220,7 @@ class Monitor(App[None]):
         self.press("up")
 
     async def action_quit(self) -> None:
-        """End; the runs go on."""
+        """Quit; the runs continue."""
         self.exit()
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:

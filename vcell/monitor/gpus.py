@@ -172,7 +172,7 @@ def _reads(gpu: Gpu) -> tuple[str, str] | None:
         return None  # told of all such together
     if gpu.busy is not None and gpu.busy >= 0.9 and used < 0.6:
         waits = f"{draws} at {words.percent(gpu.busy)} busy: it waits for memory or data"
-        return f"{waits}; another power cap would change nothing.", ""
+        return f"{waits}; a different power cap would change nothing.", ""
     if gpu.busy is not None and gpu.busy < 0.6:
         return f"{draws} and is busy {words.percent(gpu.busy)} of the time: it is not fed.", "warn"
     if gpu.celsius is not None and gpu.celsius >= _HOT:

@@ -391,6 +391,6 @@ def warned(found: Mapping[str, Share], warn: Callable[[str], None]) -> bool:
     worst = max(found, key=lambda name: max(found[name].loss, found[name].gradient))
     warn(
         f"graphs are {loss:.0%} of the loss and {gradient:.0%} of its gradient, {worst} most: "
-        "the model is taught the graphs more than the data; take a smaller --graph-loss"
+        "the model learns more from the graphs than from the data; use a smaller --graph-loss"
     )
     return True

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vcell.runs import Run
 
 FULL = "full"
-COLUMNS = ("without", "AUC", "95 % interval", "lost", "95 % interval of what is lost", "ECE")
+COLUMNS = ("without", "AUC", "95 % interval", "lost", "95 % interval of the AUC lost", "ECE")
 
 
 def variants(settings: BulkSettings, search: Search) -> dict[str, tuple[BulkSettings, Search]]:
@@ -123,7 +123,7 @@ def table_of(rows: list[dict[str, Any]]) -> Table:
 
 
 def verdict(rows: list[dict[str, Any]], n: int) -> str:
-    """Say which parts help beyond doubt; so many comparisons of n patients are allowed for."""
+    """Say which parts are shown to help, allowing for this many comparisons of n patients."""
     lost = {row["variant"]: row["lost"] for row in rows if row["lost"]}
     reach = beyond(len(lost), n)
     sure = {
@@ -135,6 +135,6 @@ def verdict(rows: list[dict[str, Any]], n: int) -> str:
     said = [f"{allowed}, the AUC falls {', '.join(falls)}"] if falls else []
     said += [f"{allowed}, the AUC rises {', '.join(rises)}"] if rises else []
     if not said:
-        return f"{allowed}, none of the changes makes a difference that can be told"
+        return f"{allowed}, no change makes a difference that can be shown"
     rest = len(lost) - len(sure)
-    return "; ".join([*said, *([f"of the other {rest} nothing can be told"] if rest else [])])
+    return "; ".join([*said, *([f"the other {rest} show no difference"] if rest else [])])

@@ -82,7 +82,7 @@ def read_bulk(
             )
         console.say(f"{words} ({len(match.renamed):,} under another name)")
         if n < len(used):
-            console.warn(f"{len(used) - n:,} are missing and count as an average patient's")
+            console.warn(f"{len(used) - n:,} are missing and are set to an average patient's")
         counts = np.full((source.n_cells, len(genes)), np.nan)
         for block in source.chunks():
             counts[np.ix_(block.rows, np.flatnonzero(there))] = block.toarray()[

@@ -195,7 +195,7 @@ def _types(
     if lone and min_cells < 2:
         raise UserError(
             f"{source.name}: label {lone[0]!r} of {columns.cell_type!r} has one cell: it would "
-            "tell one patient from all others",
+            "identify a single patient",
             hint="--min-cells 2 treats such cells as unlabelled",
         )
     place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
@@ -229,7 +229,7 @@ def _refuse_few(
     if len(names) < 2:
         raise UserError(
             f"{source.name}: every patient has the outcome {names[0]!r} in "
-            f"{columns.outcome!r}: there is nothing to tell apart",
+            f"{columns.outcome!r}: there is nothing to distinguish",
             hint="name another column with --outcome-column",
         )
     least = int(counts.argmin())
@@ -258,9 +258,8 @@ def _refuse_batch(
     if 1 < n_batches < n_patients and len(pairs[0]) == n_batches:
         raise UserError(
             f"{source.name}: each batch in {columns.batch!r} has patients of one outcome only: "
-            "what tells the batches apart tells the outcomes apart, and nobody can say which was "
-            "learnt",
-            hint="name another batch column; with these patients the question has no answer",
+            "batches and outcomes cannot be separated, so a model might learn either",
+            hint="name another batch column; these patients cannot answer the question",
         )
 
 

@@ -99,7 +99,8 @@ def opened(run: Run) -> tuple[Cohort, BulkStudy]:
         plan = BulkStudy.of(told)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{run.name} has no {DESIGN} that can be read ({error}): it ended before it began",
+            f"{run.name} has no {DESIGN} that can be read ({error}): it ended before training "
+            "began",
             hint="start a new run",
         ) from None
     return Cohort.load(run.path / COHORT), plan

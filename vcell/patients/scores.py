@@ -184,10 +184,10 @@ def verdict(judge: PatientJudge, model: str, probabilities: Mapping[str, Array])
         text += f": AUC {one.difference} over {nearest}"
     elif all(one.low > 0 for one in over.values()):
         claim = "beats"
-        text = f"{model} beats what stands beside it; the nearest is {nearest}: {one.difference}"
+        text = f"{model} beats all others here; the nearest is {nearest}: {one.difference}"
     elif one.value < 0:
         claim = "open"
-        text = f"{nearest} is ahead of {model}, not beyond doubt: AUC {one.difference}"
+        text = f"{nearest} is ahead of {model}, but no difference is shown: AUC {one.difference}"
     else:
         claim = "open"
         text = f"no difference shown: {model} over {nearest}: AUC {one.difference}"

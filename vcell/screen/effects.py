@@ -221,5 +221,7 @@ def _of_contexts(
         if weight.sum():
             found[code] = weight @ controls / weight.sum()
         elif aloud and (design.context == code).any():
-            console.warn(f"{name} has no control cells: those of all contexts stand in for them")
+            console.warn(
+                f"{name} has no control cells: the controls of all contexts are used instead"
+            )
     return found

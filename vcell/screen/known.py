@@ -75,7 +75,7 @@ class Known:
             known |= measured.keys()
         if not blocks and not config.expression_features:
             raise UserError(
-                "nothing is known of any target: --no-expression-features, no table that comes "
+                "no target has features: --no-expression-features, no table that comes "
                 "with vcell names one, and no --features",
                 hint="name a gene feature table; vcell features makes one",
             )

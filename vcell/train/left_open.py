@@ -53,7 +53,7 @@ def left_open(config: Any, origins: Mapping[str, str]) -> set[str]:
 def words(chosen: Sequence[Choice]) -> str:
     """Tell what was decided, a line each."""
     lines = "\n".join(f"  {one}" for one in chosen)
-    return f"settings that nobody gave, for this screen on this machine:\n{lines}"
+    return f"settings that were not given, chosen for this screen on this machine:\n{lines}"
 
 
 def machine_of(plan: Plan) -> Machine:

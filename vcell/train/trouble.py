@@ -112,7 +112,7 @@ def explain(error: Exception, doing: str, hint: str) -> None:
         raise RunFailed(f"out of memory while {doing} ({first_line(error)})", hint=hint) from None
     if is_peers(error):
         raise RunFailed(
-            f"another process of the job is gone or answers no more ({first_line(error)})",
+            f"another process of the job is gone or no longer answers ({first_line(error)})",
             hint="its own log says why, if it could; go on from the last checkpoint with --resume, "
             "on as many GPUs and machines as there are",
         ) from None

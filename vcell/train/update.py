@@ -248,8 +248,8 @@ def _explain(error: Exception, doing: str) -> None:
     """Raise in words what a step cannot go on from; return where there is nothing to add."""
     if _WAITED_IN_VAIN in str(error):
         raise RunFailed(
-            "a parameter that had a gradient in earlier steps had none in the last one, and ddp "
-            "waited for it in vain",
+            "a parameter that had a gradient in earlier steps had none in the last one, so ddp "
+            "never received it",
             hint="let the loss depend on the same parameters in every step",
         ) from None
     trouble.explain(error, doing, "try --parallel fsdp on several GPUs, or a smaller model")

@@ -138,7 +138,7 @@ class LeftOut:
         beside = "below" if after["mae"] <= self.baseline else "ABOVE"
         text += f", {beside} the official baseline's {self.baseline:.4f}"
         if self.tested is None:
-            return f"{text}; DES is not known: their cells are not there"
+            return f"{text}; DES is not known: their cells are missing"
         some = len(self.tested.real)
         of_them = "" if some == len(self.real) else f" (on {some} of them)"
         return f"{text}, DES {before['des']:.3f} -> {after['des']:.3f}{of_them}"

@@ -10,8 +10,8 @@ blocks too, used only if they improve these predictions.
 Its limits are the mean effect, ridge regression on the features, and the additive rule for pairs.
 Leave-one-out predictions come in closed form, and judge the settings: those that are best by error,
 correlation and discrimination together are averaged, since the data seldom tell which one is right.
-A perturbation is left out in all contexts at once.
-The prediction is trusted as far as left-out effects support it, possibly not at all.
+A perturbation is left out in all contexts at once. The mean effect, and the prediction beyond it,
+are trusted only if left-out effects show that they pay, possibly not at all.
 A target among the measured genes changes by the same share as training targets did.
 A set of targets that were all measured alone is predicted from those (`interactions`).
 P perturbations, G target genes, N genes.
@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import stdtr
 
-from vcell.models.left_out import missed, numbered
+from vcell.models.belief import asked, believed
+from vcell.models.left_out import mean_of_others, missed, numbered
 from vcell.models.own_change import OwnChange
 from vcell.models.scoring import Judge
 from vcell.models.transfer import Transfer
@@ -88,10 +88,11 @@ class GaussianProcess:
         self.settings = kept(run, screen, self._chosen)
         self.kernel = Kernel(screen, self.names)
         self.fits = [(setting, *self._solved(setting)) for setting in self.settings]
+        self.common = self.mean + told.mean(axis=0)
+        self.beyond, self.belief = self._believed(told)
         apart = self._left_out(self.together)
         apart += told
-        self.belief = self._believed(apart, told)
-        apart *= self.belief
+        apart = self._tempered(apart, mean_of_others(self.delta + told, self.together))
         self._each_left_out = self.own.put_in(apart, self.names)
         self.sets = Interactions(
             self.names, self.delta + told, self._each_left_out.astype(np.float64, copy=False)
@@ -125,7 +126,7 @@ class GaussianProcess:
             for setting, weights, _ in self.fits:
                 total += self._centre(setting) + self.kernel.across(names, setting)[0] @ weights
             total = total / len(self.fits) + self.transfer.of(names)
-            effect[known] = self.own.put_in(self.belief * total, names)
+            effect[known] = self.own.put_in(self._tempered(total, self.common), names)
         together = self.sets.covers(perturbations)
         effect[together] = self.sets.predict([*itertools.compress(perturbations, together)])
         return effect
@@ -175,28 +176,21 @@ class GaussianProcess:
             found -= off
         return found
 
-    def _believed(self, left_out: Array, told: Array) -> float:
-        """Return what predictions are multiplied by: how surely left-out effects follow them.
+    def _tempered(self, effect: Array, common: Array) -> Array:
+        """Return effects (Q, N) as far as they are believed: beyond what all share, and at all."""
+        effect *= self.belief * self.beyond
+        effect += self.belief * (1 - self.beyond) * common
+        return effect
 
-        The probability that predictions point the right way less that they point the wrong way, 0
-        at least, by the slope of real effects on predicted ones and its standard error. How steep
-        it is does not count, as the settings were chosen by that; nor do own genes. Each
-        target counts once, as neither its genes nor its contexts are independent.
-        """
-        size = np.einsum("pn,pn->p", left_out, left_out)
-        agree = np.einsum("pn,pn->p", left_out, self.delta) + np.einsum("pn,pn->p", left_out, told)
-        column = self.targets.columns(self.names)
-        rows, places = np.nonzero(column >= 0)
-        own = (rows, column[rows, places])
-        np.subtract.at(size, rows, left_out[own] ** 2)
-        np.subtract.at(agree, rows, left_out[own] * (self.delta[own] + told[own]))
-        total = max(float(size.sum()), 1e-30)
-        slope = float(agree.sum()) / total
-        off = np.bincount(self.together, agree - slope * size)
-        error = float(np.sqrt(np.square(off).sum())) / total
-        if len(off) < 2 or not error:
-            return float(slope > 0)
-        return max(2 * float(stdtr(len(off) - 1, slope / error)) - 1, 0.0)
+    def _believed(self, told: Array) -> tuple[float, float]:
+        """Return the shares of `believed`: over the mean effect, and that over no change."""
+        rows, fold = asked(self.together)
+        guess = self._left_out(fold, rows) + told[rows]
+        real = self.delta[rows] + told[rows]
+        mean = mean_of_others(self.delta + told, fold, rows)
+        names = [self.names[row] for row in rows]
+        context = self.targets.context[self.learned[rows]]
+        return believed(real, mean, guess, fold, context, self.own, names)
 
     def _chosen(self) -> list[KernelSettings]:
         """Rank the settings by what they say of perturbations left out."""

@@ -152,7 +152,7 @@ def plan(config: TrainVcc, n_genes: int) -> tuple[tuple[int, int], ...]:
     if list(wanted) != sorted(set(wanted)) or wanted[0] < _FEWEST:
         raise UserError(
             f"phase-genes {', '.join(map(str, wanted))}: each phase must have more genes than the "
-            f"one before, the first at least {_FEWEST}"
+            f"previous one, the first at least {_FEWEST}"
         )
     if wanted[-1] > n_genes:
         wanted = _scaled(wanted, n_genes, given=bool(config.phase_genes))

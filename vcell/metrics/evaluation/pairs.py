@@ -141,7 +141,7 @@ def _context_column(pred: CellSource, real: CellSource) -> str | None:
         return None
     if int((real.obs("context").counts() > 0).sum()) < 2:
         return None
-    console.say("each value of 'context' is scored for itself, and the scores are averaged")
+    console.say("each value of 'context' is scored separately, and the scores are averaged")
     return "context"
 
 

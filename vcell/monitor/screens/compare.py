@@ -159,7 +159,7 @@ def _verdict(runs: list[Watched], curve: CurveName, step: int | None, width: int
             lead = abs(known[order[0]] - known[order[1]])
             told.append(
                 f"{letter(order[0])} leads {letter(order[1])} by {words.number(lead, 3)} in "
-                f"{curve.title} at step {step:,} (one run each: not yet a proof)"
+                f"{curve.title} at step {step:,} (one run each: not conclusive)"
             )
     for i, one in enumerate(runs):
         if (one.overview.wait or 0) > 0.2:

@@ -168,7 +168,7 @@ def _processes(view: Viewer, one: Watched, width: int, height: int) -> list[Line
     if isinstance(devices, list) and devices:
         block.append([(f" {words.cut(words.clean(str(devices[0])), width - 2)}", "dim")])
     if not tables:
-        return [*block, [(" its processes took no samples of themselves", "dim")]]
+        return [*block, [(" its processes recorded no samples", "dim")]]
     mark = "-" if view.plain else "─"
     block += [
         [(f"    {'rank':<6}{'cores busy':>12}{'memory GiB':>12}", "dim")],

@@ -68,7 +68,7 @@ def _help(width: int) -> list[Line]:
         lines.append([(f" {title}", "title")])
         for key, what in entries:
             lines.append([(f"   {key:<13}", "key"), (words.cut(what, width - 17), "")])
-    lines.append([(" Colours are Okabe and Ito's; nothing is told by colour alone.", "dim")])
+    lines.append([(" Colours are Okabe and Ito's; nothing depends on colour alone.", "dim")])
     return lines
 
 
