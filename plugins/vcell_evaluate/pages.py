@@ -84,6 +84,11 @@ def _context(made: Page, one: Scored, *, several: bool) -> None:
         made.heading(f"Context {one.context}")
         _scores(made, one.metrics)
     made.heading("Per perturbation")
+    if len(one.perturbations) == 1:
+        made.text(
+            "There is one perturbation, so PDS has no others to tell it from: it is 1 whatever was "
+            "predicted, and says nothing."
+        )
     for metric in one.metrics:
         column = one.per_perturbation.get(metric.name)
         if column is not None:

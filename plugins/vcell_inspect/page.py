@@ -100,7 +100,8 @@ def _density(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
 def _axis(values: NDArray[np.float64], start: float, end: float) -> axes.Axis:
     """Return a log axis, or a linear one where a log axis would be all but empty."""
     if values.max() < 3 * values.min():
-        return axes.linear(values.tolist(), start, end, spacing=45)
+        whole = bool((values == np.round(values)).all())
+        return axes.linear(values.tolist(), start, end, spacing=45, whole=whole)
     return axes.logarithmic(values, start, end)
 
 

@@ -124,7 +124,10 @@ def test_figures_and_ablations_of_another_run_are_refused(inside, project):
 
 
 def test_two_pipelines_in_one_folder_and_damage_are_told(inside, project, tmp_path):
+    half = tmp_path / "pipeline.json.tmp-999999999"  # of a process that was killed
+    half.write_text("{")
     with Manifest.open(tmp_path).locked():
+        assert not half.exists()
         ran = inside("pipeline", "bulk", "-o", tmp_path)
     assert ran.code == 2
     assert "another pipeline" in ran.err

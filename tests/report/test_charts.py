@@ -208,3 +208,12 @@ def test_numbers_written_out_are_aligned_as_numbers_are():
     assert Table.of(["name", "size", "most", "ms", "interval"], rows).numeric == [
         False, True, True, True, False,
     ]  # fmt: skip
+
+
+def test_small_counts_have_a_bin_each_and_no_half_ticks():
+    picture = svg.histogram([1, 1, 2, 8, 0], x="counts", y="cells", log=True)
+    assert "1 at 0 left out" in picture
+    assert "0.5 to 1.5: 2</title>" in picture
+    ticks = re.findall(r'anchor="(?:middle|end)">([-0-9.,]+)<', picture)
+    assert ticks
+    assert all(float(tick) == int(float(tick)) for tick in ticks)

@@ -97,6 +97,7 @@ class Manifest:
                 raise UserError(
                     f"{self.folder}: another pipeline is at work there", hint="wait, or use -o"
                 ) from None
+            outputs.sweep(self.folder / FILE)
             try:
                 yield
             finally:

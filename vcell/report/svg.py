@@ -28,6 +28,7 @@ Points = Sequence[tuple[float, float]]
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 _NAMED = 600  # points that can be named by the pointer; each is an element of its own
 _ROW = 18  # pixels of a bar
+_COUNTED = 40  # counts up to this are each a bin of their own
 
 
 def line(
@@ -180,20 +181,24 @@ def strip(
 def histogram(values: Iterable[float], *, x: str = "", y: str = "", log: bool = False) -> str:
     """Draw how values are distributed; on a log scale, zeros are left out and counted.
 
-    Few whole numbers get one bar each, so that no comb appears.
+    Few whole numbers get one bar each, so that no comb appears, and no log scale.
     """
     found = [float(v) for v in values if math.isfinite(v)]
     positive = [v for v in found if v > 0] if log else found
     if not positive:
         return frame.empty("nothing to show: no value is finite" + (" and above 0" if log else ""))
+    log = log and not (max(positive) <= _COUNTED and all(v == int(v) for v in positive))
     edges = _log_edges(positive) if log else _edges(positive)
     counts = [0] * (len(edges) - 1)
     scale = (len(edges) - 1) / (_place(edges[-1], log=log) - _place(edges[0], log=log))
     for value in positive:
         i = int((_place(value, log=log) - _place(edges[0], log=log)) * scale)
         counts[min(max(i, 0), len(counts) - 1)] += 1
-    make = axes.logarithmic if log else axes.linear
-    across = make([edges[0], edges[-1]], LEFT, WIDTH - RIGHT)
+    ends = edges[0], edges[-1]
+    if log:
+        across = axes.logarithmic(ends, LEFT, WIDTH - RIGHT)
+    else:  # bins of whole numbers begin between two of them
+        across = axes.linear(ends, LEFT, WIDTH - RIGHT, whole=edges[0] % 1 == 0.5)
     up = axes.linear(counts, HEIGHT - BOTTOM, TOP, zero=True, spacing=45, whole=True)
     parts = [frame.x_axis(across, TOP, HEIGHT - BOTTOM, x), frame.y_axis(up, y)]
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
