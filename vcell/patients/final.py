@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -142,7 +141,7 @@ class FinalBulkModel:
             "settings": dataclasses.asdict(self.settings), "members": len(self.members),
             "chosen": dataclasses.asdict(self.picked), "weights": checksum(run.path / _WEIGHTS),
         }  # fmt: skip
-        run.save_file(_ABOUT, partial(write_json, value=about))
+        write_json(run.path / _ABOUT, about)
 
     @classmethod
     def load(cls, run: Run) -> FinalBulkModel:

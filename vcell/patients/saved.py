@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,7 +112,7 @@ def save_outer(run: Run, k: int, found: Outer, folder: str = "") -> None:
         "probabilities": {name: p.tolist() for name, p in found.probabilities.items()},
         "names": list(found.names), "weights": found.weights.tolist(),
     }  # fmt: skip
-    run.save_file(f"{folder}outer-{k}.json", partial(write_json, value=told))
+    write_json(run.path / f"{folder}outer-{k}.json", told)
 
 
 def outer_of(run: Run, k: int, folder: str = "") -> Outer | None:
