@@ -90,5 +90,6 @@ def test_rows_of_points_bear_their_names_in_a_png():
     axes = MagicMock()
     pictures.ablation(rows).draw(axes)
     axes.set_yticks.assert_called_once_with(range(2), ["without bulk", "one network"])
-    assert axes.scatter.call_count == 2
+    drawn = [(*call.args, call.kwargs["markevery"]) for call in axes.plot.call_args_list]
+    assert drawn == [([-0.1, 0.0, 0.2], [0] * 3, [1]), ([-0.1, 0.1, 0.2], [1] * 3, [1])]
     axes.legend.assert_not_called()

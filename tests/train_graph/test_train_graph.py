@@ -168,9 +168,9 @@ def test_tables_that_cannot_be_meant_are_refused_in_a_sentence(tmp_path, table, 
 
 
 def test_a_control_that_takes_nothing_away_is_refused(small, tmp_path):
-    with pytest.raises(UserError, match="sees no graphs"):
+    with pytest.raises(UserError, match="it uses no graphs"):
         train(small, tmp_path, "relation_0", model="mlp", control="rewired")
-    with pytest.raises(UserError, match="sees no features"):
+    with pytest.raises(UserError, match="it uses no features"):
         train(small, tmp_path, "relation_0", model="graph-gp", control="shuffled-features")
 
 
