@@ -30,14 +30,20 @@ def cores(most: int | None = None) -> int:
 
 def in_parts(work: Callable[[int, int], None], n: int) -> None:
     """Call ``work(first, last)`` on equal parts of n rows, one in each of 8 threads at most."""
-    step = -(-n // cores(8))
-    if step >= n:
+    threads = cores(8)
+    if min(threads, n) <= 1:
         work(0, n)
         return
-    with ThreadPoolExecutor(cores(8)) as pool:
-        jobs = [pool.submit(work, first, min(first + step, n)) for first in range(0, n, step)]
-        for job in jobs:
-            job.result()
+    with ThreadPoolExecutor(threads) as pool:
+        share(pool, work, n, threads)
+
+
+def share(pool: ThreadPoolExecutor, work: Callable[[int, int], None], n: int, parts: int) -> None:
+    """Let a pool's threads call ``work(first, last)`` on about so many equal parts of n rows."""
+    step = max(-(-n // parts), 1)
+    jobs = [pool.submit(work, first, min(first + step, n)) for first in range(0, n, step)]
+    for job in jobs:
+        job.result()
 
 
 def quota_of(proc: Path, root: Path) -> float | None:

@@ -99,10 +99,11 @@ def _density(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
 
 def _axis(values: NDArray[np.float64], start: float, end: float) -> axes.Axis:
     """Return a log axis, or a linear one where a log axis would be all but empty."""
-    if values.max() < 3 * values.min():
+    ends = float(values.min()), float(values.max())
+    if ends[1] < 3 * ends[0]:
         whole = bool((values == np.round(values)).all())
-        return axes.linear(values.tolist(), start, end, spacing=45, whole=whole)
-    return axes.logarithmic(values, start, end)
+        return axes.linear(ends, start, end, spacing=45, whole=whole)
+    return axes.logarithmic(ends, start, end)
 
 
 def _groups(made: Page, report: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 
 from vcell import console
 from vcell.graph.diffusion import kernels
+from vcell.models.left_out import missed
 from vcell.screen.split import TEST
 from vcell_train_graph.kernels import KernelMixture, SetBlock, indicator, inverse_of, weighed
 
@@ -106,18 +107,8 @@ def _inverted(
             for i in range(0, len(values), step)
         ]
     )
-    found[known] = values[known] - _left_out(inverse, weight, groups[known])
+    found[known] = values[known] - missed(inverse, weight[:, None], groups[known])[:, 0]
     return found
-
-
-def _left_out(inverse: Array, weight: Array, groups: Rows) -> Array:
-    """Return by how much each set is missed, with all of its group left out."""
-    missed = np.empty(len(weight))
-    order = np.argsort(groups, kind="stable")
-    ends = np.flatnonzero(np.diff(groups[order])) + 1
-    for rows in np.split(order, ends):
-        missed[rows] = np.linalg.solve(inverse[np.ix_(rows, rows)], weight[rows])
-    return missed
 
 
 class SetProducts:

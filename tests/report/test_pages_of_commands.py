@@ -66,7 +66,8 @@ def isp(vcell, folder: Path) -> list[Path]:
     both = []
     for how, sign in (("delete", 1), ("overexpress", -1)):
         frame = shifts_of(rng, 30, 12, effect={10: sign * 5e-3, 11: 5e-3})
-        frame["symbol"] = frame["symbol"].replace(dict(zip(["G10", "G11", "G12"], HARD)))  # noqa: B905
+        symbols = dict(zip(["G10", "G11", "G12"], HARD, strict=True))
+        frame["symbol"] = frame["symbol"].replace(symbols)
         both.append(run_of(folder, frame, operation=how, missing={HARD[0]: "no token"}))
     pages = []
     for name, runs in (("both", both), ("one", [run_of(folder, shifts_of(rng, 1, 12))])):

@@ -12,11 +12,12 @@ from vcell_train_graph.factors import said_of
 from vcell_train_graph.kernels import KernelMixture, SetBlock, indicator, inverse_of, weighed
 from vcell_train_graph.planted import Planted, planted
 from vcell_train_graph.problem import GraphProblem
-from vcell_train_graph.process import SetProducts, _left_out, process
+from vcell_train_graph.process import SetProducts, process
 
 from vcell.graph import Relation
 from vcell.graph.diffusion import kernels
 from vcell.kernels.factors import draw_effects, draw_factors
+from vcell.models.left_out import missed
 from vcell.screen.split import TEST, TRAIN
 
 G = 12
@@ -70,7 +71,7 @@ def test_groups_left_out_are_what_a_fit_without_them_says(kernel):
     noisy = mix(one, one, G) + (mix.noise + 0.1) * np.eye(40)
     inverse, log_det = inverse_of(noisy)
     assert log_det == pytest.approx(np.linalg.slogdet(noisy)[1])
-    said = values - _left_out(inverse, inverse @ values, groups)
+    said = values - missed(inverse, (inverse @ values)[:, None], groups)[:, 0]
     for group in range(7):
         out = groups == group
         rest = np.linalg.solve(noisy[np.ix_(~out, ~out)], values[~out])

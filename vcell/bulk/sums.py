@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.bulk.draw import BLOCK, Drawn, Sampling, draws
 from vcell.bulk.packed import LARGEST, MOST_CELLS, GeneOrder, PackedCells, lines, packed
-from vcell.cores import cores
+from vcell.cores import cores, share
 from vcell.data.buffers import Buffers
 from vcell.data.source import MAX_NNZ
 from vcell.errors import UserError
@@ -145,11 +145,7 @@ def _tiles(blocks: Iterator[Drawn], size: int) -> Iterator[Drawn]:
 
 
 def _share(pool: ThreadPoolExecutor, work: Callable[[int, int], None], n: int) -> None:
-    """Let the threads do some of `n` each."""
-    step = max(-(-n // (_SHARES * pool._max_workers)), 1)
-    jobs = [pool.submit(work, first, min(first + step, n)) for first in range(0, n, step)]
-    for job in jobs:
-        job.result()
+    share(pool, work, n, _SHARES * pool._max_workers)
 
 
 def _add(

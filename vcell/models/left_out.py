@@ -48,8 +48,8 @@ def mean_of_others(effects: Array, number: Numbers, rows: Numbers | None = None)
 
 
 def missed(
-    inverse: Array, weights: Array, about: Array, number: Numbers, *,
-    centred: bool, rows: Numbers | None = None,
+    inverse: Array, weights: Array, number: Numbers, *,
+    about: Array | None = None, rows: Numbers | None = None,
 ) -> Array:  # fmt: skip
     """Return (R, N): by how much a process misses some rows (all) without their group.
 
@@ -57,22 +57,22 @@ def missed(
     ----------
     inverse, weights
         (P, P) of the noisy kernel, and (P, N) its product with the effects.
-    about
-        (P, N) effects about their mean.
     number
         (R,) the group of each row that is asked.
-    centred
-        Whether the process is one about the mean: the mean must not know the group either.
+    about
+        (P, N) effects about their mean, of a process about it: the mean must not know the group
+        either. None of one about zero.
     rows
         (R,) which they are.
     """
-    found = np.empty((len(number), about.shape[1]))
-    reach = inverse.sum(axis=1) * centred
+    found = np.empty((len(number), weights.shape[1]))
+    reach = inverse.sum(axis=1)
     for at in groups(number):
         own = at if rows is None else rows[at]
-        rest = max(len(about) - at.shape[1], 1)
-        off = (reach[own] / rest)[:, :, None] * about[own].sum(axis=1, keepdims=True)
-        off += weights[own]
+        off = weights[own]
+        if about is not None:
+            rest = max(len(about) - at.shape[1], 1)
+            off += (reach[own] / rest)[:, :, None] * about[own].sum(axis=1, keepdims=True)
         if at.shape[1] == 1:
             off /= inverse[own, own][:, :, None]
             found[at] = off

@@ -59,6 +59,11 @@ def shortened(words: str, pixels: float) -> str:
     return short + "…"
 
 
+def row_name(name: str, end: float, y: float) -> str:
+    """Write the name of a row, which ends at `end`, shortened to the room on its left."""
+    return text(end - 5, y, shortened(name, end - 7), "end")
+
+
 def width_of(words: str) -> float:
     """Estimate how wide a line of text is, in pixels."""
     return sum(map(_width, words))

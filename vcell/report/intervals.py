@@ -34,7 +34,7 @@ def intervals(
         parts.append(f'<path class="dash" d="M{axis.at(reference):.1f} {TOP}V{bottom:.1f}"/>')
     for row, (name, (value, low, high)) in enumerate(rows.items()):
         y = TOP + _ROW * (row + 0.5)
-        shown = frame.text(label - 5, y + 4, frame.shortened(name, label - 8), "end")
+        shown = frame.row_name(name, label, y + 4)
         if not math.isfinite(value):
             told = f"{name}: no value"
             drawn = frame.text(label + 4, y + 4, "no value")

@@ -99,9 +99,7 @@ def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = 
     for row, (name, value) in enumerate(values.items()):
         top = TOP + _ROW * row
         told = frame.hover(f"{name}: {number(value)}")
-        parts.append(
-            f"<g>{told}{frame.text(label - 5, top + 12, frame.shortened(name, label - 7), 'end')}"
-        )
+        parts.append(f"<g>{told}{frame.row_name(name, label, top + 12)}")
         if math.isfinite(value):
             left, right = sorted((zero, axis.at(value)))
             parts.append(
@@ -132,7 +130,7 @@ def stacked(values: Mapping[str, Sequence[float]], parts: Sequence[str], *, x: s
     pieces.append(frame.x_axis(axis, top, bottom, x))
     for row, (name, lengths) in enumerate(values.items()):
         y = top + _ROW * row
-        pieces.append(frame.text(label - 5, y + 12, frame.shortened(name, label - 7), "end"))
+        pieces.append(frame.row_name(name, label, y + 12))
         reached = 0.0
         for i, (part, length) in enumerate(zip(parts, lengths, strict=True)):
             left, right = axis.at(reached), axis.at(reached + length)
@@ -163,7 +161,7 @@ def strip(
         parts.append(f'<path class="dash" d="M{axis.at(reference):.1f} {TOP}V{bottom}"/>')
     for row, (name, group) in enumerate(groups.items()):
         middle = TOP + tall * row + tall / 2
-        parts.append(frame.text(label - 5, middle + 4, frame.shortened(name, label - 7), "end"))
+        parts.append(frame.row_name(name, label, middle + 4))
         shown = {k: v for k, v in group.items() if math.isfinite(v)}
         for i, (point, value) in enumerate(shown.items()):
             up = middle + (i * 7 % 15) - 7  # spread, so that equal values can be told apart

@@ -171,7 +171,8 @@ class GaussianProcess:
         about = self.delta - self.mean
         found = np.array(self.delta if rows is None else self.delta[rows])
         for setting, weights, inverse in self.fits:
-            off = missed(inverse, weights, about, number, centred=setting.centred, rows=rows)
+            mean = about if setting.centred else None
+            off = missed(inverse, weights, number, about=mean, rows=rows)
             off /= len(self.fits)
             found -= off
         return found
@@ -208,7 +209,7 @@ class GaussianProcess:
 
 
 class _Settings:
-    """Ranks settings by training perturbations left out one at a time."""
+    """Ranks settings by training perturbations, each left out in all contexts at once."""
 
     def __init__(self, screen: Screen, delta: Array, names: list[str]) -> None:
         self.judge = Judge(delta, screen.columns(names)[:, 0], _MOST, _GENES)
@@ -247,8 +248,8 @@ class _Settings:
     def _left_out(self, setting: KernelSettings) -> Array:
         inverse = noisy_inverse(self.kernel.of(setting), setting.noise)
         about = self.judge.real - self.mean * setting.centred
-        centred, weights = setting.centred, inverse @ about
-        off = missed(inverse, weights, about, self.together, centred=centred)
+        mean = about if setting.centred else None
+        off = missed(inverse, inverse @ about, self.together, about=mean)
         return np.asarray(self.judge.real - off)
 
 
