@@ -55,7 +55,7 @@ def test_processes_give_the_same_bits(cells):
 @pytest.mark.filterwarnings("ignore")
 def test_a_scheduler_that_is_not_there_is_one_sentence(cells, monkeypatch):
     pytest.importorskip("distributed", reason="distributed is an extra")
-    from vcell import dask_engine
+    from vcell.passes import dask as dask_engine
 
     monkeypatch.setattr(dask_engine, "_PATIENCE", "1s")
     with open_cells(cells) as source, pytest.raises(UserError, match="no dask scheduler answers"):

@@ -29,7 +29,7 @@ def large(tmp_path_factory) -> Path:
     from vcell.data.simulate import SimulationDesign, Simulator
 
     folder = tmp_path_factory.mktemp("large")
-    Simulator(SimulationDesign(cells=12_000, genes=2000, perturbations=40)).write(
+    Simulator(SimulationDesign(cells=12_000, genes=2000, perturbations=60)).write(
         folder / "large.h5ad"
     )
     return folder / "large.h5ad"

@@ -173,7 +173,7 @@ def test_memory_does_not_grow_with_cells(tmp_path):
                 out.append(sparse.csr_matrix(counts), {"kind": rng.integers(0, 5, 2500)})
         words = ("pseudobulk", path.name, "--labels", "kind", "-o", "x.h5ad", "--overwrite")
         done = subprocess.run(
-            [sys.executable, "-c", code, *words, "--memory", "8", "--samples", "1000"],
+            [sys.executable, "-c", code, *words, "--memory", "2", "--samples", "1000"],
             cwd=tmp_path, capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert "need more memory than is granted" in done.stderr

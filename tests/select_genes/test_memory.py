@@ -35,7 +35,9 @@ def test_peak_memory_is_flat_within_a_tenth(vcell, tmp_path):
     peaks: dict[tuple[str, ...], list[float]] = {}
     for cells in (25_000, 100_000):
         path = tmp_path / "cells.h5ad"
-        made = vcell("simulate", path, "--n-cells", cells, "--genes", 6000, "--umis", 5000)
+        made = vcell(
+            "simulate", path, "--n-cells", cells, "--genes", 6000, "--umis", 5000, "--overwrite"
+        )  # the truth of the cells before
         assert made.code == 0, made.err
         for words in (
             ("select-genes", "--overwrite", "--hvg-flavor", "seurat"),
