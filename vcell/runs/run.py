@@ -395,7 +395,7 @@ def find_runs(root: Path | str = ROOT) -> tuple[list[Run], list[str]]:
     root = Path(root)
     runs, problems = [], []
     for entry in sorted(root.iterdir() if root.is_dir() else []):
-        if entry.is_symlink() or not (entry / "run.json").is_file():
+        if entry.is_symlink() or not _has_meta(entry):
             continue
         try:
             runs.append(Run.open(entry))
@@ -455,6 +455,8 @@ def _resolve(name: str, root: Path) -> Path:
         return root / beginning[0]
     if beginning:
         raise UserError(f"{name!r} begins the names of {len(beginning)} runs in {root}")
+    if given.exists():
+        raise UserError(f"{name} is not a run directory: it has no run.json")
     if not names:
         raise UserError(f"there are no runs in {root}", hint="vcell demo makes one")
     near = closest(name, names)
@@ -463,7 +465,15 @@ def _resolve(name: str, root: Path) -> Path:
 
 
 def _is_run(entry: Path) -> bool:
-    return not entry.name.startswith(".") and (entry / "run.json").is_file()
+    return not entry.name.startswith(".") and _has_meta(entry)
+
+
+def _has_meta(entry: Path) -> bool:
+    """Say whether a folder has a run.json; in one that may not be looked into it may have."""
+    try:
+        return (entry / "run.json").is_file()
+    except PermissionError:
+        return True
 
 
 def _created(path: Path) -> str:
