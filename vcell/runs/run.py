@@ -34,6 +34,8 @@ from vcell.cores import cores
 from vcell.errors import UserError
 from vcell.outputs.aside import (
     ASIDE,
+    FULL,
+    cannot_write,
     missing_folders,
     remove_empty,
     sync_file,
@@ -55,6 +57,8 @@ REQUESTS = ("stop", "checkpoint", "pause")
 _ENDED: tuple[Status, ...] = ("done", "failed", "interrupted")
 _PACKAGES = ("torch", "numpy", "anndata", "h5py", "zarr", "numba", "scipy", "safetensors")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_STAMPED = re.compile(r"^\d{8}-\d{6}-.+-[0-9a-f]{4}$")  # the names that are made up
+_MAKER = f"maker{ASIDE}"  # in a run that is being made: by which process
 
 
 class Run:
@@ -79,9 +83,13 @@ class Run:
         seed: int | None = None,
         data: Iterable[Mapping[str, Any]] = (),
         name: str | None = None,
+        begin: Callable[[Run], None] | None = None,
         **more: Any,
     ) -> Run:
         """Make a run directory of a name nobody else has and take it into use.
+
+        It is a run once run.json is there, which is written last: where making it fails nothing is
+        left, and what a kill leaves is no run, and is removed by the next process that makes one.
 
         Parameters
         ----------
@@ -97,10 +105,13 @@ class Run:
             Fingerprints of the files read.
         name
             The name of its folder, which must be new; made up unless given.
+        begin
+            Writes the files of its own that the run begins with.
         more
             Anything else that JSON can hold.
         """
         around = missing_folders(Path(root))
+        _sweep(Path(root))
         path = _new_folder(Path(root), command, name)
         meta = {
             "schema": SCHEMA,
@@ -120,12 +131,19 @@ class Run:
         }
         this = cls(path, meta)
         this._around = around
+        maker = path / f"{_MAKER}{os.getpid()}"
         try:
+            write_json(maker, process.identity(), sync=False)
             for folder in ("ckpt", "control", "logs"):
                 (path / folder).mkdir()
+            if begin is not None:
+                begin(this)
             write_json(path / "run.json", meta)
-        except BaseException:  # no room on the disk, say: a folder without run.json is not a run
+            maker.unlink()
+        except BaseException as error:
             this.discard()
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise cannot_write(path, error) from None
             raise
         return this
 
@@ -434,6 +452,16 @@ def _new_folder(root: Path, command: str, name: str | None) -> Path:
         except FileExistsError:
             continue
         return path
+
+
+def _sweep(root: Path) -> None:
+    """Remove what processes that are dead left of runs they were making."""
+    for entry in root.iterdir() if root.is_dir() else ():
+        if not _STAMPED.match(entry.name) or _has_meta(entry):
+            continue
+        with suppress(OSError, UserError):  # another process's, or swept by it this moment
+            if any(process.is_alive(files.read_json(p)) is False for p in entry.glob(f"{_MAKER}*")):
+                shutil.rmtree(entry)
 
 
 def _resolve(name: str, root: Path) -> Path:
