@@ -59,7 +59,10 @@ class Trainer:
                 session = Session(self.task, self.options, self.run, place, signals)
                 stack.callback(session.close)
                 session.resume()
-            with trouble.explained("training", _TOO_LARGE), watching(session.log, session.accelerator):
+            with (
+                trouble.explained("training", _TOO_LARGE),
+                watching(session.log, session.accelerator),
+            ):
                 result = session.train()
             if place.leads and result.cut_short:
                 self.run.finish("interrupted", step=result.step, reason=result.ended)

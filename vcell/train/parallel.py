@@ -113,7 +113,7 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def shared(model: nn.Module, strategy: Literal["ddp", "fsdp"], place: Place) -> nn.Module:
-    """Return this process's model: unwrapped if it is the only one, a DDP replica or an FSDP2 shard."""
+    """Return this process's model: unwrapped if it is alone, a DDP replica, or an FSDP2 shard."""
     if place.world_size == 1:
         return model
     if strategy == "fsdp":

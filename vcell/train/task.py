@@ -19,7 +19,7 @@ Batch = Any  # tensor | array | tuple | list | dict | dataclass of those, exampl
 
 @dataclass(frozen=True)
 class Place:
-    """This process: its rank, the number of processes, and its device."""
+    """Rank and device of this process, and the number of processes."""
 
     rank: int = 0
     world_size: int = 1
