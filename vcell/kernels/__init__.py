@@ -51,10 +51,10 @@ def _name_runtime() -> None:
 def _load_without_compiler(store: Any, signature: Any, context: Any) -> Any:
     """Load one of our compiled kernels without preparing numba's compiler.
 
-    Preparing it imports scipy.linalg and all that numba can compile, and compiles numba's counting of
-    references: .3 to .4 s and 50 MiB in every process. A compiled kernel has its own copy of these
-    functions and needs only the addresses of the runtime's C functions. Where a kernel is not found,
-    numba prepares the compiler when it compiles.
+    Preparing it imports scipy.linalg and all that numba can compile, and compiles numba's counting
+    of references: .3 to .4 s and 50 MiB in every process. A compiled kernel has its own copy of
+    these functions and needs only the addresses of the runtime's C functions. Where a kernel is not
+    found, numba prepares the compiler when it compiles.
     """
     if not store._py_func.__module__.startswith("vcell"):
         return _load_kernel(store, signature, context)
