@@ -20,7 +20,7 @@ from typing import Any
 
 from llvmlite.binding import add_symbol
 from numba.core.caching import Cache, IndexDataCacheFile
-from numba.core.runtime import _nrt_python as runtime
+from numba.core.runtime import _nrt_python as runtime  # type: ignore[attr-defined]
 
 from vcell import compiling
 
