@@ -13,7 +13,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Ablate:
-    """The [ablate] table."""
+    """Settings of `vcell ablate`, the [ablate] table."""
 
     runs: Path = option(Path("runs"), help="The folder of run directories.")
 

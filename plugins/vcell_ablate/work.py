@@ -1,4 +1,4 @@
-"""The work of `vcell ablate`."""
+"""Implementation of `vcell ablate`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def ablate(name: str, config: Ablate) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     run = Run.open(name, root=config.runs)
     cohort, study = saved.opened(run)
     saved.finished(run, study)

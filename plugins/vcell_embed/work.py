@@ -1,4 +1,4 @@
-"""The work of `vcell embed`: match genes, encode block by block, write as it goes."""
+"""Implementation of `vcell embed`: match genes, encode block by block, write as it goes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FAR = 0.2  # of a file's cells: more than that beyond the threshold is worth a 
 
 
 def embed(name: str, path: Path, config: Embed) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     out = _target(path, config)
     run = Run.open(name, root=config.runs)
     trained = Trained.load(run, _device(config.device))

@@ -33,7 +33,7 @@ STATES = "states.npz"
 
 
 def run(cells: Path | None, config: IspRun) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     plan = make_plan(config)
     if config.export_upstream_pickles is not None:
         from vcell_isp.upstream import check

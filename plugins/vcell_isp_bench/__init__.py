@@ -14,7 +14,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class IspBench:
-    """The [isp-bench] table."""
+    """Settings of `vcell isp-bench`, the [isp-bench] table."""
 
     model: str = option(
         "synthetic:gf-6L-10M-i2048", help="Folder of a Geneformer model, or random weights."

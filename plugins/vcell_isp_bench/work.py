@@ -55,7 +55,7 @@ class IspBenchRun:
 
 
 def run(path: Path | None, config: IspBench) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     _check(config)
     if config.threads:
         torch.set_num_threads(config.threads)

@@ -13,7 +13,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Simulate:
-    """The [simulate] table."""
+    """Settings of `vcell simulate`, the [simulate] table."""
 
     n_cells: int = option(
         6000, help="How many cells, controls included.", minimum=1, former=("cells",)

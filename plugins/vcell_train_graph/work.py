@@ -1,4 +1,4 @@
-"""The work of `vcell train-graph`: read the files, train each split, and judge them together."""
+"""Implementation of `vcell train-graph`: read the files, train each split, score all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CPU_TOKENS = 1024
 
 
 def run(sets: Path | None, config: TrainGraph) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     if not config.resume:
         config = _named(sets, config)
         model = registry.get(config.model)

@@ -1,4 +1,4 @@
-"""The work of `vcell train-vcc`: measure the screen, train the model, and score it."""
+"""Implementation of `vcell train-vcc`: measure the screen, train the model, and score it."""
 
 from __future__ import annotations
 

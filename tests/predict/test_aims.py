@@ -33,7 +33,7 @@ def test_overall_stops_before_the_error_is_above_the_baselines():
     found = left_out(0.8, 0.1)  # it tells all of them apart as it is
     assert found.scores(1.0)["pds"] == 1
     assert found.scores(4.0)["mae"] > found.baseline > found.scores(1.0)["mae"]
-    share = found.bearable(4.0)
+    share = found.share_for_des(4.0)
     assert share < 1
     assert found.scores(4.0**share)["mae"] <= found.baseline
 
@@ -45,7 +45,7 @@ def test_overall_goes_all_the_way_where_more_is_told_apart_than_is_lost():
     effect = shift + 0.1 * (real - shift)
     found = LeftOut(effect, real, np.full(20, -1), float(np.abs(real).mean()))
     assert found.scores(1.2)["pds"] >= found.scores(1.0)["pds"]
-    assert found.bearable(1.05) == 1
+    assert found.share_for_des(1.05) == 1
 
 
 def test_an_error_above_the_baselines_is_said_aloud():
