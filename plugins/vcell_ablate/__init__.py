@@ -1,4 +1,4 @@
-"""`vcell ablate`: measure what each part of a run of train-bulk contributes."""
+"""`vcell ablate`: measure the contribution of each part of a run of train-bulk."""
 
 from __future__ import annotations
 

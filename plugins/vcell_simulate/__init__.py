@@ -1,4 +1,4 @@
-"""`vcell simulate`: make a perturbation screen whose truth is known."""
+"""`vcell simulate`: generate a perturbation screen with known effects."""
 
 from __future__ import annotations
 

@@ -135,8 +135,8 @@ def device_of(run: Run, config: TrainVcc) -> torch.device:
 def ordered(screen: Screen, path: Path | None) -> list[str]:
     """Return genes for tokens: in the order of the file, or the most responsive first."""
     if path is not None:
-        genes = dict.fromkeys(read_genes(path))
-        chosen = [gene for gene in genes if gene in screen.gene_number]
+        have = set(screen.genes.tolist())
+        chosen = [gene for gene in dict.fromkeys(read_genes(path)) if gene in have]
         if not chosen:
             raise UserError(f"{path} names none of the genes of the cells")
         return chosen
