@@ -1,4 +1,4 @@
-"""`vcell isp-bench`: how fast Geneformer embeds cells by each method, and what really ran."""
+"""`vcell isp-bench`: the speed of embedding cells with Geneformer, and what each method ran."""
 
 from __future__ import annotations
 
