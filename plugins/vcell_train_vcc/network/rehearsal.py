@@ -153,7 +153,7 @@ class _Stage(Rehearsal):
         sequences = n_sets * self.config.pseudo
         if self.shape.kind != "transformer":
             sequences = 1
-        held = self.kept(n_sets)
+        held = self.activation_bytes(n_sets)
         per_token = kept_bytes(sizes, core.encoder.name, self.device, self.precision.dtype)
         own = sequences * n_tokens * (per_token + 8 * sizes.d_model)
         parameters = sum(p.numel() for p in self.model.parameters()) - encoder_parameters(sizes)
