@@ -2,7 +2,7 @@
 
 Every task opens the file itself, reads a few spans of cells and returns the results of its
 reducers, span by span; here they are merged in the order of the cells. Without the address of a
-scheduler the tasks run on threads of this machine. docs/scale.md says where this pays.
+scheduler the tasks run on threads of this machine. docs/scale.md says when this is faster.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from vcell.passes.engine import SPAN, CellRules, CellTable, Reader, Reducer, run
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SPANS = 2  # of a task: 16,384 cells
-_PATIENCE = "20s"  # with a scheduler that does not answer
+_SPANS = 2  # per task: 16,384 cells
+_PATIENCE = "20s"  # timeout for a scheduler that does not answer
 
 
 @dataclass(frozen=True)
 class DaskReader:
-    """Reads one source under one set of rules with dask; called as `vcell.passes.Reader` is.
+    """Reads one source under one set of rules with dask; called like a `vcell.passes.Reader`.
 
     Parameters
     ----------
@@ -55,8 +55,8 @@ class DaskReader:
     def __call__(
         self, reducers: Sequence[Reducer], *, rows: NDArray[np.int64] | None = None
     ) -> CellTable:
-        """Feed the reducers and return what was measured per cell."""
-        if rows is not None:  # few cells: not worth sending out
+        """Fill the reducers, and return the measurements per cell."""
+        if rows is not None:  # few cells: local reading is faster
             return Reader(self.source, self.rules, label=None)(reducers, rows=rows)
         step = _SPANS * SPAN
         starts = range(0, self.source.n_cells, step)
@@ -83,7 +83,7 @@ class DaskReader:
         return _joined(tables, list(self.rules.marks))
 
     def _results(self, jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        """Yield the results in the order of the jobs, with few of them under way at a time."""
+        """Yield the results in the order of the jobs, with few of them in progress at a time."""
         if self.scheduler is None:
             import dask.base
             from dask.delayed import delayed
@@ -124,12 +124,12 @@ def work(
     rules: CellRules,
     reducers: Sequence[Reducer],
 ) -> tuple[CellTable, list[Any]]:
-    """Walk some spans of cells: what a worker does."""
+    """Read some spans of cells, on a worker."""
     import copy
 
     from vcell.data import open_cells
 
-    own = [copy.copy(reducer) for reducer in reducers]  # empty ones: see Reducer
+    own = [copy.copy(reducer) for reducer in reducers]  # empty: see Reducer
     for reducer in own:
         reducer.spans = []
     with open_cells(paths, layer=layer, join=join) as source:
