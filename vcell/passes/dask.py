@@ -2,7 +2,7 @@
 
 Every task opens the file itself, reads a few spans of cells and returns the results of its
 reducers, span by span; here they are merged in the order of the cells. Without the address of a
-scheduler the tasks run on threads of this machine. docs/scale.md says when this is faster.
+scheduler the tasks run on threads of this machine. docs/scale.md says where this pays.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Shared = tuple[
 
 @dataclass(frozen=True)
 class DaskReader:
-    """Reads one source under one set of rules with dask; called like a `vcell.passes.Reader`.
+    """Reads one source under one set of rules with dask; called as `vcell.passes.Reader` is.
 
     Parameters
     ----------
@@ -81,10 +81,8 @@ class DaskReader:
                 bar.advance(n, read=self.source.bytes_of(n, int(table.n_genes.sum())))
         return _joined(tables, list(self.rules.marks))
 
-_SPANS = 2  # per task, at least: 16,384 cells
-#: Maximum number of tasks: each opens the file, whose row pointers are as long as it has cells.
-_TASKS = 256
-_PATIENCE = "20s"  # timeout for a scheduler that does not answer
+    def _results(self, pieces: Sequence[slice], shared: Shared) -> Iterator[Any]:
+        """Yield the results in the order of the pieces, with few of them under way at a time."""
         if self.scheduler is None:
             import dask.base
             from dask.delayed import delayed
@@ -119,18 +117,14 @@ def _in_order(client: Any, pieces: Sequence[slice], shared: Shared, ahead: int) 
         yield future.result()
 
 
-_SPANS = 2  # per task, at least: 16,384 cells
-#: Maximum number of tasks: each opens the file, whose row pointers are as long as it has cells.
-_TASKS = 256
-_PATIENCE = "20s"  # timeout for a scheduler that does not answer
+def work(rows: slice, shared: Shared) -> tuple[CellTable, list[Any]]:
+    """Walk some spans of cells: what a worker does."""
     import copy
 
     from vcell.data import open_cells
 
-_SPANS = 2  # per task, at least: 16,384 cells
-#: Maximum number of tasks: each opens the file, whose row pointers are as long as it has cells.
-_TASKS = 256
-_PATIENCE = "20s"  # timeout for a scheduler that does not answer
+    paths, layer, join, rules, reducers = shared
+    own = [copy.copy(reducer) for reducer in reducers]  # empty: see Reducer
     for reducer in own:
         reducer.spans = []
     with open_cells(paths, layer=layer, join=join) as source:
