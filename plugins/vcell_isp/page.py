@@ -202,7 +202,7 @@ def _by(page: Page, result: FinishedRun, tested: pd.DataFrame, column: str, word
     }[column]
     page.figure(
         f"Top genes by {word}: {operation}",
-        svg.named_heat_map(values, kinds, legend="mean shift", told=labels),
+        svg.named_heat_map(values, kinds, legend="mean shift", hover=labels),
         caption + (f" Not drawn: {more:,} more." if more > 0 else ""),
     )
 
