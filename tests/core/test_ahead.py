@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import PATIENCE, clean_environment
 from vcell.kernels import ahead, kept, with_numba
-from vcell.kernels.kernel import Kernel, njit
+from vcell.kernels.kernel import CompiledKernel, njit
 
 USED = """
 import json, sys
@@ -180,7 +180,7 @@ def folder(tmp_path, monkeypatch):
 
 def fresh():
     """Return the kernel as a new process has it."""
-    return Kernel(total.py_func, {"nogil": True})
+    return CompiledKernel(total.py_func, {"nogil": True})
 
 
 def test_a_kernel_is_kept_when_it_is_compiled(folder):

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from vcell.kernels.kernel import Kernel
+from vcell.kernels.kernel import CompiledKernel
 
 _LIST = Path(__file__).with_name("signatures.json")
 _PACKAGE = "vcell.kernels"
@@ -48,7 +48,7 @@ def write(signatures: dict[str, list[str]]) -> None:
 def _kernels(module: str) -> Iterator[tuple[str, Any]]:
     """Yield what a module has that Python calls; helpers are compiled with what calls them."""
     for name, kernel in vars(sys.modules[module]).items():
-        own = isinstance(kernel, Kernel) and kernel.__module__ == module
+        own = isinstance(kernel, CompiledKernel) and kernel.__module__ == module
         if own and not name.startswith("_"):
             yield name, kernel
 

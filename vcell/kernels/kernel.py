@@ -24,7 +24,7 @@ _LOCK = threading.RLock()
 _DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
 
 
-class Kernel:
+class CompiledKernel:
     """A function that numba compiles when it is called; numba itself sees its own dispatcher."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
@@ -116,4 +116,4 @@ _NAMES |= {f"{sign}int{8 << i}" for sign in ("", "u") for i in range(4)}
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Make a kernel of a function; the options are those of numba's decorator."""
-    return lambda function: Kernel(function, options)
+    return lambda function: CompiledKernel(function, options)
