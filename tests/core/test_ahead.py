@@ -136,6 +136,35 @@ def test_kept_kernels_run_without_numba():
     assert not imported
 
 
+LOAD_BY_NUMBA = """
+import sys
+from importlib import import_module
+from vcell.kernels import ahead
+n = 0
+modules = {name.rpartition(".")[0] for name in ahead.listed()} | {"vcell.kernels.drawn"}
+for module in sorted(modules):
+    import_module(module)
+    for _, kernel in ahead._kernels(module):
+        for key in kernel._cache._cache_file._load_index():
+            n += kernel._cache.load_overload(key[0], kernel.targetctx) is not None
+from numba.core.runtime.nrt import rtsys
+assert not rtsys._init, "numba compiled its counting of references"
+print(n)
+"""
+
+
+def test_kernels_in_the_cache_of_numba_need_nothing_of_the_compiler():
+    """A symbol that only the compiler defines would end the process here."""
+    ahead.compile_modules(["vcell.kernels.cells"])
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_BY_NUMBA], env=clean_environment(), capture_output=True,
+        text=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    if not int(done.stdout):
+        pytest.skip("no kernel has been compiled here")
+
+
 DE = """
 import sys
 from vcell.cli import run
