@@ -35,7 +35,7 @@ def run(file: Path | None, config: De) -> None:
         )
 
         ranked = config.test == "wilcoxon"
-        cells = ScreenCells.look(source, config.values, ranked=ranked, threads=config.threads)
+        cells = ScreenCells.of(source, config.values, ranked=ranked, threads=config.threads)
         facts: dict[str, Any] = {"file": str(file), "rows": 0, "significant": 0, "strata": {}}
         with growing_table(out, config.layout, stratified=config.stratify is not None) as writer:
             for stratum, table in tables(cells, found, config):

@@ -199,7 +199,7 @@ def _by(page: Page, result: FinishedRun, tested: pd.DataFrame, column: str, word
     }[column]
     page.figure(
         f"Top genes by {word}: {operation}",
-        svg.named_heat_map(values, kinds, legend="mean shift", told=told),
+        svg.named_heat_map(values, kinds, legend="mean shift", hover=told),
         words + (f" Not drawn: {more:,} more." if more > 0 else ""),
     )
 
