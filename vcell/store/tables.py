@@ -36,7 +36,8 @@ def write_tables(
 
     def mito_share() -> NDArray[np.float64]:
         total = cells.total[order]
-        return cells.mito[order] / np.where(total != 0, total, 1)
+        share: NDArray[np.float64] = cells.mito[order] / np.where(total != 0, total, 1)
+        return share
 
     measured: Columns = {
         "source_row": lambda: order.astype(np.int64),

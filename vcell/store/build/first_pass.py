@@ -107,7 +107,7 @@ class Spill:
     def in_order(self) -> NDArray[np.integer[Any]]:
         """Return all cells in their final order."""
         n = len(self.rank)
-        cells = np.empty(n, np.int32 if n < 1 << 31 else np.int64)
+        cells: NDArray[np.integer[Any]] = np.empty(n, np.int32 if n < 1 << 31 else np.int64)
         cells[self.rank] = np.arange(n, dtype=cells.dtype)
         return cells
 
