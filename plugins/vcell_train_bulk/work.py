@@ -24,7 +24,7 @@ from vcell.patients.communication import read_pairs
 from vcell.patients.network import BulkSettings
 from vcell.runs import Run
 from vcell.text_files import read_text
-from vcell.train.command import begun, fingerprint, go_on
+from vcell.train.command import begun, fingerprint, resume_command
 from vcell_train_bulk import report
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(file: Path | None, config: TrainBulk) -> None:
         this.finish("done", **told)
     except KeyboardInterrupt:
         this.finish("interrupted")
-        console.say(f"to go on: {go_on(saved.COMMAND, this)}")
+        console.say(f"to go on: {resume_command(saved.COMMAND, this)}")
         raise
     except BaseException as error:
         with suppress(DiskFull, OSError):  # what is raised below is why; this would hide it

@@ -94,8 +94,8 @@ def test_an_empty_folder_of_tables_is_refused(unmeasured, tmp_path, capsys):
 def test_a_pair_with_one_unknown_target_is_learnt_from_and_never_held_out():
     names = ["TP53", "MYC", "GATA1", "TP53+NOGENE", "OTHER"]
     known = Known.of(["g1", "g2"], names, TrainVcc(cells=None))
-    assert known.able == {"TP53", "MYC", "GATA1"}
-    assert known.kept == {"TP53", "MYC", "GATA1", "TP53+NOGENE"}
+    assert known.predictable == {"TP53", "MYC", "GATA1"}
+    assert known.learnable == {"TP53", "MYC", "GATA1", "TP53+NOGENE"}
 
 
 def test_one_predictable_perturbation_is_too_few():

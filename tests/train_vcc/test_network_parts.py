@@ -443,8 +443,8 @@ def test_a_graph_file_joins_tokens(tmp_path):
     path = tmp_path / "pairs.tsv"
     path.write_text("a\tb\tjaccard\nG1\tG0\t0.5\nG1\tG9\t0.2\n")
     genes = ["G1", "G0", "G5"]
-    kept = graphs.kept(graphs.read_graphs([path], genes, []), genes)
-    screen = SimpleNamespace(genes=np.array(genes), **kept)
+    stored = graphs.stored_fields(graphs.read_graphs([path], genes, []), genes)
+    screen = SimpleNamespace(genes=np.array(genes), **stored)
     before = SimpleNamespace(graph_names=[])  # of a version that kept the path alone
     for one in (screen, before):
         graph = shape.graph_of([path], ["G0", "G1"], one)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vcell.data.detect import elsewhere, sample_rows
 from vcell.errors import UserError
-from vcell.kernels.drawn import LANES, REPEATED, WIDTH, pack, sort_by_column
+from vcell.kernels.drawn import GENE_LANES, GENES, REPEATED, pack, sort_by_column
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
@@ -67,13 +67,13 @@ class GeneOrder:
         depth = np.where(often.any(axis=0), PLANES - often[::-1].argmax(axis=0), 0)
         order = np.argsort(-depth, kind="stable")
         n, genes = int((depth > 0).sum()), len(depth)
-        starts = np.append(np.arange(0, n, WIDTH), n)
+        starts = np.append(np.arange(0, n, GENES), n)
         deepest = depth[order[starts[:-1]]]
         planes = np.append(0, np.cumsum(deepest))
         widths = np.diff(starts)
         level, place = np.zeros(genes, np.int64), np.zeros(genes, np.int32)
         level[:n] = np.repeat(deepest, widths)
-        place[order[:n]] = np.repeat(planes[:-1], widths) << 14 | np.arange(n) % WIDTH << 5
+        place[order[:n]] = np.repeat(planes[:-1], widths) << 14 | np.arange(n) % GENES << 5
         place[order] |= level.astype(np.int32)
         # numpy sorts 16 bits many times as fast
         column: NDArray[Any] = np.empty(genes, np.uint16 if genes <= 1 << 16 else np.int32)
@@ -98,7 +98,7 @@ class GeneOrder:
 
     def table_bytes(self, cells: int) -> int:
         """Return how large the table of some cells is."""
-        return int(self.planes[-1]) * (cells + 1) * LANES * 8
+        return int(self.planes[-1]) * (cells + 1) * GENE_LANES * 8
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class PackedCells:
     first
         Number of the first cell.
     table
-        ``[planes, cells + 1, LANES]`` words; the last row is zero.
+        ``[planes, cells + 1, GENE_LANES]`` words; the last row is zero.
     starts, ones
         What is beyond the table: for each column rows, one with a rest of 2 twice.
     more_starts, more_levels, more
@@ -182,7 +182,7 @@ class _Piece:
 
     def __init__(self, order: GeneOrder, first: int, size: int) -> None:
         self.first, self.size, self._order = first, size, order
-        self._table = lines(int(order.planes[-1]), size + 1, LANES)
+        self._table = lines(int(order.planes[-1]), size + 1, GENE_LANES)
         self._done = self._largest = 0
         self._starts = np.zeros(len(order.order) + 1, np.int64)
         self._ones: list[tuple[int, NDArray[np.int64], NDArray[Any]]] = []  # cell by cell

@@ -31,8 +31,8 @@ class Texts:
     def __init__(self, pieces: Iterable[NDArray[Any]]) -> None:
         letters, lengths = bytearray(), []
         for piece in pieces:
-            coded = [_utf8(value) for value in piece.tolist()]
-            letters += b"".join(coded)
+            coded, joined = _utf8(piece.tolist())
+            letters += joined
             lengths.append(np.fromiter(map(len, coded), np.int64, len(coded)))
         self._letters = memoryview(letters)
         self._ends = np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64)
@@ -144,9 +144,19 @@ def join(parts: Iterable[Texts]) -> Texts:
     return Texts(piece for part in parts for piece in part.pieces())
 
 
-def _utf8(value: Any) -> bytes:
-    if not isinstance(value, bytes):
-        return str(value).encode("utf-8", "replace")
-    if value.isascii():
-        return value
-    return value.decode("utf-8", "replace").encode("utf-8")
+def _utf8(values: list[Any]) -> tuple[list[bytes], bytes]:
+    """Return the strings as UTF-8, one by one and joined."""
+    try:
+        joined = b"".join(values)
+    except TypeError:  # not all of them are bytes
+        pass
+    else:
+        if joined.isascii():
+            return values, joined
+    coded = [
+        str(value, "utf-8", "replace").encode()
+        if isinstance(value, bytes)
+        else str(value).encode("utf-8", "replace")
+        for value in values
+    ]
+    return coded, b"".join(coded)

@@ -15,10 +15,12 @@ each, a loop nothing.
 from __future__ import annotations
 
 import pickle
+from functools import cache
 from typing import Any
 
+from llvmlite.binding import add_symbol
 from numba.core.caching import Cache, IndexDataCacheFile
-from numba.core.runtime.nrt import rtsys
+from numba.core.runtime import _nrt_python as runtime  # type: ignore[attr-defined]
 
 from vcell import compiling
 
@@ -39,19 +41,27 @@ def _load_or_begin_anew(index: Any) -> dict[Any, Any]:
     return found
 
 
-def _load_without_compiler(cache: Any, signature: Any, context: Any) -> Any:
+@cache
+def _name_runtime() -> None:
+    """Let kernels find numba's runtime, as ``rtsys.initialize`` does besides compiling."""
+    for name, address in runtime.c_helpers.items():
+        add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+
+
+def _load_without_compiler(store: Any, signature: Any, context: Any) -> Any:
     """Load one of our compiled kernels without preparing numba's compiler.
 
-    Preparing it imports scipy.linalg and all that numba can compile: .3 to .4 s and 26 MiB in every
-    process, and compiled code needs nothing of it but the runtime. Where a kernel is not found,
-    numba prepares the compiler when it compiles.
+    Preparing it imports scipy.linalg and all that numba can compile, and compiles numba's counting
+    of references: .3 to .4 s and 50 MiB in every process. A compiled kernel has its own copy of
+    these functions and needs only the addresses of the runtime's C functions. Where a kernel is not
+    found, numba prepares the compiler when it compiles.
     """
-    if not cache._py_func.__module__.startswith("vcell"):
-        return _load_kernel(cache, signature, context)
-    rtsys.initialize(context)
+    if not store._py_func.__module__.startswith("vcell"):
+        return _load_kernel(store, signature, context)
+    _name_runtime()
     found = None
-    with cache._guard_against_spurious_io_errors():
-        found = cache._load_overload(signature, context)
+    with store._guard_against_spurious_io_errors():
+        found = store._load_overload(signature, context)
     if found is None:
         compiling.begins()
     return found

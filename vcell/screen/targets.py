@@ -13,7 +13,7 @@ _CONTROLS = frozenset({"ctrl", "control", "non-targeting", "nt", "neg"})
 
 
 def parts(name: str) -> list[str]:
-    """Return what stands between the separators, as it is."""
+    """Return the parts between the separators, unchanged."""
     return _BETWEEN.split(name)
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vcell.models.belief import asked, believed
+from vcell.models.belief import believed, drawn
 from vcell.models.left_out import mean_of_others, missed, numbered
 from vcell.models.own_change import OwnChange
 from vcell.models.scoring import Judge
@@ -185,7 +185,7 @@ class GaussianProcess:
 
     def _believed(self, told: Array) -> tuple[float, float]:
         """Return the shares of `believed`: over the mean effect, and that over no change."""
-        rows, fold = asked(self.together)
+        rows, fold = drawn(self.together)
         guess = self._left_out(fold, rows) + told[rows]
         real = self.delta[rows] + told[rows]
         mean = mean_of_others(self.delta + told, fold, rows)

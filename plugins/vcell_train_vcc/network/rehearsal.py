@@ -155,7 +155,7 @@ class _Stage(Rehearsal):
         sequences = n_sets * self.config.pseudo
         if self.shape.kind != "transformer":
             sequences = 1
-        held = self.kept(n_sets)
+        held = self.activation_bytes(n_sets)
         own = sequences * n_tokens * (kept_bytes(sizes, core.encoder.name, self.device, dtype)
                                       + 8 * sizes.d_model)  # fmt: skip
         parameters = sum(p.numel() for p in self.model.parameters()) - encoder_parameters(sizes)
