@@ -97,7 +97,7 @@ def test_a_score_is_scaled_between_baseline_and_replicate(here):
     for name, m in ran.json["metrics"].items():
         assert means[name] == pytest.approx(m["raw"], rel=1e-12)
     again = run(here)
-    assert again.err.count("kept from an earlier run") == 2
+    assert again.err.count("reused from an earlier run") == 2
     assert again.json["metrics"] == ran.json["metrics"]
 
 

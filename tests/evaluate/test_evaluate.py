@@ -344,7 +344,7 @@ class TestEdges:
         first, _ = scores(here)
         assert "kept from" not in first.err
         again, _ = scores(here)
-        assert "kept from an earlier run" in again.err
+        assert "reused from an earlier run" in again.err
         assert again.json["metrics"] == first.json["metrics"]
         save(screen(7), here, "real.h5ad")
         other, _ = scores(here)

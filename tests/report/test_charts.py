@@ -150,7 +150,7 @@ def test_values_that_differ_by_rounding_only_are_one_value() -> None:
 def test_a_named_grid_tells_each_value_and_greys_what_is_missing() -> None:
     values = {"GATA4": [1.0, -2.0], "TBX5": [math.nan, 0.0]}
     told = {"GATA4": [", 3 cells", ""], "TBX5": ["", ""]}
-    picture = svg.named_heat_map(values, ["b cell", "t cell"], legend="shift", told=told)
+    picture = svg.named_heat_map(values, ["b cell", "t cell"], legend="shift", hover=told)
     titles = re.findall("<title>(.*?)</title>", picture)
     assert "GATA4, b cell: 1, 3 cells" in titles
     assert "TBX5, b cell: no value" in titles

@@ -24,13 +24,13 @@ from vcell.passes.engine import SPAN, CellRules, CellTable, Reader, Reducer, run
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SPANS = 2  # of a task at least: 16,384 cells
-#: Tasks of a pass at most: each opens the file, whose row pointers are as long as it has cells.
+_SPANS = 2  # per task, at least: 16,384 cells
+#: Maximum number of tasks: each opens the file, whose row pointers are as long as it has cells.
 _TASKS = 256
-_PATIENCE = "20s"  # with a scheduler that does not answer
+_PATIENCE = "20s"  # timeout for a scheduler that does not answer
 
 
-#: What all tasks of a pass need: files, layer, how genes are joined, rules and empty reducers.
+#: Common arguments of all tasks: files, layer, join of genes, rules and empty reducers.
 Shared = tuple[
     "list[Path]", "str | None", Literal["strict", "inner", "outer"], CellRules, tuple[Reducer, ...]
 ]
@@ -63,8 +63,8 @@ class DaskReader:
     def __call__(
         self, reducers: Sequence[Reducer], *, rows: NDArray[np.int64] | None = None
     ) -> CellTable:
-        """Feed the reducers and return what was measured per cell."""
-        if rows is not None:  # few cells: not worth sending out
+        """Fill the reducers, and return the measurements per cell."""
+        if rows is not None:  # few cells: local reading is faster
             return Reader(self.source, self.rules, label=None)(reducers, rows=rows)
         step = SPAN * max(_SPANS, -(-self.source.n_cells // (_TASKS * SPAN)))
         pieces = [slice(start, start + step) for start in range(0, self.source.n_cells, step)]
@@ -124,7 +124,7 @@ def work(rows: slice, shared: Shared) -> tuple[CellTable, list[Any]]:
     from vcell.data import open_cells
 
     paths, layer, join, rules, reducers = shared
-    own = [copy.copy(reducer) for reducer in reducers]  # empty ones: see Reducer
+    own = [copy.copy(reducer) for reducer in reducers]  # empty: see Reducer
     for reducer in own:
         reducer.spans = []
     with open_cells(paths, layer=layer, join=join) as source:

@@ -1,4 +1,4 @@
-"""Run directories: the only thing that training, monitor, report and predict share.
+"""Run directories: the only interface between training, monitor, report and predict.
 
 Standard library only, and the only package that writes into a run directory.
 """

@@ -31,7 +31,7 @@ def write_tables(
     genes: NDArray[np.int64],
     stats: NDArray[np.float64],
 ) -> None:
-    """Write obs and var as anndata does."""
+    """Write obs and var in anndata's format."""
     import zarr
 
     def mito_share() -> NDArray[np.float64]:
@@ -61,7 +61,7 @@ def write_preprocessing(
     stats: NDArray[np.float64],
     totals: NDArray[np.float64],
 ) -> None:
-    """Return what `predict` must know to treat cells as training did."""
+    """Write what `predict` needs to process cells as in training."""
     n = len(totals)
     mean = stats[:, scatter.SUM] / n
     variance = (stats[:, scatter.SUM_SQUARES] / n - mean**2) * (n / max(n - 1, 1))
@@ -98,6 +98,6 @@ def write_groups(built: Path, manifest: dict[str, Any]) -> None:
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         (folder / "zarr.json").write_text(json.dumps(group, indent=2))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zarr: files of ours beside, consolidation not in the spec
+        warnings.simplefilter("ignore")  # zarr: extra files, consolidated metadata
         zarr.consolidate_metadata(built)
     (built / MANIFEST).write_text(json.dumps(manifest, indent=2))
