@@ -51,7 +51,7 @@ def test_missing_genes_are_counted_and_order_does_not_matter(vcell, home, traine
     shuffled = data[:, np.random.default_rng(0).permutation(data.n_vars)[:100]].copy()
     found, told, said = _embed(vcell, home, trained, shuffled, "fewer")
     assert told["missing_genes"] == 20
-    assert "counts as zero: 20 genes" in said
+    assert "counted as zero: 20 genes" in said
     assert (found.obs["gmvae_label"].astype(str) == data.obs["kind"]).mean() > 0.7
 
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_is_one_sentence(vcell, home, trained):
     data.write_h5ad(home / "strange.h5ad")
     done = vcell("embed", trained["run"], "strange.h5ad", "-o", "strange-out.h5ad")
     assert done.returncode == 2
-    assert "0 of the run's 120 genes" in done.stderr
+    assert "0 of the model's 120 genes" in done.stderr
     assert not (home / "strange-out.h5ad").exists()
     there = vcell("embed", trained["run"], "strange.h5ad", "-o", "strange.h5ad")
     assert there.returncode == 2
