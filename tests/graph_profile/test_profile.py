@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from vcell_graph_profile import GraphProfile, command, references, strategies
 from vcell_graph_profile.batches import ProfileBatch
-from vcell_graph_profile.measure import Bench
+from vcell_graph_profile.measure import StrategyTimer
 from vcell_graph_profile.nets import CsrLayer, GraphNet, alike, pair_sums, sums
 from vcell_graph_profile.verdict import verdict
 
@@ -140,7 +140,7 @@ def test_latents_that_are_alike_are_called_so():
 
 
 def test_the_largest_batch_is_searched_by_running_batches(graphs, sets, monkeypatch):
-    bench = Bench(
+    bench = StrategyTimer(
         strategies.make("dango", graphs, Rules()), None, sets, np.zeros(B, np.float32), "data",
         torch.device("cpu"),
     )  # fmt: skip
