@@ -62,10 +62,13 @@ def qc(cells: Path, out: Path, config: Pipeline) -> dict[str, Any]:
         _copied(source, columns, out, np.flatnonzero(passed))
     with open_cells(out) as left:
         cohort.members(left, columns, config.min_cells)
+    left_out = (
+        f"{console.count(len(names), 'patient')}{': ' if names else ''}{', '.join(names[:5])}"
+    )
     console.say(
         f"kept: {summary['kept']:,} of {summary['cells']:,} cells; "
-        f"left out: {summary['few genes']:,} of few genes, {summary['mitochondrial']:,} of too many mitochondrial counts, "
-        f"{console.count(len(names), 'patient')}{': ' + ', '.join(names[:5]) if names else ''}"
+        f"left out: {summary['few genes']:,} of few genes, "
+        f"{summary['mitochondrial']:,} of too many mitochondrial counts, {left_out}"
     )
     return summary | {"patients left out": names}
 
