@@ -12,6 +12,7 @@ import numpy as np
 
 from vcell import console
 from vcell.metrics.verdict import judged as judge
+from vcell.metrics.verdict import signed
 from vcell.report import Chart, Curve, Page, svg
 from vcell.runs import Run
 from vcell.screen.targets import members
@@ -117,14 +118,14 @@ def tell(
 def verdict(folder: Path, model: str, gains: Mapping[str, float]) -> str:
     """Return whether the model beats the mean baseline, as the paired interval shows."""
     each = per_perturbation(folder, (model, BASELINE))
-    sentence = f"gain {gains[model]:.2f} over the mean"
+    sentence = f"{model} gains {signed(gains[model])} over the mean"
     if each:
         names = [name for name, _ in each[model]]
         values = {kind: np.array([value for _, value in pairs]) for kind, pairs in each.items()}
         judged = judge(model, values, [members(name) for name in names], weak=(BASELINE,))
         sentence = judged.text
     if REPLICATE in gains:
-        sentence += f"; a replicate of the experiment has a gain of {gains[REPLICATE]:.2f}"
+        sentence += f"; a replicate of the experiment gains {signed(gains[REPLICATE])}"
     return sentence
 
 
