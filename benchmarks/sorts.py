@@ -2,8 +2,9 @@
 
     python benchmarks/sorts.py
 
-Keys are those of `vcell.metrics.turned`: bits of log1p of scaled counts above 6 bits of group. The
-same 2,000,000 keys are cut into genes of several lengths; CPU time of one thread, lowest of four.
+Keys are those of `vcell.metrics.gene_major`: bits of log1p of scaled counts above 6 bits of group.
+The same 2,000,000 keys are cut into genes of several lengths; CPU time of one thread, lowest of
+four.
 """
 
 from __future__ import annotations

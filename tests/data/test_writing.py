@@ -66,6 +66,20 @@ def test_chunks_compressed_on_threads_are_those_of_hdf5(chunk, dtype, tmp_path, 
         np.testing.assert_array_equal(x["indptr"][...], cells.indptr)
 
 
+@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("change", [lambda x: x, np.asfortranarray, lambda x: x.astype("f8")])
+def test_full_tables_come_back_the_same(change, compression, tmp_path, monkeypatch):
+    monkeypatch.setattr("vcell.data.write.CHUNK", 9 * TABLE.shape[1])
+    path, table = tmp_path / "out.h5ad", TABLE.astype("i4")
+    how = {"dense": True, "dtype": "i4", "compression": compression}
+    with CellWriter(path, range(TABLE.shape[1]), **how) as out:
+        for first, last in ((0, 8), (8, 8), (8, 19), (19, 40), (40, len(table))):
+            out.append(change(table[first:last]))
+    with h5py.File(path) as file:
+        assert file["X"].chunks == (8, TABLE.shape[1])
+        np.testing.assert_array_equal(file["X"][...], table)
+
+
 def test_codes_dense_rows_and_scipy_matrices_are_taken(tmp_path):
     path = tmp_path / "out.h5ad"
     with CellWriter(path, ["a", "b"], obs={"kind": ["x", "y"], "free": None}) as out:

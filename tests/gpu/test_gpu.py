@@ -87,7 +87,7 @@ def test_a_cpus_run_goes_on_on_the_gpu(tmp_path: Path, capsys: pytest.CaptureFix
     options = {"batch_size": 16, "lr": 0.01}
     Trainer(Toy(), TrainOptions(max_steps=5, **options), run, device="cpu").fit()
     Trainer(OnGpu(), TrainOptions(max_steps=9, **options), run, device="cuda").fit()
-    assert "the random numbers of the GPU start afresh" in capsys.readouterr().err
+    assert "the random numbers of the GPU are newly seeded" in capsys.readouterr().err
 
 
 def test_every_batch_arrives_whole_while_the_gpu_is_busy(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def test_resuming_says_that_the_gpus_numbers_start_afresh(
         patch.setitem(accelerator.KINDS, "cpu", accelerator.Accelerator)
         fit(run, {"max_steps": 3})
     fit(run, {"max_steps": 5})
-    assert "the random numbers of the GPU start afresh" in capsys.readouterr().err
+    assert "the random numbers of the GPU are newly seeded" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("with_generator")

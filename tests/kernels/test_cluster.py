@@ -10,7 +10,7 @@ import pytest
 from tests.kernels.conftest import draw
 from vcell.data import open_cells
 from vcell.errors import UserError
-from vcell.passes import SPAN, CellRules, Reader
+from vcell.passes import SPAN, CellRules, Reader, Reducer
 from vcell.passes.reducers import GroupLogMoments, NormalizedMoments
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
@@ -50,6 +50,27 @@ def test_processes_give_the_same_bits(cells):
     for a, b in zip(here, there, strict=True):
         np.testing.assert_array_equal(a.total, b.total)
     np.testing.assert_array_equal(table.kept, again.kept)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_labels_of_all_cells_do_not_travel_with_every_task(cells, monkeypatch):
+    distributed = pytest.importorskip("distributed", reason="distributed is an extra")
+    from vcell.passes import dask as dask_engine
+
+    monkeypatch.setattr(dask_engine, "_SPANS", 1)
+    sent = []
+    reduced = Reducer.__reduce__
+    monkeypatch.setattr(Reducer, "__reduce__", lambda self: sent.append(self) or reduced(self))
+    codes = np.zeros(5 * SPAN + 100, np.int32)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+        ) as cluster,
+        open_cells(cells) as source,
+    ):
+        read = dask_engine.DaskReader(source, CellRules(), cluster.scheduler_address)
+        read([GroupLogMoments(20, codes, 1, target_sum=1e4)])
+    assert 1 <= len(sent) < 6  # tasks
 
 
 @pytest.mark.filterwarnings("ignore")

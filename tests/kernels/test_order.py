@@ -106,6 +106,29 @@ def test_dask_gives_the_same_bits(matrix, tmp_path):
     np.testing.assert_array_equal(table.kept, again.kept)
 
 
+def test_tasks_of_dask_do_not_multiply_with_cells(matrix, tmp_path, monkeypatch):
+    """Each opens the file, so that as many tasks as spans would be quadratic in cells."""
+    pytest.importorskip("dask", reason="dask is an extra")
+    from vcell.passes import dask as dask_engine
+
+    monkeypatch.setattr(dask_engine, "_TASKS", 2)
+    monkeypatch.setattr(dask_engine, "_SPANS", 1)
+    walked = []
+    work = dask_engine.work
+    monkeypatch.setattr(dask_engine, "work", lambda rows, s: walked.append(rows) or work(rows, s))
+    path = tmp_path / "cells.h5ad"
+    anndata.AnnData(matrix).write_h5ad(path)
+    assert SPAN * 2 < CELLS
+    here, there = reducers(), reducers()
+    with open_cells(path) as source:
+        Reader(source, CellRules(), label=None)(here)
+        dask_engine.DaskReader(source, CellRules())(there)
+
+    assert_same(here, there)
+    assert len(walked) == 2
+    assert all(rows.start % SPAN == 0 for rows in walked)
+
+
 def test_dask_needs_a_file(matrix):
     pytest.importorskip("dask", reason="dask is an extra")
     from vcell.passes.dask import DaskReader

@@ -120,15 +120,15 @@ def test_a_killed_pass_goes_on_from_the_last_save(path, tmp_path, monkeypatch):
         if len(saves) == 2:
             raise RuntimeError("killed")
 
-    real = resume.Keeper.reached
+    real = resume.PassState.reached
     with monkeypatch.context() as patch:
-        patch.setattr(resume.Keeper, "reached", die)
+        patch.setattr(resume.PassState, "reached", die)
         with pytest.raises(RuntimeError):
             read(path, tmp_path, reducers())
     whole, again = reducers(), reducers()
     wanted = everything(read(path, None, whole), whole)
     seen = []
-    monkeypatch.setattr(resume.Keeper, "reached", lambda _, position: seen.append(position))
+    monkeypatch.setattr(resume.PassState, "reached", lambda _, position: seen.append(position))
     got = everything(read(path, tmp_path, again), again)
     assert seen == [3 * SPAN]  # the spans before were not read again
     for a, b in zip(got, wanted, strict=True):

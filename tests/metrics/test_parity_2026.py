@@ -40,7 +40,7 @@ class Case:
             blocks(self.real), group, len(self.names) + 1, len(self.genes), totals
         )
 
-    def beside_controls(self, x: sp.csr_matrix, group: np.ndarray) -> vcc2026.Measured:
+    def with_real_controls(self, x: sp.csr_matrix, group: np.ndarray) -> vcc2026.Measured:
         both = sp.vstack([self.real[self.group == 0], x]).tocsr()
         groups = np.concatenate([np.zeros((self.group == 0).sum(), np.int32), group])
         totals = np.asarray(both.astype(np.float64).sum(axis=1)).ravel()
@@ -63,7 +63,7 @@ def test_there_are_golden_files():
 
 
 def test_members_of_a_prediction(case):
-    rows, values = case.members(case.beside_controls(case.pred, case.pred_group))
+    rows, values = case.members(case.with_real_controls(case.pred, case.pred_group))
     for name in vcc2026.MEMBERS:
         np.testing.assert_allclose(
             values[name], case.golden.get(f"mean_{name}", np.nan), rtol=1e-8, err_msg=name
@@ -103,7 +103,7 @@ def test_baseline(case):
     for block in vcc2026.emitted(blocks(case.real, controls)(), number, sizes, factor):
         x[block.rows] = replace(block, n_genes=len(case.genes)).tocsr()
     group = np.repeat(np.arange(1, len(sizes) + 1, dtype=np.int32), sizes)
-    _, values = case.members(case.beside_controls(x.tocsr(), group))
+    _, values = case.members(case.with_real_controls(x.tocsr(), group))
     for name in vcc2026.MEMBERS:
         np.testing.assert_allclose(
             values[name], case.golden[f"base_{name}"], rtol=1e-8, atol=1e-12, err_msg=name

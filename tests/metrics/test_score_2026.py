@@ -26,7 +26,7 @@ def test_scaled_members_and_the_overall_score(name):
     with np.load(GOLDEN / f"score2026-{name}.npz", allow_pickle=False) as stored:
         expected = {key: float(value) for key, value in stored.items()}
     case = Case(name)
-    values = case.members(case.beside_controls(case.pred, case.pred_group))[1]
+    values = case.members(case.with_real_controls(case.pred, case.pred_group))[1]
     scaled = {
         member: vcc2026.scale(
             member, values[member], float(case.golden[f"base_{member}"]),
@@ -43,7 +43,7 @@ def test_scaled_members_and_the_overall_score(name):
 def test_the_summary_over_perturbations(name):
     expected = pd.read_csv(GOLDEN / f"agg2026-{name}.csv", index_col="statistic")
     case = Case(name)
-    pred = case.beside_controls(case.pred, case.pred_group)
+    pred = case.with_real_controls(case.pred, case.pred_group)
     rows, values = case.members(pred)
     rows |= vcc2026.components(case.whole, pred, case.target)
     found = layout.aggregate_2026(rows, {vcc2026.MSE: values[vcc2026.MSE]}, (vcc2026.NMAE,))

@@ -170,8 +170,8 @@ def test_a_target_without_features_counts_through_the_sets_it_is_learnt_in(capsy
     monkeypatch.setattr(console, "settings", console.Settings())
     names = ["K1", "X1x", "K2", "X2x", "X1x+K1", "X3x+X4x"]
     known = Known.of(["K1", "K2"], names, ScreenOptions())
-    assert known.able == {"K1", "K2"}
-    assert known.kept == {"K1", "X1x", "K2", "X1x+K1"}
+    assert known.predictable == {"K1", "K2"}
+    assert known.learnable == {"K1", "X1x", "K2", "X1x+K1"}
     assert "left out: 2 of 6 perturbations" in capsys.readouterr().err
 
 

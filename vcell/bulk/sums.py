@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.bulk.draw import BLOCK, Drawn, Sampling, draws
-from vcell.bulk.packed import LARGEST, MOST_CELLS, GeneOrder, PackedCells, lines, packed
+from vcell.bulk.packed import MOST_CELLS, GeneOrder, PackedCells, lines, packed
 from vcell.cores import cores, share
 from vcell.data.buffers import Buffers
+from vcell.data.detect import LARGEST_COUNT
 from vcell.data.source import MAX_NNZ
 from vcell.errors import UserError
 from vcell.kernels.drawn import (
-    LANES,
-    WIDTH,
+    SAMPLE_LANES,
+    SAMPLES,
     add_listed,
     add_table,
     mark,
@@ -94,7 +95,7 @@ def samples(
     order = GeneOrder.learn(source, wanted, genes, sampling.cells)
     kept = _resident(source, wanted, genes, order, memory // 2)
     tile = max(memory // 2 // (4 * max(width, 1)) // BLOCK, 1) * BLOCK
-    tile = min(tile, WIDTH) if kept else tile
+    tile = min(tile, SAMPLES) if kept else tile
     total = len(pools.groups) * sampling.samples
     buffers = Buffers(keep=2)  # used again where the caller has let go of the samples before
     if kept is None:
@@ -114,10 +115,10 @@ def samples(
             place[rows] = np.arange(len(rows), dtype=np.int32)
             cells = place[drawn.cells]
             for piece in kept or _pieces(source, rows, genes, order, memory // 2):
-                if piece.largest * sampling.cells > LARGEST:
+                if piece.largest * sampling.cells > LARGEST_COUNT:
                     sums = sums.astype(np.int64, copy=False)
-                for begin in range(0, len(drawn), WIDTH):
-                    some = slice(begin, begin + WIDTH)
+                for begin in range(0, len(drawn), SAMPLES):
+                    some = slice(begin, begin + SAMPLES)
                     _add(pool, piece, order, cells[some], sums[some])
             _share(pool, partial(_restored, sums, order), len(drawn))
             yield Samples(drawn, _narrow(sums))
@@ -152,13 +153,13 @@ def _add(
     pool: ThreadPoolExecutor, piece: PackedCells, order: GeneOrder, cells: NDArray[np.int32],
     sums: NDArray[Any],
 ) -> None:  # fmt: skip
-    """Add one piece to at most `WIDTH` samples; columns are in the order of `GeneOrder`."""
+    """Add one piece to at most `SAMPLES` samples; columns are in the order of `GeneOrder`."""
     ends_of = (piece.first, piece.first + len(piece))
     span = np.stack([(cells < end).sum(axis=1) for end in ends_of], axis=1)
     levels = int(most_often(cells, span)).bit_length()
     if not levels:
         return
-    bits = lines(levels, len(piece) + 1, LANES)
+    bits = lines(levels, len(piece) + 1, SAMPLE_LANES)
     often = np.zeros((levels, len(piece)), np.uint8)
     lists, ends = np.empty(cells.shape, np.uint16), np.empty((len(cells), levels), np.int64)
     mark(cells, span, piece.first, bits, often, lists, ends)
@@ -185,7 +186,7 @@ def _restored(sums: NDArray[Any], order: GeneOrder, begin: int, end: int) -> Non
 def _narrow(sums: NDArray[Any]) -> NDArray[np.int32]:
     if sums.dtype == np.int32:
         return sums
-    if sums.max(initial=0) > LARGEST:
+    if sums.max(initial=0) > LARGEST_COUNT:
         raise UserError(
             f"a sum of counts is {sums.max():,}, more than 2**31", hint="draw fewer --cells"
         )

@@ -31,11 +31,13 @@ class Texts:
     def __init__(self, pieces: Iterable[NDArray[Any]]) -> None:
         letters, lengths = bytearray(), []
         for piece in pieces:
-            coded = [_utf8(value) for value in piece.tolist()]
-            letters += b"".join(coded)
-            lengths.append(np.fromiter(map(len, coded), np.int64, len(coded)))
+            coded, joined = _utf8(piece.tolist())
+            letters += joined
+            lengths.append(np.fromiter(map(len, coded), np.int32, len(coded)))
         self._letters = memoryview(letters)
-        self._ends = np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64)
+        self._ends = np.zeros(sum(map(len, lengths)) + 1, np.int64)
+        if lengths:
+            np.cumsum(np.concatenate(lengths), out=self._ends[1:])
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> Texts:
@@ -58,7 +60,7 @@ class Texts:
         out[:] = [str(self._letters[start:stop], "utf-8") for start, stop in where]
         return out
 
-    def pieces(self, rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.object_]]:
+    def pieces(self, rows: NDArray[np.integer[Any]] | None = None) -> Iterator[NDArray[np.object_]]:
         """Yield all strings, or those of some rows, a few at a time."""
         for a in range(0, len(self) if rows is None else len(rows), PIECE):
             yield self[a : a + PIECE] if rows is None else self[rows[a : a + PIECE]]
@@ -144,9 +146,19 @@ def join(parts: Iterable[Texts]) -> Texts:
     return Texts(piece for part in parts for piece in part.pieces())
 
 
-def _utf8(value: Any) -> bytes:
-    if not isinstance(value, bytes):
-        return str(value).encode("utf-8", "replace")
-    if value.isascii():
-        return value
-    return value.decode("utf-8", "replace").encode("utf-8")
+def _utf8(values: list[Any]) -> tuple[list[bytes], bytes]:
+    """Return the strings as UTF-8, one by one and joined."""
+    try:
+        joined = b"".join(values)
+    except TypeError:  # not all of them are bytes
+        pass
+    else:
+        if joined.isascii():
+            return values, joined
+    coded = [
+        str(value, "utf-8", "replace").encode()
+        if isinstance(value, bytes)
+        else str(value).encode("utf-8", "replace")
+        for value in values
+    ]
+    return coded, b"".join(coded)

@@ -132,9 +132,10 @@ class CellWriter:
         options = {} if compression is None else {"compression": compression, "compression_opts": 4}
         if self._dense:
             width = max(self.n_genes, 1)
+            rows = 1 << max(CHUNK // width, 1).bit_length() - 1
             table = self._file.create_dataset(
-                "X", (0, self.n_genes), dtype, maxshape=(None, self.n_genes),
-                chunks=(max(1, CHUNK // width), width), **options,
+                "X", (0, self.n_genes), dtype, maxshape=(None, self.n_genes), chunks=(rows, width),
+                **options,
             )  # fmt: skip
             table.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
             return
@@ -188,8 +189,7 @@ class CellWriter:
                 table.resize((self.n_cells + n, self._obsm[name]))
                 table[self.n_cells :] = values
             if full:
-                self._file["X"].resize((self.n_cells + n, self.n_genes))
-                self._file["X"][self.n_cells :] = csr
+                self._append_full(csr, n)
             elif self._dense:
                 self._append_dense(csr, n)
             else:
@@ -215,6 +215,19 @@ class CellWriter:
                     group[name][self.nnz :] = values
         self._indptr.append(np.asarray(csr.indptr[1:], np.int64) + (self.nnz - csr.indptr[0]))
         self.nnz += n
+
+    def _append_full(self, values: NDArray[Any], n: int) -> None:
+        """Append a dense table; HDF5 copies what does not fill a chunk."""
+        table, first, done = self._file["X"], self.n_cells, 0
+        table.resize((first + n, self.n_genes))
+        rows = table.chunks[0]
+        as_stored = values.dtype == table.dtype and values.flags.c_contiguous and values.size
+        if as_stored and table.compression is None and first % rows == 0:
+            done = n // rows * rows
+            for at in range(0, done, rows):
+                table.id.write_direct_chunk((first + at, 0), values[at : at + rows].data.cast("B"))
+        if done < n:
+            table[first + done :] = values[done:]
 
     def _append_dense(self, csr: Block | Csr, n: int) -> None:
         table = self._file["X"]

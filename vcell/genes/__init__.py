@@ -1,7 +1,7 @@
-"""Named sets of genes, and finding genes under whatever name a file gives them.
+"""Named sets of genes, and lookup of genes under any of their names.
 
-Shipped sets lie beside this file (`human.gmt`; licence, source and version in `sets.json`), a
-user's own come from .gmt, .csv, .tsv or .txt files, and other distributions announce theirs in the
+Shipped sets are in this folder (`human.gmt`; licence, source and version in `sets.json`), a user's
+own come from .gmt, .csv, .tsv or .txt files, and other distributions announce theirs in the
 entry-point group ``vcell.gene_sets``: an entry point loads to a `GeneSet`, an iterable of them, or
 a function that returns either.
 """

@@ -1,4 +1,4 @@
-"""The features of human genes that come with vcell: tables of Gene Ontology and Reactome.
+"""The features of human genes shipped with vcell: tables of Gene Ontology and Reactome.
 
 Made by tools/build_gene_features.py; source, version and licence are in `features.json`.
 """

@@ -1,8 +1,8 @@
 """Find genes in a file by symbol, earlier symbol, alias or Ensembl id.
 
-A name first means the gene that the file itself calls so. Otherwise both sides are translated to
-HGNC's approved symbols: by Ensembl id (without version), approved symbol, earlier symbol, alias,
-in this order; an earlier symbol or alias that two genes share translates to neither.
+A name is first looked up among the file's own names. Otherwise both sides are translated to HGNC's
+approved symbols: by Ensembl id (without version), approved symbol, earlier symbol, alias, in this
+order; an earlier symbol or alias that two genes share is not translated.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _ENSEMBL = re.compile(r"^(ENSG\d{11})(\.\d+)?$")
 
 @dataclass(frozen=True)
 class Match:
-    """Where wanted genes are in a file.
+    """The positions of requested genes in a file.
 
     Parameters
     ----------
     index
-        One entry per wanted name: the gene's number, -1 if the file has no such gene.
+        One entry per requested name: the gene's number, -1 if the file has no such gene.
     unmatched
-        The names without a gene, in the order wanted.
+        The names without a gene, in the order requested.
     renamed
-        Wanted name to the file's name, where they differ.
+        Requested name to the file's name, where they differ.
     """
 
     index: NDArray[np.int64]
@@ -41,19 +41,19 @@ class Match:
 
     @property
     def found(self) -> NDArray[np.int64]:
-        """The genes that were found, each once, in the order wanted."""
+        """The numbers of the genes found, each once, in the order requested."""
         numbers = self.index[self.index >= 0]
         _, first = np.unique(numbers, return_index=True)
         return numbers[np.sort(first)]
 
 
 class GeneIndex:
-    """The genes of a file, findable under all their names.
+    """The genes of a file, which can be looked up under all their names.
 
     Parameters
     ----------
     genes
-        The file's names, in order. Of a name that occurs twice the first gene counts.
+        The file's names, in order. If a name occurs twice, the first gene has it.
     ids
         Ensembl ids of the same genes, if the file has them in a column.
     """
@@ -68,7 +68,7 @@ class GeneIndex:
 
     @functools.cached_property
     def _approved(self) -> dict[str, int]:
-        """The genes by their approved symbols, which most files are never asked for."""
+        """Gene numbers by approved symbol, computed when first needed."""
         found: dict[str, int] = {}
         for i, gene in reversed(list(enumerate(self.genes))):
             symbol = approved(gene)
@@ -79,7 +79,7 @@ class GeneIndex:
         return found
 
     def find(self, name: str) -> int:
-        """Return the gene's number, or -1."""
+        """Return the number of the gene with this name, or -1."""
         hit = self._exact.get(name, self._exact.get(_unversioned(name)))
         if hit is not None:
             return hit
@@ -145,7 +145,7 @@ def _names() -> dict[str, str]:
 
 @functools.cache
 def _folded() -> dict[str, str]:
-    """Return the same without case."""
+    """Return the same for lookup without case."""
     folded: dict[str, str | None] = {}
     for name, symbol in _names().items():
         key = name.casefold()

@@ -1,4 +1,4 @@
-"""Where sets of genes come from: this package, the user's files, other distributions."""
+"""Sources of gene sets: this package, the user's files, other distributions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SET_COLUMNS = ("set", "group", "gene_set")
 
 @dataclass(frozen=True)
 class GeneSet:
-    """A named set of genes and where it comes from."""
+    """A named set of genes, with its source and licence."""
 
     name: str
     genes: tuple[str, ...]
@@ -74,8 +74,8 @@ def announced() -> tuple[dict[str, GeneSet], tuple[str, ...]]:
 def read_sets(path: Path) -> dict[str, GeneSet]:
     """Read a user's sets from .gmt, or from a table or list of genes.
 
-    A .csv or .tsv has a column ``gene`` (or ``target_gene``, ``symbol``, ...) and may have a column
-    ``set``; a .txt has one gene a line. Without set names the set is called as the file.
+    A .csv or .tsv has a column ``gene`` (or ``target_gene``, ``symbol``, ...) and optionally a
+    column ``set``; a .txt has one gene per line. Without set names the set is named after the file.
     """
     if path.suffix == ".gmt":
         return _read_gmt(path, read_text(path))

@@ -2,60 +2,13 @@
 
 Every kernel is a serial ``@njit(nogil=True, cache=True)`` function that *adds to* arrays its caller
 made, so a pass over a file calls it block by block, and vcell's threads, not numba's, run several
-at once (numba's default threading layer aborts when it is entered twice). Shapes: ``C`` cells of a
-block, ``N`` its non-zeros, ``G`` genes, ``B`` batches. A block is CSR: ``indptr`` int64 ``[C+1]``,
-``indices`` int32 ``[N]``, ``data`` float32 ``[N]`` (float64 where it was stored so). ``codes``
-int32 ``[C]`` says which batch or group a cell belongs to; -1 leaves it out.
+at once (numba's default threading layer aborts when it is entered twice). `vcell.kernels.kernel`
+makes them. Shapes: ``C`` cells of a block, ``N`` its non-zeros, ``G`` genes, ``B`` batches. A block
+is CSR: ``indptr`` int64 ``[C+1]``, ``indices`` int32 ``[N]``, ``data`` float32 ``[N]`` (float64
+where it was stored so). ``codes`` int32 ``[C]`` says which batch or group a cell belongs to; -1
+leaves it out.
 
 Kernels are compiled when they first run, so code that is slow to compile is avoided: assigning an
 array to a slice (``a[:] = b``) costs two seconds, `np.sort` one, `sum` and `np.searchsorted` .3
 each, a loop nothing.
 """
-
-from __future__ import annotations
-
-import pickle
-from typing import Any
-
-from numba.core.caching import Cache, IndexDataCacheFile
-from numba.core.runtime.nrt import rtsys
-
-from vcell import compiling
-
-_load_index: Any = IndexDataCacheFile._load_index  # numba has no public way to these
-_load_kernel: Any = Cache.load_overload
-
-
-def _load_or_begin_anew(index: Any) -> dict[Any, Any]:
-    """Take an index that cannot be read for an empty one, as numba does with an outdated one.
-
-    numba unpickles an index before it looks whether the source has changed since. After an upgrade
-    in place in which a type was renamed every command would end there.
-    """
-    try:
-        found: dict[Any, Any] = _load_index(index)
-    except (AttributeError, ImportError, EOFError, pickle.UnpicklingError):
-        return {}
-    return found
-
-
-def _load_without_compiler(cache: Any, signature: Any, context: Any) -> Any:
-    """Load one of our compiled kernels without preparing numba's compiler.
-
-    Preparing it imports scipy.linalg and all that numba can compile: .3 to .4 s and 26 MiB in every
-    process, and compiled code needs nothing of it but the runtime. Where a kernel is not found,
-    numba prepares the compiler when it compiles.
-    """
-    if not cache._py_func.__module__.startswith("vcell"):
-        return _load_kernel(cache, signature, context)
-    rtsys.initialize(context)
-    found = None
-    with cache._guard_against_spurious_io_errors():
-        found = cache._load_overload(signature, context)
-    if found is None:
-        compiling.begins()
-    return found
-
-
-IndexDataCacheFile._load_index = _load_or_begin_anew  # type: ignore[method-assign]
-Cache.load_overload = _load_without_compiler  # type: ignore[method-assign]

@@ -1,17 +1,20 @@
-"""Sums of drawn cells, some of them drawn more than once: 256 sums in an instruction.
+"""Sums of drawn cells, some of them drawn more than once: hundreds of sums in an instruction.
 
 What a sample sums of a gene is ``sum over cells of times[cell, sample] * counts[cell, gene]``. Both
 factors are whole numbers, so these are sums of bits of one times bits of the other. The bits of
-one factor stand in rows, one for each cell, `WIDTH` bits each; those of the other are lists of the
-cells that have them. The rows of a list are added up in vertical counters: bit b of all counters is
-one row of `planes`, and two rows and a carry are added by five logical instructions.
+one factor stand in rows, one for each cell, hundreds of bits each; those of the other are lists of
+the cells that have them. The rows of a list are added up in vertical counters: bit b of all
+counters is one row of `planes`, and two rows and a carry are added by five logical instructions.
 
 Either factor can be the list, and the shorter list is the faster:
 
-- of genes that many cells have, the bits of 256 genes are the rows (``table``); each sample adds up
-  the cells it drew (`add_table`);
-- of other genes the cells are listed; the rows are 256 samples, and say which of them drew the cell
-  (`add_listed`).
+- of genes that many cells have, the bits of `GENES` genes are the rows (``table``); each sample
+  adds up the cells it drew (`add_table`);
+- of other genes the cells are listed; the rows are `SAMPLES` samples, and say which of them drew
+  the cell (`add_listed`).
+
+Rows of genes are longer: a longer row means fewer lists, but as many samples are summed at once as
+their rows have bits, and these sums are most of the memory.
 
 Bits above those of the table are listed, too, so sums are exact whatever the counts.
 
@@ -26,16 +29,18 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from vcell.kernels.kernel import njit
+
 Array = NDArray[Any]
 
-#: Words of a row, and its bits.
-LANES = 4
-WIDTH = 64 * LANES
+#: Words of a row of genes and of a row of samples, and their bits.
+GENE_LANES, SAMPLE_LANES = 8, 4
+GENES, SAMPLES = 64 * GENE_LANES, 64 * SAMPLE_LANES
 #: Planes of counters: more than the bits of any sum.
 _DEPTH = 64
 _TOGETHER = 16  # columns whose sums are written at once: a line of the cache
@@ -43,7 +48,6 @@ _TOGETHER = 16  # columns whose sums are written at once: a line of the cache
 REPEATED = 3
 
 _WORD, _BYTE = ir.IntType(64), ir.IntType(8)
-_ROW = ir.VectorType(_WORD, LANES)
 _BITS, _BYTES = ir.VectorType(ir.IntType(1), 32), ir.VectorType(_BYTE, 32)
 _NOTHING = ir.Constant(_BYTES, [ir.Constant(_BYTE, 0)] * 32)
 _ONE, _SIX, _LOW = np.uint64(1), np.uint64(6), np.uint64(63)
@@ -55,10 +59,10 @@ def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     return arrayobj.make_array(kind)(context, builder, value).data  # type: ignore[no-untyped-call]
 
 
-def _row(builder: Any, words: Any, row: Any) -> Any:
+def _row(builder: Any, words: Any, row: Any, kind: Any) -> Any:
     """Return where a row of an array of words lies."""
-    first = builder.gep(words, [builder.mul(row, ir.Constant(_WORD, LANES))])
-    return builder.bitcast(first, _ROW.as_pointer())
+    first = builder.gep(words, [builder.mul(row, ir.Constant(_WORD, kind.count))])
+    return builder.bitcast(first, kind.as_pointer())
 
 
 def _full_adder(builder: Any, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
@@ -68,12 +72,13 @@ def _full_adder(builder: Any, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
     return builder.xor(half, c), carry
 
 
-def _adder(n: int) -> Any:
+def _adder(n: int, lanes: int) -> Any:
     """Make an intrinsic that adds `n` rows of bits, a power of two, to the planes from a level on.
 
     Its arguments: rows of words, the list of which are added, where in the list they begin, the
     planes, their level and the level at which planes end.
     """
+    kind = ir.VectorType(_WORD, lanes)
 
     def emitter(
         _typing: Any, bits: Any, rows: Any, _at: Any, planes: Any, _level: Any, _top: Any
@@ -86,20 +91,20 @@ def _adder(n: int) -> Any:
             for i in range(n):
                 place = builder.add(args[2], ir.Constant(_WORD, i))
                 row = builder.zext(builder.load(builder.gep(listed, [place])), _WORD)
-                added.append(builder.load(_row(builder, words, row), align=8))
+                added.append(builder.load(_row(builder, words, row, kind), align=8))
             level = args[4]
             while len(added) > 1:
-                where = _row(builder, counters, level)
+                where = _row(builder, counters, level, kind)
                 held, carries = builder.load(where, align=8), []
                 for a, b in zip(added[::2], added[1::2], strict=True):
                     held, carry = _full_adder(builder, a, b, held)
                     carries.append(carry)
                 builder.store(held, where, align=8)
                 added, level = carries, builder.add(level, ir.Constant(_WORD, 1))
-            carried = cgutils.alloca_once(builder, _ROW)  # type: ignore[no-untyped-call]
+            carried = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
             builder.store(added[0], carried)
             with cgutils.for_range(builder, args[5], start=level) as loop:
-                where = _row(builder, counters, loop.index)
+                where = _row(builder, counters, loop.index, kind)
                 held, carry = builder.load(where, align=8), builder.load(carried)
                 builder.store(builder.xor(held, carry), where, align=8)
                 builder.store(builder.and_(held, carry), carried)
@@ -111,51 +116,63 @@ def _adder(n: int) -> Any:
     return intrinsic(emitter)
 
 
-_add_many, _add_few = _adder(16), _adder(4)
 _MANY, _FEW = 16, 4
 
 
-def _spreader(_typing: Any, planes: Any, _level: Any, _levels: Any, out: Any) -> Any:
-    """Write some levels, eight at most, of all counters as bytes."""
+def _spreader(lanes: int) -> Any:
+    """Make an intrinsic that writes some levels, eight at most, of all counters as bytes.
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        half = ir.IntType(32)
-        words = _data(context, builder, signature.args[0], args[0])
-        words = builder.bitcast(words, half.as_pointer())
-        into = _data(context, builder, signature.args[3], args[3])
-        into = builder.bitcast(into, _BYTES.as_pointer())
-        n, last = ir.Constant(_WORD, 2 * LANES), builder.add(args[1], args[2])
-        last = builder.sub(last, ir.Constant(_WORD, 1))
-        total = cgutils.alloca_once(builder, _BYTES)  # type: ignore[no-untyped-call]
-        with cgutils.for_range(builder, n) as part:
-            builder.store(_NOTHING, total)
-            with cgutils.for_range(builder, args[2]) as loop:
-                level = builder.sub(last, loop.index)  # the highest first, and then doubled
-                place = builder.add(builder.mul(level, n), part.index)
-                bits = builder.bitcast(builder.load(builder.gep(words, [place])), _BITS)
-                held = builder.load(total)
-                doubled = builder.add(held, held)
-                builder.store(builder.add(doubled, builder.zext(bits, _BYTES)), total)
-            builder.store(builder.load(total), builder.gep(into, [part.index]), align=1)
-        return context.get_dummy_value()
+    Its arguments: the planes, the first level, how many levels, and where the bytes go.
+    """
 
-    return types.void(planes, types.int64, types.int64, out), emit
+    def emitter(_typing: Any, planes: Any, _level: Any, _levels: Any, out: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            half = ir.IntType(32)
+            words = _data(context, builder, signature.args[0], args[0])
+            words = builder.bitcast(words, half.as_pointer())
+            into = _data(context, builder, signature.args[3], args[3])
+            into = builder.bitcast(into, _BYTES.as_pointer())
+            n, last = ir.Constant(_WORD, 2 * lanes), builder.add(args[1], args[2])
+            last = builder.sub(last, ir.Constant(_WORD, 1))
+            total = cgutils.alloca_once(builder, _BYTES)  # type: ignore[no-untyped-call]
+            with cgutils.for_range(builder, n) as part:
+                builder.store(_NOTHING, total)
+                with cgutils.for_range(builder, args[2]) as loop:
+                    level = builder.sub(last, loop.index)  # the highest first, and then doubled
+                    place = builder.add(builder.mul(level, n), part.index)
+                    bits = builder.bitcast(builder.load(builder.gep(words, [place])), _BITS)
+                    held = builder.load(total)
+                    doubled = builder.add(held, held)
+                    builder.store(builder.add(doubled, builder.zext(bits, _BYTES)), total)
+                builder.store(builder.load(total), builder.gep(into, [part.index]), align=1)
+            return context.get_dummy_value()
+
+        return types.void(planes, types.int64, types.int64, out), emit
+
+    return intrinsic(emitter)
 
 
-_spread: Any = intrinsic(_spreader)
+_add_genes, _add_few_genes, _spread_genes = (
+    _adder(_MANY, GENE_LANES), _adder(_FEW, GENE_LANES), _spreader(GENE_LANES)
+)  # fmt: skip
+_add_samples, _add_few_samples, _spread_samples = (
+    _adder(_MANY, SAMPLE_LANES), _adder(_FEW, SAMPLE_LANES), _spreader(SAMPLE_LANES)
+)  # fmt: skip
 
 
 @njit(nogil=True, cache=True, inline="always")
 def _count(
-    bits: Array, rows: Array, begin: int, end: int, tail: Array, planes: Array, level: int,
-    top: int, most: int,
+    add: Any, add_few: Any, bits: Array, rows: Array, begin: int, end: int, tail: Array,
+    planes: Array, level: int, top: int, most: int,
 ) -> tuple[int, int]:  # fmt: skip
     """Add listed rows, each worth ``2**level``; return how many planes there are now.
 
     Parameters
     ----------
+    add, add_few
+        What adds `_MANY` and `_FEW` rows of this length.
     bits
-        ``[N + 1, LANES]``, the last row zero.
+        ``[N + 1, lanes]``, the last row zero.
     rows, begin, end
         Which rows: a part of a list.
     tail
@@ -167,28 +184,28 @@ def _count(
         return top, most
     most += (end - begin) << level
     while (1 << top) <= most or top < level + 4:
-        for q in range(LANES):
-            planes[top * LANES + q] = 0
+        for q in range(planes.shape[1]):
+            planes[top, q] = 0
         top += 1
     k = begin
     while k + _MANY <= end:
-        _add_many(bits, rows, k, planes, level, top)
+        add(bits, rows, k, planes, level, top)
         k += _MANY
     while k + _FEW <= end:
-        _add_few(bits, rows, k, planes, level, top)
+        add_few(bits, rows, k, planes, level, top)
         k += _FEW
     if k < end:
         for i in range(_FEW):
             tail[i] = rows[k + i] if k + i < end else bits.shape[0] - 1
-        _add_few(bits, tail, 0, planes, level, top)
+        add_few(bits, tail, 0, planes, level, top)
     return top, most
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _add_counters(planes: Array, top: int, counted: Array, sums: Array) -> None:
-    """Add the counters of `top` planes to ``sums``; `counted` is room for `WIDTH` bytes."""
+def _add_counters(spread: Any, planes: Array, top: int, counted: Array, sums: Array) -> None:
+    """Add the counters of `top` planes to ``sums``; `counted` is room for a byte each."""
     for group in range(0, top, 8):
-        _spread(planes, group, min(top - group, 8), counted)
+        spread(planes, group, min(top - group, 8), counted)
         scale = 1 << group  # a product is narrowed by LLVM, a shift is not
         for j in range(len(sums)):
             sums[j] += counted[j] * scale
@@ -212,7 +229,7 @@ def pack(
     first
         The row of the first of these cells.
     table
-        ``[planes, N + 1, LANES]`` words, the rows of these cells zero.
+        ``[planes, N + 1, GENE_LANES]`` words, the rows of these cells zero.
     starts
         ``[G + 1]``: for each column, the number of its ones is added one place behind.
     ends, ones
@@ -225,7 +242,7 @@ def pack(
         row = first + c
         for k in range(indptr[c], indptr[c + 1]):
             at = place[indices[k]]
-            depth, bit, plane = at & 31, np.uint64(at >> 5 & (WIDTH - 1)), at >> 14
+            depth, bit, plane = at & 31, np.uint64(at >> 5 & (GENES - 1)), at >> 14
             for j in range(depth):
                 if counts[k] >> j & 1:
                     table[plane + j, row, bit >> _SIX] |= _ONE << (bit & _LOW)
@@ -280,12 +297,12 @@ def mark(
     ----------
     cells
         ``[S, n]`` the cells of each sample, ascending; one drawn twice is there twice. S is at most
-        `WIDTH`.
+        `SAMPLES`.
     span
         ``[S, 2]`` which of them are cells of this piece, whose number `first` is row 0.
     bits
-        ``[L, N + 1, LANES]`` zero before: bit s of a row says that the number of times that sample
-        s has the cell has this bit.
+        ``[L, N + 1, SAMPLE_LANES]`` zero before: bit s of a row says that the number of
+        times that sample s has the cell has this bit.
     often
         ``[L, N]`` zero before: whether a row of `bits` has any.
     lists, ends
@@ -333,14 +350,14 @@ def add_table(
     Parameters
     ----------
     table
-        ``[planes, N + 1, LANES]`` words.
+        ``[planes, N + 1, GENE_LANES]`` words.
     planes_of, starts
         ``[B + 1]`` the first plane of each block of genes, and its first column.
     lists, ends
         The rows of each sample, of `mark`.
     """
-    planes, tail = np.empty(_DEPTH * LANES, np.uint64), np.empty(_FEW, lists.dtype)
-    counted = np.empty(WIDTH, np.uint8)
+    planes, tail = np.empty((_DEPTH, GENE_LANES), np.uint64), np.empty(_FEW, lists.dtype)
+    counted = np.empty(GENES, np.uint8)
     for block in range(len(starts) - 1):
         start, width = starts[block], starts[block + 1] - starts[block]
         for sample in range(out.shape[0]):
@@ -350,11 +367,11 @@ def add_table(
                 for level in range(ends.shape[1]):
                     end = ends[sample, level]
                     top, most = _count(
-                        table[plane], lists[sample], begin, end, tail, planes,
-                        plane - planes_of[block] + level, top, most,
+                        _add_genes, _add_few_genes, table[plane], lists[sample], begin, end, tail,
+                        planes, plane - planes_of[block] + level, top, most,
                     )  # fmt: skip
                     begin = end
-            _add_counters(planes, top, counted, out[sample, start : start + width])
+            _add_counters(_spread_genes, planes, top, counted, out[sample, start : start + width])
 
 
 @njit(nogil=True, cache=True)
@@ -377,8 +394,8 @@ def add_listed(
     seldom
         ``[L]`` whether few rows of a level have any bit, so that these are looked for first.
     """
-    planes, tail = np.empty(_DEPTH * LANES, np.uint64), np.empty(_FEW, ones.dtype)
-    counted, some = np.empty(WIDTH, np.uint8), np.empty(0, ones.dtype)
+    planes, tail = np.empty((_DEPTH, SAMPLE_LANES), np.uint64), np.empty(_FEW, ones.dtype)
+    counted, some = np.empty(SAMPLES, np.uint8), np.empty(0, ones.dtype)
     n = out.shape[0]
     sums = np.empty((_TOGETHER, n), out.dtype)
     for left in range(begin, end, _TOGETHER):
@@ -399,11 +416,31 @@ def add_listed(
                             some[k] = rows[i]
                             k += often[at, rows[i]]
                         top, most = _count(
-                            bits[at], some, 0, k, tail, planes, level + at, top, most
+                            _add_samples,
+                            _add_few_samples,
+                            bits[at],
+                            some,
+                            0,
+                            k,
+                            tail,
+                            planes,
+                            level + at,
+                            top,
+                            most,
                         )
                     else:
                         top, most = _count(
-                            bits[at], rows, a, b, tail, planes, level + at, top, most
+                            _add_samples,
+                            _add_few_samples,
+                            bits[at],
+                            rows,
+                            a,
+                            b,
+                            tail,
+                            planes,
+                            level + at,
+                            top,
+                            most,
                         )
                 if last == more_starts[column + 1]:
                     break
@@ -414,7 +451,7 @@ def add_listed(
             total = sums[column - left]
             for s in range(n):
                 total[s] = 0
-            _add_counters(planes, top, counted, total)
+            _add_counters(_spread_samples, planes, top, counted, total)
         for s in range(n):
             for j in range(right - left):
                 out[s, left + j] += sums[j, s]

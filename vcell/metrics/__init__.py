@@ -1,9 +1,9 @@
-"""Scores and tests: arrays and blocks in, arrays and frames out. torch in one module.
+"""Scores and tests: arrays and blocks in, arrays and frames out. torch is used in one module only.
 
 - `score(prediction, real)`: the challenge's scores of AnnData or files, as `vcell evaluate`.
 - `quick`: scores for every epoch; `screen` and `de.compare`: a screen tested from end to end.
-- `groups`: sums, means and rank sums of groups of cells from CSR blocks, in bounded memory.
-- `de`: differential expression of what `groups` found (`differential`, `benjamini_hochberg`).
+- `groups`: sums, means and rank sums of groups of cells, from CSR blocks, in bounded memory.
+- `de`: differential expression from the sums of `groups` (`differential`, `benjamini_hochberg`).
 - `vcc2025`: DES, PDS, MAE and their relatives; `calls`: more of cell-eval's full profile.
 - `vcc2026`: measuring a side, the six members, both anchors and the scale.
 - `scaled`: cells normalised on the fly; `torch`: PDS and MAE of tensors, with gradients.
@@ -23,7 +23,7 @@ __all__ = ["score"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `score` when it is first asked for."""
+    """Import `score` on first access."""
     if name == "score":
         from vcell.metrics.evaluation.scoring import score
 

@@ -1,8 +1,8 @@
 """Cells read row by row and returned gene by gene, in bounded memory.
 
-Every block of cells is transposed separately and kept. What does not fit into memory goes to one
+Every block of cells is transposed separately and stored. What does not fit into memory goes to one
 unnamed temporary file, which the system removes even if the process crashes. A range of genes is
-then one short read per block. So a file is decompressed once, however large it is.
+then one short read per block. So a file is decompressed only once, however large it is.
 
 Legend: ``G`` genes, ``K`` genes of a range, ``N`` entries, ``C`` cells.
 """
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
 
     from vcell.metrics.groups import Rows
 
-#: Bytes of turned blocks kept in memory where a quarter of what is free allows it; later ones go to
-#: the file. 20,000 cells of 5,000 genes take 400 MB.
+#: Bytes of transposed blocks held in memory, if a quarter of the free memory is that much; later
+#: blocks go to the file. 20,000 cells of 5,000 genes take 400 MB.
 MEMORY = 512 << 20
-#: Entries that a thread works on at once; a gene that has more is worked on alone.
+#: Entries that a thread processes at once; a gene with more entries is a task of its own.
 ENTRIES = 1 << 19
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Some genes' entries: those of gene k are ``first[k]`` to ``first[k + 1]``."""
+    """The entries of some genes; those of gene k are ``first[k]`` to ``first[k + 1]``."""
 
     first: NDArray[np.int64]
     cell: NDArray[np.int32]
-    value: NDArray[Any]  # float32, or float64 where such values came
+    value: NDArray[Any]  # float32, or float64 if any block had float64
 
 
 class ByGene(Protocol):
-    """Anything that gives entries gene by gene."""
+    """A source of entries, gene by gene."""
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """``[G]`` (at most) how many entries each gene has."""
+        """``[G]`` upper bounds on the number of entries of each gene."""
         ...
 
     def read(self, lo: int, hi: int) -> Columns:
@@ -60,9 +60,9 @@ class ByGene(Protocol):
 
 @dataclass(frozen=True)
 class Piece:
-    """One turned block: where its genes begin, its cells, and its entries or where they lie.
+    """One transposed block: starts of genes, cells, and entries or their file offset.
 
-    The entries are rows above 16 bits of count in one array, or rows and values in two.
+    The entries are row << 16 | count in one array, or rows and values in two.
     """
 
     starts: NDArray[np.int32]
@@ -74,7 +74,7 @@ class Piece:
 
 
 def join(parts: list[Columns]) -> Columns:
-    """Put the entries of several sources of cells behind one another, gene by gene."""
+    """Concatenate the entries of several sources of cells, gene by gene."""
     if len(parts) == 1:
         return parts[0]
     first = np.sum([part.first for part in parts], axis=0)
@@ -87,7 +87,7 @@ def join(parts: list[Columns]) -> Columns:
 
 
 def spans(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Cut the genes into runs of about `ENTRIES` entries."""
+    """Split the genes into ranges of about `ENTRIES` entries."""
     runs, lo, held = [], 0, 0
     for gene, n in enumerate(counts.tolist()):
         if gene > lo and held + n > ENTRIES:
@@ -97,20 +97,20 @@ def spans(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
     return [*runs, (lo, len(counts))]
 
 
-def only(block: Any, kept: NDArray[np.bool_]) -> Any:
+def only(block: Any, chosen: NDArray[np.bool_]) -> Any:
     """Return some rows of a block."""
-    each = np.repeat(kept, np.diff(block.indptr))
-    indptr = np.concatenate(([0], np.cumsum(np.diff(block.indptr)[kept])))
+    each = np.repeat(chosen, np.diff(block.indptr))
+    indptr = np.concatenate(([0], np.cumsum(np.diff(block.indptr)[chosen])))
     return replace(
-        block, rows=block.rows[kept], indptr=indptr, indices=block.indices[each],
+        block, rows=block.rows[chosen], indptr=indptr, indices=block.indices[each],
         data=block.data[each],
     )  # fmt: skip
 
 
 class GeneMajor:
-    """Cells transposed; `add` blocks of them, then `read` ranges of genes.
+    """Transposed cells: `add` blocks of cells, then `read` ranges of genes.
 
-    Cells are numbered as in their blocks, on from `offset`.
+    Cells are numbered as in their blocks, plus `offset`.
     """
 
     def __init__(self, n_genes: int, *, offset: int = 0, memory: int | None = None) -> None:
@@ -118,19 +118,19 @@ class GeneMajor:
         self._budget = self._left = free_memory.budget(MEMORY) if memory is None else memory
         self.counts = np.zeros(n_genes, np.int64)
         self._pieces: list[Piece] = []
-        self.dtype: np.dtype[Any] = np.dtype(np.float32)  # of values that are read
-        self.packed = True  # whether all pieces are of counts
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)  # of the values that `read` returns
+        self.packed = True  # whether all pieces hold counts
         self._file: Any = None
         self._filled = 0
 
     def add(self, block: Rows) -> None:
-        """Take some cells (canonical CSR)."""
-        self.keep(self.turn(block))
+        """Transpose and store some cells (canonical CSR)."""
+        self.keep(self.transpose(block))
 
-    def turn(self, block: Rows, *, whole: bool | None = None) -> Piece:
-        """Transpose some cells; several threads may, and one keeps the pieces in their order.
+    def transpose(self, block: Rows, *, counts: bool | None = None) -> Piece:
+        """Transpose some cells; thread-safe. `keep` then stores the pieces, in order.
 
-        `whole` says whether every value is a whole number from 0 to 65535, if that is known.
+        `counts`: whether every value is a whole number from 0 to 65535; None if not known.
         """
         starts = np.zeros(self.n_genes + 1, np.int64)
         count_columns(block.indices, starts[1:])
@@ -140,7 +140,7 @@ class GeneMajor:
             data = np.ascontiguousarray(data, np.float32)
         narrow, numbers = starts.astype(np.int32), (block.rows + self.offset).astype(np.int32)
         held: tuple[NDArray[Any], ...]
-        if len(numbers) <= 1 << 16 and (kernels.fits(data) if whole is None else whole):
+        if len(numbers) <= 1 << 16 and (kernels.fits(data) if counts is None else counts):
             held = (pages(4 * len(data)).view(np.uint32),)
             kernels.scatter_counts(block.indptr, block.indices, data, narrow[:-1].copy(), *held)
         else:
@@ -150,7 +150,7 @@ class GeneMajor:
         return Piece(narrow, numbers, tuple(part.dtype for part in held), data.dtype, held)
 
     def keep(self, piece: Piece) -> None:
-        """Take a turned block, into memory or the file."""
+        """Store a transposed block, in memory or in the file."""
         if piece.held is None or not len(piece.held[0]):
             return
         self.counts += np.diff(piece.starts)
@@ -167,7 +167,7 @@ class GeneMajor:
                 self._write(part)
 
     def read(self, lo: int, hi: int) -> Columns:
-        """Give the entries of genes lo to hi, each gene's in the order in which cells came."""
+        """Return the entries of genes lo to hi, each gene's in the order of the cells."""
         first = np.concatenate(([0], np.cumsum(self.counts[lo:hi])))
         cell, value = np.empty(first[-1], np.int32), np.empty(first[-1], self.dtype)
         cursor = first[:-1].copy()
@@ -184,7 +184,7 @@ class GeneMajor:
     def packed_pieces(
         self, lo: int, hi: int
     ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint32], NDArray[np.int32]]]:
-        """Yield genes lo to hi of each piece: their bounds, their entries, the numbers of cells."""
+        """Yield genes lo to hi of each piece: their bounds, entries and cell numbers."""
         for piece in self._pieces:
             starts = piece.starts[lo : hi + 1]
             (entries,) = self._entries(piece, int(starts[0]), int(starts[-1]))
@@ -211,8 +211,8 @@ class GeneMajor:
             self._file = tempfile.TemporaryFile(prefix="vcell-")  # noqa: SIM115 - lives with self
             held, folder = console.bytes_text(self._budget), tempfile.gettempdir()
             console.detail(
-                f"{held} of turned cells are held in memory; a temporary file in {folder} (TMPDIR) "
-                "holds the rest"
+                f"{held} of transposed cells are held in memory; a temporary file in {folder} "
+                "(TMPDIR) holds the rest"
             )
         left = array.view(np.uint8).data
         while left:
@@ -227,7 +227,7 @@ class GeneMajor:
             left, self._filled = left[n:], self._filled + n
 
     def close(self) -> None:
-        """Give memory and disk back."""
+        """Release memory and the temporary file."""
         self._pieces = []
         if self._file is not None:
             self._file.close()
@@ -236,12 +236,12 @@ class GeneMajor:
 
 @dataclass(frozen=True)
 class ResampledCells:
-    """Cells drawn with replacement from others, each gene times a factor.
+    """Cells drawn with replacement from others, each gene scaled by a factor.
 
     Attributes
     ----------
     cells
-        What is drawn from.
+        The cells that are drawn from.
     factor
         ``[G]`` of each gene.
     bounds, numbers
@@ -257,14 +257,14 @@ class ResampledCells:
     def draw(
         cls, cells: GeneMajor, factor: NDArray[np.float64], drawn: NDArray[np.int64], n_cells: int
     ) -> ResampledCells:
-        """Make copy ``n_cells + i`` of cell ``drawn[i]``, one of `n_cells`."""
+        """Make the copies: that of cell ``drawn[i]`` has number ``n_cells + i``."""
         order = np.argsort(drawn, kind="stable")
         bounds = np.searchsorted(drawn[order], np.arange(n_cells + 1))
         return cls(cells, factor, bounds.astype(np.int64), (n_cells + order).astype(np.int32))
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """How many entries each gene has, about: as if each cell were drawn as often."""
+        """Estimate the entries of each gene, as if each cell were drawn equally often."""
         originals = max(int((np.diff(self.bounds) > 0).sum()), 1)
         return self.cells.counts * -(-len(self.numbers) // originals)
 
@@ -280,7 +280,7 @@ class ResampledCells:
         return totals
 
     def read(self, lo: int, hi: int) -> Columns:
-        """Give the copies' entries of genes lo to hi."""
+        """Return the copies' entries of genes lo to hi."""
         found = self.cells.read(lo, hi)
         n = int(np.diff(self.bounds)[found.cell].sum())
         first = np.empty(hi - lo + 1, np.int64)

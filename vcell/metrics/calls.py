@@ -1,7 +1,7 @@
 """Agreement of two tables of differential expression: the rest of cell-eval's full profile.
 
-Tables of the same perturbations and genes in, one value per perturbation out; NaN where cell-eval
-has no value. Significance and fold changes are compared in float32, as there.
+Each function takes tables of the same perturbations and genes and returns a value per perturbation;
+NaN where cell-eval has no value. Significance and fold changes are compared in float32, as there.
 
 Legend: ``P`` perturbations, ``G`` genes.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vcell.metrics.vcc2025 import Calls
 
 Array = NDArray[np.float64]
-_LEAST = 1e-10  # FDR below this counts as this
+_LEAST = 1e-10  # lower bound on FDR
 
 
 def recall(real: Calls, pred: Calls) -> Array:
@@ -47,7 +47,7 @@ def fold_changes(real: DeTable, pred: DeTable, calls: Calls) -> Array:
 
 
 def numbers(real: Calls, pred: Calls) -> float:
-    """``de_spearman_sig``: rank correlation of how many genes are called; 1 where none is."""
+    """``de_spearman_sig``: rank correlation of how many genes are called; 1 if none is called."""
     some = real.counts > 0
     if not some.any():
         return 1.0
@@ -69,7 +69,7 @@ def areas(real: Calls, pred: DeTable) -> tuple[Array, Array]:
 
 
 def _average_precision(truth: NDArray[np.bool_], strength: NDArray[np.floating]) -> float:
-    """Sum precision over the steps in recall, equal strengths being one step."""
+    """Sum precision over the steps in recall, equal strengths count as one step."""
     order = np.argsort(-strength, kind="stable")
     found = np.cumsum(truth[order])
     last = np.append(np.diff(strength[order]) != 0, True)

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 NEIGHBOURS = 15
 REAL = 1.0  # resolution of the real side
 PREDICTED = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)
-_STEPS, _CLOSE, _LEAST = 64, 1e-5, 1e-3  # UMAP's search for a scale, and its least share of a mean
+_STEPS, _CLOSE, _LEAST = 64, 1e-5, 1e-3  # UMAP's search for a scale: steps, tolerance, lower bound
 
 
 def agreement(real: Array, pred: Array) -> float | None:
@@ -40,7 +40,7 @@ def agreement(real: Array, pred: Array) -> float | None:
 
 
 def neighbour_graph(x: Array, n_neighbours: int = NEIGHBOURS) -> Array:
-    """Return ``[P, P]`` weights between near profiles, as UMAP weighs them."""
+    """Return UMAP's weights ``[P, P]`` between neighbouring profiles."""
     k = min(n_neighbours, len(x) - 1)
     squared = (x * x).sum(axis=1)
     d = np.sqrt(np.maximum(squared[:, None] + squared - 2 * (x @ x.T), 0))
@@ -64,13 +64,13 @@ def _strengths(d: NDArray[np.float32], mean: float) -> Array:
     return np.exp(-beyond / scale) if scale > 0 else np.ones(len(d))
 
 
-def _scale(beyond: Array, wanted: float) -> float:
+def _scale(beyond: Array, target: float) -> float:
     low, high, middle = 0.0, np.inf, 1.0
     for _ in range(_STEPS):
         total = float(np.exp(-beyond[1:] / middle).sum())
-        if abs(total - wanted) < _CLOSE:
+        if abs(total - target) < _CLOSE:
             break
-        if total > wanted:
+        if total > target:
             high = middle
             middle = (low + high) / 2
         else:
@@ -79,8 +79,8 @@ def _scale(beyond: Array, wanted: float) -> float:
     return middle
 
 
-class _Dice:
-    """Random numbers for igraph as scanpy feeds them, from one seed."""
+class _RandomNumbers:
+    """Random numbers for igraph, as scanpy supplies them, from one seed."""
 
     def __init__(self) -> None:
         self.state = np.random.RandomState(0)
@@ -105,7 +105,7 @@ def leiden(graph: Array, resolution: float) -> NDArray[np.int64]:
     edges: Sequence[Any] = list(zip(source.tolist(), target.tolist(), strict=True))
     made = igraph.Graph(n=len(graph), edges=edges)
     try:
-        igraph.set_random_number_generator(_Dice())
+        igraph.set_random_number_generator(_RandomNumbers())
         found = made.community_leiden(
             objective_function="modularity", weights=graph[source, target].tolist(),
             resolution=resolution, n_iterations=2,
@@ -121,7 +121,7 @@ def mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
     np.add.at(table, (a, b), 1)
     rows, columns, n = table.sum(axis=1), table.sum(axis=0), len(a)
     if (rows > 0).sum() == (columns > 0).sum() and (rows > 0).sum() in (1, n):
-        return 1.0  # all together, or all apart, on both sides
+        return 1.0  # one cluster, or all singletons, on both sides
     i, j = np.nonzero(table)
     shared = table[i, j]
     information = float((shared / n * np.log(n * shared / (rows[i] * columns[j]))).sum())

@@ -48,10 +48,10 @@ def compare(  # noqa: PLR0913 - every choice has a name and a default
         AnnData (in memory or backed), an open `vcell.data.CellSource`, or what
         `vcell.data.open_cells` opens: a path to h5ad, zarr or 10x, or several.
     perturbation_column, control
-        The obs column that names perturbations, and the controls' label in it; found by their
-        usual names if not given, and said.
+        The obs column that names perturbations, and the label of the controls in it; detected by
+        their usual names if not given, and reported.
     layer
-        Where the values are, if not in ``X``.
+        Layer with the values, if not in ``X``.
     layout
         "pdex": the columns target, feature, target_mean, ref_mean, target_membership,
         ref_membership, log2_fold_change, percent_change, p_value, statistic, fdr. "scanpy": group,
@@ -72,12 +72,12 @@ def compare(  # noqa: PLR0913 - every choice has a name and a default
     stratify
         Test within each value of this obs column; the frame then begins with a column "stratum".
     threads
-        How many; None for one per core.
+        Number of threads; None for one per core.
 
     Returns
     -------
     pandas.DataFrame
-        One line per test.
+        One row per test.
 
     Raises
     ------
@@ -102,8 +102,8 @@ def compare(  # noqa: PLR0913 - every choice has a name and a default
     with opened as source:
         detect.refuse_nothing(source)
         labels = find_labels.find(source, chosen)
-        looked = ScreenCells.look(source, values, ranked=test == "wilcoxon", threads=threads)
-        for stratum, table in tables(looked, labels, chosen):
+        screen = ScreenCells.of(source, values, ranked=test == "wilcoxon", threads=threads)
+        for stratum, table in tables(screen, labels, chosen):
             frame = table.frame() if layout == "pdex" else table.scanpy()
             if stratify is not None:
                 frame.insert(0, "stratum", stratum)

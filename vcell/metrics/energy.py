@@ -1,7 +1,7 @@
 """The exact energy distance of groups of cells to the controls, block by block.
 
-cell-eval's ``pearson_edistance``. Quadratic in cells by nature; memory is two blocks of cells. The
-control cells are read once per block of controls, all others as often.
+cell-eval's ``pearson_edistance``. The time is quadratic in cells; memory is two blocks of cells.
+The control cells are read once per block of controls, all others as often.
 
 Legend: ``P`` perturbations, ``G`` genes, ``B`` cells of a block.
 """
@@ -35,15 +35,15 @@ def distances(
 ) -> Array:
     """Return ``[P]`` energy distances of every group to group 0.
 
-    Twice the mean distance between a cell of the group and one of group 0, less the mean distance
-    of two cells of either (a cell and itself among them). NaN for a group without cells.
+    Twice the mean distance between a cell of the group and one of group 0, minus the mean distances
+    within each of the two (a cell's distance to itself included). NaN for a group without cells.
 
     Parameters
     ----------
     read
-        Reads some cells, by their numbers: CSR blocks.
+        Yields the given cells as CSR blocks.
     group
-        ``[cells]`` group of each cell by its number; negative for none.
+        ``[cells]`` group of each cell; negative for none.
     n_groups, n_genes
         P + 1 and G.
     memory
@@ -92,7 +92,7 @@ def _blocks(read: Reader, rows: NDArray[np.int64], n_genes: int, most: int) -> I
 
 
 def _distances(a: _Dense, b: _Dense) -> Array:
-    """Euclidean distances; 0 of a cell to itself."""
+    """Euclidean distances; exactly 0 from a cell to itself."""
     squared = a.squares[:, None] + b.squares - 2 * (a.x @ b.x.T)
     np.maximum(squared, 0, out=squared)
     squared[a.rows[:, None] == b.rows] = 0

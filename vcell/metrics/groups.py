@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.kernels import ranks
-from vcell.metrics import turned
+from vcell.metrics import gene_major
 from vcell.metrics.by_gene import GeneMajor
 
 Against = Literal["reference", "rest"]
@@ -25,12 +25,12 @@ class Rows(Protocol):
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """Numbers of the cells."""
+        """Indices of the cells."""
         ...
 
     @property
     def indptr(self) -> NDArray[np.int64]:
-        """Where each row begins."""
+        """Start of each row."""
         ...
 
     @property
@@ -44,26 +44,26 @@ class Rows(Protocol):
         ...
 
 
-Blocks = Callable[[], Iterable[Rows]]  # starts reading the cells anew
+Blocks = Callable[[], Iterable[Rows]]  # reads the cells from the start
 
 
 @dataclass(frozen=True)
 class Grouped:
-    """What the cells of each group add up to, and how they rank.
+    """Sums and rank statistics of the cells of each group.
 
     Attributes
     ----------
     sizes
         ``[P]`` cells of each group.
     sums, squares
-        ``[P, G]`` float64 sums of the values and (if asked for) of their squares.
+        ``[P, G]`` float64 sums of the values and (if requested) of their squares.
     own_means
-        ``[P, G]`` means as scipy takes them of a CSR matrix, or numpy of a dense one, to the bit,
-        in the values' own precision.
+        ``[P, G]`` means, bit for bit as scipy computes them for a CSR matrix, or numpy for a dense
+        one, in the values' own precision.
     u, ties
         ``[P, G]`` Mann-Whitney U of each group against the reference (or the rest), and the sum of
-        t^3 - t over blocks of equal values; that of the reference is of its cells alone. Empty
-        where ranks were not asked for.
+        t^3 - t over blocks of equal values; for the reference, over its own cells. Empty if ranks
+        were not requested.
     """
 
     sizes: NDArray[np.int64]
@@ -98,42 +98,42 @@ def summarise(  # noqa: PLR0913 - all but four have defaults
     Parameters
     ----------
     blocks
-        Starts reading the cells and yields them; called once.
+        Yields the cells; called once.
     group
         ``[cells]`` the group of each cell by its number, negative for none.
     n_groups, n_genes
         Sizes of the result.
     against
-        What each group is ranked against; None leaves ranks out.
+        What each group is ranked against; None for no ranks.
     squares
-        Whether sums of squares are wanted.
+        Whether to compute sums of squares.
     dense
         Whether the cells come from a dense matrix; only `own_means` depends on it.
     memory
-        Bytes of non-zeros held in memory, if not what `vcell.metrics.by_gene` allows; more go
-        through a temporary file.
+        Bytes of non-zeros held in memory, if not the default of `vcell.metrics.by_gene`; the rest
+        goes to a temporary file.
     threads
-        How many; None for one per core.
+        Number of threads; None for one per core.
     """
     _check(n_groups)
     if against is None:
         return _sums(blocks(), group, n_groups, n_genes, squares=squares, dense=dense)
     with closing(GeneMajor(n_genes, memory=memory)) as cells:
-        turned.turn(cells, blocks(), group, threads=threads)
+        gene_major.transpose(cells, blocks(), group, threads=threads)
         return grouped(
-            turned.Turned([turned.SourcePart(cells)], n_genes), group, n_groups, against=against,
-            squares=squares, dense=dense, threads=threads,
+            gene_major.GeneMajorSources([gene_major.SourcePart(cells)], n_genes), group, n_groups,
+            against=against, squares=squares, dense=dense, threads=threads,
         )  # fmt: skip
 
 
 def grouped(
-    cells: turned.Turned, group: NDArray[np.int32], n_groups: int, *,
+    cells: gene_major.GeneMajorSources, group: NDArray[np.int32], n_groups: int, *,
     against: Against = "reference", squares: bool = False, dense: bool = False,
-    lone: turned.Lone | None = None, threads: int | None = None,
+    profile: gene_major.ProfileRanks | None = None, threads: int | None = None,
 ) -> Grouped:  # fmt: skip
-    """Sum, average and rank cells that were transposed, as `summarise` does.
+    """Sum, average and rank transposed cells, as `summarise` does.
 
-    `lone` is filled with how the reference's cells lie about the mean profile.
+    `profile` is filled with the ranks of the mean profile among the reference's cells.
     """
     _check(n_groups)
     sizes = np.bincount(group[group >= 0], minlength=n_groups).astype(np.int64)
@@ -142,7 +142,7 @@ def grouped(
     sums, u, ties = np.zeros((3, *shape))
     narrow = np.zeros(shape, cells.dtype)
     wide = np.zeros(shape if squares else (0, 0))
-    tables = turned.RankTables(sums, wide, narrow, weight, u, ties, lone)
+    tables = gene_major.RankTables(sums, wide, narrow, weight, u, ties, profile)
     cells.rank(group, sizes, tables, against=against, threads=threads)
     return Grouped(sizes, sums, wide, narrow / divisor[:, None], u, ties)
 
@@ -155,7 +155,7 @@ def _check(n_groups: int) -> None:
 def _means_of(
     sizes: NDArray[np.int64], kind: np.dtype[Any], *, dense: bool
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Return what sums are divided by, and what values are multiplied by before.
+    """Return divisors of the sums, and factors of the values before summing.
 
     scipy multiplies every value by 1 / n, numpy divides the sum of a dense column by n.
     """
@@ -168,7 +168,7 @@ def _sums(
     blocks: Iterable[Rows], group: NDArray[np.int32], n_groups: int, n_genes: int,
     *, squares: bool, dense: bool,
 ) -> Grouped:  # fmt: skip
-    """Add up block by block, without ranks."""
+    """Sum block by block, without ranks."""
     sizes = np.bincount(group[group >= 0], minlength=n_groups).astype(np.int64)
     shape = (n_groups, n_genes)
     sums, wide = np.zeros(shape), np.zeros(shape if squares else (0, 0))
@@ -187,5 +187,5 @@ def _sums(
 
 
 def _narrow_or_wide(data: NDArray[Any]) -> NDArray[Any]:
-    """Return values as float64 if they are, else as float32."""
+    """Return float64 values unchanged, others as float32."""
     return np.ascontiguousarray(data, np.float64 if data.dtype == np.float64 else np.float32)

@@ -1,7 +1,7 @@
 """The measurements of one side's cells for the rules of 2026, read once, gene by gene.
 
-Totals, jackknife and rank tests of every group, under any number of groupings at once: the whole
-side, or both halves of it as the replicate anchor draws them five times over.
+Totals, jackknife and rank tests of every group, for any number of groupings at once: all cells of
+the side, or two halves of them, drawn five times for the replicate anchor.
 
 Legend: ``P`` perturbations, ``G`` genes, ``W = P + 1`` groups (the control first), ``Q`` groups of
 all halves, ``C`` cells.
@@ -27,13 +27,13 @@ from vcell.metrics.significance import DeTable, benjamini_hochberg, wilcoxon
 Array = NDArray[np.float64]
 BULK_TARGET, CELL_TARGET = 5e4, 1e6
 MIN_CPM, ALPHA, EPSILON = 5.0, 0.05, 1e-9
-#: Bytes that the tables of halves measured together may take.
+#: Limit on the bytes of the tables of halves that are measured together.
 MEMORY = 640 << 20
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one side's cells say.
+    """Measurements of one side's cells.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Measured:
     sizes
         ``[P + 1]`` cells of each group.
 
-    Of a half `means`, `cpm`, `u` and `score` are empty: no score needs them.
+    For a half, `means`, `cpm`, `u` and `score` are empty: no score needs them.
     """
 
     bulk: Array
@@ -79,14 +79,14 @@ class Measured:
 
     @property
     def significant(self) -> NDArray[np.bool_]:
-        """``[P, G]`` whether a gene was tested and called."""
+        """``[P, G]`` whether a gene is significant; untested genes are not."""
         with np.errstate(invalid="ignore"):
             called: NDArray[np.bool_] = self.fdr < ALPHA
         return called
 
 
 class Grouping:
-    """Which group each cell is in, in one or several disjoint halves.
+    """The groups of the cells, in one or several disjoint halves.
 
     Parameters
     ----------
@@ -116,9 +116,9 @@ class Grouping:
     def _leave_out(
         self, rows: NDArray[np.int64], group: NDArray[np.int32], totals: NDArray[np.float64]
     ) -> None:
-        """Prepare what the jackknife needs of cells and groups; see `vcell.kernels.by_gene`."""
+        """Prepare the jackknife's factors of cells and groups; see `vcell.kernels.by_gene`."""
         rest = self.wholes[group] - totals
-        e, f = np.full(len(rows), -1.0), np.zeros(len(rows))  # nothing is left: the gene falls to 0
+        e, f = np.full(len(rows), -1.0), np.zeros(len(rows))  # no cell is left: the gene is 0
         np.divide(totals, rest, out=e, where=rest > 0)
         np.divide(BULK_TARGET, rest, out=f, where=rest > 0)
         self.e, self.f = np.zeros((2, len(self.table)))
@@ -137,7 +137,7 @@ class Grouping:
 
 
 class _Tables:
-    """The tables of one grouping, ``[Q, G]``, being filled by ranges of genes."""
+    """The tables of one grouping, ``[Q, G]``, filled range of genes by range of genes."""
 
     def __init__(self, grouping: Grouping, n_genes: int, n_ranges: int) -> None:
         self.grouping, self.whole = grouping, grouping.n_halves == 1
@@ -149,7 +149,7 @@ class _Tables:
         self.means, self.cpm, self.u, self.score = (np.empty(details) for _ in range(4))
 
     def fill(self, number: int, lo: int, hi: int, found: Columns, cpm: Array, keys: Keys) -> None:
-        """Take a range of genes."""
+        """Fill in a range of genes."""
         g = self.grouping
         counts, parts, u, ties = np.zeros((4, hi - lo, len(g.sizes)))
         stored = np.zeros(counts.shape, np.int32)
@@ -171,7 +171,7 @@ class _Tables:
         self, half: int, own: slice, genes: slice, counts: Array, parts: Array, u: Array,
         ties: Array,
     ) -> None:  # fmt: skip
-        """Turn one half's sums and ranks of some genes into the tables that scores need."""
+        """Fill the tables from one half's sums and ranks of some genes."""
         n, wholes = self.grouping.sizes[own, None], self.grouping.wholes[own, None]
         self.bulk[own, genes] = log_divided(BULK_TARGET * counts, np.where(wholes > 0, wholes, 1.0))
         with np.errstate(invalid="ignore"):
@@ -187,7 +187,7 @@ class _Tables:
             self.cpm[:, genes], self.u[:, genes], self.score[:, genes] = cpm, u, score
 
     def measured(self, half: int, pool: ThreadPoolExecutor) -> Measured:
-        """Return what one half's cells say."""
+        """Return the measurements of one half."""
         g = self.grouping
         own = slice(half * g.width, (half + 1) * g.width)
         n, tested = g.sizes[own], self.tested[half]
@@ -208,18 +208,18 @@ class _Tables:
 
 @dataclass(frozen=True)
 class Keys:
-    """Ranks of levels and cells in one number each, ascending in every gene."""
+    """Sort keys: the rank of the value and the cell in one number, ascending in every gene."""
 
     ordered: NDArray[np.uint64]
-    id_bits: int  # the lowest bits, which hold the cell
+    id_bits: int  # number of low bits, which hold the cell
 
     @classmethod
     def of(cls, found: Columns, cpm: Array, n_cells: int) -> Keys:
         """Rank every gene's entries by log1p of CPM.
 
         Equal fractions of different counts, 2 of 20,000 and 3 of 30,000, round to CPM that may
-        differ in the last bit, and log1p makes most of them equal again. cell-eval2 ranks what
-        is left, so the same operations of the same libraries are done here, bit for bit.
+        differ in the last bit, and log1p makes most of them equal again. cell-eval2 ranks the
+        result, so the same operations of the same libraries are done here, bit for bit.
         """
         level = np.log1p(cpm)
         id_bits = max(int(n_cells - 1).bit_length(), 1)
@@ -248,18 +248,18 @@ def measure(
     Parameters
     ----------
     cells
-        Where the counts come from; several sources have cells of different numbers.
+        Sources of counts; their cells must have different numbers.
     groupings
-        What to measure: for each, one result per half.
+        Groupings to measure; each gives one result per half.
     totals
         ``[C]`` counts of every cell by its number.
     threads
-        How many; None for one per core.
+        Number of threads; None for one per core.
 
     Yields
     ------
     list of Measured
-        Of each grouping, one per half.
+        One per half of each grouping.
     """
     counts = np.sum([part.counts for part in cells], axis=0)
     ranges = spans(counts)

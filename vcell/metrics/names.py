@@ -1,4 +1,4 @@
-"""The names of the scores, with their meaning."""
+"""Short names of the metrics, with their meaning."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Called(NamedTuple):
-    """How people call a metric, and which way is better."""
+    """Short name and meaning of a metric, and which direction is better."""
 
     short: str
     meaning: str
@@ -30,7 +30,7 @@ _NAMES = {
 
 
 def called(metric: str) -> Called:
-    """Return how a metric is called; an unknown one by its own name."""
+    """Return the short name and meaning of a metric; an unknown one keeps its name."""
     found = _NAMES.get(metric)
     if found is not None:
         return found

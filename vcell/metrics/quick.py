@@ -1,8 +1,8 @@
-"""The scores of 2025 from pseudobulk, quick enough for every epoch.
+"""The scores of 2025 from pseudobulk, fast enough for every epoch.
 
 A `Truth` is made once from the real cells. After that a prediction of P x G means is scored in
-milliseconds: PDS, MAE and correlation of effects as `vcell evaluate` has them; DES from a sample
-of control cells, moved to the predicted means (or from predicted cells, where there are some).
+milliseconds: PDS, MAE and correlation of effects as in `vcell evaluate`; DES from a sample of
+control cells, shifted to the predicted means (or from predicted cells, if there are any).
 
     truth = Truth.of(grouped, names, genes, controls)    # from vcell.metrics.groups.summarise
     truth.score(means)          # {"overlap_at_N": ..., "mae": ..., ..., "score": ...}
@@ -34,7 +34,7 @@ DES, MAE, PDS, DELTA = "overlap_at_N", "mae", "discrimination_score_l1", "pearso
 
 @dataclass(frozen=True)
 class Truth:
-    """What scores need of the real cells.
+    """Statistics of the real cells that the scores need.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Truth:
     calls
         The significant genes of every perturbation.
     sizes, n_controls
-        ``[P]`` real cells of each perturbation and of the controls.
+        ``[P]`` numbers of real cells of each perturbation, and of the controls.
     first, value, count
         The sampled controls as runs (`vcell.kernels.merged`), gene by gene.
     """
@@ -65,7 +65,7 @@ class Truth:
     def of(
         cls, grouped: Grouped, perturbations: Sequence[str], genes: Sequence[str], controls: Any
     ) -> Truth:
-        """Make it from summed and ranked real cells.
+        """Compute the statistics from summed and ranked real cells.
 
         Parameters
         ----------
@@ -74,7 +74,7 @@ class Truth:
         perturbations, genes
             Their names, in that order.
         controls
-            ``[C, G]`` control cells, log1p, CSR or dense; 128 drawn at random do.
+            ``[C, G]`` control cells, log1p, CSR or dense; 128 drawn at random are enough.
         """
         names, columns = np.array(perturbations, np.str_), np.array(genes, np.str_)
         table = significance.differential(grouped, np.array(["", *names.tolist()]), columns)
@@ -111,17 +111,17 @@ class Truth:
         means
             ``[P, G]`` predicted means of log1p values (effects plus `control`).
         cells, group
-            ``[N, G]`` predicted cells, log1p, CSR or dense, and the perturbation of each (0 to
-            P - 1). They are tested against the sampled controls as they are: few cells, few
-            calls. Without them the sampled controls are moved to the predicted means as counts
-            move (`vcell.kernels.merged.moved`), and stand for as many cells as the real ones.
+            P - 1). They are tested against the sampled controls as they are: with few cells, few
+            genes are significant. Without them the sampled controls are shifted to the predicted
+            means as counts would shift (`vcell.kernels.merged.moved`), and stand for as many cells
+            as the real ones.
 
         Returns
         -------
         dict
             ``overlap_at_N`` (DES), ``mae``, ``discrimination_score_l1`` (PDS), ``pearson_delta``,
-            and ``score``: the mean of the first three, scaled over `baseline`. Of a prediction that
-            is not finite all are NaN, and ``score`` is 0.
+            and ``score``: the mean of the first three, scaled over `baseline`. If a prediction is
+            not finite, all are NaN and ``score`` is 0.
         """
         found = _mean(self.per_perturbation(means, cells, group))
         return found | {"score": vcc2025.overall(found, self.baseline)}
@@ -129,20 +129,20 @@ class Truth:
     def per_perturbation(
         self, means: NDArray[np.floating], cells: Any = None, group: Any = None
     ) -> dict[str, Array]:
-        """Return them, ``[P]`` each, without ``score``; NaN where a prediction is not finite."""
+        """Return the scores of `score`, ``[P]`` each; NaN where a prediction is not finite."""
         wide, calls, lost = self._called(means, cells, group)
         found = self._scores(wide, calls)
         return {name: np.where(lost, np.nan, column) for name, column in found.items()}
 
     def overlap(self, means: NDArray[np.floating]) -> Array:
-        """Return ``overlap_at_N``, ``[P]``, alone; NaN where a prediction is not finite."""
+        """Return ``overlap_at_N``, ``[P]``; NaN where a prediction is not finite."""
         _, calls, lost = self._called(means)
         return np.where(lost, np.nan, vcc2025.overlap(self.calls, calls))
 
     def _called(
         self, means: NDArray[np.floating], cells: Any = None, group: Any = None
     ) -> tuple[Array, vcc2025.Calls, NDArray[np.bool_]]:
-        """Return the means, the genes that they change, and which of them are not finite."""
+        """Return the means, the significant genes, and which rows are not finite."""
         wide = np.asarray(means, np.float64)
         if wide.shape != self.means.shape:
             raise ValueError(f"means of shape {wide.shape}; {self.means.shape} is wanted")
@@ -162,7 +162,7 @@ class Truth:
         }
 
     def _moved(self, means: Array) -> tuple[Array, Array, NDArray[np.int64], int]:
-        """Rank the controls, moved to predicted means, against themselves."""
+        """Rank the controls, shifted to predicted means, against the controls themselves."""
         ratio, u, ties = np.ones((3, *means.shape))
         np.divide(np.maximum(means, 0), self.control, out=ratio, where=self.control > 0)
         sizes = self.sizes.astype(np.float64)
@@ -176,7 +176,7 @@ class Truth:
         return u, ties, self.sizes, self.n_controls
 
     def _alike(self, profile: Array) -> tuple[Array, Array, NDArray[np.int64], int]:
-        """Rank cells that are all `profile` against the controls."""
+        """Rank cells that all equal `profile` against the controls."""
         u, ties = np.zeros((2, *self.means.shape))
         weight = self.n_controls / max(self._sampled, 1)
         for n in np.unique(self.sizes).tolist():
@@ -205,7 +205,7 @@ class Truth:
     def _calls(
         self, means: Array, u: Array, ties: Array, sizes: NDArray[np.int64], n_controls: int
     ) -> vcc2025.Calls:
-        """Return which genes a prediction changes."""
+        """Return the significant genes of a prediction."""
         p, score = significance.wilcoxon(u, ties, sizes[:, None], np.array(n_controls))
         guess, own = (
             significance.geometric_means(np.maximum(x, 0).astype(np.float32))
@@ -222,7 +222,7 @@ class Truth:
 
 
 def _mean(scores: dict[str, Array]) -> dict[str, float]:
-    """Average over perturbations; an effect that is constant correlates as 0."""
+    """Average over perturbations; a constant effect has correlation 0."""
     lost = np.isnan(scores[MAE]).any()
     delta = scores[DELTA] if lost else np.nan_to_num(scores[DELTA])
     return {name: float(column.mean()) for name, column in (scores | {DELTA: delta}).items()}

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 def mean_ranks(values: NDArray[np.generic]) -> NDArray[np.float64]:
     """Rank along the last axis from 1; equal values share the mean of the ranks they span.
 
-    A slice that holds NaN has NaN for ranks. This is what ``scipy.stats.rankdata`` returns, without
-    the second that importing it takes.
+    A slice that holds NaN has NaN for ranks. Equal to ``scipy.stats.rankdata``, which takes a
+    second to import.
     """
     order = np.argsort(values, axis=-1, kind="stable")
     ordered = np.take_along_axis(values, order, axis=-1)
     n = ordered.shape[-1]
     place = np.arange(n)
-    fresh = np.ones(ordered.shape, bool)  # where a run of equal values begins
+    fresh = np.ones(ordered.shape, bool)  # start of each run of equal values
     fresh[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
     first = np.maximum.accumulate(np.where(fresh, place, 0), axis=-1)
     ends = np.ones(ordered.shape, bool)
@@ -50,7 +50,7 @@ def rank_correlation(one: NDArray[np.generic], other: NDArray[np.generic]) -> fl
 
 
 def overlap(one: NDArray[np.float64], other: NDArray[np.float64], n: int) -> int:
-    """Return how many of the n largest in size are the same."""
+    """Return how many of the n largest in absolute value both share."""
     n = min(n, len(one))
     tops = [set(np.argsort(-np.abs(values), kind="stable")[:n].tolist()) for values in (one, other)]
     return len(tops[0] & tops[1])

@@ -1,8 +1,8 @@
 """Values for the tests: their detection, and counts turned into log1p as in scanpy.
 
-scanpy's arithmetic in scanpy's precision, because ranks see the last bit: counts divided by (the
-cell's total / the target), then log1p, in float64 where the file has float64, else in float32.
-Small counts, nearly all of them, are looked up in a table per cell, with the same bits.
+scanpy's arithmetic in scanpy's precision, because ranks depend on the last bit: counts divided by
+(the cell's total / the target), then log1p, in float64 if the file has float64, else in float32.
+Small counts, nearly all of them, are looked up in a table per cell, with identical bits.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from vcell.kernels import ranks
 if TYPE_CHECKING:
     from vcell.metrics.groups import Rows
 
-_SMALL = 64  # counts below this are looked up
+_SMALL = 64  # counts below this come from the table
 
 
 @dataclass(frozen=True)
 class ValueSurvey:
-    """What one look at every value shows.
+    """Facts about all values, from one pass.
 
     Attributes
     ----------
     totals
         ``[cells of the file]`` sum of each cell's values; 0 for cells that were not read.
     low, high, fraction, not_finite
-        Least and largest value (0 included), how far any is from a whole number, how many are NaN
-        or infinite.
+        Smallest and largest value (0 included), largest distance of any from a whole number, and
+        number of NaN and infinite values.
     """
 
     totals: NDArray[np.float64]
@@ -46,18 +46,18 @@ class ValueSurvey:
 
     @property
     def fractions(self) -> bool:
-        """Whether these are not counts: cell-eval draws the line at 1e-3."""
+        """Whether these are not counts, by cell-eval's tolerance of 1e-3."""
         return self.fraction > 1e-3
 
     def require_finite(self, name: str) -> None:
-        """Refuse values that are NaN or infinite; `name` is the file's."""
+        """Raise an error for NaN and infinite values in the file `name`."""
         if self.not_finite:
             raise UserError(f"{name}: NaN or infinite: {console.count(self.not_finite, 'value')}")
 
 
 @dataclass(frozen=True)
-class Glance:
-    """What a look at one block shows: its cells' totals, and its values' bounds."""
+class BlockSurvey:
+    """The same facts about the values of one block."""
 
     rows: NDArray[np.int64]
     totals: NDArray[np.float64]
@@ -67,22 +67,22 @@ class Glance:
     not_finite: int
 
     @classmethod
-    def at(cls, block: Rows) -> Glance:
-        """Look at a block; any thread may."""
+    def of(cls, block: Rows) -> BlockSurvey:
+        """Survey a block; thread-safe."""
         totals = np.empty(len(block.rows))
         return cls(block.rows, totals, *ranks.survey(block.indptr, block.data, totals))
 
     @property
-    def whole(self) -> bool:
-        """Whether every value is a whole number that 16 bits hold."""
+    def counts(self) -> bool:
+        """Whether every value is a whole number below 2^16."""
         return self.low >= 0 and self.high <= 65535 and not self.fraction and not self.not_finite
 
 
-def merged(glances: Iterable[Glance], n_cells: int) -> ValueSurvey:
-    """Put together what was seen of all blocks."""
+def merged(surveys: Iterable[BlockSurvey], n_cells: int) -> ValueSurvey:
+    """Combine the surveys of all blocks."""
     totals = np.zeros(n_cells)
     low, high, fraction, not_finite = 0.0, 0.0, 0.0, 0
-    for seen in glances:
+    for seen in surveys:
         totals[seen.rows] = seen.totals
         low, high = min(low, seen.low), max(high, seen.high)
         fraction, not_finite = max(fraction, seen.fraction), not_finite + seen.not_finite
@@ -90,26 +90,26 @@ def merged(glances: Iterable[Glance], n_cells: int) -> ValueSurvey:
 
 
 def survey(blocks: Iterable[Rows], n_cells: int) -> ValueSurvey:
-    """Look at every value once."""
-    return merged((Glance.at(block) for block in blocks), n_cells)
+    """Survey every value, in one pass."""
+    return merged((BlockSurvey.of(block) for block in blocks), n_cells)
 
 
 def precision(stored: np.dtype[Any]) -> type[np.floating]:
-    """Return what the peers compute in: float64 where it is stored, else float32."""
+    """Return the precision that cell-eval uses: float64 for stored float64, else float32."""
     return np.float64 if stored == np.float64 else np.float32
 
 
 def median_target(
     totals: NDArray[np.float64], *, sparse: bool, precision: type[np.floating] = np.float32
 ) -> np.floating:
-    """Return scanpy's target: it leaves empty cells out of dense matrices, not of sparse ones."""
+    """Return scanpy's target: it ignores empty cells in dense matrices, but not in sparse ones."""
     counted = totals if sparse else totals[totals > 0]
     target = np.median(counted.astype(precision)) if len(counted) else 0
     return precision(target if target > 0 else 1)
 
 
 def divisors(totals: NDArray[np.float64], target: np.floating) -> NDArray[np.floating]:
-    """Return what each cell's counts are divided by, as precise as `target`; 1 if it is empty."""
+    """Return the divisor of each cell's counts, in the precision of `target`; 1 if it is empty."""
     own = np.where(totals > 0, totals, target).astype(target.dtype)
     divisor: NDArray[np.floating] = own / target
     return divisor
@@ -129,7 +129,7 @@ def logged(block: Any, divisor: NDArray[np.floating]) -> Any:
 def shares(block: Any, totals: NDArray[np.float64]) -> Any:
     """Return a block with each row divided by its total, in float64.
 
-    One division, correctly rounded: counts in the same proportion to their totals stay tied.
+    This is one correctly rounded division, so equal shares of different totals stay tied.
     """
     each = np.repeat(totals, np.diff(block.indptr))
     return replace(block, data=block.data.astype(np.float64) / each)

@@ -1,7 +1,7 @@
-"""A screen's cells tested from start to end: labels found, counts logged, strata, gene gates.
+"""Tests of a screen, from cells to table: labels, log1p of counts, strata, filters of genes.
 
-What `vcell de` and `vcell.metrics.de.compare` do. For rank tests cells are read once, for others in
-chunks, two or three times; what is detected is printed.
+The work of `vcell de` and `vcell.metrics.de.compare`. For rank tests cells are read once, otherwise
+in chunks, two or three times; what is detected is printed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from vcell.data import labels as find_labels
 from vcell.errors import UserError
 from vcell.metrics import significance
 from vcell.metrics.by_gene import GeneMajor
+from vcell.metrics.gene_major import AT_ONCE, GeneMajorSources, SourcePart, transpose
 from vcell.metrics.groups import Grouped, grouped, summarise
 from vcell.metrics.scaled import (
     ValueSurvey,
@@ -29,29 +30,28 @@ from vcell.metrics.scaled import (
     shares,
     survey,
 )
-from vcell.metrics.turned import AT_ONCE, SourcePart, Turned, turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EPSILON = 1e-9  # added to both means of the arithmetic fold change, as pdex and cell-eval2 do
-_LARGEST_LOG = 15.0  # cell-eval's line: no log1p value reaches it
+_LARGEST_LOG = 15.0  # cell-eval's limit: no log1p value reaches it
 Test = Literal["wilcoxon", "t-test"]
 Values = Literal["log1p", "stored"]
 Opponent = Literal["control", "rest"]
 
 
 class Choices(find_labels.LabelOptions, Protocol):
-    """How to test; `vcell de`'s settings are such, and `Chosen`."""
+    """How to test: the interface of `vcell de`'s settings and of `Chosen`."""
 
     @property
     def test(self) -> Test:
-        """Rank-sum test or Welch's t-test."""
+        """The test: rank-sum, or Welch's t."""
         ...
 
     @property
     def against(self) -> Opponent:
-        """The controls, or all other cells."""
+        """Compare with the controls, or with all other cells."""
         ...
 
     @property
@@ -61,17 +61,17 @@ class Choices(find_labels.LabelOptions, Protocol):
 
     @property
     def fold_change(self) -> significance.FoldChange:
-        """Which definition."""
+        """Definition of the fold change."""
         ...
 
     @property
     def fdr(self) -> significance.Scope:
-        """Over which tests."""
+        """Tests over which the false discovery rate is controlled."""
         ...
 
     @property
     def min_cpm(self) -> float:
-        """Genes must exceed this in the controls."""
+        """Test only genes with more mean counts per million in the controls."""
         ...
 
     @property
@@ -81,13 +81,13 @@ class Choices(find_labels.LabelOptions, Protocol):
 
     @property
     def threads(self) -> int | None:
-        """How many; None for one per core."""
+        """Number of threads; None for one per core."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """The same as values."""
+    """The same settings with defaults, for calls from Python."""
 
     perturbation_column: str | None = None
     control: str | None = None
@@ -105,7 +105,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class ScreenCells:
-    """The cells to test, and what is known of their values."""
+    """The cells to test, and facts about their values."""
 
     source: CellSource
     seen: ValueSurvey
@@ -114,10 +114,10 @@ class ScreenCells:
     cells: GeneMajor | None  # transposed, for rank tests; `tables` closes it
 
     @classmethod
-    def look(
+    def of(
         cls, source: CellSource, values: Values, *, ranked: bool = True, threads: int | None = None
     ) -> ScreenCells:
-        """Look at every value, and decide how they are logged; for rank tests, keep them all."""
+        """Check every value, and decide how to take logs; for rank tests, transpose the cells."""
         detect.refuse_nothing(source)
         detect.refuse_repeated(source)
         found = detect.scale(source)
@@ -133,7 +133,7 @@ class ScreenCells:
 
     @property
     def tested_as(self) -> str:
-        """What the tests see."""
+        """Description of the values that are tested."""
         return "log1p" if self.divisor is not None or not self.counts else "as stored"
 
     def blocks(self) -> Iterator[Any]:
@@ -161,7 +161,7 @@ class ScreenCells:
 
 
 def _seen(source: CellSource, cells: GeneMajor | None, threads: int | None) -> ValueSurvey:
-    """Look at every value, and turn the cells round where that is asked for."""
+    """Survey every value, and transpose the cells into `cells` if given."""
     with console.progress(f"reading {source.name}", source.n_cells) as bar:
 
         def blocks() -> Iterator[Any]:
@@ -172,14 +172,14 @@ def _seen(source: CellSource, cells: GeneMajor | None, threads: int | None) -> V
         if cells is None:
             return survey(blocks(), source.n_cells)
         group = np.zeros(source.n_cells, np.int32)  # strata and groups come later
-        glances = turn(cells, blocks(), group, threads=threads, look=True)
-        return merged(glances, source.n_cells)
+        surveys = transpose(cells, blocks(), group, threads=threads, survey=True)
+        return merged(surveys, source.n_cells)
 
 
 def _decided(
     source: CellSource, found: detect.Scale, seen: ValueSurvey, values: Values
 ) -> tuple[bool, NDArray[np.floating] | None]:
-    """Return whether the values are counts, and what each cell's are divided by before log1p."""
+    """Return whether the values are counts, and the divisor of each cell before log1p."""
     seen.require_finite(source.name)
     counts = found.kind == "counts" and not seen.fractions
     if counts and seen.low < 0:
@@ -212,7 +212,7 @@ def tables(
     try:
         for stratum, group, names in _strata(cells.source, labels, choices.stratify):
             controls = np.flatnonzero(group == 0 if labels.control else group >= 0)
-            genes = np.flatnonzero(_kept(cells, controls, labels.control, choices.min_cpm))
+            genes = np.flatnonzero(_expressed(cells, controls, labels.control, choices.min_cpm))
             yield stratum, _test(cells, group, names, genes, choices)
     finally:
         if cells.cells is not None:
@@ -262,7 +262,7 @@ def _test(
     dense = cells.source.nnz is None
     if wilcoxon and cells.cells is not None:
         found = grouped(
-            Turned([SourcePart(cells.cells, cells.divisor)], n_genes), group, len(names),
+            GeneMajorSources([SourcePart(cells.cells, cells.divisor)], n_genes), group, len(names),
             dense=dense,
             against="rest" if rest else "reference", threads=choices.threads,
         )  # fmt: skip
@@ -281,7 +281,7 @@ def _test(
     )  # fmt: skip
 
 
-def _kept(
+def _expressed(
     cells: ScreenCells, controls: NDArray[np.int64], control: str, min_cpm: float
 ) -> NDArray[np.bool_]:
     """Return which genes are expressed enough in the controls to be tested."""
@@ -296,7 +296,7 @@ def _kept(
 
 
 def _columns(grouped: Grouped, genes: NDArray[np.int64]) -> Grouped:
-    """Keep some genes."""
+    """Select some genes."""
 
     def cut(table: NDArray[Any]) -> NDArray[Any]:
         return table[:, genes] if table.size else table

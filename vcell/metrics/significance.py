@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 Scope = Literal["perturbation", "global"]
 FoldChange = Literal["geometric", "clipped", "arithmetic"]
 Array = NDArray[np.float64]
-#: Tests computed at once: their arrays stay in the cache, and in memory that is used again.
+#: Tests computed at once: their arrays stay in the cache, in memory that is reused.
 _AT_ONCE = 1 << 16
-_CLIP = 20.0  # the fold change that 2025's official tables give where the reference is zero
+_CLIP = 20.0  # fold change in 2025's official tables where the reference is zero
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class DeTable:
     target_mean, reference_mean
         ``[P, G]`` and ``[G]`` (or ``[P, G]``): the means behind the fold change.
     sizes, reference_sizes
-        ``[P]`` cells of each perturbation and of what it is compared with.
+        ``[P]`` numbers of cells of each perturbation and of its reference.
     perturbations, genes
         Names of rows and columns.
     """
@@ -117,7 +117,7 @@ class DeTable:
         }
 
     def scanpy(self, rows: slice = slice(None)) -> pd.DataFrame:
-        """Return them as scanpy's ``rank_genes_groups_df``, highest score first in each group."""
+        """Return scanpy's ``rank_genes_groups_df`` of the tests, by descending score in a group."""
         import pandas as pd
 
         order = np.argsort(-self.score[rows], axis=1, kind="stable")
@@ -144,10 +144,10 @@ def _rows_at_once(n_genes: int) -> int:
 def wilcoxon(
     u: Array, ties: Array, n1: NDArray[np.int64], n2: NDArray[np.int64]
 ) -> tuple[Array, Array]:
-    """Two-sided p-values of U, as scipy's asymptotic ``mannwhitneyu`` has them, and z-scores.
+    """Return two-sided p-values of U, as scipy's asymptotic ``mannwhitneyu``, and z-scores.
 
     ``n1`` and ``n2`` broadcast against ``u``. The z-score has the sign of the change and no
-    continuity correction, as scanpy's. Without spread, or without cells, they are 1 and 0.
+    continuity correction, as in scanpy. Without variance, or without cells, p is 1 and z is 0.
     """
     a, b = np.asarray(n1, np.float64), np.asarray(n2, np.float64)
     n = a + b
@@ -168,7 +168,7 @@ def benjamini_hochberg(p: Array, scope: Scope = "perturbation") -> Array:
     if scope == "global":
         return benjamini_hochberg(p.reshape(1, -1)).reshape(p.shape)
     m = p.shape[1]
-    order = np.argsort(p, axis=1)  # equal ones end as equals, whatever their order
+    order = np.argsort(p, axis=1)  # the order of equal values does not matter
     ordered = np.take_along_axis(p, order, axis=1) * (m / np.arange(1, m + 1))
     ordered = np.minimum.accumulate(ordered[:, ::-1], axis=1)[:, ::-1]
     adjusted = np.empty_like(p)
@@ -184,7 +184,7 @@ def log2_ratio(target: NDArray[np.floating], reference: NDArray[np.floating], ep
 
 
 def geometric_means(own_means: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return expm1 of mean log1p values, rounded as pdex rounds it."""
+    """Return expm1 of mean log1p values, with pdex's rounding."""
     flat = np.ascontiguousarray(own_means).reshape(-1)
     means = np.empty_like(flat)
     ranks.expm1(flat, means)
@@ -192,7 +192,7 @@ def geometric_means(own_means: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def clipped_log2_ratio(target: NDArray[np.floating], reference: NDArray[np.floating]) -> Array:
-    """log2 of the fold change, which is 20 over a zero reference and 1/20 for a zero target."""
+    """Return log2 of the fold change: 20 for a zero reference, 1/20 for a zero target."""
     target, reference = np.broadcast_arrays(target, reference)
     with np.errstate(divide="ignore", invalid="ignore"):
         change = target.astype(np.float64) / reference
@@ -217,24 +217,24 @@ def differential(  # noqa: PLR0913 - every choice has a name and a default
     Parameters
     ----------
     grouped
-        Sums and ranks of log1p values (of any, with `means` given); with sums of squares for the
-        t-test.
+        Sums and ranks of log1p values (of any values, if `means` is given); with sums of squares
+        for the t-test.
     groups, genes
         Names of all groups, the reference first, and of the genes.
     test
         Wilcoxon's rank-sum test, or Welch's t-test.
     against
-        The reference (it gets no rows of its own), or the rest.
+        The reference (which gets no rows of its own), or all other cells.
     fold_change
         "geometric": log2 of the ratio of expm1(mean(log1p)), +-inf where one side is zero (what
         cell-eval 0.7 and later do). "clipped": the same with 20 for infinity (the official tables
         of 2025). "arithmetic": of `means`.
     scope
-        Over which tests the false discovery rate is controlled.
+        Tests over which the false discovery rate is controlled.
     means
         ``[P, G]`` means of all groups to use instead of expm1(mean(log1p)).
     eps
-        What is added to both means.
+        Constant added to both means.
     """
     first = 1 if against == "control" else 0
     n = grouped.sizes
@@ -268,7 +268,7 @@ def differential(  # noqa: PLR0913 - every choice has a name and a default
 
 
 def _pieces(table: Array) -> Iterator[slice]:
-    """Cut the rows of a table so that a piece has about `_AT_ONCE` entries."""
+    """Split the rows of a table into pieces of about `_AT_ONCE` entries."""
     step = _rows_at_once(table.shape[1])
     for start in range(0, len(table), step):
         yield slice(start, start + step)
@@ -277,7 +277,7 @@ def _pieces(table: Array) -> Iterator[slice]:
 def _both_means(
     grouped: Grouped, first: int, means: NDArray[np.floating] | None
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Return every group's mean and that of what it is compared with."""
+    """Return the mean of every group and of its reference."""
     if first:
         used = geometric_means(grouped.own_means) if means is None else means
         return used[1:], used[0]
@@ -291,7 +291,7 @@ def _both_means(
 
 
 def welch(grouped: Grouped, first: int) -> tuple[Array, Array]:
-    """Return t and two-sided p of Welch's test; p is 1 where it is not defined."""
+    """Return t and two-sided p of Welch's test; p is 1 where undefined."""
     n = grouped.sizes[:, None].astype(np.float64)
     sums, squares = grouped.sums, grouped.squares
     own = (n[1:], sums[1:], squares[1:]) if first else (n, sums, squares)
@@ -310,7 +310,7 @@ def welch(grouped: Grouped, first: int) -> tuple[Array, Array]:
 
 
 def _moments(n: Array, sums: Array, squares: Array) -> tuple[Array, Array]:
-    """Return mean and squared standard error; a variance that is rounding alone counts as none."""
+    """Return mean and squared standard error; variances within rounding error are 0."""
     mean = sums / n
     spread = squares - n * mean**2
     spread = np.where(spread > 1e-12 * squares, spread, 0.0)

@@ -1,9 +1,9 @@
 """The Virtual Cell Challenge's metrics of 2025: MAE, PDS, DES and related ones.
 
-Means and tables in, one value per perturbation out; nothing here touches cells, so a trainer can
-score an epoch with them. Names and definitions are cell-eval's. Ties that cell-eval leaves to the
-processor have a rule here: PDS gives tied effects their mean rank, DES orders equal fold changes
-by p-value and then by gene.
+Functions take means and tables and return one value per perturbation; none reads cells, so a
+trainer can score an epoch with them. Names and definitions are cell-eval's. Ties, whose order in
+cell-eval depends on the processor, have a rule here: PDS gives tied effects their mean rank, DES
+orders equal fold changes by p-value and then by gene.
 
 Legend: ``P`` perturbations, ``G`` genes.
 """
@@ -36,7 +36,7 @@ UNSCALED = frozenset({"de_nsig_counts_real", "de_nsig_counts_pred"})
 
 
 def scale(name: str, raw: float, baseline: float | None) -> float | None:
-    """Scale as the 2025 leaderboard did: 0 is the baseline, 1 perfection, never below 0."""
+    """Scale as the 2025 leaderboard did: 0 is the baseline, 1 is perfect, and 0 the minimum."""
     if baseline is None or name in UNSCALED:
         return None
     best = 0.0 if name in BEST_IS_ZERO else 1.0
@@ -55,7 +55,7 @@ def overall(raw: Mapping[str, float], baseline: Mapping[str, float]) -> float:
 
 def absolute_error(real: Array, pred: Array) -> Array:
     """``mae``: mean absolute difference of the mean profiles (or of their deltas)."""
-    # row by row, in memory that is used again
+    # row by row, in reused memory
     return np.array([np.abs(a - b).mean() for a, b in zip(pred, real, strict=True)])
 
 
@@ -112,7 +112,7 @@ def discrimination(d: Array, ties: Ties = "midrank") -> Array:
 
 
 def tied(d: Array) -> int:
-    """How many perturbations share their true effect's distance with another."""
+    """Count perturbations whose true effect has the same distance as another effect."""
     return int(((d == np.diag(d)[:, None]).sum(axis=1) > 1).sum())
 
 
@@ -138,12 +138,12 @@ class Calls:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """How many genes each perturbation changes."""
+        """Number of significant genes of each perturbation."""
         return np.array([len(genes) for genes in self.genes])
 
 
 def overlap(real: Calls, pred: Calls, k: int | None = None) -> Array:
-    """``overlap_at_N`` (DES) and ``overlap_at_k``: shared share of the top k (of N) real calls."""
+    """``overlap_at_N`` (DES), ``overlap_at_k``: share of the top N or k real calls predicted."""
     return _shared(real, pred, k, of=real)
 
 
@@ -162,7 +162,7 @@ def _shared(real: Calls, pred: Calls, k: int | None, *, of: Calls) -> Array:
 
 
 def ambiguous(calls: Calls, sizes: NDArray[np.int64]) -> int:
-    """In how many perturbations equal fold changes straddle the cut at the given sizes."""
+    """Count perturbations in which equal fold changes straddle the cut at the given sizes."""
     found = 0
     for row, n in enumerate(sizes.tolist()):
         genes = calls.genes[row]

@@ -26,9 +26,9 @@ PDS, MSE = "pds_cosine", "expr_mse_unbiased_capped_norm"
 FIDELITY, REACH = "de_wilcoxon_direction_fidelity_yield_raw", "de_wilcoxon_direction_reach_raw"
 JACCARD, NMAE = "de_wilcoxon_sig_jaccard", "de_wilcoxon_lfc_nmae"
 MEMBERS = (PDS, MSE, FIDELITY, REACH, JACCARD, NMAE)
-#: Members of which less is better.
+#: Members for which less is better.
 ERRORS = frozenset({MSE, NMAE})
-#: Scaled values are kept within these; the other members are not bounded.
+#: Scaled values are clipped to these bounds; the other members have none.
 BOUNDS = {MSE: (0.0, 1.0), NMAE: (-6.0, np.inf)}
 
 
@@ -46,7 +46,7 @@ def measure(
     Parameters
     ----------
     blocks
-        Starts reading the cells (canonical CSR of counts) anew.
+        Reads the cells (canonical CSR of counts) from the start.
     group
         Group of each cell by its number: 0 the control, then perturbations, negative for none.
     n_groups, n_genes
@@ -54,7 +54,7 @@ def measure(
     totals
         Counts of each cell by its number.
     threads
-        How many; None for one per core.
+        Number of threads; None for one per core.
     """
     cells = GeneMajor(n_genes)
     for block in blocks():
@@ -89,7 +89,7 @@ def members(
 
 
 def components(real: Measured, pred: Measured, target: NDArray[np.int64]) -> dict[str, Array]:
-    """Return what the expression error is made of, per perturbation, by cell-eval2's names."""
+    """Return the parts of the expression error per perturbation, by cell-eval2's names."""
     own = _own(real, target)
     above, below = error_parts(real, pred, own)
     n_genes = (~own).sum(axis=1)
@@ -116,7 +116,7 @@ def mean(column: Array) -> float:
 
 
 def pds(real: Measured, pred: Measured, target: NDArray[np.int64]) -> Array:
-    """Rank of the true effect by cosine distance, every panel gene left out, ties halved."""
+    """Rank of the true effect by cosine distance, every panel gene left out, ties counted half."""
     keep = np.ones(real.bulk.shape[1], bool)
     keep[target[target >= 0]] = False
     d = cosine_distances(
@@ -129,7 +129,7 @@ def pds(real: Measured, pred: Measured, target: NDArray[np.int64]) -> Array:
 
 
 def cosine_distances(a: Array, b: Array) -> Array:
-    """Return 1 - cosine of every row of a with every row of b; 1 where either has no length."""
+    """Return 1 - cosine of every row of a with every row of b; 1 where either is zero."""
     norms = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
     return 1.0 - share(a @ b.T, norms, otherwise=0.0)
 
@@ -168,7 +168,7 @@ def _same_direction(real: Measured, pred: Measured) -> tuple[NDArray[np.bool_], 
 
 
 def fidelity(real: Measured, pred: Measured, own: NDArray[np.bool_]) -> Array:
-    """Share of right directions among the calls, or among the real calls where those are more."""
+    """Share of correct directions among the calls, or among the real calls if those are more."""
     judged, match = _same_direction(real, pred)
     called = pred.significant & judged & ~own
     n = np.maximum(called.sum(axis=1), (real.significant & ~own).sum(axis=1))
@@ -176,7 +176,7 @@ def fidelity(real: Measured, pred: Measured, own: NDArray[np.bool_]) -> Array:
 
 
 def reach(real: Measured, pred: Measured, own: NDArray[np.bool_], genes: NDArray[np.str_]) -> Array:
-    """How deep, in the prediction's own order, directions stay nine in ten right."""
+    """Return the depth, in the prediction's order, to which 90 % of directions are correct."""
     judged, match = _same_direction(real, pred)
     names = np.argsort(np.argsort(genes, kind="stable"), kind="stable")
     out = np.full(len(real.fdr), np.nan)
@@ -208,7 +208,7 @@ def jaccard(real: Measured, pred: Measured, own: NDArray[np.bool_]) -> Array:
 def nmae(
     gate: Measured, lfc: Array, tested: NDArray[np.bool_], real: Measured, own: NDArray[np.bool_]
 ) -> Array:
-    """Absolute error of fold changes over the gate's calls, as a share of their size.
+    """Absolute error of fold changes over the gate's calls, relative to their size.
 
     `gate` decides genes and size; the error is between `lfc` and `real`'s, each 0 where its side
     did not test the gene.
@@ -225,9 +225,9 @@ def nmae(
 def scale(name: str, value: float, baseline: float, replicate: float) -> float:
     """Scale a member between baseline (0) and replicate (1), within its bounds.
 
-    A value that is missing or infinite counts as the worst: the lower bound, or a raw 0 for members
-    without one. NaN where the ends define no scale: one is not finite, the replicate is not better
-    than the baseline, or is itself the worst value.
+    A missing or infinite value counts as the worst: the lower bound, or a raw 0 for members without
+    one. NaN if the ends define no scale: one is not finite, or the replicate is not better than the
+    baseline or is itself the worst value.
     """
     span = replicate - baseline
     rising = name not in ERRORS
@@ -250,7 +250,7 @@ def halves(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Split every group into two disjoint halves of floor(n / 2) cells, as cell-eval2 draws them.
 
-    `order` lists the groups as pandas groups them. Cells outside a half get -1.
+    `order` lists the groups in pandas' order. Cells outside a half get -1.
     """
     rng = np.random.default_rng(seed)
     first, second = np.full((2, len(group)), -1, np.int32)
@@ -268,10 +268,10 @@ def split_seeds(n: int = 5, base: int = 0) -> list[int]:
 
 
 def baseline_scale(means: Array, target: NDArray[np.int64]) -> Array:
-    """Return what each gene of a control cell is multiplied by to become a baseline cell.
+    """Return the factor of each gene that turns a control cell into a baseline cell.
 
-    The mean over perturbations of their mean counts, each leaving its own gene out, over the
-    controls' mean; 0 where the controls have none.
+    The mean over perturbations of their mean counts, each without its own gene, divided by the
+    controls' mean; 0 where that is 0.
     """
     total, count = means[1:].sum(axis=0), np.full(means.shape[1], float(len(means) - 1))
     for p in np.flatnonzero(target >= 0):
@@ -286,7 +286,7 @@ def baseline_scale(means: Array, target: NDArray[np.int64]) -> Array:
 def draws(
     controls: NDArray[np.int64], sizes: NDArray[np.int64], seed: int = 0
 ) -> NDArray[np.int64]:
-    """Return the controls that the baseline's cells are made of, perturbation by perturbation."""
+    """Draw the controls from which the baseline's cells are made, perturbation by perturbation."""
     rng = np.random.default_rng(seed)
     return np.concatenate([controls[rng.integers(0, len(controls), size=int(n))] for n in sizes])
 
@@ -295,10 +295,10 @@ def emitted(
     controls: Iterable[Any], number: NDArray[np.int64], sizes: NDArray[np.int64], factor: Array,
     seed: int = 0,
 ) -> Iterable[Any]:  # fmt: skip
-    """Yield the baseline's cells: control cells drawn with replacement, gene by gene scaled.
+    """Yield the baseline's cells: control cells drawn with replacement, each gene scaled.
 
-    ``number`` maps a cell's number to its place among the controls. Rows of the blocks are numbers
-    of emitted cells, perturbation after perturbation: ``sizes[P]`` of each.
+    ``number`` maps a cell's number to its index among the controls. The rows of the blocks number
+    the baseline's cells, perturbation after perturbation: ``sizes[P]`` of each.
     """
     rng = np.random.default_rng(seed)
     n = int((number >= 0).sum())

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-FEWEST = 5  # perturbations below which nothing is said
+FEWEST = 5  # with fewer perturbations there is no claim
 LEVEL = 0.95
-_DRAWS, _AT_ONCE = 2000, 100  # bootstrap samples, and how many are in memory
-_NARROW = 0.04  # intervals whose ends are told in thousandths
+_DRAWS, _AT_ONCE = 2000, 100  # bootstrap samples, and how many are in memory at once
+_NARROW = 0.04  # intervals narrower than this are printed in thousandths
 _SAME = 1e-9  # differences below it are rounding
 
 
@@ -70,16 +70,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may be claimed of a model.
+    """What may be claimed about a model.
 
     Attributes
     ----------
     claim
         ``beats``, ``worse`` (than one baseline at least), ``open`` (no difference shown), ``same``
-        (as a baseline, in every perturbation), ``few`` (too few perturbations) or ``baseline``
-        (the model is one that nothing else is to be measured by).
+        (as a baseline, in every perturbation), ``few`` (too few perturbations) or ``baseline`` (the
+        model is itself a baseline).
     nearest
-        The baseline that decides: the one with the lowest end of the interval.
+        The baseline whose interval has the lowest lower end, which decides.
     over
         The differences to every baseline.
     text
@@ -92,7 +92,7 @@ class Verdict:
     text: str
 
     def plain(self) -> dict[str, Any]:
-        """Return it for JSON; ends that are not known are None."""
+        """Return the verdict for JSON; unknown ends are None."""
         over = {
             name: {
                 key: None if math.isnan(value := getattr(one, key)) else value
@@ -109,11 +109,11 @@ class Verdict:
 def gains(
     scores: Mapping[str, Mapping[str, NDArray[np.floating]]], reference: str = "mean"
 ) -> dict[str, Array]:
-    """Return (P,) of every model: how much of the way from a reference to perfect it goes.
+    """Return the gain (P,) of every model: its share of the way from a reference to perfect.
 
-    The mean of PDS and MAE, each scaled as the challenge scales it. The scale is that of all
-    perturbations together, so the mean of the gains is the gain of the means. Where PDS is NaN the
-    gain is that in MAE.
+    The mean of the gains in PDS and MAE, each scaled as the challenge scales it. The scale is that
+    of all perturbations together, so the mean of the gains is the gain of the means. Where PDS is
+    NaN, the gain is that in MAE.
 
     Parameters
     ----------
@@ -133,10 +133,10 @@ def gain(
     before: Mapping[str, NDArray[np.floating] | float],
     level: Mapping[str, float],
 ) -> Array:
-    """Return how much better scores are than others, as the challenge scales them.
+    """Return by how much scores are better than others, on the challenge's scale.
 
-    The mean over the metrics of `level`, the scores of the mean effect: going from there to a
-    perfect score is a gain of 1.
+    The mean over the metrics of `level`, the scores of the mean effect: from there to a perfect
+    score is a gain of 1.
     """
     found = []
     for metric, mean in level.items():
@@ -183,14 +183,14 @@ def _bootstrap(values: Array, member: sp.csr_array) -> Array:
     rng, found = np.random.default_rng(0), []
     for _ in range(_DRAWS // _AT_ONCE):
         weight = 1 + member @ (rng.exponential(size=(member.shape[1], _AT_ONCE)) - 1)
-        # sets of several genes may weigh less than nothing: totals are kept away from 0
+        # weights of sets of several genes may be negative: totals are kept away from 0
         total = np.maximum(weight.sum(axis=0), 0.1 * len(values))
         found.append(weight.T @ values / total[:, None])
     return np.concatenate(found)
 
 
 def _members(targets: Sequence[tuple[str, ...]]) -> sp.csr_array:
-    """Return (P, genes): which genes a set has, as a unit vector."""
+    """Return (P, genes): the genes of each set, as a unit vector."""
     place = {gene: i for i, gene in enumerate(sorted({g for one in targets for g in one}))}
     rows = np.repeat(np.arange(len(targets)), [len(one) for one in targets])
     columns = [place[gene] for one in targets for gene in one]
@@ -199,7 +199,7 @@ def _members(targets: Sequence[tuple[str, ...]]) -> sp.csr_array:
 
 
 def _independent(member: sp.csr_array) -> float:
-    """Return how many independent perturbations these are worth: P^2 / (sum of correlations)."""
+    """Return the effective number of independent perturbations: P^2 / (sum of correlations)."""
     return float(member.shape[0] ** 2 / max(np.square(member.sum(axis=0)).sum(), 1e-12))
 
 
@@ -217,7 +217,7 @@ def judged(
     *,
     weak: Sequence[str] = (),
 ) -> Verdict:
-    """Say whether a model beats all others that it is measured beside.
+    """Decide whether a model beats all others.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def judged(
     targets
         The target genes of the P perturbations.
     weak
-        Names of models that are there to be beaten, of which nothing is claimed.
+        Names of baselines about which no claim is made.
     """
     others = [name for name in gain if name != model]
     apart = np.stack([gain[model] - gain[name] for name in others], axis=1) if others else None

@@ -1,13 +1,13 @@
-"""How far predictions are believed, by what they say of perturbations that were left out.
+"""How far to trust a model's predictions, measured on perturbations that were left out.
 
-Predictions are nested: no change, then the mean effect, then all that a model says. A share of the
-way from one to the next is taken: the largest whose gain in PDS and MAE, as a verdict counts it, is
-above `ERRORS` standard errors. Where none is, the simpler one answers, so that on noise a model
-mostly says what the simplest does. The share is not the best one: models estimate how large effects
-are, and to shrink them a second time costs PDS.
+Predictions are nested: no change, then the mean effect, then the model. A step from one to the
+next is taken in part: the largest share whose gain in PDS and MAE, as a verdict counts it, is more
+than `ERRORS` standard errors above 0. If there is none, the simpler prediction is used, so that on
+noise a model mostly answers as the simplest does. The share is not the best one: models estimate
+how large effects are, and shrinking them again costs PDS.
 
-Perturbations are left out in folds, as where they are held out: whatever says the same of all of a
-fold then has the PDS of chance. A mean that lacks one perturbation only would point away from it.
+Perturbations are left out in folds, as in held-out scores: a prediction that is the same for all
+of a fold then has the PDS of chance. A mean that lacks one perturbation would point away from it.
 P rows, N genes.
 """
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 ERRORS = 1.0  # benchmarks/belief.py compares 0 to 2
 FOLDS = 5
-MOST = 250  # perturbations that are asked
+MOST = 250  # perturbations that are scored
 _SHARES = (1.0, 0.75, 0.5, 0.25)
 
 
-def asked(perturbation: Numbers) -> tuple[Numbers, Numbers]:
+def drawn(perturbation: Numbers) -> tuple[Numbers, Numbers]:
     """Draw rows of at most `MOST` perturbations (P,); return them and the fold of each."""
     drawn = np.random.default_rng(0).permutation(perturbation.max(initial=-1) + 1)[:MOST]
     fold = np.full(perturbation.max(initial=-1) + 1, -1)
@@ -55,16 +55,16 @@ def believed(
     own: OwnChange,
     names: Sequence[str],
 ) -> tuple[float, float]:
-    """Return how far a model is believed over the mean effect, and so much over no change.
+    """Return the shares taken of the model over the mean effect, and of that over no change.
 
     Parameters
     ----------
     real, mean, guess
-        (P, N) effects, their mean without each one's fold, and what is said without its fold.
+        (P, N) effects; their mean and the model's prediction, both without each one's fold.
     fold, context, names
-        (P,) of each.
+        (P,) of each row.
     own
-        Puts in the change of own genes, which all say.
+        Sets the change of the target genes themselves, the same in all predictions.
     """
     target, sets = own.screen.targets(names), [members(name) for name in names]
 
@@ -86,7 +86,7 @@ def believed(
         for share in _SHARES:
             gain = verdict.gain(scores(simple + share * (other - simple)), before, level)
             found = verdict.difference(gain, sets)
-            if found.mean > ERRORS * found.error:  # NaN, so never, of one
+            if found.mean > ERRORS * found.error:  # NaN for a single one: not taken
                 return share
         return 0.0
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 FILE = "held_out.csv"
 SCORES = ("pds", "mae", "delta_correlation")
 ALL = (*SCORES, *(f"{name}_without_own" for name in SCORES))
-MEANS = ("mean", "perturbed-mean", "perturbed-mean-own", "no-change")  # nothing is claimed of them
+MEANS = ("mean", "perturbed-mean", "perturbed-mean-own", "no-change")  # no claim about them
 REACHABLE, CHANCE = "reachable", "chance"
-_LEVELS = 2  # rows that are needed to know them
+_LEVELS = 2  # fewest rows for the levels
 
 
 def baselines(screen: Screen) -> list[str]:
@@ -60,9 +60,9 @@ class HeldOut:
     names, contexts
         (P,) of the rows.
     scores
-        For every model, `ALL` (P,). PDS is NaN where a perturbation was held out alone.
+        The scores `ALL` (P,) of every model. PDS is NaN where a perturbation was held out alone.
     levels
-        The same scores of what can be reached and of chance, where the cells were halved.
+        The same scores of `REACHABLE` and `CHANCE`, where the cells were halved.
     """
 
     names: list[str]
@@ -72,7 +72,7 @@ class HeldOut:
 
     @classmethod
     def of(cls, run: Run, model: str, screen: Screen) -> HeldOut:
-        """Let the model and the baselines predict the held-out rows, and score them."""
+        """Predict the held-out rows with the model and the baselines, and score them."""
         rows, settled = screen.rows(TEST), screen.settled()
         effects = {
             name: models.get(name).load(run, settled).predict(*screen.names(rows))
@@ -91,7 +91,7 @@ class HeldOut:
 
     @classmethod
     def read(cls, runs: Sequence[Run]) -> HeldOut:
-        """Join what was written for several runs; models that not all of them have are left out."""
+        """Read and join the scores of several runs; models that some runs lack are left out."""
         found = [_read(run.path / FILE) for run in runs]
         joined = found[0]
         for other in found[1:]:
@@ -131,7 +131,7 @@ class HeldOut:
         return verdict.judged(model, verdict.gains(self.scores), targets, weak=MEANS)
 
     def summary(self, model: str) -> dict[str, Any]:
-        """Return the mean scores, the levels beside them and the verdict, for the run."""
+        """Return the mean scores, the levels and the verdict, for the run."""
         if not self.names:
             return {"held_out": {}}
         gains = verdict.gains(self.scores | self.levels)
@@ -148,7 +148,7 @@ class HeldOut:
 
 
 def _but_lone(found: HeldOut) -> HeldOut:
-    """Leave out the PDS of a perturbation held out alone: among one it is always 1."""
+    """Leave out the PDS of a perturbation held out alone: it is always 1."""
     often = Counter(found.contexts)
     alone = np.array([often[context] == 1 for context in found.contexts], np.bool_)
     for values in (*found.scores.values(), *found.levels.values()):
@@ -158,7 +158,7 @@ def _but_lone(found: HeldOut) -> HeldOut:
 
 
 def _means(scores: dict[str, NDArray[np.float64]]) -> dict[str, float]:
-    """Return the means of what was scored at all."""
+    """Return the means over the rows that have a score."""
     return {
         name: float(np.nanmean(values))
         for name, values in scores.items()
@@ -169,7 +169,7 @@ def _means(scores: dict[str, NDArray[np.float64]]) -> dict[str, float]:
 def _scores(
     screen: Screen, rows: NDArray[np.int64], effect: NDArray[np.floating]
 ) -> dict[str, NDArray[np.float64]]:
-    """Score rows within their context: there the others are what they are told from."""
+    """Score rows within their context, since PDS ranks them among the others there."""
     found = {name: np.full(len(rows), np.nan) for name in ALL}
     for context in np.unique(screen.context[rows]):
         own = screen.context[rows] == context
@@ -185,7 +185,7 @@ def _levels(screen: Screen, rows: NDArray[np.int64]) -> dict[str, dict[str, NDAr
     """Score one half of each perturbation's cells against the other, and against the others'."""
     tested = screen.rows(TEST)
     if len(rows) < _LEVELS or screen.halves.shape[1] != len(tested):
-        return {}  # a run of before, or nobody to be told from
+        return {}  # an older run, or no other row to compare with
     first, second = (half[np.isin(tested, rows)] for half in screen.halves)
     found = {name: {s: np.full(len(rows), np.nan) for s in ALL} for name in (REACHABLE, CHANCE)}
     for context in np.unique(screen.context[rows]):
@@ -266,7 +266,7 @@ def without_own_table(summary: dict[str, Any]) -> list[list[str]]:
             f"{one['delta_correlation_without_own']:.3f}",
         ]
         for name, one in (summary["held_out"] | summary["levels"]).items()
-        if "mae_without_own" in one  # older runs have not got them
+        if "mae_without_own" in one  # older runs lack them
     ]
 
 

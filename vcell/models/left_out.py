@@ -1,7 +1,7 @@
-"""Predictions of training perturbations without what they must not know, in closed form.
+"""Closed-form predictions of training perturbations from the others.
 
 A target that is held out is held out in every context, so its rows are left out together. P rows,
-N genes; R rows that are asked, each with the number of the group that is left out with it.
+N genes; R rows to predict, each with the number of the group that is left out with it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Numbers = NDArray[np.int64]
 
-_AT_ONCE = 500  # rows, of which what is in between is in memory
+_AT_ONCE = 500  # rows per block, which bounds memory
 
 
 def numbered(names: Sequence[str]) -> Numbers:
@@ -27,7 +27,7 @@ def numbered(names: Sequence[str]) -> Numbers:
 
 
 def groups(number: Numbers) -> Iterator[Numbers]:
-    """Yield (M, S) the places of M groups of one size S, until all were yielded."""
+    """Yield arrays (M, S): the indices of the members of M groups of size S, for each size."""
     order = np.argsort(number, kind="stable")
     size = np.bincount(number)[number[order]]
     for one in np.unique(size):
@@ -38,7 +38,7 @@ def groups(number: Numbers) -> Iterator[Numbers]:
 
 
 def mean_of_others(effects: Array, number: Numbers, rows: Numbers | None = None) -> Array:
-    """Return (R, N): for each of some rows (all), the mean of those that are not of its group."""
+    """Return (R, N): for each row, the mean of the rows that are not in its group."""
     own = effects if rows is None else effects[rows]
     found, total = np.empty_like(own), effects.sum(axis=0)
     for at in groups(number):
@@ -51,19 +51,19 @@ def missed(
     inverse: Array, weights: Array, number: Numbers, *,
     about: Array | None = None, rows: Numbers | None = None,
 ) -> Array:  # fmt: skip
-    """Return (R, N): by how much a process misses some rows (all) without their group.
+    """Return (R, N): the error of a Gaussian process on rows when their group is left out.
 
     Parameters
     ----------
     inverse, weights
         (P, P) of the noisy kernel, and (P, N) its product with the effects.
     number
-        (R,) the group of each row that is asked.
+        (R,) the group of each row to predict.
     about
-        (P, N) effects about their mean, of a process about it: the mean must not know the group
-        either. None of one about zero.
+        (P, N) effects about their mean, for a process about it: the mean must not include the
+        group either. None for a process about zero.
     rows
-        (R,) which they are.
+        (R,) indices of the rows to predict; all by default.
     """
     found = np.empty((len(number), weights.shape[1]))
     reach = inverse.sum(axis=1)

@@ -40,7 +40,7 @@ class OwnChange:
             self.share = float(np.clip(kept, 0.01, 100))
 
     def put_in(self, effect: NDArray[np.floating], names: Sequence[str]) -> NDArray[np.float32]:
-        """Return effects (P, N) with the change of each perturbation's own genes."""
+        """Return effects (P, N) in which the change of each target gene is set."""
         told = effect.astype(np.float32)
         if self.share is not None:
             column = self.screen.columns(names)

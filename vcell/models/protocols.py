@@ -25,25 +25,25 @@ class Predictor(Protocol):
     def predict(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
-        """Return (P, N): the change of the mean log1p expression; NaN rows where it cannot say.
+        """Return (P, N): the change of the mean log1p expression; NaN rows where unknown.
 
-        `contexts` names the context of each; without it, the screen's first is meant.
+        `contexts` names the context of each; by default, the screen's first.
         """
 
 
 @runtime_checkable
 class Model(Protocol):
-    """One kind of model, by whichever distribution brings it."""
+    """One kind of model, from any installed distribution."""
 
     summary: str
 
     def fit(self, run: Run, screen: Screen) -> bool:
-        """Learn the screen, on every process of the run; False if it was asked to end early."""
+        """Learn the screen, on every process of the run; False if it was interrupted."""
 
     def load(self, run: Run, screen: Screen) -> Predictor:
         """Return what a run has learnt.
 
-        `screen` is the run's own, or that `settled`, to which closed forms are then fitted anew.
+        `screen` is the run's own or its `settled` copy, to which closed forms are refitted.
         """
 
 
@@ -52,22 +52,22 @@ class Prepares(Protocol):
     """A model that decides settings, or refuses them, before there is a run."""
 
     def prepared(self, screen: Screen, config: Any, plan: Plan) -> dict[str, str]:
-        """Return files of the run, by name: their text."""
+        """Return text files for the run, by name."""
 
 
 @runtime_checkable
 class Uncertain(Protocol):
-    """A predictor that says how far it may be off."""
+    """A predictor that estimates its errors."""
 
     def std(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> NDArray[np.floating] | None:
-        """Return (P, N) standard deviations; None where it cannot say."""
+        """Return (P, N) standard deviations; None where unknown."""
 
 
 @runtime_checkable
 class LeavesOneOut(Protocol):
-    """A predictor that can say what it would have said of what it learnt from."""
+    """A predictor that can predict its training rows as if it had not seen them."""
 
     def loo(self) -> NDArray[np.floating]:
         """Return (P, N): each training row, predicted from the others."""
@@ -75,7 +75,7 @@ class LeavesOneOut(Protocol):
 
 @runtime_checkable
 class Disagrees(Protocol):
-    """A predictor that answers in two ways, which may disagree."""
+    """A predictor with two heads, which may disagree."""
 
     def heads(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
@@ -85,27 +85,27 @@ class Disagrees(Protocol):
 
 @runtime_checkable
 class Explains(Protocol):
-    """A predictor that says what it looks at."""
+    """A predictor that shows what its predictions depend on."""
 
     def explain(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> Explanation:
-        """Return where it looks, averaged over perturbations."""
+        """Return the importance of genes, averaged over perturbations."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a model looks at, averaged over perturbations.
+    """What a model's predictions depend on, averaged over perturbations.
 
     Attributes
     ----------
     genes
-        (T,) the genes that it sees.
+        (T,) the genes that the model sees.
     importance
         (T,) how much each matters.
     attention
-        (T, T) how much each attends to each; None where there are too many to keep, or no
-        attention.
+        (T, T) attention of each gene to each; None where there are too many genes to store it, or
+        the model has no attention.
     """
 
     genes: NDArray[np.str_]

@@ -19,7 +19,7 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Model:
-    """Import one model by name; of two that are announced under it, say which one is taken."""
+    """Import one model by name; warn if two have the name."""
     every = announced(GROUP)
     found = every.found.get(name)
     if found is None:

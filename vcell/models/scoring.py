@@ -54,11 +54,11 @@ def without_own(
 def by_chance(
     predicted: NDArray[np.floating], real: NDArray[np.floating], target: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the scores of `each` where every effect is predicted by that of another perturbation.
+    """Return the scores of `each` if every effect is predicted by another perturbation's.
 
-    Averaged over the others; in PDS, where one prediction for all has exactly this, over all. What
-    is above it tells this perturbation from the rest; what is below is shared by all, such as a
-    change that every perturbation brings (Systema, 2025).
+    Averaged over the others; PDS over all, since a prediction that is the same for all has exactly
+    this score. Scores above it distinguish perturbations; what is below is shared by all, such as
+    a change that every perturbation brings (Systema, 2025).
     """
     truth, guess = real.astype(np.float64), predicted.astype(np.float64)
     n = len(truth)
@@ -90,19 +90,19 @@ def gain(model: dict[str, float], baseline: dict[str, float]) -> float:
 
 
 class Judge:
-    """Scores guesses of measured effects; by a sample of them, to rank settings quickly.
+    """Scores predictions of measured effects, or of a sample of them to rank settings quickly.
 
     Parameters
     ----------
     effects, target
-        (P, N), and (P,) the gene that each targets, -1 for none.
+        (P, N), and (P,) the index of each one's target gene, -1 for none.
     most_rows, most_genes
-        How many perturbations, drawn at random, and of the most variable genes are looked at.
+        Score at most so many perturbations, drawn at random, and of the most variable genes.
 
     Attributes
     ----------
     rows, genes
-        Which they are, ascending.
+        Their indices, ascending.
     real
         Their effects.
     """

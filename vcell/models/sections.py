@@ -1,4 +1,4 @@
-"""What `vcell report` shows of runs that score held-out perturbations, beside their curves."""
+"""Sections of `vcell report` for runs that score held-out perturbations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vcell.report import Report
     from vcell.runs import Run
 
-_MODELS = 8  # that can be told apart in one picture
+_MODELS = 8  # that a reader can distinguish in one picture
 _MOST = 30  # perturbations listed
 
 

@@ -1,12 +1,12 @@
-"""Effects of a perturbation in other screens, trusted as far as they agree with this one.
+"""Effects of a perturbation in other screens, weighted by how well they agree with this one.
 
 The effect of a perturbation that a prior screen s has measured is expected to be
 
     mean + sum over s of b_s (e_s - mean of e_s),
 
-e_s its effect there. The weights b are those of ridge regression on training perturbations, in
-closed form: with the noise level as penalty, and 0 for a screen whose weight is not above 0 by two
-standard errors, so that cell lines that do not agree add nothing. P perturbations, N genes, S
+where e_s is its effect there. The weights b come from ridge regression on training perturbations,
+in closed form, with the noise level as penalty. A screen whose weight is not two standard errors
+above 0 gets 0, so that cell lines that do not agree add nothing. P perturbations, N genes, S
 screens.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _ERRORS = 2.0
-_FEWEST = 4  # training perturbations that a prior screen must share
+_FEWEST = 4  # fewest training perturbations that a prior screen must share
 
 
 class Transfer:
@@ -37,7 +37,7 @@ class Transfer:
     Attributes
     ----------
     weights
-        (S,) how far each prior screen is believed.
+        (S,) weight of each prior screen.
     """
 
     def __init__(self, screen: Screen) -> None:
@@ -54,7 +54,7 @@ class Transfer:
             self._fit(screen)
 
     def of(self, names: Sequence[str]) -> Array:
-        """Return (P, N): what is expected of each beyond the mean; 0 where no screen knows it."""
+        """Return (P, N): the expected effect beyond the mean; 0 where no screen has it."""
         found = np.zeros((len(names), self.n_genes))
         for weight, effects in zip(self.weights, self.effects, strict=True):
             for i, name in enumerate(names):
@@ -77,7 +77,7 @@ class Transfer:
             for row, genes in zip(x, own[shared], strict=True):
                 row[genes[genes >= 0]] = 0
             y = left[shared]
-            # each perturbation tells of b once: its genes are not independent
+            # a perturbation counts as one observation of b: its genes are not independent
             size, agree = np.square(x).sum(axis=1), (x * y).sum(axis=1)
             total = max(float(size.sum()), 1e-12)
             weight = float(agree.sum() / total)

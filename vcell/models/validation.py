@@ -1,7 +1,7 @@
-"""How a network is scored during training: the challenge's scores, against those of the prior.
+"""Scores of a network during training: the challenge's, compared with the prior's.
 
 PDS and MAE come from the effects of all cells; DES from a sample of the validation cells and
-controls, where the screen has one context. The gain there, shrunk by its standard error to discount
+controls, where the screen has one context. The gain, shrunk by its standard error to discount
 luck, decides how much of the network is added to the prior, and which step is used.
 V validation perturbations, N genes.
 """
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     Scores = dict[str, NDArray[np.float64]]
 
-_CELLS, _CONTROLS, _SAMPLED = 100, 2000, 128  # of each perturbation; to test against; to move
+_CELLS, _CONTROLS, _SAMPLED = 100, 2000, 128  # cells: per perturbation; controls; shifted
 _SHARES = (1.0, 0.75, 0.5, 0.25)  # of the network that are tried
-_SCORED = ("des", "mae", "pds")  # the challenge's; the correlation is only told
+_SCORED = ("des", "mae", "pds")  # the challenge's; the correlation is only reported
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class _Block:
 
 
 def truth_of(store: Store, screen: Screen, groups: Groups, seed: int) -> quick.Truth | None:
-    """Measure a sample of the validation cells, for DES; None where that cannot be had."""
+    """Measure a sample of the validation cells, for DES; None where that is not possible."""
     rows = screen.rows(VALIDATION)
     if len(screen.contexts) > 1 or not len(rows):
         return None
@@ -72,16 +72,16 @@ def _some(rng: np.random.Generator, numbers: NDArray[np.int64], most: int) -> ND
 
 
 class Blend:
-    """How much of a network is added to its prior, by the validation perturbations.
+    """How much of a network is added to its prior, decided on the validation perturbations.
 
     Parameters
     ----------
     screen
         The measured effects.
     prior
-        (V, N) what the prior says of the validation rows.
-    truth
-        For DES, or None.
+        (V, N) predictions of the prior for the validation rows.
+        truth
+            Measured cells for DES, or None.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Blend:
         return found
 
     def references(self) -> dict[str, dict[str, float]]:
-        """Return the mean scores of the mean effect and of the prior, to draw as lines."""
+        """Return the mean scores of the mean effect and of the prior, drawn as lines."""
         known = {"mean effect": self.mean, "prior": self.prior}
         return {
             name: {metric: float(values.mean()) for metric, values in scores.items()}
@@ -114,13 +114,13 @@ class Blend:
         }
 
     def score(self, effect: NDArray[np.float32]) -> dict[str, float]:
-        """Return how far the network is believed, and what that gains over the prior.
+        """Return the share of the network to use, and its gain over the prior.
 
-        The prior and the network are blended. Of a few shares the one that gains most is taken,
-        then shrunk by how sure that is: by 1 - (standard error / gain)^2, to nothing where the gain
-        is within its standard error (James and Stein 1961, positive part). Returned are the mean
-        scores of the whole network, its `mean_gain`, the `blend`, and the `gain` of so much of it;
-        of a network that is not believed, the lower end of its gain.
+        The prior and the network are blended. Of a few shares the one with the largest gain is
+        shrunk by 1 - (standard error / gain)^2, to 0 where the gain is within its standard error
+        (James and Stein 1961, positive part). Returned are the mean scores of the network alone,
+        its `mean_gain`, the `blend`, and the `gain` of that blend; where the blend is 0, the lower
+        end of the gain's interval.
         """
         found = self.each(effect)
         means = {name: float(values.mean()) for name, values in found.items()}

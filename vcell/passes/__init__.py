@@ -1,7 +1,7 @@
-"""One reading of the cells, many statistics.
+"""Many statistics in one pass over the cells.
 
-`engine` walks a source once and hands its cells to reducers; `reducers` are the statistics;
-`resume` keeps the results of a pass in files; `dask` is the same pass on other machines.
+`engine` reads a source once and passes its cells to reducers; `reducers` are the statistics;
+`resume` stores the results of a pass in files; `dask` runs the same pass on other machines.
 """
 
 from __future__ import annotations

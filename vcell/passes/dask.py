@@ -24,8 +24,16 @@ from vcell.passes.engine import SPAN, CellRules, CellTable, Reader, Reducer, run
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SPANS = 2  # of a task: 16,384 cells
-_PATIENCE = "20s"  # with a scheduler that does not answer
+_SPANS = 2  # per task, at least: 16,384 cells
+#: Maximum number of tasks: each opens the file, whose row pointers are as long as it has cells.
+_TASKS = 256
+_PATIENCE = "20s"  # timeout for a scheduler that does not answer
+
+
+#: Common arguments of all tasks: files, layer, join of genes, rules and empty reducers.
+Shared = tuple[
+    "list[Path]", "str | None", Literal["strict", "inner", "outer"], CellRules, tuple[Reducer, ...]
+]
 
 
 @dataclass(frozen=True)
@@ -55,26 +63,17 @@ class DaskReader:
     def __call__(
         self, reducers: Sequence[Reducer], *, rows: NDArray[np.int64] | None = None
     ) -> CellTable:
-        """Feed the reducers and return what was measured per cell."""
-        if rows is not None:  # few cells: not worth sending out
+        """Fill the reducers, and return the measurements per cell."""
+        if rows is not None:  # few cells: local reading is faster
             return Reader(self.source, self.rules, label=None)(reducers, rows=rows)
-        step = _SPANS * SPAN
-        starts = range(0, self.source.n_cells, step)
-        paths = [path.resolve() for path in self.source.paths]
-        jobs = [
-            (
-                paths,
-                self.source.layer,
-                self.source.join,
-                slice(start, start + step),
-                self.rules,
-                tuple(reducers),
-            )
-            for start in starts
-        ]
+        step = SPAN * max(_SPANS, -(-self.source.n_cells // (_TASKS * SPAN)))
+        pieces = [slice(start, start + step) for start in range(0, self.source.n_cells, step)]
+        source = self.source
+        paths = [path.resolve() for path in source.paths]
+        shared = (paths, source.layer, source.join, self.rules, tuple(reducers))
         tables = []
         with console.progress("reading cells with dask", total=self.source.n_cells) as bar:
-            for table, exported in self._results(jobs):
+            for table, exported in self._results(pieces, shared):
                 tables.append(table)
                 for reducer, part in zip(reducers, exported, strict=True):
                     reducer.merge(part)
@@ -82,15 +81,15 @@ class DaskReader:
                 bar.advance(n, read=self.source.bytes_of(n, int(table.n_genes.sum())))
         return _joined(tables, list(self.rules.marks))
 
-    def _results(self, jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        """Yield the results in the order of the jobs, with few of them under way at a time."""
+    def _results(self, pieces: Sequence[slice], shared: Shared) -> Iterator[Any]:
+        """Yield the results in the order of the pieces, with few of them under way at a time."""
         if self.scheduler is None:
             import dask.base
             from dask.delayed import delayed
 
             window = max(2, cores())
-            for first in range(0, len(jobs), window):
-                tasks = [delayed(work)(*job) for job in jobs[first : first + window]]
+            for first in range(0, len(pieces), window):
+                tasks = [delayed(work)(rows, shared) for rows in pieces[first : first + window]]
                 yield from dask.base.compute(*tasks, scheduler="threads")  # type: ignore[no-untyped-call]
             return
         from distributed import Client
@@ -103,33 +102,29 @@ class DaskReader:
             workers = sum(client.nthreads().values())
             if not workers:
                 raise UserError(f"the dask scheduler at {self.scheduler} has no workers")
-            yield from _in_order(client, jobs, ahead=2 * workers)
+            yield from _in_order(client, pieces, shared, ahead=2 * workers)
 
 
-def _in_order(client: Any, jobs: Sequence[tuple[Any, ...]], ahead: int) -> Iterator[Any]:
+def _in_order(client: Any, pieces: Sequence[slice], shared: Shared, ahead: int) -> Iterator[Any]:
+    # Labels of all cells are among it: sent once to a worker, not with every task.
+    held = client.scatter([shared], broadcast=True)[0]
     futures: list[Any] = []
-    for job in jobs:
-        futures.append(client.submit(work, *job, pure=False))
+    for rows in pieces:
+        futures.append(client.submit(work, rows, held, pure=False))
         if len(futures) >= ahead:
             yield futures.pop(0).result()
     for future in futures:
         yield future.result()
 
 
-def work(
-    paths: list[Path],
-    layer: str | None,
-    join: Literal["strict", "inner", "outer"],
-    rows: slice,
-    rules: CellRules,
-    reducers: Sequence[Reducer],
-) -> tuple[CellTable, list[Any]]:
+def work(rows: slice, shared: Shared) -> tuple[CellTable, list[Any]]:
     """Walk some spans of cells: what a worker does."""
     import copy
 
     from vcell.data import open_cells
 
-    own = [copy.copy(reducer) for reducer in reducers]  # empty ones: see Reducer
+    paths, layer, join, rules, reducers = shared
+    own = [copy.copy(reducer) for reducer in reducers]  # empty: see Reducer
     for reducer in own:
         reducer.spans = []
     with open_cells(paths, layer=layer, join=join) as source:

@@ -1,13 +1,13 @@
-"""One reading of the cells, many statistics: the engine of `select-genes` and similar commands.
+"""Many statistics in one pass over the cells: the engine of `select-genes` and similar commands.
 
-A *pass* walks a `CellSource` once. Each block of cells is first measured cell by cell (library
-size, genes, shares of marked genes, kept or not), then handed to any number of reducers, which
-split their work into tasks that run on threads (the kernels hold no GIL).
+A *pass* reads a `CellSource` once. Each block of cells is first measured cell by cell (library
+size, genes, shares of marked genes, kept or not), then passed to any number of reducers, which
+split their work into tasks that run on threads (the kernels release the GIL).
 
-The result has the same bits for any size of block and any number of threads. Whole numbers add up
-the same in any order. Sums of fractions are made in one fixed order instead: tiles of 512 cells,
-counted from the first cell of the pass, each by one thread; the tiles of a span of 8,192 cells
-added in their order; the spans in theirs. Other engines (`vcell.passes.dask`) hand out whole spans.
+The result is bit for bit the same for any block size and any number of threads. Sums of whole
+numbers do not depend on the order. Fractions are summed in a fixed order instead: tiles of 512
+cells, counted from the first cell of the pass, each by one thread; the tiles of a span of 8,192
+cells in order; then the spans in order. Other engines (`vcell.passes.dask`) process whole spans.
 
     table = run(source, [moments := NormalizedMoments(source.n_genes, target_sum=1e4)])
     moments.total  # [1, G, 3]
@@ -30,17 +30,17 @@ from vcell.cores import cores
 from vcell.data import CellSource
 from vcell.data.block import Block
 from vcell.kernels.cells import cell_totals
-from vcell.passes.resume import Keeper, Shelf, recall
+from vcell.passes.resume import PassState, Shelf, recall
 
 TILE = 512
 SPAN = 16 * TILE
-LANES = 4  # copies of a large statistic that threads fill side by side, however many there are
+LANES = 4  # copies of a large statistic filled in parallel, for any number of threads
 Task = Callable[[], None]
 
 
 @dataclass
 class CellTable:
-    """What a pass measured, one entry per cell in the order read."""
+    """Measurements of a pass, one entry per cell in the order of reading."""
 
     totals: NDArray[np.float64]
     n_genes: NDArray[np.int32]
@@ -49,7 +49,7 @@ class CellTable:
 
     @classmethod
     def of(cls, n_cells: int, rules: CellRules) -> CellTable:
-        """Make an empty one."""
+        """Make an empty table."""
         marked = {kind: np.zeros(n_cells) for kind in rules.marks}
         return cls(np.zeros(n_cells), np.zeros(n_cells, np.int32), marked, np.zeros(n_cells, bool))
 
@@ -60,18 +60,18 @@ class CellTable:
 
 @dataclass(frozen=True, kw_only=True)
 class CellRules:
-    """Which genes to mark, and which cells to leave out of every reducer.
+    """Rules that mark genes, and leave out cells from all reducers.
 
     Parameters
     ----------
     marks
-        Kind to boolean mask of genes, at most eight: ``{"mito": ...}``.
+        Boolean mask of genes for each kind, at most eight kinds: ``{"mito": ...}``.
     min_genes, min_counts, max_counts
-        Bounds, inclusive.
+        Inclusive bounds on genes and counts of a cell.
     max_share
-        Kind to the largest share (0 to 1) of a cell's counts, inclusive.
+        Largest share (0 to 1, inclusive) of a cell's counts, for each kind.
     allowed
-        Boolean per cell of the source, for rules from obs columns (doublets).
+        Boolean per cell of the source, for rules from obs columns such as doublets.
     """
 
     marks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class CellRules:
         return bits
 
     def keeps(self, table: CellTable, at: slice, cells: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which of the cells measured at `at` the reducers see."""
+        """Return which of the cells measured at `at` are passed to the reducers."""
         totals = table.totals[at]
         kept = (table.n_genes[at] >= self.min_genes) & (totals >= self.min_counts)
         kept &= totals <= self.max_counts
@@ -103,7 +103,7 @@ class CellRules:
 
 @dataclass(frozen=True)
 class CellSpan:
-    """Cells that follow each other in one span: what a reducer sees at a time.
+    """Consecutive cells of one span: the unit that a reducer processes.
 
     ``indices[indptr[i]:indptr[i + 1]]`` are the genes of cell ``i``.
     """
@@ -122,7 +122,7 @@ class CellSpan:
         return np.where(self.kept, own, np.int32(-1)).astype(np.int32)
 
     def tiles(self) -> Iterator[tuple[int, slice]]:
-        """Yield the tile's place in its span and its cells in this part."""
+        """Yield the number of each tile in its span, and its cells in this part."""
         start, stop = self.position, self.position + len(self.cells)
         while start < stop:
             end = min((start // TILE + 1) * TILE, stop)
@@ -133,15 +133,15 @@ class CellSpan:
 class Reducer(ABC):
     """A statistic over cells, filled by a pass.
 
-    It travels empty: pickled, it is the arguments it was made with. A copy that fills `spans`
-    keeps the sums of every span apart, so that they can be added elsewhere in the same order.
+    Pickling a reducer stores only its arguments, not its contents. A copy whose `spans` is a list
+    stores the sums of every span separately, so that they can be added elsewhere in the same order.
     """
 
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
     spans: list[Any] | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Remember the arguments."""
+        """Store the arguments, for pickling."""
         reducer = super().__new__(cls)
         reducer._made_with = (args, kwargs)
         return reducer
@@ -151,25 +151,25 @@ class Reducer(ABC):
 
     @abstractmethod
     def tasks(self, part: CellSpan, threads: int) -> Iterable[Task]:
-        """Return work on a part; tasks of one part must not touch the same memory."""
+        """Return tasks for a part; tasks of one part must not write to the same memory."""
 
-    def end_part(self, part: CellSpan) -> None:  # noqa: B027 - most need not look back
-        """Look at a part whose tasks are done, before it is let go."""
+    def end_part(self, part: CellSpan) -> None:  # noqa: B027 - most do not need it
+        """Process a part after its tasks have finished, before it is freed."""
 
-    def end_span(self) -> None:  # noqa: B027 - whole numbers need no order
-        """Add up what a span has gathered, in a fixed order."""
+    def end_span(self) -> None:  # noqa: B027 - not needed for whole numbers
+        """Add up the results of a span, in a fixed order."""
 
     @abstractmethod
     def export(self) -> list[NDArray[Any]]:
-        """Return what was gathered up to the end of a span, for `merge` elsewhere or later."""
+        """Return the results up to the end of a span, for `merge` elsewhere or later."""
 
     @abstractmethod
     def merge(self, exported: Sequence[NDArray[Any]]) -> None:
-        """Add what was gathered over the spans that follow ours."""
+        """Add the results of the spans that follow."""
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What decides what it gathers from given cells."""
+        """What its results from given cells depend on."""
         return type(self).__name__, *self._made_with
 
 
@@ -180,19 +180,22 @@ def _make(kind: type[Reducer], args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads one source under one set of rules, as often as it is asked to.
+    """Reads a source under a set of rules, once for each call.
 
     Parameters
+    ----------
+    source, rules
+        The cells, and which of them to leave out.
     ----------
     threads
         One per core by default.
     max_nnz
-        Bound on the non-zeros of a block; the source's own by default.
+        Maximum number of non-zeros in a block; the source's own by default.
     label
-        Shown with the progress; None for none.
+        Text beside the progress bar; None for no bar.
     shelf
-        Where the state of a long pass is saved, so that it can be resumed and what it gathered
-        used again (`vcell.passes.resume`). Nowhere by default.
+        Where the state of a long pass is saved, so that it can be resumed and its results reused
+        (`vcell.passes.resume`). Nowhere by default.
     """
 
     source: CellSource
@@ -205,12 +208,13 @@ class Reader:
     def __call__(
         self, reducers: Sequence[Reducer], *, rows: NDArray[np.int64] | slice | None = None
     ) -> CellTable:
-        """Feed the reducers and return what was measured per cell.
+        """Fill the reducers, and return the measurements per cell.
 
         Parameters
         ----------
-        rows
-            Only these cells, ascending, or a slice of all.
+        rows reducers
+            The statistics to fill; see `Reducer`.
+            Cells to read, ascending, or a slice; all by default.
         """
         chosen = slice(0, self.source.n_cells) if rows is None else rows
         if isinstance(chosen, slice):
@@ -224,14 +228,14 @@ class Reader:
             return table
         missing = recall(self.shelf, reducers, table)
         if missing != []:
-            keeper = Keeper(self.shelf, reducers if missing is None else missing, table)
-            with keeper.listening():
-                self._walk(keeper.reducers, table, chosen, keeper.position, keeper.reached)
-            keeper.done()
+            state = PassState(self.shelf, reducers if missing is None else missing, table)
+            with state.listening():
+                self._walk(state.reducers, table, chosen, state.position, state.reached)
+            state.done()
         return table
 
     def held(self, block: Block) -> Reader:
-        """Return a reader of cells that are in memory already, under the same rules."""
+        """Return a reader of cells in memory, under the same rules."""
         return replace(self, source=_Held(block), label=None, shelf=None)  # type: ignore[arg-type]
 
     def _walk(
@@ -242,7 +246,7 @@ class Reader:
         position: int,
         reached: Callable[[int], None],
     ) -> None:
-        """Read the cells from `position` on; `reached` is told of the end of every span."""
+        """Read the cells from `position` on; `reached` is called at the end of every span."""
         threads = self.threads or cores()
         bits = self.rules.bits(self.source.n_genes)
         options: dict[str, Any] = {} if self.max_nnz is None else {"max_nnz": self.max_nnz}
@@ -305,7 +309,7 @@ def _measure_tasks(
 
 
 def shares_of(count: int, shares: int) -> list[tuple[int, int]]:
-    """Cut ``range(count)`` into at most `shares` runs of nearly equal length."""
+    """Split ``range(count)`` into at most `shares` ranges of nearly equal length."""
     edges = np.linspace(0, count, min(shares, count) + 1).astype(int)
     return [(int(a), int(b)) for a, b in pairwise(edges)]
 
@@ -333,7 +337,7 @@ def _end_span(reducers: Sequence[Reducer]) -> None:
 
 @dataclass(frozen=True)
 class _Held:
-    """What a pass asks of a source, of cells that are there."""
+    """The part of a source's interface that a pass needs, for cells in memory."""
 
     block: Block
 

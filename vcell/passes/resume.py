@@ -1,9 +1,9 @@
-"""The results of a pass, kept in files to continue after an interruption, and for reuse.
+"""The results of a pass in files, to continue after an interruption, and for reuse.
 
-A long pass saves the state of its reducers from time to time, and when it is asked to stop (Ctrl-C,
+A long pass saves the state of its reducers from time to time, and when it is interrupted (Ctrl-C,
 SIGTERM). The same command then continues from there, with results identical to those of an
-uninterrupted pass. The results of a finished pass are kept as well, reducer by reducer, so that a
-command with other settings does not read them again. Passes of a few seconds keep nothing.
+uninterrupted pass. The results of a finished pass are stored too, reducer by reducer, so that a
+command with other settings does not read the cells again. Passes of a few seconds store nothing.
 
 Entries are .npz files in the cache folder, written aside and renamed, found by a hash of the files
 (content, date, size), the rules and the arguments of the reducers. A damaged entry is computed
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from vcell.data import CellSource
     from vcell.passes.engine import CellRules, CellTable, Reducer
 
-SHORT = 5.0  # seconds: a pass that took less is not worth a file
+SHORT = 5.0  # seconds: a shorter pass is not stored
 EVERY = 30.0  # seconds between two saves
-ROOM = 2 << 30  # bytes of entries; the oldest go
+ROOM = 2 << 30  # bytes of entries; the oldest are deleted
 Arrays = dict[str, "NDArray[Any]"]
 
 
@@ -46,24 +46,24 @@ class Shelf:
     Parameters
     ----------
     folder
-        Where the files are; the cache folder unless told.
+        Folder of the files; the cache folder by default.
     """
 
     def __init__(self, source: CellSource, rules: CellRules, folder: Path | None = None) -> None:
         self.folder = folder or cache.root() / "passes"
         self.name = source.name
-        self._useless = False  # it could not be written: said once
+        self._useless = False  # could not be written; warned once
         self._key = digest(
             __version__, [_identity(path) for path in source.paths], source.layer or "X",
             (source.n_cells, source.n_genes), source.genes, vars(rules),
         )  # fmt: skip
 
     def entry(self, *what: Any) -> Path:
-        """Return the file of what is known by some arguments."""
+        """Return the path of the entry for some arguments."""
         return self.folder / f"{self._key[:16]}-{digest(*what)[:16]}.npz"
 
     def load(self, path: Path) -> Arrays | None:
-        """Read an entry; None where there is none, or none that is whole."""
+        """Read an entry; None if it is missing or damaged."""
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
                 arrays = {name: held[name] for name in held.files}
@@ -76,7 +76,7 @@ class Shelf:
         return arrays
 
     def save(self, path: Path, arrays: Arrays) -> bool:
-        """Write an entry; a cache that cannot be written is said and done without."""
+        """Write an entry; if the cache is not writable, warn and continue without it."""
         if self._useless:
             return False
         try:
@@ -92,7 +92,7 @@ class Shelf:
         return True
 
     def _make_room(self, newest: Path) -> None:
-        """Delete the entries that were not used for longest, beyond `ROOM`."""
+        """Delete the least recently used entries beyond `ROOM`."""
         found = sorted(self.folder.glob("*.npz"), key=lambda p: -p.stat().st_mtime)
         size = 0
         for path in found:
@@ -101,8 +101,8 @@ class Shelf:
                 path.unlink(missing_ok=True)
 
 
-class Keeper:
-    """Saves and restores one pass. `position` is the number of cells that need not be read."""
+class PassState:
+    """Saves and restores one pass. `position` is the number of cells already processed."""
 
     def __init__(
         self,
@@ -113,12 +113,12 @@ class Keeper:
         self.shelf, self.reducers, self.table = shelf, reducers, table
         self.path = shelf.entry("under way", *(r.identity for r in reducers))
         self.position = 0
-        self.stop = 0  # the signal that asked for the end
+        self.stop = 0  # the signal that requested the end
         self._started = self._saved = time.monotonic()
-        self._go_on()
+        self._restore()
 
-    def _go_on(self) -> None:
-        """Restore what an interrupted pass left."""
+    def _restore(self) -> None:
+        """Restore the state of an interrupted pass."""
         held = self.shelf.load(self.path)
         if held is None:
             return
@@ -135,7 +135,7 @@ class Keeper:
         return self.position > 0 or time.monotonic() - self._started > SHORT
 
     def reached(self, position: int) -> None:
-        """Save if it is time, at the end of a span; raise `KeyboardInterrupt` if asked to stop."""
+        """Save if due, at the end of a span; raise `KeyboardInterrupt` if a signal came."""
         if not self.stop and time.monotonic() - self._saved < EVERY:
             return
         arrays = {"position": np.array(position), **_table_arrays(self.table, position)}
@@ -149,7 +149,7 @@ class Keeper:
             raise KeyboardInterrupt(signal.Signals(self.stop).name)
 
     def done(self) -> None:
-        """Keep what a long pass gathered for other commands; tidy up."""
+        """Store the results of a long pass for other commands; delete its saved state."""
         if self._long:
             remember(self.shelf, self.reducers, self.table)
         with suppress(OSError):
@@ -157,7 +157,7 @@ class Keeper:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Let a signal to end wait for the end of the span; the second one does not."""
+        """Delay a signal to the end of the span; a second signal ends at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -177,7 +177,7 @@ class Keeper:
 
 
 def remember(shelf: Shelf, reducers: Sequence[Reducer], table: CellTable) -> None:
-    """Keep what a finished pass over all cells gathered."""
+    """Store the results of a finished pass over all cells."""
     shelf.save(shelf.entry("cells"), _table_arrays(table, len(table.kept)))
     for reducer in reducers:
         arrays = {str(k): array for k, array in enumerate(reducer.export())}
@@ -185,7 +185,7 @@ def remember(shelf: Shelf, reducers: Sequence[Reducer], table: CellTable) -> Non
 
 
 def recall(shelf: Shelf, reducers: Sequence[Reducer], table: CellTable) -> list[Reducer] | None:
-    """Fill the table and what is known; return the other reducers, None if no cell is known."""
+    """Fill the table and known reducers; return the others, or None if nothing is stored."""
     held = shelf.load(shelf.entry("cells"))
     if held is None:
         return None
@@ -203,7 +203,7 @@ def recall(shelf: Shelf, reducers: Sequence[Reducer], table: CellTable) -> list[
 
 
 def digest(*parts: Any) -> str:
-    """Hash arguments: arrays by their content, everything else by what it is and holds."""
+    """Hash arguments: arrays by their content, everything else by type and contents."""
     state = blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, np.ndarray):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-NOTHING = 1e-12  # what is closer to zero is the noise of adding
+NOTHING = 1e-12  # values closer to zero are rounding errors
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ def linear(
     spacing
         Pixels that a tick and its label need.
     zero
-        Whether zero belongs on the axis, as it does for bars.
+        Whether the axis must include zero, as for bars.
     whole
-        Whether the values are counts: no tick then lies between whole numbers.
+        Whether the values are counts, so that all ticks are whole numbers.
     """
     finite = [0.0 if abs(v) < NOTHING else v for v in values if math.isfinite(v)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
@@ -75,7 +75,7 @@ def linear(
 
 
 def are_shares(values: Iterable[float]) -> bool:
-    """Say whether all may be shares of 1: an axis around one of them does not leave 0 to 1."""
+    """Return whether all may be shares of 1, so that an axis must not leave 0 to 1."""
     return all(0 <= value <= 1 for value in values)
 
 
@@ -97,7 +97,7 @@ def round_step(rough: float) -> float:
 
 
 def labels(ticks: Sequence[float], *, log: bool = False) -> list[str]:
-    """Write the numbers of an axis, all with as many digits as the step between them asks for."""
+    """Write the numbers of an axis, all with the digits that their step needs."""
     if log or len(ticks) < 2:
         return [number(tick) for tick in ticks]
     step = ticks[1] - ticks[0]
@@ -109,7 +109,7 @@ def labels(ticks: Sequence[float], *, log: bool = False) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Write a number for people: four digits, thousands apart."""
+    """Write a number with four digits and separated thousands."""
     if not math.isfinite(value):
         return "no value"
     if abs(value) < NOTHING:

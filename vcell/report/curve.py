@@ -1,9 +1,8 @@
-"""Readable curves: a static figure, its numbers, and a table of its data.
+"""Curves: a static figure, its numbers, and a table of its data.
 
-A series of any length becomes at most `buckets` points, each the mean, the least and the greatest
-of what fell into it: a spike is inside its bucket's band and does not flatten the axis. The page's
-script (`curves.js`) adds zoom, read-out, log scale and smoothing; without it, the static figure
-remains.
+A series of any length becomes at most `buckets` points, each with the mean, minimum and maximum of
+its values: a spike widens the band of its bucket and does not flatten the axis. The page's script
+(`curves.js`) adds zoom, read-out, log scale and smoothing; without it, the static figure remains.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from vcell.report import axes, frame
 from vcell.report.frame import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from vcell.report.table import Table
 
-_STILL = 90  # points of a curve in the still picture, one in three pixels
+_STILL = 90  # points of a curve in the static figure, one per three pixels
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One series in buckets: where each is, its mean, least and greatest value."""
+    """One series in buckets: position, mean, minimum and maximum of each."""
 
     name: str
     x: list[float]
@@ -33,7 +32,7 @@ class Curve:
 
     @classmethod
     def of(cls, name: str, x: Sequence[float], y: Sequence[float], buckets: int = 400) -> Curve:
-        """Put a series into buckets of equal width; values that are not finite are left out."""
+        """Divide a series into buckets of equal width; values that are not finite are left out."""
         import numpy as np
 
         at, values = np.asarray(x, np.float64), np.asarray(y, np.float64)
@@ -58,7 +57,7 @@ class Curve:
         )
 
     def thinned(self, most: int) -> Curve:
-        """Return the curve in at most so many points, neighbours put together."""
+        """Merge neighbouring points until there are at most `most`."""
         if len(self.x) <= most:
             return self
         size = -(-len(self.x) // most)
@@ -74,7 +73,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure: curves over one quantity, lines to compare with, and a sentence that reads it."""
+    """One figure: curves over one quantity, reference lines, and a sentence that explains it."""
 
     title: str
     curves: Sequence[Curve]
@@ -84,7 +83,7 @@ class Chart:
     marks: dict[str, float] = field(default_factory=dict)  # name -> value of a dashed line
 
     def html(self) -> str:
-        """Return the figure: picture, numbers, sentence, and a table folded behind it."""
+        """Return the figure: picture, numbers, sentence, and a collapsed table."""
         curves = [curve for curve in self.curves if curve.x]
         title = f"<h3>{escape(self.title)}</h3>"
         words = f"<figcaption>{escape(self.reading)}</figcaption>" if self.reading else ""
@@ -98,13 +97,13 @@ class Chart:
         )
 
     def svg(self) -> str:
-        """Return the still picture."""
+        """Return the static figure."""
         curves = [curve.thinned(_STILL) for curve in self.curves if curve.x]
         if not curves:
             return frame.empty("nothing was recorded")
         bottom = HEIGHT - BOTTOM
         ends = {x for c in curves for x in (c.x[0], c.x[-1])}
-        begin = {0.0} if len(ends) == 1 and min(ends) > 0 else set()  # a single step is an end
+        begin = {0.0} if len(ends) == 1 and min(ends) > 0 else set()  # a single step is a label
         across = axes.linear(ends | begin, LEFT, WIDTH - RIGHT)
         values = [v for c in curves for v in _inner(c)]
         up = axes.linear([*values, *self.marks.values()], bottom, TOP, spacing=45)
@@ -135,7 +134,7 @@ class Chart:
                 "name": c.name,
                 "x": [_short(x, 7) for x in c.x],
                 "mean": list(map(_short, c.mean)),
-                # of single values the band is the curve itself
+                # for single values the band equals the curve
                 "low": [] if c.low == c.mean else list(map(_short, c.low)),
                 "high": [] if c.high == c.mean else list(map(_short, c.high)),
             }
@@ -144,7 +143,7 @@ class Chart:
         marks = [{"name": name, "value": _short(value)} for name, value in self.marks.items()]
         shares = axes.are_shares(v for c in curves for v in c.mean if v is not None)
         whole = {"x": self.x, "y": self.y, "series": series, "marks": marks, "shares": shares}
-        # "<" would let a name end the element
+        # a "<" in a name could end the element
         return json.dumps(whole, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
     def table(self) -> Table:
@@ -158,7 +157,7 @@ class Chart:
 
 
 def _names(curves: Sequence[Curve]) -> str:
-    """Return a legend in words where there are several curves."""
+    """Return a legend in HTML if there are several curves."""
     if len(curves) < 2:
         return ""
     entries = "".join(
@@ -170,7 +169,7 @@ def _names(curves: Sequence[Curve]) -> str:
 
 
 def _apart(words: dict[str, float], bottom: float) -> list[tuple[str, float]]:
-    """Move words of one margin apart, so that none lies over another or beyond the frame."""
+    """Move labels of one margin apart, so that none overlaps another or leaves the frame."""
     order, last = sorted(words, key=lambda name: words[name]), TOP + 10.0 - 13
     places = {}
     for name in order:

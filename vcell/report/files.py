@@ -20,7 +20,7 @@ def drawable() -> bool:
 
 
 def alone(svg: str) -> str:
-    """Give a picture what it needs outside a page: its namespace and the style sheet."""
+    """Add namespace and style sheet, so that a picture can stand outside a page."""
     style = resources.files("vcell.report").joinpath("page.css").read_text(encoding="utf-8")
     head, _, rest = svg.partition(">")
     mark = f"<!-- {MADE_BY}: {made_by()} -->"
@@ -28,7 +28,7 @@ def alone(svg: str) -> str:
 
 
 def png(path: Path, draw: Callable[[Any], None], size: tuple[float, float] = (7, 4)) -> None:
-    """Let `draw` draw on axes of matplotlib, without a display, and write them."""
+    """Let `draw` draw on matplotlib axes, without a display, and save the figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

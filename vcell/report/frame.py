@@ -1,7 +1,7 @@
 """The parts of every figure: the frame with its axes, labels, a legend above the data.
 
-Pictures are drawn `WIDTH` pixels wide, which fits a phone, and are never stretched: the type keeps
-its size at every width of the window. Colours are classes that the page's style sheet defines.
+Pictures are drawn `WIDTH` pixels wide, which fits a phone, and are never stretched: the font size
+is the same at every width of the window. Colours are classes that the page's style sheet defines.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from vcell.report.axes import Axis, labels
 WIDTH, HEIGHT = 356, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 8, 40  # room for tick labels and titles
 COLOURS = 8
-# pixels of a character at 11 pixels, in a wide type (DejaVu Sans): of most letters, of capitals
+# widths in pixels of characters in a wide 11-pixel font (DejaVu Sans): most letters, capitals
 _LETTER, _CAPITAL, _NARROW, _WIDE, _SQUARE = 6.8, 7.6, 4.3, 10.9, 11.0
 
 
 def drawing(parts: Iterable[str], height: float, words: str, width: float = WIDTH) -> str:
-    """Return the whole picture; `words` describe it to people who cannot see it."""
+    """Return the whole picture; `words` describe it for screen readers."""
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
         f'role="img" aria-label="{escape(words, quote=True)}">{"".join(parts)}</svg>'
@@ -27,7 +27,7 @@ def drawing(parts: Iterable[str], height: float, words: str, width: float = WIDT
 
 
 def empty(why: str) -> str:
-    """Return a small picture that says why there is nothing to see."""
+    """Return a small picture that says why it is empty."""
     return drawing([text(WIDTH / 2, 34, why, "middle")], 60, why)
 
 
@@ -36,7 +36,7 @@ def text(x: float, y: float, words: str, anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-def turned(x: float, y: float, words: str, anchor: str = "middle") -> str:
+def rotated(x: float, y: float, words: str, anchor: str = "middle") -> str:
     """Return one line of text that reads upwards."""
     return (
         f'<text transform="translate({x:.1f} {y:.1f}) rotate(-90)" '
@@ -45,12 +45,12 @@ def turned(x: float, y: float, words: str, anchor: str = "middle") -> str:
 
 
 def hover(words: str) -> str:
-    """Return what the browser shows when the pointer rests on the enclosing element."""
+    """Return the tooltip of the enclosing element."""
     return f"<title>{escape(words)}</title>"
 
 
 def shortened(words: str, pixels: float) -> str:
-    """Cut words to what fits, with an ellipsis."""
+    """Shorten words to the given width, with an ellipsis."""
     if width_of(words) <= pixels:
         return words
     short = words
@@ -60,7 +60,7 @@ def shortened(words: str, pixels: float) -> str:
 
 
 def row_name(name: str, end: float, y: float) -> str:
-    """Write the name of a row, which ends at `end`, shortened to the room on its left."""
+    """Write the name of a row, which ends at `end`, shortened to the space on its left."""
     return text(end - 5, y, shortened(name, end - 7), "end")
 
 
@@ -80,7 +80,7 @@ def _width(letter: str) -> float:
 
 
 def legend(names: Sequence[str]) -> tuple[list[str], float]:
-    """Return the legend's parts and its height; it stands above the data, in rows."""
+    """Return the legend's parts and its height; it is above the data, in rows."""
     parts, x, y = [], float(LEFT), TOP + 4.0
     for i, name in enumerate(names):
         shown = shortened(name, WIDTH - LEFT - 30)
@@ -114,5 +114,5 @@ def y_axis(axis: Axis, title: str, right: float = WIDTH - RIGHT) -> str:
         parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{right:.1f}"/>')
         parts.append(text(LEFT - 5, at + 4, label, "end"))
     middle = (axis.start + axis.end) / 2
-    parts.append(turned(11, middle, shortened(title, abs(axis.start - axis.end) + 20)))
+    parts.append(rotated(11, middle, shortened(title, abs(axis.start - axis.end) + 20)))
     return "".join(parts)

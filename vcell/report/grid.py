@@ -9,7 +9,7 @@ from vcell import console
 from vcell.report import frame, pixels
 from vcell.report.axes import number
 
-_ROW, _LEGEND, _NAME = 17.0, 46.0, 110.0  # pixels: of a row, above the rows, of a name at most
+_ROW, _LEGEND, _NAME = 17.0, 46.0, 110.0  # pixels: row height, space above, width of names
 _GAP, _RAMP = 0.6, 170.0
 
 
@@ -18,18 +18,18 @@ def named_heat_map(
     columns: Sequence[str],
     *,
     legend: str = "",
-    told: Mapping[str, Sequence[str]] | None = None,
+    hover: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
-    """Draw signed values as a grid: zero is white, blue below, red above, grey where there is none.
+    """Draw signed values as a grid: zero is white, blue below, red above, grey where missing.
 
     Parameters
     ----------
     values
-        A row of numbers for each name, the first on top.
+        A row of numbers for each name, from the top.
     columns
-        Names of the columns; they read upwards below the grid.
-    told
-        What the pointer says of each value, beside the value.
+        Names of the columns, written upwards below the grid.
+    hover
+        Text in the tooltip of each value, after the value.
     """
     finite = [abs(v) for row in values.values() for v in row if math.isfinite(v)]
     if not finite or not columns:
@@ -43,7 +43,7 @@ def named_heat_map(
         top = _LEGEND + at * _ROW
         short = frame.shortened(name, label - 8)
         parts.append(f"<g>{frame.hover(name)}{frame.text(label - 5, top + 12.5, short, 'end')}</g>")
-        more = (told or {}).get(name, [""] * len(columns))
+        more = (hover or {}).get(name, [""] * len(columns))
         for place, (value, words) in enumerate(zip(row, more, strict=True)):
             shown = number(value) if math.isfinite(value) else "no value"
             red, green, blue = pixels.signed(value / most)
@@ -54,11 +54,11 @@ def named_heat_map(
                 f"{frame.hover(f'{name}, {columns[place]}: {shown}{words}')}</rect>"
             )
     bottom = _LEGEND + len(values) * _ROW
-    step = max(1, math.ceil(11 / wide))  # names that would touch are left out
+    step = max(1, math.ceil(11 / wide))  # skip names that would overlap
     for place in range(0, len(columns), step):
         short = frame.shortened(columns[place], foot - 8)
         x = label + (place + 0.5) * wide + 4
-        parts.append(frame.turned(x, bottom + 5, short, "end"))
+        parts.append(frame.rotated(x, bottom + 5, short, "end"))
     rows, of = console.count(len(values), "row"), console.count(len(columns), "column")
     words = f"{legend or 'heat map'}: {rows}, {of}"
     return frame.drawing(parts, bottom + foot, words)

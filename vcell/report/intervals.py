@@ -1,4 +1,4 @@
-"""Estimates with their intervals, a row each: what an ablation or a comparison is read from.
+"""Estimates with their intervals, one per row, for ablations and comparisons.
 
 Standard library only.
 """
@@ -12,7 +12,7 @@ from vcell.report import axes, frame
 from vcell.report.axes import number
 from vcell.report.frame import BOTTOM, RIGHT, TOP, WIDTH
 
-_ROW, _NAME = 20.0, 170.0  # pixels: of a row, of a name at most
+_ROW, _NAME = 20.0, 170.0  # pixels: height of a row, maximum width of a name
 
 
 def intervals(
@@ -20,7 +20,7 @@ def intervals(
 ) -> str:
     """Draw (estimate, low, high) of each name as a dot on a line; `reference` is a dashed line.
 
-    An interval without a finite end is left out, an estimate that is not finite is "no value".
+    An interval without finite ends is not drawn; an estimate that is not finite is "no value".
     """
     finite = [v for row in rows.values() if math.isfinite(row[0]) for v in row if math.isfinite(v)]
     if not finite:

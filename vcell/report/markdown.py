@@ -1,4 +1,4 @@
-"""The same report as Markdown: what a page collects, as text. Standard library only."""
+"""The same report as Markdown: the contents of a page as text. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Report(Protocol):
     """What a report is written into: a `Page` or `Markdown`."""
 
     def headline(self, words: str, detail: str = "", tone: Any = "plain") -> None:
-        """Say the one thing that a reader should take away."""
+        """Add the main result."""
 
     def heading(self, words: str) -> None:
         """Begin a section."""
@@ -24,10 +24,10 @@ class Report(Protocol):
         """Add a paragraph."""
 
     def warnings(self, lines: Iterable[str]) -> None:
-        """Add a list of what is wrong."""
+        """Add a list of warnings."""
 
     def links(self, links: Mapping[str, str]) -> None:
-        """Add links to files beside the report, by their words."""
+        """Add links to files next to the report: text to file name."""
 
     def facts(self, facts: Mapping[str, Any], fold: str = "") -> None:
         """Add a table of names and values."""
@@ -43,7 +43,7 @@ class Report(Protocol):
 
 
 class Markdown:
-    """Collects a report as Markdown; of pictures it keeps the sentences and the numbers."""
+    """Collects a report as Markdown, with captions and numbers instead of pictures."""
 
     def __init__(self, title: str, subtitle: str = "") -> None:
         self._lines = [f"# {title}", ""]
@@ -51,7 +51,7 @@ class Markdown:
             self.text(subtitle)
 
     def headline(self, words: str, detail: str = "", tone: str = "plain") -> None:
-        """Say the one thing that a reader should take away."""
+        """Add the main result."""
         self.text(f"**{words}**" + (f" {detail}" if detail else ""))
 
     def heading(self, words: str) -> None:
@@ -63,11 +63,11 @@ class Markdown:
         self._lines += [words, ""]
 
     def warnings(self, lines: Iterable[str]) -> None:
-        """Add a list of what is wrong."""
+        """Add a list of warnings."""
         self._lines += [*(f"- {line}" for line in lines), ""]
 
     def links(self, links: Mapping[str, str]) -> None:
-        """Add links to files beside the report."""
+        """Add links to files next to the report."""
         self._lines += [*(f"- [{name}]({address})" for name, address in links.items()), ""]
 
     def facts(self, facts: Mapping[str, Any], fold: str = "") -> None:
@@ -84,19 +84,19 @@ class Markdown:
         self._lines += [Table.of(columns, rows).markdown(), ""]
 
     def figure(self, title: str, svg: str, caption: str = "") -> None:
-        """Keep a picture's sentence."""
+        """Add a picture's caption."""
         if caption:
             self.text(f"{title}: {caption}")
 
     def chart(self, chart: Chart) -> None:
-        """Keep a chart's sentence and the table behind it."""
+        """Add a chart's sentence and its table."""
         self._lines += [f"### {chart.title}", ""]
         if chart.reading:
             self.text(chart.reading)
         self._lines += [chart.table().markdown(), ""]
 
     def markdown(self, made_by: str = "") -> str:
-        """Return the whole document; `made_by` stands in a comment under the title."""
+        """Return the whole document; `made_by` is written as a comment under the title."""
         title, *rest = self._lines
         mark = [f"<!-- made-by: {made_by} -->"] if made_by else []
         return "\n".join([title, *mark, *rest]).rstrip() + "\n"

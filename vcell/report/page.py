@@ -6,8 +6,8 @@
     page.figure("Scores", svg.bars({"TMSB4X": 0.8}), "One bar per perturbation.")
     page.write(Path("index.html"))
 
-Everything shown is escaped. The security policy allows this style sheet and, on pages with curves,
-one script, both by their hash, and pictures inside the page; nothing else.
+Everything shown is escaped. The security policy allows only this style sheet and, on pages with
+curves, one script, both by their hash, and pictures inside the page.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Page:
     def __init__(self, title: str, subtitle: str = "") -> None:
         self.title, self.subtitle = title, subtitle
         self._body: list[str] = []
-        self._grid = ""  # the class of the grid that is being filled
+        self._grid = ""  # the class of the open grid, if any
         self._curves = False  # whether the script is needed
 
     def headline(self, words: str, detail: str = "", tone: Tone = "plain") -> None:
-        """Say the one thing that a reader should take away."""
+        """Add the main result."""
         small = f"<small>{escape(detail)}</small>" if detail else ""
         self._add(f'<p class="verdict {tone}">{escape(words)}{small}</p>')
 
@@ -53,12 +53,12 @@ class Page:
         self._add(f"<p>{escape(words)}</p>")
 
     def warnings(self, lines: Iterable[str]) -> None:
-        """Add a list of what is wrong."""
+        """Add a list of warnings."""
         items = "".join(f"<li>{escape(line)}</li>" for line in lines)
         self._add(f'<ul class="warnings">{items}</ul>')
 
     def links(self, links: Mapping[str, str]) -> None:
-        """Add links to files beside this page, by their words."""
+        """Add links to files next to this page: text to file name."""
         items = "".join(
             f'<li><a href="{escape(address, quote=True)}">{escape(words)}</a></li>'
             for words, address in links.items()
@@ -70,14 +70,14 @@ class Page:
         self.table(("", ""), [(name, value) for name, value in facts.items()], fold)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], fold: str = "") -> None:
-        """Add a table; numbers are right-aligned. With `fold`, it opens on a click on that word."""
+        """Add a table; numbers are right-aligned. With `fold`, it is collapsed under that text."""
         html = Table.of(columns, rows).html()
         if fold:
             html = f"<details><summary>{escape(fold)}</summary>{html}</details>"
         self._add(html)
 
     def figure(self, title: str, svg: str, caption: str = "") -> None:
-        """Add a picture made by `vcell.report.svg`; successive figures stand side by side."""
+        """Add a picture made by `vcell.report.svg`; consecutive figures are side by side."""
         self._in_grid("figures")
         words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
         self._body.append(f"<figure><h3>{escape(title)}</h3>{svg}{words}</figure>")
@@ -109,7 +109,7 @@ class Page:
         )
 
     def write(self, path: Path) -> None:
-        """Write the document aside, then put it in place."""
+        """Write the document to a temporary file, then rename it."""
         write_text(path, self.html())
 
     def _add(self, html: str) -> None:
@@ -117,7 +117,7 @@ class Page:
         self._body.append(html)
 
     def _in_grid(self, kind: str) -> None:
-        """Put what comes next beside what came before, if both are of one kind."""
+        """Open a grid of a kind, unless it is open already."""
         if self._grid != kind:
             self._close()
             self._body.append(f'<div class="{kind}">')

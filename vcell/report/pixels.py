@@ -1,6 +1,6 @@
 """Figures made of pixels: a heat map, a density of points. Each is one small PNG inside the SVG.
 
-A PNG is far smaller than one SVG element per cell. Standard library only.
+A PNG is far smaller than an SVG element per cell. Standard library only.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def heat_map(
 ) -> str:
     """Draw a matrix as a picture, from its lowest value (dark) to its highest (light).
 
-    With `signed`, zero is white and the two directions are equally long. A value that is not
-    finite is grey, and the legend says so.
+    With `signed`, zero is white and the scale is symmetric. A value that is not finite is grey, and
+    the legend says so.
     """
     cells = [[float(value) for value in row] for row in matrix]
     finite = [value for row in cells for value in row if math.isfinite(value)]
@@ -66,7 +66,7 @@ def heat_map(
         frame.text(left + 150, 39, number(high), "end"),
         image(left, top, (side, tall), png(picture, size)),
         frame.text(left + side / 2, top + tall + 14, columns, "middle"),
-        frame.turned(14, top + tall / 2, rows),
+        frame.rotated(14, top + tall / 2, rows),
     ]
     if missing:
         parts.append(frame.text(left + 165, 27, f"grey: no value ({missing:,})"))
@@ -76,16 +76,16 @@ def heat_map(
 
 
 def density(counts: Sequence[Sequence[float]]) -> str:
-    """Return the address of a transparent picture: the more points in a cell, the more opaque.
+    """Return the data URL of a transparent picture: the more points in a cell, the more opaque.
 
-    `counts` holds rows from the top; the caller puts the picture behind its axes.
+    `counts` has its rows from the top; the caller places the picture behind its axes.
     """
     most = math.log1p(max((value for row in counts for value in row), default=0.0)) or 1.0
     opaque = [
         [round(60 + 195 * math.log1p(value) / most) if value else 0 for value in row]
         for row in counts
     ]
-    rows = [[(47, 111, 176, alpha) for alpha in row] for row in opaque]
+    rows = [[(58, 140, 214, alpha) for alpha in row] for row in opaque]
     return png(rows, (len(counts[0]), len(counts)), alpha=True)
 
 
@@ -98,7 +98,7 @@ def image(x: float, y: float, size: tuple[float, float], address: str) -> str:
 
 
 def _colour(share: float, ramp: Ramp) -> tuple[int, int, int]:
-    """Interpolate the ramp at `share` between 0 and 1; grey where there is no value."""
+    """Interpolate the ramp at `share` between 0 and 1; grey for NaN."""
     if not math.isfinite(share):
         return _MISSING
     position = min(max(share, 0.0), 1.0) * (len(ramp) - 1)
@@ -118,7 +118,7 @@ def signed(share: float) -> tuple[int, int, int]:
 def png(
     rows: Sequence[Sequence[tuple[int, ...]]], size: tuple[int, int], *, alpha: bool = False
 ) -> str:
-    """Encode pixels as a PNG in a data address."""
+    """Encode pixels as a PNG in a data URL."""
     raw = b"".join(b"\0" + bytes(c for pixel in row for c in pixel) for row in rows)
     header = struct.pack(">IIBBBBB", *size, 8, 6 if alpha else 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(raw, 9)), (b"IEND", b""))

@@ -1,8 +1,8 @@
 """Pictures as inline SVG: lines, points, bars, histograms, heat maps. Standard library only.
 
 Each function returns one ``<svg>`` element for `vcell.report.Page.figure`. Values that are not
-finite are left out, and the picture says so where none is left. The tooltip names the element under
-the pointer.
+finite are left out; if none is left, the picture says so. A tooltip names the element under the
+pointer.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = [
 
 Points = Sequence[tuple[float, float]]
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
-_NAMED = 600  # points that can be named by the pointer; each is an element of its own
+_NAMED = 600  # points with a tooltip; each is an element of its own
 _ROW = 18  # pixels of a bar
-_COUNTED = 40  # counts up to this are each a bin of their own
+_COUNTED = 40  # counts up to this have a bin each
 
 
 def line(
@@ -41,7 +41,7 @@ def line(
 ) -> str:
     """Draw one line per series of (xs, ys); a series of one point is a dot.
 
-    `diagonal` is that of `scatter`.
+    For `diagonal` see `scatter`.
     """
     return _plot(series, x, y, _line, log_x=log_x, diagonal=diagonal)
 
@@ -64,15 +64,15 @@ def scatter(  # noqa: PLR0913 - all but the first by keyword
     ----------
     diagonal
         x and y are one quantity: both axes are the same, and the line y = x is drawn. Two numbers
-        are on the axes in any case, as 0 and 1 of shares.
+        are included in the axes in any case, such as 0 and 1 for shares.
     equal
-        Both axes are the same, and no line is drawn.
+        Both axes are the same, without the line.
     names
-        The names of a series' points, for the pointer; the points furthest out get one.
+        Names of a series' points, for tooltips; only the outermost points get one.
     band
         A range of x to shade behind the points.
     arrow
-        Where an arrow over the points begins and ends.
+        Start and end of an arrow over the points.
     """
     marks = _Marks(band, arrow)
     return _plot(
@@ -84,7 +84,7 @@ def scatter(  # noqa: PLR0913 - all but the first by keyword
 def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = None) -> str:
     """Draw one horizontal bar per name, in the order given; `reference` is a dashed line.
 
-    Its number stands at the right end of its row; one that is not finite is "no value".
+    The number is at the right end of the row; one that is not finite is "no value".
     """
     if not values:
         return frame.empty("nothing to show")
@@ -106,19 +106,19 @@ def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = 
                 f'<rect class="f0" x="{left:.1f}" y="{top + 1}" width="{right - left:.1f}" '
                 f'height="14"/>'
             )
-        # in a column of their own: no line of reference runs through them
+        # in a column of their own, clear of the reference line
         shown = number(value) if math.isfinite(value) else "no value"
         parts.append(f"{frame.text(WIDTH - 2, top + 12, shown, 'end')}</g>")
-    if reference is not None:
-        at = axis.at(reference)
-        parts.append(f'<path class="dash" d="M{at:.1f} {TOP}V{bottom}"/>')
+    if reference is not None:  # with a rim, so that it is seen over bars too
+        path = f'd="M{axis.at(reference):.1f} {TOP}V{bottom}"'
+        parts.append(f'<path class="rim" {path}/><path class="dash ink" {path}/>')
     return frame.drawing(parts, bottom + BOTTOM, f"{len(values)} bars of {x or 'values'}")
 
 
 def stacked(values: Mapping[str, Sequence[float]], parts: Sequence[str], *, x: str = "") -> str:
     """Draw one horizontal bar per name, made of one piece for each of `parts`, from the left.
 
-    A bar's whole length stands behind it; a piece says its own when the pointer rests on it.
+    The total is written behind the bar; each piece shows its value in a tooltip.
     """
     if not values:
         return frame.empty("nothing to show")
@@ -164,7 +164,7 @@ def strip(
         parts.append(frame.row_name(name, label, middle + 4))
         shown = {k: v for k, v in group.items() if math.isfinite(v)}
         for i, (point, value) in enumerate(shown.items()):
-            up = middle + (i * 7 % 15) - 7  # spread, so that equal values can be told apart
+            up = middle + (i * 7 % 15) - 7  # spread, so that equal values do not overlap
             parts.append(_dot(axis.at(value), up, row % COLOURS, f"{point}: {number(value)}"))
         if shown:
             mean = sum(shown.values()) / len(shown)
@@ -179,7 +179,7 @@ def strip(
 def histogram(values: Iterable[float], *, x: str = "", y: str = "", log: bool = False) -> str:
     """Draw how values are distributed; on a log scale, zeros are left out and counted.
 
-    Few whole numbers get one bar each, so that no comb appears, and no log scale.
+    Few whole numbers get one bar each (other bins would leave gaps), and no log scale.
     """
     found = [float(v) for v in values if math.isfinite(v)]
     positive = [v for v in found if v > 0] if log else found
@@ -230,7 +230,7 @@ def density(counts: Sequence[Sequence[float]], across: Axis, up: Axis, *, x: str
 
 
 def gauge(value: float, *, low: float, high: float, low_name: str, high_name: str) -> str:
-    """Draw where a value lies between two marks that people know, such as baseline and ceiling."""
+    """Draw a value between two reference points, such as baseline and ceiling."""
     if not all(map(math.isfinite, (value, low, high))):
         return frame.empty("no value")
     axis = axes.linear([value, low, high], 16, WIDTH - 16)
@@ -263,7 +263,7 @@ def gauge(value: float, *, low: float, high: float, low_name: str, high_name: st
 
 @dataclass(frozen=True)
 class _Cloud:
-    """Points of one series in values and pixels, with names where they have some."""
+    """Points of one series in values and pixels, with names, if any."""
 
     values: Points
     at: Points
@@ -272,13 +272,13 @@ class _Cloud:
 
 @dataclass(frozen=True)
 class _Marks:
-    """What is drawn behind and over the points of a scatter."""
+    """Marks behind and over the points of a scatter plot."""
 
     band: tuple[float, float] | None = None
     arrow: tuple[tuple[float, float], tuple[float, float]] | None = None
 
     def behind(self, across: Axis, up: Axis) -> str:
-        """Shade the band, over the whole height."""
+        """Shade the band, over the full height."""
         if self.band is None:
             return ""
         left, right = (min(max(across.at(v), across.start), across.end) for v in self.band)
@@ -317,7 +317,7 @@ def _plot(  # noqa: PLR0913 - those of scatter
     names: Mapping[str, Sequence[str]] | None = None,
     marks: _Marks | None = None,
 ) -> str:
-    """Draw axes, a legend where there are several series, and each series with `draw`."""
+    """Draw axes, a legend if there are several series, and each series with `draw`."""
     shown = {
         name: _finite(*points, (names or {}).get(name, ()), positive=log_x)
         for name, points in series.items()
@@ -336,7 +336,7 @@ def _plot(  # noqa: PLR0913 - those of scatter
     make = axes.logarithmic if log_x else axes.linear
     across = make(xs, LEFT, WIDTH - RIGHT)
     up = axes.linear(ys, bottom, top, spacing=60 if square else 45)
-    if square:  # the very same ticks on both sides
+    if square:  # the same ticks on both axes
         up = Axis(across.low, across.high, bottom, top, across.ticks)
     parts = [*above, frame.x_axis(across, top, bottom, x), frame.y_axis(up, y)]
     if diagonal:
@@ -378,13 +378,15 @@ def _line(cloud: _Cloud, colour: int) -> str:
 
 def _cloud(cloud: _Cloud, colour: int) -> str:
     """Draw points; the outermost ones are elements with a name, the rest share one path."""
-    order = range(len(cloud.at))
+    order = list(range(len(cloud.at)))
     if cloud.names and len(cloud.at) > _NAMED:
-        order = sorted(order, key=lambda i: -sum(map(abs, cloud.values[i])))  # type: ignore[assignment]
-    named = list(order)[:_NAMED] if cloud.names else []
+        middle = [sum(place) / len(cloud.at) for place in zip(*cloud.at, strict=True)]
+        order = sorted(order, key=lambda i: -math.dist(cloud.at[i], middle))
+    named = order[:_NAMED] if cloud.names else []
     apart = set(named)
+    crowd = " crowd" if named else ""  # one path does not grow darker where its points overlap
     rest = "".join(f"M{a:.1f} {b:.1f}h0" for i, (a, b) in enumerate(cloud.at) if i not in apart)
-    parts = [f'<path class="dots s{colour}" d="{rest}"/>'] if rest else []
+    parts = [f'<path class="dots{crowd} s{colour}" d="{rest}"/>'] if rest else []
     for i in named:
         (a, b), (x, y) = cloud.at[i], cloud.values[i]
         parts.append(_dot(a, b, colour, f"{cloud.names[i]}: {number(x)}, {number(y)}"))
@@ -403,7 +405,7 @@ def _place(value: float, *, log: bool) -> float:
 
 
 def _edges(values: Sequence[float], most: int = 40) -> list[float]:
-    """Return the edges of equal bins that begin at a round number; whole numbers share no bin."""
+    """Return edges of equal bins from a round number on; each whole number has its own bin."""
     low, high = min(values), max(values)
     if high <= low:
         return [low - 0.5, high + 0.5]

@@ -1,4 +1,4 @@
-"""One table, written for the console, for Markdown, for a page or as CSV. Standard library only."""
+"""One table, written as text, Markdown, HTML or CSV. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from html import escape
 from numbers import Integral, Real
 from typing import Any
 
+from vcell.report.axes import number
+
 _ONE_LINE = 16  # letters: "312 B", "type-0", ".578 to .962"
-_SENTENCE = 40  # letters: a cell of more needs a wider column
+_SENTENCE = 40  # letters: a longer cell needs a wider column
 _QUANTITY = re.compile(r"(at (least|most) )?[-+−±<>]?(\d[\d,]*)?\.?\d+(e[-+]?\d+)?( ?[%\w]{1,3})?")
 
 
@@ -35,7 +37,7 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Say of each column whether it holds numbers only, written out or not ("4.7 KiB")."""
+        """Return for each column whether it has only numbers or quantities ("4.7 KiB")."""
         found = []
         for i in range(len(self.columns)):
             values = [row[i] for row in self.rows if row[i] not in (None, "", "–")]
@@ -63,7 +65,7 @@ class Table:
         return out.getvalue()
 
     def html(self) -> str:
-        """Return the table for a page; numbers and their heads are right-aligned."""
+        """Return the table for a page; numbers and their headings are right-aligned."""
         numeric = self.numeric
         head = _line("th", self.columns, numeric)
         body = "".join(f"<tr>{_line('td', row, numeric)}</tr>" for row in self.rows)
@@ -72,7 +74,7 @@ class Table:
 
 
 def words(value: Any) -> str:
-    """Write one value for people."""
+    """Format one value for readers."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -81,7 +83,10 @@ def words(value: Any) -> str:
         return str(value)
     if isinstance(value, Integral):
         return f"{value:,}"
-    return "–" if math.isnan(value) else f"{value:.4g}"
+    if math.isnan(value):
+        return "–"
+    # below 1,000 not by `number`, which takes what is tiny for noise: a p-value is none
+    return number(float(value)) if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _is_number(value: Any) -> bool:
@@ -104,7 +109,7 @@ def _line(tag: str, values: Sequence[Any], numeric: Sequence[bool]) -> str:
 
 
 def _kind(tag: str, text: str, *, right: bool) -> str:
-    """Return the class of a cell: a number, a sentence, or a few letters that stay on one line."""
+    """Return the class of a cell: a number, a sentence, or a short text without line breaks."""
     if right:
         return ' class="n"'
     if tag == "td" and len(text) > _SENTENCE and " " in text:

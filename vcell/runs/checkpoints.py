@@ -20,7 +20,7 @@ from vcell.errors import UserError
 from vcell.outputs.aside import ASIDE, sync_file, sync_folder, write_json, write_text
 from vcell.runs import files
 
-_KEEP_LAST = 2  # one to fall back on where the newest turns out to be damaged
+_KEEP_LAST = 2  # the older one is used if the newest is damaged
 _MANIFEST = "checkpoint.json"
 _NAME = re.compile(r"^step-([0-9]{6,18})$")
 
@@ -34,18 +34,18 @@ class Checkpoint:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What was written: step, metric and the checksum of each file."""
+        """Its manifest: step, metric and the checksum of each file."""
         return files.read_json(self.path / _MANIFEST)
 
     @property
     def metric(self) -> float | None:
-        """The score it was saved with, if it was scored."""
+        """The score it was saved with, or None."""
         value = self.manifest.get("metric")
         return float(value) if isinstance(value, int | float) else None
 
     @property
     def merit(self) -> float | None:
-        """The score turned so that more is better."""
+        """The score, with its sign chosen so that more is better."""
         metric = self.metric
         if metric is None:
             return None
@@ -93,7 +93,7 @@ class Checkpoints:
         return Checkpoint(path, step)
 
     def latest(self) -> Checkpoint:
-        """Return the newest one."""
+        """Return the newest checkpoint."""
         pointer = self.folder / "latest"
         text = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
         match = _NAME.match(text)
@@ -102,10 +102,10 @@ class Checkpoints:
             return self.at(int(match[1]))
         if not steps:
             raise UserError(f"{self.folder}: holds no checkpoint yet")
-        return self.at(steps[-1])  # killed between the rename and the pointer
+        return self.at(steps[-1])  # killed between the rename and the update of `latest`
 
     def best(self) -> Checkpoint:
-        """Return the one with the best score; the newest of equals."""
+        """Return the checkpoint with the best score; the newest if several are equal."""
         scored = self._scored()
         if not scored:
             raise UserError(f"{self.folder}: holds no checkpoint with a score")
@@ -154,7 +154,7 @@ class Checkpoints:
         return target
 
     def _replace(self, target: Path, aside: Path) -> None:
-        """Put the new folder in place; a folder cannot be renamed over a full one."""
+        """Move the new folder into place; a folder cannot be renamed over one with files."""
         if target.exists():
             target.rename(target.with_name(f"{target.name}{ASIDE}old"))
         aside.rename(target)
@@ -162,7 +162,7 @@ class Checkpoints:
         shutil.rmtree(target.with_name(f"{target.name}{ASIDE}old"), ignore_errors=True)
 
     def _thin_out(self, newest: int, keep_best: int) -> None:
-        """Remove all but the last two and the `keep_best` best, and what a resumed run overtook."""
+        """Remove all but the last two, the `keep_best` best, and those that resuming superseded."""
         scored = [pair for pair in self._scored() if pair[1] <= newest]
         kept = {step for _, step in sorted(scored, reverse=True)[:keep_best]}
         kept |= set([step for step in self.steps() if step <= newest][-_KEEP_LAST:])
@@ -170,5 +170,5 @@ class Checkpoints:
             if step not in kept:
                 path = self.folder / f"step-{step:06d}"
                 doomed = path.with_name(f"{path.name}{ASIDE}old")
-                path.rename(doomed)  # never a half-removed folder under a good name
+                path.rename(doomed)  # a half-removed folder must not look like a checkpoint
                 shutil.rmtree(doomed, ignore_errors=True)

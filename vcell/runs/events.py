@@ -17,8 +17,8 @@ from vcell.as_json import plain
 
 Event = dict[str, Any]
 _CHUNK = 1 << 20  # bytes a reader asks for at once
-_LOOK_BACK = 1 << 16  # bytes that are the end of a file
-_KNOWN_BY = 64  # bytes by which a file is known again
+_LOOK_BACK = 1 << 16  # bytes to read from the end of a file
+_KNOWN_BY = 64  # bytes that identify a file
 
 
 class EventLog:
@@ -66,35 +66,35 @@ def _ends_torn(path: Path) -> bool:
 class Tail:
     """The reading end: each `read` returns the events that became complete since the last one.
 
-    It holds no part of the file but its place in it. A file that looks shorter than what was read
-    is waited for, as a network file system's cache may show an old size for some seconds. A file
-    whose content is another one is read from its beginning, and `resets` grows by one: whoever
-    keeps what was read forgets it then.
+    It stores only a position in the file. If a file looks shorter than what was read, the tail
+    waits, as the cache of a network file system may show an old size for some seconds. If the
+    contents of the file have been replaced, it is read from the beginning, and `resets` grows by
+    one: callers then drop what they have stored.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
-        self.left_out: bytes = b""  # lines that hold it are left out of all but the file's end
+        self.left_out: bytes = b""  # lines that contain it are skipped, except at the end
         self.offset = offset  # bytes consumed, always at the start of a line
-        self.size = 0  # of the file when it was last looked at
-        self.reached = offset  # bytes looked at: an incomplete last line is, and is not consumed
+        self.size = 0  # of the file, as last seen
+        self.reached = offset  # bytes read, which may include an incomplete last line
         self.resets = 0
         self._head = self._last = b""  # the first and the last bytes of what was consumed
 
     @classmethod
     def of_end(cls, path: Path, size: int = _LOOK_BACK) -> Tail:
-        """Return a tail that begins with the first whole line of the last `size` bytes."""
+        """Return a tail that begins with the first complete line of the last `size` bytes."""
         tail = cls(path)
         try:
             with path.open("rb") as stream:
                 start = stream.seek(0, os.SEEK_END) - size
                 if start > 0:
-                    stream.seek(start - 1)  # the byte before tells whether a line begins here
+                    stream.seek(start - 1)  # the byte before shows whether a line begins here
                     stream.readline()
                     tail.offset = tail.reached = stream.tell()
                     tail._remember(stream)
         except OSError:
-            pass  # not there yet: the whole of it will be its end
+            pass  # missing: it will be read from the start
         return tail
 
     def read(self) -> list[Event]:
@@ -107,7 +107,7 @@ class Tail:
         Parameters
         ----------
         limit
-            Bytes after which to come to an end, with the line that is begun; the next call goes on.
+            Stop after this many bytes, at the end of a line; the next call continues there.
         """
         try:
             stream = self.path.open("rb")
@@ -131,7 +131,7 @@ class Tail:
                 yield parse_lines(block)
 
     def _is_here(self, stream: BinaryIO) -> bool:
-        """Say whether there is something to read, and begin again where the content is new."""
+        """Return whether there is something to read; start over if the contents are new."""
         self.size = stream.seek(0, os.SEEK_END)
         place = min(len(self._last), self.offset)
         if self.size < self.offset:
@@ -149,7 +149,7 @@ class Tail:
         return not waits
 
     def _block(self, stream: BinaryIO, size: int) -> bytes:
-        """Return the whole lines of the next `size` bytes, or one line if it is longer."""
+        """Return the complete lines of the next `size` bytes, or one line if it is longer."""
         stream.seek(self.offset)
         block = b""
         while chunk := stream.read(size):
@@ -160,7 +160,7 @@ class Tail:
         return b""
 
     def _remember(self, stream: BinaryIO) -> None:
-        """Note the first and the last bytes before the place reached, to know the file again."""
+        """Store the first bytes and the last ones before the position, to recognise the file."""
         if len(self._head) < min(_KNOWN_BY, self.offset):
             stream.seek(0)
             self._head = stream.read(min(_KNOWN_BY, self.offset))
@@ -175,15 +175,15 @@ def last_step(path: Path) -> int | None:
 
 
 def parse_lines(block: bytes) -> list[Event]:
-    """Return the events of whole lines; torn and foreign ones are left out.
+    """Return the events of complete lines; torn and foreign ones are skipped.
 
-    Parsing all lines at once, joined to one list, takes half the time of one after the other.
+    Parsing all lines at once, joined to one JSON list, takes half the time.
     """
     try:
         found = json.loads(b"[" + block.rstrip(b"\n").replace(b"\n", b",") + b"]")
     except (ValueError, RecursionError):
         found = []
-    if len(found) != block.count(b"\n"):  # something else among them
+    if len(found) != block.count(b"\n"):  # some lines are not single objects
         return [event for line in block.split(b"\n") if (event := parse(line)) is not None]
     return [  # `_is_event`, without a call for each of a million
         event

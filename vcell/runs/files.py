@@ -1,4 +1,4 @@
-"""The files of a run directory: read, checked, and tidied up."""
+"""The files of a run directory: reading, checking, cleaning up."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def checksum(path: Path) -> str:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left half-written; the caller is the folder's only writer."""
+    """Remove partial files of killed writers; the caller must be the folder's only writer."""
     for entry in folder.glob(f"*{ASIDE}*"):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)

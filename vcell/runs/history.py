@@ -1,15 +1,15 @@
-"""What happened in a run, as columns: the only reader of events.
+"""The events of a run as columns: the only reader of events.
 
     history = Run.open("latest").history()      # all of it
     history.series("loss")                      # steps, times, values
     history.series("pds", "eval")
     history.best("pds"), history.spans(), history.notes("warn")
 
-    history.read()                              # what came since; True if anything changed
+    history.read()                              # new events; True if anything changed
 
 The live display, the sinks' follower, ``vcell runs``, the monitor and the reports read runs through
-this. It follows a run while it is written, by the place reached in each file, and reads a long one
-in pieces (`read` with a limit). Events that a resumed run has superseded are dropped here and
+this. It follows a run while it is written, remembers its position in each file, and can read a long
+one in pieces (`read` with a limit). Events that a resumed run has superseded are dropped here and
 nowhere else, both from columns and from lists of events (`surviving`). Standard library only.
 """
 
@@ -25,13 +25,13 @@ from typing import Any, NamedTuple
 from vcell.runs.events import Event, Tail
 from vcell.runs.table import EventTable, Series, energy
 
-#: Kinds of events that are numbers again and again: columns. All others are kept as they are.
+#: Kinds of events that become columns of numbers. All others are stored as they are.
 TABLES = ("metric", "eval", "span", "gpu", "cpu")
-END = 1 << 16  # bytes that are read first where a picture is wanted at once
+END = 1 << 16  # bytes to read for a quick first picture
 _MOST_NOTES = 20_000
 _RANK = re.compile(r"^rank-(\d+)\.jsonl$")
 _SPAN = b'"kind":"span"'  # as `EventLog` writes it
-_WHOLE = ("seconds", "examples")  # of a span: not parts of its time
+_WHOLE = ("seconds", "examples")  # fields of a span that are not parts of its time
 
 
 class Best(NamedTuple):
@@ -50,19 +50,19 @@ class EventFile:
     path
         The file; it need not exist yet.
     tail
-        Where its events come from; `Tail.of_end` reads only its last bytes, and what is written
-        from now on.
+        Source of its events; `Tail.of_end` reads only its last bytes, and what is written from now
+        on.
 
     Attributes
     ----------
     tables
         `EventTable` by kind, for the kinds in `TABLES`.
     others
-        Events of all other kinds, oldest first; of very many the latest.
+        Events of all other kinds, oldest first; if there are very many, the latest.
     breaks
-        When the run did not train: paused, or dead until it was resumed. Pairs of times.
+        Pairs of times between which the run did not train: paused, or ended and later resumed.
     resets
-        How often the file was found to be another one, and read anew.
+        How often the file was replaced, and read again.
     """
 
     def __init__(self, path: Path, *, tail: Tail | None = None) -> None:
@@ -78,7 +78,7 @@ class EventFile:
         self._paused: float | None = None
 
     def read(self, limit: int | None = None) -> bool:
-        """Take in what is new, or the next `limit` bytes of it; say whether anything changed."""
+        """Read new events, or the next `limit` bytes; return whether anything changed."""
         changed = False
         for batch in self._tail.batches(limit):
             self._begin_again_if_replaced()
@@ -95,12 +95,12 @@ class EventFile:
 
     @property
     def place(self) -> int:
-        """Bytes looked at; a last line that is not complete is among them."""
+        """Bytes read, including an incomplete last line."""
         return self._tail.reached
 
     @property
     def size(self) -> int:
-        """Bytes of the file when it was last looked at."""
+        """Bytes of the file, as last seen."""
         return self._tail.size
 
     def _take(self, batch: Sequence[Event]) -> None:
@@ -130,7 +130,7 @@ class EventFile:
             self.tables[kind].extend(events)
 
     def _go_back(self, resume: Event) -> None:
-        """Drop the branch that was left, and note the time in which nothing was trained."""
+        """Drop the superseded events, and record the time without training."""
         for table in self.tables.values():
             table.drop_after(resume["step"])
         self.others = surviving([*self.others, resume])[:-1]
@@ -150,22 +150,22 @@ class EventFile:
 
 
 class History:
-    """What a run directory tells of the run, as far as it has been read.
+    """The events of a run directory, as far as they have been read.
 
     Parameters
     ----------
     path
         The run directory.
     ranks
-        Read every process's own events too: spans of a step, GPUs, and what they warned of.
+        Also read every process's own events: spans of a step, GPUs, warnings.
     end
-        Read only the last so many bytes of each file, and what is written from now on. `END` is
-        enough for a first picture; it takes milliseconds whatever the size.
+        Read only this many bytes at the end of each file, and what is written from now on. `END` is
+        enough for a first picture; it takes milliseconds for any size.
     recent_spans
-        Of the spans of the steps, read only those near the end of each file: all that `spans`
-        needs, and half of the events of a long run.
-    open_tail
-        How a file of events is opened, in place of that.
+        Of the spans of steps, read only those near the end of each file: enough for `spans`, and
+        without half of the events of a long run.
+        open_tail
+            Function that opens a file of events, instead of the default.
 
     Attributes
     ----------
@@ -194,12 +194,12 @@ class History:
     # -- reading -------------------------------------------------------------------------------
 
     def read(self, limit: int | None = None) -> bool:
-        """Take in what is new; say whether anything changed.
+        """Read new events; return whether anything changed.
 
         Parameters
         ----------
         limit
-            Bytes after which to come to an end, for whoever has other things to do between; see
+            Stop after this many bytes, for callers that have other things to do in between; see
             `loaded`.
         """
         self._find_ranks()
@@ -237,7 +237,7 @@ class History:
 
     @property
     def resets(self) -> int:
-        """How often a file was found replaced and read anew: whoever keeps rows starts over."""
+        """How often a file was replaced and read again; callers that store rows must start over."""
         return sum(file.resets for file in self._files())
 
     # -- what was measured ---------------------------------------------------------------------
@@ -247,7 +247,7 @@ class History:
         return self.main.tables[kind]
 
     def names(self, kind: str = "metric") -> list[str]:
-        """Return what was measured, in the order in which it first came."""
+        """Return the names of the measurements, in order of first appearance."""
         return list(self.table(kind).columns)
 
     def series(self, name: str, kind: str = "metric") -> Series:
@@ -260,7 +260,7 @@ class History:
 
     @property
     def step(self) -> int | None:
-        """The last step that anything was measured at, or None before the first."""
+        """The last step with a measurement, or None before the first."""
         tables = (self.table("metric"), self.table("eval"))
         steps = [table.steps[-1] for table in tables if table and table.steps[-1] >= 0]
         if not steps:
@@ -286,14 +286,14 @@ class History:
     # -- time ----------------------------------------------------------------------------------
 
     def spans(self, last: int = 200, rank: int | None = None) -> dict[str, float]:
-        """Return the mean seconds of a step's parts over the last steps, and of the `total`.
+        """Return the mean seconds of the parts of a step, and their `total`, over the last steps.
 
         Parameters
         ----------
         last
-            How many steps.
+            Number of steps.
         rank
-            Of one process; by default the mean over all.
+            Rank of one process; by default the mean over all.
         """
         files = [self.ranks[r] for r in self.ranks if rank in (None, r)]
         tables = [table for file in files if (table := file.tables["span"])]
@@ -313,9 +313,9 @@ class History:
         return parts | {"other": max(0.0, other), "total": whole}
 
     def seconds(self, times: Sequence[float]) -> list[float]:
-        """Return how long the run had trained at each time, pauses and interruptions left out.
+        """Return how long the run had trained at each time, without pauses and interruptions.
 
-        `times` ascend, as those of a series do.
+        `times` must ascend, as those of a series do.
         """
         begun = self.began
         lost, next_break, found = 0.0, 0, []
@@ -329,21 +329,21 @@ class History:
 
     @property
     def began(self) -> float:
-        """When the first event came that was read, in seconds since 1970; 0 before any."""
+        """Time of the first event read, in seconds since 1970; 0 if there is none."""
         firsts = [table.times[0] for table in self.main.tables.values() if table]
         firsts += [float(event["t"]) for event in self.main.others[:1]]
         return min(firsts, default=0.0)
 
     @property
     def latest(self) -> float:
-        """When the last event came, in seconds since 1970; 0 before any."""
+        """Time of the last event, in seconds since 1970; 0 if there is none."""
         files = self._files()
         lasts = [table.times[-1] for file in files for table in file.tables.values() if table]
         lasts += [float(event["t"]) for file in files for event in file.others[-1:]]
         return max(lasts, default=0.0)
 
     def rate(self, last: int = 200) -> float | None:
-        """Return seconds a step over the last steps, waits between them counted."""
+        """Return seconds per step over the last steps, including waits between them."""
         table = self.table("metric")
         rows = min(last, len(table))
         if rows < 2:
@@ -356,9 +356,9 @@ class History:
     # -- what else happened --------------------------------------------------------------------
 
     def notes(self, *kinds: str) -> list[Event]:
-        """Return the events of these kinds that are not measurements, of all of them unless named.
+        """Return events that are not measurements, of the given kinds or of all.
 
-        Those of other processes carry their ``rank``.
+        Events of other processes have their ``rank``.
         """
         found: list[Event] = [e for e in self.main.others if not kinds or e["kind"] in kinds]
         for rank, file in self.ranks.items():
@@ -370,11 +370,11 @@ class History:
         return sorted(found, key=lambda event: float(event["t"]))
 
     def state(self) -> str:
-        """Return the last phase that was announced (``paused``, ``training`` ...), or nothing."""
+        """Return the last phase announced (``paused``, ``training`` ...), or ""."""
         return next((str(event.get("name")) for event in reversed(self.notes("phase"))), "")
 
     def devices(self) -> dict[int, EventTable]:
-        """Return each process's samples of its GPU (`gpu` events), by rank, where it has any."""
+        """Return each process's samples of its GPU (`gpu` events), by rank."""
         return {rank: t for rank in sorted(self.ranks) if (t := self.ranks[rank].tables["gpu"])}
 
     def energy(self) -> float | None:
@@ -383,12 +383,12 @@ class History:
         return sum(found) if found else None
 
     def processes(self) -> dict[int, EventTable]:
-        """Return each process's samples of itself (`cpu` events), by rank, where it has any."""
+        """Return each process's `cpu` samples of itself, by rank."""
         return {rank: t for rank in sorted(self.ranks) if (t := self.ranks[rank].tables["cpu"])}
 
 
 def surviving(events: Iterable[Event]) -> list[Event]:
-    """Drop what a resumed run has overtaken: steps after the one it went on from."""
+    """Drop events that a resumed run has superseded: steps after the one it resumed from."""
     kept: list[Event] = []
     for event in events:
         if event["kind"] == "resume" and isinstance(event.get("step"), int):

@@ -1,4 +1,4 @@
-"""Whether a process is still the one that was started: its number, its start and its machine."""
+"""The identity of a process: its number, start time and machine."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 
 def identity(pid: int | None = None) -> dict[str, Any]:
-    """Describe a process so that a later one of the same number is not mistaken for it."""
+    """Describe a process, so that a later one with the same number is told apart."""
     pid = pid or os.getpid()
     return {"pid": pid, "started": _started(pid), "host": socket.gethostname(), "boot": _boot()}
 
 
 def is_alive(process: dict[str, Any]) -> bool | None:
-    """Say whether the described process lives; None where that cannot be known from here."""
+    """Return whether the described process is alive; None if unknown, as on another machine."""
     if process.get("host") != socket.gethostname():
         return None
     if process.get("boot") != _boot():
-        return False  # this machine was restarted since
+        return False  # this machine has been restarted
     pid = process.get("pid")
     if not isinstance(pid, int) or pid <= 0:
         return None
@@ -28,18 +28,18 @@ def is_alive(process: dict[str, Any]) -> bool | None:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # somebody else's, but there
+        pass  # another user's, but alive
     except OverflowError:
         return False
     return _started(pid) == process.get("started") and not _is_zombie(pid)
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat after the name, which may hold spaces itself."""
+    """Return the fields of /proc/PID/stat after the name, which may contain spaces."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return []  # gone, or a system without /proc: the number alone must do
+        return []  # gone, or no /proc: rely on the number alone
 
 
 def _started(pid: int) -> str:

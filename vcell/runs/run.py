@@ -7,7 +7,7 @@
 
     Run.open("latest").status()      # running, stalled, crashed, done, failed or interrupted
 
-It is the only thing that training, monitor, report and predict share. Standard library only.
+It is the only interface between training, monitor, report and predict. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -51,8 +51,8 @@ from vcell.suggest import closest
 Status = Literal["running", "stalled", "crashed", "done", "failed", "interrupted"]
 SCHEMA = 1
 ROOT = "runs"
-STALLED_AFTER = 600.0  # seconds without a new event, as wandb counts it
-_OUTCOME = ("status", "ended", "summary")  # what a finished run came to
+STALLED_AFTER = 600.0  # seconds without a new event, as in wandb
+_OUTCOME = ("status", "ended", "summary")  # fields of a finished run
 REQUESTS = ("stop", "checkpoint", "pause")
 _ENDED: tuple[Status, ...] = ("done", "failed", "interrupted")
 _PACKAGES = ("torch", "numpy", "anndata", "h5py", "zarr", "numba", "scipy", "safetensors")
@@ -68,7 +68,7 @@ class Run:
         self.path = path
         self.meta = meta
         self._log: EventLog | None = None
-        self._around: list[Path] = []  # folders around it that were made for it, innermost first
+        self._around: list[Path] = []  # parent folders that were created for it, innermost first
 
     # -- making and opening --------------------------------------------------------------------
 
@@ -86,29 +86,29 @@ class Run:
         begin: Callable[[Run], None] | None = None,
         **more: Any,
     ) -> Run:
-        """Make a run directory of a name nobody else has and take it into use.
+        """Make a run directory with a unique name, and write its run.json.
 
-        It is a run once run.json is there, which is written last: where making it fails nothing is
-        left, and what a kill leaves is no run, and is removed by the next process that makes one.
+        run.json is written last, and a folder without it is not a run. If making the run fails,
+        nothing is left; what a kill leaves is removed by the next process that makes a run.
 
         Parameters
         ----------
         root
             The folder that holds runs.
         command
-            The command that runs, ``train-vcc``.
+            The command, such as ``train-vcc``.
         config, provenance
-            Every setting, and where each came from.
+            All settings, and the source of each.
         seed
-            The seed of everything random.
+            The seed of all random numbers.
         data
-            Fingerprints of the files read.
+            Fingerprints of the input files.
         name
-            The name of its folder, which must be new; made up unless given.
+            Name of its folder, which must be new; by default made from command and time.
         begin
-            Writes the files of its own that the run begins with.
+            Writes the first files of the run.
         more
-            Anything else that JSON can hold.
+            Further fields of run.json, of JSON types.
         """
         around = missing_folders(Path(root))
         _sweep(Path(root))
@@ -154,7 +154,7 @@ class Run:
         return cls(path, _read_meta(path))
 
     def refresh(self) -> None:
-        """Read run.json again: another process may have changed it."""
+        """Read run.json again, as another process may have changed it."""
         self.meta = _read_meta(self.path)
 
     @property
@@ -163,20 +163,20 @@ class Run:
         return self.path.name
 
     def discard(self) -> None:
-        """Remove a run that this process made and that came to nothing; what lay there stays."""
+        """Remove a run that this process made and that has no results; other files stay."""
         with signals.held_back():
-            with suppress(OSError):  # it is gone already
+            with suppress(OSError):  # already removed
                 remove(self)
             remove_empty(self._around)
 
     def claim(self) -> None:
-        """Take a run that ended, or whose process is gone, back into use.
+        """Reopen a run that ended, or whose process is gone, for writing by this process.
 
-        What was asked of its last process is forgotten, and what that left half-written removed.
+        Requests to its last process are cleared, and partial files of that process removed.
         """
         with (self.path / "events.jsonl").open("ab") as events:
             with suppress(OSError):  # not every cluster's file system has locks
-                fcntl.flock(events, fcntl.LOCK_EX)  # of two that claim at once, one comes first
+                fcntl.flock(events, fcntl.LOCK_EX)  # of two concurrent claims, one is first
             if self.status() in ("running", "stalled") and not self._is_ours():
                 self._refuse_unless_abandoned()
             done = self.meta.get("status") == "done"
@@ -187,7 +187,7 @@ class Run:
             self.clear(request)
 
     def refuse_unless_of(self, command: str) -> None:
-        """Refuse the run of another command."""
+        """Raise an error if the run is of another command."""
         if self.meta.get("command") != command:
             raise UserError(
                 f"{self.name} is a run of vcell {self.meta.get('command')}, not of {command}",
@@ -195,7 +195,7 @@ class Run:
             )
 
     def _refuse_unless_abandoned(self) -> None:
-        """Leave a run to its writer; one on another machine counts as gone after a long silence."""
+        """Raise if another process may be writing; on another machine, if it wrote recently."""
         owner = self.meta.get("process", {})
         writer = f"process {owner.get('pid')} on {owner.get('host')}"
         minutes = f"{STALLED_AFTER / 60:.0f} minutes"
@@ -212,30 +212,30 @@ class Run:
         return bool(self.meta.get("process") == process.identity())
 
     def update(self, **fields: Any) -> None:
-        """Change fields of run.json, in one step."""
+        """Change fields of run.json, atomically."""
         self.meta |= plain(fields)
         write_json(self.path / "run.json", self.meta)
 
     # -- events --------------------------------------------------------------------------------
 
     def log(self, kind: str, step: int | None = None, **fields: Any) -> None:
-        """Append an event; only rank 0 does."""
+        """Append an event; only rank 0 may call this."""
         if self._log is None:
             self._log = EventLog(self.path / "events.jsonl")
         self._log.log(kind, step, **fields)
 
     def rank_log(self, rank: int) -> EventLog:
-        """Return the log of one rank's own events."""
+        """Return the event log of one rank."""
         return EventLog(self.path / f"rank-{rank}.jsonl")
 
     def events(self, kinds: Iterable[str] | None = None) -> list[Event]:
-        """Return what happened, without the steps that a resumed run has overtaken."""
+        """Return the events, without steps that a resumed run has superseded."""
         events = surviving(Tail(self.path / "events.jsonl").read())
         wanted = None if kinds is None else set(kinds)
         return events if wanted is None else [e for e in events if e["kind"] in wanted]
 
     def history(self, *, ranks: bool = True, recent_spans: bool = False) -> History:
-        """Return what was measured, as columns; `History.read` adds what comes later."""
+        """Return the measurements as columns; `History.read` adds later ones."""
         history = History(self.path, ranks=ranks, recent_spans=recent_spans)
         history.read()
         return history
@@ -244,7 +244,7 @@ class Run:
         return f"Run({str(self.path)!r}, {self.status()})"
 
     def last_step(self) -> int | None:
-        """Return the step it has reached, without reading all that happened before."""
+        """Return the last step, reading only the end of the events."""
         return last_step(self.path / "events.jsonl")
 
     # -- requests from outside -----------------------------------------------------------------
@@ -257,17 +257,17 @@ class Run:
         (self.path / "control" / what).touch()
 
     def requests(self) -> set[str]:
-        """Return what was asked for and not cleared yet."""
+        """Return the pending requests."""
         folder = self.path / "control"
         return {what for what in REQUESTS if (folder / what).exists()}
 
     def clear(self, what: str) -> None:
-        """Take a request back, or mark it as served."""
+        """Withdraw a request, or mark it as served."""
         if what in REQUESTS:
             (self.path / "control" / what).unlink(missing_ok=True)
 
     def save_file(self, name: str, write: Callable[[Path], None]) -> Path:
-        """Let `write` make a file of the run's own, whole or not at all."""
+        """Let `write` make a file of the run, complete or not at all."""
         aside = self.path / f"{name}{ASIDE}{os.getpid()}"
         try:
             write(aside)
@@ -278,12 +278,12 @@ class Run:
         return self.path / name
 
     def console_log(self) -> TextIO:
-        """Open the log of what the run says, to write on at its end."""
+        """Open the run's console log for appending."""
         (self.path / "logs").mkdir(exist_ok=True)
         return (self.path / "logs" / "console.log").open("a", encoding="utf-8")
 
     def write_log(self, name: str, text: str) -> None:
-        """Put a text into the folder of logs."""
+        """Write a text file into the folder of logs."""
         (self.path / "logs").mkdir(exist_ok=True)
         write_text(self.path / "logs" / name, text)
 
@@ -302,7 +302,7 @@ class Run:
         higher_is_better: bool = False,
         keep_best: int = 1,
     ) -> Path:
-        """Let `write` fill a folder and make it the checkpoint of `step`, whole or not at all."""
+        """Let `write` fill a folder that becomes the checkpoint of `step`, or none if it fails."""
         path = self._checkpoints.save(
             step, write, metric, higher_is_better=higher_is_better, keep_best=keep_best
         )
@@ -324,42 +324,42 @@ class Run:
         except ValueError:
             raise UserError(f"a checkpoint is latest, best or a step, not {which!r}") from None
 
-    # -- how it stands -------------------------------------------------------------------------
+    # -- status --------------------------------------------------------------------------------
 
     def status(self) -> Status:
-        """Say how the run stands now: by its own word, its process, the growth of its events."""
+        """Return the status, from run.json, the process and the growth of the events."""
         self.refresh()
         if self._ended is None and process.is_alive(self.meta.get("process", {})) is False:
-            self.refresh()  # it may have ended well between the two looks
+            self.refresh()  # it may have finished meanwhile
             return self._ended or ("done" if self.meta.get("earlier") else "crashed")
         return self._ended or ("stalled" if self._is_silent() else "running")
 
     def _is_silent(self) -> bool:
-        """Say whether nothing came for long, from it or from the runs it holds."""
+        """Return whether it, and the runs in it, have written nothing for long."""
         if time.time() - self.last_sign() <= STALLED_AFTER:
             return False
         newest = self.parts()[-1:]
         if not self._parts or (newest and newest[0].status() == "stalled"):
             return True
-        # between its parts it reads cells, and writes nothing
+        # between its parts it reads cells and writes nothing
         return process.is_alive(self.meta.get("process", {})) is not True
 
     def parts(self) -> list[Run]:
-        """Return the runs that this one holds, oldest first: folds of a screen, trials of a sweep.
+        """Return the runs inside this one, oldest first: folds of a screen, trials of a sweep.
 
-        They lie in the folder that run.json names as ``parts``.
+        They are in the folder that run.json names as ``parts``.
         """
         found = find_runs(self.path / self._parts)[0] if self._parts else []
         return sorted(found, key=lambda run: str(run.meta.get("created", "")))
 
     @property
     def _parts(self) -> str:
-        """The name of the folder of the runs it holds, or nothing."""
+        """Return the name of the folder of the runs inside, or ""."""
         folder = str(self.meta.get("parts") or "")
         return folder if _NAME.match(folder) else ""
 
     def stands_for(self) -> list[Path]:
-        """Return the runs it holds that answer for it: all its folds, the best of its trials."""
+        """Return the runs inside that make its predictions: all folds, or the best trial."""
         names = self.meta.get("stands_for")
         return [
             self.path / self._parts / name
@@ -369,11 +369,11 @@ class Run:
 
     @property
     def _ended(self) -> Status | None:
-        """How the run says it ended, if it does."""
+        """The final status in run.json, if there is one."""
         return next((status for status in _ENDED if self.meta.get("status") == status), None)
 
     def last_sign(self) -> float:
-        """Return when it, or a run it holds, last wrote something, in seconds since 1970."""
+        """Return when it, or a run inside, last wrote something, in seconds since 1970."""
         times = []
         parts = self.path.glob(f"{self._parts}/*") if self._parts else ()
         for folder in (self.path, *parts):
@@ -383,10 +383,10 @@ class Run:
         return max(times, default=0.0)
 
     def finish(self, status: Status, **summary: Any) -> None:
-        """End the run with what came of it.
+        """End the run, with a summary of its results.
 
-        A run that was done already stays so: going on with it may fail, as when its cells have
-        moved, and what it came to holds all the same.
+        A run that was done before stays done, with its results: resuming it may fail, for example
+        when its cells have moved.
         """
         earlier = self.meta.get("earlier")
         if earlier and status != "done":
@@ -408,8 +408,19 @@ class Run:
             self._log = None
 
 
+def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Return the settings that are not the same in all runs, of those that all of them have."""
+    configs = [run.meta.get("config") or {} for run in runs]
+    shared = [key for key in configs[0] if all(key in config for config in configs)]
+    return {
+        key: [config[key] for config in configs]
+        for key in shared
+        if len({repr(config[key]) for config in configs}) > 1
+    }
+
+
 def find_runs(root: Path | str = ROOT) -> tuple[list[Run], list[str]]:
-    """Return the runs in a folder, oldest first, and what is wrong with those that are damaged."""
+    """Return the runs in a folder, oldest first, and messages about damaged ones."""
     root = Path(root)
     runs, problems = [], []
     for entry in sorted(root.iterdir() if root.is_dir() else []):
@@ -423,9 +434,9 @@ def find_runs(root: Path | str = ROOT) -> tuple[list[Run], list[str]]:
 
 
 def remove(run: Run, root: Path | str | None = None) -> None:
-    """Remove a run directory: renamed first, so that a half-removed one is not taken for a run.
+    """Remove a run directory: renamed first, so that a half-removed one does not look like a run.
 
-    Where `root` is given, a run that lies anywhere else is left alone.
+    With `root`, a run anywhere else is not removed.
     """
     if root is not None and run.path.resolve().parent != Path(root).resolve():
         raise UserError(
@@ -465,7 +476,7 @@ def _sweep(root: Path) -> None:
 
 
 def _resolve(name: str, root: Path) -> Path:
-    """Find the folder of a run; nothing outside `root` is reached but by an explicit path."""
+    """Find the folder of a run; outside `root` only by an explicit path."""
     given = Path(name)
     if (given / "run.json").is_file():
         return given
@@ -505,7 +516,7 @@ def _has_meta(entry: Path) -> bool:
 
 
 def _created(path: Path) -> str:
-    """Return when a run was made, as text that sorts by time; a damaged run comes before all."""
+    """Return when a run was made, as text that sorts by time; damaged runs come first."""
     try:
         return str(_read_meta(path).get("created", ""))
     except UserError:
@@ -516,7 +527,7 @@ _TABLES = ("config", "provenance", "versions", "machine", "process", "summary")
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
-    """Read run.json and make sure that it is what this version understands."""
+    """Read run.json and check that this version can read it."""
     file = path / "run.json"
     by_hand = f"mend it by hand, or remove the folder {path}"
     try:
@@ -548,7 +559,7 @@ def _versions() -> dict[str, str]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Return commit and cleanness of the working directory's repository, if it is in one."""
+    """Return the commit of the working directory's repository, and whether it is clean."""
     try:
         commit = _git("rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "-uno"))}

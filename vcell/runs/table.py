@@ -1,4 +1,4 @@
-"""Events of one kind as columns of numbers, eight bytes a value. Standard library only."""
+"""Events of one kind as columns of numbers, eight bytes per value. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from vcell.runs.events import Event
 
 NO_STEP = -1
-_SILENCE = 60.0  # seconds between samples from which on nobody knows who used the device
-_MOST_COLUMNS = 512  # a file of made-up names must not fill the memory
+_SILENCE = 60.0  # seconds between samples after which the energy in between is not counted
+_MOST_COLUMNS = 512  # a malformed file must not fill the memory
 _MOST_WORDS = 256
 _NAN = float("nan")
 
 
 class Series(NamedTuple):
-    """What was measured of one thing; the three are equally long, and read-only by agreement.
+    """One measured quantity; the three arrays have the same length, and must not be changed.
 
-    A value that an event lacks, or that was not finite, is NaN. A step is -1 where an event has
+    A value that an event lacks, or that was not finite, is NaN. The step is -1 if an event has
     none.
     """
 
@@ -34,32 +34,32 @@ class Series(NamedTuple):
     values: array[float]
 
     def finite(self) -> Iterator[tuple[int, float, float]]:
-        """Yield step, time and value of what was measured."""
+        """Yield step, time and value of the finite values."""
         for step, time, value in zip(*self, strict=True):
             if math.isfinite(value):
                 yield step, time, value
 
     @property
     def last(self) -> float | None:
-        """The last value that is a number."""
+        """The last finite value."""
         return next((value for value in reversed(self.values) if math.isfinite(value)), None)
 
 
 @dataclass
 class EventTable:
-    """All events of one kind that a run still stands by, oldest first.
+    """All events of one kind that were not superseded, oldest first.
 
     Attributes
     ----------
     steps, times
         Of each row.
     columns
-        Numbers by name; NaN where a row has none. Truth is 1 and 0. A text, or a list of texts
-        joined with commas, is its place in `words`.
+        Numbers by name; NaN where a row has none. Booleans are 1 and 0. A text, or a list of texts
+        joined with commas, is its index in `words`.
     words
         The texts of a column, by its name.
     edits
-        How often rows were removed: whoever follows the table by its length starts over then.
+        How often rows were removed; callers that follow the table by its length must start over.
     """
 
     steps: array[int] = field(default_factory=lambda: array("q"))
@@ -78,7 +78,7 @@ class EventTable:
         return Series(self.steps, self.times, self.columns[name])
 
     def row(self, index: int = -1) -> dict[str, Any]:
-        """Return one event's values by name, texts as texts; {} where there is no such row."""
+        """Return one event's values by name, texts as texts; {} if there is no such row."""
         if not -len(self) <= index < len(self):
             return {}
         found = {name: column[index] for name, column in self.columns.items()}
@@ -98,7 +98,7 @@ class EventTable:
         return found
 
     def extend(self, events: Sequence[Event]) -> None:
-        """Append events, a column at a time: many times as fast as an event at a time."""
+        """Append events, column by column: many times faster than event by event."""
         before = len(self)
         self.steps.extend(_steps(events))
         self.times.extend(_numbers("t", events))
@@ -121,11 +121,11 @@ class EventTable:
             try:
                 return array("d", list(map(itemgetter(name), events)))
             except (KeyError, TypeError, OverflowError):
-                pass  # a gap, a text, or a number beyond all bounds: one by one
+                pass  # a gap, a text, or a number too large: one by one
         return array("d", [self._value(name, event.get(name)) for event in events])
 
     def _value(self, name: str, value: Any) -> float:
-        """Return a value as a number; a column is of numbers or of texts, as its first one was."""
+        """Return a value as a number; the first one decides if a column has numbers or texts."""
         if name not in self.words:
             return _number(value)
         if not _is_text(value):
@@ -144,7 +144,7 @@ class EventTable:
         if not gone:
             return
         self.edits += 1
-        if gone[-1] - gone[0] + 1 == len(gone):  # as a rule the last ones, all together
+        if gone[-1] - gone[0] + 1 == len(gone):  # usually the last ones, consecutive
             for column in self._all():
                 del column[gone[0] : gone[-1] + 1]
             return
@@ -154,7 +154,7 @@ class EventTable:
             column[:] = array(column.typecode, [column[i] for i in kept])
 
     def drop_before(self, time: float) -> None:
-        """Remove what is older, for whoever wants the last minutes only."""
+        """Remove older rows, for callers that need only the last minutes."""
         old = bisect_right(self.times, time)
         self.edits += old > 0
         for column in self._all():
@@ -165,9 +165,9 @@ class EventTable:
 
 
 def _names(events: Sequence[Event]) -> Iterable[str]:
-    """Return everything that any of the events has, in the order in which it first comes."""
+    """Return the names of all fields of the events, in order of first appearance."""
     first = events[0]
-    if sum(map(len, events)) == len(first) * len(events):  # as a rule all have the same
+    if sum(map(len, events)) == len(first) * len(events):  # usually all have the same fields
         try:
             for name in first:
                 deque(map(itemgetter(name), events), maxlen=0)
@@ -209,16 +209,16 @@ def _number(value: Any) -> float:
 
 
 def energy(table: EventTable) -> float | None:
-    """Return the joules that a GPU drew while it was sampled, by its counter; None without one.
+    """Return the joules that a GPU drew while sampled, by its counter; None without a counter.
 
-    What it drew while the run was interrupted is left out: others may have used it.
+    Energy during interruptions is not counted: others may have used the GPU.
     """
     counter = table.columns.get("energy_j", ())
     known = [(t, v) for t, v in zip(table.times, counter, strict=False) if math.isfinite(v)]
     if len(known) < 2:
         return None
     return sum(
-        max(0.0, after - before)  # a counter begins again with its driver
+        max(0.0, after - before)  # the counter restarts with the driver
         for (then, before), (now, after) in pairwise(known)
         if now - then <= _SILENCE
     )

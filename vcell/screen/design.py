@@ -41,13 +41,13 @@ class Design:
     Attributes
     ----------
     perturbation, names
-        Codes, -1 for controls and cells that are left out, and what they mean. The label of the
-        controls is among the names.
+        Codes, -1 for controls and cells that are left out, and the names of the codes, the label
+        of the controls among them.
     control
         Whether the cell is a control.
     context, contexts
-        Codes of cell types, -1 for cells that are left out, and their names; one context,
-        ``all``, where no column tells cell types apart.
+        context, contexts
+            Codes of cell types, -1 for cells that are left out, and their names; one context,
     batch, batches
         Codes of batches, -1 for none, and their names; 0 and no names where there are no batches.
     """
@@ -62,7 +62,7 @@ class Design:
 
     @classmethod
     def read(cls, source: CellSource, labels: Labels) -> Design:
-        """Read the columns that `labels` names from a file of cells; say what is left out."""
+        """Read the columns that `labels` names from a file of cells; report what is left out."""
         design = cls.of_source(source, asdict(labels))
         lost = int((design.context < 0).sum())
         if lost:
@@ -78,7 +78,7 @@ class Design:
         labels: Mapping[str, Any],
         contexts: Sequence[str] | None = None,
     ) -> Design:
-        """Read the columns of a file, named as a run remembers them.
+        """Read the columns that `labels`, from the metadata of a run, names.
 
         With the `contexts` of a screen, cells of others are left out; where there is one context,
         all cells are in it.
@@ -92,7 +92,7 @@ class Design:
 
     @classmethod
     def of_store(cls, store: Store, labels: Mapping[str, Any], contexts: Sequence[str]) -> Design:
-        """Read the columns of a store, likewise."""
+        """Read the same columns from a store."""
         return cls._of(store.codes, labels, contexts, store.n_cells, str(store.path))
 
     @classmethod
@@ -133,17 +133,17 @@ class Design:
 
     @cached_property
     def matched(self) -> Codes:
-        """Codes of batch and context together: controls are compared within."""
+        """Codes of (batch, context): cells are compared with controls of the same code."""
         parts = [self.batch + 1] if self.batches else []
         return np.asarray(combine(*parts, self.context + 1), np.int64)
 
     @property
     def n_matched(self) -> int:
-        """How many of them there are."""
+        """Number of the codes in `matched`."""
         return int(self.matched.max()) + 1
 
     def rows(self, perturbations: Sequence[str], contexts: Sequence[int]) -> Codes:
-        """Return for each cell which of some (perturbation, context) it belongs to, -1 for none."""
+        """Return for each cell the index of its (perturbation, context), -1 where it has none."""
         table = np.full((len(self.names) + 1, len(self.contexts)), -1, np.int64)
         place = {name: i for i, name in enumerate(self.names)}
         for row, (name, context) in enumerate(zip(perturbations, contexts, strict=True)):
@@ -152,7 +152,7 @@ class Design:
         return np.where(self.context >= 0, table[self.perturbation, self.context], -1)
 
     def pairs(self) -> tuple[Codes, Codes, Codes]:
-        """Return each (perturbation, context) that has cells, and how many: three arrays."""
+        """Return perturbation, context and number of cells of each pair that has cells."""
         kept = self.perturbation >= 0
         both = self.perturbation[kept] * len(self.contexts) + self.context[kept]
         pair, count = np.unique(both, return_counts=True)
@@ -201,7 +201,7 @@ class ScreenRows:
 
 
 def confounded() -> UserError:
-    """Return the error where effects and batches are the same thing."""
+    """Return the error for a screen whose effects cannot be told from its batches."""
     return UserError(
         "no batch has both controls and perturbed cells: batch and effect cannot be told apart",
         hint="if that column does not hold batches, name the one that does with --batch-column",

@@ -57,19 +57,19 @@ def measure(
     cells: LogCells, rows: ScreenRows, design: Design, held_out: NDArray[np.bool_], *,
     shared: bool = False, seed: int = 0,
 ) -> Effects:  # fmt: skip
-    """Measure the rows (P,), of which `held_out` (P,) says which are scored.
+    """Measure the effects of the rows (P,); `held_out` (P,) marks those that are scored.
 
     Parameters
     ----------
     cells, rows, design
         The values; which cells belong to which row; which are controls, and what they match.
     held_out
-        Their effects are differences to the first half of the controls, those of others to the
-        second. If none is held out, all controls are there to learn from.
+        Held-out rows are compared with the first half of the controls, the others with the
+        second. If no row is held out, all controls are used for learning.
     shared
-        Take all controls for all, as papers do.
+        Compare every row with all controls, as papers do.
     seed
-        Which cells are in which half.
+        Seed of the random halves.
     """
     n, n_matched, tested = len(rows), design.n_matched, np.flatnonzero(held_out)
     split = not shared and len(tested) > 0
@@ -84,7 +84,7 @@ def measure(
     mean, variance, count = sums.mean, sums.variance, sums.count
     share = _shares(code, design, first)
     controls, sizes, per_context = _controls(
-        mean[first:], count[first:], design, shared=not split, wanted=share.sum(axis=0) > 0
+        mean[first:], count[first:], design, shared=not split, perturbed=share.sum(axis=0) > 0
     )
     spread = _pooled(variance[first:], count[first:])
     halves = np.array(
@@ -148,13 +148,13 @@ def _joined(
 
 
 def _pooled(variance: Array, count: Codes) -> float:
-    """Return the variance of a cell within its group; a group of one cell tells nothing of it."""
+    """Return the variance of a cell within its group; groups of one cell do not count."""
     free = np.maximum(count - 1, 0)
     return float(free @ variance / max(free.sum(), 1))
 
 
 def _reached(share: Array, size: Codes, design: Design) -> Array:
-    """Return (P, B): which groups of controls rows are compared with, in the end.
+    """Return (P, B): the share of each group of controls in what a row is compared with.
 
     A batch without controls, of `size` 0, borrows those of the whole context, or of all.
     """
@@ -176,22 +176,22 @@ def _contexts(design: Design) -> Codes:
 
 
 def _controls(
-    mean: Array, size: Codes, design: Design, *, shared: bool, wanted: NDArray[np.bool_]
+    mean: Array, size: Codes, design: Design, *, shared: bool, perturbed: NDArray[np.bool_]
 ) -> tuple[Array, Codes, Array]:
     """Return what rows are compared with.
 
-    For each half of the controls (2, B, N) means and (2, B) cells; and (C, N) means of all
-    controls. `wanted` (B,) says which have perturbed cells.
+    Means (2, B, N) and numbers of cells (2, B) of each half of the controls, and means (C, N) of
+    all controls. `perturbed` (B,) marks the groups that have perturbed cells.
     """
-    n_matched, context = len(wanted), _contexts(design)
+    n_matched, context = len(perturbed), _contexts(design)
     halves, sizes = mean.reshape(2, n_matched, -1), size.reshape(2, n_matched)
     total = sizes.sum(axis=0)
     both = (sizes[0][:, None] * halves[0] + sizes[1][:, None] * halves[1]) / np.maximum(total, 1)[
         :, None
     ]
-    per_context = _of_contexts(both, total, context, design, aloud=True)
-    bare = np.flatnonzero((total == 0) & wanted)
-    if len(bare) == np.count_nonzero(wanted):
+    per_context = _of_contexts(both, total, context, design, warn=True)
+    bare = np.flatnonzero((total == 0) & perturbed)
+    if len(bare) == np.count_nonzero(perturbed):
         raise confounded()
     if len(bare):
         console.warn(
@@ -211,7 +211,7 @@ def _controls(
 
 
 def _of_contexts(
-    controls: Array, size: Codes, context: Codes, design: Design, *, aloud: bool = False
+    controls: Array, size: Codes, context: Codes, design: Design, *, warn: bool = False
 ) -> Array:
     """Return (C, N) control means; a context without controls gets those of all."""
     overall = size @ controls / size.sum()
@@ -220,7 +220,7 @@ def _of_contexts(
         weight = np.where(context == code, size, 0)
         if weight.sum():
             found[code] = weight @ controls / weight.sum()
-        elif aloud and (design.context == code).any():
+        elif warn and (design.context == code).any():
             console.warn(
                 f"{name} has no control cells: the controls of all contexts are used instead"
             )

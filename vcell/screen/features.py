@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vcell.data.log_cells import LogCells
 
-_PASSES = 3  # over the cells; each squares the gap between signal and noise
+_PASSES = 3  # power iterations; each one squares the ratio of signal to noise
 _EXTRA = 8  # components computed and dropped (Halko, Martinsson and Tropp 2011)
 
 
@@ -37,8 +37,8 @@ def covariance_loadings(
 ) -> NDArray[np.float64]:
     """Return (N, R): each gene's correlation with the leading components of the cells `rows`.
 
-    Cells are centred on their batch and genes scaled to unit variance, so that neither batches nor
-    highly expressed genes make the components; they are those of the genes `seen`.
+    Cells are centred on the mean of their batch and genes scaled to unit variance, so that the
+    components reflect neither batches nor highly expressed genes. Only the genes `seen` form them.
     """
     codes = np.full(len(batch), -1, np.int64)
     codes[rows] = batch[rows]
@@ -81,8 +81,8 @@ def response_loadings(
 ) -> NDArray[np.float64]:
     """Return (N, R): how each gene responds along the leading directions of the training effects.
 
-    A target's own knock-down is left out: it tells which perturbation it is, which is not known of
-    a perturbation never seen.
+    A target's own knock-down is left out: it identifies the perturbation, and is not known for
+    perturbations that were never measured.
     """
     centred = delta - delta.mean(axis=0)
     hit = np.flatnonzero(target >= 0)
@@ -114,8 +114,8 @@ class Joined:
 def combine(blocks: list[FeatureBlock], targets: list[str]) -> Joined:
     """Return the genes that any block knows, and their features, joined.
 
-    Columns are centred and each block scaled, so that no source drowns the others. A gene that a
-    block lacks gets the block's mean there, which is 0, and targets of which that is so are listed.
+    Columns are centred and each block scaled, so that no source outweighs the others. A gene that a
+    block lacks gets the block's mean, 0; targets for which this happens are reported.
     """
     genes = list(dict.fromkeys(gene for block in blocks for gene in block.genes))
     place = {gene: i for i, gene in enumerate(genes)}
@@ -134,7 +134,7 @@ def combine(blocks: list[FeatureBlock], targets: list[str]) -> Joined:
 
 
 def _tell(block: FeatureBlock, targets: list[str], anywhere: Container[str]) -> None:
-    """Say which targets a source knows nothing of, though another one does."""
+    """Report the targets that this source lacks but another one has."""
     known = set(block.genes)
     n_known = sum(gene in known for gene in targets)
     lost = [gene for gene in targets if gene not in known and gene in anywhere]

@@ -1,4 +1,4 @@
-"""Graphs of genes for a screen: the features they give targets, and what a run keeps of them.
+"""Graphs of genes for a screen: features of targets, and the part that a run stores.
 
 Each graph gives a block of features, by a walk along its edges (`vcell.graph.diffusion`). The run
 keeps the edges between measured genes, so that the files are not needed again.
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from vcell.graph import GeneGraphs
     from vcell.screen.screen import Screen
 
-_FEW = 0.05  # share of the genes in common, below which the graph may be of another species
+_FEW = 0.05  # warn below this share of genes in common: perhaps another species
 
 
 def read_graphs(
     paths: Sequence[Path], genes: Sequence[str], targets: Sequence[str]
 ) -> GeneGraphs | None:
-    """Read edge lists; say what each knows of the genes that are measured, and of the targets.
+    """Read edge lists; report how many measured genes and targets each covers.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def read_graphs(
 
 
 def blocks_of(graphs: GeneGraphs) -> list[FeatureBlock]:
-    """Return features of all genes that each graph joins to others."""
+    """Return one block of features per graph, of the genes that have an edge in it."""
     from vcell.graph.diffusion import embedding
 
     found = []
@@ -78,12 +78,12 @@ def blocks_of(graphs: GeneGraphs) -> list[FeatureBlock]:
     return found
 
 
-def kept(graphs: GeneGraphs | None, genes: Sequence[str]) -> dict[str, NDArray[Any]]:
+def stored_fields(graphs: GeneGraphs | None, genes: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Return the fields of a screen that hold the edges between its genes, each pair once."""
     if graphs is None:
         return {}
     ends, weights = [np.zeros((2, 0), np.int32)], [np.zeros(0, np.float32)]
-    if not (GeneIndex(genes).match(graphs.genes).index >= 0).any():  # it joins targets alone
+    if not (GeneIndex(genes).match(graphs.genes).index >= 0).any():  # only targets have edges
         return {
             "graph_names": np.array(graphs.names, np.str_),
             "graph_sizes": np.zeros(len(graphs.names), np.int64),
@@ -104,7 +104,7 @@ def kept(graphs: GeneGraphs | None, genes: Sequence[str]) -> dict[str, NDArray[A
 
 
 def graphs_of(screen: Screen, genes: Sequence[str]) -> GeneGraphs | None:
-    """Return the graphs that the screen keeps, over some of its genes; None where it has none."""
+    """Return the graphs stored in the screen, restricted to `genes`; None if it has none."""
     if not len(screen.graph_names):
         return None
     from vcell.graph import GeneGraphs, Relation

@@ -31,25 +31,25 @@ _FEWEST = 2  # perturbations that can be learnt from
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the targets.
+    """What is known about the targets.
 
     Attributes
     ----------
     blocks
         Tables, their genes under the screen's names where it has them.
     measured
-        Targets that are among the genes of the cells, and what they are called there.
-    able
-        Perturbations all of whose targets are known: those that can be predicted.
-    kept
-        Those, and others that can be learnt from: they share a target with another one, or were
-        named to be held out.
+        Targets that are among the genes of the cells, and their names there.
+    predictable
+        Perturbations whose targets all have features.
+    learnable
+        The predictable ones, and others to learn from: those that share a target with another
+        perturbation, or were named to be held out.
     """
 
     blocks: list[FeatureBlock]
     measured: dict[str, str]
-    able: set[str]
-    kept: set[str]
+    predictable: set[str]
+    learnable: set[str]
 
     @classmethod
     def of(
@@ -59,9 +59,9 @@ class Known:
         config: ScreenOptions,
         graphs: Sequence[FeatureBlock] = (),
     ) -> Known:
-        """Read the tables, and sort the perturbations; say what is left out.
+        """Read the tables, and decide which perturbations can be used; report the others.
 
-        `graphs` are features of graphs, under the graphs' names of genes.
+        `graphs` are features from graphs, under the gene names used there.
         """
         names = list(dict.fromkeys(perturbations))
         targets = list(dict.fromkeys(gene for name in names for gene in members(name)))
@@ -79,21 +79,21 @@ class Known:
                 "with vcell names one, and no --features",
                 hint="name a gene feature table; vcell features makes one",
             )
-        able = {name for name in names if (own_ := members(name)) and known.issuperset(own_)}
+        predictable = {name for name in names if (own_ := members(name)) and known.issuperset(own_)}
         often = Counter(gene for name in names for gene in members(name))
         shares = {name for name in names if any(often[gene] > 1 for gene in members(name))}
         named = set(read_perturbations(config.held_out)) if config.held_out else set()
-        kept = able | shares | (named & set(names))
-        lost = [name for name in names if name not in kept]
-        _tell(names, lost, able)
-        return cls(blocks, measured, able, kept)
+        learnable = predictable | shares | (named & set(names))
+        lost = [name for name in names if name not in learnable]
+        _tell(names, lost, predictable)
+        return cls(blocks, measured, predictable, learnable)
 
 
-def _tell(names: list[str], lost: list[str], able: set[str]) -> None:
-    if len(able) < _FEWEST:
+def _tell(names: list[str], lost: list[str], predictable: set[str]) -> None:
+    if len(predictable) < _FEWEST:
         raise UserError(
-            f"the targets of {len(names) - len(able)} of {len(names)} perturbations have no "
-            f"features: {few([name for name in names if name not in able])}",
+            f"the targets of {len(names) - len(predictable)} of {len(names)} perturbations have no "
+            f"features: {few([name for name in names if name not in predictable])}",
             hint="perturbations are named after their target genes (A, or A+B), which must be "
             "among the genes of the cells or in a table of --features; vcell features makes tables",
         )
@@ -136,7 +136,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _renamed(block: FeatureBlock, own: GeneIndex, wanted: set[str]) -> FeatureBlock:
-    """Call genes as the screen does; of two genes that it calls alike, the one so named counts."""
+    """Rename genes as in the screen; if two get one name, the gene that already had it is used."""
     place: dict[str, int] = {}
     exact = set(block.genes)
     aliases = []

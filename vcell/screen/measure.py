@@ -42,9 +42,9 @@ _FEATURE_CELLS = 50_000  # enough for loadings; more would only cost time
 
 
 def screen_of(cells: LogCells, design: Design, config: ScreenOptions) -> Screen:
-    """Measure every perturbation's effect and every gene's features, with the parts held apart.
+    """Measure all effects and features of genes, with held-out parts kept separate.
 
-    What can be predicted is settled before anything is held out.
+    Which perturbations can be predicted is decided before any are held out.
     """
     rows = ScreenRows.of(design, config.min_cells)
     genes = [str(gene) for gene in cells.source.genes]
@@ -52,7 +52,7 @@ def screen_of(cells: LogCells, design: Design, config: ScreenOptions) -> Screen:
     read = graphs.read_graphs(config.graph, genes, named)
     walked = graphs.blocks_of(read) if read and config.graph_features else []
     known = Known.of(genes, rows.names, config, walked)
-    rows = rows.only(known.kept)
+    rows = rows.only(known.learnable)
     part = _parts(rows, design, known, config)
     _tell_parts(rows, design, part)
     found = effects.measure(
@@ -82,7 +82,7 @@ def screen_of(cells: LogCells, design: Design, config: ScreenOptions) -> Screen:
         halves=found.halves,
         control_noise=found.control_noise.astype(np.float32),
         **_prior(config.prior_effects, genes, rows.names),
-        **graphs.kept(read, genes),
+        **graphs.stored_fields(read, genes),
     )
 
 
@@ -105,7 +105,7 @@ def _prior(paths: Sequence[Path], genes: list[str], names: list[str]) -> dict[st
 
 
 def facts(source: Any, scale: Any, labels: Any, design: Design, screen: Screen) -> dict[str, str]:
-    """Return what was done to the cells, as files of the run: the settings, and means of genes."""
+    """Return files for the run that document its input: settings, and means of the controls."""
     told = {
         "file": source.name,
         "values": scale.kind,
@@ -134,9 +134,10 @@ def facts(source: Any, scale: Any, labels: Any, design: Design, screen: Screen) 
 def _parts(
     rows: ScreenRows, design: Design, known: Known, config: ScreenOptions
 ) -> NDArray[np.int8]:
-    """Hold perturbations apart by name, and a context if asked; those drawn can be predicted."""
+    """Assign the parts, by name or drawn among the predictable, and hold out a context if set."""
     test = list(read_perturbations(config.held_out)) if config.held_out else None
-    unique = [*dict.fromkeys(name for name in rows.names if name in known.able | set(test or ()))]
+    may_be_held = known.predictable | set(test or ())
+    unique = [*dict.fromkeys(name for name in rows.names if name in may_be_held)]
     part = split(
         unique,
         test=test,
@@ -146,14 +147,14 @@ def _parts(
         validation_share=config.validation_share,
         seed=config.seed,
     )
-    if test and not known.able & set(test):
+    if test and not known.predictable & set(test):
         raise UserError(
             f"no model could be scored: none of the {len(test)} held-out perturbations has a "
             "target with features",
             hint="name feature tables of their genes with --features, or hold out others",
         )
     place = {name: i for i, name in enumerate(unique)}
-    # what nobody could predict, but can be learnt from, such as a pair with one target unknown
+    # learnt from but predicted by no model, such as a pair with one target unknown
     by_row = np.array(
         [part[place[name]] if name in place else TRAIN for name in rows.names], np.int8
     )
@@ -200,7 +201,7 @@ def _expression(
     known: Known,
     config: ScreenOptions,
 ) -> features.FeatureBlock:
-    """Return how each gene varies with others in training cells, and responds in training."""
+    """Return loadings: covariation in training cells, and responses in training effects."""
     learnt = part == TRAIN
     used = np.flatnonzero(design.control | np.append(learnt, [False])[rows.of_cell])
     used = used[:: max(-(-len(used) // _FEATURE_CELLS), 1)]

@@ -39,16 +39,16 @@ def of_cells(
     target_sum: float | None = None,
     join: Join = "strict",
 ) -> tuple[PriorEffects, dict[str, Any]]:
-    """Measure the effects of a file of cells; return them, and what to keep about them.
+    """Measure the effects of a file of cells; return them with metadata for the output file.
 
     Parameters
     ----------
     options
-        Names of columns; what is not named is looked for, and said.
+        Names of columns; those not given are detected and reported.
     min_cells
         Fewest cells a perturbation must have.
     target_sum
-        Total that counts are scaled to before log1p; the controls' median by default.
+        Minimum number of cells of a perturbation.
     join
         Genes of several files, see `vcell.config.ManyFiles`.
     """

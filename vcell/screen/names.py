@@ -12,22 +12,22 @@ _GENE_COLUMNS = ("gene", "gene_name", "symbol", "gene_symbol")
 
 
 def read_perturbations(path: Path) -> dict[str, int | None]:
-    """Read perturbations and the cells wanted of each, where the file says so.
+    """Read perturbations and, where the file has them, the numbers of cells to make.
 
-    A CSV with a target_gene column and perhaps n_cells (as pert_counts_Validation.csv), or one name
-    a line.
+    A CSV with a target_gene column and perhaps n_cells (as pert_counts_Validation.csv), or one
+    name per line.
     """
     table, column = read_perturbation_table(path)
     return dict(zip((row[column] for _, row in table.rows), cells_wanted(table), strict=True))
 
 
 def read_perturbation_table(path: Path) -> tuple[NamedColumns, int]:
-    """Read a list of perturbations with all its columns; also where the names are."""
+    """Read a list of perturbations with all its columns, and the index of the names' column."""
     return _read(path, _NAME_COLUMNS, "perturbation")
 
 
 def cells_wanted(table: NamedColumns) -> list[int | None]:
-    """Return the cells wanted of each row; None where the file has no column of them."""
+    """Return the number of cells to make for each row; None where the file does not say."""
     column = table.column("n_cells")
     if column is None:
         return [None] * len(table.rows)
@@ -35,7 +35,7 @@ def cells_wanted(table: NamedColumns) -> list[int | None]:
 
 
 def read_genes(path: Path) -> list[str]:
-    """Read gene names: a CSV with a gene column (as select-genes writes), or one name a line."""
+    """Read gene names: a CSV with a gene column (as select-genes writes), or one name per line."""
     table, column = _read(path, _GENE_COLUMNS, "gene")
     return [row[column] for _, row in table.rows]
 

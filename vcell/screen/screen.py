@@ -45,27 +45,27 @@ class Screen:
     control
         (C, N) mean log1p expression of each context's controls.
     perturbations, context, part, cells
-        (P,) names; contexts by number; the `Part` of each, as a number; cells of each.
+        (P,) names; numbers of contexts; `Part` as a number; numbers of cells.
     delta
-        (P, N) change of the mean log1p expression against controls of the same batches; rows of
-        held-out perturbations are there to score with and must not be learnt from.
+        (P, N) change of the mean log1p expression against controls of the same batches. Rows of
+        held-out perturbations are for scoring and must not be learnt from.
     noise
         (P,) what sampling cells adds to the variance of a row of `delta`, averaged over genes.
     feature_genes, features
-        (M,) genes of which something is known, measured or not, and (M, F) what that is, finite.
+        (M,) genes that have features, measured or not, and (M, F) their finite values.
     target_sum
         Counts were scaled to this many per cell before log1p; NaN if the file held log1p values.
     blocks, widths
-        (B,) where features come from, and how many columns each has, in this order.
+        (B,) sources of features, and how many columns each has, in this order.
     halves
-        (2, T, N) effects of two halves of the cells of each held-out row, in their order, against
-        controls of their own: how well they agree is what can be reached.
+        (2, T, N) effects of two halves of the cells of each held-out row, in the order of the rows,
+        each against its own controls: their agreement is the best score that can be reached.
     control_noise
         (C,) sampling variance, averaged over genes, of the mean of the controls that all learnt
-        effects of a context were compared with; 0 where the scored ones have the same noise.
+        effects of a context were compared with; 0 where scored effects share these controls.
     prior_sources, prior_source, prior_names, prior_effects
-        (S,) other screens; of (K,) their perturbations the screen and the name; and (K, N) the
-        effects there, on the genes of this screen.
+        (S,) other screens; (K,) the screen and the name of each of their perturbations; and (K, N)
+        the effects there, on the genes of this screen.
     graph_names, graph_sizes, graph_ends, graph_weights
         (G,) graphs and how many edges each has between the genes; (2, E) and (E,) these, each pair
         once, graph after graph; see `vcell.screen.graphs`.
@@ -98,7 +98,7 @@ class Screen:
 
     @functools.cached_property
     def gene_number(self) -> dict[str, int]:
-        """Number of each gene by name."""
+        """Index of each gene by name."""
         return {str(gene): i for i, gene in enumerate(self.genes)}
 
     @functools.cached_property
@@ -133,25 +133,25 @@ class Screen:
         return {symbol: row for gene, row in rows if (symbol := approved(gene))}
 
     def rows(self, part: int) -> NDArray[np.int64]:
-        """Return the rows of one part."""
+        """Return the indices of the rows of one part."""
         return np.flatnonzero(self.part == part)
 
     def settled(self) -> Screen:
-        """Return the screen to answer from: what chose the model is there to learn from as well.
+        """Return the screen to answer from, whose validation rows are training rows as well.
 
-        For what is fitted anew whenever it is loaded, such as closed forms; not to be scored on
-        what chose the model.
+        For models that are fitted anew whenever they are loaded, such as closed forms. Do not score
+        the result on the validation rows.
         """
         return replace(
             self, part=np.where(self.part == VALIDATION, TRAIN, self.part).astype(self.part.dtype)
         )
 
     def denoised(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return effects (R, N), those not held out less what is likely noise of their controls.
+        """Return effects (R, N), with likely noise of the controls subtracted from learnt rows.
 
-        Effects of a context that are learnt from were compared with the same control cells, so the
-        sampling noise of these is in their mean. Its size is known: that share of the mean's square
-        is taken off (empirical Bayes). The mean is that of the training rows.
+        All learnt effects of a context were compared with the same control cells, so the sampling
+        noise of these cells is in the effects' mean. Its variance is known, and that share of the
+        mean's square is removed (empirical Bayes). The mean is that of the training rows.
         """
         found = self.delta[rows].astype(np.float64)
         for context, noise in enumerate(self.control_noise):
@@ -161,12 +161,12 @@ class Screen:
             mean = self.delta.mean(axis=0, dtype=np.float64, where=learnt[:, None])
             likely = mean * min(float(noise) / max(np.square(mean).mean(), 1e-30), 1.0)
             own = (self.part[rows] != TEST) & (self.context[rows] == context)
-            for row in np.flatnonzero(own):  # without a copy of all
+            for row in np.flatnonzero(own):  # row by row: no copy of the matrix
                 found[row] -= likely
         return found
 
     def names(self, rows: NDArray[np.int64]) -> tuple[list[str], list[str]]:
-        """Return the perturbations and the contexts of some rows."""
+        """Return the names of perturbation and context of some rows."""
         return self.perturbations[rows].tolist(), self.contexts[self.context[rows]].tolist()
 
     def members(self, perturbations: Sequence[str]) -> list[tuple[str, ...]]:
@@ -174,7 +174,7 @@ class Screen:
         return [members(str(name)) for name in perturbations]
 
     def columns(self, perturbations: Sequence[str]) -> NDArray[np.int64]:
-        """Return the genes (P, targets) of the targets, -1 for one that is not measured."""
+        """Return the indices (P, targets) of the target genes, -1 for those not measured."""
         sets = self.members(perturbations)
         found = np.full((len(sets), max(map(len, sets), default=1)), -1, np.int64)
         for row, genes in zip(found, sets, strict=True):
@@ -182,11 +182,11 @@ class Screen:
         return found
 
     def targets(self, perturbations: Sequence[str]) -> NDArray[np.int64]:
-        """Return the gene number of each perturbation's target, -1 for none and for several."""
+        """Return the index of each perturbation's target gene, -1 where it has none or several."""
         return np.array([self.gene_number.get(str(name), -1) for name in perturbations], np.int64)
 
     def known(self, perturbations: Sequence[str]) -> NDArray[np.bool_]:
-        """Say of each perturbation whether all of its targets have features."""
+        """Return for each perturbation whether all its targets have features."""
         return np.array(
             [
                 all(self.feature_number(gene) is not None for gene in one)

@@ -1,9 +1,9 @@
 """Sets of cells from the store: the batches that the networks train on.
 
 An example is a set: cells of one perturbation in one context, and as many controls of the same
-batch, pooled into pseudo-cells on the way. Cells x genes is never in memory: only the cells of a
-step, as CSR, and of them only the token genes. Which sets a step has depends on the seed alone;
-processes share each step's sets, threads of the loader change nothing.
+batch; the controls are pooled into pseudo-cells. Cells x genes is never in memory: only the cells
+of a step, as CSR, and of them only the token genes. Which sets a step has depends on the seed
+alone; processes share each step's sets, and the loader's threads change nothing.
 B examples, S cells of each, K pseudo-cells, T gene tokens.
 """
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def store_of(run: Run, screen: Screen, config: ManyFiles) -> Store:
-    """Return the store of the run's cells: as given, or made once and kept in the cache."""
+    """Return the store of the run's cells: the one given, or one made in the cache."""
     path: Path | None = config.cells
     if path is None:
         raise UserError(
@@ -56,11 +56,11 @@ class Groups:
     Attributes
     ----------
     row
-        (cells,) of the screen; `control` for controls, -1 for cells that are not learned from.
+        (cells,) row of the screen; `control` for controls, -1 for cells that are not used.
     matched
-        (cells,) batch and cell type: controls are drawn from the same.
+        (cells,) code of batch and cell type: controls are drawn from the same.
     control
-        The code of controls: the number of rows.
+        Code of the controls: the number of rows.
     """
 
     row: NDArray[np.int64]
@@ -77,7 +77,7 @@ class Groups:
         most: int | None = None,
         seed: int = 0,
     ) -> Groups:
-        """Find the cells of one part of the screen, at most `most` beside the controls."""
+        """Find the cells of one part of the screen, at most `most` besides the controls."""
         design = Design.of_store(store, labels, screen.contexts.tolist())
         rows, n = screen.rows(part), len(screen.perturbations)
         place = design.rows(screen.perturbations[rows].tolist(), screen.context[rows].tolist())
@@ -92,7 +92,7 @@ class Groups:
 
 @dataclass(frozen=True, kw_only=True)
 class Steps(Order):
-    """The sets of `Sets`, so many a step over all processes; the rest of an epoch is left out."""
+    """Steps of `per_step` sets over all processes; what is left of an epoch is skipped."""
 
     sets: Sets
     per_step: int
@@ -102,7 +102,7 @@ class Steps(Order):
         return _StepEpoch(self, number, place, n_cells)
 
     def describe(self, n_cells: int) -> str:
-        """Say what a step is."""
+        """Describe a step for the user."""
         s = self.sets.set_size
         return (
             f"{console.count(self.per_step, 'set')} a step, each "
@@ -111,7 +111,7 @@ class Steps(Order):
         )
 
     def key(self) -> dict[str, Any]:
-        """Return what a saved position depends on."""
+        """Return what a saved position is valid for."""
         return self.sets.key() | {"per_step": self.per_step}
 
 
@@ -120,7 +120,7 @@ class _StepEpoch(Epoch):
         inner = order.sets.epoch(number, Partition(), n_cells)
         width = 2 * order.sets.set_size
         sets = np.concatenate([inner.rows(b) for b in range(inner.n_buffers)]).reshape(-1, width)
-        while len(sets) < order.per_step:  # fewer sets than a step has: some are seen twice
+        while len(sets) < order.per_step:  # fewer sets than a step needs: repeat some
             sets = np.concatenate([sets, sets[: order.per_step - len(sets)]])
         n = len(sets) // order.per_step
         steps = sets[: n * order.per_step].reshape(n, order.per_step, width)
@@ -136,7 +136,7 @@ class _StepEpoch(Epoch):
         return self._rows[a:b]
 
 
-Extra = Callable[["NDArray[np.int64]", int], dict[str, Tensor]]  # rows, tokens -> what belongs
+Extra = Callable[["NDArray[np.int64]", int], dict[str, Tensor]]  # rows, tokens -> tensors for them
 
 
 class SetStream:
@@ -151,11 +151,11 @@ class SetStream:
     batch_size
         Examples of a step over all processes.
     extra
-        What belongs to rows of the screen beside their cells.
+        Returns tensors that belong to rows of the screen, in addition to their cells.
     n_tokens
-        How many tokens a step has, of the step's number.
+        Number of tokens of a step, given the step's number.
     cells
-        Whether the cells themselves are wanted as well.
+        Also return the cells themselves.
     """
 
     def __init__(  # noqa: PLR0913 - what a stream is made of, named at its one call
@@ -227,11 +227,11 @@ class SetStream:
         return dense.reshape(n_sets, 1 + self.pseudo, -1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many steps were handed out, and of which cells."""
+        """Return how many steps were returned, and from which cells."""
         return self.stream.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the steps already seen, on any number of processes."""
+        """Continue after the steps already returned, on any number of processes."""
         self.stream.load_state_dict(state)
 
     def close(self) -> None:

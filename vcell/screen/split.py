@@ -42,12 +42,12 @@ def split(
     validation_share: float = 0.15,
     seed: int = 0,
 ) -> NDArray[np.int8]:
-    """Give each perturbation a part: TRAIN, VALIDATION or TEST.
+    """Assign each perturbation a part: TRAIN, VALIDATION or TEST.
 
     Parameters
     ----------
     test, validation
-        Names; without them a share is drawn.
+        Names; a random share if not given.
     fold
         (k, n): hold out the k-th of n equal parts of a permutation that `seed` draws.
     """

@@ -20,14 +20,14 @@ from vcell.text_files import read_text, require_file
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_WIDEST = 256  # columns kept as they are; of more, as many principal components
+_WIDEST = 256  # columns; wider tables are reduced to as many principal components
 _GENES = ("genes", "gene_names", "gene", "names", "symbols", "index")
 FORMATS = "an .npz with `genes` and `features`, a .parquet, .csv or .tsv with the genes in its "
 FORMATS += "first column, or an .h5ad with a gene in each row"
 
 
 def read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
-    """Return the genes and their features (genes, F), finite; genes without all of them dropped."""
+    """Return the genes and their features (genes, F), all finite; other genes are dropped."""
     require_file(path)
     try:
         names, values = _READERS.get(path.suffix, _npz)(path)
@@ -49,7 +49,7 @@ def read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
 
 
 def _narrow(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Replace very many columns by their leading principal components, which keep distances."""
+    """Reduce a wide table to its leading principal components, which preserve distances."""
     if values.shape[1] <= _WIDEST:
         return values
     centred = values - values.mean(axis=0)
@@ -58,7 +58,7 @@ def _narrow(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _npz(path: Path) -> tuple[Any, Any]:
-    if not zipfile.is_zipfile(path):  # numpy would take it for a pickle
+    if not zipfile.is_zipfile(path):  # numpy would read it as a pickle
         raise ValueError("it is not an .npz file")
     with np.load(path, allow_pickle=False) as file:
         names = [key for key in _GENES if key in file.files] or [
@@ -80,7 +80,7 @@ def _parquet(path: Path) -> tuple[Any, Any]:
 def _text(path: Path) -> tuple[Any, Any]:
     import pandas as pd
 
-    text = io.BytesIO(read_text(path).encode())  # StringIO takes four bytes a letter
+    text = io.BytesIO(read_text(path).encode())  # StringIO needs four bytes per character
     return _columns(pd.read_csv(text, sep="\t" if path.suffix == ".tsv" else ","))
 
 

@@ -1,7 +1,7 @@
-"""The training-ready store: build it (`prepare`), open it (`Store`), feed from it (`Loader`).
+"""The training-ready store: build it (`prepare`), open it (`Store`), train from it (`Loader`).
 
-A store is a zarr v3 group that anndata opens as well (``anndata.io.read_zarr``): the cells in an
-order drawn once, CSR with the smallest lossless types, in checksummed shards.
+A store is a zarr v3 group that anndata opens as well (``anndata.io.read_zarr``): cells in an order
+drawn once, CSR with the smallest lossless types, in checksummed shards.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for, so that reading a store stays light."""
+    """Import a public name on first access, so that reading a store stays light."""
     if name in _HOMES:
         import importlib
 

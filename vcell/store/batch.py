@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What a batch looks like.
+    """Format of the batches.
 
     Parameters
     ----------
     dense
         A float32 matrix instead of CSR.
     genes
-        The columns, by name or number, in this order (default: all). CSR rows keep the order of
-        the source.
+        Columns by name or number, in this order (default: all). CSR rows keep the order of the
+        source.
     log1p
         Scale each cell to the store's target sum and take ``log1p``; otherwise values as stored.
     labels
-        obs columns whose codes come with each batch.
+        obs columns whose codes each batch contains.
     pin
         Page-locked memory (needs torch with CUDA), so that copies to the device overlap with work.
-        A batch can be let go of as soon as its copy is asked for, on the device's usual stream or
-        by `vcell.store.device.send` on any: its memory is used again after the copy.
+        A batch may be released as soon as its copy was started, on the device's usual stream or by
+        `vcell.store.device.send` on any stream: its memory is reused only after the copy.
     own
-        Every batch in newly allocated arrays of its own: one that is kept keeps nothing else in
-        memory. Costs page faults, which using memory again saves, and for CSR a copy.
+        Put every batch into newly allocated arrays, so that a stored batch keeps no other memory
+        alive. Costs page faults, and for CSR a copy.
     """
 
     dense: bool = False
@@ -46,14 +46,14 @@ class Output:
 
     def __post_init__(self) -> None:
         if self.own and self.pin:
-            raise ValueError("page-locked memory is used again: `pin` and `own` exclude each other")
+            raise ValueError("page-locked memory is reused: `pin` and `own` exclude each other")
 
 
 @dataclass
 class Batch:
-    """Some cells; its memory is yours for as long as you refer to it.
+    """Some cells; the arrays are valid for as long as you hold a reference to them.
 
-    `rows` are the cells' numbers in the source; `labels` the codes of the columns asked for.
+    `rows` are the cells' numbers in the source, `labels` the codes of the requested columns.
     Dense: `x` is (B, N). CSR: `indptr`, `indices`, `data`, and `csr()` wraps them.
     """
 
@@ -82,7 +82,7 @@ class Batch:
 
 @dataclass
 class Waiting:
-    """How long the consumer waited for batches, of how long it ran."""
+    """Time that the consumer waited for batches, and total time."""
 
     waited: float = 0.0
     elapsed: float = 0.0

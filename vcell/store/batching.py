@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from vcell.store.priority_pool import PriorityPool
 
 _I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
-#: Bytes of a slab of small batches: handed over seldom, and still in the last cache when read.
+#: Bytes of a slab of small batches: few hand-overs, and still in the last-level cache when read.
 _SLAB = 8 << 20
-#: Rows that are worth a thread.
+#: Fewest rows per thread.
 _PART = 64
 
 #: Writes the values of a range of a slab's rows.
@@ -36,7 +36,7 @@ Fill = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class BatchFactory:
-    """Where cells come from and what is to become of them."""
+    """The source of the cells, and the format of the batches."""
 
     cells: Cells
     output: Output
@@ -48,7 +48,7 @@ class BatchFactory:
 
     @property
     def slices_buffers(self) -> bool:
-        """Batches are slices of a buffer: nothing has to be moved for them."""
+        """Whether batches are slices of a buffer, so that no values are moved."""
         from_store = isinstance(self.cells, StoreCells)
         plain = not self.output.dense and not self.output.own
         return from_store and plain and self.column is None
@@ -59,11 +59,11 @@ class BatchFactory:
         return np.arange(self.n_genes, dtype=np.int32) if self.column is None else self.column
 
     def take(self, n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return memory for batches: new if they are to own it, else used again."""
+        """Return memory for batches: new if each batch owns its arrays, else reused."""
         return np.empty(n, dtype) if self.output.own else self.memory.take(n, dtype)
 
     def fetch(self, rows: NDArray[np.int64], pool: PriorityPool) -> Buffer:
-        """Bring a buffer's rows into memory."""
+        """Read a buffer's rows into memory."""
         types = Types(np.int32, np.float32) if self.slices_buffers else Types()
         spans = self.cells.fetch(rows, types, self.memory, pool)
         labels = {name: codes[rows] for name, codes in self.labels.items()}
@@ -72,7 +72,7 @@ class BatchFactory:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A buffer's rows in memory and what goes with them."""
+    """A buffer's rows in memory, with their labels and scale."""
 
     rows: NDArray[np.int64]
     spans: RowSpans
@@ -80,26 +80,26 @@ class Buffer:
     scale: NDArray[np.float32] | None
 
     def batch(self, a: int, b: int, n_genes: int) -> Batch:
-        """Begin the batch of rows `a:b`."""
+        """Make the batch of rows `a:b`, without its values."""
         labels = {name: codes[a:b] for name, codes in self.labels.items()}
         return Batch(rows=self.rows[a:b], labels=labels, n_genes=n_genes)
 
 
 @dataclass
 class Slab:
-    """Some batches, and the parts of them that are still being made."""
+    """Some batches, and the tasks that still fill them."""
 
     batches: list[Batch]
     parts: list[Future[None]] = field(default_factory=list)
 
     def wait(self) -> list[Batch]:
-        """Return the batches when they are there."""
+        """Wait for the tasks, and return the batches."""
         wait_all(self.parts)
         return self.batches
 
 
 def rows_of_slab(batch_rows: int, factory: BatchFactory, buffer: Buffer) -> int:
-    """How many rows are made at once: whole batches, at least one."""
+    """Return how many rows are made at once: whole batches, at least one."""
     if factory.slices_buffers:
         return len(buffer.rows)  # nothing to make
     width = 4 * factory.n_genes if factory.output.dense else 8 * int(buffer.spans.length.mean() + 1)
@@ -109,11 +109,11 @@ def rows_of_slab(batch_rows: int, factory: BatchFactory, buffer: Buffer) -> int:
 def make_slab(
     buffer: Buffer, a: int, b: int, batch_rows: int, factory: BatchFactory, pool: PriorityPool
 ) -> Slab:
-    """Begin to make the batches of rows `a:b` of a buffer, on the pool."""
+    """Start to make the batches of rows `a:b` of a buffer, on the pool."""
     cuts = [(i, min(i + batch_rows, b)) for i in range(a, b, batch_rows)]
     batches = [buffer.batch(i, j, factory.n_genes) for i, j in cuts]
     begin = _dense if factory.output.dense else _compressed
-    # Batches that lie in memory of their own, or all in one piece.
+    # Each batch in its own memory, or all in one array.
     pieces = [(a, b, batches)]
     if factory.output.own:
         pieces = [(*cut, [batch]) for cut, batch in zip(cuts, batches, strict=True)]

@@ -1,7 +1,7 @@
 """Where a loader's cells come from: a store, a matrix in memory, or a plain file.
 
-Each brings the rows of a buffer into memory as `RowSpans`: arrays of column ids and values, and
-where each row lies in them. Batches are cut from that.
+Each reads the rows of a buffer into memory as `RowSpans`: arrays of column ids and values, and the
+position of each row in them. Batches are cut from that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vcell.store.store import Store
 if TYPE_CHECKING:
     from vcell.data.buffers import Buffers
 
-#: Chunks a thread takes at once: enough to hide the cost of handing out work.
+#: Chunks per task: enough to hide the cost of submitting it.
 _CHUNKS_A_TASK = 8
 
 
@@ -34,20 +34,20 @@ class RowSpans:
     val: NDArray[Any]
     src: NDArray[np.int64]
     length: NDArray[np.int64]
-    #: Rows lie one after the other, in order: a batch is a slice.
+    #: Rows are consecutive and in order: a batch is a slice.
     contiguous: bool
 
 
 @dataclass(frozen=True)
 class Types:
-    """Types in which a buffer is held; None: those of the source."""
+    """Types of a buffer's arrays; None: those of the source."""
 
     idx: type | None = None
     val: type | None = None
 
 
 class Cells(Protocol):
-    """What a loader needs of its source."""
+    """The interface that a loader needs from its source."""
 
     n_cells: int
     n_genes: int
@@ -55,11 +55,11 @@ class Cells(Protocol):
     def fetch(
         self, rows: NDArray[np.int64], types: Types, memory: Buffers, pool: PriorityPool
     ) -> RowSpans:
-        """Bring rows into memory."""
+        """Read rows into memory."""
         ...
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close the files."""
         ...
 
 
@@ -75,7 +75,7 @@ class MatrixCells:
     def fetch(
         self, rows: NDArray[np.int64], types: Types, memory: Buffers, pool: PriorityPool
     ) -> RowSpans:
-        """Nothing to fetch: rows stay where they are."""
+        """Return the rows in place; nothing is copied."""
         del types, memory, pool
         src = self.indptr[rows]
         return RowSpans(self.idx, self.val, src, self.indptr[rows + 1] - src, contiguous=False)
@@ -90,8 +90,8 @@ class StoreCells:
     Parameters
     ----------
     held
-        Rows (ascending) kept decoded in memory because they are asked for again and again, such
-        as the controls of matched sets.
+        Rows (ascending) kept decoded in memory because they are drawn repeatedly, such as the
+        controls of matched sets.
     """
 
     def __init__(self, store: Store, held: NDArray[np.int64] | None = None) -> None:
@@ -108,7 +108,7 @@ class StoreCells:
     def fetch(
         self, rows: NDArray[np.int64], types: Types, memory: Buffers, pool: PriorityPool
     ) -> RowSpans:
-        """Decode each chunk once, straight into the order in which batches take the rows."""
+        """Decode each chunk once, directly into the order of the batches' rows."""
         store = self.store
         src = store.indptr[rows]
         length = store.indptr[rows + 1] - src
@@ -161,7 +161,7 @@ class StoreCells:
         )
 
 
-#: Urgency of work: what the next batches need before what the next buffer needs.
+#: Priorities: work for the next batches comes before the next buffer.
 EMIT, FETCH = 0, 1
 
 
@@ -173,7 +173,7 @@ def wait_all(futures: list[Future[Any]]) -> None:
 
 
 def load_all(store: Store, threads: int) -> MatrixCells:
-    """Return the whole matrix of a store, decoded into memory with its own small types."""
+    """Decode the whole matrix of a store into memory, in the types of the store."""
     idx = np.empty(store.nnz, store.idx_dtype)
     val = np.empty(store.nnz, store.val_dtype)
     pool = PriorityPool(threads)
@@ -204,7 +204,7 @@ Codes = tuple[NDArray[np.int32], NDArray[Any]]
 
 @dataclass
 class Opened:
-    """A source of cells, its columns, and the store behind it if there is one."""
+    """A source of cells, its columns, and its store if it has one."""
 
     cells: Cells
     codes: Callable[[str], Codes]

@@ -1,7 +1,7 @@
 """The same cells in another layout: h5ad or zarr, by cell, by gene or dense, with given chunks.
 
 Matrices (X, layers, raw) are streamed in bounded memory; everything else that anndata stores is
-copied as it is. The output appears whole or not at all.
+copied unchanged. The output appears complete or not at all.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ARE_DICTS = ("layers", "obsm", "obsp", "uns", "varm", "varp")
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionPlan:
-    """How the output shall lie.
+    """Layout of the output.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def _write_all(
 
 
 def _copy(node: Any, root: Any, name: str) -> None:
-    """Copy what is neither a matrix nor a table: from HDF5 to HDF5 as it lies."""
+    """Copy an element that is neither matrix nor table; from HDF5 to HDF5 unchanged."""
     empty = is_group(node) and not len(node)
     if encoding(node) == "dict" and (empty or (hasattr(node, "id") and hasattr(root, "id"))):
         if empty:
@@ -125,7 +125,7 @@ def _copy(node: Any, root: Any, name: str) -> None:
         else:
             node.file.copy(node, root, name, expand_soft=True, expand_external=True)
         return
-    import anndata.io  # which takes most of a second to import
+    import anndata.io  # takes most of a second
 
     anndata.io.write_elem(root, name, anndata.io.read_elem(node))
 
@@ -147,7 +147,7 @@ def _note(group: Any, kind: str, version: str) -> None:
 
 @contextmanager
 def _output(target: Path) -> Iterator[Any]:
-    """Open a root group under another name; rename it when all went well."""
+    """Open a root group under a temporary name; rename it after success."""
     with outputs.whole(target) as aside:
         if target.suffix == ".h5ad":
             with writing(aside) as (file, _):

@@ -1,7 +1,7 @@
-"""Batches on a device: page-locked memory to copy from, and CSR made dense where needed.
+"""Batches on a device: page-locked memory to copy from, and conversion of CSR to dense.
 
-A CSR batch of a few thousand non-zeros a cell is five to ten times smaller than its dense form, so
-it is cheaper to copy it in that form and make it dense on the device.
+A CSR batch of a few thousand non-zeros per cell is five to ten times smaller than its dense form,
+so it is cheaper to copy the CSR form and convert it on the device.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 
 class PageLocked(Buffers):
-    """Page-locked memory, from which copies run beside the device's work.
+    """Page-locked memory, from which copies overlap with the device's work.
 
-    A copy that was asked for reads its source later, perhaps several batches later, and long after
-    the last reference to it is gone. So of an array that nobody refers to any more, a mark is put
-    into the device's queue, behind every copy asked for so far; when the device has come to it, the
-    array is used again.
+    A copy reads its source later, perhaps several batches later, and long after the last reference
+    to it is gone. So when nobody refers to an array any more, a mark is put into the device's
+    queue, behind every copy submitted so far; once the device has reached the mark, the array is
+    reused.
     """
 
     def __init__(self) -> None:
-        super().__init__(keep=None)  # the device may still read what nobody holds
+        super().__init__(keep=None)  # the device may still read arrays without references
         if not torch.cuda.is_available() and KINDS["cuda"] is Cuda:
-            Accelerator(torch.device("cpu")).page_locked(0)  # which says what is missing
-        # of the thread that makes the loader: its other threads would ask the first GPU
+            Accelerator(torch.device("cpu")).page_locked(0)  # raises a clear error
+        # of this thread: the loader's other threads would use the first GPU
         self._device = accelerator("cuda")
         self._marks: dict[int, Mark] = {}
 
@@ -45,7 +45,7 @@ class PageLocked(Buffers):
         return self._device.page_locked(size)
 
     def is_read(self, i: int) -> bool:
-        """Whether the device has come to the mark behind the array's last copy."""
+        """Whether the device has reached the mark behind the array's last copy."""
         _let_go_of_copied()
         if i not in self._marks:
             self._marks[i] = self._device.mark()
@@ -55,7 +55,7 @@ class PageLocked(Buffers):
         return True
 
 
-#: Sources of copies on streams of the user's own, where a mark in the usual stream says nothing.
+#: Sources of copies on the user's own streams, which a mark in the default stream does not cover.
 _copying: deque[tuple[Mark, list[torch.Tensor]]] = deque()
 _lock = threading.Lock()
 
@@ -79,7 +79,7 @@ def send(batch: Batch, device: torch.device | str) -> tuple[torch.Tensor, ...]:
 
 
 def to_dense(batch: Batch, device: torch.device | str) -> torch.Tensor:
-    """Return a batch as float32 (B, N) on a device; CSR is sent as it is and scattered there."""
+    """Return a batch as float32 (B, N) on a device; CSR is sent and then scattered there."""
     if batch.x is not None:
         return send(batch, device)[0]
     indptr, indices, data = send(batch, device)
@@ -89,7 +89,7 @@ def to_dense(batch: Batch, device: torch.device | str) -> torch.Tensor:
 def scatter_rows(
     indptr: torch.Tensor, indices: torch.Tensor, data: torch.Tensor, n_genes: int
 ) -> torch.Tensor:
-    """CSR arrays on a device as a dense float32 tensor there."""
+    """Convert CSR arrays on a device to a dense float32 tensor."""
     n = len(indptr) - 1
     row = torch.repeat_interleave(torch.arange(n, device=indptr.device), indptr.diff())
     dense = torch.zeros(n * n_genes, dtype=torch.float32, device=data.device)
@@ -112,7 +112,7 @@ class DeviceMatrix:
         )
         self.n_genes = store.n_genes
         self.indptr = torch.from_numpy(whole.indptr).to(device)
-        # torch gathers from int16, not from uint16: the bits are the same
+        # torch gathers from int16, not from uint16: the bits are reinterpreted
         idx = whole.idx.view(np.int16) if whole.idx.dtype == np.uint16 else whole.idx
         self._mask = 0xFFFF if whole.idx.dtype == np.uint16 else -1
         self.idx = torch.from_numpy(idx).to(device)
@@ -124,7 +124,7 @@ class DeviceMatrix:
         self.val = torch.from_numpy(val).to(device)
 
     def dense(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return some cells, wherever their numbers lie, as a dense float32 tensor (B, N)."""
+        """Return some cells as a dense float32 tensor (B, N); `rows` may be on any device."""
         rows = rows.to(self.indptr.device)
         begin = self.indptr[rows]
         length = self.indptr[rows + 1] - begin

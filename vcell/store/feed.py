@@ -1,4 +1,4 @@
-"""The pipeline of a loader: buffers are read, and batches cut from them, ahead of time.
+"""The pipeline of a loader: buffers are prefetched, and batches cut from them.
 
 A reader loads buffers through the pool, one ahead of the batches, also across epochs. They are cut
 into slabs of batches, which the pool fills with higher priority.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Plans:
-    """The plans of epochs: each is drawn once, on whichever thread needs it first."""
+    """The plans of epochs: each is drawn once, by the first thread that needs it."""
 
     def __init__(self, order: Order, place: Partition, n_cells: int) -> None:
         self._order, self._place, self._n_cells = order, place, n_cells
@@ -32,14 +32,14 @@ class Plans:
         """Plan an epoch."""
         with self._lock:
             if number not in self._known:
-                # The epoch before may still be under way.
+                # The previous epoch may still be in use.
                 self._known = {n: e for n, e in self._known.items() if abs(n - number) == 1}
                 self._known[number] = self._order.epoch(number, self._place, self._n_cells)
             return self._known[number]
 
 
 class BufferPool:
-    """The threads of a loader, and the buffers that they bring in before they are asked for."""
+    """The threads of a loader, and its prefetched buffers."""
 
     def __init__(self, factory: BatchFactory, plans: Plans, threads: int) -> None:
         self.factory, self.plans = factory, plans
@@ -48,7 +48,7 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def want(self, epoch: int, number: int) -> Future[Buffer]:
-        """Begin to read a buffer of an epoch, unless it is on its way; let go of all others."""
+        """Start to read a buffer of an epoch, unless it is being read; drop all others."""
         key = epoch, number
         with self._lock:
             future = self._coming.get(key)
@@ -58,7 +58,7 @@ class BufferPool:
         return future
 
     def take(self, epoch: int, number: int) -> Buffer:
-        """Return a buffer, and begin to read the one that comes after it."""
+        """Return a buffer, and start to read the next one."""
         future = self.want(epoch, number)
         is_last = number + 1 >= self.plans.epoch(epoch).n_buffers
         self.want(*((epoch + 1, 0) if is_last else (epoch, number + 1)))
@@ -76,8 +76,8 @@ class BufferPool:
 class Feed:
     """The batches of one epoch, from batch number `first` on; `ahead` slabs are made in advance.
 
-    Nobody is employed for it: whoever asks for a batch, and the reader when a buffer has come in,
-    begins the slabs that there is room for; the pool fills them.
+    There is no thread for this: the consumer that takes a batch, and the reader that has read a
+    buffer, start new slabs if there is room; the pool fills them.
     """
 
     def __init__(self, buffers: BufferPool, epoch: int, first: int, ahead: int) -> None:
@@ -106,14 +106,14 @@ class Feed:
         return ready.popleft()
 
     def close(self) -> None:
-        """Make no more."""
+        """Stop making batches."""
         with self._lock:
             self._closed = True
             self._slabs.clear()
             self._buffer = None
 
     def _top_up(self, n: int) -> None:
-        """Begin slabs until `n` are on their way, as far as buffers have come in."""
+        """Start slabs until `n` are in progress, as far as buffers have been read."""
         plan, factory = self._plan, self._buffers.factory
         while len(self._slabs) < n and not self._closed:
             if self._buffer is None:
@@ -127,22 +127,22 @@ class Feed:
             pool = self._buffers.pool
             self._slabs.append(make_slab(buffer, self._begin, end, plan.batch_rows, factory, pool))
             self._begin = end
-            if end == len(buffer.rows):  # let go of it: another in memory is another buffer
+            if end == len(buffer.rows):  # free its memory before the next buffer is taken
                 self._buffer, self._number, self._begin = None, self._number + 1, 0
 
     def _arrived(self) -> bool:
-        """Whether the next buffer is there; if not, slabs are begun when it is."""
+        """Whether the next buffer has been read; if not, slabs are started once it has."""
         future = self._buffers.want(self._epoch, self._number)
         if not future.done():
             if self._ahead and self._awaited != self._number:
                 self._awaited = self._number
                 future.add_done_callback(self._come)
             return False
-        # An error is for whoever asks for the batches after those that are on their way.
+        # An error is raised after the batches that are in progress were returned.
         return not self._slabs or future.exception() is None
 
     def _come(self, future: Future[Buffer]) -> None:
-        """Go on with a buffer that came in, on the reader's thread, unless a consumer is at it."""
+        """Start slabs from a new buffer, on the reader's thread, unless a consumer does so."""
         if future.cancelled() or future.exception() or not self._lock.acquire(blocking=False):
             return
         try:

@@ -18,35 +18,37 @@ if TYPE_CHECKING:
 
 #: Writes a column into a group under a name.
 Write = Callable[[Any, str], None]
-#: What makes a column when it is its turn: numbers, or what writes it.
+#: Functions that make a column when it is written: numbers, or a function that writes it.
 Columns = Mapping[str, Callable[[], Any]]
 
 
 def write_obs(
-    root: Any, source: CellSource, rows: NDArray[np.int64], more: Columns | None = None
+    root: Any, source: CellSource, rows: NDArray[np.integer[Any]], more: Columns | None = None
 ) -> None:
-    """Write the table of some cells, and columns of ours."""
+    """Write the table of some cells, and additional columns."""
     columns = {name: partial(_some, source.obs, name, rows) for name in source.obs_columns}
-    _write(root, "obs", lambda: _chosen(source.cells, rows), _beside(columns, more or {}))
+    # Read here, not kept by the source: their memory goes before the columns' comes.
+    names = source.obs_frame.names
+    _write(root, "obs", lambda: _chosen(names(), rows), _beside(columns, more or {}))
 
 
 def write_var(
     root: Any, source: CellSource, genes: NDArray[np.int64], more: Columns | None = None
 ) -> None:
-    """Write the table of some genes, and columns of ours."""
+    """Write the table of some genes, and additional columns."""
     columns = {name: partial(_some, source.var, name, genes) for name in source.var_columns}
     names = Texts.of(source.genes)
     _write(root, "var", lambda: _chosen(names, genes), _beside(columns, more or {}))
 
 
 def _beside(columns: Columns, ours: Columns) -> Columns:
-    """Add columns of ours; the input's of the same name are kept as ``input_NAME``."""
+    """Add our columns; input columns of the same names become ``input_NAME``."""
     theirs = {f"input_{name}" if name in ours else name: c for name, c in columns.items()}
     return {**theirs, **ours}
 
 
 def _write(root: Any, table: str, names: Callable[[], Write], columns: Columns) -> None:
-    if table in root:  # of a run that was killed here
+    if table in root:  # left by a killed run
         del root[table]
     group = root.create_group(table)
     note(group, "dataframe", "0.2.0")
@@ -62,21 +64,21 @@ def _write(root: Any, table: str, names: Callable[[], Write], columns: Columns) 
 
 
 def _listed(names: list[str], *, is_hdf5: bool) -> Any:
-    """Return names as an attribute: a list in JSON; HDF5 wants an array, and none has no type."""
+    """Return names as an attribute: a list in JSON; HDF5 needs an array, typed even if empty."""
     if not is_hdf5:
         return names
     return np.array(names, dtype=object) if names else np.zeros(0)
 
 
-def _chosen(texts: Texts, rows: NDArray[np.int64]) -> Write:
+def _chosen(texts: Texts, rows: NDArray[np.integer[Any]]) -> Write:
     return lambda group, name: write_texts(group, name, len(rows), texts.pieces(rows))
 
 
-def _some(table: Callable[[str], Column], name: str, rows: NDArray[np.int64]) -> Any:
-    """Return some values of a column: numbers, or what writes them as they must be written."""
+def _some(table: Callable[[str], Column], name: str, rows: NDArray[np.integer[Any]]) -> Any:
+    """Return some values of a column: numbers, or a function that writes them."""
     column = table(name)
     if column.texts is not None and 2 * column.texts.n_different() > len(column):
-        return _chosen(column.texts, rows)  # categories would take more than the strings
+        return _chosen(column.texts, rows)  # categories would take more space than the strings
     if column.kind in ("categorical", "string"):
         codes, categories = column.codes[rows], column.categories
         return lambda group, name: write_categories(group, name, codes, categories)

@@ -5,8 +5,8 @@
 ...     step(batch.x, batch.labels["perturbation"])
 
 While a buffer's batches are consumed the next buffer is read and decoded on other threads, also
-when it belongs to the next epoch; the first of all is begun by `iter(loader)`. A batch stays valid
-for as long as you refer to it; memory of released batches is reused.
+across epochs; `iter(loader)` starts the first. A batch stays valid for as long as you hold a
+reference to it; memory of released batches is reused.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from vcell.store.cells import Opened
     from vcell.store.store import Store
 
-#: A store this much smaller than the free memory is kept in it.
+#: A store that takes at most this share of the free memory is loaded completely.
 _RESIDENT_SHARE = 0.25
-#: Arrays of batches and buffers held to be used again.
+#: Arrays of batches and buffers kept for reuse.
 _HELD = 64
 
 
@@ -51,24 +51,25 @@ class _Position:
 
 
 class Loader:
-    """Yields the batches of an order, one epoch for each `for` loop.
+    """Iterate over batches of cells, one epoch for each `for` loop.
 
     Parameters
     ----------
     cells
-        A `Store`, a path to a store or to a plain h5ad/zarr file, an open `vcell.data` source, an
-        AnnData or a scipy CSR matrix.
+        A `Store`, a path to a store or to an h5ad/zarr file, an open `vcell.data` source, an
+        AnnData, or a scipy CSR matrix.
     order
         `Shuffled`, `Weighted` or `Sets`.
     output
-        What batches look like.
-    rank, world_size
-        This process and how many there are; together they see each cell once.
+        The format of the batches; CSR by default.
+    place
+        Rank of this process and number of processes (`Partition`), which together see each cell
+        once; by default a single process.
     resident
-        Keep the whole store decoded in memory: ``"auto"`` if it takes at most a quarter of what
-        is free.
+        Keep the whole store decoded in memory. ``"auto"``: if it takes at most a quarter of the
+        free memory.
     threads, prefetch
-        Threads that read and decode, and batches made ahead of the consumer (at least).
+        Number of threads that read and decode, and minimum number of batches made in advance.
     """
 
     def __init__(
@@ -108,10 +109,11 @@ class Loader:
         weakref.finalize(self, self._buffers.close)
         console.detail(f"loader: {order.describe(self.n_cells)}")
 
-    # -- what a training loop needs -------------------------------------------------------------
+    # -- the interface of a training loop
+    # -------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield what is left of the current epoch, then move on to the next."""
+        """Yield the remaining batches of the current epoch, then advance to the next epoch."""
         epoch = self._epoch()
         if self._position.batch < epoch.n_batches:
             first_buffer = self._position.batch // epoch.buffer_batches
@@ -120,28 +122,28 @@ class Loader:
 
     def _batches(self) -> Iterator[Batch]:
         position, n = self._position, self._epoch().n_batches
-        # Batches that are slices of a buffer cost nothing to make, so none is made ahead.
+        # Slices of a buffer cost nothing to make, so none is made in advance.
         ahead = 0 if self._buffers.factory.slices_buffers else self._prefetch
         feed = Feed(self._buffers, position.epoch, position.batch, ahead)
         begun = time.perf_counter()
         try:
             for _ in range(position.batch, n):
-                yield self._timed(feed)  # it has no name here: that would keep its memory
+                yield self._timed(feed)  # not bound to a name, which would hold its memory
             self._position = _Position(position.epoch + 1, 0)
         finally:
             self.waiting.elapsed += time.perf_counter() - begun
             feed.close()
 
     def __len__(self) -> int:
-        """Batches of this rank in an epoch."""
+        """Return the number of batches of this rank in an epoch."""
         return self._epoch().n_batches
 
     def categories(self, label: str) -> NDArray[Any]:
-        """Return what the codes of a label mean."""
+        """Return the categories of a label's codes."""
         return self._labels[label][1]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position: batches yielded so far, and what it depends on. Plain JSON types."""
+        """Return the position (batches yielded) and what it depends on, in plain JSON types."""
         return {
             "version": 1,
             "epoch": self._position.epoch,
@@ -153,7 +155,7 @@ class Loader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue after the batch that was yielded last when `state` was taken.
+        """Continue after the last batch yielded when `state` was taken.
 
         Raises
         ------
@@ -171,7 +173,7 @@ class Loader:
         self._position = _Position(state["epoch"], state["batch"])
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch."""
+        """Go to the beginning of epoch number `epoch`."""
         self._position = _Position(epoch, 0)
 
     def close(self) -> None:
@@ -203,7 +205,7 @@ class Loader:
 
 
 def _columns(source: Opened, output: Output) -> NDArray[np.int32] | None:
-    """For each gene of the source its column in the output, or -1."""
+    """Return for each gene of the source its column in the output, or -1."""
     if output.genes is None:
         return None
     wanted = source.columns_of(output.genes)
@@ -217,7 +219,7 @@ def _columns(source: Opened, output: Output) -> NDArray[np.int32] | None:
 def _place_in_memory(
     source: Opened, order: Order, *, resident: bool | Literal["auto"], threads: int
 ) -> Cells:
-    """Decide what of a store is kept in memory, and say so."""
+    """Decide which part of a store is loaded into memory, and report it."""
     store: Store | None = source.store
     if store is None:
         return source.cells

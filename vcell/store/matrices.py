@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vcell.data import CellSource
 
 Array = NDArray[Any]
-#: Non-zeros that are turned from rows to columns at once: 400 MB of values and row numbers.
+#: Non-zeros that are transposed at once: 400 MB of values and row numbers.
 _AT_ONCE = 50_000_000
 _HDF5: dict[str, dict[str, Any]] = {
     "gzip": {"compression": "gzip", "compression_opts": 4},
@@ -63,7 +63,7 @@ class Target:
         return array
 
     def rows_at_once(self, width: int) -> int:
-        """How many rows (or elements) are written at once: whole shards, or several chunks."""
+        """Return how many rows (or elements) to write at once: whole shards or several chunks."""
         if self.is_zarr and self.shard:
             return self._shard_rows(width)
         return max(1, self.chunk // max(width, 1)) * 16
@@ -160,7 +160,7 @@ def write_csr(source: CellSource, target: Target, name: str, bar: Any) -> None:
 
 
 def write_csc(source: CellSource, target: Target, name: str, bar: Any) -> None:
-    """Write a matrix by gene: count first, then as many genes at a time as memory allows."""
+    """Write a matrix by gene: count, then write as many genes at a time as fit in memory."""
     n_genes = source.n_genes
     counts = np.zeros(n_genes, np.int64)
     for block in source.chunks(dtype="stored"):
@@ -188,7 +188,7 @@ def write_csc(source: CellSource, target: Target, name: str, bar: Any) -> None:
 
 
 def _cuts(indptr: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Ranges of columns with at most `_AT_ONCE` elements, or one column."""
+    """Return ranges of columns with at most `_AT_ONCE` elements, or of one column."""
     cuts, a, n = [], 0, len(indptr) - 1
     while a < n:
         b = int(np.searchsorted(indptr, indptr[a] + _AT_ONCE, side="right")) - 1
@@ -209,7 +209,7 @@ def _finish(
 
 
 def write_dense(source: CellSource, target: Target, name: str, bar: Any) -> None:
-    """Write a full table."""
+    """Write a dense matrix."""
     parent, _, leaf = name.rpartition("/")
     group = target.root.require_group(parent) if parent else target.root
     shape = (source.n_cells, source.n_genes)

@@ -1,8 +1,8 @@
 """The order of cells: plans that are pure functions of (seed, epoch, rank).
 
-A plan says, for an epoch and a rank, which cells each *buffer* holds and in which order; batches
-are consecutive slices of buffers. Nothing is drawn while cells flow, so a position in an epoch is
-two numbers, and a restored run sees the batches it would have seen.
+A plan gives, for an epoch and a rank, the cells of each *buffer* in order; batches are consecutive
+slices of buffers. Nothing is drawn during reading, so a position in an epoch is two numbers, and a
+resumed run sees the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Partition:
-    """The part of the work that is this process's."""
+    """Rank of this process and number of processes, which share the work."""
 
     rank: int = 0
     world_size: int = 1
@@ -29,16 +29,16 @@ class Partition:
             raise ValueError(f"rank {self.rank} is not one of {self.world_size} processes")
 
     def share(self, n: int) -> tuple[int, int]:
-        """Which of `n` things are ours: a half-open range; the ranges of all ranks cover all."""
+        """Return this rank's half-open range of `n` items; the ranges of all ranks cover all."""
         return self.rank * n // self.world_size, (self.rank + 1) * n // self.world_size
 
 
 class Epoch(ABC):
     """One pass of one rank: how many batches, and the cells of each buffer of batches."""
 
-    #: Rows of each batch but possibly the last.
+    #: Rows of each batch except perhaps the last.
     batch_rows: int
-    #: Batches of each buffer but possibly the last.
+    #: Batches of each buffer except perhaps the last.
     buffer_batches: int
     n_rows: int
 
@@ -70,23 +70,23 @@ class Order(ABC):
 
     @abstractmethod
     def describe(self, n_cells: int) -> str:
-        """Say how random this is, in one sentence."""
+        """Describe how random this order is, in one sentence."""
 
     @abstractmethod
     def key(self) -> dict[str, Any]:
-        """Return what must be equal for a saved position to mean the same batches."""
+        """Return the settings on which the meaning of a saved position depends."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shuffled(Order):
-    """Each cell once an epoch.
+    """Each cell once per epoch.
 
     Parameters
     ----------
     batch_size
         Cells of a batch.
     seed
-        Decides everything that is drawn.
+        Seed of all draws.
     shuffle
         ``"block"``: runs of `block` neighbouring cells are drawn at random into a buffer of
         `buffer` cells, which is shuffled. ``"full"``: every cell is drawn by itself. ``"none"``:
@@ -94,7 +94,7 @@ class Shuffled(Order):
     block, buffer
         Cells of a run and of a buffer.
     drop_last
-        Leave out the last, short batch, so that every rank has equally many full batches.
+        Leave out the last, short batch, so that all ranks have the same number of full batches.
     rows
         The cells to use (default: all), ascending.
     """
@@ -117,7 +117,7 @@ class Shuffled(Order):
         return _ShuffledEpoch(self, number, place, n)
 
     def describe(self, n_cells: int) -> str:
-        """Say how random this is."""
+        """Describe the order."""
         n = n_cells if self.rows is None else len(self.rows)
         if self.shuffle == "none":
             return f"{n:,} cells in the order of the file"
@@ -131,7 +131,7 @@ class Shuffled(Order):
         )
 
     def key(self) -> dict[str, Any]:
-        """Return what a saved position depends on."""
+        """Return the settings on which a saved position depends."""
         return {
             "order": "shuffled",
             "batch_size": self.batch_size,
@@ -185,12 +185,12 @@ class _ShuffledEpoch(Epoch):
 
 @dataclass(frozen=True, kw_only=True)
 class Weighted(Order):
-    """Cells drawn with replacement, each with its weight; an epoch is as many draws as cells.
+    """Cells drawn with replacement by weight; an epoch has as many draws as cells.
 
     Parameters
     ----------
     weights
-        One non-negative number a cell. `balanced` makes those that show every label equally often.
+        One non-negative number per cell. `balanced` makes weights for equally frequent labels.
     """
 
     weights: NDArray[np.float64]
@@ -206,11 +206,11 @@ class Weighted(Order):
         return _WeightedEpoch(self, number, place)
 
     def describe(self, n_cells: int) -> str:
-        """Say how random this is."""
+        """Describe the order."""
         return f"{n_cells:,} draws with replacement, by weight"
 
     def key(self) -> dict[str, Any]:
-        """Return what a saved position depends on."""
+        """Return the settings on which a saved position depends."""
         return {
             "order": "weighted",
             "batch_size": self.batch_size,
@@ -246,7 +246,7 @@ class _WeightedEpoch(Epoch):
 
 
 def balanced(codes: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """Weights under which every label is equally likely; cells without label (-1) get zero."""
+    """Return weights for equally likely labels; cells without a label (-1) get 0."""
     codes = np.asarray(codes)
     counts = np.bincount(codes[codes >= 0])
     weights = np.zeros(len(codes))

@@ -1,4 +1,4 @@
-"""Cells straight from a plain file (h5ad, zarr, 10x) or an AnnData, without a store.
+"""Cells directly from a file (h5ad, zarr, 10x) or an AnnData, without a store.
 
 Blocks of neighbouring cells are read through `vcell.data`, which decodes them on threads; the
 shuffling of a buffer is then the same as for a store.
@@ -77,7 +77,7 @@ def open_plain(cells: Any) -> Opened:
 
 
 def _scale(source: CellSource) -> NDArray[np.float32]:
-    """Scale to the median library size; needs one pass, which a store remembers."""
+    """Scale to the median library size; needs a pass over the cells, unlike a store."""
     console.say(f"{source.name}: reading the library sizes first (a store would know them)")
     totals = np.zeros(source.n_cells)
     for block in source.chunks():

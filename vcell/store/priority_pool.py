@@ -1,7 +1,7 @@
-"""A few threads that do the most urgent piece of work first.
+"""A thread pool that runs the most urgent task first.
 
-`concurrent.futures` serves first come, first served; a loader needs the batch that is waited for
-before the chunks of the next buffer.
+`concurrent.futures` runs tasks in the order of submission; a loader needs the next batch before the
+chunks of the next buffer.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PriorityPool:
         return [self.submit(priority, call) for call in calls]
 
     def close(self) -> None:
-        """Drop what has not begun and wait for what has."""
+        """Drop calls that have not started, and wait for the others."""
         with self._ready:
             self._closed = True
             for _, _, future, _ in self._heap:
@@ -62,7 +62,7 @@ class PriorityPool:
             self._heap.clear()
             self._ready.notify_all()
         for thread in self._threads:
-            if thread is not threading.current_thread():  # the last reference may go on a thread
+            if thread is not threading.current_thread():  # may be called on a pool thread
                 thread.join()
 
     def _work(self) -> None:
@@ -77,6 +77,6 @@ class PriorityPool:
                 continue
             try:
                 future.set_result(call())
-            except BaseException as error:  # noqa: BLE001  # handed to whoever asks for the result
+            except BaseException as error:  # noqa: BLE001  # raised by `result`
                 future.set_exception(error)
             del future, call

@@ -19,22 +19,22 @@ _PIECE = 8 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How cells become a store.
+    """Settings for making a store from cells.
 
     Parameters
     ----------
     min_genes, min_counts, max_mito
         Cells with fewer genes or counts, or a larger share (0 to 1) of mitochondrial counts, are
-        left out. Judged over all genes of the input.
+        left out. Measured on all genes of the input.
     min_cells
         Genes seen in fewer of the kept cells are left out.
     doublet_column
         An obs column that says which cells are doublets, to be left out.
     genes
-        The genes to keep, in this order (default: all). Totals still count all genes.
+        The genes to keep, in this order (default: all). Totals still include all genes.
     target_sum
         Library size for log-normalising (default: the median of the kept cells). Counts are stored
-        as they are; this is only remembered.
+        unscaled; this number is stored with them.
     group_by
         Keep cells with equal values of these columns together, shuffled within each group (default:
         shuffle all cells, so that any slice is a random sample).
@@ -63,7 +63,7 @@ class Recipe:
             raise ValueError("max_mito is a share and lies between 0 and 1")
 
     def plain(self) -> dict[str, Any]:
-        """As JSON types; the usual join is not named, so that keys of older stores hold."""
+        """Return JSON types, without the default join, so that keys of older stores stay valid."""
         told = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         if self.join == "strict":
             del told["join"]
@@ -80,7 +80,7 @@ class Fingerprint:
     content: str
 
     def plain(self) -> dict[str, Any]:
-        """As JSON types."""
+        """Return JSON types."""
         return asdict(self)
 
 
@@ -92,7 +92,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def fingerprint(path: Path, known: Iterable[dict[str, Any]] = ()) -> Fingerprint:
-    """Identify an input by content; a file that looks untouched since `known` is not read again."""
+    """Identify an input by content; a `known` file of the same size and date is not read."""
     files = [(f, f.stat()) for f in files_of(path)]
     size = sum(s.st_size for _, s in files)
     mtime = max((s.st_mtime_ns for _, s in files), default=0)
@@ -105,7 +105,7 @@ def fingerprint(path: Path, known: Iterable[dict[str, Any]] = ()) -> Fingerprint
         relative = file.relative_to(path).as_posix() if path.is_dir() else ""
         digest.update(f"{relative}\0{stat.st_size}\0".encode())
         with file.open("rb") as stream:
-            # A crc32c of each piece runs at memory speed, a hash of everything would not.
+            # crc32c of pieces runs at memory speed, unlike a cryptographic hash of all bytes.
             while piece := stream.read(_PIECE):
                 digest.update(google_crc32c.value(piece).to_bytes(4, "little"))
     return Fingerprint(name, size, mtime, digest.hexdigest()[:32])

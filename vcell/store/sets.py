@@ -1,8 +1,8 @@
 """Sets of perturbed cells with matched controls: an order for models that compare the two.
 
 A *set* is `set_size` cells of one perturbation in one context (a batch, a cell type), followed by
-as many control cells of the same context. Controls are dealt from shuffled decks, so that within
-an epoch each control of a context is used equally often, give or take one.
+as many control cells of the same context. Controls are dealt from shuffled decks, so that within an
+epoch the controls of a context are used equally often, to within one.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ Codes = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Sets(Order):
-    """Perturbed cells with matched controls; each perturbed cell once an epoch.
+    """Perturbed cells with matched controls; each perturbed cell once per epoch.
 
     A batch has ``2 * set_size * sets_per_batch`` rows: for each set its perturbed cells, then its
-    controls. The last set of a group is filled up with cells of the group drawn again.
+    controls. The last set of a group is filled with cells of the group that are drawn again.
 
     Parameters
     ----------
     perturbation, control
         Perturbation codes of all cells (-1: leave out) and the code of the controls.
     context
-        Codes within which controls must match (batch, cell type, or both combined by
-        `combine`); None: any control matches.
+        Codes that controls must share (batch, cell type, or both, from `combine`); None: any
+        control matches.
     set_size
         Cells of a set; 1 gives pairs.
     block
         Pairs from disk are drawn in runs of this many neighbouring cells, into a buffer that is
-        shuffled, so that each chunk is decoded once an epoch; 1: each pair by itself. The cells of
-        larger sets lie anywhere.
+        shuffled, so that each chunk is decoded once per epoch; 1: every pair is drawn
+        independently. The cells of larger sets may be anywhere.
     fallback
-        Take controls of any context where a context has none. Otherwise that is an error.
+        Use controls of any context for a context without controls, which otherwise is an error.
     """
 
     perturbation: Codes
@@ -69,25 +69,25 @@ class Sets(Order):
         return _SetEpoch(self, number, place)
 
     def contexts(self) -> Codes:
-        """Return the context of every cell; all equal where none was asked for."""
+        """Return the context of every cell; all equal if `context` is None."""
         if self.context is None:
             return np.zeros(len(self.perturbation), np.int64)
         return self.context
 
     def controls(self) -> Rows:
-        """All control cells that may be drawn."""
+        """Return the control cells that may be drawn."""
         keep = (self.perturbation == self.control) & (self.contexts() >= 0)
         return np.flatnonzero(keep).astype(np.int64)
 
     def describe(self, n_cells: int) -> str:
-        """Say what a batch is."""
+        """Describe a batch."""
         return (
             f"{self.sets_per_batch} sets a batch, each {self.set_size} perturbed cells and "
             f"{self.set_size} controls of the same context, drawn from {n_cells:,} cells"
         )
 
     def key(self) -> dict[str, Any]:
-        """Return what a saved position depends on."""
+        """Return the settings on which a saved position depends."""
         return {
             "order": "sets",
             "set_size": self.set_size,
@@ -132,7 +132,7 @@ class _SetEpoch(Epoch):
 
 
 def combine(*codes: Codes) -> Codes:
-    """One code for each combination of several columns; -1 where any is missing."""
+    """Return one code for each combination of several columns; -1 where any is missing."""
     combined = np.zeros(len(codes[0]), np.int64)
     missing = np.zeros(len(codes[0]), bool)
     for column in codes:
@@ -144,7 +144,7 @@ def combine(*codes: Codes) -> Codes:
 
 
 def _draw_sets(order: Sets, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    """Cut each group (perturbation in context), shuffled, into sets; also each set's context."""
+    """Split each shuffled group (perturbation in context) into sets; return their contexts too."""
     context = order.contexts()
     keep = (order.perturbation >= 0) & (order.perturbation != order.control) & (context >= 0)
     cells = rng.permutation(np.flatnonzero(keep).astype(np.int64))
@@ -166,7 +166,7 @@ def _draw_sets(order: Sets, rng: np.random.Generator) -> tuple[Rows, Rows]:
 
 
 def _deal_controls(order: Sets, context: Rows, rng: np.random.Generator) -> Rows:
-    """Return controls for sets of these contexts: `set_size` each, dealt from shuffled decks."""
+    """Return `set_size` controls for each set's context, dealt from shuffled decks."""
     pool = order.controls()
     pool_context = order.contexts()[pool]
     dealt = np.empty((len(context), order.set_size), np.int64)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Codec = Literal["lz4", "zstd", "none"]
-# Threads are ours; blosc's own write a chunk's blocks in whatever order they end.
+# We use our own threads; blosc's write a chunk's blocks in the order in which they finish.
 blosc.use_threads = False
 #: Elements of a chunk: 128 KiB of u16, so that ids and values of one chunk stay in the L2 cache.
 CHUNK = 1 << 16
@@ -37,14 +37,14 @@ _BLOCK = {"lz4": 1 << 15, "zstd": 0}
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """How an array is cut and coded."""
+    """Chunks, shards and compression of an array."""
 
     dtype: np.dtype[Any]
     size: int
     codec: Codec = "lz4"
     chunk: int = CHUNK
     chunks_per_shard: int = CHUNKS_PER_SHARD
-    counts: bool = False  # whole numbers, most of them small
+    counts: bool = False  # small whole numbers, mostly
 
     @property
     def shard(self) -> int:
@@ -58,7 +58,7 @@ class ShardLayout:
 
 
 def _shuffled_by_bit(codec: Codec, *, counts: bool) -> bool:
-    """Small counts are, for lz4: most bits are zero in all of them."""
+    """Whether to shuffle bits: for lz4 and small counts, whose high bits are all zero."""
     return counts and codec == "lz4"
 
 
@@ -74,12 +74,12 @@ def encode(values: NDArray[Any], codec: Codec, *, counts: bool = False) -> bytes
 
 
 class ShardWriter:
-    """Writes one shard as a stream of coded chunks: aside, then renamed when it is complete."""
+    """Writes one shard, chunk by chunk, under a temporary name; renames it when complete."""
 
     def __init__(self, path: Path, chunks_per_shard: int) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._aside = path.with_name(f"{path.name}.partial")  # a later attempt writes over it
+        self._aside = path.with_name(f"{path.name}.partial")  # a later attempt overwrites it
         self._file = self._aside.open("wb")
         self._index = np.full((chunks_per_shard, 2), NOT_WRITTEN, "<u8")
         self._n = 0
@@ -214,7 +214,7 @@ class ShardReader:
 
     @contextmanager
     def _shard(self, number: int) -> Iterator[ShardFile]:
-        """Open a shard once; what is wrong with it is said with the path."""
+        """Open a shard once; errors name its path."""
         try:
             file = self._shards.get(number)
             if file is None:

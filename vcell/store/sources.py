@@ -1,4 +1,4 @@
-"""Stores, files and matrices in memory behind the one interface that a loader reads."""
+"""Stores, files and matrices in memory behind the interface that a loader reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def open_source(cells: Any) -> Opened:
-    """Make sense of what a loader was given.
+    """Open whatever a loader was given.
 
     Raises
     ------

@@ -116,7 +116,7 @@ class Store:
 
     @cached_property
     def statistics(self) -> dict[str, NDArray[Any]]:
-        """Per-gene sums over the kept cells and what else `preprocessing.npz` holds."""
+        """The contents of `preprocessing.npz`, such as per-gene sums over the kept cells."""
         with np.load(self.path / "preprocessing.npz", allow_pickle=False) as file:
             return dict(file)
 
@@ -148,7 +148,7 @@ class Store:
         return codes.astype(np.int32), np.asarray(categories)
 
     def scale(self, target_sum: float | None = None) -> NDArray[np.float32]:
-        """Return what each cell's counts are multiplied with to reach the target library size."""
+        """Return the factor of each cell's counts for the target library size."""
         if not self.manifest["counts"]:
             raise UserError(
                 f"{self.path} holds values that are not counts: they cannot be log-normalised",
@@ -159,7 +159,7 @@ class Store:
         return (target / np.where(totals > 0, totals, target)).astype(np.float32)
 
     def columns_of(self, genes: Sequence[str] | NDArray[Any]) -> NDArray[np.int64]:
-        """Column numbers of genes given by name (or by number).
+        """Return column numbers of genes given by name (or by number).
 
         Raises
         ------
@@ -184,7 +184,7 @@ class Store:
     def read(self, rows: NDArray[np.integer[Any]] | slice | None = None) -> csr_matrix:
         """Return some cells (default all) as a scipy CSR matrix with the types of the store.
 
-        Each chunk is decoded once, by the calling thread; `Loader` is the fast way in.
+        Each chunk is decoded once, by the calling thread; use `Loader` for speed.
         """
         from scipy.sparse import csr_matrix
 

@@ -1,4 +1,4 @@
-"""A loader as an endless, resumable stream of batches, as `vcell.train` wants them."""
+"""A loader as an endless, resumable stream of batches, as `vcell.train` needs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class LoaderStream:
     Parameters
     ----------
     loader
-        Its order must have as many batches an epoch for any number of processes, so that the
-        position means the same to all.
+        Its order must have the same number of batches per epoch for any number of processes, so
+        that the position has the same meaning.
     identity
-        What the position depends on, in plain JSON types: a saved position with another one is
+        What the position depends on, in plain JSON types: a saved position with another identity is
         refused.
     """
 
     def __init__(self, loader: Loader, identity: Mapping[str, Any]) -> None:
         self.loader, self.identity = loader, dict(identity)
-        self.step = 0  # batches handed out since the beginning
+        self.step = 0  # batches returned since the beginning
         self._epoch = iter(loader)
 
     def __iter__(self) -> Self:
@@ -44,11 +44,11 @@ class LoaderStream:
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many steps were handed out, and of which cells."""
+        """Return the number of steps returned, and the identity."""
         return {"step": self.step, **self.identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on after the steps already seen, on any number of processes."""
+        """Continue after the steps already returned, on any number of processes."""
         if any(state[key] != mine for key, mine in self.identity.items()):
             raise UserError(
                 "the run was trained on other cells than there are now",

@@ -27,19 +27,20 @@ def write_tables(
     built: Path,
     source: CellSource,
     cells: CellMeasures,
-    order: NDArray[np.int64],
+    order: NDArray[np.integer[Any]],
     genes: NDArray[np.int64],
     stats: NDArray[np.float64],
 ) -> None:
-    """Write obs and var as anndata does."""
+    """Write obs and var in anndata's format."""
     import zarr
 
     def mito_share() -> NDArray[np.float64]:
         total = cells.total[order]
-        return cells.mito[order] / np.where(total != 0, total, 1)
+        share: NDArray[np.float64] = cells.mito[order] / np.where(total != 0, total, 1)
+        return share
 
     measured: Columns = {
-        "source_row": lambda: order,
+        "source_row": lambda: order.astype(np.int64),
         "n_genes": lambda: cells.genes[order],
         "total_counts": lambda: cells.total[order],
         "mito_share": mito_share,
@@ -61,7 +62,7 @@ def write_preprocessing(
     stats: NDArray[np.float64],
     totals: NDArray[np.float64],
 ) -> None:
-    """Return what `predict` must know to treat cells as training did."""
+    """Write what `predict` needs to process cells as in training."""
     n = len(totals)
     mean = stats[:, scatter.SUM] / n
     variance = (stats[:, scatter.SUM_SQUARES] / n - mean**2) * (n / max(n - 1, 1))
@@ -98,6 +99,6 @@ def write_groups(built: Path, manifest: dict[str, Any]) -> None:
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         (folder / "zarr.json").write_text(json.dumps(group, indent=2))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zarr: files of ours beside, consolidation not in the spec
+        warnings.simplefilter("ignore")  # zarr: extra files, consolidated metadata
         zarr.consolidate_metadata(built)
     (built / MANIFEST).write_text(json.dumps(manifest, indent=2))

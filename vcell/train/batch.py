@@ -1,4 +1,4 @@
-"""Length, slices and transport of a batch, whatever nesting of tensors it is."""
+"""Length, slices and transport of a batch, for any nesting of tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def length(batch: Any) -> int:
 def pieces(batch: Any, count: int) -> Iterator[Any]:
     """Cut a batch into `count` pieces of nearly equal size.
 
-    A batch type that is more than stacked tensors brings its own ``__len__`` and
+    A batch type that is not made of stacked tensors defines ``__len__`` and
     ``__getitem__(slice)``.
     """
     total = length(batch)
@@ -33,7 +33,7 @@ def pieces(batch: Any, count: int) -> Iterator[Any]:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Copy a batch to the device; asynchronously from pinned memory."""
+    """Copy a batch to the device; asynchronous from pinned memory."""
     if hasattr(batch, "to") and not isinstance(batch, torch.Tensor):
         return batch.to(device)
 

@@ -9,10 +9,10 @@ from typing import Any
 from vcell.errors import UserError
 from vcell.train.options import TrainOptions
 
-# The order of the data depends on the seed: another one cannot go on from a position.
+# The order of the data depends on the seed: a position means nothing with another one.
 _FIXED = frozenset({"seed"})
-# What follows differs from an uninterrupted run, on purpose; it is reported.
-_SPOKEN = frozenset(
+# A change of these makes the run differ from an uninterrupted one, on purpose; it is reported.
+_REPORTED = frozenset(
     [
         "batch_size",
         "max_steps",
@@ -36,7 +36,7 @@ def plain(options: TrainOptions) -> dict[str, Any]:
 
 
 def compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what to say about changed settings; refuse those that cannot change."""
+    """Return messages about changed settings; raise an error for those that cannot change."""
     changed = {name: (saved[name], now[name]) for name in saved if saved[name] != now.get(name)}
     for name in sorted(_FIXED & changed.keys()):
         before, after = changed[name]
@@ -46,12 +46,12 @@ def compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         )
     return [
         f"{name.replace('_', '-')} was {changed[name][0]} and is {changed[name][1]} from here on"
-        for name in sorted(_SPOKEN & changed.keys())
+        for name in sorted(_REPORTED & changed.keys())
     ]
 
 
 def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with another model or other data."""
+    """Raise an error if the model or the data changed."""
     for name in sorted({*saved, *now}):
         if saved.get(name) != now.get(name):
             raise UserError(

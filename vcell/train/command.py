@@ -44,7 +44,7 @@ def run(training: Training[Settings], config: Settings) -> None:
 
 
 def cells_to_train_on(name: str, given: Path | None, known: Path | None) -> Path:
-    """Return the cells that a command was given, else those that the project knows; absolute."""
+    """Return the absolute path of the cells: those given, or those of the project file."""
     path = given or known
     if path is None:
         raise UserError(
@@ -55,15 +55,15 @@ def cells_to_train_on(name: str, given: Path | None, known: Path | None) -> Path
 
 
 def as_typed(path: Path) -> Path:
-    """Return a path that was made absolute as it reads from here, for what is told of it."""
+    """Return an absolute path as the user would type it from here, for messages."""
     return Path(shown_path(path))
 
 
 def settings_of_run(options: type[Options], run: Run) -> Options:
     """Return the settings a run was started with.
 
-    Settings that it lacks have their defaults. A config class may read those of earlier versions:
-    its ``earlier(saved)``, where it has one, returns them under today's names.
+    Settings that are missing there have their defaults. A config class may read those of earlier
+    versions: its ``earlier(saved)``, if defined, returns them under today's names.
     """
     saved = run.meta.get("config") or {}
     try:
@@ -80,7 +80,7 @@ def settings_of_run(options: type[Options], run: Run) -> Options:
 
 
 def fingerprint(source: CellSource) -> dict[str, Any]:
-    """Say which file was read, so that another one is noticed."""
+    """Describe the file that was read, so that a change of it is noticed."""
     stat = source.path.stat() if source.path else None
     return {
         "path": str(source.path.absolute()) if source.path else None,
@@ -93,7 +93,7 @@ def fingerprint(source: CellSource) -> dict[str, Any]:
 
 def _trained(training: Training[Settings], config: Settings) -> tuple[Run, Plan]:
     plan = make_plan(config)
-    with profiles.applied(config.gpu_profile):  # refused before there is a run
+    with profiles.applied(config.gpu_profile):  # errors come before the run is made
         if config.resume:
             this, plan = _resumed(training, config, plan)
         else:
@@ -105,7 +105,7 @@ def _trained(training: Training[Settings], config: Settings) -> tuple[Run, Plan]
             launch(training.worker, this, plan)
         except KeyboardInterrupt:
             if plan.leads:
-                console.say(f"to go on: {go_on(training.name, this)}")
+                console.say(f"to go on: {resume_command(training.name, this)}")
             raise
         except DiskFull as error:
             if config.resume or not plan.leads or this.checkpoints():
@@ -116,8 +116,8 @@ def _trained(training: Training[Settings], config: Settings) -> tuple[Run, Plan]
     return this, plan
 
 
-def go_on(command: str, run: Run) -> str:
-    """Return the command that goes on with a run, as it is typed here."""
+def resume_command(command: str, run: Run) -> str:
+    """Return the command line that resumes a run from this folder."""
     folder = run.path.parent
     where = (
         "" if folder.resolve() == Path(ROOT).resolve() else f" --runs {shlex.quote(str(folder))}"
@@ -126,7 +126,7 @@ def go_on(command: str, run: Run) -> str:
 
 
 def _started(training: Training[Settings], config: Settings, name: str | None, plan: Plan) -> Run:
-    """Make the run directory, once nothing speaks against it."""
+    """Make the run directory, after all checks."""
     new = training.prepare(config, plan)
 
     def begin(run: Run) -> None:
@@ -151,7 +151,7 @@ def _write(text: str, path: Path) -> None:
 
 
 def _resumed(training: Training[Settings], config: Settings, plan: Plan) -> tuple[Run, Plan]:
-    """Take a run back into use, with what the command line changes of its settings."""
+    """Reopen a run, with the settings that the command line changes."""
     this = _opened(training, config)
     if training.needs and not (this.path / training.needs).is_file():
         raise UserError(
@@ -175,15 +175,15 @@ def _opened(training: Training[Settings], config: Settings) -> Run:
 
 
 def _given(config: Any) -> dict[str, Any]:
-    """Return what the command line says of settings that a run can change when it goes on."""
+    """Return the settings from the command line that may change when a run is resumed."""
     given = [name for name, origin in provenance().items() if origin == "command line"]
     return {name: getattr(config, name) for name in given if name not in ("resume", "runs")}
 
 
 def _parts(training: Training[Settings], config: Settings) -> str | None:
-    """Return the folder of the runs that this one holds: those asked for, or to go on with."""
+    """Return the folder for the runs of folds or trials, new or resumed; None for a single run."""
     if not config.resume:
-        return many.asked(config)
+        return many.parts_folder(config)
     this = _opened(training, config)
     parts: str | None = this.meta.get("parts")
     asked = {"folds", "sweep"} & _given(config).keys()
@@ -193,7 +193,7 @@ def _parts(training: Training[Settings], config: Settings) -> str | None:
 
 
 def _several(training: Training[Settings], config: Settings, parts: str) -> None:
-    """Train once for each fold or trial, or go on with that."""
+    """Train once for each fold or trial, or resume that."""
     if config.resume:
         this = _opened(training, config)
         config = many.claimed(this, settings_of_run(training.options, this), _given(config))

@@ -11,7 +11,7 @@ from vcell import console
 
 
 class Signals:
-    """Catch what asks a process to end, until the step is done; a second Ctrl-C ends it at once."""
+    """Note signals to end until the step is done; a second Ctrl-C ends the process at once."""
 
     def __init__(self) -> None:
         self.received: str | None = None

@@ -21,7 +21,7 @@ class Display:
     """Steps with time left, and metrics now, at the best step, and their trend.
 
     Validations are read back from the run's own events, so that a resumed run shows all of them.
-    Silent where it should be: on ranks other than 0, with ``--json`` and with ``--quiet``. Where
+    Silent on ranks other than 0, with ``--json`` and with ``--quiet``. Where
     stderr is not a terminal, each validation is a line.
     """
 
@@ -48,7 +48,7 @@ class Display:
             self._bar.advance(1, note=f"loss {loss:.4g}")
 
     def validated(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Show the outcome of a validation, which stands in the events already."""
+        """Show the outcome of a validation, which is already in the events."""
         if not self.leads:
             return
         self.history.read()
@@ -79,7 +79,7 @@ class Display:
 
 
 def trend(values: Sequence[float]) -> str:
-    """Draw the last values as little bars."""
+    """Draw the last values as small bars."""
     recent = [value for value in values[-_TREND:] if math.isfinite(value)]
     if len(recent) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""Facts about a training that readers of its run need, for run.json."""
+"""Facts about a training for run.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def facts(task: Task, model: nn.Module, place: Place, precision: Precision) -> dict[str, Any]:
-    """Describe the training; every process calls this, as each tells its device.
+    """Describe the training; every process must call this, to gather its device.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def facts(task: Task, model: nn.Module, place: Place, precision: Precision) -> d
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of a GPU, or of the processor and how many cores of it may be used."""
+    """Return the name of a GPU, or of the processor with the number of usable cores."""
     if device.type == "cuda":
         return accelerator(device).name
     return f"{_processor()}, {cores()} cores"

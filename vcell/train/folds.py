@@ -34,18 +34,18 @@ def trained(
     config: Settings,
     train: Callable[[Settings], Run],
 ) -> None:
-    """Train the folds that are not done, and score them all.
+    """Train the remaining folds, and score all.
 
     Parameters
     ----------
     training
-        The command.
+        The description of the command.
     this
-        The run that holds them.
+        The run that holds the runs of the folds.
     config
-        The settings of all.
+        The settings shared by all.
     train
-        Trains with given settings, and returns the finished run.
+        Trains with given settings and returns the finished run.
     """
     done: list[Run] = []
     parts = (training.parts or _parts)(config)
@@ -83,7 +83,7 @@ def _fold(
 
 
 def _parts(config: Any) -> list[dict[str, Any]]:
-    """Return the settings of each run: a part held out in each."""
+    """Return the settings of each run: the part that it holds out."""
     return [{"fold": f"{number}/{config.folds}"} for number in range(1, config.folds + 1)]
 
 
@@ -100,7 +100,7 @@ def _scored(run: Run) -> Scores:
 
 
 def _over(runs: Sequence[Run], means: Callable[[list[float]], Any]) -> Scores:
-    """Return a number over the folds for each score, of the models that all folds have."""
+    """Reduce each score over the folds with `means`, for the models that all folds have."""
     scored = [_scored(run) for run in runs]
     return {
         name: {
@@ -152,7 +152,7 @@ def _text(text: str, path: Path) -> None:
 
 
 def tell(training: Training[Any], this: Run) -> None:
-    """Print what the folds come to."""
+    """Print the summary of the folds."""
     runs = [Run.open(path) for path in this.stands_for()]
     pooled = _pooled(training, this, runs)
     result = {"run": str(this.path), "model": this.meta["model"], "folds": this.meta["folds"]}

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from vcell.train.update import Outcome
 
 _LIMIT = 10
-_LIMIT_FP16 = 30  # finding the loss scale from 65,536 may take a step for each halving
+_LIMIT_FP16 = 30  # from 65,536 down, each halving of the loss scale may skip a step
 
 
 class Guard:
@@ -23,7 +23,7 @@ class Guard:
         self.total = 0
 
     def check(self, outcome: Outcome, step: int) -> str | None:
-        """Return what to say about a skipped step; give up after too many in a row."""
+        """Return a message about a skipped step, or None; raise after too many in a row."""
         if outcome.applied:
             self.skipped = 0
             return None
@@ -44,5 +44,5 @@ class Guard:
         return {"skipped": self.skipped, "total": self.total}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the counts."""
         self.skipped, self.total = state["skipped"], state["total"]

@@ -1,6 +1,6 @@
-"""Settings that the user did not give, and what was chosen for them, with reasons.
+"""Values chosen for settings that the user did not give, with reasons.
 
-A trainer chooses them by the data and the machine, prints them, and keeps them in the run.
+A trainer chooses them by data and machine, prints them, and stores them in the run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Machine:
-    """What computes."""
+    """The device that trains."""
 
     kind: Literal["cpu", "cuda"]
     name: str = "CPU"
@@ -28,7 +28,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Choice:
-    """One setting that was decided, and why so."""
+    """One setting that was chosen, and the reason."""
 
     name: str
     value: Any
@@ -40,7 +40,7 @@ class Choice:
 
 
 def left_open(config: Any, origins: Mapping[str, str]) -> set[str]:
-    """Return the settings that nobody gave: at their default, and not from anywhere else."""
+    """Return the names of settings that were given nowhere: those at their defaults."""
     return {
         one.name
         for one in fields(config)
@@ -51,7 +51,7 @@ def left_open(config: Any, origins: Mapping[str, str]) -> set[str]:
 
 
 def words(chosen: Sequence[Choice]) -> str:
-    """Tell what was decided, a line each."""
+    """List the choices, one per line."""
     lines = "\n".join(f"  {one}" for one in chosen)
     return f"settings that were not given, chosen for this screen on this machine:\n{lines}"
 

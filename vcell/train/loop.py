@@ -2,8 +2,8 @@
 
     result = Trainer(task, options, run).fit()
 
-The run directory decides where to start: with a checkpoint in it, the run is resumed. Twenty steps
-equal ten, a kill and ten more: bit for bit with one process on a CPU.
+The run directory decides where to start: a run with a checkpoint is resumed. Twenty steps
+equal ten, a kill and ten more; bit for bit, with one process on a CPU.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Trainer:
     options
         How to train it.
     run
-        Where everything goes, and where a checkpoint to go on from may lie.
+        The run directory; training resumes from its newest checkpoint, if it has one.
     device
-        ``cpu``, ``cuda`` or ``auto``; by default what the launcher noted in the run.
+        ``cpu``, ``cuda`` or ``auto``; by default as recorded in the run by the launcher.
     """
 
     def __init__(
@@ -47,19 +47,22 @@ class Trainer:
         self.device = device or str(run.meta.get("device", "auto"))
 
     def fit(self) -> Result:
-        """Train to the end, or until something else ends it; every rank calls this.
+        """Train to the end, or until it is stopped; every rank calls this.
 
-        Where someone else ended it (`Result.cut_short`) the run is finished as interrupted, and the
-        caller should return without doing more.
+        If it was stopped from outside (`Result.cut_short`) the run is finished as interrupted, and
+        the caller should return without doing more.
         """
         with parallel.joined(self.device) as place, Signals() as signals, ExitStack() as stack:
             if place.leads:
                 stack.enter_context(sinks.following(self.run, self.options.sinks))
-            with trouble.told("preparing the model and its optimiser", _TOO_LARGE):
+            with trouble.explained("preparing the model and its optimiser", _TOO_LARGE):
                 session = Session(self.task, self.options, self.run, place, signals)
                 stack.callback(session.close)
                 session.resume()
-            with trouble.told("training", _TOO_LARGE), watching(session.log, session.accelerator):
+            with (
+                trouble.explained("training", _TOO_LARGE),
+                watching(session.log, session.accelerator),
+            ):
                 result = session.train()
             if place.leads and result.cut_short:
                 self.run.finish("interrupted", step=result.step, reason=result.ended)

@@ -1,9 +1,9 @@
-"""A weighted sum of named losses, which can be balanced by their gradients at the network's trunk.
+"""A weighted sum of named losses, optionally balanced by their gradients at the network's trunk.
 
     Losses({"error": Error(), "classes": Classes()}, {"error": 1.0, "classes": 0.5})
 
 A loss is a module of the network's outputs and the example; it returns a value per example (B,), so
-that cutting a batch or sharing it changes nothing. One more loss is one more entry.
+that cutting a batch or sharing it changes nothing. Adding a loss means adding an entry.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-_FORGET = 0.1  # of the averaged sizes of gradients, each step
-_LEAST = 0.01  # size of a gradient, relative to the largest, below which a loss is raised no more
+_FORGET = 0.1  # weight of a new step in the moving averages of gradient sizes
+_LEAST = 0.01  # a loss is not raised further below this gradient size, relative to the largest
 
 
 class Losses(nn.Module):
-    """The losses that count, and their sum.
+    """The losses whose weight is not 0, and their weighted sum.
 
     Parameters
     ----------
     terms
-        The losses by name.
+        The losses, by name.
     weights
-        How much each counts; one of weight 0 is left out.
+        Weight of each; losses of weight 0 are left out.
     balanced
-        Let `weights` say in what ratio the losses' gradients reach the network's trunk, instead of
-        how much each loss counts (after GradNorm, Chen et al. 2018, without its learned weights).
+        `weights` set the ratio in which the losses' gradients reach the network's trunk, instead
+        of scaling the losses (after GradNorm, Chen et al. 2018, without its learned weights).
     """
 
     sizes: Tensor | None  # of the losses' gradients at the trunk, averaged over steps
@@ -48,9 +48,9 @@ class Losses(nn.Module):
     def forward(
         self, out: Mapping[str, Tensor], example: Mapping[str, Tensor], trunk: Tensor
     ) -> dict[str, Tensor]:
-        """Return the mean over the examples of each loss, and their weighted sum, `total`.
+        """Return the mean of each loss over the examples, and their weighted sum, `total`.
 
-        With balanced losses also the mean size of each one's gradient at the trunk.
+        If balanced, also the mean size of each loss's gradient at the trunk.
         """
         found = {name: self.terms[name](out, example) for name in self.weights}
         each = {name: values.mean() for name, values in found.items()}
@@ -61,16 +61,16 @@ class Losses(nn.Module):
         return {"total": parts.sum(), **each}
 
     def factors(self) -> Tensor:
-        """Return what the weights are multiplied by; their sum stays as it is."""
+        """Return the factors on the weights; they leave the sum of the weights unchanged."""
         assert self.sizes is not None
         weights = torch.tensor([*self.weights.values()], device=self.sizes.device)
-        sizes = torch.where(self.sizes.max() > 0, self.sizes, 1.0)  # nothing is known at first
+        sizes = torch.where(self.sizes.max() > 0, self.sizes, 1.0)  # 0 before the first step
         least = (sizes.max().double() * _LEAST).to(sizes)
         raised = 1 / torch.maximum(sizes, least)
         return raised * weights.sum() / (weights * raised).sum()
 
     def stepped(self, means: Mapping[str, float]) -> None:
-        """Learn the sizes of the gradients of a step, which are means over all its examples."""
+        """Update the moving averages with a step's gradient sizes, means over all its examples."""
         if self.sizes is not None:
             found = torch.tensor([means[f"gradient_{name}"] for name in self.weights])
             self.sizes.lerp_(found.to(self.sizes), _FORGET)

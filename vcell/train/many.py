@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
     from vcell.train.training import Settings, Training
 
-# what may change when it goes on: how many, and what has no say in what is learnt
+# settings that may change on resuming: the number of trials, and what does not affect the result
 _FREE = {"sweep", "micro_batch", "memory_share", "empty_cache_every", "checkpoint_every", "sinks"}
 _FREE |= {field.name for field in dataclasses.fields(LaunchOptions)}
 
 
-def asked(config: Any) -> str | None:
-    """Say which folder of runs the settings ask for, if any."""
+def parts_folder(config: Any) -> str | None:
+    """Return the folder of runs that the settings require: folds, trials, or None."""
     if getattr(config, "folds", None):
         return "folds"
     return "trials" if getattr(config, "sweep", None) else None
 
 
 def started(training: Training[Settings], config: Settings, parts: str) -> Run:
-    """Make the run that holds the others."""
+    """Make the run that holds the runs of folds or trials."""
     way = "folds" if parts == "folds" else "sweep"
     apart = ("fold", *training.apart, "sweep") if parts == "folds" else ("folds",)
     if parts == "trials":
@@ -57,7 +57,7 @@ def started(training: Training[Settings], config: Settings, parts: str) -> Run:
 
 
 def claimed(this: Run, settings: Settings, given: dict[str, Any]) -> Settings:
-    """Take one back into use, and return its settings with what is `given` anew."""
+    """Reopen such a run, and return its settings updated by `given`."""
     fixed = sorted(given.keys() - _FREE)
     if fixed:
         raise UserError(
@@ -78,20 +78,20 @@ def trained(
     config: Settings,
     train: Callable[[Settings], Run],
 ) -> None:
-    """Train the parts that are not done; `train` trains one with given settings."""
+    """Train the remaining parts; `train` trains one with given settings."""
     way = folds if this.meta["parts"] == "folds" else sweep
     way.trained(training, this, config, train)
 
 
 def tell(training: Training[Settings], this: Run) -> None:
-    """Say what came of the parts."""
+    """Print the results of the parts."""
     way = folds if this.meta["parts"] == "folds" else sweep
     way.tell(training, this)
 
 
 @contextmanager
 def ended_well(this: Run, *, new: bool) -> Iterator[None]:
-    """Say in the run how the work on its parts ended; one refused before any began is removed."""
+    """Record in the run how the block ended; remove a new run if no part was begun."""
     try:
         with ended_by_signals():
             yield

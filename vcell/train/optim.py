@@ -1,4 +1,4 @@
-"""The optimiser and its companions: parameter groups, learning rates, averaged weights."""
+"""The optimiser: parameter groups, learning rates, averaged weights."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _WSD_DECAY = 0.2  # share of the steps over which wsd decays at the end
 def learning_rate(step: int, options: TrainOptions, phases: Sequence[Phase] = ()) -> float:
     """Return the learning rate of the update from step to step + 1.
 
-    It rises again at the beginning of each phase, over the same share of the phase's steps as at
-    the beginning of all over those of the whole training.
+    It warms up again at the beginning of each phase, over the same share of the phase's steps as
+    the first warm-up has of all steps.
     """
     borders = [*(phase.start for phase in phases), options.max_steps]
     for start, end in pairwise(borders[1:]):
@@ -34,7 +34,7 @@ def learning_rate(step: int, options: TrainOptions, phases: Sequence[Phase] = ()
 
 
 def _scheduled(step: int, options: TrainOptions) -> float:
-    """Return the learning rate of the schedule alone."""
+    """Return the learning rate of the schedule, without phases."""
     total = options.max_steps
     warmup = round(options.warmup * total)
     if step < warmup:
@@ -62,12 +62,12 @@ def build_optimizer(
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": options.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    fused = device.type in ("cuda", "cpu")  # one pass over memory: on a CPU a tenth of the time
+    fused = device.type in ("cuda", "cpu")  # one pass over memory: ten times faster on a CPU
     optimizer = torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=options.lr, fused=fused
     )
-    # Now rather than in the first step, when part of the memory is taken by activations: so that
-    # a step that runs out of memory does so before any weight is moved, and can be repeated.
+    # Allocate the state now, not in the first step when activations take part of the memory: a
+    # step that runs out of memory then does so before any weight has changed, and can be repeated.
     for parameter in trained:
         optimizer.state[parameter] = {
             "step": torch.zeros((), device=parameter.device if fused else "cpu"),
@@ -93,7 +93,7 @@ class Averaged:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the averages towards the weights as they are now."""
+        """Move the averages towards the current weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         shadow, source = [local(t) for t in self.shadow], [local(t) for t in self.source]
@@ -101,7 +101,7 @@ class Averaged:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averages into the model for a while."""
+        """Use the averages as the model's weights inside the block."""
         self._swap()
         try:
             yield

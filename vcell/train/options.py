@@ -12,7 +12,7 @@ from vcell.launch import LaunchOptions
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What a trainer's config class inherits, beside its model's own settings.
+    """The settings of training, which every trainer's config class inherits.
 
     A step is one update of the weights from one global batch of `batch_size` examples, however
     many processes share it and however many pieces of `micro_batch` examples each one cuts its
@@ -97,7 +97,7 @@ class RunOptions:
     )
 
 
-# what the data are, where it runs, what decides the validation data, and how runs are made
+# settings of the data, the machine, the validation data and of runs: not searched by a sweep
 NOT_SEARCHED = (
     *(field.name for one in (ManyFiles, LaunchOptions, RunOptions) for field in fields(one)),
     *("fold", "folds", "seed", "sweep"),
@@ -106,7 +106,7 @@ NOT_SEARCHED = (
 
 @dataclass(frozen=True, kw_only=True)
 class ManyOptions(RunOptions):
-    """Folds and sweeps of any command that trains, by `vcell.train.many`."""
+    """Settings of folds and sweeps for any command that trains; see `vcell.train.many`."""
 
     fold: str | None = option(
         None, help="Hold out one of several equal parts, such as 2/5 for the second of five."

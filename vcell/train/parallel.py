@@ -21,14 +21,14 @@ from torch.nn.parallel import DistributedDataParallel
 from vcell.errors import UserError
 from vcell.train.task import Place
 
-#: Longest that a process waits for its peers: one may still validate, write or compile.
+#: Longest wait for other processes, which may still validate, write or compile.
 _PATIENCE = timedelta(minutes=30)
 _BUCKET = 1 << 24  # elements all-reduced at once
 
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[Place]:
-    """Join the processes that the launcher started (its environment says how many) and leave.
+    """Join the process group that the launcher described in the environment; leave it at the end.
 
     Parameters
     ----------
@@ -45,22 +45,22 @@ def joined(device: str = "auto") -> Iterator[Place]:
     if starts:
         dist.init_process_group(**group_settings(where))
     yield Place(int(os.environ.get("RANK", "0")), world, local_rank, where)
-    # Only after a good end. After an exception leaving could wait for peers, on NCCL until they run
-    # out of patience; the process has to say why it failed, and then to end.
+    # Only after a good end. After an exception, leaving could wait for peers, on NCCL until the
+    # timeout; the process must instead report its error and end.
     if starts:
         dist.destroy_process_group()
 
 
 def group_settings(device: torch.device) -> dict[str, Any]:
-    """Return what `torch.distributed.init_process_group` is told for processes on such devices."""
+    """Return the arguments of `torch.distributed.init_process_group` for a device."""
     if device.type != "cuda":
         return {"backend": "gloo", "timeout": _PATIENCE}
-    # naming the device connects NCCL at once, where a fault is told, and on no other's device
+    # naming the device connects NCCL at once, so errors appear here, and only on that device
     return {"backend": "cpu:gloo,cuda:nccl", "timeout": _PATIENCE, "device_id": device}
 
 
 def _take(device: torch.device) -> None:
-    """Take a GPU into use, or say why that cannot be."""
+    """Initialise a GPU, or raise an error that says why it cannot be used."""
     try:
         torch.cuda.set_device(device)
     except (RuntimeError, AssertionError, AttributeError) as error:  # the last: a build for CPUs
@@ -113,7 +113,7 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def shared(model: nn.Module, strategy: Literal["ddp", "fsdp"], place: Place) -> nn.Module:
-    """Give each process its model: itself where alone, a DDP replica, or an FSDP2 shard."""
+    """Return this process's model: unwrapped if it is alone, a DDP replica, or an FSDP2 shard."""
     if place.world_size == 1:
         return model
     if strategy == "fsdp":
@@ -135,7 +135,7 @@ def shared(model: nn.Module, strategy: Literal["ddp", "fsdp"], place: Place) -> 
 
 
 def forget_gathered(model: nn.Module) -> None:
-    """Make fsdp gather its weights anew: it keeps the root's after a forward pass without backward.
+    """Make fsdp gather its weights again: it keeps the root's after a forward pass alone.
 
     Without this, the averaged weights of a validation would serve the next training step.
     """
@@ -155,17 +155,17 @@ def without_sync(model: nn.Module, *, silent: bool) -> AbstractContextManager[No
 
 @torch.no_grad()
 def average_gradients(model: nn.Module) -> list[str]:
-    """Average gradients over processes, in a few large messages: what DDP does when not silent.
+    """Average gradients over processes in a few large messages, as DDP does itself if not silent.
 
     Returns
     -------
     list of str
-        The parameters that got no gradient on some process, where DDP would wait in vain.
+        The parameters without a gradient on some process, for which DDP would wait forever.
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     took_part = agree([p.grad is not None for _, p in trained])
     for (_, parameter), times in zip(trained, took_part, strict=True):
-        if times and parameter.grad is None:  # it took part elsewhere
+        if times and parameter.grad is None:  # another process has a gradient
             parameter.grad = torch.zeros_like(parameter)
     gradients = [p.grad for _, p in trained if p.grad is not None]
     start = 0

@@ -17,14 +17,14 @@ _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class LossScale:
-    """fp16's moving loss scale: halved when gradients overflow, doubled after a quiet while."""
+    """fp16's moving loss scale: halved on overflow, doubled after `grow_every` steps without."""
 
     scale: float = 2.0**16
     quiet: int = 0  # steps since it last changed
     grow_every: int = 2000
 
     def update(self, *, finite: bool) -> None:
-        """Take note of one step's gradients."""
+        """Adjust the scale after a step."""
         self.quiet = self.quiet + 1 if finite else 0
         if not finite:
             self.scale /= 2
@@ -32,11 +32,11 @@ class LossScale:
             self.scale, self.quiet = self.scale * 2, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the scale and its age."""
+        """Return the scale and the steps since it changed."""
         return {"scale": self.scale, "quiet": self.quiet}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved scale."""
+        """Restore a saved scale."""
         self.scale, self.quiet = state["scale"], state["quiet"]
 
 
@@ -48,6 +48,11 @@ class Precision:
     device: torch.device
     scaler: LossScale | None = field(default=None)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of activations."""
+        return _HALF.get(self.name, torch.float32)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which forward passes run."""
         if self.name not in _HALF:
@@ -56,7 +61,7 @@ class Precision:
 
 
 def resolve(name: str, device: torch.device) -> Precision:
-    """Decide the precision for a device, set torch's switch for tf32, and say what was chosen."""
+    """Choose the precision for a device, set torch's tf32 switch, and report the choice."""
     it = accelerator(device)
     gpu = device.type == "cuda"
     if name == "auto":

@@ -1,4 +1,4 @@
-"""Make a model ready for the loop: on its device, recomputing, compiled, shared."""
+"""Prepare a model for the loop: device, activation checkpointing, compilation, parallelism."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def set_up_device(options: TrainOptions, place: Place) -> None:
-    """Apply the settings that hold for the whole process."""
+    """Apply settings that are global to the process."""
     if place.device.type != "cuda":
         return
     if options.memory_share is not None:
@@ -33,9 +33,9 @@ def set_up_device(options: TrainOptions, place: Place) -> None:
 def build(
     task: Task, options: TrainOptions, place: Place, tell: Callable[[str], None]
 ) -> tuple[nn.Module, nn.Module]:
-    """Return the task's model and what to call in its place, which may be a wrapper of it.
+    """Return the task's model, and the module to call in its place, possibly a wrapper.
 
-    Every rank builds the same weights; then each goes on with a random stream of its own.
+    Every rank builds the same weights; after that each has its own random stream.
     """
     rng.seed_all(rng.mixed(options.seed))
     model = task.build().to(place.device)
@@ -49,7 +49,7 @@ def build(
 
 
 def _recompute_activations(model: nn.Module, tell: Callable[[str], None]) -> None:
-    """Keep only the inputs of repeated blocks and compute the rest again when needed."""
+    """Store only the inputs of repeated blocks, and recompute the rest in the backward pass."""
     found = parallel.blocks(model)
     if not found:
         tell("checkpoint-activations has no effect: the model holds no nn.ModuleList")

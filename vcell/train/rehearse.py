@@ -1,4 +1,4 @@
-"""The cost of a task's steps here, before its data are read: seconds, and bytes kept.
+"""The cost of a task's steps on this machine, before data are read: seconds and memory.
 
 A task is rehearsed on synthetic batches with the same updates that train it. On a CPU, a part of a
 large batch represents all of it; the optimiser, whose time does not grow with the batch, is timed
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from vcell.train.options import TrainOptions
     from vcell.train.task import Batch
 
-SECONDS = 1.5  # that a step may take on a CPU; of a longer one a part is taken
+SECONDS = 1.5  # limit on a step on a CPU; longer ones are rehearsed in part
 REPEATS = 5
 
 
 class Rehearsable(Protocol):
-    """The part of a `Task` that a rehearsal needs, and made-up batches."""
+    """The part of a `Task` that a rehearsal needs, and synthetic batches."""
 
     def build(self) -> nn.Module:
         """Build the model, as for training."""
@@ -46,15 +46,15 @@ class Rehearsable(Protocol):
         """Return the loss, as for training."""
 
     def batch(self, n: int) -> Batch:
-        """Make up a batch of n examples, of the shapes that training has."""
+        """Make a synthetic batch of n examples, of the same shapes as in training."""
 
 
 class Rehearsal:
-    """A task on a device, and what trains it."""
+    """A task on a device, with its model and updater."""
 
     def __init__(self, task: Rehearsable, options: TrainOptions, device: torch.device) -> None:
         self.task, self.device, place = task, device, Place(device=device)
-        whole = cast("Any", task)  # the updater asks for no more than `loss`
+        whole = cast("Any", task)  # the updater uses only `loss`
         options = dataclasses.replace(options, compile=False)
         self.precision = resolve(options.precision, device)
         self.model, called = build(whole, options, place, lambda _: None)
@@ -69,7 +69,7 @@ class Rehearsal:
         self.model.train()
 
     def step(self, n: int, of: int | None = None) -> float:
-        """Take a step over n examples; return its seconds, for a batch `of` so many."""
+        """Take a step over n examples; return its seconds, scaled to a batch of `of` examples."""
         batch = self.task.batch(n)
         self.update.spans.take()
         self._wait()
@@ -82,7 +82,7 @@ class Rehearsal:
         return seconds if share == 1 else apart + (seconds - apart) * share
 
     def fitting(self, n: int, fewest: int = 1) -> int:
-        """Return how many of n examples a step can have here: all, on a GPU."""
+        """Return how many of n examples fit into `SECONDS`: all, on a GPU."""
         if self.device.type == "cuda":
             self.step(n)
             return n
@@ -91,21 +91,21 @@ class Rehearsal:
         each = statistics.median(self.step(few) for _ in range(2)) / few
         return int(np.clip(SECONDS / max(each, 1e-9), few, n))
 
-    def kept(self, n: int) -> int:
-        """Return the bytes that a forward pass over n examples keeps for the backward pass."""
+    def activation_bytes(self, n: int) -> int:
+        """Return the bytes that a forward pass over n examples stores for the backward pass."""
         batch = batches.to_device(self.task.batch(n), self.device)
         with self.precision.autocast():
-            return kept(self.model, batch)
+            return activation_bytes(self.model, batch)
 
     def _wait(self) -> None:
         self.update.accelerator.synchronise()
 
 
 def fastest(rehearsals: Sequence[Rehearsal], n: int, of: int) -> list[float]:
-    """Return the seconds of each one's fastest step over n examples, for a batch `of` so many.
+    """Return each one's fastest step over n examples, in seconds for a batch of `of` examples.
 
-    Steps are taken by turns, so that whatever else the machine does meets all alike. It makes a
-    step slower, never faster; so the fastest counts.
+    They take turns, so that other load on the machine affects all alike. Load makes a step slower,
+    never faster; so the fastest counts.
     """
     times: list[list[float]] = [[] for _ in rehearsals]
     for _ in range(REPEATS):
@@ -124,8 +124,8 @@ def rehearse(task: Rehearsable, options: TrainOptions, device: torch.device, n: 
         rng.restore(state, device)
 
 
-def kept(model: nn.Module, batch: Any) -> int:
-    """Return bytes of what a forward pass keeps, weights and inputs apart, each storage once."""
+def activation_bytes(model: nn.Module, batch: Any) -> int:
+    """Return the bytes a forward pass stores, without weights and inputs, each storage once."""
     known = [*model.parameters(), *model.buffers(), *batches.leaves(batch)]
     apart = {tensor.untyped_storage().data_ptr() for tensor in known}
     held: dict[int, Tensor] = {}

@@ -21,7 +21,7 @@ def seed_all(seed: int) -> None:
 
 
 def capture(device: torch.device) -> dict[str, Any]:
-    """Return the state of all generators that work on a device asks, cheap enough for each step."""
+    """Return the state of all generators used on a device; cheap enough for each step."""
     state = {"python": random.getstate(), "numpy": np.random.get_state(legacy=False)}
     state["torch"] = torch.get_rng_state()
     own = accelerator(device).random_state()
@@ -31,7 +31,7 @@ def capture(device: torch.device) -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any], device: torch.device) -> bool:
-    """Set all generators to a captured state; return whether it had one for the device's own."""
+    """Set all generators to a captured state; return whether the state had one for the device."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
@@ -68,5 +68,5 @@ def decode(text: str) -> dict[str, Any]:
 
 
 def mixed(*numbers: int) -> int:
-    """Make one seed of several numbers, unlike that of any similar numbers."""
+    """Hash several numbers into one seed; similar numbers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

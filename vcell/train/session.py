@@ -1,4 +1,4 @@
-"""The loop itself: step, validate, write checkpoints, answer requests, stop; and resume."""
+"""The training loop: step, validate, write checkpoints, answer requests, stop and resume."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from vcell.train.task import Phase, Place, Task
 
 _PAUSE_POLL = 0.2  # seconds
-_PULSE = 60.0  # seconds between signs of life while paused
-_KEEP = 2  # best checkpoints: where the newest is damaged, another one is there to go on from
+_PULSE = 60.0  # seconds between heartbeats while paused
+_KEEP = 2  # best checkpoints to keep: one to fall back on if the newest is damaged
 
 
 @dataclass(frozen=True)
 class Result:
     """How a training ended.
 
-    ``done`` ran all its steps, ``early-stop`` ran out of patience, ``stopped`` was asked to by a
+    ``done`` ran all its steps, ``early-stop`` ran out of patience, ``stopped`` was requested by a
     control file, ``interrupted`` by a signal. All four left a checkpoint of the last step.
     """
 
@@ -54,13 +54,13 @@ class Result:
 
     @property
     def cut_short(self) -> bool:
-        """Whether someone else ended it before it was finished."""
+        """Whether it was ended from outside before it was finished."""
         return self.ended in ("stopped", "interrupted")
 
 
 @dataclass(frozen=True)
 class Requests:
-    """What any process was asked to do, agreed on by all."""
+    """Requests to any of the processes, agreed on by all."""
 
     examples: int  # in the coming global batch
     signalled: bool = False
@@ -71,7 +71,7 @@ class Requests:
 
 
 class Session:
-    """One process's part in one uninterrupted stretch of training."""
+    """One process's share of one uninterrupted stretch of training."""
 
     def __init__(
         self, task: Task, options: TrainOptions, run: Run, place: Place, signals: Signals
@@ -104,8 +104,8 @@ class Session:
     # -- where to start ------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Go on from the newest sound checkpoint of the run, if it has any."""
-        found = self._newest_sound() if self.place.leads else None
+        """Continue from the newest intact checkpoint of the run, if it has any."""
+        found = self._newest_intact() if self.place.leads else None
         step = parallel.agree([found if found is not None else -1 if self.place.leads else 0])[0]
         if step < 0:
             return
@@ -120,12 +120,12 @@ class Session:
         self._load(saved)
         self.log.log("resume", step=self.step)
         if self.place.leads:
-            self._serve("stop", "pause", "checkpoint")  # were meant for the session before
+            self._serve("stop", "pause", "checkpoint")  # meant for the previous session
             self.run.log("resume", step=self.step, world_size=self.place.world_size)
             self.say(f"going on after step {self.step:,} of {self.options.max_steps:,}")
 
-    def _newest_sound(self) -> int | None:
-        """Return the step of the newest checkpoint whose files are whole."""
+    def _newest_intact(self) -> int | None:
+        """Return the step of the newest checkpoint whose files are intact."""
         steps: list[int] = sorted(self.run.checkpoints(), reverse=True)
         for step in steps:
             try:
@@ -155,10 +155,10 @@ class Session:
         if saved["scaler"] and self.precision.scaler:
             self.precision.scaler.load_state_dict(saved["scaler"])
         if self.options.micro_batch == saved["options"]["micro_batch"]:
-            self.update.micro_batch = saved["micro_batch"]  # perhaps halved since
+            self.update.micro_batch = saved["micro_batch"]  # may have been halved
 
     def _numbers(self) -> dict[str, Any]:
-        """Return what state.json says beside the tensors: the inverse of `_load`."""
+        """Return the contents of state.json: the inverse of `_load`."""
         return {
             "step": self.step,
             "examples": self.examples,
@@ -215,7 +215,7 @@ class Session:
         return Result(ended, self.step, best, best_step, self.metrics, self.seconds)
 
     def _enter_phase(self) -> None:
-        """Say which phase begins with the coming step, if one does."""
+        """Announce the phase that begins with the next step, if one does."""
         for phase in self.phases:
             if phase.start == self.step:
                 self._announce(phase.name)
@@ -227,7 +227,7 @@ class Session:
         return every > 0 and self.step % every == 0
 
     def _step(self) -> Requests:
-        """Take one step, and return what was asked for before it."""
+        """Take one step, and return the requests made before it."""
         begun = time.perf_counter()
         rate = learning_rate(self.step, self.options, self.phases)
         self._enter_phase()
@@ -248,7 +248,7 @@ class Session:
         return requests
 
     def _agree(self, examples: int) -> Requests:
-        """Tell all processes this one's share and requests, and learn everybody's."""
+        """Exchange shares and requests with all processes."""
         requests = self.run.requests() if self.place.leads else set()
         mine = [
             examples,
@@ -290,7 +290,7 @@ class Session:
     # -- now and then --------------------------------------------------------------------------
 
     def _validate(self) -> bool:
-        """Score the model; return whether it is the best so far. Leaves all random numbers be."""
+        """Score the model; return whether it is the best so far. Does not affect random numbers."""
         before = rng.capture(self.place.device)
         self.learner.model.eval()
         averaged = self.learner.averaged
@@ -336,7 +336,7 @@ class Session:
         self._saved = self.step
 
     def _pause(self) -> Requests:
-        """Wait with a checkpoint written, until the request is taken back or another one comes."""
+        """Wait with a checkpoint written, until the request is withdrawn or another one comes."""
         self._save()
         begun = told = time.monotonic()
         self._announce("paused")
@@ -381,7 +381,7 @@ class Session:
         return self._seconds + time.monotonic() - self._since
 
     def say(self, text: str) -> None:
-        """Say something once; beside a result in JSON only into the log."""
+        """Print a message, on rank 0; with JSON output only to the log."""
         if self.place.leads:
             (console.note if console.settings.json else console.say)(text)
 
@@ -395,7 +395,7 @@ class Session:
             self.log.log("warn", step=getattr(self, "step", 0), text=text)
 
     def close(self) -> None:
-        """End what the stream may have started, and this rank's log."""
+        """Close the stream and this rank's log."""
         self.log.close()
         close = getattr(self.stream, "close", None)
         if close is not None:

@@ -24,13 +24,13 @@ _NOT_VALUES = frozenset({"t", "step", "kind", "best"})
 
 
 class Sink(Protocol):
-    """Where numbers go."""
+    """A receiver of metrics."""
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Take one event's numbers."""
+        """Send the numbers of one event."""
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Flush and close."""
 
 
 class TensorBoard:
@@ -42,17 +42,17 @@ class TensorBoard:
         self._writer = SummaryWriter(str(run.path / "tensorboard"))
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Take one event's numbers."""
+        """Send the numbers of one event."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Flush and close."""
         self._writer.close()
 
 
 class WeightsAndBiases:
-    """A Weights & Biases run of the same name; resumed runs go on in it."""
+    """A Weights & Biases run of the same name; a resumed run continues it."""
 
     def __init__(self, run: Run) -> None:
         import wandb
@@ -66,7 +66,7 @@ class WeightsAndBiases:
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Flush and close."""
         self._run.finish()
 
 
@@ -98,20 +98,20 @@ def _opened(name: str, run: Run) -> Sink:
 
 
 class _Follower(threading.Thread):
-    """Read new events every few seconds and hand their numbers on."""
+    """Read new events every few seconds and pass on their numbers."""
 
     def __init__(self, run: Run, sinks: list[Sink]) -> None:
         super().__init__(name="sinks", daemon=True)
         from vcell.runs import Tail
 
         self._tail = Tail.of_end(run.path / "events.jsonl")
-        self._tail.read()  # what earlier sessions wrote has been sent
+        self._tail.read()  # skip what earlier sessions have sent
         self._resets = 0
         self._sinks = sinks
         self._done = threading.Event()
 
     def run(self) -> None:
-        """Follow until told to finish."""
+        """Follow the events until `finish` is called."""
         while not self._done.wait(_EVERY):
             self._pass_on()
 
@@ -125,7 +125,7 @@ class _Follower(threading.Thread):
 
     def _pass_on(self) -> None:
         events = self._tail.read()
-        if self._tail.resets != self._resets:  # read from its beginning: sent already
+        if self._tail.resets != self._resets:  # read again from the beginning: already sent
             self._resets = self._tail.resets
             return
         for event in events:
@@ -136,7 +136,7 @@ class _Follower(threading.Thread):
                 self._try(sink, partial(sink.add, event["step"], values))
 
     def _try(self, sink: Sink, action: Callable[[], None]) -> None:
-        """Do something with a sink, and do without the sink when it fails."""
+        """Call a sink; drop it if the call fails."""
         try:
             action()
         except Exception as error:  # noqa: BLE001 - training goes on

@@ -1,4 +1,4 @@
-"""How the time of a step is spent: by the clock on a CPU, by CUDA events on a GPU."""
+"""Timing of the parts of a step: by the clock on a CPU, by CUDA events on a GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Spans:
-    """Seconds spent in each named part since they were last taken."""
+    """Seconds spent in each named part since the last `take`."""
 
     def __init__(self, device: Accelerator) -> None:
         self._device = device
@@ -21,14 +21,14 @@ class Spans:
 
     @contextmanager
     def waiting(self, name: str) -> Iterator[None]:
-        """Time something the processor does itself."""
+        """Time work of the processor."""
         start = time.perf_counter()
         yield
         self._add(name, time.perf_counter() - start)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Time something the device does."""
+        """Time work of the device."""
         start = self._device.mark(timed=True)
         yield
         self._marks.append((name, start, self._device.mark(timed=True)))
@@ -37,9 +37,9 @@ class Spans:
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     def take(self) -> dict[str, float]:
-        """Return seconds by name and begin anew.
+        """Return seconds by name, and reset them.
 
-        A GPU is not waited for: what it has not done yet, as a rule the optimiser's part, is
+        This does not wait for a GPU: work that it has not finished, usually the optimiser's, is
         counted the next time.
         """
         left = []

@@ -34,7 +34,7 @@ FORMAT = 1
 
 @dataclass
 class Learner:
-    """Everything that training changes, apart from numbers."""
+    """The tensors that training changes."""
 
     model: nn.Module  # never a wrapper: names are the task's own
     optimizer: torch.optim.Optimizer
@@ -58,7 +58,7 @@ class Snapshot:
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write tensors; what the library says of a full disk becomes the error that Python has."""
+    """Write tensors; turn the library's error on a full disk into an `OSError`."""
     try:
         save_file(tensors, path)
     except SafetensorError as error:
@@ -82,7 +82,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 def snapshot(
     learner: Learner, state: Mapping[str, Any], device: torch.device, *, keep: bool
 ) -> Snapshot:
-    """Gather a checkpoint; every process must call it, and those that write it `keep` it."""
+    """Gather a checkpoint; every process must call this, and those that write it pass `keep`."""
     files = {"model": named_tensors(learner.model)}
     files["optim"] = dict(_optimizer_tensors(learner))
     if learner.averaged is not None:
@@ -98,7 +98,7 @@ def snapshot(
 
 
 def restore(learner: Learner, folder: Path, place: Place) -> str:
-    """Put a checkpoint's tensors and generators back; return which generators it has not."""
+    """Restore a checkpoint's tensors and generators; return a message if it lacks generators."""
     _fill(named_tensors(learner.model), load_file(folder / "model.safetensors"), folder)
     if learner.averaged is not None:
         ema = folder / "ema.safetensors"
@@ -107,10 +107,10 @@ def restore(learner: Learner, folder: Path, place: Place) -> str:
     _restore_optimizer(learner, load_file(folder / "optim.safetensors"))
     everyones_rng = json.loads((folder / "rng.json").read_text())
     if place.rank >= len(everyones_rng):
-        return f"rank {place.rank} is new to this run: its random numbers start afresh"
+        return f"rank {place.rank} is new to this run: its random numbers are newly seeded"
     whole = rng.restore(rng.decode(json.dumps(everyones_rng[place.rank])), place.device)
     if not whole:
-        return "the checkpoint was written on a CPU: the random numbers of the GPU start afresh"
+        return "the checkpoint was written on a CPU: the random numbers of the GPU are newly seeded"
     return ""
 
 
@@ -124,7 +124,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
 
 def _averaged_tensors(learner: Learner) -> dict[str, Tensor]:
-    """Return the averages by parameter name, with the buffers as they are."""
+    """Return the averages by parameter name, with the current buffers."""
     assert learner.averaged is not None
     shadows = {
         id(parameter): shadow

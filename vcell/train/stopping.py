@@ -16,7 +16,7 @@ class Stopper:
         self.worse = 0  # validations since the best
 
     def update(self, value: float, step: int) -> bool:
-        """Take note of a validation; return whether it is the best so far. NaN never is."""
+        """Record a validation; return whether it is the best so far, which NaN never is."""
         better = not math.isnan(value) and (
             self.best is None or (value > self.best if self.higher_is_better else value < self.best)
         )
@@ -32,10 +32,10 @@ class Stopper:
         return 0 < self.patience <= self.worse
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best so far and the patience used."""
+        """Return the best so far and the number of validations since."""
         return {"best": self.best, "best_step": self.best_step, "worse": self.worse}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved verdict."""
+        """Restore a saved state."""
         self.best, self.best_step = state["best"], state["best_step"]
         self.worse = state["worse"]

@@ -31,7 +31,7 @@ class ShuffledBatches:
     fetch
         Turns an int64 array of example numbers into a batch on the CPU.
     place
-        Which process asks.
+        This process.
     batch_size
         Examples per step over all processes.
     seed
@@ -81,11 +81,11 @@ class ShuffledBatches:
         return np.concatenate(parts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many examples were handed out, and of how many."""
+        """Return how many examples were returned, and the size of the data."""
         return {"seen": self.seen, "n": self.n}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the examples already seen."""
+        """Continue after the examples already returned."""
         if state["n"] != self.n:
             raise UserError(
                 f"the run was trained on {state['n']} examples, now there are {self.n}",
@@ -102,7 +102,7 @@ class ReadAhead:
     source
         The stream to read ahead of; it is read by one thread only.
     depth
-        Most batches held ready.
+        Maximum number of batches held ready.
     pin
         Whether to copy them into page-locked memory (for a GPU).
     """
@@ -139,7 +139,7 @@ class ReadAhead:
                     continue
 
     def __next__(self) -> Batch:
-        """Return the next batch, waiting for it if need be."""
+        """Return the next batch, waiting for it if necessary."""
         item = self._ready.get()
         if isinstance(item, BaseException):
             self._ready.put(item)
@@ -148,11 +148,11 @@ class ReadAhead:
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position after the last batch handed out."""
+        """Return the position after the last batch returned."""
         return self._state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Drop what was read ahead and go on from `state`."""
+        """Drop what was read ahead and continue from `state`."""
         self.close()
         self.source.load_state_dict(state)
         self._state = state

@@ -5,7 +5,7 @@ r"""Search settings: `--sweep N` trains N runs and reports the best settings.
     preset = ["tiny", "small"]
 
     vcell train-vcc cells.h5ad --sweep 20
-    vcell train-vcc --resume latest --sweep 30   # goes on where it ended, to 30 trials
+    vcell train-vcc --resume latest --sweep 30   # continues, to 30 trials
 
 Trials are judged by the data that choose the model, never by held-out data. Their runs are in
 ``trials/``. The events of the run hold the settings and the score of each, which is all that
@@ -38,7 +38,7 @@ _EXAMPLE = "lr = {low = 1e-4, high = 1e-2, log = true}"
 
 
 def check(training: Training[Settings], config: Settings) -> None:
-    """Refuse a sweep that has nothing to search, or nothing to search with."""
+    """Raise an error if nothing is to be searched, or optuna is missing."""
     if training.judge is None:
         raise UserError(f"{training.name} cannot judge its runs, and so cannot search settings")
     if not config.sweep_over:
@@ -55,14 +55,14 @@ def trained(
     config: Settings,
     train: Callable[[Settings], Run],
 ) -> None:
-    """Train until there are as many trials as asked.
+    """Train until there are `--sweep` trials.
 
     Parameters
     ----------
     training
-        The command.
+        The description of the command.
     this
-        The run that holds them.
+        The run that holds the trials.
     config
         The settings that are not searched, and the ranges of those that are.
     train
@@ -70,13 +70,13 @@ def trained(
     """
     ranges = _ranges(config)
     trials: list[Trial] = this.events({"trial"})
-    console.say(f"searching {_told({one.name: one.plain for one in ranges})}")
+    console.say(f"searching {_assignments({one.name: one.plain for one in ranges})}")
     if trials:
         console.say(f"trials done already: {len(trials)} of {config.sweep}")
     for number in range(len(trials) + 1, (config.sweep or 0) + 1):
         begun = _begun(this, trials)
         settings = _chosen(ranges, trials, config.seed, begun)
-        console.say(f"trial {number} of {config.sweep}: {_told(settings)}")
+        console.say(f"trial {number} of {config.sweep}: {_assignments(settings)}")
         found = _same(trials, settings) or _trial(training, this, config, settings, begun, train)
         this.log("trial", number, **found, settings=settings)
         trials = this.events({"trial"})
@@ -98,7 +98,7 @@ def _end(this: Run, trials: list[Trial]) -> None:
 
 
 def _ranges(config: Any) -> list[Range]:
-    """Return what is searched, in the order of the table."""
+    """Return the ranges to search, in the order of the table."""
     options: type = type(config)
     of = {setting.name: setting for setting in settings_of(options)}
     return [Range.read(of[name], value) for name, value in (config.sweep_over or {}).items()]
@@ -111,7 +111,7 @@ def _begun(this: Run, trials: list[Trial]) -> Run | None:
 
 
 def _chosen(ranges: list[Range], trials: list[Trial], seed: int, begun: Run | None) -> Chosen:
-    """Let optuna choose, given the trials before; the same whether or not it was interrupted."""
+    """Let optuna choose from the trials so far; the same choice after an interruption."""
     optuna = _optuna()
     spaces = {one.name: _distribution(optuna, one) for one in ranges}
     study = optuna.create_study(
@@ -148,7 +148,7 @@ def _distribution(optuna: Any, one: Range) -> Any:
 
 
 def _same(trials: list[Trial], settings: Chosen) -> Trial | None:
-    """Return what came of the same settings before."""
+    """Return an earlier trial of the same settings."""
     for one in trials:
         if one["settings"] == settings:
             console.say(f"the same as trial {one['step']}, which is not trained again")
@@ -164,7 +164,7 @@ def _trial(
     begun: Run | None,
     train: Callable[[Settings], Run],
 ) -> Trial:
-    """Train with the chosen settings, and judge; what fails is told, and the others go on."""
+    """Train with the chosen settings and judge the run; report a failure and continue."""
     if begun is not None and begun.status() == "done":
         return {"run": begun.name, "value": _judged(training, begun)}
     before = {run.name for run in this.parts()} - {begun.name if begun else None}
@@ -176,7 +176,7 @@ def _trial(
     except VcellError as error:
         parts = [run.name for run in this.parts() if run.name not in before]
         if not this.parts():
-            raise  # refused before any training: the data, or the settings of all
+            raise  # failed before any training: an error in the data or the common settings
         console.warn(f"this trial failed: {error.message}")
         return {"run": parts[0] if parts else None, "error": error.message}
 
@@ -230,7 +230,7 @@ def tell(training: Training[Any], this: Run) -> None:
         },
         f"best of {console.count(len(trials), 'trial')}{without}, by the validation score:\n\n"
         f"{console.table(rows, ('run', 'score', *names))}\n\n"
-        f"[{training.name}]\n{_told(best['settings'], chr(10))}\n\n"
+        f"[{training.name}]\n{_assignments(best['settings'], chr(10))}\n\n"
         f"run directory: {this.path}",
     )
 
@@ -239,7 +239,7 @@ def _shown(one: Trial) -> Trial:
     return {key: one[key] for key in ("run", "value", "settings")}
 
 
-def _told(settings: Chosen, between: str = ", ") -> str:
+def _assignments(settings: Chosen, between: str = ", ") -> str:
     from vcell.config.write import toml_value
 
     return between.join(

@@ -1,8 +1,8 @@
-"""What a plugin provides for the shared loop: a model, a stream of batches, a loss, a validation.
+"""What a plugin provides to the shared loop: a model, a stream of batches, a loss, validation.
 
 Nothing here is subclassed: any object with these attributes is a task. Shapes and contents of a
-batch are the task's own business; the loop only needs its length, slices and a way to a device,
-which `vcell.train.batch` does for tensors, arrays and any nesting of them.
+batch are up to the task; the loop only needs its length, slices and a copy on the device,
+which `vcell.train.batch` provides for tensors, arrays and any nesting of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Batch = Any  # tensor | array | tuple | list | dict | dataclass of those, exampl
 
 @dataclass(frozen=True)
 class Place:
-    """Which process this is, of how many, and the device it computes on."""
+    """Rank and device of this process, and the number of processes."""
 
     rank: int = 0
     world_size: int = 1
@@ -41,10 +41,10 @@ class Phase:
 
 
 class Batches(Protocol):
-    """An endless stream: each item is this process's share of the next global batch.
+    """An endless stream of this process's shares of global batches.
 
     The union of all ranks' shares must be the same examples for any number of processes. The
-    state is the position after the last batch *handed out* (not read ahead), is the same on every
+    state is the position after the last batch *returned* (not read ahead), is the same on every
     rank, and is plain JSON.
     """
 
@@ -52,14 +52,14 @@ class Batches(Protocol):
         """Return this process's share of the next global batch, on the CPU."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position after the last batch handed out."""
+        """Return the position after the last batch returned."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, on any number of processes."""
+        """Continue from `state`, on any number of processes."""
 
 
 class Task(Protocol):
-    """Everything the loop does not know about one kind of training.
+    """One kind of training, as the loop needs it.
 
     Attributes
     ----------
@@ -68,17 +68,17 @@ class Task(Protocol):
     higher_is_better
         Whether a larger `monitor` is better.
     identity
-        What must not change between a run and its resumption (model preset, fingerprints of genes
+        Facts that must not change when a run is resumed (model preset, fingerprints of genes
         and data ...), as plain JSON. Resuming with another identity is refused.
 
-    Five more are optional: ``phases``, a sequence of `Phase` at whose borders the learning rate
-    warms up again (what else differs, the stream knows by its position); ``references``, the
-    scores of what it is compared with by name, such as a baseline's on the validation data, which
-    reports draw as lines; ``validates_first = True`` to have the model validated before its first
-    step, so that what it starts as may be the best; ``stepped(model, metrics)``, called on every
-    rank after each update with the means over the global batch of what `loss` told, to learn from
-    them into the model's buffers; ``validation_batch``, how many examples `validate` computes at
-    once, which is halved where memory runs out.
+    Five more are optional: ``phases``, a sequence of `Phase` at whose starts the learning rate
+    warms up again (the stream changes whatever else differs, by its position); ``references``,
+    scores by name to compare with, such as a baseline's on the validation data, which reports
+    draw as lines; ``validates_first = True``, to validate the model before its first step, so
+    that the initial model may be the best; ``stepped(model, metrics)``, called on every rank
+    after each update with the metrics of `loss`, averaged over the global batch, to update the
+    model's buffers; ``validation_batch``, how many examples `validate` computes at once, which
+    is halved when memory runs out.
     """
 
     monitor: str
@@ -105,6 +105,6 @@ class Task(Protocol):
     def validate(self, model: nn.Module) -> Mapping[str, float]:
         """Score the model, which is in eval mode and holds the averaged weights if there are any.
 
-        Called on every rank at the same step, without gradients. Rank 0's numbers count; a task
+        Called on every rank at the same step, without gradients. Rank 0's numbers are used; a task
         that shards its validation gathers with `vcell.train.parallel.gather_rows` first.
         """

@@ -16,10 +16,10 @@ _NARROW = 64  # d_model
 
 @contextmanager
 def few_threads(width: int, device: torch.device) -> Iterator[None]:
-    """Let one thread compute a narrow network on a CPU, unless OMP_NUM_THREADS says how many.
+    """Let one thread compute a narrow network on a CPU, unless OMP_NUM_THREADS is set.
 
-    Its operations are so short that threads wait for each other longer than they help: on two cores
-    that others were using too, two threads took 0.8 s for a step of the demo and one took 0.1 s.
+    Its operations are so short that threads lose more by waiting for each other than they gain: on
+    two busy cores a step of the demo took 0.8 s with two threads and 0.1 s with one.
     """
     before = torch.get_num_threads()
     alone = device.type == "cpu" and width <= _NARROW and "OMP_NUM_THREADS" not in os.environ

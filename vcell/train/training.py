@@ -20,18 +20,18 @@ Scores = dict[str, dict[str, float]]  # what each model scored: {"gp": {"pds": 0
 
 @dataclass(frozen=True, kw_only=True)
 class NewRun:
-    """What is known before training: what run.json says of it, and files of the run.
+    """What is known before training: entries of run.json, and files of the run.
 
     Attributes
     ----------
     config
-        The settings, with what was decided about them.
+        The settings, including those chosen for the user.
     data
         Fingerprints of the files that were read; see `vcell.train.command.fingerprint`.
     facts
         Further fields of run.json, such as the model.
     files
-        Files of the run by name: their text, or what writes them to a path.
+        Files of the run by name: their text, or a function that writes them to a path.
     """
 
     config: Any
@@ -42,17 +42,17 @@ class NewRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Pooled:
-    """What the folds come to together.
+    """Results over all folds.
 
     Attributes
     ----------
     summary
-        For the summary of the run that holds them, and for ``--json``: ``held_out``, the scores of
-        each model, and more.
+        For the summary of the run that holds them, and for ``--json``: ``held_out`` (the scores of
+        each model) and more.
     text, markdown
-        The same for people, on the terminal and in ``folds.md``.
+        The same for readers, on the terminal and in ``folds.md``.
     files
-        Files of the run by name, and what writes them.
+        Files of the run by name, and functions that write them.
     """
 
     summary: Mapping[str, Any]
@@ -68,7 +68,7 @@ class Training(Generic[Settings]):
     Attributes
     ----------
     name
-        The command, which is also in the names of its runs: ``train-mine``.
+        The command, which also begins the names of its runs: ``train-mine``.
     options
         Its config class. It inherits `RunOptions` and `LaunchOptions`; `ManyOptions`, to offer
         folds and sweeps.
@@ -76,19 +76,19 @@ class Training(Generic[Settings]):
         The function that trains, as ``module:function``. It is called with the run in every
         process; the first process ends the run: ``run.finish("done", held_out=scores)``.
     prepare
-        Reads the data and refuses what cannot be, before there is a run directory.
+        Reads and checks the data and settings before the run directory is made.
     tell
-        Prints what came of a finished run.
+        Prints the results of a finished run.
     needs
         A file of the run that training needs: a run that ended before it was written cannot be
         resumed.
     apart
-        Settings that cannot be combined with --folds, beside ``fold`` and ``sweep``.
+        Settings that cannot be combined with --folds, besides ``fold`` and ``sweep``.
     parts
         The settings of each run of --folds, ``fold`` among them; by default one run a fold.
     pool
-        What the finished runs of all folds come to, for the model named; by default the means of
-        ``held_out`` of their summaries, and their standard deviations.
+        Combines the finished runs of all folds, for the model named; by default the means and
+        standard deviations of ``held_out`` in their summaries.
     judge
         The score of a finished run, for sweeps; larger is better.
     """
@@ -106,7 +106,7 @@ class Training(Generic[Settings]):
 
 
 def half_done(training: Training[Any], begun: Run | None) -> str | None:
-    """Return the path of a part to go on with; one that never got to train is removed."""
+    """Return the path of a part to resume; remove one that never began to train."""
     if begun is None:
         return None
     if training.needs is None or (begun.path / training.needs).is_file():

@@ -1,4 +1,4 @@
-"""The meaning of an error in a step: out of memory, a compiler's, or a lost device.
+"""The cause of an error in a step: out of memory, a compiler, a lost device or process.
 
 Pure functions of the exception, so that errors of a GPU can be simulated in a test.
 """
@@ -34,7 +34,7 @@ _ACCELERATOR_ERROR = getattr(torch, "AcceleratorError", None)  # since 2.8; a Ru
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, what caused it, and what it came out of."""
+    """Yield an error, its causes and contexts."""
     seen: set[int] = set()
     todo: list[BaseException | None] = [error]
     while todo:
@@ -46,7 +46,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller piece may go through."""
+    """Whether memory ran out, so that a smaller piece may fit."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error)
@@ -56,8 +56,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_compilers(error: BaseException) -> bool:
     """Whether torch.compile failed, not the model: Dynamo, Inductor, Triton, ptxas, a C compiler.
 
-    By the class of any error in the chain; for a program that failed, or was not found, by whether
-    a compiler called it.
+    Decided by the class of any error in the chain; for an external program that failed or was not
+    found, by whether a compiler called it.
     """
     for one in chain(error):
         if any(_is_of(kind.__module__) for kind in type(one).__mro__):
@@ -75,7 +75,7 @@ def is_devices(error: BaseException) -> bool:
 
 
 def is_peers(error: BaseException) -> bool:
-    """Whether another process of the job is gone, or answers no more."""
+    """Whether another process of the job is gone or does not answer."""
     if isinstance(error, torch.distributed.DistError):
         return True
     text = str(error)
@@ -83,14 +83,14 @@ def is_peers(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's first line, or what kind it is where it says nothing."""
+    """Return the first line of an error's message, or its class if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 @contextmanager
-def told(doing: str, hint: str) -> Iterator[None]:
-    """Say in words that memory ran out, or that the device failed, while something was done."""
+def explained(doing: str, hint: str) -> Iterator[None]:
+    """Explain errors of memory and devices that the block raises."""
     try:
         yield
     except Exception as error:
@@ -99,14 +99,14 @@ def told(doing: str, hint: str) -> Iterator[None]:
 
 
 def explain(error: Exception, doing: str, hint: str) -> None:
-    """Raise a `RunFailed` for what is the machine's fault; return where it is another's.
+    """Raise a `RunFailed` if the machine caused the error; return otherwise.
 
     Parameters
     ----------
     error
-        What was raised.
+        The exception.
     doing, hint
-        What was being done, and what to do where memory ran out in it.
+        What was being done, and advice in case memory ran out.
     """
     if is_out_of_memory(error):
         raise RunFailed(f"out of memory while {doing} ({first_line(error)})", hint=hint) from None
@@ -129,7 +129,7 @@ def _is_of(module: str) -> bool:
 
 
 def _compiling(error: BaseException) -> bool:
-    """Whether a compiler was at work where the error was raised."""
+    """Whether the error was raised inside a compiler."""
     return any(
         _is_of(frame.f_globals.get("__name__", ""))
         for frame, _ in traceback.walk_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""One update of the weights from one global batch: pieces, averaging, clipping, lack of memory.
+"""One update of the weights from one global batch: pieces, averages, clipping, lack of memory.
 
 The loss of a step is the mean over all examples of the global batch. A piece of n examples enters
 with weight n / N, so that neither the number of processes nor the size of pieces matters.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vcell.train.task import Batch, Place, Task
 
 
-_WAITED_IN_VAIN = "Expected to have finished reduction in the prior iteration"  # of DDP
+_NO_GRADIENT = "Expected to have finished reduction in the prior iteration"  # of DDP
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Outcome:
 
 
 class Updater:
-    """Turn batches into updates; remembers the size of pieces that fits into memory."""
+    """Updates the weights from batches; remembers the size of pieces that fits into memory."""
 
     def __init__(
         self,
@@ -60,9 +60,9 @@ class Updater:
         self.accelerator = accelerator(place.device)
         self.spans = Spans(self.accelerator)
         self.micro_batch = options.micro_batch
-        # Whether a whole step went through at this micro-batch. Until then DDP stays silent
-        # during backward, so that a process that runs out of memory can start its step again
-        # without the others noticing.
+        # Whether a whole step succeeded at this micro-batch. Until then DDP does not communicate
+        # during backward, so that a process that runs out of memory can repeat its step without
+        # the others noticing.
         self.proven = False
         self._idle: list[str] = []  # parameters without a gradient in the last step
         self._may_repeat = True
@@ -77,7 +77,7 @@ class Updater:
         total
             Examples in the global batch.
         overlap
-            Whether all processes are proven, and DDP may average during backward.
+            Whether the micro-batch fits on all processes, so that DDP may average during backward.
         rate
             The learning rate.
         """
@@ -114,7 +114,7 @@ class Updater:
                 else:
                     _explain(error, "computing gradients")
                     raise
-            # outside of `except`: the error's traceback would keep the attempt's tensors
+            # outside `except`: the error's traceback would hold the attempt's tensors in memory
             again(batches.length(batch), reason)
             rng.restore(before, self.place.device)
 
@@ -149,7 +149,7 @@ class Updater:
 
     @property
     def _scale(self) -> float:
-        """Factor on the loss in fp16; averaging over processes is to overflow no sooner."""
+        """Factor on the loss in fp16; chosen so that averaging over processes does not overflow."""
         scaler = self.precision.scaler
         return scaler.scale / self.place.world_size if scaler else 1.0
 
@@ -160,7 +160,7 @@ class Updater:
             return self.task.loss(self.model, piece)
 
     def _shrink(self, count: int, reason: str) -> None:
-        """Halve the pieces, or give up where that is impossible."""
+        """Halve the pieces, or raise where that is impossible."""
         size = min(self.micro_batch or count, count)
         half = max(1, size // 2)
         if size == 1:
@@ -189,7 +189,7 @@ class Updater:
         return self.options.compile and self.learner.model._compiled_call_impl is not None
 
     def _stop_compiling(self, count: int, reason: str) -> None:
-        """Go on without torch.compile, or give up where the step cannot be repeated."""
+        """Continue without torch.compile, or raise where the step cannot be repeated."""
         del count
         if not self._may_repeat:
             raise RunFailed(
@@ -245,8 +245,8 @@ class Updater:
 
 
 def _explain(error: Exception, doing: str) -> None:
-    """Raise in words what a step cannot go on from; return where there is nothing to add."""
-    if _WAITED_IN_VAIN in str(error):
+    """Raise an explained error for what a step cannot recover from; return for other errors."""
+    if _NO_GRADIENT in str(error):
         raise RunFailed(
             "a parameter that had a gradient in earlier steps had none in the last one, so ddp "
             "never received it",

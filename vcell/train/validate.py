@@ -21,8 +21,9 @@ def scored(
 ) -> dict[str, float]:
     """Return the task's metrics.
 
-    Where memory runs out, what is kept for later is given back first; then `validation_batch` of
-    the task is halved, if it has that. Shards of a model cannot be asked again by one process.
+    If memory runs out, cached memory is released first; then the task's `validation_batch` is
+    halved, if it has one. Processes that hold shards of a model must all repeat together, so one
+    cannot retry alone.
     """
     alone = place.world_size == 1 or options.parallel == "ddp"
     given_back = False

@@ -1,9 +1,8 @@
 """The activity of a rank's device during training, recorded every few seconds.
 
 On a GPU a ``gpu`` event (`vcell.gpu.reading.Reading`: watts, caps, clock, temperature, memory,
-throttle reasons, energy), on a CPU a ``cpu`` event (seconds of processor time so far, resident
-memory). A monitor on another machine cannot query this one's driver, and energy is lost if it is
-not recorded.
+throttle reasons, energy), on a CPU a ``cpu`` event (processor seconds so far, resident memory). A
+monitor on another machine cannot query this one's driver, and energy is lost if it is not recorded.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ EVERY = 5.0  # seconds
 
 @contextmanager
 def watching(log: EventLog, device: Accelerator) -> Iterator[None]:
-    """Write what the device does: now, every `EVERY` seconds on a thread, and at the end."""
+    """Record the device's activity: now, every `EVERY` seconds on a thread, and at the end."""
     stop = threading.Event()
     thread = threading.Thread(
         target=_watch, args=(log, device, stop), name="device watch", daemon=True
@@ -56,7 +55,7 @@ def _write(
         ends = stop.is_set()
         try:
             log.log(kind, **read())
-        except (OSError, ValueError):  # a full disk: training says so, at its next step
+        except (OSError, ValueError):  # a full disk: training reports it at its next step
             return
         if ends:
             return

@@ -1,9 +1,9 @@
 """A cache of baselines and ceilings, which depend only on the real cells and the rules.
 
-The key is a hash of what decides the result: the real cells by what was just computed from them
-(group of each cell, group means, rank statistics of every gene), the names scored, the rules and
-vcell's version. So a copied or recompressed file finds its entry, a changed one never does, and no
-file is read for it. An entry is one JSON file, written aside and renamed; a damaged one is computed
+The key is a hash of what determines the result: statistics just computed from the real cells (group
+of each cell, group means, rank statistics of every gene), the names scored, the rules and vcell's
+version. So a copied or recompressed file finds its entry, a changed file never does, and hashing
+reads no file. An entry is one JSON file, written aside and renamed; a damaged one is computed
 again.
 """
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def folder(chosen: Path | None) -> Path:
-    """Return where entries are kept."""
+    """Return the folder of the entries."""
     return chosen or cache.root()
 
 
 def key(*parts: Any) -> str:
-    """Hash what decides a result."""
+    """Hash what determines a result."""
     digest = hashlib.sha256(__version__.encode())
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -41,22 +41,22 @@ def key(*parts: Any) -> str:
     return digest.hexdigest()[:32]
 
 
-def kept(
+def cached(
     place: Path, what: str, name: str, compute: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the entry `name`, computing and keeping it where there is none."""
+    """Return the entry `name`; compute and store it if there is none."""
     path = place / what / f"{name}.json"
     try:
         entry: dict[str, Any] = json.loads(path.read_text())
         if entry.pop("key") == name:
-            console.say(f"{what}: kept from an earlier run ({path})")
+            console.say(f"{what}: reused from an earlier run ({path})")
             return entry
     except (OSError, ValueError, AttributeError, KeyError):
         pass  # absent or damaged: computed again
     entry = compute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # with NaN, which JSON proper has no word for: a metric may have no value
+        # may contain NaN (not standard JSON): a metric may have no value
         outputs.write_text(path, json.dumps(entry | {"key": name}), sync=False)
     except (OSError, VcellError) as error:
         console.warn(f"the {what} is not kept: {error}")

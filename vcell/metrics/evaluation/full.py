@@ -1,7 +1,7 @@
 """Every metric of cell-eval's full profile.
 
-Two of them are of the prediction only, without a baseline: ``pearson_edistance`` (a baseline's
-cells are all alike, and so are its distances) and ``clustering_agreement`` (so are its profiles).
+Two of them are not scored for the baseline, whose cells are all alike: ``pearson_edistance`` (all
+distances are equal) and ``clustering_agreement`` (so are all profiles).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def every(sides: Sides) -> dict[str, NDArray[np.float64]]:
 
 
 def of_cells(sides: Sides, real: View, pred: View) -> dict[str, NDArray[np.float64]]:
-    """Return the two metrics that are one number for all perturbations, at each of them."""
+    """Return the two metrics that have one value for all perturbations, repeated for each."""
     n_groups, n_genes, n_real = len(sides.names) + 1, len(sides.pair.genes), len(real.side.group)
     console.say("distances between all cells and the controls: this is quadratic in cells")
 

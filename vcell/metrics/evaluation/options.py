@@ -19,21 +19,21 @@ class Options:
         "vcc2025" as cell-eval 0.8 computes it, "vcc2025-official" as the leaderboard of 2025 did,
         "vcc2026" as cell-eval2 does, or "full": every metric of cell-eval.
     perturbation_column, control, layer
-        The obs column that names perturbations, the controls' label, where values are; found if
-        not given (values: ``X``), and said.
+        Obs column of the perturbations, label of the controls, and layer of the values; detected if
+        not given (values: ``X``), and reported.
     context_column
-        Score each value of this obs column, and average.
+        Score the cells of each value of this obs column separately, and average.
     only_shared
-        Score perturbations and genes that both sides have; else a difference is an error.
+        Score only perturbations and genes that both sides have; otherwise a difference is an error.
     baseline, ceiling
-        Score the baseline too, and scale by it; score half of the real cells against the other
-        half (None: only where the rules need it).
+        Score the baseline too, and scale by it; score half of the real cells against the other half
+        (None: only if the rules need it).
     ties
         PDS under exact ties: "midrank", or "peer" for numpy's order.
     tables
-        Whether the tables of differential expression are kept.
+        Whether to return the tables of differential expression.
     threads, cache
-        How many (None: one per core); where baselines and ceilings are kept.
+        Number of threads (None: one per core); folder in which baselines and ceilings are cached.
     """
 
     rules: Rules = "vcc2025"

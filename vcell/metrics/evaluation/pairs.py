@@ -35,7 +35,7 @@ CONTROL_GROUP = 0  # groups are the control, then the perturbations in order of 
 
 @dataclass(frozen=True)
 class Side:
-    """One file, as groups of cells and a choice of columns."""
+    """One file: groups of its cells, and a selection of its columns."""
 
     source: CellSource
     group: NDArray[np.int32]  # one per cell: 0 the control, 1..P the perturbations, -1 left out
@@ -47,7 +47,7 @@ class Side:
         return np.bincount(self.group[self.group >= 0], minlength=n_groups)
 
     def rows(self) -> NDArray[np.int64]:
-        """Numbers of the cells that count."""
+        """Return the indices of the cells that have a group."""
         return np.flatnonzero(self.group >= 0)
 
 
@@ -61,7 +61,7 @@ class Pair:
     control: str
     perturbations: tuple[str, ...]
     genes: NDArray[np.str_]
-    borrowed: bool  # the prediction has no controls, the real ones stand in
+    borrowed: bool  # the prediction has no controls and uses the real ones
     notes: tuple[str, ...] = field(default=())
 
 
@@ -190,13 +190,13 @@ def _column(pred: CellSource, found: find_labels.Labels, config: Options) -> str
     if found.perturbation_column in pred.obs_columns:
         return found.perturbation_column
     if config.perturbation_column is not None:
-        return config.perturbation_column  # asking for it says what there is instead
+        return config.perturbation_column  # reading it raises an error that lists the columns
     likely = find_labels.named_like(pred.obs_columns, find_labels.PERTURBATION_NAMES)
     return likely[0] if likely else found.perturbation_column
 
 
 def _names(source: CellSource, column: str) -> NDArray[np.str_]:
-    """One perturbation a cell; '' where there is none."""
+    """Return the perturbation of each cell; '' for none."""
     coded = source.obs(column)
     labels: NDArray[np.str_] = np.append(coded.categories, "")[coded.codes]
     return labels
@@ -252,7 +252,7 @@ def _shared_genes(
 
 
 def _differences(real: set[str], pred: set[str], what: str) -> list[str]:
-    """Say what each side lacks, with the likely misspelling where there is one."""
+    """List the names that each side lacks, with likely misspellings."""
     problems = []
     for lacking, other, words in (
         (real - pred, pred - real, "missing from the prediction"),

@@ -1,8 +1,8 @@
 """Score one context by the rules of 2025.
 
 The cell-mean baseline: every predicted cell is the mean of the real groups' means (the control's
-among them), as cell-eval's ``baseline`` builds it. Its cells are all alike, so its rank tests need
-no cells: how many controls lie below each value, and at it, is enough.
+included), as in cell-eval's ``baseline``. Its cells are all alike, so its rank tests need no cells:
+it is enough to know how many controls are below each value, and how many equal it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from vcell.metrics import significance, vcc2025
 from vcell.metrics.evaluation import cache, full
 from vcell.metrics.evaluation.scores import Metric, Scored
 from vcell.metrics.evaluation.view import View, views
+from vcell.metrics.gene_major import GeneMajorSources, ProfileRanks
 from vcell.metrics.groups import Grouped, grouped
-from vcell.metrics.turned import Lone, Turned
 from vcell.metrics.vcc2026 import halves as halve
 
 if TYPE_CHECKING:
@@ -35,18 +35,18 @@ def score(pair: Pair, config: Options) -> Scored:
     full_profile = config.rules == "full"
     opened = views(pair, config.threads)
     real_view = next(opened)
-    lone = Lone(len(pair.genes)) if config.baseline else None
+    ranks = ProfileRanks(len(pair.genes)) if config.baseline else None
     with closing(real_view.cells) as real_cells:
-        real = group(real_view, pair, config, lone)
+        real = group(real_view, pair, config, ranks)
         ceiling = _ceiling(real_view, real, pair, config) if config.ceiling else {}
         if not pair.borrowed:
-            real_cells.close()  # the predicted cells take the memory
+            real_cells.close()  # makes room for the predicted cells
         pred_view = next(opened)
         with closing(pred_view.cells):
             pred = _predicted(real_view, pred_view, pair, config)
     sides = Sides(pair, config, real, pred)
     values = sides.metrics() | (full.of_cells(sides, real_view, pred_view) if full_profile else {})
-    baseline = {} if lone is None else _baseline(sides, lone)
+    baseline = {} if ranks is None else _baseline(sides, ranks)
     metrics = []
     for name, column in values.items():
         raw, base = mean(column), baseline.get(name)
@@ -73,19 +73,19 @@ def mean(column: Array) -> float:
     return float(present.mean()) if len(present) else float("nan")
 
 
-def group(view: View, pair: Pair, config: Options, lone: Lone | None) -> Grouped:
+def group(view: View, pair: Pair, config: Options, ranks: ProfileRanks | None) -> Grouped:
     """Sum and rank the real side."""
     return grouped(
-        view.turned(), view.side.group, len(pair.perturbations) + 1,
-        dense=view.side.source.nnz is None, lone=lone, threads=config.threads,
+        view.gene_major(), view.side.group, len(pair.perturbations) + 1,
+        dense=view.side.source.nnz is None, profile=ranks, threads=config.threads,
     )  # fmt: skip
 
 
 def _predicted(real: View, pred: View, pair: Pair, config: Options) -> Grouped:
     """Sum and rank the predicted side, against the real controls if it has none of its own."""
-    cells, numbers, sides = pred.turned(), pair.pred.group, [pair.pred]
+    cells, numbers, sides = pred.gene_major(), pair.pred.group, [pair.pred]
     if pair.borrowed:
-        cells = Turned([*real.turned().parts, *cells.parts], len(pair.genes))
+        cells = GeneMajorSources([*real.gene_major().parts, *cells.parts], len(pair.genes))
         numbers, sides = _numbered(pair), [pair.real, pair.pred]
     return grouped(
         cells, numbers, len(pair.perturbations) + 1,
@@ -94,13 +94,13 @@ def _predicted(real: View, pred: View, pair: Pair, config: Options) -> Grouped:
 
 
 def _numbered(pair: Pair) -> NDArray[np.int32]:
-    """Return the groups of the real controls and, numbered on from them, of the prediction."""
+    """Return the groups of the real controls followed by those of the predicted cells."""
     controls = np.where(pair.real.group == 0, 0, -1).astype(np.int32)
     return np.concatenate([controls, pair.pred.group])
 
 
 class Sides:
-    """Both sides' tables, and every metric of them; those of `alike` have the same real side."""
+    """Both sides' tables and all metrics; `alike` is another pair with the same real side."""
 
     def __init__(
         self, pair: Pair, config: Options, real: Grouped, pred: Grouped, alike: Sides | None = None
@@ -132,7 +132,7 @@ class Sides:
         )  # fmt: skip
 
     def metrics(self) -> dict[str, Array]:
-        """Return one value per perturbation of every metric that was asked for."""
+        """Return every metric of the chosen rules, one value per perturbation."""
         if self.config.rules == "full":
             return full.every(self)
         return {
@@ -166,7 +166,7 @@ class Sides:
         }
 
 
-def _baseline(sides: Sides, lone: Lone) -> dict[str, float]:
+def _baseline(sides: Sides, ranks: ProfileRanks) -> dict[str, float]:
     """Score the cell-mean baseline, or take its scores from the cache."""
     real, config = sides.real, sides.config
     name = cache.key(
@@ -175,10 +175,10 @@ def _baseline(sides: Sides, lone: Lone) -> dict[str, float]:
     )  # fmt: skip
 
     def compute() -> dict[str, Any]:
-        scored = Sides(sides.pair, config, real, baseline_groups(real, lone), sides).metrics()
+        scored = Sides(sides.pair, config, real, baseline_groups(real, ranks), sides).metrics()
         return {metric: mean(values) for metric, values in scored.items()}
 
-    return cache.kept(cache.folder(config.cache), "baseline", name, compute)
+    return cache.cached(cache.folder(config.cache), "baseline", name, compute)
 
 
 def _ceiling(real_view: View, real: Grouped, pair: Pair, config: Options) -> dict[str, float]:
@@ -192,7 +192,7 @@ def _ceiling(real_view: View, real: Grouped, pair: Pair, config: Options) -> dic
     )  # fmt: skip
 
     def compute() -> dict[str, Any]:
-        cells, dense = real_view.turned(), pair.real.source.nnz is None
+        cells, dense = real_view.gene_major(), pair.real.source.nnz is None
         first, second = (
             grouped(cells, half, len(real.sizes), dense=dense, threads=config.threads)
             for half in halve(pair.real.group, pair.real.order, 0)
@@ -200,7 +200,7 @@ def _ceiling(real_view: View, real: Grouped, pair: Pair, config: Options) -> dic
         values = Sides(pair, config, first, second).metrics()
         return {metric: full_depth(metric, mean(column)) for metric, column in values.items()}
 
-    kept = cache.kept(cache.folder(config.cache), "ceiling", name, compute)
+    kept = cache.cached(cache.folder(config.cache), "ceiling", name, compute)
     return {metric: value for metric, value in kept.items() if value is not None}
 
 
@@ -211,17 +211,17 @@ def full_depth(metric: str, r: float) -> float | None:
     return 2 * r / (1 + r)
 
 
-def baseline_groups(real: Grouped, lone: Lone) -> Grouped:
-    """Return what the baseline's cells would add up to and rank like, without making them.
+def baseline_groups(real: Grouped, ranks: ProfileRanks) -> Grouped:
+    """Return sums and ranks of the baseline's cells without making the cells.
 
-    A value v repeated n times exceeds the controls below it: U = n (below + equal / 2). Its tie
-    term is the controls' own, with the block at v grown by n.
+    A value v repeated n times exceeds the controls below it: U = n (below + equal / 2). The tie
+    term is the controls' own, with the block of ties at v enlarged by n.
     """
-    profile, equal = lone.profile, lone.equal
+    profile, equal = ranks.profile, ranks.equal
     sizes = real.sizes.astype(np.float64)[1:, None]
     grown = equal + sizes
     ties = real.ties[0] + (grown**3 - grown) - (equal**3 - equal)
-    u = sizes * (lone.below + equal / 2)
+    u = sizes * (ranks.below + equal / 2)
     head = np.zeros((1, len(profile)))
     sums = np.concatenate([real.sums[:1], sizes * profile.astype(np.float64)])
     narrow = np.concatenate([real.own_means[:1], np.repeat(profile[None], len(sizes), axis=0)])

@@ -1,8 +1,8 @@
 """Score one context by the rules of 2026: six members, scaled between two anchors.
 
-The anchors come from the real cells alone, so they are made once and kept: the baseline (control
-cells scaled to the mean response, scored like a prediction) and the replicate (one half of the real
-cells scored against the other, five times).
+The anchors depend on the real cells alone, so they are computed once and cached: the baseline
+(control cells scaled to the mean response, scored like a prediction) and the replicate (one half of
+the real cells scored against the other, five times).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vcell.metrics.measured import Measured
 
 _MOST_COUNTS = 1e6  # of a cell; the server refuses more
-_DUST = 1e-6  # what cell-eval2 takes for whole
+_DUST = 1e-6  # cell-eval2's tolerance for whole numbers
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class RawCounts:
     side: Side
     totals: NDArray[np.float64]  # of each cell of the file
     cells: GeneMajor  # those with a group
-    controls: GeneMajor | None  # those of the control group, where asked for
+    controls: GeneMajor | None  # those of the control group, if requested
 
     @classmethod
     def of(cls, side: Side, n_genes: int, *, offset: int = 0, controls: bool = False) -> RawCounts:
-        """Look at every value; refuse what is not a count. Cells are numbered from `offset`."""
+        """Read and check every value, which must be a count; number cells from `offset`."""
         cells = GeneMajor(n_genes, offset=offset)
         lent = GeneMajor(n_genes, offset=offset) if controls else None
 
@@ -61,7 +61,7 @@ class RawCounts:
         return cls(side, seen.totals, cells, lent)
 
     def close(self) -> None:
-        """Give memory and temporary files back."""
+        """Release memory and temporary files."""
         self.cells.close()
         if self.controls is not None:
             self.controls.close()
@@ -91,7 +91,7 @@ class Context:
 
     @property
     def n_groups(self) -> int:
-        """Control and perturbations."""
+        """Number of groups: the control and the perturbations."""
         return len(self.pair.perturbations) + 1
 
     def halves(self, pairs: Sequence[Sequence[NDArray[np.int32]]]) -> Iterator[list[Measured]]:
@@ -100,10 +100,10 @@ class Context:
         groupings = [Grouping(halves, self.n_groups, totals) for halves in pairs]
         return measure([self.real.cells], groupings, totals, threads=self.threads)
 
-    def beside_controls(
+    def with_real_controls(
         self, cells: ByGene, group: NDArray[np.int32], totals: NDArray[np.float64]
     ) -> Measured:
-        """Measure cells that are numbered on from the real ones, against the real controls."""
+        """Measure cells, numbered after the real ones, against the real controls."""
         assert self.real.controls is not None
         controls = np.where(self.pair.real.group == CONTROL_GROUP, 0, -1).astype(np.int32)
         both = np.concatenate([self.real.totals, totals])
@@ -131,7 +131,7 @@ def score(pair: Pair, config: Options) -> Scored:
     try:
         (real,) = next(context.halves([[pair.real.group]]))
         group = np.where(pair.pred.group == CONTROL_GROUP, -1, pair.pred.group).astype(np.int32)
-        measured = context.beside_controls(pred.cells, group, pred.totals)
+        measured = context.with_real_controls(pred.cells, group, pred.totals)
         pred.close()
         per_row, values = vcc2026.members(real, measured, target, pair.genes)
         anchors = _anchors(context, real, config)
@@ -202,7 +202,7 @@ def _facts(
 
 
 def _anchors(context: Context, real: Measured, config: Options) -> dict[str, dict[str, float]]:
-    """Return baseline and replicate of every member, from the cache where they are there."""
+    """Return baseline and replicate of every member, from the cache if possible."""
     pair = context.pair
     name = cache.key(
         "vcc2026", list(pair.perturbations), pair.genes.tolist(), list(pair.real.order),
@@ -210,14 +210,14 @@ def _anchors(context: Context, real: Measured, config: Options) -> dict[str, dic
     )  # fmt: skip
     place, found = cache.folder(config.cache), {}
     if config.baseline:
-        found["baseline"] = cache.kept(place, "baseline", name, lambda: _baseline(context, real))
+        found["baseline"] = cache.cached(place, "baseline", name, lambda: _baseline(context, real))
     if config.ceiling is not False and config.baseline:
         if real.sizes.min() < 2:
             console.warn(
                 "a group of one real cell cannot be halved: no replicate, no scaled scores"
             )
         else:
-            found["replicate"] = cache.kept(
+            found["replicate"] = cache.cached(
                 place, "replicate", name, lambda: _replicate(context, real)
             )
     return found
@@ -232,7 +232,7 @@ def _baseline(context: Context, real: Measured) -> dict[str, Any]:
     drawn = vcc2026.draws(np.flatnonzero(pair.real.group == CONTROL_GROUP), real.sizes[1:])
     copies = ResampledCells.draw(controls, factor, drawn, len(pair.real.group))
     group = np.repeat(np.arange(1, context.n_groups, dtype=np.int32), real.sizes[1:])
-    measured = context.beside_controls(copies, group, copies.totals())
+    measured = context.with_real_controls(copies, group, copies.totals())
     return vcc2026.members(real, measured, context.target, pair.genes)[1]
 
 

@@ -24,7 +24,7 @@ class Metric:
     scaled: float | None = None
 
     def row(self) -> tuple[str | float | None, ...]:
-        """Return the line of the table; what has no value is left open."""
+        """Return the row of the table; missing values are None."""
         numbers = (self.raw, self.baseline, self.ceiling, self.scaled)
         return (self.name, *(None if x is None or math.isnan(x) else x for x in numbers))
 
@@ -59,6 +59,6 @@ def average(found: list[Scored]) -> tuple[tuple[Metric, ...], float | None]:
 
 
 def _mean(values: list[float | None]) -> float | None:
-    """Average what is there; None where nothing is."""
+    """Average the values that are not None; None if there are none."""
     present = [v for v in values if v is not None and not math.isnan(v)]
     return float(np.mean(present)) if present else None

@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes
     ----------
     overall
-        The challenge's score, averaged over contexts; None where nothing could be scaled.
+        The challenge's score, averaged over contexts; None if no metric could be scaled.
     metrics
-        One line per metric: raw, baseline, ceiling, scaled.
+        One row per metric: raw, baseline, ceiling, scaled.
     per_perturbation
-        One line per perturbation (and context), one column per metric.
+        One row per perturbation (and context), one column per metric.
     contexts
-        Everything of each context; `facts` says what was detected.
+        All results of each context; `facts` lists what was detected.
     """
 
     overall: float | None
@@ -50,7 +50,7 @@ def contexts(
 ) -> list[Scored]:
     """Score every context."""
     found = []
-    for pair in open_pairs(prediction, real, options):  # what is wrong with the files is said first
+    for pair in open_pairs(prediction, real, options):  # errors in the files come first
         if options.rules == "vcc2026":
             from vcell.metrics.evaluation.rules2026 import score as of
         else:
@@ -67,8 +67,8 @@ def score(
 ) -> Score:
     """Score a prediction against the real cells by the rules of the Virtual Cell Challenge.
 
-    Counts and log1p values are distinguished, genes and perturbations aligned by name, a prediction
-    without control cells borrows the real ones; each is said.
+    Counts and log1p values are detected, genes and perturbations aligned by name, and a prediction
+    without control cells uses the real ones; each is reported.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def score(
     Raises
     ------
     UserError
-        If the sides cannot be compared; it says why and what mends it.
+        If the sides cannot be compared; the message says why, and the hint what to do.
 
     Examples
     --------

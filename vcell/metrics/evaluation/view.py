@@ -1,6 +1,6 @@
-"""One side's cells with the values that the rules need: rows and columns selected, counts logged.
+"""One side's cells with the values that the rules need: rows and columns selected, counts as log1p.
 
-The target of 2025 is the median total of the file's own cells, as in cell-eval, unless the other
+Counts are scaled to the median total of the file's own cells, as in cell-eval, unless the other
 side is log1p of a total that can be detected.
 """
 
@@ -17,15 +17,15 @@ from vcell.data import Block, detect
 from vcell.errors import UserError
 from vcell.metrics.by_gene import GeneMajor
 from vcell.metrics.evaluation.pairs import CONTROL_GROUP, Pair, Side
+from vcell.metrics.gene_major import AT_ONCE, GeneMajorSources, SourcePart, transpose
 from vcell.metrics.scaled import ValueSurvey, divisors, logged, median_target, merged, precision
-from vcell.metrics.turned import AT_ONCE, SourcePart, Turned, turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LARGEST_LOG = 15.0  # cell-eval refuses log1p values of this size or more
-# How far the totals of two log1p sides may lie apart: real scales differ by a factor of five or
-# more (1e4, the median, 1e6), a model's smoothed cells by less than two
+# Largest ratio between the totals of two log1p sides: real scales differ by a factor of five or
+# more (1e4, the median, 1e6), cells smoothed by a model by less than two
 _WARN, _REFUSE = 1.1, 3.0
 
 
@@ -34,13 +34,13 @@ class View:
     """Blocks of one side, ready for the rules; the interface that metrics read from."""
 
     side: Side
-    divisor: NDArray[np.floating] | None  # per cell of the file: total / target; None: log1p as is
+    divisor: NDArray[np.floating] | None  # per cell of the file: total / target; None: is log1p
     facts: dict[str, Any]
-    cells: GeneMajor  # those that count, transposed
+    cells: GeneMajor  # cells that have a group, transposed
 
-    def turned(self) -> Turned:
+    def gene_major(self) -> GeneMajorSources:
         """Return the cells as log1p values, gene by gene."""
-        return Turned([SourcePart(self.cells, self.divisor)], self.cells.n_genes)
+        return GeneMajorSources([SourcePart(self.cells, self.divisor)], self.cells.n_genes)
 
     def blocks(self, rows: NDArray[np.int64] | None = None) -> Iterator[Block]:
         """Yield the chosen cells as log1p values, columns in the shared order."""
@@ -51,15 +51,15 @@ class View:
 
 
 def views(pair: Pair, threads: int | None) -> Iterator[View]:
-    """Yield the real cells and the predicted ones, each when it is asked for, transposed.
+    """Yield the real cells, then the predicted ones, transposed; each is read when needed.
 
-    Every value is checked, and two sides that cannot be compared are refused. Predicted cells that
-    borrow the real controls are numbered on from the real ones.
+    Every value is checked, and sides that cannot be compared raise an error. Predicted cells that
+    use the real controls are numbered after the real cells.
     """
     sides = (pair.real, pair.pred)
     found = [detect.scale(side.source) for side in sides]
     logged = [f.target_sum for f in found if f.kind == "log1p"]
-    # counts beside log1p values are scaled to what those were scaled to, where that can be seen
+    # if the other side is log1p, counts are scaled to its total, where that can be detected
     target = next((t for t in logged if t), None)
     real = _view(pair.real, found[0], target, 0, threads)
     yield real
@@ -76,7 +76,8 @@ def _view(
     n_genes = side.source.n_genes if side.columns is None else len(side.columns)
     cells = GeneMajor(n_genes, offset=offset)
     seen = merged(
-        turn(cells, seen_blocks(side), side.group, threads=threads, look=True), side.source.n_cells
+        transpose(cells, seen_blocks(side), side.group, threads=threads, survey=True),
+        side.source.n_cells,
     )
     _check_values(name, seen, counts=counts)
     facts: dict[str, Any] = {
@@ -105,7 +106,7 @@ def _view(
 
 
 def seen_blocks(side: Side) -> Iterator[Block]:
-    """Yield the cells that count, columns in the shared order, showing progress."""
+    """Yield the cells that have a group, columns in the shared order; show progress."""
     rows, kind = side.rows(), precision(side.source.dtype)
     with console.progress(f"reading {side.source.name}", len(rows)) as bar:
         for block in side.source.chunks(rows, side.columns, dtype=kind, max_nnz=AT_ONCE):
@@ -137,7 +138,7 @@ def _check_values(name: str, found: ValueSurvey, *, counts: bool) -> None:
 
 
 def _compare(pair: Pair, real: dict[str, Any], pred: dict[str, Any]) -> None:
-    """Refuse sides on different scales: every score would be about the scale."""
+    """Raise an error for sides on different scales: every score would reflect the scale."""
     a, b = real["median_total"], pred["median_total"]
     if not a or not b:
         return

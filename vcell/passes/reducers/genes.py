@@ -1,4 +1,4 @@
-"""Sums per gene: of values as stored, normalised, clipped, and of Pearson residuals."""
+"""Sums per gene: of stored, normalised and clipped values, and of Pearson residuals."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from vcell.passes.engine import SPAN, TILE, CellSpan, Reducer, Task
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_TILED_BYTES = 8 << 20  # of one tile's sums; larger ones are shared out by batch instead
+_TILED_BYTES = 8 << 20  # limit for one tile's sums; larger ones are split by batch
 
 
 def cell_scale(totals: NDArray[np.float64], target_sum: float) -> NDArray[np.float32]:
-    """Return what scanpy's `normalize_total` divides by, in float32: 1 for empty cells."""
+    """Return the divisors of scanpy's `normalize_total`, in float32; 1 for empty cells."""
     scale = totals.astype(np.float32) / np.float32(target_sum)
     return np.where(scale == 0, np.float32(1), scale)
 
@@ -27,8 +27,8 @@ def cell_scale(totals: NDArray[np.float64], target_sum: float) -> NDArray[np.flo
 class _GeneSums(Reducer):
     """Sums per batch and gene, ``total[B, G, K]``, in the fixed order of tiles and spans.
 
-    With few batches every tile has sums of its own and tiles run side by side; with many, the
-    batches of a span are shared out between threads, and each adds its cells up in their order.
+    With few batches every tile has its own sums and tiles are processed in parallel; with many, the
+    batches of a span are divided among threads, and each adds its cells in their order.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class _GeneSums(Reducer):
         raise NotImplementedError
 
     def tasks(self, part: CellSpan, threads: int) -> Iterator[Task]:
-        """Return work on a part."""
+        """Return tasks for a part."""
         codes = part.codes(self.codes)
         if self.tiled:
             for tile, cells in part.tiles():
@@ -76,7 +76,7 @@ class _GeneSums(Reducer):
         self._used.clear()
 
     def export(self) -> list[NDArray[np.float64]]:
-        """Return the sums of every span, or of all where they were added up."""
+        """Return the sums of every span, or of all spans if they were added up."""
         return [self.total] if self.spans is None else self.spans
 
     def merge(self, exported: Sequence[NDArray[np.float64]]) -> None:
@@ -88,7 +88,7 @@ class _GeneSums(Reducer):
 class GeneMoments(_GeneSums):
     """Non-zeros, sum and sum of squares of values as stored: ``total[B, G, 3]``.
 
-    `single` says that the source stores float32, whose squares scanpy rounds to float32.
+    `single`: the source stores float32, whose squares scanpy rounds to float32.
     """
 
     def __init__(
@@ -112,9 +112,9 @@ class GeneMoments(_GeneSums):
 class NormalizedMoments(_GeneSums):
     """Non-zeros, sum and sum of squares of normalised values: ``total[B, G, 3]``.
 
-    The values are ``log1p(x / total * target_sum)``, or with `linear` ``expm1`` of that (what
-    flavour "seurat" works on). ``target_sum=None`` takes the stored values for log1p already.
-    `totals` (per cell of the source) replaces the totals of the pass.
+    The values are ``log1p(x / total * target_sum)``, or with `linear` ``expm1`` of that (which
+    flavour "seurat" uses). With ``target_sum=None`` the stored values are log1p already. `totals`
+    (per cell of the source) replaces the totals of the pass.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class ClippedSums(_GeneSums):
 class ResidualSums(_GeneSums):
     """Sums of Pearson residuals and their squares over the non-zeros: ``total[B, G, 2]``.
 
-    `depths` is the total of every cell of the source, `shares` ``[B, G]`` the genes' of a batch.
+    `depths` are the totals of the source's cells; `shares` ``[B, G]`` the genes' shares in a batch.
     """
 
     def __init__(

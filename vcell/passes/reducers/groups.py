@@ -1,4 +1,4 @@
-"""Sums per group of cells: pseudobulk, and what a test per perturbation needs."""
+"""Sums per group of cells: pseudobulk, and moments for a test per perturbation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _GroupSums(Reducer):
-    """Whole-number sums per group of cells; groups are shared out between threads."""
+    """Whole-number sums per group of cells; groups are divided among threads."""
 
     total: NDArray[np.int64]
 
@@ -28,7 +28,7 @@ class _GroupSums(Reducer):
         raise NotImplementedError
 
     def tasks(self, part: CellSpan, threads: int) -> Iterator[Task]:
-        """Return work on a part."""
+        """Return tasks for a part."""
         codes = part.codes(self.codes)
         order = groups.cells_by_group(codes)
         for lane in range(threads):
@@ -37,11 +37,11 @@ class _GroupSums(Reducer):
                 yield lambda own=own: self._add(part, codes, own)  # type: ignore[misc]
 
     def export(self) -> list[NDArray[Any]]:
-        """Return what was gathered."""
+        """Return the sums."""
         return [self.total]
 
     def merge(self, exported: Sequence[NDArray[Any]]) -> None:
-        """Add what was gathered elsewhere."""
+        """Add sums from elsewhere."""
         self.total += exported[0]
 
 
@@ -70,7 +70,7 @@ class GroupSums(_GroupSums):
 class GroupLogMoments(_GroupSums):
     """Sum and sum of squares of log-normalised values per group: ``total[P, G, 2]`` times 2**30.
 
-    ``target_sum=None`` takes the stored values for log1p already.
+    With ``target_sum=None`` the stored values are log1p already.
     """
 
     def __init__(

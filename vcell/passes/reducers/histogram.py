@@ -1,4 +1,4 @@
-"""How often each gene has each count: all that flavour "seurat_v3" needs, in one reading."""
+"""Histograms of the counts of each gene: all that flavour "seurat_v3" needs, in one pass."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ if TYPE_CHECKING:
 
 
 class CountHistogram(Reducer):
-    """How often each gene has each count, and a list of counts beyond the histogram.
+    """Histogram of the counts of each gene, and a list of counts beyond the histogram.
 
-    A few threads fill one each. `overflowed` says that the list grew too long and was given up,
-    so that `large` is not complete; `fractional` that there were values that no histogram can hold
-    (not whole, or negative).
+    A few threads fill one histogram each. `overflowed`: the list became too long, and `large` is
+    incomplete. `fractional`: some values do not fit a histogram (not whole, or negative).
 
     Parameters
     ----------
     bins
-        How many counts from `SMALL` on have a column.
+        Number of counts, from `SMALL` on, that have a column.
     max_large
-        How many different larger counts of a gene are listed at most.
+        Maximum length of the list.
     """
 
     ROOM = 1 << 14  # entries of a task's list, unless it finds more
@@ -55,11 +54,11 @@ class CountHistogram(Reducer):
 
     @staticmethod
     def bytes_of(n_genes: int, n_batches: int, bins: int) -> int:
-        """Return what it takes in memory."""
+        """Return the bytes in memory."""
         return 4 * n_genes * n_batches * (SMALL + bins) * LANES
 
     def tasks(self, part: CellSpan, threads: int) -> Iterator[Task]:
-        """Return work on a part."""
+        """Return tasks for a part."""
         codes = part.codes(self.codes)
         for slot, (a, b) in enumerate(shares_of(len(codes), min(threads, LANES))):
             yield lambda s=slot, a=a, b=b: self._count(s, part, a, b, codes)  # type: ignore[misc]
@@ -89,7 +88,7 @@ class CountHistogram(Reducer):
         return self._own[slot]
 
     def _compress(self) -> None:
-        """Count equal entries of the list together: few genes have all the large counts."""
+        """Merge equal entries of the list: few genes have all the large counts."""
         rows = self.large
         order = np.lexsort(rows[:, :3].T)
         rows = rows[order]
@@ -102,7 +101,7 @@ class CountHistogram(Reducer):
             self._large = []
 
     def collect(self) -> None:
-        """Add the threads' histograms into one."""
+        """Add up the threads' histograms."""
         self._compress()
         small, high = self._lane(0)
         for slot in sorted(self._own)[1:]:
@@ -122,17 +121,17 @@ class CountHistogram(Reducer):
 
     @property
     def large(self) -> NDArray[np.float64]:
-        """Batch, gene, value and how often, of every larger count ``[L, 4]``."""
+        """Batch, gene, value and frequency of every larger count, ``[L, 4]``."""
         return np.concatenate(self._large) if self._large else np.empty((0, 4))
 
     def export(self) -> list[NDArray[Any]]:
-        """Return what was gathered."""
+        """Return the histograms and the list."""
         self.collect()
         flags = np.array([self.overflowed, self.fractional])
         return [self.small, self.high, self.large, flags]
 
     def merge(self, exported: Sequence[NDArray[Any]]) -> None:
-        """Add what was gathered elsewhere."""
+        """Add histograms and a list from elsewhere."""
         self.collect()
         small, high = self._lane(0)
         small += exported[0]

@@ -1,4 +1,4 @@
-"""What each cell loses when rare genes are left out."""
+"""The counts that each cell loses when rare genes are left out."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class RareEntries(Reducer):
-    """The cells and values of genes found in fewer than `limit` cells: what filtering them costs.
+    """The cells and values of genes found in fewer than `limit` cells: the losses of a filter.
 
-    `counts[G]` is the number of cells of every gene, or `limit` if they are more (several times
-    that, where threads are added up); `cells` and `values` ``[G, limit - 1]`` hold
-    the entries of those with fewer than `limit`. With a limit beyond `ROOM` genes are counted only.
+    `counts[G]` is the number of cells of every gene, or at least `limit` if they are more; `cells`
+    and `values` ``[G, limit - 1]`` hold the entries of those with fewer than `limit`. With a limit
+    beyond `ROOM` genes are only counted.
 
-    Whole rows of cells that hold such an entry are kept beside (`rows_of`), as far as `KEPT`
-    non-zeros go, so that those few cells need not be read again. They do not travel.
+    The complete rows of cells with such an entry are stored too (`rows_of`), up to `KEPT`
+    non-zeros, so that these few cells need not be read again. They are not exported.
     """
 
     ROOM = 65
@@ -43,7 +43,7 @@ class RareEntries(Reducer):
         return [np.zeros(self._n_genes, np.int32), np.zeros(shape, np.int64), np.zeros(shape)]
 
     def tasks(self, part: CellSpan, threads: int) -> Iterator[Task]:
-        """Return work on a part."""
+        """Return tasks for a part."""
         codes = part.codes(None)
         for slot, (a, b) in enumerate(shares_of(len(codes), min(threads, LANES))):
             yield lambda s=slot, a=a, b=b: self._list(s, part, a, b, codes)  # type: ignore[misc]
@@ -58,7 +58,7 @@ class RareEntries(Reducer):
         )  # fmt: skip
 
     def end_part(self, part: CellSpan) -> None:
-        """Keep the rows of cells that hold an entry of a gene that is rare so far."""
+        """Store the rows of cells that have an entry of a gene that is rare so far."""
         if not self.complete or self._n_kept > self.KEPT or not len(part.cells):
             return
         narrow = np.uint16 if self._n_genes <= 1 << 16 else np.int32
@@ -75,7 +75,7 @@ class RareEntries(Reducer):
                 self._rows = {}
 
     def _touched(self, first: int) -> NDArray[np.int64]:
-        """Return the cells, from one on, with an entry of a gene that is rare so far."""
+        """Return the cells, from number `first` on, with an entry of a gene that is rare so far."""
         rare = sum(counts for counts, _, _ in self._own.values()) < self.limit
         found = [np.empty(0, np.int64)]
         for counts, cells, _ in self._own.values():
@@ -85,7 +85,7 @@ class RareEntries(Reducer):
         return np.unique(np.concatenate(found))
 
     def rows_of(self, cells: NDArray[np.int64]) -> Block | None:
-        """Return the rows of these cells, None where one was not kept."""
+        """Return the rows of these cells; None if one was not stored."""
         rows = [self._rows.get(cell) for cell in cells.tolist()]
         whole = [row for row in rows if row is not None]
         if len(whole) < len(rows) or not rows:
@@ -98,7 +98,7 @@ class RareEntries(Reducer):
         )  # fmt: skip
 
     def export(self) -> list[NDArray[Any]]:
-        """Return what was gathered."""
+        """Return counts and entries."""
         own = [self._own[slot] for slot in sorted(self._own)] or [self._new()]
         first, *others = own
         for other in others:
@@ -107,7 +107,7 @@ class RareEntries(Reducer):
         return first
 
     def merge(self, exported: Sequence[NDArray[Any]]) -> None:
-        """Add what was gathered elsewhere."""
+        """Add counts and entries from elsewhere."""
         _append_entries(self.export(), exported)
 
     def dropped(self) -> NDArray[np.bool_]:
@@ -115,7 +115,7 @@ class RareEntries(Reducer):
         return np.asarray(self.export()[0] < self.limit)
 
     def losses(self, n_cells: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the cells that lose counts with those genes, ascending, and how much each."""
+        """Return the cells that lose counts with those genes, ascending, and the counts lost."""
         counts, cells, values = self.export()
         used = (np.arange(cells.shape[1]) < counts[:, None]) & self.dropped()[:, None]
         loss = np.bincount(cells[used], weights=values[used], minlength=n_cells)
@@ -131,7 +131,7 @@ class MarkedTotals(Reducer):
         self.totals = np.zeros(n_cells)
 
     def tasks(self, part: CellSpan, threads: int) -> Iterator[Task]:
-        """Return work on a part."""
+        """Return tasks for a part."""
         for a, b in shares_of(len(part.cells), threads):
             yield lambda a=a, b=b: self._sum(part, a, b)  # type: ignore[misc]
 
@@ -143,17 +143,17 @@ class MarkedTotals(Reducer):
         self.totals[part.cells[a:b]] = marked[:, 0]
 
     def export(self) -> list[NDArray[Any]]:
-        """Return what was gathered."""
+        """Return the totals."""
         cells = np.flatnonzero(self.totals)
         return [cells, self.totals[cells]]
 
     def merge(self, exported: Sequence[NDArray[Any]]) -> None:
-        """Add what was gathered elsewhere."""
+        """Add totals from elsewhere."""
         self.totals[exported[0]] = exported[1]
 
 
 def _append_entries(first: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> None:
-    """Append the entries of `other` where there is room for them."""
+    """Append the entries of `other` as far as there is room."""
     room = first[1].shape[1]
     for k in range(room):
         place = first[0] + k

@@ -1,8 +1,8 @@
-"""First pass: every block of cells is measured, filtered and laid out by bucket on disk.
+"""First pass: measure and filter every block of cells, and write it to disk by bucket.
 
-Cells go to buckets by their rank in the final order, which is known beforehand; a bucket is small
-enough to be put in order in memory later. Two files hold the column ids and values of all blocks;
-a table holds where each bucket's part of each block begins.
+A bucket is a range of ranks in the final order, which is known beforehand, small enough to be
+sorted in memory later. Two files hold the column ids and values of all blocks; a table holds where
+each bucket's part of each block begins.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class NotCounts(Exception):
 
 @dataclass
 class CellMeasures:
-    """What is measured of each cell; kept in files so that a resumed run has it."""
+    """Measurements of each cell, in files, so that a resumed run has them."""
 
     total: NDArray[np.float64]
     mito: NDArray[np.float64]
@@ -50,7 +50,7 @@ class CellMeasures:
 
     @classmethod
     def open(cls, folder: Path, n: int, *, new: bool) -> CellMeasures:
-        """Map the files, making them where the run is a new one."""
+        """Map the files; create them for a new run."""
 
         def column(name: str, dtype: str) -> NDArray[Any]:
             if n == 0:
@@ -64,7 +64,7 @@ class CellMeasures:
         )  # fmt: skip
 
     def flush(self) -> None:
-        """Put the files on the disk."""
+        """Flush the files to disk."""
         for column in (self.total, self.mito, self.genes, self.length):
             if isinstance(column, np.memmap):
                 column.flush()
@@ -72,25 +72,25 @@ class CellMeasures:
 
 @dataclass
 class Spill:
-    """The first pass and the files it leaves."""
+    """The first pass and the files it writes."""
 
     folder: Path
     recipe: Recipe
     mode: Mode
     n_buckets: int
-    rank: NDArray[np.int64]  # of every cell: its place in the final order of all cells
+    rank: NDArray[np.int64]  # of every cell: its position in the final order
     bucket: NDArray[np.int32]  # of every cell
     column: NDArray[np.int32]  # of every gene: its column in the store, or -1
     mito: NDArray[np.bool_]
     doublet: NDArray[np.bool_]
     names: NDArray[Any]  # genes, for messages
     cells: CellMeasures
-    #: How far the pass is: cells read, elements and segments and escaped counts written.
+    #: Progress: cells read, and elements, segments and escaped counts written.
     next_cell: int = 0
     elements: int = 0
     segments: int = 0
     escaped: int = 0
-    #: What is known of each gene of the store, from the cells read so far.
+    #: Statistics of each gene of the store, from the cells read so far.
     stats: NDArray[np.float64] = field(init=False)
     _memory: Buffers = field(default_factory=Buffers)
 
@@ -101,11 +101,18 @@ class Spill:
 
     @property
     def index_type(self) -> np.dtype[Any]:
-        """Type of the spilled column ids: 16 bits wherever it can be."""
+        """Type of the spilled column ids: 16 bits where possible."""
         return index_type(int(self.column.max(initial=-1)) + 1)
 
+    def in_order(self) -> NDArray[np.integer[Any]]:
+        """Return all cells in their final order."""
+        n = len(self.rank)
+        cells: NDArray[np.integer[Any]] = np.empty(n, np.int32 if n < 1 << 31 else np.int64)
+        cells[self.rank] = np.arange(n, dtype=cells.dtype)
+        return cells
+
     def resume(self, journal: BuildJournal) -> None:
-        """Take up the work where an earlier run noted that it was."""
+        """Continue from the journal of an earlier run."""
         for name in ("next_cell", "elements", "segments", "escaped"):
             setattr(self, name, int(journal.state.get(name, 0)))
         self.stats = np.zeros((int(self.column.max(initial=-1)) + 1, 4))
@@ -113,7 +120,7 @@ class Spill:
             self.stats = np.load(self._stats_path(self.next_cell), allow_pickle=False)
 
     def run(self, source: CellSource, journal: BuildJournal) -> None:
-        """Spill all blocks that are not spilled yet."""
+        """Spill the remaining blocks."""
         if self.next_cell:
             console.say(f"continuing at cell {self.next_cell:,} of {source.n_cells:,}")
         sizes = {
@@ -139,7 +146,7 @@ class Spill:
     def step(
         self, journal: BuildJournal, flush: Callable[[], None] | None = None, **changes: Any
     ) -> None:
-        """Note in the journal how far the work is, if it is time to; `flush` what it speaks of."""
+        """Record the progress in the journal if due, after `flush` has put the data on disk."""
         if not journal.due():
             return
         stats, path = self.stats.copy(), self._stats_path(self.next_cell)
@@ -212,14 +219,14 @@ class Spill:
         doublet: NDArray[np.bool_],
     ) -> NDArray[np.bool_]:
         keep = ~doublet & (genes >= self.recipe.min_genes)
-        if self.recipe.min_counts:  # the sum of values that are not counts may be negative
+        if self.recipe.min_counts:  # values that are not counts may have a negative sum
             keep &= total >= self.recipe.min_counts
         if self.recipe.max_mito is not None:
             keep &= mito <= self.recipe.max_mito * total
         return keep
 
     def _check(self, flags: NDArray[np.int64], block: Block) -> None:
-        """Refuse what cannot be stored; switch to floats where values are not counts."""
+        """Raise for values that cannot be stored; switch to floats if they are not counts."""
         found = int(np.bitwise_or.reduce(flags, initial=0))
         if found & scatter.NOT_FINITE:
             row = int(np.flatnonzero(flags & scatter.NOT_FINITE)[0])
@@ -244,23 +251,23 @@ class Spill:
         return file
 
     def _stats_path(self, cell: int) -> Path:
-        """Return a name for each step, so that the journal decides which one counts."""
+        """Return a file name of its own for each step: the journal decides which one is valid."""
         return self.folder / f"genes-{cell}.npy"
 
 
 def _write(file: Any, values: NDArray[Any]) -> None:
-    """Write all of an array to an unbuffered file, which may take it in parts."""
+    """Write all of an array to an unbuffered file, which may accept only a part at a time."""
     left = memoryview(values.view(np.uint8))  # type: ignore[arg-type]
     while left:
         left = left[file.write(left) :]
 
 
-#: A count too large for the spill: its place among all spilled elements, and its value.
+#: A count too large for the spill: its position among all spilled elements, and its value.
 ESCAPED = np.dtype([("position", "i8"), ("value", "u4")])
 
 
 def index_type(n_columns: int) -> np.dtype[Any]:
-    """Return the smallest type of column ids; signed if it can be: scipy warns of the others."""
+    """Return the smallest type of column ids; signed if possible, as scipy warns otherwise."""
     if n_columns <= 1 << 15:
         return np.dtype("i2")
     return np.dtype("u2" if n_columns <= 1 << 16 else "i4")

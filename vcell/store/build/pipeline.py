@@ -1,10 +1,9 @@
-"""Cells in, training-ready store out: filter, order, compress; one pass over the input.
+"""From cells to a training-ready store: filter, order, compress, in one pass over the input.
 
 >>> prepare(["cells.h5ad"], "cells.zarr", Recipe(min_genes=200, max_mito=0.2))
 
-Memory stays bounded whatever the size of the input: see `spill` (first pass) and `build` (second,
-over the spilled bytes). Counts are stored as they are; the library size for normalising them is
-stored too.
+Memory stays bounded for any size of input: see `first_pass`, and `second_pass` over the spilled
+bytes. Counts are stored unscaled; the library size for normalising them is stored too.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from vcell.store.tables import write_groups, write_preprocessing, write_tables
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Elements of a bucket: what is sorted in memory at once (48 MB with both copies).
+#: Elements of a bucket: sorted in memory at once (48 MB with both copies).
 BUCKET = 6_000_000
 _MAX_BUCKETS = 2048
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,7 +44,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A finished store, and whether it was there already."""
+    """A finished store, and whether it existed before."""
 
     path: Path
     reused: bool
@@ -60,10 +59,10 @@ def prepare(
     overwrite: bool = False,
     threads: int | None = None,
 ) -> Prepared:
-    """Make a store of some files, or find that it is there already.
+    """Make a store of some files, or find the existing one.
 
-    A run that was killed is continued by the same call. Of two processes that make the same store
-    one does, and the other waits and uses it.
+    A run that was killed is continued by the same call. If two processes make the same store, one
+    works, and the other waits for it and uses the result.
 
     Raises
     ------
@@ -96,7 +95,7 @@ def prepare(
 def ensure_store(
     inputs: Sequence[str | Path], recipe: Recipe | None = None, *, root: Path | None = None
 ) -> Store:
-    """Return the store of these files in the cache, made on first use and reused silently later.
+    """Return the store of these files in the cache, made on first use and reused later.
 
     The cache is ``$VCELL_CACHE``, else ``$XDG_CACHE_HOME/vcell`` or ``~/.cache/vcell``.
     """
@@ -107,7 +106,7 @@ def ensure_store(
 
 
 def in_cache(inputs: Sequence[str | Path], recipe: Recipe, *, root: Path | None = None) -> Path:
-    """Return the place in the cache of the store of these files."""
+    """Return the path of these files' store in the cache."""
     root = root or cache.root()
     marks = _fingerprints([Path(p) for p in inputs], _remembered(root))
     return root / "stores" / f"{key_of(recipe, marks, FORMAT)}.zarr"
@@ -116,7 +115,7 @@ def in_cache(inputs: Sequence[str | Path], recipe: Recipe, *, root: Path | None 
 def _existing(
     target: Path, recipe: Recipe, paths: list[Path], *, overwrite: bool
 ) -> Prepared | None:
-    """Return the store that is there, if it is the one asked for."""
+    """Return the existing store if it is the requested one."""
     if not target.exists():
         return None
     try:
@@ -144,7 +143,7 @@ def _prepare(paths: list[Path], workdir: Workdir, recipe: Recipe, threads: int) 
             with _open(paths, recipe) as source:
                 warn_of_repeated(source)
                 spill = _spill(source, workdir, journal, recipe)
-            del source  # and its buffers, before the second pass takes memory of its own
+            del source  # frees its buffers before the second pass
             manifest = _write(paths, spill, journal, built, recipe, marks, threads)
             journal.settle()
         workdir.commit(built)
@@ -163,7 +162,7 @@ def _open(paths: list[Path], recipe: Recipe) -> CellSource:
 
 
 def _spill(source: CellSource, workdir: Workdir, journal: BuildJournal, recipe: Recipe) -> Spill:
-    """Run the first pass, again with another type where the values turn out not to be counts."""
+    """Run the first pass; run it again with another type if the values are not counts."""
     folder = workdir.folder
     while True:
         mode: Mode = journal.state.get("mode", "counts")
@@ -209,7 +208,7 @@ def _plan(
 
 
 def final_order(source: CellSource, recipe: Recipe) -> NDArray[np.int64]:
-    """Return the rank of every cell: drawn once from the seed, whatever filters leave out."""
+    """Return the rank of every cell: drawn once from the seed, independent of filters."""
     n = source.n_cells
     rng = np.random.Generator(np.random.PCG64(recipe.seed))
     draw = rng.permutation(n)
@@ -223,7 +222,7 @@ def final_order(source: CellSource, recipe: Recipe) -> NDArray[np.int64]:
 
 
 def _chosen(names: NDArray[Any], recipe: Recipe) -> NDArray[np.int32]:
-    """Return the column of every gene among those chosen, or -1."""
+    """Return the column of every gene in the store, -1 for those not chosen."""
     if recipe.genes is None:
         return np.arange(len(names), dtype=np.int32)
     place = {gene: i for i, gene in enumerate(names.tolist())}
@@ -276,10 +275,11 @@ def _write(
     _refuse_nothing_left(spill, kept, seen)
     column = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
     value_type = _value_type(spill.mode, stats[seen])
-    # Not named: its memory must be free before the tables are made.
+    # Not bound to a name: its memory must be free before the tables are made.
     indptr = Build(spill, column, built, value_type).run(journal, recipe.codec, threads)
     write_array(built / "X" / "indptr", indptr, recipe.codec)
-    order = np.flatnonzero(kept)[np.argsort(spill.rank[kept])]
+    order = spill.in_order()
+    order = order[kept[order]]
     chosen = np.flatnonzero(spill.column >= 0)
     genes = chosen[np.argsort(spill.column[chosen])][seen]
     stats = stats[seen]
@@ -307,7 +307,7 @@ def _write(
 
 
 def _value_type(mode: Mode, stats: NDArray[np.float64]) -> np.dtype[Any]:
-    """Return the smallest type that holds every value; anndata could not undo an escape."""
+    """Return the smallest type that holds every value; anndata cannot read escaped values."""
     if mode != "counts":
         return np.dtype(mode)
     largest = stats[:, scatter.MAX].max(initial=0)
@@ -315,7 +315,7 @@ def _value_type(mode: Mode, stats: NDArray[np.float64]) -> np.dtype[Any]:
 
 
 def _removed(spill: Spill, recipe: Recipe, seen: NDArray[np.bool_]) -> dict[str, int]:
-    """How many cells each filter left out (a cell may fail several), and genes."""
+    """Count the cells that each filter left out (a cell may fail several), and the genes."""
     cells = spill.cells
     removed = {"cells": int((cells.length < 0).sum()), "genes": int((~seen).sum())}
     if recipe.doublet_column:
@@ -345,7 +345,7 @@ def _fingerprints(paths: list[Path], known: list[dict[str, Any]]) -> list[Finger
 
 
 def _remembered(root: Path) -> list[dict[str, Any]]:
-    """Fingerprints of the inputs of all stores in the cache."""
+    """Return the fingerprints of the inputs of all stores in the cache."""
     marks: list[dict[str, Any]] = []
     for path in sorted((root / "stores").glob(f"*.zarr/{MANIFEST}")):
         marks += json.loads(path.read_text())["inputs"]
@@ -353,7 +353,7 @@ def _remembered(root: Path) -> list[dict[str, Any]]:
 
 
 def _explain(error: OSError, target: Path) -> UserError:
-    """Return a file error as one line about what the user can do."""
+    """Explain a file error in one line, with what the user can do."""
     if error.errno in _FULL:
         free = console.bytes_text(shutil.disk_usage(target.parent).free)
         return DiskFull(

@@ -1,8 +1,8 @@
-"""Second pass: each bucket of the spill is put in order and streamed into shards.
+"""Second pass: sort each bucket of the spill, and stream it into shards.
 
-Elements are written in the final order of cells: bucket after bucket, cut into chunks that threads
-compress, and appended to the current shard of column ids and of values. A killed run keeps its
-complete shards.
+Elements are written in the final order of cells: bucket after bucket, split into chunks that
+threads compress and that are appended to the current shard of column ids and of values. A killed
+run keeps its complete shards.
 """
 
 from __future__ import annotations
@@ -59,12 +59,10 @@ class Build:
 
     def __post_init__(self) -> None:
         folder = self.spill.folder
-        # Nothing to drop, and rows are in order: the spilled columns are those of the file.
+        # Nothing to drop, and rows in order: the spilled columns are those of the store.
         chosen = self.spill.column[self.spill.column >= 0]
         self._all_columns = bool((self.column >= 0).all() and (np.diff(chosen) > 0).all())
-        n = len(self.spill.rank)
-        self._ranked = np.empty(n, np.int32 if n < 1 << 31 else np.int64)
-        self._ranked[self.spill.rank] = np.arange(n)
+        self._ranked = self.spill.in_order()
         table = np.fromfile(folder / "segments.spill", np.int64)
         self._segments = table.reshape(-1, self.spill.n_buckets)
         self._escaped = np.sort(np.fromfile(folder / "escaped.spill", ESCAPED), order="position")
@@ -78,7 +76,7 @@ class Build:
         return index_type(int(self.column.max(initial=-1)) + 1)
 
     def run(self, journal: BuildJournal, codec: Codec, threads: int) -> NDArray[np.int64]:
-        """Write all shards that are not finished; returns the row pointers of the store."""
+        """Write the unfinished shards; return the row pointers of the store."""
         n_kept = int((self.spill.cells.length >= 0).sum())
         lengths: NDArray[np.int64] = np.zeros(n_kept, np.int64)
         if n_kept:
@@ -113,12 +111,12 @@ class Build:
 
     @property
     def counts(self) -> bool:
-        """Values are whole numbers."""
+        """Whether the values are whole numbers."""
         return self.value_type.kind == "u"
 
     @property
     def _bucket_begin(self) -> NDArray[np.int64]:
-        """The first row of the store of each bucket."""
+        """First row in the store of each bucket."""
         kept = self.spill.bucket[self.spill.cells.length >= 0]
         counts = np.bincount(kept, minlength=self.spill.n_buckets)
         return np.concatenate([[0], np.cumsum(counts)])
@@ -126,7 +124,7 @@ class Build:
     def _buckets(
         self, reader: PriorityPool, first: int
     ) -> Iterator[tuple[int, Array, Array, NDArray[np.int64]]]:
-        """Each bucket's elements in order and its rows' lengths; the next is read ahead."""
+        """Yield each bucket's sorted elements and row lengths; the next bucket is prefetched."""
         ahead: deque[tuple[int, Future[Any]]] = deque()
         for bucket in range(first, self.spill.n_buckets):
             ahead.append((bucket, reader.submit(0, partial(self._bucket, bucket))))
@@ -167,11 +165,13 @@ class Build:
         return idx_out[:n], val_out[:n], new
 
     def _spans(self, bucket: int) -> NDArray[np.int64]:
-        """Begin and end of the bucket's elements in every block of the spill."""
-        begins = self._segments.reshape(-1)
-        ends = np.append(begins[1:], self._elements)
-        at = np.arange(len(self._segments)) * self.spill.n_buckets + bucket
-        return np.stack([begins[at], ends[at]], axis=1)
+        """Return start and end of the bucket's elements in every block of the spill."""
+        begins = self._segments[:, bucket]
+        if bucket + 1 < self.spill.n_buckets:  # a copy of the whole table would be quadratic
+            ends = self._segments[:, bucket + 1]
+        else:
+            ends = np.append(self._segments[1:, 0], self._elements)
+        return np.stack([begins, ends], axis=1)
 
     def _put_back_escaped(self, spans: NDArray[np.int64], val: Array) -> None:
         """Replace the sentinels of counts that did not fit the spill."""
@@ -184,7 +184,7 @@ class Build:
 
 
 class _Stream:
-    """Elements in, finished shards out; remembers in the journal where to go on."""
+    """Writes elements into shards, and the progress into the journal."""
 
     def __init__(
         self,
@@ -196,7 +196,7 @@ class _Stream:
         flush: Callable[[], None] | None,
     ) -> None:
         self.build, self.journal, self.codec, self.pool = build, journal, codec, pool
-        #: Puts the lengths of rows on the disk.
+        #: Flushes the lengths of rows to disk.
         self.flush = flush
         self.per_shard = per_shard
         self.shard = int(journal.state.get("shards", 0))
@@ -236,7 +236,7 @@ class _Stream:
         ]
 
     def bucket_done(self, bucket: int) -> None:
-        """Note where a bucket ends: a resumed run starts reading there."""
+        """Record where a bucket ends: a resumed run starts reading there."""
         del bucket
         self.ends.append(self.position)
 
@@ -282,7 +282,7 @@ class _Stream:
     def _close_shard(self) -> None:
         for writer in self.writers:
             writer.close()
-            self.journal.beside(partial(sync_file, writer.path))
+            self.journal.in_background(partial(sync_file, writer.path))
         self.writers = []
         self.in_shard = 0
         self.shard += 1
@@ -292,7 +292,7 @@ class _Stream:
 
 
 def _read_spans(path: Path, spans: NDArray[np.int64], out: Array) -> None:
-    """Read element ranges of a file one after the other into `out`."""
+    """Read element ranges of a file consecutively into `out`."""
     size = out.dtype.itemsize
     target = memoryview(out.view(np.uint8))  # type: ignore[arg-type]
     fd = os.open(path, os.O_RDONLY)

@@ -1,8 +1,8 @@
 """The folder in which a store is built: one process at a time, resumable.
 
-``.NAME.preparing/`` holds a lock, a journal (how far the work is) and the files of the work. A
-killed process leaves it; the next one continues. When the store is complete and on disk, it is
-renamed into place and the folder is removed.
+``.NAME.preparing/`` holds a lock, a journal (the progress) and the files of the work. A killed
+process leaves it; the next one continues. When the store is complete and on disk, it is renamed
+into place and the folder is removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vcell import console
 from vcell.outputs.aside import sync_folder, sync_tree, write_json
 from vcell.store.priority_pool import PriorityPool
 
-#: Seconds of work that a killed run or a power cut may cost.
+#: Seconds of work that may be lost when a run is killed or power fails.
 STEP = 10.0
 
 
@@ -42,7 +42,7 @@ class Workdir:
             lock = self.folder / "lock"
             try:
                 fd = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-            except FileNotFoundError:  # the other process has just finished and tidied up
+            except FileNotFoundError:  # the other process has just finished and cleaned up
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +87,7 @@ class Workdir:
                 path.unlink()
 
     def commit(self, built: Path) -> None:
-        """Put the finished store in its place, replacing what is there, and tidy up."""
+        """Rename the finished store into place, replacing an existing one, and clean up."""
         sync_tree(built)
         if self.target.exists():
             self.target.rename(self.folder / "replaced")
@@ -96,15 +96,15 @@ class Workdir:
         self.remove()
 
     def remove(self) -> None:
-        """Remove the work folder; whoever waits for its lock notices."""
+        """Remove the work folder; a process that waits for its lock notices."""
         shutil.rmtree(self.folder)
 
 
 class BuildJournal:
-    """How far the work is: a small JSON file that is always whole, and never ahead of the disk.
+    """Progress of the work: a small JSON file that is always valid, and never ahead of the disk.
 
-    What it speaks of is put on the disk first, on a thread beside the work, and no more often than
-    every `STEP` seconds: that much a killed run has to do again.
+    Data are flushed to disk first, on a background thread, at most every `STEP` seconds: a killed
+    run repeats at most that much work.
     """
 
     def __init__(self, path: Path) -> None:
@@ -123,29 +123,29 @@ class BuildJournal:
         write_json(self.path, self.state)
 
     def due(self) -> bool:
-        """Whether it is time for another step."""
+        """Whether the next step is due."""
         return time.monotonic() - self._last >= STEP
 
     def step(self, sync: Callable[[], None], **changes: Any) -> None:
-        """Change some entries when `sync` has put on the disk what they speak of."""
-        self.settle()  # never more than one step behind
+        """Change some entries after `sync` has flushed the data they describe."""
+        self.settle()  # at most one step is pending
 
         def then_write() -> None:
             sync()
             self.write(**changes)
 
-        self.beside(then_write)
+        self.in_background(then_write)
         self._last = time.monotonic()
 
-    def beside(self, call: Callable[[], None]) -> None:
-        """Do something beside the work, after what was asked for before."""
+    def in_background(self, call: Callable[[], None]) -> None:
+        """Run a call on the background thread, after those submitted before."""
         self._waiting.append(self._beside.submit(0, call))
 
     def settle(self) -> None:
-        """Wait for all that is done beside the work, and raise what went wrong."""
+        """Wait for the background calls, and raise their errors."""
         while self._waiting:
             self._waiting.pop(0).result()
 
     def close(self) -> None:
-        """End the thread beside the work."""
+        """Stop the background thread."""
         self._beside.close()

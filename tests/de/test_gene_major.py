@@ -1,4 +1,4 @@
-"""Counts ranked through tables of levels, against the same values made one by one."""
+"""Counts ranked through tables of levels, against values computed one by one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from vcell.metrics import scaled, turned
+from vcell.metrics import gene_major, scaled
 from vcell.metrics.by_gene import GeneMajor
 from vcell.metrics.groups import grouped, summarise
 
@@ -48,13 +48,13 @@ def test_looking_up_equals_computing(largest, kind, memory):
         seen.totals, scaled.median_target(seen.totals, sparse=True, precision=kind)
     )
     with closing(GeneMajor(9, memory=memory)) as cells:
-        turned.turn(cells, blocks(x), group, threads=2, look=True)
-        alone = turned.Lone(9)
+        gene_major.transpose(cells, blocks(x), group, threads=2, survey=True)
+        alone = gene_major.ProfileRanks(9)
         for against in ("reference", "rest"):
-            lone = alone if against == "reference" else None
+            ranks = alone if against == "reference" else None
             found = grouped(
-                turned.Turned([turned.SourcePart(cells, divisor)], 9), group, 4, against=against,
-                squares=True, lone=lone,
+                gene_major.GeneMajorSources([gene_major.SourcePart(cells, divisor)], 9), group, 4,
+                against=against, squares=True, profile=ranks,
             )  # fmt: skip
             expected = summarise(
                 lambda: blocks(x, change=lambda b: scaled.logged(b, divisor[b.rows])), group, 4, 9,
@@ -70,7 +70,7 @@ def test_looking_up_equals_computing(largest, kind, memory):
 
 
 def test_two_sources_are_ranked_together():
-    """A prediction that borrows the real controls: cells of the second are numbered on."""
+    """A prediction that uses the real controls: the numbers of its cells continue."""
     rng = np.random.default_rng(0)
     one, two = (rng.poisson(2.0, (30, 5)).astype(np.float32) for _ in range(2))
     x = np.concatenate([one, two])
@@ -79,9 +79,10 @@ def test_two_sources_are_ranked_together():
     parts = []
     for offset, side in ((0, one), (30, two)):
         cells = GeneMajor(5, offset=offset)
-        turned.turn(cells, blocks(side), group[offset : offset + 30], threads=1, look=True)
-        parts.append(turned.SourcePart(cells, divisor[offset : offset + 30]))
-    found = grouped(turned.Turned(parts, 5), group, 3)
+        own = group[offset : offset + 30]
+        gene_major.transpose(cells, blocks(side), own, threads=1, survey=True)
+        parts.append(gene_major.SourcePart(cells, divisor[offset : offset + 30]))
+    found = grouped(gene_major.GeneMajorSources(parts, 5), group, 3)
     expected = summarise(
         lambda: blocks(x, change=lambda b: scaled.logged(b, divisor[b.rows])), group, 3, 5
     )

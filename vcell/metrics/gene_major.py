@@ -1,7 +1,7 @@
-"""Cells transposed once and grouped as often as needed: their sums, means and rank sums.
+"""Sums, means and rank sums of cells that were transposed once, for any number of groupings.
 
-Counts that become log1p values stay counts until their gene is processed. Two tables (`Levels`)
-hold the value of every count in every cell and its rank, so keys of 32 bits are sorted.
+Counts stay counts until their gene is processed, and only then become log1p values. Two tables
+(`Levels`) hold the value of every count in every cell and its rank, so that 32-bit keys are sorted.
 
 Legend: ``P`` groups (group 0 is the reference), ``G`` genes, ``K`` genes of a range, ``C`` cells.
 """
@@ -22,32 +22,32 @@ from vcell.cores import cores
 from vcell.data.log_scale import log_divided
 from vcell.kernels import radix, ranks
 from vcell.metrics.by_gene import ENTRIES, Columns, GeneMajor, Piece, join, only, spans
-from vcell.metrics.scaled import Glance
+from vcell.metrics.scaled import BlockSurvey
 
 if TYPE_CHECKING:
     from vcell.metrics.groups import Against, Rows
 
 Array = NDArray[np.float64]
-#: Counts below this are looked up, fewer where cells are so many that the tables would exceed this.
+#: Counts below `_SMALL` are looked up, fewer if the tables would exceed `_TABLE` entries.
 _SMALL, _TABLE = 64, 1 << 24
 _LARGEST = 65535  # count of 16 bits
-_ROUNDING = 16  # last bits by which a logarithm may be off
-AT_ONCE = 1 << 21  # non-zeros of a block: turned round, it is a small part of the cache
+_ROUNDING = 16  # error of a logarithm, in units of the last bit
+AT_ONCE = 1 << 21  # non-zeros of a block: transposed, it is a small part of the cache
 _scratch = threading.local()
 
 
 @dataclass(frozen=True)
 class SourcePart:
-    """Cells of one source, turned round, and what each of them is divided by before log1p.
+    """Cells of one source, transposed, and each cell's divisor before log1p.
 
-    ``divisor`` is by number in the source, from `cells.offset` on; None for values as they are.
+    ``divisor`` is by number in the source, from `cells.offset` on; None for values as stored.
     """
 
     cells: GeneMajor
     divisor: NDArray[np.floating] | None = None
 
     def read(self, lo: int, hi: int) -> Columns:
-        """Give the values of genes lo to hi."""
+        """Return the values of genes lo to hi."""
         found = self.cells.read(lo, hi)
         if self.divisor is None:
             return found
@@ -57,7 +57,7 @@ class SourcePart:
 
 @dataclass(frozen=True)
 class Levels:
-    """What small counts become in every cell, ``[L, C]``."""
+    """Values of small counts in every cell, ``[L, C]``."""
 
     value: NDArray[np.floating]
     divisor: NDArray[np.floating]
@@ -69,10 +69,10 @@ class Levels:
         return cls(log_divided(np.arange(n, dtype=divisor.dtype)[:, None], divisor), divisor)
 
     def order(self, shift: int) -> KeyOrder | None:
-        """Return what orders as the values do within 32 bits above a group's; None if nothing does.
+        """Return keys of the values that fit into 32 bits with the group's bits, or None.
 
-        Positive floats order as their bits do. Those of float32 fit as they are where groups are
-        few (64, if the largest value is 250 times the smallest); else their ranks may.
+        Positive floats are ordered as their bits are. Those of float32 fit unchanged if groups are
+        few (64, if the largest value is 250 times the smallest); otherwise their ranks may.
         """
         if self.value.dtype == np.float32 and len(self.divisor):
             ends = np.array([self.divisor.max(), self.divisor.min()])
@@ -98,11 +98,11 @@ class Levels:
 
 @dataclass(frozen=True)
 class KeyOrder:
-    """Whole numbers that order as the values of `Levels` do: ``table[L, C] - base``."""
+    """Whole numbers in the same order as the values of `Levels`: ``table[L, C] - base``."""
 
     table: NDArray[np.uint32]
     base: int
-    of_bits: bool  # the numbers are the values' own bits
+    of_bits: bool  # whether the numbers are the values' bits
 
 
 @dataclass(frozen=True)
@@ -114,50 +114,50 @@ class _Entries:
     values: NDArray[np.floating]
     keys: NDArray[Any]  # not sorted yet
     shift: int  # bits of the group, the lowest of a key
-    zero: int  # keys of negative values are below this, above the group's bits
-    #: Genes whose keys have no rank yet.
+    zero: int  # key of the value 0, without the group's bits: keys of negative values are below
+    #: Genes whose keys do not have ranks yet.
     unranked: NDArray[np.int64]
 
 
-def turn(
+def transpose(
     cells: GeneMajor, blocks: Iterable[Rows], group: NDArray[np.int32], *,
-    threads: int | None, look: bool = False,
-) -> list[Glance]:  # fmt: skip
-    """Read the cells that have a group, and turn them round; return what was seen, if asked to."""
+    threads: int | None, survey: bool = False,
+) -> list[BlockSurvey]:  # fmt: skip
+    """Read the cells that have a group, and transpose them; return surveys if `survey`."""
     threads = threads or cores()
-    seen: list[Glance] = []
+    surveys: list[BlockSurvey] = []
 
-    def work(block: Rows) -> tuple[Piece, Glance | None]:
-        glance = Glance.at(block) if look else None
+    def work(block: Rows) -> tuple[Piece, BlockSurvey | None]:
+        seen = BlockSurvey.of(block) if survey else None
         kept = group[block.rows] >= 0
         chosen = block if kept.all() else only(block, kept)
-        return cells.turn(chosen, whole=None if glance is None else glance.whole or None), glance
+        return cells.transpose(chosen, counts=None if seen is None else seen.counts or None), seen
 
-    def keep(done: Future[tuple[Piece, Glance | None]]) -> None:
-        piece, glance = done.result()
+    def keep(done: Future[tuple[Piece, BlockSurvey | None]]) -> None:
+        piece, seen = done.result()
         cells.keep(piece)
-        if glance is not None:
-            seen.append(glance)
+        if seen is not None:
+            surveys.append(seen)
 
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[tuple[Piece, Glance | None]]] = deque()
+        waiting: deque[Future[tuple[Piece, BlockSurvey | None]]] = deque()
         for block in blocks:
             waiting.append(pool.submit(work, block))
-            del block  # its buffers may be used again
+            del block  # releases its buffers
             if len(waiting) > threads:
                 keep(waiting.popleft())
         for done in waiting:
             keep(done)
-    return seen
+    return surveys
 
 
-class Turned:
-    """Sources of cells that are read gene by gene.
+class GeneMajorSources:
+    """Sources of cells, read gene by gene.
 
     Parameters
     ----------
     parts
-        The sources; their cells have numbers of their own.
+        The sources; their cells have different numbers.
     n_genes
         G.
     """
@@ -175,7 +175,7 @@ class Turned:
         self, group: NDArray[np.int32], sizes: NDArray[np.int64], tables: RankTables,
         *, against: Against, threads: int | None,
     ) -> None:  # fmt: skip
-        """Fill the tables, ``[P, G]``, genes at a time."""
+        """Fill the tables, ``[P, G]``, a range of genes at a time."""
         scan = ranks.against_reference if against == "reference" else ranks.against_rest
         weight, shift = tables.weight, max((len(sizes) - 1).bit_length(), 1)
         order = None if self._levels is None else self._levels.order(shift)
@@ -194,8 +194,8 @@ class Turned:
                 found.first, found.last, found.values, found.keys, mask, weight, sums, squares,
                 narrow, stored,
             )  # fmt: skip
-            if tables.lone is not None:
-                tables.lone.take(found, lo, sums, stored, sizes)
+            if tables.profile is not None:
+                tables.profile.take(found, lo, sums, stored, sizes)
             _sort(found)
             scan(
                 found.keys, found.first, found.last, found.shift, found.zero, stored, sizes, u, ties
@@ -206,7 +206,7 @@ class Turned:
             list(pool.map(work, spans(self.counts)))
 
     def _entries(self, lo: int, hi: int, group: NDArray[np.int32]) -> _Entries:
-        """Give the values of genes lo to hi, and keys that order as value and group do."""
+        """Return the values of genes lo to hi, and keys ordered by value and group."""
         found = join([part.read(lo, hi) for part in self.parts])
         kept = group[found.cell] >= 0
         if not kept.all():
@@ -230,11 +230,11 @@ class Turned:
         order: KeyOrder,
         shift: int,
     ) -> _Entries:
-        """Take values and keys from the tables; counts that they lack are computed."""
+        """Look up values and keys in the tables; compute those of larger counts."""
         first = np.concatenate(([0], np.cumsum(self.counts[lo:hi])))
-        values = _borrowed("values", int(first[-1]), levels.value.dtype)
-        keys = _borrowed("keys", int(first[-1]), np.dtype(np.uint32))
-        places = _borrowed("places", int(first[-1]), np.dtype(np.int32))
+        values = _scratch_array("values", int(first[-1]), levels.value.dtype)
+        keys = _scratch_array("keys", int(first[-1]), np.dtype(np.uint32))
+        places = _scratch_array("places", int(first[-1]), np.dtype(np.int32))
         last, large = first[:-1].copy(), 0
         for part in self.parts:
             for starts, entries, numbers in part.cells.packed_pieces(lo, hi):
@@ -260,26 +260,26 @@ class Turned:
 
 @dataclass
 class RankTables:
-    """What is filled, ``[P, G]``; see `vcell.metrics.groups.Grouped`."""
+    """The tables to fill, ``[P, G]``; see `vcell.metrics.groups.Grouped`."""
 
     sums: Array
-    squares: Array  # empty where they are not wanted
+    squares: Array  # empty if not requested
     narrow: NDArray[np.floating]
     weight: NDArray[np.floating]
     u: Array
     ties: Array
-    lone: Lone | None = None
+    profile: ProfileRanks | None = None
 
     def put(self, genes: slice, *found: NDArray[Any]) -> None:
-        """Take the sums, squares, narrow sums, U and ties of some genes, ``[K, P]`` each."""
+        """Store the sums, squares, narrow sums, U and ties of some genes, ``[K, P]`` each."""
         tables = (self.sums, self.squares, self.narrow, self.u, self.ties)
         for table, part in zip(tables, found, strict=True):
             if table.size:
                 table[:, genes] = part.T
 
 
-class Lone:
-    """How the controls lie about one profile: the mean of all groups' means, as float32.
+class ProfileRanks:
+    """Ranks of one profile, the mean of all groups' means in float32, among the controls.
 
     Attributes
     ----------
@@ -297,7 +297,7 @@ class Lone:
         self, found: _Entries, lo: int, sums: Array, stored: NDArray[np.int32],
         sizes: NDArray[np.int64],
     ) -> None:  # fmt: skip
-        """Look at some genes, from number `lo` on, whose sums are known."""
+        """Rank some genes, from number `lo` on, whose sums are known."""
         with np.errstate(invalid="ignore"):
             means = np.ascontiguousarray((sums / sizes).T)
         profile = _mean_of_rows(means).astype(np.float32)
@@ -314,7 +314,7 @@ class Lone:
 
 
 def _mean_of_rows(table: Array) -> Array:
-    """Average rows one after the other, so that a gene's mean does not depend on its neighbours."""
+    """Average row by row, so that a gene's mean does not depend on its neighbours."""
     total: Array = table[0].copy()
     for row in table[1:]:
         total += row
@@ -323,14 +323,14 @@ def _mean_of_rows(table: Array) -> Array:
 
 
 def _sort(found: _Entries) -> None:
-    """Sort every gene's keys, giving ranks to those that have none."""
+    """Sort every gene's keys; compute ranks for genes that lack them."""
     first, last = found.first, found.last.copy()
     mask = (1 << found.shift) - 1
     for k in found.unranked.tolist():
         a, b = first[k], last[k]
         value, keys = found.values[a:b], found.keys[a:b]
-        if keys.dtype == np.uint32 and value.dtype == np.float32:  # sorting beats asking how to
-            wide = _borrowed("spare", b - a, np.dtype(np.uint64))
+        if keys.dtype == np.uint32 and value.dtype == np.float32:  # faster than choosing a method
+            wide = _scratch_array("spare", b - a, np.dtype(np.uint64))
             ranks.widen(value.view(np.uint32), keys, mask, wide)
             wide.sort()
             ranks.narrow(wide, found.shift, keys)
@@ -340,7 +340,7 @@ def _sort(found: _Entries) -> None:
         last[k] = a
     sizes = last - first
     if found.keys.dtype == np.uint32:
-        spare = _borrowed("spare", int(sizes.max(initial=0)), np.dtype(np.uint32))
+        spare = _scratch_array("spare", int(sizes.max(initial=0)), np.dtype(np.uint32))
         radix.sort_runs(found.keys, first, last, found.shift, radix.LEAST, spare)
         sizes[sizes >= radix.LEAST] = 0
     rest = sizes > 1
@@ -348,8 +348,8 @@ def _sort(found: _Entries) -> None:
         found.keys[a:b].sort()
 
 
-def _borrowed(name: str, size: int, kind: np.dtype[Any]) -> NDArray[Any]:
-    """Return memory of this thread that is used again and again: fresh pages cost more."""
+def _scratch_array(name: str, size: int, kind: np.dtype[Any]) -> NDArray[Any]:
+    """Return a reused array of this thread: page faults of a new one would cost more."""
     held: NDArray[np.uint8] | None = getattr(_scratch, name, None)
     if held is None or len(held) < size * kind.itemsize:
         held = np.empty(max(size * kind.itemsize, 8 * ENTRIES), np.uint8)

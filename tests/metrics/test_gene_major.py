@@ -11,8 +11,8 @@ from scipy import stats
 from vcell.data.block import Block, from_dense
 from vcell.kernels import radix
 from vcell.metrics.by_gene import GeneMajor
+from vcell.metrics.gene_major import GeneMajorSources, Levels, SourcePart, transpose
 from vcell.metrics.groups import Grouped, grouped
-from vcell.metrics.turned import Levels, SourcePart, Turned, turn
 
 
 def _counts(seed: int, cells: int = 240, genes: int = 12) -> np.ndarray:
@@ -30,8 +30,9 @@ def _grouped(counts: np.ndarray, group: np.ndarray, n_groups: int, divisor: np.n
     csr = from_dense(counts, np.dtype(np.float32))
     block = Block(0, np.arange(n), csr.indptr, csr.indices, csr.data, g)
     with closing(GeneMajor(g)) as cells:
-        turn(cells, [block], group, threads=1)
-        return grouped(Turned([SourcePart(cells, divisor)], g), group, n_groups, threads=1)
+        transpose(cells, [block], group, threads=1)
+        sources = GeneMajorSources([SourcePart(cells, divisor)], g)
+        return grouped(sources, group, n_groups, threads=1)
 
 
 @pytest.mark.parametrize("spread", [2.0, 1e4])
