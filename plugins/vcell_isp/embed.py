@@ -96,7 +96,7 @@ def _stream(
         for part in tokens.encode_chunks(
             source, model.vocabulary, model.shape.n_positions, rows=rows, column=config.gene_column
         ):
-            kept = counts.kept(part)
+            kept = counts.with_genes(part)
             for start in range(0, len(kept), AT_ONCE):
                 some = kept.take(np.arange(start, min(start + AT_ONCE, len(kept))))
                 embedded = _embedded(some, engine, found if config.genes else None, bar)
@@ -104,7 +104,7 @@ def _stream(
                 found.rows.append(np.asarray(some.rows))
                 found.n_cells += len(some)
             bar.advance(len(part) - len(kept))
-    counts.tell(source.name)
+    counts.report(source.name)
     table.resize((found.n_cells, model.shape.d_model))
 
 

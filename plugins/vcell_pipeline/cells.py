@@ -117,6 +117,6 @@ def split(cells: Path, file: Path, config: Pipeline) -> tuple[dict[str, Any], li
             own = (who.patient_of >= 0) & (fold[who.patient_of] != k)
             _copied(source, columns, out, np.flatnonzero(own))
             written.append(out)
-    told = folds.told(who.patients, fold)
+    told = folds.names_by_fold(who.patients, fold)
     write_json(file, {MADE_BY: made_by(), "folds": [{"test": names} for names in told]})
     return {"folds": [len(names) for names in told]}, [file, *written]

@@ -1,15 +1,15 @@
 """Compiled kernels: arrays in, arrays out, no I/O.
 
-Every kernel is a serial ``@njit(nogil=True, cache=True)`` function that *adds to* arrays its caller
-made, so a pass over a file calls it block by block, and vcell's threads, not numba's, run several
-at once (numba's default threading layer aborts when it is entered twice). Shapes: ``C`` cells of a
+Every kernel is a serial ``@njit(nogil=True, cache=True)`` function that *adds to* arrays of its
+caller. A pass over a file calls it block by block, and vcell's threads, not numba's, run several at
+once (numba's default threading layer aborts when it is entered twice). Shapes: ``C`` cells of a
 block, ``N`` its non-zeros, ``G`` genes, ``B`` batches. A block is CSR: ``indptr`` int64 ``[C+1]``,
 ``indices`` int32 ``[N]``, ``data`` float32 ``[N]`` (float64 where it was stored so). ``codes``
-int32 ``[C]`` says which batch or group a cell belongs to; -1 leaves it out.
+int32 ``[C]`` gives the batch or group of a cell; -1 leaves it out.
 
-Kernels are compiled when they first run, so code that is slow to compile is avoided: assigning an
-array to a slice (``a[:] = b``) costs two seconds, `np.sort` one, `sum` and `np.searchsorted` .3
-each, a loop nothing.
+Kernels are compiled on first use, so code that is slow to compile is avoided: assigning an array to
+a slice (``a[:] = b``) costs two seconds, `np.sort` one, `sum` and `np.searchsorted` .3 each, a loop
+nothing.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from numba.core.runtime import _nrt_python as runtime  # type: ignore[attr-defin
 
 from vcell import compiling
 
-_load_index: Any = IndexDataCacheFile._load_index  # numba has no public way to these
+_load_index: Any = IndexDataCacheFile._load_index  # numba has no public interface to these
 _load_kernel: Any = Cache.load_overload
 
 
-def _load_or_begin_anew(index: Any) -> dict[Any, Any]:
-    """Take an index that cannot be read for an empty one, as numba does with an outdated one.
+def _load_or_start_empty(index: Any) -> dict[Any, Any]:
+    """Treat an unreadable index as empty, as numba does with an outdated one.
 
-    numba unpickles an index before it looks whether the source has changed since. After an upgrade
-    in place in which a type was renamed every command would end there.
+    numba unpickles an index before it checks whether the source has changed. After an upgrade in
+    place that renamed a type, every command would fail here.
     """
     try:
         found: dict[Any, Any] = _load_index(index)
@@ -67,5 +67,5 @@ def _load_without_compiler(store: Any, signature: Any, context: Any) -> Any:
     return found
 
 
-IndexDataCacheFile._load_index = _load_or_begin_anew  # type: ignore[method-assign]
+IndexDataCacheFile._load_index = _load_or_start_empty  # type: ignore[method-assign]
 Cache.load_overload = _load_without_compiler  # type: ignore[method-assign]
