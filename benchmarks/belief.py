@@ -107,7 +107,7 @@ def answers(screen: Screen, names: list[str]) -> dict[str, np.ndarray]:
     for margin in MARGINS:
         belief.ERRORS, model.beyond, model.belief = margin or 0.0, 1.0, 1.0
         if margin is not None:
-            model.beyond, model.belief = model._believed(model.transfer.of(model.names))
+            model.beyond, model.belief = model._shrinkage(model.transfer.of(model.names))
         shares[margin] = (model.beyond * model.belief > 0, model.belief > 0)
         found[str(margin)] = model.predict(names)
     belief.ERRORS = usual

@@ -27,7 +27,7 @@ batch-column = "batch"
 
 
 def run(config: Demo) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     started, folder = time.monotonic(), config.output
     if config.data is not None and not config.data.exists():
         raise UserError(f"{config.data} does not exist")

@@ -1,4 +1,4 @@
-"""The work of `vcell figures`: choose the pictures, and write each as SVG, PNG and CSV."""
+"""Implementation of `vcell figures`: choose the pictures, and write each as SVG, PNG and CSV."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NAMES = {
 
 
 def draw(what: str, name: str, config: Figures) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     listed = _listed(config.output)
     strict = [
         file

@@ -25,7 +25,7 @@ _COLUMNS = ("setting", "s a step", "J a step", "time", "energy", "MHz", "note")
 
 
 def run(config: FindOptimal) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     slowdown = _share(config.max_slowdown)
     device = _one(config.gpu)
     trained = Run.open(config.run, config.runs)

@@ -29,7 +29,7 @@ _RANDOM_SETS = 4096  # triples that are drawn where no table is given
 
 
 def run(config: GraphProfile) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     names = _wanted(config.strategy)
     device = _device(config.device)
     _check(config)

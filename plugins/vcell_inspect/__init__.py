@@ -13,7 +13,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(ManyFiles):
-    """The [inspect] table."""
+    """Settings of `vcell inspect`, the [inspect] table."""
 
     full: bool = option(default=False, help="Read every cell instead of a sample.")
     html: Path | None = option(

@@ -1,4 +1,4 @@
-"""The page of a screen: the ranking, its distance from the nulls, and what agrees with it."""
+"""The page of a screen: the ranking, its distance from the nulls, and agreement with a screen."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(
     config: IspStats,
     answers: Mapping[str, Sequence[Answer]],
 ) -> None:
-    """Write the page beside the table."""
+    """Write the page next to the table."""
     nulls = table[table["status"] == calls.NULL]
     table = table[table["status"] != calls.NULL]
     first = results[0]
@@ -105,7 +105,7 @@ def _head(page: Page, results: list[FinishedRun], table: pd.DataFrame, config: I
 
 
 def _ranked(page: Page, table: pd.DataFrame) -> None:
-    # the interval is that of the donors' median, or of the cells' mean: it stands before it
+    # the interval is that of the donors' median or the cells' mean, so it precedes the effect
     means = [name for name in ("donor_median", "cell_mean") if name in table]
     columns = ("gene", "operation", "status", "effect", *means, "low", "high", "share_of_nulls",
                "p", "fdr", "cells", "donors")  # fmt: skip
@@ -114,14 +114,14 @@ def _ranked(page: Page, table: pd.DataFrame) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as Python's own; a missing one as None."""
+    """Return a value as a plain Python type; a missing one as None."""
     if hasattr(value, "item"):
         value = value.item()
     return none_if_nan(value)
 
 
 def _volcano(page: Page, tested: pd.DataFrame, config: IspStats) -> None:
-    """Draw effect against p, and the band that holds 95 % of the effects of nulls."""
+    """Plot effect against p, and the band with 95 % of the nulls."""
     if tested.empty:
         return
     series, names = {}, {}
@@ -131,17 +131,17 @@ def _volcano(page: Page, tested: pd.DataFrame, config: IspStats) -> None:
         names[str(status)] = rows["gene"].astype(str).tolist()
     spread = tested["spread_of_nulls"].to_numpy(float)
     wide = 1.96 * float(np.median(spread[np.isfinite(spread)])) if np.isfinite(spread).any() else 0
-    words = (
+    caption = (
         "Effect is the shift minus the median of the gene's nulls, p is Student's t among them. "
         f"95 % of nulls lie in the band, ±{wide:.2g} (1.96 spreads of a typical gene's nulls); "
         f"calls are at FDR {config.fdr:g}."
     )
     picture = svg.scatter(series, x="effect", y="-log10 p", names=names, band=(-wide, wide))
-    page.figure("Effect and p", picture, words)
+    page.figure("Effect and p", picture, caption)
 
 
 def _both(page: Page, tested: pd.DataFrame, nulls: pd.DataFrame) -> None:
-    """Draw deletion against overexpression, over the cloud of nulls."""
+    """Plot deletion against overexpression, over the nulls."""
     down, up = _operation(tested, "delete"), _operation(tested, "overexpress")
     shared = down.index.intersection(up.index)
     if not len(shared):
@@ -153,9 +153,12 @@ def _both(page: Page, tested: pd.DataFrame, nulls: pd.DataFrame) -> None:
     if len(cloud):
         kinds = {"matched nulls": (null_down, null_up, cloud), **kinds}
     series, names = {}, {}
-    for label, (gone, more, genes) in kinds.items():
-        series[label] = (gone.loc[genes, "effect"].tolist(), more.loc[genes, "effect"].tolist())
-        names[label] = gone.loc[genes, "gene"].astype(str).tolist()
+    for label, (deleted, overexpressed, genes) in kinds.items():
+        series[label] = (
+            deleted.loc[genes, "effect"].tolist(),
+            overexpressed.loc[genes, "effect"].tolist(),
+        )
+        names[label] = deleted.loc[genes, "gene"].astype(str).tolist()
     page.figure(
         "Deletion against overexpression",
         svg.scatter(
@@ -174,7 +177,7 @@ def _operation(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _by(page: Page, result: FinishedRun, tested: pd.DataFrame, column: str, word: str) -> None:
-    """Draw the top genes in each donor or cell type, as the mean shift of its cells."""
+    """Plot the mean shift of the top genes in each donor or cell type."""
     operation = result.design.operation
     top = tested[tested["operation"] == operation].drop_duplicates("ensembl_id").head(TOP)
     frame = result.frame
@@ -184,33 +187,33 @@ def _by(page: Page, result: FinishedRun, tested: pd.DataFrame, column: str, word
     found = rows.groupby(["ensembl_id", column], observed=True)[result.column].agg(["mean", "size"])
     kinds = sorted({str(name) for name in rows[column]})[:MOST]
     values: dict[str, list[float]] = {}
-    told: dict[str, list[str]] = {}
+    labels: dict[str, list[str]] = {}
     for line in top.itertuples():
         cells = [found.loc[(line.ensembl_id, k)] if (line.ensembl_id, k) in found.index else None
                  for k in kinds]  # fmt: skip
         values[str(line.gene)] = [np.nan if c is None else float(c["mean"]) for c in cells]
-        told[str(line.gene)] = [
+        labels[str(line.gene)] = [
             "" if c is None else f", {console.count(int(c['size']), 'cell')}" for c in cells
         ]
     more = rows[column].nunique() - len(kinds)
-    words = {
+    caption = {
         "donor": "A shift in only one donor is a property of that donor.",
         "cell_type": "The mean shift over the cells of each type in which the gene was perturbed.",
     }[column]
     page.figure(
         f"Top genes by {word}: {operation}",
-        svg.named_heat_map(values, kinds, legend="mean shift", hover=told),
-        words + (f" Not drawn: {more:,} more." if more > 0 else ""),
+        svg.named_heat_map(values, kinds, legend="mean shift", hover=labels),
+        caption + (f" Not drawn: {more:,} more." if more > 0 else ""),
     )
 
 
 def _cells(page: Page, result: FinishedRun) -> None:
-    """Draw the states' cells on their two main axes, and the way from the start to the goal."""
+    """Plot the cells of the states on two main axes, and the direction from start to goal."""
     path = result.run.path / "states.npz"
     if not path.is_file():
         return
-    with np.load(path, allow_pickle=False) as kept:
-        cells, state = kept["cells"].astype(np.float64), kept["state"]
+    with np.load(path, allow_pickle=False) as arrays:
+        cells, state = arrays["cells"].astype(np.float64), arrays["state"]
     units = cells / np.linalg.norm(cells, axis=1, keepdims=True)
     centred = units - units.mean(0)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
@@ -225,18 +228,18 @@ def _cells(page: Page, result: FinishedRun) -> None:
     ends = [flat[state == design.states.index(name)].mean(0) for name in (start, design.targets[0])]
     arrow = ((float(ends[0][0]), float(ends[0][1])), (float(ends[1][0]), float(ends[1][1])))
     share = np.square(sizes[:2]).sum() / (np.square(sizes).sum() or 1.0)
-    apart = separation(result.run.path)
+    distance = separation(result.run.path)
     page.figure(
         "Cells of the states",
         svg.scatter(series, x="first axis", y="second axis", equal=True, arrow=arrow),
         f"The arrow goes from the mean of {start} to that of {design.targets[0]}. The two main "
         f"axes hold {share:.0%} of the variance of the cells' embeddings. "
-        + (f"Separation of the states (between over within): {apart:.2g}." if apart else ""),
+        + (f"Separation of the states (between over within): {distance:.2g}." if distance else ""),
     )
 
 
 def _screen(page: Page, answers: Mapping[str, Sequence[Answer]]) -> None:
-    """Draw the shifts against the effects that a real screen measured."""
+    """Plot the shifts against the effects measured in a real screen."""
     if not any(answers.values()):
         return
     page.heading("Agreement with a perturbation screen")

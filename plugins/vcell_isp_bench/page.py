@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, facts: dict[str, Any]) -> None:
-    """Write the table, what each row ran, and its quality."""
+    """Write the table, what each method ran, and its quality."""
     page = Page("Running a Geneformer", f"{facts['model']} on {facts['device']}")
     rows = [dict(row) for row in facts["rows"] if "not_run" not in row]
     best = max(rows, key=lambda row: float(row["speed_up"]))

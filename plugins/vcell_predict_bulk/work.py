@@ -1,4 +1,4 @@
-"""The work of `vcell predict-bulk`: match genes, predict, write one row per sample."""
+"""Implementation of `vcell predict-bulk`: match genes, predict, write one row per sample."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHOWN = 20  # samples in the table on the screen
 
 
 def predict(name: str, path: Path, config: PredictBulk) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     if config.output is None:
         raise UserError("no output is named", hint="-o outcomes.csv")
     outputs.check(config.output, inputs=[path], overwrite=config.overwrite, suffixes=(".csv",))

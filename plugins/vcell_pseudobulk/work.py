@@ -1,4 +1,4 @@
-"""The work of `vcell pseudobulk`: find the pools, draw, add up, estimate, write as it goes."""
+"""Implementation of `vcell pseudobulk`: read pools, draw and sum cells, estimate, and write."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SHOWN = 12  # groups named in a message
 
 
 def make(path: Path, config: Pseudobulk) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     if config.output is None:
         raise UserError("no output is named", hint="-o bulk.h5ad")
     outputs.check(

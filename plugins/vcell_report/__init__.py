@@ -15,7 +15,7 @@ from vcell.runs import ROOT
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """The [report] table."""
+    """Settings of `vcell report`, the [report] table."""
 
     output: Path | None = option(
         None,

@@ -29,7 +29,7 @@ _ENDINGS = {"html": ".html", "md": ".md", "json": ".json", "card": ".md"}
 
 
 def run(names: Sequence[str], config: ReportOptions) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     suffixes = (_ENDINGS[config.format],)
     if config.plots_only is not None:
         outputs.check_folder(config.plots_only)

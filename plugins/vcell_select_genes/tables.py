@@ -1,4 +1,4 @@
-"""The files of a selection: the table of genes, the coverage, and a page with pictures."""
+"""The files of a selection: the table of genes, the coverage, and a page with figures."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def page(
     ranking: Ranking,
     effects: Responses | None,
 ) -> Page:
-    """Make coverage.html: what the choice keeps, as tables and pictures."""
+    """Build coverage.html: what the selection keeps, as tables and figures."""
     made = Page("vcell select-genes", title)
     phases = [f"first {size:,}" for size in chosen.phases]
     made.table(
@@ -99,12 +99,12 @@ def page(
 
 def _curves(chosen: Arrangement, ranking: Ranking, effects: Responses) -> str:
     count = effects.n_responses
-    ours = kept_curve(count, chosen.genes)
+    selected = kept_curve(count, chosen.genes)
     plain = kept_curve(count, ranking.order[: len(chosen.genes)])
-    at = np.unique(np.linspace(0, len(ours) - 1, 200).astype(int))
+    at = np.unique(np.linspace(0, len(selected) - 1, 200).astype(int))
     x = (at + 1).tolist()
     series = {
-        "this choice": (x, ours[at].tolist()),
+        "this choice": (x, selected[at].tolist()),
         "highly variable only": (x, plain[at].tolist()),
     }
     return svg.line(series, x="genes", y="share of responses kept")
@@ -120,7 +120,7 @@ def _cloud(chosen: Arrangement, ranking: Ranking) -> str:
     inside[chosen.genes] = True
     share = ranking.n_cells
     drawn = np.flatnonzero((share > 0) & np.isfinite(ranking.scores[name]))
-    drawn = drawn[:: max(1, len(drawn) // 4000)]  # thousands of dots, not tens of thousands
+    drawn = drawn[:: max(1, len(drawn) // 4000)]  # at most some thousands of dots
     series = {
         label: (share[genes].tolist(), ranking.scores[name][genes].tolist())
         for label, genes in (("others", drawn[~inside[drawn]]), ("chosen", drawn[inside[drawn]]))

@@ -1,4 +1,4 @@
-"""The work of `vcell train-bulk`: read patients, cross-validate fold by fold, score, report."""
+"""Implementation of `vcell train-bulk`: read patients, cross-validate, score and report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def run(file: Path | None, config: TrainBulk) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     if config.resume:
         this = Run.open(config.resume, root=config.runs)
         cohort, plan = saved.opened(this)

@@ -1,4 +1,4 @@
-"""The work of `vcell train-gmvae`: look at the cells, train, refit the head, score."""
+"""Implementation of `vcell train-gmvae`: look at the cells, train, refit the head, score."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SHARED = "resident"  # folder of a run: what its processes share while they tra
 
 
 def run(cells: Path | None, config: TrainGmvae) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     if not config.resume:
         path = command.cells_to_train_on("train-gmvae", cells, config.cells)
         labels = config.labels or config.cell_type_column

@@ -8,10 +8,12 @@ import subprocess
 import sys
 
 import numba
+import numpy as np
 import pytest
 
 from tests.support import PATIENCE, clean_environment
-from vcell.kernels import ahead
+from vcell.kernels import ahead, kept, with_numba
+from vcell.kernels.kernel import CompiledKernel, njit
 
 USED = """
 import json, sys
@@ -50,18 +52,18 @@ def test_commands_use_only_what_is_compiled_ahead(tmp_path):
     ],
 )  # fmt: skip
 def test_types_are_read_as_they_are_spelt(kind):
-    assert ahead.read(ahead.spelt(kind)) == kind
+    assert with_numba.read(with_numba.spelt(kind)) == kind
 
 
 def test_what_cannot_be_spelt_is_left_out():
-    assert ahead.spelt(numba.types.unicode_type) is None
+    assert with_numba.spelt(numba.types.unicode_type) is None
 
 
 def test_every_listed_kernel_exists():
     for name, signatures in ahead.listed().items():
         module, _, kernel = name.rpartition(".")
         assert hasattr(__import__(module, fromlist=[kernel]), kernel)
-        assert all(ahead.read(word) for line in signatures for word in line.split())
+        assert all(with_numba.read(word) for line in signatures for word in line.split())
 
 
 COMPILE = """
@@ -69,9 +71,9 @@ import sys
 from vcell import compiling
 compiling._NOTICED, compiling.listener = -1, lambda: print("told", file=sys.stderr)
 from vcell.kernels import by_gene
-from vcell.kernels.ahead import listed, read
+from vcell.kernels.ahead import listed
 (signature, *_) = listed()["vcell.kernels.by_gene.emit"]
-by_gene.emit.compile(tuple(read(word) for word in signature.split()))
+by_gene.emit.compile_for(signature)
 print("compiled" if "numba.np.arraymath" in sys.modules else "loaded")
 """
 
@@ -101,6 +103,7 @@ def test_an_index_of_before_an_upgrade_is_an_empty_one(tmp_path, rest):
         pickle.load(file)  # the version, which numba wrote a moment ago
         version = index.read_bytes()[: file.tell()]
     index.write_bytes(version + rest)
+    next(tmp_path.rglob("by_gene.emit-*.kernel")).unlink()  # with it nobody asks for the index
     done = compiled()
     assert done.stdout == "compiled\n", done.stderr
 
@@ -108,10 +111,38 @@ def test_an_index_of_before_an_upgrade_is_an_empty_one(tmp_path, rest):
 LOAD_ALL = """
 import sys
 from importlib import import_module
-from vcell.kernels import ahead
-modules = sorted({name.rpartition(".")[0] for name in ahead.listed()} | {"vcell.kernels.drawn"})
+from vcell.kernels import ahead, kept
 n = 0
-for module in modules:
+for name, signatures in ahead.listed().items():
+    module, _, kernel = name.rpartition(".")
+    if module.rpartition(".")[2] in {"attention", "drawn", "elementary", "khop", "sparse_layer"}:
+        continue  # they are written in numba's own terms
+    found = getattr(import_module(module), kernel)
+    n += sum(kept.load(found.py_func, signature) is not None for signature in signatures)
+print(n, *{module.partition(".")[0] for module in sys.modules if module == "numba"})
+"""
+
+
+def test_kept_kernels_run_without_numba():
+    """A symbol that only numba defines would end the process here."""
+    ahead.compile_modules(["vcell.kernels.ranks", "vcell.kernels.cells"])
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_ALL], env=clean_environment(), capture_output=True, text=True,
+        check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    number, *imported = done.stdout.split()
+    assert int(number) >= 10
+    assert not imported
+
+
+LOAD_BY_NUMBA = """
+import sys
+from importlib import import_module
+from vcell.kernels import ahead
+n = 0
+modules = {name.rpartition(".")[0] for name in ahead.listed()} | {"vcell.kernels.drawn"}
+for module in sorted(modules):
     import_module(module)
     for _, kernel in ahead._kernels(module):
         for key in kernel._cache._cache_file._load_index():
@@ -122,12 +153,118 @@ print(n)
 """
 
 
-def test_compiled_kernels_need_nothing_of_the_compiler():
+def test_kernels_in_the_cache_of_numba_need_nothing_of_the_compiler():
     """A symbol that only the compiler defines would end the process here."""
+    ahead.compile_modules(["vcell.kernels.cells"])
     done = subprocess.run(
-        [sys.executable, "-c", LOAD_ALL], env=clean_environment(), capture_output=True, text=True,
-        check=False, timeout=PATIENCE,
+        [sys.executable, "-c", LOAD_BY_NUMBA], env=clean_environment(), capture_output=True,
+        text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert not done.returncode, done.stderr
     if not int(done.stdout):
         pytest.skip("no kernel has been compiled here")
+
+
+DE = """
+import sys
+from vcell.cli import run
+for words in sys.argv[1:]:
+    assert not run(["--no-config", *words.split(), "--quiet"])
+print("numba" if "numba" in sys.modules else "kept")
+"""
+
+
+def test_kept_kernels_and_those_of_numba_write_the_same_bytes(tmp_path):
+    def commands(words, **settings):
+        done = subprocess.run(
+            [sys.executable, "-c", DE, *words], cwd=tmp_path, env=clean_environment() | settings,
+            capture_output=True, text=True, check=False, timeout=PATIENCE,
+        )  # fmt: skip
+        assert not done.returncode, done.stderr
+        return done.stdout.split()[-1]
+
+    de = "de real.h5ad -o {}.parquet --overwrite"
+    commands(["simulate real.h5ad --n-cells 300 --genes 200 --umis 3000", de.format("kept")])
+    assert commands([de.format("kept")]) == "kept"  # by the command before
+    assert commands([de.format("numba")], NUMBA_OPT="3") == "numba"  # its default, but it was set
+    assert (tmp_path / "kept.parquet").read_bytes() == (tmp_path / "numba.parquet").read_bytes()
+
+
+@njit(nogil=True, cache=True)
+def total(values, factor):
+    """Stands for any kernel."""
+    out = 0.0
+    for value in values:
+        out += value * factor
+    if out < 0:
+        raise ValueError("below zero")
+    return out
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def fresh():
+    """Return the kernel as a new process has it."""
+    return CompiledKernel(total.py_func, {"nogil": True})
+
+
+def test_a_kernel_is_kept_when_it_is_compiled(folder):
+    assert fresh()(np.arange(4.0), 2) == 12
+    assert len(list(folder.rglob("*.kernel"))) == 1
+    again = fresh()
+    assert again(np.arange(4.0), 2) == 12
+    assert "dispatcher" not in vars(again)  # numba has not been asked
+    with pytest.raises(ValueError, match="below zero"):
+        again(np.arange(4.0), -1)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:200]),
+        lambda file: file.write_bytes(b"junk"),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(pickle.dumps({"made for": "another numba"})),
+    ],
+)
+def test_what_cannot_be_used_is_compiled_and_kept_anew(folder, damage):
+    fresh()(np.arange(4.0), 2)
+    (file,) = folder.rglob("*.kernel")
+    damage(file)
+    again = fresh()
+    assert again(np.arange(4.0), 2) == 12
+    assert "dispatcher" in vars(again)
+    last = fresh()
+    assert last(np.arange(4.0), 2) == 12
+    assert "dispatcher" not in vars(last)
+
+
+def test_every_type_has_code_of_its_own(folder):
+    kernel = fresh()
+    frozen = np.arange(4, dtype=np.int32)
+    frozen.flags.writeable = False
+    for values in (np.arange(4.0), np.arange(4, dtype=np.float32), np.arange(8.0)[::2], frozen):
+        assert kernel(values, 1) == values.sum()
+        assert kernel(values, 1.5) == 1.5 * values.sum()
+    assert len(list(folder.rglob("*.kernel"))) == 8
+    assert kernel.signatures() == {
+        f"{kind} {factor}"
+        for kind in ("float64:1C", "float32:1C", "float64:1A", "int32:1C!")
+        for factor in ("int64", "float64")
+    }
+
+
+def test_what_only_numba_understands_goes_to_numba(folder):
+    assert fresh()((1.0, 2.0), 2) == 6
+    assert not list(folder.rglob("*.kernel"))
+
+
+def test_code_that_asks_for_an_unknown_symbol_is_not_kept(folder, monkeypatch):
+    monkeypatch.setattr(kept.runtime(), "defines", lambda name: name != "PyErr_Occurred")
+    monkeypatch.setattr(kept.runtime(), "symbols", {})
+    assert fresh()(np.arange(4.0), 2) == 12
+    assert not list(folder.rglob("*.kernel"))

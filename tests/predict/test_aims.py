@@ -33,7 +33,7 @@ def test_overall_stops_before_the_error_is_above_the_baselines():
     found = left_out(0.8, 0.1)  # it tells all of them apart as it is
     assert found.scores(1.0)["pds"] == 1
     assert found.scores(4.0)["mae"] > found.baseline > found.scores(1.0)["mae"]
-    share = found.bearable(4.0)
+    share = found.share_for_des(4.0)
     assert share < 1
     assert found.scores(4.0**share)["mae"] <= found.baseline
 
@@ -45,12 +45,12 @@ def test_overall_goes_all_the_way_where_more_is_told_apart_than_is_lost():
     effect = shift + 0.1 * (real - shift)
     found = LeftOut(effect, real, np.full(20, -1), float(np.abs(real).mean()))
     assert found.scores(1.2)["pds"] >= found.scores(1.0)["pds"]
-    assert found.bearable(1.05) == 1
+    assert found.share_for_des(1.05) == 1
 
 
 def test_an_error_above_the_baselines_is_said_aloud():
-    assert "ABOVE the official baseline's" in left_out(0.0, 1.0).told(2.0)
-    assert "below the official baseline's" in left_out(1.0, 0.01).told(1.0)
+    assert "ABOVE the official baseline's" in left_out(0.0, 1.0).note(2.0)
+    assert "below the official baseline's" in left_out(1.0, 0.01).note(1.0)
 
 
 def test_des_is_the_share_of_changed_genes_that_are_called_by_fold_change_if_too_many():
@@ -65,8 +65,8 @@ def test_des_is_the_share_of_changed_genes_that_are_called_by_fold_change_if_too
     assert wide.des(1.0) == 0  # of six that are called the three largest count: 3, 4 and 5
     found = left_out(0.8)
     with_cells = LeftOut(found.effect, found.real, found.target, found.baseline, (), tested)
-    assert "DES 0.167 -> 0.333 (on 2 of them)" in with_cells.told(4.0)
-    assert "DES is not known" in found.told(4.0)
+    assert "DES 0.167 -> 0.333 (on 2 of them)" in with_cells.note(4.0)
+    assert "DES is not known" in found.note(4.0)
 
 
 def test_the_command_says_what_strengths_do_and_takes_an_aim(predict):

@@ -60,7 +60,7 @@ def test_what_every_fold_held_out_in_its_turn_must_be_named(predict, folds, tmp_
 def test_the_best_trial_answers(predict, sweep):
     said = predict(of=[str(sweep.path)])
     best = sweep.meta["summary"]["best"]
-    assert f"its best trial is asked, {best}" in said.err
+    assert f"its best trial is used, {best}" in said.err
     assert said.json["runs"] == [str(sweep.path / "trials" / best)]
     assert sweep.meta["summary"]["score"] == max(e["value"] for e in sweep.events({"trial"}))
 

@@ -7,8 +7,8 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 from scipy.optimize import nnls
-from vcell_train_graph.closed import _worth, factors_model
-from vcell_train_graph.factors import said_of
+from vcell_train_graph.closed import _stacking_weights, factors_model
+from vcell_train_graph.factors import values_of
 from vcell_train_graph.kernels import KernelMixture, SetBlock, indicator, inverse_of, weighed
 from vcell_train_graph.planted import Planted, planted
 from vcell_train_graph.problem import GraphProblem
@@ -151,7 +151,7 @@ def test_effects_and_factors_are_drawn_as_their_densities_say():
     indptr, inside = np.array([0, 1, 2]), np.array([0, 0])
     effects, factors, signs = np.zeros(2), np.full((1, 2), 0.3), np.array([-1.0])
     has = indicator(members, 2)
-    left = value - said_of(has, effects, factors, signs)
+    left = value - values_of(has, effects, factors, signs)
     for _ in range(20_000):
         draw_effects(indptr, inside, left, effects, 3.0 * precision, 4.0, rng.normal(size=2))
         draw_factors(
@@ -159,7 +159,7 @@ def test_effects_and_factors_are_drawn_as_their_densities_say():
             rng.normal(size=(1, 2)),
         )  # fmt: skip
         draws.append(value[0] - left[0])
-    assert left == pytest.approx(value - said_of(has, effects, factors, signs))
+    assert left == pytest.approx(value - values_of(has, effects, factors, signs))
     covariance = np.linalg.inv(precision)
     own = rng.multivariate_normal(np.zeros(2), covariance / 3.0, 400_000).sum(1)
     traits = rng.multivariate_normal(np.zeros(2), covariance / 0.8, 400_000)
@@ -185,10 +185,12 @@ def test_few_factors_are_found_and_their_graph_gets_the_weight():
 def test_of_noise_next_to_nothing_is_believed_and_of_truth_nearly_all():
     rng = np.random.default_rng(0)
     truth, noise = rng.normal(size=(2, 400))
-    right, wrong = _worth(np.stack([truth, noise]), truth + 0.5 * rng.normal(size=400))
+    right, wrong = _stacking_weights(np.stack([truth, noise]), truth + 0.5 * rng.normal(size=400))
     assert 0.8 < right < 1
     assert wrong < 0.1
-    shrunk = [_worth(rng.normal(size=(2, 30)), rng.normal(size=30)).sum() for _ in range(200)]
+    shrunk = [
+        _stacking_weights(rng.normal(size=(2, 30)), rng.normal(size=30)).sum() for _ in range(200)
+    ]
     plain = [nnls(rng.normal(size=(30, 2)), rng.normal(size=30))[0].sum() for _ in range(200)]
     assert np.mean(shrunk) < 0.4 * np.mean(plain)
-    assert (_worth(np.zeros((2, 30)), rng.normal(size=30)) == 0).all()
+    assert (_stacking_weights(np.zeros((2, 30)), rng.normal(size=30)) == 0).all()

@@ -50,7 +50,7 @@ def test_five_folds_stand_beside_the_random_split_and_the_graph_is_judged_by_rew
     run = Run.open(told["run"])
     assert len(run.parts()) == 3 * 4
     found = HeldOutSets.of(run.parts()[0])  # the scores are those of the file
-    r = np.corrcoef(found.said["graph-gp"], found.values)[0, 1]
+    r = np.corrcoef(found.predicted["graph-gp"], found.values)[0, 1]
     assert run.parts()[0].meta["summary"]["held_out"]["graph-gp"]["r"] == pytest.approx(r)
     assert (run.path / "folds.md").read_text().startswith("query pairs never seen: ")
     page = Path(library.command("report", run.path, format="md")["report"]).read_text()
@@ -97,7 +97,7 @@ def test_a_gene_that_no_graph_has_is_predicted_and_listed(small, tmp_path):
         found = HeldOutSets.of(Run.open(told["run"]))
         hit = (found.genes == "Y0003W").any(1)
         assert hit.any()
-        assert np.isfinite(found.said[model][hit]).all()
+        assert np.isfinite(found.predicted[model][hit]).all()
 
 
 def test_maps_of_pairs_hold_out_genes(tmp_path):

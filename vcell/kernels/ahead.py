@@ -1,10 +1,11 @@
 """Compile every kernel ahead of its first use, in parallel: ``python -m vcell.kernels.ahead``.
 
-numba compiles a kernel when it is first called with given types of arrays, and stores the result
-next to the source (in the user's cache folder if that is not writable), by processor: later calls
-and other processes reuse it. ``signatures.json`` lists the types that the commands use;
-``tools/kernel_signatures.py`` writes it. One process compiles all kernels of a module, since two
-processes that add to the index of one kernel at once lose an entry (which is then compiled again).
+numba compiles a kernel when it is first called with arrays of some types. The code is kept beside
+the source (in the user's cache folder where that cannot be written), under the processor's name:
+later calls and other processes reuse it; another kind of processor compiles its own.
+``signatures.json`` lists the types that the commands use; ``tools/kernel_signatures.py`` writes it.
+One process compiles all of a module's kernels, since two that add to the index of one kernel at
+once lose an entry (which is then compiled again).
 """
 
 from __future__ import annotations
@@ -17,30 +18,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from numba import types
-from numba.core.dispatcher import Dispatcher
+from vcell.kernels.kernel import CompiledKernel
 
 _LIST = Path(__file__).with_name("signatures.json")
 _PACKAGE = "vcell.kernels"
-
-
-def spelt(kind: Any) -> str | None:
-    """Return a numba type as text: ``int64``, ``float32:2C`` (``!``: read-only), or None."""
-    unliteral: Any = types.unliteral  # numba gives it no types
-    kind = unliteral(kind)
-    if isinstance(kind, types.Array) and isinstance(kind.dtype, types.Number | types.Boolean):
-        return f"{kind.dtype}:{kind.ndim}{kind.layout}{'' if kind.mutable else '!'}"
-    return str(kind) if isinstance(kind, types.Number | types.Boolean) else None
-
-
-def read(word: str) -> Any:
-    """Return the type from the text of `spelt`."""
-    name, _, shape = word.partition(":")
-    kind = types.boolean if name == "bool" else getattr(types, name)
-    if not shape:
-        return kind
-    make: Any = types.Array
-    return make(kind, int(shape[0]), shape[1], readonly=shape.endswith("!"))
 
 
 def used() -> dict[str, list[str]]:
@@ -48,11 +29,9 @@ def used() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for module in [name for name in sys.modules if name.startswith(f"{_PACKAGE}.")]:
         for name, kernel in _kernels(module):
-            for signature in kernel.nopython_signatures:
-                words = [spelt(kind) for kind in signature.args]
-                if None not in words:
-                    found.setdefault(f"{module}.{name}", []).append(" ".join(map(str, words)))
-    return {name: sorted(set(signatures)) for name, signatures in sorted(found.items())}
+            if signatures := kernel.signatures():
+                found[f"{module}.{name}"] = sorted(signatures)
+    return dict(sorted(found.items()))
 
 
 def listed() -> dict[str, list[str]]:
@@ -69,7 +48,7 @@ def write(signatures: dict[str, list[str]]) -> None:
 def _kernels(module: str) -> Iterator[tuple[str, Any]]:
     """Yield the kernels of a module that Python calls; helpers are compiled with their callers."""
     for name, kernel in vars(sys.modules[module]).items():
-        own = isinstance(kernel, Dispatcher) and kernel.py_func.__module__ == module
+        own = isinstance(kernel, CompiledKernel) and kernel.__module__ == module
         if own and not name.startswith("_"):
             yield name, kernel
 
@@ -81,8 +60,7 @@ def compile_modules(modules: Sequence[str]) -> int:
         module, _, kernel = name.rpartition(".")
         if module in modules:
             for signature in signatures:
-                compiled = getattr(import_module(module), kernel)
-                compiled.compile(tuple(read(word) for word in signature.split()))
+                getattr(import_module(module), kernel).compile_for(signature)
                 n += 1
     return n
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 
 from vcell.kernels.elementary import FLAGS, ONE, exp, plus, vectorised
+from vcell.kernels.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,8 +23,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
 

@@ -17,10 +17,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from vcell.kernels.elementary import FLAGS, ONE, log1p
+from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from numba import njit
 from numpy.typing import NDArray
+
+from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
 

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from vcell.kernels.kernel import njit
 
 #: numba's fastmath flags for every kernel that uses these.
 FLAGS = {"contract"}

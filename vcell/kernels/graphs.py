@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
 

@@ -17,8 +17,8 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from vcell.kernels.kernel import njit
 from vcell.kernels.moments import LUT
 
 if TYPE_CHECKING:

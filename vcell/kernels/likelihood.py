@@ -25,7 +25,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from vcell.kernels.counting import LEAST_LOOKED_UP, LOG_FACTORIAL, log_factorial, rising
@@ -38,6 +37,7 @@ from vcell.kernels.elementary import (
     log1p_less_share,
     plus,
 )
+from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
 _TILE = 16  # genes of predicted cells transposed at once: one cache line of float32

@@ -12,7 +12,8 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
+
+from vcell.kernels.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

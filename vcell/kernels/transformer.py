@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from vcell.kernels.elementary import FLAGS, ONE, plus
+from vcell.kernels.kernel import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,7 +18,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from vcell.kernels.elementary import (
@@ -32,6 +31,7 @@ from vcell.kernels.elementary import (
     log1p_less_share,
     plus,
 )
+from vcell.kernels.kernel import njit
 from vcell.kernels.likelihood import (
     BLOCK,
     at_counts,

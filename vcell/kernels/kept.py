@@ -1,0 +1,233 @@
+"""Object code of compiled kernels in files of their own, and how it runs without numba.
+
+numba writes an object file for every kernel it compiles, with a function in it that Python can
+call. LLVM's loader (llvmlite) and three extension modules of numba's, which can be loaded without
+the package, are all that is needed to run it: 35 ms instead of 300. This leans on the inside of one
+version of numba, so a file says which versions, processor and sources it was made for. What does
+not agree is not loaded, and what cannot be loaded is left to numba. Before a file is written, every
+symbol that its code asks for is looked up, because LLVM would end the process over a missing one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from hashlib import blake2b
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vcell.cache import root
+
+_HERE = Path(__file__).parent
+#: Settings of numba's that change nothing about compiled code; with any other, numba decides alone.
+_HARMLESS = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"}
+_ENVIRONMENT = "_ZN08NumbaEnv"  # how names of the places begin that hold a function's environment
+
+
+class _Runtime:
+    """LLVM's loader with numba's helpers, and everything that code must have been made for."""
+
+    def __init__(self) -> None:
+        if sys.platform != "linux" or struct.calcsize("P") != 8:
+            raise OSError("object files are read as ELF of 64 bits")
+        if Path(".numba_config.yaml").exists() or _settings():
+            raise OSError("numba is configured")
+        spec = find_spec("numba")
+        if spec is None or spec.origin is None:
+            raise ImportError("numba")
+        numba = Path(spec.origin).parent
+        dynfunc, helpers, memory = (
+            _extension(numba, name)
+            for name in ("numba._dynfunc", "numba._helperlib", "numba.core.runtime._nrt_python")
+        )
+        import llvmlite.binding as llvm
+
+        self.symbols = {"_Py_NoneStruct": id(None)}
+        for found in (helpers.c_helpers, dynfunc.c_helpers):
+            self.symbols |= {f"numba_{name}": address for name, address in found.items()}
+        for name, address in memory.c_helpers.items():
+            self.symbols[name if name.startswith("_") else f"NRT_{name}"] = address
+        for name, kind in vars(sys.modules["builtins"]).items():
+            if isinstance(kind, type) and issubclass(kind, BaseException):
+                self.symbols[f"PyExc_{name}"] = id(kind)
+        for name, address in self.symbols.items():
+            llvm.add_symbol(name, address)
+        memory.memsys_use_cpython_allocator()
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        target = llvm.Target.from_triple(llvm.get_process_triple())
+        machine = target.create_target_machine(
+            opt=0, jit=True, reloc="static", codemodel="jitdefault"
+        )
+        self.llvm, self.dynfunc = llvm, dynfunc
+        self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        made_for = [
+            sys.version, np.__version__, llvm.get_process_triple(), llvm.get_host_cpu_name(),
+            llvm.get_host_cpu_features().flatten(),
+            *(_stamp(numba / name) for name in ("__init__.py", "_version.py")),
+            *map(_stamp, (Path(found.__file__) for found in (dynfunc, helpers, memory))),
+            _stamp(Path(llvm.__file__)), *map(_stamp, sorted(_HERE.glob("*.py"))),
+        ]  # fmt: skip
+        self.made_for = blake2b(repr(made_for).encode(), digest_size=16).hexdigest()
+        self.machine = blake2b(repr(made_for[:5]).encode(), digest_size=6).hexdigest()
+        self._alive: list[Any] = []
+
+    def function(self, function: Callable[..., Any], code: dict[str, Any]) -> Callable[..., Any]:
+        """Make kept code callable."""
+        self.engine.add_object_file(self.llvm.ObjectFileRef.from_data(code["object"]))
+        self.engine.finalize_object()
+        own = None
+        for name, constants in code["environments"].items():
+            environment = self.dynfunc.Environment(vars(sys.modules[function.__module__]))
+            environment.consts[:] = constants
+            place = self.engine.get_global_value_address(name)
+            ctypes.c_void_p.from_address(place).value = id(environment)
+            self._alive.append(environment)
+            own = environment if name == code["environment"] else own
+        address = self.engine.get_function_address(code["wrapper"])
+        if not address:
+            raise OSError("the code has no function to call")
+        made: Callable[..., Any] = self.dynfunc.make_function(
+            sys.modules[function.__module__], function.__name__, function.__doc__ or "", address,
+            own or self.dynfunc.Environment({}), (self,),
+        )  # fmt: skip
+        return made
+
+    def defines(self, name: str) -> bool:
+        """Whether code may ask for a symbol."""
+        return name in self.symbols or self.llvm.address_of_symbol(name) is not None
+
+
+def _settings() -> set[str]:
+    return {name for name in os.environ if name.startswith("NUMBA_")} - _HARMLESS
+
+
+def _extension(numba: Path, name: str) -> Any:
+    """Load an extension module of numba's without the package; the package finds it there later."""
+    if name in sys.modules:
+        return sys.modules[name]
+    folder = numba.joinpath(*name.split(".")[1:-1])
+    spec = PathFinder.find_spec(name, [str(folder)])
+    if spec is None or spec.loader is None:
+        raise ImportError(name)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    return module
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """Name, date and size of a file."""
+    found = path.stat()
+    return str(path), found.st_mtime_ns, found.st_size
+
+
+@cache
+def runtime() -> _Runtime | None:
+    """Return what runs kept code, or None where that is left to numba."""
+    try:
+        return _Runtime()
+    except (OSError, ImportError, AttributeError, TypeError, RuntimeError):
+        return None
+
+
+def _folders() -> Iterator[Path]:
+    """Yield where code is looked for, and kept if that can be written."""
+    if named := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(named) / "vcell"
+        return
+    yield _HERE / "__pycache__"
+    yield root() / "kernels"
+
+
+def _name(function: Callable[..., Any], signature: str, machine: str) -> str:
+    told = blake2b(f"{function.__module__} {signature}".encode(), digest_size=6).hexdigest()
+    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}-{told}-{machine}.kernel"
+
+
+def load(function: Callable[..., Any], signature: str) -> Callable[..., Any] | None:
+    """Return the code kept for a kernel and the types of its arguments, or None."""
+    able = runtime()
+    if able is None:
+        return None
+    name = _name(function, signature, able.machine)
+    for folder in _folders():
+        try:
+            code = pickle.loads((folder / name).read_bytes())
+            if code["made for"] == able.made_for:
+                return able.function(function, code)
+        except (OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
+            continue
+    return None
+
+
+def keep(function: Callable[..., Any], signature: str, made: bytes, result: Any) -> None:
+    """Write the object code that numba has made for a kernel, if it can be run without numba."""
+    able = runtime()
+    code = None if able is None else _described(able, made, result)
+    if able is None or code is None:
+        return
+    data = pickle.dumps(code | {"made for": able.made_for})
+    name = _name(function, signature, able.machine)
+    for folder in _folders():
+        aside = folder / f".{name}.{os.getpid()}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            aside.write_bytes(data)
+            aside.replace(folder / name)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            continue
+        return
+
+
+def _described(able: _Runtime, code: bytes, result: Any) -> dict[str, Any] | None:
+    """Return object code and what its use needs; None where it needs more of numba."""
+    from numba.core.environment import Environment
+
+    memo: Any = Environment._memo
+    if result.reload_init or code[:5] != b"\x7fELF\x02":
+        return None
+    asked, defined = symbols(code)
+    environments: dict[str, list[Any]] = {}
+    for name in defined:
+        if name.startswith(_ENVIRONMENT):
+            held = memo.get(name)
+            environments[name] = [] if held is None else list(held.consts)
+    known = all(isinstance(one, np.dtype) for held in environments.values() for one in held)
+    if not known or not all(map(able.defines, asked)):
+        return None
+    return {
+        "object": code, "wrapper": result.fndesc.llvm_cpython_wrapper_name,
+        "environment": result.fndesc.env_name, "environments": environments,
+    }  # fmt: skip
+
+
+def symbols(code: bytes) -> tuple[set[str], set[str]]:
+    """Return the names that an ELF object asks for, and those that it defines."""
+    (sections_at,) = struct.unpack_from("<Q", code, 40)
+    size, number = struct.unpack_from("<HH", code, 58)
+    sections = [
+        struct.unpack_from("<IIQQQQIIQQ", code, sections_at + i * size) for i in range(number)
+    ]
+    asked: set[str] = set()
+    defined: set[str] = set()
+    for _, kind, _, _, begin, length, link, *_ in sections:
+        if kind != 2:  # the table of symbols
+            continue
+        names = sections[link][4]
+        for at in range(begin, begin + length, 24):
+            name, _, _, section = struct.unpack_from("<IBBH", code, at)
+            text = code[names + name : code.index(b"\0", names + name)].decode()
+            if text:
+                (defined if section else asked).add(text)
+    return asked, defined

@@ -1,0 +1,109 @@
+"""What numba does for kernels: it compiles what is not kept, and keeps a cache of its own.
+
+Importing this module imports numba.
+"""
+
+from __future__ import annotations
+
+import pickle
+from functools import cache
+from typing import Any
+
+from llvmlite.binding import add_symbol
+from numba import njit, types
+from numba.core.caching import Cache, IndexDataCacheFile
+from numba.core.runtime import _nrt_python as runtime  # type: ignore[attr-defined]
+
+from vcell import compiling
+from vcell.kernels import kept
+
+__all__ = ["compile_and_keep", "njit", "read", "spelt"]
+
+_load_index: Any = IndexDataCacheFile._load_index  # numba has no public way to these
+_load_kernel: Any = Cache.load_overload
+
+
+def _load_or_begin_anew(index: Any) -> dict[Any, Any]:
+    """Take an index that cannot be read for an empty one, as numba does with an outdated one.
+
+    numba unpickles an index before it looks whether the source has changed since. After an upgrade
+    in place in which a type was renamed every command would end there.
+    """
+    try:
+        found: dict[Any, Any] = _load_index(index)
+    except (AttributeError, ImportError, EOFError, pickle.UnpicklingError):
+        return {}
+    return found
+
+
+@cache
+def _name_runtime() -> None:
+    """Let kernels find numba's runtime, as ``rtsys.initialize`` does besides compiling."""
+    for name, address in runtime.c_helpers.items():
+        add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+
+
+def _load_without_compiler(store: Any, signature: Any, context: Any) -> Any:
+    """Load one of our compiled kernels without preparing numba's compiler.
+
+    Preparing it imports scipy.linalg and all that numba can compile, and compiles numba's counting
+    of references: .3 to .4 s and 50 MiB in every process. A compiled kernel has its own copy of
+    these functions and needs only the addresses of the runtime's C functions. Where a kernel is not
+    found, numba prepares the compiler when it compiles.
+    """
+    if not store._py_func.__module__.startswith("vcell"):
+        return _load_kernel(store, signature, context)
+    _name_runtime()
+    found = None
+    with store._guard_against_spurious_io_errors():
+        found = store._load_overload(signature, context)
+    if found is None:
+        compiling.begins()
+    return found
+
+
+IndexDataCacheFile._load_index = _load_or_begin_anew  # type: ignore[method-assign]
+Cache.load_overload = _load_without_compiler  # type: ignore[method-assign]
+
+
+def compile_and_keep(kernel: Any, signature: str) -> None:
+    """Let numba compile a kernel (or find it in its cache) for a signature, and keep its code."""
+    kinds = tuple(read(word) for word in signature.split())
+    kernel.dispatcher.compile(kinds)
+    found = kernel.dispatcher.overloads.get(kinds)
+    code = None if found is None else _object_code(kernel.dispatcher, found)
+    if code is not None:
+        kept.keep(kernel.py_func, signature, code, found)
+
+
+def _object_code(dispatcher: Any, found: Any) -> bytes | None:
+    """Return the object file of a compiled kernel; one from numba's cache is read again."""
+    try:
+        library = found.library.serialize_using_object_code()
+    except RuntimeError:  # numba has given it to LLVM
+        cache, codegen = dispatcher._cache, found.target_context.codegen()
+        kept_there = cache._cache_file.load(cache._index_key(found.signature.args, codegen))
+        if kept_there is None:
+            return None
+        library, *_ = kept_there
+    _, kind, (code, *_) = library
+    return bytes(code) if kind == "object" else None
+
+
+def spelt(kind: Any) -> str | None:
+    """Return a type of numba in the word of `vcell.kernels.kernel.spelt`, or None."""
+    unliteral: Any = types.unliteral  # numba gives it no types
+    kind = unliteral(kind)
+    if isinstance(kind, types.Array) and isinstance(kind.dtype, types.Number | types.Boolean):
+        return f"{kind.dtype}:{kind.ndim}{kind.layout}{'' if kind.mutable else '!'}"
+    return str(kind) if isinstance(kind, types.Number | types.Boolean) else None
+
+
+def read(word: str) -> Any:
+    """Return the type that `spelt` has spelt."""
+    name, _, shape = word.partition(":")
+    kind = types.boolean if name == "bool" else getattr(types, name)
+    if not shape:
+        return kind
+    make: Any = types.Array
+    return make(kind, int(shape[0]), shape[1], readonly=shape.endswith("!"))
