@@ -146,11 +146,8 @@ def join(parts: Iterable[Texts]) -> Texts:
 
 def _utf8(values: list[Any]) -> tuple[list[bytes], bytes]:
     """Return the strings as UTF-8, one by one and joined."""
-    try:
+    if set(map(type, values)) <= {bytes}:  # numpy's strings are buffers too, but not of UTF-8
         joined = b"".join(values)
-    except TypeError:  # not all of them are bytes
-        pass
-    else:
         if joined.isascii():
             return values, joined
     coded = [
