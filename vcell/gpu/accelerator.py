@@ -84,11 +84,8 @@ class Accelerator:
         return 0, 0
 
     def peak_memory(self) -> int:
-        """Return the peak bytes of tensors since the last `forget_peak`."""
+        """Return the peak bytes of tensors so far."""
         return 0
-
-    def forget_peak(self) -> None:
-        """Reset the peak."""
 
     def limit_memory(self, share: float) -> None:
         """Limit this process to a share of the memory."""
@@ -155,12 +152,8 @@ class Cuda(Accelerator):
         return torch.cuda.mem_get_info(self.device)
 
     def peak_memory(self) -> int:
-        """Return the peak bytes of tensors since the last `forget_peak`."""
+        """Return the peak bytes of tensors so far."""
         return torch.cuda.max_memory_allocated(self.device)
-
-    def forget_peak(self) -> None:
-        """Reset the peak."""
-        torch.cuda.reset_peak_memory_stats(self.device)
 
     def limit_memory(self, share: float) -> None:
         """Limit this process to a share of the memory."""

@@ -62,12 +62,6 @@ class Graph:
         return cls(np.searchsorted(rows, np.arange(n_nodes + 1)), columns)
 
     @classmethod
-    def from_csr(cls, matrix: Any) -> Graph:
-        """Make a graph of the non-zeros of a square scipy sparse matrix."""
-        rows, columns = matrix.nonzero()
-        return cls.from_edges(matrix.shape[0], np.stack([rows, columns], 1))
-
-    @classmethod
     def coexpressed(cls, values: NDArray[np.float32], k: int, block: int = 1024) -> Graph:
         """Join each gene to the k genes whose (samples, genes) values correlate most with its own.
 
