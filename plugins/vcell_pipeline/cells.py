@@ -8,7 +8,7 @@ import numpy as np
 
 from vcell import console
 from vcell.data import CellWriter, open_cells
-from vcell.data.detect import refuse_repeated, require_counts
+from vcell.data.detect import refuse_confounded, refuse_repeated, require_counts, whole_counts
 from vcell.errors import UserError
 from vcell.kernels.cells import cell_totals
 from vcell.outputs import MADE_BY, made_by, write_json
@@ -40,13 +40,18 @@ def qc(cells: Path, out: Path, config: Pipeline) -> dict[str, Any]:
         refuse_repeated(source)
         require_counts(source)
         cohort.members(source, columns, config.min_cells)  # refuses what cannot be, first
+        if config.states and columns.batch:
+            refuse_confounded(source, columns.cell_type, columns.batch)
         genes, mito = _measured(source)
         few, dying = genes < config.min_genes, mito > config.max_mito
         kept = ~few & ~dying
         patients = source.obs(columns.patient)
         codes = patients.codes.astype(np.int64)
-        number = np.bincount(codes[kept & (codes >= 0)], minlength=len(patients.categories))
-        small = number < config.min_patient_cells
+        number, counted = (
+            np.bincount(codes[these & (codes >= 0)], minlength=len(patients.categories))
+            for these in (kept, kept & (genes > 0))
+        )
+        small = (number < config.min_patient_cells) | (counted == 0)
         kept &= np.append(~small, False)[codes]
         told = {
             "cells": source.n_cells, "kept": int(kept.sum()), "few genes": int(few.sum()),
@@ -82,6 +87,7 @@ def _measured(source: CellSource) -> tuple[Array, Array]:
             n = len(block)
             totals, marked = np.zeros(n), np.zeros((n, 1))
             number = np.zeros(n, np.int32)
+            whole_counts(source, block)  # what only looked like counts ends here, not at hour nine
             cell_totals(
                 block.indptr - block.indptr[0], block.indices, block.data, marks, totals, number,
                 marked,

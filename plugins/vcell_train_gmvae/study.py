@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.data.detect import refuse_confounded
 from vcell.errors import UserError
 from vcell.gmvae.head import folds_of
 from vcell.gmvae.network import GmvaeShape
@@ -130,7 +131,7 @@ def refuse(source: CellSource, config: TrainGmvae) -> None:
             hint="--min-cells 2 treats such cells as unlabelled",
         )
     if config.batch_column:
-        _refuse_confounded(source, column, config)
+        refuse_confounded(source, config.labels, config.batch_column)
 
 
 def _more(names: list[str]) -> str:
@@ -146,20 +147,6 @@ def _counts(column: Column, config: TrainGmvae) -> dict[str, int]:
         these = console.count(len(few), "label")
         console.say(f"{these} with fewer than {config.min_cells} cells: unlabelled")
     return {name: n for name, n in known.items() if n >= config.min_cells}
-
-
-def _refuse_confounded(source: CellSource, labels: Column, config: TrainGmvae) -> None:
-    assert config.batch_column is not None
-    batches = source.obs(config.batch_column)
-    known = (labels.codes >= 0) & (batches.codes >= 0)
-    pairs = np.unique(np.stack([labels.codes[known], batches.codes[known]]), axis=1)
-    n_labels, n_batches = len(np.unique(pairs[0])), len(np.unique(pairs[1]))
-    if n_batches > 1 and len(pairs[0]) == n_labels == n_batches:
-        raise UserError(
-            f"{source.name}: batch {config.batch_column!r} is the label {config.labels!r} under "
-            "another name: removing one removes the other",
-            hint="leave out --batch-column, or name another",
-        )
 
 
 def made(store: Store, config: TrainGmvae) -> Study:
