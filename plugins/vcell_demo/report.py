@@ -12,6 +12,7 @@ import numpy as np
 
 from vcell import console
 from vcell.metrics.verdict import judged as judge
+from vcell.metrics.verdict import signed
 from vcell.report import Chart, Curve, Page, svg
 from vcell.runs import Run
 from vcell.screen.targets import members
@@ -117,14 +118,14 @@ def tell(
 def verdict(folder: Path, model: str, gains: Mapping[str, float]) -> str:
     """Say whether the model beats the mean baseline: only where the paired interval bears it."""
     each = per_perturbation(folder, (model, BASELINE))
-    said = f"gain {gains[model]:.2f} over the mean"
+    said = f"{model} gains {signed(gains[model])} over the mean"
     if each:
         names = [name for name, _ in each[model]]
         values = {kind: np.array([value for _, value in pairs]) for kind, pairs in each.items()}
         judged = judge(model, values, [members(name) for name in names], weak=(BASELINE,))
         said = judged.text
     if REPLICATE in gains:
-        said += f"; a replicate of the experiment has a gain of {gains[REPLICATE]:.2f}"
+        said += f"; a replicate of the experiment gains {signed(gains[REPLICATE])}"
     return said
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vcell.metrics.evaluation.scores import Metric, Scored
 
-_MOST_BARS, _MOST_POINTS, _MOST_CLOUDS = 60, 4000, 6
+_MOST_BARS, _WORST, _MOST_POINTS, _MOST_CLOUDS = 60, 20, 4000, 6
 _TOPS = {"vcc2026": "a replicate"}  # what a scaled score of 1 is
 HEADS = ("metric", "raw", "baseline", "ceiling", "scaled")
 
@@ -49,12 +49,16 @@ def page(
 def _scores(made: Page, metrics: Sequence[Metric]) -> None:
     """List the metrics by the name that people use, with an arrow to the better side."""
     rows = []
+    heads = [
+        head for head in HEADS if head != "ceiling" or any(m.ceiling is not None for m in metrics)
+    ]
     for metric in metrics:
         name = called(metric.name)
         arrow = "↓ less" if name.less_is_better else "↑ more"
         other = metric.name if metric.name != name.short else ""
-        rows.append((name.short, arrow, *metric.row()[1:], name.meaning, other))
-    made.table(("metric", "better", *HEADS[1:], "meaning", "in tables"), rows)
+        shown = [v for head, v in zip(HEADS, metric.row(), strict=True) if head in heads]
+        rows.append((name.short, arrow, *shown[1:], name.meaning, other))
+    made.table(("metric", "better", *heads[1:], "meaning", "in tables"), rows)
 
 
 def _gauge(overall: float, metrics: Sequence[Metric], top: str) -> str:
@@ -113,17 +117,20 @@ def _context(made: Page, one: Scored, *, several: bool) -> None:
 
 
 def _bars(made: Page, one: Scored, metric: Metric, column: NDArray[np.float64]) -> None:
-    order = np.argsort(-np.nan_to_num(column, nan=-np.inf), kind="stable")
-    shown = order[:_MOST_BARS]
-    values = {one.perturbations[i]: float(column[i]) for i in shown}
-    left_out = len(order) - len(shown)
-    name = called(metric.name).short
-    made.figure(
-        name,
-        svg.bars(values, x=name, reference=metric.baseline),
-        "The dashed line is the baseline's mean." * (metric.baseline is not None)
-        + f" results.csv has {left_out} more." * (left_out > 0),
-    )
+    """Draw every perturbation, the best first; of many, how they are spread, and the worst."""
+    name = called(metric.name)
+    sign = 1 if name.less_is_better else -1
+    order = np.argsort(np.nan_to_num(sign * column, nan=np.inf), kind="stable")
+    title, words = name.short, "The dashed line is the baseline's mean."
+    if len(order) > _MOST_BARS:
+        made.figure(
+            f"{title} of {len(order):,} perturbations",
+            svg.histogram(column.tolist(), x=title, y="perturbations"),
+        )
+        order, title = order[-_WORST:], f"{title}: the {_WORST} worst"
+    values = {one.perturbations[i]: float(column[i]) for i in order}
+    picture = svg.bars(values, x=name.short, reference=metric.baseline)
+    made.figure(title, picture, words * (metric.baseline is not None))
 
 
 def ranks(distances: NDArray[np.float64]) -> NDArray[np.float64]:

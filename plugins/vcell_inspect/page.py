@@ -25,6 +25,15 @@ def page(
 ) -> Page:
     """Lay out all that was found."""
     made = Page(str(report["name"]), "vcell inspect")
+    wrong = len(report["problems"])
+    sizes = (
+        f"{console.count(report['n_cells'], 'cell')}, {console.count(report['n_genes'], 'gene')}"
+    )
+    made.headline(
+        f"{sizes}: {console.count(wrong, 'problem') if wrong else 'no problem'} found",
+        report["labels"]["text"],
+        "bad" if wrong else "plain",
+    )
     made.facts(_facts(report))
     made.heading("Problems")
     if report["problems"]:
@@ -61,7 +70,6 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
         "format": report["format"],
         "matrix": matrix_line(report),
         "values": report["values"]["text"],
-        "labels": report["labels"]["text"],
         "columns of var": ", ".join(report["var"]) or "none",
     }
 

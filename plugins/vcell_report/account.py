@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -221,6 +222,21 @@ class Account:
             "summary": self.summary,
             "parts": [part.name for part in self.run.parts()],
         }
+
+
+def short(accounts: Sequence[Account]) -> list[str]:
+    """Return of each run's name the beginning, in whole words, that no other run's name has."""
+    names = [account.run.name for account in accounts]
+    return [_beginning(name, [*names[:i], *names[i + 1 :]]) for i, name in enumerate(names)]
+
+
+def _beginning(name: str, others: Sequence[str]) -> str:
+    ends = [match.start() for match in re.finditer("-", name)]
+    for end in ends:
+        words = name[:end]  # a date alone may tell runs apart, but nobody knows a run by it
+        if not words.isdigit() and not any(other.startswith(words) for other in others):
+            return words
+    return name
 
 
 def brief(value: Any, most: int = 80) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vcell.report import Chart, Curve
+from vcell_report.account import short
 
 if TYPE_CHECKING:
     from vcell.runs.history import History
@@ -78,8 +79,8 @@ def _names(accounts: Sequence[Account], kind: str, without: Sequence[str]) -> li
 
 def _chart(accounts: Sequence[Account], name: str, kind: str, title: str, y: str) -> Chart:
     curves = []
-    for account in accounts:
-        called = account.run.name if len(accounts) > 1 else ""
+    names = short(accounts) if len(accounts) > 1 else [""]
+    for account, called in zip(accounts, names, strict=True):
         curves.append(Curve.of(called, *_points(account.history, name, kind), _buckets(accounts)))
     marks = {}
     if len(accounts) == 1 and kind == "eval":
@@ -106,7 +107,7 @@ def _reading(accounts: Sequence[Account], name: str, kind: str, curves: Sequence
     if not shown:
         return ""
     if len(shown) > 1:
-        last = ", ".join(f"{a.run.name} {_word(c.mean[-1])}" for a, c in shown)
+        last = ", ".join(f"{c.name}: {_word(c.mean[-1])}" for _, c in shown)
         return f"At the end: {last}."
     account, curve = shown[0]
     if kind == "eval" and name == account.monitor and account.best is not None:

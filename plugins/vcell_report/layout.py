@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from vcell import console
 from vcell.plugin import announced
 from vcell.report import Page, Report
+from vcell.runs import differing
 from vcell_report import charts
-from vcell_report.account import Account, brief
+from vcell_report.account import Account, brief, short
 
 if TYPE_CHECKING:
     from vcell.runs import Run
@@ -89,9 +90,9 @@ def _parts(report: Report, account: Account) -> None:
         for p in parts
     ]
     report.table(("part", "status", "steps", monitor, "verdict"), rows)
-    differing = differences(parts)
-    if differing:
-        report.table(("setting", *(p.run.name for p in parts)), differing, "settings that differ")
+    settings = differences(parts)
+    if settings:
+        report.table(("setting", *(p.run.name for p in parts)), settings, "settings that differ")
     for chart in charts.validation(parts[-_MOST:])[:3]:
         report.chart(chart)
 
@@ -116,19 +117,23 @@ def _compared(report: Report, accounts: Sequence[Account]) -> None:
         ("training time", *(a.speed()["training time"] for a in accounts)),
         ("best", *(None if a.best is None else f"{a.monitor} {a.best[1]:.4g}" for a in accounts)),
     ]
-    report.table(("", *(a.run.name for a in accounts)), rows)
-    differing = differences(accounts)
-    report.text("" if differing else "No setting differs.")
-    if differing:
-        report.table(("setting", *(a.run.name for a in accounts)), differing)
+    names = short(accounts)
+    report.table(("", *names), rows)
+    settings = differences(accounts)
+    some = "" if settings else "No setting differs. "
+    if len({a.meta.get("command") for a in accounts}) > 1:
+        some += "Settings that not all of the commands have are left out."
+    if some:
+        report.text(some.rstrip())
+    if settings:
+        report.table(("setting", *names), settings)
 
 
 def differences(accounts: Sequence[Account]) -> list[tuple[str, ...]]:
     """Return the settings that are not the same in all runs."""
-    configs = [a.meta.get("config") or {} for a in accounts]
-    keys = dict.fromkeys(key for config in configs for key in config)
-    rows = [(key, *(brief(config.get(key), 40) for config in configs)) for key in keys]
-    return [row for row in rows if len(set(row[1:])) > 1 and row[0] != "runs"]
+    found = differing([a.run for a in accounts])
+    found.pop("runs", None)
+    return [(key, *(brief(value, 40) for value in values)) for key, values in found.items()]
 
 
 def _ground(report: Report, account: Account, *, several: bool) -> None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcell import console
 from vcell.gmvae import scores
+from vcell.metrics.verdict import signed
 from vcell.report import Chart, Curve, Page, svg
 from vcell.report.pixels import heat_map
 
@@ -44,10 +46,8 @@ def write(
     shape = study.shape
     page = Page("vcell train-gmvae", f"{run.name}: {run.meta['config'].get('cells')}")
     gained = {key: told[key] for key in ("gain", "low", "high") if key in told}
-    tone: Tone = "good" if gained.get("low", -1) > 0 else "plain"
-    if gained.get("high", 1) < 0:
-        tone = "bad"
-    page.headline(verdict(gained, len(judged)), tone=tone)
+    tones: dict[str, Tone] = {"beats": "good", "worse": "bad"}
+    page.headline(verdict(gained, len(judged)), tone=tones.get(claim(gained), "plain"))
     if found:
         rows = [(name, *(of[key] for key in COLUMNS)) for name, of in found.items()]
         page.table(("model", *COLUMNS.values()), rows)
@@ -155,22 +155,34 @@ def _cloud(page: Page, title: str, flat: Array, study: Study, some: Array, words
     largest = np.argsort(-counts, kind="stable")[:_COLOURED]
     for k in largest.tolist():
         if counts[k]:
-            series[study.labels[k]] = flat[label == k].T.tolist()
+            series[study.labels[k]] = label == k
     rest = ~np.isin(label, largest)
     if rest.any():
-        series["others" if study.labels else "cells"] = flat[rest].T.tolist()
-    one_quantity = title != "UMAP"
-    page.figure(title, svg.scatter(series, x="first", y="second", equal=one_quantity), words)
+        series["others" if study.labels else "cells"] = rest
+    full = np.array([*study.labels, "no label"])  # the last is that of -1
+    picture = svg.scatter(
+        {name: flat[rows].T.tolist() for name, rows in series.items()}, x="first", y="second",
+        equal=title != "UMAP", names={name: full[label[rows]] for name, rows in series.items()},
+    )  # fmt: skip
+    page.figure(title, picture, words)
 
 
-def verdict(gained: dict[str, float], n: int) -> str:
+def claim(gained: Mapping[str, float]) -> str:
+    """Say in one word what may be claimed of the head, as `vcell.metrics.verdict` does."""
+    if not gained:
+        return "few"
+    return "beats" if gained["low"] > 0 else "worse" if gained["high"] < 0 else "open"
+
+
+def verdict(gained: Mapping[str, float], n: int) -> str:
     """Say in words whether the head beats the baseline."""
     if not gained:
         return "trained; no label was shown, so none is given"
-    how = f"by {gained['gain']:+.3f} ({gained['low']:+.3f} to {gained['high']:+.3f})"
-    what = f"in macro-F1 on {n:,} held-out cells"
-    if gained["low"] > 0:
-        return f"gmvae beats logistic regression on 30 PCs {how} {what}"
-    if gained["high"] < 0:
-        return f"gmvae is worse than logistic regression on 30 PCs {how} {what}"
-    return f"no difference is shown between gmvae and logistic regression on 30 PCs, {how} {what}"
+    how = f"{signed(gained['gain'])} ({signed(gained['low'])} to {signed(gained['high'])})"
+    what = f"in macro-F1 on {console.count(n, 'held-out cell')}"
+    other = "logistic regression on 30 PCs"
+    return {
+        "beats": f"gmvae beats {other} by {how} {what}",
+        "worse": f"gmvae is worse than {other}, {how} {what}",
+        "open": f"no difference is shown between gmvae and {other}: {how} {what}",
+    }[claim(gained)]

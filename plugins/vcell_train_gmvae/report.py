@@ -22,7 +22,7 @@ from vcell.gmvae.outliers import Outliers
 from vcell.gmvae.trained import HEAD, Trained, write_head
 from vcell_train_gmvae import page
 from vcell_train_gmvae.doubted import DOUBTED
-from vcell_train_gmvae.page import COLUMNS, OURS, verdict
+from vcell_train_gmvae.page import COLUMNS, OURS, claim, verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,10 +58,11 @@ class Named:
     probability: Array
 
 
-def scored(
-    run: Run, config: TrainGmvae, study: Study, cells: ResidentCells
-) -> dict[str, dict[str, float]]:
-    """Refit the head, score it on held-out cells beside the baseline, and write the artifacts."""
+def scored(run: Run, config: TrainGmvae, study: Study, cells: ResidentCells) -> dict[str, Any]:
+    """Refit the head, score it on held-out cells beside the baseline, and write the artifacts.
+
+    Returns the run's summary.
+    """
     trained = Trained.load(run)
     latent = encoded(trained, study, cells)
     shown, held_out = study.shown >= 0, study.held_out
@@ -87,7 +88,10 @@ def scored(
     run.save_file("held_out.csv", lambda path: _table(path, study, judged, named))
     page.write(run, study, latent.mean, judged, named, found, clusters | gained)
     run.update(clusters=clusters, gained=gained, doubted=study.doubted)
-    return found
+    return {
+        "held_out": found,
+        "verdict": {"claim": claim(gained), "text": verdict(gained, len(judged))},
+    }
 
 
 def encoded(trained: Trained, study: Study, cells: ResidentCells) -> Latent:
@@ -179,9 +183,7 @@ def tell(run: Run) -> None:
     """Print the scores."""
     found = run.meta["summary"]["held_out"]
     clusters, gained = run.meta.get("clusters", {}), run.meta.get("gained", {})
-    with (run.path / "held_out.csv").open(encoding="utf-8") as file:
-        n = sum(1 for _ in file) - 1
-    lines = [verdict(gained, n // max(len(found), 1)), ""]
+    lines = [run.meta["summary"]["verdict"]["text"], ""]
     if found:
         rows = [(name, *(of[key] for key in COLUMNS)) for name, of in found.items()]
         lines += [console.table(rows, ("model", *COLUMNS.values())), ""]

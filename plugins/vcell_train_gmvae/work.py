@@ -114,7 +114,7 @@ def main(run: Run) -> None:
         return
     shutil.rmtree(run.path / _SHARED, ignore_errors=True)
     if not result.cut_short:
-        run.finish("done", held_out=report.scored(run, config, study, cells))
+        run.finish("done", **report.scored(run, config, study, cells))
 
 
 def _cells(run: Run, config: TrainGmvae, study: Study) -> ResidentCells:

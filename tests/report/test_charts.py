@@ -66,6 +66,22 @@ def test_the_pointer_names_what_it_rests_on() -> None:
     assert picture.count("h0") == 700
 
 
+def test_the_pointer_names_what_is_drawn_farthest_out_whatever_the_units() -> None:
+    cells = [10.0**i for i in range(1, 6) for _ in range(200)]
+    score = [50.0 if i == 3 else 0.0 for i in range(1000)]
+    names = {"a": [f"gene {i}" for i in range(1000)]}
+    picture = svg.scatter({"a": (cells, score)}, names=names, log_x=True)
+    assert "<title>gene 3: 10, 50</title>" in picture
+
+
+def test_large_numbers_of_a_table_are_written_out_and_tiny_ones_are_not_lost() -> None:
+    values = (25437.3, 1234.5, 0.123456, 1.5e-30, math.nan)
+    html = Table.of(("n",), [(v,) for v in values]).html()
+    assert re.findall('<td class="n">(.*?)</td>', html) == [
+        "25,437", "1,234", "0.1235", "1.5e-30", "–",
+    ]  # fmt: skip
+
+
 def test_x_and_y_of_one_quantity_share_their_axis() -> None:
     picture = svg.scatter({"a": ([0, 10], [0, 1])}, diagonal=True)
     assert len(re.findall(">10<", picture)) == 2

@@ -119,6 +119,21 @@ def test_runs_side_by_side_show_what_differs(vcell, runs, tmp_path) -> None:
     assert "<td>0.003</td>" in (tmp_path / "both.html").read_text()
 
 
+def test_runs_side_by_side_have_short_names_and_the_settings_that_all_have(vcell, tmp_path) -> None:
+    for name, more in (("20261129-101500-train-vcc-ab12", "a"), ("20261129-101500-isp-cd34", "b")):
+        run = Run.create(tmp_path, "train-vcc", name=name, config={"lr": 1, "seed": more, more: 2})
+        run.finish("done")
+    for kind in ("md", "json"):
+        ran = vcell(
+            "report", "--runs", tmp_path, *(p.name for p in sorted(tmp_path.glob("2026*"))),
+            "--format", kind, "-o", tmp_path / f"both.{kind}",
+        )  # fmt: skip
+        assert ran.code == 0, ran.err
+    assert json.loads((tmp_path / "both.json").read_text())["differing"] == {"seed": ["b", "a"]}
+    text = (tmp_path / "both.md").read_text()
+    assert "| setting | 20261129-101500-isp | 20261129-101500-train |" in text
+
+
 def test_a_run_that_holds_others_shows_them(vcell, runs) -> None:
     whole = Run.create(runs, "train-vcc", name="whole", parts="folds")
     for fold in ("fold-1", "fold-2"):
