@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 TASK_BYTES = 1 << 20
 #: Messages about slower reading appear only for arrays of at least this many bytes.
 SAY_FROM = 1 << 24
-#: Reads of less than this share of many chunks use h5py rather than list all chunks.
+#: h5py finds chunks one by one until this share of a long chunk list has been read; then all chunks
+#: are listed. (A pass over a large file reads a small share many times.)
 FEW_CHUNKS = 1 / 64
+#: Number of chunks of a long list.
+LONG_LIST = 4096
 
 _scratch = threading.local()
 _said: set[str] = set()
@@ -181,6 +184,7 @@ class ChunkedArray:
         self._bytes = self._rows * self._tile * self.dtype.itemsize
         self._table: ChunkIndex
         self._known = False  # whether the chunks have been listed
+        self._read_bands = 0  # how many were asked for before
         self._slow = False
         self._tail: dict[int, NDArray[Any]] = {}
 
@@ -189,9 +193,7 @@ class ChunkedArray:
         if not len(starts):
             return []
         pieces = _pieces(starts, stops, self._rows)
-        needed = len(np.unique(pieces[0]))
-        rare = not self._known and self._bands > 4096 and needed < FEW_CHUNKS * self._bands
-        if self._slow or rare or not self._located():
+        if self._slow or self._seldom(pieces[0]) or not self._located():
             return self._plain.tasks(starts, stops, out)
         band = pieces[0]
         edges = [0, *(np.flatnonzero(np.diff(band)) + 1).tolist(), len(band)]
@@ -270,6 +272,13 @@ class ChunkedArray:
                     assert decoder is not None
                     decoder(stored, into)
                 stored = into
+
+    def _seldom(self, bands: NDArray[np.int64]) -> bool:
+        """Return whether listing all chunks would take longer than the reads so far."""
+        if self._known or self._bands <= LONG_LIST:
+            return False
+        self._read_bands += len(np.unique(bands))
+        return self._read_bands < FEW_CHUNKS * self._bands
 
     def _located(self) -> bool:
         """List the chunks once; return False, with a message, if HDF5 must read them."""
