@@ -184,7 +184,7 @@ class ChunkedArray:
         self._bytes = self._rows * self._tile * self.dtype.itemsize
         self._table: ChunkIndex
         self._known = False  # whether the chunks have been listed
-        self._read_bands = 0  # how many were asked for before
+        self._read_bands = 0  # counted until all chunks are listed
         self._slow = False
         self._tail: dict[int, NDArray[Any]] = {}
 
