@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
+from vcell.kernels.intrinsic import Intrinsic, types
 from vcell.kernels.kernel import njit
 
 #: numba's fastmath flags for every kernel that uses these.
@@ -52,12 +51,7 @@ T0, T1, T2, T3, T4 = (
 EIGHTH = F(0.125)
 
 
-def vectorised(emitter: Any) -> Any:
-    """Make an intrinsic, which is called without the first argument of its definition."""
-    return intrinsic(emitter)
-
-
-@vectorised
+@Intrinsic
 def plus(_context: Any, a: Any, b: Any) -> Any:
     """Return ``a + b``; LLVM may reorder the sum."""
 
@@ -67,7 +61,7 @@ def plus(_context: Any, a: Any, b: Any) -> Any:
     return types.float32(types.float32, types.float32), emit
 
 
-@vectorised
+@Intrinsic
 def larger(_context: Any, a: Any, b: Any) -> Any:
     """Return ``max(a, b)``; LLVM may reorder it, and NaN is undefined."""
 
@@ -79,7 +73,7 @@ def larger(_context: Any, a: Any, b: Any) -> Any:
     return types.float32(types.float32, types.float32), emit
 
 
-@vectorised
+@Intrinsic
 def _power_of_two(_context: Any, shifted: Any) -> Any:
     """Return 2**n, given the float ``n + 1.5 * 2**23``."""
 
@@ -95,7 +89,7 @@ def _exponent_bits(builder: Any, value: Any) -> Any:
     return builder.ashr(builder.sub(bits, ir.Constant(_INT, _SQRT_HALF)), ir.Constant(_INT, 23))
 
 
-@vectorised
+@Intrinsic
 def _exponent(_context: Any, value: Any) -> Any:
     """Return e of ``value = m * 2**e`` with sqrt(1/2) <= m < sqrt(2), as a float."""
 
@@ -105,7 +99,7 @@ def _exponent(_context: Any, value: Any) -> Any:
     return types.float32(types.float32), emit
 
 
-@vectorised
+@Intrinsic
 def _mantissa(_context: Any, value: Any) -> Any:
     """Return m of the same."""
 
