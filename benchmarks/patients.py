@@ -1,9 +1,9 @@
-"""Make up patients for `vcell pipeline bulk`.
+"""Simulate patients for `vcell pipeline bulk`.
 
     python benchmarks/patients.py made FOLDER --patients 60 --shift 0.5 --state 0.8 --talk 0.8
 
-The patients are simulated (vcell.patients.simulate): they say whether what was planted is found,
-and nothing about a disease.
+Simulated patients (vcell.patients.simulate) show whether a known signal is found. They show nothing
+about a disease.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`vcell ablate`: measure what each part of a run of train-bulk contributes."""
+"""`vcell ablate`: measure the contribution of each part of a run of train-bulk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Ablate:
-    """The [ablate] table."""
+    """Settings of `vcell ablate`, the [ablate] table."""
 
     runs: Path = option(Path("runs"), help="The folder of run directories.")
 

@@ -1,4 +1,4 @@
-"""The work of `vcell ablate`."""
+"""Implementation of `vcell ablate`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def ablate(name: str, config: Ablate) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     run = Run.open(name, root=config.runs)
     cohort, study = saved.opened(run)
     saved.finished(run, study)
@@ -28,8 +28,8 @@ def ablate(name: str, config: Ablate) -> None:
     with console.progress("ablation", len(variants) * study.folds, "folds") as bar:
         found = ablation.done(run, cohort, study, bar.advance)
     rows = ablation.scored(run, cohort, study, found)
-    table, told = ablation.table_of(rows), ablation.verdict(rows, cohort.n)
-    run.save_file("ablation.json", partial(write_json, value={"rows": rows, "verdict": told}))
+    table, verdict = ablation.table_of(rows), ablation.verdict(rows, cohort.n)
+    run.save_file("ablation.json", partial(write_json, value={"rows": rows, "verdict": verdict}))
     run.save_file("ablation.csv", partial(write_text, text=table.csv()))
-    result = {"run": str(run.path), "rows": rows, "verdict": told}
-    console.result(result, f"{table.text()}\n\n{told}\n{run.path / 'ablation.csv'}")
+    result = {"run": str(run.path), "rows": rows, "verdict": verdict}
+    console.result(result, f"{table.text()}\n\n{verdict}\n{run.path / 'ablation.csv'}")

@@ -14,7 +14,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Convert:
-    """The [convert] table."""
+    """Settings of `vcell convert`, the [convert] table."""
 
     to: Literal["csr", "csc", "dense"] | None = option(
         None, help="Store matrices by cell, by gene, or dense (default: as they are)."

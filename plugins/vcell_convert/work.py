@@ -1,4 +1,4 @@
-"""The work of `vcell convert`."""
+"""Implementation of `vcell convert`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run(source: Path, target: Path, config: Convert) -> None:
-    """Convert, and say what was written."""
+    """Convert, and report what was written."""
     plan = ConversionPlan(
         form=config.to, compression=config.compression, chunk=config.chunk, shard=config.shard
     )

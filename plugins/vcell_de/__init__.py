@@ -14,7 +14,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class De(ManyFiles):
-    """The [de] table."""
+    """Settings of `vcell de`, the [de] table."""
 
     output: Path | None = option(
         None, made="whole", short="-o", help="The table to write: .parquet or .csv."

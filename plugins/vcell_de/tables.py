@@ -1,4 +1,4 @@
-"""Write tables piece by piece, as Parquet or CSV, in the columns of pdex or scanpy."""
+"""Write tables piece by piece, as Parquet or CSV, with the columns of pdex or scanpy."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from vcell.metrics.significance import DeTable
 
-_AT_ONCE = 20  # perturbations per piece: some 400,000 lines
+_AT_ONCE = 20  # perturbations per piece, some 400,000 rows
 
 
 @contextmanager
 def growing_table(path: Path, layout: str, *, stratified: bool) -> Iterator[TableWriter]:
-    """Yield a table to append to; it takes its name once it is whole."""
+    """Yield a table to append to; it gets its name when it is complete."""
     with outputs.whole(path) as aside:
         writer = TableWriter(aside, layout, csv=path.suffix == ".csv", stratified=stratified)
         try:
@@ -31,14 +31,14 @@ def growing_table(path: Path, layout: str, *, stratified: bool) -> Iterator[Tabl
 
 
 class TableWriter:
-    """A table that grows."""
+    """A table written piece by piece."""
 
     def __init__(self, path: Path, layout: str, *, csv: bool, stratified: bool) -> None:
         self.path, self.layout, self.stratified = path, layout, stratified
         self.csv = csv
         self._parquet: Any = None
         self.begun = False
-        self.failed: OSError | None = None  # then nothing more is written
+        self.failed: OSError | None = None  # after a failure nothing more is written
 
     def append(self, table: DeTable, stratum: str | None) -> None:
         """Add every perturbation of a table."""
@@ -54,7 +54,7 @@ class TableWriter:
             self._write(frame)
 
     def _write(self, piece: Any) -> None:
-        """Write a frame, or an Arrow table."""
+        """Write a data frame or an Arrow table."""
         if self.failed is not None:
             return
         try:
@@ -85,7 +85,7 @@ class TableWriter:
         self._parquet.write_table(piece)
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         parquet, self._parquet = self._parquet, None
         try:
             if parquet is not None:
@@ -95,7 +95,7 @@ class TableWriter:
 
 
 def _in_plain_text(piece: Any, stratum: str | None) -> Any:
-    """Return a table whose categories are text, behind the stratum where there is one."""
+    """Return a table with categories as text, after a column for the stratum if there is one."""
     for place, name in enumerate(piece.column_names):
         column = piece.column(place)
         if arrow.is_categories(column):

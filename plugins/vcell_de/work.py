@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(file: Path | None, config: De) -> None:
-    """Test and write."""
+    """Test the cells and write the table."""
     from vcell.data import open_cells
 
     if file is None:
@@ -29,7 +29,7 @@ def run(file: Path | None, config: De) -> None:
     with open_cells(file, layer=config.layer, join=config.join) as source:
         refuse_repeated(source)
         found = _labels(source, config)
-        from vcell.metrics.screen import (  # what was found is said before it loads
+        from vcell.metrics.screen import (  # imported late: messages come first
             ScreenCells,
             tables,
         )
@@ -54,14 +54,14 @@ def run(file: Path | None, config: De) -> None:
                 f"in {console.duration(facts['seconds'])}"
             )
             writer.close()
-            if writer.failed is not None:  # no room on the disk, say: the outcome is not lost
+            if writer.failed is not None:  # such as a full disk; the summary is still printed
                 console.result(facts | {"output": None}, text)
                 raise writer.failed
     console.result(facts, f"{text}\nwritten: {out}")
 
 
 def _labels(source: CellSource, config: De) -> find_labels.Labels:
-    """Find perturbations and controls; groups of a column will do where each is compared to all."""
+    """Find perturbations and controls; with --against rest any grouping column will do."""
     refuse_nothing(source)
     name = config.perturbation_column
     if config.against == "rest" and config.control is None and name is not None:

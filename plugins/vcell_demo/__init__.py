@@ -13,7 +13,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """The [demo] table."""
+    """Settings of `vcell demo`, the [demo] table."""
 
     output: Path = option(
         Path("vcell-demo"), made="into", help="Folder for all outputs.", short="-o"

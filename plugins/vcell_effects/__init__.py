@@ -13,7 +13,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class EffectsOptions(ManyFiles):
-    """The [effects] table."""
+    """Settings of `vcell effects`, the [effects] table."""
 
     output: Path = option(
         Path("effects.parquet"), made="whole", short="-o", help="The file to write."

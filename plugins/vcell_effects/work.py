@@ -1,4 +1,4 @@
-"""The work of `vcell effects`: measure, write, and say what was found."""
+"""Implementation of `vcell effects`: measure the effects, write them and print a summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(cells: Path | None, config: EffectsOptions) -> None:
-    """Measure, write, and say what was found."""
+    """Measure the effects, write them and print a summary."""
     path, out = cells or config.cells, config.output
     if path is None:
         raise UserError("no cells to measure", hint="vcell effects cells.h5ad -o effects.parquet")
@@ -43,4 +43,4 @@ def run(cells: Path | None, config: EffectsOptions) -> None:
     )
 
 
-_STRONG, _SHOWN = 5, 10  # standard errors; rows of the table
+_STRONG, _SHOWN = 5, 10  # standard errors; rows of the printed table

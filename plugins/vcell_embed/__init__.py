@@ -14,7 +14,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Embed:
-    """The [embed] table."""
+    """Settings of `vcell embed`, the [embed] table."""
 
     output: Path | None = option(None, made="whole", short="-o", help="The .h5ad to write.")
     layer: str | None = option(

@@ -1,4 +1,4 @@
-"""The work of `vcell embed`: match genes, encode block by block, write as it goes."""
+"""Implementation of `vcell embed`: match genes, encode and write in blocks."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 _ADDED = ("gmvae_label", "gmvae_probability", "gmvae_component", "gmvae_ood", "gmvae_unknown")
-_FAR = 0.2  # of a file's cells: more than that beyond the threshold is worth a warning
+_FAR = 0.2  # share of cells beyond the threshold, above which a warning is printed
 
 
 def embed(name: str, path: Path, config: Embed) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     out = _target(path, config)
     run = Run.open(name, root=config.runs)
     trained = Trained.load(run, _device(config.device))
@@ -44,8 +44,8 @@ def embed(name: str, path: Path, config: Embed) -> None:
         by = source.obs(config.adapt_by).codes if config.adapt_by else None
         by = np.zeros(source.n_cells, np.int32) if by is None and config.adapt else by
         shifts = None if by is None else _shifts(source, trained, genes, by)
-        told = _written(source, trained, genes, config, out, by, shifts)
-    _tell(run, out, genes, trained, told)
+        counts = _written(source, trained, genes, config, out, by, shifts)
+    _tell(run, out, genes, trained, counts)
 
 
 def _target(path: Path, config: Embed) -> Path:
@@ -55,22 +55,22 @@ def _target(path: Path, config: Embed) -> Path:
     return config.output
 
 
-def _device(asked: str) -> str:
+def _device(name: str) -> str:
     import torch
 
-    if asked == "cuda" and not torch.cuda.is_available():
+    if name == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device", hint="--device cpu")
-    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _shifts(source: CellSource, trained: Trained, genes: GenesFound, by: Array) -> Array:
-    """Learn each batch's shift in the latent space, in a pass of its own."""
+    """Learn each batch's shift in the latent space, in a separate pass."""
     assert trained.outliers is not None
     means = np.empty((source.n_cells, trained.network.shape.latent), np.float32)
     for rows, mean, _ in encoded(source, trained, genes, "adapting"):
         means[rows] = mean
     n = int(by.max()) + 1
-    shifts = np.zeros((n + 1, means.shape[1]))  # the last for cells of no batch
+    shifts = np.zeros((n + 1, means.shape[1]))  # the last row is for cells without a batch
     for k in range(n):
         if (by == k).any():
             shifts[k] = trained.outliers.shift(means[by == k])
@@ -86,7 +86,7 @@ def _written(
     source: CellSource, trained: Trained, genes: GenesFound, config: Embed, out: Path,
     by: Array | None, shifts: Array | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the cells with what is said of them; return counts for the summary."""
+    """Write the cells with their embedding and labels; return counts for the summary."""
     assert trained.outliers is not None
     threshold = trained.outliers.threshold(config.unknown)
     columns = {name: source.obs(name) for name in source.obs_columns if name not in _ADDED}
@@ -110,29 +110,29 @@ def _written(
             batch = batch_of(block, trained, genes)
             mean, joint = trained.encode(batch)
             components = None
-            # a batch's shift is known in the latent space only
+            # the shift of a batch applies in the latent space only
             if trained.components is not None and shifts is None:
                 components = trained.components.of_batch(batch)
             if by is not None and shifts is not None:
                 mean = (mean - shifts[by[block.rows]]).astype(np.float32)
-            said = trained.say(mean, joint, components)
-            codes, unknown = _named(said, threshold, len(trained.labels))
+            labels = trained.say(mean, joint, components)
+            codes, unknown = _named(labels, threshold, len(trained.labels))
             given += np.bincount(codes, minlength=len(names))
             obs = {n: _some(columns[n], kinds[n], block.rows) for n in columns}
             obs |= {
-                "gmvae_label": codes, "gmvae_probability": said.probability.astype(np.float32),
-                "gmvae_component": said.component.astype(np.int32),
-                "gmvae_ood": said.score.astype(np.float32), "gmvae_unknown": unknown,
+                "gmvae_label": codes, "gmvae_probability": labels.probability.astype(np.float32),
+                "gmvae_component": labels.component.astype(np.int32),
+                "gmvae_ood": labels.score.astype(np.float32), "gmvae_unknown": unknown,
             }  # fmt: skip
             writer.append(block, obs, source.cells[block.rows], {"X_gmvae": mean})
             bar.advance(len(block))
     return {"threshold": threshold, "given": dict(zip(names, given.tolist(), strict=True))}
 
 
-def _named(said: Said, threshold: float, unknown: int) -> tuple[Array, Array]:
-    """Return codes, unknown ones among them, and which are unknown."""
-    far = said.score > threshold
-    codes = np.where(said.label < 0, unknown, said.label)
+def _named(labels: Said, threshold: float, unknown: int) -> tuple[Array, Array]:
+    """Return label codes, including the unknown label, and which cells are unknown."""
+    far = labels.score > threshold
+    codes = np.where(labels.label < 0, unknown, labels.label)
     return np.where(far, unknown, codes), far
 
 
@@ -141,8 +141,8 @@ def _some(column: Any, categories: Any, rows: Array) -> Array:
     return values
 
 
-def _tell(run: Run, out: Path, genes: GenesFound, trained: Trained, told: dict[str, Any]) -> None:
-    given = {name: n for name, n in told["given"].items() if n}
+def _tell(run: Run, out: Path, genes: GenesFound, trained: Trained, counts: dict[str, Any]) -> None:
+    given = {name: n for name, n in counts["given"].items() if n}
     n, unknown = sum(given.values()), given.get(UNKNOWN, 0)
     if trained.head is not None and unknown > _FAR * n:
         console.warn(
@@ -152,7 +152,7 @@ def _tell(run: Run, out: Path, genes: GenesFound, trained: Trained, told: dict[s
     result = {
         "output": str(out), "run": str(run.path), "cells": n, "labels": given,
         "genes": int((genes.place >= 0).sum()), "missing_genes": len(genes.missing),
-        "renamed_genes": genes.renamed, "threshold": told["threshold"],
+        "renamed_genes": genes.renamed, "threshold": counts["threshold"],
     }  # fmt: skip
     table = console.table(sorted(given.items(), key=lambda kv: -kv[1]), ("label", "cells"))
     console.result(

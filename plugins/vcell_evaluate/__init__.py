@@ -14,7 +14,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(ColumnOptions):
-    """The [evaluate] table."""
+    """Settings of `vcell evaluate`, the [evaluate] table."""
 
     rules: Literal["vcc2025", "vcc2025-official", "vcc2026", "full"] = option(
         "vcc2025",

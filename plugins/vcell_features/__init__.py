@@ -14,7 +14,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Features(DataOptions):
-    """The [features] table."""
+    """Settings of `vcell features`, the [features] table."""
 
     output: Path = option(
         Path("features"),

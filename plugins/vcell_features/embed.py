@@ -1,4 +1,4 @@
-"""Gene features from sets and networks: a few numbers per gene, close for similar genes.
+"""Gene features from sets and networks: short vectors that are close for similar genes.
 
 G genes, S sets, R components.
 """
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     Table = tuple[list[str], NDArray[np.float32]]
 
-_FEWEST = 3  # genes of a set; of fewer, little is learnt about others
-_WIDEST = 0.1  # share of all genes, above which a set tells nothing
-_RESTART = 0.5  # probability that a random walk goes back to where it began
+_FEWEST = 3  # genes in a set; smaller ones tell little about other genes
+_WIDEST = 0.1  # share of all genes, above which a set is uninformative
+_RESTART = 0.5  # probability that a random walk returns to its start
 
 
 def of_sets(sets: Mapping[str, Iterable[str]], rank: int) -> Table:
-    """Return the genes of any set and (G, R): latent semantic analysis of genes by their sets.
+    """Return the genes and their features (G, R): latent semantic analysis of genes by their sets.
 
-    A set weighs log(G / its size), each gene's row has length 1, and the leading singular vectors
-    times their values are kept. Sets of fewer than three genes or more than a tenth of all genes
-    are left out, unless no other is there.
+    A set has the weight log(G / its size), each gene's row has unit length, and the features are
+    the leading singular vectors times their values. Sets of fewer than three genes or more than a
+    tenth of all genes are left out, unless there are no others.
     """
     members = {name: sorted(set(genes)) for name, genes in sets.items()}
     everyone = {gene for genes in members.values() for gene in genes}
@@ -50,18 +50,18 @@ def of_sets(sets: Mapping[str, Iterable[str]], rank: int) -> Table:
 def of_edges(
     edges: tuple[Sequence[str], Sequence[str], NDArray[np.float64]], rank: int, method: str
 ) -> Table:
-    """Return the genes of a network and (G, R) features of them.
+    """Return the genes of a network and their features (G, R).
 
     Parameters
     ----------
     edges
-        The two ends of each edge, and its weight; of a pair named twice, the larger weight counts.
+        The two ends and the weight of each edge; of duplicates, the largest weight counts.
     rank
-        How many components.
+        Number of components.
     method
-        ``diffusion``: genes are near where random walks that return with probability 1/2 meet, by
-        the leading eigenvectors of the normalised network. ``svd``: genes are near that have the
-        same neighbours.
+        ``diffusion``: the leading eigenvectors of the normalised network, in which genes are close
+        if random walks from them, with restarts, meet. ``svd``: genes with the same neighbours are
+        close.
     """
     genes, network = _network(*edges)
     rank = min(rank, len(genes) - 2)
@@ -69,7 +69,7 @@ def of_edges(
         return genes, _leading(_unit_rows(network), rank)
     start = np.random.default_rng(0).normal(size=len(genes))
     values, vectors = linalg.eigsh(network, k=rank + 1, which="LA", v0=start)
-    order = np.argsort(-values)[1:]  # the first one only tells how many neighbours a gene has
+    order = np.argsort(-values)[1:]  # the first one is the degree
     reach = np.sqrt(_RESTART / (1 - (1 - _RESTART) * np.minimum(values[order], 1)))
     return genes, _steady(vectors[:, order] * reach)
 
@@ -77,21 +77,21 @@ def of_edges(
 def _network(
     one: Sequence[str], other: Sequence[str], weight: NDArray[np.float64]
 ) -> tuple[list[str], sp.csr_array]:
-    """Return the genes, and the symmetric network scaled by the square roots of degrees."""
+    """Return the genes, and the symmetric network divided by the square roots of degrees."""
     genes = sorted(set(one) | set(other))
     place = {gene: i for i, gene in enumerate(genes)}
     a, b = (np.array([place[gene] for gene in ends], np.int64) for ends in (one, other))
-    kept = (a != b) & (weight > 0)
-    low, high, weight = np.minimum(a, b)[kept], np.maximum(a, b)[kept], weight[kept]
-    order = np.lexsort((-weight, high, low))  # the larger weight of a pair first
+    valid = (a != b) & (weight > 0)
+    low, high, weight = np.minimum(a, b)[valid], np.maximum(a, b)[valid], weight[valid]
+    order = np.lexsort((-weight, high, low))  # the largest weight of a pair first
     low, high, weight = low[order], high[order], weight[order]
     new = np.ones(len(low), bool)
     new[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
     half = sp.csr_array((weight[new], (low[new], high[new])), shape=(len(genes), len(genes)))
-    whole = (half + half.T).tocsr()
-    degree = np.asarray(whole.sum(axis=1)).ravel()
+    symmetric = (half + half.T).tocsr()
+    degree = np.asarray(symmetric.sum(axis=1)).ravel()
     scale = sp.diags_array(np.where(degree > 0, degree, 1) ** -0.5)
-    return genes, (scale @ whole @ scale).tocsr()
+    return genes, (scale @ symmetric @ scale).tocsr()
 
 
 def _unit_rows(matrix: sp.csr_array) -> sp.csr_array:
@@ -111,7 +111,7 @@ def _leading(matrix: sp.csr_array, rank: int) -> NDArray[np.float32]:
 
 
 def _steady(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Give each column the sign that makes its largest entry positive."""
+    """Choose the sign of each column that makes its largest entry positive."""
     largest = np.abs(vectors).argmax(axis=0)
     sign = np.sign(vectors[largest, np.arange(vectors.shape[1])])
     return np.asarray(vectors * np.where(sign == 0, 1, sign), np.float32)

@@ -1,4 +1,4 @@
-"""What a source of gene features is, and how it is read: sets, a network, a table, effects."""
+"""Read sources of gene features: sets, a network, a table, or effects."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from vcell_features import Features
 
 _SETS, _NETWORK, _TABLE, _EFFECTS = "sets", "network", "table", "effects"
-_PEEK = 50  # lines that tell what a text file is
+_PEEK = 50  # lines by which the kind of a text file is detected
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """A table that was made: its genes, (G, F) features, and in words what it was made of."""
+    """A feature table: its genes, their features (G, F), and a description of the source."""
 
     genes: list[str]
     values: NDArray[np.float32]
@@ -36,7 +36,7 @@ class FeatureTable:
 
 
 def made(path: Path, config: Features) -> FeatureTable:
-    """Read a source and make a table of it."""
+    """Read a source and make its table."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     kind = _kind(path) if config.kind == "auto" else config.kind
@@ -66,13 +66,13 @@ def made(path: Path, config: Features) -> FeatureTable:
 
 
 def _kind(path: Path) -> str:
-    """Tell what a file is by its name and its first lines."""
-    bare = path.with_suffix("") if path.suffix == ".gz" else path
-    if bare.suffix == ".gmt":
+    """Detect the kind of a file by its name and its first lines."""
+    stem = path.with_suffix("") if path.suffix == ".gz" else path
+    if stem.suffix == ".gmt":
         return _SETS
-    if bare.suffix in (".npz", ".h5ad"):
+    if stem.suffix in (".npz", ".h5ad"):
         return _TABLE
-    if bare.suffix == ".parquet":
+    if stem.suffix == ".parquet":
         import pyarrow.parquet as pq
 
         try:
@@ -84,10 +84,10 @@ def _kind(path: Path) -> str:
     if named_ends(head) is not None:
         return _NETWORK
     first = rows[0] if rows and len(rows[0]) == len(head) else head
-    words = sum(not is_number(cell) for cell in first)
-    if words >= 2 or (len(first) == 2 and words == 2):
+    n_words = sum(not is_number(cell) for cell in first)
+    if n_words >= 2 or (len(first) == 2 and n_words == 2):
         return _NETWORK
-    if words == 1 and len(first) > 1:
+    if n_words == 1 and len(first) > 1:
         return _TABLE
     raise UserError(
         f"{path} is neither sets, a network nor a table of genes: its first line is "
@@ -97,7 +97,7 @@ def _kind(path: Path) -> str:
 
 
 def _edges(path: Path, config: Features) -> tuple[list[str], list[str], NDArray[np.float64]]:
-    """Return the ends of edges and their weights; 1 where the file has none."""
+    """Return the ends and weights of edges; weights are 1 if the file has none."""
     from vcell.graph import read_edges
 
     (found,) = read_edges(
@@ -114,7 +114,7 @@ def _edges(path: Path, config: Features) -> tuple[list[str], list[str], NDArray[
 
 
 def _first_lines(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the cells of the first line, and of some others."""
+    """Return the cells of the first line, and of the lines that follow."""
     with text_of(path) as file:
         lines = [line for line in islice(file, _PEEK) if line.strip()]
         if not lines:

@@ -1,4 +1,4 @@
-"""The work of `vcell features`: read sources, write tables, list the targets they cover."""
+"""Implementation of `vcell features`: read sources, write tables, list the targets covered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(sources: tuple[Path, ...], config: Features) -> None:
-    """Make the tables, and tell what they know."""
+    """Make the tables, and print their coverage."""
     places = _places(sources, config)
     for source in sources:
         if not source.exists():
@@ -69,7 +69,7 @@ def _shipped(name: str, targets: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _places(sources: tuple[Path, ...], config: Features) -> dict[Path, Path]:
-    """Return where the table of each source goes; refuse what would be overwritten."""
+    """Return the output path of each table; refuse to overwrite files."""
     found: dict[Path, Path] = {}
     for source in sources:
         name = source.name.removesuffix(".gz")

@@ -15,7 +15,7 @@ FIGURES = ("all", "attention", "roc", "calibration", "ablation", "latent")
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """The [figures] table."""
+    """Settings of `vcell figures`, the [figures] table."""
 
     output: Path = option(
         Path("figures"), made="into", help="The folder for the files.", short="-o"

@@ -14,7 +14,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class GraphProfile:
-    """The [graph-profile] table."""
+    """Settings of `vcell graph-profile`, the [graph-profile] table."""
 
     graph: tuple[Path, ...] = option(
         (),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
-    """Write the sentence, stacked bars, tables and what was read."""
+    """Write the verdict, stacked bars, tables and the input files."""
     rows = [row for row in found["rows"] if "not_run" not in row]
     page = Page(
         "Feeding gene networks to a model",

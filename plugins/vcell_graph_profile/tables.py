@@ -9,7 +9,7 @@ from vcell.graph import Rules
 
 
 def text(found: dict[str, Any]) -> str:
-    """Return all of it for the terminal."""
+    """Return the text for the terminal."""
     rows = [row for row in found["rows"] if "not_run" not in row]
     lines = [
         (f"milliseconds of a batch of {found['batch_size']:,}, medians of {found['steps']} "
@@ -59,16 +59,16 @@ def sizes_table(rows: list[dict[str, Any]]) -> tuple[list[list[Any]], list[str]]
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[str]:
-    """Say how references compare with ours."""
-    said = []
+    """Compare references with vcell's strategies."""
+    lines = []
     for row in rows:
         if "data_ratio" in row:
             same = "the same genes and edges" if row["same_output"] else "OTHER genes or edges"
-            said.append(
+            lines.append(
                 f"{row['strategy']}: sample and collate take {_times(row['data_ratio'])} times as "
                 f"long as {row['reference_for']}'s, {same}"
             )
-    return said
+    return lines
 
 
 def _times(ratio: float) -> str:

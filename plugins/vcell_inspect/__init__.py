@@ -1,4 +1,4 @@
-"""`vcell inspect`: what a file with cells holds, and what is wrong with it."""
+"""`vcell inspect`: the contents of a file with cells, and its problems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(ManyFiles):
-    """The [inspect] table."""
+    """Settings of `vcell inspect`, the [inspect] table."""
 
     full: bool = option(default=False, help="Read every cell instead of a sample.")
     html: Path | None = option(

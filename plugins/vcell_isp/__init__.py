@@ -1,4 +1,4 @@
-"""`vcell isp`: in-silico perturbation with Geneformer, exact, resumable, and checked."""
+"""`vcell isp`: in-silico perturbation with Geneformer: exact, resumable, with checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model reads the cells, and how."""
+    """The model, and how it reads cells."""
 
     model: str | None = option(
         None, help="Folder of a Geneformer model, or synthetic:gf-6L-10M-i2048 (random weights)."
@@ -47,7 +47,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class IspRun(ModelOptions, LaunchOptions):
-    """The settings of `vcell isp run`."""
+    """Settings of `vcell isp run`."""
 
     perturb: Literal["delete", "overexpress", "inhibit", "activate"] = option(
         "delete", help="What happens to a gene."
@@ -121,7 +121,7 @@ class IspRun(ModelOptions, LaunchOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class IspEmbed(ModelOptions):
-    """The settings of `vcell isp embed`."""
+    """Settings of `vcell isp embed`."""
 
     output: Path | None = option(
         None, made="whole", short="-o", help="The .h5ad or .zarr to write."
@@ -135,7 +135,7 @@ class IspEmbed(ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class IspStats(ColumnOptions):
-    """The settings of `vcell isp stats`; columns are those of the screen of --perturb-seq."""
+    """Settings of `vcell isp stats`; columns are those of the screen of --perturb-seq."""
 
     mode: Literal["genes", "goal_state_shift", "vs_null", "mixture_model", "aggregate"] = option(
         "genes", help="genes: the main table and a page. The others: Geneformer's own tables."
@@ -165,7 +165,7 @@ class IspStats(ColumnOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class IspCompare:
-    """The settings of `vcell isp compare`."""
+    """Settings of `vcell isp compare`."""
 
     top: int = option(20, help="How many genes of each ranking to compare.", minimum=1)
     runs: Path = option(Path("runs"), help="The folder of run directories.")

@@ -1,13 +1,13 @@
-"""Do the shifts agree with a real perturbation screen? Two questions, each with an interval.
+"""Test whether the shifts agree with a real perturbation screen: two questions with intervals.
 
-``size``       are genes whose perturbation moves the cell far in the model those whose measured
-               effect is large? Distance against the squared length of the effect, minus its noise
-``direction``  are genes that move the cell towards the goal those whose measured effect points from
+``size``       do genes that move the cell far in the model have large measured effects? Compares
+               the distance with the squared length of the effect, corrected for noise
+``direction``  do genes that move the cell towards the goal have measured effects that point from
                the start's mean expression to the goal's? Needs the cells of the run
 
-The gene itself is left out of its measured effect, because a knock-down lowers it in any case. Each
-answer is reported with the answer of expression alone and the difference of the two, on the same
-bootstrap draws of genes. A model that is no better than expression should not be trusted.
+The gene itself is left out of its measured effect, because a knock-down lowers it in any case. The
+answer of expression alone is reported too, and the difference of the two, over the same bootstrap
+draws of genes. A model that is no better than expression should not be trusted.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ _LOWERS = ("delete", "inhibit")
 
 @dataclass(frozen=True)
 class Answer:
-    """How the shifts and the measured effects of the same genes go together.
+    """The correlation of the shifts and the measured effects of the same genes.
 
     Attributes
     ----------
     question
-        size or direction.
+        ``size`` or ``direction``.
     genes, shift, measured
-        ``[G]`` names, what the model says, and what was measured.
+        ``[G]`` names, shifts in the model, and measured values.
     rho, low, high
         Spearman's correlation, and its 95 % bootstrap interval over genes.
     alone
-        The correlation that expression alone has with what was measured.
+        The correlation of expression alone with the measured values.
     gain_low, gain_high
-        The 95 % interval of the difference of the two.
+        The 95 % interval of the difference of the two correlations.
     """
 
     question: str
@@ -71,7 +71,7 @@ class Answer:
 
     @property
     def verdict(self) -> str:
-        """What may be said of it, and no more."""
+        """The conclusion that the intervals support."""
         if len(self.genes) < FEWEST:
             return f"too few genes in both: {len(self.genes)}, {FEWEST} are needed"
         if self.rho is None:
@@ -85,7 +85,7 @@ class Answer:
         return "the shifts agree with the screen, and beat expression alone"
 
     def facts(self) -> dict[str, Any]:
-        """Return it for JSON; intervals that were not computed are None."""
+        """Return a dictionary for JSON; intervals that were not computed are None."""
         ends = {name: getattr(self, name) for name in ("low", "high", "gain_low", "gain_high")}
         return {
             "genes": len(self.genes), "spearman": self.rho, "expression_alone": self.alone,
@@ -94,7 +94,7 @@ class Answer:
         }  # fmt: skip
 
     def text(self) -> str:
-        """Return it as a sentence."""
+        """Return the result as a sentence."""
         if self.rho is None or not np.isfinite(self.low):
             return f"perturb-seq, {self.question}: {self.verdict}"
         alone = "–" if self.alone is None else f"{self.alone:.2f}"
@@ -106,7 +106,7 @@ class Answer:
 
 
 def read(path: Path, options: ColumnOptions) -> PriorEffects:
-    """Read a file of effects, or measure them in a screen, before anything else is done."""
+    """Read a file of effects, or measure them in a screen."""
     if path.suffix == ".parquet":
         return PriorEffects.read(path)
     console.say(f"measuring the effects of {path.name}")
@@ -116,14 +116,14 @@ def read(path: Path, options: ColumnOptions) -> PriorEffects:
 def compare(
     result: FinishedRun, table: pd.DataFrame, effects: PriorEffects, *, activates: bool
 ) -> list[Answer]:
-    """Answer both questions for one run, or say why the second cannot be.
+    """Answer both questions for one run, or warn why the second has no answer.
 
     Parameters
     ----------
     table
-        Lines of genes.csv of this run.
+        Rows of genes.csv of this run.
     activates
-        The screen raises its targets (CRISPRa), rather than lowering them.
+        Whether the screen raises its targets (CRISPRa) instead of lowering them.
     """
     rows = table[np.isfinite(table["shift"].to_numpy(float)) & (table["ensembl_id"] != "")]
     names, effect, noise = _per_gene(effects)
@@ -144,13 +144,13 @@ def compare(
     out = [answered("size", genes, distance, size, detection)]
     if not result.design.targets:
         return out
-    way = _way(result, effects.genes)
-    if way is None:
+    direction = _direction(result, effects.genes)
+    if direction is None:
         return out
-    # a knock-down is a deletion; an activation is the contrary of one
+    # a knock-down is compared with a deletion; the sign of an activation is reversed
     sign = 1.0 if activates != (result.design.operation in _LOWERS) else -1.0
-    towards = sign * (effect @ way) / np.linalg.norm(way)
-    itself = np.where(own >= 0, way[np.maximum(own, 0)], 0.0)
+    towards = sign * (effect @ direction) / np.linalg.norm(direction)
+    itself = np.where(own >= 0, direction[np.maximum(own, 0)], 0.0)
     lowers = result.design.operation in _LOWERS
     alone = -itself if lowers else itself
     out.append(answered("direction", genes, rows["shift"].to_numpy(float), towards, alone))
@@ -160,7 +160,7 @@ def compare(
 def _per_gene(
     effects: PriorEffects,
 ) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Return target genes, and effects with their variances, contexts weighed by their cells."""
+    """Return target genes, effects and their variances: means over contexts, weighted by cells."""
     single = [members(name) for name in effects.perturbations]
     genes = list(dict.fromkeys(found[0] for found in single if len(found) == 1))
     if not genes:
@@ -185,23 +185,25 @@ def answered(
     measured: NDArray[np.float64],
     alone: NDArray[np.float64],
 ) -> Answer:
-    """Correlate, with intervals over bootstrap draws of genes."""
+    """Correlate, with intervals from bootstrap draws of genes."""
     rho, other = spearman(shift, measured), spearman(alone, measured)
     ends = np.full(4, np.nan)
     if len(genes) >= FEWEST and rho is not None:
         draws = np.random.default_rng(0).integers(len(genes), size=(DRAWS, len(genes)))
-        ours = _drawn(shift, measured, draws)
-        theirs = _drawn(alone, measured, draws)
-        theirs = np.where(np.isfinite(theirs), theirs, 0)  # a constant guess knows nothing
-        ends[:2] = np.nanquantile(ours, [0.025, 0.975])
-        ends[2:] = np.nanquantile(ours - theirs, [0.025, 0.975])
+        by_model = _drawn(shift, measured, draws)
+        by_expression = _drawn(alone, measured, draws)
+        by_expression = np.where(
+            np.isfinite(by_expression), by_expression, 0
+        )  # a constant has no correlation
+        ends[:2] = np.nanquantile(by_model, [0.025, 0.975])
+        ends[2:] = np.nanquantile(by_model - by_expression, [0.025, 0.975])
     return Answer(question, genes, shift, measured, rho, ends[0], ends[1], other, ends[2], ends[3])
 
 
 def _drawn(
     one: NDArray[np.float64], other: NDArray[np.float64], draws: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return Spearman's correlation in each draw of genes; NaN where a side is constant."""
+    """Return Spearman's correlation in each draw of genes; NaN if a side is constant."""
     out = np.empty(len(draws))
     step = max(1, (1 << 21) // draws.shape[1])
     for start in range(0, len(draws), step):
@@ -215,8 +217,8 @@ def _drawn(
     return out
 
 
-def _way(result: FinishedRun, genes: list[str]) -> NDArray[np.float64] | None:
-    """Return the difference of mean log expression, goal minus start, of the effects' genes."""
+def _direction(result: FinishedRun, genes: list[str]) -> NDArray[np.float64] | None:
+    """Return the mean log expression of the goal minus that of the start, by gene."""
     data = result.run.meta.get("data") or [{}]
     path = Path(str(data[0].get("path", "")))
     if not path.exists():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(one: str, other: str, config: IspCompare) -> None:
-    """Compare two runs gene by gene, and event by event where they have the same."""
+    """Compare two runs by gene, and by event where both have the same events."""
     a, b = opened(one, config.runs), opened(other, config.runs)
     columns = [name for name in a.frame.columns if name.startswith("shift_")]
     columns = [name for name in [*columns, "distance"] if name in b.frame.columns]
@@ -46,7 +46,7 @@ def _differences(a: FinishedRun, b: FinishedRun) -> dict[str, tuple[Any, Any]]:
 
 
 def _compared(a: FinishedRun, b: FinishedRun, column: str, config: IspCompare) -> dict[str, Any]:
-    """Compare means by gene; largest is the largest difference of one event."""
+    """Compare means by gene; `largest` is the largest difference of one event."""
     means = [r.frame.groupby("ensembl_id")[column].mean() for r in (a, b)]
     shared = means[0].index.intersection(means[1].index)
     if not len(shared):
@@ -73,7 +73,7 @@ def _floor(result: FinishedRun) -> float:
 
 
 def _largest(a: FinishedRun, b: FinishedRun, column: str) -> float | None:
-    """Return the largest difference of an event that both runs have."""
+    """Return the largest difference of an event in both runs."""
     keys = ["cell", "ensembl_id"]
     both = a.frame[[*keys, column]].merge(b.frame[[*keys, column]], on=keys)
     if both.empty:

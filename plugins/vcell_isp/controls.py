@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def profile(cells: TokenCells, n_tokens: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return for each token the share of cells that have it, and its mean relative rank in them."""
+    """Return each token's share of cells that have it, and its mean relative rank in them."""
     lengths = cells.lengths
     place = np.arange(len(cells.tokens)) - np.repeat(cells.indptr[:-1], lengths)
     relative = place / np.repeat(np.maximum(lengths, 1), lengths)
@@ -28,23 +28,23 @@ def profile(cells: TokenCells, n_tokens: int) -> tuple[NDArray[np.float64], NDAr
 
 
 def nearest(
-    wanted: NDArray[np.int64],
+    tokens: NDArray[np.int64],
     pool: NDArray[np.int64],
     detection: NDArray[np.float64],
     rank: NDArray[np.float64],
     n: int,
 ) -> NDArray[np.int64]:
-    """Return ``[W, n]`` tokens of the pool nearest to each wanted one, none of them itself.
+    """Return ``[W, n]`` the pool's tokens nearest to each of `tokens`, never itself.
 
-    Distances are of log-odds of detection and of relative rank, each in units of its spread.
+    Distances are in log-odds of detection and in relative rank, each divided by its spread.
     """
     n_cells_bound = 1e-4
     share = np.clip(detection, n_cells_bound, 1 - n_cells_bound)
     axes = np.stack([np.log(share / (1 - share)), rank], 1)
     spread = axes[pool].std(0)
     axes = axes / np.where(spread > 0, spread, 1)
-    out = np.empty((len(wanted), min(n, max(len(pool) - 1, 0))), np.int64)
-    for row, token in enumerate(wanted):
+    out = np.empty((len(tokens), min(n, max(len(pool) - 1, 0))), np.int64)
+    for row, token in enumerate(tokens):
         distance = np.square(axes[pool] - axes[token]).sum(1)
         distance[pool == token] = np.inf
         out[row] = pool[np.argsort(distance, kind="stable")[: out.shape[1]]]
@@ -52,7 +52,7 @@ def nearest(
 
 
 def matched(genes: PerturbedGenes, cells: TokenCells, n: int) -> PerturbedGenes:
-    """Give each tested gene its nulls, from the genes that the cells have and nobody asked for."""
+    """Choose nulls for each tested gene, among genes of the cells that are not tested."""
     n_tokens = int(max(cells.tokens.max(initial=0), *genes.tested)) + 1
     detection, rank = profile(cells, n_tokens)
     pool = np.flatnonzero(detection > 0)

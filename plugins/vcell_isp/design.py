@@ -1,7 +1,7 @@
 """What a run perturbs: its cells as tokens, its genes, and the resulting events.
 
-The design is fixed before any work and kept in the run directory (``design.npz``, ``design.json``),
-so that every process has the same events in the same order.
+The design is fixed before any work and saved in the run directory (``design.npz``,
+``design.json``), so that every process has the same events in the same order.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from vcell.runs.files import read_json
 if TYPE_CHECKING:
     from vcell.runs import Run
 
-GROUP = -1  # stands for the token of an event that perturbs several genes
+GROUP = -1  # the token of events that perturb several genes
 
 
 @dataclass(frozen=True)
 class PerturbedGenes:
-    """Which genes are perturbed, by token.
+    """The perturbed genes, by token.
 
     Attributes
     ----------
     how
-        all, each or group.
+        ``all``, ``each`` or ``group``.
     tested
-        Tokens asked for; empty for all.
+        Requested tokens; empty for all.
     controls
-        For each tested token, the tokens of its matched nulls.
+        The tokens of the matched nulls of each tested token.
     anchor
-        The token perturbed together with each other gene, or None.
+        The token that is perturbed together with each other gene, or None.
     missing
-        Names that lead to no token, and why.
+        Names without a token, and the reason.
     symbols
-        Of each tested token: its symbol.
+        The symbol of each tested token.
     chosen
         After a first-order screen: the tokens to compute exactly, or None.
     """
@@ -57,8 +57,8 @@ class PerturbedGenes:
     chosen: tuple[int, ...] | None = None
 
     @property
-    def wanted(self) -> NDArray[np.int64] | None:
-        """Tokens that are perturbed by themselves, ascending; None for every gene of a cell."""
+    def individual(self) -> NDArray[np.int64] | None:
+        """Tokens perturbed individually, ascending; None for every gene of a cell."""
         if self.chosen is not None:
             return np.array(sorted(self.chosen), np.int64)
         if self.how == "all":
@@ -69,7 +69,7 @@ class PerturbedGenes:
 
 @dataclass(frozen=True)
 class CellEvents:
-    """The events of one cell: its tokens with those it lacks, and copies with each event's gene."""
+    """The events of one cell: its tokens, the tokens it lacks, and a copy for each event."""
 
     tokens: NDArray[np.int32]
     length: int
@@ -80,34 +80,34 @@ class CellEvents:
 
     def cut(self, start: int, stop: int) -> CellEvents:
         """Return the events from `start` to `stop`."""
-        kept, before = [], 0
+        rows, before = [], 0
         for copies, genes in self.parts:
             some = slice(max(start - before, 0), max(min(stop - before, len(genes)), 0))
             if some.start < some.stop:
                 part = replace(copies, at=copies.at[some], to=copies.to[some])
-                kept.append((part, genes[some]))
+                rows.append((part, genes[some]))
             before += len(genes)
-        return CellEvents(self.tokens, self.length, tuple(kept))
+        return CellEvents(self.tokens, self.length, tuple(rows))
 
 
 @dataclass(frozen=True)
 class IspDesign:
-    """Everything that decides which numbers a run computes.
+    """Everything that determines the results of a run.
 
     Attributes
     ----------
     cells
-        Ranked cells: those to perturb, and those that states are measured from.
+        Ranked cells: those to perturb, and those that define states.
     start
-        ``[C]`` which are perturbed.
+        ``[C]`` whether each cell is perturbed.
     state, donor
-        ``[C]`` number of each cell's state and donor, -1 where it has none.
+        ``[C]`` number of each cell's state and donor, -1 for none.
     states, donors
         Their names.
     targets
-        States to measure shifts towards, the goal first.
+        States towards which shifts are measured, the goal first.
     kind, kinds
-        ``[C]`` number of each cell's type, -1 where it has none; and the names of the types.
+        ``[C]`` number of each cell's type, -1 for none; and the names of the types.
     """
 
     cells: TokenCells
@@ -127,58 +127,58 @@ class IspDesign:
 
     @property
     def order(self) -> NDArray[np.int64]:
-        """Cells to perturb, the longest first: what does not fit memory is met at once."""
+        """Cells to perturb, longest first, so that running out of memory shows at once."""
         chosen = np.flatnonzero(self.start)
         return chosen[np.argsort(-self.cells.lengths[chosen], kind="stable")]
 
     def events(self, cell: int) -> CellEvents:
-        """Return the events of one cell; where no gene would be left, there is nothing to embed."""
+        """Return the events of one cell, without those that would leave no gene to embed."""
         found = self._events(self.cells[cell])
         parts = tuple(p for p in found.parts if self.frame.n_genes(p[0].length) > 0 and len(p[1]))
         return replace(found, parts=parts)
 
     def _events(self, tokens: NDArray[np.int32]) -> CellEvents:
-        length, frame, wanted = len(tokens), self.frame, self.genes.wanted
+        length, frame, individual = len(tokens), self.frame, self.genes.individual
         if self.genes.how == "group":
             return self._group(tokens)
         if self.genes.anchor is not None:
-            return self._pairs(tokens, self.genes.anchor, wanted)
+            return self._pairs(tokens, self.genes.anchor, individual)
         places = np.arange(frame.first, length - frame.last)
-        if wanted is not None:
-            places = places[np.isin(tokens[places], wanted)]
+        if individual is not None:
+            places = places[np.isin(tokens[places], individual)]
         copies = perturbation.single(self.operation, length, places, frame, quarters=self.quarters)
         parts = [_moving(copies, tokens[places].astype(np.int64))]
-        lacking = self._lacking(tokens, wanted)
-        if len(lacking):
-            sources = length + np.arange(len(lacking))
-            parts.append((perturbation.absent(length, sources, frame), lacking))
-        extended = np.concatenate([tokens, lacking.astype(np.int32)])
+        absent = self._lacking(tokens, individual)
+        if len(absent):
+            sources = length + np.arange(len(absent))
+            parts.append((perturbation.absent(length, sources, frame), absent))
+        extended = np.concatenate([tokens, absent.astype(np.int32)])
         return CellEvents(extended, length, tuple(parts))
 
     def _lacking(
-        self, tokens: NDArray[np.int32], wanted: NDArray[np.int64] | None
+        self, tokens: NDArray[np.int32], individual: NDArray[np.int64] | None
     ) -> NDArray[np.int64]:
-        """Return the listed genes that a cell lacks and that can be overexpressed nevertheless."""
-        if wanted is None or self.operation != "overexpress" or self.only_present:
+        """Return the listed genes that a cell lacks and that can still be overexpressed."""
+        if individual is None or self.operation != "overexpress" or self.only_present:
             return np.zeros(0, np.int64)
-        return wanted[~np.isin(wanted, tokens)]
+        return individual[~np.isin(individual, tokens)]
 
     def _group(self, tokens: NDArray[np.int32]) -> CellEvents:
         """Perturb all listed genes at once; a deletion needs all of them in the cell."""
         length, place = len(tokens), {int(t): i for i, t in enumerate(tokens)}
-        lacking = [t for t in self.genes.tested if t not in place]
-        if lacking and (self.operation != "overexpress" or self.only_present):
+        absent = [t for t in self.genes.tested if t not in place]
+        if absent and (self.operation != "overexpress" or self.only_present):
             return CellEvents(tokens, length, ())
-        number = {t: length + i for i, t in enumerate(lacking)}
+        number = {t: length + i for i, t in enumerate(absent)}
         sources = [place.get(t, number.get(t, 0)) for t in self.genes.tested]
         copies = perturbation.group(
             self.operation, length, sources, self.frame, quarters=self.quarters
         )
-        extended = np.concatenate([tokens, np.array(lacking, np.int32)])
+        extended = np.concatenate([tokens, np.array(absent, np.int32)])
         return CellEvents(extended, length, ((copies, np.array([GROUP], np.int64)),))
 
     def _pairs(
-        self, tokens: NDArray[np.int32], anchor: int, wanted: NDArray[np.int64] | None
+        self, tokens: NDArray[np.int32], anchor: int, individual: NDArray[np.int64] | None
     ) -> CellEvents:
         """Perturb the anchor together with each other gene of the cell."""
         length = len(tokens)
@@ -188,29 +188,29 @@ class IspDesign:
             return CellEvents(tokens, length, ())
         extended = np.concatenate([tokens, np.array([anchor] if absent else [], np.int32)])
         source = length if absent else int(found[0])
-        whole = perturbation.group(
+        events = perturbation.group(
             self.operation, length, [source], self.frame, quarters=self.quarters
         )
-        places = np.arange(self.frame.first, len(whole.base) - self.frame.last)
-        genes = extended[whole.base[places]]
+        places = np.arange(self.frame.first, len(events.base) - self.frame.last)
+        genes = extended[events.base[places]]
         keep = genes != anchor
-        if wanted is not None:
-            keep &= np.isin(genes, wanted)
+        if individual is not None:
+            keep &= np.isin(genes, individual)
         copies = perturbation.single(
             self.operation, length, places[keep], self.frame, quarters=self.quarters,
-            base=whole.base, touched=(source,),
+            base=events.base, touched=(source,),
         )  # fmt: skip
-        copies = replace(copies, overflow=whole.overflow)
+        copies = replace(copies, overflow=events.overflow)
         return CellEvents(extended, length, ((copies, genes[keep].astype(np.int64)),))
 
     def counts(self) -> NDArray[np.int64]:
-        """Return how many events each cell of `order` has."""
+        """Return the number of events of each cell of `order`."""
         return np.array([len(self.events(int(cell))) for cell in self.order], np.int64)
 
     # -- on disk ---------------------------------------------------------------------------------
 
     def save(self, run: Run) -> None:
-        """Keep the design in a run directory."""
+        """Save the design in a run directory."""
         arrays: dict[str, Any] = {
             "rows": self.cells.rows, "indptr": self.cells.indptr, "tokens": self.cells.tokens,
             "n_genes": self.cells.n_genes, "n_ties": self.cells.n_ties, "start": self.start,
@@ -235,8 +235,8 @@ class IspDesign:
         """Read the design of a run."""
         text = read_json(folder / "design.json")
         try:
-            with np.load(folder / "design.npz", allow_pickle=False) as kept:
-                arrays = {name: kept[name] for name in kept.files}
+            with np.load(folder / "design.npz", allow_pickle=False) as saved:
+                arrays = {name: saved[name] for name in saved.files}
             genes = text["genes"]
             controls = {int(k): tuple(v) for k, v in genes["controls"].items()}
             chosen = None if genes["chosen"] is None else tuple(genes["chosen"])
@@ -264,7 +264,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _moving(copies: Copies, genes: NDArray[np.int64]) -> tuple[Copies, NDArray[np.int64]]:
-    """Leave out events that change nothing: a gene moved to where it is."""
+    """Leave out events that change nothing: a gene moved to its own place."""
     if copies.kind != "move":
         return copies, genes
     keep = copies.at != copies.to

@@ -1,7 +1,7 @@
-"""Embed cells and genes into the obsm and varm of an .h5ad or a .zarr, block by block.
+"""Embed cells and genes into the obsm and varm of an .h5ad or a .zarr.
 
-Tokens and embeddings are written block by block. Memory does not grow with them, only with the
-names and labels of the cells. With genes, the sums over cells are kept, one row per token.
+Tokens and embeddings are written block by block, so memory grows only with the names and labels of
+the cells. For genes, sums over cells are kept in memory, one row per token.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ KEY = "X_geneformer"
 
 
 def run(path: Path, config: IspEmbed) -> None:
-    """Embed and write."""
+    """Embed the cells and write the file."""
     out = config.output
     if out is None:
         raise UserError("no output is named", hint="add -o embedded.h5ad")
     outputs.check(out, inputs=[path], overwrite=config.overwrite, suffixes=(".h5ad", ".zarr"))
     with open_cells(path, config.layer) as source:
-        require_counts(source, quiet=True)  # before a model is loaded, which takes long
+        require_counts(source, quiet=True)  # before loading a model, which takes long
     reader = load(config, device_of(config.device))
     model = reader.model
     with (
@@ -48,7 +48,7 @@ def run(path: Path, config: IspEmbed) -> None:
         outputs.whole(out) as aside,
         new_cells(aside, out.suffix) as root,
     ):
-        found = _Found.of(model.shape.d_model, len(model.vocabulary) if config.genes else 0)
+        found = _Collected.of(model.shape.d_model, len(model.vocabulary) if config.genes else 0)
         _stream(source, reader, config, root, found)
         _rest(root, source, reader, found)
     facts = {
@@ -60,15 +60,15 @@ def run(path: Path, config: IspEmbed) -> None:
 
 
 @dataclass
-class _Found:
-    """What is known after the last block.
+class _Collected:
+    """Results collected over the blocks.
 
     Attributes
     ----------
     rows
-        Numbers of the cells written, block by block.
+        Row numbers of the cells written, by block.
     sums, seen
-        ``[V, d]`` and ``[V]`` of every token: the sum of its hidden states and its cells.
+        ``[V, d]`` sum of hidden states and ``[V]`` number of cells, of every token.
     """
 
     sums: NDArray[np.float64]
@@ -77,13 +77,13 @@ class _Found:
     n_cells: int = 0
 
     @classmethod
-    def of(cls, width: int, n_tokens: int) -> _Found:
-        """Begin with nothing."""
+    def of(cls, width: int, n_tokens: int) -> _Collected:
+        """Return empty results."""
         return cls(np.zeros((n_tokens, width)), np.zeros(n_tokens, np.int64))
 
 
 def _stream(
-    source: CellSource, reader: ModelReader, config: IspEmbed, root: Any, found: _Found
+    source: CellSource, reader: ModelReader, config: IspEmbed, root: Any, found: _Collected
 ) -> None:
     """Rank, embed and write the cells block by block."""
     model = reader.model
@@ -96,23 +96,23 @@ def _stream(
         for part in tokens.encode_chunks(
             source, model.vocabulary, model.shape.n_positions, rows=rows, column=config.gene_column
         ):
-            kept = counts.kept(part)
-            for start in range(0, len(kept), AT_ONCE):
-                some = kept.take(np.arange(start, min(start + AT_ONCE, len(kept))))
+            expressed = counts.kept(part)
+            for start in range(0, len(expressed), AT_ONCE):
+                some = expressed.take(np.arange(start, min(start + AT_ONCE, len(expressed))))
                 embedded = _embedded(some, engine, found if config.genes else None, bar)
                 table[found.n_cells : found.n_cells + len(some)] = embedded
                 found.rows.append(np.asarray(some.rows))
                 found.n_cells += len(some)
-            bar.advance(len(part) - len(kept))
+            bar.advance(len(part) - len(expressed))
     counts.tell(source.name)
     table.resize((found.n_cells, model.shape.d_model))
 
 
 @torch.inference_mode()
 def _embedded(
-    cells: TokenCells, engine: ShiftEngine, found: _Found | None, bar: Any
+    cells: TokenCells, engine: ShiftEngine, found: _Collected | None, bar: Any
 ) -> NDArray[np.float32]:
-    """Embed the cells of a block, as many at once as the device's budget of tokens allows."""
+    """Embed the cells of a block, as many at once as the device's token budget allows."""
     out = np.empty((len(cells), engine.model.shape.d_model), np.float32)
     lengths, at = cells.lengths, 0
     while at < len(cells):
@@ -126,15 +126,15 @@ def _embedded(
             out[at + number] = engine.pooled(own[None])[0].cpu().numpy()
             if found is not None:
                 inner = slice(engine.frame.first, len(cell) - engine.frame.last)
-                found.sums[cell[inner]] += own[inner].double().cpu().numpy()  # each token once
+                found.sums[cell[inner]] += own[inner].double().cpu().numpy()  # tokens are distinct
                 found.seen[cell[inner]] += 1
         at += len(some)
         bar.advance(len(some))
     return out
 
 
-def _rest(root: Any, source: CellSource, reader: ModelReader, found: _Found) -> None:
-    """Write labels of the cells, and the genes with their embeddings."""
+def _rest(root: Any, source: CellSource, reader: ModelReader, found: _Collected) -> None:
+    """Write the labels of the cells, and the genes with their embeddings."""
     import pandas as pd
     from anndata.io import write_elem
     from scipy.sparse import csr_matrix
@@ -143,17 +143,17 @@ def _rest(root: Any, source: CellSource, reader: ModelReader, found: _Found) -> 
     obs = {
         name: _writable(np.asarray(source.obs(name).values)[rows]) for name in source.obs_columns
     }
-    known, kept = reader.model.vocabulary, np.flatnonzero(found.seen)
-    var: dict[str, Any] = {"symbol": known.symbols[kept], "token": kept}
+    known, seen = reader.model.vocabulary, np.flatnonzero(found.seen)
+    var: dict[str, Any] = {"symbol": known.symbols[seen], "token": seen}
     varm: dict[str, Any] = {}
     if len(found.seen):
-        var["n_cells"] = found.seen[kept]
-        varm[KEY] = (found.sums[kept] / found.seen[kept][:, None]).astype(np.float32)
+        var["n_cells"] = found.seen[seen]
+        varm[KEY] = (found.sums[seen] / found.seen[seen][:, None]).astype(np.float32)
     names = pd.Index(np.asarray(source.cells[rows]), dtype=str)
     parts = {
-        "X": csr_matrix((len(rows), len(kept)), dtype=np.float32),
+        "X": csr_matrix((len(rows), len(seen)), dtype=np.float32),
         "obs": pd.DataFrame(obs, index=names),
-        "var": pd.DataFrame(var, index=pd.Index(known.ids[kept], dtype=str)),
+        "var": pd.DataFrame(var, index=pd.Index(known.ids[seen], dtype=str)),
         "varm": varm, "obsp": {}, "varp": {}, "layers": {},
         "uns": {
             "geneformer": {
@@ -168,7 +168,7 @@ def _rest(root: Any, source: CellSource, reader: ModelReader, found: _Found) -> 
 
 
 def _writable(values: NDArray[Any]) -> NDArray[Any]:
-    """Return a column as anndata can write it: texts with missing ones as empty."""
+    """Return a column that anndata can write: text, with missing values as empty strings."""
     if values.dtype.kind != "O":
         return values
     return np.array(["" if v is None else str(v) for v in values], object)

@@ -1,14 +1,14 @@
-"""First-order screening: all deletions of a cell from one forward and one backward pass, checked.
+"""First-order screening: all deletions of a cell from one forward and one backward pass.
 
-Deleting gene i takes its key away from every query, its token out of the mean, and moves what is
+Deleting gene i removes its key from every query and its token from the mean, and moves all tokens
 behind it up by one position. To first order the shift towards a state s changes by ::
 
     est_i = - ds/db_i + sum over j > i of < ds/dx_j, x(token_j, j - 1) - x(token_j, j) >
 
 with b_i added to the logarithm of key i's weight in every layer (and of the token's weight in the
-mean) and x_j the input of the first layer at j. This is only right for smooth positions, so every
-screen is checked: the genes with the largest estimates and a random sample are computed exactly. If
-the sample shows that too much is missed, everything is computed exactly.
+mean) and x_j the input of the first layer at j. The estimate is good only if position embeddings
+are smooth, so every screen is checked: the genes with the largest estimates and a random sample are
+computed exactly. If too many of the sample's top genes are missed, everything is computed exactly.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from vcell_isp.design import IspDesign
 
 ESTIMATES = "estimates.npz"
-RECALL = 0.95  # of the exact top tenth in the estimated top fifth, below which all is computed
+RECALL = 0.95  # of the exact top tenth in the estimated top fifth; below it, compute all
 
 
 def estimate(engine: ShiftEngine, tokens: NDArray[np.int32], state: int = 0) -> NDArray[np.float64]:
-    """Estimate the shift towards a state of deleting each gene of a cell, in order of rank."""
+    """Estimate the shift towards a state for the deletion of each gene, in order of rank."""
     bert, frame = engine.bert, engine.frame
     given = torch.from_numpy(tokens.astype(np.int64)).to(engine.device)
     length = len(given)
@@ -67,13 +67,13 @@ def estimate(engine: ShiftEngine, tokens: NDArray[np.int32], state: int = 0) -> 
     with torch.no_grad():
         before = bert.embed(given, (place - 1).clamp(min=0))
         moved = ((before - x0) * on_x).sum(1).double()
-        behind = moved.flip(0).cumsum(0).flip(0) - moved  # of all tokens after each one
+        behind = moved.flip(0).cumsum(0).flip(0) - moved  # sum over the tokens after each one
         out: NDArray[np.float64] = (behind - on_bias.double())[genes].cpu().numpy()
     return out
 
 
 def _biased_layer(engine: ShiftEngine, number: int, x: Tensor, bias: Tensor) -> Tensor:
-    """Run one layer of one cell with `bias` added to every score of a key."""
+    """Run one layer on one cell, with `bias` added to the attention scores of the keys."""
     bert, block = engine.bert, engine.bert.block(number)
     q, k, v = bert.heads(block, x).permute(1, 2, 0, 3).float().unbind(0)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + bias
@@ -87,14 +87,14 @@ def _biased_layer(engine: ShiftEngine, number: int, x: Tensor, bias: Tensor) -> 
 def stages(
     run: Run, config: IspRun, design: IspDesign, engine: ShiftEngine, *, leads: bool
 ) -> Iterator[tuple[str, IspDesign]]:
-    """Yield the genes to compute exactly; then, where the sample says so, all the others."""
+    """Yield the genes to compute exactly, then all others if the sample shows that it is needed."""
     path = run.path / ESTIMATES
     if not path.is_file() and leads:
         _estimate_all(run, design, engine)
     while not path.is_file():
         time.sleep(0.2)
-    with np.load(path, allow_pickle=False) as kept:
-        genes, means = kept["genes"], kept["means"]
+    with np.load(path, allow_pickle=False) as arrays:
+        genes, means = arrays["genes"], arrays["means"]
     top, sample = _chosen(genes, means, config)
     chosen = np.union1d(top, sample)
     yield "", replace(design, genes=replace(design.genes, chosen=tuple(chosen.tolist())))
@@ -113,7 +113,7 @@ def stages(
 
 
 def _estimate_all(run: Run, design: IspDesign, engine: ShiftEngine) -> None:
-    """Estimate every deletion of every cell, and keep the mean of each gene."""
+    """Estimate every deletion in every cell, and save the mean of each gene."""
     n = int(design.cells.tokens.max(initial=0)) + 1
     sums, seen = np.zeros(n), np.zeros(n, np.int64)
     with console.progress("screening", len(design.order)) as bar:
@@ -150,7 +150,7 @@ def _recall(
     sample: NDArray[np.int64],
     goal: str,
 ) -> dict[str, Any]:
-    """Compare estimates with exact shifts on the random sample alone: the top is not random."""
+    """Compare estimates with exact shifts on the random sample, as the top genes are not random."""
     columns = ["gene", f"shift_{goal}"]
     files = sorted((run.path / shards.FOLDER).glob("*.parquet"))
     lines = pa.concat_tables([pq.read_table(file, columns=columns) for file in files]).to_pandas()
@@ -160,10 +160,10 @@ def _recall(
     guess = means[np.searchsorted(genes, sample)]
     tenth, fifth = max(1, round(len(sample) / 10)), max(1, round(len(sample) / 5))
     best = set(np.argsort(-np.abs(true), kind="stable")[:tenth].tolist())
-    kept = set(np.argsort(-np.abs(guess), kind="stable")[:fifth].tolist())
+    top = set(np.argsort(-np.abs(guess), kind="stable")[:fifth].tolist())
     slope = float((guess @ true) / max(float(guess @ guess), 1e-300))
     return {
-        "sample": len(sample), "recall": len(best & kept) / tenth,
+        "sample": len(sample), "recall": len(best & top) / tenth,
         "spearman": spearman(guess, true), "slope": slope,
     }  # fmt: skip
 

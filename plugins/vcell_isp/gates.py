@@ -1,8 +1,8 @@
-"""Checks of a run against nulls of its own model, before its results are trusted.
+"""Checks of a run against null models, before its results are trusted.
 
-A sample of events is computed again: without any change (must be 0), in exact float32 by another
-path (the noise floor), with shuffled weights, with the embedding layer alone, and by expression
-alone. A ranking that these reproduce is not the trained model's.
+A sample of events is computed again: without any change (which must give 0), in exact float32 by
+other code (the noise floor), with shuffled weights, with the embedding layer alone, and from
+expression alone. If one of these reproduces the ranking, it is not due to the trained model.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from vcell_isp.model import ModelReader
 
 CELLS, EVENTS, STATE_CELLS = 6, 24, 24
-_APART = 0.1  # below it the states are hardly two
-_ALIKE = 0.5  # a null whose Spearman exceeds this explains the ranking
+_SEPARATED = 0.1  # separation below which the states hardly differ
+_EXPLAINED = 0.5  # Spearman's correlation above which a null model explains the ranking
 
 
 @dataclass(frozen=True)
 class GateSample:
-    """Some events, chosen by the seed."""
+    """A random sample of events."""
 
     events: tuple[CellEvents, ...]
     genes: NDArray[np.int64]
@@ -45,7 +45,7 @@ class GateSample:
 
     @classmethod
     def of(cls, design: IspDesign, seed: int) -> GateSample:
-        """Choose cells, and events in each."""
+        """Choose cells, and events of each."""
         rng = np.random.default_rng(seed)
         cells = rng.permutation(design.order)
         chosen, genes, ranks = [], [], []
@@ -56,7 +56,7 @@ class GateSample:
             parts = []
             for copies, tokens in events.parts:
                 first = int(rng.integers(max(len(tokens) - EVENTS, 0) + 1))
-                some = np.arange(first, min(first + EVENTS, len(tokens)))  # as a run takes them
+                some = np.arange(first, min(first + EVENTS, len(tokens)))  # as in a run
                 parts.append(
                     (replace(copies, at=copies.at[some], to=copies.to[some]), tokens[some])
                 )
@@ -68,7 +68,7 @@ class GateSample:
         return cls(tuple(chosen), np.concatenate(genes), np.concatenate(ranks))
 
     def measure(self, engine: ShiftEngine) -> NDArray[np.float64]:
-        """Return the shift of each event towards the goal, or its distance where there is none."""
+        """Return each event's shift towards the goal, or its distance if there is no goal."""
         out = []
         for events in self.events:
             for copies, _ in events.parts:
@@ -80,7 +80,7 @@ class GateSample:
 def check(
     run: Run, config: IspRun, design: IspDesign, engine: ShiftEngine, reader: ModelReader
 ) -> dict[str, Any]:
-    """Compute all checks and return them by name."""
+    """Run all checks and return their results by name."""
     console.say("checking the screen against nulls of its model")
     sample = GateSample.of(design, config.seed)
     actual = sample.measure(engine)
@@ -119,7 +119,7 @@ def _no_op(engine: ShiftEngine, sample: GateSample) -> float:
 def _exact(
     engine: ShiftEngine, reader: ModelReader, config: IspRun, sample: GateSample
 ) -> NDArray[np.float64]:
-    """Compute the sample in float32 by torch, one copy at a time, sharing nothing."""
+    """Compute the sample in float32 with torch, one copy at a time, without shared work."""
     bert = reader.model.bert
     bert.set_precision("fp32")
     bert.numpy_products = False
@@ -135,7 +135,7 @@ def _exact(
 
 
 def _shuffled(reader: ModelReader, config: IspRun) -> ModelReader:
-    """Return the model with the entries of every weight in random order."""
+    """Return the model with the entries of every weight matrix permuted."""
     generator = torch.Generator().manual_seed(config.seed)
     bert = copy.deepcopy(reader.model.bert)
     with torch.no_grad():
@@ -147,7 +147,7 @@ def _shuffled(reader: ModelReader, config: IspRun) -> ModelReader:
 
 
 def _with(reader: ModelReader, design: IspDesign, sample: GateSample) -> NDArray[np.float64]:
-    """Compute the sample with another model, which measures the states for itself."""
+    """Compute the sample with another model, including its own states."""
     plain = ShiftEngine(reader.model, reader.n_layers, reader.readout)
     if reader.readout == "cls" and reader.n_layers == 0:
         plain = ShiftEngine(reader.model, 0, "mean")
@@ -160,7 +160,7 @@ def _with(reader: ModelReader, design: IspDesign, sample: GateSample) -> NDArray
 
 
 def _expression(design: IspDesign, sample: GateSample) -> NDArray[np.float64]:
-    """Guess shifts without a model: genes that the goal has more often pull towards it."""
+    """Predict shifts without a model: genes more frequent in the goal pull towards it."""
     if not design.targets:
         return -sample.ranks
     n = int(design.cells.tokens.max(initial=0)) + 1
@@ -174,12 +174,12 @@ def _expression(design: IspDesign, sample: GateSample) -> NDArray[np.float64]:
 
 
 def separation(run: Path) -> float | None:
-    """Return how far apart the states are: between-state over within-state cosine distance."""
+    """Return the cosine distance between states divided by that within states."""
     path = run / "states.npz"
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as kept:
-        cells, state = kept["cells"].astype(np.float64), kept["state"]
+    with np.load(path, allow_pickle=False) as arrays:
+        cells, state = arrays["cells"].astype(np.float64), arrays["state"]
     units = cells / np.linalg.norm(cells, axis=1, keepdims=True)
     means = [units[state == s].mean(0) for s in np.unique(state)]
     if len(means) < 2:
@@ -192,38 +192,40 @@ def separation(run: Path) -> float | None:
 
 
 def _problems(found: dict[str, Any]) -> list[str]:
-    said = []
+    problems = []
     if found["no_op"] > 1e-6:
-        said.append(f"a copy that changes nothing moves by {found['no_op']:.2g}: numerical trouble")
+        problems.append(
+            f"a copy that changes nothing moves by {found['no_op']:.2g}: numerical trouble"
+        )
     if found["above_floor"] < 0.5:
-        said.append(
+        problems.append(
             f"only {found['above_floor']:.0%} of the sampled shifts exceed three times the noise "
             "floor: take fp32"
         )
-    words = {
+    nulls = {
         "shuffled_weights": "shuffled weights give",
         "embedding_alone": "the embedding layer alone gives",
         "expression_alone": "expression alone gives",
     }
-    said += [
+    problems += [
         f"{text} nearly the same ranking (Spearman {found[name]:.2f}): it is not what the model "
         "learnt"
-        for name, text in words.items()
-        if found[name] is not None and found[name] > _ALIKE
+        for name, text in nulls.items()
+        if found[name] is not None and found[name] > _EXPLAINED
     ]
-    return said + close(found["separation"])
+    return problems + close(found["separation"])
 
 
-def close(apart: float | None) -> list[str]:
-    """Warn of states that lie too close together."""
-    if apart is None or apart >= _APART:
+def close(separation: float | None) -> list[str]:
+    """Warn of states that hardly differ."""
+    if separation is None or separation >= _SEPARATED:
         return []
-    gap = f"between/within {apart:.2g}"
+    gap = f"between/within {separation:.2g}"
     return [f"the states lie close together ({gap}): shifts between them mean little"]
 
 
 def text(found: dict[str, Any]) -> str:
-    """Lay the checks out for a person."""
+    """Format the checks."""
     rows = [
         ("a copy that changes nothing", f"{found['no_op']:.2g}", "must be 0"),
         ("noise floor", f"{found['noise_floor']:.2g}", f"median size {found['median_size']:.2g}"),

@@ -1,15 +1,15 @@
-"""The main table: one line per gene and operation, with what is and is not known.
+"""The main table: one row per gene and operation.
 
 The statistical unit is the donor if donors are known, else the cell. A gene's effect is its shift
 minus the median of its nulls: genes with similar detection and rank, under the same operation.
 
-``share_of_nulls``  how many nulls have a centred shift at least as large; among n nulls the rank p,
-                    ``(1 + k) / (1 + n)``, cannot be below ``1 / (1 + n)``
-``p``               Student's t of a new value among the nulls, whose spread is their median
-                    absolute deviation: ranks could never pass a correction for many genes
+``share_of_nulls``  the share of nulls with a centred shift at least as large; with n nulls the rank
+                    p, ``(1 + k) / (1 + n)``, is at least ``1 / (1 + n)``
+``p``               Student's t of a new value among the nulls, whose spread is estimated by their
+                    median absolute deviation; ranks could never pass a correction for many genes
 
-A gene is significant if both the FDR of p and the rank p are below the level. What could not be
-tested is NOT_RUN with the reason, never "no effect".
+A gene is significant if both the FDR of p and the rank p are below the level. Genes that could not
+be tested are NOT_RUN with the reason, never "no effect".
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 BOOTSTRAPS = 1000
 TOWARD, AWAY, MOVES, OPEN = "TOWARD", "AWAY", "MOVES", "OPEN"
 DELETION_ONLY, INCOHERENT, NOT_RUN = "DELETION_ONLY", "INCOHERENT", "NOT_RUN"
-NULL = "NULL"  # a matched null: on the page, not in the table
+NULL = "NULL"  # a matched null, shown on the page only
 
 
 @dataclass(frozen=True)
 class DonorShifts:
-    """Shifts of each gene by donor: ``[G, D]`` means and numbers of cells, and by cell."""
+    """Shifts of each gene by donor, ``[G, D]`` means and numbers of cells, and by cell."""
 
     means: NDArray[np.float64]
     cells: NDArray[np.int64]
@@ -48,14 +48,14 @@ class DonorShifts:
 
 @dataclass(frozen=True)
 class AgainstNulls:
-    """Each gene against its nulls.
+    """Comparison of each gene with its nulls.
 
     Attributes
     ----------
     effect, share, p
         ``[G]`` shift minus the nulls' median; share of nulls at least as far from it; p.
     n, spread
-        ``[G]`` how many nulls, and their spread (1.4826 median absolute deviations).
+        ``[G]`` number of nulls, and their spread (1.4826 median absolute deviations).
     """
 
     effect: NDArray[np.float64]
@@ -77,11 +77,11 @@ def summarise(
     shift, low, high, n_donors = _estimates(units, usable, has_donors=has_donors)
     reason = _reasons(units, n_donors, config, has_donors=has_donors, per_donor=per_donor)
     tested = reason == ""
-    asked = _asked(tokens, design)
+    requested = _requested(tokens, design)
     against = _against_nulls(tokens, shift, units, tested, design, config)
     effect, share, p, n_null = against.effect, against.share, against.p, against.n
     rank_p = (1 + share * n_null) / (1 + n_null)
-    tested &= (n_null > 0) & asked
+    tested &= (n_null > 0) & requested
     reason = np.where((reason == "") & (n_null == 0), "no null genes to compare with", reason)
     fdr = np.full(len(tokens), np.nan)
     fdr[tested] = adjusted(p[tested])
@@ -106,11 +106,11 @@ def summarise(
         }
     )  # fmt: skip
     out["token"], out["spread_of_nulls"] = tokens, against.spread
-    nulls = np.flatnonzero(~asked & np.isfinite(shift))
-    if len(nulls):  # they are drawn, and are not lines of the table
+    nulls = np.flatnonzero(~requested & np.isfinite(shift))
+    if len(nulls):  # on the page, not in the table
         out.loc[nulls, "effect"] = shift[nulls] - np.median(shift[nulls])
         out.loc[nulls, "status"] = NULL
-    out = out[asked | (out["status"] == NULL)]
+    out = out[requested | (out["status"] == NULL)]
     missing = [_missing(name, why, design.operation) for name, why in design.genes.missing.items()]
     if missing:
         out = pd.concat([out, pd.DataFrame(missing)], ignore_index=True)
@@ -118,23 +118,23 @@ def summarise(
 
 
 def _labels(rows: pd.DataFrame) -> NDArray[Any]:
-    """Return the symbol of each gene, or its id where it has none; a group is called one."""
+    """Return each gene's symbol, or its id if it has none; a group is labelled as such."""
     ids = rows["ensembl_id"].fillna("the group").to_numpy(object)
     symbols = rows["symbol"].fillna("").to_numpy(object)
     return np.asarray(np.where(symbols == "", ids, symbols))
 
 
 def combined(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Put the tables of several runs together, and set deletion against overexpression."""
+    """Join the tables of several runs, and compare deletion with overexpression."""
     table = pd.concat(tables, ignore_index=True)
     by_operation = {
         name: rows.drop_duplicates("ensembl_id").set_index("ensembl_id")
         for name, rows in table[table["token"] >= 0].groupby("operation")
     }
     if {"delete", "overexpress"} <= set(by_operation):
-        gone, more = by_operation["delete"], by_operation["overexpress"]
-        for gene in gone.index.intersection(more.index):
-            down, up = gone.loc[gene, "status"], more.loc[gene, "status"]
+        deleted, overexpressed = by_operation["delete"], by_operation["overexpress"]
+        for gene in deleted.index.intersection(overexpressed.index):
+            down, up = deleted.loc[gene, "status"], overexpressed.loc[gene, "status"]
             here = table["ensembl_id"] == gene
             if down == up and down in (TOWARD, AWAY):
                 table.loc[here, "status"] = INCOHERENT
@@ -167,10 +167,10 @@ def _units(
 def _estimates(
     units: DonorShifts, usable: NDArray[np.bool_], *, has_donors: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Return each gene's shift, its 95 % interval, and how many donors it comes from."""
+    """Return each gene's shift, its 95 % interval, and the number of donors."""
     n_donors = usable.sum(1)
     if not has_donors:
-        wide = 1.96 * units.spread  # what a bootstrap of many cells comes to
+        wide = 1.96 * units.spread  # what a bootstrap of many cells would give
         return units.mean, units.mean - wide, units.mean + wide, np.zeros_like(n_donors)
     shift = np.full(len(usable), np.nan)
     low, high = shift.copy(), shift.copy()
@@ -196,7 +196,7 @@ def _reasons(
     has_donors: bool,
     per_donor: int,
 ) -> NDArray[Any]:
-    """Say why a gene is not tested; empty where it is."""
+    """Return why a gene is not tested; empty if it is."""
     out = np.full(len(n_donors), "", object)
     for i, (cells, donors) in enumerate(zip(units.n_cells, n_donors, strict=True)):
         if cells < config.min_cells:
@@ -210,8 +210,8 @@ def _of(n: int, word: str) -> str:
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 
-def _asked(tokens: NDArray[np.int64], design: IspDesign) -> NDArray[np.bool_]:
-    """Say which genes were asked for: not those that serve as nulls only."""
+def _requested(tokens: NDArray[np.int64], design: IspDesign) -> NDArray[np.bool_]:
+    """Return which genes were requested, and are not only nulls."""
     if design.genes.how != "each":
         return np.ones(len(tokens), bool)
     return np.isin(tokens, design.genes.tested)
@@ -272,7 +272,7 @@ def _status(
     *,
     goal: bool,
 ) -> NDArray[Any]:
-    """Call a gene where it stands out of its nulls and its interval does not reach 0."""
+    """Call a gene if it is significant and its interval excludes 0."""
     if not goal:
         return np.where(called & (effect > 0), MOVES, OPEN)
     up, down = called & (effect > 0) & (low > 0), called & (effect < 0) & (high < 0)

@@ -1,4 +1,4 @@
-"""The model of a command: loaded, on its device, with the layer and readout asked for."""
+"""Load the model of a command onto its device, with the requested layer and readout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelReader:
-    """A model and how it is read."""
+    """A model, and the layer and readout by which it embeds cells."""
 
     model: Geneformer
     n_layers: int
@@ -27,7 +27,7 @@ class ModelReader:
 
     @property
     def text(self) -> str:
-        """What reads the cells, in words."""
+        """A description of the model."""
         shape = self.model.shape
         how = "the mean of genes" if self.readout == "mean" else "<cls>"
         return (
@@ -37,7 +37,7 @@ class ModelReader:
 
 
 def load(config: ModelOptions, device: torch.device) -> ModelReader:
-    """Load what the options name and say what it is."""
+    """Load the model, and print its description."""
     if config.model is None:
         raise UserError(
             "no model is named",
@@ -67,7 +67,7 @@ def load(config: ModelOptions, device: torch.device) -> ModelReader:
 
 
 def layer_number(name: str, n_layers: int) -> int:
-    """Return after how many layers to read; 0 is the input of the first."""
+    """Return the number of layers to run; 0 is the input of the first layer."""
     known = {"last": n_layers, "second-to-last": n_layers - 1}
     if name in known:
         return known[name]
@@ -80,7 +80,7 @@ def layer_number(name: str, n_layers: int) -> int:
 
 
 def device_of(name: str) -> torch.device:
-    """Return where to compute, for a command of one process."""
+    """Return the device, for a command with one process."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("no GPU may be used here", hint="--device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

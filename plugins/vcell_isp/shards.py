@@ -1,9 +1,9 @@
-"""The shards of a run: each is computed by one process, once, and written whole or not at all.
+"""The shards of a run: each is computed once, by one process, and written atomically.
 
-Events of all cells, the longest cells first, form one sequence; shard k is events k * size to
-(k + 1) * size. A shard is a Parquet file with a manifest beside it: its checksum says that the file
-is whole. A shard does not depend on what was computed before it, so a table that was resumed equals
-one that was not, to the bit.
+The events of all cells, longest cells first, form one sequence; shard k has events k * size to
+(k + 1) * size. A shard is a Parquet file with a manifest, whose checksum shows that the file is
+complete. A shard does not depend on earlier ones, so the table of a resumed run equals that of an
+uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PATIENCE = 24 * 3600.0  # seconds without a new shard after which a waiting pro
 
 @dataclass(frozen=True)
 class Slice:
-    """Some events of one cell."""
+    """Consecutive events of one cell."""
 
     cell: int
     start: int
@@ -44,7 +44,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Shard:
-    """Some events, and how much work they are."""
+    """Consecutive events, and their cost."""
 
     number: int
     slices: tuple[Slice, ...]
@@ -52,14 +52,14 @@ class Shard:
 
     @property
     def n_events(self) -> int:
-        """How many events it has."""
+        """The number of events."""
         return sum(s.stop - s.start for s in self.slices)
 
 
 def cut(
     design: IspDesign, counts: NDArray[np.int64], size: int, shape: BertShape, n_layers: int
 ) -> list[Shard]:
-    """Cut the events of all cells into shards of `size` events."""
+    """Divide the events of all cells into shards of `size` events."""
     bounds = np.concatenate([[0], np.cumsum(counts)])
     lengths = design.cells.lengths
     shards = []
@@ -82,15 +82,15 @@ def cut(
 
 
 def share(shards: list[Shard], rank: int, world: int) -> list[Shard]:
-    """Return the shards of one process: the dearest first, each to whoever has least to do."""
+    """Return the shards of one process: the most expensive first, each to the least loaded."""
     load = [0.0] * world
-    mine = []
+    own = []
     for shard in sorted(shards, key=lambda s: (-s.cost, s.number)):
         to = load.index(min(load))
         load[to] += shard.cost
         if to == rank:
-            mine.append(shard)
-    return sorted(mine, key=lambda s: s.number)
+            own.append(shard)
+    return sorted(own, key=lambda s: s.number)
 
 
 class ShardFolder:
@@ -101,24 +101,24 @@ class ShardFolder:
         self.folder.mkdir(exist_ok=True)
 
     def table(self, shard: Shard) -> Path:
-        """Where a shard's table is."""
+        """Return the path of a shard's table."""
         return self.folder / f"{shard.number:06d}.parquet"
 
     def manifest(self, shard: Shard) -> Path:
-        """Where what is known of it is."""
+        """Return the path of a shard's manifest."""
         return self.folder / f"{shard.number:06d}.json"
 
     def is_done(self, shard: Shard) -> bool:
-        """Whether a shard is there and whole."""
+        """Return whether a shard exists and is complete."""
         path = self.manifest(shard)
         if not path.is_file() or not self.table(shard).is_file():
             return False
         known = files.read_json(path)
-        whole = known.get("sha256") == files.checksum(self.table(shard))
-        return whole and known.get("events") == shard.n_events
+        complete = known.get("sha256") == files.checksum(self.table(shard))
+        return complete and known.get("events") == shard.n_events
 
     def write(self, shard: Shard, table: pa.Table, seconds: float, rank: int) -> None:
-        """Put a finished shard in its place, then say that it is finished."""
+        """Write the table of a shard, then its manifest."""
         path = self.table(shard)
         with outputs.whole(path) as aside:
             pq.write_table(table, aside, compression="zstd")
@@ -132,11 +132,11 @@ class ShardFolder:
 
 
 def mixed(shards: list[Shard]) -> list[Shard]:
-    """Return the dearest shard first: what does not fit memory is met at once. Then a mixture.
+    """Return the most expensive shard first, to run out of memory at once, then a mixture.
 
-    Shards are numbered from long cells to short ones, and what an event of each costs is known only
-    roughly. In an order whose every beginning is spread over all lengths (multiples of the golden
-    ratio) the time left is right from early on.
+    Shards are numbered from long cells to short ones, and the cost of their events is known only
+    roughly. In an order whose every prefix is spread over all lengths (multiples of the golden
+    ratio), the estimate of the remaining time is right from early on.
     """
     if not shards:
         return []
@@ -154,7 +154,7 @@ def compute(
     rank: int = 0,
     log: Any = None,
 ) -> None:
-    """Compute the shards that are not there yet, with progress and the time left."""
+    """Compute the missing shards, and show progress and the remaining time."""
     waiting = [shard for shard in shards if not folder.is_done(shard)]
     if len(waiting) < len(shards):
         console.say(
@@ -170,7 +170,7 @@ def compute(
             parts = []
             for piece in shard.slices:
                 parts.append(measured(design, engine, piece))
-                # events of long cells count for more, so that the time left is right
+                # weighted by cost, so that the remaining time is right
                 bar.advance(total * shard.cost / cost / len(shard.slices))
             table = pa.concat_tables(parts)
             folder.write(shard, table, time.monotonic() - started, rank)
@@ -202,14 +202,14 @@ def measured(design: IspDesign, engine: ShiftEngine, piece: Slice) -> pa.Table:
 def _rank(
     tokens: NDArray[np.int32], genes: NDArray[np.int64], length: int, first: int
 ) -> NDArray[np.int32]:
-    """Return each gene's rank in its cell, from 0; -1 for a gene it lacks or for a group."""
+    """Return each gene's rank in its cell, from 0; -1 for genes it lacks and for groups."""
     place = np.full(int(max(tokens.max(initial=0), genes.max(initial=0))) + 2, -1, np.int32)
     place[tokens[:length]] = np.arange(length, dtype=np.int32) - first
     return np.where(genes < 0, -1, place[genes]).astype(np.int32)
 
 
 def wait_for_all(folder: ShardFolder, shards: list[Shard]) -> None:
-    """Wait until other processes have finished theirs."""
+    """Wait until the other processes have finished."""
     last_news, missing = time.monotonic(), list(shards)
     while missing:
         left = [shard for shard in missing if not folder.manifest(shard).is_file()]
@@ -228,7 +228,7 @@ def merge(
     names: dict[str, NDArray[Any]],
     design: IspDesign,
 ) -> int:
-    """Write all shards as one Parquet, with names of genes, donors and types; return its rows."""
+    """Write all shards as one Parquet file with names, donors and types; return its rows."""
     writer, rows = None, 0
     try:
         for folder, shards in folders:
@@ -261,6 +261,6 @@ def _named(table: pa.Table, names: dict[str, NDArray[Any]], design: IspDesign) -
 
 
 def _labelled(codes: NDArray[Any], labels: tuple[str, ...]) -> pa.Array:
-    """Return the label of each code; none where it is negative."""
+    """Return the label of each code, null if the code is negative."""
     known = pa.array(np.maximum(codes, 0).astype(np.int32), mask=codes < 0)
     return pa.DictionaryArray.from_arrays(known, pa.array([*labels] or [""])).cast(pa.string())

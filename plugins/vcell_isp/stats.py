@@ -29,7 +29,7 @@ SHOWN = 15
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run, opened."""
+    """A finished run."""
 
     run: Run
     design: IspDesign
@@ -37,13 +37,13 @@ class FinishedRun:
 
     @property
     def column(self) -> str:
-        """What its statistics are of: the shift towards the goal, or the distance."""
+        """The column to test: the shift towards the goal, or the distance."""
         targets = self.design.targets
         return f"shift_{targets[0]}" if targets else "distance"
 
     @property
     def per_donor(self) -> int:
-        """Cells that a donor needs for a gene."""
+        """Cells of a gene that each donor needs."""
         return int((self.run.meta.get("config") or {}).get("min_cells_per_donor", 10))
 
 
@@ -62,8 +62,8 @@ def opened(name: str, root: Path) -> FinishedRun:
 
 
 def run(names: Sequence[str], config: IspStats) -> None:
-    """Compute and write what was asked for."""
-    if config.output is not None:  # a table of the run's own is made anew
+    """Compute and write the requested table."""
+    if config.output is not None:  # tables inside the run may be replaced
         outputs.check(config.output, overwrite=config.overwrite, suffixes=(".csv", ".parquet"))
         if config.mode == "genes":
             outputs.check(config.output.with_suffix(".html"), overwrite=config.overwrite)
@@ -86,7 +86,7 @@ def run(names: Sequence[str], config: IspStats) -> None:
 
 
 def _in_the_run(result: FinishedRun, config: IspStats) -> list[Path]:
-    """Return where a table, and the page of genes, lie where no other place is asked for."""
+    """Return the default paths of the table and of its page."""
     table = result.run.path / f"{config.mode}.csv"
     return [table, table.with_suffix(".html")] if config.mode == "genes" else [table]
 
@@ -165,11 +165,11 @@ def _genes(results: list[FinishedRun], config: IspStats) -> None:
 
 
 def _write(table: pd.DataFrame, out: Path, *, index: bool) -> None:
-    """Write a table aside, then in its place."""
+    """Write a table atomically."""
     with outputs.whole(out) as aside:
         if out.suffix == ".csv":
             table.to_csv(aside, index=index)
         else:
-            whole = pa.Table.from_pandas(table, preserve_index=index)
+            arrow = pa.Table.from_pandas(table, preserve_index=index)
             mark = {outputs.MADE_BY: outputs.made_by()}
-            pq.write_table(whole.replace_schema_metadata({**whole.schema.metadata, **mark}), aside)
+            pq.write_table(arrow.replace_schema_metadata({**arrow.schema.metadata, **mark}), aside)

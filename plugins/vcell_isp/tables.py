@@ -1,12 +1,12 @@
 """Upstream's tables: the columns, formulas and order of Geneformer's InSilicoPerturberStats.
 
-Wilcoxon's rank sums against a shared pool are found by sorting the pool once: the rank sum of a
-gene's values is the number of pool values below them (ties count a half) plus n(n + 1)/2, so that
-all genes cost one binary search per value. p is two-sided and normal without correction for ties,
-as ``scipy.stats.ranksums``. Means are of the values in the order of cells.
+Wilcoxon rank sums against a shared pool are computed by sorting the pool once. The rank sum of a
+gene's values is the number of pool values below them (ties count a half) plus n(n + 1)/2, so all
+genes cost one binary search per value. p is two-sided and normal without correction for ties, as in
+``scipy.stats.ranksums``. Means are over values in the order of cells.
 
 Upstream's pool of "random" genes contains the tested gene and treats the cells of a donor as
-independent; these tables do the same, for comparison. ``genes.csv`` does not.
+independent. These tables do the same, for comparison; ``genes.csv`` does not.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from vcell.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-POOL = 100_000  # upstream's cap on the pool, drawn with seed 42
+POOL = 100_000  # upstream's limit on the pool, drawn with seed 42
 
 
 @dataclass(frozen=True)
 class GeneValues:
-    """Values of a run, gene by gene in ascending order of tokens.
+    """Values of a run by gene, in ascending order of tokens.
 
     Attributes
     ----------
     tokens, names, ids
-        ``[G]`` of each gene.
+        ``[G]`` token, name and id of each gene.
     starts
         ``[G + 1]``: the values of gene g are ``starts[g]`` to ``starts[g + 1]``.
     values
-        By column name, all values in that order; of a gene, in the order of cells.
+        All values in that order, by column; the values of a gene are in the order of cells.
     """
 
     tokens: NDArray[np.int64]
@@ -50,7 +50,7 @@ class GeneValues:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, columns: Sequence[str]) -> GeneValues:
-        """Sort the lines of a run's table by gene and cell."""
+        """Sort the rows of a run's table by gene and cell."""
         gene, cell = frame["gene"].to_numpy(np.int64), frame["cell"].to_numpy(np.int64)
         order = np.lexsort((cell, gene))
         tokens, first = np.unique(gene[order], return_index=True)
@@ -62,11 +62,11 @@ class GeneValues:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """``[G]`` values of each gene."""
+        """``[G]`` number of values of each gene."""
         return np.diff(self.starts)
 
     def means(self, column: str) -> NDArray[np.float64]:
-        """``[G]`` means, each as numpy computes it over the gene's values."""
+        """``[G]`` means, computed by numpy gene by gene."""
         values, starts = self.values[column], self.starts
         return np.array([values[a:b].mean() for a, b in itertools.pairwise(starts)])
 
@@ -84,7 +84,7 @@ def rank_sums(
 
     ordered = np.sort(pool)
     below = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
-    sums = np.concatenate([[0], np.cumsum(below)])  # whole numbers: twice the count, exact
+    sums = np.concatenate([[0], np.cumsum(below)])  # integers: twice the count, exact
     wins = np.diff(sums[starts]) / 2
     n1, n2 = len(pool), np.diff(starts).astype(float)
     rank_sum_pool = n1 * (n1 + 1) / 2 + (n1 * n2 - wins)
@@ -94,7 +94,7 @@ def rank_sums(
 
 
 def adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Benjamini and Hochberg's adjusted p-values, as statsmodels' fdr_bh."""
+    """Return Benjamini-Hochberg adjusted p-values, as statsmodels' fdr_bh."""
     n = len(p)
     if not n:
         return p.astype(np.float64)
@@ -107,7 +107,7 @@ def adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def pool_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return upstream's pool: all values of all genes, at most 100,000 drawn by its seed."""
+    """Return upstream's pool: all values of all genes, at most 100,000, drawn with its seed."""
     if len(values) <= POOL:
         return values
     chosen = random.Random(42).sample(range(len(values)), k=POOL)
@@ -139,7 +139,7 @@ def goal_state_shift(data: GeneValues, goal: str, alternatives: Sequence[str]) -
 
 
 def one_shift_to_goal(data: GeneValues, goal: str, alternatives: Sequence[str]) -> pd.DataFrame:
-    """Return what upstream has for a group: nothing to compare one perturbation with."""
+    """Return upstream's table for a group, which has no test."""
     columns = {"Shift_to_goal_end": data.means(f"shift_{goal}")}
     for state in alternatives:
         columns[f"Shift_to_alt_end_{state}"] = data.means(f"shift_{state}")
@@ -156,10 +156,10 @@ def vs_null(data: GeneValues, null: GeneValues, column: str) -> pd.DataFrame:
         j = place.get(int(token))
         if j is None:
             continue
-        mine = data.values[column][data.starts[i] : data.starts[i + 1]]
-        theirs = null.values[column][null.starts[j] : null.starts[j + 1]]
-        other[i], n_null[i] = null_means[j], len(theirs)
-        p[i] = rank_sums(mine, theirs, np.array([0, len(theirs)]))[0]
+        tested = data.values[column][data.starts[i] : data.starts[i + 1]]
+        nulls = null.values[column][null.starts[j] : null.starts[j + 1]]
+        other[i], n_null[i] = null_means[j], len(nulls)
+        p[i] = rank_sums(tested, nulls, np.array([0, len(nulls)]))[0]
     p = np.where(np.isnan(p), 1, p)
     out = data.frame(
         Test_avg_shift=test, Null_avg_shift=other, Test_vs_null_avg_shift=test - other,
@@ -173,7 +173,7 @@ def vs_null(data: GeneValues, null: GeneValues, column: str) -> pd.DataFrame:
 
 
 def mixture_model(data: GeneValues, column: str) -> pd.DataFrame:
-    """Divide genes into impact and no impact by two Gaussians over their means."""
+    """Classify genes as impact or no impact by a mixture of two Gaussians over their means."""
     try:
         from sklearn.mixture import GaussianMixture
     except ImportError:
@@ -197,14 +197,14 @@ def mixture_model(data: GeneValues, column: str) -> pd.DataFrame:
 
 
 def _impact(values: NDArray[np.float64], fitted: Any) -> NDArray[np.int64]:
-    """Return 1 where upstream says impact: nearer to the first component."""
+    """Return 1 for impact as upstream does: genes nearer to the first component."""
     impact, none = fitted.means_[0][0], fitted.means_[1][0]
     predicted = 1 - fitted.predict(values.reshape(-1, 1))
     return np.where(values > none, 0, np.where(values < impact, 1, predicted)).astype(np.int64)
 
 
 def aggregate(data: GeneValues, column: str) -> pd.DataFrame:
-    """List every cell's value with its gene; lines are numbered gene by gene, as upstream does."""
+    """List every cell's value with its gene; rows are numbered by gene, as upstream does."""
     names, number = np.repeat(data.names, data.counts), np.arange(int(data.counts.sum()))
     number -= np.repeat(data.starts[:-1], data.counts)
     return pd.DataFrame({"Cosine_sim": data.values[column], "Gene": names}, index=number)

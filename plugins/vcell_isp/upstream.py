@@ -1,6 +1,6 @@
 """Write a run's shifts as the files that Geneformer's InSilicoPerturberStats reads.
 
-These files are pickles because upstream's tool reads nothing else. They hold plain dicts, lists,
+These files are pickles because upstream's tool reads nothing else. They contain only dicts, lists,
 tuples, strings and floats. vcell writes them on request and never reads one.
 """
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def export(run: Run, folder: Path) -> int:
-    """Write one file a cell, ``in_silico_{operation}_{run}_dict_cell_embs_{n}batch1_raw.pickle``.
+    """Write one file per cell, ``in_silico_{operation}_{run}_dict_cell_embs_{n}batch1_raw.pickle``.
 
     Returns
     -------
     int
-        How many files were written.
+        The number of files.
     """
     design = IspDesign.load(run.path)
     check(folder)
@@ -48,7 +48,7 @@ def export(run: Run, folder: Path) -> int:
         try:
             with outputs.whole(written[-1], sync=False) as aside, aside.open("wb") as file:
                 pickle.dump(content, file)
-        except BaseException:  # upstream would read a part as the whole
+        except BaseException:  # upstream would read an incomplete folder
             for path in written:
                 path.unlink(missing_ok=True)
             raise
@@ -56,7 +56,7 @@ def export(run: Run, folder: Path) -> int:
 
 
 def check(folder: Path) -> None:
-    """Refuse a folder that has such files already, or that nothing can be written into."""
+    """Refuse a folder that already has such files, or that is not writable."""
     outputs.check_folder(folder)
     if folder.exists() and any(folder.glob("*_raw.pickle")):
         raise UserError(
@@ -65,7 +65,7 @@ def check(folder: Path) -> None:
 
 
 def _key(gene: int, design: IspDesign) -> tuple[Any, str]:
-    """Return upstream's key: the token, or the tokens perturbed together, and 'cell_emb'."""
+    """Return upstream's key: the token or tokens perturbed together, and 'cell_emb'."""
     if gene == GROUP:
         return tuple(design.genes.tested), "cell_emb"
     if design.genes.anchor is not None:

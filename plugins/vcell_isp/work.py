@@ -1,4 +1,4 @@
-"""Run a screen: settle the design, start the processes, compute shards, merge and check them."""
+"""Run a screen: plan it, start the processes, compute shards, merge and check them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vcell.geneformer.shifts import ShiftEngine
 from vcell.launch import join_run, launch, make_plan, resume_run
 from vcell.runs import Run
 from vcell.train.command import begun
-from vcell_isp import IspRun, asked, shards
+from vcell_isp import IspRun, planning, shards
 from vcell_isp.design import IspDesign
 from vcell_isp.model import ModelReader, load
 from vcell_isp.shards import Shard, ShardFolder
@@ -33,7 +33,7 @@ STATES = "states.npz"
 
 
 def run(cells: Path | None, config: IspRun) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     plan = make_plan(config)
     if config.export_upstream_pickles is not None:
         from vcell_isp.upstream import check
@@ -52,16 +52,16 @@ def run(cells: Path | None, config: IspRun) -> None:
         if cells is None:
             raise UserError("no file of cells is named", hint="vcell isp run CELLS --model DIR")
         outputs.check_folder(config.runs)
-        asked.first_look(cells, config)
+        planning.first_look(cells, config)
         reader = load(config, torch.device("cpu"))
-        design = asked.design(cells, config, reader.model)
+        design = planning.design(cells, config, reader.model)
         estimate = _estimate(design, reader, config)
         if config.dry_run:
             console.result(estimate, _estimate_text(estimate))
             return
         if not estimate["events"]:
             raise UserError(
-                "there is nothing to perturb: no cell has the genes asked for",
+                "there is nothing to perturb: no cell has the requested genes",
                 hint="look at --genes, --anchor and --start",
             )
         path = cells.absolute()
@@ -81,11 +81,11 @@ def run(cells: Path | None, config: IspRun) -> None:
     console.say(f"run directory: {this.path}")
     launch("vcell_isp.work:main", this, plan)
     if plan.leads:
-        _tell(Run.open(this.path), config)
+        _print_result(Run.open(this.path), config)
 
 
 def config_of(run: Run) -> IspRun:
-    """Return the settings a run was started with."""
+    """Return the settings with which a run was started."""
     saved = run.meta.get("config") or {}
     try:
         values = {
@@ -99,7 +99,7 @@ def config_of(run: Run) -> IspRun:
 
 
 def main(run: Run) -> None:
-    """Compute this process's shards; the first process measures states before, and merges after."""
+    """Compute this process's shards; rank 0 measures states first, and merges at the end."""
     config = config_of(run)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = _device(run)
@@ -123,7 +123,7 @@ def main(run: Run) -> None:
 def _stages(
     run: Run, config: IspRun, design: IspDesign, engine: ShiftEngine, *, leads: bool
 ) -> Any:
-    """Yield what is to be computed: the design, or what a first-order screen leaves of it."""
+    """Yield the events to compute: the whole design, or what a first-order screen selects."""
     if config.screen == "exact":
         yield "", design
         return
@@ -135,7 +135,7 @@ def _stages(
 def _device(run: Run) -> torch.device:
     if run.meta.get("device") != "cuda":
         world = int(os.environ.get("WORLD_SIZE", "1"))
-        if world > 1:  # processes share the cores
+        if world > 1:  # the processes share the cores
             torch.set_num_threads(max(1, cores() // world))
         return torch.device("cpu")
     where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -146,7 +146,7 @@ def _device(run: Run) -> torch.device:
 def _states(
     run: Run, design: IspDesign, reader: ModelReader, *, leads: bool
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the mean embedding of each target state; the first process measures them once."""
+    """Return the mean embedding of each target state; rank 0 measures them once."""
     if not design.targets:
         return {}
     path = run.path / STATES
@@ -156,12 +156,12 @@ def _states(
                 time.sleep(0.2)
         else:
             _measure_states(run, design, reader)
-    with np.load(path, allow_pickle=False) as kept:
-        return {name: kept[f"mean_{i}"] for i, name in enumerate(design.targets)}
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[f"mean_{i}"] for i, name in enumerate(design.targets)}
 
 
 def _measure_states(run: Run, design: IspDesign, reader: ModelReader) -> None:
-    """Embed the cells of the start and of every target, and keep means and cells."""
+    """Embed the cells of the start and of every target, and save means and cells."""
     engine = ShiftEngine(reader.model, reader.n_layers, reader.readout)
     chosen = np.flatnonzero(design.state >= 0)
     embedded = np.empty((len(chosen), reader.model.shape.d_model), np.float32)
@@ -189,7 +189,7 @@ def _finish(
     reader: ModelReader,
     stages: list[tuple[ShardFolder, list[Shard]]],
 ) -> None:
-    """Merge the shards, write what others read, check, and end the run."""
+    """Merge the shards, write the exports, run the checks, and finish the run."""
     known = reader.model.vocabulary
     names = {"ensembl_id": known.ids, "symbol": known.symbols}
     rows = 0
@@ -212,8 +212,8 @@ def _finish(
     run.finish("done", **summary)
 
 
-def _tell(run: Run, config: IspRun) -> None:
-    """Print what came out."""
+def _print_result(run: Run, config: IspRun) -> None:
+    """Print the result."""
     from vcell_isp import gates
 
     summary = dict(run.meta.get("summary") or {})
@@ -234,7 +234,7 @@ def _tell(run: Run, config: IspRun) -> None:
 
 
 def _estimate(design: IspDesign, reader: ModelReader, config: IspRun) -> dict[str, Any]:
-    """Count the events; for a dry run also time a few of them."""
+    """Count the events; in a dry run also time a few of them."""
     counts = design.counts()
     events = int(counts.sum())
     found: dict[str, Any] = {
@@ -251,18 +251,18 @@ def _estimate(design: IspDesign, reader: ModelReader, config: IspRun) -> dict[st
 
 
 def _n_genes(design: IspDesign) -> int:
-    wanted = design.genes.wanted
+    individual = design.genes.individual
     if design.genes.how == "group":
         return 1
     cells = design.cells.take(design.order)
     inner = np.unique(cells.tokens)
     first = 4 if design.frame.first else 2
     inner = inner[inner >= first]
-    return len(inner if wanted is None else wanted)
+    return len(inner if individual is None else individual)
 
 
 def _n_eligible(design: IspDesign, config: IspRun) -> int:
-    """Count genes in enough cells for a test: ten, and where donors are known, of two of them."""
+    """Count genes in enough cells for a test: ten, and in two donors each if these are known."""
     cells = np.flatnonzero(design.start)
     lengths = design.cells.lengths[cells]
     tokens = design.cells.take(cells).tokens.astype(np.int64)
@@ -275,16 +275,16 @@ def _n_eligible(design: IspDesign, config: IspRun) -> int:
         seen = np.bincount(place, minlength=n * len(design.donors)).reshape(n, -1)
         enough &= (seen >= config.min_cells_per_donor).sum(1) >= 2
     enough[: 4 if design.frame.first else 2] = False
-    wanted = design.genes.wanted
-    if wanted is not None:
-        return int(enough[wanted[wanted < n]].sum())
+    individual = design.genes.individual
+    if individual is not None:
+        return int(enough[individual[individual < n]].sum())
     return int(enough.sum())
 
 
 def _timed(
     design: IspDesign, reader: ModelReader, counts: NDArray[np.int64], config: IspRun
 ) -> dict[str, Any]:
-    """Time a few events of a middling cell, and scale by what each cell costs."""
+    """Time a few events of a cell of median length, and scale by the cost of each cell."""
     fake = {name: np.ones(reader.model.shape.d_model) for name in design.targets}
     engine = ShiftEngine(reader.model, reader.n_layers, reader.readout, fake)
     pieces = shards.cut(design, counts, config.shard, reader.model.shape, reader.n_layers)
@@ -295,13 +295,13 @@ def _timed(
     shards.measured(design, engine, piece)
     started = time.monotonic()
     shards.measured(design, engine, piece)
-    spent = time.monotonic() - started
+    elapsed = time.monotonic() - started
     length = int(design.cells.lengths[cell])
     shape, n_layers = reader.model.shape, reader.n_layers
     cost = piece.stop * shape.flops(length, max(n_layers - 1, 1)) + 2 * shape.flops(
         length, n_layers
     )
-    seconds = spent * total / cost
+    seconds = elapsed * total / cost
     return {"seconds": round(seconds, 1), "events_a_second": round(counts.sum() / seconds, 2)}
 
 

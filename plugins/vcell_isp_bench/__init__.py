@@ -1,4 +1,4 @@
-"""`vcell isp-bench`: how fast Geneformer embeds cells by each method, and what really ran."""
+"""`vcell isp-bench`: the speed of embedding cells with Geneformer, and what each method ran."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class IspBench:
-    """The [isp-bench] table."""
+    """Settings of `vcell isp-bench`, the [isp-bench] table."""
 
     model: str = option(
         "synthetic:gf-6L-10M-i2048", help="Folder of a Geneformer model, or random weights."

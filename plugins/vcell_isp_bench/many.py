@@ -1,7 +1,7 @@
-"""Time methods on several GPUs, or in several processes on a CPU, at the same time.
+"""Time methods on several GPUs, or in several CPU processes, at the same time.
 
-Each process has a share of the cells, balanced by cost, and its own model. The processes exchange
-nothing but the signal to start. A repeat lasts as long as its slowest process.
+Each process has its own model and a share of the cells, balanced by cost. The processes only
+synchronise their start. The time of a repeat is that of the slowest process.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from vcell import console
 from vcell.cores import cores
 from vcell.errors import RunFailed, UserError
 from vcell.geneformer import checkpoint
+from vcell.gpu import memory
 from vcell_isp_bench import measure
 from vcell_isp_bench.measure import Timing
 from vcell_isp_bench.methods import make
@@ -33,17 +34,17 @@ if TYPE_CHECKING:
     from vcell_isp_bench import IspBench
     from vcell_isp_bench.work import IspBenchRun
 
-_PATIENCE = 3600.0  # seconds for the others to reach the same point
+_PATIENCE = 3600.0  # seconds to wait for the other processes
 
 
 def shares(lengths: NDArray[np.int64], shape: BertShape, n: int) -> list[NDArray[np.int64]]:
-    """Deal cells out: the dearest first, each to whoever has least to do."""
-    load, dealt = [0.0] * n, [[] for _ in range(n)]  # type: list[float], list[list[int]]
+    """Assign cells to processes: the most expensive first, each to the least loaded process."""
+    load, assigned = [0.0] * n, [[] for _ in range(n)]  # type: list[float], list[list[int]]
     for cell in np.argsort(-lengths, kind="stable").tolist():
         to = load.index(min(load))
         load[to] += shape.flops(int(lengths[cell]))
-        dealt[to].append(cell)
-    return [np.array(sorted(cells), np.int64) for cells in dealt]
+        assigned[to].append(cell)
+    return [np.array(sorted(cells), np.int64) for cells in assigned]
 
 
 def measured(
@@ -55,14 +56,14 @@ def measured(
         raise UserError(f"{have} cannot be shared by {n} processes")
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(n), context.Queue()
-    dealt = shares(bench.cells.lengths, bench.model.shape, n)
+    assigned = shares(bench.cells.lengths, bench.model.shape, n)
     workers = [
         context.Process(
             target=_work, daemon=True,
             args=(rank, n, bench.config, bench.device.type, bench.cells.take(own), names, barrier,
                   results),
         )
-        for rank, own in enumerate(dealt)
+        for rank, own in enumerate(assigned)
     ]  # fmt: skip
     for worker in workers:
         worker.start()
@@ -72,11 +73,11 @@ def measured(
         for worker in workers:
             worker.terminate() if worker.exitcode is None else None
             worker.join()
-    return _together(found, names, dealt)
+    return _together(found, names, assigned)
 
 
 def _gathered(workers: list[Any], results: Any, n: int) -> dict[tuple[str, int], Any]:
-    """Wait for a result of every process and method; a process that dies ends it."""
+    """Wait for the results of all processes and methods; fail if a process dies."""
     found: dict[tuple[str, int], Any] = {}
     with console.progress("measuring", n, "results") as bar:
         while len(found) < n:
@@ -96,7 +97,7 @@ def _work(
     rank: int, n: int, config: IspBench, kind: str, cells: TokenCells, names: list[str],
     barrier: Barrier, results: Any,
 ) -> None:  # fmt: skip
-    """Be one of the processes."""
+    """Run one of the processes."""
     console.settings.verbosity = console.QUIET
     device = torch.device(kind, rank) if kind == "cuda" else torch.device("cpu")
     if kind == "cuda":
@@ -112,7 +113,7 @@ def _work(
             seen = measure.watched(method, cells, device)
         except UserError as error:
             why = error.message
-        except RuntimeError as error:  # out of memory, a kernel or a compiler that fails here
+        except RuntimeError as error:  # such as out of memory, or a kernel that does not compile
             why = str(error).splitlines()[0]
             barrier.abort()
         try:
@@ -120,30 +121,30 @@ def _work(
             if method is None or why:
                 results.put((name, rank, {"not_run": why}))
                 continue
-            measure.reset_peak(device)
+            memory.reset_peak(device)
             with measure.GpuLoad(device) as load:
                 timing, out = measure.timed(
                     method, cells, device, config.repeats, cls=model.readout == "cls",
                     before=lambda: barrier.wait(_PATIENCE),
                 )  # fmt: skip
             row = {"method": name, "what": method.what, **seen, "gpu_load": load.percent,
-                   "memory": measure.peak_memory(device)}  # fmt: skip
+                   "memory": memory.peak_memory(device)}  # fmt: skip
             results.put((name, rank, (row, timing, out)))
         except threading.BrokenBarrierError:
             results.put((name, rank, {"not_run": why or "another process failed"}))
-            time.sleep(1.0)  # until all have seen it
+            time.sleep(1.0)  # until all processes have seen it
             barrier.reset()
     results.close()
     results.join_thread()
 
 
 def _together(
-    found: dict[tuple[str, int], Any], names: list[str], dealt: list[NDArray[np.int64]]
+    found: dict[tuple[str, int], Any], names: list[str], assigned: list[NDArray[np.int64]]
 ) -> tuple[list[dict[str, Any]], dict[str, Timing], dict[str, NDArray[np.float32]]]:
-    """Put the processes' results together: the slowest counts, CPU seconds are added."""
+    """Combine the results of the processes: the slowest time, and the sum of CPU seconds."""
     rows, times, embedded = [], {}, {}
     for name in names:
-        each = [found[name, rank] for rank in range(len(dealt))]
+        each = [found[name, rank] for rank in range(len(assigned))]
         failed = next((one for one in each if isinstance(one, dict)), None)
         if failed is not None:
             rows.append({"method": name, **failed})
@@ -156,8 +157,8 @@ def _together(
             key: parts[key][slowest, repeats].tolist() for key in ("copy", "model", "harness")
         }
         times[name] = Timing(**chosen, cpu=parts["cpu"].sum(0).tolist())
-        out = np.empty((sum(map(len, dealt)), each[0][2].shape[1]), np.float32)
-        for own, (_, _, embeddings) in zip(dealt, each, strict=True):
+        out = np.empty((sum(map(len, assigned)), each[0][2].shape[1]), np.float32)
+        for own, (_, _, embeddings) in zip(assigned, each, strict=True):
             out[own] = embeddings
         embedded[name] = out
         row = dict(each[0][0])

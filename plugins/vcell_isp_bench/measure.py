@@ -1,13 +1,11 @@
-"""Time a method phase by phase, and observe one forward pass to see what really ran."""
+"""Time a method phase by phase, and observe one forward pass to see what ran."""
 
 from __future__ import annotations
 
-import resource
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +32,7 @@ class Timing:
     Attributes
     ----------
     copy, model, harness
-        ``[R]`` seconds to put tokens on the device; in the model; and in everything else.
+        ``[R]`` seconds to copy tokens to the device, in the model, and in everything else.
     cpu
         ``[R]`` CPU seconds of the process.
     """
@@ -45,13 +43,13 @@ class Timing:
     cpu: list[float] = field(default_factory=list)
 
     def quartiles(self, name: str) -> tuple[float, float, float]:
-        """Return lower quartile, median and upper quartile of a phase."""
+        """Return the lower quartile, the median and the upper quartile of a phase."""
         low, middle, high = np.quantile(getattr(self, name), [0.25, 0.5, 0.75])
         return float(low), float(middle), float(high)
 
 
 class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the types of products and the kernels of attention."""
+    """Records the types of matrix products and the attention kernels."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -59,14 +57,14 @@ class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.kernels: dict[str, int] = {}
 
     def by_numpy(self, products: str, attention: str) -> None:
-        """Note what numpy ran in torch's place."""
+        """Record what numpy ran instead of torch."""
         self.types[products] = self.types.get(products, 0) + 1
         self.kernels[attention] = self.kernels.get(attention, 0) + 1
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[Any], args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Look at one operator and run it."""
+        """Record one operator and run it."""
         name = str(func).split(".")[1] if "." in str(func) else str(func)
         if "attention" in name or "varlen" in name:
             self.kernels[name.strip("_")] = self.kernels.get(name.strip("_"), 0) + 1
@@ -79,10 +77,10 @@ class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def watched(method: Method, cells: TokenCells, device: torch.device) -> dict[str, Any]:
-    """Return what one batch ran: types of products, kernels, cells of a forward."""
+    """Return what one batch ran: types of products, kernels, cells per forward pass."""
     batch = next(iter(method.batches([int(n) for n in cells.lengths])))
     given = [torch.from_numpy(cells[i].astype(np.int64)).to(device) for i in batch]
-    # inference_mode would hide linear layers from the watch
+    # inference_mode would hide linear layers from the dispatch mode
     with torch.no_grad(), KernelWatch() as watch:
         cpu_layers.observers.append(watch.by_numpy)
         try:
@@ -105,7 +103,7 @@ def timed(
 ) -> tuple[Timing, NDArray[np.float32]]:  # fmt: skip
     """Embed all cells once to warm up, then `repeats` times; return times and embeddings.
 
-    `before` is called before each of them: where processes wait for each other.
+    `before` is called before each pass: there processes wait for each other.
     """
     timing = Timing()
     out = np.zeros((0, 0), np.float32)
@@ -141,9 +139,9 @@ def _once(
         if method.harness is not None:
             method.harness()
     embedded: NDArray[np.float32] = torch.stack(out).cpu().numpy()
-    whole = time.perf_counter() - started
+    elapsed = time.perf_counter() - started
     return {
-        "copy": copying, "model": computing, "harness": max(whole - copying - computing, 0.0),
+        "copy": copying, "model": computing, "harness": max(elapsed - copying - computing, 0.0),
         "cpu": time.process_time() - cpu,
     }, embedded  # fmt: skip
 
@@ -153,32 +151,13 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def reset_peak(device: torch.device) -> None:
-    """Forget the most memory used so far, so that a method answers for itself alone."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with suppress(OSError):  # Linux: resets VmHWM of this process
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the most bytes used since `reset_peak`: of the GPU, or of the process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 class GpuLoad:
-    """Asks the driver ten times a second how busy a GPU is, on a thread beside what is timed.
+    """Samples the GPU's utilisation ten times a second on a separate thread.
 
     Attributes
     ----------
     percent
-        Mean over the block; None on a CPU and where the driver does not say.
+        Mean over the block; None on a CPU, or if the driver does not report it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -212,7 +191,7 @@ class GpuLoad:
 
 @torch.inference_mode()
 def peak_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
-    """Measure how many operations a second a large product reaches here: the roof."""
+    """Measure the operations per second of a large matrix product, the roofline here."""
     n = 1024 if device.type == "cpu" else 8192
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")

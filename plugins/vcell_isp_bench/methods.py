@@ -1,7 +1,7 @@
 """The methods of embedding cells that are compared.
 
 Each turns ranked cells into one embedding per cell: the mean over genes (or <cls>) after the same
-layer. A method that cannot run here says why; none falls back to another.
+layer. A method that cannot run here gives the reason; none falls back to another.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAMES = (
 
 @dataclass
 class Method:
-    """One way: how it cuts cells into batches and encodes a batch."""
+    """A method: how it forms batches of cells, and how it encodes a batch."""
 
     name: str
     what: str
@@ -48,7 +48,7 @@ class Method:
 
 
 def make(name: str, model: Geneformer, n_layers: int, config: IspBench) -> Method:
-    """Return a method, or say in a `UserError` why it cannot run here."""
+    """Return a method, or raise a `UserError` with the reason why it cannot run here."""
     if name in ("baseline", "original", "batching"):
         return _padded(name, model, n_layers, config)
     if name == "quantization":
@@ -68,7 +68,7 @@ def packed(
     compiled: bool = False,
     name: str = "packed",
 ) -> Method:
-    """Return our way, in a precision, compiled or not."""
+    """Return vcell's method, at a given precision, compiled or not."""
     bert, what = model.bert, _PACKED
     if precision != "fp32":
         bert = copy.deepcopy(bert)
@@ -96,7 +96,7 @@ def _of_packed(
 
 
 def _padded(name: str, model: Geneformer, n_layers: int, config: IspBench) -> Method:
-    """Return what others do: all layers, the head, padding; one cell a forward or `batching`."""
+    """Return the usual method: all layers, the head, padding; single cells or batches."""
     reference = PaddedReference(model.bert)
     size = config.batch_size if name == "batching" else 1
     what = f"{reference.name}: padded batches of {size}, all layers, head on every token"
@@ -120,13 +120,13 @@ def _packed(bert: Bert, cells: list[Tensor], n_layers: int) -> list[Tensor]:
 
 
 def by_count(lengths: list[int], size: int) -> Iterator[list[int]]:
-    """Cut cells into batches of `size`, in the order given."""
+    """Divide cells into batches of `size`, in the order given."""
     for start in range(0, len(lengths), size):
         yield list(range(start, min(start + size, len(lengths))))
 
 
 def by_tokens(lengths: list[int], budget: int) -> Iterator[list[int]]:
-    """Cut cells into batches of at most `budget` tokens; a longer cell is a batch of its own."""
+    """Divide cells into batches of at most `budget` tokens; a longer cell is its own batch."""
     batch: list[int] = []
     total = 0
     for number, length in enumerate(lengths):
@@ -140,14 +140,14 @@ def by_tokens(lengths: list[int], budget: int) -> Iterator[list[int]]:
 
 
 def profiled() -> None:
-    """Do what the original's profiler did at each call: look at the process, and ask nvidia-smi."""
+    """Repeat what the original's profiler did at each call: inspect the process, run nvidia-smi."""
     Path("/proc/self/status").read_text()
     Path("/proc/stat").read_text()
     if which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv"]
         subprocess.run(query, capture_output=True, check=False)
     else:
-        time.sleep(0)  # without a GPU there is nobody to ask: the row says so
+        time.sleep(0)  # without a GPU there is no nvidia-smi, and the row says so
 
 
 def _check_precision(precision: str, device: torch.device) -> None:
@@ -164,7 +164,7 @@ def _check_precision(precision: str, device: torch.device) -> None:
 
 
 def cpu_flags() -> list[str]:
-    """Return what the CPU can do, as Linux names it."""
+    """Return the CPU's flags, as Linux names them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -173,7 +173,7 @@ def cpu_flags() -> list[str]:
 
 
 def _quantised(bert: Bert) -> tuple[Bert, dict[str, Any]]:
-    """Replace the products with weights by torch's dynamic int8 ones, and list them."""
+    """Replace matrix products by torch's dynamic int8 ones, and list them."""
     if bert.tokens.weight.device.type == "cuda":
         raise UserError(
             "int8 on a GPU needs torchao with torch.compile, and gains nothing at these widths"
@@ -208,8 +208,8 @@ def _weight(bert: Bert, name: str) -> int:
 
 
 def _compile(bert: Bert) -> None:
-    """Compile what looks at one token at a time, for any number of tokens."""
+    """Compile the operations on single tokens, for any number of tokens."""
     if bert.tokens.weight.device.type == "cpu" and not (which("c++") or which("g++")):
         raise UserError("torch.compile needs a C++ compiler on a CPU, and there is none here")
-    bert.numpy_products = False  # what is compiled is torch's
+    bert.numpy_products = False  # only torch operations are compiled
     bert.finish = torch.compile(bert.finish, dynamic=True)  # type: ignore[method-assign]

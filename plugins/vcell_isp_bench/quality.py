@@ -1,4 +1,4 @@
-"""Quality of embeddings: by labels, and by how close they are to the baseline's.
+"""The quality of embeddings: by labels, and by similarity to the baseline's embeddings.
 
 The definitions are those of the original benchmark: RidgeClassifier on a stratified split, k-means
 with as many clusters as labels, 15 nearest neighbours, seed 42.
@@ -19,7 +19,7 @@ SEED, NEIGHBOURS = 42, 15
 
 
 def refuse_few(labels: NDArray[Any]) -> None:
-    """Refuse labels that no quality can be told by."""
+    """Refuse labels that are too few to measure quality."""
     names, counts = np.unique(labels, return_counts=True)
     if len(names) < 2 or counts.min() < 2:
         raise UserError("quality by labels needs two labels, each with two cells or more")
@@ -67,7 +67,7 @@ def _distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def separation(x: NDArray[Any], codes: NDArray[Any]) -> float:
-    """Return the mean distance between labels over that within them."""
+    """Return the mean distance between labels divided by that within them."""
     d = _distances(x.astype(np.float64), x.astype(np.float64))
     same = codes[:, None] == codes[None]
     upper = np.triu(np.ones_like(same), 1)
@@ -76,7 +76,7 @@ def separation(x: NDArray[Any], codes: NDArray[Any]) -> float:
 
 
 def control_ratio(x: NDArray[Any], control: NDArray[np.bool_]) -> float | None:
-    """Return the mean distance of controls to all others over that among controls."""
+    """Return the mean distance of controls to all others divided by that among controls."""
     if control.sum() < 2 or control.all():
         return None
     a, b = x[control].astype(np.float64), x[~control].astype(np.float64)
@@ -85,7 +85,7 @@ def control_ratio(x: NDArray[Any], control: NDArray[np.bool_]) -> float | None:
 
 
 def closeness(x: NDArray[np.float32], baseline: NDArray[np.float32]) -> dict[str, float]:
-    """Return cosines of embeddings to the baseline's: least, first percentile, mean."""
+    """Return cosines to the baseline's embeddings: minimum, first percentile, mean."""
     a, b = x.astype(np.float64), baseline.astype(np.float64)
     cosines = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
     return {

@@ -1,4 +1,4 @@
-"""Search for the fastest settings that keep the embedding: token budget, precision, compiling."""
+"""Search for the fastest settings that preserve the embedding."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from vcell_isp_bench.methods import Method
     from vcell_isp_bench.work import IspBenchRun
 
-LEAST_COSINE = 0.999  # to float32, of every cell
+LEAST_COSINE = 0.999  # to the float32 embedding, of every cell
 
 
 def search(
     bench: IspBenchRun, one: Callable[[IspBenchRun, Method, int], tuple[dict[str, Any], Any]]
 ) -> None:
-    """Try settings with Optuna; what runs out of memory or changes embeddings is pruned.
+    """Try settings with Optuna; trials that run out of memory or change embeddings are pruned.
 
-    `one` measures a method, some times over, and returns what it found and the embeddings.
+    `one` measures a method several times, and returns its row and the embeddings.
     """
     try:
         import optuna
     except ImportError:
         raise UserError("--search needs optuna", hint="pip install 'vcell[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    single = replace(bench.config, token_budget=64)  # a cell a forward: what surely fits
+    single = replace(bench.config, token_budget=64)  # one cell per pass, which always fits
     exact = one(bench, packed(bench.model, bench.n_layers, single), 1)[1]
     precisions, compiling = _possible(bench)
     tried: list[dict[str, Any]] = []
@@ -65,10 +65,10 @@ def search(
         study.optimize(
             objective, n_trials=bench.config.search, callbacks=[lambda *_: bar.advance()]
         )
-    kept = [row for row in tried if "pruned" not in row]
-    if not kept:
+    valid = [row for row in tried if "pruned" not in row]
+    if not valid:
         raise UserError("every trial was pruned", hint="try a smaller model, or more trials")
-    best = max(kept, key=lambda row: float(row["cells_a_second"]))
+    best = max(valid, key=lambda row: float(row["cells_a_second"]))
     columns = ["precision", "compile", "token_budget", "cells_a_second", "cosine_min", "pruned"]
     rows = [[row.get(name) for name in columns] for row in tried]
     console.result(
@@ -80,7 +80,7 @@ def search(
 
 
 def _possible(bench: IspBenchRun) -> tuple[list[PrecisionName], list[bool]]:
-    """Return the precisions that can run here, and whether to compile can be chosen."""
+    """Return the precisions that can run here, and the choices for compiling."""
     precisions: list[PrecisionName] = ["fp32"]
     half: tuple[PrecisionName, ...] = ("fp16", "bf16")
     for name in half:

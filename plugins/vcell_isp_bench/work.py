@@ -1,4 +1,4 @@
-"""Measure the methods in turns in one process, and present the results."""
+"""Measure the methods one after another, and report the results."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from vcell.geneformer import checkpoint, perturbation, tokens
 from vcell.geneformer.checkpoint import Geneformer
 from vcell.geneformer.shifts import ShiftEngine
 from vcell.geneformer.tokens import TokenCells
+from vcell.gpu import memory
 from vcell.launch.plan import too_few_gpus
 from vcell.metrics.rankings import overlap, spearman
 from vcell_isp_bench import IspBench, measure, quality
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from vcell_isp_bench.measure import Timing
 
 SHIFT_CELLS, SHIFT_EVENTS = 2, 32
-_FEWEST = 2  # genes of a cell from which one is taken away
+_FEWEST = 2  # genes that a cell needs for a deletion
 
 
 @dataclass
@@ -45,17 +46,17 @@ class IspBenchRun:
 
     @property
     def n_layers(self) -> int:
-        """After how many layers all methods read: the last but one, as upstream does."""
+        """Number of layers that all methods run: all but the last, as upstream does."""
         return self.model.shape.n_layers - 1
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens all cells have."""
+        """Number of tokens in all cells."""
         return int(self.cells.lengths.sum())
 
 
 def run(path: Path | None, config: IspBench) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     _check(config)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -98,7 +99,7 @@ def run(path: Path | None, config: IspBench) -> None:
 
 
 def _first_look(path: Path, config: IspBench) -> None:
-    """Refuse what can be seen to be wrong before a model is loaded, which takes long."""
+    """Check what needs no model, since loading a model takes long."""
     with open_cells(path, config.layer) as source:
         require_counts(source, quiet=True)
         if config.label is None:
@@ -109,7 +110,7 @@ def _first_look(path: Path, config: IspBench) -> None:
 
 
 def _processes(config: IspBench) -> int:
-    """Return how many processes work at once: one a GPU, or as many as asked for on a CPU."""
+    """Return the number of processes: one per GPU, or as requested on a CPU."""
     return max(config.gpus, config.procs or 1, 1)
 
 
@@ -153,11 +154,11 @@ def _device_name(device: torch.device) -> str:
 def _bench(
     path: Path | None, model: Geneformer, device: torch.device, config: IspBench
 ) -> IspBenchRun:
-    """Rank the cells, or make some up with the lengths of a published screen."""
+    """Rank the cells, or generate some with the lengths of a published screen."""
     if path is None:
         if config.label:
             raise UserError("--label needs a file of cells")
-        return IspBenchRun(model, device, made_up(model, config), None, None, config)
+        return IspBenchRun(model, device, synthetic_cells(model, config), None, None, config)
     with open_cells(path, config.layer) as source:
         rng = np.random.default_rng(config.seed)
         rows = None
@@ -171,16 +172,16 @@ def _bench(
             source, model.vocabulary, model.shape.n_positions, rows=rows,
             column=config.gene_column,
         )  # fmt: skip
-        spent = time.perf_counter() - started
+        elapsed = time.perf_counter() - started
     if labels is not None:
         quality.refuse_few(labels[cells.rows])
     return IspBenchRun(
-        model, device, cells, None if labels is None else labels[cells.rows], spent, config
+        model, device, cells, None if labels is None else labels[cells.rows], elapsed, config
     )
 
 
-def made_up(model: Geneformer, config: IspBench) -> TokenCells:
-    """Return cells of random genes; lengths as of SciPlex2 (mean 2,479 genes, log-normal)."""
+def synthetic_cells(model: Geneformer, config: IspBench) -> TokenCells:
+    """Return cells of random genes with lengths as in SciPlex2 (mean 2,479 genes, log-normal)."""
     rng = np.random.default_rng(config.seed)
     known, longest = model.vocabulary, model.shape.n_positions
     n_genes = rng.lognormal(np.log(2479) - 0.18, 0.6, config.max_cells).astype(int)
@@ -202,7 +203,7 @@ def made_up(model: Geneformer, config: IspBench) -> TokenCells:
 def _measured(
     bench: IspBenchRun, names: list[str]
 ) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.float32]]]:
-    """Time every method; one that cannot run is a row that says why."""
+    """Time every method; a method that cannot run has a row with the reason."""
     rows: list[dict[str, Any]] = []
     embedded = {}
     repeats = bench.config.repeats
@@ -217,7 +218,7 @@ def _measured(
                 console.warn(f"{name} is not measured: {error.message}")
             except torch.OutOfMemoryError:
                 row = {"method": name, "not_run": "out of GPU memory"}
-            except RuntimeError as error:  # a compiler or a kernel that fails here
+            except RuntimeError as error:  # such as a kernel that does not compile here
                 row = {"method": name, "not_run": str(error).splitlines()[0]}
                 console.warn(f"{name} is not measured: {row['not_run']}")
             rows.append(row)
@@ -247,34 +248,34 @@ def _shared(
 def one(
     bench: IspBenchRun, method: Method, repeats: int
 ) -> tuple[dict[str, Any], NDArray[np.float32]]:
-    """Time one method and look at what it ran."""
+    """Time one method and record what it ran."""
     seen = measure.watched(method, bench.cells, bench.device)
-    measure.reset_peak(bench.device)
+    memory.reset_peak(bench.device)
     with measure.GpuLoad(bench.device) as load:
         timing, out = measure.timed(
             method, bench.cells, bench.device, repeats, cls=bench.model.readout == "cls"
         )
     return {
         "method": method.name, "what": method.what, **seen, **_phases(timing, 1),
-        "gpu_load": load.percent, "memory": measure.peak_memory(bench.device),
+        "gpu_load": load.percent, "memory": memory.peak_memory(bench.device),
     }, out  # fmt: skip
 
 
 def _phases(timing: Timing, processes: int) -> dict[str, Any]:
     parts = {name: timing.quartiles(name) for name in ("copy", "model", "harness", "cpu")}
-    whole = np.sum([timing.copy, timing.model, timing.harness], axis=0)
-    low, middle, high = np.quantile(whole, [0.25, 0.5, 0.75])
+    total = np.sum([timing.copy, timing.model, timing.harness], axis=0)
+    low, middle, high = np.quantile(total, [0.25, 0.5, 0.75])
     return {
         "seconds": float(middle), "seconds_iqr": [float(low), float(high)],
         **{name: found[1] for name, found in parts.items()},
         "model_iqr": [parts["model"][0], parts["model"][2]], "repeats": len(timing.model),
         "processes": processes,
-        "cpu_load": parts["cpu"][1] / max(float(middle), 1e-9),  # cores kept busy
+        "cpu_load": parts["cpu"][1] / max(float(middle), 1e-9),  # mean number of busy cores
     }  # fmt: skip
 
 
 def _judge(row: dict[str, Any], baseline: dict[str, Any], bench: IspBenchRun, roof: float) -> None:
-    """Add rates, the ratio to the baseline, and how near the roof the model came."""
+    """Add rates, the ratio to the baseline, and the share of the roofline reached."""
     if "not_run" in row:
         return
     shape, lengths = bench.model.shape, bench.cells.lengths
@@ -295,7 +296,7 @@ def _judge(row: dict[str, Any], baseline: dict[str, Any], bench: IspBenchRun, ro
 def _qualities(
     rows: list[dict[str, Any]], embedded: dict[str, NDArray[np.float32]], bench: IspBenchRun
 ) -> None:
-    """Add closeness to the baseline, quality by labels, and fidelity of shifts."""
+    """Add similarity to the baseline, quality by labels, and fidelity of shifts."""
     exact = _shifts(bench, bench.model.bert) if bench.config.shifts else np.zeros(0)
     if bench.config.shifts and not len(exact):
         console.say("shifts are not compared: the first cells have one gene each")
@@ -314,7 +315,7 @@ def _qualities(
 
 
 def _shifts(bench: IspBenchRun, bert: Any) -> NDArray[np.float64]:
-    """Return shifts of some deletions towards the mean of all cells."""
+    """Return the shifts of some deletions towards the mean of all cells."""
     from dataclasses import replace
 
     model = replace(bench.model, bert=bert)
@@ -327,7 +328,7 @@ def _shifts(bench: IspBenchRun, bert: Any) -> NDArray[np.float64]:
     out = [np.zeros(0)]
     for cell in some[:SHIFT_CELLS]:
         if len(cell) - engine.frame.first - engine.frame.last < _FEWEST:
-            continue  # what is left of a cell of one gene is no cell
+            continue  # without its only gene, the cell is empty
         last = len(cell) - engine.frame.last
         places = np.unique(np.linspace(engine.frame.first, last - 1, SHIFT_EVENTS).astype(int))
         copies = perturbation.single("delete", len(cell), places, engine.frame)
@@ -379,7 +380,7 @@ _COLUMNS = ("method", "seconds", "IQR", "cells/s", "speed-up", "CPU speed-up", "
 
 
 def _line(row: dict[str, Any]) -> list[Any]:
-    """Return what a person compares; seconds are medians of the repeats."""
+    """Return the columns of the table; seconds are medians of the repeats."""
     low, high = row["seconds_iqr"]
     return [
         row["method"], f"{row['seconds']:.3g}", f"{low:.3g}-{high:.3g}",

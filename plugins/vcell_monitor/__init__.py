@@ -13,7 +13,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorOptions:
-    """The [monitor] table."""
+    """Settings of `vcell monitor`, the [monitor] table."""
 
     runs: Path = option(Path("runs"), help="The folder of runs, if PATH names none.")
     filter: str = option(

@@ -14,7 +14,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Pack(ManyFiles):
-    """The [pack] table."""
+    """Settings of `vcell pack`, the [pack] table."""
 
     rules: Literal["vcc2025", "vcc2026"] = option(
         "vcc2025",

@@ -13,7 +13,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline(DataOptions):
-    """The [pipeline] table."""
+    """Settings of `vcell pipeline`, the [pipeline] table."""
 
     output: Path = option(Path("pipeline"), made="into", help="Folder for all outputs.", short="-o")
     patient_column: str = option("patient", help="The obs column that names each cell's patient.")

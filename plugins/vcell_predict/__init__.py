@@ -1,4 +1,4 @@
-"""`vcell predict`: cells of perturbations nobody measured, from a trained run or several."""
+"""`vcell predict`: cells of unmeasured perturbations, from one or more trained runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODES: tuple[Literal["residual", "mean", "counts"], ...] = ("residual", "mean", 
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(DataOptions):
-    """The [predict] table."""
+    """Settings of `vcell predict`, the [predict] table."""
 
     perturbations: tuple[str, ...] = option(
         (),
@@ -97,24 +97,24 @@ class Predict(DataOptions):
 
     @property
     def mode(self) -> Literal["residual", "mean", "counts"]:
-        """How cells are made."""
+        """How cells are generated."""
         return self._word or self.as_
 
     @property
-    def beside(self) -> tuple[Path, Path]:
-        """The table and the page that belong to the output."""
+    def companions(self) -> tuple[Path, Path]:
+        """The table and the page written with the output."""
         stem = self.output.stem
         lines = self.output.with_name(f"{stem}.uncertainty.csv")
         return lines, self.output.with_name(f"{stem}.html")
 
     @property
     def control_file(self) -> Path | None:
-        """The file of control cells, where one is named."""
+        """The file of control cells, if given."""
         return self.control_cells or (None if self._word else self.cells)
 
     @property
     def _word(self) -> Literal["residual", "mean", "counts"] | None:
-        """What --as is today, where it is given as --cells."""
+        """The value of --cells if it is a value of --as, as in older project files."""
         return next((mode for mode in MODES if self.cells == Path(mode)), None)
 
 
@@ -137,7 +137,7 @@ class Predict(DataOptions):
     ),
 )
 def command(run: tuple[str, ...], config: Predict) -> None:
-    r"""Predict the cells of perturbations nobody measured, from one trained RUN or several.
+    r"""Predict the cells of unmeasured perturbations, from one or more trained RUNs.
 
     Several runs are averaged. Cells are real control cells shifted by the predicted effect, so they
     vary like real cells. They are log1p values on the scale of the training, or counts.

@@ -1,6 +1,6 @@
-"""What can follow a prediction in the same command: scores, cell-eval's scores, the archive.
+"""Steps after a prediction in the same command: vcell's scores, cell-eval's scores, the archive.
 
-Other commands of vcell are run by the command line, as a user would.
+Other commands of vcell run through the command line.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MISSING = (
 
 
 def check(config: Predict) -> None:
-    """Refuse, before any work, what would fail after it."""
+    """Check the later steps before any work."""
     real, cells = config.evaluate, config.cells
     if cells is not None and cells.name in MODES:
         console.warn(f"--cells {cells} is --as {cells} now; --cells names a file of cells")
@@ -60,12 +60,12 @@ def check(config: Predict) -> None:
 
 
 def may_write(config: Predict, cells: Sequence[Path | None]) -> None:
-    """Refuse outputs that must not be written; `cells` are files of control cells."""
+    """Refuse outputs that would replace inputs; `cells` are files of control cells."""
     named = [Path(word) for word in config.perturbations]
     read = [*cells, config.like, config.evaluate, *named]
     rules: dict[str, Any] = {"inputs": read, "overwrite": config.overwrite}
     outputs.check(config.output, suffixes=(".h5ad",), **rules)
-    outputs.check(config.output, *config.beside, **rules)
+    outputs.check(config.output, *config.companions, **rules)
     if config.explain is not None:
         outputs.check(config.explain, parents=True, **rules)
     if config.pack is not None:
@@ -73,18 +73,18 @@ def may_write(config: Predict, cells: Sequence[Path | None]) -> None:
 
 
 def follow(config: Predict, columns: LabelColumns) -> tuple[dict[str, Any], list[VcellError]]:
-    """Do what was asked for beyond the prediction; returns results by name, and what failed."""
+    """Run the steps that the settings ask for; return results by name, and errors."""
     work: dict[str, Callable[[], Any]] = {}
     if config.evaluate is not None:
-        words = ["evaluate", config.output, config.evaluate, "--only-shared", *_rules(config)]
-        work["evaluate"] = functools.partial(_vcell, *words, *_labels(config))
+        arguments = ["evaluate", config.output, config.evaluate, "--only-shared", *_rules(config)]
+        work["evaluate"] = functools.partial(_vcell, *arguments, *_labels(config))
     if config.run_cell_eval and shutil.which(_PEER) is not None:
         work["cell_eval"] = functools.partial(_cell_eval, config, columns)
     if config.pack is not None:
-        words = ["pack", config.output, "-o", config.pack, *_rules(config)]
-        words += ["--overwrite"] if config.overwrite else []
-        words += ["--perturbation-column", columns.perturbation, "--control", columns.control]
-        work["pack"] = functools.partial(_vcell, *words)
+        arguments = ["pack", config.output, "-o", config.pack, *_rules(config)]
+        arguments += ["--overwrite"] if config.overwrite else []
+        arguments += ["--perturbation-column", columns.perturbation, "--control", columns.control]
+        work["pack"] = functools.partial(_vcell, *arguments)
     found: dict[str, Any] = {}
     failed: list[VcellError] = []
     for name, do in work.items():
@@ -96,7 +96,7 @@ def follow(config: Predict, columns: LabelColumns) -> tuple[dict[str, Any], list
 
 
 def text(found: dict[str, Any]) -> str:
-    """Lay out the scores, vcell's beside the peer's, and the archive."""
+    """Format the scores of vcell and cell-eval, and the archive."""
     lines = []
     if "evaluate" in found:
         peer = found.get("cell_eval")
@@ -121,7 +121,7 @@ def _rules(config: Predict) -> list[str]:
 
 
 def _labels(config: Predict) -> list[str]:
-    """Repeat the labels that were given by hand."""
+    """Return the label options that were given by hand."""
     given = {
         "--perturbation-column": config.perturbation_column,
         "--control": config.control,
@@ -129,38 +129,40 @@ def _labels(config: Predict) -> list[str]:
     return [word for flag, value in given.items() if value for word in (flag, value)]
 
 
-def _vcell(*words: Any) -> dict[str, Any]:
-    """Run a command of vcell with the project file of this one, and return its result."""
+def _vcell(*arguments: Any) -> dict[str, Any]:
+    """Run a command of vcell with the same project file, and return its result."""
     meta = click.get_current_context().find_root().meta
     before: list[str] = ["--no-config"] if meta.get("vcell.no_config") else []
     if meta.get("vcell.config_path"):
         before = ["--config", str(meta["vcell.config_path"])]
-    command = [sys.executable, "-m", "vcell", *before, *map(str, words), "--json"]
+    command = [sys.executable, "-m", "vcell", *before, *map(str, arguments), "--json"]
     if console.settings.verbosity != console.NORMAL:
         command.append("--quiet" if console.settings.verbosity < 0 else "--verbose")
-    console.say(f"\nvcell {' '.join(map(str, words))}")
+    console.say(f"\nvcell {' '.join(map(str, arguments))}")
     ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if ran.returncode == UserError.exit_code:
-        raise UserError(f"the prediction is written, but `vcell {words[0]}` refused it, see above")
+        raise UserError(
+            f"the prediction is written, but `vcell {arguments[0]}` refused it, see above"
+        )
     if ran.returncode:
-        raise RunFailed(f"`vcell {words[0]}` ended with code {ran.returncode}")
+        raise RunFailed(f"`vcell {arguments[0]}` ended with code {ran.returncode}")
     result: dict[str, Any] = json.loads(ran.stdout)
     return result
 
 
 def _cell_eval(config: Predict, columns: LabelColumns) -> dict[str, float]:
-    """Let the peer score the same prediction, and return its means."""
+    """Score the same prediction with cell-eval, and return its means."""
     assert config.evaluate is not None
     with tempfile.TemporaryDirectory(prefix="vcell-", dir=config.output.absolute().parent) as name:
         folder = Path(name)
         column = _shared(config.evaluate, config, columns, folder)
-        words = ["run", "-ap", folder / "pred.h5ad", "-ar", folder / "real.h5ad"]
-        words += ["--profile", "vcc", "--pert-col", column, "--control-pert", columns.control]
-        words += ["-o", folder / "out", "--num-threads", "2"]
-        console.say(f"\n{_PEER} {' '.join(map(str, words))}")
+        arguments = ["run", "-ap", folder / "pred.h5ad", "-ar", folder / "real.h5ad"]
+        arguments += ["--profile", "vcc", "--pert-col", column, "--control-pert", columns.control]
+        arguments += ["-o", folder / "out", "--num-threads", "2"]
+        console.say(f"\n{_PEER} {' '.join(map(str, arguments))}")
         ran = subprocess.run(
-            [_PEER, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            check=False,
+            [_PEER, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, check=False,
         )  # fmt: skip
         table = folder / "out" / "agg_results.csv"
         if ran.returncode or not table.is_file():
@@ -172,7 +174,7 @@ def _cell_eval(config: Predict, columns: LabelColumns) -> dict[str, float]:
 
 
 def _shared(real: Path, config: Predict, columns: LabelColumns, folder: Path) -> str:
-    """Write both sides with the perturbations that both have; returns the column's name."""
+    """Write the perturbations that both sides have; return the name of their column."""
     with open_cells(config.output) as pred, open_cells(real, config.layer) as measured:
         found = find_labels.find(measured, config, quiet=True)
         sides = {

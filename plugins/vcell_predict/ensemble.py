@@ -1,4 +1,4 @@
-"""The trained runs that predict: one, or several whose predictions are averaged.
+"""The trained runs that predict: one run, or several whose predictions are averaged.
 
 P perturbations, N genes.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Member:
-    """One run, and what it learnt."""
+    """One run and its model."""
 
     run: Run
     kind: str
@@ -38,7 +38,7 @@ class Member:
 
     @classmethod
     def open(cls, path: Path, kind: str | None) -> Member:
-        """Open a run and load its model, or another kind of model on the same screen."""
+        """Open a run and load its model, or another kind of model fitted to the same screen."""
         run = Run.open(path)
         kind = kind or run.meta.get("model")
         has_screen = (run.path / models.SCREEN).is_file()
@@ -62,20 +62,21 @@ class Member:
 
     @functools.cached_property
     def as_chosen(self) -> Member:
-        """The model as it was chosen, which has not learnt from what it was chosen by."""
+        """The model before it was refitted with the perturbations that chose it."""
         if not len(self.screen.rows(VALIDATION)):
-            return self  # nothing chose it
+            return self  # no perturbations chose it
         predictor = models.get(self.kind).load(self.run, self.screen)
         return replace(self, predictor=predictor)
 
     def predict(self, names: Sequence[str], contexts: Sequence[str]) -> Array:
-        """Return effects (P, N); NaN rows where it cannot say."""
+        """Return effects (P, N); rows are NaN where the model has no prediction."""
         return np.asarray(self.predictor.predict(list(names), list(contexts)), np.float32)
 
     def out_of_sample(self) -> tuple[NDArray[np.int64], Array]:
-        """Return rows of the screen that were not fitted to, and their predicted effects (P, N).
+        """Return rows of the screen and out-of-sample predictions of their effects (P, N).
 
-        Those that chose the model; and those learnt from, where it can leave each of them out.
+        These are the perturbations that chose the model, and those it was fitted to if it predicts
+        each from the others.
         """
         screen, rows = self.screen, self.screen.rows(VALIDATION)
         effect, chosen = np.zeros((0, len(screen.genes)), np.float32), self.as_chosen
@@ -88,7 +89,7 @@ class Member:
 
 
 class Ensemble:
-    """Runs that learnt the same genes on the same scale."""
+    """Runs trained with the same genes on the same scale."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
@@ -105,7 +106,7 @@ class Ensemble:
         return cls([Member.open(path, kind) for path in paths])
 
     def as_chosen(self) -> Ensemble:
-        """Return the models as they were chosen: what chose them is new to them."""
+        """Return the models before they were refitted with the perturbations that chose them."""
         return Ensemble([member.as_chosen for member in self.members])
 
     def __len__(self) -> int:
@@ -113,13 +114,13 @@ class Ensemble:
 
     @property
     def labels(self) -> dict[str, Any]:
-        """Which columns and labels the first run was trained with."""
+        """The label columns and labels of the first run's training."""
         labels: dict[str, Any] = self.first.run.meta["labels"]
         return labels
 
     @property
     def called(self) -> str:
-        """Name the models and runs."""
+        """Models and runs by name."""
         kinds = dict.fromkeys(member.kind for member in self.members)
         if len(self) == 1:
             return f"{self.first.kind} of {self.first.run.name}"
@@ -130,19 +131,19 @@ class Ensemble:
         return np.stack([member.predict(names, contexts) for member in self.members])
 
     def predict(self, names: Sequence[str], contexts: Sequence[str]) -> Array:
-        """Return the mean (P, N) over the runs that can say; NaN where none can."""
+        """Return the mean (P, N) over the runs that predict; NaN where none does."""
         total = np.zeros((len(names), len(self.screen.genes)), np.float64)
-        told = np.zeros(len(names), np.int64)
+        n_finite = np.zeros(len(names), np.int64)
         for member in self.members:
             effect = member.predict(names, contexts)
             finite = np.isfinite(effect).all(axis=1)
             total[finite] += effect[finite]
-            told += finite
+            n_finite += finite
         with np.errstate(invalid="ignore"):
-            return (total / told[:, None]).astype(np.float32)
+            return (total / n_finite[:, None]).astype(np.float32)
 
     def rows(self, part: int) -> NDArray[np.int64]:
-        """Return the rows of the first run's screen that have this part in every run."""
+        """Return the rows of the first run's screen that are in this part in every run."""
         return np.array(
             [
                 row
@@ -155,13 +156,13 @@ class Ensemble:
         )
 
     def learnt(self, name: str, context: str) -> bool:
-        """Say whether any run has fitted, or chosen its model, to a perturbation in a context."""
+        """Return whether any run was fitted to, or chosen by, a perturbation in a context."""
         parts = (_part(member.screen, name, context) for member in self.members)
         return any(part in (TRAIN, VALIDATION) for part in parts)
 
-    def known(self, asked: Sequence[tuple[str, str]], unknown: str) -> tuple[Array, list[str]]:
-        """Return effects (P, N), and the names predicted by the mean for want of features."""
-        names, contexts = [name for name, _ in asked], [context for _, context in asked]
+    def known(self, pairs: Sequence[tuple[str, str]], unknown: str) -> tuple[Array, list[str]]:
+        """Return effects (P, N), and the names predicted by the mean since they lack features."""
+        names, contexts = [name for name, _ in pairs], [context for _, context in pairs]
         effect = self.predict(names, contexts)
         lost = ~np.asarray(np.isfinite(effect).all(axis=1))
         blind = list(
@@ -190,7 +191,7 @@ class Ensemble:
         return did_you_mean(blind[0], genes) if len(blind) == 1 else ""
 
     def _mean_effect(self, context: str) -> Array:
-        """Return the mean effect learnt in a context, or in all where none was."""
+        """Return the mean training effect in a context, or in all if the context has none."""
         screen = self.screen
         learnt = screen.rows(TRAIN)
         own = learnt[screen.contexts[screen.context[learnt]] == context]
@@ -199,7 +200,7 @@ class Ensemble:
 
 
 def _answering(run: Run) -> list[Path]:
-    """Return the runs that answer for one: itself, all its folds, or the best of its trials."""
+    """Return the runs that predict: the run itself, all its folds, or the best of its trials."""
     holds = run.meta.get("parts")
     if not holds:
         return [run.path]
@@ -214,7 +215,7 @@ def _answering(run: Run) -> list[Path]:
         console.say(f"{run.name}: the mean of its folds is predicted ({done})")
     else:
         so_far = "" if status == "done" else f" so far (it is {status})"
-        console.say(f"{run.name}: its best trial{so_far} is asked, {paths[0].name}")
+        console.say(f"{run.name}: its best trial{so_far} is used, {paths[0].name}")
     return paths
 
 
@@ -223,7 +224,7 @@ def _key(screen: Screen, row: int) -> tuple[str, str]:
 
 
 def _part(screen: Screen, name: str, context: str) -> int:
-    """Return the part of a perturbation in a context, -1 where the screen does not have it."""
+    """Return the part of a perturbation in a context, -1 if the screen does not have it."""
     own = (screen.perturbations == name) & (screen.contexts[screen.context] == context)
     return int(screen.part[np.argmax(own)]) if own.any() else -1
 

@@ -1,8 +1,8 @@
 """What predictions are based on: important genes, and similar measured perturbations.
 
-A model that can `explain` says how much each gene it sees matters and where it attends; of any
-other, each effect is written as a weighted sum of measured effects (ridge regression, penalised by
-their sampling noise). P perturbations, M measured ones, N genes, T genes that the model sees.
+A model with `explain` returns the importance of each of its genes, and its attention. For any
+model, each effect is written as a weighted sum of measured effects (ridge regression, with their
+sampling noise as the penalty). P perturbations, M measured ones, N genes, T genes of the model.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _TOP_GENES, _TOP_MEASURED, _ROWS = 40, 10, 60
-_PAIRS = 1000  # of genes that attend to each other, in the table
+_PAIRS = 1000  # most pairs of genes in the attention table
 
 
 def explain(folder: Path, ensemble: Ensemble, prediction: Prediction) -> None:
     """Write the tables and the page into a folder."""
-    page = Page("vcell predict --explain", console.count(len(prediction.asked), "perturbation"))
+    page = Page("vcell predict --explain", console.count(len(prediction.requests), "perturbation"))
     _responding(folder, page, ensemble, prediction)
     _resembling(folder, page, ensemble, prediction)
-    told = [
+    items = [
         (member.kind, member.predictor.explain(*_pairs(prediction)))
         for member in ensemble.members[:1]
         if isinstance(member.predictor, Explains)
     ]
-    for kind, explanation in told:
+    for kind, explanation in items:
         _seen(folder, page, kind, explanation)
-    if not told:
+    if not items:
         page.text(f"{ensemble.first.kind} has no attention to show.")
         console.detail(f"{ensemble.first.kind} offers no explanation of its own")
     page.write(folder / "index.html")
@@ -52,13 +52,13 @@ def explain(folder: Path, ensemble: Ensemble, prediction: Prediction) -> None:
 
 def _pairs(prediction: Prediction) -> tuple[list[str], list[str]]:
     return (
-        [one.name for one in prediction.asked],
-        [one.context for one in prediction.asked],
+        [one.name for one in prediction.requests],
+        [one.context for one in prediction.requests],
     )
 
 
 def _responding(folder: Path, page: Page, ensemble: Ensemble, prediction: Prediction) -> None:
-    """Tell which genes respond: the root mean square of their effects over perturbations."""
+    """List the responding genes, by the root mean square of their effects over perturbations."""
     effect = prediction.effect.astype(np.float64)
     response = np.sqrt(np.square(effect).mean(axis=0))
     genes, names = ensemble.screen.genes, _pairs(prediction)[0]
@@ -75,19 +75,24 @@ def _responding(folder: Path, page: Page, ensemble: Ensemble, prediction: Predic
         },
     )
     top = order[:_TOP_GENES]
+    page.headline(
+        f"Genes that respond most: {', '.join(genes[order[:5]])}",
+        f"of {console.count(len(genes), 'gene')}, predicted by {ensemble.called}",
+    )
     page.heading("Responding genes")
     bars = {str(genes[i]): float(response[i]) for i in top}
     page.figure("Response", svg.bars(bars, x="root mean square effect"), "genes.csv has all.")
     picture = svg.heat_map(
-        effect[:_ROWS, top].tolist(), rows="perturbations", columns="genes", legend="effect"
-    )
+        effect[:_ROWS, top].tolist(), rows="perturbations", columns="genes", legend="effect",
+        signed=True,
+    )  # fmt: skip
     shown = console.count(min(len(effect), _ROWS), "perturbation")
-    words = f"{shown}, the same genes from left to right."
-    page.figure("Predicted effects", picture, words)
+    caption = f"{shown}, the same genes from left to right."
+    page.figure("Predicted effects", picture, caption)
 
 
 def _resembling(folder: Path, page: Page, ensemble: Ensemble, prediction: Prediction) -> None:
-    """Write each effect as a weighted sum of measured ones; the largest weights are listed."""
+    """Write each effect as a weighted sum of measured ones, and list the largest weights."""
     screen = ensemble.screen
     rows = np.flatnonzero(np.isin(screen.part, (TRAIN, VALIDATION)))
     weight, fit = weights(prediction.effect, screen.delta[rows], screen.noise[rows])
@@ -124,7 +129,7 @@ def _resembling(folder: Path, page: Page, ensemble: Ensemble, prediction: Predic
 def weights(
     effect: NDArray[np.floating], measured: NDArray[np.floating], noise: NDArray[np.floating]
 ) -> tuple[Array, Array]:
-    """Return weights (P, M) of measured effects, and the share (P,) of each effect they explain."""
+    """Return weights (P, M) of measured effects, and the share (P,) of each effect explained."""
     target, basis = effect.astype(np.float64), measured.astype(np.float64)
     inner = basis @ basis.T
     penalty = float(noise.mean()) * basis.shape[1] + 1e-9 * float(np.trace(inner))
@@ -136,7 +141,7 @@ def weights(
 
 
 def _seen(folder: Path, page: Page, kind: str, explanation: Explanation) -> None:
-    """Show what the model itself says: importance of the genes it sees, and its attention."""
+    """Show the importance of the model's genes, and its attention."""
     genes = [str(gene) for gene in explanation.genes]
     importance = np.asarray(explanation.importance, np.float64)
     order = np.argsort(-importance, kind="stable")
@@ -164,5 +169,5 @@ def _seen(folder: Path, page: Page, kind: str, explanation: Explanation) -> None
     picture = svg.heat_map(
         last[np.ix_(top, top)].tolist(), rows="gene", columns="attends to", legend="attention"
     )
-    words = f"The {len(top)} most important genes, averaged over perturbations, heads and layers."
-    page.figure("Attention", picture, words)
+    caption = f"The {len(top)} most important genes, averaged over perturbations, heads and layers."
+    page.figure("Attention", picture, caption)

@@ -1,4 +1,4 @@
-"""`vcell.predict`: cells of perturbations nobody measured, as AnnData."""
+"""`vcell.predict`: cells of unmeasured perturbations, as AnnData."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def predict(
     output: str | Path | None = None,
     **settings: Any,
 ) -> AnnData:
-    """Predict the cells of perturbations nobody measured.
+    """Predict the cells of unmeasured perturbations.
 
     Parameters
     ----------
     run
         A `Run`, the path or name of one, or a list of these, which are averaged.
     perturbations
-        Their names; by default those that the run held out.
+        Their names; by default those held out by the run.
     output
-        An .h5ad to keep the cells in, too; by default nothing is written.
+        An .h5ad file to write as well; by default nothing is written.
     **settings
-        Those of ``vcell predict`` by their Python names: ``n_cells``, ``model``, ...
+        Settings of ``vcell predict`` by their Python names: ``n_cells``, ``model``, ...
 
     Returns
     -------
     anndata.AnnData
-        Predicted cells and the controls beside them.
+        Predicted cells and control cells.
 
     Examples
     --------

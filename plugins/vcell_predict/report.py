@@ -1,4 +1,4 @@
-"""The report of a prediction: a line, a table, a page, and the metadata in the file."""
+"""The report of a prediction: a summary, a table, a page, and metadata in the file."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _VOLCANOES, _MOST_POINTS, _TOP = 3, 2000, 10
 
 
 def table(prediction: Prediction) -> dict[str, Any]:
-    """Return the columns of the table with a line per perturbation."""
+    """Return the columns of the table, one row per perturbation."""
     blind = set(prediction.blind)
     columns: dict[str, Any] = {
-        "perturbation": [one.name for one in prediction.asked],
-        "context": [one.context for one in prediction.asked],
+        "perturbation": [one.name for one in prediction.requests],
+        "context": [one.context for one in prediction.requests],
         "n_cells": prediction.cells.tolist(),
-        "by_the_mean": [one.name in blind for one in prediction.asked],
+        "by_the_mean": [one.name in blind for one in prediction.requests],
         "effect": np.sqrt(np.square(prediction.effect, dtype=np.float64).mean(axis=1)),
     }
     for name, values in prediction.sources.items():
@@ -45,8 +45,8 @@ def table(prediction: Prediction) -> dict[str, Any]:
 
 
 def uns(config: Predict, ensemble: Ensemble, prediction: Prediction) -> dict[str, Any]:
-    """Return what the file remembers of how it was made."""
-    kept: dict[str, Any] = {
+    """Return the metadata saved in the file."""
+    metadata: dict[str, Any] = {
         "cells": config.mode,
         "runs": np.array([member.run.name for member in ensemble.members]),
         "models": np.array([member.kind for member in ensemble.members]),
@@ -55,22 +55,20 @@ def uns(config: Predict, ensemble: Ensemble, prediction: Prediction) -> dict[str
         "perturbations": {name: np.asarray(values) for name, values in table(prediction).items()},
     }
     if np.isfinite(ensemble.screen.target_sum):
-        kept["target_sum"] = ensemble.screen.target_sum
-    return {"vcell": kept} if config.mode == "counts" else {"log1p": {}, "vcell": kept}
+        metadata["target_sum"] = ensemble.screen.target_sum
+    return {"vcell": metadata} if config.mode == "counts" else {"log1p": {}, "vcell": metadata}
 
 
 def page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
-    """Make the page."""
+    """Build the page."""
     page = Page("vcell predict", f"{config.output.name}, by {ensemble.called}")
-    page.facts(
-        {
-            "perturbations": len(prediction.asked),
-            "predicted cells": int(prediction.cells.sum()),
-            "controls beside them": prediction.n_controls,
-            "cells": config.mode,
-            "predicted by the mean effect": ", ".join(prediction.blind) or "none",
-        }
+    cells = console.count(int(prediction.cells.sum()), "cell")
+    page.headline(
+        f"{cells} of {console.count(len(prediction.requests), 'perturbation')} predicted",
+        f"by the mean effect: {', '.join(prediction.blind) or 'none'}",
     )
+    page.facts({"controls beside them": prediction.n_controls, "cells": config.mode})
+    names = [one.name for one in prediction.requests]
     found, trust = prediction.strengths, prediction.trust
     if found is not None:
         page.heading("Significant genes")
@@ -84,6 +82,7 @@ def page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
         picture = svg.scatter(
             {"strength 1": before, "as written": written},
             x="genes expected", y="genes predicted", diagonal=True,
+            names={"strength 1": names, "as written": names},
         )  # fmt: skip
         page.figure("Predicted against expected", picture, "One point per perturbation.")
     if trust is not None:
@@ -99,9 +98,9 @@ def page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
 
 
 def _genes(page: Page, ensemble: Ensemble, prediction: Prediction) -> None:
-    """List the genes that change most, and draw the strongest perturbations as volcanoes."""
+    """List the genes that change most, and draw volcano plots of the strongest perturbations."""
     effect = prediction.effect.astype(np.float64)
-    genes, names = ensemble.screen.genes, [one.name for one in prediction.asked]
+    genes, names = ensemble.screen.genes, [one.name for one in prediction.requests]
     page.heading("Genes")
     page.text(
         "Significance is what a screen of so many cells would find if the prediction held: a "
@@ -109,7 +108,7 @@ def _genes(page: Page, ensemble: Ensemble, prediction: Prediction) -> None:
     )
     strength = np.sqrt(np.square(effect).mean(axis=1))
     for i in np.argsort(-strength, kind="stable")[:_VOLCANOES].tolist():
-        spread, n_controls = prediction.spread[prediction.asked[i].context]
+        spread, n_controls = prediction.spread[prediction.requests[i].context]
         height = significance(effect[i], spread, int(prediction.cells[i]), n_controls)
         some = np.argsort(-np.abs(effect[i]), kind="stable")[:_MOST_POINTS]
         picture = svg.scatter(
@@ -130,9 +129,9 @@ def _genes(page: Page, ensemble: Ensemble, prediction: Prediction) -> None:
 def significance(
     effect: NDArray[np.float64], spread: NDArray[np.float64], cells: int, controls: int
 ) -> NDArray[np.float64]:
-    """Return -log10 p (N,) of an effect on so many cells, whose genes vary as in so many controls.
+    """Return -log10 p (N,) of an effect on `cells` cells, with the variance of the controls.
 
-    A gene that does not vary at all says nothing: 0.
+    It is 0 for a gene without variance.
     """
     from scipy.special import log_ndtr
 
@@ -143,7 +142,7 @@ def significance(
 
 
 def _trusted(page: Page, trust: uncertainty.Trust) -> None:
-    """Draw uncertainty against error."""
+    """Plot uncertainty against error."""
     page.heading("Uncertainty")
     correlation = trust.correlations()
     page.text(
@@ -153,11 +152,11 @@ def _trusted(page: Page, trust: uncertainty.Trust) -> None:
     for name, values in trust.sources.items():
         picture = svg.scatter(
             {"": (values.tolist(), trust.error.tolist())},
-            x=f"uncertainty ({name})", y="error", diagonal=True,
+            x=f"uncertainty ({name})", y="error", diagonal=True, names={"": trust.names},
         )  # fmt: skip
         rank = correlation.get(name)
-        words = "all alike" if rank is None else f"Rank correlation {rank:.2f}."
-        page.figure(f"Error against uncertainty: {name}", picture, words)
+        caption = "all alike" if rank is None else f"Rank correlation {rank:.2f}."
+        page.figure(f"Error against uncertainty: {name}", picture, caption)
 
 
 def tell(
@@ -169,7 +168,7 @@ def tell(
 ) -> None:
     """Print the result."""
     n_predicted = int(prediction.cells.sum())
-    names = [one.name for one in prediction.asked]
+    names = [one.name for one in prediction.requests]
     data = {
         "prediction": str(config.output),
         "runs": [str(member.run.path) for member in ensemble.members],
@@ -182,12 +181,12 @@ def tell(
         "table": {name: list(values) for name, values in table(prediction).items()},
         "uncertainty": None if prediction.trust is None else prediction.trust.correlations(),
         "files": files,
-        "strength": None if prediction.strengths is None else prediction.strengths.told,
+        "strength": None if prediction.strengths is None else prediction.strengths.note,
     }
-    said = f", {len(prediction.blind)} of them by the mean effect" if prediction.blind else ""
+    by_mean = f", {len(prediction.blind)} of them by the mean effect" if prediction.blind else ""
     first = (
         f"{config.output}: {console.count(n_predicted, 'cell')} of "
-        f"{console.count(len(names), 'perturbation')}{said}, "
+        f"{console.count(len(names), 'perturbation')}{by_mean}, "
         f"{prediction.n_controls:,} controls, by {ensemble.called}"
     )
     lines = [
@@ -211,7 +210,7 @@ def _strength(prediction: Prediction) -> list[str]:
         f"strengths written ({low:.2f} to {high:.2f}), {middle[2]:,.0f} expected from "
         f"{found.n_measured} measured perturbations"
     )
-    return [text, found.told]
+    return [text, found.note]
 
 
 def _trust(trust: uncertainty.Trust | None) -> list[str]:

@@ -1,6 +1,6 @@
-"""The uncertainty of each prediction, and how far it can be trusted.
+"""The uncertainty of each prediction, and how well it tracks the error.
 
-Every source is a number per perturbation in the unit of the effect: the root mean square over the
+Every source is a number per perturbation in the unit of the effect: the root mean square over
 genes. It is compared with the error on the run's held-out perturbations. P perturbations, N genes.
 """
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 RUNS = "between runs"
-_FEWEST = 4  # perturbations that a rank correlation needs
+_FEWEST = 4  # perturbations needed for a rank correlation
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Uncertainty and error on perturbations that were measured but not learnt."""
+    """Uncertainty and error on measured perturbations outside the training set."""
 
     names: list[str]
     part: str
-    error: Array  # root mean squared error of each, without the noise of the measurement
+    error: Array  # root mean squared error of each, without measurement noise
     sources: dict[str, Array]
 
     def correlations(self) -> dict[str, float]:
@@ -51,7 +51,7 @@ class Trust:
 
 
 def sources(ensemble: Ensemble, names: Sequence[str], contexts: Sequence[str]) -> dict[str, Array]:
-    """Return what the runs offer, by name: a number per perturbation (P,)."""
+    """Return the uncertainties that the runs offer, by name: a number per perturbation (P,)."""
     found: dict[str, list[Array]] = {}
     for member in ensemble.members:
         for name, offered in _offered(member.predictor, names, contexts).items():
@@ -70,21 +70,21 @@ def sources(ensemble: Ensemble, names: Sequence[str], contexts: Sequence[str]) -
 def _offered(
     predictor: Predictor, names: Sequence[str], contexts: Sequence[str]
 ) -> dict[str, Array]:
-    """Ask one predictor; what it does not offer it does not have."""
+    """Return the uncertainties that a predictor offers."""
     found = {}
     std = predictor.std(names, contexts) if isinstance(predictor, Uncertain) else None
     if std is not None:
         found["model"] = _rms(np.asarray(std))
-    apart = predictor.heads(names, contexts) if isinstance(predictor, Disagrees) else None
-    if apart is not None:
-        found["heads"] = np.asarray(apart, np.float64)
+    disagreement = predictor.heads(names, contexts) if isinstance(predictor, Disagrees) else None
+    if disagreement is not None:
+        found["heads"] = np.asarray(disagreement, np.float64)
     return found
 
 
 def trust(ensemble: Ensemble) -> Trust | None:
-    """Compare uncertainty with error, on what was held out, else on what chose the model."""
+    """Compare uncertainty with error on held-out, or else on validation perturbations."""
     screen = ensemble.screen
-    for part, said in ((TEST, "held out"), (VALIDATION, "that chose the model")):
+    for part, description in ((TEST, "held out"), (VALIDATION, "that chose the model")):
         rows = ensemble.rows(part)
         names = screen.perturbations[rows].tolist()
         contexts = screen.contexts[screen.context[rows]].tolist()
@@ -93,18 +93,20 @@ def trust(ensemble: Ensemble) -> Trust | None:
         if part == VALIDATION:
             ensemble = ensemble.as_chosen()
         effect = ensemble.predict(names, contexts)
-        told = np.flatnonzero(np.isfinite(effect).all(axis=1))
-        if len(told) < _FEWEST:
+        finite = np.flatnonzero(np.isfinite(effect).all(axis=1))
+        if len(finite) < _FEWEST:
             continue
-        squared = np.square(effect[told] - screen.delta[rows[told]], dtype=np.float64).mean(axis=1)
-        error = np.sqrt(np.maximum(squared - screen.noise[rows[told]], 0))
-        kept = ([names[i] for i in told], [contexts[i] for i in told])
-        return Trust(kept[0], said, error, sources(ensemble, *kept))
+        squared = np.square(effect[finite] - screen.delta[rows[finite]], dtype=np.float64).mean(
+            axis=1
+        )
+        error = np.sqrt(np.maximum(squared - screen.noise[rows[finite]], 0))
+        labels = ([names[i] for i in finite], [contexts[i] for i in finite])
+        return Trust(labels[0], description, error, sources(ensemble, *labels))
     return None
 
 
 def write(path: Path, table: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
-    """Write a table with a line per perturbation."""
+    """Write a table with a row per perturbation."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(table)

@@ -1,4 +1,4 @@
-"""Get effects from trained runs and write them as cells, one perturbation after another."""
+"""Predict effects with trained runs and write them as cells, one perturbation after another."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from vcell.data import open_cells
 from vcell.errors import UserError
 from vcell.screen.split import TEST
 from vcell_predict import after, report, uncertainty
-from vcell_predict.asked import Asked, from_cells, from_words, placed
 from vcell_predict.cells.controls import Controls, LabelColumns
-from vcell_predict.cells.making import Maker
+from vcell_predict.cells.making import CellMaker
 from vcell_predict.cells.writing import PredictionFile
 from vcell_predict.ensemble import Ensemble
 from vcell_predict.prediction import Prediction
+from vcell_predict.requests import Request, from_cells, from_words, in_contexts
 from vcell_predict.strength.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _DEEPER = 4.0  # times the counts of a control cell
 
 
 def predict(runs: tuple[str, ...], config: Predict) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     after.check(config)
     ensemble = Ensemble.open(runs, config.runs, config.model)
     columns = _columns(config, ensemble)
@@ -45,14 +45,14 @@ def predict(runs: tuple[str, ...], config: Predict) -> None:
     after.may_write(config, [path])
     prediction = _effects(config, ensemble, columns)
     with (
-        outputs.together(config.output, *config.beside) as (cells, lines, page),
+        outputs.together(config.output, *config.companions) as (cells, lines, page),
         open_cells(path, layer, join=join) as source,
     ):
         controls = Controls(source, ensemble, columns, config.mode)
         _write(config, cells, ensemble, controls, prediction)
         uncertainty.write(lines, report.table(prediction))
         page.write_text(report.page(config, ensemble, prediction).html(), encoding="utf-8")
-    files = dict(zip(("table", "page"), map(str, config.beside), strict=True))
+    files = dict(zip(("table", "page"), map(str, config.companions), strict=True))
     if config.explain is not None:
         from vcell_predict.explain import explain
 
@@ -66,7 +66,7 @@ def predict(runs: tuple[str, ...], config: Predict) -> None:
 
 
 def _columns(config: Predict, ensemble: Ensemble) -> LabelColumns:
-    """Return the columns of labels: those given, else those of the training."""
+    """Return the names of the label columns: those given, else those of the training."""
     labels = ensemble.labels
     several = len(ensemble.screen.contexts) > 1
     return LabelColumns(
@@ -78,16 +78,16 @@ def _columns(config: Predict, ensemble: Ensemble) -> LabelColumns:
 
 
 def _effects(config: Predict, ensemble: Ensemble, columns: LabelColumns) -> Prediction:
-    """Find out what is asked, and ask the runs for it."""
-    asked = placed(
-        _asked(config, ensemble, columns), ensemble.screen.contexts.tolist(), config.context
+    """Collect the requested perturbations and predict their effects."""
+    requests = in_contexts(
+        _requests(config, ensemble, columns), ensemble.screen.contexts.tolist(), config.context
     )
-    if not asked:
+    if not requests:
         raise UserError("there is nothing to predict", hint="name some with --perturbations")
-    pairs = [(one.name, one.context) for one in asked]
+    pairs = [(one.name, one.context) for one in requests]
     effect, blind = ensemble.known(pairs, config.unknown)
     _say_learnt(pairs, ensemble, scored=config.evaluate is not None)
-    prediction = Prediction(asked, _n_cells(asked, ensemble, config.n_cells), effect, blind)
+    prediction = Prediction(requests, _n_cells(requests, ensemble, config.n_cells), effect, blind)
     names, contexts = [name for name, _ in pairs], [context for _, context in pairs]
     prediction.sources = uncertainty.sources(ensemble, names, contexts)
     if prediction.sources:
@@ -95,7 +95,7 @@ def _effects(config: Predict, ensemble: Ensemble, columns: LabelColumns) -> Pred
     return prediction
 
 
-def _asked(config: Predict, ensemble: Ensemble, columns: LabelColumns) -> list[Asked]:
+def _requests(config: Predict, ensemble: Ensemble, columns: LabelColumns) -> list[Request]:
     if config.like is not None:
         return from_cells(config.like, config, columns.context, with_totals=config.mode == "counts")
     if config.perturbations:
@@ -111,13 +111,13 @@ def _asked(config: Predict, ensemble: Ensemble, columns: LabelColumns) -> list[A
             + ("" if one else "; a single one of the runs (or folds) predicts what it held out"),
         )
     return [
-        Asked(str(screen.perturbations[row]), str(screen.contexts[screen.context[row]]))
+        Request(str(screen.perturbations[row]), str(screen.contexts[screen.context[row]]))
         for row in rows
     ]
 
 
 def _say_learnt(pairs: list[tuple[str, str]], ensemble: Ensemble, *, scored: bool) -> None:
-    """Say how many of what is asked the runs have learnt from: those are nothing unseen."""
+    """Report how many of the perturbations were in the training data."""
     learnt = sum(ensemble.learnt(*pair) for pair in pairs)
     if learnt:
         some = "the run" if len(ensemble) == 1 else "at least one of the runs"
@@ -128,8 +128,8 @@ def _say_learnt(pairs: list[tuple[str, str]], ensemble: Ensemble, *, scored: boo
         )
 
 
-def _n_cells(asked: list[Asked], ensemble: Ensemble, n_cells: int | None) -> NDArray[np.int64]:
-    """Return the cells of each: as told, as measured, or as many as usual."""
+def _n_cells(requests: list[Request], ensemble: Ensemble, n_cells: int | None) -> NDArray[np.int64]:
+    """Return the number of cells of each: as requested, as measured, or the default."""
     screen = ensemble.screen
     contexts = screen.contexts[screen.context].tolist()
     measured = dict(
@@ -139,7 +139,7 @@ def _n_cells(asked: list[Asked], ensemble: Ensemble, n_cells: int | None) -> NDA
     return np.array(
         [
             n_cells or one.n_cells or int(measured.get((one.name, one.context), usual))
-            for one in asked
+            for one in requests
         ],
         np.int64,
     )
@@ -148,10 +148,10 @@ def _n_cells(asked: list[Asked], ensemble: Ensemble, n_cells: int | None) -> NDA
 def _write(
     config: Predict, path: Path, ensemble: Ensemble, controls: Controls, prediction: Prediction
 ) -> None:
-    """Calibrate the effects and stream all cells to the disk."""
+    """Calibrate the effects and write all cells."""
     screen, mode = ensemble.screen, config.mode
     number = {str(name): i for i, name in enumerate(screen.contexts)}
-    used = sorted({number[one.context] for one in prediction.asked})
+    used = sorted({number[one.context] for one in prediction.requests})
     pools = {context: controls.pool(context, len(used)) for context in used}
     for context, pool in pools.items():
         logged = pool.logged(screen.target_sum) if mode == "counts" else pool
@@ -159,7 +159,7 @@ def _write(
     if config.calibrate and mode != "mean":
         _calibrate(config, ensemble, controls, pools, prediction)
     makers = {
-        context: Maker(
+        context: CellMaker(
             mode,
             pool,
             screen.control[context],
@@ -170,20 +170,20 @@ def _write(
         for context, pool in pools.items()
     }
     _warn_deeper(makers, number, prediction)
-    beside = controls.rows(used)
+    control_rows = controls.rows(used)
     if config.controls is not None:
         rng = np.random.default_rng(config.seed)
-        beside = np.sort(rng.permutation(beside)[: config.controls])
-    prediction.n_controls = len(beside)
-    names = [one.name for one in prediction.asked]
+        control_rows = np.sort(rng.permutation(control_rows)[: config.controls])
+    prediction.n_controls = len(control_rows)
+    names = [one.name for one in prediction.requests]
     uns = report.uns(config, ensemble, prediction)
-    total = len(beside) + int(prediction.cells.sum())
+    total = len(control_rows) + int(prediction.cells.sum())
     with console.progress("predicting", total) as bar:
         out = PredictionFile(path, controls, names, uns)
         with out.writer:
-            if len(beside):
-                out.controls_beside(beside, bar.advance)
-            for i, one in enumerate(prediction.asked):
+            if len(control_rows):
+                out.write_controls(control_rows, bar.advance)
+            for i, one in enumerate(prediction.requests):
                 context = number[one.context]
                 job = (int(prediction.cells[i]), prediction.effect[i])
                 out.predicted(one, context, makers[context], job, bar.advance)
@@ -197,25 +197,27 @@ def _calibrate(
     pools: dict[int, Pool],
     prediction: Prediction,
 ) -> None:
-    """Multiply each effect by the strength that the measured perturbations speak for."""
+    """Multiply each effect by its calibrated strength."""
     logged = pools
     if config.mode == "counts":
         logged = {
             context: pool.logged(controls.screen.target_sum) for context, pool in pools.items()
         }
     found = Calibration(controls, ensemble, logged, config.seed).strengths(
-        prediction.asked, prediction.effect, prediction.cells, config.for_
+        prediction.requests, prediction.effect, prediction.cells, config.for_
     )
     if found is not None:
         prediction.strengths = found
         prediction.effect = prediction.effect * found.strength[:, None].astype(np.float32)
 
 
-def _warn_deeper(makers: dict[int, Maker], number: dict[str, int], prediction: Prediction) -> None:
-    """Say where far more counts are asked for than the controls have: genes may be missing."""
+def _warn_deeper(
+    makers: dict[int, CellMaker], number: dict[str, int], prediction: Prediction
+) -> None:
+    """Warn if requested counts are far above those of the controls: genes may be missing."""
     found = [
         (one.median / makers[number[one.context]].median, one)
-        for one in prediction.asked
+        for one in prediction.requests
         if one.median is not None and makers[number[one.context]].mode == "counts"
     ]
     ratio, most = max(found, key=lambda pair: pair[0], default=(0.0, None))

@@ -13,7 +13,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class PredictBulk:
-    """The [predict-bulk] table."""
+    """Settings of `vcell predict-bulk`, the [predict-bulk] table."""
 
     output: Path | None = option(None, made="whole", short="-o", help="The .csv to write.")
     layer: str | None = option(

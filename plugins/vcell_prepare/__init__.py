@@ -14,7 +14,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare(ManyFiles):
-    """The [prepare] table."""
+    """Settings of `vcell prepare`, the [prepare] table."""
 
     output: Path | None = option(
         None,

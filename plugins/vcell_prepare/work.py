@@ -1,4 +1,4 @@
-"""The work of `vcell prepare`: turn settings into a recipe, and say what was done."""
+"""Implementation of `vcell prepare`: turn settings into a recipe, and print a summary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(files: tuple[Path, ...], config: Prepare) -> None:
-    """Make the store and say what is in it."""
+    """Build the store and print a summary."""
     inputs = list(files) or ([config.cells] if config.cells else [])
     if not inputs:
         raise UserError("no input file", hint="vcell prepare FILE -o STORE")
@@ -51,7 +51,7 @@ def _recipe(config: Prepare) -> Recipe:
 
 
 def _default(inputs: Sequence[Path], recipe: Recipe) -> Path:
-    """Choose where the store goes: never beside the data, whose folder may be somebody else's."""
+    """Choose the path of the store; never next to the data, whose folder may not be the user's."""
     project = project_folder()
     if project is None:
         target = in_cache(inputs, recipe)
@@ -64,12 +64,12 @@ def _default(inputs: Sequence[Path], recipe: Recipe) -> Path:
 
 
 def read_genes(path: Path, first: int | None) -> tuple[str, ...]:
-    """Read gene names: the column `gene` of a CSV file, or one name a line.
+    """Read gene names: the column `gene` of a CSV file, or one name per line.
 
     Raises
     ------
     UserError
-        If the file can't be read, is empty, or names a gene twice.
+        If the file can't be read, is empty, or lists a gene twice.
     """
     from vcell.screen import read_genes as listed
 

@@ -15,7 +15,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Pseudobulk:
-    """The [pseudobulk] table."""
+    """Settings of `vcell pseudobulk`, the [pseudobulk] table."""
 
     output: Path | None = option(None, made="whole", short="-o", help="The .h5ad or .npz to write.")
     labels: str | None = option(None, help="The obs column of cell types.")

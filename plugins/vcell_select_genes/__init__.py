@@ -1,4 +1,4 @@
-"""`vcell select-genes`: choose the genes a model sees."""
+"""`vcell select-genes`: choose the genes that a model uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT_GROUPS = (
 
 @dataclass(frozen=True, kw_only=True)
 class SelectGenes(ManyFiles):
-    """The [select-genes] table."""
+    """Settings of `vcell select-genes`, the [select-genes] table."""
 
     output: Path = option(Path("genes"), made="whole", short="-o", help="The folder to write to.")
     overwrite: bool = option(default=False, help="Replace the folder where it exists already.")
@@ -94,7 +94,7 @@ class SelectGenes(ManyFiles):
     ),
 )
 def command(files: tuple[Path, ...], config: SelectGenes) -> None:
-    """Choose the genes a model sees.
+    """Choose the genes that a model uses.
 
     Perturbation targets first, then genes that respond to perturbations, biological groups and
     highly variable genes, each up to its quota. The first 500, 1,200, 2,500 and 5,000 genes of

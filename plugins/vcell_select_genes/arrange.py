@@ -1,8 +1,8 @@
 """Order genes so that every phase has its share of every group.
 
-Phases are filled one after another. In each, the groups are visited from the most to the least
-important, and each adds its best genes, up to its quota scaled to the phase; genes that another
-group has added count too. The remaining places go to highly variable genes.
+Phases are filled in turn. In each, every group, in order of importance, adds its best genes up to
+its quota scaled to the phase. Genes already added by another group count towards the quota. Highly
+variable genes fill the rest.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ ALL = math.inf
 
 @dataclass(frozen=True)
 class Group:
-    """Genes that belong together, the best first, and how many of them are wanted.
+    """A group of genes, best first, with the number of them to choose.
 
-    `quota` counts genes among all that are chosen; `ALL` wants every one in the first phase.
+    `quota` counts its genes among all those chosen; `ALL` puts every one into the first phase.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """The chosen genes in order, and the phase (from 0) that each joined in."""
+    """The chosen genes in order, and the phase (from 0) in which each was added."""
 
     genes: NDArray[np.int64]
     phase: NDArray[np.int64]
@@ -44,11 +44,11 @@ class Arrangement:
 def arrange(
     groups: Sequence[Group], filler: NDArray[np.int64], n_genes: int, phases: Sequence[int]
 ) -> Arrangement:
-    """Choose up to `n_genes` genes, the most important first."""
+    """Choose up to `n_genes` genes, most important first."""
     sizes = sorted({size for size in phases if size < n_genes} | {n_genes})
     chosen: dict[int, int] = {}  # gene to phase, in order
     for phase, size in enumerate(sizes):
-        best = [group.genes[: _wanted(group, size, n_genes)] for group in groups]
+        best = [group.genes[: _quota_at(group, size, n_genes)] for group in groups]
         for gene in np.concatenate([*best, filler]).tolist():
             if len(chosen) >= size:
                 break
@@ -60,7 +60,7 @@ def arrange(
     )
 
 
-def _wanted(group: Group, size: int, n_genes: int) -> int:
+def _quota_at(group: Group, size: int, n_genes: int) -> int:
     """Return how many of a group's best genes belong among the first `size`."""
     if group.quota == ALL:
         return len(group.genes)
@@ -68,7 +68,7 @@ def _wanted(group: Group, size: int, n_genes: int) -> int:
 
 
 def parse_quotas(texts: Sequence[str], names: Sequence[str], n_genes: int) -> dict[str, float]:
-    """Read quotas such as ``tf=400``, ``tf=10%`` and ``tf=all``."""
+    """Parse quotas such as ``tf=400``, ``tf=10%`` and ``tf=all``."""
     quotas: dict[str, float] = {}
     for text in texts:
         name, _, amount = text.partition("=")
@@ -91,10 +91,10 @@ def parse_quotas(texts: Sequence[str], names: Sequence[str], n_genes: int) -> di
 
 
 def default_quota(name: str, size: int, n_genes: int, *, urgent: bool) -> float:
-    """Return how many genes of a group are wanted where nothing is said.
+    """Return the default number of genes of a group.
 
-    Targets and a user's own groups are `urgent`: all of them, from the first phase on. Others get
-    their share, or all of them spread over the phases.
+    `urgent` groups (targets and the user's own) are complete from the first phase on. Others get
+    their share, or all their genes spread over the phases.
     """
     if urgent:
         return ALL

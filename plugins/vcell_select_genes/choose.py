@@ -1,4 +1,4 @@
-"""Turn measurements into an order of genes, with what it covers."""
+"""Turn measurements into an order of genes, and report its coverage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the cells said: gene names, variability, responses, and the genes perturbed."""
+    """Measurements of the cells: gene names, variability, responses, and the perturbed genes."""
 
     index: GeneIndex
     ranking: Ranking
@@ -46,13 +46,13 @@ def choose(
     urgent: set[str],
     found: Findings,
 ) -> tuple[Arrangement, list[Group], dict[str, Any]]:
-    """Return the chosen genes, the groups, and the report; `urgent` groups come in whole."""
+    """Return the chosen genes, the groups, and the report; `urgent` groups are complete."""
     ranking = found.ranking
     usable = np.zeros(len(genes), bool)
     usable[_first_of_name(genes)] = True
     listed = read_targets(config.targets) if config.targets else ()
-    wanted = tuple(dict.fromkeys([*listed, *found.targets]))
-    targets = found.index.match(wanted)
+    targeted = tuple(dict.fromkeys([*listed, *found.targets]))
+    targets = found.index.match(targeted)
     candidates, unmatched = _candidates(names, sets, found, targets.found, usable)
     quotas = parse_quotas(config.quotas, names, config.n_genes)
     groups = [
@@ -89,15 +89,15 @@ def choose(
         "groups": coverage.group_counts(groups, chosen),
         "unmatched": unmatched,
     }
-    if wanted:
-        report["targets"] = coverage.target_coverage(wanted, targets.index, chosen, len(genes))
+    if targeted:
+        report["targets"] = coverage.target_coverage(targeted, targets.index, chosen, len(genes))
     if found.effects is not None:
         report["responses"] = coverage.response_coverage(found.effects, chosen, genes)
     return chosen, groups, report
 
 
 def _first_of_name(genes: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the first gene of every name, and say if there are others."""
+    """Return the first gene of every name, and report duplicates."""
     _, first = np.unique(genes, return_index=True)
     if len(first) < len(genes):
         console.warn(
@@ -115,10 +115,10 @@ def _candidates(
     targets: NDArray[np.int64],
     usable: NDArray[np.bool_],
 ) -> tuple[dict[str, NDArray[np.int64]], dict[str, list[str]]]:
-    """Return each group's genes, best first, and the names of each that the file does not have.
+    """Return each group's genes, best first, and the names of each that the file lacks.
 
-    Genes of a set are sorted by how they respond or vary, whichever places them better. Genes in
-    no cell are left out, except targets.
+    Genes of a set are sorted by response or by variability, whichever ranks them higher. Genes in
+    no cell are left out, unless they are targets.
     """
     ranking, effects = found.ranking, found.effects
     expressed = usable & (ranking.n_cells > 0)

@@ -17,7 +17,7 @@ _LISTED = 50
 
 
 def group_counts(groups: Sequence[Group], chosen: Arrangement) -> list[dict[str, Any]]:
-    """Return per group its size, and how many of its genes each phase holds."""
+    """Return each group's size, and the number of its genes in each phase."""
     rows = []
     for group in groups:
         joined = chosen.phase[np.isin(chosen.genes, group.genes)]
@@ -27,19 +27,19 @@ def group_counts(groups: Sequence[Group], chosen: Arrangement) -> list[dict[str,
 
 
 def target_coverage(
-    wanted: Sequence[str], index: NDArray[np.int64], chosen: Arrangement, n_genes: int
+    targets: Sequence[str], index: NDArray[np.int64], chosen: Arrangement, n_genes: int
 ) -> dict[str, Any]:
-    """Return which targets are in, which were left out, and which the file does not have."""
+    """Return which targets are chosen, which are left out, and which the file lacks."""
     place = np.full(n_genes + 1, -1)  # the last entry is for targets that are not in the file
     place[chosen.genes] = chosen.phase
     phase = place[index]
     return {
-        "wanted": len(wanted),
+        "wanted": len(targets),
         "phases": [
             int(np.count_nonzero((phase >= 0) & (phase <= k))) for k in range(len(chosen.phases))
         ],
-        "left_out": [wanted[int(i)] for i in np.flatnonzero((index >= 0) & (phase < 0))],
-        "not_in_file": [wanted[int(i)] for i in np.flatnonzero(index < 0)],
+        "left_out": [targets[int(i)] for i in np.flatnonzero((index >= 0) & (phase < 0))],
+        "not_in_file": [targets[int(i)] for i in np.flatnonzero(index < 0)],
     }
 
 
@@ -53,7 +53,7 @@ def response_coverage(
     inside[chosen.genes] = True
     lost = np.flatnonzero((count > 0) & ~inside)
     lost = lost[np.lexsort((-effects.strongest[lost], -count[lost]))]
-    kept = [int(count[chosen.genes[chosen.phase <= k]].sum()) for k in range(len(chosen.phases))]
+    covered = [int(count[chosen.genes[chosen.phase <= k]].sum()) for k in range(len(chosen.phases))]
     per = effects.responds.sum(axis=1)
     missing = per - effects.responds[:, chosen.genes].sum(axis=1)
     order = np.argsort(-missing, kind="stable")
@@ -61,7 +61,7 @@ def response_coverage(
         "tested": len(effects.names),
         "untested": list(effects.untested),
         "responses": total,
-        "kept": kept,
+        "kept": covered,
         "responding_genes": int(np.count_nonzero(count)),
         "lost_genes": [
             {"gene": str(genes[g]), "perturbations": int(count[g])} for g in lost[:_LISTED]
@@ -80,5 +80,5 @@ def response_coverage(
 
 
 def kept_curve(count: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of all responses among the first 1, 2, ... genes of an order."""
+    """Return the share of all responses covered by the first 1, 2, ... genes of an order."""
     return np.asarray(np.cumsum(count[order]) / max(int(count.sum()), 1))

@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 
 def select_genes(cells: Any, *, output: str | Path | None = None, **settings: Any) -> pd.DataFrame:
-    """Choose the genes a model sees.
+    """Choose the genes that a model uses.
 
     Parameters
     ----------
     cells
         AnnData, a path, an open source of `vcell.data.open_cells`, or a list of these.
     output
-        A folder to keep the tables and the page in, too; by default nothing is written.
+        A folder for the tables and the page; by default nothing is written.
     **settings
-        Those of ``vcell select-genes`` by their Python names: ``n_genes``, ``hvg_flavor``, ...
+        Settings of ``vcell select-genes`` by Python name: ``n_genes``, ``hvg_flavor``, ...
 
     Returns
     -------
     pandas.DataFrame
-        One row for each chosen gene, the most important first: `selected_genes.csv`.
+        One row per chosen gene, most important first: `selected_genes.csv`.
 
     Examples
     --------

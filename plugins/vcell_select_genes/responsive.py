@@ -1,8 +1,8 @@
-"""Which genes respond to which perturbation: a t-test of every gene in the same pass.
+"""Find the genes that respond to each perturbation, by a t-test of every gene in one pass.
 
-Sums and sums of squares of log-normalised values per perturbation are all that the test needs. Of
-Welch's standard error and that of the pooled variance the larger one counts: with few cells and a
-rare gene, Welch's alone calls a gene that is absent by chance. Benjamini-Hochberg per perturbation.
+The test needs only the sums and the sums of squares of log-normalised values per perturbation. It
+uses the larger of Welch's standard error and the pooled one: with few cells and a rare gene,
+Welch's alone reports genes that are absent by chance. Benjamini-Hochberg per perturbation.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from vcell.hvg import Read
     from vcell.passes import CellTable, Reducer
 
-MIN_CELLS = 10  # perturbations with fewer are not tested
-_BYTES = 320 << 20  # of the sums held at a time
+MIN_CELLS = 10  # cells that a perturbation needs to be tested
+_BYTES = 320 << 20  # of the sums in memory at a time
 
 
 @dataclass(frozen=True)
 class Responses:
-    """Per tested perturbation and gene, whether the gene responds.
+    """Whether each gene responds to each tested perturbation.
 
     Parameters
     ----------
     names, n_cells
-        The tested perturbations, apart for every type of cells.
+        The tested perturbations, one for each cell type.
     responds
         ``[P, G]``. A perturbation's own target does not count as a response.
     strongest
@@ -50,11 +50,11 @@ class Responses:
 
     @property
     def n_responses(self) -> NDArray[np.int64]:
-        """How many perturbations each gene responds to."""
+        """The number of perturbations that each gene responds to."""
         return np.asarray(self.responds.sum(axis=0))
 
     def order(self) -> NDArray[np.int64]:
-        """Return the genes that respond to anything, the most often responding first."""
+        """Return the genes that respond to any perturbation, those with most responses first."""
         count = self.n_responses
         order = np.lexsort((-self.strongest, -count))
         return order[: np.count_nonzero(count)]
@@ -66,9 +66,9 @@ class ResponseTest:
     Parameters
     ----------
     codes, names
-        Each cell's group, -1 for none: a perturbation (in one type of cells), or controls.
+        Each cell's group, -1 for none: a perturbation (in one cell type), or controls.
     controls
-        For every group the one it is compared with; -1 for controls.
+        The controls of each group; -1 for the controls themselves.
     own
         Each perturbation's target genes, which do not count as responses.
     """
@@ -105,14 +105,14 @@ class ResponseTest:
         )
 
     def reducers(self) -> list[Reducer]:
-        """Return what the first pass must gather."""
+        """Return the reducers of the first pass."""
         return [self.first]
 
     def finish(self, read: Read, table: CellTable) -> Responses:
-        """Test, reading again for the perturbations that did not fit."""
+        """Test, reading again for the perturbations that did not fit in memory."""
         used = self.codes[table.kept]
         counts = np.bincount(used[used >= 0], minlength=len(self.names))
-        kept: list[int] = []
+        tested: list[int] = []
         responds = []
         strongest = np.zeros(self.n_genes)
         for number, groups in enumerate(self.rounds):
@@ -133,12 +133,12 @@ class ResponseTest:
                 p[self.own[group]] = 1.0
                 np.maximum(strongest, np.abs(t), out=strongest)
                 responds.append(rejected(p, self.fdr))
-                kept.append(int(group))
-        missing = set(np.flatnonzero((counts > 0) & (self.controls >= 0))) - set(kept)
+                tested.append(int(group))
+        missing = set(np.flatnonzero((counts > 0) & (self.controls >= 0))) - set(tested)
         return Responses(
-            tuple(self.names[g] for g in kept),
-            counts[kept],
-            np.array(responds, bool).reshape(len(kept), self.n_genes),
+            tuple(self.names[g] for g in tested),
+            counts[tested],
+            np.array(responds, bool).reshape(len(tested), self.n_genes),
             strongest,
             tuple(self.names[int(g)] for g in sorted(missing)),
         )
@@ -161,7 +161,7 @@ def _moments(sums: NDArray[np.int64], n: int) -> Moments:
 
 
 def t_test(a: Moments, b: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return t and two-sided p of each gene; genes that vary nowhere get 0 and 1."""
+    """Return t and two-sided p of each gene; 0 and 1 for genes without variance."""
     freedom = np.full(len(a.mean), float(a.n + b.n - 2))
     pooled = ((a.n - 1) * a.var + (b.n - 1) * b.var) / freedom * (1 / a.n + 1 / b.n)
     own, other = a.var / a.n, b.var / b.n
@@ -171,13 +171,13 @@ def t_test(a: Moments, b: Moments) -> tuple[NDArray[np.float64], NDArray[np.floa
         own[wider] ** 2 / (a.n - 1) + other[wider] ** 2 / (b.n - 1)
     )
     error = np.maximum(pooled, welch)
-    varies = error > 1e-16  # sums are kept to 2**-30: a spread below that is none
+    varies = error > 1e-16  # sums are exact to 2**-30; smaller variances are rounding errors
     t = np.where(varies, a.mean - b.mean, 0.0) / np.sqrt(np.where(varies, error, 1.0))
     return t, np.where(varies, 2 * special.stdtr(freedom, -np.abs(t)), 1.0)
 
 
 def rejected(p: NDArray[np.float64], fdr: float) -> NDArray[np.bool_]:
-    """Return which hypotheses Benjamini and Hochberg reject; genes with p = 1 were not tested."""
+    """Return which hypotheses Benjamini-Hochberg rejects; p = 1 counts as not tested."""
     tested = np.flatnonzero(p < 1)
     order = tested[np.argsort(p[tested], kind="stable")]
     passed = np.flatnonzero(p[order] <= fdr * np.arange(1, len(order) + 1) / max(len(order), 1))

@@ -1,4 +1,4 @@
-"""Which cells are compared with which: perturbations and controls of the same type of cells."""
+"""The groups of cells to compare: perturbations, and controls of the same cell type."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Compared:
     Parameters
     ----------
     codes, names
-        Each cell's group, -1 for none, and what the groups are called.
+        Each cell's group, -1 for none, and the names of the groups.
     controls
-        For every group the group of its controls; -1 for controls.
+        The controls of each group; -1 for the controls themselves.
     targets
-        For every group the genes its perturbation aims at.
+        The target genes of each group's perturbation.
     """
 
     codes: NDArray[np.int32]
@@ -37,7 +37,7 @@ class Compared:
 
 
 def read_screen(source: CellSource, labels: Labels) -> Compared:
-    """Group cells by perturbation and, where there are several, by type: types are not compared."""
+    """Group cells by perturbation and by cell type; different types are not compared."""
     design = Design.read(source, labels)
     perturbation, context, _ = design.pairs()
     names = [design.names[code] for code in perturbation]

@@ -1,4 +1,4 @@
-"""The work of `vcell select-genes`: one pass, groups, an order, and what it covers."""
+"""Implementation of `vcell select-genes`: measure the cells, choose genes, report coverage."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
             source.genes, config, names, {**sets, **own}, set(own), found
         )
         text = tables.genes_table(source.genes, chosen, groups, found.ranking, found.effects)
-        page = tables.page(source.name, report, chosen, found.ranking, found.effects)
+        page = tables.page(source.name, source.genes, report, chosen, found.ranking, found.effects)
     try:
         with outputs.folder(config.output, listed_in="coverage.json") as out:
             (out / "selected_genes.csv").write_text(text, encoding="utf-8")
             (out / "coverage.json").write_text(tables.as_json(report), encoding="utf-8")
             (out / "coverage.html").write_text(page.html(), encoding="utf-8")
-    except UserError:  # no room on the disk, say: the choice is not lost
+    except UserError:  # such as a full disk; the choice is still printed
         console.result(report, _text(report))
         raise
     written = f"wrote {config.output / 'selected_genes.csv'}, coverage.json and coverage.html"
@@ -66,7 +66,7 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
 def _group_names(
     config: SelectGenes, sets: dict[str, GeneSet], own: dict[str, GeneSet]
 ) -> tuple[str, ...]:
-    """Return the groups in their order of importance, the user's own after the targets."""
+    """Return the groups in order of importance, the user's own after the targets."""
     if config.groups == ("none",):
         return ("targets",) if config.targets else ()
     known = [*FROM_DATA, *sets]
@@ -126,7 +126,7 @@ def _measure(source: CellSource, config: SelectGenes, names: Sequence[str]) -> F
 
 
 def _reader(source: CellSource, config: SelectGenes) -> Read:
-    """Return what reads the cells: threads here, or dask."""
+    """Return the reader of the cells: local threads, or dask."""
     mito = np.char.startswith(np.char.upper(source.genes.astype(str)), "MT-")
     rules = CellRules(min_genes=config.min_genes)
     if config.max_mito < 1:
@@ -196,7 +196,7 @@ def _screen(source: CellSource, config: SelectGenes, names: Sequence[str]) -> Co
 
 
 def _text(report: dict[str, Any]) -> str:
-    """Return what a person reads at the end."""
+    """Return the printed summary."""
     heads = ["group", "in file", *(f"first {size:,}" for size in report["phases"])]
     lines = [
         console.table(
@@ -204,12 +204,12 @@ def _text(report: dict[str, Any]) -> str:
         )
     ]
     if targets := report.get("targets"):
-        kept = targets["phases"][-1]
-        lines.append(f"targets chosen: {kept} of {targets['wanted']}")
-        for key, words in (("left_out", "left out"), ("not_in_file", "not in the file")):
+        n_chosen = targets["phases"][-1]
+        lines.append(f"targets chosen: {n_chosen} of {targets['wanted']}")
+        for key, label in (("left_out", "left out"), ("not_in_file", "not in the file")):
             if targets[key]:
                 shown = ", ".join(targets[key][:8]) + (", ..." if len(targets[key]) > 8 else "")
-                lines.append(f"  {len(targets[key])} {words}: {shown}")
+                lines.append(f"  {len(targets[key])} {label}: {shown}")
     if (responses := report.get("responses")) and responses["responses"]:
         share = responses["kept"][-1] / responses["responses"]
         lines.append(

@@ -1,4 +1,4 @@
-"""`vcell simulate`: make a perturbation screen whose truth is known."""
+"""`vcell simulate`: generate a perturbation screen with known effects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Simulate:
-    """The [simulate] table."""
+    """Settings of `vcell simulate`, the [simulate] table."""
 
     n_cells: int = option(
         6000, help="How many cells, controls included.", minimum=1, former=("cells",)

@@ -1,4 +1,4 @@
-"""Draw the cells and say what was written."""
+"""Generate the cells and print a summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(out: Path, config: Simulate) -> None:
-    """Write the cells and the truth beside them."""
+    """Write the cells, and the true effects next to them."""
     settings = asdict(config)
     compress, overwrite = settings.pop("compress"), settings.pop("overwrite")
     outputs.check(out, suffixes=ENDINGS, overwrite=overwrite)

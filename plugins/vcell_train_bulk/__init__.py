@@ -14,7 +14,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBulk(DataOptions):
-    """The [train-bulk] table."""
+    """Settings of `vcell train-bulk`, the [train-bulk] table."""
 
     patient_column: str = option("patient", help="The obs column that names each cell's patient.")
     outcome_column: str = option(

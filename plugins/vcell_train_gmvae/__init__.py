@@ -17,7 +17,7 @@ from vcell.train.options import RunOptions, TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class TrainGmvae(ManyFiles, RunOptions, TrainOptions, LaunchOptions):
-    """The [train-gmvae] table."""
+    """Settings of `vcell train-gmvae`, the [train-gmvae] table."""
 
     labels: str | None = option(
         None, help="The obs column with labels (default: cell-type-column; without: unsupervised)."

@@ -21,7 +21,7 @@ _APART = (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
-    """The [train-graph] table."""
+    """Settings of `vcell train-graph`, the [train-graph] table."""
 
     table: Path | None = option(
         None,

@@ -1,4 +1,4 @@
-"""The models without training steps: a process, factors, both together, and baselines."""
+"""Models without training steps: a Gaussian process, factors, both together, and baselines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.optimize import nnls
 from scipy.sparse.linalg import cg
 
 from vcell.screen.split import TEST
-from vcell_train_graph.factors import Alikeness, FactorSampler
+from vcell_train_graph.factors import FactorSampler, GeneSimilarity
 from vcell_train_graph.kernels import SetBlock, indicator, weighed
 from vcell_train_graph.problem import without_graphs
 from vcell_train_graph.process import drawn, gene_kernels, left_out_parts, process
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_WEIGHED = 500  # sets by which additive's ridge is found
+_WEIGHED = 500  # sets that choose the ridge penalty of `additive`
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
-    """What a model in closed form says.
+class SetPredictions:
+    """Predictions of a closed-form model.
 
     Attributes
     ----------
     values
-        (T,) of every set: those that it learnt from are left out with their group.
+        (T,) of every set; training sets are left out together with their group.
     shares
-        What it found that explains the values.
+        The explained share of the variance, by component.
     """
 
     values: Array
@@ -45,46 +45,50 @@ class Told:
 
 @dataclass(frozen=True)
 class ClosedModel:
-    """A model without steps, by name."""
+    """A model without training steps, by name."""
 
     name: str
     summary: str
     kind: Literal["process", "factors", "additive", "query-mean"]
-    graphs: bool = False  # whether it looks at them
+    graphs: bool = False  # whether it uses graphs
     takes_steps: bool = False
 
-    def fit(self, problem: GraphProblem, groups: NDArray[np.int64]) -> Told:
-        """Learn from all sets that are not held out, and say the value of every set."""
+    def fit(self, problem: GraphProblem, groups: NDArray[np.int64]) -> SetPredictions:
+        """Fit all sets that are not held out, and predict every set."""
         if self.kind == "query-mean":
             return query_mean(problem, groups)
         if self.kind == "additive":
             return additive(problem, groups)
         seen = problem if self.graphs else without_graphs(problem)
-        return Told(*process(seen, groups)) if self.kind == "process" else factors(seen, groups)
+        return (
+            SetPredictions(*process(seen, groups))
+            if self.kind == "process"
+            else factors(seen, groups)
+        )
 
     @property
-    def unaided(self) -> ClosedModel:
-        """The same without graphs."""
+    def graph_free(self) -> ClosedModel:
+        """Return the same model without graphs."""
         return dataclasses.replace(self, graphs=False)
 
 
-def query_mean(problem: GraphProblem, groups: NDArray[np.int64]) -> Told:
-    """Say the mean of the other sets of the query pair; of all, where there are none."""
+def query_mean(problem: GraphProblem, groups: NDArray[np.int64]) -> SetPredictions:
+    """Predict the mean of the other sets of the query pair, or of all sets if there are none."""
     del groups
     known = problem.part != TEST
     mean, _ = problem.scale
     if (problem.group < 0).all():
-        return Told(np.full(len(problem.values), mean), {})
+        return SetPredictions(np.full(len(problem.values), mean), {})
     about = np.where(known, problem.values - mean, 0.0)
     total = np.bincount(problem.group, about)
     count = np.bincount(problem.group, known.astype(float))
     others = total[problem.group] - about
-    found = others / (count[problem.group] - known + 1.0)  # one set's worth of doubt
-    return Told(mean + found, {})
+    found = others / (count[problem.group] - known + 1.0)  # shrunk as if by one more set
+    return SetPredictions(mean + found, {})
 
 
-def additive(problem: GraphProblem, groups: NDArray[np.int64]) -> Told:
-    """Add up what genes do: ridge regression on which genes a set has, on all sets."""
+def additive(problem: GraphProblem, groups: NDArray[np.int64]) -> SetPredictions:
+    """Add the effects of single genes: ridge regression on gene membership over all sets."""
     mean, sd = problem.scale
     known = np.flatnonzero(problem.part != TEST)
     rng = np.random.default_rng(0)
@@ -95,45 +99,47 @@ def additive(problem: GraphProblem, groups: NDArray[np.int64]) -> Told:
     ridge = mix.noise / max(float(mix.weights.sum()), 1e-9)
     x = indicator(problem.members, problem.n_own)
     found = np.zeros(len(values))
-    for learn, asked in left_out_parts(known, groups, np.flatnonzero(problem.part == TEST)):
+    for learn, left_out in left_out_parts(known, groups, np.flatnonzero(problem.part == TEST)):
         a = x[learn]
         effect, _ = cg(
             (a.T @ a + ridge * sp.eye_array(a.shape[1])).tocsr(), a.T @ values[learn], rtol=1e-8,
             maxiter=500,
         )  # fmt: skip
-        found[asked] = x[asked] @ effect
-    return Told(mean + sd * found, {})
+        found[left_out] = x[left_out] @ effect
+    return SetPredictions(mean + sd * found, {})
 
 
-def factors(problem: GraphProblem, groups: NDArray[np.int64]) -> Told:
-    """Add a process and factors of genes, each as far as sets that were left out speak for it."""
+def factors(problem: GraphProblem, groups: NDArray[np.int64]) -> SetPredictions:
+    """Add a Gaussian process and factors of genes, each weighted by its left-out predictions."""
     mean, sd = problem.scale
     values = (problem.values - mean) / sd
     known, test = (np.flatnonzero(one) for one in (problem.part != TEST, problem.part == TEST))
     named = gene_kernels(problem)
-    whole, shares = process(problem, groups)
-    said, alike = np.zeros((2, len(values))), None
-    said[0] = (whole - mean) / sd
-    for learn, asked in left_out_parts(known, groups, test):
+    by_process, shares = process(problem, groups)
+    predicted, similarity = np.zeros((2, len(values))), None
+    predicted[0] = (by_process - mean) / sd
+    for learn, left_out in left_out_parts(known, groups, test):
         sampler = FactorSampler(
             problem.members[learn], values[learn], problem.n_own, list(named.values())
         )
-        said[1, asked], alike = sampler.run(problem.members[asked], alike)
-    weight = _worth(said[:, known], values[known])
-    told = {f"process: {name}": float(weight[0] * share) for name, share in shares.items()}
-    assert alike is not None
-    told |= _named_shares(alike, list(named), float(weight[1]))
-    return Told(mean + sd * (weight @ said), told | {"weight of the process": float(weight[0])})
+        predicted[1, left_out], similarity = sampler.run(problem.members[left_out], similarity)
+    weight = _stacking_weights(predicted[:, known], values[known])
+    explained = {f"process: {name}": float(weight[0] * share) for name, share in shares.items()}
+    assert similarity is not None
+    explained |= _named_shares(similarity, list(named), float(weight[1]))
+    return SetPredictions(
+        mean + sd * (weight @ predicted), explained | {"weight of the process": float(weight[0])}
+    )
 
 
-def _worth(said: Array, values: Array) -> Array:
-    """Return weights (M,) of what M models said (M, T) of sets that were left out.
+def _stacking_weights(predicted: Array, values: Array) -> Array:
+    """Return weights (M,) of predictions (M, T) of left-out sets by M models.
 
-    Those of least squares, none below 0, less one standard error of their sum: of few sets, or of
-    noise, next to nothing is believed.
+    Non-negative least squares, scaled down by one standard error of their sum. With few sets, or
+    pure noise, the weights are close to 0.
     """
-    weight, _ = nnls(said.T, values)
-    both = weight @ said
+    weight, _ = nnls(predicted.T, values)
+    both = weight @ predicted
     size = float(both @ both)
     if size < 1e-12:
         return np.zeros(len(weight))
@@ -141,8 +147,8 @@ def _worth(said: Array, values: Array) -> Array:
     return np.asarray(weight * max(0.0, 1 - error))
 
 
-def _named_shares(alike: Alikeness, names: list[str], weight: float) -> dict[str, float]:
-    of = dict(zip(["genes", *names], alike.factors.tolist(), strict=True))
+def _named_shares(similarity: GeneSimilarity, names: list[str], weight: float) -> dict[str, float]:
+    of = dict(zip(["genes", *names], similarity.factors.tolist(), strict=True))
     return {f"factors: {name}": x for name, x in of.items()} | {"weight of the factors": weight}
 
 

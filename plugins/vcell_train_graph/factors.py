@@ -1,18 +1,18 @@
 """A few factors of genes, smooth over graphs, whose products are the effects of gene pairs.
 
-A Gaussian process assumes that the effect of each pair of genes is drawn independently, up to the
-similarity of the genes. Often it is much simpler: each gene has a few traits, and the joint effect
-of two genes is the sum of the traits' products. With V the factors (a trait of every gene), e the
-effects of genes
+A Gaussian process assumes that the effects of pairs of genes are independent, apart from the
+similarity of the genes. Often the structure is simpler: each gene has a few traits, and the joint
+effect of two genes is the sum of the products of their traits. With V the factors (one trait of
+every gene each) and e the effects of single genes,
 
     value of S = mean + sum of e_i over S + sum over r of sign_r sum over pairs of V_ri V_rj + noise
-    V_r ~ N(0, C / scale_r),   C = c_0 I + sum of c_k K_k,   e alike with weights of its own
+    V_r ~ N(0, C / scale_r),   C = c_0 I + sum of c_k K_k,   e likewise with its own weights
 
-With more and more factors this becomes the process with the kernel `pair` of C. A few factors are a
-much stronger assumption; its weight comes from sets left out, see `closed.stacked`. Everything is
-drawn given all else, and the prediction is the mean over draws. A factor without support in the
-data stays near 0, so that the number of factors matters little. The weights c are those under which
-the factors that were drawn are most likely.
+With many factors this approaches the process with the kernel `pair` of C. A few factors are a much
+stronger assumption, so their weight is estimated on left-out sets (`closed._stacking_weights`).
+Everything is sampled by Gibbs sampling, and the prediction is the mean over draws. A factor without
+support in the data stays near 0, so the number of factors matters little. The weights c maximise
+the likelihood of the drawn factors.
 G genes, T sets, K kernels, R factors.
 """
 
@@ -36,21 +36,21 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Members = NDArray[np.int64]
 
-FACTORS = 8  # every other one is subtracted
-_BURN, _KEPT = 100, 100  # rounds of drawing that are forgotten, and that are averaged
-_WEIGHED_AT = (20, 40, 60, 80)  # rounds after which weights of kernels are found
-_GENES = 400  # by which they are found: the covariance of some genes is a part of that of all
+FACTORS = 8  # with alternating signs
+_BURN, _KEPT = 100, 100  # draws that are discarded, and draws that are averaged
+_WEIGHED_AT = (20, 40, 60, 80)  # draws after which the weights of kernels are estimated
+_GENES = 400  # genes used for that: their covariance is a submatrix of that of all genes
 
 
 @dataclass(frozen=True, eq=False)
-class Alikeness:
-    """How alike genes are a priori: weights of I and of each kernel, those of effects apart."""
+class GeneSimilarity:
+    """The prior similarity of genes: weights of I and of each kernel."""
 
     factors: Array  # (1 + K,)
     effects: Array
 
     @classmethod
-    def even(cls, n_kernels: int) -> Alikeness:
+    def even(cls, n_kernels: int) -> GeneSimilarity:
         """Return equal weights."""
         even = np.full(1 + n_kernels, 1 / (1 + n_kernels))
         return cls(even, even)
@@ -65,14 +65,14 @@ def inverse_mixture(weights: Array, kernels: Sequence[Array], n_genes: int) -> A
 
 
 class FactorSampler:
-    """Draws of effects and factors, given sets and their standardised values.
+    """A sampler of effects and factors, given sets and their standardised values.
 
     Parameters
     ----------
     members, values
-        (T, S) and (T,) of the sets that are learnt from.
+        (T, S) and (T,) of the training sets.
     n_genes, kernels
-        G, and (G, G) each.
+        G, and K matrices (G, G).
     """
 
     def __init__(
@@ -87,25 +87,27 @@ class FactorSampler:
         self.indptr = np.searchsorted(gene[order], np.arange(n_genes + 1))
         self.signs = np.where(np.arange(FACTORS) % 2, -1.0, 1.0)
 
-    def run(self, asked: Members, alike: Alikeness | None = None) -> tuple[Array, Alikeness]:
-        """Return the mean of what draws say of sets, and the weights of kernels.
+    def run(
+        self, sets: Members, similarity: GeneSimilarity | None = None
+    ) -> tuple[Array, GeneSimilarity]:
+        """Return the mean prediction of sets over the draws, and the weights of kernels.
 
         Parameters
         ----------
-        asked
-            (A, S)
-        alike
-            Weights found before; by default they are found here.
+        sets
+            (A, S) sets to predict.
+        similarity
+            Weights to use; by default they are estimated.
         """
         rng = np.random.default_rng(self.seed)
-        found, n = alike or Alikeness.even(len(self.kernels)), self.n_genes
+        found, n = similarity or GeneSimilarity.even(len(self.kernels)), self.n_genes
         q_effects = inverse_mixture(found.effects, self.kernels, n)
         q_factors = inverse_mixture(found.factors, self.kernels, n)
         effects, factors = np.zeros(n), 0.1 * rng.standard_normal((FACTORS, n))
         scale, effect_scale, by_noise = np.full(FACTORS, 4.0), 10.0, 2.0
-        has = indicator(asked, n)
-        said = np.zeros(len(asked))
-        left = self.values - said_of(indicator(self.members, n), effects, factors, self.signs)
+        has = indicator(sets, n)
+        total = np.zeros(len(sets))
+        left = self.values - values_of(indicator(self.members, n), effects, factors, self.signs)
         for turn in range(_BURN + _KEPT):
             draw_effects(
                 self.indptr, self.sets, left, effects, effect_scale * q_effects, by_noise,
@@ -119,20 +121,20 @@ class FactorSampler:
             effect_scale = _precision(n, float(effects @ q_effects @ effects), 0.01, rng)
             size = ((factors @ q_factors) * factors).sum(1)
             scale = np.array([_precision(n, float(x), 0.01, rng) for x in size])
-            if alike is None and self.kernels and turn in _WEIGHED_AT:
+            if similarity is None and self.kernels and turn in _WEIGHED_AT:
                 drawn = factors * np.sqrt(scale)[:, None]
                 one = effects[None] * effect_scale**0.5
-                found = Alikeness(
+                found = GeneSimilarity(
                     self._weights(found.factors, drawn), self._weights(found.effects, one)
                 )
                 q_effects = inverse_mixture(found.effects, self.kernels, n)
                 q_factors = inverse_mixture(found.factors, self.kernels, n)
             if turn >= _BURN:
-                said += said_of(has, effects, factors, self.signs)
-        return said / _KEPT, found
+                total += values_of(has, effects, factors, self.signs)
+        return total / _KEPT, found
 
     def _weights(self, before: Array, drawn: Array) -> Array:
-        """Return the weights under which draws (R, G) of one covariance are most likely."""
+        """Return the weights that maximise the likelihood of draws (R, G) with one covariance."""
         n = self.n_genes
         some = np.sort(np.random.default_rng(0).permutation(n)[:_GENES])
         parts = [np.eye(len(some)), *(k[np.ix_(some, some)] for k in self.kernels)]
@@ -157,12 +159,12 @@ class FactorSampler:
         return np.asarray(weight / weight.sum())
 
 
-def said_of(has: sp.csr_array, effects: Array, factors: Array, signs: Array) -> Array:
-    """Return (T,) of the values of sets, by which genes they have: (T, G)."""
+def values_of(has: sp.csr_array, effects: Array, factors: Array, signs: Array) -> Array:
+    """Return the values (T,) of sets, given the genes they contain (T, G)."""
     total, squares = has @ factors.T, has @ np.square(factors).T
     return np.asarray(has @ effects + (np.square(total) - squares) @ signs / 2)
 
 
 def _precision(n: int, squares: float, least: float, rng: np.random.Generator) -> float:
-    """Draw one over a variance, given a sum of `n` squares."""
+    """Draw the inverse of a variance, given a sum of `n` squares."""
     return float(rng.gamma(n / 2 + 1, 1 / (squares / 2 + least)))

@@ -1,11 +1,10 @@
-"""Predictions for held-out sets: kept by each run, pooled over folds, and judged.
+"""Predictions of held-out sets: saved by each run, pooled over folds, and scored.
 
-Errors are given as a share of the variance of the values, so that the difference of two models is a
-difference in variance explained, set by set. A claim needs the interval of the paired differences
-over held-out sets to be above 0; sets that share genes are not independent, see
-`vcell.metrics.verdict`. Rewired graphs also differ among each other, so the interval is widened to
-where one more draw might lie. A graph that is better than noise but no better than no graph did not
-help.
+Errors are shares of the variance of the values, so that the difference of two models is a
+difference in explained variance, set by set. A model is called better if the interval of the paired
+differences over held-out sets is above 0. Sets that share genes are not independent, see
+`vcell.metrics.verdict`. Rewired graphs vary from draw to draw, so the interval is widened to cover
+one more draw. A graph that is better than a rewired one but not than no graph has not helped.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 FILE = "held_out.npz"
-SEEDS = 3  # draws; with fewer there is no verdict
+SEEDS = 3  # draws needed for a verdict
 NONE = "without graphs"
 BASELINES = ("additive", "query-mean", "gp")
 WHAT = {
@@ -42,30 +41,30 @@ WHAT = {
 
 @dataclass(frozen=True, eq=False)
 class HeldOutSets:
-    """Sets that one run held out: (P, S) names of genes, (P,) values, (P,) of every model."""
+    """The held-out sets of a run: genes (P, S), values (P,), and predictions (P,) by model."""
 
     genes: NDArray[np.str_]
     values: Array
-    said: dict[str, Array]
+    predicted: dict[str, Array]
 
     def write(self, path: Path) -> None:
-        """Write it."""
+        """Write them as .npz."""
         with path.open("wb") as file:
-            said = {f"said:{name}": x for name, x in self.said.items()}
-            np.savez(file, genes=self.genes, values=self.values, **said)  # type: ignore[arg-type]
+            arrays = {f"said:{name}": x for name, x in self.predicted.items()}
+            np.savez(file, genes=self.genes, values=self.values, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def of(cls, run: Run) -> HeldOutSets:
-        """Read what a run wrote."""
+        """Read the file that a run wrote."""
         with np.load(run.path / FILE, allow_pickle=False) as file:
             said = {n.removeprefix("said:"): file[n] for n in file.files if n.startswith("said:")}
             return cls(file["genes"], file["values"], said)
 
     def scores(self) -> dict[str, dict[str, float]]:
-        """Return the correlation and the share of variance explained, of every model."""
+        """Return the correlation and the explained share of the variance of every model."""
         return {
             name: {"r": correlation(x, self.values), "explained": explained(x, self.values)}
-            for name, x in self.said.items()
+            for name, x in self.predicted.items()
         }
 
     @property
@@ -74,29 +73,29 @@ class HeldOutSets:
         return [tuple(gene for gene in row if gene) for row in self.genes.tolist()]
 
 
-def correlation(said: Array, values: Array) -> float:
-    """Return Pearson's r; 0 where one of both does not vary."""
-    if len(values) < 2 or np.ptp(said) < 1e-12 or np.ptp(values) < 1e-12:
+def correlation(predicted: Array, values: Array) -> float:
+    """Return Pearson's r; 0 if either side is constant."""
+    if len(values) < 2 or np.ptp(predicted) < 1e-12 or np.ptp(values) < 1e-12:
         return 0.0
-    return float(np.corrcoef(said, values)[0, 1])
+    return float(np.corrcoef(predicted, values)[0, 1])
 
 
-def explained(said: Array, values: Array) -> float:
-    """Return the share of the variance that is explained; below 0 where the mean is better."""
-    return 1 - float(np.square(said - values).mean() / max(values.var(), 1e-30))
+def explained(predicted: Array, values: Array) -> float:
+    """Return the explained share of the variance; below 0 if the mean is a better prediction."""
+    return 1 - float(np.square(predicted - values).mean() / max(values.var(), 1e-30))
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """All runs of one kind of split, pooled."""
+    """All runs with one kind of split, pooled."""
 
     name: str
-    scores: dict[str, dict[str, float]]  # of every model: means over folds and draws
+    scores: dict[str, dict[str, float]]  # by model: means over folds and draws
     spread: dict[str, dict[str, float]]  # standard deviations over folds
-    gains: dict[str, Array]  # (P,) one less each set's error, means over draws
+    gains: dict[str, Array]  # (P,) 1 - error of each set, means over draws
     targets: list[tuple[str, ...]]
     draws: int
-    apart: float  # standard deviation of the mean gain over draws of the control
+    draw_sd: float  # standard deviation of the mean gain over draws of the control
 
     @classmethod
     def of(cls, name: str, model: str, runs: Sequence[Run]) -> Split:
@@ -108,21 +107,21 @@ class Split:
         draws = 0
         by_draw: list[list[float]] = []
         for fold in folds:
-            said: dict[str, list[Array]] = {}
+            predicted: dict[str, list[Array]] = {}
             found: HeldOutSets | None = None
             for run in (r for r in runs if str(r.meta["config"]["fold"]) == fold):
                 found = HeldOutSets.of(run)
                 wiring = run.meta["config"].get("wiring", "given")
-                for one, x in found.said.items():
+                for one, x in found.predicted.items():
                     if wiring == "given":
-                        said.setdefault(one, []).append(x)
+                        predicted.setdefault(one, []).append(x)
                     elif one == model:
-                        said.setdefault(f"{model}, {wiring}", []).append(x)
+                        predicted.setdefault(f"{model}, {wiring}", []).append(x)
             assert found is not None
             targets += found.targets
-            draws = max(map(len, said.values()))
+            draws = max(map(len, predicted.values()))
             variance = max(float(found.values.var()), 1e-30)
-            for one, each in said.items():
+            for one, each in predicted.items():
                 gain = np.mean([1 - np.square(x - found.values) / variance for x in each], axis=0)
                 gains.setdefault(one, []).append(gain)
                 if one.startswith(f"{model}, "):
@@ -139,55 +138,55 @@ class Split:
             {n: {k: float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for k, v in of.items()}
              for n, of in over.items()},
             {n: np.concatenate(each) for n, each in gains.items()}, targets, draws,
-            _apart(by_draw, len(targets)),
+            _draw_sd(by_draw, len(targets)),
         )  # fmt: skip
 
     def control(self, model: str) -> tuple[str, Difference] | None:
-        """Say whether what the control takes away had helped; None without a control."""
+        """Return whether what the control removes helped; None without a control."""
         name = next((n for n in self.gains if n.startswith(f"{model}, ")), None)
         if name is None:
             return None
         helped, other = WHAT[name.removeprefix(f"{model}, ")]
         found = verdict.difference(self.gains[model] - self.gains[name], self.targets)
-        found = _widened(found, self.apart, self.draws)
-        apart = f"{found} of the variance over {other}"
+        found = _widened(found, self.draw_sd, self.draws)
+        difference = f"{found} of the variance over {other}"
         if self.draws < SEEDS:
             return (
-                f"no verdict from {self.draws} seeds (at least {SEEDS} are needed): {apart}",
+                f"no verdict from {self.draws} seeds (at least {SEEDS} are needed): {difference}",
                 found,
             )
         if found.low > 0:
             if NONE in self.gains:
                 over = verdict.difference(self.gains[model] - self.gains[NONE], self.targets)
-                apart = f"{apart}, {over} over none"
+                difference = f"{difference}, {over} over none"
                 if not over.low > 0:
-                    return f"it is not shown that {helped}: {apart}", found
-            return f"{helped}: {apart}", found
+                    return f"it is not shown that {helped}: {difference}", found
+            return f"{helped}: {difference}", found
         if found.high < 0:
-            return f"{helped.replace('helped', 'did harm')}: {apart}", found
-        return f"it is not shown that {helped}: {apart}", found
+            return f"{helped.replace('helped', 'did harm')}: {difference}", found
+        return f"it is not shown that {helped}: {difference}", found
 
 
-def _apart(by_draw: list[list[float]], n: int) -> float:
-    """Return how much the gain of the control, over all folds, varies from draw to draw."""
-    whole = np.sum(by_draw, axis=0) / max(n, 1) if by_draw else np.zeros(1)
-    return float(np.std(whole, ddof=1)) if len(whole) > 1 else 0.0
+def _draw_sd(by_draw: list[list[float]], n: int) -> float:
+    """Return the standard deviation over draws of the control's gain, over all folds."""
+    gains = np.sum(by_draw, axis=0) / max(n, 1) if by_draw else np.zeros(1)
+    return float(np.std(gains, ddof=1)) if len(gains) > 1 else 0.0
 
 
-def _widened(found: Difference, apart: float, draws: int) -> Difference:
-    """Widen an interval to where the difference to one more draw of the control might be."""
+def _widened(found: Difference, draw_sd: float, draws: int) -> Difference:
+    """Widen an interval to cover the difference to one more draw of the control."""
     if draws < 2:
         return found
     from scipy import stats
 
-    more = float(stats.t.ppf(0.975, draws - 1)) * apart * (1 + 1 / draws) ** 0.5
+    more = float(stats.t.ppf(0.975, draws - 1)) * draw_sd * (1 + 1 / draws) ** 0.5
     low = found.mean - float(np.hypot(found.mean - found.low, more))
     high = found.mean + float(np.hypot(found.high - found.mean, more))
     return dataclasses.replace(found, low=low, high=high)
 
 
 def pooled(model: str, runs: Sequence[Run]) -> Pooled:
-    """Judge all runs together: folds by query pair, and the random split."""
+    """Score all runs together: folds by query pair, and the random split."""
     by = str(runs[0].meta.get("held_out_by", "query pairs"))
     kinds = {
         f"{by} never seen": [r for r in runs if r.meta["config"]["fold"] != "random"],
@@ -200,13 +199,13 @@ def pooled(model: str, runs: Sequence[Run]) -> Pooled:
         judged = verdict.judged(model, plain, split.targets, weak=BASELINES)
         control = split.control(model)
         lines.append(f"{split.name}: {judged.text}")
-        told: dict[str, Any] = {"held_out": split.scores, "spread": split.spread,
-                                "verdict": judged.plain(), "sets": len(split.targets)}  # fmt: skip
+        one: dict[str, Any] = {"held_out": split.scores, "spread": split.spread,
+                               "verdict": judged.plain(), "sets": len(split.targets)}  # fmt: skip
         if control is not None:
-            text, one = control
+            text, gain = control
             lines.append(f"{split.name}: {text}")
-            told["control"] = {"text": text, "mean": one.mean, "low": one.low, "high": one.high}
-        summary[split.name] = told
+            one["control"] = {"text": text, "mean": gain.mean, "low": gain.low, "high": gain.high}
+        summary[split.name] = one
     first = summary[splits[0].name]
     rows = _rows(splits)
     heads = ["model", *(f"{what}, {s.name}" for s in splits for what in ("r", "explained"))]

@@ -1,14 +1,14 @@
-"""Kernels of gene sets from kernels of genes, with the weights that explain the values best.
+"""Kernels of gene sets from kernels of genes, with weights of maximum likelihood.
 
-With K a kernel of genes, sets S and T are alike
+With K a kernel of genes, the kernels of sets S and T are
 
-    linear   sum of K_ij over i in S, j in T: the effects of genes add up
-    pair     sum of K_ik K_jl + K_il K_jk over pairs {i, j} in S, {k, l} in T: those of pairs do
-    within   products of how alike the genes of S are to each other, and those of T
+    linear   sum of K_ij over i in S, j in T: effects of genes are additive
+    pair     sum of K_ik K_jl + K_il K_jk over pairs {i, j} in S, {k, l} in T: those of pairs are
+    within   the product of the similarities of genes within S, and within T
 
-K is the identity (each gene, each pair by itself), a graph's diffusion, or features' products.
-Blocks are scaled to mean 1 on their diagonal. Their weights, including that of noise, are those
-under which the values are most likely; a block that explains nothing gets almost no weight.
+K is the identity (each gene, each pair by itself), a graph's diffusion, or products of features.
+Blocks are scaled to mean 1 on their diagonal. The weights, including that of noise, maximise the
+likelihood of the values. A block that explains nothing gets almost no weight.
 n sets, G genes, B blocks.
 """
 
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     Members = NDArray[np.integer]
 
 Kind = Literal["linear", "pair", "within"]
-_BLOCKS = 8  # that the likelihood decides between, of those that moments leave
-_LEAST = 1e-4  # weight, relative to all, below which a block is left out
+_BLOCKS = 8  # blocks that enter the likelihood, the best ones by moments
+_LEAST = 1e-4  # relative weight below which a block is left out
 
 
 @dataclass(frozen=True, eq=False)
 class SetBlock:
-    """One way in which sets are alike.
+    """A kernel of sets.
 
     Attributes
     ----------
     name
-        What it is of: a relation, features, genes.
+        The source: a relation, features, genes.
     kind
-        How genes come together.
+        ``linear``, ``pair`` or ``within``.
     kernel
-        (G, G) of genes; None for the identity.
+        (G, G) kernel of genes; None for the identity.
     """
 
     name: str
@@ -54,7 +54,7 @@ class SetBlock:
     kernel: Array | None
 
     def __call__(self, one: Members, other: Members, n_genes: int) -> Array:
-        """Return (n, m), not scaled."""
+        """Return the kernel (n, m), not scaled."""
         if self.kind == "within":
             return np.outer(self.within(one), self.within(other))
         a, b = indicator(one, n_genes), indicator(other, n_genes)
@@ -71,13 +71,13 @@ class SetBlock:
         return np.asarray((np.square(linear) - by_row - by_column + squares) / 2)
 
     def diagonal(self, sets: Members, n_genes: int) -> Array:
-        """Return (n,) of each set with itself."""
+        """Return the diagonal (n,)."""
         step = 512
         parts = [sets[i : i + step] for i in range(0, len(sets), step)]
         return np.concatenate([np.diag(self(part, part, n_genes)) for part in parts])
 
     def within(self, sets: Members) -> Array:
-        """Return (n,): the sum of K over pairs of different genes of a set."""
+        """Return the sum (n,) of K over pairs of different genes of a set."""
         assert self.kernel is not None
         found = np.zeros(len(sets))
         for i in range(sets.shape[1]):
@@ -88,7 +88,7 @@ class SetBlock:
 
 
 def indicator(sets: Members, n_genes: int) -> sp.csr_array:
-    """Return (n, G): which genes a set has."""
+    """Return the matrix (n, G) of which genes a set contains."""
     there = sets >= 0
     rows = np.repeat(np.arange(len(sets)), there.sum(1))
     return sp.csr_array((np.ones(len(rows)), (rows, sets[there])), shape=(len(sets), n_genes))
@@ -99,12 +99,12 @@ class KernelMixture:
     """Blocks with weights, and noise."""
 
     blocks: tuple[SetBlock, ...]
-    weights: Array  # (B,), scales of blocks included
+    weights: Array  # (B,), including the scales of blocks
     noise: float
-    shares: dict[str, float]  # of the variance that blocks explain, by name and kind
+    shares: dict[str, float]  # of the variance explained by blocks, by name and kind
 
     def __call__(self, one: Members, other: Members, n_genes: int) -> Array:
-        """Return (n, m), without noise."""
+        """Return the kernel (n, m), without noise."""
         total = np.zeros((len(one), len(other)))
         for weight, block in zip(self.weights, self.blocks, strict=True):
             total += weight * block(one, other, n_genes)
@@ -114,33 +114,36 @@ class KernelMixture:
 def weighed(
     blocks: Sequence[SetBlock], sets: Members, values: Array, n_genes: int
 ) -> KernelMixture:
-    """Find the weights under which standardised values (n,) are most likely."""
-    kept, scales, each = [], [], []
+    """Find the weights that maximise the likelihood of standardised values (n,)."""
+    valid, scales, each = [], [], []
     for block in blocks:
         kernel = block(sets, sets, n_genes)
-        if block.kind == "within":  # as a feature: centred
+        if block.kind == "within":  # centred, since it has a single feature
             kernel -= kernel.mean(0) + kernel.mean(1)[:, None] - kernel.mean()
         scale = float(np.diag(kernel).mean())
         if scale > 1e-12:
-            kept.append(block)
+            valid.append(block)
             scales.append(scale)
             each.append((kernel / scale).astype(np.float32))
-    plain = [i for i, block in enumerate(kept) if block.kernel is None]
+    plain = [i for i, block in enumerate(valid) if block.kernel is None]
     some = sorted({*plain, *_by_moments(each, values)})
-    kept, scales = [kept[i] for i in some], [scales[i] for i in some]
+    valid, scales = [valid[i] for i in some], [scales[i] for i in some]
     each = [each[i] for i in some]
     weight, noise = _likeliest(each, values)
-    used = [i for i in range(len(kept)) if weight[i] > _LEAST * (weight.sum() + noise)]
+    used = [i for i in range(len(valid)) if weight[i] > _LEAST * (weight.sum() + noise)]
     shares = {
-        f"{kept[i].name} {kept[i].kind}": float(weight[i] / (weight.sum() + noise)) for i in used
+        f"{valid[i].name} {valid[i].kind}": float(weight[i] / (weight.sum() + noise)) for i in used
     }
     return KernelMixture(
-        tuple(kept[i] for i in used), np.array([weight[i] / scales[i] for i in used]), noise, shares
+        tuple(valid[i] for i in used),
+        np.array([weight[i] / scales[i] for i in used]),
+        noise,
+        shares,
     )
 
 
 def _by_moments(kernels: Sequence[NDArray[np.float32]], values: Array) -> list[int]:
-    """Return the blocks that products of values speak for, the strongest first."""
+    """Return the blocks that fit the products of values, the best first."""
     off = np.triu_indices(len(values), 1)
     product = np.outer(values, values)[off].astype(np.float32)
     flat = np.stack([k[off] for k in kernels])
@@ -154,9 +157,9 @@ def _by_moments(kernels: Sequence[NDArray[np.float32]], values: Array) -> list[i
 
 
 def _likeliest(kernels: Sequence[NDArray[np.float32]], values: Array) -> tuple[Array, float]:
-    """Return weights of blocks and of noise that maximise the likelihood."""
+    """Return the weights of blocks and of noise that maximise the likelihood."""
     n, b = len(values), len(kernels)
-    flat = np.stack([k.ravel() for k in kernels])  # products with it are memory's speed
+    flat = np.stack([k.ravel() for k in kernels])  # products with it run at memory speed
 
     def loss(logs: Array) -> tuple[float, Array]:
         weight = np.exp(logs)
@@ -179,7 +182,7 @@ def _likeliest(kernels: Sequence[NDArray[np.float32]], values: Array) -> tuple[A
 
 
 def inverse_of(matrix: Array) -> tuple[Array, float]:
-    """Return the inverse of a positive matrix, and the logarithm of its determinant."""
+    """Return the inverse of a positive definite matrix, and the logarithm of its determinant."""
     root, failed = lapack.dpotrf(matrix, lower=0, overwrite_a=0)
     if failed:
         raise RuntimeError("the kernel of the sets is not positive definite")

@@ -1,4 +1,4 @@
-"""`vcell.train_graph`: values of gene sets from frames, as a run."""
+"""`vcell.train_graph`: a model of gene sets from a data frame, as a run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def train_graph(table: Any = None, *, runs: str | Path = "runs", **settings: Any
     Parameters
     ----------
     table
-        A frame with the columns gene_1, gene_2, ... and value, or a path. A frame is first written
-        into `runs`: a run needs its table when it is resumed.
+        A data frame with the columns gene_1, gene_2, ... and value, or a path. A data frame is
+        first written into `runs`, since the run needs its table to resume.
     runs
         The folder of the run directories.
     **settings
-        Those of ``vcell train-graph`` by their Python names: ``graph``, ``model``, ``control``, ...
+        Settings of ``vcell train-graph`` by Python name: ``graph``, ``model``, ``control``, ...
 
     Returns
     -------
@@ -33,14 +33,14 @@ def train_graph(table: Any = None, *, runs: str | Path = "runs", **settings: Any
     >>> run = vcell.train_graph(frame, graph="ppi.tsv", model="graph-gp")  # doctest: +SKIP
     """
     where = Path(runs)
-    words = []
+    arguments = []
     if hasattr(table, "to_csv"):
-        words = [
+        arguments = [
             library.saved(
                 where, "sets", ".tsv", lambda path: table.to_csv(path, sep="\t", index=False)
             )
         ]
     elif table is not None:
-        words = [Path(os.fspath(table))]
-    told = library.command("train-graph", *words, runs=where, **settings)
-    return Run.open(told["run"])
+        arguments = [Path(os.fspath(table))]
+    result = library.command("train-graph", *arguments, runs=where, **settings)
+    return Run.open(result["run"])

@@ -1,6 +1,6 @@
 """The networks `transformer`, `dango` and `mlp`. Each predicts the residual of the prior for a set.
 
-The last layer of each starts at 0, so that a network begins as its prior.
+The last layer is 0 at first, so that training starts at the prior.
 N genes, F features, d width, B sets of at most S genes, K relations.
 """
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from vcell_train_graph.problem import GraphProblem
 
 Out = dict[str, Tensor]
-_REBUILT = 64  # genes of each step whose neighbours `dango` has to tell
+_REBUILT = 64  # genes per step whose neighbours `dango` reconstructs
 
 
 def row_graphs(graphs: GeneGraphs) -> dict[str, RowGraph]:
-    """Return every relation with its rows scaled to sum 1, edges in both directions."""
+    """Return every relation with rows scaled to sum 1, and edges in both directions."""
     found = {}
     for relation in graphs:
         both = relation.both()
@@ -41,7 +41,7 @@ def row_graphs(graphs: GeneGraphs) -> dict[str, RowGraph]:
 
 
 class GeneCodes(nn.Module):
-    """A learned code of each gene, and what its features say."""
+    """A learned embedding of each gene, plus its embedded features."""
 
     features: Tensor
 
@@ -53,12 +53,12 @@ class GeneCodes(nn.Module):
         self.told = nn.Linear(f, width, bias=False) if f else None
 
     def forward(self) -> Tensor:
-        """Return (N, d)."""
+        """Return embeddings (N, d)."""
         return self.code if self.told is None else self.code + self.told(self.features)
 
 
 class WildTypeNetwork(nn.Module):
-    """`transformer`: the wild type encoded once a step, then each set read from it."""
+    """`transformer`: the wild type encoded once per step, from which each set is predicted."""
 
     def __init__(self, problem: GraphProblem, config: TrainGraph) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class WildTypeNetwork(nn.Module):
         self.out = _head(2 * config.width)
 
     def forward(self, members: Tensor) -> Out:
-        """Return what is added, (B,), and the loss of the graphs."""
+        """Return the residual (B,), and the loss of the graphs."""
         encoded = self.wild(self.codes())
         there = members >= 0
         kinds = torch.where(there, int(GeneState.ABSENT), 0)
@@ -101,12 +101,13 @@ class WildTypeNetwork(nn.Module):
 
 
 class Dango(nn.Module):
-    """`dango`: two layers of means over neighbours in each graph; gene by gene, graphs are weighed.
+    """`dango`: two layers of neighbourhood means in each graph, with weights of graphs per gene.
 
-    After DANGO (Zhang, Bafna, Ma and Ma 2020): all neighbours instead of five drawn ones. Each
-    graph's view of a gene also has to tell the gene's neighbours, by a layer of its own; of rows
-    drawn anew each step, beside the values and not in epochs before them. As there, genes that are
-    no neighbours weigh a tenth in graphs of co-expression and of experiments, which lack many.
+    After DANGO (Zhang, Bafna, Ma and Ma 2020), with all neighbours instead of five drawn ones. Each
+    graph's view of a gene must also reconstruct the gene's neighbours, through a separate layer.
+    This loss uses some genes per step and is added to that of the values, not trained before it. As
+    in DANGO, missing edges weigh a tenth in graphs of co-expression and of experiments, which are
+    incomplete.
     """
 
     def __init__(self, problem: GraphProblem, config: TrainGraph) -> None:
@@ -133,7 +134,7 @@ class Dango(nn.Module):
         self.told = nn.ModuleList(nn.Linear(width, n) for _ in self.graphs if n)
 
     def views(self) -> list[Tensor]:
-        """Return (N, d) for every graph."""
+        """Return the view (N, d) of every graph."""
         codes, views = self.codes(), []
         for graph, layers in zip(self.graphs, self.layers, strict=True):
             x = codes
@@ -143,7 +144,7 @@ class Dango(nn.Module):
         return views or [codes]
 
     def rebuilt(self, views: Sequence[Tensor]) -> Tensor:
-        """Return (K,): how far each view misses the neighbours of some genes, mean of squares."""
+        """Return the mean squared error (K,) of the reconstruction of some genes' neighbours."""
         n, found = len(views[0]), []
         rows = torch.randint(n, (min(_REBUILT, n),)).tolist()
         for view, tell, both, missing in zip(
@@ -153,20 +154,20 @@ class Dango(nn.Module):
                 both.indices[both.indptr[i] : both.indptr[i + 1]].astype(np.int64) for i in rows
             ]
             at = np.concatenate([k * n + one for k, one in enumerate(near)])
-            wanted = torch.zeros(len(rows), n)
-            wanted.view(-1)[torch.from_numpy(at)] = 1.0
-            wanted = wanted.to(view.device)
-            error = (tell(view[rows]).float() - wanted).square()
-            found.append((error * (missing + (1 - missing) * wanted)).mean())
+            neighbours = torch.zeros(len(rows), n)
+            neighbours.view(-1)[torch.from_numpy(at)] = 1.0
+            neighbours = neighbours.to(view.device)
+            error = (tell(view[rows]).float() - neighbours).square()
+            found.append((error * (missing + (1 - missing) * neighbours)).mean())
         return torch.stack(found)
 
     def states(self, views: Sequence[Tensor]) -> Tensor:
-        """Return (N, d)."""
+        """Return the gene states (N, d)."""
         stacked = torch.stack(list(views))  # (K, N, d)
         return (torch.softmax(self.attention(stacked), 0) * stacked).sum(0)
 
     def forward(self, members: Tensor) -> Out:
-        """Return what is added, (B,), and while training how far the graphs are missed."""
+        """Return the residual (B,), and in training the reconstruction loss of the graphs."""
         views = self.views()
         own = F.embedding(members.clamp_min(0), self.drop(self.states(views)))
         found: Out = {"added": self.out(self.together(own, members >= 0))[:, 0].float()}
@@ -177,7 +178,7 @@ class Dango(nn.Module):
 
 
 class SetMlp(nn.Module):
-    """`mlp`: codes of genes, summed and in products, through a perceptron; no graph."""
+    """`mlp`: a perceptron on sums and products of gene embeddings, without graphs."""
 
     def __init__(self, problem: GraphProblem, config: TrainGraph) -> None:
         super().__init__()
@@ -190,7 +191,7 @@ class SetMlp(nn.Module):
         self.out = _head(width)
 
     def forward(self, members: Tensor) -> Out:
-        """Return what is added, (B,)."""
+        """Return the residual (B,)."""
         there = (members >= 0)[..., None]
         own = F.embedding(members.clamp_min(0), self.codes()) * there
         total = own.sum(1)
@@ -199,7 +200,7 @@ class SetMlp(nn.Module):
 
 
 def tokens_of(problem: GraphProblem, config: TrainGraph) -> np.ndarray:
-    """Return the genes that are encoded: all of the table, then those with most neighbours."""
+    """Return the genes to encode: all of the table, then those with the most neighbours."""
     n, most = len(problem.genes), max(config.tokens or len(problem.genes), problem.n_own)
     if most >= n or not problem.graphs.relations:
         return np.arange(problem.n_own if not problem.graphs.relations else n)
@@ -216,7 +217,7 @@ def _head(width: int) -> nn.Linear:
 
 @dataclass(frozen=True)
 class StepModel:
-    """A model that takes steps, by name."""
+    """A model trained in steps, by name."""
 
     name: str
     summary: str
@@ -225,7 +226,7 @@ class StepModel:
     takes_steps: bool = True
 
     def build(self, problem: GraphProblem, config: TrainGraph) -> nn.Module:
-        """Build the network at its beginning."""
+        """Build the untrained network."""
         return self.network(problem, config)
 
 

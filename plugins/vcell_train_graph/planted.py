@@ -1,7 +1,7 @@
-"""Synthetic sets of three genes whose values come from a known graph, or not, for tests.
+"""Synthetic sets of three genes whose values depend on a known graph, or on none, for tests.
 
-Genes have hidden traits that are smooth over one relation. A set's value is the sum of the effects
-of single genes, the joint effects of each pair's traits, and noise. In the null, traits are not
+Genes have hidden traits that are smooth over one relation. The value of a set is the sum of the
+effects of single genes, the products of each pair's traits, and noise. In the null, traits are not
 smooth over any relation. Decoys are unrelated relations.
 """
 
@@ -23,9 +23,9 @@ class Planted:
     Attributes
     ----------
     graphs
-        The first relation is the right one; the others are decoys.
+        The first relation determines the values; the others are decoys.
     members
-        (T, 3) places of the genes; the first two are the query pair.
+        (T, 3) numbers of the genes; the first two are the query pair.
     values, noiseless
         (T,) with and without noise.
     """
@@ -36,7 +36,7 @@ class Planted:
     noiseless: NDArray[np.float64]
 
     def rows(self) -> list[str]:
-        """Return the lines of a table that `vcell train-graph` reads."""
+        """Return the lines of a table for `vcell train-graph`."""
         names = np.array(self.graphs.genes)[self.members]
         lines = [
             f"{a}+{b}_tm1\t{c}_dma1\t{value:.6g}"
@@ -70,9 +70,9 @@ def planted(
     n_genes, n_queries, per_query
         Genes, query pairs, and sets of each.
     n_decoys
-        Relations that say nothing.
+        Number of uninformative relations.
     null
-        The right relation says nothing either.
+        Whether the first relation is uninformative too.
     """
     rng = np.random.default_rng(seed)
     relations = [_modular(f"relation_{i}", n_genes, rng) for i in range(1 + n_decoys)]
@@ -103,5 +103,5 @@ def _modular(name: str, n: int, rng: np.random.Generator) -> Relation:
     module = rng.integers(0, n // 12, n)
     one, other = np.triu_indices(n, 1)
     chance = np.where(module[one] == module[other], 0.5, 0.004)
-    kept = rng.random(len(one)) < chance
-    return Relation.from_edges(name, one[kept], other[kept], n)[0]
+    joined = rng.random(len(one)) < chance
+    return Relation.from_edges(name, one[joined], other[joined], n)[0]

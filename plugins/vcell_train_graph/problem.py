@@ -1,8 +1,9 @@
 """The input of a model: sets of genes with values, graphs, features, and the held-out sets.
 
-Every split is of two kinds. At random, a set is held out while others of its query pair are learnt
-from. By query pair, all sets of a pair are held out together, which tests pairs that were never
-measured. Where sets have two genes, genes are held out: a fifth of them, with all their sets.
+There are two kinds of splits. In a random split, other sets of the same query pair are in the
+training set. In a split by query pair, all sets of a pair are held out together, which tests pairs
+that were never measured. If sets have two genes, genes are held out: a fifth of them, with all
+their sets.
 T sets, S genes of a set at most, N genes.
 """
 
@@ -34,31 +35,31 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 RANDOM = "random"
-_FEWEST = 20  # sets to learn from
+_FEWEST = 20  # training sets
 
 
 @dataclass(frozen=True, eq=False)
 class GraphProblem:
-    """Everything a model may look at.
+    """The data of a model.
 
     Attributes
     ----------
     genes
-        (N,) names: those of the table first, then those that only the graphs have.
+        (N,) names: those of the table first, then those found only in graphs.
     members
-        (T, S) places of genes, -1 beyond the end of a set.
+        (T, S) numbers of genes, -1 after the end of a set.
     values
         (T,)
     group
-        (T,) number of the query pair; -1 where sets of two genes have none.
+        (T,) number of the query pair; -1 if sets of two genes have none.
     part
         (T,) TRAIN, VALIDATION or TEST.
     graphs
-        Over the N genes; as given, or rewired.
+        Over the N genes; original or rewired.
     features
-        (N, F) of genes, 0 where nothing is known; F may be 0.
+        (N, F) of genes, 0 for genes without features; F may be 0.
     n_own
-        How many genes the table has.
+        Number of genes in the table.
     """
 
     genes: tuple[str, ...]
@@ -72,13 +73,13 @@ class GraphProblem:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Mean and standard deviation of the values that are learnt from."""
+        """Mean and standard deviation of the training values."""
         known = self.values[self.part != TEST]
         return float(known.mean()), max(float(known.std()), 1e-12)
 
     @property
     def key(self) -> str:
-        """What must not change when a run is resumed, as one short text."""
+        """A short text of everything that must not change when a run is resumed."""
         found = hashlib.blake2b(digest_size=8)
         for array in (self.members, self.values, self.part, self.features):
             found.update(np.ascontiguousarray(array).tobytes())
@@ -89,7 +90,7 @@ class GraphProblem:
 
 @dataclass(frozen=True, eq=False)
 class GivenTable:
-    """The files, read: what all runs of a command share."""
+    """The contents of the files, shared by all runs of a command."""
 
     genes: tuple[str, ...]
     members: NDArray[np.int64]
@@ -99,11 +100,11 @@ class GivenTable:
     features: Array
     n_own: int
     by: str  # what the second kind of split holds out
-    absent: tuple[str, ...]  # genes that no graph has an edge of
+    absent: tuple[str, ...]  # genes without an edge in any graph
 
 
 def given(config: TrainGraph) -> GivenTable:
-    """Read the files of a run; files that did not change are read once."""
+    """Read the files of a run; unchanged files are read once."""
     assert config.table is not None
     files = tuple((as_typed(p), p.stat().st_mtime_ns if p.exists() else 0)
                   for p in (config.table, *config.graph, *config.features))  # fmt: skip
@@ -140,8 +141,8 @@ def _given(files: tuple[tuple[Path, int], ...], n_graphs: int) -> GivenTable:
     for note in graphs.notes:
         console.say(note)
     if absent:
-        lacking = console.count(len(absent), "gene")
-        console.say(f"in no graph, so predicted from other features: {lacking} of the table: "
+        n_absent = console.count(len(absent), "gene")
+        console.say(f"in no graph, so predicted from other features: {n_absent} of the table: "
                     f"{few(absent)}")  # fmt: skip
     group, by = _groups(members, query)
     console.say(f"{by} are held out in folds, beside a random split")
@@ -150,7 +151,7 @@ def _given(files: tuple[tuple[Path, int], ...], n_graphs: int) -> GivenTable:
 
 
 def graph_places(genes: tuple[str, ...], own: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return the place of each gene of the graphs in the table, -1 for none."""
+    """Return the number in the table of each gene of the graphs, -1 for none."""
     from vcell.genes import GeneIndex
 
     return GeneIndex(own).match(genes).index
@@ -159,26 +160,30 @@ def graph_places(genes: tuple[str, ...], own: tuple[str, ...]) -> NDArray[np.int
 def _usable(
     members: NDArray[Any], values: Array, query: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], Array, NDArray[np.int64] | None]:
-    """Leave out sets without a finite value, aloud."""
-    kept = np.isfinite(values)
-    if not kept.all():
+    """Leave out sets without a finite value, with a warning."""
+    finite = np.isfinite(values)
+    if not finite.all():
         console.warn(
-            f"left out, without a finite value: {console.count(int((~kept).sum()), 'set')}"
+            f"left out, without a finite value: {console.count(int((~finite).sum()), 'set')}"
         )
-    if kept.sum() < _FEWEST:
+    if finite.sum() < _FEWEST:
         raise UserError(
-            f"{console.count(int(kept.sum()), 'set')} with values: too few to learn from",
+            f"{console.count(int(finite.sum()), 'set')} with values: too few to learn from",
             hint=f"at least {_FEWEST} are needed",
         )
-    if np.ptp(values[kept]) == 0:
+    if np.ptp(values[finite]) == 0:
         raise UserError("all sets have the same value, so there is nothing to learn")
-    return members[kept].astype(np.int64), values[kept], None if query is None else query[kept]
+    return (
+        members[finite].astype(np.int64),
+        values[finite],
+        None if query is None else query[finite],
+    )
 
 
 def _groups(
     members: NDArray[np.int64], query: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], str]:
-    """Return the number of the query pair of each set, and what a fold holds out, in words."""
+    """Return the number of each set's query pair, and a description of what a fold holds out."""
     if query is not None:
         return np.unique(query, return_inverse=True)[1], "query pairs"
     if members.shape[1] < 3:
@@ -216,7 +221,7 @@ def _features(paths: list[Path], genes: tuple[str, ...], own: tuple[str, ...]) -
 
 
 def problem(config: TrainGraph) -> GraphProblem:
-    """Make what one run learns from: its split, and its graphs as given or rewired."""
+    """Build the data of one run: its split, and its graphs, original or rewired."""
     read = given(config)
     part = split(read, config)
     graphs, features = read.graphs, read.features
@@ -236,7 +241,7 @@ def _rewired(graphs: GeneGraphs, draw: int) -> GeneGraphs:
 
 
 def split(read: GivenTable, config: TrainGraph) -> NDArray[np.int8]:
-    """Give each set a part. What is held out does not depend on the draw; what chooses does not."""
+    """Assign a part to each set. The test sets do not depend on the draw; validation sets do."""
     n, fold = len(read.values), config.fold or RANDOM
     part = np.full(n, TRAIN, np.int8)
     rng = np.random.default_rng((config.seed, 0x6A))
@@ -271,12 +276,12 @@ def split(read: GivenTable, config: TrainGraph) -> NDArray[np.int8]:
 
 
 def inner_groups(problem: GraphProblem, fold: str | None) -> NDArray[np.int64]:
-    """Return (T,) groups that are left out together while learning, as the split does."""
+    """Return the groups (T,) that are left out together in training, as in the split."""
     if fold in (None, RANDOM) or (problem.group < 0).all():
         return np.arange(len(problem.values))
     return problem.group
 
 
 def without_graphs(one: GraphProblem) -> GraphProblem:
-    """Return it with no relation."""
+    """Return the problem without graphs."""
     return dataclasses.replace(one, graphs=graph.GeneGraphs(one.genes, (), {}))

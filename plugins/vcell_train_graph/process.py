@@ -1,14 +1,14 @@
 """An exact Gaussian process over gene sets, for a few thousand sets or a hundred thousand.
 
-Up to `MOST` sets, the matrix of all pairs of sets is inverted, which also gives the prediction of
-each set without its group. Above that, the matrix is never built. Its products with vectors come
-from genes,
+Up to `MOST` sets, the matrix over all pairs of sets is inverted, which also gives leave-one-group-
+out predictions. Above that, the matrix is never built. Its products with vectors are computed from
+genes,
 
-    linear   A (K (A' x)),               A (T, G): which genes a set has
-    pair     read (K M K) at every pair, M (G, G): x summed over the sets that have a pair
-    within   f (f' x),                   f (T,): how alike the genes of a set are
+    linear   A (K (A' x)),               A (T, G): which genes a set contains
+    pair     read (K M K) at every pair, M (G, G): x summed over the sets that contain a pair
+    within   f (f' x),                   f (T,): the similarity of genes within a set
 
-and conjugate gradients solve with them; groups are then left out in five parts.
+and systems are solved by conjugate gradients. Groups are then left out in five parts.
 G genes, T sets.
 """
 
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Rows = NDArray[np.int64]
 
-MOST = 4000  # sets whose matrix is inverted
-_WEIGHED = 500  # sets by which blocks are weighed
-_CLOSE = 1e-2  # of the values' size: what conjugate gradients may leave; r changes by .001
+MOST = 4000  # largest number of sets for which the matrix is inverted
+_WEIGHED = 500  # sets that determine the weights of blocks
+_CLOSE = 1e-2  # tolerance of conjugate gradients, relative to the values; r changes by .001
 _TURNS = 200
 
 
 @lru_cache(maxsize=1)
 def gene_kernels(problem: GraphProblem) -> dict[str, Array]:
-    """Return how alike the genes of the table are, by features and by every graph."""
+    """Return kernels of the table's genes, from features and from every graph."""
     own = np.arange(problem.n_own)
     found: dict[str, Array] = {}
     if problem.features.shape[1]:
@@ -59,7 +59,7 @@ def gene_kernels(problem: GraphProblem) -> dict[str, Array]:
 
 
 def blocks(problem: GraphProblem) -> list[SetBlock]:
-    """Return everything by which sets may be alike."""
+    """Return all kernels of sets."""
     found = [SetBlock("genes", "linear", None), SetBlock("genes", "pair", None)]
     for name, kernel in gene_kernels(problem).items():
         found += [SetBlock(name, "linear", kernel), SetBlock(name, "pair", kernel),
@@ -73,15 +73,15 @@ def process(problem: GraphProblem, groups: Rows) -> tuple[Array, dict[str, float
     Parameters
     ----------
     problem
-        What is known; values are learnt from all sets that are not held out.
+        The data; all sets that are not held out are in the training set.
     groups
-        (T,) what is left out together.
+        (T,) groups that are left out together.
 
     Returns
     -------
     tuple
-        (T,) what is said of every set, those that it learnt from left out with their group; and
-        the share of the variance that each block explains.
+        (T,) predictions of every set, with training sets left out together with their group; and
+        the explained share of the variance of each block.
     """
     mean, sd = problem.scale
     values = (problem.values - mean) / sd
@@ -112,7 +112,7 @@ def _inverted(
 
 
 class SetProducts:
-    """Products of a mixture's matrix of sets with vectors; the matrix is never made."""
+    """Products of a mixture's matrix over sets with vectors, without building the matrix."""
 
     def __init__(self, mix: KernelMixture, members: Rows, n_genes: int) -> None:
         self.n_genes, self.n_sets = n_genes, len(members)
@@ -139,7 +139,7 @@ class SetProducts:
         ]  # fmt: skip
 
     def __call__(self, x: Array) -> Array:
-        """Return (T,) of (T,)."""
+        """Return the product (T,) with a vector (T,)."""
         genes, pairs = np.zeros(self.n_genes), np.zeros(len(self.pairs[0]))
         found = np.zeros(self.n_sets)
         on_genes, on_pairs = self.has.T @ x, self.has_pairs.T @ x
@@ -165,10 +165,10 @@ def _iterated(
     found, weight, behind = np.zeros(len(values)), None, 0
     test = np.flatnonzero(problem.part == TEST)
     with console.progress("graph-gp", 6, unit="solves") as bar:
-        for learn, asked in left_out_parts(known, groups, test):
+        for learn, left_out in left_out_parts(known, groups, test):
             weight, close = _solved(products, mix.noise, values, learn, weight)
             behind += not close
-            found[asked] = products(weight)[asked]
+            found[left_out] = products(weight)[left_out]
             bar.advance(1)
     if behind:
         console.warn(f"graph-gp: {behind} of 6 solves stopped after {_TURNS} turns, not yet exact")
@@ -178,7 +178,7 @@ def _iterated(
 def _solved(
     products: SetProducts, noise: float, values: Array, learn: Rows, start: Array | None
 ) -> tuple[Array, bool]:
-    """Return (T,) weights of the sets that are learnt from, 0 elsewhere; and whether they are."""
+    """Return weights (T,) of the training sets, 0 elsewhere, and whether they converged."""
     seen = np.zeros(len(values))
     seen[learn] = 1.0
     operator = LinearOperator(
@@ -192,7 +192,7 @@ def _solved(
 
 
 def left_out_parts(known: Rows, groups: Rows, test: Rows) -> Iterator[tuple[Rows, Rows]]:
-    """Go through what to learn from, and what to say: all known first, then five parts left out."""
+    """Yield training sets and sets to predict: all and the test sets, then five parts left out."""
     part = np.random.default_rng(0).permutation(int(groups.max()) + 1)[groups] % 5
     yield known, test
     for k in range(5):
@@ -201,7 +201,7 @@ def left_out_parts(known: Rows, groups: Rows, test: Rows) -> Iterator[tuple[Rows
 
 
 def drawn(rows: Rows, groups: Rows, most: int, rng: np.random.Generator) -> Rows:
-    """Draw groups as a whole until there are enough sets."""
+    """Draw complete groups until there are enough sets."""
     if len(rows) <= most:
         return rows
     order = rng.permutation(np.unique(groups[rows]))

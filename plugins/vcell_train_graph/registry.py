@@ -1,8 +1,9 @@
 """The models of `vcell train-graph`, by name: announced as ``vcell.graph_models``.
 
-A model has ``name``, ``summary``, ``graphs`` (whether it looks at them) and ``takes_steps``. One
-that takes steps has ``build(problem, config)``, which returns a module that adds to a prior; else
-``fit(problem, groups)`` returns its predictions for every set (`closed.Told`).
+A model has ``name``, ``summary``, ``graphs`` (whether it uses graphs) and ``takes_steps``. A model
+trained in steps has ``build(problem, config)``, which returns a module that predicts the residual
+of a prior; others have ``fit(problem, groups)``, which returns predictions of every set
+(`closed.SetPredictions`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `vcell report` shows of runs of train-graph: models on held-out sets, and the control."""
+"""The sections of `vcell report` for train-graph: models on held-out sets, and the control."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from vcell.report import Report
     from vcell.runs import Run
 
-_MOST = 2000  # sets drawn in a picture
+_MOST = 2000  # sets in a figure
 _WORST = 30  # sets listed
-_MODELS = 8  # that can be told apart in one picture
+_MODELS = 8  # in a figure
 
 
 def sections(run: Run, report: Report) -> None:
-    """Show r of every model on each kind of split, the control, and predicted beside observed."""
+    """Show r of every model on each kind of split, the control, and predicted against observed."""
     parts = [part for part in run.parts() or [run] if (part.path / FILE).is_file()]
     if not parts:
         return
@@ -33,14 +33,14 @@ def sections(run: Run, report: Report) -> None:
 
 
 def _splits(report: Report, splits: dict[str, Any]) -> None:
-    """Write the table of models over kinds of splits, and what each kind allows to say."""
+    """Write the table of models by kind of split, and the verdict of each kind."""
     if not splits:
         return
     report.heading("Models on held-out sets")
     for name, of in splits.items():
-        for words in (of["verdict"]["text"], (of.get("control") or {}).get("text")):
-            if words:
-                report.text(f"{name}: {words}")
+        for verdict in (of["verdict"]["text"], (of.get("control") or {}).get("text")):
+            if verdict:
+                report.text(f"{name}: {verdict}")
     models = list(dict.fromkeys(model for of in splits.values() for model in of["held_out"]))
     columns = ["model"]
     for name in splits:
@@ -64,7 +64,7 @@ def _splits(report: Report, splits: dict[str, Any]) -> None:
 
 
 def _by_split(parts: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
-    """Go through the runs by the kind of their split."""
+    """Yield the runs by kind of split."""
     by = str(parts[0].meta.get("held_out_by", "query pairs"))
     for name, at_random in ((f"{by} never seen", False), ("at random", True)):
         those = [p for p in parts if (p.meta["config"]["fold"] in (None, "random")) == at_random]
@@ -73,7 +73,7 @@ def _by_split(parts: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
 
 
 def _correlations(report: Report, parts: Sequence[Run]) -> None:
-    """Draw r of every model in every fold and draw."""
+    """Plot r of every model in every fold and draw."""
     points: dict[str, dict[str, float]] = {}
     for part in parts:
         config = part.meta["config"]
@@ -94,13 +94,13 @@ def _correlations(report: Report, parts: Sequence[Run]) -> None:
 
 
 def _predicted(report: Report, model: str, parts: Sequence[Run]) -> None:
-    """Draw what the model said against what was measured, and list where it was furthest off."""
+    """Plot predictions against measured values, and list the largest errors."""
     first = [p for p in parts if p.meta["config"].get("wiring", "given") == "given"]
     found = [HeldOutSets.of(part) for part in first if part.meta["config"]["draw"] == 0]
-    found = [one for one in found if model in one.said]
+    found = [one for one in found if model in one.predicted]
     if not found:
         return
-    said = np.concatenate([one.said[model] for one in found])
+    predicted = np.concatenate([one.predicted[model] for one in found])
     values = np.concatenate([one.values for one in found])
     names = [" ".join(genes) for one in found for genes in one.targets]
     n = len(values)
@@ -110,11 +110,12 @@ def _predicted(report: Report, model: str, parts: Sequence[Run]) -> None:
     report.figure(
         f"{model}: observed against predicted",
         svg.scatter(
-            {model: (said[some].tolist(), values[some].tolist())}, x="predicted", y="observed",
+            {model: (predicted[some].tolist(), values[some].tolist())}, x="predicted", y="observed",
             diagonal=True, names={model: [names[i] for i in some]},
         ),
-        f"{drawn}r = {correlation(said, values):.3f}{together}; the line is where both are equal.",
+        f"{drawn}r = {correlation(predicted, values):.3f}{together}; "
+        "the line is where both are equal.",
     )  # fmt: skip
-    worst = np.argsort(-np.abs(said - values), kind="stable")[:_WORST]
-    rows = [(names[i], float(values[i]), float(said[i])) for i in worst]
+    worst = np.argsort(-np.abs(predicted - values), kind="stable")[:_WORST]
+    rows = [(names[i], float(values[i]), float(predicted[i])) for i in worst]
     report.table(("genes", "observed", "predicted"), rows, "sets, the largest error first")

@@ -1,6 +1,6 @@
-"""The task: sets of genes in, residuals of the prior out.
+"""The training task of networks on gene sets: they predict the residual of the prior.
 
-The prior never sees the value that it is compared with: sets that it learnt from are left out with
+The prior never sees the value that it is compared with: training sets are left out together with
 their group. The validation sets decide how much of the network's output is added: only as much as
 they clearly support, possibly nothing. B sets, S genes at most, T all sets.
 """
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from vcell_train_graph.networks import StepModel
     from vcell_train_graph.problem import GraphProblem
 
-_AT_ONCE = 65_536  # sets scored at once
-_SHOWN = 1024  # sets by which the share of the graphs in the gradient is told
+_AT_ONCE = 65_536  # sets predicted at once
+_SHOWN = 1024  # sets used to measure the graphs' share of the gradient
 
 
 class SetTask:
-    """Trains a network on what a prior leaves over."""
+    """Trains a network on the residual of a prior."""
 
     monitor = "explained"
     higher_is_better = True
@@ -58,12 +58,12 @@ class SetTask:
         self._warned = False
 
     def build(self) -> nn.Module:
-        """Build the network; each draw begins elsewhere."""
+        """Build the network; each draw has its own initial weights."""
         torch.manual_seed(1000 * self.config.seed + self.config.draw)
         return self.model.build(self.problem, self.config)
 
     def fetch(self, numbers: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Return training sets by their number."""
+        """Return training sets by number."""
         rows = self.train[numbers]
         return {
             "members": torch.from_numpy(self.problem.members[rows]),
@@ -81,30 +81,30 @@ class SetTask:
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor]
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """Return the squared error of what is added, and the loss of the graphs."""
+        """Return the squared error of the residual, and the loss of the graphs."""
         found = model(batch["members"])
         error = (found["added"] - batch["left"]).square().mean()
         if "graphs" not in found:
             return error, {"error": error.detach()}
         graphs = found["graphs"].sum()
-        told = {"error": error.detach(), "graphs": graphs.detach()}
+        metrics = {"error": error.detach(), "graphs": graphs.detach()}
         names = [name for name in ("divergence", "missed") if name in found]
-        return error + graphs, told | {name: found[name].mean() for name in names}
+        return error + graphs, metrics | {name: found[name].mean() for name in names}
 
     def batch(self, n: int) -> dict[str, Tensor]:
-        """Make up a batch, to time steps with."""
+        """Make a synthetic batch, to time steps with."""
         return self.fetch(np.arange(n) % len(self.train))
 
     def validate(self, model: nn.Module) -> Mapping[str, float]:
-        """Return the share of what the prior leaves over that is explained for certain."""
+        """Return the share of the prior's residual variance that is certainly explained."""
         added = self.added(model, self.judged)
-        blend, explained = believed(added, self.left[self.judged])
+        blend, explained = shrinkage(added, self.left[self.judged])
         found = {"explained": explained, "blend": blend}
         found |= self._shares(model)
         return found
 
     def added(self, model: nn.Module, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return what the network adds to the prior of some sets, in units of what is left over."""
+        """Return the predicted residuals of some sets, in units of the residual."""
         device = next(model.parameters()).device
         parts = []
         with torch.no_grad():
@@ -114,7 +114,7 @@ class SetTask:
         return np.concatenate(parts)
 
     def _shares(self, model: nn.Module) -> dict[str, float]:
-        """Return what the graphs are of the loss and of its gradient; warn above one half."""
+        """Return the graphs' shares of the loss and of its gradient; warn above one half."""
         wild = getattr(model, "wild", None)
         if wild is None or wild.graphs is None:
             return {}
@@ -135,10 +135,10 @@ class SetTask:
         return metrics_of(found)
 
 
-def believed(added: NDArray[np.floating], left: NDArray[np.floating]) -> tuple[float, float]:
-    """Return how far to believe what is added, and what that explains of what is left.
+def shrinkage(added: NDArray[np.floating], left: NDArray[np.floating]) -> tuple[float, float]:
+    """Return the factor by which to multiply predicted residuals, and what they then explain.
 
-    The factor of least squares, less one standard error, between 0 and 1.
+    The least-squares factor minus one standard error, between 0 and 1.
     """
     added, left = added.astype(np.float64), left.astype(np.float64)
     size = float(added @ added)

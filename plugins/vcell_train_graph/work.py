@@ -1,4 +1,4 @@
-"""The work of `vcell train-graph`: read the files, train each split, and judge them together."""
+"""Implementation of `vcell train-graph`: read the files, train each split, score all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vcell.train import command
 from vcell.train.training import NewRun, Training
 from vcell_train_graph import TrainGraph, registry
 from vcell_train_graph.closed import (
-    Told,
+    SetPredictions,
     additive_model,
     factors_model,
     no_graph_gp,
@@ -38,16 +38,16 @@ _CPU_TOKENS = 1024
 
 
 def run(sets: Path | None, config: TrainGraph) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     if not config.resume:
         config = _named(sets, config)
         model = registry.get(config.model)
         if config.control and not _seen(model, config):
-            what = "graphs" if config.control == "rewired" else "features"
+            removed = "graphs" if config.control == "rewired" else "features"
             raise UserError(
                 f"--control {config.control} of {config.model} is the same model twice: it uses no "
-                f"{what}",
-                hint=f"give --{'graph' if what == 'graphs' else what}, or another --model",
+                f"{removed}",
+                hint=f"give --{'graph' if removed == 'graphs' else removed}, or another --model",
             )
         if config.fold is not None or config.sweep:
             config = dataclasses.replace(config, folds=None)
@@ -83,7 +83,7 @@ def _seen(model: Any, config: TrainGraph) -> bool:
 
 
 def parts(config: TrainGraph) -> list[dict[str, Any]]:
-    """Return what each run has: folds, draws, and the control. A closed form has one draw."""
+    """Return the splits of each run: folds, draws, and the control. Closed forms have one draw."""
     steps = registry.get(config.model).takes_steps
     folds = [*(f"{k}/{config.folds}" for k in range(1, (config.folds or 1) + 1)), RANDOM]
     found: list[dict[str, Any]] = []
@@ -100,7 +100,7 @@ def parts(config: TrainGraph) -> list[dict[str, Any]]:
 
 
 def prepare(config: TrainGraph, plan: Plan) -> NewRun:
-    """Read the files, and decide what is held out."""
+    """Read the files, and choose what is held out."""
     model = registry.get(config.model)
     if model.takes_steps and config.tokens is None and plan.device == "cpu":
         config = dataclasses.replace(config, tokens=_CPU_TOKENS)
@@ -129,7 +129,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 def main(run: Run) -> None:
-    """Train, as one of the processes of the run; the first one says what is held out."""
+    """Train in one process of the run; rank 0 predicts the held-out sets."""
     config = command.settings_of_run(TrainGraph, run)
     one = problem(config)
     with np.load(run.path / SPLIT, allow_pickle=False) as file:
@@ -142,35 +142,38 @@ def main(run: Run) -> None:
     shares: Mapping[str, float] = {}
     seen = bool(model.graphs and one.graphs.relations)
     if model.takes_steps:
-        prior = (factors_model if seen else factors_model.unaided).fit(one, groups)
+        prior = (factors_model if seen else factors_model.graph_free).fit(one, groups)
         added = _trained(run, config, one, model, prior)
         if added is None:
             return
-        said, shares = {config.model: prior.values + added, "its prior": prior.values}, prior.shares
+        predicted, shares = (
+            {config.model: prior.values + added, "its prior": prior.values},
+            prior.shares,
+        )
     else:
-        told = model.fit(one, groups)
-        said, shares = {config.model: told.values}, told.shares
+        fitted = model.fit(one, groups)
+        predicted, shares = {config.model: fitted.values}, fitted.shares
     if os.environ.get("RANK", "0") != "0":
         return
     for other in (additive_model, query_mean_model):
         if other.name != config.model:
-            said[other.name] = other.fit(one, groups).values
+            predicted[other.name] = other.fit(one, groups).values
     if seen and config.wiring == "given":
         alone = factors_model if model.takes_steps else model
-        said[NONE] = getattr(alone, "unaided", no_graph_gp).fit(one, groups).values
+        predicted[NONE] = getattr(alone, "graph_free", no_graph_gp).fit(one, groups).values
     test = np.flatnonzero(one.part == TEST)
     names = np.array([*one.genes, ""])
     found = HeldOutSets(
-        names[one.members[test]], one.values[test], {k: v[test] for k, v in said.items()}
+        names[one.members[test]], one.values[test], {k: v[test] for k, v in predicted.items()}
     )
     run.save_file(FILE, found.write)
     run.finish("done", held_out=found.scores(), explains=dict(shares))
 
 
 def _trained(
-    run: Run, config: TrainGraph, one: GraphProblem, model: Any, prior: Told
+    run: Run, config: TrainGraph, one: GraphProblem, model: Any, prior: SetPredictions
 ) -> NDArray[np.float64] | None:
-    """Train a network; return what it adds to the prior of every set, as far as it is believed."""
+    """Train a network; return its scaled residual for every set."""
     import torch
 
     from vcell.train.loop import Trainer
@@ -193,7 +196,7 @@ def _trained(
 
 
 def _estimate(config: TrainGraph) -> None:
-    """Say what a step costs here."""
+    """Estimate and print the cost of a step."""
     import torch
 
     from vcell.launch import make_plan
@@ -209,26 +212,26 @@ def _estimate(config: TrainGraph) -> None:
     task = SetTask(one, config, model, np.full(len(one.values), one.scale[0]))
     seconds = rehearse(task, config, torch.device(plan.device), config.batch_size)
     runs = len(parts(config)) if config.folds else 1
-    whole = seconds * config.max_steps * runs
+    total = seconds * config.max_steps * runs
     console.result(
         {"step_seconds": seconds, "sets_per_second": config.batch_size / seconds,
-         "runs": runs, "seconds": whole},
+         "runs": runs, "seconds": total},
         f"{seconds:.3f} s a step of {console.count(config.batch_size, 'set')} on {plan.device} "
         f"({config.batch_size / seconds:,.0f} sets a second); {console.count(runs, 'run')} of at "
-        f"most {console.count(config.max_steps, 'step')}: {console.duration(whole)}, the closed "
+        f"most {console.count(config.max_steps, 'step')}: {console.duration(total)}, the closed "
         "forms beside",
     )  # fmt: skip
 
 
 def judged(run: Run) -> float:
-    """Return how good a run is for sweeps: by the sets that choose the model."""
+    """Return the score of a run for sweeps, on the validation sets."""
     if run.checkpoints():
         return float(run.checkpoint("best").metric or 0.0)
     raise UserError(f"{run.meta['model']} has no settings to search")
 
 
 def tell(run: Run) -> None:
-    """Print what came of a single run."""
+    """Print the scores of a run."""
     found, model = run.meta["summary"]["held_out"], run.meta["model"]
     rows = [(name, of["r"], of["explained"]) for name, of in found.items()]
     config = run.meta["config"]

@@ -30,12 +30,12 @@ _NOT_SEARCHED = (
 )
 
 
-NETWORKS = ("transformer", "shared-encoder")  # the models that take steps
+NETWORKS = ("transformer", "shared-encoder")  # the models that are trained in steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainVcc(ManyFiles, ScreenOptions, NetworkOptions, ManyOptions, TrainOptions, LaunchOptions):
-    """The [train-vcc] table."""
+    """Settings of `vcell train-vcc`, the [train-vcc] table."""
 
     model: str = option(
         "transformer",
@@ -43,7 +43,7 @@ class TrainVcc(ManyFiles, ScreenOptions, NetworkOptions, ManyOptions, TrainOptio
         "perturbed-mean, mean, or another installed vcell.models name.",
     )
     dropout: float = option(0.1, help="Dropout in the network.", minimum=0, maximum=0.9)
-    # chosen on the simulator, seeds 1 to 3, with perturbations of theirs that were held out
+    # chosen on held-out perturbations of the simulator, seeds 1 to 3
     batch_size: int = option(16, help="Sets of cells per step, over all devices.", minimum=1)
     max_steps: int = option(150, help="How many steps to train.", minimum=1)
     lr: float = option(1e-3, help="Peak learning rate.", minimum=0)
@@ -66,12 +66,12 @@ class TrainVcc(ManyFiles, ScreenOptions, NetworkOptions, ManyOptions, TrainOptio
 
     @staticmethod
     def earlier(saved: Mapping[str, Any]) -> dict[str, Any]:
-        """Read the settings of a run that could have one graph alone."""
+        """Convert the settings of an older run, in which `graph` was a single path."""
         graph = saved.get("graph")
         return {**saved, "graph": [graph] if isinstance(graph, str) else graph}
 
 
-FIRST = (  # what people set first; --help shows these
+FIRST = (  # the settings that --help shows
     *("model", "genes", "features", "held_out", "folds"),
     *("sweep", "gpus", "preset", "max_steps", "resume"),
 )

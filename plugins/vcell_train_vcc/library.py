@@ -35,12 +35,12 @@ def train(cells: Any = None, *, runs: str | Path = "runs", **settings: Any) -> R
     >>> run = vcell.train(adata, model="ridge")  # doctest: +SKIP
     """
     where = Path(runs)
-    words = [] if cells is None else [library.on_disk(cells, where)]
+    arguments = [] if cells is None else [library.on_disk(cells, where)]
     genes: Any = settings.get("genes")
     if hasattr(genes, "to_csv"):
         write = partial(genes.to_csv, index=False)
         settings["genes"] = library.saved(where, "genes", ".csv", write)
-    told = library.command("train-vcc", *words, runs=where, **settings)
-    if "run" not in told:
+    result = library.command("train-vcc", *arguments, runs=where, **settings)
+    if "run" not in result:
         raise UserError("vcell.train gives a run back", hint="vcell.train_vcc gives anything else")
-    return Run.open(told["run"])
+    return Run.open(result["run"])

@@ -10,7 +10,7 @@ from vcell.config import option
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """What TrainVcc inherits for them."""
+    """Settings of the networks, inherited by TrainVcc."""
 
     heading = "Network"
 

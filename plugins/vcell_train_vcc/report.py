@@ -7,21 +7,22 @@ by every model), `training_history.json`, `config.json`, `selected_genes.csv` an
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from vcell import console, models
 from vcell.as_json import plain
 from vcell.errors import UserError
+from vcell.models import card
 from vcell.models.held_out import FILE, HeldOut, markdown, tables
 from vcell.models.scoring import gain, scores
+from vcell.outputs import write_text
 from vcell.screen import SCREEN, Screen
-from vcell.screen.split import TEST, TRAIN, VALIDATION
+from vcell.screen.split import VALIDATION
 from vcell.train.training import Pooled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from vcell.runs import Run
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 def scored(run: Run, model: str, screen: Screen) -> dict[str, Any]:
     """Score the model and the baselines on the held-out rows, and write the run's artifacts.
 
-    Returns the summary of the run: mean scores, the levels beside them, and the verdict.
+    Returns the summary of the run: mean scores, the chance levels, and the verdict.
     """
     found = HeldOut.of(run, model, screen)
     summary = found.summary(model)
@@ -41,18 +42,15 @@ def scored(run: Run, model: str, screen: Screen) -> dict[str, Any]:
 def _artifacts(
     run: Run, model: str, screen: Screen, found: HeldOut, summary: dict[str, Any]
 ) -> None:
-    history = run.events(["metric", "eval"])
-    _save(run, "training_history.json", lambda p: p.write_text(json.dumps(plain(history))))
-    _save(
-        run, "config.json", lambda p: p.write_text(json.dumps(plain(run.meta["config"]), indent=2))
-    )
-    _save(run, "selected_genes.csv", lambda p: p.write_text(_genes(run, screen)))
+    texts = {
+        "training_history.json": json.dumps(plain(run.events(["metric", "eval"]))),
+        "config.json": json.dumps(plain(run.meta["config"]), indent=2),
+        "selected_genes.csv": _genes(run, screen),
+        card.FILE: card.card(run, model, screen, summary),
+    }
+    for name, text in texts.items():
+        run.save_file(name, partial(write_text, text=text))
     run.save_file(FILE, found.write)
-    _save(run, "model-card.md", lambda p: p.write_text(_card(run, model, screen, summary)))
-
-
-def _save(run: Run, name: str, write: Callable[[Path], Any]) -> None:
-    run.save_file(name, lambda path: write(path) and None)
 
 
 def _genes(run: Run, screen: Screen) -> str:
@@ -67,42 +65,8 @@ def _genes(run: Run, screen: Screen) -> str:
     )
 
 
-def _card(run: Run, model: str, screen: Screen, summary: dict[str, Any]) -> str:
-    config = run.meta["config"]
-    parts = {"train": TRAIN, "validation": VALIDATION, "held out": TEST}
-    sizes = ", ".join(f"{(screen.part == part).sum()} {name}" for name, part in parts.items())
-    lines = [
-        f"# {model}, run {run.name}",
-        "",
-        f"{models.get(model).summary[0].upper()}{models.get(model).summary[1:]}.",
-        "",
-        (
-            f"- Cells: `{config.get('cells')}`, {len(screen.genes):,} genes, "
-            f"contexts: {', '.join(screen.contexts.tolist())}"
-        ),
-        f"- Perturbations: {sizes}",
-        (
-            f"- Gene features: {screen.features.shape[1]} of {len(screen.feature_genes):,} genes; "
-            f"tables: {', '.join(map(str, config.get('features') or [])) or 'expression only'}"
-        ),
-        f"- Scale: log1p of counts per {screen.target_sum:g}"
-        if np.isfinite(screen.target_sum)
-        else "- Scale: log1p values as in the file",
-        f"- Seed: {config.get('seed')}",
-        (
-            "- Predicts changes of mean expression of perturbations like those it learnt from, in "
-            "the contexts above. It does not cover other species, doses or times."
-        ),
-        "",
-        "## Held-out perturbations (pseudobulk)",
-        "",
-        *markdown(summary),
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def tell(run: Run) -> None:
-    """Say who won."""
+    """Print the scores and the verdict."""
     model, found = run.meta["model"], HeldOut.read([run])
     summary = found.summary(model)
     result = {"run": str(run.path), "model": model, **summary, "perturbations": found.names}
@@ -120,7 +84,7 @@ def _text(path: Path, summary: dict[str, Any], names: list[str]) -> str:
 
 
 def pooled(model: str, runs: Sequence[Run]) -> Pooled:
-    """Judge all held-out perturbations of the folds together."""
+    """Score the held-out perturbations of all folds together."""
     found = HeldOut.read(runs)
     summary, n = found.summary(model), len(runs)
     if not found.names:
@@ -136,7 +100,7 @@ def pooled(model: str, runs: Sequence[Run]) -> Pooled:
 
 
 def judged(run: Run) -> float:
-    """Return the gain over the mean on the perturbations that choose the model, for sweeps."""
+    """Return the gain over the mean on the validation perturbations, by which a sweep chooses."""
     screen = Screen.load(run.path / SCREEN)
     rows = screen.rows(VALIDATION)
     if not len(rows):

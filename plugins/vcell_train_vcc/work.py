@@ -1,4 +1,4 @@
-"""The work of `vcell train-vcc`: measure the screen, train, score what was learnt."""
+"""Implementation of `vcell train-vcc`: measure the screen, train the model, and score it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def run(cells: Path | None, config: TrainVcc) -> None:
-    """Do what the command asks."""
+    """Run the command."""
     models.get(config.model)
     if config.estimate:
         from vcell_train_vcc.network import costs
 
-        return costs.tell(cells or config.cells, config)
+        return costs.report(cells or config.cells, config)
     if config.gpu:
         raise UserError(
             f"--gpu {config.gpu} is for --estimate",
@@ -43,7 +43,7 @@ def run(cells: Path | None, config: TrainVcc) -> None:
 
 
 def main(run: Run) -> None:
-    """Train, as one of the processes of the run; the first one scores what was learnt."""
+    """Train in one process of the run; rank 0 scores the model."""
     config = command.settings_of_run(TrainVcc, run)
     screen = Screen.load(run.path / SCREEN)
     finished = models.get(config.model).fit(run, screen)
@@ -51,12 +51,12 @@ def main(run: Run) -> None:
         return
     if finished:
         run.finish("done", **report.scored(run, config.model, screen))
-    elif run.status() == "running":  # the trainer has not ended it itself
+    elif run.status() == "running":  # not yet ended by the trainer
         run.finish("interrupted")
 
 
 def prepare(config: TrainVcc, plan: Plan) -> NewRun:
-    """Measure the screen, and let the model refuse what cannot be."""
+    """Measure the screen, and let the model check its settings."""
     assert config.cells is not None
     if config.graph_loss and (config.model not in NETWORKS or not config.graph):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Small files of every kind, made once."""
+"""Small files of every kind, created once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def here(vcell, made, tmp_path) -> Callable[..., Ran]:
-    """Run vcell in a folder of its own that holds cells.h5ad."""
+    """Run vcell in a separate folder with cells.h5ad."""
     for name in ("cells.h5ad", "cells.truth.npz"):
         shutil.copy(made / name, tmp_path / name)
     return vcell

@@ -88,7 +88,7 @@ MARKS = {".csv": ",", ".json": ",", ".toml": "="}
 
 
 def bad_texts(ending: str) -> dict[str, bytes]:
-    """Return broken files of a kind; the good text that some begin with is none of these yet."""
+    """Return broken files of a kind; some begin with valid text, which is not among them."""
     good, mark = HEADS[ending], MARKS.get(ending, "\t")
     return {
         "binary": bytes(range(256)) * 4,
@@ -106,7 +106,7 @@ def bad_texts(ending: str) -> dict[str, bytes]:
 
 #: What may be read all the same: what a command makes of it is its own, but no traceback.
 def odd_texts(ending: str) -> dict[str, bytes]:
-    """Return files that are text and mostly no sense."""
+    """Return text files with mostly meaningless content."""
     good, mark = HEADS[ending], MARKS.get(ending, "\t")
     head = good.splitlines()[0]
     return {
@@ -142,7 +142,7 @@ def test_every_option_that_takes_text_is_here():
 
 
 def tried(name: str, texts: dict[str, bytes], place: Any, folder: Any) -> dict[str, Any]:
-    """Run a case with each of these files, and return how it ended."""
+    """Run a case with each of these files, and return the outcomes."""
     *words, ending = TEXTS[name]
     ending = ending.removeprefix("|")
     ended = {}
@@ -177,7 +177,7 @@ MADE = [name for name, words in TEXTS.items() if any(w[:2] in ("{t", "{i") for w
 
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if name not in MADE])
-def test_what_is_no_text_is_one_sentence(place, folder, name):
+def test_binary_files_are_refused_in_one_sentence(place, folder, name):
     some = bad_texts(TEXTS[name][-1].removeprefix("|"))
     for kind, ran in tried(
         name, {k: some[k] for k in ("binary", "latin-1")}, place, folder
@@ -188,7 +188,7 @@ def test_what_is_no_text_is_one_sentence(place, folder, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TEXTS)
-def test_bad_text_is_one_sentence_or_is_made_something_of(place, folder, name):
+def test_bad_text_is_refused_in_one_sentence_or_processed(place, folder, name):
     ending = TEXTS[name][-1].removeprefix("|")
     may = {"a quotation mark not closed"}
     if ending == ".toml":

@@ -1,4 +1,4 @@
-"""A run or a pipeline that comes to nothing leaves no folder, lock or manifest; what was stays."""
+"""A failed run or pipeline leaves no folder, lock or manifest, and keeps what was there."""
 
 from __future__ import annotations
 

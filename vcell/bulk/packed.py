@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.data.detect import elsewhere, sample_rows
-from vcell.errors import UserError
+from vcell.data.detect import sample_rows, whole_counts
 from vcell.kernels.drawn import GENE_LANES, GENES, REPEATED, pack, sort_by_column
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
     from vcell.data.block import Block
 
-LARGEST = np.iinfo(np.int32).max
 #: Most cells of a piece: their numbers, and the row of zeros after them, have 16 bits.
 MOST_CELLS = (1 << 16) - 1
 #: Most bits of a count that the table has; what is above is listed.
@@ -89,7 +87,7 @@ class GeneOrder:
         having = np.zeros((PLANES, n_genes), np.int64)
         some = rows[sample_rows(len(rows), source.nnz, source.n_genes)]
         for block in source.chunks(some, genes, max_nnz=1 << 18, dtype="stored", prefetch=False):
-            counts, indices = _counts(source, block), block.indices
+            counts, indices = whole_counts(source, block), block.indices
             for bit in range(PLANES):
                 having[bit] += np.bincount(indices[counts & 1 > 0], minlength=n_genes)
                 more = counts > 1
@@ -167,7 +165,7 @@ def packed(
     for block in source.chunks(
         chosen, genes, max_nnz=most_values, max_rows=min(most_cells, 2048), dtype="stored"
     ):
-        counts = _counts(source, block)
+        counts = whole_counts(source, block)
         done = 0
         while done < len(block):
             done += piece.take(block, counts, done)
@@ -222,23 +220,3 @@ class _Piece:
             self.first, self._table, starts, rows, more_starts,
             (more >> 16 & 31).astype(np.uint8), (more & 0xFFFF).astype(np.uint16), self._largest,
         )  # fmt: skip
-
-
-def _counts(source: CellSource, block: Block) -> NDArray[np.int32]:
-    """Return the values as whole numbers; refuse what is not a count."""
-    data: NDArray[Any] = block.data
-    if len(data) and not (float(data.min()) >= 0 and float(data.max()) <= LARGEST):
-        _refuse(source, block, ~((data >= 0) & (data <= LARGEST)))
-    counts: NDArray[np.int32] = data.astype(np.int32, copy=False)
-    if data.dtype.kind == "f" and not np.array_equal(counts, data):
-        _refuse(source, block, counts != data)
-    return counts
-
-
-def _refuse(source: CellSource, block: Block, wrong: NDArray[np.bool_]) -> None:
-    at = int(np.argmax(wrong))
-    cell = block.rows[int(np.searchsorted(block.indptr - block.indptr[0], at, side="right")) - 1]
-    raise UserError(
-        f"{source.name}: cell {cell:,} holds {block.data[at]:.6g}, which is not a count",
-        hint=elsewhere(source),
-    )

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.bulk.draw import BLOCK, Drawn, Sampling, draws
-from vcell.bulk.packed import LARGEST, MOST_CELLS, GeneOrder, PackedCells, lines, packed
+from vcell.bulk.packed import MOST_CELLS, GeneOrder, PackedCells, lines, packed
 from vcell.cores import cores, share
 from vcell.data.buffers import Buffers
+from vcell.data.detect import LARGEST_COUNT
 from vcell.data.source import MAX_NNZ
 from vcell.errors import UserError
 from vcell.kernels.drawn import (
@@ -114,7 +115,7 @@ def samples(
             place[rows] = np.arange(len(rows), dtype=np.int32)
             cells = place[drawn.cells]
             for piece in kept or _pieces(source, rows, genes, order, memory // 2):
-                if piece.largest * sampling.cells > LARGEST:
+                if piece.largest * sampling.cells > LARGEST_COUNT:
                     sums = sums.astype(np.int64, copy=False)
                 for begin in range(0, len(drawn), SAMPLES):
                     some = slice(begin, begin + SAMPLES)
@@ -185,7 +186,7 @@ def _restored(sums: NDArray[Any], order: GeneOrder, begin: int, end: int) -> Non
 def _narrow(sums: NDArray[Any]) -> NDArray[np.int32]:
     if sums.dtype == np.int32:
         return sums
-    if sums.max(initial=0) > LARGEST:
+    if sums.max(initial=0) > LARGEST_COUNT:
         raise UserError(
             f"a sum of counts is {sums.max():,}, more than 2**31", hint="draw fewer --cells"
         )

@@ -31,8 +31,13 @@ SAMPLE_NNZ = 1 << 23
 _FEW_NNZ = 1 << 19  # read at once while all is as it should be
 #: Natural logarithm of the most counts one gene of one cell can plausibly have (about 9 million).
 LARGEST_LOG = 16.0
+#: The largest count that is read, and the largest sum of counts that is written.
+LARGEST_COUNT = np.iinfo(np.int32).max
 #: Relative spread of library sizes below which they were made equal (float32 rounding, summed).
 EQUAL = 2e-3
+
+
+_REPLACE = "`vcell inspect --full` counts them; replace them, or leave their cells out"
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def refuse_nothing(source: CellSource) -> None:
 def elsewhere(source: CellSource, found: Scale | None = None) -> str:
     """Return the hint for somebody whose matrix holds the wrong values."""
     if found is not None and found.not_finite:
-        return "`vcell inspect --full` counts them; replace them, or leave their cells out"
+        return _REPLACE
     others = ["raw"] if source.parts.get("raw") else []
     others += source.parts.get("layers", [])
     if others and source.layer is None:
@@ -212,6 +217,26 @@ def _largest_count(blocks: list[Block], step: int = 1 << 16) -> float | None:
     return high
 
 
+def whole_counts(source: CellSource, block: Block) -> NDArray[np.int32]:
+    """Return the values of some cells as whole numbers; refuse what is not a count."""
+    data: NDArray[Any] = block.data
+    if len(data) and not (float(data.min()) >= 0 and float(data.max()) <= LARGEST_COUNT):
+        _refuse_value(source, block, ~((data >= 0) & (data <= LARGEST_COUNT)))
+    counts: NDArray[np.int32] = data.astype(np.int32, copy=False)
+    if data.dtype.kind == "f" and not np.array_equal(counts, data):
+        _refuse_value(source, block, counts != data)
+    return counts
+
+
+def _refuse_value(source: CellSource, block: Block, wrong: NDArray[np.bool_]) -> None:
+    at = int(np.argmax(wrong))
+    cell = block.rows[int(np.searchsorted(block.indptr - block.indptr[0], at, side="right")) - 1]
+    raise UserError(
+        f"{source.name}: cell {cell:,} holds {block.data[at]:.6g}, which is not a count",
+        hint=elsewhere(source) if np.isfinite(block.data[at]) else _REPLACE,
+    )
+
+
 def _judge_log(blocks: list[Block], values: NDArray[np.float64], high: float, seen: str) -> Scale:
     """Undo the logarithm and see what comes out."""
     back = np.expm1(values)
@@ -273,6 +298,20 @@ def refuse_repeated(source: CellSource) -> None:
             repeated,
             hint="anndata's var_names_make_unique() repairs this; use it on every file that is "
             "compared",
+        )
+
+
+def refuse_confounded(source: CellSource, label: str, batch: str) -> None:
+    """Refuse a column of batches that is the column of labels under another name."""
+    labels, batches = source.obs(label).codes, source.obs(batch).codes
+    known = (labels >= 0) & (batches >= 0)
+    pairs = np.unique(np.stack([labels[known], batches[known]]), axis=1)
+    n_labels, n_batches = len(np.unique(pairs[0])), len(np.unique(pairs[1]))
+    if n_batches > 1 and len(pairs[0]) == n_labels == n_batches:
+        raise UserError(
+            f"{source.name}: batch {batch!r} is the label {label!r} under another name: removing "
+            "one removes the other",
+            hint="leave out --batch-column, or name another",
         )
 
 

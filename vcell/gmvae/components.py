@@ -61,12 +61,12 @@ class Components:
         _, size, axes = svds(centred, k=n, v0=start)
         axes = axes[np.argsort(-size)]
         sign = np.sign(axes[np.arange(n), np.abs(axes).argmax(1)])
-        return cls(centre, axes * sign[:, None])
+        return cls(centre, (axes * sign[:, None]).astype(np.float32))
 
     def save(self, path: Path) -> None:
         """Write them, for `load`."""
         with path.open("wb") as file:
-            np.savez(file, centre=self.centre, axes=self.axes.astype(np.float32))
+            np.savez(file, centre=self.centre, axes=self.axes)
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell import console
-from vcell.errors import UserError
-from vcell.genes.names import GeneIndex, ensembl_column
+from vcell.genes.required import required_genes
 from vcell.gmvae.cells import compressed
 
 if TYPE_CHECKING:
@@ -47,25 +46,15 @@ def matched(
     source: CellSource, trained: Trained, least: float, *, quiet: bool = False
 ) -> GenesFound:
     """Find the run's genes in the file, and say how many there are."""
-    match = GeneIndex(source.genes, ensembl_column(source)).match(trained.genes)
+    used = range(len(trained.genes))
+    match, missing = required_genes(source, trained.genes, used, least, quiet=quiet)
+    if missing and not quiet:
+        console.say(f"missing and counted as zero: {console.count(len(missing), 'gene')}")
     found = np.flatnonzero(match.index >= 0)
-    index = match.index[found]
-    _, first = np.unique(index, return_index=True)  # ascending, and each column once
-    share = len(first) / max(len(trained.genes), 1)
-    words = f"{source.name} has {len(first):,} of the run's {len(trained.genes):,} genes"
-    if share < least:
-        raise UserError(
-            f"{words} only; it lacks, say, {', '.join(match.unmatched[:3])}",
-            hint="other names or another species? --least-genes lowers the bound",
-        )
-    if not quiet:
-        console.say(
-            f"{words} ({len(match.renamed):,} under another name); "
-            f"what is missing counts as zero: {console.count(len(match.unmatched), 'gene')}"
-        )
+    _, first = np.unique(match.index[found], return_index=True)  # one gene for each column
     place = np.full(source.n_genes, -1, np.int32)
-    place[index[first]] = found[first]
-    return GenesFound(place, match.unmatched, len(match.renamed))
+    place[match.index[found[first]]] = found[first]
+    return GenesFound(place, missing, len(match.renamed))
 
 
 def encoded(

@@ -67,7 +67,7 @@ class Relation:
         if keep:
             return cls(name, indptr, indices, ordered, directed, order), 0, 0
         flat = np.empty(0, np.float32) if ordered is None else ordered
-        indptr, loops, duplicates = kernel.merged(indptr, indices, flat, loops=False)
+        indptr, loops, duplicates = kernel.merged(indptr, indices, flat)
         n = int(indptr[-1])
         made = cls(
             name, indptr, indices[:n].copy(), None if ordered is None else ordered[:n].copy(),

@@ -49,8 +49,8 @@ def csr_order(source: Array, target: Array, n: int) -> tuple[Array, Array]:
 
 
 @njit(nogil=True, cache=True)
-def merged(indptr: Array, indices: Array, weights: Array, loops: bool) -> tuple[Array, int, int]:
-    """Merge equal edges of a CSR with sorted rows, and drop self-loops unless `loops`; in place.
+def merged(indptr: Array, indices: Array, weights: Array) -> tuple[Array, int, int]:
+    """Merge equal edges of a CSR with sorted rows, and drop self-loops; in place.
 
     Of equal edges the larger weight counts; `weights` may be empty.
 
@@ -69,7 +69,7 @@ def merged(indptr: Array, indices: Array, weights: Array, loops: bool) -> tuple[
         first = out
         for e in range(indptr[t], indptr[t + 1]):
             s = indices[e]
-            if s == t and not loops:
+            if s == t:
                 self_loops += 1
                 continue
             if out > first and indices[out - 1] == s:

@@ -16,7 +16,8 @@ import numpy as np
 from vcell import console
 from vcell.data import detect, open_cells
 from vcell.errors import UserError
-from vcell.genes.names import GeneIndex, ensembl_column
+from vcell.genes.names import GeneIndex
+from vcell.genes.required import required_genes
 from vcell.text_files import read_rows
 
 if TYPE_CHECKING:
@@ -70,19 +71,10 @@ def read_bulk(
                 f"{source.name}: counts or counts a million are needed, these are {scale.text}",
                 hint=detect.elsewhere(source, scale),
             )
-        match = GeneIndex(source.genes, ensembl_column(source)).match(list(genes))
+        match, missing = required_genes(source, genes, used.tolist(), least)
+        if missing:
+            console.warn(f"{len(missing):,} are missing and are set to an average patient's")
         there = match.index >= 0
-        n = int(there[used].sum())
-        words = f"{n:,} of the {len(used):,} genes that the model looks at are in {source.name}"
-        if n < least * len(used) or not n:
-            lost = [genes[i] for i in used if not there[i]]
-            raise UserError(
-                f"only {words}, which lacks {', '.join(lost[:3])}",
-                hint="other names or another species? --least-genes lowers the bound",
-            )
-        console.say(f"{words} ({len(match.renamed):,} under another name)")
-        if n < len(used):
-            console.warn(f"{len(used) - n:,} are missing and are set to an average patient's")
         counts = np.full((source.n_cells, len(genes)), np.nan)
         for block in source.chunks():
             counts[np.ix_(block.rows, np.flatnonzero(there))] = block.toarray()[
@@ -93,7 +85,6 @@ def read_bulk(
             raise UserError(
                 f"{source.name}: sample {source.cells[int(empty[0])]!r} has no count in these genes"
             )
-        missing = tuple(genes[i] for i in used if not there[i])
         return BulkTable(tuple(map(str, source.cells)), counts, missing)
 
 

@@ -88,5 +88,7 @@ def _picture(name: str, what: str, x: Array, word: Array, seed: int) -> Picture:
     how = method()
     return Picture(
         name=f"latent-{name}", title=f"{name.capitalize()}: {how} of {what}", kind="scatter",
-        x=f"{how} 1", y=f"{how} 2", series=series, table=Table.of(("label", "x", "y"), rows),
+        x=f"{how} 1", y=f"{how} 2", series=series, equal=how == "PCA",
+        labels={k: word[shown == k].tolist() for k in series},
+        table=Table.of(("label", "x", "y"), rows),
     )  # fmt: skip

@@ -38,6 +38,7 @@ class Picture:
     series: Series
     table: Table
     diagonal: bool | tuple[float, float] = False
+    equal: bool = False  # x and y are one quantity
     caption: str = ""
     labels: dict[str, list[str]] = field(default_factory=dict)
 
@@ -47,8 +48,9 @@ class Picture:
             return svg.line(self.series, x=self.x, y=self.y, diagonal=self.diagonal)
         if self.kind == "scatter":
             return svg.scatter(
-                self.series, x=self.x, y=self.y, diagonal=self.diagonal, names=self.labels
-            )
+                self.series, x=self.x, y=self.y, diagonal=self.diagonal, equal=self.equal,
+                names=self.labels,
+            )  # fmt: skip
         if self.kind == "intervals":
             ends = {name: (ys[1], ys[0], ys[2]) for name, (_, ys) in self.series.items()}
             return svg.intervals(ends, x=self.y)
@@ -76,6 +78,8 @@ class Picture:
             axes.set_yticks(range(len(self.series)), list(self.series))
             return
         axes.set(title=self.title, xlabel=self.x, ylabel=self.y)
+        if self.equal:
+            axes.set_aspect("equal", adjustable="datalim")
         axes.legend()
 
 

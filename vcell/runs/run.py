@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -388,6 +388,17 @@ class Run:
         if self._log is not None:
             self._log.close()
             self._log = None
+
+
+def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Return the settings that are not the same in all runs, of those that all of them have."""
+    configs = [run.meta.get("config") or {} for run in runs]
+    shared = [key for key in configs[0] if all(key in config for config in configs)]
+    return {
+        key: [config[key] for config in configs]
+        for key in shared
+        if len({repr(config[key]) for config in configs}) > 1
+    }
 
 
 def find_runs(root: Path | str = ROOT) -> tuple[list[Run], list[str]]:

@@ -7,6 +7,7 @@ with a guide that targets nothing, as Norman et al. (2019) and others write it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _BETWEEN = re.compile(r"[+,;|]")
 _CONTROLS = frozenset({"ctrl", "control", "non-targeting", "nt", "neg"})
@@ -26,3 +27,12 @@ def members(perturbation: str, control: str | None = None) -> tuple[str, ...]:
     return tuple(
         part for part in named if part and part != control and part.lower() not in _CONTROLS
     )
+
+
+def single_rows(sets: Iterable[tuple[str, ...]]) -> dict[str, list[int]]:
+    """Return the rows of each gene's perturbations without a second target."""
+    rows: dict[str, list[int]] = {}
+    for row, genes in enumerate(sets):
+        if len(genes) == 1:
+            rows.setdefault(genes[0], []).append(row)
+    return rows

@@ -48,6 +48,11 @@ class Precision:
     device: torch.device
     scaler: LossScale | None = field(default=None)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of activations."""
+        return _HALF.get(self.name, torch.float32)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which forward passes run."""
         if self.name not in _HALF:

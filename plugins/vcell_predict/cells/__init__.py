@@ -1,1 +1,1 @@
-"""Make the cells of a prediction from control cells."""
+"""Generate the cells of a prediction from control cells."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelColumns:
-    """What the columns of labels are called; None where there is none."""
+    """Names of the label columns; None for a column that does not exist."""
 
     perturbation: str
     control: str
@@ -37,7 +37,7 @@ class LabelColumns:
 
 
 class Controls:
-    """The cells of a file that carry the control label."""
+    """The cells of a file with the control label."""
 
     def __init__(
         self, source: CellSource, ensemble: Ensemble, columns: LabelColumns, mode: Mode
@@ -55,7 +55,7 @@ class Controls:
 
     @cached_property
     def design(self) -> Design:
-        """What every cell of the file is, in the contexts of the run."""
+        """The labels of every cell of the file, in the contexts of the run."""
         columns = self.columns
         labels = {
             "perturbation_column": columns.perturbation,
@@ -66,11 +66,11 @@ class Controls:
         return Design.of_source(self.source, labels, self.screen.contexts.tolist())
 
     def rows(self, contexts: list[int]) -> NDArray[np.int64]:
-        """Return the numbers of the control cells of some contexts."""
+        """Return the row numbers of the control cells of some contexts."""
         return np.flatnonzero(self.design.control & np.isin(self.design.context, contexts))
 
     def pool(self, context: int, n_pools: int) -> Pool:
-        """Read the controls of a context into memory, which `n_pools` share."""
+        """Read the controls of a context into memory; `n_pools` share the limit."""
         rows, called = self.rows([context]), "control cells"
         if self.columns.context is not None:
             called += f" of {self.screen.contexts[context]}"
@@ -83,7 +83,7 @@ class Controls:
     def read(
         self, rows: NDArray[np.int64] | None = None
     ) -> Iterator[tuple[NDArray[np.int64], sp.csr_array]]:
-        """Yield cell numbers and values as the prediction has them: log1p, or counts."""
+        """Yield row numbers and values on the scale of the prediction: log1p, or counts."""
         if self.mode != "counts":
             yield from self.values.blocks(rows)
             return
@@ -93,7 +93,7 @@ class Controls:
 
 
 def _check_genes(source: CellSource, ensemble: Ensemble) -> None:
-    """Refuse other genes; say when the file is not as it was at training."""
+    """Refuse other genes; warn if the file has changed since training."""
     run, genes = ensemble.first.run, ensemble.screen.genes
     if len(source.genes) != len(genes) or (source.genes != genes).any():
         raise UserError(

@@ -1,9 +1,9 @@
 """Turn real control cells into cells of another mean and depth, as integer counts.
 
-Counts are thinned where they must fall and added to where they must rise, both as a second draw
-from the same cell would be: a gene's added counts go to the cells that have it, the more the more
-it varies between cells beyond chance (w), and to all cells by their size. Corrections are applied
-to the counts drawn, so that they meet the wanted mean rather than scatter around it.
+Counts are thinned where they must fall and added where they must rise, both as if the same cell
+were sampled again. Added counts of a gene go partly to the cells that have it, in proportion to
+its variation between cells beyond chance (w), and partly to all cells, by their size. Corrections
+use the drawn counts, so that they meet the target mean without further noise.
 n cells, N genes.
 """
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_ROUNDS = 4  # of correction; the second already leaves less than a count's worth
-_MOST = 8.0  # fold change of a round
+_ROUNDS = 4  # of correction; after two the error is below one count
+_MOST = 8.0  # largest fold change in a round
 
 
 class ControlCounts:
-    """What the control cells of a pool of counts say of every gene."""
+    """Counts of a pool of control cells, and what generation needs to know of every gene."""
 
     def __init__(self, pool: Pool, target_sum: float) -> None:
         self.pool, self.target_sum = pool, target_sum
@@ -43,16 +43,16 @@ class ControlCounts:
         library: Array | None,
         rng: np.random.Generator,
     ) -> sp.csr_array:
-        """Return counts of a mean log1p value, shifted as another depth shifts that of controls.
+        """Return counts with a given mean log1p value, corrected for the change of depth.
 
         Parameters
         ----------
         chosen
             (n,) positions in the pool.
         mean
-            (N,) mean log1p value at the depth of the pool.
+            (N,) target mean of log1p values at the depth of the pool.
         library
-            (n,) totals wanted; None keeps the cells' own.
+            (n,) target totals; None keeps those of the controls.
         """
         wanted_size = self.library[chosen] if library is None else library
         cells = self.pool.cells[chosen].astype(np.float64)
@@ -61,11 +61,11 @@ class ControlCounts:
             resized = self._resize(cells, wanted_size, rng)
             shift = self._mean(resized) - self._mean(cells)
             cells = resized
-        wanted = np.maximum(mean + shift, 0)
+        target = np.maximum(mean + shift, 0)
         for _ in range(_ROUNDS):
             now = self._mean(cells)
             with np.errstate(divide="ignore", invalid="ignore"):
-                fold = np.expm1(wanted) / np.expm1(now)
+                fold = np.expm1(target) / np.expm1(now)
             fold = np.clip(np.where(now > 0, fold, 1.0), 0, _MOST)
             cells = self._change(cells, fold, rng)
             if library is not None:
@@ -73,14 +73,14 @@ class ControlCounts:
         return cells.astype(np.float32)
 
     def _mean(self, cells: sp.csr_array) -> Array:
-        """Return the mean log1p of the cells, each scaled to the target sum."""
+        """Return the mean log1p value of the cells, each scaled to the target sum."""
         factor = self.target_sum / np.maximum(_totals(cells), 1)
         value = log_scaled(cells.data, factor, cells.indptr)
         total = np.bincount(cells.indices, value, minlength=cells.shape[1])
         return np.asarray(total / cells.shape[0])
 
     def _change(self, cells: sp.csr_array, fold: Array, rng: np.random.Generator) -> sp.csr_array:
-        """Multiply each gene's rate (N,)."""
+        """Multiply each gene's rate by its fold (N,)."""
         n_genes = cells.shape[1]
         sums = np.bincount(cells.indices, cells.data, minlength=n_genes)
         more = rng.poisson(np.maximum(fold - 1, 0) * (1 - self.varying) * sums)
@@ -91,7 +91,7 @@ class ControlCounts:
     def _resize(
         self, cells: sp.csr_array, library: Array, rng: np.random.Generator
     ) -> sp.csr_array:
-        """Multiply each cell's rates so that its total is the wanted one (n,)."""
+        """Multiply each cell's rates so that its total becomes `library` (n,)."""
         totals = _totals(cells)
         fold = np.where(totals > 0, library / np.maximum(totals, 1), 1.0)
         spread = np.bincount(cells.indices, cells.data, minlength=cells.shape[1]) * (
@@ -113,20 +113,20 @@ def _redrawn(
     more: tuple[NDArray[np.int64], NDArray[np.int64]],
     rng: np.random.Generator,
 ) -> sp.csr_array:
-    """Thin or add to each count by its factor (nnz,), and add single counts at (cells, genes)."""
+    """Thin or raise each count by its factor (nnz,), and add single counts at (cells, genes)."""
     data = cells.data.copy()
     falls, rises = np.flatnonzero(fold < 1), np.flatnonzero(fold > 1)
     data[falls] = rng.binomial(data[falls].astype(np.int64), fold[falls])
     data[rises] += rng.poisson((fold[rises] - 1) * data[rises] * varying[cells.indices[rises]])
-    kept = sp.csr_array((data, cells.indices, cells.indptr), cells.shape)
+    thinned = sp.csr_array((data, cells.indices, cells.indptr), cells.shape)
     added = sp.csr_array((np.ones(len(more[0])), more), cells.shape)
-    found = (kept + added).tocsr()
+    found = (thinned + added).tocsr()
     found.eliminate_zeros()
     return found
 
 
 def _varying(cells: sp.csr_array, library: Array) -> Array:
-    """Return mean / (mean + size) of each gene's negative binomial, by its moments."""
+    """Return mean / (mean + size) of each gene's negative binomial, by the method of moments."""
     n, n_genes = cells.shape
     scale = library.mean() / np.maximum(library, 1)
     value = cells.data * np.repeat(scale, np.diff(cells.indptr))
@@ -139,7 +139,7 @@ def _varying(cells: sp.csr_array, library: Array) -> Array:
 
 
 def _weighted(weight: Array, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw n numbers, each as often as its weight says."""
+    """Draw n numbers with the given weights."""
     ends = np.cumsum(weight)
     if not n or not ends[-1] > 0:
         return np.zeros(0, np.int64)

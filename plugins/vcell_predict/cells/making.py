@@ -1,7 +1,7 @@
-"""Make the cells of a predicted perturbation from control cells, in groups of bounded size.
+"""Generate the cells of a predicted perturbation from control cells, in groups of bounded size.
 
-A group has its own random stream, from the seed, the perturbation and its number: the cells of a
-perturbation are the same whatever else is predicted and however they are written.
+Each group has its own random stream, seeded by the seed, the perturbation and the number of the
+group. The cells of a perturbation are thus the same whatever else is predicted.
 n cells, N genes.
 """
 
@@ -24,39 +24,39 @@ from vcell_predict.cells.residual import move
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vcell_predict.asked import Asked
+    from vcell_predict.requests import Request
 
 Mode = Literal["residual", "mean", "counts"]
-GROUP = 1024  # cells made at once
+GROUP = 1024  # cells generated at once
 
 
 @dataclass(frozen=True)
-class Made:
+class CellGroup:
     """Some cells of a perturbation."""
 
     cells: sp.csr_array
-    rows: NDArray[np.int64]  # the control cells they were made from, as numbers in the file
-    batch: NDArray[np.int64]  # code of the batch of each
+    rows: NDArray[np.int64]  # row numbers of the control cells they were made from
+    batch: NDArray[np.int64]  # code of each cell's batch
 
 
 @dataclass(frozen=True)
-class Maker:
-    """Makes cells from the controls of one context.
+class CellMaker:
+    """Generates cells from the controls of one context.
 
     Parameters
     ----------
     mode
-        How.
+        How cells are generated.
     pool
         The control cells: counts for "counts", else log1p values.
     control
         (N,) mean log1p value of the controls.
     target_sum
-        Counts are scaled to this many per cell before log1p.
+        Counts per cell before log1p.
     batches
-        Code of each batch by name.
+        Code of each batch, by name.
     seed
-        Decides every choice.
+        Seed of all random streams.
     """
 
     mode: Mode
@@ -66,19 +66,19 @@ class Maker:
     batches: dict[str, int]
     seed: int
 
-    def make(self, asked: Asked, n: int, effect: NDArray[np.floating]) -> Iterator[Made]:
+    def make(self, request: Request, n: int, effect: NDArray[np.floating]) -> Iterator[CellGroup]:
         """Yield the n cells of a perturbation in groups."""
-        key = [zlib.crc32(text.encode()) for text in (asked.name, asked.context)]
+        key = [zlib.crc32(text.encode()) for text in (request.name, request.context)]
         order = np.random.default_rng([self.seed, *key])
-        chosen = self._chosen(asked, n, order)
-        library = self._library(asked, chosen, order)
+        chosen = self._chosen(request, n, order)
+        library = self._library(request, chosen, order)
         for start in range(0, n, GROUP):
             part = slice(start, min(start + GROUP, n))
             rng = np.random.default_rng([self.seed, *key, start // GROUP + 1])
             cells = self._group(
                 chosen[part], effect, None if library is None else library[part], rng
             )
-            yield Made(cells, self.pool.rows[chosen[part]], self.pool.batch[chosen[part]])
+            yield CellGroup(cells, self.pool.rows[chosen[part]], self.pool.batch[chosen[part]])
 
     def _group(
         self,
@@ -104,32 +104,32 @@ class Maker:
     def _counts(self) -> ControlCounts:
         return ControlCounts(self.pool, self.target_sum)
 
-    def _chosen(self, asked: Asked, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Choose the controls (n,), of the batches asked for where they are known."""
-        if asked.batch is None or not self.batches or len(asked.batch) != n:
+    def _chosen(self, request: Request, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Choose controls (n,), from the requested batches if these are known."""
+        if request.batch is None or not self.batches or len(request.batch) != n:
             return self.pool.choose(n, rng)
-        codes = np.array([self.batches.get(name, -1) for name in asked.batch.tolist()])
+        codes = np.array([self.batches.get(name, -1) for name in request.batch.tolist()])
         return self.pool.matching(codes, rng)
 
     def _library(
-        self, asked: Asked, chosen: NDArray[np.int64], rng: np.random.Generator
+        self, request: Request, chosen: NDArray[np.int64], rng: np.random.Generator
     ) -> NDArray[np.float64] | None:
-        """Return the total counts (n,) to have: large ones go to large cells."""
-        if self.mode != "counts" or (asked.totals is None and asked.median is None):
+        """Return the target totals (n,); the largest go to the largest cells."""
+        if self.mode != "counts" or (request.totals is None and request.median is None):
             return None
         own = self._counts.library[chosen]
-        if asked.totals is None:
-            assert asked.median is not None
-            return np.asarray(own * (asked.median / np.median(own)))
+        if request.totals is None:
+            assert request.median is not None
+            return np.asarray(own * (request.median / np.median(own)))
         n = len(chosen)
-        wanted = asked.totals if len(asked.totals) == n else rng.choice(asked.totals, n)
+        totals = request.totals if len(request.totals) == n else rng.choice(request.totals, n)
         library = np.empty(n)
-        library[np.argsort(own, kind="stable")] = np.sort(wanted)
+        library[np.argsort(own, kind="stable")] = np.sort(totals)
         return library
 
 
 def _adding_up(cells: sp.csr_array, target_sum: float) -> sp.csr_array:
-    """Scale each cell to the total that all cells were scaled to before log1p."""
+    """Scale each cell to the total that cells had before log1p."""
     linear = np.expm1(cells.data.astype(np.float64))
     total = np.add.reduceat(np.append(linear, 0.0), cells.indptr[:-1])
     lengths = np.diff(cells.indptr)

@@ -1,4 +1,4 @@
-"""Real control cells in memory, from which predicted cells are made. N genes."""
+"""Real control cells in memory, from which cells are generated. N genes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     Reader = Callable[[NDArray[np.int64]], Iterable[tuple[NDArray[np.int64], sp.csr_array]]]
 
-MEMORY = 1 << 30  # bytes of control cells kept, half of them a second time by gene
-_BYTES = 16  # of a non-zero: a float32 and an int32, twice
+MEMORY = 1 << 30  # bytes of control cells in memory, half of them a second copy by gene
+_BYTES = 16  # per non-zero: a float32 and an int32, in two copies
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Pool:
     cells
         Their values: log1p, or counts.
     rows
-        Their numbers in the file.
+        Their row numbers in the file.
     batch
-        Code of each one's batch; all 0 where there are none.
+        Code of each cell's batch; all 0 if there are no batches.
     """
 
     cells: sp.csr_array
@@ -50,9 +50,9 @@ class Pool:
         memory: int = MEMORY,
         called: str = "control cells",
     ) -> Pool:
-        """Read the cells `rows`, evenly thinned, and saying so, where they would not fit.
+        """Read the cells `rows`; if they do not fit, thin them evenly and say so.
 
-        `reader` yields cell numbers and values; `batch` has a code for every cell of the file.
+        `reader` yields row numbers and values; `batch` has a code for every cell of the file.
         """
         a_cell = _BYTES * _filled(reader, rows)
         fit = max(int(memory / max(a_cell, 1)), 1)
@@ -72,18 +72,18 @@ class Pool:
 
     @cached_property
     def detected(self) -> NDArray[np.int64]:
-        """(N,) how many of the cells have each gene."""
+        """(N,) number of cells with each gene."""
         return np.bincount(self.cells.indices, minlength=self.cells.shape[1])
 
     @cached_property
     def typical(self) -> NDArray[np.float64]:
-        """(N,) mean of the values of the cells that have each gene, 0 where none has."""
+        """(N,) mean value of each gene in the cells that have it, 0 if none has."""
         total = np.bincount(self.cells.indices, self.cells.data, minlength=self.cells.shape[1])
         return np.asarray(total / np.maximum(self.detected, 1))
 
     @cached_property
     def variance(self) -> NDArray[np.float64]:
-        """(N,) variance of the values over the cells, those that have none of a gene included."""
+        """(N,) variance of the values over all cells, zeros included."""
         n, width = max(len(self), 2), self.cells.shape[1]
         data = self.cells.data.astype(np.float64)
         total = np.bincount(self.cells.indices, data, minlength=width)
@@ -95,14 +95,14 @@ class Pool:
         return self.cells.tocsc()
 
     def draw(self, genes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float32]:
-        """Return for each of `genes` a value that some cell has of it."""
+        """Return a random non-zero value of each of `genes`."""
         first = self._by_gene.indptr[genes].astype(np.int64)
         at = first + (rng.random(len(genes)) * self.detected[genes]).astype(np.int64)
         values: NDArray[np.float32] = self._by_gene.data[at]
         return values
 
     def logged(self, target_sum: float) -> Pool:
-        """Return a pool of counts as log1p of counts scaled to `target_sum`."""
+        """Return a pool of counts as log1p values, scaled to `target_sum`."""
         totals = np.asarray(self.cells.sum(axis=1, dtype=np.float64)).ravel()
         factor = target_sum / np.maximum(totals, 1)
         values = log_scaled(self.cells.data, factor, self.cells.indptr).astype(np.float32)
@@ -110,29 +110,29 @@ class Pool:
         return replace(self, cells=cells)
 
     def genes(self, chosen: NDArray[np.int64]) -> Pool:
-        """Return the pool with some of the genes."""
+        """Return the pool with a subset of the genes."""
         return replace(self, cells=self.cells[:, chosen].tocsr())
 
     def choose(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Choose n cells, all of them before one comes twice."""
+        """Choose n cells, each once before any is repeated."""
         turns = [rng.permutation(len(self)) for _ in range(-(-n // len(self)))]
         return np.concatenate([*turns, np.zeros(0, np.int64)])[:n]
 
     def matching(
         self, batch: Sequence[int] | NDArray[np.int64], rng: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Choose a cell of each given batch; any cell where the pool has none of it."""
-        wanted = np.asarray(batch, np.int64)
-        chosen = self.choose(len(wanted), rng)
-        for code in np.unique(wanted):
-            own, places = np.flatnonzero(self.batch == code), np.flatnonzero(wanted == code)
+        """Choose a cell of each given batch, or any cell if the pool has none of that batch."""
+        codes = np.asarray(batch, np.int64)
+        chosen = self.choose(len(codes), rng)
+        for code in np.unique(codes):
+            own, places = np.flatnonzero(self.batch == code), np.flatnonzero(codes == code)
             if len(own):
                 chosen[places] = np.resize(rng.permutation(own), len(places))
         return chosen
 
 
 def _filled(reader: Reader, rows: NDArray[np.int64]) -> float:
-    """Estimate the non-zeros of a cell from a few hundred spread over the file."""
+    """Estimate the non-zeros per cell from a few hundred cells spread over the file."""
     some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 256)).astype(np.int64))]
     found = [(len(numbers), block.nnz) for numbers, block in reader(some)]
     return float(sum(nnz for _, nnz in found)) / max(sum(n for n, _ in found), 1)

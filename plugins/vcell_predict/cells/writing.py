@@ -1,4 +1,4 @@
-"""Stream controls and predicted cells into an .h5ad that appears whole or not at all."""
+"""Write controls and predicted cells as a stream into an .h5ad, which appears when complete."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vcell_predict.asked import Asked
     from vcell_predict.cells.controls import Controls
-    from vcell_predict.cells.making import Made, Maker
+    from vcell_predict.cells.making import CellGroup, CellMaker
+    from vcell_predict.requests import Request
 
 
 class PredictionFile:
-    """The file being written, and the labels of what goes into it."""
+    """The file being written, and the labels of its cells."""
 
     def __init__(
         self, path: Path, controls: Controls, names: Sequence[str], uns: Mapping[str, Any]
@@ -39,8 +39,8 @@ class PredictionFile:
             path, screen.genes, obs=obs, uns=uns, dtype=np.int32 if counts else np.float32
         )
 
-    def controls_beside(self, rows: NDArray[np.int64], advance: Any) -> None:
-        """Copy control cells as they are."""
+    def write_controls(self, rows: NDArray[np.int64], advance: Any) -> None:
+        """Copy control cells unchanged."""
         design = self.controls.design
         for numbers, block in self.controls.read(rows):
             self._append(
@@ -49,12 +49,14 @@ class PredictionFile:
             )  # fmt: skip
             advance(len(numbers))
 
-    def predicted(self, one: Asked, context: int, maker: Maker, job: Any, advance: Any) -> None:
-        """Write the cells of a perturbation; `job` is its number of cells and its effect."""
+    def predicted(
+        self, one: Request, context: int, maker: CellMaker, job: Any, advance: Any
+    ) -> None:
+        """Write the cells of a perturbation; `job` has their number and the effect."""
         n, effect = job
         written = 0
         where = f"-{one.context}" if self.columns.context is not None else ""
-        made: Made
+        made: CellGroup
         for made in maker.make(one, n, effect):
             k = len(made.rows)
             names = [f"{one.name}{where}-{written + i}-{row}" for i, row in enumerate(made.rows)]

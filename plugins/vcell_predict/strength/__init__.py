@@ -1,1 +1,1 @@
-"""The strength of predicted effects, learnt from measured perturbations."""
+"""The strength of predicted effects, calibrated on measured perturbations."""

@@ -1,7 +1,7 @@
-"""The aim of a strength, and its effect on each score for perturbations left out.
+"""The aim of the strength, and its effect on each score of left-out perturbations.
 
-A stronger effect finds more of the significant genes (DES) and is easier to tell apart (PDS), but
-has a larger error (MAE). Only the user knows which of these counts, so it is an option, and the
+A stronger effect finds more of the significant genes (DES) and is easier to distinguish (PDS), but
+has a larger error (MAE). Only the user knows which of these matters, so it is an option, and the
 cost of each choice is reported. P perturbations that the model was not fitted to, N genes.
 """
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from vcell_predict.ensemble import Ensemble, Member
 
 Array = NDArray[np.float64]
-_TRIED = np.geomspace(0.25, 4.0, 33)  # strengths, 1 among them
-_CHANCE = 0.5  # PDS of one prediction for all
-_FEWEST = 10  # perturbations that may overrule what DES asks for
-_SHARES = (1.0, 0.75, 0.5, 0.25)  # of the way (in logarithms) to the strength that DES asks for
+_TRIED = np.geomspace(0.25, 4.0, 33)  # strengths, including 1
+_CHANCE = 0.5  # PDS by chance
+_FEWEST = 10  # perturbations needed to reduce the strength chosen for DES
+_SHARES = (1.0, 0.75, 0.5, 0.25)  # of the logarithm of the strength chosen for DES
 
 
 @dataclass(frozen=True)
 class CalledGenes:
-    """Some perturbations whose real cells were tested, beside cells made as predicted.
+    """Left-out perturbations, with tests of their real cells and of generated cells.
 
     Attributes
     ----------
     real, z
-        (D, G) which genes the real cells change; z-scores of cells made at strength 1.
+        (D, G) genes changed in the real cells; z-scores of cells generated at strength 1.
     effect, control
         (D, G) predicted effects and the means of the controls.
     """
@@ -47,9 +47,9 @@ class CalledGenes:
     control: Array
 
     def des(self, strength: float) -> float:
-        """Return the share of the genes really changed that cells at a strength change, too.
+        """Return the share of truly changed genes that also change in cells at a strength.
 
-        Of more genes than really change those with the largest fold changes count.
+        If more genes change than in the real cells, those with the largest fold changes count.
         """
         found, tiny = called(self.z * strength), 1e-9
         after = np.expm1(np.maximum(self.control + strength * self.effect, 0)) + tiny
@@ -64,18 +64,18 @@ class CalledGenes:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Perturbations that a model was not fitted to, with what the challenge's baseline scores.
+    """Perturbations that a model was not fitted to, and the score of the challenge's baseline.
 
     Attributes
     ----------
     effect, real, target
-        (P, N) predicted and measured effects, (P,) the number of each one's own gene.
+        (P, N) predicted and measured effects, (P,) the number of each perturbation's own gene.
     baseline
-        MAE of the official baseline: the mean over all groups, the one scored left out.
+        MAE of the official baseline: the mean of all other groups.
     names
-        (P,) perturbation and context of each.
+        Perturbation and context of each (P,).
     tested
-        Some of them, to tell DES by; None where there are no cells of them.
+        Those tested for DES; None if their cells are not available.
     """
 
     effect: Array
@@ -87,28 +87,29 @@ class LeftOut:
 
     @classmethod
     def of(cls, ensemble: Ensemble) -> LeftOut | None:
-        """Collect those of all runs; None where everything was fitted to."""
+        """Collect the left-out perturbations of all runs; None if there are none."""
         found = [one for member in ensemble.members if (one := _of_member(member)) is not None]
         if not found:
             return None
         return max(found, key=lambda one: len(one.real))
 
     def scores(self, strength: float) -> dict[str, float]:
-        """Return PDS, MAE, correlation and, where known, DES of effects times a strength."""
+        """Return PDS, MAE, correlation and, where possible, DES at a strength."""
         found = scores(self.effect * strength, self.real, self.target)
         return found if self.tested is None else found | {"des": self.tested.des(strength)}
 
     def best(self, score: str) -> float:
-        """Return the strength that is best for PDS or MAE; of equals the one nearest to 1."""
+        """Return the best strength for PDS or MAE; of equals, the nearest to 1."""
         sign = 1.0 if score == "mae" else -1.0
         order = sorted(_TRIED, key=lambda s: abs(np.log(s)))
         return float(min(order, key=lambda s: sign * self.scores(float(s))[score]))
 
-    def bearable(self, strength: float) -> float:
-        """Return how far (of its logarithm) to go towards a strength that was chosen for DES.
+    def share_for_des(self, strength: float) -> float:
+        """Return the share of the logarithm of the strength for DES that is used.
 
-        All the way, where PDS and DES gain as much as MAE loses, all scaled as the challenge scales
-        them; else as far as MAE stays below the baseline. Fewer than ten perturbations do not tell.
+        It is 1 if PDS and DES gain as much as MAE loses, on the scale of the challenge. Otherwise
+        it is the largest share with an MAE below the baseline. With fewer than ten perturbations it
+        is 1.
         """
         if len(self.real) < _FEWEST:
             return 1.0
@@ -121,13 +122,13 @@ class LeftOut:
         return 0.0
 
     def _scaled(self, strength: float) -> float:
-        """Return the scores as the challenge adds them up: nothing is below the baseline."""
+        """Return the sum of the scores on the challenge's scale, none below the baseline."""
         found = self.scores(strength)
         pds = (found["pds"] - _CHANCE) / (1 - _CHANCE)
         return max(pds, 0.0) + max(1 - found["mae"] / self.baseline, 0.0) + found.get("des", 0.0)
 
-    def told(self, strength: float) -> str:
-        """Say what a strength does to each score."""
+    def note(self, strength: float) -> str:
+        """Describe what a strength does to each score."""
         before, after = self.scores(1.0), self.scores(strength)
         text = (
             f"at strength {strength:.2f} instead of 1, on "
@@ -135,8 +136,8 @@ class LeftOut:
             f"PDS {before['pds']:.3f} -> {after['pds']:.3f}, "
             f"MAE {before['mae']:.4f} -> {after['mae']:.4f}"
         )
-        beside = "below" if after["mae"] <= self.baseline else "ABOVE"
-        text += f", {beside} the official baseline's {self.baseline:.4f}"
+        side = "below" if after["mae"] <= self.baseline else "ABOVE"
+        text += f", {side} the official baseline's {self.baseline:.4f}"
         if self.tested is None:
             return f"{text}; DES is not known: their cells are missing"
         some = len(self.tested.real)
@@ -146,17 +147,17 @@ class LeftOut:
 
 def _of_member(member: Member) -> LeftOut | None:
     rows, effect = member.out_of_sample()
-    told = np.isfinite(effect).all(axis=1)
-    rows, screen = rows[told], member.screen
+    finite = np.isfinite(effect).all(axis=1)
+    rows, screen = rows[finite], member.screen
     if len(rows) < 2:
         return None
     real = screen.denoised(rows)
     learnt = screen.rows(TRAIN)
     total = screen.delta[learnt].sum(axis=0, dtype=np.float64)
     own = np.isin(rows, learnt)[:, None]
-    # the controls are one more group, without effect
+    # the controls count as one more group, with no effect
     mean = (total - own * real) / (len(learnt) + 1 - own)
     baseline = mean_of({"mae": np.abs(mean - real).mean(axis=1)})["mae"]
     names, contexts = screen.names(rows)
     pairs = list(zip(names, contexts, strict=True))
-    return LeftOut(effect[told].astype(np.float64), real, screen.targets(names), baseline, pairs)
+    return LeftOut(effect[finite].astype(np.float64), real, screen.targets(names), baseline, pairs)

@@ -1,6 +1,6 @@
-"""Measure the run's own perturbations, and choose the strength of each predicted effect.
+"""Measure perturbations of the run, and choose the strength of each predicted effect.
 
-See `vcell_predict.strength.curve` for the reasoning. Held-out perturbations are not looked at.
+See `vcell_predict.strength.curve` for the method. Held-out perturbations are not used.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.screen.split import TRAIN, VALIDATION
-from vcell_predict.asked import Asked
 from vcell_predict.cells.making import GROUP
 from vcell_predict.cells.residual import move
+from vcell_predict.requests import Request
 from vcell_predict.strength import curve as calibrate
 from vcell_predict.strength.aims import CalledGenes, LeftOut
 from vcell_predict.strength.significant import as_block, called, count, z_of, z_scores
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
     from vcell_predict.cells.pool import Pool
     from vcell_predict.ensemble import Ensemble
 
-_GENES = 4096  # tested at most, spread evenly over all
-_CELLS = 50_000  # of measured perturbations, at most
-_TESTED = 24  # perturbations left out that DES is told by
-_AT_ONCE = 1 << 25  # non-zeros of predicted cells tested in one go
+_GENES = 4096  # most genes tested, evenly spaced over all
+_CELLS = 50_000  # most cells of measured perturbations
+_TESTED = 24  # left-out perturbations tested for DES
+_AT_ONCE = 1 << 25  # non-zeros of generated cells tested at once
 
 
 @dataclass(frozen=True)
 class Strengths:
-    """What the calibration decided for each perturbation asked for (P,); genes of all genes."""
+    """The calibrated strength of each perturbation (P,), with numbers of significant genes."""
 
     strength: NDArray[np.float64]
     expected: NDArray[np.float64]
     before: NDArray[np.float64]  # significant genes at strength 1
     after: NDArray[np.float64]
     n_measured: int
-    told: str  # what the strengths do to the scores of perturbations left out
+    note: str  # the effect of the strengths on the scores of left-out perturbations
 
 
 class Calibration:
-    """The number of significant genes, as the run's measured perturbations have it."""
+    """The number of significant genes, calibrated on the run's measured perturbations."""
 
     def __init__(
         self, controls: Controls, ensemble: Ensemble, pools: Mapping[int, Pool], seed: int
@@ -60,12 +60,12 @@ class Calibration:
 
     def strengths(
         self,
-        asked: Sequence[Asked],
+        requests: Sequence[Request],
         effect: NDArray[np.floating],
         cells: NDArray[np.int64],
         aim: str,
     ) -> Strengths | None:
-        """Return the strength of each effect (P, N); None where nothing can be learnt from.
+        """Return the strength of each effect (P, N); None if nothing can be measured.
 
         `aim` is what it is chosen for: overall, des, pds or mae.
         """
@@ -86,17 +86,17 @@ class Calibration:
             len(self.genes), missed,
         )  # fmt: skip
         expected = curve.expected(effect, cells)
-        z = self._tested(asked, effect, cells)
+        z = self._tested(requests, effect, cells)
         strength, after = calibrate.strength(z, expected)
-        before, told = count(z), ""
+        before, note = count(z), ""
         if (left := LeftOut.of(self.ensemble)) is not None:
             left = replace(left, tested=self._left_out_tested(left, rows, changed))
             if aim in ("pds", "mae"):
-                strength = np.full(len(asked), left.best(aim))
+                strength = np.full(len(requests), left.best(aim))
             elif aim == "overall":
-                strength = strength ** left.bearable(float(np.median(strength)))
+                strength = strength ** left.share_for_des(float(np.median(strength)))
             after = count(z * strength[:, None])
-            told = left.told(float(np.median(strength)))
+            note = left.note(float(np.median(strength)))
         scale = len(screen.genes) / len(self.genes)
         return Strengths(
             strength,
@@ -104,22 +104,24 @@ class Calibration:
             before.astype(np.float64) * scale,
             after.astype(np.float64) * scale,
             curve.n_perturbations,
-            told,
+            note,
         )
 
     def _unseen(self) -> float | None:
-        """Return what predictions of perturbations not fitted to miss of |effect|^2."""
+        """Return the part of |effect|^2 that out-of-sample predictions lack."""
         found = []
         for member in self.ensemble.members:
             rows, effect = member.out_of_sample()
-            told = np.flatnonzero(np.isfinite(effect).all(axis=1))
-            if len(told):
-                screen, kept = member.screen, rows[told]
-                found.append(calibrate.unseen(effect[told], screen.delta[kept], screen.noise[kept]))
+            finite = np.flatnonzero(np.isfinite(effect).all(axis=1))
+            if len(finite):
+                screen, rows = member.screen, rows[finite]
+                found.append(
+                    calibrate.unseen(effect[finite], screen.delta[rows], screen.noise[rows])
+                )
         return float(np.mean(found)) if found else None
 
     def _to_measure(self) -> NDArray[np.int64]:
-        """Choose learnt perturbations of these contexts with cells in the file, by their effect."""
+        """Choose training perturbations with cells in the file, over all sizes of effect."""
         screen = self.ensemble.screen
         there = set(self.controls.design.names)
         rows = np.array(
@@ -139,9 +141,9 @@ class Calibration:
     def _left_out_tested(
         self, left: LeftOut, rows: NDArray[np.int64], changed: NDArray[np.bool_]
     ) -> CalledGenes | None:
-        """Make cells of some perturbations left out, those of `rows` (R,), and test them.
+        """Generate cells of some left-out perturbations among `rows` (R,), and test them.
 
-        `changed` (R, genes) says which genes the real ones change.
+        `changed` (R, genes) marks the genes that the real ones change.
         """
         screen = self.ensemble.screen
         measured = dict(zip(zip(*screen.names(rows), strict=True), range(len(rows)), strict=True))
@@ -149,18 +151,18 @@ class Calibration:
         if not both:
             return None
         drawn = np.linspace(0, len(both) - 1, min(len(both), _TESTED)).astype(np.int64)
-        ours, theirs = np.array(both)[drawn].T
-        asked = [Asked(*left.names[i]) for i in ours]
-        effect, contexts = left.effect[ours], screen.context[rows[theirs]]
+        places, matched = np.array(both)[drawn].T
+        requests = [Request(*left.names[i]) for i in places]
+        effect, contexts = left.effect[places], screen.context[rows[matched]]
         return CalledGenes(
-            changed[theirs],
-            self._tested(asked, effect, screen.cells[rows[theirs]]),
+            changed[matched],
+            self._tested(requests, effect, screen.cells[rows[matched]]),
             effect[:, self.genes],
             screen.control[contexts][:, self.genes].astype(np.float64),
         )
 
     def _measured(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say which genes measured perturbations change (rows, genes), reading their cells."""
+        """Return which genes measured perturbations change (rows, genes), from their cells."""
         screen, controls = self.ensemble.screen, self.controls
         names = screen.perturbations[rows].tolist()
         row_of_cell = controls.design.rows(names, screen.context[rows].tolist())
@@ -173,10 +175,10 @@ class Calibration:
             group_of[own] = np.arange(1, len(own) + 1)
             group = group_of[row_of_cell]
             group[pool.rows] = 0
-            wanted = np.flatnonzero(group >= 0)
+            perturbed = np.flatnonzero(group >= 0)
 
-            def blocks(wanted: NDArray[np.int64] = wanted) -> Iterator[Block]:
-                for numbers, cells in controls.values.blocks(wanted):
+            def blocks(perturbed: NDArray[np.int64] = perturbed) -> Iterator[Block]:
+                for numbers, cells in controls.values.blocks(perturbed):
                     yield as_block(cells[:, self.genes].tocsr(), numbers)
 
             with console.progress("measuring perturbations"):
@@ -184,14 +186,14 @@ class Calibration:
         return found
 
     def _tested(
-        self, asked: Sequence[Asked], effect: NDArray[np.floating], cells: NDArray[np.int64]
+        self, requests: Sequence[Request], effect: NDArray[np.floating], cells: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Return z-scores (P, genes) of cells made at strength 1, some perturbations at a time."""
-        z = np.zeros((len(asked), len(self.genes)))
+        """Return z-scores (P, genes) of cells generated at strength 1, in batches."""
+        z = np.zeros((len(requests), len(self.genes)))
         number = {str(name): i for i, name in enumerate(self.ensemble.screen.contexts)}
         for context, pool in self.pools.items():
             mean = self.ensemble.screen.control[context][self.genes]
-            own = [i for i, one in enumerate(asked) if number[one.context] == context]
+            own = [i for i, one in enumerate(requests) if number[one.context] == context]
             a_cell = max(pool.cells.nnz / len(pool), 1)
             step = max(int(_AT_ONCE / (a_cell * GROUP)), 1)
             for start in range(0, len(own), step):
@@ -206,7 +208,7 @@ class Calibration:
 
 
 def _more(cells: NDArray[np.int64], controls: int) -> NDArray[np.float64]:
-    """Return what z-scores grow by when all cells are tested and not one group of them."""
+    """Return the growth of z-scores when all cells are tested and not one group of them."""
     fewer = np.minimum(cells, GROUP)
     grown: NDArray[np.float64] = np.sqrt(cells / fewer * (fewer + controls) / (cells + controls))
     return grown

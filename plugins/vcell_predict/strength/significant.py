@@ -1,4 +1,4 @@
-"""Which genes a group of cells changes against the controls: the challenge's rank-sum test.
+"""The genes that a group of cells changes against the controls, by the challenge's rank-sum test.
 
 G genes tested.
 """
@@ -27,7 +27,7 @@ ALPHA = 0.05
 
 
 def as_block(cells: sp.csr_array, rows: NDArray[np.int64]) -> Block:
-    """Return cells as a block that stands at `rows`."""
+    """Return cells as a block of the rows `rows`."""
     cells.sort_indices()
     return Block(
         start=int(rows[0]) if len(rows) else 0,
@@ -40,7 +40,7 @@ def as_block(cells: sp.csr_array, rows: NDArray[np.int64]) -> Block:
 
 
 def z_scores(controls: sp.csr_array, groups: Sequence[sp.csr_array]) -> Array:
-    """Return (groups, G) signed z-scores of each group of cells against the controls."""
+    """Return signed z-scores (groups, G) of each group of cells against the controls."""
     parts = [controls, *groups]
     ends = np.cumsum([0, *(part.shape[0] for part in parts)])
     blocks = [as_block(part, np.arange(ends[i], ends[i + 1])) for i, part in enumerate(parts)]
@@ -49,7 +49,7 @@ def z_scores(controls: sp.csr_array, groups: Sequence[sp.csr_array]) -> Array:
 
 
 def z_of(blocks: Blocks, group: NDArray[np.int32], n_groups: int, n_genes: int) -> Array:
-    """Return (groups - 1, G) signed z-scores of groups 1, 2, ... of streamed cells against 0."""
+    """Return signed z-scores (groups - 1, G) of groups 1, 2, ... of streamed cells against 0."""
     found = summarise(blocks, group, n_groups, n_genes)
     sizes = found.sizes
     _, z = significance.wilcoxon(found.u[1:], found.ties[1:], sizes[1:, None], sizes[:1, None])
@@ -57,10 +57,10 @@ def z_of(blocks: Blocks, group: NDArray[np.int32], n_groups: int, n_genes: int) 
 
 
 def called(z: Array) -> NDArray[np.bool_]:
-    """Say which genes of each row (groups, G) have a false discovery rate below 0.05."""
+    """Return which genes of each row (groups, G) have a false discovery rate below 0.05."""
     return significance.benjamini_hochberg(2 * special.ndtr(-np.abs(z))) < ALPHA
 
 
 def count(z: Array) -> NDArray[np.int64]:
-    """Count them."""
+    """Return the number of such genes of each row."""
     return np.asarray(called(z).sum(axis=1), np.int64)

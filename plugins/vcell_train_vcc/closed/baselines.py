@@ -1,7 +1,7 @@
-"""The baselines of every model, in plain numpy: all are solved when loaded.
+"""The baselines of every model, in numpy. Each is solved in closed form when it is loaded.
 
-Baselines that use the target also know how far training perturbations changed their own genes, as
-`gp` does, so that a model must add more than that.
+Baselines that use the target also predict the change of the target's own gene, learned from the
+training perturbations as in `gp`. A model must therefore predict more than that.
 
 P perturbations, N genes, F features.
 """
@@ -19,6 +19,7 @@ from vcell.models.left_out import groups, numbered
 from vcell.models.own_change import OwnChange
 from vcell.models.scoring import Judge
 from vcell.screen.split import TRAIN
+from vcell.screen.targets import single_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,40 +32,40 @@ if TYPE_CHECKING:
 
 _PENALTIES = 10.0 ** np.arange(-3, 4.01, 0.5)
 _NEIGHBOURS = (1, 2, 3, 5, 8, 12, 20)
-_JUDGED_ROWS, _JUDGED_GENES = 400, 1000  # by which settings are ranked
+_JUDGED_ROWS, _JUDGED_GENES = 400, 1000  # perturbations and genes that rank the settings
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A kind of model that needs no training beyond the screen."""
+    """A model that needs no training."""
 
     summary: str
     solve: Callable[[Screen], Predictor]
 
     def fit(self, run: Run, screen: Screen) -> bool:
-        """Nothing to do: it is solved when loaded, a matter of milliseconds."""
+        """Do nothing: the model is solved when it is loaded, in milliseconds."""
         return True
 
     def load(self, run: Run | None, screen: Screen) -> Predictor:
-        """Solve it."""
+        """Solve the model."""
         return self.solve(screen)
 
 
 class MeanEffect:
-    """Answers with the same effect whatever the target, per context where asked.
+    """The same effect for every target, optionally one for each context.
 
     Parameters
     ----------
     screen
-        What is learnt from.
+        The training data.
     shrink
-        Count the controls as one more group, without effect, as the challenge's baseline does.
+        Count the controls as one more group with no effect, as the challenge's baseline does.
     by_context
-        A mean for each context.
+        Take the mean of each context.
     own
-        Put in the change of the perturbation's own genes, which is learnt from training.
+        Predict the change of the perturbation's own genes, learned from the training targets.
     nothing
-        No other change at all.
+        Predict no change of any other gene.
     """
 
     def __init__(
@@ -90,14 +91,14 @@ class MeanEffect:
     def predict(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
-        """Return it for each."""
+        """Return the mean effect for each perturbation."""
         which = [self.context[name] for name in contexts] if contexts else [0] * len(perturbations)
         effect = self.effect[which].astype(np.float32)
         return effect if self.own is None else self.own.put_in(effect, perturbations)
 
 
 class Ridge:
-    """Linear regression on the targets' features, as unit vectors; penalty by leaving one out."""
+    """Linear regression on unit feature vectors of the targets, penalty by leave-one-out error."""
 
     def __init__(self, screen: Screen) -> None:
         self.screen, rows, self.own = screen, screen.rows(TRAIN), OwnChange(screen)
@@ -115,7 +116,7 @@ class Ridge:
         self.weights = vt.T @ ((s / (s**2 + penalty))[:, None] * (u.T @ y))
 
     def _left_out(self, u: Array, s: Array, y: Array, p: float, judge: Judge, number: Any) -> Array:
-        """Return what is said of some rows without any of their name, nor the mean with them."""
+        """Return predictions of `judge.rows`, with each perturbation left out of fit and mean."""
         shrink = s**2 / (s**2 + p)
         y, some = y[:, judge.genes], judge.rows
         left = y - u @ (shrink[:, None] * (u.T @ y))
@@ -141,25 +142,21 @@ class Ridge:
 
 
 class Additive:
-    """The sum of the single effects that were learnt; the mean effect for a target without one."""
+    """The sum of the targets' single effects; a target without one counts as the mean effect."""
 
     def __init__(self, screen: Screen) -> None:
         rows = screen.rows(TRAIN)
-        self.mean = screen.delta[rows].mean(axis=0, dtype=np.float64)
-        self.single: dict[str, Array] = {}
-        alone: dict[str, list[int]] = {}
-        for row, genes in zip(
-            rows, screen.members(screen.perturbations[rows].tolist()), strict=True
-        ):
-            if len(genes) == 1:
-                alone.setdefault(genes[0], []).append(row)
-        for gene, own in alone.items():
-            self.single[gene] = screen.delta[own].mean(axis=0, dtype=np.float64)
+        delta, sets = screen.delta[rows], screen.members(screen.perturbations[rows].tolist())
+        self.mean = delta.mean(axis=0, dtype=np.float64)
+        self.single = {
+            gene: delta[own].mean(axis=0, dtype=np.float64)
+            for gene, own in single_rows(sets).items()
+        }
 
     def predict(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
-        """Return the sums; the mean effect where no target has a single effect."""
+        """Return the sums, or the mean effect where no target has a single effect."""
         found = []
         for name in perturbations:
             genes = members(name)
@@ -170,7 +167,7 @@ class Additive:
 
 
 class Neighbours:
-    """The mean effect of the perturbations whose features point the same way."""
+    """The mean effect of the perturbations with the most similar features (cosine)."""
 
     def __init__(self, screen: Screen) -> None:
         self.screen, rows, self.own = screen, screen.rows(TRAIN), OwnChange(screen)
@@ -178,7 +175,7 @@ class Neighbours:
         names = screen.perturbations[rows].tolist()
         self.unit, number = _unit(screen.pooled(names)), numbered(names)
         likeness = self.unit @ self.unit.T
-        likeness[number[:, None] == number] = -np.inf  # in other contexts it is left out as well
+        likeness[number[:, None] == number] = -np.inf  # leave it out in all contexts
         order = np.argsort(-likeness, axis=1, kind="stable")
         order = order[:, : len(order) - np.bincount(number).max(initial=1)]
         able = [k for k in _NEIGHBOURS if k <= order.shape[1]] or [1]
@@ -200,7 +197,7 @@ class Neighbours:
 
 
 def _judge(screen: Screen, rows: NDArray[np.int64]) -> Judge:
-    """Return what ranks settings by the training perturbations, each left out."""
+    """Return a judge that ranks settings by leave-one-out predictions of the training data."""
     names = screen.perturbations[rows].tolist()
     return Judge(screen.denoised(rows), screen.targets(names), _JUDGED_ROWS, _JUDGED_GENES)
 

@@ -1,8 +1,8 @@
-"""Settings of `gp`, chosen once and kept in the run, so that opening it does not choose again.
+"""Settings of `gp`, chosen once and saved in the run, so that loading does not choose again.
 
-The file holds one entry for each screen they were chosen on (a run predicts from its own screen and
-from that with the validation perturbations, see `vcell.models.Model.load`), under a hash of
-everything the choice depends on. A run without a readable file chooses again.
+The file has one entry for each screen on which settings were chosen: the run's own screen, and the
+same with the validation perturbations (see `vcell.models.Model.load`). Its key is a hash of
+everything that the choice depends on. A run without a readable file chooses again.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ FILE = "gp_settings.json"
 def kept(
     run: Run | None, screen: Screen, choose: Callable[[], list[KernelSettings]]
 ) -> list[KernelSettings]:
-    """Return the settings that the run keeps for this screen; choose and keep them if it has none.
+    """Return the settings saved in the run for this screen; otherwise choose and save them.
 
-    A run that cannot be written to is left as it is.
+    A run that cannot be written to is left unchanged.
     """
     if run is None:
         return choose()
@@ -61,7 +61,7 @@ def _entries(path: Path) -> dict[str, list[list[object]]]:
 
 
 def _setting(stored: object) -> KernelSettings:
-    """Return a setting as it was stored; what is not one raises."""
+    """Parse a saved setting; raise ValueError or TypeError if it is not valid."""
     if not isinstance(stored, list):
         raise TypeError("a setting is a list")
     width, constant, size, own, features, noise, centred, mix = stored
@@ -70,7 +70,7 @@ def _setting(stored: object) -> KernelSettings:
 
 
 def _key(screen: Screen) -> str:
-    """Hash what the choice depends on: what is learned, the features, the rules (by version)."""
+    """Hash what the choice depends on: training data, features, and the version of the rules."""
     learned = screen.rows(TRAIN)
     digest = hashlib.sha256(__version__.encode())
     parts = (

@@ -1,17 +1,17 @@
 """A Gaussian process over sets of target genes, in closed form: the prior of the networks.
 
-The effects of two perturbations S and T are as alike as
+The similarity of the effects of two perturbations S and T is
 
     k(S, T) = c + z |S| |T| + sum over i in S, j in T of [ a (i = j) + b f(i, j) ]
 
-with f the similarity of the genes' features (`kernel`): a sum over blocks, such as expression, GO
-and Reactome, each weighted by how well it predicts perturbations left out; graphs of genes are
-blocks too, used only if they improve these predictions.
-Its limits are the mean effect, ridge regression on the features, and the additive rule for pairs.
-Leave-one-out predictions come in closed form, and judge the settings: those that are best by error,
-correlation and discrimination together are averaged, since the data seldom tell which one is right.
-A perturbation is left out in all contexts at once. The mean effect, and the prediction beyond it,
-are trusted only if left-out effects show that they pay, possibly not at all.
+where f is the similarity of the genes' features (`kernel`), a sum over blocks such as expression,
+GO and Reactome. Each block is weighted by how well it predicts left-out perturbations. Graphs of
+genes are blocks too, used only if they improve these predictions.
+Special cases are the mean effect, ridge regression on the features, and the additive rule for
+pairs. Leave-one-out predictions are computed in closed form and rank the settings by error,
+correlation and discrimination together. The best settings are averaged, since the data seldom show
+which one is right. A perturbation is left out in all contexts at once. The mean effect, and the
+prediction beyond it, are shrunk by factors estimated from left-out effects, down to 0.
 A target among the measured genes changes by the same share as training targets did.
 A set of targets that were all measured alone is predicted from those (`interactions`).
 P perturbations, G target genes, N genes.
@@ -52,26 +52,26 @@ _GRID = tuple(
         range(len(WIDTHS)), (0.0, 0.3), (0.0, 0.3), (0.0, 0.3, 1.0), (0.0, 0.3, 1.0, 3.0),
         (0.03, 0.1, 0.3, 1.0), (False, True),
     )
-    if setting[3] + setting[4] > 0 and (setting[4] > 0 or setting[0] == 0)  # no width of nothing
+    if setting[3] + setting[4] > 0 and (setting[4] > 0 or setting[0] == 0)  # no width if b = 0
 )  # fmt: skip
-_COARSE = tuple(  # by which blocks are weighed against each other
+_COARSE = tuple(  # settings at which the weights of blocks are compared
     itertools.product((0, 1), (0.3,), (0.0,), (0.0, 0.3), (0.3, 1.0, 3.0), (0.1, 0.3, 1.0), (True,))
 )
-# where each perturbation has one target of its own, sizes and own targets say nothing more
+# where each perturbation has a single target of its own, sizes and common targets add nothing
 _SINGLE = tuple(one for one in _GRID if one[2] == 0 and one[3] == (0.0 if one[4] else 0.3))
-_MIXES = 2  # weights of blocks, best by the coarse settings, that all settings are tried with
-_JUDGED = 60  # settings, best by error and correlation, that discrimination is computed for
+_MIXES = 2  # the best block weights at the coarse settings; only these go through the whole grid
+_JUDGED = 60  # best settings by error and correlation, for which discrimination is computed
 _AVERAGED = 20
-_GENES = 1000  # most variable genes, by which settings are judged
-_MOST = 250  # perturbations by which they are judged
-_PAIRED = 5  # blocks, of more of which pairs are not tried
-_SOLVED = 10_000  # perturbations times settings: of more perturbations, fewer are averaged
+_GENES = 1000  # most variable genes, which rank the settings
+_MOST = 250  # perturbations that rank the settings
+_PAIRED = 5  # pairs of blocks are tried only up to this many blocks
+_SOLVED = 10_000  # perturbations times averaged settings, to limit memory and time
 
 
 class GaussianProcess:
-    """Fitted to the training perturbations of a screen.
+    """A process fitted to the training perturbations of a screen.
 
-    Settings are chosen, a matter of seconds, or those that `run` keeps of an earlier choice.
+    Its settings are those saved in `run`, or chosen anew, which takes seconds.
     """
 
     def __init__(self, screen: Screen, run: Run | None = None) -> None:
@@ -80,29 +80,29 @@ class GaussianProcess:
         self.names = [str(name) for name in screen.perturbations[self.learned]]
         self.together = numbered(self.names)
         self.transfer = Transfer(screen)
-        told = self.transfer.of(self.names)
+        transferred = self.transfer.of(self.names)
         self.delta = screen.denoised(self.learned)
-        self.delta -= told  # the process learns what is left
+        self.delta -= transferred  # the process learns the residual
         self.mean = self.delta.mean(axis=0)
         self.own = OwnChange(screen)
         self.settings = kept(run, screen, self._chosen)
         self.kernel = Kernel(screen, self.names)
         self.fits = [(setting, *self._solved(setting)) for setting in self.settings]
-        self.common = self.mean + told.mean(axis=0)
-        self.beyond, self.belief = self._believed(told)
-        apart = self._left_out(self.together)
-        apart += told
-        apart = self._tempered(apart, mean_of_others(self.delta + told, self.together))
-        self._each_left_out = self.own.put_in(apart, self.names)
+        self.common = self.mean + transferred.mean(axis=0)
+        self.beyond, self.belief = self._shrinkage(transferred)
+        left_out = self._left_out(self.together)
+        left_out += transferred
+        left_out = self._shrunk(left_out, mean_of_others(self.delta + transferred, self.together))
+        self._each_left_out = self.own.put_in(left_out, self.names)
         self.sets = Interactions(
-            self.names, self.delta + told, self._each_left_out.astype(np.float64, copy=False)
+            self.names, self.delta + transferred, self._each_left_out.astype(np.float64, copy=False)
         )
         if self.sets.shrinkage is not None:
             self._each_left_out[self.sets.rows] = self.sets.left_out(self.sets.shrinkage)
 
     @property
     def blocks(self) -> dict[str, float]:
-        """How much each source of features tells of an effect, beside what all share."""
+        """Weight of each source of features in the prediction, beyond the mean effect."""
         found = dict.fromkeys(self.kernel.blocks, 0.0)
         for setting in self.settings:
             for name, weight in zip(found, self.kernel.mix(setting), strict=True):
@@ -110,13 +110,13 @@ class GaussianProcess:
         return found
 
     def loo(self) -> NDArray[np.float32]:
-        """Return (P, N): each training perturbation predicted from the others."""
+        """Return the leave-one-out predictions of the training perturbations (P, N)."""
         return self._each_left_out.copy()
 
     def predict(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
-        """Return effects (Q, N), the same in every context; NaN where nothing is known."""
+        """Return effects (Q, N), the same in every context; NaN where no target has features."""
         del contexts
         known = self.targets.known(perturbations)
         effect = np.full((len(perturbations), self.delta.shape[1]), np.nan, np.float32)
@@ -126,7 +126,7 @@ class GaussianProcess:
             for setting, weights, _ in self.fits:
                 total += self._centre(setting) + self.kernel.across(names, setting)[0] @ weights
             total = total / len(self.fits) + self.transfer.of(names)
-            effect[known] = self.own.put_in(self._tempered(total, self.common), names)
+            effect[known] = self.own.put_in(self._shrunk(total, self.common), names)
         together = self.sets.covers(perturbations)
         effect[together] = self.sets.predict([*itertools.compress(perturbations, together)])
         return effect
@@ -134,10 +134,10 @@ class GaussianProcess:
     def std(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
-        """Return (Q, N): how far effects may lie from the prediction.
+        """Return the standard deviations of the predictions (Q, N).
 
-        Larger effects are missed by more: the process's own doubt, which knows of none of them, is
-        raised by sqrt((1 + r^2) / 2), r the effect's size relative to those left out.
+        Errors grow with the size of the effect, which the variance of the process ignores. It is
+        therefore multiplied by (1 + r^2) / 2, r the predicted size relative to the left-out ones.
         """
         del contexts
         known = self.targets.known(perturbations)
@@ -150,7 +150,7 @@ class GaussianProcess:
         for setting, _, inverse in self.fits:
             across, alone = self.kernel.across(names, setting)
             variance = alone - ((across @ inverse) * across).sum(axis=1) + setting.noise
-            share.append(variance * np.diag(inverse).mean())  # 1 at the average left-out one
+            share.append(variance * np.diag(inverse).mean())  # the mean over left-out ones is 1
         size = np.square(self.predict(names), dtype=np.float64).mean(axis=1)
         usual = max(float(np.square(self.loo(), dtype=np.float64).mean(axis=1).mean()), 1e-12)
         scale = np.sqrt(np.maximum(np.mean(share, axis=0), 0) * (1 + size / usual) / 2)
@@ -167,7 +167,7 @@ class GaussianProcess:
         return weights, inverse
 
     def _left_out(self, number: Numbers, rows: Numbers | None = None) -> Array:
-        """Return what is said of some rows (all) without their groups, which have a number each."""
+        """Predict rows (default: all), each without its group; `number` has the groups."""
         about = self.delta - self.mean
         found = np.array(self.delta if rows is None else self.delta[rows])
         for setting, weights, inverse in self.fits:
@@ -177,24 +177,24 @@ class GaussianProcess:
             found -= off
         return found
 
-    def _tempered(self, effect: Array, common: Array) -> Array:
-        """Return effects (Q, N) as far as they are believed: beyond what all share, and at all."""
+    def _shrunk(self, effect: Array, common: Array) -> Array:
+        """Return effects (Q, N) shrunk to the common effect, and then to no change."""
         effect *= self.belief * self.beyond
         effect += self.belief * (1 - self.beyond) * common
         return effect
 
-    def _believed(self, told: Array) -> tuple[float, float]:
-        """Return the shares of `believed`: over the mean effect, and that over no change."""
+    def _shrinkage(self, transferred: Array) -> tuple[float, float]:
+        """Return the two factors of `_shrunk`, estimated by `vcell.models.belief`."""
         rows, fold = drawn(self.together)
-        guess = self._left_out(fold, rows) + told[rows]
-        real = self.delta[rows] + told[rows]
-        mean = mean_of_others(self.delta + told, fold, rows)
+        guess = self._left_out(fold, rows) + transferred[rows]
+        real = self.delta[rows] + transferred[rows]
+        mean = mean_of_others(self.delta + transferred, fold, rows)
         names = [self.names[row] for row in rows]
         context = self.targets.context[self.learned[rows]]
         return believed(real, mean, guess, fold, context, self.own, names)
 
     def _chosen(self) -> list[KernelSettings]:
-        """Rank the settings by what they say of perturbations left out."""
+        """Rank the settings by their predictions of left-out perturbations."""
         judge = _Settings(self.targets, self.delta, self.names)
         n_blocks = len(judge.kernel.blocks)
         mixes = _mixes(judge.telling(), n_blocks)
@@ -202,7 +202,7 @@ class GaussianProcess:
             ranked = dict.fromkeys(setting.mix for setting in judge.ranked(_coarse(mixes)))
             mixes = list(ranked)[:_MIXES]
         grid = _SINGLE if judge.kernel.apart else _GRID
-        # as many of each mix: which mix is best is seldom known well enough to take no other
+        # as many of each mix, since it is seldom clear which mix is best
         most = min(_AVERAGED, max(_SOLVED // max(len(self.names), 1), 1))
         best = [judge.ranked([KernelSettings(*one, mix) for one in grid])[:most] for mix in mixes]
         return [one[i] for i in range(most) for one in best if i < len(one)][:most]
@@ -220,7 +220,7 @@ class _Settings:
         self.together = numbered(some)
 
     def telling(self) -> list[int]:
-        """Return the blocks to weigh: graphs only where they tell more of what is left out."""
+        """Return the blocks to weight; graphs are among them only if they improve predictions."""
         telling = self.kernel.telling
         others = [i for i in telling if self.kernel.blocks[i] not in self.graphs]
         if not others or others == telling:
@@ -234,7 +234,7 @@ class _Settings:
         return telling if joined < without else others
 
     def ranked(self, settings: Sequence[KernelSettings]) -> list[KernelSettings]:
-        """Return the best settings, the best first, by error, correlation and discrimination."""
+        """Return the best settings, best first, by error, correlation and discrimination."""
         found: list[tuple[float, int, Array]] = []
         for number, setting in enumerate(settings):
             guess = self._left_out(setting)
@@ -254,7 +254,7 @@ class _Settings:
 
 
 def _mixes(telling: Sequence[int], n_blocks: int) -> list[tuple[float, ...]]:
-    """Return weights of blocks to try: each alone, each pair, all; of blocks that tell anything."""
+    """Return block weights to try: each block alone, each pair, and all of them."""
     pairs = list(itertools.combinations(telling, 2)) if len(telling) <= _PAIRED else []
     groups = [*((one,) for one in telling), *pairs, *([tuple(telling)] if len(telling) > 2 else [])]
     return [tuple(float(i in group) / len(group) for i in range(n_blocks)) for group in groups] or [
@@ -268,17 +268,17 @@ def _coarse(mixes: Sequence[tuple[float, ...]]) -> list[KernelSettings]:
 
 @dataclass(frozen=True)
 class GpModel:
-    """The kind of model, by name."""
+    """The model `gp`."""
 
     summary: str = "Gaussian process over sets of targets, in closed form"
 
     def fit(self, run: Run, screen: Screen) -> bool:
-        """Choose the settings, which the run keeps; the rest is solved when it is loaded."""
+        """Choose the settings, which are saved in the run; the rest is solved on loading."""
         GaussianProcess(screen, run)
         return True
 
     def load(self, run: Run | None, screen: Screen) -> GaussianProcess:
-        """Solve it."""
+        """Solve the process."""
         return GaussianProcess(screen, run)
 
 

@@ -1,8 +1,8 @@
-"""How similar the effects of two sets of target genes are, for any setting of `gp`.
+"""The kernel of `gp`: how similar the effects of two sets of target genes are.
 
-Features come in blocks: expression, GO, Reactome, networks, other screens. Of each block f is the
-cosine of two genes' features, or exp(-distance^2 / width) of unit rows; it is 0 for a gene that is
-not in the block. P perturbations, Q others, G target genes, B blocks.
+Features come in blocks: expression, GO, Reactome, networks, other screens. The similarity f of two
+genes in a block is the cosine of their features, or exp(-distance^2 / width) of the unit vectors,
+and 0 for a gene that is not in the block. P perturbations, Q others, G target genes, B blocks.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 WIDTHS = (None, 0.5, 1.0)  # of f; None: linear
-_LARGE = 1000  # perturbations, from which on a kernel is inverted in place
-_ENOUGH = 10  # targets that a block must know to be weighed
+_LARGE = 1000  # perturbations; larger kernels are inverted in place
+_ENOUGH = 10  # targets that a block must have to be weighted by the data
 
 
 @dataclass(frozen=True)
 class KernelSettings:
-    """Parameters of the kernel, the noise, and whether effects are taken about their mean.
+    """Parameters of the kernel, the noise, and whether effects are centred on their mean.
 
     Attributes
     ----------
     width
-        Which of `WIDTHS`.
+        Index into `WIDTHS`.
     constant, size, own, features
-        Weights of: any two sets; their sizes; a target in common; the similarity of features.
+        Weights of the constant, the product of sizes, common targets, and feature similarity.
     noise
-        What is added to the diagonal.
+        Added to the diagonal.
     centred
-        Whether effects are taken about their mean.
+        Whether the mean effect is subtracted.
     mix
-        (B,) weights of the blocks, which add up to 1; empty: all alike.
+        (B,) weights of the blocks, which sum to 1; empty: equal weights.
     """
 
     width: int
@@ -57,7 +57,7 @@ class KernelSettings:
 
 
 class Kernel:
-    """k(S, T) of perturbations by name, for any setting."""
+    """The kernel of named perturbations, for any setting."""
 
     def __init__(self, targets: Screen, names: Sequence[str]) -> None:
         self.targets = targets
@@ -72,9 +72,9 @@ class Kernel:
 
     @property
     def telling(self) -> list[int]:
-        """The blocks that know ten targets, or half of them: fewer do not choose, luck would.
+        """Blocks with features of at least ten targets, or of half of them if that is fewer.
 
-        Where no block does, those that know two or more: others cannot tell any two apart.
+        If there are none: blocks with features of two targets or more.
         """
         known = np.array([(np.abs(unit).max(axis=1) > 0).sum() for unit in self.units])
         enough = known >= max(min(_ENOUGH, -(-len(self.genes) // 2)), 2)
@@ -91,18 +91,18 @@ class Kernel:
         return setting.mix or (1 / max(len(self.blocks), 1),) * len(self.blocks)
 
     def of(self, setting: KernelSettings) -> Array:
-        """Return (P, P) of the names given."""
+        """Return the kernel (P, P) of the named perturbations."""
         key = (setting.width, self.mix(setting))
         if self._last is None or self._last[0] != key:
             inner = self._similar(self.units, self.units, setting)
-            self._last = None  # only one is in memory
+            self._last = None  # free it first: only one is in memory
             self._last = (key, np.asarray(self.rows @ (self.rows @ inner).T))
         found = self._last[1] * setting.features if setting.features else np.zeros(self._shape)
         same = (self.rows @ self.rows.T).tocoo()
         found[same.row, same.col] += setting.own * same.data
         found += setting.constant
         if setting.size:
-            for i, size in enumerate(self.sizes):  # without a second matrix in memory
+            for i, size in enumerate(self.sizes):  # by rows, to avoid a second matrix in memory
                 found[i] += setting.size * size * self.sizes
         return np.asarray(found)
 
@@ -111,7 +111,7 @@ class Kernel:
         return (len(self.sizes), len(self.sizes))
 
     def across(self, names: Sequence[str], setting: KernelSettings) -> tuple[Array, Array]:
-        """Return (Q, P) between other names and those given, and (Q,) of others with themselves."""
+        """Return the kernel (Q, P) of other perturbations with these, and k(S, S) of the others."""
         members = self.targets.members(names)
         genes = sorted({gene for one in members for gene in one})
         rows, units = _indicator(members, genes), self._units(genes)
@@ -130,7 +130,7 @@ class Kernel:
         return np.asarray(found), np.asarray(alone)
 
     def _units(self, genes: Sequence[str]) -> list[Array]:
-        """Return (G, F) features of each block as unit rows; 0 for a gene it does not know."""
+        """Return each block's features (G, F) as unit vectors; 0 for a gene not in the block."""
         features = self.targets.pooled(genes).astype(np.float64)
         found = []
         for columns in self.columns.values():
@@ -140,7 +140,7 @@ class Kernel:
         return found
 
     def _similar(self, a: list[Array], b: list[Array], setting: KernelSettings) -> Array:
-        """Return (G, H) the weighed similarity of genes."""
+        """Return the weighted similarity of genes (G, H)."""
         width = WIDTHS[setting.width]
         shape = (len(a[0]), len(b[0])) if a else (0, 0)
         total = np.zeros(shape)
@@ -161,7 +161,7 @@ class Kernel:
 
 
 def _indicator(members: Sequence[tuple[str, ...]], genes: Sequence[str]) -> sp.csr_array:
-    """Return (P, G): which genes are targets of which set."""
+    """Return the matrix (P, G) of which genes are targets of which set."""
     place = {gene: i for i, gene in enumerate(genes)}
     rows = np.repeat(np.arange(len(members)), [len(one) for one in members])
     columns = np.array([place[gene] for one in members for gene in one], np.int64)
@@ -169,11 +169,11 @@ def _indicator(members: Sequence[tuple[str, ...]], genes: Sequence[str]) -> sp.c
 
 
 def noisy_inverse(kernel: Array, noise: float) -> Array:
-    """Return the inverse of a kernel with noise; the memory of a large kernel is used for it."""
+    """Return the inverse of a kernel with noise; a large kernel is overwritten."""
     kernel[np.diag_indices_from(kernel)] += noise
     if len(kernel) < _LARGE:
         return np.asarray(np.linalg.inv(kernel), np.float64)
-    inverse, failed = lapack.dpotrf(kernel.T, lower=0, overwrite_a=1)  # .T: as Fortran has it
+    inverse, failed = lapack.dpotrf(kernel.T, lower=0, overwrite_a=1)  # .T: in Fortran's order
     if not failed:
         inverse, failed = lapack.dpotri(inverse, lower=0, overwrite_c=1)
     if failed:

@@ -1,1 +1,1 @@
-"""The networks, `transformer` and `shared-encoder`, and what trains them."""
+"""The networks `transformer` and `shared-encoder`, and their training."""

@@ -1,7 +1,7 @@
-"""`vcell train-vcc --estimate`: what a step would cost here, before anything is loaded.
+"""`vcell train-vcc --estimate`: the cost of a training step, before anything is loaded.
 
-Parameters, FLOPs and memory are counted (`vcell.nn.estimate`); the time is that of a few real steps
-of the same network with one and two of its layers (`vcell_train_vcc.network.rehearsal`).
+Parameters, FLOPs and memory are counted (`vcell.nn.estimate`). The time is measured with a few
+steps of the same network with one and two of its layers (`vcell_train_vcc.network.rehearsal`).
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from vcell_train_vcc import NETWORKS, TrainVcc
 from vcell_train_vcc.network.defaults import Size
 from vcell_train_vcc.network.losses import retrieval_bytes
 from vcell_train_vcc.network.model import attention_of
-from vcell_train_vcc.network.rehearsal import PERTURBATIONS, besides, rehearse
+from vcell_train_vcc.network.rehearsal import PERTURBATIONS, rehearse, without_time
 from vcell_train_vcc.network.settle import applied
 from vcell_train_vcc.network.shape import DEFAULT_TOKENS, NEAR, NetworkShape
 
 if TYPE_CHECKING:
     from vcell.nn.presets import Preset
 
-_MOVED = 40  # bytes that clipping, AdamW and averaging read and write for each parameter
+_MOVED = 40  # bytes per parameter that clipping, AdamW and averaging read and write
 
 
-def tell(cells: Path | None, config: TrainVcc) -> None:
+def report(cells: Path | None, config: TrainVcc) -> None:
     """Print the estimate as a table, or as JSON."""
     if config.model not in NETWORKS:
         raise UserError(
@@ -52,7 +52,7 @@ def tell(cells: Path | None, config: TrainVcc) -> None:
         plan = make_plan(config)
         config, learned = _settled(cells, config, machine_of(plan))
         found, about = of(config, plan, learned=learned)
-        console.result({"estimate": found.as_dict(), **about}, f"{_words(about)}\n\n{found}")
+        console.result({"estimate": found.as_dict(), **about}, f"{_description(about)}\n\n{found}")
         return
     if config.device == "cpu":
         raise UserError(f"--gpu {config.gpu} and --device cpu contradict each other")
@@ -67,19 +67,20 @@ def tell(cells: Path | None, config: TrainVcc) -> None:
     passes *= config.max_steps
     least, most = seconds(card, found.flops, _MOVED * found.parameters, str(about["precision"]))
     used, there = found.memory_bytes / 1e9, card.memory
-    whole = {
+    total = {
         "steps": f"{config.max_steps:,} of {config.batch_size} sets",
         **bill(card, passes * least, passes * most, plan.world),
         "memory": f"{used:.1f} of {there:.0f} GB"
         + ("" if used <= there else ": too much; take a smaller --micro-batch"),
     }
-    rows = [[name.replace("_", " "), value] for name, value in whole.items()]
-    text = f"{_words(about)}\n{ESTIMATED}\n\n{found}\n\n{console.table(rows, ['in all', 'value'])}"
-    console.result({"estimate": found.as_dict(), **about, "from": ESTIMATED, "in_all": whole}, text)
+    rows = [[name.replace("_", " "), value] for name, value in total.items()]
+    table = console.table(rows, ["in all", "value"])
+    text = f"{_description(about)}\n{ESTIMATED}\n\n{found}\n\n{table}"
+    console.result({"estimate": found.as_dict(), **about, "from": ESTIMATED, "in_all": total}, text)
 
 
 def _settled(cells: Path | None, config: TrainVcc, machine: Machine) -> tuple[TrainVcc, int]:
-    """Return the settings that training would have, and the perturbations it would learn from."""
+    """Return the settings that training would use, and the number of training perturbations."""
     if cells is None:
         if machine.kind == "cuda":
             console.say("without cells, steps and batch are not chosen by their number: name them")
@@ -99,10 +100,10 @@ def _settled(cells: Path | None, config: TrainVcc, machine: Machine) -> tuple[Tr
 def of(
     config: TrainVcc, plan: Plan, card: Sheet | None = None, *, learned: int = PERTURBATIONS
 ) -> tuple[Estimate, dict[str, str | int]]:
-    """Return the cost of a step, and of what: one device's share, in its largest phase.
+    """Return the cost of a step on one device, in its largest phase, and a description of it.
 
-    `learned` is how many perturbations are learned from. With a card the time is that of its data
-    sheet; what lies beside the encoder is then counted on the processor.
+    `learned` is the number of training perturbations. With a card, the time comes from its data
+    sheet, and everything outside the encoder is counted on the CPU.
     """
     device = torch.device(plan.device)
     name = config.preset
@@ -111,8 +112,7 @@ def of(
     tokens = _tokens(config, device)
     shape = NetworkShape(config.model, name, config.dropout, tokens, ((len(tokens), 0),))
     n_tokens = 2 + len(tokens)
-    precision = resolve(config.precision, device).name
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    precision = resolve(config.precision, device)
     choice = attention_of(config, shape, device)
     if choice.name == "sparse" and not (config.graph and config.genes):
         config = replace(config, graph=())
@@ -120,17 +120,17 @@ def of(
             f"sparse attention is estimated with {NEAR} pairs a gene drawn at random, which takes "
             "more than those of real genes; --graph and --genes say which there are"
         )
-    share = -(-config.batch_size // plan.world)  # sets
+    share = -(-config.batch_size // plan.world)  # sets per device
     sets = min(config.micro_batch or share, share)
     batch = sets * config.pseudo if config.model == "transformer" else 1
     with few_threads(shape.sizes.d_model, device):
         if card is None:
             found = rehearse(shape, config, choice, device, share)
         else:
-            found = besides(shape, replace(config, precision="fp32"), choice)
+            found = without_time(shape, replace(config, precision="fp32"), choice)
     buffers, working = retrieval_bytes(config, sets, learned, len(tokens))
     cost = estimate(
-        shape.sizes, n_tokens, batch, device=device, dtype=dtype, attention=choice.name,
+        shape.sizes, n_tokens, batch, device=device, dtype=precision.dtype, attention=choice.name,
         pattern=found.pattern, checkpointing=config.checkpoint_activations, ema=config.ema > 0,
         besides=Besides(
             parameters=found.parameters,
@@ -142,18 +142,18 @@ def of(
         step_seconds=found.seconds or 1.0,
     )  # fmt: skip
     if card is not None:
-        least, most = seconds(card, cost.flops, _MOVED * cost.parameters, precision)
+        least, most = seconds(card, cost.flops, _MOVED * cost.parameters, precision.name)
         cost = replace(cost, step_seconds=(least + most) / 2)
     about: dict[str, str | int] = {
         "model": config.model, "preset": name, "tokens": n_tokens, "sets": sets,
         "sequences": batch, "device": str(device) if card is None else card.name,
-        "precision": precision, "attention": str(choice),
+        "precision": precision.name, "attention": str(choice),
     }  # fmt: skip
     return cost, about
 
 
 def _tokens(config: TrainVcc, device: torch.device) -> tuple[str, ...]:
-    """Return the token genes: those of --genes, or as many that have no names yet."""
+    """Return the token genes of --genes, or placeholders for as many."""
     if config.genes is not None:
         return tuple(dict.fromkeys(read_genes(config.genes)))[: config.tokens]
     n = config.tokens or DEFAULT_TOKENS[device.type]
@@ -161,12 +161,12 @@ def _tokens(config: TrainVcc, device: torch.device) -> tuple[str, ...]:
 
 
 def flops(preset: Preset, n_tokens: int, batch: int) -> int:
-    """Count the FLOPs of embeddings and heads of the transformer, forward and backward."""
+    """Count the FLOPs of the transformer's embeddings and heads, forward and backward."""
     d = preset.d_model
     return 6 * batch * n_tokens * (3 * d + d * d + d)
 
 
-def _words(about: dict[str, str | int]) -> str:
+def _description(about: dict[str, str | int]) -> str:
     return (
         f"{about['model']}, preset {about['preset']}: steps of {about['sets']} sets, "
         f"{about['sequences']} sequences of {about['tokens']:,} tokens at once on "

@@ -1,8 +1,8 @@
-"""Defaults for the training of a network, by the screen, the GPU and its memory.
+"""Defaults for training a network, by the size of the screen and the memory of the GPU.
 
 Pure functions. On a CPU the declared defaults apply, which were chosen on simulated screens. On a
-GPU, the number of steps depends on the size of the screen, and the size of pieces on the memory of
-one card. The batch is the same on one GPU as on four, and so is the result.
+GPU, the number of steps depends on the size of the screen, and the micro-batch on the memory of
+one card. The batch does not depend on the number of GPUs, so the result does not either.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from vcell.train.left_open import Choice, Machine
 if TYPE_CHECKING:
     from vcell_train_vcc import TrainVcc
 
-EPOCHS = 20  # over all sets; validation picks the best of them, patience ends what gets no better
-BATCH = 64  # sets a step, whatever computes them
-STEPS = (500, 20_000)  # fewest and most
+EPOCHS = 20  # over all sets; validation picks the best state, patience may stop earlier
+BATCH = 64  # sets per step, over all devices
+STEPS = (500, 20_000)  # minimum and maximum
 VALIDATIONS = 50
-_RATES = {"tiny": 1e-3, "small": 5e-4, "base": 3e-4, "large": 1.5e-4}  # peak, as width grows
-_SHARE = 0.8  # of a card's memory that is planned with: the rest is fragments and the driver's
-_COMPILED_FROM = 300  # steps: compiling takes about a minute, or two
+_RATES = {"tiny": 1e-3, "small": 5e-4, "base": 3e-4, "large": 1.5e-4}  # peak, lower with width
+_SHARE = 0.8  # of a card's memory; the rest is for fragmentation and the driver
+_COMPILED_FROM = 300  # steps; compiling takes one or two minutes
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much there is to learn from."""
+    """The size of the training data."""
 
-    cells: int  # perturbed ones
-    sets: int  # of them in an epoch
+    cells: int  # perturbed cells
+    sets: int  # per epoch
     perturbations: int
     genes: int
 
 
 def choose(config: TrainVcc, free: Iterable[str], size: Size, machine: Machine) -> list[Choice]:
-    """Decide settings that are left open, for a screen on a machine."""
+    """Choose settings that are left open, for a screen on a machine."""
     if machine.kind != "cuda":
         return []
     preset = "base" if config.preset == "auto" else config.preset
@@ -56,10 +56,10 @@ def choose(config: TrainVcc, free: Iterable[str], size: Size, machine: Machine) 
         return value
 
     batch = decide("batch_size", min(BATCH, max(size.sets, machine.world)), "sets a step on a GPU")
-    wanted = math.ceil(EPOCHS * size.sets / batch)
-    steps = min(max(wanted, STEPS[0]), STEPS[1])
+    needed = math.ceil(EPOCHS * size.sets / batch)
+    steps = min(max(needed, STEPS[0]), STEPS[1])
     why = f"{EPOCHS} epochs of {size.sets:,} sets, {size.cells:,} perturbed cells"
-    if steps != wanted:
+    if steps != needed:
         why += f", within {STEPS[0]:,} to {STEPS[1]:,}"
     steps = decide("max_steps", steps, why)
     decide("lr", _RATES[preset], f"peak for preset {preset}")
@@ -82,9 +82,9 @@ def choose(config: TrainVcc, free: Iterable[str], size: Size, machine: Machine) 
 def pieces(
     config: TrainVcc, preset: str, share: int, size: Size, machine: Machine
 ) -> tuple[int | None, bool]:
-    """Return how many sets fit at once, None for a whole share, and whether to recompute.
+    """Return the micro-batch, None for the whole share, and whether to recompute activations.
 
-    Recomputing is chosen only where not even one set fits without it.
+    They are recomputed only if not even one set fits without that.
     """
     if not machine.memory or config.model != "transformer":
         return None, False
@@ -105,5 +105,5 @@ def pieces(
 
 
 def bank(size: Size) -> int:
-    """Return the bytes of the training effects that the retrieval loss compares with."""
+    """Return the bytes of the training effects in the retrieval loss."""
     return 4 * size.perturbations * min(size.genes, 5000)

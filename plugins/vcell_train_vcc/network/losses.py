@@ -1,8 +1,8 @@
-"""What training minimises: expression and class, and optionally deltas, sets of cells, retrieval.
+"""The training losses: expression and class, and optionally effects, sets of cells, retrieval.
 
-Every loss is a value per example (B,), so that cutting a batch or sharing it changes nothing; the
-retrieval loss therefore compares with the fixed bank of training effects, not with the batch.
-One more loss is one entry of `KINDS`. B examples, S cells of each, T gene tokens, C training
+Every loss has a value per example (B,), so that splitting a batch changes nothing. The retrieval
+loss therefore compares with the fixed bank of training effects, not with the batch. To add a loss,
+add an entry to `KINDS`. B examples, S cells of each, K pseudo-cells, T gene tokens, C training
 perturbations.
 """
 
@@ -25,12 +25,12 @@ from vcell_train_vcc import TrainVcc
 if TYPE_CHECKING:
     from vcell_train_vcc.network.transformer import Example
 
-_SHARPNESS = 10.0  # of the retrieval loss: distances are told in a tenth of their mean
+_SHARPNESS = 10.0  # of the retrieval loss, relative to the mean distance
 
 
 @dataclass(frozen=True)
 class Units:
-    """What losses are measured in.
+    """Scales and constants of the losses.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Units:
     bank
         (C, T) effects of the training perturbations.
     distance
-        What compares sets of cells.
+        Distance between sets of cells.
     """
 
     square: float
@@ -60,7 +60,7 @@ class Reconstruction(nn.Module):
         self.square = units.square
 
     def forward(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
-        """Return (B,)."""
+        """Return the loss (B,)."""
         predicted = (example["control"] + effects(out, example)).mean(1)
         return (predicted - example["expressed"]).square().mean(1) / self.square
 
@@ -70,34 +70,34 @@ class Classification(nn.Module):
 
     def __init__(self, units: Units) -> None:
         super().__init__()
-        del units  # it has none
+        del units  # not used
 
     def forward(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
-        """Return (B,)."""
+        """Return the loss (B,)."""
         return F.cross_entropy(out["logits"].float(), example["row"], reduction="none")
 
 
 class EffectError(nn.Module):
-    """Absolute error of the effect, against that of all cells and their matched controls."""
+    """Absolute error of the effect, against all cells of the perturbation and matched controls."""
 
     def __init__(self, units: Units) -> None:
         super().__init__()
         self.size = units.size
 
     def forward(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
-        """Return (B,)."""
+        """Return the loss (B,)."""
         return (effects(out, example).mean(1) - example["delta"]).abs().mean(1) / self.size
 
 
 class CellDistance(nn.Module):
-    """Distance of controls, moved as predicted, to the real cells of the set."""
+    """Distance of the controls plus the predicted effect to the real cells of the set."""
 
     def __init__(self, units: Units) -> None:
         super().__init__()
         self.size, self.kind = units.size, units.distance
 
     def forward(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
-        """Return (B,)."""
+        """Return the loss (B,)."""
         real, control = example["cells"].chunk(2, 1)
         effect = effects(out, example)
         moved = control + effect.repeat_interleave(control.shape[1] // effect.shape[1], 1)
@@ -107,7 +107,7 @@ class CellDistance(nn.Module):
 
 
 class Retrieval(nn.Module):
-    """Cross entropy of picking the true effect by L1 distance: PDS made smooth."""
+    """Cross entropy of picking the true effect by L1 distance, a smooth form of PDS."""
 
     bank: Tensor
 
@@ -116,7 +116,7 @@ class Retrieval(nn.Module):
         self.register_buffer("bank", units.bank, persistent=False)
 
     def forward(self, out: Mapping[str, Tensor], example: Example) -> Tensor:
-        """Return (B,)."""
+        """Return the loss (B,)."""
         effect = effects(out, example).mean(1)
         bank = self.bank[:, : effect.shape[1]]
         far = taxicab(effect, bank)
@@ -127,12 +127,7 @@ class Retrieval(nn.Module):
 def retrieval_bytes(config: TrainVcc, sets: int, learned: int, n_tokens: int) -> tuple[int, int]:
     """Return the bytes of the retrieval loss: its bank, and the block of its backward pass.
 
-    Parameters
-    ----------
-    config
-        Its weight, which may be 0.
-    sets, learned, n_tokens
-        Sets at once, perturbations learned from, and genes.
+    `sets` are computed at once, `learned` perturbations are in the bank.
     """
     if not config.pds_loss:
         return 0, 0
@@ -142,18 +137,18 @@ def retrieval_bytes(config: TrainVcc, sets: int, learned: int, n_tokens: int) ->
 
 @dataclass(frozen=True)
 class LossKind:
-    """One loss that networks can be trained with.
+    """One loss of the networks.
 
     Attributes
     ----------
     make
-        Makes the loss.
+        Builds the loss.
     weight
-        What the settings say it counts.
+        Its weight in the settings.
     flag
-        What to give a weight to, on the command line.
+        The command-line option of its weight.
     of_effect
-        Whether the predicted effect enters it; else only the class head does.
+        Whether it depends on the predicted effect, or else on the class head only.
     """
 
     make: Callable[[Units], nn.Module]
@@ -176,7 +171,7 @@ KINDS = {
 
 
 def weights_of(config: TrainVcc) -> dict[str, float]:
-    """Return how much each loss counts; an error where none does."""
+    """Return the weight of each loss; an error if all are 0."""
     weights = {name: kind.weight(config) for name, kind in KINDS.items()}
     if not any(weights.values()):
         flags = [kind.flag for kind in KINDS.values()]
@@ -188,11 +183,11 @@ def weights_of(config: TrainVcc) -> dict[str, float]:
 
 
 def losses_of(weights: Mapping[str, float], units: Units, *, balanced: bool = False) -> Losses:
-    """Return the losses that count."""
+    """Return the losses with a weight."""
     used = {name: weight for name, weight in weights.items() if weight > 0}
     return Losses({name: KINDS[name].make(units) for name in used}, used, balanced=balanced)
 
 
 def effects(out: Mapping[str, Tensor], example: Example) -> Tensor:
-    """Return the predicted effects (B, K, T): the prior and what the network adds."""
+    """Return the predicted effects (B, K, T): the prior plus the residual of the network."""
     return example["prior"][:, None] + out["residual"]

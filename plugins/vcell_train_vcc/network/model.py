@@ -1,4 +1,4 @@
-"""The networks by name, `transformer` and `shared-encoder`: trained into a run, loaded from it."""
+"""The models `transformer` and `shared-encoder`: trained into a run, loaded from it."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ if TYPE_CHECKING:
     from vcell.runs import Run
 
 PRIOR = "gp"
-_MAP_GENES = 1024  # most tokens whose attention to each other is kept
+_MAP_GENES = 1024  # most tokens for which attention maps are returned
 
 
 @dataclass(frozen=True)
 class NetworkModel:
-    """A kind of network, by name."""
+    """A network, by name."""
 
     name: str
     summary: str
 
     def prepared(self, screen: Screen, config: TrainVcc, plan: Plan) -> dict[str, str]:
-        """Decide what the settings leave open, and refuse those that cannot be."""
+        """Choose the settings left open, and refuse those that are impossible."""
         shape = NetworkShape.decide(self.name, screen, config, torch.device(plan.device))
         choice = attention_of(config, shape, torch.device(plan.device))
         console.say(str(choice))
@@ -70,7 +70,7 @@ class NetworkModel:
         return {FILE: shape.text}
 
     def fit(self, run: Run, screen: Screen) -> bool:
-        """Train into the run directory, or go on where its last checkpoint ended."""
+        """Train into the run directory, or resume from the last checkpoint."""
         config, shape = settings_of_run(TrainVcc, run), NetworkShape.of(run)
         tables = Tables(screen, shape.tokens, expected(run, screen))
         choice = attention_of(config, shape, device_of(run, config))
@@ -87,18 +87,18 @@ class NetworkModel:
                 return Trainer(task, config, run).fit().ended in ("done", "early-stop")
 
     def load(self, run: Run, screen: Screen) -> NetworkPredictor:
-        """Load the best checkpoint, upon the prior that `screen` gives."""
+        """Load the best checkpoint, on top of the prior fitted to `screen`."""
         config = settings_of_run(TrainVcc, run)
         shape = NetworkShape.of(run)
         prior = models.get(PRIOR).load(run, screen)
-        trained = models.Screen.load(run.path / models.SCREEN)  # whose rows the network knows
+        trained = models.Screen.load(run.path / models.SCREEN)  # the classes of the network
         if strange := set(shape.tokens) - set(trained.genes.tolist()):
             raise UserError(
                 f"{run.path / FILE} names {len(strange)} genes that {models.SCREEN} has not, "
                 f"such as {min(strange)}",
                 hint="they are of different runs; train anew",
             )
-        no_prior = np.zeros_like(trained.delta)  # predict brings its own
+        no_prior = np.zeros_like(trained.delta)  # the predictor has its own
         tables = Tables(trained, shape.tokens, no_prior)
         checkpoint = run.checkpoint("best")
         try:
@@ -110,13 +110,13 @@ class NetworkModel:
         model = build(tables, shape, config, name)
         load_weights(model, checkpoint.path)
         n_tokens = shape.n_tokens(max(checkpoint.step - 1, 0))
-        told = checkpoint.state.get("metrics", {})  # older runs took the network whole
-        blend = float(told.get("blend", 1.0))
+        metrics = checkpoint.state.get("metrics", {})  # older runs took the network whole
+        blend = float(metrics.get("blend", 1.0))
         return NetworkPredictor(model.eval(), tables, prior, n_tokens, shape.sizes.d_model, blend)
 
 
 def expected(run: Run, screen: Screen) -> NDArray[np.float32]:
-    """Return the prior of every row (P, N): left one out where it learned from the row."""
+    """Return the prior of every row (P, N), the leave-one-out prediction for training rows."""
     prior = models.get(PRIOR).load(run, screen)
     assert isinstance(prior, LeavesOneOut)
     names = [str(name) for name in screen.perturbations]
@@ -127,22 +127,20 @@ def expected(run: Run, screen: Screen) -> NDArray[np.float32]:
 
 
 def attention_of(config: TrainVcc, shape: NetworkShape, device: torch.device) -> AttentionChoice:
-    """Choose what computes attention."""
-    precision = resolve(config.precision, device).name
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    """Choose the implementation of attention."""
     return attentions.choose(
         config.attention,
         device,
-        dtype,
+        resolve(config.precision, device).dtype,
         n_tokens=len(shape.tokens) + 2,
         head_dim=shape.sizes.head_dim,
     )
 
 
 class NetworkPredictor:
-    """Answers with the prior and what the network adds; NaN where the prior cannot say.
+    """Predicts the prior plus the residual of the network; NaN where the prior has no prediction.
 
-    `blend` is how far what the network adds is believed, 0 to 1.
+    The residual is multiplied by `blend`, 0 to 1.
     """
 
     def __init__(
@@ -158,29 +156,29 @@ class NetworkPredictor:
         self.width, self.blend = width, blend
 
     def _added(self, example: dict[str, Tensor]) -> NDArray[np.float32]:
-        """Return what the network adds to the prior, as far as it is believed."""
+        """Return the residual of the network, times `blend`."""
         return self.blend * added(self.model, self.tables, example, self.n_tokens)
 
     @contextmanager
-    def _asked(self) -> Iterator[None]:
-        """Compute without gradients, as many threads as are of use."""
+    def _inference(self) -> Iterator[None]:
+        """Turn gradients off, and use as many threads as help."""
         with torch.no_grad(), few_threads(self.width, torch.device("cpu")):
             yield
 
     def predict(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
-        """Return the effects (P, N)."""
+        """Return effects (P, N)."""
         effect = self._expected(perturbations, contexts)
         example = self._example(perturbations, contexts, effect)
-        with self._asked():
+        with self._inference():
             effect[:, self._columns] += self._added(example)
         return effect
 
     def samples(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None, *, k: int = 8
     ) -> NDArray[np.float32]:
-        """Return (k, P, N) effects with dropout left on: how sure the network is of itself."""
+        """Return effects (k, P, N) drawn with dropout, a measure of the network's uncertainty."""
         effect = self._expected(perturbations, contexts)
         example = self._example(perturbations, contexts, effect)
         drawn = np.repeat(effect[None], k, axis=0)
@@ -188,7 +186,7 @@ class NetworkPredictor:
         self.model.train()
         try:
             torch.manual_seed(0)
-            with self._asked():
+            with self._inference():
                 for one in drawn:
                     one[:, self._columns] += self._added(example)
         finally:
@@ -199,23 +197,23 @@ class NetworkPredictor:
     def std(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
-        """Return (P, N): the prior's doubt and that of dropout, added as variances."""
+        """Return the standard deviation (P, N) of prior and dropout, added as variances."""
         spread = np.square(self.samples(perturbations, contexts).std(axis=0))
         if isinstance(self.prior, Uncertain):
-            told = self.prior.std(perturbations, contexts)
-            spread = spread if told is None else spread + np.square(told)
+            prior = self.prior.std(perturbations, contexts)
+            spread = spread if prior is None else spread + np.square(prior)
         return np.asarray(np.sqrt(spread), np.float32)
 
     def heads(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
-        """Return (P,) disagreement of the two heads: root mean square over the genes.
+        """Return the disagreement of the two heads (P,): root mean square over the genes.
 
-        The class head's effect is the mean of the training effects, weighted by its probabilities.
+        The effect of the class head is the mean training effect, weighted by its probabilities.
         """
         effect = self._expected(perturbations, contexts)
         example = self._example(perturbations, contexts, effect)
-        with self._asked():
+        with self._inference():
             chance = added(
                 self.model,
                 self.tables,
@@ -224,23 +222,23 @@ class NetworkPredictor:
                 lambda out: out["logits"].softmax(-1),
             )
         learned = self.tables.screen.delta[self.tables.learned]
-        apart = self.predict(perturbations, contexts) - chance @ learned
-        found: NDArray[np.float32] = np.sqrt(np.square(apart).mean(axis=1))
+        difference = self.predict(perturbations, contexts) - chance @ learned
+        found: NDArray[np.float32] = np.sqrt(np.square(difference).mean(axis=1))
         return found
 
     def explain(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> Explanation:
-        """Return where the network looks, averaged over perturbations."""
+        """Return the attention to each gene, averaged over perturbations."""
         effect = self._expected(perturbations, contexts)
         example = self._example(perturbations, contexts, effect)
         core: Any = self.model.core
         n, genes = self.n_tokens, np.array(self.tables.names[: self.n_tokens])
         scores, maps = np.zeros(n), np.zeros((n, n), np.float32) if n <= _MAP_GENES else None
-        with self._asked():
+        with self._inference():
             for i in range(len(perturbations)):
                 one = {key: value[i : i + 1] for key, value in example.items()}
-                seen, x = core.looks(one | {"control": self._control(one)})
+                seen, x = core.gene_attention(one | {"control": self._control(one)})
                 scores += seen.numpy() / len(perturbations)
                 if maps is not None:
                     layers = core.encoder.attention_maps(x)

@@ -1,7 +1,7 @@
-"""A few steps of the network to be trained, on synthetic cells, to measure the cost of a step.
+"""A few training steps of the network on synthetic cells, to measure the cost of a step.
 
-The network has its true width, tokens, losses and attention, and one and two of its layers: the
-others cost what the second does.
+The network has its true width, tokens, losses and attention, and one and two of its layers. Every
+further layer costs as much as the second.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from vcell.nn.presets import Preset
     from vcell_train_vcc import TrainVcc
 
-_FEATURES = 64  # of a gene, about: the network's share of them is small
-PERTURBATIONS = 100  # that are learned from, likewise
+_FEATURES = 64  # per gene, roughly; they cost little
+PERTURBATIONS = 100  # in training, roughly
 
 
 @dataclasses.dataclass(frozen=True)
-class _Cut(NetworkShape):
+class _Shallow(NetworkShape):
     """A shape with fewer layers."""
 
     layers: int = 1
@@ -46,18 +46,18 @@ class _Cut(NetworkShape):
 
 @dataclasses.dataclass(frozen=True)
 class Rehearsed:
-    """What was found.
+    """The measured cost.
 
     Attributes
     ----------
     seconds
-        Of a step over one device's share of the batch.
+        Time of a step over one device's share of the batch.
     parameters
-        Of the network beside its encoder.
+        Parameters outside the encoder.
     activations
-        Bytes kept for the backward pass beside the encoder's, for one set.
+        Bytes saved for the backward pass outside the encoder, per set.
     pattern
-        Who attends to whom, where not everybody does to everybody.
+        The attention pattern, where it is not dense.
     """
 
     seconds: float
@@ -66,8 +66,8 @@ class Rehearsed:
     pattern: Pattern | None
 
 
-class MadeUp:
-    """The task of a network of some layers on made-up sets."""
+class SyntheticTask:
+    """The training task on synthetic sets, for a network with fewer layers."""
 
     def __init__(self, shape: NetworkShape, config: TrainVcc, choice: AttentionChoice) -> None:
         self.shape, self.config, self.choice = shape, config, choice
@@ -84,7 +84,7 @@ class MadeUp:
         return found["total"], {k: v.detach() for k, v in found.items() if k != "total"}
 
     def batch(self, n_sets: int) -> dict[str, Tensor]:
-        """Make up sets of cells."""
+        """Make synthetic sets of cells."""
         n_tokens, size = len(self.shape.tokens), 2 * self.config.set_size
         row = np.arange(n_sets) % PERTURBATIONS
         made = {
@@ -103,7 +103,7 @@ def rehearse(
     device: torch.device,
     n_sets: int,
 ) -> Rehearsed:
-    """Take the steps; `n_sets` is one device's share of a batch."""
+    """Measure the steps; `n_sets` is one device's share of a batch."""
     state = rng.capture(device)
     try:
         layers = shape.sizes.n_layers
@@ -111,27 +111,27 @@ def rehearse(
         stages = [_Stage(shape, config, choice, device, depth) for depth in depths]
         sets = stages[-1].fitting(n_sets, 1 if shape.kind == "transformer" else n_sets)
         seconds = fastest(stages, sets, n_sets)
-        parameters, activations, pattern = stages[0].beside()
+        parameters, activations, pattern = stages[0].outside_encoder()
     finally:
         rng.restore(state, device)
     more = (layers - len(depths)) * max(seconds[-1] - seconds[0], 0)
     return Rehearsed(seconds[-1] + more, parameters, activations, pattern)
 
 
-def besides(shape: NetworkShape, config: TrainVcc, choice: AttentionChoice) -> Rehearsed:
-    """Return all but the time, for a device that is not here."""
+def without_time(shape: NetworkShape, config: TrainVcc, choice: AttentionChoice) -> Rehearsed:
+    """Return everything but the time, for a device that is not present."""
     here = torch.device("cpu")
     state = rng.capture(here)
     try:
-        if choice.name == "flash":  # of the same numbers, and kept alike
+        if choice.name == "flash":  # sdpa has the same values and saves the same tensors
             choice = dataclasses.replace(choice, name="sdpa")
-        return Rehearsed(0.0, *_Stage(shape, config, choice, here, 1).beside())
+        return Rehearsed(0.0, *_Stage(shape, config, choice, here, 1).outside_encoder())
     finally:
         rng.restore(state, here)
 
 
 class _Stage(Rehearsal):
-    """The network with some layers, and what trains it."""
+    """The network with some of its layers, and its optimiser."""
 
     def __init__(
         self,
@@ -142,29 +142,27 @@ class _Stage(Rehearsal):
         layers: int,
     ) -> None:
         values = {one.name: getattr(shape, one.name) for one in dataclasses.fields(NetworkShape)}
-        self.shape, self.config = _Cut(**values, layers=layers), config
-        super().__init__(MadeUp(self.shape, config, choice), config, device)
+        self.shape, self.config = _Shallow(**values, layers=layers), config
+        super().__init__(SyntheticTask(self.shape, config, choice), config, device)
 
-    def beside(self) -> tuple[int, float, Pattern | None]:
-        """Return parameters, and bytes kept for each set, of all but the encoder; its pattern."""
+    def outside_encoder(self) -> tuple[int, float, Pattern | None]:
+        """Return parameters and saved bytes per set outside the encoder, and its pattern."""
         core: Any = self.model.get_submodule("core")
         sizes, n_sets = self.shape.sizes, 2
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        dtype = half.get(self.precision.name, torch.float32)
         n_tokens = len(self.shape.tokens) + 2
         sequences = n_sets * self.config.pseudo
         if self.shape.kind != "transformer":
             sequences = 1
         held = self.activation_bytes(n_sets)
-        own = sequences * n_tokens * (kept_bytes(sizes, core.encoder.name, self.device, dtype)
-                                      + 8 * sizes.d_model)  # fmt: skip
+        per_token = kept_bytes(sizes, core.encoder.name, self.device, self.precision.dtype)
+        own = sequences * n_tokens * (per_token + 8 * sizes.d_model)
         parameters = sum(p.numel() for p in self.model.parameters()) - encoder_parameters(sizes)
         pattern = core.encoder.pattern(n_tokens, self.device)
         return parameters, max(held - own, 0) / n_sets, pattern
 
 
 def _screen(tokens: tuple[str, ...]) -> Screen:
-    """Make up a screen of so many genes."""
+    """Make a synthetic screen with these genes."""
     made, n = np.random.default_rng(0), len(tokens)
     targets = [tokens[i % n] for i in range(PERTURBATIONS)]
     return Screen(

@@ -25,7 +25,7 @@ def settled(config: TrainVcc, screen: Screen, plan: Plan) -> TrainVcc:
 
 
 def applied(config: TrainVcc, size: Size, machine: Machine) -> TrainVcc:
-    """Decide, print and apply."""
+    """Choose settings, print them and apply them."""
     chosen = choose(config, left_open(config, provenance()), size, machine)
     if chosen:
         console.say(words(chosen))
@@ -33,7 +33,7 @@ def applied(config: TrainVcc, size: Size, machine: Machine) -> TrainVcc:
 
 
 def size_of(screen: Screen, set_size: int) -> Size:
-    """Measure how much there is to learn from."""
+    """Return the size of the training data."""
     cells = screen.cells[screen.rows(TRAIN)]
     sets = int(np.ceil(cells / set_size).sum())
     return Size(int(cells.sum()), sets, len(cells), len(screen.genes))

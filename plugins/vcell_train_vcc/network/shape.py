@@ -1,7 +1,7 @@
-"""The shape of a network in one run: preset, token genes, phases; decided once, then kept.
+"""The shape of a network in a run: preset, token genes and phases, fixed when the run starts.
 
-`auto` settings depend on the device. The run keeps their values in ``network.json``, so that it can
-be resumed and used on another device.
+`auto` settings depend on the device. Their values are saved in the run as ``network.json``, so that
+it can be resumed and used on another device.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 FILE = "network.json"
 PHASES = (500, 1200, 2500, 5000)  # genes
 DEFAULT_TOKENS = {"cuda": 5000, "cpu": 384}
-_FEWEST = 8  # genes of a phase
-NEAR = 20  # co-expressed genes that each attends to, where no graph is given
+_FEWEST = 8  # genes in a phase
+NEAR = 20  # co-expressed genes that each gene attends to, where no graph is given
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class NetworkShape:
     preset
         Name of the preset.
     dropout
-        In the place of the preset's.
+        Replaces the preset's.
     tokens
-        Names of the token genes, those that come first in every phase first.
+        Names of the token genes; a phase uses the first of them.
     phases
-        Tokens of each phase, and the step before which it begins.
+        Number of tokens and first step of each phase.
     """
 
     kind: str
@@ -68,11 +68,11 @@ class NetworkShape:
         return Preset(**asdict(PRESETS[self.preset]) | {"dropout": self.dropout})
 
     def n_tokens(self, step: int) -> int:
-        """Return how many tokens the step has."""
+        """Return the number of tokens at a step."""
         return max(n for n, start in self.phases if start <= step)
 
     def announced(self) -> tuple[Phase, ...]:
-        """Return the phases for the loop, where there are several."""
+        """Return the phases for the training loop; none if there is only one."""
         if len(self.phases) == 1:
             return ()
         return tuple(
@@ -82,7 +82,7 @@ class NetworkShape:
 
     @classmethod
     def of(cls, run: Run) -> NetworkShape:
-        """Read what the run remembers."""
+        """Read the shape saved in a run."""
         path = run.path / FILE
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
@@ -121,12 +121,12 @@ class NetworkShape:
 
     @property
     def text(self) -> str:
-        """What the run remembers."""
+        """The file saved in a run."""
         return json.dumps(asdict(self), indent=1)
 
 
 def device_of(run: Run, config: TrainVcc) -> torch.device:
-    """Return the kind of device that the run computes on."""
+    """Return the kind of device that the run uses."""
     wanted = str(run.meta.get("device", config.device))
     gpu = torch.cuda.is_available() if wanted == "auto" else wanted == "cuda"
     return torch.device("cuda" if gpu else "cpu")
@@ -145,52 +145,51 @@ def ordered(screen: Screen, path: Path | None) -> list[str]:
 
 
 def plan(config: TrainVcc, n_genes: int) -> tuple[tuple[int, int], ...]:
-    """Return (tokens, first step) of every phase; an error where there are too few genes."""
+    """Return (tokens, first step) of every phase; an error if there are too few genes."""
     if config.strategy == "standard":
         return ((n_genes, 0),)
-    wanted = config.phase_genes or PHASES
-    if list(wanted) != sorted(set(wanted)) or wanted[0] < _FEWEST:
+    sizes = config.phase_genes or PHASES
+    if list(sizes) != sorted(set(sizes)) or sizes[0] < _FEWEST:
         raise UserError(
-            f"phase-genes {', '.join(map(str, wanted))}: each phase must have more genes than the "
+            f"phase-genes {', '.join(map(str, sizes))}: each phase must have more genes than the "
             f"previous one, the first at least {_FEWEST}"
         )
-    if wanted[-1] > n_genes:
-        wanted = _scaled(wanted, n_genes, given=bool(config.phase_genes))
-    if config.max_steps < len(wanted):
-        raise UserError(f"{config.max_steps} steps are too few for {len(wanted)} phases")
-    starts = [config.max_steps * i // len(wanted) for i in range(len(wanted))]
-    return tuple(zip(wanted, starts, strict=True))
+    if sizes[-1] > n_genes:
+        sizes = _scaled(sizes, n_genes, given=bool(config.phase_genes))
+    if config.max_steps < len(sizes):
+        raise UserError(f"{config.max_steps} steps are too few for {len(sizes)} phases")
+    starts = [config.max_steps * i // len(sizes) for i in range(len(sizes))]
+    return tuple(zip(sizes, starts, strict=True))
 
 
-def _scaled(wanted: Sequence[int], n_genes: int, *, given: bool) -> tuple[int, ...]:
+def _scaled(sizes: Sequence[int], n_genes: int, *, given: bool) -> tuple[int, ...]:
     if given:
-        number = next(i for i, n in enumerate(wanted, start=1) if n > n_genes)
+        number = next(i for i, n in enumerate(sizes, start=1) if n > n_genes)
         raise UserError(
-            f"phase {number} wants {wanted[number - 1]:,} genes and there are {n_genes:,} tokens",
+            f"phase {number} wants {sizes[number - 1]:,} genes and there are {n_genes:,} tokens",
             hint="choose more genes (--tokens, select-genes --n-genes), or smaller --phase-genes",
         )
-    scaled = tuple(n * n_genes // wanted[-1] for n in wanted)
+    scaled = tuple(n * n_genes // sizes[-1] for n in sizes)
     if scaled[0] < _FEWEST:
         raise UserError(
-            f"{n_genes} genes are too few for {len(wanted)} phases: phase 1 would have {scaled[0]}",
+            f"{n_genes} genes are too few for {len(sizes)} phases: phase 1 would have {scaled[0]}",
             hint="use --strategy standard",
         )
     console.say(
-        f"progressive: there are {n_genes:,} genes, not {wanted[-1]:,}, so the phases have "
+        f"progressive: there are {n_genes:,} genes, not {sizes[-1]:,}, so the phases have "
         + ", ".join(f"{n:,}" for n in scaled)
     )
     return scaled
 
 
 def graph_of(paths: Sequence[Path], tokens: Sequence[str], screen: Screen) -> Graph:
-    """Return what sparse attention follows: the graphs of the screen, or co-expression."""
+    """Return the graph of sparse attention: that of the screen, or co-expression."""
     graphs = graphs_of(screen, tokens)
-    if graphs is None and paths:  # a run of a version that kept the path alone
+    if graphs is None and paths:  # older runs saved only the path
         graphs = read(paths, tokens)
     if graphs is not None:
         if not graphs.n_edges:
             raise UserError(f"no edge of {', '.join(graphs.names)} joins two of the token genes")
         return Graph.from_edges(len(tokens), graphs.union().edge_index().T)
-    number = {str(gene): i for i, gene in enumerate(screen.genes)}
-    column = [number[gene] for gene in tokens]
+    column = [screen.gene_number[gene] for gene in tokens]
     return Graph.coexpressed(screen.delta[screen.rows(TRAIN)][:, column], NEAR)

@@ -1,12 +1,12 @@
-"""Encode the control state once per step, and read perturbations from it with a small head.
+"""Encode the control state once per step, and predict each perturbation with a small head.
 
-The encoder sees ``[CLS] [PERT]`` blank and the genes of a context's control state, and none of the
-perturbations, so that one pass serves all of a step. A perturbation S then reads
+The encoder sees blank ``[CLS] [PERT]`` tokens and the genes of a context's control state, and no
+perturbation, so that one pass serves a whole batch. The state of a perturbation S is
 
     z_S = softmax(q_S W H') phi(H, 0) + sum over its targets i of beta_i (phi(h_i, m) - phi(h_i, 0))
 
-in which everything but the targets' own terms is shared, and each gene's residual comes from a
-small network of h_g, z_S, and the prior's expectation: O(B T d) on top of one encoder pass.
+Everything but the targets' own terms is shared. The residual of each gene comes from a small
+network of h_g, z_S and the prior: O(B T d) in addition to the encoder pass.
 B examples, U contexts among them, T gene tokens, C training perturbations.
 """
 
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 
 class SharedEncoder(nn.Module):
-    """One encoded control state for all perturbations of a context.
+    """A network that encodes the control state of a context once for all perturbations.
 
     Parameters
     ----------
     known
-        What is not learned.
+        Fixed inputs.
     contexts
         (U, T) mean expression of the controls of every context.
     preset, attention, graph
@@ -90,7 +90,7 @@ class SharedEncoder(nn.Module):
         return encoded[:, N_GLOBAL:]
 
     def encoded(self, example: Example) -> dict[str, Tensor]:
-        """Return the trunk (B, d), and what else the heads read: genes, their places, [PERT]."""
+        """Return the state z_S (B, d) as the trunk, and the other inputs of the heads."""
         target, n_tokens = example["target"], example["prior"].shape[1]
         used, place = torch.unique(example["context"], return_inverse=True)
         x, graphs = self.tokens(self.contexts[used, :n_tokens]), self.graphs
@@ -116,11 +116,11 @@ class SharedEncoder(nn.Module):
         }
 
     def effect_head(self) -> tuple[nn.Module, ...]:
-        """Return what only the residual is made with."""
+        """Return the modules used only for the residual."""
         return self.of_gene, self.of_state, self.of_prior, self.residual
 
-    def looks(self, example: Example) -> tuple[Tensor, Tensor]:
-        """Return how much a perturbation reads of each gene (T,), and the encoder's input."""
+    def gene_attention(self, example: Example) -> tuple[Tensor, Tensor]:
+        """Return the mean attention of perturbations to each gene (T,), and the encoder's input."""
         target, n_tokens = example["target"], example["prior"].shape[1]
         control = self.contexts[example["context"], :n_tokens]
         pert = self.embedding.perturbation(example["features"], target, n_tokens)
@@ -128,13 +128,13 @@ class SharedEncoder(nn.Module):
         return weight.mean(0), self.tokens(control)
 
     def weights(self, h: Tensor, place: Tensor, pert: Tensor) -> Tensor:
-        """Return how much each perturbation reads of each gene (B, T)."""
+        """Return the attention of each perturbation to each gene (B, T)."""
         score = torch.einsum("bd,btd->bt", self.query(pert).to(h.dtype), h[place])
         return (score / math.sqrt(h.shape[-1])).softmax(-1)
 
     def read(self, h: Tensor, place: Tensor, pert: Tensor, target: Tensor) -> Tensor:
-        """Return z_S (B, d) of encoded genes h (U, T, d)."""
-        free = self.phi(h)  # phi(h, 0), once for all
+        """Return z_S (B, d) from encoded genes h (U, T, d)."""
+        free = self.phi(h)  # phi(h, 0), shared by all perturbations
         pooled = torch.einsum("bt,btd->bd", self.weights(h, place, pert), free[place])
         seen = (target >= 0) & (target < h.shape[1])
         at = target.clamp(0, h.shape[1] - 1)

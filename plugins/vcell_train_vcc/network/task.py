@@ -1,9 +1,9 @@
-"""The task of the networks: sets of cells in, losses out, scored as the challenge scores.
+"""The training task of the networks: sets of cells, losses, and validation scores.
 
-The network learns the residual of the prior on perturbations that the prior has not seen: for
-training perturbations, leave-one-out predictions are used, so that learning the prior's own overfit
-gains nothing. Its gain over the prior on the validation perturbations decides how much of the
-network is added. A network whose gain could be chance stays as it began, which is the prior.
+The network learns the residual of the prior. For training perturbations it uses the prior's
+leave-one-out predictions, so that it does not learn to correct the prior's overfitting. The gain
+over the prior on the validation perturbations sets the share of the network's residual that is
+added. If that gain could be due to chance, the share is 0 and the model equals the prior.
 B examples, T gene tokens, N genes, M targets.
 """
 
@@ -40,28 +40,28 @@ if TYPE_CHECKING:
     from vcell_train_vcc import TrainVcc
     from vcell_train_vcc.network.shape import NetworkShape
 
-_AT_ONCE = 16  # perturbations predicted at once, on a device that has the memory
+_AT_ONCE = 16  # perturbations predicted at once
 
 
 class Network(nn.Module):
-    """A network and its losses, so that the loop calls one thing."""
+    """A network with its losses, as a single module for the training loop."""
 
     core: PerturbationTransformer | SharedEncoder
 
     def __init__(self, core: PerturbationTransformer | SharedEncoder, losses: Losses) -> None:
         super().__init__()
         self.core, self.losses = core, losses
-        # balanced losses ask for gradients in the middle of the graph: torch.compile ends there
-        self._told = self._tell
+        # balanced losses need gradients at the trunk, so torch.compile must stop there
+        self._finish = self._predict
         if losses.sizes is not None:
-            self._told = torch.compiler.disable(self._tell)  # type: ignore[no-untyped-call]
+            self._finish = torch.compiler.disable(self._predict)  # type: ignore[no-untyped-call]
 
     def forward(self, example: Example) -> dict[str, Tensor]:
-        """Return what the network says; the losses where the truth is told."""
-        told: dict[str, Tensor] = self._told(self.core.encoded(example), example)
-        return told
+        """Return predictions, or losses if the example has the true expression."""
+        result: dict[str, Tensor] = self._finish(self.core.encoded(example), example)
+        return result
 
-    def _tell(self, encoded: dict[str, Tensor], example: Example) -> dict[str, Tensor]:
+    def _predict(self, encoded: dict[str, Tensor], example: Example) -> dict[str, Tensor]:
         out = self.core.heads(encoded, example)
         if "expressed" not in example:
             return out
@@ -74,7 +74,7 @@ class Network(nn.Module):
 
 
 class Tables:
-    """What belongs to perturbations, looked up for batches.
+    """Data of perturbations, looked up for batches.
 
     Parameters
     ----------
@@ -83,14 +83,13 @@ class Tables:
     tokens
         The genes that are tokens.
     prior
-        (P, N) what the prior says of each row, its leave-one-out prediction where it learned.
+        (P, N) prediction of the prior, leave-one-out for training perturbations.
     """
 
     def __init__(self, screen: Screen, tokens: Sequence[str], prior: NDArray[np.float32]) -> None:
         self.screen, self.names = screen, list(tokens)
-        place = {str(gene): i for i, gene in enumerate(screen.genes)}
         self.token_of = {gene: i for i, gene in enumerate(tokens)}
-        self.column = np.array([place[gene] for gene in tokens])
+        self.column = np.array([screen.gene_number[gene] for gene in tokens])
         names = [str(name) for name in screen.perturbations]
         self.whole_prior = prior
         self.prior = prior[:, self.column]
@@ -101,7 +100,7 @@ class Tables:
         self.number[self.learned] = np.arange(len(self.learned))
 
     def of(self, names: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return features (P, F), pooled over targets, and tokens (P, M) of the targets, -1."""
+        """Return summed features (P, F) of the targets, and their tokens (P, M), -1 for none."""
         members = self.screen.members(names)
         most = max(max(map(len, members), default=1), 2)
         target = np.full((len(names), most), -1, np.int64)
@@ -110,7 +109,7 @@ class Tables:
         return self.screen.pooled(names), target
 
     def example(self, row: NDArray[np.int64], n_tokens: int) -> dict[str, Tensor]:
-        """Return what belongs to rows of the screen."""
+        """Return the inputs for rows of the screen."""
         return {
             "prior": torch.from_numpy(self.prior[row, :n_tokens]),
             "delta": torch.from_numpy(self.delta[row, :n_tokens]),
@@ -121,7 +120,7 @@ class Tables:
         }
 
     def known(self) -> NetworkInputs:
-        """Return what the network is built around."""
+        """Return the fixed inputs of the network."""
         left = self.delta[self.learned] - self.prior[self.learned]
         unit = np.sqrt(np.square(left).mean(axis=0))
         unit = np.maximum(unit, 0.1 * np.sqrt(np.square(left).mean()) + 1e-8)
@@ -137,7 +136,7 @@ class Tables:
 def build(
     tables: Tables, shape: NetworkShape, config: TrainVcc, attention: AttentionChoice | str
 ) -> Network:
-    """Build the network of a shape, as it is before training."""
+    """Build the untrained network."""
     known, screen = tables.known(), tables.screen
     name = attention if isinstance(attention, str) else attention.name
     graph = graph_of(config.graph, shape.tokens, screen) if name == "sparse" else None
@@ -159,7 +158,7 @@ def build(
 def freeze_idle_heads(
     core: PerturbationTransformer | SharedEncoder, weights: Mapping[str, float]
 ) -> None:
-    """Leave out of training the head that no loss asks: ddp would wait for its gradients."""
+    """Freeze a head that no loss uses: ddp would wait for its gradients."""
     used = [KINDS[name] for name, weight in weights.items() if weight > 0]
     if all(kind.of_effect for kind in used):
         core.classes.requires_grad_(requires_grad=False)
@@ -174,7 +173,7 @@ class CellTask:
     monitor = "gain"
     higher_is_better = True
     validates_first = True
-    validation_batch = _AT_ONCE  # halved by the loop where memory runs out
+    validation_batch = _AT_ONCE  # the loop halves it if memory runs out
 
     def __init__(
         self,
@@ -194,8 +193,8 @@ class CellTask:
         if len(self.held):
             self.judge = Blend(tables.screen, self.prior, truth)
             self.references = self.judge.references()
-        self._n_tokens = shape.n_tokens(0)  # as of the last step taken
-        self._shown: Example | None = None  # its last batch
+        self._n_tokens = shape.n_tokens(0)  # of the last step
+        self._shown: Example | None = None  # the batch of the last step
         self.identity: Mapping[str, Any] = {
             "model": shape.kind,
             "preset": shape.preset,
@@ -209,7 +208,7 @@ class CellTask:
         }
 
     def build(self) -> nn.Module:
-        """Build the network at the prior."""
+        """Build the network; it starts at the prior."""
         return build(self.tables, self.shape, self.config, self.attention)
 
     def batches(self, place: Place) -> ReadAhead:
@@ -230,17 +229,17 @@ class CellTask:
         return ReadAhead(stream, pin=place.device.type == "cuda")
 
     def loss(self, model: nn.Module, batch: Example) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """Return the weighted sum of the losses, and each."""
+        """Return the weighted sum of the losses, and each loss."""
         self._n_tokens, self._shown = batch["prior"].shape[1], batch
         found = model(batch)
         return found["total"], {k: v.detach() for k, v in found.items() if k != "total"}
 
     def stepped(self, model: nn.Module, metrics: Mapping[str, float]) -> None:
-        """Balance the losses by what the step showed."""
+        """Balance the losses by the metrics of a step."""
         cast("Network", model).losses.stepped(metrics)
 
     def validate(self, model: nn.Module) -> Mapping[str, float]:
-        """Score the validation perturbations, and what is gained over the prior there."""
+        """Score the validation perturbations, and the gain over the prior."""
         if not len(self.held):
             return {"gain": 0.0}
         n = self._n_tokens
@@ -250,8 +249,8 @@ class CellTask:
             model, self.tables, example, n, at_once=self.validation_batch
         )
         graphs = cast("Network", model).core.graphs
-        told = graphs.shares(model, self._shown) if graphs and self._shown else {}
-        return self.judge.score(effect) | told
+        shares = graphs.shares(model, self._shown) if graphs and self._shown else {}
+        return self.judge.score(effect) | shares
 
 
 def added(
@@ -263,9 +262,9 @@ def added(
     *,
     at_once: int = _AT_ONCE,
 ) -> NDArray[np.float32]:
-    """Return what a network says of examples, some at a time: by default the residuals (P, T).
+    """Return an output of the network, by default the residuals (P, T), in small batches.
 
-    Their control state is the mean of their context's controls.
+    The control state of an example is the mean of its context's controls.
     """
     device = next(model.parameters()).device
     control = torch.from_numpy(tables.screen.control[:, tables.column[:n_tokens]])

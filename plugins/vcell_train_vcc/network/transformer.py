@@ -1,11 +1,11 @@
-"""The perturbation transformer: what a perturbation adds to the prior, gene by gene.
+"""The perturbation transformer: predicts the residual of the prior for each gene.
 
-Tokens ``[CLS] [PERT] gene_1 .. gene_T``. A gene's token is its learned code, its expression in the
-control cells and the change that the prior expects of it; targets have a special mark. ``[PERT]``
-is made from the features and codes of the target genes, never from the perturbation's number, so
-that unseen perturbations have one too. There are two heads: the residual on the gene tokens, zero
-at first, so that training starts as the prior; and on ``[CLS]`` which of the training perturbations
-this is, by the cosine to their embeddings.
+The tokens are ``[CLS] [PERT] gene_1 .. gene_T``. The token of a gene combines a learned embedding,
+its expression in the control cells and the change that the prior predicts; targets carry a mark.
+``[PERT]`` is computed from the features and embeddings of the target genes, never from the number
+of the perturbation, so it exists for unseen perturbations too. There are two heads. The residual
+head on the gene tokens is zero at first, so that training starts at the prior. The class head on
+``[CLS]`` predicts which training perturbation this is, by the cosine to their embeddings.
 B examples, K pseudo-cells of each, T gene tokens, F features, M targets, C training perturbations.
 """
 
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from vcell.nn.patterns import Graph
     from vcell.nn.presets import Preset
 
-_TEMPERATURE = 0.1  # of the cosines that the class head compares
+_TEMPERATURE = 0.1  # of the cosines in the class head
 Example = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class NetworkInputs:
-    """What a network is built around, none of it learned.
+    """Fixed inputs of a network.
 
     Attributes
     ----------
     unit
-        (T,) scale of what the prior leaves over, gene by gene: residuals are told in it.
+        (T,) scale of each gene's residual; the network predicts in these units.
     effect
-        Scale of effects as a whole, in which the prior's are told to the network.
+        Scale of effects, by which the prior is divided.
     features, target
-        (C, F) and (C, M) of the training perturbations: token of each target, -1 for none.
+        (C, F) features and (C, M) target tokens of the training perturbations, -1 for none.
     """
 
     unit: Tensor
@@ -53,7 +53,7 @@ class NetworkInputs:
 
 
 class Embedding(nn.Module):
-    """Tokens of genes, and of perturbations."""
+    """Embeddings of genes and perturbations."""
 
     effect: Tensor
 
@@ -73,7 +73,7 @@ class Embedding(nn.Module):
         self.register_buffer("effect", torch.tensor(known.effect))
 
     def genes(self, control: Tensor, prior: Tensor) -> Tensor:
-        """Return (..., T, d) tokens from expression and expected change, (..., T) each."""
+        """Return tokens (..., T, d) from expression and predicted change, (..., T) each."""
         values = torch.stack([control, prior / self.effect], -1)
         tokens: Tensor = self.value(values) + self.code[: control.shape[-1]]
         return tokens
@@ -84,21 +84,21 @@ class Embedding(nn.Module):
         return tokens + hit[..., None].to(tokens.dtype) * self.mark
 
     def perturbation(self, features: Tensor, target: Tensor, n_tokens: int) -> Tensor:
-        """Return (B, d): pooled features of a set of targets, and the sum of their codes."""
+        """Return (B, d): the embedded features of a set of targets, plus the sum of their codes."""
         hit = self.hits(target, n_tokens)
         pert: Tensor = self.pert(features) + hit @ self.code[:n_tokens]
         return pert
 
     @staticmethod
     def hits(target: Tensor, n_tokens: int) -> Tensor:
-        """Return (B, T): how often each token is a target."""
+        """Return how often each token is a target (B, T)."""
         seen = (target >= 0) & (target < n_tokens)
         hit = torch.zeros(len(target), n_tokens, device=target.device)
         return hit.scatter_add_(1, target.clamp(0, n_tokens - 1), seen.to(hit.dtype))
 
 
 class ClassHead(nn.Module):
-    """Which training perturbation a state belongs to."""
+    """Predicts which training perturbation a state belongs to."""
 
     features: Tensor
     target: Tensor
@@ -118,7 +118,7 @@ class ClassHead(nn.Module):
 
 
 class PerturbationTransformer(nn.Module):
-    """The whole transformer: every perturbed state is encoded."""
+    """A transformer that encodes every perturbed state."""
 
     unit: Tensor
 
@@ -140,7 +140,7 @@ class PerturbationTransformer(nn.Module):
         self.register_buffer("unit", known.unit)
 
     def tokens(self, example: Example) -> Tensor:
-        """Return (B * K, 2 + T, d)."""
+        """Return the encoder's input (B * K, 2 + T, d)."""
         control, n_tokens = example["control"], example["control"].shape[-1]
         prior = example["prior"][:, None].expand_as(control)
         genes = self.embedding.genes(control, prior).flatten(0, 1)
@@ -152,7 +152,7 @@ class PerturbationTransformer(nn.Module):
         return torch.cat([self.cls.to(genes.dtype).expand_as(pert), pert, genes], 1)
 
     def encoded(self, example: Example) -> dict[str, Tensor]:
-        """Return the trunk (B * K, 2 + T, d); in training also how far heads are from graphs."""
+        """Return the trunk (B * K, 2 + T, d); in training also the divergence from graphs."""
         graphs = self.graphs if "expressed" in example else None
         return encoded(self.encoder, self.tokens(example), graphs)
 
@@ -168,17 +168,17 @@ class PerturbationTransformer(nn.Module):
         }
 
     def effect_head(self) -> tuple[nn.Module, ...]:
-        """Return what only the residual is made with."""
+        """Return the modules used only for the residual."""
         return (self.residual,)
 
-    def looks(self, example: Example) -> tuple[Tensor, Tensor]:
+    def gene_attention(self, example: Example) -> tuple[Tensor, Tensor]:
         """Return attention of [CLS] and [PERT] to each gene (T,), and the encoder's input."""
         x = self.tokens(example)
         return importance(self.encoder, x)[N_GLOBAL:], x
 
 
 def zero_head(width: int) -> nn.Linear:
-    """Return a linear map to one number that is 0 at first."""
+    """Return a linear map to one number, initialised to 0."""
     head = nn.Linear(width, 1, bias=False)
     nn.init.zeros_(head.weight)
     return head

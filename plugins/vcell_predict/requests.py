@@ -1,7 +1,7 @@
-"""Which perturbations to predict: names, a list such as the challenge's, or those of a real file.
+"""The perturbations to predict: names, a list such as the challenge's, or those of a real file.
 
-A list is a CSV with a target_gene column and perhaps n_cells, median_umi_per_cell and context, as
-in pert_counts_Validation.csv, or one name per line.
+A list is a CSV with a target_gene column and optionally n_cells, median_umi_per_cell and context,
+like pert_counts_Validation.csv, or a text file with one name per line.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _CONTEXT = "context"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """One perturbation to predict.
 
     Parameters
     ----------
     name, context
-        The perturbation, and where; "" for every context of the run.
+        The perturbation, and its context; "" for every context of the run.
     n_cells
-        How many cells; None for as many as usual.
+        Number of cells; None for the default.
     median
-        Median of the cells' total counts; None for that of the control cells.
+        Median of the cells' total counts; None for that of the controls.
     totals, batch
-        Of each cell its total counts and the name of its batch, where a real file says so.
+        Total counts and batch of each cell, if copied from a real file.
     """
 
     name: str
@@ -55,22 +55,22 @@ class Asked:
     batch: NDArray[np.str_] | None = None
 
 
-def from_words(words: Sequence[str], control: str) -> list[Asked]:
-    """Read names and lists; a perturbation asked for twice is predicted once, as asked last."""
-    found: dict[tuple[str, str], Asked] = {}
+def from_words(words: Sequence[str], control: str) -> list[Request]:
+    """Read names and lists; the last entry of a perturbation counts."""
+    found: dict[tuple[str, str], Request] = {}
     for word in words:
         a_list = Path(word).suffix in (".csv", ".txt", ".tsv") or "/" in word
-        for one in _list(Path(word)) if a_list else [Asked(word)]:
+        for one in _list(Path(word)) if a_list else [Request(word)]:
             found[one.name, one.context] = one
     return [one for one in found.values() if one.name != control]
 
 
-def _list(path: Path) -> list[Asked]:
-    """Read a list; what is wrong with it is said with its line."""
+def _list(path: Path) -> list[Request]:
+    """Read a list; errors give the line."""
     table, column = read_perturbation_table(path)
     context, umis = table.column(_CONTEXT), table.column(_UMIS)
     return [
-        Asked(
+        Request(
             row[column],
             context="" if context is None else row[context],
             n_cells=n,
@@ -92,8 +92,8 @@ def _umis(text: str, path: Path, line: int) -> float:
 
 def from_cells(
     path: Path, options: DataOptions, context_column: str | None, *, with_totals: bool
-) -> list[Asked]:
-    """Copy perturbations, cells of each, their batches and total counts from a real file."""
+) -> list[Request]:
+    """Copy perturbations, numbers of cells, batches and total counts from a real file."""
     with open_cells(path, options.layer) as source:
         found = asdict(labels.find(source, options)) | {"cell_type_column": context_column}
         design = Design.of_source(source, found)
@@ -104,11 +104,11 @@ def from_cells(
         names = [design.names[code] for code in perturbation]
         row = design.rows(names, context.tolist())
         batches = np.array([*design.batches, ""])
-        asked = []
+        requests = []
         for i, (name, where) in enumerate(zip(names, context.tolist(), strict=True)):
             cells = np.flatnonzero(row == i)
-            asked.append(
-                Asked(
+            requests.append(
+                Request(
                     name,
                     context=design.contexts[where] if context_column is not None else "",
                     n_cells=len(cells),
@@ -116,17 +116,17 @@ def from_cells(
                     batch=batches[design.batch[cells]] if design.batches else None,
                 )
             )
-    said = ", each with its total counts" if totals is not None else ""
-    n = sum(one.n_cells or 0 for one in asked)
+    note = ", each with its total counts" if totals is not None else ""
+    n = sum(one.n_cells or 0 for one in requests)
     console.say(
-        f"{source.name}: {console.count(len(asked), 'perturbation')}, "
-        f"{console.count(n, 'cell')} to predict{said}"
+        f"{source.name}: {console.count(len(requests), 'perturbation')}, "
+        f"{console.count(n, 'cell')} to predict{note}"
     )
-    return asked
+    return requests
 
 
 def _totals(source: CellSource) -> NDArray[np.float64] | None:
-    """Return each cell's total counts, of a file of counts."""
+    """Return each cell's total counts, if the file has counts."""
     scale: Scale = detect.scale(source, quiet=True)
     if scale.kind != "counts":
         console.warn(
@@ -140,21 +140,23 @@ def _totals(source: CellSource) -> NDArray[np.float64] | None:
     return totals
 
 
-def placed(asked: Sequence[Asked], contexts: Sequence[str], wanted: str | None) -> list[Asked]:
-    """Give every perturbation a context of the run: `wanted`, its own, or each of them."""
-    if wanted is not None and wanted not in contexts:
+def in_contexts(
+    requests: Sequence[Request], contexts: Sequence[str], context: str | None
+) -> list[Request]:
+    """Assign a context of the run to every perturbation: `context`, its own, or each of them."""
+    if context is not None and context not in contexts:
         raise UserError(
-            f"the run has no context {wanted!r}{did_you_mean(wanted, contexts)}",
+            f"the run has no context {context!r}{did_you_mean(context, contexts)}",
             hint=f"its contexts: {', '.join(contexts)}",
         )
     found = []
-    for one in asked:
+    for one in requests:
         if one.context and one.context not in contexts and len(contexts) > 1:
             raise UserError(
-                f"{one.name} is asked for in the context {one.context!r}, which the run has not "
+                f"{one.name} is requested in the context {one.context!r}, which the run has not "
                 f"seen{did_you_mean(one.context, contexts)}",
                 hint=f"its contexts: {', '.join(contexts)}",
             )
         own = [one.context] if one.context in contexts else list(contexts)
-        found += [replace(one, context=name) for name in own if wanted in (None, name)]
+        found += [replace(one, context=name) for name in own if context in (None, name)]
     return found

@@ -1,4 +1,4 @@
-"""Decide what a run will do, from the options and the file of cells, before any work."""
+"""Plan a run from the options and the file of cells, before any work."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from vcell.geneformer.vocabulary import Vocabulary
     from vcell_isp import IspRun
 
-STATE_CELLS = 1000  # cells of each state that its embedding is the mean of, as upstream's example
+STATE_CELLS = 1000  # cells averaged for the embedding of a state, as in upstream's example
 
 
 def first_look(path: Path, config: IspRun) -> None:
-    """Refuse what can be seen to be wrong before a model is loaded, which takes long."""
+    """Check the options that need no model, since loading a model takes long."""
     _check(config)
     if config.genes != "all":
         _names(config)
@@ -43,7 +43,7 @@ def first_look(path: Path, config: IspRun) -> None:
 
 
 def design(path: Path, config: IspRun, model: Geneformer) -> IspDesign:
-    """Read the cells and return what is to be done."""
+    """Read the cells and return the design of the run."""
     genes = _genes(config, model.vocabulary)
     with open_cells(path, config.layer) as source:
         labels = _Labels(source, config)
@@ -72,8 +72,8 @@ def design(path: Path, config: IspRun, model: Geneformer) -> IspDesign:
 def _check(config: IspRun) -> None:
     given = [name for name in ("state", "start", "goal") if getattr(config, name) is not None]
     if given and len(given) < 3:
-        lacking = ", ".join(f"--{n}" for n in ("state", "start", "goal") if n not in given)
-        raise UserError(f"shifts towards a state need {lacking} too")
+        missing = ", ".join(f"--{n}" for n in ("state", "start", "goal") if n not in given)
+        raise UserError(f"shifts towards a state need {missing} too")
     if config.alt and not given:
         raise UserError("--alt needs --state, --start and --goal")
     if config.goal is not None and config.goal in (config.start, *config.alt):
@@ -105,7 +105,7 @@ def _how_many(text: str) -> int:
 
 
 def _genes(config: IspRun, vocabulary: Vocabulary) -> PerturbedGenes:
-    """Find the tokens of the genes asked for; those without one are reported, not dropped."""
+    """Find the tokens of the requested genes; those without a token are reported."""
     anchor = None
     if config.anchor is not None:
         anchor = vocabulary.find(config.anchor)
@@ -143,7 +143,7 @@ def _names(config: IspRun) -> tuple[str, Path, list[str]]:
 
 
 class _Labels:
-    """States and donors of all cells of a file, and which cells are to be perturbed."""
+    """States and donors of all cells of a file, and which cells to perturb."""
 
     def __init__(self, source: CellSource, config: IspRun) -> None:
         n = source.n_cells
@@ -170,7 +170,7 @@ class _Labels:
             self._pair(source, config.goal)
 
     def _pair(self, source: CellSource, goal: str) -> None:
-        """Keep donors that have cells of both states."""
+        """Keep only donors that have cells of both states."""
         there = self.state == self.states.index(goal)
         both = np.intersect1d(self.donor[self.start], self.donor[there])
         both = both[both >= 0]
@@ -183,20 +183,20 @@ class _Labels:
         self.state = np.where(inside, self.state, -1)
 
     def rows(self, config: IspRun) -> NDArray[np.int64] | None:
-        """Return the cells to read, and narrow the start to those chosen."""
+        """Return the cells to read, and restrict the start to those chosen."""
         rng = np.random.default_rng(config.seed)
         if config.max_cells is not None and self.start.sum() > config.max_cells:
             chosen = rng.choice(np.flatnonzero(self.start), config.max_cells, replace=False)
             self.start = np.zeros_like(self.start)
             self.start[chosen] = True
-        wanted = self.start.copy()
+        start = self.start.copy()
         names = [config.start, *self.targets] if self.targets else []
         for name in names:
             these = np.flatnonzero(self.state == self.states.index(str(name)))
             if len(these) > STATE_CELLS:
                 these = rng.choice(these, STATE_CELLS, replace=False)
-            wanted[these] = True
-        return None if wanted.all() else np.flatnonzero(wanted)
+            start[these] = True
+        return None if start.all() else np.flatnonzero(start)
 
 
 def _present(source: CellSource, column: Column, name: str) -> None:
