@@ -105,6 +105,8 @@ class SettingOption(click.Option):
     def consume_value(self, ctx: click.Context, opts: Any) -> tuple[Any, ParameterSource]:
         """Join the values of a repeated flag, each of which may name several."""
         value, source = super().consume_value(ctx, opts)
+        if self.name:  # known before a wrong value is told
+            ctx.set_parameter_source(self.name, source)
         if self.setting.many and source == ParameterSource.COMMANDLINE:
             value = tuple(one for text in value for one in self.type.convert(text, self, ctx))
         elif self.setting.many and isinstance(value, str):
