@@ -127,6 +127,16 @@ def test_replacing_files_needs_the_overwrite_flag():
             assert "--overwrite" in flags, name
 
 
+@pytest.mark.parametrize("flag", ["--help", "--help-all"])
+def test_help_fits_a_small_terminal(typed, monkeypatch, flag):
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, command in every_command():
+        if any(flag in [*param.opts, "--help"] for param in command.params):
+            ran = typed(*name.split(), flag)
+            assert ran.code == 0, name
+            assert [line for line in ran.out.splitlines() if len(line) > 80] == [], name
+
+
 def arguments(command: click.Command) -> list[str]:
     """Return words that a command cannot do without."""
     needed = [p for p in command.params if isinstance(p, click.Argument) and p.required]
