@@ -58,6 +58,15 @@ def vcell(tmp_path: Path) -> Callable[..., Ran]:
 
 
 @pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in an empty folder, with the console's default settings."""
+    from vcell import console
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "settings", console.Settings())
+
+
+@pytest.fixture
 def typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ran]:

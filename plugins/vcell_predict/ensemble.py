@@ -46,7 +46,7 @@ class Member:
             raise UserError(
                 f"{run.name} is {run.status()}: it ended before its cells were measured, so it "
                 "cannot predict",
-                hint="train anew: vcell train-vcc",
+                hint="train again: vcell train-vcc",
             )
         if not kind or not has_screen or not run.meta.get("model"):
             raise UserError(

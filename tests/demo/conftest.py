@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 
@@ -36,8 +35,6 @@ def runs(cells, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
+def _in_an_empty_folder(alone, monkeypatch):
     for name in [name for name in os.environ if name.startswith("VCELL")]:
         monkeypatch.delenv(name)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 
@@ -67,8 +66,6 @@ def predict(runs, capsys):
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
+def _in_an_empty_folder(alone, monkeypatch):
     for name in [name for name in os.environ if name.startswith("VCELL")]:
         monkeypatch.delenv(name)

@@ -10,7 +10,6 @@ import torch
 from safetensors.numpy import load_file
 from vcell_train_vcc.network.task import CellTask
 
-from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 from vcell.runs import Run
@@ -30,9 +29,7 @@ def cells(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch, tmp_path_factory):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
+def _alone(alone, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "graph-loss-cache"))
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from vcell_train_vcc.network.task import CellTask
 
 from tests.support import clean_environment
-from vcell import console, models
+from vcell import models
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 from vcell.errors import UserError
@@ -39,9 +39,7 @@ def cells(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch, tmp_path_factory):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
+def _alone(alone, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "network-cache"))
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # threads that wait for each other are slow on a busy machine
@@ -246,7 +244,7 @@ def test_two_processes_learn_what_one_learns(cells, tmp_path, vcell, kind):
 )
 def test_the_choice_of_attention_is_reported(cells, tmp_path, capsys, attention):
     train(cells, tmp_path / "runs", "--attention", attention, "--max-steps", "2")
-    assert f"attention: {attention} (asked for)" in capsys.readouterr().err
+    assert f"attention: {attention} (as requested)" in capsys.readouterr().err
 
 
 def test_too_few_genes_for_a_phase_are_refused_before_training(cells, capsys):

@@ -38,9 +38,11 @@ def read(name: str, card: Control) -> CardSettings:
             f"there is no profile {path}", hint="vcell gpu-tune find-optimal writes one"
         ) from None
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged", hint="write it anew by find-optimal") from None
+        raise UserError(f"{path} is damaged", hint="write it again with find-optimal") from None
     if of != card.name:
-        raise UserError(f"{path} was measured on {of}, this is {card.name}", hint="measure it anew")
+        raise UserError(
+            f"{path} was measured on {of}, this is {card.name}", hint="measure it again"
+        )
     return settings
 
 

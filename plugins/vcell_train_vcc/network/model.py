@@ -96,7 +96,7 @@ class NetworkModel:
             raise UserError(
                 f"{run.path / FILE} names {len(strange)} genes that {models.SCREEN} has not, "
                 f"such as {min(strange)}",
-                hint="they are of different runs; train anew",
+                hint="they are of different runs; train again",
             )
         no_prior = np.zeros_like(trained.delta)  # the predictor has its own
         tables = Tables(trained, shape.tokens, no_prior)
