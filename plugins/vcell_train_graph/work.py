@@ -219,7 +219,7 @@ def _estimate(config: TrainGraph) -> None:
         f"{seconds:.3f} s a step of {console.count(config.batch_size, 'set')} on {plan.device} "
         f"({config.batch_size / seconds:,.0f} sets a second); {console.count(runs, 'run')} of at "
         f"most {console.count(config.max_steps, 'step')}: {console.duration(total)}, the closed "
-        "forms beside",
+        "forms in addition",
     )  # fmt: skip
 
 
