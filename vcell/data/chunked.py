@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 TASK_BYTES = 1 << 20
 #: Slower ways are said for arrays of at least this many bytes; for less nobody would notice.
 SAY_FROM = 1 << 24
-#: Reads of less than this share of a long chunk list ask h5py rather than list all chunks.
+#: As long as less than this share of a long chunk list was asked for, h5py looks for the chunks;
+#: then all are listed. A pass over a large file asks for a small share many times.
 FEW_CHUNKS = 1 / 64
+LONG_LIST = 4096
 
 _scratch = threading.local()
 _said: set[str] = set()
@@ -181,6 +183,7 @@ class ChunkedArray:
         self._bytes = self._rows * self._tile * self.dtype.itemsize
         self._table: ChunkIndex
         self._known = False  # whether the chunks have been listed
+        self._asked = 0  # how many were asked for before
         self._slow = False
         self._tail: dict[int, NDArray[Any]] = {}
 
@@ -189,9 +192,7 @@ class ChunkedArray:
         if not len(starts):
             return []
         pieces = _pieces(starts, stops, self._rows)
-        needed = len(np.unique(pieces[0]))
-        rare = not self._known and self._bands > 4096 and needed < FEW_CHUNKS * self._bands
-        if self._slow or rare or not self._located():
+        if self._slow or self._seldom(pieces[0]) or not self._located():
             return self._plain.tasks(starts, stops, out)
         band = pieces[0]
         edges = [0, *(np.flatnonzero(np.diff(band)) + 1).tolist(), len(band)]
@@ -270,6 +271,13 @@ class ChunkedArray:
                     assert decoder is not None
                     decoder(stored, into)
                 stored = into
+
+    def _seldom(self, bands: NDArray[np.int64]) -> bool:
+        """Whether so few chunks were asked for up to now that listing all would take longer."""
+        if self._known or self._bands <= LONG_LIST:
+            return False
+        self._asked += len(np.unique(bands))
+        return self._asked < FEW_CHUNKS * self._bands
 
     def _located(self) -> bool:
         """List the chunks once; False if HDF5 must read them, which is said."""

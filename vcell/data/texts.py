@@ -33,9 +33,11 @@ class Texts:
         for piece in pieces:
             coded, joined = _utf8(piece.tolist())
             letters += joined
-            lengths.append(np.fromiter(map(len, coded), np.int64, len(coded)))
+            lengths.append(np.fromiter(map(len, coded), np.int32, len(coded)))
         self._letters = memoryview(letters)
-        self._ends = np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64)
+        self._ends = np.zeros(sum(map(len, lengths)) + 1, np.int64)
+        if lengths:
+            np.cumsum(np.concatenate(lengths), out=self._ends[1:])
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> Texts:
@@ -58,7 +60,7 @@ class Texts:
         out[:] = [str(self._letters[start:stop], "utf-8") for start, stop in where]
         return out
 
-    def pieces(self, rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.object_]]:
+    def pieces(self, rows: NDArray[np.integer[Any]] | None = None) -> Iterator[NDArray[np.object_]]:
         """Yield all strings, or those of some rows, a few at a time."""
         for a in range(0, len(self) if rows is None else len(rows), PIECE):
             yield self[a : a + PIECE] if rows is None else self[rows[a : a + PIECE]]
