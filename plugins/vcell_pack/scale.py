@@ -44,7 +44,7 @@ class Scaled:
         if found.kind != "counts":
             if found.kind != "log1p":
                 console.say(
-                    f"{name}: not whole numbers, so taken as log1p values and checked to be below 15"
+                    f"{name}: not whole numbers, taken as log1p values and checked to be below 15"
                 )
             return cls(False, "log1p, kept")  # noqa: FBT003
         totals = _totals(source)
