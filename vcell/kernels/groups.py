@@ -112,23 +112,6 @@ def group_moments(
 
 
 @njit(nogil=True, cache=True)
-def group_nonzeros(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.float32],
-    codes: NDArray[np.int32],
-    order: NDArray[np.int64],
-    out: NDArray[np.int64],
-) -> None:
-    """Add to ``out[P, G]`` the number of cells with a value, group by group."""
-    for cell in order:
-        group = codes[cell]
-        for j in range(indptr[cell], indptr[cell + 1]):
-            if data[j] != 0:
-                out[group, indices[j]] += 1
-
-
-@njit(nogil=True, cache=True)
 def add_rows(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],

@@ -6,7 +6,6 @@ blocks arrive. Those of normalised values do; `vcell.passes` fixes that order.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,23 +44,6 @@ def gene_moments(
             gene[0] += 1.0
             gene[1] += value
             gene[2] += value * value if single else np.float64(value) * np.float64(value)
-
-
-@njit(nogil=True, cache=True)
-def gene_maxima(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.float32],
-    codes: NDArray[np.int32],
-    out: NDArray[np.float32],
-) -> None:
-    """Raise ``out[B, G]`` to the largest value; it begins at 0, the value of what is not stored."""
-    for cell in range(len(indptr) - 1):
-        batch = codes[cell]
-        if batch < 0:
-            continue
-        for j in range(indptr[cell], indptr[cell + 1]):
-            out[batch, indices[j]] = max(out[batch, indices[j]], data[j])
 
 
 @njit(nogil=True, cache=True)
@@ -149,31 +131,6 @@ def listed_moments(
             gene[0] += 1.0
             gene[1] += values[i]
             gene[2] += values[i] * values[i]
-
-
-@njit(nogil=True, cache=True)
-def log_normalize(
-    indptr: NDArray[np.int64],
-    data: NDArray[np.float32],
-    scale: NDArray[np.float32],
-    out: NDArray[np.float32],
-) -> None:
-    """Write ``log1p(x / scale)`` of every value to ``out[N]``, as scanpy's two steps would."""
-    table = np.empty(LUT, np.float32)
-    for cell in range(len(indptr) - 1):
-        factor = scale[cell]
-        known = 1
-        table[0] = np.float32(0)
-        for j in range(indptr[cell], indptr[cell + 1]):
-            value = data[j]
-            small = np.int64(value) if np.float32(0) <= value < np.float32(LUT) else 0
-            if np.float32(small) == value:
-                while known <= small:
-                    table[known] = np.float32(math.log1p(np.float32(known) / factor))
-                    known += 1
-                out[j] = table[small]
-            else:
-                out[j] = np.float32(math.log1p(np.float32(value) / factor))
 
 
 @njit(nogil=True, cache=True)
