@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import types
 
-from vcell.kernels.elementary import FLAGS, ONE, exp, plus, vectorised
+from vcell.kernels.elementary import FLAGS, ONE, exp, plus
+from vcell.kernels.intrinsic import Intrinsic, types
 from vcell.kernels.kernel import njit
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _at(builder: Any, address: Any, kind: Any) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
-@vectorised
+@Intrinsic
 def _tile(_context: Any, a: Any, a_row: Any, b: Any, b_row: Any, c: Any, c_row: Any, n: Any) -> Any:
     """``c = a @ b`` of TILE_ROWS x PANEL numbers, summed over n; addresses and bytes of a row."""
 
@@ -91,7 +91,7 @@ def _tile(_context: Any, a: Any, a_row: Any, b: Any, b_row: Any, c: Any, c_row: 
     return types.void(*(types.int64,) * 7), emit
 
 
-@vectorised
+@Intrinsic
 def _largest(_context: Any, row: Any, n: Any) -> Any:
     """Return the largest of the n numbers at an address, n a multiple of LANES and above 0."""
 

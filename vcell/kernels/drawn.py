@@ -29,11 +29,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from vcell.kernels.intrinsic import Intrinsic, cgutils, types
 from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
@@ -101,7 +99,7 @@ def _adder(n: int, lanes: int) -> Any:
                     carries.append(carry)
                 builder.store(held, where, align=8)
                 added, level = carries, builder.add(level, ir.Constant(_WORD, 1))
-            carried = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
+            carried = cgutils.alloca_once(builder, kind)
             builder.store(added[0], carried)
             with cgutils.for_range(builder, args[5], start=level) as loop:
                 where = _row(builder, counters, loop.index, kind)
@@ -113,7 +111,7 @@ def _adder(n: int, lanes: int) -> Any:
         whole = types.int64
         return types.void(bits, rows, whole, planes, whole, whole), emit
 
-    return intrinsic(emitter)
+    return Intrinsic(emitter)
 
 
 _MANY, _FEW = 16, 4
@@ -134,7 +132,7 @@ def _spreader(lanes: int) -> Any:
             into = builder.bitcast(into, _BYTES.as_pointer())
             n, last = ir.Constant(_WORD, 2 * lanes), builder.add(args[1], args[2])
             last = builder.sub(last, ir.Constant(_WORD, 1))
-            total = cgutils.alloca_once(builder, _BYTES)  # type: ignore[no-untyped-call]
+            total = cgutils.alloca_once(builder, _BYTES)
             with cgutils.for_range(builder, n) as part:
                 builder.store(_NOTHING, total)
                 with cgutils.for_range(builder, args[2]) as loop:
@@ -149,7 +147,7 @@ def _spreader(lanes: int) -> Any:
 
         return types.void(planes, types.int64, types.int64, out), emit
 
-    return intrinsic(emitter)
+    return Intrinsic(emitter)
 
 
 _add_genes, _add_few_genes, _spread_genes = (

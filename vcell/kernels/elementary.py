@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
+from vcell.kernels.intrinsic import Intrinsic, types
 from vcell.kernels.kernel import njit
 
 #: numba's fastmath of every kernel that uses these.
@@ -51,12 +50,7 @@ T0, T1, T2, T3, T4 = (
 EIGHTH = F(0.125)
 
 
-def vectorised(emitter: Any) -> Any:
-    """Make an intrinsic, whose calls take fewer arguments than its definition does."""
-    return intrinsic(emitter)
-
-
-@vectorised
+@Intrinsic
 def plus(_context: Any, a: Any, b: Any) -> Any:
     """Return ``a + b`` of a sum whose order does not matter."""
 
@@ -66,7 +60,7 @@ def plus(_context: Any, a: Any, b: Any) -> Any:
     return types.float32(types.float32, types.float32), emit
 
 
-@vectorised
+@Intrinsic
 def larger(_context: Any, a: Any, b: Any) -> Any:
     """Return ``max(a, b)`` of a maximum whose order does not matter; NaN is not looked after."""
 
@@ -78,7 +72,7 @@ def larger(_context: Any, a: Any, b: Any) -> Any:
     return types.float32(types.float32, types.float32), emit
 
 
-@vectorised
+@Intrinsic
 def _power_of_two(_context: Any, shifted: Any) -> Any:
     """2**n of a float that holds ``n + 1.5 * 2**23``."""
 
@@ -94,7 +88,7 @@ def _exponent_bits(builder: Any, value: Any) -> Any:
     return builder.ashr(builder.sub(bits, ir.Constant(_INT, _SQRT_HALF)), ir.Constant(_INT, 23))
 
 
-@vectorised
+@Intrinsic
 def _exponent(_context: Any, value: Any) -> Any:
     """E of ``value = m * 2**e`` with sqrt(1/2) <= m < sqrt(2), as a float."""
 
@@ -104,7 +98,7 @@ def _exponent(_context: Any, value: Any) -> Any:
     return types.float32(types.float32), emit
 
 
-@vectorised
+@Intrinsic
 def _mantissa(_context: Any, value: Any) -> Any:
     """M of the same."""
 

@@ -13,21 +13,15 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from vcell.kernels.intrinsic import Intrinsic, types
 from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
 
 
-def _called_with_fewer(emitter: Any) -> Any:
-    """Make an intrinsic, whose calls take fewer arguments than its definition does."""
-    return intrinsic(emitter)
-
-
-@_called_with_fewer
+@Intrinsic
 def _trailing_zeros(typing: Any, word: Any) -> Any:
     """Return the number of the lowest bit that is set, by the processor's own instruction."""
 
