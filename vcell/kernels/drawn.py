@@ -52,7 +52,7 @@ _ONE, _SIX, _LOW = np.uint64(1), np.uint64(6), np.uint64(63)
 
 
 def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    from numba.np import arrayobj  # prepares the compiler, which kept kernels do without
+    from numba.np import arrayobj  # prepares the compiler, which compiled kernels do without
 
     return arrayobj.make_array(kind)(context, builder, value).data  # type: ignore[no-untyped-call]
 
