@@ -193,7 +193,7 @@ def _folds(this: Run, cohort: Cohort, plan: BulkStudy) -> None:
 
 def _model(this: Run, cohort: Cohort, plan: BulkStudy) -> None:
     """Fit the model for new patients to all patients, unless outcomes are shuffled."""
-    if plan.shuffled or final.kept(this):
+    if plan.shuffled or final.is_saved(this):
         return
     with console.progress(
         "learning from all patients", nested.fits(plan.search) - 1, "fits"

@@ -14,7 +14,7 @@ from scipy import sparse
 from tests.browser import Browser, chromium
 from tests.gmvae.conftest import planted
 from tests.isp.made_up import run_of, shifts_of
-from vcell.patients.simulate import Patients, write
+from vcell.patients.simulate import PatientDesign, write
 
 HARD = ("<script>alert(1)</script> & \"q\" 'r'", "häßliches Gen 遺伝子", "n" * 80)
 
@@ -108,8 +108,8 @@ def graph_profile(vcell, folder: Path) -> list[Path]:
 
 
 def train_bulk(vcell, folder: Path) -> list[Path]:
-    """Patients, an ablation, the figures, and the run's report."""
-    few = Patients(patients=18, cells=30, types=3, genes=90, pairs=4, library=300.0)
+    """PatientDesign, an ablation, the figures, and the run's report."""
+    few = PatientDesign(patients=18, cells=30, types=3, genes=90, pairs=4, library=300.0)
     write(few, folder / "cells.h5ad", folder / "pairs.csv")
     for words in (
         ("train-bulk", "cells.h5ad", "--pairs", "pairs.csv", "--cell-type-column", "cell_type",

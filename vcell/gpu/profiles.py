@@ -1,4 +1,4 @@
-"""Profiles: what find-optimal chose for a kind of card, in gpu-profiles/NAME.json."""
+"""Profiles: settings chosen by find-optimal for a kind of card, in gpu-profiles/NAME.json."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
 def path_of(name: str) -> Path:
-    """Return where a profile lies."""
+    """Return the path of a profile."""
     if not _NAME.match(name):
         raise UserError(f"{name!r} cannot be the name of a profile", hint="use letters and digits")
     return FOLDER / f"{name}.json"
 
 
 def read(name: str, card: Control) -> CardSettings:
-    """Return a profile's settings; one of another kind of card is refused."""
+    """Return a profile's settings; raise if it is of another kind of card."""
     path = path_of(name)
     try:
         found = json.loads(path.read_text())
@@ -45,7 +45,7 @@ def read(name: str, card: Control) -> CardSettings:
 
 
 def write(name: str, card: str, settings: CardSettings, measured: dict[str, Any]) -> Path:
-    """Write a profile, whole."""
+    """Write a profile, atomically."""
     path = path_of(name)
     path.parent.mkdir(exist_ok=True)
     content = {"card": card, "settings": settings.plain(), "measured": measured}
@@ -55,9 +55,9 @@ def write(name: str, card: str, settings: CardSettings, measured: dict[str, Any]
 
 @contextmanager
 def applied(name: str | None) -> Iterator[None]:
-    """Hold a profile on the GPUs that this process may use, and restore them afterwards.
+    """Apply a profile to the GPUs that this process may use, and restore them afterwards.
 
-    Without a name nothing is done.
+    Without a name, do nothing.
     """
     if name is None:
         yield
