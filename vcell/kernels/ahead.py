@@ -1,6 +1,6 @@
 """Compile every kernel ahead of its first use, in parallel: ``python -m vcell.kernels.ahead``.
 
-numba compiles a kernel when it is first called with arrays of some types. The code is kept beside
+numba compiles a kernel when it is first called with arrays of some types. The code is stored beside
 the source (in the user's cache folder where that cannot be written), under the processor's name:
 later calls and other processes reuse it; another kind of processor compiles its own.
 ``signatures.json`` lists the types that the commands use; ``tools/kernel_signatures.py`` writes it.

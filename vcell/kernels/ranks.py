@@ -5,7 +5,7 @@ it sorts like the float, above the group's bits. A sorted slice is then scanned 
 of groups. Zeros are one block, known from counts alone.
 
 Counts that become log1p values are not computed one by one: with one divisor per cell, a table
-``[L, C]`` has the values of counts below L in each cell, and another their ranks in the table.
+``[C, L]`` has the values of counts below L in each cell, and another their ranks in the table.
 Value and group then take 32 bits, which sort in half the time of 64. Other values take 64: 48 bits
 of the value (a float32 fits, a float64 is replaced by its rank) above 16 of the group.
 
@@ -38,33 +38,35 @@ MOST_GROUPS, GROUP_BITS = 1 << 16, 16
 @njit(nogil=True, cache=True)
 def level_keys(
     starts: Array, entries: Array, numbers: Array, group: Array, value: Array, rank: Array,
-    base: int, shift: int, cursor: Array, values: Array, keys: Array, places: Array, found: int,
+    base: int, shift: int, cursor: Array, values: Array, keys: Array, places: Array,
+    counts: Array, found: int,
 ) -> int:  # fmt: skip
-    """Append a block's counts of some genes to those of earlier blocks, as values and keys.
+    """Append a block's counts of some genes to those of earlier blocks, as keys and values.
 
     ``starts[K + 1]`` are the genes' bounds in `entries` (row << 16 | count; rows of
-    ``numbers[C]``); cells without a group are left out. ``value[L, C]`` and ``rank[L, C]`` are the
-    tables; a key has the rank minus `base`. A count of L or more is stored as a count, with the
-    cell's number as key, and its position is appended to `places`, which has `found` entries; the
-    new number of entries is returned.
-    then.
+    ``numbers[C]``); cells without a group are left out. ``value[C, L]`` and ``rank[C, L]`` are the
+    tables; a key has the rank minus `base`. An empty `values` is not written. The key of a count of
+    L or more is the cell's number; its position and the count are appended to `places` and
+    `counts`, which have `found` entries; the new number of entries is returned.
     """
-    few = value.shape[0]
+    few, wide = rank.shape[1], len(values) > 0
+    low, move = np.uint32(base), np.uint32(shift)
     for k in range(len(cursor)):
         at = cursor[k]
         for j in range(starts[k] - starts[0], starts[k + 1] - starts[0]):
-            c = numbers[entries[j] >> 16]
-            x = entries[j] & 0xFFFF
+            c = numbers[entries[j] >> np.uint32(16)]
+            x = entries[j] & np.uint32(0xFFFF)
             g = group[c]
             if g < 0:
                 continue
             if x < few:
-                values[at] = value[x, c]
-                keys[at] = ((rank[x, c] - base) << shift) | g
+                keys[at] = ((rank[c, x] - low) << move) | np.uint32(g)
+                if wide:
+                    values[at] = value[c, x]
             else:
-                values[at] = x
                 keys[at] = c
                 places[found] = at
+                counts[found] = x
                 found += 1
             at += 1
         cursor[k] = at
@@ -139,6 +141,25 @@ def add_genes(
         total, fine, n = sums[k], narrow[k], stored[k]
         for j in range(first[k], last[k]):
             g, x = np.int64(np.uint64(keys[j]) & low), values[j]
+            total[g] += np.float64(x)
+            fine[g] += x * weight[g]
+            n[g] += 1
+            if wide:
+                squares[k, g] += np.float64(x) * np.float64(x)
+
+
+@njit(nogil=True, cache=True)
+def add_keyed_genes(
+    first: Array, last: Array, keys: Array, shift: int, base: int, weight: Array, sums: Array,
+    squares: Array, narrow: Array, stored: Array,
+) -> None:  # fmt: skip
+    """As `add_genes`, of float32 values that are the bits of a key less `base`."""
+    wide, low, move = squares.shape[0] > 0, np.uint32((1 << shift) - 1), np.uint32(shift)
+    for k in range(len(first)):
+        total, fine, n = sums[k], narrow[k], stored[k]
+        for j in range(first[k], last[k]):
+            g = np.int64(keys[j] & low)
+            x = np.uint32((keys[j] >> move) + np.uint32(base)).view(np.float32)
             total[g] += np.float64(x)
             fine[g] += x * weight[g]
             n[g] += 1
@@ -325,19 +346,34 @@ def look_up(indptr: Array, data: Array, table: Array, out: Array) -> int:
 
 @njit(nogil=True, cache=True)
 def survey(indptr: Array, data: Array, totals: Array) -> tuple[float, float, float, int]:
-    """Sum each row into ``totals``; return least, largest, largest fraction, number not finite."""
+    """Sum each row into ``totals``; return least, largest, farthest from whole, not finite.
+
+    A row of whole numbers below 2^16 is recognised in vectors; its sum is exact in any order.
+    """
     low, high, fraction, odd = 0.0, 0.0, 0.0, 0
     for row in range(len(indptr) - 1):
+        values = data[indptr[row] : indptr[row + 1]]
+        strange, whole, most = 0, np.int64(0), np.int32(0)
+        for i in range(len(values)):  # no branch inside
+            x = values[i]
+            k = np.int32(x if 0 <= x <= 65535 else 0)
+            strange |= k != x
+            whole += k
+            most = max(most, k)
+        totals[row] = whole
+        high = max(high, np.float64(most))
+        if not strange:
+            continue
         total = 0.0
-        for j in range(indptr[row], indptr[row + 1]):
-            total += np.float64(data[j])
+        for i in range(len(values)):
+            x = values[i]
+            total += np.float64(x)
+            odd += not np.isfinite(x)
+            low = np.float64(x) if x < low else low
+            high = np.float64(x) if x > high else high
+            off = abs(x - np.rint(x))
+            fraction = np.float64(off) if off > fraction else fraction
         totals[row] = total
-    for x in data:
-        odd += not np.isfinite(x)
-        low = np.float64(x) if x < low else low
-        high = np.float64(x) if x > high else high
-        off = abs(x - np.rint(x))
-        fraction = np.float64(off) if off > fraction else fraction
     return low, high, fraction, odd
 
 
