@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 
+from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 from vcell.runs import Run
@@ -35,7 +36,9 @@ def cells(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _alone(alone, tmp_path, monkeypatch):
+def _alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "settings", console.Settings())
     monkeypatch.setenv("VCELL_CACHE", str(tmp_path / "cache"))
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -10,19 +10,9 @@ import pytest
 
 from vcell import models
 from vcell.cli import run
-from vcell.data.simulate import Simulator
 from vcell.models import Screen
 from vcell.runs import Run, find_runs
 from vcell.screen.split import TEST
-
-pytestmark = pytest.mark.usefixtures("alone")
-
-
-@pytest.fixture(scope="module")
-def cells(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
-    Simulator(cells=600, genes=80, perturbations=15, umis=800.0, seed=1).write(path)
-    return path
 
 
 def folds(cells, *words):

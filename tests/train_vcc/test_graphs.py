@@ -21,12 +21,9 @@ from vcell.runs import Run
 from vcell.screen.graphs import graphs_of
 from vcell.screen.split import TEST
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 SIZE = {"cells": 1500, "genes": 300, "perturbations": 50, "umis": 2500.0}
-
-
-@pytest.fixture(autouse=True)
-def _alone(alone, monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "graphs-cache"))
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,6 @@ from vcell.runs import Run
 from vcell.screen.known import Known
 from vcell.screen.split import TEST
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 # none of them is a gene of the cells; two are called otherwise today
 REAL = ("TP53", "MYC", "GATA1", "KLF1", "STAT1", "MED12", "SRC", "TET1", "MARCH8", "C10orf54")
 

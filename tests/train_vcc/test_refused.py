@@ -9,8 +9,6 @@ import pytest
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):

@@ -10,18 +10,8 @@ import pytest
 from vcell_train_vcc import report
 
 from vcell.cli import run
-from vcell.data.simulate import Simulator
 from vcell.errors import RunFailed
 from vcell.runs import Run
-
-pytestmark = pytest.mark.usefixtures("alone")
-
-
-@pytest.fixture(scope="module")
-def cells(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
-    Simulator(cells=600, genes=80, perturbations=15, umis=800.0, seed=1).write(path)
-    return path
 
 
 def project(tmp_path, *lines, head=()):
