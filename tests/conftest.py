@@ -26,7 +26,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets that lies beside a developer's checkout."""
+    """The folder of real data sets next to a developer's checkout."""
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the real data sets of ../shared/data are not on this machine")
@@ -35,7 +35,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def vcell(tmp_path: Path) -> Callable[..., Ran]:
-    """Run the real command line in a process of its own, from an empty folder unless told."""
+    """Run the real command line in a separate process, by default from an empty folder."""
 
     def run(
         *words: str | Path,
@@ -61,7 +61,7 @@ def vcell(tmp_path: Path) -> Callable[..., Ran]:
 def typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ran]:
-    """Run the command line within this process: for what needs no process of its own."""
+    """Run the command line within this process."""
     from vcell import cli, console
 
     for name in [name for name in os.environ if name.startswith(("VCELL", "_VCELL"))]:
@@ -81,7 +81,7 @@ def typed(
 
 @pytest.fixture
 def small_disk(tmp_path_factory) -> Iterator[Path]:
-    """A file system with room for 3 MB; skips where this user may not mount one."""
+    """A file system of 3 MB; skip the test if this user may not mount one."""
     folder = tmp_path_factory.mktemp("disk")
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
     try:

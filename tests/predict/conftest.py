@@ -39,7 +39,7 @@ def runs(cells, tmp_path_factory) -> Path:
 
 @dataclass
 class Said:
-    """What a command left."""
+    """The outcome of a command."""
 
     code: int
     out: str

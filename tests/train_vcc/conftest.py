@@ -1,4 +1,4 @@
-"""What several specifications of train-vcc share."""
+"""Fixtures shared by tests of train-vcc."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vcell_train_vcc import report
 
 @pytest.fixture
 def second_interrupted(monkeypatch):
-    """From its call on, the second run is interrupted when it is scored; gives the runs' names."""
+    """Interrupt the scoring of the second run from now on; return the runs' names."""
 
     def begin():
         calm, names = report.scored, []

@@ -1,4 +1,4 @@
-"""`vcell train-vcc --folds`: every perturbation is held out once, and one table tells of all."""
+"""`vcell train-vcc --folds`: every perturbation is held out once, and one table has all."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_perturbation_is_held_out_once(cells, capsys):
     assert this.status() == "done"
 
 
-def test_it_goes_on_where_it_was_interrupted(cells, second_interrupted, capsys):
+def test_it_continues_after_an_interruption(cells, second_interrupted, capsys):
     calls = second_interrupted()
     assert folds(cells) != 0
     this = Run.open("latest")
@@ -78,7 +78,7 @@ def test_it_goes_on_where_it_was_interrupted(cells, second_interrupted, capsys):
         (["--control", "ctrl"], "no cell labelled"),
     ],
 )
-def test_what_cannot_be_is_refused_and_leaves_nothing(cells, tmp_path, capsys, words, said):
+def test_impossible_settings_are_refused_and_leave_nothing(cells, tmp_path, capsys, words, said):
     (tmp_path / "some.txt").write_text("anything\n")
     assert folds(cells, *words) == 2
     assert said in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""--graph-loss as a user gives it: told in events, warned about, resumed, refused."""
+"""--graph-loss as a user gives it: logged, warned about, resumed, refused."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def graphs(tmp_path) -> list[str]:
 
 
 class PulledPlug(BaseException):
-    """The process ends, and nothing is tidied up."""
+    """The process ends without cleaning up."""
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ class PulledPlug(BaseException):
     ],
     ids=["transformer", "shared-encoder", "progressive"],
 )
-def test_it_is_told_it_is_learnt_and_a_resumed_run_needs_no_file(
+def test_it_is_logged_and_minimised_and_a_resumed_run_needs_no_file(
     cells, tmp_path, graphs, monkeypatch, words
 ):
     words = ["train-vcc", str(cells), *SMALL, *words, *graphs, "--graph-loss", "0.05"]
@@ -128,7 +128,9 @@ def test_graphs_that_are_most_of_the_loss_are_warned_about_once(cells, graphs, c
     ],
     ids=["no graph", "gp", "negative", "nan", "sparse"],
 )
-def test_what_cannot_be_is_refused_before_training(cells, tmp_path, graphs, capsys, words, said):
+def test_impossible_settings_are_refused_before_training(
+    cells, tmp_path, graphs, capsys, words, said
+):
     words = [part for word in words for part in (graphs if word == "GRAPHS" else [word])]
     assert run(["train-vcc", str(cells), *SMALL, *words]) == 2
     error = capsys.readouterr().err

@@ -42,7 +42,7 @@ MOST = 250  # perturbations that are scored
 CERTAIN = 2.0
 STRETCH_ERRORS = 0.5  # less than `ERRORS`: both answers are the model's, and a mistake costs little
 _SHARES = (1.0, 0.75, 0.5, 0.25)
-_STRETCHES = (1.25, 1.5, 1.75, 2.0)
+STRETCHES = (1.25, 1.5, 1.75, 2.0)
 
 
 def drawn(perturbation: Numbers) -> tuple[Numbers, Numbers]:
@@ -107,7 +107,7 @@ def believed(
         if not whole.mean > CERTAIN * whole.error:
             return 1.0
         before, best, least = scores(guess), 1.0, 0.0
-        for share in _STRETCHES:
+        for share in STRETCHES:
             found = gain(mean + share * (guess - mean), before)
             sure = found.mean - STRETCH_ERRORS * found.error
             if sure > least:
