@@ -64,7 +64,7 @@ def run(file: Path | None, config: TrainBulk) -> None:
         console.say(f"to go on: {resume_command(saved.COMMAND, this)}")
         raise
     except BaseException as error:
-        with suppress(DiskFull, OSError):  # what is raised below is why; this would hide it
+        with suppress(DiskFull, OSError):  # must not hide the error raised below
             this.finish("failed")
         if full := no_room(this, error):
             raise full from None
