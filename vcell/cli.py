@@ -89,7 +89,7 @@ class VcellGroup(click.Group):
         for problem in plugin.discover().problems:
             console.warn(problem)
         plugins = summaries()
-        working = [(name, told) for name, told in plugins.items() if isinstance(told, str)]
+        working = [(name, text) for name, text in plugins.items() if isinstance(text, str)]
         broken = [
             (f"{name} {console.spelt('†')}", f"could not be loaded: {b.reason}")
             for name, b in plugins.items()

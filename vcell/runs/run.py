@@ -529,7 +529,7 @@ _TABLES = ("config", "provenance", "versions", "machine", "process", "summary")
 def _read_meta(path: Path) -> dict[str, Any]:
     """Read run.json and check that this version can read it."""
     file = path / "run.json"
-    by_hand = f"mend it by hand, or remove the folder {path}"
+    by_hand = f"repair it by hand, or remove the folder {path}"
     try:
         meta = files.read_json(file)
     except UserError as error:
