@@ -1,4 +1,4 @@
-"""A real headless Chromium, driven through chromedriver's own protocol; no package is needed."""
+"""A headless Chromium, driven through chromedriver's protocol without a package."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Browser:
     def open(
         self, page: Path, width: int = 1280, height: int = 900, *, scheme: str = "light"
     ) -> None:
-        """Show a file in a window whose page is exactly so wide, to people who like it so."""
+        """Show a file in a window of exactly this width, in a colour scheme."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._developer("Emulation.setDeviceMetricsOverride", metrics)
         liked = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -155,7 +155,7 @@ class Browser:
         _post(f"{self._base}/element/{found[_ELEMENT]}/value", {"text": keys})
 
     def screenshot(self, path: Path) -> None:
-        """Write the whole page as a PNG."""
+        """Write the page as a PNG."""
         shot = self._developer("Page.captureScreenshot", {"captureBeyondViewport": True})
         path.write_bytes(base64.b64decode(shot["data"]))
 
@@ -165,12 +165,12 @@ class Browser:
         return [entry["message"] for entry in entries]
 
     def objections(self) -> list[str]:
-        """Return what a careful reader would object to: overflow, words cut or over others, ..."""
+        """Return layout problems: overflow, text cut off or overlapping, ..."""
         found: list[str] = self.run(_OBJECTIONS)
         return found + self.console()
 
     def requests(self) -> list[str]:
-        """Return the addresses that the page asked for, itself left out."""
+        """Return the addresses requested by the page, except its own."""
         names: list[str] = self.run(
             "return performance.getEntriesByType('resource').map(entry => entry.name)"
         )

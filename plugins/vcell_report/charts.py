@@ -1,4 +1,4 @@
-"""Which curves a report shows, and the sentence under each."""
+"""The curves in a report, and the sentence under each."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from vcell.runs.history import History
     from vcell_report.account import Account
 
-_NUMBERS = 24_000  # on a page: it stays under 400 KB
-_FEWEST, _MOST = 30, 400  # buckets of one curve
+_NUMBERS = 24_000  # on a page, which keeps it under 400 KB
+_FEWEST, _MOST = 30, 400  # buckets per curve
 _SPEED = {
     "lr": ("Learning rate", "learning rate"),
     "grad_norm": ("Norm of the gradient", "norm"),
@@ -27,7 +27,7 @@ _UNSHOWN = ("loss", "examples", *_SPEED)
 
 
 def validation(accounts: Sequence[Account]) -> list[Chart]:
-    """Return one chart per metric of the validations, the one that chooses the model first."""
+    """Return one chart per validation metric, the one that chooses the model first."""
     first = next((a.monitor for a in accounts if a.monitor), None)
     names = _names(accounts, "eval", ("best",))
     names.sort(key=lambda name: name != first)
@@ -53,7 +53,7 @@ def training(accounts: Sequence[Account]) -> list[Chart]:
 
 
 def speed(accounts: Sequence[Account]) -> list[Chart]:
-    """Return learning rate, gradient, throughput, waiting and memory, where they were recorded."""
+    """Return learning rate, gradient, throughput, waiting and memory, if recorded."""
     known = _names(accounts, "metric", ())
     return [
         _chart(accounts, name, "metric", title, unit)
@@ -96,13 +96,13 @@ def _points(history: History, name: str, kind: str) -> tuple[Sequence[float], Se
 
 
 def _buckets(accounts: Sequence[Account]) -> int:
-    """Share the numbers of a page between all its curves."""
+    """Divide the numbers on a page among its curves."""
     n = sum(len(a.history.names("metric")) + len(a.history.names("eval")) for a in accounts)
     return max(_FEWEST, min(_MOST, _NUMBERS // (4 * max(n, 1))))
 
 
 def _reading(accounts: Sequence[Account], name: str, kind: str, curves: Sequence[Curve]) -> str:
-    """Say in one sentence what the curves show."""
+    """Describe the curves in one sentence."""
     shown = [(a, c) for a, c in zip(accounts, curves, strict=True) if c.x]
     if not shown:
         return ""

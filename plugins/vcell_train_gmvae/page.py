@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 OURS = "gmvae"
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ece": "calibration error"}
 CURVES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ari": "ARI"}
-_SHOWN = 3000  # cells of a picture
-_COLOURED = 8  # labels with a colour of their own: the largest
+_SHOWN = 3000  # cells in a figure
+_COLOURED = 8  # labels with their own colour: the largest
 _BINS = 10
 
 
@@ -40,12 +40,12 @@ def write(
     judged: Array,
     named: Mapping[str, Named],
     found: Mapping[str, Mapping[str, float]],
-    told: Mapping[str, float],
+    scores: Mapping[str, float],
 ) -> None:
     """Write ``index.html`` into the run."""
     shape = study.shape
     page = Page("vcell train-gmvae", f"{run.name}: {run.meta['config'].get('cells')}")
-    gained = {key: told[key] for key in ("gain", "low", "high") if key in told}
+    gained = {key: scores[key] for key in ("gain", "low", "high") if key in scores}
     tones: dict[str, Tone] = {"beats": "good", "worse": "bad"}
     page.headline(verdict(gained, len(judged)), tone=tones.get(claim(gained), "plain"))
     if found:
@@ -64,7 +64,7 @@ def write(
             "genes": shape.genes, "labels": len(study.labels), "batches": len(study.batches),
             "components": shape.components, "likelihood": shape.likelihood,
             "widths": " - ".join(map(str, (*shape.encoder, shape.latent, *shape.decoder))),
-            "ARI of the components": told.get("ari"), "NMI": told.get("nmi"),
+            "ARI of the components": scores.get("ari"), "NMI": scores.get("nmi"),
         }
     )  # fmt: skip
     _curves(page, run)
@@ -135,8 +135,8 @@ def _pictures(page: Page, study: Study, mean: Array) -> None:
     share = size**2 / max((size**2).sum(), 1e-12)
     if x.shape[1] > 1:
         flat = x @ axes[:2].T
-        words = f"{100 * share[0]:.0f} % and {100 * share[1]:.0f} % of the variance"
-        _cloud(page, "Principal components", flat, study, some, f"{words}; {len(some):,} cells.")
+        caption = f"{100 * share[0]:.0f} % and {100 * share[1]:.0f} % of the variance"
+        _cloud(page, "Principal components", flat, study, some, f"{caption}; {len(some):,} cells.")
     if find_spec("umap"):
         import warnings
 
@@ -148,7 +148,7 @@ def _pictures(page: Page, study: Study, mean: Array) -> None:
         _cloud(page, "UMAP", flat, study, some, "Distances between groups mean little.")
 
 
-def _cloud(page: Page, title: str, flat: Array, study: Study, some: Array, words: str) -> None:
+def _cloud(page: Page, title: str, flat: Array, study: Study, some: Array, caption: str) -> None:
     label = study.label[some]
     counts = np.bincount(label[label >= 0], minlength=len(study.labels))
     series = {}
@@ -164,18 +164,18 @@ def _cloud(page: Page, title: str, flat: Array, study: Study, some: Array, words
         {name: flat[rows].T.tolist() for name, rows in series.items()}, x="first", y="second",
         equal=title != "UMAP", names={name: full[label[rows]] for name, rows in series.items()},
     )  # fmt: skip
-    page.figure(title, picture, words)
+    page.figure(title, picture, caption)
 
 
 def claim(gained: Mapping[str, float]) -> str:
-    """Say in one word what may be claimed of the head, as `vcell.metrics.verdict` does."""
+    """Return the verdict on the head in one word, as in `vcell.metrics.verdict`."""
     if not gained:
         return "few"
     return "beats" if gained["low"] > 0 else "worse" if gained["high"] < 0 else "open"
 
 
 def verdict(gained: Mapping[str, float], n: int) -> str:
-    """Say in words whether the head beats the baseline."""
+    """Describe whether the head is better than the baseline."""
     if not gained:
         return "trained; no label was shown, so none is given"
     how = f"{signed(gained['gain'])} ({signed(gained['low'])} to {signed(gained['high'])})"

@@ -1,7 +1,7 @@
 """Compare the network's refitted head with logistic regression on principal components.
 
-Both are fitted to the same labels and scored on the same held-out cells. Writes into the run the
-head, `held_out.csv` and the page `index.html`.
+Both are fitted to the same labels and scored on the same held-out cells. The head, `held_out.csv`
+and the page `index.html` are written into the run.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ UNKNOWN = 0.01  # share of held-out cells that would be called unknown
 
 @dataclass(frozen=True)
 class Latent:
-    """All cells, encoded: means (N, D), mixture terms (N, K)."""
+    """All cells encoded: means (N, D), mixture terms (N, K)."""
 
     mean: Array
     joint: Array
@@ -52,14 +52,14 @@ class Latent:
 
 @dataclass(frozen=True)
 class Named:
-    """What one way of naming said of the held-out cells: labels, and their probability."""
+    """Labels of the held-out cells predicted by one method, with their probabilities."""
 
     label: Array
     probability: Array
 
 
 def scored(run: Run, config: TrainGmvae, study: Study, cells: ResidentCells) -> dict[str, Any]:
-    """Refit the head, score it on held-out cells beside the baseline, and write the artifacts.
+    """Refit the head, score it and the baseline on held-out cells, and write the files.
 
     Returns the run's summary.
     """
@@ -113,23 +113,24 @@ def _named(log_p: Array) -> Named:
 
 def _components(run: Run, study: Study, cells: ResidentCells, seed: int) -> Components:
     path = run.path / COMPONENTS
-    if not path.is_file():  # a run that began before they were kept
-        found = Components.learnt(cells, np.flatnonzero(~study.held_out), seed=seed)
-        run.save_file(COMPONENTS, found.save)
-    return Components.load(path)
+    if path.is_file():
+        return Components.load(path)
+    found = Components.learnt(cells, np.flatnonzero(~study.held_out), seed=seed)  # an older run
+    run.save_file(COMPONENTS, found.save)
+    return found
 
 
 def _head(
     study: Study, latent: Latent, components: Components, cells: ResidentCells, seed: int
 ) -> LabelHead:
-    """Fit the head to shown labels, and to some of the training cells without one."""
+    """Fit the head to shown labels, and to some unlabelled training cells."""
     free = np.flatnonzero(~study.held_out & (study.shown < 0))
     if len(free) > MOST:
         free = np.random.default_rng((seed, 0xF4EE)).choice(free, MOST, replace=False)
     rows = np.sort(np.concatenate([np.flatnonzero(study.shown >= 0), free]))
-    apart = heads.withheld(study.shown, seed)[rows]
+    withheld = heads.withheld(study.shown, seed)[rows]
     x = components.of(cells, rows)
-    return fit_heads(latent.mean[rows], x, study.shown[rows], len(study.labels), apart)
+    return fit_heads(latent.mean[rows], x, study.shown[rows], len(study.labels), withheld)
 
 
 def _scores(one: Named, study: Study, judged: Array) -> dict[str, float]:
@@ -143,7 +144,7 @@ def _scores(one: Named, study: Study, judged: Array) -> dict[str, float]:
 
 
 def _clusters(latent: Latent, study: Study, judged: Array) -> dict[str, float]:
-    """Compare the mixture's components with the labels of cells held out."""
+    """Compare the mixture's components with the labels of held-out cells."""
     if not len(judged):
         return {}
     truth, component = study.label[judged], latent.joint[judged].argmax(1)
@@ -154,7 +155,7 @@ def _clusters(latent: Latent, study: Study, judged: Array) -> dict[str, float]:
 
 
 def _gained(named: dict[str, Named], study: Study, judged: Array, seed: int) -> dict[str, float]:
-    """Return what macro-F1 gains over the baseline, with an interval over held-out cells."""
+    """Return the gain in macro-F1 over the baseline, with an interval over held-out cells."""
     rng = np.random.default_rng((seed, 0xB007))
     truth, n = study.label[judged], len(study.labels)
     both = [named[OURS].label, named[LOGISTIC].label]
@@ -175,8 +176,8 @@ def _table(path: Path, study: Study, judged: Array, named: dict[str, Named]) -> 
         writer.writerow(["cell", "label", "model", "given", "probability"])
         for name, one in named.items():
             for i, cell in enumerate(judged.tolist()):
-                told = study.labels[study.label[cell]], name, study.labels[one.label[i]]
-                writer.writerow([cell, *told, f"{one.probability[i]:.6g}"])
+                fields = study.labels[study.label[cell]], name, study.labels[one.label[i]]
+                writer.writerow([cell, *fields, f"{one.probability[i]:.6g}"])
 
 
 def tell(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""`vcell pipeline bulk`: every stage once, whatever happens between; ablations and figures."""
+"""`vcell pipeline bulk`: every stage runs once, despite interruptions; ablations and figures."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_figures_and_ablations_of_another_run_are_refused(inside, project):
         assert "not of train-bulk" in ran.err
 
 
-def test_two_pipelines_in_one_folder_and_damage_are_told(inside, project, tmp_path):
+def test_a_second_pipeline_and_damage_are_reported(inside, project, tmp_path):
     half = tmp_path / "pipeline.json.tmp-999999999"  # of a process that was killed
     half.write_text("{")
     with Manifest.open(tmp_path).locked():
@@ -210,7 +210,7 @@ def test_a_stage_is_done_by_digest_not_by_name_or_time(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_pipeline_killed_at_any_stage_goes_on_with_that_stage(tmp_path):
+def test_a_pipeline_killed_at_any_stage_continues_with_that_stage(tmp_path):
     """kill -9 as soon as a stage has begun, for each stage in turn; then to the end."""
     write(SMALL, tmp_path / "cells.h5ad", tmp_path / "pairs.csv")
     (tmp_path / "vcell.toml").write_text(PROJECT)

@@ -40,7 +40,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hard_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Names of every kind, missing values, single values, hundreds of rows, marks that meet."""
+    """Names of every kind, missing values, single values, hundreds of rows, overlapping marks."""
     made = Page("a page", "<b>&")
     made.headline("a result")
     hard = ['<script>alert(1)</script> & "Zelle"', "häßlich " * 12, "n" * 80, "no value"]
@@ -62,7 +62,7 @@ def hard_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_hard_names_and_values_meet_no_objection(
+def test_awkward_names_and_values_cause_no_layout_problems(
     browser: Browser, hard_page: Path, width: int, scheme: str
 ) -> None:
     browser.open(hard_page, width, scheme=scheme)
@@ -72,7 +72,7 @@ def test_hard_names_and_values_meet_no_objection(
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_page_fits_its_window_and_its_console_is_silent(
+def test_a_page_fits_its_window_and_logs_no_errors(
     browser: Browser, page: Path, width: int
 ) -> None:
     browser.open(page, width)
@@ -207,7 +207,7 @@ def test_the_pointer_reads_values(browser: Browser, page: Path) -> None:
     assert "(" in first  # the least and greatest of the bucket
 
 
-def test_arrow_keys_read_values_aloud(browser: Browser, page: Path) -> None:
+def test_arrow_keys_announce_values(browser: Browser, page: Path) -> None:
     browser.open(page)
     browser.press(CURVE, "\ue014\ue014")  # right, twice
     said = browser.run("return document.querySelector('output[aria-live]').textContent")

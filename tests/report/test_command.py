@@ -1,4 +1,4 @@
-"""`vcell report` as a user runs it, on runs written by the real run directory."""
+"""`vcell report` as a user runs it, on real run directories."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def runs(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_verdict_comes_first_and_the_page_lies_in_the_run(vcell, runs) -> None:
+def test_the_verdict_comes_first_and_the_page_is_in_the_run(vcell, runs) -> None:
     ran = vcell("report", "first", "--json")
     assert ran.code == 0, ran.err
     page = Path(ran.json["report"])
@@ -157,7 +157,7 @@ def test_plots_only_writes_every_curve(vcell, runs, tmp_path) -> None:
     assert "--overwrite" in again.err
 
 
-def test_energy_is_what_the_counters_gained(vcell, runs) -> None:
+def test_energy_is_the_increase_of_the_counters(vcell, runs) -> None:
     run = trained(runs, "gpu")
     with run.rank_log(1) as log:
         log.log("gpu", watts=300.0, energy_j=1000.0)
@@ -182,7 +182,7 @@ def test_energy_is_what_the_counters_gained(vcell, runs) -> None:
         (["first", "-o", "."], "must end in .html"),
     ],
 )
-def test_a_mistake_is_one_sentence(vcell, runs, tmp_path, words, said) -> None:
+def test_a_user_error_is_one_sentence(vcell, runs, tmp_path, words, said) -> None:
     (tmp_path / "taken.md").write_text("mine")
     ran = vcell("report", *words)
     assert ran.code == 2
@@ -191,7 +191,7 @@ def test_a_mistake_is_one_sentence(vcell, runs, tmp_path, words, said) -> None:
     assert (tmp_path / "taken.md").read_text() == "mine"
 
 
-def test_a_folder_without_runs_a_newer_schema_and_torn_events(vcell, runs, tmp_path) -> None:
+def test_missing_runs_newer_schemas_and_truncated_events(vcell, runs, tmp_path) -> None:
     shutil.rmtree(runs / "second")
     meta = json.loads((runs / "first" / "run.json").read_text())
     with (runs / "first" / "events.jsonl").open("a") as file:

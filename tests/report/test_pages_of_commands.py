@@ -1,4 +1,4 @@
-"""The page of every command in a real browser: a phone and a desk, light and dark, hard names.
+"""The page of every command in a real browser: a phone and a desk, light and dark, awkward names.
 
 `MAKERS` has whoever writes pages; a plugin that begins to write one has to be added.
 """
@@ -25,7 +25,7 @@ from tests.isp.made_up import run_of, shifts_of
 from tests.train_graph.conftest import written
 from vcell.geneformer import checkpoint
 from vcell.nn.bert import Bert, BertShape
-from vcell.patients.simulate import Patients, write
+from vcell.patients.simulate import PatientDesign, write
 
 HARD = ("<script>alert(1)</script> & \"q\" 'r'", "häßliches Gen 遺伝子", "n" * 80)
 
@@ -54,7 +54,7 @@ def screen(path: Path, targets: tuple[str, ...], *, genes: int = 60, seed: int =
 
 
 def inspect(vcell, folder: Path) -> list[Path]:
-    """Three hard names; one perturbation of one gene; types and no perturbation."""
+    """Three awkward names; one perturbation of one gene; types without perturbations."""
     pages = []
     typed = planted_cells(40, 1)
     typed.obs["cell_type"] = [HARD[i % 3] for i in range(40)]
@@ -72,7 +72,7 @@ def inspect(vcell, folder: Path) -> list[Path]:
 
 
 def isp(vcell, folder: Path) -> list[Path]:
-    """Both operations, and one gene that has nothing to be compared with."""
+    """Both operations, and one gene without nulls."""
     rng = np.random.default_rng(5)
     both = []
     for how, sign in (("delete", 1), ("overexpress", -1)):
@@ -89,7 +89,7 @@ def isp(vcell, folder: Path) -> list[Path]:
 
 
 def evaluate(vcell, folder: Path) -> list[Path]:
-    """Three perturbations with hard names, and a single one, which has no PDS."""
+    """Three perturbations with awkward names, and a single one, which has no PDS."""
     pages = []
     for name, targets in (("hard", HARD), ("one", HARD[:1])):
         real = screen(folder / f"{name}.h5ad", targets)
@@ -101,7 +101,7 @@ def evaluate(vcell, folder: Path) -> list[Path]:
 
 
 def select_genes(vcell, folder: Path) -> list[Path]:
-    """Some of the genes of a small screen."""
+    """Genes of a small screen."""
     cells = screen(folder / "hard.h5ad", HARD)
     ran = vcell("select-genes", cells, "--n-genes", "20", "-o", folder / "genes")
     assert ran.code == 0, ran.err
@@ -119,7 +119,7 @@ def graph_profile(vcell, folder: Path) -> list[Path]:
 
 
 def isp_bench(vcell, folder: Path) -> list[Path]:
-    """A benchmark of a tiny model whose cells have hard labels, and one of a single method."""
+    """A benchmark of a tiny model whose cells have awkward labels, and one of a single method."""
     size = BertShape(n_layers=2, d_model=32, n_heads=4, d_ff=48, n_positions=64, n_tokens=60)
     model = Bert(size)
     checkpoint.made_up(model, 0)
@@ -155,7 +155,7 @@ def gpu_tune(_vcell, folder: Path) -> list[Path]:
 
 
 def predict(vcell, folder: Path) -> list[Path]:
-    """What a run with hard names predicts, what it rests on, and the reports of two runs."""
+    """What a run with awkward names predicts, what it rests on, and the reports of two runs."""
     names = ("A", "B", "C", "D", "E", "F", "G", "H", *HARD)
     screen(folder / "cells.h5ad", names)
     train = ("train-vcc", "cells.h5ad", "--model", "mean")
@@ -197,7 +197,7 @@ def demo(vcell, folder: Path) -> list[Path]:
 
 def train_bulk(vcell, folder: Path) -> list[Path]:
     """Patients, an ablation, the figures, and the run's report."""
-    few = Patients(patients=18, cells=30, types=3, genes=90, pairs=4, library=300.0)
+    few = PatientDesign(patients=18, cells=30, types=3, genes=90, pairs=4, library=300.0)
     write(few, folder / "cells.h5ad", folder / "pairs.csv")
     for words in (
         ("train-bulk", "cells.h5ad", "--pairs", "pairs.csv", "--cell-type-column", "cell_type",
@@ -213,7 +213,7 @@ def train_bulk(vcell, folder: Path) -> list[Path]:
 
 
 def train_gmvae(vcell, folder: Path) -> list[Path]:
-    """A few steps on labels with hard names, with the run's report."""
+    """A few steps on labels with awkward names, with the run's report."""
     cells = planted_cells(240, 1)
     cells.obs["kind"] = [(*HARD, "type")[int(k[-1])] for k in cells.obs["kind"]]
     cells.write_h5ad(folder / "cells.h5ad")
@@ -237,7 +237,7 @@ MAKERS = (*QUICK, *SLOW)
 @pytest.mark.parametrize(
     "made", [*QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)]
 )
-def test_a_careful_reader_objects_to_nothing(typed, tmp_path, browser: Browser, made) -> None:
+def test_pages_have_no_layout_problems(typed, tmp_path, browser: Browser, made) -> None:
     pages = made(typed, tmp_path)
     assert pages
     for page in pages:

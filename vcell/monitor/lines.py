@@ -26,12 +26,12 @@ def text(line: Line) -> str:
 
 
 def width(line: Line) -> int:
-    """Return how many columns a line takes."""
+    """Return the width of a line in columns."""
     return sum(words.cells(piece) for piece, _ in line)
 
 
 def fit(line: Line, columns: int, style: str | None = None) -> Line:
-    """Cut or pad a line to `columns`; with a `style`, the whole of it gets that."""
+    """Cut or pad a line to `columns`; with a `style`, the whole line gets it."""
     fitted: Line = []
     room = columns
     for piece, its in line:
@@ -53,7 +53,7 @@ def shortened(line: Line, columns: int) -> Line:
     return [*fit(line, columns - 1), ("…", "dim")]
 
 
-def beside(
+def side_by_side(
     left: Sequence[Line], right: Sequence[Line], left_width: int, gap: int = 2
 ) -> list[Line]:
     """Put two blocks next to each other."""
@@ -80,9 +80,9 @@ def spread(left: Line, right: Line, columns: int) -> Line:
     return [*fit(left, columns - width(right) - 1), (" ", ""), *right] if right else left
 
 
-def wrap(told: str, columns: int) -> list[str]:
+def wrap(sentence: str, columns: int) -> list[str]:
     """Break a sentence into lines at its spaces."""
-    return textwrap.wrap(told, columns, subsequent_indent="  ") or [""]
+    return textwrap.wrap(sentence, columns, subsequent_indent="  ") or [""]
 
 
 def rule(title: Line, columns: int, mark: str = "─") -> Line:
@@ -94,12 +94,12 @@ def rule(title: Line, columns: int, mark: str = "─") -> Line:
 
 
 def stretch(block: list[Line], rows: int) -> list[Line]:
-    """Cut or fill a block to a number of rows."""
+    """Cut or pad a block to a number of rows."""
     return [*block[:rows], *([] for _ in range(rows - len(block)))]
 
 
 def keys(hints: Iterable[tuple[str, str]], columns: int) -> Line:
-    """Return as many hints (key, what it does) as fit."""
+    """Return as many hints (key, action) as fit."""
     line: Line = [(" ", "")]
     for key, what in hints:
         piece: Line = [(key, "key"), (f" {what}  ", "dim")]
@@ -110,6 +110,6 @@ def keys(hints: Iterable[tuple[str, str]], columns: int) -> Line:
 
 
 def bar(share: float, columns: int, *, plain: bool = False) -> str:
-    """Return a bar that is filled to a share of its columns."""
+    """Return a bar filled to a share of its columns."""
     full = round(min(1.0, max(0.0, share)) * columns)
     return ("#" * full + "." * (columns - full)) if plain else "█" * full + "░" * (columns - full)

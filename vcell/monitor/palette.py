@@ -1,4 +1,4 @@
-"""The entries of the command palette: names of what keys do."""
+"""The entries of the command palette: names of the keys' commands."""
 
 from __future__ import annotations
 

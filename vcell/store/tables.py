@@ -27,7 +27,7 @@ def write_tables(
     built: Path,
     source: CellSource,
     cells: CellMeasures,
-    order: NDArray[np.int64],
+    order: NDArray[np.integer[Any]],
     genes: NDArray[np.int64],
     stats: NDArray[np.float64],
 ) -> None:
@@ -36,10 +36,11 @@ def write_tables(
 
     def mito_share() -> NDArray[np.float64]:
         total = cells.total[order]
-        return cells.mito[order] / np.where(total != 0, total, 1)
+        share: NDArray[np.float64] = cells.mito[order] / np.where(total != 0, total, 1)
+        return share
 
     measured: Columns = {
-        "source_row": lambda: order,
+        "source_row": lambda: order.astype(np.int64),
         "n_genes": lambda: cells.genes[order],
         "total_counts": lambda: cells.total[order],
         "mito_share": mito_share,

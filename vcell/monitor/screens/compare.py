@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vcell.monitor import words
 from vcell.monitor.chart import ChartFrame, Trace, chart
 from vcell.monitor.curves import CurveName, axis_label
-from vcell.monitor.lines import Line, beside, rule, wrap
+from vcell.monitor.lines import Line, rule, side_by_side, wrap
 from vcell.monitor.settings import settings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def body(view: Viewer, width: int, height: int) -> list[Line]:
     half = (width - 2) // 2
     left, step = _at_same_step(view, runs, curve, half if wide else width)
     right = _settings(view, runs, width - 2 - half if wide else width)
-    tables = beside(left, right, half) if wide else [*left, *right]
+    tables = side_by_side(left, right, half) if wide else [*left, *right]
     verdict = _verdict(runs, curve, step, width)
     rows = max(8, height - 1 - len(tables) - len(verdict))
     block = [*_legend(view, runs, width), *_chart(view, runs, curve, width, rows)]
@@ -148,7 +148,7 @@ def _settings(view: Viewer, runs: list[Watched], width: int) -> list[Line]:
 
 
 def _verdict(runs: list[Watched], curve: CurveName, step: int | None, width: int) -> list[Line]:
-    """Return who leads at the same step, and who waits for data, as a sentence."""
+    """Describe which run leads at the same step, and which wait for data."""
     told = []
     if step is not None and len(runs) > 1:
         values = {i: _at(one, curve, step) for i, one in enumerate(runs)}

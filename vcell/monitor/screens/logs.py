@@ -1,4 +1,4 @@
-"""What a run said, by source, with the whole of an entry on demand."""
+"""The messages of a run, by source, with full entries on demand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HINTS = (
 
 
 def shown_entries(view: Viewer) -> list[LogEntry]:
-    """Return the entries of the chosen source that the search leaves."""
+    """Return the entries of the selected source that match the search."""
     one, logs = view.one, view.logs()
     if one is None or logs is None:
         return []
@@ -32,7 +32,7 @@ def shown_entries(view: Viewer) -> list[LogEntry]:
 
 
 def body(view: Viewer, width: int, height: int) -> list[Line]:
-    """Draw the end of the log, or the part around the chosen entry."""
+    """Draw the end of the log, or the part around the selected entry."""
     one, logs = view.one, view.logs()
     if one is None or logs is None:
         return [[(" no run is selected", "dim")]]
@@ -94,7 +94,7 @@ def _line(view: Viewer, entry: LogEntry, width: int, *, here: bool) -> Line:
 
 
 def _opened(view: Viewer, entry: LogEntry, width: int, rows: int) -> list[Line]:
-    """Return the whole of an entry, the end of it where it is long."""
+    """Return all lines of an entry, or its end if it is long."""
     title: Line = [(f"{entry.source}, {when(entry, view.clock())}", "title")]
     text = entry.text
     lines = [text[i : i + width - 4] for i in range(0, max(1, len(text)), width - 4)]
