@@ -68,7 +68,7 @@ def write(path: Path, found: dict[str, Any]) -> None:
     page.table(("strategy", "what it is"), [(row["strategy"], row["what"]) for row in rows])
     rules = Rules(1, found["direction"], found["over"], found["perturbed"])
     page.facts({
-        "neighbourhoods": rules.told().partition(" ")[2].partition(" ")[2],
+        "neighbourhoods": rules.describe().partition(" ")[2].partition(" ")[2],
         "gene sets": found["sets"], "mode": found["mode"], "steps": found["steps"],
         "width and layers": f"{found['width']}, {found['layers']}",
         "references": found["references_run"], "genes without an edge": found["isolated"],

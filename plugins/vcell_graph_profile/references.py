@@ -151,8 +151,8 @@ def _khop(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
         return ProfileBatch(stacked_genes(samples), nodes, offsets(samples), joined)
 
     return Strategy(
-        name, f"neighbourhood as int64 pairs, {rules.told()}: {source()}", sample, collate, "pairs",
-        reference=name.removesuffix("-ref"),
+        name, f"neighbourhood as int64 pairs, {rules.describe()}: {source()}", sample, collate,
+        "pairs", reference=name.removesuffix("-ref"),
     )  # fmt: skip
 
 
@@ -201,7 +201,7 @@ def _khop_scipy(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
         return Sample(genes.astype(np.int32), (nodes, *parts), len(nodes), n_edges)
 
     return Strategy(
-        name, f"neighbourhood as CSR by plain scipy, {rules.told()}", sample,
+        name, f"neighbourhood as CSR by plain scipy, {rules.describe()}", sample,
         lambda samples: blocks(samples, len(matrices)), "blocks",
         reference=name.removesuffix("-scipy"),
     )  # fmt: skip

@@ -121,7 +121,7 @@ def _neighbourhood(name: str, near: Neighbourhoods) -> Strategy:
         )
 
     return Strategy(
-        name, f"neighbourhood as CSR: {near.rules.told()}", sample,
+        name, f"neighbourhood as CSR: {near.rules.describe()}", sample,
         lambda samples: blocks(samples, len(near.names)), "blocks",
     )  # fmt: skip
 

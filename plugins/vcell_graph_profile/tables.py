@@ -20,7 +20,7 @@ def text(found: dict[str, Any]) -> str:
         f"{row['strategy']}: not run, {row['not_run']}" for row in found["rows"] if "not_run" in row
     ]
     lines += ratios(rows)
-    rules = Rules(1, found["direction"], found["over"], found["perturbed"]).told()
+    rules = Rules(1, found["direction"], found["over"], found["perturbed"]).describe()
     lines.append(f"neighbourhoods: {rules.partition(' ')[2].partition(' ')[2]}")
     lines += ["", found["verdict"]]
     return "\n".join(lines)

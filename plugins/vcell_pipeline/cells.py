@@ -126,6 +126,6 @@ def split(cells: Path, file: Path, config: Pipeline) -> tuple[dict[str, Any], li
             own = (members.patient_of >= 0) & (fold[members.patient_of] != k)
             _copied(source, columns, out, np.flatnonzero(own))
             written.append(out)
-    assigned = folds.told(members.patients, fold)
+    assigned = folds.names_by_fold(members.patients, fold)
     write_json(file, {MADE_BY: made_by(), "folds": [{"test": names} for names in assigned]})
     return {"folds": [len(names) for names in assigned]}, [file, *written]

@@ -13,10 +13,10 @@ from vcell import cli, console
 from vcell.data import open_cells
 from vcell.patients import cohort as cohorts
 from vcell.patients.communication import read_pairs
-from vcell.patients.simulate import Patients, write
+from vcell.patients.simulate import PatientDesign, write
 
 COLUMNS = cohorts.PatientColumns("patient", "outcome", "cell_type", "batch")
-SMALL = Patients(patients=24, cells=40, types=4, genes=150, pairs=5, library=400.0)
+SMALL = PatientDesign(patients=24, cells=40, types=4, genes=150, pairs=5, library=400.0)
 
 
 @pytest.fixture(scope="session")

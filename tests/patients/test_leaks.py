@@ -49,7 +49,7 @@ def _crossed(cohort, fold):
     given = np.zeros((cohort.n, 2))
     for k in range(int(fold.max()) + 1):
         train, tests = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        found = nested.outer(cohort, train, tests, "all", settings, search, beside=False)
+        found = nested.outer(cohort, train, tests, "all", settings, search, baselines=False)
         given[tests] = found.probabilities[nested.MODEL]
     return PatientJudge(cohort.outcome, fold, 2).auc(given)
 

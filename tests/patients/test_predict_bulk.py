@@ -11,7 +11,7 @@ import pytest
 from tests.patients.conftest import QUICK
 from tests.support import in_this_process
 from vcell.patients.final import FinalBulkModel
-from vcell.patients.simulate import Patients, made_up, write
+from vcell.patients.simulate import PatientDesign, made_up, write
 from vcell.runs import Run
 
 # the first 24 patients are those of the training, since all are drawn one after the other
@@ -24,8 +24,8 @@ LEARNT, NEW = 24, 12
 def study(tmp_path_factory):
     """A finished run with easy outcomes, tables of new patients, and their outcomes."""
     folder = tmp_path_factory.mktemp("bulk")
-    write(Patients(patients=LEARNT, **STRONG), folder / "cells.h5ad", folder / "pairs.csv")
-    counts, obs, genes, _ = made_up(Patients(patients=LEARNT + NEW, **STRONG))
+    write(PatientDesign(patients=LEARNT, **STRONG), folder / "cells.h5ad", folder / "pairs.csv")
+    counts, obs, genes, _ = made_up(PatientDesign(patients=LEARNT + NEW, **STRONG))
     patient = np.array(obs["patient"])
     names = sorted(set(patient))[LEARNT:]
     sums = [counts[patient == name].sum(0).tolist() for name in names]

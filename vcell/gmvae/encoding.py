@@ -1,4 +1,4 @@
-"""Encode the cells of any file by a trained network: its genes found by name, block by block."""
+"""Encode the cells of any file by a trained network: match genes by name, read by block."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class GenesFound:
-    """Where the run's genes are in the cells.
+    """The run's genes in a file of cells.
 
     Attributes
     ----------
     place
-        For each column of the file, the run's column, or -1.
+        The run's column for each column of the file, or -1.
     missing, renamed
-        The run's genes that the file lacks, and how many have another name there.
+        The run's genes that the file lacks, and the number with another name there.
     """
 
     place: Array
@@ -45,7 +45,7 @@ class GenesFound:
 def matched(
     source: CellSource, trained: Trained, least: float, *, quiet: bool = False
 ) -> GenesFound:
-    """Find the run's genes in the file, and say how many there are."""
+    """Find the run's genes in the file, and report their number."""
     used = range(len(trained.genes))
     match, missing = required_genes(source, trained.genes, used, least, quiet=quiet)
     if missing and not quiet:
@@ -72,7 +72,7 @@ def encoded(
 
 
 def batch_of(block: Block, trained: Trained, genes: GenesFound) -> CompressedRows:
-    """Make a batch in the run's columns; what it does not know of a cell is its batch."""
+    """Make a batch in the run's columns; the batch of each cell is unknown."""
     import torch
 
     column = genes.place[block.indices]

@@ -1,7 +1,7 @@
 """New bulk samples: a table of expression, matched to the genes of a model.
 
-An .h5ad (or anything else that `open_cells` reads) has samples in rows. A .csv or .tsv has them in
-rows or in columns; the side on which the model's genes are found is that of the genes.
+An .h5ad (or another format that `open_cells` reads) has samples in rows. A .csv or .tsv may have
+them in rows or in columns; the side with the model's genes is that of the genes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class BulkTable:
     counts
         ``[S, G]``; NaN for a gene that the table lacks.
     missing
-        Names of the genes that the model looks at and the table lacks.
+        Names of the genes that the model uses and the table lacks.
     """
 
     samples: tuple[str, ...]
@@ -54,14 +54,14 @@ class BulkTable:
 def read_bulk(
     path: Path, genes: Sequence[str], used: NDArray[np.int64], *, layer: str | None, least: float
 ) -> BulkTable:
-    """Read samples, and refuse what does not match.
+    """Read samples, and check that they match the model.
 
     Parameters
     ----------
     genes, used
-        Those of the model, and which of them it looks at.
+        Genes of the model, and the indices of those that it uses.
     least
-        Smallest share of the genes in use that must be there.
+        Smallest share of the used genes that must be present.
     """
     with _opened(path, genes, layer) as source:
         detect.refuse_repeated(source)
@@ -120,7 +120,7 @@ def _text(path: Path) -> tuple[list[str], list[str], Array]:
             + ("commas" if mark == "," else "tabs"),
         )  # fmt: skip
     width = len(lines[1])
-    head = lines[0] if len(lines[0]) == width else ["", *lines[0]]  # R leaves the corner out
+    head = lines[0] if len(lines[0]) == width else ["", *lines[0]]  # R omits the corner
     values = np.empty((len(lines) - 1, width - 1))
     for row, line in enumerate(lines[1:]):
         if len(line) != len(head):

@@ -1,6 +1,6 @@
 """Cells in two dimensions, before and after: axes of log counts, and latent means of a GMVAE.
 
-The plane is UMAP's where umap-learn is installed, else two principal components; the output says
+The plane is UMAP's if umap-learn is installed, otherwise two principal components; the output says
 which.
 """
 
@@ -55,7 +55,7 @@ def pictures(cells: Path, trained: Trained, column: str, seed: int) -> list[Pict
 
 
 def method() -> str:
-    """Return what the plane is made by."""
+    """Return the name of the method of projection."""
     return "UMAP" if importlib.util.find_spec("umap") else "PCA"
 
 

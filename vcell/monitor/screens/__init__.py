@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vcell.monitor import words
-from vcell.monitor.lines import Line, fit, spread, stretch
+from vcell.monitor.lines import Line, fit, shortened, spread, stretch
 from vcell.monitor.lines import width as line_width
 from vcell.monitor.screens import compare, gpus, logs, overlays, run, runs
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from vcell.monitor.view import Viewer
 
-WIDE = 100  # columns from which on there is room for more than the most needed
+WIDE = 100  # columns from which optional parts are shown
+NAMED = 60  # columns from which there is room for the names of all screens and the time
 SMALLEST = (40, 12)
 _DRAWN: dict[str, Callable[[Viewer, int, int], list[Line]]] = {
     "runs": runs.body,
@@ -33,10 +34,10 @@ _HINTS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def draw(view: Viewer, width: int, height: int) -> list[Line]:
-    """Draw the screen that is shown: a header, its body, a line for messages, hints of keys."""
+    """Draw the current screen: header, body, a line for messages, hints of keys."""
     if width < SMALLEST[0] or height < SMALLEST[1]:
-        told: list[Line] = [[(f"too small: {width}x{height}", "warn")], [("q quit", "dim")]]
-        return [fit(line, width) for line in stretch(told, height)]
+        shown: list[Line] = [[(f"too small: {width}x{height}", "warn")], [("q quit", "dim")]]
+        return [fit(line, width) for line in stretch(shown, height)]
     if view.overlay:
         body = overlays.body(view, width, height - 3)
         hints: tuple[tuple[str, str], ...] = overlays.HINTS
@@ -45,11 +46,11 @@ def draw(view: Viewer, width: int, height: int) -> list[Line]:
         hints = _HINTS[view.screen]
     page = [_header(view, width), *stretch(body, height - 3), _message(view, width)]
     page.append(overlays.hint_line(hints, width, narrow=width < WIDE))
-    return [fit(line, width) for line in page]
+    return [fit(shortened(line, width), width) for line in page]
 
 
 def tab_at(view: Viewer, column: int, width: int) -> str:
-    """Return the screen whose name stands in a column of the header, if one does."""
+    """Return the screen whose tab is at a column of the header, or ""."""
     left, tabs = _head_line(view, width)
     at = line_width(left)
     for (text, _), name in zip(tabs, _DRAWN, strict=True):
@@ -60,11 +61,12 @@ def tab_at(view: Viewer, column: int, width: int) -> str:
 
 
 def _head_line(view: Viewer, width: int) -> tuple[Line, Line]:
-    """Return what stands before the tabs, and the tabs."""
+    """Return what stands before the tabs, and the tabs: all by name, or only the one shown."""
     tabs: Line = []
     for i, name in enumerate(_DRAWN, 1):
         here = name == view.screen and not view.overlay
-        tabs.append((f"[{i} {name}]" if here else f" {i} {name} ", "title" if here else "dim"))
+        label = f"{i} {name}" if here or width >= NAMED else str(i)
+        tabs.append((f"[{label}]" if here else f" {label} ", "title" if here else "dim"))
     left: Line = [(" vcell monitor  ", "bold")] if width >= WIDE else [(" ", "")]
     if width >= WIDE:
         left.append((words.cut(words.clean(str(view.watch.path)), 28) + "  ", "dim"))
@@ -72,7 +74,7 @@ def _head_line(view: Viewer, width: int) -> tuple[Line, Line]:
 
 
 def header(view: Viewer, width: int, height: int) -> Line | None:
-    """Return the first line alone: tabs and the time."""
+    """Return only the first line: tabs and the time."""
     if width < SMALLEST[0] or height < SMALLEST[1]:
         return None
     return fit(_header(view, width), width)
@@ -92,7 +94,7 @@ def _header(view: Viewer, width: int) -> Line:
 
 
 def _message(view: Viewer, width: int) -> Line:
-    """Return what was said last, else what is wrong somewhere, else what is being read."""
+    """Return the current message, else problems, else the progress of reading."""
     text, style = view.message
     if view.typing is not None:
         return [(f" {view.typing}: ", "bold"), (getattr(view, view.typing), ""), ("█", "key")]
@@ -101,7 +103,7 @@ def _message(view: Viewer, width: int) -> Line:
     loading = [
         (one.overview.short, one.loading)
         for one in view.watch.runs.values()
-        if one.loading is not None and one.name in view.wanted()[1]
+        if one.loading is not None and one.name in view.to_read()[1]
     ]
     if loading:
         name, share = loading[0]
