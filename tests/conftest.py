@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,3 +93,28 @@ def small_disk(tmp_path_factory) -> Iterator[Path]:
         pytest.skip("this user may not mount a file system")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, with the console's default settings."""
+    from vcell import console
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "settings", console.Settings())
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Any:
+    """A small screen with known effects."""
+    from vcell.data.simulate import Simulator
+
+    return Simulator(cells=2600, genes=300, perturbations=34, batches=2, umis=3000.0, seed=1)
+
+
+@pytest.fixture(scope="session")
+def cells(simulator: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cells of the small screen."""
+    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
+    simulator.write(path)
+    return path

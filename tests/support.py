@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import os
@@ -40,6 +41,25 @@ def clean_environment() -> dict[str, str]:
 def shortly(names: Iterable[str], *by_default: str) -> list[Any]:
     """Return parameters of a test: a few by default, and all of them in slow tests."""
     return [n if n in by_default else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+@contextmanager
+def permissions_obeyed() -> Iterator[None]:
+    """Give up, for a while, root's right to read and write whatever permissions forbid."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc, head = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    before = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then the upper 32 bits
+    if libc.capget(head, before):
+        pytest.skip("what this process may do cannot be asked here")
+    fewer = (ctypes.c_uint32 * 6)(*before)
+    fewer[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    libc.capset(head, fewer)
+    try:
+        yield
+    finally:
+        libc.capset(head, before)
 
 
 @contextmanager

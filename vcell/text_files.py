@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import select
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +21,13 @@ from vcell.errors import UserError
 
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _HINT = "save it as UTF-8 text"
+_WRITER = 2.0  # seconds in which a writer must come to a pipe
 
 Rows = list[tuple[int, list[str]]]
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file.
+    """Return the text of a file, or what comes through a pipe.
 
     Raises
     ------
@@ -31,10 +35,44 @@ def read_text(path: Path) -> str:
         If there is no such file, it is a folder or not readable, or it is not UTF-8 text.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path)
     except OSError as error:
         raise unreadable(path, error) from None
     return decoded(path, raw)
+
+
+def read_bytes(path: Path, most: int = -1) -> bytes:
+    """Return what is in a file, or comes through a pipe; at most so many bytes of it.
+
+    Raises
+    ------
+    OSError
+        It is not there, or may not be read.
+    UserError
+        It is a device, which may have no end, or a pipe that nobody writes to.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISFIFO(mode):
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            _await_writer(path, file.fileno())
+            os.set_blocking(file.fileno(), True)
+            return file.read(most)
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError(f"{path} is neither a file nor a folder")
+    with path.open("rb") as file:
+        return file.read(most)
+
+
+def _await_writer(path: Path, descriptor: int) -> None:
+    """Refuse a pipe that has no writer: reading from it would wait for ever."""
+    ready, _, _ = select.select([descriptor], [], [], _WRITER)
+    if ready:
+        return
+    try:
+        os.read(descriptor, 1)  # nothing has come yet, so nothing is taken away
+    except BlockingIOError:
+        return  # there is a writer, which takes its time
+    raise UserError(f"{path} is a pipe that nobody writes to")
 
 
 def decoded(path: Path | str, raw: bytes) -> str:
@@ -59,6 +97,22 @@ def unreadable(path: Path, error: OSError) -> UserError:
     if path.is_dir():
         return UserError(f"{path} is a folder, not a file")
     return UserError(f"{path} cannot be read: {error.strerror or error}")
+
+
+def require_file(path: Path, hint: str | None = None) -> None:
+    """Refuse what is not a file on a disk, where it is read more than once or not from its start.
+
+    Raises
+    ------
+    UserError
+        There is no such file, or it is a folder, a pipe or a device.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file", hint=hint)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a file", hint=hint)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file on disk", hint="save it first: it is read twice")
 
 
 def read_rows(path: Path, mark: str | None = None) -> Rows:

@@ -81,7 +81,7 @@ def _pages(folder: Path, run: str) -> dict[str, str]:
         "the genes that the model sees": folder / "genes" / "coverage.html",
         "the prediction": folder / "prediction.html",
         "the mean baseline": folder / "mean.html",
-        "the run: vcell report writes it": Path(run) / "report.html",
+        "the run": Path(run) / "report.html",
     }
     for scored in sorted((folder / "scores").glob("*/index.html")):
         pages[f"scores of {scored.parent.name}"] = scored

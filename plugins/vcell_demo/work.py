@@ -66,6 +66,12 @@ def run(config: Demo) -> None:
             writes=[again],
         )
     scores = {name: _scored(journal, folder, name, path) for name, path in files.items()}
+    journal.step(
+        "report",
+        "8 write the page of the run",
+        *("report", trained["run"]),
+        writes=[Path(trained["run"]) / "report.html"],
+    )
     journal.record("finish", round(time.monotonic() - started, 1))
     page = report.write(folder, trained, scores, journal.done)
     report.tell(folder, trained, scores, journal.done, page)

@@ -90,7 +90,7 @@ def _context(made: Page, one: Scored, *, several: bool) -> None:
     made.heading("Per perturbation")
     if len(one.perturbations) == 1:
         made.text(
-            "There is one perturbation, so PDS has no others to tell it from: it is 1 whatever was "
+            "There is one perturbation, so PDS has no others to compare with: it is 1 whatever was "
             "predicted, and says nothing."
         )
     for metric in one.metrics:

@@ -158,7 +158,7 @@ def _tell(found: SearchResult, best: Trial, written: Path) -> None:
 
 def _page(card: str, run: str, found: SearchResult, best: Trial, slowdown: float) -> Page:
     page = Page("vcell gpu-tune find-optimal", f"{card}, the training step of {run}")
-    page.headline(_sentence(best, found.stock), f"At most {slowdown:.0%} slower was asked for.")
+    page.headline(_sentence(best, found.stock), f"At most {slowdown:.0%} slower was allowed.")
     points = [found.stock, *found.points]
     series = {
         "as it is": ([found.stock.seconds], [found.stock.joules]),

@@ -81,7 +81,7 @@ def sentence(reading: dict[str, Any]) -> str:
 
 
 def _text(card: dict[str, Any]) -> str:
-    unknown = "not told"
+    unknown = "not reported"
     power, clocks = card.get("power_limits_watts"), card.get("clocks_mhz")
     used, total = card.get("memory_bytes"), card.get("memory_total_bytes")
     users = ", ".join(map(str, card.get("users") or [])) or "nobody"

@@ -37,10 +37,10 @@ def run(config: GraphProfile) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     graphs = _graphs(config)
+    sets, values, described = _sets(config, graphs)
     if config.save is not None:
         graphs.save(config.save, overwrite=config.overwrite)
         console.say(f"graphs written: {config.save}")
-    sets, values, described = _sets(config, graphs)
     rules = Rules(1, config.direction, config.over, config.perturbed)
     budget = int(config.memory * 1e9) if config.memory else available_memory(device) // 4
     rows = []

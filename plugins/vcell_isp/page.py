@@ -115,7 +115,7 @@ def _strongest(named: pd.DataFrame) -> str:
 
 
 def _runs(page: Page, results: list[FinishedRun]) -> None:
-    """List what was run, and how it was checked, with a column for each run."""
+    """List the settings and checks of the runs, with a column for each run."""
     summaries = [result.run.meta.get("summary") or {} for result in results]
     gates = [summary.get("gates") or {} for summary in summaries]
     labels = {

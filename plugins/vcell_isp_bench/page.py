@@ -77,7 +77,7 @@ def write(path: Path, facts: dict[str, Any]) -> None:
 
 
 def _table(page: Page, rows: list[dict[str, Any]], *columns: str) -> None:
-    """Add what every method came to; a column that no method has is left out."""
+    """Add the results of every method; empty columns are left out."""
     known = [name for name in columns if any(row.get(name) is not None for row in rows)]
     page.table(
         ("method", *(WORDS.get(name, name.replace("_", " ")) for name in known)),

@@ -65,7 +65,7 @@ def check_labels(labels: PredictionLabels, required: Requirements) -> list[str]:
     missing = [name for name in required.contexts if name not in present]
     if unknown:
         problems.append(
-            f"unknown contexts {sample(unknown)}; asked for are {', '.join(required.contexts)}"
+            f"unknown contexts {sample(unknown)}; expected are {', '.join(required.contexts)}"
         )
     if missing:
         problems.append(f"no cells for context {', '.join(missing)}")
@@ -171,7 +171,7 @@ def _against_panel(counts: Counter[str], expected: dict[str, int | None], where:
             else ""
         )
         problems.append(
-            f"{where}{console.count(len(extra), 'perturbation')} not asked for: "
+            f"{where}{console.count(len(extra), 'perturbation')} not requested: "
             f"{sample(extra)}{hint}"
         )
     return problems
@@ -204,7 +204,7 @@ class ValueCheck:
         rest = np.abs(data - np.rint(data)) > _FRACTION[self.counts]
         if self.counts and rest.any():
             self._refuse(
-                "values that are not whole numbers (raw counts are asked for; "
+                "values that are not whole numbers (raw counts are needed; "
                 "log-normalised values are the usual mistake)",
                 cell[rest],
             )

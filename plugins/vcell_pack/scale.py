@@ -38,13 +38,13 @@ class Scaled:
         found = detect.scale(source)
         if found.kind == "normalised":
             raise UserError(
-                f"{name}: log1p values or raw counts are asked for, these are {found.text}",
+                f"{name}: log1p values or raw counts are needed, these are {found.text}",
                 hint="take the logarithm (log1p), or pack the raw counts",
             )
         if found.kind != "counts":
             if found.kind != "log1p":
                 console.say(
-                    f"{name}: not whole, so taken as log1p values and checked to be below 15"
+                    f"{name}: not whole numbers, taken as log1p values and checked to be below 15"
                 )
             return cls(False, "log1p, kept")  # noqa: FBT003
         totals = _totals(source)

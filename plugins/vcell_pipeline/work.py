@@ -282,7 +282,7 @@ def _trained(
         ready = run.checkpoints() or (run.path / "design.json").is_file()
         matches = run.meta.get("command") == command and same and ready and saved == expected
         if matches and run.status() in _GOES_ON:
-            console.say(f"going on with {run.name}")
+            console.say(f"continuing {run.name}")
             found: dict[str, Any] = library.command(command, resume=str(run.path), runs=runs)
             return found
     found = library.command(command, data, runs=runs, **settings)

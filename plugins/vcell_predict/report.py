@@ -67,7 +67,7 @@ def page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
         f"{cells} of {console.count(len(prediction.requests), 'perturbation')} predicted",
         f"by the mean effect: {', '.join(prediction.blind) or 'none'}",
     )
-    page.facts({"controls beside them": prediction.n_controls, "cells": config.mode})
+    page.facts({"control cells": prediction.n_controls, "cells": config.mode})
     names = [one.name for one in prediction.requests]
     found, trust = prediction.strengths, prediction.trust
     if found is not None:

@@ -225,7 +225,7 @@ class Account:
 
 
 def short(accounts: Sequence[Account]) -> list[str]:
-    """Return of each run's name the beginning, in whole words, that no other run's name has."""
+    """Return the shortest prefix of each run's name, cut at a hyphen, that is unique."""
     names = [account.run.name for account in accounts]
     return [_beginning(name, [*names[:i], *names[i + 1 :]]) for i, name in enumerate(names)]
 
@@ -233,9 +233,9 @@ def short(accounts: Sequence[Account]) -> list[str]:
 def _beginning(name: str, others: Sequence[str]) -> str:
     ends = [match.start() for match in re.finditer("-", name)]
     for end in ends:
-        words = name[:end]  # a date alone may tell runs apart, but nobody knows a run by it
-        if not words.isdigit() and not any(other.startswith(words) for other in others):
-            return words
+        prefix = name[:end]  # a date alone may be unique, but does not identify a run to people
+        if not prefix.isdigit() and not any(other.startswith(prefix) for other in others):
+            return prefix
     return name
 
 

@@ -109,7 +109,7 @@ def _said(
     effects: Responses | None,
     of: int,
 ) -> tuple[str, str]:
-    """Say what the choice keeps, and how many of the targets are in it."""
+    """Describe what the selection keeps, and how many of the targets it includes."""
     n = len(chosen.genes)
     said = f"{console.count(n, 'gene')} of {of:,} chosen"
     if effects is not None and report["responses"]["responses"]:

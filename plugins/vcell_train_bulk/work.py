@@ -24,7 +24,7 @@ from vcell.patients.communication import read_pairs
 from vcell.patients.network import BulkSettings
 from vcell.runs import Run
 from vcell.text_files import read_text
-from vcell.train.command import begun, fingerprint, resume_command
+from vcell.train.command import fingerprint, resume_command
 from vcell_train_bulk import report
 
 if TYPE_CHECKING:
@@ -44,13 +44,15 @@ def run(file: Path | None, config: TrainBulk) -> None:
         check_folder(config.runs)
         config = dataclasses.replace(config, cells=(file or config.cells))
         cohort, plan, data = _begun(config)
+
+        def begin(run: Run) -> None:
+            run.save_file(saved.COHORT, cohort.save)
+            run.save_file(saved.DESIGN, partial(write_json, value=plan.plain()))
+
         this = Run.create(
             config.runs, saved.COMMAND, config=dataclasses.asdict(config),
-            provenance=provenance(), seed=config.seed, data=[data],
+            provenance=provenance(), seed=config.seed, data=[data], begin=begin,
         )  # fmt: skip
-        with begun(this):
-            this.save_file(saved.COHORT, cohort.save)
-            this.save_file(saved.DESIGN, partial(write_json, value=plan.plain()))
     console.say(f"run directory: {this.path}")
     try:
         _folds(this, cohort, plan)
@@ -62,7 +64,7 @@ def run(file: Path | None, config: TrainBulk) -> None:
         console.say(f"to go on: {resume_command(saved.COMMAND, this)}")
         raise
     except BaseException as error:
-        with suppress(DiskFull, OSError):  # what is raised below is why; this would hide it
+        with suppress(DiskFull, OSError):  # must not hide the error raised below
             this.finish("failed")
         if full := no_room(this, error):
             raise full from None

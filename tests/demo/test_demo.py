@@ -66,7 +66,8 @@ def test_a_killed_demo_continues(vcell, tmp_path):
     assert html.escape(result["verdict"]) in page
     assert "Choosing the model" in page
     links = re.findall(r'<a href="([^"]+)"', page)
-    assert len(links) >= 5
+    assert len(links) >= 6
+    assert str((folder.parent / result["run"] / "report.html").relative_to(folder)) in links
     assert all((folder / link).is_file() for link in links)
     assert result["run"] in page
 

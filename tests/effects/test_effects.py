@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from vcell_train_vcc.closed.gp import GaussianProcess
 
-from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import CONTROL, simulate
 from vcell.models import Screen
@@ -19,11 +18,7 @@ from vcell.models.scoring import each
 from vcell.models.transfer import Transfer
 from vcell.screen.prior_effects import PriorEffects
 
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture

@@ -9,18 +9,13 @@ import numpy as np
 import pytest
 from vcell_features.embed import of_edges, of_sets
 
-from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import simulate
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 COMPLEXES = {f"C{i}": [f"G{i}{j}" for j in range(6)] for i in range(8)}
 GENES = [gene for genes in COMPLEXES.values() for gene in genes]
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
 
 
 def made(capsys, *words):

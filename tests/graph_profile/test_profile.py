@@ -237,6 +237,15 @@ def test_bad_input_is_one_line(tmp_path, files, capsys, monkeypatch, words, said
     assert "Traceback" not in err
 
 
+def test_a_graph_without_a_triple_is_not_saved(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.tsv").write_text("G1\tG2\n")
+    code, _, err = run(capsys, "--graph", "two.tsv", "--save", "kept")
+    assert code == 2
+    assert "no triple can be made" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["two.tsv"]
+
+
 def test_a_batch_that_cannot_fit_has_a_row_with_the_reason(files, capsys):
     words = ["--graph", files[0], "--strategy", "lazy-ref", "--strategy", "dango", "--memory", 1e-5]
     code, out, err = run(capsys, *words, "--steps", 1, "--seconds", 0, "--width", 8)

@@ -8,25 +8,11 @@ import json
 import numpy as np
 import pytest
 
-from vcell import console, models
+from vcell import models
 from vcell.cli import run
-from vcell.data.simulate import Simulator
 from vcell.models import Screen
 from vcell.runs import Run, find_runs
 from vcell.screen.split import TEST
-
-
-@pytest.fixture(scope="module")
-def cells(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
-    Simulator(cells=600, genes=80, perturbations=15, umis=800.0, seed=1).write(path)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
 
 
 def folds(cells, *words):

@@ -6,14 +6,14 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 from vcell_train_vcc.network.task import CellTask
 
-from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 from vcell.runs import Run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = [
     *("--device", "cpu", "--tokens", "32", "--set-size", "8", "--batch-size", "6"),
@@ -27,17 +27,6 @@ def cells(tmp_path_factory):
     path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
     Simulator(cells=800, genes=100, perturbations=16, umis=1000.0, seed=1).write(path)
     return path
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch, tmp_path_factory):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
-    monkeypatch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "graph-loss-cache"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

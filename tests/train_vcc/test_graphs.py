@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from vcell_train_vcc.closed.gp import GaussianProcess
 
-from vcell import console, models
+from vcell import models
 from vcell.cli import run
 from vcell.data.simulate import Simulator, simulate
 from vcell.graph import Relation, read
@@ -21,14 +21,9 @@ from vcell.runs import Run
 from vcell.screen.graphs import graphs_of
 from vcell.screen.split import TEST
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 SIZE = {"cells": 1500, "genes": 300, "perturbations": 50, "umis": 2500.0}
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch, tmp_path_factory):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
-    monkeypatch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "graphs-cache"))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from vcell_train_vcc import TrainVcc
 
-from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import simulate
 from vcell.errors import UserError
@@ -20,12 +19,6 @@ from vcell.screen.split import TEST
 
 # none of them is a gene of the cells; two are called otherwise today
 REAL = ("TP53", "MYC", "GATA1", "KLF1", "STAT1", "MED12", "SRC", "TET1", "MARCH8", "C10orf54")
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
 
 
 @pytest.fixture

@@ -12,17 +12,18 @@ import time
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 from vcell_train_vcc.network.task import CellTask
 
 from tests.support import clean_environment
-from vcell import console, models
+from vcell import models
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 from vcell.errors import UserError
 from vcell.models import Screen
 from vcell.runs import Run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = [
     *("--model", "transformer", "--device", "cpu", "--tokens", "24", "--set-size", "8"),
@@ -38,23 +39,12 @@ def cells(tmp_path_factory):
     return path
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch, tmp_path_factory):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
-    monkeypatch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "network-cache"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads that wait for each other are slow on a busy machine
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def trained(cells, tmp_path_factory):
     """The folder of a finished run."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "network-cache"))
+        patch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "train-vcc-cache"))
         assert run(["train-vcc", str(cells), *SMALL, "--runs", str(folder)]) == 0
     return Run.open("latest", root=folder)
 
@@ -246,7 +236,7 @@ def test_two_processes_learn_what_one_learns(cells, tmp_path, vcell, kind):
 )
 def test_the_choice_of_attention_is_reported(cells, tmp_path, capsys, attention):
     train(cells, tmp_path / "runs", "--attention", attention, "--max-steps", "2")
-    assert f"attention: {attention} (asked for)" in capsys.readouterr().err
+    assert f"attention: {attention} (as requested)" in capsys.readouterr().err
 
 
 def test_too_few_genes_for_a_phase_are_refused_before_training(cells, capsys):

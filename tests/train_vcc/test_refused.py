@@ -6,7 +6,6 @@ import anndata
 import numpy as np
 import pytest
 
-from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 
@@ -16,12 +15,6 @@ def clean(tmp_path_factory):
     path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
     Simulator(cells=600, genes=80, perturbations=15, umis=800.0, batches=3, seed=1).write(path)
     return anndata.read_h5ad(path)
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
 
 
 def trained(adata, tmp_path, capsys, *words):

@@ -9,24 +9,9 @@ from pathlib import Path
 import pytest
 from vcell_train_vcc import report
 
-from vcell import console
 from vcell.cli import run
-from vcell.data.simulate import Simulator
 from vcell.errors import RunFailed
 from vcell.runs import Run
-
-
-@pytest.fixture(scope="module")
-def cells(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
-    Simulator(cells=600, genes=80, perturbations=15, umis=800.0, seed=1).write(path)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
 
 
 def project(tmp_path, *lines, head=()):

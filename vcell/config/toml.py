@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vcell.errors import UserError
-from vcell.text_files import decoded
+from vcell.text_files import decoded, read_bytes
 
 FILE_NAME = "vcell.toml"
 _POSITION = re.compile(
@@ -64,8 +64,7 @@ def read(path: Path) -> ProjectFile:
     """Read and parse a project file; errors are UserErrors with line and column."""
     shown = shown_path(path)
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(_MAX_BYTES + 1)
+        raw = read_bytes(path, _MAX_BYTES + 1)
     except OSError as error:
         raise UserError(
             f"{shown}: cannot be read: {error.strerror}", hint="name another file with --config"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vcell import outputs
 from vcell.errors import UserError
 from vcell.gpu.settings import CardSettings
+from vcell.text_files import read_text
 
 if TYPE_CHECKING:
     from vcell.gpu.settings import Control
@@ -30,17 +31,19 @@ def path_of(name: str) -> Path:
 def read(name: str, card: Control) -> CardSettings:
     """Return a profile's settings; raise if it is of another kind of card."""
     path = path_of(name)
-    try:
-        found = json.loads(path.read_text())
-        settings, of = CardSettings.of(found["settings"]), str(found["card"])
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"there is no profile {path}", hint="vcell gpu-tune find-optimal writes one"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged", hint="write it anew by find-optimal") from None
+        )
+    try:
+        found = json.loads(read_text(path))
+        settings, of = CardSettings.of(found["settings"]), str(found["card"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{path} is damaged", hint="write it again with find-optimal") from None
     if of != card.name:
-        raise UserError(f"{path} was measured on {of}, this is {card.name}", hint="measure it anew")
+        raise UserError(
+            f"{path} was measured on {of}, this is {card.name}", hint="measure it again"
+        )
     return settings
 
 

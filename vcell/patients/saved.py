@@ -96,11 +96,9 @@ def opened(run: Run) -> tuple[Cohort, BulkStudy]:
     try:
         plain = json.loads((run.path / DESIGN).read_text())
         plan = BulkStudy.of(plain)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{run.name} has no {DESIGN} that can be read ({error}): it ended before training "
-            "began",
-            hint="start a new run",
+            f"{run.path / DESIGN} is missing or damaged", hint="start a new run"
         ) from None
     return Cohort.load(run.path / COHORT), plan
 

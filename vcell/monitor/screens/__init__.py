@@ -35,8 +35,8 @@ _HINTS: dict[str, tuple[tuple[str, str], ...]] = {
 def draw(view: Viewer, width: int, height: int) -> list[Line]:
     """Draw the current screen: header, body, a line for messages, hints of keys."""
     if width < SMALLEST[0] or height < SMALLEST[1]:
-        told: list[Line] = [[(f"too small: {width}x{height}", "warn")], [("q quit", "dim")]]
-        return [fit(line, width) for line in stretch(told, height)]
+        shown: list[Line] = [[(f"too small: {width}x{height}", "warn")], [("q quit", "dim")]]
+        return [fit(line, width) for line in stretch(shown, height)]
     if view.overlay:
         body = overlays.body(view, width, height - 3)
         hints: tuple[tuple[str, str], ...] = overlays.HINTS
