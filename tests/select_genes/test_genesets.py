@@ -135,11 +135,14 @@ def test_many_names_are_found_as_one_is():
     def written(name):
         return rng.choice([name, name, name, name.lower(), name.upper(), f"{name}.7", f"no{name}"])
 
+    renamed = 0
     for trial in range(12):
+        both = rng.sample(of_line, 50)  # genes of the file that are asked for by another name
         genes = [written(rng.choice(rng.choice([shared, every]))) for _ in range(400)]
+        genes += [rng.choice(names) for names in both]
         ids = [rng.choice([rng.choice(lines)[1], f"{rng.choice(lines)[1]}.3", ""]) for _ in genes]
         wanted = [written(rng.choice(rng.choice([shared, every]))) for _ in range(200)]
-        wanted += [rng.choice(names) for names in rng.sample(of_line, 40)] + genes[:3]
+        wanted += [rng.choice(names) for names in both] + genes[:3]
         index = GeneIndex(genes, np.array(ids) if trial % 2 else None)
         expected = [index.find(name) for name in wanted]
         assert any(
@@ -148,3 +151,4 @@ def test_many_names_are_found_as_one_is():
         parts = wanted[:100], wanted[50:]
         assert index.match(parts[0]).index.tolist() == expected[:100]
         assert index.match(parts[1]).index.tolist() == expected[50:]
+    assert renamed > 200
