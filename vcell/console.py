@@ -140,8 +140,8 @@ def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], width: int | No
 
 def room() -> int | None:
     """Return the columns of the terminal that results go to; None without a terminal."""
-    told = os.environ.get("COLUMNS", "")
-    return int(told) if told.isdigit() and int(told) > 0 else _columns(sys.stdout)
+    width = os.environ.get("COLUMNS", "")
+    return int(width) if width.isdigit() and int(width) > 0 else _columns(sys.stdout)
 
 
 def _columns(stream: TextIO) -> int | None:

@@ -1,12 +1,12 @@
-"""Five of scipy's special functions without the rest of scipy.special.
+"""Five of scipy's special functions, loaded without the rest of scipy.special.
 
 The rest of the package imports numpy.f2py, numpy.testing, pydoc and an array interface for other
-libraries: .11 to .14 CPU seconds in every command that runs a test, instead of 5 ms. The functions
-are compiled ufuncs in one of its modules, which is loaded here below an empty package; a later
+libraries: 0.11 to 0.14 CPU seconds in every command that runs a test, instead of 5 ms. The
+functions are ufuncs of one compiled module, which is loaded here below an empty package; a later
 ``import scipy.special`` gets the whole package, with these same functions.
 
-Import this at the top of a module, not inside a function that threads run: while it is loading,
-another thread would find the empty package.
+Import this at the top of a module, not in a function that threads run: during the import,
+another thread would see the empty package.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -30,20 +31,20 @@ def summaries() -> dict[str, str | Broken]:
     """Return the summary of every plugin, or why it cannot be loaded."""
     file, installed = _file(), _installed()
     known = _read(file, installed)
-    kept: dict[str, list[Any]] = {}
+    entries: dict[str, list[Any]] = {}
     result: dict[str, str | Broken] = {}
     for name, found in plugin.discover().plugins.items():
         mark = _mark(found)
         if mark is not None and known.get(name, [None])[0] == mark:
-            kept[name] = known[name]
+            entries[name] = known[name]
             result[name] = known[name][1]
             continue
         loaded = plugin.load(name)
         result[name] = loaded if isinstance(loaded, Broken) else loaded.summary
         if mark is not None and not isinstance(loaded, Broken):
-            kept[name] = [mark, loaded.summary]
-    if any(known.get(name) != entry for name, entry in kept.items()):
-        _write(file, installed, known | kept)
+            entries[name] = [mark, loaded.summary]
+    if any(known.get(name) != entry for name, entry in entries.items()):
+        _write(file, installed, known | entries)
     return result
 
 
@@ -103,4 +104,5 @@ def _write(file: Path, installed: list[list[Any]], plugins: dict[str, list[Any]]
         aside.write_text(json.dumps({"installed": installed, "plugins": plugins}))
         aside.replace(file)
     except OSError:
-        return
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ def chosen(gpu: str) -> list[Device]:
     if not found.devices:
         raise UserError(
             f"there is no GPU to look at: {found.reason}",
-            hint=found.mend or "vcell doctor shows what this machine has",
+            hint=found.remedy or "vcell doctor shows what this machine has",
         )
     if gpu == "all":
         return physical or list(cards.values())

@@ -171,7 +171,7 @@ def _against_panel(counts: Counter[str], expected: dict[str, int | None], where:
             else ""
         )
         problems.append(
-            f"{where}{console.count(len(extra), 'perturbation')} not asked for: "
+            f"{where}{console.count(len(extra), 'perturbation')} not requested: "
             f"{sample(extra)}{hint}"
         )
     return problems

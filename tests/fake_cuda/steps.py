@@ -82,7 +82,7 @@ def trained(wanted: dict[str, Any], place: Place) -> tuple[SyntheticTask, Update
     config = TrainVcc(**given | {"set_loss": "energy"} | words)
     tokens = tuple(f"g{i}" for i in range(GENES))
     shape = NetworkShape(kind, "tiny", 0.1, tokens, ((GENES, 0),))
-    task: Any = SyntheticTask(shape, config, AttentionChoice(attention, "asked for"))
+    task: Any = SyntheticTask(shape, config, AttentionChoice(attention, "as requested"))
     torch.use_deterministic_algorithms(False)
     if config.deterministic:
         set_up_device(config, place)

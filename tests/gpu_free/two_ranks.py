@@ -67,7 +67,7 @@ def train(place: Place, wanted: dict[str, Any]) -> tuple[dict[str, Tensor], list
     )
     tokens = tuple(f"g{i}" for i in range(GENES))
     shape = NetworkShape(kind, "tiny", 0.0, tokens, ((GENES, 0),))
-    task: Any = SyntheticTask(shape, config, AttentionChoice(attention, "asked for"))
+    task: Any = SyntheticTask(shape, config, AttentionChoice(attention, "as requested"))
     told: list[str] = []
     model, called = build(task, config, place, told.append)
     learner = Learner(model, build_optimizer(model, config, place.device), Averaged(model, 0.9))

@@ -179,7 +179,7 @@ def test_the_printed_table_has_every_column_and_the_roofline(bench):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--gpus", "64"], "asked for: 64 GPUs"),
+        (["--gpus", "64"], "requested: 64 GPUs"),
         (["--gpus", "2", "--procs", "2"], "one process for each of --gpus"),
         (["--procs", "2", "--search", "3"], "the settings of one process"),
         (["--procs", "60"], "cannot be shared by 60 processes"),

@@ -310,7 +310,7 @@ def test_the_log_is_searched_and_walked(view):
 def test_a_run_that_said_nothing_has_an_empty_log(view):
     choose(view, "1f00")
     press(view, "5", "r")
-    assert "nothing was said yet" in shown(view) or "ended: done" in shown(view)
+    assert "no output yet" in shown(view) or "ended: done" in shown(view)
     press(view, "e")
     assert view.message[0] == "no problems here"
 
@@ -459,3 +459,16 @@ def test_every_screen_fits_every_size(view, size, plain):
     for overlay in ("help", "settings"):
         view.toggle(overlay)
         shown(view, size)
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_smallest_terminal_names_what_it_shows_and_cuts_nothing_in_silence(view, screen):
+    place = SCREENS.index(screen) + 1
+    press(view, str(place))
+    small, large = shown(view, (40, 12)).splitlines(), shown(view, (200, 50))
+    head = small[0]
+    assert f"[{place} {screen}]" in head
+    assert all(f"{i} " in head for i in range(1, 6))
+    assert head.rstrip()[-3] == ":"  # the time is whole
+    last = [line.split()[-1] for line in small[1:] if len(line) == 40]
+    assert all(f"{word} " in large for word in last if word.isascii() and word.isalpha())

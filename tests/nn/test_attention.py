@@ -206,7 +206,7 @@ class TestChoice:
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
         assert pick("auto").startswith("attention: flash (flash-attn is installed")
-        assert pick("flash") == "attention: flash (asked for)"
+        assert pick("flash") == "attention: flash (as requested)"
         assert "sdpa" in pick("auto", head_dim=288)
         with pytest.raises(UserError, match="needs precision bf16 or fp16"):
             pick("flash", torch.float32)
@@ -220,7 +220,7 @@ class TestChoice:
         with pytest.raises(UserError, match="no attention 'falsh'"):
             choose("falsh", "cpu", torch.bfloat16, n_tokens=10, head_dim=32)
         assert str(choose("linear", "cpu", torch.float32, n_tokens=9, head_dim=8)) == (
-            "attention: linear (asked for)"
+            "attention: linear (as requested)"
         )
 
 

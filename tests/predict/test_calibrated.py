@@ -66,7 +66,7 @@ def screen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("screen")
     design = {"cells": 6000, "genes": 800, "perturbations": 60, "umis": 3000.0, "batches": 2}
     Simulator(**design, seed=5).write(folder / "cells.h5ad")
-    # the mean's effects are far too small; those of the other models leave little to mend
+    # the mean's effects are far too small; those of the other models leave little to correct
     words = ["--runs", folder / "runs", "--model", "mean", "--test-share", "0.3"]
     assert run([*map(str, ["train-vcc", folder / "cells.h5ad", *words])]) == 0
     return folder

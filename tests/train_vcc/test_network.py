@@ -236,7 +236,7 @@ def test_two_processes_learn_what_one_learns(cells, tmp_path, vcell, kind):
 )
 def test_the_choice_of_attention_is_reported(cells, tmp_path, capsys, attention):
     train(cells, tmp_path / "runs", "--attention", attention, "--max-steps", "2")
-    assert f"attention: {attention} (asked for)" in capsys.readouterr().err
+    assert f"attention: {attention} (as requested)" in capsys.readouterr().err
 
 
 def test_too_few_genes_for_a_phase_are_refused_before_training(cells, capsys):

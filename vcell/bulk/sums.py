@@ -93,12 +93,12 @@ def samples(
     width = source.n_genes if genes is None else len(genes)
     wanted = np.sort(pools.order)
     order = GeneOrder.learn(source, wanted, genes, sampling.cells)
-    kept = _resident(source, wanted, genes, order, memory // 2)
+    resident = _resident(source, wanted, genes, order, memory // 2)
     tile = max(memory // 2 // (4 * max(width, 1)) // BLOCK, 1) * BLOCK
-    tile = min(tile, SAMPLES) if kept else tile
+    tile = min(tile, SAMPLES) if resident else tile
     total = len(pools.groups) * sampling.samples
     buffers = Buffers(keep=2)  # reused once the caller has released earlier samples
-    if kept is None:
+    if resident is None:
         console.say(
             f"{source.name}: its counts need more memory than is granted, so they are read for "
             f"each {tile:,} of {total:,} samples: {-(-total // tile)} times"
@@ -110,11 +110,11 @@ def samples(
         for drawn in _tiles(draws(pools, sampling), tile):
             sums = buffers.take(len(drawn) * width, np.int32).reshape(len(drawn), width)
             sums[:] = 0
-            rows = wanted if kept else np.unique(drawn.cells)
+            rows = wanted if resident else np.unique(drawn.cells)
             place = np.empty(source.n_cells, np.int32)
             place[rows] = np.arange(len(rows), dtype=np.int32)
             cells = place[drawn.cells]
-            for piece in kept or _pieces(source, rows, genes, order, memory // 2):
+            for piece in resident or _pieces(source, rows, genes, order, memory // 2):
                 if piece.largest * sampling.cells > LARGEST_COUNT:
                     sums = sums.astype(np.int64, copy=False)
                 for begin in range(0, len(drawn), SAMPLES):
@@ -200,15 +200,15 @@ def _resident(
     """Return all cells that can be drawn, or None if they take more than `limit` bytes."""
     if order.table_bytes(len(rows)) > limit:
         return None
-    kept, size = [], 0
+    pieces, size = [], 0
     for piece in packed(
         source, rows, genes, order, most_cells=MOST_CELLS, most_values=_values(limit)
     ):
-        kept.append(piece)
+        pieces.append(piece)
         size += piece.nbytes
         if size > limit:
             return None
-    return kept
+    return pieces
 
 
 def _pieces(

@@ -198,9 +198,9 @@ def compare(names: tuple[str, ...], root: Path) -> None:
     rows = [(key, *map(_brief, values)) for key, values in settings.items()]
     parts = [console.table(status, heads)]
     held_out = [_held_out(run) for run in chosen]
-    told = list(dict.fromkeys(name for scores in held_out for name in scores))
-    if told:
-        scores = [(name, *(found.get(name) for found in held_out)) for name in told]
+    score_names = list(dict.fromkeys(name for scores in held_out for name in scores))
+    if score_names:
+        scores = [(name, *(found.get(name) for found in held_out)) for name in score_names]
         parts.append(console.table(scores, ["held-out score", *heads[1:]]))
     if metrics:
         lines = [(name, *values) for name, values in metrics.items()]
@@ -209,7 +209,7 @@ def compare(names: tuple[str, ...], root: Path) -> None:
         parts.append(console.table(rows, ["setting that differs", *heads[1:]]))
     data = {
         "runs": [r.name for r in chosen],
-        "held_out": {name: [found.get(name) for found in held_out] for name in told},
+        "held_out": {name: [found.get(name) for found in held_out] for name in score_names},
         "settings": settings,
         "metrics": metrics,
     }

@@ -137,9 +137,9 @@ def runs_folder(file: ProjectFile) -> dict[str, Path]:
     So predict and `vcell runs` find runs where the project's trainer writes them.
     """
     for table in file.tables.values():
-        told = table.get("runs") if isinstance(table, Mapping) else None
-        if isinstance(told, str) and told:
-            return {"runs": file.path.parent / Path(told).expanduser()}
+        folder_text = table.get("runs") if isinstance(table, Mapping) else None
+        if isinstance(folder_text, str) and folder_text:
+            return {"runs": file.path.parent / Path(folder_text).expanduser()}
     return {}
 
 

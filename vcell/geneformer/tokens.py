@@ -228,9 +228,9 @@ def passing(source: CellSource, rows: NDArray[np.int64] | None) -> NDArray[np.in
 def without_empty(cells: TokenCells, name: str) -> TokenCells:
     """Leave out cells without any gene of the vocabulary; raise if none is left."""
     counts = Counts()
-    kept = counts.with_genes(cells)
+    with_counts = counts.with_genes(cells)
     counts.report(name)
-    return kept
+    return with_counts
 
 
 @dataclass

@@ -21,7 +21,7 @@ def required_genes(
     *,
     quiet: bool = False,
 ) -> tuple[Match, tuple[str, ...]]:
-    """Find a model's genes in a file, and report how many there are.
+    """Find a model's genes in a file, and report their number.
 
     Parameters
     ----------

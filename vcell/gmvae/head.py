@@ -66,8 +66,8 @@ class Head:
 
     def arrays(self) -> dict[str, Array]:
         """Return all parameters as arrays, for storage."""
-        told = {name: np.asarray(getattr(self, name)) for name in self.__dataclass_fields__}
-        return {name: value.astype(np.float64) for name, value in told.items()}
+        fields = {name: np.asarray(getattr(self, name)) for name in self.__dataclass_fields__}
+        return {name: value.astype(np.float64) for name, value in fields.items()}
 
     @classmethod
     def of(cls, arrays: dict[str, Array]) -> Head:

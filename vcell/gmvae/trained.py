@@ -59,14 +59,14 @@ class Trained:
     def __init__(
         self,
         network: Gmvae,
-        told: Mapping[str, Any],
+        study: Mapping[str, Any],
         head: LabelHead | None,
         outliers: Outliers | None,
         components: Components | None = None,
     ) -> None:
         self.network = network.eval()
-        self.genes, self.labels = list(told["genes"]), list(told["labels"])
-        self.batches, self.target = list(told["batches"]), float(told["target"])
+        self.genes, self.labels = list(study["genes"]), list(study["labels"])
+        self.batches, self.target = list(study["batches"]), float(study["target"])
         self.head, self.outliers, self.components = head, outliers, components
 
     @classmethod
@@ -74,16 +74,16 @@ class Trained:
         """Load the best network of a run, and its head if the run is finished."""
         run.refuse_unless_of("train-gmvae")
         try:
-            told = json.loads((run.path / STUDY).read_text())
+            study = json.loads((run.path / STUDY).read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{run.path / STUDY} cannot be read: {error}") from None
-        network = Gmvae(GmvaeShape.of(told["shape"]))
+        network = Gmvae(GmvaeShape.of(study["shape"]))
         load_weights(network, run.checkpoint("best").path)
         head, outliers = read_head(run.path / HEAD)
         components = None
         if head is not None and head.components is not None:
             components = Components.load(run.path / COMPONENTS)
-        return cls(network.to(device), told, head, outliers, components)
+        return cls(network.to(device), study, head, outliers, components)
 
     @torch.no_grad()
     def encode(self, batch: CompressedRows) -> tuple[Array, Array]:

@@ -67,7 +67,9 @@ def doubts(x: Array, labels: Array, n_labels: int, seed: int) -> Doubts:
     drawn[np.random.default_rng((seed, 0xD0B7)).permutation(n)[:MOST]] = True
     base = np.bincount(labels, minlength=n_labels) / n
     task = _Labelled(x, labels, base, folds_of(labels, seed), drawn)
-    best = max((task.judged(suspect, one) for one in _PENALTIES), key=lambda said: said.evidence)
+    best = max(
+        (task.judged(suspect, one) for one in _PENALTIES), key=lambda judgement: judgement.evidence
+    )
     for _ in range(_ROUNDS):
         last, suspect = suspect, _some_of_each_kept(best.wrong, labels)
         if best.share < LEAST or (last == suspect).all():

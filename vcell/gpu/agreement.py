@@ -42,11 +42,11 @@ def ask_torch() -> TorchSees:
     """Query torch, without initialising a GPU."""
     import torch
 
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-            complaint = str(said[0].message) if said and not count else ""
+            complaint = str(caught[0].message) if caught and not count else ""
         except (RuntimeError, AssertionError, OSError) as error:
             count, complaint = 0, str(error)
     architectures = tuple(torch.cuda.get_arch_list()) if count else ()
@@ -59,13 +59,13 @@ def checked(seen: Devices, torch: TorchSees | None = None) -> Devices:
     if not seen.devices:
         return seen
     torch = ask_torch() if torch is None else torch
-    problem, mend = disagreement(seen, torch)
+    problem, remedy = disagreement(seen, torch)
     if not problem:
         return seen
     usable = min(torch.count, len(seen.devices))
     if any(not _compiled_for(device, torch.architectures) for device in seen.devices):
         usable = 0  # we cannot know which of them are usable
-    return replace(seen, devices=seen.devices[:usable], reason=problem, mend=mend)
+    return replace(seen, devices=seen.devices[:usable], reason=problem, remedy=remedy)
 
 
 def disagreement(seen: Devices, torch: TorchSees) -> tuple[str, str]:
@@ -81,8 +81,8 @@ def disagreement(seen: Devices, torch: TorchSees) -> tuple[str, str]:
     if torch.cuda is None:
         return f"{cards}, but torch {torch.version} is built without CUDA", _INSTALL
     if torch.count == 0:
-        said = f": {torch.complaint}" if torch.complaint else ""
-        needed = f"torch {torch.version} (CUDA {torch.cuda}) cannot use the driver{said}"
+        complaint = f": {torch.complaint}" if torch.complaint else ""
+        needed = f"torch {torch.version} (CUDA {torch.cuda}) cannot use the driver{complaint}"
         return f"{cards}, but {needed}", f"update the driver, or {_INSTALL}"
     foreign = [d for d in seen.devices if not _compiled_for(d, torch.architectures)]
     if foreign:

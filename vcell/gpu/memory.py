@@ -17,7 +17,7 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start to measure the peak memory anew."""
+    """Start to measure the peak memory again."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return

@@ -35,7 +35,7 @@ class Devices:
     reason: str = ""
     driver: str = ""
     problems: tuple[str, ...] = ()  # cards that do not answer, and the like
-    mend: str = ""  # what to do about `reason`
+    remedy: str = ""  # what to do about `reason`
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def devices() -> Devices:
     try:
         import pynvml
     except ImportError:
-        return Devices((), "nvidia-ml-py is not installed", mend="pip install nvidia-ml-py")
+        return Devices((), "nvidia-ml-py is not installed", remedy="pip install nvidia-ml-py")
     try:
         with session() as nvml:
             found, problems = _cards(nvml)

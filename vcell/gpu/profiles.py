@@ -39,9 +39,11 @@ def read(name: str, card: Control) -> CardSettings:
         found = json.loads(read_text(path))
         settings, of = CardSettings.of(found["settings"]), str(found["card"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(f"{path} is damaged", hint="write it anew by find-optimal") from None
+        raise UserError(f"{path} is damaged", hint="write it again with find-optimal") from None
     if of != card.name:
-        raise UserError(f"{path} was measured on {of}, this is {card.name}", hint="measure it anew")
+        raise UserError(
+            f"{path} was measured on {of}, this is {card.name}", hint="measure it again"
+        )
     return settings
 
 

@@ -142,7 +142,7 @@ class Control:
         try:
             getattr(self, f"_set_{name}")(value)
         except self._nvml.NVMLError as error:
-            raise RunFailed(self._refused(name, error), hint=self._mend(error)) from None
+            raise RunFailed(self._refused(name, error), hint=self._remedy(error)) from None
 
     def verify(self, name: str, requested: CardSettings) -> None:
         """Read the setting back if possible; raise RunFailed if it differs."""
@@ -180,7 +180,7 @@ class Control:
     def _refused(self, name: str, error: Any) -> str:
         return f"{self.name}: the driver refused the {name.replace('_', ' ')} ({error})"
 
-    def _mend(self, error: Any) -> str:
+    def _remedy(self, error: Any) -> str:
         if error.value == self._nvml.NVML_ERROR_NO_PERMISSION:
             return "setters need root: run it with sudo, or ask the administrator"
         if error.value == self._nvml.NVML_ERROR_NOT_SUPPORTED:

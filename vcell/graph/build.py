@@ -63,13 +63,13 @@ def read(
         index, _ = _index(_all_genes(lists))
     relations, counts, notes = [], {}, []
     for path, one in lists:
-        relation, count, told = _relation(path, one, index)
-        notes.append(told)
+        relation, count, note = _relation(path, one, index)
+        notes.append(note)
         if relation.n_edges:
             relations.append(relation)
             counts[relation.name] = count
         elif not any(other[0] == path and other[1] is not one for other in lists):
-            raise UserError(told)
+            raise UserError(note)
     if not relations:
         raise UserError("; ".join(notes))
     return GeneGraphs(tuple(index.genes), tuple(relations), counts, tuple(notes))

@@ -46,8 +46,8 @@ def kernels(relation: Relation, genes: NDArray[np.integer]) -> list[Array]:
     alone = walk.degree[genes] == 0
     found = []
     for walked in (near, far):
-        told = np.diag(walked)[~alone]
-        kernel = walked / (told.mean() if len(told) else 1.0)
+        returning = np.diag(walked)[~alone]
+        kernel = walked / (returning.mean() if len(returning) else 1.0)
         kernel[alone, alone] = 1.0
         found.append(kernel)
     return found

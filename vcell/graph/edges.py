@@ -242,17 +242,19 @@ def _relations(
     def one(
         name: str, mask: NDArray[np.bool_] | None, weight: NDArray[np.float32] | None
     ) -> EdgeList:
-        told = list(notes)
+        messages = list(notes)
         if minimum is not None and weight is not None:
             light = weight < minimum
-            told.append(f"{console.count(int(light.sum()), 'edge')} of weight below {minimum:g}")
+            messages.append(
+                f"{console.count(int(light.sum()), 'edge')} of weight below {minimum:g}"
+            )
             mask = ~light if mask is None else mask & ~light
         s, t, w = (
             (source, target, weight)
             if mask is None
             else (source[mask], target[mask], None if weight is None else weight[mask])
         )
-        return EdgeList(name, names, s, t, w, layout.directed, layout.what, tuple(told))
+        return EdgeList(name, names, s, t, w, layout.directed, layout.what, tuple(messages))
 
     if layout.kind is not None:
         codes = np.frombuffer(found.kind, np.int16)

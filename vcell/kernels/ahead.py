@@ -1,11 +1,11 @@
-"""Compile every kernel ahead of its first use, in parallel: ``python -m vcell.kernels.ahead``.
+"""Compile all kernels before they are used, in parallel: ``python -m vcell.kernels.ahead``.
 
-numba compiles a kernel when it is first called with arrays of some types. The code is stored beside
+numba compiles a kernel when it is first called with arrays of some types. The code is saved next to
 the source (in the user's cache folder where that cannot be written), under the processor's name:
-later calls and other processes reuse it; another kind of processor compiles its own.
+later calls and other processes reuse it. Each kind of processor has its own code.
 ``signatures.json`` lists the types that the commands use; ``tools/kernel_signatures.py`` writes it.
-One process compiles all of a module's kernels, since two that add to the index of one kernel at
-once lose an entry (which is then compiled again).
+One process compiles all kernels of a module: if two added to the index of one kernel at the same
+time, an entry could be lost (and be compiled again later).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Instructions that kernels have beyond Python's, in LLVM's own terms.
+"""Instructions for kernels that are written directly in LLVM's code.
 
 numba is imported when a kernel that uses one is compiled, not when the kernel's module is imported:
 compiled code needs neither the instruction's definition nor numba.
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class _ImportedOnUse:
-    """A module that is imported when something of it is used."""
+    """A module that is imported when one of its attributes is used."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -22,18 +22,18 @@ class _ImportedOnUse:
         return getattr(import_module(self._name), name)
 
 
-#: numba's types and its helpers for writing code, for the definitions of instructions.
+#: numba's types and code helpers, for the definitions of instructions.
 types: Any = _ImportedOnUse("numba.core.types")
 cgutils: Any = _ImportedOnUse("numba.core.cgutils")
 
 
 class Intrinsic:
-    """An instruction; only kernels can call it.
+    """An instruction that only kernels can call.
 
     Parameters
     ----------
     emitter
-        What ``numba.extending.intrinsic`` takes: it gets the types of the arguments and returns a
+        As for ``numba.extending.intrinsic``: given the types of the arguments, it returns a
         signature and the function that writes the code. Calls leave out its first argument.
     """
 
@@ -43,15 +43,15 @@ class Intrinsic:
 
     @cached_property
     def _numba_type_(self) -> Any:
-        """What numba looks for in a global that it does not know."""
+        """The numba type; numba reads this attribute of globals of unknown types."""
         from numba.core.registry import cpu_target
         from numba.extending import intrinsic
 
         made: Any = intrinsic(self._emitter)
         known = cpu_target.typing_context
-        known.refresh()  # it has read what was there when the compiler began
+        known.refresh()  # it knows only what was registered when the compiler started
         return known.resolve_value_type(made)
 
     def __call__(self, *args: Any) -> Any:
-        """Exist for type checkers; numba replaces every call."""
+        """For type checkers only; numba replaces every call."""
         raise NotImplementedError("instructions run in compiled kernels only")

@@ -1,4 +1,4 @@
-"""Radix sort of long runs of 32-bit keys: see docs/decisions.md."""
+"""Radix sort of long runs of 32-bit keys; docs/decisions.md has the reasons."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def zinb_rows(
         n = last - first
         genes = indices[first:last]
         highest, total = exp_rows(logits[b], mean)
-        if not library[b] > 0:  # an empty cell is told nothing
+        if not library[b] > 0:  # an empty cell gets no gradient
             loss[b] = 0.0
             out[:] = np.nan if math.isnan(total) else 0.0
             out_pi[:] = 0.0

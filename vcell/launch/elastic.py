@@ -117,9 +117,9 @@ def _first_cause(run: Run, error: Any) -> UserError | RunFailed:
     """Find the first failure: a process that was killed, else the earliest with a reason."""
     signals = {r: -f.exitcode for r, f in sorted(error.failures.items()) if f.exitcode < 0}
     first = {rank: number for rank, number in signals.items() if number not in _CONSEQUENCES}
-    told = failures_of(run)
-    if told and not first:
-        return as_error(min(told, key=lambda failure: float(failure["time"])), run)
+    failures = failures_of(run)
+    if failures and not first:
+        return as_error(min(failures, key=lambda failure: float(failure["time"])), run)
     ended_last = sorted((first or signals).items(), key=lambda item: item[1] == signal.SIGTERM)
     for rank, number in ended_last:
         why = " (out of memory?)" if number == signal.SIGKILL else ""

@@ -73,8 +73,8 @@ def _usable(options: LaunchOptions) -> Devices:
     for problem in seen.problems:
         if problem != seen.reason:
             console.warn(problem)
-    asked = 1 if options.gpus == "auto" else int(options.gpus)
-    if options.device == "cpu" or options.procs is not None or asked > max(len(seen.devices), 1):
+    n_gpus = 1 if options.gpus == "auto" else int(options.gpus)
+    if options.device == "cpu" or options.procs is not None or n_gpus > max(len(seen.devices), 1):
         return seen
     return checked(seen)
 
@@ -89,12 +89,12 @@ def _processes(options: LaunchOptions, seen: Devices) -> tuple[Literal["cpu", "c
             )
         return "cpu", options.procs or 1
     if options.device == "auto" and have == 0 and wanted <= 1:
-        if seen.mend:
-            console.warn(f"computing on the CPU: {seen.reason}; to use a GPU, {seen.mend}")
+        if seen.remedy:
+            console.warn(f"computing on the CPU: {seen.reason}; to use a GPU, {seen.remedy}")
         return "cpu", 1
     if wanted > have or have == 0:
-        mend = f"{seen.mend}; or " if seen.mend else ""
-        hint = f"--gpus {have}" if have else f"{mend}--device cpu, with --procs for several"
+        remedy = f"{seen.remedy}; or " if seen.remedy else ""
+        hint = f"--gpus {have}" if have else f"{remedy}--device cpu, with --procs for several"
         raise too_few_gpus(wanted, have, hint, seen.reason)
     if have > wanted and options.gpus == "1":
         console.say(f"using 1 of {have} GPUs; --gpus auto uses all")
@@ -104,8 +104,8 @@ def _processes(options: LaunchOptions, seen: Devices) -> tuple[Literal["cpu", "c
 def too_few_gpus(wanted: int, have: int, hint: str, reason: str = "") -> UserError:
     """Return the error for more GPUs than there are; `reason` says why none was found."""
     why = f" ({reason})" if reason else ""
-    asked = console.count(max(wanted, 1), "GPU")
-    return UserError(f"asked for: {asked}; this machine has {have or 'none'}{why}", hint=hint)
+    requested = console.count(max(wanted, 1), "GPU")
+    return UserError(f"requested: {requested}; this machine has {have or 'none'}{why}", hint=hint)
 
 
 def _refuse_several_tasks(environment: Mapping[str, str]) -> None:

@@ -131,13 +131,15 @@ def _short(name: str) -> str:
 
 def readings(found: list[Gpu], history: History) -> list[tuple[str, str]]:
     """Return sentences about the GPUs, each with a style; the worst first."""
-    told = [sentence for gpu in found if (sentence := _reads(gpu)) is not None]
+    lines = [sentence for gpu in found if (sentence := _reads(gpu)) is not None]
     if capped := [gpu for gpu in found if gpu.held_back == "power cap"]:
-        told.append((_capped(capped), ""))
+        lines.append((_capped(capped), ""))
     if any(gpu.is_slowed for gpu in found) and len(found) > 1:
-        told.append(("Every step waits for the slowest GPU: what slows one slows the run.", "warn"))
-    told.sort(key=lambda sentence: {"bad": 0, "warn": 1}.get(sentence[1], 2))
-    return told + _cost(found, history)
+        lines.append(
+            ("Every step waits for the slowest GPU: what slows one slows the run.", "warn")
+        )
+    lines.sort(key=lambda sentence: {"bad": 0, "warn": 1}.get(sentence[1], 2))
+    return lines + _cost(found, history)
 
 
 def _capped(found: list[Gpu]) -> str:
@@ -166,7 +168,7 @@ def _reads(gpu: Gpu) -> tuple[str, str] | None:
     used = gpu.mean_watts / cap
     draws = f"{who} draws {gpu.mean_watts:.0f} W of {cap:.0f} W"
     if gpu.cap and gpu.enforced and gpu.enforced < 0.98 * gpu.cap:
-        capped = f"{who} is capped at {gpu.enforced:.0f} W although {gpu.cap:.0f} W were asked for"
+        capped = f"{who} is capped at {gpu.enforced:.0f} W although {gpu.cap:.0f} W were requested"
         return f"{capped}: something else limits it.", "warn"
     if gpu.held_back == "power cap":
         return None  # reported together

@@ -200,10 +200,10 @@ def events_as_entries(history: History, monitor: str, *, doubled: bool) -> list[
 def _validation(row: dict[str, Any], step: int, monitor: str) -> str:
     best = " (best)" if row.pop("best", 0.0) == 1.0 else ""
     names = sorted(row, key=lambda name: (name != monitor, name))
-    told = [f"{n} {words.number(row[n])}" for n in names if isinstance(row[n], float)]
-    if told:
-        told[0] += best
-    return f"step {step:,}: " + ", ".join(told)
+    values = [f"{n} {words.number(row[n])}" for n in names if isinstance(row[n], float)]
+    if values:
+        values[0] += best
+    return f"step {step:,}: " + ", ".join(values)
 
 
 def _described(event: Event) -> tuple[str, str]:

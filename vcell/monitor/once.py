@@ -43,12 +43,12 @@ def _whole(value: int | None) -> str:
 
 
 def _problems(watch: Watch) -> list[str]:
-    told = [
+    notices = [
         f"{one.overview.name}: {one.overview.reason}"
         for one in watch.runs.values()
         if one.overview.reason
     ]
-    return [*watch.problems.values(), *told]
+    return [*watch.problems.values(), *notices]
 
 
 def _document(run: Overview) -> dict[str, Any]:

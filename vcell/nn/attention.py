@@ -67,10 +67,10 @@ def choose(
         missing = _flash_misses(device, dtype, head_dim)
         if missing:
             raise UserError(f"attention flash needs {missing}", hint="take attention sdpa, or auto")
-        return AttentionChoice("flash", "asked for")
+        return AttentionChoice("flash", "as requested")
     for name in get_args(AttentionName):
         if name == requested:
-            return AttentionChoice(name, "asked for")
+            return AttentionChoice(name, "as requested")
     if requested != "auto":
         names = ", ".join(("auto", *get_args(AttentionName)))
         raise UserError(f"there is no attention {requested!r}", hint=f"choose one of {names}")

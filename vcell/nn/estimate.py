@@ -104,12 +104,12 @@ def estimate(  # noqa: PLR0913 - all but three by keyword
     flops = dense + p.n_layers * batch * attention_flops(p, n_tokens, attention, scores)
     tokens = n_tokens * batch
     block = tokens * kept_bytes(p, attention, device, dtype)
-    kept = p.n_layers * (4 * p.d_model * tokens) + block if checkpointing else p.n_layers * block
-    kept += 2 * 4 * p.d_model * tokens + besides.activations  # input and output of the final norm
+    saved = p.n_layers * (4 * p.d_model * tokens) + block if checkpointing else p.n_layers * block
+    saved += 2 * 4 * p.d_model * tokens + besides.activations  # input and output of the final norm
     if dtype != torch.float32:
-        kept += dtype.itemsize * parameters  # autocast's copies of the weights
+        saved += dtype.itemsize * parameters  # autocast's copies of the weights
     if pattern is not None:
-        kept += sum(x.nbytes for x in (pattern.rows, pattern.keys, pattern.hits))
+        saved += sum(x.nbytes for x in (pattern.rows, pattern.keys, pattern.hits))
     # In the backward pass of a feed-forward layer: one gradient of its width (the second replaces
     # the activation it was made from), and that of the residual.
     working = tokens * (p.d_ff * dtype.itemsize + 3 * 4 * p.d_model) + besides.working
@@ -119,13 +119,13 @@ def estimate(  # noqa: PLR0913 - all but three by keyword
         "AdamW's moments": 8 * parameters,
         "averaged weights": 4 * parameters if ema else 0,
         "effects to compare with": besides.buffers,
-        "activations": kept,
+        "activations": saved,
         "working space": working,
     }
     lasting = memory["weights"] + memory["AdamW's moments"] + memory["averaged weights"]
     lasting += besides.buffers
     # A backward pass starts without gradients, and ends with all of them and one block's inputs.
-    peak = lasting + working + max(kept, memory["gradients"] + block)
+    peak = lasting + working + max(saved, memory["gradients"] + block)
     if step_seconds is None:
         from vcell.nn.rates import measure
 

@@ -98,22 +98,22 @@ class GraphHeads:
         if tokens is None:
             return found
         parts = Regularised(total, each, far.detach().mean(0))
-        told = metrics_of(shares(losses["total"], parts, self.names, [tokens]))
-        return found | {name: torch.tensor(value) for name, value in told.items()}
+        measured = metrics_of(shares(losses["total"], parts, self.names, [tokens]))
+        return found | {name: torch.tensor(value) for name, value in measured.items()}
 
     def shares(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, float]:
         """Return each graph's share of the loss and of its gradient; warn above one half, once."""
         some = {name: value[:AT_ONCE] for name, value in batch.items()}
         with torch.enable_grad():
             found = model(some | {SHARES: torch.ones(())})
-        told = {name: float(value) for name, value in found.items() if "_share_" in name}
+        values = {name: float(value) for name, value in found.items() if "_share_" in name}
         if not self._warned:
             each = {
-                name: Share(told[f"loss_share_{name}"], told[f"gradient_share_{name}"])
+                name: Share(values[f"loss_share_{name}"], values[f"gradient_share_{name}"])
                 for name in self.names
             }
             self._warned = warned(each, console.warn)
-        return told
+        return values
 
 
 def following(

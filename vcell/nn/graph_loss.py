@@ -376,8 +376,8 @@ def _size(part: Tensor, trunk: Sequence[Tensor]) -> float:
 
 def metrics_of(found: Mapping[str, Share]) -> dict[str, float]:
     """Return the shares by the names of their metrics."""
-    told = {f"loss_share_{name}": one.loss for name, one in found.items()}
-    return told | {f"gradient_share_{name}": one.gradient for name, one in found.items()}
+    loss_shares = {f"loss_share_{name}": one.loss for name, one in found.items()}
+    return loss_shares | {f"gradient_share_{name}": one.gradient for name, one in found.items()}
 
 
 def warned(found: Mapping[str, Share], warn: Callable[[str], None]) -> bool:

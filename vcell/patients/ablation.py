@@ -132,9 +132,9 @@ def verdict(rows: list[dict[str, Any]], n: int) -> str:
     falls = [name for name, value in sure.items() if value > 0]
     rises = [name for name, value in sure.items() if value < 0]
     allowed = f"allowing for {len(lost)} comparisons"
-    said = [f"{allowed}, the AUC falls {', '.join(falls)}"] if falls else []
-    said += [f"{allowed}, the AUC rises {', '.join(rises)}"] if rises else []
-    if not said:
+    clauses = [f"{allowed}, the AUC falls {', '.join(falls)}"] if falls else []
+    clauses += [f"{allowed}, the AUC rises {', '.join(rises)}"] if rises else []
+    if not clauses:
         return f"{allowed}, no change makes a difference that can be shown"
     rest = len(lost) - len(sure)
-    return "; ".join([*said, *([f"the other {rest} show no difference"] if rest else [])])
+    return "; ".join([*clauses, *([f"the other {rest} show no difference"] if rest else [])])

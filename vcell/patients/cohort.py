@@ -91,9 +91,9 @@ class Cohort:
         }
         arrays |= {f"states_{name}": value for name, value in self.states.items()}
         names = {name: getattr(self, name) for name in ("patients", "outcomes", "types", "genes")}
-        told = np.frombuffer(json.dumps(names).encode(), np.uint8)
+        encoded_names = np.frombuffer(json.dumps(names).encode(), np.uint8)
         with path.open("wb") as file:
-            np.savez_compressed(file, names=told, **arrays)
+            np.savez_compressed(file, names=encoded_names, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Cohort:
@@ -341,16 +341,16 @@ def with_examples(cohort: Cohort, path: Path, patient_column: str) -> Cohort:
     """Add further bulk samples of the same patients: an .npz of `vcell pseudobulk --by`."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            told = {name: file[name] for name in ("counts", "fractions", "types", "genes")}
+            arrays = {name: file[name] for name in ("counts", "fractions", "types", "genes")}
             patient = file[patient_column]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{path} is no .npz of pseudobulks of patients: {error}",
             hint=f"vcell pseudobulk CELLS --labels COLUMN --by {patient_column} -o {path.stem}.npz",
         ) from None
-    if told["genes"].tolist() != list(cohort.genes):
+    if arrays["genes"].tolist() != list(cohort.genes):
         raise UserError(f"{path} has other genes than the cells", hint="draw it from these cells")
-    types = {name: k for k, name in enumerate(told["types"].tolist())}
+    types = {name: k for k, name in enumerate(arrays["types"].tolist())}
     lost = [name for name in cohort.types if name not in types]
     if lost:
         raise UserError(f"{path} knows no type {lost[0]!r}", hint="draw it by the same cell types")
@@ -359,9 +359,9 @@ def with_examples(cohort: Cohort, path: Path, patient_column: str) -> Cohort:
     rows = np.flatnonzero(of >= 0)
     if not len(rows):
         raise UserError(f"{path}: no sample is of a patient of the cells")
-    shares = told["fractions"][rows][:, np.array([types[name] for name in cohort.types])]
+    shares = arrays["fractions"][rows][:, np.array([types[name] for name in cohort.types])]
     shares = shares / np.maximum(shares.sum(1, keepdims=True), 1e-12)
     return dataclasses.replace(
-        cohort, more_bulk=told["counts"][rows].astype(np.float32), more_of=of[rows],
+        cohort, more_bulk=arrays["counts"][rows].astype(np.float32), more_of=of[rows],
         more_cells=shares.astype(np.float32),
     )  # fmt: skip

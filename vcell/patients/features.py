@@ -87,8 +87,8 @@ class Axes:
 
     def arrays(self) -> dict[str, Array]:
         """Return all parameters as arrays, for storage."""
-        told = {"columns": self.columns, "centre": self.centre, "scale": self.scale}
-        return told if self.axes is None else told | {"axes": self.axes}
+        fitted = {"columns": self.columns, "centre": self.centre, "scale": self.scale}
+        return fitted if self.axes is None else fitted | {"axes": self.axes}
 
     @classmethod
     def of(cls, arrays: dict[str, Array]) -> Axes:

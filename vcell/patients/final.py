@@ -119,9 +119,9 @@ class FinalBulkModel:
         there = np.isfinite(counts)
         logs = features.log_counts(np.where(there, counts, 0))
         x = self.bulk(np.where(there, logs, np.nan))
-        told = [predicted(model, torch.from_numpy(x).float()) for model in self.members]
-        logits = np.mean([logits for logits, _ in told], axis=0)
-        weights = np.mean([weights for _, weights in told], axis=0)
+        predictions = [predicted(model, torch.from_numpy(x).float()) for model in self.members]
+        logits = np.mean([logits for logits, _ in predictions], axis=0)
+        weights = np.mean([weights for _, weights in predictions], axis=0)
         distance = np.sqrt(np.square(x).mean(axis=1))
         return BulkPrediction(softmax(logits / self.picked.temperature, axis=1), weights, distance)
 
@@ -148,24 +148,26 @@ class FinalBulkModel:
         """Read the model from a run of train-bulk."""
         from safetensors.numpy import load_file
 
-        told = _described(run)
+        saved_model = _described(run)
         try:
-            if told["weights"] != checksum(run.path / _WEIGHTS):
+            if saved_model["weights"] != checksum(run.path / _WEIGHTS):
                 raise UserError(
                     f"{run.name}: {_WEIGHTS} is not what the run wrote", hint="train again"
                 )
             arrays = load_file(str(run.path / _WEIGHTS))
-            settings = BulkSettings(**saved.with_tuples(told["settings"]))
+            settings = BulkSettings(**saved.with_tuples(saved_model["settings"]))
             bulk = Axes.of(_under("bulk.", arrays))
-            widths, outcomes = told["widths"], tuple(told["outcomes"])
+            widths, outcomes = saved_model["widths"], tuple(saved_model["outcomes"])
             members = []
-            for number in range(told["members"]):
+            for number in range(saved_model["members"]):
                 model = BulkNet(bulk.width, widths, len(outcomes), settings)
                 state = _under(f"member-{number}.", arrays)
                 model.load_state_dict({name: torch.from_numpy(v) for name, v in state.items()})
                 members.append(model)
-            picked = Picked(**told["chosen"])
-            return cls(outcomes, tuple(told["genes"]), settings, widths, picked, bulk, members)
+            picked = Picked(**saved_model["chosen"])
+            return cls(
+                outcomes, tuple(saved_model["genes"]), settings, widths, picked, bulk, members
+            )
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{run.name}: its model cannot be read: {error}") from None
 
@@ -178,7 +180,7 @@ def is_saved(run: Run) -> bool:
 def _described(run: Run) -> dict[str, Any]:
     run.refuse_unless_of(saved.COMMAND)
     try:
-        told = json.loads((run.path / _ABOUT).read_text())
+        described = json.loads((run.path / _ABOUT).read_text())
     except FileNotFoundError:
         shuffled = run.meta.get("config", {}).get("shuffle_outcomes")
         raise UserError(
@@ -188,9 +190,9 @@ def _described(run: Run) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{run.name}: {_ABOUT} cannot be read: {error}") from None
-    if not isinstance(told, dict):
+    if not isinstance(described, dict):
         raise UserError(f"{run.name}: {_ABOUT} is damaged")
-    return told
+    return described
 
 
 def _under(prefix: str, arrays: dict[str, Array]) -> dict[str, Array]:

@@ -245,15 +245,15 @@ def _tuned(
     n, outcome = len(cohort.outcomes), cohort.outcome
     losses = {}
     for which, maker in enumerate(makers):
-        told = np.zeros((len(_PENALTIES), len(train), n))
+        predicted = np.zeros((len(_PENALTIES), len(train), n))
         for k in range(int(inner.max()) + 1):
             own, held = train[inner != k], np.flatnonzero(inner == k)
             x = maker(own)
             for i, penalty in enumerate(_PENALTIES):
                 head = logistic(x[own], outcome[own], n, penalty)
-                told[i, held] = head.log_probabilities(x[train[held]])
+                predicted[i, held] = head.log_probabilities(x[train[held]])
         for i, penalty in enumerate(_PENALTIES):
-            losses[which, penalty] = _log_loss(told[i], outcome[train])
+            losses[which, penalty] = _log_loss(predicted[i], outcome[train])
     which, penalty = min(losses, key=lambda key: losses[key])
     x = makers[which](train)
     head = logistic(x[train], outcome[train], n, penalty)

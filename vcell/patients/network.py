@@ -159,8 +159,8 @@ class BulkNet(nn.Module):
         own, own_log = self.teachers(views)
         total = total + settings.kl / m * _apart(own, own_log)
         if settings.teacher:
-            told = self.read(self.fused(own, own_log, noise)[0])
-            total = total + settings.teacher * functional.cross_entropy(told, outcome)
+            read_out = self.read(self.fused(own, own_log, noise)[0])
+            total = total + settings.teacher * functional.cross_entropy(read_out, outcome)
         predicted = means[: len(self.taught)]
         error = (self.decoders(predicted) - views).square() * self.share
         total = total + settings.reconstruction * error.sum() / len(x)

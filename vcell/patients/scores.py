@@ -112,17 +112,17 @@ class PatientJudge:
         are drawn from the probabilities.
         """
         n = np.arange(len(self.outcome))
-        sure, said = probability.max(1), probability.argmax(1)
+        sure, chosen = probability.max(1), probability.argmax(1)
         rng = np.random.default_rng((self.seed, 0xECE))
         honest = [ece(sure, rng.random(len(n)) < sure) for _ in range(200)]
         right = np.zeros_like(probability)
         right[n, self.outcome] = 1
         own = np.clip(probability[n, self.outcome], 1e-12, 1)
         return {
-            "ece": ece(sure, said == self.outcome), "ece_expected": float(np.mean(honest)),
+            "ece": ece(sure, chosen == self.outcome), "ece_expected": float(np.mean(honest)),
             "brier": float(((probability - right) ** 2).sum(1).mean() / 2),
             "log_loss": float(-np.log(own).mean()),
-            "accuracy": float((said == self.outcome).mean()),
+            "accuracy": float((chosen == self.outcome).mean()),
         }  # fmt: skip
 
     def scored(self, probability: Array) -> dict[str, Any]:

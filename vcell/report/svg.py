@@ -98,8 +98,8 @@ def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = 
     zero = axis.at(0.0)
     for row, (name, value) in enumerate(values.items()):
         top = TOP + _ROW * row
-        told = frame.hover(f"{name}: {number(value)}")
-        parts.append(f"<g>{told}{frame.row_name(name, label, top + 12)}")
+        title = frame.hover(f"{name}: {number(value)}")
+        parts.append(f"<g>{title}{frame.row_name(name, label, top + 12)}")
         if math.isfinite(value):
             left, right = sorted((zero, axis.at(value)))
             parts.append(
@@ -135,10 +135,10 @@ def stacked(values: Mapping[str, Sequence[float]], parts: Sequence[str], *, x: s
         for i, (part, length) in enumerate(zip(parts, lengths, strict=True)):
             left, right = axis.at(reached), axis.at(reached + length)
             reached += length
-            told = frame.hover(f"{name}, {part}: {number(length)}")
+            title = frame.hover(f"{name}, {part}: {number(length)}")
             pieces.append(
                 f'<rect class="f{i % frame.COLOURS}" x="{left:.1f}" y="{y + 1:.1f}" '
-                f'width="{right - left:.1f}" height="14">{told}</rect>'
+                f'width="{right - left:.1f}" height="14">{title}</rect>'
             )
         pieces.append(frame.text(axis.at(reached) + 4, y + 12, number(reached)))
     return frame.drawing(pieces, bottom + BOTTOM, f"{len(values)} stacked bars of {x or 'values'}")
@@ -282,10 +282,10 @@ class _Marks:
         if self.band is None:
             return ""
         left, right = (min(max(across.at(v), across.start), across.end) for v in self.band)
-        told = frame.hover(f"{number(self.band[0])} to {number(self.band[1])}")
+        title = frame.hover(f"{number(self.band[0])} to {number(self.band[1])}")
         return (
             f'<rect class="f7" fill-opacity="0.18" x="{left:.1f}" y="{up.end:.1f}" '
-            f'width="{max(right - left, 1):.1f}" height="{up.start - up.end:.1f}">{told}</rect>'
+            f'width="{max(right - left, 1):.1f}" height="{up.start - up.end:.1f}">{title}</rect>'
         )
 
     def over(self, across: Axis, up: Axis) -> str:

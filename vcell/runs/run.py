@@ -380,7 +380,12 @@ class Run:
             for name in ("events.jsonl", "run.json"):
                 with suppress(OSError):
                     times.append((folder / name).stat().st_mtime)
-        return max(times, default=0.0)
+        last = max(times, default=0.0)
+        if self._ended is not None:
+            with suppress(KeyError, TypeError, ValueError):
+                ended = datetime.fromisoformat(self.meta["ended"]).timestamp()
+                last = min(last, ended + 1)  # copied files are younger; it is noted in seconds
+        return last
 
     def finish(self, status: Status, **summary: Any) -> None:
         """End the run, with a summary of its results.
@@ -529,7 +534,7 @@ _TABLES = ("config", "provenance", "versions", "machine", "process", "summary")
 def _read_meta(path: Path) -> dict[str, Any]:
     """Read run.json and check that this version can read it."""
     file = path / "run.json"
-    by_hand = f"mend it by hand, or remove the folder {path}"
+    by_hand = f"repair it by hand, or remove the folder {path}"
     try:
         meta = files.read_json(file)
     except UserError as error:

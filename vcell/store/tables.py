@@ -75,11 +75,11 @@ def write_preprocessing(
         maximum=stats[:, scatter.MAX],
         total_counts_quantiles=np.quantile(totals, np.linspace(0, 1, 101)),
     )
-    told = {key: manifest[key] for key in ("format", "counts", "target_sum", "n_cells", "n_genes")}
-    told["normalisation"] = "log1p(count * target_sum / total_counts)"
-    told["total_counts"] = "sum over all genes of the input, also those that are not in the store"
-    told["recipe"] = manifest["recipe"]
-    (built / "preprocessing.json").write_text(json.dumps(told, indent=2))
+    about = {key: manifest[key] for key in ("format", "counts", "target_sum", "n_cells", "n_genes")}
+    about["normalisation"] = "log1p(count * target_sum / total_counts)"
+    about["total_counts"] = "sum over all genes of the input, also those that are not in the store"
+    about["recipe"] = manifest["recipe"]
+    (built / "preprocessing.json").write_text(json.dumps(about, indent=2))
 
 
 def write_groups(built: Path, manifest: dict[str, Any]) -> None:

@@ -186,9 +186,9 @@ def _parts(training: Training[Settings], config: Settings) -> str | None:
         return many.parts_folder(config)
     this = _opened(training, config)
     parts: str | None = this.meta.get("parts")
-    asked = {"folds", "sweep"} & _given(config).keys()
-    if asked and parts is None:
-        raise UserError(f"{this.name} is a single run", hint=f"leave out --{asked.pop()}")
+    only_in_studies = {"folds", "sweep"} & _given(config).keys()
+    if only_in_studies and parts is None:
+        raise UserError(f"{this.name} is a single run", hint=f"leave out --{only_in_studies.pop()}")
     return parts
 
 

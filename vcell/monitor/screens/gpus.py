@@ -32,9 +32,9 @@ def body(view: Viewer, width: int, height: int) -> list[Line]:
         return _processes(view, one, width, height)
     wide = width >= 100
     block = [*_head(one, found, width), *_table(view, found, width, wide=wide)]
-    told = readings(found, one.history)
+    sentences = readings(found, one.history)
     rest: list[Line] = [rule([("reading", "title")], width, "-" if view.plain else "─")]
-    rest += [[(f" {line}", style)] for text, style in told for line in wrap(text, width - 2)]
+    rest += [[(f" {line}", style)] for text, style in sentences for line in wrap(text, width - 2)]
     rows = max(6, min(18, height - len(block) - len(rest)))
     tables = one.history.devices()
     power = ("utilisation", "busy (%)", 1.0) if view.busy_chart else ("watts", "power (W)", 1.0)
@@ -162,8 +162,8 @@ def _caps(tables: dict[int, EventTable]) -> list[float]:
 def _processes(view: Viewer, one: Watched, width: int, height: int) -> list[Line]:
     """Draw a run without GPUs: processor and memory of its processes, if they were sampled."""
     tables = one.history.processes()
-    device = one.meta.get("device") or "device unknown"
-    block: list[Line] = [[(f" {one.overview.short} runs without a GPU ({device})", "bold")]]
+    device = f" ({one.meta['device']})" if one.meta.get("device") else ""
+    block: list[Line] = [[(f" {one.overview.short} runs without a GPU{device}", "bold")]]
     devices = one.meta.get("devices")
     if isinstance(devices, list) and devices:
         block.append([(f" {words.cut(words.clean(str(devices[0])), width - 2)}", "dim")])

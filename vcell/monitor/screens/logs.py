@@ -49,7 +49,7 @@ def body(view: Viewer, width: int, height: int) -> list[Line]:
     here = at if view.entry is not None or view.opened_entry else -1
     lines = [_line(view, e, width, here=top + i == here) for i, e in enumerate(shown)]
     if not lines:
-        lines = [[(" nothing fits the search" if view.search else " nothing was said yet", "dim")]]
+        lines = [[(" nothing fits the search" if view.search else " no output yet", "dim")]]
     block += [*lines, *([] for _ in range(rows - len(lines))), *more]
     where = "following the end (f holds)" if view.following else "holding (f follows)"
     text = f" {where}   {console.count(len(entries), 'entry', 'entries')}"
@@ -98,8 +98,8 @@ def _opened(view: Viewer, entry: LogEntry, width: int, rows: int) -> list[Line]:
     title: Line = [(f"{entry.source}, {when(entry, view.clock())}", "title")]
     text = entry.text
     lines = [text[i : i + width - 4] for i in range(0, max(1, len(text)), width - 4)]
-    told = [*lines, *(words.cut(one, width - 4) for one in entry.more)]
-    if len(told) > rows - 1:
-        kept = [told[0], f"… {len(told) - rows + 2} lines", *told[-(rows - 3) :]]
-        told = kept
-    return [rule(title, width, _mark(view)), *([(f"  {one}", entry.level)] for one in told)]
+    texts = [*lines, *(words.cut(one, width - 4) for one in entry.more)]
+    if len(texts) > rows - 1:
+        kept = [texts[0], f"… {len(texts) - rows + 2} lines", *texts[-(rows - 3) :]]
+        texts = kept
+    return [rule(title, width, _mark(view)), *([(f"  {one}", entry.level)] for one in texts)]

@@ -193,8 +193,8 @@ def _validation(view: Viewer, one: Watched, width: int, rows: int) -> list[Line]
     names = [n for n in now if n != "best" and isinstance(now[n], float)]
     names.sort(key=lambda name: name != monitor)
     if rows <= 3:
-        told = "   ".join(f"{words.clean(n)} {words.number(now[n])}" for n in names)
-        return [[(" " + words.cut(told or "no validation yet", width - 2), "")]]
+        values = "   ".join(f"{words.clean(n)} {words.number(now[n])}" for n in names)
+        return [[(" " + words.cut(values or "no validation yet", width - 2), "")]]
     title: Line = [("validation", "title"), ("  now / at the best", "dim")]
     block = [rule(title, width, mark)]
     if not names:
@@ -230,12 +230,12 @@ def _events(view: Viewer, one: Watched, width: int, rows: int) -> list[Line]:
     if one.run.requests():
         facts.append(f"asked to {', '.join(sorted(one.run.requests()))}")
     line: Line = [(f" {', '.join(facts)}" if facts else "", "dim")]
-    told: list[Line] = []
+    notes: list[Line] = []
     for event in warnings[-max(1, rows - 1) :]:
         rank = f"rank {event['rank']}, " if event.get("rank") else ""
         step = f"step {event['step']:,}: " if isinstance(event.get("step"), int) else ""
         text = words.clean(f"{rank}{step}{event.get('text', '')}")
-        told.append([(f" {'!' if view.plain else '⚠'} {words.cut(text, width - 5)}", "warn")])
+        notes.append([(f" {'!' if view.plain else '⚠'} {words.cut(text, width - 5)}", "warn")])
     if rows == 1:
-        return told[-1:] or [line]
-    return [*(told or [[]]), line]
+        return notes[-1:] or [line]
+    return [*(notes or [[]]), line]
