@@ -1,18 +1,18 @@
-"""What each part of the network adds, on perturbations held out: a line for each flag.
+"""The contribution of each part of the network, on held-out perturbations.
 
     python benchmarks/ablation.py --output ablation --seeds 0-4
     python benchmarks/ablation.py --cells cells.h5ad --features genes.npz -- --max-steps 200
 
-Without --cells every seed simulates a screen of its own, with features that tell of the truth
-through noise. Every run is `vcell train-vcc`; what stands after ``--`` is given to all. Each line
-is measured from two starts: the prior (`gp`), as users have it, and the mean effect, from where
-there is much to learn, so that losses can be told apart. Networks are scored at their last step,
-over the genes they see; "gain" is the challenge's, of PDS and MAE over the mean effect. The first
-line of a table tells what the network adds to the start, all others what they add to the first
-line at the same seed: mean and standard deviation over seeds, a star where that is beyond chance
-(Student's t, two-sided, 5 %: of twenty lines that change nothing one would have it).
-Results are kept in --output, one file a run: what is there is not measured again, so that
---seeds, --starts and --lines can be measured piece by piece.
+Without --cells every seed simulates its own screen, with features that contain the truth and noise.
+Every run is `vcell train-vcc`; arguments after ``--`` go to all of them. Each row is measured from
+two starts: the prior (`gp`), as in normal use, and the mean effect, which leaves more to learn, so
+that losses can be told apart. Networks are scored at their last step, over the genes that they see.
+"gain" is the challenge's, of PDS and MAE over the mean effect. The first row of a table is what the
+network adds to the start; the others are differences from the first row at the same seed: mean and
+standard deviation over seeds, with a star for p < 0.05 (Student's t, two-sided; of twenty rows
+without an effect, one would have a star).
+Results are saved in --output, one file per run, and not measured again, so that --seeds, --starts
+and --lines can be measured piece by piece.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ SIZE: dict[str, Any] = {"cells": 20_000, "genes": 1500, "perturbations": 360}
 SMALL = ["--preset", "tiny", "--tokens", "32", "--max-steps", "500", "--validate-every", "0"]
 SMALL += ["--lr", "0.003", "--test-share", "0.3", "--validation-share", "0.05"]
 EXPRESSION = "--no-expression-features"
-NOISE = 1.0  # of the features, in standard deviations of what they tell
-SCORES = {"gain": 1, "pds": 1, "delta_correlation": 1, "mae": -1}  # -1: less is better
+NOISE = 1.0  # of the features, in standard deviations of their signal
+SCORES = {"gain": 1, "pds": 1, "delta_correlation": 1, "mae": -1}  # -1: lower is better
 
 
 class Last:
-    """A run whose best checkpoint is said to be its last."""
+    """A run that gives its last checkpoint as its best."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -82,7 +82,7 @@ class Last:
         return getattr(self._run, name)
 
     def checkpoint(self, which: str) -> Any:
-        """Return the last, whichever is asked for."""
+        """Return the last checkpoint, whichever is requested."""
         return self._run.checkpoint("latest")
 
 
@@ -105,7 +105,7 @@ def from_mean() -> Iterator[None]:
 
 
 class Solved:
-    """Gaussian processes, each solved once: the lines of a seed share it."""
+    """Gaussian processes, each solved once and shared by the rows of a seed."""
 
     def __init__(self) -> None:
         self.solve, self.key, self.seconds = gp.GaussianProcess, "", 0.0
@@ -134,7 +134,7 @@ def simulated(folder: Path, seed: int) -> tuple[Path, Path]:
 
 
 def measure(words: list[str], line: str, start: str, seed: int, runs: Path) -> dict[str, Any]:
-    """Train once, and return the scores of the models on what was held out."""
+    """Train once, and return the scores of the models on held-out perturbations."""
     command = ["train-vcc", *words, *LINES[line], "--seed", str(seed), "--runs", str(runs)]
     begun, solving = cpu_seconds(), gp.GaussianProcess.seconds
     with (
@@ -165,10 +165,10 @@ def measure(words: list[str], line: str, start: str, seed: int, runs: Path) -> d
 
 
 def scored(screen: Screen, run: Run, kind: str, of: Any, *, whole: bool) -> dict[str, float]:
-    """Score a model on what was held out, over the genes that are tokens.
+    """Score a model on held-out perturbations, over the genes that are tokens.
 
-    A network that is believed at all is taken `whole`, as was done before prior and network were
-    blended.
+    With `whole`, the residual of a network with a share above 0 is added in full, as in older
+    versions.
     """
     rows = screen.rows(TEST)
     names, contexts = screen.names(rows)
@@ -176,7 +176,7 @@ def scored(screen: Screen, run: Run, kind: str, of: Any, *, whole: bool) -> dict
     seen = np.array([place[gene] for gene in NetworkShape.of(run).tokens])
     model = models.get(kind).load(of, screen)
     if isinstance(of, Last) and hasattr(model, "blend"):
-        model.blend = 1.0  # the network as it is, not as far as it is believed
+        model.blend = 1.0  # without the factor that shrinks the residual
     elif whole and hasattr(model, "blend"):
         model.blend = float(model.blend > 0)
     told = model.predict(names, contexts)
@@ -186,7 +186,7 @@ def scored(screen: Screen, run: Run, kind: str, of: Any, *, whole: bool) -> dict
 
 
 def row(name: str, runs: list[dict[str, Any]], first: list[dict[str, Any]]) -> str:
-    """Return a line of the table, against the first line or, of itself, against its start."""
+    """Return a row of the table: the difference from the first row, or its own from its start."""
 
     def more(which: str, score: str, sign: int) -> str:
         base = [one["scores"]["start" if runs is first else which][score] for one in first]
@@ -206,7 +206,7 @@ def row(name: str, runs: list[dict[str, Any]], first: list[dict[str, Any]]) -> s
 
 
 def cpu_seconds() -> float:
-    """Return what this process and its children have spent."""
+    """Return the CPU seconds of this process and its children."""
     used = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
@@ -214,7 +214,7 @@ def cpu_seconds() -> float:
 def pieces(
     arguments: argparse.Namespace, folder: Path, common: list[str]
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield start, line and result, measured or kept, a seed after the other."""
+    """Yield start, row and result, measured or saved, seed by seed."""
     given = [path and path.resolve() for path in (arguments.cells, arguments.features)]
     runs = itertools.product(arguments.seeds, arguments.starts, arguments.lines)
     for seed, start, line in runs:
@@ -229,7 +229,7 @@ def pieces(
 
 
 def main() -> None:
-    """Measure what is not there yet and print the tables."""
+    """Measure what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=Path, help="a screen (default: a simulated one each seed)")
     parser.add_argument("--features", type=Path, help="its table of gene features")
@@ -248,9 +248,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     common = arguments.common or SMALL
     gp.GaussianProcess = Solved()
-    held_out.baselines = lambda screen: ["mean"]  # what gp takes is not spent on each report
+    held_out.baselines = lambda screen: ["mean"]  # avoids solving gp for each report
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    with contextlib.chdir(folder):  # away from any vcell.toml
+    with contextlib.chdir(folder):  # where there is no vcell.toml
         for start, line, result in pieces(arguments, folder, common):
             found.setdefault((start, line), []).append(result)
     print(f"{arguments.cells or SIZE}, {len(arguments.seeds)} seeds, {' '.join(common)}")

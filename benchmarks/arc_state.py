@@ -1,13 +1,12 @@
-"""Training throughput beside arc-state's: perturbed cells a second, same cells, same device.
+"""Training throughput of vcell and arc-state: perturbed cells per second, same cells and device.
 
     python benchmarks/arc_state.py [--cells 6000] [--genes 2000] [--perturbations 60]
 
-The peer lives in ``benchmarks/.envs/arc-state`` (``pip install arc-state==0.11.1``). Each trains
-its own small model as its defaults have it (``model=state_sm``; ``--preset tiny`` on a CPU), for a
-few steps and for more; what a step takes is the difference, so neither start-up nor validation
-counts. A step's cells are its sets times the cells of a set; both read as many matched controls
-beside them, which are not counted. The models differ: this says how fast cells are learnt from, not
-how well.
+The peer is in ``benchmarks/.envs/arc-state`` (``pip install arc-state==0.11.1``). Each trains its
+own small model with its defaults (``model=state_sm``; ``--preset tiny`` on a CPU), for a few steps
+and for more; the time of a step is the difference, without start-up and validation. A step has its
+sets times the cells of a set; both read as many matched controls, which are not counted. The models
+differ: this measures speed, not quality.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from statistics import median
 HERE = Path(__file__).resolve().parent
 DATA = HERE / ".data/arc-state"
 PEER = HERE / ".envs/arc-state/bin"
-#: Sets a step, cells a set: arc-state's small preset, with fewer sets than its 16 on a CPU.
+#: Sets per step, cells per set: arc-state's small preset, with fewer sets than its 16 on a CPU.
 SETS, SET_SIZE = 4, 128
 OURS_SETS, OURS_SIZE = 16, 32
 NORMALISE = """
@@ -40,7 +39,7 @@ cells[order].copy().write_h5ad(sys.argv[2])
 
 
 def spent(words: list[str], log: Path, **environment: str) -> tuple[float, float]:
-    """Run a command; return wall and CPU seconds, of its children too."""
+    """Run a command; return wall and CPU seconds, including its children."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     with log.open("wb") as sink:
         code = subprocess.run(
@@ -54,7 +53,7 @@ def spent(words: list[str], log: Path, **environment: str) -> tuple[float, float
 
 
 def prepare(args: argparse.Namespace) -> tuple[Path, Path]:
-    """Make the screen: counts for us, log1p values sorted by perturbation for the peer."""
+    """Write the screen: counts for vcell, log1p values sorted by perturbation for the peer."""
     DATA.mkdir(parents=True, exist_ok=True)
     counts = DATA / f"cells-{args.cells}x{args.genes}x{args.perturbations}.h5ad"
     logged = counts.with_suffix(".log1p.h5ad")
@@ -72,7 +71,7 @@ def prepare(args: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def theirs(steps: int) -> list[str]:
-    """Return arc-state's command for so many steps."""
+    """Return arc-state's command for a number of steps."""
     data = "data.kwargs"
     return [
         str(PEER / "state"), "tx", "train", f"{data}.toml_config_path={DATA / 'state.toml'}",
@@ -86,7 +85,7 @@ def theirs(steps: int) -> list[str]:
 
 
 def ours(counts: Path, steps: int) -> list[str]:
-    """Return our command for so many steps."""
+    """Return vcell's command for a number of steps."""
     return [
         sys.executable, "-m", "vcell", "train-vcc", str(counts), "--max-steps", str(steps),
         "--validate-every", "0", "--checkpoint-every", "0", "--batch-size", str(OURS_SETS),
@@ -108,7 +107,7 @@ def main() -> None:
         "arc-state, state_sm": (theirs, SETS * SET_SIZE, (5, 25)),
     }
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in entries}
-    os.chdir(DATA)  # where runs of ours may be written
+    os.chdir(DATA)  # where vcell may write its runs
     for _ in range(args.repeats):
         for name, (command, cells, steps) in entries.items():
             short, long = (spent(command(n), DATA / "log", WANDB_MODE="disabled") for n in steps)

@@ -96,7 +96,7 @@ def screens(case: str, n: int, seed: int) -> Iterator[Screen]:
 
 
 def answers(screen: Screen, names: list[str]) -> dict[str, np.ndarray]:
-    """Return what the baselines say, and gp at each margin; and the shares it is believed by."""
+    """Return the predictions of the baselines and of gp at each margin, with gp's shares."""
     found = {
         "mean": MeanEffect(screen, shrink=True).predict(names),
         "perturbed-mean-own": MeanEffect(screen, own=True).predict(names),
@@ -115,7 +115,7 @@ def answers(screen: Screen, names: list[str]) -> dict[str, np.ndarray]:
 
 
 def real(case: str, data: Path) -> Callable[[int], list[Screen]]:
-    """Return what measures the folds of a real screen for a seed."""
+    """Return a function that measures the folds of a real screen for a seed."""
     path = next(data.glob("*/norman19_k562_3375x500.h5ad"))
     if case == "h1":
         path = next(data.glob("vcc25/H1-*.h5ad"))
@@ -130,7 +130,7 @@ def real(case: str, data: Path) -> Callable[[int], list[Screen]]:
 
 
 def run(case: str, folds: Callable[[int], Iterable[Screen]], seeds: int) -> None:
-    """Print a line for each margin."""
+    """Print a row for each margin."""
     told: dict[tuple[str, str], list[verdict.Difference]] = {}
     shares, pds = [], dict[str, list]()
     for seed in range(seeds):
@@ -152,7 +152,7 @@ def run(case: str, folds: Callable[[int], Iterable[Screen]], seeds: int) -> None
                     own = screen.columns([names[i] for i in np.flatnonzero(at)])
                     rest = without_own(guess[at], screen.delta[rows[at]], own)["pds"]
                     pds.setdefault(name, []).append(np.stack([values["pds"], rest]))
-                    if at.sum() == 1:  # alone, it cannot be taken for another
+                    if at.sum() == 1:  # a single perturbation has no PDS
                         values["pds"] = np.full(1, np.nan)
                     for score, some in one.items():
                         some.append(values[score])

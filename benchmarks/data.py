@@ -1,11 +1,11 @@
 """Statistics and highly variable genes against scanpy: ``python benchmarks/data.py``.
 
 Simulated counts (60,000 cells x 20,000 genes, about 158 million non-zeros) are written as anndata
-writes them (gzip 4) and worked on by vcell, by scanpy in memory and by scanpy on dask. Each run is
-a process of its own: compiled functions are warmed on a small file, then the clock starts before
-the file is opened. Peers and vcell take turns; medians of wall and CPU seconds, their ratios and
-peak memory are printed, and whether the genes chosen are the same. Everything is read from the
-page cache. The peers live in environments of their own (seurat_v3 on dask needs scanpy 1.12):
+writes them (gzip 4) and processed by vcell, by scanpy in memory and by scanpy on dask. Each run is
+a separate process: functions are compiled on a small file, then the clock starts before the file is
+opened. Peers and vcell alternate. Medians of wall and CPU seconds, their ratios and peak memory are
+printed, and whether the same genes are chosen. Everything is read from the page cache. The peers
+have their own environments (seurat_v3 on dask needs scanpy 1.12):
 
     python3.11 -m venv benchmarks/.envs/scanpy
     benchmarks/.envs/scanpy/bin/pip install scanpy==1.11.5 scikit-misc
@@ -14,7 +14,7 @@ page cache. The peers live in environments of their own (seurat_v3 on dask needs
 
 ``--memory 20000,100000,300000`` measures the peak memory (VmHWM) of ``vcell select-genes``, ``vcell
 inspect --full`` and ``vcell prepare`` instead, on files of 18,080 genes and 5,000 non-zeros a cell.
-The larger files are the smallest one many times over.
+The larger files repeat the smallest one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PEERS = {"scanpy": HERE / ".envs" / "scanpy", "dask": HERE / ".envs" / "scanpy-dask"}
 N_TOP = 2000
-SCREEN = ("target_gene", "batch", "cell_type")  # columns that the simulator writes
+SCREEN = ("target_gene", "batch", "cell_type")  # columns written by the simulator
 ROWS = {
     "read + QC + filters + log-normalise + HVG seurat": ("seurat", ("vcell", "scanpy", "dask")),
     "the same + pseudobulk of 200 perturbations": ("pseudobulk", ("vcell", "scanpy")),
@@ -142,7 +142,7 @@ WAYS: dict[str, Callable[[str, Path], Iterable[str]]] = {
 
 
 def child(way: str, task: str, path: Path, warm: Path) -> None:
-    """Warm up, time one task, and print what it took."""
+    """Warm up, time one task, and print the measurements."""
     import warnings
 
     warnings.simplefilter("ignore")
@@ -162,7 +162,7 @@ def child(way: str, task: str, path: Path, warm: Path) -> None:
 
 
 def in_a_child(way: str, task: str, path: Path, warm: Path) -> dict[str, float]:
-    """Run one task in a process of its own."""
+    """Run one task in a separate process."""
     python = str(PEERS[way] / "bin" / "python") if way in PEERS else sys.executable
     command = [python, __file__, "--child", way, task, str(path), str(warm)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -173,7 +173,7 @@ def in_a_child(way: str, task: str, path: Path, warm: Path) -> dict[str, float]:
 
 
 def compare(path: Path, warm: Path, repeats: int, only: list[str]) -> None:
-    """Let everybody take turns and print the table."""
+    """Alternate between vcell and the peers, and print the table."""
     print("| task | who | wall s | CPU s | peak GB | times vcell's wall | CPU | genes |")
     print("|---|---|---|---|---|---|---|---|")
     for title, (task, ways) in ROWS.items():
@@ -232,7 +232,7 @@ def tile(source: Path, path: Path, times: int) -> None:
             out.create_dataset(name, data=values, dtype=dtype).attrs.update(attributes)
 
 
-#: Runs a command and says what it took at most; not ru_maxrss, which begins at the parent's.
+#: Runs a command and prints its peak memory; ru_maxrss would include the parent's.
 PEAK = """
 import sys
 from pathlib import Path
@@ -248,7 +248,7 @@ def memory(sizes: list[int], folder: Path) -> None:
     """Print the peak memory of the commands on files of growing size."""
     vcell = [sys.executable, "-m", "vcell"]
     first = folder / "first.h5ad"
-    # in a process of its own: what a child peaks at counts its parent's memory at the fork
+    # in a separate process: a child's peak includes its parent's memory at the fork
     screen = ["--n-cells", sizes[0], "--genes", 18_080, "--perturbations", 150, "--umis", 25_000]
     subprocess.run([*vcell, "simulate", first, *map(str, screen), "--quiet"], check=True)
     commands = {

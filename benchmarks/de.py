@@ -1,12 +1,12 @@
-"""Rank tests alone, in memory: vcell beside illico and pdex, same machine, same threads.
+"""Rank tests alone, in memory: vcell, illico and pdex on the same machine and threads.
 
     python benchmarks/de.py CELLS.h5ad [--threads 2] [--without pdex]
 
-CELLS.h5ad holds log1p values or counts in CSR, with ``target_gene`` and ``non-targeting`` controls
-(``benchmarks/evaluate.py`` simulates such a file). Each package runs in its own process and reads
-the file and makes log1p values first; only the tests are timed, twice, the first being a warm-up
-that compiles. Peers live in ``benchmarks/.envs`` (see benchmarks/evaluate.py); an absent one is
-left out, and said.
+CELLS.h5ad has log1p values or counts in CSR, with ``target_gene`` and ``non-targeting`` controls
+(``benchmarks/evaluate.py`` simulates such a file). Each package runs in its own process, which
+reads the file and computes log1p values first. Only the tests are timed, in the second of two
+calls, since the first compiles. Peers are in ``benchmarks/.envs`` (see benchmarks/evaluate.py); a
+missing one is reported and left out.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def run(a):
 
 
 def measure(python: str, code: str, path: Path, threads: int) -> dict[str, float]:
-    """Run one package and return what it took."""
+    """Run one package and return its measurements."""
     script = (HEAD + code + TAIL).format(path=str(path), threads=threads, warm_small=True)
     done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False)
     if done.returncode:

@@ -48,16 +48,16 @@ pdex(a, groupby="target_gene", mode="ref", threads={threads}, is_log1p=False)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What one command took."""
+class CommandCost:
+    """The cost of one command."""
 
     cpu: float  # seconds
     wall: float
     peak: float  # GB
 
 
-def measure(words: list[str], log: Path) -> Cost:
-    """Run a command to its end; its output goes to `log`."""
+def measure(words: list[str], log: Path) -> CommandCost:
+    """Run a command; its output goes to `log`."""
     started = time.monotonic()
     with log.open("wb") as sink:
         pid = os.posix_spawn(
@@ -67,13 +67,13 @@ def measure(words: list[str], log: Path) -> Cost:
         _, status, used = os.wait4(pid, 0)
     if os.waitstatus_to_exitcode(status):
         sys.exit(f"{' '.join(words)} failed:\n{log.read_text()[-2000:]}")
-    return Cost(
+    return CommandCost(
         used.ru_utime + used.ru_stime, time.monotonic() - started, used.ru_maxrss * 1024 / 1e9
     )
 
 
-def median_of(words: list[str], log: Path, fresh: tuple[Path, ...] = ()) -> Cost:
-    """Run a short command three times; what the kernel does for its memory varies twofold."""
+def median_of(words: list[str], log: Path, fresh: tuple[Path, ...] = ()) -> CommandCost:
+    """Run a short command three times: the kernel's memory management varies twofold."""
     costs = []
     for _ in range(3):
         for folder in fresh:
@@ -85,7 +85,7 @@ def median_of(words: list[str], log: Path, fresh: tuple[Path, ...] = ()) -> Cost
 def simulate(
     cells: int, genes: int, perturbations: int, *options: str, controls: float = 0.25
 ) -> tuple[Path, Path]:
-    """Make real and predicted cells: two draws under the same truth."""
+    """Make real and predicted cells: two draws with the same true effects."""
     DATA.mkdir(exist_ok=True)
     paths = []
     for draw, name in enumerate(("real", "pred")):
@@ -108,14 +108,14 @@ def means(path: Path) -> dict[str, float]:
     return {name: float(v) for name, v in rows["mean"].items() if name != "statistic"}
 
 
-def evaluations(real: Path, pred: Path, threads: str) -> list[tuple[str, Cost]]:
-    """Score the same pair by vcell, with and without the baseline, and by cell-eval."""
+def evaluations(real: Path, pred: Path, threads: str) -> list[tuple[str, CommandCost]]:
+    """Score the same pair with vcell, with and without the baseline, and with cell-eval."""
     lines, ours = [], [*VCELL, "evaluate", str(pred), str(real), "--threads", threads]
     out, cache = DATA / "vcell-out", DATA / "cache"
     for folder in (out, cache):
         shutil.rmtree(folder, ignore_errors=True)
     warm = [*ours, "--no-baseline", "--cache", str(cache)]
-    small = simulate(600, 500, 4)  # compiles what is not yet in the cache, once per installation
+    small = simulate(600, 500, 4)  # compiles missing kernels, once per installation
     measure([*VCELL, "evaluate", *map(str, small), "-o", str(out), "--cache", str(cache)],
             DATA / "log")  # fmt: skip
     lines.append(("vcell evaluate --no-baseline", median_of(warm, DATA / "vcell.log")))
@@ -138,8 +138,8 @@ def evaluations(real: Path, pred: Path, threads: str) -> list[tuple[str, Cost]]:
     return lines
 
 
-def tests(real: Path, threads: str) -> list[tuple[str, Cost]]:
-    """Test every gene of every perturbation by vcell, and by the rank-test packages."""
+def tests(real: Path, threads: str) -> list[tuple[str, CommandCost]]:
+    """Test every gene of every perturbation with vcell, and with the rank-test packages."""
     out = DATA / "de.parquet"
     out.unlink(missing_ok=True)
     words = [*VCELL, "de", str(real), "-o", str(out), "--threads", threads]
@@ -156,7 +156,7 @@ def tests(real: Path, threads: str) -> list[tuple[str, Cost]]:
     return lines
 
 
-def larger(threads: str) -> list[tuple[str, Cost]]:
+def larger(threads: str) -> list[tuple[str, CommandCost]]:
     """Score more and more cells: what grows is time, not memory."""
     lines = []
     for cells in (50_000, 200_000):
@@ -166,7 +166,7 @@ def larger(threads: str) -> list[tuple[str, Cost]]:
     return lines
 
 
-def whole_context(threads: str) -> list[tuple[str, Cost]]:
+def whole_context(threads: str) -> list[tuple[str, CommandCost]]:
     """Score one context of 2026 in full size, once making both anchors, once finding them."""
     real, pred = simulate(138_400, 18_533, 300, "--compress", controls=0.133)
     cache = DATA / "cache-2026"
@@ -179,8 +179,8 @@ def whole_context(threads: str) -> list[tuple[str, Cost]]:
     ]
 
 
-def beside_the_peer(threads: str) -> list[tuple[str, Cost]]:
-    """Score a small context of 2026 by vcell and by cell-eval2, the anchors made by both."""
+def beside_the_peer(threads: str) -> list[tuple[str, CommandCost]]:
+    """Score a small context of 2026 with vcell and with cell-eval2, which both make the anchors."""
     real, pred = simulate(2_400, 6_000, 10, "--compress", controls=0.17)
     with tempfile.TemporaryDirectory(dir=DATA) as aside:
         ours = [*VCELL, "evaluate", str(pred), str(real), "--rules", "vcc2026", "--threads",
@@ -212,13 +212,13 @@ def beside_the_peer(threads: str) -> list[tuple[str, Cost]]:
 
 
 def last_row(path: Path) -> dict[str, str]:
-    """Read the last row of a table, which holds the average score."""
+    """Return the last row of a table, which has the average score."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))[-1]
 
 
-def show(title: str, lines: list[tuple[str, Cost]]) -> None:
-    """Print costs and, against the first line, ratios."""
+def show(title: str, lines: list[tuple[str, CommandCost]]) -> None:
+    """Print costs, and ratios to the first row."""
     print(f"\n{title}\n{'':<42}{'CPU s':>9}{'wall s':>9}{'peak GB':>9}{'CPU x':>8}{'memory x':>10}")
     first = lines[0][1]
     for name, cost in lines:

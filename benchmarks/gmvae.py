@@ -200,7 +200,7 @@ def _python(python: str | Path, code: str, *words: object) -> dict[str, float] |
 
 
 def kernels(peer: str, turns: int) -> None:
-    """Forward and backward of one batch of 128 cells and 24,000 genes, 5.5 % not zero."""
+    """Forward and backward pass of one batch of 128 cells and 24,000 genes, 5.5 % not zero."""
     ours: dict[str, float] = {}
     theirs: dict[str, float] = {}
     for _ in range(turns):
@@ -219,7 +219,7 @@ def kernels(peer: str, turns: int) -> None:
 
 
 def steps(peer: str, turns: int, only: str) -> None:
-    """Cells per CPU second of whole steps, B = 256; of the shapes whose name begins with `only`."""
+    """Cells per CPU second of training steps, B = 256; shapes whose name starts with `only`."""
     for name, widths, latent, decoder in (
         ("128/10", [128], 10, [128]),
         ("original's widths", [512, 256], 64, [256, 512]),
@@ -236,7 +236,7 @@ def steps(peer: str, turns: int, only: str) -> None:
         found = dict.fromkeys(todo, 0.0)
         for _ in range(turns):
             for what, (python, code, kind) in todo.items():
-                # the original never had another decoder than its own
+                # the original has only its own decoder
                 own = [256, 512] if what == "original mse" else decoder
                 told = json.dumps([widths, latent, own, 256, kind, 4])
                 found[what] = max(found[what], float(_python(python, code, told)))
@@ -274,11 +274,11 @@ def labels(args: argparse.Namespace) -> None:
 
 
 def components(args: argparse.Namespace) -> None:
-    """ARI of the mixture's own components beside Gaussian mixtures on 30 PCs, no label shown.
+    """ARI of the mixture's components, and of Gaussian mixtures on 30 PCs, without labels.
 
-    Both are fitted to the same cells, as many components as there are labels, and compared on all
-    cells; the Gaussian mixture with full and with diagonal covariances, best of ten starts by
-    likelihood.
+    Both are fitted to the same cells, with as many components as there are labels, and compared on
+    all cells. The Gaussian mixtures have full and diagonal covariances; the best of ten starts by
+    likelihood counts.
     """
     import numpy as np
     from sklearn.metrics import adjusted_rand_score
@@ -310,7 +310,7 @@ def components(args: argparse.Namespace) -> None:
 
 
 def _trained(path: Path, args: argparse.Namespace, seed: int, share: str) -> dict[str, Any]:
-    """Train on a share of the labels; return what the command tells."""
+    """Train with a share of the labels; return the result of the command."""
     done = subprocess.run(
         [sys.executable, "-m", "vcell", "train-gmvae", path, "--labels", args.column,
          "--label-fraction", share, "--seed", str(seed), "--json",
@@ -324,7 +324,7 @@ def _trained(path: Path, args: argparse.Namespace, seed: int, share: str) -> dic
 
 
 def _opened(told: dict[str, Any]) -> tuple[Run, Study, ResidentCells]:
-    """Return the run, what it decided, and its cells."""
+    """Return the run, its study, and its cells."""
     from vcell_train_gmvae import TrainGmvae
     from vcell_train_gmvae.study import Study
     from vcell_train_gmvae.work import store_of
@@ -340,10 +340,10 @@ def _opened(told: dict[str, Any]) -> tuple[Run, Study, ResidentCells]:
 
 
 def fractions(args: argparse.Namespace) -> None:
-    """Held-out cells named right with 0, 10, 50 and 100 % of the labels, and with 20 % of them wrong.
+    """Share of held-out cells with the right label, for several shares of labels, or wrong ones.
 
-    Labels are those that ``vcell embed`` gives (without labels, the component); the truth is always
-    the right label, also where the run was told, and was scored by, wrong ones.
+    Labels are those of ``vcell embed`` (without labels, the component). The truth is always the
+    right label, even if the run was trained and scored with wrong ones.
     """
     import tempfile
 
@@ -372,7 +372,7 @@ def fractions(args: argparse.Namespace) -> None:
 def _named(
     folder: str, column: str, share: float, seed: int, most: int, truth: object
 ) -> dict[str, object]:
-    """Train, embed, and compare the names of held-out cells with the truth."""
+    """Train, embed, and compare the labels of held-out cells with the truth."""
     import anndata
     import numpy as np
     from sklearn.metrics import adjusted_rand_score, f1_score
@@ -420,7 +420,7 @@ def _scanvi(args: argparse.Namespace, path: Path, run: Path, seed: int) -> tuple
     with np.load(run / "cells.npz") as file:
         known = dict(file)
     np.savez(run / "peer.npz", row=row, **known)
-    # the slow part is run once for a set, a seed, and the labels that are shown
+    # the slow part runs once for each set, seed and choice of labels
     shown = hashlib.sha256(known["shown"].tobytes() + known["held_out"].tobytes()).hexdigest()[:12]
     kept = args.kept / f"scanvi-{path.stem}-{seed}-{args.epochs}-{shown}.json"
     if not kept.is_file():

@@ -3,10 +3,10 @@
     python benchmarks/gmvae_sets.py FILE.h5 ... -o FOLDER              # one set for each file
     python benchmarks/gmvae_sets.py DONOR.csv ... -o FOLDER --name NAME   # one set for all files
 
-Reads the .h5 files of scDCC (https://github.com/ttgump/scDCC): ``X`` holds counts, cells x genes,
-and ``Y`` one number per cell, its type. Genes have no names there, so they are numbered. Also reads
+Reads the .h5 files of scDCC (https://github.com/ttgump/scDCC): ``X`` has counts, cells x genes, and
+``Y`` the number of each cell's type. Genes have no names there, so they are numbered. Also reads
 the .csv files of Baron et al. (GSE84133): a cell's name, its barcode, its type, then its counts.
-Nothing is filtered: what is left out was left out by the authors.
+Nothing is filtered beyond what the authors left out.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How long gp takes on a screen of many perturbations, and how much memory.
+"""Time and memory of gp on a screen of many perturbations.
 
     OMP_NUM_THREADS=1 python benchmarks/gp_scale.py --perturbations 10000 --genes 10000
 
-Effects are made of twenty hidden directions and noise; one block of features tells of them, two
-blocks are random. A twentieth of the perturbations is held out.
+Effects are sums of twenty hidden directions and noise. One block of features is informative, two
+are random. A twentieth of the perturbations is held out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vcell.models import Screen
 
 
 def screen(n: int, genes: int) -> Screen:
-    """Make a screen up."""
+    """Make a synthetic screen."""
     rng = np.random.default_rng(0)
     names = np.array([f"P{i}" for i in range(n)])
     hidden = rng.normal(size=(n, 20)).astype(np.float32)
@@ -48,7 +48,7 @@ def screen(n: int, genes: int) -> Screen:
 
 
 def main() -> None:
-    """Fit, predict, and print what it took."""
+    """Fit, predict, and print time and memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--perturbations", type=int, default=10_000)
     parser.add_argument("--genes", type=int, default=10_000)

@@ -1,10 +1,10 @@
-"""What a GPU makes of real work: step time, MFU, data wait and throughput of train-vcc.
+"""Training on a GPU: step time, MFU, data wait and throughput of train-vcc.
 
     python benchmarks/gpu.py [--gpus 1] [--steps 60] [--presets small,base] [--output gpu.md]
 
 Prints a table to paste into an issue, with the card's name and the versions. It simulates a screen
-of the challenge's width, trains on it with the defaults of a GPU, and reads the run's own events.
-It has not been run on a GPU yet.
+of the challenge's width, trains on it with the GPU defaults, and reads the run's events. It has not
+been run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CELLS = ["--cells", "20000", "--genes", "18080", "--perturbations", "150"]
 
 
 def vcell(*words: object, cwd: Path) -> str:
-    """Run vcell; return what it printed."""
+    """Run vcell; return its output."""
     command = [sys.executable, "-m", "vcell", *map(str, words)]
     return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -36,7 +36,7 @@ def measured(folder: Path, preset: str, words: argparse.Namespace) -> list[str]:
         "--validate-every", 0, "--checkpoint-every", 0, cwd=folder,
     )  # fmt: skip
     run = Run.open("latest", root=folder / "runs")
-    half = words.steps // 2  # the first ones compile and warm up
+    half = words.steps // 2  # the first half compiles and warms up
     steps = [e for e in run.events(["metric"]) if e["step"] > half]
     config = run.meta["config"]
     estimated = json.loads(
@@ -60,7 +60,7 @@ def measured(folder: Path, preset: str, words: argparse.Namespace) -> list[str]:
 
 
 def peak_of(name: str) -> float:
-    """Return the published bf16 rate of a card by the name that its driver gives."""
+    """Return the published bf16 rate of a card, given the driver's name of it."""
     from vcell.gpu.published import SHEETS
 
     for key in sorted(SHEETS, key=len, reverse=True):

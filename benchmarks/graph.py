@@ -1,14 +1,14 @@
-"""Neighbourhoods of genes: ours, torch-geometric's and plain scipy's, in turns in one process.
+"""Neighbourhoods of genes: vcell, torch-geometric and plain scipy, in turns in one process.
 
-    python benchmarks/graph.py                     # synthetic graphs of a yeast's size
+    python benchmarks/graph.py                     # synthetic graphs of yeast's size
     python benchmarks/graph.py --graph A.tsv.gz --graph B.tsv.gz
-    python benchmarks/graph.py --calibrate         # what the synthetic graphs are fitted to
+    python benchmarks/graph.py --calibrate         # statistics the synthetic graphs are fitted to
     python benchmarks/graph.py --memory            # 20,000 genes, 20 million edges: peak memory
     python benchmarks/graph.py --read              # seconds to read an edge list of 2.5 M lines
 
 Times are CPU seconds of this process on one thread, the fastest of the rounds. torch-geometric runs
-where it is installed (`pip install torch-geometric` into an environment of its own); else the
-references are our port of its algorithm, and that is said. Outputs are compared, sample by sample.
+if it is installed (`pip install torch-geometric` into a separate environment); otherwise the
+references are a port of its algorithm, as the output says. Outputs are compared sample by sample.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Do what is asked."""
+    """Run the selected measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--graph", action="append", type=Path, default=[])
     parser.add_argument("--samples", type=int, default=4)
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def compare(asked: argparse.Namespace) -> None:
-    """Time node masks, CSR and pairs in turns with both peers."""
+    """Time node masks, CSR and pairs, alternating with both peers."""
     import torch
     from vcell_graph_profile import references, strategies
 
@@ -70,7 +70,7 @@ def compare(asked: argparse.Namespace) -> None:
         scipy = references.make(f"khop{hops}-scipy", graphs, Rules())
         ours = strategies.make(f"khop{hops}", graphs, Rules())
         masks = near.masks(sets)
-        for i, one in enumerate(sets):  # compiled, warm, and the same?
+        for i, one in enumerate(sets):  # compile, warm up, and compare
             found = ours.sample(one)
             for other in (peer.sample(one), scipy.sample(one)):
                 assert references.same(found, other, graphs)
@@ -108,7 +108,7 @@ def compare(asked: argparse.Namespace) -> None:
 
 
 def peer_walk(graphs):
-    """Return what finds the genes of a neighbourhood alone, as the peer does."""
+    """Return the peer's function that finds only the genes of a neighbourhood."""
     import torch
     from vcell_graph_profile import references
 
@@ -132,7 +132,7 @@ def peer_walk(graphs):
 
 
 def calibrate() -> None:
-    """Print neighbourhoods beside what was recorded."""
+    """Print statistics of neighbourhoods, and the recorded ones."""
     from vcell.graph import Neighbourhoods, Rules
     from vcell.graph.synthetic import RECORDED, yeast_like
 
@@ -147,7 +147,7 @@ def calibrate() -> None:
 
 
 def memory() -> None:
-    """Read, save, map and walk 20 million edges in a process of its own."""
+    """Read, save, map and walk 20 million edges in a separate process."""
     code = """
 import resource, sys, time
 from pathlib import Path
@@ -185,7 +185,7 @@ print(f"{rewired.notes[0]}: peak {told():.2f} GB, {time.process_time():.0f} s in
 
 
 def reading() -> None:
-    """Time one edge list of the size of a yeast's nine graphs."""
+    """Time the reading of one edge list with the size of yeast's nine graphs."""
     from vcell.graph import read
     from vcell.graph.synthetic import yeast_like
 

@@ -1,15 +1,15 @@
-"""The loss of the graphs and the head of the wild type, against the naive forms of both.
+"""The graph loss and the wild-type head, against naive versions of both.
 
     python benchmarks/graph_net.py head          # a minute on one core
     python benchmarks/graph_net.py loss --heads 3   # dense needs about 1.2 GB a head
     python benchmarks/graph_net.py loss          # nine heads, nine graphs: 11 GB for the dense form
     python benchmarks/graph_net.py planted --to FOLDER [--null]   # a table and its graphs
-    python benchmarks/graph_net.py ceiling       # what the planted table lets anybody reach
-    python benchmarks/graph_net.py sets --sets 90000 --genes 700   # the process of many sets
+    python benchmarks/graph_net.py ceiling       # the best possible r on the planted table
+    python benchmarks/graph_net.py sets --sets 90000 --genes 700   # the process on many sets
     python benchmarks/graph_net.py step          # a training step of both networks, B = 4,096
 
-Seconds are CPU time (user + system) of a process of its own, on one thread; peaks of memory are
-what the process adds to what it held before. Both forms run in the same call, by turns.
+Seconds are CPU time (user + system) of a separate process on one thread. Peak memory is what the
+process adds to its memory before. Both versions alternate in the same call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
-N, EDGES = 6_607, 2_495_908  # genes, and edges of all nine relations together
+N, EDGES = 6_607, 2_495_908  # genes, and edges of all nine relations
 
 
 def peak() -> int:
@@ -42,7 +42,7 @@ def cpu() -> float:
 
 
 def graph(seed: int, edges: int):
-    """Return CSR arrays of a random graph with hubs."""
+    """Return the CSR arrays of a random graph with hubs."""
     rng = np.random.default_rng(seed)
     chance = rng.lognormal(0, 0.75, N)
     chance /= chance.sum()
@@ -56,7 +56,7 @@ def graph(seed: int, edges: int):
 
 
 def loss(form: str, heads: int) -> dict[str, float]:
-    """One layer's attention and the loss of the graphs, forward and backward."""
+    """One layer's attention and the graph loss, forward and backward."""
     import torch
 
     from vcell.nn.graph_loss import GraphLoss, RowGraph, attend_apart
@@ -73,12 +73,12 @@ def loss(form: str, heads: int) -> dict[str, float]:
         rows = wanted.sum(-1) > 0
     else:
         ours = GraphLoss({str(h): RowGraph.of(*one) for h, one in enumerate(made)}, 1.0)
-    few = torch.randn(1, 1, 9, width, requires_grad=True)  # what is loaded on first use
+    few = torch.randn(1, 1, 9, width, requires_grad=True)  # loads libraries before measuring
     small, lse = attend_apart(few, few, few, slice(1, 9))
     one = GraphLoss({"g": RowGraph.of(range(9), [0] * 8)}, 1.0)
     (one(few[:, :, 1:], few[:, :, 1:], lse[:, :, 1:]).total + small.sum()).backward()
     held, begun = peak(), cpu()
-    if form == "dense":  # as torchcell: every weight of every head, then their logarithms
+    if form == "dense":  # as in torchcell: every weight of every head, then the logarithms
         weight = torch.softmax(q @ k.transpose(-2, -1) / width**0.5, -1)
         out = weight @ v
         part = weight[0, :, genes, genes]
@@ -112,7 +112,7 @@ def head(form: str, batch: int) -> dict[str, float]:
         if form == "ours":
             module(states, genes, kinds).square().mean().backward()
             return
-        for own in genes:  # one set at a time: all at once would not fit
+        for own in genes:  # one set at a time, since all at once would not fit
             kind = torch.zeros(N, dtype=torch.long)
             kind[own] = 1
             pooled = module.pool(states[own] + module.kind(kind[own])).mean(0)
@@ -127,7 +127,7 @@ def head(form: str, batch: int) -> dict[str, float]:
 
 
 def step(form: str, batch: int) -> dict[str, float]:
-    """Take a training step of a network of train-graph, d = 64, with nine graphs."""
+    """Run a training step of a network of train-graph, d = 64, with nine graphs."""
     import torch
     from vcell_train_graph import TrainGraph, registry
     from vcell_train_graph.problem import GraphProblem
@@ -166,7 +166,7 @@ def step(form: str, batch: int) -> dict[str, float]:
 
 
 def ceiling() -> None:
-    """Print r of unseen query pairs by the values without noise, and by the true kernel."""
+    """Print r on unseen query pairs of the noiseless values, and of the true kernel."""
     from vcell_train_graph.kernels import SetBlock
     from vcell_train_graph.planted import planted
 
@@ -195,14 +195,14 @@ def ceiling() -> None:
 
 
 def many(n_sets: int, n_genes: int) -> None:
-    """Solve the process of many sets, a fifth of the query pairs held out."""
+    """Solve the process on many sets, a fifth of the query pairs held out."""
     from vcell_train_graph.planted import planted
     from vcell_train_graph.problem import GraphProblem
     from vcell_train_graph.process import process
 
     from vcell.screen.split import TEST, TRAIN
 
-    queries = 182  # of Kuzmin's, nearly all with the same genes
+    queries = 182  # as in Kuzmin et al.; nearly all have the same genes
     made = planted(
         n_genes=n_genes, n_queries=queries, per_query=n_sets // queries, n_decoys=1, seed=1
     )
@@ -223,7 +223,7 @@ def many(n_sets: int, n_genes: int) -> None:
 
 
 def child(*words: object) -> dict[str, float]:
-    """Measure in a process of its own."""
+    """Measure in a separate process."""
     command = [sys.executable, __file__, "--child", *map(str, words)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -238,7 +238,7 @@ def told(name: str, ours: list[dict[str, float]], naive: list[dict[str, float]])
 
 
 def main() -> None:
-    """Run what is named."""
+    """Run the selected measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["loss", "head", "step", "planted", "ceiling", "sets"])
     parser.add_argument("--heads", type=int, default=9)

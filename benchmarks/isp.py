@@ -1,11 +1,11 @@
-"""Everything that docs/isp.md claims, measured in one process, in CPU seconds.
+"""All measurements in docs/isp.md, in one process, in CPU seconds.
 
 Run: python benchmarks/isp.py [--only encoder,delete,...]
-The encoder row needs transformers, from an environment of its own if need be:
+The encoder row needs transformers, from a separate environment if necessary:
 PYTHONPATH=.:plugins PEERS/bin/python benchmarks/isp.py --only encoder
 
-Peers are timed in turns with ours, on one thread unless said; the best of the repeats counts. A
-busy machine inflates the CPU seconds of both, so read the ratios.
+vcell and the peers alternate, on one thread unless stated; the best of the repeats counts. A busy
+machine inflates the CPU seconds of both, so read the ratios.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vcell.nn.bert import Lengths
 
 MODEL = "synthetic:gf-6L-10M-i2048"
 TURNS = 4
-#: Lengths of 8 cells. The longer they are, the less the peer's head weighs beside attention.
+#: Lengths of 8 cells. The longer they are, the smaller the share of the peer's head.
 MIXES = {
     "short": [96, 180, 260, 340, 420, 520, 640, 800],
     "mixed": [352, 1630, 520, 911, 777, 1204, 640, 966],
@@ -51,10 +51,11 @@ def cell_of(length: int, seed: int = 0) -> np.ndarray:
 
 
 def encoder() -> None:
-    """Mixes of lengths, one thread, against padded batches of 8 and against single cells.
+    """Mixes of lengths on one thread, against padded batches of 8 and against single cells.
 
-    Cells are timed one by one, in turns with the peer's, and the best of each cell counts: what
-    disturbs a busy machine is shorter than the whole mix. The padded batch is timed whole.
+    Cells are timed one by one, alternating with the peer's, and the best time of each cell counts:
+    disturbances of a busy machine are shorter than the whole mix. The padded batch is timed at
+    once.
     """
     torch.set_num_threads(1)
     model = checkpoint.load(MODEL)
@@ -93,7 +94,7 @@ def encoder() -> None:
 
 
 def delete() -> None:
-    """Delete every gene, V1 shape, second-to-last layer, per two CPU seconds."""
+    """Delete every gene, V1 shape, second-to-last layer: cells per two CPU seconds."""
     torch.set_num_threads(1)
     model = checkpoint.load(MODEL)
     states = {"goal": np.random.default_rng(0).normal(size=256)}
@@ -157,7 +158,7 @@ def statistics() -> None:
 
 
 def precision() -> None:
-    """Shifts of deletions in emulated half precision against float32, 512 tokens."""
+    """Shifts of deletions in emulated half precision, against float32, 512 tokens."""
     torch.set_num_threads(1)
     model = checkpoint.load(MODEL)
     cell, length = cell_of(512), 512
@@ -180,7 +181,7 @@ def precision() -> None:
 
 
 def screening() -> None:
-    """First-order screen of all deletions of a cell of 512 tokens."""
+    """First-order screen of all deletions of a cell with 512 tokens."""
     from torch.utils.flop_counter import FlopCounterMode
     from vcell_isp.firstorder import estimate
 
@@ -214,7 +215,7 @@ PARTS = {
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Run the selected measurements."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default=",".join(PARTS))
     for name in parser.parse_args().only.split(","):

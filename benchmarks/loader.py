@@ -3,16 +3,15 @@
     python benchmarks/loader.py --cells FILE.h5ad [--rounds 5] [--only csr-4096,dense-4096]
 
 `FILE.h5ad` needs counts and the obs columns `perturbation` and `batch`. Each entry runs in a
-process of its own, with the interpreter of `benchmarks/.envs/NAME` for a peer; an environment that
-is missing is said and left out. Every process reads one epoch to warm up, during which it checks
-that it saw each cell once (number of cells, sum of all counts) and measures the entropy of the
-perturbation labels in a batch; then three epochs are timed, one after the other. Medians are
-printed with the spread, and rates per second of processor time, which other work on the machine
-disturbs less. Entries: `vcell` uses the memory of batches that were let go again, as it does by
-default; `vcell-fresh` makes the copies that annbatch makes: every batch in arrays of its own;
-`vcell-memory` keeps the decoded store in memory, which is what a user gets where it fits. cell-load
-reads uncompressed rows of 2,000 genes (its best setting), at random, or in runs of one perturbation
-from a sorted file (`cell-load-sorted`).
+separate process, with the interpreter of `benchmarks/.envs/NAME` for a peer; a missing environment
+is reported and left out. Every process reads one epoch to warm up, in which it checks that each
+cell came once (number of cells, sum of all counts) and measures the entropy of the perturbation
+labels in a batch. Then three epochs are timed. Medians are printed with the spread, and rates per
+CPU second, which other work on the machine disturbs less. Entries: `vcell` reuses the memory of
+released batches, which is the default. `vcell-fresh` copies as annbatch does: every batch has its
+own arrays. `vcell-memory` keeps the decoded store in memory, which is what a user gets if it fits.
+cell-load reads uncompressed rows of 2,000 genes (its best setting), at random, or in runs of one
+perturbation from a sorted file (`cell-load-sorted`).
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 LABELS = ("perturbation", "batch")
-#: What each table compares: our entries, and each peer with the ratio asked for.
-#: `step` waits as long for each batch as a device would work on it, and leaves the processor free.
-#: `pairs` are perturbed cells beside controls, of 2,000 genes; only perturbed cells are counted.
+#: The entries of each table: vcell's, and each peer with the required ratio.
+#: `step` waits for each batch as long as a device would compute, and leaves the CPU free.
+#: `pairs` are perturbed cells and controls of 2,000 genes; only perturbed cells are counted.
 TABLES: dict[str, tuple[list[str], dict[str, float]]] = {
     "csr-4096": (["vcell", "vcell-fresh", "vcell-memory"], {"annbatch": 2.0}),
     "csr-64": (["vcell", "vcell-fresh", "vcell-memory"], {"annbatch": 2.0}),
@@ -48,17 +47,17 @@ TABLES: dict[str, tuple[list[str], dict[str, float]]] = {
     "convert": (["vcell"], {"annbatch": 6.0}),
 }
 
-#: What is asked for of `vcell-fresh`.
+#: The ratios required of `vcell-fresh`.
 FRESH = {"csr": 1.7, "dense": 1.8}
 STEP = 0.1  # seconds
 EPOCHS = 3
 
-#: A batch as (number of cells, sum of values as a call, codes or labels of the perturbation).
+#: A batch: number of cells, a function for the sum of values, codes or labels of perturbations.
 Seen = tuple[int, Callable[[], float], Any]
 
 
 def vcell_batches(task: str, size: int, cells: Path, store: Path, kind: str) -> Any:
-    """Return a function that starts an epoch of ours."""
+    """Return a function that starts an epoch of vcell."""
     from vcell.store import Loader, Output, Sets, Shuffled, Store
 
     dense = task in {"dense", "pairs"}
@@ -215,7 +214,7 @@ def first_epoch(batches: Iterator[Seen]) -> tuple[int, float, float]:
 
 
 def convert(who: str, cells: Path, stores: Path) -> dict[str, Any]:
-    """Time the making of a shuffled store; the second of two, so that compilation is not in it."""
+    """Time the conversion to a shuffled store; the second of two, to exclude compilation."""
     target = stores / f"{who}.zarr"
     rounds = 2 if who == "vcell" else 1
     for _ in range(rounds):
@@ -245,7 +244,7 @@ def peak() -> float:
 
 
 def interpreter(who: str) -> Path | None:
-    """Return the Python that has a peer, or None."""
+    """Return a peer's Python, or None."""
     if who.startswith("vcell"):
         return Path(sys.executable)
     python = HERE / ".envs" / who.removesuffix("-sorted") / "bin" / "python"
@@ -253,7 +252,7 @@ def interpreter(who: str) -> Path | None:
 
 
 def measure(entry: str, args: argparse.Namespace) -> dict[str, Any] | None:
-    """Run one entry in its own process."""
+    """Run one entry in a separate process."""
     python = interpreter(entry.split(":")[1])
     if python is None:
         print(f"{entry}: left out, benchmarks/.envs has no such environment", file=sys.stderr)
@@ -299,7 +298,7 @@ def main() -> None:
 
 
 def prepare_stores(args: argparse.Namespace, tables: list[str]) -> None:
-    """Make what the loaders read, once."""
+    """Build the loaders' stores, once."""
     for who in ("vcell", "annbatch"):
         if "convert" not in tables and not (args.stores / f"{who}.zarr").exists():
             measure(f"convert:{who}", args)
@@ -308,7 +307,7 @@ def prepare_stores(args: argparse.Namespace, tables: list[str]) -> None:
 
 
 def prepare_pairs(cells: Path, stores: Path) -> None:
-    """Make a store of the 2,000 most variable genes, and the same sorted for cell-load."""
+    """Build a store of the 2,000 most variable genes, and a sorted copy for cell-load."""
     import anndata as ad
     import numpy as np
 

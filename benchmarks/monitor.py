@@ -1,9 +1,9 @@
-"""What the monitor costs, in CPU seconds of whole processes and of single frames.
+"""The cost of the monitor, in CPU seconds of whole processes and of single frames.
 
-    python benchmarks/monitor.py                  # all of it, five minutes
+    python benchmarks/monitor.py                  # everything, five minutes
     python benchmarks/monitor.py --only once paint
 
-Each figure stands beside its limit; the exit code is 1 where one is above it.
+Each figure is printed with its limit; the exit code is 1 if one is above it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def report(what: str, found: float, limit: float, unit: str = "s") -> None:
-    """Note a figure."""
+    """Record a figure."""
     _results.append((what, found, limit, unit))
     print(f"{what}: {found:.3g} {unit} (limit {limit:g})", flush=True)
 
@@ -57,7 +57,7 @@ def report(what: str, found: float, limit: float, unit: str = "s") -> None:
 
 
 def make(path: Path, steps: int, *, status: str = "done", spans: bool = False) -> Path:
-    """Make a run of so many steps; its events are of the size that train-vcc writes."""
+    """Write a run with a number of steps; its events have the size of those of train-vcc."""
     if path.exists():
         return path
     for folder in ("ckpt", "control", "logs"):
@@ -114,7 +114,7 @@ def cpu_of(words: list[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-class Screen:
+class MonitorTerminal:
     """The monitor in a pseudo-terminal of 120x40."""
 
     def __init__(self, path: Path) -> None:
@@ -129,7 +129,7 @@ class Screen:
         self.seen = b""
 
     def read(self, seconds: float) -> bytes:
-        """Return what is written within some time."""
+        """Return the output within some time."""
         found, until = b"", time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if select.select([self.fd], [], [], left)[0]:
@@ -141,7 +141,7 @@ class Screen:
         return found
 
     def wait_for(self, word: bytes, seconds: float = 60) -> float:
-        """Wait for a word to be written; returns how long that took."""
+        """Wait for a word in the output; return the seconds."""
         begun = time.monotonic()
         seen = b""
         while word not in seen:
@@ -151,12 +151,12 @@ class Screen:
         return time.monotonic() - begun
 
     def processes(self) -> list[int]:
-        """Return the process that waits, and the application."""
+        """Return the ids of the waiting process and of the application."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return [self.pid, *map(int, children)]
 
     def cpu(self) -> float:
-        """Return the CPU seconds so far, of the application and of the process that waits."""
+        """Return the CPU seconds so far, of the application and of the waiting process."""
         ticks = os.sysconf("SC_CLK_TCK")
         total = 0.0
         for pid in self.processes():
@@ -170,12 +170,12 @@ class Screen:
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
     def memory(self) -> float:
-        """Return the most memory that the application took, in MB."""
+        """Return the peak memory of the application in MB."""
         status = Path(f"/proc/{self.processes()[-1]}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
     def close(self) -> None:
-        """Leave the monitor."""
+        """Quit the monitor."""
         os.write(self.fd, b"q")
         self.read(0.3)
         with contextlib.suppress(ProcessLookupError):
@@ -188,7 +188,7 @@ class Screen:
 
 
 def once(root: Path, repeats: int) -> None:
-    """Print how one long run stands."""
+    """Print the state of one long run."""
     make(root / "one" / "long", BIG)
     size = (root / "one" / "long" / "events.jsonl").stat().st_size / 1e6
     words = [*_VCELL, str(root / "one"), "--once", "--json"]
@@ -197,11 +197,11 @@ def once(root: Path, repeats: int) -> None:
 
 
 def paint(root: Path, repeats: int) -> None:
-    """Start, and show the first picture of a folder."""
+    """Start, and show the first screen of a folder."""
     make(root / "one" / "long", BIG)
     least = 1e9
     for _ in range(repeats):
-        screen = Screen(root / "one")
+        screen = MonitorTerminal(root / "one")
         screen.wait_for("└".encode())
         least = min(least, screen.cpu())
         screen.close()
@@ -209,12 +209,12 @@ def paint(root: Path, repeats: int) -> None:
 
 
 def history(root: Path, repeats: int) -> None:
-    """Read all of a long run with its spans, and answer keys meanwhile."""
+    """Read a whole long run with its spans, and respond to keys meanwhile."""
     path = make(root / "spans" / "long", BIG, spans=True)
     size = sum((path / name).stat().st_size for name in ("events.jsonl", "rank-0.jsonl")) / 1e6
     seconds, memory, slowest = 1e9, 1e9, 1e9
     for _ in range(repeats):
-        screen = Screen(path)
+        screen = MonitorTerminal(path)
         screen.wait_for("└".encode())
         answers = []
         for key, word in ((b"5", b"[5 "), (b"2", b"[2 "), (b"4", b"[4 "), (b"2", b"[2 ")):
@@ -224,7 +224,7 @@ def history(root: Path, repeats: int) -> None:
             screen.wait_for(word)
             answers.append(screen.running() - begun)
         used = screen.cpu()
-        while True:  # until it rests
+        while True:  # until it is idle
             screen.read(1.5)
             now = screen.cpu()
             if now - used < 0.15:
@@ -239,7 +239,7 @@ def history(root: Path, repeats: int) -> None:
 
 
 def frame(root: Path, repeats: int) -> None:
-    """Draw the run screen with four charts, over and over."""
+    """Draw the run screen with four charts repeatedly."""
     path = make(root / "spans" / "long", BIG, spans=True)
     code = """
 import sys, time
@@ -267,7 +267,7 @@ def steady(root: Path, repeats: int) -> None:
     """Watch a run that writes once a second, and one that writes nothing."""
     del repeats
     path = make(root / "steady" / "run", 20_000, status="done")
-    screen = Screen(path)
+    screen = MonitorTerminal(path)
     screen.wait_for("└".encode())
     screen.read(4)
     before = screen.cpu()
@@ -276,7 +276,7 @@ def steady(root: Path, repeats: int) -> None:
     screen.close()
     meta = json.loads((path / "run.json").read_text()) | {"status": "running"}
     (path / "run.json").write_text(json.dumps(meta))
-    screen = Screen(path)
+    screen = MonitorTerminal(path)
     screen.wait_for("└".encode())
     screen.read(4)
     before = screen.cpu()

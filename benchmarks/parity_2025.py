@@ -1,17 +1,17 @@
-"""Write what cell-eval and pdex say of small inputs, for tests/metrics/test_parity_2025.py.
+"""Write the results of cell-eval and pdex on small inputs, for tests/metrics/test_parity_2025.py.
 
     python -m venv benchmarks/.envs/cell-eval-0.8.2
     benchmarks/.envs/cell-eval-0.8.2/bin/pip install cell-eval==0.8.2 pdex==0.3.0
     benchmarks/.envs/cell-eval-0.8.2/bin/python benchmarks/parity_2025.py tests/metrics/golden
 
-The leaderboard's own versions, for ``--rules vcc2025-official`` (their groups have more than eight
-cells, below which pdex 0.1.27 takes an exact test):
+The leaderboard's versions, for ``--rules vcc2025-official`` (their groups have more than eight
+cells, below which pdex 0.1.27 uses an exact test):
 
     benchmarks/.envs/cell-eval-0.6.6/bin/pip install cell-eval==0.6.6 pdex==0.1.27
     benchmarks/.envs/cell-eval-0.6.6/bin/python benchmarks/parity_2025.py tests/metrics/golden
 
-Names of cases may follow. One ``vcc2025-CASE.npz`` or ``official-CASE.npz`` each: the cells of both
-sides (float32, dense), the metrics per perturbation, and U, p and FDR of the real side.
+Names of cases may follow. Each gives one ``vcc2025-CASE.npz`` or ``official-CASE.npz``: the cells
+of both sides (float32, dense), the metrics per perturbation, and U, p and FDR of the real side.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ CONTROL = "non-targeting"
 CASES = {
     # genes, cells of each perturbation, controls, depth, stored sparse
     "plain": (150, [25, 25, 25, 25, 25], 80, 2000, True),
-    "tied": (120, [30, 30, 30, 30], 90, 60, True),  # one to three counts, hardly any value twice
+    "tied": (120, [30, 30, 30, 30], 90, 60, True),  # counts of one to three: nearly all tied
     "dense": (100, [20, 20, 20], 60, 4000, False),
     "unbalanced": (120, [3, 70, 9, 31], 90, 1500, True),
     "single": (90, [40], 70, 1500, True),
-    # whole counts, which the peer normalises to each side's median; one cell is empty
+    # integer counts, which the peer normalises to each side's median; one cell is empty
     "counts": (110, [24, 18, 30], 70, 1500, True),
     "dense-counts": (100, [20, 26, 16], 60, 1500, False),
 }
@@ -58,7 +58,7 @@ def cells(case: str, seed: int, shift: float) -> ad.AnnData:
         mu = rate if name == CONTROL else rate * np.exp(shift * effect[int(name[1:])])
         rows.append(rng.poisson(mu / mu.sum() * depth))
     x = np.array(rows, np.float32)
-    x[:, 5] = 0  # silent everywhere
+    x[:, 5] = 0  # expressed nowhere
     if "counts" in case:
         x[7] = 0
     obs = pd.DataFrame({"target": names}, index=[f"c{i}" for i in range(len(names))])
@@ -71,7 +71,7 @@ def cells(case: str, seed: int, shift: float) -> ad.AnnData:
 
 
 def write(case: str, folder: Path) -> None:
-    """Score one case with the peer and keep inputs and outputs."""
+    """Score one case with the peer, and save inputs and outputs."""
     real, pred = cells(case, 1, 0.7), cells(case, 2, 0.5)
     with tempfile.TemporaryDirectory() as aside:
         judge = MetricsEvaluator(

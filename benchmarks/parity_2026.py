@@ -1,12 +1,12 @@
-"""Write what cell-eval2 0.20.0 says of small inputs, for tests/metrics/test_parity_2026.py.
+"""Write the results of cell-eval2 0.20.0 on small inputs, for tests/metrics/test_parity_2026.py.
 
     python -m venv benchmarks/.envs/cell-eval2-0.20.0
     benchmarks/.envs/cell-eval2-0.20.0/bin/pip install cell-eval2==0.20.0 pdex==0.3.0
     benchmarks/.envs/cell-eval2-0.20.0/bin/python benchmarks/parity_2026.py tests/metrics/golden
 
-and names of cases, for some only. One ``vcc2026-CASE.npz`` each: the cells of both sides, and the
+Names of cases may follow. Each gives one ``vcc2026-CASE.npz``: the cells of both sides, and the
 peer's members per perturbation and overall, its baseline and its replicate anchor (preset vcc2026,
-pdex as the engine of DE).
+with pdex for DE).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ CASES = {
     "plain": (240, 6, [40] * 6, 160, 4000, 0.3),
     "sparse": (300, 5, [30] * 5, 120, 500, 0.3),
     "unbalanced": (200, 5, [6, 90, 12, 45, 25], 150, 3000, 0.4),
-    "tiled": (180, 4, [30] * 4, 100, 3000, 0.3),  # every predicted cell is one and the same
+    "tiled": (180, 4, [30] * 4, 100, 3000, 0.3),  # all predicted cells are equal
     "copied": (180, 4, [30] * 4, 100, 3000, 0.3),  # the prediction is the real cells
     "single": (160, 1, [60], 120, 3000, 0.4),
     "tied": (150, 5, [24] * 5, 80, 1500, 0.4),  # every cell has 1,500 counts: equal counts tie
     "dense": (140, 4, [25] * 4, 90, 3000, 0.3),  # stored dense, in float64
-    "hollow": (150, 4, [20, 25, 15, 30], 80, 2500, 0.3),  # a cell of every group has no counts
-    "quiet": (160, 5, [20] * 5, 100, 2500, 0.08),  # few effects: members without a value
+    "hollow": (150, 4, [20, 25, 15, 30], 80, 2500, 0.3),  # one cell of every group has no counts
+    "quiet": (160, 5, [20] * 5, 100, 2500, 0.08),  # few effects, so some members have no value
 }
 
 
@@ -67,7 +67,7 @@ def cells(case: str, seed: int, shift: float) -> ad.AnnData:
 
 
 def table(frame: object, names: list[str]) -> dict[str, np.ndarray]:
-    """Return the tidy results as one array per metric, NaN where the peer has no value."""
+    """Return the tidy results as one array per metric, NaN if the peer has no value."""
     wide = frame.to_pandas().pivot(index="perturbation", columns="metric", values="value")
     return {m: wide[m].reindex(names).to_numpy(float) for m in wide.columns}
 
@@ -84,7 +84,7 @@ def ends(real: ad.AnnData, config: EvalConfig) -> dict[str, object]:
 
 
 def write(case: str, folder: Path) -> None:
-    """Score one case with the peer and keep inputs and outputs."""
+    """Score one case with the peer, and save inputs and outputs."""
     real, pred = cells(case, 1, 0.6), cells(case, 2, 0.45)
     if case == "copied":
         pred = real

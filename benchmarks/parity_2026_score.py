@@ -1,12 +1,12 @@
-"""Write how cell-eval2 0.20.0 scales, for tests/metrics/test_score_2026.py.
+"""Write the scaled scores of cell-eval2 0.20.0, for tests/metrics/test_score_2026.py.
 
     cd benchmarks
     .envs/cell-eval2-0.20.0/bin/python parity_2026_score.py ../tests/metrics/golden
 
-Three things. ``score2026-CASE.npz``: the cells of a ``vcc2026-CASE.npz`` (see parity_2026.py)
-through the peer's own commands, from files to a scored table: run, baseline, prep-real-bundle,
-score. ``agg2026-CASE.csv``: what the first of these writes as ``agg_results.csv``.
-``scale2026.npz``: its scale of every member over a grid of values, missing ones too.
+``score2026-CASE.npz`` has the cells of a ``vcc2026-CASE.npz`` (see parity_2026.py) and the scored
+table of the peer's own commands: run, baseline, prep-real-bundle, score. ``agg2026-CASE.csv`` is
+the ``agg_results.csv`` of the first command. ``scale2026.npz`` has the scale of every member over a
+grid of values, including missing ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NOTHING = (float("nan"), float("inf"), float("-inf"))
 
 
 def cells(stored: dict[str, np.ndarray], side: str) -> ad.AnnData:
-    """Return one side; a prediction gets the real controls, which the peer asks for."""
+    """Return one side; a prediction gets the real controls, which the peer requires."""
     genes, names = stored["genes"], stored[f"{side}_labels"]
     parts = (stored[f"{side}_{key}"] for key in ("data", "indices", "indptr"))
     data, indices, indptr = parts
@@ -50,7 +50,7 @@ def tool(here: Path, *words: str) -> None:
 
 
 def run(case: str, folder: Path, here: Path) -> None:
-    """Let the peer compare the two sides of a case in the folder `here`."""
+    """Compare the two sides of a case with the peer, in the folder `here`."""
     with np.load(folder / f"vcc2026-{case}.npz", allow_pickle=False) as stored:
         real, pred = (cells(dict(stored), side) for side in ("real", "pred"))
     given = ad.concat([pred, real[real.obs["target"] == "non-targeting"]])
@@ -60,14 +60,14 @@ def run(case: str, folder: Path, here: Path) -> None:
 
 
 def aggregate(case: str, folder: Path) -> None:
-    """Keep the peer's summary of a case."""
+    """Save the peer's summary of a case."""
     with tempfile.TemporaryDirectory() as aside:
         run(case, folder, Path(aside))
         shutil.copy(Path(aside) / "out/agg_results.csv", folder / f"agg2026-{case}.csv")
 
 
 def score(case: str, folder: Path) -> None:
-    """Score one case by the peer's commands and keep its table."""
+    """Score one case with the peer's commands, and save its table."""
     with tempfile.TemporaryDirectory() as aside:
         here = Path(aside)
         run(case, folder, here)
@@ -87,7 +87,7 @@ def score(case: str, folder: Path) -> None:
 
 
 def scales(folder: Path) -> None:
-    """Scale a grid of values between pairs of ends; NaN where the peer refuses the ends."""
+    """Scale a grid of values between pairs of ends; NaN if the peer refuses the ends."""
     ends = [(b, r) for b in (0.0, 0.05, 0.5, 1.0, 1.4) for r in (0.0, 0.03, 0.5, 0.9, 1.0)]
     values = (*np.linspace(-0.5, 9.5, 21).round(2).tolist(), *NOTHING)
     grid = np.array([(u, b, r) for b, r in ends for u in values])

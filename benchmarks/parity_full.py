@@ -29,7 +29,7 @@ def families(seed: int) -> ad.AnnData:
     centre, genes = truth.normal(0, 1.0, (5, 60)), [f"G{i:03d}" for i in range(60)]
     family = truth.integers(0, 5, 48)
     if seed == 2:
-        family[:14] = truth.integers(0, 5, 14)  # predicted in another one
+        family[:14] = truth.integers(0, 5, 14)  # predicted in another family
     names = [CONTROL] * 30 + [f"G{i:03d}" for i in range(48) for _ in range(4)]
     rate = truth.gamma(2.0, 1.0, 60)
     rows = [
@@ -49,7 +49,7 @@ def stored(case: str, side: str, folder: Path) -> ad.AnnData:
 
 
 def write(case: str, folder: Path) -> None:
-    """Measure one case with the peer and keep inputs and outputs."""
+    """Measure one case with the peer, and save inputs and outputs."""
     if case == "families":
         real, pred = families(1), families(2)
     else:

@@ -1,9 +1,9 @@
-"""Make up patients for `vcell pipeline bulk`.
+"""Simulate patients for `vcell pipeline bulk`.
 
     python benchmarks/patients.py made FOLDER --patients 60 --shift 0.5 --state 0.8 --talk 0.8
 
-The patients are simulated (vcell.patients.simulate): they say whether what was planted is found,
-and nothing about a disease.
+Simulated patients (vcell.patients.simulate) show whether a known signal is found. They show nothing
+about a disease.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vcell.patients.simulate import Patients, write
+from vcell.patients.simulate import PatientDesign, write
 
 PROJECT = """\
 [data]
@@ -38,10 +38,10 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     for name in ("shift", "state", "talk"):
-        parser.add_argument(f"--{name}", type=float, default=getattr(Patients, name))
+        parser.add_argument(f"--{name}", type=float, default=getattr(PatientDesign, name))
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    wanted = Patients(
+    wanted = PatientDesign(
         patients=given.patients, shift=given.shift, state=given.state, talk=given.talk,
         seed=given.seed,
     )  # fmt: skip

@@ -50,14 +50,14 @@ from vcell.screen.graphs import blocks_of
 
 NEAR = 8  # neighbours of a simulated gene
 GO = "human_genes/derived/go_jaccard_top20_vcc.tsv.gz"
-SCORES = {"pds": 1, "delta_correlation": 1, "mae": -1}  # -1: less is better
-SIM: dict[str, Any] = {"cells": 2500, "genes": 400, "perturbations": 70}  # of the network's screens
+SCORES = {"pds": 1, "delta_correlation": 1, "mae": -1}  # -1: lower is better
+SIM: dict[str, Any] = {"cells": 2500, "genes": 400, "perturbations": 70}  # for the network
 SMALL = ["--preset", "tiny", "--tokens", "48", "--max-steps", "80", "--validate-every", "0"]
 SMALL += ["--lr", "0.003", "--checkpoint-every", "0"]
 
 
 def truth(sim: Simulator, seed: int) -> GeneGraphs:
-    """Return the graph of a simulation: half truth, half chance."""
+    """Return the graph of a simulation: half true edges, half random ones."""
     loadings, rng = sim.truth.loadings.T, np.random.default_rng([seed, 7])
     n, size = len(loadings), np.linalg.norm(loadings, axis=1)
     unit = loadings / np.maximum(size, 1e-9)[:, None]
@@ -82,7 +82,7 @@ def written(graphs: GeneGraphs, path: Path) -> Path:
 
 
 def quiet(words: list[str], runs: Path) -> Run:
-    """Run train-vcc, and return the run; one that is there is not run again."""
+    """Run train-vcc and return the run; an existing run is not repeated."""
     with contextlib.suppress(UserError):
         if (run := Run.open("latest", root=runs)).status() == "done":
             return run
@@ -94,7 +94,7 @@ def quiet(words: list[str], runs: Path) -> Run:
 
 
 def joined(screen: Screen, graph: FeatureBlock | None, base: str) -> Screen:
-    """Return the screen with other features: those of a graph beside some of its own."""
+    """Return the screen with other features: those of a graph next to some of its own."""
     blocks = []
     for name, columns in screen.block_columns().items():
         if base == "bare" and name != "expression":
@@ -144,7 +144,7 @@ def gp(case: str, data: Path, folder: Path, seed: int) -> dict[str, dict[str, An
     told = {}
     for base in bases:
         arms_of = {name: one for name, one in every.items() if name.startswith(base)}
-        # a target of which an arm knows nothing has no effect there, and is scored in none
+        # a target without features in one arm has no prediction there, and is left out of all arms
         known = np.all([np.isfinite(one).all(axis=1) for one in arms_of.values()], axis=0)
         for name, one in arms_of.items():
             told[name] = scores(one[known], truth_of[known], own[known])
@@ -186,7 +186,7 @@ def network(case: str, data: Path, folder: Path, seed: int, weight: float) -> di
 
 
 def table(case: str, results: list[dict[str, dict[str, Any]]]) -> str:
-    """Return the scores, and the paired differences to the arm without a graph and to rewired."""
+    """Return the scores, and paired differences from the arms without or with a rewired graph."""
     lines = [
         f"\n{case}, {len(results)} seeds",
         "| arm | PDS | correlation | MAE | graph's weight |",
@@ -224,7 +224,7 @@ def _interval(values: list[float]) -> str:
 
 
 def main() -> None:
-    """Measure what was asked for and print the tables."""
+    """Measure the selected cases and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("gp", "network"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -236,7 +236,7 @@ def main() -> None:
     data, what = arguments.data.resolve(), arguments.what
     folder = (arguments.output or Path(tempfile.mkdtemp(prefix="graphs-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.chdir(folder):  # away from any vcell.toml
+    with contextlib.chdir(folder):  # where there is no vcell.toml
         for case in arguments.cases.split(","):
             results = []
             for seed in range(arguments.seeds):

@@ -57,14 +57,14 @@ ASKED = (
 )
 SCORES = ("pds", "pds_without_own", "pds_among_all", "delta_correlation", "mae")
 LEVELS = ("pds", "delta_correlation", "mae")
-SHARE = 0.8  # of each perturbation's cells, that a seed of `doubles` draws
+SHARE = 0.8  # share of each perturbation's cells drawn by a seed of `doubles`
 SIZE: dict[str, Any] = {"cells": 8000, "genes": 1000, "perturbations": 80}
-ORACLE_CELLS = 300  # of each perturbation: three times those the screen has
+ORACLE_CELLS = 300  # per perturbation: three times those in the screen
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What one run is given; `truth` predicts as well as the cells allow, where that is known."""
+    """The input of one run; `truth` predicts as well as the cells allow, if it is known."""
 
     cells: Path
     words: list[str]
@@ -106,12 +106,12 @@ def gbm(data: Path, folder: Path, seed: int) -> Iterator[Fold]:
 
 
 def doubles(data: Path, folder: Path, seed: int) -> Iterator[Fold]:
-    """Pairs both of whose genes are seen alone: a fifth of them held out at a time."""
+    """Pairs whose genes were both measured alone: a fifth of them held out at a time."""
     yield from _doubles(data, folder, seed, SHARE)
 
 
 def all_cells(data: Path, folder: Path, seed: int) -> Iterator[Fold]:
-    """Hold out the same pairs, with all the cells there are: seeds change nothing."""
+    """Hold out the same pairs with all cells: seeds change nothing."""
     yield from _doubles(data, folder, seed, 1.0)
 
 
@@ -141,12 +141,12 @@ def h1(data: Path, folder: Path, seed: int) -> Iterator[Fold]:
 
 
 def simulator(data: Path, folder: Path, seed: int) -> Iterator[Fold]:
-    """Hold out simulated knock-downs, with features that tell."""
+    """Hold out simulated knock-downs, with informative features."""
     yield _simulated(folder, seed, shuffled=False)
 
 
 def shuffled(data: Path, folder: Path, seed: int) -> Iterator[Fold]:
-    """Hold out simulated knock-downs, with features that tell nothing."""
+    """Hold out simulated knock-downs, with uninformative features."""
     yield _simulated(folder, seed, shuffled=True)
 
 
@@ -198,7 +198,7 @@ def measure(
         runs = Path(tempfile.mkdtemp(dir=folder))
         words = ["train-vcc", str(fold.cells), "--quiet", "--seed", str(seed), "--runs", str(runs)]
         words += ["--controls", controls]
-        # closed forms need nothing to choose by; a network is given the usual share
+        # closed forms need no validation set; a network has the usual share
         words += ["--model", network] if network else ["--model", "mean", "--validation-share=0.01"]
         with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
             code = vcell([*words, *fold.words])
@@ -249,7 +249,7 @@ def measure(
 
 
 def _wide(own: np.ndarray) -> np.ndarray:
-    """Return columns of targets, as wide as the largest set there is."""
+    """Return the columns of targets, as wide as the largest set."""
     return np.pad(own, ((0, 0), (0, 4 - own.shape[1])), constant_values=-1)
 
 
@@ -258,12 +258,12 @@ def _size(effects: np.ndarray) -> np.ndarray:
 
 
 def _among_all(effects: np.ndarray, screen: Screen, rows: np.ndarray) -> np.ndarray:
-    """Return of each effect 1 - the share of all measured perturbations that are nearer to it."""
+    """Return for each effect 1 - the share of all measured perturbations that are nearer to it."""
     targets = screen.targets(screen.perturbations[rows].tolist())
     found = []
     for effect, row, target in zip(effects, rows, targets, strict=True):
         apart = np.abs(screen.delta - effect)
-        if target >= 0:  # the target's own gene would tell which it is
+        if target >= 0:  # the target's own gene would identify it
             apart[:, target] = 0
         distance = apart.sum(axis=1)
         found.append(1 - (distance < distance[row]).mean())
@@ -271,7 +271,7 @@ def _among_all(effects: np.ndarray, screen: Screen, rows: np.ndarray) -> np.ndar
 
 
 def table(case: str, results: list[dict[str, Any]], network: str | None) -> str:
-    """Return the table of one case and how the best of ours differs from the baselines."""
+    """Return the table of one case, and the difference of vcell's best model from the baselines."""
     found = [result["scores"] for result in results]
     lines = [f"\n{case}: {len(results[0]['held_out'])} held out, {len(found)} seeds"]
     head = ["model", "PDS", "without own", "PDS among all", "delta correlation", "MAE"]
@@ -315,7 +315,7 @@ def _pm(values: Any) -> str:
 
 
 def main() -> None:
-    """Measure what was asked for and print the tables."""
+    """Measure the selected cases and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cases", default=",".join(CASES), help="which, by comma")
@@ -328,7 +328,7 @@ def main() -> None:
     output = arguments.json.resolve() if arguments.json else None
     with (
         tempfile.TemporaryDirectory(prefix="perturbations-") as temporary,
-        contextlib.chdir(temporary),  # away from any vcell.toml
+        contextlib.chdir(temporary),  # where there is no vcell.toml
     ):
         for case in arguments.cases.split(","):
             kept[case] = [

@@ -1,14 +1,15 @@
-"""Predicted cells beside real ones: the number of significant genes, and what calibrating does.
+"""Predicted against real cells: the number of significant genes, and the effect of calibration.
 
     python benchmarks/predict.py [--seeds 4] [--model ridge] [--cells 8000] [--genes 2000]
 
 On simulated screens (``vcell simulate``, kept in ``benchmarks/.data``), by seed:
 
-- making: cells made from the mean of real perturbed cells; the genes they change significantly,
-  as a share of those of the real cells, and the correlation of z-scores, for both ways of making;
+- making: cells generated from the mean of real perturbed cells; their number of significant genes
+as
+  a share of that of the real cells, and the correlation of z-scores, for both ways of generating;
 - calibrating: ``vcell train-vcc`` and ``vcell predict --evaluate`` with 30 % of the perturbations
-  held out, at strength 1 and calibrated: the genes predicted and real (mean over perturbations),
-  the mean error of their square roots, and the challenge's scores.
+  held out, at strength 1 and calibrated: the numbers of predicted and real significant genes (mean
+  over perturbations), the mean error of their square roots, and the challenge's scores.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ DATA = Path(__file__).parent / ".data" / "predict"
 CONTROL = "non-targeting"
 
 
-class Screen:
+class ScreenCells:
     """A simulated screen in memory, as counts and as log1p values."""
 
     def __init__(self, path: Path) -> None:
@@ -55,8 +56,8 @@ def _pool(cells: Any) -> Pool:
     return Pool(cells.astype(np.float32), np.arange(n), np.zeros(n, np.int64))
 
 
-def making(screen: Screen) -> dict[str, tuple[float, float]]:
-    """Return, of each way, the number of genes as a share of the real one, and the correlation."""
+def making(screen: ScreenCells) -> dict[str, tuple[float, float]]:
+    """Return for each way the number of genes as a share of the real one, and the correlation."""
     rows = screen.rows(CONTROL)
     counts, log = _pool(screen.counts.cells[rows]), _pool(screen.log.cells[rows])
     real = [screen.log.cells[screen.rows(name)] for name in screen.names]
@@ -68,7 +69,7 @@ def making(screen: Screen) -> dict[str, tuple[float, float]]:
         drawn = maker.make(chosen, mean, None, rng)
         made["counts"].append(_pool(drawn).logged(screen.total).cells)
     wanted = z_scores(log.cells, real)
-    clear = count(wanted) > 10  # the others have no number to compare with
+    clear = count(wanted) > 10  # the others have too few genes to compare
     found = {}
     for how, cells in made.items():
         z = z_scores(log.cells, cells)
@@ -78,8 +79,8 @@ def making(screen: Screen) -> dict[str, tuple[float, float]]:
     return found
 
 
-def calibrating(path: Path, screen: Screen, model: str) -> dict[str, dict[str, float]]:
-    """Return what the command predicts at strength 1 and calibrated."""
+def calibrating(path: Path, screen: ScreenCells, model: str) -> dict[str, dict[str, float]]:
+    """Return the results of the command at strength 1 and calibrated."""
     folder = path.parent
     runs = folder / f"runs-{model}"
     if not runs.exists():
@@ -131,7 +132,7 @@ def main() -> None:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             Simulator(**size, seed=seed).write(path)
-        screen = Screen(path)
+        screen = ScreenCells(path)
         for how, (share, alike) in making(screen).items():
             print(f"seed {seed}  {how:9} genes x {share:.2f}, z-scores correlate {alike:.3f}")
         for flag, values in calibrating(path, screen, given.model).items():

@@ -53,7 +53,7 @@ if sys.argv[2] != '0':
 
 
 def run(python: str, code: str, *words: object) -> dict[str, float]:
-    """Run one program and return what it measured of itself, with the wall time."""
+    """Run one program and return its measurements, with the wall time."""
     import time
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -90,7 +90,7 @@ def make(path: Path, cells: int, genes: int, density: float) -> None:
 
 
 def speed(args: argparse.Namespace, folder: Path) -> None:
-    """Time and memory of both, with what importing alone costs."""
+    """Time and memory of both, and the cost of imports alone."""
     path = folder / "cells.h5ad"
     make(path, args.cells, args.genes, 0.055)
     best: dict[str, dict[str, float]] = {}
@@ -111,7 +111,7 @@ def speed(args: argparse.Namespace, folder: Path) -> None:
 
 
 def law(args: argparse.Namespace, folder: Path) -> None:
-    """Compare the distributions of what both drew, in each mode that both have."""
+    """Compare the distributions of both generators' samples, in each common mode."""
     import anndata
     import numpy as np
     from scipy import stats
@@ -132,7 +132,7 @@ def law(args: argparse.Namespace, folder: Path) -> None:
         types = list(ours.uns["pseudobulk"]["types"])
         x, y = np.asarray(ours.obsm["fractions"]), peer.obs[types].to_numpy()
         own = [stats.ks_2samp(x[:, k], y[:, k]) for k in range(len(types))]
-        # the same composition of genes: sums as shares of their total
+        # the composition of genes: sums as shares of their total
         a, b = (np.asarray(s.X, float) for s in (ours, peer))
         a, b = (s / s.sum(1, keepdims=True) for s in (a, b))
         genes = np.argsort(-a.mean(0))[:200]
@@ -150,7 +150,7 @@ def law(args: argparse.Namespace, folder: Path) -> None:
 
 
 def _cells(args: argparse.Namespace, path: Path, folder: Path, data: object) -> None:
-    """Every cell of a type is as likely as the others, and labels are the cells drawn."""
+    """Test that all cells of a type are equally likely, and that labels count the drawn cells."""
     import numpy as np
     from scipy import stats
 

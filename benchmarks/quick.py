@@ -1,9 +1,10 @@
-"""Time what a trainer scores with at every epoch, and how near its DES is to that of all cells.
+"""Time the scores computed by a trainer at every epoch, and compare their DES with the full one.
 
     python benchmarks/quick.py
 
-Simulated: 50 perturbations x 60 cells and 1,500 controls, 5,000 genes, 128 controls sampled; the
-prediction is the mean of other cells of the same truth. CPU seconds, one thread, second call.
+Simulated: 50 perturbations x 60 cells and 1,500 controls, 5,000 genes, 128 controls sampled. The
+prediction is the mean of other cells with the same true effects. CPU seconds, one thread, second
+call.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ GROUP = np.repeat(np.arange(P + 1), [CONTROLS] + [EACH] * P).astype(np.int32)
 
 
 def cells(seed: int) -> sp.csr_matrix:
-    """Draw one screen as log1p; the same truth for every seed."""
+    """Draw one screen as log1p; the true effects are the same for every seed."""
     truth, rng = np.random.default_rng(0), np.random.default_rng(seed)
     rate = truth.gamma(0.5, 1.2, G)
     effect = truth.normal(0, 0.6, (P + 1, G)) * (truth.random((P + 1, G)) < 0.1)

@@ -1,8 +1,8 @@
-"""How fast a whole matrix is read, against h5py: ``python benchmarks/read.py [--cells 20000]``.
+"""Reading a whole matrix, against h5py: ``python benchmarks/read.py [--cells 20000]``.
 
-Simulated counts are written as anndata writes them (gzip 4, its own chunks) and read as CSR blocks
-with each decoder that is installed, beside h5py reading the same arrays slab by slab. Repeats are
-interleaved; medians and their ratio to h5py are printed. Everything is read from the page cache.
+Simulated counts are written as anndata writes them (gzip 4, its chunks) and read as CSR blocks with
+each installed decoder, and with h5py, slab by slab. Repeats are interleaved; medians and their
+ratio to h5py are printed. Everything is read from the page cache.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vcell.data.simulate import simulate
 
 
 def write(path: Path, cells: int, genes: int, umis: float, perturbations: int = 50) -> None:
-    """Write counts with the chunks and the compression that anndata gives."""
+    """Write counts with anndata's chunks and compression."""
     plain = path.with_name("plain.h5ad")
     screen = simulate(cells=cells, genes=genes, perturbations=perturbations, umis=umis, seed=0)
     screen.write_h5ad(plain)

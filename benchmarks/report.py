@@ -1,4 +1,4 @@
-"""What a report costs: CPU seconds and size for one run of many steps, and for several runs.
+"""The cost of a report: CPU seconds and size for one run of many steps, and for several runs.
 
 python benchmarks/report.py [--steps 100000] [--runs 8]
 """
@@ -17,11 +17,11 @@ from pathlib import Path
 
 
 def _line(event: dict[str, object]) -> str:
-    return json.dumps(event, separators=(",", ":"))  # as a run's own log writes it
+    return json.dumps(event, separators=(",", ":"))  # as in a run's log
 
 
 def write(folder: Path, name: str, steps: int) -> None:
-    """Write a finished run with eight curves, a validation every hundredth step and all spans."""
+    """Write a finished run with eight curves, a validation every hundred steps and all spans."""
     from vcell.runs import Run
 
     run = Run.create(folder, "train-vcc", name=name, config={"lr": 1e-3}, monitor="pds")

@@ -1,12 +1,12 @@
-"""What asking for help costs: CPU time of whole `vcell` processes, beside a bare Python.
+"""The cost of --help: CPU time of whole `vcell` processes, and of Python alone.
 
     python benchmarks/startup.py [--repeats 15]
 
-The minimum over repeats is the figure: on a shared machine everything above it is other people's
-work. Ten plugins are in place: the built-in ones, filled up with copies of the example.
+The minimum over repeats counts: on a shared machine everything above it is other work. Ten plugins
+are installed: the built-in ones, and copies of the example.
 
-Then commands that do their work, on 300 cells of 400 genes, kernels compiled: nearly all of it is
-imports and loading kernels. ``--work`` measures these alone.
+Then commands that do real work, on 300 cells of 400 genes, with kernels compiled: nearly all of it
+is imports and loading kernels. ``--work`` measures only these.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def add_plugins(site: Path, count: int) -> None:
 
 
 def at_work(folder: str, env: dict[str, str], repeats: int) -> None:
-    """Measure commands on a few cells; `prepare` makes its store anew each time."""
+    """Measure commands on a few cells; `prepare` builds its store anew each time."""
     made = WORK[0].replace("again", "cells").format(folder).split()
     env = env | {"VCELL_CACHE": f"{folder}/cache"}
     cpu_ms(["-m", "vcell", *made, "--quiet"], env, 1)
     for line in WORK:
         words = [*line.format(folder).split(), "--quiet"]
-        cpu_ms(["-m", "vcell", *words], env, 1)  # compiles what is not compiled yet
+        cpu_ms(["-m", "vcell", *words], env, 1)  # compiles missing kernels
         best = float("inf")
         for _ in range(repeats):
             shutil.rmtree(f"{folder}/store.zarr", ignore_errors=True)

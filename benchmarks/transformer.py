@@ -1,20 +1,20 @@
-"""The encoder against a plain nn.TransformerEncoder; its attention, estimate, share of a GPU.
+"""The encoder against a plain nn.TransformerEncoder: time, memory, attention, estimate, MFU.
 
-    python benchmarks/transformer.py                     # all of it, minutes on two cores
+    python benchmarks/transformer.py                     # everything, minutes on two cores
     python benchmarks/transformer.py naive attention     # some
     python benchmarks/transformer.py estimate --cpu-clock   # busy machine: CPU time, one thread
 
 Every figure is one training step (forward, backward, clipping, AdamW; the fastest of a few) in a
-process of its own; memory is the growth of its peak (VmHWM, or CUDA's) in two steps over what the
-interpreter held before the model, with the C library told to give back every block over 64 KiB:
-the bytes in use, as CUDA counts them. Its own heap keeps more: "heap" says what that makes of it.
+separate process. Memory is the growth of its peak (VmHWM, or CUDA's) in two steps over the
+interpreter's memory before the model, with the C library set to return every block over 64 KiB:
+the bytes in use, as CUDA counts them. By default its heap keeps more, see "heap".
 ``--json FILE`` writes all figures.
 
 naive      preset base at 5,000 genes against nn.TransformerEncoder of the same sizes in float32
            over all 18,080 genes: fitted with a + b T + c T^2 at lengths that fit, residuals shown
 attention  one layer's attention, forward and backward, by back end and number of tokens
-estimate   `vcell.nn.estimate` against steps measured after it was asked
-mfu        model FLOP utilisation of base at 5,000 genes in bf16, where there is a GPU
+estimate   `vcell.nn.estimate` against measured steps
+mfu        model FLOP utilisation of base at 5,000 genes in bf16, on a GPU
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ import numpy as np
 
 ALL_GENES, GENES = 18_080, 5_000
 PHASES = (500, 1200, 2500, 5000)  # genes of the progressive strategy's phases
-LENGTHS = (512, 768, 1024, 1280, 1536)  # at which the naive model fits into LIMIT
+LENGTHS = (512, 768, 1024, 1280, 1536)  # at which the naive model fits LIMIT
 LIMIT = 5 << 30  # bytes a child may add
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12}  # dense bf16 FLOP/s by the data sheets
+PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12}  # dense bf16 FLOP/s, from data sheets
 
 Spec = dict[str, Any]
 
@@ -47,7 +47,7 @@ Spec = dict[str, Any]
 
 
 def peak_bytes(*, reset: bool = False) -> int:
-    """Return the peak of this process's memory in bytes; `reset` starts it anew."""
+    """Return the peak of this process's memory in bytes; `reset` starts anew."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
     status = Path("/proc/self/status").read_text()
@@ -66,7 +66,7 @@ def measured(run: Callable[[], None], repeats: int) -> dict[str, float]:
 
 
 def naive_model(spec: Spec) -> Any:
-    """Build what one starts with."""
+    """Build the plain model."""
     from torch import nn
 
     from vcell.nn.presets import PRESETS
@@ -148,7 +148,7 @@ def attention(spec: Spec) -> dict[str, Any]:
 
 
 def graph_of(name: str, n_genes: int) -> Any:
-    """Make 32 partners a gene: from expression in modules of 100 genes, or at random."""
+    """Make 32 neighbours per gene: from expression in modules of 100 genes, or at random."""
     from vcell.nn.patterns import Graph
 
     rng = np.random.default_rng(0)
@@ -161,7 +161,7 @@ def graph_of(name: str, n_genes: int) -> Any:
 
 
 def child(order: str) -> None:
-    """Measure what an order says and print it as JSON."""
+    """Run a measurement and print it as JSON."""
     import torch
 
     spec = json.loads(order)
@@ -172,7 +172,7 @@ def child(order: str) -> None:
 
         rates.clock = time.process_time
     torch.manual_seed(0)
-    warm = torch.nn.Linear(64, 64)  # libraries load their code and buffers
+    warm = torch.nn.Linear(64, 64)  # loads libraries and their buffers
     for dtype in (torch.float32, torch.bfloat16):
         with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
             warm(torch.randn(64, 64)).sum().backward()
@@ -184,7 +184,7 @@ def child(order: str) -> None:
 
 
 class Bench:
-    """Starts children and keeps what they found."""
+    """Starts children and collects their results."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -192,7 +192,7 @@ class Bench:
         self.time = "cpu_seconds" if options.cpu_clock else "seconds"
 
     def ask(self, **spec: Any) -> dict[str, Any]:
-        """Measure time in a process of its own, and memory in another."""
+        """Measure time in one process, and memory in another."""
         found = self._child(spec, os.environ)
         exact = self._child(spec | {"repeats": 1, "predict": False}, os.environ | GIVE_BACK)
         return found | {"heap_bytes": found["bytes"], "bytes": exact["bytes"]}
@@ -212,7 +212,7 @@ class Bench:
         return found
 
     def naive(self) -> None:
-        """Fit the plain encoder, measure ours, print the ratios."""
+        """Fit the plain encoder, measure vcell's, print the ratios."""
         ours = self._ours()
         for dropout in (0.1, 0.0):
             runs = [
@@ -265,7 +265,7 @@ class Bench:
         return ours
 
     def attention(self) -> None:
-        """Print the back ends' time and memory."""
+        """Print the time and memory of the back ends."""
         print("attention of one layer, batch 1, 16 heads of 32, forward and backward")
         names = ("sdpa", "chunked", "sparse modules", "sparse random", "local", "linear")
         print(f"{'tokens':>7} {'back end':<16}{'scores':>8}{'fp32 s':>9}{'MiB':>7}{'bf16 s':>9}")
@@ -283,7 +283,7 @@ class Bench:
                 )
 
     def estimate(self) -> None:
-        """Print predictions beside measurements."""
+        """Print predictions next to measurements."""
         heads = ("told s", "took s", "ratio", "told MiB", "took MiB", "ratio", "heap")
         widths = (8, 8, 7, 10, 10, 7, 7)
         print(f"{'preset':<7}{'tokens':>7}{'batch':>6} {'precision':<12}", end="")
@@ -376,7 +376,7 @@ def gpu_step(batch: int, *, compiled: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure what is asked for."""
+    """Run the selected measurements."""
     parts = ("naive", "attention", "estimate", "mfu")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -1,15 +1,17 @@
-"""Figures of docs/trust.md: what a metric or a feature table is worth on Norman, in K562.
+"""Figures of docs/trust.md: the value of a metric or a feature table on Norman, in K562.
 
     python benchmarks/trust.py --data ../shared/data --seeds 3
 
-1. The mean effect of the training perturbations against what was held out: correlation with all
-   controls on both sides, and with halves of their own. Means over splits of the controls.
-2. The Gaussian process `gp` with different tables: what comes with vcell, the same dealt to the
-   wrong genes, random numbers, and the first beside a block of random numbers, of all genes or of
-   four targets only. Five folds, pooled; differences to the first are paired by perturbation, with
-   95 % intervals.
-3. What it changes to take the likely noise of the controls off effects before `gp` learns them, by
-   halves, on Norman, the H1 slice and the glioblastoma lines (`--only denoised`, and `--cases`).
+1. The mean effect of the training perturbations against held-out ones: correlation with all
+controls
+   on both sides, and with separate halves. Means over splits of the controls.
+2. The Gaussian process `gp` with different tables: those shipped with vcell, the same assigned to
+   the wrong genes, random numbers, and the first with an additional block of random numbers, for
+   all genes or for four targets only. Five folds, pooled; differences from the first are paired by
+   perturbation, with 95 % intervals.
+3. The effect of removing the likely noise of the controls from effects before `gp` learns them,
+   with halves of the controls, on Norman, the H1 slice and the glioblastoma lines (`--only
+   denoised`, and `--cases`).
 Mean ± standard deviation over seeds, which draw folds and halves.
 """
 
@@ -48,7 +50,7 @@ FEW = ("KLF1", "CEBPE", "SET", "TBX3")  # targets, two of them in several sets
 
 
 def screens(path: Path, seed: int, **settings: object) -> list[Screen]:
-    """Measure the screen of every fold; a twentieth at most is not learnt from."""
+    """Measure the screen of every fold; at most a twentieth is not in the training set."""
     found = []
     with open_cells(path) as source:
         config = TrainVcc(seed=seed, validation_share=0.01, **settings)  # type: ignore[arg-type]
@@ -65,7 +67,7 @@ def screens(path: Path, seed: int, **settings: object) -> list[Screen]:
 
 
 def pooled(folds: list[Screen], model: type) -> dict[str, Scores]:
-    """Return the scores of a model, of each held-out perturbation of all folds together."""
+    """Return a model's scores of each held-out perturbation, all folds together."""
     said, real, target, held = [], [], [], []
     for screen in folds:
         rows = screen.rows(TEST)
@@ -79,7 +81,7 @@ def pooled(folds: list[Screen], model: type) -> dict[str, Scores]:
 
 
 def denoised(cells: Path, seeds: int) -> None:
-    """Print what `gp` scores with and without the likely noise of the controls, and the gain."""
+    """Print the scores of `gp` with and without the likely noise of the controls, and the gain."""
     found: dict[str, list[dict[str, Scores]]] = {}
     for seed in range(seeds):
         folds = screens(cells, seed)
@@ -106,7 +108,7 @@ def denoised(cells: Path, seeds: int) -> None:
 
 
 def glioblastoma(data: Path, folder: Path) -> Path:
-    """Write the cells of McFaline-Figueroa 2023 alone."""
+    """Write only the cells of McFaline-Figueroa 2023."""
     whole = anndata.read_h5ad(next(data.glob("*/devel.h5ad")))
     part = whole[(whole.obs["dataset"] == "mcfaline23").to_numpy()].copy()
     part.obs = part.obs[["condition", "cell_type"]].astype(str)
@@ -134,7 +136,7 @@ def tables(folder: Path, seed: int) -> dict[str, dict[str, object]]:
 
 
 def apart(ours: list[Scores], others: list[Scores]) -> verdict.Difference:
-    """Return the paired difference of scores (one dictionary a seed), averaged over seeds."""
+    """Return the paired difference of scores (one dictionary per seed), averaged over seeds."""
     names = sorted(ours[0])
     values = [
         np.mean([a[name] - b[name] for a, b in zip(ours, others, strict=True)]) for name in names

@@ -1,21 +1,20 @@
-"""What commands cost as a user runs them, beside their peers and beside the floor: ``make bench``.
+"""The cost of commands as users run them, against their peers and a lower bound: ``make bench``.
 
-    python benchmarks/whole.py                       # all of it, about 40 quiet minutes
+    python benchmarks/whole.py                       # everything, about 40 quiet minutes
     python benchmarks/whole.py --only evaluate --cells 20000
     python benchmarks/whole.py --install             # the peers' environments, once
 
-Whole processes with their defaults (baseline, tables and pages included), ours with a cold and with
-a warm cache of kernels, in turns with the peers, which live in environments of their own
+Whole processes with their defaults (baseline, tables and pages included). vcell runs with a cold
+and with a warm cache of kernels, alternating with the peers, which have their own environments
 (``benchmarks/.envs``, or ``--envs``). Cells are simulated: 18,080 genes, 5,000 non-zeros a cell, 50
 perturbations; gzip and not. CPU is user and system time of a process and its children, memory the
 largest resident set of one process.
 
 The floor is what this machine needs for the same bytes and numbers, measured in the same run:
-reading every byte of the file once and inflating what is compressed; and, where the work is
-ranking, sorting every non-zero once as 32 bits. It is CPU time of one thread.
+reading every byte of the file once and decompressing it, and for rankings sorting every non-zero
+once as 32 bits. It is CPU time of one thread.
 
-The run ends with exit code 1 if a ratio of `WANTED` does not hold; each is a line of
-docs/benchmarks.md.
+The exit code is 1 if a ratio of `WANTED` does not hold; each is a line of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ VCELL = [sys.executable, "-m", "vcell"]
 GENES, PERTURBATIONS, UMIS = 18_080, 50, 25_000
 PEERS = {
     "cell-eval-0.8.2": ("cell-eval==0.8.2",),
-    "illico": ("illico==0.6.0", "statsmodels", "pyarrow"),  # it does not ask for these
+    "illico": ("illico==0.6.0", "statsmodels", "pyarrow"),  # not among its dependencies
     "scanpy": ("scanpy==1.11.5", "scikit-misc"),
 }
-#: Task, cells, what is compared: at least this.
+#: Job, number of cells, measure: the least ratio.
 WANTED = {
     ("evaluate", 20_000, "CPU, warm"): 40.0,
     ("evaluate", 20_000, "CPU, cold"): 30.0,
@@ -51,8 +50,8 @@ WANTED = {
     ("select-genes", 20_000, "clock, warm"): 10.0,
     ("select-genes", 60_000, "clock, warm"): 20.0,
 }
-LARGEST_FOR_PEERS = {"evaluate": 20_000, "de": 20_000}  # they take hours, or more memory, beyond
-# Counts are scaled to the median total and logged first, as `vcell de` does: the same work.
+LARGEST_FOR_PEERS = {"evaluate": 20_000, "de": 20_000}  # larger files take hours, or do not fit
+# Counts are scaled to the median total and logged first, as in `vcell de`.
 ILLICO = """
 import anndata as ad, numpy as np, sys
 from illico import asymptotic_wilcoxon
@@ -91,7 +90,7 @@ a.obs.to_csv(sys.argv[2])
 
 @dataclass(frozen=True)
 class Cost:
-    """What one process took: CPU and wall seconds, GB, CPU seconds of the kernel, pages read."""
+    """The cost of a process: CPU and wall seconds, GB, CPU seconds of the kernel, pages read."""
 
     cpu: float
     wall: float
@@ -101,7 +100,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """One line of the table: our words, the peer's, and what the floor counts."""
 
     name: str
@@ -134,7 +133,7 @@ def middle(costs: list[Cost]) -> Cost:
 
 
 def simulate(cells: int, data: Path, *, packed: bool) -> tuple[Path, Path]:
-    """Make real and predicted cells under one truth; they are kept."""
+    """Make real and predicted cells with the same true effects, and keep them."""
     data.mkdir(parents=True, exist_ok=True)
     paths = []
     for draw, name in enumerate(("real", "pred")):
@@ -151,7 +150,7 @@ def simulate(cells: int, data: Path, *, packed: bool) -> tuple[Path, Path]:
 
 
 def floor(files: tuple[Path, ...], *, sorts: bool) -> float:
-    """Return the CPU seconds to read, inflate and, if asked for, sort what the files hold."""
+    """Return the CPU seconds to read, decompress and, if requested, sort the files' contents."""
     import h5py
     import numpy as np
     from isal import isal_zlib
@@ -170,7 +169,7 @@ def floor(files: tuple[Path, ...], *, sorts: bool) -> float:
                 part = file[f"X/{name}"]
                 if part.compression is None:
                     continue
-                some = range(0, n, max(n // 64, part.chunks[0]))  # chunks, a share of all
+                some = range(0, n, max(n // 64, part.chunks[0]))  # a sample of the chunks
                 chunks = [
                     part.id.read_direct_chunk((start // part.chunks[0] * part.chunks[0],))[1]
                     for start in some
@@ -189,37 +188,37 @@ def floor(files: tuple[Path, ...], *, sorts: bool) -> float:
     return spent
 
 
-def tasks(cells: int, packed: bool, data: Path, threads: str) -> list[Task]:
-    """Return what is measured of one shape."""
+def tasks(cells: int, packed: bool, data: Path, threads: str) -> list[Job]:
+    """Return the comparisons for one shape of data."""
     real, pred = simulate(cells, data, packed=packed)
     out = data / "out"
     r, o = str(real), str(out)
     found = [
-        Task("select-genes", ["select-genes", r, "-o", o, "--groups", "none", "--n-genes", "2000"],
+        Job("select-genes", ["select-genes", r, "-o", o, "--groups", "none", "--n-genes", "2000"],
              "scanpy", ["-c", SCANPY, r, o], (real,)),
-        Task("inspect --full", ["inspect", r, "--full"], "scanpy", ["-c", QC, r, o], (real,)),
-        Task("prepare", ["prepare", r, "-o", f"{o}.store.zarr"], None, [], (real,)),
+        Job("inspect --full", ["inspect", r, "--full"], "scanpy", ["-c", QC, r, o], (real,)),
+        Job("prepare", ["prepare", r, "-o", f"{o}.store.zarr"], None, [], (real,)),
     ]  # fmt: skip
     if not packed:
         found += [
-            Task("evaluate", ["evaluate", str(pred), r, "-o", o, "--threads", threads],
+            Job("evaluate", ["evaluate", str(pred), r, "-o", o, "--threads", threads],
                  "cell-eval-0.8.2",
                  ["run", "-ap", str(pred), "-ar", r, "--profile", "vcc", "--num-threads", threads,
                   "-o", o], (real, pred), sorts=True),
-            Task("de", ["de", r, "-o", f"{o}.parquet", "--threads", threads],
+            Job("de", ["de", r, "-o", f"{o}.parquet", "--threads", threads],
                  "illico", ["-c", ILLICO, r, threads, f"{o}.parquet"], (real,), sorts=True),
         ]  # fmt: skip
     return found
 
 
 def clean(data: Path) -> None:
-    """Remove what the last run wrote."""
+    """Remove the output of the last run."""
     for path in data.glob("out*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def run(task: Task, cells: int, options: argparse.Namespace) -> dict[str, Cost]:
-    """Measure one task: cold, then warm and the peer in turns."""
+def run(task: Job, cells: int, options: argparse.Namespace) -> dict[str, Cost]:
+    """Measure one task: cold, then warm, alternating with the peer."""
     data: Path = options.data
     kernels = data / "kernels"
     python = options.envs / str(task.peer) / "bin"
@@ -256,14 +255,14 @@ def means(path: Path) -> dict[str, float]:
 
 
 def same(ours: dict[str, float], theirs: dict[str, float]) -> None:
-    """Refuse a fast wrong answer."""
+    """Check that both results agree."""
     off = {name: (ours[name], v) for name, v in theirs.items() if abs(ours[name] - v) > 1e-6}
     if off:
         sys.exit(f"the scores differ: {off}")
 
 
-def show(task: Task, cells: int, packed: bool, costs: dict[str, Cost]) -> dict[str, float]:
-    """Print a line, and return its ratios."""
+def show(task: Job, cells: int, packed: bool, costs: dict[str, Cost]) -> dict[str, float]:
+    """Print a row, and return its ratios."""
     lowest = floor(task.files, sorts=task.sorts)
     warm, cold = costs["warm"], costs["cold"]
     shape = f"{task.name:<15}{cells:>7,} {'gzip' if packed else '    '}"
@@ -283,7 +282,7 @@ def show(task: Task, cells: int, packed: bool, costs: dict[str, Cost]) -> dict[s
 
 
 def start() -> None:
-    """Print what the start of commands costs, beside what Python takes to import click."""
+    """Print the cost of starting commands, and of importing click alone."""
 
     def least(words: list[str]) -> float:
         log = Path(tempfile.gettempdir()) / "vcell-start.log"
@@ -297,7 +296,7 @@ def start() -> None:
 
 
 def install(envs: Path) -> None:
-    """Make the peers' environments."""
+    """Create the peers' environments."""
     for name, packages in PEERS.items():
         python = envs / name / "bin/python"
         if not python.exists():
@@ -306,7 +305,7 @@ def install(envs: Path) -> None:
 
 
 def main() -> None:
-    """Measure and print, and fail where a wanted ratio does not hold."""
+    """Measure and print; fail if a required ratio does not hold."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cells", default="2000,20000,60000")
     parser.add_argument("--only", default="", help="tasks, with commas between them")
@@ -339,7 +338,7 @@ def main() -> None:
                     continue
                 ratios = show(task, cells, packed, run(task, cells, options))
                 for (name, size, what), wanted in WANTED.items():
-                    # scanpy's row is that of gzip files, as they come
+                    # scanpy's row is that of gzip files, the usual kind
                     if (name, size) != (task.name, cells) or what not in ratios:
                         continue
                     if name == "select-genes" and not packed:

@@ -1,10 +1,10 @@
-"""How many wrong labels train-gmvae finds before it trains, and what leaving them out is worth.
+"""The share of wrong labels that train-gmvae finds before training, and the gain without them.
 
     python benchmarks/wrong_labels.py SET.h5ad ... --column cell_type --share 0.2
 
-Labels are replaced by others, drawn evenly; a fifth of the cells is held out and scored against the
-right labels, by logistic regression on 30 principal components: fitted to labels as given, without
-suspects, and to right labels.
+Labels are replaced by others, drawn uniformly. A fifth of the cells is held out and scored against
+the right labels, by logistic regression on 30 principal components, fitted to labels as given,
+without suspects, and to right labels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vcell.gmvae.wrong_labels import doubts
 
 
 def one(path: Path, column: str, share: float, seed: int) -> str:
-    """Return the line of one set."""
+    """Return the row of one set."""
     data = anndata.read_h5ad(path)
     x = data.X.tocsr()
     x.sort_indices()
@@ -56,7 +56,7 @@ def one(path: Path, column: str, share: float, seed: int) -> str:
 
 
 def main() -> None:
-    """Print a line for each set and seed, with right labels and with wrong ones."""
+    """Print a row for each set and seed, with right labels and with wrong ones."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="+", type=Path)
     parser.add_argument("--column", default="cell_type")

@@ -1,4 +1,4 @@
-"""A real headless Chromium, driven through chromedriver's own protocol; no package is needed."""
+"""A headless Chromium, driven through chromedriver's protocol without a package."""
 
 from __future__ import annotations
 
@@ -23,8 +23,44 @@ _FLAGS = (
 )  # fmt: skip
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key that WebDriver's standard names
 # What a careful reader would object to in any page.
-_OBJECTIONS = """
+_OBJECTIONS = r"""
 const out = [], page = document.scrollingElement;
+const bare = /^(nan|NaN|None|inf|undefined|null|True|False)$/;
+const said = document.querySelector(".verdict");
+if (document.body && !(said && said.getBoundingClientRect().bottom + scrollY <= innerHeight))
+  out.push("the first screen does not say the result");
+const known = "figure > [type='application/json'], body > :last-child";
+if (document.querySelector(`body script:not(${known})`))
+  out.push("a script that is not the page's own");
+// WCAG's contrast of words with what is behind them: 4.5 is wanted of text of this size
+const paint = document.createElement("canvas").getContext?.("2d", { willReadFrequently: true });
+const rgba = colour => {
+  paint.clearRect(0, 0, 1, 1); paint.fillStyle = colour; paint.fillRect(0, 0, 1, 1);
+  return [...paint.getImageData(0, 0, 1, 1).data];
+};
+const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+  .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const behind = one => {
+  for (let e = one; e; e = e.parentElement) {
+    const colour = rgba(getComputedStyle(e).backgroundColor);
+    if (colour[3] === 255) return colour;
+  }
+  return [255, 255, 255];
+};
+const seen = {};
+if (document.body) document.querySelectorAll("body *").forEach(one => {
+  const style = getComputedStyle(one);
+  const own = [...one.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+  if (!own || one.closest("script, style, title") || !one.getClientRects().length) return;
+  const colour = one.ownerSVGElement ? style.fill : style.color, paper = behind(one);
+  const key = `${colour} on ${paper}`;
+  seen[key] ??= (() => {
+    const [a, b] = [light(rgba(colour)), light(paper)].sort((p, q) => q - p);
+    return (a + 0.05) / (b + 0.05);
+  })();
+  if (seen[key] < 4.5) out.push(`faint (${seen[key].toFixed(1)}): ${one.textContent}`);
+});
 if (page.scrollWidth > page.clientWidth) out.push(`wider than the window: ${page.scrollWidth}`);
 document.querySelectorAll("svg[viewBox]").forEach(svg => {
   const frame = svg.getBoundingClientRect();
@@ -33,6 +69,9 @@ document.querySelectorAll("svg[viewBox]").forEach(svg => {
   if (Math.abs(frame.width / svg.viewBox.baseVal.width - 1) > 0.03) out.push(`${name}: stretched`);
   const words = [...svg.querySelectorAll("text")].filter(t => t.textContent.trim())
     .map(t => [t.textContent, t.getBoundingClientRect()]);
+  for (const one of svg.querySelectorAll("text, title"))
+    if (one.textContent.split(/[\s:,]+/).some(word => bare.test(word)))
+      out.push(`${name}: not for people: ${one.textContent}`);
   words.forEach(([text, box], i) => {
     if (box.left < frame.left - 1 || box.right > frame.right + 1 ||
         box.top < frame.top - 2 || box.bottom > frame.bottom + 2) out.push(`${name}: cut: ${text}`);
@@ -50,7 +89,7 @@ document.querySelectorAll("table").forEach(table => {
       out.push(`not aligned with its column: ${head.textContent}`);
   });
   for (const cell of table.querySelectorAll("td"))
-    if (/^(nan|NaN|None|inf|undefined|null|True|False)$/.test(cell.textContent))
+    if (bare.test(cell.textContent))
       out.push(`not for people: ${cell.textContent}`);
 });
 return [...new Set(out)];
@@ -64,10 +103,14 @@ class Browser:
     def __init__(self, address: str, session: str) -> None:
         self._base = f"{address}/session/{session}"
 
-    def open(self, page: Path, width: int = 1280, height: int = 900) -> None:
-        """Show a file in a window whose page is exactly so wide."""
+    def open(
+        self, page: Path, width: int = 1280, height: int = 900, *, scheme: str = "light"
+    ) -> None:
+        """Show a file in a window of exactly this width, in a colour scheme."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._developer("Emulation.setDeviceMetricsOverride", metrics)
+        liked = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._developer("Emulation.setEmulatedMedia", {"features": liked})
         _post(f"{self._base}/url", {"url": page.resolve().as_uri()})
 
     def run(self, script: str, *values: Any) -> Any:
@@ -110,7 +153,7 @@ class Browser:
         _post(f"{self._base}/element/{found[_ELEMENT]}/value", {"text": keys})
 
     def screenshot(self, path: Path) -> None:
-        """Write the whole page as a PNG."""
+        """Write the page as a PNG."""
         shot = self._developer("Page.captureScreenshot", {"captureBeyondViewport": True})
         path.write_bytes(base64.b64decode(shot["data"]))
 
@@ -120,12 +163,12 @@ class Browser:
         return [entry["message"] for entry in entries]
 
     def objections(self) -> list[str]:
-        """Return what a careful reader would object to: overflow, words cut or over others, ..."""
+        """Return layout problems: overflow, text cut off or overlapping, ..."""
         found: list[str] = self.run(_OBJECTIONS)
         return found + self.console()
 
     def requests(self) -> list[str]:
-        """Return the addresses that the page asked for, itself left out."""
+        """Return the addresses requested by the page, except its own."""
         names: list[str] = self.run(
             "return performance.getEntriesByType('resource').map(entry => entry.name)"
         )

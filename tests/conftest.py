@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets that lies beside a developer's checkout."""
+    """The folder of real data sets next to a developer's checkout."""
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the real data sets of ../shared/data are not on this machine")
@@ -35,7 +36,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def vcell(tmp_path: Path) -> Callable[..., Ran]:
-    """Run the real command line in a process of its own, from an empty folder unless told."""
+    """Run the real command line in a separate process, by default from an empty folder."""
 
     def run(
         *words: str | Path,
@@ -61,7 +62,7 @@ def vcell(tmp_path: Path) -> Callable[..., Ran]:
 def typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ran]:
-    """Run the command line within this process: for what needs no process of its own."""
+    """Run the command line within this process."""
     from vcell import cli, console
 
     for name in [name for name in os.environ if name.startswith(("VCELL", "_VCELL"))]:
@@ -81,7 +82,7 @@ def typed(
 
 @pytest.fixture
 def small_disk(tmp_path_factory) -> Iterator[Path]:
-    """A file system with room for 3 MB; skips where this user may not mount one."""
+    """A file system of 3 MB; skip the test if this user may not mount one."""
     folder = tmp_path_factory.mktemp("disk")
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
     try:
@@ -92,3 +93,28 @@ def small_disk(tmp_path_factory) -> Iterator[Path]:
         pytest.skip("this user may not mount a file system")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, with the console's default settings."""
+    from vcell import console
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "settings", console.Settings())
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Any:
+    """A small screen with known effects."""
+    from vcell.data.simulate import Simulator
+
+    return Simulator(cells=2600, genes=300, perturbations=34, batches=2, umis=3000.0, seed=1)
+
+
+@pytest.fixture(scope="session")
+def cells(simulator: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cells of the small screen."""
+    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
+    simulator.write(path)
+    return path

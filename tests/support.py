@@ -1,7 +1,8 @@
-"""What tests need that is not a fixture."""
+"""Helpers of tests that are not fixtures."""
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import os
@@ -20,7 +21,7 @@ PATIENCE = 1200.0
 
 @dataclass(frozen=True)
 class Ran:
-    """What running vcell left: its exit code and both streams."""
+    """The outcome of running vcell: exit code and both streams."""
 
     code: int
     out: str
@@ -32,19 +33,38 @@ class Ran:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without anybody's vcell settings, colours or completion."""
+    """The environment without vcell settings, colours or completion."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("VCELL", "_VCELL"))}
     return environment | {"NO_COLOR": "1", "COLUMNS": "100"}
 
 
 def shortly(names: Iterable[str], *by_default: str) -> list[Any]:
-    """Return parameters of a test: a few run by default, and all of them with the slow tests."""
+    """Return parameters of a test: a few by default, and all of them in slow tests."""
     return [n if n in by_default else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
 @contextmanager
+def permissions_obeyed() -> Iterator[None]:
+    """Give up, for a while, root's right to read and write whatever permissions forbid."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc, head = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    before = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then the upper 32 bits
+    if libc.capget(head, before):
+        pytest.skip("what this process may do cannot be asked here")
+    fewer = (ctypes.c_uint32 * 6)(*before)
+    fewer[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    libc.capset(head, fewer)
+    try:
+        yield
+    finally:
+        libc.capset(head, before)
+
+
+@contextmanager
 def _in(folder: Path, environment: dict[str, str]) -> Iterator[None]:
-    """Stand in a folder with an environment, and go back."""
+    """Change to a folder and an environment, and back."""
     before, kept = Path.cwd(), dict(os.environ)
     os.chdir(folder)
     os.environ.clear()
@@ -58,7 +78,7 @@ def _in(folder: Path, environment: dict[str, str]) -> Iterator[None]:
 
 
 def in_this_process(words: Iterable[str | Path], cwd: Path) -> Ran:
-    """Run the real command line without a process of its own: for what imports torch each time."""
+    """Run the real command line in this process, to import torch only once."""
     from vcell import console
     from vcell.cli import run
 

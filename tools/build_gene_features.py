@@ -1,9 +1,9 @@
-"""Make the gene feature tables that vcell ships, from Gene Ontology and Reactome.
+"""Build the gene feature tables shipped with vcell, from Gene Ontology and Reactome.
 
     python tools/build_gene_features.py ../shared/data/human_genes vcell/genes
 
-The source files are checked against their SHA-256 first. GO annotations are carried up to all more
-general terms (`isa` and `part of`), so that genes with sibling terms share the parent.
+The source files are checked against their SHA-256 first. GO annotations are propagated to all more
+general terms (`is_a` and `part_of`), so that genes of sibling terms share the parent.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(source: Path, target: Path) -> None:
 
 
 def go(source: Path) -> dict[str, set[str]]:
-    """Return the genes of every term, those of more special terms among them."""
+    """Return the genes of every term, including those of more specific terms."""
     parents: dict[str, set[str]] = {}
     for row in rows(source / "go_parents_2022-07.tsv.gz"):
         if row["rel"] in ("isa", "part of", "part_of"):

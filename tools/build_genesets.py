@@ -1,8 +1,8 @@
-"""Make the gene sets that vcell ships, from the files their sources publish.
+"""Build the gene sets shipped with vcell, from the files published by their sources.
 
     python tools/build_genesets.py FOLDER vcell/genes
 
-FOLDER holds the source files by the names below; each is checked against its SHA-256 first.
+FOLDER has the source files by the names below; each is checked against its SHA-256 first.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ METABOLIC_REACTOME = (
     "REACTOME_METABOLISM_OF_VITAMINS_AND_COFACTORS", "REACTOME_PHOSPHOLIPID_METABOLISM",
     "REACTOME_SPHINGOLIPID_METABOLISM",
 )  # fmt: skip
-# Reactome's amino-acid metabolism contains the ribosome and the proteasome; we do not mean them.
+# Reactome's amino-acid metabolism includes the ribosome and the proteasome, left out here.
 _MACHINES = re.compile(r"^(RP[LS]P?\d|RPSA|PSM[A-G]\d|UBA52|FAU$)")
 
 
@@ -63,7 +63,7 @@ def main(source: Path, target: Path) -> None:
 
 
 def write_genes(source: Path, target: Path) -> None:
-    """Keep symbol, Ensembl id, earlier symbols and aliases; the same bytes every time."""
+    """Write symbol, Ensembl id, earlier symbols and aliases; the output is deterministic."""
     out = io.StringIO()
     with gzip.open(source, "rt") as file:
         for row in csv.DictReader(file, delimiter="\t"):

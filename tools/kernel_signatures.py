@@ -1,7 +1,7 @@
-"""Write the list of kernels that are compiled ahead: ``python tools/kernel_signatures.py``.
+"""Write the list of kernels to compile ahead of time: ``python tools/kernel_signatures.py``.
 
-Runs the commands on small simulated cells, in this process, and lists what numba was asked for. Run
-it when a kernel is new or is called with other types; a test says when that is so.
+Runs the commands on small simulated cells in this process, and lists the compiled signatures. Run
+it when a kernel is new or is called with other types; a test fails when it is needed.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def geneformer(folder: Path) -> None:
 
 
 def main() -> None:
-    """Run everything, and write the list."""
+    """Run all commands, and write the list."""
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["VCELL_CACHE"] = str(Path(folder, "cache"))

@@ -12,9 +12,9 @@ At the command line, ``vcell --help``. In Python every command is a function of 
 from __future__ import annotations
 
 __version__ = "0.1.0"
-TYPE_CHECKING = False  # as mypy understands it; importing typing is what import vcell would cost
+TYPE_CHECKING = False  # mypy understands this; importing typing would slow down import vcell
 
-if not TYPE_CHECKING:  # a module that has any name would hide misspelt imports from mypy
+if not TYPE_CHECKING:  # otherwise mypy would accept any misspelt import
 
     def __getattr__(name: str) -> object:
         """Import a module of vcell, or the function of a command, when it is first used."""
@@ -38,7 +38,7 @@ if not TYPE_CHECKING:  # a module that has any name would hide misspelt imports 
         return found
 
     def __dir__() -> list[str]:
-        """List modules that are imported, and every function."""
+        """List imported modules and all functions."""
         from vcell import library
 
         return sorted({*globals(), *library.names(), "train"})

@@ -6,14 +6,14 @@ import sys
 
 
 def main() -> None:
-    """Run vcell; Ctrl-C while it is still being loaded is a word and code 130 as well."""
+    """Run vcell; Ctrl-C during loading also gives a message and exit code 130."""
     try:
         from vcell import cli
 
         cli.main()
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\n")
-        sys.exit(130)  # INTERRUPTED of vcell.cli, which may not be there yet
+        sys.exit(130)  # INTERRUPTED of vcell.cli, which may not be loaded yet
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""numpy's arrays and strings as Arrow's, without pandas.
+"""Convert numpy arrays and strings to Arrow, without pandas.
 
-pyarrow imports pandas, which takes a third of a second, as soon as it is given an array or a list.
-Described buffers avoid that.
+pyarrow imports pandas, which takes a third of a second, when it converts an array or a list. Arrays
+made from buffers avoid that.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def categories(codes: NDArray[np.integer[Any]], texts: Any) -> Any:
 
 
 def is_categories(values: Any) -> bool:
-    """Whether an array or a column is one of codes into text."""
+    """Whether an array or a column is dictionary-encoded."""
     import pyarrow as pa
 
     return bool(pa.types.is_dictionary(values.type))

@@ -1,4 +1,4 @@
-"""Turn results, settings and events into JSON's own types, without importing numpy."""
+"""Convert results, settings and events to JSON types, without importing numpy."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def none_if_nan(value: Any) -> Any:
-    """Return None in place of NaN, which alone differs from itself; infinities stay."""
+    """Return None in place of NaN, the only value unequal to itself; infinities stay."""
     return None if value != value else value  # noqa: PLR0124
 
 
 def plain(value: Any) -> Any:
-    """Return `value` in JSON's types; JSON has no NaN and no infinity: null stands for them."""
+    """Return `value` as JSON types; NaN and infinities, which JSON lacks, become null."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

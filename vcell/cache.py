@@ -1,4 +1,4 @@
-"""Where vcell keeps what it can recreate: ``$VCELL_CACHE``, else the user's cache folder."""
+"""The cache folder: ``$VCELL_CACHE``, else vcell's folder in the user's cache."""
 
 from __future__ import annotations
 

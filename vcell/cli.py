@@ -1,6 +1,6 @@
-"""The `vcell` command: global options, commands loaded when asked for, errors as exit codes.
+"""The `vcell` command: global options, commands loaded on demand, errors as exit codes.
 
-Exit codes: 0 done, 1 the run failed, 2 something the user can mend, 130 interrupted. Run it as
+Exit codes: 0 done, 1 the run failed, 2 something the user can fix, 130 interrupted. Run it as
 ``vcell`` or ``python -m vcell``.
 """
 
@@ -42,10 +42,10 @@ _CORE = {
 
 
 class VcellGroup(click.Group):
-    """Commands of the core and of plugins, each imported only when it is needed."""
+    """Commands of the core and of plugins, each imported on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name every command without importing one."""
+        """List all commands without importing them."""
         return sorted({*_CORE, *plugin.discover().plugins})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -63,7 +63,7 @@ class VcellGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Refuse an unknown command with a suggestion."""
+        """Raise for an unknown command, with a suggestion."""
         name = args[0]
         if not name.startswith("-") and name not in self.list_commands(ctx):
             from vcell.suggest import did_you_mean
@@ -83,13 +83,13 @@ class VcellGroup(click.Group):
         return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the work first, the housekeeping second, and what is broken last."""
+        """List plugins' commands first, the core's second, and broken ones last."""
         from vcell.summaries import summaries
 
         for problem in plugin.discover().problems:
             console.warn(problem)
         plugins = summaries()
-        working = [(name, told) for name, told in plugins.items() if isinstance(told, str)]
+        working = [(name, text) for name, text in plugins.items() if isinstance(text, str)]
         broken = [
             (f"{name} {console.spelt('†')}", f"could not be loaded: {b.reason}")
             for name, b in plugins.items()
@@ -106,7 +106,7 @@ class VcellGroup(click.Group):
 
 
 def _broken_command(broken: Broken) -> click.Command:
-    """Stand in for a plugin that cannot be imported: using it says why."""
+    """Return a command in place of a plugin that cannot be imported: it says why."""
     name = broken.found.name
 
     @click.command(
@@ -131,7 +131,7 @@ def _set_common(ctx: click.Context, param: click.Parameter, value: object) -> No
 
 
 def _common_options() -> list[click.Option]:
-    """Make the options that stand before or after the command alike."""
+    """Return the options that are allowed before and after the command."""
     shared: dict[str, Any] = {
         "is_flag": True,
         "expose_value": False,
@@ -146,7 +146,7 @@ def _common_options() -> list[click.Option]:
 
 
 def _with_common_options(command: click.Command) -> click.Command:
-    # click keeps the lines after a backspace character as they are; docstrings spell it \b
+    # click does not rewrap lines after a backspace character, \b in docstrings
     command.help = (command.help or "").replace("\\b\n", "\b\n")
     names = {param.name for param in command.params}
     command.params.extend(option for option in _common_options() if option.name not in names)
@@ -157,7 +157,7 @@ def _with_common_options(command: click.Command) -> click.Command:
 
 
 def _prepare(ctx: click.Context, name: str) -> None:
-    """Check the plugin and its table in the project file, and hand the table's values to click."""
+    """Check the plugin and its table in the project file, and pass the table's values to click."""
     for problem in plugin.discover().problems:
         console.warn(problem)
     if name in _CORE or name not in plugin.discover().plugins:
@@ -221,17 +221,17 @@ def _read_global_options(ctx: click.Context) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run vcell and exit with its code."""
-    # Most of what a command allocates early are modules, which live to its end: looking for garbage
-    # among them as often as usual is a tenth of its start.
+    # Most early allocations are modules, which live to the end: the usual garbage collection takes
+    # a tenth of the start-up time.
     gc.set_threshold(50_000, 20, 50)
-    # Pages of 2 MiB, which numpy asks for, are what a virtual machine gives back to its host:
-    # getting them anew costs 5 to 8 ms a MiB there, pages of 4 KiB .6 (docs/decisions.md).
+    # numpy requests pages of 2 MiB, which virtual machines return to their host: getting them again
+    # costs 5 to 8 ms per MiB there, pages of 4 KiB .6 ms (docs/decisions.md).
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     compiling.listener = _say_compiling
     code = run(args)
-    if code == INTERRUPTED:  # half-open files that go only now complain as well, and are not heard
+    if code == INTERRUPTED:  # silence errors of half-open files that are closed only now
         sys.unraisablehook = lambda _: None
-    # Python looks through everything for cycles before it ends, .15 s; the system takes it all back
+    # Python's last garbage collection takes .15 s; the system frees all memory anyway
     gc.freeze()
     sys.exit(code)
 
@@ -243,12 +243,12 @@ def _say_compiling() -> None:
 
 
 def run(args: list[str] | None = None) -> int:
-    """Run vcell and return its exit code; mistakes of the user never show a traceback."""
+    """Run vcell and return its exit code; the user's mistakes never show a traceback."""
     console.prepare()
     try:
         with ended_by_signals():
             return _run(args)
-    except KeyboardInterrupt as signal:  # Ctrl-C, or what `ended_by_signals` made of SIGTERM
+    except KeyboardInterrupt as signal:  # Ctrl-C, or SIGTERM by `ended_by_signals`
         by = f" by {signal.args[0]}" if signal.args and signal.args[0] else ""
         console.error(f"interrupted{by}", code=INTERRUPTED)
         _let_go(signal)
@@ -256,7 +256,7 @@ def run(args: list[str] | None = None) -> int:
 
 
 def _let_go(interrupt: KeyboardInterrupt) -> None:
-    """Drop what was being worked on; half-open files that complain of it are not heard."""
+    """Drop the interrupted work; silence errors of half-open files."""
     import traceback
 
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
@@ -282,28 +282,28 @@ def _run(args: list[str] | None) -> int:
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "vcell"
         text, hint = _usage(error), f"{command} --help shows how it is used"
-        # what could not be read to its end may have held it still
+        # an incomplete parse may not have set it yet
         console.settings.json |= "--json" in (sys.argv if args is None else args)
         console.error(text, hint, code=UserError.exit_code)
         return UserError.exit_code
     except click.ClickException as error:
         console.error(error.format_message(), code=UserError.exit_code)
         return UserError.exit_code
-    except click.Abort as abort:  # what click makes of an interrupt; its cause names the signal
+    except click.Abort as abort:  # click's form of an interrupt; its cause names the signal
         raise abort.__cause__ or KeyboardInterrupt from None
-    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+    except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
         console.discard()
         return 0
     except OSError as error:
         _interrupted_before(error)
         return _os_error(error)
-    except Exception as error:  # noqa: BLE001 - the last line of defence, and it hides nothing
+    except Exception as error:  # noqa: BLE001 - unexpected errors, shown with a traceback
         _interrupted_before(error)
         return _bug()
 
 
 def _interrupted_before(error: BaseException) -> None:
-    """Raise the interrupt again that another error hides: of a file that could not be closed."""
+    """Raise an interrupt that another error, such as of closing a file, has hidden."""
     cause = error.__context__
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):
@@ -312,7 +312,7 @@ def _interrupted_before(error: BaseException) -> None:
 
 
 def _usage(error: click.UsageError) -> str:
-    """Name the variable, not the flag, where a wrong value came from the environment."""
+    """Name the variable, not the flag, if a wrong value came from the environment."""
     text = error.format_message()
     ctx, param = error.ctx, getattr(error, "param", None)
     if ctx is None or not isinstance(param, SettingOption):
@@ -324,7 +324,7 @@ def _usage(error: click.UsageError) -> str:
 
 
 def _bug() -> int:
-    """Show the traceback of what should not have happened."""
+    """Show the traceback of an unexpected error."""
     import traceback
 
     traceback.print_exc()

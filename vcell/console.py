@@ -21,9 +21,9 @@ from vcell import tables
 from vcell.as_json import plain
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
-_SHOW_AFTER = 2.0  # seconds: nothing shorter deserves a progress bar
-_LINE_EVERY = 10.0  # seconds between lines where there is no terminal
-#: Control characters but tab and newline: names from files must not steer a terminal.
+_SHOW_AFTER = 2.0  # seconds: no progress bar for shorter work
+_LINE_EVERY = 10.0  # seconds between lines without a terminal
+#: Control characters except tab and newline: names from files must not control a terminal.
 _ASCII = {
     "\u2500": "-", "\u2501": "=", "\u2013": "-", "\u2014": "-", "\u2020": "*", "\u2026": "...",
     "\u00d7": "x", "\u00b1": "+-", "\u2192": "->", "\u2264": "<=", "\u2265": ">=", "\u2212": "-",
@@ -35,13 +35,13 @@ _UNSEEN = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in 
 
 @dataclass
 class Settings:
-    """How this process talks; set once by the command line."""
+    """Output settings of this process, set once by the command line."""
 
     json: bool = False
-    told: bool = False  # a result is on stdout
+    printed: bool = False  # whether a result is on stdout
     verbosity: int = NORMAL
-    warned: Callable[[str], None] | None = None  # takes warnings, instead of stderr
-    results: Callable[[Any], None] | None = None  # takes results, instead of stdout
+    warned: Callable[[str], None] | None = None  # receives warnings instead of stderr
+    results: Callable[[Any], None] | None = None  # receives results instead of stdout
 
 
 settings = Settings()
@@ -51,7 +51,7 @@ _copies: list[TextIO] = []
 
 
 def say(text: str) -> None:
-    """Tell the user what is going on, unless asked to be quiet."""
+    """Print a message, except with --quiet."""
     if settings.verbosity >= NORMAL:
         _err(_visible(text))
     else:
@@ -59,17 +59,17 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Tell it to the log alone; see `copied_to`."""
+    """Write a message only to the log; see `copied_to`."""
     if _copies:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        with suppress(OSError):  # a full disk is told of by whatever must be written
+        with suppress(OSError):  # a full disk is reported by other writers
             _copies[-1].write(f"{stamp}  {_visible(text)}\n")
             _copies[-1].flush()
 
 
 @contextmanager
 def copied_to(stream: TextIO) -> Iterator[None]:
-    """Write every message into a file too, with its time, while the block runs."""
+    """Also write every message, with its time, to a file while the block runs."""
     _copies.append(stream)
     try:
         yield
@@ -80,13 +80,13 @@ def copied_to(stream: TextIO) -> Iterator[None]:
 
 
 def detail(text: str) -> None:
-    """Tell what only --verbose should show."""
+    """Print a message only with --verbose."""
     if settings.verbosity >= VERBOSE:
         _err(_visible(text))
 
 
 def warn(text: str) -> None:
-    """Say what the user must know even under --quiet: a slower path, a setting without effect."""
+    """Print a warning, even with --quiet: a slower path, a setting without effect."""
     if settings.warned is not None:
         settings.warned(_visible(text))
         note(f"warning: {text}")
@@ -95,13 +95,13 @@ def warn(text: str) -> None:
 
 
 def error(text: str, hint: str | None = None, *, code: int | None = None) -> None:
-    """Say what went wrong and how to mend it.
+    """Print an error and how to fix it.
 
-    With `code`, the exit code, the command ends here: with ``--json`` stdout gets an error object.
-    Words of hundreds of letters, which stand in a file by mistake, are cut.
+    `code` is the exit code of a command that ends here: with ``--json`` an error object goes to
+    stdout. Words of hundreds of letters, as in the wrong kind of file, are shortened.
     """
     text, hint = (_ENDLESS.sub(r"\1...", words or "") for words in (text, hint))
-    if settings.json and code is not None and not settings.told:
+    if settings.json and code is not None and not settings.printed:
         failed = {"error": {"message": text, "hint": hint or None, "exit_code": code}}
         with suppress(OSError):
             _out(json.dumps(failed, indent=2) + "\n")
@@ -112,7 +112,7 @@ def error(text: str, hint: str | None = None, *, code: int | None = None) -> Non
 
 def result(data: Mapping[str, Any] | Sequence[Any], text: str) -> None:
     """Print the outcome of a command: `data` as JSON with --json, else `text`."""
-    settings.told = True
+    settings.printed = True
     if settings.results is not None:
         settings.results(plain(data))
         return
@@ -123,25 +123,25 @@ def result(data: Mapping[str, Any] | Sequence[Any], text: str) -> None:
 
 
 def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], width: int | None = None) -> str:
-    """Lay out rows under column heads; numbers are right-aligned.
+    """Lay out rows under column headings; numbers are right-aligned.
 
-    A table that is wider than the terminal has its widest column of words wrapped; where that does
-    not do, each row becomes a block of lines, one a column. Away from a terminal nothing is cut.
+    If a table is wider than the terminal, its widest column of words is wrapped; if that is not
+    enough, each row becomes a block of lines, one per column. Without a terminal nothing is cut.
 
     Parameters
     ----------
     width
-        Columns of the terminal; None asks it.
+        Columns of the terminal; None: detected.
     """
-    # Spelt first: a sign that becomes two letters later would make the table too wide.
+    # Replace characters first, as one that becomes two letters would make the table too wide.
     body = [[_shown_on(sys.stdout, _cell(value)) for value in row] for row in rows]
     return tables.lay_out(body, list(columns), room() if width is None else width)
 
 
 def room() -> int | None:
-    """Return the columns of the terminal that results go to; None where they go elsewhere."""
-    told = os.environ.get("COLUMNS", "")
-    return int(told) if told.isdigit() and int(told) > 0 else _columns(sys.stdout)
+    """Return the columns of the terminal that results go to; None without a terminal."""
+    width = os.environ.get("COLUMNS", "")
+    return int(width) if width.isdigit() and int(width) > 0 else _columns(sys.stdout)
 
 
 def _columns(stream: TextIO) -> int | None:
@@ -152,12 +152,12 @@ def _columns(stream: TextIO) -> int | None:
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
-    """Write a number with its noun: 1 cell, 2,000 cells."""
+    """Format a number with its noun: 1 cell, 2,000 cells."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 class Progress:
-    """Counts work done and shows rate and time left, on a terminal as a bar, elsewhere as lines."""
+    """Shows progress, rate and time left, as a bar on a terminal, else as lines."""
 
     def __init__(self, label: str, total: float | None, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
@@ -165,15 +165,15 @@ class Progress:
         self.read = 0.0  # bytes
         self.note = ""
         self.started = time.monotonic()
-        self._shown = -_LINE_EVERY  # the first line comes when it is deserved
+        self._shown = -_LINE_EVERY  # the first line appears without delay
         self._live = _steers(sys.stderr) and settings.verbosity >= NORMAL
         self._silent = settings.verbosity < NORMAL
         self._drawn = False
 
     def advance(self, amount: float = 1, note: str = "", *, read: float = 0.0) -> None:
-        """Count `amount` more units as done, `read` bytes of a file for them.
+        """Count `amount` more units as done, with `read` bytes of a file.
 
-        `note` replaces the words behind the bar.
+        `note` replaces the text after the bar.
         """
         self.done += amount
         self.read += read
@@ -213,7 +213,7 @@ class Progress:
         return _visible(" ".join([*parts, self.note])).rstrip()
 
     def close(self) -> None:
-        """Wipe the bar off the terminal."""
+        """Remove the bar from the terminal."""
         if self._drawn:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
@@ -221,7 +221,7 @@ class Progress:
 
 @contextmanager
 def progress(label: str, total: float | None = None, unit: str = "cells") -> Iterator[Progress]:
-    """Show progress with rate and time left for anything that takes over two seconds."""
+    """Show progress with rate and time left, for work that takes over two seconds."""
     bar = Progress(label, total, unit)
     try:
         yield bar
@@ -230,7 +230,7 @@ def progress(label: str, total: float | None = None, unit: str = "cells") -> Ite
 
 
 def human(number: float) -> str:
-    """Write a count briefly: 1,234 or 5.6 M."""
+    """Format a count briefly: 1,234 or 5.6 M."""
     for size, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M")):
         if abs(number) >= size:
             return f"{number / size:.3g}{letter}"
@@ -238,7 +238,7 @@ def human(number: float) -> str:
 
 
 def bytes_text(size: float) -> str:
-    """Write a number of bytes briefly: 1.5 GiB."""
+    """Format a number of bytes briefly: 1.5 GiB."""
     for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
         if size >= 1 << power:
             return f"{size / (1 << power):.1f} {unit}"
@@ -246,7 +246,7 @@ def bytes_text(size: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a duration briefly: 4 s, 3 min 20 s, 2 h 05 min."""
+    """Format a duration briefly: 4 s, 3 min 20 s, 2 h 05 min."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -256,15 +256,15 @@ def duration(seconds: float) -> str:
 
 
 def prepare() -> None:
-    """Begin a command: nothing is told yet, and a sign that a terminal lacks does not end it."""
-    settings.told = False
+    """Prepare a command: no result yet, and unprintable characters do not end it."""
+    settings.printed = False
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def discard() -> None:
-    """Send what is still to be printed nowhere: its reader is gone, or its disk is full."""
+    """Discard further output to stdout: its reader is gone, or its disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -274,14 +274,14 @@ def _out(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError:
-        discard()  # else Python tries once more at its end, and complains in its own words
+        discard()  # otherwise Python tries again at exit, and prints its own error
         raise
 
 
 def _err(text: str, mark: str = "", colour: str = "") -> None:
-    """Print words, fitted to the terminal, behind a coloured mark."""
+    """Print text, fitted to the terminal, after a coloured mark."""
     plain_text = tables.fitted(mark + text, _columns(sys.stderr))
-    with suppress(OSError):  # nobody is there to be told
+    with suppress(OSError):  # nobody reads stderr
         _write(sys.stderr, _paint(mark, colour) + plain_text[len(mark) :] + "\n")
     note(mark + text)
 
@@ -292,7 +292,7 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def _shown_on(stream: TextIO, text: str) -> str:
-    """Spell the signs that the encoding of a terminal lacks in ASCII."""
+    """Replace characters that the terminal's encoding lacks by ASCII."""
     encoding = getattr(stream, "encoding", None) or "ascii"
     if text.isascii():
         return text
@@ -307,7 +307,7 @@ def _shown_on(stream: TextIO, text: str) -> str:
 
 
 def spelt(sign: str) -> str:
-    """Return a sign as stdout can show it."""
+    """Return a character, or its replacement if stdout cannot show it."""
     return _shown_on(sys.stdout, sign)
 
 
@@ -329,7 +329,7 @@ def _paint(text: str, code: str) -> str:
 
 
 def _steers(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that understands escape codes."""
+    """Whether a stream is a terminal that supports escape codes."""
     return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
 
 

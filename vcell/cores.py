@@ -1,4 +1,4 @@
-"""How many threads may run at once: what this process is allowed, not what the machine has.
+"""The number of cores that this process may use, which may be fewer than the machine has.
 
 Batch systems and containers give a process some of the cores, by affinity or by a quota of CPU time
 (cgroups); more threads than that wait for each other.
@@ -18,7 +18,7 @@ _PROC, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def cores(most: int | None = None) -> int:
-    """Return how many cores this process may use, at least one and at most `most`."""
+    """Return the number of cores that this process may use, from one to `most`."""
     allowed = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -29,7 +29,7 @@ def cores(most: int | None = None) -> int:
 
 
 def in_parts(work: Callable[[int, int], None], n: int) -> None:
-    """Call ``work(first, last)`` on equal parts of n rows, one in each of 8 threads at most."""
+    """Call ``work(first, last)`` on equal parts of n rows, in up to 8 threads."""
     threads = cores(8)
     if min(threads, n) <= 1:
         work(0, n)
@@ -39,7 +39,7 @@ def in_parts(work: Callable[[int, int], None], n: int) -> None:
 
 
 def share(pool: ThreadPoolExecutor, work: Callable[[int, int], None], n: int, parts: int) -> None:
-    """Let a pool's threads call ``work(first, last)`` on about so many equal parts of n rows."""
+    """Call ``work(first, last)`` on about `parts` equal parts of n rows, on a pool's threads."""
     step = max(-(-n // parts), 1)
     jobs = [pool.submit(work, first, min(first + step, n)) for first in range(0, n, step)]
     for job in jobs:
@@ -54,7 +54,7 @@ def quota_of(proc: Path, root: Path) -> float | None:
     proc
         ``/proc/self/cgroup``: the groups of the process.
     root
-        ``/sys/fs/cgroup``. A limit of any group above the process holds, too.
+        ``/sys/fs/cgroup``. Limits of the groups above also apply.
     """
     try:
         lines = proc.read_text().splitlines()
@@ -67,7 +67,7 @@ def quota_of(proc: Path, root: Path) -> float | None:
             continue
         top = root if not kinds else root / kinds
         folder = top / path.strip("/")
-        # in a container the path may be that of the host: then only the top is there
+        # in a container the path may be the host's: then only the top exists
         above = [p for p in folder.parents if p.is_relative_to(top)]
         limits += [_limit(place) for place in (folder, *above)]
     found = [limit for limit in limits if limit is not None]

@@ -1,16 +1,17 @@
-"""The errors vcell raises on purpose, and the exit code each one stands for.
+"""The errors that vcell raises deliberately, and their exit codes.
 
 Raise `UserError` for anything the user can fix (a wrong file, a misspelt gene, an impossible
 option): one sentence saying what is wrong and where, plus a `hint` saying how to fix it. The
 command line prints both without a traceback and exits with 2. Raise `RunFailed` when the work
-itself failed (a rank died, the loss became NaN): exit code 1. `assert` is for programmers only.
+itself failed (a rank died, the loss became NaN): exit code 1. `assert` is for programming errors
+only.
 """
 
 from __future__ import annotations
 
 
 class VcellError(Exception):
-    """Base of every error that is shown as a sentence instead of a traceback."""
+    """Base class of errors that are shown as a sentence instead of a traceback."""
 
     exit_code = 1
 
@@ -21,26 +22,26 @@ class VcellError(Exception):
 
 
 class VcellWarning(UserWarning):
-    """What the command line shows as a warning, where vcell is called from Python."""
+    """A warning of vcell, in calls from Python."""
 
 
 class UserError(VcellError):
-    """The input, the project file or the command line is wrong; the user can mend it."""
+    """The input, the project file or the command line is wrong; the user can fix it."""
 
     exit_code = 2
 
 
 class DiskFull(UserError):
-    """The disk, the quota or a limit on the size of files has no room for an output."""
+    """An output exceeds the disk, a quota or a limit on file sizes."""
 
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None, why: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.why = why  # in words: which of the three it is
+        self.why = why  # in words: which of the three
 
 
 class RunFailed(VcellError):
-    """A run was started properly and failed."""
+    """A run was started and failed."""
 
     exit_code = 1

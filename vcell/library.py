@@ -1,8 +1,8 @@
 """The commands as functions: ``vcell.select_genes(adata)``, ``vcell.train(adata)``, in Python.
 
-Every command can be called by its name, settings as keywords; it returns what ``--json`` prints. A
-plugin whose result is better given as a frame, an AnnData or a `Run` announces a function beside
-its command, in one line, and it is called as ``vcell.NAME``::
+Every command can be called by its name, with settings as keywords; it returns what ``--json``
+prints. A plugin whose result is better returned as a frame, an AnnData or a `Run` announces a
+function next to its command, in one line, and it is called as ``vcell.NAME``::
 
     [project.entry-points."vcell.library"]
     select_genes = "vcell_select_genes.library:select_genes"
@@ -39,19 +39,19 @@ Function = Callable[..., Any]
 
 
 def names() -> list[str]:
-    """List what can be called as ``vcell.NAME``; nothing is imported."""
+    """List the functions ``vcell.NAME``; nothing is imported."""
     commands = (name.replace("-", "_") for name in plugin.discover().plugins)
     return sorted({*plugin.announced(GROUP).found, *commands})
 
 
 @functools.cache
 def function(name: str) -> Function:
-    """Return the function of a name: the announced one, else the command of that name.
+    """Return a function by name: the announced one, or else the command.
 
     Raises
     ------
     KeyError
-        There is neither.
+        If there is neither.
     """
     if found := plugin.announced(GROUP).found.get(name):
         return _quiet(found.entry_point.load())
@@ -67,11 +67,16 @@ def command(name: str, /, *arguments: Any, **settings: Any) -> Any:
     Parameters
     ----------
     name
-        The command: ``"select-genes"``.
+        The command, such as ``"select-genes"``.
     *arguments
-        What stands behind it on the command line: paths, or AnnData where cells are read.
+        Its arguments: paths, or AnnData where cells are read.
     **settings
-        Its settings by their Python names: ``n_genes=2000`` for ``--n-genes 2000``.
+        Its settings by their Python names, such as ``n_genes=2000`` for ``--n-genes 2000``.
+
+    Returns
+    -------
+        dict or list
+            What the command prints with ``--json``.
     """
     loaded = plugin.get(name)
     plugin.require(loaded)
@@ -96,12 +101,12 @@ def callable_module(name: str, function_name: str) -> None:
 
 
 def as_list(value: Any) -> list[Any]:
-    """Return one thing, or several, as a list: an AnnData and a path are one."""
+    """Return a list unchanged, and a single item, such as an AnnData or a path, as a list."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def on_disk(cells: Any, folder: Path) -> Path:
-    """Return the path of the cells; AnnData in memory is written into a folder, once."""
+    """Return the path of the cells; AnnData in memory is written to a folder, once."""
     if isinstance(cells, str | os.PathLike):
         return Path(cells)
     path = getattr(cells, "filename", None) or getattr(cells, "path", None)
@@ -113,7 +118,7 @@ def on_disk(cells: Any, folder: Path) -> Path:
 
 
 def saved(folder: Path, name: str, ending: str, write: Any) -> Path:
-    """Write a file named by its content, unless it is there."""
+    """Write a file named after its content, unless it exists."""
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".{name}-{os.getpid()}{ending}"
     try:
@@ -140,7 +145,7 @@ def _of_command(name: str, word: str) -> Function:
 
 
 def _quiet(function: Function) -> Function:
-    """Let a function print nothing unless it is called with ``verbose=True``."""
+    """Wrap a function so that it prints only with ``verbose=True``."""
 
     @functools.wraps(function)
     def call(*arguments: Any, verbose: bool = False, **settings: Any) -> Any:
@@ -162,7 +167,7 @@ def _quiet(function: Function) -> Function:
 
 @contextmanager
 def _talking(*, verbose: bool) -> Iterator[None]:
-    """Send messages to stderr if asked, and warnings to Python's `warnings`."""
+    """Send messages to stderr if `verbose`, and warnings to Python's `warnings`."""
     before = console.settings
     console.settings = console.Settings(
         verbosity=console.NORMAL if verbose else console.QUIET, warned=_warn, results=before.results
@@ -175,7 +180,7 @@ def _talking(*, verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def _told_to(take: Callable[[Any], None]) -> Iterator[None]:
-    """Hand results over instead of printing them."""
+    """Pass results to `take` instead of printing them."""
     before = console.settings.results
     console.settings.results = take
     try:
@@ -189,7 +194,7 @@ def _warn(text: str) -> None:
 
 
 def _settings(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check what is given, and fill in the defaults."""
+    """Check the given settings, and fill in the defaults."""
     known = {p.setting.name: p for p in context.command.params if isinstance(p, SettingOption)}
     for name in given:
         if name not in known:
@@ -220,14 +225,14 @@ def _checked(context: click.Context, param: SettingOption, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as a project file would hold it."""
+    """Return a value as in a project file."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
 
 
 def _arguments(context: click.Context, given: tuple[Any, ...]) -> dict[str, Any]:
-    """Give each argument of the command its value; what is left goes to the one that takes many."""
+    """Assign values to the command's arguments; the rest goes to the variadic one."""
     values: dict[str, Any] = {}
     rest = [Path(v) if isinstance(v, str | os.PathLike) and _is_path(context) else v for v in given]
     for param in context.command.params:

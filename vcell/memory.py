@@ -1,4 +1,4 @@
-"""How much memory may be used: what the machine has free, and how much of it a pass may hold."""
+"""Available memory, and the share of it that a pass may use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def free() -> int:
-    """Return the bytes that this process could still use; 4 GiB where the system does not say."""
+    """Return the bytes that are available to this process; 4 GiB if unknown."""
     try:
         lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
@@ -17,5 +17,5 @@ def free() -> int:
 
 
 def budget(most: int) -> int:
-    """Return how many bytes a pass may hold: `most`, but no more than a quarter of what is free."""
+    """Return the bytes that a pass may use: `most`, but at most a quarter of what is free."""
     return min(most, free() // 4)

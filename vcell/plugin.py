@@ -1,8 +1,8 @@
-"""What a plugin is, and how plugins are found.
+"""The definition and discovery of plugins.
 
 A plugin is a frozen `Plugin` object that a distribution announces in the entry-point group
 ``vcell.plugins``; the built-in ones do the same. Names are read from metadata without importing
-anything; `load` imports exactly one. A plugin that cannot be imported becomes a `Broken` entry: a
+anything; `load` imports only one. A plugin that cannot be imported becomes a `Broken` entry: a
 marked line in the help and a clear error on use, never a failure of another command.
 
 ``VCELL_PLUGINS=a,b`` restricts the plugins to those named; ``VCELL_NO_PLUGINS=1`` loads none.
@@ -26,7 +26,7 @@ from vcell.errors import UserError, VcellError
 GROUP = "vcell.plugins"
 API = 1
 CORE_COMMANDS = ("completion", "config", "doctor", "init", "plugins", "runs")
-_KINDS = {  # of entry points: what one is, and what its name stands for
+_KINDS = {  # group: noun for its entries, noun for their names
     GROUP: ("plugin", "that command"),
     "vcell.models": ("model", "a model of that name"),
     "vcell.gene_sets": ("gene sets", "gene sets of that name"),
@@ -43,15 +43,15 @@ class Plugin:
     name
         The command, in kebab-case: ``select-genes``. Its table in vcell.toml has the same name.
     summary
-        Its line in ``vcell --help``.
+        The line in ``vcell --help``.
     command
         A click command. Heavy imports belong inside its body.
     config
         The frozen dataclass of its settings, made with `vcell.config.option`.
     needs
-        Modules it cannot work without; looked up, not imported, before the command runs.
+        Required modules; looked up, not imported, before the command runs.
     api
-        The version of this interface it was written for.
+        The version of this interface that it was written for.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Found:
-    """Something announced as an entry point, not imported yet."""
+    """An announced entry point, not imported yet."""
 
     name: str
     target: str  # module:attribute
@@ -74,13 +74,13 @@ class Found:
 
     @property
     def kind(self) -> str:
-        """What it is, in a word."""
+        """The kind of thing that it announces."""
         return _KINDS.get(self.entry_point.group, ("entry point",))[0]
 
 
 @dataclass(frozen=True)
 class Announced:
-    """What is announced in one group: by name what counts, and a line for each that does not."""
+    """The entry points of one group by name, and messages about ignored ones."""
 
     found: dict[str, Found]
     problems: tuple[str, ...]
@@ -88,7 +88,7 @@ class Announced:
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin that could not be loaded, and why in one line."""
+    """A plugin that could not be loaded, and the reason in one line."""
 
     found: Found
     reason: str
@@ -97,7 +97,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class Discovery:
-    """Every announced plugin: those in use, by name, and what is wrong with the others."""
+    """All announced plugins: those in use, by name, and messages about the others."""
 
     plugins: dict[str, Found]
     problems: tuple[str, ...]
@@ -127,17 +127,27 @@ def discover() -> Discovery:
 
 
 def announced(group: str) -> Announced:
-    """Read what is announced in a group of entry points; nothing is imported.
+    """Read the entry points of a group; nothing is imported.
 
-    Of two things of one name the built-in one counts, else that of the first distribution in
-    alphabetical order: nothing installed later can replace what a name stands for unseen. The rule
-    holds for commands, models, gene sets and whatever else is announced.
+    If two have the same name, the built-in one is used, otherwise that of the first distribution in
+    alphabetical order: a later installation cannot silently replace a name. This rule holds for
+    commands, models, gene sets and all other groups.
+
+    Parameters
+    ----------
+    group
+        Name of the group of entry points, such as ``vcell.models``.
+
+    Returns
+    -------
+    Announced
+        The entry points by name, and messages about ignored ones.
     """
     found: dict[str, Found] = {}
     problems = []
     for one in sorted(_found(metadata.entry_points(group=group)), key=_first):
         taken = found.setdefault(one.name, one)
-        # the same distribution is seen twice on the path where it is installed and editable
+        # a distribution that is also installed as editable is on the path twice
         if taken.target != one.target:
             problems.append(
                 _ignored(
@@ -149,7 +159,7 @@ def announced(group: str) -> Announced:
 
 
 def _found(points: Iterable[metadata.EntryPoint]) -> Iterator[Found]:
-    """Name the distribution of each; the metadata of one with many are parsed once."""
+    """Yield each with its distribution, whose metadata are parsed only once."""
     known: dict[Any, tuple[str, str]] = {None: ("unknown", "unknown")}
     for point in points:
         if point.dist not in known and point.dist is not None:
@@ -158,7 +168,7 @@ def _found(points: Iterable[metadata.EntryPoint]) -> Iterator[Found]:
 
 
 def _first(found: Found) -> tuple[bool, str, str]:
-    """Sort what is built in first."""
+    """Sort built-in ones first."""
     return (found.distribution != "vcell", found.distribution, found.name)
 
 
@@ -176,12 +186,12 @@ def _name_fault(name: str) -> str:
 
 @functools.cache
 def load(name: str) -> Plugin | Broken:
-    """Import one plugin and check that it is what it claims to be.
+    """Import and check one plugin.
 
     Raises
     ------
     KeyError
-        No plugin of that name is announced.
+        If no plugin of that name is announced.
     """
     found = discover().plugins[name]
     try:
@@ -215,10 +225,10 @@ def missing_needs(plugin: Plugin) -> list[str]:
 
 
 def require(plugin: Plugin) -> None:
-    """Refuse to run a plugin whose modules are missing, with the line that mends it."""
+    """Raise an error if modules of a plugin are missing, with the command that installs them."""
     missing = missing_needs(plugin)
     if missing:
-        # the distribution's name where it differs from the module's
+        # the distribution's name, if it differs from the module's
         names = {"pynvml": "nvidia-ml-py", "flash_attn": "flash-attn", "skmisc": "scikit-misc"}
         packages = " ".join(names.get(module, module) for module in missing)
         raise UserError(

@@ -1,7 +1,7 @@
-"""Signals that end a process: an exception during work, deferred where it must not interrupt.
+"""Signals that end a process: raised as an exception, or deferred in critical sections.
 
 Without this, SIGTERM, which schedulers and `kill` send, ends Python at once: without a message, and
-half-written files stay. Standard library only.
+half-written files remain. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn
 
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # what asks a process to end
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # signals that end a process
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, where the worker has no better use."""
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt like Ctrl-C, unless they are handled."""
 
     def interrupt(number: int, _frame: object) -> NoReturn:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     before = {number: signal.getsignal(number) for number in ENDING if _here()}
     for number, handler in before.items():
-        if handler is signal.SIG_DFL:  # nohup ignores SIGHUP, and Python has its own for Ctrl-C
+        if handler is signal.SIG_DFL:  # not if nohup ignores SIGHUP; Python handles Ctrl-C itself
             signal.signal(number, interrupt)
     hook = sys.unraisablehook
     sys.unraisablehook = partial(_raise_again, hook)
@@ -40,7 +40,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def _raise_again(hook: Callable[[Any], None], lost: Any) -> None:
-    """Send a signal again whose exception came where Python ignores them: in a finaliser, say."""
+    """Send a signal again if Python ignored its exception, as in a finaliser."""
     if not isinstance(lost.exc_value, KeyboardInterrupt):
         hook(lost)
         return
@@ -52,10 +52,10 @@ def _raise_again(hook: Callable[[Any], None], lost: Any) -> None:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Let a signal to end wait until the block is done: renaming, or removing what is half written.
+    """Delay ending signals to the end of the block, such as renaming or removing partial files.
 
-    Blocking signals in the kernel would not do: another thread would take them, and Python would
-    still call the handler in this one.
+    Blocking signals in the kernel does not work: another thread would receive them, and Python
+    would still call the handler in this one.
     """
     waiting: list[int] = []
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def closest(word: str, known: Iterable[str], count: int = 1) -> list[str]:
-    """Return up to `count` known words that look like `word`, the likeliest first."""
+    """Return up to `count` known words that look like `word`, most similar first."""
     import difflib  # 3 ms, and only needed after a mistake
 
     by_folded = {name.casefold(): name for name in known}
@@ -15,11 +15,11 @@ def closest(word: str, known: Iterable[str], count: int = 1) -> list[str]:
 
 
 def few(names: Sequence[str], most: int = 8) -> str:
-    """List names briefly: the first ones, and how many more there are."""
+    """List names briefly: the first ones, and the number of others."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean X?)``, or nothing where no known word is close."""
+    """Return `` (did you mean X?)``, or "" if no known word is similar."""
     hits = closest(word, known)
     return f" (did you mean {hits[0]}?)" if hits else ""

@@ -1,4 +1,4 @@
-"""The summaries of plugins, known without importing them.
+"""The summaries of plugins, without importing them.
 
 `vcell --help` shows one line for each plugin. The line is in the plugin's `__init__`, and importing
 all of them costs more than everything else that help does. So the lines are cached in the cache
@@ -30,30 +30,30 @@ def summaries() -> dict[str, str | Broken]:
     """Return the summary of every plugin, or why it cannot be loaded."""
     file, installed = _file(), _installed()
     known = _read(file, installed)
-    kept: dict[str, list[Any]] = {}
+    entries: dict[str, list[Any]] = {}
     result: dict[str, str | Broken] = {}
     for name, found in plugin.discover().plugins.items():
         mark = _mark(found)
         if mark is not None and known.get(name, [None])[0] == mark:
-            kept[name] = known[name]
+            entries[name] = known[name]
             result[name] = known[name][1]
             continue
         loaded = plugin.load(name)
         result[name] = loaded if isinstance(loaded, Broken) else loaded.summary
         if mark is not None and not isinstance(loaded, Broken):
-            kept[name] = [mark, loaded.summary]
-    if any(known.get(name) != entry for name, entry in kept.items()):
-        _write(file, installed, known | kept)
+            entries[name] = [mark, loaded.summary]
+    if any(known.get(name) != entry for name, entry in entries.items()):
+        _write(file, installed, known | entries)
     return result
 
 
 def _file() -> Path:
-    """Return where the summaries of this interpreter are; other environments have others."""
+    """Return the path of the summaries of this environment."""
     return cache.root() / f"plugins-{crc32(sys.prefix.encode()):08x}.json"
 
 
 def _installed() -> list[list[Any]]:
-    """Return the folders of installed packages, and when something was last added or removed."""
+    """Return the folders of installed packages, and the times of their last changes."""
     folders = [path for path in sys.path if path.endswith(_INSTALLED)]
     return [[__version__, sys.version], *([p, t] for p in folders if (t := _changed(p)))]
 
@@ -66,10 +66,10 @@ def _changed(folder: str) -> int | None:
 
 
 def _mark(found: Found) -> list[Any] | None:
-    """Return what a summary depends on; None where the door's file cannot be found."""
+    """Return what a summary depends on; None if the plugin's file cannot be found."""
     top, *rest = found.target.partition(":")[0].split(".")
     try:
-        spec = importlib.util.find_spec(top)  # of a package without a dot: imports nothing
+        spec = importlib.util.find_spec(top)  # a top-level package: imports nothing
         if spec is None or spec.origin is None:
             return None
         path = Path(spec.origin)
@@ -85,7 +85,7 @@ def _mark(found: Found) -> list[Any] | None:
 
 
 def _read(file: Path, installed: list[list[Any]]) -> dict[str, list[Any]]:
-    """Return what was kept, if the installed packages are the same; nothing if it is damaged."""
+    """Return the cached summaries if the installed packages are the same; {} if damaged."""
     try:
         held = json.loads(file.read_text())
         plugins = held["plugins"] if held["installed"] == installed else {}
@@ -96,7 +96,7 @@ def _read(file: Path, installed: list[list[Any]]) -> dict[str, list[Any]]:
 
 
 def _write(file: Path, installed: list[list[Any]], plugins: dict[str, list[Any]]) -> None:
-    """Keep summaries, if the cache can be written."""
+    """Cache summaries, if the cache is writable."""
     aside = file.with_name(f"{file.name}.tmp-{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

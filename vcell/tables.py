@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 _GAP = 2
-_NARROWEST = 12  # columns to which words may be squeezed; below that, rows are stacked
-_TALLEST = 4  # lines that a row may take before rows are stacked
+_NARROWEST = 12  # columns: words are not wrapped below this width; rows are stacked instead
+_TALLEST = 4  # lines of a row; rows are stacked if one needs more
 
 
 def lay_out(body: list[list[str]], columns: list[str], room: int | None) -> str:
-    """Lay out rows under column heads within `room` columns (None: as many as it takes)."""
+    """Lay out rows under column headings within `room` columns (None: no limit)."""
     if not columns:
         return ""
     numeric = [bool(body) and all(is_number(row[i]) for row in body) for i in range(len(columns))]
@@ -34,7 +34,7 @@ def lay_out(body: list[list[str]], columns: list[str], room: int | None) -> str:
 
 
 def fitted(text: str, room: int | None) -> str:
-    """Wrap the lines of a text that are wider than `room`; what follows hangs below its words."""
+    """Wrap lines that are wider than `room`; continuation lines are indented to the text."""
     if room is None:
         return text
     return "\n".join(
@@ -54,7 +54,7 @@ def _hanging(line: str, room: int) -> str:
 
 
 def shown(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
+    """Return the width of a text in columns of a terminal."""
     if text.isascii():
         return len(text)
     return sum(
@@ -64,7 +64,7 @@ def shown(text: str) -> int:
 
 
 def is_number(text: str) -> bool:
-    """Whether a cell is a number, or stands for a missing one."""
+    """Whether a cell is a number, or the mark of a missing one."""
     if text in ("\u2013", ""):
         return text != ""
     plain = text.replace(",", "").removesuffix("%").replace("e-", "").replace("e+", "")
@@ -78,7 +78,7 @@ def _total(widths: Sequence[int]) -> int:
 def _squeezed(
     widths: list[int], columns: list[str], numeric: list[bool], room: int
 ) -> list[int] | None:
-    """Take from the widest columns of words what is too much; None where that is not enough."""
+    """Shrink the widest columns of words until the table fits; None if that is not enough."""
     widths = list(widths)
     least = [w if n else min(w, _NARROWEST) for w, n in zip(widths, numeric, strict=True)]
     if _total(least) > room:

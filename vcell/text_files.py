@@ -1,14 +1,17 @@
-"""Text files that users name, read whole: one sentence where that cannot be. Standard library only.
+"""Reading of users' text files, with clear errors. Standard library only.
 
 Tables of a few columns and lists of names. Text is UTF-8, with or without a byte order mark, and
-lines end as on any system. Edge lists and sets of genes may be large or packed by gzip, and are
-read line by line in `vcell.graph`, with the same sentences.
+with any line ends. Edge lists and gene sets, which may be large or gzipped, are read line by line
+in `vcell.graph`, with the same error messages.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import os
+import select
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +21,58 @@ from vcell.errors import UserError
 
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _HINT = "save it as UTF-8 text"
+_WRITER = 2.0  # seconds in which a writer must come to a pipe
 
 Rows = list[tuple[int, list[str]]]
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file.
+    """Return the text of a file, or what comes through a pipe.
 
     Raises
     ------
     UserError
-        There is no such file, it is a folder or may not be read, or it is not UTF-8 text.
+        If there is no such file, it is a folder or not readable, or it is not UTF-8 text.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path)
     except OSError as error:
         raise unreadable(path, error) from None
     return decoded(path, raw)
+
+
+def read_bytes(path: Path, most: int = -1) -> bytes:
+    """Return what is in a file, or comes through a pipe; at most so many bytes of it.
+
+    Raises
+    ------
+    OSError
+        It is not there, or may not be read.
+    UserError
+        It is a device, which may have no end, or a pipe that nobody writes to.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISFIFO(mode):
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            _await_writer(path, file.fileno())
+            os.set_blocking(file.fileno(), True)
+            return file.read(most)
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError(f"{path} is neither a file nor a folder")
+    with path.open("rb") as file:
+        return file.read(most)
+
+
+def _await_writer(path: Path, descriptor: int) -> None:
+    """Refuse a pipe that has no writer: reading from it would wait for ever."""
+    ready, _, _ = select.select([descriptor], [], [], _WRITER)
+    if ready:
+        return
+    try:
+        os.read(descriptor, 1)  # nothing has come yet, so nothing is taken away
+    except BlockingIOError:
+        return  # there is a writer, which takes its time
+    raise UserError(f"{path} is a pipe that nobody writes to")
 
 
 def decoded(path: Path | str, raw: bytes) -> str:
@@ -53,7 +91,7 @@ def decoded(path: Path | str, raw: bytes) -> str:
 
 
 def unreadable(path: Path, error: OSError) -> UserError:
-    """Return why a file cannot be read, as one sentence."""
+    """Return the error for a file that cannot be read."""
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path} does not exist")
     if path.is_dir():
@@ -61,15 +99,31 @@ def unreadable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be read: {error.strerror or error}")
 
 
+def require_file(path: Path, hint: str | None = None) -> None:
+    """Refuse what is not a file on a disk, where it is read more than once or not from its start.
+
+    Raises
+    ------
+    UserError
+        There is no such file, or it is a folder, a pipe or a device.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file", hint=hint)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a file", hint=hint)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file on disk", hint="save it first: it is read twice")
+
+
 def read_rows(path: Path, mark: str | None = None) -> Rows:
-    """Return the rows of a table that are not blank, each with its line; cells are stripped.
+    """Return the non-blank rows of a table, each with its line number; cells are stripped.
 
     Columns end at `mark`, by default at tabs in a .tsv and at commas elsewhere.
 
     Raises
     ------
     UserError
-        As `read_text`, or a quotation mark is not closed, or nothing is in the file.
+        As in `read_text`, or if a quotation mark is not closed, or the file is empty.
     """
     mark = mark or ("\t" if path.suffix.lower() == ".tsv" else ",")
     text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
@@ -96,7 +150,7 @@ class NamedColumns:
     head
         The names.
     rows
-        The other rows with their lines; each is as wide as the first.
+        The other rows with their line numbers; each is as wide as the first.
     """
 
     path: Path
@@ -104,7 +158,7 @@ class NamedColumns:
     rows: Rows
 
     def column(self, *names: str) -> int | None:
-        """Return the place of the first of these names that a column has, in any case."""
+        """Return the index of the first of these names among the columns, ignoring case."""
         found = [name.casefold() for name in self.head]
         name = next((name for name in names if name in found), None)
         if name is None:
@@ -117,25 +171,25 @@ class NamedColumns:
         return found.index(name)
 
     def lacks(self, what: str, hint: str | None = None) -> UserError:
-        """Return the refusal of a table without a column that is needed."""
+        """Return the error for a table without a required column."""
         shown = ", ".join(name[:40] for name in self.head[:10])
         more = ", ..." if len(self.head) > 10 else ""
         return UserError(f"{self.path}:1: no column {what}; it has {shown}{more}", hint=hint)
 
 
 def read_table(path: Path, mark: str | None = None) -> NamedColumns:
-    """Return a table with its header; every row must be as wide, empty cells at its end aside.
+    """Return a table with its header; every row must be as wide, except for empty cells at its end.
 
     Raises
     ------
     UserError
-        As `read_rows`, or a row has fewer or more columns than the header.
+        As in `read_rows`, or if a row has fewer or more columns than the header.
     """
     return named_columns(path, read_rows(path, mark))
 
 
 def named_columns(path: Path, rows: Rows) -> NamedColumns:
-    """Return rows whose first names the columns as a table."""
+    """Return rows as a table; the first row is the header."""
     (_, head), *rest = rows
     for line, row in rest:
         if len(row) < len(head) or any(row[len(head) :]):
@@ -145,9 +199,9 @@ def named_columns(path: Path, rows: Rows) -> NamedColumns:
 
 
 def names_of(path: Path, rows: Rows, columns: Sequence[str]) -> tuple[NamedColumns, int]:
-    """Return a list of names as a table, and where the names are.
+    """Return a list of names as a table, and the index of the names' column.
 
-    A table has one of `columns`; else there is one name a line, and the table's header is empty.
+    A table has one of `columns`; otherwise there is one name per line, and the header is empty.
     """
     head = rows[0][1]
     if len(head) > 1 or head[0].casefold() in columns:

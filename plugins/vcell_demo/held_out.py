@@ -1,7 +1,7 @@
-"""Set perturbations aside before anything is learnt, with their cells in a separate file.
+"""Hold out perturbations before training, with their cells in a separate file.
 
-As in the challenge: the learner gets `learn.h5ad` and the list `held-out.csv`; `held-out.h5ad`,
-with the same controls, is opened only for scoring.
+As in the challenge: training uses `learn.h5ad` and the list `held-out.csv`. `held-out.h5ad`, with
+the same controls, is opened only for scoring.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from vcell_demo import Demo
 
 SHARE = 0.2  # of the perturbations
-_FEWEST = 10  # cells a perturbation needs to be scored
+_FEWEST = 10  # cells that a perturbation needs to be scored
 LEARN, HELD_OUT, NAMES = "learn.h5ad", "held-out.h5ad", "held-out.csv"
 
 
 def set_aside(cells: Path, folder: Path, seed: int) -> dict[str, Any]:
-    """Write the three files; returns what is where."""
+    """Write the three files; return their paths and facts."""
     with open_cells(cells) as source:
         found = labels.find(source, DataOptions())
         named = {"perturbation_column": found.perturbation_column, "control": found.control}
@@ -44,7 +44,7 @@ def set_aside(cells: Path, folder: Path, seed: int) -> dict[str, Any]:
     rows = "".join(f"{name},{n}\n" for name, n in zip(held, counts, strict=True))
     outputs.write_text(folder / NAMES, f"target_gene,n_cells\n{rows}")
     console.say(f"set aside: {console.count(len(held), 'perturbation')}, named in {folder / NAMES}")
-    # the scale on which the real cells will be scored: their median total, if they are counts
+    # the scale for scoring: the median total of the real cells, if they are counts
     with open_cells(folder / HELD_OUT) as real:
         counted = detect.scale(real, quiet=True).kind == COUNTS
         total = median_total(real) if counted else None
@@ -52,36 +52,36 @@ def set_aside(cells: Path, folder: Path, seed: int) -> dict[str, Any]:
 
 
 def _chosen(source: CellSource, design: Design, seed: int) -> tuple[list[str], list[int]]:
-    """Draw the perturbations to hold out among those that can be predicted and scored."""
+    """Draw held-out perturbations among those that can be predicted and scored."""
     codes, _, counts = design.pairs()
     size = {design.names[code]: n for code, n in zip(codes, counts.tolist(), strict=True)}
     genes = set(source.genes.tolist())
     able = sorted(name for name, n in size.items() if n >= _FEWEST and name in genes)
-    wanted = round(SHARE * len(able))
-    if wanted < 2:
+    n_held_out = round(SHARE * len(able))
+    if n_held_out < 2:
         raise UserError(
             f"{source.name}: only {console.count(len(able), 'perturbation')} of {_FEWEST} cells or "
             "more named after a gene of the file",
             hint="the demo holds out a fifth of them and needs at least ten",
         )
-    held = sorted(np.random.default_rng([seed, 7]).choice(able, wanted, replace=False).tolist())
+    held = sorted(np.random.default_rng([seed, 7]).choice(able, n_held_out, replace=False).tolist())
     return held, [size[name] for name in held]
 
 
-def _copy(source: CellSource, found: Labels, out: Path, kept: np.ndarray) -> int:
-    """Copy the cells `kept` with their labels; returns how many."""
+def _copy(source: CellSource, found: Labels, out: Path, selected: np.ndarray) -> int:
+    """Copy the selected cells with their labels; return their number."""
     names = (found.perturbation_column, found.batch_column, found.cell_type_column)
     columns = {name: source.obs(name) for name in names if name}
     categories = {name: column.categories for name, column in columns.items()}
     with CellWriter(out, source.genes, obs=categories) as writer:
-        for block in source.chunks(np.flatnonzero(kept)):
+        for block in source.chunks(np.flatnonzero(selected)):
             codes = {name: column.codes[block.rows] for name, column in columns.items()}
             writer.append(block, codes, source.cells[block.rows])
         return writer.n_cells
 
 
 def draw_again(config: Demo, aside: dict[str, Any], out: Path) -> int:
-    """Draw other cells of the held-out perturbations from the truth, as many as were measured."""
+    """Draw other cells of the held-out perturbations from the true effects, as many as measured."""
     simulator = Simulator(
         cells=config.n_cells,
         genes=config.genes,

@@ -1,4 +1,4 @@
-"""The demo's results: one plain sentence, a table on the console, and a page in its folder."""
+"""The demo's results: one sentence, a table on the console, and a page in its folder."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import numpy as np
 
 from vcell import console
 from vcell.metrics.verdict import judged as judge
+from vcell.metrics.verdict import signed
 from vcell.report import Chart, Curve, Page, svg
 from vcell.runs import Run
 from vcell.screen.targets import members
 
 BASELINE, REPLICATE = "mean", "replicate"
-# name in the tables of `vcell evaluate` -> name for people, and whether 0 is best
+# name in the tables of `vcell evaluate`: name for people, and whether 0 is best
 _METRICS = {
     "discrimination_score_l1": ("PDS", False),
     "mae": ("MAE", True),
@@ -32,7 +33,7 @@ _EXPLAINED = {
 def write(
     folder: Path, trained: dict[str, Any], scores: Mapping[str, Any], done: Mapping[str, Any]
 ) -> Path:
-    """Write the page of the demo, from which all its other pages are reached; returns its path."""
+    """Write the page of the demo, which links all its other pages; return its path."""
     raw = {name: raw_scores(scored) for name, scored in scores.items()}
     model, gains = trained["model"], _gains(raw)
     page = Page("vcell demo", f"{folder}: from simulated counts to a score")
@@ -59,7 +60,7 @@ def write(
 
 
 def _curves(page: Page, run: Run) -> None:
-    """Draw the loss and the validations of the training."""
+    """Plot the loss and the validation scores of the training."""
     history = run.history(ranks=False)
     page.heading("Training")
     loss, gain = history.series("loss"), history.series("gain", "eval")
@@ -75,16 +76,16 @@ def _curves(page: Page, run: Run) -> None:
 
 
 def _pages(folder: Path, run: str) -> dict[str, str]:
-    """Return the pages that the steps wrote, by what they show, relative to the demo's folder."""
-    wanted = {
+    """Return the pages written by the steps, by title, relative to the demo's folder."""
+    pages = {
         "the genes that the model sees": folder / "genes" / "coverage.html",
         "the prediction": folder / "prediction.html",
         "the mean baseline": folder / "mean.html",
-        "the run: vcell report writes it": Path(run) / "report.html",
+        "the run": Path(run) / "report.html",
     }
     for scored in sorted((folder / "scores").glob("*/index.html")):
-        wanted[f"scores of {scored.parent.name}"] = scored
-    return {words: os.path.relpath(path, folder) for words, path in wanted.items() if path.exists()}
+        pages[f"scores of {scored.parent.name}"] = scored
+    return {title: os.path.relpath(path, folder) for title, path in pages.items() if path.exists()}
 
 
 def tell(
@@ -94,12 +95,12 @@ def tell(
     done: Mapping[str, Any],
     page: Path,
 ) -> None:
-    """Print what was found."""
+    """Print the results."""
     raw = {name: raw_scores(scored) for name, scored in scores.items()}
     gains, model = _gains(raw), trained["model"]
-    said = verdict(folder, model, gains)
+    sentence = verdict(folder, model, gains)
     data = {
-        "verdict": said,
+        "verdict": sentence,
         "gain_over_mean": gains,
         "scores": raw,
         "run": trained["run"],
@@ -110,22 +111,22 @@ def tell(
     lines = (f"{name:10s} {text}" for name, text in facts(folder, trained, done).items())
     console.result(
         data,
-        f"\n{said}\n\n{table}\n\n{_legend(gains)}\n\n" + "\n".join(lines),
+        f"\n{sentence}\n\n{table}\n\n{_legend(gains)}\n\n" + "\n".join(lines),
     )
 
 
 def verdict(folder: Path, model: str, gains: Mapping[str, float]) -> str:
-    """Say whether the model beats the mean baseline: only where the paired interval bears it."""
+    """Return whether the model beats the mean baseline, as the paired interval shows."""
     each = per_perturbation(folder, (model, BASELINE))
-    said = f"gain {gains[model]:.2f} over the mean"
+    sentence = f"{model} gains {signed(gains[model])} over the mean"
     if each:
         names = [name for name, _ in each[model]]
         values = {kind: np.array([value for _, value in pairs]) for kind, pairs in each.items()}
         judged = judge(model, values, [members(name) for name in names], weak=(BASELINE,))
-        said = judged.text
+        sentence = judged.text
     if REPLICATE in gains:
-        said += f"; a replicate of the experiment has a gain of {gains[REPLICATE]:.2f}"
-    return said
+        sentence += f"; a replicate of the experiment gains {signed(gains[REPLICATE])}"
+    return sentence
 
 
 def per_perturbation(
@@ -152,7 +153,7 @@ def per_perturbation(
 
 
 def _gain(row: Mapping[str, str], zero: Mapping[str, str], base: Mapping[str, float]) -> float:
-    """Return how far one perturbation is from the baseline towards perfect, on the pooled scale."""
+    """Return a perturbation's score between the baseline and perfect, on the pooled scale."""
     parts = []
     for metric, mean in base.items():
         room = -mean if _METRICS[metric][1] else 1 - mean
@@ -163,7 +164,7 @@ def _gain(row: Mapping[str, str], zero: Mapping[str, str], base: Mapping[str, fl
 def raw_scores(scored: Mapping[str, Any]) -> dict[str, float]:
     """Return the challenge's three metrics of one evaluation."""
     found = scored["metrics"]
-    return {words: found[name]["raw"] for name, (words, _) in _METRICS.items() if name in found}
+    return {label: found[name]["raw"] for name, (label, _) in _METRICS.items() if name in found}
 
 
 def _names(raw: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
@@ -171,7 +172,7 @@ def _names(raw: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
 
 
 def _gains(raw: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return the challenge's overall score of each prediction, scaled by our mean baseline."""
+    """Return the challenge's overall score of each prediction, scaled by the mean baseline."""
     zero_is_best = dict(_METRICS.values())
     base = raw[BASELINE]
     gains = {}
@@ -185,7 +186,7 @@ def _gains(raw: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def rows(raw: Mapping[str, Mapping[str, float]], gains: Mapping[str, float]) -> list[list[Any]]:
-    """Return one line per prediction."""
+    """Return one row per prediction."""
     return [[name, *scores.values(), gains[name]] for name, scores in raw.items()]
 
 
@@ -200,7 +201,7 @@ def _legend(gains: Mapping[str, float]) -> str:
 
 
 def facts(folder: Path, trained: dict[str, Any], done: Mapping[str, Any]) -> dict[str, str]:
-    """Return where everything is."""
+    """Return the paths of all files."""
     aside = done["set-aside"]
     return {
         "held out": f"{len(aside['perturbations'])} perturbations, {aside['held_out']:,} cells "

@@ -1,4 +1,4 @@
-"""The steps of the demo, in the order a user would take them, and the result."""
+"""The steps of the demo, in the order of a user's work, and the result."""
 
 from __future__ import annotations
 
@@ -66,13 +66,19 @@ def run(config: Demo) -> None:
             writes=[again],
         )
     scores = {name: _scored(journal, folder, name, path) for name, path in files.items()}
+    journal.step(
+        "report",
+        "8 write the page of the run",
+        *("report", trained["run"]),
+        writes=[Path(trained["run"]) / "report.html"],
+    )
     journal.record("finish", round(time.monotonic() - started, 1))
     page = report.write(folder, trained, scores, journal.done)
     report.tell(folder, trained, scores, journal.done, page)
 
 
 def _settings(config: Demo) -> dict[str, Any]:
-    """Return what decides the demo's results, as JSON; of a file, also when it was changed."""
+    """Return the settings that determine the results, as JSON; a changed file counts as another."""
     settings = dataclasses.asdict(config) | {"output": None}
     if config.data is not None:
         settings["data"] = [str(config.data.absolute()), config.data.stat().st_mtime]
@@ -80,11 +86,11 @@ def _settings(config: Demo) -> dict[str, Any]:
 
 
 def _simulated(journal: StepRunner, config: Demo) -> Path:
-    """Simulate the cells, unless they are there, in a project folder of their own."""
+    """Simulate the cells, unless they exist, in a separate project folder."""
     cells, project = config.output / "cells.h5ad", config.output / "vcell.toml"
     if not project.exists():
         project.write_text(_PROJECT, encoding="utf-8")
-    journal.use_config(None)  # it makes the cells that the project names
+    journal.use_config(None)  # this step creates the cells named in the project file
     journal.step(
         "simulate",
         "1 simulate a screen with a known truth",
@@ -100,21 +106,29 @@ def _simulated(journal: StepRunner, config: Demo) -> Path:
 def _trained(
     journal: StepRunner, config: Demo, chosen: Path, target_sum: float | None
 ) -> dict[str, Any]:
-    """Train on what was not set aside, or go on with the training that was interrupted."""
+    """Train on what is not held out, or resume an interrupted training."""
     learn, runs = config.output / held_out.LEARN, config.output / "runs"
     unfinished = None if "train" in journal.done else _unfinished(runs, learn)
-    words: tuple[Any, ...] = (learn, "--genes", chosen, "--test-share", 0, "--seed", config.seed)
+    arguments: tuple[Any, ...] = (
+        learn,
+        "--genes",
+        chosen,
+        "--test-share",
+        0,
+        "--seed",
+        config.seed,
+    )
     if target_sum is not None:
-        words += ("--target-sum", target_sum)
+        arguments += ("--target-sum", target_sum)
     if unfinished is not None:
-        words = ("--resume", unfinished.name)
+        arguments = ("--resume", unfinished.name)
     title = "4 train on the other perturbations"
-    trained: dict[str, Any] = journal.step("train", title, "train-vcc", *words, "--runs", runs)
+    trained: dict[str, Any] = journal.step("train", title, "train-vcc", *arguments, "--runs", runs)
     return trained
 
 
 def _unfinished(runs: Path, cells: Path) -> Run | None:
-    """Return the newest run on these very cells that can be gone on with."""
+    """Return the newest run on these cells that can be resumed."""
     for run in reversed(find_runs(runs)[0]):
         data = run.meta.get("data") or [{}]
         same = data[0].get("modified") == cells.stat().st_mtime
@@ -124,7 +138,7 @@ def _unfinished(runs: Path, cells: Path) -> Run | None:
 
 
 def _predicted(journal: StepRunner, trained: dict[str, Any], folder: Path, model: str) -> Path:
-    """Predict what was set aside, by the model trained or a baseline on the same run."""
+    """Predict the held-out perturbations, with the trained model or a baseline of the same run."""
     out = folder / ("prediction.h5ad" if model == trained["model"] else f"{model}.h5ad")
     journal.step(
         f"predict {model}",
@@ -137,7 +151,7 @@ def _predicted(journal: StepRunner, trained: dict[str, Any], folder: Path, model
 
 
 def _scored(journal: StepRunner, folder: Path, name: str, prediction: Path) -> dict[str, Any]:
-    """Score a prediction against the cells that were set aside."""
+    """Score a prediction against the held-out cells."""
     real, out = folder / held_out.HELD_OUT, folder / "scores" / name
     out.parent.mkdir(exist_ok=True)
     scored: dict[str, Any] = journal.step(

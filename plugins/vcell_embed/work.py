@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vcell.data import CellSource
-    from vcell.gmvae.trained import Said
+    from vcell.gmvae.trained import CellPredictions
     from vcell_embed import Embed
 
     Array = NDArray[Any]
@@ -115,7 +115,7 @@ def _written(
                 components = trained.components.of_batch(batch)
             if by is not None and shifts is not None:
                 mean = (mean - shifts[by[block.rows]]).astype(np.float32)
-            labels = trained.say(mean, joint, components)
+            labels = trained.predict(mean, joint, components)
             codes, unknown = _named(labels, threshold, len(trained.labels))
             given += np.bincount(codes, minlength=len(names))
             obs = {n: _some(columns[n], kinds[n], block.rows) for n in columns}
@@ -129,7 +129,7 @@ def _written(
     return {"threshold": threshold, "given": dict(zip(names, given.tolist(), strict=True))}
 
 
-def _named(labels: Said, threshold: float, unknown: int) -> tuple[Array, Array]:
+def _named(labels: CellPredictions, threshold: float, unknown: int) -> tuple[Array, Array]:
     """Return label codes, including the unknown label, and which cells are unknown."""
     far = labels.score > threshold
     codes = np.where(labels.label < 0, unknown, labels.label)

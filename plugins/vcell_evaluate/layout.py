@@ -1,7 +1,7 @@
 """Results in the layouts of cell-eval: ``results.csv`` and ``agg_results.csv``.
 
-The aggregate of cell-eval is polars' ``describe`` (nearest-rank quantiles, standard deviation of a
-sample); that of cell-eval2 has rows, columns and rules of its own. ``cell-eval score``,
+The aggregate of cell-eval is polars' ``describe`` (nearest-rank quantiles, sample standard
+deviation). That of cell-eval2 has other rows, columns and rules. ``cell-eval score``,
 ``cell-eval2 score`` and users' scripts can read these files like the originals.
 """
 
@@ -31,21 +31,21 @@ def results(
     values: dict[str, NDArray[np.float64]],
     contexts: Sequence[str] | None = None,
 ) -> Columns:
-    """Return one row per perturbation, one column per metric; contexts lead where there are any."""
+    """Return one row per perturbation, one column per metric; contexts first if there are any."""
     head: Columns = {} if contexts is None else {"context": list(contexts)}
     numbers = {name: column.tolist() for name, column in values.items()}
     return head | {"perturbation": list(perturbations)} | numbers
 
 
 def aggregate(values: dict[str, NDArray[np.float64]]) -> Columns:
-    """Summarise each metric over the perturbations that have a value."""
+    """Summarise each metric over the perturbations with a value."""
     columns = {name: _describe(column) for name, column in values.items()}
     first: list[Any] = list(next(iter(columns.values()), {}))
     return {"statistic": first} | {name: list(c.values()) for name, c in columns.items()}
 
 
 def write_csv(path: Path, columns: Columns) -> None:
-    """Write a table; numbers as short as they can be read back, nothing where there is no value."""
+    """Write a table with the shortest exact numbers; missing values are empty."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -54,7 +54,7 @@ def write_csv(path: Path, columns: Columns) -> None:
 
 
 def as_arrow(columns: Columns) -> Any:
-    """Return a table as pyarrow has it; NaN is not a value."""
+    """Return a pyarrow table with NaN as null."""
     import pyarrow as pa
 
     return pa.table(
@@ -68,7 +68,7 @@ def as_arrow(columns: Columns) -> Any:
 
 
 def write_parquet(path: Path, pieces: Iterable[Any]) -> None:
-    """Write a table that comes in pieces; only names and numbers of cells repeat themselves."""
+    """Write a table in pieces; only names and numbers of cells are dictionary-encoded."""
     from pyarrow import parquet, types
 
     writer = None
@@ -93,9 +93,9 @@ def aggregate_2026(
     values
         Metrics and components, ``[P]`` each.
     pooled
-        Ratios of sums. They have no value per perturbation, so nothing but `mean` is stated.
+        Ratios of sums. They have no value per perturbation, so only `mean` is given.
     omitted
-        Metrics whose perturbations without a value are left out; of the others `count` includes
+        Metrics that leave out perturbations without a value; the `count` of the others includes
         them.
     """
     columns = {}

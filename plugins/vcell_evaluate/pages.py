@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from vcell.metrics.evaluation.scores import Metric, Scored
 
-_MOST_BARS, _MOST_POINTS, _MOST_CLOUDS = 60, 4000, 6
-_TOPS = {"vcc2026": "a replicate"}  # what a scaled score of 1 is
+_MOST_BARS, _WORST, _MOST_POINTS, _MOST_CLOUDS = 60, 20, 4000, 6
+_TOPS = {"vcc2026": "a replicate"}  # what a scaled score of 1 means
 HEADS = ("metric", "raw", "baseline", "ceiling", "scaled")
 
 
@@ -27,7 +27,7 @@ def page(
     title: str, metrics: Sequence[Metric], overall: float | None, found: list[Scored],
     facts: dict[str, Any],
 ) -> Page:  # fmt: skip
-    """Lay out everything that was found."""
+    """Build the page."""
     made = Page("vcell evaluate", title)
     if overall is not None:
         over = f", mean of {len(found)} contexts" if len(found) > 1 else ""
@@ -47,18 +47,22 @@ def page(
 
 
 def _scores(made: Page, metrics: Sequence[Metric]) -> None:
-    """List the metrics by the name that people use, with an arrow to the better side."""
+    """List the metrics by their common names, with an arrow towards better values."""
     rows = []
+    heads = [
+        head for head in HEADS if head != "ceiling" or any(m.ceiling is not None for m in metrics)
+    ]
     for metric in metrics:
         name = called(metric.name)
         arrow = "↓ less" if name.less_is_better else "↑ more"
         other = metric.name if metric.name != name.short else ""
-        rows.append((name.short, arrow, *metric.row()[1:], name.meaning, other))
-    made.table(("metric", "better", *HEADS[1:], "meaning", "in tables"), rows)
+        shown = [v for head, v in zip(HEADS, metric.row(), strict=True) if head in heads]
+        rows.append((name.short, arrow, *shown[1:], name.meaning, other))
+    made.table(("metric", "better", *heads[1:], "meaning", "in tables"), rows)
 
 
 def _gauge(overall: float, metrics: Sequence[Metric], top: str) -> str:
-    """Draw where the overall score lies between the baseline and the ceiling, or perfection."""
+    """Draw the overall score between the baseline and the ceiling, or perfection."""
     if top != "perfect":
         return svg.gauge(overall, low=0.0, high=1.0, low_name="baseline", high_name=top)
     ceilings = [_ceiling(metric) for metric in metrics if metric.scaled is not None]
@@ -71,7 +75,7 @@ def _gauge(overall: float, metrics: Sequence[Metric], top: str) -> str:
 
 
 def _ceiling(metric: Metric) -> float | None:
-    """Return the ceiling on the scale of the score: 0 the baseline, 1 perfect."""
+    """Return the ceiling on the scale of the score: 0 is the baseline, 1 is perfect."""
     if metric.ceiling is None or metric.baseline is None:
         return None
     perfect = 0.0 if called(metric.name).less_is_better else 1.0
@@ -86,7 +90,7 @@ def _context(made: Page, one: Scored, *, several: bool) -> None:
     made.heading("Per perturbation")
     if len(one.perturbations) == 1:
         made.text(
-            "There is one perturbation, so PDS has no others to tell it from: it is 1 whatever was "
+            "There is one perturbation, so PDS has no others to compare with: it is 1 whatever was "
             "predicted, and says nothing."
         )
     for metric in one.metrics:
@@ -113,26 +117,29 @@ def _context(made: Page, one: Scored, *, several: bool) -> None:
 
 
 def _bars(made: Page, one: Scored, metric: Metric, column: NDArray[np.float64]) -> None:
-    order = np.argsort(-np.nan_to_num(column, nan=-np.inf), kind="stable")
-    shown = order[:_MOST_BARS]
-    values = {one.perturbations[i]: float(column[i]) for i in shown}
-    left_out = len(order) - len(shown)
-    name = called(metric.name).short
-    made.figure(
-        name,
-        svg.bars(values, x=name, reference=metric.baseline),
-        "The dashed line is the baseline's mean." * (metric.baseline is not None)
-        + f" results.csv has {left_out} more." * (left_out > 0),
-    )
+    """Draw every perturbation, the best first; of many, how they are spread, and the worst."""
+    name = called(metric.name)
+    sign = 1 if name.less_is_better else -1
+    order = np.argsort(np.nan_to_num(sign * column, nan=np.inf), kind="stable")
+    title, words = name.short, "The dashed line is the baseline's mean."
+    if len(order) > _MOST_BARS:
+        made.figure(
+            f"{title} of {len(order):,} perturbations",
+            svg.histogram(column.tolist(), x=title, y="perturbations"),
+        )
+        order, title = order[-_WORST:], f"{title}: the {_WORST} worst"
+    values = {one.perturbations[i]: float(column[i]) for i in order}
+    picture = svg.bars(values, x=name.short, reference=metric.baseline)
+    made.figure(title, picture, words * (metric.baseline is not None))
 
 
 def ranks(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rank each row's distances, ties sharing their mean rank; 0 is the nearest."""
+    """Rank each row's distances, ties with their mean rank; 0 is the nearest."""
     return mean_ranks(distances) - 1
 
 
 def _effects(made: Page, one: Scored) -> None:
-    """Draw real against predicted change of expression for the strongest perturbations."""
+    """Plot real against predicted changes of expression for the strongest perturbations."""
     real, pred = one.effects or (np.zeros((0, 0)), np.zeros((0, 0)))
     strongest = np.argsort(-np.abs(real).sum(axis=1), kind="stable")[:_MOST_CLOUDS]
     for i in strongest:
@@ -148,7 +155,7 @@ def _effects(made: Page, one: Scored) -> None:
 
 
 def _volcanoes(made: Page, one: Scored) -> None:
-    """Draw both sides' fold changes and FDR for the perturbations with most real calls."""
+    """Plot both sides' fold changes and FDR for the perturbations with most real DE genes."""
     tables = {"real": one.tables["real_de"], "predicted": one.tables["pred_de"]}
     calls = [int((fdr < 0.05).sum()) for fdr in tables["real"].fdr]
     most = np.argsort([-n for n in calls], kind="stable")[:3]
@@ -168,7 +175,7 @@ def _volcanoes(made: Page, one: Scored) -> None:
 
 
 def flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested facts into one level of names and values."""
+    """Flatten nested facts into names and values."""
     lines: dict[str, Any] = {}
     for name, value in facts.items():
         label = f"{prefix}{name}".replace("_", " ")

@@ -1,4 +1,4 @@
-"""Open, score each context, average, and report: on the terminal, as JSON, as a folder."""
+"""Score each context, average, and report: on the terminal, as JSON, and as a folder."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
     if config.output is not None:
         try:
             _write(config.output, summary, metrics, found)
-        except UserError:  # no room on the disk, say: the scores are not lost
+        except UserError:  # such as a full disk; the scores are still printed
             console.result(summary, text)
             raise
         text += f"\n\nwritten: {config.output}"
@@ -63,14 +63,14 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
 
 
 def _options(config: Evaluate) -> Options:
-    """Return the settings that decide the scores."""
+    """Return the settings that affect the scores."""
     names = {field.name for field in fields(Options)} - {"tables"}
     chosen = {name: getattr(config, name) for name in names}
     return Options(**chosen, tables=config.output is not None)
 
 
 def _facts(prediction: Path, real: Path, config: Evaluate, found: list[Scored]) -> dict[str, Any]:
-    """Return what is needed to understand the scores, and to get them again."""
+    """Return what is needed to interpret the scores, and to reproduce them."""
     packages = ("numpy", "scipy", "numba", "anndata")
     return {
         "rules": config.rules,
@@ -121,7 +121,7 @@ def _text(
 def _write(
     path: Path, summary: dict[str, Any], metrics: tuple[Metric, ...], found: list[Scored]
 ) -> None:
-    """Write the folder, whole or not at all."""
+    """Write the folder atomically."""
     from vcell_evaluate.pages import page
 
     with outputs.folder(path, listed_in="score.json") as out:
@@ -143,7 +143,7 @@ def _write(
 def _aggregate(
     per_metric: dict[str, Any], metrics: tuple[Metric, ...], found: list[Scored]
 ) -> layout.Columns:
-    """Summarise the perturbations as the peer of the rules does."""
+    """Summarise the perturbations as cell-eval does under the same rules."""
     if not found[0].components:
         return layout.aggregate(per_metric)
     import numpy as np
@@ -159,12 +159,12 @@ def _aggregate(
 
 
 def _safe(name: str) -> str:
-    """Make a context's name fit for a file."""
+    """Turn a context's name into a file name."""
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 
 
 def _results(found: list[Scored]) -> tuple[layout.Columns, dict[str, Any]]:
-    """Stack the contexts' values, one row per perturbation of each."""
+    """Stack the values of all contexts, one row per perturbation in each."""
     import numpy as np
 
     names = [p for one in found for p in one.perturbations]

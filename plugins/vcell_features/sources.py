@@ -15,6 +15,7 @@ from vcell.genes.sets import read_sets
 from vcell.graph.edges import text_of
 from vcell.graph.layout import cells, is_number, named_ends
 from vcell.screen import tables
+from vcell.text_files import require_file
 from vcell_features.embed import of_edges, of_sets
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ class FeatureTable:
 
 def made(path: Path, config: Features) -> FeatureTable:
     """Read a source and make its table."""
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
+    require_file(path)
     kind = _kind(path) if config.kind == "auto" else config.kind
     if kind == _SETS:
         sets = {name: found.genes for name, found in read_sets(_plain(path)).items()}

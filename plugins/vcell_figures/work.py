@@ -1,4 +1,4 @@
-"""Implementation of `vcell figures`: choose the pictures, and write each as SVG, PNG and CSV."""
+"""Implementation of `vcell figures`: choose figures, and write each as SVG, PNG and CSV."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vcell_figures import Figures
 
 LIST = "figures.json"
-#: The pictures of what is no picture's own name.
+#: The figures of each group name.
 _NAMES = {
     "all": ("roc", "calibration", "attention", "ablation"),
     "latent": ("latent-before", "latent-after"),
@@ -51,8 +51,8 @@ def draw(what: str, name: str, config: Figures) -> None:
     if drawable():
         for one in chosen:
             png(config.output / f"{one.name}.png", one.draw)
-    told = {"run": str(run.path), "files": [str(file) for file in files]}
-    console.result(told, "\n".join(str(file) for file in files))
+    result = {"run": str(run.path), "files": [str(file) for file in files]}
+    console.result(result, "\n".join(str(file) for file in files))
 
 
 def _files(names: Iterable[str], folder: Path) -> list[Path]:
@@ -61,10 +61,10 @@ def _files(names: Iterable[str], folder: Path) -> list[Path]:
 
 
 def _listed(folder: Path) -> set[str]:
-    """Return the files of the folder that are ours: a CSV bears no mark of its own."""
+    """Return the files in the folder written by vcell, from its list: a CSV has no other mark."""
     try:
-        told = json.loads((folder / LIST).read_text())
-        return set(told["files"]) if MADE_BY in told else set()
+        listed = json.loads((folder / LIST).read_text())
+        return set(listed["files"]) if MADE_BY in listed else set()
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 

@@ -14,14 +14,14 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Cards:
-    """Which cards are meant."""
+    """The cards to use."""
 
     gpu: str = option("all", help="The card: its number, the beginning of its uuid, or all.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuTune(Cards):
-    """The [gpu-tune] table: what `apply` sets."""
+    """Settings of `vcell gpu-tune apply`, the [gpu-tune] table."""
 
     power_limit: str | None = option(
         None, help="Watts (400) or a share of the card's maximum (60%)."
@@ -52,7 +52,7 @@ class GpuTune(Cards):
 
 @dataclass(frozen=True, kw_only=True)
 class FindOptimal(Cards):
-    """The settings of `vcell gpu-tune find-optimal`."""
+    """Settings of `vcell gpu-tune find-optimal`."""
 
     run: str = option("latest", help="The run whose training step is measured.")
     runs: Path = option(Path("runs"), help="The folder that holds the runs.")
@@ -71,7 +71,7 @@ class FindOptimal(Cards):
 
 @dataclass(frozen=True, kw_only=True)
 class Follow(Cards):
-    """The settings of `vcell gpu-tune monitor`."""
+    """Settings of `vcell gpu-tune monitor`."""
 
     interval: float = option(1.0, help="Seconds between two readings.", minimum=0.1)
     log_file: Path | None = option(
@@ -96,7 +96,7 @@ def command(ctx: click.Context) -> None:
       vcell gpu-tune apply --power-limit 60% --clock 1500 --confirm 60 --yes
       vcell gpu-tune restore
     """
-    table: Any = ctx.default_map or {}  # [gpu-tune] is flat; apply reads it
+    table: Any = ctx.default_map or {}  # [gpu-tune] has no subtables; `apply` reads it
     ctx.default_map = dict.fromkeys(command.commands, table)
 
 

@@ -1,4 +1,4 @@
-"""Apply settings to cards, by a plan that is printed first, and restore them."""
+"""Apply settings to cards after printing a plan, and restore them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from vcell_gpu_tune.cards import chosen
 if TYPE_CHECKING:
     from vcell_gpu_tune import Cards, GpuTune
 
-_FEWEST_SHARE = 0.5  # of the maximum: below it a card is slowed down more than it saves
+_FEWEST_SHARE = 0.5  # of the maximum; lower limits slow a card down more than they save
 
 
 def run(config: GpuTune) -> None:
-    """Print the plan; with --yes, carry it out."""
+    """Print the plan; with --yes, apply it."""
     _refuse(config)
     devices = chosen(config.gpu)
     for device in devices:
@@ -29,30 +29,30 @@ def run(config: GpuTune) -> None:
                 hint="ask whoever shares the card, or switch MIG off",
             )
     with hold.controls([device.uuid for device in devices]) as cards:
-        wanted = {card.uuid: settings_for(config, card) for card in cards}
+        settings = {card.uuid: settings_for(config, card) for card in cards}
         plan = [
             {"gpu": d.index, "uuid": c.uuid, "name": c.name, "before": c.current().plain(),
-             "set": wanted[c.uuid].plain()}
+             "set": settings[c.uuid].plain()}
             for d, c in zip(devices, cards, strict=True)
         ]  # fmt: skip
         lines = [
-            f"GPU {d.index} {c.name}: {', '.join(wanted[c.uuid].words())}"
+            f"GPU {d.index} {c.name}: {', '.join(settings[c.uuid].words())}"
             for d, c in zip(devices, cards, strict=True)
         ]
         for card in cards:
-            card.check(wanted[card.uuid])
+            card.check(settings[card.uuid])
     if not config.yes:
         text = "\n".join(["the plan (not carried out):", *lines, "add --yes to set it"])
         console.result({"plan": plan, "applied": False}, text)
         return
-    with hold.holding(wanted, shared=config.shared) as held:
+    with hold.holding(settings, shared=config.shared) as held:
         if config.confirm and not _confirmed(config.confirm):
             console.result(
                 {"plan": plan, "applied": False}, "not confirmed in time; everything is restored"
             )
             return
         held.settle()
-    locked = any(one.clocks or one.memory_clocks for one in wanted.values())
+    locked = any(one.clocks or one.memory_clocks for one in settings.values())
     note = ["a lock of clocks cannot be read back: vcell gpu-tune monitor shows it under load"]
     text = "\n".join(
         ["set:", *lines, *(note if locked else []), "vcell gpu-tune restore undoes it"]
@@ -61,7 +61,7 @@ def run(config: GpuTune) -> None:
 
 
 def _refuse(config: GpuTune) -> None:
-    """Refuse what NVML cannot do, with the nearest thing that it can."""
+    """Refuse what NVML cannot do, and suggest the nearest alternative."""
     nearest = "a lower --power-limit with a locked --clock does what an undervolt is wanted for"
     if config.core_offset or config.memory_offset:
         raise UserError(
@@ -84,9 +84,9 @@ def _refuse(config: GpuTune) -> None:
 
 
 def settings_for(config: GpuTune, card: Control) -> CardSettings:
-    """Return what one card shall have."""
-    wanted = profiles.read(config.profile, card) if config.profile else CardSettings()
-    values = wanted.plain()
+    """Return the settings of one card."""
+    settings = profiles.read(config.profile, card) if config.profile else CardSettings()
+    values = settings.plain()
     if config.power_limit is not None:
         values["power_limit"] = _watts(config.power_limit, card)
     if config.clock is not None:
@@ -104,7 +104,7 @@ def settings_for(config: GpuTune, card: Control) -> CardSettings:
 
 
 def _watts(text: str, card: Control) -> float:
-    """Read watts, or a share of the card's maximum."""
+    """Parse watts, or a share of the card's maximum."""
     share = text.endswith("%")
     try:
         number = float(text.removesuffix("%").removesuffix("W"))
@@ -122,17 +122,17 @@ def _watts(text: str, card: Control) -> float:
 
 
 def _confirmed(seconds: int) -> bool:
-    """Wait for a line that says yes."""
+    """Wait for the answer "yes"."""
     console.say(f"type yes within {seconds} s to keep it; anything else restores")
     ready, _, _ = select.select([sys.stdin], [], [], seconds)
     return bool(ready) and sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def restore_cards(config: Cards, *, every: bool) -> None:
-    """Bring cards back."""
+    """Restore the earlier settings of cards."""
     uuids = None if every or config.gpu == "all" else [d.uuid for d in chosen(config.gpu)]
     if uuids is None:
-        chosen("all")  # says what is wrong where there is no driver
+        chosen("all")  # raises an error if there is no driver
     entries = hold.restore(uuids)
     lines = [
         f"{entry.name} ({entry.uuid}): {', '.join(CardSettings.of(entry.before).words())}"

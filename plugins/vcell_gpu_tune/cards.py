@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def chosen(gpu: str) -> list[Device]:
-    """Return the whole cards that --gpu names; a UserError where there are none."""
+    """Return the cards named by --gpu, without MIG slices; a UserError if there are none."""
     found = nvml.devices()
     cards = {device.uuid: device for device in found.devices}
-    whole = [device for device in cards.values() if not device.parent]
+    physical = [device for device in cards.values() if not device.parent]
     if not found.devices:
         raise UserError(
             f"there is no GPU to look at: {found.reason}",
-            hint=found.mend or "vcell doctor shows what this machine has",
+            hint=found.remedy or "vcell doctor shows what this machine has",
         )
     if gpu == "all":
-        return whole or list(cards.values())
+        return physical or list(cards.values())
     match = [
         d for d in cards.values() if str(d.index) == gpu or _bare(d.uuid).startswith(_bare(gpu))
     ]

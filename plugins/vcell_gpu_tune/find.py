@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vcell.gpu.settings import CardSettings
     from vcell_gpu_tune import FindOptimal
 
-_WARM_UP, _FEWEST = 3.0, 10  # seconds after a change; steps of a window
+_WARM_UP, _FEWEST = 3.0, 10  # seconds after a change; steps in a window
 _COLUMNS = ("setting", "s a step", "J a step", "time", "energy", "MHz", "note")
 
 
@@ -33,21 +33,21 @@ def run(config: FindOptimal) -> None:
     page_at = profile.with_name(f"{config.name}.html")
     outputs.check(profile, page_at, overwrite=config.overwrite, parents=True)
     with hold.controls([device.uuid]) as (card,):
-        wanted, name, users = phases(card.limits(), config.steps), card.name, card.users()
-    if not wanted:
+        candidates, name, users = phases(card.limits(), config.steps), card.name, card.users()
+    if not candidates:
         raise UserError(f"{name} reports no clocks and no power limits to try")
     if users and not config.shared:
         raise UserError(
             f"{name} computes for other processes ({', '.join(map(str, users))})",
             hint="wait for them to end; a measurement alongside them means nothing",
         )
-    stocks = (len(wanted) + 1) * config.repeats
-    windows = stocks + sum(map(len, wanted)) * config.repeats
-    plan = [[", ".join(one.words()) for one in phase] for phase in wanted]
+    stocks = (len(candidates) + 1) * config.repeats
+    windows = stocks + sum(map(len, candidates)) * config.repeats
+    plan = [[", ".join(one.words()) for one in phase] for phase in candidates]
     if not config.yes:
         took = console.duration(windows * (config.window + _WARM_UP))
         lines = [f"{name}: {windows} windows of {config.window:g} s, about {took}"]
-        lines += [f"  {words}" for phase in plan for words in phase]
+        lines += [f"  {line}" for phase in plan for line in phase]
         text = "\n".join(["the plan (not carried out):", *lines, "add --yes to measure"])
         console.result({"plan": plan, "windows": windows, "measured": False}, text)
         return
@@ -59,7 +59,7 @@ def run(config: FindOptimal) -> None:
             bar.advance(1)
             return found
 
-        found = search(measure, wanted, repeats=config.repeats, seed=config.seed)
+        found = search(measure, candidates, repeats=config.repeats, seed=config.seed)
     best = found.best(slowdown)
     written = profiles.write(config.name, name, best.settings, _plain(best, found.stock))
     page = _page(name, trained.name, found, best, slowdown)
@@ -87,7 +87,7 @@ def _one(gpu: str) -> Device:
 
 
 def _window(stepper: Stepper, uuid: str, settings: CardSettings, config: FindOptimal) -> Window:
-    """Measure one setting once: energy by the card's own counter, time by the run's events."""
+    """Measure one setting once: energy by the card's counter, time by the run's events."""
     with hold.holding({uuid: settings}, shared=True), open_card(uuid) as card:
         stepper.wait(_WARM_UP, 1)
         first, before = stepper.steps(), card.read()
@@ -158,7 +158,7 @@ def _tell(found: SearchResult, best: Trial, written: Path) -> None:
 
 def _page(card: str, run: str, found: SearchResult, best: Trial, slowdown: float) -> Page:
     page = Page("vcell gpu-tune find-optimal", f"{card}, the training step of {run}")
-    page.headline(_sentence(best, found.stock), f"At most {slowdown:.0%} slower was asked for.")
+    page.headline(_sentence(best, found.stock), f"At most {slowdown:.0%} slower was allowed.")
     points = [found.stock, *found.points]
     series = {
         "as it is": ([found.stock.seconds], [found.stock.joules]),

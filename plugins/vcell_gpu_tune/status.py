@@ -40,7 +40,7 @@ def run(config: Cards) -> None:
 
 
 def describe(device: Device) -> dict[str, Any]:
-    """Return all that is known of a card, as JSON would have it."""
+    """Return everything known of a card, for JSON."""
     with open_card(device.uuid) as card:
         reading = card.read().as_dict()
     found: dict[str, Any] = {"index": device.index, "uuid": device.uuid, "name": device.name}
@@ -58,14 +58,14 @@ def describe(device: Device) -> dict[str, Any]:
             "clocks_mhz": [limits.clocks[-1], limits.clocks[0]] if limits.clocks else None,
             "memory_clocks_mhz": list(limits.memory_clocks) or None,
             "users": control.users(),
-            "settable": os.geteuid() == 0,  # asking for more would be writing
+            "settable": os.geteuid() == 0,  # a better test would have to write
             "set_by_vcell": None if entry is None else entry.wanted | {"state": entry.state},
         }
     return found
 
 
 def sentence(reading: dict[str, Any]) -> str:
-    """Read the numbers: what holds the card back, or that it waits."""
+    """Describe a reading: what limits the card, or that it is idle."""
     reasons = [_SENTENCES[name] for name in reading.get("throttle") or () if name in _SENTENCES]
     watts, cap, busy = (reading.get(k) for k in ("watts", "enforced_cap_watts", "utilisation"))
     if watts is None:
@@ -81,7 +81,7 @@ def sentence(reading: dict[str, Any]) -> str:
 
 
 def _text(card: dict[str, Any]) -> str:
-    unknown = "not told"
+    unknown = "not reported"
     power, clocks = card.get("power_limits_watts"), card.get("clocks_mhz")
     used, total = card.get("memory_bytes"), card.get("memory_total_bytes")
     users = ", ".join(map(str, card.get("users") or [])) or "nobody"
@@ -149,11 +149,11 @@ def follow(config: Follow) -> None:
 
 
 def _may_append(path: Path) -> None:
-    """Refuse a file that holds anything but such readings."""
+    """Refuse a file with anything other than such readings."""
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
-            ours = file.read(6) == b'{"t": '
-        if ours:
+            valid = file.read(6) == b'{"t": '
+        if valid:
             return
         raise UserError(
             f"{path} holds no readings of vcell gpu-tune, so nothing is appended to it",
@@ -163,7 +163,7 @@ def _may_append(path: Path) -> None:
 
 
 def click_echo(text: str) -> None:
-    """Print one line of a stream at once."""
+    """Print one line of a stream immediately."""
     import click
 
     click.echo(text)

@@ -1,7 +1,7 @@
-"""Repeat the real training step of a run, with its own worker on a copy of its directory.
+"""Repeat the training step of a run, with the run's worker on a copy of its directory.
 
-This module knows no plugin. The copy has no checkpoints, does not validate or save, and runs until
-it is stopped. Steps are counted from its events, as the monitor counts them.
+This module depends on no plugin. The copy has no checkpoints, does not validate or save, and runs
+until it is stopped. Steps are counted by its events, as in the monitor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LEFT_OUT = shutil.ignore_patterns(
     "ckpt", "events.jsonl", "rank-*.jsonl", "logs", "control", "*.html"
 )
 _ENDLESS = {"max_steps": 1_000_000_000, "validate_every": 0, "checkpoint_every": 0, "patience": 0}
-_START = 1800.0  # seconds until the first step: data may have to be prepared
+_START = 1800.0  # seconds until the first step, including the preparation of data
 _POLL = 0.1
 
 
@@ -61,7 +61,7 @@ class Stepper:
 
     @property
     def pid(self) -> int:
-        """The process that computes."""
+        """The id of the worker process."""
         return self._process.pid
 
     def __enter__(self) -> Self:
@@ -85,7 +85,7 @@ class Stepper:
         self._folder.cleanup()
 
     def steps(self) -> int:
-        """Return how many steps were taken."""
+        """Return the number of steps so far."""
         self.history.read()
         return len(self.history.table("metric"))
 
@@ -96,14 +96,14 @@ class Stepper:
 
     def _alive(self) -> None:
         if self._process.poll() is not None:
-            said = (self.history.path / "stepper.log").read_text(errors="replace").strip()
-            last = said.splitlines()[-1] if said else f"code {self._process.returncode}"
+            output = (self.history.path / "stepper.log").read_text(errors="replace").strip()
+            last = output.splitlines()[-1] if output else f"code {self._process.returncode}"
             raise RunFailed(f"the training step could not be repeated: {last}")
 
     def wait(self, seconds: float, fewest: int) -> int:
-        """Let it train for so long, and for so many steps; return how many were taken."""
-        first, begun = self.steps(), time.monotonic()
-        while time.monotonic() - begun < seconds or self.steps() - first < fewest:
+        """Wait for a time and a number of steps; return the number of steps taken."""
+        first, started = self.steps(), time.monotonic()
+        while time.monotonic() - started < seconds or self.steps() - first < fewest:
             self._alive()
             time.sleep(_POLL)
         return self.steps() - first

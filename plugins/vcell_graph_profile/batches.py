@@ -1,4 +1,4 @@
-"""Batches, on their way from samples to a device.
+"""Batches, from samples to a device.
 
 B samples, at most S perturbed genes per sample, n nodes of all samples together, N genes, R
 relations.
@@ -23,13 +23,13 @@ class ProfileBatch:
     Attributes
     ----------
     genes
-        (B, S) perturbed genes, -1 beyond the end of a smaller set.
+        (B, S) perturbed genes, -1 after the end of a smaller set.
     nodes
-        (n,) genes of the samples' nodes, sample after sample; empty where no nodes are sent.
+        (n,) genes of the samples' nodes, sample by sample; empty if no nodes are sent.
     sizes
-        (B,) how many nodes each sample has.
+        (B,) number of nodes of each sample.
     edges
-        What tells the edges: by kind of strategy, see `vcell_graph_profile.strategies`.
+        The edges, by kind of strategy: see `vcell_graph_profile.strategies`.
     """
 
     genes: Tensor
@@ -39,7 +39,7 @@ class ProfileBatch:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All that is copied to a device."""
+        """All tensors that are copied to a device."""
         return (self.genes, self.nodes, self.sizes, *self.edges)
 
     @property
@@ -48,7 +48,7 @@ class ProfileBatch:
         return sum(t.numel() * t.element_size() for t in self.tensors)
 
     def moved(self, device: torch.device) -> ProfileBatch:
-        """Return a copy on the device; on a CPU a copy in memory, so that there is one to time."""
+        """Return a copy on the device, also if that is the CPU, so that copying is timed."""
         if device.type == "cpu":
             copied = [t.clone() for t in self.tensors]
         else:
@@ -58,16 +58,16 @@ class ProfileBatch:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample as it waits to be collated.
+    """One sample before collation.
 
     Attributes
     ----------
     genes
         (S,) perturbed genes.
     parts
-        What else it carries.
+        Its other data.
     n_nodes, n_edges
-        Of its graph, as the model sees it.
+        Numbers of nodes and edges of its graph, as the model uses it.
     """
 
     genes: NDArray[Any]
@@ -77,7 +77,7 @@ class Sample:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the payload."""
+        """Size of the payload in bytes."""
         return int(self.genes.nbytes + sum(_bytes(part) for part in self.parts))
 
 
@@ -91,27 +91,27 @@ def _bytes(part: Any) -> int:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way of showing the graphs to a model.
+    """A way of feeding the graphs to a model.
 
     Attributes
     ----------
     name, what
-        As it is asked for, and in words.
+        Name of the option's value, and a description.
     sample
-        Makes a sample of its perturbed genes (S,).
+        Makes a sample from its perturbed genes (S,).
     collate
-        Makes a batch of samples.
+        Makes a batch from samples.
     net
-        Which model takes it: ``shared``, ``transformer``, ``alive``, ``incident``, ``blocks``,
+        The model that takes it: ``shared``, ``transformer``, ``alive``, ``incident``, ``blocks``,
         ``pairs`` or ``masked``.
     shared_bytes
-        What is on the device once, whatever the batch.
+        Bytes on the device that do not depend on the batch.
     own_graph
-        Whether each sample sees a graph of its own.
+        Whether each sample has its own graph.
     reference
-        What it is a reference for; empty of ours.
+        The strategy that it is a reference for; empty for vcell's own.
     same
-        Compares a sample with that of another strategy, or None where there is nothing to compare.
+        Compares a sample with that of another strategy; None if there is nothing to compare.
     """
 
     name: str
@@ -125,12 +125,12 @@ class Strategy:
 
 
 def stacked_genes(samples: list[Sample]) -> Tensor:
-    """Return (B, S) int64 perturbed genes."""
+    """Return perturbed genes (B, S) as int64."""
     return torch.from_numpy(np.stack([s.genes for s in samples]).astype(np.int64))
 
 
 def offsets(samples: list[Sample]) -> Tensor:
-    """Return (B,) numbers of nodes."""
+    """Return numbers of nodes (B,)."""
     return torch.tensor([s.n_nodes for s in samples])
 
 

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from vcell.gpu.memory import memory_in_use, peak_memory, reset_peak
 from vcell_graph_profile.nets import GraphNet, alike
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from vcell_graph_profile.batches import ProfileBatch, Strategy
 
 DATA, MODEL = ("sample", "collate", "copy"), ("forward", "backward")
-MOST = 1 << 16  # samples of the largest batch that is tried
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+MOST = 1 << 16  # largest batch that is tried, in samples
 
 
 @dataclass
 class Phases:
-    """Milliseconds of each batch, by phase, and what the batches were."""
+    """Milliseconds of each batch by phase, and properties of the batches."""
 
     times: dict[str, list[float]] = field(default_factory=dict)
     cpu: list[float] = field(default_factory=list)
@@ -45,13 +40,13 @@ class Phases:
         return {name: float(np.median(values)) for name, values in self.times.items()}
 
 
-class Bench:
-    """One strategy with its model.
+class StrategyTimer:
+    """Times one strategy with its model.
 
     Parameters
     ----------
     sets, values
-        (T, S) perturbed genes and (T,) what was measured of them.
+        (T, S) perturbed genes and (T,) measured values.
     mode
         ``data``, ``model`` or ``full``.
     """
@@ -72,7 +67,7 @@ class Bench:
         self._kept: tuple[ProfileBatch, torch.Tensor] | None = None
 
     def run(self, steps: int, size: int, seed: int) -> Phases:
-        """Time `steps` batches after one that warms up."""
+        """Time `steps` batches, after one to warm up."""
         found = Phases()
         rng = np.random.default_rng(seed)
         for number in range(steps + 1):
@@ -84,11 +79,11 @@ class Bench:
                 for name in ("cpu", "payload", "batch", "nodes", "edges"):
                     getattr(found, name).extend(getattr(one, name))
                 found.alike = one.alike
-        found.peak = self._peak_of(size, seed)  # apart: giving memory back first costs time
+        found.peak = self._peak_of(size, seed)  # separately: freeing memory first takes time
         return found
 
     def step(self, chosen: NDArray[np.int64], into: Phases, seed: int) -> None:
-        """Do one batch."""
+        """Run one batch."""
         clock = _Clock(into, self.device)
         cpu = time.process_time()
         if self._kept is None or self.mode != "model":
@@ -120,12 +115,12 @@ class Bench:
         into.cpu.append(1000 * (time.process_time() - cpu))
 
     def largest(self, budget: int, seconds: float, seed: int) -> tuple[int, bool]:
-        """Search the largest batch whose peak stays within `budget` bytes, by running batches.
+        """Run batches to find the largest with a peak memory of at most `budget` bytes.
 
         Returns
         -------
         size, found
-            `found` is False where time or `MOST` ended the search: more may fit.
+            `found` is False if time or `MOST` ended the search: larger batches may fit.
         """
         ends = time.monotonic() + seconds
         size, best = 1, 0
@@ -140,28 +135,28 @@ class Bench:
                 if too_many <= best + max(best // 16, 1):
                     return best, True
                 size = (best + too_many) // 2
-            else:  # what a doubled batch takes is foreseen, so that none goes far beyond
+            else:  # extrapolate before doubling, so that no batch exceeds the budget by far
                 grown = 2 * size if 2 * (peak or 0) <= budget else size * budget // (peak or 1)
                 size = min(max(grown, size + 1), 2 * size)
         return best, False
 
     def _peak_of(self, size: int, seed: int) -> int | None:
-        """Return the bytes that a batch takes at its most; None where there was no room."""
+        """Return the peak memory of a batch in bytes; None if it did not fit."""
         self._kept = None
         rng = np.random.default_rng(seed)
         reset_peak(self.device)
-        before = memory(self.device) or 0
+        before = memory_in_use(self.device) or 0
         try:
             self.step(rng.integers(0, len(self.sets), size), Phases(), seed)
         except (torch.OutOfMemoryError, MemoryError):
             return None
         finally:
             self._kept = None
-        return (peak_memory(self.device) or 0) - before
+        return peak_memory(self.device) - before
 
 
 class _Clock:
-    """Adds laps to phases, in milliseconds."""
+    """Adds the time of laps to phases, in milliseconds."""
 
     def __init__(self, into: Phases, device: torch.device) -> None:
         self._into, self._device = into, device
@@ -173,66 +168,22 @@ class _Clock:
         return time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """Charge the time since the last lap to a phase."""
+        """Add the time since the last lap to a phase."""
         now = self._now()
         self._into.times.setdefault(name, []).append(1000 * (now - self._at))
         self._at = now
 
 
-def reset_peak(device: torch.device) -> None:
-    """Forget the most memory so far."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, so that taking it counts
-    with suppress(OSError):
-        _RESET.write_text("5")
-
-
-def memory(device: torch.device) -> int | None:
-    """Return the bytes in use: of the GPU's tensors, or of the process."""
-    return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else _status("VmRSS")
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """Return the most bytes in use since `reset_peak`."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return _status("VmHWM")
-
-
-def free_memory(device: torch.device) -> int:
-    """Return the bytes that could still be taken."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    lines = _lines(Path("/proc/meminfo"))
-    return next((int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line), 8 << 30)
-
-
-def _status(name: str) -> int | None:
-    return next(
-        (int(line.split()[1]) * 1024 for line in _lines(_STATUS) if line.startswith(name)), None
-    )
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        yield from path.read_text().splitlines()
-    except OSError:
-        return
-
-
 def facts(found: Phases, strategy: Strategy, size: int) -> dict[str, Any]:
     """Return a strategy's row: times of a batch, rates, bytes, memory."""
     middle = found.middle
-    whole = sum(middle.values())
+    total = sum(middle.values())
     copy = middle.get("copy")
     return {
         "strategy": strategy.name, "what": strategy.what, "reference_for": strategy.reference,
-        "own_graph": strategy.own_graph, "milliseconds": middle, "batch_milliseconds": whole,
+        "own_graph": strategy.own_graph, "milliseconds": middle, "batch_milliseconds": total,
         "cpu_milliseconds": float(np.median(found.cpu)),
-        "iterations_a_second": 1000 / whole, "samples_a_second": 1000 * size / whole,
+        "iterations_a_second": 1000 / total, "samples_a_second": 1000 * size / total,
         "original_iterations_a_second": 1000 / copy if copy else None,
         "bytes_a_sample": _mean(found.payload, size),
         "bytes_a_batch": _mean(found.batch, 1),

@@ -27,7 +27,7 @@ scatter: Any = neighbour_sums.scatter
 
 @dataclass(frozen=True)
 class CsrLayer:
-    """Rows (n + 1,), sources (E,), and where each row's sample begins among the nodes (n,)."""
+    """Rows (n + 1,), sources (E,), and the first node of each row's sample (n,)."""
 
     rows: Tensor
     sources: Tensor
@@ -40,11 +40,11 @@ class CsrLayer:
 
 
 class _Sums(torch.autograd.Function):
-    """Sums over neighbours by the kernels of the CPU."""
+    """Sums over neighbours by vcell's CPU kernels."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, csr: CsrLayer) -> Tensor:
-        """Return (n, D)."""
+        """Return the sums (n, D)."""
         ctx.csr, ctx.shape = csr, x.shape
         out = x.new_empty(len(csr.rows) - 1, x.shape[1])
         gather(*_arrays(csr), x.detach().contiguous().numpy(), out.numpy())
@@ -63,7 +63,7 @@ def _arrays(csr: CsrLayer) -> tuple[Any, ...]:
 
 
 def sums(x: Tensor, csr: CsrLayer) -> Tensor:
-    """Return the sums (n, D) over each row's neighbours: our kernels on a CPU, torch elsewhere."""
+    """Return the sums (n, D) over each row's neighbours: vcell's kernels on a CPU, or torch."""
     if x.device.type == "cpu":
         found: Tensor = _Sums.apply(x, csr)  # type: ignore[no-untyped-call]
         return found
@@ -71,9 +71,9 @@ def sums(x: Tensor, csr: CsrLayer) -> Tensor:
 
 
 def pair_sums(x: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """Return the sums (n, D) as torch-geometric makes them: every edge's row is copied, then added.
+    """Return the sums (n, D) as torch-geometric does: the row of every edge is copied, then added.
 
-    Rows of `x` are targets, too.
+    The rows of `x` are the targets, too.
     """
     return torch.zeros_like(x).index_add(0, target, x.index_select(0, source))
 
@@ -84,9 +84,9 @@ class GraphNet(nn.Module):
     Parameters
     ----------
     graphs
-        What is shared; on the device once.
+        Shared graphs, once on the device.
     width, layers
-        Of the model.
+        Width and number of layers.
     """
 
     def __init__(self, graphs: GeneGraphs, width: int, layers: int, net: str) -> None:
@@ -124,7 +124,7 @@ class GraphNet(nn.Module):
         return CsrLayer(rows, sources, self.get_buffer("zeros"))
 
     def forward(self, batch: ProfileBatch) -> tuple[Tensor, Tensor]:
-        """Return predictions (B,) and latents (nodes, D) of the last layer."""
+        """Return predictions (B,) and the latents (nodes, D) of the last layer."""
         found: tuple[Tensor, Tensor] = getattr(self, f"_{self.net}")(batch)
         return found
 
@@ -158,27 +158,27 @@ class GraphNet(nn.Module):
         return self._read(batch, h, alive)
 
     def _incident(self, batch: ProfileBatch) -> tuple[Tensor, Tensor]:
-        """Take the edges that each sample lists off the sums over the whole graph."""
+        """Subtract the edges listed by each sample from the sums over the whole graph."""
         alive = self._mask(batch)
         size = len(batch.genes)
         graphs = [self.graph(r) for r in range(self._n_relations)]
-        gone = []
+        removed = []
         for r, graph in enumerate(graphs):
             place, sample = batch.edges[2 * r].long(), batch.edges[2 * r + 1].long()
             source = graph.sources.long()[place]
             target = torch.searchsorted(graph.rows, place, right=True) - 1
-            gone.append((source * size + sample, target * size + sample))
+            removed.append((source * size + sample, target * size + sample))
         degrees = []
-        for graph, (_, target) in zip(graphs, gone, strict=True):
-            whole = graph.rows.diff()[:, None].expand(-1, size).flatten().to(self.perturbed.dtype)
-            degrees.append(whole.index_add(0, target, -torch.ones_like(target, dtype=whole.dtype)))
+        for graph, (_, target) in zip(graphs, removed, strict=True):
+            full = graph.rows.diff()[:, None].expand(-1, size).flatten().to(self.perturbed.dtype)
+            degrees.append(full.index_add(0, target, -torch.ones_like(target, dtype=full.dtype)))
         h = self._spread(batch)
         for layer in range(len(self.own)):
             flat = h.reshape(-1, self.width)
             found = []
-            for graph, (source, target) in zip(graphs, gone, strict=True):
-                whole = sums(h.flatten(1), graph).view_as(flat)
-                found.append(whole.index_add(0, target, -flat.index_select(0, source)).view_as(h))
+            for graph, (source, target) in zip(graphs, removed, strict=True):
+                full = sums(h.flatten(1), graph).view_as(flat)
+                found.append(full.index_add(0, target, -flat.index_select(0, source)).view_as(h))
             h = self._layer(
                 layer, h, found, [d.view(-1, size)[..., None].clamp_min(0) for d in degrees]
             )  # fmt: skip
@@ -204,7 +204,7 @@ class GraphNet(nn.Module):
         return self._pooled(batch, self._passed(h, list(batch.edges)), sample)
 
     def _masked(self, batch: ProfileBatch) -> tuple[Tensor, Tensor]:
-        """Take the edges that are left of B whole graphs, side by side."""
+        """Use the remaining edges of B copies of the whole graph."""
         size = len(batch.genes)
         edges = [batch.edges[2 * r][:, batch.edges[2 * r + 1]] for r in range(self._n_relations)]
         h = self._spread(batch).transpose(0, 1).reshape(-1, self.width)
@@ -227,10 +227,10 @@ class GraphNet(nn.Module):
         return torch.relu(out)
 
     def _mask(self, batch: ProfileBatch) -> Tensor:
-        """Return (N, B): 0 where a gene is perturbed, else 1."""
+        """Return (N, B): 0 if a gene is perturbed, else 1."""
         alive = self.perturbed.new_ones(self.n_genes + 1, len(batch.genes)).detach()
         columns = torch.arange(len(batch.genes), device=batch.genes.device)[:, None]
-        alive[batch.genes, columns] = 0  # -1, no gene, is the row that is cut off
+        alive[batch.genes, columns] = 0  # -1, no gene, is the extra last row
         return alive[:-1].contiguous()
 
     def _spread(self, batch: ProfileBatch) -> Tensor:
@@ -238,10 +238,10 @@ class GraphNet(nn.Module):
         return weight[:, None].expand(-1, len(batch.genes), -1)
 
     def _nodes(self, batch: ProfileBatch, sample: Tensor) -> Tensor:
-        """Return (n, D) embeddings, the perturbed genes marked."""
+        """Return embeddings (n, D) with the perturbed genes marked."""
         nodes = batch.nodes.long()
-        mine = (batch.genes[sample] == nodes[:, None]).any(1, keepdim=True)
-        found: Tensor = self.embedding(nodes) + mine * self.perturbed
+        perturbed = (batch.genes[sample] == nodes[:, None]).any(1, keepdim=True)
+        found: Tensor = self.embedding(nodes) + perturbed * self.perturbed
         return found
 
     def _read(self, batch: ProfileBatch, h: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,9 +261,9 @@ class GraphNet(nn.Module):
 
 
 def alike(latents: Tensor, seed: int, pairs: int = 4096) -> float:
-    """Return the mean cosine of random pairs of latents: 1 says that all genes look alike."""
+    """Return the mean cosine of random pairs of latents: at 1 all genes have the same latent."""
     draw = torch.Generator().manual_seed(seed)
     one, other = torch.randint(len(latents), (2, pairs), generator=draw).to(latents.device)
-    kept = one != other
-    found = nn.functional.cosine_similarity(latents[one[kept]], latents[other[kept]])
-    return float(found.mean()) if bool(kept.any()) else 1.0
+    valid = one != other
+    found = nn.functional.cosine_similarity(latents[one[valid]], latents[other[valid]])
+    return float(found.mean()) if bool(valid.any()) else 1.0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
-    """Write the sentence, stacked bars, tables and what was read."""
+    """Write the verdict, stacked bars, tables and the input files."""
     rows = [row for row in found["rows"] if "not_run" not in row]
     page = Page(
         "Feeding gene networks to a model",
@@ -68,7 +68,7 @@ def write(path: Path, found: dict[str, Any]) -> None:
     page.table(("strategy", "what it is"), [(row["strategy"], row["what"]) for row in rows])
     rules = Rules(1, found["direction"], found["over"], found["perturbed"])
     page.facts({
-        "neighbourhoods": rules.told().partition(" ")[2].partition(" ")[2],
+        "neighbourhoods": rules.describe().partition(" ")[2].partition(" ")[2],
         "gene sets": found["sets"], "mode": found["mode"], "steps": found["steps"],
         "width and layers": f"{found['width']}, {found['layers']}",
         "references": found["references_run"], "genes without an edge": found["isolated"],

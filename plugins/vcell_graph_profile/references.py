@@ -1,8 +1,8 @@
-"""The references: the same work as torch-geometric does it, and in plain scipy.
+"""The references: the same work as in torch-geometric, and in plain scipy.
 
-With torch-geometric installed its own functions run. Without it `k_hop_subgraph` below does what
-they do, operation by operation (masks over all edges, a relabelling of all genes), and rows say so.
-Written from its documentation and behaviour; `tests/graph` compares both where it is installed.
+If torch-geometric is installed, its functions run. Otherwise `k_hop_subgraph` below does the same
+operations (masks over all edges, a relabelling of all genes), and rows say so. It is written from
+the documentation and behaviour; `tests/graph` compares both if torch-geometric is installed.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ def make(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
 
 
 def installed() -> bool:
-    """Whether torch-geometric is here."""
+    """Return whether torch-geometric is installed."""
     return find_spec("torch_geometric") is not None
 
 
 def source() -> str:
-    """Say whose code the references run."""
+    """Return whose code the references run."""
     if installed():
         return f"torch-geometric {version('torch-geometric')}"
     return "our port of torch-geometric's algorithm, which is not installed"
 
 
 def _lazy(graphs: GeneGraphs) -> Strategy:
-    """Send every sample's whole graph, with a byte for each edge that says whether it is there."""
-    whole = [torch.from_numpy(r.edge_index()) for r in graphs]
+    """Send every sample's whole graph, with a byte for each edge that says whether it remains."""
+    all_edges = [torch.from_numpy(r.edge_index()) for r in graphs]
     touching = [EdgesOfGenes(r) for r in graphs]
     n = graphs.n_genes
     make_data = import_module("torch_geometric.data") if installed() else None
 
     def sample(genes: NDArray[np.int64]) -> Sample:
         parts = []
-        for edges, of in zip(whole, touching, strict=True):
+        for edges, of in zip(all_edges, touching, strict=True):
             keep = torch.ones(edges.shape[1], dtype=torch.bool)
             keep[torch.from_numpy(of.edges(genes[genes >= 0])).long()] = False
             parts.append((edges, keep))
@@ -75,9 +75,9 @@ def _lazy(graphs: GeneGraphs) -> Strategy:
         if make_data is None:
             joined = [
                 torch.cat([s.parts[r][0] + i * n for i, s in enumerate(samples)], 1)
-                for r in range(len(whole))
+                for r in range(len(all_edges))
             ]
-            keeps = [torch.cat([s.parts[r][1] for s in samples]) for r in range(len(whole))]
+            keeps = [torch.cat([s.parts[r][1] for s in samples]) for r in range(len(all_edges))]
         else:
             items = []
             for s in samples:
@@ -88,7 +88,7 @@ def _lazy(graphs: GeneGraphs) -> Strategy:
                     item["gene", str(r), "gene"].keep = keep
                 items.append(item)
             whole_batch = make_data.Batch.from_data_list(items)
-            stores = [whole_batch["gene", str(r), "gene"] for r in range(len(whole))]
+            stores = [whole_batch["gene", str(r), "gene"] for r in range(len(all_edges))]
             joined, keeps = [s.edge_index for s in stores], [s.keep for s in stores]
         edges = tuple(t for pair in zip(joined, keeps, strict=True) for t in pair)
         return ProfileBatch(stacked_genes(samples), NOTHING, offsets(samples), edges)
@@ -100,9 +100,9 @@ def _lazy(graphs: GeneGraphs) -> Strategy:
 
 
 def _khop(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
-    """Find the neighbourhood relation by relation, then test every edge's two ends."""
+    """Find the neighbourhood relation by relation, then test both ends of every edge."""
     relations = [r if rules.direction == "in" else r.both() for r in graphs]
-    whole = [torch.from_numpy(r.edge_index()) for r in relations]
+    all_edges = [torch.from_numpy(r.edge_index()) for r in relations]
     n = graphs.n_genes
     walk: Any = k_hop_subgraph
     make_data = None
@@ -112,7 +112,7 @@ def _khop(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
         walk = lambda seeds, hops, edges, n: utils.k_hop_subgraph(  # noqa: E731
             seeds, hops, edges, num_nodes=n
         )[0]
-    walked = whole if rules.over == "relation" else [torch.cat(whole, 1)]
+    walked = all_edges if rules.over == "relation" else [torch.cat(all_edges, 1)]
 
     def sample(genes: NDArray[np.int64]) -> Sample:
         seeds = torch.from_numpy(genes[genes >= 0])
@@ -122,7 +122,7 @@ def _khop(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
         number = torch.full((n,), -1)
         number[subset] = torch.arange(len(subset))
         parts = []
-        for edges in whole:
+        for edges in all_edges:
             inside = torch.isin(edges[0], subset) & torch.isin(edges[1], subset)
             parts.append(number[edges[:, inside]])
         n_edges = sum(part.shape[1] for part in parts)
@@ -133,7 +133,7 @@ def _khop(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
             starts = np.cumsum([0, *(s.n_nodes for s in samples)])
             joined = tuple(
                 torch.cat([s.parts[r] + int(at) for s, at in zip(samples, starts, strict=False)], 1)
-                for r in range(1, len(whole) + 1)
+                for r in range(1, len(all_edges) + 1)
             )
             nodes = torch.cat([s.parts[0] for s in samples])
         else:
@@ -146,18 +146,18 @@ def _khop(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
                     item["gene", str(r), "gene"].edge_index = edges
                 items.append(item)
             found = make_data.Batch.from_data_list(items)
-            joined = tuple(found["gene", str(r), "gene"].edge_index for r in range(len(whole)))
+            joined = tuple(found["gene", str(r), "gene"].edge_index for r in range(len(all_edges)))
             nodes = found["gene"].x
         return ProfileBatch(stacked_genes(samples), nodes, offsets(samples), joined)
 
     return Strategy(
-        name, f"neighbourhood as int64 pairs, {rules.told()}: {source()}", sample, collate, "pairs",
-        reference=name.removesuffix("-ref"),
+        name, f"neighbourhood as int64 pairs, {rules.describe()}: {source()}", sample, collate,
+        "pairs", reference=name.removesuffix("-ref"),
     )  # fmt: skip
 
 
 def k_hop_subgraph(seeds: Tensor, hops: int, edges: Tensor, n: int) -> Tensor:
-    """Return the genes within some hops, as torch-geometric's function of this name finds them."""
+    """Return the genes within some hops, like torch-geometric's function of this name."""
     there = torch.empty(n, dtype=torch.bool)
     subsets = [seeds]
     for _ in range(hops):
@@ -169,7 +169,7 @@ def k_hop_subgraph(seeds: Tensor, hops: int, edges: Tensor, n: int) -> Tensor:
 
 
 def _khop_scipy(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
-    """Walk by products with a vector and cut by slicing rows, then columns."""
+    """Walk by matrix-vector products, and cut by slicing rows, then columns."""
     from scipy import sparse
 
     relations = [r if rules.direction == "in" else r.both() for r in graphs]
@@ -201,15 +201,15 @@ def _khop_scipy(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
         return Sample(genes.astype(np.int32), (nodes, *parts), len(nodes), n_edges)
 
     return Strategy(
-        name, f"neighbourhood as CSR by plain scipy, {rules.told()}", sample,
+        name, f"neighbourhood as CSR by plain scipy, {rules.describe()}", sample,
         lambda samples: blocks(samples, len(matrices)), "blocks",
         reference=name.removesuffix("-scipy"),
     )  # fmt: skip
 
 
 def same(ours: Sample, theirs: Sample, graphs: GeneGraphs) -> bool:
-    """Whether a reference's sample has the same genes and the same edges as ours."""
-    if theirs.parts and isinstance(theirs.parts[0], tuple):  # lazy: the edges that are left
+    """Return whether a reference's sample has the same genes and the same edges as vcell's."""
+    if theirs.parts and isinstance(theirs.parts[0], tuple):  # lazy: the remaining edges
         genes = ours.genes.astype(np.int64)
         alive = np.ones(graphs.n_genes, bool)
         alive[genes[genes < graphs.n_genes]] = False

@@ -1,9 +1,8 @@
 """vcell's own ways of feeding graphs to a model.
 
 ``dango``, ``transformer``: the graphs are encoded once per step, and a sample is its perturbed
-genes. ``lazy``: a sample is the same, and the device masks the one shared graph. ``incidence``: a
-sample lists the edges that its genes take with them. ``khop1`` to ``khop3``: a sample is its
-neighbourhood, as CSR.
+genes. ``lazy``: samples are the same, and the device masks the shared graph. ``incidence``: a
+sample lists the edges of its genes. ``khop1`` to ``khop3``: a sample is its neighbourhood, as CSR.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ NAMES = ("dango", "transformer", "lazy", "incidence", "khop1", "khop2", "khop3")
 
 
 def make(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
-    """Return one of our strategies."""
+    """Return one of vcell's strategies."""
     graph_bytes = sum(r.indices.nbytes + r.indptr.nbytes for r in graphs)
     if name in ("dango", "transformer", "lazy"):
         return _genes_only(name, graphs, graph_bytes)
@@ -41,7 +40,7 @@ def make(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
 
 
 def _genes_only(name: str, graphs: GeneGraphs, graph_bytes: int) -> Strategy:
-    what = {
+    description = {
         "dango": "graphs encoded once a step; pairs of a set attend to each other",
         "transformer": "wild type encoded once a step; a small head reads what is perturbed",
         "lazy": "one shared graph, masked on the device from the perturbed genes",
@@ -51,7 +50,7 @@ def _genes_only(name: str, graphs: GeneGraphs, graph_bytes: int) -> Strategy:
     n_nodes, n_edges = graphs.n_genes, graphs.n_edges
 
     def sample(genes: NDArray[np.int64]) -> Sample:
-        # the largest number stands for no gene
+        # the largest number means no gene
         small = np.where(genes < 0, np.iinfo(kind).max, genes).astype(kind)
         return Sample(small, (), n_nodes, n_edges)
 
@@ -62,17 +61,19 @@ def _genes_only(name: str, graphs: GeneGraphs, graph_bytes: int) -> Strategy:
 
     net = {"dango": "shared", "transformer": "transformer", "lazy": "alive"}[name]
     shared = 0 if name == "transformer" else graph_bytes
-    return Strategy(name, what, sample, collate, net, shared, own_graph=own)
+    return Strategy(name, description, sample, collate, net, shared, own_graph=own)
 
 
 def _incidence(graphs: GeneGraphs, graph_bytes: int) -> Strategy:
-    """Send the number of every edge that goes with the perturbed genes."""
+    """Send the number of every edge of the perturbed genes."""
     lists = [EdgesOfGenes(relation) for relation in graphs]
 
     def sample(genes: NDArray[np.int64]) -> Sample:
         parts = [of.edges(genes[genes >= 0]) for of in lists]
-        gone = sum(map(len, parts))
-        return Sample(genes.astype(np.int32), tuple(parts), graphs.n_genes, graphs.n_edges - gone)
+        n_removed = sum(map(len, parts))
+        return Sample(
+            genes.astype(np.int32), tuple(parts), graphs.n_genes, graphs.n_edges - n_removed
+        )
 
     def collate(samples: list[Sample]) -> ProfileBatch:
         edges = []
@@ -89,7 +90,7 @@ def _incidence(graphs: GeneGraphs, graph_bytes: int) -> Strategy:
 
 
 class EdgesOfGenes:
-    """Which edges of a relation touch a gene, as places in its CSR."""
+    """The edges of each gene in a relation, as positions in its CSR."""
 
     def __init__(self, relation: Relation) -> None:
         self._indptr = relation.indptr
@@ -99,18 +100,18 @@ class EdgesOfGenes:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are needed beside the CSR."""
+        """Memory in addition to the CSR, in bytes."""
         return self._order.nbytes + self._starts.nbytes
 
     def edges(self, genes: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return the edges that some genes touch, each once, ascending."""
+        """Return the edges of some genes, each once, ascending."""
         parts = [self._order[self._starts[g] : self._starts[g + 1]] for g in genes]
         parts += [np.arange(self._indptr[g], self._indptr[g + 1], dtype=np.int32) for g in genes]
         return np.unique(np.concatenate([np.empty(0, np.int32), *parts]))
 
 
 def _neighbourhood(name: str, near: Neighbourhoods) -> Strategy:
-    """Send the genes of a neighbourhood and the edges among them as CSR of two-byte numbers."""
+    """Send the genes of a neighbourhood, and the edges among them as CSR of 16-bit numbers."""
 
     def sample(genes: NDArray[np.int64]) -> Sample:
         found = near.csr(near.masks(genes)[0])
@@ -120,13 +121,13 @@ def _neighbourhood(name: str, near: Neighbourhoods) -> Strategy:
         )
 
     return Strategy(
-        name, f"neighbourhood as CSR: {near.rules.told()}", sample,
+        name, f"neighbourhood as CSR: {near.rules.describe()}", sample,
         lambda samples: blocks(samples, len(near.names)), "blocks",
     )  # fmt: skip
 
 
 def blocks(samples: list[Sample], n_relations: int) -> ProfileBatch:
-    """Lay samples' CSR end to end: sources stay numbers within their sample."""
+    """Concatenate the CSR of samples; sources stay numbers within their sample."""
     nodes = np.concatenate([s.parts[0] for s in samples]).astype(np.int32)
     edges = []
     for r in range(1, n_relations + 1):

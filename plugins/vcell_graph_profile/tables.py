@@ -9,7 +9,7 @@ from vcell.graph import Rules
 
 
 def text(found: dict[str, Any]) -> str:
-    """Return all of it for the terminal."""
+    """Return the text for the terminal."""
     rows = [row for row in found["rows"] if "not_run" not in row]
     lines = [
         (f"milliseconds of a batch of {found['batch_size']:,}, medians of {found['steps']} "
@@ -20,7 +20,7 @@ def text(found: dict[str, Any]) -> str:
         f"{row['strategy']}: not run, {row['not_run']}" for row in found["rows"] if "not_run" in row
     ]
     lines += ratios(rows)
-    rules = Rules(1, found["direction"], found["over"], found["perturbed"]).told()
+    rules = Rules(1, found["direction"], found["over"], found["perturbed"]).describe()
     lines.append(f"neighbourhoods: {rules.partition(' ')[2].partition(' ')[2]}")
     lines += ["", found["verdict"]]
     return "\n".join(lines)
@@ -59,16 +59,16 @@ def sizes_table(rows: list[dict[str, Any]]) -> tuple[list[list[Any]], list[str]]
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[str]:
-    """Say how references compare with ours."""
-    said = []
+    """Compare references with vcell's strategies."""
+    lines = []
     for row in rows:
         if "data_ratio" in row:
             same = "the same genes and edges" if row["same_output"] else "OTHER genes or edges"
-            said.append(
+            lines.append(
                 f"{row['strategy']}: sample and collate take {_times(row['data_ratio'])} times as "
                 f"long as {row['reference_for']}'s, {same}"
             )
-    return said
+    return lines
 
 
 def _times(ratio: float) -> str:

@@ -13,24 +13,26 @@ def verdict(found: dict[str, Any]) -> str:
     by_rate = sorted(rows, key=lambda row: -row["samples_a_second"])
     measured = "only its data were measured" if found["mode"] == "data" else "end to end"
     best = by_rate[0]
-    said = f"Take {best['strategy']}: {_rate(best)} ({measured}), {_why(best, found)}"
+    sentence = f"Take {best['strategy']}: {_rate(best)} ({measured}), {_why(best, found)}"
     others = [row for row in by_rate[1:] if row["own_graph"] != best["own_graph"]]
     own = [row for row in by_rate if row["own_graph"]]
     if len(by_rate) > 1:
         second = by_rate[1]
         times = best["samples_a_second"] / second["samples_a_second"]
-        said += f"; {times:.1f} times {second['strategy']}, which spends most on {_most(second)}"
-    said += "."
+        sentence += (
+            f"; {times:.1f} times {second['strategy']}, which spends most on {_most(second)}"
+        )
+    sentence += "."
     if others and not best["own_graph"]:
-        said += (
+        sentence += (
             f" Where every sample must see its own graph, take {own[0]['strategy']}: "
             f"{_rate(own[0])}, {_why(own[0], found)}."
         )
-    return said + _larger(best, by_rate, found) + _reach(rows, found)
+    return sentence + _larger(best, by_rate, found) + _reach(rows, found)
 
 
 def _larger(best: dict[str, Any], rows: list[dict[str, Any]], found: dict[str, Any]) -> str:
-    """Say from which batch on encoding the graphs once a step pays."""
+    """Return from which batch on it pays to encode the graphs once per step."""
     shared = next((row for row in rows if not row["own_graph"]), None)
     if not best["own_graph"] or shared is None:
         return ""
@@ -57,13 +59,13 @@ def _why(row: dict[str, Any], found: dict[str, Any]) -> str:
 
 def _most(row: dict[str, Any]) -> str:
     name = max(row["milliseconds"], key=row["milliseconds"].__getitem__)
-    words = {"sample": "making samples", "collate": "collating", "copy": "copying",
+    phases = {"sample": "making samples", "collate": "collating", "copy": "copying",
              "forward": "the forward pass", "backward": "the backward pass"}  # fmt: skip
-    return words[name]
+    return phases[name]
 
 
 def _reach(rows: list[dict[str, Any]], found: dict[str, Any]) -> str:
-    """Say where a neighbourhood is most of the graph."""
+    """Return where a neighbourhood is most of the graph."""
     wide = [
         f"{row['strategy']} has {row['nodes_a_sample'] / found['genes']:.0%} of the genes"
         for row in rows

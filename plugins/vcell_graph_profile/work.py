@@ -10,11 +10,12 @@ import torch
 
 from vcell import console, outputs
 from vcell.errors import UserError
+from vcell.gpu.memory import available_memory
 from vcell.graph import GeneGraphs, Rules, read, read_gene_sets
 from vcell.graph.synthetic import yeast_like
 from vcell.suggest import few
 from vcell_graph_profile import references, strategies
-from vcell_graph_profile.measure import Bench, facts, free_memory
+from vcell_graph_profile.measure import StrategyTimer, facts
 from vcell_graph_profile.nets import GraphNet
 from vcell_graph_profile.tables import text
 from vcell_graph_profile.verdict import verdict
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from vcell_graph_profile import GraphProfile
     from vcell_graph_profile.batches import Strategy
 
-_RANDOM_SETS = 4096  # triples that are drawn where no table is given
+_RANDOM_SETS = 4096  # triples drawn if no table is given
 
 
 def run(config: GraphProfile) -> None:
@@ -36,12 +37,12 @@ def run(config: GraphProfile) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     graphs = _graphs(config)
+    sets, values, described = _sets(config, graphs)
     if config.save is not None:
         graphs.save(config.save, overwrite=config.overwrite)
         console.say(f"graphs written: {config.save}")
-    sets, values, told = _sets(config, graphs)
     rules = Rules(1, config.direction, config.over, config.perturbed)
-    budget = int(config.memory * 1e9) if config.memory else free_memory(device) // 4
+    budget = int(config.memory * 1e9) if config.memory else available_memory(device) // 4
     rows = []
     with console.progress("measuring", len(names), "strategies") as bar:
         for name in names:
@@ -52,23 +53,23 @@ def run(config: GraphProfile) -> None:
         "device": _device_name(device), "threads": torch.get_num_threads(), "mode": config.mode,
         "genes": graphs.n_genes, "edges": graphs.n_edges, "isolated": len(graphs.isolated()),
         "relations": {r.name: r.n_edges for r in graphs}, "notes": list(graphs.notes),
-        "sets": told, "batch_size": config.batch_size, "steps": config.steps,
+        "sets": described, "batch_size": config.batch_size, "steps": config.steps,
         "width": config.width, "layers": config.layers, "budget_bytes": budget,
         "direction": rules.direction, "over": rules.over, "perturbed": rules.perturbed,
         "references_run": references.source(), "rows": rows,
     }  # fmt: skip
     found["verdict"] = verdict(found)
-    told = text(found)
+    report = text(found)
     if config.output is not None:
         from vcell_graph_profile.page import write
 
         write(config.output, found)
-        told += f"\n\nwritten: {config.output}"
-    console.result(found, told)
+        report += f"\n\nwritten: {config.output}"
+    console.result(found, report)
 
 
-def _wanted(asked: tuple[str, ...]) -> list[str]:
-    """Return the strategies to measure; ours before what they are compared with."""
+def _wanted(names: tuple[str, ...]) -> list[str]:
+    """Return the strategies to measure; vcell's before their references."""
     known = (*strategies.NAMES, *references.NAMES)
     groups = {
         "all": known,
@@ -76,14 +77,14 @@ def _wanted(asked: tuple[str, ...]) -> list[str]:
         "khop-scipy": tuple(n for n in references.NAMES if n.endswith("scipy")),
         "khop": ("khop1", "khop2", "khop3"),
     }
-    wanted: set[str] = set()
-    for name in asked or strategies.NAMES:
+    chosen: set[str] = set()
+    for name in names or strategies.NAMES:
         if name not in known and name not in groups:
             raise UserError(
                 f"there is no strategy {name!r}", hint=f"there are {', '.join((*known, *groups))}"
             )
-        wanted |= set(groups.get(name, (name,)))
-    return [name for name in known if name in wanted]
+        chosen |= set(groups.get(name, (name,)))
+    return [name for name in known if name in chosen]
 
 
 def _check(config: GraphProfile) -> None:
@@ -99,11 +100,11 @@ def _check(config: GraphProfile) -> None:
         )
 
 
-def _device(asked: str) -> torch.device:
+def _device(name: str) -> torch.device:
     have = torch.cuda.is_available()
-    if asked == "cuda" and not have:
+    if name == "cuda" and not have:
         raise UserError("a GPU was requested, but torch finds none", hint="--device cpu")
-    return torch.device("cuda" if have and asked != "cpu" else "cpu")
+    return torch.device("cuda" if have and name != "cpu" else "cpu")
 
 
 def _device_name(device: torch.device) -> str:
@@ -133,19 +134,19 @@ def _graphs(config: GraphProfile) -> GeneGraphs:
 def _sets(
     config: GraphProfile, graphs: GeneGraphs
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], str]:
-    """Return (T, S) perturbed genes, (T,) values to fit, and in words what they are."""
+    """Return perturbed genes (T, S), values to fit (T,), and a description."""
     rng = np.random.default_rng(config.seed)
     if config.triples is None:
         if graphs.n_genes < 3:
             have = console.count(graphs.n_genes, "gene")
             raise UserError(f"{have}: no triple can be made", hint="give larger graphs")
         sets = np.stack([rng.choice(graphs.n_genes, 3, replace=False) for _ in range(_RANDOM_SETS)])
-        told = "random triples of genes, random values"
-        return sets, rng.normal(size=_RANDOM_SETS).astype(np.float32), told
+        description = "random triples of genes, random values"
+        return sets, rng.normal(size=_RANDOM_SETS).astype(np.float32), description
     table = read_gene_sets(config.triples)
     places, missing = table.places(graphs.genes)
-    whole = ((places >= 0) == (table.members >= 0)).all(1)
-    if not whole.any():
+    complete = ((places >= 0) == (table.members >= 0)).all(1)
+    if not complete.any():
         raise UserError(
             f"{config.triples}: no set has all its genes in the graphs, which name "
             f"{', '.join(graphs.genes[:3])}, the sets {', '.join(table.genes[:3])}",
@@ -155,12 +156,12 @@ def _sets(
         console.say(note)
     if missing:
         console.say(
-            f"left out: {console.count(int((~whole).sum()), 'set')}, of "
+            f"left out: {console.count(int((~complete).sum()), 'set')}, of "
             f"{console.count(len(missing), 'gene')} without a graph, such as {few(missing, 3)}"
         )
     values = np.zeros(len(places)) if table.values is None else np.nan_to_num(table.values)
-    told = f"{console.count(int(whole.sum()), 'set')} of {config.triples.name}"
-    return places[whole].astype(np.int64), values[whole].astype(np.float32), told
+    description = f"{console.count(int(complete.sum()), 'set')} of {config.triples.name}"
+    return places[complete].astype(np.int64), values[complete].astype(np.float32), description
 
 
 def _measured(
@@ -173,7 +174,7 @@ def _measured(
     budget: int,
     config: GraphProfile,
 ) -> dict[str, Any]:
-    """Time one strategy; one that cannot run is a row that says why."""
+    """Time one strategy; a strategy that cannot run has a row with the reason."""
     torch.manual_seed(config.seed)
     room = strategies if name in strategies.NAMES else references
     strategy = room.make(name, graphs, rules)
@@ -183,7 +184,7 @@ def _measured(
             None if config.mode == "data"
             else GraphNet(graphs, config.width, config.layers, strategy.net)
         )  # fmt: skip
-        bench = Bench(strategy, net, sets, values, config.mode, device)
+        bench = StrategyTimer(strategy, net, sets, values, config.mode, device)
         found = bench.run(config.steps, config.batch_size, config.seed)
         row = facts(found, strategy, config.batch_size)
         if config.seconds:
@@ -210,28 +211,28 @@ def _fits(
     graphs: GeneGraphs,
     config: GraphProfile,
 ) -> None:
-    """Refuse a batch whose rows of edges cannot fit, before it is made."""
+    """Refuse a batch whose edges cannot fit, before it is made."""
     one = strategy.sample(sets[0])
     size = config.batch_size
     need = 2 * size * one.nbytes
-    what = "the edges of a batch"
+    part = "the edges of a batch"
     if config.mode != "data" and strategy.net in ("pairs", "masked"):
         share = max(r.n_edges for r in graphs) / max(graphs.n_edges, 1)
         need += int(size * one.n_edges * share * config.width * 4)
-        what = "a row for every edge of a batch"
+        part = "a row for every edge of a batch"
     if config.mode != "data" and strategy.net in ("alive", "incident"):
         rows = size * graphs.n_genes * config.width * 4
         need += 2 * rows * len(graphs.relations) * config.layers
-        what = "the latents of every gene of every sample"
+        part = "the latents of every gene of every sample"
     if need > budget:
         raise UserError(
-            f"{what} take about {console.bytes_text(need)}, more than the "
+            f"{part} take about {console.bytes_text(need)}, more than the "
             f"{console.bytes_text(budget)} that --memory allows"
         )
 
 
 def _compare(rows: list[dict[str, Any]]) -> None:
-    """Add to each reference how many times as long its data take as ours."""
+    """Add to each reference its ratio of data time to vcell's strategy."""
     by_name = {row["strategy"]: row for row in rows if "not_run" not in row}
     for row in by_name.values():
         ours = by_name.get(row["reference_for"])

@@ -1,4 +1,4 @@
-"""`vcell inspect`: what a file with cells holds, and what is wrong with it."""
+"""`vcell inspect`: the contents of a file with cells, and its problems."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vcell.data import CellSource
 
 _CELLS, _GROUPS, _PICTURES = 3000, 7, 4
-_KNOWN = ("umap", "tsne", "pca")  # drawn first, in this order
+_KNOWN = ("umap", "tsne", "pca")  # plotted first, in this order
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Projection:
 
     name: str
     at: NDArray[np.float64]  # [cells, 2]
-    groups: dict[str, NDArray[np.int64]]  # rows of each group, the largest first
+    groups: dict[str, NDArray[np.int64]]  # rows of each group, largest first
     column: str | None
 
     def draw(self) -> str:
-        """Return the picture."""
+        """Return the figure."""
         series = {
             group: (self.at[rows, 0].tolist(), self.at[rows, 1].tolist())
             for group, rows in self.groups.items()
@@ -37,13 +37,13 @@ class Projection:
 
     @property
     def caption(self) -> str:
-        """Say what the colours are."""
+        """Return an explanation of the colours."""
         shown = console.count(len(self.at), "cell")
         return f"{shown}, coloured by {self.column}." if self.column else f"{shown}."
 
 
 def read(source: CellSource, report: dict[str, Any]) -> list[Projection]:
-    """Read what can be drawn: tables of two dimensions or more, umap, tsne and pca first."""
+    """Read embeddings with two dimensions or more; umap, tsne and pca first."""
     labels = report["labels"]
     names = sorted(source.parts.get("obsm", []), key=_order)
     n = min(source.n_cells, _CELLS)
@@ -60,7 +60,7 @@ def read(source: CellSource, report: dict[str, Any]) -> list[Projection]:
 
 
 def _tells_apart(column: dict[str, Any]) -> bool:
-    """Say whether a column of obs has few enough groups to colour cells by."""
+    """Return whether a column of obs has few enough groups to colour cells by."""
     return 2 <= int(column.get("n_categories", 0)) <= 2 * _GROUPS
 
 
@@ -72,7 +72,7 @@ def _order(name: str) -> tuple[int, str]:
 def _groups(
     source: CellSource, column: str | None, rows: NDArray[np.int64]
 ) -> dict[str, NDArray[np.int64]]:
-    """Return places among the rows by group; small groups share one name."""
+    """Return positions among the rows by group; small groups are joined."""
     if column is None:
         return {"cells": np.arange(len(rows))}
     found = source.obs(column)

@@ -17,14 +17,23 @@ if TYPE_CHECKING:
     from vcell_inspect.embeddings import Projection
     from vcell_inspect.survey import Survey
 
-_BINS = 48  # of the picture of genes against sums, on either side
+_BINS = 48  # on each axis of the plot of genes against sums
 
 
 def page(
     report: dict[str, Any], seen: Survey | None, embeddings: Sequence[Projection] = ()
 ) -> Page:
-    """Lay out all that was found."""
+    """Build the page."""
     made = Page(str(report["name"]), "vcell inspect")
+    wrong = len(report["problems"])
+    sizes = (
+        f"{console.count(report['n_cells'], 'cell')}, {console.count(report['n_genes'], 'gene')}"
+    )
+    made.headline(
+        f"{sizes}: {console.count(wrong, 'problem') if wrong else 'no problem'} found",
+        report["labels"]["text"],
+        "bad" if wrong else "plain",
+    )
     made.facts(_facts(report))
     made.heading("Problems")
     if report["problems"]:
@@ -61,13 +70,12 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
         "format": report["format"],
         "matrix": matrix_line(report),
         "values": report["values"]["text"],
-        "labels": report["labels"]["text"],
         "columns of var": ", ".join(report["var"]) or "none",
     }
 
 
 def _cells(made: Page, seen: Survey) -> None:
-    """Draw sums, genes and mitochondrial share of the cells, and sums against genes."""
+    """Plot sums, genes and mitochondrial share of the cells, and sums against genes."""
     totals, detected, mito = (seen.per_cell(i) for i in range(3))
     made.figure(
         "Sum of the values of a cell",
@@ -81,7 +89,7 @@ def _cells(made: Page, seen: Survey) -> None:
 
 
 def _density(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
-    """Draw two values of each cell against each other, on log scales where they differ much."""
+    """Plot two values of each cell against each other, on log axes if they vary widely."""
     keep = (x > 0) & (y > 0)
     if not keep.any():
         return frame.empty("nothing to show: no cell has a value above 0")
@@ -98,16 +106,16 @@ def _density(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
 
 
 def _axis(values: NDArray[np.float64], start: float, end: float) -> axes.Axis:
-    """Return a log axis, or a linear one where a log axis would be all but empty."""
+    """Return a log axis, or a linear one if a log axis would be almost empty."""
     ends = float(values.min()), float(values.max())
     if ends[1] < 3 * ends[0]:
-        whole = bool((values == np.round(values)).all())
-        return axes.linear(ends, start, end, spacing=45, whole=whole)
+        integers = bool((values == np.round(values)).all())
+        return axes.linear(ends, start, end, spacing=45, whole=integers)
     return axes.logarithmic(ends, start, end)
 
 
 def _groups(made: Page, report: dict[str, Any]) -> None:
-    """Draw the largest perturbations, or the largest cell types where there are none."""
+    """Plot the largest perturbations, or the largest cell types if there are none."""
     labels = report["labels"]
     column = labels.get("perturbation_column") or labels.get("cell_type_column")
     for entry in report["obs"]:
@@ -117,9 +125,9 @@ def _groups(made: Page, report: dict[str, Any]) -> None:
 
 
 def _genes(made: Page, seen: Survey) -> None:
-    whole = seen.gene_sums.sum()
-    if not np.isfinite(whole) or whole <= 0:
+    total = seen.gene_sums.sum()
+    if not np.isfinite(total) or total <= 0:
         return
     top = np.argsort(-seen.gene_sums, kind="stable")[:12]
-    shares = {str(seen.genes[g]): 100 * float(seen.gene_sums[g] / whole) for g in top}
+    shares = {str(seen.genes[g]): 100 * float(seen.gene_sums[g] / total) for g in top}
     made.figure("Genes with the largest share of all values", svg.bars(shares, x="percent"))

@@ -1,4 +1,4 @@
-"""What is wrong or may go wrong later, in one sentence each, with the remedy."""
+"""Errors and risks in a file, in one sentence each, with the remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def of_names(source: CellSource, *, cells: bool) -> list[str]:
-    """Look at the names of genes and, if asked, cells."""
+    """Check the names of genes and, if requested, cells."""
     found = []
     if not source.n_cells:
         found.append("there are no cells")
@@ -30,16 +30,16 @@ def of_names(source: CellSource, *, cells: bool) -> list[str]:
     kinds = [("gene", Texts.of(source.genes))]
     if cells:
         kinds.append(("cell", source.cells))
-    for what, names in kinds:
+    for kind, names in kinds:
         repeated = _repeated(names)
         if repeated:
             shown = ", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else "")
             found.append(
-                f"{_number(len(repeated), f'{what} name', 'occur')} more than once: {shown}"
+                f"{_number(len(repeated), f'{kind} name', 'occur')} more than once: {shown}"
             )
         empty = sum(not name.strip() for name in names)
         if empty:
-            found.append(f"{_number(empty, f'{what} name')} empty")
+            found.append(f"{_number(empty, f'{kind} name')} empty")
     genes = source.genes
     if len(genes) and np.char.startswith(genes, "ENS").mean() > 0.5:
         found.append("genes are named by Ensembl ids: gene sets and targets use symbols")
@@ -54,7 +54,7 @@ def _number(n: int, noun: str, verb: str = "are") -> str:
 
 
 def _repeated(names: Texts) -> list[str]:
-    """Return names that occur more than once; by their hashes, which take little memory."""
+    """Return names that occur more than once; by hashes, which take little memory."""
     hashes = names.hashes()
     ordered = np.sort(hashes)
     often = np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])
@@ -65,7 +65,7 @@ def _repeated(names: Texts) -> list[str]:
 
 
 def of_survey(seen: Survey, found: Scale) -> list[str]:
-    """Look at the values that the survey saw."""
+    """Check the values seen by the survey."""
     where = "" if seen.whole else f" among {seen.n_seen:,} sampled cells"
     odd, problems = seen.odd, []
     if odd.get("nan"):
@@ -102,14 +102,14 @@ def of_survey(seen: Survey, found: Scale) -> list[str]:
 
 
 def of_labels(source: CellSource, found: Mapping[str, Any]) -> list[str]:
-    """Say if there are perturbations whose controls are not known: few commands work without."""
+    """Report perturbations without known controls, which most commands need."""
     if found["found"] or not labels.named_like(source.obs_columns, labels.PERTURBATION_NAMES):
         return []
     return [f"{found['text']}: {found['hint']}" if found["hint"] else str(found["text"])]
 
 
 def of_raw(source: CellSource) -> list[str]:
-    """Say if raw/X is not raw counts, which its name promises."""
+    """Report a raw/X without raw counts."""
     if not source.parts.get("raw") or source.layer is not None or len(source.paths) != 1:
         return []
     try:

@@ -1,6 +1,6 @@
-"""One pass over a sample of the cells, or all: quality of cells and genes, unusual values.
+"""One pass over a sample of the cells, or over all: quality of cells and genes, unusual values.
 
-Legend: ``C`` cells looked at, ``G`` genes.
+C cells in the survey, G genes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WAYS = ("nan", "infinite", "negative", "fraction")  # the columns of `survey_va
 
 @dataclass
 class Survey:
-    """What a pass saw.
+    """The results of a pass.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Survey:
     gene_sums, gene_cells
         ``[G]``: sum of the values, number of cells.
     odd
-        How many values (or rows) are odd in each way.
+        Number of values (or rows) of each unusual kind.
     """
 
     genes: NDArray[np.str_]
@@ -51,12 +51,12 @@ class Survey:
 
     @property
     def n_seen(self) -> int:
-        """Number of cells looked at."""
+        """Number of cells in the survey."""
         return sum(len(part) for part in self._cells)
 
     @property
     def whole(self) -> bool:
-        """Whether all cells were looked at."""
+        """Whether all cells are in the survey."""
         return self.n_seen == self.n_cells
 
     def per_cell(self, which: int) -> NDArray[np.float64]:
@@ -64,13 +64,13 @@ class Survey:
         parts = [part[:, which] for part in self._cells]
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    def count(self, what: str, number: int) -> None:
-        """Note something odd."""
+    def count(self, kind: str, number: int) -> None:
+        """Count something unusual."""
         if number:
-            self.odd[what] = self.odd.get(what, 0) + number
+            self.odd[kind] = self.odd.get(kind, 0) + number
 
     def add(self, csr: Csr) -> None:
-        """Take canonical rows."""
+        """Add canonical rows."""
         cells, odd = np.empty((len(csr.indptr) - 1, 3)), np.zeros(len(_WAYS), np.int64)
         survey_values(
             csr.indptr, csr.indices, csr.data, self.mito_genes, cells, self.gene_sums,
@@ -78,18 +78,18 @@ class Survey:
         )  # fmt: skip
         self._cells.append(cells)
         self.n_values += len(csr.data)
-        for what, number in zip(_WAYS, odd.tolist(), strict=True):
-            self.count(what, number)
+        for kind, number in zip(_WAYS, odd.tolist(), strict=True):
+            self.count(kind, number)
 
     def add_stored(self, csr: Csr) -> None:
-        """Take rows as they lie in the file: unsorted, repeated, zeros stored."""
+        """Add rows as stored: unsorted, with duplicates and stored zeros."""
         unsorted, repeated, zeros = disorder(csr.indptr, csr.indices, csr.data)
         self.count("unsorted rows", unsorted)
         self.count("repeated entries", repeated)
         self.count("stored zeros", zeros)
 
     def summary(self) -> dict[str, Any]:
-        """Return medians and counts for people and JSON."""
+        """Return medians and counts."""
         totals, detected, mito = (self.per_cell(i) for i in range(3))
         return {
             "cells_seen": self.n_seen,
@@ -104,7 +104,7 @@ class Survey:
 
 
 def survey(source: CellSource, *, full: bool) -> Survey | None:
-    """Look at the sample or at everything; None where a sample would cost a whole pass."""
+    """Read the sample or all cells; None if a sample would need a whole pass."""
     if source.matrix.needs_pass and not full:
         console.say(
             f"{source.name} is stored so that cells can only be seen by reading all of it: "
@@ -130,7 +130,7 @@ def survey(source: CellSource, *, full: bool) -> Survey | None:
 
 
 def _pieces(source: CellSource, rows: Any) -> Iterator[tuple[Csr | None, Csr]]:
-    """Read rows uncorrected, where the file could hold odd ones, and as they should be."""
+    """Yield rows as stored, if the file could have unusual ones, and as canonical rows."""
     matrix = source.matrix
     dtype = np.dtype(np.float32) if source.dtype == np.float16 else source.dtype  # for numba
     for piece in matrix.cuts(rows, None, Bound(MAX_NNZ, MAX_ROWS)):

@@ -1,4 +1,4 @@
-"""The report as a person reads it in a terminal."""
+"""The report as text for a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Report = dict[str, Any]
 
 
 def as_text(report: Report) -> str:
-    """Lay the report out."""
+    """Format the report."""
     parts = ["\n".join(_head(report)), _columns(report)]
     if report["qc"]:
         parts.append(_quality(report))
@@ -43,20 +43,20 @@ def _head(report: Report) -> list[str]:
 
 
 def matrix_line(report: Report) -> str:
-    """Say in a line how the matrix lies on disk."""
-    words = [report["layer"], report["stored"], report["dtype"]]
+    """Describe in a line how the matrix is stored."""
+    parts = [report["layer"], report["stored"], report["dtype"]]
     if report["index_dtype"]:
-        words.append(f"with {report['index_dtype']} indices")
+        parts.append(f"with {report['index_dtype']} indices")
     chunk = report["chunk"]
-    words.append(
+    parts.append(
         f"in chunks of {' x '.join(f'{n:,}' for n in chunk)}," if chunk else "in one piece,"
     )
-    words.append(f"compression {report['compression']}")
+    parts.append(f"compression {report['compression']}")
     if report["nnz"] is not None:
-        words[-1] += f", {console.human(report['nnz'])} stored values"
+        parts[-1] += f", {console.human(report['nnz'])} stored values"
     if report["matrix_bytes"]:
-        words[-1] += f", {console.bytes_text(report['matrix_bytes'])}"
-    return " ".join(words)
+        parts[-1] += f", {console.bytes_text(report['matrix_bytes'])}"
+    return " ".join(parts)
 
 
 def _columns(report: Report) -> str:
@@ -67,7 +67,7 @@ def _columns(report: Report) -> str:
 
 
 def describe(entry: Report) -> str:
-    """Say in a line what a column holds."""
+    """Describe a column in a line."""
     missing = f"; {entry['missing']:,} missing" if entry.get("missing") else ""
     if "note" in entry:
         return str(entry["note"])
@@ -81,11 +81,11 @@ def describe(entry: Report) -> str:
 
 
 def _quality(report: Report) -> str:
-    """Say how good the cells are."""
+    """Describe the quality of the cells."""
     qc = report["qc"]
     seen = "all cells" if report["full"] else f"{qc['cells_seen']:,} sampled cells"
-    linear = report["values"]["kind"] in ("counts", "normalised")  # sums of others mean nothing
-    facts = [f"{console.human(qc[key])} {what}" for key, what in (
+    linear = report["values"]["kind"] in ("counts", "normalised")  # only these have useful sums
+    facts = [f"{console.human(qc[key])} {label}" for key, label in (
         ("median_total", "summed values"), ("median_genes", "genes"),
     ) if qc[key] is not None and (linear or key == "median_genes")]  # fmt: skip
     if qc["median_mito_percent"] is not None and linear:

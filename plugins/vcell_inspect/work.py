@@ -1,4 +1,4 @@
-"""Collect what is known about the cells, and present it as text, JSON and a page."""
+"""Collect what is known about the cells, and report it as text, JSON and a page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vcell.data import CellSource, Column
     from vcell_inspect import Inspect
 
-#: Beyond this many cells, names and plain text columns are read only with --full.
+#: With more cells, names and text columns are read only with --full.
 MANY_CELLS = 1_000_000
 PREVIEW_CELLS, PREVIEW_GENES = 5, 6
 SHOWN_CATEGORIES = 8
@@ -49,9 +49,9 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
 
 
 def inspect(source: CellSource, config: Inspect) -> tuple[dict[str, Any], Survey | None]:
-    """Return all that is known of the cells, as JSON would have it, and the survey behind it."""
+    """Return everything known of the cells, for JSON, and the survey."""
     many = source.n_cells > MANY_CELLS and not config.full
-    problems = of_names(source, cells=not many)  # first: what it takes is free again for the cells
+    problems = of_names(source, cells=not many)  # first, so that its memory is free again later
     seen = survey(source, full=config.full)
     found = detect.scale(source, quiet=True)
     if seen is not None:
@@ -105,7 +105,7 @@ def _size(path: Path) -> int:
 
 
 def _labels(source: CellSource, config: Inspect) -> dict[str, Any]:
-    """Say which columns mean what, or why that is not known."""
+    """Return the meanings of columns, or why they are unknown."""
     try:
         found = labels.find(source, config, quiet=True)
     except UserError as error:
@@ -154,7 +154,7 @@ def _categories(column: Column) -> dict[str, Any]:
 
 
 def _preview(source: CellSource) -> dict[str, Any] | None:
-    """Return the first cells with values, and the genes most of them have."""
+    """Return the first cells with values, and the genes found in most of them."""
     rows = slice(0, min(source.n_cells, 64))
     block = next(source.chunks(rows, dtype="stored", prefetch=False), None)
     if block is None:

@@ -255,7 +255,7 @@ class IspDesign:
             )  # fmt: skip
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"{folder}: the design of the run is damaged: {error}", hint="start it anew"
+                f"{folder}: the design of the run is damaged: {error}", hint="start a new run"
             ) from None
 
 

@@ -96,7 +96,7 @@ def _stream(
         for part in tokens.encode_chunks(
             source, model.vocabulary, model.shape.n_positions, rows=rows, column=config.gene_column
         ):
-            expressed = counts.kept(part)
+            expressed = counts.with_genes(part)
             for start in range(0, len(expressed), AT_ONCE):
                 some = expressed.take(np.arange(start, min(start + AT_ONCE, len(expressed))))
                 embedded = _embedded(some, engine, found if config.genes else None, bar)
@@ -104,7 +104,7 @@ def _stream(
                 found.rows.append(np.asarray(some.rows))
                 found.n_cells += len(some)
             bar.advance(len(part) - len(expressed))
-    counts.tell(source.name)
+    counts.report(source.name)
     table.resize((found.n_cells, model.shape.d_model))
 
 

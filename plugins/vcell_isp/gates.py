@@ -230,10 +230,10 @@ def text(found: dict[str, Any]) -> str:
         ("a copy that changes nothing", f"{found['no_op']:.2g}", "must be 0"),
         ("noise floor", f"{found['noise_floor']:.2g}", f"median size {found['median_size']:.2g}"),
         ("above three floors", f"{found['above_floor']:.0%}", "of the sample"),
-        ("Spearman with exact float32", _number(found["spearman_exact"]), "wants 1"),
-        ("Spearman, shuffled weights", _number(found["shuffled_weights"]), "wants 0"),
-        ("Spearman, embedding alone", _number(found["embedding_alone"]), "wants 0"),
-        ("Spearman, expression alone", _number(found["expression_alone"]), "wants 0"),
+        ("Spearman with exact float32", _number(found["spearman_exact"]), "should be 1"),
+        ("Spearman, shuffled weights", _number(found["shuffled_weights"]), "should be 0"),
+        ("Spearman, embedding alone", _number(found["embedding_alone"]), "should be 0"),
+        ("Spearman, expression alone", _number(found["expression_alone"]), "should be 0"),
         ("separation of the states", _number(found["separation"]), "between / within"),
     ]
     lines = [console.table(rows, ["check", "value", ""])]

@@ -24,6 +24,18 @@ if TYPE_CHECKING:
     from vcell_isp.stats import FinishedRun
 
 RANKED, TOP, MOST = 40, 20, 24
+FIRST = 5  # genes of a status that the headline names
+MEANINGS = {
+    calls.TOWARD: "moves cells towards the goal: FDR and rank p are below the level, and the "
+    "interval excludes 0",
+    calls.AWAY: "the same, away from the goal",
+    calls.MOVES: "the same, where there is no goal",
+    calls.DELETION_ONLY: "deletion is significant, overexpression of the same gene is not",
+    calls.INCOHERENT: "deletion and overexpression move cells in the same direction",
+    calls.OPEN: "tested, not significant",
+}
+WORDS = {"share_of_nulls": "nulls as far", "donor_median": "median of donors",
+         "cell_mean": "mean of cells"}  # fmt: skip
 NAMED = (calls.TOWARD, calls.AWAY, calls.MOVES, calls.DELETION_ONLY, calls.INCOHERENT)
 
 
@@ -43,33 +55,35 @@ def write(
     page = Page("In-silico perturbation", f"{', '.join(r.run.name for r in results)}: {goal}")
     _head(page, results, table, config)
     tested = table[np.isfinite(table["effect"].to_numpy(float))]
-    if len(tested):
-        page.heading("Genes")
-        _ranked(page, table)
     _volcano(page, tested, config)
     _both(page, tested, nulls)
     for result in results:
         _by(page, result, tested, "cell_type", "cell type")
         _by(page, result, tested, "donor", "donor")
     _cells(page, first)
+    if len(tested):
+        page.heading("Genes")
+        _ranked(page, table)
     _screen(page, answers)
     reasons = table.loc[table["status"] == calls.NOT_RUN, "why"].value_counts().head(12)
     if len(reasons):
         page.heading("Not tested")
         page.text("These genes were not tested. That is not the same as having no effect.")
         page.table(("why", "genes"), [(str(why), int(n)) for why, n in reasons.items()])
+    _runs(page, results)
     page.write(path)
 
 
 def _head(page: Page, results: list[FinishedRun], table: pd.DataFrame, config: IspStats) -> None:
-    called = int(table["status"].isin(NAMED).sum())
+    named = table[table["status"].isin(NAMED)]
+    called = len(named)
     tested = int((table["status"] != calls.NOT_RUN).sum())
     without = console.count(int((table["status"] == calls.NOT_RUN).sum()), "gene")
     if tested:
         page.headline(
             f"{called:,} of {console.count(tested, 'tested perturbation')} "
             f"{'stands' if called == 1 else 'stand'} out at an FDR of {config.fdr:g}",
-            f"not tested: {without}",
+            (f"{_strongest(named)}; " if called else "") + f"not tested: {without}",
         )
     else:
         page.headline("No gene could be tested", f"not tested: {without}; the reasons are below")
@@ -88,20 +102,38 @@ def _head(page: Page, results: list[FinishedRun], table: pd.DataFrame, config: I
             ]
     if warnings:
         page.warnings(dict.fromkeys(warnings))
-    for result in results:
-        summary = result.run.meta.get("summary") or {}
-        names = ("model", "operation", "cells", "events")
-        facts = {"run": result.run.name} | {name: summary.get(name) for name in names}
-        gates = summary.get("gates") or {}
-        labels = {
-            "no_op": "a copy that changes nothing", "noise_floor": "noise floor",
-            "spearman_exact": "Spearman with exact float32",
-            "shuffled_weights": "Spearman with shuffled weights",
-            "embedding_alone": "Spearman with the embedding alone",
-            "expression_alone": "Spearman with expression alone",
-            "separation": "separation of the states",
-        }  # fmt: skip
-        page.facts(facts | {text: gates[name] for name, text in labels.items() if name in gates})
+
+
+def _strongest(named: pd.DataFrame) -> str:
+    """Name the first genes of every status."""
+    parts = []
+    for status, rows in named.groupby("status", sort=False):
+        genes = rows["gene"].astype(str).drop_duplicates()
+        more = ", ..." if len(genes) > FIRST else ""
+        parts.append(f"{status}: {', '.join(genes.head(FIRST))}{more}")
+    return "; ".join(parts)
+
+
+def _runs(page: Page, results: list[FinishedRun]) -> None:
+    """List the settings and checks of the runs, with a column for each run."""
+    summaries = [result.run.meta.get("summary") or {} for result in results]
+    gates = [summary.get("gates") or {} for summary in summaries]
+    labels = {
+        "no_op": "a copy that changes nothing", "noise_floor": "noise floor",
+        "spearman_exact": "Spearman with exact float32",
+        "shuffled_weights": "Spearman with shuffled weights",
+        "embedding_alone": "Spearman with the embedding alone",
+        "expression_alone": "Spearman with expression alone",
+        "separation": "separation of the states",
+    }  # fmt: skip
+    rows: list[tuple[Any, ...]] = [("run", *(result.run.name for result in results))]
+    facts = ("model", "operation", "cells", "events")
+    rows += [(name, *(summary.get(name) for summary in summaries)) for name in facts]
+    for name, text in labels.items():
+        if any(name in gate for gate in gates):
+            rows.append((text, *(gate.get(name) for gate in gates)))
+    page.heading("What was run")
+    page.table(("",) * (1 + len(results)), rows)
 
 
 def _ranked(page: Page, table: pd.DataFrame) -> None:
@@ -110,7 +142,12 @@ def _ranked(page: Page, table: pd.DataFrame) -> None:
     columns = ("gene", "operation", "status", "effect", *means, "low", "high", "share_of_nulls",
                "p", "fdr", "cells", "donors")  # fmt: skip
     rows = table.loc[table["status"] != calls.NOT_RUN, list(columns)].head(RANKED)
-    page.table(columns, [[_plain(v) for v in row] for row in rows.itertuples(index=False)])
+    page.table(
+        [WORDS.get(name, name) for name in columns],
+        [[_plain(v) for v in row] for row in rows.itertuples(index=False)],
+    )
+    shown = [status for status in MEANINGS if (rows["status"] == status).any()]
+    page.table(("status", "meaning"), [(status, MEANINGS[status]) for status in shown])
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,6 @@ from vcell.errors import UserError
 from vcell.geneformer.shifts import ShiftEngine
 from vcell.launch import join_run, launch, make_plan, resume_run
 from vcell.runs import Run
-from vcell.train.command import begun
 from vcell_isp import IspRun, planning, shards
 from vcell_isp.design import IspDesign
 from vcell_isp.model import ModelReader, load
@@ -69,13 +68,10 @@ def run(cells: Path | None, config: IspRun) -> None:
         def create(name: str | None) -> Run:
             settings = dataclasses.asdict(config)
             data = [{"path": str(path), "fingerprint": fingerprint(path)}]
-            made = Run.create(
+            return Run.create(
                 config.runs, "isp-run", config=settings, provenance=provenance(),
-                seed=config.seed, data=data, name=name,
+                seed=config.seed, data=data, name=name, begin=design.save,
             )  # fmt: skip
-            with begun(made):
-                design.save(made)
-            return made
 
         this, plan = join_run(config.runs, plan, create)
     console.say(f"run directory: {this.path}")

@@ -19,6 +19,7 @@ from vcell import console
 from vcell.cores import cores
 from vcell.errors import RunFailed, UserError
 from vcell.geneformer import checkpoint
+from vcell.gpu import memory
 from vcell_isp_bench import measure
 from vcell_isp_bench.measure import Timing
 from vcell_isp_bench.methods import make
@@ -120,14 +121,14 @@ def _work(
             if method is None or why:
                 results.put((name, rank, {"not_run": why}))
                 continue
-            measure.reset_peak(device)
+            memory.reset_peak(device)
             with measure.GpuLoad(device) as load:
                 timing, out = measure.timed(
                     method, cells, device, config.repeats, cls=model.readout == "cls",
                     before=lambda: barrier.wait(_PATIENCE),
                 )  # fmt: skip
             row = {"method": name, "what": method.what, **seen, "gpu_load": load.percent,
-                   "memory": measure.peak_memory(device)}  # fmt: skip
+                   "memory": memory.peak_memory(device)}  # fmt: skip
             results.put((name, rank, (row, timing, out)))
         except threading.BrokenBarrierError:
             results.put((name, rank, {"not_run": why or "another process failed"}))

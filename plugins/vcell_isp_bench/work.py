@@ -20,6 +20,7 @@ from vcell.geneformer import checkpoint, perturbation, tokens
 from vcell.geneformer.checkpoint import Geneformer
 from vcell.geneformer.shifts import ShiftEngine
 from vcell.geneformer.tokens import TokenCells
+from vcell.gpu import memory
 from vcell.launch.plan import too_few_gpus
 from vcell.metrics.rankings import overlap, spearman
 from vcell_isp_bench import IspBench, measure, quality
@@ -249,14 +250,14 @@ def one(
 ) -> tuple[dict[str, Any], NDArray[np.float32]]:
     """Time one method and record what it ran."""
     seen = measure.watched(method, bench.cells, bench.device)
-    measure.reset_peak(bench.device)
+    memory.reset_peak(bench.device)
     with measure.GpuLoad(bench.device) as load:
         timing, out = measure.timed(
             method, bench.cells, bench.device, repeats, cls=bench.model.readout == "cls"
         )
     return {
         "method": method.name, "what": method.what, **seen, **_phases(timing, 1),
-        "gpu_load": load.percent, "memory": measure.peak_memory(bench.device),
+        "gpu_load": load.percent, "memory": memory.peak_memory(bench.device),
     }, out  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Open the runs, and show them on the terminal or print them once."""
+"""Open the runs, and show them in the terminal or print them once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def monitor(path: str | None, config: MonitorOptions) -> None:
-    """Do what ``vcell monitor`` says."""
+    """Run the command."""
     try:
         fits = query.parse(config.filter)
     except query.BadQuery as error:
@@ -45,7 +45,7 @@ def monitor(path: str | None, config: MonitorOptions) -> None:
 
 
 def _found(path: str | None, runs: Path) -> Path:
-    """Return the folder or the run that is meant."""
+    """Return the folder or the run to show."""
     if path is None:
         return runs
     given = Path(path)
@@ -82,15 +82,15 @@ def _show(view: Viewer) -> None:
 def _application(view: Viewer) -> int:
     from vcell.monitor.app import run
 
-    for stale in ("COLUMNS", "LINES"):  # textual believes them before the terminal itself
+    for stale in ("COLUMNS", "LINES"):  # textual prefers them to the terminal's own size
         os.environ.pop(stale, None)
     return run(view)
 
 
 def speaks_utf8(environment: Mapping[str, str]) -> bool:
-    """Say whether the user's locale is one of UTF-8.
+    """Return whether the user's locale uses UTF-8.
 
-    Python itself sets LC_CTYPE to C.UTF-8 where the locale is C; LANG=C is then the user's word.
+    Python sets LC_CTYPE to C.UTF-8 if the locale is C; then LANG=C is the user's setting.
     """
     chosen = next((v for n in ("LC_ALL", "LC_CTYPE", "LANG") if (v := environment.get(n))), "C")
     coerced = chosen == "C.UTF-8" and environment.get("LANG") in ("C", "POSIX")

@@ -1,8 +1,8 @@
-"""The .vcc container: an uncompressed tar around ``pred.h5ad.zst``. Written and read as a stream.
+"""The .vcc container: an uncompressed tar with ``pred.h5ad.zst``, written and read as a stream.
 
-2025: ``pred.h5ad.zst`` then ``watermark.txt`` (the words ``vcc-prep``). 2026: ``meta.json`` first,
-then ``pred.h5ad.zst``. An archive may come from anyone: nothing is extracted under its own names,
-only known members are read, links and unknown members are refused, and every read is bounded.
+2025: ``pred.h5ad.zst`` then ``watermark.txt`` (the text ``vcc-prep``). 2026: ``meta.json`` first,
+then ``pred.h5ad.zst``. Archives are untrusted: nothing is extracted under its own name, only known
+members are read, links and unknown members are refused, and every read is bounded.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 PREDICTION, META, WATERMARK = "pred.h5ad.zst", "meta.json", "watermark.txt"
 STAMP = b"vcc-prep"
-_LEVEL = 3  # zstandard's own default; the official packer uses it too
-_BLOCK = 512  # a tar header, and the unit members are padded to
+_LEVEL = 3  # zstandard's default, which the official packer uses too
+_BLOCK = 512  # bytes of a tar header, and the unit to which members are padded
 _STEP = 1 << 20
-_SMALL = 64 * 1024  # no honest meta.json or watermark is larger
+_SMALL = 64 * 1024  # a valid meta.json or watermark is smaller
 _MOST_MEMBERS = 16
-_EXTENDED = (b"x", b"g", b"X", b"L", b"K")  # headers whose content says more of the next member
-# An archive may claim any size. 4.75e9 non-zeros of 12 bytes and the labels stay below this.
+_EXTENDED = (b"x", b"g", b"X", b"L", b"K")  # headers with metadata of the next member
+# Archives may claim any size. 4.75e9 non-zeros of 12 bytes and the labels stay below this.
 MOST_BYTES = 64 << 30
 
 
 @dataclass(frozen=True)
 class Written:
-    """What went into an archive."""
+    """The result of writing or reading an archive."""
 
     size: int
     sha256: str  # of the uncompressed prediction
 
 
 def write(h5ad: Path, out: Path, *, meta: dict[str, Any] | None, stamp: bool) -> Written:
-    """Compress `h5ad` into the archive `out` in one pass, without a second temporary file."""
+    """Compress `h5ad` into the archive `out` in one pass, without another temporary file."""
     size = h5ad.stat().st_size
     with out.open("wb") as target, console.progress("packing", size, "bytes") as bar:
         if meta is not None:
@@ -59,7 +59,7 @@ def write(h5ad: Path, out: Path, *, meta: dict[str, Any] | None, stamp: bool) ->
 
 
 def _compress(h5ad: Path, target: BinaryIO, bar: console.Progress) -> str:
-    """Stream the prediction through zstandard; its header is filled in once its size is known."""
+    """Stream the prediction through zstandard; its header is written once the size is known."""
     import zstandard
 
     start, digest = target.tell(), hashlib.sha256()
@@ -90,11 +90,11 @@ def _put(target: BinaryIO, name: str, content: bytes) -> None:
 
 
 def _header(name: str, size: int) -> bytes:
-    """Make one tar header: nobody's, without a time: equal predictions give equal archives."""
+    """Make a tar header without owner or time, so that equal predictions give equal archives."""
     info = tarfile.TarInfo(name)
     info.size = size
-    info.uname = "vcell"  # by which `vcell.outputs` knows what it may replace
-    return info.tobuf(tarfile.GNU_FORMAT)  # sizes above 8 GiB still fit into one header
+    info.uname = "vcell"  # by this `vcell.outputs` recognises archives that it may replace
+    return info.tobuf(tarfile.GNU_FORMAT)  # one header is enough even above 8 GiB
 
 
 def _pad(target: BinaryIO, size: int) -> None:
@@ -103,14 +103,14 @@ def _pad(target: BinaryIO, size: int) -> None:
 
 @dataclass(frozen=True)
 class Contents:
-    """The members of an archive that mean something."""
+    """The members of an archive that vcell reads."""
 
     meta: dict[str, Any] | None
     stamped: bool
 
 
 def read(path: Path, h5ad: Path | None, *, most: int = MOST_BYTES) -> tuple[Contents, Written]:
-    """Read an archive and decompress its prediction to `h5ad`, or only through a hash.
+    """Read an archive and decompress its prediction to `h5ad`, or only compute its hash.
 
     Raises
     ------
@@ -126,15 +126,15 @@ def read(path: Path, h5ad: Path | None, *, most: int = MOST_BYTES) -> tuple[Cont
             meta = _meta(tar, members, path)
             stamp = WATERMARK in members and _small(tar, members[WATERMARK], path) == STAMP
             written = _decompress(tar, members[PREDICTION], path, h5ad, most)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:  # tarfile raises them all
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:  # all raised by tarfile
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise UserError(f"{path} is not a readable .vcc archive: {reason}") from None
     return Contents(meta, stamp), written
 
 
 def _check_headers(path: Path) -> None:
-    """Refuse what tarfile would read whole: long extended headers, and many after one another."""
-    whole, announced = path.stat().st_size, None
+    """Refuse long or repeated extended headers, which tarfile would read into memory."""
+    file_size, announced = path.stat().st_size, None
     with path.open("rb") as file:
         for _ in range(2 * _MOST_MEMBERS):
             head = file.read(_BLOCK)
@@ -142,8 +142,8 @@ def _check_headers(path: Path) -> None:
                 return
             size, kind = _claimed(head[124:136]), head[156:157]
             if kind not in _EXTENDED and announced:
-                size = int(announced[1])  # from 8 GiB on, the header itself may say 0
-            if size > whole:
+                size = int(announced[1])  # from 8 GiB on, the header itself may be 0
+            if size > file_size:
                 raise tarfile.ReadError("unexpected end of data")
             after = file.tell() + size + -size % _BLOCK
             if kind in _EXTENDED:
@@ -157,7 +157,7 @@ def _check_headers(path: Path) -> None:
 
 
 def _claimed(field: bytes) -> int:
-    """Return the size that a header claims: octal digits, or binary behind 0x80."""
+    """Return the size in a header: octal digits, or binary after 0x80."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     try:
@@ -167,7 +167,7 @@ def _claimed(field: bytes) -> int:
 
 
 def _members(tar: tarfile.TarFile, path: Path) -> dict[str, tarfile.TarInfo]:
-    """List the members by name, refusing what no packer writes."""
+    """List the members by name; refuse those that no packer writes."""
     found: dict[str, tarfile.TarInfo] = {}
     for member in tar:
         if len(found) >= _MOST_MEMBERS:
@@ -193,7 +193,7 @@ def _small(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
     if member.size > _SMALL:
         raise UserError(f"{path}: {member.name} claims {member.size:,} bytes; it should be tiny")
     source = tar.extractfile(member)
-    assert source is not None  # `_members` let only plain files pass
+    assert source is not None  # `_members` accepts only plain files
     return source.read(_SMALL)
 
 
@@ -214,11 +214,11 @@ def _meta(
 def _decompress(
     tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, h5ad: Path | None, most: int
 ) -> Written:
-    """Decompress in steps, stopping at `most` bytes whatever the frame claims."""
+    """Decompress in steps, up to `most` bytes, whatever size the frame claims."""
     import zstandard
 
     source = tar.extractfile(member)
-    assert source is not None  # `_members` let only plain files pass
+    assert source is not None  # `_members` accepts only plain files
     if h5ad is not None:
         most = min(most, shutil.disk_usage(h5ad.parent).free)
     promised = _content_size(source.read(18))
@@ -252,11 +252,11 @@ def _decompress(
 
 
 def _content_size(head: bytes) -> int | None:
-    """Return how large a frame says it is; many say nothing."""
+    """Return the size given by a frame, None if it gives none."""
     import zstandard
 
     try:
         size: int = zstandard.frame_content_size(head)
     except zstandard.ZstdError:
-        return None  # no frame at all; decompressing says so
+        return None  # not a frame; decompressing will fail with a message
     return size if size >= 0 else None

@@ -1,7 +1,7 @@
 """Find what the challenge's server would refuse: first in the labels, then in the values.
 
-`check_labels` needs no value of the matrix, so most mistakes cost seconds. `ValueCheck` looks at
-every value as it streams past, and stops at the first block that would be refused.
+`check_labels` reads no value of the matrix, so most mistakes are found in seconds. `ValueCheck`
+checks every value in a stream, and stops at the first block with an error.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-_GUIDE = re.compile(r"-\d$")  # a construct (ADNP-1) where the gene's symbol (ADNP) is meant
-_FRACTION = {True: 1e-6, False: 1e-3}  # counts must be whole; log1p is told from counts by 1e-3
+_GUIDE = re.compile(r"-\d$")  # a guide's name (ADNP-1) instead of the gene symbol (ADNP)
+_FRACTION = {True: 1e-6, False: 1e-3}  # tolerance for integers: of counts, and to detect log1p
 
 
 @dataclass(frozen=True)
 class PredictionLabels:
-    """What the checks need to know of a prediction without reading its values."""
+    """What is known of a prediction without reading its values."""
 
     genes: NDArray[np.str_]
-    perturbation: NDArray[np.str_]  # one per cell
+    perturbation: NDArray[np.str_]  # of each cell
     context: NDArray[np.str_] | None
-    nnz: int | None  # None where only reading tells
+    nnz: int | None  # None if unknown before reading
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the challenge asks for."""
+class Requirements:
+    """The requirements of the challenge."""
 
     format: Format
     genes: list[str] | None
@@ -49,43 +49,45 @@ class Wanted:
     control: str = CONTROL
 
 
-def check_labels(labels: PredictionLabels, wanted: Wanted) -> list[str]:
-    """Return every problem that needs no value of the matrix, one line each."""
+def check_labels(labels: PredictionLabels, required: Requirements) -> list[str]:
+    """Return all errors that can be found without reading values, one line each."""
     if not len(labels.perturbation):
         return ["it has no cells, so there is nothing to submit"]
-    problems = _genes(labels.genes, wanted) + _size(labels, wanted) + _controls(labels, wanted)
-    if not wanted.format.contexts:
-        return problems + _perturbations(labels.perturbation, None, wanted)
+    problems = (
+        _genes(labels.genes, required) + _size(labels, required) + _controls(labels, required)
+    )
+    if not required.format.contexts:
+        return problems + _perturbations(labels.perturbation, None, required)
     if labels.context is None:
         return [*problems, "no column names the cells' context (name it with --context-column)"]
     present = set(labels.context.tolist())
-    unknown = sorted(present - set(wanted.contexts))
-    missing = [name for name in wanted.contexts if name not in present]
+    unknown = sorted(present - set(required.contexts))
+    missing = [name for name in required.contexts if name not in present]
     if unknown:
         problems.append(
-            f"unknown contexts {sample(unknown)}; asked for are {', '.join(wanted.contexts)}"
+            f"unknown contexts {sample(unknown)}; expected are {', '.join(required.contexts)}"
         )
     if missing:
         problems.append(f"no cells for context {', '.join(missing)}")
-    for name in wanted.contexts:
+    for name in required.contexts:
         if name in present:
-            problems += _perturbations(labels.perturbation[labels.context == name], name, wanted)
+            problems += _perturbations(labels.perturbation[labels.context == name], name, required)
     return problems
 
 
-def _genes(genes: NDArray[np.str_], wanted: Wanted) -> list[str]:
+def _genes(genes: NDArray[np.str_], required: Requirements) -> list[str]:
     problems = []
     twice = sorted(name for name, n in Counter(genes.tolist()).items() if n > 1)
     if twice:
         problems.append(f"genes named more than once: {sample(twice)}")
-    if wanted.genes is None:
-        if len(genes) != wanted.format.n_genes:
+    if required.genes is None:
+        if len(genes) != required.format.n_genes:
             problems.append(
-                f"{len(genes):,} genes; the challenge has {wanted.format.n_genes:,} "
+                f"{len(genes):,} genes; the challenge has {required.format.n_genes:,} "
                 "(pass its list with --genes)"
             )
         return problems
-    have, want = set(genes.tolist()), set(wanted.genes)
+    have, want = set(genes.tolist()), set(required.genes)
     if want - have:
         names = sorted(want - have)
         problems.append(
@@ -100,48 +102,50 @@ def _genes(genes: NDArray[np.str_], wanted: Wanted) -> list[str]:
     return problems
 
 
-def _size(labels: PredictionLabels, wanted: Wanted) -> list[str]:
+def _size(labels: PredictionLabels, required: Requirements) -> list[str]:
     problems, n = [], len(labels.perturbation)
-    if n > wanted.max_cells:
-        problems.append(f"{n:,} cells; at most {wanted.max_cells:,} are accepted")
+    if n > required.max_cells:
+        problems.append(f"{n:,} cells; at most {required.max_cells:,} are accepted")
     if labels.nnz is not None:
-        problems += too_dense(labels.nnz, n * len(labels.genes), wanted.format)
+        problems += too_dense(labels.nnz, n * len(labels.genes), required.format)
     return problems
 
 
 def too_dense(nnz: int, size: int, form: Format) -> list[str]:
-    """Say whether there are more non-zeros than the server's memory holds."""
+    """Return an error if there are more non-zeros than fit the server's memory."""
     if form.max_nnz is None or nnz <= form.max_nnz:
         return []
-    words = (
+    problem = (
         f"{nnz:,} non-zeros ({nnz / size:.0%} of the matrix); at most {form.max_nnz:,} are "
         f"accepted, {form.max_nnz / size:.0%} of this matrix"
     )
-    return [words]
+    return [problem]
 
 
-def _controls(labels: PredictionLabels, wanted: Wanted) -> list[str]:
-    count = int((labels.perturbation == wanted.control).sum())
-    if wanted.format.controls and not count:
-        return [f"no {wanted.control} cells: {wanted.format.name} needs predicted controls"]
-    if not wanted.format.controls and count:
-        name = f"{count:,} {wanted.control} cells"
-        return [f"{name}: {wanted.format.name} takes none (measured ones are used); drop them"]
+def _controls(labels: PredictionLabels, required: Requirements) -> list[str]:
+    count = int((labels.perturbation == required.control).sum())
+    if required.format.controls and not count:
+        return [f"no {required.control} cells: {required.format.name} needs predicted controls"]
+    if not required.format.controls and count:
+        name = f"{count:,} {required.control} cells"
+        return [f"{name}: {required.format.name} takes none (measured ones are used); drop them"]
     return []
 
 
-def _perturbations(names: NDArray[np.str_], context: str | None, wanted: Wanted) -> list[str]:
-    """Compare the labels of one context with the challenge's list."""
+def _perturbations(
+    names: NDArray[np.str_], context: str | None, required: Requirements
+) -> list[str]:
+    """Compare the perturbations of one context with the challenge's list."""
     where = f"context {context}: " if context else ""
     counts = Counter(names.tolist())
-    counts.pop(wanted.control, None)
+    counts.pop(required.control, None)
     blank = sum(counts.pop(name, 0) for name in ("", "nan", "None"))
     problems = [f"{where}{console.count(blank, 'cell')} without a perturbation"] if blank else []
-    expected: dict[str, int | None] = dict.fromkeys(counts, wanted.cells)
-    if wanted.panel is not None:
-        expected = wanted.panel.of(context)
+    expected: dict[str, int | None] = dict.fromkeys(counts, required.cells)
+    if required.panel is not None:
+        expected = required.panel.of(context)
         problems += _against_panel(counts, expected, where)
-    if not wanted.format.counts:
+    if not required.format.counts:
         return problems
     wrong = [
         f"{name} has {counts[name]:,}, not {number:,}"
@@ -167,19 +171,19 @@ def _against_panel(counts: Counter[str], expected: dict[str, int | None], where:
             else ""
         )
         problems.append(
-            f"{where}{console.count(len(extra), 'perturbation')} not asked for: "
+            f"{where}{console.count(len(extra), 'perturbation')} not requested: "
             f"{sample(extra)}{hint}"
         )
     return problems
 
 
 class ValueCheck:
-    """Looks at every value once, block by block; raises at the first that would be refused."""
+    """Checks every value block by block; raises at the first error."""
 
     def __init__(
-        self, wanted: Wanted, labels: PredictionLabels, name: str, *, counts: bool
+        self, required: Requirements, labels: PredictionLabels, name: str, *, counts: bool
     ) -> None:
-        self.wanted, self.name, self.counts = wanted, name, counts
+        self.required, self.name, self.counts = required, name, counts
         groups = labels.perturbation
         if labels.context is not None:
             groups = np.char.add(np.char.add(labels.context, " "), groups)
@@ -200,19 +204,19 @@ class ValueCheck:
         rest = np.abs(data - np.rint(data)) > _FRACTION[self.counts]
         if self.counts and rest.any():
             self._refuse(
-                "values that are not whole numbers (raw counts are asked for; "
+                "values that are not whole numbers (raw counts are needed; "
                 "log-normalised values are the usual mistake)",
                 cell[rest],
             )
         self._fractional |= bool(rest.any())
-        if not self.counts and (data >= self.wanted.format.max_log1p).any():
+        if not self.counts and (data >= self.required.format.max_log1p).any():
             self._refuse(
-                f"values of {self.wanted.format.max_log1p:g} or more among log1p values",
-                cell[data >= self.wanted.format.max_log1p],
+                f"values of {self.required.format.max_log1p:g} or more among log1p values",
+                cell[data >= self.required.format.max_log1p],
             )
         self._totals(rows, indptr, data)
         self.nnz += int(np.count_nonzero(data))
-        problems = too_dense(self.nnz, self._size, self.wanted.format)
+        problems = too_dense(self.nnz, self._size, self.required.format)
         if problems:
             raise UserError(f"{self.name}: {problems[0]}")
 
@@ -221,13 +225,13 @@ class ValueCheck:
     ) -> None:
         sums = np.concatenate(([0.0], np.cumsum(data, dtype=np.float64)))
         totals = sums[indptr[1:]] - sums[indptr[:-1]]
-        most = self.wanted.format.max_cell_total
+        most = self.required.format.max_cell_total
         if most is not None and (totals > most).any():
             self._refuse(f"cells with more than {most:,.0f} counts", rows[totals > most])
         self._alive[self._codes[rows[totals > 0]]] = True
 
     def finish(self) -> None:
-        """Refuse what only the whole matrix shows: perturbations without a single count."""
+        """Refuse perturbations without a single count, which only the whole matrix shows."""
         if not self._alive.all():
             empty = self._groups[~self._alive].tolist()
             raise UserError(
@@ -236,6 +240,8 @@ class ValueCheck:
                 hint="the model probably made no prediction for them",
             )
 
-    def _refuse(self, what: str, cells: Sequence[int] | NDArray[np.int64]) -> None:
+    def _refuse(self, problem: str, cells: Sequence[int] | NDArray[np.int64]) -> None:
         where = sorted({int(cell) for cell in cells[:1000]})
-        raise UserError(f"{self.name}: {what}, first in cell {sample([str(w) for w in where], 5)}")
+        raise UserError(
+            f"{self.name}: {problem}, first in cell {sample([str(w) for w in where], 5)}"
+        )

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONTROL = "non-targeting"
-PERTURBATION, CONTEXT, CELL_TYPE = "target_gene", "context", "celltype"  # columns of the archive
+PERTURBATION, CONTEXT, CELL_TYPE = "target_gene", "context", "celltype"  # columns in the archive
 _GENE_HEADERS = frozenset({"gene_name", "gene", "gene_symbol", "gene_names", "genes"})
 
 
 @dataclass(frozen=True)
 class Format:
-    """What one year's server accepts."""
+    """What the server of one year accepts."""
 
     name: str
     counts: bool  # raw counts, or log1p
-    controls: bool  # must be there, or must not
+    controls: bool  # required, or forbidden
     contexts: bool
     n_genes: int
     max_cells: int
-    max_nnz: int | None = None  # the server's memory grows with non-zeros: 4.75e9 is its cap
+    max_nnz: int | None = None  # limited by the server's memory: 4.75e9 non-zeros
     max_cell_total: float | None = None
     max_log1p: float = 15.0
 
@@ -69,23 +69,23 @@ def read_genes(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Panel:
-    """The perturbations that a submission must predict, and how many cells of each."""
+    """The perturbations that a submission must predict, and the number of cells of each."""
 
-    wanted: dict[str | None, dict[str, int | None]]  # by context; None is every context
+    cells_of: dict[str | None, dict[str, int | None]]  # by context; None is every context
     fingerprint: str  # of the sorted names
 
     def of(self, context: str | None) -> dict[str, int | None]:
         """Return the perturbations of one context."""
-        return self.wanted.get(context) or self.wanted.get(None) or {}
+        return self.cells_of.get(context) or self.cells_of.get(None) or {}
 
 
 def read_panel(path: Path, cells: int | None) -> Panel:
-    """Read pert_counts.csv; `cells` is the number where the file gives none."""
+    """Read pert_counts.csv; `cells` is the number of cells where the file gives none."""
     table = read_table(path)
     column, contexts, counts = (table.column(one) for one in (PERTURBATION, CONTEXT, "n_cells"))
     if column is None:
         raise table.lacks(PERTURBATION)
-    wanted: dict[str | None, dict[str, int | None]] = {}
+    cells_of: dict[str | None, dict[str, int | None]] = {}
     names = set()
     for number, row in table.rows:
         name = row[column]
@@ -95,15 +95,15 @@ def read_panel(path: Path, cells: int | None) -> Panel:
         if name != CONTROL:
             context = None if contexts is None else row[contexts] or None
             given = cells if counts is None else _cells(row[counts], f"{path}:{number}")
-            wanted.setdefault(context, {})[name] = given
-    if not any(wanted.values()):
+            cells_of.setdefault(context, {})[name] = given
+    if not any(cells_of.values()):
         raise UserError(f"{path} names no perturbation")
     digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
-    return Panel(wanted, f"sha256:{digest}")
+    return Panel(cells_of, f"sha256:{digest}")
 
 
 def _cells(text: str, where: str) -> int | None:
-    """Return how many cells a line asks for; an empty field asks for no number."""
+    """Return the number of cells in a field, None if it is empty."""
     if not text:
         return None
     try:
@@ -113,6 +113,6 @@ def _cells(text: str, where: str) -> int | None:
 
 
 def sample(names: list[str], most: int = 10) -> str:
-    """Write the first few names and how many more there are."""
+    """List the first few names, and the number of the others."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,7 +1,7 @@
-"""Counts or log1p: detected from the values, reported, and converted for the challenge.
+"""Detect whether values are counts or log1p, report it, and convert them for the challenge.
 
-The 2025 packer turned counts into log1p of counts scaled to the median total, in float32; so does
-this, in two passes instead of in memory. 2026 takes counts as they are.
+The 2025 packer converts counts to log1p of counts scaled to the median total, in float32. This
+module gives the same values in two passes, instead of in memory. 2026 takes counts as they are.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scaled:
-    """How the values are brought to what the format takes."""
+    """How values are converted to the format."""
 
     is_counts: bool
-    words: str
-    divisor: NDArray[np.float32] | None = None  # per cell; None leaves values as they are
+    description: str
+    divisor: NDArray[np.float32] | None = None  # per cell; None leaves the values unchanged
 
     @classmethod
     def of(cls, source: CellSource, form: Format, name: str) -> Scaled:
-        """Look at the values and say what will be done with them."""
+        """Detect the scale of the values, and describe the conversion."""
         if form.counts:
-            return cls(True, "raw counts, kept")  # noqa: FBT003 - every value is checked to be one
+            return cls(True, "raw counts, kept")  # noqa: FBT003 - every value is checked later
         found = detect.scale(source)
         if found.kind == "normalised":
             raise UserError(
-                f"{name}: log1p values or raw counts are asked for, these are {found.text}",
+                f"{name}: log1p values or raw counts are needed, these are {found.text}",
                 hint="take the logarithm (log1p), or pack the raw counts",
             )
         if found.kind != "counts":
             if found.kind != "log1p":
                 console.say(
-                    f"{name}: not whole, so taken as log1p values and checked to be below 15"
+                    f"{name}: not whole numbers, taken as log1p values and checked to be below 15"
                 )
             return cls(False, "log1p, kept")  # noqa: FBT003
         totals = _totals(source)
@@ -57,7 +57,7 @@ class Scaled:
         return cls(True, f"counts, scaled to {median:g} and log1p", divisor)  # noqa: FBT003
 
     def apply(self, block: Any) -> Any:
-        """Return a block with its values scaled."""
+        """Return a block with its values converted."""
         if self.divisor is None:
             return block
         per_value = np.repeat(self.divisor[block.rows], np.diff(block.indptr))
@@ -65,7 +65,7 @@ class Scaled:
 
 
 def _totals(source: CellSource) -> NDArray[np.float64]:
-    """Sum each cell's counts, in one pass."""
+    """Sum each cell's counts in one pass."""
     totals = np.zeros(source.n_cells)
     with console.progress("adding up cells", source.n_cells) as bar:
         for block in source.chunks():

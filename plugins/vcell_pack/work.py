@@ -1,4 +1,4 @@
-"""Pack a prediction: labels checked, values checked while they are written, archive read back."""
+"""Pack a prediction: check labels, check values while writing, read the archive back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vcell import __version__, console, outputs
 from vcell.data import CellSource
 from vcell.errors import UserError
 from vcell_pack import archive
-from vcell_pack.checks import PredictionLabels, ValueCheck, Wanted, check_labels
+from vcell_pack.checks import PredictionLabels, Requirements, ValueCheck, check_labels
 from vcell_pack.formats import CELL_TYPE, CONTEXT, FORMATS, PERTURBATION, read_genes, read_panel
 from vcell_pack.scale import Scaled
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenPrediction:
-    """An opened prediction and what it must satisfy."""
+    """An open prediction, and the requirements it must meet."""
 
     source: CellSource
     labels: PredictionLabels
-    wanted: Wanted
+    required: Requirements
     name: str
     cell_type: str | None
 
     @property
     def order(self) -> np.ndarray[Any, Any] | None:
-        """Columns in the order of the challenge's gene list, or None where they are already."""
-        wanted = self.wanted.genes
-        if wanted is None or wanted == self.labels.genes.tolist():
+        """Columns in the order of the challenge's gene list, or None if they already are."""
+        genes = self.required.genes
+        if genes is None or genes == self.labels.genes.tolist():
             return None
         place = {name: i for i, name in enumerate(self.labels.genes.tolist())}
-        return np.array([place[name] for name in wanted])
+        return np.array([place[name] for name in genes])
 
 
 def run(files: tuple[Path, ...], config: Pack) -> None:
@@ -71,9 +71,13 @@ def _pack(files: tuple[Path, ...], config: Pack) -> dict[str, Any]:
     out = config.output
     read = [*files, config.genes, config.perturbations]
     outputs.check(out, inputs=read, overwrite=config.overwrite, suffixes=(".vcc",))
-    with _open(files, config) as prediction, outputs.whole(out) as packed, _beside(packed) as h5ad:
+    with (
+        _open(files, config) as prediction,
+        outputs.whole(out) as packed,
+        _temporary_h5ad(packed) as h5ad,
+    ):
         facts = _write(prediction, h5ad)
-        form = prediction.wanted.format
+        form = prediction.required.format
         meta = _meta(prediction, facts, config) if form.contexts else None
         written = archive.write(h5ad, packed, meta=meta, stamp=not form.contexts)
         _contents, read_back = archive.read(packed, None)
@@ -86,8 +90,8 @@ def _pack(files: tuple[Path, ...], config: Pack) -> dict[str, Any]:
 
 
 @contextmanager
-def _beside(packed: Path) -> Iterator[Path]:
-    """Name the h5ad that goes into the archive, and remove it in the end."""
+def _temporary_h5ad(packed: Path) -> Iterator[Path]:
+    """Yield the path of the h5ad that goes into the archive, and remove the file at the end."""
     h5ad = packed.with_name(f"{packed.name}.h5ad")
     try:
         yield h5ad
@@ -99,31 +103,31 @@ def _beside(packed: Path) -> Iterator[Path]:
 def _open(
     files: tuple[Path, ...], config: Pack, inside: str | None = None
 ) -> Iterator[OpenPrediction]:
-    """Open the prediction and refuse it if its labels, genes or size would be refused.
+    """Open the prediction, and check its labels, genes and size.
 
-    `inside` is what it is called where its own name says nothing.
+    `inside` replaces the name of an unpacked file in messages.
     """
     from vcell.data import open_cells
 
-    wanted = _wanted(config)
+    required = _requirements(config)
     paths = list(files)
     cells = paths[0] if len(paths) == 1 else paths
     with open_cells(cells, layer=config.layer, join=config.join) as source:
         source.name = inside or source.name
         labels = _labels(source, config)
         name = inside or files[0].name + (" and others" if len(files) > 1 else "")
-        problems = check_labels(labels, wanted)
+        problems = check_labels(labels, required)
         if problems:
             raise UserError(
-                f"{name} would be refused by {wanted.format.name}:\n  " + "\n  ".join(problems)
+                f"{name} would be refused by {required.format.name}:\n  " + "\n  ".join(problems)
             )
-        yield OpenPrediction(source, labels, wanted, name, config.cell_type_column)
+        yield OpenPrediction(source, labels, required, name, config.cell_type_column)
 
 
-def _wanted(config: Pack, rules: str | None = None) -> Wanted:
+def _requirements(config: Pack, rules: str | None = None) -> Requirements:
     form = FORMATS[rules or config.rules]
     cells = config.cells_per_perturbation if form.counts else None
-    return Wanted(
+    return Requirements(
         format=form,
         genes=read_genes(config.genes) if config.genes else None,
         panel=read_panel(config.perturbations, cells) if config.perturbations else None,
@@ -135,7 +139,7 @@ def _wanted(config: Pack, rules: str | None = None) -> Wanted:
 
 
 def _labels(source: CellSource, config: Pack) -> PredictionLabels:
-    """Read the columns that name perturbation and context; missing values become ''."""
+    """Read the columns of perturbation and context; missing values become ''."""
     perturbation = source.obs(config.perturbation_column or PERTURBATION)
     context = None
     if FORMATS[config.rules].contexts and config.context_column in source.obs_columns:
@@ -148,14 +152,14 @@ def _labels(source: CellSource, config: Pack) -> PredictionLabels:
 def _strings(column: Any) -> np.ndarray[Any, Any]:
     names = np.append(np.asarray(column.categories).astype(str), "")
     labels: np.ndarray[Any, Any] = names[column.codes]
-    return labels  # code -1, a missing value, is the last
+    return labels  # code -1, a missing value, indexes the last label
 
 
 def _check(prediction: OpenPrediction) -> dict[str, Any]:
-    """Look at every value and write nothing."""
-    scaled = Scaled.of(prediction.source, prediction.wanted.format, prediction.name)
+    """Check every value without writing."""
+    scaled = Scaled.of(prediction.source, prediction.required.format, prediction.name)
     check = ValueCheck(
-        prediction.wanted, prediction.labels, prediction.name, counts=scaled.is_counts
+        prediction.required, prediction.labels, prediction.name, counts=scaled.is_counts
     )
     for block in _blocks(prediction, "checking"):
         check.block(block.rows, block.indptr, block.data)
@@ -164,12 +168,12 @@ def _check(prediction: OpenPrediction) -> dict[str, Any]:
 
 
 def _write(prediction: OpenPrediction, h5ad: Path) -> dict[str, Any]:
-    """Check every value and write the slim h5ad that the archive carries."""
+    """Check every value and write the reduced h5ad for the archive."""
     from vcell.data.write import CellWriter
 
-    scaled = Scaled.of(prediction.source, prediction.wanted.format, prediction.name)
+    scaled = Scaled.of(prediction.source, prediction.required.format, prediction.name)
     check = ValueCheck(
-        prediction.wanted, prediction.labels, prediction.name, counts=scaled.is_counts
+        prediction.required, prediction.labels, prediction.name, counts=scaled.is_counts
     )
     order = prediction.order
     genes = prediction.labels.genes if order is None else prediction.labels.genes[order]
@@ -191,7 +195,7 @@ def _blocks(prediction: OpenPrediction, label: str) -> Iterator[Any]:
 
 
 def _obs(prediction: OpenPrediction) -> dict[str, Any]:
-    """Keep only the columns that the challenge reads, under its own names."""
+    """Return only the columns that the challenge reads, under its names."""
     obs = {PERTURBATION: prediction.labels.perturbation}
     if prediction.cell_type is not None:
         obs[CELL_TYPE] = _strings(prediction.source.obs(prediction.cell_type))
@@ -201,7 +205,7 @@ def _obs(prediction: OpenPrediction) -> dict[str, Any]:
 
 
 def _meta(prediction: OpenPrediction, facts: dict[str, Any], config: Pack) -> dict[str, Any]:
-    panel = prediction.wanted.panel
+    panel = prediction.required.panel
     meta = {
         "schema": 1,
         "nnz": facts["nnz"],
@@ -214,26 +218,26 @@ def _meta(prediction: OpenPrediction, facts: dict[str, Any], config: Pack) -> di
 
 
 def _facts(prediction: OpenPrediction, check: ValueCheck, scaled: Scaled) -> dict[str, Any]:
-    labels, wanted = prediction.labels, prediction.wanted
+    labels, required = prediction.labels, prediction.required
     n_cells, n_genes = len(labels.perturbation), len(labels.genes)
-    named = np.unique(labels.perturbation[labels.perturbation != wanted.control])
+    named = np.unique(labels.perturbation[labels.perturbation != required.control])
     notes = []
-    if wanted.genes is None:
+    if required.genes is None:
         notes.append("gene names were not checked (no --genes)")
-    if wanted.panel is None:
+    if required.panel is None:
         notes.append("the set of perturbations was not checked (no --perturbations)")
     if prediction.order is not None:
         notes.append("genes were put into the order of the list")
     return {
-        "rules": wanted.format.name,
+        "rules": required.format.name,
         "n_cells": n_cells,
         "n_genes": n_genes,
         "nnz": check.nnz,
         "density": check.nnz / max(n_cells * n_genes, 1),
         "perturbations": len(named),
-        "controls": int((labels.perturbation == wanted.control).sum()),
+        "controls": int((labels.perturbation == required.control).sum()),
         "contexts": _counts(labels.context),
-        "values": scaled.words,
+        "values": scaled.description,
         "notes": notes,
     }
 
@@ -246,7 +250,7 @@ def _counts(context: Any) -> dict[str, int]:
 
 
 def _check_archive(path: Path, config: Pack) -> dict[str, Any]:
-    """Check a packed file: the container, then all that is checked before packing."""
+    """Check a packed file: the container, then its prediction as before packing."""
     from dataclasses import replace
 
     with tempfile.TemporaryDirectory(prefix="vcell-pack-") as folder:
@@ -273,16 +277,16 @@ def _check_archive(path: Path, config: Pack) -> dict[str, Any]:
 
 @contextmanager
 def _named(h5ad: Path, inside: str) -> Iterator[None]:
-    """Name the archive, not the file it was unpacked to, in what goes wrong."""
+    """Give the name of the archive in errors, instead of the file it was unpacked to."""
     try:
         yield
     except UserError as error:
-        words = str(error).replace(str(h5ad), inside).replace(h5ad.name + "/", f"{inside}/")
-        raise UserError(words, hint=error.hint) from None
+        message = str(error).replace(str(h5ad), inside).replace(h5ad.name + "/", f"{inside}/")
+        raise UserError(message, hint=error.hint) from None
 
 
 def _compare_meta(path: Path, meta: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Refuse a meta.json that describes another prediction."""
+    """Refuse a meta.json that does not match the prediction."""
     for key, fact in (("n_obs", "n_cells"), ("n_vars", "n_genes"), ("nnz", "nnz")):
         if meta.get(key, facts[fact]) != facts[fact]:
             raise UserError(
@@ -295,14 +299,14 @@ def _compare_meta(path: Path, meta: dict[str, Any], facts: dict[str, Any]) -> No
 
 def _report(facts: dict[str, Any]) -> None:
     shown = {key: value for key, value in facts.items() if value not in ([], {})}
-    lines = [f"{key.replace('_', ' '):<14}{_words(value)}" for key, value in shown.items()]
+    lines = [f"{key.replace('_', ' '):<14}{_formatted(value)}" for key, value in shown.items()]
     done = f"written: {facts['output']}" if "output" in facts else "it would be accepted"
     console.result(facts, "\n".join([*lines, done]))
 
 
-def _words(value: Any) -> str:
+def _formatted(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_words(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {_formatted(item)}" for name, item in value.items())
     if isinstance(value, list):
         return "; ".join(map(str, value))
     if isinstance(value, float):

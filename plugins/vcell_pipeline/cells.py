@@ -1,4 +1,4 @@
-"""Stages that only this pipeline has: QC, and files of each fold's training patients."""
+"""Stages without a command of their own: QC, and the training cells of each fold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from vcell import console
 from vcell.data import CellWriter, open_cells
-from vcell.data.detect import refuse_repeated, require_counts
+from vcell.data.detect import refuse_confounded, refuse_repeated, require_counts, whole_counts
 from vcell.errors import UserError
 from vcell.kernels.cells import cell_totals
 from vcell.outputs import MADE_BY, made_by, write_json
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def columns_of(config: Pipeline) -> PatientColumns:
-    """Return which column means what."""
+    """Return the names of the columns."""
     if config.cell_type_column is None:
         raise UserError("no column of cell types is named", hint="--cell-type-column COLUMN")
     return cohort.PatientColumns(
@@ -34,40 +34,48 @@ def columns_of(config: Pipeline) -> PatientColumns:
 
 
 def qc(cells: Path, out: Path, config: Pipeline) -> dict[str, Any]:
-    """Write the cells that are good enough, of patients that have enough of them."""
+    """Write the cells that pass QC, of patients with enough of them."""
     columns = columns_of(config)
     with open_cells(cells, config.layer) as source:
         refuse_repeated(source)
         require_counts(source)
-        cohort.members(source, columns, config.min_cells)  # refuses what cannot be, first
+        cohort.members(source, columns, config.min_cells)  # refuses unusable columns first
+        if config.states and columns.batch:
+            refuse_confounded(source, columns.cell_type, columns.batch)
         genes, mito = _measured(source)
         few, dying = genes < config.min_genes, mito > config.max_mito
-        kept = ~few & ~dying
+        passed = ~few & ~dying
         patients = source.obs(columns.patient)
         codes = patients.codes.astype(np.int64)
-        number = np.bincount(codes[kept & (codes >= 0)], minlength=len(patients.categories))
-        small = number < config.min_patient_cells
-        kept &= np.append(~small, False)[codes]
-        told = {
-            "cells": source.n_cells, "kept": int(kept.sum()), "few genes": int(few.sum()),
+        number, counted = (
+            np.bincount(codes[these & (codes >= 0)], minlength=len(patients.categories))
+            for these in (passed, passed & (genes > 0))
+        )
+        small = (number < config.min_patient_cells) | (counted == 0)
+        passed &= np.append(~small, False)[codes]
+        summary = {
+            "cells": source.n_cells, "kept": int(passed.sum()), "few genes": int(few.sum()),
             "mitochondrial": int((dying & ~few).sum()),
         }  # fmt: skip
         names = [str(p) for p in patients.categories[small]]
-        if not kept.any():
+        if not passed.any():
             raise UserError(
                 f"{source.name}: QC leaves no cell: {few.sum():,} of {source.n_cells:,} have fewer "
                 f"than {console.count(config.min_genes, 'gene')}",
                 hint="--min-genes, --max-mito and --min-patient-cells set the bounds",
             )
-        _copied(source, columns, out, np.flatnonzero(kept))
+        _copied(source, columns, out, np.flatnonzero(passed))
     with open_cells(out) as left:
         cohort.members(left, columns, config.min_cells)
-    console.say(
-        f"kept: {told['kept']:,} of {told['cells']:,} cells; left out: {told['few genes']:,} of "
-        f"few genes, {told['mitochondrial']:,} of too many mitochondrial counts, "
-        f"{console.count(len(names), 'patient')}{': ' + ', '.join(names[:5]) if names else ''}"
+    left_out = (
+        f"{console.count(len(names), 'patient')}{': ' if names else ''}{', '.join(names[:5])}"
     )
-    return told | {"patients left out": names}
+    console.say(
+        f"kept: {summary['kept']:,} of {summary['cells']:,} cells; "
+        f"left out: {summary['few genes']:,} of few genes, "
+        f"{summary['mitochondrial']:,} of too many mitochondrial counts, {left_out}"
+    )
+    return summary | {"patients left out": names}
 
 
 def _measured(source: CellSource) -> tuple[Array, Array]:
@@ -82,6 +90,7 @@ def _measured(source: CellSource) -> tuple[Array, Array]:
             n = len(block)
             totals, marked = np.zeros(n), np.zeros((n, 1))
             number = np.zeros(n, np.int32)
+            whole_counts(source, block)  # what only looked like counts ends here, not at hour nine
             cell_totals(
                 block.indptr - block.indptr[0], block.indices, block.data, marks, totals, number,
                 marked,
@@ -105,18 +114,18 @@ def _copied(source: CellSource, columns: PatientColumns, out: Path, rows: Array)
 
 
 def split(cells: Path, file: Path, config: Pipeline) -> tuple[dict[str, Any], list[Path]]:
-    """Deal patients into folds; write the list, and each fold's training cells for its GMVAE."""
+    """Assign patients to folds; write the list, and each fold's training cells for its GMVAE."""
     columns = columns_of(config)
     with open_cells(cells) as source:
-        who = cohort.members(source, columns, config.min_cells)
-        n = folds.possible(who.outcome, config.folds)
-        fold = folds.dealt(who.patients, who.outcome, n, config.seed)
+        members = cohort.members(source, columns, config.min_cells)
+        n = folds.possible(members.outcome, config.folds)
+        fold = folds.dealt(members.patients, members.outcome, n, config.seed)
         written = []
         for k in range(n if config.states else 0):
             out = file.with_name(f"learn-{k}.h5ad")
-            own = (who.patient_of >= 0) & (fold[who.patient_of] != k)
+            own = (members.patient_of >= 0) & (fold[members.patient_of] != k)
             _copied(source, columns, out, np.flatnonzero(own))
             written.append(out)
-    told = folds.told(who.patients, fold)
-    write_json(file, {MADE_BY: made_by(), "folds": [{"test": names} for names in told]})
-    return {"folds": [len(names) for names in told]}, [file, *written]
+    assigned = folds.names_by_fold(members.patients, fold)
+    write_json(file, {MADE_BY: made_by(), "folds": [{"test": names} for names in assigned]})
+    return {"folds": [len(names) for names in assigned]}, [file, *written]

@@ -1,9 +1,9 @@
 """The stages of `vcell pipeline bulk`, in order, and their state.
 
-Stages that are commands are run by the core's dispatch (`vcell.library.command`), in this process:
-no plugin is imported, settings are checked as on the command line, a kill ends everything at once
-and leaves no child behind, and torch is loaded once. Each training writes a run directory, so an
-interrupted training continues from its last checkpoint.
+Stages that are commands run in this process through the core (`vcell.library.command`). So no
+plugin is imported, settings are checked as on the command line, a kill leaves no child process, and
+torch is loaded once. Each training writes a run directory, so that an interrupted training
+continues from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -28,45 +28,45 @@ if TYPE_CHECKING:
 
     from vcell_pipeline import Pipeline
 
-_OURS = ("cells", "output", "resume", "runs", "overwrite", "layer", "join")  # said by the pipeline
+_OURS = ("cells", "output", "resume", "runs", "overwrite", "layer", "join")  # set by the pipeline
 _GOES_ON = ("crashed", "interrupted", "failed", "stalled")
 _FIGURES = ("attention", "roc", "calibration")
 
 
 def bulk(config: Pipeline) -> None:
-    """Do what is not done."""
+    """Run the unfinished stages."""
     _may_write(config)
     if config.pairs:
-        pairs_table(config.pairs)  # what is wrong with it is told before hours of training
+        pairs_table(config.pairs)  # report errors in it before hours of training
     book = Manifest.open(config.output)
     with book.locked():
-        told = {stage.name: book.run(stage) for stage in _stages(config, book)}
-    verdict = told["classifier"]["verdict"]
+        results = {stage.name: book.run(stage) for stage in _stages(config, book)}
+    verdict = results["classifier"]["verdict"]
     table = _table(book, config)
-    result = {"folder": str(config.output), "verdict": verdict, "stages": told}
-    page = config.output / "runs" / Path(told["classifier"]["run"]).name / "index.html"
+    result = {"folder": str(config.output), "verdict": verdict, "stages": results}
+    page = config.output / "runs" / Path(results["classifier"]["run"]).name / "index.html"
     console.result(result | {"page": str(page)}, f"{table}\n\n{verdict['text']}\n{page}")
 
 
 def _may_write(config: Pipeline) -> None:
-    """Refuse a folder in which files of others have the names of what is made here.
+    """Refuse to replace files that the pipeline did not write.
 
-    Once the folder has a pipeline's list of stages, files of those names that vcell made are its.
+    Once the folder has a pipeline's list of stages, files of those names with vcell's mark are its.
     """
     folder = config.output
     outputs.check_folder(folder)
     names = ["qc.h5ad", "split.json", "folds.json", "pseudobulk.npz"]
     names += [f"learn-{k}.h5ad" for k in range(config.folds)]
     names += [f"figures/{name}.svg" for name in _FIGURES]
-    begun = (folder / FILE).is_file()
+    started = (folder / FILE).is_file()
     read = [config.cells, config.pairs]
     outputs.check(
-        *(folder / name for name in names), inputs=read, overwrite=begun, parents=True, flag=""
+        *(folder / name for name in names), inputs=read, overwrite=started, parents=True, flag=""
     )
 
 
 def status(config: Pipeline) -> None:
-    """Say how the stages stand."""
+    """Print the state of the stages."""
     book = Manifest.open(config.output)
     rows = list(_standing(book, config))
     result = {
@@ -93,13 +93,13 @@ def _standing(book: Manifest, config: Pipeline) -> Iterator[tuple[Any, ...]]:
 
 
 def _stages(config: Pipeline, book: Manifest, *, asking: bool = False) -> Iterator[Stage]:
-    """Yield the stages in order; each is made once those before it are done."""
+    """Yield the stages in order; each is created when those before it are done."""
     if config.cells is None:
         raise UserError("no cells are named", hint="--cells FILE, or [data] cells in vcell.toml")
     if not config.cells.exists():
         raise UserError(f"{config.cells} does not exist")
     columns = cells.columns_of(config)
-    folder, kept = config.output, config.output / "qc.h5ad"
+    folder, filtered = config.output, config.output / "qc.h5ad"
     meaning = vars(columns) | {"min_cells": config.min_cells}
     yield Stage(
         name="qc", title="leave out bad cells and small patients", inputs=_files(config.cells),
@@ -107,20 +107,20 @@ def _stages(config: Pipeline, book: Manifest, *, asking: bool = False) -> Iterat
             "min_genes": config.min_genes, "max_mito": config.max_mito,
             "min_patient_cells": config.min_patient_cells, "layer": config.layer,
         },
-        work=lambda: (cells.qc(_cells(config), kept, config), [kept]),
+        work=lambda: (cells.qc(_cells(config), filtered, config), [filtered]),
     )  # fmt: skip
-    dealt = folder / "split.json"
+    folds = folder / "split.json"
     yield Stage(
-        name="split", title="deal patients into folds", inputs=[kept],
+        name="split", title="deal patients into folds", inputs=[filtered],
         settings=meaning | {"folds": config.folds, "seed": config.seed, "states": config.states},
-        work=lambda: cells.split(kept, dealt, config),
+        work=lambda: cells.split(filtered, folds, config),
     )  # fmt: skip
     n = len(book.stages.get("split", {}).get("result", {}).get("folds", [0] * config.folds))
     for k in range(n if config.states else 0):
         yield _gmvae(config, k)
     if config.samples:
-        yield _pseudobulk(config, kept)
-    yield _classifier(config, book, kept, dealt, n)
+        yield _pseudobulk(config, filtered)
+    yield _classifier(config, book, filtered, folds, n)
     run = book.stages.get("classifier", {}).get("result", {}).get("run")
     if not asking and run is None:
         return
@@ -148,7 +148,7 @@ def _cells(config: Pipeline) -> Path:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the files of an input: itself, or everything in the folder."""
+    """Return the files of an input: the file itself, or everything in the folder."""
     if path.is_dir():
         return sorted(one for one in path.rglob("*") if one.is_file())
     return [path]
@@ -161,12 +161,12 @@ def _gmvae(config: Pipeline, k: int) -> Stage:
     settings = _given("train-gmvae") | {k: v for k, v in imposed.items() if v is not None}
 
     def work() -> tuple[dict[str, Any], list[Path]]:
-        told = _trained(config, "train-gmvae", settings, learn)
-        run = Run.open(told["run"])
+        result = _trained(config, "train-gmvae", settings, learn)
+        run = Run.open(result["run"])
         best = run.checkpoint("best").path
         names = ("gmvae.json", "head.npz", "components.npz")
         written = [*(run.path / name for name in names), best / "model.safetensors"]
-        return {"run": run.name, "held_out": told.get("held_out")}, written
+        return {"run": run.name, "held_out": result.get("held_out")}, written
 
     return Stage(
         name=f"gmvae-{k}", title=f"train a GMVAE without the patients of fold {k}",
@@ -174,7 +174,7 @@ def _gmvae(config: Pipeline, k: int) -> Stage:
     )  # fmt: skip
 
 
-def _pseudobulk(config: Pipeline, kept: Path) -> Stage:
+def _pseudobulk(config: Pipeline, cells: Path) -> Stage:
     out = config.output / "pseudobulk.npz"
     settings = {"mode": "own"} | _given("pseudobulk") | {
         "labels": config.cell_type_column, "by": config.patient_column,
@@ -182,17 +182,17 @@ def _pseudobulk(config: Pipeline, kept: Path) -> Stage:
     }  # fmt: skip
 
     def work() -> tuple[dict[str, Any], list[Path]]:
-        told = library.command("pseudobulk", kept, output=out, overwrite=True, **settings)
-        return {"samples": told["samples"]}, [out]
+        result = library.command("pseudobulk", cells, output=out, overwrite=True, **settings)
+        return {"samples": result["samples"]}, [out]
 
     return Stage(
-        name="pseudobulk", title="draw bulk samples of each patient", inputs=[kept],
+        name="pseudobulk", title="draw bulk samples of each patient", inputs=[cells],
         settings=settings, work=work,
     )  # fmt: skip
 
 
-def _classifier(config: Pipeline, book: Manifest, kept: Path, dealt: Path, n: int) -> Stage:
-    """Return the stage of train-bulk; its file of folds names the GMVAE of each."""
+def _classifier(config: Pipeline, book: Manifest, cells: Path, folds: Path, n: int) -> Stage:
+    """Return the stage of train-bulk; its file of folds has the GMVAE of each fold."""
     folder = config.output
     runs = [
         book.stages.get(f"gmvae-{k}", {}).get("result", {}).get("run")
@@ -204,19 +204,19 @@ def _classifier(config: Pipeline, book: Manifest, kept: Path, dealt: Path, n: in
         "min_cells": config.min_cells, "seed": config.seed,
     }  # fmt: skip
     settings = _given("train-bulk") | {k: v for k, v in imposed.items() if v is not None}
-    inputs = [kept, dealt]
+    inputs = [cells, folds]
     inputs += [folder / "pseudobulk.npz"] if config.samples else []
     inputs += [config.pairs] if config.pairs else []
 
     def work() -> tuple[dict[str, Any], list[Path]]:
-        told = json.loads(dealt.read_text())
-        for one, name in zip(told["folds"], runs, strict=False):
+        split = json.loads(folds.read_text())
+        for one, name in zip(split["folds"], runs, strict=False):
             one["gmvae"] = str((folder / "runs" / name).absolute())
-        outputs.write_json(folder / "folds.json", {outputs.MADE_BY: outputs.made_by(), **told})
+        outputs.write_json(folder / "folds.json", {outputs.MADE_BY: outputs.made_by(), **split})
         more = {"pairs": config.pairs, "folds_file": folder / "folds.json"}
         if config.samples:
             more["pseudobulk"] = folder / "pseudobulk.npz"
-        found = _trained(config, "train-bulk", settings | more, kept)
+        found = _trained(config, "train-bulk", settings | more, cells)
         run = Run.open(found["run"])
         names = ("design.json", "cohort.npz", "scores.json", "predictions.csv", "index.html")
         written = [folder / "folds.json", *(run.path / name for name in names)]
@@ -233,23 +233,23 @@ def _command(
     config: Pipeline, name: str, command: str, title: str, inputs: list[Path], argument: Any,
     settings: dict[str, Any], files: tuple[str, ...],
 ) -> Stage:  # fmt: skip
-    """Return a stage that is a command about a run, and writes files into it."""
+    """Return a stage that runs a command on a run, and writes files into it."""
     given = _given(command) | settings
 
     def work() -> tuple[dict[str, Any], list[Path]]:
         run: Path = argument()
-        told = library.command(command, str(run), **given)
-        return {"result": told}, [run / file for file in files]
+        result = library.command(command, str(run), **given)
+        return {"result": result}, [run / file for file in files]
 
     return Stage(name=name, title=title, inputs=inputs, settings=given, work=work)
 
 
 def _figures(config: Pipeline, run: str) -> tuple[dict[str, Any], list[Path]]:
     folder = config.output / "figures"
-    told = library.command(
+    result = library.command(
         "figures", "all", str(_named(config.output, run)), output=folder, overwrite=True
     )
-    return {"files": [Path(f).name for f in told["files"]]}, [Path(f) for f in told["files"]]
+    return {"files": [Path(f).name for f in result["files"]]}, [Path(f) for f in result["files"]]
 
 
 def _named(folder: Path, run: str) -> Path:
@@ -257,7 +257,7 @@ def _named(folder: Path, run: str) -> Path:
 
 
 def _given(command: str) -> dict[str, Any]:
-    """Return what the project file says in a command's own table, without what we say ourselves."""
+    """Return the command's own table in the project file, without what the pipeline sets."""
     ctx = click.get_current_context(silent=True)
     file = ctx.meta.get(PROJECT) if ctx else None
     loaded = plugin.get(command)
@@ -272,17 +272,17 @@ def _given(command: str) -> dict[str, Any]:
 def _trained(
     config: Pipeline, command: str, settings: dict[str, Any], data: Path
 ) -> dict[str, Any]:
-    """Train, or go on with the training on these very cells that was cut short."""
+    """Train, or resume an interrupted training on the same cells."""
     runs = config.output / "runs"
     for run in reversed(find_runs(runs)[0]):
         read = run.meta.get("data") or [{}]
         same = read[0].get("modified") == data.stat().st_mtime
-        asked = {k: run.meta["config"].get(k) for k in settings}
-        wanted = json.loads(json.dumps(settings, default=str))
+        saved = {k: run.meta["config"].get(k) for k in settings}
+        expected = json.loads(json.dumps(settings, default=str))
         ready = run.checkpoints() or (run.path / "design.json").is_file()
-        ours = run.meta.get("command") == command and same and ready and asked == wanted
-        if ours and run.status() in _GOES_ON:
-            console.say(f"going on with {run.name}")
+        matches = run.meta.get("command") == command and same and ready and saved == expected
+        if matches and run.status() in _GOES_ON:
+            console.say(f"continuing {run.name}")
             found: dict[str, Any] = library.command(command, resume=str(run.path), runs=runs)
             return found
     found = library.command(command, data, runs=runs, **settings)

@@ -52,7 +52,7 @@ class Predict(DataOptions):
         None, help="Control cells to add to the output (default: all; 0: none).", minimum=0
     )
     context: str | None = option(
-        None, help="Predict in this context (cell type) only (default: all that the run knows)."
+        None, help="Predict in this context (cell type) only (default: all of the run)."
     )
     model: str | None = option(
         None, help="Another model on the same run, such as `mean` (default: the one trained)."

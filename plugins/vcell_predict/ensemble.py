@@ -46,7 +46,7 @@ class Member:
             raise UserError(
                 f"{run.name} is {run.status()}: it ended before its cells were measured, so it "
                 "cannot predict",
-                hint="train anew: vcell train-vcc",
+                hint="train again: vcell train-vcc",
             )
         if not kind or not has_screen or not run.meta.get("model"):
             raise UserError(
@@ -208,7 +208,7 @@ def _answering(run: Run) -> list[Path]:
     if not paths:
         raise UserError(
             f"{run.name} is {status}, and none of its {holds} is done",
-            hint=f"vcell train-vcc --resume {run.name} goes on with them",
+            hint=f"vcell train-vcc --resume {run.name} continues them",
         )
     if holds == "folds":
         done = f"{len(paths)} of {run.meta['folds']} are done"

@@ -75,12 +75,17 @@ def _responding(folder: Path, page: Page, ensemble: Ensemble, prediction: Predic
         },
     )
     top = order[:_TOP_GENES]
+    page.headline(
+        f"Genes that respond most: {', '.join(genes[order[:5]])}",
+        f"of {console.count(len(genes), 'gene')}, predicted by {ensemble.called}",
+    )
     page.heading("Responding genes")
     bars = {str(genes[i]): float(response[i]) for i in top}
     page.figure("Response", svg.bars(bars, x="root mean square effect"), "genes.csv has all.")
     picture = svg.heat_map(
-        effect[:_ROWS, top].tolist(), rows="perturbations", columns="genes", legend="effect"
-    )
+        effect[:_ROWS, top].tolist(), rows="perturbations", columns="genes", legend="effect",
+        signed=True,
+    )  # fmt: skip
     shown = console.count(min(len(effect), _ROWS), "perturbation")
     caption = f"{shown}, the same genes from left to right."
     page.figure("Predicted effects", picture, caption)

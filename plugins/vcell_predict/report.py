@@ -62,15 +62,13 @@ def uns(config: Predict, ensemble: Ensemble, prediction: Prediction) -> dict[str
 def page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
     """Build the page."""
     page = Page("vcell predict", f"{config.output.name}, by {ensemble.called}")
-    page.facts(
-        {
-            "perturbations": len(prediction.requests),
-            "predicted cells": int(prediction.cells.sum()),
-            "controls beside them": prediction.n_controls,
-            "cells": config.mode,
-            "predicted by the mean effect": ", ".join(prediction.blind) or "none",
-        }
+    cells = console.count(int(prediction.cells.sum()), "cell")
+    page.headline(
+        f"{cells} of {console.count(len(prediction.requests), 'perturbation')} predicted",
+        f"by the mean effect: {', '.join(prediction.blind) or 'none'}",
     )
+    page.facts({"control cells": prediction.n_controls, "cells": config.mode})
+    names = [one.name for one in prediction.requests]
     found, trust = prediction.strengths, prediction.trust
     if found is not None:
         page.heading("Significant genes")
@@ -84,6 +82,7 @@ def page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
         picture = svg.scatter(
             {"strength 1": before, "as written": written},
             x="genes expected", y="genes predicted", diagonal=True,
+            names={"strength 1": names, "as written": names},
         )  # fmt: skip
         page.figure("Predicted against expected", picture, "One point per perturbation.")
     if trust is not None:
@@ -153,7 +152,7 @@ def _trusted(page: Page, trust: uncertainty.Trust) -> None:
     for name, values in trust.sources.items():
         picture = svg.scatter(
             {"": (values.tolist(), trust.error.tolist())},
-            x=f"uncertainty ({name})", y="error", diagonal=True,
+            x=f"uncertainty ({name})", y="error", diagonal=True, names={"": trust.names},
         )  # fmt: skip
         rank = correlation.get(name)
         caption = "all alike" if rank is None else f"Rank correlation {rank:.2f}."

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vcell_predict_bulk import PredictBulk
 
 _FAR = 3.0  # times the spread of the run's own patients
-_SHOWN = 20  # samples in the table on the screen
+_SHOWN = 20  # samples in the printed table
 
 
 def predict(name: str, path: Path, config: PredictBulk) -> None:
@@ -68,7 +68,7 @@ def _tell(
 ) -> None:  # fmt: skip
     known = json.loads((run.path / "scores.json").read_text())["models"]["train-bulk"]
     auc = known["auc"]
-    words = (
+    summary = (
         f"in cross-validation such models reached AUC {auc['value']:.3f} "
         f"({auc['low']:.3f} to {auc['high']:.3f}), ECE {known['ece']:.3f}"
     )
@@ -83,4 +83,4 @@ def _tell(
         "far": int((found.distance > _FAR).sum()),
         "cross_validated": {"auc": auc, "ece": known["ece"]},
     }  # fmt: skip
-    console.result(result, f"{text}{more}\n\n{words}\n{output}")
+    console.result(result, f"{text}{more}\n\n{summary}\n{output}")

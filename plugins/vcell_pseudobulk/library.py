@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def pseudobulk(
     data: Any, labels: str, /, *, output: str | Path | None = None, **settings: Any
 ) -> AnnData:
-    """Add up cells drawn by type.
+    """Sum cells drawn by type.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def pseudobulk(
     labels
         The obs column of cell types.
     output
-        An .h5ad to keep, too; by default nothing is written.
+        An .h5ad file to write as well; by default nothing is written.
     **settings
         Those of ``vcell pseudobulk`` by their Python names: ``samples``, ``cells``, ``mode``,
         ``by``, ``split_by``, ``deconvolve``, ...
@@ -32,8 +32,8 @@ def pseudobulk(
     Returns
     -------
     AnnData
-        ``X`` sums, ``obsm["fractions"]`` as a frame with a column a type, ``uns["pseudobulk"]`` how
-        they were made and, with ``deconvolve``, the scores.
+        Sums in ``X``; ``obsm["fractions"]``, a data frame with one column per type; and in
+        ``uns["pseudobulk"]`` the settings and, with ``deconvolve``, the scores.
 
     Examples
     --------
@@ -44,10 +44,12 @@ def pseudobulk(
 
     with TemporaryDirectory() as aside:
         path = Path(aside) / "bulk.h5ad" if output is None else Path(output)
-        told = library.command("pseudobulk", data, output=path, labels=labels, **settings)
+        result = library.command("pseudobulk", data, output=path, labels=labels, **settings)
         bulk = anndata.read_h5ad(path)
     for name in list(bulk.obsm):
-        bulk.obsm[name] = pd.DataFrame(bulk.obsm[name], index=bulk.obs_names, columns=told["types"])
-    if "scores" in told:
-        bulk.uns["pseudobulk"]["scores"] = told["scores"]
+        bulk.obsm[name] = pd.DataFrame(
+            bulk.obsm[name], index=bulk.obs_names, columns=result["types"]
+        )
+    if "scores" in result:
+        bulk.uns["pseudobulk"]["scores"] = result["scores"]
     return bulk

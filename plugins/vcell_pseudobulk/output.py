@@ -1,4 +1,4 @@
-"""Write samples as they come: an .h5ad, or an .npz of arrays. Whole or not at all."""
+"""Write samples as a stream into an .h5ad, or an .npz of arrays, which appears when complete."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ FRACTIONS = "fractions"
 
 @dataclass(frozen=True, eq=False)
 class PseudobulkLayout:
-    """What a file of samples will hold.
+    """The content of a file of samples.
 
     Attributes
     ----------
     size
-        How many samples there will be.
+        Number of samples.
     methods
-        Names of the estimates that come with them.
+        Names of the estimates of fractions.
     columns
-        What the file's columns "by" and "split" are called; None where there is none.
+        Names of the columns "by" and "split" in the file; None for a column that does not exist.
     about
-        What is noted of how they were made.
+        The settings, saved in the file.
     """
 
     genes: NDArray[np.str_]
@@ -51,7 +51,7 @@ class PseudobulkLayout:
 
 
 class PseudobulkFiles(ABC):
-    """A file of samples that grows part by part; used in a ``with``."""
+    """A file of samples, written part by part; a context manager."""
 
     def __init__(self, path: Path, layout: PseudobulkLayout) -> None:
         self._path, self._layout, self._pools = path, layout, layout.pools
@@ -59,13 +59,13 @@ class PseudobulkFiles(ABC):
 
     @staticmethod
     def of(path: Path, layout: PseudobulkLayout) -> PseudobulkFiles:
-        """Open one by the name's ending."""
+        """Return the writer for the file's suffix."""
         kind = _Archive if path.suffix == ".npz" else _Cells
         return kind(path, layout)
 
     @abstractmethod
     def _begin(self, stack: ExitStack) -> None:
-        """Open it, for the stack to close."""
+        """Open the file; the stack closes it."""
 
     @abstractmethod
     def append(self, part: Samples, estimates: Mapping[str, NDArray[np.float64]]) -> None:
@@ -73,7 +73,7 @@ class PseudobulkFiles(ABC):
 
     @abstractmethod
     def _finish(self) -> None:
-        """Write what only the end knows."""
+        """Write what is known only at the end."""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -118,11 +118,11 @@ class _Cells(PseudobulkFiles):
         )  # fmt: skip
 
     def _finish(self) -> None:
-        """Do nothing: its writer closes itself."""
+        """Do nothing: the writer closes itself."""
 
 
 class _Archive(PseudobulkFiles):
-    """The .npz: counts are written as they come, everything else at the end."""
+    """The .npz: counts are written as a stream, everything else at the end."""
 
     def _begin(self, stack: ExitStack) -> None:
         layout = self._layout
@@ -158,7 +158,7 @@ class _Archive(PseudobulkFiles):
 
 
 def _columns(pools: Pools, columns: Mapping[str, str | None]) -> dict[str, NDArray[np.str_]]:
-    """Return for each column of the file the value of every group."""
+    """Return the value of every group for each column of the file."""
     given = {attribute: name for attribute, name in columns.items() if name}
     if len(set(given.values())) < len(given):
         raise UserError("--by and --split-by name the same column", hint="--split-by does both")
@@ -169,7 +169,7 @@ def _columns(pools: Pools, columns: Mapping[str, str | None]) -> dict[str, NDArr
 
 
 def _names(pools: Pools, group: NDArray[np.int64], number: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Name samples by their group and their number in it."""
+    """Name samples by their group and their number within it."""
     heads = [g.name for g in pools.groups]
     pairs = zip(group.tolist(), number.tolist(), strict=True)
     return np.array([f"{heads[g]}/sample-{i}" if heads[g] else f"sample-{i}" for g, i in pairs])

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from vcell.data import CellSource
     from vcell_pseudobulk import Pseudobulk
 
-_FEW = 10  # cells of a type: its samples repeat them
-_SHOWN = 12  # groups named in a message
+_FEW = 10  # cells of a type, below which its samples repeat them
+_SHOWN = 12  # groups listed in a message
 
 
 def make(path: Path, config: Pseudobulk) -> None:
@@ -56,19 +56,19 @@ def make(path: Path, config: Pseudobulk) -> None:
 
 
 def _say(source: CellSource, pools: Pools, sampling: Sampling) -> None:
-    """Say what can be drawn, and what is left out."""
+    """Report what can be drawn, and what is left out."""
     n = len(pools.groups)
-    words = f"{source.name}: {console.count(len(pools.order), 'cell')} of "
-    words += console.count(len(pools.types), "type")
+    summary = f"{source.name}: {console.count(len(pools.order), 'cell')} of "
+    summary += console.count(len(pools.types), "type")
     if pools.groups[0].name:
-        words += f" in {console.count(n, 'group')}"
+        summary += f" in {console.count(n, 'group')}"
     left = [f"{pools.unlabelled:,} without a label"] if pools.unlabelled else []
     left += [f"{pools.ungrouped:,} of no group"] if pools.ungrouped else []
-    console.say(f"{words}; never drawn: {', '.join(left) or 'none'}")
-    lacking = (pools.sizes == 0).any(axis=1)
-    if lacking.any():
+    console.say(f"{summary}; never drawn: {', '.join(left) or 'none'}")
+    incomplete = (pools.sizes == 0).any(axis=1)
+    if incomplete.any():
         console.say(
-            f"left out of groups that lack them: some types in {lacking.sum()} of {n} groups"
+            f"left out of groups that lack them: some types in {incomplete.sum()} of {n} groups"
         )
     few = (pools.sizes > 0) & (pools.sizes < _FEW)
     if few.any():
@@ -128,10 +128,10 @@ def _written(
                 found[name].append(estimates[name])
             truth.append(part.drawn.fractions)
             output.append(part, estimates)
-            del part  # its memory serves the next one
-    whole = np.concatenate(truth)
+            del part  # frees its memory for the next one
+    all_truth = np.concatenate(truth)
     return {
-        name: scored(whole, np.concatenate(parts), pools.types) for name, parts in found.items()
+        name: scored(all_truth, np.concatenate(parts), pools.types) for name, parts in found.items()
     }
 
 

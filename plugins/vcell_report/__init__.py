@@ -1,4 +1,4 @@
-"""``vcell report``: what a run did and what may be claimed from it, on one page."""
+"""``vcell report``: the results of a run, and what they support, on one page."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from vcell.runs import Run
 from vcell.runs.history import History
 
 JOULES_PER_KWH = 3.6e6
-_INPUT_BOUND = 0.2  # share of a step spent waiting above which reading is what slows it down
+_INPUT_BOUND = 0.2  # share of a step spent waiting, above which reading is the bottleneck
 _PARTS = {
     "data": "waiting for data", "h2d": "copying to the device", "forward": "forward",
     "backward": "backward", "optimiser": "optimiser", "reduce": "between processes",
@@ -24,7 +25,7 @@ _TONES = {"beats": "good", "worse": "bad"}
 
 @dataclass(frozen=True)
 class Account:
-    """One run and what was measured in it."""
+    """One run and its measurements."""
 
     run: Run
     history: History
@@ -36,12 +37,12 @@ class Account:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What run.json says."""
+        """The contents of run.json."""
         return self.run.meta
 
     @cached_property
     def status(self) -> str:
-        """How the run stands."""
+        """The status of the run."""
         return self.run.status()
 
     @property
@@ -58,14 +59,14 @@ class Account:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the command said came of it."""
+        """The summary recorded by the command."""
         found = self.meta.get("summary")
         return found if isinstance(found, dict) else {}
 
     # -- the verdict ---------------------------------------------------------------------------
 
     def verdict(self) -> tuple[str, str]:
-        """Return what may be claimed of the run, and whether it is good, bad or neither."""
+        """Return the verdict of the run, and whether it is good, bad or neither."""
         given = self.summary.get("verdict")
         if isinstance(given, dict) and isinstance(given.get("text"), str):
             return given["text"], _TONES.get(str(given.get("claim")), "plain")
@@ -91,20 +92,20 @@ class Account:
 
     @cached_property
     def seconds(self) -> float | None:
-        """Seconds of training, pauses and interruptions left out."""
+        """Seconds of training, without pauses and interruptions."""
         latest = self.history.latest
         return self.history.seconds([latest])[0] if latest else None
 
     @cached_property
     def spans(self) -> dict[str, float]:
-        """Mean seconds of the parts of a step, by their words, the largest first."""
+        """Mean seconds of the parts of a step by description, largest first."""
         found = dict(self.history.spans())
         found.pop("total", None)
         parts = {_PARTS.get(name, name): value for name, value in found.items()}
         return dict(sorted(parts.items(), key=lambda part: -part[1]))
 
     def bottleneck(self) -> str | None:
-        """Say in one sentence where a step goes."""
+        """Describe the bottleneck of a step in one sentence."""
         total = sum(self.spans.values())
         if not total:
             return None
@@ -115,7 +116,7 @@ class Account:
         return f"{', '.join(shown[:4])}: {bound}."
 
     def speed(self) -> dict[str, Any]:
-        """Return what a step and the whole training took."""
+        """Return the time of a step and of the whole training."""
         rate = self.history.rate()
         examples = _median(self.history.series("examples_per_s").values)
         return {
@@ -127,7 +128,7 @@ class Account:
         }
 
     def cost(self) -> dict[str, Any]:
-        """Return energy, processor time and memory; what was not recorded says so."""
+        """Return energy, processor time and memory, or that they were not recorded."""
         joules = self.energy
         examples = _total(self.history.series("examples").values)
         per_example = joules / examples if joules and examples else None
@@ -142,23 +143,23 @@ class Account:
             for table in processors.values()
             if "rss_bytes" in table.columns and len(table)
         ]
-        spent = sum(max(column) for column in cpu if len(column)) if cpu else None
+        cpu_seconds = sum(max(column) for column in cpu if len(column)) if cpu else None
         return {
             "energy of the GPUs": None if joules is None else f"{joules / JOULES_PER_KWH:.3g} kWh",
             "energy an example": None if per_example is None else f"{per_example:.3g} J",
-            "processor time": None if spent is None else console.duration(spent),
+            "processor time": None if cpu_seconds is None else console.duration(cpu_seconds),
             "memory of the processes": console.bytes_text(round(sum(rss))) if rss else None,
         }
 
     @cached_property
     def energy(self) -> float | None:
-        """Joules that the GPUs drew, interruptions left out."""
+        """Energy used by the GPUs in joules, without interruptions."""
         return self.history.energy()
 
     # -- settings, data, surroundings ----------------------------------------------------------
 
     def settings(self) -> list[tuple[str, str, str]]:
-        """Return every setting: name, value, where it came from; the ones somebody set first."""
+        """Return the name, value and origin of every setting; those set by the user first."""
         origins: Mapping[str, str] = self.meta.get("provenance", {})
         rows = [
             (key, brief(value), origins.get(key, ""))
@@ -174,7 +175,7 @@ class Account:
         ]
 
     def surroundings(self) -> dict[str, Any]:
-        """Return the machine, the devices and the versions of everything."""
+        """Return the machine, the devices and the versions of the software."""
         machine = self.meta.get("machine") or {}
         git = self.meta.get("git") or {}
         return {
@@ -191,7 +192,7 @@ class Account:
         }
 
     def warnings(self) -> list[str]:
-        """Return what was warned of, each once, with the step of the first time."""
+        """Return the warnings, each once, with the step of its first occurrence."""
         found: dict[str, int | None] = {}
         for event in self.history.notes("warn"):
             found.setdefault(str(event.get("text")), event.get("step"))
@@ -223,12 +224,27 @@ class Account:
         }
 
 
+def short(accounts: Sequence[Account]) -> list[str]:
+    """Return the shortest prefix of each run's name, cut at a hyphen, that is unique."""
+    names = [account.run.name for account in accounts]
+    return [_beginning(name, [*names[:i], *names[i + 1 :]]) for i, name in enumerate(names)]
+
+
+def _beginning(name: str, others: Sequence[str]) -> str:
+    ends = [match.start() for match in re.finditer("-", name)]
+    for end in ends:
+        prefix = name[:end]  # a date alone may be unique, but does not identify a run to people
+        if not prefix.isdigit() and not any(other.startswith(prefix) for other in others):
+            return prefix
+    return name
+
+
 def brief(value: Any, most: int = 80) -> str:
     """Write a setting in one line."""
     if value is None:
         return "not set"
     if isinstance(value, bool):
-        return "true" if value else "false"  # as vcell.toml has it
+        return "true" if value else "false"  # as in vcell.toml
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -239,7 +255,7 @@ def _median(values: Any) -> float | None:
 
 
 def _total(values: Any) -> float | None:
-    """Return the examples of a run: its counter is cumulative."""
+    """Return the total of a cumulative counter."""
     return max((value for value in values if not math.isnan(value)), default=None)
 
 

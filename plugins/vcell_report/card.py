@@ -1,6 +1,6 @@
 """A model card: the header that model hubs read, then uses, limits, data and results.
 
-What a run did not record is written as "not recorded", never made up.
+What a run did not record appears as "not recorded".
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def card(account: Account) -> str:
     meta, best = account.meta, account.best
     name = str(meta.get("model") or meta.get("command") or "model")
     report = Markdown(f"{name}, run {account.run.name}")
-    words, tone = account.verdict()
-    report.headline(words, tone=tone)
+    verdict, tone = account.verdict()
+    report.headline(verdict, tone=tone)
     report.heading("Uses and limits")
     report.text(
         "Predictions are valid for cells, conditions and measurements like those of the training "
@@ -56,7 +56,7 @@ def card(account: Account) -> str:
 
 
 def _head(account: Account, name: str) -> str:
-    """Return the YAML head; JSON's strings are YAML's."""
+    """Return the YAML header; JSON strings are valid YAML."""
     best = account.best
     lines = [
         "---",

@@ -1,4 +1,4 @@
-"""Which curves a report shows, and the sentence under each."""
+"""The curves in a report, and the sentence under each."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vcell.report import Chart, Curve
+from vcell_report.account import short
 
 if TYPE_CHECKING:
     from vcell.runs.history import History
     from vcell_report.account import Account
 
-_NUMBERS = 24_000  # on a page: it stays under 400 KB
-_FEWEST, _MOST = 30, 400  # buckets of one curve
+_NUMBERS = 24_000  # on a page, which keeps it under 400 KB
+_FEWEST, _MOST = 30, 400  # buckets per curve
 _SPEED = {
     "lr": ("Learning rate", "learning rate"),
     "grad_norm": ("Norm of the gradient", "norm"),
@@ -26,7 +27,7 @@ _UNSHOWN = ("loss", "examples", *_SPEED)
 
 
 def validation(accounts: Sequence[Account]) -> list[Chart]:
-    """Return one chart per metric of the validations, the one that chooses the model first."""
+    """Return one chart per validation metric, the one that chooses the model first."""
     first = next((a.monitor for a in accounts if a.monitor), None)
     names = _names(accounts, "eval", ("best",))
     names.sort(key=lambda name: name != first)
@@ -52,7 +53,7 @@ def training(accounts: Sequence[Account]) -> list[Chart]:
 
 
 def speed(accounts: Sequence[Account]) -> list[Chart]:
-    """Return learning rate, gradient, throughput, waiting and memory, where they were recorded."""
+    """Return learning rate, gradient, throughput, waiting and memory, if recorded."""
     known = _names(accounts, "metric", ())
     return [
         _chart(accounts, name, "metric", title, unit)
@@ -78,8 +79,8 @@ def _names(accounts: Sequence[Account], kind: str, without: Sequence[str]) -> li
 
 def _chart(accounts: Sequence[Account], name: str, kind: str, title: str, y: str) -> Chart:
     curves = []
-    for account in accounts:
-        called = account.run.name if len(accounts) > 1 else ""
+    names = short(accounts) if len(accounts) > 1 else [""]
+    for account, called in zip(accounts, names, strict=True):
         curves.append(Curve.of(called, *_points(account.history, name, kind), _buckets(accounts)))
     marks = {}
     if len(accounts) == 1 and kind == "eval":
@@ -95,18 +96,18 @@ def _points(history: History, name: str, kind: str) -> tuple[Sequence[float], Se
 
 
 def _buckets(accounts: Sequence[Account]) -> int:
-    """Share the numbers of a page between all its curves."""
+    """Divide the numbers on a page among its curves."""
     n = sum(len(a.history.names("metric")) + len(a.history.names("eval")) for a in accounts)
     return max(_FEWEST, min(_MOST, _NUMBERS // (4 * max(n, 1))))
 
 
 def _reading(accounts: Sequence[Account], name: str, kind: str, curves: Sequence[Curve]) -> str:
-    """Say in one sentence what the curves show."""
+    """Describe the curves in one sentence."""
     shown = [(a, c) for a, c in zip(accounts, curves, strict=True) if c.x]
     if not shown:
         return ""
     if len(shown) > 1:
-        last = ", ".join(f"{a.run.name} {_word(c.mean[-1])}" for a, c in shown)
+        last = ", ".join(f"{c.name}: {_word(c.mean[-1])}" for _, c in shown)
         return f"At the end: {last}."
     account, curve = shown[0]
     if kind == "eval" and name == account.monitor and account.best is not None:

@@ -1,4 +1,4 @@
-"""The order of a report: what may be claimed, how it came about, its cost and its data."""
+"""The order of a report: verdict, training, cost and data."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Any
 from vcell import console
 from vcell.plugin import announced
 from vcell.report import Page, Report
+from vcell.runs import differing
 from vcell_report import charts
-from vcell_report.account import Account, brief
+from vcell_report.account import Account, brief, short
 
 if TYPE_CHECKING:
     from vcell.runs import Run
 
-GROUP = "vcell.reports"  # command -> sections(run, report), announced beside the command
-_MOST = 12  # runs whose curves can still be told apart
+GROUP = "vcell.reports"  # command -> sections(run, report), announced next to the command
+_MOST = 12  # runs whose curves can be distinguished
 
 
 def write(report: Report, accounts: Sequence[Account]) -> None:
     """Write everything about the runs into a page or Markdown."""
     one = accounts[0] if len(accounts) == 1 else None
     for account in accounts:
-        words, tone = account.verdict()
+        verdict, tone = account.verdict()
         detail = "" if one else account.run.name
-        report.headline(words, detail, tone)
+        report.headline(verdict, detail, tone)
     if one is None:
         _compared(report, accounts)
     else:
@@ -72,7 +73,7 @@ def _is_table(value: Any) -> bool:
 
 
 def _parts(report: Report, account: Account) -> None:
-    """Show the folds or trials that a run holds."""
+    """Show the folds or trials of a run."""
     parts = [Account.of(part) for part in account.run.parts()]
     if not parts:
         return
@@ -89,22 +90,22 @@ def _parts(report: Report, account: Account) -> None:
         for p in parts
     ]
     report.table(("part", "status", "steps", monitor, "verdict"), rows)
-    differing = differences(parts)
-    if differing:
-        report.table(("setting", *(p.run.name for p in parts)), differing, "settings that differ")
+    settings = differences(parts)
+    if settings:
+        report.table(("setting", *(p.run.name for p in parts)), settings, "settings that differ")
     for chart in charts.validation(parts[-_MOST:])[:3]:
         report.chart(chart)
 
 
 def _sections(report: Report, run: Run) -> None:
-    """Let the plugin that made the run add what it knows."""
+    """Let the plugin of the run's command add its sections."""
     found = announced(GROUP).found.get(str(run.meta.get("command")))
     if found is None:
         return
     try:
         sections: Callable[[Run, Report], None] = found.entry_point.load()
         sections(run, report)
-    except Exception as error:  # noqa: BLE001 - a plugin's fault must not lose the report
+    except Exception as error:  # noqa: BLE001 - a plugin's error must not lose the report
         console.warn(f"{found.target} could not add its sections: {error}")
 
 
@@ -116,23 +117,27 @@ def _compared(report: Report, accounts: Sequence[Account]) -> None:
         ("training time", *(a.speed()["training time"] for a in accounts)),
         ("best", *(None if a.best is None else f"{a.monitor} {a.best[1]:.4g}" for a in accounts)),
     ]
-    report.table(("", *(a.run.name for a in accounts)), rows)
-    differing = differences(accounts)
-    report.text("" if differing else "No setting differs.")
-    if differing:
-        report.table(("setting", *(a.run.name for a in accounts)), differing)
+    names = short(accounts)
+    report.table(("", *names), rows)
+    settings = differences(accounts)
+    some = "" if settings else "No setting differs. "
+    if len({a.meta.get("command") for a in accounts}) > 1:
+        some += "Settings that not all of the commands have are left out."
+    if some:
+        report.text(some.rstrip())
+    if settings:
+        report.table(("setting", *names), settings)
 
 
 def differences(accounts: Sequence[Account]) -> list[tuple[str, ...]]:
-    """Return the settings that are not the same in all runs."""
-    configs = [a.meta.get("config") or {} for a in accounts]
-    keys = dict.fromkeys(key for config in configs for key in config)
-    rows = [(key, *(brief(config.get(key), 40) for config in configs)) for key in keys]
-    return [row for row in rows if len(set(row[1:])) > 1 and row[0] != "runs"]
+    """Return the settings that differ between runs."""
+    found = differing([a.run for a in accounts])
+    found.pop("runs", None)
+    return [(key, *(brief(value, 40) for value in values)) for key, values in found.items()]
 
 
 def _ground(report: Report, account: Account, *, several: bool) -> None:
-    """Write speed, cost, settings, data, surroundings and warnings of one run."""
+    """Write speed, cost, settings, data, environment and warnings of one run."""
     if several:
         report.heading(account.run.name)
     warnings = account.warnings()

@@ -1,4 +1,4 @@
-"""Every curve of a run as a file: SVG always, PNG where matplotlib is installed."""
+"""Every curve of a run as a file: SVG, and PNG if matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _name(title: str) -> str:
 
 
 def _draw(chart: Chart, axes: Any) -> None:
-    """Draw a chart by matplotlib."""
+    """Draw a chart with matplotlib."""
     for curve in chart.curves:
         if not curve.x:
             continue

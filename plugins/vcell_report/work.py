@@ -1,4 +1,4 @@
-"""Read the runs, write the report."""
+"""Read the runs and write the report."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def run(names: Sequence[str], config: ReportOptions) -> None:
         outputs.check(config.output, overwrite=config.overwrite, suffixes=suffixes)
     opened = [Run.open(name, config.runs) for name in dict.fromkeys(names)]
     accounts = [Account.of(one) for one in {one.path.resolve(): one for one in opened}.values()]
-    said = [account.run.name for account in accounts]
+    run_names = [account.run.name for account in accounts]
     if config.plots_only is not None:
         every = [chart for chart in charts.every(accounts) if any(c.x for c in chart.curves)]
         if not every:
-            raise UserError(f"{', '.join(said)}: nothing was recorded that could be drawn")
+            raise UserError(f"{', '.join(run_names)}: nothing was recorded that could be drawn")
         files = plots.write(every, config.plots_only, overwrite=config.overwrite)
         console.result(
-            {"runs": said, "plots": [str(path) for path in files]},
+            {"runs": run_names, "plots": [str(path) for path in files]},
             f"{console.count(len(files), 'file')} in {config.plots_only}",
         )
         return
@@ -53,8 +53,8 @@ def run(names: Sequence[str], config: ReportOptions) -> None:
     path = _target(accounts, config)
     outputs.write_text(path, _content(accounts, config.format))
     verdicts = {account.run.name: account.verdict()[0] for account in accounts}
-    lines = [*(f"{name}: {words}" for name, words in verdicts.items()), f"report: {path}"]
-    console.result({"report": str(path), "runs": said, "verdicts": verdicts}, "\n".join(lines))
+    lines = [*(f"{name}: {verdict}" for name, verdict in verdicts.items()), f"report: {path}"]
+    console.result({"report": str(path), "runs": run_names, "verdicts": verdicts}, "\n".join(lines))
 
 
 def _content(accounts: Sequence[Account], form: str) -> str:
@@ -80,10 +80,10 @@ def _content(accounts: Sequence[Account], form: str) -> str:
 
 
 def _target(accounts: Sequence[Account], config: ReportOptions) -> Path:
-    """Return where the report goes; a file of somebody else is not replaced."""
+    """Return the path of the report; other files are not replaced."""
     if config.output is not None:
         return config.output
     one = len(accounts) == 1
     target = (accounts[0].run.path if one else Path()) / _NAMES[config.format]
-    outputs.check(target, overwrite=one or config.overwrite)  # a run's own report is made anew
+    outputs.check(target, overwrite=one or config.overwrite)  # reports inside a run may be replaced
     return target

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell.report import Page, svg
+from vcell import console
+from vcell.report import Page, frame, svg
 from vcell_select_genes.coverage import kept_curve
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def as_json(data: dict[str, Any]) -> str:
 
 def page(
     title: str,
+    genes: NDArray[Any],
     report: dict[str, Any],
     chosen: Arrangement,
     ranking: Ranking,
@@ -68,6 +70,7 @@ def page(
 ) -> Page:
     """Build coverage.html: what the selection keeps, as tables and figures."""
     made = Page("vcell select-genes", title)
+    made.headline(*_said(report, chosen, ranking, effects, len(genes)))
     phases = [f"first {size:,}" for size in chosen.phases]
     made.table(
         ["group", "genes in the file", *phases],
@@ -81,20 +84,48 @@ def page(
             "Share of all responses of training perturbations among the first genes: of this "
             "choice, and of highly variable genes alone.",
         )
+        lost = {r["gene"]: r["perturbations"] for r in report["responses"]["lost_genes"][:20]}
         made.figure(
             "Responding genes that are lost",
-            svg.bars(
-                {r["gene"]: r["perturbations"] for r in report["responses"]["lost_genes"][:20]},
-                x="perturbations it responds to",
-            ),
-            "The genes left out that respond to most perturbations.",
+            svg.bars(lost, x="perturbations it responds to") if lost else frame.empty("none"),
+            "The genes left out that respond to most perturbations." if lost else "",
         )
-    made.figure("Variability", _cloud(chosen, ranking), "Every expressed gene; the chosen ones.")
+    made.figure(
+        "Variability",
+        _cloud(genes, chosen, ranking),
+        "The pointer names the genes that lie farthest out.",
+    )
     made.figure(
         "Groups", svg.bars({row["group"]: row["phases"][-1] for row in report["groups"]},
         x="genes chosen"), "A gene may be in several groups.",
     )  # fmt: skip
     return made
+
+
+def _said(
+    report: dict[str, Any],
+    chosen: Arrangement,
+    ranking: Ranking,
+    effects: Responses | None,
+    of: int,
+) -> tuple[str, str]:
+    """Describe what the selection keeps, and how many of the targets it includes."""
+    n = len(chosen.genes)
+    said = f"{console.count(n, 'gene')} of {of:,} chosen"
+    if effects is not None and report["responses"]["responses"]:
+        count = effects.n_responses
+        share = kept_curve(count, chosen.genes)[-1]
+        plain = kept_curve(count, ranking.order[:n])[-1]
+        said += (
+            f": they keep {share:.0%} of the responses of training perturbations; "
+            f"the {n:,} most variable genes would keep {plain:.0%}"
+        )
+    if not (targets := report.get("targets")):
+        return said, ""
+    detail = f"targets chosen: {targets['phases'][-1]:,} of {targets['wanted']:,}"
+    if targets["not_in_file"]:
+        detail += f"; not in the file: {len(targets['not_in_file']):,}"
+    return said, detail
 
 
 def _curves(chosen: Arrangement, ranking: Ranking, effects: Responses) -> str:
@@ -110,19 +141,20 @@ def _curves(chosen: Arrangement, ranking: Ranking, effects: Responses) -> str:
     return svg.line(series, x="genes", y="share of responses kept")
 
 
-def _cloud(chosen: Arrangement, ranking: Ranking) -> str:
-    names = {
+def _cloud(genes: NDArray[Any], chosen: Arrangement, ranking: Ranking) -> str:
+    scores = {
         "dispersions_norm": "normalised dispersion", "variances_norm": "normalised variance",
         "residual_variances": "residual variance",
     }  # fmt: skip
-    name = next(name for name in names if name in ranking.scores)
+    name = next(name for name in scores if name in ranking.scores)
     inside = np.zeros(len(ranking.n_cells), bool)
     inside[chosen.genes] = True
     share = ranking.n_cells
     drawn = np.flatnonzero((share > 0) & np.isfinite(ranking.scores[name]))
     drawn = drawn[:: max(1, len(drawn) // 4000)]  # at most some thousands of dots
+    rows = {"others": drawn[~inside[drawn]], "chosen": drawn[inside[drawn]]}
     series = {
-        label: (share[genes].tolist(), ranking.scores[name][genes].tolist())
-        for label, genes in (("others", drawn[~inside[drawn]]), ("chosen", drawn[inside[drawn]]))
+        label: (share[at].tolist(), ranking.scores[name][at].tolist()) for label, at in rows.items()
     }
-    return svg.scatter(series, x="cells with the gene", y=names[name], log_x=True)
+    names = {label: genes[at].astype(str).tolist() for label, at in rows.items()}
+    return svg.scatter(series, x="cells with the gene", y=scores[name], log_x=True, names=names)

@@ -50,7 +50,7 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
             source.genes, config, names, {**sets, **own}, set(own), found
         )
         text = tables.genes_table(source.genes, chosen, groups, found.ranking, found.effects)
-        page = tables.page(source.name, report, chosen, found.ranking, found.effects)
+        page = tables.page(source.name, source.genes, report, chosen, found.ranking, found.effects)
     try:
         with outputs.folder(config.output, listed_in="coverage.json") as out:
             (out / "selected_genes.csv").write_text(text, encoding="utf-8")

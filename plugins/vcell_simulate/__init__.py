@@ -47,7 +47,7 @@ def command(out: Path, config: Simulate) -> None:
     r"""Simulate a perturbation screen with a known ground truth.
 
     Writes OUT (.h5ad or .zarr), raw counts with target_gene, batch and cell_type of every cell,
-    and beside it .truth.npz, the true effect of each perturbation on each gene.
+    and next to it .truth.npz, the true effect of each perturbation on each gene.
 
     \b
     Example: vcell simulate cells.h5ad --n-cells 20000 --genes 5000 --perturbations 100

@@ -29,8 +29,8 @@ def write(run: Run, cohort: Cohort, plan: BulkStudy) -> dict[str, Any]:
     given = saved.pooled(outers, cohort.n)
     found = {name: judge.scored(p) for name, p in given.items()}
     verdict = scores.verdict(judge, MODEL, given)
-    told = {"models": found, "verdict": verdict, "shuffled": plan.shuffled}
-    run.save_file("scores.json", partial(write_json, value=told))
+    summary = {"models": found, "verdict": verdict, "shuffled": plan.shuffled}
+    run.save_file("scores.json", partial(write_json, value=summary))
     columns = ["patient", "fold", "outcome"]
     columns += [f"{name}: {outcome}" for name in given for outcome in cohort.outcomes]
     rows = [
@@ -95,15 +95,15 @@ def _page(
     return page
 
 
-def tell(run: Run, cohort: Cohort, told: dict[str, Any]) -> None:
-    """Print what came of the run."""
+def tell(run: Run, cohort: Cohort, summary: dict[str, Any]) -> None:
+    """Print the result of the run."""
     found = saved_scores(run)["models"]
     table = console.table(rows_of(found), COLUMNS)
     result = {
         "run": str(run.path), "patients": cohort.n, "outcomes": list(cohort.outcomes),
-        "models": found, "verdict": told["verdict"], "page": str(run.path / "index.html"),
+        "models": found, "verdict": summary["verdict"], "page": str(run.path / "index.html"),
     }  # fmt: skip
-    console.result(result, f"{table}\n\n{told['verdict']['text']}\n{run.path / 'index.html'}")
+    console.result(result, f"{table}\n\n{summary['verdict']['text']}\n{run.path / 'index.html'}")
 
 
 def saved_scores(run: Run) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from vcell.patients.communication import read_pairs
 from vcell.patients.network import BulkSettings
 from vcell.runs import Run
 from vcell.text_files import read_text
-from vcell.train.command import begun, fingerprint, resume_command
+from vcell.train.command import fingerprint, resume_command
 from vcell_train_bulk import report
 
 if TYPE_CHECKING:
@@ -44,34 +44,36 @@ def run(file: Path | None, config: TrainBulk) -> None:
         check_folder(config.runs)
         config = dataclasses.replace(config, cells=(file or config.cells))
         cohort, plan, data = _begun(config)
+
+        def begin(run: Run) -> None:
+            run.save_file(saved.COHORT, cohort.save)
+            run.save_file(saved.DESIGN, partial(write_json, value=plan.plain()))
+
         this = Run.create(
             config.runs, saved.COMMAND, config=dataclasses.asdict(config),
-            provenance=provenance(), seed=config.seed, data=[data],
+            provenance=provenance(), seed=config.seed, data=[data], begin=begin,
         )  # fmt: skip
-        with begun(this):
-            this.save_file(saved.COHORT, cohort.save)
-            this.save_file(saved.DESIGN, partial(write_json, value=plan.plain()))
     console.say(f"run directory: {this.path}")
     try:
         _folds(this, cohort, plan)
         _model(this, cohort, plan)
-        told = report.write(this, cohort, plan)
-        this.finish("done", **told)
+        summary = report.write(this, cohort, plan)
+        this.finish("done", **summary)
     except KeyboardInterrupt:
         this.finish("interrupted")
         console.say(f"to go on: {resume_command(saved.COMMAND, this)}")
         raise
     except BaseException as error:
-        with suppress(DiskFull, OSError):  # what is raised below is why; this would hide it
+        with suppress(DiskFull, OSError):  # must not hide the error raised below
             this.finish("failed")
         if full := no_room(this, error):
             raise full from None
         raise
-    report.tell(this, cohort, told)
+    report.tell(this, cohort, summary)
 
 
 def _begun(config: TrainBulk) -> tuple[Cohort, BulkStudy, dict[str, Any]]:
-    """Read the cells, and decide on the folds; refuse what cannot be before there is a run."""
+    """Read the cells, and choose the folds; check everything before a run is created."""
     path = config.cells
     if path is None:
         raise UserError("no cells are named", hint="vcell train-bulk cells.h5ad")
@@ -86,16 +88,16 @@ def _begun(config: TrainBulk) -> tuple[Cohort, BulkStudy, dict[str, Any]]:
     with open_cells(path, config.layer) as source:
         refuse_repeated(source)
         require_counts(source)
-        who = cohorts.members(source, columns, config.min_cells)
+        members = cohorts.members(source, columns, config.min_cells)
         pairs = read_pairs(config.pairs, source.genes) if config.pairs else None
-        cohort = cohorts.read(source, who, pairs)
+        cohort = cohorts.read(source, members, pairs)
         data = fingerprint(source)
         if config.shuffle_outcomes:
             rng = np.random.default_rng((config.seed, 0x5F1))
             cohort = dataclasses.replace(cohort, outcome=rng.permutation(cohort.outcome))
             console.say("outcomes are shuffled between patients: any skill shown is luck")
         fold = _dealt(cohort, config, given)
-        cohort, learners = _states(cohort, source, who, config, given, int(fold.max()) + 1)
+        cohort, learners = _states(cohort, source, members, config, given, int(fold.max()) + 1)
     if config.pseudobulk:
         cohort = cohorts.with_examples(cohort, config.pseudobulk, config.patient_column)
     settings = BulkSettings(
@@ -106,7 +108,7 @@ def _begun(config: TrainBulk) -> tuple[Cohort, BulkStudy, dict[str, Any]]:
         inner=config.inner_folds, axes=config.axes, steps=config.steps, members=config.members,
         genes=config.genes, seed=config.seed,
     )  # fmt: skip
-    nested.with_what_is_there(settings, cohort, learners[0])  # refuses, where nothing is left
+    nested.with_what_is_there(settings, cohort, learners[0])  # refuses if nothing is left
     plan = saved.BulkStudy(fold, learners, settings, search, config.shuffle_outcomes)
     _say(cohort, plan)
     return cohort, plan, data
@@ -137,17 +139,17 @@ def _dealt(cohort: Cohort, config: TrainBulk, given: dict[str, Any]) -> np.ndarr
 
 
 def _states(
-    cohort: Cohort, source: CellSource, who: Members, config: TrainBulk,
+    cohort: Cohort, source: CellSource, members: Members, config: TrainBulk,
     given: dict[str, Any], n: int,
 ) -> tuple[Cohort, tuple[str, ...]]:  # fmt: skip
-    """Add states: of one run for all folds, or of one for each that saw training patients only."""
-    whole = (saved.WHOLE,) * n
+    """Add states: from one run for all folds, or for each fold one trained without its patients."""
+    shared = (saved.WHOLE,) * n
     names = [one.get("gmvae") for one in given.get("folds", [])]
     if not (config.gmvae or any(names)):
         console.say("no run of train-gmvae is named: there are no states of cell types")
-        return cohort, whole
+        return cohort, shared
     if "states" not in config.modalities:
-        return cohort, whole
+        return cohort, shared
     from vcell.gmvae.trained import Trained
 
     if config.gmvae:
@@ -156,13 +158,13 @@ def _states(
             f"{config.gmvae} may have seen cells of test patients (never their outcomes): "
             "`vcell pipeline bulk` trains one for each fold"
         )
-        return cohorts.with_states(cohort, source, who, saved.WHOLE, trained), whole
+        return cohorts.with_states(cohort, source, members, saved.WHOLE, trained), shared
     learners = []
     for k, name in enumerate(names):
         if not name:
             raise UserError(f"{config.folds_file}: fold {k} names no run of train-gmvae")
         trained = Trained.load(Run.open(name, root=config.runs))
-        cohort = cohorts.with_states(cohort, source, who, f"fold-{k}", trained)
+        cohort = cohorts.with_states(cohort, source, members, f"fold-{k}", trained)
         learners.append(f"fold-{k}")
     return cohort, tuple(learners)
 
@@ -179,7 +181,7 @@ def _say(cohort: Cohort, plan: BulkStudy) -> None:
 
 
 def _folds(this: Run, cohort: Cohort, plan: BulkStudy) -> None:
-    """Do the outer folds that are not done."""
+    """Compute the outer folds that are missing."""
     left = [k for k in range(plan.folds) if saved.outer_of(this, k) is None]
     with console.progress("folds", len(left) * nested.fits(plan.search), "fits") as bar:
         for k in left:
@@ -192,8 +194,8 @@ def _folds(this: Run, cohort: Cohort, plan: BulkStudy) -> None:
 
 
 def _model(this: Run, cohort: Cohort, plan: BulkStudy) -> None:
-    """Learn from all patients what is kept for new ones; nothing, where outcomes are shuffled."""
-    if plan.shuffled or final.kept(this):
+    """Fit the model for new patients to all patients, unless outcomes are shuffled."""
+    if plan.shuffled or final.is_saved(this):
         return
     with console.progress(
         "learning from all patients", nested.fits(plan.search) - 1, "fits"

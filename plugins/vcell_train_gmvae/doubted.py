@@ -1,4 +1,4 @@
-"""Withhold labels that look wrong: such cells are learnt from as unlabelled cells."""
+"""Hide labels that look wrong: training treats such cells as unlabelled."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from vcell_train_gmvae.study import Study
 
 DOUBTED = "doubted.csv"
-_FEW = 50  # shown labels below which nothing can be said of them
+_FEW = 50  # labels needed to detect wrong ones
 
 
 def without_wrong_labels(
     study: Study, cells: ResidentCells, components: Components, seed: int
 ) -> tuple[Study, dict[str, str]]:
-    """Return the study without labels that look wrong, and a file that lists these."""
+    """Return the study without labels that look wrong, and a file that lists them."""
     shown = np.flatnonzero(study.shown >= 0)
     if len(shown) < _FEW:
         return study, {}
@@ -42,8 +42,9 @@ def without_wrong_labels(
         f"{suspect.sum():,} of {len(shown):,} shown labels look wrong (in all about "
         f"{found.share:.0%} are): learned from without a label (--keep-all-labels shows them)"
     )
-    told = np.where(suspect, -1, study.shown)
-    changed = dataclasses.replace(study, shown=told, suspect=suspect, doubted=found.share)
+    changed = dataclasses.replace(
+        study, shown=np.where(suspect, -1, study.shown), suspect=suspect, doubted=found.share
+    )
     return changed, {DOUBTED: _table(study, shown, found)}
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcell import console
 from vcell.gmvae import scores
+from vcell.metrics.verdict import signed
 from vcell.report import Chart, Curve, Page, svg
 from vcell.report.pixels import heat_map
 
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 OURS = "gmvae"
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ece": "calibration error"}
 CURVES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ari": "ARI"}
-_SHOWN = 3000  # cells of a picture
-_COLOURED = 8  # labels with a colour of their own: the largest
+_SHOWN = 3000  # cells in a figure
+_COLOURED = 8  # labels with their own colour: the largest
 _BINS = 10
 
 
@@ -38,16 +40,14 @@ def write(
     judged: Array,
     named: Mapping[str, Named],
     found: Mapping[str, Mapping[str, float]],
-    told: Mapping[str, float],
+    scores: Mapping[str, float],
 ) -> None:
     """Write ``index.html`` into the run."""
     shape = study.shape
     page = Page("vcell train-gmvae", f"{run.name}: {run.meta['config'].get('cells')}")
-    gained = {key: told[key] for key in ("gain", "low", "high") if key in told}
-    tone: Tone = "good" if gained.get("low", -1) > 0 else "plain"
-    if gained.get("high", 1) < 0:
-        tone = "bad"
-    page.headline(verdict(gained, len(judged)), tone=tone)
+    gained = {key: scores[key] for key in ("gain", "low", "high") if key in scores}
+    tones: dict[str, Tone] = {"beats": "good", "worse": "bad"}
+    page.headline(verdict(gained, len(judged)), tone=tones.get(claim(gained), "plain"))
     if found:
         rows = [(name, *(of[key] for key in COLUMNS)) for name, of in found.items()]
         page.table(("model", *COLUMNS.values()), rows)
@@ -64,7 +64,7 @@ def write(
             "genes": shape.genes, "labels": len(study.labels), "batches": len(study.batches),
             "components": shape.components, "likelihood": shape.likelihood,
             "widths": " - ".join(map(str, (*shape.encoder, shape.latent, *shape.decoder))),
-            "ARI of the components": told.get("ari"), "NMI": told.get("nmi"),
+            "ARI of the components": scores.get("ari"), "NMI": scores.get("nmi"),
         }
     )  # fmt: skip
     _curves(page, run)
@@ -135,8 +135,8 @@ def _pictures(page: Page, study: Study, mean: Array) -> None:
     share = size**2 / max((size**2).sum(), 1e-12)
     if x.shape[1] > 1:
         flat = x @ axes[:2].T
-        words = f"{100 * share[0]:.0f} % and {100 * share[1]:.0f} % of the variance"
-        _cloud(page, "Principal components", flat, study, some, f"{words}; {len(some):,} cells.")
+        caption = f"{100 * share[0]:.0f} % and {100 * share[1]:.0f} % of the variance"
+        _cloud(page, "Principal components", flat, study, some, f"{caption}; {len(some):,} cells.")
     if find_spec("umap"):
         import warnings
 
@@ -148,29 +148,41 @@ def _pictures(page: Page, study: Study, mean: Array) -> None:
         _cloud(page, "UMAP", flat, study, some, "Distances between groups mean little.")
 
 
-def _cloud(page: Page, title: str, flat: Array, study: Study, some: Array, words: str) -> None:
+def _cloud(page: Page, title: str, flat: Array, study: Study, some: Array, caption: str) -> None:
     label = study.label[some]
     counts = np.bincount(label[label >= 0], minlength=len(study.labels))
     series = {}
     largest = np.argsort(-counts, kind="stable")[:_COLOURED]
     for k in largest.tolist():
         if counts[k]:
-            series[study.labels[k]] = flat[label == k].T.tolist()
+            series[study.labels[k]] = label == k
     rest = ~np.isin(label, largest)
     if rest.any():
-        series["others" if study.labels else "cells"] = flat[rest].T.tolist()
-    one_quantity = title != "UMAP"
-    page.figure(title, svg.scatter(series, x="first", y="second", equal=one_quantity), words)
+        series["others" if study.labels else "cells"] = rest
+    full = np.array([*study.labels, "no label"])  # the last is that of -1
+    picture = svg.scatter(
+        {name: flat[rows].T.tolist() for name, rows in series.items()}, x="first", y="second",
+        equal=title != "UMAP", names={name: full[label[rows]] for name, rows in series.items()},
+    )  # fmt: skip
+    page.figure(title, picture, caption)
 
 
-def verdict(gained: dict[str, float], n: int) -> str:
-    """Say in words whether the head beats the baseline."""
+def claim(gained: Mapping[str, float]) -> str:
+    """Return the verdict on the head in one word, as in `vcell.metrics.verdict`."""
+    if not gained:
+        return "few"
+    return "beats" if gained["low"] > 0 else "worse" if gained["high"] < 0 else "open"
+
+
+def verdict(gained: Mapping[str, float], n: int) -> str:
+    """Describe whether the head is better than the baseline."""
     if not gained:
         return "trained; no label was shown, so none is given"
-    how = f"by {gained['gain']:+.3f} ({gained['low']:+.3f} to {gained['high']:+.3f})"
-    what = f"in macro-F1 on {n:,} held-out cells"
-    if gained["low"] > 0:
-        return f"gmvae beats logistic regression on 30 PCs {how} {what}"
-    if gained["high"] < 0:
-        return f"gmvae is worse than logistic regression on 30 PCs {how} {what}"
-    return f"no difference is shown between gmvae and logistic regression on 30 PCs, {how} {what}"
+    how = f"{signed(gained['gain'])} ({signed(gained['low'])} to {signed(gained['high'])})"
+    what = f"in macro-F1 on {console.count(n, 'held-out cell')}"
+    other = "logistic regression on 30 PCs"
+    return {
+        "beats": f"gmvae beats {other} by {how} {what}",
+        "worse": f"gmvae is worse than {other}, {how} {what}",
+        "open": f"no difference is shown between gmvae and {other}: {how} {what}",
+    }[claim(gained)]

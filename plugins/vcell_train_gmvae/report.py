@@ -1,7 +1,7 @@
 """Compare the network's refitted head with logistic regression on principal components.
 
-Both are fitted to the same labels and scored on the same held-out cells. Writes into the run the
-head, `held_out.csv` and the page `index.html`.
+Both are fitted to the same labels and scored on the same held-out cells. The head, `held_out.csv`
+and the page `index.html` are written into the run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vcell.gmvae.outliers import Outliers
 from vcell.gmvae.trained import HEAD, Trained, write_head
 from vcell_train_gmvae import page
 from vcell_train_gmvae.doubted import DOUBTED
-from vcell_train_gmvae.page import COLUMNS, OURS, verdict
+from vcell_train_gmvae.page import COLUMNS, OURS, claim, verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ UNKNOWN = 0.01  # share of held-out cells that would be called unknown
 
 @dataclass(frozen=True)
 class Latent:
-    """All cells, encoded: means (N, D), mixture terms (N, K)."""
+    """All cells encoded: means (N, D), mixture terms (N, K)."""
 
     mean: Array
     joint: Array
@@ -52,16 +52,17 @@ class Latent:
 
 @dataclass(frozen=True)
 class Named:
-    """What one way of naming said of the held-out cells: labels, and their probability."""
+    """Labels of the held-out cells predicted by one method, with their probabilities."""
 
     label: Array
     probability: Array
 
 
-def scored(
-    run: Run, config: TrainGmvae, study: Study, cells: ResidentCells
-) -> dict[str, dict[str, float]]:
-    """Refit the head, score it on held-out cells beside the baseline, and write the artifacts."""
+def scored(run: Run, config: TrainGmvae, study: Study, cells: ResidentCells) -> dict[str, Any]:
+    """Refit the head, score it and the baseline on held-out cells, and write the files.
+
+    Returns the run's summary.
+    """
     trained = Trained.load(run)
     latent = encoded(trained, study, cells)
     shown, held_out = study.shown >= 0, study.held_out
@@ -87,7 +88,10 @@ def scored(
     run.save_file("held_out.csv", lambda path: _table(path, study, judged, named))
     page.write(run, study, latent.mean, judged, named, found, clusters | gained)
     run.update(clusters=clusters, gained=gained, doubted=study.doubted)
-    return found
+    return {
+        "held_out": found,
+        "verdict": {"claim": claim(gained), "text": verdict(gained, len(judged))},
+    }
 
 
 def encoded(trained: Trained, study: Study, cells: ResidentCells) -> Latent:
@@ -109,23 +113,24 @@ def _named(log_p: Array) -> Named:
 
 def _components(run: Run, study: Study, cells: ResidentCells, seed: int) -> Components:
     path = run.path / COMPONENTS
-    if not path.is_file():  # a run that began before they were kept
-        found = Components.learnt(cells, np.flatnonzero(~study.held_out), seed=seed)
-        run.save_file(COMPONENTS, found.save)
-    return Components.load(path)
+    if path.is_file():
+        return Components.load(path)
+    found = Components.learnt(cells, np.flatnonzero(~study.held_out), seed=seed)  # an older run
+    run.save_file(COMPONENTS, found.save)
+    return found
 
 
 def _head(
     study: Study, latent: Latent, components: Components, cells: ResidentCells, seed: int
 ) -> LabelHead:
-    """Fit the head to shown labels, and to some of the training cells without one."""
+    """Fit the head to shown labels, and to some unlabelled training cells."""
     free = np.flatnonzero(~study.held_out & (study.shown < 0))
     if len(free) > MOST:
         free = np.random.default_rng((seed, 0xF4EE)).choice(free, MOST, replace=False)
     rows = np.sort(np.concatenate([np.flatnonzero(study.shown >= 0), free]))
-    apart = heads.withheld(study.shown, seed)[rows]
+    withheld = heads.withheld(study.shown, seed)[rows]
     x = components.of(cells, rows)
-    return fit_heads(latent.mean[rows], x, study.shown[rows], len(study.labels), apart)
+    return fit_heads(latent.mean[rows], x, study.shown[rows], len(study.labels), withheld)
 
 
 def _scores(one: Named, study: Study, judged: Array) -> dict[str, float]:
@@ -139,7 +144,7 @@ def _scores(one: Named, study: Study, judged: Array) -> dict[str, float]:
 
 
 def _clusters(latent: Latent, study: Study, judged: Array) -> dict[str, float]:
-    """Compare the mixture's components with the labels of cells held out."""
+    """Compare the mixture's components with the labels of held-out cells."""
     if not len(judged):
         return {}
     truth, component = study.label[judged], latent.joint[judged].argmax(1)
@@ -150,7 +155,7 @@ def _clusters(latent: Latent, study: Study, judged: Array) -> dict[str, float]:
 
 
 def _gained(named: dict[str, Named], study: Study, judged: Array, seed: int) -> dict[str, float]:
-    """Return what macro-F1 gains over the baseline, with an interval over held-out cells."""
+    """Return the gain in macro-F1 over the baseline, with an interval over held-out cells."""
     rng = np.random.default_rng((seed, 0xB007))
     truth, n = study.label[judged], len(study.labels)
     both = [named[OURS].label, named[LOGISTIC].label]
@@ -171,17 +176,15 @@ def _table(path: Path, study: Study, judged: Array, named: dict[str, Named]) -> 
         writer.writerow(["cell", "label", "model", "given", "probability"])
         for name, one in named.items():
             for i, cell in enumerate(judged.tolist()):
-                told = study.labels[study.label[cell]], name, study.labels[one.label[i]]
-                writer.writerow([cell, *told, f"{one.probability[i]:.6g}"])
+                fields = study.labels[study.label[cell]], name, study.labels[one.label[i]]
+                writer.writerow([cell, *fields, f"{one.probability[i]:.6g}"])
 
 
 def tell(run: Run) -> None:
     """Print the scores."""
     found = run.meta["summary"]["held_out"]
     clusters, gained = run.meta.get("clusters", {}), run.meta.get("gained", {})
-    with (run.path / "held_out.csv").open(encoding="utf-8") as file:
-        n = sum(1 for _ in file) - 1
-    lines = [verdict(gained, n // max(len(found), 1)), ""]
+    lines = [run.meta["summary"]["verdict"]["text"], ""]
     if found:
         rows = [(name, *(of[key] for key in COLUMNS)) for name, of in found.items()]
         lines += [console.table(rows, ("model", *COLUMNS.values())), ""]

@@ -1,4 +1,4 @@
-"""Decisions before training: labels, batches, held-out cells, and which labels are shown.
+"""Choices before training: labels, batches, held-out cells, and which labels are shown.
 
 Impossible settings are refused here, before a run is created.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.data.detect import refuse_confounded
 from vcell.errors import UserError
 from vcell.gmvae.head import folds_of
 from vcell.gmvae.network import GmvaeShape
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from vcell_train_gmvae import TrainGmvae
 
 CELLS = "cells.npz"
-_DROPOUT = 0.3  # where labels are shown: few of them are learnt by heart within 250 steps
+_DROPOUT = 0.3  # if labels are shown; a few labels are otherwise memorised within 250 steps
 _AUTO_EPOCHS, _AUTO_STEPS, _SOME_COMPONENTS = 10, 2000, 16
 _PRESETS: dict[str, dict[str, Any]] = {
     "default": {"latent": 32, "alone": 10, "encoder": (256, 128), "decoder": (128,)},
@@ -38,28 +39,28 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Study:
-    """The question that a run answers; cells are counted as in the store.
+    """The data of a run; cells are in the order of the store.
 
     Attributes
     ----------
     shape
-        Of the network.
+        Shape of the network.
     genes, labels, batches
-        Names.
+        Names of the genes, labels and batches.
     target
         Library size that values are scaled to before the logarithm.
     label
-        (cells,) the label of each cell, -1 where it has none.
+        (cells,) label of each cell, -1 for none.
     shown
-        The same for those that training is told, -1 for the others.
+        (cells,) the labels shown to training, -1 for hidden ones.
     batch
-        (cells,) the batch of each cell.
+        (cells,) batch of each cell.
     held_out
-        (cells,) whether it is kept for scoring.
+        (cells,) whether it is held out for scoring.
     suspect
-        (cells,) whether its label looked wrong, and is not shown for that.
+        (cells,) whether its label looked wrong and is therefore hidden.
     doubted
-        Share of the labels that is thought to be wrong.
+        Estimated share of wrong labels.
     """
 
     shape: GmvaeShape
@@ -75,15 +76,15 @@ class Study:
     doubted: float = 0.0
 
     def plain(self) -> str:
-        """Return the part of it that is JSON."""
-        told = {
+        """Return its JSON part."""
+        saved = {
             "shape": self.shape.plain(), "genes": self.genes, "labels": self.labels,
             "batches": self.batches, "target": self.target, "doubted": self.doubted,
         }  # fmt: skip
-        return json.dumps(told)
+        return json.dumps(saved)
 
     def save_cells(self, path: Path) -> None:
-        """Write what is known of each cell."""
+        """Write the arrays over cells."""
         with path.open("wb") as file:
             np.savez_compressed(
                 file, label=self.label, shown=self.shown, batch=self.batch,
@@ -94,21 +95,21 @@ class Study:
     def load(cls, run: Run) -> Study:
         """Read the study of a run."""
         try:
-            told = json.loads((run.path / STUDY).read_text())
+            saved = json.loads((run.path / STUDY).read_text())
             with np.load(run.path / CELLS, allow_pickle=False) as cells:
                 arrays = dict(cells)
         except (OSError, ValueError) as error:
             raise UserError(f"{run.name} cannot be read: {error}") from None
-        shape = GmvaeShape.of(told.pop("shape"))
+        shape = GmvaeShape.of(saved.pop("shape"))
         return cls(
-            shape, tuple(told["genes"]), tuple(told["labels"]), tuple(told["batches"]),
-            told["target"], arrays["label"], arrays["shown"], arrays["batch"], arrays["held_out"],
-            arrays.get("suspect", np.zeros(len(arrays["label"]), bool)), told.get("doubted", 0.0),
+            shape, tuple(saved["genes"]), tuple(saved["labels"]), tuple(saved["batches"]),
+            saved["target"], arrays["label"], arrays["shown"], arrays["batch"], arrays["held_out"],
+            arrays.get("suspect", np.zeros(len(arrays["label"]), bool)), saved.get("doubted", 0.0),
         )  # fmt: skip
 
 
 def refuse(source: CellSource, config: TrainGmvae) -> None:
-    """Refuse columns that cannot be learnt from, before anything is made of the cells."""
+    """Refuse unsuitable columns before the cells are processed."""
     if config.labels is None and config.label_fraction < 1:
         raise UserError("--label-fraction needs labels", hint="name their column: --labels COLUMN")
     if config.labels is None:
@@ -130,7 +131,7 @@ def refuse(source: CellSource, config: TrainGmvae) -> None:
             hint="--min-cells 2 treats such cells as unlabelled",
         )
     if config.batch_column:
-        _refuse_confounded(source, column, config)
+        refuse_confounded(source, config.labels, config.batch_column)
 
 
 def _more(names: list[str]) -> str:
@@ -138,7 +139,7 @@ def _more(names: list[str]) -> str:
 
 
 def _counts(column: Column, config: TrainGmvae) -> dict[str, int]:
-    """Return the cells of each label that counts as one."""
+    """Return the number of cells of each valid label."""
     named = zip(column.categories.tolist(), column.counts().tolist(), strict=True)
     known = {str(name): n for name, n in named if str(name) not in config.unlabelled}
     few = [name for name, n in known.items() if 0 < n < config.min_cells]
@@ -148,22 +149,8 @@ def _counts(column: Column, config: TrainGmvae) -> dict[str, int]:
     return {name: n for name, n in known.items() if n >= config.min_cells}
 
 
-def _refuse_confounded(source: CellSource, labels: Column, config: TrainGmvae) -> None:
-    assert config.batch_column is not None
-    batches = source.obs(config.batch_column)
-    known = (labels.codes >= 0) & (batches.codes >= 0)
-    pairs = np.unique(np.stack([labels.codes[known], batches.codes[known]]), axis=1)
-    n_labels, n_batches = len(np.unique(pairs[0])), len(np.unique(pairs[1]))
-    if n_batches > 1 and len(pairs[0]) == n_labels == n_batches:
-        raise UserError(
-            f"{source.name}: batch {config.batch_column!r} is the label {config.labels!r} under "
-            "another name: removing one removes the other",
-            hint="leave out --batch-column, or name another",
-        )
-
-
 def made(store: Store, config: TrainGmvae) -> Study:
-    """Decide on labels, held-out cells and the shape of the network."""
+    """Choose labels, held-out cells and the shape of the network."""
     n = store.n_cells
     label, labels = _labels(store, config)
     batch = np.full(n, -1, np.int64)
@@ -234,7 +221,7 @@ def _shown(
 
 
 def steps(config: TrainGmvae, n_train: int) -> TrainGmvae:
-    """Turn epochs into steps."""
+    """Convert epochs to steps."""
     epoch = -(-n_train // config.batch_size)
     total = config.max_steps
     if not total and config.epochs == "auto":

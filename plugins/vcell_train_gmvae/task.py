@@ -1,4 +1,4 @@
-"""The task: batches of compressed cells, the objective, and scores on cells held out."""
+"""The training task: batches of compressed cells, the objective, and validation scores."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from vcell_train_gmvae import TrainGmvae
     from vcell_train_gmvae.study import Study
 
-_JUDGED, _AT_ONCE = 4096, 1024  # cells of a validation, and cells at once
+_JUDGED, _AT_ONCE = 4096, 1024  # cells in a validation, and cells at once
 
 
 class CellStream(ShuffledBatches):
-    """Shuffled cells, with the noise of the reparametrisation, and what dropout keeps.
+    """Shuffled cells, with the noise of the reparametrisation and the dropout masks.
 
-    Both depend on the seed, the step, and the cell's place in the global batch, so that they
-    are the same for any number of processes and however a batch is cut.
+    Both depend on the seed, the step, and the cell's position in the global batch, so they do not
+    depend on the number of processes or on how a batch is split.
     """
 
     shape: GmvaeShape
@@ -61,7 +61,7 @@ class CellStream(ShuffledBatches):
 
 
 class GmvaeTask:
-    """Trains a `Gmvae`; the best model is that of the lowest held-out objective without labels."""
+    """Trains a `Gmvae`; the best model has the lowest held-out objective without labels."""
 
     monitor = "nelbo"
     higher_is_better = False
@@ -79,7 +79,7 @@ class GmvaeTask:
         }  # fmt: skip
 
     def build(self) -> Gmvae:
-        """Build the network at the mean profile of the training cells."""
+        """Build the network, initialised at the mean profile of the training cells."""
         config, shown = self.config, self.told[self.train] >= 0
         weights = Weights(
             kl=config.kl_weight, warmup=round(config.kl_warmup * config.max_steps),
@@ -90,19 +90,19 @@ class GmvaeTask:
         return network
 
     def fetch(self, numbers: NDArray[np.int64], source: ResidentCells | DeviceCells) -> Any:
-        """Return cells by their number among the training cells."""
+        """Return training cells by number."""
         rows = self.train[numbers]
         return source.fetch(rows, **self.known(rows))
 
     def known(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Return what the network is told of cells beside their counts."""
-        told = {"batch": torch.from_numpy(self.study.batch[rows])}
+        """Return the inputs of cells other than their counts."""
+        inputs = {"batch": torch.from_numpy(self.study.batch[rows])}
         if self.study.shape.labelled:
-            told["label"] = torch.from_numpy(self.told[rows])
-        return told
+            inputs["label"] = torch.from_numpy(self.told[rows])
+        return inputs
 
     def batches(self, place: Place) -> Batches:
-        """Open the stream of training cells; on a GPU they lie there."""
+        """Open the stream of training cells; on a GPU they stay in its memory."""
         on_device = place.device.type == "cuda"
         source = DeviceCells(self.cells, place.device) if on_device else self.cells
         stream = CellStream(
@@ -125,11 +125,11 @@ class GmvaeTask:
         getattr(model, "taken").add_(1)  # noqa: B009 - a buffer, whatever wraps the model
 
     def validate(self, model: nn.Module) -> Mapping[str, float]:
-        """Score held-out cells; labels take no part in what chooses the model."""
+        """Score held-out cells; labels do not affect the choice of the best model."""
         assert isinstance(model, Gmvae)
         joint, loss = self._judge(model)
-        whole = torch.logsumexp(joint, 1)
-        found = {"nelbo": float(loss.mean() - whole.mean()), "kl": float(-whole.mean())}
+        marginal = torch.logsumexp(joint, 1)
+        found = {"nelbo": float(loss.mean() - marginal.mean()), "kl": float(-marginal.mean())}
         label = self.study.label[self.judged]
         known = label >= 0
         if known.any():

@@ -1,4 +1,4 @@
-"""Implementation of `vcell train-gmvae`: look at the cells, train, refit the head, score."""
+"""Implementation of `vcell train-gmvae`: read the cells, train, refit the head, score."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from vcell.launch import Plan
     from vcell.runs import Run
 
-_FEWEST = 3  # genes that a latent space can be learnt of
-_SHARED = "resident"  # folder of a run: what its processes share while they train
+_FEWEST = 3  # genes needed for a latent space
+_SHARED = "resident"  # folder in the run, shared by its processes during training
 
 
 def run(cells: Path | None, config: TrainGmvae) -> None:
@@ -45,7 +45,7 @@ def run(cells: Path | None, config: TrainGmvae) -> None:
 
 
 def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
-    """Look at the cells, refuse what cannot be, and decide what is held out."""
+    """Read the cells, check them, and choose the held-out cells."""
     assert config.cells is not None
     file = command.as_typed(config.cells)
     with open_cells(file, config.layer, join=config.join) as source:
@@ -60,8 +60,8 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
             raise UserError(
                 f"{console.count(len(train), 'training cell')}: too few for {plan.world} processes"
             )
-        whole = ResidentCells.of(store, 1.0)
-        library = row_sums(whole.borders, whole.counts)[train]
+        cells = ResidentCells.of(store, 1.0)
+        library = row_sums(cells.borders, cells.counts)[train]
         if not (library > 0).any():
             raise UserError(f"{file}: the training cells have no counts")
         if store.n_genes < _FEWEST:
@@ -70,13 +70,13 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
                 f"{_FEWEST} at least are needed"
             )
         study = dataclasses.replace(study, target=float(np.median(library[library > 0])))
-        whole.target = study.target
+        cells.target = study.target
         files: dict[str, str | Callable[[Path], None]] = {}
         if (study.shown >= 0).any():
-            components = Components.learnt(whole, train, seed=config.seed)
+            components = Components.learnt(cells, train, seed=config.seed)
             files[COMPONENTS] = components.save
             if not config.keep_all_labels:
-                study, listed = without_wrong_labels(study, whole, components, config.seed)
+                study, listed = without_wrong_labels(study, cells, components, config.seed)
                 files |= listed
         config = steps(config, len(train))
         shown = int((study.shown >= 0).sum())
@@ -95,7 +95,7 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
 
 
 def store_of(config: TrainGmvae) -> Store:
-    """Return the store of the cells: as given, or made once and kept in the cache."""
+    """Return the store of the cells: as given, or built once and cached."""
     assert config.cells is not None
     if (config.cells / MANIFEST).is_file():
         return Store.open(config.cells)
@@ -103,7 +103,7 @@ def store_of(config: TrainGmvae) -> Store:
 
 
 def main(run: Run) -> None:
-    """Train, as one of the processes of the run; the first one scores what was learnt."""
+    """Train in one process of the run; rank 0 scores the model."""
     from vcell.train.loop import Trainer
     from vcell_train_gmvae.task import GmvaeTask
 
@@ -114,11 +114,11 @@ def main(run: Run) -> None:
         return
     shutil.rmtree(run.path / _SHARED, ignore_errors=True)
     if not result.cut_short:
-        run.finish("done", held_out=report.scored(run, config, study, cells))
+        run.finish("done", **report.scored(run, config, study, cells))
 
 
 def _cells(run: Run, config: TrainGmvae, study: Study) -> ResidentCells:
-    """Return the cells in memory; several processes of a machine map one copy."""
+    """Return the cells in memory; processes on the same machine share one copy."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         with store_of(config) as store:

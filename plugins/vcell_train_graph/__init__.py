@@ -111,7 +111,7 @@ class TrainGraph(ManyOptions, TrainOptions, LaunchOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
 
 
 FIRST = (

@@ -157,7 +157,7 @@ graph_gp = ClosedModel(
 )
 no_graph_gp = ClosedModel("gp", "the same process without graphs", "process")
 factors_model = ClosedModel(
-    "factors", "a few factors of genes, smooth over the graphs, beside graph-gp", "factors",
+    "factors", "a few factors of genes, smooth over the graphs, plus graph-gp", "factors",
     graphs=True,
 )  # fmt: skip
 additive_model = ClosedModel(

@@ -145,7 +145,7 @@ def _given(files: tuple[tuple[Path, int], ...], n_graphs: int) -> GivenTable:
         console.say(f"in no graph, so predicted from other features: {n_absent} of the table: "
                     f"{few(absent)}")  # fmt: skip
     group, by = _groups(members, query)
-    console.say(f"{by} are held out in folds, beside a random split")
+    console.say(f"{by} are held out in folds, in addition to a random split")
     features = _features(paths[n_graphs:], graphs.genes, own)
     return GivenTable(graphs.genes, members, values, group, graphs, features, len(own), by, absent)
 

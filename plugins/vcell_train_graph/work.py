@@ -218,8 +218,8 @@ def _estimate(config: TrainGraph) -> None:
          "runs": runs, "seconds": total},
         f"{seconds:.3f} s a step of {console.count(config.batch_size, 'set')} on {plan.device} "
         f"({config.batch_size / seconds:,.0f} sets a second); {console.count(runs, 'run')} of at "
-        f"most {console.count(config.max_steps, 'step')}: {console.duration(total)}, the closed "
-        "forms beside",
+        f"most {console.count(config.max_steps, 'step')}: {console.duration(total)}, plus "
+        "the closed forms",
     )  # fmt: skip
 
 

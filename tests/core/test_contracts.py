@@ -120,7 +120,7 @@ def test_every_class_has_a_name_of_its_own(repository):
     homes = defaultdict(list)
     for name, text in sources(repository):
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            if isinstance(node, ast.ClassDef):
                 homes[node.name].append(name)
     assert {name: where for name, where in homes.items() if len(where) > 1} == {}
 

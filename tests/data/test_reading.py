@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from tests.data import builders
 from vcell import console
-from vcell.data import by_gene, decode, open_cells, spill, tenx
+from vcell.data import arrays, by_gene, chunked, decode, open_cells, spill, tenx
 from vcell.errors import UserError
 
 TABLE = builders.counts()
@@ -267,6 +267,26 @@ def test_a_slower_way_is_said(kind, reason, tmp_path, capsys, monkeypatch):
     with open_cells(KINDS[kind](tmp_path)) as source:
         list(source.chunks())
     assert reason in capsys.readouterr().err
+
+
+def test_a_pass_over_a_long_file_lists_its_chunks(tmp_path, monkeypatch):
+    """Each block is a small share of the file, and yet HDF5 must not read all of them."""
+    monkeypatch.setattr(chunked, "LONG_LIST", 100)
+    table = builders.counts(600)
+    path = tmp_path / "cells.h5ad"
+    builders.annotated(table).write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        for name in ("data", "indices"):
+            values = file["X"][name][...]
+            del file["X"][name]
+            file["X"].create_dataset(name, data=values, chunks=(4,))
+    asked = []
+    tasks = arrays.PlainArray.tasks
+    monkeypatch.setattr(arrays.PlainArray, "tasks", lambda *how: asked.append(how) or tasks(*how))
+    with open_cells(path) as source:
+        blocks = list(source.chunks(max_nnz=40))
+    assert np.array_equal(_all(blocks), table)
+    assert 0 < len(asked) <= 4 < len(blocks)  # of both arrays, before their chunks are listed
 
 
 @pytest.mark.parametrize("kind", ["csc gzip", "zarr 3 csc", "10x mtx.gz"])

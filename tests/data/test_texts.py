@@ -41,6 +41,12 @@ def test_bytes_that_are_no_utf8_are_replaced() -> None:
     assert held.tolist() == ["ok", "é", "\ufffd!"]
 
 
+def test_strings_of_numpy_are_text_not_buffers() -> None:
+    """An array of objects may hold `numpy.str_`, whose buffer has four bytes a letter."""
+    names = np.array([np.str_("ENSG00000000419"), np.str_("b")], object)
+    assert Texts.of(names).tolist() == ["ENSG00000000419", "b"]
+
+
 def test_none_at_all() -> None:
     held = Texts.of(np.empty(0, object))
     assert len(held) == 0

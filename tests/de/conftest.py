@@ -36,6 +36,6 @@ def cells(seed: int = 0, n: int = 160, genes: int = 40) -> ad.AnnData:
 def here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Here:
-    """The command line in a folder with cells.h5ad."""
+    """Return the command line in a folder with cells.h5ad."""
     cells().write_h5ad(tmp_path / "cells.h5ad")
     return Here(tmp_path, monkeypatch, capfd)

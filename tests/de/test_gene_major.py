@@ -1,4 +1,4 @@
-"""Counts ranked through tables of levels, against the same values made one by one."""
+"""Counts ranked through tables of levels, against values computed one by one."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_looking_up_equals_computing(largest, kind, memory):
 
 
 def test_two_sources_are_ranked_together():
-    """A prediction that borrows the real controls: cells of the second are numbered on."""
+    """A prediction that uses the real controls: the numbers of its cells continue."""
     rng = np.random.default_rng(0)
     one, two = (rng.poisson(2.0, (30, 5)).astype(np.float32) for _ in range(2))
     x = np.concatenate([one, two])

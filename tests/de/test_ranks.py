@@ -78,8 +78,8 @@ def test_any_data(seed, cells, groups, levels, density, negative, against, memor
     seed=st.integers(0, 2**32 - 1), cells=st.integers(2, 40), negative=st.booleans(),
     against=st.sampled_from(["reference", "rest"]), scale=st.sampled_from([1.0, 1e-300, 1e300]),
 )  # fmt: skip
-def test_wide_values_are_told_apart_by_their_last_bit(seed, cells, negative, against, scale):
-    """Neighbouring float64 numbers: neither tied nor swapped."""
+def test_neighbouring_float64_values_are_not_tied(seed, cells, negative, against, scale):
+    """Neighbouring float64 numbers are neither tied nor swapped."""
     rng = np.random.default_rng(seed)
     steps = rng.integers(0, 5, (cells, 4))
     base = rng.choice([1.0, 1 / 3, -1 / 3, -1.0] if negative else [1.0, 1 / 3], (cells, 4)) * scale

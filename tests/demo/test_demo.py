@@ -1,4 +1,4 @@
-"""`vcell demo` from the command line: to the end, killed in the middle, and again."""
+"""`vcell demo` from the command line: to the end, killed in the middle, and repeated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHORT = {
 }
 
 
-def test_a_killed_demo_goes_on_where_it_was(vcell, tmp_path):
+def test_a_killed_demo_continues(vcell, tmp_path):
     killed = subprocess.Popen(
         [sys.executable, "-m", "vcell", "demo", *SMALL],
         cwd=tmp_path,
@@ -66,12 +66,13 @@ def test_a_killed_demo_goes_on_where_it_was(vcell, tmp_path):
     assert html.escape(result["verdict"]) in page
     assert "Choosing the model" in page
     links = re.findall(r'<a href="([^"]+)"', page)
-    assert len(links) >= 5
+    assert len(links) >= 6
+    assert str((folder.parent / result["run"] / "report.html").relative_to(folder)) in links
     assert all((folder / link).is_file() for link in links)
     assert result["run"] in page
 
 
-def test_a_finished_demo_starts_anew_on_the_same_cells(tmp_path, capsys):
+def test_a_finished_demo_repeats_with_the_same_cells(tmp_path, capsys):
     def demo(**settings):
         journal, done = StepRunner(tmp_path, settings), []
         for name in ("simulate", "train"):
@@ -89,7 +90,7 @@ def test_a_finished_demo_starts_anew_on_the_same_cells(tmp_path, capsys):
     assert demo(seed=1)[1] == ["simulate", "train"]
 
 
-def test_a_step_whose_file_is_gone_is_done_again(tmp_path):
+def test_a_step_whose_file_is_missing_is_repeated(tmp_path):
     journal, file = StepRunner(tmp_path, {}), tmp_path / "file"
     for _ in range(2):
         journal.inside("touch", "touch", file.touch, writes=[file])
@@ -98,7 +99,7 @@ def test_a_step_whose_file_is_gone_is_done_again(tmp_path):
 
 
 def scores(folder, name, n, pds):
-    """Write what `vcell evaluate` says of each perturbation."""
+    """Write the scores of each perturbation as `vcell evaluate` does."""
     (folder / "scores" / name).mkdir(parents=True)
     rows = [f"GENE{i},{0.2 + 0.01 * (i % 3)},0.05,{pds + 0.01 * (i % 5)}" for i in range(n)]
     head = "perturbation,overlap_at_N,mae,discrimination_score_l1"
@@ -114,7 +115,7 @@ def scores(folder, name, n, pds):
         (3, 0.9, "too few for a verdict: 3 held-out perturbations"),
     ],
 )
-def test_the_first_sentence_claims_what_the_interval_bears(tmp_path, n, pds, said):
+def test_the_first_sentence_claims_what_the_interval_supports(tmp_path, n, pds, said):
     scores(tmp_path, "mean", n, 0.5)
     scores(tmp_path, "m", n, pds)
     assert said in verdict(tmp_path, "m", {"m": 0.2, "mean": 0.0})
@@ -136,7 +137,7 @@ def test_the_gains_of_perturbations_average_to_the_gain(tmp_path):
         (["--n-cells", "10"], "too few cells (10)"),
     ],
 )
-def test_what_cannot_be_shown_is_said_in_one_line(vcell, words, said):
+def test_an_impossible_demo_is_refused_in_one_line(vcell, words, said):
     ran = vcell("demo", *words)
     assert ran.code == 2
     assert said in ran.err
@@ -157,7 +158,7 @@ def test_the_held_out_cells_are_in_no_file_that_the_model_reads(tmp_path, cells)
 
 
 @pytest.mark.slow
-def test_own_cells_take_the_same_way(vcell, cells, tmp_path):
+def test_a_users_own_cells_go_through_the_same_steps(vcell, cells, tmp_path):
     ran = vcell("demo", "--data", cells, "--select", "150", "-o", "mine", "--json", env=SHORT)
     assert ran.code == 0, ran.err
     assert set(ran.json["scores"]) == {"transformer", "mean"}

@@ -1,4 +1,4 @@
-"""`vcell train-vcc` as a user runs it, with models that are solved: scored, written, refused."""
+"""`vcell train-vcc` as a user runs it, with closed-form models: scores, files and refusals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vcell.models import SCREEN, Screen
 from vcell.runs import Run
 
 
-def test_it_beats_the_mean_on_unseen_perturbations_and_says_what_won(runs):
+def test_it_beats_the_mean_on_unseen_perturbations_and_reports_it(runs):
     this = Run.open("latest", root=runs)
     assert this.status() == "done"
     found = this.meta["summary"]["held_out"]
@@ -81,9 +81,7 @@ def normalised(adata):
         (normalised, "normalised values (not logged)"),
     ],
 )
-def test_cells_that_cannot_be_learnt_from_are_refused_before_training(
-    cells, tmp_path, capsys, change, said
-):
+def test_unsuitable_cells_are_refused_before_training(cells, tmp_path, capsys, change, said):
     assert run(["train-vcc", str(changed(cells, tmp_path, change))]) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -104,7 +102,7 @@ def test_cells_that_cannot_be_learnt_from_are_refused_before_training(
         (["--resume", "yesterday"], "there are no runs in runs"),
     ],
 )
-def test_wrong_words_are_refused_in_one_line(cells, tmp_path, capsys, words, said):
+def test_wrong_arguments_are_refused_in_one_line(cells, tmp_path, capsys, words, said):
     (tmp_path / "held.txt").write_text("NOGENE\n")
     assert run(["train-vcc", str(cells), *words]) == 2
     error = capsys.readouterr().err
@@ -113,7 +111,7 @@ def test_wrong_words_are_refused_in_one_line(cells, tmp_path, capsys, words, sai
     assert not (tmp_path / "runs").exists()
 
 
-def test_small_perturbations_and_targets_that_are_no_genes_are_left_out_aloud(
+def test_small_perturbations_and_unknown_targets_are_left_out_with_a_message(
     cells, tmp_path, capsys
 ):
     def rename_one_and_shrink_one(adata):

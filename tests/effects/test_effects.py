@@ -1,4 +1,4 @@
-"""`vcell effects` and `train-vcc --prior-effects`: measured once, believed as far as they agree."""
+"""`vcell effects` and `train-vcc --prior-effects`: prior effects count as far as they agree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from vcell_train_vcc.closed.gp import GaussianProcess
 
-from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import CONTROL, simulate
 from vcell.models import Screen
@@ -19,11 +18,7 @@ from vcell.models.scoring import each
 from vcell.models.transfer import Transfer
 from vcell.screen.prior_effects import PriorEffects
 
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture
@@ -61,7 +56,7 @@ def test_the_file_is_plain_parquet(cells):
     assert np.vstack(table["effect"]).shape == (12, 60)
 
 
-def test_an_output_that_exists_and_an_input_are_kept(cells, tmp_path, capsys):
+def test_existing_outputs_and_inputs_are_not_overwritten(cells, tmp_path, capsys):
     (tmp_path / "mine.parquet").write_text("mine")
     assert run(["effects", "cells.h5ad", "-o", "mine.parquet"]) == 2
     assert "mine.parquet" in capsys.readouterr().err
@@ -78,7 +73,7 @@ def test_an_output_that_exists_and_an_input_are_kept(cells, tmp_path, capsys):
     ("content", "said"),
     [(None, "does not exist"), ("junk", "is not a file of effects")],
 )
-def test_what_is_no_file_of_effects_is_refused(cells, tmp_path, capsys, content, said):
+def test_other_files_than_effects_are_refused(cells, tmp_path, capsys, content, said):
     if content:
         (tmp_path / "e.parquet").write_text(content)
     words = ["train-vcc", "cells.h5ad", "--model", "gp", "--prior-effects", "e.parquet"]
@@ -96,7 +91,7 @@ def test_another_parquet_file_is_refused(cells, tmp_path, capsys):
 
 
 def screen(agreement, *, p=60, n=80, seed=0):
-    """A screen, and another one whose effects agree with it by a share of their variance."""
+    """A screen, and another whose effects agree with it in a share of their variance."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(size=(p, n)) * 0.3
     other = agreement * truth + np.sqrt(1 - agreement**2) * 0.3 * rng.normal(size=(p, n))
@@ -129,7 +124,7 @@ def scored(of):
     return each(guess, of.delta[rows], np.full(len(rows), -1))["delta_correlation"].mean()
 
 
-def test_a_screen_that_agrees_is_believed_and_one_that_does_not_is_not():
+def test_a_prior_screen_counts_only_if_it_agrees():
     for agreement, low, high in ((0.9, 0.8, 1.0), (0.5, 0.4, 0.6)):
         weight = Transfer(screen(agreement)).weights[0]
         assert low < weight < high
@@ -147,7 +142,7 @@ def test_effects_of_another_line_predict_what_features_cannot():
     assert scored(none) > scored(without) - 0.02
 
 
-def test_what_is_left_out_is_predicted_without_itself():
+def test_a_left_out_perturbation_is_predicted_without_its_own_effect():
     fitted = GaussianProcess(screen(0.9))
     rows = fitted.learned
     apart = each(fitted.loo(), fitted.targets.delta[rows], np.full(len(rows), -1))

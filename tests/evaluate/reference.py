@@ -1,4 +1,4 @@
-"""The metrics of 2025 written slowly and plainly, from their definitions, with scipy and pandas."""
+"""A slow, simple implementation of the 2025 metrics from their definitions."""
 
 from __future__ import annotations
 

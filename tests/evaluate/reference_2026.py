@@ -1,4 +1,4 @@
-"""The members of 2026 written slowly and plainly, from the challenge's description, dense."""
+"""A slow, simple, dense implementation of the 2026 members, from the challenge's description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the command line inside this process: the same parser and exit codes, no start-up time."""
+"""The command line within this process: same parser and exit codes, no start-up time."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def run(here, *words):
 
 
 def sparse(cells):
-    """Keep counts low, so that ties abound and some genes fail the gate."""
+    """Keep counts low, so that there are many ties and some genes fail the gate."""
     x = cells.X.toarray()
     x[:, ::3] = np.minimum(x[:, ::3], 1)
     x[:, 4] = 0
@@ -124,7 +124,7 @@ def test_the_replicate_is_the_mean_of_five_halvings(here):
     assert found == pytest.approx(np.mean(scores), rel=1e-8)
 
 
-def test_the_predictions_controls_change_nothing(here):
+def test_the_predictions_controls_do_not_matter(here):
     first = run(here, "--no-baseline").json["metrics"]
     pred = screen(2)
     pred[pred.obs["target_gene"] != CONTROL].copy().write_h5ad(here.folder / "pred.h5ad")
@@ -144,7 +144,7 @@ def test_the_predictions_controls_change_nothing(here):
         (lambda c: put(c, 2e6), "1e6 is the limit"),
     ],
 )
-def test_what_is_no_count_is_refused(here, spoil, said):
+def test_values_that_are_not_counts_are_refused(here, spoil, said):
     spoil(screen(2)).write_h5ad(here.folder / "pred.h5ad")
     ran = run(here)
     assert ran.code == 2
@@ -152,7 +152,7 @@ def test_what_is_no_count_is_refused(here, spoil, said):
     assert "Traceback" not in ran.err
 
 
-def test_labels_that_name_no_gene_are_refused(here):
+def test_labels_that_are_not_genes_are_refused(here):
     for name, seed in (("real", 1), ("pred", 2)):
         cells = screen(seed)
         labels = cells.obs["target_gene"].astype(str)
@@ -169,7 +169,7 @@ def put(cells, value):
 
 
 def test_a_context_is_scored_as_if_it_were_alone(here):
-    """By any column: genes, controls, anchors and splits of one context know nothing of another."""
+    """With any column, genes, controls, anchors and splits of a context do not depend on others."""
     alone, sides = {}, {"real": [], "pred": []}
     for number, line in enumerate(("K562", "A549", "H1")):
         for seed, name in ((10 * number + 1, "real"), (10 * number + 2, "pred")):

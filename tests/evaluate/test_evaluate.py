@@ -95,7 +95,7 @@ class TestScores:
             error = np.abs(means["real"][name] - means["pred"][name]).mean()
             assert table.loc[name, "mae"] == pytest.approx(error, rel=1e-12)
 
-    def test_the_truth_itself_is_perfect(self, here):
+    def test_the_true_cells_score_perfectly(self, here):
         shutil.copy(here.folder / "real.h5ad", here.folder / "pred.h5ad")
         ran, table = scores(here)
         assert (table["overlap_at_N"] == 1).all()
@@ -231,7 +231,7 @@ class TestFormats:
 
 
 class TestRefusals:
-    def test_other_perturbations_are_listed_with_their_likely_misspelling(self, here):
+    def test_unknown_perturbations_are_listed_with_suggestions(self, here):
         pred = screen(2)
         pred.obs["target_gene"] = pred.obs["target_gene"].replace("G040", "G04O")
         save(pred, here, "pred.h5ad")
@@ -251,7 +251,7 @@ class TestRefusals:
         refused(here("evaluate", "pred.h5ad", "real.h5ad"), "G000", "not in the real cells: X")
         assert scores(here, "--only-shared")[0].code == 0
 
-    def test_another_normalisation_is_refused_with_the_mend(self, here):
+    def test_another_normalisation_is_refused_with_the_remedy(self, here):
         save(logged(screen(1), 1e3), here, "real.h5ad")
         save(logged(screen(2), 1e4), here, "pred.h5ad")
         refused(
@@ -293,7 +293,7 @@ class TestRefusals:
         refused(ran, "not made by vcell")
         assert (here.folder / "out/thesis.txt").read_text() == "mine"
 
-    def test_truncated_files_are_one_clear_line(self, here):
+    def test_truncated_files_are_reported_in_one_line(self, here):
         whole = (here.folder / "pred.h5ad").read_bytes()
         for share in (0.001, 0.1, 0.5, 0.9):
             (here.folder / "pred.h5ad").write_bytes(whole[: int(len(whole) * share)])
@@ -370,7 +370,7 @@ class TestEdges:
         assert metrics["discrimination_score_l1"]["ceiling"] == pytest.approx(2 * r / (1 + r))
         assert metrics["mae"]["ceiling"] is None
 
-    def test_a_damaged_cache_entry_is_made_again(self, here):
+    def test_a_damaged_cache_entry_is_rebuilt(self, here):
         first, _ = scores(here)
         (entry,) = (here.folder.parent / f"{here.folder.name}-cache").rglob("*.json")
         entry.write_text("{")

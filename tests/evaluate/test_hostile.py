@@ -57,7 +57,7 @@ def twice(names: np.ndarray) -> np.ndarray:
 
 
 def bomb(file: h5py.File) -> None:
-    """Promise one cell sixteen thousand million entries, in a file of kilobytes."""
+    """Claim sixteen thousand million entries for one cell, in a file of kilobytes."""
     n = 1 << 34
     for name, kind in (("data", "f4"), ("indices", "i4")):
         del file[f"X/{name}"]
@@ -107,7 +107,7 @@ COMMANDS = {
 
 @pytest.fixture
 def results(here):
-    """Results of an earlier run lie where the new ones shall go."""
+    """Results of an earlier run at the path of the new ones."""
     with outputs.folder(here.folder / "out", listed_in="score.json") as out:
         (out / "results.csv").write_text("earlier")
     (here.folder / "out.parquet").touch()
@@ -134,7 +134,7 @@ def refused(here, command: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_structural_damage_is_one_clear_line(results, damage):
+def test_structural_damage_is_reported_in_one_line(results, damage):
     spoil, said = DAMAGE[damage]
     shutil.copy(results.folder / "pred.h5ad", results.folder / "bad.h5ad")
     with h5py.File(results.folder / "bad.h5ad", "r+") as file:
@@ -148,7 +148,7 @@ def test_structural_damage_is_one_clear_line(results, damage):
     [("cells", "holds no cells"), ("genes", "holds no genes"), ("a folder", "holds no cells"),
      ("empty", "is empty"), ("words", "does not begin like HDF5")],
 )  # fmt: skip
-def test_files_of_nothing(results, name, said):
+def test_empty_files(results, name, said):
     bad = results.folder / "bad.h5ad"
     if name == "cells":
         screen(2)[:0].copy().write_h5ad(bad)
@@ -163,7 +163,7 @@ def test_files_of_nothing(results, name, said):
 
 
 def test_a_category_listed_twice_is_one_perturbation(here):
-    """anndata refuses such a file; here both numbers mean the same name."""
+    """anndata refuses such a file; here both codes have the same name."""
     here("de", "pred.h5ad", "-o", "whole.csv")
     with h5py.File(here.folder / "pred.h5ad", "r+") as file:
         names = file["obs/target_gene/categories"][:]
@@ -175,7 +175,7 @@ def test_a_category_listed_twice_is_one_perturbation(here):
     assert tables[0] == tables[1]
 
 
-def test_a_prediction_of_zeros_is_said(here):
+def test_a_prediction_of_zeros_is_reported(here):
     pred = screen(2)
     pred.X = pred.X * 0
     pred.write_h5ad(here.folder / "pred.h5ad")

@@ -1,4 +1,4 @@
-"""kill -9 in the middle leaves nothing under the final name, and the same command works after."""
+"""kill -9 in the middle leaves nothing under the final name, and the command works afterwards."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_killed_command_leaves_no_half_of_its_output(here, name):
 
 
 def whole(out) -> bool:
-    """Whether an output that has its name can be read to the end."""
+    """Return whether an output can be read to the end."""
     import pandas as pd
 
     if out.is_dir():

@@ -55,7 +55,7 @@ def write(path: Path, cells: int) -> None:
 
 @pytest.mark.slow
 def test_three_times_the_cells_take_hardly_more_memory(tmp_path: Path) -> None:
-    """Against itself, by the rules of both years; the fewer cells already exceed what is held."""
+    """Against itself, by the rules of both years; even the fewer cells exceed the buffers."""
     peaks: dict[str, list[float]] = {"vcc2025": [], "vcc2026": []}
     for cells in (20_000, 60_000):
         path = tmp_path / f"{cells}.h5ad"

@@ -21,7 +21,7 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from vcell_train_vcc import TrainVcc  # noqa: E402
-from vcell_train_vcc.network.rehearsal import MadeUp  # noqa: E402
+from vcell_train_vcc.network.rehearsal import SyntheticTask  # noqa: E402
 from vcell_train_vcc.network.shape import NetworkShape  # noqa: E402
 from vcell_train_vcc.network.task import added  # noqa: E402
 
@@ -74,7 +74,7 @@ def settings(part: str) -> Iterator[dict[str, Any]]:
                 yield {"kind": kind, "parallel": "fsdp", **words}
 
 
-def trained(wanted: dict[str, Any], place: Place) -> tuple[MadeUp, Updater]:
+def trained(wanted: dict[str, Any], place: Place) -> tuple[SyntheticTask, Updater]:
     """Take a step, and look at everything it leaves."""
     words = dict(wanted)
     kind, attention = words.pop("kind"), words.pop("attention", "sdpa")
@@ -82,7 +82,7 @@ def trained(wanted: dict[str, Any], place: Place) -> tuple[MadeUp, Updater]:
     config = TrainVcc(**given | {"set_loss": "energy"} | words)
     tokens = tuple(f"g{i}" for i in range(GENES))
     shape = NetworkShape(kind, "tiny", 0.1, tokens, ((GENES, 0),))
-    task: Any = MadeUp(shape, config, AttentionChoice(attention, "asked for"))
+    task: Any = SyntheticTask(shape, config, AttentionChoice(attention, "as requested"))
     torch.use_deterministic_algorithms(False)
     if config.deterministic:
         set_up_device(config, place)
@@ -122,7 +122,7 @@ def look(learner: state.Learner) -> None:
     assert {shadow.device for shadow in learner.averaged.shadow} == {DEVICE}
 
 
-def asked_and_resumed(task: MadeUp, update: Updater) -> None:
+def asked_and_resumed(task: SyntheticTask, update: Updater) -> None:
     """Validate, write a checkpoint, and read it on the device and on the CPU."""
     learner, cpu = update.learner, torch.device("cpu")
     generators = rng.encode(rng.capture(cpu) | {"cuda": torch.zeros(16, dtype=torch.uint8)})

@@ -1,4 +1,4 @@
-"""`vcell features`: tables from sets, networks, embeddings and effects; what they know is said."""
+"""`vcell features`: tables from sets, networks, embeddings and effects, and their coverage."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ import numpy as np
 import pytest
 from vcell_features.embed import of_edges, of_sets
 
-from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import simulate
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 COMPLEXES = {f"C{i}": [f"G{i}{j}" for j in range(6)] for i in range(8)}
 GENES = [gene for genes in COMPLEXES.values() for gene in genes]
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
 
 
 def made(capsys, *words):
@@ -31,7 +26,7 @@ def made(capsys, *words):
 
 
 def together(genes, values):
-    """Say whether genes are nearest to those of their own complex."""
+    """Return whether genes are nearest to those of their own complex."""
     unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
     near = unit @ unit.T
     np.fill_diagonal(near, -np.inf)
@@ -45,7 +40,7 @@ def edges():
     return inside + across
 
 
-def test_genes_of_the_same_sets_are_alike(tmp_path, capsys):
+def test_genes_of_the_same_sets_have_similar_features(tmp_path, capsys):
     lines = [f"{name}\tabout\t" + "\t".join(genes) for name, genes in COMPLEXES.items()]
     (tmp_path / "sets.gmt").write_text("\n".join(lines) + "\n")
     told, genes, values = made(capsys, "sets.gmt", "--rank", "8")
@@ -70,13 +65,13 @@ def test_rows_of_sets_are_those_of_a_dense_decomposition():
 
 
 @pytest.mark.parametrize("method", ["diffusion", "svd"])
-def test_neighbours_in_a_network_are_alike(method):
+def test_neighbours_in_a_network_have_similar_features(method):
     one, other = zip(*edges(), strict=True)
     genes, values = of_edges((one, other, np.ones(len(one))), 8, method)
     assert together(genes, values) > 0.9
 
 
-def test_diffusion_is_that_of_random_walks_that_return():
+def test_diffusion_equals_random_walks_with_restart():
     one, other = zip(*edges(), strict=True)
     genes, values = of_edges((one, other, np.ones(len(one))), 46, "diffusion")
     a = np.zeros((len(genes), len(genes)))
@@ -105,7 +100,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_are_read_as_their_makers_write_them(tmp_path, capsys, name):
+def test_networks_are_read_in_their_published_formats(tmp_path, capsys, name):
     head, mark, weight = NETWORKS[name]
     rows = []
     for i, (a, b) in enumerate(edges()):
@@ -164,7 +159,7 @@ def test_targets_that_a_table_knows_are_counted_under_any_name(tmp_path, capsys)
         ("junk.gz", "junk", "is not UTF-8 text, nor gzipped text"),
     ],
 )
-def test_what_is_none_is_refused(tmp_path, capsys, name, content, said):
+def test_files_that_are_not_a_source_are_refused(tmp_path, capsys, name, content, said):
     if content is not None:
         (tmp_path / name).write_text(content)
     assert run(["features", name]) == 2
@@ -174,7 +169,7 @@ def test_what_is_none_is_refused(tmp_path, capsys, name, content, said):
     assert not (tmp_path / "features").exists()
 
 
-def test_a_table_that_exists_is_kept(tmp_path, capsys):
+def test_an_existing_table_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "emb.csv").write_text("gene,a,b\nTP53,1,2\nMYC,3,4\n")
     assert run(["features", "emb.csv"]) == 0
     before = (tmp_path / "features" / "emb.npz").read_bytes()

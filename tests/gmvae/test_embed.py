@@ -1,4 +1,4 @@
-"""`vcell embed`: names cells of another study, says which it doesn't know, and what is missing."""
+"""`vcell embed`: labels cells of another study, and reports unknown cells and missing genes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_another_study_is_named_and_embedded(vcell, home, trained):
     assert found.obs["gmvae_unknown"].mean() < 0.08
 
 
-def test_cells_of_no_known_type_lie_further_away(vcell, home, trained):
+def test_cells_of_an_unknown_type_are_farther_away(vcell, home, trained):
     data = planted(300, 12, unseen=100)
     found, _, _ = _embed(vcell, home, trained, data, "unseen")
     score = found.obs["gmvae_ood"].to_numpy()
@@ -51,12 +51,12 @@ def test_missing_genes_are_counted_and_order_does_not_matter(vcell, home, traine
     shuffled = data[:, np.random.default_rng(0).permutation(data.n_vars)[:100]].copy()
     found, told, said = _embed(vcell, home, trained, shuffled, "fewer")
     assert told["missing_genes"] == 20
-    assert "counts as zero: 20 genes" in said
+    assert "counted as zero: 20 genes" in said
     assert (found.obs["gmvae_label"].astype(str) == data.obs["kind"]).mean() > 0.7
 
 
 @pytest.mark.slow
-def test_a_shift_of_all_cells_can_be_taken_out(vcell, home, trained):
+def test_a_shift_of_all_cells_can_be_removed(vcell, home, trained):
     data = planted(300, 14, shift=0.35)
     plain, _, _ = _embed(vcell, home, trained, data, "plain")
     adapted, _, _ = _embed(vcell, home, trained, data, "adapted", "--adapt")
@@ -67,13 +67,13 @@ def test_a_shift_of_all_cells_can_be_taken_out(vcell, home, trained):
     assert right[1] >= right[0]
 
 
-def test_what_cannot_be_is_one_sentence(vcell, home, trained):
+def test_bad_input_is_reported_in_one_sentence(vcell, home, trained):
     data = planted(50, 15)
     data.var_names = [f"other{i}" for i in range(data.n_vars)]
     data.write_h5ad(home / "strange.h5ad")
     done = vcell("embed", trained["run"], "strange.h5ad", "-o", "strange-out.h5ad")
     assert done.returncode == 2
-    assert "0 of the run's 120 genes" in done.stderr
+    assert "0 of the model's 120 genes" in done.stderr
     assert not (home / "strange-out.h5ad").exists()
     there = vcell("embed", trained["run"], "strange.h5ad", "-o", "strange.h5ad")
     assert there.returncode == 2

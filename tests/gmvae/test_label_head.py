@@ -38,7 +38,7 @@ def test_guesses_count_by_their_weight_as_in_scikit_learn():
 
 
 def _memorised():
-    """Draw cells whose latent means lie apart from others of their label where it is shown."""
+    """Draw cells whose latent means are far from others of their label if it is shown."""
     x, truth = _drawn(600, 4)
     shown = np.full(600, -1)
     for k in range(3):
@@ -48,7 +48,7 @@ def _memorised():
     return mean, x, shown, truth
 
 
-def test_labels_that_the_network_learnt_by_heart_are_found_again():
+def test_labels_that_the_network_memorised_are_still_predicted():
     mean, x, shown, truth = _memorised()
     rows = shown >= 0
     free = ~rows
@@ -61,14 +61,14 @@ def test_labels_that_the_network_learnt_by_heart_are_found_again():
     assert right[2] > 0.9
 
 
-def test_a_label_that_no_cell_shows_is_never_given():
+def test_a_label_shown_by_no_cell_is_never_predicted():
     mean, x, shown, _ = _memorised()
     head = fit_heads(mean, x, np.where(shown == 1, -1, shown), 3, np.zeros(600, bool))
     assert set(head.log_probabilities(mean, x).argmax(1)) == {0, 2}
 
 
 @pytest.mark.parametrize("components", [True, False])
-def test_it_is_read_as_it_was_written(tmp_path, components):
+def test_it_is_read_back_unchanged(tmp_path, components):
     mean, x, shown, _ = _memorised()
     apart = np.zeros(600, bool)
     apart[np.flatnonzero(shown >= 0)[::4]] = True

@@ -1,4 +1,4 @@
-"""Training holds cells compressed: their memory is less than a tenth of the dense matrix."""
+"""Training keeps cells compressed: they take less than a tenth of the dense matrix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GENES = 8000
 
 
 @pytest.mark.slow
-def test_twelve_thousand_cells_more_take_a_tenth_of_their_dense_matrix(tmp_path):
+def test_memory_grows_by_less_than_a_tenth_of_the_dense_matrix(tmp_path):
     """Peaks of the whole process, two sizes of one data set; 5 % of the values are not zero.
 
     Both are larger than what components are learnt from, which no size of the data set changes.

@@ -1,4 +1,4 @@
-"""`vcell train-gmvae`: learns planted types, tells the baseline beside it, and can be resumed."""
+"""`vcell train-gmvae`: learns planted types, reports the baseline, and can be resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.gmvae.conftest import planted, run_vcell
 from tests.support import clean_environment
 
 
-def test_a_tenth_of_the_labels_suffices_and_the_baseline_stands_beside(trained):
+def test_a_tenth_of_the_labels_suffices_and_the_baseline_is_reported(trained):
     found = trained["held_out"]
     assert set(found) == {
         "gmvae", "gmvae, latent means alone", "gmvae, head as trained",
@@ -48,7 +48,7 @@ def test_held_out_labels_are_never_shown(trained):
     assert shown == pytest.approx(0.1, abs=0.02)
 
 
-def test_every_validation_tells_accuracy_and_macro_f1(trained):
+def test_every_validation_reports_accuracy_and_macro_f1(trained):
     lines = (Path(trained["run"]) / "events.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
     told = [event for event in events if event["kind"] == "eval"]
@@ -84,7 +84,7 @@ def test_without_labels_the_components_find_the_types(vcell, cells):
     assert told["clusters"]["ari"] > 0.5
 
 
-def test_cells_without_a_label_are_never_a_class(vcell, home):
+def test_cells_without_a_label_are_not_a_class(vcell, home):
     data = planted(400, 3)
     data.obs["some"] = data.obs["kind"].astype(object)
     data.obs.iloc[::3, data.obs.columns.get_loc("some")] = "unknown"
@@ -102,7 +102,7 @@ def _weights(run):
     return load_file(max((run / "ckpt").glob("step-*")) / "model.safetensors")
 
 
-def test_interrupted_and_resumed_it_is_the_same_to_the_bit(vcell, cells, home):
+def test_an_interrupted_run_resumes_bit_for_bit(vcell, cells, home):
     line = ("train-gmvae", cells, "--labels", "kind", "--checkpoint-every", 10,
             "--validate-every", 10, "--json")  # fmt: skip
     whole = json.loads(vcell(*line, "--max-steps", 30).stdout)["run"]
@@ -123,7 +123,7 @@ def test_interrupted_and_resumed_it_is_the_same_to_the_bit(vcell, cells, home):
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_it_is_the_same_to_the_bit(vcell, cells, home):
+def test_a_killed_run_resumes_bit_for_bit(vcell, cells, home):
     line = ("train-gmvae", cells, "--labels", "kind", "--checkpoint-every", 10,
             "--validate-every", 10, "--max-steps", 60, "--json")  # fmt: skip
     whole = json.loads(vcell(*line).stdout)["run"]
@@ -195,7 +195,7 @@ def test_bad_input_is_one_sentence_before_training(vcell, home):
 
 
 @pytest.mark.slow
-def test_rare_labels_can_be_left_without(vcell, home):
+def test_rare_labels_can_be_ignored(vcell, home):
     data = planted(120, 5)
     data.obs["lone"] = ["rare", *data.obs["kind"].tolist()[1:]]
     data.write_h5ad(home / "lone.h5ad")

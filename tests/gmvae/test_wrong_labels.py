@@ -1,4 +1,4 @@
-"""Labels that look wrong are found where there are some, and only there."""
+"""Wrong labels are found if there are some, and only then."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vcell.gmvae.wrong_labels import doubts
 
 
 def _points(cells, labels, apart, seed):
-    """Draw cells of unequal types in 20 dimensions, their centres `apart` from one another."""
+    """Draw cells of types of unequal size in 20 dimensions, their centres `apart` from others."""
     rng = np.random.default_rng(seed)
     shares = np.arange(1, labels + 1) / np.arange(1, labels + 1).sum()
     label = rng.choice(labels, cells, p=shares)
@@ -42,12 +42,12 @@ def test_wrong_labels_are_found(cells, labels, apart):
 
 
 @pytest.mark.parametrize("apart", [0, 0.5, 1.5, 5])
-def test_labels_without_mistakes_are_left_alone_however_hard_they_are(apart):
+def test_correct_labels_are_not_suspected_even_if_they_are_hard(apart):
     x, label = _points(1500, 5, apart, 2)
     assert not doubts(x, label, 5, 0).suspect.any()
 
 
-def test_labels_that_have_nothing_to_do_with_the_counts_are_left_alone():
+def test_labels_unrelated_to_the_counts_are_not_suspected():
     x, label = _points(1500, 5, 1.5, 3)
     shuffled = np.random.default_rng(4).permutation(label)
     assert not doubts(x, shuffled, 5, 0).suspect.any()
@@ -71,7 +71,7 @@ def _wrongly(home, name, seed):
     return right, flip
 
 
-def test_cells_with_a_wrong_label_are_learned_from_without_it(vcell, home):
+def test_cells_with_a_wrong_label_count_as_unlabelled(vcell, home):
     _wrongly(home, "wrong.h5ad", 9)
     done = vcell("train-gmvae", "wrong.h5ad", "--labels", "wrong", "--max-steps", 20, "--json")
     assert done.returncode == 0, done.stderr

@@ -191,9 +191,9 @@ GOOD = TorchSees("2.13.0+cu130", "13.0", 4, "", ("sm_80", "sm_90", "compute_90")
     ],
 )
 def test_torch_and_the_driver_are_compared(torch: TorchSees, usable: int, said: str) -> None:
-    problem, mend = disagreement(FOUR, torch)
+    problem, remedy = disagreement(FOUR, torch)
     assert said in problem
-    assert bool(problem) == bool(mend)
+    assert bool(problem) == bool(remedy)
     found = checked(FOUR, torch)
     assert (len(found.devices), found.reason) == (usable, problem)
 

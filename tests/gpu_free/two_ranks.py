@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from vcell_train_vcc import TrainVcc
-from vcell_train_vcc.network.rehearsal import MadeUp
+from vcell_train_vcc.network.rehearsal import SyntheticTask
 from vcell_train_vcc.network.shape import NetworkShape
 
 from vcell.nn.attention import AttentionChoice
@@ -67,7 +67,7 @@ def train(place: Place, wanted: dict[str, Any]) -> tuple[dict[str, Tensor], list
     )
     tokens = tuple(f"g{i}" for i in range(GENES))
     shape = NetworkShape(kind, "tiny", 0.0, tokens, ((GENES, 0),))
-    task: Any = MadeUp(shape, config, AttentionChoice(attention, "asked for"))
+    task: Any = SyntheticTask(shape, config, AttentionChoice(attention, "as requested"))
     told: list[str] = []
     model, called = build(task, config, place, told.append)
     learner = Learner(model, build_optimizer(model, config, place.device), Averaged(model, 0.9))

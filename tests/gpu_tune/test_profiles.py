@@ -1,4 +1,4 @@
-"""Profiles: planned, measured, applied for one run, and refused on another kind of card."""
+"""Profiles: planned, measured, applied to one run, and refused on another kind of card."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def profile(folder, card, **settings):
     (folder / "gpu-profiles" / "best.json").write_text(json.dumps(content))
 
 
-def test_the_plan_names_every_setting_and_how_long_it_takes(vcell, driver, environment, tmp_path):
+def test_the_plan_lists_every_setting_and_its_duration(vcell, driver, environment, tmp_path):
     Run.create(tmp_path / "runs", "train-vcc", name="one", worker="a:b").finish("done")
     words = ["gpu-tune", "find-optimal", "--run", "one", "--steps", "2"]
     ran = vcell(*words, "--json", env=environment)
@@ -52,7 +52,7 @@ def test_the_plan_names_every_setting_and_how_long_it_takes(vcell, driver, envir
         (["--yes", "--run", "closed"], "no training step"),
     ],
 )
-def test_a_mistake_is_one_sentence(vcell, driver, environment, tmp_path, words, said):
+def test_a_user_error_is_one_sentence(vcell, driver, environment, tmp_path, words, said):
     Run.create(tmp_path / "runs", "train-vcc", name="one", worker="a:b").finish("done")
     Run.create(tmp_path / "runs", "train-vcc", name="closed").finish("done")
     run = [] if "--run" in words else ["--run", "one"]
@@ -108,7 +108,7 @@ def test_a_run_without_a_gpu_refuses_a_profile_at_once(vcell, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_holds_its_profile_and_gives_the_card_back(vcell, driver, environment, tmp_path):
+def test_a_run_applies_its_profile_and_restores_the_card(vcell, driver, environment, tmp_path):
     profile(tmp_path, "NVIDIA H100 80GB HBM3", power_limit=400.0)
     path = tmp_path / "cells.h5ad"
     assert vcell("simulate", path, "--genes", "60", "--perturbations", "12").code == 0
@@ -121,7 +121,7 @@ def test_a_run_holds_its_profile_and_gives_the_card_back(vcell, driver, environm
 
 
 @pytest.mark.slow
-def test_the_best_clock_is_measured_and_the_card_given_back(vcell, driver, environment, tmp_path):
+def test_the_best_clock_is_found_and_the_card_restored(vcell, driver, environment, tmp_path):
     # 20 ms a step at any clock, 700 W at the highest: the lowest clock is best, by the cube law
     worker = "tests.gpu_tune.steps:train"
     Run.create(tmp_path / "runs", "toy", name="one", worker=worker, config={}).finish("done")

@@ -1,4 +1,4 @@
-"""How a setting is chosen: by a simulated card whose optimum is known."""
+"""The choice of a setting, with a simulated card whose optimum is known."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Simulated:
         return Window(seconds, watts * seconds, 1980 * share, reasons)
 
 
-def test_the_least_energy_within_the_bound_is_chosen() -> None:
+def test_the_setting_with_the_least_energy_within_the_bound_is_chosen() -> None:
     card = Simulated()
     found = search(card, phases(LIMITS, 6), repeats=3, seed=0)
     best = found.best(0.03)
@@ -48,7 +48,7 @@ def test_the_least_energy_within_the_bound_is_chosen() -> None:
     assert [p.joules for p in front] == sorted((p.joules for p in front), reverse=True)
 
 
-def test_clocks_come_before_power_limits_and_stock_stands_around_both() -> None:
+def test_clocks_come_before_power_limits_with_current_settings_around_both() -> None:
     card = Simulated()
     search(card, phases(LIMITS, 3), repeats=3, seed=0)
     kinds = ["clock" if s.clocks else "power" if s.power_limit else "stock" for s in card.order]
@@ -61,7 +61,7 @@ def test_a_card_that_drifts_allows_no_conclusion() -> None:
         search(Simulated(drift=0.005), phases(LIMITS, 3), repeats=3, seed=0)
 
 
-def test_windows_in_which_heat_held_the_card_back_are_dropped() -> None:
+def test_windows_with_thermal_throttling_are_dropped() -> None:
     card = Simulated()
 
     def measure(settings: CardSettings) -> Window:
@@ -74,7 +74,7 @@ def test_windows_in_which_heat_held_the_card_back_are_dropped() -> None:
     assert all(p.settings.clocks != (1650, 1650) for p in found.points)
 
 
-def test_a_limit_that_is_never_reached_is_called_inert() -> None:
+def test_a_limit_that_is_never_reached_is_marked() -> None:
     def measure(settings: CardSettings) -> Window:
         return Window(1.0, 150.0, 1980.0)
 

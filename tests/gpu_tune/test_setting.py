@@ -1,4 +1,4 @@
-"""`vcell gpu-tune` against a false driver, through the real pynvml, in real processes."""
+"""`vcell gpu-tune` with a fake driver, through the real pynvml, in real processes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_status_reads_only_and_reads_the_numbers(tune, driver) -> None:
+def test_status_only_reads_and_interprets_the_numbers(tune, driver) -> None:
     driver[0].load = 1.0
     driver[0].power_limit = 400_000
     ran = tune("status", "--json")
@@ -75,7 +75,7 @@ def test_nothing_is_written_without_yes(tune, driver) -> None:
     assert driver.calls == []
 
 
-def test_what_is_applied_stays_and_is_restored_to_what_was_before(tune, driver, tmp_path) -> None:
+def test_applied_settings_stay_until_they_are_restored(tune, driver, tmp_path) -> None:
     driver[0].power_limit = 650_000  # not the default
     ran = tune("apply", *ALL, "--gpu", "0", "--yes")
     assert ran.code == 0, ran.err
@@ -102,7 +102,7 @@ def test_kill_9_after_a_setter_leaves_the_card_as_it_was(tune, driver, tmp_path,
 
 @pytest.mark.parametrize("setter", [*SETTERS, "SetTemperatureThreshold"])
 @pytest.mark.parametrize("fault", ["LIE", "FAIL"])
-def test_a_setter_that_fails_or_lies_restores_the_others(
+def test_a_setter_that_fails_or_has_no_effect_restores_the_others(
     tune, driver, tmp_path, setter, fault
 ) -> None:
     code = f":{NO_PERMISSION}" if fault == "FAIL" else ""
@@ -174,13 +174,13 @@ def test_a_card_without_a_power_limit_says_so(tune, driver) -> None:
     assert "no power limit" in ran.err
 
 
-def test_cards_of_other_processes_are_set_when_told(tune, driver) -> None:
+def test_cards_of_other_processes_are_set_on_request(tune, driver) -> None:
     driver[0].pids[0] = 4242
     assert tune("apply", "--power-limit", "400", "--gpu", "0", "--shared", "--yes").code == 0
     assert driver[0].power_limit == 400_000
 
 
-def test_what_is_not_confirmed_is_restored(tune, driver, tmp_path) -> None:
+def test_unconfirmed_settings_are_restored(tune, driver, tmp_path) -> None:
     ran = tune("apply", "--power-limit", "400", "--gpu", "0", "--confirm", "1", "--yes")
     assert ran.code == 0, ran.err
     assert "restored" in ran.out
@@ -201,7 +201,7 @@ def test_a_stale_journal_is_refused_until_it_is_restored(tune, driver, tmp_path)
     assert (damaged.code, "damaged" in damaged.err) == (2, True)
 
 
-def test_two_at_once_one_is_refused(tune, driver, tmp_path) -> None:
+def test_a_second_process_is_refused(tune, driver, tmp_path) -> None:
     words = ["gpu-tune", "apply", "--power-limit", "400", "--gpu", "0", "--confirm", "60", "--yes"]
     environment = os.environ | driver.environment | {"VCELL_GPU_STATE": str(tmp_path / "state")}
     first = subprocess.Popen(
@@ -236,7 +236,7 @@ def test_a_machine_without_a_driver_says_so(vcell, words) -> None:
     assert "there is no GPU" in ran.err
 
 
-def test_the_project_file_says_what_apply_sets(tune, driver, tmp_path) -> None:
+def test_apply_reads_the_project_file(tune, driver, tmp_path) -> None:
     (tmp_path / "vcell.toml").write_text('[gpu-tune]\npower-limit = "50%"\n')
     assert tune("apply", "--gpu", "0", "--yes").code == 0
     assert driver[0].power_limit == 350_000

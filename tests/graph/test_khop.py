@@ -139,7 +139,7 @@ def test_wide_and_narrow_rows_walk_alike():
 
 def test_rules_are_told_and_places_checked():
     relation = Relation.from_edges("r", np.array([0]), np.array([1]), 3)[0]
-    assert Rules(2, "both", "union", "deleted").told() == (
+    assert Rules(2, "both", "union", "deleted").describe() == (
         "2 hops in both directions, over the union of relations, perturbed genes deleted"
     )
     with pytest.raises(IndexError, match="gene 3 of 3"):

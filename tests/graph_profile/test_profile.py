@@ -1,4 +1,4 @@
-"""`vcell graph-profile`: every strategy shows a model the same graph, figures are measured."""
+"""`vcell graph-profile`: every strategy gives a model the same graph; figures are measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from vcell_graph_profile import GraphProfile, command, references, strategies
 from vcell_graph_profile.batches import ProfileBatch
-from vcell_graph_profile.measure import Bench
+from vcell_graph_profile.measure import StrategyTimer
 from vcell_graph_profile.nets import CsrLayer, GraphNet, alike, pair_sums, sums
 from vcell_graph_profile.verdict import verdict
 
@@ -58,7 +58,7 @@ def predicted(strategy, graphs, batch):
 
 
 @pytest.mark.parametrize("name", ["incidence", "lazy-ref"])
-def test_deleting_genes_is_the_same_however_it_is_shown(graphs, sets, name):
+def test_deleting_genes_is_the_same_in_every_strategy(graphs, sets, name):
     strategy, _, batch = batch_of("lazy", graphs, sets)
     wanted, slope = predicted(strategy, graphs, batch)
     strategy, samples, batch = batch_of(name, graphs, sets)
@@ -73,7 +73,7 @@ def test_deleting_genes_is_the_same_however_it_is_shown(graphs, sets, name):
 
 @pytest.mark.parametrize("hops", [1, 2, 3])
 @pytest.mark.parametrize("rules", [Rules(), Rules(1, "both", "union", "deleted")])
-def test_neighbourhoods_are_the_same_in_ours_and_both_references(graphs, sets, hops, rules):
+def test_neighbourhoods_equal_those_of_both_references(graphs, sets, hops, rules):
     strategy, ours, batch = batch_of(f"khop{hops}", graphs, sets, rules)
     wanted, slope = predicted(strategy, graphs, batch)
     for kind in ("ref", "scipy"):
@@ -87,7 +87,7 @@ def test_neighbourhoods_are_the_same_in_ours_and_both_references(graphs, sets, h
 
 
 def test_batches_hold_no_edge_out_of_range(graphs, sets):
-    """The original added offsets to numbers of the whole graph: edges led out of the batch."""
+    """The original added offsets to numbers of the whole graph, so that edges left the batch."""
     for name in ("khop2", "khop2-ref"):
         _, samples, batch = batch_of(name, graphs, sets)
         n = len(batch.nodes)
@@ -134,13 +134,13 @@ def test_a_lazy_payload_is_a_few_bytes_and_payloads_are_counted(graphs, sets):
     assert moved.genes.data_ptr() != batch.genes.data_ptr()
 
 
-def test_latents_that_are_alike_are_called_so():
+def test_similar_latents_are_reported():
     assert alike(torch.ones(50, 4), 0) == pytest.approx(1)
     assert abs(alike(torch.randn(500, 64), 0)) < 0.05
 
 
 def test_the_largest_batch_is_searched_by_running_batches(graphs, sets, monkeypatch):
-    bench = Bench(
+    bench = StrategyTimer(
         strategies.make("dango", graphs, Rules()), None, sets, np.zeros(B, np.float32), "data",
         torch.device("cpu"),
     )  # fmt: skip
@@ -181,7 +181,7 @@ def run(capsys, *words):
     return code, said.out, said.err
 
 
-def test_the_command_says_what_each_costs_and_which_to_take(tmp_path, files, capsys):
+def test_the_command_reports_costs_and_recommends_a_strategy(tmp_path, files, capsys):
     words = ["--graph", files[0], "--graph", files[1], "--triples", tmp_path / "sets.tsv"]
     words += ["--steps", 1, "--batch-size", 3, "--width", 8, "--seconds", 0.05, "--threads", 1]
     words += ["--strategy", "all", "--device", "cpu", "--save", tmp_path / "both.graphs"]
@@ -226,7 +226,7 @@ def test_the_command_says_what_each_costs_and_which_to_take(tmp_path, files, cap
         (["--width", "6"], "width must be a multiple of four"),
     ],
 )
-def test_what_cannot_be_is_one_line(tmp_path, files, capsys, monkeypatch, words, said):
+def test_bad_input_is_one_line(tmp_path, files, capsys, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.tsv").write_text("gene_1\tgene_2\ttau\nTP53\tMYC\t1\n")
     (tmp_path / "twice.tsv").write_text("gene_1\tgene_2\ttau\nG1\tG1\t1\n")
@@ -237,7 +237,16 @@ def test_what_cannot_be_is_one_line(tmp_path, files, capsys, monkeypatch, words,
     assert "Traceback" not in err
 
 
-def test_a_batch_that_cannot_fit_is_a_row_that_says_why(files, capsys):
+def test_a_graph_without_a_triple_is_not_saved(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.tsv").write_text("G1\tG2\n")
+    code, _, err = run(capsys, "--graph", "two.tsv", "--save", "kept")
+    assert code == 2
+    assert "no triple can be made" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["two.tsv"]
+
+
+def test_a_batch_that_cannot_fit_has_a_row_with_the_reason(files, capsys):
     words = ["--graph", files[0], "--strategy", "lazy-ref", "--strategy", "dango", "--memory", 1e-5]
     code, out, err = run(capsys, *words, "--steps", 1, "--seconds", 0, "--width", 8)
     assert code == 0
@@ -246,11 +255,11 @@ def test_a_batch_that_cannot_fit_is_a_row_that_says_why(files, capsys):
     assert "Take dango" in out
 
 
-def test_without_a_strategy_of_ours_none_is_taken():
+def test_without_vcells_strategies_none_is_recommended():
     assert "none is recommended" in verdict({"rows": [], "mode": "full", "genes": 3})
 
 
-def test_the_verdict_says_from_which_batch_on_a_shared_graph_pays():
+def test_the_verdict_gives_the_batch_from_which_a_shared_graph_pays():
     def row(name, milliseconds, *, own):
         return {
             "strategy": name, "own_graph": own, "reference_for": "", "nodes_a_sample": 40,

@@ -26,7 +26,7 @@ def cells(tmp_path):
     return path
 
 
-def test_it_tells_what_the_file_holds(vcell, cells):
+def test_it_describes_the_contents_of_the_file(vcell, cells):
     ran = vcell("inspect", cells, "--json")
     assert ran.code == 0, ran.err
     report = ran.json
@@ -60,7 +60,7 @@ def test_the_text_says_the_same_and_goes_to_stdout(vcell, cells):
         assert part in ran.out, part
 
 
-def test_the_page_is_whole_and_needs_no_network(vcell, cells, tmp_path):
+def test_the_page_is_complete_and_needs_no_network(vcell, cells, tmp_path):
     page = tmp_path / "page.html"
     assert vcell("inspect", cells, "--full", "--html", page).code == 0
     text = page.read_text()
@@ -84,7 +84,7 @@ def test_names_in_the_page_cannot_break_it(vcell, tmp_path):
 
 
 def _odd(path):
-    """A file with everything wrong that can be read nevertheless."""
+    """A readable file with every kind of problem."""
     table = TABLE.copy()
     table[3, 4], table[5, 6], table[7, 8] = np.nan, -7, 0.5
     adata = builders.annotated(table)
@@ -103,7 +103,7 @@ def _odd(path):
 
 
 @pytest.mark.parametrize("full", [[], ["--full"]])
-def test_it_finds_what_is_wrong(full, vcell, tmp_path):
+def test_it_finds_all_problems(full, vcell, tmp_path):
     _odd(tmp_path / "odd.h5ad")
     problems = "\n".join(vcell("inspect", tmp_path / "odd.h5ad", "--json", *full).json["problems"])
     for part in (
@@ -130,7 +130,7 @@ def test_a_sample_of_many_cells_and_all_of_them(vcell, tmp_path):
     assert any("20 values are not whole" in line for line in full["problems"])
 
 
-def test_sums_of_what_is_no_count_are_not_shown(vcell, tmp_path):
+def test_sums_of_values_other_than_counts_are_not_shown(vcell, tmp_path):
     scaled = anndata.AnnData(np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32))
     scaled.write_h5ad(tmp_path / "scaled.h5ad")
     shown = vcell("inspect", tmp_path / "scaled.h5ad").out
@@ -170,7 +170,7 @@ def test_every_kind_of_input_is_inspected(make, vcell, tmp_path):
         assert ran.json["qc"]["median_total"] == np.median(TABLE.sum(axis=1))
 
 
-def test_what_cannot_be_inspected_is_one_line(vcell, tmp_path, cells):
+def test_unreadable_input_is_reported_in_one_line(vcell, tmp_path, cells):
     for words, said in (
         ([], "no cells are named"),
         (["gone.h5ad"], "does not exist"),
@@ -185,7 +185,7 @@ def test_what_cannot_be_inspected_is_one_line(vcell, tmp_path, cells):
     assert vcell("inspect", cells).code == 2
 
 
-def test_the_project_names_the_cells(vcell, cells, tmp_path):
+def test_the_cells_default_to_the_projects(vcell, cells, tmp_path):
     (tmp_path / "vcell.toml").write_text('[data]\ncells = "cells.h5ad"\n')
     assert vcell("inspect", "--json").json["n_cells"] == 60
 

@@ -1,4 +1,4 @@
-"""A tiny Geneformer with a vocabulary of its own, and cells in two states from three donors."""
+"""A tiny Geneformer with its own vocabulary, and cells in two states from three donors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ N_TOKENS, LONGEST = 120, 48
 
 @pytest.fixture
 def vcell(vcell, tmp_path):
-    """Run the command line in this process, where torch is imported once, or in one of its own."""
+    """Run the command line in this process, which imports torch once, or in a separate one."""
 
     def run(*words, own_process=False, **more):
         return vcell(*words, **more) if own_process else in_this_process(words, tmp_path)
@@ -48,7 +48,7 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory):
-    """Forty cells, half of them well; genes 10 to 19 are higher in these."""
+    """Forty cells, half of them healthy, in which genes 10 to 19 are higher."""
     rng = np.random.default_rng(0)
     n = 40
     state = np.array(["sick", "well"])[np.arange(n) % 2]
@@ -67,7 +67,7 @@ def cells(tmp_path_factory):
 
 @pytest.fixture
 def isp(vcell, cells, model_folder, table):
-    """Run `vcell isp run` on the cells with the tiny model, and return what ran and its folder."""
+    """Run `vcell isp run` on the cells with the tiny model; return the result and its folder."""
 
     def run(*words, goal=True, file=cells, model=model_folder, **more):
         states = ["--state", "state", "--start", "sick", "--goal", "well"] if goal else []

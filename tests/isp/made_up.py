@@ -1,4 +1,4 @@
-"""Runs whose shifts are known, written as a run writes them."""
+"""Runs with known shifts, written like real runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vcell.runs import Run
 
 
 def shifts_of(rng, n_genes, n_cells, *, effect=None, donors=3, detection=1.0):
-    """Lines of a table: noise, and a mean for each gene of `effect`."""
+    """Rows of a table: noise, and a mean for each gene of `effect`."""
     lines = [
         (cell, gene, int(rng.integers(50)), 60, f"d{cell % donors}", 0.01 * rng.random())
         for gene in range(4, 4 + n_genes)

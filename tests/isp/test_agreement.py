@@ -1,4 +1,4 @@
-"""Shifts against a real screen: found where it is planted, and not where there is none."""
+"""Shifts against a real screen: agreement is found if it is planted, and only then."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_correlation_is_scipys_and_its_interval_holds_the_truth():
     assert found.verdict == "the shifts agree with the screen, and beat expression alone"
 
 
-def test_verdicts_say_no_more_than_they_know():
+def test_verdicts_claim_no_more_than_the_intervals():
     rng = np.random.default_rng(1)
     x, noise = rng.normal(size=(2, 150))
     names = ("g",) * 150
@@ -47,7 +47,7 @@ def test_verdicts_say_no_more_than_they_know():
 
 @pytest.fixture
 def screened(isp, vcell, tmp_path, cells):
-    """A finished run, its mean shifts, and a way to compare it with effects along the goal."""
+    """A finished run, its mean shifts, and a function that compares it with effects."""
     ran = isp("--max-cells", 12, "--no-gates")
     assert ran.code == 0, ran.err
     folder = tmp_path / ran.json["run"]
@@ -78,7 +78,7 @@ def screened(isp, vcell, tmp_path, cells):
     return compare
 
 
-def test_a_planted_direction_is_found_and_an_activation_is_the_contrary(screened, tmp_path):
+def test_a_planted_direction_is_found_and_an_activation_has_the_opposite_sign(screened, tmp_path):
     found, _ = screened(1.0)
     assert found["direction"]["spearman"] > 0.9
     assert found["direction"]["verdict"].startswith("the shifts agree with the screen")
@@ -89,13 +89,13 @@ def test_a_planted_direction_is_found_and_an_activation_is_the_contrary(screened
     assert found["direction"]["verdict"] == "the shifts contradict the screen"
 
 
-def test_without_the_cells_only_sizes_are_compared_and_that_is_said(screened, tmp_path):
+def test_without_the_cells_only_sizes_are_compared_with_a_message(screened, tmp_path):
     found, ran = screened(1.0, cells_file=tmp_path / "gone.h5ad")
     assert set(found) == {"size"}
     assert "are not at" in ran.err
 
 
-def test_few_genes_in_common_are_not_judged(screened):
+def test_too_few_common_genes_give_no_verdict(screened):
     few = pd.Series([0.5, -0.5], index=["ENSG00000000012", "ENSG00000000014"])
     found, _ = screened(1.0, rows=few)
     assert "too few genes" in found["direction"]["verdict"]
@@ -126,7 +126,7 @@ def test_a_screen_of_cells_gives_what_its_file_of_effects_gives(isp, vcell, tmp_
     assert "target" in refused.err
 
 
-def test_what_is_no_screen_is_refused(vcell, cells, isp):
+def test_other_files_than_screens_are_refused(vcell, cells, isp):
     ran = isp("--max-cells", 3, "--no-gates")
     words = ["isp", "stats", ran.json["run"], "--perturb-seq"]
     refused = vcell(*words, cells)  # no column of it names perturbations

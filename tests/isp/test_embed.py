@@ -83,7 +83,7 @@ def test_memory_does_not_grow_with_cells(vcell, table, tmp_path):
     assert peaks[2] - peaks[1] < kept / 4
 
 
-def test_nothing_is_left_where_no_cell_can_be_embedded(vcell, cells, model_folder, table, tmp_path):
+def test_no_output_is_left_if_no_cell_can_be_embedded(vcell, cells, model_folder, table, tmp_path):
     adata = anndata.read_h5ad(cells)
     adata.X = sp.csr_matrix(adata.shape, dtype=np.float32)
     adata.write_h5ad(tmp_path / "empty.h5ad")

@@ -1,4 +1,4 @@
-"""The first-order screen: right where positions are smooth, and refused where they are not."""
+"""The first-order screen: accurate for smooth positions, and refused otherwise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vcell.nn.bert import Bert, BertShape
 
 @pytest.mark.parametrize(("framed", "readout"), [(False, "mean"), (True, "cls"), (True, "mean")])
 def test_it_is_the_derivative(framed, readout):
-    """Fading a gene out, and moving what is behind it, by a thousandth of the way."""
+    """Fade a gene out, and move the genes behind it, by a thousandth."""
     model, states = model_of(framed), {"A": states_of()["A"]}
     engine = ShiftEngine(model, 2, readout, states)
     cell = cell_of(framed, 12)
@@ -80,7 +80,7 @@ def test_smooth_positions_are_screened_well_and_random_ones_are_not():
 
 
 @pytest.mark.parametrize(("smooth", "sharp"), [(True, 1.0), (False, 4.0)])
-def test_a_run_checks_itself_and_falls_back(isp, tmp_path, smooth, sharp):
+def test_a_run_checks_its_estimates_and_falls_back(isp, tmp_path, smooth, sharp):
     bert = Bert(BertShape(n_layers=3, d_model=32, n_heads=4, d_ff=48, n_positions=48, n_tokens=120))
     checkpoint.made_up(bert, 1, smooth=smooth)
     with torch.no_grad():

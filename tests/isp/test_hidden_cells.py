@@ -1,4 +1,4 @@
-"""From awkward counts to shifts, in both versions: tokens exactly, every line to 1e-6."""
+"""From irregular counts to shifts, in both versions: tokens exactly, every row to 1e-6."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ N_GENES, LONG = 11_387, 300  # the most genes of a cell; tokens that the small m
 
 @pytest.fixture(scope="module", params=["V1", "V2"])
 def given(request, tmp_path_factory):
-    """A checkpoint of a version, and cells whose counts and names have every known oddity."""
+    """A checkpoint of a version, and cells with every known irregularity of counts and names."""
     folder = tmp_path_factory.mktemp(request.param)
     known = vocabulary.shipped(request.param)
     shape = BertShape(
@@ -55,7 +55,7 @@ def given(request, tmp_path_factory):
     return folder, known, bert, tokens
 
 
-def test_tokens_and_shifts_equal_what_is_written_out_by_hand(given, vcell, tmp_path):
+def test_tokens_and_shifts_equal_a_direct_computation(given, vcell, tmp_path):
     folder, known, bert, tokens = given
     framed = known.cls is not None
     wanted = [3, 60, 150] if not framed else [4, 61, 151]

@@ -1,4 +1,4 @@
-"""A run that is killed goes on with the shards it has, and its table comes out bit for bit."""
+"""A killed run continues with its shards, and its table is the same bit for bit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import clean_environment
 
 
 def go_on_until_done(vcell, tmp_path, name, kills, env):
-    """Kill the run again and again, each time when some new shards are there."""
+    """Kill the run repeatedly, each time after some new shards."""
     folder = tmp_path / "runs" / name / "shards"
     for _ in range(kills):
         before = len(list(folder.glob("*.json")))
@@ -52,11 +52,11 @@ def killed(isp, vcell, tmp_path, kills):
     assert not list((folder / "shards").glob("*.tmp-*.parquet"))
 
 
-def test_killed_twice(isp, vcell, tmp_path):
+def test_a_run_killed_twice_is_completed(isp, vcell, tmp_path):
     killed(isp, vcell, tmp_path, 2)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_twenty_times(isp, vcell, tmp_path):
+def test_a_run_killed_twenty_times_is_completed(isp, vcell, tmp_path):
     killed(isp, vcell, tmp_path, 20)

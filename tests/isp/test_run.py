@@ -1,4 +1,4 @@
-"""`vcell isp run` through the command line: its table, its processes, and what it refuses."""
+"""`vcell isp run` through the command line: its table, its processes, and refusals."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_every_line_of_the_table_equals_float64_by_hand(isp, exact, tmp_path, op
 
 @pytest.mark.slow
 def test_two_processes_give_the_table_of_one(isp, tmp_path):
-    """Two ranks that meet through gloo: on one thread each, the same to the bit."""
+    """Two ranks over gloo with one thread each give the same bits."""
     given = ("--max-cells", 5, "--no-gates", "--shard", 40)
     how = {"own_process": True, "env": {"OMP_NUM_THREADS": "1"}}
     one = read(isp(*given, **how), tmp_path)
@@ -121,7 +121,7 @@ def test_listed_genes_get_matched_nulls_and_those_without_a_token_a_reason(isp, 
 
 
 @pytest.mark.slow
-def test_a_group_is_one_event_a_cell_and_pairs_go_with_their_anchor(isp, tmp_path):
+def test_a_group_is_one_event_per_cell_and_pairs_include_the_anchor(isp, tmp_path):
     (tmp_path / "genes.txt").write_text("G12\nG30\n")
     lines = read(
         isp("--perturb", "overexpress", "--genes", "group:genes.txt", "--no-gates"), tmp_path
@@ -158,7 +158,7 @@ def test_a_dry_run_counts_and_leaves_nothing(isp, tmp_path):
     assert ran.json["seconds"] >= 0
 
 
-def test_gates_are_computed_and_a_change_of_nothing_is_nothing(isp):
+def test_gates_are_computed_and_an_empty_change_has_no_effect(isp):
     ran = isp("--max-cells", 4)
     gates = ran.json["gates"]
     assert gates["no_op"] < 1e-7
@@ -169,7 +169,7 @@ def test_gates_are_computed_and_a_change_of_nothing_is_nothing(isp):
 
 
 @pytest.mark.slow
-def test_half_precision_says_its_noise(isp):
+def test_half_precision_reports_its_noise(isp):
     ran = isp("--max-cells", 2, "--precision", "bf16")
     assert ran.json["gates"]["noise_floor"] > 1e-6
     assert "bf16 is emulated on this CPU" in ran.err
@@ -191,7 +191,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("words", "message"), REFUSED)
-def test_what_cannot_be_is_one_line_before_any_work(isp, tmp_path, words, message):
+def test_bad_settings_are_refused_before_any_work(isp, tmp_path, words, message):
     ran = isp(*words)
     assert ran.code == 2
     errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
@@ -214,7 +214,7 @@ def test_a_damaged_shard_is_computed_again(isp, vcell, tmp_path):
 
 
 def spoiled(how, cells, model_folder, tmp_path):
-    """A file of cells or a folder of a model that is wrong in one way."""
+    """A file of cells or a model folder with one defect."""
     adata = anndata.read_h5ad(cells)
     folder = tmp_path / "model"
     shutil.copytree(model_folder, folder)
@@ -252,7 +252,7 @@ def spoiled(how, cells, model_folder, tmp_path):
         ("other vocabulary", "has 25,429 tokens"),
     ],
 )
-def test_files_that_cannot_serve_are_one_line(isp, cells, model_folder, tmp_path, how, message):
+def test_unsuitable_files_are_refused_in_one_line(isp, cells, model_folder, tmp_path, how, message):
     file, model = spoiled(how, cells, model_folder, tmp_path)
     ran = isp(file=file, model=model)
     assert ran.code == 2

@@ -1,4 +1,4 @@
-"""Upstream's tables to the last digit, and genes.csv, which says what it does not know."""
+"""Upstream's tables to the last digit, and genes.csv with what could not be tested."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def lists(frame, column):
 
 
 def made(vcell, tmp_path, run, mode, *words):
-    """One of upstream's tables as the command writes it."""
+    """Return one of upstream's tables as written by the command."""
     ran = vcell("isp", "stats", run.path, "--mode", mode, "-o", "out.csv", "--overwrite", *words)
     assert ran.code == 0, ran.err
     return pd.read_csv(tmp_path / "out.csv", index_col=0)
 
 
 def check(got, want):
-    """Columns, index, order of lines, and numbers to 1e-12."""
+    """Compare columns, index, order of rows, and numbers to 1e-12."""
     assert list(got.columns) == list(want.columns)
     assert got.index.tolist() == want.index.tolist()
     for name in want.columns:
@@ -52,7 +52,7 @@ def test_goal_state_shift_is_upstreams(vcell, tmp_path, n_genes, n_cells):
 
 
 def test_vs_null_is_upstreams(vcell, tmp_path):
-    """One gene has no null, one the same values in both, some are ties, one is far off."""
+    """One gene has no null, one has equal values in both, some tie, one is far off."""
     rng = np.random.default_rng(1)
     frame, null = shifts_of(rng, 20, 30), shifts_of(rng, 19, 25)
     frame.loc[frame["gene"] == 6, "cosine"] -= 0.1
@@ -118,7 +118,7 @@ def test_planted_genes_are_called_and_rare_ones_are_not_run(vcell, tmp_path):
     assert (others["status"] == "OPEN").mean() > 0.9
 
 
-def test_deletion_and_overexpression_judge_each_other(vcell, tmp_path):
+def test_deletion_and_overexpression_are_compared(vcell, tmp_path):
     rng = np.random.default_rng(5)
     down = run_of(tmp_path, shifts_of(rng, 120, 30, effect={10: 5e-3, 11: 5e-3, 12: 5e-3}))
     up = run_of(
@@ -134,7 +134,7 @@ def test_deletion_and_overexpression_judge_each_other(vcell, tmp_path):
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
 
 
-def test_matched_nulls_are_the_cloud_on_the_page_and_no_lines_of_the_table(vcell, tmp_path):
+def test_matched_nulls_are_on_the_page_and_not_in_the_table(vcell, tmp_path):
     rng = np.random.default_rng(10)
     genes = PerturbedGenes(
         "each", (4, 5), controls={4: tuple(range(6, 26)), 5: tuple(range(26, 46))}
@@ -171,7 +171,7 @@ def test_the_pool_of_one_gene_and_equal_values():
 
 
 @pytest.mark.slow
-def test_a_whole_screen_is_tested_within_a_minute_of_cpu_time():
+def test_a_full_screen_is_tested_within_a_minute_of_cpu_time():
     rng = np.random.default_rng(7)
     n_genes, n_cells = 11_000, 1_500
     values = rng.normal(size=n_genes * n_cells)
@@ -196,7 +196,7 @@ def test_a_whole_screen_is_tested_within_a_minute_of_cpu_time():
         (["RUN", "-o", "out.txt"], "must end in .csv or .parquet"),
     ],
 )
-def test_what_cannot_be_is_one_line(vcell, tmp_path, words, message):
+def test_bad_input_is_one_line(vcell, tmp_path, words, message):
     run = run_of(tmp_path, shifts_of(np.random.default_rng(8), 5, 4))
     ran = vcell("isp", "stats", *(str(run.path) if w == "RUN" else w for w in words))
     assert ran.code == 2

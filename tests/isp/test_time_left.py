@@ -1,4 +1,4 @@
-"""The time left is right within a quarter after a twentieth of the events."""
+"""The remaining time is accurate to a quarter after a twentieth of the events."""
 
 from __future__ import annotations
 
@@ -38,13 +38,15 @@ def quadratic(length):
 
 
 def linear(length):
-    """What a device that waits for memory takes: another law than the one the estimate has."""
+    """Cost of a device bound by memory, unlike the estimate's cost."""
     return float(length)
 
 
 @pytest.mark.parametrize("seconds", [quadratic, linear])
 @pytest.mark.parametrize("spread", ["mixed", "one long cell"])
-def test_a_twentieth_tells_the_rest(monkeypatch, tmp_path, seconds, spread):
+def test_a_twentieth_of_the_events_predicts_the_remaining_time(
+    monkeypatch, tmp_path, seconds, spread
+):
     rng = np.random.default_rng(1)
     lengths = np.clip(rng.lognormal(6.3, 0.8, 40), 30, 2048).astype(int)
     if spread == "one long cell":
@@ -78,7 +80,7 @@ def test_a_twentieth_tells_the_rest(monkeypatch, tmp_path, seconds, spread):
     assert left == pytest.approx(end - spent, rel=0.25)
 
 
-def test_every_shard_is_computed_once_and_the_dearest_first():
+def test_every_shard_is_computed_once_and_the_most_expensive_first():
     design = design_of([500, 300, 200, 90, 40])
     pieces = shards.cut(design, design.counts(), 50, SHAPE, 5)
     order = shards.mixed(pieces)

@@ -72,7 +72,7 @@ def goal_state_shift(goal, **alternatives):
 
 
 def one_shift_to_goal(goal, **alternatives):
-    """What remains of goal_state_shift for one perturbation: there is no pool to compare with."""
+    """goal_state_shift for one perturbation, without a pool to compare with."""
     columns = {"Shift_to_goal_end": [np.mean(goal)]}
     for name, values in alternatives.items():
         columns[f"Shift_to_alt_end_{name}"] = [np.mean(values)]
@@ -101,7 +101,7 @@ def vs_null(test, null):
 
 
 def mixture_model(by_gene):
-    """Two Gaussians over the genes' means; the first component is the impact, whatever it is."""
+    """Two Gaussians over the genes' means; the first component is always the impact."""
     from sklearn.mixture import GaussianMixture
 
     tokens = sorted(by_gene)
@@ -128,7 +128,7 @@ def mixture_model(by_gene):
 
 
 def aggregate(by_gene, names):
-    """Every value of each gene, under a name of the gene; lines are numbered gene by gene."""
+    """Every value of each gene, with the gene's name; rows are numbered by gene."""
     return pd.concat(
         pd.DataFrame({"Cosine_sim": by_gene[t], "Gene": [names[t]] * len(by_gene[t])})
         for t in sorted(by_gene)

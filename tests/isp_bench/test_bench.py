@@ -1,4 +1,4 @@
-"""`vcell isp-bench` times what it says it times, and says what it cannot."""
+"""`vcell isp-bench` times what it reports, and reports what it cannot time."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def bench(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, in its compiler
-def test_every_row_says_what_it_ran(bench, tmp_path):
+def test_every_row_reports_what_it_ran(bench, tmp_path):
     pytest.importorskip("sklearn")
     ran = bench(
         "--batch-size", 4, "--token-budget", 200, "--label", "label", "--control", "control",
@@ -94,7 +94,7 @@ def test_bf16_is_refused_where_the_cpu_has_none(bench):
         assert "56 times slower" in row["not_run"]
 
 
-def test_settings_are_searched_and_what_runs_out_of_memory_is_pruned(bench, monkeypatch):
+def test_settings_are_searched_and_trials_out_of_memory_are_pruned(bench, monkeypatch):
     pytest.importorskip("optuna")
     real = work.one
 
@@ -130,7 +130,7 @@ def test_processes_share_the_cells_and_give_the_same_embeddings(bench):
     assert ran.json["rows"][1]["layers"] == one["packed"]["layers"]
 
 
-def test_cells_are_dealt_out_by_cost_and_each_once():
+def test_cells_are_distributed_by_cost_and_each_once():
     shape = BertShape(n_layers=2, d_model=8, n_heads=1, d_ff=8, n_positions=4096, n_tokens=9)
     lengths = np.array([4000, 10, 2000, 2000, 30, 3000, 500])
     dealt = many.shares(lengths, shape, 2)
@@ -168,7 +168,7 @@ def test_rows_are_logged_to_weights_and_biases(bench, monkeypatch):
     assert logged[-1] == "finished"
 
 
-def test_a_person_sees_every_column_and_the_roof(bench):
+def test_the_printed_table_has_every_column_and_the_roofline(bench):
     text = bench("--method", "packed", "--no-shifts", as_json=False).out
     for word in ("seconds", "IQR", "cells/s", "speed-up", "copy", "model", "harness", "cores busy",
                  "GPU", "memory", "roof", "products", "attention", "cells a forward", "layers",
@@ -179,7 +179,7 @@ def test_a_person_sees_every_column_and_the_roof(bench):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--gpus", "64"], "asked for: 64 GPUs"),
+        (["--gpus", "64"], "requested: 64 GPUs"),
         (["--gpus", "2", "--procs", "2"], "one process for each of --gpus"),
         (["--procs", "2", "--search", "3"], "the settings of one process"),
         (["--procs", "60"], "cannot be shared by 60 processes"),
@@ -189,7 +189,7 @@ def test_a_person_sees_every_column_and_the_roof(bench):
         (["-o", "bench.txt"], "must end in .html"),
     ],
 )
-def test_what_cannot_be_is_one_line(bench, words, message):
+def test_bad_input_is_one_line(bench, words, message):
     ran = bench(*words)
     assert ran.code == 2
     assert message in ran.err

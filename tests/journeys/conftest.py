@@ -1,4 +1,4 @@
-"""A small project as somebody has it after an hour: cells, a project file, two runs."""
+"""A small project as after an hour of work: cells, a project file, two runs."""
 
 from __future__ import annotations
 

@@ -22,14 +22,14 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @dataclass(frozen=True)
 class Shown:
-    """What a person saw, line by line, and the exit code."""
+    """The visible lines, and the exit code."""
 
     code: int
     text: str
 
     @property
     def plain(self) -> str:
-        """Without escape codes; of a line that was drawn again, the last state."""
+        """The text without escape codes; of redrawn lines, the last state."""
         lines = _ESCAPES.sub("", self.text).replace("\r\n", "\n").split("\n")
         return "\n".join(line.rpartition("\r")[2] for line in lines)
 
@@ -39,7 +39,7 @@ class Shown:
 
 
 def on_terminal(*words: str | Path, cwd: Path, columns: int = 80, **env: str) -> Shown:
-    """Run vcell as somebody does who sits before a terminal, say over ssh."""
+    """Run vcell in a terminal, as over ssh."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = clean_environment() | {"TERM": "xterm-256color"} | env
@@ -65,7 +65,7 @@ def on_terminal(*words: str | Path, cwd: Path, columns: int = 80, **env: str) ->
 
 
 def piped(*words: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[bytes]:
-    """Run vcell in a pipe; bytes, because the encoding is what is looked at."""
+    """Run vcell in a pipe; return bytes, since the encoding is tested."""
     return subprocess.run(
         [sys.executable, "-m", "vcell", *map(str, words)],
         cwd=cwd, env=clean_environment() | env, capture_output=True, check=False,

@@ -1,4 +1,4 @@
-"""The first hour of somebody new: what is typed first, what goes wrong first, what it says."""
+"""The first hour of a new user: first commands, first errors, and the messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vcell.runs import Run
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """Files that people have: cell types, labels that are numbers, no controls, NaN."""
+    """Common kinds of files: cell types, numeric labels, no controls, NaN."""
     folder = tmp_path_factory.mktemp("files")
     counts = np.random.default_rng(0).poisson(1, (120, 30)).astype(np.float32)
     counts[:40, 0] += 5
@@ -55,14 +55,14 @@ def test_a_bare_command_shows_its_help_or_list(vcell, words):
     assert ran.err == ""
 
 
-def test_the_projects_cells_are_no_number_of_cells(vcell, project):
+def test_the_projects_cells_are_not_a_number_of_cells(vcell, project):
     ran = vcell("simulate", "new.h5ad", "--genes", 60, "--perturbations", 2, cwd=project)
     assert ran.code == 0, ran.err
     assert vcell("config", "check", cwd=project).code == 0
     assert vcell("demo", "--n-cells", 10, "-o", "d", cwd=project).err.count("too few") == 1
 
 
-def test_a_column_of_the_project_that_a_file_lacks_is_said_and_done_without(vcell, project, files):
+def test_a_project_column_that_a_file_lacks_is_reported_and_ignored(vcell, project, files):
     shutil.copy(files / "screen.h5ad", project / "other.h5ad")
     ran = vcell("evaluate", "other.h5ad", "other.h5ad", "--no-ceiling", cwd=project)
     assert ran.code == 0, ran.err
@@ -76,7 +76,7 @@ def test_a_column_of_the_project_that_a_file_lacks_is_said_and_done_without(vcel
     assert ran.code == 2, "what is asked for by a flag must be there"
 
 
-def test_options_are_offered_where_they_are_of_use(vcell, project):
+def test_options_are_offered_only_where_they_apply(vcell, project):
     assert "--cells" not in vcell("evaluate", "--help").out
     ran = vcell("de", "-o", "de.csv", cwd=project)
     assert ran.code == 0, ran.err
@@ -113,7 +113,7 @@ def test_markers_of_cell_types_need_no_control(vcell, files, tmp_path):
         (("prepare", "{}/screen.h5ad", "--genes", "missing.csv"), "missing.csv"),
     ],
 )
-def test_what_goes_wrong_first_is_one_sentence(vcell, files, words, said):
+def test_the_first_errors_are_one_sentence_each(vcell, files, words, said):
     ran = vcell(*(str(word).format(files) for word in words))
     assert ran.code == 2
     assert said in ran.err
@@ -125,13 +125,13 @@ def test_a_file_without_controls_has_a_problem(vcell, files):
     assert any("no label that is known to mean control" in problem for problem in found)
 
 
-def test_a_single_perturbation_is_not_scored_in_silence(vcell, files):
+def test_scoring_a_single_perturbation_gives_a_warning(vcell, files):
     ran = vcell("evaluate", files / "two.h5ad", files / "two.h5ad", "--only-shared")
     assert ran.code == 0, ran.err
     assert "only G3 is scored" in ran.err
 
 
-def test_a_wrong_variable_is_blamed_itself(vcell, files):
+def test_an_error_in_a_variable_names_the_variable(vcell, files):
     ran = vcell("train-vcc", files / "screen.h5ad", env={"VCELL_TRAIN_VCC_LR": "abc"})
     assert ran.code == 2
     assert "VCELL_TRAIN_VCC_LR" in ran.err
@@ -166,7 +166,7 @@ def test_a_new_project_points_to_the_next_step(vcell, files, tmp_path):
     assert vcell("inspect", cwd=tmp_path / "mine").code == 0
 
 
-def test_progress_is_seen_in_a_pipe(project):
+def test_progress_is_shown_in_a_pipe(project):
     words = ("predict", "first", "--n-cells", "20000", "--no-calibrate", "-o", "p.h5ad")
     at_once = "from vcell import console, __main__; console._SHOW_AFTER = 0; __main__.main()"
     ran = subprocess.run(
@@ -177,7 +177,7 @@ def test_progress_is_seen_in_a_pipe(project):
     assert b"predicting" in ran.stderr
 
 
-def test_runs_tell_their_held_out_scores_and_what_was_chosen(vcell, project):
+def test_runs_list_their_held_out_scores_and_choices(vcell, project):
     shown = vcell("runs", "compare", "first", "second", cwd=project).out
     assert shown.index("held-out score") < shown.index("setting that differs")
     assert "PDS (discrimination; 1 is best)" in shown
@@ -187,7 +187,7 @@ def test_runs_tell_their_held_out_scores_and_what_was_chosen(vcell, project):
 
 
 @pytest.mark.parametrize("form", ["html", "md", "json"])
-def test_a_report_of_several_runs_replaces_nothing_of_yours(typed, project, form):
+def test_a_report_of_several_runs_replaces_no_user_files(typed, project, form):
     name = {"html": "report.html", "md": "training_report.md", "json": "report.json"}[form]
     (project / name).write_text("mine")
     ran = typed("report", "first", "second", "--runs", "out/runs", "--format", form, cwd=project)

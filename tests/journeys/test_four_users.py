@@ -65,7 +65,7 @@ def whole(done: subprocess.CompletedProcess[bytes], encoding: str) -> Ran:
 
 
 def goes(way: str, typed: Callable[..., Ran], words: tuple[str, ...], cwd: Path) -> Ran:
-    """Type a command in one of the ways, and look at what everybody may expect of it."""
+    """Run a command in one of the ways, and check what holds for all."""
     if way == "command line":
         ran = typed(*words, cwd=cwd)
     elif way == "80x24":
@@ -86,7 +86,7 @@ def goes(way: str, typed: Callable[..., Ran], words: tuple[str, ...], cwd: Path)
 @pytest.mark.parametrize(
     "way", [w if w == "command line" else pytest.param(w, marks=pytest.mark.slow) for w in WAYS]
 )
-def test_the_way_leads_to_its_end(typed, project, user, way):
+def test_every_workflow_completes(typed, project, user, way):
     names = anndata.read_h5ad(project / "cells.h5ad", backed="r").var_names
     np.savetxt(project / "names.csv", np.array(names), fmt="%s")
     for words in USERS[user]:
@@ -96,8 +96,8 @@ def test_the_way_leads_to_its_end(typed, project, user, way):
 
 
 @pytest.mark.parametrize("way", ["80x24", "C"])
-def test_the_contestants_first_step_in_a_plain_terminal(typed, project, way):
-    """One step of the longest way by default; the slow tests go all ways."""
+def test_the_first_step_of_the_challenge_workflow_in_a_plain_terminal(typed, project, way):
+    """One step of the longest workflow by default; the slow tests run all workflows."""
     goes(way, typed, USERS["contestant"][0], project)
     page = (project / "prediction.html").read_text(encoding="utf-8")
     assert "genes that rise most" in page

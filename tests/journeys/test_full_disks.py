@@ -1,4 +1,4 @@
-"""The disk fills up while a model is trained, a prediction written or packed: 3 MB in all."""
+"""The disk fills up during training, prediction or packing: 3 MB in all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL = (
 
 
 def fill(disk: Path, left: int) -> None:
-    """Leave room for so many bytes, in a file that is not vcell's."""
+    """Leave room for this many bytes, by a file that is not vcell's."""
     (disk / "others").write_bytes(b"\0" * (3 * 1024 * KB - left))
 
 
@@ -37,7 +37,7 @@ def one_line(ran: Ran) -> str:
 
 @pytest.mark.parametrize("left", [0, 2 * KB, 40 * KB])
 @pytest.mark.parametrize("command", ["train-vcc", "train-gmvae"])
-def test_training_that_finds_no_room_to_begin_leaves_nothing(
+def test_training_that_cannot_start_on_a_full_disk_leaves_nothing(
     typed, project, small_disk, command, left
 ):
     fill(small_disk, left)
@@ -46,7 +46,7 @@ def test_training_that_finds_no_room_to_begin_leaves_nothing(
     assert [p.name for p in small_disk.iterdir()] == ["others"]
 
 
-def test_training_ends_in_one_line_and_goes_on_when_there_is_room(typed, project, small_disk):
+def test_training_on_a_full_disk_fails_in_one_line_and_can_be_resumed(typed, project, small_disk):
     ran = typed("train-vcc", *SMALL, "--runs", small_disk, cwd=project)
     one_line(ran)
     (run,), problems = find_runs(small_disk)
@@ -62,7 +62,7 @@ def test_training_ends_in_one_line_and_goes_on_when_there_is_room(typed, project
     assert find_runs(small_disk)[0][0].status() == "done"
 
 
-def test_predicted_cells_without_room_are_one_line_and_leave_nothing(typed, project, small_disk):
+def test_predicting_on_a_full_disk_fails_in_one_line_and_leaves_nothing(typed, project, small_disk):
     fill(small_disk, 100 * KB)
     out = small_disk / "p.h5ad"
     ran = typed("predict", "first", "--no-calibrate", "-o", out, cwd=project)
@@ -70,7 +70,7 @@ def test_predicted_cells_without_room_are_one_line_and_leave_nothing(typed, proj
     assert [p.name for p in small_disk.iterdir()] == ["others"]
 
 
-def test_an_archive_without_room_is_one_line_and_leaves_nothing(typed, project, small_disk):
+def test_packing_on_a_full_disk_fails_in_one_line_and_leaves_nothing(typed, project, small_disk):
     fill(small_disk, 100 * KB)
     names = anndata.read_h5ad(project / "cells.h5ad", backed="r").var_names
     np.savetxt(project / "genes.csv", np.array(names), fmt="%s")

@@ -1,4 +1,4 @@
-"""Somebody over ssh: 80 columns, a terminal that understands nothing, no UTF-8."""
+"""A plain terminal over ssh: 80 columns, no escape codes, no UTF-8."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_nothing_is_wider_than_the_terminal(project, name):
 
 @pytest.mark.parametrize("locale", WITHOUT_UTF8)
 @pytest.mark.parametrize("name", ["help", "plugins", "one run", "cells"])
-def test_a_locale_without_utf8_is_no_crash_and_draws_ascii(project, locale, name):
+def test_a_locale_without_utf8_gets_ascii(project, locale, name):
     ran = piped(*SHOWS[name], cwd=project, **WITHOUT_UTF8[locale])
     assert ran.returncode == 0, ran.stderr
     assert (ran.stdout + ran.stderr).isascii()
@@ -83,5 +83,5 @@ def test_a_table_of_wide_letters_is_aligned():
 
 
 @pytest.mark.parametrize(("n", "text"), [(1, "1 cell"), (0, "0 cells"), (2000, "2,000 cells")])
-def test_one_is_singular(n, text):
+def test_one_item_is_singular(n, text):
     assert console.count(n, "cell") == text

@@ -1,4 +1,4 @@
-"""docs/tutorial.md: every command of the page works, in order, and leaves what the page says."""
+"""docs/tutorial.md: every command of the page works, in order, and writes what it says."""
 
 from __future__ import annotations
 

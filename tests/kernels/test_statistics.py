@@ -8,7 +8,6 @@ from scipy import sparse
 
 from tests.kernels.conftest import draw, source_of
 from vcell.kernels.groups import ONE
-from vcell.kernels.moments import gene_maxima, log_normalize
 from vcell.kernels.transpose import transpose
 from vcell.passes import CellRules, run
 from vcell.passes.reducers import (
@@ -196,17 +195,6 @@ def test_rare_entries_are_all_those_of_rare_genes():
     np.testing.assert_array_equal(losses, wanted[cells])
 
 
-def test_log_normalise_is_numpys_to_the_last_digits(matrix):
-    dense = matrix.toarray()
-    scale = scale_of(dense, 1e4).ravel()
-    out = np.empty_like(matrix.data)
-
-    log_normalize(matrix.indptr.astype(np.int64), matrix.data, scale, out)
-
-    wanted = np.log1p(matrix.data / np.repeat(scale, np.diff(matrix.indptr)))
-    np.testing.assert_allclose(out, wanted, rtol=1e-6)
-
-
 def test_transposition_is_scipys(matrix):
     starts, cells, values = transpose(
         matrix.indptr.astype(np.int64), matrix.indices, matrix.data, matrix.shape[1]
@@ -215,10 +203,3 @@ def test_transposition_is_scipys(matrix):
     np.testing.assert_array_equal(starts, wanted.indptr)
     np.testing.assert_array_equal(cells, wanted.indices)
     np.testing.assert_array_equal(values, wanted.data)
-
-
-def test_maxima_are_numpys(matrix):
-    out = np.zeros((1, matrix.shape[1]), np.float32)
-    codes = np.zeros(matrix.shape[0], np.int32)
-    gene_maxima(matrix.indptr.astype(np.int64), matrix.indices, matrix.data, codes, out)
-    np.testing.assert_array_equal(out[0], matrix.toarray().max(axis=0, initial=0))

@@ -74,9 +74,9 @@ def test_devices_follow_what_was_asked_and_what_is_there(options, seen, expected
 @pytest.mark.parametrize(
     ("options", "seen", "message"),
     [
-        ({"gpus": "8"}, FOUR_GPUS, "asked for: 8 GPUs; this machine has 4"),
+        ({"gpus": "8"}, FOUR_GPUS, "requested: 8 GPUs; this machine has 4"),
         ({"gpus": "2"}, NO_GPUS, "has none (no NVIDIA driver answers)"),
-        ({"device": "cuda"}, NO_GPUS, "asked for: 1 GPU; this machine has none"),
+        ({"device": "cuda"}, NO_GPUS, "requested: 1 GPU; this machine has none"),
         ({"device": "cpu", "gpus": "2"}, FOUR_GPUS, "contradict"),
         ({"nodes": 2}, NO_GPUS, "a rendezvous and a job name"),
         ({"nodes": 2, "rdzv": "head", "job": "j"}, NO_GPUS, "not of the form HOST:PORT"),

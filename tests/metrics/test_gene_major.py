@@ -9,9 +9,15 @@ import pytest
 from scipy import stats
 
 from vcell.data.block import Block, from_dense
-from vcell.kernels import radix
+from vcell.kernels import radix, ranks
 from vcell.metrics.by_gene import GeneMajor
-from vcell.metrics.gene_major import GeneMajorSources, Levels, SourcePart, transpose
+from vcell.metrics.gene_major import (
+    GeneMajorSources,
+    Levels,
+    ProfileRanks,
+    SourcePart,
+    transpose,
+)
 from vcell.metrics.groups import Grouped, grouped
 
 
@@ -25,14 +31,16 @@ def _counts(seed: int, cells: int = 240, genes: int = 12) -> np.ndarray:
     return counts
 
 
-def _grouped(counts: np.ndarray, group: np.ndarray, n_groups: int, divisor: np.ndarray) -> Grouped:
+def _grouped(
+    counts: np.ndarray, group: np.ndarray, n_groups: int, divisor: np.ndarray, **options: object
+) -> Grouped:
     n, g = counts.shape
     csr = from_dense(counts, np.dtype(np.float32))
     block = Block(0, np.arange(n), csr.indptr, csr.indices, csr.data, g)
     with closing(GeneMajor(g)) as cells:
         transpose(cells, [block], group, threads=1)
         sources = GeneMajorSources([SourcePart(cells, divisor)], g)
-        return grouped(sources, group, n_groups, threads=1)
+        return grouped(sources, group, n_groups, threads=1, **options)
 
 
 @pytest.mark.parametrize("spread", [2.0, 1e4])
@@ -52,6 +60,45 @@ def test_counts_rank_as_their_logarithms(spread, n_groups):
                                                   for c in both.T)]  # fmt: skip
         assert found.ties[other].tolist() == ties
     assert np.allclose(found.sums[1], logs[group == 1].sum(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_values_are_those_of_the_keys(kind):
+    """A profile needs values beside keys; without one they are read from the keys."""
+    counts, rng = _counts(7), np.random.default_rng(7)
+    divisor = rng.uniform(0.5, 2, len(counts)).astype(kind)
+    group = rng.integers(-1, 3, len(counts)).astype(np.int32)
+    beside = _grouped(
+        counts, group, 3, divisor, profile=ProfileRanks(counts.shape[1]), squares=True
+    )
+    alone = _grouped(counts, group, 3, divisor, squares=True)
+    for name in ("sums", "squares", "own_means", "u", "ties"):
+        assert getattr(alone, name).tobytes() == getattr(beside, name).tobytes()
+    logs = np.log1p(counts / divisor[:, None].astype(float))
+    for number in range(3):
+        assert np.allclose(alone.squares[number], (logs[group == number] ** 2).sum(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_survey_of_rows_whole_and_strange(kind):
+    rows = [
+        [], [0, 3, 65_535], [1, 65_536], [2, 0.25], [-0.0, 1], [4, -3.5], [1e30, 1], [np.nan, 9],
+        [np.inf, 8, -np.inf], [5] * 40, [5] * 40 + [0.125],
+    ]  # fmt: skip
+    for start in range(len(rows)):
+        some = rows[: start + 1]
+        data = np.array([x for row in some for x in row], kind)
+        indptr = np.cumsum([0, *map(len, some)])
+        totals = np.full(len(some), -1.0)
+        with np.errstate(invalid="ignore"):
+            expected = [np.sum(np.array(row, kind), dtype=float) for row in some]
+            far = np.abs(data - np.rint(data))
+        low, high, fraction, odd = ranks.survey(indptr, data, totals)
+        np.testing.assert_array_equal(totals, expected)
+        assert low == np.nanmin(data, initial=0)
+        assert high == np.nanmax(data, initial=0)
+        assert fraction == np.nanmax(far, initial=0)
+        assert odd == (~np.isfinite(data)).sum()
 
 
 @pytest.mark.parametrize("spread", [1, 1 << 9, 1 << 20, (1 << 26) - 1])

@@ -50,7 +50,7 @@ async def settled(app: Monitor) -> None:
         await asyncio.sleep(0.01)
         one = app._view.one
         read = one is None or (one.whole is not None and one.whole.loaded >= 1)
-        if read and all(one.looked for one in app._view.watch.runs.values()):
+        if read and all(one.checked for one in app._view.watch.runs.values()):
             break
     app.query_one(Lines).draw()
     await asyncio.sleep(0.05)

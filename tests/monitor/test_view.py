@@ -310,7 +310,7 @@ def test_the_log_is_searched_and_walked(view):
 def test_a_run_that_said_nothing_has_an_empty_log(view):
     choose(view, "1f00")
     press(view, "5", "r")
-    assert "nothing was said yet" in shown(view) or "ended: done" in shown(view)
+    assert "no output yet" in shown(view) or "ended: done" in shown(view)
     press(view, "e")
     assert view.message[0] == "no problems here"
 

@@ -1,4 +1,4 @@
-"""Small files of every kind, made once."""
+"""Small files of every kind, created once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from vcell.data.simulate import SimulationDesign, Simulator
 from vcell.geneformer.vocabulary import shipped
-from vcell.patients.simulate import Patients, write
+from vcell.patients.simulate import PatientDesign, write
 
 if TYPE_CHECKING:
     from tests.support import Ran
@@ -29,7 +29,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def here(vcell, made, tmp_path) -> Callable[..., Ran]:
-    """Run vcell in a folder of its own that holds cells.h5ad."""
+    """Run vcell in a separate folder with cells.h5ad."""
     for name in ("cells.h5ad", "cells.truth.npz"):
         shutil.copy(made / name, tmp_path / name)
     return vcell
@@ -40,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
     """A folder with small files of every kind."""
     place = tmp_path_factory.mktemp("ends")
     Simulator(SimulationDesign(cells=400, genes=120, perturbations=12)).write(place / "cells.h5ad")
-    write(Patients(patients=8, cells=20, types=3, genes=60), place / "patients.h5ad")
+    write(PatientDesign(patients=8, cells=20, types=3, genes=60), place / "patients.h5ad")
     cells = anndata.read_h5ad(place / "cells.h5ad")
     np.savetxt(place / "genes.csv", np.array(cells.var_names), fmt="%s")
     some = cells[:6, :40].copy()

@@ -79,7 +79,7 @@ AS_IT_IS = {"convert target", "inspect html"}  # these show and copy whatever is
         *("effects output", "pseudobulk output", "train-bulk", "isp embed output"),
     ),
 )
-def test_bad_cells_are_one_sentence_or_are_made_something_of(folder, tmp_path, name):
+def test_bad_cells_are_refused_in_one_sentence_or_processed(folder, tmp_path, name):
     for path in folder.iterdir():
         if path.is_file():
             shutil.copy(path, tmp_path)

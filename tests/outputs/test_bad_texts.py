@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.outputs.test_every_command import every_command, paths_of
 from tests.outputs.test_every_end import ISP, PATIENTS, RUNS, TINY, run_of
-from tests.support import in_this_process
+from tests.support import clean_environment, in_this_process, permissions_obeyed, shortly
+from vcell import text_files
 
 TRAIN = ("train-vcc", "cells.h5ad", "--model", "ridge", "--runs", "out")
 BULK = (*RUNS["train-bulk"], "--runs", "out")
@@ -88,7 +95,7 @@ MARKS = {".csv": ",", ".json": ",", ".toml": "="}
 
 
 def bad_texts(ending: str) -> dict[str, bytes]:
-    """Return broken files of a kind; the good text that some begin with is none of these yet."""
+    """Return broken files of a kind; some begin with valid text, which is not among them."""
     good, mark = HEADS[ending], MARKS.get(ending, "\t")
     return {
         "binary": bytes(range(256)) * 4,
@@ -106,7 +113,7 @@ def bad_texts(ending: str) -> dict[str, bytes]:
 
 #: What may be read all the same: what a command makes of it is its own, but no traceback.
 def odd_texts(ending: str) -> dict[str, bytes]:
-    """Return files that are text and mostly no sense."""
+    """Return text files with mostly meaningless content."""
     good, mark = HEADS[ending], MARKS.get(ending, "\t")
     head = good.splitlines()[0]
     return {
@@ -131,6 +138,21 @@ def odd_texts(ending: str) -> dict[str, bytes]:
     }
 
 
+def _shut(path: Path) -> None:
+    path.write_text("A\nB\n")
+    path.chmod(0)
+
+
+#: What is no file that can be read. Commands are killed if one waits for a writer for ever.
+NO_FILES: dict[str, Callable[[Path], None]] = {
+    "a folder": lambda path: path.mkdir(),
+    "a pipe without a writer": os.mkfifo,
+    "a device without an end": lambda path: path.symlink_to("/dev/zero"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a file that may not be read": _shut,
+}
+
+
 def test_every_option_that_takes_text_is_here():
     named = {
         f"{name} {path}"
@@ -141,17 +163,23 @@ def test_every_option_that_takes_text_is_here():
     assert named <= set(TEXTS)
 
 
-def tried(name: str, texts: dict[str, bytes], place: Any, folder: Any) -> dict[str, Any]:
-    """Run a case with each of these files, and return how it ended."""
+def tried(
+    name: str, texts: dict[str, bytes] | dict[str, Callable[[Path], None]], place: Any, folder: Any
+) -> dict[str, Any]:
+    """Run a case with each of these files, and return the outcomes."""
     *words, ending = TEXTS[name]
     ending = ending.removeprefix("|")
-    ended = {}
+    ended, bad = {}, place / f"bad{ending}"
     for kind, raw in texts.items():
-        (place / f"bad{ending}").write_bytes(raw)
+        if callable(raw):
+            raw(bad)
+        else:
+            bad.write_bytes(raw)
         (place / "out").mkdir()
         given = [run_of(word, folder) if word != "{}" else word for word in words]
         given = [word.replace("{}", f"bad{ending}") for word in given]
-        ran = in_this_process((*given, "--json"), place)
+        with permissions_obeyed() if callable(raw) else nullcontext():
+            ran = in_this_process((*given, "--json"), place)
         said = f"{kind}: {ran.err}"
         assert "Traceback" not in ran.err, said
         if ran.code:
@@ -161,6 +189,7 @@ def tried(name: str, texts: dict[str, bytes], place: Any, folder: Any) -> dict[s
             assert max(map(len, ran.err.splitlines())) < 1000, said
             assert [p for p in (place / "out").rglob("*") if p.is_file()] == [], said
         shutil.rmtree(place / "out")
+        bad.rmdir() if bad.is_dir() else bad.unlink()
         ended[kind] = ran
     return ended
 
@@ -173,11 +202,19 @@ def place(folder, tmp_path):
     return tmp_path
 
 
+#: Those tried by default: one for each way of reading.
+FEW = (
+    "features sources",
+    "graph-profile ids",
+    "prepare genes",
+    "train-vcc features",
+    "every command's config",
+)
 MADE = [name for name, words in TEXTS.items() if any(w[:2] in ("{t", "{i") for w in words)]
 
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if name not in MADE])
-def test_what_is_no_text_is_one_sentence(place, folder, name):
+def test_binary_files_are_refused_in_one_sentence(place, folder, name):
     some = bad_texts(TEXTS[name][-1].removeprefix("|"))
     for kind, ran in tried(
         name, {k: some[k] for k in ("binary", "latin-1")}, place, folder
@@ -186,9 +223,27 @@ def test_what_is_no_text_is_one_sentence(place, folder, name):
         assert "bad." in ran.err, ran.err
 
 
+@pytest.mark.parametrize("name", shortly(TEXTS, *FEW))
+def test_what_is_no_file_is_one_sentence(place, folder, monkeypatch, name):
+    monkeypatch.setattr(text_files, "_WRITER", 0.1)
+    for kind, ran in tried(name, NO_FILES, place, folder).items():
+        assert ran.code == 2, kind
+        assert "bad" in ran.err, ran.err
+        assert kind == "a link to itself" or "no such file" not in ran.err, f"{kind}: {ran.err}"
+
+
+def test_a_pipe_with_a_writer_is_read(here, tmp_path):
+    words = ("prepare", "cells.h5ad", "-o", "store.zarr", "--genes", "/dev/stdin")
+    done = subprocess.run(
+        [sys.executable, "-m", "vcell", *words], cwd=tmp_path, input="no-gene\n", text=True,
+        env=clean_environment(), capture_output=True, check=False,
+    )  # fmt: skip
+    assert "no-gene" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TEXTS)
-def test_bad_text_is_one_sentence_or_is_made_something_of(place, folder, name):
+def test_bad_text_is_refused_in_one_sentence_or_processed(place, folder, name):
     ending = TEXTS[name][-1].removeprefix("|")
     may = {"a quotation mark not closed"}
     if ending == ".toml":

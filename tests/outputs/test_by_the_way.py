@@ -1,4 +1,4 @@
-"""Files that a command writes beside what was asked for, or under a name of its own choosing."""
+"""Files that a command writes in addition to its output, or under a name that it chooses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MINE = "the user's own\n"
         (("gpu-tune", "monitor", "--log-file", "cells.h5ad"), "cells.h5ad"),
     ],
 )
-def test_a_file_of_the_users_stays(typed, tmp_path, words, name):
+def test_a_users_file_is_not_replaced(typed, tmp_path, words, name):
     (tmp_path / name).write_text(MINE)
     ran = typed(*words)
     assert (ran.code, ran.out) == (2, ""), ran.err
@@ -36,7 +36,7 @@ def test_the_demo_replaces_no_cells_that_another_command_made(typed, tmp_path):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_readings_are_added_to_readings(typed, tmp_path):
+def test_readings_are_appended(typed, tmp_path):
     line = json.dumps({"t": 1.5, "gpu": 0}) + "\n"
     (tmp_path / "log.jsonl").write_text(line)
     ran = typed("gpu-tune", "monitor", "--log-file", "log.jsonl", "--readings", "1")

@@ -1,17 +1,19 @@
-"""A run or a pipeline that comes to nothing leaves no folder, lock or manifest; what was stays."""
+"""A failed run or pipeline leaves no folder, lock or manifest, and keeps what was there."""
 
 from __future__ import annotations
 
 import errno
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.outputs.test_every_end import PATIENTS, RUNS
-from tests.support import in_this_process
+from tests.outputs.test_every_end import PATIENTS, RUNS, STARTS, WRITES, run_of
+from tests.support import clean_environment, in_this_process, shortly
 from vcell.errors import UserError
 from vcell.pipeline.manifest import FILE, Manifest, Stage
 from vcell.runs import Run
@@ -40,6 +42,41 @@ def test_a_run_that_could_not_begin(place, monkeypatch, name):
     assert ran.code == 1, ran.err
     assert "Traceback" not in ran.err
     assert everything(place) == before
+
+
+_KILLED = """
+import os
+from vcell.runs import Run
+Run.save_file = lambda *_args, **_more: os._exit(137)
+from vcell.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("name", shortly(STARTS, "train-bulk", "train-vcc"))
+def test_what_a_kill_leaves_of_a_run_that_is_being_made_is_no_run(folder, tmp_path, name):
+    words = [run_of(word, folder).replace("{}", str(tmp_path / "runs")) for word in WRITES[name]]
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, *words], cwd=folder, env=clean_environment(),
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 137, done.stderr
+    (left,) = (tmp_path / "runs").iterdir()
+    assert in_this_process(("runs", "list", "--json"), tmp_path).json == {
+        "runs": [], "problems": []
+    }  # fmt: skip
+    assert (
+        "there are no runs" in in_this_process((*name.split(), "--resume", "latest"), tmp_path).err
+    )
+    Run.create(tmp_path / "runs", "toy")
+    assert not left.exists()
+
+
+def test_a_run_that_another_process_is_making_stays(tmp_path):
+    made = []
+    run = Run.create(tmp_path, "toy", begin=lambda run: made.append(Run.create(tmp_path, "other")))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == sorted([run.name, made[0].name])
+    assert {path.name for path in run.path.iterdir()} == {"ckpt", "control", "logs", "run.json"}
 
 
 def test_a_run_whose_work_was_refused_before_a_part_began(tmp_path):

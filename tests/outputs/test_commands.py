@@ -46,7 +46,7 @@ def ready(here, tmp_path):
 
 
 @pytest.mark.parametrize("name", shortly(MAKES, "simulate", "inspect", "evaluate", "prepare"))
-def test_what_exists_is_refused_and_what_is_not_ours_always(ready, tmp_path, name):
+def test_existing_files_are_refused_and_foreign_files_always(ready, tmp_path, name):
     out = f"out{ENDING.get(name, '')}"
     if name == "config init":
         (tmp_path / out).write_text("# mine\n")
@@ -68,7 +68,7 @@ def test_what_exists_is_refused_and_what_is_not_ours_always(ready, tmp_path, nam
 
 
 @pytest.mark.parametrize("name", shortly([n for n in MAKES if n not in ("evaluate", "pack")], "de"))
-def test_what_vcell_made_is_replaced_with_overwrite_only(ready, tmp_path, name):
+def test_files_made_by_vcell_are_replaced_only_with_overwrite(ready, tmp_path, name):
     out = f"out{ENDING.get(name, '')}"
     assert ready(*words(name, out)).code == 0
     if name != "prepare":  # the very same store is used as it is
@@ -97,7 +97,7 @@ def test_nothing_is_written_into_a_zarr_that_is_read(here, tmp_path):
     assert digest(tmp_path / "in.zarr") == before
 
 
-def test_prepare_does_not_write_beside_the_data(here, tmp_path):
+def test_prepare_does_not_write_next_to_the_data(here, tmp_path):
     data, project = tmp_path / "data", tmp_path / "project"
     data.mkdir()
     project.mkdir()

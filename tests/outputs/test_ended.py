@@ -1,4 +1,4 @@
-"""Ctrl-C, kill, and disks and limits that leave no room: a word, an exit code, nothing left."""
+"""Ctrl-C, kill, full disks and limits: one word, an exit code, nothing left."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORK = {
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> Path:
-    """Cells that take some seconds to go through."""
+    """Cells that take some seconds to process."""
     from vcell.data.simulate import SimulationDesign, Simulator
 
     folder = tmp_path_factory.mktemp("large")
@@ -48,7 +48,7 @@ def begun(folder: Path) -> bool:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("name", shortly(WORK, "simulate to zarr", "convert to zarr", "prepare"))
-def test_a_signal_is_a_word_and_code_130_and_leaves_nothing(large, tmp_path, name, how):
+def test_a_signal_prints_one_word_exits_with_130_and_leaves_nothing(large, tmp_path, name, how):
     (tmp_path / "large.h5ad").symlink_to(large)
     with going(WORK[name], tmp_path) as process:
         while process.poll() is None and not begun(tmp_path):
@@ -71,7 +71,7 @@ def test_a_signal_is_a_word_and_code_130_and_leaves_nothing(large, tmp_path, nam
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_scoring_that_is_ended_says_so_and_leaves_nothing(large, tmp_path, how):
+def test_interrupted_scoring_says_so_and_leaves_nothing(large, tmp_path, how):
     with going(("evaluate", large, large, "-o", "out", "--cache", "cache"), tmp_path) as process:
         assert process.stderr is not None
         said = process.stderr.readline()  # labels are found: the values come next
@@ -86,7 +86,7 @@ def test_scoring_that_is_ended_says_so_and_leaves_nothing(large, tmp_path, how):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_kill_left_is_swept_by_the_next_run(here, tmp_path):
+def test_leftovers_of_a_kill_are_removed_by_the_next_run(here, tmp_path):
     with going(("simulate", "out.h5ad", "--n-cells", 400_000), tmp_path) as process:
         while not begun(tmp_path):
             time.sleep(0.02)
@@ -96,7 +96,7 @@ def test_what_a_kill_left_is_swept_by_the_next_run(here, tmp_path):
     assert not begun(tmp_path)
 
 
-def test_old_cells_never_lie_beside_a_new_truth(here, tmp_path):
+def test_old_cells_are_never_next_to_a_new_truth(here, tmp_path):
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     words = ("simulate", "cells.h5ad", "--n-cells", 400_000, "--seed", 9, "--overwrite")
     with going(words, tmp_path) as process:
@@ -126,7 +126,9 @@ def no_room(ran: Ran, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", shortly(FULL, "simulate", "convert to zarr", "evaluate"))
-def test_a_full_disk_is_one_line_and_leaves_nothing(vcell, large, small_disk, tmp_path, name):
+def test_a_full_disk_is_reported_in_one_line_and_leaves_nothing(
+    vcell, large, small_disk, tmp_path, name
+):
     (tmp_path / "large.h5ad").symlink_to(large)
     ran = vcell(*[str(word).format(small_disk) for word in FULL[name]])
     no_room(ran, small_disk)
@@ -135,7 +137,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(vcell, large, small_disk, tm
 
 
 @pytest.mark.parametrize("name", shortly(FULL, "convert", "simulate to zarr", "de"))
-def test_a_limit_on_the_size_of_files_is_one_line_too(large, tmp_path, name):
+def test_a_file_size_limit_is_reported_in_one_line(large, tmp_path, name):
     (tmp_path / "large.h5ad").symlink_to(large)
     (tmp_path / "out").mkdir()
     words = [str(word).format("out") for word in FULL[name]]
@@ -151,7 +153,7 @@ def test_a_limit_on_the_size_of_files_is_one_line_too(large, tmp_path, name):
     no_room(Ran(done.returncode, done.stdout, done.stderr), tmp_path / "out")
 
 
-def test_a_result_that_cannot_be_printed_is_one_line(here, tmp_path):
+def test_a_result_that_cannot_be_printed_is_reported_in_one_line(here, tmp_path):
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     with Path("/dev/full").open("w") as full:

@@ -94,7 +94,7 @@ def every_command() -> Iterator[tuple[str, click.Command]]:
 
 
 def paths_of(command: click.Command) -> dict[str, str]:
-    """Return the paths that a command takes: what it makes of each, "" of what it reads."""
+    """Return the paths that a command takes, with the kind that it makes of each; "" is read."""
     found = {}
     for param in command.params:
         if isinstance(param, SettingOption):
@@ -105,7 +105,7 @@ def paths_of(command: click.Command) -> dict[str, str]:
     return found
 
 
-def test_of_every_path_it_is_said_whether_it_is_read_or_made():
+def test_every_path_declares_whether_it_is_read_or_written():
     paths = {name: paths_of(command) for name, command in every_command()}
     unsaid = {
         f"{name} {path}"
@@ -118,8 +118,8 @@ def test_of_every_path_it_is_said_whether_it_is_read_or_made():
     assert made == set(MAKES)
 
 
-def test_a_command_that_replaces_says_so_by_one_flag():
-    """What is replaced as a whole is so with --overwrite only; a log is added to."""
+def test_replacing_files_needs_the_overwrite_flag():
+    """Outputs are replaced only with --overwrite; a log is appended to."""
     for name, command in every_command():
         whole = [path for path, made in paths_of(command).items() if made == "whole"]
         flags = {flag for param in command.params for flag in param.opts}
@@ -141,7 +141,7 @@ def everything(folder: Path) -> dict[str, bytes | None]:
 
 
 def refused(typed, name: str, out: str, *, overwrite: bool = False) -> str:
-    """Ask for an output; nothing may have been read, written or said beside one sentence."""
+    """Request an output; nothing may be read, written or printed except one sentence."""
     words, _ = MAKES[name]
     flags = ("--overwrite",) if overwrite and _replaces(name) else ()
     ran = typed(*(word.format("damaged.h5ad") for word in words), out, *flags)
@@ -159,7 +159,7 @@ def _replaces(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", MAKES)
-def test_what_is_not_ours_is_never_replaced(typed, damaged, name):
+def test_foreign_files_are_never_replaced(typed, damaged, name):
     ending = MAKES[name][1]
     if ending == "/":
         pytest.skip("the names of its files are known when it has read")
@@ -174,7 +174,7 @@ def test_what_is_not_ours_is_never_replaced(typed, damaged, name):
 
 
 @pytest.mark.parametrize("name", MAKES)
-def test_a_place_that_cannot_be_written_is_told_before_any_reading(typed, damaged, name):
+def test_an_unwritable_output_is_reported_before_reading(typed, damaged, name):
     (damaged.parent / "file").touch()
     before = everything(damaged.parent)
     ending = "" if "/" in MAKES[name][1] else MAKES[name][1]
@@ -185,7 +185,7 @@ def test_a_place_that_cannot_be_written_is_told_before_any_reading(typed, damage
 
 
 @pytest.mark.parametrize("name", STARTS)
-def test_runs_that_cannot_be_put_anywhere_are_told_before_any_reading(typed, damaged, name):
+def test_an_unwritable_runs_folder_is_reported_before_reading(typed, damaged, name):
     words = [word.format("damaged.h5ad") for word in STARTS[name]]
     for place in ("damaged.h5ad", "/proc/no"):
         ran = typed(*words, "--runs", place)
@@ -195,7 +195,7 @@ def test_runs_that_cannot_be_put_anywhere_are_told_before_any_reading(typed, dam
 
 
 @pytest.mark.parametrize("name", [name for name in MAKES if "{}" in MAKES[name][0]])
-def test_an_input_is_never_an_output_under_any_name(typed, damaged, name):
+def test_an_input_is_never_an_output(typed, damaged, name):
     ending = "" if "/" in MAKES[name][1] else MAKES[name][1]
     (damaged.parent / f"soft{ending}").symlink_to(damaged.name)
     os.link(damaged, damaged.parent / f"hard{ending}")
@@ -219,7 +219,7 @@ def test_an_input_is_never_an_output_under_any_name(typed, damaged, name):
         ("pipeline", "bulk", "--pairs", "{}", "-o", "{}"),
     ],
 )
-def test_nor_is_any_other_file_that_a_command_reads(typed, damaged, words):
+def test_other_files_that_a_command_reads_are_never_outputs(typed, damaged, words):
     before = everything(damaged.parent)
     ran = typed(*(word.format("damaged.h5ad") for word in words))
     assert (ran.code, ran.out) == (2, "")
@@ -227,7 +227,7 @@ def test_nor_is_any_other_file_that_a_command_reads(typed, damaged, words):
     assert everything(damaged.parent) == before
 
 
-def test_the_cells_of_the_project_are_written_to_by_no_command(typed, damaged):
+def test_no_command_writes_to_the_projects_cells(typed, damaged):
     (damaged.parent / "vcell.toml").write_text('[data]\ncells = "damaged.h5ad"\n')
     before = everything(damaged.parent)
     for name in MAKES:

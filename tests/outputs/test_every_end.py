@@ -90,12 +90,12 @@ GOES_ON = {"demo output", "pipeline output", "prepare output"}
 BY_DEFAULT = ("effects output", "features output", "pseudobulk output", "graph-profile save")
 
 
-def test_no_command_that_writes_is_left_out():
+def test_every_command_that_writes_is_tested():
     assert {*WRITES, *OTHERWISE} == {*MAKES, *STARTS}
 
 
 def run_of(word: str, folder: Path) -> str:
-    """Return the path of a run that a case names in braces, made if it is the first to."""
+    """Return the path of a run named in braces by a case; the first such case creates it."""
     name = word.strip("{}") if word[:1] == "{" and word[1:2] != "}" else ""
     if not name:
         return word
@@ -109,7 +109,7 @@ def run_of(word: str, folder: Path) -> str:
 
 @pytest.fixture
 def ended(folder) -> Callable[[str, Path], Ran]:
-    """Run the command of a case, which writes to a place."""
+    """Run the command of a case, which writes to a path."""
 
     def run(name: str, place: Path) -> Ran:
         words = [run_of(word, folder).replace("{}", str(place / "x")) for word in WRITES[name]]
@@ -151,7 +151,7 @@ def test_a_signal_at_the_end_leaves_nothing(ended, tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("name", shortly(WRITES, *BY_DEFAULT))
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(ended, small_disk, name):
+def test_a_full_disk_is_reported_in_one_sentence_and_leaves_nothing(ended, small_disk, name):
     subprocess.run(["mount", "-o", "remount,size=64k", small_disk], check=True)
     (small_disk / "others").write_bytes(b"\0" * (64 * 1024 - 4096))
     told = one_sentence(ended(name, small_disk), 1)

@@ -1,4 +1,4 @@
-"""Every command that writes, in a process of its own: over ssh, and stopped by Ctrl-C midway."""
+"""Every command that writes, in a separate process: over ssh, and stopped by Ctrl-C midway."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def words_of(name: str, folder: Path, place: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", shortly(WRITES, *BY_DEFAULT))
-def test_a_plain_terminal_gets_plain_lines_that_fit(folder, tmp_path, name):
+def test_a_plain_terminal_gets_plain_short_lines(folder, tmp_path, name):
     plain = {"TERM": "dumb", "NO_COLOR": "", "PYTHONIOENCODING": "ascii"}
     shown = on_terminal(*words_of(name, folder, tmp_path), cwd=folder, **plain)
     assert shown.code == 0, shown.plain
@@ -40,8 +40,8 @@ def test_a_plain_terminal_gets_plain_lines_that_fit(folder, tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.3, 0.7])
 @pytest.mark.parametrize("name", WRITES)
-def test_ctrl_c_on_the_way_is_a_word_and_leaves_nothing(folder, tmp_path, name, share):
-    """Stopped at a share of the time that the whole takes, it has ended or says so."""
+def test_ctrl_c_prints_one_word_and_leaves_nothing(folder, tmp_path, name, share):
+    """Stopped at a share of its time, it has ended or says so."""
     command = [sys.executable, "-m", "vcell", *words_of(name, folder, tmp_path)]
     options = {"cwd": folder, "env": clean_environment(), "text": True}
     begun = time.monotonic()

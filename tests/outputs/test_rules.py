@@ -1,4 +1,4 @@
-"""What may be replaced: the one rule, asked through the public function."""
+"""The rule of what may be replaced, through the public function."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ def page(path: Path) -> Path:
     return path
 
 
-def test_what_is_not_there_may_be_written_and_the_question_leaves_nothing(tmp_path):
+def test_a_new_file_may_be_written_and_checking_leaves_nothing(tmp_path):
     outputs.check(tmp_path / "new.h5ad", tmp_path / "other.csv", inputs=[tmp_path / "in.h5ad"])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_vcell_made_is_replaced_only_when_allowed(tmp_path):
+def test_files_made_by_vcell_are_replaced_only_if_allowed(tmp_path):
     ours = page(tmp_path / "page.html")
     assert "exists already" in refused(ours)
     outputs.check(ours, overwrite=True)
 
 
 @pytest.mark.parametrize("content", ["notes", "{}", "a,b\n1,2\n", "<!doctype html><p>mine</p>"])
-def test_what_vcell_did_not_make_is_never_replaced(tmp_path, content):
+def test_files_not_made_by_vcell_are_never_replaced(tmp_path, content):
     theirs = tmp_path / "theirs"
     theirs.write_text(content)
     assert "was not made by vcell" in refused(theirs, overwrite=True)
 
 
-def test_cells_of_anndata_are_not_ours(tmp_path):
+def test_files_written_by_anndata_are_not_replaced(tmp_path):
     path = tmp_path / "theirs.h5ad"
     anndata.AnnData(np.ones((2, 2), np.float32)).write_h5ad(path)
     assert "was not made by vcell" in refused(path, overwrite=True)
 
 
-def test_an_empty_file_or_folder_loses_nothing(tmp_path):
+def test_an_empty_file_or_folder_may_be_replaced(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     outputs.check(tmp_path / "empty")
@@ -80,7 +80,7 @@ def other_names(path: Path) -> dict[str, Path]:
     }
 
 
-def test_an_input_is_no_output_under_any_name(tmp_path):
+def test_an_input_is_not_an_output_under_another_name(tmp_path):
     source = page(tmp_path / "in.html")
     for how, name in other_names(source).items():
         assert "input" in refused(name, inputs=[source], overwrite=True), how
@@ -103,18 +103,18 @@ def test_one_name_for_two_outputs_is_refused(tmp_path):
     assert "twice" in refused(tmp_path / "a", tmp_path / "." / "a")
 
 
-def test_an_ending_that_says_another_kind_is_refused(tmp_path):
+def test_a_wrong_suffix_is_refused(tmp_path):
     words = refused(tmp_path / "q.xlsx", suffixes=(".parquet", ".csv"))
     assert words.endswith("q.xlsx: the name of this output must end in .parquet or .csv")
 
 
-def test_a_folder_that_is_missing_is_told_at_once(tmp_path):
+def test_a_missing_folder_is_reported_first(tmp_path):
     assert "is not a folder" in refused(tmp_path / "gone" / "out.csv")
     outputs.check(tmp_path / "gone" / "deep" / "out", parents=True)
     assert not (tmp_path / "gone").exists()
 
 
-def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path):
+def test_an_unwritable_folder_is_reported_first(tmp_path):
     if subprocess.run(["mount", "--version"], capture_output=True, check=False).returncode:
         pytest.skip("there is no mount here")
     shut = tmp_path / "shut"
@@ -128,7 +128,7 @@ def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path):
         subprocess.run(["umount", str(shut)], check=True)
 
 
-def test_a_folder_of_results_with_a_file_of_yours_in_it_stays(tmp_path):
+def test_a_results_folder_with_a_users_file_is_not_replaced(tmp_path):
     target = tmp_path / "scores"
     with outputs.folder(target) as aside:
         (aside / "table.csv").write_text("1")
@@ -138,7 +138,7 @@ def test_a_folder_of_results_with_a_file_of_yours_in_it_stays(tmp_path):
     assert (target / "notes.txt").read_text() == "mine"
 
 
-def test_leftovers_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path):
+def test_leftovers_of_dead_processes_are_removed_and_others_kept(tmp_path):
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
     for left in (f"out.h5ad.tmp-{dead.pid}", f"out.h5ad.tmp-{dead.pid}.h5ad"):

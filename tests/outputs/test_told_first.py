@@ -1,4 +1,4 @@
-"""What can be seen at once is told before any reading: every file of cells here is damaged."""
+"""Errors that can be seen at once come before reading: every file of cells here is damaged."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TOLD = {
 
 
 @pytest.mark.parametrize("name", TOLD)
-def test_it_is_told_before_any_reading(typed, tmp_path, name):
+def test_it_is_reported_before_reading(typed, tmp_path, name):
     (tmp_path / "damaged.h5ad").write_bytes(b"whoever reads it complains of that")
     words, said = TOLD[name]
     ran = typed(*(str(word).format("damaged.h5ad") for word in words))
@@ -56,7 +56,7 @@ def test_it_is_told_before_any_reading(typed, tmp_path, name):
     assert [p.name for p in tmp_path.iterdir()] == ["damaged.h5ad"]
 
 
-def test_a_missing_file_is_blamed_on_the_line_or_variable_that_names_it(
+def test_a_missing_file_is_reported_with_the_line_or_variable_that_names_it(
     typed, tmp_path, monkeypatch
 ):
     (tmp_path / "vcell.toml").write_text('[train-vcc]\nruns = "here"\ngenes = "g.csv"\n')
@@ -67,7 +67,7 @@ def test_a_missing_file_is_blamed_on_the_line_or_variable_that_names_it(
 
 @pytest.fixture
 def twice(tmp_path):
-    """Cells of which two genes share a name, and NaN: whoever reads the values complains of it."""
+    """Cells with a duplicate gene name and NaN, which reading the values would report."""
     cells = anndata.AnnData(np.full((60, 4), np.nan, np.float32))
     cells.obs["perturbation"] = np.repeat(["control", "B", "C"], 20)
     cells.var_names = ["A", "B", "C", "B"]
@@ -85,7 +85,7 @@ def twice(tmp_path):
         ("train-gmvae", "{}", "--labels", "perturbation"),
     ],
 )
-def test_genes_of_one_name_are_told_first(typed, twice, words):
+def test_duplicate_gene_names_are_reported_first(typed, twice, words):
     ran = typed(*(word.format(twice) for word in words))
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"error: {twice}") or ran.err.startswith("error: twice.h5ad")
@@ -93,7 +93,7 @@ def test_genes_of_one_name_are_told_first(typed, twice, words):
     assert [p.name for p in twice.parent.iterdir()] == ["twice.h5ad"]
 
 
-def test_prepare_keeps_genes_of_one_name_and_says_so(typed, tmp_path):
+def test_prepare_keeps_duplicate_gene_names_with_a_message(typed, tmp_path):
     cells = anndata.AnnData(np.ones((60, 3), np.float32))
     cells.var_names = ["A", "B", "B"]
     cells.write_h5ad(tmp_path / "twice.h5ad")

@@ -1,4 +1,4 @@
-"""Outputs appear whole, together, or not at all."""
+"""Outputs appear complete and together, or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vcell.data.h5_writing import HdfSink, writing
 from vcell.errors import DiskFull, UserError
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path):
+def test_a_file_appears_when_it_is_complete(tmp_path):
     with outputs.whole(tmp_path / "a.txt") as aside:
         aside.write_text("new")
         assert not (tmp_path / "a.txt").exists()
@@ -23,7 +23,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_after_an_error_the_old_one_is_there_and_nothing_else(tmp_path, error):
+def test_after_an_error_only_the_old_file_remains(tmp_path, error):
     (tmp_path / "a.txt").write_text("old")
 
     def fail() -> None:
@@ -45,8 +45,8 @@ def test_a_link_stays_a_link(tmp_path):
     assert (tmp_path / "real.txt").read_text() == "new"
 
 
-def test_companions_of_another_never_lie_beside_a_new_output(tmp_path, monkeypatch):
-    """A kill between two renames: the old truth is gone before the new cells are there."""
+def test_old_companions_are_never_next_to_a_new_output(tmp_path, monkeypatch):
+    """A kill between two renames: the old truth is removed before the new cells appear."""
     cells, truth = tmp_path / "cells", tmp_path / "truth"
     cells.write_text("old cells")
     truth.write_text("old truth")
@@ -64,7 +64,7 @@ def test_companions_of_another_never_lie_beside_a_new_output(tmp_path, monkeypat
     assert seen[1] == {"cells": "new cells", "truth": "new truth"}
 
 
-def test_a_folder_takes_the_place_of_another(tmp_path):
+def test_a_folder_replaces_another(tmp_path):
     target = tmp_path / "deep" / "scores"
     for text in ("first", "second"):
         with outputs.folder(target) as aside:
@@ -74,7 +74,7 @@ def test_a_folder_takes_the_place_of_another(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_no_room_is_one_sentence_and_exit_code_1(tmp_path, number):
+def test_a_full_disk_is_one_sentence_and_exit_code_1(tmp_path, number):
     def fail() -> None:
         with outputs.whole(tmp_path / "a.txt") as aside:
             aside.write_text("half")
@@ -86,12 +86,12 @@ def test_no_room_is_one_sentence_and_exit_code_1(tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_errors_of_what_is_read_are_not_blamed_on_the_output(tmp_path):
+def test_read_errors_are_not_reported_as_write_errors(tmp_path):
     with pytest.raises(FileNotFoundError), outputs.whole(tmp_path / "a.txt"):
         (tmp_path / "input.txt").read_text()
 
 
-def test_a_name_as_long_as_they_may_be(tmp_path):
+def test_a_file_name_of_maximal_length(tmp_path):
     target = tmp_path / ("ä" * 127)
     outputs.write_text(target, "text")
     assert target.read_text() == "text"
@@ -114,7 +114,7 @@ def test_a_signal_waits_for_the_renames():
 
 
 class Fails(HdfSink):
-    """Has room for some bytes; the HDF5 library writes the rest as it closes the file."""
+    """Has room for some bytes; the HDF5 library writes the rest when it closes the file."""
 
     def write(self, data):
         if self._at + len(memoryview(data).cast("B")) > 300_000 and self._error is None:

@@ -1,4 +1,4 @@
-"""`vcell pack --check`: archives of any origin, the hostile ones too."""
+"""`vcell pack --check`: archives of any origin, including hostile ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def archive(path, **members: bytes) -> None:
 
 
 def official_2026(folder, **changes) -> None:
-    """An archive as the challenge's own tool lays it out."""
+    """An archive in the layout of the challenge's tool."""
     cells = prediction_2026()
     cells.obs.index = [str(i) for i in range(cells.n_obs)]
     meta = {
@@ -82,7 +82,7 @@ def test_an_official_2026_archive_is_recognised(check, here):
 
 
 @pytest.mark.parametrize("year", ["2025", "2026"])
-def test_what_we_pack_passes(check, here, year, pack25, pack26):
+def test_vcells_own_archives_pass(check, here, year, pack25, pack26):
     (prediction_2025 if year == "2025" else prediction_2026)().write_h5ad(here.folder / "p.h5ad")
     assert (pack25 if year == "2025" else pack26)().code == 0
     assert check().code == 0
@@ -97,7 +97,7 @@ def test_what_we_pack_passes(check, here, year, pack25, pack26):
         ({"contexts": 3}, "names other contexts"),
     ],
 )
-def test_a_description_of_something_else_is_refused(check, here, changes, said):
+def test_a_description_of_another_prediction_is_refused(check, here, changes, said):
     official_2026(here.folder, **changes)
     refused(check(), said)
 
@@ -157,16 +157,16 @@ class TestHostile:
     @pytest.mark.parametrize(
         ("content", "said"), [(b"", "is empty"), (b"not zstandard", "is damaged")]
     )
-    def test_a_prediction_that_is_none(self, check, here, content, said):
+    def test_a_member_that_is_not_a_prediction(self, check, here, content, said):
         archive(here.folder / "p.vcc", pred__h5ad__zst=content, watermark__txt=b"vcc-prep")
         refused(check(), said)
 
-    def test_neither_years_mark(self, check, here):
+    def test_an_archive_with_the_mark_of_neither_year(self, check, here):
         archive(here.folder / "p.vcc", pred__h5ad__zst=packed(prediction_2025(), here.folder))
         refused(check(), "neither meta.json")
 
     @pytest.mark.parametrize("content", [b"[" * 60_000, b"{", b"[1]", b"\xff\xfe"])
-    def test_a_description_that_is_no_json_object(self, check, here, content):
+    def test_a_description_that_is_not_a_json_object(self, check, here, content):
         archive(here.folder / "p.vcc", meta__json=content, pred__h5ad__zst=b"x")
         refused(check(), "meta.json is not")
 
@@ -174,7 +174,7 @@ class TestHostile:
         archive(here.folder / "p.vcc", meta__json=b" " * 70_000, pred__h5ad__zst=b"x")
         refused(check(), "it should be tiny")
 
-    def test_every_truncation_is_one_clear_line(self, check, here):
+    def test_every_truncation_is_reported_in_one_line(self, check, here):
         official_2026(here.folder)
         whole = (here.folder / "p.vcc").read_bytes()
         with tarfile.open(here.folder / "p.vcc") as tar:
@@ -185,7 +185,7 @@ class TestHostile:
             assert ran.code == 2, (size, ran.err)
             assert "Traceback" not in ran.err
 
-    def test_a_truncated_prediction_in_a_whole_archive(self, check, here):
+    def test_a_truncated_prediction_in_a_complete_archive(self, check, here):
         cells = packed(prediction_2025(), here.folder)
         archive(
             here.folder / "p.vcc",
@@ -209,7 +209,7 @@ class TestHostile:
     @pytest.mark.parametrize(
         "size", [b"\x80" + b"\x7f" * 11, b"\xff" * 12, b"77777777777\0", b"hello world!"]
     )
-    def test_a_size_that_cannot_be(self, check, here, size):
+    def test_an_impossible_size(self, check, here, size):
         official_2026(here.folder)
         with tarfile.open(here.folder / "p.vcc") as tar:
             start = tar.getmember("pred.h5ad.zst").offset
@@ -241,7 +241,7 @@ class TestHostile:
         refused(check(), said)
 
     def test_a_size_in_an_extended_header_counts(self, check, here):
-        """As tools write members of more than 8 GiB."""
+        """Tools write members of more than 8 GiB like this."""
         official_2026(here.folder)
         with tarfile.open(here.folder / "p.vcc") as tar:
             members = [(one, tar.extractfile(one).read()) for one in tar]

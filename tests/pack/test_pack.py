@@ -1,4 +1,4 @@
-"""`vcell pack`: what it writes is what the challenge's server reads; what that refuses, it does."""
+"""`vcell pack`: writes what the challenge's server reads, and refuses what it refuses."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Test2025:
         assert members["watermark.txt"] == b"vcc-prep"
         assert ran.json["sha256"] == hashlib.sha256(members["pred.h5ad"]).hexdigest()
 
-    def test_counts_become_what_scanpy_makes_of_them(self, pack25, here):
+    def test_counts_are_converted_as_by_scanpy(self, pack25, here):
         cells = prediction_2025()
         cells.write_h5ad(here.folder / "p.h5ad")
         ran = pack25()
@@ -106,7 +106,7 @@ class Test2025:
             (15.5, "15 or more"),
         ],
     )
-    def test_values_no_log_can_have(self, pack25, here, value, said):
+    def test_values_impossible_for_log1p(self, pack25, here, value, said):
         cells = prediction_2025()
         cells.X = sp.csr_matrix(scanpys(cells))
         cells.X.data[50] = value
@@ -115,7 +115,7 @@ class Test2025:
 
 
 def refused(ran, said: str, here) -> None:
-    """One clear message, exit code 2, no output and nothing half-written."""
+    """Expect one clear message, exit code 2, and no output."""
     assert ran.code == 2, ran.err
     assert said in ran.err
     assert "Traceback" not in ran.err
@@ -183,7 +183,7 @@ class Test2026:
         prediction_2026().write_h5ad(here.folder / "p.h5ad")
         refused(pack26("--max-cells", 20), "24 cells; at most 20", here)
 
-    def test_all_that_labels_show_is_said_at_once(self, pack26, here):
+    def test_all_label_errors_are_listed_together(self, pack26, here):
         cells = rename(prediction_2026()[:-1].copy(), "G29", "X")
         cells.write_h5ad(here.folder / "p.h5ad")
         ran = pack26()

@@ -1,4 +1,4 @@
-"""Made-up patients, and the command line in this process."""
+"""Simulated patients, and the command line in this process."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vcell import cli, console
 from vcell.data import open_cells
 from vcell.patients import cohort as cohorts
 from vcell.patients.communication import read_pairs
-from vcell.patients.simulate import Patients, write
+from vcell.patients.simulate import PatientDesign, write
 
 COLUMNS = cohorts.PatientColumns("patient", "outcome", "cell_type", "batch")
-SMALL = Patients(patients=24, cells=40, types=4, genes=150, pairs=5, library=400.0)
+SMALL = PatientDesign(patients=24, cells=40, types=4, genes=150, pairs=5, library=400.0)
 
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
-    """A folder with cells.h5ad and pairs.csv of 24 made-up patients."""
+    """A folder with cells.h5ad and pairs.csv of 24 simulated patients."""
     folder = tmp_path_factory.mktemp("patients")
     write(SMALL, folder / "cells.h5ad", folder / "pairs.csv")
     return folder

@@ -1,4 +1,4 @@
-"""What the cells of patients come to, and what is refused before training."""
+"""Summaries of patients' cells, and what is refused before training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vcell.patients import cohort as cohorts
 from vcell.patients.communication import read_pairs
 
 
-def test_cells_are_added_up_by_patient(cells, cohort):
+def test_cells_are_summed_by_patient(cells, cohort):
     dense = cells.X.toarray()
     for i, name in enumerate(cohort.patients):
         own = (cells.obs["patient"] == name).to_numpy()
@@ -22,7 +22,7 @@ def test_cells_are_added_up_by_patient(cells, cohort):
         assert cohort.outcomes[cohort.outcome[i]] == cells.obs["outcome"][own].iloc[0]
 
 
-def test_communication_is_what_its_formula_says(cells, cohort, home):
+def test_communication_follows_its_formula(cells, cohort, home):
     dense = cells.X.toarray()
     logs = np.log1p(dense * (1e4 / dense.sum(1, keepdims=True)))
     names = cells.var_names.tolist()
@@ -83,13 +83,13 @@ def _with(data, **columns):
     ],
     ids=["one label", "lone cell", "one class", "too few", "batch is outcome", "two outcomes"],
 )  # fmt: skip
-def test_columns_that_nothing_can_be_learnt_from_are_refused(cells, change, words):
+def test_uninformative_columns_are_refused(cells, change, words):
     with open_cells(change(cells)) as source, pytest.raises(UserError, match=words) as told:
         cohorts.members(source, COLUMNS)
     assert "\n" not in told.value.message
 
 
-def test_log_values_and_nan_are_refused_before_there_is_a_run(cells, here, home):
+def test_log_values_and_nan_are_refused_before_a_run_is_created(cells, here, home):
     logged, broken = cells.copy(), cells.copy()
     logged.X.data = np.log1p(logged.X.data)
     broken.X.data[7] = np.nan

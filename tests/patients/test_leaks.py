@@ -1,4 +1,4 @@
-"""Nothing of a test patient is learnt from: planted leaks are seen, and ours has none."""
+"""Nothing of a test patient is used in training: planted leaks are detected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEARCH = nested.Search(inner=2, axes=(5,), steps=(20,), members=1, genes=100)
 
 
 def _with_examples(cohort, per_patient=4, seed=0):
-    """Add samples of each patient that carry a mark of their own: near copies."""
+    """Add near copies of each patient's sample, with a mark of the patient."""
     rng = np.random.default_rng(seed)
     of = np.repeat(np.arange(cohort.n), per_patient)
     shares = cohort.cells / cohort.cells.sum(1, keepdims=True)
@@ -28,7 +28,7 @@ def _with_examples(cohort, per_patient=4, seed=0):
 
 
 def _marked(n=30, genes=120, per_patient=3, seed=1):
-    """Return patients who differ much from each other, whose outcomes are drawn by lot."""
+    """Return very different patients, with random outcomes."""
     rng = np.random.default_rng(seed)
     bulk = rng.poisson(rng.gamma(2, 50, (n, genes))).astype(np.float32)
     cells = rng.integers(1, 50, (n, 4))
@@ -43,13 +43,13 @@ def _marked(n=30, genes=120, per_patient=3, seed=1):
 
 
 def _crossed(cohort, fold):
-    """Cross-validate a network that can tell every patient by heart."""
+    """Cross-validate a network that can memorise every patient."""
     settings = dataclasses.replace(SETTINGS, dropout=0.0, noise=0.1, contrast=0.0, lr=0.01)
     search = dataclasses.replace(SEARCH, axes=(25,), steps=(60,))
     given = np.zeros((cohort.n, 2))
     for k in range(int(fold.max()) + 1):
         train, tests = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        found = nested.outer(cohort, train, tests, "all", settings, search, beside=False)
+        found = nested.outer(cohort, train, tests, "all", settings, search, baselines=False)
         given[tests] = found.probabilities[nested.MODEL]
     return PatientJudge(cohort.outcome, fold, 2).auc(given)
 
@@ -67,7 +67,7 @@ def _as_samples(cohort):
     )  # fmt: skip
 
 
-def test_outcomes_drawn_by_lot_are_told_by_a_planted_leak_and_not_by_ours():
+def test_random_outcomes_are_predicted_with_a_planted_leak_and_not_without():
     cohort = _marked()
     leaky = _as_samples(cohort)
     cut = _crossed(leaky, folds.dealt(leaky.patients, leaky.outcome, 2, 0))
@@ -80,7 +80,7 @@ def test_outcomes_drawn_by_lot_are_told_by_a_planted_leak_and_not_by_ours():
     assert any(one.low <= 0.5 <= one.high for one in own)
 
 
-def test_what_is_learnt_does_not_depend_on_the_test_patients_at_all(cohort):
+def test_training_does_not_depend_on_the_test_patients(cohort):
     cohort = _with_examples(cohort)
     cohort = dataclasses.replace(
         cohort, states={"all": np.random.default_rng(0).normal(size=(24, 4, 3)).astype(np.float32)}

@@ -1,4 +1,4 @@
-"""`vcell pipeline bulk`: every stage once, whatever happens between; ablations and figures."""
+"""`vcell pipeline bulk`: every stage runs once, despite interruptions; ablations and figures."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import sys
 import time
 
 import anndata
+import numpy as np
 import pytest
 
 from tests.patients.conftest import SMALL
 from tests.support import PATIENCE, clean_environment
+from vcell.data import open_cells
+from vcell.data.detect import sample_rows
 from vcell.patients.simulate import write
 from vcell.pipeline.manifest import Manifest, Stage
 
@@ -103,6 +106,50 @@ def test_stages_are_done_once_and_again_only_where_something_changed(inside, pro
     assert len((folder / "figures" / "attention.csv").read_text().splitlines()) == 25
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(np.nan, "holds nan, which is not a count"), (-1, "holds -1, which"), (0.5, "holds 0.5")],
+)
+def test_a_value_that_no_sample_saw_ends_in_the_first_stage(here, cells, tmp_path, value, words):
+    large = anndata.concat([cells, cells], index_unique="-")
+    large.X = large.X.toarray().astype("f4")
+    cell = int(np.setdiff1d(np.arange(len(large)), sample_rows(len(large), None, 150))[3])
+    large.X[cell, 7] = value
+    large.write_h5ad(tmp_path / "large.h5ad")
+    ran = here("pipeline", "bulk", "--cells", tmp_path / "large.h5ad", "--cell-type-column",
+               "cell_type", "--min-genes", 5, "--no-states", "-o", tmp_path / "out")  # fmt: skip
+    assert ran.code == 2
+    assert f"cell {cell:,} {words}" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_that_is_the_cell_type_is_refused_by_the_first_stage(here, cells, tmp_path):
+    cells = cells.copy()
+    cells.obs["site"] = [f"site of {kind}" for kind in cells.obs["cell_type"]]
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    ran = here("pipeline", "bulk", "--cells", tmp_path / "cells.h5ad", "--cell-type-column",
+               "cell_type", "--batch-column", "site", "-o", tmp_path / "out")  # fmt: skip
+    assert ran.code == 2
+    assert "batch 'site' is the label 'cell_type' under another name" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_patient_without_counts_is_left_out(here, cells, tmp_path):
+    cells = cells.copy()
+    first = cells.obs["patient"].iloc[0]
+    table = cells.X.toarray()
+    table[(cells.obs["patient"] == first).to_numpy()] = 0
+    cells.X = table
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    ran = here("pipeline", "bulk", "--cells", tmp_path / "cells.h5ad", "--cell-type-column",
+               "cell_type", "--min-genes", 0, "--no-states", "--no-ablate", "-o",
+               tmp_path / "out", "--folds", 2, "--samples", 0)  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert f"1 patient: {first}" in ran.err
+    with open_cells(tmp_path / "out" / "qc.h5ad") as left:
+        assert first not in left.obs("patient").categories[left.obs("patient").counts() > 0]
+
+
 def test_cells_are_drawn_before_and_after_a_gmvae(inside, project):
     run = next((project / "pipeline" / "runs").glob("*train-gmvae*"))
     ran = inside("figures", "latent", run, "-o", "latent", "--json")
@@ -123,7 +170,7 @@ def test_figures_and_ablations_of_another_run_are_refused(inside, project):
         assert "not of train-bulk" in ran.err
 
 
-def test_two_pipelines_in_one_folder_and_damage_are_told(inside, project, tmp_path):
+def test_a_second_pipeline_and_damage_are_reported(inside, project, tmp_path):
     half = tmp_path / "pipeline.json.tmp-999999999"  # of a process that was killed
     half.write_text("{")
     with Manifest.open(tmp_path).locked():
@@ -163,7 +210,7 @@ def test_a_stage_is_done_by_digest_not_by_name_or_time(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_pipeline_killed_at_any_stage_goes_on_with_that_stage(tmp_path):
+def test_a_pipeline_killed_at_any_stage_continues_with_that_stage(tmp_path):
     """kill -9 as soon as a stage has begun, for each stage in turn; then to the end."""
     write(SMALL, tmp_path / "cells.h5ad", tmp_path / "pairs.csv")
     (tmp_path / "vcell.toml").write_text(PROJECT)

@@ -1,4 +1,4 @@
-"""`vcell predict-bulk`: outcomes of patients that no part of the training has seen, from bulk."""
+"""`vcell predict-bulk`: outcomes of patients outside the training set, from bulk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.patients.conftest import QUICK
 from tests.support import in_this_process
 from vcell.patients.final import FinalBulkModel
-from vcell.patients.simulate import Patients, made_up, write
+from vcell.patients.simulate import PatientDesign, made_up, write
 from vcell.runs import Run
 
 # the first 24 patients are those of the training, since all are drawn one after the other
@@ -22,10 +22,10 @@ LEARNT, NEW = 24, 12
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A finished run whose outcomes are easily told, tables of new patients, and their outcomes."""
+    """A finished run with easy outcomes, tables of new patients, and their outcomes."""
     folder = tmp_path_factory.mktemp("bulk")
-    write(Patients(patients=LEARNT, **STRONG), folder / "cells.h5ad", folder / "pairs.csv")
-    counts, obs, genes, _ = made_up(Patients(patients=LEARNT + NEW, **STRONG))
+    write(PatientDesign(patients=LEARNT, **STRONG), folder / "cells.h5ad", folder / "pairs.csv")
+    counts, obs, genes, _ = made_up(PatientDesign(patients=LEARNT + NEW, **STRONG))
     patient = np.array(obs["patient"])
     names = sorted(set(patient))[LEARNT:]
     sums = [counts[patient == name].sum(0).tolist() for name in names]
@@ -52,7 +52,7 @@ def _vcell(folder, *words, code=0):
     return ran
 
 
-def test_new_patients_are_told_from_bulk_in_rows_or_columns(study):
+def test_new_patients_are_predicted_from_bulk_in_rows_or_columns(study):
     folder, run, outcomes = study
     ran = _vcell(folder, "predict-bulk", run, "new.csv", "-o", "new-out.csv")
     samples = ran.json["samples"]
@@ -69,7 +69,7 @@ def test_new_patients_are_told_from_bulk_in_rows_or_columns(study):
     assert [row["outcome"] for row in written] == [one["outcome"] for one in samples]
 
 
-def test_missing_genes_are_counted_and_samples_far_away_are_named(study):
+def test_missing_genes_are_counted_and_outlying_samples_listed(study):
     folder, run, _ = study
     ran = _vcell(folder, "predict-bulk", run, "few.csv", "-o", "few-out.csv")
     assert ran.json["genes_missing"] > 0
@@ -83,13 +83,13 @@ def test_missing_genes_are_counted_and_samples_far_away_are_named(study):
     ("table", "said"),
     [
         ("log.csv", "counts a million are needed, these are log1p"),
-        ("other.csv", "only 0 of the"),
+        ("other.csv", "0 of the model's"),
         ("words.csv", "row 4, column 'gene0': 'n/a' is not a number"),
         ("pairs.csv", "is not a number"),
         ("absent.csv", "absent.csv"),
     ],
 )
-def test_what_does_not_match_is_one_line(study, table, said):
+def test_unsuitable_tables_are_refused_in_one_line(study, table, said):
     folder, run, _ = study
     ran = _vcell(folder, "predict-bulk", run, table, "-o", "refused.csv", code=2)
     assert said in ran.err
@@ -97,7 +97,7 @@ def test_what_does_not_match_is_one_line(study, table, said):
     assert not (folder / "refused.csv").exists()
 
 
-def test_the_model_is_that_of_all_patients_and_damage_is_told(study, tmp_path):
+def test_the_model_is_fitted_to_all_patients_and_damage_is_reported(study, tmp_path):
     folder, run, _ = study
     kept = folder / run
     model = FinalBulkModel.load(Run.open(str(kept)))

@@ -1,4 +1,4 @@
-"""AUC, intervals, calibration and verdicts against slow, obvious versions and known answers."""
+"""AUC, intervals, calibration and verdicts against slow, simple versions and known answers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_one_pair_of_patients_in_another_order_is_no_difference():
     assert gain.low < 0 < gain.high
 
 
-def test_a_clearly_better_model_beats_and_a_clearly_worse_one_is_told_so():
+def test_clearly_better_and_worse_models_are_reported():
     rng = np.random.default_rng(1)
     outcome = np.arange(100) % 2
     good = _told(1 / (1 + np.exp(-(2 * outcome - 1 + rng.normal(0, 0.7, 100)))))
@@ -63,7 +63,7 @@ def test_a_clearly_better_model_beats_and_a_clearly_worse_one_is_told_so():
     assert same["claim"] == "open"
 
 
-def test_honest_probabilities_have_the_error_that_is_expected_of_them():
+def test_calibrated_probabilities_have_the_expected_error():
     rng = np.random.default_rng(2)
     p = rng.uniform(0, 1, 4000)
     outcome = (rng.random(4000) < p).astype(int)
@@ -81,8 +81,8 @@ def test_three_outcomes_are_scored_each_against_the_rest():
     assert PatientJudge(outcome, np.zeros(30, int), 3).auc(perfect).value == 1
 
 
-def test_rows_of_points_bear_their_names_in_a_png():
-    """matplotlib is no dependency: what is asked of its axes is written down."""
+def test_rows_of_points_are_labelled_in_a_png():
+    """matplotlib is not a dependency: the calls on its axes are recorded."""
     rows = [
         {"variant": name, "lost": {"low": -0.1, "value": at, "high": 0.2}}
         for name, at in (("without bulk", 0.0), ("one network", 0.1))

@@ -1,4 +1,4 @@
-"""`vcell train-bulk`: finds what was planted, says when logistic regression wins, goes on."""
+"""`vcell train-bulk`: finds planted signals, reports when logistic regression wins, resumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _run(here, *words):
     return ran.json, ran.err
 
 
-def test_it_scores_patients_beside_logistic_regression(here, home):
+def test_it_scores_patients_and_logistic_regression(here, home):
     told, said = _run(here, "--pairs", "pairs.csv", "--batch-column", "batch")
     assert set(told["models"]) == {
         "train-bulk", "logistic on proportions", "logistic on bulk PCs",
@@ -34,14 +34,14 @@ def test_it_scores_patients_beside_logistic_regression(here, home):
     assert "<script src" not in page
 
 
-def test_shuffled_outcomes_are_said_and_the_same_seed_gives_the_same(here, home):
+def test_shuffled_outcomes_are_reported_and_seeds_are_reproducible(here, home):
     one, said = _run(here, "--shuffle-outcomes", "--seed", "3")
     assert "outcomes are shuffled" in said
     two, _ = _run(here, "--shuffle-outcomes", "--seed", "3")
     assert one["models"] == two["models"]
 
 
-def test_a_run_cut_short_goes_on_after_its_last_fold(here, home):
+def test_an_interrupted_run_continues_after_its_last_fold(here, home):
     whole, _ = _run(here, "--seed", "1")
     run = home / whole["run"]
     kept = (run / "outer-0.json").read_text()

@@ -10,23 +10,7 @@ from typing import Any
 
 import pytest
 
-from vcell import console
 from vcell.cli import run
-from vcell.data.simulate import Simulator
-
-SIZE = {"cells": 2600, "genes": 300, "perturbations": 34, "batches": 2, "umis": 3000.0}
-
-
-@pytest.fixture(scope="session")
-def simulator() -> Simulator:
-    return Simulator(**SIZE, seed=1)
-
-
-@pytest.fixture(scope="session")
-def cells(simulator, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
-    simulator.write(path)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +23,7 @@ def runs(cells, tmp_path_factory) -> Path:
 
 @dataclass
 class Said:
-    """What a command left."""
+    """The outcome of a command."""
 
     code: int
     out: str
@@ -67,8 +51,7 @@ def predict(runs, capsys):
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
+def _alone(alone, monkeypatch):
+    """Run every test in an empty folder, without vcell's variables."""
     for name in [name for name in os.environ if name.startswith("VCELL")]:
         monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""What a strength is chosen for, and what is said of it."""
+"""The aims of the strength, and the report of its effects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vcell_predict.strength.aims import CalledGenes, LeftOut
 
 
 def left_out(shrunk: float, noise: float = 0.05, seed: int = 0) -> LeftOut:
-    """Effects predicted too small by a factor, beside noise."""
+    """Effects predicted too small by a factor, plus noise."""
     rng = np.random.default_rng(seed)
     real = rng.normal(size=(20, 100)) * 0.3
     effect = shrunk * real + noise * rng.normal(size=real.shape)
@@ -16,13 +16,13 @@ def left_out(shrunk: float, noise: float = 0.05, seed: int = 0) -> LeftOut:
     return LeftOut(effect, real, target, float(np.abs(real).mean()))
 
 
-def test_for_mae_it_makes_good_what_the_model_shrank():
+def test_for_mae_it_undoes_the_models_shrinkage():
     assert left_out(0.5, 0.01).best("mae") == pytest.approx(2, rel=0.1)
     assert left_out(1.0, 0.01).best("mae") == pytest.approx(1, rel=0.1)
     assert left_out(2.0, 0.01).best("mae") == pytest.approx(0.5, rel=0.1)
 
 
-def test_for_pds_it_is_the_strength_that_tells_best():
+def test_for_pds_it_is_the_most_discriminating_strength():
     found = left_out(0.1, 0.2)
     best = found.best("pds")
     scores = [found.scores(s)["pds"] for s in (0.25, 1.0, 4.0)]
@@ -38,7 +38,7 @@ def test_overall_stops_before_the_error_is_above_the_baselines():
     assert found.scores(4.0**share)["mae"] <= found.baseline
 
 
-def test_overall_goes_all_the_way_where_more_is_told_apart_than_is_lost():
+def test_overall_is_the_full_strength_if_pds_and_des_gain_more_than_mae_loses():
     rng = np.random.default_rng(1)
     shift = 0.3 * rng.normal(size=100)  # shared by all, and predicted: only strength tells apart
     real = shift + 0.3 * rng.normal(size=(20, 100))
@@ -48,7 +48,7 @@ def test_overall_goes_all_the_way_where_more_is_told_apart_than_is_lost():
     assert found.share_for_des(1.05) == 1
 
 
-def test_an_error_above_the_baselines_is_said_aloud():
+def test_an_error_above_the_baselines_is_reported():
     assert "ABOVE the official baseline's" in left_out(0.0, 1.0).note(2.0)
     assert "below the official baseline's" in left_out(1.0, 0.01).note(1.0)
 
@@ -69,7 +69,7 @@ def test_des_is_the_share_of_changed_genes_that_are_called_by_fold_change_if_too
     assert "DES is not known" in found.note(4.0)
 
 
-def test_the_command_says_what_strengths_do_and_takes_an_aim(predict):
+def test_the_command_reports_the_effect_of_strengths_and_has_an_aim(predict):
     lines = predict("--n-cells", 40, "--for", "mae").out
     assert "perturbations left out: PDS" in lines
     assert "the official baseline's" in lines

@@ -1,4 +1,4 @@
-"""Effects are written so strong that as many genes change as measured perturbations show."""
+"""Effects are scaled so that as many genes change as in measured perturbations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_curve_finds_the_law_that_measured_perturbations_follow():
     assert more[-1] <= 500
 
 
-def test_what_a_model_cannot_know_is_counted_without_the_noise():
+def test_the_unseen_part_of_effects_excludes_noise():
     rng = np.random.default_rng(1)
     known, hidden, noise = (rng.normal(size=(200, 300)) * s for s in (0.2, 0.3, 0.1))
     found = unseen(known, known + hidden + noise, np.full(200, 0.01))
@@ -62,11 +62,11 @@ def test_the_strength_meets_the_number_within_its_bounds_and_stays_1_where_nothi
 
 @pytest.fixture(scope="module")
 def screen(tmp_path_factory):
-    """A simulated screen, and a run on it that held a third of the perturbations out."""
+    """A simulated screen, and a run that held out a third of its perturbations."""
     folder = tmp_path_factory.mktemp("screen")
     design = {"cells": 6000, "genes": 800, "perturbations": 60, "umis": 3000.0, "batches": 2}
     Simulator(**design, seed=5).write(folder / "cells.h5ad")
-    # the mean's effects are far too small; those of the other models leave little to mend
+    # the mean's effects are far too small; those of the other models leave little to correct
     words = ["--runs", folder / "runs", "--model", "mean", "--test-share", "0.3"]
     assert run([*map(str, ["train-vcc", folder / "cells.h5ad", *words])]) == 0
     return folder

@@ -1,4 +1,4 @@
-"""Runs that know several contexts (cell types): each perturbation in each, or in one of them."""
+"""Runs with several contexts (cell types): perturbations in each, or in one of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vcell.runs import Run
 
 @pytest.fixture(scope="module")
 def two_types(tmp_path_factory):
-    """A run on two cell types, the file of which is beside it."""
+    """A run on two cell types, next to its file."""
     folder = tmp_path_factory.mktemp("types")
     design = {"cells": 3000, "genes": 250, "perturbations": 16, "cell_types": 2, "umis": 2500.0}
     Simulator(**design, seed=3).write(folder / "cells.h5ad")

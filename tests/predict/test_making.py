@@ -1,4 +1,4 @@
-"""Cells made from control cells: their mean, their spread, their depth, their significant genes."""
+"""Cells generated from control cells: mean, variance, depth, significant genes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def controls(screen):
     return pool_of(counts[label == "non-targeting"])
 
 
-def test_moved_cells_have_the_wanted_mean_even_of_genes_that_rise_much():
+def test_shifted_cells_have_the_target_mean_even_for_large_increases():
     rng = np.random.default_rng(0)
     x = sp.random_array((500, 60), density=0.3, rng=rng, format="csr", dtype=np.float32)
     x.data += 0.5
@@ -89,7 +89,7 @@ def test_as_many_genes_are_significant_as_in_real_cells_of_that_mean(screen, con
     assert spread[0] == pytest.approx(spread[1], rel=0.05)
 
 
-def test_made_counts_are_whole_and_meet_the_mean(screen, controls):
+def test_generated_counts_are_integers_with_the_target_mean(screen, controls):
     counts, label = screen
     rng = np.random.default_rng(1)
     pool = controls.logged(TOTAL)
@@ -103,7 +103,7 @@ def test_made_counts_are_whole_and_meet_the_mean(screen, controls):
 
 
 @pytest.mark.parametrize("fold", [0.4, 2.5])
-def test_made_counts_have_the_depth_asked_for_as_thinner_or_deeper_sequencing_would(controls, fold):
+def test_generated_counts_have_the_requested_depth(controls, fold):
     rng = np.random.default_rng(1)
     maker = ControlCounts(controls, TOTAL)
     chosen = controls.choose(450, rng)
@@ -122,7 +122,7 @@ def test_made_counts_have_the_depth_asked_for_as_thinner_or_deeper_sequencing_wo
     assert full[0] == pytest.approx(full[1], rel=0.03)
 
 
-def test_a_pool_that_does_not_fit_is_thinned_and_says_by_how_much(controls, capsys):
+def test_a_pool_that_does_not_fit_is_thinned_with_a_message(controls, capsys):
     def reader(rows):
         yield rows, controls.cells[rows]
 
@@ -138,7 +138,7 @@ def test_a_pool_that_does_not_fit_is_thinned_and_says_by_how_much(controls, caps
     assert fewer.rows[-1] == rows[-1]
 
 
-def test_controls_are_chosen_from_the_batches_asked_for():
+def test_controls_are_chosen_from_the_requested_batches():
     pool = Pool(sp.csr_array(np.eye(6)), np.arange(6), np.array([0, 0, 0, 1, 1, 1]))
     chosen = pool.matching(np.array([1, 1, 0, 1, 7, 1]), np.random.default_rng(0))
     assert pool.batch[chosen].tolist()[:4] == [1, 1, 0, 1]

@@ -1,4 +1,4 @@
-"""What goes with a prediction: several runs, uncertainty, explanations, scores, an archive."""
+"""Options of a prediction: several runs, uncertainty, explanations, scores, an archive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lines(path):
 
 @pytest.fixture(scope="session")
 def two(cells, tmp_path_factory):
-    """Two runs on the same cells that held the same perturbations out."""
+    """Two runs on the same cells with the same held-out perturbations."""
     folder = tmp_path_factory.mktemp("two") / "runs"
     for model in ("ridge", "mean"):
         assert run(["train-vcc", str(cells), "--runs", str(folder), "--model", model]) == 0
@@ -87,7 +87,7 @@ def test_an_explanation_names_the_genes_and_the_measured_perturbations(predict, 
 
 @pytest.fixture
 def peer(tmp_path, monkeypatch):
-    """Something called cell-eval that answers as the peer does."""
+    """A program named cell-eval with the peer's output."""
     folder = tmp_path / "bin"
     folder.mkdir()
     script = folder / "cell-eval"
@@ -104,7 +104,7 @@ def peer(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
-def test_scores_stand_beside_the_peers(predict, cells, peer):
+def test_scores_are_shown_next_to_the_peers(predict, cells, peer):
     words = ["--evaluate", cells, "--run-cell-eval", "--n-cells", 40]
     result = predict(*words).json
     assert result["cell_eval"] == {"mae": 0.125}
@@ -120,7 +120,7 @@ def test_without_the_peer_one_line_says_so(predict, cells, monkeypatch):
     assert result.json["evaluate"]["overall"] is not None
 
 
-def test_what_pack_refuses_is_told_and_the_prediction_stays(predict, runs, tmp_path):
+def test_errors_of_pack_are_reported_and_the_prediction_kept(predict, runs, tmp_path):
     said = predict("--pack", "p.vcc", "--n-cells", 5)
     assert said.code == 2
     assert "`vcell pack` refused" in said.err

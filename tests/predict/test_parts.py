@@ -1,4 +1,4 @@
-"""`vcell predict` on a run of `--folds` or `--sweep`: its folds answer, or its best trial."""
+"""`vcell predict` on a run of `--folds` or `--sweep`: its folds or its best trial predict."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def named(screen_run, n=3):
     return ",".join(Screen.load(screen_run.parts()[0].path / SCREEN).perturbations[:n])
 
 
-def test_the_folds_answer_together(predict, folds):
+def test_folds_predict_together(predict, folds):
     names = ["--perturbations", named(folds)]
     said = predict(*names, of=[str(folds.path)])
     assert "the mean of its folds is predicted (2 of 2 are done)" in said.err
@@ -50,14 +50,14 @@ def test_the_folds_answer_together(predict, folds):
     assert np.isfinite(said.json["table"]["uncertainty_between_runs"]).all()
 
 
-def test_what_every_fold_held_out_in_its_turn_must_be_named(predict, folds, tmp_path):
+def test_perturbations_held_out_by_every_fold_must_be_named(predict, folds, tmp_path):
     said = predict(of=[str(folds.path)])
     assert said.code == 2
     assert "no perturbation was held out by all of the 2 runs" in said.err
     assert not (tmp_path / "p.h5ad").exists()
 
 
-def test_the_best_trial_answers(predict, sweep):
+def test_the_best_trial_predicts(predict, sweep):
     said = predict(of=[str(sweep.path)])
     best = sweep.meta["summary"]["best"]
     assert f"its best trial is used, {best}" in said.err
@@ -65,7 +65,7 @@ def test_the_best_trial_answers(predict, sweep):
     assert sweep.meta["summary"]["score"] == max(e["value"] for e in sweep.events({"trial"}))
 
 
-def test_of_folds_that_did_not_all_end_those_that_did_answer(predict, folds):
+def test_finished_folds_predict_if_others_did_not_finish(predict, folds):
     calm = {name: folds.meta[name] for name in ("stands_for", "status")}
     names = ["--perturbations", named(folds)]
     try:
@@ -81,19 +81,19 @@ def test_of_folds_that_did_not_all_end_those_that_did_answer(predict, folds):
         folds.update(**calm)
 
 
-def test_a_run_named_twice_is_refused_however_it_is_named(predict, runs):
+def test_a_duplicate_run_is_refused(predict, runs):
     said = predict(of=["latest", Run.open("latest", root=runs).name])
     assert said.code == 2
     assert "named twice" in said.err
 
 
-def test_it_is_said_which_perturbations_are_nothing_unseen(predict, cells):
+def test_perturbations_of_the_training_set_are_reported(predict, cells):
     assert "in the training of" not in predict().err
     told = predict("--like", cells).err
     assert "there in the training of the run: 27 of 34 perturbations" in told
 
 
-def test_cells_that_moved_are_asked_for(predict, runs, cells, tmp_path):
+def test_moved_cells_must_be_named(predict, runs, cells, tmp_path):
     moved = tmp_path / "moved.h5ad"
     moved.write_bytes(cells.read_bytes())
     lost = tmp_path / "lost"

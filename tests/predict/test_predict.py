@@ -1,4 +1,4 @@
-"""`vcell predict`: cells of perturbations nobody measured, into a file."""
+"""`vcell predict`: cells of unmeasured perturbations, written to a file."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_mean_of_the_cells_is_the_predicted_one(predict, trained):
         assert np.abs(found - delta).mean() < 0.02
 
 
-def test_predicted_cells_spread_and_are_as_full_as_real_ones(predict, real):
+def test_predicted_cells_vary_and_detect_genes_like_real_ones(predict, real):
     predict()
     predicted = anndata.read_h5ad("p.h5ad")
     name = predicted.obs["target_gene"].to_numpy()
@@ -85,7 +85,7 @@ def test_predicted_cells_spread_and_are_as_full_as_real_ones(predict, real):
     assert spread[0] == pytest.approx(spread[1], rel=0.1)
 
 
-def test_controls_stand_beside_them_unchanged(predict, real):
+def test_controls_are_copied_unchanged(predict, real):
     result = predict("--controls", 50).json
     predicted = anndata.read_h5ad("p.h5ad")
     control = predicted[predicted.obs["target_gene"] == CONTROL]
@@ -122,13 +122,13 @@ def test_the_mean_mode_gives_every_cell_the_predicted_pseudobulk(predict, traine
     assert np.allclose(found, np.maximum(control_of(screen) + delta, 0), atol=1e-6)
 
 
-def test_the_earlier_spelling_of_as_still_works_and_says_what_it_is_now(predict):
+def test_the_earlier_spelling_of_as_still_works_with_a_warning(predict):
     ran = predict("--cells", "mean", "--n-cells", 5, "--perturbations", "GENE00029")
     assert ran.json["cells"] == "mean"
     assert "--cells mean is --as mean now" in ran.err
 
 
-def test_counts_are_whole_numbers_of_the_depth_a_list_asks_for(predict, tmp_path):
+def test_counts_are_integers_with_the_depth_of_a_list(predict, tmp_path):
     (tmp_path / "pert_counts.csv").write_text(
         "target_gene,n_cells,median_umi_per_cell\nGENE00029,140,4500\nGENE00008,125,1500.5\n"
     )
@@ -143,7 +143,7 @@ def test_counts_are_whole_numbers_of_the_depth_a_list_asks_for(predict, tmp_path
         assert np.median(own) == pytest.approx(median, rel=0.02)
 
 
-def test_far_more_counts_than_the_controls_have_are_said(predict, tmp_path):
+def test_far_more_counts_than_the_controls_have_give_a_warning(predict, tmp_path):
     (tmp_path / "deep.csv").write_text(
         "target_gene,n_cells,median_umi_per_cell\nGENE00029,5,4500\nGENE00008,5,30000\n"
     )
@@ -172,7 +172,7 @@ def test_like_copies_perturbations_cells_batches_and_depths_of_a_real_file(predi
         assert np.median(np.abs(totals[0] / totals[1] - 1)) < 0.03
 
 
-def test_what_nothing_is_known_of_is_refused_or_said(predict, trained, tmp_path):
+def test_unknown_perturbations_are_refused_or_reported(predict, trained, tmp_path):
     said = predict("--perturbations", "GENE00029,NOGENE")
     assert said.code == 2
     assert "nothing is known of 1 of 2 targets: NOGENE" in said.err
@@ -215,7 +215,7 @@ def test_what_nothing_is_known_of_is_refused_or_said(predict, trained, tmp_path)
         (["-o", "p.csv"], "p.csv"),
     ],
 )
-def test_wrong_words_are_one_line_and_leave_nothing(predict, tmp_path, words, said):
+def test_wrong_arguments_are_one_line_and_leave_nothing(predict, tmp_path, words, said):
     (tmp_path / "bad.csv").write_text("target_gene,n_cells\nGENE00029,many\n")
     (tmp_path / "deep.csv").write_text(
         "target_gene,n_cells,median_umi_per_cell\nGENE00029,5,5\nGENE00008,5,-5\n"
@@ -240,7 +240,7 @@ def test_cells_with_other_genes_and_runs_of_other_commands_are_refused(predict, 
     assert run(["predict", str(foreign.path)]) == 2
 
 
-def test_a_damaged_run_is_one_line_and_an_unfinished_one_is_said(runs, tmp_path, capsys):
+def test_a_damaged_run_is_refused_and_an_unfinished_one_reported(runs, tmp_path, capsys):
     broken = tmp_path / "broken"
     shutil.copytree(next(runs.iterdir()), broken)
     (broken / SCREEN).write_bytes(b"garbage")
@@ -257,7 +257,7 @@ def test_a_damaged_run_is_one_line_and_an_unfinished_one_is_said(runs, tmp_path,
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_ended_half_way_it_leaves_nothing_or_what_the_next_one_sweeps(runs, tmp_path, how):
+def test_an_interrupted_prediction_leaves_nothing_or_is_cleaned_up_later(runs, tmp_path, how):
     words = ["predict", "latest", "--runs", runs, "-o", "p.h5ad", "--n-cells", 200_000]
     with subprocess.Popen(
         [sys.executable, "-m", "vcell", *map(str, words), "--no-calibrate"],
@@ -281,7 +281,7 @@ def test_ended_half_way_it_leaves_nothing_or_what_the_next_one_sweeps(runs, tmp_
     assert left == []
 
 
-def test_predicted_cells_add_up_as_those_learnt_from_do(predict, trained):
+def test_predicted_cells_have_the_total_of_the_training_cells(predict, trained):
     predict()
     written = anndata.read_h5ad("p.h5ad").X
     written.data = np.expm1(written.data.astype(np.float64))

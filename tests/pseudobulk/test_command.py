@@ -1,4 +1,4 @@
-"""`vcell pseudobulk`: what it writes, what it says, what it refuses."""
+"""`vcell pseudobulk`: output, messages and refusals."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_deconvolve_scores_its_estimates_and_writes_them(vcell):
     assert lines[2].split()[0] == "all"
 
 
-def test_an_output_is_replaced_only_when_asked_and_an_input_never(vcell):
+def test_outputs_are_replaced_only_on_request_and_inputs_never(vcell):
     words = ("pseudobulk", "cells.h5ad", "--labels", "kind", "--samples", "3")
     for out in ("a.h5ad", "a.npz"):
         assert vcell(*words, "-o", out).code == 0
@@ -102,7 +102,7 @@ def test_an_output_is_replaced_only_when_asked_and_an_input_never(vcell):
         (("--labels", "kind", "--by", "split", "--split-by", "split", "-o", "x.npz"), "the same"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_one_sentence_and_leaves_nothing(vcell, flags, said):
+def test_bad_settings_are_one_sentence_and_leave_nothing(vcell, flags, said):
     ran = vcell("pseudobulk", "cells.h5ad", *flags)
     assert ran.code == 2
     assert said in ran.err
@@ -111,8 +111,8 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(vcell, flags, said):
 
 
 @pytest.mark.parametrize("out", ["x.h5ad", "x.npz"])
-def test_values_that_are_no_counts_are_refused_wherever_they_are(vcell, out):
-    """Log values at once; one fraction in a cell that no glance sees while it is read."""
+def test_values_other_than_counts_are_refused_wherever_they_are(vcell, out):
+    """Log values are refused at once; a single fraction later, while reading."""
     data = anndata.read_h5ad(vcell.folder / "cells.h5ad")
     log = data.copy()
     log.X = log.X.log1p()
@@ -157,7 +157,7 @@ def test_from_python_it_is_an_anndata_with_named_fractions(vcell, tmp_path):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_cells(tmp_path):
-    """Eight times the cells take at most 30 MB more: their labels, and none of their counts."""
+    """Eight times the cells take at most 30 MB more, for labels but not for counts."""
     code = (
         "import pathlib, sys; from vcell import cli; code = cli.run(sys.argv[1:]);"
         "peak = pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0];"

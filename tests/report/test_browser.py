@@ -40,8 +40,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hard_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Names of every kind, missing values, single values, hundreds of rows, marks that meet."""
+    """Names of every kind, missing values, single values, hundreds of rows, overlapping marks."""
     made = Page("a page", "<b>&")
+    made.headline("a result")
     hard = ['<script>alert(1)</script> & "Zelle"', "häßlich " * 12, "n" * 80, "no value"]
     values = [0.31, -0.2, 1234567.0, math.nan]
     made.figure("Named bars", svg.bars(dict(zip(hard, values, strict=True)), reference=4.0))
@@ -59,18 +60,19 @@ def hard_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_hard_names_and_values_meet_no_objection(
-    browser: Browser, hard_page: Path, width: int
+def test_awkward_names_and_values_cause_no_layout_problems(
+    browser: Browser, hard_page: Path, width: int, scheme: str
 ) -> None:
-    browser.open(hard_page, width)
+    browser.open(hard_page, width, scheme=scheme)
     assert browser.objections() == []
     words = browser.run("return document.body.textContent")
     assert "far off: 40, above" in words
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_page_fits_its_window_and_its_console_is_silent(
+def test_a_page_fits_its_window_and_logs_no_errors(
     browser: Browser, page: Path, width: int
 ) -> None:
     browser.open(page, width)
@@ -93,6 +95,45 @@ def test_type_keeps_its_size_at_every_width(browser: Browser, page: Path) -> Non
         )
     for scale in [one for group in sizes for one in group]:
         assert scale == pytest.approx(1.0, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("document.documentElement.style.setProperty('--faint', '#3a4046')", "faint (1."),
+        ("document.querySelector('.verdict').remove()", "does not say the result"),
+        ("document.querySelector('h1').append(document.createElement('script'))", "a script"),
+        ("document.querySelector('td').textContent = 'NaN'", "not for people: NaN"),
+        ("document.querySelector('svg title').textContent = 'A: None'", "not for people: A: None"),
+        ("document.querySelector('h1').style.width = '2000px'", "wider than the window"),
+    ],
+)
+def test_a_reader_objects(browser: Browser, page: Path, change: str, words: str) -> None:
+    browser.open(page, scheme="dark")
+    assert browser.objections() == []
+    browser.run(change)
+    assert any(words in one for one in browser.objections())
+
+
+@pytest.mark.parametrize("width", range(390, 1400, 110))
+def test_the_last_tick_of_a_curve_is_the_axis_end(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    made = Page("a page")
+    made.chart(Chart("Loss", [Curve.of("", range(151), [step / 1e4 for step in range(151)])]))
+    made.write(tmp_path / "index.html")
+    browser.open(tmp_path / "index.html", width)
+    across, up, wide, beside = browser.run(
+        "const s = document.querySelector(arguments[0]), g = [...s.querySelectorAll('.grid')]"
+        ".map(p => p.getAttribute('d').match(/^M([\\d.]+) ([\\d.]+)([HV])/));"
+        "return [g.filter(p => p[3] === 'V').map(p => Number(p[1])),"
+        "g.filter(p => p[3] === 'H').map(p => Number(p[2])), s.viewBox.baseVal.width,"
+        "[...s.querySelectorAll('text[text-anchor=end]')].map(t => t.textContent)]",
+        CURVE,
+    )
+    assert (min(across), max(across)) == (pytest.approx(58), pytest.approx(wide - 12))
+    assert (min(up), max(up)) == (pytest.approx(10), pytest.approx(280 - 38))
+    assert beside == ["0.000", "0.005", "0.010", "0.015"]
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -166,7 +207,7 @@ def test_the_pointer_reads_values(browser: Browser, page: Path) -> None:
     assert "(" in first  # the least and greatest of the bucket
 
 
-def test_arrow_keys_read_values_aloud(browser: Browser, page: Path) -> None:
+def test_arrow_keys_announce_values(browser: Browser, page: Path) -> None:
     browser.open(page)
     browser.press(CURVE, "\ue014\ue014")  # right, twice
     said = browser.run("return document.querySelector('output[aria-live]').textContent")

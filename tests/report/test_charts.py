@@ -1,4 +1,4 @@
-"""Pictures and tables: round axes, missing values that say so, nothing lost between buckets."""
+"""Figures and tables: round axes, marked missing values, nothing lost between buckets."""
 
 from __future__ import annotations
 
@@ -57,13 +57,29 @@ def test_a_value_that_is_missing_has_no_bar() -> None:
     assert svg.bars({"a": 1.0, "b": math.nan, "c": -1.0}).count("<rect") == 2
 
 
-def test_the_pointer_names_what_it_rests_on() -> None:
+def test_the_pointer_shows_a_label() -> None:
     names = [f"gene {i}" for i in range(700)]
     picture = svg.scatter({"a": (range(700), range(700))}, names={"a": names})
     titles = re.findall("<title>(.*?)</title>", picture)
     assert len(titles) == 600  # the outermost ones
     assert "gene 699: 699, 699" in titles
     assert picture.count("h0") == 700
+
+
+def test_the_pointer_names_what_is_drawn_farthest_out_whatever_the_units() -> None:
+    cells = [10.0**i for i in range(1, 6) for _ in range(200)]
+    score = [50.0 if i == 3 else 0.0 for i in range(1000)]
+    names = {"a": [f"gene {i}" for i in range(1000)]}
+    picture = svg.scatter({"a": (cells, score)}, names=names, log_x=True)
+    assert "<title>gene 3: 10, 50</title>" in picture
+
+
+def test_large_numbers_of_a_table_are_written_out_and_tiny_ones_are_not_lost() -> None:
+    values = (25437.3, 1234.5, 0.123456, 1.5e-30, math.nan)
+    html = Table.of(("n",), [(v,) for v in values]).html()
+    assert re.findall('<td class="n">(.*?)</td>', html) == [
+        "25,437", "1,234", "0.1235", "1.5e-30", "–",
+    ]  # fmt: skip
 
 
 def test_x_and_y_of_one_quantity_share_their_axis() -> None:
@@ -121,7 +137,7 @@ def test_one_table_in_four_forms() -> None:
     assert "0.1235" in table.text()
 
 
-def test_a_row_that_is_too_short_is_a_mistake_of_the_programmer() -> None:
+def test_a_row_that_is_too_short_is_a_programming_error() -> None:
     with pytest.raises(ValueError, match="1 values under 2 columns"):
         Table.of(("a", "b"), [(1,)])
 
@@ -145,7 +161,7 @@ def test_a_named_grid_tells_each_value_and_greys_what_is_missing() -> None:
     assert "grey: none (1)" in picture
 
 
-def test_an_arrow_and_a_band_lie_where_their_values_are() -> None:
+def test_an_arrow_and_a_band_are_drawn_at_their_values() -> None:
     plain = svg.scatter({"a": ([0, 10], [0, 10])})
     picture = svg.scatter({"a": ([0, 10], [0, 10])}, band=(2, 8), arrow=((0, 0), (10, 10)))
     left, wide = map(
@@ -160,14 +176,14 @@ def test_an_arrow_and_a_band_lie_where_their_values_are() -> None:
     assert float(tip[1]) == pytest.approx(ticks[-1], abs=0.2)
 
 
-def test_shares_lie_between_nothing_and_all() -> None:
-    """A model of one bin, always right: an axis that went to 1.1 would promise more than all."""
+def test_axes_of_shares_end_at_0_and_1() -> None:
+    """A model with one bin that is always right: an axis up to 1.1 would exceed the whole."""
     picture = svg.scatter({"a": ([1.0], [1.0])}, diagonal=(0, 1))
     ticks = [float(text) for text in re.findall(r"<text[^>]*>([\d.]+)</text>", picture)]
     assert (min(ticks), max(ticks)) == (0.0, 1.0)
 
 
-def test_few_letters_stay_on_one_line_and_many_may_break() -> None:
+def test_short_text_stays_on_one_line_and_long_text_may_wrap() -> None:
     page = Table.of(("a", "b"), [("312 B", "a sentence of some length"), ("type-0", "x")]).html()
     assert '<td class="s">312 B</td>' in page
     assert '<td class="s">type-0</td>' in page
@@ -200,7 +216,7 @@ def test_axes_of_one_quantity_are_the_same():
     assert "dash" not in svg.scatter({"": ([0.0, 5.0], [-2.0, 1.0])}, equal=True)
 
 
-def test_numbers_written_out_are_aligned_as_numbers_are():
+def test_formatted_numbers_are_aligned_like_numbers():
     rows = [
         ("a1", "4.7 KiB", "at least 512", "0.118", "0.5 to 0.9"),
         ("b", None, "8", "1,234", "3 of 4"),

@@ -1,4 +1,4 @@
-"""`vcell report` as a user runs it, on runs written by the real run directory."""
+"""`vcell report` as a user runs it, on real run directories."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def runs(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_verdict_comes_first_and_the_page_lies_in_the_run(vcell, runs) -> None:
+def test_the_verdict_comes_first_and_the_page_is_in_the_run(vcell, runs) -> None:
     ran = vcell("report", "first", "--json")
     assert ran.code == 0, ran.err
     page = Path(ran.json["report"])
@@ -119,6 +119,21 @@ def test_runs_side_by_side_show_what_differs(vcell, runs, tmp_path) -> None:
     assert "<td>0.003</td>" in (tmp_path / "both.html").read_text()
 
 
+def test_runs_side_by_side_have_short_names_and_the_settings_that_all_have(vcell, tmp_path) -> None:
+    for name, more in (("20261129-101500-train-vcc-ab12", "a"), ("20261129-101500-isp-cd34", "b")):
+        run = Run.create(tmp_path, "train-vcc", name=name, config={"lr": 1, "seed": more, more: 2})
+        run.finish("done")
+    for kind in ("md", "json"):
+        ran = vcell(
+            "report", "--runs", tmp_path, *(p.name for p in sorted(tmp_path.glob("2026*"))),
+            "--format", kind, "-o", tmp_path / f"both.{kind}",
+        )  # fmt: skip
+        assert ran.code == 0, ran.err
+    assert json.loads((tmp_path / "both.json").read_text())["differing"] == {"seed": ["b", "a"]}
+    text = (tmp_path / "both.md").read_text()
+    assert "| setting | 20261129-101500-isp | 20261129-101500-train |" in text
+
+
 def test_a_run_that_holds_others_shows_them(vcell, runs) -> None:
     whole = Run.create(runs, "train-vcc", name="whole", parts="folds")
     for fold in ("fold-1", "fold-2"):
@@ -142,7 +157,7 @@ def test_plots_only_writes_every_curve(vcell, runs, tmp_path) -> None:
     assert "--overwrite" in again.err
 
 
-def test_energy_is_what_the_counters_gained(vcell, runs) -> None:
+def test_energy_is_the_increase_of_the_counters(vcell, runs) -> None:
     run = trained(runs, "gpu")
     with run.rank_log(1) as log:
         log.log("gpu", watts=300.0, energy_j=1000.0)
@@ -167,7 +182,7 @@ def test_energy_is_what_the_counters_gained(vcell, runs) -> None:
         (["first", "-o", "."], "must end in .html"),
     ],
 )
-def test_a_mistake_is_one_sentence(vcell, runs, tmp_path, words, said) -> None:
+def test_a_user_error_is_one_sentence(vcell, runs, tmp_path, words, said) -> None:
     (tmp_path / "taken.md").write_text("mine")
     ran = vcell("report", *words)
     assert ran.code == 2
@@ -176,7 +191,7 @@ def test_a_mistake_is_one_sentence(vcell, runs, tmp_path, words, said) -> None:
     assert (tmp_path / "taken.md").read_text() == "mine"
 
 
-def test_a_folder_without_runs_a_newer_schema_and_torn_events(vcell, runs, tmp_path) -> None:
+def test_missing_runs_newer_schemas_and_truncated_events(vcell, runs, tmp_path) -> None:
     shutil.rmtree(runs / "second")
     meta = json.loads((runs / "first" / "run.json").read_text())
     with (runs / "first" / "events.jsonl").open("a") as file:

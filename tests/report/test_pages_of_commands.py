@@ -1,4 +1,4 @@
-"""The page of every command in a real browser: a phone and a desk, hard names, little data."""
+"""The page of every command in a real browser: phone and desktop, awkward names, little data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scipy import sparse
 from tests.browser import Browser, chromium
 from tests.gmvae.conftest import planted
 from tests.isp.made_up import run_of, shifts_of
-from vcell.patients.simulate import Patients, write
+from vcell.patients.simulate import PatientDesign, write
 
 HARD = ("<script>alert(1)</script> & \"q\" 'r'", "häßliches Gen 遺伝子", "n" * 80)
 
@@ -43,7 +43,7 @@ def screen(path: Path, targets: tuple[str, ...], *, genes: int = 60, seed: int =
 
 
 def inspect(vcell, folder: Path) -> list[Path]:
-    """Three hard names; one perturbation of one gene; types and no perturbation."""
+    """Three awkward names; one perturbation of one gene; types without perturbations."""
     pages = []
     typed = planted(40, 1)
     typed.obs["cell_type"] = [HARD[i % 3] for i in range(40)]
@@ -61,7 +61,7 @@ def inspect(vcell, folder: Path) -> list[Path]:
 
 
 def isp(vcell, folder: Path) -> list[Path]:
-    """Both operations, and one gene that has nothing to be compared with."""
+    """Both operations, and one gene without nulls."""
     rng = np.random.default_rng(5)
     both = []
     for how, sign in (("delete", 1), ("overexpress", -1)):
@@ -78,7 +78,7 @@ def isp(vcell, folder: Path) -> list[Path]:
 
 
 def evaluate(vcell, folder: Path) -> list[Path]:
-    """Three perturbations with hard names, and a single one, which has no PDS."""
+    """Three perturbations with awkward names, and a single one, which has no PDS."""
     pages = []
     for name, targets in (("hard", HARD), ("one", HARD[:1])):
         real = screen(folder / f"{name}.h5ad", targets)
@@ -90,7 +90,7 @@ def evaluate(vcell, folder: Path) -> list[Path]:
 
 
 def select_genes(vcell, folder: Path) -> list[Path]:
-    """Some of the genes of a small screen."""
+    """Genes of a small screen."""
     cells = screen(folder / "hard.h5ad", HARD)
     ran = vcell("select-genes", cells, "--n-genes", "20", "-o", folder / "genes")
     assert ran.code == 0, ran.err
@@ -108,8 +108,8 @@ def graph_profile(vcell, folder: Path) -> list[Path]:
 
 
 def train_bulk(vcell, folder: Path) -> list[Path]:
-    """Patients, an ablation, the figures, and the run's report."""
-    few = Patients(patients=18, cells=30, types=3, genes=90, pairs=4, library=300.0)
+    """PatientDesign, an ablation, the figures, and the run's report."""
+    few = PatientDesign(patients=18, cells=30, types=3, genes=90, pairs=4, library=300.0)
     write(few, folder / "cells.h5ad", folder / "pairs.csv")
     for words in (
         ("train-bulk", "cells.h5ad", "--pairs", "pairs.csv", "--cell-type-column", "cell_type",
@@ -125,7 +125,7 @@ def train_bulk(vcell, folder: Path) -> list[Path]:
 
 
 def train_gmvae(vcell, folder: Path) -> list[Path]:
-    """A few steps on labels with hard names, with the run's report."""
+    """A few steps on labels with awkward names, with the run's report."""
     cells = planted(240, 1)
     cells.obs["kind"] = [(*HARD, "type")[int(k[-1])] for k in cells.obs["kind"]]
     cells.write_h5ad(folder / "cells.h5ad")
@@ -146,7 +146,7 @@ def train_gmvae(vcell, folder: Path) -> list[Path]:
         for one in (evaluate, select_genes, graph_profile, train_bulk, train_gmvae)
     ],
 )
-def test_a_careful_reader_objects_to_nothing(typed, tmp_path, browser: Browser, made) -> None:
+def test_pages_have_no_layout_problems(typed, tmp_path, browser: Browser, made) -> None:
     pages = made(typed, tmp_path)
     assert pages
     for page in pages:

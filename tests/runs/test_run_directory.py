@@ -410,7 +410,7 @@ def test_listing_showing_comparing_and_removing(vcell, tmp_path):
     assert "0.9" in shown.out
     assert vcell("runs", "show", first.name, "--json").json["checkpoints"] == [7]
     compared = vcell("runs", "compare", first.name, second.name, "--json").json
-    assert compared["settings"] == {"lr": [0.1, 0.2]}
+    assert compared["settings"] == {"lr": [0.1, 0.2]}  # "path" is a setting of one of them
     assert vcell("runs", "rm", first.name).code == 0
     assert not first.path.exists()
     assert second.path.exists()

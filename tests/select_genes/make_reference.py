@@ -38,7 +38,7 @@ def counts(cells: int = 400, genes: int = 300) -> np.ndarray:
 
 
 def choose(adata: anndata.AnnData, flavor: str, n_top: int, batch: str | None) -> pd.DataFrame:
-    """Run scanpy as its tutorials do."""
+    """Run scanpy as in its tutorials."""
     a = adata.copy()
     if flavor == "pearson_residuals":
         a = a[np.asarray(a.X.sum(axis=1)).ravel() > 0].copy()  # scanpy divides by zero otherwise
@@ -67,7 +67,7 @@ def results(adata: anndata.AnnData, n_top: int, batch: str) -> dict[str, np.ndar
 
 
 def main(h1: Path) -> None:
-    """Write reference.npz beside this file."""
+    """Write reference.npz next to this file."""
     warnings.simplefilter("ignore")
     rng = np.random.default_rng(11)
     matrix = counts()

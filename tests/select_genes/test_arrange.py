@@ -37,7 +37,7 @@ def test_a_gene_of_two_groups_counts_for_both():
     assert chosen.genes.tolist() == [1, 2, 3, 9]
 
 
-def test_more_targets_than_room_fill_the_first_phase_and_go_on_in_the_next():
+def test_more_targets_than_places_continue_in_the_next_phase():
     chosen = arrange([group("targets", range(8), ALL)], np.arange(20), 10, [4])
     assert chosen.genes.tolist() == list(range(10))
     assert chosen.phase.tolist() == [0] * 4 + [1] * 6
@@ -69,7 +69,7 @@ def test_the_t_test_is_scipys_with_the_wider_error():
         assert p[gene] == pytest.approx(test.pvalue[gene])
 
 
-def test_genes_that_vary_nowhere_are_not_tested():
+def test_genes_without_variance_are_not_tested():
     zero = np.zeros(2)
     t, p = t_test(Moments(zero, zero, 10), Moments(zero, zero, 10))
     assert t.tolist() == [0, 0]

@@ -31,7 +31,7 @@ def rows_of(folder):
 
 @pytest.fixture(scope="module")
 def screen():
-    """A screen in which KLF1 moves ten genes strongly, SPI1 two, and NANOG nothing."""
+    """A screen in which KLF1 changes ten genes strongly, SPI1 two, and NANOG none."""
     rng = np.random.default_rng(0)
     sets = shipped()
     names = ["KLF1", "SPI1", "NANOG", *sets["cell-cycle"].genes[:20], *sets["tf"].genes[100:140]]
@@ -231,7 +231,7 @@ def test_mistakes_are_one_clear_sentence(vcell, screen_file, tmp_path, words, sa
         ({"min_genes": 100_000}, "only 0 cells are left"),
     ],
 )
-def test_impossible_wishes_are_refused(screen_file, tmp_path, monkeypatch, options, said):
+def test_impossible_settings_are_refused(screen_file, tmp_path, monkeypatch, options, said):
     monkeypatch.chdir(tmp_path)
     Path("odd.csv").write_text("name,count\nA,1\n")
     with pytest.raises(UserError, match=re.escape(said)):
@@ -266,7 +266,7 @@ def test_no_file_and_no_counts(vcell, tmp_path):
     assert "hint: the file also has raw: try --layer raw" in done.err
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(vcell, screen_file, tmp_path):
+def test_an_unwritable_folder_is_reported_in_one_sentence(vcell, screen_file, tmp_path):
     (tmp_path / "genes").write_text("a file is in the way")
     done = vcell("select-genes", screen_file, "-o", "genes", "--groups", "none", "--n-genes", 10)
     assert done.code == 2

@@ -1,4 +1,4 @@
-"""The command takes the same memory however many cells there are."""
+"""The memory of the command does not depend on the number of cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Highly variable genes: scanpy's choice, from references that were made with it."""
+"""Highly variable genes: scanpy's choice, from stored references."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_scanpy_itself_agrees_to_the_last_bit(scanpy, flavor, batched, min_cells
 
 
 @pytest.mark.parametrize("flavor", FLAVORS)
-def test_blocks_threads_and_kind_of_file_do_not_show(flavor):
+def test_results_do_not_depend_on_blocks_threads_or_format(flavor):
     counts = draw(900, 200, 5)
     whole = highly_variable(source_of(counts), flavor=flavor, n_top=50, min_cells=2, threads=1)
     parts = highly_variable(
@@ -156,7 +156,7 @@ def test_blocks_threads_and_kind_of_file_do_not_show(flavor):
 
 
 def brute_force(dense: np.ndarray, clip: float, theta: float = 100.0) -> np.ndarray:
-    """Return variances of Pearson residuals the long way."""
+    """Return variances of Pearson residuals by brute force."""
     mu = dense.sum(axis=0) * dense.sum(axis=1, keepdims=True) / dense.sum()
     with np.errstate(invalid="ignore", divide="ignore"):
         residual = (dense - mu) / np.sqrt(mu + mu**2 / theta)

@@ -35,7 +35,7 @@ def test_it_writes_cells_and_truth_and_says_so(vcell, tmp_path):
         (["missing/c.h5ad"], "missing is not a folder"),
     ],
 )
-def test_what_cannot_be_simulated_is_one_line_and_leaves_nothing(vcell, tmp_path, words, said):
+def test_impossible_simulations_are_one_line_and_leave_nothing(vcell, tmp_path, words, said):
     ran = vcell("simulate", *words)
     assert ran.code == 2
     assert said in ran.err

@@ -1,4 +1,4 @@
-"""The simulator: its cells are drawn from its truth, the same bits however they are cut."""
+"""The simulator: cells follow its truth, with the same bits for any chunks."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_unseen_effects_follow_from_the_targets_memberships():
     assert np.allclose(features[held] @ weights, sim.truth.effect[held], atol=1e-8)
 
 
-def test_labels_have_their_exact_shares_in_every_batch():
+def test_labels_have_exact_shares_in_every_batch():
     sim = Simulator(cells=9000, genes=300, perturbations=20, batches=3, cell_types=2)
     perturbation, batch, cell_type = sim.codes(0, 9000)
     counts = np.bincount(perturbation)

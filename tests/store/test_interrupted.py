@@ -107,7 +107,9 @@ def test_of_two_processes_one_makes_the_store_and_both_succeed(
     assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(big: Screen, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_one_line_and_leaves_nothing(
+    big: Screen, tmp_path: Path
+) -> None:
     def small_files() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))

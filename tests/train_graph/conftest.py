@@ -1,4 +1,4 @@
-"""Planted tables of gene sets, with graphs that carry the signal or do not."""
+"""Planted tables of gene sets, with graphs that explain them or do not."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def written(folder: Path, made: Planted) -> Path:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table with signal in the first of two relations."""
+    """A table whose signal is in the first of two relations."""
     made = planted(n_genes=80, n_queries=70, per_query=8, n_decoys=1, seed=1)
     return written(tmp_path_factory.mktemp("planted"), made)

@@ -1,4 +1,4 @@
-"""What `dango` is charged for its graphs, against the dense definition."""
+"""The graph loss of `dango`, against the dense definition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vcell.graph import GeneGraphs
 
 
 @pytest.mark.parametrize(("n_genes", "named"), [(30, "coexpression"), (1100, "other")])
-def test_dango_has_to_tell_neighbours_and_few_zeros_weigh(n_genes, named):
+def test_dango_reconstructs_neighbours_with_small_weights_for_zeros(n_genes, named):
     problem = as_problem(planted(n_genes=n_genes, n_queries=12, per_query=5, n_decoys=1, seed=0))
     first, second = problem.graphs
     renamed = dataclasses.replace(first, name=f"STRING {named}")

@@ -1,4 +1,4 @@
-"""Kernels of sets against their definitions, pair by pair; groups left out against fits without."""
+"""Kernels of sets against their definitions; left-out groups against refits."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def test_linear_and_pair_kernels_are_their_sums(kernel, identity):
         assert pair[a, b] == pytest.approx(wanted)
 
 
-def test_within_is_how_alike_the_genes_of_a_set_are(kernel):
+def test_within_is_the_similarity_of_genes_in_a_set(kernel):
     one = sets(6, 3)
     block = SetBlock("x", "within", kernel)
     wanted = [sum(kernel[i, j] for i, j in combinations(real(s), 2)) for s in one]
     assert block.within(one) == pytest.approx(wanted)
 
 
-def test_groups_left_out_are_what_a_fit_without_them_says(kernel):
+def test_left_out_groups_equal_refits_without_them(kernel):
     one = sets(40, 4)
     values = np.random.default_rng(5).normal(size=40)
     groups = np.arange(40) // 6
@@ -105,7 +105,7 @@ def test_the_relation_that_carries_the_signal_gets_the_weight():
     assert max(mix.shares, key=mix.shares.__getitem__) == "relation_0 pair"
 
 
-def test_products_of_sets_are_those_of_the_matrix_that_is_never_made(kernel):
+def test_set_products_equal_those_of_the_full_matrix(kernel):
     members = sets(30, 7)
     blocks = [
         SetBlock(name, kind, k)
@@ -140,8 +140,8 @@ def as_problem(made: Planted) -> GraphProblem:
     )  # fmt: skip
 
 
-def test_effects_and_factors_are_drawn_as_their_densities_say():
-    """One set of two genes: what is drawn has the mean and spread that integration gives."""
+def test_effects_and_factors_are_drawn_from_their_densities():
+    """One set of two genes: draws have the mean and variance given by integration."""
     rng, draws = np.random.default_rng(0), []
     members, value, precision = (
         np.array([[0, 1]]),
@@ -182,7 +182,7 @@ def test_few_factors_are_found_and_their_graph_gets_the_weight():
     assert max(of, key=of.__getitem__).startswith("factors: relation_0")
 
 
-def test_of_noise_next_to_nothing_is_believed_and_of_truth_nearly_all():
+def test_noise_gets_almost_no_weight_and_truth_almost_all():
     rng = np.random.default_rng(0)
     truth, noise = rng.normal(size=(2, 400))
     right, wrong = _stacking_weights(np.stack([truth, noise]), truth + 0.5 * rng.normal(size=400))

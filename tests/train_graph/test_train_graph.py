@@ -1,4 +1,4 @@
-"""`vcell train-graph` on planted tables: what it claims, what it refuses, and how it goes on."""
+"""`vcell train-graph` on planted tables: verdicts, refusals and resumption."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def train(folder: Path, runs: Path, *graphs: str, **settings):
     return library.command("train-graph", folder / "tau.tsv", graph=paths, runs=runs, **settings)
 
 
-def test_five_folds_stand_beside_the_random_split_and_the_graph_is_judged_by_rewired_ones(
-    small, tmp_path
-):
+def test_five_folds_and_a_random_split_are_compared_with_rewired_graphs(small, tmp_path):
     told = train(
         small, tmp_path, "relation_0", "relation_1",
         model="graph-gp", control="rewired", folds=2, seeds=3,
@@ -65,7 +63,7 @@ def test_five_folds_stand_beside_the_random_split_and_the_graph_is_judged_by_rew
     assert (run.path / "folds.csv").read_bytes() == before
 
 
-def test_two_seeds_claim_nothing(small, tmp_path):
+def test_two_seeds_give_no_verdict(small, tmp_path):
     told = train(
         small, tmp_path, "relation_0", model="graph-gp", control="rewired", folds=2, seeds=2
     )
@@ -143,7 +141,7 @@ def edges(*lines: str) -> str:
     ],
     ids=["no gene in common", "another species", "weights", "one node", "header"],
 )
-def test_graphs_that_cannot_be_meant_are_refused_in_a_sentence(small, tmp_path, graph, says):
+def test_unsuitable_graphs_are_refused_in_one_sentence(small, tmp_path, graph, says):
     (small / "bad.tsv").write_text(graph)
     with pytest.raises(UserError) as refused:
         train(small, tmp_path / "runs", "bad", model="graph-gp", fold="random")
@@ -161,20 +159,20 @@ def test_graphs_that_cannot_be_meant_are_refused_in_a_sentence(small, tmp_path, 
         ("gene_1\tgene_2\tgene_3\nA\tB\tC\n", "no values"),
     ],
 )
-def test_tables_that_cannot_be_meant_are_refused_in_a_sentence(tmp_path, table, says):
+def test_unsuitable_tables_are_refused_in_one_sentence(tmp_path, table, says):
     (tmp_path / "tau.tsv").write_text(table)
     with pytest.raises(UserError, match=says):
         train(tmp_path, tmp_path / "runs", model="additive", fold="random")
 
 
-def test_a_control_that_takes_nothing_away_is_refused(small, tmp_path):
+def test_a_control_that_removes_nothing_is_refused(small, tmp_path):
     with pytest.raises(UserError, match="it uses no graphs"):
         train(small, tmp_path, "relation_0", model="mlp", control="rewired")
     with pytest.raises(UserError, match="it uses no features"):
         train(small, tmp_path, "relation_0", model="graph-gp", control="shuffled-features")
 
 
-def test_what_it_costs_is_told_before(small, tmp_path):
+def test_the_cost_is_estimated_before_training(small, tmp_path):
     told = train(small, tmp_path, "relation_0", estimate=True, **FEW)
     assert told["runs"] == 18  # five folds and a random split, three draws each
     assert told["step_seconds"] > 0
@@ -182,7 +180,7 @@ def test_what_it_costs_is_told_before(small, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(small, tmp_path):
+def test_a_killed_run_resumes_and_ends_like_an_uninterrupted_one(small, tmp_path):
     settings = {**FEW, "max_steps": 40, "checkpoint_every": 5, "fold": "1/3"}
     whole = train(small, tmp_path / "whole", "relation_0", **settings)
     flags = [f"--{k.replace('_', '-')}={v}" for k, v in settings.items()]

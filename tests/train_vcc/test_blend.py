@@ -1,4 +1,4 @@
-"""How far a network is believed: by its gain on validation perturbations, shrunk by its error."""
+"""The factor of a network: its gain on validation perturbations, shrunk by its error."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ def test_a_network_that_adds_nothing_is_the_prior():
     assert found.score(prior) == pytest.approx(found.score(prior) | {"blend": 0, "gain": 0})
 
 
-def test_a_network_that_is_right_is_believed():
+def test_a_correct_network_is_used_in_full():
     found, prior, truth = judge()
     told = found.score(prior + 0.5 * (truth - prior))
     assert told["blend"] > 0.9
     assert told["gain"] == pytest.approx(told["mean_gain"], rel=0.1)
 
 
-def test_one_that_overshoots_is_taken_in_part():
+def test_a_network_that_overshoots_is_used_in_part():
     found, prior, truth = judge()
     told = found.score(prior + 3 * (truth - prior))
     assert 0.2 < told["blend"] < 0.6
     assert told["gain"] > told["mean_gain"]
 
 
-def test_noise_is_hardly_ever_believed_and_then_little():
+def test_noise_is_rarely_used_and_then_with_a_small_factor():
     blends = []
     for seed in range(40):
         found, prior, _ = judge(seed)
@@ -64,7 +64,7 @@ def test_noise_is_hardly_ever_believed_and_then_little():
     assert np.count_nonzero(blends) <= 10
 
 
-def test_what_makes_it_worse_is_not_believed_at_all():
+def test_a_harmful_network_is_not_used():
     found, prior, truth = judge()
     told = found.score(prior - 0.5 * (truth - prior))
     assert told["blend"] == 0

@@ -53,7 +53,7 @@ def estimated(words, capsys):
 
 
 class Clock:
-    """Time of this thread alone: what else the machine does is not in it."""
+    """CPU time of this thread, without other work on the machine."""
 
     perf_counter = staticmethod(time.thread_time)
     monotonic = staticmethod(time.monotonic)

@@ -1,4 +1,4 @@
-"""`vcell train-vcc --folds`: every perturbation is held out once, and one table tells of all."""
+"""`vcell train-vcc --folds`: every perturbation is held out once, and one table has all."""
 
 from __future__ import annotations
 
@@ -8,25 +8,11 @@ import json
 import numpy as np
 import pytest
 
-from vcell import console, models
+from vcell import models
 from vcell.cli import run
-from vcell.data.simulate import Simulator
 from vcell.models import Screen
 from vcell.runs import Run, find_runs
 from vcell.screen.split import TEST
-
-
-@pytest.fixture(scope="module")
-def cells(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
-    Simulator(cells=600, genes=80, perturbations=15, umis=800.0, seed=1).write(path)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
 
 
 def folds(cells, *words):
@@ -56,7 +42,7 @@ def test_every_perturbation_is_held_out_once(cells, capsys):
     assert this.status() == "done"
 
 
-def test_it_goes_on_where_it_was_interrupted(cells, second_interrupted, capsys):
+def test_it_continues_after_an_interruption(cells, second_interrupted, capsys):
     calls = second_interrupted()
     assert folds(cells) != 0
     this = Run.open("latest")
@@ -78,7 +64,7 @@ def test_it_goes_on_where_it_was_interrupted(cells, second_interrupted, capsys):
         (["--control", "ctrl"], "no cell labelled"),
     ],
 )
-def test_what_cannot_be_is_refused_and_leaves_nothing(cells, tmp_path, capsys, words, said):
+def test_impossible_settings_are_refused_and_leave_nothing(cells, tmp_path, capsys, words, said):
     (tmp_path / "some.txt").write_text("anything\n")
     assert folds(cells, *words) == 2
     assert said in capsys.readouterr().err

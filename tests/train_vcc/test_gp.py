@@ -1,4 +1,4 @@
-"""The closed form of gp against refits: what is left out is known to nothing, nor to the mean."""
+"""The closed form of gp against refits: left-out effects enter nothing, not even the mean."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_run_chooses_its_settings_once(screen, fitted, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def twice(screen):
-    """The same perturbations in a second context but for the last two."""
+    """The same perturbations in a second context, except the last two."""
     rng, rows = np.random.default_rng(4), [*range(11), *range(9)]
     return replace(
         screen, contexts=np.array(["one", "two"]), control=np.ones((2, 12), np.float32),
@@ -77,7 +77,7 @@ def twice(screen):
 
 
 def rest_of(number):
-    """Each group, and all that is not of it."""
+    """Yield each group, and all others."""
     return [(np.flatnonzero(number == one), np.flatnonzero(number != one)) for one in set(number)]
 
 
@@ -127,7 +127,7 @@ def test_a_neighbour_is_never_the_same_target_in_another_context(twice, monkeypa
         assert (names[some] != names[:, None]).all()
 
 
-def test_a_set_measured_alone_gene_by_gene_is_their_sum_and_half_of_what_one_like_it_showed(fitted):
+def test_a_set_is_the_sum_of_single_effects_plus_half_the_interaction_of_a_similar_set(fitted):
     # of the training sets C+D shares one of its two targets with A+D, and so does none but A+B
     alone = {name: fitted.delta[fitted.names.index(name)] for name in "ABCDE"}
     beyond = {
@@ -149,7 +149,7 @@ def test_training_sets_left_out_are_predicted_as_if_never_seen(fitted):
 @pytest.mark.parametrize(
     ("interaction", "chosen"), [(0.0, np.inf), (1.0, 0.25)], ids=["additive", "shared"]
 )
-def test_many_sets_choose_how_much_interactions_tell(interaction, chosen):
+def test_many_sets_choose_the_shrinkage_of_interactions(interaction, chosen):
     rng = np.random.default_rng(1)
     genes = [*"ABCDEFGH"]
     pairs = [f"{a}+{b}" for a, b in itertools.combinations(genes, 2)]
@@ -167,7 +167,7 @@ def test_many_sets_choose_how_much_interactions_tell(interaction, chosen):
     assert found.shrinkage == chosen
 
 
-def test_where_sums_mislead_the_process_over_all_perturbations_answers():
+def test_the_process_over_all_perturbations_is_used_if_sums_mislead():
     rng = np.random.default_rng(2)
     genes = [*"ABCDEFGH"]
     pairs = [f"{a}+{b}" for a, b in itertools.combinations(genes, 2)]
@@ -177,7 +177,7 @@ def test_where_sums_mislead_the_process_over_all_perturbations_answers():
 
 
 def singles(screen, told, seed):
-    """Thirty perturbations of one target each, whose effects follow the features or nothing."""
+    """Thirty perturbations of one target each, whose effects follow the features or not."""
     rng, p = np.random.default_rng(seed), 30
     names = np.array([f"P{i}" for i in range(p)])
     features = rng.normal(size=(p, 4)).astype(np.float32)
@@ -190,19 +190,19 @@ def singles(screen, told, seed):
     )  # fmt: skip
 
 
-def test_predictions_are_believed_where_left_out_effects_bear_them_out(screen):
+def test_predictions_are_used_if_left_out_effects_support_them(screen):
     found = [GaussianProcess(singles(screen, 1.0, seed)) for seed in range(3)]
     assert all(model.beyond * model.belief > 0.7 for model in found)
 
 
-def test_of_noise_what_is_said_is_mostly_no_change(screen):
+def test_noise_is_mostly_predicted_as_no_change(screen):
     found = [GaussianProcess(singles(screen, 0.0, seed)) for seed in range(5)]
     silent = [model for model in found if model.belief == 0]
     assert len(silent) >= 2  # a third of such screens are believed by luck
     assert not silent[0].predict(["P0", "P3"]).any()
 
 
-def test_what_all_share_is_said_where_features_tell_nothing(screen):
+def test_the_common_effect_is_predicted_with_uninformative_features(screen):
     shared = singles(screen, 0.0, 0)
     shared = replace(shared, delta=shared.delta + np.linspace(-2, 2, 40, dtype=np.float32))
     said = GaussianProcess(shared).predict(["P0", "P3"])
@@ -210,7 +210,7 @@ def test_what_all_share_is_said_where_features_tell_nothing(screen):
         assert np.corrcoef(one, shared.delta.mean(axis=0))[0, 1] > 0.8
 
 
-def test_a_block_that_knows_few_targets_changes_nothing(screen):
+def test_a_block_with_few_targets_changes_nothing(screen):
     alone = singles(screen, 1.0, 0)
     few = np.zeros((30, 3), np.float32)
     few[:4] = np.random.default_rng(9).normal(size=(4, 3))

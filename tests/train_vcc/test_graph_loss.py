@@ -1,4 +1,4 @@
-"""--graph-loss as a user gives it: told in events, warned about, resumed, refused."""
+"""--graph-loss as a user gives it: logged, warned about, resumed, refused."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 from vcell_train_vcc.network.task import CellTask
 
-from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 from vcell.runs import Run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = [
     *("--device", "cpu", "--tokens", "32", "--set-size", "8", "--batch-size", "6"),
@@ -29,17 +29,6 @@ def cells(tmp_path_factory):
     return path
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch, tmp_path_factory):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
-    monkeypatch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "graph-loss-cache"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def graphs(tmp_path) -> list[str]:
     rng = np.random.default_rng(0)
@@ -53,7 +42,7 @@ def graphs(tmp_path) -> list[str]:
 
 
 class PulledPlug(BaseException):
-    """The process ends, and nothing is tidied up."""
+    """The process ends without cleaning up."""
 
 
 @pytest.mark.parametrize(
@@ -68,7 +57,7 @@ class PulledPlug(BaseException):
     ],
     ids=["transformer", "shared-encoder", "progressive"],
 )
-def test_it_is_told_it_is_learnt_and_a_resumed_run_needs_no_file(
+def test_it_is_logged_and_minimised_and_a_resumed_run_needs_no_file(
     cells, tmp_path, graphs, monkeypatch, words
 ):
     words = ["train-vcc", str(cells), *SMALL, *words, *graphs, "--graph-loss", "0.05"]
@@ -128,7 +117,9 @@ def test_graphs_that_are_most_of_the_loss_are_warned_about_once(cells, graphs, c
     ],
     ids=["no graph", "gp", "negative", "nan", "sparse"],
 )
-def test_what_cannot_be_is_refused_before_training(cells, tmp_path, graphs, capsys, words, said):
+def test_impossible_settings_are_refused_before_training(
+    cells, tmp_path, graphs, capsys, words, said
+):
     words = [part for word in words for part in (graphs if word == "GRAPHS" else [word])]
     assert run(["train-vcc", str(cells), *SMALL, *words]) == 2
     error = capsys.readouterr().err

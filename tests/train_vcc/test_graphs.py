@@ -1,4 +1,4 @@
-"""Graphs of genes as a user brings them to train-vcc: read once, believed as far as they tell."""
+"""Graphs of genes in train-vcc: read once, and used as far as they improve predictions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from vcell_train_vcc.closed.gp import GaussianProcess
 
-from vcell import console, models
+from vcell import models
 from vcell.cli import run
 from vcell.data.simulate import Simulator, simulate
 from vcell.graph import Relation, read
@@ -21,14 +21,9 @@ from vcell.runs import Run
 from vcell.screen.graphs import graphs_of
 from vcell.screen.split import TEST
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 SIZE = {"cells": 1500, "genes": 300, "perturbations": 50, "umis": 2500.0}
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch, tmp_path_factory):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
-    monkeypatch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "graphs-cache"))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +39,7 @@ def cells(simulator, tmp_path_factory) -> Path:
 
 
 def true_edges(simulator: Simulator) -> list[tuple[str, str]]:
-    """Pairs of genes whose loadings on the programmes point the same way."""
+    """Pairs of genes with similar loadings on the programmes."""
     genes, loadings = simulator.truth.genes, simulator.truth.loadings.T
     unit = loadings / np.maximum(np.linalg.norm(loadings, axis=1, keepdims=True), 1e-12)
     pairs = np.argwhere(np.triu(unit @ unit.T > 0.95, 1))
@@ -57,7 +52,7 @@ def written(path: Path, edges: list[tuple[str, str]]) -> str:
     return str(path)
 
 
-def test_graphs_are_told_kept_and_not_needed_again(cells, simulator, tmp_path, capsys):
+def test_graphs_are_reported_saved_and_not_needed_again(cells, simulator, tmp_path, capsys):
     edges = true_edges(simulator)
     words = ["--graph", written(tmp_path / "true.tsv", edges)]
     words += ["--graph", written(tmp_path / "half.tsv.gz", edges[::2])]
@@ -120,7 +115,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_graph_that_cannot_be_followed_is_refused(cells, tmp_path, capsys, kind):
+def test_an_unsuitable_graph_is_refused(cells, tmp_path, capsys, kind):
     text, said = BAD[kind]
     (tmp_path / "bad.csv").write_text(text)
     assert run(["train-vcc", str(cells), "--model", "gp", "--graph", "bad.csv"]) == 2
@@ -133,7 +128,7 @@ def test_a_graph_that_cannot_be_followed_is_refused(cells, tmp_path, capsys, kin
 
 @pytest.fixture(scope="module")
 def plain(cells, tmp_path_factory) -> Screen:
-    """A screen that knows targets by expression alone."""
+    """A screen whose only features are expression."""
     folder = tmp_path_factory.mktemp("plain")
     words = ["--model", "mean", "--no-shipped-features", "--quiet", "--runs", str(folder)]
     assert run(["train-vcc", str(cells), *words]) == 0
@@ -156,8 +151,8 @@ def with_graph(screen: Screen, relation: Relation) -> Screen:
     )
 
 
-def test_a_graph_that_tells_nothing_changes_nothing(plain, simulator, tmp_path):
-    """One that joins two targets, and one whose edges are drawn at random."""
+def test_an_uninformative_graph_changes_nothing(plain, simulator, tmp_path):
+    """One graph joins two targets, the other has random edges."""
     names = plain.genes.tolist()
     alone = GaussianProcess(plain)
     asked = plain.perturbations[plain.part == TEST].tolist()
@@ -170,8 +165,8 @@ def test_a_graph_that_tells_nothing_changes_nothing(plain, simulator, tmp_path):
         assert np.abs(found.predict(asked) - alone.predict(asked)).max() < 1e-4
 
 
-def test_a_graph_is_believed_where_little_else_is_known(plain, simulator, tmp_path):
-    """Other features are noise: the true graph helps to predict, a rewired one is left alone."""
+def test_a_graph_is_used_if_other_features_are_uninformative(plain, simulator, tmp_path):
+    """Other features are noise: the true graph improves predictions, a rewired one is not used."""
     names = plain.genes.tolist()
     rng = np.random.default_rng(0)
     noise = replace(plain, features=rng.normal(size=plain.features.shape).astype(np.float32))

@@ -1,4 +1,4 @@
-"""`--folds` and `--sweep` while they run, killed, told to stop, and gone on with."""
+"""`--folds` and `--sweep` while they run, killed, stopped, and resumed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cells(tmp_path_factory):
 
 
 def aged(*runs):
-    """Make runs look as if nothing had come from them for an hour."""
+    """Make runs look as if they had been silent for an hour."""
     then = time.time() - 3600
     for one in runs:
         for name in ("events.jsonl", "run.json"):
@@ -70,7 +70,7 @@ def test_it_stalls_only_when_the_part_that_runs_does(cells, tmp_path, monkeypatc
 
 
 class Training:
-    """`vcell train-vcc` in a process of its own."""
+    """`vcell train-vcc` in a separate process."""
 
     def __init__(self, folder: Path, *words: object) -> None:
         self.folder = folder
@@ -111,7 +111,9 @@ class Training:
     ("how", "status", "code"),
     [(signal.SIGKILL, "crashed", -9), (signal.SIGTERM, "interrupted", 130)],
 )
-def test_what_was_cut_short_ends_as_if_it_had_not_been(cells, tmp_path, words, how, status, code):
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    cells, tmp_path, words, how, status, code
+):
     if words is SWEEP:
         pytest.importorskip("optuna")
     (tmp_path / "calm").mkdir()

@@ -1,4 +1,4 @@
-"""What is known of targets: by which tables, under which names; and what is left to hold out."""
+"""Features of targets: tables, gene names, and the perturbations that can be held out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from vcell_train_vcc import TrainVcc
 
-from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import simulate
 from vcell.errors import UserError
@@ -22,15 +21,9 @@ from vcell.screen.split import TEST
 REAL = ("TP53", "MYC", "GATA1", "KLF1", "STAT1", "MED12", "SRC", "TET1", "MARCH8", "C10orf54")
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
-
-
 @pytest.fixture
 def unmeasured(tmp_path):
-    """A screen of ten targets that are not measured and two that nobody has heard of."""
+    """A screen of ten targets that are not measured and two unknown ones."""
     adata = simulate(cells=700, genes=60, perturbations=12, seed=1)
     names = sorted(set(adata.obs["target_gene"].astype(str)) - {"non-targeting"})
     called = dict(zip(names, [*REAL, "NOGENE1", "NOGENE2"], strict=True))
@@ -39,7 +32,7 @@ def unmeasured(tmp_path):
     return "cells.h5ad"
 
 
-def test_targets_that_are_not_measured_are_known_by_what_comes_with_vcell(unmeasured, capsys):
+def test_unmeasured_targets_have_the_shipped_features(unmeasured, capsys):
     assert run(["train-vcc", unmeasured, "--model", "gp", "--json"]) == 0
     said = capsys.readouterr()
     assert "Gene Ontology (comes with vcell) knows 10 of 10 targets" in said.err
@@ -54,14 +47,14 @@ def test_targets_that_are_not_measured_are_known_by_what_comes_with_vcell(unmeas
     assert len(json.loads(said.out)["perturbations"]) == 2
 
 
-def test_without_what_comes_with_vcell_it_ends_with_advice(unmeasured, capsys):
+def test_without_shipped_features_it_fails_with_a_hint(unmeasured, capsys):
     assert run(["train-vcc", unmeasured, "--model", "gp", "--no-shipped-features"]) == 2
     said = capsys.readouterr().err
     assert "the targets of 12 of 12 perturbations have no features" in said
     assert "vcell features" in said
 
 
-def test_a_table_that_names_genes_otherwise_knows_them(unmeasured, tmp_path, capsys):
+def test_a_table_with_other_gene_names_is_matched(unmeasured, tmp_path, capsys):
     rng = np.random.default_rng(0)
     (tmp_path / "tables").mkdir()
     for name, genes in {
@@ -91,7 +84,7 @@ def test_an_empty_folder_of_tables_is_refused(unmeasured, tmp_path, capsys):
     assert "tables has no gene feature tables" in capsys.readouterr().err
 
 
-def test_a_pair_with_one_unknown_target_is_learnt_from_and_never_held_out():
+def test_a_pair_with_one_unknown_target_is_only_in_the_training_set():
     names = ["TP53", "MYC", "GATA1", "TP53+NOGENE", "OTHER"]
     known = Known.of(["g1", "g2"], names, TrainVcc(cells=None))
     assert known.predictable == {"TP53", "MYC", "GATA1"}

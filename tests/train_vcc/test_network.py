@@ -1,4 +1,4 @@
-"""The networks as a user trains them: from the prior on, resumed, in two processes, asked."""
+"""The networks as a user trains them: starting at the prior, resumed, in two processes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import time
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 from vcell_train_vcc.network.task import CellTask
 
 from tests.support import clean_environment
-from vcell import console, models
+from vcell import models
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 from vcell.errors import UserError
 from vcell.models import Screen
 from vcell.runs import Run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = [
     *("--model", "transformer", "--device", "cpu", "--tokens", "24", "--set-size", "8"),
@@ -38,23 +39,12 @@ def cells(tmp_path_factory):
     return path
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch, tmp_path_factory):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
-    monkeypatch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "network-cache"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads that wait for each other are slow on a busy machine
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def trained(cells, tmp_path_factory):
     """The folder of a finished run."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "network-cache"))
+        patch.setenv("VCELL_CACHE", str(tmp_path_factory.getbasetemp() / "train-vcc-cache"))
         assert run(["train-vcc", str(cells), *SMALL, "--runs", str(folder)]) == 0
     return Run.open("latest", root=folder)
 
@@ -92,12 +82,12 @@ def test_it_starts_as_the_prior_and_never_validates_worse(trained):
     assert {"gp", "transformer"} <= trained.meta["summary"]["held_out"].keys()
 
 
-def test_its_shape_is_remembered(trained):
+def test_its_shape_is_saved(trained):
     shape = json.loads((trained.path / "network.json").read_text())
     assert (shape["preset"], len(shape["tokens"])) == ("tiny", 24)
 
 
-def test_what_was_done_to_the_cells_is_kept(trained):
+def test_the_preprocessing_of_the_cells_is_saved(trained):
     told = json.loads((trained.path / "preprocessing.json").read_text())
     screen = Screen.load(trained.path / models.SCREEN)
     assert told["values"] == "counts"
@@ -142,7 +132,7 @@ PROGRESSIVE = ["--strategy", "progressive", "--phase-genes", "8,12,18,24", "--se
         pytest.param(PROGRESSIVE, 11, id="last of four phases"),
     ],
 )
-def test_a_run_that_was_cut_short_goes_on_bit_for_bit(cells, tmp_path, monkeypatch, words, after):
+def test_an_interrupted_run_resumes_bit_for_bit(cells, tmp_path, monkeypatch, words, after):
     whole = train(cells, tmp_path / "whole", *words)
     calm, calls = CellTask.loss, itertools.count()
 
@@ -166,7 +156,7 @@ def test_a_run_that_was_cut_short_goes_on_bit_for_bit(cells, tmp_path, monkeypat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["transformer", "shared-encoder"])
-def test_kill_9_and_resume_equal_a_run_that_nothing_cut_short(cells, tmp_path, kind):
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(cells, tmp_path, kind):
     words = ["--model", kind, "--max-steps", "40"]
     whole = train(cells, tmp_path / "whole", *words)
     folder = tmp_path / "cut"
@@ -244,9 +234,9 @@ def test_two_processes_learn_what_one_learns(cells, tmp_path, vcell, kind):
     "attention",
     ["sparse", *(pytest.param(a, marks=pytest.mark.slow) for a in ("chunked", "linear", "local"))],
 )
-def test_attention_is_chosen_aloud(cells, tmp_path, capsys, attention):
+def test_the_choice_of_attention_is_reported(cells, tmp_path, capsys, attention):
     train(cells, tmp_path / "runs", "--attention", attention, "--max-steps", "2")
-    assert f"attention: {attention} (asked for)" in capsys.readouterr().err
+    assert f"attention: {attention} (as requested)" in capsys.readouterr().err
 
 
 def test_too_few_genes_for_a_phase_are_refused_before_training(cells, capsys):
@@ -274,14 +264,14 @@ def test_an_estimate_needs_no_cells(capsys, words):
 # -- what a trained network can be asked --------------------------------------------------------
 
 
-def test_sets_of_genes_that_no_cell_had_are_predicted(predictor):
+def test_unseen_sets_of_genes_are_predicted(predictor):
     genes = predictor.tables.screen.genes
     one, other = predictor.predict([f"{genes[3]}+{genes[9]}", f"{genes[9]}+{genes[3]}"])
     assert np.isfinite(one).all()
     assert np.allclose(one, other, atol=1e-5)
 
 
-def test_it_says_how_sure_it_is(predictor):
+def test_it_reports_its_uncertainty(predictor):
     names = predictor.tables.screen.perturbations[:3].tolist()
     drawn = predictor.samples(names, k=4)
     assert drawn.shape == (4, 3, len(predictor.tables.screen.genes))
@@ -291,7 +281,7 @@ def test_it_says_how_sure_it_is(predictor):
     assert np.array_equal(predictor.predict(names), predictor.predict(names))
 
 
-def test_it_shows_where_it_looks(predictor):
+def test_it_reports_its_attention(predictor):
     names = predictor.tables.screen.perturbations[:3].tolist()
     told = predictor.explain(names)
     assert told.genes.tolist() == predictor.tables.names

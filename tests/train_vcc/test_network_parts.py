@@ -1,4 +1,4 @@
-"""The parts of the networks: sets of cells, tokens, heads, losses, phases; no command line."""
+"""The parts of the networks: sets of cells, tokens, heads, losses, phases."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_step_is_pooled_from_cells_of_its_perturbations_and_controls_of_their_
         assert len(np.unique(groups.matched[rows])) == 1
 
 
-def test_only_cells_to_learn_from_are_drawn(store, screen, tables):
+def test_only_training_cells_are_drawn(store, screen, tables):
     learned = set(screen.rows(0).tolist())
     seen = {
         int(tables.learned[r]) for b in take(stream(store, screen, tables), 30) for r in b["row"]
@@ -174,7 +174,7 @@ def test_processes_share_each_step(store, screen, tables, world):
         assert equal(step, {k: torch.cat([share[k] for share in shares]) for k in step})
 
 
-def test_a_stream_goes_on_where_it_was(store, screen, tables):
+def test_a_stream_resumes_where_it_stopped(store, screen, tables):
     whole = take(stream(store, screen, tables), 14)
     first = stream(store, screen, tables)
     for _ in range(9):
@@ -230,7 +230,7 @@ def test_a_set_of_targets_has_no_order_and_both_count(tables, kind):
 
 @KINDS
 def test_examples_do_not_see_each_other(tables, kind):
-    """What DDP and micro-batches rest on: the loss of a batch is the mean over its examples."""
+    """The loss of a batch is the mean over its examples, as DDP and micro-batches require."""
     model = network(tables, kind, pds_loss=0.3, loss="adaptive").eval()
     with torch.no_grad():
         model.core.residual.weight.normal_()
@@ -315,7 +315,7 @@ def test_the_retrieval_loss_is_small_where_the_right_effect_is_nearest():
     assert (right < wrong).all()
 
 
-def test_one_more_loss_is_one_entry(tables, monkeypatch):
+def test_a_loss_is_added_with_one_entry(tables, monkeypatch):
     class Size(torch.nn.Module):
         """Mean square of the predicted effect."""
 
@@ -415,7 +415,7 @@ def test_four_phases_share_the_steps(capsys):
     assert "phases have" not in capsys.readouterr().err
 
 
-def test_fewer_genes_scale_the_phases_aloud(capsys):
+def test_fewer_genes_scale_the_phases_with_a_message(capsys):
     assert decide(1000, tokens=1000, strategy="progressive").phases[0] == (100, 0)
     assert "so the phases have 100, 240, 500, 1,000" in capsys.readouterr().err
 
@@ -488,7 +488,7 @@ def test_a_narrow_network_is_computed_by_one_thread(monkeypatch):
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the largest tensor that is made."""
+    """Records the largest tensor."""
 
     size = 0
 

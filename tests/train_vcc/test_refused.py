@@ -1,4 +1,4 @@
-"""What cannot be learnt from is refused by `vcell train-vcc` in one line, before any training."""
+"""`vcell train-vcc` refuses unsuitable data in one line, before any training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import anndata
 import numpy as np
 import pytest
 
-from vcell import console
 from vcell.cli import run
 from vcell.data.simulate import Simulator
 
@@ -18,14 +17,8 @@ def clean(tmp_path_factory):
     return anndata.read_h5ad(path)
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
-
-
 def trained(adata, tmp_path, capsys, *words):
-    """Return the exit code and what was said."""
+    """Return the exit code and the messages."""
     adata.write_h5ad(tmp_path / "changed.h5ad")
     model = [] if "--model" in words else ["--model", "gp"]
     code = run(["train-vcc", "changed.h5ad", *model, *words])
@@ -118,7 +111,7 @@ def test_such_cells_are_refused(clean, tmp_path, capsys, change, said):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_batch_without_controls_is_compared_with_the_others_aloud(clean, tmp_path, capsys):
+def test_a_batch_without_controls_uses_other_controls_with_a_message(clean, tmp_path, capsys):
     adata = clean[~(is_control(clean) & (clean.obs["batch"] == "batch2").to_numpy())].copy()
     code, said = trained(adata, tmp_path, capsys)
     assert code == 0
@@ -160,9 +153,7 @@ PHASES = [*NETWORK, "--strategy", "progressive"]
         ),
     ],
 )
-def test_settings_that_cannot_be_are_refused_and_leave_nothing(
-    clean, tmp_path, capsys, words, said
-):
+def test_impossible_settings_are_refused_and_leave_nothing(clean, tmp_path, capsys, words, said):
     (tmp_path / "mouse.csv").write_text("gene,other\nActb,Gapdh\n")
     before = {path.name for path in tmp_path.iterdir()} | {"changed.h5ad"}
     code, error = trained(clean, tmp_path, capsys, *words)
@@ -178,9 +169,7 @@ def test_all_in_one_batch_can_be_learned_from(clean, tmp_path, capsys):
     assert trained(adata, tmp_path, capsys)[0] == 0
 
 
-def test_held_out_perturbations_that_no_model_can_say_anything_of_are_refused(
-    clean, tmp_path, capsys
-):
+def test_held_out_perturbations_that_no_model_can_predict_are_refused(clean, tmp_path, capsys):
     adata = clean.copy()
     names = adata.obs["target_gene"].astype(str)
     odd = sorted(set(names) - {"non-targeting"})[:3]
@@ -220,7 +209,9 @@ TABLES = [
 
 
 @pytest.mark.parametrize(("name", "content", "said"), TABLES)
-def test_a_feature_table_that_is_none_is_refused(clean, tmp_path, capsys, name, content, said):
+def test_a_file_that_is_not_a_feature_table_is_refused(
+    clean, tmp_path, capsys, name, content, said
+):
     (tmp_path / name).write_bytes(content)
     code, told = trained(clean, tmp_path, capsys, "--features", name)
     assert code == 2

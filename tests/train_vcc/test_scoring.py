@@ -1,4 +1,4 @@
-"""Scores of effects: without own genes, and by chance, against slow and obvious versions."""
+"""Scores of effects: without own genes, and by chance, against slow, simple versions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_own_genes_are_left_out(effects):
     assert found["pds"] == pytest.approx(expected)
 
 
-def test_what_only_changes_own_genes_scores_nothing_without_them(effects):
+def test_changes_of_own_genes_alone_score_nothing_without_them(effects):
     real, _, own = effects
     guess = np.zeros_like(real)
     for i, genes in enumerate(own):

@@ -1,4 +1,4 @@
-"""What chose a model is learnt from as well once it is chosen, by what is fitted in closed form."""
+"""Closed-form models are refitted with the validation perturbations once they are chosen."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def screen(trained, monkeypatch):
     return Screen.load(trained.path / models.SCREEN)
 
 
-def test_only_what_chose_the_model_is_added(screen):
+def test_only_the_validation_perturbations_are_added(screen):
     settled = screen.settled()
     added = np.flatnonzero(settled.part != screen.part)
     assert added.tolist() == screen.rows(VALIDATION).tolist()
@@ -52,7 +52,7 @@ def test_every_model_is_scored_with_it(trained, screen):
         assert [mae[name] for name in names] == pytest.approx(want["mae"].tolist(), rel=1e-5)
 
 
-def test_predict_answers_with_it_and_judges_itself_without(trained, screen):
+def test_predict_uses_the_refit_and_is_scored_without_it(trained, screen):
     ensemble = Ensemble.open([str(trained.path)], trained.path.parent, None)
     gp = models.get("gp")
     for part, asked, fitted in (

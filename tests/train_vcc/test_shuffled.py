@@ -1,4 +1,4 @@
-"""Features that tell nothing: how often gp would be said to win, by its real folds and verdict."""
+"""Uninformative features: how often the verdict says that gp wins, by its real folds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ASKED = ("mean", "perturbed-mean", "perturbed-mean-own", "no-change", "ridge", "
 
 
 def screen(seed: int, telling: float) -> Screen:
-    """A screen of knock-downs with a common effect, their own, and features that tell so much."""
+    """A screen of knock-downs with common and own effects, and features of given information."""
     rng = np.random.default_rng(seed)
     hidden = rng.normal(size=(P, 5))
     delta = 0.15 * rng.normal(size=N) + 0.1 * hidden @ rng.normal(size=(5, N))
@@ -42,7 +42,7 @@ def screen(seed: int, telling: float) -> Screen:
 
 
 def judged(seed: int, telling: float) -> verdict.Verdict:
-    """Hold out every fold once, and judge gp over all of them."""
+    """Hold out every fold once, and score gp over all of them."""
     whole = screen(seed, telling)
     order = np.random.default_rng([seed, 1]).permutation(P)
     scores: dict[str, dict[str, list]] = {name: {"pds": [], "mae": []} for name in ASKED}
@@ -73,6 +73,6 @@ def test_of_forty_screens_with_useless_features_two_at_most_are_won():
     assert claims.count("few") == 0
 
 
-def test_features_that_tell_are_found_out_and_useless_ones_are_not():
+def test_informative_features_are_detected_and_useless_ones_are_not():
     assert judged(0, 1.0).claim == "beats"
     assert judged(0, 0.0).claim != "beats"

@@ -1,4 +1,4 @@
-"""`vcell train-vcc --sweep`: settings are searched, the study goes on, mistakes are told first."""
+"""`vcell train-vcc --sweep`: settings are searched, studies resume, errors come first."""
 
 from __future__ import annotations
 
@@ -9,24 +9,9 @@ from pathlib import Path
 import pytest
 from vcell_train_vcc import report
 
-from vcell import console
 from vcell.cli import run
-from vcell.data.simulate import Simulator
 from vcell.errors import RunFailed
 from vcell.runs import Run
-
-
-@pytest.fixture(scope="module")
-def cells(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
-    Simulator(cells=600, genes=80, perturbations=15, umis=800.0, seed=1).write(path)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "settings", console.Settings())
 
 
 def project(tmp_path, *lines, head=()):
@@ -89,7 +74,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("line", "said"), WRONG)
-def test_a_range_that_cannot_be_is_told_with_file_line_and_key(tmp_path, capsys, line, said):
+def test_an_impossible_range_is_reported_with_file_line_and_key(tmp_path, capsys, line, said):
     project(tmp_path, "weight-decay = [0, 0.1]", line)
     for command in (["train-vcc", "no.h5ad", "--sweep", "2"], ["config", "check"]):
         assert run(command) == 2
@@ -99,7 +84,7 @@ def test_a_range_that_cannot_be_is_told_with_file_line_and_key(tmp_path, capsys,
     assert not (tmp_path / "runs").exists()
 
 
-def test_all_wrong_ranges_are_told_at_once(tmp_path, capsys):
+def test_all_wrong_ranges_are_reported_together(tmp_path, capsys):
     project(tmp_path, "lr = 1", "dropout = []")
     assert run(["config", "check"]) == 2
     told = capsys.readouterr().err
@@ -107,7 +92,7 @@ def test_all_wrong_ranges_are_told_at_once(tmp_path, capsys):
     assert "vcell.toml:5" in told
 
 
-def test_on_the_command_line_ranges_are_written_alike(cells, capsys):
+def test_ranges_have_the_same_syntax_on_the_command_line(cells, capsys):
     pytest.importorskip("optuna")
     model = ["--model", "ridge", "--sweep", "1", "--sweep-over"]
     code, found = swept(capsys, cells, *model, "components = [3], dropout = {low = 0, high = 0.3}")
@@ -118,7 +103,7 @@ def test_on_the_command_line_ranges_are_written_alike(cells, capsys):
     assert "components low (2) must be below high (1)" in told
 
 
-def test_the_schema_and_the_settings_know_ranges(tmp_path, capsys):
+def test_the_schema_and_the_settings_include_ranges(tmp_path, capsys):
     assert run(["config", "schema"]) == 0
     schema = json.loads(capsys.readouterr().out)["properties"]["train-vcc"]["properties"]
     ranges = schema["sweep-over"]["properties"]
@@ -136,7 +121,7 @@ def settings_of_trials(found):
     return [one["settings"] for one in Run.open(found["run"]).events({"trial"})]
 
 
-def test_a_sweep_goes_on_where_it_was_interrupted_as_if_it_had_not_been(
+def test_an_interrupted_sweep_continues_like_an_uninterrupted_one(
     cells, tmp_path, second_interrupted, capsys
 ):
     pytest.importorskip("optuna")
@@ -160,7 +145,7 @@ def test_a_sweep_goes_on_where_it_was_interrupted_as_if_it_had_not_been(
     assert "cannot go on with another --components" in told
 
 
-def test_a_trial_that_fails_is_told_and_the_others_go_on(cells, tmp_path, monkeypatch, capsys):
+def test_a_failed_trial_is_reported_and_the_others_continue(cells, tmp_path, monkeypatch, capsys):
     pytest.importorskip("optuna")
     project(tmp_path, "dropout = {low = 0, high = 0.3}")
     calm, calls = report.scored, []
@@ -186,7 +171,7 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(cells, tmp_path, monkey
         (["--sweep", "2", "--sweep-over", "lr = [1]", "--control", "ctrl"], "no cell labelled"),
     ],
 )
-def test_a_sweep_that_cannot_be_is_told_and_leaves_nothing(cells, tmp_path, capsys, words, said):
+def test_an_impossible_sweep_is_refused_and_leaves_nothing(cells, tmp_path, capsys, words, said):
     assert run(["train-vcc", str(cells), *words]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

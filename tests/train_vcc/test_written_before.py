@@ -41,7 +41,7 @@ def before(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_they_are_listed_with_what_came_of_them(before, capsys):
+def test_they_are_listed_with_their_results(before, capsys):
     assert run(["runs", "list", "--json"]) == 0
     listed = {one["run"]: one for one in json.loads(capsys.readouterr().out)["runs"]}
     states = {name: one["status"] for name, one in listed.items()}
@@ -49,8 +49,8 @@ def test_they_are_listed_with_what_came_of_them(before, capsys):
     assert states["transformer"] in ("crashed", "stalled")
 
 
-def test_a_run_predicts_what_it_predicted(before):
-    """What it scored on its held-out perturbations, to the digits of the table."""
+def test_a_run_still_gives_the_same_predictions(before):
+    """Its scores on held-out perturbations, to the digits of the table."""
     assert run(["predict", "ridge", "-o", "ridge.h5ad", "--n-cells", "8"]) == 0
     assert set(anndata.read_h5ad("ridge.h5ad").obs["target_gene"].astype(str)) == {
         "GENE00003", "GENE00051", "non-targeting",
@@ -78,14 +78,14 @@ def test_a_run_predicts_what_it_predicted(before):
 
 
 @pytest.mark.parametrize("name", ["folds", "sweep"])
-def test_a_run_of_runs_is_told_resumed_and_asked(before, capsys, name):
+def test_a_run_of_runs_is_listed_resumed_and_predicts(before, capsys, name):
     assert run(["train-vcc", "--resume", name]) == 0
     assert "done already" in capsys.readouterr().err
     wanted = ["--perturbations", "GENE00003"] if name == "folds" else []
     assert run(["predict", name, *wanted, "-o", "out.h5ad", "--n-cells", "8"]) == 0
 
 
-def test_a_killed_transformer_goes_on_from_its_checkpoint(before):
+def test_a_killed_transformer_resumes_from_its_checkpoint(before):
     assert run(["train-vcc", "--resume", "transformer", "--max-steps", "3"]) == 0
     trained = Run.open(before / "runs" / "transformer")
     assert trained.status() == "done"
@@ -94,7 +94,7 @@ def test_a_killed_transformer_goes_on_from_its_checkpoint(before):
     assert run(["predict", "transformer", "-o", "out.h5ad", "--n-cells", "8"]) == 0
 
 
-def test_a_store_holds_the_same_cells(before):
+def test_a_store_still_has_the_same_cells(before):
     store = Store.open(before / "store")
     with open_cells(before / "cells.h5ad") as source:
         cells = np.concatenate([block.toarray() for block in source.chunks()])

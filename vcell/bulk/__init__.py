@@ -1,4 +1,4 @@
-"""Pseudobulk: sums of cells that are drawn by type, so that the composition is known.
+"""Pseudobulk: sums of cells drawn by type, with known composition.
 
 `vcell pseudobulk` is the command for this package; a pipeline uses it from Python::
 
@@ -17,14 +17,14 @@
     mixed.counts     # (samples, genes) sums of the counts, int32
     mixed.drawn.fractions  # (samples, types) shares of the cells that were drawn
     mixed.drawn.group      # (samples,) into pools.groups, each with its `by` and `split`
-    mixed.drawn.cells      # (samples, cells) the rows of the source that were added up
+    mixed.drawn.cells      # (samples, cells) the rows of the source that were summed
 
     found = signatures.estimate("em", mixed.counts, mixed.drawn.group)  # or "nnls"
     scored(mixed.drawn.fractions, found, pools.types).overall_ccc
 
-`samples` yields the same a few at a time, in bounded memory. Draws depend on the seed, the group
-and the number of a sample in its group only: asking for more samples, other genes, less memory or
-other threads changes none of them.
+`samples` yields the same a few at a time, in bounded memory. Draws depend only on the seed, the
+group and the number of a sample in its group, and not on the number of samples, genes, memory or
+threads.
 
 Import the modules themselves; this package imports nothing.
 """

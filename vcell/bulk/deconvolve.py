@@ -1,4 +1,4 @@
-"""Fractions of types from sums of counts, by two methods that learn only a signature.
+"""Fractions of types from sums of counts, by two methods that need only signatures.
 
 A `Signature` is the mean counts of a cell of each type. With it, the expected counts of a bulk of
 n_k cells of type k are ``sum_k n_k * mean_k``. `nnls` fits that by least squares, `em` by the
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from vcell.bulk.pools import Pools
     from vcell.data import CellSource
 
-#: Most folds that signatures are learnt in, so that a sample's cells are not in its signature.
+#: Maximum number of folds for signatures, so that a sample's cells are not in its signature.
 FOLDS = 5
 _AT_ONCE = 256  # samples
 _EM_STEPS, _NEWTON_STEPS = 5, 100
-_STILL = 1e-9  # change of a share of RNA by a step of EM that ends the search
+_STILL = 1e-9  # tolerance: change of a share of RNA by a step of EM
 _TINY = 1e-300
 
 
@@ -38,9 +38,9 @@ class Signature:
     Attributes
     ----------
     mean
-        ``[K, G]`` over all genes; zero for a type that no cell has.
+        ``[K, G]`` over all genes; zero for a type without cells.
     genes
-        The columns that the methods look at.
+        The columns that the methods use.
     """
 
     mean: NDArray[np.float64]
@@ -50,15 +50,15 @@ class Signature:
     def of(
         cls, totals: NDArray[np.integer], cells: NDArray[np.integer], n_genes: int = 0
     ) -> Signature:
-        """Make it from the sums of each type's counts and its number of cells.
+        """Make a signature from the sums of each type's counts and its number of cells.
 
         Parameters
         ----------
         totals, cells
             ``[K, G]`` and ``[K]``.
         n_genes
-            How many genes to look at: those by which the types differ most, in units of the noise
-            of counts. 0: all that any type expresses.
+            Number of genes to use: those that differ most between types, relative to the noise of
+            counts. 0: all that any type expresses.
         """
         mean = totals / np.maximum(cells, 1)[:, None]
         there = mean.sum(axis=1) > 0
@@ -78,11 +78,11 @@ class Signatures:
     Attributes
     ----------
     of_group
-        The number of each group's signature.
+        Index of each group's signature.
     each
         The signatures.
     apart
-        Whether no cell is both in a sample and in its signature.
+        Whether samples and their signatures have no cells in common.
     """
 
     of_group: NDArray[np.int64]
@@ -91,10 +91,10 @@ class Signatures:
 
     @classmethod
     def learn(cls, source: CellSource, pools: Pools, n_genes: int = 0) -> Signatures:
-        """Read the cells once.
+        """Learn signatures in one pass over the cells.
 
-        Groups of different splits, else of different patients, are taken apart in at most `FOLDS`
-        folds; the signature of a fold is learnt from the cells of the others.
+        Groups of different splits, or else of different patients, are divided into at most `FOLDS`
+        folds; the signature of a fold is learnt from the cells of the other folds.
         """
         units = [g.split if g.split is not None else g.by for g in pools.groups]
         names = list(dict.fromkeys(units))
@@ -139,8 +139,8 @@ def _totals(source: CellSource, pools: Pools, fold: NDArray[np.int64], n: int) -
 def nnls(counts: NDArray[Any], signature: Signature) -> NDArray[np.float64]:
     """Return ``[S, K]`` fractions by non-negative least squares.
 
-    Genes are weighted by one over the mean of the types' profiles, the variance of counts; without
-    that the fit is one of the few genes with most counts.
+    Genes are weighted by one over the mean of the types' profiles, the variance of counts;
+    otherwise the few genes with most counts would dominate the fit.
 
     Parameters
     ----------
@@ -151,13 +151,13 @@ def nnls(counts: NDArray[Any], signature: Signature) -> NDArray[np.float64]:
 
     a = signature.mean[:, signature.genes]
     there = np.flatnonzero(a.sum(axis=1) > 0)
-    if not len(there):  # scipy's solver ends the process
+    if not len(there):  # scipy's solver would crash the process
         return np.zeros((len(counts), len(signature.mean)))
     a = a[there]
     weight = 1 / np.sqrt((a / a.sum(axis=1, keepdims=True)).mean(axis=0))
     a = (a * weight).T
     found = np.zeros((len(counts), len(signature.mean)))
-    # the problem in K dimensions: |a p - b|^2 = |r p - q^T b|^2 + what does not depend on p
+    # the problem in K dimensions: |a p - b|^2 = |r p - q^T b|^2 + a term without p
     q, r = np.linalg.qr(a)
     for first in range(0, len(counts), _AT_ONCE):
         bulk = counts[first : first + _AT_ONCE, signature.genes] * weight
@@ -171,10 +171,10 @@ def nnls(counts: NDArray[Any], signature: Signature) -> NDArray[np.float64]:
 def em(counts: NDArray[Any], signature: Signature) -> NDArray[np.float64]:
     """Return ``[S, K]`` fractions by the fixed point of expectation and maximisation.
 
-    Counts are multinomial with the profile ``sum_k w_k phi_k``, phi_k the shares of genes in type
-    k's counts: ``w_k <- w_k sum_g b_g phi_kg / sum_j w_j phi_jg``, over the sum of b. w are shares
-    of RNA; divided by each type's mean counts, shares of cells. Types that are alike make these
-    steps tiny, so after a few of them Newton's method goes to the same point, the maximum of a
+    Counts are multinomial with the profile ``sum_k w_k phi_k``, where phi_k are the shares of genes
+    in type k's counts: ``w_k <- w_k sum_g b_g phi_kg / sum_j w_j phi_jg``, divided by the sum of b.
+    w are shares of RNA; divided by each type's mean counts, shares of cells. These steps are tiny
+    for similar types, so after a few of them Newton's method finds the same point, the maximum of a
     concave likelihood.
 
     Parameters
@@ -208,11 +208,11 @@ def em(counts: NDArray[Any], signature: Signature) -> NDArray[np.float64]:
 def _maximum(
     bulk: NDArray[np.float64], profile: NDArray[np.float64], share: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], bool]:
-    """Maximise ``sum_g b_g log sum_k w_k phi_kg - sum_k w_k`` over w >= 0; its w add up to one.
+    """Maximise ``sum_g b_g log sum_k w_k phi_kg - sum_k w_k`` over w >= 0, where w sums to one.
 
-    Each step solves the quadratic model, which is a small problem of non-negative least squares
-    (Kim et al. 2020, mixsqp), and goes as far as the likelihood rises. Returns whether a step of
-    expectation and maximisation leaves w where it is.
+    Each step solves the quadratic model, a small problem of non-negative least squares (Kim et al.
+    2020, mixsqp), with a step size for which the likelihood increases. Returns w, and whether it is
+    a fixed point of expectation and maximisation.
     """
     from scipy.optimize import nnls as solved
 
@@ -224,7 +224,7 @@ def _maximum(
         if np.abs(share * rise).max() < _STILL and rise.max() < _STILL**0.5:
             return share, True
         curve = (profile * (ratio / mixed)) @ profile.T
-        curve[np.diag_indices_from(curve)] += 1e-10 * np.trace(curve)  # of types that are the same
+        curve[np.diag_indices_from(curve)] += 1e-10 * np.trace(curve)  # for identical types
         root = np.linalg.cholesky(curve).T
         aim = solved(root, root @ share + np.linalg.solve(root.T, rise))[0]
         step, reached = 1.0, -np.inf
@@ -234,14 +234,14 @@ def _maximum(
             if (mixed > 0).all() and (reached := bulk @ np.log(mixed) - new.sum()) > value:
                 break
             step /= 2
-        else:  # no better in float64
+        else:  # no improvement in float64
             return share, bool(np.abs(share * rise).max() < _STILL**0.5)
         share, value = new, reached
     return share, False
 
 
 def _shares(amounts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Make rows add up to one; a row of nothing stays nothing."""
+    """Scale rows to sum one; zero rows stay zero."""
     total = amounts.sum(axis=1, keepdims=True)
     shares: NDArray[np.float64] = amounts / np.where(total > 0, total, 1)
     return shares

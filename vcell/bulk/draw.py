@@ -1,8 +1,8 @@
 """Draw samples: the fraction of each type, its number of cells, and which cells.
 
-A sample has exactly n cells, with replacement. Its label is what was drawn, not what the fractions
-were before rounding. Each block of samples has a random stream of its own, made from the seed, the
-group and the block's number, so that no draw depends on how many samples are asked for.
+A sample has exactly n cells, drawn with replacement. Its label is the composition drawn, not the
+fractions before rounding. Each block of samples has its own random stream, from the seed, the group
+and the block's number, so that draws do not depend on the number of samples.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ Mode = Literal["dirichlet", "sparse", "rare", "own"]
 Prior = Literal["flat", "own"]
 #: Samples that share a random stream.
 BLOCK = 32
-_RARE = 0x7A3E  # keeps the choice of rare types apart from the draws
+_RARE = 0x7A3E  # separates the choice of rare types from the draws
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """What to draw.
+    """Settings of the draws.
 
     Attributes
     ----------
     samples
-        Of each group.
+        Number of samples of each group.
     cells
-        Of each sample.
+        Number of cells of each sample.
     mode
-        "dirichlet"; "sparse": of `sparse_samples` of the samples, `sparse_types` of the types are
+        "dirichlet"; "sparse": in `sparse_samples` of the samples, `sparse_types` of the types are
         left out; "rare": in `rare_samples` of them, `rare_types` of the types, the same in all,
-        have a uniform fraction below `rare_most`; "own": every sample has the fractions of its
+        have a uniform fraction below `rare_most`; "own": all samples have the fractions of their
         group's cells.
     prior
-        The Dirichlet's mean: the same for all types, or the fractions of the group's own cells.
+        Mean of the Dirichlet distribution: equal, or the fractions of the group's cells.
     concentration
-        The Dirichlet's parameters are this on average; 1 and a flat prior are uniform.
+        Mean of the Dirichlet's parameters; 1 with a flat prior is uniform.
     rare
-        Names of the rare types, in place of a random choice of `rare_types` of them.
+        Names of the rare types, instead of a random choice.
     """
 
     samples: int = 1000
@@ -76,16 +76,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Some samples, not added up yet. S samples of n cells, K types.
+    """Some samples, not summed yet. S samples of n cells, K types.
 
     Attributes
     ----------
     group, number
-        ``[S]`` the group of each, and its number in that group.
+        ``[S]`` group of each sample, and its number in the group.
     cells
         ``[S, n]`` rows of the source, ascending.
     of_type
-        ``[S, K]`` how many cells of each type were drawn.
+        ``[S, K]`` numbers of cells drawn of each type.
     """
 
     group: NDArray[np.int64]
@@ -98,13 +98,13 @@ class Drawn:
 
     @property
     def fractions(self) -> NDArray[np.float64]:
-        """``[S, K]`` the share of each type among the cells that were drawn."""
+        """``[S, K]`` shares of the types among the drawn cells."""
         shares: NDArray[np.float64] = self.of_type / self.cells.shape[1]
         return shares
 
     @classmethod
     def joined(cls, parts: list[Drawn]) -> Drawn:
-        """Return several as one."""
+        """Concatenate several."""
         return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in _FIELDS))
 
     def first(self, n: int) -> Drawn:
@@ -122,7 +122,7 @@ def draws(pools: Pools, sampling: Sampling) -> Iterator[Drawn]:
         for block in range(-(-sampling.samples // BLOCK)):
             rng = np.random.default_rng((sampling.seed, group, block))
             sizes = pools.sizes[group]
-            # whole blocks, also where fewer are wanted: the first draws stay the same
+            # always whole blocks, so that the first draws do not depend on the number
             shares = fractions(sizes, sampling, rare, BLOCK, rng)
             of_type = whole_numbers(shares, sampling.cells, rng)
             cells = _cells(pools, group, of_type, sampling.cells, rng)
@@ -132,7 +132,7 @@ def draws(pools: Pools, sampling: Sampling) -> Iterator[Drawn]:
 
 
 def rare_types(pools: Pools, sampling: Sampling) -> NDArray[np.bool_]:
-    """Return which types are the rare ones: as named, or chosen by the seed."""
+    """Return a mask of the rare types: the named ones, or a choice by the seed."""
     rare = np.zeros(len(pools.types), bool)
     if sampling.mode != "rare":
         return rare
@@ -162,14 +162,14 @@ def fractions(
     n: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Draw the fractions of `n` samples; types that a group lacks are left out before that.
+    """Draw the fractions of `n` samples, without types that the group lacks.
 
     Parameters
     ----------
     sizes
         ``[K]`` cells of each type in the group.
     rare
-        ``[K]`` which types are rare.
+        ``[K]`` mask of rare types.
     """
     there = np.flatnonzero(sizes)
     own = sizes[there] / sizes.sum()
@@ -188,7 +188,7 @@ def fractions(
 
 
 def _leave_out(shares: NDArray[np.float64], sampling: Sampling, rng: np.random.Generator) -> None:
-    """Set some types of some samples to zero; one type is always left."""
+    """Set some types of some samples to zero; at least one type remains."""
     n, k = shares.shape
     out = min(int(k * sampling.sparse_types), k - 1)
     rank = rng.random((n, k)).argsort(axis=1).argsort(axis=1)
@@ -196,7 +196,7 @@ def _leave_out(shares: NDArray[np.float64], sampling: Sampling, rng: np.random.G
     gone = (rank < out) & affected
     shares[gone] = 0
     total = shares.sum(axis=1, keepdims=True)
-    # a tiny concentration can put everything into a type that is gone: then the others are equal
+    # a tiny concentration can put everything into a removed type: then the others are equal
     shares[:] = np.where(total > 0, shares, ~gone)
     shares /= shares.sum(axis=1, keepdims=True)
 
@@ -210,7 +210,7 @@ def _make_rare(
     """Give the rare types of some samples small fractions; the others share the rest."""
     chosen = rng.random(len(shares)) < sampling.rare_samples
     small = rng.uniform(0, sampling.rare_most, (len(shares), int(rare.sum())))
-    if rare.all():  # of a group that has no other types
+    if rare.all():  # a group without other types
         return
     others = shares[:, ~rare]
     total = others.sum(axis=1, keepdims=True)
@@ -222,10 +222,10 @@ def _make_rare(
 def whole_numbers(
     shares: NDArray[np.float64], n: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draw how many of `n` cells are of each type: multinomial, exactly `n` in every row.
+    """Draw numbers of cells of each type: multinomial, exactly `n` in every row.
 
-    numpy gives what rounding left over to the last type, whatever its fraction; so the most
-    frequent type comes last here, and a type without a fraction is never drawn.
+    numpy gives the remainder from rounding to the last type, whatever its fraction; so the most
+    frequent type is last here, and a type without a fraction is never drawn.
     """
     order = shares.argsort(axis=1, kind="stable")
     drawn = rng.multinomial(n, np.take_along_axis(shares, order, 1))
@@ -237,7 +237,7 @@ def whole_numbers(
 def _cells(
     pools: Pools, group: int, of_type: NDArray[np.int64], n: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draw the cells, each of its pool with the same probability."""
+    """Draw the cells, uniformly from their pools."""
     kinds = np.tile(np.arange(len(pools.types)), len(of_type))
     kind = np.repeat(kinds, of_type.ravel())
     place = pools.start[group][kind] + rng.integers(0, pools.sizes[group][kind])

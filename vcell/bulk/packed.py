@@ -1,4 +1,4 @@
-"""Cells in the form that is fastest to sum up when drawn: see `vcell.kernels.drawn`."""
+"""Cells in a form for fast sums of drawn cells: see `vcell.kernels.drawn`."""
 
 from __future__ import annotations
 
@@ -9,40 +9,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.data.detect import elsewhere, sample_rows
-from vcell.errors import UserError
+from vcell.data.detect import sample_rows, whole_counts
 from vcell.kernels.drawn import GENE_LANES, GENES, REPEATED, pack, sort_by_column
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
     from vcell.data.block import Block
 
-LARGEST = np.iinfo(np.int32).max
-#: Most cells of a piece: their numbers, and the row of zeros after them, have 16 bits.
+#: Maximum number of cells of a piece: their numbers, and the zero row, have 16 bits.
 MOST_CELLS = (1 << 16) - 1
-#: Most bits of a count that the table has; what is above is listed.
+#: Maximum number of bits of a count in the table; higher bits are listed.
 PLANES = 8
-_LINE = 64  # bytes of a line of the cache
+_LINE = 64  # bytes of a cache line
 
 
 @dataclass(frozen=True)
 class GeneOrder:
-    """In which order, and in which form, genes are added up. G genes, B blocks of a table.
+    """Order and storage of genes for the sums. G genes, B blocks of a table.
 
     Attributes
     ----------
     order
-        ``[G]`` the gene of each column of the sums: those of the table first.
+        ``[G]`` the gene of each column of the sums: those in the table first.
     column
         ``[G]`` the column of each gene.
     place
-        ``[G]`` where `pack` puts each gene.
+        ``[G]`` position of each gene, for `pack`.
     level
-        ``[G]`` how many bits of a column's counts the table has.
+        ``[G]`` number of bits of a column's counts in the table.
     planes
         ``[B + 1]`` the table's first plane of each block.
     starts
-        ``[B + 1]`` the column at which each block begins.
+        ``[B + 1]`` first column of each block.
     """
 
     order: NDArray[np.int64]
@@ -54,14 +52,14 @@ class GeneOrder:
 
     @classmethod
     def choose(cls, shares: NDArray[np.float64], drawn: float) -> GeneOrder:
-        """Put into the table what more cells have than a sample draws.
+        """Choose for the table the bits that more cells have than a sample draws.
 
         Parameters
         ----------
         shares
-            ``[PLANES, G]`` the share of cells whose count has each bit.
+            ``[PLANES, G]`` share of cells whose count has each bit.
         drawn
-            The share of the cells that a sample has.
+            Share of the cells that a sample draws.
         """
         often = shares > drawn
         depth = np.where(often.any(axis=0), PLANES - often[::-1].argmax(axis=0), 0)
@@ -75,7 +73,7 @@ class GeneOrder:
         level[:n] = np.repeat(deepest, widths)
         place[order[:n]] = np.repeat(planes[:-1], widths) << 14 | np.arange(n) % GENES << 5
         place[order] |= level.astype(np.int32)
-        # numpy sorts 16 bits many times as fast
+        # numpy sorts 16 bits many times faster
         column: NDArray[Any] = np.empty(genes, np.uint16 if genes <= 1 << 16 else np.int32)
         column[order] = np.arange(genes)
         return cls(order, column, place, level, planes, starts)
@@ -84,12 +82,12 @@ class GeneOrder:
     def learn(
         cls, source: CellSource, rows: NDArray[np.int64], genes: NDArray[np.int64] | None, n: int
     ) -> GeneOrder:
-        """Choose by some cells, spread evenly over those that may be drawn, `n` a sample."""
+        """Choose by some cells, evenly spread over those to draw from, for `n` per sample."""
         n_genes = source.n_genes if genes is None else len(genes)
         having = np.zeros((PLANES, n_genes), np.int64)
         some = rows[sample_rows(len(rows), source.nnz, source.n_genes)]
         for block in source.chunks(some, genes, max_nnz=1 << 18, dtype="stored", prefetch=False):
-            counts, indices = _counts(source, block), block.indices
+            counts, indices = whole_counts(source, block), block.indices
             for bit in range(PLANES):
                 having[bit] += np.bincount(indices[counts & 1 > 0], minlength=n_genes)
                 more = counts > 1
@@ -97,7 +95,7 @@ class GeneOrder:
         return cls.choose(having / max(len(some), 1), n / max(len(rows), 1))
 
     def table_bytes(self, cells: int) -> int:
-        """Return how large the table of some cells is."""
+        """Return the bytes of the table for some cells."""
         return int(self.planes[-1]) * (cells + 1) * GENE_LANES * 8
 
 
@@ -112,7 +110,7 @@ class PackedCells:
     table
         ``[planes, cells + 1, GENE_LANES]`` words; the last row is zero.
     starts, ones
-        What is beyond the table: for each column rows, one with a rest of 2 twice.
+        Rests beyond the table: the rows of each column, twice for a rest of 2.
     more_starts, more_levels, more
         Larger rests, bit by bit.
     largest
@@ -139,7 +137,7 @@ class PackedCells:
 
 
 def lines(*shape: int) -> NDArray[np.uint64]:
-    """Return words of zero that begin at a line of the cache."""
+    """Return zeros, aligned to cache lines."""
     size = int(np.prod(shape))
     raw = np.zeros(size + _LINE // 8, np.uint64)
     skipped = -raw.__array_interface__["data"][0] % _LINE // 8
@@ -155,19 +153,19 @@ def packed(
     Parameters
     ----------
     most_cells, most_values
-        Of a piece; of what is read at once, of which several are in memory.
+        Maximum size of a piece; maximum number of values per block read (several are in memory).
 
     Raises
     ------
     UserError
-        A value is not a count.
+        If a value is not a count.
     """
     chosen = None if len(rows) == source.n_cells else rows
     piece = _Piece(order, 0, min(most_cells, len(rows)))
     for block in source.chunks(
         chosen, genes, max_nnz=most_values, max_rows=min(most_cells, 2048), dtype="stored"
     ):
-        counts = _counts(source, block)
+        counts = whole_counts(source, block)
         done = 0
         while done < len(block):
             done += piece.take(block, counts, done)
@@ -193,7 +191,7 @@ class _Piece:
         return 0 < self.size == self._done
 
     def take(self, block: Block, counts: NDArray[np.int32], begin: int) -> int:
-        """Take cells of a block from `begin` on; return how many there was room for."""
+        """Add cells of a block from `begin` on; return how many fit."""
         n: int = min(len(block) - begin, self.size - self._done)
         indptr = block.indptr[begin : begin + n + 1]
         mine = counts[int(indptr[0]) : int(indptr[-1])]
@@ -222,23 +220,3 @@ class _Piece:
             self.first, self._table, starts, rows, more_starts,
             (more >> 16 & 31).astype(np.uint8), (more & 0xFFFF).astype(np.uint16), self._largest,
         )  # fmt: skip
-
-
-def _counts(source: CellSource, block: Block) -> NDArray[np.int32]:
-    """Return the values as whole numbers; refuse what is not a count."""
-    data: NDArray[Any] = block.data
-    if len(data) and not (float(data.min()) >= 0 and float(data.max()) <= LARGEST):
-        _refuse(source, block, ~((data >= 0) & (data <= LARGEST)))
-    counts: NDArray[np.int32] = data.astype(np.int32, copy=False)
-    if data.dtype.kind == "f" and not np.array_equal(counts, data):
-        _refuse(source, block, counts != data)
-    return counts
-
-
-def _refuse(source: CellSource, block: Block, wrong: NDArray[np.bool_]) -> None:
-    at = int(np.argmax(wrong))
-    cell = block.rows[int(np.searchsorted(block.indptr - block.indptr[0], at, side="right")) - 1]
-    raise UserError(
-        f"{source.name}: cell {cell:,} holds {block.data[at]:.6g}, which is not a count",
-        hint=elsewhere(source),
-    )

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PoolGroup:
-    """Cells that share samples: those of one patient, of one split, or of both.
+    """Cells that may be in one sample: those of one patient, split, or both.
 
     Attributes
     ----------
     by, split
-        Values of the two columns; None where cells are not told apart by them.
+        Values of the two columns; None if not used.
     """
 
     by: str | None
@@ -31,7 +31,7 @@ class PoolGroup:
 
     @property
     def name(self) -> str:
-        """What messages and samples call it."""
+        """Name in messages and samples."""
         return "/".join(part for part in (self.by, self.split) if part is not None)
 
 
@@ -42,15 +42,15 @@ class Pools:
     Attributes
     ----------
     types, groups
-        Names of the types; the groups that have any cell.
+        Names of the types; the groups that have cells.
     order
-        Rows of the source, pool after pool: group by group, within each type by type.
+        Rows of the source by pool: sorted by group, then by type.
     start
-        ``[P, K]`` where each pool begins in `order`.
+        ``[P, K]`` start of each pool in `order`.
     sizes
-        ``[P, K]`` cells of each pool.
+        ``[P, K]`` number of cells of each pool.
     n_cells, unlabelled, ungrouped
-        Cells of the source; those without a label; those with one, but of no group.
+        Numbers of cells: in the source, without a label, with a label but without a group.
     """
 
     types: tuple[str, ...]
@@ -72,7 +72,7 @@ class Pools:
         split_by: str | None = None,
         no_label: Sequence[str] = NO_LABEL,
     ) -> Pools:
-        """Read the columns that say which cell is in which pool.
+        """Read the columns that define the pools.
 
         Parameters
         ----------
@@ -81,12 +81,12 @@ class Pools:
         by, split_by
             Columns whose values are never mixed in one sample.
         no_label
-            Labels that mean: none.
+            Labels that mean "no label".
 
         Raises
         ------
         UserError
-            There is no such column, or no cell with a label (and a group).
+            If there is no such column, or no cell with a label (and a group).
         """
         type_codes, types = _known(source, labels, no_label)
         by_codes, bys = _known(source, by, no_label)
@@ -116,7 +116,7 @@ class Pools:
         split_codes: NDArray[np.integer] | None = None,
         splits: Sequence[str] = (),
     ) -> Pools:
-        """Sort cells into pools; codes are -1 where there is no value."""
+        """Sort cells into pools; codes are -1 where missing."""
         n = len(type_codes)
         none = np.zeros(n, np.int64)
         by = none if by_codes is None else np.asarray(by_codes, np.int64)
@@ -144,7 +144,7 @@ class Pools:
         )  # fmt: skip
 
     def codes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the group and the type of every cell of the source; -1 for those in no pool."""
+        """Return the group and the type of every cell of the source; -1 for cells in no pool."""
         group, label = np.full((2, self.n_cells), -1)
         pools = np.repeat(np.arange(self.sizes.size), self.sizes.ravel())
         group[self.order], label[self.order] = np.divmod(pools, max(len(self.types), 1))
@@ -154,7 +154,7 @@ class Pools:
 def _known(
     source: CellSource, name: str | None, no_label: Sequence[str]
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Read a column; values that mean none, and categories without cells, are left out."""
+    """Read a column; ignore labels that mean "none", and categories without cells."""
     if name is None:
         return np.zeros(source.n_cells, np.int64), ()
     column = source.obs(name)

@@ -1,4 +1,4 @@
-"""How well fractions were found: RMSE and Lin's concordance (CCC), for each type and over all."""
+"""Errors of estimated fractions: RMSE and Lin's concordance (CCC), for each type and overall."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class FractionScores:
-    """Agreement of fractions with those that were mixed.
+    """Agreement of estimated fractions with the true ones.
 
     Attributes
     ----------
     types
         Names.
     rmse, ccc
-        One a type. CCC is NaN where neither the truth nor the estimate varies.
+        One per type. CCC is NaN if neither the truth nor the estimate varies.
     overall_rmse, overall_ccc
-        Over all samples and types as one list, as TAPE and Scaden report them.
+        Over all samples and types as one list, as in TAPE and Scaden.
     """
 
     types: tuple[str, ...]
@@ -31,7 +31,7 @@ class FractionScores:
     overall_ccc: float
 
     def plain(self) -> dict[str, Any]:
-        """Return it as JSON can hold it: NaN is None."""
+        """Return the scores as JSON types, with None for NaN."""
         return {
             "rmse": self.overall_rmse,
             "ccc": _plain(self.overall_ccc),
@@ -60,7 +60,7 @@ def scored(
 def concordance(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return Lin's concordance of each column: ``2 cov / (var x + var y + (mean x - mean y)^2)``.
 
-    Variances are those of the list, not of a sample of it (divided by n), as in Lin (1989).
+    Variances are divided by n, as in Lin (1989).
     """
     mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
     both = ((x - mean_x) * (y - mean_y)).mean(axis=0)

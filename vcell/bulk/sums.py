@@ -1,8 +1,8 @@
-"""Add up the cells of samples in bounded memory, whatever the number of cells and of samples.
+"""Sum the cells of samples, in bounded memory for any number of cells and samples.
 
-Where the compressed counts of all cells fit half of the memory granted, the file is read once and
-the counts stay in memory. Otherwise samples are made a part at a time, with one pass over the file
-for each part. The number of passes is reported first.
+If the packed counts of all cells fit into half of the memory limit, the file is read once and the
+counts stay in memory. Otherwise samples are made in parts, with one pass over the file for each.
+The number of passes is reported first.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.bulk.draw import BLOCK, Drawn, Sampling, draws
-from vcell.bulk.packed import LARGEST, MOST_CELLS, GeneOrder, PackedCells, lines, packed
+from vcell.bulk.packed import MOST_CELLS, GeneOrder, PackedCells, lines, packed
 from vcell.cores import cores, share
 from vcell.data.buffers import Buffers
+from vcell.data.detect import LARGEST_COUNT
 from vcell.data.source import MAX_NNZ
 from vcell.errors import UserError
 from vcell.kernels.drawn import (
@@ -37,23 +38,23 @@ if TYPE_CHECKING:
     from vcell.bulk.pools import Pools
     from vcell.data import CellSource
 
-#: Bytes for cells and sums, half each.
+#: Memory limit in bytes, half for cells and half for sums.
 MEMORY = 1 << 28
 _FEWEST = 1 << 16  # non-zeros of a block
 _THREADS = 8
-_PIECE = 1 << 14  # cells of which a plane of genes stays in the cache
-_SHARES = 4  # of each thread, since some genes are more work than others
-_SELDOM = 0.5  # share of the cells below which those that have a bit are looked for first
+_PIECE = 1 << 14  # cells for which a plane of genes stays in the cache
+_SHARES = 4  # tasks per thread, since genes differ in work
+_SELDOM = 0.5  # below this share of cells with a bit, these cells are searched first
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Some samples, added up.
+    """Some samples, with their sums.
 
     Attributes
     ----------
     drawn
-        What they are made of.
+        The cells of the samples.
     counts
         ``[S, G]`` sums of their cells' counts, int32.
     """
@@ -71,33 +72,33 @@ def samples(
     memory: int = MEMORY,
     threads: int | None = None,
 ) -> Iterator[Samples]:
-    """Yield samples added up, some at a time, in the order of the groups.
+    """Yield samples with their sums, some at a time, in the order of the groups.
 
     Parameters
     ----------
     source
-        Raw counts.
+        Cells with raw counts.
     genes
-        Which columns, in the order they shall have. None: all.
+        Columns of the sums, in this order. None: all.
     memory
-        Bytes for cells and sums. Less of it means more passes over the file.
+        Limit on the bytes of cells and sums. Less memory means more passes over the file.
     threads
-        How many add; by default as many as this process may use.
+        Number of threads; by default as many as this process may use.
 
     Raises
     ------
     UserError
-        The values are not counts, or a sum exceeds 2**31.
+        If the values are not counts, or a sum exceeds 2**31.
     """
     width = source.n_genes if genes is None else len(genes)
     wanted = np.sort(pools.order)
     order = GeneOrder.learn(source, wanted, genes, sampling.cells)
-    kept = _resident(source, wanted, genes, order, memory // 2)
+    resident = _resident(source, wanted, genes, order, memory // 2)
     tile = max(memory // 2 // (4 * max(width, 1)) // BLOCK, 1) * BLOCK
-    tile = min(tile, SAMPLES) if kept else tile
+    tile = min(tile, SAMPLES) if resident else tile
     total = len(pools.groups) * sampling.samples
-    buffers = Buffers(keep=2)  # used again where the caller has let go of the samples before
-    if kept is None:
+    buffers = Buffers(keep=2)  # reused once the caller has released earlier samples
+    if resident is None:
         console.say(
             f"{source.name}: its counts need more memory than is granted, so they are read for "
             f"each {tile:,} of {total:,} samples: {-(-total // tile)} times"
@@ -109,12 +110,12 @@ def samples(
         for drawn in _tiles(draws(pools, sampling), tile):
             sums = buffers.take(len(drawn) * width, np.int32).reshape(len(drawn), width)
             sums[:] = 0
-            rows = wanted if kept else np.unique(drawn.cells)
+            rows = wanted if resident else np.unique(drawn.cells)
             place = np.empty(source.n_cells, np.int32)
             place[rows] = np.arange(len(rows), dtype=np.int32)
             cells = place[drawn.cells]
-            for piece in kept or _pieces(source, rows, genes, order, memory // 2):
-                if piece.largest * sampling.cells > LARGEST:
+            for piece in resident or _pieces(source, rows, genes, order, memory // 2):
+                if piece.largest * sampling.cells > LARGEST_COUNT:
                     sums = sums.astype(np.int64, copy=False)
                 for begin in range(0, len(drawn), SAMPLES):
                     some = slice(begin, begin + SAMPLES)
@@ -126,14 +127,14 @@ def samples(
 
 
 def all_samples(source: CellSource, pools: Pools, sampling: Sampling, **how: Any) -> Samples:
-    """Return all samples at once; `how` is as for `samples`."""
+    """Return all samples at once; `how` are further arguments of `samples`."""
     parts = list(samples(source, pools, sampling, **how))
     drawn = Drawn.joined([part.drawn for part in parts])
     return Samples(drawn, np.concatenate([part.counts for part in parts]))
 
 
 def _tiles(blocks: Iterator[Drawn], size: int) -> Iterator[Drawn]:
-    """Gather blocks into parts of about `size` samples."""
+    """Combine blocks into parts of about `size` samples."""
     held: list[Drawn] = []
     for block in blocks:
         held.append(block)
@@ -185,7 +186,7 @@ def _restored(sums: NDArray[Any], order: GeneOrder, begin: int, end: int) -> Non
 def _narrow(sums: NDArray[Any]) -> NDArray[np.int32]:
     if sums.dtype == np.int32:
         return sums
-    if sums.max(initial=0) > LARGEST:
+    if sums.max(initial=0) > LARGEST_COUNT:
         raise UserError(
             f"a sum of counts is {sums.max():,}, more than 2**31", hint="draw fewer --cells"
         )
@@ -196,25 +197,25 @@ def _resident(
     source: CellSource, rows: NDArray[np.int64], genes: NDArray[np.int64] | None, order: GeneOrder,
     limit: int,
 ) -> list[PackedCells] | None:  # fmt: skip
-    """Return all cells that can be drawn, or None where they take more than `limit` bytes."""
+    """Return all cells that can be drawn, or None if they take more than `limit` bytes."""
     if order.table_bytes(len(rows)) > limit:
         return None
-    kept, size = [], 0
+    pieces, size = [], 0
     for piece in packed(
         source, rows, genes, order, most_cells=MOST_CELLS, most_values=_values(limit)
     ):
-        kept.append(piece)
+        pieces.append(piece)
         size += piece.nbytes
         if size > limit:
             return None
-    return kept
+    return pieces
 
 
 def _pieces(
     source: CellSource, rows: NDArray[np.int64], genes: NDArray[np.int64] | None, order: GeneOrder,
     memory: int,
 ) -> Iterator[PackedCells]:  # fmt: skip
-    """Read pieces of which two fit an eighth of the memory, if a few cells do."""
+    """Read pieces so that two fit into an eighth of the memory, if possible."""
     most = memory // (16 * max(order.table_bytes(1) // 2, 1))
     return packed(
         source, rows, genes, order, most_cells=min(max(most, BLOCK), _PIECE),
@@ -223,5 +224,5 @@ def _pieces(
 
 
 def _values(memory: int) -> int:
-    """Return how many values are read at once; several such blocks are in memory."""
+    """Return the number of values to read at once; several such blocks are in memory."""
     return min(max(memory // 512, _FEWEST), MAX_NNZ)

@@ -24,5 +24,5 @@ def completion(ctx: click.Context, shell: str) -> None:
     if maker is None:
         raise UserError(f"this version of click cannot complete for {shell}")
     script = maker(ctx.find_root().command, {}, "vcell", "_VCELL_COMPLETE")
-    # not .source(), which would start the shell to look at its version
+    # not .source(), which would start the shell to check its version
     click.echo(script.source_template % script.source_vars())

@@ -1,4 +1,4 @@
-"""``vcell config init|show|check|schema``: the project file, seen from outside a run."""
+"""``vcell config init|show|check|schema``: work with the project file."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def check(ctx: click.Context) -> None:
         problems += checks.check_table_names(file, plugin.discover().plugins)
     for name, dataclass in configs.items():
         problems += resolving.resolve(name, dataclass, file)[1]
-    unique = list(dict.fromkeys(map(str, problems)))  # [data] is seen by several commands
+    unique = list(dict.fromkeys(map(str, problems)))  # [data] is read by several commands
     where = toml.shown_path(file.path) if file else None
     text = "" if unique else (f"{where}: no mistakes found" if where else "no project file here")
     console.result({"file": where, "problems": unique}, text)

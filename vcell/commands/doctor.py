@@ -131,15 +131,15 @@ def _gpus() -> list[dict[str, str]]:
 
     seen = devices()
     if not seen.devices:
-        return [_finding("NVIDIA GPUs", f"none: {seen.reason}", NOTE, seen.mend)]
+        return [_finding("NVIDIA GPUs", f"none: {seen.reason}", NOTE, seen.remedy)]
     sizes = [console.bytes_text(d.memory) if d.memory else "memory unknown" for d in seen.devices]
     texts = [f"{d.name} ({size})" for d, size in zip(seen.devices, sizes, strict=True)]
     findings = [_finding("NVIDIA GPUs", f"{', '.join(texts)}; driver {seen.driver}")]
     findings += [_finding("NVIDIA GPUs", problem, NOTE) for problem in seen.problems]
     if importlib.util.find_spec("torch") is not None:
-        problem, mend = disagreement(seen, ask_torch())
+        problem, remedy = disagreement(seen, ask_torch())
         if problem:
-            findings.append(_finding("torch and the driver", problem, BAD, mend))
+            findings.append(_finding("torch and the driver", problem, BAD, remedy))
     return findings
 
 

@@ -102,7 +102,7 @@ def _is_line(text: str) -> bool:
 
 
 def _settings_rule(loaded: Plugin) -> dict[str, object]:
-    """Write the defaults as TOML, read them back, and compare; every setting needs its flag."""
+    """Write the defaults as TOML, read them back, and compare; every setting needs a flag."""
     import tomllib
 
     from vcell.config import settings_of
@@ -113,7 +113,7 @@ def _settings_rule(loaded: Plugin) -> dict[str, object]:
     if loaded.config is None:
         return _rule(rule, ok=True, detail="no settings")
     commands = [loaded.command]
-    if isinstance(loaded.command, click.Group):  # its table is read by its commands
+    if isinstance(loaded.command, click.Group):  # its subcommands read the table
         commands += loaded.command.commands.values()
     params = [param for one in commands for param in one.params]
     flags = {param.setting.name for param in params if isinstance(param, SettingOption)}
@@ -141,7 +141,7 @@ spent = time.process_time() - start
 heavy = {heavy!r}
 print(json.dumps({{"ms": 1000 * spent, "heavy": [m for m in heavy if m in sys.modules]}}))
 """
-# What no plugin may import at its door: each costs from 0.1 to 3 seconds.
+# Modules that no plugin's `__init__` may import: each costs 0.1 to 3 seconds.
 HEAVY = (
     *("numpy", "torch", "anndata", "h5py", "zarr", "numba", "pandas", "scipy"),
     *("rich", "textual", "pydantic", "matplotlib"),
@@ -149,7 +149,7 @@ HEAVY = (
 
 
 def _measure_import(name: str) -> dict[str, list[str]]:
-    """Import the plugin in a fresh process and see what came along."""
+    """Import the plugin in a new process, and list the heavy modules that it imports."""
     done = subprocess.run(
         [sys.executable, "-c", _PROBE.format(name=name, heavy=HEAVY)],
         capture_output=True,

@@ -12,11 +12,11 @@ from vcell import console
 from vcell.commands.config import project_file
 from vcell.config.check import runs_folder
 from vcell.errors import UserError
-from vcell.runs import ROOT, Run, find_runs, remove
+from vcell.runs import ROOT, Run, differing, find_runs, remove
 
 
 def _folder(ctx: click.Context, _param: click.Parameter, given: Path | None) -> Path:
-    """Return the folder told, else the one where the project's runs are."""
+    """Return the given folder, else the project's folder of runs."""
     file = None if given else project_file(ctx)
     return given or (runs_folder(file) if file else {}).get("runs", Path(ROOT))
 
@@ -137,7 +137,7 @@ def _show_text(run: Run, data: dict[str, Any], metrics: dict[str, Any]) -> str:
 
 
 def _settings(config: dict[str, Any], origins: dict[str, str]) -> list[str]:
-    """Show the settings that somebody set; the defaults are a line."""
+    """Show the settings that were set, and the number of defaults."""
     chosen = [
         (key, _brief(value), origins.get(key, ""))
         for key, value in config.items()
@@ -151,7 +151,7 @@ def _settings(config: dict[str, Any], origins: dict[str, str]) -> list[str]:
 
 
 def _held_out(run: Run) -> dict[str, Any]:
-    """Return the scores of the run's model on perturbations held out, by their full names."""
+    """Return the scores of the run's model on held-out perturbations, by their full names."""
     every = run.meta.get("summary", {}).get("held_out")
     model = run.meta.get("model")
     scores = every.get(model) if isinstance(every, dict) and isinstance(model, str) else None
@@ -162,7 +162,7 @@ def _held_out(run: Run) -> dict[str, Any]:
 
 
 def last_metrics(run: Run) -> dict[str, Any]:
-    """Return the last value of everything that was measured; None where that was no number."""
+    """Return the last values of all measurements; None where not a number."""
     history = run.history(ranks=False)
     values: dict[str, Any] = {}
     for kind in ("metric", "eval"):
@@ -187,25 +187,20 @@ def compare(names: tuple[str, ...], root: Path) -> None:
     if len(names) < 2:
         raise UserError("comparing takes two runs or more", hint="vcell runs list names them")
     chosen = [Run.open(name, root) for name in names]
-    configs = [run.meta.get("config", {}) for run in chosen]
     measured = [last_metrics(run) for run in chosen]
-    differing = {
-        key: [config.get(key) for config in configs]
-        for key in dict.fromkeys(k for config in configs for k in config)
-        if len({repr(config.get(key)) for config in configs}) > 1
-    }
     metrics = {
         key: [values.get(key) for values in measured]
         for key in dict.fromkeys(k for values in measured for k in values)
     }
     heads = ["", *(run.name for run in chosen)]
     status = [("status", *(run.status() for run in chosen))]
-    rows = [(key, *map(_brief, values)) for key, values in differing.items()]
+    settings = differing(chosen)
+    rows = [(key, *map(_brief, values)) for key, values in settings.items()]
     parts = [console.table(status, heads)]
     held_out = [_held_out(run) for run in chosen]
-    told = list(dict.fromkeys(name for scores in held_out for name in scores))
-    if told:
-        scores = [(name, *(found.get(name) for found in held_out)) for name in told]
+    score_names = list(dict.fromkeys(name for scores in held_out for name in scores))
+    if score_names:
+        scores = [(name, *(found.get(name) for found in held_out)) for name in score_names]
         parts.append(console.table(scores, ["held-out score", *heads[1:]]))
     if metrics:
         lines = [(name, *values) for name, values in metrics.items()]
@@ -214,8 +209,8 @@ def compare(names: tuple[str, ...], root: Path) -> None:
         parts.append(console.table(rows, ["setting that differs", *heads[1:]]))
     data = {
         "runs": [r.name for r in chosen],
-        "held_out": {name: [found.get(name) for found in held_out] for name in told},
-        "settings": differing,
+        "held_out": {name: [found.get(name) for found in held_out] for name in score_names},
+        "settings": settings,
         "metrics": metrics,
     }
     console.result(data, "\n\n".join(parts))

@@ -20,7 +20,7 @@ DATA_TABLE = "data"
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with the project file."""
+    """One error in the project file."""
 
     where: str  # vcell.toml:12
     what: str
@@ -30,7 +30,7 @@ class Problem:
 
 
 def check_table_names(file: ProjectFile, known: Iterable[str]) -> list[Problem]:
-    """Report top-level names that belong to no command, and tables that are not tables."""
+    """Report top-level names of no command, and values in place of tables."""
     names = sorted({*known, DATA_TABLE})
     problems = []
     for name, value in file.tables.items():
@@ -54,7 +54,7 @@ def check_table_names(file: ProjectFile, known: Iterable[str]) -> list[Problem]:
 def read_table(
     file: ProjectFile, table: str, settings: Iterable[Setting]
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the good values of one table by Python name, and the problems with the others.
+    """Return the valid values of one table by Python name, and the problems with the others.
 
     Paths are made absolute against the folder of the file. Both spellings of a key, ``batch-size``
     and ``batch_size``, are accepted; giving both is a problem.
@@ -88,7 +88,7 @@ def _read(
     by_key: Mapping[str, Setting],
     values: dict[str, Any],
 ) -> list[Problem]:
-    """Put the good values of one table into `values`, and return the problems with the others."""
+    """Add the valid values of one table to `values`, and return the problems with the others."""
     problems: list[Problem] = []
     name = ".".join(where)
     for key, raw in content.items():
@@ -116,7 +116,7 @@ def _read(
 def values_for(
     file: ProjectFile, command: str, config: type
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """Return what the file says for one command: its own table over the shared [data] table."""
+    """Return the values of one command: its own table overrides the shared [data] table."""
     from vcell.config.data import SHARED, DataOptions
 
     own, problems = read_table(file, command, settings_of(config))
@@ -132,21 +132,21 @@ def values_for(
 
 
 def runs_folder(file: ProjectFile) -> dict[str, Path]:
-    """Return the folder of runs that some command is told, for those that are not told any.
+    """Return the runs folder that some command's table sets, for commands that set none.
 
-    Runs are found where the trainer of the project puts them: by predict, by `vcell runs`.
+    So predict and `vcell runs` find runs where the project's trainer writes them.
     """
     for table in file.tables.values():
-        told = table.get("runs") if isinstance(table, Mapping) else None
-        if isinstance(told, str) and told:
-            return {"runs": file.path.parent / Path(told).expanduser()}
+        folder_text = table.get("runs") if isinstance(table, Mapping) else None
+        if isinstance(folder_text, str) and folder_text:
+            return {"runs": file.path.parent / Path(folder_text).expanduser()}
     return {}
 
 
 def _check_whole(
     file: ProjectFile, command: str, config: type, values: dict[str, Any]
 ) -> list[Problem]:
-    """Let the dataclass reject combinations that are impossible together."""
+    """Let the dataclass check combinations of values."""
     try:
         config(**values)
     except ValueError as error:
@@ -155,7 +155,7 @@ def _check_whole(
 
 
 def raise_if_any(problems: list[Problem]) -> None:
-    """Raise all problems as one UserError, a line each."""
+    """Raise all problems as one UserError, one per line."""
     if problems:
         raise UserError("\n".join(str(problem) for problem in problems))
 

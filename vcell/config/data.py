@@ -1,4 +1,4 @@
-"""The shared ``[data]`` table: where the cells are and what their columns mean."""
+"""The shared ``[data]`` table: the file of cells and the meaning of its columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from vcell.config.fields import option
 
-#: Labels that mean: this cell has none.
+#: Labels that mean "no label".
 NO_LABEL = (
     "", "nan", "NaN", "NA", "None", "none", "unknown", "Unknown", "unassigned", "Unassigned",
 )  # fmt: skip
@@ -16,7 +16,7 @@ NO_LABEL = (
 
 @dataclass(frozen=True, kw_only=True)
 class CellsOption:
-    """Where the cells are."""
+    """The setting of the file of cells."""
 
     heading = "Cells"
 
@@ -27,7 +27,7 @@ class CellsOption:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnOptions:
-    """What the columns of cells mean, for commands whose cells are named by arguments alone."""
+    """Settings of columns, for commands that take cells as arguments."""
 
     heading = "Cells"
 
@@ -49,19 +49,18 @@ class DataOptions(ColumnOptions, CellsOption):
     """Settings that every command reading cells shares. A command's config class inherits them.
 
     Each can be set once in ``[data]`` and overridden in a command's own table, by
-    ``VCELL_<COMMAND>_<KEY>`` or ``VCELL_DATA_<KEY>``, or by a flag. ``None`` means: look at the
-    file, decide, and say what was decided.
+    ``VCELL_<COMMAND>_<KEY>`` or ``VCELL_DATA_<KEY>``, or by a flag. ``None``: detected from the
+    file, and reported.
     """
 
 
-#: Classes whose settings can stand in [data]; a setting of another class that happens to have the
-#: same name cannot.
+#: Classes whose settings can be in [data]; settings of other classes with the same name cannot.
 SHARED = frozenset({CellsOption.__name__, ColumnOptions.__name__, DataOptions.__name__})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ManyFiles(DataOptions):
-    """The same for commands that see several files as one."""
+    """The same for commands that read several files as one."""
 
     join: Literal["strict", "inner", "outer"] = option(
         "strict",

@@ -1,7 +1,7 @@
-"""What one setting is: its type, bounds, help and default, read from a frozen dataclass.
+"""Declaration of settings in a frozen dataclass: type, bounds, help and default.
 
-A command declares its settings once, as a dataclass whose fields are made by `option`. From that
-one declaration come the ``--flags``, the ``VCELL_...`` variables, the table in ``vcell.toml``, the
+A command declares its settings once, as a dataclass whose fields are made by `option`. From this
+declaration come the ``--flags``, the ``VCELL_...`` variables, the table in ``vcell.toml``, the
 checks on all three, the JSON Schema and the commented template. Allowed types are ``bool``,
 ``int``, ``float``, ``str``, ``Path``, ``Literal[...]``, ``X | None``, ``tuple[X, ...]``, and
 `Ranges`, a table of ranges of the command's other settings.
@@ -21,7 +21,7 @@ from vcell.config import ranges
 from vcell.config.ranges import Ranges
 from vcell.suggest import did_you_mean
 
-#: What becomes of a path that a command writes.
+#: How a command writes to a path.
 Made = Literal["", "whole", "into"]
 _SCALARS = (bool, int, float, str, Path, Ranges)
 _TYPE_WORDS = {
@@ -36,7 +36,7 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
 
-def option(  # noqa: PLR0913 - a keyword for each thing that can be said of a setting
+def option(  # noqa: PLR0913 - a keyword for each property of a setting
     default: Any,
     *,
     help: str,
@@ -54,7 +54,7 @@ def option(  # noqa: PLR0913 - a keyword for each thing that can be said of a se
     Parameters
     ----------
     default
-        The value when nobody sets it. ``None`` needs a type of the form ``X | None``.
+        The value if not set. ``None`` needs a type of the form ``X | None``.
     help
         One sentence; shown by ``--help``, ``vcell config init`` and editors.
     minimum, maximum
@@ -62,17 +62,17 @@ def option(  # noqa: PLR0913 - a keyword for each thing that can be said of a se
     short
         A one-letter flag such as ``"-o"``.
     apart
-        Of a setting of the type `Ranges`: the settings that are never searched.
+        For a setting of the type `Ranges`: the settings that are never searched.
     former
-        Names it once had, which are still understood: ``("cells",)``.
+        Former names that are still accepted, such as ``("cells",)``.
     table
-        The table within the command's own in which the project file has it:
+        The table within the command's own that has it in the project file, such as
         ``[train-vcc.losses]``. The command's own table may have it as well.
     read
-        Whether it names files that the command reads: what is missing is reported before any work.
+        Whether it names input files: missing ones are reported before any work.
     made
-        Whether it names what the command writes: "whole", a file or folder that is replaced as a
-        whole, or "into", a folder that files are put into. No input can be named there.
+        Whether it names an output: "whole", a file or folder that is replaced as a whole, or
+        "into", a folder that files are added to. No input can be named there.
     """
     extra = {
         "help": help,
@@ -90,7 +90,7 @@ def option(  # noqa: PLR0913 - a keyword for each thing that can be said of a se
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One field of a command's dataclass, in the terms that files, flags and editors need."""
+    """One field of a command's dataclass, as needed by files, flags and editors."""
 
     name: str  # Python name, batch_size
     base: type
@@ -108,22 +108,22 @@ class Setting:
     read: bool = False
     made: Made = ""
     owner: str = ""  # name of the dataclass that declared it, e.g. DataOptions
-    heading: str = ""  # that dataclass's: what --help-all puts above its settings
+    heading: str = ""  # that dataclass's, for --help-all
     among: tuple[Setting, ...] = ()  # of Ranges: the settings that can be searched
 
     @property
     def key(self) -> str:
-        """Spelling in the file and on the command line: batch-size; as, of a field `as_`."""
+        """Name in the file and on the command line: batch-size; for a field `as_`: as."""
         return self.name.rstrip("_").replace("_", "-")
 
     @property
     def variable(self) -> str:
-        """Spelling in the environment, after the command: BATCH_SIZE."""
+        """Name in the environment, after the command: BATCH_SIZE."""
         return self.name.rstrip("_").upper()
 
     @property
     def type_words(self) -> str:
-        """What a user is told to write."""
+        """The expected kind of value, for messages."""
         if self.choices:
             words = "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
         else:
@@ -131,7 +131,7 @@ class Setting:
         return f"a list, each {words}" if self.many else words
 
     def check(self, value: object) -> Any:
-        """Return `value`, as TOML gave it, in its Python type, or raise ValueError."""
+        """Convert `value` from TOML to its Python type, or raise ValueError."""
         if not self.many:
             return self._check_one(value)
         if not isinstance(value, list | tuple):
@@ -139,7 +139,7 @@ class Setting:
         return tuple(self._check_one(item) for item in value)
 
     def parse(self, text: str) -> Any:
-        """Return the value of a command-line word or an environment variable."""
+        """Convert a command-line word or an environment variable."""
         if self.many:
             items = [item.strip() for item in text.split(",")] if text.strip() else []
             return tuple(self._parse_one(item) for item in items)
@@ -201,7 +201,7 @@ class Setting:
 
 @functools.cache
 def settings_of(config: type) -> tuple[Setting, ...]:
-    """List the settings that a command's dataclass declares, in order of declaration."""
+    """List the settings of a command's dataclass, in order of declaration."""
     if not (dataclasses.is_dataclass(config) and config.__dataclass_params__.frozen):  # type: ignore[attr-defined]
         raise TypeError(f"{config.__name__} must be a frozen dataclass")
     hints = typing.get_type_hints(config)
@@ -245,7 +245,7 @@ def _setting(config: type, field: dataclasses.Field[Any], hint: Any) -> Setting:
         many=many,
         choices=choices,
         owner=owner.__name__,
-        # a command's own settings have no heading, also where it inherits some that have one
+        # a command's own settings have no heading, even if it inherits some that have one
         heading=extra["table"].capitalize()
         or ("" if owner is config else getattr(owner, "heading", "")),
         **extra,
@@ -253,7 +253,7 @@ def _setting(config: type, field: dataclasses.Field[Any], hint: Any) -> Setting:
 
 
 def _shown(value: object) -> str:
-    """Show a wrong value briefly, in TOML's words rather than Python's."""
+    """Show a wrong value briefly, in TOML rather than Python syntax."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):

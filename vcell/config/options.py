@@ -1,4 +1,4 @@
-"""Turn a command's settings into click options, and say where each value came from."""
+"""Make click options from a command's settings, and track the source of each value."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vcell.config.fields import Made, Setting, settings_of
 from vcell.errors import UserError
 from vcell.outputs.inputs import refuse_inputs
 
-PROJECT = "vcell.project"  # key of ctx.meta under which the command line keeps the ProjectFile
-ALL_HELP = "vcell.all_help"  # key of ctx.meta: show the further options as well
+PROJECT = "vcell.project"  # key of the ProjectFile in ctx.meta
+ALL_HELP = "vcell.all_help"  # key in ctx.meta: whether to show the further options
 _DATA_PREFIX = "VCELL_DATA"
 
 
 class _SettingType(click.ParamType[Any]):
-    """Convert a word of the command line or environment; the file's values are checked already."""
+    """Convert a word of the command line or environment; the file's values are already checked."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -30,7 +30,7 @@ class _SettingType(click.ParamType[Any]):
         self.choices = setting.choices
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, list) and self.setting.many:  # given several times
+        if isinstance(value, list) and self.setting.many:  # the option was given several times
             return tuple(item for word in value for item in self.convert(word, param, ctx))
         if not isinstance(value, str) or (
             self.setting.base is str and not self.setting.choices and not self.setting.many
@@ -60,13 +60,13 @@ class _SettingType(click.ParamType[Any]):
 
 
 class OutputPath(click.Path):
-    """An argument that names the file or folder which a command makes."""
+    """An argument that names the file or folder that a command makes."""
 
     made: Made = "whole"
 
 
 class SettingOption(click.Option):
-    """A click option of one setting; reads VCELL_<COMMAND>_<KEY>, then VCELL_DATA_<KEY>."""
+    """A click option for one setting; reads VCELL_<COMMAND>_<KEY>, then VCELL_DATA_<KEY>."""
 
     def __init__(self, setting: Setting, *, further: bool = False) -> None:
         self.setting, self.further = setting, further
@@ -86,24 +86,24 @@ class SettingOption(click.Option):
         )
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        """Let an option of several values be given several times, beside `a,b`."""
+        """Allow an option of several values to be repeated, in addition to `a,b`."""
         self.multiple = self.setting.many
         super().add_to_parser(parser, ctx)
         self.multiple = False
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Return the lines of the help; nothing for a further option, unless all are asked for."""
+        """Return the lines of the help; None for a further option, except in --help-all."""
         if self.further and not ctx.meta.get(ALL_HELP):
             return None
         every, former = self.opts, {f"--{key}" for key in self.setting.former}
-        self.opts = [flag for flag in every if flag not in former]  # understood, not shown
+        self.opts = [flag for flag in every if flag not in former]  # accepted, not shown
         try:
             return super().get_help_record(ctx)
         finally:
             self.opts = every
 
     def consume_value(self, ctx: click.Context, opts: Any) -> tuple[Any, ParameterSource]:
-        """Join what a flag that is given several times names; each may name several itself."""
+        """Join the values of a repeated flag, each of which may name several."""
         value, source = super().consume_value(ctx, opts)
         if self.setting.many and source == ParameterSource.COMMANDLINE:
             value = tuple(one for text in value for one in self.type.convert(text, self, ctx))
@@ -112,21 +112,21 @@ class SettingOption(click.Option):
         return value, source
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        """Convert a single value; several were, one by one."""
+        """Convert a single value; several have been converted one by one."""
         return value if self.setting.many else super().type_cast_value(ctx, value)
 
     def value_from_envvar(self, ctx: click.Context) -> Any:
-        """Return the variable as it is: commas divide it, not blanks."""
+        """Return the variable unchanged: it is split at commas, not blanks."""
         return self.resolve_envvar_value(ctx)
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
-        """Look in the environment."""
+        """Look up the environment."""
         name = environment_name(self.setting, ctx.auto_envvar_prefix)
         return os.environ[name] if name else None
 
 
 def environment_name(setting: Setting, prefix: str | None) -> str | None:
-    """Return the variable that sets `setting` now, or None where none does."""
+    """Return the variable that currently sets `setting`, or None."""
     own = [f"{prefix}_{setting.variable}"] if prefix else []
     shared = [f"{_DATA_PREFIX}_{setting.variable}"] if setting.owner in SHARED else []
     return next((name for name in own + shared if os.environ.get(name)), None)
@@ -143,10 +143,15 @@ def _default_text(setting: Setting) -> str | bool:
 def configured(
     config: type, first: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a click command the options that `config` declares; it receives them as ``config=``.
+    """Add the options of a dataclass to a click command, which receives it as ``config=``.
 
-    Of a command with very many, ``--help`` shows those named in `first`, in that order, and
-    ``--help-all`` shows them all, under the `heading` that the class that declares them may have.
+    Parameters
+    ----------
+    config
+        The frozen dataclass of the command's settings.
+    first
+        For a command with very many settings: those that ``--help`` shows, in this order.
+        ``--help-all`` shows all, under the `heading` of the class that declares them.
 
     Examples
     --------
@@ -175,7 +180,7 @@ def configured(
         options += [SettingOption(one, further=bool(first)) for one in by_name.values()]
         if first:
             options.append(_help_all(len(settings)))
-        # click keeps decorator-made parameters in reverse order
+        # click stores parameters of decorators in reverse order
         call.__click_params__ = params + options[::-1]  # type: ignore[attr-defined]
         return call
 
@@ -183,9 +188,9 @@ def configured(
 
 
 def _refuse_missing(settings: tuple[Setting, ...], values: dict[str, Any]) -> None:
-    """Refuse files to be read that are not there, before anything is done."""
+    """Raise for missing input files, before anything is done."""
     if values.get("resume"):
-        return  # what a run was started with has been read
+        return  # the run has read them when it was started
     for setting in settings:
         value = values[setting.name]
         if not setting.read or value is None:
@@ -202,10 +207,10 @@ def _refuse_missing(settings: tuple[Setting, ...], values: dict[str, Any]) -> No
 def _refuse_inputs(
     settings: tuple[Setting, ...], values: dict[str, Any], arguments: dict[str, Any]
 ) -> None:
-    """Refuse outputs that are inputs, under any name or link, before anything is done.
+    """Raise for outputs that are inputs, under any name or link, before anything is done.
 
-    What a path is for is said where it is declared, so that no command can forget this. A folder
-    of runs is both: it is looked into, and runs are put there.
+    The declaration of a path says whether it is an input or an output, so that no command can
+    forget this check. A folder of runs is both.
     """
     types = {param.name: param.type for param in click.get_current_context().command.params}
     paths = [(values[s.name], s.made) for s in settings if s.base is Path and s.name != "runs"]
@@ -218,7 +223,7 @@ def _refuse_inputs(
     every = [(Path(v), made) for many, made in several for v in many if _is_path(v)]
     inputs = [path for path, made in every if not made]
     if (cells := project_cells()) is not None and cells.exists():
-        inputs.append(cells)  # whatever the command: they are never written to
+        inputs.append(cells)  # of any command: never written to
     for target, made in every:
         if made:
             refuse_inputs(target, inputs, into=made == "into")
@@ -229,7 +234,7 @@ def _is_path(value: Any) -> bool:
 
 
 def _help_all(count: int) -> click.Option:
-    """Return the option that shows them all."""
+    """Return the option that shows all options."""
 
     def show(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
         if value and not ctx.resilient_parsing:
@@ -258,14 +263,14 @@ def grouped_help(ctx: click.Context) -> str:
     command.format_usage(ctx, formatter)
     command.format_help_text(ctx, formatter)
     options, *inherited = groups.items()
-    for heading, records in (options, *inherited[::-1]):  # what is nearest to the command first
+    for heading, records in (options, *inherited[::-1]):  # most specific class first
         with formatter.section(heading):
             formatter.write_dl(records)
     return formatter.getvalue().rstrip("\n")
 
 
 def provenance(ctx: click.Context | None = None) -> dict[str, str]:
-    """Say for each setting of the running command where its value came from."""
+    """Return the source of every setting of the running command."""
     ctx = ctx or click.get_current_context()
     file = ctx.meta.get(PROJECT)
     origins = {}
@@ -286,7 +291,7 @@ def provenance(ctx: click.Context | None = None) -> dict[str, str]:
 
 
 def of_the_project(name: str) -> bool:
-    """Whether a setting of the running command comes from [data], which is for all commands."""
+    """Whether a setting of the running command comes from the shared [data] table."""
     ctx = click.get_current_context(silent=True)
     if ctx is None:
         return False
@@ -313,7 +318,7 @@ def project_folder() -> Path | None:
 
 
 def project_cells() -> Path | None:
-    """Return the cells of the project that the running command is part of, if it names any."""
+    """Return the cells of the project of the running command, if it names any."""
     folder = project_folder()
     if folder is None:
         return None

@@ -1,11 +1,10 @@
 """Ranges of settings, for commands that search them: a table in ``vcell.toml``.
 
-    [train-vcc.sweep-over]
-    lr = {low = 1e-4, high = 1e-2, log = true}   # a number from low to high, here by its logarithm
-    batch-size = [4, 8, 16]                      # one of these
+    [train-vcc.sweep-over] lr = {low = 1e-4, high = 1e-2, log = true}   # a number from low to high,
+    on a log scale batch-size = [4, 8, 16]                      # one of these
 
-A command that searches declares one setting of the type `Ranges`; its keys are other settings of
-the command. On the command line and in the environment the same is written on one line.
+A command that searches settings declares one of the type `Ranges`, whose keys are other settings of
+the command. On the command line and in the environment, the same table is written on one line.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Ranges(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Range:
-    """What one setting may be: one of `choices`, or a number from `low` to `high`."""
+    """The range of one setting: one of `choices`, or a number from `low` to `high`."""
 
     name: str
     whole: bool = False
@@ -41,7 +40,7 @@ class Range:
 
     @classmethod
     def read(cls, setting: Setting, value: object) -> Range:
-        """Read what TOML gave, or raise ValueError that says what to write."""
+        """Read a range from TOML, or raise ValueError with an example."""
         if isinstance(value, list | tuple):
             return cls(setting.name, setting.base is int, choices=_choices(setting, value))
         if not isinstance(value, Mapping):
@@ -71,14 +70,14 @@ class Range:
 
     @property
     def plain(self) -> list[Any] | dict[str, Any]:
-        """The range as TOML and JSON have it."""
+        """Return the range as in TOML and JSON."""
         if self.choices:
             return list(self.choices)
         return {"low": self.low, "high": self.high} | ({"log": True} if self.log else {})
 
 
 class WrongRanges(ValueError):
-    """What is wrong with each of several ranges, by key."""
+    """Errors of several ranges, by key."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
         self.problems = dict(problems)
@@ -86,7 +85,7 @@ class WrongRanges(ValueError):
 
 
 def checked(value: object, settings: Iterable[Setting]) -> Ranges:
-    """Check a table of ranges of `settings`, or raise ValueError with all that is wrong."""
+    """Check a table of ranges of `settings`, or raise ValueError with all errors."""
     if not isinstance(value, Mapping):
         raise ValueError("must be a table of ranges, as lr = {low = 0.0001, high = 0.01}")
     by_key = {setting.key: setting for setting in settings}
@@ -119,7 +118,7 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def searchable(settings: Iterable[Setting], apart: Iterable[str]) -> tuple[Setting, ...]:
-    """Return the settings whose ranges can be given: single values, and not those `apart`."""
+    """Return the settings that can be searched: single values, without those in `apart`."""
     out = set(apart)
     return tuple(
         one for one in settings
@@ -128,7 +127,7 @@ def searchable(settings: Iterable[Setting], apart: Iterable[str]) -> tuple[Setti
 
 
 def example(setting: Setting) -> str:
-    """Return a range of this very setting, in TOML."""
+    """Return an example range of this setting, in TOML."""
     if setting.choices:
         values = ", ".join(f'"{choice}"' for choice in setting.choices[:2])
     elif setting.base is bool:
@@ -162,7 +161,7 @@ def _choices(setting: Setting, values: Iterable[object]) -> tuple[Any, ...]:
 
 
 def _within(setting: Setting, value: object, what: str) -> Any:
-    """Check one value of the setting, and say which of the range it was."""
+    """Check one value of the setting; errors say which end of the range it is."""
     try:
         return setting.check(value)
     except ValueError as error:

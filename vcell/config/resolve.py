@@ -1,4 +1,4 @@
-"""Work out every setting of a command outside of running it: value and where it came from."""
+"""Resolve the settings of a command without running it: values and their sources."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GLOBAL_VARIABLES = frozenset(
 
 @dataclass(frozen=True)
 class Resolved:
-    """One setting of one command, as it stands now."""
+    """The current value of one setting of one command."""
 
     command: str
     setting: Setting
@@ -64,7 +64,7 @@ def resolve(
 
 
 def unknown_variables(configs: dict[str, type]) -> list[Problem]:
-    """Report VCELL_ variables that set nothing: a typing mistake that would pass in silence."""
+    """Report VCELL_ variables that set nothing, such as misspelt ones."""
     known = set(_GLOBAL_VARIABLES)
     for command, config in configs.items():
         known |= {f"{prefix_of(command)}_{s.variable}" for s in settings_of(config)}

@@ -1,4 +1,4 @@
-"""The settings of what a model of perturbations learns from. Imports nothing heavy."""
+"""The settings of a perturbation model's training data. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vcell.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class ScreenOptions:
-    """What a command inherits that measures a screen."""
+    """Settings for commands that measure a screen."""
 
     heading = "Perturbations and features"
 
@@ -86,7 +86,7 @@ class ScreenOptions:
     def __post_init__(self) -> None:
         if self.fold is not None:
             parse_fold(self.fold)
-        after = getattr(super(), "__post_init__", None)  # of other options beside these
+        after = getattr(super(), "__post_init__", None)  # of other inherited options
         if after is not None:
             after()
 

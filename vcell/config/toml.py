@@ -1,7 +1,7 @@
 """Find and read ``vcell.toml``, and find the line of a key.
 
-Python's TOML readers give no positions. `line_of` finds them by re-parsing growing prefixes of the
-file until the key appears: exact for dotted keys, inline tables and multi-line strings, and it
+Python's TOML readers give no positions. `line_of` finds them by parsing growing prefixes of the
+file until the key appears: this is exact for dotted keys, inline tables and multi-line strings, and
 costs nothing unless there is an error to report.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vcell.errors import UserError
-from vcell.text_files import decoded
+from vcell.text_files import decoded, read_bytes
 
 FILE_NAME = "vcell.toml"
 _POSITION = re.compile(
@@ -51,7 +51,7 @@ def shown_path(path: Path) -> str:
 
 
 def find(start: Path | None = None) -> Path | None:
-    """Search upward from the working directory; the nearest project file wins whole."""
+    """Search upward from the working directory; only the nearest project file is used."""
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         candidate = folder / FILE_NAME
@@ -61,11 +61,10 @@ def find(start: Path | None = None) -> Path | None:
 
 
 def read(path: Path) -> ProjectFile:
-    """Read and parse a project file; every mistake in it is a UserError with line and column."""
+    """Read and parse a project file; errors are UserErrors with line and column."""
     shown = shown_path(path)
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(_MAX_BYTES + 1)
+        raw = read_bytes(path, _MAX_BYTES + 1)
     except OSError as error:
         raise UserError(
             f"{shown}: cannot be read: {error.strerror}", hint="name another file with --config"
@@ -96,9 +95,9 @@ def _syntax_message(shown: str, text: str, message: str) -> str:
 
 
 def line_of(text: str, keys: tuple[str, ...]) -> int | None:
-    """Return the 1-based line on which a dotted key's statement ends, or None where it is absent.
+    """Return the 1-based line on which a dotted key's statement ends, or None if absent.
 
-    For a table, that is the line of its header (or of the first key that makes it).
+    For a table, that is the line of its header (or of the first key that creates it).
     """
     lines = text.splitlines(keepends=True)
     bare = keys[-1] if keys else ""
@@ -106,7 +105,7 @@ def line_of(text: str, keys: tuple[str, ...]) -> int | None:
     for end in range(first + 1, len(lines) + 1):
         if _contains("".join(lines[:end]), keys):
             return end
-    # An escaped key ("batch\\u002dsize") does not show its own letters: look from the top.
+    # An escaped key ("batch\\u002dsize") cannot be found by its letters: start from the top.
     return next((end for end in range(1, first + 1) if _contains("".join(lines[:end]), keys)), None)
 
 

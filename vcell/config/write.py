@@ -1,4 +1,4 @@
-"""Write what the settings are: a commented vcell.toml for people, a JSON Schema for editors."""
+"""Write the settings: a commented vcell.toml for users, a JSON Schema for editors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _JSON_TYPES = {bool: "boolean", int: "integer", float: "number"}
 
 
 def toml_value(value: Any) -> str:
-    """Write one value in TOML."""
+    """Format one value in TOML."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
@@ -35,7 +35,7 @@ def toml_value(value: Any) -> str:
 
 
 def template(configs: dict[str, type], set_values: dict[str, dict[str, Any]] | None = None) -> str:
-    """Return a commented project file; `set_values` are written without the comment sign."""
+    """Return a commented project file; `set_values` are not commented out."""
     tables: dict[str, tuple[Setting, ...]] = {"data": settings_of(DataOptions)}
     shared = {setting.name for setting in settings_of(DataOptions)}
     for command, config in configs.items():

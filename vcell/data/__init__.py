@@ -1,4 +1,4 @@
-"""Cells from a file to bounded blocks: open them, read them, describe them, write them.
+"""Open, read, describe and write cells, in blocks of bounded size.
 
 ``open_cells`` gives one interface, `CellSource`, over h5ad, zarr, 10x and AnnData in memory, one
 file or many. Nothing heavier than numpy is imported until a file needs it.
@@ -27,7 +27,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for."""
+    """Import a public name on first access."""
     if name in _HOMES:
         import importlib
 

@@ -1,6 +1,6 @@
 """The parts of an h5ad or zarr file: X, raw, layers, obs, var, in anndata's encodings, old and new.
 
-It works on nodes, for both formats alike; the function that reads an array is passed in.
+It works on nodes of either format; the function that reads an array is a parameter.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from vcell.data.nodes import Node, array_child, attr, child, encoding, is_group,
 from vcell.errors import UserError
 from vcell.suggest import did_you_mean
 
-#: Makes an `Array` of a node; the text says where it lies.
+#: Makes an `Array` from a node; the text is its location, for messages.
 ArrayOf = Callable[[Node, str], Array]
 RAW_NAMES = ("raw", "raw/X", "raw.X")
 
 
 def parts(root: Node) -> dict[str, Any]:
-    """Name what the file has beside X."""
+    """List what the file has besides X."""
     named = {
         key: sorted(root[key].keys()) if key in root and is_group(root[key]) else []
         for key in ("layers", "obsm", "uns")
@@ -33,7 +33,7 @@ def parts(root: Node) -> dict[str, Any]:
 
 
 def embeddings(root: Node) -> dict[str, Node]:
-    """Return what obsm holds, unread; tables of columns are left out."""
+    """Return the arrays of obsm, unread; data frames are left out."""
     found = root.get("obsm")
     if found is None or not is_group(found):
         return {}
@@ -55,7 +55,7 @@ def frame(root: Node, name: str, where: str) -> Frame:
 
 
 def matrix_node(root: Node, layer: str | None, where: str) -> tuple[Node, str, str]:
-    """Find X, raw/X or a layer: its node, its place and the name of the var that belongs to it."""
+    """Return node, location and name of the var of X, raw/X or a layer."""
     if layer is None or layer == "X":
         if "X" in root:
             return root["X"], f"{where}/X", "var"
@@ -94,7 +94,7 @@ def matrix(node: Node, where: str, array_of: ArrayOf) -> Matrix:
 
 
 def _old_kind(node: Node) -> str:
-    """Return the kind as anndata before 0.7 (and h5sparse) noted it."""
+    """Return the kind as stored by anndata before 0.7 (and h5sparse)."""
     noted = attr(node, "h5sparse_format", "")
     return f"{noted}_matrix" if isinstance(noted, str) and noted else ""
 
@@ -127,7 +127,7 @@ def _sparse(node: Node, kind: str, where: str, array_of: ArrayOf) -> Matrix:
 
 
 def layout_of(kind: str, node: Node, index_node: Node | None) -> Layout:
-    """Describe how a matrix lies in its file."""
+    """Describe the storage of a matrix."""
     nodes = [node] if index_node is None else [node, index_node]
     chunks = getattr(node, "chunks", None)
     return Layout(
@@ -140,7 +140,7 @@ def layout_of(kind: str, node: Node, index_node: Node | None) -> Layout:
 
 
 def compression(node: Node) -> str:
-    """Name how an array is compressed."""
+    """Return the name of an array's compression."""
     if hasattr(node, "id"):  # HDF5
         plist = node.id.get_create_plist()
         names = [_filter_name(plist.get_filter(i)) for i in range(plist.get_nfilters())]

@@ -1,8 +1,8 @@
-"""Reading ranges of an array into memory, whatever holds it.
+"""Reading ranges of a stored array into memory.
 
-An `Array` has a shape, a type, and one method: the tasks that put ranges of its rows, one after the
-other, into an array of the caller's. `PlainArray` does it through the holder's own slicing (h5py,
-zarr, numpy); `vcell.data.chunked` does it faster for HDF5.
+An `Array` has a shape, a type, and one method, which returns the tasks that copy ranges of its
+rows, one after the other, into the caller's array. `PlainArray` uses the slicing of h5py, zarr or
+numpy; `vcell.data.chunked` is faster for HDF5.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ class Array(Protocol):
         ...
 
     def tasks(self, starts: Ranges, stops: Ranges, out: NDArray[Any]) -> list[Task]:
-        """Make the calls that put rows ``starts[i]:stops[i]`` one after the other into `out`.
+        """Return calls that copy rows ``starts[i]:stops[i]`` one after the other into `out`.
 
-        Ranges ascend and are not empty. The calls may run on any threads in any order.
+        Ranges must ascend and not be empty. The calls may run on any threads in any order.
         """
         ...
 
 
 class PlainArray:
-    """An array read through its holder's own slicing."""
+    """An array read by the slicing of h5py, zarr or numpy."""
 
     def __init__(self, node: Node, where: str, dtype: np.dtype[Any] | None = None) -> None:
         self.node, self.where = node, where
         self.shape: tuple[int, ...] = tuple(int(n) for n in node.shape)
         self.dtype: np.dtype[Any] = (dtype or np.dtype(node.dtype)).newbyteorder("=")
         chunks = getattr(node, "chunks", None)
-        # Gaps below a chunk cost nothing to read over; each call costs a fifth of a millisecond.
+        # Reading over gaps within a chunk costs nothing; each call costs a fifth of a millisecond.
         self._gap = int(chunks[0]) if chunks else 1024
 
     def tasks(self, starts: Ranges, stops: Ranges, out: NDArray[Any]) -> list[Task]:
-        """Read spans of ranges that lie close together, and copy the ranges out of them."""
+        """Read spans of neighbouring ranges, and copy the ranges out of them."""
         tasks: list[Task] = []
         at = 0
         for first, last in spans(starts, stops, self._gap):
@@ -83,7 +83,7 @@ class PlainArray:
 
 
 def read(wanted: list[tuple[Array, Ranges, Ranges, NDArray[Any]]]) -> None:
-    """Read ranges of several arrays at once, on the reading threads."""
+    """Read ranges of several arrays at once, on the decoding threads."""
     tasks = [task for array, *rest in wanted for task in array.tasks(*rest)]
     if len(tasks) <= 1:
         for task in tasks:

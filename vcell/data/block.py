@@ -1,6 +1,6 @@
-"""A run of cells in memory, as CSR.
+"""A block of cells in memory, as CSR.
 
-Every block that `CellSource.chunks` gives is canonical: in each row the columns ascend, none occurs
+Every block from `CellSource.chunks` is canonical: in each row the columns ascend, none occurs
 twice, and no zero is stored. Files that are not are repaired here, block by block.
 
 Legend: ``C`` cells of the block, ``N`` its non-zeros, ``G`` genes.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vcell.data.fault import damaged
 
-#: Non-zeros from which a compiled look is worth loading the compiler's library (half a second).
+#: Non-zeros from which a compiled check is worth loading numba (half a second).
 COMPILED_FROM = 1 << 18
 
 
@@ -77,7 +77,7 @@ class Csr:
 
 @dataclass(frozen=True)
 class Genes:
-    """A choice of columns: which are read, and where each goes."""
+    """A choice of columns: which are read, and their new order."""
 
     chosen: NDArray[np.int64]
     #: ``[G]``: new number of each old column, -1 if it is left out.
@@ -86,7 +86,7 @@ class Genes:
 
     @classmethod
     def choose(cls, genes: NDArray[np.integer[Any]], n_genes: int) -> Genes:
-        """Check a caller's choice; `genes` are column numbers in the order they shall have."""
+        """Check a choice; `genes` are column numbers in the new order."""
         chosen = np.asarray(genes, np.int64)
         if chosen.ndim != 1 or len(np.unique(chosen)) != len(chosen):
             raise ValueError("genes must be different column numbers")
@@ -114,7 +114,7 @@ def check_columns(
     at: str,
     what: str = "cell",
 ) -> None:
-    """Refuse columns outside the matrix. `indices` as stored, before it is narrowed to int32."""
+    """Raise for columns outside the matrix; `indices` as stored, before conversion to int32."""
     if not len(indices):
         return
     unsigned = indices.view(f"u{indices.dtype.itemsize}")  # a negative number becomes a huge one
@@ -132,7 +132,7 @@ def canonical(csr: Csr, n_genes: int) -> Csr:
     falls, zeros = _faults(csr)
     if falls:
         csr = _merge(csr, n_genes)
-        zeros = zeros or bool((csr.data == 0).any())  # what was repeated may cancel out
+        zeros = zeros or bool((csr.data == 0).any())  # sums of repeated entries may be 0
     if zeros:
         keep = csr.data != 0
         before = np.concatenate([[0], np.cumsum(keep)])
@@ -141,21 +141,21 @@ def canonical(csr: Csr, n_genes: int) -> Csr:
 
 
 def _faults(csr: Csr) -> tuple[bool, bool]:
-    """Say whether columns do not ascend somewhere, and whether zeros are stored."""
+    """Return whether columns are unsorted anywhere, and whether zeros are stored."""
     n = len(csr.indices)
-    if n > COMPILED_FROM and csr.data.dtype != np.float16:  # numba knows no half precision
+    if n > COMPILED_FROM and csr.data.dtype != np.float16:  # numba has no half precision
         from vcell.kernels.rows import FALLS, ZEROS, row_faults
 
         found = row_faults(csr.indptr, csr.indices, csr.data)
         return bool(found & FALLS), bool(found & ZEROS)
     falls = csr.indices[1:] <= csr.indices[:-1]
     starts = csr.indptr[1:-1]
-    falls[starts[(starts > 0) & (starts < n)] - 1] = False  # a new row may begin lower
+    falls[starts[(starts > 0) & (starts < n)] - 1] = False  # a new row may start lower
     return bool(falls.any()), bool((csr.data == 0).any())
 
 
 def _merge(csr: Csr, n_genes: int) -> Csr:
-    """Sort each row by column and add up what shares one."""
+    """Sort each row by column, and sum repeated columns."""
     n_rows = len(csr.indptr) - 1
     row = np.repeat(np.arange(n_rows), np.diff(csr.indptr))
     key = row * max(n_genes, 1) + csr.indices

@@ -1,4 +1,4 @@
-"""Arrays that are reused once nothing refers to them: new large arrays cost page faults."""
+"""Arrays that are reused once nothing refers to them: large new arrays cost page faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Bytes from which an array is mapped rather than allocated.
+#: Arrays of this many bytes or more are mapped rather than allocated.
 MAPPED_FROM = 1 << 20
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
@@ -20,33 +20,33 @@ _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 class Buffers:
     """Recycles arrays; safe to use from several threads.
 
-    What is taken belongs to the taker for as long as it, or a view of it, is referred to.
+    An array belongs to the caller for as long as a reference to it, or to a view, exists.
 
     Parameters
     ----------
     keep
-        Most arrays held for later; None for no limit.
+        Maximum number of arrays kept; None for no limit.
     """
 
     def __init__(self, keep: int | None = 8) -> None:
         self._keep = keep
         self._held: list[NDArray[np.uint8]] = []
-        self._lock = threading.Lock()  # two threads must not be given the same array
+        self._lock = threading.Lock()  # two threads must not get the same array
 
     def take(self, n: int, dtype: np.dtype[Any] | type) -> NDArray[Any]:
-        """Return `n` elements holding whatever they last held."""
+        """Return `n` elements, not initialised."""
         dtype = np.dtype(dtype)
         size = n * dtype.itemsize
         with self._lock:
             return self._held[self._place(size)][:size].view(dtype)
 
     def _place(self, size: int) -> int:
-        """Return the place of the smallest array that suffices and that nobody uses.
+        """Return the index of the smallest unused array that is large enough.
 
-        Without one, a larger array takes the place of the smallest unused one.
+        If there is none, a larger array replaces the smallest unused one.
         """
-        # A view marks an array as used: an unused one has two references, the list's and
-        # getrefcount's argument.
+        # Unused arrays have two references: the list's, and getrefcount's argument. A view adds
+        # one.
         unused = [i for i in range(len(self._held)) if sys.getrefcount(self._held[i]) == 2]
         unused.sort(key=self._size)
         for i in unused:
@@ -58,7 +58,7 @@ class Buffers:
                 self._held[i] = fresh
                 return i
         if self._keep is not None and len(self._held) >= self._keep:
-            del self._held[0]  # its user has it for good
+            del self._held[0]  # its user keeps it
         self._held.append(fresh)
         return len(self._held) - 1
 
@@ -66,20 +66,20 @@ class Buffers:
         return len(self._held[i])
 
     def allocate(self, size: int) -> NDArray[np.uint8]:
-        """Return fresh bytes."""
+        """Return new bytes."""
         return pages(size)
 
     def is_read(self, i: int) -> bool:
-        """Whether nothing will read an array any more that nobody refers to."""
+        """Whether no device will read an unreferenced array any more."""
         del i
         return True
 
 
 def pages(size: int) -> NDArray[np.uint8]:
-    """Return fresh bytes; many of them straight from the system, to which they go back at once.
+    """Return new bytes; large arrays are mapped, and returned to the system when freed.
 
-    The C library would keep freed arrays of this size, and pieces of them, for later. Shared
-    memory, the default of `mmap`, takes twice as long to get.
+    The C library would keep freed arrays of this size, or pieces of them. Shared memory, the
+    default of `mmap`, takes twice as long to get.
     """
     if size < MAPPED_FROM:
         return np.empty(size, np.uint8)

@@ -1,7 +1,7 @@
 """Matrices stored by gene (CSC), read by cell in bounded memory.
 
 Rows of a CSC matrix are spread over the whole file. Up to `IN_MEMORY` non-zeros are transposed in
-memory; more go once through a temporary file (`vcell.data.spill`), and a message says so.
+memory; more go once through a temporary file (`vcell.data.spill`), with a message.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RUN_NNZ = 1 << 20
 
 
 class CscMatrix:
-    """Stored by gene; transposed the first time that rows are asked for."""
+    """A matrix stored by gene; transposed when rows are first read."""
 
     def __init__(
         self,
@@ -54,15 +54,15 @@ class CscMatrix:
         self.indptr = check_indptr(indptr, shape[1], shape[0], self.where)
         self.nnz: int = int(self.indptr[-1])
         check_lengths(data, indices, self.nnz, self.where)
-        #: What was transposed, by the choice of genes.
-        self._turned: dict[bytes, RowSpill] = {}
+        #: The transposed rows, by choice of genes.
+        self._transposed: dict[bytes, RowSpill] = {}
         self._lock = threading.Lock()
         self._buffers = Buffers()
 
     @property
     def needs_pass(self) -> bool:
         """Whether it is large and not yet transposed."""
-        return not self._turned and self.nnz > IN_MEMORY
+        return not self._transposed and self.nnz > IN_MEMORY
 
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
         """Cut by the rows' non-zeros in the chosen columns."""
@@ -76,11 +76,11 @@ class CscMatrix:
 
     def close(self) -> None:
         """Delete the temporary files."""
-        for turned in self._turned.values():
-            turned.close()
+        for transposed in self._transposed.values():
+            transposed.close()
 
     def columns(self, chosen: NDArray[np.int64]) -> Iterator[tuple[int, Csr]]:
-        """Read ascending columns a few at a time: number of the first of `chosen`, and a CSC."""
+        """Read ascending columns a few at a time: index of the first in `chosen`, and a CSC."""
         for piece in cut_by_size(chosen, self.indptr, Bound(RUN_NNZ, 1 << 20)):
             starts, stops = self.indptr[piece], self.indptr[np.asarray(piece) + 1]
             indptr = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int64)
@@ -96,26 +96,26 @@ class CscMatrix:
         """Transpose the chosen columns, once for the same choice."""
         key = b"all" if genes is None else genes.chosen.tobytes()
         with self._lock:
-            if key not in self._turned:
-                self._turned[key] = self._turn(genes)
-            return self._turned[key]
+            if key not in self._transposed:
+                self._transposed[key] = self._transpose(genes)
+            return self._transposed[key]
 
-    def _turn(self, genes: Genes | None) -> RowSpill:
+    def _transpose(self, genes: Genes | None) -> RowSpill:
         chosen = np.arange(self.shape[1]) if genes is None else np.sort(genes.chosen)
         nnz = int((self.indptr[chosen + 1] - self.indptr[chosen]).sum())
-        turned = RowSpill(self.shape[0], self.dtype, nnz, in_memory=nnz <= IN_MEMORY)
-        if turned.path is not None:
-            size = console.bytes_text(nnz * turned.record.itemsize)
+        transposed = RowSpill(self.shape[0], self.dtype, nnz, in_memory=nnz <= IN_MEMORY)
+        if transposed.path is not None:
+            size = console.bytes_text(nnz * transposed.record.itemsize)
             console.say(
                 f"{self.where} is stored by gene (CSC): it is transposed once, through a "
-                f"temporary file of {size} in {turned.path.parent} (TMPDIR chooses where)"
+                f"temporary file of {size} in {transposed.path.parent} (TMPDIR chooses where)"
             )
         with console.progress("transposing", nnz, "non-zeros") as bar:
             for first, csc in self.columns(chosen):
                 gene = chosen[first : first + len(csc.indptr) - 1]
                 place = gene if genes is None else genes.place[gene]
                 columns = np.repeat(place.astype(np.int32), np.diff(csc.indptr))
-                turned.add(csc.indices, columns, csc.data)
+                transposed.add(csc.indices, columns, csc.data)
                 bar.advance(len(columns))
-        turned.finish()
-        return turned
+        transposed.finish()
+        return transposed

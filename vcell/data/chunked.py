@@ -1,8 +1,8 @@
 """Arrays of an HDF5 file read without the HDF5 library, which decodes under a global lock.
 
-The library gives the place of each chunk once; the chunks are then read by offset and decoded on
-vcell's threads, directly into the caller's array. What this does not cover (big-endian numbers,
-unusual filters, skipped filters, missing chunks) goes through h5py, and a message says so.
+The library gives the offset of each chunk once; the chunks are then read by offset and decoded on
+vcell's threads, directly into the caller's array. Exceptions (big-endian numbers, unusual filters,
+skipped filters, missing chunks) go through h5py, with a message.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ from vcell.data.nodes import load_plugins
 if TYPE_CHECKING:
     from vcell.data.decode_pool import Task
 
-#: Bytes a task decodes: enough to hide the cost of handing it out, few enough to share evenly.
+#: Bytes per task: enough to hide the cost of submitting it, few enough to balance threads.
 TASK_BYTES = 1 << 20
-#: Slower ways are said for arrays of at least this many bytes; for less nobody would notice.
+#: Messages about slower reading appear only for arrays of at least this many bytes.
 SAY_FROM = 1 << 24
-#: Reads of less than this share of a long chunk list ask h5py rather than list all chunks.
+#: h5py finds chunks one by one until this share of a long chunk list has been read; then all chunks
+#: are listed. (A pass over a large file reads a small share many times.)
 FEW_CHUNKS = 1 / 64
+#: Number of chunks of a long list.
+LONG_LIST = 4096
 
 _scratch = threading.local()
 _said: set[str] = set()
@@ -63,13 +66,13 @@ class Descriptor:
 
     def close(self) -> None:
         """Close the file."""
-        fd, self.fd = self.fd, -1  # first, so that no reading thread meets the number used anew
+        fd, self.fd = self.fd, -1  # first, as the number may be reused at once
         if fd >= 0:
             os.close(fd)
 
 
 def array_of(dataset: h5py.Dataset, where: str, file: Descriptor) -> Array:
-    """Return the fastest way to read a data set."""
+    """Return the fastest reader of a data set."""
     plain = PlainArray(dataset, where)
     load_plugins(dataset)
     reason = _why_not(dataset)
@@ -78,14 +81,14 @@ def array_of(dataset: h5py.Dataset, where: str, file: Descriptor) -> Array:
         return plain
     if dataset.chunks is None:
         offset = dataset.id.get_offset()
-        if offset is None:  # nothing was ever written: all fill value
+        if offset is None:  # nothing was written: all fill value
             return plain
         return ContiguousArray(plain, file, int(offset))
     return ChunkedArray(plain, file)
 
 
 def _why_not(dataset: h5py.Dataset) -> str | None:
-    """Say why HDF5 itself must read a data set, or None."""
+    """Return why HDF5 itself must read a data set, or None."""
     dtype, plist = dataset.dtype, dataset.id.get_create_plist()
     if dataset.file.userblock_size:
         return "the file has a user block"
@@ -115,7 +118,7 @@ def _say_slow(where: str, reason: str, array: Array) -> None:
 
 
 def _say_zlib(stored: int) -> None:
-    """Say once that a faster decoder could be installed."""
+    """Report once that a faster decoder could be installed."""
     if stored >= SAY_FROM and decode.inflater_name() == "zlib" and "zlib" not in _said:
         _said.add("zlib")
         console.say("gzip is decoded by Python's zlib: pip install imagecodecs reads twice as fast")
@@ -158,7 +161,7 @@ class ContiguousArray:
 
 @dataclass(frozen=True)
 class ChunkIndex:
-    """Where each chunk lies in the file."""
+    """Offset and size of each chunk in the file."""
 
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
@@ -181,17 +184,16 @@ class ChunkedArray:
         self._bytes = self._rows * self._tile * self.dtype.itemsize
         self._table: ChunkIndex
         self._known = False  # whether the chunks have been listed
+        self._read_bands = 0  # counted until all chunks are listed
         self._slow = False
         self._tail: dict[int, NDArray[Any]] = {}
 
     def tasks(self, starts: Ranges, stops: Ranges, out: NDArray[Any]) -> list[Task]:
-        """Decode each band once, whatever ranges lie in it."""
+        """Decode each band once, for all ranges in it."""
         if not len(starts):
             return []
         pieces = _pieces(starts, stops, self._rows)
-        needed = len(np.unique(pieces[0]))
-        rare = not self._known and self._bands > 4096 and needed < FEW_CHUNKS * self._bands
-        if self._slow or rare or not self._located():
+        if self._slow or self._seldom(pieces[0]) or not self._located():
             return self._plain.tasks(starts, stops, out)
         band = pieces[0]
         edges = [0, *(np.flatnonzero(np.diff(band)) + 1).tolist(), len(band)]
@@ -226,7 +228,7 @@ class ChunkedArray:
         tail: dict[int, NDArray[Any]],
         keep: int,
     ) -> None:
-        """Decode the tiles of a band and put its rows where they belong."""
+        """Decode the tiles of a band, and copy its rows to the output."""
         lows, highs, places = (part.tolist() for part in parts)
         for tile in range(self._tiles):
             left = tile * self._tile
@@ -235,7 +237,7 @@ class ChunkedArray:
             held = tail.get(chunk)
             whole = highs[0] - lows[0] == self._rows and width == self._width == self._tile
             if held is None and whole and out.dtype == self.dtype:
-                # The whole chunk is wanted as it is: decode to its place.
+                # The whole chunk is needed unchanged: decode into the output.
                 self._decode(chunk, out[places[0] : places[0] + self._rows].reshape(-1))
                 continue
             if held is None:
@@ -246,7 +248,7 @@ class ChunkedArray:
                 out[place : place + high - low, left : left + width] = held[low:high, :width]
 
     def _decoded(self, chunk: int, *, fresh: bool) -> NDArray[Any]:
-        """Decode a chunk to this thread's scratch space, or to an array that is kept."""
+        """Decode a chunk into this thread's scratch memory, or into a new array."""
         buffer = np.empty(self._bytes, np.uint8) if fresh else _scratch_bytes("out", self._bytes)
         values = buffer.view(self.dtype)
         self._decode(chunk, values)
@@ -271,8 +273,15 @@ class ChunkedArray:
                     decoder(stored, into)
                 stored = into
 
+    def _seldom(self, bands: NDArray[np.int64]) -> bool:
+        """Return whether listing all chunks would take longer than the reads so far."""
+        if self._known or self._bands <= LONG_LIST:
+            return False
+        self._read_bands += len(np.unique(bands))
+        return self._read_bands < FEW_CHUNKS * self._bands
+
     def _located(self) -> bool:
-        """List the chunks once; False if HDF5 must read them, which is said."""
+        """List the chunks once; return False, with a message, if HDF5 must read them."""
         if self._known:
             return True
         with reading(self.where):
@@ -291,20 +300,20 @@ class ChunkedArray:
         return True
 
     def _grid(self, at: tuple[int, ...]) -> int:
-        """Return the number of the chunk that begins with an element."""
+        """Return the number of the chunk that begins at an element."""
         tile = at[1] // self._tile if len(at) == 2 else 0
         return int(at[0] // self._rows * self._tiles + tile)
 
 
 def _locate(dataset: h5py.Dataset, n: int, number: Any) -> tuple[ChunkIndex | None, str]:
-    """Ask HDF5 where the chunks lie; or say why they cannot be read beside it."""
+    """Ask HDF5 for the positions of the chunks, or return why they cannot be read without it."""
     offset, size = np.full(n, -1, np.int64), np.zeros(n, np.int64)
     skipped = 0
 
     def note(info: Any) -> None:
         nonlocal skipped
         chunk = number(info.chunk_offset)
-        if chunk < n and info.byte_offset is not None:  # beyond: chunks of a shrunken data set
+        if chunk < n and info.byte_offset is not None:  # others: of a shrunken data set
             offset[chunk], size[chunk] = info.byte_offset, info.size
             skipped += info.filter_mask != 0
 
@@ -318,7 +327,7 @@ def _locate(dataset: h5py.Dataset, n: int, number: Any) -> tuple[ChunkIndex | No
 
 
 def _pieces(starts: Ranges, stops: Ranges, size: int) -> tuple[NDArray[np.int64], ...]:
-    """Cut ranges at the edges of bands: band, first and last row in it, place in the output."""
+    """Cut ranges at the edges of bands: band, first and last row in it, position in the output."""
     first = starts // size
     n = (stops - 1) // size - first + 1
     which = np.repeat(np.arange(len(starts)), n)
@@ -332,7 +341,7 @@ def _pieces(starts: Ranges, stops: Ranges, size: int) -> tuple[NDArray[np.int64]
 
 
 def _scratch_bytes(name: str, size: int) -> NDArray[np.uint8]:
-    """Return bytes of this thread that are used again and again."""
+    """Return reused bytes of this thread."""
     held: NDArray[np.uint8] | None = getattr(_scratch, name, None)
     if held is None or len(held) < size:
         held = np.empty(size, np.uint8)

@@ -1,4 +1,4 @@
-"""One column of obs or var: its values, and the same as codes into categories."""
+"""One column of obs or var: its values, and codes into categories."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Kind = Literal["categorical", "string", "number", "bool"]
 
 
 class Column:
-    """A column, as stored and as codes.
+    """A column: its values, and the same as codes.
 
     Parameters
     ----------
     name
-        What the column is called.
+        Name of the column.
     values
-        One value a row. Missing: NaN in numbers, None in strings and booleans.
+        One value per row. Missing: NaN in numbers, None in strings and booleans.
     texts
-        For a column of strings none of which is missing: the values in little memory.
+        For a column of strings, none missing: the values in a compact form.
     codes, categories
         For a column stored as categories: the number of each row's category, -1 where missing.
     """
@@ -61,7 +61,7 @@ class Column:
 
     @cached_property
     def values(self) -> NDArray[Any]:
-        """One value a row; strings are an object array of str with None where missing."""
+        """One value per row; strings are an object array of str with None where missing."""
         if self.texts is not None:
             return self.texts[:]
         codes, categories = self._coded
@@ -83,11 +83,11 @@ class Column:
 
     @cached_property
     def categories(self) -> NDArray[np.str_]:
-        """The different values as text: in the stored order, else sorted."""
+        """The distinct values as text: in stored order, else sorted."""
         return np.array([str(value) for value in self._coded[1].tolist()], dtype=np.str_)
 
     def counts(self) -> NDArray[np.int64]:
-        """How many rows each category has."""
+        """Return the number of rows of each category."""
         present = self.codes[self.codes >= 0]
         return np.bincount(present, minlength=len(self._coded[1]))
 
@@ -102,10 +102,10 @@ def _kind(values: NDArray[Any]) -> Kind:
 
 
 def numbered(values: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """Return each value's number among the different ones (-1: missing), and those, sorted."""
+    """Return each value's number among the distinct ones (-1: missing), and those, sorted."""
     if values.dtype.kind in "biuf":
         missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
         codes = np.full(len(values), -1, np.int32)
         categories, codes[~missing] = np.unique(values[~missing], return_inverse=True)
         return codes, categories
-    return factorise(values)  # hashing strings beats sorting them ten times over
+    return factorise(values)  # hashing strings is ten times faster than sorting

@@ -19,12 +19,12 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 
 
 def threads() -> int:
-    """Return how many threads read: one a core this process may use, at most eight."""
+    """Return the number of threads: one per core of this process, at most eight."""
     return cores(8)
 
 
 def start(tasks: Sequence[Task]) -> list[Future[None]]:
-    """Hand tasks to the pool."""
+    """Submit tasks to the pool."""
     with _lock:
         pool = _pools.get(os.getpid())
         if pool is None:
@@ -34,7 +34,7 @@ def start(tasks: Sequence[Task]) -> list[Future[None]]:
 
 
 def finish(futures: Sequence[Future[None]]) -> None:
-    """Wait for all, then raise the first error; nothing goes on writing into shared arrays."""
+    """Wait for all, then raise the first error; no task may go on writing into shared arrays."""
     errors = [error for future in futures if (error := future.exception()) is not None]
     if errors:
         raise errors[0]

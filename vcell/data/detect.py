@@ -1,7 +1,7 @@
-"""Find out what the values of a matrix are: counts, log-normalised, something else.
+"""Detect the kind of values in a matrix: counts, log-normalised, something else.
 
-Nothing is assumed or done silently: `scale` looks at a sample of cells spread over the file,
-decides, and prints what it found. `require_counts` refuses anything but counts.
+Nothing is assumed or done silently: `scale` decides from a sample of cells spread over the file,
+and prints what it found. `require_counts` accepts only counts.
 """
 
 from __future__ import annotations
@@ -24,30 +24,35 @@ if TYPE_CHECKING:
     from vcell.data.source import CellSource
 
 Kind = Literal["counts", "log1p", "normalised", "other", "empty"]
-#: Cells looked at, in this many runs spread evenly over the file.
+#: Number of sampled cells, and of runs of them, spread evenly over the file.
 SAMPLE_CELLS, SAMPLE_RUNS = 1024, 16
-#: Non-zeros looked at, whatever the cells: a bound for files with very full cells.
+#: Limit on sampled non-zeros, for files with very many per cell.
 SAMPLE_NNZ = 1 << 23
-_FEW_NNZ = 1 << 19  # read at once while all is as it should be
+_FEW_NNZ = 1 << 19  # read at a time while all values are counts
 #: Natural logarithm of the most counts one gene of one cell can plausibly have (about 9 million).
 LARGEST_LOG = 16.0
+#: The largest count that is read, and the largest sum of counts that is written.
+LARGEST_COUNT = np.iinfo(np.int32).max
 #: Relative spread of library sizes below which they were made equal (float32 rounding, summed).
 EQUAL = 2e-3
 
 
+_REPLACE = "`vcell inspect --full` counts them; replace them, or leave their cells out"
+
+
 @dataclass(frozen=True)
 class Scale:
-    """What the values are.
+    """The kind of values in a matrix.
 
     Attributes
     ----------
     kind
         "counts"; "log1p" (natural log of 1 + x, normalised or not); "normalised" (linear, not
-        whole); "other" (negative, or fitting nothing known); "empty" (no values to look at).
+        whole); "other" (negative, or no known kind); "empty" (no values).
     target_sum
-        What each cell's values were scaled to before the logarithm, if the sample shows it.
+        Total of each cell's values before the logarithm, if the sample shows it.
     evidence
-        The sentence that says why.
+        The reason, as a phrase.
     """
 
     kind: Kind
@@ -57,7 +62,7 @@ class Scale:
 
     @property
     def text(self) -> str:
-        """The finding as a person reads it."""
+        """The kind, as text for messages."""
         names = {
             "counts": "raw counts",
             "log1p": "log1p values",
@@ -70,7 +75,7 @@ class Scale:
 
 
 def scale(source: CellSource, *, quiet: bool = False) -> Scale:
-    """Look at a sample of the cells, decide what the values are, and say so."""
+    """Detect the kind of values from a sample of the cells, and report it."""
     found = _glance(source) if source.matrix.needs_pass else None
     found = found or _counts(source) or judge(list(sample(source)))
     if not quiet:
@@ -79,7 +84,7 @@ def scale(source: CellSource, *, quiet: bool = False) -> Scale:
 
 
 def require_counts(source: CellSource, *, quiet: bool = False) -> Scale:
-    """Return the scale if it is raw counts; refuse anything else, naming what to do."""
+    """Return the scale if the values are raw counts; raise an error otherwise."""
     refuse_nothing(source)
     found = scale(source, quiet=quiet)
     if found.kind in ("counts", "empty"):
@@ -91,7 +96,7 @@ def require_counts(source: CellSource, *, quiet: bool = False) -> Scale:
 
 
 def require_counts_or_logs(source: CellSource) -> Scale:
-    """Return the scale if it is raw counts or log1p; refuse anything else, naming what to do."""
+    """Return the scale if the values are raw counts or log1p; raise an error otherwise."""
     refuse_nothing(source)
     found = scale(source)
     if found.kind in ("counts", "log1p"):
@@ -107,7 +112,7 @@ def require_counts_or_logs(source: CellSource) -> Scale:
 
 
 def refuse_nothing(source: CellSource) -> None:
-    """Refuse a file without cells, or without genes."""
+    """Raise an error for a file without cells or genes."""
     for n, what in ((source.n_cells, "cells"), (source.n_genes, "genes")):
         if not n:
             raise UserError(
@@ -117,9 +122,9 @@ def refuse_nothing(source: CellSource) -> None:
 
 
 def elsewhere(source: CellSource, found: Scale | None = None) -> str:
-    """Return the hint for somebody whose matrix holds the wrong values."""
+    """Return the hint for an error about the wrong kind of values."""
     if found is not None and found.not_finite:
-        return "`vcell inspect --full` counts them; replace them, or leave their cells out"
+        return _REPLACE
     others = ["raw"] if source.parts.get("raw") else []
     others += source.parts.get("layers", [])
     if others and source.layer is None:
@@ -128,7 +133,7 @@ def elsewhere(source: CellSource, found: Scale | None = None) -> str:
 
 
 def _glance(source: CellSource) -> Scale | None:
-    """Look at some genes of a large matrix stored by gene; enough if all is counts."""
+    """Check some genes of a large matrix stored by gene; enough if all are counts."""
     columns = getattr(source.matrix, "columns", None)
     if columns is None:
         return None
@@ -141,7 +146,7 @@ def _glance(source: CellSource) -> Scale | None:
 
 
 def sample_rows(n_cells: int, nnz: int | None, n_genes: int) -> NDArray[np.int64]:
-    """Choose cells in runs spread evenly, few enough that reading them is quick."""
+    """Choose evenly spread runs of cells, few enough to read quickly."""
     a_cell = n_genes if nnz is None else max(nnz // max(n_cells, 1), 1)
     wanted = min(SAMPLE_CELLS, max(SAMPLE_NNZ // max(a_cell, 1), 1))
     if n_cells <= wanted:
@@ -159,7 +164,7 @@ def sample(source: CellSource, max_nnz: int = MAX_NNZ) -> Iterator[Block]:
 
 
 def _counts(source: CellSource) -> Scale | None:
-    """Say that the sampled cells hold counts, if they do, a few at a time: mostly they do."""
+    """Return the scale if the sampled cells hold counts, reading a few at a time; else None."""
     n = n_cells = 0
     high = 0.0
     for block in sample(source, _FEW_NNZ):
@@ -175,7 +180,7 @@ def _are_counts(most: float, n: int, n_cells: int) -> Scale:
 
 
 def judge(blocks: list[Block]) -> Scale:
-    """Decide from some cells what the values are."""
+    """Decide the kind of values from some cells."""
     n_cells, n = sum(len(b) for b in blocks), sum(b.nnz for b in blocks)
     if not n:
         return Scale("empty", None, f"all of {n_cells:,} sampled cells are empty")
@@ -200,7 +205,7 @@ def judge(blocks: list[Block]) -> Scale:
 
 
 def _largest_count(blocks: list[Block], step: int = 1 << 16) -> float | None:
-    """Return the largest value if all are whole and none is negative, looking at few at a time."""
+    """Return the largest value if all are whole and non-negative, checking few at a time."""
     high = 0.0
     for block in blocks:
         for start in range(0, block.nnz, step):
@@ -212,8 +217,28 @@ def _largest_count(blocks: list[Block], step: int = 1 << 16) -> float | None:
     return high
 
 
+def whole_counts(source: CellSource, block: Block) -> NDArray[np.int32]:
+    """Return the values of some cells as whole numbers; refuse what is not a count."""
+    data: NDArray[Any] = block.data
+    if len(data) and not (float(data.min()) >= 0 and float(data.max()) <= LARGEST_COUNT):
+        _refuse_value(source, block, ~((data >= 0) & (data <= LARGEST_COUNT)))
+    counts: NDArray[np.int32] = data.astype(np.int32, copy=False)
+    if data.dtype.kind == "f" and not np.array_equal(counts, data):
+        _refuse_value(source, block, counts != data)
+    return counts
+
+
+def _refuse_value(source: CellSource, block: Block, wrong: NDArray[np.bool_]) -> None:
+    at = int(np.argmax(wrong))
+    cell = block.rows[int(np.searchsorted(block.indptr - block.indptr[0], at, side="right")) - 1]
+    raise UserError(
+        f"{source.name}: cell {cell:,} holds {block.data[at]:.6g}, which is not a count",
+        hint=elsewhere(source) if np.isfinite(block.data[at]) else _REPLACE,
+    )
+
+
 def _judge_log(blocks: list[Block], values: NDArray[np.float64], high: float, seen: str) -> Scale:
-    """Undo the logarithm and see what comes out."""
+    """Undo the logarithm, and judge the result."""
     back = np.expm1(values)
     if np.allclose(back, np.rint(back), rtol=1e-5, atol=1e-4):
         return Scale("log1p", None, f"exp(x) - 1 gives whole numbers, {seen}")
@@ -236,7 +261,7 @@ def _row_sums(block: Block, values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _equal(sums: NDArray[np.float64]) -> float | None:
-    """Return what all sums are, if they are alike; a single cell proves nothing."""
+    """Return the common value of all sums, or None; a single cell is not enough."""
     if len(sums) < 2:
         return None
     middle = float(np.median(sums))
@@ -262,12 +287,12 @@ def _few_levels(blocks: list[Block]) -> bool:
 
 
 def describe(found: Scale) -> dict[str, Any]:
-    """Return the finding for --json."""
+    """Return the scale for --json."""
     return {"kind": found.kind, "target_sum": found.target_sum, "evidence": found.evidence}
 
 
 def refuse_repeated(source: CellSource) -> None:
-    """Refuse genes that share a name: no result could say which is meant."""
+    """Raise an error if genes share a name, which would make results ambiguous."""
     if repeated := _repeated(source):
         raise UserError(
             repeated,
@@ -276,8 +301,22 @@ def refuse_repeated(source: CellSource) -> None:
         )
 
 
+def refuse_confounded(source: CellSource, label: str, batch: str) -> None:
+    """Refuse a column of batches that is the column of labels under another name."""
+    labels, batches = source.obs(label).codes, source.obs(batch).codes
+    known = (labels >= 0) & (batches >= 0)
+    pairs = np.unique(np.stack([labels[known], batches[known]]), axis=1)
+    n_labels, n_batches = len(np.unique(pairs[0])), len(np.unique(pairs[1]))
+    if n_batches > 1 and len(pairs[0]) == n_labels == n_batches:
+        raise UserError(
+            f"{source.name}: batch {batch!r} is the label {label!r} under another name: removing "
+            "one removes the other",
+            hint="leave out --batch-column, or name another",
+        )
+
+
 def warn_of_repeated(source: CellSource) -> None:
-    """Warn of genes that share a name: they are kept, but most commands will refuse them."""
+    """Warn about genes that share a name: they are kept, but most commands do not accept them."""
     if repeated := _repeated(source):
         console.warn(f"{repeated}; train-vcc, de and evaluate refuse such cells")
 

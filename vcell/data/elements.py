@@ -1,7 +1,7 @@
-"""Arrays, text, categories and booleans with gaps in anndata's encodings, into h5ad or zarr.
+"""Write arrays, text, categories and nullable booleans to h5ad or zarr, as anndata encodes them.
 
-What `anndata.io.write_elem` would write, in pieces where it is text, and without importing anndata,
-which takes 90 MB of memory. A *group* is an h5py or zarr group.
+The same as `anndata.io.write_elem`, but text is written in pieces and anndata, which takes 90 MB of
+memory, is not imported. A *group* is an h5py or zarr group.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Group = Any
 
 
 def note(node: Any, kind: str, version: str) -> None:
-    """Say which of anndata's encodings a group or an array has."""
+    """Set the attributes of anndata's encoding on a group or array."""
     node.attrs.update({"encoding-type": kind, "encoding-version": version})
 
 
@@ -31,7 +31,7 @@ def write_array(group: Group, name: str, values: NDArray[Any]) -> None:
 
 
 def write_texts(group: Group, name: str, n: int, pieces: Iterable[NDArray[Any]]) -> None:
-    """Write `n` strings that come a few at a time."""
+    """Write `n` strings, piece by piece."""
     if _is_hdf5(group):
         import h5py
 
@@ -48,7 +48,7 @@ def write_texts(group: Group, name: str, n: int, pieces: Iterable[NDArray[Any]])
 def write_categories(
     group: Group, name: str, codes: NDArray[np.integer[Any]], categories: NDArray[Any]
 ) -> None:
-    """Write codes, -1 where missing, in the smallest type, and what they stand for."""
+    """Write codes, -1 where missing, in the smallest type, and their categories."""
     column = group.create_group(name)
     note(column, "categorical", "0.2.0")
     column.attrs["ordered"] = False
@@ -63,7 +63,7 @@ def write_categories(
 def write_tree(group: Group, name: str, values: Mapping[str, Any]) -> None:
     """Write a dictionary of text, numbers, booleans, arrays, lists of text and dictionaries.
 
-    Anything else is left to anndata.
+    Other values are written by anndata.
     """
     if not _plain(values):
         from anndata.io import write_elem
@@ -88,7 +88,7 @@ def write_tree(group: Group, name: str, values: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> bool:
-    """Whether `write_tree` knows how to write a value into HDF5."""
+    """Whether `write_tree` can write a value into HDF5 itself."""
     if isinstance(value, Mapping):
         return all(isinstance(k, str) and "/" not in k and _plain(v) for k, v in value.items())
     if isinstance(value, list | tuple):
@@ -99,7 +99,7 @@ def _plain(value: Any) -> bool:
 
 
 def write_booleans(group: Group, name: str, values: NDArray[np.object_]) -> None:
-    """Write booleans some of which are missing: None."""
+    """Write booleans, with None where missing."""
     column = group.create_group(name)
     note(column, "nullable-boolean", "0.1.0")
     missing = np.array([value is None for value in values.tolist()], bool)

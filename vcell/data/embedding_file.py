@@ -1,4 +1,4 @@
-"""A new .h5ad or .zarr whose embeddings are written block by block, through one kind of group."""
+"""A new .h5ad or .zarr whose embeddings are written block by block, with one interface for both."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from vcell.data.h5_writing import writing
 from vcell.outputs import MADE_BY, made_by
 
-AT_ONCE = 1024  # cells of a chunk of the table, and so of a write
+AT_ONCE = 1024  # cells per chunk, and per write
 
 
 @contextmanager
 def new_cells(aside: Path, suffix: str) -> Iterator[Any]:
-    """Yield the root of a new file that anndata reads, marked as ours.
+    """Yield the root of a new file that anndata reads, marked as made by vcell.
 
     Parameters
     ----------
     aside
-        The name to write under.
+        Temporary path to write to.
     suffix
         ``.h5ad`` or ``.zarr``: a file, or a folder of zarr's format 2, as anndata writes.
     """
@@ -40,7 +40,7 @@ def new_cells(aside: Path, suffix: str) -> Iterator[Any]:
 
 
 def embedding(root: Any, name: str, n_cells: int, width: int) -> Any:
-    """Return a new float32 table of obsm, (n_cells, width), that can be cut with `resize`."""
+    """Return a new float32 table of obsm, (n_cells, width), that `resize` can shorten."""
     from anndata.io import write_elem
 
     write_elem(root, "obsm", {})

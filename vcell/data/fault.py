@@ -1,4 +1,4 @@
-"""Turn whatever a file library raises into one sentence that names the file and the part."""
+"""Turn errors of file libraries into one sentence that names the file and the part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PLUGIN_HINT = "it is compressed by an HDF5 plugin that is missing here: pip ins
 
 @contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Run a piece of reading; `where` names file and part for the user."""
+    """Convert errors while reading; `where` names file and part for the user."""
     try:
         yield
     except (UserError, MemoryError, NameError):
@@ -27,5 +27,5 @@ def reading(where: str) -> Iterator[None]:
 
 
 def damaged(where: str, what: str) -> UserError:
-    """Make the error for a part that was read but makes no sense."""
+    """Return the error for a part that was read but is invalid."""
     return UserError(f"{where}: {what}", hint=_DAMAGED)

@@ -1,12 +1,12 @@
 """A cheap fingerprint of a file's content, to recognise data without reading it all.
 
-Two files of equal content have equal fingerprints, whatever they are called and whenever they were
-written. A file up to `WHOLE` bytes is hashed whole. Of a larger one the size, its first and last
-`EDGE` bytes (where HDF5 keeps what it writes first and last) and `PIECES` pieces spread evenly are
-hashed: a change that keeps the size and touches none of them goes unnoticed, so a fingerprint finds
-what was made from a file, and is no proof against tampering. A folder (zarr, 10x) is hashed by its
-files' names and content; of more than `FILES` files, the names and sizes of all and the content of
-the metadata and of `FILES` spread evenly.
+Files of equal content have equal fingerprints, independent of name and date. A file up to `WHOLE`
+bytes is hashed completely. Of a larger file, the size, the first and last `EDGE` bytes (where HDF5
+stores what it writes first and last) and `PIECES` evenly spread pieces are hashed. A change that
+keeps the size and touches none of these is not noticed, so a fingerprint helps to find what was
+made from a file, and does not protect against tampering. A folder (zarr, 10x) is hashed by names
+and contents of its files; with more than `FILES` files, by the names and sizes of all, and the
+contents of the metadata and of `FILES` evenly spread ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FILES = 256
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
-    """Return 32 hexadecimal digits that stand for the content of a file or folder."""
+    """Return 32 hexadecimal digits that identify the contents of a file or folder."""
     path = Path(path)
     try:
         if path.is_dir():

@@ -1,4 +1,4 @@
-"""obs and var of a file: the list of columns, each read only when it is needed."""
+"""obs and var of a file: the list of columns, each read on demand."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MISSING_NAME = ""
 
 
 class Frame(Protocol):
-    """The table beside the matrix: one row a cell (obs) or a gene (var)."""
+    """A table with one row per cell (obs) or gene (var)."""
 
     @property
     def n(self) -> int:
@@ -78,7 +78,7 @@ class StoredFrame:
 
     @cached_property
     def columns(self) -> list[str]:
-        """Columns in the order the writer noted, then any others that are there."""
+        """Columns in the order stored by the writer, then any others."""
         with reading(self.where):
             noted = attr(self.group, "column-order", None)
             order = [] if noted is None else decoded(np.atleast_1d(np.asarray(noted))).tolist()
@@ -114,7 +114,7 @@ class StoredFrame:
         return column
 
     def _flat(self, node: Node, name: str) -> Column:
-        """Read a plain array, or codes whose categories lie in ``__categories`` (anndata 0.7)."""
+        """Read a plain array, or codes with categories in ``__categories`` (anndata 0.7)."""
         where = f"{self.where}/{name}"
         if node.attrs.get("categories") is not None and "__categories" in self.group:
             listed = array_child(self.group["__categories"], name, f"{self.where}/__categories")
@@ -125,7 +125,7 @@ class StoredFrame:
 
 
 class RecordFrame:
-    """obs or var as one array of records, as anndata wrote it before 0.7."""
+    """obs or var as one array of records, as written by anndata before 0.7."""
 
     def __init__(self, node: Node, categories: Node | None, where: str) -> None:
         self.node, self.categories, self.where = node, categories, where
@@ -143,7 +143,7 @@ class RecordFrame:
             return np.asarray(self.node[name])
 
     def column(self, name: str) -> Column:
-        """Read one field; its categories, if any, lie in uns."""
+        """Read one field; its categories, if any, are in uns."""
         where, values = f"{self.where}/{name}", self._field(name)
         listed = f"{name}_categories"
         if self.categories is not None and listed in self.categories and values.dtype.kind in "iu":
@@ -152,7 +152,7 @@ class RecordFrame:
 
 
 class NamedFrame:
-    """Names and columns at hand, as 10x files have them."""
+    """Names and columns in memory, for 10x files."""
 
     def __init__(self, names: NDArray[Any], columns: dict[str, NDArray[Any]]) -> None:
         self._names, self._columns = names, columns
@@ -223,7 +223,7 @@ def _group_column(node: Node, name: str, where: str) -> Column:
 
 
 def _masked(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
-    """Put NaN or None where the mask says missing."""
+    """Set NaN or None where the mask is true."""
     if not mask.any():
         return values
     if values.dtype.kind in "iuf":

@@ -1,8 +1,8 @@
 """An HDF5 file that survives a full disk while it is written.
 
-The HDF5 library crashes with a segmentation fault if it cannot write its buffers while it closes a
-file. So errors are hidden from it: it writes through `HdfSink`, which keeps the first error and
-discards all later data. `HdfSink.check` raises that error; the file is then deleted.
+The HDF5 library crashes with a segmentation fault if it cannot write its buffers while closing a
+file. So it writes through `HdfSink`, which stores the first error and discards all later data.
+`HdfSink.check` raises that error; the file is then deleted.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ class HdfSink(io.RawIOBase):
         self._error: BaseException | None = None
 
     def check(self) -> None:
-        """Raise what went wrong since the file was opened."""
+        """Raise the first error since the file was opened."""
         if self._error is not None:
             raise self._error
 
     def readable(self) -> bool:
-        """Say that it reads back what it wrote."""
+        """Return True."""
         return True
 
     def writable(self) -> bool:
-        """Say that it is written to."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Say that it is written in any order."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
+        """Set the position."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         self._at = start + offset
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """Read; zeros where nothing was written."""
+        """Read; unwritten parts are zeros."""
         into = memoryview(buffer).cast("B")
         found = b""
         with self._noting():
@@ -62,7 +62,7 @@ class HdfSink(io.RawIOBase):
         return len(into)
 
     def write(self, data: Any) -> int:
-        """Write, unless something went wrong before."""
+        """Write, unless there was an error before."""
         view = memoryview(data).cast("B")
         with self._noting():
             done = 0
@@ -88,7 +88,7 @@ class HdfSink(io.RawIOBase):
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
-        """Keep an error, or a signal that came meanwhile, from the HDF5 library."""
+        """Store an error, or an interrupt, so that the HDF5 library does not see it."""
         try:
             yield
         except OSError as error:
@@ -100,14 +100,14 @@ class HdfSink(io.RawIOBase):
 
 @contextmanager
 def writing(path: Path, **options: Any) -> Iterator[tuple[Any, HdfSink]]:
-    """Open a new HDF5 file, marked as made by vcell; whatever went wrong is raised at the end.
+    """Open a new HDF5 file, marked as made by vcell; errors are raised at the end.
 
     Parameters
     ----------
     path
-        The name to write under.
+        Temporary path to write to.
     options
-        For `h5py.File`.
+        Arguments of `h5py.File`.
     """
     import h5py
 
@@ -118,7 +118,7 @@ def writing(path: Path, **options: Any) -> Iterator[tuple[Any, HdfSink]]:
             file.attrs[MADE_BY] = made_by()
             yield file, sink
         except Exception:
-            sink.check()  # the first failure explains those that followed it
+            sink.check()  # the first error explains later ones
             raise
         finally:
             with suppress(OSError, RuntimeError):
@@ -129,7 +129,7 @@ def writing(path: Path, **options: Any) -> Iterator[tuple[Any, HdfSink]]:
 
 
 def mark(path: Path) -> None:
-    """Note in an HDF5 file that others wrote for us that vcell made it."""
+    """Mark an HDF5 file, written by another library, as made by vcell."""
     import h5py
 
     with h5py.File(path, "a") as file:

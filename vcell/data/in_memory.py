@@ -17,7 +17,7 @@ NAME = "the AnnData in memory"
 
 
 def open_anndata(adata: Any, layer: str | None) -> CellSource:
-    """See an AnnData as a `CellSource`."""
+    """Wrap an AnnData in a `CellSource`."""
     values, var = _choose(adata, layer)
     parts = {"layers": sorted(adata.layers), "raw": adata.raw is not None, "format": "memory",
              "obsm": sorted(adata.obsm), "uns": sorted(adata.uns)}  # fmt: skip
@@ -45,7 +45,7 @@ def _choose(adata: Any, layer: str | None) -> tuple[Any, Any]:
 
 
 def matrix_of(values: Any, name: str) -> Matrix:
-    """See a scipy or numpy matrix as a `Matrix`."""
+    """Wrap a scipy or numpy matrix in a `Matrix`."""
     if hasattr(values, "tocsr"):
         csr = values.tocsr()
         nbytes = csr.data.nbytes + csr.indices.nbytes + csr.indptr.nbytes

@@ -1,4 +1,4 @@
-"""Several sources as one: cells one after another, genes aligned by name."""
+"""Several sources as one: cells concatenated, genes aligned by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def join_sources(
     sources: Sequence[CellSource], join: Literal["strict", "inner", "outer"], name: str
 ) -> CellSource:
-    """See several sources as one; they are closed with it."""
+    """Join several sources into one, which closes them."""
     genes, places = _align(sources, join, name)
     parts = {"format": " + ".join(sorted({s.parts.get("format", "?") for s in sources}))}
 
@@ -47,7 +47,7 @@ def join_sources(
 def _align(
     sources: Sequence[CellSource], join: str, name: str
 ) -> tuple[NDArray[Any], list[NDArray[np.int32]]]:
-    """Return the joint genes, and for each source where its genes go (none if all are equal)."""
+    """Return the joint genes, and the new column of each source's genes (none if all are equal)."""
     first = sources[0].genes
     if all(np.array_equal(source.genes, first) for source in sources):
         return first, []
@@ -68,7 +68,7 @@ def _align(
 
 
 def _joint_genes(sources: Sequence[CellSource], join: str, name: str) -> NDArray[Any]:
-    """Return inner or outer genes in the order in which they first occur."""
+    """Return inner or outer genes in order of first occurrence."""
     first = sources[0].genes
     listed = [set(source.genes.tolist()) for source in sources]
     everywhere = set.intersection(*listed)
@@ -98,7 +98,7 @@ def _joint_genes(sources: Sequence[CellSource], join: str, name: str) -> NDArray
 
 
 class JoinedMatrix:
-    """Rows of several matrices one after the other."""
+    """Rows of several matrices, concatenated."""
 
     def __init__(
         self, matrices: Sequence[Matrix], places: list[NDArray[np.int32]], n_genes: int
@@ -120,13 +120,13 @@ class JoinedMatrix:
 
     @property
     def nnz(self) -> int | None:
-        """Stored values of all; of files whose genes are dropped, those of the dropped too."""
+        """Stored values of all files, including those of dropped genes."""
         counts = [matrix.nnz for matrix in self.matrices]
         return None if None in counts else sum(n or 0 for n in counts)
 
     @property
     def needs_pass(self) -> bool:
-        """Whether any of them does."""
+        """Whether any of the matrices needs a pass."""
         return any(matrix.needs_pass for matrix in self.matrices)
 
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
@@ -149,7 +149,7 @@ class JoinedMatrix:
                 yield shifted
 
     def read(self, rows: Rows, genes: Genes | None, dtype: np.dtype[Any]) -> Csr:
-        """Read rows that all lie in one file, as `cuts` gives them."""
+        """Read rows that are all in one file, as returned by `cuts`."""
         begin = rows.start if isinstance(rows, range) else int(rows[0])
         number = int(np.searchsorted(self.first, begin, side="right")) - 1
         low = int(self.first[number])
@@ -161,18 +161,18 @@ class JoinedMatrix:
         return select(csr, self._moved(number, genes, choice))
 
     def _choice(self, number: int, genes: Genes | None) -> Genes | None:
-        """Say which columns of one file are needed at all."""
+        """Return which columns of one file are needed."""
         if not self._places:
             return genes
         if genes is None:
             return None
         place = self._places[number]
-        wanted = np.zeros(self.shape[1] + 1, bool)  # the last entry serves -1
+        wanted = np.zeros(self.shape[1] + 1, bool)  # the last entry is for -1
         wanted[genes.chosen] = True
         return Genes.choose(np.flatnonzero(wanted[place]), len(place))
 
     def _moved(self, number: int, genes: Genes | None, choice: Genes | None) -> Genes:
-        """Say where the columns that were read go."""
+        """Return the new positions of the columns that were read."""
         place = self._places[number]
         if choice is not None:
             place = place[choice.chosen]
@@ -183,13 +183,13 @@ class JoinedMatrix:
         return Genes(np.arange(n), place, bool((np.diff(kept) > 0).all()))
 
     def close(self) -> None:
-        """Close what each opened."""
+        """Close all matrices."""
         for matrix in self.matrices:
             matrix.close()
 
 
 class JoinedFrame:
-    """obs of several sources one after the other; what a file lacks is missing there."""
+    """obs of several sources, concatenated; values are missing where a file lacks a column."""
 
     def __init__(self, sources: Sequence[CellSource]) -> None:
         self._sources = sources
@@ -201,7 +201,7 @@ class JoinedFrame:
         return join(source.cells for source in self._sources)
 
     def column(self, name: str) -> Column:
-        """Read a column of every file and put them together."""
+        """Read a column of every file, and concatenate."""
         found = [s.obs(name) if name in s.obs_columns else None for s in self._sources]
         kinds = {column.kind for column in found if column is not None}
         if kinds <= {"number"}:

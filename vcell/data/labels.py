@@ -1,7 +1,7 @@
-"""Find the columns that say how each cell was perturbed, and which label means unperturbed.
+"""Find the column of perturbations, the label of the controls, and other columns.
 
-What the configuration names is used and checked; the rest is looked for under the names that
-published screens use, and reported. Where two answers are possible the user is asked.
+Configured names are used and checked; the rest is looked up under the names that published screens
+use, and reported. If there are two candidates, the error asks the user to choose.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vcell.data.column import Column
     from vcell.data.source import CellSource
 
-#: Names of the perturbation column, likeliest first; compared without case and separators.
+#: Names of the perturbation column, most likely first; compared without case and separators.
 PERTURBATION_NAMES = (
     "target_gene", "perturbation", "gene", "condition", "perturbed_gene", "gene_target", "target",
     "perturbation_name", "pert", "pert_name", "guide_target", "genotype", "knockout", "ko",
@@ -42,7 +42,7 @@ CELL_TYPE_NAMES = ("cell_type", "celltype", "cell_line", "cellline", "cell_line_
 
 
 class LabelOptions(Protocol):
-    """The part of `vcell.config.DataOptions` that names labels."""
+    """The settings of `vcell.config.DataOptions` about labels."""
 
     @property
     def perturbation_column(self) -> str | None:
@@ -67,7 +67,7 @@ class LabelOptions(Protocol):
 
 @dataclass(frozen=True)
 class NoOptions:
-    """Nothing is configured: everything is looked for."""
+    """Nothing is configured: everything is detected."""
 
     perturbation_column: str | None = None
     control: str | None = None
@@ -77,7 +77,7 @@ class NoOptions:
 
 @dataclass(frozen=True)
 class Labels:
-    """Which column means what. A column that the file has not is None."""
+    """The columns of the labels; None for a column that the file lacks."""
 
     perturbation_column: str
     control: str
@@ -88,7 +88,7 @@ class Labels:
 
     @property
     def text(self) -> str:
-        """The finding as a person reads it."""
+        """The labels, as text for messages."""
         parts = [
             f"perturbations in {self.perturbation_column!r} ({self.n_perturbations:,})",
             f"controls {self.control!r} ({console.count(self.n_controls, 'cell')})",
@@ -101,7 +101,7 @@ class Labels:
 
 
 def find(source: CellSource, config: LabelOptions | None = None, *, quiet: bool = False) -> Labels:
-    """Find the labels of a screen, and say what was found.
+    """Find the labels of a screen, and report them.
 
     Raises
     ------
@@ -130,9 +130,9 @@ def find(source: CellSource, config: LabelOptions | None = None, *, quiet: bool 
 
 
 def groups(source: CellSource, name: str) -> Labels:
-    """Take a column of groups that have no control, as cell types: each is compared with the rest.
+    """Use a column of groups without a control, such as cell types: each is compared with the rest.
 
-    The control is the empty text then, and no cell has it.
+    The control is then an empty text, which no cell has.
     """
     column = source.obs(name)
     n = int((column.counts() > 0).sum())
@@ -143,19 +143,19 @@ def groups(source: CellSource, name: str) -> Labels:
 
 
 def folded(text: str) -> str:
-    """Compare names without case, blanks and separators."""
+    """Return a name without case, blanks and separators, for comparison."""
     return re.sub(r"[\s_\-.]+", "", text.casefold())
 
 
 def named_like(names: list[str], known: tuple[str, ...]) -> list[str]:
-    """Return the names that are among the known ones, in the order of the known ones."""
+    """Return the names that are known, in the order of `known`."""
     order = [folded(name) for name in known]
     hits = [name for name in names if folded(name) in order]
     return sorted(hits, key=lambda name: order.index(folded(name)))
 
 
 def control_labels(column: Column) -> list[str]:
-    """Return the categories, with cells, that are known to mean unperturbed."""
+    """Return the known control labels among the categories that have cells."""
     present = [c for c, n in zip(column.categories.tolist(), column.counts(), strict=True) if n]
     return named_like(present, CONTROL_LABELS)
 
@@ -187,7 +187,7 @@ def _control(source: CellSource, column: Column, wanted: str | None) -> str:
 
 
 def _perturbation(source: CellSource, control: str | None) -> tuple[Column, str]:
-    """Look for the one perturbation column."""
+    """Find the one perturbation column."""
     named = [source.obs(name) for name in named_like(source.obs_columns, PERTURBATION_NAMES)]
     likely = [column for column in named if column.kind in ("categorical", "string")]
     if named and not likely:
@@ -220,13 +220,13 @@ def _perturbation(source: CellSource, control: str | None) -> tuple[Column, str]
 
 
 def _same_groups(a: NDArray[np.int32], b: NDArray[np.int32]) -> bool:
-    """Whether two columns part the cells alike, whatever their labels are called."""
+    """Whether two columns group the cells in the same way."""
     pairs = np.unique(a.astype(np.int64) << 32 | (b.astype(np.int64) & 0xFFFFFFFF))
     return len(pairs) == len(np.unique(a)) == len(np.unique(b))
 
 
 def _simple(source: CellSource, setting: str, config: LabelOptions, taken: str) -> str | None:
-    """Return a configured column after a check, else the likeliest there is."""
+    """Return the configured column, checked, else the most likely one."""
     known = BATCH_NAMES if setting == "batch_column" else CELL_TYPE_NAMES
     wanted: str | None = getattr(config, setting)
     if wanted is not None:

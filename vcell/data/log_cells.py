@@ -21,7 +21,7 @@ LOG, COUNTS = "log1p", "counts"
 
 
 class LogCells:
-    """Log-normalised view of a source of counts; values that are log1p already pass unchanged.
+    """Log-normalised view of a source of counts; log1p values are unchanged.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class LogCells:
     ) -> Iterator[tuple[NDArray[np.int64], sp.csr_array]]:
         """Yield cell numbers and log1p values, in the order of the file.
 
-        The next block is read and scaled in a thread while the last is worked on.
+        The next block is read and scaled in a thread while the current one is processed.
         """
         return prefetched(self._blocks(rows))
 
@@ -68,7 +68,7 @@ class LogCells:
 
 
 def median_total(source: CellSource, rows: NDArray[np.int64] | None = None) -> float:
-    """Return the median of the cells' totals, empty cells left out, as the challenge scales."""
+    """Return the median of the totals of non-empty cells, as in the challenge."""
     totals = [
         np.add.reduceat(block.data, block.indptr[:-1][np.diff(block.indptr) > 0], dtype=np.float64)
         for block in source.chunks(rows)

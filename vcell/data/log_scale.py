@@ -1,8 +1,8 @@
-"""log1p of counts that are scaled to a common total, in one place.
+"""log1p of counts scaled to a common total, for all callers.
 
-Two orders of arithmetic are in use, which differ in the last bit: a count times its cell's factor,
-and, as in scanpy, a count divided by its cell's divisor. Results are of the precision given. The
-compiled kernels (`vcell.kernels`) have their own.
+Two orders of arithmetic, which differ in the last bit, are in use: a count times its cell's factor,
+and, as in scanpy, a count divided by its cell's divisor. Results have the precision of the inputs.
+The compiled kernels (`vcell.kernels`) have their own code.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 def log_scaled(
     counts: NDArray[Any], factor: NDArray[np.floating], indptr: NDArray[np.integer]
 ) -> NDArray[np.floating]:
-    """Return log1p of stored counts of cells, each times its cell's factor."""
+    """Return log1p of stored counts of cells, times the cell's factor."""
     found: NDArray[np.floating] = counts * np.repeat(factor, np.diff(indptr))
     np.log1p(found, out=found)
     return found
 
 
 def log_divided(counts: NDArray[Any], divisor: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return log1p of counts, each over its own divisor: total of the cell / target."""
+    """Return log1p of counts, each divided by its divisor, total of the cell / target."""
     found: NDArray[np.floating] = np.log1p(counts / divisor)
     return found
 
@@ -38,5 +38,5 @@ def log_profiles(counts: NDArray[Any], target: float) -> NDArray[np.floating]:
 
 
 def log_table(n: int, divisor: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return what counts 0 to n - 1 become in every cell: ``[C, n]``."""
+    """Return the values of counts 0 to n - 1 in every cell: ``[C, n]``."""
     return log_divided(np.arange(n, dtype=divisor.dtype), divisor[:, None])

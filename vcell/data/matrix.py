@@ -1,6 +1,6 @@
 """Matrices whose rows are read as CSR: stored by cell, stored dense, in memory.
 
-A `Matrix` says how many rows make a block of bounded size (`cuts`) and reads such rows (`read`).
+A `Matrix` splits rows into blocks of bounded size (`cuts`) and reads such blocks (`read`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vcell.data.block import Csr, Genes, canonical, check_columns, from_dense, s
 from vcell.data.buffers import Buffers
 from vcell.data.fault import damaged
 
-#: A row has at most as many entries as columns; one with repeats has some more. Beyond is damage.
+#: Limits on the entries of a row: with repeats it has more than columns, far more is damage.
 _REPEATS, _SHORT = 16, 1 << 20
 #: Rows of a block: all numbers between two, or some ascending numbers.
 Rows = range | NDArray[np.int64]
@@ -26,7 +26,7 @@ Rows = range | NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a matrix lies in its file, for people to read."""
+    """Storage of a matrix, for messages."""
 
     kind: str  # "csr" | "csc" | "dense"
     compression: str
@@ -37,7 +37,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Bound:
-    """How large a block may get."""
+    """Maximum size of a block."""
 
     nnz: int
     rows: int
@@ -52,16 +52,16 @@ class Matrix(Protocol):
 
     @property
     def nnz(self) -> int | None:
-        """Number of stored values; None where only reading everything would tell."""
+        """Number of stored values; None if unknown without reading everything."""
         ...
 
     @property
     def needs_pass(self) -> bool:
-        """Whether the first row costs a pass over everything (stored by gene, or as text)."""
+        """Whether the first read needs a pass over everything (stored by gene, or as text)."""
         ...
 
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
-        """Cut rows into blocks that keep within the bound (or are one row)."""
+        """Split rows into blocks within the bound (or of one row)."""
         ...
 
     def read(self, rows: Rows, genes: Genes | None, dtype: np.dtype[Any]) -> Csr:
@@ -69,12 +69,12 @@ class Matrix(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what was opened for this matrix alone."""
+        """Close what this matrix has opened."""
         ...
 
 
 class CsrMatrix:
-    """Stored by cell: three arrays, `indptr` held in memory."""
+    """A matrix stored by cell: three arrays, with `indptr` in memory."""
 
     needs_pass = False
 
@@ -95,7 +95,7 @@ class CsrMatrix:
         self._buffers = Buffers()
 
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
-        """Cut by the rows' non-zeros."""
+        """Split by the rows' non-zeros."""
         del genes
         yield from cut_by_size(rows, self.indptr, bound)
 
@@ -105,7 +105,7 @@ class CsrMatrix:
         return csr if genes is None else select(csr, genes)
 
     def stored(self, rows: Rows, dtype: np.dtype[Any]) -> Csr:
-        """Read rows as they lie in the file, in their order; each chunk is decoded once."""
+        """Read rows as stored, in order; each chunk is decoded once."""
         numbers = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
         starts, stops = self.indptr[numbers], self.indptr[numbers + 1]
         indptr = np.zeros(len(numbers) + 1, np.int64)
@@ -119,11 +119,11 @@ class CsrMatrix:
         return Csr(indptr, narrow(stored), data)
 
     def close(self) -> None:
-        """Nothing of its own."""
+        """Do nothing."""
 
 
 class DenseMatrix:
-    """Stored as a full table."""
+    """A matrix stored dense."""
 
     needs_pass = False
 
@@ -135,14 +135,14 @@ class DenseMatrix:
         self._buffers = Buffers()
 
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
-        """Cut so that the dense block holds as many elements as a sparse one non-zeros."""
+        """Split so that a dense block has at most the bound's number of elements."""
         del genes
         step = max(1, min(bound.nnz // max(self.shape[1], 1), bound.rows))
         for first in range(0, len(rows), step):
             yield rows[first : first + step]
 
     def read(self, rows: Rows, genes: Genes | None, dtype: np.dtype[Any]) -> Csr:
-        """Read rows and keep what is not zero."""
+        """Read rows, and return their non-zeros."""
         numbers = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
         starts, stops = joined_ranges(numbers, numbers + 1)
         dense = self._buffers.take(len(numbers) * self.shape[1], self.dtype)
@@ -151,7 +151,7 @@ class DenseMatrix:
         return from_dense(dense if genes is None else dense[:, genes.chosen], dtype)
 
     def close(self) -> None:
-        """Nothing of its own."""
+        """Do nothing."""
 
 
 def narrow(indices: NDArray[Any]) -> NDArray[np.int32]:
@@ -161,7 +161,7 @@ def narrow(indices: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def cut_by_size(rows: Rows, indptr: NDArray[np.int64], bound: Bound) -> Iterator[Rows]:
-    """Cut rows so that each piece has at most the bound's non-zeros and rows, or is one row."""
+    """Split rows into pieces within the bound's non-zeros and rows, or of one row."""
     if isinstance(rows, range):
         first = rows.start
         while first < rows.stop:
@@ -180,7 +180,7 @@ def cut_by_size(rows: Rows, indptr: NDArray[np.int64], bound: Bound) -> Iterator
 
 
 def check_indptr(indptr: NDArray[Any], n: int, width: int, where: str) -> NDArray[np.int64]:
-    """Refuse an indptr that does not describe `n` rows (or columns) of `width` places."""
+    """Raise for an indptr that cannot be of `n` rows (or columns) of `width` elements."""
     if len(indptr) != n + 1:
         raise damaged(f"{where}/indptr", f"has {len(indptr):,} entries where {n + 1:,} are needed")
     if indptr.dtype.kind not in "iu":
@@ -189,13 +189,13 @@ def check_indptr(indptr: NDArray[Any], n: int, width: int, where: str) -> NDArra
     if indptr[0] != 0 or (np.diff(indptr) < 0).any():
         raise damaged(f"{where}/indptr", "does not ascend from 0")
     longest = int(np.diff(indptr).max(initial=0))
-    if longest > max(_REPEATS * width, _SHORT):  # read at once, it would fill the memory
+    if longest > max(_REPEATS * width, _SHORT):  # reading it would fill the memory
         raise damaged(f"{where}/indptr", f"gives {longest:,} entries to one of {width:,} places")
     return indptr
 
 
 def check_lengths(data: Array, indices: Array, nnz: int, where: str) -> None:
-    """Refuse arrays that are not what indptr promises."""
+    """Raise for arrays whose length differs from that in indptr."""
     if indices.dtype.kind not in "iu":
         raise damaged(f"{where}/indices", f"is of type {indices.dtype}, not whole numbers")
     if data.dtype.kind not in "biuf":

@@ -1,7 +1,7 @@
-"""Groups and arrays of h5ad and zarr files seen the same way.
+"""One interface to groups and arrays of h5ad and zarr files.
 
-h5py and zarr nearly agree on their interfaces; what differs (attributes as bytes, strings) is
-evened out here. A *node* is an h5py or zarr group or array.
+h5py and zarr have nearly the same interfaces; the differences (attributes as bytes, strings) are
+handled here. A *node* is an h5py or zarr group or array.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def is_group(node: Node) -> bool:
 
 
 def attr(node: Node, name: str, default: Any = None) -> Any:
-    """Return an attribute; text as str whatever wrote it."""
+    """Return an attribute; text always as str."""
     value = node.attrs.get(name, default)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
@@ -46,7 +46,7 @@ def encoding(node: Node) -> str:
 
 
 def child(group: Node, name: str, where: str) -> Node:
-    """Return a child of a group; a missing one is named with what is there."""
+    """Return a child of a group; the error for a missing one lists those that exist."""
     with reading(f"{where}/{name}"):
         if not is_group(group):
             raise damaged(where, f"is an array where a group with {name!r} is expected")
@@ -65,7 +65,7 @@ def array_child(group: Node, name: str, where: str) -> Node:
 
 
 def load_plugins(node: Node) -> None:
-    """Let HDF5 know of hdf5plugin's decoders, if a data set needs one and they are installed."""
+    """Register hdf5plugin's decoders, if a data set needs one and they are installed."""
     if "hdf5plugin" in sys.modules or not hasattr(node, "id"):
         return
     plist = node.id.get_create_plist()
@@ -99,7 +99,7 @@ def compact_texts(node: Node, where: str) -> Texts:
     load_plugins(node)
     if node.ndim != 1:
         raise damaged(where, f"has {node.ndim} dimensions where 1 is expected")
-    chunk = (getattr(node, "chunks", None) or (0,))[0]  # one that is read is decoded as a whole
+    chunk = (getattr(node, "chunks", None) or (0,))[0]  # a chunk is decoded as a whole
     step = max(-(-PIECE // chunk) * chunk, PIECE) if chunk else PIECE
 
     def pieces() -> Iterator[NDArray[Any]]:
@@ -112,7 +112,7 @@ def compact_texts(node: Node, where: str) -> Texts:
 
 
 def decoded(values: NDArray[Any]) -> NDArray[np.object_]:
-    """Turn bytes, fixed-width or variable-width strings into an object array of str."""
+    """Convert bytes or strings of any width to an object array of str."""
     if values.dtype.kind == "S":
         return np.char.decode(values, "utf-8", "replace").astype(object)
     if values.dtype.kind == "U":

@@ -1,4 +1,4 @@
-"""`open_cells`: find out what a path is and open it."""
+"""`open_cells`: detect the format of a path and open it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,22 @@ def open_cells(cells: Cells, layer: str | None = None, *, join: Join = "strict")
     ----------
     cells
         An .h5ad file, a zarr folder, a 10x .h5 file or mtx folder, a folder of such files, a list
-        of paths, an AnnData in memory, or a source that is open already and stays so.
+        of paths, an AnnData in memory, or an open source, which stays open.
     layer
-        None or "X" for X, "raw" for raw/X, else the name of a layer.
+        None or "X" for X, "raw" for raw/X, otherwise the name of a layer.
     join
-        How the genes of several files meet: "strict" (they must be the same, in any order),
+        How the genes of several files are combined: "strict" (they must be the same, in any order),
         "inner" (those in all files) or "outer" (those in any, zero where absent).
+
+    Returns
+    -------
+    CellSource
+        The open cells; close it, or use it in a ``with``.
 
     Raises
     ------
     UserError
-        If there is nothing to open or it cannot be read: one sentence says where and why.
+        If there is nothing to open or it cannot be read; the message says where and why.
     """
     if isinstance(cells, str | os.PathLike):
         return _open_path(Path(cells), layer, join)

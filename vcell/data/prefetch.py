@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 class _End:
-    """Ends the queue, with the error that ended the iterator, if any."""
+    """The last item of the queue, with the iterator's error, if any."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
 
 
 def prefetched(items: Iterator[T]) -> Iterator[T]:
-    """Yield the items, two of them made in advance at most."""
+    """Yield the items; at most two are made in advance."""
     ready: queue.Queue[T | _End] = queue.Queue(maxsize=1)
     stop = threading.Event()
 
@@ -50,7 +50,7 @@ def prefetched(items: Iterator[T]) -> Iterator[T]:
                     raise item.error
                 return
             yield item
-            del item  # its buffers may be used again
+            del item  # releases its buffers
     finally:
         stop.set()
         thread.join()

@@ -27,7 +27,7 @@ _RESIDUE = 0x48674BC7
 
 
 class ShardDamagedError(ValueError):
-    """A shard is not what its index or its checksums say."""
+    """A shard does not match its index or its checksums."""
 
 
 def with_crc(body: bytes) -> bytes:
@@ -42,7 +42,7 @@ class ShardFile:
     Parameters
     ----------
     n_chunks
-        Chunks of a full shard: places in the index.
+        Number of chunks of a full shard: entries of the index.
     checked
         Whether each chunk ends in a checksum.
     """
@@ -65,7 +65,7 @@ class ShardFile:
         return np.frombuffer(tail[:-CRC], "<u8").reshape(-1, 2)
 
     def read(self, chunk: int) -> memoryview:
-        """Return a chunk as it is coded, without its checksum."""
+        """Return an encoded chunk, without its checksum."""
         offset, size = self.index[chunk].tolist()
         if offset == int(NOT_WRITTEN):
             raise ShardDamagedError(f"chunk {chunk} is missing")

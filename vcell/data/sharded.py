@@ -1,8 +1,7 @@
-"""Sharded zarr v3 arrays read without zarr, whose overhead is several times the decoding.
+"""Sharded zarr v3 arrays read without zarr, whose overhead is several times the cost of decoding.
 
-The chunks are read by offset and decoded on vcell's threads, as for HDF5. What this does not cover
-(other codecs, chunks that were never written, more than one dimension, very many shards) is read by
-zarr.
+The chunks are read by offset and decoded on vcell's threads, as for HDF5. zarr reads the
+exceptions: other codecs, missing chunks, more than one dimension, very many shards.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from vcell.data.nodes import Node
 
-#: Shards that are held open at most.
+#: Maximum number of open shards.
 OPEN = 256
 _DECODERS = {"BloscCodec": decode.BLOSC, "ZstdCodec": decode.ZSTD}
 
@@ -38,7 +37,7 @@ class Shards:
         self._open: list[ShardFile] = []
 
     def array_of(self, node: Node, where: str) -> Array:
-        """Return the fastest way to read an array."""
+        """Return the fastest reader of an array."""
         plain = PlainArray(node, where)
         coding = _readable(node)
         if coding is None:
@@ -62,14 +61,14 @@ class Shards:
 
 
 class Coding(NamedTuple):
-    """How the chunks of an array are coded."""
+    """Encoding of an array's chunks."""
 
     decoder: int  # its number in `vcell.data.decode`
     checked: bool  # whether each ends in a checksum
 
 
 def _readable(node: Node) -> Coding | None:
-    """Return how an array's chunks are coded; None if zarr must read it."""
+    """Return the encoding of an array's chunks; None if zarr must read it."""
     metadata = node.metadata
     codecs: Any = getattr(metadata, "codecs", ())
     if getattr(metadata, "zarr_format", 2) != 3 or len(node.shape) != 1 or len(codecs) != 1:
@@ -112,7 +111,7 @@ class ShardedArray(ChunkedArray):
         self._files: list[ShardFile] = []
 
     def _located(self) -> bool:
-        """Read the index of every shard; False if chunks are missing, which zarr fills."""
+        """Read the index of every shard; return False if chunks are missing: zarr fills them."""
         if self._known:
             return True
         for number in range(-(-self._bands // self._per_shard)):

@@ -4,16 +4,16 @@ A cell's counts are negative binomial around
 
     library size x base share x batch factor x exp(sum over programmes of activity x loading)
 
-A perturbation moves the programme activities of its cells, by an amount that the memberships of
-its target gene decide, so that the effect of a perturbation never seen can be learnt from others;
-it also knocks its target down. Null perturbations change nothing at all.
+A perturbation changes the programme activities of its cells, by an amount that depends on the
+memberships of its target gene, so that the effect of an unseen perturbation can be learnt from
+others; it also knocks down its target. Null perturbations change nothing.
 
 Every cell has its own random stream: the same seed gives the same bits for any chunk size and any
 number of threads, and any number of cells is written in bounded memory.
 
     sim = Simulator(Design(cells=300_000, genes=18_080, perturbations=150, umis=9_000))
-    sim.write("cells.h5ad")           # and the truth beside it, cells.truth.npz
-    adata = simulate(cells=2_000)     # small ones, in memory
+    sim.write("cells.h5ad")           # and the truth, cells.truth.npz
+    adata = simulate(cells=2_000)     # a small screen, in memory
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Simulator:
         self._slots, self.truth = draw_truth(self.design)
         state = np.random.SeedSequence([self.design.seed, self.design.draw, 1])
         self._key = state.generate_state(1, np.uint64)[0]
-        self._room = 0  # non-zeros a cell, as seen so far
+        self._room = 0  # non-zeros per cell, as seen so far
 
     @property
     def labels(self) -> NDArray[np.str_]:
@@ -88,7 +88,7 @@ class Simulator:
         return np.concatenate([[CONTROL], self.truth.perturbations])
 
     def codes(self, start: int, stop: int) -> tuple[NDArray[np.int32], ...]:
-        """Perturbation, batch and cell type of cells `start` to `stop`: exact shares, mixed."""
+        """Perturbation, batch and cell type of cells `start` to `stop`: in exact shares, mixed."""
         n, p = self.design.cells, self.design.perturbations
         number = np.arange(start, stop, dtype=np.int64)
         slot = _spread(number, n, _STEP_LABEL) - self.design.controls
@@ -126,7 +126,7 @@ class Simulator:
 
     @functools.cached_property
     def _law(self) -> Law:
-        """What the kernel draws from; base shares without what spread adds on average."""
+        """The kernel's parameters; base shares allow for the mean effect of activities."""
         from vcell.kernels.simulate import Law
 
         truth, design = self.truth, self.design
@@ -143,7 +143,7 @@ class Simulator:
         )
 
     def blocks(self, rows: int = _BLOCK, threads: int | None = None) -> Iterator[SimulatedCells]:
-        """Draw all cells in order, `rows` at a time, a few blocks ahead on threads of our own."""
+        """Draw all cells in order, `rows` at a time, with a few blocks in advance on threads."""
         threads = threads or cores()
         ahead: deque[Future[SimulatedCells]] = deque()
         with ThreadPoolExecutor(threads) as pool:
@@ -167,7 +167,7 @@ class Simulator:
         return adata
 
     def empty(self) -> anndata.AnnData:
-        """Return all labels and names, without a count."""
+        """Return an AnnData with all labels and names, and no counts."""
         import anndata
         import pandas as pd
         import scipy.sparse as sp
@@ -203,14 +203,14 @@ class Simulator:
         return [f"CELL{i:09d}" for i in range(start + 1, stop + 1)]
 
     def write(self, path: str | os.PathLike[str], *, compress: bool = False) -> Path:
-        """Stream all cells to .h5ad or .zarr, and the truth beside; returns the truth's path."""
+        """Stream all cells to .h5ad or .zarr, and write the truth; return the truth's path."""
         from vcell.data.simulate_file import write
 
         return write(self, path, compress=compress)
 
 
 def simulate(**changes: Any) -> anndata.AnnData:
-    """Simulate cells in memory; keywords are those of `SimulationDesign`.
+    """Simulate cells in memory; keyword arguments as of `SimulationDesign`.
 
     Examples
     --------
@@ -221,10 +221,10 @@ def simulate(**changes: Any) -> anndata.AnnData:
 
 
 def oracle(simulator: Simulator, cells: int, perturbations: Sequence[str]) -> anndata.AnnData:
-    """Draw fresh cells of given perturbations from the truth: the best any prediction can do.
+    """Draw new cells of given perturbations from the truth: the best possible prediction.
 
-    `cells` of each perturbation and of the control, spread over the batches and cell types as in
-    the design; the names may be of any perturbation of the simulation.
+    `cells` of each perturbation and of the control, distributed over batches and cell types as in
+    the design; `perturbations` may be any of the simulation.
     """
     import anndata
     import pandas as pd

@@ -1,4 +1,4 @@
-"""Stream simulated cells to .h5ad or .zarr in AnnData's layout, the matrix never in memory."""
+"""Stream simulated cells to .h5ad or .zarr in AnnData's layout, in bounded memory."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _CHUNK = 1 << 20  # values in a chunk of a zarr array
 
 
 def truth_path(path: str | os.PathLike[str]) -> Path:
-    """Return where the truth of a simulated file lies: cells.h5ad -> cells.truth.npz."""
+    """Return the path of a simulated file's truth: cells.h5ad -> cells.truth.npz."""
     return Path(path).with_suffix(".truth.npz")
 
 
 def write(sim: Simulator, path: str | os.PathLike[str], *, compress: bool = False) -> Path:
-    """Write cells and truth, which appear together or not at all. Returns the truth's path."""
+    """Write cells and truth, both or neither; return the truth's path."""
     path, truth = Path(path), truth_path(path)
     if path.suffix not in ENDINGS:
         raise UserError(f"{path}: simulated cells are written as .h5ad or .zarr")
@@ -52,7 +52,7 @@ def _codes(block: SimulatedCells) -> dict[str, np.ndarray]:
 
 
 def _to_h5ad(sim: Simulator, path: Path, *, compress: bool) -> Iterator[SimulatedCells]:
-    """Write block after block, yielding each that was written."""
+    """Write block after block, and yield each after writing."""
     categories = dict(zip(_COLUMNS, sim.categories, strict=True))
     kind: Compression = "gzip" if compress else None
     with CellWriter(path, sim.truth.genes, obs=categories, compression=kind) as out:
@@ -63,7 +63,7 @@ def _to_h5ad(sim: Simulator, path: Path, *, compress: bool) -> Iterator[Simulate
 
 
 def _to_zarr(sim: Simulator, aside: Path, *, compress: bool) -> Iterator[SimulatedCells]:
-    """Write block after block, yielding each that was written; chunks are compressed or raw."""
+    """Write block after block, and yield each after writing; chunks are compressed or raw."""
     import anndata
     import zarr
 

@@ -19,33 +19,33 @@ _RESPONSIVE = 0.6  # share of genes in some programme
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationDesign:
-    """What to simulate.
+    """The design of a simulated screen.
 
     Parameters
     ----------
     cells, genes, perturbations
-        How many of each; controls are among the cells, not among the perturbations.
+        Numbers of each; controls are among the cells, but not among the perturbations.
     umis
         Median library size of an unperturbed cell.
     null_fraction
-        Share of the perturbations that change nothing.
+        Share of the perturbations without any effect.
     control_fraction
         Share of the cells that carry the control label.
     batches, cell_types, programmes
-        How many of each.
+        Numbers of each.
     effect
-        Scale of the programme-wide effects; 0 leaves the knock-down of the target only.
+        Scale of the effects on programmes; with 0 only the target is knocked down.
     knockdown
-        Share of the target's expression that a perturbation takes away.
+        Share of the target's expression that a perturbation removes.
     shared
-        Scale of the response that all perturbations but the null ones have in common.
+        Scale of the response that all perturbations, except null ones, share.
     batch_effect, depth_sd, activity_sd
         Standard deviations, on the log scale, of the batches' factors per gene, of library sizes
         and of each cell's programme activities.
     seed
-        Decides everything.
+        Seed of all random numbers.
     draw
-        Another draw of cells under the same truth.
+        Number of the draw: other cells under the same truth.
     """
 
     cells: int = 6000
@@ -82,18 +82,18 @@ class SimulationDesign:
 
     @property
     def controls(self) -> int:
-        """How many cells carry the control label."""
+        """Number of control cells."""
         return round(self.control_fraction * self.cells)
 
     @property
     def nulls(self) -> int:
-        """How many perturbations change nothing."""
+        """Number of perturbations without effect."""
         return round(self.null_fraction * self.perturbations)
 
 
 @dataclass(frozen=True)
 class SimulationTruth:
-    """What is true of a simulation. P perturbations, N genes, K programmes, T cell types.
+    """The truth of a simulation. P perturbations, N genes, K programmes, T cell types.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class SimulationTruth:
     null
         (P,) whether the perturbation changes nothing.
     response
-        (P, K) what each perturbation adds to the programme activities.
+        (P, K) change of the programme activities by each perturbation.
     loadings
         (K, N) log change of a gene per unit of activity; also the feature that predicts effects.
     kept
@@ -150,7 +150,7 @@ class SimulationTruth:
 
 
 def draw_truth(design: SimulationDesign) -> tuple[NDArray[np.int64], SimulationTruth]:
-    """Draw everything but the cells; returns the memberships as the kernel wants them, and all."""
+    """Draw everything except cells; return memberships in the kernel's format, and the truth."""
     rng = np.random.default_rng([design.seed, 0])
     names = np.array([f"GENE{i + 1:05d}" for i in range(design.genes)])
     base = np.exp(rng.normal(0, 2.2, design.genes))  # 9,000 UMIs: about 2,700 of 18,080 genes

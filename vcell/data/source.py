@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     from vcell.data.frame import Frame
     from vcell.data.texts import Texts
 
-#: Non-zeros of a block: 32 MiB of float32 and int32, a few of which fit any machine.
+#: Non-zeros of a block: 32 MiB of float32 and int32, so that a few blocks fit any machine.
 MAX_NNZ = 1 << 22
-#: Rows of a block, however empty they are.
+#: Maximum number of rows of a block.
 MAX_ROWS = 1 << 14
 
 
@@ -52,11 +51,11 @@ class CellSource:
     ) -> None:
         self.matrix, self.obs_frame, self.var_frame = matrix, obs, var
         self.paths = list(paths)
-        #: What messages call it.
+        #: Name for messages.
         self.name = name
         #: Which matrix of the file this is: None for X, "raw" for raw/X, else a layer.
         self.layer = layer
-        #: How the genes of several files met.
+        #: How the genes of several files were combined.
         self.join = join
         #: What else the file has: "layers", "raw", "obsm", "uns" names, "format".
         self.parts = parts or {}
@@ -89,12 +88,12 @@ class CellSource:
 
     @property
     def nnz(self) -> int | None:
-        """Number of stored values; None where only reading everything would tell (dense)."""
+        """Number of stored values; None if unknown without reading everything (dense)."""
         return self.matrix.nnz
 
     @property
     def layout(self) -> Layout:
-        """How the matrix lies in its file."""
+        """How the matrix is stored."""
         return self.matrix.layout
 
     @cached_property
@@ -104,7 +103,7 @@ class CellSource:
 
     @cached_property
     def cells(self) -> Texts:
-        """Names of the cells, held in little memory: ``cells[rows]`` makes strings."""
+        """Names of the cells, in a compact form: ``cells[rows]`` makes strings."""
         return self.obs_frame.names()
 
     @property
@@ -118,7 +117,7 @@ class CellSource:
         return self.var_frame.columns
 
     def bytes_of(self, n_cells: int, nnz: int) -> float:
-        """Return about how many bytes of the file hold some cells; 0 where that is not known."""
+        """Estimate the bytes that some cells take in the file; 0 if unknown."""
         size = self.layout.bytes or 0
         return size * (
             n_cells / max(self.n_cells, 1) if self.nnz is None else nnz / max(self.nnz, 1)
@@ -127,10 +126,14 @@ class CellSource:
     def obs(self, column: str) -> Column:
         """Read one column of obs.
 
+        Parameters
+        ----------
+        column Name of the column.
+
         Raises
         ------
         UserError
-            If there is no such column; it lists those that there are.
+            If there is no such column; the hint lists the existing ones.
         """
         return self._column("obs", self.obs_frame, column)
 
@@ -139,9 +142,9 @@ class CellSource:
         return self._column("var", self.var_frame, column)
 
     def embedding(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """Read cells of obsm: ``[cells, dimensions]``; None where it is not a table of numbers.
+        """Read rows of an array in obsm: ``[cells, dimensions]``; None if it is not numeric.
 
-        `rows` ascend.
+        `rows` must ascend.
         """
         stored: Any = self._embeddings.get(name)
         if len(getattr(stored, "shape", ())) != 2 or stored.dtype.kind not in "iuf":
@@ -149,7 +152,7 @@ class CellSource:
         if stored.shape[0] != self.n_cells:
             return None
         first, last = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
-        dense = last - first <= 4 * len(rows)  # close together: one stretch is read faster
+        dense = last - first <= 4 * len(rows)  # close together: reading one range is faster
         values = stored[first:last][rows - first] if dense else _picked(stored, rows)
         return np.asarray(values, np.float64)
 
@@ -173,26 +176,26 @@ class CellSource:
         dtype: Literal["stored"] | type | np.dtype[Any] = np.float32,
         prefetch: bool = True,
     ) -> Iterator[Block]:
-        """Read cells block by block, the next while the last is worked on.
+        """Read cells block by block; the next is read while the current one is processed.
 
         Parameters
         ----------
         rows
-            Which cells: a slice, ascending numbers, or a mask. None: all.
+            Cells to read: a slice, ascending numbers, or a mask. None: all.
         genes
-            Which columns, in the order the blocks shall have them. None: all.
+            Columns to read, in the order that blocks shall have. None: all.
         max_nnz, max_rows
-            Bounds of a block; a row larger than `max_nnz` is a block of its own. Non-zeros are
-            counted before columns are chosen; a dense file counts its zeros too.
+            Maximum size of a block; a row with more than `max_nnz` non-zeros is a block of its own.
+            Non-zeros are counted before columns are chosen; dense files count zeros too.
         dtype
             Type of the values, or "stored" for the file's own.
         prefetch
-            Read the next block in a thread.
+            Read the next block in a thread meanwhile.
 
         Yields
         ------
         Block
-            Canonical CSR; its arrays are yours as long as you refer to them.
+            Canonical CSR; its arrays are valid for as long as you hold a reference to them.
         """
         wanted = self.dtype if isinstance(dtype, str) else np.dtype(dtype)
         choice = None if genes is None else Genes.choose(np.asarray(genes), self.n_genes)
@@ -230,13 +233,13 @@ class CellSource:
             yield Block(int(numbers[0]), numbers, csr.indptr, csr.indices, csr.data, n_genes)
 
     def lent(self) -> CellSource:
-        """Return the same cells for a borrower: closing them leaves this source open."""
+        """Return a view of the same cells; closing it leaves this source open."""
         other = copy(self)
         other._lent = True
         return other
 
     def close(self) -> None:
-        """Close the file; blocks that were given stay valid."""
+        """Close the file; blocks stay valid."""
         if self._lent:
             return
         self.matrix.close()
@@ -245,12 +248,7 @@ class CellSource:
     def __enter__(self) -> CellSource:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
 

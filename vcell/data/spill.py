@@ -1,7 +1,7 @@
 """Entries of a matrix collected in any order and returned row by row, in bounded memory.
 
 Rows are assigned to buckets of neighbouring rows. Entries are written bucket by bucket to one
-temporary file (or kept in memory, if there are few). A bucket is small enough to be sorted in
+temporary file (or kept in memory, if there are few). Each bucket is small enough to be sorted in
 memory later.
 """
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     from vcell.data.matrix import Rows
 
-#: Entries that a bucket is meant to hold; it holds more where rows are unevenly full.
+#: Intended number of entries of a bucket; there may be more if rows are uneven.
 BUCKET = 1 << 21
 
 
 class RowSpill:
-    """Entries on their way from any order to rows.
+    """Collects entries in any order, and returns them by row.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class RowSpill:
     dtype
         Type of the values.
     expected
-        About how many entries will come; it sets the number of buckets.
+        Expected number of entries; it sets the number of buckets.
     in_memory
         Keep the entries in memory instead of a temporary file.
     """
@@ -48,14 +48,14 @@ class RowSpill:
     def __init__(
         self, n_rows: int, dtype: np.dtype[Any], expected: int, *, in_memory: bool
     ) -> None:
-        dtype = np.dtype(np.float32) if dtype == np.float16 else dtype  # which numba does not know
+        dtype = np.dtype(np.float32) if dtype == np.float16 else dtype  # numba has no float16
         self.record = np.dtype([("row", np.int32), ("column", np.int32), ("value", dtype)])
         self.n_rows = n_rows
         self.indptr = np.zeros(n_rows + 1, np.int64)
         n_buckets = min(max(-(-expected // BUCKET), 1), 4096, max(n_rows, 1))
         self._height = max(-(-n_rows // n_buckets), 1)
         self._n_buckets = -(-n_rows // self._height)
-        #: How many entries of every bucket each addition brought: they lie one after the other.
+        #: Number of entries per bucket of each addition; they are stored consecutively.
         self._dealt: list[NDArray[np.int32]] = []
         self._kept: list[NDArray[Any]] = []
         self._filled = 0
@@ -65,12 +65,12 @@ class RowSpill:
         if not in_memory:
             handle, name = tempfile.mkstemp(prefix="vcell-", suffix=".rows")
             self.path, self._file = Path(name), handle
-            self.path.unlink()  # it lives until it is closed, whatever happens
+            self.path.unlink()  # it is deleted on closing, even after a crash
 
     def add(
         self, rows: NDArray[np.int32], columns: NDArray[np.int32], values: NDArray[Any]
     ) -> None:
-        """Take entries; rows must lie in the matrix."""
+        """Add entries; rows must be in the matrix."""
         self.indptr[1:] += np.bincount(rows, minlength=self.n_rows)
         entries = self._buffers.take(len(rows), self.record)
         counts = np.zeros(self._n_buckets, np.int64)
@@ -98,13 +98,13 @@ class RowSpill:
             left, offset = left[n:], offset + n
 
     def finish(self) -> None:
-        """Say that all entries have come."""
+        """Finish adding entries."""
         np.cumsum(self.indptr, out=self.indptr)
         if self.path is None:
             self._kept = [np.concatenate(self._kept or [np.empty(0, self.record)])]
 
     def read(self, rows: Rows) -> Csr:
-        """Give rows, their entries in the order in which they came."""
+        """Return rows, with entries in the order of addition."""
         numbers = np.asarray(rows, np.int64)
         indptr = np.zeros(len(numbers) + 1, np.int64)
         np.cumsum(self.indptr[numbers + 1] - self.indptr[numbers], out=indptr[1:])
@@ -124,10 +124,10 @@ class RowSpill:
         return Csr(indptr, columns, values)
 
     def _sorted(self, number: int) -> Csr:
-        """Sort a bucket by row; the last one is kept."""
-        held = self._bucket  # another reader may replace it meanwhile
+        """Sort a bucket by row; the last one is cached."""
+        held = self._bucket  # another thread may replace it meanwhile
         if held is None or held[0] != number:
-            held = self._bucket = None  # its memory goes before the next bucket's comes
+            held = self._bucket = None  # free it before the next bucket is read
             entries = self._entries(number)
             n = len(entries)
             csr = Csr(
@@ -140,10 +140,10 @@ class RowSpill:
         return held[1]
 
     def _entries(self, number: int) -> NDArray[Any]:
-        """Gather the entries of a bucket in the order in which they came."""
+        """Collect the entries of a bucket in the order of addition."""
         n = sum(int(counts[number]) for counts in self._dealt)
         out = self._buffers.take(n, self.record)
-        at = begin = 0  # in `out`, and of an addition
+        at = begin = 0  # position in `out`; start of an addition
         for counts in self._dealt:
             start, n = begin + int(counts[:number].sum()), int(counts[number])
             if self.path is None:

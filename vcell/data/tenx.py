@@ -1,6 +1,6 @@
 """10x Genomics output: the .h5 of Cell Ranger 2 and 3, and folders with matrix.mtx.
 
-10x files are genes by cells stored by cell, which is exactly CSR of cells by genes.
+10x files hold genes by cells in CSC, which equals cells by genes in CSR.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _table(path: Path) -> NDArray[np.object_]:
 
 
 class MtxMatrix:
-    """matrix.mtx: text, parsed once, when rows are first asked for."""
+    """matrix.mtx: text, parsed once, when rows are first read."""
 
     def __init__(self, path: Path, n_cells: int, n_genes: int) -> None:
         self.path, self.shape = path, (n_cells, n_genes)
@@ -175,7 +175,7 @@ class MtxMatrix:
         return self._rows is None and self.nnz > IN_MEMORY
 
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
-        """Cut by the rows' non-zeros."""
+        """Split by the rows' non-zeros."""
         del genes
         yield from cut_by_size(rows, self._parsed().indptr, bound)
 

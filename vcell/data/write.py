@@ -1,4 +1,4 @@
-"""Write cells to an .h5ad block by block; the file appears whole or not at all.
+"""Write cells to an .h5ad block by block; the file appears complete or not at all.
 
 ``with CellWriter("out.h5ad", genes) as out: out.append(block, obs={"batch": codes})``
 """
@@ -24,34 +24,34 @@ from vcell.data.write_columns import Growing, write_column, write_frame, write_s
 from vcell.errors import UserError
 from vcell.outputs import ASIDE, whole
 
-#: Values of an HDF5 chunk: 512 KiB of float32, a good grain for reading by several threads.
+#: Values of an HDF5 chunk: 512 KiB of float32, a good size for reading by several threads.
 CHUNK = 1 << 17
 Compression = Literal["gzip"] | None
 Rows = Block | Csr | NDArray[Any] | Any
 
 
 class _GivenUp(BaseException):
-    """Tells what writes the file that it shall not appear."""
+    """Raised in the writing context so that the file does not appear."""
 
 
 class CellWriter:
-    """A file of cells that grows block by block.
+    """Writes a file of cells, block by block.
 
     Parameters
     ----------
     path
-        The .h5ad to make. Until `close` it has another name beside it.
+        Path of the .h5ad. Until `close` the file has a temporary name.
     genes
         Names of the columns.
     obs
-        Names of the obs columns, or names with their categories, in the order to be stored. A
-        column without categories takes numbers, booleans or text; text becomes categories.
+        Names of the obs columns, or names with their categories, in the order of storage. A column
+        without categories accepts numbers, booleans or text; text becomes categories.
     obsm
-        Names of the float32 tables of obsm, with their widths.
+        Names and widths of the float32 arrays of obsm.
     var
-        Columns of var, each with a value a gene.
+        Columns of var, each with a value per gene.
     uns
-        Anything that anndata can store there.
+        Contents of uns: anything that anndata can store.
     compression
         "gzip" or None (faster to write and read, two to four times as large).
     dtype
@@ -101,7 +101,7 @@ class CellWriter:
         dtype: np.dtype[Any],
         compression: Compression,
     ) -> None:
-        """Write everything but the cells."""
+        """Write everything except the cells."""
         import h5py
 
         file = self._file
@@ -160,14 +160,14 @@ class CellWriter:
         cells
             A `Block`, `Csr`, scipy sparse matrix or dense array with all the genes.
         obs
-            One entry a cell for every column: values, or codes for a column with categories.
+            One entry per cell for every column: values, or codes for a column with categories.
         names
-            Names of the cells; None numbers them.
+            Names of the cells; numbers if None.
         obsm
-            A row a cell for every table of obsm.
+            A row per cell for every array of obsm.
         """
         assert self._open, "append after close"
-        full = self._dense and isinstance(cells, np.ndarray)  # stored as it is
+        full = self._dense and isinstance(cells, np.ndarray)  # stored unchanged
         csr: Any = cells if full or isinstance(cells, Block | Csr) else from_scipy(cells)
         n = len(csr) if full else len(csr.indptr) - 1
         width = cells.n_genes if isinstance(cells, Block) else getattr(cells, "shape", (n, None))[1]
@@ -242,7 +242,7 @@ class CellWriter:
             table[self.n_cells + first : self.n_cells + last] = piece
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
+        """Finish the file, and rename it to `path`."""
         if not self._open:
             return
         with self._writing():
@@ -259,7 +259,7 @@ class CellWriter:
         self._open = False
 
     def abandon(self) -> None:
-        """Leave nothing behind."""
+        """Close and delete the file."""
         if self._open:
             self._open = False
             given_up = _GivenUp()
@@ -267,7 +267,7 @@ class CellWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Clean up after any error; a failing disk is one sentence."""
+        """Clean up after any error; explain disk errors in one sentence."""
         try:
             yield
             if self._open:

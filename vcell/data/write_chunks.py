@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import h5py
     from numpy.typing import NDArray
 
-LEVEL = 3  # of isal: about the size that zlib makes at 4, three to five times as fast
+LEVEL = 3  # of isal: about the size of zlib's level 4, three to five times as fast
 
 
 class ChunkWriter:
@@ -28,7 +28,7 @@ class ChunkWriter:
         self._rest = np.empty(0, dataset.dtype)  # less than a chunk
 
     def cut(self, values: NDArray[Any]) -> list[NDArray[Any]]:
-        """Take values and return the chunks that they fill."""
+        """Add values, and return the chunks that they complete."""
         values = np.concatenate([self._rest, values.astype(self._rest.dtype, copy=False)])
         n = len(values) // self._size * self._size
         self._rest = values[n:].copy()
@@ -41,7 +41,7 @@ class ChunkWriter:
         self._dataset.id.write_direct_chunk((at,), stored)
 
     def close(self) -> None:
-        """Write what is left; HDF5 stores the last chunk at its full size as well."""
+        """Write the rest; HDF5 stores the last chunk at full size as well."""
         n = len(self._rest)
         if n:
             last = np.zeros(self._size, self._rest.dtype)
@@ -52,7 +52,7 @@ class ChunkWriter:
 
 
 def append(writers: Sequence[ChunkWriter], arrays: Sequence[NDArray[Any]]) -> None:
-    """Append to several arrays at once, so that every thread has something to compress."""
+    """Append to several arrays at once, so that all threads have chunks to compress."""
     full = [(w, chunk) for w, a in zip(writers, arrays, strict=True) for chunk in w.cut(a)]
     stored = [b""] * len(full)
 
@@ -65,6 +65,6 @@ def append(writers: Sequence[ChunkWriter], arrays: Sequence[NDArray[Any]]) -> No
 
 
 def compressed(values: NDArray[Any]) -> bytes:
-    """Compress as HDF5's gzip filter reads it."""
+    """Compress for HDF5's gzip filter."""
     packed: bytes = isal_zlib.compress(values.tobytes(), LEVEL)
     return packed

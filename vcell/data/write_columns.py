@@ -1,4 +1,4 @@
-"""Columns of obs and var in anndata's encodings, grown block by block and written at the end."""
+"""Columns of obs and var in anndata's encodings, collected by block and written at the end."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Growing:
     Parameters
     ----------
     name
-        What it is called.
+        Name of the column.
     categories
-        Known beforehand: text or codes are taken. None: text becomes categories as it comes,
+        Categories known in advance: text or codes are accepted. None: text becomes categories,
         sorted at the end; numbers stay numbers.
     """
 
@@ -36,7 +36,7 @@ class Growing:
         self._coded = self._fixed
 
     def extend(self, values: Any, n: int) -> None:
-        """Take a value a cell: a `Column`, codes, numbers or text."""
+        """Add a value per cell: a `Column`, codes, numbers or text."""
         if isinstance(values, Column):
             values = values.values
         array = np.asarray(values)
@@ -65,7 +65,7 @@ class Growing:
         return np.where(codes < 0, -1, numbers[codes] if len(unique) else -1).astype(np.int32)
 
     def write(self, frame: Any) -> None:
-        """Write what was gathered."""
+        """Write the column."""
         values = np.concatenate(self._pieces) if self._pieces else np.zeros(0, np.int32)
         if not self._coded:
             write_array(frame, self.name, values)
@@ -73,13 +73,13 @@ class Growing:
         categories = np.array(list(self._number), dtype=object)
         if not self._fixed:
             order = np.argsort(categories.astype(str), kind="stable")
-            place = np.append(np.argsort(order), -1)  # the last entry serves code -1
+            place = np.append(np.argsort(order), -1)  # the last entry is for code -1
             categories, values = categories[order], place[values]
         write_categories(frame, self.name, values, categories)
 
 
 def _unique(labels: NDArray[Any]) -> tuple[list[str], NDArray[np.int32]]:
-    """Give the labels of a block and each row's number among them; -1 where missing."""
+    """Return the distinct labels of a block, and each row's number among them; -1 if missing."""
     codes, unique = factorise(labels, ordered=False)
     return [str(label) for label in unique.tolist()], codes
 
@@ -103,7 +103,7 @@ def write_strings(group: Any, name: str, values: NDArray[Any]) -> None:
 
 
 def write_column(frame: Any, name: str, values: NDArray[Any]) -> None:
-    """Write a column of var: text as strings, the rest as it is."""
+    """Write a column of var: text as strings, other values unchanged."""
     if values.dtype.kind in "OUST":
         write_strings(frame, name, values)
     else:

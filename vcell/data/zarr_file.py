@@ -18,7 +18,7 @@ def open_zarr(path: Path, layer: str | None) -> CellSource:
     import zarr
 
     with reading(str(path)):
-        # Consolidated metadata save requests to a remote store; here they may only be stale.
+        # Consolidated metadata help only remote stores; here they might be stale.
         root: Any = zarr.open_group(str(path), mode="r", use_consolidated=False)
         if not is_group(root) or "obs" not in root or "var" not in root:
             there = ", ".join(sorted(root)[:20]) if is_group(root) else "one array"

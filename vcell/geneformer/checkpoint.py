@@ -1,9 +1,9 @@
 """Load Geneformer from a folder, or make a random model of a real shape.
 
 ``load("models/gf-12L-38M-i4096")`` reads config.json and model.safetensors or pytorch_model.bin
-(with `weights_only`: nothing in it is executed). ``load("synthetic:gf-6L-10M-i2048")`` has random
-weights in the shape of a real model: for tests, trials of the command line, and timing. Its results
-mean nothing.
+(with `weights_only`: no code in it is executed). ``load("synthetic:gf-6L-10M-i2048")`` has random
+weights in the shape of a real model, for tests, trials of the command line, and timing. Its results
+have no meaning.
 
 
 """
@@ -28,7 +28,7 @@ from vcell.runs.files import checksum
 from vcell.suggest import did_you_mean
 
 SYNTHETIC = "synthetic:"
-#: Parts of a block there and here; query, key and value are put together.
+#: Names of a block's parts there and here; query, key and value are combined.
 _PARTS = {
     "attention.output.dense": "out",
     "attention.output.LayerNorm": "norm_attention",
@@ -40,7 +40,7 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class Geneformer:
-    """A model ready to encode cells."""
+    """A loaded model."""
 
     name: str
     bert: Bert
@@ -51,7 +51,7 @@ class Geneformer:
 
     @property
     def shape(self) -> BertShape:
-        """Its sizes."""
+        """The sizes of the model."""
         return self.bert.shape
 
     @property
@@ -61,12 +61,12 @@ class Geneformer:
 
 
 def load(name: str, vocabulary: Path | None = None, *, seed: int = 0) -> Geneformer:
-    """Load a model by folder or made-up name.
+    """Load a model from a folder, or by a synthetic name.
 
     Raises
     ------
     UserError
-        If it is not a Geneformer, is damaged or has other tokens than the vocabulary.
+        If it is not a Geneformer, is damaged, or has other tokens than the vocabulary.
     """
     if name.startswith(SYNTHETIC):
         return _synthetic(name, vocabulary, seed)
@@ -94,7 +94,7 @@ def load(name: str, vocabulary: Path | None = None, *, seed: int = 0) -> Genefor
 
 
 def _synthetic(name: str, vocabulary: Path | None, seed: int) -> Geneformer:
-    """Make weights up: BERT's own start (0.02), with positions as smooth as trained ones are."""
+    """Make random weights: BERT's initial scale (0.02), smooth positions like trained ones."""
     wanted = name.removeprefix(SYNTHETIC)
     if wanted not in SHAPES:
         raise UserError(
@@ -112,7 +112,7 @@ def _synthetic(name: str, vocabulary: Path | None, seed: int) -> Geneformer:
 
 @torch.no_grad()
 def made_up(bert: Bert, seed: int, *, smooth: bool = True) -> None:
-    """Fill a model with random weights; neighbouring positions are alike if `smooth`."""
+    """Fill a model with random weights; neighbouring positions are similar if `smooth`."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*size: int) -> Tensor:
@@ -219,7 +219,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             raise UserError(f"{path} ({size:,} bytes) is truncated or damaged: {error}") from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch raises many kinds for damaged or unsafe files
+    except Exception as error:  # noqa: BLE001 - torch raises many kinds of errors for damaged or unsafe files
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{path} is damaged, or holds more than weights: {first}",
@@ -231,7 +231,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _fill(bert: Bert, weights: dict[str, Tensor], path: Path) -> None:
-    """Copy weights by their Hugging Face names, with or without ``bert.``; heads are left out."""
+    """Copy weights by their Hugging Face names, with or without ``bert.``; without heads."""
     named = {_plain(name): value for name, value in weights.items()}
     wanted = _wanted(bert)
     missing = [name for name in wanted if name not in named]
@@ -266,7 +266,7 @@ def _plain(name: str) -> str:
 
 
 def _wanted(bert: Bert) -> dict[str, Tensor]:
-    """Return the places to fill, by Hugging Face's names; projections are views of one."""
+    """Return the tensors to fill, by Hugging Face's names; projections are views of one tensor."""
     wanted = {
         "embeddings.word_embeddings.weight": bert.tokens.weight,
         "embeddings.position_embeddings.weight": bert.positions.weight,
@@ -285,7 +285,7 @@ def _wanted(bert: Bert) -> dict[str, Tensor]:
 
 
 def _recognised(path: Path) -> tuple[str, str]:
-    """Return the file's SHA-256, and which published file it is."""
+    """Return the file's SHA-256, and a note on which published file it is."""
     digest = checksum(path)
     known = PUBLISHED.get(path.stat().st_size)
     if known is None:
@@ -298,14 +298,14 @@ def _recognised(path: Path) -> tuple[str, str]:
 
 
 def to_hugging_face(bert: Bert) -> dict[str, Tensor]:
-    """Return the weights under Hugging Face's names."""
+    """Return the weights by Hugging Face's names."""
     named = {f"bert.{name}": value.detach().clone() for name, value in _wanted(bert).items()}
     named["bert.embeddings.token_type_embeddings.weight"] = torch.zeros(2, bert.shape.d_model)
     return named
 
 
 def save(bert: Bert, folder: Path) -> None:
-    """Write a model as transformers would: config.json and model.safetensors."""
+    """Write a model in transformers' format: config.json and model.safetensors."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)

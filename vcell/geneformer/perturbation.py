@@ -1,14 +1,14 @@
 """Perturbations of a cell (delete, overexpress, inhibit, activate) as index arithmetic.
 
 A perturbed copy is the cell in another order. It is described by source numbers: entry p of a copy
-holds the token that the cell has at ``order[p]``; numbers from the cell's length on stand for genes
-that it lacks. Copies are made where they are used, a block at a time, from two numbers per event.
+has the token that the cell has at ``order[p]``; numbers from the cell's length on are genes that it
+lacks. Copies are made when needed, a block at a time, from two numbers per event.
 
-delete        the gene goes; what was behind it moves up by one
-overexpress   the gene goes to the front, behind <cls>; a gene that the cell lacks is put there, and
-              the last genes fall off where the cell becomes too long
-inhibit       the gene goes down by quarters of the ranking, to the end at most
-activate      the gene goes up by quarters of the ranking, to the front at most
+delete        remove the gene; later genes move up by one
+overexpress   move the gene to the front, after <cls>; a gene that the cell lacks is inserted there,
+              and the last genes are dropped if the cell becomes too long
+inhibit       move the gene down by quarters of the ranking, at most to the end
+activate      move the gene up by quarters of the ranking, at most to the front
 """
 
 from __future__ import annotations
@@ -28,36 +28,37 @@ Kind = Literal["delete", "move", "insert", "whole"]
 
 @dataclass(frozen=True)
 class CellBounds:
-    """Where the genes of a cell begin and end: inside <cls> and <eos>, if there are any."""
+    """The range of a cell's genes: between <cls> and <eos>, if there are any."""
 
-    first: int  # 1 behind <cls>, else 0
-    last: int  # 1 where <eos> follows, else 0
+    first: int  # 1 after <cls>, else 0
+    last: int  # 1 if <eos> follows, else 0
     longest: int
 
     def n_genes(self, length: int) -> int:
-        """Return how many of a cell's tokens are genes."""
+        """Return the number of genes among a cell's tokens."""
         return length - self.first - self.last
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Perturbed copies of one cell that are made alike and are of one length.
+    """Perturbed copies of one cell, of the same kind and length.
 
     Attributes
     ----------
     kind
-        delete: without entry `at`. move: entry `at` goes to place `to`. insert: source `at` is put
-        at place `to`. whole: `base` as it is, one copy.
-    base
-        ``[B]`` source numbers that copies are made from: the cell, or what an anchor left of it.
-    at, to
-        ``[E]`` one of each an event.
-    touched
-        Source numbers that the base has already perturbed, and that no event compares.
-    length
-        Tokens of each copy.
+        delete: without entry `at`. move: entry `at` moves to position `to`. insert: source `at` is
+        inserted at position `to`. whole: one copy of `base`, unchanged.
+        base
+            ``[B]`` source numbers from which copies are made: the cell, or the cell perturbed by an
+            anchor.
+        at, to
+            ``[E]`` one of each per event.
+        touched
+            Source numbers that are perturbed in the base, and not compared by any event.
+        length
+            Number of tokens of each copy.
     overflow
-        How many genes fell off the end of the cell to make room.
+        Number of genes dropped at the end of the cell to make room.
     """
 
     kind: Kind
@@ -67,7 +68,7 @@ class Copies:
     touched: tuple[int, ...]
     length: int
     overflow: int = 0
-    ends_framed: bool = False  # of insert: <eos> stays the last token, whatever falls off
+    ends_framed: bool = False  # for insert: <eos> stays the last token when genes are dropped
 
     def __len__(self) -> int:
         return len(self.at)
@@ -83,7 +84,7 @@ class Copies:
         if self.kind == "delete":
             return base[place + (place >= at)]
         if self.kind == "move":
-            up = (place > to) & (place <= at)  # what the gene passed on its way up moves down
+            up = (place > to) & (place <= at)  # genes that it passes on the way up move down
             down = (place >= at) & (place < to)
             return base[torch.where(place == to, at, place - up.long() + down.long())]
         order = base[(place - (place > to).long()).clamp(min=0)]
@@ -108,13 +109,13 @@ def single(
     Parameters
     ----------
     length
-        Tokens of the cell, or of `base`.
+        Number of tokens of the cell, or of `base`.
     positions
-        Places of the genes in it.
+        Positions of the genes in it.
     quarters
-        How many quarters of the ranking a gene goes down or up.
+        Number of quarters of the ranking by which a gene moves down or up.
     base, touched
-        What an anchor has left of the cell, and which source numbers it touched.
+        The cell perturbed by an anchor, and the source numbers that it touched.
     """
     base = np.arange(length) if base is None else base
     positions = np.asarray(positions, np.int64)
@@ -131,7 +132,7 @@ def single(
 
 
 def absent(length: int, sources: NDArray[np.int64], frame: CellBounds) -> Copies:
-    """Overexpress genes that the cell lacks, one at a time; `sources` are from `length` on."""
+    """Overexpress genes that the cell lacks, one at a time; `sources` start at `length`."""
     new = min(length + 1, frame.longest)
     to = np.full(len(sources), frame.first)
     return Copies(

@@ -1,6 +1,7 @@
-"""The usual, slow way, for comparison: padded batches, all layers, the head on each token.
+"""The usual implementation, for comparison: padded batches, all layers, the head on each token.
 
-With transformers installed it is transformers' own `BertForMaskedLM`; else the same by torch alone.
+With transformers installed it is transformers' own `BertForMaskedLM`; otherwise the same in torch
+alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class PaddedReference:
-    """Embeds cells in padded batches, as Hugging Face's Geneformer does."""
+    """Embeds cells in padded batches, like Hugging Face's Geneformer."""
 
     def __init__(self, bert: Bert) -> None:
         self.bert = bert
@@ -55,7 +56,7 @@ class PaddedReference:
             x = block.norm_attention(x + block.out(mixed.transpose(1, 2).reshape(n, length, d)))
             x = block.norm_output(x + block.down(F.relu(block.up(x))))
             kept = x if number + 1 == n_layers else kept
-        F.linear(x, bert.tokens.weight)  # the head: computed and thrown away
+        F.linear(x, bert.tokens.weight)  # the head: computed and discarded
         return kept
 
 

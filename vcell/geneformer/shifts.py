@@ -1,13 +1,13 @@
-"""How perturbations move the embedding of a cell: exact, without storing all copies.
+"""Shifts of a cell's embedding by perturbations: exact, without storing all copies.
 
 The first layer is shared. A token of a copy differs from the cell's only by its position, so its
-queries, keys and values exist once for each (token, position) of a block of copies. Keys that all
-copies of the block have are attended to once; each copy adds the few that are its own. From the
-second layer on every copy is computed, in batches of one length, without padding, up to the layer
-asked for.
+queries, keys and values are computed once for each (token, position) of a block of copies.
+Attention to keys that all copies of the block have is computed once; each copy adds its own few.
+From the second layer on every copy is computed, in batches of equal length, without padding, up to
+the requested layer.
 
-A cosine is one minus half the squared distance of unit vectors, which float32 knows to 1e-13 where
-the vectors are close, and ``1 - cosine`` only to 6e-8.
+A cosine is one minus half the squared distance of unit vectors, which float32 represents to 1e-13
+for close vectors, but ``1 - cosine`` only to 6e-8.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ if TYPE_CHECKING:
     from vcell.nn.bert import BertBlock
 
 Readout = Literal["mean", "cls"]
-#: Tokens of a block of copies: what fits a CPU's cache, and what fills a GPU.
+#: Tokens of a block of copies: to fit a CPU's cache, or to fill a GPU.
 BUDGET = {"cpu": 4096, "cuda": 131_072}
 #: Tokens of a block that shares its first layer; several batches.
 SHARED = 32_768
-_FAINT = 1e-20  # a softmax sum below this has lost its digits to a key that is not the copy's
+_FAINT = 1e-20  # a smaller softmax sum has lost its digits to a key outside the copy
 
 
 @dataclass(frozen=True)
 class Original:
-    """An unperturbed cell after the last layer computed."""
+    """An unperturbed cell after the last computed layer."""
 
-    units: Tensor | None  # (L, d) unit vectors of its tokens; None where only <cls> is read
+    units: Tensor | None  # (L, d) unit vectors of its tokens; None if only <cls> is used
     cell: Tensor  # (d,) unit vector of the cell
 
 
 @dataclass(frozen=True)
 class First:
-    """What a block of copies shares in the first layer.
+    """The shared part of the first layer for a block of copies.
 
     Attributes
     ----------
     x, qkv
-        ``(U, d)`` input and ``(U, 3, heads, width)`` projections of each different row.
+        ``(U, d)`` input and ``(U, 3, heads, width)`` projections of each distinct row.
     entry
-        ``(C, L)`` row of each entry of each copy.
+        ``(C, L)`` index of the row of each entry of each copy.
     mixed
-        ``(C, L, d)`` output of attention; None where each batch computes its own.
+        ``(C, L, d)`` output of attention; None if each batch computes its own.
     """
 
     x: Tensor
@@ -67,14 +67,14 @@ class First:
 
 @dataclass(frozen=True)
 class CellShifts:
-    """What the copies of one cell gave, one entry an event.
+    """Measurements of the copies of one cell, one entry per event.
 
     Attributes
     ----------
     distance
         1 - cosine to the original: of the cell's embedding, or the mean over its unperturbed genes.
     to_state
-        For each state, cosine to it minus the original's.
+        For each state, the cosine to it minus the original's.
     """
 
     distance: NDArray[np.float64]
@@ -89,15 +89,15 @@ class ShiftEngine:
     model
         A loaded Geneformer, on the device to compute on.
     n_layers
-        After how many layers to read.
+        Number of layers to compute.
     readout
         ``mean`` over genes, or ``cls``.
     states
         Embedding of each state, to measure shifts towards.
     budget
-        Tokens of a block of copies.
+        Number of tokens of a block of copies.
     shared
-        Share the first layer; off for comparison.
+        Whether to share the first layer; False for comparison.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class ShiftEngine:
         tokens
             The cell's tokens, then those of the genes that it lacks.
         length
-            How many of them are the cell's.
+            Number of the cell's tokens.
         """
         given = torch.from_numpy(tokens.astype(np.int64)).to(self.device)
         whole = self._cut(given[:length], copies.overflow)
@@ -178,7 +178,7 @@ class ShiftEngine:
                 yield distance, (cells - original.cell) @ self.states.T
 
     def _cut(self, tokens: Tensor, overflow: int) -> Tensor:
-        """Take off the genes that fell off the copies, so that both have the same."""
+        """Remove the genes that were dropped from the copies, so that both have the same genes."""
         if not overflow:
             return tokens
         genes = tokens[: len(tokens) - self.frame.last - overflow]
@@ -214,7 +214,7 @@ class ShiftEngine:
             counted &= sources != source
         known = sources < len(original.units) + copies.overflow
         counted &= known
-        # entries that fell off have no counterpart; the cut cell numbers genes as before
+        # dropped entries have no counterpart; the shortened cell has the same numbering
         there = original.units[sources.clamp(max=len(original.units) - 1)]
         half = 0.5 * (F.normalize(hidden[:, first:last], dim=2) - there).square().sum(2)
         n = counted.sum(1).clamp(min=1)
@@ -223,7 +223,7 @@ class ShiftEngine:
     # -- layers ----------------------------------------------------------------------------------
 
     def _first(self, tokens: Tensor, order: Tensor) -> First | None:
-        """Compute once what a block of copies shares in the first layer."""
+        """Compute the shared part of the first layer for a block of copies."""
         if self.n_layers == 0 or (self.readout == "cls" and self.n_layers == 1):
             return None
         places = self.frame.longest + 1
@@ -236,7 +236,7 @@ class ShiftEngine:
         return First(x, qkv, entry, mixed)
 
     def _rest(self, first: First | None, tokens: Tensor, order: Tensor, some: slice) -> Tensor:
-        """Return hidden states of a batch of copies, (C, L, d); of <cls> alone if that is read."""
+        """Return hidden states of a batch of copies, (C, L, d); for `cls`, of <cls> alone."""
         bert, only_cls = self.bert, self.readout == "cls"
         n_copies, length = order[some].shape
         lengths = Lengths((length,) * n_copies)
@@ -255,14 +255,14 @@ class ShiftEngine:
         return self._cls_layer(last, x) if only_cls else x
 
     def _shared_attention(self, qkv: Tensor, entry: Tensor) -> Tensor | None:
-        """Attend within copies, (C, L, d), or return None where sharing would not pay or be exact.
+        """Attend within copies, (C, L, d), or return None if sharing does not pay or is not exact.
 
         Parameters
         ----------
         qkv
-            (U, 3, heads, width) of the different rows of a block of copies.
+            (U, 3, heads, width) of the distinct rows of a block of copies.
         entry
-            (C, L) which row each entry of each copy is.
+            (C, L) index of the row of each entry of each copy.
         """
         n_copies, length = entry.shape
         n_rows, _, n_heads, width = qkv.shape

@@ -2,8 +2,8 @@
 
 ``with open_cells(path) as source: cells = encode(source, shipped("V2"), longest=4096)``
 
-Chunks are read and encoded ahead in threads. Upstream's faults are not repeated: two columns of one
-gene are one token, and stored zeros are not genes.
+Chunks are read and encoded in advance on threads. Two faults of upstream are fixed: two columns of
+one gene are one token, and stored zeros are not genes.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from vcell.data import Block, CellSource
     from vcell.geneformer.vocabulary import Mapping, Vocabulary
 
-FEW = 0.05  # of the columns: fewer with a token are worth a warning
-#: obs column by which upstream leaves cells out.
+FEW = 0.05  # warn if a smaller share of the columns has a token
+#: obs column by which upstream filters cells.
 FILTER = "filter_pass"
 
 
 @dataclass(frozen=True)
 class TokenCells:
-    """Ranked cells, one after the other.
+    """Ranked cells, concatenated.
 
     Attributes
     ----------
     rows
-        ``[C]`` number of each cell in its file.
+        ``[C]`` row of each cell in its file.
     indptr, tokens
         Cell c is ``tokens[indptr[c]:indptr[c + 1]]``, special tokens included.
     n_genes
-        ``[C]`` genes with a token before the cell was cut to the longest length.
+        ``[C]`` genes with a token, before truncation to the maximum length.
     n_ties
-        ``[C]`` how many of them share their value with the gene before.
+        ``[C]`` number of them with the same value as the gene before.
     """
 
     rows: NDArray[np.int64]
@@ -61,7 +61,7 @@ class TokenCells:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """``[C]`` tokens of each cell."""
+        """``[C]`` number of tokens of each cell."""
         return np.diff(self.indptr)
 
     def take(self, cells: NDArray[np.int64]) -> TokenCells:
@@ -77,7 +77,7 @@ class TokenCells:
 
     @classmethod
     def joined(cls, parts: list[TokenCells]) -> TokenCells:
-        """Put blocks of cells one behind the other."""
+        """Concatenate blocks of cells."""
         lengths = np.concatenate([np.zeros(0, np.int64), *(part.lengths for part in parts)])
         return cls(
             np.concatenate([np.zeros(0, np.int64), *(part.rows for part in parts)]),
@@ -91,8 +91,7 @@ class TokenCells:
 def gene_names(source: CellSource, column: str | None = None) -> NDArray[np.str_]:
     """Return the names to find tokens by: a column of var, or the names of the genes.
 
-    Without a choice: ``ensembl_id``, which upstream reads, else a column of Ensembl ids, else the
-    names.
+    By default: ``ensembl_id``, which upstream reads, else a column of Ensembl ids, else the names.
     """
     if column is None:
         column = "ensembl_id" if "ensembl_id" in source.var_columns else _ensembl_column(source)
@@ -103,7 +102,7 @@ def gene_names(source: CellSource, column: str | None = None) -> NDArray[np.str_
 
 
 def _ensembl_column(source: CellSource) -> str | None:
-    """Return a column of Ensembl ids, unless the names of the genes are such ids already."""
+    """Return a column of Ensembl ids, unless the names of the genes are such ids."""
     if _are_ids(source.genes[:50].tolist()):
         return None
     for column in source.var_columns:
@@ -117,7 +116,7 @@ def _are_ids(names: list[str]) -> bool:
 
 
 def mapped(source: CellSource, vocabulary: Vocabulary, column: str | None = None) -> Mapping:
-    """Find the token of every column of a file, say how, and refuse what cannot be encoded."""
+    """Find the token of every column of a file, report how, and raise if it cannot be encoded."""
     mapping = vocabulary.map(gene_names(source, column))
     if mapping.species:
         raise UserError(
@@ -148,12 +147,12 @@ def encode_chunks(
     rows: NDArray[np.int64] | None = None,
     column: str | None = None,
 ) -> Iterator[TokenCells]:
-    """Encode cells block by block, the next blocks while the last is worked on.
+    """Encode cells block by block; the next blocks are encoded while one is processed.
 
     Raises
     ------
     UserError
-        If the values are not counts, or the genes are none of the vocabulary's.
+        If the values are not counts, or no gene is in the vocabulary.
     """
     detect.require_counts(source)
     mapping = mapped(source, vocabulary, column)
@@ -185,7 +184,7 @@ def encode_block(
 def _framed(
     tokens: NDArray[np.int32], lengths: NDArray[np.int64], cls: int, eos: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Put <cls> before and <eos> behind every cell."""
+    """Add <cls> before and <eos> after every cell."""
     n = len(lengths)
     framed = np.empty(len(tokens) + 2 * n, np.int32)
     starts = np.concatenate([[0], np.cumsum(lengths + 2)])
@@ -204,7 +203,7 @@ def encode(
     rows: NDArray[np.int64] | None = None,
     column: str | None = None,
 ) -> TokenCells:
-    """Encode all cells, leave out those without any gene of the vocabulary, and say so."""
+    """Encode all cells, except those without any gene of the vocabulary, and report the numbers."""
     rows = passing(source, rows)
     n = source.n_cells if rows is None else len(rows)
     parts = []
@@ -216,7 +215,7 @@ def encode(
 
 
 def passing(source: CellSource, rows: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
-    """Leave out cells that the column filter_pass marks, as upstream does."""
+    """Leave out cells marked in the column filter_pass, as upstream does."""
     if FILTER not in source.obs_columns:
         return rows
     passes = np.asarray(source.obs(FILTER).values).astype(str)
@@ -227,23 +226,23 @@ def passing(source: CellSource, rows: NDArray[np.int64] | None) -> NDArray[np.in
 
 
 def without_empty(cells: TokenCells, name: str) -> TokenCells:
-    """Leave out cells without any gene of the vocabulary; refuse if that is all of them."""
+    """Leave out cells without any gene of the vocabulary; raise if none is left."""
     counts = Counts()
-    kept = counts.kept(cells)
-    counts.tell(name)
-    return kept
+    with_counts = counts.with_genes(cells)
+    counts.report(name)
+    return with_counts
 
 
 @dataclass
 class Counts:
-    """What is said of the cells once all are ranked.
+    """Counts of cells and genes, reported after ranking.
 
     Attributes
     ----------
     cells, empty
-        Cells seen, and those of them without any gene of the vocabulary.
+        Numbers of cells, and of cells without any gene of the vocabulary.
     genes, ties
-        Ranked genes of all cells, and those that share their value with the gene before.
+        Numbers of ranked genes, and of genes with the same value as the gene before.
     """
 
     cells: int = 0
@@ -251,8 +250,8 @@ class Counts:
     genes: int = 0
     ties: int = 0
 
-    def kept(self, part: TokenCells) -> TokenCells:
-        """Count some cells and return those that have a gene."""
+    def with_genes(self, part: TokenCells) -> TokenCells:
+        """Count some cells, and return those that have a gene."""
         empty = part.n_genes == 0
         self.cells += len(part)
         self.empty += int(empty.sum())
@@ -260,8 +259,8 @@ class Counts:
         self.ties += int(part.n_ties.sum())
         return part.take(np.flatnonzero(~empty)) if empty.any() else part
 
-    def tell(self, name: str) -> None:
-        """Say what was left out and what was tied; refuse if no cell is left."""
+    def report(self, name: str) -> None:
+        """Report cells left out and ties; raise if no cell is left."""
         if self.empty == self.cells:
             raise UserError(f"{name}: no cell has a count of any gene of the vocabulary")
         if self.empty:

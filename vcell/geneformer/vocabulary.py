@@ -1,7 +1,7 @@
-"""Geneformer's vocabularies: which gene has which token, and how names lead to tokens.
+"""Geneformer's vocabularies: tokens of genes, and lookup of names.
 
-V1 (gc30M) has 25,426 tokens, V2 (gc95M, also called gc104M) 20,275. Both are shipped; another
-one of the same form is read from a file with `read`.
+V1 (gc30M) has 25,426 tokens, V2 (gc95M, also called gc104M) 20,275. Both are shipped; `read` reads
+another one of the same format from a file.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _OTHER_SPECIES = re.compile(r"^ENS(MUS|RNO|DAR|MMU|SSC|BTA|GAL|PTR|CAF|XET)G\d+"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tokens of genes.
+    """The tokens of genes.
 
     Attributes
     ----------
     name
-        V1, V2, or the file it was read from.
+        V1, V2, or the name of the file.
     ids, symbols
         ``[V]`` Ensembl id and symbol of each token; special tokens have their own name as id.
     medians
         ``[V]`` non-zero median of each gene; NaN for special tokens.
     names
-        Further upper-case names (symbols, aliases, earlier ids) and the tokens they lead to.
+        Further upper-case names (symbols, aliases, earlier ids), with their tokens.
     """
 
     name: str
@@ -65,16 +65,16 @@ class Vocabulary:
 
     @property
     def eos(self) -> int | None:
-        """The token behind a cell, in V2."""
+        """The token after a cell, in V2."""
         return self.token.get(EOS)
 
     @property
     def n_special(self) -> int:
-        """How many tokens frame a cell."""
+        """Number of special tokens of a cell."""
         return 0 if self.cls is None else 2
 
     def label(self, token: int) -> str:
-        """Return the symbol of a token, or its id where it has none."""
+        """Return the symbol of a token, or its id if it has none."""
         return str(self.symbols[token] or self.ids[token])
 
     def find(self, name: str) -> int:
@@ -82,7 +82,7 @@ class Vocabulary:
         return int(self.map([name]).token_of[0])
 
     def map(self, names: Iterable[str]) -> Mapping:
-        """Find the token of every column of a file by its name, in any case."""
+        """Find the token of every column of a file by its name, ignoring case."""
         names = [str(name).strip() for name in names]
         found = np.full(len(names), -1, np.int32)
         how = {"id": 0, "name": 0, "version": 0, "par_y": 0}
@@ -106,7 +106,7 @@ class Vocabulary:
             token = self.token.get(key, self.names.get(key, -1))
             if token >= 0:
                 return token, "version"
-        par_y = _PAR_Y.match(key)  # GENCODE's later spelling of ENSGR
+        par_y = _PAR_Y.match(key)  # GENCODE's later form of ENSGR
         if par_y:
             return self.token.get(f"ENSGR{par_y[1]}", -1), "par_y"
         return -1, "none"
@@ -114,19 +114,19 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Mapping:
-    """Where the columns of a file lead.
+    """The tokens of the columns of a file.
 
     Attributes
     ----------
     token_of
-        ``[G]`` token of each column, -1 where it has none.
+        ``[G]`` token of each column, -1 for none.
     how
-        How many columns were found by id, by another name, by an id without its version, and as the
+        Numbers of columns found by id, by another name, by an id without its version, and as the
         copy on chromosome Y.
     n_shared
-        Columns whose token another column has too: they are added up.
+        Number of columns that share their token with another column: they are added up.
     species
-        Another species that the names seem to be of, or nothing.
+        Another species that the names seem to be of, or "".
     """
 
     token_of: NDArray[np.int32]
@@ -136,12 +136,12 @@ class Mapping:
 
     @property
     def n_found(self) -> int:
-        """Columns with a token."""
+        """Number of columns with a token."""
         return int((self.token_of >= 0).sum())
 
     @property
     def text(self) -> str:
-        """What happened, as a person reads it."""
+        """The result, as text for messages."""
         parts = [f"{self.n_found:,} of {len(self.token_of):,} columns have a token"]
         words = {
             "name": "by symbol, alias or earlier id",
@@ -219,13 +219,13 @@ def _of_rows(name: str, rows: list[list[str]], where: str) -> Vocabulary:
     for token, symbol in enumerate(symbols):
         key = symbol.upper()
         if key:
-            names[key] = -1 if key in names else token  # a symbol of two ids leads to neither
+            names[key] = -1 if key in names else token  # a symbol of two ids is ambiguous
     names = {key: token for key, token in names.items() if token >= 0}
     return Vocabulary(name, ids.astype(str), symbols.astype(str), medians, names)
 
 
 def _species(names: list[str]) -> str:
-    """Say which other species the names are of: by its Ensembl ids, or mouse by 'Gapdh'."""
+    """Return another species that the names are of, by Ensembl ids, or mouse by 'Gapdh'."""
     sample = names[:: max(len(names) // 1000, 1)]
     hits = [match[1].upper() for name in sample if (match := _OTHER_SPECIES.match(name))]
     known = {"MUS": "mouse", "RNO": "rat", "DAR": "zebrafish", "MMU": "macaque", "SSC": "pig"}

@@ -1,7 +1,7 @@
-"""Cells in memory, compressed: a batch is a choice of row numbers.
+"""Cells in memory as CSR: a batch is a selection of rows.
 
-The matrix is held as in the store, two to four bytes per value, a twentieth of its dense form;
-shuffling is a permutation of row numbers. Processes of one machine share one copy of it.
+The matrix is stored as in the store, two to four bytes per value, a twentieth of its dense form;
+shuffling is a permutation of row numbers. Processes on one machine share one copy.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def compressed(
     target: float,
     **more: Tensor,
 ) -> CompressedRows:
-    """Make a batch of CSR arrays, which become its own; what the network sees is log-normalised.
+    """Make a batch from CSR arrays, which it keeps; the network's input is log-normalised.
 
     Library sizes are sums over the genes given, and values ``log1p(count * target / library)``.
     """
@@ -54,7 +54,7 @@ def compressed(
 
 
 def row_sums(borders: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the sum of each row, also of empty ones; a few rows at once, whatever their number."""
+    """Return the sum of each row, empty ones included, in bounded memory."""
     sums: NDArray[np.float64] = np.empty(len(borders) - 1)
     for start in range(0, len(sums), _AT_ONCE):
         edge = borders[start : start + _AT_ONCE + 1]
@@ -71,7 +71,7 @@ def _sort(borders: NDArray[np.int64], indices: NDArray[Any], counts: NDArray[Any
 
 
 class ResidentCells:
-    """All cells of a store, compressed in memory, in batches of any rows.
+    """All cells of a store, as CSR in memory, in batches of any rows.
 
     Parameters
     ----------
@@ -101,20 +101,20 @@ class ResidentCells:
         return cls(whole.idx, whole.val, store.indptr, store.n_genes, target)
 
     def save(self, folder: Path) -> None:
-        """Write the arrays, for processes that share them by `shared`."""
+        """Write the arrays, for `shared` in other processes."""
         folder.mkdir(parents=True, exist_ok=True)
         for name in _FILES:
             np.save(folder / f"{name}.npy", getattr(self, name))
 
     @classmethod
     def shared(cls, folder: Path, n_genes: int, target: float) -> Self:
-        """Map what `save` wrote: all processes of a machine use the same memory."""
+        """Memory-map arrays from `save`: all processes of a machine use the same memory."""
         indices, counts, borders = (np.load(folder / f"{n}.npy", mmap_mode="r") for n in _FILES)
         return cls(indices, counts, np.asarray(borders), n_genes, target)
 
     @classmethod
     def made_once(cls, folder: Path, open_store: Callable[[], Store], target: float) -> Self:
-        """Decode a store in one process of this machine, and map its memory in all of them."""
+        """Decode a store in one process of this machine, and map the arrays in all of them."""
         import fcntl
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ class DeviceCells:
 
 
 def _signed(values: NDArray[Any], device: torch.device | str) -> tuple[Tensor, int]:
-    """Copy to a device; 16 bits go as signed, which torch can gather, with a mask to undo it."""
+    """Copy to a device; 16-bit values as signed, which torch can gather, and a mask to undo it."""
     if values.dtype == np.uint16:
         return torch.from_numpy(values.view(np.int16)).to(device), 0xFFFF
     if values.dtype == np.uint32:

@@ -1,4 +1,4 @@
-"""Principal components of cells that stay compressed, for the baseline and for figures."""
+"""Principal components of sparse cells, for the baseline and for figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vcell.nn.compressed import CompressedRows
 
 COMPONENTS = "components.npz"
-MOST = 10_000  # cells that components are learnt from
+MOST = 10_000  # maximum number of cells to learn components from
 _AT_ONCE = 1024
 
 
@@ -61,16 +61,16 @@ class Components:
         _, size, axes = svds(centred, k=n, v0=start)
         axes = axes[np.argsort(-size)]
         sign = np.sign(axes[np.arange(n), np.abs(axes).argmax(1)])
-        return cls(centre, axes * sign[:, None])
+        return cls(centre, (axes * sign[:, None]).astype(np.float32))
 
     def save(self, path: Path) -> None:
-        """Write them, for `load`."""
+        """Write the components, for `load`."""
         with path.open("wb") as file:
-            np.savez(file, centre=self.centre, axes=self.axes.astype(np.float32))
+            np.savez(file, centre=self.centre, axes=self.axes)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
+        """Read components from `save`."""
         with np.load(path, allow_pickle=False) as file:
             return cls(file["centre"], file["axes"])
 

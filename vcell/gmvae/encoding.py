@@ -1,4 +1,4 @@
-"""Encode the cells of any file by a trained network: its genes found by name, block by block."""
+"""Encode the cells of any file by a trained network: match genes by name, read by block."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell import console
-from vcell.errors import UserError
-from vcell.genes.names import GeneIndex, ensembl_column
+from vcell.genes.required import required_genes
 from vcell.gmvae.cells import compressed
 
 if TYPE_CHECKING:
@@ -28,14 +27,14 @@ AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class GenesFound:
-    """Where the run's genes are in the cells.
+    """The run's genes in a file of cells.
 
     Attributes
     ----------
     place
-        For each column of the file, the run's column, or -1.
+        The run's column for each column of the file, or -1.
     missing, renamed
-        The run's genes that the file lacks, and how many have another name there.
+        The run's genes that the file lacks, and the number with another name there.
     """
 
     place: Array
@@ -46,26 +45,16 @@ class GenesFound:
 def matched(
     source: CellSource, trained: Trained, least: float, *, quiet: bool = False
 ) -> GenesFound:
-    """Find the run's genes in the file, and say how many there are."""
-    match = GeneIndex(source.genes, ensembl_column(source)).match(trained.genes)
+    """Find the run's genes in the file, and report their number."""
+    used = range(len(trained.genes))
+    match, missing = required_genes(source, trained.genes, used, least, quiet=quiet)
+    if missing and not quiet:
+        console.say(f"missing and counted as zero: {console.count(len(missing), 'gene')}")
     found = np.flatnonzero(match.index >= 0)
-    index = match.index[found]
-    _, first = np.unique(index, return_index=True)  # ascending, and each column once
-    share = len(first) / max(len(trained.genes), 1)
-    words = f"{source.name} has {len(first):,} of the run's {len(trained.genes):,} genes"
-    if share < least:
-        raise UserError(
-            f"{words} only; it lacks, say, {', '.join(match.unmatched[:3])}",
-            hint="other names or another species? --least-genes lowers the bound",
-        )
-    if not quiet:
-        console.say(
-            f"{words} ({len(match.renamed):,} under another name); "
-            f"what is missing counts as zero: {console.count(len(match.unmatched), 'gene')}"
-        )
+    _, first = np.unique(match.index[found], return_index=True)  # one gene for each column
     place = np.full(source.n_genes, -1, np.int32)
-    place[index[first]] = found[first]
-    return GenesFound(place, match.unmatched, len(match.renamed))
+    place[match.index[found[first]]] = found[first]
+    return GenesFound(place, missing, len(match.renamed))
 
 
 def encoded(
@@ -83,7 +72,7 @@ def encoded(
 
 
 def batch_of(block: Block, trained: Trained, genes: GenesFound) -> CompressedRows:
-    """Make a batch in the run's columns; what it does not know of a cell is its batch."""
+    """Make a batch in the run's columns; the batch of each cell is unknown."""
     import torch
 
     column = genes.place[block.indices]

@@ -1,6 +1,6 @@
-"""Multinomial logistic regression, its temperature, and how its probabilities are judged.
+"""Multinomial logistic regression, its temperature, and the calibration of its probabilities.
 
-L2 penalty, L-BFGS, float64; the optimum is unique, so a head depends on nothing but the cells.
+L2 penalty, L-BFGS, float64; the optimum is unique, so a head depends only on the cells.
 N cells, D dimensions, K labels.
 """
 
@@ -23,7 +23,7 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Guesses:
-    """Cells of no known label: their dimensions (N, D), guessed labels (N, K), weight of each."""
+    """Unlabelled cells: their dimensions (N, D), guessed labels (N, K), and weight per cell."""
 
     x: Array
     probabilities: Array
@@ -41,7 +41,7 @@ class Head:
     matrix, bias
         (D, K) and (K,).
     temperature
-        What makes its probabilities honest, learnt on cells that it was not fitted to.
+        Calibrates its probabilities; learnt on cells that it was not fitted to.
     """
 
     centre: Array
@@ -51,12 +51,12 @@ class Head:
     temperature: float = 1.0
 
     def log_probabilities(self, x: Array) -> Array:
-        """Return (N, K)."""
+        """Return log probabilities (N, K)."""
         found: Array = log_softmax(self.logits(x) / self.temperature, axis=1)
         return found
 
     def logits(self, x: Array) -> Array:
-        """Return (N, K), whatever the temperature."""
+        """Return logits (N, K) without the temperature."""
         found: Array = ((x - self.centre) / self.scale) @ self.matrix + self.bias
         return found
 
@@ -65,13 +65,13 @@ class Head:
         return replace(self, temperature=temperature)
 
     def arrays(self) -> dict[str, Array]:
-        """Return everything as arrays, to be saved."""
-        told = {name: np.asarray(getattr(self, name)) for name in self.__dataclass_fields__}
-        return {name: value.astype(np.float64) for name, value in told.items()}
+        """Return all parameters as arrays, for storage."""
+        fields = {name: np.asarray(getattr(self, name)) for name in self.__dataclass_fields__}
+        return {name: value.astype(np.float64) for name, value in fields.items()}
 
     @classmethod
     def of(cls, arrays: dict[str, Array]) -> Head:
-        """Return the head that `arrays` told."""
+        """Make a head from `arrays`."""
         return cls(
             arrays["centre"], arrays["scale"], arrays["matrix"], arrays["bias"],
             float(arrays["temperature"]),
@@ -123,7 +123,7 @@ def fit(
 
 
 def folds_of(labels: Array, seed: int, folds: int = FOLDS) -> Array:
-    """Deal the cells of each label into folds; return each cell's fold."""
+    """Assign the cells of each label to folds; return each cell's fold."""
     rng = np.random.default_rng((seed, 0xF01D))
     fold = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
@@ -135,8 +135,8 @@ def folds_of(labels: Array, seed: int, folds: int = FOLDS) -> Array:
 def withheld(labels: Array, seed: int) -> NDArray[np.bool_]:
     """Choose a fifth of the cells of each label that has five or more; -1 is not a label.
 
-    Their labels are kept from the network, so that a temperature can be learnt from them: cells
-    whose label it was told lie nearer to their centre than others ever will.
+    Their labels are withheld from the network, so that a temperature can be learnt from them: cells
+    whose label the network was given are closer to their centre than others.
     """
     known = labels >= 0
     many = np.bincount(labels[known], minlength=labels.max() + 1) >= FOLDS
@@ -147,7 +147,7 @@ def withheld(labels: Array, seed: int) -> NDArray[np.bool_]:
 
 
 def temperature(logits: Array, labels: Array) -> float:
-    """Return what to divide logits (N, K) by for the likeliest labels (N,)."""
+    """Return the divisor of logits (N, K) that maximises the likelihood of labels (N,)."""
 
     def loss(log_temperature: float) -> float:
         log_p = log_softmax(logits / np.exp(log_temperature), axis=1)

@@ -1,10 +1,10 @@
 """The label head of a run: logistic regression on latent means and on principal components.
 
-The network has seen the shown labels. Where a label has only a few shown cells, it places these
-cells apart from all others of their type, and a head that is fitted to them alone rarely finds the
-type again. Principal components do not depend on labels. So the head on components also guesses
-the labels of cells whose label is not shown, the head on latent means is fitted to these guesses
-too, and the two heads are multiplied. N cells, D dimensions, P components, K labels.
+The network was trained on the shown labels. If a label has only a few shown cells, it places these
+cells apart from all others of their type, and a head fitted to them alone rarely finds the type
+again. Principal components do not depend on labels. So the head on components also guesses the
+labels of cells whose label is not shown, the head on latent means is fitted to these guesses too,
+and the two heads are multiplied. N cells, D dimensions, P components, K labels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-MOST = 10_000  # cells without a label whose labels are guessed
+MOST = 10_000  # maximum number of unlabelled cells to guess labels of
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LabelHead:
     temperature: float = 2.0
 
     def log_probabilities(self, mean: Array, components: Array | None = None) -> Array:
-        """Return (N, K), from latent means alone where there are no components."""
+        """Return (N, K), from latent means alone if there are no components."""
         if self.components is None or components is None:
             return self.latent.log_probabilities(mean)
         both = self.latent.logits(mean) + self.components.logits(components)
@@ -58,7 +58,7 @@ def _pair(
     other = fit(components[rows], shown, n_labels)
     guesses = None
     if len(free):
-        # all guesses together weigh no more than the labels
+        # all guesses together weigh at most as much as the labels
         weight = min(len(rows) / len(free), 1.0)
         likely = np.exp(other.log_probabilities(components[free]))
         guesses = Guesses(mean[free], likely, weight)
@@ -70,8 +70,8 @@ def fit_heads(
 ) -> LabelHead:
     """Fit to latent means (N, D) and components (N, P) of training cells.
 
-    `labels` are -1 where they are not shown. Temperatures are learnt on the cells `apart` (N,),
-    by heads that were fitted without them.
+    `labels` are -1 if not shown. Temperatures are learnt on the cells `apart` (N,), by heads that
+    were fitted without them.
     """
     rows, free = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
     latent, other = _pair(mean, components, labels, rows, free, n_labels)

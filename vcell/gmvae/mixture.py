@@ -4,11 +4,11 @@ For a cell with ``q(z|x) = N(m, s^2)`` the distance to component k is the closed
 
     KL_k = 1/2 sum_d [ (s^2 + (m - mu_k)^2) / sigma_k^2 - 1 + log sigma_k^2 - log s^2 ].
 
-Choosing the component by ``q(k|x)``, free of z, the best choice and what it costs are
+With a component distribution ``q(k|x)`` that does not depend on z, the optimum and its cost are
 
     q(k|x) = softmax_k(log pi_k - KL_k),    KL = -logsumexp_k(log pi_k - KL_k),
 
-an upper bound of the distance to the mixture. No sampling, and nothing that touches the genes.
+an upper bound of the distance to the mixture, without sampling and independent of the genes.
 B cells, K components, D latent dimensions.
 """
 
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 
 class Mixture(nn.Module):
-    """K Gaussians; where there are labels, component k is label k."""
+    """K Gaussians; with labels, component k is label k."""
 
     def __init__(self, components: int, latent: int, *, labelled: bool) -> None:
         super().__init__()
         self.means = nn.Parameter(torch.randn(components, latent))
         self.log_variances = nn.Parameter(torch.zeros(components, latent))
         logits = torch.zeros(components)
-        # without labels, shares that are learnt let one component take all cells
+        # without labels, learnt shares would let one component take all cells
         if labelled:
             self.logits: Tensor = nn.Parameter(logits)
         else:

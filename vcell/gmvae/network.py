@@ -1,7 +1,7 @@
-"""The network: cells in, the terms of the objective out.
+"""The network: from cells to the terms of the objective.
 
-The encoder ``q(z|x)`` does not know the component, so that a cell is reconstructed once, whatever
-the number of components. There are no batch statistics: LayerNorm throughout.
+The encoder ``q(z|x)`` does not depend on the component, so that a cell is reconstructed once, for
+any number of components. There are no batch statistics: LayerNorm throughout.
 B cells, G genes, K components, D latent dimensions.
 """
 
@@ -24,12 +24,12 @@ from vcell.nn.likelihoods import CountDecoder
 
 @dataclass(frozen=True, kw_only=True)
 class GmvaeShape:
-    """What a network is made of.
+    """The sizes of a network.
 
     Attributes
     ----------
     genes, components, batches
-        Numbers of genes, components, and batches (0: none known).
+        Numbers of genes, components, and batches (0: unknown).
     labelled
         Whether the components are labels.
     """
@@ -45,33 +45,33 @@ class GmvaeShape:
     dropout: float = 0.0
 
     def plain(self) -> dict[str, Any]:
-        """As JSON types."""
+        """Return the fields as JSON types."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def of(cls, told: dict[str, Any]) -> GmvaeShape:
-        """Return the shape that `plain` told."""
+    def of(cls, plain: dict[str, Any]) -> GmvaeShape:
+        """Make a shape from `plain`."""
         values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in told.items()
+            k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()
         }
         return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """How the terms of the objective are weighed.
+    """Weights of the terms of the objective.
 
     Attributes
     ----------
     kl, warmup
-        Weight of the distance to the mixture, reached after so many steps.
+        Weight of the distance to the mixture, reached after `warmup` steps.
     free_bits
-        Nats of that distance that cost nothing.
+        Nats of that distance without cost.
     labels
         Weight of the cross entropy of a shown label.
     shown
         Share of the training cells whose label is shown: the cross entropy is divided by it, so
-        that its weight does not depend on how many there are.
+        that its weight does not depend on their number.
     """
 
     kl: float = 1.0
@@ -82,7 +82,7 @@ class Weights:
 
 
 class NormActivation(nn.Module):
-    """Normalise, cut at zero, drop: what follows each linear layer."""
+    """LayerNorm, ReLU and dropout, after each linear layer."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class NormActivation(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Return (B, width); `kept`, of that shape, tells what is not dropped."""
+        """Return (B, width); `kept`, of that shape, is the mask of dropout."""
         x = functional.relu(self.norm(x))
         return x if kept is None else x * kept / (1 - self.dropout)
 
@@ -122,7 +122,7 @@ class Gmvae(nn.Module):
 
     def encode(self, rows: CompressedRows) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of ``q(z|x)``, each (B, D), in float32."""
-        # drawn by the stream of batches, as the noise is, and so the same for any processes
+        # drawn by the stream of batches, like the noise, so the same for any number of processes
         kept = self._kept(rows)
         hidden = self.second(self.first(rows), kept[0])
         for i in range(0, len(self.encoder), 2):
@@ -136,9 +136,9 @@ class Gmvae(nn.Module):
         return torch.split(rows.more["kept"], widths, 1)
 
     def decode(self, z: Tensor, rows: CompressedRows) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of the cells' counts given z, and that of each."""
+        """Return the mean loss of the counts given z, and the loss of each cell."""
         if self.shape.batches:
-            # a batch that training did not see, -1, is none of them
+            # an unseen batch, -1, is encoded as zeros
             known = rows.more["batch"][:, None] == torch.arange(self.shape.batches, device=z.device)
             z = torch.cat([z, known.to(z.dtype)], 1)
         found: tuple[Tensor, Tensor] = self.counts(self.decoder(z), rows)

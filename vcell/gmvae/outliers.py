@@ -1,7 +1,7 @@
-"""How far cells are from everything learnt, and the shift of a batch against it.
+"""The distance of cells from all training cells, and the shift of a batch.
 
 The score of a cell is its squared Mahalanobis distance to the nearest label's centre in the latent
-space, with one covariance within labels for all. Its threshold is learnt on cells held out.
+space, with one within-label covariance for all. Its threshold is learnt on cells held out.
 N cells, D dimensions, C centres.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_SHRINK = 0.05  # of the covariance towards a ball, so that it can be inverted
+_SHRINK = 0.05  # shrinkage of the covariance towards a multiple of the identity, to invert it
 _QUANTILES = 1001
 
 
@@ -32,7 +32,7 @@ class Outliers:
 
     @classmethod
     def learnt(cls, x: Array, codes: Array, held_out: Array) -> Outliers:
-        """Learn from cells (N, D) with codes, -1 for none, and from others that were held out."""
+        """Learn from cells (N, D) with codes, -1 for none, and from held-out cells."""
         x = np.asarray(x, np.float64)
         known = codes >= 0
         names, place = np.unique(codes[known], return_inverse=True)
@@ -61,14 +61,14 @@ class Outliers:
         return found
 
     def threshold(self, share: float) -> float:
-        """Return the score that this share of the held-out cells exceeds."""
+        """Return the score that a `share` of the held-out cells exceed."""
         return float(np.interp(1 - share, np.linspace(0, 1, len(self.quantiles)), self.quantiles))
 
     def shift(self, x: Array, rounds: int = 50) -> Array:
-        """Return the offset (D,) of some cells against what was learnt, by EM.
+        """Return the offset (D,) of some cells from the training cells, by EM.
 
-        Cells are taken for draws around the centres, moved by one offset; it is the mean of what
-        remains of each cell after the centres, weighed by how likely each centre is.
+        Cells are modelled as draws around the centres, moved by one offset: the mean difference
+        between cells and centres, weighted by how likely each centre is.
         """
         x = np.asarray(x, np.float64)
         offset = np.zeros(x.shape[1])

@@ -1,4 +1,4 @@
-"""How well labels and clusters agree: accuracy, macro-F1, ARI, NMI, confusion."""
+"""Agreement of labels and clusters: accuracy, macro-F1, ARI, NMI, confusion."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def confusion(truth: Array, found: Array, n: int) -> NDArray[np.int64]:
-    """Return how many cells of each true label (rows) were given each label (columns)."""
+    """Return numbers of cells by true label (rows) and given label (columns)."""
     counts = np.bincount(truth * n + found, minlength=n * n)
     table: NDArray[np.int64] = counts.reshape(n, n).astype(np.int64)
     return table
 
 
 def f1_of(table: Array) -> NDArray[np.float64]:
-    """Return the F1 of each label: nan where no cell has it and none was given it."""
+    """Return the F1 of each label: NaN if no cell has it or was given it."""
     right = np.diag(table).astype(float)
     both = table.sum(0) + table.sum(1)
     found: NDArray[np.float64] = np.full(len(table), np.nan)
@@ -29,7 +29,7 @@ def f1_of(table: Array) -> NDArray[np.float64]:
 
 
 def macro_f1(table: Array) -> float:
-    """Return the mean F1 over labels that are true somewhere or were given (scikit-learn's)."""
+    """Return the mean F1 over labels that occur or were given (as in scikit-learn)."""
     values = f1_of(table)
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 

@@ -1,7 +1,7 @@
-"""A trained run of train-gmvae: it encodes cells, labels them, and says how certain it is.
+"""A trained run of train-gmvae: it encodes and labels cells, with probabilities.
 
-trained = Trained.load(Run.open("latest"))
-said = trained.say(*trained.encode(batch))       # a batch of vcell.gmvae.cells.compressed
+trained = Trained.load(Run.open("latest")) predicted = trained.predict(*trained.encode(batch))
+# a batch of vcell.gmvae.cells.compressed
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ STUDY, HEAD = "gmvae.json", "head.npz"
 
 
 @dataclass(frozen=True)
-class Said:
-    """What is said of some cells: codes of labels (-1: there is no head), and how sure it is."""
+class CellPredictions:
+    """Predictions for some cells: codes of labels (-1 without a head), probabilities, scores."""
 
     label: Array
     probability: Array
@@ -59,31 +59,31 @@ class Trained:
     def __init__(
         self,
         network: Gmvae,
-        told: Mapping[str, Any],
+        study: Mapping[str, Any],
         head: LabelHead | None,
         outliers: Outliers | None,
         components: Components | None = None,
     ) -> None:
         self.network = network.eval()
-        self.genes, self.labels = list(told["genes"]), list(told["labels"])
-        self.batches, self.target = list(told["batches"]), float(told["target"])
+        self.genes, self.labels = list(study["genes"]), list(study["labels"])
+        self.batches, self.target = list(study["batches"]), float(study["target"])
         self.head, self.outliers, self.components = head, outliers, components
 
     @classmethod
     def load(cls, run: Run, device: str | torch.device = "cpu") -> Trained:
-        """Load the best network of a run, and its head if it is finished."""
+        """Load the best network of a run, and its head if the run is finished."""
         run.refuse_unless_of("train-gmvae")
         try:
-            told = json.loads((run.path / STUDY).read_text())
+            study = json.loads((run.path / STUDY).read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{run.path / STUDY} cannot be read: {error}") from None
-        network = Gmvae(GmvaeShape.of(told["shape"]))
+        network = Gmvae(GmvaeShape.of(study["shape"]))
         load_weights(network, run.checkpoint("best").path)
         head, outliers = read_head(run.path / HEAD)
         components = None
         if head is not None and head.components is not None:
             components = Components.load(run.path / COMPONENTS)
-        return cls(network.to(device), told, head, outliers, components)
+        return cls(network.to(device), study, head, outliers, components)
 
     @torch.no_grad()
     def encode(self, batch: CompressedRows) -> tuple[Array, Array]:
@@ -92,8 +92,10 @@ class Trained:
         mean, log_variance = self.network.encode(batch.to(device))
         return mean.cpu().numpy(), self.network.mixture(mean, log_variance).cpu().numpy()
 
-    def say(self, mean: Array, joint: Array, components: Array | None = None) -> Said:
-        """Name cells by their latent means, and by their principal components if given."""
+    def predict(
+        self, mean: Array, joint: Array, components: Array | None = None
+    ) -> CellPredictions:
+        """Label cells by their latent means, and by their principal components if given."""
         if self.outliers is None:
             raise UserError("the run is not finished: it has no head", hint="resume it")
         n = len(mean)
@@ -102,11 +104,11 @@ class Trained:
             log_p = self.head.log_probabilities(mean, components)
             label = log_p.argmax(1)
             probability = np.exp(log_p[np.arange(n), label])
-        return Said(label, probability, joint.argmax(1), self.outliers.scores(mean))
+        return CellPredictions(label, probability, joint.argmax(1), self.outliers.scores(mean))
 
 
 def write_head(path: Path, head: LabelHead | None, outliers: Outliers) -> None:
-    """Save a head, if there is one, and what outliers are."""
+    """Save the head, if there is one, and the outlier model."""
     arrays = {f"outliers_{k}": v for k, v in vars(outliers).items()}
     if head is not None:
         arrays |= {f"head_{k}": v for k, v in head.latent.arrays().items()}
@@ -118,7 +120,7 @@ def write_head(path: Path, head: LabelHead | None, outliers: Outliers) -> None:
 
 
 def read_head(path: Path) -> tuple[LabelHead | None, Outliers | None]:
-    """Read them again; None where they are not there."""
+    """Read head and outlier model; None if missing."""
     if not path.is_file():
         return None, None
     with np.load(path, allow_pickle=False) as file:
@@ -128,7 +130,7 @@ def read_head(path: Path) -> tuple[LabelHead | None, Outliers | None]:
         part, key = name.split("_", 1)
         parts.setdefault(part, {})[key] = value
     head = None
-    if "head" in parts:  # runs of before have no head on components
+    if "head" in parts:  # older runs have no head on components
         head = LabelHead(Head.of(parts["head"]))
         if "components" in parts:
             other, both = Head.of(parts["components"]), parts["both"]["temperature"]

@@ -1,16 +1,17 @@
 """Labels that look wrong, found before training.
 
-Each labelled cell is judged by logistic regression on principal components that was not fitted to
-it (five folds). A cell between two types is not a mistake; one that no temperature explains is. So
-labels are modelled as draws from
+Each labelled cell is predicted by a logistic regression on principal components that was not fitted
+to it (five folds). A cell between two types is not a mistake; one that no temperature explains is.
+So labels are modelled as draws from
 
     p(label) = (1 - e) softmax(log s + (log p - log s) / T)[label] + e q[label],
 
-with the regression's p, the labels' shares s, and a temperature T, a share e of labels drawn
-blindly from q, all three by maximum likelihood. Cells whose label is more likely drawn blindly than
-not are suspects; the regression is then fitted without them, and they are judged again. Labels that
-are unrelated to the counts are left alone: a high temperature turns p into the shares. Of two
-penalties, the one that separates the two groups better is used. N cells, D components, K labels.
+with the regression's p, the labels' shares s, and a temperature T and a share e of labels drawn at
+random from q, all three by maximum likelihood. Cells whose label was more likely drawn at random
+than not are suspects; the regression is then fitted without them, and they are evaluated again.
+Labels that are unrelated to the counts are left unchanged: a high temperature turns p into the
+shares. Of two penalties, the one that separates the two groups better is used. N cells, D
+components, K labels.
 """
 
 from __future__ import annotations
@@ -28,29 +29,29 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-LEAST, MUCH = 0.02, 0.5  # shares of wrong labels below and above which all are kept
-MOST = 10_000  # cells that a regression is fitted to
+LEAST, MUCH = 0.02, 0.5  # all labels are kept if the share of wrong ones is outside this range
+MOST = 10_000  # maximum number of cells to fit a regression to
 _PENALTIES, _ROUNDS, _STEPS = (1.0, 10.0), 3, 200
 _TEMPERATURES = np.exp(np.linspace(-0.7, 3.0, 19))
-_PRIOR = 10.0  # cells: how firmly q is held to what labels are like
-_EVIDENCE = 10.0  # nats that wrong labels must explain beyond a temperature, and least of them
-_NEVER = -1e8  # below this a label had no cell to be learnt from
+_PRIOR = 10.0  # weight of the prior on q, in cells
+_EVIDENCE = 10.0  # fewest nats that wrong labels must explain beyond a temperature
+_NEVER = -1e8  # a label below this had no training cell
 
 
 @dataclass(frozen=True)
 class Doubts:
-    """What is thought of the labels of some cells.
+    """Estimates about the labels of some cells.
 
     Attributes
     ----------
     share
-        Of labels that are wrong.
+        Share of labels that are wrong.
     wrong
         (N,) the probability that the cell's label is wrong.
     likelier
         (N,) the most likely label of each cell.
     suspect
-        (N,) whether its label had better not be shown.
+        (N,) whether the label should not be shown.
     """
 
     share: float
@@ -66,7 +67,9 @@ def doubts(x: Array, labels: Array, n_labels: int, seed: int) -> Doubts:
     drawn[np.random.default_rng((seed, 0xD0B7)).permutation(n)[:MOST]] = True
     base = np.bincount(labels, minlength=n_labels) / n
     task = _Labelled(x, labels, base, folds_of(labels, seed), drawn)
-    best = max((task.judged(suspect, one) for one in _PENALTIES), key=lambda said: said.evidence)
+    best = max(
+        (task.judged(suspect, one) for one in _PENALTIES), key=lambda judgement: judgement.evidence
+    )
     for _ in range(_ROUNDS):
         last, suspect = suspect, _some_of_each_kept(best.wrong, labels)
         if best.share < LEAST or (last == suspect).all():
@@ -88,7 +91,7 @@ class _Judgement:
 
 @dataclass(frozen=True)
 class _Labelled:
-    """Cells with labels, the share of each label, folds, and the cells that fits are made with."""
+    """Cells with labels, the share of each label, folds, and the cells to fit to."""
 
     x: Array
     labels: Array
@@ -97,7 +100,7 @@ class _Labelled:
     drawn: Array
 
     def judged(self, suspect: Array, penalty: float) -> _Judgement:
-        """Judge all by regressions without suspects, each cell by one that did not see it."""
+        """Evaluate all cells by regressions without suspects and without the cell itself."""
         log_p, labels = self._out_of_fold(self.drawn & ~suspect, penalty), self.labels
         known = log_p[np.arange(len(labels)), labels] > _NEVER
         some = known & self.drawn
@@ -107,7 +110,7 @@ class _Labelled:
         evidence, warmth, rates = _learnt(log_p[some], labels[some], self.base)
         own = _tempered(log_p, labels, self.base, warmth)
         wrong = np.where(known, _posterior(own, rates, labels), 0.0)
-        # a label drawn blindly may still be the right one
+        # a label drawn at random may still be right
         share = float(rates @ (1 - self.base))
         return _Judgement(penalty, evidence, share, wrong, log_p.argmax(1))
 
@@ -141,7 +144,7 @@ def _learnt(log_p: Array, labels: Array, base: Array) -> tuple[float, float, Arr
 
 
 def _tempered(log_p: Array, labels: Array, base: Array, warmth: float) -> Array:
-    """Return each own label's probability (N,); whatever is warm enough becomes the share."""
+    """Return each own label's probability (N,); at high temperature it is the label's share."""
     log_base = np.log(np.maximum(base, 1e-300))
     warm = log_softmax(log_base + (log_p - log_base) / warmth, axis=1)
     own: Array = np.exp(warm[np.arange(len(labels)), labels])
@@ -169,7 +172,7 @@ def _posterior(own: Array, rates: Array, labels: Array) -> Array:
 
 
 def _some_of_each_kept(wrong: Array, labels: Array) -> Array:
-    """Suspect labels that are more likely wrong than right, but for the surest of each label."""
+    """Mark labels that are more likely wrong than right, except the surest cells of each label."""
     suspect = wrong > 0.5
     for label in np.unique(labels[suspect]):
         own = np.flatnonzero(labels == label)

@@ -1,10 +1,10 @@
-"""The compute device behind one small interface: a CPU or CUDA, or a fake one in tests.
+"""One interface for the compute device: a CPU, CUDA, or a fake device in tests.
 
     it = accelerator(device)
     it.bf16, it.memory(), it.peak_memory(), it.synchronise(), it.mark(), it.random_state() ...
 
-All questions about the device and its memory are answered here and nowhere else. So what differs on
-a GPU is in this module, and can be replaced (`KINDS`) on machines without one.
+All queries about the device and its memory are in this module only. So everything that differs on a
+GPU is here, and can be replaced (`KINDS`) on machines without one.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 
 class Mark(Protocol):
-    """A place in the device's queue of work."""
+    """A position in the device's queue of work."""
 
     def done(self) -> bool:
-        """Whether the device has come to it; does not wait."""
+        """Whether the device has reached the mark; does not wait."""
 
     def seconds_after(self, earlier: Any) -> float:
-        """Seconds that the device took from an earlier mark, both of them done and timed."""
+        """Return the seconds since an earlier mark; both must be done and timed."""
 
 
 class _Now:
-    """On a CPU what was asked for has been done."""
+    """A mark on a CPU, which is reached at once."""
 
     def __init__(self) -> None:
         self._time = time.perf_counter()
@@ -51,65 +51,62 @@ class _Now:
 
 
 class Accelerator:
-    """The CPU, and the interface of all."""
+    """The CPU, and the base class of all devices."""
 
     kind = "cpu"
-    has_queue = False  # whether work is done later than it is asked for
+    has_queue = False  # whether work is asynchronous
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Name of the device."""
         return "CPU"
 
     @property
     def uuid(self) -> str:
-        """What the driver knows it by; nothing where there is no driver."""
+        """The driver's identifier of the device; "" without a driver."""
         return ""
 
     @property
     def bf16(self) -> bool:
-        """Whether bf16 is computed in hardware, and worth being the default."""
+        """Whether bf16 is computed in hardware, and should be the default."""
         return False
 
     @property
     def capability(self) -> tuple[int, int]:
-        """CUDA's compute capability, (0, 0) of what is not a GPU."""
+        """CUDA's compute capability; (0, 0) without a GPU."""
         return 0, 0
 
     def memory(self) -> tuple[int, int]:
-        """Return bytes free and in all; (0, 0) where nobody says."""
+        """Return free and total bytes; (0, 0) if unknown."""
         return 0, 0
 
     def peak_memory(self) -> int:
-        """Return the most bytes that tensors took since the last `forget_peak`."""
+        """Return the peak bytes of tensors so far."""
         return 0
 
-    def forget_peak(self) -> None:
-        """Begin to look for the peak anew."""
-
     def limit_memory(self, share: float) -> None:
-        """Take no more than a share of the memory."""
+        """Limit this process to a share of the memory."""
 
     def synchronise(self) -> None:
-        """Wait until all is done."""
+        """Wait until all work is done."""
 
     def empty_cache(self) -> None:
-        """Give back memory that is kept for later."""
+        """Release cached memory."""
 
     def mark(self, *, timed: bool = False) -> Mark:
-        """Put a mark into the queue, behind everything asked for so far."""
+        """Add a mark to the queue, after all work submitted so far."""
         del timed
         return _Now()
 
     def page_locked(self, size: int) -> NDArray[np.uint8]:
-        """Allocate memory that the device copies from by itself."""
+        """Allocate page-locked memory."""
         raise UserError("page-locked memory needs a CUDA device", hint="leave out Output(pin=True)")
 
     def send(self, tensor: Tensor) -> Tensor:
-        """Copy to the device; from page-locked memory the copy may happen later."""
+        """Copy to the device; from page-locked memory the copy may be asynchronous."""
         return tensor.to(self.device, non_blocking=True)
 
     def random_state(self) -> Tensor | None:
@@ -117,7 +114,7 @@ class Accelerator:
         return None
 
     def set_random_state(self, state: Tensor) -> None:
-        """Set it, where there is one."""
+        """Set the state of the device's own generator, if it has one."""
 
 
 class Cuda(Accelerator):
@@ -132,56 +129,52 @@ class Cuda(Accelerator):
 
     @property
     def name(self) -> str:
-        """As the driver calls it."""
+        """The driver's name of the GPU."""
         return str(torch.cuda.get_device_name(self.device))
 
     @property
     def uuid(self) -> str:
-        """What the driver knows it by, without ``GPU-``."""
+        """The driver's identifier, without ``GPU-``."""
         return str(torch.cuda.get_device_properties(self.device).uuid)
 
     @property
     def bf16(self) -> bool:
-        """From Ampere on."""
+        """True from Ampere on."""
         return self.capability >= (8, 0)
 
     @property
     def capability(self) -> tuple[int, int]:
-        """As (9, 0) of an H100."""
+        """The compute capability, such as (9, 0) for an H100."""
         return torch.cuda.get_device_capability(self.device)
 
     def memory(self) -> tuple[int, int]:
-        """Return bytes free and in all."""
+        """Return free and total bytes."""
         return torch.cuda.mem_get_info(self.device)
 
     def peak_memory(self) -> int:
-        """Return the most bytes that tensors took since the last `forget_peak`."""
+        """Return the peak bytes of tensors so far."""
         return torch.cuda.max_memory_allocated(self.device)
 
-    def forget_peak(self) -> None:
-        """Begin to look for the peak anew."""
-        torch.cuda.reset_peak_memory_stats(self.device)
-
     def limit_memory(self, share: float) -> None:
-        """Take no more than a share of the memory."""
+        """Limit this process to a share of the memory."""
         torch.cuda.set_per_process_memory_fraction(share, self.device)
 
     def synchronise(self) -> None:
-        """Wait until all is done."""
+        """Wait until all work is done."""
         torch.cuda.synchronize(self.device)
 
     def empty_cache(self) -> None:
-        """Give back memory that is kept for later."""
+        """Release cached memory."""
         torch.cuda.empty_cache()
 
     def mark(self, *, timed: bool = False) -> Mark:
-        """Record an event on the device's present stream."""
+        """Record an event on the device's current stream."""
         event = torch.cuda.Event(enable_timing=timed)  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self.device))
         return _Event(event)
 
     def page_locked(self, size: int) -> NDArray[np.uint8]:
-        """Allocate memory that the device copies from by itself."""
+        """Allocate page-locked memory."""
         array: NDArray[np.uint8] = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
         return array
 
@@ -195,7 +188,7 @@ class Cuda(Accelerator):
 
 
 class _Event:
-    """An event of CUDA."""
+    """A CUDA event."""
 
     def __init__(self, event: Any) -> None:
         self._event = event
@@ -207,13 +200,13 @@ class _Event:
         return float(earlier._event.elapsed_time(self._event)) / 1000
 
 
-#: What a kind of device is asked through. Tests put a false one here.
+#: The class for each kind of device. Tests replace it.
 KINDS: dict[str, Callable[[torch.device], Accelerator]] = {"cpu": Accelerator, "cuda": Cuda}
 
 
 @contextmanager
 def standing_in(kind: Callable[[torch.device], Accelerator]) -> Iterator[None]:
-    """Have something else answer for CUDA devices, where there is none to ask."""
+    """Replace the class for CUDA devices inside the block."""
     before = KINDS["cuda"]
     KINDS["cuda"] = kind
     try:
@@ -223,13 +216,13 @@ def standing_in(kind: Callable[[torch.device], Accelerator]) -> Iterator[None]:
 
 
 def accelerator(device: torch.device | str) -> Accelerator:
-    """Return what answers for a device; ``cuda`` without a number is this thread's present one."""
+    """Return the accelerator of a device; ``cuda`` alone is this thread's current device."""
     device = torch.device(device)
     return KINDS.get(device.type, Accelerator)(device)
 
 
 class OnPaper(Accelerator):
-    """A GPU that is not here, of which the data sheet is known."""
+    """A GPU that is not present, described by its data sheet."""
 
     kind, has_queue = "cuda", True
 
@@ -239,15 +232,15 @@ class OnPaper(Accelerator):
 
     @property
     def name(self) -> str:
-        """The card's."""
+        """Name of the card."""
         return self.card.name
 
     @property
     def bf16(self) -> bool:
-        """Whether it multiplies in bf16."""
+        """Whether it has bf16 products."""
         return self.card.capability >= (8, 0)
 
     @property
     def capability(self) -> tuple[int, int]:
-        """Of the sheet."""
+        """The compute capability on the sheet."""
         return self.card.capability

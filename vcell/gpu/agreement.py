@@ -1,6 +1,6 @@
 """Whether torch can use the GPUs that the driver reports, and if not, why and what to do.
 
-The driver's answer needs no torch and comes first; torch is asked only before GPUs are used.
+The driver is queried first, without torch; torch is queried only before GPUs are used.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _INSTALL = "install a build of torch for CUDA: https://pytorch.org/get-started/l
 
 @dataclass(frozen=True)
 class TorchSees:
-    """What torch says of CUDA.
+    """What torch reports about CUDA.
 
     Attributes
     ----------
     version, cuda
-        Of torch, and of the CUDA that it was built for; None for a build without.
+        Versions of torch, and of the CUDA that it was built for; None for a build without.
     count
-        How many devices it can use.
+        Number of devices that it can use.
     complaint
-        What it said when asked for them.
+        Its warning, if any.
     architectures
-        What its kernels were compiled for: ``sm_80``, ``compute_90`` and the like.
+        Architectures that its kernels were compiled for: ``sm_80``, ``compute_90`` and the like.
     """
 
     version: str
@@ -39,14 +39,14 @@ class TorchSees:
 
 
 def ask_torch() -> TorchSees:
-    """Ask torch, without taking a GPU into use."""
+    """Query torch, without initialising a GPU."""
     import torch
 
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-            complaint = str(said[0].message) if said and not count else ""
+            complaint = str(caught[0].message) if caught and not count else ""
         except (RuntimeError, AssertionError, OSError) as error:
             count, complaint = 0, str(error)
     architectures = tuple(torch.cuda.get_arch_list()) if count else ()
@@ -55,34 +55,34 @@ def ask_torch() -> TorchSees:
 
 
 def checked(seen: Devices, torch: TorchSees | None = None) -> Devices:
-    """Return the devices that torch can use as well; why not the others, in `Devices.reason`."""
+    """Return the devices that torch can use too; `Devices.reason` says why not the others."""
     if not seen.devices:
         return seen
     torch = ask_torch() if torch is None else torch
-    problem, mend = disagreement(seen, torch)
+    problem, remedy = disagreement(seen, torch)
     if not problem:
         return seen
     usable = min(torch.count, len(seen.devices))
     if any(not _compiled_for(device, torch.architectures) for device in seen.devices):
-        usable = 0  # which of them it would be is not for us to choose
-    return replace(seen, devices=seen.devices[:usable], reason=problem, mend=mend)
+        usable = 0  # we cannot know which of them are usable
+    return replace(seen, devices=seen.devices[:usable], reason=problem, remedy=remedy)
 
 
 def disagreement(seen: Devices, torch: TorchSees) -> tuple[str, str]:
-    """Say what torch lacks to use the driver's devices, and what to do; nothing where all is well.
+    """Return what torch lacks to use the driver's devices, and what to do; empty texts if nothing.
 
     Returns
     -------
     tuple of str
-        The problem and the mend.
+        The problem and the remedy.
     """
     n = len(seen.devices)
     cards = f"the driver ({seen.driver}) tells of {n} GPU{'s' if n > 1 else ''}"
     if torch.cuda is None:
         return f"{cards}, but torch {torch.version} is built without CUDA", _INSTALL
     if torch.count == 0:
-        said = f": {torch.complaint}" if torch.complaint else ""
-        needed = f"torch {torch.version} (CUDA {torch.cuda}) cannot use the driver{said}"
+        complaint = f": {torch.complaint}" if torch.complaint else ""
+        needed = f"torch {torch.version} (CUDA {torch.cuda}) cannot use the driver{complaint}"
         return f"{cards}, but {needed}", f"update the driver, or {_INSTALL}"
     foreign = [d for d in seen.devices if not _compiled_for(d, torch.architectures)]
     if foreign:
@@ -99,9 +99,9 @@ def disagreement(seen: Devices, torch: TorchSees) -> tuple[str, str]:
 
 
 def _compiled_for(device: Device, architectures: tuple[str, ...]) -> bool:
-    """Whether kernels run on a device: those of its generation and no later, or PTX no later."""
+    """Whether kernels run on a device: of its generation but not newer, or PTX not newer."""
     if device.capability == (0, 0) or not architectures:
-        return True  # nobody knows
+        return True  # unknown
     major, minor = device.capability
     for name in architectures:
         kind, _, number = name.partition("_")

@@ -1,11 +1,11 @@
-"""Change settings of cards, and make sure that they are restored: after errors, signals, kill -9.
+"""Change settings of cards, and restore them even after errors, signals and kill -9.
 
     with holding({uuid: CardSettings(power_limit=400)}):
-        ...                                   # restored on the way out, however it is left
+        ...                                   # restored afterwards in any case
 
 A watchdog process, in its own session, holds the other end of a pipe. When this process dies, the
-pipe closes and the watchdog restores the settings from the journal. It is told to exit once
-everything is restored, or once `settle` says that the settings should stay.
+pipe closes and the watchdog restores the settings from the journal. It exits once everything is
+restored, or once `settle` has made the settings permanent.
 
     python -m vcell.gpu.hold UUID...           # the watchdog
 """
@@ -27,7 +27,7 @@ from vcell.gpu.settings import CardSettings, Control
 
 _READY, _STAY = b"r", b"s"
 _PATIENCE = 60.0  # seconds for a watchdog to start on a busy machine
-_TRIES, _PAUSE = 5, 0.2  # of restoring: a driver may be busy for a moment
+_TRIES, _PAUSE = 5, 0.2  # attempts to restore, and seconds in between: a driver may be busy
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def controls(uuids: list[str]) -> Iterator[list[Control]]:
             try:
                 control = Control(nvml, nvml.nvmlDeviceGetHandleByIndex(index))
             except nvml.NVMLError:
-                continue  # a card that does not answer is not set
+                continue  # skip a card that does not answer
             found[control.uuid] = control
         missing = [uuid for uuid in uuids if uuid not in found]
         if missing:
@@ -48,47 +48,47 @@ def controls(uuids: list[str]) -> Iterator[list[Control]]:
 
 
 class Holding:
-    """Cards that are set, until `restore` or for good."""
+    """Cards with changed settings, until `restore` or permanently."""
 
     def __init__(self, watchdog: Watchdog, uuids: list[str]) -> None:
         self._watchdog, self.uuids = watchdog, uuids
         self.stays = False
 
     def settle(self) -> None:
-        """Let the settings stay after this process; `restore` brings back what was before."""
+        """Keep the settings after this process; `restore` resets them."""
         self._watchdog.dismiss()
         self.stays = True
 
 
 @contextmanager
-def holding(wanted: Mapping[str, CardSettings], *, shared: bool = False) -> Iterator[Holding]:
-    """Set cards for as long as the block runs.
+def holding(requested: Mapping[str, CardSettings], *, shared: bool = False) -> Iterator[Holding]:
+    """Change settings of cards while the block runs.
 
     Parameters
     ----------
-    wanted
+    requested
         Settings by the card's uuid.
     shared
-        Also cards on which other processes compute.
+        Whether to set cards on which other processes compute.
     """
-    uuids = list(wanted)
+    uuids = list(requested)
     with ExitStack() as stack:
         cards = stack.enter_context(controls(uuids))
         for card in cards:
             stack.enter_context(Journal(card.uuid).alone())
-            _allowed(card, wanted[card.uuid], shared=shared)
-        touched: dict[str, list[str]] = {}  # of cards that no earlier apply has set
+            _allowed(card, requested[card.uuid], shared=shared)
+        touched: dict[str, list[str]] = {}  # cards that no earlier apply has set
         for card in cards:
-            if _journal(card, wanted[card.uuid]):
+            if _journal(card, requested[card.uuid]):
                 touched[card.uuid] = []
         watchdog = stack.enter_context(Watchdog(uuids))
         held = Holding(watchdog, uuids)
         try:
             for card in cards:
-                for name in wanted[card.uuid].names():
-                    card.write(name, wanted[card.uuid])
+                for name in requested[card.uuid].names():
+                    card.write(name, requested[card.uuid])
                     touched.get(card.uuid, []).append(name)
-                    card.verify(name, wanted[card.uuid])
+                    card.verify(name, requested[card.uuid])
                 Journal(card.uuid).note("held")
             yield held
         finally:
@@ -97,8 +97,8 @@ def holding(wanted: Mapping[str, CardSettings], *, shared: bool = False) -> Iter
                 watchdog.dismiss()
 
 
-def _allowed(card: Control, wanted: CardSettings, *, shared: bool) -> None:
-    """Refuse what must not be set, before anything is."""
+def _allowed(card: Control, requested: CardSettings, *, shared: bool) -> None:
+    """Check that a card may be set, before anything is changed."""
     entry = Journal(card.uuid).read()
     if entry is not None and entry.state != "held":
         raise UserError(
@@ -117,34 +117,34 @@ def _allowed(card: Control, wanted: CardSettings, *, shared: bool) -> None:
             f"{card.name} computes for other processes ({shown})",
             hint="wait for them, or add --shared if they are yours",
         )
-    card.check(wanted)
+    card.check(requested)
 
 
-def _journal(card: Control, wanted: CardSettings) -> bool:
-    """Note what is set now, unless an earlier setting that still stands noted it before.
+def _journal(card: Control, requested: CardSettings) -> bool:
+    """Record the current settings, unless an earlier change that is still active has done so.
 
     Returns
     -------
     bool
-        Whether nothing was noted before.
+        Whether nothing had been recorded.
     """
     journal = Journal(card.uuid)
     entry = journal.read()
     before = card.current().plain() if entry is None else dict(entry.before)
-    # a lock cannot be asked for: what vcell has not set is taken as not locked
+    # locks cannot be queried: without a record by vcell, clocks count as not locked
     for name in ("clocks", "memory_clocks"):
-        if name in wanted.names():
+        if name in requested.names():
             before.setdefault(name, [0, 0])
-    if wanted.temp_limit is None and entry is None:
+    if requested.temp_limit is None and entry is None:
         before.pop("temp_limit", None)
-    names = set(wanted.names()) | (set(entry.before) if entry else set())
+    names = set(requested.names()) | (set(entry.before) if entry else set())
     kept = {name: value for name, value in before.items() if name in names}
-    journal.write(Entry(card.uuid, card.name, "journalled", kept, wanted.plain(), os.getpid()))
+    journal.write(Entry(card.uuid, card.name, "journalled", kept, requested.plain(), os.getpid()))
     return entry is None
 
 
 def restore(uuids: list[str] | None = None) -> list[Entry]:
-    """Bring cards back to what they were before vcell; all that are journalled by default."""
+    """Restore the settings of cards from before vcell; by default of all cards with a journal."""
     entries = [entry for entry in stale() if uuids is None or entry.uuid in uuids]
     with ExitStack() as stack:
         if entries:
@@ -156,9 +156,9 @@ def restore(uuids: list[str] | None = None) -> list[Entry]:
 
 
 def _restore(cards: list[Control], touched: Mapping[str, list[str]] | None = None) -> None:
-    """Set every card back; a card that fails keeps its journal, and the others are still done.
+    """Restore every card; a card that fails keeps its journal, and the others are still restored.
 
-    `touched` names what was set, where that is known; the rest is left alone.
+    `touched` lists the changed settings, if known; others are not touched.
     """
     failed: list[str] = []
     for card in cards:
@@ -183,7 +183,7 @@ def _restore(cards: list[Control], touched: Mapping[str, list[str]] | None = Non
 
 
 def _insist(card: Control, name: str, before: CardSettings) -> str:
-    """Set one thing back, trying again for a moment; return what went wrong."""
+    """Restore one setting, with a few attempts; return the error, or ""."""
     problem = ""
     for _ in range(_TRIES):
         try:
@@ -198,14 +198,14 @@ def _insist(card: Control, name: str, before: CardSettings) -> str:
 
 
 class Watchdog:
-    """The process that restores when this one dies."""
+    """The process that restores the settings when this one dies."""
 
     def __init__(self, uuids: list[str]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "vcell.gpu.hold", *uuids],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # no signal of our terminal reaches it
+            start_new_session=True,  # gets no signals of our terminal
         )
 
     def __enter__(self) -> Watchdog:
@@ -218,24 +218,24 @@ class Watchdog:
         self.dismiss()
 
     def dismiss(self) -> None:
-        """Let it go without restoring."""
+        """End it without restoring."""
         assert self._process.stdin is not None
         if not self._process.stdin.closed:
             try:
                 self._process.stdin.write(_STAY)
                 self._process.stdin.close()
             except BrokenPipeError:
-                pass  # it has ended
+                pass  # it has ended already
             assert self._process.stdout is not None
             self._process.stdout.close()
             self._process.wait(_PATIENCE)
 
 
 def watch(uuids: list[str]) -> None:
-    """Wait until the parent says that all is well, or is gone; then restore."""
+    """Wait until the parent sends a message or is gone; restore if necessary."""
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    with session():  # the driver's library is loaded now, not when it is needed
+    with session():  # loads the driver's library in advance
         sys.stdout.buffer.write(_READY)
         sys.stdout.buffer.flush()
         if sys.stdin.buffer.read(1) == _STAY:
@@ -245,7 +245,7 @@ def watch(uuids: list[str]) -> None:
         try:
             restore(uuids)
         except (UserError, RunFailed) as error:
-            # the lock of the dead parent is free at once; another's may last a moment
+            # the dead parent's lock is free at once; another process may hold it for a moment
             if time.monotonic() > deadline:
                 sys.stderr.write(f"vcell: {error.message}\n")
                 return

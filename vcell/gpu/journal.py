@@ -25,7 +25,7 @@ SCHEMA = 1
 
 
 def folder() -> Path:
-    """Return where journals lie: VCELL_GPU_STATE, /run/vcell for root, else the user's own.
+    """Return the folder of journals: VCELL_GPU_STATE, /run/vcell for root, else the user's own.
 
     A reboot clears both the settings and /run.
     """
@@ -46,7 +46,7 @@ class Entry:
     state: State
     before: dict[str, Any]  # as CardSettings.plain
     wanted: dict[str, Any]
-    pid: int  # who set it
+    pid: int  # process that set it
     schema: int = SCHEMA
 
 
@@ -57,7 +57,7 @@ class Journal:
         self.path = folder() / f"gpu-{re.sub(r'[^A-Za-z0-9-]', '', uuid)}.json"
 
     def read(self) -> Entry | None:
-        """Return what is journalled; None where the card is as it was."""
+        """Return the entry; None if the card was not changed."""
         try:
             found = json.loads(self.path.read_text())
             return Entry(**found)
@@ -70,25 +70,25 @@ class Journal:
             ) from None
 
     def write(self, entry: Entry) -> None:
-        """Put an entry on the disk, whole."""
+        """Write an entry to disk, atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         outputs.write_json(self.path, asdict(entry))
         self._sync_folder()
 
     def note(self, state: State) -> None:
-        """Change the state of what is journalled."""
+        """Change the state of the entry."""
         entry = self.read()
         if entry is not None:
             self.write(replace(entry, state=state))
 
     def clear(self) -> None:
-        """Forget the card: it is as it was."""
+        """Remove the journal of a restored card."""
         self.path.unlink(missing_ok=True)
         self._sync_folder()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep every other process from setting this card meanwhile."""
+        """Lock this card against changes by other processes."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_suffix(".lock").open("w") as file:
             try:
@@ -108,7 +108,7 @@ class Journal:
 
 
 def stale() -> list[Entry]:
-    """Return every card that is not as it was before vcell."""
+    """Return the entries of all cards that have not been restored."""
     found = [
         Journal(path.stem.removeprefix("gpu-")).read()
         for path in sorted(folder().glob("gpu-*.json"))

@@ -1,7 +1,7 @@
-"""Ask the NVIDIA driver what devices there are, without importing torch.
+"""List devices through the NVIDIA driver, without importing torch.
 
-Everything here only reads. A machine without a driver simply has no devices; `Devices` holds the
-reason. A value that a card does not report is unknown, and hides neither the card nor the others.
+Everything here only reads. A machine without a driver has no devices; `Devices` holds the reason. A
+value that a card does not report is unknown, and hides neither the card nor other values.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ T = TypeVar("T")
 class Device:
     """One GPU, or one MIG instance of a GPU, as the driver reports it."""
 
-    index: int  # the driver's number of the whole card, which need not be CUDA's
+    index: int  # the driver's number of the card, which may differ from CUDA's
     name: str
-    memory: int  # bytes; 0 where the driver does not say
+    memory: int  # bytes; 0 if unknown
     uuid: str
-    capability: tuple[int, int] = (0, 0)  # (9, 0) of an H100; (0, 0) where nobody says
-    parent: str = ""  # of a MIG instance: the uuid of its card
+    capability: tuple[int, int] = (0, 0)  # (9, 0) for an H100; (0, 0) if unknown
+    parent: str = ""  # for a MIG instance: the uuid of its card
 
 
 @dataclass(frozen=True)
 class Devices:
-    """The GPUs that this process may use, and why there are none where there are none."""
+    """The GPUs that this process may use, and the reason if there are none."""
 
     devices: tuple[Device, ...]
     reason: str = ""
     driver: str = ""
     problems: tuple[str, ...] = ()  # cards that do not answer, and the like
-    mend: str = ""  # what to do about `reason`
+    remedy: str = ""  # what to do about `reason`
 
 
 @contextmanager
 def session() -> Iterator[Any]:
-    """Give pynvml with the library loaded, and let go of it.
+    """Load the driver's library, yield pynvml, and unload the library.
 
     Raises
     ------
     pynvml.NVMLError, ImportError
-        There is no driver, or no pynvml.
+        If there is no driver, or no pynvml.
     """
     import pynvml
 
@@ -61,7 +61,7 @@ def devices() -> Devices:
     try:
         import pynvml
     except ImportError:
-        return Devices((), "nvidia-ml-py is not installed", mend="pip install nvidia-ml-py")
+        return Devices((), "nvidia-ml-py is not installed", remedy="pip install nvidia-ml-py")
     try:
         with session() as nvml:
             found, problems = _cards(nvml)
@@ -81,7 +81,7 @@ def devices() -> Devices:
 
 
 def _no_driver(nvml: Any, error: Any) -> tuple[str, str, tuple[str, ...], str]:
-    """Return the reason, driver, problems and mend of a driver that does not answer."""
+    """Return reason, driver, problems and remedy for a driver that does not answer."""
     if error.value == nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
         why = "the NVIDIA driver was updated under the running kernel"
         return f"{why} ({error})", "", (), "restart the machine, or reload the driver's modules"
@@ -92,7 +92,7 @@ def _no_driver(nvml: Any, error: Any) -> tuple[str, str, tuple[str, ...], str]:
 
 
 def _cards(nvml: Any) -> tuple[list[Device], list[str]]:
-    """Return all cards, each followed by its MIG instances, and what is wrong with others."""
+    """Return all cards, each followed by its MIG instances, and problems with others."""
     found: list[Device] = []
     problems: list[str] = []
     for index in range(nvml.nvmlDeviceGetCount()):
@@ -131,34 +131,34 @@ def _instances(nvml: Any, handle: Any, card: Device) -> list[Device]:
             instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
             found.append(_device(nvml, instance, card.index, card))
         except (nvml.NVMLError, UnicodeDecodeError):
-            continue  # no instance of that number
+            continue  # no instance with that number
     return found
 
 
 def _or(nvml: Any, ask: Callable[[], T], otherwise: T) -> T:
-    """Return an answer, or something else where the driver or the card has none."""
+    """Return an answer, or `otherwise` if the driver or the card has none."""
     try:
         return ask()
-    except (nvml.NVMLError, UnicodeDecodeError):  # pynvml decodes what the driver says strictly
+    except (nvml.NVMLError, UnicodeDecodeError):  # pynvml's decoding is strict
         return otherwise
 
 
 def _without_instances(found: list[Device]) -> list[Device]:
-    """Return what CUDA takes when nothing is named: of a card in MIG mode its first instance."""
+    """Return CUDA's default devices: for a card in MIG mode its first instance."""
     kept = []
     for device in found:
         if device.parent:
             continue
         of_it = [other for other in found if other.parent == device.uuid]
         kept.append(of_it[0] if of_it else device)
-    return [d for d in kept if d.parent][:1] or kept  # beside an instance CUDA sees nothing else
+    return [d for d in kept if d.parent][:1] or kept  # with an instance, CUDA uses nothing else
 
 
 def _visible(found: list[Device], visible: str) -> tuple[list[Device], str]:
-    """Follow CUDA's rule: numbers or beginnings of uuids, up to the first that names no device.
+    """Apply CUDA_VISIBLE_DEVICES: numbers or prefixes of uuids, up to the first invalid one.
 
-    A device that is named twice leaves none, as in CUDA. Of a card in MIG mode its first instance
-    is meant. Returns also what is odd about the list.
+    A device that is named twice leaves none, as in CUDA. A card in MIG mode means its first
+    instance. Also returns a problem with the list, or "".
     """
     whole = [device for device in found if not device.parent]
     by_number = {str(device.index): device for device in whole}

@@ -1,4 +1,4 @@
-"""Profiles: what find-optimal chose for a kind of card, in gpu-profiles/NAME.json."""
+"""Profiles: settings chosen by find-optimal for a kind of card, in gpu-profiles/NAME.json."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vcell import outputs
 from vcell.errors import UserError
 from vcell.gpu.settings import CardSettings
+from vcell.text_files import read_text
 
 if TYPE_CHECKING:
     from vcell.gpu.settings import Control
@@ -21,31 +22,33 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
 def path_of(name: str) -> Path:
-    """Return where a profile lies."""
+    """Return the path of a profile."""
     if not _NAME.match(name):
         raise UserError(f"{name!r} cannot be the name of a profile", hint="use letters and digits")
     return FOLDER / f"{name}.json"
 
 
 def read(name: str, card: Control) -> CardSettings:
-    """Return a profile's settings; one of another kind of card is refused."""
+    """Return a profile's settings; raise if it is of another kind of card."""
     path = path_of(name)
-    try:
-        found = json.loads(path.read_text())
-        settings, of = CardSettings.of(found["settings"]), str(found["card"])
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"there is no profile {path}", hint="vcell gpu-tune find-optimal writes one"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged", hint="write it anew by find-optimal") from None
+        )
+    try:
+        found = json.loads(read_text(path))
+        settings, of = CardSettings.of(found["settings"]), str(found["card"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{path} is damaged", hint="write it again with find-optimal") from None
     if of != card.name:
-        raise UserError(f"{path} was measured on {of}, this is {card.name}", hint="measure it anew")
+        raise UserError(
+            f"{path} was measured on {of}, this is {card.name}", hint="measure it again"
+        )
     return settings
 
 
 def write(name: str, card: str, settings: CardSettings, measured: dict[str, Any]) -> Path:
-    """Write a profile, whole."""
+    """Write a profile, atomically."""
     path = path_of(name)
     path.parent.mkdir(exist_ok=True)
     content = {"card": card, "settings": settings.plain(), "measured": measured}
@@ -55,9 +58,9 @@ def write(name: str, card: str, settings: CardSettings, measured: dict[str, Any]
 
 @contextmanager
 def applied(name: str | None) -> Iterator[None]:
-    """Hold a profile on the GPUs that this process may use, and restore them afterwards.
+    """Apply a profile to the GPUs that this process may use, and restore them afterwards.
 
-    Without a name nothing is done.
+    Without a name, do nothing.
     """
     if name is None:
         yield

@@ -1,7 +1,7 @@
 """Published figures of GPUs, for estimates on machines that have none.
 
-Peak rates are those of dense matrices, from the data sheets named beside each card; training
-reaches a share of them. Nothing here was measured by vcell.
+Peak rates are for dense matrices, from the data sheets named next to each card; training reaches a
+share of them. Nothing here was measured by vcell.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class Sheet:
     Attributes
     ----------
     name
-        The whole name.
+        Full name.
     half, single
         TFLOP/s in bf16 or fp16, and in float32 without tensor cores.
     bandwidth
-        Of its memory, GB/s.
+        Bandwidth of its memory in GB/s.
     memory
-        GB.
+        Size of its memory in GB.
     watts
-        Most that it draws.
+        Maximum power.
     capability
         CUDA's compute capability.
     """
@@ -43,7 +43,7 @@ class Sheet:
     def peak(self, precision: str) -> float:
         """Return FLOP/s in a precision; tf32 is half of bf16 on every card that has it.
 
-        Cards before Ampere have neither: there both run as float32.
+        Cards before Ampere have neither, and use float32 instead.
         """
         rate = {"bf16": self.half, "fp16": self.half, "tf32": self.half / 2}
         if self.capability < (8, 0):
@@ -82,7 +82,7 @@ ESTIMATED = (
 
 
 def sheet(name: str) -> Sheet:
-    """Return a card's sheet, or an error that says which there are."""
+    """Return a card's sheet; the error for an unknown card lists the known ones."""
     key = name.lower().replace(" ", "").replace("_", "-")
     if key not in SHEETS:
         raise UserError(
@@ -93,16 +93,16 @@ def sheet(name: str) -> Sheet:
 
 
 def seconds(card: Sheet, flops: float, moved: float, precision: str) -> tuple[float, float]:
-    """Return the least and the most seconds that work may take.
+    """Return lower and upper estimates of the seconds of some work.
 
     Parameters
     ----------
     card
-        Its sheet.
+        The sheet of the card.
     flops, moved
-        Of matrix products, and bytes that go through memory besides.
+        FLOPs of matrix products, and bytes of other memory traffic.
     precision
-        In which the products are computed.
+        Precision of the products.
     """
     memory = moved / (1e9 * card.bandwidth)
     least, most = (flops / (card.peak(precision) * share) for share in reversed(REACHED))
@@ -110,7 +110,7 @@ def seconds(card: Sheet, flops: float, moved: float, precision: str) -> tuple[fl
 
 
 def bill(card: Sheet, least: float, most: float, n: int = 1) -> dict[str, str]:
-    """Say what work costs that takes between so many seconds on each of `n` cards."""
+    """Describe the cost of work that takes `least` to `most` seconds on each of `n` cards."""
     hours = [least / 3600, most / 3600]
     kwh = [one * n * card.watts / 1000 for one in hours]
     return {

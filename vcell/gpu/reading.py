@@ -17,7 +17,7 @@ from vcell.gpu.nvml import session
 
 T = TypeVar("T")
 
-#: What NVML's bits of clocks' event reasons (throttle reasons before R535) mean.
+#: Meaning of NVML's bits of clocks' event reasons (throttle reasons before R535).
 THROTTLE = {
     0x1: "idle",
     0x2: "locked clocks",
@@ -33,11 +33,11 @@ THROTTLE = {
 
 @dataclass(frozen=True)
 class Reading:
-    """One moment of a GPU. None: the card or the driver does not say."""
+    """The state of a GPU at one moment; None: not reported."""
 
     watts: float | None = None
     cap_watts: float | None = None  # as set
-    enforced_cap_watts: float | None = None  # the smallest of all that cap it
+    enforced_cap_watts: float | None = None  # the smallest of all limits
     mhz: int | None = None  # of the multiprocessors
     celsius: int | None = None
     memory_bytes: int | None = None
@@ -47,19 +47,19 @@ class Reading:
     utilisation: int | None = None  # percent of the time in which a kernel ran
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is known."""
+        """Return the known values."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
 
 class Card:
-    """A GPU, or a MIG instance, of which only memory and load are its own."""
+    """A GPU, or a MIG instance, which reports only its own memory and load."""
 
     def __init__(self, nvml: Any, handle: Any, *, is_instance: bool) -> None:
         self._nvml, self._handle, self._is_instance = nvml, handle, is_instance
 
     def read(self) -> Reading:
-        """Ask the driver."""
+        """Query the driver."""
         nvml = self._nvml
         memory = self._ask(nvml.nvmlDeviceGetMemoryInfo)
         load = self._ask(nvml.nvmlDeviceGetUtilizationRates)
@@ -101,12 +101,12 @@ class Card:
 
 @contextmanager
 def open_card(uuid: str) -> Iterator[Card]:
-    """Give the GPU, or the MIG instance, of a uuid, with or without its ``GPU-`` or ``MIG-``.
+    """Yield the GPU or MIG instance with a uuid, with or without ``GPU-`` or ``MIG-``.
 
     Raises
     ------
     LookupError
-        No driver answers, or it knows no such card; the message says which.
+        If no driver answers, or it knows no such card.
     """
     try:
         import pynvml

@@ -1,7 +1,7 @@
-"""The settings of a card, one by one, each read back where NVML can.
+"""The settings of a card, each verified by reading back where NVML can.
 
 NVML cannot report locked clocks, so they are verified by the clock under load, and their earlier
-state is known only from vcell's own journal. Units: watts and megahertz, degrees Celsius.
+state is known only from vcell's own journal. Units: watts, megahertz, degrees Celsius.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Lock = tuple[int, int]
 
 @dataclass(frozen=True)
 class CardSettings:
-    """What is set on a card, or shall be; None: left as it is (a lock of (0, 0) is none)."""
+    """Settings of a card; None: unchanged (a lock of (0, 0) means no lock)."""
 
     power_limit: float | None = None
     clocks: Lock | None = None
@@ -25,22 +25,22 @@ class CardSettings:
     temp_limit: int | None = None
 
     def names(self) -> list[str]:
-        """Return what is to be set."""
+        """Return the names of the settings that are given."""
         return [field.name for field in fields(self) if getattr(self, field.name) is not None]
 
     def plain(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the settings as JSON types."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> CardSettings:
-        """Read what `plain` wrote."""
+        """Make settings from `plain`."""
         known = {field.name for field in fields(cls)}
         locks = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
         return cls(**{k: v for k, v in {**values, **locks}.items() if k in known})
 
     def words(self) -> list[str]:
-        """Say each setting in words."""
+        """Describe each setting."""
         found = []
         if self.power_limit is not None:
             found.append(f"power limit {self.power_limit:g} W")
@@ -54,7 +54,7 @@ class CardSettings:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a card allows; None where it does not say, or has no such setting."""
+    """Limits of a card's settings; None if unknown or not available."""
 
     power: tuple[float, float] | None
     default_power: float | None
@@ -63,7 +63,7 @@ class Limits:
 
 
 class Control:
-    """One whole card: what it allows, what is set, and the setters. The only place that writes.
+    """One card: its limits, current settings and setters. The only code that changes a card.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Control:
         self.name = str(self._ask(nvml.nvmlDeviceGetName) or "a GPU without a name")
 
     def limits(self) -> Limits:
-        """Ask what the card allows."""
+        """Query the limits of the card."""
         nvml = self._nvml
         power = self._ask(nvml.nvmlDeviceGetPowerManagementLimitConstraints)
         default = self._ask(nvml.nvmlDeviceGetPowerManagementDefaultLimit)
@@ -91,7 +91,7 @@ class Control:
         )
 
     def current(self) -> CardSettings:
-        """Return what is set now, locks left out: nobody can ask for them."""
+        """Return the current settings, without locks, which cannot be queried."""
         nvml = self._nvml
         power = self._ask(nvml.nvmlDeviceGetPowerManagementLimit)
         hot = self._ask(
@@ -105,25 +105,25 @@ class Control:
         return [int(process.pid) for process in found]
 
     def in_instances(self) -> bool:
-        """Say whether the card is split into MIG instances."""
+        """Return whether the card is split into MIG instances."""
         mode = self._ask(self._nvml.nvmlDeviceGetMigMode)
         return bool(mode and mode[0])
 
-    def check(self, wanted: CardSettings) -> None:
-        """Refuse what the card does not allow, before anything is set."""
+    def check(self, requested: CardSettings) -> None:
+        """Raise for settings that the card does not allow, before anything is changed."""
         limits = self.limits()
-        if wanted.power_limit is not None:
+        if requested.power_limit is not None:
             if limits.power is None:
                 raise UserError(f"{self.name} has no power limit that can be set")
             low, high = limits.power
-            if not low <= wanted.power_limit <= high:
+            if not low <= requested.power_limit <= high:
                 raise UserError(
-                    f"{wanted.power_limit:g} W is outside what {self.name} allows",
+                    f"{requested.power_limit:g} W is outside what {self.name} allows",
                     hint=f"choose between {low:g} and {high:g} W",
                 )
         pairs = (
-            ("clock", wanted.clocks, limits.clocks),
-            ("memory clock", wanted.memory_clocks, limits.memory_clocks),
+            ("clock", requested.clocks, limits.clocks),
+            ("memory clock", requested.memory_clocks, limits.memory_clocks),
         )
         for name, lock, known in pairs:
             if lock is None or lock == (0, 0):
@@ -136,17 +136,17 @@ class Control:
                     hint=f"choose between {min(known)} and {max(known)} MHz",
                 )
 
-    def write(self, name: str, wanted: CardSettings) -> None:
-        """Set one thing; a RunFailed where the driver refuses, and nothing is changed then."""
-        value = getattr(wanted, name)
+    def write(self, name: str, requested: CardSettings) -> None:
+        """Change one setting; raise RunFailed if the driver refuses, which changes nothing."""
+        value = getattr(requested, name)
         try:
             getattr(self, f"_set_{name}")(value)
         except self._nvml.NVMLError as error:
-            raise RunFailed(self._refused(name, error), hint=self._mend(error)) from None
+            raise RunFailed(self._refused(name, error), hint=self._remedy(error)) from None
 
-    def verify(self, name: str, wanted: CardSettings) -> None:
-        """Read back what can be; a RunFailed where the driver said yes and did something else."""
-        value, now = getattr(wanted, name), getattr(self.current(), name)
+    def verify(self, name: str, requested: CardSettings) -> None:
+        """Read the setting back if possible; raise RunFailed if it differs."""
+        value, now = getattr(requested, name), getattr(self.current(), name)
         if name in ("power_limit", "temp_limit") and now != value:
             raise RunFailed(
                 f"{self.name}: the driver accepted a {name.replace('_', ' ')} of {value:g} "
@@ -180,7 +180,7 @@ class Control:
     def _refused(self, name: str, error: Any) -> str:
         return f"{self.name}: the driver refused the {name.replace('_', ' ')} ({error})"
 
-    def _mend(self, error: Any) -> str:
+    def _remedy(self, error: Any) -> str:
         if error.value == self._nvml.NVML_ERROR_NO_PERMISSION:
             return "setters need root: run it with sudo, or ask the administrator"
         if error.value == self._nvml.NVML_ERROR_NOT_SUPPORTED:

@@ -1,15 +1,15 @@
-"""Graphs of genes: read from edge lists, kept on disk, walked, rewired and simulated.
+"""Gene graphs: read from edge lists, stored, walked, rewired and simulated.
 
 >>> graphs = read([Path("string91_fusion.tsv.gz"), Path("BIOGRID.tab3.txt")], genes=my_genes)
->>> graphs.genes, graphs.names  # N genes, one name for each relation
+>>> graphs.genes, graphs.names  # N genes, one name per relation
 >>> relation = graphs["string91_fusion"]  # or graphs.relations[0], or for relation in graphs
 >>> relation.indptr, relation.indices, relation.weights  # CSR: row t lists the sources of gene t
->>> relation.both()  # every edge in both directions, once each; what to normalise rows of
+>>> relation.both()  # every edge in both directions, once each; normalise rows of this
 >>> relation.degree("both"), graphs.degree()  # (N,) neighbours in one relation, in all
->>> graphs.rewired(seed)  # the same degrees, random edges: the control of every claim
+>>> graphs.rewired(seed)  # the same degrees, random edges: a control for any claim
 >>> graphs.save(Path("yeast.graphs")), GeneGraphs.open(Path("yeast.graphs"))  # mapped, no pickle
->>> graphs.onto(other_genes)  # the same edges over other genes, by all their names
->>> graphs.isolated()  # genes that no relation joins to any other
+>>> graphs.onto(other_genes)  # the same edges over other genes, matched by all their names
+>>> graphs.isolated()  # genes without edges
 >>> for line in graphs.notes: console.say(line)  # what was detected, counted and left out
 >>> graphs.counts["string91_fusion"].self_loops  # the same, as numbers
 
@@ -25,8 +25,8 @@ Graphs of the size of a yeast's nine come from `vcell.graph.synthetic.yeast_like
 
 `read` takes text and gzip: STRING links (one relation per channel if there are several), BioGRID
 tab, SGD interactions, GEARS csv, numbered genes (``i j weight``, with `genes`), any table with two
-columns of genes. A folder that `save` wrote is read the same way. Edges are kept as stored: an
-undirected pair that a file names once is stored once, and `both` makes it two.
+columns of genes. A folder from `save` is read the same way. Edges are kept as stored: an undirected
+pair that a file names once is stored once, and `both` makes two edges of it.
 """
 
 from vcell.graph.build import read

@@ -1,4 +1,4 @@
-"""From edge lists to graphs: names to genes, edges to CSR, everything left out counted."""
+"""From edge lists to graphs: names to genes, edges to CSR, with counts of what is left out."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def read(
     weight: str | None = None,
     minimum: float | None = None,
 ) -> GeneGraphs:
-    """Read edge lists, or folders that `GeneGraphs.save` wrote, as graphs over the same genes.
+    """Read edge lists, or folders from `GeneGraphs.save`, as graphs over the same genes.
 
     Parameters
     ----------
     genes
         The genes, in order; names in files are matched by symbol, earlier symbol, alias and Ensembl
-        id. None takes all genes that the files name, sorted.
+        id. None: all genes that the files name, sorted.
     ids, weight, minimum
         See `read_edges`.
 
     Raises
     ------
     UserError
-        A file is not an edge list, or has no gene in common with the others or with `genes`.
+        If a file is not an edge list, or has no gene in common with the others or with `genes`.
     """
     if not paths:
         raise UserError("no graph is named", hint="--graph FILE names an edge list")
@@ -63,13 +63,13 @@ def read(
         index, _ = _index(_all_genes(lists))
     relations, counts, notes = [], {}, []
     for path, one in lists:
-        relation, count, told = _relation(path, one, index)
-        notes.append(told)
+        relation, count, note = _relation(path, one, index)
+        notes.append(note)
         if relation.n_edges:
             relations.append(relation)
             counts[relation.name] = count
         elif not any(other[0] == path and other[1] is not one for other in lists):
-            raise UserError(told)
+            raise UserError(note)
     if not relations:
         raise UserError("; ".join(notes))
     return GeneGraphs(tuple(index.genes), tuple(relations), counts, tuple(notes))
@@ -128,11 +128,11 @@ def _relation(path: Path, one: EdgeList, index: GeneIndex) -> tuple[Relation, Re
     if not relation.n_edges:
         among = f"two of the {len(index.genes):,} genes"
         return relation, count, f"{path}: no edge of {one.relation} joins {among}"
-    return relation, count, _told(path, one, count, how)
+    return relation, count, _note(path, one, count, how)
 
 
 def _places(path: Path, one: EdgeList, index: GeneIndex) -> tuple[NDArray[np.int64], str]:
-    """Return the gene of each name, -1 for none, and in words how they were matched."""
+    """Return the gene of each name, -1 for none, and a description of the matching."""
     match = index.match(one.names)
     if (match.index >= 0).any():
         renamed = len(match.renamed)
@@ -150,7 +150,7 @@ def _places(path: Path, one: EdgeList, index: GeneIndex) -> tuple[NDArray[np.int
 
 
 def _numbered(path: Path, one: EdgeList, n_genes: int) -> tuple[NDArray[np.int64], str]:
-    """Take numbers as places in the table: from 1, unless a 0 is among them."""
+    """Interpret numbers as rows of the table: from 1, unless there is a 0."""
     places = np.array([int(name) for name in one.names], np.int64)
     first = 0 if (places == 0).any() else 1
     if places.max() - first >= n_genes:
@@ -161,8 +161,8 @@ def _numbered(path: Path, one: EdgeList, n_genes: int) -> tuple[NDArray[np.int64
     return places - first, f"genes by their number in the table, from {first}"
 
 
-def _told(path: Path, one: EdgeList, count: RelationCounts, how: str) -> str:
-    """Say what was read and what was left out."""
+def _note(path: Path, one: EdgeList, count: RelationCounts, how: str) -> str:
+    """Describe what was read and what was left out."""
     if one.directed:
         way = "source to target"
     elif 2 * count.both_ways == count.edges:

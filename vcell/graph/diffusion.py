@@ -1,8 +1,8 @@
-"""Similarity of genes in graphs: where a lazy random walk from each of them leads.
+"""Similarity of genes in graphs, by lazy random walks from each of them.
 
-The walk stays or goes on, half and half, over the graph, its edges scaled by the degrees of both
-ends. Rows of where it is after one or two steps are features whose products are kernels: positive,
-and a discrete form of heat diffusion. N genes, G of them wanted, C columns.
+The walk stays with probability one half, or follows an edge; edges are scaled by the degrees of
+both ends. The distributions after one or two steps are features whose products are kernels:
+positive, and a discrete form of heat diffusion. N genes, G selected genes, C columns.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_AT_ONCE = 32  # columns of a walk
+_AT_ONCE = 32  # columns per walk
 _EXTRA = 16  # components computed and dropped (Halko, Martinsson and Tropp 2011)
-_ROUNDS = 6  # of the subspace iteration, of four steps of the walk each
-_STEPS = 8  # of the walk whose end is a gene's features: long enough to leave communities alone
+_ROUNDS = 6  # of the subspace iteration, with four steps of the walk each
+_STEPS = 8  # of the walk that gives a gene's features: long enough that only communities remain
 
 
 def kernels(relation: Relation, genes: NDArray[np.integer]) -> list[Array]:
     """Return two (G, G) kernels of some genes: near (steps 1 + 1) and far (steps 2 + 2).
 
-    Each has mean 1 on its diagonal over the genes that have edges; a gene without any is alike
-    itself alone.
+    Each has mean 1 on its diagonal over the genes that have edges; a gene without edges is similar
+    only to itself.
     """
     walk = _Walk(relation.both())
-    reached = np.zeros((2, relation.n_genes, len(genes)), np.float32)  # after one step, two
+    reached = np.zeros((2, relation.n_genes, len(genes)), np.float32)  # after one and two steps
     for start in range(0, len(genes), _AT_ONCE):
         begun = genes[start : start + _AT_ONCE]
         here = np.zeros((relation.n_genes, len(begun)), np.float32)
@@ -46,8 +46,8 @@ def kernels(relation: Relation, genes: NDArray[np.integer]) -> list[Array]:
     alone = walk.degree[genes] == 0
     found = []
     for walked in (near, far):
-        told = np.diag(walked)[~alone]
-        kernel = walked / (told.mean() if len(told) else 1.0)
+        returning = np.diag(walked)[~alone]
+        kernel = walked / (returning.mean() if len(returning) else 1.0)
         kernel[alone, alone] = 1.0
         found.append(kernel)
     return found
@@ -56,14 +56,14 @@ def kernels(relation: Relation, genes: NDArray[np.integer]) -> list[Array]:
 def embedding(relation: Relation, width: int = 64) -> tuple[NDArray[np.int64], Array]:
     """Return the genes that have edges, and (G, `width`) features of them.
 
-    The features are the slowest components of the random walk, scaled by what is left of them after
-    a long walk, so they show the communities of the graph. Edges count by their weights. The time
-    grows with the edges, not with the cube of the genes.
+    The features are the slowest components of the random walk, scaled by their decay over a long
+    walk, so they show the communities of the graph. Edges count by their weights. The time grows
+    with the edges, not with the cube of the genes.
 
     Raises
     ------
     UserError
-        Weights below 0, which no walk follows.
+        If weights are below 0, which a walk cannot follow.
     """
     walk = _Walk(relation.both(), weighted=True)
     found = np.flatnonzero(walk.degree > 0)

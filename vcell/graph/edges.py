@@ -25,30 +25,30 @@ from vcell.errors import UserError
 from vcell.graph.layout import EdgeLayout, cells, layout_of, reader
 from vcell.text_files import UTF16, decoded, unreadable
 
-_PEEK = 200  # lines that tell the layout
+_PEEK = 200  # lines from which the layout is detected
 _TAXON = re.compile(r"^(\d+)\.(?=\D)")  # STRING writes 9606.ENSP..., 4932.YAL001C
 
 
 @dataclass(frozen=True)
 class EdgeList:
-    """Edges of one relation as a file names them.
+    """Edges of one relation, by the names in the file.
 
     Attributes
     ----------
     relation
-        Its name: of the file, of a channel, or of a kind of interaction.
+        Name of the file, of a channel, or of a kind of interaction.
     names
-        The genes, each once, in the order in which they occur.
+        The genes, each once, in order of first occurrence.
     source, target
-        (E,) places in `names`.
+        (E,) indices into `names`.
     weight
-        (E,), or None where the file has none.
+        (E,), or None if the file has none.
     directed
-        Whether an edge goes from source to target; else it joins the two.
+        Whether edges have a direction, from source to target.
     what
-        The file's format in words.
+        Description of the file's format.
     left_out
-        In words, what was left out while reading.
+        Descriptions of what was left out.
     """
 
     relation: str
@@ -63,7 +63,7 @@ class EdgeList:
 
 @dataclass
 class _Columns:
-    """What grows while a file is read."""
+    """Columns that grow while a file is read."""
 
     code: dict[str, int] = field(default_factory=dict)
     source: array[int] = field(default_factory=lambda: array("i"))
@@ -91,19 +91,19 @@ def read_edges(
     ids
         A table of ids and names in its first two columns (STRING's protein.info).
     weight
-        The column of weights; None takes the one the format has.
+        The column of weights; by default the format's own.
     minimum
         Leave out edges of lower weight.
     known
-        Tells whether a name is of a wanted gene: of symbols and systematic names the columns with
-        more of these are taken.
+        Whether a name is of a requested gene: of symbols and systematic names, the columns with
+        more of these are used.
     split
-        Make several relations of STRING's channels and of kinds of interactions; else one a file.
+        Make one relation per STRING channel or kind of interaction; otherwise one per file.
 
     Raises
     ------
     UserError
-        The file is not text, its header contradicts itself, or a line is not an edge.
+        If the file is not text, its header is contradictory, or a line is not an edge.
     """
     with text_of(path) as file:
         head = [line for _, line in zip(range(_PEEK), file, strict=False)]
@@ -122,7 +122,7 @@ def read_edges(
 
 @contextmanager
 def text_of(path: Path) -> Iterator[IO[str]]:
-    """Open a text file, packed by gzip or not, and tell in one line why it cannot be read."""
+    """Open a text file, gzipped or not; explain in one line why it cannot be read."""
     try:
         if not path.is_file() and not path.is_dir() and path.exists():
             raise UserError(f"{path} is not a file on disk", hint="it is read twice: save it first")
@@ -201,13 +201,13 @@ def _number(path: Path, number: int, text: str) -> float:
         value = float(text)
     except ValueError:
         value = float("nan")
-    if value - value != 0:  # neither nan nor infinite
+    if value - value != 0:  # nan or infinite
         raise UserError(f"{path}:{number}: the weight is {text.strip()!r}, not a number")
     return value
 
 
 def _names(path: Path, names: list[str], ids: Path | None) -> list[str]:
-    """Replace ids by names, and take the number of the species off STRING's ids."""
+    """Replace ids by names, and remove the species number from STRING's ids."""
     if ids is not None:
         with text_of(ids) as file:
             lines = [line.rstrip("\r\n") for line in file]
@@ -242,17 +242,19 @@ def _relations(
     def one(
         name: str, mask: NDArray[np.bool_] | None, weight: NDArray[np.float32] | None
     ) -> EdgeList:
-        told = list(notes)
+        messages = list(notes)
         if minimum is not None and weight is not None:
             light = weight < minimum
-            told.append(f"{console.count(int(light.sum()), 'edge')} of weight below {minimum:g}")
+            messages.append(
+                f"{console.count(int(light.sum()), 'edge')} of weight below {minimum:g}"
+            )
             mask = ~light if mask is None else mask & ~light
         s, t, w = (
             (source, target, weight)
             if mask is None
             else (source[mask], target[mask], None if weight is None else weight[mask])
         )
-        return EdgeList(name, names, s, t, w, layout.directed, layout.what, tuple(told))
+        return EdgeList(name, names, s, t, w, layout.directed, layout.what, tuple(messages))
 
     if layout.kind is not None:
         codes = np.frombuffer(found.kind, np.int16)
@@ -275,7 +277,7 @@ def _relations(
 
 
 def _of_one_species(found: _Columns) -> tuple[list[str], Any]:
-    """Keep the edges within the species that has most of them."""
+    """Keep the edges within the species with the most edges."""
     if not found.taxa:
         return [], None
     taxon = np.frombuffer(found.taxon, np.int32)

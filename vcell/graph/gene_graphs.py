@@ -1,4 +1,4 @@
-"""The graphs of an organism: genes, and one relation for each kind of edge, kept on disk."""
+"""The graphs of an organism: genes, and one relation for each kind of edge, with storage."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _SCHEMA = 1
 
 @dataclass(frozen=True)
 class RelationCounts:
-    """What was found when a relation was read, for the user to see.
+    """Counts from reading a relation.
 
     Attributes
     ----------
     lines
         Edges in the file.
     self_loops, duplicates
-        Edges left out: of a gene with itself, and of a pair named again.
+        Edges left out: self-loops, and repeated pairs.
     unknown_edges, unknown_genes
-        Edges left out because an end is not a gene of the table, and how many such names there are.
+        Edges left out because an end is not a gene of the table, and the number of such names.
     both_ways
         Pairs stored in both directions.
     edges
-        Edges that are left.
+        Edges that remain.
     """
 
     lines: int = 0
@@ -53,13 +53,13 @@ class GeneGraphs:
     Attributes
     ----------
     genes
-        The N names, in order; a gene may have no edge at all.
+        The N names, in order; a gene may have no edges.
     relations
         One for each kind of edge, all over the same genes.
     counts
-        What was found in the files, by relation; empty where no file was read.
+        Counts from reading the files, by relation; empty if no file was read.
     notes
-        In words, what was detected and what was left out.
+        Messages about what was detected and left out.
     """
 
     genes: tuple[str, ...]
@@ -90,15 +90,15 @@ class GeneGraphs:
         raise UserError(f"there is no graph {name!r}", hint=f"there are {', '.join(self.names)}")
 
     def __iter__(self) -> Iterator[Relation]:
-        """Go through the relations."""
+        """Iterate over the relations."""
         return iter(self.relations)
 
     def degree(self, name: str | None = None) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return (N,) the neighbours of each gene, in either direction: of one relation or all."""
+        """Return (N,) numbers of neighbours, in either direction, in one relation or in all."""
         return (self.union() if name is None else self[name]).degree("both")
 
     def isolated(self) -> list[str]:
-        """Return the genes that no relation joins to any other."""
+        """Return the genes without edges to other genes."""
         covered = np.zeros(self.n_genes, bool)
         for relation in self.relations:
             covered |= relation.covered()
@@ -114,7 +114,7 @@ class GeneGraphs:
         return made
 
     def rewired(self, seed: int = 0) -> GeneGraphs:
-        """Return graphs with the same degrees and random edges, the control of every claim."""
+        """Return graphs with the same degrees and random edges, a control for any claim."""
         made = [r.rewired(seed + 7919 * i) for i, r in enumerate(self.relations)]
         notes = tuple(
             f"{relation.name}: rewired with seed {seed}, every degree kept, {new:.0%} of the "
@@ -126,13 +126,13 @@ class GeneGraphs:
     def onto(self, genes: Sequence[str]) -> GeneGraphs:
         """Return the graphs over other genes, matched by all their names.
 
-        Genes that the graphs do not have stay without edges; edges of other genes are left out,
-        counted in `counts` and told in `notes`.
+        Genes that the graphs do not have get no edges; edges of other genes are left out, counted
+        in `counts` and described in `notes`.
 
         Raises
         ------
         UserError
-            Where no gene is in common.
+            If no gene is in common.
         """
         index = GeneIndex(genes).match(self.genes).index
         if not (index >= 0).any():
@@ -160,62 +160,62 @@ class GeneGraphs:
         return GeneGraphs(tuple(genes), tuple(relations), counts, (note,))
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
-        """Write a folder: ``graphs.json`` and one .npy for each array."""
+        """Write a folder: ``graphs.json`` and one .npy per array."""
         outputs.check(path, overwrite=overwrite)
         with outputs.folder(path, listed_in=FILE) as aside:
-            told = []
+            entries = []
             for i, relation in enumerate(self.relations):
                 np.save(aside / f"{i}.indptr.npy", relation.indptr)
                 np.save(aside / f"{i}.indices.npy", relation.indices)
                 if relation.weights is not None:
                     np.save(aside / f"{i}.weights.npy", relation.weights)
-                told.append(
+                entries.append(
                     {"name": relation.name, "directed": relation.directed,
                      "edges": relation.n_edges, "weights": relation.weights is not None}
                 )  # fmt: skip
-            about = {"schema": _SCHEMA, "genes": list(self.genes), "relations": told,
+            about = {"schema": _SCHEMA, "genes": list(self.genes), "relations": entries,
                      "notes": list(self.notes)}  # fmt: skip
             (aside / FILE).write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
     def open(cls, path: Path) -> GeneGraphs:
-        """Map what `save` wrote; the arrays are read from the disk as they are used."""
+        """Memory-map a folder from `save`; arrays are read from disk when used."""
         try:
             about = json.loads((path / FILE).read_text(encoding="utf-8"))
             if about["schema"] > _SCHEMA:
                 raise UserError(f"{path} was written by a newer vcell")
             genes = tuple(map(str, about["genes"]))
             relations = tuple(
-                _mapped(path, i, told, len(genes)) for i, told in enumerate(about["relations"])
+                _mapped(path, i, entry, len(genes)) for i, entry in enumerate(about["relations"])
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} does not hold gene graphs: {error}") from None
         return cls(genes, relations, {}, tuple(map(str, about.get("notes", ()))))
 
 
-def _mapped(path: Path, i: int, told: dict[str, Any], n_genes: int) -> Relation:
+def _mapped(path: Path, i: int, entry: dict[str, Any], n_genes: int) -> Relation:
     def array(kind: str) -> Any:
         return np.load(path / f"{i}.{kind}.npy", mmap_mode="r", allow_pickle=False)
 
     indptr, indices = array("indptr"), array("indices")
-    weights = array("weights") if told["weights"] else None
+    weights = array("weights") if entry["weights"] else None
     sound = (
         indptr.dtype == np.int64
         and indices.dtype == index_type(n_genes)
         and indptr.shape == (n_genes + 1,)
         and int(indptr[0]) == 0
         and bool((np.diff(indptr) >= 0).all())
-        and indices.shape == (int(indptr[-1]),) == (told["edges"],)
+        and indices.shape == (int(indptr[-1]),) == (entry["edges"],)
         and (not len(indices) or int(indices.max()) < n_genes)
         and (weights is None or (weights.dtype == np.float32 and weights.shape == indices.shape))
     )
     if not sound:
-        raise ValueError(f"the arrays of {told['name']!r} do not fit together")
-    return Relation(str(told["name"]), indptr, indices, weights, bool(told["directed"]))
+        raise ValueError(f"the arrays of {entry['name']!r} do not fit together")
+    return Relation(str(entry["name"]), indptr, indices, weights, bool(entry["directed"]))
 
 
 def saved(path: Path) -> bool:
-    """Whether a folder holds graphs that `GeneGraphs.save` wrote."""
+    """Whether a folder was written by `GeneGraphs.save`."""
     return (path / FILE).is_file()
 
 

@@ -24,7 +24,7 @@ from vcell.screen.targets import parts
 
 _QUERY, _ARRAY = "query strain id", "array strain id"
 _TAU = "adjusted genetic interaction score (epsilon or tau)"
-_HO = "YDL227C"  # the neutral locus that fills a place where nothing is deleted
+_HO = "YDL227C"  # the neutral locus, deleted in place of a gene
 _GENE = re.compile(r"^(gene|orf|target)[ _]?([a-h1-8])?$")
 _SETS = ("genes", "set", "gene_set", "perturbation")  # one column, A+B+C
 _VALUES = ("tau", "epsilon", "value", "score", "fitness", "phenotype", "gamma", "y", _TAU)
@@ -42,14 +42,14 @@ class GeneSetTable:
     members
         (T, S) int32 places in `genes`, -1 beyond the end of a smaller set.
     values, p_values
-        (T,), or None where the table has none.
+        (T,), or None if the table has none.
     query
-        (T,) int64: rows of one number share a query strain (Kuzmin: its pair of genes); None where
-        the table names none.
+        (T,) int64: rows with the same number share a query strain (Kuzmin: its pair of genes); None
+        if the table names none.
     value_name
-        The column of `values`.
+        Name of the column of `values`.
     notes
-        In words, what was detected and left out.
+        Messages about what was detected and left out.
     """
 
     genes: tuple[str, ...]
@@ -66,9 +66,9 @@ class GeneSetTable:
         return len(self.members)
 
     def places(self, genes: Sequence[str]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-        """Return `members` as places in other genes, and the names that these lack.
+        """Return `members` as indices into other genes, and the names that these lack.
 
-        A gene they lack has place -1, as the end of a smaller set has: see `self.members` there.
+        A missing gene has index -1, like padding: compare with `self.members`.
         """
         match = GeneIndex(genes).match(self.genes)
         table = np.append(match.index, -1).astype(np.int32)
@@ -76,12 +76,12 @@ class GeneSetTable:
 
 
 def read_gene_sets(path: Path) -> GeneSetTable:
-    """Read a table of gene sets: CSV, TSV or blanks, packed or not.
+    """Read a table of gene sets: separated by commas, tabs or blanks, gzipped or not.
 
     Raises
     ------
     UserError
-        It is no such table, or a set names a gene twice.
+        If it is not such a table, or a set names a gene twice.
     """
     with text_of(path) as file:
         head = [line for line in islice(file, 3) if line.strip()]
@@ -146,7 +146,7 @@ def read_gene_sets(path: Path) -> GeneSetTable:
 
 
 def _square(path: Path, mark: str | None) -> GeneSetTable:
-    """Read a map of all pairs: the same genes above and beside it, equal on both sides."""
+    """Read a symmetric map of all pairs, with the same genes in rows and columns."""
     with text_of(path) as file:
         rows = cells([line for line in file if line.strip()], mark)
     head, body = rows[0][1:], rows[1:]
@@ -171,7 +171,7 @@ def _square(path: Path, mark: str | None) -> GeneSetTable:
 
 @dataclass(frozen=True)
 class _SetColumns:
-    """Which columns name genes, and which the value."""
+    """The columns of genes, and of the value."""
 
     what: str
     genes: tuple[int, ...]

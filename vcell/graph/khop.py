@@ -1,7 +1,7 @@
 """Neighbourhoods of perturbed genes, and the edges among their genes.
 
 `Neighbourhoods` holds all relations of some graphs, joined for fast walks. Its `rules` (direction,
-relation by relation or over the union, perturbed genes kept or deleted) belong in every output.
+each relation or the union, perturbed genes kept or deleted) should be named in every output.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from vcell.graph.gene_graphs import GeneGraphs
 
 Over = Literal["relation", "union"]
-_WIDE = 4  # rows of more genes than a quarter of a mask's words are walked as bits
+_WIDE = 4  # rows with more genes than a quarter of a mask's words are stored as bits
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a neighbourhood is.
+    """The definition of a neighbourhood.
 
     Attributes
     ----------
     hops
-        How many edges away genes may be.
+        Maximum distance of genes, in edges.
     direction
         ``in`` follows edges from target to source only, as PyG does; ``both`` in either direction.
     over
-        ``relation``: all hops in one relation, then united; ``union``: each hop in any relation.
+        ``relation``: all hops in one relation, then the union; ``union``: each hop in any relation.
     perturbed
-        ``kept``, or ``deleted``: found from where the perturbed genes are, then without them.
+        ``kept``, or ``deleted``: removed after the neighbourhood was found.
     """
 
     hops: int = 1
@@ -44,8 +44,8 @@ class Rules:
     over: Over = "relation"
     perturbed: Literal["kept", "deleted"] = "kept"
 
-    def told(self) -> str:
-        """Say it in words."""
+    def describe(self) -> str:
+        """Describe the rules."""
         way = "from target to source" if self.direction == "in" else "in both directions"
         over = "in each relation" if self.over == "relation" else "over the union of relations"
         hops = "1 hop" if self.hops == 1 else f"{self.hops} hops"
@@ -61,10 +61,10 @@ class SubGraph:
     nodes
         (n,) genes, ascending.
     edges
-        For each relation (2, e) int64 sources and targets, or (rows (n + 1,), sources (e,)) as CSR
+        (2, e) int64 sources and targets for each relation, or (rows (n + 1,), sources (e,)) as CSR
         of two-byte numbers.
     rules
-        What the neighbourhood is.
+        The definition of the neighbourhood.
     """
 
     nodes: NDArray[np.int32]
@@ -79,15 +79,15 @@ class SubGraph:
 
 
 class Neighbourhoods:
-    """All relations of some graphs, joined so that neighbourhoods are found fast.
+    """All relations of some graphs, joined for fast search of neighbourhoods.
 
     Parameters
     ----------
     graphs
-        The relations; edges of `direction` "both" are taken in both directions for hops and for
-        the edges among the genes found.
+        The relations; edges of `direction` "both" are used in both directions, for hops and for the
+        edges among the genes found.
     rules
-        What a neighbourhood is.
+        The definition of a neighbourhood.
     """
 
     def __init__(self, graphs: GeneGraphs | Iterable[Relation], rules: Rules) -> None:
@@ -110,12 +110,12 @@ class Neighbourhoods:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the shared arrays: made once, whatever the number of samples."""
+        """Bytes of the shared arrays, which are made once for any number of samples."""
         arrays = (self._indptr, self._indices, self._place, self._bits)
         return sum(array.nbytes for array in arrays)
 
     def masks(self, seeds: NDArray[np.integer]) -> NDArray[np.uint64]:
-        """Return (B, W) bit masks of the neighbourhoods of (B, S) genes; places below 0 are none.
+        """Return (B, W) bit masks of the neighbourhoods of (B, S) genes; negative ones are skipped.
 
         Bit g % 64 of word g // 64 is gene g.
         """
@@ -145,8 +145,8 @@ class Neighbourhoods:
         Parameters
         ----------
         reuse
-            Write into the arrays of the call before, which then no longer hold theirs: copying them
-            on is left to the caller, and no fresh memory is asked for.
+            Write into the arrays of the previous call, which are overwritten, instead of allocating
+            new memory; the caller must copy what it needs.
         """
         nodes = self.nodes(mask)
         parts = []
@@ -170,7 +170,7 @@ class Neighbourhoods:
         return SubGraph(nodes, tuple(parts), self.rules)
 
     def places(self, mask: NDArray[np.uint64]) -> list[NDArray[np.int64]]:
-        """Return where in each relation's CSR the edges among the genes of a mask are."""
+        """Return the positions in each relation's CSR of the edges among the genes of a mask."""
         nodes = self.nodes(mask)
         found = []
         for room, indptr in self._rooms(nodes, 8, reuse=False):
@@ -182,7 +182,7 @@ class Neighbourhoods:
     def _rooms(
         self, nodes: NDArray[np.int32], itemsize: int, *, reuse: bool
     ) -> Iterable[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-        """Give each relation room for all edges of the rows of `nodes`, and its `indptr`."""
+        """Yield memory for all edges of the rows of `nodes` in each relation, and its `indptr`."""
         # multiples of 64 bytes, so that every view is aligned
         needs = [
             -(-(kernel.room_for(nodes, indptr) + 1) * itemsize // 64) * 64
@@ -204,15 +204,14 @@ def k_hop_subgraph(
     n_genes: int,
     direction: Direction = "in",
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return what PyG's function of this name returns with ``relabel_nodes``, tensor by tensor.
+    """Return the same as PyG's function of this name with ``relabel_nodes``.
 
     Duplicates and self-loops are kept, and edges stay in the order of `edge_index`.
 
     Returns
     -------
-    subset, edges, mapping, edge_mask
-        (n,) genes, ascending; (2, e) renumbered edges; where `genes` are in `subset`; (E,) which
-        edges are among them.
+    (n,) genes, ascending; (2, e) renumbered edges; positions of `genes` in `subset`; (E,) mask of
+    the edges among them.
     """
     relation, _, _ = Relation.from_edges("edges", edge_index[0], edge_index[1], n_genes, keep=True)
     walked = relation if direction == "in" else relation.both()

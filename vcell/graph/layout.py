@@ -1,6 +1,6 @@
 """The layout of an edge list: separators, header, ends, weights, kinds of edges.
 
-Everything is detected from the first lines and reported; contradictory files are refused.
+Everything is detected from the first lines and reported; contradictory files are errors.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ _SGD_KINDS = {"physical interactions", "genetic interactions"}
 
 @dataclass(frozen=True)
 class EdgeLayout:
-    """Where the columns of an edge list are.
+    """The columns of an edge list.
 
     Attributes
     ----------
     what
-        The format in words, as it is told to the user.
+        Description of the format, for messages.
     mark
-        What stands between columns; None for blanks.
+        Separator of columns; None for blanks.
     skip
-        Lines before the first edge.
+        Number of lines before the first edge.
     ends
-        Pairs of columns that name the two ends; of several the one with more known genes is taken.
+        Pairs of columns that name the two ends; of several, the pair with more known genes is used.
     weights
-        ``(relation, column)``: of one column the relation is the file's name (``""``).
+        ``(relation, column)``: for a single column the relation is named after the file (``""``).
     kind, organisms
-        The column that names the kind of an edge, and those of the species of its ends.
+        The column of the kind of an edge, and the columns of the species of its ends.
     directed
-        Whether an edge goes from its first end to its second.
+        Whether edges have a direction, from the first end to the second.
     """
 
     what: str
@@ -95,7 +95,7 @@ def lower(head: list[str]) -> list[str]:
 
 
 def named_ends(head: list[str]) -> tuple[int, int] | None:
-    """Return the columns of the two ends where a header names them, else None."""
+    """Return the columns of the two ends if a header names them, else None."""
     names = lower(head)
     for one, other in (*((a, b) for a, b, _ in ENDS), *_BIOGRID, *_OLD_BIOGRID):
         if one in names and other in names:
@@ -106,14 +106,14 @@ def named_ends(head: list[str]) -> tuple[int, int] | None:
 def layout_of(
     path: Path, lines: list[str], weight: str | None = None, *, split: bool = True
 ) -> EdgeLayout:
-    """Find how a file writes its edges from its first lines.
+    """Detect the layout of a file from its first lines.
 
     Parameters
     ----------
     weight
-        The column of weights, where the user names one.
+        The column of weights, if the user names one.
     split
-        Make several relations of channels and kinds of interactions, else one.
+        Make one relation per channel or kind of interaction; otherwise one.
     """
     lines, skip = _after_prose(lines)
     mark = next((m for m in ("\t", ",") if m in (lines[0] if lines else "")), None)
@@ -148,14 +148,14 @@ def cells(lines: list[str], mark: str | None) -> list[list[str]]:
 
 
 def reader(lines: Iterable[str], mark: str) -> Iterable[list[str]]:
-    """Split lines at a mark; in a table of tabs, quotation marks are part of a name."""
+    """Split lines at a separator; in tab-separated tables, quotation marks are part of a name."""
     if mark == "\t":
         return csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE)
     return csv.reader(lines, delimiter=mark)
 
 
 def _after_prose(lines: list[str]) -> tuple[list[str], int]:
-    """Leave out comments, and the licence in front of BioGRID's oldest tables."""
+    """Skip comments, and the licence at the start of BioGRID's oldest tables."""
     for i, line in enumerate(lines):
         if line.startswith("INTERACTOR_A\t"):
             return lines[i:], i
@@ -185,7 +185,7 @@ def _headless(
         return EdgeLayout("SGD interactions", mark, skip, ((0, 2), (1, 3)), kind=5)
     numbers = [i for i in range(2, len(first)) if is_number(first[i])]
     if len(first) > 4:
-        numbers = []  # ids and counts of articles are not weights
+        numbers = []  # ids and numbers of articles are not weights
     what = "pairs of genes" + (" with weights" if numbers else "") + ", without a header"
     return EdgeLayout(what, mark, skip, ((0, 1),), tuple(("", i) for i in numbers[:1]))
 
@@ -202,7 +202,7 @@ def _headed(
     head = rows[0]
     names = lower(head)
     pairs = [(a, b, d) for a, b, d in ENDS if a in names and b in names]
-    if sum(b == "target" for _, b, _ in pairs) > 1:  # beside a regulator, the source is a database
+    if sum(b == "target" for _, b, _ in pairs) > 1:  # with a regulator, "source" is a database
         pairs = [(a, b, d) for a, b, d in pairs if a != "source"]
     biogrid = [(a, b) for a, b in (*_BIOGRID, *_OLD_BIOGRID) if a in names and b in names]
     twice = [name for name, n in Counter(names).items() if n > 1 and name]
@@ -258,17 +258,23 @@ def _headed(
 
 
 def _weight(
-    path: Path, rows: list[list[str]], names: list[str], wanted: str | None, ends: tuple[int, int]
+    path: Path,
+    rows: list[list[str]],
+    names: list[str],
+    requested: str | None,
+    ends: tuple[int, int],
 ) -> tuple[tuple[str, int], ...]:
-    if wanted is not None:
-        if wanted.casefold() not in names:
-            raise UserError(f"{path} has no column {wanted!r}", hint=f"it has {', '.join(names)}")
-        return (("", names.index(wanted.casefold())),)
+    if requested is not None:
+        if requested.casefold() not in names:
+            raise UserError(
+                f"{path} has no column {requested!r}", hint=f"it has {', '.join(names)}"
+            )
+        return (("", names.index(requested.casefold())),)
     for name in ("combined_score", "importance", "weight", "score"):
         if name in names:
             return (("", names.index(name)),)
     if len(names) > 4:
-        return ()  # ids and counts of articles are not weights
+        return ()  # ids and numbers of articles are not weights
     body: Callable[[int], str] = lambda i: rows[1][i] if len(rows) > 1 else ""  # noqa: E731
     rest = [i for i in range(len(names)) if i not in ends and names[i] and is_number(body(i))]
     return tuple(("", i) for i in rest[:1])

@@ -1,4 +1,4 @@
-"""One relation between genes: which genes each receives edges from, as CSR."""
+"""One relation between genes: the in-neighbours of each gene, as CSR."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vcell.kernels import graphs as kernel
 
 Direction = Literal["in", "both"]
-_TRIES = 10  # swaps tried for each edge, after which the edges of a graph are mixed
+_TRIES = 10  # swaps tried per edge, enough to mix the edges of a graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,15 +22,15 @@ class Relation:
     Attributes
     ----------
     name
-        What joins the genes: ``coexpression``, ``string91_fusion``, ``BIOGRID:physical``.
+        The kind of edge: ``coexpression``, ``string91_fusion``, ``BIOGRID:physical``.
     indptr
         (N + 1,) int64: where each row starts.
     indices
         (E,) the sources: uint16 up to 65,536 genes, int32 beyond.
     weights
-        (E,) float32, or None where edges have none.
+        (E,) float32, or None for edges without weights.
     directed
-        Whether an edge means source to target; else it joins two genes, and may be stored once.
+        Whether edges have a direction; if not, a pair may be stored once.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Relation:
     indices: NDArray[np.uint16 | np.int32]
     weights: NDArray[np.float32] | None = None
     directed: bool = False
-    #: number of each edge in the list it was made of; None where the CSR has another order
+    #: Number of each edge in the original list; None if the CSR has another order.
     edge_ids: NDArray[np.int32] | None = field(default=None, repr=False)
 
     @classmethod
@@ -53,12 +53,12 @@ class Relation:
         directed: bool = False,
         keep: bool = False,
     ) -> tuple[Relation, int, int]:
-        """Make a relation of (E,) ends; return it, and how many self-loops and duplicates went.
+        """Make a relation from (E,) ends; return it, and counts of dropped self-loops, duplicates.
 
         Parameters
         ----------
         keep
-            Keep self-loops and duplicates, and remember each edge's number in `edge_ids`.
+            Keep self-loops and duplicates, and store each edge's number in `edge_ids`.
         """
         source, target = (np.ascontiguousarray(x, np.int32) for x in (source, target))
         indptr, order = kernel.csr_order(source, target, n_genes)
@@ -67,7 +67,7 @@ class Relation:
         if keep:
             return cls(name, indptr, indices, ordered, directed, order), 0, 0
         flat = np.empty(0, np.float32) if ordered is None else ordered
-        indptr, loops, duplicates = kernel.merged(indptr, indices, flat, loops=False)
+        indptr, loops, duplicates = kernel.merged(indptr, indices, flat)
         n = int(indptr[-1])
         made = cls(
             name, indptr, indices[:n].copy(), None if ordered is None else ordered[:n].copy(),
@@ -77,12 +77,12 @@ class Relation:
 
     @property
     def n_genes(self) -> int:
-        """Number of genes, those without edges included."""
+        """Number of genes, including those without edges."""
         return len(self.indptr) - 1
 
     @property
     def n_edges(self) -> int:
-        """Number of stored edges; a pair that is joined both ways counts twice."""
+        """Number of stored edges; a pair stored in both directions counts twice."""
         return len(self.indices)
 
     @cached_property
@@ -92,12 +92,12 @@ class Relation:
 
     @property
     def symmetric(self) -> bool:
-        """Whether every edge is stored in both directions (self-loops aside)."""
+        """Whether every edge is stored in both directions (except self-loops)."""
         return 2 * self.n_both_ways == self.n_edges - self.n_loops
 
     @cached_property
     def n_loops(self) -> int:
-        """Number of self-loops that were kept."""
+        """Number of stored self-loops."""
         return int((self.indices == self.targets).sum())
 
     @property
@@ -107,15 +107,15 @@ class Relation:
         return found
 
     def edge_index(self) -> NDArray[np.int64]:
-        """Return (2, E) sources and targets, as PyG has them, in the order of the CSR."""
+        """Return (2, E) sources and targets, as in PyG, in the order of the CSR."""
         return np.stack([self.indices.astype(np.int64), self.targets.astype(np.int64)])
 
     def degree(self, direction: Direction = "in") -> NDArray[np.int64]:
-        """Return (N,) how many genes each receives edges from, or is joined with (``both``)."""
+        """Return (N,) numbers of in-neighbours, or of all neighbours (``both``)."""
         return np.diff((self if direction == "in" else self.both()).indptr)
 
     def covered(self) -> NDArray[np.bool_]:
-        """Return (N,) which genes have an edge at all."""
+        """Return (N,) which genes have any edge."""
         found = np.diff(self.indptr) > 0
         found[self.indices] = True
         return found
@@ -137,12 +137,12 @@ class Relation:
     def rewired(self, seed: int) -> tuple[Relation, float]:
         """Return the relation with its edges redrawn, and the share of edges that are new.
 
-        Every gene keeps its numbers of sources and targets, and of neighbours where edges have no
-        direction; no self-loops and no duplicates arise. Weights go with the first end.
+        Every gene keeps its numbers of sources and targets, or of neighbours if edges have no
+        direction; there are no new self-loops or duplicates. Weights move with the first end.
         """
         sources, targets = self.indices.astype(np.int32), self.targets
         parts = [np.ones(len(sources), bool)]
-        if not self.directed:  # pairs stored twice stay so: they change ends among themselves
+        if not self.directed:  # pairs stored twice are swapped among themselves, and stay so
             twice = kernel.answered(self.indptr, self.indices)
             parts = [~twice, twice & (sources < targets)]
         ends = [np.stack([sources[p], targets[p]], 1) for p in parts]
@@ -170,5 +170,5 @@ class Relation:
 
 
 def index_type(n_genes: int) -> type[np.uint16] | type[np.int32]:
-    """Return the type that numbers genes: two bytes up to 65,536 of them."""
+    """Return the type of gene numbers: two bytes up to 65,536 genes."""
     return np.uint16 if n_genes <= 1 << 16 else np.int32

@@ -1,8 +1,8 @@
-"""Synthetic gene graphs with the size and shape of yeast's nine, for timing and tests.
+"""Synthetic gene graphs of the size and shape of nine yeast relations, for timing and tests.
 
 The numbers of genes, of covered genes and of edges are those recorded for *S. cerevisiae* (physical
-and regulatory interactions, TFLink, six channels of STRING 12); the free numbers of `Shape`
-are fitted to `RECORDED`. Nothing biological can be learnt from them.
+and regulatory interactions, TFLink, six channels of STRING 12); the free parameters in `Shape` are
+fitted to `RECORDED`. The graphs contain no biology.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ YEAST = {
     "cooccurence": (2601, 17_692, False),
 }
 N_GENES = 6607
-#: genes within 1, 2 and 3 hops of three genes, one way, each relation on its own
+#: genes within 1, 2 and 3 hops of three genes, in one direction, each relation separately
 RECORDED = (697, 3759, 4508)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The free numbers of the generator, fitted to `RECORDED`; see `benchmarks/graph.py`.
+    """The free parameters of the generator, fitted to `RECORDED`; see `benchmarks/graph.py`.
 
     Attributes
     ----------
     skew
-        Standard deviation of the logarithm of how readily a gene takes an edge.
+        Standard deviation of the log weight of a gene.
     shared
-        Share of that which is the same in all relations.
+        Share of this weight that is common to all relations.
     reused
-        Share of a relation's pairs that are pairs of co-expression, too.
+        Share of a relation's pairs that are also pairs of co-expression.
     regulators
-        Genes that edges with a direction come from.
+        Number of genes that are sources of directed edges.
     first
-        How much earlier in the order genes with many edges come: an undirected pair is stored
-        once, from the earlier gene to the later.
+        How much earlier in the order genes with many edges are: an undirected pair is stored once,
+        from the earlier gene to the later.
     """
 
     skew: float = 0.95
@@ -68,7 +68,7 @@ def yeast_like(seed: int = 0, *, scale: float = 1.0, shape: Shape | None = None)
     Parameters
     ----------
     scale
-        Genes are multiplied by this and edges by its square, so that the density stays.
+        Factor on the number of genes; edges grow by its square, at constant density.
     """
     shape = shape or Shape()
     rng = np.random.default_rng(seed)
@@ -76,7 +76,7 @@ def yeast_like(seed: int = 0, *, scale: float = 1.0, shape: Shape | None = None)
     if n < 50:
         raise UserError(f"a scale of {scale} leaves {n} genes", hint="at least 50 are needed")
     common = rng.normal(size=n)
-    # genes of a low number are stored as sources
+    # genes with low numbers are stored as sources
     common = common[np.argsort(-shape.first * common + rng.normal(size=n), kind="stable")]
     pool = np.empty(0, np.int64)
     relations = []
@@ -110,7 +110,7 @@ def _pairs(
 ) -> NDArray[np.int64]:
     """Draw distinct pairs, as source * N + target, so that `covered` genes have an edge."""
     n = len(weight)
-    # the genes with an edge: those of largest weight over an exponential clock, a weighted sample
+    # genes with an edge: a weighted sample, by weight over an exponential random number
     genes = np.argsort(rng.exponential(size=n) / np.sqrt(weight))[:covered]
     chance = np.cumsum(weight[genes])
     chance /= chance[-1]
@@ -124,7 +124,7 @@ def _pairs(
         other = genes[np.searchsorted(chance, rng.random(count)).clip(max=covered - 1)]
         return _keys(one, other, n, directed=directed)
 
-    # every covered gene once, so that the number of covered genes is as wanted
+    # every covered gene once, so that the number of covered genes is exact
     other = genes[rng.permutation(covered)] if not directed else rng.choice(heads, covered)
     keys = np.unique(_keys(other, genes, n, directed=directed))
     if pool is not None and len(pool):
@@ -132,7 +132,7 @@ def _pairs(
         inside[genes] = True
         both = pool[inside[pool // n] & inside[pool % n]]
         wanted = min(round(shape.reused * edges), len(both))
-        # of the pool the pairs of heavy genes first
+        # pairs of heavy genes from the pool first
         clock = rng.exponential(size=len(both)) / np.sqrt(weight[both // n] * weight[both % n])
         keys = np.union1d(keys, both[np.argpartition(clock, wanted - 1)[:wanted]])
     while len(keys) < edges:
@@ -146,7 +146,7 @@ def _pairs(
 def _keys(
     one: NDArray[np.int64], other: NDArray[np.int64], n: int, *, directed: bool
 ) -> NDArray[np.int64]:
-    """Return numbers of pairs of different genes; without a direction the earlier gene first."""
+    """Return numbers of pairs of different genes; undirected pairs with the earlier gene first."""
     kept = one != other
     one, other = one[kept], other[kept]
     if not directed:

@@ -1,4 +1,4 @@
-"""Flavours "seurat" and "cell_ranger": dispersion against that of genes of similar mean."""
+"""Flavours "seurat" and "cell_ranger": dispersion relative to genes of similar mean."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vcell.passes import CellTable, Reducer
 
 _BINS = 20
-_MAD = 0.6744897501960817  # a normal's median absolute deviation over its standard deviation
+_MAD = 0.6744897501960817  # median absolute deviation of a standard normal
 
 
 class DispersionPlan(FlavorPlan):
@@ -48,14 +48,14 @@ class DispersionPlan(FlavorPlan):
         )
 
     def reducers(self) -> list[Reducer]:
-        """Return what the first pass must gather."""
+        """Return the reducers of the first pass."""
         return [self.moments, *self.filter.reducers()]
 
     def finish(self, read: Read, table: CellTable) -> Ranking:
         """Rank the genes."""
         sizes = self.setting.check_sizes(table)
-        kept = self.filter.kept(self.setting.n_genes)
-        sums = self._mended(read, table)[:, kept]
+        kept = self.filter.mask(self.setting.n_genes)
+        sums = self._corrected(read, table)[:, kept]
         if self.setting.batches is None:
             frame, selected = _one_batch(sums[0], int(sizes[0]), self.setting)
             order = best_first(-frame["dispersions_norm"])
@@ -65,8 +65,8 @@ class DispersionPlan(FlavorPlan):
         n_cells = self.moments.total[..., 0].sum(axis=0).astype(np.int64)
         return _widened(self.setting, kept, frame, selected, order, n_cells)
 
-    def _mended(self, read: Read, table: CellTable) -> NDArray[np.float64]:
-        """Return the sums with cells' totals less what genes that were left out held."""
+    def _corrected(self, read: Read, table: CellTable) -> NDArray[np.float64]:
+        """Return the sums, with the counts of filtered genes subtracted from the cells' totals."""
         if self.setting.target_sum is None:
             return self.moments.total
         cells, losses = self.filter.losses(read, self.setting.n_cells)
@@ -82,7 +82,7 @@ class DispersionPlan(FlavorPlan):
 def _one_batch(
     sums: NDArray[np.float64], n_cells: int, setting: FlavorSettings
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
-    """Return scores of one batch and which genes reach its cut-off; ``sums[G, 3]``."""
+    """Return scores of one batch, and a mask of genes that reach the cut-off; ``sums[G, 3]``."""
     mean, var = mean_var(sums[:, 1], sums[:, 2], n_cells)
     mean[mean == 0] = 1e-12
     dispersion = var / mean
@@ -106,7 +106,7 @@ def _one_batch(
 def _standardized(
     mean: NDArray[np.float64], dispersion: NDArray[np.float64], flavor: str
 ) -> NDArray[np.float64]:
-    """Return dispersions less their bin's centre, over its spread."""
+    """Return dispersions, standardised within their bins."""
     own = _bins(mean, flavor)
     centre, spread = np.full((2, len(mean)), np.nan)
     for genes in (np.flatnonzero(own == number) for number in np.unique(own[own >= 0])):
@@ -125,9 +125,9 @@ def _standardized(
 
 
 def _bins(mean: NDArray[np.float64], flavor: str) -> NDArray[np.int64]:
-    """Cut the means into 20 equal widths, as pandas' ``cut``, or at every twentieth of the genes.
+    """Bin the means into 20 equal widths, as pandas' ``cut``, or into twentieths of the genes.
 
-    Each bin has its upper edge; -1 is in none.
+    A bin includes its upper edge; -1 means no bin.
     """
     if flavor == "seurat":
         low, high = float(mean.min()), float(mean.max())
@@ -151,7 +151,7 @@ def _bins(mean: NDArray[np.float64], flavor: str) -> NDArray[np.int64]:
 
 
 def _mean_and_spread(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return mean and standard deviation with the very roundings of pandas, which scanpy uses.
+    """Return mean and standard deviation with the rounding of pandas, which scanpy uses.
 
     The sum is Kahan's, the variance Welford's. NaN where there are too few values.
     """
@@ -171,7 +171,7 @@ def _mean_and_spread(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _mean_of_batches(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average over batches, ``[B, G]``, those that have a value; summed as pandas does."""
+    """Average over batches, ``[B, G]``, ignoring missing values; summed as in pandas."""
     total, compensation = np.zeros((2, values.shape[1]))
     for row in values:
         there = ~np.isnan(row)
@@ -190,7 +190,7 @@ def _many_batches(
     setting: FlavorSettings,
     genes: NDArray[Any],
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64]]:
-    """Rank by the number of batches that choose a gene, then by its mean standing, then by name."""
+    """Rank by the number of batches that select a gene, then by mean dispersion, then by name."""
     names = ("means", "dispersions", "dispersions_norm")
     n_genes = sums.shape[1]
     columns = {name: np.zeros((len(sizes), n_genes)) for name in names}
@@ -216,7 +216,7 @@ def _widened(
     order: NDArray[np.int64],
     n_cells: NDArray[np.int64],
 ) -> Ranking:
-    """Put genes that were filtered out back, unranked and last."""
+    """Add the filtered genes again, unranked and last."""
     place = np.flatnonzero(kept)
     scores = {}
     for name, values in frame.items():

@@ -22,33 +22,33 @@ FLAVORS = ("seurat", "cell_ranger", "seurat_v3", "seurat_v3_paper", "pearson_res
 
 
 class Read(Protocol):
-    """Reads the cells once more: all that the rules keep, or those of `rows` (ascending)."""
+    """Reads the cells again: all that the rules keep, or those of `rows` (ascending)."""
 
     def __call__(
         self, reducers: Sequence[Reducer], *, rows: NDArray[np.int64] | None = None
     ) -> CellTable:
-        """Feed the reducers and return what was measured per cell."""
+        """Fill the reducers, and return the measurements per cell."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Genes by how much more they vary than genes of their mean.
+    """Genes ranked by their variability relative to genes of similar mean.
 
     Parameters
     ----------
     flavor
         The method.
     selected
-        Which genes it chose ``[G]``; ties at the cut-off of an unbatched dispersion flavour are
-        all chosen, as scanpy does, so there can be more than asked for.
+        Selected genes ``[G]``; ties at the cut-off of an unbatched dispersion flavour are all
+        selected, as in scanpy, so there can be more than requested.
     order
         All genes, best first ``[G]``.
     scores
-        Columns per gene, named as scanpy names them.
+        Columns per gene, named as in scanpy.
     n_cells
-        How many of the cells that took part have the gene ``[G]``.
+        Numbers of the used cells that have the gene ``[G]``.
     notes
-        What the user should know: a wider fit, genes left out.
+        Messages for the user, such as a wider fit, or genes left out.
     """
 
     flavor: str
@@ -68,22 +68,22 @@ class BatchLabels:
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> BatchLabels:
-        """Give every value of an obs column its number in sorted order; -1 where it is missing."""
+        """Assign numbers to the values of an obs column in sorted order; -1 where missing."""
         codes, names = numbered(values)
         return cls(codes, tuple(str(name) for name in names.tolist()))
 
     def sizes(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Return how many cells that were kept each batch has."""
+        """Return the number of kept cells of each batch."""
         used = self.codes[kept]
         return np.bincount(used[used >= 0], minlength=len(self.names))
 
 
 class GeneFilter:
-    """Leaves out genes found in fewer than `min_cells` cells, before anything is normalised.
+    """Leaves out genes found in fewer than `min_cells` cells, before normalisation.
 
-    What they held must not count towards a cell's total. Their entries are few and kept during
-    the pass, so the totals can be mended without another one (up to 65 cells; beyond, the cells
-    are read again).
+    Their counts must not be part of a cell's total. They have few entries, which are stored during
+    the pass, so that totals can be corrected without another pass (up to 65 cells; beyond that, the
+    cells are read again).
     """
 
     def __init__(self, n_genes: int, min_cells: int) -> None:
@@ -91,15 +91,15 @@ class GeneFilter:
         self._entries = RareEntries(n_genes, min_cells)
 
     def reducers(self) -> list[Reducer]:
-        """Return what the first pass must gather."""
+        """Return the reducers of the first pass."""
         return [self._entries] if self.min_cells > 0 else []
 
-    def kept(self, n_genes: int) -> NDArray[np.bool_]:
-        """Return which genes stay."""
+    def mask(self, n_genes: int) -> NDArray[np.bool_]:
+        """Return a mask of the genes that are kept."""
         return ~self._entries.dropped() if self.min_cells > 0 else np.ones(n_genes, bool)
 
     def losses(self, read: Read, n_cells: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the cells whose total shrinks, ascending, and by how much."""
+        """Return the cells whose total shrinks, ascending, and the differences."""
         if self.min_cells <= 1:
             return np.empty(0, np.int64), np.empty(0)
         if self._entries.complete:
@@ -110,7 +110,7 @@ class GeneFilter:
         return cells, amounts
 
     def read_again(self, read: Read, reducers: Sequence[Reducer], cells: NDArray[np.int64]) -> None:
-        """Feed the reducers with some of the cells of `losses`: from memory if they were kept."""
+        """Fill the reducers with some of the cells of `losses`: from memory if they were stored."""
         block = self._entries.rows_of(cells) if isinstance(read, Reader) else None
         if block is None or not isinstance(read, Reader):
             read(reducers, rows=cells)
@@ -119,20 +119,20 @@ class GeneFilter:
 
 
 class FlavorPlan(ABC):
-    """A flavour about to be computed over one source."""
+    """The computation of a flavour for one source."""
 
     @abstractmethod
     def reducers(self) -> list[Reducer]:
-        """Return what the first pass must gather."""
+        """Return the reducers of the first pass."""
 
     @abstractmethod
     def finish(self, read: Read, table: CellTable) -> Ranking:
-        """Rank the genes; `read` runs another pass where the method needs one."""
+        """Rank the genes; `read` runs another pass if the method needs one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlavorSettings:
-    """What every flavour is told."""
+    """The settings of every flavour."""
 
     flavor: str
     n_genes: int
@@ -147,13 +147,13 @@ class FlavorSettings:
     theta: float = 100.0
 
     def sizes(self, table: CellTable) -> NDArray[np.int64]:
-        """Return the number of cells of each batch that were kept."""
+        """Return the number of kept cells of each batch."""
         if self.batches is None:
             return np.array([np.count_nonzero(table.kept)])
         return self.batches.sizes(table.kept)
 
     def check_sizes(self, table: CellTable) -> NDArray[np.int64]:
-        """Return the sizes of the batches; each needs two cells to have a variance."""
+        """Return the sizes of the batches; each needs two cells for a variance."""
         sizes = self.sizes(table)
         if (sizes < 2).any():
             if self.batches is None:
@@ -180,12 +180,12 @@ def mean_var(
 def ranks_over_batches(
     scores: NDArray[np.float64], n_top: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return each gene's median rank over the batches that chose it, and how many did.
+    """Return each gene's median rank over the batches that select it, and their number.
 
     Parameters
     ----------
     scores
-        ``[B, G]``, high is variable. Ties fall as numpy's default sort leaves them, as in scanpy.
+        ``[B, G]``, high is variable. Ties are in the order of numpy's default sort, as in scanpy.
     """
     ranks = np.argsort(np.argsort(-scores, axis=1), axis=1).astype(np.float32)
     chosen = np.sum(ranks < n_top, axis=0)
@@ -196,7 +196,7 @@ def ranks_over_batches(
 
 
 def best_first(*keys: NDArray[Any]) -> NDArray[np.int64]:
-    """Sort genes by the first key, then the next (all ascending, NaN last), then by position."""
+    """Sort genes by the first key, then the others (all ascending, NaN last), then by position."""
     filled = [np.where(np.isnan(k), np.inf, k) for k in (np.asarray(k, float) for k in keys)]
     return np.lexsort(filled[::-1])
 

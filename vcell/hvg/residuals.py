@@ -49,14 +49,14 @@ class ResidualPlan(FlavorPlan):
         )
 
     def reducers(self) -> list[Reducer]:
-        """Return what the first pass must gather."""
+        """Return the reducers of the first pass."""
         return [self.moments, *self.filter.reducers()]
 
     def finish(self, read: Read, table: CellTable) -> Ranking:
         """Read again for the residuals, and rank."""
         setting = self.setting
         sizes = setting.check_sizes(table)
-        kept = self.filter.kept(setting.n_genes)
+        kept = self.filter.mask(setting.n_genes)
         depths = table.totals.copy()
         cells, losses = self.filter.losses(read, setting.n_cells)
         depths[cells] -= losses
@@ -106,11 +106,11 @@ class ResidualPlan(FlavorPlan):
 def _zeros(
     share: NDArray[np.float64], depths: NDArray[np.float64], theta: float, clip: float
 ) -> NDArray[np.float64]:
-    """Return sums over cells ``[G, 2]`` of the residual that a zero has, and of its square."""
+    """Return sums over cells ``[G, 2]`` of the residual of a zero, and of its square."""
     out = np.empty((len(share), 2))
     depths = depths[depths > 0]
     low, high = (np.log(depths.min()), np.log(depths.max())) if len(depths) else (0.0, 0.0)
-    smooth = clip * clip >= theta  # zeros reach -sqrt(theta) at most: no clip bends the function
+    smooth = clip * clip >= theta  # zeros are above -sqrt(theta): clipping has no effect on them
     if not smooth or high - low < 1e-9 or len(depths) <= _NODES:
         zero_residual_sums(share, depths, np.ones(len(depths)), theta, clip, out)
         return out

@@ -58,21 +58,21 @@ def highly_variable(  # noqa: PLR0913 - each is a choice of the method
     flavor
         One of `vcell.hvg.FLAVORS`.
     n_top
-        How many genes to choose.
+        Number of genes to select.
     batches
-        Choose within each batch and combine, as scanpy does with ``batch_key``.
+        Select within each batch and combine, as scanpy with ``batch_key``.
     target_sum
         The total that counts are normalised to; 0 for the median of the cells' totals (one more
         pass); None says that the values are log1p already.
     min_cells
         Leave out genes found in fewer cells, before normalising.
     rules
-        Which cells take part.
+        Rules that leave out cells.
 
     Returns
     -------
     Ranking
-        Whose ``selected`` is what scanpy's ``highly_variable`` would be.
+        The ranking, whose ``selected`` equals scanpy's ``highly_variable``.
     """
     read = passes.Reader(source, rules or CellRules(), threads, max_nnz, label=None)
     if target_sum == 0:
@@ -94,5 +94,5 @@ def highly_variable(  # noqa: PLR0913 - each is a choice of the method
 
 
 def median_total(table: CellTable) -> float:
-    """Return the median of the kept cells' totals, in float32 as scanpy's is."""
+    """Return the median of the kept cells' totals, in float32 as in scanpy."""
     return float(np.median(table.totals[table.kept].astype(np.float32)))

@@ -1,7 +1,8 @@
 """Flavours "seurat_v3" and "seurat_v3_paper": variance of counts clipped and standardised by a fit.
 
-A local regression of log variance on log mean predicts each gene's spread; counts are clipped at
-``mean + spread * sqrt(n)`` and the variance of what remains, over the predicted one, ranks genes.
+A local regression of log variance on log mean predicts each gene's standard deviation; counts are
+clipped at ``mean + deviation * sqrt(n)``, and their variance over the predicted one ranks the
+genes.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     from vcell.passes import CellTable, Reducer
 
 _HISTOGRAM_BYTES = 128 << 20
-_BINS = 240  # counts beyond the small ones with a column of their own
-_SPANS = (1.0, 1.5, 2.0, 3.0)  # a fit that fails is tried again with these multiples of the span
+_BINS = 240  # larger counts with a histogram column
+_SPANS = (1.0, 1.5, 2.0, 3.0)  # multiples of the span to try if a fit fails
 
 
 class StandardizedPlan(FlavorPlan):
-    """One pass where the histograms of all batches fit, else two; the same bits either way."""
+    """One pass if the histograms of all batches fit, else two, with identical results."""
 
     def __init__(self, setting: FlavorSettings) -> None:
         self.setting = setting
@@ -58,7 +59,7 @@ class StandardizedPlan(FlavorPlan):
         )
 
     def reducers(self) -> list[Reducer]:
-        """Return what the first pass must gather."""
+        """Return the reducers of the first pass."""
         first: Reducer = self.histogram or self.moments
         return [first, *self.filter.reducers()]
 
@@ -66,7 +67,7 @@ class StandardizedPlan(FlavorPlan):
         """Fit, clip, rank."""
         setting = self.setting
         sizes = setting.check_sizes(table)
-        kept = self.filter.kept(setting.n_genes)
+        kept = self.filter.mask(setting.n_genes)
         notes: list[str] = []
         total = self._moments(read)
         clip = np.full(total.shape[:2], np.inf)
@@ -114,7 +115,7 @@ class StandardizedPlan(FlavorPlan):
     def _predict(
         self, mean: NDArray[np.float64], var: NDArray[np.float64], batch: int, notes: list[str]
     ) -> NDArray[np.float64]:
-        """Return the spread that genes of such a mean have."""
+        """Return the predicted standard deviation at each mean."""
         varies = var > 0
         fitted = np.zeros(len(mean))
         where = (
@@ -165,7 +166,7 @@ class StandardizedPlan(FlavorPlan):
 def _loess(
     x: NDArray[np.float64], y: NDArray[np.float64], span: float, where: str
 ) -> tuple[NDArray[np.float64], float]:
-    """Fit y on x locally, with a wider span where the given one fails; return the span used."""
+    """Fit y on x locally, with a wider span if the given one fails; return the span used."""
     try:
         from skmisc.loess import loess
     except ImportError:

@@ -8,7 +8,7 @@ is CSR: ``indptr`` int64 ``[C+1]``, ``indices`` int32 ``[N]``, ``data`` float32 
 where it was stored so). ``codes`` int32 ``[C]`` says which batch or group a cell belongs to; -1
 leaves it out.
 
-Kernels are compiled when they first run, so code that is slow to compile is avoided: assigning an
-array to a slice (``a[:] = b``) costs two seconds, `np.sort` one, `sum` and `np.searchsorted` .3
-each, a loop nothing.
+Kernels are compiled on first use, so code that is slow to compile is avoided: assigning an array to
+a slice (``a[:] = b``) costs two seconds, `np.sort` one, `sum` and `np.searchsorted` .3 each, a loop
+nothing.
 """

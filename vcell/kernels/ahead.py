@@ -1,11 +1,11 @@
-"""Compile every kernel ahead of its first use, in parallel: ``python -m vcell.kernels.ahead``.
+"""Compile all kernels before they are used, in parallel: ``python -m vcell.kernels.ahead``.
 
-numba compiles a kernel when it is first called with arrays of some types. The code is kept beside
+numba compiles a kernel when it is first called with arrays of some types. The code is saved next to
 the source (in the user's cache folder where that cannot be written), under the processor's name:
-later calls and other processes reuse it; another kind of processor compiles its own.
+later calls and other processes reuse it. Each kind of processor has its own code.
 ``signatures.json`` lists the types that the commands use; ``tools/kernel_signatures.py`` writes it.
-One process compiles all of a module's kernels, since two that add to the index of one kernel at
-once lose an entry (which is then compiled again).
+One process compiles all kernels of a module: if two added to the index of one kernel at the same
+time, an entry could be lost (and be compiled again later).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def used() -> dict[str, list[str]]:
 
 
 def listed() -> dict[str, list[str]]:
-    """Return the signatures that are compiled ahead."""
+    """Return the signatures to compile ahead."""
     signatures: dict[str, list[str]] = json.loads(_LIST.read_text())
     return signatures
 
@@ -46,7 +46,7 @@ def write(signatures: dict[str, list[str]]) -> None:
 
 
 def _kernels(module: str) -> Iterator[tuple[str, Any]]:
-    """Yield what a module has that Python calls; helpers are compiled with what calls them."""
+    """Yield the kernels of a module that Python calls; helpers are compiled with their callers."""
     for name, kernel in vars(sys.modules[module]).items():
         own = isinstance(kernel, CompiledKernel) and kernel.__module__ == module
         if own and not name.startswith("_"):
@@ -54,7 +54,7 @@ def _kernels(module: str) -> Iterator[tuple[str, Any]]:
 
 
 def compile_modules(modules: Sequence[str]) -> int:
-    """Compile (or find compiled) what is listed of some modules; return how many signatures."""
+    """Compile (or load) the listed signatures of some modules; return their number."""
     n = 0
     for name, signatures in listed().items():
         module, _, kernel = name.rpartition(".")
@@ -66,7 +66,7 @@ def compile_modules(modules: Sequence[str]) -> int:
 
 
 def compile_all(processes: int) -> int:
-    """Compile all that is listed in some processes; return how many signatures.
+    """Compile all listed signatures in several processes; return their number.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def compile_all(processes: int) -> int:
         module = name.rpartition(".")[0]
         work[module] = work.get(module, 0) + len(kinds)
     shares: list[list[str]] = [[] for _ in range(min(processes, len(work)))]
-    for module in sorted(work, key=lambda one: -work[one]):  # the longest to the least laden
+    for module in sorted(work, key=lambda one: -work[one]):  # largest to the least loaded
         min(shares, key=lambda share: sum(work[one] for one in share)).append(module)
     running = [
         subprocess.Popen(

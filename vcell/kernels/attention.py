@@ -3,8 +3,8 @@
 A tile of the result stays in vector registers while a loop runs over the summed dimension. numba's
 own loops cannot express this, so the loop is written in LLVM's vector operations, which LLVM
 compiles to AVX-512, AVX2 or NEON. Keys are packed once, in panels as wide as a tile; scores of a
-block of queries fit the second-level cache. Tiles at the end overlap their neighbours instead of
-being smaller: the same numbers are written twice.
+block of queries fit into the second-level cache. Tiles at the end overlap their neighbours instead
+of being smaller: the same numbers are written twice.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import types
 
-from vcell.kernels.elementary import FLAGS, ONE, exp, plus, vectorised
+from vcell.kernels.elementary import FLAGS, ONE, exp, plus
+from vcell.kernels.intrinsic import Intrinsic, types
 from vcell.kernels.kernel import njit
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     Rows = NDArray[np.float32]  # [N, D]
 
 _WIDE = llvm.get_host_cpu_features().get("avx512f", False)
-#: Numbers in a vector, and a tile's rows and vectors side by side: what the registers hold.
+#: Floats in a vector, and rows of a tile: as many as the registers hold.
 LANES, TILE_ROWS = (16, 12) if _WIDE else (8, 6)
 PANEL = 2 * LANES
-#: Scores of a block of queries, as bytes: the second-level cache holds them and the packed keys.
+#: Bytes of the scores of a block of queries: with the packed keys they fit the L2 cache.
 _BLOCK_BYTES = 524_288
 
 _LONG, _FLOAT = ir.IntType(64), ir.FloatType()
@@ -40,7 +40,7 @@ def _at(builder: Any, address: Any, kind: Any) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
-@vectorised
+@Intrinsic
 def _tile(_context: Any, a: Any, a_row: Any, b: Any, b_row: Any, c: Any, c_row: Any, n: Any) -> Any:
     """``c = a @ b`` of TILE_ROWS x PANEL numbers, summed over n; addresses and bytes of a row."""
 
@@ -91,7 +91,7 @@ def _tile(_context: Any, a: Any, a_row: Any, b: Any, b_row: Any, c: Any, c_row: 
     return types.void(*(types.int64,) * 7), emit
 
 
-@vectorised
+@Intrinsic
 def _largest(_context: Any, row: Any, n: Any) -> Any:
     """Return the largest of the n numbers at an address, n a multiple of LANES and above 0."""
 
@@ -123,27 +123,27 @@ def _largest(_context: Any, row: Any, n: Any) -> Any:
 
 
 def fits(length: int, width: int) -> bool:
-    """Whether a sequence and the width of a head fill tiles."""
+    """Whether a sequence length and the width of a head fill tiles."""
     return length >= max(PANEL, TILE_ROWS) and width % PANEL == 0
 
 
 def block_of(length: int) -> int:
-    """Return how many queries attend at once to so many keys."""
+    """Return the number of queries in a block for `length` keys."""
     most = max(_BLOCK_BYTES // (4 * length), 4 * TILE_ROWS)
     even = -(-length // -(-length // most))  # blocks of one size
     return min(-(-even // TILE_ROWS) * TILE_ROWS, length)
 
 
 def row_of(length: int) -> int:
-    """Return how many numbers a row of scores takes: an odd number of lines of the cache.
+    """Return the floats of a row of scores: an odd number of cache lines.
 
-    With a power of two, the rows of a tile would push each other out of the first-level cache.
+    With a power of two, the rows of a tile would evict each other from the L1 cache.
     """
     return (-(-length // 16) | 1) * 16
 
 
 def room(length: int, width: int) -> tuple[int, int, int]:
-    """Return how many numbers packed keys, scores and their sums take."""
+    """Return the sizes, in floats, of packed keys, scores and their sums."""
     block = block_of(length)
     return -(-length // PANEL) * PANEL * width, block * row_of(length), block
 
@@ -163,9 +163,10 @@ def attend_head(
     Parameters
     ----------
     queries, keys, values, out
-        ``[L, width]``, rows of any stride; `fits` says of which sizes.
+        ``[L, width]``, rows of any stride; for sizes see `fits`.
     packed, scores, inverse
-        Memory, of the sizes of `room`; scores ``[B, R]``: a line for each query of a block.
+        Working memory, of the sizes from `room`; scores ``[B, R]``: a row for each query of a
+        block.
     """
     length, width = queries.shape
     block = scores.shape[0]
@@ -212,7 +213,7 @@ def attend_head(
 
 @njit(nogil=True, cache=True)
 def _pack(keys: Rows, packed: Rows) -> None:
-    """Copy keys to panels of PANEL keys, one line for each of their numbers."""
+    """Copy keys to panels of PANEL keys, one row per dimension."""
     length, width = keys.shape
     for number in range((length + PANEL - 1) // PANEL):
         start = min(number * PANEL, length - PANEL)

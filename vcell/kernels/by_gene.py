@@ -1,8 +1,8 @@
 """Counts of cells, gene by gene: sums, jackknife and rank sums for any number of groupings.
 
-A gene's entries are gathered once and sorted once; every grouping (all cells; two halves of them,
-drawn five times) is a table from cell to group, so it costs one look-up per entry. A grouping may
-have several halves of ``W`` groups each: group ``h W`` is the reference of half ``h``.
+A gene's entries are gathered and sorted once; every grouping (all cells; two halves of them, drawn
+five times) is a table from cell to group, so it costs one look-up per entry. A grouping may have
+several halves of ``W`` groups each: group ``h W`` is the reference of half ``h``.
 
 The delete-one jackknife of a group's log-normalised total needs no table of cells by genes. Leaving
 out cell i turns gene g's value ``v = log1p(a)``, ``a = T P / S``, into ``v + log1p(w e - r f y)``,
@@ -11,9 +11,9 @@ with ``w = a / (1 + a)`` and ``r = 1 / (1 + a)`` of gene and group, ``e = l / (S
 are power series in w whose coefficients are sums of powers of e, so only entries are visited one by
 one. (``P`` the gene's total in the group, ``S`` the group's, ``l`` the cell's, ``T`` the target.)
 
-Everything is serial and without the GIL: callers split the genes between threads.
+Kernels are serial and release the GIL: callers divide the genes among threads.
 
-Legend: ``K`` genes at hand, ``N`` their entries, ``C`` cells, ``Q`` groups of all halves.
+Legend: ``K`` genes of a range, ``N`` their entries, ``C`` cells, ``Q`` groups of all halves.
 """
 
 # ruff: noqa: PLR0912, PLR0913, PLR0917  # kernels take arrays, not objects, and inline
@@ -31,15 +31,15 @@ Array = NDArray[Any]
 
 #: Terms of the series, and the largest e for which their remainder is below 1e-17.
 TERMS, LARGEST = 14, 0.05
-#: The bits of 2^-50: smaller levels have this one's key.
+#: The bits of 2^-50: smaller levels get its key.
 _BASE = np.uint64((1023 - 50) << 52)
-#: Bits of a level between 2^-50 and 2^14, less those of 2^-50.
+#: Bits needed for a level between 2^-50 and 2^14, relative to 2^-50.
 _WIDTH = 58
 _NEAR = 1 / 32  # log1p is a polynomial below; the tenth power of this is below 1e-15
 
 
 def squared_coefficients(terms: int) -> Array:
-    """Coefficients of log1p(x)^2 in powers of x, from x^0."""
+    """Return the coefficients of log1p(x)^2 in powers of x, from x^0."""
     out = np.zeros(terms + 1)
     for a in range(1, terms):
         for b in range(1, terms + 1 - a):
@@ -61,9 +61,9 @@ def gather(
     starts: Array, rows: Array, values: Array, numbers: Array, cursor: Array, cell: Array,
     value: Array,
 ) -> None:  # fmt: skip
-    """Put one block's entries of some genes behind those of earlier blocks.
+    """Append one block's entries of some genes to those of earlier blocks.
 
-    ``starts[K+1]`` bounds them in ``rows`` and ``values``; ``numbers`` are the block's cells.
+    ``starts[K+1]`` are their bounds in ``rows`` and ``values``; ``numbers`` are the block's cells.
     """
     for k in range(len(cursor)):
         at = cursor[k]
@@ -78,9 +78,9 @@ def gather(
 def scatter_counts(
     indptr: Array, indices: Array, data: Array, cursor: Array, entries: Array
 ) -> None:
-    """Put a block's whole values where ``cursor[G]`` says their genes go on, and move the cursor.
+    """Write a block's counts to the next positions of their genes, ``cursor[G]``, and advance it.
 
-    An entry is the row above 16 bits of value: one place of memory to write instead of two.
+    An entry is row << 16 | count: one memory location to write instead of two.
     """
     for row in range(len(indptr) - 1):
         for j in range(indptr[row], indptr[row + 1]):
@@ -94,7 +94,7 @@ def scatter_counts(
 def gather_counts(
     starts: Array, entries: Array, numbers: Array, cursor: Array, cell: Array, value: Array
 ) -> None:
-    """As `gather`, of entries that `scatter_counts` has made."""
+    """Like `gather`, for entries from `scatter_counts`."""
     for k in range(len(cursor)):
         at = cursor[k]
         for j in range(starts[k] - starts[0], starts[k + 1] - starts[0]):
@@ -108,7 +108,7 @@ def gather_counts(
 def join(
     first: Array, cell: Array, value: Array, cursor: Array, new_cell: Array, new_value: Array
 ) -> None:
-    """Put every gene's entries behind those that are there already."""
+    """Append every gene's entries to the existing ones."""
     for k in range(len(cursor)):
         at = cursor[k]
         for j in range(first[k], first[k + 1]):
@@ -123,7 +123,7 @@ def emit(
     first: Array, cell: Array, value: Array, factor: Array, copies: Array, copy: Array,
     new_first: Array, new_cell: Array, new_value: Array,
 ) -> int:  # fmt: skip
-    """Give every entry to each copy of its cell, times its gene's factor; zeros are left out.
+    """Copy every entry to each copy of its cell, times its gene's factor; skip zeros.
 
     Cell c's copies are ``copy[copies[c] : copies[c + 1]]``. Returns the number of entries.
     """
@@ -144,7 +144,7 @@ def emit(
 
 @njit(nogil=True, cache=True)
 def scaled_totals(first: Array, cell: Array, value: Array, factor: Array, totals: Array) -> None:
-    """Add what every cell's entries come to once each gene is multiplied by its factor."""
+    """Add every cell's total, with each gene multiplied by its factor."""
     for k in range(len(first) - 1):
         for j in range(first[k], first[k + 1]):
             totals[cell[j]] += np.float32(np.float64(value[j]) * factor[k])
@@ -152,16 +152,16 @@ def scaled_totals(first: Array, cell: Array, value: Array, factor: Array, totals
 
 @njit(nogil=True, cache=True)
 def scaled(cell: Array, value: Array, scale: Array, out: Array) -> None:
-    """Divide every value by its cell's scale, in one division of float64 as scanpy does."""
+    """Divide every value by its cell's scale, by one float64 division, as in scanpy."""
     for j in range(len(cell)):
         out[j] = np.float64(value[j]) / scale[cell[j]]
 
 
 @njit(nogil=True, cache=True)
 def keys(bits: Array, first: Array, place_bits: int, out: Array) -> None:
-    """Pack every level (seen as uint64) and its place in its gene into one number.
+    """Pack every level (as uint64) and its position in its gene into one number.
 
-    It orders as the levels do, except those that differ in their last bits only: see `settle`.
+    These sort like the levels, except for levels that differ in the last bits only: see `settle`.
     """
     drop = np.uint64(max(place_bits - (64 - _WIDTH), 0))
     move = np.uint64(place_bits)
@@ -176,7 +176,7 @@ def keys(bits: Array, first: Array, place_bits: int, out: Array) -> None:
 def settle(
     ordered: Array, first: Array, place_bits: int, level: Array, cell: Array, cell_bits: int
 ) -> None:
-    """Turn sorted keys into exact ones: the number of the level in its gene, and the cell."""
+    """Replace sorted keys by exact ones: the rank of the level in its gene, and the cell."""
     move, mask = np.uint64(place_bits), np.uint64((1 << place_bits) - 1)
     shift, one = np.uint64(cell_bits), np.uint64(1)
     for k in range(len(first) - 1):
@@ -186,7 +186,7 @@ def settle(
             prefix = key[start] >> move
             rank += one
             stop = start + 1
-            if stop == n or key[stop] >> move != prefix:  # most are alone
+            if stop == n or key[stop] >> move != prefix:  # mostly a single one
                 key[start] = (rank << shift) | np.uint64(whose[np.int64(key[start] & mask)])
                 start = stop
                 continue
@@ -213,7 +213,7 @@ def sums(
     first: Array, cell: Array, value: Array, cpm: Array, table: Array, counts: Array,
     parts: Array, stored: Array,
 ) -> None:  # fmt: skip
-    """Add values, CPM and numbers of entries up by group, into ``[K, Q]`` tables."""
+    """Sum values, CPM and numbers of entries by group, into ``[K, Q]`` tables."""
     for k in range(len(first) - 1):
         total, part, n = counts[k], parts[k], stored[k]
         for j in range(first[k], first[k + 1]):
@@ -226,7 +226,7 @@ def sums(
 
 @njit(nogil=True, cache=True, inline="always")
 def _log1p(x: float) -> float:
-    """Return log1p to 3e-15 of itself."""
+    """Return log1p with a relative error of 3e-15."""
     if abs(x) >= _NEAR:
         return math.log1p(x)
     tail = x * (1 / 7 + x * (-1 / 8 + x * (1 / 9)))
@@ -239,11 +239,11 @@ def jackknife(
     wholes: Array, sizes: Array, powers: Array, members: Array, bounds: Array, squared: Array,
     target: float, spread: Array,
 ) -> None:  # fmt: skip
-    """Add the genes' spread under leaving one cell out, ``s2 - s1^2 / n``, to ``spread[Q]``.
+    """Add the genes' variation over leaving one cell out, ``s2 - s1^2 / n``, to ``spread[Q]``.
 
-    ``e[C]`` and ``f[C]`` are the cells'; ``powers[Q, TERMS+1]`` sums of powers of e, or NaN in the
-    first column for a group whose members' ``e`` (``members[bounds[g] : bounds[g + 1]]``) are
-    taken one by one.
+    ``e[C]`` and ``f[C]`` are the cells'; ``powers[Q, TERMS+1]`` are sums of powers of e, with NaN
+    in the first column for a group whose members' ``e`` (``members[bounds[g] : bounds[g + 1]]``)
+    are processed one by one.
     """
     n_groups = len(sizes)
     w, r, s1, s2 = np.empty((4, n_groups))
@@ -287,7 +287,7 @@ def jackknife(
 def _zeros(
     stored: Array, sizes: Array, width: int, up: Array, tie: Array, seen: Array, base: Array
 ) -> None:
-    """Begin a gene: the block of zeros comes first."""
+    """Initialise a gene with its block of zeros."""
     for h in range(len(seen)):
         c = sizes[h * width] - stored[h * width]
         own = np.float64(c) * c * c - c
@@ -304,10 +304,10 @@ def against_reference(
     ordered: Array, first: Array, id_bits: int, table: Array, stored: Array, sizes: Array,
     width: int, u: Array, ties: Array,
 ) -> None:  # fmt: skip
-    """Mann-Whitney U of every group against its half's reference, and its tie term.
+    """Compute Mann-Whitney U of every group against its half's reference, and its tie term.
 
-    ``ordered`` are each gene's keys in order, ``stored[K, Q]`` how many entries each group has.
-    ``u`` and ``ties``, both ``[K, Q]``, are as `vcell.kernels.ranks.against_reference` has them.
+    ``ordered`` are each gene's sorted keys, ``stored[K, Q]`` numbers of entries of each group.
+    ``u`` and ``ties``, both ``[K, Q]``, are defined as in `vcell.kernels.ranks.against_reference`.
     """
     n_groups = len(sizes)
     n_halves = n_groups // width
@@ -323,7 +323,7 @@ def against_reference(
         j, stop = first[k], first[k + 1]
         while j < stop:
             value = ordered[j] >> move
-            if j + 1 == stop or ordered[j + 1] >> move != value:  # most values are alone
+            if j + 1 == stop or ordered[j + 1] >> move != value:  # most values are unique
                 g = table[ordered[j] & mask]
                 j += 1
                 if g >= 0:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-LANES = 8  # sums made side by side: one alone would wait for each addition
-FEW = 8  # marked genes are looked up in a row that is this many times as long, else it is walked
+LANES = 8  # independent sums, as a single one would wait for each addition
+FEW = 8  # rows this many times longer than the list of marked genes are searched, others scanned
 
 
 @njit(nogil=True, cache=True)
@@ -26,9 +26,9 @@ def cell_totals(
     n_genes: NDArray[np.int32],
     marked_totals: NDArray[np.float64],
 ) -> None:
-    """Sum every cell over all genes and over marked ones, and count the genes it has.
+    """Sum every cell over all genes and over marked ones, and count its genes.
 
-    Explicit zeros are not detected genes. The columns of a row ascend.
+    Explicit zeros do not count as genes. The columns of a row must ascend.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def cell_totals(
 
 @njit(nogil=True, cache=True)
 def _list(marked: NDArray[np.uint8], listed: NDArray[np.int64]) -> int:
-    """Put the numbers of the marked genes into `listed`, and return how many there are."""
+    """Write the numbers of the marked genes to `listed`; return how many there are."""
     n = 0
     for gene in range(len(marked)):
         if marked[gene]:
@@ -88,7 +88,7 @@ def _list(marked: NDArray[np.uint8], listed: NDArray[np.int64]) -> int:
 
 @njit(nogil=True, cache=True)
 def _first_not_below(genes: NDArray[np.int32], low: int, gene: int) -> int:
-    """Return where `gene` is or would be in ascending `genes` from `low` on."""
+    """Return the first position, from `low` on, of a gene not below `gene` in ascending `genes`."""
     high = len(genes)
     while low < high:
         middle = (low + high) >> 1

@@ -1,7 +1,7 @@
-"""The statistics of flavour "seurat_v3": how often each gene has each count, and clipped sums.
+"""The statistics of flavour "seurat_v3": histograms of the counts of each gene, and clipped sums.
 
 The clip value of a gene is known only after a fit on all genes. A histogram of small counts and a
-list of the large ones keep everything that the clipped sums need, so reading the file once is
+list of the large ones contain everything that the clipped sums need, so reading the file once is
 enough; if they do not fit, `clipped_sums` reads it again. Both give identical results, because both
 use integers.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-SMALL = 16  # counts below are kept in 64 bytes a gene, one line of the cache: nearly all of them
+SMALL = 16  # smaller counts, nearly all, have 64 bytes per gene: one cache line
 
 
 @njit(nogil=True, cache=True)
@@ -31,7 +31,7 @@ def count_histogram(
     high: NDArray[np.int32],
     large: NDArray[np.float64],
 ) -> tuple[int, int]:
-    """Count whole values; return how many were too large, and how many were no counts.
+    """Count whole values; return the numbers of too large values and of non-counts.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def count_histogram(
     high
         ``[B, G, K]``, added to: column ``k`` counts the value ``SMALL + k``.
     large
-        ``[L, 3]``: batch, gene and value of every larger one, as far as there is room.
+        ``[L, 3]``: batch, gene and value of every larger value, as far as there is room.
     """
     bins = high.shape[2]
     found = 0
@@ -78,7 +78,7 @@ def list_large(
     least: float,
     large: NDArray[np.float64],
 ) -> None:
-    """List the values from `least` on, as `count_histogram` does, with room for all."""
+    """List the values from `least` on, like `count_histogram`, with room for all."""
     found = 0
     for cell in range(len(indptr) - 1):
         if codes[cell] < 0:
@@ -100,7 +100,7 @@ def clipped_sums(
     clip: NDArray[np.float64],
     out: NDArray[np.float64],
 ) -> None:
-    """Add to ``out[B, G, 3]``: sum and sum of squares up to the clip, and how many are above."""
+    """Add to ``out[B, G, 3]``: sum and sum of squares up to the clip, and the number above."""
     for cell in range(len(indptr) - 1):
         batch = codes[cell]
         if batch < 0:
@@ -123,9 +123,9 @@ def clip_histogram(
     clip: NDArray[np.float64],
     out: NDArray[np.float64],
 ) -> None:
-    """Write to ``out[B, G, 3]`` what `clipped_sums` would, from the histogram and the list.
+    """Write the result of `clipped_sums` to ``out[B, G, 3]``, from the histogram and the list.
 
-    `large` is ``[L, 4]``: batch, gene, value, how often.
+    `large` is ``[L, 4]``: batch, gene, value, frequency.
     """
     batches, genes, _ = small.shape
     out[:] = 0.0
@@ -160,9 +160,9 @@ def histogram_moments(
     single: bool,  # noqa: FBT001
     out: NDArray[np.float64],
 ) -> None:
-    """Write to ``out[B, G, 3]`` what `gene_moments` would of the same cells.
+    """Write the result of `gene_moments` for the same cells to ``out[B, G, 3]``.
 
-    With `single` the squares are rounded to float32, as they are in a float32 matrix.
+    With `single` the squares are rounded to float32, as for a float32 matrix.
     """
     batches, genes, _ = small.shape
     out[:] = 0.0

@@ -1,4 +1,4 @@
-"""Sums over the counts below a count, which take the place of lgamma and digamma.
+"""Sums over the integers below a count, which replace lgamma and digamma.
 
 With dispersion t (theta), a count x >= 1 and i running over 0 ... x - 1:
 
@@ -6,9 +6,9 @@ With dispersion t (theta), a count x >= 1 and i running over 0 ... x - 1:
     A0(x) = sum 1/(t + i)     = digamma(x + t) - digamma(t)
     A1(x) = sum i/(t + i)     = x - t A0(x)
 
-Small counts, nearly all there are, are looked up in tables made anew for each step's dispersions;
-`rising` serves the others in float64. Sums instead of differences: lgamma(x + t) - lgamma(t) in
-float32 is off by 0.8 at t = 1e6.
+Small counts, nearly all there are, are looked up in tables made for each step's dispersions;
+`rising` computes the others in float64. Sums avoid cancellation: in float32, lgamma(x + t) -
+lgamma(t) is off by 0.8 at t = 1e6.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
 
-#: Largest count in a table: beyond it float32 sums would lose the last digit that is promised.
+#: Largest count in a table: beyond it float32 sums are not accurate enough.
 MOST_LOOKED_UP = 32
-#: Below this dispersion a likelihood is a small difference of large sums: float64 throughout.
+#: Below this dispersion a likelihood is a small difference of large sums: use only float64.
 LEAST_LOOKED_UP = 0.01
-#: Seconds of one count in float64, in units of a table's entry (measured).
+#: Time of one count in float64 relative to one table entry (measured).
 _WORTH = 40
 _SHIFT = 8  # arguments of the asymptotic series are at least this
 
@@ -38,7 +38,7 @@ def rising(x: int, t: float) -> tuple[float, float, float]:
     """S, A0 and A1 of a count above `_SHIFT` in float64, to about 1e-11."""
     s = a0 = a1 = 0.0
     z, n = t, float(x)
-    if t < _SHIFT:  # the first terms one by one, so that the rest is far from zero
+    if t < _SHIFT:  # the first terms one by one, so that the series' argument is large
         product = 1.0
         terms = min(_SHIFT, x)
         for i in range(terms):
@@ -89,7 +89,7 @@ def _add_share(
 
 @njit(nogil=True, cache=True)
 def table_size(counts: Array, n_genes: int) -> int:
-    """Return the largest count that is worth a row of the tables, for the counts of a step."""
+    """Return the largest count worth a row of the tables, given the counts of a step."""
     histogram = np.zeros(MOST_LOOKED_UP + 2, np.int64)
     for k in range(counts.shape[0]):
         histogram[min(int(counts[k]), MOST_LOOKED_UP + 1)] += 1
@@ -113,7 +113,7 @@ def tables(theta: Array, size: int) -> tuple[Array, Array, Array]:
     return s, a0, a1
 
 
-#: lgamma(x + 1) of the counts that are common.
+#: lgamma(x + 1) of common counts.
 LOG_FACTORIAL = np.array([math.lgamma(x + 1.0) for x in range(1024)])
 
 

@@ -1,6 +1,6 @@
 """Distances of every row of one table to every row of another, one column left out per row.
 
-Four running sums per pair, so that additions overlap; the order is fixed, so equal rows have equal
+Four running sums per pair let additions overlap; their order is fixed, so equal rows have equal
 distances.
 """
 
@@ -50,7 +50,7 @@ def pairwise(a: Array, b: Array, skip: Array, squared: bool, out: Array) -> None
 # reassoc lets LLVM add in vectors; equal rows still have equal sums
 @njit(nogil=True, cache=True, fastmath={"reassoc"})
 def cosines(a: Array, b: Array, skip: Array, out: Array) -> None:
-    """Fill ``out[P, Q]`` with 1 - cosine, 1 where either row has no length; `skip` as above."""
+    """Fill ``out[P, Q]`` with 1 - cosine, 1 where either row is zero; `skip` as above."""
     for p in range(a.shape[0]):
         for q in range(b.shape[0]):
             dot, own, other = 0.0, 0.0, 0.0

@@ -16,10 +16,10 @@ Either factor can be the list, and the shorter list is the faster:
 Rows of genes are longer: a longer row means fewer lists, but as many samples are summed at once as
 their rows have bits, and these sums are most of the memory.
 
-Bits above those of the table are listed, too, so sums are exact whatever the counts.
+Bits above those of the table are also listed, so sums are exact for all counts.
 
-Legend: N cells of a piece, of whose rows one more is zero; L levels, the bits of how often a sample
-has a cell. Serial, without the GIL: callers share samples or columns among their own threads.
+Legend: N cells of a piece, followed by one zero row; L levels, the bits of how often a sample has a
+cell. Serial, without the GIL: callers divide samples or columns among their own threads.
 """
 
 # ruff: noqa: PLR0913, PLR0917  # kernels take arrays, not objects
@@ -29,11 +29,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from vcell.kernels.intrinsic import Intrinsic, cgutils, types
 from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
@@ -43,8 +41,8 @@ GENE_LANES, SAMPLE_LANES = 8, 4
 GENES, SAMPLES = 64 * GENE_LANES, 64 * SAMPLE_LANES
 #: Planes of counters: more than the bits of any sum.
 _DEPTH = 64
-_TOGETHER = 16  # columns whose sums are written at once: a line of the cache
-#: The largest rest of a count that is listed as so many ones.
+_TOGETHER = 16  # columns whose sums are written at once: a cache line
+#: A rest of a count up to this is listed as that many ones.
 REPEATED = 3
 
 _WORD, _BYTE = ir.IntType(64), ir.IntType(8)
@@ -54,19 +52,19 @@ _ONE, _SIX, _LOW = np.uint64(1), np.uint64(6), np.uint64(63)
 
 
 def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    from numba.np import arrayobj  # prepares the compiler, which kept kernels do without
+    from numba.np import arrayobj  # prepares the compiler, which cached kernels do not need
 
     return arrayobj.make_array(kind)(context, builder, value).data  # type: ignore[no-untyped-call]
 
 
 def _row(builder: Any, words: Any, row: Any, kind: Any) -> Any:
-    """Return where a row of an array of words lies."""
+    """Return the address of a row of an array of words."""
     first = builder.gep(words, [builder.mul(row, ir.Constant(_WORD, kind.count))])
     return builder.bitcast(first, kind.as_pointer())
 
 
 def _full_adder(builder: Any, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
-    """Add three bits in each place; return the sums and the carries."""
+    """Add three bits at each position; return the sums and the carries."""
     half = builder.xor(a, b)
     carry = builder.or_(builder.and_(a, b), builder.and_(half, c))
     return builder.xor(half, c), carry
@@ -75,8 +73,8 @@ def _full_adder(builder: Any, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
 def _adder(n: int, lanes: int) -> Any:
     """Make an intrinsic that adds `n` rows of bits, a power of two, to the planes from a level on.
 
-    Its arguments: rows of words, the list of which are added, where in the list they begin, the
-    planes, their level and the level at which planes end.
+    Its arguments: rows of words, the list of rows to add, the start in the list, the planes, their
+    first level, and the level at which planes end.
     """
     kind = ir.VectorType(_WORD, lanes)
 
@@ -101,7 +99,7 @@ def _adder(n: int, lanes: int) -> Any:
                     carries.append(carry)
                 builder.store(held, where, align=8)
                 added, level = carries, builder.add(level, ir.Constant(_WORD, 1))
-            carried = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
+            carried = cgutils.alloca_once(builder, kind)
             builder.store(added[0], carried)
             with cgutils.for_range(builder, args[5], start=level) as loop:
                 where = _row(builder, counters, loop.index, kind)
@@ -113,7 +111,7 @@ def _adder(n: int, lanes: int) -> Any:
         whole = types.int64
         return types.void(bits, rows, whole, planes, whole, whole), emit
 
-    return intrinsic(emitter)
+    return Intrinsic(emitter)
 
 
 _MANY, _FEW = 16, 4
@@ -134,7 +132,7 @@ def _spreader(lanes: int) -> Any:
             into = builder.bitcast(into, _BYTES.as_pointer())
             n, last = ir.Constant(_WORD, 2 * lanes), builder.add(args[1], args[2])
             last = builder.sub(last, ir.Constant(_WORD, 1))
-            total = cgutils.alloca_once(builder, _BYTES)  # type: ignore[no-untyped-call]
+            total = cgutils.alloca_once(builder, _BYTES)
             with cgutils.for_range(builder, n) as part:
                 builder.store(_NOTHING, total)
                 with cgutils.for_range(builder, args[2]) as loop:
@@ -149,7 +147,7 @@ def _spreader(lanes: int) -> Any:
 
         return types.void(planes, types.int64, types.int64, out), emit
 
-    return intrinsic(emitter)
+    return Intrinsic(emitter)
 
 
 _add_genes, _add_few_genes, _spread_genes = (
@@ -165,7 +163,7 @@ def _count(
     add: Any, add_few: Any, bits: Array, rows: Array, begin: int, end: int, tail: Array,
     planes: Array, level: int, top: int, most: int,
 ) -> tuple[int, int]:  # fmt: skip
-    """Add listed rows, each worth ``2**level``; return how many planes there are now.
+    """Add listed rows, each worth ``2**level``; return the new number of planes.
 
     Parameters
     ----------
@@ -174,11 +172,11 @@ def _count(
     bits
         ``[N + 1, lanes]``, the last row zero.
     rows, begin, end
-        Which rows: a part of a list.
+        The rows: a part of a list.
     tail
-        ``[_FEW]`` for the last of them.
+        ``[_FEW]`` working memory for the last rows.
     top, most
-        How many planes hold something, and the most that a counter may hold.
+        Number of used planes, and the largest possible value of a counter.
     """
     if begin == end:
         return top, most
@@ -206,7 +204,7 @@ def _add_counters(spread: Any, planes: Array, top: int, counted: Array, sums: Ar
     """Add the counters of `top` planes to ``sums``; `counted` is room for a byte each."""
     for group in range(0, top, 8):
         spread(planes, group, min(top - group, 8), counted)
-        scale = 1 << group  # a product is narrowed by LLVM, a shift is not
+        scale = 1 << group  # LLVM narrows a product, but not a shift
         for j in range(len(sums)):
             sums[j] += counted[j] * scale
 
@@ -216,14 +214,14 @@ def pack(
     indptr: Array, indices: Array, counts: Array, place: Array, column: Array, first: int,
     table: Array, starts: Array, ends: Array, ones: Array, more: Array,
 ) -> tuple[int, int]:  # fmt: skip
-    """Put cells into the table; return how much of them is listed as ones, and as more.
+    """Add cells to the table; return the numbers of entries in `ones` and in `more`.
 
     Parameters
     ----------
     indptr, indices, counts
-        CSR, int32 counts above zero, each gene once a cell.
+        CSR, int32 counts above zero, each gene once per cell.
     place
-        ``[G]`` where the table has each gene: ``plane << 14 | bit << 5 | planes``.
+        ``[G]`` position of each gene in the table: ``plane << 14 | bit << 5 | planes``.
     column
         ``[G]`` the column of each gene.
     first
@@ -231,9 +229,9 @@ def pack(
     table
         ``[planes, N + 1, GENE_LANES]`` words, the rows of these cells zero.
     starts
-        ``[G + 1]``: for each column, the number of its ones is added one place behind.
+        ``[G + 1]``: the number of ones of column g is added to ``starts[g + 1]``.
     ends, ones
-        Where each of these cells ends among the ones; their columns, one with a rest of 2 twice.
+        End of each of these cells among the ones; their columns, twice for a rest of 2.
     more
         Larger rests, bit by bit: ``column << 21 | level << 16 | row``.
     """
@@ -265,7 +263,7 @@ def pack(
 
 @njit(nogil=True, cache=True)
 def sort_by_column(ends: Array, columns: Array, first: int, cursor: Array, rows: Array) -> None:
-    """Put the rows of CSR entries by column: ``cursor[G]`` is where each column goes on."""
+    """Sort the rows of CSR entries by column; ``cursor[G]`` is the next position of each column."""
     k = 0
     for row in range(len(ends)):
         while k < ends[row]:
@@ -276,7 +274,7 @@ def sort_by_column(ends: Array, columns: Array, first: int, cursor: Array, rows:
 
 @njit(nogil=True, cache=True)
 def most_often(cells: Array, span: Array) -> int:
-    """Return how often a sample has a cell, at most; `cells` and `span` are of `mark`."""
+    """Return the largest number of times that a sample has a cell; `cells`, `span` as in `mark`."""
     most = 0
     for sample in range(cells.shape[0]):
         before, times = -1, 0
@@ -291,7 +289,7 @@ def most_often(cells: Array, span: Array) -> int:
 def mark(
     cells: Array, span: Array, first: int, bits: Array, often: Array, lists: Array, ends: Array
 ) -> None:
-    """Say which samples have each cell, and list the cells of each sample.
+    """Mark the samples that have each cell, and list the cells of each sample.
 
     Parameters
     ----------
@@ -299,20 +297,21 @@ def mark(
         ``[S, n]`` the cells of each sample, ascending; one drawn twice is there twice. S is at most
         `SAMPLES`.
     span
-        ``[S, 2]`` which of them are cells of this piece, whose number `first` is row 0.
+        ``[S, 2]`` the range of them in this piece, whose row 0 is cell number `first`.
     bits
         ``[L, N + 1, SAMPLE_LANES]`` zero before: bit s of a row says that the number of
         times that sample s has the cell has this bit.
     often
-        ``[L, N]`` zero before: whether a row of `bits` has any.
+        ``[L, N]``, initially zero: whether a row of `bits` has any bit.
     lists, ends
-        ``[S, n]`` and ``[S, L]``: the rows of each sample level by level, and where levels end.
+        ``[S, n]`` and ``[S, L]``: the rows of each sample, level by level, and the ends of the
+        levels.
     """
     rest, times = np.empty(cells.shape[1], np.int64), np.empty(cells.shape[1], np.int64)
     for sample in range(cells.shape[0]):
         lane, bit = sample >> 6, _ONE << (np.uint64(sample) & _LOW)
         i, n, k = span[sample, 0], 0, 0
-        while i < span[sample, 1]:  # the first level, and what is left for the others
+        while i < span[sample, 1]:  # the first level, and the rest for the others
             cell, begin = cells[sample, i], i
             while i < span[sample, 1] and cells[sample, i] == cell:
                 i += 1
@@ -345,7 +344,7 @@ def mark(
 def add_table(
     table: Array, planes_of: Array, starts: Array, lists: Array, ends: Array, out: Array
 ) -> None:
-    """Add to ``out[S, G]`` what drawn cells hold in the table.
+    """Add the table's part of the drawn cells to ``out[S, G]``.
 
     Parameters
     ----------
@@ -354,7 +353,7 @@ def add_table(
     planes_of, starts
         ``[B + 1]`` the first plane of each block of genes, and its first column.
     lists, ends
-        The rows of each sample, of `mark`.
+        The rows of each sample, from `mark`.
     """
     planes, tail = np.empty((_DEPTH, GENE_LANES), np.uint64), np.empty(_FEW, lists.dtype)
     counted = np.empty(GENES, np.uint8)
@@ -379,20 +378,20 @@ def add_listed(
     starts: Array, ones: Array, level_of: Array, more_starts: Array, more_levels: Array,
     more: Array, bits: Array, often: Array, seldom: Array, begin: int, end: int, out: Array,
 ) -> None:  # fmt: skip
-    """Add to ``out[S, begin:end]`` what is listed, gene by gene to all samples at once.
+    """Add the listed part to ``out[S, begin:end]``, gene by gene for all samples at once.
 
     Parameters
     ----------
     starts, ones
-        By column, the rows that have something there beyond the table (twice for 2).
+        By column, the rows with a rest beyond the table (twice for 2).
     level_of
-        ``[G]`` the bit of the counts that `ones` of each column stand for.
+        ``[G]`` the bit of the counts that the `ones` of each column represent.
     more_starts, more_levels, more
-        By column, single bits: levels and rows, in this order.
+        By column, single bits: levels and rows, in the same order.
     bits, often
-        What `mark` has found of the samples.
+        The samples' bits, from `mark`.
     seldom
-        ``[L]`` whether few rows of a level have any bit, so that these are looked for first.
+        ``[L]`` whether few rows of a level have any bit, so that it pays to check `often` first.
     """
     planes, tail = np.empty((_DEPTH, SAMPLE_LANES), np.uint64), np.empty(_FEW, ones.dtype)
     counted, some = np.empty(SAMPLES, np.uint8), np.empty(0, ones.dtype)
@@ -459,7 +458,7 @@ def add_listed(
 
 @njit(nogil=True, cache=True)
 def restore(sums: Array, order: Array) -> None:
-    """Put columns where their genes belong: column j is gene ``order[j]``."""
+    """Permute columns back to genes: column j is gene ``order[j]``."""
     row = np.empty(sums.shape[1], sums.dtype)
     for sample in range(sums.shape[0]):
         for j in range(len(order)):

@@ -1,12 +1,13 @@
 """exp, log1p and their relatives in float32, written so that LLVM vectorises loops over them.
 
-numba has no vector library: a call of the C library's ``expf`` keeps a whole loop scalar, four
-times slower. The polynomials are weighted least-squares fits (reweighted until the error is level),
-relative errors below 2e-8 before rounding: see `tests/kernels/test_elementary.py`.
+numba has no vector library: a call of the C library's ``expf`` prevents vectorisation of the whole
+loop, which is then four times slower. The polynomials are weighted least-squares fits (reweighted
+until the error is level), with relative errors below 2e-8 before rounding: see
+`tests/kernels/test_elementary.py`.
 
-Multiplications and additions may be contracted to one rounding (``FLAGS``), nothing else: a blanket
-fastmath rewrites ``u - ((1 + u) - 1)`` to zero, which is what `log1p` is accurate by. Sums over a
-loop need leave to be reordered to be vectorised at all; `plus` gives it to one addition.
+Multiplications and additions may be contracted to one rounding (``FLAGS``), nothing else: full
+fastmath rewrites ``u - ((1 + u) - 1)``, on which the accuracy of `log1p` depends, to zero. Sums
+over a loop must be reordered to be vectorised; `plus` allows it for one addition.
 """
 
 from __future__ import annotations
@@ -15,17 +16,16 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
+from vcell.kernels.intrinsic import Intrinsic, types
 from vcell.kernels.kernel import njit
 
-#: numba's fastmath of every kernel that uses these.
+#: numba's fastmath flags for every kernel that uses these.
 FLAGS = {"contract"}
 
 _INT, _FLOAT = ir.IntType(32), ir.FloatType()
 _MAGIC = 12582912.0  # 1.5 * 2**23: adding it rounds to the nearest integer
-_SQRT_HALF = 0x3F3504F3  # bits of sqrt(1/2), where mantissas begin
+_SQRT_HALF = 0x3F3504F3  # bits of sqrt(1/2), the smallest mantissa
 
 F = np.float32
 LOG2E, LN2_HIGH, LN2_LOW = F(1.4426950408889634), F(0.693359375), F(-2.12194440e-4)
@@ -51,14 +51,9 @@ T0, T1, T2, T3, T4 = (
 EIGHTH = F(0.125)
 
 
-def vectorised(emitter: Any) -> Any:
-    """Make an intrinsic, whose calls take fewer arguments than its definition does."""
-    return intrinsic(emitter)
-
-
-@vectorised
+@Intrinsic
 def plus(_context: Any, a: Any, b: Any) -> Any:
-    """Return ``a + b`` of a sum whose order does not matter."""
+    """Return ``a + b``; LLVM may reorder the sum."""
 
     def emit(_ctx: Any, builder: Any, _sig: Any, args: Any) -> Any:
         return builder.fadd(args[0], args[1], flags=("reassoc", "contract"))
@@ -66,9 +61,9 @@ def plus(_context: Any, a: Any, b: Any) -> Any:
     return types.float32(types.float32, types.float32), emit
 
 
-@vectorised
+@Intrinsic
 def larger(_context: Any, a: Any, b: Any) -> Any:
-    """Return ``max(a, b)`` of a maximum whose order does not matter; NaN is not looked after."""
+    """Return ``max(a, b)``; LLVM may reorder it, and NaN is undefined."""
 
     def emit(_ctx: Any, builder: Any, _sig: Any, args: Any) -> Any:
         flags = ("nnan", "nsz")
@@ -78,9 +73,9 @@ def larger(_context: Any, a: Any, b: Any) -> Any:
     return types.float32(types.float32, types.float32), emit
 
 
-@vectorised
+@Intrinsic
 def _power_of_two(_context: Any, shifted: Any) -> Any:
-    """2**n of a float that holds ``n + 1.5 * 2**23``."""
+    """Return 2**n, given the float ``n + 1.5 * 2**23``."""
 
     def emit(_ctx: Any, builder: Any, _sig: Any, args: Any) -> Any:
         bits = builder.shl(builder.bitcast(args[0], _INT), ir.Constant(_INT, 23))
@@ -94,9 +89,9 @@ def _exponent_bits(builder: Any, value: Any) -> Any:
     return builder.ashr(builder.sub(bits, ir.Constant(_INT, _SQRT_HALF)), ir.Constant(_INT, 23))
 
 
-@vectorised
+@Intrinsic
 def _exponent(_context: Any, value: Any) -> Any:
-    """E of ``value = m * 2**e`` with sqrt(1/2) <= m < sqrt(2), as a float."""
+    """Return e of ``value = m * 2**e`` with sqrt(1/2) <= m < sqrt(2), as a float."""
 
     def emit(_ctx: Any, builder: Any, _sig: Any, args: Any) -> Any:
         return builder.sitofp(_exponent_bits(builder, args[0]), _FLOAT)
@@ -104,9 +99,9 @@ def _exponent(_context: Any, value: Any) -> Any:
     return types.float32(types.float32), emit
 
 
-@vectorised
+@Intrinsic
 def _mantissa(_context: Any, value: Any) -> Any:
-    """M of the same."""
+    """Return m of the same."""
 
     def emit(_ctx: Any, builder: Any, _sig: Any, args: Any) -> Any:
         exponent = builder.shl(_exponent_bits(builder, args[0]), ir.Constant(_INT, 23))
@@ -143,7 +138,7 @@ def log(x: Any) -> Any:
 
 @njit(inline="always", fastmath=FLAGS)
 def log1p(u: Any, inverse: Any) -> Any:
-    """``log(1 + u)`` for u > -1, given ``1 / (1 + u)``: what 1 + u rounds away is put back."""
+    """``log(1 + u)`` for u > -1, given ``1 / (1 + u)``; corrects the rounding of 1 + u."""
     s = ONE + u
     return log(s) + (u - (s - ONE)) * inverse
 

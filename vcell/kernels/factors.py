@@ -1,7 +1,7 @@
 """Draw factors of nodes, one after another, given all the others (Gibbs sampling).
 
-The value of a set is the sum of its nodes' effects and, for each factor, of its signed products
-over pairs of its nodes, and noise. Given all others, an effect or a factor's entry is normal.
+The value of a set is the sum of its nodes' effects, of the signed products over pairs of its nodes
+for each factor, and of noise. Given all others, an effect or a factor's entry is normal.
 Legend: T sets, S nodes of a set at most (-1 beyond its end), N nodes, R factors. Serial.
 """
 
@@ -22,16 +22,16 @@ def draw_effects(
     indptr: Array, sets: Array, left: Array, effects: Array, precision: Array,
     by_noise: float, drawn: Array,
 ) -> None:  # fmt: skip
-    """Draw every node's effect anew, and take what changes from what is `left` of the values.
+    """Draw a new effect for every node, and update the residuals `left`.
 
     Parameters
     ----------
     indptr, sets
         CSR: the sets that each node is in.
     left
-        (T,) values without all that is explained.
+        (T,) residuals: values minus everything explained.
     effects
-        (N,)
+        (N,) effects, updated.
     precision
         (N, N) inverse of the effects' covariance.
     by_noise
@@ -58,14 +58,14 @@ def draw_factors(  # noqa: PLR0913, PLR0917 - a kernel takes arrays, one by one
     members: Array, indptr: Array, sets: Array, left: Array, factors: Array, precision: Array,
     scale: Array, signs: Array, by_noise: float, drawn: Array,
 ) -> None:  # fmt: skip
-    """Draw every factor anew; arguments as of `draw_effects`.
+    """Draw new entries for every factor; other arguments as in `draw_effects`.
 
     Parameters
     ----------
     members
-        (T, S)
+        (T, S) nodes of each set.
     factors, drawn
-        (R, N)
+        (R, N) factors, updated, and standard normal numbers.
     precision, scale
         (N, N) shared by all factors; (R,) multiplies it.
     signs

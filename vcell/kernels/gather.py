@@ -1,6 +1,6 @@
 """Moving rows of sparse matrices: out of decoded chunks, into batches, dense or compressed.
 
-Legend: `idx`/`val` are the column ids and values of CSR rows laid end to end; row `i` of a request
+Legend: `idx`/`val` are the column ids and values of concatenated CSR rows; row `i` of a request
 occupies `src[i] : src[i] + length[i]` there and goes to `dst[i] : dst[i] + length[i]` of the
 output. Serial, without the GIL: callers use their own threads.
 """
@@ -17,13 +17,13 @@ from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
 
-#: Counts below this are looked up when log-normalising: they are over 99 % of the non-zeros.
+#: Counts below this are looked up when log-normalising: over 99 % of the non-zeros.
 N_LOOKUP = 64
 
 
 @njit(nogil=True, cache=True, inline="always")
 def _copy(a: Array, b: Array) -> None:
-    """Copy with a change of type. Views from 0 on: other index arithmetic is not vectorised."""
+    """Copy with a change of type. Indices start at 0: other index arithmetic is not vectorised."""
     for j in range(a.shape[0]):
         b[j] = a[j]
 
@@ -59,7 +59,7 @@ def chunks_of_rows(
             continue
         a = src[k] // chunk_size
         b = (src[k] + length[k] - 1) // chunk_size
-        for m in range(n - 1, -1, -1):  # chunks already listed that this row reaches into
+        for m in range(n - 1, -1, -1):  # chunks already listed that contain a part of this row
             if chunks[m] < a:
                 break
             last[m] = position + 1
@@ -87,7 +87,7 @@ def rows_from_chunk(
     idx_out: Array,
     val_out: Array,
 ) -> None:
-    """Copy what rows `order[first:last]` have in one chunk, which holds elements `begin:end`."""
+    """Copy the part of rows `order[first:last]` in one chunk, which holds elements `begin:end`."""
     for position in range(first, last):
         k = order[position]
         a = max(src[k], begin)
@@ -110,7 +110,7 @@ def copy_rows(
     idx_out: Array,
     val_out: Array,
 ) -> None:
-    """Copy rows `first:last` of a request out of one array that holds them all."""
+    """Copy rows `first:last` of a request from one array that holds them all."""
     for k in range(first, last):
         n = length[k]
         _copy(idx[src[k] : src[k] + n], idx_out[dst[k] : dst[k] + n])
@@ -119,7 +119,7 @@ def copy_rows(
 
 @njit(nogil=True, cache=True)
 def count_columns(idx: Array, src: Array, length: Array, column: Array, out: Array) -> None:
-    """How many elements `copy_columns` keeps of each row."""
+    """Count the elements that `copy_columns` keeps of each row."""
     for k in range(src.shape[0]):
         n = 0
         for j in range(src[k], src[k] + length[k]):
@@ -140,7 +140,7 @@ def copy_columns(
     idx_out: Array,
     val_out: Array,
 ) -> None:
-    """As `copy_rows`, keeping only columns with `column[c] >= 0`, renumbered."""
+    """Like `copy_rows`, but copy only columns with `column[c] >= 0`, renumbered."""
     for k in range(first, last):
         to = dst[k]
         for j in range(src[k], src[k] + length[k]):
@@ -175,7 +175,7 @@ def log_normalise(val: Array, indptr: Array, scale: Array) -> None:
 def densify(
     idx: Array, val: Array, src: Array, length: Array, first: int, last: int, out: Array
 ) -> None:
-    """Rows `first:last` of a request as dense rows of `out`, every element written."""
+    """Write rows `first:last` of a request as dense rows of `out`."""
     for k in range(first, last):
         row = out[k - first]
         row[:] = 0
@@ -195,7 +195,7 @@ def densify_columns(
     last: int,
     out: Array,
 ) -> None:
-    """As `densify`, with columns renumbered by `column` and those below zero left out."""
+    """Like `densify`, with columns renumbered by `column`, without those below zero."""
     for k in range(first, last):
         row = out[k - first]
         row[:] = 0
@@ -218,7 +218,7 @@ def densify_log(
     last: int,
     out: Array,
 ) -> None:
-    """As `densify_columns`, log-normalised: `log1p(value * scale[k])`."""
+    """Like `densify_columns`, log-normalised: `log1p(value * scale[k])`."""
     table = np.empty(N_LOOKUP, np.float32)
     for k in range(first, last):
         row = out[k - first]
@@ -248,7 +248,7 @@ def to_columns(
     row_out: Array,
     val_out: Array,
 ) -> None:
-    """Add a block of rows to a matrix by columns; `cursor` is where each column goes on."""
+    """Add a block of rows to a matrix by columns; `cursor` is the next position of each column."""
     for r in range(indptr.shape[0] - 1):
         for j in range(indptr[r], indptr[r + 1]):
             c = idx[j]

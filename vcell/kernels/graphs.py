@@ -1,7 +1,7 @@
-"""Edges of gene graphs: into CSR, without duplicates, and rewired with their degrees kept.
+"""Edges of gene graphs: into CSR, without duplicates, and rewired at constant degrees.
 
 Legend: N nodes, E edges; an edge goes from `source` to `target`. Row t of the CSR lists the sources
-of t, ascending: the nodes that t receives from. Serial, without the GIL.
+of t, ascending: the in-neighbours of t. Serial, without the GIL.
 """
 
 # ruff: noqa: FBT001, PLR1714, SIM109  # numba compiles plain comparisons and positional flags
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 @njit(nogil=True, cache=True)
 def csr_order(source: Array, target: Array, n: int) -> tuple[Array, Array]:
-    """Order edges by target, then source, equal ones as given: two counting sorts, O(N + E).
+    """Order edges by target, then source, stable: two counting sorts, O(N + E).
 
     Returns
     -------
@@ -49,15 +49,15 @@ def csr_order(source: Array, target: Array, n: int) -> tuple[Array, Array]:
 
 
 @njit(nogil=True, cache=True)
-def merged(indptr: Array, indices: Array, weights: Array, loops: bool) -> tuple[Array, int, int]:
-    """Merge equal edges of a CSR with sorted rows, and drop self-loops unless `loops`; in place.
+def merged(indptr: Array, indices: Array, weights: Array) -> tuple[Array, int, int]:
+    """Merge equal edges of a CSR with sorted rows, and drop self-loops; in place.
 
-    Of equal edges the larger weight counts; `weights` may be empty.
+    Of equal edges the largest weight is kept; `weights` may be empty.
 
     Returns
     -------
     new_indptr, self_loops, duplicates
-        The first ``new_indptr[-1]`` entries of `indices` and `weights` are what is left.
+        The first ``new_indptr[-1]`` entries of `indices` and `weights` are the merged edges.
     """
     n = indptr.shape[0] - 1
     weighted = weights.shape[0] > 0
@@ -69,7 +69,7 @@ def merged(indptr: Array, indices: Array, weights: Array, loops: bool) -> tuple[
         first = out
         for e in range(indptr[t], indptr[t + 1]):
             s = indices[e]
-            if s == t and not loops:
+            if s == t:
                 self_loops += 1
                 continue
             if out > first and indices[out - 1] == s:
@@ -87,7 +87,7 @@ def merged(indptr: Array, indices: Array, weights: Array, loops: bool) -> tuple[
 
 @njit(nogil=True, cache=True)
 def targets_of(indptr: Array) -> Array:
-    """Write out the row of every entry of a CSR: (E,)."""
+    """Return the row of every entry of a CSR: (E,)."""
     out = np.empty(indptr[-1], np.int32)
     for t in range(indptr.shape[0] - 1):
         for e in range(indptr[t], indptr[t + 1]):
@@ -110,7 +110,7 @@ def has_edge(indptr: Array, indices: Array, source: int, target: int) -> bool:
 
 @njit(nogil=True, cache=True)
 def count_both_ways(indptr: Array, indices: Array) -> int:
-    """Count the pairs of different nodes that are joined in both directions."""
+    """Count the pairs of different nodes with edges in both directions."""
     found = 0
     for t in range(indptr.shape[0] - 1):
         for e in range(indptr[t], indptr[t + 1]):
@@ -121,7 +121,7 @@ def count_both_ways(indptr: Array, indices: Array) -> int:
 
 @njit(nogil=True, cache=True)
 def answered(indptr: Array, indices: Array) -> Array:
-    """Return (E,) whether the edge back is there as well."""
+    """Return (E,) whether the reverse edge exists."""
     found = np.zeros(indices.shape[0], np.bool_)
     for t in range(indptr.shape[0] - 1):
         for e in range(indptr[t], indptr[t + 1]):
@@ -149,23 +149,24 @@ def rewire(
 ) -> int:  # fmt: skip
     """Swap ends of random pairs of edges in place: s>t, u>v become s>v, u>t.
 
-    Every node keeps its number of sources and of targets. A swap that would make a self-loop or an
-    edge that is there is left out.
+    Every node keeps its numbers of sources and of targets. A swap that would make a self-loop or an
+    existing edge is skipped.
 
     Parameters
     ----------
     fixed
-        (F, 2) other edges, source and target, that stay and must not arise again.
+        (F, 2) further edges (source, target) that stay and must not be duplicated.
     paired
-        Edges have no direction and each is stored once: one is there in either direction.
+        Edges have no direction and each is stored once: an edge exists if it is stored in either
+        direction.
     turn
-        Turn every second edge around before it is swapped. A node then keeps the number of its
-        neighbours, not how many of its edges begin in it.
+        Reverse every second edge before it is swapped. A node then keeps its number of neighbours,
+        but not its number of outgoing edges.
 
     Returns
     -------
     swapped
-        How many swaps were made.
+        Number of swaps made.
     """
     np.random.seed(seed)
     words = (n + 63) // 64
@@ -209,7 +210,7 @@ def rewire(
 
 @njit(nogil=True, cache=True)
 def spread(indptr: Array, indices: Array, weights: Array, x: Array, out: Array) -> None:
-    """Write the product of a CSR and `x` (N, C) to `out` (N, C); rows are read whole."""
+    """Write the product of a CSR and `x` (N, C) to `out` (N, C); row by row."""
     columns = x.shape[1]
     for t in range(indptr.shape[0] - 1):
         for c in range(columns):

@@ -1,14 +1,14 @@
-"""Sums and means per group of cells: pseudobulk, and what a t-test per perturbation needs.
+"""Sums and means per group of cells: pseudobulk, and moments for a t-test per perturbation.
 
-Sums are kept as whole multiples of ``2**-shift`` in int64, so they are exact whatever the order,
-the chunks, the threads or the machines that add them up. Counts need no shift; log-normalised
-values are rounded to ``2**-30`` (1e-9), far under float32's own rounding of values near one.
+Sums are stored as multiples of ``2**-shift`` in int64, so they are exact for any order, chunks,
+threads or machines. Counts need no shift; log-normalised values are rounded to ``2**-30`` (1e-9),
+far less than float32's own rounding of values near one.
 
-Cells are cut out as slices and genes indexed without a sign: numba then neither computes offsets
-nor looks for indices from the end, which is a quarter of the time.
+Cells are sliced and genes indexed by unsigned numbers: numba then computes no offsets and handles
+no negative indices, which saves a quarter of the time.
 
 ``order`` lists the cells to visit, those of a group together: a group's row of sums then stays in
-the cache, which is worth a factor of three to four once all rows do not fit there.
+the cache, which is three to four times faster once not all rows fit there.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def group_log_moments(
     for cell in order:
         factor = np.float64(scale[cell])
         sums = out[codes[cell]]
-        known = 0  # entries of this cell's table
+        known = 0  # entries of this cell's table computed so far
         genes = indices[indptr[cell] : indptr[cell + 1]]
         values = data[indptr[cell] : indptr[cell + 1]]
         for j in range(len(genes)):
@@ -101,7 +101,7 @@ def group_moments(
     order: NDArray[np.int64],
     out: NDArray[np.int64],
 ) -> None:
-    """Add to ``out[P, G, 2]`` the same of values as stored: those of a log1p matrix."""
+    """Add the same moments of stored values, as of a log1p matrix, to ``out[P, G, 2]``."""
     for cell in order:
         group = codes[cell]
         sums = out[group]
@@ -109,23 +109,6 @@ def group_moments(
             value = np.float64(data[j])
             sums[indices[j], 0] += math.floor(value * ONE + 0.5)
             sums[indices[j], 1] += math.floor(value * value * ONE + 0.5)
-
-
-@njit(nogil=True, cache=True)
-def group_nonzeros(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.float32],
-    codes: NDArray[np.int32],
-    order: NDArray[np.int64],
-    out: NDArray[np.int64],
-) -> None:
-    """Add to ``out[P, G]`` the number of cells with a value, group by group."""
-    for cell in order:
-        group = codes[cell]
-        for j in range(indptr[cell], indptr[cell + 1]):
-            if data[j] != 0:
-                out[group, indices[j]] += 1
 
 
 @njit(nogil=True, cache=True)

@@ -1,10 +1,10 @@
-"""The decorator of every kernel: compiled code that is kept runs without numba.
+"""The decorator of every kernel: code that was compiled before runs without numba.
 
 Importing numba takes .2 CPU seconds, and its cache .1 more for the modules it wants, in every
-command. A kernel that was compiled before needs neither: `vcell.kernels.kept` loads its object
-code, and this module chooses it by the types of the arguments. What is not kept, or was compiled by
-another numba or for another processor, goes to numba, which compiles it or finds it in its own
-cache.
+command. A kernel that was compiled before needs neither: `vcell.kernels.object_cache` loads its
+object code, and this module chooses it by the types of the arguments. What is not there, or was
+compiled by another numba or for another processor, goes to numba, which compiles it or finds it in
+its own cache.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vcell.kernels import kept
+from vcell.kernels import object_cache
 
 _ALIGNED, _WRITEABLE, _C, _FORTRAN = 0x100, 0x400, 1, 2  # numpy's flags
 _LOCK = threading.RLock()
@@ -71,7 +71,7 @@ class CompiledKernel:
         return self.dispatcher(*args)
 
     def _loaded(self, signature: str) -> Callable[..., Any] | None:
-        found = kept.load(self.py_func, signature)
+        found = object_cache.load(self.py_func, signature)
         if found is not None:
             self._signatures.add(signature)
         return found
@@ -81,11 +81,11 @@ class CompiledKernel:
         return set(self._signatures)
 
     def compile_for(self, signature: str) -> None:
-        """Compile for the types of a signature, and keep the code; nothing if it is kept."""
+        """Compile for the types of a signature and save the code, unless it is there."""
         if self._loaded(signature) is None:
             from vcell.kernels import with_numba
 
-            with_numba.compile_and_keep(self, signature)
+            with_numba.compile_and_save(self, signature)
             self._signatures.add(signature)
 
 

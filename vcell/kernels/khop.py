@@ -1,9 +1,9 @@
 """Neighbourhoods of genes in several relations, and the edges among the genes of a neighbourhood.
 
 Legend: R relations, N genes, B samples, S genes of a sample, W = ceil(N / 64) words of a mask.
-A row lists the genes that a gene receives from. Rows of few genes are walked in the CSR, rows of
-many as bits: `place` (R, N) says where in `bits` (K, W) a row is, or -1.
-`indptr` (R, N + 1) counts from the start of the joined `indices`. Serial, without the GIL.
+A row lists the in-neighbours of a gene. Rows of few genes are read from the CSR, rows of many as
+bits: `place` (R, N) is the index of a row in `bits` (K, W), or -1. `indptr` (R, N + 1) counts from
+the start of the joined `indices`. Serial, without the GIL.
 """
 
 # ruff: noqa: FBT001  # numba compiles positional flags
@@ -13,23 +13,17 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from vcell.kernels.intrinsic import Intrinsic, types
 from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
 
 
-def _called_with_fewer(emitter: Any) -> Any:
-    """Make an intrinsic, whose calls take fewer arguments than its definition does."""
-    return intrinsic(emitter)
-
-
-@_called_with_fewer
+@Intrinsic
 def _trailing_zeros(typing: Any, word: Any) -> Any:
-    """Return the number of the lowest bit that is set, by the processor's own instruction."""
+    """Return the number of the lowest bit that is set, by a processor instruction."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
@@ -39,7 +33,7 @@ def _trailing_zeros(typing: Any, word: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def wide_rows(indptr: Array, indices: Array, fewest: int, words: int) -> tuple[Array, Array]:
-    """Write the rows of at least `fewest` genes as bits; return their places and the bits."""
+    """Write the rows of at least `fewest` genes as bits; return their indices and the bits."""
     n_relations, n = indptr.shape[0], indptr.shape[1] - 1
     place = np.full((n_relations, n), -1, np.int32)
     k = 0
@@ -64,7 +58,7 @@ def wide_rows(indptr: Array, indices: Array, fewest: int, words: int) -> tuple[A
 def _step(
     frontier: Array, reached: Array, indptr: Array, indices: Array, place: Array, bits: Array
 ) -> None:
-    """Add what the genes of `frontier` receive from in one relation to `reached`."""
+    """Add the in-neighbours of `frontier` in one relation to `reached`."""
     one, six, low = np.uint64(1), np.uint64(6), np.uint64(63)
     for w in range(frontier.shape[0]):
         word = frontier[w]
@@ -87,10 +81,10 @@ def k_hop(
     seeds: Array, hops: int, apart: bool, indptr: Array, indices: Array, place: Array, bits: Array,
     words: int,
 ) -> Array:  # fmt: skip
-    """Return (B, W) masks of the genes within `hops` of (B, S) seeds; a seed below 0 is none.
+    """Return (B, W) masks of the genes within `hops` of (B, S) seeds; negative seeds are skipped.
 
-    `apart`: hops stay in one relation each, and the neighbourhoods are united; else a hop takes any
-    relation. Seeds belong to their neighbourhood.
+    `apart`: all hops of a path must be in one relation, and the neighbourhoods are united;
+    otherwise a hop may use any relation. Seeds belong to their neighbourhood.
     """
     one, six, low = np.uint64(1), np.uint64(6), np.uint64(63)
     out = np.zeros((seeds.shape[0], words), np.uint64)
@@ -125,7 +119,7 @@ def k_hop(
 def members(mask: Array, rank: Array) -> Array:
     """Return the genes of a (W,) mask, ascending, and write each one's number into `rank`.
 
-    `rank` (N,) int32 is -1 for all others afterwards.
+    `rank` (N,) int32 is -1 for all other genes.
     """
     rank[:] = -1
     nodes = np.empty(rank.shape[0], np.int32)
@@ -145,7 +139,7 @@ def members(mask: Array, rank: Array) -> Array:
 
 @njit(nogil=True, cache=True)
 def room_for(nodes: Array, indptr: Array) -> int:
-    """Return how many edges the rows of some genes have in all: a bound on those among them."""
+    """Return the number of edges in the rows of some genes: a bound on the edges among them."""
     total = 0
     for t in nodes:
         total += indptr[t + 1] - indptr[t]
@@ -156,12 +150,12 @@ def room_for(nodes: Array, indptr: Array) -> int:
 def induced_csr(
     nodes: Array, rank: Array, indptr: Array, indices: Array, rows: Array, out: Array
 ) -> int:
-    """Write the edges among `nodes` as CSR over their numbers; return how many there are.
+    """Write the edges among `nodes` as CSR over their numbers; return the number of edges.
 
     Parameters
     ----------
     rows
-        (n + 1,) int32, where each row starts.
+        (n + 1,) int32, start of each row.
     out
         At least `room_for` + 1 sources.
     """
@@ -171,7 +165,7 @@ def induced_csr(
         t = nodes[i]
         for e in range(indptr[t], indptr[t + 1]):
             s = rank[indices[e]]
-            out[n] = s  # written first and counted after: no jump that the processor must guess
+            out[n] = s  # written first and counted afterwards: without a branch
             n += s >= 0
     rows[nodes.shape[0]] = n
     return n
@@ -195,7 +189,7 @@ def induced_pairs(nodes: Array, rank: Array, indptr: Array, indices: Array, out:
 
 @njit(nogil=True, cache=True)
 def induced_places(nodes: Array, rank: Array, indptr: Array, indices: Array, out: Array) -> int:
-    """Write where in the CSR the edges among `nodes` are."""
+    """Write the positions in the CSR of the edges among `nodes`."""
     n = 0
     for i in range(nodes.shape[0]):
         t = nodes[i]

@@ -1,7 +1,7 @@
 """Negative binomial and Poisson log-likelihoods of counts, and their gradients, in one pass.
 
 A cell with library size L has means ``mu = L softmax(logits)``. Its negative log-likelihood has a
-dense part, a function of mu and theta alone, and a part at the counts that are not zero:
+dense part, a function of mu and theta alone, and a part at the non-zero counts:
 
     t log1p(mu/t)                                         for every gene
     x (log1p(mu/t) - log mu) - S(x, t) + log x!           where x > 0
@@ -11,9 +11,9 @@ dense part, a function of mu and theta alone, and a part at the counts that are 
     by log mu:  (mu - x) r
     by t:       [log1p(mu/t) - mu/(t + mu)] + (A1 - mu A0) r / t
 
-The first goes through the softmax: ``grad = G - softmax * sum(G)``. A row is worked on while it is
-in the cache, in blocks of 512 genes whose float32 sums go into float64 totals: plain float32 sums
-miss 1e-5 on 24,000 genes, these reach 3e-7.
+The first is propagated through the softmax: ``grad = G - softmax * sum(G)``. A row is processed
+while in the cache, in blocks of 512 genes whose float32 sums go into float64 totals. Plain float32
+sums are off by 1e-5 on 24,000 genes, these by 3e-7.
 
 Legend: B cells, G genes; `grad` may be `logits` itself. Rows are CSR with sorted columns.
 """
@@ -74,7 +74,7 @@ def exp_rows(logits: Array, out: Array) -> tuple[float, float]:
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
 def subtract_share(grad: Array, share: Array, factor: np.float32, weight: np.float32) -> None:
-    """``grad = weight * (grad - factor * share)``: the way back through a softmax."""
+    """``grad = weight * (grad - factor * share)``: the gradient of a softmax."""
     for g in range(grad.shape[0]):
         grad[g] = weight * (grad[g] - factor * share[g])
 
@@ -89,7 +89,7 @@ def _nb_dense(
     grad: Array,
     by_theta: Array,
 ) -> tuple[np.float32, np.float32]:
-    """Treat a block as if it had no counts; return the sums of the loss and of `grad`."""
+    """Process a block as if all counts were zero; return the sums of the loss and of `grad`."""
     loss = total = np.float32(0.0)
     for g in range(mean.shape[0]):
         mu = mean[g] * scale
@@ -109,7 +109,7 @@ def at_genes(
     row: Array, shift: float, indices: Array, inverse_theta: Array, log_mu: Array,
     inverse_t: Array, mu: Array, r: Array, log_1p: Array,
 ) -> None:  # fmt: skip
-    """Gather what a row's counts need, then work it out in loops that are vectorised."""
+    """Gather the inputs at a row's counts, then compute in vectorised loops."""
     for k in range(indices.shape[0]):
         g = indices[k]
         log_mu[k] = row[g] + shift
@@ -129,9 +129,9 @@ def at_counts(
     gathered: tuple[Array, Array, Array, Array, Array], weight: np.float32,
     out: Array, by_theta: Array,
 ) -> tuple[float, float]:  # fmt: skip
-    """Add what a row's counts add to its loss and gradients; return the sums of both.
+    """Add the counts' part to a row's loss and gradients; return the sums of both.
 
-    Counts in the tables are worked out in float32, the others in float64.
+    Counts in the tables are processed in float32, the others in float64.
     """
     s, a0, a1 = tables
     log_mus, inverse_t, mus, rs, log_1ps = gathered
@@ -179,14 +179,14 @@ def nb_rows(
     grad: Array,
     by_theta: Array,
 ) -> None:
-    """Negative log-likelihood of some rows and the gradients of its weighted sum.
+    """Compute the negative log-likelihood of rows, and the gradients of its weighted sum.
 
     Parameters
     ----------
     logits, grad
         (B, G) float32; `grad` is filled, and may be `logits`.
     begin, indices, counts
-        CSR with B + 1 row borders.
+        CSR with B + 1 row bounds.
     library, weight
         (B,) sums of counts, and the weight of each cell in the gradients.
     theta, inverse_theta, by_theta
@@ -241,9 +241,9 @@ def poisson_rows(
     loss: Array,
     grad: Array,
 ) -> None:
-    """Poisson negative log-likelihood of some rows and its gradient: `nb_rows` without theta.
+    """Compute the Poisson loss of rows and its gradient: `nb_rows` without theta.
 
-    The means add up to the library size whatever the logits, so the dense part is a constant.
+    The means always add up to the library size, so the dense part is constant.
     """
     mean = np.empty(logits.shape[1], np.float32)
     for b in range(logits.shape[0]):
@@ -282,7 +282,7 @@ def square_rows(
     loss: Array,
     grad: Array,
 ) -> None:
-    """Half the squared error against sparse targets, summed over genes, and its gradient."""
+    """Compute half the squared error to sparse targets, summed over genes, and its gradient."""
     for b in range(values.shape[0]):
         row, out = values[b], grad[b]
         total: Any = 0.0

@@ -1,8 +1,8 @@
 """Rank sums of cells against a small sorted reference, without sorting the reference again.
 
-A gene's reference is kept as runs: its distinct values, ascending, and how many cells have each. A
+A gene's reference is stored as runs: its distinct values, ascending, with numbers of cells. A
 prediction that scales the reference's values keeps their order, so its rank sum is one merge of two
-ascending lists; predicted cells are sorted (few of them) and merged likewise.
+ascending lists; predicted cells are few, and are sorted and merged likewise.
 
 Legend: ``P`` perturbations, ``G`` genes, ``R`` runs of all genes, ``C`` reference cells.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
-_TILE = 16  # genes of predicted cells that are turned at once: a line of memory of float32
+_TILE = 16  # genes of predicted cells transposed at once: one cache line of float32
 
 
 @njit(nogil=True, cache=True)
@@ -46,14 +46,14 @@ def _merge(
     own: Array, own_count: Array, n_own: int, value: Array, count: Array, own_weight: float,
     weight: float,
 ) -> tuple[float, float]:  # fmt: skip
-    """Return U and the tie term of two ascending lists of runs; equal values may follow in own."""
+    """Return U and the tie term of two ascending lists of runs; `own` may repeat values."""
     u, ties, below = 0.0, 0.0, 0.0
     i, j, n = 0, 0, len(value)
     while i < n_own or j < n:
         x = own[i] if i < n_own else value[j]
         if j < n and value[j] < x:
             x = value[j]
-        if np.isnan(x):  # NaN is last, and equal to nothing
+        if np.isnan(x):  # NaN is last, and not equal to itself
             return np.nan, np.nan
         mine, theirs = 0.0, 0.0
         while i < n_own and own[i] == x:
@@ -77,10 +77,10 @@ def moved(
     first: Array, value: Array, count: Array, ratio: Array, sizes: Array, n_reference: float,
     u: Array, ties: Array,
 ) -> None:  # fmt: skip
-    """Mann-Whitney U, ``[P, G]``, of reference cells moved to ``ratio[P, G]`` times their mean.
+    """Compute U, ``[P, G]``, of reference cells shifted to ``ratio[P, G]`` times their mean.
 
-    As counts move: of the cells without any, the share s becomes ``s ** ratio`` (Poisson), and the
-    others' values are scaled for the rest. No value is negative. Both sides count as if they had
+    Counts shift like this: the share s of cells with 0 becomes ``s ** ratio`` (Poisson), and the
+    other values are scaled to match the mean. No value is negative. Both sides count as
     ``sizes[P]`` and `n_reference` cells of these distributions.
     """
     own, weight = np.empty(len(value), value.dtype), np.empty(len(value))
@@ -111,7 +111,7 @@ def moved(
 def cells_against(
     cells: Array, first: Array, value: Array, count: Array, weight: float, u: Array, ties: Array
 ) -> None:
-    """Mann-Whitney U, ``[G]``, of one perturbation's cells, ``[cells, G]``; ref. times `weight`."""
+    """Compute U, ``[G]``, of one perturbation's cells, ``[cells, G]``; reference times `weight`."""
     n, n_genes = cells.shape
     turned = np.empty((_TILE, n), value.dtype)
     ones = np.ones(n)

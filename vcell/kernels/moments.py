@@ -1,12 +1,11 @@
-"""Per gene: cells, sum, sum of squares, of values as stored or log-normalised; and the maximum.
+"""Per gene: cells, sum, sum of squares, of values as stored or log-normalised.
 
-Sums of whole numbers are exact in float64 below 2**53, so they do not depend on the order in which
-blocks arrive. Those of normalised values do; `vcell.passes` fixes that order.
+Sums of whole numbers below 2**53 are exact in float64, so they do not depend on the order of
+blocks. Sums of normalised values do; `vcell.passes` fixes that order.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from vcell.kernels.kernel import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LUT = 64  # counts with a table entry per cell; over 99 % of the non-zeros of a UMI matrix
+LUT = 64  # table entries per cell: covers over 99 % of the non-zeros of a UMI matrix
 
 
 @njit(nogil=True, cache=True)
@@ -30,8 +29,8 @@ def gene_moments(
 ) -> None:
     """Add to ``out[B, G, 3]``: non-zeros, sum, sum of squares.
 
-    With `single` a value is squared in float32, as scanpy squares those of a float32 matrix: only
-    squares over 2**24 differ from the exact ones.
+    With `single`, values are squared in float32, as in scanpy for a float32 matrix: only squares
+    above 2**24 differ from the exact ones.
     """
     for cell in range(len(indptr) - 1):
         batch = codes[cell]
@@ -48,23 +47,6 @@ def gene_moments(
 
 
 @njit(nogil=True, cache=True)
-def gene_maxima(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.float32],
-    codes: NDArray[np.int32],
-    out: NDArray[np.float32],
-) -> None:
-    """Raise ``out[B, G]`` to the largest value; it begins at 0, the value of what is not stored."""
-    for cell in range(len(indptr) - 1):
-        batch = codes[cell]
-        if batch < 0:
-            continue
-        for j in range(indptr[cell], indptr[cell + 1]):
-            out[batch, indices[j]] = max(out[batch, indices[j]], data[j])
-
-
-@njit(nogil=True, cache=True)
 def list_untabled(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -73,7 +55,7 @@ def list_untabled(
     others: NDArray[np.int64],
     places: NDArray[np.int32],
 ) -> None:
-    """List values without an entry in the table, as `tabled_moments` does, with room for all."""
+    """List values without an entry in the table, like `tabled_moments`, with room for all."""
     found = 0
     for cell in range(len(indptr) - 1):
         if codes[cell] < 0:
@@ -99,16 +81,16 @@ def tabled_moments(
     others: NDArray[np.int64],
     places: NDArray[np.int32],
 ) -> int:
-    """Add to ``out[B, G, 3]`` non-zeros, sum and sum of squares of what the table says.
+    """Add to ``out[B, G, 3]`` non-zeros, sum and sum of squares of the values in the table.
 
     Parameters
     ----------
     table
-        ``[C, LUT]``: what each cell's small whole values become. Made with numpy, whose float32
-        functions round differently from the C library's on some processors: scanpy's do as well.
+        ``[C, LUT]``: values of each cell's small whole numbers. Made with numpy, as in scanpy: its
+        float32 functions round differently from the C library's on some processors.
     others, places
         ``[M]`` and ``[M, 2]``: position, cell and gene of values without an entry, as far as there
-        is room; the number of them is returned.
+        is room; their number is returned.
     """
     found = 0
     for cell in range(len(indptr) - 1):
@@ -142,38 +124,13 @@ def listed_moments(
     values: NDArray[np.float32],
     out: NDArray[np.float64],
 ) -> None:
-    """Add to ``out[B, G, 3]`` non-zeros, sum and sum of squares of values with their places."""
+    """Add to ``out[B, G, 3]`` non-zeros, sum and sum of squares of listed values."""
     for i in range(len(values)):
         if batches[i] >= 0 and values[i] != 0:
             gene = out[batches[i], genes[i]]
             gene[0] += 1.0
             gene[1] += values[i]
             gene[2] += values[i] * values[i]
-
-
-@njit(nogil=True, cache=True)
-def log_normalize(
-    indptr: NDArray[np.int64],
-    data: NDArray[np.float32],
-    scale: NDArray[np.float32],
-    out: NDArray[np.float32],
-) -> None:
-    """Write ``log1p(x / scale)`` of every value to ``out[N]``, as scanpy's two steps would."""
-    table = np.empty(LUT, np.float32)
-    for cell in range(len(indptr) - 1):
-        factor = scale[cell]
-        known = 1
-        table[0] = np.float32(0)
-        for j in range(indptr[cell], indptr[cell + 1]):
-            value = data[j]
-            small = np.int64(value) if np.float32(0) <= value < np.float32(LUT) else 0
-            if np.float32(small) == value:
-                while known <= small:
-                    table[known] = np.float32(math.log1p(np.float32(known) / factor))
-                    known += 1
-                out[j] = table[small]
-            else:
-                out[j] = np.float32(math.log1p(np.float32(value) / factor))
 
 
 @njit(nogil=True, cache=True)
@@ -189,10 +146,10 @@ def rare_entries(  # noqa: PLR0913, PLR0917
     rows: NDArray[np.int64],
     values: NDArray[np.float64],
 ) -> None:
-    """Count the cells of every gene in ``counts[G]``, up to `limit`, and keep the first entries.
+    """Count the cells of every gene in ``counts[G]``, up to `limit`, and store the first entries.
 
-    `rows` and `values` have as many columns as entries are kept. Most genes are soon counted: what
-    remains is one look at the small array `counting`, which says of which genes it goes on.
+    `rows` and `values` have one column per stored entry. Counting soon ends for most genes, and
+    then only the small array `counting`, which marks the others, is read.
     """
     room = rows.shape[1]
     for cell in range(len(indptr) - 1):
@@ -211,7 +168,7 @@ def rare_entries(  # noqa: PLR0913, PLR0917
 
 @njit(nogil=True, cache=True)
 def add_into(total: NDArray[np.float64], part: NDArray[np.float64]) -> None:
-    """Add a block's part to the total: the one place where sums of floats are merged."""
+    """Add a block's sums to the total: the only place where sums of floats are merged."""
     flat_total = total.reshape(-1)
     flat_part = part.reshape(-1)
     for i in range(len(flat_total)):

@@ -1,7 +1,7 @@
 """Sums over the neighbours of genes, and their gradient: message passing on a CPU.
 
-Legend: n rows, E edges, D numbers of a node. Row i lists its sources as numbers within its sample,
-whose nodes begin at `first[i]`; of a single shared graph all begin at 0. Serial, without the GIL.
+Legend: n rows, E edges, D features of a node. Row i lists its sources as numbers within its sample,
+whose nodes start at `first[i]`; for a single shared graph all start at 0. Serial, without the GIL.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Variances of analytic Pearson residuals from the non-zeros alone.
 
-With ``mu = g * c / total`` (``g`` a gene's sum, ``c`` a cell's) a residual is
-``(x - mu) / sqrt(mu + mu**2 / theta)``, clipped. The part of the zeros depends on the cell through
-``c`` only, and smoothly through ``log c``: it is summed over all cells by interpolation at
-Chebyshev nodes (Lagrange weights of the cells, once per batch). The non-zeros add the difference.
+With ``mu = g * c / total`` (``g`` a gene's sum, ``c`` a cell's) a residual is ``(x - mu) / sqrt(mu
++ mu**2 / theta)``, clipped. The part of the zeros depends on the cell only through ``c``, and
+smoothly through ``log c``: it is summed over all cells by interpolation at Chebyshev nodes
+(Lagrange weights of the cells, once per batch). The non-zeros add the difference.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def residual_sums(  # noqa: PLR0913, PLR0917
     clip: float,
     out: NDArray[np.float64],
 ) -> None:
-    """Add to ``out[B, G, 2]``: residual and its square, less those of a zero, over the non-zeros.
+    """Add to ``out[B, G, 2]``: residual and its square, minus those of a zero, over the non-zeros.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def residual_sums(  # noqa: PLR0913, PLR0917
         length = indptr[cell + 1] - begin
         share = shares[batch]
         depth = depths[cell]
-        for i in range(length):  # no stores that could alias: this loop vectorises
+        for i in range(length):  # without stores that could alias, so that it is vectorised
             mu = share[indices[begin + i]] * depth
             weight = 1.0 / math.sqrt(mu + mu * mu * inverse)
             zero = max(-mu * weight, -clip)
@@ -80,7 +80,7 @@ def zero_residual_sums(
 ) -> None:
     """Write to ``out[G, 2]`` the weighted sums of a zero's residual and of its square.
 
-    `depths` and `weights` are the nodes and what they stand for, or all cells and ones.
+    `depths` and `weights` are the nodes and their weights, or all cells and ones.
     """
     for gene in range(len(share)):
         first = 0.0

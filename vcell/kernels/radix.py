@@ -1,4 +1,4 @@
-"""Long runs of 32-bit keys in order, by the digits of their values: see docs/decisions.md."""
+"""Radix sort of long runs of 32-bit keys; docs/decisions.md has the reasons."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
 
-_BITS = 11  # of a digit: 2,048 counters stay in the first cache
+_BITS = 11  # bits of a digit: 2,048 counters fit the L1 cache
 #: Runs of fewer keys are sorted faster by numpy.
 LEAST = 1_000
 
@@ -20,10 +20,10 @@ LEAST = 1_000
 def sort_runs(
     keys: Array, first: Array, last: Array, shift: int, least: int, spare: Array
 ) -> None:  # fmt: skip
-    """Sort each run ``keys[first[k] : last[k]]`` of `least` keys or more by what is above `shift`.
+    """Sort each run ``keys[first[k] : last[k]]`` of `least` keys or more by the bits above `shift`.
 
-    Keys are uint32. Those of one value keep their order, whatever their lower bits say. ``spare``
-    holds as many keys as the longest run.
+    Keys are uint32. The order of keys with equal high bits is kept. ``spare`` has room for the
+    longest run.
     """
     count = np.zeros(1 << _BITS, np.int64)
     move = np.uint64(shift)

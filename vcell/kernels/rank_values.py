@@ -1,7 +1,7 @@
 """Rank value encoding: the genes of a cell as tokens, the most unusual expression first.
 
-A gene's value is ``count / total * 10,000 / median`` in float64, as Geneformer computes it. Columns
-that lead to one token are added up before. Equal values are ordered by ascending token.
+A gene's value is ``count / total * 10,000 / median`` in float64, as in Geneformer. Columns with the
+same token are added up first. Equal values are ordered by ascending token.
 
 Legend: ``C`` cells of a block, ``N`` its non-zeros, ``G`` columns, ``V`` tokens of the vocabulary.
 """
@@ -17,7 +17,7 @@ from vcell.kernels.kernel import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_BITS = 11  # of a digit of the radix sort: 2,048 counters stay in the first cache
+_BITS = 11  # bits of a radix digit: 2,048 counters fit the L1 cache
 _DIGITS = 6  # 66 bits hold a float64
 _SCALE = 10_000.0
 
@@ -37,21 +37,21 @@ def rank_values(
     Parameters
     ----------
     indptr, indices, data
-        CSR; zeros may be stored, columns may come in any order.
+        CSR; zeros may be stored, and columns may be in any order.
     token_of
-        ``[G]``: token of each column, -1 where it has none.
+        ``[G]``: token of each column, -1 for none.
     medians
         ``[V]``: median of each token's gene.
     longest
-        How many tokens of a cell to keep.
+        Maximum number of tokens of a cell.
     out
         Receives the tokens, cell after cell; at least ``C * min(longest, V)`` long, or ``N``.
 
     Returns
     -------
     tuple of arrays
-        ``[C]`` tokens written for each cell, its genes with a token before cutting, and how many of
-        these share their value with a gene before them.
+        ``[C]`` each: tokens written for the cell, its genes with a token before truncation, and
+        those among them with the same value as a gene before them.
     """
     n_cells, n_tokens = len(indptr) - 1, len(medians)
     lengths = np.zeros(n_cells, np.int64)
@@ -79,7 +79,7 @@ def rank_values(
         for token in range(low, high + 1):  # ascending tokens: a stable sort keeps them so
             if sums[token] > 0:
                 bits[0] = sums[token] / total * _SCALE / medians[token]
-                key = ~as_key[0]  # positive floats order as their bits; the largest comes first
+                key = ~as_key[0]  # positive floats sort like their bits; inverted: largest first
                 keys[n], tokens[n] = key, token
                 for digit in range(_DIGITS):
                     counts[digit, (key >> np.uint64(_BITS * digit)) & np.uint64(2047)] += 1
@@ -89,7 +89,7 @@ def rank_values(
         for digit in range(_DIGITS):
             shift = np.uint64(_BITS * digit)
             if n and counts[digit, (keys[0] >> shift) & np.uint64(2047)] == n:
-                continue  # all alike: nothing would move
+                continue  # all equal: no change
             place = 0
             for bucket in range(1 << _BITS):
                 here = counts[digit, bucket]

@@ -1,18 +1,17 @@
 """Rank sums of every gene for every group at once: one sort per gene serves all perturbations.
 
-A gene's non-zeros (`vcell.metrics.by_gene`) become one whole number each: the value, mapped so that
-it orders as the floats do, above the group's bits. A sorted slice is then scanned once, whatever
-the number of groups. Zeros are one block known from counts alone.
+Each non-zero of a gene (`vcell.metrics.by_gene`) becomes a whole number: the value, mapped so that
+it sorts like the float, above the group's bits. A sorted slice is then scanned once, for any number
+of groups. Zeros are one block, known from counts alone.
 
-Counts that become log1p values are not computed one by one: with one divisor a cell, a table
-``[L, C]`` has what the counts below L become in each cell, and another the rank of that among all
-of the table. Value and group then take 32 bits, which sort in half the time of 64. Other values
-take 64: 48 bits of the value (a float32 fits whole, a float64 gives its rank instead) above 16 of
-group.
+Counts that become log1p values are not computed one by one: with one divisor per cell, a table
+``[C, L]`` has the values of counts below L in each cell, and another their ranks in the table.
+Value and group then take 32 bits, which sort in half the time of 64. Other values take 64: 48 bits
+of the value (a float32 fits, a float64 is replaced by its rank) above 16 of the group.
 
-Kernels are serial, without the GIL: callers split genes between threads.
+Kernels are serial and release the GIL: callers divide genes among threads.
 
-Legend: ``N`` non-zeros, ``K`` genes at hand, ``P`` groups; group 0 is the reference. Gene k's
+Legend: ``N`` non-zeros, ``K`` genes of a range, ``P`` groups; group 0 is the reference. Gene k's
 entries are those from ``first[k]`` to ``last[k]``.
 """
 
@@ -30,41 +29,44 @@ Array = NDArray[Any]
 
 _SIGN = np.uint32(0x80000000)
 _ALL = np.uint32(0xFFFFFFFF)
-#: What zero is mapped to in 48 bits; keys below belong to negative values.
+#: The 48-bit key of zero; keys of negative values are below.
 ZERO = np.uint64(0x800000000000)
-#: Groups that a key of 64 bits can hold, and their bits.
+#: Maximum number of groups in a 64-bit key, and their bits.
 MOST_GROUPS, GROUP_BITS = 1 << 16, 16
 
 
 @njit(nogil=True, cache=True)
 def level_keys(
     starts: Array, entries: Array, numbers: Array, group: Array, value: Array, rank: Array,
-    base: int, shift: int, cursor: Array, values: Array, keys: Array, places: Array, found: int,
+    base: int, shift: int, cursor: Array, values: Array, keys: Array, places: Array,
+    counts: Array, found: int,
 ) -> int:  # fmt: skip
-    """Put a block's counts of some genes behind those of earlier blocks, as values and keys.
+    """Append a block's counts of some genes to those of earlier blocks, as keys and values.
 
-    ``starts[K + 1]`` bounds the genes in `entries`, a row of ``numbers[C]`` above 16 bits of count
-    each; cells without a group are left out. ``value[L, C]`` and ``rank[L, C]`` are the tables; a
-    key has the rank less `base`. A count of L or more stays a count, its key is the cell's number,
-    and its place is put into `places` behind the `found` that are there; returns how many there are
-    then.
+    ``starts[K + 1]`` are the genes' bounds in `entries` (row << 16 | count; rows of
+    ``numbers[C]``); cells without a group are left out. ``value[C, L]`` and ``rank[C, L]`` are the
+    tables; a key has the rank minus `base`. An empty `values` is not written. The key of a count of
+    L or more is the cell's number; its position and the count are appended to `places` and
+    `counts`, which have `found` entries; the new number of entries is returned.
     """
-    few = value.shape[0]
+    few, wide = rank.shape[1], len(values) > 0
+    low, move = np.uint32(base), np.uint32(shift)
     for k in range(len(cursor)):
         at = cursor[k]
         for j in range(starts[k] - starts[0], starts[k + 1] - starts[0]):
-            c = numbers[entries[j] >> 16]
-            x = entries[j] & 0xFFFF
+            c = numbers[entries[j] >> np.uint32(16)]
+            x = entries[j] & np.uint32(0xFFFF)
             g = group[c]
             if g < 0:
                 continue
             if x < few:
-                values[at] = value[x, c]
-                keys[at] = ((rank[x, c] - base) << shift) | g
+                keys[at] = ((rank[c, x] - low) << move) | np.uint32(g)
+                if wide:
+                    values[at] = value[c, x]
             else:
-                values[at] = x
                 keys[at] = c
                 places[found] = at
+                counts[found] = x
                 found += 1
             at += 1
         cursor[k] = at
@@ -73,7 +75,7 @@ def level_keys(
 
 @njit(nogil=True, cache=True)
 def pack(bits: Array, cell: Array, group: Array, keys: Array) -> None:
-    """Make keys of values (float32 seen as uint32) and of their cells' groups."""
+    """Make keys from values (float32 as uint32) and the groups of their cells."""
     for j in range(len(bits)):
         b = bits[j]
         b ^= _ALL if b & _SIGN else _SIGN
@@ -82,7 +84,7 @@ def pack(bits: Array, cell: Array, group: Array, keys: Array) -> None:
 
 @njit(nogil=True, cache=True)
 def widen(bits: Array, own: Array, mask: int, wide: Array) -> None:
-    """Make 64 bits of positive float32 values (seen as uint32) and of the groups in their keys."""
+    """Make 64-bit keys from positive float32 values (as uint32) and the groups in their keys."""
     low = np.uint64(mask)
     for j in range(len(bits)):
         wide[j] = (np.uint64(bits[j]) << np.uint64(32)) | (np.uint64(own[j]) & low)
@@ -90,7 +92,7 @@ def widen(bits: Array, own: Array, mask: int, wide: Array) -> None:
 
 @njit(nogil=True, cache=True)
 def narrow(wide: Array, shift: int, keys: Array) -> None:
-    """Make keys of what `widen` has made and was sorted: ranks of the values instead of them."""
+    """Make keys from the sorted result of `widen`, with ranks instead of values."""
     rank, last = 0, np.uint64(0)
     for j in range(len(wide)):
         value = wide[j] >> np.uint64(32)
@@ -101,10 +103,10 @@ def narrow(wide: Array, shift: int, keys: Array) -> None:
 
 @njit(nogil=True, cache=True)
 def rank_gene(value: Array, order: Array, own: Array, shift: int, zero: int, keys: Array) -> None:
-    """Make one gene's keys, ascending, of values that `order` sorts and of their cells' groups.
+    """Make one gene's keys, ascending, from values sorted by `order` and their cells' groups.
 
-    A key holds the value's rank among the distinct ones instead of the value: from `zero` + 1 on,
-    below `zero` if it is negative. ``own[N]`` has groups, in the order of the values.
+    A key has the value's rank among the distinct ones instead of the value: from `zero` + 1 on, or
+    below `zero` if it is negative. ``own[N]`` are groups, in the order of the values.
     """
     rank, last = np.int64(zero), 0.0
     for j in range(len(order)):
@@ -130,7 +132,7 @@ def add_genes(
     first: Array, last: Array, values: Array, keys: Array, mask: int, weight: Array, sums: Array,
     squares: Array, narrow: Array, stored: Array,
 ) -> None:  # fmt: skip
-    """Add genes' entries up by group as `add_rows` does, into tables ``[K, P]``, same bits.
+    """Sum genes' entries by group into tables ``[K, P]``, bit for bit as `add_rows`.
 
     ``stored[K, P]`` counts them. The group is in the lowest bits of the key.
     """
@@ -147,11 +149,30 @@ def add_genes(
 
 
 @njit(nogil=True, cache=True)
+def add_keyed_genes(
+    first: Array, last: Array, keys: Array, shift: int, base: int, weight: Array, sums: Array,
+    squares: Array, narrow: Array, stored: Array,
+) -> None:  # fmt: skip
+    """As `add_genes`, of float32 values that are the bits of a key less `base`."""
+    wide, low, move = squares.shape[0] > 0, np.uint32((1 << shift) - 1), np.uint32(shift)
+    for k in range(len(first)):
+        total, fine, n = sums[k], narrow[k], stored[k]
+        for j in range(first[k], last[k]):
+            g = np.int64(keys[j] & low)
+            x = np.uint32((keys[j] >> move) + np.uint32(base)).view(np.float32)
+            total[g] += np.float64(x)
+            fine[g] += x * weight[g]
+            n[g] += 1
+            if wide:
+                squares[k, g] += np.float64(x) * np.float64(x)
+
+
+@njit(nogil=True, cache=True)
 def below_profile(
     first: Array, last: Array, values: Array, keys: Array, mask: int, profile: Array, below: Array,
     equal: Array,
 ) -> None:  # fmt: skip
-    """Count group 0's entries that are less than ``profile[K]``, and those that equal it."""
+    """Count group 0's entries below ``profile[K]``, and those equal to it."""
     low = np.uint64(mask)
     for k in range(len(first)):
         at, less, same = profile[k], 0, 0
@@ -168,12 +189,12 @@ def against_reference(
     keys: Array, first: Array, last: Array, shift: int, zero: int, stored: Array, sizes: Array,
     u: Array, ties: Array,
 ) -> None:  # fmt: skip
-    """Mann-Whitney U of every group against group 0, and its tie term, for each gene.
+    """Compute U of every group against group 0, and its tie term, for each gene.
 
-    Keys ascend within a gene, a group's bits below `shift`; those of negative values are less than
-    `zero` above it. ``u[K, P]`` counts the pairs in which the group's cell exceeds the reference's
-    (half for equal ones); ``ties[K, P]`` is the sum of t^3 - t over the blocks of equal values of
-    both samples together, for group 0 of the reference alone.
+    Keys ascend within a gene, with the group's bits below `shift`; the high bits of negative values
+    are less than `zero`. ``u[K, P]`` counts the pairs in which the group's cell exceeds the
+    reference's (half for equal ones); ``ties[K, P]`` is the sum of t^3 - t over the blocks of equal
+    values of both samples together, for group 0 of the reference alone.
     """
     n_groups = len(sizes)
     count = np.zeros(n_groups, np.int64)
@@ -181,9 +202,9 @@ def against_reference(
     move, mask, border = np.uint64(shift), np.uint64((1 << shift) - 1), np.uint64(zero)
     for gene in range(len(first)):
         up, tie = u[gene], ties[gene]
-        base = 0.0  # what every group gets: blocks in which it has no cell
+        base = 0.0  # common part of all groups: blocks in which they have no cell
         seen = 0  # reference cells below the current block
-        pending = True  # the block of zeros is still to come
+        pending = True  # the block of zeros has not come yet
         j, stop = first[gene], last[gene]
         while j < stop or pending:
             if pending and (j == stop or np.uint64(keys[j]) >> move >= border):
@@ -200,10 +221,10 @@ def against_reference(
                 seen += c
                 continue
             value = np.uint64(keys[j]) >> move
-            if j + 1 == stop or np.uint64(keys[j + 1]) >> move != value:  # most values are alone
+            if j + 1 == stop or np.uint64(keys[j + 1]) >> move != value:  # most values are unique
                 g = int(np.uint64(keys[j]) & mask)
                 j += 1
-                up[g] += seen  # what group 0 gets is dropped: asking would cost more
+                up[g] += seen  # ignored for group 0: a test would cost more
                 seen += g == 0
                 continue
             n_touched = 0
@@ -236,7 +257,7 @@ def against_rest(
     keys: Array, first: Array, last: Array, shift: int, zero: int, stored: Array, sizes: Array,
     u: Array, ties: Array,
 ) -> None:  # fmt: skip
-    """Mann-Whitney U of every group against all other cells, and the tie term they share."""
+    """Compute U of every group against all other cells, and their common tie term."""
     n_groups = len(sizes)
     count = np.zeros(n_groups, np.int64)
     touched = np.empty(n_groups, np.int64)
@@ -285,9 +306,9 @@ def add_rows(
 ) -> None:  # fmt: skip
     """Add a block's cells to their groups' rows of three tables.
 
-    ``sums[P, G]`` and ``squares[P, G]`` in float64 (an empty `squares` is left alone), and
-    ``narrow[P, G]`` in its own precision, cell by cell in the file's order, each value times
-    ``weight[P]``: what scipy's ``X.mean(axis=0)`` does to values of that precision, to the bit.
+    ``sums[P, G]`` and ``squares[P, G]`` in float64 (an empty `squares` is skipped), and ``narrow[P,
+    G]`` in its own precision, cell by cell in the file's order, each value times ``weight[P]``: bit
+    for bit the same as scipy's ``X.mean(axis=0)`` in that precision.
     """
     wide = squares.shape[0] > 0
     for row in range(len(indptr) - 1):
@@ -308,7 +329,7 @@ def add_rows(
 def look_up(indptr: Array, data: Array, table: Array, out: Array) -> int:
     """Replace whole values below the width of ``table[rows, K]`` by their row's entry.
 
-    Returns how many values are left as they were, for the caller to compute.
+    Returns the number of other values, which are unchanged, for the caller to compute.
     """
     width, left = table.shape[1], 0
     for row in range(len(indptr) - 1):
@@ -325,27 +346,42 @@ def look_up(indptr: Array, data: Array, table: Array, out: Array) -> int:
 
 @njit(nogil=True, cache=True)
 def survey(indptr: Array, data: Array, totals: Array) -> tuple[float, float, float, int]:
-    """Sum each row into ``totals``; return least, largest, farthest from whole, not finite."""
+    """Sum each row into ``totals``; return least, largest, farthest from whole, not finite.
+
+    A row of whole numbers below 2^16 is recognised in vectors; its sum is exact in any order.
+    """
     low, high, fraction, odd = 0.0, 0.0, 0.0, 0
     for row in range(len(indptr) - 1):
+        values = data[indptr[row] : indptr[row + 1]]
+        strange, whole, most = 0, np.int64(0), np.int32(0)
+        for i in range(len(values)):  # no branch inside
+            x = values[i]
+            k = np.int32(x if 0 <= x <= 65535 else 0)
+            strange |= k != x
+            whole += k
+            most = max(most, k)
+        totals[row] = whole
+        high = max(high, np.float64(most))
+        if not strange:
+            continue
         total = 0.0
-        for j in range(indptr[row], indptr[row + 1]):
-            total += np.float64(data[j])
+        for i in range(len(values)):
+            x = values[i]
+            total += np.float64(x)
+            odd += not np.isfinite(x)
+            low = np.float64(x) if x < low else low
+            high = np.float64(x) if x > high else high
+            off = abs(x - np.rint(x))
+            fraction = np.float64(off) if off > fraction else fraction
         totals[row] = total
-    for x in data:
-        odd += not np.isfinite(x)
-        low = np.float64(x) if x < low else low
-        high = np.float64(x) if x > high else high
-        off = abs(x - np.rint(x))
-        fraction = np.float64(off) if off > fraction else fraction
     return low, high, fraction, odd
 
 
 @njit(nogil=True, cache=True)
 def expm1(values: Array, out: Array) -> None:
-    """exp(x) - 1 one by one in the values' own precision: numpy's vectorised one rounds otherwise.
+    """Compute exp(x) - 1 one by one in the values' precision: numpy's vector code rounds otherwise.
 
-    pdex takes it this way, and equal fold changes are only equal if they are rounded alike.
+    pdex computes it this way, and equal fold changes stay equal only with the same rounding.
     """
     for i in range(len(values)):
         out[i] = np.expm1(values[i])
@@ -353,7 +389,7 @@ def expm1(values: Array, out: Array) -> None:
 
 @njit(nogil=True, cache=True)
 def log2_ratio(target: Array, reference: Array, eps: float, out: Array) -> None:
-    """log2((target + eps) / (reference + eps)) in float64; 0 where both are zero."""
+    """Compute log2((target + eps) / (reference + eps)) in float64; 0 where both are zero."""
     for i in range(target.shape[0]):
         for j in range(target.shape[1]):
             a, b = np.float64(target[i, j]) + eps, np.float64(reference[i, j]) + eps

@@ -15,9 +15,9 @@ from vcell.kernels.kernel import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: What `row_faults` finds, as bits: columns that do not ascend, stored zeros.
+#: Bits of `row_faults`: columns that do not ascend, stored zeros.
 FALLS, ZEROS = 1, 2
-#: Columns of what `survey_values` counts.
+#: Columns of the counts of `survey_values`.
 NAN, INFINITE, NEGATIVE, FRACTION = 0, 1, 2, 3
 
 
@@ -29,7 +29,7 @@ def row_faults(indptr: NDArray[np.int64], indices: NDArray[np.int32], data: NDAr
     for row in range(len(indptr) - 1):
         columns = indices[indptr[row] : indptr[row + 1]]
         values = data[indptr[row] : indptr[row + 1]]
-        for i in range(1, len(columns)):  # no branch inside: these loops vectorise
+        for i in range(1, len(columns)):  # without branches, so that the loops are vectorised
             falls |= columns[i] <= columns[i - 1]
         for i in range(len(values)):
             zeros |= values[i] == 0
@@ -38,9 +38,9 @@ def row_faults(indptr: NDArray[np.int64], indices: NDArray[np.int32], data: NDAr
 
 @njit(nogil=True, cache=True)
 def _sort(columns: NDArray[np.int32]) -> None:
-    """Sort in place, as a heap: numba takes a second to compile its own sort."""
+    """Heapsort in place: numba takes a second to compile its own sort."""
     n = len(columns)
-    for end in range(n // 2 + n - 1, 0, -1):  # first build the heap, then take from its top
+    for end in range(n // 2 + n - 1, 0, -1):  # first build the heap, then remove its top
         if end >= n:
             root, last = end - n, n
         else:
@@ -93,7 +93,7 @@ def survey_values(
     gene_cells: NDArray[np.int64],
     odd: NDArray[np.int64],
 ) -> None:
-    """Measure every cell and add to what is known of the genes; NaN and infinity count as zero.
+    """Measure every cell, and add to the genes' statistics; NaN and infinity count as zero.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def survey_values(
     gene_sums, gene_cells
         ``[G]``, added to.
     odd
-        ``[4]``, added to: how many values are NaN, infinite, negative, not whole.
+        ``[4]``, added to: numbers of NaN, infinite, negative and fractional values.
     """
     for cell in range(len(indptr) - 1):
         total = 0.0

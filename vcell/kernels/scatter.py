@@ -1,8 +1,8 @@
 """Sorting cells into buckets: the two passes of a shuffle that does not fit in memory.
 
-`measure` checks a block of CSR rows (totals, genes, whether they are counts), `scatter` writes its
-kept rows by bucket in small types and adds to the statistics of genes, `reorder` puts the rows of
-one bucket in their final order. Serial, without the GIL.
+`measure` checks a block of CSR rows (totals, genes, whether they are counts), `scatter` writes the
+kept rows by bucket in small types and updates the statistics of genes, `reorder` sorts the rows of
+one bucket into their final order. Serial, without the GIL.
 """
 
 # ruff: noqa: PLR0913, PLR0917  # kernels take arrays, not objects
@@ -19,19 +19,19 @@ Array = NDArray[Any]
 
 #: Columns of the statistics of genes.
 N_CELLS, SUM, SUM_SQUARES, MAX = 0, 1, 2, 3
-#: Bits of what `measure` finds in a row.
+#: Bits of the faults that `measure` finds in a row.
 FRACTION, NEGATIVE, NOT_FINITE, INEXACT = 1, 2, 4, 8
-#: The u16 that stands for a count that does not fit and is listed on the side.
+#: The u16 in place of a count that does not fit, which is listed separately.
 ESCAPE = 65_535
 
 
 _LARGEST = 4_294_967_295.0  # of 32 bits
 
 
-# reassoc lets LLVM add in vectors; sums of whole numbers are exact in any order
+# reassoc lets LLVM vectorise sums; those of whole numbers are exact in any order
 @njit(nogil=True, cache=True, fastmath={"reassoc"})
 def _counts(val: Array) -> tuple[int, int, float]:
-    """How many values are whole numbers of 32 bits, how many are exact in float32, their sum."""
+    """Count values that are 32-bit whole numbers, and those exact in float32; sum all."""
     whole, exact, total = 0, 0, 0.0
     for j in range(val.shape[0]):
         x = np.float64(val[j])
@@ -54,7 +54,7 @@ def measure(
     length: Array,
     flags: Array,
 ) -> None:
-    """Per row: sum, mitochondrial sum, genes above zero, kept length, and what is odd about it.
+    """Compute per row: sum, mitochondrial sum, genes above zero, kept length, and faults.
 
     Blocks hold no zeros. `column[g] < 0` marks genes that the store leaves out.
     """
@@ -95,7 +95,7 @@ def measure(
 def place(
     bucket: Array, keep: Array, length: Array, n_buckets: int, segment: Array, at: Array
 ) -> None:
-    """Where each kept row of a block goes when rows are laid out by bucket, in order within."""
+    """Compute the position of each kept row of a block, by bucket and in order within."""
     for b in range(n_buckets + 1):
         segment[b] = 0
     for r in range(bucket.shape[0]):
@@ -163,7 +163,7 @@ def escaped_counts(
     position: Array,
     value: Array,
 ) -> None:
-    """List the counts that `scatter_counts` escaped: where they were written, and what they are."""
+    """List position and value of the counts that `scatter_counts` escaped."""
     n = 0
     for r in range(indptr.shape[0] - 1):
         if not keep[r]:
@@ -192,7 +192,7 @@ def scatter_values(
     val_out: Array,
     stats: Array,
 ) -> None:
-    """As `scatter_counts` for values that are not counts: kept as they are."""
+    """Like `scatter_counts`, for values that are not counts."""
     for r in range(indptr.shape[0] - 1):
         if not keep[r]:
             continue
@@ -224,10 +224,10 @@ def reorder(
     val_out: Array,
     new_length: Array,
 ) -> int:
-    """Write rows one after the other, keeping columns with `column[c] >= 0`, renumbered.
+    """Write rows consecutively, with the columns `column[c] >= 0`, renumbered.
 
-    `src`, `length` are in the final order. Rows whose columns do not ascend (a gene subset in an
-    order of its own) are sorted. Returns the number of elements written.
+    `src`, `length` are in the final order. Rows whose columns do not ascend (a gene subset in
+    another order) are sorted. Returns the number of elements written.
     """
     to = 0
     for k in range(src.shape[0]):

@@ -1,7 +1,7 @@
-"""Draw negative binomial cells: every cell has its own random stream, so any chunking agrees.
+"""Draw negative binomial cells, each with its own random stream, for results independent of chunks.
 
-A cell costs one uniform a gene; `log` and `exp` are spent only where a count is possible, because
-P(X > 0) <= mean. Each positive count comes from inverting the exact distribution function.
+A cell costs one uniform number per gene; `log` and `exp` are spent only where a count is possible,
+because P(X > 0) <= mean. Each positive count comes from inverting the exact distribution function.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _mix(word: np.uint64) -> np.uint64:
 
 @njit(nogil=True, cache=True, inline="always")
 def _uniform(word: np.uint64) -> float:
-    """Turn 64 random bits into a number of (0, 1), both ends left out."""
+    """Convert 64 random bits to a number in the open interval (0, 1)."""
     return (float(_mix(word) >> _S11) + 0.5) * _UNIT
 
 
@@ -44,7 +44,7 @@ def _positive_count(tail: float, none: float, mean: float, size: float) -> int:
     ratio = mean / (mean + size)
     mass, above = none, 1.0 - none
     x = 0
-    while above > tail and (mass > 0.0 or x < mean):  # mass 0: rounding left a tail of nothing
+    while above > tail and (mass > 0.0 or x < mean):  # mass 0: the tail is rounding error
         mass *= ratio * (x + size) / (x + 1)
         above -= mass
         x += 1
@@ -52,7 +52,7 @@ def _positive_count(tail: float, none: float, mean: float, size: float) -> int:
 
 
 class Law(NamedTuple):
-    """What all cells are drawn from. N genes, K programmes, T cell types, B batches, S slots."""
+    """Parameters of all cells. N genes, K programmes, T cell types, B batches, S slots."""
 
     depth_median: float  # library sizes are log-normal
     depth_sd: float
@@ -65,11 +65,11 @@ class Law(NamedTuple):
 
 
 class CellLabels(NamedTuple):
-    """What the labels of C cells mean to each of them."""
+    """Parameters of C cells, from their labels."""
 
-    shift: NDArray[np.float64]  # (C, K) programme activities its perturbation gives a cell
+    shift: NDArray[np.float64]  # (C, K) shift of programme activities by the perturbation
     target: NDArray[np.int64]  # (C,) the gene knocked down, -1 for none
-    kept: NDArray[np.float64]  # (C,) the share of it that is left
+    kept: NDArray[np.float64]  # (C,) remaining share of its expression
     cell_type: NDArray[np.int32]  # (C,) row of Law.base
     batch: NDArray[np.int32]  # (C,) row of Law.batch_factor
 
@@ -86,8 +86,8 @@ def draw_cells(
 ) -> int:
     """Fill one CSR block with cells `first`, `first + 1`, ...; return the non-zeros needed.
 
-    `key` names the simulation and the draw. Where more non-zeros are needed than `indices` holds,
-    the rest is counted but not stored: call again with more room.
+    `key` identifies the simulation and the draw. If `indices` is too short, further non-zeros are
+    counted but not stored: call again with more room.
     """
     n_cells, n_programmes = labels.shift.shape
     n_genes, n_slots = law.slots.shape

@@ -1,9 +1,10 @@
-"""A linear layer on cells that stay compressed: ``y = x W`` and ``dW = x' dy`` for CSR x.
+"""A linear layer on sparse cells: ``y = x W`` and ``dW = x' dy`` for CSR x.
 
 A cell has values in a twentieth of its genes, so this is a twentieth of the dense layer's work.
-Weights are gene-major, (G, H): a gene's weights lie together. Going cell by cell would bring each
-gene's weights from memory once per cell; here genes are taken in blocks whose weights stay in the
-cache while all cells use them. Sums run over a row's genes in the same order with any threads.
+Weights are gene-major, (G, H): each gene's weights are contiguous. Going cell by cell would load
+each gene's weights from memory once per cell; here genes are processed in blocks whose weights stay
+in the cache while all cells use them. Sums run over a row's genes in the same order for any
+threads.
 
 Legend: B cells, G genes, H outputs. Rows are CSR with sorted columns.
 """
@@ -63,7 +64,7 @@ def forward(begin: Array, indices: Array, values: Array, weight: Array, out: Arr
 def by_gene(
     begin: Array, indices: Array, values: Array, n_genes: int
 ) -> tuple[Array, Array, Array]:
-    """Return the same matrix as CSC: column borders, rows and values."""
+    """Return the same matrix as CSC: column bounds, rows and values."""
     border = np.zeros(n_genes + 1, np.int64)
     for k in range(begin[0], begin[-1]):
         border[indices[k] + 1] += 1

@@ -1,6 +1,6 @@
 """The row-wise operations of a transformer: sums with LayerNorm and ReLU, in place.
 
-numpy does each of these in several passes over memory, which cost more than the sums.
+numpy needs several passes over memory for each, which cost more than the arithmetic.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def add_vector(rows: Rows, vector: Vector) -> None:
 
 @njit(nogil=True, cache=True, fastmath=FLAGS)
 def add_and_rectify(rows: Rows, bias: Vector) -> None:
-    """Add a bias to every row, and put 0 where that is negative; NaN stays."""
+    """Add a bias to every row, and replace negative results by 0; NaN stays."""
     for i in range(rows.shape[0]):
         for j in range(rows.shape[1]):
             value = rows[i, j] + bias[j]

@@ -29,9 +29,9 @@ def scatter_columns(
     cells: NDArray[np.int32],
     values: NDArray[np.float32],
 ) -> None:
-    """Put a block's entries where ``cursor[G]`` says their genes go on, and move the cursor.
+    """Write a block's entries to the next positions of their genes, ``cursor[G]``, and advance it.
 
-    Called for block after block of cells, with the cursor first at every gene's beginning (the
+    Called for successive blocks of cells, with the cursor initially at every gene's start (the
     exclusive cumulative sum of `count_columns`), it fills the CSC arrays `cells` and `values`.
     """
     for cell in range(len(indptr) - 1):
@@ -52,9 +52,9 @@ def deal(
     counts: NDArray[np.int64],
     entries: NDArray[Any],
 ) -> None:
-    """Put entries into `entries` (row, column, value) by bucket, in their order within each.
+    """Sort entries into `entries` (row, column, value) by bucket; the order within is kept.
 
-    ``counts[K]`` becomes the number of every bucket's; a bucket holds `height` neighbouring rows.
+    ``counts[K]`` becomes the number of entries in every bucket; a bucket has `height` rows.
     """
     counts[:] = 0
     for i in range(len(rows)):
@@ -77,7 +77,7 @@ def sort_by_row(
     columns: NDArray[np.int32],
     values: NDArray[Any],
 ) -> None:
-    """Write entries as CSR of the rows from `first` on, in their order within each row."""
+    """Write entries as CSR of the rows from `first` on; the order within each row is kept."""
     indptr[:] = 0
     for i in range(len(entries)):
         indptr[entries[i].row - first + 1] += 1

@@ -1,4 +1,4 @@
-"""What numba does for kernels: it compiles what is not kept, and keeps a cache of its own.
+"""What numba does for kernels: it compiles what is in no cache, and has a cache of its own.
 
 Importing this module imports numba.
 """
@@ -15,9 +15,9 @@ from numba.core.caching import Cache, IndexDataCacheFile
 from numba.core.runtime import _nrt_python as runtime  # type: ignore[attr-defined]
 
 from vcell import compiling
-from vcell.kernels import kept
+from vcell.kernels import object_cache
 
-__all__ = ["compile_and_keep", "njit", "read", "spelt"]
+__all__ = ["compile_and_save", "njit", "read", "spelt"]
 
 _load_index: Any = IndexDataCacheFile._load_index  # numba has no public way to these
 _load_kernel: Any = Cache.load_overload
@@ -66,14 +66,14 @@ IndexDataCacheFile._load_index = _load_or_begin_anew  # type: ignore[method-assi
 Cache.load_overload = _load_without_compiler  # type: ignore[method-assign]
 
 
-def compile_and_keep(kernel: Any, signature: str) -> None:
-    """Let numba compile a kernel (or find it in its cache) for a signature, and keep its code."""
+def compile_and_save(kernel: Any, signature: str) -> None:
+    """Let numba compile a kernel (or find it in its cache) for a signature, and save its code."""
     kinds = tuple(read(word) for word in signature.split())
     kernel.dispatcher.compile(kinds)
     found = kernel.dispatcher.overloads.get(kinds)
     code = None if found is None else _object_code(kernel.dispatcher, found)
     if code is not None:
-        kept.keep(kernel.py_func, signature, code, found)
+        object_cache.save(kernel.py_func, signature, code, found)
 
 
 def _object_code(dispatcher: Any, found: Any) -> bytes | None:
@@ -82,10 +82,10 @@ def _object_code(dispatcher: Any, found: Any) -> bytes | None:
         library = found.library.serialize_using_object_code()
     except RuntimeError:  # numba has given it to LLVM
         cache, codegen = dispatcher._cache, found.target_context.codegen()
-        kept_there = cache._cache_file.load(cache._index_key(found.signature.args, codegen))
-        if kept_there is None:
+        stored = cache._cache_file.load(cache._index_key(found.signature.args, codegen))
+        if stored is None:
             return None
-        library, *_ = kept_there
+        library, *_ = stored
     _, kind, (code, *_) = library
     return bytes(code) if kind == "object" else None
 

@@ -1,4 +1,4 @@
-"""The zero-inflated negative binomial: `vcell.kernels.likelihood` with a chance of dropping out.
+"""The zero-inflated negative binomial: `vcell.kernels.likelihood` with a probability of dropout.
 
 A count is zero by dropout with probability sigmoid(pi). With ``a = -t log1p(mu/t)``, the log
 probability of a zero under the negative binomial:
@@ -6,9 +6,9 @@ probability of a zero under the negative binomial:
     zero:      -log(sigmoid(pi) + sigmoid(-pi) exp(a))
     otherwise: softplus(pi) + the negative binomial's loss
 
-Every gene is first treated as a zero, then the counts are corrected. The logarithm is taken of
-``1 - v`` with ``v = -sigmoid(-pi) expm1(a)`` where v is small, else of the sum, which has no
-cancellation; q = sigmoid(-pi) exp(a) / (sum) is the chance that a zero was counted.
+Every gene is first treated as a zero, then corrected at the counts. The logarithm is taken of ``1 -
+v`` with ``v = -sigmoid(-pi) expm1(a)`` where v is small, otherwise of the sum, which has no
+cancellation; q = sigmoid(-pi) exp(a) / (sum) is the probability that a zero was counted.
 """
 
 # ruff: noqa: PLR0913, PLR0917  # kernels take arrays, not objects
@@ -68,7 +68,7 @@ def _zero(a: np.float32, pi: np.float32) -> tuple[np.float32, np.float32, np.flo
 def _zeros(
     mean: Array, scale: np.float32, theta: Array, inverse_theta: Array, pi: Array, work: Array
 ) -> np.float32:
-    """Treat a block as zeros: return its loss, and put gradients into `work` (4 x BLOCK)."""
+    """Process a block as zeros: return its loss, and write gradients to `work` (4 x BLOCK)."""
     loss = _ZERO
     for g in range(mean.shape[0]):
         mu = mean[g] * scale
@@ -87,7 +87,7 @@ def _zeros(
 def _hand_out(
     work: Array, weight: np.float32, grad: Array, by_theta: Array, by_pi: Array
 ) -> np.float32:
-    """Put a block's gradients where they belong; return the sum of those by log mu."""
+    """Write a block's gradients to the outputs; return the sum of those by log mu."""
     total = _ZERO
     for g in range(grad.shape[0]):
         value = work[g]
@@ -103,7 +103,7 @@ def _corrections(
     theta: Array, inverse_theta: Array, mu: Array, r: Array, log_1p: Array, pi: Array, loss: Array,
     by_log_mu: Array, by_theta: Array, by_pi: Array,
 ) -> None:  # fmt: skip
-    """Work out what to add at genes that were taken for zeros, but for the counts' own part."""
+    """Compute corrections at genes processed as zeros, without the counts' own part."""
     for k in range(mu.shape[0]):
         dense = theta[k] * log_1p[k]
         value, q, _ = _zero(-dense, pi[k])
@@ -123,10 +123,10 @@ def zinb_rows(
     weight: Array, theta: Array, inverse_theta: Array, s: Array, a0: Array, a1: Array,
     loss: Array, grad: Array, grad_pi: Array, by_theta: Array,
 ) -> None:  # fmt: skip
-    """Negative log-likelihood of some rows and the gradients of its weighted sum.
+    """Compute the negative log-likelihood of rows, and the gradients of its weighted sum.
 
-    `vcell.kernels.likelihood.nb_rows` with `pi`, the logits of dropping out (B, G), whose
-    gradient goes into `grad_pi`, which may be `pi`.
+    Like `vcell.kernels.likelihood.nb_rows`, with `pi`, the logits of dropout (B, G), whose gradient
+    is written to `grad_pi`, which may be `pi`.
     """
     n_genes = logits.shape[1]
     mean, work = np.empty(n_genes, np.float32), np.empty(3 * BLOCK, np.float32)
@@ -137,7 +137,7 @@ def zinb_rows(
         n = last - first
         genes = indices[first:last]
         highest, total = exp_rows(logits[b], mean)
-        if not library[b] > 0:  # an empty cell is told nothing
+        if not library[b] > 0:  # an empty cell gets no gradient
             loss[b] = 0.0
             out[:] = np.nan if math.isnan(total) else 0.0
             out_pi[:] = 0.0

@@ -2,8 +2,8 @@
 
     launch("vcell_train_vcc.work:train", run, config)      # config inherits LaunchOptions
 
-The worker is a function of the run, named by module; everything else it needs stands in the run
-directory. One process: it is called right here. Several: `vcell.launch.elastic` starts them.
+The worker is a function of the run, named by module; everything else that it needs is in the run
+directory. For one process, it is called in this process; `vcell.launch.elastic` starts several.
 Plugins import this in their `__init__`, so `vcell.runs` (15 ms) is imported only where it is
 needed.
 """
@@ -36,21 +36,21 @@ __all__ = [
     "resume_run",
 ]
 
-_PATIENCE = 3600.0  # seconds: the machine that leads may measure large files first
+_PATIENCE = 3600.0  # seconds: the leading machine may read large files first
 
 
 def launch(worker: str, run: Run, plan: Plan) -> None:
-    """Run `worker` as planned and return when it has ended well.
+    """Run `worker` as planned, and return after it has succeeded.
 
-    The run ends as ``done`` unless the worker said otherwise; ``interrupted`` after a signal or a
-    request to stop; ``failed`` otherwise.
+    The run ends as ``done`` unless the worker said otherwise, as ``interrupted`` after a signal or
+    a request to stop, and otherwise as ``failed``.
 
     Raises
     ------
     KeyboardInterrupt
-        The run was interrupted, with its last checkpoint written.
+        If the run was interrupted; its last checkpoint is written.
     UserError, RunFailed
-        The run failed; the message is that of its first failing process.
+        If the run failed; the message is that of the first process that failed.
     """
     if plan.leads:
         talk = {"json": console.settings.json, "verbosity": console.settings.verbosity}
@@ -74,7 +74,7 @@ def launch(worker: str, run: Run, plan: Plan) -> None:
         _end(run, "interrupted", plan)
         raise
     except VcellError as error:
-        with suppress(DiskFull, OSError):  # what is raised below is why; this would hide it
+        with suppress(DiskFull, OSError):  # must not hide the error raised below
             _end(run, "failed", plan, error=error.message)
         raise
     _end(run, "done", plan)
@@ -83,7 +83,7 @@ def launch(worker: str, run: Run, plan: Plan) -> None:
 
 
 def _here(worker: str, run: Run) -> None:
-    """Call the worker in this process; what it did not foresee is a failed run, told once."""
+    """Call the worker in this process; an unexpected error fails the run, and is reported once."""
     from vcell.launch.worker import no_room, note_failure, resolve
 
     try:
@@ -103,22 +103,22 @@ def _here(worker: str, run: Run) -> None:
 
 
 def _end(run: Run, status: Status, plan: Plan, **summary: object) -> None:
-    """End the run, unless its worker has done so."""
+    """Finish the run, unless its worker has done so."""
     if not plan.leads:
         return
     from vcell.runs import Run
 
-    fresh = Run.open(run.path)  # with a log of its own: a killed worker may have torn the last line
+    fresh = Run.open(run.path)  # with a new log: a killed worker may have torn the last line
     if fresh.meta.get("status") == "running" or status == "failed":
         fresh.finish(status, **summary)
     run.refresh()
 
 
 def join_run(root: Path, plan: Plan, create: Callable[[str | None], Run]) -> tuple[Run, Plan]:
-    """Return the run of this launch and this machine's part in it.
+    """Return the run of this launch, and this machine's plan.
 
-    `create` makes a run, of the given name if there is one. Several machines agree by the name of
-    the job: the one whose folder comes first leads, the others wait for its run.json.
+    `create` makes a run, with the given name if there is one. Several machines agree by the name of
+    the job: the one that creates the folder leads, the others wait for its run.json.
     """
     from vcell.runs import Run
 
@@ -141,9 +141,9 @@ def join_run(root: Path, plan: Plan, create: Callable[[str | None], Run]) -> tup
 
 
 def resume_run(run: Run, plan: Plan) -> Plan:
-    """Take a run back into use; return this machine's part in it.
+    """Reopen a run; return this machine's plan.
 
-    Of several machines the one that claims it first leads, and under Slurm the first one.
+    Of several machines the first one to claim it leads, or under Slurm the first machine.
     """
     if plan.leads:
         try:
@@ -163,7 +163,7 @@ def resume_run(run: Run, plan: Plan) -> Plan:
 
 
 def _wait(until: Callable[[], bool], what: str) -> None:
-    """Look again and again, on a file system that machines share."""
+    """Poll a condition on a file system shared by the machines."""
     begun = time.monotonic()
     if not until():
         console.say(f"waiting {what}")

@@ -2,7 +2,7 @@
 
 vcell does not use its defaults: rendezvous is by c10d on a free port, there are no restarts, and
 per-rank logs are in the run directory. The first cause of a failure is reported once, in plain
-words.
+language.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vcell.runs import Run
 
 GRACE = 30  # seconds between a signal and SIGKILL, for the last checkpoint
-# How processes end because another one did: torchrun ends them, or NCCL's watchdog aborts them.
+# Signals of processes that end because of another: from torchrun, or NCCL's watchdog.
 _CONSEQUENCES = (signal.SIGTERM, signal.SIGABRT)
 
 
@@ -35,11 +35,11 @@ def start(run: Run, plan: Plan) -> None:
     Raises
     ------
     KeyboardInterrupt
-        A signal asked the run to end, and its processes have ended.
+        If a signal ended the run and its processes.
     RunFailed, UserError
-        A process failed; the message is that of the first one.
+        If a process failed; the message is that of the first one.
     """
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of every attempt to connect
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no warning per attempt to connect
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
@@ -56,7 +56,7 @@ def start(run: Run, plan: Plan) -> None:
         max_nodes=plan.nodes,
         nproc_per_node=plan.procs,
         run_id=plan.job or run.name,
-        role="",  # with the template below: rank 0 speaks without a prefix
+        role="",  # with the template below: no prefix for rank 0
         rdzv_backend="c10d",
         rdzv_endpoint=plan.rdzv,
         max_restarts=0,
@@ -95,31 +95,31 @@ def start(run: Run, plan: Plan) -> None:
 
 
 def _has_met(run: Run, begun: float) -> bool:
-    """Whether processes of this launch have worked."""
+    """Whether processes of this launch have started working."""
     logs = run.path.glob("rank-*.jsonl")
     return bool(failures_of(run)) or any(log.stat().st_mtime > begun for log in logs)
 
 
 def _silence(package: str) -> None:
-    """Keep a package's loggers from telling what we tell."""
+    """Silence a package's loggers, as we report the same."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(package):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _share_cores(plan: Plan) -> None:
-    """Give each process its share of the cores: by default every one would take them all."""
+    """Give each process its share of the cores, as each would use all by default."""
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // plan.procs))
 
 
 def _first_cause(run: Run, error: Any) -> UserError | RunFailed:
-    """Find what failed first: a process that was killed, else the earliest that said why."""
+    """Find the first failure: a process that was killed, else the earliest with a reason."""
     signals = {r: -f.exitcode for r, f in sorted(error.failures.items()) if f.exitcode < 0}
     first = {rank: number for rank, number in signals.items() if number not in _CONSEQUENCES}
-    told = failures_of(run)
-    if told and not first:
-        return as_error(min(told, key=lambda failure: float(failure["time"])), run)
+    failures = failures_of(run)
+    if failures and not first:
+        return as_error(min(failures, key=lambda failure: float(failure["time"])), run)
     ended_last = sorted((first or signals).items(), key=lambda item: item[1] == signal.SIGTERM)
     for rank, number in ended_last:
         why = " (out of memory?)" if number == signal.SIGKILL else ""
@@ -129,7 +129,7 @@ def _first_cause(run: Run, error: Any) -> UserError | RunFailed:
 
 
 def as_error(failure: dict[str, Any], run: Run) -> UserError | RunFailed:
-    """Turn the note of a failed process into the error that the command line shows."""
+    """Convert the note of a failed process to the error that the command line shows."""
     if failure.get("full"):
         return DiskFull(failure["message"], hint=failure["hint"])
     if failure["user"]:

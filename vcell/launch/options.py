@@ -10,7 +10,7 @@ from vcell.config.fields import option
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
-    """On which devices and machines a command runs. A trainer's config class inherits them."""
+    """The devices and machines on which a command runs. A trainer's config class inherits them."""
 
     heading = "Machines"
 

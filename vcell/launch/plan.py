@@ -1,4 +1,4 @@
-"""Decide how many processes run where, before torch is imported, and refuse impossible plans."""
+"""Decide how many processes run where, and check it, before torch is imported."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vcell.gpu.nvml import Devices, devices
 if TYPE_CHECKING:
     from vcell.launch.options import LaunchOptions
 
-_FIRST_OF_LIST = re.compile(r"(?:[^\[,]+|\[[^\]]*\])+")  # up to a comma outside of brackets
+_FIRST_OF_LIST = re.compile(r"(?:[^\[,]+|\[[^\]]*\])+")  # up to a comma outside brackets
 _RANGES = re.compile(r"\[(?P<first>\d+)[^\]]*\]")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a launch will do."""
+    """The devices and processes of a launch."""
 
     device: Literal["cpu", "cuda"]
     procs: int  # on each machine
@@ -33,7 +33,7 @@ class Plan:
 
     @property
     def world(self) -> int:
-        """How many processes take part in all."""
+        """Total number of processes."""
         return self.procs * self.nodes
 
 
@@ -42,10 +42,10 @@ def make_plan(
     environment: Mapping[str, str] = os.environ,
     seen: Devices | None = None,
 ) -> Plan:
-    """Return the plan for this machine, or a UserError that says what it lacks.
+    """Return the plan for this machine, or raise a UserError that says what it lacks.
 
-    The driver is asked what there is, and before GPUs are used torch, whether it can use them;
-    `seen` is believed.
+    The driver is queried first, and torch only if GPUs are to be used; `seen` replaces the driver's
+    answer.
     """
     if seen is None:
         seen = _usable(options)
@@ -66,15 +66,15 @@ def make_plan(
 
 
 def _usable(options: LaunchOptions) -> Devices:
-    """Return the GPUs that driver and torch agree on, if the CPU was not asked for."""
-    # nvidia-smi's numbers are those that CUDA_VISIBLE_DEVICES means, also where cards differ
+    """Return the GPUs that driver and torch agree on, unless the CPU is requested."""
+    # number GPUs as nvidia-smi does, even if cards differ
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     seen = devices()
     for problem in seen.problems:
         if problem != seen.reason:
             console.warn(problem)
-    asked = 1 if options.gpus == "auto" else int(options.gpus)
-    if options.device == "cpu" or options.procs is not None or asked > max(len(seen.devices), 1):
+    n_gpus = 1 if options.gpus == "auto" else int(options.gpus)
+    if options.device == "cpu" or options.procs is not None or n_gpus > max(len(seen.devices), 1):
         return seen
     return checked(seen)
 
@@ -89,12 +89,12 @@ def _processes(options: LaunchOptions, seen: Devices) -> tuple[Literal["cpu", "c
             )
         return "cpu", options.procs or 1
     if options.device == "auto" and have == 0 and wanted <= 1:
-        if seen.mend:
-            console.warn(f"computing on the CPU: {seen.reason}; to use a GPU, {seen.mend}")
+        if seen.remedy:
+            console.warn(f"computing on the CPU: {seen.reason}; to use a GPU, {seen.remedy}")
         return "cpu", 1
     if wanted > have or have == 0:
-        mend = f"{seen.mend}; or " if seen.mend else ""
-        hint = f"--gpus {have}" if have else f"{mend}--device cpu, with --procs for several"
+        remedy = f"{seen.remedy}; or " if seen.remedy else ""
+        hint = f"--gpus {have}" if have else f"{remedy}--device cpu, with --procs for several"
         raise too_few_gpus(wanted, have, hint, seen.reason)
     if have > wanted and options.gpus == "1":
         console.say(f"using 1 of {have} GPUs; --gpus auto uses all")
@@ -102,14 +102,14 @@ def _processes(options: LaunchOptions, seen: Devices) -> tuple[Literal["cpu", "c
 
 
 def too_few_gpus(wanted: int, have: int, hint: str, reason: str = "") -> UserError:
-    """Return the error for more GPUs than there are; `reason` says why none is seen."""
+    """Return the error for more GPUs than there are; `reason` says why none was found."""
     why = f" ({reason})" if reason else ""
-    asked = console.count(max(wanted, 1), "GPU")
-    return UserError(f"asked for: {asked}; this machine has {have or 'none'}{why}", hint=hint)
+    requested = console.count(max(wanted, 1), "GPU")
+    return UserError(f"requested: {requested}; this machine has {have or 'none'}{why}", hint=hint)
 
 
 def _refuse_several_tasks(environment: Mapping[str, str]) -> None:
-    """Refuse a step that starts vcell more than once on a machine: each would train everything."""
+    """Raise if Slurm starts vcell more than once on a machine: each would train everything."""
     tasks = _whole(environment, "SLURM_STEP_NUM_TASKS")
     nodes = _whole(environment, "SLURM_STEP_NUM_NODES", "SLURM_NNODES")
     if environment.get("SLURM_NTASKS_PER_NODE", "1") != "1" or tasks > nodes:
@@ -120,16 +120,16 @@ def _refuse_several_tasks(environment: Mapping[str, str]) -> None:
 
 
 def _whole(environment: Mapping[str, str], *names: str) -> int:
-    """Return the first of some variables that holds a whole number, else 1."""
+    """Return the first of some variables that is a whole number, else 1."""
     found = (environment.get(name, "") for name in names)
     return next((int(text) for text in found if text.isdecimal()), 1)
 
 
 def _slurm(device: Literal["cpu", "cuda"], procs: int, environment: Mapping[str, str]) -> Plan:
-    """Read the machines from Slurm: one vcell a machine, which starts the processes itself.
+    """Read the machines from Slurm: one vcell per machine, which starts the processes itself.
 
-    A step may have fewer machines than its job, and others than the job's first: those of the
-    step count, as srun(1) of Slurm 22.05 has them under OUTPUT ENVIRONMENT VARIABLES.
+    A step may have fewer machines than its job, and others than the job's first: use those of the
+    step, as srun(1) of Slurm 22.05 documents under OUTPUT ENVIRONMENT VARIABLES.
     """
     needed = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_NODEID", "SLURM_STEP_NODELIST")
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
@@ -144,7 +144,7 @@ def _slurm(device: Literal["cpu", "cuda"], procs: int, environment: Mapping[str,
     step = environment["SLURM_STEP_ID"]
     port = (
         20_000 + _whole(environment, "SLURM_JOB_ID") % 20_000
-    )  # two jobs sharing a head node do not collide
+    )  # two jobs that share a head node do not collide
     return Plan(
         device,
         procs,

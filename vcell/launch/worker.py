@@ -1,8 +1,8 @@
 """One process of a run: ``python -m vcell.launch.worker RUN_DIRECTORY``.
 
-Started by the launcher, which gives its rank in the environment (RANK, WORLD_SIZE, LOCAL_RANK). Its
-task is in run.json as ``worker``, a function ``package.module:name`` of the run. A failure is
-written beside the logs for the launcher, which prints it once.
+Started by the launcher, which passes its rank in the environment (RANK, WORLD_SIZE, LOCAL_RANK).
+Its task is in run.json as ``worker``, a function ``package.module:name`` of the run. A failure is
+written next to the logs for the launcher, which prints it once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def resolve(target: str) -> Callable[[Run], object]:
 
 
 def no_room(run: Run, error: BaseException) -> DiskFull | None:
-    """Return what is told of a run whose disk is full; None of any other failure."""
+    """Return the error for a run whose disk is full; None for other failures."""
     if isinstance(error, DiskFull):
         why = error.why
     elif isinstance(error, OSError) and error.errno in FULL:
@@ -52,7 +52,7 @@ def no_room(run: Run, error: BaseException) -> DiskFull | None:
 
 
 def note_failure(run: Run, rank: int, error: BaseException) -> dict[str, object]:
-    """Describe a failure of this rank for the launcher and for whoever looks later."""
+    """Describe a failure of this rank for the launcher and for later readers."""
     known = isinstance(error, VcellError)
     failure: dict[str, object] = {
         "rank": rank,
@@ -64,30 +64,30 @@ def note_failure(run: Run, rank: int, error: BaseException) -> dict[str, object]
         "traceback": None if known else "".join(traceback.format_exception(error)),
     }
     name = _FAILED.format(run.meta.get("launches", 1), rank)
-    with suppress(DiskFull):  # it is told all the same
+    with suppress(DiskFull):  # it is reported anyway
         run.write_log(name, json.dumps(failure, indent=1))
     return failure
 
 
 def failures_of(run: Run) -> list[dict[str, Any]]:
-    """Return what the ranks of the present launch noted, not those of one that was resumed."""
+    """Return the failures of the current launch's ranks, not those of earlier launches."""
     run.refresh()
     names = (run.path / "logs").glob(_FAILED.format(run.meta.get("launches", 1), "*"))
     return [json.loads(path.read_text()) for path in names]
 
 
 def _end_with_the_launcher() -> None:
-    """Have this process told to end when its launcher is killed: no orphan trains on."""
+    """End this process when its launcher is killed, so that no orphan trains on."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def main() -> None:
-    """Run this rank's part and exit at once with 0, or with 1 after noting why.
+    """Run this rank's part and exit at once with 0, or with 1 after recording the reason.
 
-    The interpreter is not taken down: torch's own threads sometimes abort the process while it is
-    (``terminate called without an active exception``, one run in four on a busy machine), and the
-    launcher would take a finished run for a failed one.
+    The interpreter is not shut down: torch's threads sometimes abort the process then (``terminate
+    called without an active exception``, one run in four on a busy machine), and the launcher would
+    report a finished run as failed.
     """
     code = _work()
     sys.stdout.flush()
@@ -108,11 +108,11 @@ def _work() -> int:
             resolve(run.meta["worker"])(run)
     except KeyboardInterrupt:
         return 130
-    except BaseException as error:  # noqa: BLE001 - the launcher tells it
+    except BaseException as error:  # noqa: BLE001 - reported by the launcher
         if isinstance(error, SystemExit) and not error.code:
             return 0
         failure = note_failure(run, rank, no_room(run, error) or error)
-        if rank:  # into its own log; what rank 0 prints is seen by the user, who is told once
+        if rank:  # to its own log; the user sees rank 0's output, and is told once
             print(failure["traceback"] or failure["message"], file=sys.stderr)
         return 1
     return 0

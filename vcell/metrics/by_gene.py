@@ -86,11 +86,11 @@ def join(parts: list[Columns]) -> Columns:
     return Columns(first, cell, value)
 
 
-def spans(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Split the genes into ranges of about `ENTRIES` entries."""
+def spans(counts: NDArray[np.int64], at_once: int = ENTRIES) -> list[tuple[int, int]]:
+    """Split the genes into ranges of about so many entries."""
     runs, lo, held = [], 0, 0
     for gene, n in enumerate(counts.tolist()):
-        if gene > lo and held + n > ENTRIES:
+        if gene > lo and held + n > at_once:
             runs.append((lo, gene))
             lo, held = gene, 0
         held += n

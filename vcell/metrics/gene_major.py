@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.cores import cores
-from vcell.data.log_scale import log_divided
+from vcell.data.log_scale import log_divided, log_table
 from vcell.kernels import radix, ranks
 from vcell.metrics.by_gene import ENTRIES, Columns, GeneMajor, Piece, join, only, spans
 from vcell.metrics.scaled import BlockSurvey
@@ -32,6 +32,9 @@ Array = NDArray[np.float64]
 _SMALL, _TABLE = 64, 1 << 24
 _LARGEST = 65535  # count of 16 bits
 _ROUNDING = 16  # error of a logarithm, in units of the last bit
+#: Entries of a range of genes, the larger number where there are many. Every range visits every
+#: block, and each visit costs some 20 microseconds, however few entries it finds.
+_RANGE, _LONG_RANGE = 1 << 20, 1 << 23
 AT_ONCE = 1 << 21  # non-zeros of a block: transposed, it is a small part of the cache
 _scratch = threading.local()
 
@@ -57,7 +60,7 @@ class SourcePart:
 
 @dataclass(frozen=True)
 class Levels:
-    """Values of small counts in every cell, ``[L, C]``."""
+    """Values of small counts in every cell, ``[C, L]``."""
 
     value: NDArray[np.floating]
     divisor: NDArray[np.floating]
@@ -66,7 +69,7 @@ class Levels:
     def of(cls, divisor: NDArray[np.floating]) -> Levels:
         """Tabulate log1p(count / divisor)."""
         n = max(min(_SMALL, _TABLE // max(len(divisor), 1)), 2)
-        return cls(log_divided(np.arange(n, dtype=divisor.dtype)[:, None], divisor), divisor)
+        return cls(log_table(n, divisor), divisor)
 
     def order(self, shift: int) -> KeyOrder | None:
         """Return keys of the values that fit into 32 bits with the group's bits, or None.
@@ -86,19 +89,19 @@ class Levels:
 
     def _ranks(self) -> NDArray[np.uint32]:
         value = self.value
-        bits = value[1:].reshape(-1).view(np.uint32 if value.dtype == np.float32 else np.uint64)
+        bits = value[:, 1:].reshape(-1).view(np.uint32 if value.itemsize == 4 else np.uint64)
         order = np.argsort(bits)
         ordered = bits[order]
         fresh = np.ones(len(order), bool)
         fresh[1:] = ordered[1:] != ordered[:-1]
-        rank = np.zeros(value.shape, np.uint32)
-        rank[1:].reshape(-1)[order] = np.cumsum(fresh, dtype=np.uint32)
-        return rank
+        rank = np.empty(len(order), np.uint32)
+        rank[order] = np.cumsum(fresh, dtype=np.uint32)
+        return np.pad(rank.reshape(len(value), -1), ((0, 0), (1, 0)))  # 0 is the least
 
 
 @dataclass(frozen=True)
 class KeyOrder:
-    """Whole numbers in the same order as the values of `Levels`: ``table[L, C] - base``."""
+    """Whole numbers in the same order as the values of `Levels`: ``table[C, L] - base``."""
 
     table: NDArray[np.uint32]
     base: int
@@ -111,12 +114,13 @@ class _Entries:
 
     first: NDArray[np.int64]
     last: NDArray[np.int64]
-    values: NDArray[np.floating]
+    values: NDArray[np.floating] | None  # None: bits of the keys, see `base`
     keys: NDArray[Any]  # not sorted yet
     shift: int  # bits of the group, the lowest of a key
     zero: int  # key of the value 0, without the group's bits: keys of negative values are below
     #: Genes whose keys do not have ranks yet.
     unranked: NDArray[np.int64]
+    base: int = 0  # without values: keys hold the bits of float32 values, less this
 
 
 def transpose(
@@ -185,15 +189,21 @@ class GeneMajorSources:
             if self._levels is None or order is None:
                 found = self._entries(lo, hi, group)
             else:
-                found = self._looked_up(lo, hi, group, self._levels, order, shift)
+                wide = tables.profile is not None or not order.of_bits
+                found = self._looked_up(lo, hi, group, self._levels, order, shift, wide=wide)
             shape, mask = (hi - lo, len(sizes)), (1 << found.shift) - 1
             sums, u, ties = np.zeros((3, *shape))
             narrow, stored = np.zeros(shape, weight.dtype), np.zeros(shape, np.int32)
             squares = np.zeros(shape if tables.squares.size else (0, 0))
-            ranks.add_genes(
-                found.first, found.last, found.values, found.keys, mask, weight, sums, squares,
-                narrow, stored,
-            )  # fmt: skip
+            added = sums, squares, narrow, stored
+            if found.values is None:
+                ranks.add_keyed_genes(
+                    found.first, found.last, found.keys, found.shift, found.base, weight, *added
+                )
+            else:
+                ranks.add_genes(
+                    found.first, found.last, found.values, found.keys, mask, weight, *added
+                )
             if tables.profile is not None:
                 tables.profile.take(found, lo, sums, stored, sizes)
             _sort(found)
@@ -203,7 +213,8 @@ class GeneMajorSources:
             tables.put(slice(lo, hi), sums, squares, narrow, u, ties)
 
         with ThreadPoolExecutor(threads or cores()) as pool:
-            list(pool.map(work, spans(self.counts)))
+            at_once = min(max(_RANGE, int(self.counts.sum()) >> 7), _LONG_RANGE)
+            list(pool.map(work, spans(self.counts, at_once)))
 
     def _entries(self, lo: int, hi: int, group: NDArray[np.int32]) -> _Entries:
         """Return the values of genes lo to hi, and keys ordered by value and group."""
@@ -222,40 +233,40 @@ class GeneMajorSources:
         return _Entries(first, last, value, keys, shift, int(ranks.ZERO), unranked)
 
     def _looked_up(
-        self,
-        lo: int,
-        hi: int,
-        group: NDArray[np.int32],
-        levels: Levels,
-        order: KeyOrder,
-        shift: int,
-    ) -> _Entries:
-        """Look up values and keys in the tables; compute those of larger counts."""
+        self, lo: int, hi: int, group: NDArray[np.int32], levels: Levels, order: KeyOrder,
+        shift: int, *, wide: bool,
+    ) -> _Entries:  # fmt: skip
+        """Look up keys, and if `wide` values, in the tables; compute those of larger counts."""
         first = np.concatenate(([0], np.cumsum(self.counts[lo:hi])))
-        values = _scratch_array("values", int(first[-1]), levels.value.dtype)
-        keys = _scratch_array("keys", int(first[-1]), np.dtype(np.uint32))
-        places = _scratch_array("places", int(first[-1]), np.dtype(np.int32))
+        n = int(first[-1])
+        values = _scratch_array("values", n if wide else 0, levels.value.dtype)
+        keys = _scratch_array("keys", n, np.dtype(np.uint32))
+        places = _scratch_array("places", n, np.dtype(np.int32))
+        counts = _scratch_array("counts", n, np.dtype(np.uint16))
         last, large = first[:-1].copy(), 0
         for part in self.parts:
             for starts, entries, numbers in part.cells.packed_pieces(lo, hi):
                 large = ranks.level_keys(
                     starts, entries, numbers, group, levels.value, order.table, order.base, shift,
-                    last, values, keys, places, large,
+                    last, values, keys, places, counts, large,
                 )  # fmt: skip
         unranked = np.zeros(0, np.int64)
         if large:
             at = places[:large]
-            cell, count = keys[at], values[at]
-            values[at] = log_divided(count, levels.divisor[cell])
+            cell = keys[at]
+            computed = log_divided(counts[:large].astype(levels.value.dtype), levels.divisor[cell])
             keys[at] = group[cell]
-        if large and order.of_bits:
-            bits = values[at].view(np.uint32) - np.uint32(order.base)
-            keys[at] |= bits << np.uint32(shift)
-        elif large:
-            of_gene = np.zeros(hi - lo, bool)
-            of_gene[np.searchsorted(first, np.sort(at), side="right") - 1] = True
-            unranked = np.flatnonzero(of_gene)
-        return _Entries(first[:-1], last, values, keys, shift, 0, unranked)
+            if wide:
+                values[at] = computed
+            if order.of_bits:
+                keys[at] |= (computed.view(np.uint32) - np.uint32(order.base)) << np.uint32(shift)
+            else:
+                of_gene = np.zeros(hi - lo, bool)
+                of_gene[np.searchsorted(first, np.sort(at), side="right") - 1] = True
+                unranked = np.flatnonzero(of_gene)
+        return _Entries(
+            first[:-1], last, values if wide else None, keys, shift, 0, unranked, order.base
+        )
 
 
 @dataclass
@@ -298,6 +309,7 @@ class ProfileRanks:
         sizes: NDArray[np.int64],
     ) -> None:  # fmt: skip
         """Rank some genes, from number `lo` on, whose sums are known."""
+        assert found.values is not None, "ranks of a profile need values"
         with np.errstate(invalid="ignore"):
             means = np.ascontiguousarray((sums / sizes).T)
         profile = _mean_of_rows(means).astype(np.float32)
@@ -328,6 +340,7 @@ def _sort(found: _Entries) -> None:
     mask = (1 << found.shift) - 1
     for k in found.unranked.tolist():
         a, b = first[k], last[k]
+        assert found.values is not None, "keys without values have ranks"
         value, keys = found.values[a:b], found.keys[a:b]
         if keys.dtype == np.uint32 and value.dtype == np.float32:  # faster than choosing a method
             wide = _scratch_array("spare", b - a, np.dtype(np.uint64))

@@ -86,13 +86,9 @@ class Choices(find_labels.LabelOptions, Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class Chosen(find_labels.NoOptions):
     """The same settings with defaults, for calls from Python."""
 
-    perturbation_column: str | None = None
-    control: str | None = None
-    batch_column: str | None = None
-    cell_type_column: str | None = None
     test: Test = "wilcoxon"
     against: Opponent = "control"
     values: Values = "log1p"

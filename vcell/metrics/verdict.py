@@ -123,8 +123,8 @@ def gains(
         The model whose gain is 0.
     """
     base = scores[reference]
-    told = [name for name in ("pds", "mae") if not np.isnan(base[name]).all()]
-    level = {name: float(np.nanmean(base[name])) for name in told}
+    available = [name for name in ("pds", "mae") if not np.isnan(base[name]).all()]
+    level = {name: float(np.nanmean(base[name])) for name in available}
     return {name: gain(one, base, level) for name, one in scores.items()}
 
 

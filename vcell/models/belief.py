@@ -69,12 +69,12 @@ def believed(
     target, sets = own.screen.targets(names), [members(name) for name in names]
 
     def scores(effect: Array) -> dict[str, Array]:
-        told = own.put_in(effect, names).astype(np.float64)
+        predicted = own.put_in(effect, names).astype(np.float64)
         found = {name: np.zeros(len(real)) for name in ("pds", "mae")}
         place = np.unique(np.stack([fold, context]), axis=1, return_inverse=True)[1].ravel()
         for one in np.unique(place):
             at = place == one
-            for name, values in each(told[at], real[at], target[at]).items():
+            for name, values in each(predicted[at], real[at], target[at]).items():
                 if name in found:
                     found[name][at] = values
         return found

@@ -78,16 +78,16 @@ class HeldOut:
             name: models.get(name).load(run, settled).predict(*screen.names(rows))
             for name in (dict.fromkeys((*baselines(screen), model)) if len(rows) else ())
         }
-        told = np.ones(len(rows), bool)
+        finite = np.ones(len(rows), bool)
         for one in effects.values():
-            told &= np.isfinite(one).all(axis=1)
-        if not told.all():
-            lost = screen.perturbations[rows[~told]].tolist()
+            finite &= np.isfinite(one).all(axis=1)
+        if not finite.all():
+            lost = screen.perturbations[rows[~finite]].tolist()
             console.warn(f"{len(lost)} held-out perturbations are not scored, their targets have "
                          f"no features: {few(lost)}")  # fmt: skip
-        scores = {name: _scores(screen, rows[told], one[told]) for name, one in effects.items()}
-        names, contexts = screen.names(rows[told])
-        return _but_lone(cls(names, contexts, scores, _levels(screen, rows[told])))
+        scores = {name: _scores(screen, rows[finite], one[finite]) for name, one in effects.items()}
+        names, contexts = screen.names(rows[finite])
+        return _but_lone(cls(names, contexts, scores, _levels(screen, rows[finite])))
 
     @classmethod
     def read(cls, runs: Sequence[Run]) -> HeldOut:
@@ -116,13 +116,13 @@ class HeldOut:
     def write(self, path: Path) -> None:
         """Write one line for each perturbation and model, the levels among them."""
         everything = self.scores | self.levels
-        told = [s for s in ALL if all(s in of for of in everything.values())]
+        available = [s for s in ALL if all(s in of for of in everything.values())]
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["perturbation", "context", "model", *told])
+            writer.writerow(["perturbation", "context", "model", *available])
             for model, values in everything.items():
                 for i, (name, context) in enumerate(zip(self.names, self.contexts, strict=True)):
-                    numbers = (f"{values[s][i]:.9g}" for s in told)
+                    numbers = (f"{values[s][i]:.9g}" for s in available)
                     writer.writerow([name, context, model, *numbers])
 
     def judged(self, model: str) -> verdict.Verdict:
@@ -135,14 +135,14 @@ class HeldOut:
         if not self.names:
             return {"held_out": {}}
         gains = verdict.gains(self.scores | self.levels)
-        told = {
+        means = {
             name: _means(one) | {"gain": float(gains[name].mean())}
             for name, one in (self.scores | self.levels).items()
         }
         alone = int(np.isnan(next(iter(self.scores.values()))["pds"]).sum())
         return {
-            "held_out": {name: told[name] for name in self.scores},
-            "levels": {name: told[name] for name in self.levels},
+            "held_out": {name: means[name] for name in self.scores},
+            "levels": {name: means[name] for name in self.levels},
             "verdict": self.judged(model).plain(),
         } | ({"without_pds": alone} if alone else {})
 
@@ -193,13 +193,13 @@ def _levels(screen: Screen, rows: NDArray[np.int64]) -> dict[str, dict[str, NDAr
         names = screen.perturbations[rows[at]].tolist()
         target, own = screen.targets(names), screen.columns(names)
         bare = _blank(second[at], own), _blank(first[at], own)
-        told = {
+        levels = {
             REACHABLE: each(second[at], first[at], target)
             | _renamed(without_own(second[at], first[at], own)),
             CHANCE: by_chance(second[at], first[at], target)
             | _renamed(by_chance(*bare, np.full(len(target), -1, np.int64))),
         }
-        for level, values in told.items():
+        for level, values in levels.items():
             for name, one in values.items():
                 found[level][name][at] = one
     return found
@@ -233,12 +233,12 @@ def _read(path: Path) -> HeldOut:
 def table(summary: dict[str, Any]) -> list[list[str]]:
     """Return the rows of a table: `COLUMNS` of every model, then the levels."""
     over = summary["verdict"]["over"]
-    told = []
+    body = []
     for name, one in (summary["held_out"] | summary["levels"]).items():
         numbers = [_pds(one, "pds"), f"{one['mae']:.4f}", f"{one['delta_correlation']:.3f}"]
         numbers += [verdict.signed(one["gain"])]
-        told.append([name, *numbers, _interval(over.get(name))])
-    return told
+        body.append([name, *numbers, _interval(over.get(name))])
+    return body
 
 
 def _pds(one: dict[str, float], name: str) -> str:

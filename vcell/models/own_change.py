@@ -41,10 +41,10 @@ class OwnChange:
 
     def put_in(self, effect: NDArray[np.floating], names: Sequence[str]) -> NDArray[np.float32]:
         """Return effects (P, N) in which the change of each target gene is set."""
-        told = effect.astype(np.float32)
+        predicted = effect.astype(np.float32)
         if self.share is not None:
             column = self.screen.columns(names)
             rows, places = np.nonzero(column >= 0)
             genes = column[rows, places]
-            told[rows, genes] = (self.share - 1) * self.control[genes]
-        return told
+            predicted[rows, genes] = (self.share - 1) * self.control[genes]
+        return predicted

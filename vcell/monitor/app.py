@@ -1,4 +1,4 @@
-"""The monitor on a terminal: textual draws the lines of a `Viewer` and hands it the keys."""
+"""The monitor on a terminal: textual draws the lines of a `Viewer` and passes keys to it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from vcell.monitor.view import Viewer
 
 _TICK, _BUSY_TICK = 1.0, 0.005  # seconds between readings: at rest, and while there is more
-# seconds between drawings: of what is being read, of how long ago things were while a run is live,
-# and where none is
+# seconds between drawings: while reading, while a run is live (its times change), and otherwise
 _DRAWN_WHILE_BUSY, _DRAWN_AT_LEAST, _DRAWN_WITHOUT_NEWS = 0.25, 10.0, 60.0
-# Okabe and Ito's colours, told apart by the colour-blind; on dark, so blue and black are left out
+# Okabe and Ito's colour-blind safe colours, without blue and black, for a dark background
 _CURVES = ("#56b4e9", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#f0e442", "#dddddd")
 _BANDS = ("#2b5a75", "#735000", "#004f3a", "#6a2f00", "#663c53", "#787221", "#6e6e6e")
 _COLOURS = {
@@ -62,12 +61,12 @@ _PLAIN = {
 
 
 def styles() -> dict[str, Style]:
-    """Return the styles by meaning; without colour where the user wants none (NO_COLOR)."""
+    """Return the styles by meaning; without colours if NO_COLOR is set."""
     return _PLAIN if os.environ.get("NO_COLOR") else _COLOURS
 
 
 class Lines(Widget, can_focus=True):
-    """Shows the view's lines, and draws again only those that changed."""
+    """Shows the view's lines; redraws only those that changed."""
 
     DEFAULT_CSS = "Lines { width: 100%; height: 100%; }"
 
@@ -78,7 +77,7 @@ class Lines(Widget, can_focus=True):
         self._styles = styles()
 
     def draw(self) -> None:
-        """Draw what looks different from what is shown."""
+        """Redraw the lines that changed."""
         from textual.geometry import Region
 
         width, height = self.size
@@ -95,7 +94,7 @@ class Lines(Widget, can_focus=True):
             self.refresh(*changed)
 
     def draw_clock(self) -> None:
-        """Draw the first line alone, with the time: nothing else has changed."""
+        """Redraw only the first line, with the time."""
         from textual.geometry import Region
 
         width, height = self.size
@@ -105,7 +104,7 @@ class Lines(Widget, can_focus=True):
             self.refresh(Region(0, 0, width, 1))
 
     def on_resize(self) -> None:
-        """Draw for the new size."""
+        """Redraw for the new size."""
         self._lines = []
         self.draw()
 
@@ -124,7 +123,7 @@ class Monitor(App[None]):
     Parameters
     ----------
     view
-        What is looked at.
+        The state of the display.
     """
 
     CSS = "Screen { background: #101418; color: #d8d8d8; }"
@@ -139,12 +138,12 @@ class Monitor(App[None]):
         self.animation_level = "none"
 
     def compose(self) -> ComposeResult:
-        """Show one page that is all of the screen."""
+        """Show one page that fills the screen."""
         self._page = Lines(self._view)
         yield self._page
 
     def on_mount(self) -> None:
-        """Read what a first picture needs, and then go on."""
+        """Read what the first picture needs, then start the timers."""
         self._page.focus()
         loop = asyncio.get_running_loop()
         if threading.current_thread() is threading.main_thread():
@@ -153,14 +152,14 @@ class Monitor(App[None]):
         self._tick()
 
     def _end(self, code: int) -> None:
-        """End because of a signal, with the terminal restored."""
-        # where the process that waits was killed, this one is in the background now, and may not
-        # change the terminal unless it ignores this
+        """Exit because of a signal, with the terminal restored."""
+        # if the waiting process was killed, this one is in the background now, and may change the
+        # terminal only if it ignores this signal
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         self.exit(return_code=code)
 
     def _tick(self) -> None:
-        """Read a little, draw what changed, and come back soon if there is more."""
+        """Read a little, draw changes, and continue soon if there is more."""
         changed = self._view.tick()
         busy = self._view.is_busy()
         now = time.monotonic()
@@ -175,20 +174,20 @@ class Monitor(App[None]):
         rest = _TICK if self._view.replay is None else IN_REPLAY
         if busy:
             self.set_timer(_BUSY_TICK, self._tick)
-        else:  # the event loop's own timer: a message of textual's costs as much as the look
+        else:  # the event loop's timer: a textual message costs as much as the check
             asyncio.get_running_loop().call_later(rest, self._tick_at_rest)
 
     def _tick_at_rest(self) -> None:
-        """Tick from the event loop; an error ends the application as one in a message would."""
+        """Tick from the event loop; an error ends the application, as in a message."""
         if not self.is_running:
             return
         try:
             self._tick()
-        except Exception as error:  # noqa: BLE001 - handed on
+        except Exception as error:  # noqa: BLE001 - passed on
             self._handle_exception(error)
 
     def on_key(self, event: events.Key) -> None:
-        """Hand a key to the view."""
+        """Pass a key to the view."""
         if self.screen is not self._page.screen:
             return
         character = event.character
@@ -198,7 +197,7 @@ class Monitor(App[None]):
         event.prevent_default()
 
     def press(self, key: str) -> None:
-        """Answer a key at once."""
+        """Handle a key, and redraw at once."""
         self._view.press(key)
         if self._view.done:
             self.exit()
@@ -206,7 +205,7 @@ class Monitor(App[None]):
             self._page.draw()
 
     def on_click(self, event: events.Click) -> None:
-        """Choose what is clicked: a tab of the first line, a run of the list."""
+        """Select what is clicked: a tab of the first line, or a run of the list."""
         if self.screen is self._page.screen:
             self._view.click(event.screen_x, event.screen_y, self.size.width)
             self._page.draw()
@@ -224,7 +223,7 @@ class Monitor(App[None]):
         self.exit()
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Offer by name what keys do."""
+        """Offer the keys' commands by name."""
         del screen
         from vcell.monitor.palette import COMMANDS
 

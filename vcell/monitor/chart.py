@@ -1,4 +1,4 @@
-"""Curves drawn with braille dots, eight to a character, or in ASCII where that cannot be shown."""
+"""Curves drawn with braille dots, eight to a character, or in ASCII."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vcell.monitor import words
 if TYPE_CHECKING:
     from vcell.monitor.lines import Line
 
-_LARGEST = 1e300  # beyond it sums and differences are infinite
+_LARGEST = 1e300  # larger values would overflow in sums and differences
 _LEFT = 8  # columns of the labels and the axis
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 _BRAILLE = 0x2800
 
 
 class Point(NamedTuple):
-    """One point of a curve, and the lowest and highest value it stands for."""
+    """One point of a curve, with the lowest and highest value that it represents."""
 
     x: float
     y: float
@@ -36,11 +36,11 @@ class Trace:
     points
         By ascending x.
     colour
-        Its place among the colours, 0 to 6.
+        Index of its colour, 0 to 6.
     mark
-        What draws it in ASCII, and names it at its end where there are several.
+        Its character in ASCII, and its name at its end if there are several curves.
     band
-        Whether to draw what lies between its lowest and highest values.
+        Whether to draw the band between its lowest and highest values.
     """
 
     points: Sequence[Point]
@@ -51,7 +51,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class ChartFrame:
-    """How curves are drawn.
+    """Settings of a chart.
 
     Attributes
     ----------
@@ -60,19 +60,19 @@ class ChartFrame:
     log
         A logarithmic y axis; values that are not above zero are left out.
     x_label
-        How a place on the x axis is written.
+        Formats a value of the x axis.
     x_range
-        What to show; all of it unless given.
+        Range of the x axis; by default that of the data.
     y_low
-        A value that must be seen, as 0 of a power.
+        A value that must be in the y range, such as 0 for power.
     guides
-        Dashed horizontal lines.
+        Values of dashed horizontal lines.
     cursor
-        A place on the x axis to point at.
+        Position of the cursor on the x axis.
     plain
-        ASCII only.
+        Use ASCII only.
     empty
-        What to say where there is nothing to draw.
+        Message if there is nothing to draw.
     """
 
     width: int
@@ -91,7 +91,7 @@ class ChartFrame:
 
 @dataclass
 class _Grid:
-    """Characters in the making: dots, whose they are, and texts upon them."""
+    """The dots of a chart and the curves that they belong to."""
 
     columns: int
     rows: int
@@ -112,7 +112,7 @@ class _Grid:
 
 
 def chart(traces: Sequence[Trace], frame: ChartFrame) -> list[Line]:
-    """Draw curves with their axes; returns `frame.height` lines of `frame.width` columns."""
+    """Draw curves with axes; return `frame.height` lines of `frame.width` columns."""
     columns, rows = frame.width - _LEFT, frame.height - 2
     if columns < 4 or rows < 2:
         return [[] for _ in range(frame.height)]
@@ -163,14 +163,14 @@ def _empty(frame: ChartFrame) -> list[Line]:
 
 
 def _y_range(traces: Sequence[Trace], frame: ChartFrame) -> tuple[float, float]:
-    """Return the range of the y axis: all the curves, and their bands but for lonely spikes."""
+    """Return the range of the y axis: all curves, and their bands without single spikes."""
     means = [point.y for trace in traces for point in trace.points]
     low, high = min(means), max(means)
     for trace in traces:
         if trace.band and len(trace.points) > 1:
             lows = sorted(point.low for point in trace.points)
             highs = sorted(point.high for point in trace.points)
-            rank = len(lows) // 50  # a spike stays in the band, and does not flatten the rest
+            rank = len(lows) // 50  # a spike must not flatten the rest
             floor = lows[rank]
             low = min(low, floor if not frame.log or floor > 0 else low)
             high = max(high, highs[-1 - rank])
@@ -185,7 +185,7 @@ def _y_range(traces: Sequence[Trace], frame: ChartFrame) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float, rows: int, *, log: bool) -> dict[int, str]:
-    """Return labels by row: round values, as many as are read with ease."""
+    """Return labels by row: a readable number of round values."""
     found: dict[int, str] = {}
     for value in _round_values(low, high, max(2, rows // 3), log=log):
         place = math.log10(value) if log else value
@@ -210,7 +210,7 @@ def _round_values(low: float, high: float, most: int, *, log: bool) -> list[floa
 
 
 def _label(value: float) -> str:
-    """Write a value of the axis in the columns that there are."""
+    """Format a value of the axis for the available columns."""
     if 1e5 <= abs(value) < 1e12:
         return words.count(value)
     text = ""
@@ -267,7 +267,7 @@ def _draw(
 
 
 def _join(grid: _Grid, start: tuple[int, int], stop: tuple[int, int], colour: int) -> None:
-    """Draw the line from one dot to a later one, without a gap in any column."""
+    """Draw the line from one dot to a later one, without gaps."""
     (x0, y0), (x1, y1) = start, stop
     last = y0
     for x in range(x0 + 1, x1 + 1):
@@ -340,7 +340,7 @@ def _upon(
     x_range: tuple[float, float],
     y_range: tuple[float, float],
 ) -> dict[tuple[int, int], tuple[str, str]]:
-    """Return what is written upon the curves: dashed lines, the cursor, names at the ends."""
+    """Return characters over the curves: dashed lines, the cursor, names at the ends."""
     found: dict[tuple[int, int], tuple[str, str]] = {}
 
     def cell(x: float, y: float) -> tuple[int, int]:

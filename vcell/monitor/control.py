@@ -1,4 +1,4 @@
-"""Ask a running training for something, through its control files."""
+"""Send requests to a running training, through its control files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def ask(run: Run, overview: Overview, what: str) -> str:
-    """Ask a run to ``stop``, write a ``checkpoint`` or ``pause``; asked to pause again, it goes on.
+    """Ask a run to ``stop``, write a ``checkpoint`` or ``pause``; a second ``pause`` resumes it.
 
     Returns
     -------
@@ -23,7 +23,7 @@ def ask(run: Run, overview: Overview, what: str) -> str:
     Raises
     ------
     UserError
-        It does not run, or its folder cannot be written to.
+        If it is not running, or its folder is not writable.
     """
     if not overview.is_live:
         raise UserError(f"{overview.short} is {overview.status}: it takes no requests")
@@ -44,6 +44,6 @@ def ask(run: Run, overview: Overview, what: str) -> str:
 
 
 def may_ask(run: Run) -> bool:
-    """Say whether this user may write the run's control files."""
+    """Return whether this user may write the run's control files."""
     folder = run.path / "control"
     return os.access(folder if folder.is_dir() else run.path, os.W_OK)

@@ -1,4 +1,4 @@
-"""The curves of runs: which there are, and their points by step, hours or examples."""
+"""The curves of runs: their names, and their points by step, hours or examples."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _NEVER = ("best", "examples")
 
 
 class CurveName(NamedTuple):
-    """What a chart shows: a kind of event and the name of a value."""
+    """The name of a curve: a kind of event and the name of a value."""
 
     kind: str
     name: str
 
     @property
     def title(self) -> str:
-        """Its name for people."""
+        """Its title."""
         return words.clean(_TITLES.get(self.name, self.name))
 
 
 def curves(history: History, meta: dict[str, Any]) -> list[CurveName]:
-    """Return what can be drawn, most wanted first: loss, what decides, gradients, the rest."""
+    """Return the available curves, in order: loss, deciding metric, gradients, others."""
     metrics = [CurveName("metric", name) for name in history.names("metric") if name not in _NEVER]
     evals = [CurveName("eval", name) for name in history.names("eval") if name not in _NEVER]
     monitor = meta.get("monitor")
@@ -56,7 +56,7 @@ def curves(history: History, meta: dict[str, Any]) -> list[CurveName]:
 
 
 class Plots:
-    """Points of curves, worked out once and then followed."""
+    """Points of curves, computed once and then updated."""
 
     def __init__(self) -> None:
         self._summaries: dict[tuple[int, str, str], Summary] = {}
@@ -77,13 +77,13 @@ class Plots:
         one
             The run.
         curve
-            What to draw.
+            The curve.
         axis
             ``step``, ``hours`` trained or ``examples`` seen.
         over
             Steps over which to smooth.
         window
-            The part of the axis to draw, in detail.
+            The part of the axis to draw in detail.
         """
         history = one.history
         table = history.table(curve.kind)
@@ -116,18 +116,18 @@ class Plots:
         return buckets(table.columns[curve.name], start, stop)
 
     def forget(self, kept: set[int]) -> None:
-        """Drop what belongs to histories that are no longer kept, given by their ids."""
+        """Drop the points of all histories except those with the given ids."""
         for key in [key for key in self._summaries if key[0] not in kept]:
             del self._summaries[key]
 
 
 def automatic(rows: int) -> int:
-    """Return over how many steps to smooth a curve: a hundredth of it, so that it shows its way."""
+    """Return the number of steps to smooth a curve over: a hundredth of its length."""
     return max(1, min(1000, rows // 100))
 
 
 def _places(one: Watched, table: EventTable, rows: Sequence[int], axis: str) -> list[float]:
-    """Return where rows lie on an axis."""
+    """Return the positions of rows on an axis."""
     if axis == "hours":
         seconds = one.history.seconds([table.times[row] for row in rows])
         return [second / 3600 for second in seconds]
@@ -137,7 +137,7 @@ def _places(one: Watched, table: EventTable, rows: Sequence[int], axis: str) -> 
 
 
 def examples_at(one: Watched, step: int) -> float:
-    """Return how many examples had been seen by a step, as it was counted or from the batch."""
+    """Return the number of examples up to a step, from its record or from the batch size."""
     table = one.history.table("metric")
     counted = table.columns.get("examples")
     if counted is not None and len(table):
@@ -149,14 +149,14 @@ def examples_at(one: Watched, step: int) -> float:
 
 
 def axis_label(axis: str, value: float) -> str:
-    """Write a place on an axis."""
+    """Format a position on an axis."""
     if axis == "hours":
         return words.duration(value * 3600)
     return words.count(value) if abs(value) >= 1e5 else f"{value:,.0f}"
 
 
 def value_at(points: Sequence[Point], x: float) -> Point | None:
-    """Return the point at or next after a place, for the cursor."""
+    """Return the point at or next after a position, for the cursor."""
     if not points:
         return None
     at = bisect_left([point.x for point in points], x)

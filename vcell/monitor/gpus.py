@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from vcell.runs import EventTable, History
 
-WINDOWS = (600.0, 3600.0, 0.0)  # seconds of the charts; 0 is the whole run
+WINDOWS = (600.0, 3600.0, 0.0)  # seconds shown in the charts; 0 is the whole run
 _RECENT = 60.0  # seconds over which power and clocks are averaged
 _HOT = 83.0  # degrees at which data-centre cards begin to slow down
 _SILENT = 30.0  # seconds after which a sample is old
-#: What holds a GPU back, by a part of the words of `vcell.gpu.reading`; in capitals what is amiss.
+#: What slows a GPU, by a part of the text of `vcell.gpu.reading`; problems in capitals.
 _NAMES = {
     "heat": "HEAT", "brake": "POWER BRAKE", "slowdown": "HARDWARE SLOWDOWN",
     "power cap": "power cap", "sync": "sync boost", "locked": "locked clocks",
@@ -42,13 +42,13 @@ class Gpu:
     memory: float | None
     memory_total: float | None
     busy: float | None  # 0 to 1
-    held_back: str  # by what, or nothing
-    since: float | None  # when that began
+    held_back: str  # by what, or ""
+    since: float | None  # when this began
     joules: float | None  # since the first sample
 
     @property
     def is_slowed(self) -> bool:
-        """Whether something else than its power cap slows it down."""
+        """Whether something other than its power cap slows it down."""
         return self.held_back.isupper() and bool(self.held_back)
 
 
@@ -102,7 +102,7 @@ def _recent(table: EventTable, name: str, since: float) -> list[float]:
 
 
 def _held_back(table: EventTable) -> tuple[str, float | None]:
-    """Return what holds the GPU back now, and since when it does."""
+    """Return what slows the GPU now, and since when."""
     column = table.columns.get("throttle")
     if column is None:
         return "", None
@@ -130,18 +130,20 @@ def _short(name: str) -> str:
 
 
 def readings(found: list[Gpu], history: History) -> list[tuple[str, str]]:
-    """Return sentences that read the GPUs, each with a style: the worst news first."""
-    told = [sentence for gpu in found if (sentence := _reads(gpu)) is not None]
+    """Return sentences about the GPUs, each with a style; the worst first."""
+    lines = [sentence for gpu in found if (sentence := _reads(gpu)) is not None]
     if capped := [gpu for gpu in found if gpu.held_back == "power cap"]:
-        told.append((_capped(capped), ""))
+        lines.append((_capped(capped), ""))
     if any(gpu.is_slowed for gpu in found) and len(found) > 1:
-        told.append(("Every step waits for the slowest GPU: what slows one slows the run.", "warn"))
-    told.sort(key=lambda sentence: {"bad": 0, "warn": 1}.get(sentence[1], 2))
-    return told + _cost(found, history)
+        lines.append(
+            ("Every step waits for the slowest GPU: what slows one slows the run.", "warn")
+        )
+    lines.sort(key=lambda sentence: {"bad": 0, "warn": 1}.get(sentence[1], 2))
+    return lines + _cost(found, history)
 
 
 def _capped(found: list[Gpu]) -> str:
-    """Say which GPUs compute as fast as their power cap lets them."""
+    """Describe the GPUs that are limited only by their power cap."""
     means = [gpu.mean_watts for gpu in found if gpu.mean_watts is not None]
     many = len(found) > 1
     names = ", ".join(str(gpu.rank) for gpu in found)
@@ -166,10 +168,10 @@ def _reads(gpu: Gpu) -> tuple[str, str] | None:
     used = gpu.mean_watts / cap
     draws = f"{who} draws {gpu.mean_watts:.0f} W of {cap:.0f} W"
     if gpu.cap and gpu.enforced and gpu.enforced < 0.98 * gpu.cap:
-        capped = f"{who} is capped at {gpu.enforced:.0f} W although {gpu.cap:.0f} W were asked for"
+        capped = f"{who} is capped at {gpu.enforced:.0f} W although {gpu.cap:.0f} W were requested"
         return f"{capped}: something else limits it.", "warn"
     if gpu.held_back == "power cap":
-        return None  # told of all such together
+        return None  # reported together
     if gpu.busy is not None and gpu.busy >= 0.9 and used < 0.6:
         waits = f"{draws} at {words.percent(gpu.busy)} busy: it waits for memory or data"
         return f"{waits}; a different power cap would change nothing.", ""

@@ -1,8 +1,8 @@
-"""Leave the terminal as it was found, however the monitor ends.
+"""Restore the terminal, however the monitor ends.
 
 The application runs in its own process. If it is asked to end, it restores the terminal itself. If
-it is killed, the process that waits for it does so. If that one is killed, the application is told
-to end.
+it is killed, the waiting process does so. If the waiting process is killed, the application is
+ended.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 from vcell.errors import RunFailed
 
 _PR_SET_PDEATHSIG = 1
-# What a full-screen program may have switched on: mouse reports, focus reports, bracketed paste,
-# key protocol, synchronised output, the other screen, a hidden cursor, colours.
+# Modes that a full-screen program may have set: mouse reports, focus reports, bracketed paste, key
+# protocol, synchronised output, the alternate screen, a hidden cursor, colours.
 _RESTORE = (
     "\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1004l\x1b[?2004l\x1b[<u"
     "\x1b[?2026l\x1b[?1049l\x1b[?25h\x1b[0m"
@@ -33,7 +33,7 @@ def guarded(show: Callable[[], int]) -> int:
     Raises
     ------
     RunFailed
-        The process was killed.
+        If the process was killed.
     """
     terminal = sys.stdin.fileno()
     saved = termios.tcgetattr(terminal)
@@ -66,7 +66,7 @@ def _pass_on(child: int, number: int) -> None:
 
 
 def _application(show: Callable[[], int]) -> int:
-    """Run `show`, and return an exit code whatever happens."""
+    """Run `show`, and return an exit code in any case."""
     if sys.platform == "linux":
         library: Any = ctypes.CDLL(None)
         library.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))

@@ -25,12 +25,12 @@ def text(line: Line) -> str:
 
 
 def width(line: Line) -> int:
-    """Return how many columns a line takes."""
+    """Return the width of a line in columns."""
     return sum(words.cells(piece) for piece, _ in line)
 
 
 def fit(line: Line, columns: int, style: str | None = None) -> Line:
-    """Cut or pad a line to `columns`; with a `style`, the whole of it gets that."""
+    """Cut or pad a line to `columns`; with a `style`, the whole line gets it."""
     fitted: Line = []
     room = columns
     for piece, its in line:
@@ -45,7 +45,7 @@ def fit(line: Line, columns: int, style: str | None = None) -> Line:
     return fitted
 
 
-def beside(
+def side_by_side(
     left: Sequence[Line], right: Sequence[Line], left_width: int, gap: int = 2
 ) -> list[Line]:
     """Put two blocks next to each other."""
@@ -61,14 +61,14 @@ def beside(
 
 
 def spread(left: Line, right: Line, columns: int) -> Line:
-    """Put one piece of text at the left edge and one at the right; the left one gives way."""
+    """Put one text at the left edge and one at the right; shorten the left one if necessary."""
     room = columns - width(right)
     return [*fit(left, max(0, room - 1)), (" ", ""), *right]
 
 
-def wrap(told: str, columns: int) -> list[str]:
+def wrap(sentence: str, columns: int) -> list[str]:
     """Break a sentence into lines at its spaces."""
-    return textwrap.wrap(told, columns, subsequent_indent="  ") or [""]
+    return textwrap.wrap(sentence, columns, subsequent_indent="  ") or [""]
 
 
 def rule(title: Line, columns: int, mark: str = "─") -> Line:
@@ -80,12 +80,12 @@ def rule(title: Line, columns: int, mark: str = "─") -> Line:
 
 
 def stretch(block: list[Line], rows: int) -> list[Line]:
-    """Cut or fill a block to a number of rows."""
+    """Cut or pad a block to a number of rows."""
     return [*block[:rows], *([] for _ in range(rows - len(block)))]
 
 
 def keys(hints: Iterable[tuple[str, str]], columns: int) -> Line:
-    """Return as many hints (key, what it does) as fit."""
+    """Return as many hints (key, action) as fit."""
     line: Line = [(" ", "")]
     for key, what in hints:
         piece: Line = [(key, "key"), (f" {what}  ", "dim")]
@@ -96,6 +96,6 @@ def keys(hints: Iterable[tuple[str, str]], columns: int) -> Line:
 
 
 def bar(share: float, columns: int, *, plain: bool = False) -> str:
-    """Return a bar that is filled to a share of its columns."""
+    """Return a bar filled to a share of its columns."""
     full = round(min(1.0, max(0.0, share)) * columns)
     return ("#" * full + "." * (columns - full)) if plain else "█" * full + "░" * (columns - full)

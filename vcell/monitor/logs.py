@@ -1,4 +1,4 @@
-"""What a run and its processes said: the console, each rank's output, failures and events."""
+"""The messages of a run: the console, each rank's output, failures and events."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
     from vcell.runs import Event, History
 
-MOST = 2000  # entries kept of each source
-_FIRST = 1 << 18  # bytes of a file's end that are read first
+MOST = 2000  # maximum number of entries per source
+_FIRST = 1 << 18  # bytes to read first, from the end of a file
 _STAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)  ?(.*)$")
 _BAD = re.compile(r"\b(error|traceback|exception|out of memory|killed|nan)\b", re.IGNORECASE)
 _FAILED = re.compile(r"^error-(\d+)-rank-(\d+)\.json$")
 
 
 class LogEntry(NamedTuple):
-    """One thing that was said."""
+    """One message."""
 
-    time: float  # 0 where it is not known
+    time: float  # 0 if unknown
     source: str  # console, rank 0 ..., event
     text: str
     level: str = ""  # "", warn or bad
-    more: tuple[str, ...] = ()  # further lines, as of a traceback
+    more: tuple[str, ...] = ()  # further lines, such as of a traceback
 
 
 class _Text:
@@ -46,7 +46,7 @@ class _Text:
         self._time = 0.0
 
     def read(self) -> bool:
-        """Take in what was written since; says whether anything was."""
+        """Read new text; return whether there was any."""
         try:
             with self.path.open("rb") as stream:
                 size = stream.seek(0, os.SEEK_END)
@@ -76,7 +76,7 @@ class _Text:
                 self._time = time.mktime(time.strptime(match[1], "%Y-%m-%d %H:%M:%S"))
             text = match[2]
         elif self.entries and line[:1] in (" ", "\t") and line.strip():
-            last = self.entries[-1]  # goes on
+            last = self.entries[-1]  # continued
             self.entries[-1] = last._replace(more=(*last.more, words.clean(line)))
             return
         text = words.clean(text)
@@ -86,7 +86,7 @@ class _Text:
 
 
 class Logs:
-    """Everything that was said in one run.
+    """All messages of one run.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class Logs:
         self._failures: dict[str, LogEntry] = {}
 
     def read(self) -> bool:
-        """Take in what was written since; says whether anything was."""
+        """Read new messages; return whether there were any."""
         for path, source in _files(self.path / "logs"):
             self._texts.setdefault(path, _Text(path, source))
         changed = [text.read() for text in self._texts.values()]
@@ -120,13 +120,13 @@ class Logs:
 
     @property
     def sources(self) -> list[str]:
-        """What there is to choose from."""
+        """Return the names of the sources."""
         found = dict.fromkeys(text.source for text in self._texts.values())
         ranks = sorted((s for s in found if s.startswith("rank ")), key=lambda s: int(s[5:]))
         return ["all", *(["console"] if "console" in found else []), *ranks, "events"]
 
     def entries(self, source: str, history: History, until: float | None = None) -> list[LogEntry]:
-        """Return what was said, oldest first.
+        """Return the messages, oldest first.
 
         Parameters
         ----------
@@ -136,7 +136,7 @@ class Logs:
         history
             The run's events.
         until
-            Leave out what came later, for a replay.
+            Leave out later messages, for a replay.
         """
         if source.startswith("rank "):
             return [e for t in self._texts.values() if t.source == source for e in t.entries]
@@ -153,7 +153,7 @@ class Logs:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the files of output, torchrun's of the last attempt too."""
+    """Yield the output files, including torchrun's of the last attempt."""
     try:
         entries = sorted(folder.iterdir())
     except OSError:
@@ -180,7 +180,7 @@ def _failure(path: Path, launch: str, rank: str) -> LogEntry:
 
 
 def events_as_entries(history: History, monitor: str, *, doubled: bool) -> list[LogEntry]:
-    """Return events as lines; where `doubled`, those that the console tells too stay out."""
+    """Return events as lines; with `doubled`, without those that are also on the console."""
     found: list[LogEntry] = []
     evals = history.table("eval")
     if not doubled:
@@ -189,7 +189,7 @@ def events_as_entries(history: History, monitor: str, *, doubled: bool) -> list[
             for i in range(max(0, len(evals) - MOST), len(evals))
         ]
     for event in history.notes():
-        text, level = _told(event)
+        text, level = _described(event)
         source = f"rank {event['rank']}" if event.get("rank") else "event"
         if doubled and event["kind"] in ("warn", "phase") and not event.get("rank"):
             continue
@@ -200,14 +200,14 @@ def events_as_entries(history: History, monitor: str, *, doubled: bool) -> list[
 def _validation(row: dict[str, Any], step: int, monitor: str) -> str:
     best = " (best)" if row.pop("best", 0.0) == 1.0 else ""
     names = sorted(row, key=lambda name: (name != monitor, name))
-    told = [f"{n} {words.number(row[n])}" for n in names if isinstance(row[n], float)]
-    if told:
-        told[0] += best
-    return f"step {step:,}: " + ", ".join(told)
+    values = [f"{n} {words.number(row[n])}" for n in names if isinstance(row[n], float)]
+    if values:
+        values[0] += best
+    return f"step {step:,}: " + ", ".join(values)
 
 
-def _told(event: Event) -> tuple[str, str]:
-    """Return an event as a sentence, and how bad it is."""
+def _described(event: Event) -> tuple[str, str]:
+    """Return an event as a sentence, and its level."""
     kind, step = event["kind"], event.get("step")
     at = f"step {step:,}: " if isinstance(step, int) else ""
     if kind == "warn":

@@ -18,12 +18,12 @@ _COLUMNS = ("run", "status", "step", "of", "loss", "best", "left or took")
 
 
 def once(watch: Watch, fits: Callable[[Overview], bool]) -> tuple[dict[str, Any], str]:
-    """Return the runs as a document and as a table, the newest first.
+    """Return the runs as a JSON document and as a table, newest first.
 
     Only the last 64 KB of each run's events are read.
     """
     for one in watch.runs.values():
-        one.look(events=True)
+        one.check(events=True)
     found = [one.overview for one in watch.runs.values() if fits(one.overview)]
     found.sort(key=query.SORTS["last sign"])
     data = {"runs": [_document(run) for run in found], "problems": _problems(watch)}
@@ -43,12 +43,12 @@ def _whole(value: int | None) -> str:
 
 
 def _problems(watch: Watch) -> list[str]:
-    told = [
+    notices = [
         f"{one.overview.name}: {one.overview.reason}"
         for one in watch.runs.values()
         if one.overview.reason
     ]
-    return [*watch.problems.values(), *told]
+    return [*watch.problems.values(), *notices]
 
 
 def _document(run: Overview) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The state of one run, in the few values that a list of runs shows."""
+"""The state of one run, as shown in a list of runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vcell.runs import History
 
-#: How a run can stand, worst news first; sorting by state follows it.
+#: States of a run, worst first, in the order of sorting.
 STATES = (
     "running", "paused", "stalled", "crashed", "failed", "stopped", "interrupted", "done",
 )  # fmt: skip
@@ -19,14 +19,14 @@ _LOSS = ("loss", "train_loss")
 
 @dataclass(frozen=True)
 class Overview:
-    """One run in a list; None is what is not known.
+    """One run in a list; None: unknown.
 
     Attributes
     ----------
     share
-        How much of it is done, 0 to 1.
+        Progress, 0 to 1.
     wait
-        The share of a step that waits for data.
+        Share of a step spent waiting for data.
     """
 
     name: str
@@ -50,22 +50,22 @@ class Overview:
     created: float = 0.0
     parts: tuple[int, int | None] | None = None  # finished, of how many
     config: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, float] = field(default_factory=dict)  # by the last validation
-    reason: str = ""  # why it stands so, where that is not plain
+    measured: dict[str, float] = field(default_factory=dict)  # at the last validation
+    reason: str = ""  # reason for the status, if not obvious
 
     @property
     def is_live(self) -> bool:
-        """Whether something may still come from it."""
+        """Whether it may still write."""
         return self.status in ("running", "paused", "stalled")
 
     @property
     def short(self) -> str:
-        """The end of its name, by which people tell runs apart."""
+        """The end of its name, which identifies it."""
         return self.name.rsplit("-", 1)[-1] if self.name[:8].isdecimal() else self.name
 
 
 def measured(history: History, meta: dict[str, Any]) -> dict[str, Any]:
-    """Return what the events tell for an `Overview`."""
+    """Return the fields of an `Overview` that come from events."""
     table = history.table("metric")
     last = table.row()
     config = meta.get("config", {})
@@ -96,13 +96,13 @@ def mean_of_last(history: History, name: str, rows: int = _RECENT) -> float | No
 
 
 def _guess_monitor(history: History) -> str:
-    """Return what the validation is judged by in a run that does not say so."""
+    """Return the metric that probably decides, for a run that does not name it."""
     names = [name for name in history.names("eval") if name != "best"]
     return next((n for n in ("score", "gain", "loss") if n in names), names[0] if names else "")
 
 
 def time_left(overview: dict[str, Any]) -> float | None:
-    """Return seconds until the last step at the present speed."""
+    """Return seconds until the last step at the current speed."""
     step, most, rate = (overview.get(k) for k in ("step", "max_steps", "seconds_a_step"))
     if step is None or most is None or rate is None or step > most:
         return None

@@ -1,4 +1,4 @@
-"""The entries of the command palette: names of what keys do."""
+"""The entries of the command palette: names of the keys' commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ COMMANDS = (
     ("Run", "curves and times of the selected run", "2"),
     ("Compare", "marked runs over each other", "3"),
     ("GPUs", "power, clocks and heat", "4"),
-    ("Logs", "what the run said", "5"),
+    ("Logs", "the run's log", "5"),
     ("Help", "all keys", "?"),
     ("Settings", "settings of the run, or how marked runs differ", "d"),
     ("Mark", "mark the run for comparing", " "),

@@ -26,15 +26,15 @@ _FIELDS = (
 
 
 class BadQuery(ValueError):
-    """Words that say nothing about runs; the message says which and why."""
+    """An invalid filter; the message says which word and why."""
 
 
 def parse(text: str) -> Callable[[Overview], bool]:
-    """Return whether a run fits `text`; every word of it must hold.
+    """Return a function that tests whether a run matches `text`; every word must match.
 
     A word is part of a run's name or model, ``field:a|b`` for one of several values, or a
-    comparison such as ``lr>=1e-3``. A field is what the list shows, a metric of the validation or a
-    setting. ``-`` before a word turns it round.
+    comparison such as ``lr>=1e-3``. A field is a column of the list, a metric of the validation or
+    a setting. ``-`` before a word negates it.
     """
     tests = [_term(word) for word in text.split()]
     return lambda run: all(test(run) for test in tests)
@@ -76,7 +76,7 @@ def _check_states(wanted: str) -> None:
 
 
 def value_of(run: Overview, name: str) -> Any:
-    """Return a field of the list, else a metric of the validation, else a setting."""
+    """Return a column of the list, else a metric of the validation, else a setting."""
     if name in _FIELDS:
         return getattr(run, name)
     if name in run.measured:

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 class Replay:
-    """The clock of a replay, and histories that know nothing of what comes after it.
+    """The clock of a replay, and histories without events after it.
 
     Parameters
     ----------
     path
         The run directory.
     speed
-        Seconds of the run in each second that passes.
+        Seconds of the run per second of the replay.
     timer
-        Seconds that pass.
+        Returns the current time in seconds.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Replay:
         self.held = False
 
     def clock(self) -> float:
-        """Return the time that is played, in seconds since 1970."""
+        """Return the replayed time, in seconds since 1970."""
         if not self.held:
             self._at += (self._timer() - self._since) * self.speed
         self._since = self._timer()
@@ -45,11 +45,11 @@ class Replay:
 
     @property
     def over(self) -> bool:
-        """Whether all has been played."""
+        """Whether the replay has ended."""
         return self.clock() > self.ended
 
     def hold(self) -> None:
-        """Stop the clock, or let it go on."""
+        """Pause or resume the clock."""
         self.clock()
         self.held = not self.held
 
@@ -59,13 +59,13 @@ class Replay:
         self.speed = min(1e5, max(0.1, self.speed * factor))
 
     def open_history(self, path: Path, *, end: int | None = None) -> History:
-        """Open a history that grows with the clock; there is no hurry, so it begins at once."""
+        """Open a history that grows with the clock, from its beginning."""
         del end
         return History(path, open_tail=lambda file: _Past(file, self.clock))
 
 
 class _Past(Tail):
-    """A tail that gives out no event before its time."""
+    """A tail that returns no events after the clock's time."""
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         super().__init__(path)
@@ -74,7 +74,7 @@ class _Past(Tail):
         self._at_end = False
 
     def batches(self, limit: int | None = None) -> Iterator[list[Event]]:
-        """Yield the events whose time has come."""
+        """Yield the events up to the clock's time."""
         del limit
         now = self._clock()
         while True:

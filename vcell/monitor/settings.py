@@ -1,4 +1,4 @@
-"""Settings of runs, and how those of several differ."""
+"""Settings of runs, and differences between them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class SettingRow(NamedTuple):
 
     name: str
     values: list[str]
-    origin: str  # where the first run has it from
+    origin: str  # source of the first run's value
     differs: bool
 
 
 def settings(
     metas: Sequence[Mapping[str, Any]], *, only_different: bool = False
 ) -> list[SettingRow]:
-    """Return the settings of runs side by side, by the content of their run.json.
+    """Return the settings of runs side by side, from their run.json.
 
-    What is not in the table of settings but decides a result is among them: seed, git commit,
-    fingerprints of the data, versions of vcell and torch, devices.
+    Other facts that affect a result are included: seed, git commit, fingerprints of the data,
+    versions of vcell and torch, devices.
     """
     tables = [_all(meta) for meta in metas]
     names = dict.fromkeys(name for table in tables for name in table)
@@ -72,7 +72,7 @@ def _fingerprint(item: Any) -> str:
 
 
 def brief(value: Any) -> str:
-    """Return a setting as a short text."""
+    """Format a setting as a short text."""
     if value is None:
         return "–"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""A long series as a few hundred points, each with the lowest and highest value it covers."""
+"""A long series as a few hundred points, each with the lowest and highest value that it covers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from vcell.runs import EventTable
 
-_MOST = 1024  # buckets; about five for each of the dots across a wide chart
+_MOST = 1024  # buckets; about five per dot across a wide chart
 
 
 class Bucket(NamedTuple):
@@ -25,7 +25,7 @@ class Bucket(NamedTuple):
 
 
 def bucket(values: Sequence[float], first: int, stop: int) -> Bucket | None:
-    """Summarise rows `first` to `stop`; None where none of them is a number."""
+    """Summarise rows `first` to `stop`; None if none of them is a number."""
     part = values[first:stop]
     total, n = math.fsum(part) if stop - first < 32 else sum(part), stop - first
     if math.isfinite(total):
@@ -37,25 +37,25 @@ def bucket(values: Sequence[float], first: int, stop: int) -> Bucket | None:
 
 
 def buckets(values: Sequence[float], first: int, stop: int, most: int = _MOST) -> list[Bucket]:
-    """Summarise a stretch of rows in at most `most` buckets of as many rows each."""
+    """Summarise a range of rows in at most `most` buckets of equal size."""
     rows = max(1, -(-(stop - first) // most))
     found = (bucket(values, i, min(i + rows, stop)) for i in range(first, stop, rows))
     return [one for one in found if one is not None]
 
 
 class Summary:
-    """Buckets of a whole column that grow with it: what is new costs, what is old does not."""
+    """Buckets of a growing column: an update costs time only for new rows."""
 
     def __init__(self) -> None:
-        self._rows = 1  # in a bucket
+        self._rows = 1  # per bucket
         self._full: list[Bucket | None] = []
         self._edits = 0
 
     def update(self, table: EventTable, name: str) -> list[Bucket]:
-        """Take in the rows that came since, and return all buckets, at most `_MOST`."""
+        """Add the new rows, and return all buckets, at most `_MOST`."""
         values = table.columns.get(name, array("d"))
         if self._edits != table.edits:
-            self.__init__()  # type: ignore[misc]  # rows were dropped: all over
+            self.__init__()  # type: ignore[misc]  # rows were dropped: start over
             self._edits = table.edits
         while len(values) // self._rows >= _MOST:
             self._rows *= 2
@@ -71,7 +71,7 @@ class Summary:
 def smoothed(means: Sequence[float], rows: Sequence[int], over: float) -> list[float]:
     """Return the exponential moving average over about `over` rows, without a bias at the start.
 
-    Each mean stands for a number of rows; values and weights decay together, as Adam's do.
+    Each mean represents a number of rows; values and weights decay together, as in Adam.
     """
     if over <= 1:
         return list(means)

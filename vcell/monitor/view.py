@@ -1,4 +1,4 @@
-"""What the user looks at, and the effect of keys on it, without a terminal.
+"""The state of the display, and the effect of keys on it, without a terminal.
 
 view = Viewer(watch)
 view.tick()                  # read a little
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 SCREENS = ("runs", "run", "compare", "gpus", "logs")
 _SECONDS_TO_CONFIRM = 10.0
 _SECONDS_OF_A_MESSAGE = 8.0
-_MOST_OPENED = 8  # histories kept in memory, as long as no more are shown at once
+_MOST_OPENED = 8  # histories kept in memory, unless more are shown at once
 _MOST_MARKED = 7  # as many as there are colours
 
 
 @dataclass
 class Looks:
-    """How curves are shown."""
+    """Settings of the curves' display."""
 
-    smoothing: int = 0  # place in SMOOTHING
+    smoothing: int = 0  # index into SMOOTHING
     log: set[str] = field(default_factory=lambda: {"grad_norm"})  # names on a logarithmic axis
     axis: int = 0
-    focus: int = 0  # which chart keys speak of
+    focus: int = 0  # the chart that keys apply to
     large: bool = False  # the focused chart alone
     window: tuple[float, float] | None = None  # part of the x axis
     cursor: float | None = None
-    shown: dict[int, int] = field(default_factory=dict)  # chart -> place in the list of curves
-    compared: int = 0  # place in the list of curves of the compare screen
+    shown: dict[int, int] = field(default_factory=dict)  # chart -> index in the list of curves
+    compared: int = 0  # index in the list of curves of the compare screen
 
 
 class Viewer:
-    """State of the screen.
+    """State of the display.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ class Viewer:
     clock
         Seconds since 1970.
     plain
-        ASCII only.
+        Use ASCII only.
     replay
-        The replay that is shown, if one is.
+        The replay that is shown, if any.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class Viewer:
         self.watch, self.clock, self.plain, self.replay = watch, clock, plain, replay
         self.screen = "runs" if watch.only is None else "run"
         self.selected = watch.only.name if watch.only is not None else ""
-        self.chosen = watch.only is not None  # by the user; until then the first of the list
+        self.chosen = watch.only is not None  # by the user; until then the first run is selected
         self.marks: list[str] = []
         self.sort = 0
         self.filter = ""
-        self.typing: str | None = None  # what "filter" or "search" is being typed
+        self.typing: str | None = None  # the "filter" or "search" being typed
         self.overlay = ""  # "help" or "settings"
         self.scroll = 0  # of overlays and of the log
         self.looks = Looks()
@@ -87,7 +87,7 @@ class Viewer:
         self.opened_entry = False
         self.window, self.gpu, self.busy_chart = 0, -1, False
         self.only_different = True
-        self.rows = 20  # of the list, as last drawn
+        self.rows = 20  # rows of the list, as last drawn
         self._logs: dict[str, Logs] = {}
         self._message: tuple[str, str, float] = ("", "", 0.0)
         self._confirm: tuple[str, float] = ("", 0.0)
@@ -97,7 +97,7 @@ class Viewer:
     # -- which runs ----------------------------------------------------------------------------
 
     def listed(self) -> list[Overview]:
-        """Return the runs that the filter leaves, in the order chosen."""
+        """Return the runs that match the filter, in the selected order."""
         try:
             fits = query.parse(self.filter)
         except query.BadQuery:
@@ -114,7 +114,7 @@ class Viewer:
         return self.watch.runs.get(self.selected)
 
     def compared(self) -> list[Watched]:
-        """Return the marked runs; with none marked, the selected one and its neighbours."""
+        """Return the marked runs; if none is marked, the selected one and its neighbours."""
         marked = [self.watch.runs[name] for name in self.marks if name in self.watch.runs]
         if marked:
             return marked
@@ -131,8 +131,8 @@ class Viewer:
         found.monitor = one.overview.monitor
         return found
 
-    def wanted(self) -> tuple[list[str], list[str]]:
-        """Return the names of runs on the screen, and of those whose whole history is shown."""
+    def to_read(self) -> tuple[list[str], list[str]]:
+        """Return the names of visible runs, and of those whose full history is shown."""
         selected = [self.selected] if self.selected else []
         if self.screen == "compare":
             names = [one.name for one in self.compared()]
@@ -146,9 +146,9 @@ class Viewer:
     # -- time ----------------------------------------------------------------------------------
 
     def tick(self) -> bool:
-        """Read a little of what is due; says whether the page may look different now."""
+        """Do some of the reading that is due; return whether the page may have changed."""
         _ = self.one
-        seen, opened = self.wanted()
+        seen, opened = self.to_read()
         changed = self.watch.step(seen, opened)
         if self.screen == "logs" and (logs := self.logs()) is not None:
             changed = logs.read() or changed
@@ -161,7 +161,7 @@ class Viewer:
         return changed
 
     def _unload(self, opened: list[str]) -> None:
-        """Let go of whole histories that were not shown for long."""
+        """Drop full histories that have not been shown for long."""
         self._opened = [*(n for n in self._opened if n not in opened), *opened]
         for name in self._opened[:-_MOST_OPENED]:
             if name in self.watch.runs and name not in opened:
@@ -169,26 +169,26 @@ class Viewer:
         self._opened = self._opened[-_MOST_OPENED:]
 
     def is_busy(self) -> bool:
-        """Say whether there is more to read at once."""
-        return self.watch.busy(self.wanted()[1])
+        """Return whether there is more to read at once."""
+        return self.watch.busy(self.to_read()[1])
 
     def is_live(self) -> bool:
-        """Say whether any run may still write."""
+        """Return whether any run may still write."""
         return any(one.overview.is_live for one in self.watch.runs.values())
 
     def say(self, text: str, style: str = "") -> None:
-        """Show a line for some seconds."""
+        """Show a message for some seconds."""
         self._message = (text, style, self.clock())
 
     @property
     def message(self) -> tuple[str, str]:
-        """The line to show, and its style."""
+        """Return the message to show, and its style."""
         return self._message[:2]
 
     # -- keys ----------------------------------------------------------------------------------
 
     def press(self, key: str) -> None:
-        """Answer a key: its character, or its name where it has none (``up``, ``enter`` ...)."""
+        """Handle a key: its character, or its name if it has none (``up``, ``enter`` ...)."""
         if self.typing is not None:
             self._type(key)
             return
@@ -244,7 +244,7 @@ class Viewer:
         self.scroll = 0
 
     def back(self) -> None:
-        """Leave what was entered last."""
+        """Leave the current mode or screen."""
         if self.opened_entry:
             self.opened_entry = False
         elif self.looks.large:
@@ -267,10 +267,10 @@ class Viewer:
                 self.selected = names[min(len(names) - 1, max(0, at + by))]
                 self.looks.window = self.looks.cursor = None
 
-    # -- asking runs ---------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------
 
     def ask(self, what: str) -> None:
-        """Ask the selected run for something; to stop it, ask the user once more."""
+        """Send a request to the selected run; to stop it needs a confirmation."""
         one = self.one
         if one is None:
             return
@@ -302,26 +302,26 @@ class Viewer:
 
     @property
     def axis(self) -> str:
-        """What the x axis counts."""
+        """Unit of the x axis."""
         return AXES[self.looks.axis]
 
     @property
     def over(self) -> int:
-        """Steps over which curves are smoothed; 0 chooses by their length."""
+        """Steps over which curves are smoothed; 0: chosen by their length."""
         return SMOOTHING[self.looks.smoothing]
 
     def smoothing_of(self, one: Watched) -> str:
-        """Return how a run's curves are smoothed, for their titles."""
+        """Describe how a run's curves are smoothed, for their titles."""
         steps = self.over or automatic(len(one.history.table("metric")))
         return f"mean of {steps}" if steps > 1 else ""
 
     def curve(self, chart: int, one: Watched) -> CurveName:
-        """Return what a chart of the run screen shows."""
+        """Return the curve that a chart of the run screen shows."""
         known = curves(one.history, one.meta)
         return known[self.looks.shown.get(chart, chart) % len(known)]
 
     def common_curve(self, runs: list[Watched]) -> CurveName:
-        """Return what the compare screen shows: first what decides, then what any run has."""
+        """Return the compare screen's curve: first the deciding metric, then those of any run."""
         known = [c for one in runs for c in curves(one.history, one.meta)]
         known = list(dict.fromkeys(known)) or [CurveName("metric", "loss")]
         evals = [c for c in known if c.kind == "eval"]
@@ -348,7 +348,7 @@ class Viewer:
         self.looks.log ^= {name}
 
     def extent(self) -> tuple[float, float] | None:
-        """Return the whole x axis of what is shown."""
+        """Return the full x range of the curves shown."""
         runs = self.compared() if self.screen == "compare" else [self.one] if self.one else []
         found = []
         for one in runs:
@@ -405,7 +405,7 @@ class Viewer:
             self.entry = None
 
     def next_problem(self, by: int) -> None:
-        """Go to the next or the last entry that tells of a problem; errors before warnings."""
+        """Go to the next or last entry about a problem; errors before warnings."""
         from vcell.monitor.screens.logs import shown_entries
 
         entries = shown_entries(self)
@@ -429,7 +429,7 @@ class Viewer:
             self.entry, self.following = None, True
 
     def click(self, column: int, row: int, width: int) -> None:
-        """Answer a click: on a tab of the header, on a run of the list."""
+        """Handle a click on a tab of the header or on a run of the list."""
         from vcell.monitor.screens import tab_at
         from vcell.monitor.screens.runs import first_listed
 
@@ -449,7 +449,7 @@ class Viewer:
     # -- the page ------------------------------------------------------------------------------
 
     def header(self, width: int, height: int) -> Line | None:
-        """Return the first line of the page alone, where there is room for one."""
+        """Return only the first line of the page, if there is room for it."""
         from vcell.monitor.screens import header
 
         return header(self, width, height)

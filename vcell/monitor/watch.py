@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-IN_REPLAY = 0.2  # seconds between looks at a replay
-OFTEN, RARELY = 1.0, 10.0  # seconds between looks at a run that is seen or runs, and at others
+IN_REPLAY = 0.2  # seconds between checks of a replay
+OFTEN, RARELY = 1.0, 10.0  # seconds between checks of visible or running runs, and of others
 _SLICE = 1 << 18  # bytes of a long history read at once
 _BUDGET = 0.02  # seconds of reading before a key is answered
-_RESTING = 20.0  # times as long as a look took
+_RESTING = 20.0  # pause after a check, relative to its duration
 
 
 class Opener(Protocol):
-    """How histories are opened: from the disk, or for a replay."""
+    """Opens histories, from disk or for a replay."""
 
     def __call__(self, path: Path, *, end: int | None = None) -> History:
         """Open the history of a run directory."""
 
 
 class Watched:
-    """One run, as far as it has been looked at."""
+    """One run, as far as it has been read."""
 
     def __init__(
         self,
@@ -48,24 +48,24 @@ class Watched:
     ) -> None:
         self.run, self._open, self._clock, self._replayed = run, open_history, clock, replayed
         self.name = run.name
-        self.end: History | None = None  # the last of its events, for a first look
+        self.end: History | None = None  # its last events, for a first picture
         self.whole: History | None = None
-        self.looked = 0.0
+        self.checked = 0.0
         self.overview = Overview(self.name, str(run.meta.get("status", "")))
         self._best: tuple[float, float | None] = (-1.0, None)
         self._signature: tuple[object, ...] = ()
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What run.json says."""
+        """The contents of run.json."""
         return self.run.meta
 
     @property
     def history(self) -> History:
-        """All of its events once they are read; until then the last of them."""
+        """All its events once they are read; until then the last ones."""
         if self.whole is not None and (self.whole.loaded >= 1 or self.end is None):
             return self.whole
-        if self._replayed is not None:  # nothing of what comes is known yet
+        if self._replayed is not None:  # without later events
             self.whole = self._open(self.run.path)
             return self.whole
         if self.end is None:
@@ -74,13 +74,13 @@ class Watched:
 
     @property
     def loading(self) -> float | None:
-        """The share of its history that is read, while it is being read."""
+        """Share of its history that has been read, while reading; else None."""
         if self.whole is None or self.whole.loaded >= 1 or self._replayed is not None:
             return None
         return self.whole.loaded
 
-    def look(self, *, events: bool) -> bool:
-        """See how it stands; with `events`, also what it measured. Says if anything changed."""
+    def check(self, *, events: bool) -> bool:
+        """Update its status, and with `events` its metrics; return whether anything changed."""
         signature = self._sign()
         live = self.meta.get("status") == "running" or self.overview.is_live
         live = live or self._replayed is not None
@@ -97,7 +97,7 @@ class Watched:
         return new or before != self.overview
 
     def load(self) -> bool:
-        """Read the next piece of its whole history; returns False when all is read."""
+        """Read the next piece of its full history; return False once all is read."""
         if self._replayed is not None:
             return False
         if self.whole is None:
@@ -106,16 +106,16 @@ class Watched:
             return False
         changed = self.whole.read(_SLICE)
         if self.whole.loaded >= 1:
-            self.end = None  # it has done its service
+            self.end = None  # no longer needed
             self.overview = self._overview()
         return changed
 
     def unload(self) -> None:
-        """Let go of its whole history; the last of its events are read again when needed."""
+        """Drop its full history; its last events are read again when needed."""
         self.whole = None
 
     def _sign(self) -> tuple[object, ...]:
-        """Return what changes when the run is written to."""
+        """Return values that change when the run is written to."""
         found: list[object] = []
         for name in ("run.json", "events.jsonl", "control"):
             with suppress(OSError):
@@ -153,7 +153,7 @@ class Watched:
         )
 
     def _status(self) -> tuple[str, str]:
-        """Return how it stands, and why where that needs a word."""
+        """Return its status, and the reason if not obvious."""
         if self._replayed is not None and not self._replayed.over:
             paused = self.history.state() == "paused"
             return ("paused" if paused else "running"), ""
@@ -176,7 +176,7 @@ class Watched:
         return status, ""
 
     def _best_checkpoint(self) -> float | None:
-        """Return the metric of its best checkpoint, read again when there are other ones."""
+        """Return the metric of its best checkpoint, read again when there are new ones."""
         if self._replayed is not None:
             return None
         try:
@@ -219,20 +219,20 @@ def _when(text: object) -> float:
 
 
 class Watch:
-    """The runs of a folder, newest last, or one run and those that it holds.
+    """The runs of a folder, newest last, or one run and the runs inside it.
 
     Parameters
     ----------
     path
-        The folder, or the run.
+        The folder, or the run directory.
     clock
-        Seconds since 1970.
+        Returns seconds since 1970.
     open_history
-        How histories are opened.
+        Opens histories.
     timer
-        Seconds that pass, to measure how long reading takes.
+        Returns the current time in seconds, to measure the time of reading.
     replayed
-        The replay of the one run that is watched: it stands as it did then.
+        The replay of the one run that is watched, which determines its status.
     """
 
     def __init__(
@@ -249,15 +249,15 @@ class Watch:
         self.problems: dict[str, str] = {}
         self.only = Run.open(path).path if (path / "run.json").is_file() else None
         self._open, self._timer, self._replayed = open_history, timer, replayed
-        self._changed = -1  # when the folder last changed, in nanoseconds
+        self._changed = -1  # time of the folder's last change, in nanoseconds
         self._next_scan = self._next_look = 0.0
-        self._took = 0.0  # by the present round of looks at runs that were looked at before
+        self._took = 0.0  # time of the current round of checks of runs that were checked before
         self.scan()
 
-    # -- which runs there are ------------------------------------------------------------------
+    # -- finding runs --------------------------------------------------------------------------
 
     def scan(self) -> bool:
-        """Find runs that were made or removed; says whether there were any."""
+        """Find runs that were made or removed; return whether there were any."""
         before = set(self.runs), dict(self.problems)
         folders = self._folders()
         found = {folder.name: folder for folder in folders}
@@ -293,7 +293,7 @@ class Watch:
         return []
 
     def check(self) -> None:
-        """Raise a UserError where there is nothing to watch."""
+        """Raise a UserError if there is nothing to watch."""
         if self.runs:
             return
         if self.problems:
@@ -305,23 +305,23 @@ class Watch:
             hint="name a folder of runs or one run; vcell demo makes one",
         )
 
-    # -- looking at them -----------------------------------------------------------------------
+    # -- reading them --------------------------------------------------------------------------
 
     def step(self, seen: Collection[str] = (), opened: Collection[str] = ()) -> bool:
-        """Do a short piece of the reading that is due; says whether anything changed.
+        """Do a short piece of the reading that is due; return whether anything changed.
 
         Parameters
         ----------
         seen
-            Names of runs that are on the screen, first to be looked at.
+            Names of visible runs, which are read first.
         opened
-            Names of runs whose whole history is wanted.
+            Names of runs whose full history is needed.
         """
         begun, now = self._timer(), self.clock()
         changed = False
         if begun >= self._next_look:
             changed = self._scan_if_due(begun)
-            changed = self._look_at_due(seen, begun) or changed
+            changed = self._check_due(seen, begun) or changed
             if not self._due(seen, now):
                 rest = OFTEN if self._replayed is None else IN_REPLAY
                 self._next_look = begun + max(rest, _RESTING * self._took)
@@ -338,12 +338,12 @@ class Watch:
         return changed
 
     def busy(self, opened: Collection[str]) -> bool:
-        """Say whether there is more to read at once."""
+        """Return whether there is more to read at once."""
         if self._replayed is not None:
             return False
         histories = [self.runs[name].whole for name in opened if name in self.runs]
         return any(h is None or h.loaded < 1 for h in histories) or any(
-            not one.looked for one in self.runs.values()
+            not one.checked for one in self.runs.values()
         )
 
     def _scan_if_due(self, now: float) -> bool:
@@ -357,30 +357,30 @@ class Watch:
         return self.scan()
 
     def _due(self, seen: Collection[str], now: float) -> list[Watched]:
-        """Return the runs to look at: those on the screen first, then those never looked at."""
+        """Return the runs to check: visible ones first, then those never checked."""
         due = [
             one
             for one in self.runs.values()
-            if now - one.looked
+            if now - one.checked
             >= (OFTEN if one.name in seen or one.overview.is_live else RARELY) * 0.99
-            or now < one.looked  # a clock that was set back
+            or now < one.checked  # the clock was set back
         ]
-        return sorted(due, key=lambda one: (one.name not in seen, one.looked))
+        return sorted(due, key=lambda one: (one.name not in seen, one.checked))
 
-    def _look_at_due(self, seen: Collection[str], begun: float) -> bool:
+    def _check_due(self, seen: Collection[str], begun: float) -> bool:
         changed = False
         for one in self._due(seen, self.clock()):
-            start, first, one.looked = self._timer(), not one.looked, self.clock()
+            start, first, one.checked = self._timer(), not one.checked, self.clock()
             events = one.name in seen or one.meta.get("status") == "running" or one.end is not None
             try:
-                changed = one.look(events=events) or changed
+                changed = one.check(events=events) or changed
             except UserError as error:  # removed or damaged meanwhile
                 changed = True
                 del self.runs[one.name]
                 if one.run.path.is_dir():
                     self.problems[one.name] = error.message
             except OSError:
-                continue  # removed while it was read: the next scan finds it gone
+                continue  # removed while reading: the next scan drops it
             finally:
                 self._took += 0.0 if first else self._timer() - start
             if self._timer() - begun > _BUDGET:

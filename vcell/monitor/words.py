@@ -9,19 +9,19 @@ import unicodedata
 
 _UNSEEN = dict.fromkeys((*range(32), *range(127, 160)), "�")
 _MARK = 0.5e-3
-# letters of the West, and what charts are drawn with: boxes, blocks, braille. One column each
+# characters one column wide: Western letters, and boxes, blocks and braille of charts
 _NARROW = re.compile(
     "[\x20-\x7e\xa1-\xac\xae-\u02ff\u2010-\u2027\u2190-\u2193\u2500-\u259f\u2800-\u28ff]*"
 )
 
 
 def clean(text: str) -> str:
-    """Replace control characters: texts from files must not steer a terminal."""
+    """Replace control characters: texts from files must not control a terminal."""
     return text.expandtabs(4).translate(_UNSEEN)
 
 
 def cells(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
+    """Return the width of a text in columns of a terminal."""
     if text.isascii() or _NARROW.fullmatch(text):
         return len(text)
     return sum(_columns(character) for character in text)
@@ -47,7 +47,7 @@ def cut(text: str, width: int, ending: str = "…") -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Write a measured value in few characters: 1.083, 0.2214, 3.3e-4, 62,014."""
+    """Format a measured value in few characters: 1.083, 0.2214, 3.3e-4, 62,014."""
     if value is None:
         return "–"
     if not math.isfinite(value):
@@ -65,7 +65,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def count(value: float) -> str:
-    """Write a count of steps in few characters: 950, 62k, 1.5M."""
+    """Format a count of steps in few characters: 950, 62k, 1.5M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             unit = 1e3 if letter == "k" else size
@@ -74,7 +74,7 @@ def count(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time span briefly: 12 s, 14 min, 3 h 48, 2 d 5 h."""
+    """Format a time span briefly: 12 s, 14 min, 3 h 48, 2 d 5 h."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 60:
@@ -90,7 +90,7 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(seconds: float) -> str:
-    """Write how long ago something was, in one unit: now, 12 s, 14 min, 3 h, 2 d."""
+    """Format how long ago something was, in one unit: now, 12 s, 14 min, 3 h, 2 d."""
     if seconds < 3:
         return "now"
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
@@ -100,24 +100,24 @@ def ago(seconds: float) -> str:
 
 
 def each_step(seconds: float) -> str:
-    """Write the time of a step: 0.36 s/step, 4.2 ms/step."""
+    """Format the time of a step: 0.36 s/step, 4.2 ms/step."""
     if seconds >= 0.1:
         return f"{number(seconds, 3)} s/step"
     return f"{number(seconds * 1e3, 3)} ms/step"
 
 
 def clock(when: float) -> str:
-    """Write a time of day."""
+    """Format a time of day."""
     return time.strftime("%H:%M:%S", time.localtime(when))
 
 
 def percent(share: float | None) -> str:
-    """Write a share as a whole percentage; never 100 % of what is not complete."""
+    """Format a share as a whole percentage; 100 % only if complete."""
     if share is None or not math.isfinite(share):
         return "–"
     return f"{min(99, round(100 * share)) if share < 1 else 100:.0f}%"
 
 
 def size(amount: float) -> str:
-    """Write bytes in GiB, as a GPU's memory is counted."""
+    """Format bytes in GiB, as usual for GPU memory."""
     return f"{amount / (1 << 30):.1f}"

@@ -7,8 +7,8 @@
 ``local``     only neighbours in the order of the tokens, and the global tokens
 ``linear``    no softmax: time and memory proportional to the number of tokens
 
-The first three compute the same numbers; the others are other models. Dropout of attention weights
-is left out on purpose: no fused CPU kernel has it, and the encoder drops out its residuals instead.
+The first three compute the same numbers; the others are different models. Attention weights have no
+dropout: no fused CPU kernel supports it, and the encoder applies dropout to its residuals instead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FLASH_HEAD = 256  # widest head of flash-attn
 
 @dataclass(frozen=True)
 class AttentionChoice:
-    """What computes attention, and why that: to be printed."""
+    """The attention back end, and the reason for it, to be printed."""
 
     name: AttentionName
     reason: str
@@ -44,36 +44,36 @@ class AttentionChoice:
 
 
 def choose(
-    wanted: str,
+    requested: str,
     device: torch.device | str,
     dtype: torch.dtype,
     *,
     n_tokens: int,
     head_dim: int,
 ) -> AttentionChoice:
-    """Decide what computes attention, and say why.
+    """Choose the attention back end.
 
     Parameters
     ----------
-    wanted
-        ``auto``, or a name, which is an error where that cannot run.
+    requested
+        ``auto``, or a name; an error if that cannot run here.
     device, dtype
-        Where, and in which precision queries and keys arrive: autocast's if it is on.
+        The device, and the precision of queries and keys: autocast's if it is on.
     n_tokens, head_dim
         Length of a sequence and width of a head.
     """
     device = torch.device(device)
-    if wanted == "flash":
+    if requested == "flash":
         missing = _flash_misses(device, dtype, head_dim)
         if missing:
             raise UserError(f"attention flash needs {missing}", hint="take attention sdpa, or auto")
-        return AttentionChoice("flash", "asked for")
+        return AttentionChoice("flash", "as requested")
     for name in get_args(AttentionName):
-        if name == wanted:
-            return AttentionChoice(name, "asked for")
-    if wanted != "auto":
+        if name == requested:
+            return AttentionChoice(name, "as requested")
+    if requested != "auto":
         names = ", ".join(("auto", *get_args(AttentionName)))
-        raise UserError(f"there is no attention {wanted!r}", hint=f"choose one of {names}")
+        raise UserError(f"there is no attention {requested!r}", hint=f"choose one of {names}")
     return _automatic(device, dtype, n_tokens, head_dim)
 
 
@@ -96,7 +96,7 @@ def _automatic(
 
 
 def _flash_misses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    """Say what flash-attn lacks here, or nothing."""
+    """Return what flash-attn lacks here, or ""."""
     if device.type != "cuda":
         return "a CUDA device"
     if find_spec("flash_attn") is None:
@@ -119,19 +119,19 @@ def attend(
     valid: Tensor | None = None,
     pattern: Pattern | None = None,
 ) -> Tensor:
-    """Compute attention of all tokens to each other, or to those the pattern allows.
+    """Compute attention of all tokens to each other, or to those that the pattern allows.
 
     Parameters
     ----------
     q, k, v
         (B, H, T, D); scores are scaled by D ** -0.5.
     name
-        Which back end; see the module's text.
+        The back end; see the module's docstring.
     valid
-        (B, T), False where a token is padding: nobody attends to it. What padding itself gets is
+        (B, T), False for padding tokens, which nobody attends to. The output at padding is
         unspecified, but finite.
     pattern
-        Who attends to whom; ``sparse`` and ``local`` need it, the others must not have it.
+        Who attends to whom; required by ``sparse`` and ``local``, not allowed for the others.
 
     Returns
     -------
@@ -149,10 +149,10 @@ def attend(
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
-    """Call flash-attn, which wants tokens before heads and padding cut out."""
+    """Call flash-attn, which needs tokens before heads, and no padding."""
     from flash_attn import flash_attn_func, flash_attn_varlen_func
 
-    exact = torch.are_deterministic_algorithms_enabled()  # the backward pass adds in any order else
+    exact = torch.are_deterministic_algorithms_enabled()  # backward pass sums in a fixed order
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, T, H, D)
     if valid is None:
         full: Tensor = flash_attn_func(q, k, v, deterministic=exact)
@@ -160,7 +160,7 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
     lengths = valid.sum(1, dtype=torch.int32)
     starts = F.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
     longest = int(lengths.max())
-    q, k, v = (x[valid] for x in (q, k, v))  # (tokens that are none of padding, H, D)
+    q, k, v = (x[valid] for x in (q, k, v))  # (tokens without padding, H, D)
     packed: Tensor = flash_attn_varlen_func(
         q, k, v, starts, starts, longest, longest, deterministic=exact
     )

@@ -1,7 +1,7 @@
-"""A post-norm BERT encoder on packed sequences: no padding, no head, only the layers asked for.
+"""A post-norm BERT encoder on packed sequences: no padding, no head, only the requested layers.
 
 Tokens of all sequences are concatenated, ``(N, d)``, so that products with weights use one long
-matrix; only attention works by sequence. Sequences of one length are attended to as a batch.
+matrix; only attention works per sequence. Sequences of equal length are processed as a batch.
 `MatmulPrecision` rounds the operands of each product; the residual stream and LayerNorm stay in
 float32.
 """
@@ -49,25 +49,25 @@ class BertShape:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long each packed sequence is; equal lengths take the batched path."""
+    """Lengths of the packed sequences; equal lengths are processed as a batch."""
 
     each: tuple[int, ...]
 
     @classmethod
     def of(cls, lengths: Sequence[int]) -> Lengths:
-        """Keep the lengths of sequences."""
+        """Store the lengths of sequences."""
         return cls(tuple(int(length) for length in lengths))
 
     @property
     def same(self) -> int:
-        """The length all sequences share, or 0."""
+        """The common length of all sequences, or 0."""
         return self.each[0] if len(set(self.each)) == 1 else 0
 
 
 class MatmulPrecision:
-    """In which type products run. On a CPU half precision is emulated: rounded, then float32.
+    """Precision of products. On a CPU half precision is emulated: rounded, then float32.
 
-    With `native` a CPU computes in half precision itself: fast on few, very slow on most.
+    With `native`, a CPU computes in half precision itself: fast on few CPUs, very slow on most.
     """
 
     def __init__(self, name: PrecisionName, device: torch.device, *, native: bool = False) -> None:
@@ -76,14 +76,14 @@ class MatmulPrecision:
         self.emulated = self.rounds and device.type == "cpu" and not native
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Round a factor of a product."""
+        """Round an operand of a product."""
         if not self.rounds:
             return x
         return x.to(self.type).float() if self.emulated else x.to(self.type)
 
 
 class BertBlock(nn.Module):
-    """Attention, then a feed-forward layer; each is added to what came in, then normalised."""
+    """Attention, then a feed-forward layer, each with a residual and LayerNorm."""
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Bert(nn.Module):
     Parameters
     ----------
     shape
-        Its sizes.
+        Sizes of the encoder.
 
     Attributes
     ----------
@@ -123,7 +123,7 @@ class Bert(nn.Module):
         self._rounded: dict[int, tuple[Tensor, Tensor]] = {}
 
     def set_precision(self, name: PrecisionName, *, native: bool = False) -> None:
-        """Choose the type of products from now on."""
+        """Set the precision of products."""
         self.precision = MatmulPrecision(name, self.tokens.weight.device, native=native)
         self._rounded.clear()
         if self.tokens.weight.device.type == "cuda":
@@ -143,11 +143,11 @@ class Bert(nn.Module):
     def layers(
         self, x: Tensor, lengths: Lengths, start: int, stop: int, mixed: Tensor | None = None
     ) -> Tensor:
-        """Run blocks `start` to `stop`, (N, d); `mixed` is what attention gives in the first."""
+        """Run blocks `start` to `stop`, (N, d); `mixed` is the first one's attention, if known."""
         if start < stop and cpu_layers.suits(self, x):
             return cpu_layers.run(self, x, lengths, start, stop, mixed)
         if x.device.type == "cpu" and len(lengths.each) > 1 and not lengths.same:
-            # one sequence at a time stays in the cache, and nothing is copied together
+            # one sequence at a time stays in the cache, and needs no copy
             each = list(lengths.each)
             known = [None] * len(each) if mixed is None else torch.split(mixed, each)
             parts = zip(torch.split(x, each), known, strict=True)
@@ -168,7 +168,7 @@ class Bert(nn.Module):
         return block
 
     def linear(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """Multiply by a layer's weights, in the chosen precision; a quantised layer has its own."""
+        """Multiply by a layer's weights, in the chosen precision, or call a quantised layer."""
         if not isinstance(layer, nn.Linear):
             quantised: Tensor = layer(x)
             return quantised
@@ -200,8 +200,8 @@ class Bert(nn.Module):
         return torch.cat(parts)
 
     def finish(self, block: BertBlock, x: Tensor, mixed: Tensor) -> Tensor:
-        """Do the rest of a block: everything that looks at one token at a time."""
-        # in place: fresh memory costs as much as the sums
+        """Compute the rest of a block, which is token by token."""
+        # in place: new memory costs as much as the arithmetic
         inner = self.linear(block.out, mixed).float().add_(x)
         x = block.norm_attention(inner)
         inner = self.linear(block.down, self.linear(block.up, x).relu_()).float().add_(x)
@@ -210,7 +210,7 @@ class Bert(nn.Module):
 
 
 def _packed_attention(qkv: Tensor, lengths: Lengths) -> Tensor:
-    """Attend to sequences of mixed lengths at once: torch's kernel for CUDA in half precision."""
+    """Attend within sequences of mixed lengths at once, by torch's half-precision CUDA kernel."""
     from torch.nn.attention.varlen import varlen_attn
 
     each = torch.tensor(lengths.each, dtype=torch.int32, device=qkv.device)

@@ -1,11 +1,11 @@
 """Softmax attention in blocks of rows: only what one block reads is in memory.
 
-Serves ``chunked`` (every row reads every key), ``sparse`` and ``local``. The forward pass keeps the
-output and each row's log-sum-exp; the backward pass computes the weights again. Rows see all their
+Serves ``chunked`` (every row reads every key), ``sparse`` and ``local``. The forward pass stores
+the output and each row's log-sum-exp; the backward pass recomputes the weights. Rows see all their
 keys at once, so no running maximum is needed: memory is O(rows of a block x keys).
-`blocked_attention_and_lse` returns the log-sum-exp too; its gradient is taken from delta, see
-`vcell.nn.lse`.
-One operator of `torch.library`, so that torch.compile, FLOP counters and checkpointing know it.
+`blocked_attention_and_lse` also returns the log-sum-exp; its gradient is subtracted from delta, see
+`vcell.nn.lse`. It is an operator of `torch.library`, so that torch.compile, FLOP counters and
+checkpointing handle it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from vcell.nn.patterns import Pattern
 
 _LN2 = math.log(2)
-_BUDGET = {"cpu": 1 << 20, "cuda": 256 << 20}  # bytes of scores at once: a CPU's second cache
+_BUDGET = {"cpu": 1 << 20, "cuda": 256 << 20}  # bytes of scores at once: a CPU's L2 cache
 
 
 def blocked_attention(
     q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, valid: Tensor | None = None
 ) -> Tensor:
-    """Attend along a pattern; arguments as of `vcell.nn.attention.attend`."""
+    """Attend along a pattern; arguments as in `vcell.nn.attention.attend`."""
     p = pattern.to(q.device)
     return cast("Tensor", _forward(q, k, v, valid, p.rows, p.keys, p.hits, p.starts)[0])
 
@@ -39,13 +39,13 @@ def blocked_attention(
 def blocked_attention_and_lse(
     q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Attend to all keys; return the log-sum-exp too. See `vcell.nn.lse`, which chooses this."""
+    """Attend to all keys; also return the log-sum-exp. See `vcell.nn.lse`, which chooses this."""
     p = everybody(q.shape[2], q.device, n_rows=_rows(k.shape[2], q.device))
     return cast("tuple[Tensor, Tensor]", _forward(q, k, v, valid, p.rows, p.keys, p.hits, p.starts))
 
 
 def _rows(n_keys: int, device: torch.device) -> int:
-    """Return how many rows of a block: a whole block fits the budget."""
+    """Return the rows per block, so that a block fits the budget."""
     return max(16, min(512, _BUDGET.get(device.type, _BUDGET["cuda"]) // 4 // max(n_keys, 1)))
 
 
@@ -65,7 +65,7 @@ def _forward(
         for part in _parts(q, k, valid, rows, keys, hits, starts):
             weights = part.scores(q, k)
             highest = weights.amax(-1, keepdim=True)
-            highest.masked_fill_(highest == -torch.inf, 0.0)  # a row without a key
+            highest.masked_fill_(highest == -torch.inf, 0.0)  # rows without a key
             total = weights.sub_(highest).exp2_().sum(-1, keepdim=True)
             part.put(lse, (total.log2() + highest)[..., 0] * _LN2)
             mixed = _product(weights.to(v.dtype), part.keys_of(v))
@@ -150,7 +150,7 @@ class _Part:
         x.flatten(0, 1)[self.heads].index_copy_(1, self.rows, values.to(x.dtype))
 
     def add(self, x: Tensor, a: Tensor, b: Tensor) -> None:
-        """Add the product of two matrices to the keys."""
+        """Add the product of two matrices to the keys' rows of `x`."""
         x = x.flatten(0, 1)[self.heads]
         if self.keys is not None:
             x.index_add_(1, self.keys, _product(a, b).to(x.dtype))
@@ -160,7 +160,7 @@ class _Part:
             x.add_(_product(a, b))
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """Return (heads, rows, keys) for powers of 2, minus infinity where not allowed.
+        """Return (heads, rows, keys) for powers of 2, -inf where not allowed.
 
         `exp2` takes a third of the time of `exp` on a CPU.
         """
@@ -169,7 +169,7 @@ class _Part:
         return scores if self.allowed is None else scores.masked_fill_(~self.allowed, -torch.inf)
 
     def weigh(self, scores: Tensor, lse: Tensor) -> None:
-        """Turn scores into weights in place; rows without a key get none."""
+        """Turn scores into weights in place; all 0 for rows without a key."""
         total = self.rows_of(lse)[..., None] / _LN2
         scores.sub_(total.masked_fill(total == -torch.inf, torch.inf)).exp2_()
 
@@ -183,7 +183,7 @@ def _parts(
     hits: Tensor,
     starts: Tensor,
 ) -> Iterator[_Part]:
-    """Go through the blocks, as many heads at a time as the budget allows."""
+    """Iterate over the blocks, with as many heads at a time as the budget allows."""
     n_heads, n_all = q.shape[1], q.shape[0] * q.shape[1]
     budget = _BUDGET.get(q.device.type, _BUDGET["cuda"]) // 4
     edges = starts.tolist()
@@ -206,7 +206,7 @@ def _parts(
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply matrices; half precision is added up and returned in float32."""
+    """Multiply matrices; half precision is summed and returned in float32."""
     if a.element_size() >= 4:
         return torch.bmm(a, b)
     if a.is_cuda:
@@ -223,7 +223,7 @@ def _like(q: Tensor) -> Tensor:
 
 
 def _exact(q: Tensor) -> torch.dtype:
-    """Return the precision of sums: float32, or better where the input is."""
+    """Return the precision of sums: float32, or that of the input if higher."""
     return torch.float32 if q.element_size() < 4 else q.dtype
 
 

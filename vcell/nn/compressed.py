@@ -1,8 +1,8 @@
-"""Cells that stay compressed on their way into a network: CSR rows, and a first layer for them.
+"""Sparse batches of cells: CSR rows, and a first layer that takes them.
 
-A batch of cells is a twentieth of its dense form. On a CPU the first layer works on the CSR rows
-themselves (`vcell.kernels.sparse_layer`); on a GPU, where a dense product is faster than a gather,
-the rows are made dense there.
+A sparse batch is a twentieth of its dense form. On a CPU the first layer works on the CSR rows
+(`vcell.kernels.sparse_layer`); on a GPU, where a dense product is faster than a gather, the rows
+are converted to dense there.
 B cells, G genes, H outputs.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_ROWS = 128  # of a piece of work; a thread takes one at a time
+_ROWS = 128  # rows per task
 _GENES = 1024
 
 
@@ -34,7 +34,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def each(work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
-    """Do pieces of work on as many threads as torch uses; they must not share what they write."""
+    """Run tasks on as many threads as torch uses; they must not write to the same memory."""
     threads = torch.get_num_threads()
     todo = list(pieces)
     if threads == 1 or len(todo) < 2:
@@ -45,28 +45,28 @@ def each(work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
 
 
 def slices(n: int, size: int) -> list[slice]:
-    """Cut ``range(n)`` into slices of `size`."""
+    """Split ``range(n)`` into slices of `size`."""
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 @dataclass
 class CompressedRows:
-    """Some cells as CSR, with what belongs to each; a batch for `vcell.train`.
+    """Some cells as CSR, with further tensors per cell; a batch for `vcell.train`.
 
     Attributes
     ----------
     begin
-        (B + 1,) int64: row b is ``begin[b] : begin[b + 1]`` of the next three. Not from 0 on
-        where the rows are a slice of others.
+        (B + 1,) int64: row b is ``begin[b] : begin[b + 1]`` of the next three. It does not start at
+        0 if the rows are a slice of others.
     indices, counts, values
-        Column numbers (int32, ascending within a row), counts, and what the network sees of them
+        Column numbers (int32, ascending within a row), counts, and the network's input values
         (float32).
     library
         (B,) float32, the sum of each cell's counts.
     n_genes
         Number of columns.
     more
-        Other tensors with a row for each cell.
+        Further tensors with a row per cell.
     """
 
     begin: Tensor
@@ -107,7 +107,7 @@ class CompressedRows:
         return self._each(lambda tensor: tensor.pin_memory())
 
     def row(self) -> Tensor:
-        """Return the row of each stored value, of those between the first and last border."""
+        """Return the row of each stored value."""
         n = torch.arange(len(self), device=self.begin.device)
         return torch.repeat_interleave(n, self.begin.diff())
 
@@ -128,7 +128,7 @@ class CompressedRows:
 
 
 class _SparseProduct(torch.autograd.Function):
-    """``x @ weight`` on a CPU; the cells themselves get no gradient."""
+    """``x @ weight`` on a CPU; the cells get no gradient."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: CompressedRows) -> Tensor:
@@ -165,7 +165,7 @@ class CompressedLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_genes, width))
         self.bias = nn.Parameter(torch.zeros(width))
-        # as nn.Linear would be for the inputs that a cell has on average: a tenth of the genes
+        # as in nn.Linear for the average number of inputs of a cell, a tenth of the genes
         bound = 1 / math.sqrt(max(n_genes / 10, 1))
         nn.init.uniform_(self.weight, -bound, bound)
 

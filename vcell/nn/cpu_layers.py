@@ -1,13 +1,13 @@
 """BERT layers on a CPU: numpy's products, vcell's attention kernel, reused buffers.
 
-The same numbers as torch's to rounding, in less time: numpy's BLAS multiplies faster than torch's
-on many CPUs, attention stays in registers and cache (`vcell.kernels.attention`), products go into
-reused memory (new memory costs as much as a small product), and row-wise operations take one pass.
-The bias of keys changes no softmax and is left out; that of values is added after the mixture,
-whose weights sum to 1.
+The results equal torch's to rounding, in less time: numpy's BLAS multiplies faster than torch's on
+many CPUs, attention stays in registers and cache (`vcell.kernels.attention`), products are written
+to reused memory (new memory costs as much as a small product), and row-wise operations take one
+pass. The bias of keys does not change a softmax and is omitted; that of values is added after the
+mixture, whose weights sum to 1.
 
-Sequences are cut into groups, and a group goes through all layers while it lies in the cache.
-Threads take groups; a group's numbers do not depend on how many threads there are.
+Sequences are divided into groups, and a group goes through all layers while it is in the cache.
+Each thread takes groups; the results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-_LINE = 16  # numbers in a line of the cache
-GROUP = 512  # tokens that short sequences are put together to
+_LINE = 16  # floats in a cache line
+GROUP = 512  # short sequences are grouped up to this many tokens
 
-#: Told of every call: the type of its products and what attends (`vcell isp-bench` says it).
+#: Called with the type of products and the attention of every call (for `vcell isp-bench`).
 observers: list[Callable[[str, str], None]] = []
 
 
 def suits(bert: Bert, x: Tensor) -> bool:
-    """Whether numpy can run this model's layers here, and no gradient is wanted."""
+    """Whether numpy can run this model's layers here, without gradients."""
     return (
         bert.numpy_products
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not bert.precision.rounds
         and not torch.is_grad_enabled()
-        and isinstance(bert.block(0).qkv, nn.Linear)  # a quantised layer is none
+        and isinstance(bert.block(0).qkv, nn.Linear)  # not quantised
         and _library() is not None
     )
 
 
 @cache
 def _library() -> Any:
-    """Return what sets the threads of numpy's BLAS; None where there is none that can be set."""
+    """Return the control of the threads of numpy's BLAS, or None if there is none."""
     found: Any = ThreadpoolController().select(user_api="blas")
     return found if any(known["internal_api"] != "flexiblas" for known in found.info()) else None
 
@@ -73,7 +73,7 @@ def run(
     x
         (N, d), the input of layer `start`.
     mixed
-        (N, d), what attention gives in layer `start`, where it is known already.
+        (N, d), the attention output of layer `start`, if it is known.
     """
     out = x.detach().numpy().copy()
     given = None if mixed is None else mixed.detach().numpy()
@@ -87,7 +87,7 @@ def run(
         while waiting:
             try:
                 group = waiting.popleft()
-            except IndexError:  # another thread took the last one
+            except IndexError:  # another thread took the last group
                 break
             rows = slice(group.start, group.start + sum(group.lengths))
             known = None if given is None else given[rows]
@@ -109,7 +109,7 @@ def run(
 
 
 def _one_thread_each() -> AbstractContextManager[Any]:
-    """Keep BLAS from making threads of its own: ours share the work."""
+    """Limit BLAS to one thread, as our threads share the work."""
     library = _library()
     limited: Any = nullcontext() if library is None else library.limit(limits=1)
     return limited  # type: ignore[no-any-return]
@@ -117,14 +117,14 @@ def _one_thread_each() -> AbstractContextManager[Any]:
 
 @dataclass(frozen=True)
 class _TokenGroup:
-    """Some sequences, one behind the other."""
+    """Some consecutive sequences."""
 
     start: int
     lengths: tuple[int, ...]
 
 
 def _groups(each: Sequence[int]) -> list[_TokenGroup]:
-    """Put sequences together until they have enough tokens."""
+    """Group consecutive sequences up to `GROUP` tokens."""
     groups, own, start, at = [], [], 0, 0
     for length in each:
         own.append(length)
@@ -137,12 +137,12 @@ def _groups(each: Sequence[int]) -> list[_TokenGroup]:
     return groups
 
 
-#: Memory of earlier calls, for the next ones: new pages cost as much as the layers of a short cell.
+#: Memory of earlier calls for reuse: new pages cost as much as the layers of a short cell.
 _spare: list[Floats] = []
 
 
 class _Workspace:
-    """Memory for one group, which every layer of every group uses, in lines of the cache."""
+    """Working memory of one group, aligned to cache lines and reused by all layers and groups."""
 
     def __init__(self, shape: BertShape, groups: Sequence[_TokenGroup]) -> None:
         n = max((sum(group.lengths) for group in groups), default=0)
@@ -163,7 +163,7 @@ class _Workspace:
 
 
 def _memory(size: int) -> Floats:
-    """Take memory of an earlier call where that is large enough."""
+    """Reuse memory of an earlier call if it is large enough."""
     try:
         kept = _spare.pop()
     except IndexError:
@@ -173,15 +173,14 @@ def _memory(size: int) -> Floats:
 
 @dataclass(frozen=True)
 class _LayerArrays:
-    """The weights of a block as arrays, which share its memory, and two biases made of others.
+    """The weights of a block as arrays that share its memory, and two derived biases.
 
     Attributes
     ----------
     products
-        Weights of queries with keys and values, of what follows the mixture, up and down;
-        ``(out, in)``.
-    query, out, mixed, up, down
-        Biases; `mixed` is that of `out` with what the values' bias makes of it.
+        Weights of queries with keys and values, of the output of attention, up and down; ``(out,
+        in)``. query, out, mixed, up, down
+            Biases; `mixed` is `out` plus the contribution of the values' bias.
     """
 
     n_heads: int
@@ -195,7 +194,7 @@ class _LayerArrays:
 
     @classmethod
     def of(cls, block: BertBlock) -> _LayerArrays:
-        """Look at a block."""
+        """Make them from a block."""
         d = block.out.out_features
         joint, bias = _array(block.qkv.weight), _array(block.qkv.bias)
         behind, out = _array(block.out.weight), _array(block.out.bias)
@@ -213,7 +212,7 @@ class _LayerArrays:
     def apply(
         self, x: Floats, lengths: Sequence[int], space: _Workspace, mixed: Floats | None
     ) -> None:
-        """Replace the rows of a group by what the block makes of them."""
+        """Replace the rows of a group by the output of the block."""
         n = len(x)
         bias, inner, up = self.out, space.inner[:n], space.up[:n]
         if mixed is None:
@@ -227,7 +226,7 @@ class _LayerArrays:
         add_and_normalise(x, inner, self.down, *self.norms[1])
 
     def _mixed(self, x: Floats, lengths: Sequence[int], space: _Workspace) -> Floats:
-        """Return what tokens of each sequence get from each other, without the values' bias."""
+        """Return the attention output of each sequence, without the values' bias."""
         n, d = x.shape
         joint, mixed = space.joint[:n], space.mixed[:n]
         np.matmul(x, self.products[0].T, out=joint)
@@ -250,7 +249,7 @@ class _LayerArrays:
         return mixed
 
     def _by_torch(self, joint: Floats) -> Floats:
-        """Mix all heads of a sequence too short, or of heads too narrow, for tiles."""
+        """Attend by torch, for sequences too short or heads too narrow for tiles."""
         q, k, v = torch.from_numpy(joint).view(len(joint), 3, self.n_heads, -1).unbind(1)
         parts = (part.transpose(0, 1)[None] for part in (q, k, v))
         out: Floats = attend(*parts)[0].transpose(0, 1).reshape(len(joint), -1).numpy()

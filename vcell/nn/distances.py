@@ -1,4 +1,4 @@
-"""Distances with gradients: between sets of cells, and of effects from a fixed bank of effects.
+"""Distances with gradients: between sets of cells, and from effects to a fixed bank of effects.
 
 B sets of S cells each, T genes, C effects of the bank.
 """
@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of the MMD, times the mean distance
-BLOCK = 1 << 24  # numbers that the backward pass of `taxicab` makes at a time
+_WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # widths of the MMD's kernels, relative to the mean distance
+BLOCK = 1 << 24  # elements that the backward pass of `taxicab` computes at a time
 
 
 def energy_distance(cells: Tensor, real: Tensor) -> Tensor:
-    """Return (B,) of sets of cells (B, S, T) from real ones (Szekely and Rizzo 2013)."""
+    """Return (B,) distances of sets of cells (B, S, T) to real ones (Szekely and Rizzo 2013)."""
     across, within, real_within = (
         euclidean(cells, real),
         euclidean(cells, cells),
@@ -26,7 +26,7 @@ def energy_distance(cells: Tensor, real: Tensor) -> Tensor:
 
 
 def maximum_mean_discrepancy(cells: Tensor, real: Tensor) -> Tensor:
-    """Return (B,), summed over Gaussian kernels around the mean distance of real cells."""
+    """Return (B,) MMDs, summed over Gaussian kernels around the mean distance of real cells."""
     across, within, real_within = (
         euclidean(cells, real),
         euclidean(cells, cells),
@@ -44,8 +44,8 @@ def maximum_mean_discrepancy(cells: Tensor, real: Tensor) -> Tensor:
 def taxicab(effect: Tensor, bank: Tensor) -> Tensor:
     """Return L1 distances (B, C) of effects (B, T) from a fixed bank (C, T).
 
-    `torch.cdist` keeps B x C x T numbers in its backward pass, 11.5 GB for 64 effects on 9,000
-    perturbations of 5,000 genes; here they are made for a part of the bank at a time.
+    The backward pass of `torch.cdist` stores B x C x T numbers, 11.5 GB for 64 effects and 9,000
+    perturbations of 5,000 genes; here they are computed for a part of the bank at a time.
     """
     found: Tensor = _Taxicab.apply(effect, bank)  # type: ignore[no-untyped-call]
     return found
@@ -71,9 +71,9 @@ class _Taxicab(torch.autograd.Function):
 
 
 def euclidean(a: Tensor, b: Tensor) -> Tensor:
-    """Return (B, S, S) Euclidean distances of cells (B, S, T), per root of T, differentiable at 0.
+    """Return (B, S, S) Euclidean distances of cells (B, S, T) over root T, differentiable at 0.
 
-    Centred on the mean of `b` first: squares of differences come as differences of squares.
+    Cells are first centred on the mean of `b`, since distances come from differences of squares.
     """
     centre = b.mean(1, keepdim=True).detach()
     a, b = a - centre, b - centre
@@ -82,7 +82,7 @@ def euclidean(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _off_diagonal(square: Tensor) -> Tensor:
-    """Return the mean of the entries off the diagonal (B,), or of all where there is only one."""
+    """Return the mean of the entries off the diagonal (B,), or of all if there is only one."""
     n = square.shape[-1]
     if n == 1:
         return square[:, 0, 0] * 0

@@ -1,9 +1,9 @@
 """The transformer encoder: tokens in, tokens out, same shape.
 
 Pre-norm; LayerNorm without bias (fused everywhere; torch's RMSNorm takes 2.6 times as long on a CPU
-and keeps three times as much for the backward pass); no biases in the layers; weights start at
-1/sqrt(inputs), those that write into the residual stream smaller by sqrt(2 * layers), so that its
-variance does not grow with depth; dropout on what each half of a block adds to the residual.
+and stores three times as much for the backward pass); no biases in the layers; initial weights have
+standard deviation 1/sqrt(inputs), and those that write into the residual stream are smaller by
+sqrt(2 * layers), so that its variance does not grow with depth; dropout on both residual branches.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vcell.nn.graph_loss import GraphLoss, attend_apart
 from vcell.nn.patterns import Graph, Pattern, pattern_for
 from vcell.nn.presets import PRESETS, AttentionName, Preset
 
-N_GLOBAL = 2  # [CLS] and [PERT] come first, and see and are seen by every token
+N_GLOBAL = 2  # [CLS] and [PERT] come first, and attend to and are attended by every token
 
 
 class SelfAttention(nn.Module):
@@ -39,7 +39,7 @@ class SelfAttention(nn.Module):
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(self, x: Tensor, valid: Tensor | None, pattern: Pattern | None) -> Tensor:
-        """Mix (B, T, d) tokens."""
+        """Attend: (B, T, d) to (B, T, d)."""
         q, k, v = self.heads(x)
         mixed = attend(q, k, v, name=self.name, valid=valid, pattern=pattern)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(x.shape))
@@ -48,7 +48,7 @@ class SelfAttention(nn.Module):
     def regularised(
         self, x: Tensor, valid: Tensor | None, graphs: GraphLoss
     ) -> tuple[Tensor, Tensor]:
-        """Mix all tokens, and return how far heads are from their graphs of genes, (B, K)."""
+        """Attend to all tokens, and return the heads' divergences from their graphs, (B, K)."""
         q, k, v = self.heads(x)
         mixed, lse = attend_apart(q, k, v, slice(N_GLOBAL, x.shape[1]), valid)
         far = graphs.each(q[:, :, N_GLOBAL:], k[:, :, N_GLOBAL:], lse[:, :, N_GLOBAL:])
@@ -56,7 +56,7 @@ class SelfAttention(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Attention, then a feed-forward layer, each added to what came in."""
+    """Attention, then a feed-forward layer, each with a residual connection."""
 
     def __init__(self, preset: Preset, name: AttentionName) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class EncoderBlock(nn.Module):
         pattern: Pattern | None = None,
         graphs: GraphLoss | None = None,
     ) -> Any:
-        """Return (B, T, d) tokens as they leave the block; with `graphs` also `regularised`'s."""
+        """Return (B, T, d) tokens; with `graphs` also the divergences of `regularised`."""
         far = None
         if graphs is None:
             mixed = self.attention(self.norm_attention(x), valid, pattern)
@@ -86,19 +86,19 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A stack of blocks and a last norm: (B, T, d_model) to the same shape.
+    """A stack of blocks and a final norm: (B, T, d_model) to the same shape.
 
     Parameters
     ----------
     preset
-        Sizes, or the name of some.
+        Sizes, or the name of a preset.
     attention
-        What computes attention: a choice of `vcell.nn.attention.choose`, or a name.
+        The attention back end: a choice from `vcell.nn.attention.choose`, or a name.
     graph
         Pairs of genes that may attend to each other, for ``sparse``; node i is token N_GLOBAL + i.
-        A shorter sequence takes the first nodes.
+        A shorter sequence uses the first nodes.
     window
-        How far tokens see to either side, for ``local``.
+        How far tokens attend to either side, for ``local``.
     """
 
     def __init__(
@@ -137,11 +137,11 @@ class Encoder(nn.Module):
 
     @property
     def layers(self) -> Iterator[EncoderBlock]:
-        """The blocks, as what they are."""
+        """The blocks, typed."""
         return (cast("EncoderBlock", block) for block in self.blocks)
 
     def pattern(self, n_tokens: int, device: torch.device) -> Pattern | None:
-        """Return who attends to whom, made once per length; nothing where everybody does."""
+        """Return the attention pattern, made once per length; None if all attend to all."""
         if self.name not in ("sparse", "local"):
             return None
         key = (n_tokens, device)
@@ -152,7 +152,7 @@ class Encoder(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _new_pattern(self, n_tokens: int) -> Pattern:
-        # a compiled model stops here once per length, and not again
+        # a graph break of a compiled model, once per length
         return pattern_for(n_tokens, N_GLOBAL, graph=self.graph, window=self.window)
 
     def attention_maps(
@@ -182,16 +182,16 @@ class Encoder(nn.Module):
     def regularised(
         self, x: Tensor, graphs: Callable[[int], GraphLoss], valid: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Encode tokens, and return how far heads of the first layer are from their graphs.
+        """Encode tokens, and return the divergences of the first layer's heads from their graphs.
 
-        Attention over all pairs of tokens alone can follow any graph.
+        This needs attention over all pairs of tokens.
 
         Parameters
         ----------
         x, valid
-            As of `forward`.
+            As in `forward`.
         graphs
-            Gives the loss for a number of genes.
+            Function from the number of genes to the loss.
 
         Returns
         -------

@@ -2,8 +2,8 @@
 
     python -c "from vcell.nn.estimate import estimate; print(estimate('base', 5002, 8))"
 
-Parameters and FLOPs are exact; memory counts what the layers are known to keep for the backward
-pass; time is measured on a part of one layer and scaled (`vcell.nn.rates`).
+Parameters and FLOPs are exact; memory counts what the layers store for the backward pass; time is
+measured on a part of one layer and scaled (`vcell.nn.rates`).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _BLOCKED = ("chunked", "sparse", "local")
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one training step of an encoder takes."""
+    """The cost of one training step of an encoder."""
 
     parameters: int
-    flops: int  # of the model: forward and backward, what is recomputed not counted twice
+    flops: int  # forward and backward, without recomputation
     memory: dict[str, int]  # bytes by purpose
-    memory_bytes: int  # at the worst moment of a step: not all of `memory` is held at once
+    memory_bytes: int  # peak of a step: not all of `memory` is allocated at once
     step_seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
+        """Return JSON types."""
         return dict(vars(self))
 
     def __str__(self) -> str:
@@ -51,13 +51,13 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Besides:
-    """What a model holds and does beside its encoder: embeddings, heads, losses."""
+    """The cost of a model besides its encoder: embeddings, heads, losses."""
 
     parameters: int = 0
-    flops: int = 0  # of a step, forward and backward
-    activations: int = 0  # bytes kept for the backward pass
-    buffers: int = 0  # bytes that last and are not trained
-    working: int = 0  # bytes that a loss needs for a moment, while all activations are kept
+    flops: int = 0  # per step, forward and backward
+    activations: int = 0  # bytes stored for the backward pass
+    buffers: int = 0  # bytes of untrained buffers
+    working: int = 0  # temporary bytes of a loss, on top of all activations
 
 
 def estimate(  # noqa: PLR0913 - all but three by keyword
@@ -74,26 +74,26 @@ def estimate(  # noqa: PLR0913 - all but three by keyword
     besides: Besides | None = None,
     step_seconds: float | None = None,
 ) -> Estimate:
-    """Estimate a training step with AdamW as `vcell.train` takes it.
+    """Estimate the cost of a training step of `vcell.train`, with AdamW.
 
     Parameters
     ----------
     preset
-        Sizes, or the name of some.
+        Sizes, or the name of a preset.
     n_tokens, batch
-        Length of a sequence, and sequences computed at once on one device.
+        Length of a sequence, and number of sequences at once on one device.
     device, dtype
-        Where, and autocast's precision (float32: none).
+        The device, and autocast's precision (float32: none).
     attention, pattern
-        The back end and, for ``sparse`` and ``local``, who attends to whom (`Encoder.pattern`).
+        The back end and, for ``sparse`` and ``local``, the pattern (`Encoder.pattern`).
     checkpointing
-        Whether blocks keep only their input and are computed again.
+        Whether blocks store only their input and are recomputed.
     ema
-        Whether averaged weights are kept.
+        Whether there are averaged weights.
     besides
-        The rest of the model; its FLOPs are taken to run at the blocks' rate.
+        The rest of the model; its FLOPs are assumed to run at the blocks' rate.
     step_seconds
-        The time of a step where it is known; else it is measured on a part of a layer.
+        The time of a step, if known; otherwise it is measured on a part of a layer.
     """
     device = torch.device(device)
     p = PRESETS[preset] if isinstance(preset, str) else preset
@@ -104,14 +104,14 @@ def estimate(  # noqa: PLR0913 - all but three by keyword
     flops = dense + p.n_layers * batch * attention_flops(p, n_tokens, attention, scores)
     tokens = n_tokens * batch
     block = tokens * kept_bytes(p, attention, device, dtype)
-    kept = p.n_layers * (4 * p.d_model * tokens) + block if checkpointing else p.n_layers * block
-    kept += 2 * 4 * p.d_model * tokens + besides.activations  # the last norm's in- and output
+    saved = p.n_layers * (4 * p.d_model * tokens) + block if checkpointing else p.n_layers * block
+    saved += 2 * 4 * p.d_model * tokens + besides.activations  # input and output of the final norm
     if dtype != torch.float32:
-        kept += dtype.itemsize * parameters  # autocast's copies of the weights
+        saved += dtype.itemsize * parameters  # autocast's copies of the weights
     if pattern is not None:
-        kept += sum(x.nbytes for x in (pattern.rows, pattern.keys, pattern.hits))
-    # Going back through a feed-forward layer: one gradient of its width (the second takes the place
-    # of the activation it was made from), and the residual's.
+        saved += sum(x.nbytes for x in (pattern.rows, pattern.keys, pattern.hits))
+    # In the backward pass of a feed-forward layer: one gradient of its width (the second replaces
+    # the activation it was made from), and that of the residual.
     working = tokens * (p.d_ff * dtype.itemsize + 3 * 4 * p.d_model) + besides.working
     memory = {
         "weights": 4 * parameters,
@@ -119,13 +119,13 @@ def estimate(  # noqa: PLR0913 - all but three by keyword
         "AdamW's moments": 8 * parameters,
         "averaged weights": 4 * parameters if ema else 0,
         "effects to compare with": besides.buffers,
-        "activations": kept,
+        "activations": saved,
         "working space": working,
     }
     lasting = memory["weights"] + memory["AdamW's moments"] + memory["averaged weights"]
     lasting += besides.buffers
-    # A backward pass begins without gradients, and ends with all of them and one block's inputs.
-    peak = lasting + working + max(kept, memory["gradients"] + block)
+    # A backward pass starts without gradients, and ends with all of them and one block's inputs.
+    peak = lasting + working + max(saved, memory["gradients"] + block)
     if step_seconds is None:
         from vcell.nn.rates import measure
 
@@ -146,13 +146,13 @@ def encoder_parameters(preset: Preset) -> int:
 
 
 def dense_flops(preset: Preset) -> int:
-    """Count a block's FLOPs for one token, attention apart: forward, and twice that backward."""
+    """Count a block's FLOPs per token without attention: forward, and twice that backward."""
     d, ff = preset.d_model, preset.d_ff
     return 3 * 2 * (4 * d * d + 2 * d * ff)
 
 
 def attention_flops(preset: Preset, n_tokens: int, name: AttentionName, scores: int) -> int:
-    """Count a block's attention FLOPs for one sequence, forward and twice that backward."""
+    """Count a block's attention FLOPs per sequence: forward, and twice that backward."""
     d = preset.d_model
     if name in _LINEAR:
         return 3 * 2 * n_tokens * d * (2 * preset.head_dim + 1)
@@ -162,7 +162,7 @@ def attention_flops(preset: Preset, n_tokens: int, name: AttentionName, scores: 
 def kept_bytes(
     preset: Preset, attention: AttentionName, device: torch.device, dtype: torch.dtype
 ) -> int:
-    """Count the bytes a block keeps of each token for its backward pass."""
+    """Count the bytes per token that a block stores for its backward pass."""
     d, ff, heads = preset.d_model, preset.d_ff, preset.n_heads
     e = dtype.itemsize
     mixing = {

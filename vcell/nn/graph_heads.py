@@ -1,7 +1,7 @@
-"""Heads of an encoder's first layer that follow graphs of genes, and their share of the loss.
+"""Heads of an encoder's first layer that follow gene graphs, and their share of the loss.
 
-The token genes come after the encoder's global tokens; a network that grows in phases has the first
-of them only. Each graph has a head of its own, the first graph the first head.
+The token genes come after the encoder's global tokens; a network that grows in phases has only the
+first of them. Each graph has one head, starting with the first.
 B sequences, T token genes, K graphs.
 """
 
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
     from vcell.graph import GeneGraphs
     from vcell.nn.encoder import Encoder
 
-SHARES = "shares"  # in an example: tell what the graphs are of the loss and of its gradient
-AT_ONCE = 16  # examples by which that is told
+SHARES = "shares"  # key of an example: report the graphs' shares of loss and gradient
+AT_ONCE = 16  # examples on which the shares are measured
 
 
 class GraphHeads:
-    """What heads follow, and how much that counts.
+    """The graphs that heads follow, and their weight in the loss.
 
     Parameters
     ----------
     graphs
-        Over the T token genes, in their order.
+        Graphs over the T token genes, in their order.
     n_heads
-        Of the encoder. Of more graphs the first are followed.
+        Number of heads of the encoder. If there are more graphs, the first ones are followed.
     weight
-        Of every graph's mean divergence.
+        Weight of every graph's mean divergence.
 
     Attributes
     ----------
     names
-        Of the graphs that are followed.
+        Names of the graphs that are followed.
     """
 
     def __init__(self, graphs: GeneGraphs, n_heads: int, weight: float) -> None:
@@ -68,7 +68,7 @@ class GraphHeads:
         self._warned = False
 
     def loss(self, n_tokens: int) -> GraphLoss:
-        """Return the loss over the first genes; made once for each number of them."""
+        """Return the loss over the first genes; made once per number of genes."""
         if n_tokens not in self._losses:
             rows = {}
             for one in self.graphs:
@@ -81,16 +81,16 @@ class GraphHeads:
     def joined(
         self, losses: Mapping[str, Tensor], far: Tensor, tokens: Tensor | None
     ) -> dict[str, Tensor]:
-        """Return the losses with that of the graphs in their ``total``.
+        """Return the losses, with that of the graphs added to ``total``.
 
         Parameters
         ----------
         losses
-            With their ``total``.
+            Losses by name, with ``total``.
         far
-            (B, K) divergences of `encoded`.
+            (B, K) divergences from `encoded`.
         tokens
-            What the encoder was given, to tell shares of the gradient there; None tells none.
+            The encoder's input, to measure shares of the gradient there; None for no shares.
         """
         each = self.weight * far.mean(0)
         total = each.sum()
@@ -98,22 +98,22 @@ class GraphHeads:
         if tokens is None:
             return found
         parts = Regularised(total, each, far.detach().mean(0))
-        told = metrics_of(shares(losses["total"], parts, self.names, [tokens]))
-        return found | {name: torch.tensor(value) for name, value in told.items()}
+        measured = metrics_of(shares(losses["total"], parts, self.names, [tokens]))
+        return found | {name: torch.tensor(value) for name, value in measured.items()}
 
     def shares(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, float]:
         """Return each graph's share of the loss and of its gradient; warn above one half, once."""
         some = {name: value[:AT_ONCE] for name, value in batch.items()}
         with torch.enable_grad():
             found = model(some | {SHARES: torch.ones(())})
-        told = {name: float(value) for name, value in found.items() if "_share_" in name}
+        values = {name: float(value) for name, value in found.items() if "_share_" in name}
         if not self._warned:
             each = {
-                name: Share(told[f"loss_share_{name}"], told[f"gradient_share_{name}"])
+                name: Share(values[f"loss_share_{name}"], values[f"gradient_share_{name}"])
                 for name in self.names
             }
             self._warned = warned(each, console.warn)
-        return told
+        return values
 
 
 def following(
@@ -128,14 +128,14 @@ def following(
     Parameters
     ----------
     attention
-        The name of what computes it.
+        Name of the attention back end.
     tell
-        Takes, in words, which graphs are not followed.
+        Called with a message about graphs that are not followed.
 
     Raises
     ------
     UserError
-        Where attention is not over all genes, or no graph joins any of them.
+        If attention is not over all genes, or no graph has an edge between them.
     """
     if graphs is None or not weight:
         return None
@@ -157,7 +157,7 @@ def following(
 def encoded(encoder: Encoder, x: Tensor, heads: GraphHeads | None) -> dict[str, Tensor]:
     """Encode (B, global tokens + T, d) as ``trunk``.
 
-    With heads also ``graphs`` (B, K), their divergences, and ``tokens``, what was encoded.
+    With heads, also return their divergences, ``graphs`` (B, K), and the input, ``tokens``.
     """
     if heads is None:
         return {"trunk": encoder(x)}

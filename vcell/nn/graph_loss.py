@@ -1,14 +1,14 @@
-"""Regularise attention heads by graphs of genes, without a matrix of attention weights.
+"""Regularise attention heads by gene graphs, without a matrix of attention weights.
 
-The loss of a head whose rows should look like the rows of a graph is their divergence. With A the
-graph's rows scaled to sum 1, and attention over the genes alone,
+The loss of a head whose rows should resemble the rows of a graph is their divergence. With A the
+graph's rows scaled to sum 1, and attention restricted to the genes,
 
     KL(A_i || attention_i) = sum_j A_ij log A_ij  -  q_i . (A k)_i / sqrt(D)  +  lse_i
 
-so that a sparse product and each row's log-sum-exp are enough: time grows with the edges. The
-log-sum-exp is over the keys of genes alone. Other tokens, [CLS] and genes that are not part of the
-graph, are attended to separately and merged by `logaddexp` (`attend_apart`). Taking them out of the
-whole log-sum-exp afterwards would lose all digits where [CLS] gets nearly all of the attention.
+so that a sparse product and each row's log-sum-exp are enough: the time grows with the edges. The
+log-sum-exp covers the keys of genes only. Other tokens, [CLS] and genes outside the graph, are
+attended to separately and merged by `logaddexp` (`attend_apart`). Subtracting them from the total
+log-sum-exp would lose all digits where [CLS] gets nearly all of the attention.
 
 A node without edges has no such row; it is left out and counted. Each graph's divergence is a mean
 over its rows, and its weight is applied once.
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-MOST = 0.5  # share of the loss or of its gradient above which a graph is warned about
+MOST = 0.5  # warn if a graph's share of the loss or of its gradient is larger
 
 
 @dataclass(frozen=True, eq=False)
 class RowGraph:
-    """A graph whose rows are scaled to sum 1, to be multiplied by.
+    """A graph whose rows are scaled to sum 1, as a matrix to multiply by.
 
     Attributes
     ----------
     pairs
         (2, E) row and column of each weight, sorted by row.
     weights
-        (E,) in float64, positive; those of a row sum to 1.
+        (E,) float64, positive; each row sums to 1.
     n_nodes
         N.
     rows
-        (N,) whether a row has any edge: those without are not regularised.
+        (N,) whether a row has any edge: rows without are not regularised.
     entropy
         (N,) sum of A log A of each row, float64.
     """
@@ -69,21 +69,21 @@ class RowGraph:
         *,
         valid: NDArray[np.bool_] | None = None,
     ) -> RowGraph:
-        """Make one of CSR arrays; edges of weight 0 are none.
+        """Make a graph from CSR arrays, without edges of weight 0.
 
         Parameters
         ----------
         indptr, indices
             CSR of N rows.
         weights
-            (E,), not negative; by default all edges of a row weigh the same.
+            (E,), non-negative; by default all edges of a row have equal weight.
         valid
-            (N,), False at genes that take no part: neither their rows nor edges to them.
+            (N,), False for genes to leave out, with their rows and edges to them.
 
         Raises
         ------
         UserError
-            Weights that are negative or not finite.
+            If weights are negative or not finite.
         """
         start = np.asarray(indptr, np.int64)
         column = np.asarray(indices, np.int64)
@@ -113,16 +113,16 @@ class RowGraph:
         )
 
     def first(self, n: int) -> RowGraph:
-        """Return the graph of its first nodes, which no edge joins to the others."""
+        """Return the graph of the first nodes, and of the edges among them."""
         return RowGraph(self.pairs, self.weights, n, self.rows[:n], self.entropy[:n])
 
     @property
     def n_left_out(self) -> int:
-        """How many nodes have no edge."""
+        """Number of nodes without edges."""
         return self.n_nodes - int(self.rows.sum())
 
     def mean(self, x: Tensor) -> Tensor:
-        """Return A x: each node's weighted mean of its neighbours, 0 where there are none.
+        """Return A x: each node's weighted mean of its neighbours, 0 if it has none.
 
         `x` is (N, D) or (B, N, D). Differentiable in `x`. Half precision is computed in float32.
         """
@@ -133,7 +133,7 @@ class RowGraph:
         return found.view(self.n_nodes, *wide.shape[:-2], -1).movedim(0, -2)
 
     def at(self, name: str, x: Tensor) -> Tensor:
-        """Return ``rows`` or ``entropy`` where `x` is, copied there once."""
+        """Return ``rows`` or ``entropy`` where `x` is, copied to its device once."""
         key = (name, x.device, x.dtype if name == "entropy" else None)
         if key not in self._ready:
             found: Tensor = getattr(self, name)
@@ -143,7 +143,7 @@ class RowGraph:
     def _matrix(self, x: Tensor) -> Tensor:
         key = ("matrix", x.device, x.dtype)
         if key not in self._ready:
-            # sorted and without doubles; marked so, else each product would sort it again
+            # sorted, without duplicates: mark it so, or each product would sort it again
             self._ready[key] = torch.sparse_coo_tensor(
                 self.pairs.to(x.device),
                 self.weights.to(x.device, x.dtype),
@@ -157,7 +157,7 @@ class RowGraph:
 def attend_apart(
     q: Tensor, k: Tensor, v: Tensor, genes: slice, valid: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Attend to all tokens; return the log-sum-exp over the tokens of genes alone, too.
+    """Attend to all tokens; also return the log-sum-exp over the genes' tokens only.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def attend_apart(
     k, v
         (B, H, S, D)
     genes
-        Which of the S tokens are genes of the graphs. The others are few: [CLS], genes added.
+        The tokens, of S, that are genes of the graphs. The others are few: [CLS], added genes.
     valid
         (B, S), False at keys that nobody attends to.
 
@@ -195,16 +195,16 @@ def attend_apart(
 
 
 def row_divergence(q: Tensor, k: Tensor, lse: Tensor, graph: RowGraph) -> Tensor:
-    """Return (..., N): KL of a graph's rows to one head's attention over genes; 0 without edges.
+    """Return (..., N): KL from a graph's rows to a head's attention over genes; 0 without edges.
 
     Parameters
     ----------
     q, k
         (..., N, D) queries and keys of the genes, of one head.
     lse
-        (..., N) of `attend_apart`.
+        (..., N) from `attend_apart`.
     graph
-        Of the same N genes.
+        The graph of the same N genes.
     """
     exact = lse.dtype
     with torch.autocast(q.device.type, enabled=False):
@@ -216,16 +216,16 @@ def row_divergence(q: Tensor, k: Tensor, lse: Tensor, graph: RowGraph) -> Tensor
 
 @dataclass(frozen=True)
 class Regularised:
-    """The loss of the graphs, and its parts.
+    """The graphs' loss, and its parts.
 
     Attributes
     ----------
     total
-        What is added to the loss: weights times divergences.
+        The term added to the loss: weights times divergences.
     each
-        (K,) weighted part of every graph, in the order of the loss's `names`.
+        (K,) weighted part of every graph, in the order of `GraphLoss.names`.
     divergence
-        (K,) mean divergence of a row, in nats, not weighted.
+        (K,) mean divergence of a row, in nats, unweighted.
     """
 
     total: Tensor
@@ -234,19 +234,19 @@ class Regularised:
 
 
 class GraphLoss:
-    """Chosen heads of one layer, each with its graph.
+    """The loss of chosen heads of one layer, each with its graph.
 
     Parameters
     ----------
     graphs
-        By name, all of the same N genes.
+        Graphs by name, all of the same N genes.
     weight
-        Of every graph's mean divergence; or one for each graph by name.
+        Weight of every graph's mean divergence, or a weight for each graph by name.
     heads
         The head of each graph (default: the first graph's is head 0, and so on).
     share
-        Share of the rows to take each time, drawn anew; their mean stays the same on average.
-        The time hardly changes: a product with all rows is what costs.
+        Share of the rows to use, drawn in each call; the expected mean is the same. This hardly
+        saves time: a product with all rows dominates the cost.
     """
 
     def __init__(
@@ -274,7 +274,7 @@ class GraphLoss:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """How many genes each graph has no edge of: their rows are not regularised."""
+        """Number of genes without edges in each graph: their rows are not regularised."""
         return {name: g.n_left_out for name, g in zip(self.names, self.graphs, strict=True)}
 
     def __call__(
@@ -286,9 +286,9 @@ class GraphLoss:
         valid: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Regularised:
-        """Return the loss of a layer: the mean over samples of what `each` says, weighed.
+        """Return the loss of a layer: the weighted mean over samples of `each`.
 
-        Its parameters are those of `each`.
+        Parameters as in `each`.
         """
         divergence = self.each(q, k, lse, valid=valid, generator=generator).mean(0)
         weights = torch.tensor(self.weights, dtype=divergence.dtype, device=divergence.device)
@@ -310,14 +310,14 @@ class GraphLoss:
         Parameters
         ----------
         q, k
-            (B, H, N, D) queries and keys of the genes alone.
+            (B, H, N, D) queries and keys of the genes only.
         lse
-            (B, H, N) of `attend_apart`.
+            (B, H, N) from `attend_apart`.
         valid
-            (N,), False at rows that are not to be regularised, beside those without edges. A gene
-            that is not attended to is left out of the graph itself, by `RowGraph.of`.
+            (N,), False for further rows that are not to be regularised, besides those without
+            edges. For genes that are not attended to, use `valid` of `RowGraph.of`.
         generator
-            Draws the rows where `share` is below 1; the same on every process of a run.
+            Draws the rows if `share` is below 1; must be the same on all processes of a run.
         """
         taken = valid
         if self.share < 1:
@@ -334,7 +334,7 @@ class GraphLoss:
 
 @dataclass(frozen=True)
 class Share:
-    """What a graph is of the whole loss, and of the gradient at the weights that it reaches."""
+    """A graph's share of the total loss, and of the gradient at the weights that it affects."""
 
     loss: float
     gradient: float
@@ -348,13 +348,13 @@ def shares(
     Parameters
     ----------
     loss
-        The rest of the loss: what the model is for.
+        The rest of the loss: the model's objective.
     found
-        The loss of the graphs, of the same step, still to be differentiated.
+        The graphs' loss of the same step, not yet differentiated.
     names
-        Of the graphs.
+        Names of the graphs.
     trunk
-        What the sizes of gradients are measured at: the weights that make queries and keys.
+        Tensors at which gradients are measured: the weights of queries and keys.
     """
     parts = [loss, *found.each]
     sizes = [_size(part, trunk) for part in parts]
@@ -375,15 +375,15 @@ def _size(part: Tensor, trunk: Sequence[Tensor]) -> float:
 
 
 def metrics_of(found: Mapping[str, Share]) -> dict[str, float]:
-    """Return shares under the names that they have in a run's events."""
-    told = {f"loss_share_{name}": one.loss for name, one in found.items()}
-    return told | {f"gradient_share_{name}": one.gradient for name, one in found.items()}
+    """Return the shares by the names of their metrics."""
+    loss_shares = {f"loss_share_{name}": one.loss for name, one in found.items()}
+    return loss_shares | {f"gradient_share_{name}": one.gradient for name, one in found.items()}
 
 
 def warned(found: Mapping[str, Share], warn: Callable[[str], None]) -> bool:
-    """Warn where graphs are more than half of the loss, or of its gradient, one alone or all.
+    """Warn if one graph, or all, are more than half of the loss or of its gradient.
 
-    Returns whether it did.
+    Returns whether there was a warning.
     """
     loss, gradient = (sum(getattr(one, k) for one in found.values()) for k in ("loss", "gradient"))
     if loss <= MOST and gradient <= MOST:

@@ -15,7 +15,7 @@ Kind = Literal["nb", "zinb", "poisson", "mse"]
 
 @dataclass(frozen=True)
 class Work:
-    """What a kernel needs beside the logits."""
+    """The inputs of a kernel besides the logits."""
 
     kind: Kind
     rows: CompressedRows
@@ -25,7 +25,7 @@ class Work:
 
 @dataclass(frozen=True)
 class CellLosses:
-    """Each cell's loss, and the gradients of the weighted sum; `logits` holds its own by then."""
+    """Each cell's loss, and the gradient by theta; the gradient by logits overwrites them."""
 
     loss: Tensor
     by_theta: Tensor | None

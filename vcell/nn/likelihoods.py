@@ -1,11 +1,11 @@
 """Likelihoods of counts as torch functions: a readable reference, and a fast decoder.
 
-`reference` says in plain torch what each likelihood is; it has gradients and runs on any device.
-`CountDecoder` is a network's last layer and the likelihood in one: on a CPU the numba kernels, on
-CUDA the Triton kernels write the gradient over the logits, so that cells x genes exists once. Where
-neither is available, the reference is used, and a message says so.
+`reference` defines each likelihood in plain torch; it has gradients and runs on any device.
+`CountDecoder` combines a network's last layer with the likelihood: the numba kernels (CPU) and the
+Triton kernels (CUDA) overwrite the logits by their gradient, so that cells x genes exists once. If
+neither is available, the reference is used, with a message.
 
-All likelihoods are computed in float32, whatever the precision of the products before.
+All likelihoods are computed in float32, for any precision of the products before.
 B cells, G genes, H hidden units.
 """
 
@@ -24,7 +24,7 @@ from vcell.kernels import counting, likelihood, zero_inflated
 from vcell.nn.compressed import CompressedRows, each, slices
 from vcell.nn.likelihood_types import CellLosses, Kernel, Kind, Work
 
-_ROWS = 32  # of a piece of work: fixed, so that sums do not depend on the threads
+_ROWS = 32  # rows per task: fixed, so that sums do not depend on the threads
 _LEAST, _MOST = -13.8, 13.8  # log theta: 1e-6 to 1e6
 
 
@@ -48,7 +48,7 @@ def reference(
     theta
         (G,) dispersions: the variance is ``mu + mu**2 / theta``.
     pi
-        (B, G) logits of dropping out.
+        (B, G) logits of dropout.
     """
     if kind == "mse":
         return 0.5 * (logits - target).square().sum(1)
@@ -69,7 +69,7 @@ def reference(
 
 
 def on_cpu(work: Work, logits: Tensor, pi: Tensor | None) -> CellLosses:
-    """Work out a likelihood by the numba kernels; write gradients over `logits` and `pi`."""
+    """Compute a likelihood by the numba kernels; overwrite `logits` and `pi` by gradients."""
     rows = work.rows
     begin, indices = rows.begin.numpy(), rows.indices.numpy()
     counts = rows.values.numpy() if work.kind == "mse" else rows.counts.numpy()
@@ -108,7 +108,7 @@ def on_cpu(work: Work, logits: Tensor, pi: Tensor | None) -> CellLosses:
 
 
 def by_reference(work: Work, logits: Tensor, pi: Tensor | None) -> CellLosses:
-    """Do the same in plain torch, on any device."""
+    """Compute the same in plain torch, on any device."""
     rows = work.rows
     target = rows.dense(rows.values if work.kind == "mse" else rows.counts, torch.float32)
     leaves = [leaf for leaf in (logits, pi, work.theta) if leaf is not None]
@@ -126,7 +126,7 @@ def by_reference(work: Work, logits: Tensor, pi: Tensor | None) -> CellLosses:
 
 @cache
 def kernel_for(device_type: str, kind: Kind) -> Kernel:
-    """Choose the fastest way there is, and say where it is not the fast one."""
+    """Return the fastest available kernel; report if it is the reference."""
     if device_type == "cpu":
         return on_cpu
     if device_type == "cuda" and kind in {"nb", "zinb"}:
@@ -143,7 +143,7 @@ def kernel_for(device_type: str, kind: Kind) -> Kernel:
 
 
 class _LastLayer(torch.autograd.Function):
-    """Products and likelihood in one, so that the gradient may take the place of the logits."""
+    """Product and likelihood in one, so that the gradient may overwrite the logits."""
 
     @staticmethod
     def forward(  # noqa: PLR0913, PLR0917 - autograd hands over tensors one by one
@@ -166,7 +166,7 @@ class _LastLayer(torch.autograd.Function):
             pi = None
             if pi_matrix is not None and pi_bias is not None:
                 pi = torch.addmm(pi_bias.to(dtype), h, pi_matrix.to(dtype).T)
-            weight = torch.ones(len(rows), device=hidden.device)  # of one: fp16 would lose 1 / B
+            weight = torch.ones(len(rows), device=hidden.device)  # 1 / B would underflow in fp16
             found = kernel_for(device, kind)(Work(kind, rows, theta, weight), logits, pi)
         ctx.save_for_backward(h, matrix, logits, pi_matrix, pi, found.by_theta)
         ctx.dtypes = hidden.dtype, matrix.dtype
@@ -200,7 +200,7 @@ class CountDecoder(nn.Module):
     n_genes
         Genes.
     kind
-        Which likelihood.
+        Name of the likelihood.
     """
 
     def __init__(self, width: int, n_genes: int, kind: Kind) -> None:
@@ -211,7 +211,7 @@ class CountDecoder(nn.Module):
         self.log_theta = nn.Parameter(torch.zeros(n_genes)) if kind in {"nb", "zinb"} else None
 
     def start_at(self, shares: Tensor) -> None:
-        """Begin at the mean profile of the cells: each gene's share of all counts."""
+        """Initialise the bias to the mean profile of the cells: each gene's share of all counts."""
         with torch.no_grad():
             self.means.weight.mul_(0.5)
             self.means.bias.copy_(shares.clamp_min(1e-8).log() if self.kind != "mse" else shares)
@@ -223,7 +223,7 @@ class CountDecoder(nn.Module):
         return None if self.log_theta is None else self.log_theta.clamp(_LEAST, _MOST).exp()
 
     def forward(self, hidden: Tensor, rows: CompressedRows) -> tuple[Tensor, Tensor]:
-        """Return the mean negative log-likelihood of the cells, and that of each (no gradient)."""
+        """Return the mean negative log-likelihood, and that of each cell (without gradient)."""
         pi = (None, None) if self.dropped is None else (self.dropped.weight, self.dropped.bias)
         found: tuple[Tensor, Tensor] = _LastLayer.apply(  # type: ignore[no-untyped-call]
             hidden, self.means.weight, self.means.bias, *pi, self.theta(), rows, self.kind

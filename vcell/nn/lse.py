@@ -1,12 +1,12 @@
 """Attention that also returns the log-sum-exp of each row's scores, with gradients of both.
 
 With weights P, the gradient of a row's log-sum-exp by its scores is P. So where the backward pass
-has P (dP - delta), delta the sum of dO * O, it needs P (dP - (delta - dlse)). Blocked attention
-does that on any device. torch's fused kernel for CPUs has a log-sum-exp without a gradient, but it
-computes delta from what it is given: with one more column, O' = [O, -dlse] and dO' = [dO, 1], it
-subtracts dlse by itself, and V' = [V, 0] keeps dP as it is. It takes half the time of blocks.
-Its products are fastest at widths that are multiples of 16, so that it gets columns of 0 up to
-there: with heads of 8, and the column more, its backward pass takes less than half the time.
+has P (dP - delta), with delta the sum of dO * O, it needs P (dP - (delta - dlse)). Blocked
+attention does that on any device. torch's fused CPU kernel returns a log-sum-exp without a
+gradient, but it computes delta from its arguments: with one more column, O' = [O, -dlse] and dO' =
+[dO, 1], it subtracts dlse itself, and V' = [V, 0] leaves dP unchanged. It takes half the time of
+blocks. Its products are fastest at widths that are multiples of 16, so columns of 0 are added up to
+there: with heads of 8 and the extra column, its backward pass then takes less than half the time.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _FORWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"
 _BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
 
 
-_MULTIPLE = 16  # of the width, at which the kernel for CPUs is fastest: the lanes of AVX-512
+_MULTIPLE = 16  # widths for which the CPU kernel is fastest: the lanes of AVX-512
 
 
 def widened(x: Tensor, more: int = 0) -> Tensor:
-    """Return it with columns of 0, to a multiple of 16 that has place for `more` columns."""
+    """Append columns of 0, up to a multiple of 16 that includes `more` columns."""
     width = x.shape[-1]
     return F.pad(x, (0, -(-(width + more) // _MULTIPLE) * _MULTIPLE - width))
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend to all keys by torch's own kernel, at the width at which it is fastest."""
+    """Attend to all keys by torch's kernel, at the width at which it is fastest."""
     width = q.shape[-1]
     if q.device.type != "cpu" or width % _MULTIPLE == 0:
         return F.scaled_dot_product_attention(q, k, v)
@@ -45,7 +45,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def attention_and_lse(
     q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Attend to all keys; return the log-sum-exp of each row too. Both have gradients.
+    """Attend to all keys; also return the log-sum-exp of each row. Both have gradients.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def attention_and_lse(
     k, v
         (B, H, S, D) and (B, H, S, V); there may be more or fewer keys than queries.
     valid
-        (B, S), False at keys that nobody attends to.
+        (B, S), False for keys that nobody attends to.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def attention_and_lse(
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> bool:
-    """Whether torch's kernel for CPUs can do it."""
+    """Whether torch's CPU kernel supports the inputs."""
     return (
         _FORWARD is not None and _BACKWARD is not None and valid is None
         and q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64)
@@ -77,7 +77,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> bool:
 
 
 class _Fused(torch.autograd.Function):
-    """torch's fused attention for CPUs, with a gradient of the log-sum-exp."""
+    """torch's fused attention for CPUs, with a gradient for the log-sum-exp."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

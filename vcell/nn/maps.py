@@ -1,4 +1,4 @@
-"""Attention weights after training, computed again, some rows at a time.
+"""Attention weights after training, recomputed some rows at a time.
 
 The forward pass never stores weights; nothing here runs in training.
 """
@@ -28,14 +28,14 @@ def attention_maps(
     Parameters
     ----------
     encoder, x, valid
-        The model and its input, as of `Encoder.forward`.
+        The model and its input, as in `Encoder.forward`.
     rows
-        Which tokens' attention to return; all where not given, which takes T x T a layer.
+        Tokens whose attention to return; by default all, which takes T x T per layer.
 
     Returns
     -------
     list of Tensor
-        (B, rows, T) for each layer; what a token attends to adds up to 1.
+        (B, rows, T) for each layer; each row sums to 1.
     """
     wanted = torch.arange(x.shape[1]) if rows is None else torch.as_tensor(rows)
     return [
@@ -53,10 +53,9 @@ def importance(
     tokens: Sequence[int] = (0, 1),
     valid: Tensor | None = None,
 ) -> Tensor:
-    """Return (T,) scores: attention between each token and some, [CLS] and [PERT] if not told.
+    """Return (T,) scores: attention between each token and `tokens`, by default [CLS] and [PERT].
 
-    Averaged over `tokens`, samples, heads and layers. Padding, where there is any, counts as
-    attending to nothing.
+    Averaged over `tokens`, samples, heads and layers. Padding counts as attending to nothing.
 
     Parameters
     ----------
@@ -81,7 +80,7 @@ def importance(
 
 
 def _layers(encoder: Encoder, x: Tensor, valid: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give the queries and keys of layer after layer, (B, H, T, D)."""
+    """Yield the queries and keys of each layer, (B, H, T, D)."""
     pattern = encoder.pattern(x.shape[1], x.device)
     for block in encoder.layers:
         q, k, _ = block.attention.heads(block.norm_attention(x))
@@ -92,7 +91,7 @@ def _layers(encoder: Encoder, x: Tensor, valid: Tensor | None) -> Iterator[tuple
 def _weights(
     encoder: Encoder, q: Tensor, k: Tensor, rows: Tensor, valid: Tensor | None
 ) -> Iterator[Tensor]:
-    """Give (B, H, some rows, T) float32 weights, a bounded number at a time."""
+    """Yield (B, H, some rows, T) float32 weights, a bounded number at a time."""
     n_batch, n_heads, n_tokens, _ = q.shape
     pattern = encoder.pattern(n_tokens, q.device)
     step = max(1, _BUDGET // (n_batch * n_heads * n_tokens))
@@ -114,4 +113,4 @@ def _normalised(name: str, q: Tensor, k: Tensor, there: Tensor | None) -> Tensor
     scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
     if there is not None:
         scores = scores.masked_fill(~there, -torch.inf)
-    return torch.nan_to_num(scores.softmax(-1))  # nothing to attend to: zeros
+    return torch.nan_to_num(scores.softmax(-1))  # zeros if there is nothing to attend to

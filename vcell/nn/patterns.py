@@ -1,8 +1,8 @@
-"""Patterns of attention: graphs of genes, as the blocks of rows and keys that attention processes.
+"""Attention patterns: gene graphs as the blocks of rows and keys that attention processes.
 
-A pattern cuts the tokens into blocks of rows, each with the union of the keys its rows need. Only
-the allowed pairs are stored, so a pattern takes memory in proportion to the edges; rows that share
-neighbours are put together, so that the unions stay small.
+A pattern divides the tokens into blocks of rows, each with the union of the keys that its rows
+need. Only allowed pairs are stored, so memory is proportional to the edges; rows that share
+neighbours are grouped, so that the unions stay small.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from vcell.errors import UserError
 
-_DENSE_ROWS = 128  # rows of a block where everybody attends to everybody
+_DENSE_ROWS = 128  # rows of a block if all attend to all
 _ROWS = (16, 32, 64, 128)  # sizes of a block tried for a sparse pattern
-_GATHER = 24  # what fetching a key costs, in rows that are multiplied by it
+_GATHER = 24  # cost of fetching a key, in multiplications with a row
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Graph:
 
     @classmethod
     def from_edges(cls, n_nodes: int, edges: ArrayLike) -> Graph:
-        """Make a graph of (E, 2) pairs of node numbers, in any order and direction.
+        """Make a graph from (E, 2) pairs of node numbers, in any order and direction.
 
         Raises
         ------
         UserError
-            Where a pair names a node that is not there.
+            If a pair has a node that does not exist.
         """
         pairs = np.asarray(edges, dtype=np.int64).reshape(-1, 2)
         outside = (pairs < 0) | (pairs >= n_nodes)
@@ -62,16 +62,10 @@ class Graph:
         return cls(np.searchsorted(rows, np.arange(n_nodes + 1)), columns)
 
     @classmethod
-    def from_csr(cls, matrix: Any) -> Graph:
-        """Make a graph of the non-zeros of a square scipy sparse matrix."""
-        rows, columns = matrix.nonzero()
-        return cls.from_edges(matrix.shape[0], np.stack([rows, columns], 1))
-
-    @classmethod
     def coexpressed(cls, values: NDArray[np.float32], k: int, block: int = 1024) -> Graph:
-        """Join each gene to the k whose (samples, genes) values correlate most with its own.
+        """Join each gene to the k genes whose (samples, genes) values correlate most with its own.
 
-        The sign does not matter; genes that never vary get no partners of their own.
+        The sign does not matter; genes without variance get no partners of their own.
         """
         centred = values - values.mean(0)
         length = np.sqrt(np.square(centred).sum(0))
@@ -96,7 +90,7 @@ class Graph:
         return cls(np.concatenate([[0], np.cumsum(inside.sum(1))]), nodes[inside])
 
     def first(self, count: int) -> Graph:
-        """Keep the first nodes and the edges among them."""
+        """Return the first nodes and the edges among them."""
         stop = self.indptr[count]
         rows = np.repeat(np.arange(count), np.diff(self.indptr[: count + 1]))
         kept = self.indices[:stop] < count
@@ -120,13 +114,13 @@ class Pattern:
     """Blocks of rows with the keys they read; made by `pattern_for` and `everybody`."""
 
     n_tokens: int
-    rows: Tensor  # int64, every token once, block after block
-    keys: Tensor  # int64, keys of block after block; a block without any reads all tokens
+    rows: Tensor  # int64, every token once, by block
+    keys: Tensor  # int64, keys by block; a block without keys reads all tokens
     hits: Tensor  # int32, allowed pairs as row * keys + key inside their block
-    starts: Tensor  # int64 (blocks + 1, 3) on the CPU: where rows, keys, hits of a block start
+    starts: Tensor  # int64 (blocks + 1, 3) on the CPU: starts of rows, keys, hits of each block
 
     def to(self, device: torch.device) -> Pattern:
-        """Move what the kernels index with."""
+        """Move the tensors that kernels index with."""
         return replace(
             self,
             rows=self.rows.to(device),
@@ -135,7 +129,7 @@ class Pattern:
         )
 
     def share(self, share: float) -> Pattern:
-        """Keep about this share of the rows, evenly chosen blocks of them: to measure time with."""
+        """Return evenly chosen blocks, about this share of the rows, to measure time with."""
         n_blocks = len(self.starts) - 1
         chosen = np.unique(np.linspace(0, n_blocks - 1, max(1, round(share * n_blocks)), dtype=int))
         cuts = [(self.starts[i], self.starts[i + 1]) for i in chosen]
@@ -149,7 +143,7 @@ class Pattern:
 
     @property
     def scores(self) -> int:
-        """Number of scores computed, disallowed ones in blocks included."""
+        """Number of scores computed, including disallowed ones in blocks."""
         n_rows, n_keys, _ = self.starts.diff(dim=0).unbind(1)
         return int((n_rows * torch.where(n_keys == 0, self.n_tokens, n_keys)).sum())
 
@@ -160,7 +154,7 @@ class Pattern:
         return len(self.hits) + int(n_rows[n_keys == 0].sum()) * self.n_tokens
 
     def allowed(self, tokens: Tensor | None = None) -> Tensor:
-        """Return which tokens some tokens, or all, attend to: (some, T)."""
+        """Return a mask (some, T) of the tokens that some tokens, or all, attend to."""
         wanted = torch.arange(self.n_tokens, device=self.rows.device) if tokens is None else tokens
         place = torch.full((self.n_tokens,), -1, device=self.rows.device)
         place[wanted] = torch.arange(len(wanted), device=self.rows.device)
@@ -186,7 +180,7 @@ def everybody(
 
 
 def pattern_for(n_tokens: int, n_global: int, *, graph: Graph | None, window: int) -> Pattern:
-    """Make the pattern of a graph, or of a window where there is none.
+    """Make the pattern of a graph, or of a window if there is no graph.
 
     The first `n_global` tokens attend to all, and all attend to them; node i is token
     n_global + i.
@@ -208,7 +202,7 @@ def pattern_for(n_tokens: int, n_global: int, *, graph: Graph | None, window: in
 
 
 def _neighbours(graph: Graph, nodes: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the neighbours of some nodes, and which of the nodes each belongs to."""
+    """Return the neighbours of some nodes, and the node that each belongs to."""
     counts = graph.indptr[nodes + 1] - graph.indptr[nodes]
     owner = np.repeat(np.arange(len(nodes)), counts)
     within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,4 +1,4 @@
-"""Sizes of the transformer by name. Imports no torch, so that settings can list them."""
+"""Sizes of the transformer by name. Imports no torch, so that settings can list presets."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ PRESETS = {
     "large": Preset(d_model=1024, n_layers=12, n_heads=16, d_ff=4096),
 }
 
-# What computes attention; `vcell.nn.attention` says what each is.
+# Attention back ends; see `vcell.nn.attention`.
 AttentionName = Literal["flash", "sdpa", "chunked", "sparse", "local", "linear"]

@@ -1,7 +1,7 @@
-"""The speed of a preset's layers on this device: measured in two seconds, kept for the process.
+"""The speed of a preset's layers on this device: measured in two seconds, once per process.
 
-Each part of a step is run at its true width and sequence length, on a share of the tokens or rows
-small enough for the budget, forward and backward, and its time is scaled by that share.
+Each part of a step runs at its true width and sequence length, forward and backward, on a share of
+the tokens or rows that fits the budget, and its time is scaled by that share.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from vcell.nn.presets import AttentionName, Preset
 
 clock = time.perf_counter
-_SECONDS = 0.2  # aimed at for one run of a part; each runs four times or more
-_FIRST = 64  # tokens or rows of the first, guessing run
+_SECONDS = 0.2  # target time of one run of a part; each runs at least four times
+_FIRST = 64  # tokens or rows of the first run, which gives an estimate
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Rates:
 
 
 class _Unmixed(SelfAttention):
-    """Projections without attention between them."""
+    """Projections without attention."""
 
     def forward(self, x: Tensor, valid: Tensor | None, pattern: Pattern | None) -> Tensor:
         q, k, v = self.heads(x)
@@ -59,7 +59,7 @@ def measure(
     name: AttentionName,
     pattern: Pattern | None,
 ) -> Rates:
-    """Measure one block; the arguments as of `vcell.nn.estimate.estimate`."""
+    """Measure one block; arguments as in `vcell.nn.estimate.estimate`."""
     it = accelerator(device)
     state, own = torch.random.get_rng_state(), it.random_state()
     try:
@@ -101,7 +101,7 @@ def _attention(
     name: AttentionName,
     pattern: Pattern | None,
 ) -> Callable[[int], Callable[[], Tensor]]:
-    """Attend from some rows to all keys of one sequence."""
+    """Return a function that attends from some rows to all keys of one sequence."""
     if name in ("chunked", "sparse", "local"):
         pattern = pattern or everybody(n_tokens)
     shape = (1, n_tokens, preset.n_heads, preset.head_dim)
@@ -131,7 +131,7 @@ def _scaled(
     run = prepare(count)
     first = _timed(run, device)[0]
     repeats = min(10, max(3, int(2 * _SECONDS / max(first, 1e-9))))
-    # The fastest run: whatever else the machine does makes a run slower, never faster.
+    # The fastest run: other load on the machine makes a run slower, never faster.
     both, forward = (
         min(part) for part in zip(*(_timed(run, device) for _ in range(repeats)), strict=True)
     )

@@ -1,13 +1,13 @@
 """Triton kernels of the negative binomial, plain and zero-inflated; imported only on CUDA.
 
-The arithmetic is that of `vcell.kernels.likelihood` and `vcell.kernels.zero_inflated`, where the
-formulas are: the same polynomials, so that the two agree, and so that the interpreter (which has no
-libdevice) can run them. A step is five launches, in which each logit is read from memory three
-times and overwritten by its gradient once:
+The arithmetic is that of `vcell.kernels.likelihood` and `vcell.kernels.zero_inflated`, which
+explain the formulas: the same polynomials, so that results agree, and so that the interpreter
+(which has no libdevice) can run them. A step is five launches, in which each logit is read from
+memory three times and overwritten by its gradient once:
 
     row_sums      each row's maximum and sum of exponentials
-    at_counts     what the counts of a row change, from the logits as they are
-    dense_sums    each row as if it had no counts: loss, sum of gradients; by theta, for some rows
+    at_counts     the counts' part of a row's loss and gradients, from the logits
+    dense_sums    each row as if all counts were 0: loss, sum of gradients; by theta, for some rows
     gradients     over the logits, and over pi
     scatter       the counts' part of them
 
@@ -80,7 +80,7 @@ def _log1p_less_share(u, inverse, log_1p):
 
 @triton.jit
 def _zero(a, pi):
-    """Return the loss of a zero, the chance that it was counted, and the gradient by pi."""
+    """Return the loss of a zero, the probability that it was counted, and the gradient by pi."""
     z = _exp(-tl.abs(pi))
     near = 1.0 / (1.0 + z)
     far = z * near
@@ -134,7 +134,7 @@ def _rising_double(x, t):
 
 @triton.jit
 def row_sums(logits, highest, total, n_genes, BLOCK: tl.constexpr):
-    """Each row's maximum, and its sum of exp(logits - maximum). A program takes a row."""
+    """Compute each row's maximum, and its sum of exp(logits - maximum). One program per row."""
     row = tl.program_id(0)
     start = logits + row.to(tl.int64) * n_genes
     most = -float("inf")
@@ -156,10 +156,10 @@ def at_counts(
     loss, slope, by_logit, by_theta, by_pi, n_genes,
     TABLE: tl.constexpr, ZERO: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Work out what a row's counts change: its loss, the sum of gradients, and those of each count.
+    """Compute the counts' part of a row: loss, sum of gradients, and the gradients at each count.
 
-    `shift` is what makes log means of a row's logits; `first` the position of the first count, from
-    which `by_logit`, `by_theta` and `by_pi` count. A program takes a row.
+    `shift` converts a row's logits to log means; `by_logit`, `by_theta` and `by_pi` start at
+    position `first` of the counts. One program per row.
     """
     row = tl.program_id(0)
     start = row.to(tl.int64) * n_genes
@@ -226,9 +226,9 @@ def dense_sums(
     logits, pi, highest, scale, weight, theta, loss, slope, by_theta, n_rows, n_genes,
     ZERO: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Rows as if they had no counts: partial losses and slopes (B, blocks), by theta (tiles, G).
+    """Process rows as if all counts were 0: losses and slopes (B, blocks), by theta (tiles, G).
 
-    A program takes a block of genes of ROWS rows.
+    One program per block of genes of ROWS rows.
     """
     tile = tl.program_id(0)
     block = tl.program_id(1)
@@ -268,7 +268,7 @@ def gradients(
     logits, pi, highest, scale, factor, weight, theta, n_genes,
     ZERO: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradients of rows without counts over the logits and over pi."""
+    """Overwrite logits and pi by the gradients of rows without counts."""
     row = tl.program_id(0)
     g = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     here = g < n_genes
@@ -295,7 +295,7 @@ def scatter(
     grad, grad_pi, begin_i64, indices_i32, counts, weight, by_logit, by_pi, first, n_genes,
     ZERO: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Add the counts' part of the gradients; that by pi is replaced. A program takes a row."""
+    """Add the counts' part of the gradients; that by pi is replaced. One program per row."""
     row = tl.program_id(0)
     start = row.to(tl.int64) * n_genes
     a = tl.load(begin_i64 + row)

@@ -1,4 +1,4 @@
-"""The likelihoods on CUDA: `vcell.nn.triton_kernels`, launched. Imported only where Triton is."""
+"""The likelihoods on CUDA: launches of `vcell.nn.triton_kernels`. Imported only with Triton."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from vcell.nn.likelihood_types import CellLosses, Work
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Counts below this are looked up.
+#: Counts below this come from tables.
 TABLE = 33
-ROWS, BLOCK, COUNTS = 32, 1024, 256  # of a program
+ROWS, BLOCK, COUNTS = 32, 1024, 256  # per program
 
 
 def tables(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,7 +35,7 @@ def _factorials(device: torch.device) -> Tensor:
 
 
 def on_cuda(work: Work, logits: Tensor, pi: Tensor | None) -> CellLosses:
-    """Work out a likelihood and write its gradients over `logits` and `pi`."""
+    """Compute a likelihood, and overwrite `logits` and `pi` by its gradients."""
     rows, zero = work.rows, pi is not None
     n, n_genes = logits.shape
     assert work.theta is not None
@@ -61,7 +61,7 @@ def on_cuda(work: Work, logits: Tensor, pi: Tensor | None) -> CellLosses:
     tiles, blocks = -(-n // ROWS), -(-n_genes // BLOCK)
     losses, slopes = new(n, blocks, device=device), new(n, blocks, device=device)
     parts = new(tiles, n_genes, device=device)
-    weight = work.weight.float() * some  # an empty cell is told nothing
+    weight = work.weight.float() * some  # an empty cell gets no gradient
     kernels.dense_sums[(tiles, blocks)](
         logits, p, highest, scale, weight, theta, losses, slopes, parts, n, n_genes,
         ZERO=zero, ROWS=ROWS, BLOCK=BLOCK,

@@ -1,7 +1,7 @@
-"""Encode the unperturbed cell once, and read any number of perturbations from it.
+"""Encode the unperturbed cell once, and derive any number of perturbations from it.
 
-`WildType` runs the encoder over the genes of one cell, once a step, however many perturbations
-there are. A small head reads the perturbations:
+`WildType` runs the encoder over the genes of one cell, once per step, for any number of
+perturbations. A small head computes the perturbations:
 
     z_S = sum_i beta_i(S) phi(h_i, m_i),   beta(S) = softmax_i(q_S . k_i / sqrt(d)),   q_S = pool(S)
 
@@ -10,11 +10,11 @@ genes of S are present, and phi(h_i, present) is the same for every S. With Phi0
 
     z_S = softmax(q_S K^T) Phi0 + sum_{i in S} beta_i (phi(h_i, m_i) - phi(h_i, present))
 
-is the same number, at O(B N d) instead of O(B N d^2). The first term is blocked attention, whose
-log-sum-exp gives beta_i of the genes of S; neither (B, N) weights nor masks are stored.
-A gene that is added is not part of the wild type: it joins the softmax of its own samples alone,
-and `WildType.append` gives it a state that sees the wild type without changing it.
-B sets, S genes of a set at most, N genes of the wild type, M new ones, d width.
+is the same, at O(B N d) instead of O(B N d^2). The first term is blocked attention, whose
+log-sum-exp gives beta_i of the genes of S; neither (B, N) weights nor masks are stored. An added
+gene is not part of the wild type: it enters the softmax of its own samples only, and
+`WildType.append` gives it a state that attends to the wild type without changing it. B sets, S
+genes of a set at most, N genes of the wild type, M new ones, d width.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from vcell.nn.lse import attention, attention_and_lse
 if TYPE_CHECKING:
     from vcell.nn.encoder import Encoder
 
-NONE = -1  # the number of no gene: sets smaller than the largest end with it
+NONE = -1  # not a gene: pads sets smaller than the largest
 
 
 class GeneState(IntEnum):
-    """What a perturbation makes of a gene."""
+    """The state of a gene under a perturbation."""
 
     PRESENT = 0  # as in the wild type
     ABSENT = 1  # deleted or knocked down
@@ -52,11 +52,11 @@ class Encoded:
     Attributes
     ----------
     states
-        (N, d) of its genes.
+        (N, d) states of its genes.
     keys, values
-        Of every layer (H, N + 1, D), [CLS] first: what new genes attend to.
+        (H, N + 1, D) of every layer, [CLS] first, for new genes to attend to.
     graphs
-        The loss of the graphs, where there is one.
+        The graphs' loss, if there is one.
     """
 
     states: Tensor
@@ -66,16 +66,16 @@ class Encoded:
 
 
 class WildType(nn.Module):
-    """The unperturbed cell: [CLS] and its genes, through an encoder.
+    """The unperturbed cell: an encoder over [CLS] and its genes.
 
     Parameters
     ----------
     encoder
-        Its blocks do the work.
+        The encoder, whose blocks are used.
     graphs
         Regularises heads of one layer.
     layer
-        Which; others never look at graphs.
+        The layer with the regularised heads.
     """
 
     def __init__(self, encoder: Encoder, graphs: GraphLoss | None = None, layer: int = 0) -> None:
@@ -85,7 +85,7 @@ class WildType(nn.Module):
         self.cls = nn.Parameter(torch.randn(d_model) * d_model**-0.5)
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Encoded:
-        """Encode (N, d) tokens of genes; `generator` draws rows where a share is regularised."""
+        """Encode (N, d) tokens of genes; `generator` draws rows if only a share is regularised."""
         x = torch.cat([self.cls.to(x.dtype)[None], x])[None]
         keys, values, found = [], [], None
         for number, block in enumerate(self.encoder.layers):
@@ -105,7 +105,8 @@ class WildType(nn.Module):
     def append(self, encoded: Encoded, x: Tensor) -> Tensor:
         """Return states (M, d) of new genes from their tokens; nothing is encoded again.
 
-        Each sees the wild type and itself, and nothing sees it, so the wild type stays as it is.
+        Each attends to the wild type and itself, and nothing attends to it, so the wild type is
+        unchanged.
         """
         for block, k, v in zip(self.encoder.layers, encoded.keys, encoded.values, strict=True):
             q1, k1, v1 = block.attention.heads(block.norm_attention(x)[None])
@@ -121,12 +122,12 @@ class WildType(nn.Module):
 
 
 class PerturbationHead(nn.Module):
-    """Read sets of perturbed genes from an encoded wild type, exactly, in O(B N d).
+    """Compute sets of perturbed genes from an encoded wild type, exactly, in O(B N d).
 
     Parameters
     ----------
     d_model
-        Width of the states, and of what comes out.
+        Width of the states and of the output.
     """
 
     def __init__(self, d_model: int) -> None:
@@ -140,12 +141,12 @@ class PerturbationHead(nn.Module):
         nn.init.normal_(self.kind.weight, std=d_model**-0.5)
 
     def phi(self, states: Tensor, kinds: Tensor) -> Tensor:
-        """Return what a gene brings in, (..., d): of its state and of what became of it."""
+        """Return a gene's value (..., d), from its state and its `GeneState`."""
         found: Tensor = self.phi_out(F.gelu(self.phi_in(states) + self.kind(kinds)))
         return found
 
-    def asked(self, states: Tensor, kinds: Tensor, there: Tensor) -> Tensor:
-        """Return the query (B, d) of each set: pooled over its genes, in no order."""
+    def pooled_query(self, states: Tensor, kinds: Tensor, there: Tensor) -> Tensor:
+        """Return the query (B, d) of each set: pooled over its genes, independent of order."""
         each = self.pool(states + self.kind(kinds)) * there[..., None]
         found: Tensor = self.query(each.sum(1) / there.sum(1, keepdim=True).clamp_min(1))
         return found
@@ -160,29 +161,29 @@ class PerturbationHead(nn.Module):
         states
             (N, d) of the wild type.
         genes
-            (B, S) numbers of the genes of each set, `NONE` at places not taken; N + m is the m-th
-            new gene. No gene twice in a set.
+            (B, S) numbers of the genes of each set, padded by `NONE`; N + m is the m-th new gene.
+            No gene twice in a set.
         kinds
-            (B, S) of `GeneState`; new genes are ``ADDED``.
+            (B, S) `GeneState`s; new genes are ``ADDED``.
         new
-            (M, d) states of new genes, of `WildType.append`.
+            (M, d) states of new genes, from `WildType.append`.
         """
         n = len(states)
         there = genes >= 0
         pool = states if new is None else torch.cat([states, new])
         own = F.embedding(genes.clamp_min(0), pool)  # (B, S, d)
-        asked = self.asked(own, kinds, there)
+        query = self.pooled_query(own, kinds, there)
         present = self.phi(states, torch.zeros(1, dtype=torch.long, device=genes.device))
         keys = self.key(pool)
         mixed, lse = (
             x[0, 0]
-            for x in attention_and_lse(asked[None, None], keys[None, None, :n], present[None, None])
+            for x in attention_and_lse(query[None, None], keys[None, None, :n], present[None, None])
         )
-        scale = asked.shape[-1] ** -0.5
+        scale = query.shape[-1] ** -0.5
         with torch.autocast(states.device.type, enabled=False):
             exact = lse.dtype
             at = F.embedding(genes.clamp_min(0), keys.to(exact))
-            score = torch.einsum("bd,bsd->bs", asked.to(exact), at) * scale
+            score = torch.einsum("bd,bsd->bs", query.to(exact), at) * scale
         added = there & (genes >= n)
         whole = torch.logaddexp(
             lse, torch.logsumexp(torch.where(added, score, -torch.inf), 1)
@@ -196,11 +197,11 @@ class PerturbationHead(nn.Module):
 
 
 class SetPooling(nn.Module):
-    """Hyper-SAGNN: what the genes of a set are to each other, by attention of (B, S, S).
+    """Hyper-SAGNN: relations of the genes of a set, by attention of (B, S, S).
 
-    Each gene has a state of its own and one that comes of the others in the set; what the two
-    differ by is what the set does (Zhang, Zou and Ma 2020). One attention per set, not one over all
-    sets of a batch with a mask.
+    Each gene has a static state and one that depends on the others in the set; the set's output is
+    their difference (Zhang, Zou and Ma 2020). There is one attention per set, instead of one over
+    all sets of a batch with a mask.
     """
 
     def __init__(self, d_model: int, n_heads: int = 4) -> None:
@@ -214,14 +215,14 @@ class SetPooling(nn.Module):
         self.out = nn.Linear(d_model, d_model)
 
     def forward(self, states: Tensor, there: Tensor) -> Tensor:
-        """Return (B, d) from the states (B, S, d) of genes; `there` (B, S) is False at none."""
+        """Return (B, d) from the states (B, S, d) of genes; `there` (B, S) is False for padding."""
         n, size, width = states.shape
         q, k, v = self.qkv(states).view(n, size, 3, self.n_heads, -1).unbind(2)
         score = torch.einsum("bihd,bjhd->bhij", q, k) * q.shape[-1] ** -0.5
         itself = torch.eye(size, dtype=torch.bool, device=states.device)
         hidden = itself | ~there[:, None, None, :]  # a gene does not attend to itself
         weight = torch.softmax(score.masked_fill(hidden, torch.finfo(score.dtype).min), -1)
-        weight = weight.masked_fill(hidden, 0.0)  # alone in its set, it attends to nothing
+        weight = weight.masked_fill(hidden, 0.0)  # a gene alone in its set attends to nothing
         others = torch.einsum("bhij,bjhd->bihd", weight, v).reshape(n, size, width)
         apart = (self.out(others) - self.own(states)).square() * there[..., None]
         found: Tensor = apart.sum(1) / there.sum(1, keepdim=True).clamp_min(1)

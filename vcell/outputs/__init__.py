@@ -1,17 +1,17 @@
-"""The outputs of commands: users' files are never replaced, nothing half-written is left.
+"""The outputs of commands: users' files are never replaced, and no partial files are left.
 
 >>> outputs.check(target, inputs=[cells], overwrite=config.overwrite)  # before anything is read
->>> with outputs.whole(target) as aside:  # written under another name, then renamed
+>>> with outputs.whole(target) as aside:  # written under a temporary name, then renamed
 ...     aside.write_text(page)
 
 `check` holds the one rule for every command:
 
-* an output that exists is refused without ``--overwrite``;
+* an output that exists is an error without ``--overwrite``;
 * an input is never an output, under any name or link, nor is anything inside an input folder;
-* what vcell did not make (see `vcell.outputs.marks`) is never replaced.
+* files that vcell did not make (see `vcell.outputs.marks`) are never replaced.
 
-`whole`, `folder` and `together` are the one way to write: aside, then renamed, so that a kill at
-any moment leaves the old output or the new one. Standard library only.
+`whole`, `folder` and `together` are the only ways to write: to a temporary name, then renamed, so
+that a kill at any moment leaves the old output or the new one. Standard library only.
 """
 
 from vcell.outputs.aside import (

@@ -1,8 +1,8 @@
-"""Write under another name, then rename: a kill at any moment leaves the old output or the new one.
+"""Write under a temporary name, then rename: a kill leaves the old output or the new one.
 
-A file in progress is called ``NAME.tmp-PID`` and lies in the folder of the output. It is removed
-when the work fails or is interrupted; the leftovers of a killed process are removed by the next one
-that writes the same output.
+A file in progress is called ``NAME.tmp-PID`` and is in the folder of the output. It is removed when
+the work fails or is interrupted; the leftovers of a killed process are removed by the next one that
+writes the same output.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from vcell import signals
 from vcell.errors import DiskFull, UserError
 from vcell.outputs.marks import LIST, write_list
 
-ASIDE = ".tmp-"  # part of the name of everything that is being written
+ASIDE = ".tmp-"  # part of the names of files in progress
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_QUIET = 15  # looks at a removed folder, 20 ms apart
-_LONGEST = 255 - len(ASIDE) - 10  # bytes of a name, most file systems' limit less our ending
+_QUIET = 15  # checks of a removed folder, 20 ms apart
+_LONGEST = 255 - len(ASIDE) - 10  # bytes of a name: most file systems' limit without our suffix
 
 
 @contextmanager
 def whole(target: str | os.PathLike[str], *, sync: bool = True) -> Iterator[Path]:
-    """Yield another name; what is written there takes the name `target` if the block ends well.
+    """Yield a temporary path, which is renamed to `target` if the block succeeds.
 
     Parameters
     ----------
     target
-        A file or folder; a link is followed, so that it stays one.
+        A file or folder; a link is followed, so that it stays a link.
     sync
-        Put the content on the disk before it becomes visible; not for what can be made again.
+        Flush the content to disk before renaming; not needed for files that can be recreated.
 
     Raises
     ------
     UserError
-        The output cannot be written; `DiskFull` where there is no room for it.
+        If the output cannot be written; `DiskFull` if there is no room for it.
     """
     with together(target, sync=sync) as (aside,):
         yield aside
@@ -49,10 +49,10 @@ def whole(target: str | os.PathLike[str], *, sync: bool = True) -> Iterator[Path
 
 @contextmanager
 def folder(target: str | os.PathLike[str], *, listed_in: str = LIST) -> Iterator[Path]:
-    """Yield a new, empty folder for results, which takes the place of `target` in the end.
+    """Yield a new, empty folder for results, which replaces `target` at the end.
 
-    It lists what vcell put there, so that files the user adds later are known from ours: in the
-    JSON file `listed_in`, among what the command writes there or in a file of its own.
+    vcell's files are listed, so that files that the user adds later are recognised: in the JSON
+    file `listed_in`, which the command may write itself.
     """
     with whole(target) as aside:
         aside.mkdir(parents=True)
@@ -62,11 +62,11 @@ def folder(target: str | os.PathLike[str], *, listed_in: str = LIST) -> Iterator
 
 @contextmanager
 def together(*targets: str | os.PathLike[str], sync: bool = True) -> Iterator[list[Path]]:
-    """Yield a name aside for each of several outputs that belong together; all appear, or none.
+    """Yield temporary paths for several outputs that belong together; all appear, or none.
 
-    The first is the one that the others describe: those are taken away before it is replaced, so
-    that even a kill between two renames never leaves it beside the descriptions of another.
-    Folders around them are made, and taken away again where nothing came to lie in them.
+    The other outputs describe the first: they are removed before it is replaced, so that even a
+    kill between two renames never leaves it with the descriptions of another. Missing folders
+    around them are made, and removed again if nothing was written.
     """
     places = [Path(os.path.realpath(target)) for target in targets]
     asides = [aside_of(place) for place in places]
@@ -101,34 +101,34 @@ def together(*targets: str | os.PathLike[str], sync: bool = True) -> Iterator[li
 
 
 def missing_folders(*folders: Path) -> list[Path]:
-    """Return those of these folders, and of the folders around them, that are still to be made.
+    """Return those of these folders, and of their parents, that do not exist yet.
 
-    The innermost come first.
+    Innermost folders come first.
     """
     around = {one for folder in folders for one in (folder, *folder.parents) if not one.exists()}
     return sorted(around, reverse=True)
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders that were made for something that failed; one with other files in it stays."""
+    """Remove empty folders that were made for something that failed."""
     for one in folders:
-        with suppress(OSError):  # it is not empty
+        with suppress(OSError):  # not empty
             one.rmdir()
 
 
 def write_text(path: Path, text: str, *, sync: bool = True) -> None:
-    """Replace a text file in one step."""
+    """Replace a text file atomically."""
     with whole(path, sync=sync) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: object, *, sync: bool = True) -> None:
-    """Replace a JSON file in one step."""
+    """Replace a JSON file atomically."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", sync=sync)
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """Return a failure to write as one sentence: a full disk is nobody's mistake."""
+    """Explain a failure to write in one sentence; a full disk is a `DiskFull`."""
     path = Path(str(path).partition(ASIDE)[0])
     if error.errno in FULL:
         why = room(error)
@@ -137,7 +137,7 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 
 def sweep(target: Path) -> None:
-    """Remove what processes that are dead left half-written of an output."""
+    """Remove partial files of an output that dead processes left."""
     place = Path(os.path.realpath(target))
     name = aside_of(place).name.rpartition(ASIDE)[0] + ASIDE
     with suppress(OSError):
@@ -148,13 +148,13 @@ def sweep(target: Path) -> None:
 
 
 def aside_of(place: Path) -> Path:
-    """Return the name under which this process writes an output."""
+    """Return the temporary path of an output for this process."""
     name = os.fsencode(place.name)[:_LONGEST].decode(errors="ignore")
     return place.with_name(f"{name}{ASIDE}{os.getpid()}")
 
 
 def sync_folder(path: Path) -> None:
-    """Put the names in a folder on the disk, so that a rename survives a power cut."""
+    """Flush a folder's entries to disk, so that a rename survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -163,10 +163,10 @@ def sync_folder(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Put a file's content on the disk, with the permissions that new files have.
+    """Flush a file to disk, and give it the usual permissions of new files.
 
-    safetensors, as `tempfile` does, makes files that only their owner can read: in a group's folder
-    of runs nobody else could predict with a model.
+    safetensors, like `tempfile`, makes files that only their owner can read: nobody else in a group
+    could predict with a model in a shared folder.
     """
     with path.open("rb") as stream:
         os.fchmod(stream.fileno(), _usual_mode())
@@ -181,7 +181,7 @@ def _usual_mode() -> int:
 
 
 def sync_tree(path: Path) -> None:
-    """Put a folder with all that is in it on the disk."""
+    """Flush a folder and all its contents to disk."""
     for entry in [*path.rglob("*"), path]:
         (sync_folder if entry.is_dir() else sync_file)(entry)
 
@@ -209,7 +209,7 @@ def _remove(path: Path) -> None:
 
 
 def _remove_for_good(path: Path) -> None:
-    """Remove what failed; threads of zarr may write into a folder a little longer."""
+    """Remove failed output; threads of zarr may still write into a folder for a moment."""
     quiet = 0 if path.is_dir() else _QUIET
     with suppress(OSError):
         _remove(path)
@@ -220,7 +220,7 @@ def _remove_for_good(path: Path) -> None:
 
 
 def _speaks_of(error: OSError, aside: Path) -> bool:
-    """Whether an error is about what was being written, not about what was read for it."""
+    """Whether an error is about the output, not about an input."""
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if _is_name(name)]
     return any(name.startswith(str(aside)) for name in names)
 
@@ -230,7 +230,7 @@ def _is_name(name: object) -> bool:
 
 
 def room(error: OSError) -> str:
-    """Say which room there is none of."""
+    """Return which limit was reached."""
     if error.errno == errno.EFBIG:
         return "the file would be larger than this process or file system allows"
     if error.errno == errno.EDQUOT:

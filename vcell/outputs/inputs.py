@@ -10,21 +10,21 @@ from vcell.errors import UserError
 
 
 def refuse_inputs(target: Path, inputs: Iterable[Path], *, into: bool = False) -> None:
-    """Refuse an output that is an input, lies in one or holds one.
+    """Raise for an output that is an input, is inside one or contains one.
 
     Parameters
     ----------
     target
-        The file or folder that is about to be written.
+        The file or folder to write.
     inputs
-        What is read.
+        The files and folders that are read.
     into
-        Whether the target is a folder that files are put into: it may hold inputs.
+        Whether the target is a folder that files are added to, which may contain inputs.
 
     Raises
     ------
     UserError
-        It is an input, and which.
+        If it is an input; the message says which.
     """
     for path in inputs:
         _refuse_input(target, path, into=into)
@@ -46,7 +46,7 @@ def _refuse_input(target: Path, path: Path, *, into: bool) -> None:
 
 
 def same(one: Path, other: Path) -> bool:
-    """Whether two names, which may be links or not be there yet, mean one file or folder."""
+    """Whether two paths, which may be links or not exist, are the same file or folder."""
     try:
         if one.samefile(other):
             return True
@@ -66,5 +66,5 @@ def _linked_inside(real: Path, folder: Path) -> bool:
 
 
 def real_path(path: Path) -> Path:
-    """Return a path without links; what is not there yet has one too."""
+    """Return a path without links; it need not exist."""
     return Path(os.path.realpath(path))

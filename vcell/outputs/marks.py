@@ -1,10 +1,10 @@
-"""How a file or folder shows that vcell made it, and may replace it when asked to.
+"""Marks that show that vcell made a file or folder, and may replace it on request.
 
-Every kind of output carries the words ``made-by`` and ``vcell``: an HDF5 file and a zarr folder as
+Every kind of output contains the words ``made-by`` and ``vcell``: an HDF5 file and a zarr folder as
 an attribute of the root, Parquet in its metadata, JSON as a key, a page as its generator, Markdown
 and pictures as a comment, an archive of arrays as an array, a tar archive as the owner of its
-members, a folder of results as a list of its files. Tables in CSV have no room for that: their
-first line is compared.
+members, a folder of results as a list of its files. CSV tables have no room for it: their first
+line is compared.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from vcell import __version__
 
 MADE_BY = "made-by"
-LIST = "made-by-vcell.json"  # in a folder of results: what vcell put there
-PROJECT = "# The project file of vcell."  # how a commented vcell.toml begins
+LIST = "made-by-vcell.json"  # in a folder of results: the files that vcell made
+PROJECT = "# The project file of vcell."  # first line of a commented vcell.toml
 _HEAD = 4096  # bytes: enough for the head of a page, the first line of a table
 
 #: First lines of the tables that `vcell de` writes as CSV.
@@ -29,7 +29,7 @@ _SCANPY = "group,names,scores,logfoldchanges,pvals,pvals_adj"
 _PREDICTED = (
     "perturbation,context,n_cells,by_the_mean,effect"  # of `vcell predict`; more may follow
 )
-#: Beginnings of those of `vcell isp stats`: its own, and upstream's.
+#: Beginnings of the first lines from `vcell isp stats`: vcell's format and upstream's.
 _SCREENED = (
     "gene,ensembl_id,operation,status,why,",
     ",Gene,Gene_name,Ensembl_ID,",
@@ -45,7 +45,7 @@ def made_by() -> str:
 
 
 def made_here(path: Path) -> bool:
-    """Whether vcell made what lies at `path`, or there is nothing in it to lose."""
+    """Whether vcell made the file or folder at `path`, or it is empty."""
     if path.is_dir():
         return _is_ours_folder(path)
     if not path.is_file():
@@ -67,7 +67,7 @@ def made_here(path: Path) -> bool:
 
 
 def write_list(folder: Path, name: str = LIST) -> None:
-    """List in a folder of results, in the JSON file `name`, what vcell put there."""
+    """List vcell's files of a folder of results in its JSON file `name`."""
     files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} | {name}
     path = folder / name
     held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -76,14 +76,14 @@ def write_list(folder: Path, name: str = LIST) -> None:
 
 
 def strangers(folder: Path) -> list[str]:
-    """Name the files in a folder of results that vcell did not put there."""
+    """List the files in a folder of results that vcell did not make."""
     known = set(_listed(folder) or ())
     found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
     return sorted(str(name) for name in found if str(name) not in known)
 
 
 def _listed(folder: Path) -> list[str] | None:
-    """Return the list of what vcell put into a folder of results; None where there is none."""
+    """Return the list of vcell's files in a folder of results; None if there is none."""
     for path in folder.glob("*.json"):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -124,7 +124,7 @@ def _hdf5(path: Path) -> bool:
 
 
 def _parquet(path: Path) -> bool:
-    """Look for the mark in the footer: Thrift, the metadata's texts as they are."""
+    """Find the mark in the footer: Thrift, with the metadata as plain text."""
     import struct
 
     with path.open("rb") as file:

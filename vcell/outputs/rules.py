@@ -1,4 +1,4 @@
-"""What may be written where, checked once before anything is read."""
+"""Checks of outputs, before anything is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vcell.outputs.aside import aside_of, cannot_write, sweep
 from vcell.outputs.inputs import real_path, refuse_inputs, same
 from vcell.outputs.marks import made_here, strangers
 
-#: How files end that people ask for: a folder of such a name would mislead them and their tools.
+#: Endings of files: a folder with such a name would be misleading.
 _OF_FILES = {
     ".h5ad", ".h5", ".csv", ".tsv", ".txt", ".xlsx", ".xls", ".parquet", ".json", ".jsonl", ".html",
     ".htm", ".md", ".pdf", ".png", ".svg", ".npz", ".npy", ".vcc", ".toml", ".zip", ".gz", ".tar",
@@ -29,31 +29,31 @@ def check(
     folder: bool = False,
     flag: str = "--overwrite",
 ) -> None:
-    """Refuse outputs that must not or cannot be written; remove what dead processes left of them.
+    """Raise for outputs that must not or cannot be written; remove leftovers of dead processes.
 
     Parameters
     ----------
     targets
-        The files and folders that the command is about to write.
+        The files and folders that the command will write.
     inputs
-        Everything that it reads; None stands for nothing.
+        All its inputs; None is ignored.
     overwrite
-        Whether the user allows that what vcell made before is replaced.
+        Whether outputs made by vcell may be replaced.
     suffixes
-        How the name of a target must end.
+        Allowed endings of a target's name.
     parents
-        Whether the folder around a target is made where it is missing.
+        Whether a missing parent folder will be made.
     folder
-        Whether the targets are folders: their names must not end as files' names do.
+        Whether the targets are folders, whose names must not end like files' names.
     flag
-        How the user allows it; empty where a command never replaces anything.
+        The flag of `overwrite`; empty if a command never replaces anything.
 
     Raises
     ------
     UserError
-        The first reason against it, and how to mend that.
+        The first reason against writing, and what to do.
     """
-    # AnnData in memory and open sources may stand among the paths
+    # AnnData in memory and open sources may be among the inputs
     read = [Path(path) for path in inputs if isinstance(path, str | os.PathLike)]
     seen: list[Path] = []
     for target in map(Path, targets):
@@ -78,12 +78,12 @@ def check(
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
-    """Refuse a folder that new results cannot be put into; it may be missing.
+    """Raise for a folder to which results cannot be added; it may be missing.
 
     Raises
     ------
     UserError
-        It is a file, or nothing can be written there.
+        If it is a file, or not writable.
     """
     place = Path(folder)
     if os.path.lexists(place) and not place.is_dir():
@@ -99,7 +99,7 @@ def _refuse_existing(target: Path, *, overwrite: bool, flag: str) -> None:
         return  # nothing is lost
     if not (target.is_file() or target.is_dir() or target.is_symlink()):
         raise UserError(f"{target} is neither a file nor a folder", hint="give another name")
-    ours = not target.exists() or made_here(target)  # a link to nowhere loses nothing
+    ours = not target.exists() or made_here(target)  # a broken link
     if ours and not overwrite:
         hint = f"{flag} replaces it" if flag else "give another name, or remove it yourself"
         raise UserError(f"{target} exists already", hint=hint)
@@ -116,7 +116,7 @@ def _refuse_existing(target: Path, *, overwrite: bool, flag: str) -> None:
 
 
 def _refuse_unwritable(target: Path, *, parents: bool) -> None:
-    """Try to make a file where the output is to be made."""
+    """Try to make a file at the place of the output."""
     folder = real_path(target).parent
     while parents and not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
@@ -130,6 +130,6 @@ def _refuse_unwritable(target: Path, *, parents: bool) -> None:
         with signals.held_back(), trial.open("xb"):
             trial.unlink()
     except FileExistsError:
-        pass  # a write of this very process is under way there
+        pass  # this process is writing there
     except OSError as error:
         raise cannot_write(target, error) from None

@@ -1,8 +1,8 @@
 """The contribution of each part: the same folds without it, and the paired difference in AUC.
 
 The number of axes, of steps and the temperature are those that the full model chose in each fold,
-so that only one thing differs at a time. That favours the full model slightly, because they were
-chosen for it.
+so that only one thing differs at a time. This slightly favours the full model, for which they were
+chosen.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COLUMNS = ("without", "AUC", "95 % interval", "lost", "95 % interval of the AUC 
 
 
 def variants(settings: BulkSettings, search: Search) -> dict[str, tuple[BulkSettings, Search]]:
-    """Return what to try, by name: each modality left out and alone, each term, each component."""
+    """Return the variants by name: each modality left out or alone, each term, each component."""
     there = settings.modalities
     found = {}
     for name in there if len(there) > 1 else ():
@@ -61,7 +61,7 @@ def without_examples(cohort: Cohort) -> Cohort:
 
 
 def planned(cohort: Cohort, study: BulkStudy) -> dict[str, tuple[BulkSettings, Search, Cohort]]:
-    """Return every variant with the cohort that it sees."""
+    """Return every variant with its cohort."""
     settings = nested.with_what_is_there(study.settings, cohort, study.learners[0])
     tried = variants(settings, study.search)
     found = {name: (*one, cohort) for name, one in tried.items()}
@@ -84,7 +84,7 @@ def done(
             if one is None:
                 one = nested.outer(
                     seen, study.train(k), study.tests(k), study.learners[k], settings, search,
-                    chosen=full[k].chosen, beside=False,
+                    chosen=full[k].chosen, baselines=False,
                 )  # fmt: skip
                 saved.save_outer(run, k, one, prefix)
             outers.append(one)
@@ -96,7 +96,7 @@ def done(
 def scored(
     run: Run, cohort: Cohort, study: BulkStudy, found: dict[str, list[nested.Outer]]
 ) -> list[dict[str, Any]]:
-    """Return AUC, what is lost and the calibration of each variant, the full model first."""
+    """Return AUC, loss of AUC and calibration of each variant, the full model first."""
     judge = saved.judge_of(cohort, study)
     full = saved.pooled(saved.finished(run, study), cohort.n)[nested.MODEL]
     rows = [{"variant": FULL, "lost": None, **judge.scored(full)}]
@@ -123,7 +123,7 @@ def table_of(rows: list[dict[str, Any]]) -> Table:
 
 
 def verdict(rows: list[dict[str, Any]], n: int) -> str:
-    """Say which parts are shown to help, allowing for this many comparisons of n patients."""
+    """Say which parts help, corrected for the number of comparisons on n patients."""
     lost = {row["variant"]: row["lost"] for row in rows if row["lost"]}
     reach = beyond(len(lost), n)
     sure = {
@@ -132,9 +132,9 @@ def verdict(rows: list[dict[str, Any]], n: int) -> str:
     falls = [name for name, value in sure.items() if value > 0]
     rises = [name for name, value in sure.items() if value < 0]
     allowed = f"allowing for {len(lost)} comparisons"
-    said = [f"{allowed}, the AUC falls {', '.join(falls)}"] if falls else []
-    said += [f"{allowed}, the AUC rises {', '.join(rises)}"] if rises else []
-    if not said:
+    clauses = [f"{allowed}, the AUC falls {', '.join(falls)}"] if falls else []
+    clauses += [f"{allowed}, the AUC rises {', '.join(rises)}"] if rises else []
+    if not clauses:
         return f"{allowed}, no change makes a difference that can be shown"
     rest = len(lost) - len(sure)
-    return "; ".join([*said, *([f"the other {rest} show no difference"] if rest else [])])
+    return "; ".join([*clauses, *([f"the other {rest} show no difference"] if rest else [])])

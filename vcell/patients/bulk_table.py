@@ -1,7 +1,7 @@
 """New bulk samples: a table of expression, matched to the genes of a model.
 
-An .h5ad (or anything else that `open_cells` reads) has samples in rows. A .csv or .tsv has them in
-rows or in columns; the side on which the model's genes are found is that of the genes.
+An .h5ad (or another format that `open_cells` reads) has samples in rows. A .csv or .tsv may have
+them in rows or in columns; the side with the model's genes is that of the genes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 from vcell import console
 from vcell.data import detect, open_cells
 from vcell.errors import UserError
-from vcell.genes.names import GeneIndex, ensembl_column
+from vcell.genes.names import GeneIndex
+from vcell.genes.required import required_genes
 from vcell.text_files import read_rows
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class BulkTable:
     counts
         ``[S, G]``; NaN for a gene that the table lacks.
     missing
-        Names of the genes that the model looks at and the table lacks.
+        Names of the genes that the model uses and the table lacks.
     """
 
     samples: tuple[str, ...]
@@ -53,14 +54,14 @@ class BulkTable:
 def read_bulk(
     path: Path, genes: Sequence[str], used: NDArray[np.int64], *, layer: str | None, least: float
 ) -> BulkTable:
-    """Read samples, and refuse what does not match.
+    """Read samples, and check that they match the model.
 
     Parameters
     ----------
     genes, used
-        Those of the model, and which of them it looks at.
+        Genes of the model, and the indices of those that it uses.
     least
-        Smallest share of the genes in use that must be there.
+        Smallest share of the used genes that must be present.
     """
     with _opened(path, genes, layer) as source:
         detect.refuse_repeated(source)
@@ -70,19 +71,10 @@ def read_bulk(
                 f"{source.name}: counts or counts a million are needed, these are {scale.text}",
                 hint=detect.elsewhere(source, scale),
             )
-        match = GeneIndex(source.genes, ensembl_column(source)).match(list(genes))
+        match, missing = required_genes(source, genes, used.tolist(), least)
+        if missing:
+            console.warn(f"{len(missing):,} are missing and are set to an average patient's")
         there = match.index >= 0
-        n = int(there[used].sum())
-        words = f"{n:,} of the {len(used):,} genes that the model looks at are in {source.name}"
-        if n < least * len(used) or not n:
-            lost = [genes[i] for i in used if not there[i]]
-            raise UserError(
-                f"only {words}, which lacks {', '.join(lost[:3])}",
-                hint="other names or another species? --least-genes lowers the bound",
-            )
-        console.say(f"{words} ({len(match.renamed):,} under another name)")
-        if n < len(used):
-            console.warn(f"{len(used) - n:,} are missing and are set to an average patient's")
         counts = np.full((source.n_cells, len(genes)), np.nan)
         for block in source.chunks():
             counts[np.ix_(block.rows, np.flatnonzero(there))] = block.toarray()[
@@ -93,7 +85,6 @@ def read_bulk(
             raise UserError(
                 f"{source.name}: sample {source.cells[int(empty[0])]!r} has no count in these genes"
             )
-        missing = tuple(genes[i] for i in used if not there[i])
         return BulkTable(tuple(map(str, source.cells)), counts, missing)
 
 
@@ -129,7 +120,7 @@ def _text(path: Path) -> tuple[list[str], list[str], Array]:
             + ("commas" if mark == "," else "tabs"),
         )  # fmt: skip
     width = len(lines[1])
-    head = lines[0] if len(lines[0]) == width else ["", *lines[0]]  # R leaves the corner out
+    head = lines[0] if len(lines[0]) == width else ["", *lines[0]]  # R omits the corner
     values = np.empty((len(lines) - 1, width - 1))
     for row, line in enumerate(lines[1:]):
         if len(line) != len(head):

@@ -1,6 +1,6 @@
 """Summaries of each patient's cells: bulk counts, proportions, states, communication.
 
-The cells are read once, block by block; unusable input is refused before that.
+The cells are read once, block by block, after the input has been checked.
 P patients, K cell types, G genes, D latent dimensions, L pairs of ligand and receptor.
 """
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-FEWEST = 3  # patients of each outcome: one to test, one to choose by, one to learn from
+FEWEST = 3  # fewest patients of each outcome: one each for test, choice and training
 
 
 @dataclass(frozen=True)
 class PatientColumns:
-    """Which obs column means what."""
+    """Names of the obs columns."""
 
     patient: str
     outcome: str
@@ -44,7 +44,7 @@ class PatientColumns:
 
 @dataclass(frozen=True)
 class Cohort:
-    """One table a patient.
+    """One row per patient.
 
     Attributes
     ----------
@@ -55,11 +55,11 @@ class Cohort:
     bulk
         ``[P, G]`` sums of the counts of all of a patient's cells.
     cells
-        ``[P, K]`` how many cells of each type.
+        ``[P, K]`` numbers of cells of each type.
     communication
-        ``[P, C]`` scores of pairs and of pairs of types; no column without a table of pairs.
+        ``[P, C]`` scores of pairs and of pairs of types; no columns without a table of pairs.
     states
-        By name of the learner: ``[P, K, D]`` mean latent states, NaN where there is no cell.
+        ``[P, K, D]`` mean latent states by name of the learner, NaN without cells.
     more_bulk, more_of, more_cells
         Further examples of the same patients, such as pseudobulks: ``[S, G]`` counts, ``[S]`` the
         patient of each, ``[S, K]`` shares of types.
@@ -84,20 +84,20 @@ class Cohort:
         return len(self.patients)
 
     def save(self, path: Path) -> None:
-        """Write it as one .npz without pickles."""
+        """Write the cohort as one .npz without pickles."""
         arrays = {
             name: getattr(self, name)
             for name in ("outcome", "bulk", "cells", "communication", *_MORE)
         }
         arrays |= {f"states_{name}": value for name, value in self.states.items()}
         names = {name: getattr(self, name) for name in ("patients", "outcomes", "types", "genes")}
-        told = np.frombuffer(json.dumps(names).encode(), np.uint8)
+        encoded_names = np.frombuffer(json.dumps(names).encode(), np.uint8)
         with path.open("wb") as file:
-            np.savez_compressed(file, names=told, **arrays)
+            np.savez_compressed(file, names=encoded_names, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Cohort:
-        """Read what `save` wrote."""
+        """Read a cohort from `save`."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = dict(file)
@@ -114,7 +114,7 @@ _MORE = ("more_bulk", "more_of", "more_cells")
 
 @dataclass(frozen=True)
 class Members:
-    """Which cells belong to which patient and type; -1 for cells that count for nothing."""
+    """Patient and type of each cell; -1 for cells that are not used."""
 
     patients: tuple[str, ...]
     outcomes: tuple[str, ...]
@@ -125,7 +125,7 @@ class Members:
 
 
 def members(source: CellSource, columns: PatientColumns, min_cells: int = 1) -> Members:
-    """Read the columns, and refuse what nothing can be learnt from."""
+    """Read and check the columns."""
     patient = source.obs(columns.patient)
     outcome = source.obs(columns.outcome)
     kinds = source.obs(columns.cell_type)
@@ -166,7 +166,7 @@ def members(source: CellSource, columns: PatientColumns, min_cells: int = 1) -> 
 
 
 def _known(column: Any) -> NDArray[np.int64]:
-    """Return codes, with -1 for the words that mean: nothing is known."""
+    """Return codes, with -1 for words that mean "unknown"."""
     known = np.array([str(name) not in NO_LABEL for name in column.categories], bool)
     codes: NDArray[np.int64] = np.where(np.append(known, False)[column.codes], column.codes, -1)
     return codes.astype(np.int64)
@@ -205,7 +205,7 @@ def _types(
 def _refuse_changing(
     source: CellSource, columns: PatientColumns, patients: Array, outcomes: Array, pairs: Array
 ) -> None:
-    """Refuse a patient of two outcomes: the outcome must be the patient's, not the cell's."""
+    """Raise for a patient with two outcomes: an outcome must belong to a patient, not a cell."""
     numbers, first, times = np.unique(pairs[0], return_index=True, return_counts=True)
     for number, at, n in zip(numbers, first, times, strict=True):
         if n > 1:
@@ -248,7 +248,7 @@ def _refuse_batch(
     outcome: NDArray[np.int64],
     there: NDArray[np.bool_],
 ) -> None:
-    """Refuse batches of one outcome each: what tells the batches apart tells the outcomes apart."""
+    """Raise if each batch has one outcome only: a model could then learn batches instead."""
     assert columns.batch is not None
     batch = source.obs(columns.batch).codes.astype(np.int64)
     known = there & (batch >= 0)
@@ -314,7 +314,7 @@ def _refuse_faults(source: CellSource, block: Block) -> None:
 
 
 def _grouping(group: NDArray[np.int64], n: int) -> sparse.csr_array:
-    """Return [n, cells]: which cells belong to which group."""
+    """Return the indicator matrix [n, cells] of groups."""
     cells = np.arange(len(group))
     return sparse.csr_array((np.ones(len(group)), (group, cells)), shape=(n, len(group)))
 
@@ -322,7 +322,7 @@ def _grouping(group: NDArray[np.int64], n: int) -> sparse.csr_array:
 def with_states(
     cohort: Cohort, source: CellSource, who: Members, name: str, trained: Any, least: float = 0.2
 ) -> Cohort:
-    """Add the mean latent state of each type in each patient, by a run of train-gmvae."""
+    """Add the mean latent state of each type in each patient, from a run of train-gmvae."""
     from vcell.gmvae.encoding import encoded, matched
 
     p, k = cohort.n, len(cohort.types)
@@ -341,16 +341,16 @@ def with_examples(cohort: Cohort, path: Path, patient_column: str) -> Cohort:
     """Add further bulk samples of the same patients: an .npz of `vcell pseudobulk --by`."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            told = {name: file[name] for name in ("counts", "fractions", "types", "genes")}
+            arrays = {name: file[name] for name in ("counts", "fractions", "types", "genes")}
             patient = file[patient_column]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{path} is no .npz of pseudobulks of patients: {error}",
             hint=f"vcell pseudobulk CELLS --labels COLUMN --by {patient_column} -o {path.stem}.npz",
         ) from None
-    if told["genes"].tolist() != list(cohort.genes):
+    if arrays["genes"].tolist() != list(cohort.genes):
         raise UserError(f"{path} has other genes than the cells", hint="draw it from these cells")
-    types = {name: k for k, name in enumerate(told["types"].tolist())}
+    types = {name: k for k, name in enumerate(arrays["types"].tolist())}
     lost = [name for name in cohort.types if name not in types]
     if lost:
         raise UserError(f"{path} knows no type {lost[0]!r}", hint="draw it by the same cell types")
@@ -359,9 +359,9 @@ def with_examples(cohort: Cohort, path: Path, patient_column: str) -> Cohort:
     rows = np.flatnonzero(of >= 0)
     if not len(rows):
         raise UserError(f"{path}: no sample is of a patient of the cells")
-    shares = told["fractions"][rows][:, np.array([types[name] for name in cohort.types])]
+    shares = arrays["fractions"][rows][:, np.array([types[name] for name in cohort.types])]
     shares = shares / np.maximum(shares.sum(1, keepdims=True), 1e-12)
     return dataclasses.replace(
-        cohort, more_bulk=told["counts"][rows].astype(np.float32), more_of=of[rows],
+        cohort, more_bulk=arrays["counts"][rows].astype(np.float32), more_of=of[rows],
         more_cells=shares.astype(np.float32),
     )  # fmt: skip

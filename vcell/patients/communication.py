@@ -1,8 +1,8 @@
-"""Ligand-receptor communication: a table of pairs that the user gives, and its scores in a patient.
+"""Ligand-receptor communication: a user's table of pairs, and their scores in a patient.
 
-No table comes with vcell: no licence that allows passing one on was found (docs/decisions.md). Any
-CSV or TSV with a column of ligands and one of receptors will do; complexes are written A_B or A+B,
-and count as their weakest part.
+No table comes with vcell: none with a licence that allows redistribution was found
+(docs/decisions.md). Any CSV or TSV with a column of ligands and one of receptors works; complexes
+are written A_B or A+B, and have the expression of their weakest part.
 
 For mean log-normalised expression m of a ligand l in type a and of its receptor r in type b, a pair
 scores ``sqrt(m_la * m_rb)``. Each patient gets, for each pair, the sum over types weighted by their
@@ -38,7 +38,7 @@ _TARGET = 1e4  # library size before the logarithm
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs whose genes are all in the file. L pairs, `width` genes that any of them needs.
+    """Pairs whose genes are all in the file. L pairs, `width` genes in all of them.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Pairs:
     genes
         ``[width]`` columns of the file.
     parts
-        Of each pair: places in `genes` of the ligand's parts, and of the receptor's.
+        For each pair: indices into `genes` of the ligand's parts, and of the receptor's.
     """
 
     names: tuple[str, ...]
@@ -56,11 +56,11 @@ class Pairs:
 
     @property
     def width(self) -> int:
-        """How many genes are needed."""
+        """Number of genes needed."""
         return len(self.genes)
 
     def heard(self, counts: sparse.csr_array) -> sparse.csr_array:
-        """Return log-normalised values of the genes needed, cells by `width`."""
+        """Return log-normalised values of these genes, cells by `width`."""
         library = np.asarray(counts.sum(1)).ravel()
         chosen = counts[:, self.genes].tocsr()
         values = log_scaled(chosen.data, _TARGET / np.maximum(library, 1), chosen.indptr)
@@ -78,7 +78,7 @@ class Pairs:
 
 
 def pairs_table(path: Path) -> tuple[NamedColumns, int, int]:
-    """Read a table of pairs, and tell which columns are the ligands and the receptors."""
+    """Read a table of pairs, and the indices of the columns of ligands and receptors."""
     table = read_table(path)
     ligand, receptor = table.column(*_LIGAND), table.column(*_RECEPTOR)
     if ligand is None or receptor is None:
@@ -87,7 +87,7 @@ def pairs_table(path: Path) -> tuple[NamedColumns, int, int]:
 
 
 def read_pairs(path: Path, genes: Any) -> Pairs:
-    """Read a table of pairs and find its genes, saying how many are there."""
+    """Read a table of pairs and find their genes; report how many are found."""
     table, ligand, receptor = pairs_table(path)
     index, place = GeneIndex(genes), dict[int, int]()
     names, parts, total = [], [], len(table.rows)
@@ -106,7 +106,7 @@ def read_pairs(path: Path, genes: Any) -> Pairs:
 
 
 def _parts(word: str, index: GeneIndex) -> list[int]:
-    """Return the columns of a gene or of all parts of a complex; none where one is missing."""
+    """Return the columns of a gene or of all parts of a complex; none if one is missing."""
     if not word:
         return []
     whole = index.find(word)

@@ -1,7 +1,7 @@
-"""Numbers that a classifier sees, all learnt from training patients: genes, centres, scales, axes.
+"""Features of a classifier, learnt from training patients only: genes, centres, scales, axes.
 
-A test patient enters by `Fitted.bulk` alone, which applies what was learnt. P patients, S further
-examples; features of an example are those of its patient, but for proportions drawn with it.
+A test patient is used only by `Fitted.bulk`, which applies what was learnt. P patients, S further
+examples; features of an example are those of its patient, except for proportions drawn with it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 MODALITIES = ("proportions", "states", "communication")
-_TARGET = 1e6  # counts a million
-_LEAST = 1e-8  # spread below which a feature is constant
+_TARGET = 1e6  # counts per million
+_LEAST = 1e-8  # standard deviation below which a feature is constant
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Centre and scale, then the first principal axes, each scaled to a spread of one.
+    """Centre and scale, then the first principal axes, each scaled to unit variance.
 
     Attributes
     ----------
     columns
-        Which features are used.
+        Indices of the features used.
     centre, scale
-        Of those, over training patients.
+        Their mean and scale over training patients.
     axes
-        ``[columns, D]``; None leaves the features as they are.
+        ``[columns, D]``; None for no projection.
     """
 
     columns: NDArray[np.int64]
@@ -45,16 +45,16 @@ class Axes:
 
     @classmethod
     def fit(cls, x: Array, most: int | None, *, keep: int | None = None, even: bool = True) -> Axes:
-        """Learn from training patients [n, F]; NaN is not seen.
+        """Learn from training patients [n, F]; NaN is ignored.
 
         Parameters
         ----------
         most
-            How many axes at most; None: no axes.
+            Maximum number of axes; None: no axes.
         keep
-            Use only so many features, those of the largest spread.
+            Number of features to use, those of the largest variance.
         even
-            Whether features are brought to one spread.
+            Whether features are scaled to unit variance.
         """
         seen = np.isfinite(x)
         n = seen.sum(0)
@@ -74,7 +74,7 @@ class Axes:
         return cls(columns, centre[columns], scale, axes)
 
     def __call__(self, x: Array) -> Array:
-        """Return features of patients; what is missing lies at the centre."""
+        """Return features of patients; missing values are at the centre."""
         z = (x[:, self.columns] - self.centre) / self.scale
         z = np.where(np.isfinite(z), z, 0)
         found: Array = z if self.axes is None else z @ self.axes
@@ -82,22 +82,22 @@ class Axes:
 
     @property
     def width(self) -> int:
-        """How many features come out."""
+        """Number of output features."""
         return len(self.columns) if self.axes is None else self.axes.shape[1]
 
     def arrays(self) -> dict[str, Array]:
-        """Return everything as arrays, to be saved."""
-        told = {"columns": self.columns, "centre": self.centre, "scale": self.scale}
-        return told if self.axes is None else told | {"axes": self.axes}
+        """Return all parameters as arrays, for storage."""
+        fitted = {"columns": self.columns, "centre": self.centre, "scale": self.scale}
+        return fitted if self.axes is None else fitted | {"axes": self.axes}
 
     @classmethod
     def of(cls, arrays: dict[str, Array]) -> Axes:
-        """Return what `arrays` told."""
+        """Make axes from `arrays`."""
         return cls(arrays["columns"], arrays["centre"], arrays["scale"], arrays.get("axes"))
 
 
 def log_counts(bulk: Array) -> Array:
-    """Return ``log1p`` of counts a million."""
+    """Return ``log1p`` of counts per million."""
     return log_profiles(bulk, _TARGET)
 
 
@@ -120,16 +120,16 @@ def there(cohort: Cohort, learner: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was learnt from training patients, and their examples.
+    """Transformations learnt from training patients, and the patients' examples.
 
     Attributes
     ----------
     bulk
-        Turns log counts of any sample into features.
+        Maps log counts of any sample to features.
     x
         ``[E, D]`` bulk features of the examples: the patients' own first.
     of
-        ``[E]`` which training patient each is of.
+        ``[E]`` training patient of each example.
     modalities
         ``[E, F]`` features of each modality.
     """
@@ -141,16 +141,16 @@ class Fitted:
 
 
 def fit(cohort: Cohort, train: NDArray[np.int64], learner: str, *, genes: int, axes: int) -> Fitted:
-    """Learn from the training patients, which ascend; nothing else is looked at.
+    """Learn from the training patients (ascending) only.
 
     Parameters
     ----------
     learner
-        Which of the cohort's states to use: of a run that saw training patients only.
+        Which of the cohort's states to use: those of a run that saw training patients only.
     genes
-        How many genes, those that vary most between training patients.
+        Number of genes: those that vary most between training patients.
     axes
-        How many principal axes at most, of bulk expression and of each modality.
+        Maximum number of principal axes, of bulk expression and of each modality.
     """
     own = log_counts(cohort.bulk[train])
     bulk = Axes.fit(own, axes, keep=genes, even=False)
@@ -179,5 +179,5 @@ def fit(cohort: Cohort, train: NDArray[np.int64], learner: str, *, genes: int, a
 
 
 def bulk_of(cohort: Cohort, fitted: Fitted, patients: NDArray[np.int64]) -> Array:
-    """Return the bulk features of any patients, by what was learnt."""
+    """Return the bulk features of any patients, by the learnt transformation."""
     return fitted.bulk(log_counts(cohort.bulk[patients]))

@@ -1,7 +1,7 @@
 """The final model of train-bulk for new patients, learnt from all patients of the run.
 
-Cross-validation says how good models of this kind are on patients they have not seen. This model
-saw all patients of the cohort, so its predictions for them are not scores. The run keeps:
+Cross-validation estimates how good models of this kind are on new patients. This model was trained
+on all patients of the cohort, so its predictions for them are not scores. The run stores:
 
     model/weights.safetensors   the networks, and centre, scale and axes of bulk
     model/model.json            outcomes, genes, settings, temperature, checksum of the weights
@@ -45,17 +45,17 @@ _WEIGHTS, _ABOUT = f"{FOLDER}/weights.safetensors", f"{FOLDER}/model.json"
 
 @dataclass(frozen=True)
 class BulkPrediction:
-    """What is said of new samples.
+    """Predictions for new samples.
 
     Attributes
     ----------
     probabilities
         ``[S, C]``, after the temperature.
     weights
-        ``[S, M]`` of the modalities in the fusion.
+        ``[S, M]`` weights of the modalities in the fusion.
     distance
-        ``[S]`` how far a sample lies from the cohort: root mean square of its bulk features, each
-        of which has a spread of one over the cohort's patients.
+        ``[S]`` distance of a sample from the cohort: root mean square of its bulk features, which
+        have unit variance over the cohort's patients.
     """
 
     probabilities: Array
@@ -65,16 +65,16 @@ class BulkPrediction:
 
 @dataclass(frozen=True)
 class FinalBulkModel:
-    """Networks learnt from all patients, and what turns bulk into what they see.
+    """Networks learnt from all patients, and the transformation of their bulk input.
 
     Attributes
     ----------
     outcomes, genes, names
         Names: of the outcomes, of the cohort's genes, of the modalities.
     bulk
-        Turns log counts of `genes` into features.
+        Maps log counts of `genes` to features.
     widths
-        Of the taught modalities' features.
+        Numbers of features of the modalities with a teacher.
     """
 
     outcomes: tuple[str, ...]
@@ -92,7 +92,7 @@ class FinalBulkModel:
 
     @property
     def used(self) -> NDArray[np.int64]:
-        """Which of `genes` the model looks at."""
+        """Indices of the genes that the model uses."""
         return self.bulk.columns
 
     @classmethod
@@ -101,7 +101,7 @@ class FinalBulkModel:
     ) -> FinalBulkModel:
         """Choose by inner folds of all patients, and learn from all of them.
 
-        States, where there are any, are those of the first fold's learner: nobody is tested here.
+        States, if any, are those of the first fold's learner, as no patients are tested.
         """
         learner, search = plan.learners[0], plan.search
         everyone = np.arange(cohort.n)
@@ -115,18 +115,18 @@ class FinalBulkModel:
         return cls(cohort.outcomes, cohort.genes, settings, widths, picked, fitted.bulk, members)
 
     def predict(self, counts: Array) -> BulkPrediction:
-        """Predict samples ``[S, G]``; a gene that a table lacks is NaN, and lies at the centre."""
+        """Predict samples ``[S, G]``; a gene that a table lacks is NaN, and set to the centre."""
         there = np.isfinite(counts)
         logs = features.log_counts(np.where(there, counts, 0))
         x = self.bulk(np.where(there, logs, np.nan))
-        told = [predicted(model, torch.from_numpy(x).float()) for model in self.members]
-        logits = np.mean([logits for logits, _ in told], axis=0)
-        weights = np.mean([weights for _, weights in told], axis=0)
+        predictions = [predicted(model, torch.from_numpy(x).float()) for model in self.members]
+        logits = np.mean([logits for logits, _ in predictions], axis=0)
+        weights = np.mean([weights for _, weights in predictions], axis=0)
         distance = np.sqrt(np.square(x).mean(axis=1))
         return BulkPrediction(softmax(logits / self.picked.temperature, axis=1), weights, distance)
 
     def save(self, run: Run) -> None:
-        """Keep it in the run, the description last."""
+        """Store the model in the run, with the description last."""
         from safetensors.numpy import save_file
 
         arrays = {f"bulk.{name}": value for name, value in self.bulk.arrays().items()}
@@ -145,40 +145,42 @@ class FinalBulkModel:
 
     @classmethod
     def load(cls, run: Run) -> FinalBulkModel:
-        """Read it from a run of train-bulk."""
+        """Read the model from a run of train-bulk."""
         from safetensors.numpy import load_file
 
-        told = _described(run)
+        saved_model = _described(run)
         try:
-            if told["weights"] != checksum(run.path / _WEIGHTS):
+            if saved_model["weights"] != checksum(run.path / _WEIGHTS):
                 raise UserError(
                     f"{run.name}: {_WEIGHTS} is not what the run wrote", hint="train again"
                 )
             arrays = load_file(str(run.path / _WEIGHTS))
-            settings = BulkSettings(**saved.with_tuples(told["settings"]))
+            settings = BulkSettings(**saved.with_tuples(saved_model["settings"]))
             bulk = Axes.of(_under("bulk.", arrays))
-            widths, outcomes = told["widths"], tuple(told["outcomes"])
+            widths, outcomes = saved_model["widths"], tuple(saved_model["outcomes"])
             members = []
-            for number in range(told["members"]):
+            for number in range(saved_model["members"]):
                 model = BulkNet(bulk.width, widths, len(outcomes), settings)
                 state = _under(f"member-{number}.", arrays)
                 model.load_state_dict({name: torch.from_numpy(v) for name, v in state.items()})
                 members.append(model)
-            picked = Picked(**told["chosen"])
-            return cls(outcomes, tuple(told["genes"]), settings, widths, picked, bulk, members)
+            picked = Picked(**saved_model["chosen"])
+            return cls(
+                outcomes, tuple(saved_model["genes"]), settings, widths, picked, bulk, members
+            )
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{run.name}: its model cannot be read: {error}") from None
 
 
-def kept(run: Run) -> bool:
-    """Whether the run has its model."""
+def is_saved(run: Run) -> bool:
+    """Whether the run has a final model."""
     return (run.path / _ABOUT).exists()
 
 
 def _described(run: Run) -> dict[str, Any]:
     run.refuse_unless_of(saved.COMMAND)
     try:
-        told = json.loads((run.path / _ABOUT).read_text())
+        described = json.loads((run.path / _ABOUT).read_text())
     except FileNotFoundError:
         shuffled = run.meta.get("config", {}).get("shuffle_outcomes")
         raise UserError(
@@ -188,9 +190,9 @@ def _described(run: Run) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{run.name}: {_ABOUT} cannot be read: {error}") from None
-    if not isinstance(told, dict):
+    if not isinstance(described, dict):
         raise UserError(f"{run.name}: {_ABOUT} is damaged")
-    return told
+    return described
 
 
 def _under(prefix: str, arrays: dict[str, Array]) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Folds of patients: each patient in one, outcomes balanced, whatever the order of the rows."""
+"""Folds of patients: each patient in one, outcomes balanced, independent of the order of rows."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ if TYPE_CHECKING:
 def dealt(
     patients: Sequence[str], outcome: NDArray[np.int64], folds: int, seed: int
 ) -> NDArray[np.int64]:
-    """Return the fold of each patient; each outcome is dealt evenly."""
+    """Return the fold of each patient; outcomes are distributed evenly."""
     order = np.array(sorted(range(len(patients)), key=lambda i: patients[i]), np.int64)
     rng = np.random.default_rng((seed, 0xBA7C))
     fold, begin = np.empty(len(patients), np.int64), 0
     for code in np.unique(outcome):
         own = rng.permutation(order[outcome[order] == code])
         fold[own] = (np.arange(len(own)) + begin) % folds
-        begin += len(own)  # the next outcome begins where this one ended: folds of equal size
+        begin += len(own)  # the next outcome starts where this one ended, for folds of equal size
     return fold
 
 
-def possible(outcome: NDArray[np.int64], wanted: int, *, quiet: bool = False) -> int:
-    """Return how many folds there can be with a patient of each outcome in every one."""
+def possible(outcome: NDArray[np.int64], requested: int, *, quiet: bool = False) -> int:
+    """Return how many folds, at most `requested`, can all have a patient of each outcome."""
     least = int(np.bincount(outcome)[np.unique(outcome)].min())
-    if least < wanted and not quiet:
-        console.say(f"{least} folds in place of {wanted}: the rarest outcome has {least} patients")
-    return min(least, wanted)
+    if least < requested and not quiet:
+        console.say(
+            f"{least} folds in place of {requested}: the rarest outcome has {least} patients"
+        )
+    return min(least, requested)
 
 
-def told(patients: Sequence[str], fold: NDArray[np.int64]) -> list[list[str]]:
+def names_by_fold(patients: Sequence[str], fold: NDArray[np.int64]) -> list[list[str]]:
     """Return the names of the patients of each fold."""
     return [
         [patients[i] for i in np.flatnonzero(fold == k).tolist()]
@@ -46,7 +48,7 @@ def told(patients: Sequence[str], fold: NDArray[np.int64]) -> list[list[str]]:
 
 
 def read(patients: Sequence[str], given: Mapping[str, object], where: str) -> NDArray[np.int64]:
-    """Return the fold of each patient as a file of folds tells it; each must have one."""
+    """Return the fold of each patient from the contents of a file; each must have one."""
     fold = np.full(len(patients), -1, np.int64)
     place = {name: i for i, name in enumerate(patients)}
     tests = given.get("folds")

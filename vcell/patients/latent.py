@@ -1,6 +1,6 @@
 """Cells in two dimensions, before and after: axes of log counts, and latent means of a GMVAE.
 
-The plane is UMAP's where umap-learn is installed, else two principal components; the output says
+The plane is UMAP's if umap-learn is installed, otherwise two principal components; the output says
 which.
 """
 
@@ -55,7 +55,7 @@ def pictures(cells: Path, trained: Trained, column: str, seed: int) -> list[Pict
 
 
 def method() -> str:
-    """Return what the plane is made by."""
+    """Return the name of the method of projection."""
     return "UMAP" if importlib.util.find_spec("umap") else "PCA"
 
 
@@ -88,5 +88,7 @@ def _picture(name: str, what: str, x: Array, word: Array, seed: int) -> Picture:
     how = method()
     return Picture(
         name=f"latent-{name}", title=f"{name.capitalize()}: {how} of {what}", kind="scatter",
-        x=f"{how} 1", y=f"{how} 2", series=series, table=Table.of(("label", "x", "y"), rows),
+        x=f"{how} 1", y=f"{how} 2", series=series, equal=how == "PCA",
+        labels={k: word[shown == k].tolist() for k in series},
+        table=Table.of(("label", "x", "y"), rows),
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Nested cross-validation, one outer fold at a time.
 
-Within an outer fold's training patients, inner folds choose the number of axes and of steps, and
-learn a temperature; then networks of several seeds are trained on all of them. The outer fold's
+Within the training patients of an outer fold, inner folds choose the number of axes and of steps,
+and a temperature; then networks with several seeds are trained on all of them. The outer fold's
 patients are used once, at the end, with their bulk expression only. The logistic regressions for
 comparison choose their penalty by the same inner folds.
 """
@@ -37,18 +37,18 @@ _PENALTIES = (0.3, 3.0, 30.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What the inner folds choose among, and how much is trained.
+    """The candidates of the inner folds, and the amount of training.
 
     Attributes
     ----------
     inner
-        How many inner folds.
+        Number of inner folds.
     axes
         Numbers of principal axes.
     steps
         Numbers of steps, ascending.
     members
-        Networks whose logits are averaged.
+        Number of networks whose logits are averaged.
     """
 
     inner: int = 3
@@ -61,7 +61,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Picked:
-    """What the inner folds chose."""
+    """The choice of the inner folds."""
 
     axes: int
     steps: int
@@ -70,14 +70,14 @@ class Picked:
 
 @dataclass(frozen=True)
 class Outer:
-    """What came of one outer fold. T test patients.
+    """The result of one outer fold. T test patients.
 
     Attributes
     ----------
     tests
-        ``[T]`` numbers of the patients.
+        ``[T]`` indices of the patients.
     probabilities
-        By model: ``[T, C]``.
+        ``[T, C]`` by model.
     weights
         ``[T, M]`` weights of the modalities in `names`.
     """
@@ -89,7 +89,7 @@ class Outer:
     weights: Array
 
 
-def outer(  # noqa: PLR0913 - what is learnt from, what is asked, and how
+def outer(  # noqa: PLR0913 - data, folds and settings
     cohort: Cohort,
     train: NDArray[np.int64],
     tests: NDArray[np.int64],
@@ -98,7 +98,7 @@ def outer(  # noqa: PLR0913 - what is learnt from, what is asked, and how
     search: Search,
     *,
     chosen: Picked | None = None,
-    beside: bool = True,
+    baselines: bool = True,
     tick: Callable[[], None] = lambda: None,
 ) -> Outer:
     """Learn from `train`, and predict `tests` by their bulk alone.
@@ -106,8 +106,8 @@ def outer(  # noqa: PLR0913 - what is learnt from, what is asked, and how
     Parameters
     ----------
     chosen
-        What was chosen already; None lets the inner folds choose.
-    beside
+        An earlier choice; None lets the inner folds choose.
+    baselines
         Whether to fit the logistic regressions too.
     tick
         Called after each fit.
@@ -119,7 +119,7 @@ def outer(  # noqa: PLR0913 - what is learnt from, what is asked, and how
     x = features.bulk_of(cohort, fitted, tests)
     models, logits, weights = members(cohort, train, fitted, settings, search, picked, x, tick)
     found = {MODEL: softmax(logits / picked.temperature, axis=1)}
-    if beside:
+    if baselines:
         found |= regressions(cohort, train, tests, inner, search)
         tick()
     return Outer(tests, picked, found, tuple(models[0].names), weights)
@@ -143,7 +143,7 @@ def fits(search: Search, *, chosen: bool = False) -> int:
 
 
 def inner_folds(cohort: Cohort, train: NDArray[np.int64], search: Search) -> NDArray[np.int64]:
-    """Deal training patients into folds to choose by."""
+    """Assign training patients to inner folds."""
     outcome = cohort.outcome[train]
     n = folds.possible(outcome, search.inner, quiet=True)
     names = [cohort.patients[i] for i in train]
@@ -216,8 +216,8 @@ def regressions(
 ) -> dict[str, Array]:
     """Return probabilities (T, C) of logistic regressions, on proportions and on bulk axes.
 
-    That on proportions sees the proportions of the test patients' own cells, which the classifier
-    does not: it tells what they are worth where single cells are at hand.
+    The one on proportions uses the proportions of the test patients' own cells, which the
+    classifier does not have: it shows their value where single cells are available.
     """
     shares = features.log_ratios(cohort.cells)
     found = {ON_PROPORTIONS: _tuned(cohort, [lambda _: shares], train, tests, inner)}
@@ -245,15 +245,15 @@ def _tuned(
     n, outcome = len(cohort.outcomes), cohort.outcome
     losses = {}
     for which, maker in enumerate(makers):
-        told = np.zeros((len(_PENALTIES), len(train), n))
+        predicted = np.zeros((len(_PENALTIES), len(train), n))
         for k in range(int(inner.max()) + 1):
             own, held = train[inner != k], np.flatnonzero(inner == k)
             x = maker(own)
             for i, penalty in enumerate(_PENALTIES):
                 head = logistic(x[own], outcome[own], n, penalty)
-                told[i, held] = head.log_probabilities(x[train[held]])
+                predicted[i, held] = head.log_probabilities(x[train[held]])
         for i, penalty in enumerate(_PENALTIES):
-            losses[which, penalty] = _log_loss(told[i], outcome[train])
+            losses[which, penalty] = _log_loss(predicted[i], outcome[train])
     which, penalty = min(losses, key=lambda key: losses[key])
     x = makers[which](train)
     head = logistic(x[train], outcome[train], n, penalty)
@@ -266,7 +266,7 @@ def _log_loss(logits: Array, outcome: Array) -> float:
 
 
 def _temperature(logits: Array, outcome: Array) -> float:
-    """Return what makes probabilities honest; few patients are kept near 1 by a mild penalty."""
+    """Return the calibrating temperature; a mild penalty keeps it near 1 for few patients."""
 
     def loss(log_t: float) -> float:
         return _log_loss(logits / np.exp(log_t), outcome) + 0.5 * log_t**2 / len(outcome)

@@ -1,12 +1,12 @@
-"""The classifier: bulk expression in, an outcome out, through modalities learnt from single cells.
+"""The classifier: from bulk expression to an outcome, by modalities learnt from single cells.
 
-Each modality has a predictor, which sees bulk alone, and a teacher, which sees the modality and is
-needed in training only. Both give a mean and a variance of a few latent dimensions. Means are fused
-with weights 1/variance, and a linear layer reads the outcome. In training:
+Each modality has a predictor, which gets bulk only, and a teacher, which gets the modality and is
+needed in training only. Both output mean and variance of a few latent dimensions. Means are fused
+with weights 1/variance, and a linear layer predicts the outcome. In training:
 
 - cross entropy of the outcome from the fused predictors, and from the fused teachers;
-- the squared error of the modality that is decoded from its predictor's latent;
-- KL of the latents to N(0, 1), so that variances mean something;
+- the squared error of the modality decoded from its predictor's latent;
+- KL of the latents to N(0, 1), so that variances are meaningful;
 - InfoNCE between predictor and teacher of a modality, over the patients of the training set.
 
 B training patients, D bulk features, L latent dimensions, M modalities, C outcomes.
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-BULK = "bulk"  # a predictor without a teacher: what bulk tells that no modality does
+BULK = "bulk"  # a predictor without a teacher: information in bulk beyond the modalities
 _TEMPERATURE = 0.2  # of InfoNCE
 
 
 @dataclass(frozen=True, kw_only=True)
 class BulkSettings:
-    """Of one network.
+    """Settings of one network.
 
     Attributes
     ----------
     modalities
-        Which to use, `BULK` among them or not.
+        Modalities to use, with or without `BULK`.
     fusion
-        "uncertainty": weights 1/variance; "mean": all alike.
+        "uncertainty": weights 1/variance; "mean": equal weights.
     teacher, reconstruction, kl, contrast
-        Weights of the terms beside the outcome's cross entropy.
+        Weights of the terms besides the outcome's cross entropy.
     """
 
     modalities: tuple[str, ...]
@@ -65,9 +65,9 @@ class BulkSettings:
 
 
 class Layers(nn.Module):
-    """A linear layer for each of several modalities, as one product.
+    """A linear layer for each of several modalities, as one batched product.
 
-    Inputs are padded with zeros to one width; weights that meet only padding are never used.
+    Inputs are zero-padded to one width; the weights of padding are never used.
     """
 
     def __init__(self, widths: Sequence[int], out: int) -> None:
@@ -78,12 +78,12 @@ class Layers(nn.Module):
         self.bias = nn.Parameter((2 * torch.rand(len(widths), 1, out) - 1) * reach)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (M, B, out) of (M, B, width)."""
+        """Map (M, B, width) to (M, B, out)."""
         return torch.baddbmm(self.bias, x, self.weight)
 
 
 class Gaussians(nn.Module):
-    """Features of each modality (M, B, width) to means and log variances (M, B, L)."""
+    """From features (M, B, width) of each modality to means and log variances (M, B, L)."""
 
     def __init__(self, widths: Sequence[int], settings: BulkSettings) -> None:
         super().__init__()
@@ -92,14 +92,14 @@ class Gaussians(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return two tables (M, B, L)."""
+        """Return means and log variances, each (M, B, L)."""
         hidden = self.dropout(functional.gelu(self.first(x)))
         mean, log_variance = self.second(hidden).chunk(2, dim=2)
         return mean, log_variance.clamp(-6, 6)
 
 
 class BulkNet(nn.Module):
-    """All predictors and teachers, and what reads the outcome; a bulk predictor comes last."""
+    """All predictors and teachers, and the outcome's layer; a bulk predictor comes last."""
 
     def __init__(
         self, d: int, widths: dict[str, int], outcomes: int, settings: BulkSettings
@@ -114,13 +114,13 @@ class BulkNet(nn.Module):
             self.teachers = Gaussians(self.widths, settings)
             self.decoders = Layers([settings.latent] * len(self.taught), max(self.widths))
             seen = torch.arange(max(self.widths)) < torch.tensor(self.widths)[:, None]
-            # (M, 1, width): the mean over a modality's own features, then over modalities
+            # (M, 1, width): weights for the mean over a modality's features, then over modalities
             share = seen / seen.sum(1, keepdim=True) / len(self.taught)
             self.register_buffer("share", share[:, None], persistent=False)
         self.read = nn.Linear(settings.latent, outcomes)
 
     def padded(self, views: dict[str, Tensor]) -> Tensor:
-        """Return (M, E, width) of features of each modality."""
+        """Return the padded features (M, E, width) of each modality."""
         most = max(self.widths)
         return torch.stack(
             [functional.pad(views[n], (0, most - views[n].shape[1])) for n in self.taught]
@@ -159,8 +159,8 @@ class BulkNet(nn.Module):
         own, own_log = self.teachers(views)
         total = total + settings.kl / m * _apart(own, own_log)
         if settings.teacher:
-            told = self.read(self.fused(own, own_log, noise)[0])
-            total = total + settings.teacher * functional.cross_entropy(told, outcome)
+            read_out = self.read(self.fused(own, own_log, noise)[0])
+            total = total + settings.teacher * functional.cross_entropy(read_out, outcome)
         predicted = means[: len(self.taught)]
         error = (self.decoders(predicted) - views).square() * self.share
         total = total + settings.reconstruction * error.sum() / len(x)
@@ -170,15 +170,15 @@ class BulkNet(nn.Module):
 
 
 def _apart(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return KL to N(0, 1), summed over modalities, of a patient on average."""
+    """Return the mean over patients of KL to N(0, 1), summed over modalities."""
     apart = mean.square() + log_variance.exp() - 1 - log_variance
     return apart.sum() / (2 * mean.shape[1])
 
 
 def info_nce(one: Tensor, other: Tensor) -> Tensor:
-    """Return the mean cross entropy of finding a patient's own view among those of all.
+    """Return the mean cross entropy of identifying a patient's view among those of all patients.
 
-    (M, B, L) each; the mean over modalities and both directions.
+    Inputs are (M, B, L) each; the mean is over modalities and both directions.
     """
     a, b = functional.normalize(one, dim=2), functional.normalize(other, dim=2)
     logits = torch.bmm(a, b.transpose(1, 2)) / _TEMPERATURE
@@ -200,25 +200,25 @@ def trained(
 ) -> tuple[BulkNet, list[Array], Array]:
     """Train on all training patients at once; each step sees one example of each.
 
-    Patients are a few hundred at most, and there are a hundred such fits of a second in a
-    cross-validation: the shared loop, with a run and checkpoints for each, would cost more than it
-    gives. What is kept and resumed is the outer fold.
+    There are at most a few hundred patients, and a cross-validation has a hundred such fits of a
+    second each: the shared loop, with a run and checkpoints for each, would cost more than it
+    gains. Runs are saved and resumed by outer fold.
 
     Parameters
     ----------
     outcome
-        ``[B]`` of the training patients.
+        ``[B]`` outcomes of the training patients.
     steps
-        After how many steps to look, ascending; the last is the end.
+        Numbers of steps after which to predict, ascending; the last ends the training.
     tests
-        ``[T, D]`` bulk features of patients that take no part.
+        ``[T, D]`` bulk features of patients that are not trained on.
 
     Returns
     -------
     model, logits, weights
         The network; logits (T, C) at each of `steps`; weights (T, M) at the end.
     """
-    with torch.random.fork_rng(devices=[]), one_thread():  # torch's own state stays as it was
+    with torch.random.fork_rng(devices=[]), one_thread():  # torch's global state is unchanged
         torch.manual_seed(seed)
         widths = {n: v.shape[1] for n, v in fitted.modalities.items()}
         model = BulkNet(fitted.x.shape[1], widths, outcomes, settings)
@@ -228,7 +228,7 @@ def trained(
         views = {n: torch.from_numpy(v).float() for n, v in fitted.modalities.items()}
         every = model.padded(views) if model.taught else None
         y, held = torch.from_numpy(outcome), torch.from_numpy(tests).float()
-        order = np.argsort(fitted.of, kind="stable")  # the examples of each patient together
+        order = np.argsort(fitted.of, kind="stable")  # groups the examples of each patient
         number = np.bincount(fitted.of, minlength=len(outcome))
         first = np.cumsum(number) - number
         biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
@@ -254,7 +254,7 @@ def trained(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread: products of fifty rows are done before a second one wakes up."""
+    """Limit torch to one thread: products of fifty rows finish before a second one starts."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -265,7 +265,7 @@ def one_thread() -> Iterator[None]:
 
 @torch.no_grad()
 def predicted(model: BulkNet, x: Tensor) -> tuple[Array, Array]:
-    """Return logits (T, C) and weights of modalities (T, M) by bulk features."""
+    """Return logits (T, C) and weights of modalities (T, M) from bulk features."""
     model.eval()
     logits, weights = model(x)
     return logits.double().numpy(), weights.double().numpy()

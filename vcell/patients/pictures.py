@@ -28,7 +28,7 @@ Series = dict[str, tuple[list[float], list[float]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One picture: curves, points or rows of points, and the table of what it shows."""
+    """One figure: curves, points or rows of points, and the table of its data."""
 
     name: str
     title: str
@@ -38,17 +38,19 @@ class Picture:
     series: Series
     table: Table
     diagonal: bool | tuple[float, float] = False
+    equal: bool = False  # x and y are one quantity
     caption: str = ""
     labels: dict[str, list[str]] = field(default_factory=dict)
 
     def svg(self) -> str:
-        """Draw it for a page."""
+        """Draw the figure for a page."""
         if self.kind == "line":
             return svg.line(self.series, x=self.x, y=self.y, diagonal=self.diagonal)
         if self.kind == "scatter":
             return svg.scatter(
-                self.series, x=self.x, y=self.y, diagonal=self.diagonal, names=self.labels
-            )
+                self.series, x=self.x, y=self.y, diagonal=self.diagonal, equal=self.equal,
+                names=self.labels,
+            )  # fmt: skip
         if self.kind == "intervals":
             ends = {name: (ys[1], ys[0], ys[2]) for name, (_, ys) in self.series.items()}
             return svg.intervals(ends, x=self.y)
@@ -59,7 +61,7 @@ class Picture:
         return svg.strip(groups, x=self.y)
 
     def draw(self, axes: Any) -> None:
-        """Draw it on axes of matplotlib."""
+        """Draw the figure on matplotlib axes."""
         for i, (name, (xs, ys)) in enumerate(self.series.items()):
             if self.kind == "line":
                 axes.plot(xs, ys, label=name)
@@ -71,22 +73,24 @@ class Picture:
                 axes.scatter(ys, [i] * len(ys), s=8, label=name)
         if self.diagonal:
             axes.axline((0, 0), slope=1, linestyle="--", color="grey")
-        if self.kind in ("strip", "intervals"):  # a row has its name beside it
+        if self.kind in ("strip", "intervals"):  # rows are named on the left
             axes.set(title=self.title, xlabel=self.y)
             axes.set_yticks(range(len(self.series)), list(self.series))
             return
         axes.set(title=self.title, xlabel=self.x, ylabel=self.y)
+        if self.equal:
+            axes.set_aspect("equal", adjustable="datalim")
         axes.legend()
 
 
 def of_run(cohort: Cohort, plan: BulkStudy, outers: list[Outer]) -> list[Picture]:
-    """Return the pictures that need nothing but the run."""
+    """Return the figures that need only the run."""
     given = saved.pooled(outers, cohort.n)
     return [roc(cohort, given), calibration(cohort, given), attention(cohort, outers)]
 
 
 def roc(cohort: Cohort, given: dict[str, Array]) -> Picture:
-    """Draw ROC curves of all models; of more than two outcomes, of each against the rest."""
+    """Draw ROC curves of all models; for more than two outcomes, of each against the rest."""
     codes = [1] if len(cohort.outcomes) == 2 else range(len(cohort.outcomes))
     series: Series = {}
     for name, p in given.items():
@@ -123,7 +127,7 @@ def calibration(cohort: Cohort, given: dict[str, Array]) -> Picture:
 
 
 def attention(cohort: Cohort, outers: Sequence[Outer]) -> Picture:
-    """Draw the weights that modalities have in the fusion, a point a test patient."""
+    """Draw the weights of modalities in the fusion, one point per test patient."""
     names = outers[0].names
     weight = np.full((cohort.n, len(names)), np.nan)
     for one in outers:
@@ -139,7 +143,7 @@ def attention(cohort: Cohort, outers: Sequence[Outer]) -> Picture:
 
 
 def ablation(rows: list[dict[str, Any]]) -> Picture:
-    """Draw what the AUC loses by each change, with the ends of the interval."""
+    """Draw the loss of AUC by each change, with its interval."""
     lost = {row["variant"]: row["lost"] for row in rows if row["lost"]}
     keys = ("low", "value", "high")
     return Picture(

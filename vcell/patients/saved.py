@@ -1,10 +1,10 @@
-"""The files of a run of train-bulk, and how they are read again.
+"""Reading and writing the files of a run of train-bulk.
 
 They are read by a resumed run, by ablations and by figures:
 
-    design.json    folds, which states were learnt without which patients, settings, the search
-    cohort.npz     one table a patient; see `vcell.patients.cohort`
-    outer-K.json   what came of outer fold K: a run that was killed goes on after the last of them
+    design.json    folds, the learner of states for each fold, settings, the search
+    cohort.npz     one row per patient; see `vcell.patients.cohort`
+    outer-K.json   the result of outer fold K: a killed run continues after the last of them
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 
 COMMAND = "train-bulk"
 DESIGN, COHORT = "design.json", "cohort.npz"
-WHOLE = "all"  # the learner of states that saw all patients
+WHOLE = "all"  # the learner of states trained on all patients
 
 
 @dataclass(frozen=True)
 class BulkStudy:
-    """How patients are dealt, and what is trained.
+    """The folds of patients, and the settings of training.
 
     Attributes
     ----------
     fold
         ``[P]`` the outer fold of each patient.
     learners
-        Of each outer fold, the name of the states that were learnt without its patients.
+        For each outer fold, the name of the states that were learnt without its patients.
     shuffled
-        Whether patients were given each other's outcomes, as a check.
+        Whether outcomes were shuffled among patients, as a check.
     """
 
     fold: NDArray[np.int64]
@@ -55,7 +55,7 @@ class BulkStudy:
     shuffled: bool = False
 
     def plain(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the study as JSON types."""
         return {
             "fold": self.fold.tolist(), "learners": list(self.learners),
             "settings": dataclasses.asdict(self.settings),
@@ -63,12 +63,12 @@ class BulkStudy:
         }  # fmt: skip
 
     @classmethod
-    def of(cls, told: dict[str, Any]) -> BulkStudy:
-        """Return what `plain` told."""
-        settings, search = with_tuples(told["settings"]), with_tuples(told["search"])
+    def of(cls, plain: dict[str, Any]) -> BulkStudy:
+        """Make a study from `plain`."""
+        settings, search = with_tuples(plain["settings"]), with_tuples(plain["search"])
         return cls(
-            np.array(told["fold"], np.int64), tuple(told["learners"]), BulkSettings(**settings),
-            Search(**search), told["shuffled"],
+            np.array(plain["fold"], np.int64), tuple(plain["learners"]), BulkSettings(**settings),
+            Search(**search), plain["shuffled"],
         )  # fmt: skip
 
     @property
@@ -85,44 +85,42 @@ class BulkStudy:
         return np.flatnonzero(self.fold == k)
 
 
-def with_tuples(told: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with the tuples that JSON made lists of."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+def with_tuples(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with JSON's lists converted to tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
 
 
 def opened(run: Run) -> tuple[Cohort, BulkStudy]:
-    """Read what a run began with."""
+    """Read cohort and study of a run."""
     run.refuse_unless_of(COMMAND)
     try:
-        told = json.loads((run.path / DESIGN).read_text())
-        plan = BulkStudy.of(told)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        plain = json.loads((run.path / DESIGN).read_text())
+        plan = BulkStudy.of(plain)
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{run.name} has no {DESIGN} that can be read ({error}): it ended before training "
-            "began",
-            hint="start a new run",
+            f"{run.path / DESIGN} is missing or damaged", hint="start a new run"
         ) from None
     return Cohort.load(run.path / COHORT), plan
 
 
 def save_outer(run: Run, k: int, found: Outer, folder: str = "") -> None:
-    """Keep what came of an outer fold."""
-    told = {
+    """Store the result of an outer fold."""
+    plain = {
         "tests": found.tests.tolist(), "chosen": dataclasses.asdict(found.chosen),
         "probabilities": {name: p.tolist() for name, p in found.probabilities.items()},
         "names": list(found.names), "weights": found.weights.tolist(),
     }  # fmt: skip
-    write_json(run.path / f"{folder}outer-{k}.json", told)
+    write_json(run.path / f"{folder}outer-{k}.json", plain)
 
 
 def outer_of(run: Run, k: int, folder: str = "") -> Outer | None:
-    """Return what came of an outer fold; None where it is not done."""
+    """Return the result of an outer fold; None if it is not done."""
     try:
-        told = json.loads((run.path / f"{folder}outer-{k}.json").read_text())
+        plain = json.loads((run.path / f"{folder}outer-{k}.json").read_text())
         return Outer(
-            np.array(told["tests"], np.int64), Picked(**told["chosen"]),
-            {name: np.array(p) for name, p in told["probabilities"].items()},
-            tuple(told["names"]), np.array(told["weights"]),
+            np.array(plain["tests"], np.int64), Picked(**plain["chosen"]),
+            {name: np.array(p) for name, p in plain["probabilities"].items()},
+            tuple(plain["names"]), np.array(plain["weights"]),
         )  # fmt: skip
     except FileNotFoundError:
         return None
@@ -143,7 +141,7 @@ def finished(run: Run, plan: BulkStudy) -> list[Outer]:
 
 
 def pooled(outers: list[Outer], n: int) -> dict[str, Array]:
-    """Return the probabilities [P, C] that each model gave patients it had not seen."""
+    """Return each model's probabilities [P, C] for patients that it was not trained on."""
     found: dict[str, Array] = {}
     for one in outers:
         for name, p in one.probabilities.items():
@@ -152,5 +150,5 @@ def pooled(outers: list[Outer], n: int) -> dict[str, Array]:
 
 
 def judge_of(cohort: Cohort, plan: BulkStudy) -> PatientJudge:
-    """Return what scores models on these patients."""
+    """Return the judge of models on these patients."""
     return PatientJudge(cohort.outcome, plan.fold, len(cohort.outcomes), plan.search.seed)

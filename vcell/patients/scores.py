@@ -1,11 +1,11 @@
 """Scores of predicted outcomes: AUC, its interval over patients, calibration; paired comparisons.
 
 The AUC counts pairs of patients of the same fold only: scores of two folds come from two models,
-and comparing them is biased (each fold's training set has fewer of what its test set has more of).
-Intervals are of a Bayesian bootstrap over patients (Rubin 1981), the same weights for all models,
-so that differences are paired: quantiles of the draws for an AUC, Student's by their spread for a
-difference. With more than two outcomes, the mean over each against the rest.
-P patients, C outcomes, W draws.
+and comparing them is biased (a fold's training set has fewer of what its test set has more of).
+Intervals come from a Bayesian bootstrap over patients (Rubin 1981) with the same weights for all
+models, so that differences are paired: quantiles of the draws for an AUC, Student's t with their
+standard deviation for a difference. With more than two outcomes, the mean over each against the
+rest. P patients, C outcomes, W draws.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _DRAWS, BINS = 2000, 10
-_EDGE = 1e-12  # differences below it are rounding
+_EDGE = 1e-12  # smaller differences are rounding errors
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with the ends of its 95 % interval, and its standard error."""
+    """An estimate with the ends of its 95 % interval, and its standard error."""
 
     value: float
     low: float
@@ -41,12 +41,12 @@ class Interval:
         return f"{_short(self.value)} ({_short(self.low)} to {_short(self.high)})"
 
     def plain(self) -> dict[str, float]:
-        """Return it for JSON."""
+        """Return the interval as JSON types."""
         return dict(vars(self))
 
     @property
     def difference(self) -> str:
-        """The same with signs."""
+        """The interval as text with signs."""
         return f"{signed(self.value)} ({signed(self.low, 2)} to {signed(self.high, 2)})"
 
 
@@ -62,9 +62,9 @@ class PatientJudge:
     Attributes
     ----------
     outcome, fold
-        ``[P]``.
+        ``[P]`` outcome and fold of each patient.
     outcomes
-        How many there are.
+        Number of outcomes.
     """
 
     outcome: NDArray[np.int64]
@@ -74,13 +74,13 @@ class PatientJudge:
 
     @cached_property
     def _weights(self) -> Array:
-        """``[1 + W, P]``, the first of them ones; the same for every model."""
+        """``[1 + W, P]`` weights, the same for every model; the first row is ones."""
         rng = np.random.default_rng((self.seed, 0xB007))
         drawn: Array = rng.exponential(size=(_DRAWS, len(self.outcome)))
         return np.concatenate([np.ones((1, len(self.outcome))), drawn])
 
     def aucs(self, probability: Array) -> Array:
-        """Return [1 + W]: the AUC, and that of each draw."""
+        """Return [1 + W]: the AUC, and the AUC of each draw."""
         weights = self._weights
         codes = [1] if self.outcomes == 2 else list(range(self.outcomes))
         found: Array = np.mean([self._auc(probability[:, c], c, weights) for c in codes], axis=0)
@@ -101,32 +101,32 @@ class PatientJudge:
         return _interval(self.aucs(probability))
 
     def gain(self, probability: Array, other: Array) -> Interval:
-        """Return by how much the AUC of one exceeds that of another, paired by patient."""
+        """Return the difference in AUC of two models, paired by patient."""
         apart = self.aucs(probability) - self.aucs(other)
         return _even(np.where(np.abs(apart) < _EDGE, 0, apart), len(self.outcome))
 
     def calibration(self, probability: Array) -> dict[str, float]:
-        """Return the expected calibration error, what an honest model would have, and more.
+        """Return the expected calibration error, its value for a calibrated model, and more.
 
-        With few patients every model has some: ``ece_expected`` is the mean error of outcomes drawn
-        from the probabilities themselves.
+        With few patients no model has an error of 0: ``ece_expected`` is the mean error if outcomes
+        are drawn from the probabilities.
         """
         n = np.arange(len(self.outcome))
-        sure, said = probability.max(1), probability.argmax(1)
+        sure, chosen = probability.max(1), probability.argmax(1)
         rng = np.random.default_rng((self.seed, 0xECE))
         honest = [ece(sure, rng.random(len(n)) < sure) for _ in range(200)]
         right = np.zeros_like(probability)
         right[n, self.outcome] = 1
         own = np.clip(probability[n, self.outcome], 1e-12, 1)
         return {
-            "ece": ece(sure, said == self.outcome), "ece_expected": float(np.mean(honest)),
+            "ece": ece(sure, chosen == self.outcome), "ece_expected": float(np.mean(honest)),
             "brier": float(((probability - right) ** 2).sum(1).mean() / 2),
             "log_loss": float(-np.log(own).mean()),
-            "accuracy": float((said == self.outcome).mean()),
+            "accuracy": float((chosen == self.outcome).mean()),
         }  # fmt: skip
 
     def scored(self, probability: Array) -> dict[str, Any]:
-        """Return all figures of a model, for JSON."""
+        """Return all scores of a model, as JSON types."""
         return {"auc": self.auc(probability).plain(), **self.calibration(probability)}
 
 
@@ -144,10 +144,10 @@ def _interval(drawn: Array) -> Interval:
 
 
 def _even(drawn: Array, n: int) -> Interval:
-    """Return Student's interval by the draws' standard deviation.
+    """Return Student's interval with the draws' standard deviation.
 
-    Where two models order one pair of patients differently, all draws have one sign, and quantiles
-    would call that certain. The standard deviation is then 1.7 times the difference.
+    If two models order one pair of patients differently, all draws have the same sign, and
+    quantiles would make that certain. The standard deviation is then 1.7 times the difference.
     """
     value, error = float(drawn[0]), float(drawn[1:].std())
     reach = beyond(1, n) * error
@@ -155,9 +155,9 @@ def _even(drawn: Array, n: int) -> Interval:
 
 
 def beyond(comparisons: int, n: int) -> float:
-    """Return how many standard errors a difference must be from 0, for so many comparisons.
+    """Return the number of standard errors beyond which a difference is significant.
 
-    Student's for n patients, the level divided by the comparisons (Bonferroni).
+    Student's t for n patients, at a level divided by the number of comparisons (Bonferroni).
     """
     from scipy import stats
 
@@ -165,9 +165,9 @@ def beyond(comparisons: int, n: int) -> float:
 
 
 def verdict(judge: PatientJudge, model: str, probabilities: Mapping[str, Array]) -> dict[str, Any]:
-    """Say whether a model beats those beside it, in one sentence that says so when it does not.
+    """Return whether a model beats all others, with a sentence.
 
-    It beats them if the interval of every difference lies above 0; it loses if one lies below.
+    It beats them if the interval of every difference is above 0; it loses if one is below.
     """
     over = {
         name: judge.gain(probabilities[model], other)
@@ -207,7 +207,7 @@ def curve(score: Array, yes: NDArray[np.bool_]) -> tuple[Array, Array]:
 
 
 def reliability(sure: Array, right: Array, bins: int = BINS) -> list[tuple[float, float, int]]:
-    """Return mean confidence, accuracy and number of patients of each bin that has any."""
+    """Return mean confidence, accuracy and number of patients of each non-empty bin."""
     place = np.minimum((sure * bins).astype(int), bins - 1)
     return [
         (float(sure[own].mean()), float(right[own].mean()), int(own.sum()))

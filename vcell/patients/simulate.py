@@ -1,8 +1,8 @@
-"""Simulated patients with a known truth, for tests and to show the limits of the classifier.
+"""Simulated patients with a known truth, for tests and to explore the limits of the classifier.
 
 An outcome changes three things by given amounts: the frequency of some cell types, the state of one
-type (a programme of genes), and the expression of ligands and receptors. Patients differ beyond
-that in proportions and expression. It is not a model of any disease.
+type (a programme of genes), and the expression of ligands and receptors. Patients also differ in
+proportions and expression. This is not a model of a disease.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patients:
-    """What to make up.
+class PatientDesign:
+    """The design of simulated patients.
 
     Attributes
     ----------
     shift
-        By how much the outcome moves the log proportions of two types.
+        Shift of the log proportions of two types by the outcome.
     state
-        By how much it moves the log expression of a program of genes of the third type.
+        Shift of the log expression of a programme of genes in the third type.
     talk
-        The same for ligands of the first type and receptors of the second.
+        Shift of the log expression of ligands in the first type and receptors in the second.
     spread
         Standard deviation of log proportions between patients.
     """
@@ -47,50 +47,52 @@ class Patients:
     seed: int = 0
 
 
-def made_up(wanted: Patients) -> tuple[NDArray[np.int32], dict[str, list[str]], list[str], Any]:
+def made_up(
+    design: PatientDesign,
+) -> tuple[NDArray[np.int32], dict[str, list[str]], list[str], Any]:
     """Return counts (cells, genes), obs columns, names of genes, and ligands with receptors."""
-    rng = np.random.default_rng((wanted.seed, 0x9A71))
-    g, k = wanted.genes, wanted.types
+    rng = np.random.default_rng((design.seed, 0x9A71))
+    g, k = design.genes, design.types
     base = rng.normal(0, 1.2, g)
     change = rng.normal(0, 1.5, (k, g)) * (rng.random((k, g)) < 0.25)
     special = rng.permutation(g)
-    ligands, receptors = special[: wanted.pairs], special[wanted.pairs : 2 * wanted.pairs]
-    program = special[2 * wanted.pairs : 2 * wanted.pairs + max(g // 20, 3)]
+    ligands, receptors = special[: design.pairs], special[design.pairs : 2 * design.pairs]
+    program = special[2 * design.pairs : 2 * design.pairs + max(g // 20, 3)]
     mean = rng.normal(0, 0.5, k)
     counts, obs = [], {name: list[str]() for name in ("patient", "outcome", "cell_type", "batch")}
-    for p in range(wanted.patients):
+    for p in range(design.patients):
         sick = p % 2
-        logits = mean + rng.normal(0, wanted.spread, k)
-        logits[0] += sick * wanted.shift
-        logits[1] -= sick * wanted.shift
+        logits = mean + rng.normal(0, design.spread, k)
+        logits[0] += sick * design.shift
+        logits[1] -= sick * design.shift
         share = np.exp(logits) / np.exp(logits).sum()
-        kind = rng.choice(k, wanted.cells, p=share)
+        kind = rng.choice(k, design.cells, p=share)
         log_rate = base + change + rng.normal(0, 0.15, g)
         if sick:
-            log_rate[2, program] += wanted.state
-            log_rate[0, ligands] += wanted.talk
-            log_rate[1, receptors] += wanted.talk
+            log_rate[2, program] += design.state
+            log_rate[0, ligands] += design.talk
+            log_rate[1, receptors] += design.talk
         rate = np.exp(log_rate[kind])
-        size = rng.gamma(6, wanted.library / 6, (wanted.cells, 1))
+        size = rng.gamma(6, design.library / 6, (design.cells, 1))
         rate *= size / rate.sum(1, keepdims=True)
         counts.append(rng.poisson(rng.gamma(3, rate / 3)).astype(np.int32))
-        obs["patient"] += [f"P{p:03d}"] * wanted.cells
-        obs["outcome"] += [("well", "ill")[sick]] * wanted.cells
-        obs["batch"] += [f"b{p // 2 % 3}"] * wanted.cells
+        obs["patient"] += [f"P{p:03d}"] * design.cells
+        obs["outcome"] += [("well", "ill")[sick]] * design.cells
+        obs["batch"] += [f"b{p // 2 % 3}"] * design.cells
         obs["cell_type"] += [f"type-{i}" for i in kind]
     names = [f"gene{i}" for i in range(g)]
     pairs = [(names[a], names[b]) for a, b in zip(ligands, receptors, strict=True)]
     return np.concatenate(counts), obs, names, pairs
 
 
-def write(wanted: Patients, cells: Path, pairs: Path | None = None) -> None:
-    """Write made-up patients as an .h5ad, and the pairs as a .csv."""
+def write(design: PatientDesign, cells: Path, pairs: Path | None = None) -> None:
+    """Write simulated patients as an .h5ad, and the pairs as a .csv."""
     from scipy import sparse
 
     from vcell import outputs
     from vcell.data import CellWriter
 
-    counts, obs, genes, both = made_up(wanted)
+    counts, obs, genes, both = made_up(design)
     values = {name: sorted(set(column)) for name, column in obs.items()}
     codes = {
         name: np.array([values[name].index(v) for v in column], np.int32)

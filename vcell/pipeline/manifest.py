@@ -4,10 +4,10 @@
     with book.locked():
         book.run(Stage("qc", inputs=[cells], settings={...}, work=...))
 
-``pipeline.json`` is replaced whole after each stage, and stages write their own files aside first:
-a pipeline that is killed at any moment and started again runs the unfinished stages only. A stage
-is done as long as its inputs and outputs have the recorded digests and its settings the recorded
-values. Digests are kept by size and time of change, so that a large file is read once.
+``pipeline.json`` is replaced atomically after each stage, and stages write their own files the same
+way: a pipeline that was killed and is started again runs only the unfinished stages. A stage is
+done as long as its inputs and outputs have the recorded digests and its settings the recorded
+values. Digests are cached by size and time of change, so that a large file is read once.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ FILE, _LOCK = "pipeline.json", ".lock"
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step.
+    """One stage of a pipeline.
 
     Attributes
     ----------
     name, title
-        What it is called, and what it does in a few words.
+        Its name, and a short description.
     inputs
-        Files that it reads.
+        The files that it reads.
     settings
-        What decides its result beside them; JSON.
+        Other values on which its result depends; JSON types.
     work
-        Does it; returns what is to be remembered, and the files that it wrote.
+        Runs it; returns facts to store, and the files that it wrote.
     """
 
     name: str
@@ -55,34 +55,34 @@ class Stage:
 
 
 class Manifest:
-    """What is known of the stages of a pipeline in a folder."""
+    """The record of the stages of a pipeline in a folder."""
 
-    def __init__(self, folder: Path, told: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, stored: dict[str, Any]) -> None:
         self.folder = folder
-        self.stages: dict[str, Any] = told.get("stages", {})
-        self._seen: dict[str, Any] = told.get("digests", {})
+        self.stages: dict[str, Any] = stored.get("stages", {})
+        self._seen: dict[str, Any] = stored.get("digests", {})
 
     @classmethod
     def open(cls, folder: Path) -> Manifest:
-        """Read it; a folder without one is a pipeline that has not begun."""
+        """Read the manifest; it is empty if the folder has none."""
         path = folder / FILE
         if not path.exists():
             return cls(folder, {})
         try:
-            told = json.loads(path.read_text())
-            if not isinstance(told["stages"], dict) or not isinstance(told["digests"], dict):
+            stored = json.loads(path.read_text())
+            if not isinstance(stored["stages"], dict) or not isinstance(stored["digests"], dict):
                 raise TypeError("it has no stages")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} cannot be read: {error}", hint="remove it to run every stage again"
             ) from None
-        return cls(folder, told)
+        return cls(folder, stored)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second pipeline out of the folder; a kill frees it.
+        """Lock the folder against a second pipeline; a kill releases the lock.
 
-        A pipeline that ends before its first stage is done leaves nothing.
+        A pipeline that ends before its first stage is done leaves no files.
         """
         lock = self.folder / _LOCK
         new = not (self.folder / FILE).exists()
@@ -91,7 +91,7 @@ class Manifest:
         with lock.open("a") as held:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not os.fstat(held.fileno()).st_nlink:  # the one that had it has just ended
+                if not os.fstat(held.fileno()).st_nlink:  # the process that held it has just ended
                     raise BlockingIOError
             except BlockingIOError:
                 raise UserError(
@@ -108,7 +108,7 @@ class Manifest:
                         remove_empty(around)
 
     def run(self, stage: Stage) -> dict[str, Any]:
-        """Do a stage, unless it is done; return what it told."""
+        """Run a stage, unless it is done; return its facts."""
         why = self.why(stage)
         if why is None:
             console.say(f"{stage.name}: done before")
@@ -118,13 +118,13 @@ class Manifest:
         self.stages.pop(stage.name, None)
         self._write()
         started = time.monotonic()
-        told, written = stage.work()
+        facts, written = stage.work()
         seconds = round(time.monotonic() - started, 1)
         self.stages[stage.name] = plain(
             {
                 "title": stage.title, "inputs": self._digests(stage.inputs),
                 "settings": dict(stage.settings), "outputs": self._digests(written),
-                "seconds": seconds, "result": dict(told),
+                "seconds": seconds, "result": dict(facts),
             }
         )  # fmt: skip
         self._write()
@@ -132,7 +132,7 @@ class Manifest:
         return dict(self.stages[stage.name]["result"])
 
     def why(self, stage: Stage) -> str | None:
-        """Say why a stage is to be done; None where it is done."""
+        """Return why a stage must run; None if it is done."""
         known = self.stages.get(stage.name)
         if known is None:
             return "not done"
@@ -158,7 +158,7 @@ class Manifest:
         return None
 
     def digest(self, path: Path) -> str:
-        """Return the SHA-256 of a file, read anew only if its size or time has changed."""
+        """Return the SHA-256 of a file, read again only if its size or time has changed."""
         about = path.stat()
         key, mark = str(path.absolute()), [about.st_size, about.st_mtime_ns]
         known = self._seen.get(key)
@@ -170,7 +170,7 @@ class Manifest:
         return {self._name(path): self.digest(path) for path in paths}
 
     def _name(self, path: Path) -> str:
-        """Name a file as seen from the folder, so that the folder can be moved."""
+        """Return a file's path relative to the folder, so that the folder can be moved."""
         try:
             return str(path.resolve().relative_to(self.folder.resolve()))
         except ValueError:

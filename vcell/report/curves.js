@@ -19,15 +19,21 @@
     const unit = 10 ** Math.floor(Math.log10(rough));
     return [1, 2, 5, 10].map(m => m * unit).find(s => s >= rough * 0.999);
   };
-  const ticks = (lo, hi, n) => {
+  // Multiples of a round step between two values; `beyond`, up to the next ones outwards, where an
+  // axis ends.
+  const ticks = (lo, hi, n, beyond) => {
     const s = step((hi - lo) / Math.max(2, n)), out = [];
-    for (let i = Math.ceil(lo / s - 1e-9); i * s <= hi + s * 1e-9; i++) out.push(i * s);
+    const first = beyond ? Math.floor(lo / s + 1e-9) : Math.ceil(lo / s - 1e-9);
+    const last = beyond ? Math.ceil(hi / s - 1e-9) : Math.floor(hi / s + 1e-9);
+    for (let i = first; i <= last; i++) out.push(i * s);
     return out;
   };
-  // The next multiples of the step between ticks, outwards: where an axis ends.
-  const round = (lo, hi, n) => {
-    const s = step((hi - lo) / Math.max(2, n));
-    return [Math.floor(lo / s + 1e-9) * s, Math.ceil(hi / s - 1e-9) * s];
+  // The numbers of an axis, all with as many digits as the step between them asks for.
+  const labels = at => {
+    const s = at[1] - at[0], most = Math.max(...at.map(Math.abs));
+    if (at.length < 2 || most >= 1e6 || most < 1e-3) return at.map(show);
+    const digits = Math.max(0, -Math.floor(Math.log10(s) + 1e-9));
+    return at.map(v => (Math.abs(v) < s / 1e6 ? 0 : v).toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
   };
   // 1, 2 and 5 times powers of ten from the last not above lo to the first not below hi; where
   // they are many, powers of ten.
@@ -107,22 +113,25 @@
       svg.setAttribute("viewBox", `0 0 ${W} ${H}`); svg.setAttribute("width", W); svg.setAttribute("height", H);
       const shown = series.map(s => ({ ...s, y: smooth(s.mean, state.weight) }));
       const [least, most, cut] = range(shown), f = state.log ? Math.log10 : v => v;
-      const marks = state.log ? decades(least, most) : ticks(...round(least, most, 5), 5);
+      const marks = state.log ? decades(least, most) : ticks(least, most, 5, true);
       const a = f(marks[0]), b = f(marks[marks.length - 1]);
       const whole = state.lo === ends[0] && state.hi === ends[1];
-      const [left, right] = whole ? round(...ends, W / 70) : [state.lo, state.hi];
+      const along = ticks(state.lo, state.hi, W / 70, whole), beside = state.log ? marks.map(show) : labels(marks);
+      const [left, right] = whole ? [along[0], along[along.length - 1]] : [state.lo, state.hi];
       px = x => L + (x - left) / (right - left) * (W - L - R);
       vx = p => left + (p - L) / (W - L - R) * (right - left);
       py = y => H - B - (f(y) - a) / (b - a) * (H - T - B);
       const held = y => Math.min(Math.max(py(y), T), H - B);
-      for (const t of ticks(left, right, W / 70)) {
-        svg.append(make("path", { class: "grid", d: `M${px(t)} ${T}V${H - B}` }),
-          make("text", { x: Math.min(px(t), W - 1 - show(t).length * 3.8), y: H - B + 15, "text-anchor": "middle" }, show(t)));
-      }
-      for (const t of marks) {
-        svg.append(make("path", { class: "grid", d: `M${L} ${py(t)}H${W - R}` }),
-          make("text", { x: L - 5, y: py(t) + 4, "text-anchor": "end" }, show(t)));
-      }
+      labels(along).forEach((words, i) => {
+        const x = px(along[i]);
+        svg.append(make("path", { class: "grid", d: `M${x} ${T}V${H - B}` }),
+          make("text", { x: Math.min(x, W - 1 - words.length * 3.8), y: H - B + 15, "text-anchor": "middle" }, words));
+      });
+      beside.forEach((words, i) => {
+        const y = py(marks[i]);
+        svg.append(make("path", { class: "grid", d: `M${L} ${y}H${W - R}` }),
+          make("text", { x: L - 5, y: y + 4, "text-anchor": "end" }, words));
+      });
       svg.append(make("path", { class: "axis", d: `M${L} ${T}V${H - B}H${W - R}` }),
         make("text", { x: (L + W - R) / 2, y: H - 5, "text-anchor": "middle" }, data.x));
       // A line beyond the axis is not drawn at its edge: words say where it would be.

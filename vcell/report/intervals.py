@@ -36,13 +36,13 @@ def intervals(
         y = TOP + _ROW * (row + 0.5)
         shown = frame.row_name(name, label, y + 4)
         if not math.isfinite(value):
-            told = f"{name}: no value"
+            description = f"{name}: no value"
             drawn = frame.text(label + 4, y + 4, "no value")
         else:
-            told, drawn = f"{name}: {number(value)}", ""
+            description, drawn = f"{name}: {number(value)}", ""
             if math.isfinite(low) and math.isfinite(high):
-                told += f" ({number(low)} to {number(high)})"
+                description += f" ({number(low)} to {number(high)})"
                 drawn = f'<path class="line s0" d="M{axis.at(low):.1f} {y}H{axis.at(high):.1f}"/>'
             drawn += f'<path class="dots big s0" d="M{axis.at(value):.1f} {y}h0"/>'
-        parts.append(f"<g>{frame.hover(told)}{shown}{drawn}</g>")
+        parts.append(f"<g>{frame.hover(description)}{shown}{drawn}</g>")
     return frame.drawing(parts, bottom + BOTTOM, f"{x or 'estimates'} of {', '.join(rows)}")

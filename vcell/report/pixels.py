@@ -85,7 +85,7 @@ def density(counts: Sequence[Sequence[float]]) -> str:
         [round(60 + 195 * math.log1p(value) / most) if value else 0 for value in row]
         for row in counts
     ]
-    rows = [[(47, 111, 176, alpha) for alpha in row] for row in opaque]
+    rows = [[(58, 140, 214, alpha) for alpha in row] for row in opaque]
     return png(rows, (len(counts[0]), len(counts)), alpha=True)
 
 

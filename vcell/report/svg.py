@@ -98,8 +98,8 @@ def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = 
     zero = axis.at(0.0)
     for row, (name, value) in enumerate(values.items()):
         top = TOP + _ROW * row
-        told = frame.hover(f"{name}: {number(value)}")
-        parts.append(f"<g>{told}{frame.row_name(name, label, top + 12)}")
+        title = frame.hover(f"{name}: {number(value)}")
+        parts.append(f"<g>{title}{frame.row_name(name, label, top + 12)}")
         if math.isfinite(value):
             left, right = sorted((zero, axis.at(value)))
             parts.append(
@@ -109,9 +109,9 @@ def bars(values: Mapping[str, float], *, x: str = "", reference: float | None = 
         # in a column of their own, clear of the reference line
         shown = number(value) if math.isfinite(value) else "no value"
         parts.append(f"{frame.text(WIDTH - 2, top + 12, shown, 'end')}</g>")
-    if reference is not None:
-        at = axis.at(reference)
-        parts.append(f'<path class="dash" d="M{at:.1f} {TOP}V{bottom}"/>')
+    if reference is not None:  # with a rim, so that it is seen over bars too
+        path = f'd="M{axis.at(reference):.1f} {TOP}V{bottom}"'
+        parts.append(f'<path class="rim" {path}/><path class="dash ink" {path}/>')
     return frame.drawing(parts, bottom + BOTTOM, f"{len(values)} bars of {x or 'values'}")
 
 
@@ -135,10 +135,10 @@ def stacked(values: Mapping[str, Sequence[float]], parts: Sequence[str], *, x: s
         for i, (part, length) in enumerate(zip(parts, lengths, strict=True)):
             left, right = axis.at(reached), axis.at(reached + length)
             reached += length
-            told = frame.hover(f"{name}, {part}: {number(length)}")
+            title = frame.hover(f"{name}, {part}: {number(length)}")
             pieces.append(
                 f'<rect class="f{i % frame.COLOURS}" x="{left:.1f}" y="{y + 1:.1f}" '
-                f'width="{right - left:.1f}" height="14">{told}</rect>'
+                f'width="{right - left:.1f}" height="14">{title}</rect>'
             )
         pieces.append(frame.text(axis.at(reached) + 4, y + 12, number(reached)))
     return frame.drawing(pieces, bottom + BOTTOM, f"{len(values)} stacked bars of {x or 'values'}")
@@ -282,10 +282,10 @@ class _Marks:
         if self.band is None:
             return ""
         left, right = (min(max(across.at(v), across.start), across.end) for v in self.band)
-        told = frame.hover(f"{number(self.band[0])} to {number(self.band[1])}")
+        title = frame.hover(f"{number(self.band[0])} to {number(self.band[1])}")
         return (
             f'<rect class="f7" fill-opacity="0.18" x="{left:.1f}" y="{up.end:.1f}" '
-            f'width="{max(right - left, 1):.1f}" height="{up.start - up.end:.1f}">{told}</rect>'
+            f'width="{max(right - left, 1):.1f}" height="{up.start - up.end:.1f}">{title}</rect>'
         )
 
     def over(self, across: Axis, up: Axis) -> str:
@@ -378,13 +378,15 @@ def _line(cloud: _Cloud, colour: int) -> str:
 
 def _cloud(cloud: _Cloud, colour: int) -> str:
     """Draw points; the outermost ones are elements with a name, the rest share one path."""
-    order = range(len(cloud.at))
+    order = list(range(len(cloud.at)))
     if cloud.names and len(cloud.at) > _NAMED:
-        order = sorted(order, key=lambda i: -sum(map(abs, cloud.values[i])))  # type: ignore[assignment]
-    named = list(order)[:_NAMED] if cloud.names else []
+        middle = [sum(place) / len(cloud.at) for place in zip(*cloud.at, strict=True)]
+        order = sorted(order, key=lambda i: -math.dist(cloud.at[i], middle))
+    named = order[:_NAMED] if cloud.names else []
     apart = set(named)
+    crowd = " crowd" if named else ""  # one path does not grow darker where its points overlap
     rest = "".join(f"M{a:.1f} {b:.1f}h0" for i, (a, b) in enumerate(cloud.at) if i not in apart)
-    parts = [f'<path class="dots s{colour}" d="{rest}"/>'] if rest else []
+    parts = [f'<path class="dots{crowd} s{colour}" d="{rest}"/>'] if rest else []
     for i in named:
         (a, b), (x, y) = cloud.at[i], cloud.values[i]
         parts.append(_dot(a, b, colour, f"{cloud.names[i]}: {number(x)}, {number(y)}"))

@@ -12,6 +12,8 @@ from html import escape
 from numbers import Integral, Real
 from typing import Any
 
+from vcell.report.axes import number
+
 _ONE_LINE = 16  # letters: "312 B", "type-0", ".578 to .962"
 _SENTENCE = 40  # letters: a longer cell needs a wider column
 _QUANTITY = re.compile(r"(at (least|most) )?[-+−±<>]?(\d[\d,]*)?\.?\d+(e[-+]?\d+)?( ?[%\w]{1,3})?")
@@ -81,7 +83,10 @@ def words(value: Any) -> str:
         return str(value)
     if isinstance(value, Integral):
         return f"{value:,}"
-    return "–" if math.isnan(value) else f"{value:.4g}"
+    if math.isnan(value):
+        return "–"
+    # below 1,000 not by `number`, which takes what is tiny for noise: a p-value is none
+    return number(float(value)) if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _is_number(value: Any) -> bool:

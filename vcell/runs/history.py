@@ -389,12 +389,12 @@ class History:
 
 def surviving(events: Iterable[Event]) -> list[Event]:
     """Drop events that a resumed run has superseded: steps after the one it resumed from."""
-    kept: list[Event] = []
+    current: list[Event] = []
     for event in events:
         if event["kind"] == "resume" and isinstance(event.get("step"), int):
-            kept = [e for e in kept if not _is_after(e, event["step"])]
-        kept.append(event)
-    return kept
+            current = [e for e in current if not _is_after(e, event["step"])]
+        current.append(event)
+    return current
 
 
 def _is_after(event: Event, step: int) -> bool:

@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -34,6 +34,8 @@ from vcell.cores import cores
 from vcell.errors import UserError
 from vcell.outputs.aside import (
     ASIDE,
+    FULL,
+    cannot_write,
     missing_folders,
     remove_empty,
     sync_file,
@@ -55,6 +57,8 @@ REQUESTS = ("stop", "checkpoint", "pause")
 _ENDED: tuple[Status, ...] = ("done", "failed", "interrupted")
 _PACKAGES = ("torch", "numpy", "anndata", "h5py", "zarr", "numba", "scipy", "safetensors")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_STAMPED = re.compile(r"^\d{8}-\d{6}-.+-[0-9a-f]{4}$")  # the names that are made up
+_MAKER = f"maker{ASIDE}"  # in a run that is being made: by which process
 
 
 class Run:
@@ -79,9 +83,13 @@ class Run:
         seed: int | None = None,
         data: Iterable[Mapping[str, Any]] = (),
         name: str | None = None,
+        begin: Callable[[Run], None] | None = None,
         **more: Any,
     ) -> Run:
         """Make a run directory with a unique name, and write its run.json.
+
+        run.json is written last, and a folder without it is not a run. If making the run fails,
+        nothing is left; what a kill leaves is removed by the next process that makes a run.
 
         Parameters
         ----------
@@ -97,10 +105,13 @@ class Run:
             Fingerprints of the input files.
         name
             Name of its folder, which must be new; by default made from command and time.
+        begin
+            Writes the first files of the run.
         more
             Further fields of run.json, of JSON types.
         """
         around = missing_folders(Path(root))
+        _sweep(Path(root))
         path = _new_folder(Path(root), command, name)
         meta = {
             "schema": SCHEMA,
@@ -120,12 +131,19 @@ class Run:
         }
         this = cls(path, meta)
         this._around = around
+        maker = path / f"{_MAKER}{os.getpid()}"
         try:
+            write_json(maker, process.identity(), sync=False)
             for folder in ("ckpt", "control", "logs"):
                 (path / folder).mkdir()
+            if begin is not None:
+                begin(this)
             write_json(path / "run.json", meta)
-        except BaseException:  # such as a full disk: a folder without run.json is not a run
+            maker.unlink()
+        except BaseException as error:
             this.discard()
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise cannot_write(path, error) from None
             raise
         return this
 
@@ -390,12 +408,23 @@ class Run:
             self._log = None
 
 
+def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Return the settings that are not the same in all runs, of those that all of them have."""
+    configs = [run.meta.get("config") or {} for run in runs]
+    shared = [key for key in configs[0] if all(key in config for config in configs)]
+    return {
+        key: [config[key] for config in configs]
+        for key in shared
+        if len({repr(config[key]) for config in configs}) > 1
+    }
+
+
 def find_runs(root: Path | str = ROOT) -> tuple[list[Run], list[str]]:
     """Return the runs in a folder, oldest first, and messages about damaged ones."""
     root = Path(root)
     runs, problems = [], []
     for entry in sorted(root.iterdir() if root.is_dir() else []):
-        if entry.is_symlink() or not (entry / "run.json").is_file():
+        if entry.is_symlink() or not _has_meta(entry):
             continue
         try:
             runs.append(Run.open(entry))
@@ -436,6 +465,16 @@ def _new_folder(root: Path, command: str, name: str | None) -> Path:
         return path
 
 
+def _sweep(root: Path) -> None:
+    """Remove what processes that are dead left of runs they were making."""
+    for entry in root.iterdir() if root.is_dir() else ():
+        if not _STAMPED.match(entry.name) or _has_meta(entry):
+            continue
+        with suppress(OSError, UserError):  # another process's, or swept by it this moment
+            if any(process.is_alive(files.read_json(p)) is False for p in entry.glob(f"{_MAKER}*")):
+                shutil.rmtree(entry)
+
+
 def _resolve(name: str, root: Path) -> Path:
     """Find the folder of a run; outside `root` only by an explicit path."""
     given = Path(name)
@@ -455,6 +494,8 @@ def _resolve(name: str, root: Path) -> Path:
         return root / beginning[0]
     if beginning:
         raise UserError(f"{name!r} begins the names of {len(beginning)} runs in {root}")
+    if given.exists():
+        raise UserError(f"{name} is not a run directory: it has no run.json")
     if not names:
         raise UserError(f"there are no runs in {root}", hint="vcell demo makes one")
     near = closest(name, names)
@@ -463,7 +504,15 @@ def _resolve(name: str, root: Path) -> Path:
 
 
 def _is_run(entry: Path) -> bool:
-    return not entry.name.startswith(".") and (entry / "run.json").is_file()
+    return not entry.name.startswith(".") and _has_meta(entry)
+
+
+def _has_meta(entry: Path) -> bool:
+    """Say whether a folder has a run.json; in one that may not be looked into it may have."""
+    try:
+        return (entry / "run.json").is_file()
+    except PermissionError:
+        return True
 
 
 def _created(path: Path) -> str:
@@ -480,7 +529,7 @@ _TABLES = ("config", "provenance", "versions", "machine", "process", "summary")
 def _read_meta(path: Path) -> dict[str, Any]:
     """Read run.json and check that this version can read it."""
     file = path / "run.json"
-    by_hand = f"mend it by hand, or remove the folder {path}"
+    by_hand = f"repair it by hand, or remove the folder {path}"
     try:
         meta = files.read_json(file)
     except UserError as error:

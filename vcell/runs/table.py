@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -152,13 +151,6 @@ class EventTable:
         kept = [i for i in range(len(self)) if i not in lost]
         for column in self._all():
             column[:] = array(column.typecode, [column[i] for i in kept])
-
-    def drop_before(self, time: float) -> None:
-        """Remove older rows, for callers that need only the last minutes."""
-        old = bisect_right(self.times, time)
-        self.edits += old > 0
-        for column in self._all():
-            del column[:old]
 
     def _all(self) -> list[array[Any]]:
         return [self.steps, self.times, *self.columns.values()]

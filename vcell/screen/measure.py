@@ -106,7 +106,7 @@ def _prior(paths: Sequence[Path], genes: list[str], names: list[str]) -> dict[st
 
 def facts(source: Any, scale: Any, labels: Any, design: Design, screen: Screen) -> dict[str, str]:
     """Return files for the run that document its input: settings, and means of the controls."""
-    told = {
+    description = {
         "file": source.name,
         "values": scale.kind,
         "evidence": scale.evidence,
@@ -126,7 +126,7 @@ def facts(source: Any, scale: Any, labels: Any, design: Design, screen: Screen) 
     for gene, values in zip(screen.genes.tolist(), screen.control.T, strict=True):
         lines.writerow([gene, *(f"{value:.8g}" for value in values)])
     return {
-        "preprocessing.json": json.dumps(plain(told), indent=1),
+        "preprocessing.json": json.dumps(plain(description), indent=1),
         "control_means.csv": means.getvalue(),
     }
 

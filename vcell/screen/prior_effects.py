@@ -18,6 +18,7 @@ from vcell import outputs
 from vcell.errors import UserError
 from vcell.genes import GeneIndex
 from vcell.screen.targets import members
+from vcell.text_files import require_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,8 +81,7 @@ class PriorEffects:
         import pyarrow.parquet as pq
 
         hint = "vcell effects CELLS -o effects.parquet makes one"
-        if not path.is_file():
-            raise UserError(f"{path}: there is no such file", hint=hint)
+        require_file(path, hint)
         try:
             table = pq.read_table(path)
         except (OSError, ValueError, pa.ArrowException) as error:

@@ -139,7 +139,7 @@ class Screen:
     def settled(self) -> Screen:
         """Return the screen to answer from, whose validation rows are training rows as well.
 
-        For models that are fitted anew whenever they are loaded, such as closed forms. Do not score
+        For models that are refitted whenever they are loaded, such as closed forms. Do not score
         the result on the validation rows.
         """
         return replace(
@@ -221,5 +221,5 @@ class Screen:
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such file") from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            raise UserError(f"{path} is damaged", hint="train anew: vcell train-vcc") from None
+            raise UserError(f"{path} is damaged", hint="train again: vcell train-vcc") from None
         return cls(**values | {"target_sum": float(values["target_sum"])})

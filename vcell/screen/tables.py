@@ -15,7 +15,7 @@ import numpy as np
 from vcell import console
 from vcell.errors import UserError
 from vcell.suggest import few
-from vcell.text_files import read_text
+from vcell.text_files import read_text, require_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,8 +28,7 @@ FORMATS += "first column, or an .h5ad with a gene in each row"
 
 def read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
     """Return the genes and their features (genes, F), all finite; other genes are dropped."""
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such feature table")
+    require_file(path)
     try:
         names, values = _READERS.get(path.suffix, _npz)(path)
         values = np.asarray(values, np.float64)

@@ -23,11 +23,13 @@ Columns = Mapping[str, Callable[[], Any]]
 
 
 def write_obs(
-    root: Any, source: CellSource, rows: NDArray[np.int64], more: Columns | None = None
+    root: Any, source: CellSource, rows: NDArray[np.integer[Any]], more: Columns | None = None
 ) -> None:
     """Write the table of some cells, and additional columns."""
     columns = {name: partial(_some, source.obs, name, rows) for name in source.obs_columns}
-    _write(root, "obs", lambda: _chosen(source.cells, rows), _beside(columns, more or {}))
+    # Read here, not kept by the source: their memory goes before the columns' comes.
+    names = source.obs_frame.names
+    _write(root, "obs", lambda: _chosen(names(), rows), _beside(columns, more or {}))
 
 
 def write_var(
@@ -68,11 +70,11 @@ def _listed(names: list[str], *, is_hdf5: bool) -> Any:
     return np.array(names, dtype=object) if names else np.zeros(0)
 
 
-def _chosen(texts: Texts, rows: NDArray[np.int64]) -> Write:
+def _chosen(texts: Texts, rows: NDArray[np.integer[Any]]) -> Write:
     return lambda group, name: write_texts(group, name, len(rows), texts.pieces(rows))
 
 
-def _some(table: Callable[[str], Column], name: str, rows: NDArray[np.int64]) -> Any:
+def _some(table: Callable[[str], Column], name: str, rows: NDArray[np.integer[Any]]) -> Any:
     """Return some values of a column: numbers, or a function that writes them."""
     column = table(name)
     if column.texts is not None and 2 * column.texts.n_different() > len(column):

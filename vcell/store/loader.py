@@ -15,7 +15,6 @@ import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -184,18 +183,13 @@ class Loader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     def _timed(self, feed: Feed) -> Batch:
-        asked = time.perf_counter()
+        begun = time.perf_counter()
         batch = feed.next()
-        self.waiting.waited += time.perf_counter() - asked
+        self.waiting.waited += time.perf_counter() - begun
         self.waiting.batches += 1
         self._position.batch += 1
         return batch
@@ -210,7 +204,7 @@ def _columns(source: Opened, output: Output) -> NDArray[np.int32] | None:
         return None
     wanted = source.columns_of(output.genes)
     if len(np.unique(wanted)) != len(wanted) or not len(wanted):
-        raise UserError("the genes asked for must be at least one, and each only once")
+        raise UserError("at least one gene is required, and each only once")
     column = np.full(source.n_genes, -1, np.int32)
     column[wanted] = np.arange(len(wanted), dtype=np.int32)
     return column

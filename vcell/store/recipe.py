@@ -64,10 +64,10 @@ class Recipe:
 
     def plain(self) -> dict[str, Any]:
         """Return JSON types, without the default join, so that keys of older stores stay valid."""
-        told = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         if self.join == "strict":
-            del told["join"]
-        return told
+            del fields["join"]
+        return fields
 
 
 @dataclass(frozen=True)

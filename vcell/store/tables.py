@@ -27,7 +27,7 @@ def write_tables(
     built: Path,
     source: CellSource,
     cells: CellMeasures,
-    order: NDArray[np.int64],
+    order: NDArray[np.integer[Any]],
     genes: NDArray[np.int64],
     stats: NDArray[np.float64],
 ) -> None:
@@ -36,10 +36,11 @@ def write_tables(
 
     def mito_share() -> NDArray[np.float64]:
         total = cells.total[order]
-        return cells.mito[order] / np.where(total != 0, total, 1)
+        share: NDArray[np.float64] = cells.mito[order] / np.where(total != 0, total, 1)
+        return share
 
     measured: Columns = {
-        "source_row": lambda: order,
+        "source_row": lambda: order.astype(np.int64),
         "n_genes": lambda: cells.genes[order],
         "total_counts": lambda: cells.total[order],
         "mito_share": mito_share,
@@ -74,11 +75,11 @@ def write_preprocessing(
         maximum=stats[:, scatter.MAX],
         total_counts_quantiles=np.quantile(totals, np.linspace(0, 1, 101)),
     )
-    told = {key: manifest[key] for key in ("format", "counts", "target_sum", "n_cells", "n_genes")}
-    told["normalisation"] = "log1p(count * target_sum / total_counts)"
-    told["total_counts"] = "sum over all genes of the input, also those that are not in the store"
-    told["recipe"] = manifest["recipe"]
-    (built / "preprocessing.json").write_text(json.dumps(told, indent=2))
+    about = {key: manifest[key] for key in ("format", "counts", "target_sum", "n_cells", "n_genes")}
+    about["normalisation"] = "log1p(count * target_sum / total_counts)"
+    about["total_counts"] = "sum over all genes of the input, also those that are not in the store"
+    about["recipe"] = manifest["recipe"]
+    (built / "preprocessing.json").write_text(json.dumps(about, indent=2))
 
 
 def write_groups(built: Path, manifest: dict[str, Any]) -> None:

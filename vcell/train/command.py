@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +21,6 @@ from vcell.config.toml import shown_path
 from vcell.errors import DiskFull, RunFailed, UserError
 from vcell.gpu import profiles
 from vcell.launch import Plan, join_run, launch, make_plan, resume_run
-from vcell.outputs.aside import FULL, cannot_write
 from vcell.runs import ROOT, Run
 from vcell.train import many
 
@@ -130,7 +128,12 @@ def resume_command(command: str, run: Run) -> str:
 def _started(training: Training[Settings], config: Settings, name: str | None, plan: Plan) -> Run:
     """Make the run directory, after all checks."""
     new = training.prepare(config, plan)
-    this = Run.create(
+
+    def begin(run: Run) -> None:
+        for file, content in new.files.items():
+            run.save_file(file, partial(_write, content) if isinstance(content, str) else content)
+
+    return Run.create(
         config.runs,
         training.name,
         config=dataclasses.asdict(new.config),
@@ -138,24 +141,9 @@ def _started(training: Training[Settings], config: Settings, name: str | None, p
         seed=config.seed,
         data=new.data,
         name=name,
+        begin=begin,
         **new.facts,
     )
-    with begun(this):
-        for file, content in new.files.items():
-            this.save_file(file, partial(_write, content) if isinstance(content, str) else content)
-    return this
-
-
-@contextmanager
-def begun(run: Run) -> Iterator[None]:
-    """Let the block write the first files of a run; remove the run if that fails."""
-    try:
-        yield
-    except BaseException as error:
-        run.discard()
-        if isinstance(error, OSError) and error.errno in FULL:
-            raise cannot_write(run.path, error) from None
-        raise
 
 
 def _write(text: str, path: Path) -> None:
@@ -198,9 +186,9 @@ def _parts(training: Training[Settings], config: Settings) -> str | None:
         return many.parts_folder(config)
     this = _opened(training, config)
     parts: str | None = this.meta.get("parts")
-    asked = {"folds", "sweep"} & _given(config).keys()
-    if asked and parts is None:
-        raise UserError(f"{this.name} is a single run", hint=f"leave out --{asked.pop()}")
+    only_in_studies = {"folds", "sweep"} & _given(config).keys()
+    if only_in_studies and parts is None:
+        raise UserError(f"{this.name} is a single run", hint=f"leave out --{only_in_studies.pop()}")
     return parts
 
 

@@ -338,15 +338,15 @@ class Session:
     def _pause(self) -> Requests:
         """Wait with a checkpoint written, until the request is withdrawn or another one comes."""
         self._save()
-        begun = told = time.monotonic()
+        begun = last_pulse = time.monotonic()
         self._announce("paused")
         while True:
             time.sleep(_PAUSE_POLL)
             requests = self._agree(0)
             if not requests.pause or requests.stop or requests.signalled:
                 break
-            if self.place.leads and time.monotonic() - told > _PULSE:
-                told = time.monotonic()
+            if self.place.leads and time.monotonic() - last_pulse > _PULSE:
+                last_pulse = time.monotonic()
                 self.run.log("phase", step=self.step, name="paused")
         self._since += time.monotonic() - begun
         self._announce("training")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -129,7 +128,7 @@ class ReadAhead:
             try:
                 batch = next(self.source)
                 item = (batches.pinned(batch) if self.pin else batch, self.source.state_dict())
-            except BaseException as error:  # noqa: BLE001 - raised again where it is asked for
+            except BaseException as error:  # noqa: BLE001 - raised again in `__next__`
                 item, failed = error, True
             while not closing.is_set():
                 try:
@@ -170,10 +169,5 @@ class ReadAhead:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()

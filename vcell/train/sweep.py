@@ -106,8 +106,8 @@ def _ranges(config: Any) -> list[Range]:
 
 def _begun(this: Run, trials: list[Trial]) -> Run | None:
     """Return the run of a trial that was cut short."""
-    told = {one.get("run") for one in trials}
-    return next((run for run in this.parts() if run.name not in told), None)
+    recorded = {one.get("run") for one in trials}
+    return next((run for run in this.parts() if run.name not in recorded), None)
 
 
 def _chosen(ranges: list[Range], trials: list[Trial], seed: int, begun: Run | None) -> Chosen:

@@ -59,7 +59,7 @@ class Pool:
         if fit < len(rows):
             console.warn(
                 f"{fit:,} of {len(rows):,} {called} are kept in memory to make cells from "
-                f"({memory / (1 << 20):,.0f} MiB); the others stand beside them unchanged"
+                f"({memory / (1 << 20):,.0f} MiB); the others are copied unchanged"
             )
             rows = rows[np.linspace(0, len(rows) - 1, fit).astype(np.int64)]
         blocks = [(numbers, block.astype(np.float32)) for numbers, block in reader(rows)]

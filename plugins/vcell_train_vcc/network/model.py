@@ -96,7 +96,7 @@ class NetworkModel:
             raise UserError(
                 f"{run.path / FILE} names {len(strange)} genes that {models.SCREEN} has not, "
                 f"such as {min(strange)}",
-                hint="they are of different runs; train anew",
+                hint="they are of different runs; train again",
             )
         no_prior = np.zeros_like(trained.delta)  # the predictor has its own
         tables = Tables(trained, shape.tokens, no_prior)
@@ -104,13 +104,13 @@ class NetworkModel:
         try:
             checkpoint.verify()
         except UserError as error:
-            again = f"vcell train-vcc --resume {run.name} goes on from one that is whole, if any"
+            again = f"vcell train-vcc --resume {run.name} continues from a complete one, if any"
             raise UserError(error.message, hint=again) from None
         name = config.attention if config.attention in ("sparse", "linear", "local") else "sdpa"
         model = build(tables, shape, config, name)
         load_weights(model, checkpoint.path)
         n_tokens = shape.n_tokens(max(checkpoint.step - 1, 0))
-        metrics = checkpoint.state.get("metrics", {})  # older runs took the network whole
+        metrics = checkpoint.state.get("metrics", {})  # older runs have no blend: it is 1
         blend = float(metrics.get("blend", 1.0))
         return NetworkPredictor(model.eval(), tables, prior, n_tokens, shape.sizes.d_model, blend)
 

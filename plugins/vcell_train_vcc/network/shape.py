@@ -90,7 +90,7 @@ class NetworkShape:
             tokens = tuple(saved["tokens"])
             return cls(saved["kind"], saved["preset"], saved["dropout"], tokens, phases)
         except (OSError, KeyError, TypeError, ValueError):
-            raise UserError(f"{path} is missing or damaged", hint="train anew") from None
+            raise UserError(f"{path} is missing or damaged", hint="train again") from None
 
     @classmethod
     def decide(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vcell.monitor.view import Viewer
 
-WIDE = 100  # columns from which on there is room for more than the most needed
+WIDE = 100  # columns from which optional parts are shown
 SMALLEST = (40, 12)
 _DRAWN: dict[str, Callable[[Viewer, int, int], list[Line]]] = {
     "runs": runs.body,
@@ -33,10 +33,10 @@ _HINTS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def draw(view: Viewer, width: int, height: int) -> list[Line]:
-    """Draw the screen that is shown: a header, its body, a line for messages, hints of keys."""
+    """Draw the current screen: header, body, a line for messages, hints of keys."""
     if width < SMALLEST[0] or height < SMALLEST[1]:
-        told: list[Line] = [[(f"too small: {width}x{height}", "warn")], [("q quit", "dim")]]
-        return [fit(line, width) for line in stretch(told, height)]
+        shown: list[Line] = [[(f"too small: {width}x{height}", "warn")], [("q quit", "dim")]]
+        return [fit(line, width) for line in stretch(shown, height)]
     if view.overlay:
         body = overlays.body(view, width, height - 3)
         hints: tuple[tuple[str, str], ...] = overlays.HINTS
@@ -49,7 +49,7 @@ def draw(view: Viewer, width: int, height: int) -> list[Line]:
 
 
 def tab_at(view: Viewer, column: int, width: int) -> str:
-    """Return the screen whose name stands in a column of the header, if one does."""
+    """Return the screen whose tab is at a column of the header, or ""."""
     left, tabs = _head_line(view, width)
     at = line_width(left)
     for (text, _), name in zip(tabs, _DRAWN, strict=True):
@@ -60,7 +60,7 @@ def tab_at(view: Viewer, column: int, width: int) -> str:
 
 
 def _head_line(view: Viewer, width: int) -> tuple[Line, Line]:
-    """Return what stands before the tabs, and the tabs."""
+    """Return the text before the tabs, and the tabs."""
     tabs: Line = []
     for i, name in enumerate(_DRAWN, 1):
         here = name == view.screen and not view.overlay
@@ -72,7 +72,7 @@ def _head_line(view: Viewer, width: int) -> tuple[Line, Line]:
 
 
 def header(view: Viewer, width: int, height: int) -> Line | None:
-    """Return the first line alone: tabs and the time."""
+    """Return only the first line: tabs and the time."""
     if width < SMALLEST[0] or height < SMALLEST[1]:
         return None
     return fit(_header(view, width), width)
@@ -92,7 +92,7 @@ def _header(view: Viewer, width: int) -> Line:
 
 
 def _message(view: Viewer, width: int) -> Line:
-    """Return what was said last, else what is wrong somewhere, else what is being read."""
+    """Return the current message, else problems, else the progress of reading."""
     text, style = view.message
     if view.typing is not None:
         return [(f" {view.typing}: ", "bold"), (getattr(view, view.typing), ""), ("█", "key")]
@@ -101,7 +101,7 @@ def _message(view: Viewer, width: int) -> Line:
     loading = [
         (one.overview.short, one.loading)
         for one in view.watch.runs.values()
-        if one.loading is not None and one.name in view.wanted()[1]
+        if one.loading is not None and one.name in view.to_read()[1]
     ]
     if loading:
         name, share = loading[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vcell.monitor import words
 from vcell.monitor.chart import ChartFrame, Trace, chart
 from vcell.monitor.curves import CurveName, axis_label
-from vcell.monitor.lines import Line, beside, rule, wrap
+from vcell.monitor.lines import Line, rule, side_by_side, wrap
 from vcell.monitor.settings import settings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def body(view: Viewer, width: int, height: int) -> list[Line]:
     half = (width - 2) // 2
     left, step = _at_same_step(view, runs, curve, half if wide else width)
     right = _settings(view, runs, width - 2 - half if wide else width)
-    tables = beside(left, right, half) if wide else [*left, *right]
+    tables = side_by_side(left, right, half) if wide else [*left, *right]
     verdict = _verdict(runs, curve, step, width)
     rows = max(8, height - 1 - len(tables) - len(verdict))
     block = [*_legend(view, runs, width), *_chart(view, runs, curve, width, rows)]
@@ -148,8 +148,8 @@ def _settings(view: Viewer, runs: list[Watched], width: int) -> list[Line]:
 
 
 def _verdict(runs: list[Watched], curve: CurveName, step: int | None, width: int) -> list[Line]:
-    """Return who leads at the same step, and who waits for data, as a sentence."""
-    told = []
+    """Describe which run leads at the same step, and which wait for data."""
+    differences = []
     if step is not None and len(runs) > 1:
         values = {i: _at(one, curve, step) for i, one in enumerate(runs)}
         known = {i: v for i, v in values.items() if v is not None and v == v}  # noqa: PLR0124
@@ -157,13 +157,15 @@ def _verdict(runs: list[Watched], curve: CurveName, step: int | None, width: int
         if len(known) > 1 and (curve.name == runs[0].overview.monitor or curve.name == "loss"):
             order = sorted(known, key=lambda i: known[i], reverse=higher)
             lead = abs(known[order[0]] - known[order[1]])
-            told.append(
+            differences.append(
                 f"{letter(order[0])} leads {letter(order[1])} by {words.number(lead, 3)} in "
                 f"{curve.title} at step {step:,} (one run each: not conclusive)"
             )
     for i, one in enumerate(runs):
         if (one.overview.wait or 0) > 0.2:
-            told.append(f"{letter(i)} waits for data {words.percent(one.overview.wait)} of a step")
-    if not told:
+            differences.append(
+                f"{letter(i)} waits for data {words.percent(one.overview.wait)} of a step"
+            )
+    if not differences:
         return []
-    return [[(f" {line}", "bold")] for line in wrap("; ".join(told), width - 2)]
+    return [[(f" {line}", "bold")] for line in wrap("; ".join(differences), width - 2)]

@@ -1,4 +1,4 @@
-"""The GPUs of a run: power, clocks, temperature, memory, what slows them, and what it means."""
+"""The GPUs of a run: power, clocks, temperature, memory, what slows them, and explanations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vcell.monitor import words
 from vcell.monitor.chart import ChartFrame, Point, Trace, chart
 from vcell.monitor.gpus import WINDOWS, Gpu, gpus, readings
-from vcell.monitor.lines import Line, bar, beside, rule, wrap
+from vcell.monitor.lines import Line, bar, rule, side_by_side, wrap
 from vcell.monitor.screens.compare import letter
 from vcell.monitor.summary import buckets
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 HINTS = (("g", "GPU"), ("x", "time window"), ("u", "power or busy"), ("Esc", "back"))
 _ASCII = "*o+x#%@"
-_ENDED = 60.0  # seconds without a sample after which the run counts as ended here
+_ENDED = 60.0  # after so many seconds without a sample the run counts as ended here
 
 
 def body(view: Viewer, width: int, height: int) -> list[Line]:
-    """Draw the table, two charts over time, and sentences that read them."""
+    """Draw the table, two charts over time, and explanations."""
     one = view.one
     if one is None:
         return [[(" no run is selected", "dim")]]
@@ -32,9 +32,9 @@ def body(view: Viewer, width: int, height: int) -> list[Line]:
         return _processes(view, one, width, height)
     wide = width >= 100
     block = [*_head(one, found, width), *_table(view, found, width, wide=wide)]
-    told = readings(found, one.history)
+    sentences = readings(found, one.history)
     rest: list[Line] = [rule([("reading", "title")], width, "-" if view.plain else "─")]
-    rest += [[(f" {line}", style)] for text, style in told for line in wrap(text, width - 2)]
+    rest += [[(f" {line}", style)] for text, style in sentences for line in wrap(text, width - 2)]
     rows = max(6, min(18, height - len(block) - len(rest)))
     tables = one.history.devices()
     power = ("utilisation", "busy (%)", 1.0) if view.busy_chart else ("watts", "power (W)", 1.0)
@@ -42,7 +42,7 @@ def body(view: Viewer, width: int, height: int) -> list[Line]:
         half = (width - 2) // 2
         left = _chart(view, tables, power, (half, rows))
         right = _chart(view, tables, ("mhz", "SM clock (MHz)", 1.0), (width - 2 - half, rows))
-        block += beside(left, right, half)
+        block += side_by_side(left, right, half)
     else:
         block += _chart(view, tables, power, (width, rows))
     return [*block, *rest]
@@ -97,7 +97,7 @@ def _chart(
     value: tuple[str, str, float],
     size: tuple[int, int],
 ) -> list[Line]:
-    """Draw one value of all processes, or of the chosen one, over the last minutes.
+    """Draw one value of all processes, or of the selected one, over the last minutes.
 
     `value` is the name of its column, a title and the size of its unit.
     """
@@ -140,7 +140,7 @@ def _chart(
 
 
 def _points(table: EventTable, name: str, unit: float, window: tuple[float, float]) -> list[Point]:
-    """Return what a column was within a window of times, by seconds before its end."""
+    """Return the values of a column in a time window, by seconds before its end."""
     if name not in table.columns:
         return []
     first = bisect_left(table.times, window[0])
@@ -153,14 +153,14 @@ def _points(table: EventTable, name: str, unit: float, window: tuple[float, floa
 
 
 def _caps(tables: dict[int, EventTable]) -> list[float]:
-    """Return the power caps that hold now, each once."""
+    """Return the distinct current power caps."""
     last = [table.row() for table in tables.values()]
     found = {one.get("enforced_cap_watts", one.get("cap_watts")) for one in last}
     return sorted(cap for cap in found if isinstance(cap, float))
 
 
 def _processes(view: Viewer, one: Watched, width: int, height: int) -> list[Line]:
-    """Draw a run without GPUs: processor and memory of its processes, where they were sampled."""
+    """Draw a run without GPUs: processor and memory of its processes, if they were sampled."""
     tables = one.history.processes()
     device = one.meta.get("device") or "device unknown"
     block: list[Line] = [[(f" {one.overview.short} runs without a GPU ({device})", "bold")]]
@@ -185,10 +185,10 @@ def _processes(view: Viewer, one: Watched, width: int, height: int) -> list[Line
 
 
 def _cores(table: EventTable) -> float | None:
-    """Return how many cores a process kept busy between its last samples."""
+    """Return the number of cores that a process used between its last samples."""
     column, rows = table.columns.get("cpu_seconds"), min(12, len(table))
     if column is None or rows < 2:
         return None
     elapsed = table.times[-1] - table.times[-rows]
     used = column[-1] - column[-rows]
-    return used / elapsed if elapsed > 0 and used >= 0 else None  # less: another process since
+    return used / elapsed if elapsed > 0 and used >= 0 else None  # negative after a restart

@@ -1,4 +1,4 @@
-"""What a run said, by source, with the whole of an entry on demand."""
+"""The messages of a run, by source, with full entries on demand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HINTS = (
 
 
 def shown_entries(view: Viewer) -> list[LogEntry]:
-    """Return the entries of the chosen source that the search leaves."""
+    """Return the entries of the selected source that match the search."""
     one, logs = view.one, view.logs()
     if one is None or logs is None:
         return []
@@ -32,7 +32,7 @@ def shown_entries(view: Viewer) -> list[LogEntry]:
 
 
 def body(view: Viewer, width: int, height: int) -> list[Line]:
-    """Draw the end of the log, or the part around the chosen entry."""
+    """Draw the end of the log, or the part around the selected entry."""
     one, logs = view.one, view.logs()
     if one is None or logs is None:
         return [[(" no run is selected", "dim")]]
@@ -49,7 +49,7 @@ def body(view: Viewer, width: int, height: int) -> list[Line]:
     here = at if view.entry is not None or view.opened_entry else -1
     lines = [_line(view, e, width, here=top + i == here) for i, e in enumerate(shown)]
     if not lines:
-        lines = [[(" nothing fits the search" if view.search else " nothing was said yet", "dim")]]
+        lines = [[(" nothing fits the search" if view.search else " no output yet", "dim")]]
     block += [*lines, *([] for _ in range(rows - len(lines))), *more]
     where = "following the end (f holds)" if view.following else "holding (f follows)"
     text = f" {where}   {console.count(len(entries), 'entry', 'entries')}"
@@ -94,12 +94,12 @@ def _line(view: Viewer, entry: LogEntry, width: int, *, here: bool) -> Line:
 
 
 def _opened(view: Viewer, entry: LogEntry, width: int, rows: int) -> list[Line]:
-    """Return the whole of an entry, the end of it where it is long."""
+    """Return all lines of an entry, or its end if it is long."""
     title: Line = [(f"{entry.source}, {when(entry, view.clock())}", "title")]
     text = entry.text
     lines = [text[i : i + width - 4] for i in range(0, max(1, len(text)), width - 4)]
-    told = [*lines, *(words.cut(one, width - 4) for one in entry.more)]
-    if len(told) > rows - 1:
-        kept = [told[0], f"… {len(told) - rows + 2} lines", *told[-(rows - 3) :]]
-        told = kept
-    return [rule(title, width, _mark(view)), *([(f"  {one}", entry.level)] for one in told)]
+    texts = [*lines, *(words.cut(one, width - 4) for one in entry.more)]
+    if len(texts) > rows - 1:
+        kept = [texts[0], f"… {len(texts) - rows + 2} lines", *texts[-(rows - 3) :]]
+        texts = kept
+    return [rule(title, width, _mark(view)), *([(f"  {one}", entry.level)] for one in texts)]

@@ -1,4 +1,4 @@
-"""Help, and the settings of runs: pages shown over the others."""
+"""Help, and the settings of runs: shown over the other screens."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def hint_line(hints: Sequence[tuple[str, str]], columns: int, *, narrow: bool) -
 
 
 def body(view: Viewer, width: int, height: int) -> list[Line]:
-    """Draw the help or the settings, from the line scrolled to."""
+    """Draw the help or the settings, from the current scroll position."""
     lines = _help(width) if view.overlay == "help" else _settings(view, width)
     view.scroll = min(view.scroll, max(0, len(lines) - height))
     return lines[view.scroll : view.scroll + height]
@@ -99,7 +99,7 @@ def _settings(view: Viewer, width: int) -> list[Line]:
             line += [(f"{words.cut(value, column):<{column}} ", "") for value in setting.values]
         else:
             room = max(8, width - 27 - 16)
-            own = setting.origin not in ("default", "")  # the user's own choice
+            own = setting.origin not in ("default", "")  # set by the user
             value = words.cut(setting.values[0], room)
             line.append((f"{value:<{room}} ", "bold" if own else ""))
             line.append((setting.origin if own else "", "dim"))

@@ -1,4 +1,4 @@
-"""Pieces that several screens share: states in words and colours, charts of a run."""
+"""Parts that several screens share: states in words and colours, charts of a run."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _STYLES = {
 
 
 def state(status: str) -> Piece:
-    """Return how a run stands; what needs a person is in capitals, not in colour alone."""
+    """Return the state of a run; problems are in capitals, not only in colour."""
     loud = status in ("stalled", "crashed", "failed")
     return (status.upper() if loud else status, _STYLES.get(status, ""))
 
 
 def left_or_took(run: Overview) -> str:
-    """Return the time left of a run that goes on, and the time taken of one that ended."""
+    """Return the time left of a running run, or the time taken of one that has ended."""
     if run.status == "running":
         return words.duration(run.eta_s)
     if run.status in ("paused", "stalled"):

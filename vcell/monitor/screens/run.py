@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vcell.monitor import words
-from vcell.monitor.lines import Line, bar, beside, rule, spread, stretch
+from vcell.monitor.lines import Line, bar, rule, side_by_side, spread, stretch
 from vcell.monitor.screens.parts import run_chart, state
 from vcell.monitor.settings import brief
 
@@ -44,7 +44,7 @@ def body(view: Viewer, width: int, height: int) -> list[Line]:
 def _charts(view: Viewer, one: Watched, width: int, rows: int, lines: int) -> list[Line]:
     half = (width - 2) // 2
     focus = view.looks.focus
-    first = 0 if lines == 2 or focus < 2 else 2  # on a small screen the pair that has the focus
+    first = 0 if lines == 2 or focus < 2 else 2  # on a small screen, the pair with the focus
     block: list[Line] = []
     for i in range(lines):
         height = rows // lines + (1 if i < rows % lines else 0)
@@ -58,7 +58,7 @@ def _charts(view: Viewer, one: Watched, width: int, rows: int, lines: int) -> li
             )
             for at in (first + 2 * i, first + 2 * i + 1)
         ]
-        block += beside(pair[0], pair[1], half)
+        block += side_by_side(pair[0], pair[1], half)
     return block
 
 
@@ -134,7 +134,7 @@ def _tables(view: Viewer, one: Watched, width: int, *, wide: bool) -> list[Line]
     half = (width - 2) // 2
     if wide:
         left, right = _spans(view, one, half), _validation(view, one, width - 2 - half, 8)
-        return beside(left, right, half)
+        return side_by_side(left, right, half)
     return [_spans_in_a_line(one, width), *_validation(view, one, width, 3)]
 
 
@@ -193,8 +193,8 @@ def _validation(view: Viewer, one: Watched, width: int, rows: int) -> list[Line]
     names = [n for n in now if n != "best" and isinstance(now[n], float)]
     names.sort(key=lambda name: name != monitor)
     if rows <= 3:
-        told = "   ".join(f"{words.clean(n)} {words.number(now[n])}" for n in names)
-        return [[(" " + words.cut(told or "no validation yet", width - 2), "")]]
+        values = "   ".join(f"{words.clean(n)} {words.number(now[n])}" for n in names)
+        return [[(" " + words.cut(values or "no validation yet", width - 2), "")]]
     title: Line = [("validation", "title"), ("  now / at the best", "dim")]
     block = [rule(title, width, mark)]
     if not names:
@@ -211,11 +211,11 @@ def _validation(view: Viewer, one: Watched, width: int, rows: int) -> list[Line]
     return block
 
 
-# -- what happened -----------------------------------------------------------------------------
+# -- events ------------------------------------------------------------------------------------
 
 
 def _events(view: Viewer, one: Watched, width: int, rows: int) -> list[Line]:
-    """Return the last warnings, checkpoints and resumptions, at the foot of the screen."""
+    """Return the last warnings, checkpoints and resumptions, at the bottom of the screen."""
     history = one.history
     warnings = history.notes("warn")
     checkpoints = history.notes("ckpt")
@@ -230,12 +230,12 @@ def _events(view: Viewer, one: Watched, width: int, rows: int) -> list[Line]:
     if one.run.requests():
         facts.append(f"asked to {', '.join(sorted(one.run.requests()))}")
     line: Line = [(f" {', '.join(facts)}" if facts else "", "dim")]
-    told: list[Line] = []
+    notes: list[Line] = []
     for event in warnings[-max(1, rows - 1) :]:
         rank = f"rank {event['rank']}, " if event.get("rank") else ""
         step = f"step {event['step']:,}: " if isinstance(event.get("step"), int) else ""
         text = words.clean(f"{rank}{step}{event.get('text', '')}")
-        told.append([(f" {'!' if view.plain else '⚠'} {words.cut(text, width - 5)}", "warn")])
+        notes.append([(f" {'!' if view.plain else '⚠'} {words.cut(text, width - 5)}", "warn")])
     if rows == 1:
-        return told[-1:] or [line]
-    return [*(told or [[]]), line]
+        return notes[-1:] or [line]
+    return [*(notes or [[]]), line]

@@ -1,11 +1,11 @@
-"""The list of runs, with a look at the one that is selected."""
+"""The list of runs, with charts of the selected one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from vcell.monitor import query, words
-from vcell.monitor.lines import Line, bar, beside, fit, rule, spread
+from vcell.monitor.lines import Line, bar, fit, rule, side_by_side, spread
 from vcell.monitor.overview import STATES
 from vcell.monitor.screens.parts import left_or_took, run_chart, state
 
@@ -21,9 +21,9 @@ _NARROWEST_NAME, _WIDEST_NAME = 18, 40  # columns
 
 
 def body(view: Viewer, width: int, height: int) -> list[Line]:
-    """Draw the list and, where there is room, two charts of the selected run."""
+    """Draw the list and, if there is room, two charts of the selected run."""
     found = view.listed()
-    _ = view.one  # selects one if none is
+    _ = view.one  # selects a run if none is selected
     least, most = (13, 20) if height >= 34 else (9, 12) if height >= 19 else (0, 0)
     preview = min(most, max(least, height - 4 - len(found)))
     rows = view.rows = max(3, height - 3 - preview)
@@ -44,12 +44,12 @@ def body(view: Viewer, width: int, height: int) -> list[Line]:
         half = (width - 2) // 2
         left = run_chart(view, one, view.curve(0, one), (half, preview))
         right = run_chart(view, one, view.curve(1, one), (width - 2 - half, preview))
-        block += beside(left, right, half)
+        block += side_by_side(left, right, half)
     return block
 
 
 def first_listed(view: Viewer, found: list[Overview]) -> int:
-    """Return which run stands in the first row: the selected one is always seen."""
+    """Return the index of the run in the first row, so that the selected one is visible."""
     names = [run.name for run in found]
     at = names.index(view.selected) if view.selected in names else 0
     return min(max(0, at - view.rows // 2), max(0, len(found) - view.rows))
@@ -73,7 +73,7 @@ def _summary(view: Viewer, found: list[Overview], width: int) -> Line:
 
 
 def _columns(width: int, found: list[Overview]) -> list[tuple[str, int, str]]:
-    """Return heads, widths and alignments of the columns that fit."""
+    """Return headings, widths and alignments of the columns that fit."""
     longest = max((len(_name(run)) for run in found), default=_NARROWEST_NAME)
     name = min(_WIDEST_NAME, max(_NARROWEST_NAME, longest))
     wide = [
@@ -81,7 +81,7 @@ def _columns(width: int, found: list[Overview]) -> list[tuple[str, int, str]]:
         ("loss", 8, ">"), ("best", 9, ">"), ("ex/s", 6, ">"), ("wait", 5, ">"),
         ("left/took", 9, ">"), ("heard", 6, ">"),
     ]  # fmt: skip
-    order = ["heard", "ex/s", "wait", "model"]  # what gives way first
+    order = ["heard", "ex/s", "wait", "model"]  # columns to drop, first to last
     while sum(w + 1 for _, w, _ in wide) + 3 > width and order:
         wide = [column for column in wide if column[0] != order[0]]
         order.pop(0)
@@ -151,7 +151,7 @@ def _name(run: Overview) -> str:
 
 
 def troubles(view: Viewer, width: int) -> Line:
-    """Return why runs need a person, and what cannot be read, in one line."""
+    """Return problems of runs, and errors in reading them, in one line."""
     found = [
         f"{run.short}: {run.reason}"
         for run in view.listed()

@@ -104,6 +104,13 @@ class Spill:
         """Type of the spilled column ids: 16 bits where possible."""
         return index_type(int(self.column.max(initial=-1)) + 1)
 
+    def in_order(self) -> NDArray[np.integer[Any]]:
+        """Return all cells in their final order."""
+        n = len(self.rank)
+        cells: NDArray[np.integer[Any]] = np.empty(n, np.int32 if n < 1 << 31 else np.int64)
+        cells[self.rank] = np.arange(n, dtype=cells.dtype)
+        return cells
+
     def resume(self, journal: BuildJournal) -> None:
         """Continue from the journal of an earlier run."""
         for name in ("next_cell", "elements", "segments", "escaped"):

@@ -278,7 +278,8 @@ def _write(
     # Not bound to a name: its memory must be free before the tables are made.
     indptr = Build(spill, column, built, value_type).run(journal, recipe.codec, threads)
     write_array(built / "X" / "indptr", indptr, recipe.codec)
-    order = np.flatnonzero(kept)[np.argsort(spill.rank[kept])]
+    order = spill.in_order()
+    order = order[kept[order]]
     chosen = np.flatnonzero(spill.column >= 0)
     genes = chosen[np.argsort(spill.column[chosen])][seen]
     stats = stats[seen]

@@ -62,9 +62,7 @@ class Build:
         # Nothing to drop, and rows in order: the spilled columns are those of the store.
         chosen = self.spill.column[self.spill.column >= 0]
         self._all_columns = bool((self.column >= 0).all() and (np.diff(chosen) > 0).all())
-        n = len(self.spill.rank)
-        self._ranked = np.empty(n, np.int32 if n < 1 << 31 else np.int64)
-        self._ranked[self.spill.rank] = np.arange(n)
+        self._ranked = self.spill.in_order()
         table = np.fromfile(folder / "segments.spill", np.int64)
         self._segments = table.reshape(-1, self.spill.n_buckets)
         self._escaped = np.sort(np.fromfile(folder / "escaped.spill", ESCAPED), order="position")
@@ -168,10 +166,12 @@ class Build:
 
     def _spans(self, bucket: int) -> NDArray[np.int64]:
         """Return start and end of the bucket's elements in every block of the spill."""
-        begins = self._segments.reshape(-1)
-        ends = np.append(begins[1:], self._elements)
-        at = np.arange(len(self._segments)) * self.spill.n_buckets + bucket
-        return np.stack([begins[at], ends[at]], axis=1)
+        begins = self._segments[:, bucket]
+        if bucket + 1 < self.spill.n_buckets:  # a copy of the whole table would be quadratic
+            ends = self._segments[:, bucket + 1]
+        else:
+            ends = np.append(self._segments[1:, 0], self._elements)
+        return np.stack([begins, ends], axis=1)
 
     def _put_back_escaped(self, spans: NDArray[np.int64], val: Array) -> None:
         """Replace the sentinels of counts that did not fit the spill."""

@@ -1,4 +1,4 @@
-"""The door of the hello plugin: its settings, its command, its Plugin object. No heavy import."""
+"""The entry point of the hello plugin: settings, command, Plugin object. No heavy imports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vcell.plugin import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class Hello(DataOptions):
-    """The [hello] table of vcell.toml; every field is also a flag and an environment variable."""
+    """Settings: the [hello] table of vcell.toml; each field is also an option and a variable."""
 
     greeting: str = option("Hello", help="The word to greet with.")
     most: int = option(5, help="How many perturbations to name.", minimum=1)

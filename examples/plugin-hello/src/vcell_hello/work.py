@@ -1,4 +1,4 @@
-"""The work of the hello plugin: count cells by perturbation and greet the largest groups."""
+"""Implementation of the hello plugin: count cells by perturbation, greet the largest groups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def greet(config: Hello) -> None:
-    """Print one greeting a perturbation, those with most cells first."""
+    """Print one greeting per perturbation, those with most cells first."""
     if config.cells is None:
         raise UserError("no cells are named", hint="give --cells FILE, or set cells in [data]")
     with open_cells(config.cells, layer=config.layer) as source:

@@ -1,18 +1,21 @@
-"""Object code of compiled kernels in files of their own, and how it runs without numba.
+"""A cache of kernels' object code, and how the code runs without numba.
 
 numba writes an object file for every kernel it compiles, with a function in it that Python can
 call. LLVM's loader (llvmlite) and three extension modules of numba's, which can be loaded without
-the package, are all that is needed to run it: 35 ms instead of 300. This leans on the inside of one
-version of numba, so a file says which versions, processor and sources it was made for. What does
-not agree is not loaded, and what cannot be loaded is left to numba. Before a file is written, every
-symbol that its code asks for is looked up, because LLVM would end the process over a missing one.
+the package, are all that is needed to run it: 35 ms instead of 300. This depends on the inside of
+one version of numba, so a file says which versions, processor and sources it was made for. Code
+that does not agree is not loaded, and what cannot be loaded is left to numba. Before a file is
+written, every symbol that its code asks for is looked up, because LLVM would end the process if one
+were missing.
+
+A file is a line of JSON, with a digest of what follows, and the object code.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
-import pickle
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -82,13 +85,13 @@ class _Runtime:
         self._alive: list[Any] = []
 
     def function(self, function: Callable[..., Any], code: dict[str, Any]) -> Callable[..., Any]:
-        """Make kept code callable."""
+        """Make the code of a file callable."""
         self.engine.add_object_file(self.llvm.ObjectFileRef.from_data(code["object"]))
         self.engine.finalize_object()
         own = None
         for name, constants in code["environments"].items():
             environment = self.dynfunc.Environment(vars(sys.modules[function.__module__]))
-            environment.consts[:] = constants
+            environment.consts[:] = map(np.dtype, constants)
             place = self.engine.get_global_value_address(name)
             ctypes.c_void_p.from_address(place).value = id(environment)
             self._alive.append(environment)
@@ -133,7 +136,7 @@ def _stamp(path: Path) -> tuple[str, int, int]:
 
 @cache
 def runtime() -> _Runtime | None:
-    """Return what runs kept code, or None where that is left to numba."""
+    """Return what runs object code, or None where that is left to numba."""
     try:
         return _Runtime()
     except (OSError, ImportError, AttributeError, TypeError, RuntimeError):
@@ -141,7 +144,7 @@ def runtime() -> _Runtime | None:
 
 
 def _folders() -> Iterator[Path]:
-    """Yield where code is looked for, and kept if that can be written."""
+    """Yield where code is looked for, and written if that is allowed."""
     if named := os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(named) / "vcell"
         return
@@ -155,34 +158,52 @@ def _name(function: Callable[..., Any], signature: str, machine: str) -> str:
 
 
 def load(function: Callable[..., Any], signature: str) -> Callable[..., Any] | None:
-    """Return the code kept for a kernel and the types of its arguments, or None."""
+    """Return a kernel's code for the types of its arguments, or None if there is none."""
     able = runtime()
     if able is None:
         return None
     name = _name(function, signature, able.machine)
     for folder in _folders():
         try:
-            code = pickle.loads((folder / name).read_bytes())
+            code = _read(folder / name)
             if code["made for"] == able.made_for:
                 return able.function(function, code)
-        except (OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
+        except (OSError, KeyError, TypeError, ValueError):
             continue
     return None
 
 
-def keep(function: Callable[..., Any], signature: str, made: bytes, result: Any) -> None:
+def _read(path: Path) -> dict[str, Any]:
+    """Read what `_write` wrote; a ValueError if it is damaged."""
+    head, _, code = path.read_bytes().partition(b"\n")
+    told: dict[str, Any] = json.loads(head)
+    if told["digest"] != _digest(code):
+        raise ValueError("damaged")
+    return told | {"object": code}
+
+
+def _write(path: Path, told: dict[str, Any], code: bytes) -> None:
+    head = json.dumps(told | {"digest": _digest(code)})
+    path.write_bytes(head.encode() + b"\n" + code)
+
+
+def _digest(code: bytes) -> str:
+    return blake2b(code, digest_size=16).hexdigest()
+
+
+def save(function: Callable[..., Any], signature: str, code: bytes, result: Any) -> None:
     """Write the object code that numba has made for a kernel, if it can be run without numba."""
     able = runtime()
-    code = None if able is None else _described(able, made, result)
-    if able is None or code is None:
+    told = None if able is None else _described(able, code, result)
+    if able is None or told is None:
         return
-    data = pickle.dumps(code | {"made for": able.made_for})
+    told["made for"] = able.made_for
     name = _name(function, signature, able.machine)
     for folder in _folders():
         aside = folder / f".{name}.{os.getpid()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(data)
+            _write(aside, told, code)
             aside.replace(folder / name)
         except OSError:
             aside.unlink(missing_ok=True)
@@ -191,23 +212,25 @@ def keep(function: Callable[..., Any], signature: str, made: bytes, result: Any)
 
 
 def _described(able: _Runtime, code: bytes, result: Any) -> dict[str, Any] | None:
-    """Return object code and what its use needs; None where it needs more of numba."""
+    """Return what the use of object code needs; None where it needs more of numba."""
     from numba.core.environment import Environment
 
     memo: Any = Environment._memo
     if result.reload_init or code[:5] != b"\x7fELF\x02":
         return None
     asked, defined = symbols(code)
-    environments: dict[str, list[Any]] = {}
+    environments: dict[str, list[str]] = {}
     for name in defined:
         if name.startswith(_ENVIRONMENT):
             held = memo.get(name)
-            environments[name] = [] if held is None else list(held.consts)
-    known = all(isinstance(one, np.dtype) for held in environments.values() for one in held)
-    if not known or not all(map(able.defines, asked)):
+            constants = [] if held is None else list(held.consts)
+            if not all(isinstance(one, np.dtype) for one in constants):
+                return None
+            environments[name] = [one.str for one in constants]
+    if not all(map(able.defines, asked)):
         return None
     return {
-        "object": code, "wrapper": result.fndesc.llvm_cpython_wrapper_name,
+        "wrapper": result.fndesc.llvm_cpython_wrapper_name,
         "environment": result.fndesc.env_name, "environments": environments,
     }  # fmt: skip
 
