@@ -1,11 +1,15 @@
-"""How sure gp must be before it says more than the simplest answer: simulated screens, five folds.
+"""How sure gp must be to say more than the simplest answer, or more than it predicts: five folds.
 
     python benchmarks/belief.py --seeds 12
+    python benchmarks/belief.py --seeds 12 --cases sets
     python benchmarks/belief.py --seeds 2 --data ../shared/data --cases norman h1 gbm
 
 Effects are the sum of one that all perturbations share, one that the features tell and one of its
-own, of an energy in units of the noise of a measured effect; controls are halves. For each margin
-(standard errors that a gain on left-out folds must exceed; `all`: gp is always believed) it prints
+own, of an energy in units of the noise of a measured effect; controls are halves. `sets`: 18 single
+targets and 15 pairs, effects of very different strengths that partly follow GO and Reactome; in
+half of the screens pairs have less than the sum of two effects, and interactions. For each margin
+(standard errors that a gain on left-out folds must exceed; `all`: gp is always believed; `1, as
+predicted`: effects are never stretched) it prints
 gp's gain over perturbed-mean-own and no-change, its mean over screens, the number of screens in
 which it is below 0 by more than a standard error, and those in which the interval is below 0; and
 in how many folds gp says more than the mean effect, and more than no change. Then PDS of gp, of all
@@ -28,6 +32,7 @@ import trust
 from vcell_train_vcc.closed.baselines import MeanEffect
 from vcell_train_vcc.closed.gp import GaussianProcess
 
+from vcell.genes.features import shipped_features
 from vcell.metrics import verdict
 from vcell.models import Screen, belief, members
 from vcell.models.scoring import each, without_own
@@ -44,7 +49,7 @@ CASES = {  # energy of what is shared, what features tell, what is a perturbatio
     "shared 1, told 1": (1, 1, 1, 1),
     "noise, 2 contexts": (0, 0, 0, 2),
 }
-MARGINS = (None, 0.0, 1.0, 1.5, 2.0)
+MARGINS = ("all", "0", "1", "1, as predicted", "1.5", "2")
 N, FOLDS, CELLS, CONTROLS, HIDDEN = 300, 5, 100, 400, 6
 
 
@@ -95,6 +100,55 @@ def screens(case: str, n: int, seed: int) -> Iterator[Screen]:
         )
 
 
+def sets(seed: int) -> Iterator[Screen]:
+    """Yield the folds of a screen of single targets and pairs."""
+    rng = np.random.default_rng([seed, 99])
+    (_, genes, go), (_, known, reactome) = shipped_features()
+    place = [{str(gene): i for i, gene in enumerate(one)} for one in (genes, known)]
+    names = rng.choice([gene for gene in place[0] if gene in place[1]], 26, replace=False)
+    blocks = [x[[at[name] for name in names]] for x, at in zip((go, reactome), place, strict=True)]
+    unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in blocks]
+    alike = sum(w * x @ x.T for w, x in zip(rng.dirichlet([1, 1]), unit, strict=True))
+    alike = 0.5 * alike + 0.5 * np.eye(len(names))
+    traits = np.linalg.cholesky(alike) @ rng.normal(size=(len(names), 8))
+    programs = rng.standard_t(4, size=(8, N)) * (rng.random((8, N)) < 0.4)
+    each_gene = traits * np.exp(-0.35 * np.arange(8)) @ programs
+    each_gene += rng.normal(size=each_gene.shape) * (rng.random(each_gene.shape) < 0.05)
+    each_gene *= np.exp(1.2 * rng.normal(size=(len(names), 1)))  # very different strengths
+    pairs = [(i, j) for i in range(len(names)) for j in range(i)]
+    targets = [(i,) for i in range(18)] + [pairs[i] for i in rng.permutation(len(pairs))[:15]]
+    effect = np.array([each_gene[list(one)].sum(axis=0) for one in targets])
+    if seed % 2:
+        size = np.sqrt(np.square(effect[18:]).mean(axis=1, keepdims=True))
+        more = rng.normal(size=(15, N)) * (rng.random((15, N)) < 0.2) * size
+        effect[18:] = rng.uniform(0.5, 1) * (effect[18:] + 0.6 * more)
+    sd = np.exp(0.6 * rng.normal(size=N)) * 0.4
+    level = np.square(sd).mean()
+    effect *= np.sqrt(5 * level / CELLS / np.median(np.square(effect).mean(axis=1)))
+    effect += sd * rng.normal(size=effect.shape) / np.sqrt(CELLS)
+    halves = sd * rng.normal(size=(2, N)) / np.sqrt(CELLS / 2)
+    order = rng.permutation(len(targets))
+    for k in range(FOLDS):
+        held = np.isin(np.arange(len(targets)), order[k::FOLDS])
+        yield Screen(
+            genes=np.array([f"m{i}" for i in range(N)]),
+            contexts=np.array(["all"]),
+            control=np.ones((1, N), np.float32),
+            perturbations=np.array(["+".join(names[list(one)]) for one in targets]),
+            context=np.zeros(len(targets), np.int64),
+            part=np.where(held, 2, 0).astype(np.int8),
+            cells=np.full(len(targets), CELLS),
+            delta=(effect + halves[np.where(held, 0, 1)]).astype(np.float32),
+            noise=np.full(len(targets), 3 * level / CELLS, np.float32),
+            feature_genes=names,
+            features=np.concatenate(blocks, axis=1).astype(np.float32),
+            target_sum=1e4,
+            blocks=np.array(["GO", "Reactome"]),
+            widths=np.array([x.shape[1] for x in blocks]),
+            control_noise=np.array([2 * level / CELLS], np.float32),
+        )
+
+
 def answers(screen: Screen, names: list[str]) -> dict[str, np.ndarray]:
     """Return the predictions of the baselines and of gp at each margin, with gp's shares."""
     found = {
@@ -102,15 +156,17 @@ def answers(screen: Screen, names: list[str]) -> dict[str, np.ndarray]:
         "perturbed-mean-own": MeanEffect(screen, own=True).predict(names),
         "no-change": MeanEffect(screen, own=True, nothing=True).predict(names),
     }
-    model, usual = GaussianProcess(screen), belief.ERRORS
+    model, usual = GaussianProcess(screen), (belief.ERRORS, belief.STRETCHES)
     shares = {}
     for margin in MARGINS:
-        belief.ERRORS, model.beyond, model.belief = margin or 0.0, 1.0, 1.0
-        if margin is not None:
+        model.beyond, model.belief = 1.0, 1.0
+        if margin != "all":
+            belief.ERRORS = float(margin.split(",")[0])
+            belief.STRETCHES = () if "predicted" in margin else usual[1]
             model.beyond, model.belief = model._shrinkage(model.transfer.of(model.names))
         shares[margin] = (model.beyond * model.belief > 0, model.belief > 0)
-        found[str(margin)] = model.predict(names)
-    belief.ERRORS = usual
+        found[margin] = model.predict(names)
+    belief.ERRORS, belief.STRETCHES = usual
     return found | {"shares": np.array([*shares.values()])}
 
 
@@ -160,7 +216,7 @@ def run(case: str, folds: Callable[[int], Iterable[Screen]], seeds: int) -> None
         gains = verdict.gains(
             {name: {s: np.concatenate(v) for s, v in one.items()} for name, one in scores.items()}
         )
-        for margin in map(str, MARGINS):
+        for margin in MARGINS:
             for other in ("perturbed-mean-own", "no-change"):
                 apart = verdict.difference(gains[margin] - gains[other], [members(x) for x in held])
                 told.setdefault((margin, other), []).append(apart)
@@ -168,14 +224,13 @@ def run(case: str, folds: Callable[[int], Iterable[Screen]], seeds: int) -> None
     for i, margin in enumerate(MARGINS):
         cells = []
         for other in ("perturbed-mean-own", "no-change"):
-            some = told[str(margin), other]
+            some = told[margin, other]
             below = sum(one.mean < -one.error - 1e-9 for one in some)
             worse = sum(one.high < 0 for one in some)
             cells.append(f"{verdict.signed(np.mean([x.mean for x in some]))} | {below} | {worse}")
-        name = "all" if margin is None else f"{margin:g}"
         share = " | ".join(f"{x:.2f}" for x in more[i])
-        both = " | ".join(f"{x:.3f}" for x in np.concatenate(pds[str(margin)], axis=1).mean(axis=1))
-        print(f"| {case} | {name} | {' | '.join(cells)} | {share} | {both} |", flush=True)
+        both = " | ".join(f"{x:.3f}" for x in np.concatenate(pds[margin], axis=1).mean(axis=1))
+        print(f"| {case} | {margin} | {' | '.join(cells)} | {share} | {both} |", flush=True)
 
 
 def main() -> None:
@@ -183,7 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--perturbations", type=int, default=40)
-    parser.add_argument("--cases", nargs="+", default=list(CASES))
+    parser.add_argument("--cases", nargs="+", default=[*CASES, "sets"])
     parser.add_argument("--data", type=Path)
     arguments = parser.parse_args()
     start = time.process_time()
@@ -191,6 +246,8 @@ def main() -> None:
           "| < -1 SE | worse | beyond mean | at all | PDS | PDS, no own genes |")  # fmt: skip
     for case in arguments.cases:
         simulated = functools.partial(screens, case, arguments.perturbations)
+        if case == "sets":
+            simulated = sets
         folds = real(case, arguments.data) if arguments.data else simulated
         run(case, folds, arguments.seeds)
     print(f"{time.process_time() - start:.0f} CPU seconds")

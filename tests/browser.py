@@ -88,6 +88,8 @@ document.querySelectorAll("table").forEach(table => {
     if (first[i] && getComputedStyle(head).textAlign !== getComputedStyle(first[i]).textAlign)
       out.push(`not aligned with its column: ${head.textContent}`);
   });
+  for (const cell of table.querySelectorAll("th, td"))
+    if (cell.scrollWidth > cell.clientWidth + 1) out.push(`beyond its cell: ${cell.textContent}`);
   for (const cell of table.querySelectorAll("td"))
     if (bare.test(cell.textContent))
       out.push(`not for people: ${cell.textContent}`);

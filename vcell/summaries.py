@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -103,4 +104,5 @@ def _write(file: Path, installed: list[list[Any]], plugins: dict[str, list[Any]]
         aside.write_text(json.dumps({"installed": installed, "plugins": plugins}))
         aside.replace(file)
     except OSError:
-        return
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)

@@ -62,8 +62,7 @@ def run(config: FindOptimal) -> None:
         found = search(measure, candidates, repeats=config.repeats, seed=config.seed)
     best = found.best(slowdown)
     written = profiles.write(config.name, name, best.settings, _plain(best, found.stock))
-    page = _page(name, trained.name, found, best, slowdown)
-    page.write(page_at)
+    page(name, trained.name, found, best, slowdown).write(page_at)
     _tell(found, best, written)
 
 
@@ -156,9 +155,10 @@ def _tell(found: SearchResult, best: Trial, written: Path) -> None:
     console.result(data, "\n".join(text))
 
 
-def _page(card: str, run: str, found: SearchResult, best: Trial, slowdown: float) -> Page:
-    page = Page("vcell gpu-tune find-optimal", f"{card}, the training step of {run}")
-    page.headline(_sentence(best, found.stock), f"At most {slowdown:.0%} slower was allowed.")
+def page(card: str, run: str, found: SearchResult, best: Trial, slowdown: float) -> Page:
+    """Lay out what was measured, and what was chosen."""
+    made = Page("vcell gpu-tune find-optimal", f"{card}, the training step of {run}")
+    made.headline(_sentence(best, found.stock), f"At most {slowdown:.0%} slower was allowed.")
     points = [found.stock, *found.points]
     series = {
         "as it is": ([found.stock.seconds], [found.stock.joules]),
@@ -171,8 +171,8 @@ def _page(card: str, run: str, found: SearchResult, best: Trial, slowdown: float
         "chosen": [best.name],
     }
     picture = svg.scatter(series, x="seconds a step", y="joules a step", names=names)
-    page.figure("Time and energy", picture, "Below and to the left is better.")
-    page.table(_COLUMNS, [_row(point, found.stock) for point in points])
+    made.figure("Time and energy", picture, "Below and to the left is better.")
+    made.table(_COLUMNS, [_row(point, found.stock) for point in points])
     if found.dropped:
-        page.warnings(found.dropped)
-    return page
+        made.warnings(found.dropped)
+    return made

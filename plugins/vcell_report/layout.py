@@ -30,8 +30,8 @@ def write(report: Report, accounts: Sequence[Account]) -> None:
         _compared(report, accounts)
     else:
         _claims(report, one)
-        _parts(report, one)
         _sections(report, one.run)
+        _parts(report, one)
     report.heading("Curves")
     shown = charts.validation(accounts) + charts.training(accounts)
     for chart in shown:
@@ -53,7 +53,8 @@ def _claims(report: Report, account: Account) -> None:
         report.heading("Against each baseline")
         report.text("Mean paired difference over everything held out, with its 95 % interval.")
         report.table(("baseline", "difference", "low", "high", "held out"), rows)
-    for name, table in account.summary.items():
+    found = sorted(account.summary.items(), key=lambda entry: entry[0] != "held_out")
+    for name, table in found:
         if name != "verdict" and _is_table(table):
             columns = list(dict.fromkeys(key for row in table.values() for key in row))
             report.heading(name.replace("_", " ").capitalize())
@@ -79,20 +80,20 @@ def _parts(report: Report, account: Account) -> None:
         return
     report.heading("Parts of this run")
     monitor = next((part.monitor for part in parts if part.monitor), "best")
+    settings = differences(parts)
     rows = [
         (
-            p.run.name,
-            p.status,
-            p.history.step,
-            None if p.best is None else p.best[1],
-            p.verdict()[0],
+            name,
+            *(setting[i] for setting in settings),
+            part.status,
+            part.history.step,
+            None if part.best is None else part.best[1],
+            part.verdict()[0],
         )
-        for p in parts
+        for i, (name, part) in enumerate(zip(short(parts), parts, strict=True), 1)
     ]
-    report.table(("part", "status", "steps", monitor, "verdict"), rows)
-    settings = differences(parts)
-    if settings:
-        report.table(("setting", *(p.run.name for p in parts)), settings, "settings that differ")
+    of = (setting[0] for setting in settings)
+    report.table(("part", *of, "status", "steps", monitor, "verdict"), rows)
     for chart in charts.validation(parts[-_MOST:])[:3]:
         report.chart(chart)
 

@@ -78,3 +78,13 @@ def test_packing_on_a_full_disk_fails_in_one_line_and_leaves_nothing(typed, proj
     ran = typed("pack", "cells.h5ad", "--genes", "genes.csv", "-o", out, cwd=project)
     assert str(out) in one_line(ran)
     assert [p.name for p in small_disk.iterdir()] == ["others"]
+
+
+def test_a_cache_without_room_is_no_hindrance_and_gets_nothing(vcell, small_disk):
+    subprocess.run(["mount", "-o", "remount,size=64k", small_disk], check=True)
+    with pytest.raises(OSError, match="space"):
+        (small_disk / "others").write_bytes(b"\0" * 100 * KB)
+    ran = vcell("--help", env={"VCELL_CACHE": str(small_disk)})
+    assert ran.code == 0, ran.err
+    assert "Commands:" in ran.out
+    assert [p.name for p in small_disk.iterdir()] == ["others"]

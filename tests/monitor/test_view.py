@@ -10,7 +10,7 @@ import pytest
 
 from tests.monitor import scene
 from tests.monitor.conftest import BIG, SMALL, press, settle, shown
-from vcell.monitor.view import SCREENS
+from vcell.monitor.keys import SCREENS
 
 
 def row(page: str, run: str) -> str:
@@ -459,3 +459,16 @@ def test_every_screen_fits_every_size(view, size, plain):
     for overlay in ("help", "settings"):
         view.toggle(overlay)
         shown(view, size)
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_smallest_terminal_names_what_it_shows_and_cuts_nothing_in_silence(view, screen):
+    place = SCREENS.index(screen) + 1
+    press(view, str(place))
+    small, large = shown(view, (40, 12)).splitlines(), shown(view, (200, 50))
+    head = small[0]
+    assert f"[{place} {screen}]" in head
+    assert all(f"{i} " in head for i in range(1, 6))
+    assert head.rstrip()[-3] == ":"  # the time is whole
+    last = [line.split()[-1] for line in small[1:] if len(line) == 40]
+    assert all(f"{word} " in large for word in last if word.isascii() and word.isalpha())

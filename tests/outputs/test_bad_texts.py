@@ -10,10 +10,11 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def _shut(path: Path) -> None:
     path.chmod(0)
 
 
-#: What is no file that can be read. Commands are killed if one waits for a writer for ever.
+#: What is no file that can be read.
 NO_FILES: dict[str, Callable[[Path], None]] = {
     "a folder": lambda path: path.mkdir(),
     "a pipe without a writer": os.mkfifo,
@@ -163,6 +164,22 @@ def test_every_option_that_takes_text_is_here():
     assert named <= set(TEXTS)
 
 
+@contextmanager
+def ended_if_it_waits(name: str) -> Iterator[None]:
+    """Fail where a command waits for what never comes."""
+
+    def end(*_signal: object) -> None:
+        raise AssertionError(f"{name} waits for ever")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(300)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def tried(
     name: str, texts: dict[str, bytes] | dict[str, Callable[[Path], None]], place: Any, folder: Any
 ) -> dict[str, Any]:
@@ -178,7 +195,7 @@ def tried(
         (place / "out").mkdir()
         given = [run_of(word, folder) if word != "{}" else word for word in words]
         given = [word.replace("{}", f"bad{ending}") for word in given]
-        with permissions_obeyed() if callable(raw) else nullcontext():
+        with permissions_obeyed() if callable(raw) else nullcontext(), ended_if_it_waits(name):
             ran = in_this_process((*given, "--json"), place)
         said = f"{kind}: {ran.err}"
         assert "Traceback" not in ran.err, said

@@ -127,6 +127,36 @@ def test_replacing_files_needs_the_overwrite_flag():
             assert "--overwrite" in flags, name
 
 
+@pytest.mark.parametrize("flag", ["--help", "--help-all"])
+def test_help_fits_a_small_terminal(typed, monkeypatch, flag):
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, command in every_command():
+        if any(flag in [*param.opts, "--help"] for param in command.params):
+            ran = typed(*name.split(), flag)
+            assert ran.code == 0, name
+            assert [line for line in ran.out.splitlines() if len(line) > 80] == [], name
+
+
+def arguments(command: click.Command) -> list[str]:
+    """Return words that a command cannot do without."""
+    needed = [p for p in command.params if isinstance(p, click.Argument) and p.required]
+    return [str(p.type.choices[0]) if isinstance(p.type, click.Choice) else "x" for p in needed]
+
+
+def test_a_wrong_variable_is_named_by_every_command(typed, monkeypatch):
+    for name, command in every_command():
+        settings = [p.setting for p in command.params if isinstance(p, SettingOption)]
+        read = [s for s in settings if s.choices or s.base not in (str, Path)]
+        for setting in [s for s in read if s.many] + [s for s in read if not s.many][:2]:
+            words = name.upper().replace("-", "_").replace(" ", "_")
+            variable = f"VCELL_{words}_{setting.variable}"
+            with monkeypatch.context() as patch:
+                patch.setenv(variable, "abc")
+                ran = typed(*name.split(), *arguments(command))
+            assert (ran.code, ran.out) == (2, ""), f"{variable}: {ran.err}"
+            assert f"variable {variable}" in ran.err
+
+
 @pytest.fixture
 def damaged(tmp_path):
     (tmp_path / "damaged.h5ad").write_bytes(b"whoever reads it complains of that")

@@ -187,7 +187,7 @@ def test_short_text_stays_on_one_line_and_long_text_may_wrap() -> None:
     page = Table.of(("a", "b"), [("312 B", "a sentence of some length"), ("type-0", "x")]).html()
     assert '<td class="s">312 B</td>' in page
     assert '<td class="s">type-0</td>' in page
-    assert "<td>a sentence of some length</td>" in page
+    assert '<td class="m">a sentence of some length</td>' in page
 
 
 def test_intervals_are_lines_with_names_and_a_missing_one_is_no_value():

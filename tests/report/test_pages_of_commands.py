@@ -1,7 +1,11 @@
-"""The page of every command in a real browser: phone and desktop, awkward names, little data."""
+"""The page of every command in a real browser: a phone and a desk, light and dark, awkward names.
+
+`MAKERS` has whoever writes pages; a plugin that begins to write one has to be added.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +14,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from vcell_gpu_tune import find
+from vcell_gpu_tune.search import phases, search
+from vcell_train_graph.planted import planted
 
 from tests.browser import Browser, chromium
-from tests.gmvae.conftest import planted
+from tests.gmvae.conftest import planted as planted_cells
+from tests.gpu_tune.test_search import LIMITS, Simulated
 from tests.isp.made_up import run_of, shifts_of
+from tests.train_graph.conftest import written
+from vcell.geneformer import checkpoint
+from vcell.nn.bert import Bert, BertShape
 from vcell.patients.simulate import PatientDesign, write
 
 HARD = ("<script>alert(1)</script> & \"q\" 'r'", "häßliches Gen 遺伝子", "n" * 80)
@@ -45,7 +56,7 @@ def screen(path: Path, targets: tuple[str, ...], *, genes: int = 60, seed: int =
 def inspect(vcell, folder: Path) -> list[Path]:
     """Three awkward names; one perturbation of one gene; types without perturbations."""
     pages = []
-    typed = planted(40, 1)
+    typed = planted_cells(40, 1)
     typed.obs["cell_type"] = [HARD[i % 3] for i in range(40)]
     typed.obsm["X_umap"] = np.random.default_rng(0).normal(size=(40, 2))
     typed.write_h5ad(folder / "types.h5ad")
@@ -107,8 +118,85 @@ def graph_profile(vcell, folder: Path) -> list[Path]:
     return [folder / "page.html"]
 
 
+def isp_bench(vcell, folder: Path) -> list[Path]:
+    """A benchmark of a tiny model whose cells have awkward labels, and one of a single method."""
+    size = BertShape(n_layers=2, d_model=32, n_heads=4, d_ff=48, n_positions=64, n_tokens=60)
+    model = Bert(size)
+    checkpoint.made_up(model, 0)
+    checkpoint.save(model, folder / "model")
+    genes = [f"ENSG{i:011d}" for i in range(2, size.n_tokens)]
+    lines = [f"{gene}\t{i}\t1.5\tG{i}" for i, gene in enumerate(genes, 2)]
+    heads = ["token\tid\tmedian\tsymbol", "<pad>\t0\t\t", "<mask>\t1\t\t"]
+    (folder / "own.tsv").write_text("\n".join([*heads, *lines]) + "\n")
+    cells = anndata.AnnData(
+        sparse.csr_matrix(np.random.default_rng(0).poisson(2.0, (18, len(genes)))).astype("f4"),
+        obs=pd.DataFrame({"label": HARD * 6}, index=[f"c{i}" for i in range(18)]),
+        var=pd.DataFrame(index=genes),
+    )
+    cells.write_h5ad(folder / "cells.h5ad")
+    same = ("isp-bench", "cells.h5ad", "--model", "model", "--vocabulary", "own.tsv",
+            "--threads", "1", "--device", "cpu")  # fmt: skip
+    for words in (
+        ("--repeats", "2", "--method", "original", "--method", "packed", "--method",
+         "mixed_precision", "--label", "label", "--control", HARD[1], "-o", "labels.html"),
+        ("--repeats", "1", "--method", "packed", "--max-cells", "2", "-o", "two.html"),
+    ):  # fmt: skip
+        ran = vcell(*same, *words)
+        assert ran.code == 0, ran.err
+    return [folder / "labels.html", folder / "two.html"]
+
+
+def gpu_tune(_vcell, folder: Path) -> list[Path]:
+    """What a search on a simulated card found."""
+    found = search(Simulated(), phases(LIMITS, 6), repeats=3, seed=0)
+    page = find.page("NVIDIA H100 80GB HBM3", HARD[2], found, found.best(0.03), 0.03)
+    page.write(folder / "best.html")
+    return [folder / "best.html"]
+
+
+def predict(vcell, folder: Path) -> list[Path]:
+    """What a run with awkward names predicts, what it rests on, and the reports of two runs."""
+    names = ("A", "B", "C", "D", "E", "F", "G", "H", *HARD)
+    screen(folder / "cells.h5ad", names)
+    train = ("train-vcc", "cells.h5ad", "--model", "mean")
+    for words in (
+        (*train, "--seed", "0"), (*train, "--seed", "1"),
+        ("predict", "latest", "--unknown", "mean", "--explain", "why", "-o", "said.h5ad"),
+        ("report", "latest", "-o", "report.html"),
+    ):  # fmt: skip
+        ran = vcell(*words)
+        assert ran.code == 0, ran.err
+    runs = sorted((folder / "runs").iterdir())
+    assert vcell("report", *runs, "-o", "both.html").code == 0
+    return [folder / name for name in ("said.html", "why/index.html", "report.html", "both.html")]
+
+
+def train_graph(vcell, folder: Path) -> list[Path]:
+    """Graphs against rewired ones: the report of the run of folds."""
+    written(folder, planted(n_genes=40, n_queries=20, per_query=6, n_decoys=1, seed=1))
+    graphs = "relation_0.tsv,relation_1.tsv"
+    for words in (
+        ("train-graph", "tau.tsv", "--graph", graphs, "--model", "graph-gp", "--control", "rewired",
+         "--folds", "2", "--seeds", "1"),
+        ("report", "latest", "-o", "report.html"),
+    ):  # fmt: skip
+        ran = vcell(*words)
+        assert ran.code == 0, ran.err
+    return [folder / "report.html"]
+
+
+def demo(vcell, folder: Path) -> list[Path]:
+    """The hub and all that it links to."""
+    ran = vcell("demo", "--n-cells", "900", "--genes", "150", "--perturbations", "12",
+                "--select", "60")  # fmt: skip
+    assert ran.code == 0, ran.err
+    pages = sorted((folder / "vcell-demo").rglob("*.html"))
+    assert len(pages) >= 6
+    return pages
+
+
 def train_bulk(vcell, folder: Path) -> list[Path]:
-    """PatientDesign, an ablation, the figures, and the run's report."""
+    """Patients, an ablation, the figures, and the run's report."""
     few = PatientDesign(patients=18, cells=30, types=3, genes=90, pairs=4, library=300.0)
     write(few, folder / "cells.h5ad", folder / "pairs.csv")
     for words in (
@@ -126,7 +214,7 @@ def train_bulk(vcell, folder: Path) -> list[Path]:
 
 def train_gmvae(vcell, folder: Path) -> list[Path]:
     """A few steps on labels with awkward names, with the run's report."""
-    cells = planted(240, 1)
+    cells = planted_cells(240, 1)
     cells.obs["kind"] = [(*HARD, "type")[int(k[-1])] for k in cells.obs["kind"]]
     cells.write_h5ad(folder / "cells.h5ad")
     for words in (
@@ -138,18 +226,31 @@ def train_gmvae(vcell, folder: Path) -> list[Path]:
     return [*(folder / "runs").glob("*/index.html"), folder / "report.html"]
 
 
+QUICK = (inspect, isp, gpu_tune)
+SLOW = (
+    evaluate, select_genes, graph_profile, isp_bench, predict, train_graph, demo, train_bulk,
+    train_gmvae,
+)  # fmt: skip
+MAKERS = (*QUICK, *SLOW)
+
+
 @pytest.mark.parametrize(
-    "made",
-    [inspect, isp]
-    + [
-        pytest.param(one, marks=pytest.mark.slow)
-        for one in (evaluate, select_genes, graph_profile, train_bulk, train_gmvae)
-    ],
+    "made", [*QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)]
 )
 def test_pages_have_no_layout_problems(typed, tmp_path, browser: Browser, made) -> None:
     pages = made(typed, tmp_path)
     assert pages
     for page in pages:
-        for width in (390, 1200):
-            browser.open(page, width)
-            assert browser.objections() == [], (page, width)
+        for width, scheme in ((390, "light"), (390, "dark"), (800, "dark"), (1200, "light")):
+            browser.open(page, width, scheme=scheme)
+            assert browser.objections() == [], (page, width, scheme)
+        assert browser.requests() == []
+
+
+def test_no_plugin_writes_a_page_that_is_not_looked_at(repository: Path) -> None:
+    writing = {
+        path.parent.name.removeprefix("vcell_")
+        for path in (repository / "plugins").glob("*/*.py")
+        if re.search(r"\bPage\(", path.read_text(encoding="utf-8"))
+    }
+    assert writing - {made.__name__ for made in MAKERS} == {"report"}  # it is in several of them

@@ -31,6 +31,16 @@ def put(text: str):
 # --- creating and opening
 
 
+def test_a_run_that_was_copied_took_no_longer(tmp_path):
+    run = new(tmp_path)
+    run.log("metric", step=1, loss=0.5)
+    run.finish("done")
+    before, later = run.last_sign(), time.time() + 3600
+    for name in ("run.json", "events.jsonl"):
+        os.utime(run.path / name, (later, later))
+    assert run.last_sign() < before + 2
+
+
 def test_a_new_run_says_what_it_is(tmp_path):
     run = new(tmp_path, provenance={"lr": "command line"}, seed=3, data=[{"path": "a.h5ad"}])
     meta = json.loads((run.path / "run.json").read_text())

@@ -19,6 +19,7 @@ from vcell.outputs.inputs import refuse_inputs
 PROJECT = "vcell.project"  # key of the ProjectFile in ctx.meta
 ALL_HELP = "vcell.all_help"  # key in ctx.meta: whether to show the further options
 _DATA_PREFIX = "VCELL_DATA"
+_WIDEST = 76  # columns of an option and its choices, which are indented
 
 
 class _SettingType(click.ParamType[Any]):
@@ -98,13 +99,22 @@ class SettingOption(click.Option):
         every, former = self.opts, {f"--{key}" for key in self.setting.former}
         self.opts = [flag for flag in every if flag not in former]  # accepted, not shown
         try:
-            return super().get_help_record(ctx)
+            record = super().get_help_record(ctx)
         finally:
             self.opts = every
+        choices = self.setting.choices
+        if record is None or len(record[0]) <= _WIDEST or not choices:
+            return record
+        flags, text = record
+        help_text, mark, default = text.partition("  [default:")
+        text = f"{help_text} One of {', '.join(choices)}.{mark}{default}"
+        return flags.replace(f"[{'|'.join(choices)}]", "NAME"), text
 
     def consume_value(self, ctx: click.Context, opts: Any) -> tuple[Any, ParameterSource]:
         """Join the values of a repeated flag, each of which may name several."""
         value, source = super().consume_value(ctx, opts)
+        if self.name:  # known before a wrong value is told
+            ctx.set_parameter_source(self.name, source)
         if self.setting.many and source == ParameterSource.COMMANDLINE:
             value = tuple(one for text in value for one in self.type.convert(text, self, ctx))
         elif self.setting.many and isinstance(value, str):

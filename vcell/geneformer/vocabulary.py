@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.errors import UserError
-from vcell.text_files import decoded, unreadable
+from vcell.text_files import decoded, read_bytes, unreadable
 
 PAD, MASK, CLS, EOS = "<pad>", "<mask>", "<cls>", "<eos>"
 SIZES = {"V1": 25_426, "V2": 20_275}
@@ -175,7 +175,7 @@ def _shipped(name: str) -> Vocabulary:
 def read(path: Path) -> Vocabulary:
     """Read a vocabulary from a TSV (may be gzipped) of token, id, median and symbol."""
     try:
-        packed = path.read_bytes()
+        packed = read_bytes(path)
         rows = _rows(packed, path)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged: {error}") from None

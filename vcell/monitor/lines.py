@@ -15,6 +15,7 @@ from vcell.monitor import words
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_FEWEST = 12  # columns in which a cut text still says something
 Piece = tuple[str, str]
 Line = list[Piece]
 
@@ -45,6 +46,13 @@ def fit(line: Line, columns: int, style: str | None = None) -> Line:
     return fitted
 
 
+def shortened(line: Line, columns: int) -> Line:
+    """Cut a line that is wider than `columns`, so that it is seen to go on."""
+    if width(line) <= columns:
+        return line
+    return [*fit(line, columns - 1), ("…", "dim")]
+
+
 def side_by_side(
     left: Sequence[Line], right: Sequence[Line], left_width: int, gap: int = 2
 ) -> list[Line]:
@@ -61,9 +69,15 @@ def side_by_side(
 
 
 def spread(left: Line, right: Line, columns: int) -> Line:
-    """Put one text at the left edge and one at the right; shorten the left one if necessary."""
-    room = columns - width(right)
-    return [*fit(left, max(0, room - 1)), (" ", ""), *right]
+    """Put one piece of text at the left edge and one at the right, which gives way."""
+    while left and not left[-1][0].rstrip():
+        left = left[:-1]
+    if left:
+        left = [*left[:-1], (left[-1][0].rstrip(), left[-1][1])]
+    left = shortened(left, columns)
+    room = columns - width(left) - 1
+    right = shortened(right, room) if room >= _FEWEST else []
+    return [*fit(left, columns - width(right) - 1), (" ", ""), *right] if right else left
 
 
 def wrap(sentence: str, columns: int) -> list[str]:
@@ -76,7 +90,7 @@ def rule(title: Line, columns: int, mark: str = "─") -> Line:
     if not title:
         return [(mark * columns, "dim")]
     head: Line = [(mark * 2 + " ", "dim"), *title, (" ", "")]
-    return [*fit(head, min(width(head), columns)), (mark * max(0, columns - width(head)), "dim")]
+    return [*shortened(head, columns), (mark * max(0, columns - width(head)), "dim")]
 
 
 def stretch(block: list[Line], rows: int) -> list[Line]:

@@ -55,7 +55,8 @@ def heat_map(
     span = (high - low) or 1.0
     size = (len(cells[0]), len(cells))
     side = frame.WIDTH - 36.0
-    tall = side if size[1] >= size[0] / 3 else max(24.0, side * size[1] / size[0])
+    least = max(24.0, frame.width_of(rows) + 4)  # the name of the rows stands beside them
+    tall = side if size[1] >= size[0] / 3 else max(least, side * size[1] / size[0])
     picture = [[_colour((value - low) / span, ramp) for value in row] for row in cells]
     missing = sum(map(len, cells)) - len(finite)
     top, left, foot = 44.0, 24.0, 20.0

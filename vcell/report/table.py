@@ -16,7 +16,9 @@ from vcell.report.axes import number
 
 _ONE_LINE = 16  # letters: "312 B", "type-0", ".578 to .962"
 _SENTENCE = 40  # letters: a longer cell needs a wider column
-_QUANTITY = re.compile(r"(at (least|most) )?[-+−±<>]?(\d[\d,]*)?\.?\d+(e[-+]?\d+)?( ?[%\w]{1,3})?")
+_QUANTITY = re.compile(
+    r"(at (least|most) )?[-+−±<>]?(\d[\d,]*)?\.?\d+(e[-+]?\d+)?( ± [\d.]+)?( ?[%\w]{1,3})?"
+)
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,12 @@ def _line(tag: str, values: Sequence[Any], numeric: Sequence[bool]) -> str:
 
 
 def _kind(tag: str, text: str, *, right: bool) -> str:
-    """Return the class of a cell: a number, a sentence, or a short text without line breaks."""
+    """Return the class of a cell: a number, a sentence, some words, or few, kept on one line."""
     if right:
         return ' class="n"'
     if tag == "td" and len(text) > _SENTENCE and " " in text:
         return ' class="l"'
+    if tag == "td" and len(text) > _ONE_LINE and " " in text:
+        return ' class="m"'
     short = tag == "td" and len(text) <= _ONE_LINE and (" " in text or "-" in text)
     return ' class="s"' if short else ""

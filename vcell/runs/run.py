@@ -380,7 +380,12 @@ class Run:
             for name in ("events.jsonl", "run.json"):
                 with suppress(OSError):
                     times.append((folder / name).stat().st_mtime)
-        return max(times, default=0.0)
+        last = max(times, default=0.0)
+        if self._ended is not None:
+            with suppress(KeyError, TypeError, ValueError):
+                ended = datetime.fromisoformat(self.meta["ended"]).timestamp()
+                last = min(last, ended + 1)  # copied files are younger; it is noted in seconds
+        return last
 
     def finish(self, status: Status, **summary: Any) -> None:
         """End the run, with a summary of its results.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vcell.monitor import words
-from vcell.monitor.lines import Line, fit, spread, stretch
+from vcell.monitor.lines import Line, fit, shortened, spread, stretch
 from vcell.monitor.lines import width as line_width
 from vcell.monitor.screens import compare, gpus, logs, overlays, run, runs
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vcell.monitor.view import Viewer
 
 WIDE = 100  # columns from which optional parts are shown
+NAMED = 60  # columns from which there is room for the names of all screens and the time
 SMALLEST = (40, 12)
 _DRAWN: dict[str, Callable[[Viewer, int, int], list[Line]]] = {
     "runs": runs.body,
@@ -45,7 +46,7 @@ def draw(view: Viewer, width: int, height: int) -> list[Line]:
         hints = _HINTS[view.screen]
     page = [_header(view, width), *stretch(body, height - 3), _message(view, width)]
     page.append(overlays.hint_line(hints, width, narrow=width < WIDE))
-    return [fit(line, width) for line in page]
+    return [fit(shortened(line, width), width) for line in page]
 
 
 def tab_at(view: Viewer, column: int, width: int) -> str:
@@ -60,11 +61,12 @@ def tab_at(view: Viewer, column: int, width: int) -> str:
 
 
 def _head_line(view: Viewer, width: int) -> tuple[Line, Line]:
-    """Return the text before the tabs, and the tabs."""
+    """Return what stands before the tabs, and the tabs: all by name, or only the one shown."""
     tabs: Line = []
     for i, name in enumerate(_DRAWN, 1):
         here = name == view.screen and not view.overlay
-        tabs.append((f"[{i} {name}]" if here else f" {i} {name} ", "title" if here else "dim"))
+        label = f"{i} {name}" if here or width >= NAMED else str(i)
+        tabs.append((f"[{label}]" if here else f" {label} ", "title" if here else "dim"))
     left: Line = [(" vcell monitor  ", "bold")] if width >= WIDE else [(" ", "")]
     if width >= WIDE:
         left.append((words.cut(words.clean(str(view.watch.path)), 28) + "  ", "dim"))

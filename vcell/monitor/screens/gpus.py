@@ -162,8 +162,8 @@ def _caps(tables: dict[int, EventTable]) -> list[float]:
 def _processes(view: Viewer, one: Watched, width: int, height: int) -> list[Line]:
     """Draw a run without GPUs: processor and memory of its processes, if they were sampled."""
     tables = one.history.processes()
-    device = one.meta.get("device") or "device unknown"
-    block: list[Line] = [[(f" {one.overview.short} runs without a GPU ({device})", "bold")]]
+    device = f" ({one.meta['device']})" if one.meta.get("device") else ""
+    block: list[Line] = [[(f" {one.overview.short} runs without a GPU{device}", "bold")]]
     devices = one.meta.get("devices")
     if isinstance(devices, list) and devices:
         block.append([(f" {words.cut(words.clean(str(devices[0])), width - 2)}", "dim")])
