@@ -10,7 +10,7 @@ import pytest
 
 from tests.monitor import scene
 from tests.monitor.conftest import BIG, SMALL, press, settle, shown
-from vcell.monitor.view import SCREENS
+from vcell.monitor.keys import SCREENS
 
 
 def row(page: str, run: str) -> str:

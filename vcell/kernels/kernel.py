@@ -1,10 +1,10 @@
-"""The decorator of every kernel: code that was compiled before runs without numba.
+"""The decorator of every kernel: cached code runs without importing numba.
 
-Importing numba takes .2 CPU seconds, and its cache .1 more for the modules it wants, in every
+Importing numba takes 0.2 CPU seconds, and its cache 0.1 more for the modules it imports, in every
 command. A kernel that was compiled before needs neither: `vcell.kernels.object_cache` loads its
-object code, and this module chooses it by the types of the arguments. What is not there, or was
-compiled by another numba or for another processor, goes to numba, which compiles it or finds it in
-its own cache.
+object code, and this module chooses it by the types of the arguments. Code that is not cached, or
+was compiled by another numba or for another processor, is left to numba, which compiles it or finds
+it in its own cache.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
 
 
 class CompiledKernel:
-    """A function that numba compiles when it is called; numba itself sees its own dispatcher."""
+    """A function that is compiled when it is first called; numba sees its own dispatcher."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         self.py_func = function
@@ -37,7 +37,7 @@ class CompiledKernel:
 
     @cached_property
     def dispatcher(self) -> Any:
-        """What numba makes of the function."""
+        """The dispatcher that numba makes from the function."""
         from vcell.kernels import with_numba
 
         return with_numba.njit(**self._options)(self.py_func)
@@ -58,7 +58,7 @@ class CompiledKernel:
     def _find(self, kinds: tuple[Any, ...], args: tuple[Any, ...]) -> Callable[..., Any]:
         words = [spelt(argument) for argument in args]
         with _LOCK:
-            if None in words or _DISABLED:  # what only numba understands is its own to tell apart
+            if None in words or _DISABLED:  # types that only numba distinguishes
                 return self._numba
             signature = " ".join(map(str, words))
             found = self._loaded(signature)
@@ -77,11 +77,11 @@ class CompiledKernel:
         return found
 
     def signatures(self) -> set[str]:
-        """Return those that were compiled or loaded in this process."""
+        """Return the signatures that were compiled or loaded in this process."""
         return set(self._signatures)
 
     def compile_for(self, signature: str) -> None:
-        """Compile for the types of a signature and save the code, unless it is there."""
+        """Compile for the types of a signature and save the code, unless it is cached."""
         if self._loaded(signature) is None:
             from vcell.kernels import with_numba
 
@@ -90,9 +90,9 @@ class CompiledKernel:
 
 
 def spelt(argument: Any) -> str | None:
-    """Return an argument's type in a word: ``int64``, ``float32:2C`` (``!``: read-only), or None.
+    """Return an argument's type as a word: ``int64``, ``float32:2C`` (``!``: read-only).
 
-    None is whatever only numba can judge.
+    None for types that only numba can handle.
     """
     if isinstance(argument, np.ndarray):
         flags, dtype = argument.flags.num, argument.dtype
@@ -115,5 +115,5 @@ _NAMES |= {f"{sign}int{8 << i}" for sign in ("", "u") for i in range(4)}
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Make a kernel of a function; the options are those of numba's decorator."""
+    """Make a function a kernel; the options are those of numba's decorator."""
     return lambda function: CompiledKernel(function, options)

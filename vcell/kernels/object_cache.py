@@ -1,14 +1,13 @@
-"""A cache of kernels' object code, and how the code runs without numba.
+"""Cache the object code of kernels, and run it without importing numba.
 
 numba writes an object file for every kernel it compiles, with a function in it that Python can
-call. LLVM's loader (llvmlite) and three extension modules of numba's, which can be loaded without
-the package, are all that is needed to run it: 35 ms instead of 300. This depends on the inside of
-one version of numba, so a file says which versions, processor and sources it was made for. Code
-that does not agree is not loaded, and what cannot be loaded is left to numba. Before a file is
-written, every symbol that its code asks for is looked up, because LLVM would end the process if one
-were missing.
+call. To run it, LLVM's loader (llvmlite) and three of numba's extension modules are enough; these
+load without the package, in 35 ms instead of 300. This depends on internals of one version of
+numba, so a file records the versions, processor and sources that it was made for. Code that does
+not match, or cannot be loaded, is left to numba. Before a file is written, every symbol that its
+code uses is looked up, because LLVM would end the process over a missing one.
 
-A file is a line of JSON, with a digest of what follows, and the object code.
+A file is a line of JSON, with a digest of the rest, and the object code.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ import numpy as np
 from vcell.cache import root
 
 _HERE = Path(__file__).parent
-#: Settings of numba's that change nothing about compiled code; with any other, numba decides alone.
+#: Settings of numba that do not affect compiled code; with any other, cached code is not used.
 _HARMLESS = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"}
-_ENVIRONMENT = "_ZN08NumbaEnv"  # how names of the places begin that hold a function's environment
+_ENVIRONMENT = "_ZN08NumbaEnv"  # prefix of symbols that hold a function's environment
 
 
 class _Runtime:
-    """LLVM's loader with numba's helpers, and everything that code must have been made for."""
+    """LLVM's loader with numba's helpers, and what cached code must have been made for."""
 
     def __init__(self) -> None:
         if sys.platform != "linux" or struct.calcsize("P") != 8:
@@ -85,7 +84,7 @@ class _Runtime:
         self._alive: list[Any] = []
 
     def function(self, function: Callable[..., Any], code: dict[str, Any]) -> Callable[..., Any]:
-        """Make the code of a file callable."""
+        """Make cached code callable."""
         self.engine.add_object_file(self.llvm.ObjectFileRef.from_data(code["object"]))
         self.engine.finalize_object()
         own = None
@@ -106,7 +105,7 @@ class _Runtime:
         return made
 
     def defines(self, name: str) -> bool:
-        """Whether code may ask for a symbol."""
+        """Return whether a symbol can be resolved."""
         return name in self.symbols or self.llvm.address_of_symbol(name) is not None
 
 
@@ -115,7 +114,7 @@ def _settings() -> set[str]:
 
 
 def _extension(numba: Path, name: str) -> Any:
-    """Load an extension module of numba's without the package; the package finds it there later."""
+    """Load one of numba's extension modules without the package (which uses it, if imported)."""
     if name in sys.modules:
         return sys.modules[name]
     folder = numba.joinpath(*name.split(".")[1:-1])
@@ -129,14 +128,14 @@ def _extension(numba: Path, name: str) -> Any:
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
-    """Name, date and size of a file."""
+    """Return the name, modification time and size of a file."""
     found = path.stat()
     return str(path), found.st_mtime_ns, found.st_size
 
 
 @cache
 def runtime() -> _Runtime | None:
-    """Return what runs object code, or None where that is left to numba."""
+    """Return what runs object code, or None if that is left to numba."""
     try:
         return _Runtime()
     except (OSError, ImportError, AttributeError, TypeError, RuntimeError):
@@ -144,7 +143,7 @@ def runtime() -> _Runtime | None:
 
 
 def _folders() -> Iterator[Path]:
-    """Yield where code is looked for, and written if that is allowed."""
+    """Yield the folders to search; code is written to the first that is writeable."""
     if named := os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(named) / "vcell"
         return
@@ -174,7 +173,7 @@ def load(function: Callable[..., Any], signature: str) -> Callable[..., Any] | N
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read what `_write` wrote; a ValueError if it is damaged."""
+    """Read a file that `_write` wrote; raise ValueError if it is damaged."""
     head, _, code = path.read_bytes().partition(b"\n")
     told: dict[str, Any] = json.loads(head)
     if told["digest"] != _digest(code):
@@ -192,7 +191,7 @@ def _digest(code: bytes) -> str:
 
 
 def save(function: Callable[..., Any], signature: str, code: bytes, result: Any) -> None:
-    """Write the object code that numba has made for a kernel, if it can be run without numba."""
+    """Save the object code that numba made for a kernel, if it can run without numba."""
     able = runtime()
     told = None if able is None else _described(able, code, result)
     if able is None or told is None:
@@ -212,13 +211,13 @@ def save(function: Callable[..., Any], signature: str, code: bytes, result: Any)
 
 
 def _described(able: _Runtime, code: bytes, result: Any) -> dict[str, Any] | None:
-    """Return what the use of object code needs; None where it needs more of numba."""
+    """Return what object code needs to run; None if it needs more of numba."""
     from numba.core.environment import Environment
 
     memo: Any = Environment._memo
     if result.reload_init or code[:5] != b"\x7fELF\x02":
         return None
-    asked, defined = symbols(code)
+    undefined, defined = symbols(code)
     environments: dict[str, list[str]] = {}
     for name in defined:
         if name.startswith(_ENVIRONMENT):
@@ -227,7 +226,7 @@ def _described(able: _Runtime, code: bytes, result: Any) -> dict[str, Any] | Non
             if not all(isinstance(one, np.dtype) for one in constants):
                 return None
             environments[name] = [one.str for one in constants]
-    if not all(map(able.defines, asked)):
+    if not all(map(able.defines, undefined)):
         return None
     return {
         "wrapper": result.fndesc.llvm_cpython_wrapper_name,
@@ -236,13 +235,13 @@ def _described(able: _Runtime, code: bytes, result: Any) -> dict[str, Any] | Non
 
 
 def symbols(code: bytes) -> tuple[set[str], set[str]]:
-    """Return the names that an ELF object asks for, and those that it defines."""
+    """Return the undefined and the defined symbols of an ELF object."""
     (sections_at,) = struct.unpack_from("<Q", code, 40)
     size, number = struct.unpack_from("<HH", code, 58)
     sections = [
         struct.unpack_from("<IIQQQQIIQQ", code, sections_at + i * size) for i in range(number)
     ]
-    asked: set[str] = set()
+    undefined: set[str] = set()
     defined: set[str] = set()
     for _, kind, _, _, begin, length, link, *_ in sections:
         if kind != 2:  # the table of symbols
@@ -252,5 +251,5 @@ def symbols(code: bytes) -> tuple[set[str], set[str]]:
             name, _, _, section = struct.unpack_from("<IBBH", code, at)
             text = code[names + name : code.index(b"\0", names + name)].decode()
             if text:
-                (defined if section else asked).add(text)
-    return asked, defined
+                (defined if section else undefined).add(text)
+    return undefined, defined

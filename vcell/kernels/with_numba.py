@@ -1,4 +1,4 @@
-"""What numba does for kernels: it compiles what is in no cache, and has a cache of its own.
+"""Compile kernels with numba, or load them from numba's own cache.
 
 Importing this module imports numba.
 """
@@ -23,11 +23,11 @@ _load_index: Any = IndexDataCacheFile._load_index  # numba has no public way to 
 _load_kernel: Any = Cache.load_overload
 
 
-def _load_or_begin_anew(index: Any) -> dict[Any, Any]:
-    """Take an index that cannot be read for an empty one, as numba does with an outdated one.
+def _load_index_or_empty(index: Any) -> dict[Any, Any]:
+    """Load an index; return an empty one if it cannot be read, as numba does if it is outdated.
 
-    numba unpickles an index before it looks whether the source has changed since. After an upgrade
-    in place in which a type was renamed every command would end there.
+    numba unpickles an index before it checks whether the source has changed. After an upgrade in
+    which a pickled type was renamed, every command would fail there.
     """
     try:
         found: dict[Any, Any] = _load_index(index)
@@ -38,7 +38,7 @@ def _load_or_begin_anew(index: Any) -> dict[Any, Any]:
 
 @cache
 def _name_runtime() -> None:
-    """Let kernels find numba's runtime, as ``rtsys.initialize`` does besides compiling."""
+    """Make numba's runtime known to kernels, as ``rtsys.initialize`` does besides compiling."""
     for name, address in runtime.c_helpers.items():
         add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
@@ -47,8 +47,8 @@ def _load_without_compiler(store: Any, signature: Any, context: Any) -> Any:
     """Load one of our compiled kernels without preparing numba's compiler.
 
     Preparing it imports scipy.linalg and all that numba can compile, and compiles numba's counting
-    of references: .3 to .4 s and 50 MiB in every process. A compiled kernel has its own copy of
-    these functions and needs only the addresses of the runtime's C functions. Where a kernel is not
+    of references: 0.3 to 0.4 s and 50 MiB in every process. A compiled kernel has its own copy of
+    these functions and needs only the addresses of the runtime's C functions. If a kernel is not
     found, numba prepares the compiler when it compiles.
     """
     if not store._py_func.__module__.startswith("vcell"):
@@ -62,7 +62,7 @@ def _load_without_compiler(store: Any, signature: Any, context: Any) -> Any:
     return found
 
 
-IndexDataCacheFile._load_index = _load_or_begin_anew  # type: ignore[method-assign]
+IndexDataCacheFile._load_index = _load_index_or_empty  # type: ignore[method-assign]
 Cache.load_overload = _load_without_compiler  # type: ignore[method-assign]
 
 
@@ -77,10 +77,10 @@ def compile_and_save(kernel: Any, signature: str) -> None:
 
 
 def _object_code(dispatcher: Any, found: Any) -> bytes | None:
-    """Return the object file of a compiled kernel; one from numba's cache is read again."""
+    """Return the object file of a compiled kernel, read from numba's cache if necessary."""
     try:
         library = found.library.serialize_using_object_code()
-    except RuntimeError:  # numba has given it to LLVM
+    except RuntimeError:  # LLVM owns it now
         cache, codegen = dispatcher._cache, found.target_context.codegen()
         stored = cache._cache_file.load(cache._index_key(found.signature.args, codegen))
         if stored is None:
@@ -91,7 +91,7 @@ def _object_code(dispatcher: Any, found: Any) -> bytes | None:
 
 
 def spelt(kind: Any) -> str | None:
-    """Return a type of numba in the word of `vcell.kernels.kernel.spelt`, or None."""
+    """Return a numba type as a word, as `vcell.kernels.kernel.spelt` does, or None."""
     unliteral: Any = types.unliteral  # numba gives it no types
     kind = unliteral(kind)
     if isinstance(kind, types.Array) and isinstance(kind.dtype, types.Number | types.Boolean):
@@ -100,7 +100,7 @@ def spelt(kind: Any) -> str | None:
 
 
 def read(word: str) -> Any:
-    """Return the type that `spelt` has spelt."""
+    """Return the numba type of such a word."""
     name, _, shape = word.partition(":")
     kind = types.boolean if name == "bool" else getattr(types, name)
     if not shape:

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vcell.errors import UserError
-from vcell.monitor import control, query
+from vcell.monitor import control, keys, query
 from vcell.monitor.curves import AXES, SMOOTHING, CurveName, Plots, automatic, curves
-from vcell.monitor.gpus import WINDOWS
 from vcell.monitor.logs import Logs
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from vcell.monitor.replay import Replay
     from vcell.monitor.watch import Watch, Watched
 
-SCREENS = ("runs", "run", "compare", "gpus", "logs")
 _SECONDS_TO_CONFIRM = 10.0
 _SECONDS_OF_A_MESSAGE = 8.0
 _MOST_OPENED = 8  # histories kept in memory, unless more are shown at once
@@ -85,9 +83,10 @@ class Viewer:
         self.source, self.search, self.following = "all", "", True
         self.entry: int | None = None  # the log entry at the cursor
         self.opened_entry = False
-        self.window, self.gpu, self.busy_chart = 0, -1, False
+        self.window, self.busy_chart = 0, False
+        self.gpu: int = -1
         self.only_different = True
-        self.rows = 20  # rows of the list, as last drawn
+        self.rows: int = 20  # rows of the list, as last drawn
         self._logs: dict[str, Logs] = {}
         self._message: tuple[str, str, float] = ("", "", 0.0)
         self._confirm: tuple[str, float] = ("", 0.0)
@@ -202,10 +201,8 @@ class Viewer:
         if self._confirm[0] and key != "S":
             self._confirm = ("", 0.0)
             self.say("nothing was stopped")
-        for table in (_EVERYWHERE, _OF_SCREEN[self.screen]):
-            if key in table:
-                table[key](self)
-                return
+        if action := keys.action(self.screen, key):
+            action(self)
 
     def go(self, screen: str) -> None:
         """Show another screen."""
@@ -459,126 +456,3 @@ class Viewer:
         from vcell.monitor.screens import draw
 
         return draw(self, width, height)
-
-
-def _quit(view: Viewer) -> None:
-    view.done = True
-
-
-def _turn(name: str, most: int) -> Callable[[Viewer], None]:
-    def turn(view: Viewer) -> None:
-        setattr(view.looks, name, (getattr(view.looks, name) + 1) % most)
-
-    return turn
-
-
-def _set(**values: object) -> Callable[[Viewer], None]:
-    def change(view: Viewer) -> None:
-        for name, value in values.items():
-            setattr(view, name, value)
-
-    return change
-
-
-def _axis(view: Viewer) -> None:
-    view.looks.axis = (view.looks.axis + 1) % len(AXES)
-    view.unzoom()
-
-
-def _pause(view: Viewer) -> None:
-    if view.replay is not None:
-        view.replay.hold()
-        view.say("the replay holds" if view.replay.held else "the replay goes on")
-    else:
-        view.ask("pause")
-
-
-def _large(view: Viewer) -> None:
-    view.looks.large = not view.looks.large
-
-
-def _speed(factor: float) -> Callable[[Viewer], None]:
-    def change(view: Viewer) -> None:
-        if view.replay is not None:
-            view.replay.faster(factor)
-            view.say(f"the replay runs {view.replay.speed:g} times as fast as the run did")
-
-    return change
-
-
-def _cycle(name: str, most: int) -> Callable[[Viewer], None]:
-    def turn(view: Viewer) -> None:
-        setattr(view, name, (getattr(view, name) + 1) % most)
-
-    return turn
-
-
-Keys = dict[str, Callable[[Viewer], None]]
-_EVERYWHERE: Keys = {
-    "q": _quit,
-    "ctrl+c": _quit,
-    "?": lambda view: view.toggle("help"),
-    "d": lambda view: view.toggle("settings"),
-    "escape": Viewer.back,
-    **{str(i): lambda view, name=name: view.go(name) for i, name in enumerate(SCREENS, 1)},  # type: ignore[misc]
-    "up": lambda view: view.move(-1),
-    "down": lambda view: view.move(1),
-    "k": lambda view: view.move(-1),
-    "j": lambda view: view.move(1),
-    "pageup": lambda view: view.move(-view.rows),
-    "pagedown": lambda view: view.move(view.rows),
-    "home": lambda view: view.move(-(10**9)),
-    "end": lambda view: view.move(10**9),
-    "c": lambda view: view.ask("checkpoint"),
-    "p": _pause,
-    "S": lambda view: view.ask("stop"),
-    " ": Viewer.mark,
-    ">": _speed(2.0),
-    "<": _speed(0.5),
-}
-_CURVES: Keys = {
-    "s": _turn("smoothing", len(SMOOTHING)),
-    "x": _axis,
-    "y": Viewer.toggle_log,
-    "+": lambda view: view.zoom(0.5),
-    "=": lambda view: view.zoom(0.5),
-    "-": lambda view: view.zoom(2.0),
-    "0": Viewer.unzoom,
-    "left": lambda view: view.move_cursor(-0.02),
-    "right": lambda view: view.move_cursor(0.02),
-    "m": lambda view: view.next_curve(1),
-    "M": lambda view: view.next_curve(-1),
-}
-_OF_SCREEN: dict[str, Keys] = {
-    "runs": {
-        "enter": lambda view: view.go("run"),
-        "/": _set(typing="filter"),
-        "o": _cycle("sort", len(query.SORTS)),
-        "u": lambda view: view.marks.clear(),
-        "l": lambda view: view.go("logs"),
-        **{key: _CURVES[key] for key in "sxy"},
-    },
-    "run": {
-        **_CURVES,
-        "tab": _turn("focus", 4),
-        "z": _large,
-        "enter": _large,
-        "l": lambda view: view.go("logs"),
-    },
-    "compare": {**_CURVES, "u": lambda view: view.marks.clear()},
-    "gpus": {
-        "x": _cycle("window", len(WINDOWS)),
-        "u": lambda view: setattr(view, "busy_chart", not view.busy_chart),
-        "g": lambda view: setattr(view, "gpu", view.gpu + 1),
-    },
-    "logs": {
-        "r": Viewer.next_source,
-        "/": _set(typing="search"),
-        "e": lambda view: view.next_problem(1),
-        "E": lambda view: view.next_problem(-1),
-        "g": lambda view: view.move_in_log(-(10**9)),
-        "G": _set(following=True, entry=None),
-        "f": lambda view: setattr(view, "following", not view.following),
-        "enter": lambda view: setattr(view, "opened_entry", not view.opened_entry),
-    },
-}
