@@ -87,7 +87,18 @@ class GeneIndex:
         return -1 if symbol is None else self._approved.get(symbol, -1)
 
     def match(self, names: Iterable[str]) -> Match:
-        """Find many genes at once."""
+        """Find many genes at once.
+
+        Parameters
+        ----------
+        names
+            Symbols, former symbols, aliases or Ensembl ids.
+
+        Returns
+        -------
+        Match
+            The gene of each name, the names without a gene, and those that were translated.
+        """
         wanted = list(names)
         index = np.array([self.find(name) for name in wanted], np.int64)
         return Match(
