@@ -159,22 +159,27 @@ def power(sizes: list[int], rises: float) -> float:
     return low
 
 
-def table(axis: str, sizes: list[int], only: list[str], data: Path, turns: int) -> list[str]:
+def table(
+    axis: str, sizes: list[int], only: list[str], data: Path, turns: int, *, keep: bool
+) -> list[str]:
     """Measure along one axis and print; return what grows faster than it should."""
     found: dict[str, list[list[Cost]]] = {name: [[] for _ in sizes] for name in wanted(only)}
     for turn in range(turns):
         for at, size in enumerate(sizes):
             began = time.monotonic()
-            place = data / str(size)
-            for name, cost in one(axis, size, only, place, made=turn > 0).items():
+            place = data / f"{axis}-{size}"
+            made = turn > 0 or (keep and (place / "genes.csv").exists())
+            for name, cost in one(axis, size, only, place, made=made).items():
                 found[name][at].append(cost)
-            if turn == turns - 1:
+            if turn == turns - 1 and not keep:
                 shutil.rmtree(place)
             took = time.monotonic() - began
             print(f"# {axis} {size:,}: {took:.0f} s", file=sys.stderr, flush=True)
     print(f"\n{axis:<13}" + "".join(f"{size:>21,}" for size in sizes))
     fast = []
     for name, measured in found.items():
+        if not all(measured):  # cells of an earlier run
+            continue
         costs = [least(each) for each in measured]
         cells = "".join(
             f"{cost.cpu - cost.system:>9.2f} +{cost.system:>5.2f} {cost.peak:>5.2f}"
@@ -205,17 +210,19 @@ def main() -> None:
     parser.add_argument("--axes", default="cells,genes,perturbations")
     parser.add_argument("--only", default="")
     parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="keep the cells, and use those there")
     parser.add_argument("--data", type=Path, default=HERE / ".data" / "growth")
     options = parser.parse_args()
     options.data.mkdir(parents=True, exist_ok=True)
     only = [name for name in options.only.split(",") if name]
     print(f"{datetime.now():%Y-%m-%d %H:%M}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    one("cells", 1000, only, options.data)  # compiles
-    empty(options.data)
+    one("cells", 1000, only, options.data / "first")  # compiles
+    if not options.keep:
+        empty(options.data)
     fast = []
     for axis in options.axes.split(","):
         sizes = [int(size) for size in getattr(options, axis).split(",")]
-        fast += table(axis, sizes, only, options.data, options.turns)
+        fast += table(axis, sizes, only, options.data, options.turns, keep=options.keep)
     print("\n" + ("\n".join(fast) or "nothing grows faster than linearly"))
 
 

@@ -256,7 +256,7 @@ def one(
             method, bench.cells, bench.device, repeats, cls=bench.model.readout == "cls"
         )
     return {
-        "method": method.name, "what": method.what, **seen, **_phases(timing, 1),
+        "method": method.name, "what": method.description, **seen, **_phases(timing, 1),
         "gpu_load": load.percent, "memory": memory.peak_memory(bench.device),
     }, out  # fmt: skip
 

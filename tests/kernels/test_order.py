@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -106,27 +108,30 @@ def test_dask_gives_the_same_bits(matrix, tmp_path):
     np.testing.assert_array_equal(table.kept, again.kept)
 
 
-def test_tasks_of_dask_do_not_multiply_with_cells(matrix, tmp_path, monkeypatch):
-    """Each opens the file, so that as many tasks as spans would be quadratic in cells."""
+def test_dask_opens_the_file_once_for_all_tasks(matrix, tmp_path, monkeypatch):
+    """Opening takes longer the more cells a file has: once a task, it would be quadratic."""
     pytest.importorskip("dask", reason="dask is an extra")
     from vcell.passes import dask as dask_engine
 
-    monkeypatch.setattr(dask_engine, "_TASKS", 2)
+    opened = []
     monkeypatch.setattr(dask_engine, "_SPANS", 1)
-    walked = []
-    work = dask_engine.work
-    monkeypatch.setattr(dask_engine, "work", lambda rows, s: walked.append(rows) or work(rows, s))
+    monkeypatch.setattr(
+        dask_engine, "open_cells", lambda *a, **k: opened.append(open_cells(*a, **k)) or opened[-1]
+    )
     path = tmp_path / "cells.h5ad"
     anndata.AnnData(matrix).write_h5ad(path)
-    assert SPAN * 2 < CELLS
+    assert CELLS > 2 * SPAN  # at least three tasks
     here, there = reducers(), reducers()
     with open_cells(path) as source:
         Reader(source, CellRules(), label=None)(here)
         dask_engine.DaskReader(source, CellRules())(there)
 
     assert_same(here, there)
-    assert len(walked) == 2
-    assert all(rows.start % SPAN == 0 for rows in walked)
+    assert len(opened) == 1
+    file = opened[0].obs_frame.group.file
+    opened.clear()
+    gc.collect()
+    assert not file  # closed
 
 
 def test_dask_needs_a_file(matrix):

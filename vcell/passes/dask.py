@@ -1,39 +1,41 @@
 """A pass over the cells by dask: the same kernels, the same spans, identical results.
 
-Every task opens the file itself, reads a few spans of cells and returns the results of its
-reducers, span by span; here they are merged in the order of the cells. Without the address of a
-scheduler the tasks run on threads of this machine. docs/scale.md says where this pays.
+Every worker opens the files itself, once for all its tasks. A task reads a few spans of cells and
+returns the results of its reducers, span by span; here they are merged in the order of the cells.
+Without the address of a scheduler the tasks run on threads of this machine. docs/scale.md says
+where this pays.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vcell import console
 from vcell.cores import cores
-from vcell.data import CellSource
+from vcell.data import CellSource, open_cells
+from vcell.data.opening import Join
 from vcell.errors import UserError
 from vcell.passes.engine import SPAN, CellRules, CellTable, Reader, Reducer, run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SPANS = 2  # per task, at least: 16,384 cells
-#: Maximum number of tasks: each opens the file, whose row pointers are as long as it has cells.
-_TASKS = 256
+_SPANS = 2  # per task: 16,384 cells
 _PATIENCE = "20s"  # timeout for a scheduler that does not answer
 
 
 #: Common arguments of all tasks: files, layer, join of genes, rules and empty reducers.
-Shared = tuple[
-    "list[Path]", "str | None", Literal["strict", "inner", "outer"], CellRules, tuple[Reducer, ...]
-]
+Shared = tuple["list[Path]", "str | None", Join, CellRules, tuple[Reducer, ...]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class DaskReader:
         """Fill the reducers, and return the measurements per cell."""
         if rows is not None:  # few cells: local reading is faster
             return Reader(self.source, self.rules, label=None)(reducers, rows=rows)
-        step = SPAN * max(_SPANS, -(-self.source.n_cells // (_TASKS * SPAN)))
+        step = _SPANS * SPAN
         pieces = [slice(start, start + step) for start in range(0, self.source.n_cells, step)]
         source = self.source
         paths = [path.resolve() for path in source.paths]
@@ -91,6 +93,7 @@ class DaskReader:
             for first in range(0, len(pieces), window):
                 tasks = [delayed(work)(rows, shared) for rows in pieces[first : first + window]]
                 yield from dask.base.compute(*tasks, scheduler="threads")  # type: ignore[no-untyped-call]
+            _let_go()
             return
         from distributed import Client
 
@@ -102,7 +105,10 @@ class DaskReader:
             workers = sum(client.nthreads().values())
             if not workers:
                 raise UserError(f"the dask scheduler at {self.scheduler} has no workers")
-            yield from _in_order(client, pieces, shared, ahead=2 * workers)
+            try:
+                yield from _in_order(client, pieces, shared, ahead=2 * workers)
+            finally:
+                client.run(_let_go)
 
 
 def _in_order(client: Any, pieces: Sequence[slice], shared: Shared, ahead: int) -> Iterator[Any]:
@@ -117,18 +123,38 @@ def _in_order(client: Any, pieces: Sequence[slice], shared: Shared, ahead: int) 
         yield future.result()
 
 
+_OPENING = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _opened(
+    paths: tuple[Path, ...], layer: str | None, join: Join, marks: tuple[tuple[int, int], ...]
+) -> CellSource:
+    """Open the files once for all tasks of a process: row pointers are as long as they have cells.
+
+    `marks` tells files that were replaced. The files are closed when no task uses them any more.
+    """
+    del marks
+    source = open_cells(list(paths), layer=layer, join=join)
+    weakref.finalize(source, copy.copy(source).close)
+    return source
+
+
+def _let_go() -> None:
+    """Close the files after a pass."""
+    _opened.cache_clear()
+
+
 def work(rows: slice, shared: Shared) -> tuple[CellTable, list[Any]]:
     """Walk some spans of cells: what a worker does."""
-    import copy
-
-    from vcell.data import open_cells
-
     paths, layer, join, rules, reducers = shared
-    own = [copy.copy(reducer) for reducer in reducers]  # empty: see Reducer
+    own = [copy.copy(reducer) for reducer in reducers]  # empty ones: see Reducer
     for reducer in own:
         reducer.spans = []
-    with open_cells(paths, layer=layer, join=join) as source:
-        table = run(source, own, rules=rules, rows=rows, threads=1, label=None)
+    marks = tuple((stat.st_mtime_ns, stat.st_size) for stat in (path.stat() for path in paths))
+    with _OPENING:
+        source = _opened(tuple(paths), layer, join, marks)
+    table = run(source, own, rules=rules, rows=rows, threads=1, label=None)
     return table, [reducer.export() for reducer in own]
 
 
