@@ -6,6 +6,8 @@ import ctypes
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -60,6 +62,36 @@ def permissions_obeyed() -> Iterator[None]:
         yield
     finally:
         libc.capset(head, before)
+
+
+_PEAK = """
+import sys
+from pathlib import Path
+{before}
+from vcell.cli import run
+code = run(sys.argv[1:])
+# not ru_maxrss, which starts at the parent's memory when this process was forked
+peak = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
+print("peak", peak, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def peak_of(
+    *words: object, cwd: Path, env: dict[str, str] | None = None, before: str = ""
+) -> tuple[float, str]:
+    """Run vcell in a separate process; return its peak memory in MiB, and its messages.
+
+    `before` is code that runs first in that process.
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", _PEAK.format(before=before), *map(str, words)],
+        cwd=cwd, env=clean_environment() | (env or {}), capture_output=True, text=True,
+        check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    messages, peak = ran.stderr.rsplit("peak", 1)
+    return int(peak) / 1024, messages
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def _bars(made: Page, one: Scored, metric: Metric, column: NDArray[np.float64]) 
     name = called(metric.name)
     sign = 1 if name.less_is_better else -1
     order = np.argsort(np.nan_to_num(sign * column, nan=np.inf), kind="stable")
-    title, words = name.short, "The dashed line is the baseline's mean."
+    title, caption = name.short, "The dashed line is the baseline's mean."
     if len(order) > _MOST_BARS:
         made.figure(
             f"{title} of {len(order):,} perturbations",
@@ -130,7 +130,7 @@ def _bars(made: Page, one: Scored, metric: Metric, column: NDArray[np.float64]) 
         order, title = order[-_WORST:], f"{title}: the {_WORST} worst"
     values = {one.perturbations[i]: float(column[i]) for i in order}
     picture = svg.bars(values, x=name.short, reference=metric.baseline)
-    made.figure(title, picture, words * (metric.baseline is not None))
+    made.figure(title, picture, caption * (metric.baseline is not None))
 
 
 def ranks(distances: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ class FeatureTable:
 
     genes: list[str]
     values: NDArray[np.float32]
-    what: str
+    description: str
 
 
 def made(path: Path, config: Features) -> FeatureTable:

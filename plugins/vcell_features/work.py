@@ -31,9 +31,11 @@ def run(sources: tuple[Path, ...], config: Features) -> None:
     rows = [_shipped(name, targets) for name in shipped_about()] if not sources else []
     for source, place in places.items():
         found = made(source, config)
-        console.say(f"{source}: {found.what}")
+        console.say(f"{source}: {found.description}")
         _write(place, found.genes, found.values)
-        rows.append(_row(str(place), found.what, found.genes, found.values.shape[1], targets))
+        rows.append(
+            _row(str(place), found.description, found.genes, found.values.shape[1], targets)
+        )
     lines = ""
     if targets is not None:
         anyone = {target for row in rows for target in row["known"]}
@@ -54,18 +56,18 @@ def run(sources: tuple[Path, ...], config: Features) -> None:
 
 
 def _row(
-    name: str, what: str, genes: Sequence[str], width: int, targets: Sequence[str] | None
+    name: str, source: str, genes: Sequence[str], width: int, targets: Sequence[str] | None
 ) -> dict[str, Any]:
     index = GeneIndex(genes)
     known = [target for target in targets or () if index.find(target) >= 0]
-    return {"table": name, "made_of": what, "genes": len(genes), "width": width, "known": known}
+    return {"table": name, "made_of": source, "genes": len(genes), "width": width, "known": known}
 
 
 def _shipped(name: str, targets: Sequence[str] | None) -> dict[str, Any]:
     about = shipped_about()[name]
     genes = next(genes for title, genes, _ in shipped_features() if title == about["title"])
-    what = f"{console.count(about['sets'], 'gene set')}, {about['licence']}; comes with vcell"
-    return _row(about["title"], what, genes, about["width"], targets)
+    source = f"{console.count(about['sets'], 'gene set')}, {about['licence']}; comes with vcell"
+    return _row(about["title"], source, genes, about["width"], targets)
 
 
 def _places(sources: tuple[Path, ...], config: Features) -> dict[Path, Path]:

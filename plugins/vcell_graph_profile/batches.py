@@ -95,7 +95,7 @@ class Strategy:
 
     Attributes
     ----------
-    name, what
+    name, description
         Name of the option's value, and a description.
     sample
         Makes a sample from its perturbed genes (S,).
@@ -115,7 +115,7 @@ class Strategy:
     """
 
     name: str
-    what: str
+    description: str
     sample: Callable[[NDArray[np.int64]], Sample]
     collate: Callable[[list[Sample]], ProfileBatch]
     net: str

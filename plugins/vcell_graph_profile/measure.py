@@ -180,8 +180,9 @@ def facts(found: Phases, strategy: Strategy, size: int) -> dict[str, Any]:
     total = sum(middle.values())
     copy = middle.get("copy")
     return {
-        "strategy": strategy.name, "what": strategy.what, "reference_for": strategy.reference,
-        "own_graph": strategy.own_graph, "milliseconds": middle, "batch_milliseconds": total,
+        "strategy": strategy.name, "what": strategy.description,
+        "reference_for": strategy.reference, "own_graph": strategy.own_graph,
+        "milliseconds": middle, "batch_milliseconds": total,
         "cpu_milliseconds": float(np.median(found.cpu)),
         "iterations_a_second": 1000 / total, "samples_a_second": 1000 * size / total,
         "original_iterations_a_second": 1000 / copy if copy else None,

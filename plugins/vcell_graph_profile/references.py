@@ -207,19 +207,19 @@ def _khop_scipy(name: str, graphs: GeneGraphs, rules: Rules) -> Strategy:
     )  # fmt: skip
 
 
-def same(ours: Sample, theirs: Sample, graphs: GeneGraphs) -> bool:
+def same(sample: Sample, reference: Sample, graphs: GeneGraphs) -> bool:
     """Return whether a reference's sample has the same genes and the same edges as vcell's."""
-    if theirs.parts and isinstance(theirs.parts[0], tuple):  # lazy: the remaining edges
-        genes = ours.genes.astype(np.int64)
+    if reference.parts and isinstance(reference.parts[0], tuple):  # lazy: the remaining edges
+        genes = sample.genes.astype(np.int64)
         alive = np.ones(graphs.n_genes, bool)
         alive[genes[genes < graphs.n_genes]] = False
         return all(
             (alive[edges].all(0) == keep.numpy()).all()
-            for edges, keep in ((e.numpy(), k) for e, k in theirs.parts)
+            for edges, keep in ((e.numpy(), k) for e, k in reference.parts)
         )
-    if not np.array_equal(np.asarray(ours.parts[0]), np.asarray(theirs.parts[0])):
+    if not np.array_equal(np.asarray(sample.parts[0]), np.asarray(reference.parts[0])):
         return False
-    for (rows, sources), other in zip(ours.parts[1:], theirs.parts[1:], strict=True):
+    for (rows, sources), other in zip(sample.parts[1:], reference.parts[1:], strict=True):
         targets = np.repeat(np.arange(len(rows) - 1), np.diff(rows))
         if isinstance(other, tuple):
             if not (np.array_equal(other[0], rows) and np.array_equal(

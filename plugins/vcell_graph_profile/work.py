@@ -195,9 +195,9 @@ def _measured(
     except UserError as error:
         row = {"strategy": name, "not_run": error.message, "reference_for": strategy.reference}
     if strategy.reference and "not_run" not in row:
-        ours = strategies.make(strategy.reference, graphs, rules)
+        matching = strategies.make(strategy.reference, graphs, rules)
         row["same_output"] = all(
-            references.same(ours.sample(one), strategy.sample(one), graphs) for one in sets[:3]
+            references.same(matching.sample(one), strategy.sample(one), graphs) for one in sets[:3]
         )
     if "not_run" in row:
         console.warn(f"{name} is not measured: {row['not_run']}")
@@ -235,10 +235,11 @@ def _compare(rows: list[dict[str, Any]]) -> None:
     """Add to each reference its ratio of data time to vcell's strategy."""
     by_name = {row["strategy"]: row for row in rows if "not_run" not in row}
     for row in by_name.values():
-        ours = by_name.get(row["reference_for"])
-        if ours is None or "sample" not in row["milliseconds"]:
+        matching = by_name.get(row["reference_for"])
+        if matching is None or "sample" not in row["milliseconds"]:
             continue
         data = [
-            sum(r["milliseconds"][phase] for phase in ("sample", "collate")) for r in (row, ours)
+            sum(r["milliseconds"][phase] for phase in ("sample", "collate"))
+            for r in (row, matching)
         ]
         row["data_ratio"] = data[0] / max(data[1], 1e-6)

@@ -162,7 +162,9 @@ def _volcano(page: Page, tested: pd.DataFrame, config: IspStats) -> None:
     if tested.empty:
         return
     series, names = {}, {}
-    for status, rows in tested.groupby("status"):
+    found = dict(list(tested.groupby("status")))
+    for status in sorted(found, key=lambda name: (name != calls.OPEN, name)):  # calls lie on top
+        rows = found[status]
         size = -np.log10(rows["p"].to_numpy(float))
         series[str(status)] = (rows["effect"].tolist(), size.tolist())
         names[str(status)] = rows["gene"].astype(str).tolist()

@@ -127,7 +127,7 @@ def _work(
                     method, cells, device, config.repeats, cls=model.readout == "cls",
                     before=lambda: barrier.wait(_PATIENCE),
                 )  # fmt: skip
-            row = {"method": name, "what": method.what, **seen, "gpu_load": load.percent,
+            row = {"method": name, "what": method.description, **seen, "gpu_load": load.percent,
                    "memory": memory.peak_memory(device)}  # fmt: skip
             results.put((name, rank, (row, timing, out)))
         except threading.BrokenBarrierError:

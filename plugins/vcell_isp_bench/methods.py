@@ -37,7 +37,7 @@ class Method:
     """A method: how it forms batches of cells, and how it encodes a batch."""
 
     name: str
-    what: str
+    description: str
     bert: Bert
     encode: Callable[[list[Tensor]], list[Tensor]]
     batches: Callable[[list[int]], Iterator[list[int]]]
@@ -53,8 +53,8 @@ def make(name: str, model: Geneformer, n_layers: int, config: IspBench) -> Metho
         return _padded(name, model, n_layers, config)
     if name == "quantization":
         bert, facts = _quantised(model.bert)
-        what = f"{_PACKED}, int8 weights, activations quantised dynamically"
-        return _of_packed(name, what, bert, n_layers, config, facts)
+        description = f"{_PACKED}, int8 weights, activations quantised dynamically"
+        return _of_packed(name, description, bert, n_layers, config, facts)
     precision = config.precision if name == "mixed_precision" else "fp32"
     return packed(model, n_layers, config, precision, compiled=name == "compile", name=name)
 
@@ -69,27 +69,27 @@ def packed(
     name: str = "packed",
 ) -> Method:
     """Return vcell's method, at a given precision, compiled or not."""
-    bert, what = model.bert, _PACKED
+    bert, description = model.bert, _PACKED
     if precision != "fp32":
         bert = copy.deepcopy(bert)
         _check_precision(precision, bert.tokens.weight.device)
         bert.set_precision(precision, native=True)
-        what += f", {precision}"
+        description += f", {precision}"
     if compiled:
         bert = copy.deepcopy(bert)
         _compile(bert)
-        what += ", compiled"
-    return _of_packed(name, what, bert, n_layers, config, {})
+        description += ", compiled"
+    return _of_packed(name, description, bert, n_layers, config, {})
 
 
 _PACKED = "packed batches, no head, no padding"
 
 
 def _of_packed(
-    name: str, what: str, bert: Bert, n_layers: int, config: IspBench, facts: dict[str, Any]
+    name: str, description: str, bert: Bert, n_layers: int, config: IspBench, facts: dict[str, Any]
 ) -> Method:
     return Method(
-        name, f"{what}, {config.token_budget:,} tokens a batch", bert,
+        name, f"{description}, {config.token_budget:,} tokens a batch", bert,
         lambda cells: _packed(bert, cells, n_layers),
         lambda lengths: by_tokens(lengths, config.token_budget), n_layers, head=False, facts=facts,
     )  # fmt: skip
@@ -99,16 +99,16 @@ def _padded(name: str, model: Geneformer, n_layers: int, config: IspBench) -> Me
     """Return the usual method: all layers, the head, padding; single cells or batches."""
     reference = PaddedReference(model.bert)
     size = config.batch_size if name == "batching" else 1
-    what = f"{reference.name}: padded batches of {size}, all layers, head on every token"
+    description = f"{reference.name}: padded batches of {size}, all layers, head on every token"
     harness = None
     if name == "original":
         harness = profiled
-        what = (
+        description = (
             f"what the original measured: one cell per forward pass, its profiler called every "
             f"{config.batch_size} cells"
         )
     return Method(
-        name, what, model.bert, lambda cells: reference.hidden(cells, n_layers),
+        name, description, model.bert, lambda cells: reference.hidden(cells, n_layers),
         lambda lengths: by_count(lengths, size), model.shape.n_layers, head=True, harness=harness,
     )  # fmt: skip
 

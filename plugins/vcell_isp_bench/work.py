@@ -61,6 +61,7 @@ def run(path: Path | None, config: IspBench) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = _device(config)
+    checkpoint.require(config.model)
     if path is not None:
         _first_look(path, config)
     model = checkpoint.load(config.model, config.vocabulary, seed=config.seed)
@@ -256,7 +257,7 @@ def one(
             method, bench.cells, bench.device, repeats, cls=bench.model.readout == "cls"
         )
     return {
-        "method": method.name, "what": method.what, **seen, **_phases(timing, 1),
+        "method": method.name, "what": method.description, **seen, **_phases(timing, 1),
         "gpu_load": load.percent, "memory": memory.peak_memory(bench.device),
     }, out  # fmt: skip
 

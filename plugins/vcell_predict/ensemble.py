@@ -166,7 +166,9 @@ class Ensemble:
         effect = self.predict(names, contexts)
         lost = ~np.asarray(np.isfinite(effect).all(axis=1))
         blind = list(
-            dict.fromkeys(name for name, gone in zip(names, lost.tolist(), strict=True) if gone)
+            dict.fromkeys(
+                name for name, missing in zip(names, lost.tolist(), strict=True) if missing
+            )
         )
         if not blind:
             return effect, []

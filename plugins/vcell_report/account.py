@@ -77,7 +77,7 @@ class Account:
         if self.best is not None:
             at = f"best {self.monitor} {self.best[1]:.4g} at step {self.best[0]:,}"
             return f"{at}; no comparison with a baseline was recorded", "plain"
-        return f"{self.status}; nothing was validated", "plain"
+        return f"{self.status}; nothing was scored", "plain"
 
     def differences(self) -> list[tuple[Any, ...]]:
         """Return the paired differences to each baseline behind the verdict."""

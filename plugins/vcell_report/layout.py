@@ -9,6 +9,7 @@ from vcell import console
 from vcell.plugin import announced
 from vcell.report import Page, Report
 from vcell.runs import differing
+from vcell.runs.held_out import beside
 from vcell_report import charts
 from vcell_report.account import Account, brief, short
 
@@ -37,7 +38,9 @@ def write(report: Report, accounts: Sequence[Account]) -> None:
     for chart in shown:
         report.chart(chart)
     if not shown:
-        report.text("The run recorded no training: its model is a closed form, or it holds others.")
+        report.text(
+            "No training was recorded: a model in closed form has none, nor a run of others."
+        )
     for account in accounts:
         _ground(report, account, several=one is None)
     timing = charts.speed(accounts)
@@ -120,6 +123,9 @@ def _compared(report: Report, accounts: Sequence[Account]) -> None:
     ]
     names = short(accounts)
     report.table(("", *names), rows)
+    scores = beside([account.run for account in accounts])
+    if scores:
+        report.table(("held-out score", *names), scores)
     settings = differences(accounts)
     some = "" if settings else "No setting differs. "
     if len({a.meta.get("command") for a in accounts}) > 1:

@@ -52,6 +52,9 @@ def choose(
     usable[_first_of_name(genes)] = True
     listed = read_targets(config.targets) if config.targets else ()
     targeted = tuple(dict.fromkeys([*listed, *found.targets]))
+    found.index.match(
+        [*targeted, *(gene for one in sets.values() for gene in one.genes)]
+    )  # at once
     targets = found.index.match(targeted)
     candidates, unmatched = _candidates(names, sets, found, targets.found, usable)
     quotas = parse_quotas(config.quotas, names, config.n_genes)

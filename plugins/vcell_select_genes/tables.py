@@ -70,7 +70,7 @@ def page(
 ) -> Page:
     """Build coverage.html: what the selection keeps, as tables and figures."""
     made = Page("vcell select-genes", title)
-    made.headline(*_said(report, chosen, ranking, effects, len(genes)))
+    made.headline(*_summary(report, chosen, ranking, effects, len(genes)))
     phases = [f"first {size:,}" for size in chosen.phases]
     made.table(
         ["group", "genes in the file", *phases],
@@ -102,7 +102,7 @@ def page(
     return made
 
 
-def _said(
+def _summary(
     report: dict[str, Any],
     chosen: Arrangement,
     ranking: Ranking,
@@ -111,21 +111,21 @@ def _said(
 ) -> tuple[str, str]:
     """Describe what the selection keeps, and how many of the targets it includes."""
     n = len(chosen.genes)
-    said = f"{console.count(n, 'gene')} of {of:,} chosen"
+    sentence = f"{console.count(n, 'gene')} of {of:,} chosen"
     if effects is not None and report["responses"]["responses"]:
         count = effects.n_responses
         share = kept_curve(count, chosen.genes)[-1]
         plain = kept_curve(count, ranking.order[:n])[-1]
-        said += (
+        sentence += (
             f": they keep {share:.0%} of the responses of training perturbations; "
             f"the {n:,} most variable genes would keep {plain:.0%}"
         )
     if not (targets := report.get("targets")):
-        return said, ""
+        return sentence, ""
     detail = f"targets chosen: {targets['phases'][-1]:,} of {targets['wanted']:,}"
     if targets["not_in_file"]:
         detail += f"; not in the file: {len(targets['not_in_file']):,}"
-    return said, detail
+    return sentence, detail
 
 
 def _curves(chosen: Arrangement, ranking: Ranking, effects: Responses) -> str:

@@ -96,20 +96,20 @@ def _curves(page: Page, run: Run) -> None:
     )  # fmt: skip
 
 
-def _labels(page: Page, study: Study, judged: Array, ours: Named) -> None:
+def _labels(page: Page, study: Study, judged: Array, predicted: Named) -> None:
     page.heading("Labels")
     truth = study.label[judged]
-    table = scores.confusion(truth, ours.label, len(study.labels))
+    table = scores.confusion(truth, predicted.label, len(study.labels))
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
     page.figure(
         "Confusion", heat_map(share.tolist(), rows="true label", columns="given label",
                               legend="share of the true label's cells"),
         "Rows and columns in the order of the table below.",
     )  # fmt: skip
-    edges = np.minimum((ours.probability * _BINS).astype(int), _BINS - 1)
+    edges = np.minimum((predicted.probability * _BINS).astype(int), _BINS - 1)
     at = [k for k in range(_BINS) if (edges == k).any()]
-    confidence = [float(ours.probability[edges == k].mean()) for k in at]
-    accuracy = [float((ours.label == truth)[edges == k].mean()) for k in at]
+    confidence = [float(predicted.probability[edges == k].mean()) for k in at]
+    accuracy = [float((predicted.label == truth)[edges == k].mean()) for k in at]
     page.figure(
         "Calibration",
         svg.scatter({"tenths of confidence": (confidence, accuracy)}, x="confidence",
@@ -179,10 +179,10 @@ def verdict(gained: Mapping[str, float], n: int) -> str:
     if not gained:
         return "trained; no label was shown, so none is given"
     how = f"{signed(gained['gain'])} ({signed(gained['low'])} to {signed(gained['high'])})"
-    what = f"in macro-F1 on {console.count(n, 'held-out cell')}"
+    measure = f"in macro-F1 on {console.count(n, 'held-out cell')}"
     other = "logistic regression on 30 PCs"
     return {
-        "beats": f"gmvae beats {other} by {how} {what}",
-        "worse": f"gmvae is worse than {other}, {how} {what}",
-        "open": f"no difference is shown between gmvae and {other}: {how} {what}",
+        "beats": f"gmvae beats {other} by {how} {measure}",
+        "worse": f"gmvae is worse than {other}, {how} {measure}",
+        "open": f"no difference is shown between gmvae and {other}: {how} {measure}",
     }[claim(gained)]

@@ -57,8 +57,10 @@ class HeldOutSets:
     def of(cls, run: Run) -> HeldOutSets:
         """Read the file that a run wrote."""
         with np.load(run.path / FILE, allow_pickle=False) as file:
-            said = {n.removeprefix("said:"): file[n] for n in file.files if n.startswith("said:")}
-            return cls(file["genes"], file["values"], said)
+            predicted = {
+                n.removeprefix("said:"): file[n] for n in file.files if n.startswith("said:")
+            }
+            return cls(file["genes"], file["values"], predicted)
 
     def scores(self) -> dict[str, dict[str, float]]:
         """Return the correlation and the explained share of the variance of every model."""
@@ -208,7 +210,7 @@ def pooled(model: str, runs: Sequence[Run]) -> Pooled:
         summary[split.name] = one
     first = summary[splits[0].name]
     rows = _rows(splits)
-    heads = ["model", *(f"{what}, {s.name}" for s in splits for what in ("r", "explained"))]
+    heads = ["model", *(f"{column}, {s.name}" for s in splits for column in ("r", "explained"))]
     text = "\n".join([*lines, "", console.table(rows, heads)])
     markdown = "\n".join(
         [*(f"{line}  " for line in lines), "",

@@ -535,6 +535,18 @@ def test_plain_arrays_refuse_what_ends_early():
         task()
 
 
+def test_names_in_a_10x_folder_are_whole(tmp_path):
+    builders.write_mtx(tmp_path / "out", TABLE[:4, :5], zipped=False)
+    path = tmp_path / "out" / "barcodes.tsv"
+    text = path.read_text()
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    with open_cells(tmp_path / "out") as source:
+        assert list(source.cells[:]) == text.splitlines()
+    path.write_text(text.replace(text.splitlines()[1], " "))
+    with pytest.raises(UserError, match=r"barcodes.tsv, line 2: is blank"):
+        _use(tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [(lambda t: t.replace("%%MatrixMarket matrix", "%%Something"), "not a MatrixMarket"),
@@ -542,7 +554,12 @@ def test_plain_arrays_refuse_what_ends_early():
      (lambda t: t.rsplit("\n", 2)[0] + "\n", "entries where its head says"),
      (lambda t: t.rsplit("\n", 2)[0] + "\n99 1 1\n", "gene number outside 1 to 5"),
      (lambda t: t.rsplit("\n", 2)[0] + "\n1 x 1\n", "matrix.mtx cannot be read"),
-     (lambda t: t.rsplit("\n", 2)[0] + "\n1\n", "matrix.mtx cannot be read")],
+     (lambda t: t.rsplit("\n", 2)[0] + "\n1\n", "matrix.mtx cannot be read"),
+     (lambda t: t.rsplit("\n", 2)[0] + "\n1 1\n", "no whole numbers"),
+     (lambda t: t.rsplit("\n", 2)[0] + "\n1 1 2.5\n", "no whole numbers"),
+     (lambda t: t.rsplit("\n", 2)[0] + "\n1 1 3000000000\n", "no whole numbers"),
+     (lambda t: t.replace(" integer ", " complex "), "its head says 'complex general'"),
+     (lambda t: t.replace(" general", " symmetric"), "its head says 'integer symmetric'")],
 )  # fmt: skip
 def test_a_damaged_10x_folder_is_one_clear_line(change, said, tmp_path):
     builders.write_mtx(tmp_path / "out", TABLE[:4, :5], zipped=False)

@@ -14,6 +14,14 @@ from vcell.metrics.by_gene import GeneMajor
 from vcell.metrics.groups import grouped, summarise
 
 
+@dataclass(frozen=True)
+class Piece:
+    rows: np.ndarray
+    indptr: np.ndarray
+    indices: np.ndarray
+    data: np.ndarray
+
+
 def blocks(x, step=7, change=lambda block: block):
     for start in range(0, len(x), step):
         csr = sp.csr_matrix(x[start : start + step])
@@ -23,14 +31,6 @@ def blocks(x, step=7, change=lambda block: block):
                 indices=csr.indices, data=csr.data,
             )
         )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Piece:
-    rows: np.ndarray
-    indptr: np.ndarray
-    indices: np.ndarray
-    data: np.ndarray
 
 
 @pytest.mark.parametrize("largest", [3, 60, 63, 64, 300, 65_535, 70_000])

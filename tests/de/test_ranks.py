@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,28 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tests.de.test_gene_major import blocks
 from vcell.metrics import significance
 from vcell.metrics.groups import summarise
 
 
-@dataclass(frozen=True)
-class Piece:
-    rows: np.ndarray
-    indptr: np.ndarray
-    indices: np.ndarray
-    data: np.ndarray
-
-
 def pieces(x: np.ndarray, step: int = 7):
     """Return a function that reads a dense matrix as CSR blocks."""
-
-    def read():
-        for start in range(0, len(x), step):
-            csr = sp.csr_matrix(x[start : start + step])
-            rows = np.arange(start, min(start + step, len(x)))
-            yield Piece(rows, csr.indptr.astype(np.int64), csr.indices, csr.data)
-
-    return read
+    return partial(blocks, x, step)
 
 
 def check(x: np.ndarray, group: np.ndarray, n_groups: int, **options) -> None:

@@ -22,6 +22,17 @@ def groups(cells, x) -> dict[str, np.ndarray]:
     return {name: x[labels == name] for name in np.unique(labels)}
 
 
+def halves(labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Split the cells of every group in two, as documented; return the rows of both halves."""
+    both: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for name in sorted(set(labels)):
+        drawn = rng.permutation(np.flatnonzero(labels == name))
+        half = len(drawn) // 2
+        both[0].append(drawn[:half])
+        both[1].append(drawn[half : 2 * half])
+    return np.concatenate(both[0]), np.concatenate(both[1])
+
+
 def means(cells) -> dict[str, np.ndarray]:
     return {
         n: v.astype(np.float64).mean(axis=0) for n, v in groups(cells, normalised(cells)).items()

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from tests.evaluate import reference_2026 as reference
 from tests.evaluate.conftest import CONTROL, logged, screen
+from tests.evaluate.reference import halves
 
 
 def run(here, *words):
@@ -110,14 +111,8 @@ def test_the_replicate_is_the_mean_of_five_halvings(here):
     labels = real.obs["target_gene"].astype(str).to_numpy()
     scores = []
     for seed in np.random.SeedSequence(0).generate_state(5):
-        rng = np.random.default_rng(int(seed))
-        halves = ([], [])
-        for name in sorted(set(labels)):
-            drawn = rng.permutation(np.flatnonzero(labels == name))
-            half = len(drawn) // 2
-            halves[0].append(drawn[:half])
-            halves[1].append(drawn[half : 2 * half])
-        a, b = (real[np.concatenate(h)].copy() for h in halves)
+        rows = halves(labels, np.random.default_rng(int(seed)))
+        a, b = (real[half].copy() for half in rows)
         error = reference.members(a, b)["expr_mse_unbiased_capped_norm"]  # needs no own controls
         scores.append(error)
     found = ran.json["metrics"]["expr_mse_unbiased_capped_norm"]["ceiling"]

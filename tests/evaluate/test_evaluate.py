@@ -355,14 +355,8 @@ class TestEdges:
         real = screen(1)
         labels = real.obs["target_gene"].astype(str).to_numpy()
         x = logged(real, float(np.median(np.asarray(real.X.sum(axis=1)))))
-        rng = np.random.default_rng(0)
-        halves = ([], [])
-        for name in sorted(set(labels)):
-            drawn = rng.permutation(np.flatnonzero(labels == name))
-            half = len(drawn) // 2
-            halves[0].append(drawn[:half])
-            halves[1].append(drawn[half : 2 * half])
-        a, b = (x[np.concatenate(h)].copy() for h in halves)
+        rows = reference.halves(labels, np.random.default_rng(0))
+        a, b = (x[half].copy() for half in rows)
         r = np.mean(list(reference.des(a, b).values()))
         metrics = ran.json["metrics"]
         assert metrics["overlap_at_N"]["ceiling"] == pytest.approx(2 * r / (1 + r))

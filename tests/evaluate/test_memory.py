@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from tests.support import PATIENCE, clean_environment
+from tests.support import peak_of
 
-# not ru_maxrss, which begins at what the parent took when this process was forked
-EVALUATE = """
-import sys
-from pathlib import Path
-from vcell.cli import run
-from vcell.metrics import by_gene
-by_gene.MEMORY = 64 << 20
-code = run(["evaluate", *sys.argv[1:], "--no-baseline", "--quiet"])
-assert not code
-print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024)
-"""
+SMALL_BUFFERS = "from vcell.metrics import by_gene; by_gene.MEMORY = 64 << 20"
 GENES, PER_CELL, PERTURBATIONS = 4_000, 2_000, 20
 
 
@@ -61,13 +49,8 @@ def test_three_times_the_cells_take_hardly_more_memory(tmp_path: Path) -> None:
         path = tmp_path / f"{cells}.h5ad"
         write(path, cells)
         for rules, found in peaks.items():
-            done = subprocess.run(
-                [sys.executable, "-c", EVALUATE, path, path, "--rules", rules],
-                cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False,
-                timeout=PATIENCE,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            found.append(float(done.stdout.split()[-1]))
+            words = ("evaluate", path, path, "--rules", rules, "--no-baseline", "--quiet")
+            found.append(peak_of(*words, cwd=tmp_path, before=SMALL_BUFFERS)[0])
         path.unlink()
     for few, many in peaks.values():
         assert many - few < 300  # MiB; the cells more would take 900 on the two sides

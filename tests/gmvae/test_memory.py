@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from scipy import sparse
 
-from tests.support import clean_environment
+from tests.support import peak_of
 from vcell.data.write import CellWriter
 
 GENES = 8000
@@ -21,11 +18,6 @@ def test_memory_grows_by_less_than_a_tenth_of_the_dense_matrix(tmp_path):
 
     Both are larger than what components are learnt from, which no size of the data set changes.
     """
-    code = (
-        "import pathlib, sys; from vcell import cli; code = cli.run(sys.argv[1:]);"
-        "peak = pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0];"
-        "print('peak', peak, file=sys.stderr); sys.exit(code)"
-    )
     rng = np.random.default_rng(0)
     peaks = []
     for n in (14_000, 26_000):
@@ -37,12 +29,8 @@ def test_memory_grows_by_less_than_a_tenth_of_the_dense_matrix(tmp_path):
                 out.append(counts, {"kind": rng.integers(0, 4, 1000)})
         words = ("train-gmvae", path.name, "--labels", "kind", "--max-steps", "20",
                  "--label-fraction", "0.1")  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words],
-            cwd=tmp_path, capture_output=True, text=True, check=True,
-            env=clean_environment() | {"VCELL_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        peaks.append(int(done.stderr.split("peak")[-1]) << 10)
-    dense = 12_000 * GENES * 4
-    print(f"peaks {peaks[0] >> 20} and {peaks[1] >> 20} MiB, dense {dense >> 20} MiB more")
+        environment = {"VCELL_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        peaks.append(peak_of(*words, cwd=tmp_path, env=environment)[0])
+    dense = 12_000 * GENES * 4 / 2**20
+    print(f"peaks {peaks[0]:.0f} and {peaks[1]:.0f} MiB, dense {dense:.0f} MiB more")
     assert peaks[1] - peaks[0] < dense / 10

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import anndata
 import numpy as np
 import pytest
@@ -13,6 +10,7 @@ from scipy import sparse
 import vcell as library
 from tests.bulk.test_sums import cells, reference
 from tests.evaluate.running import Here
+from tests.support import peak_of
 from vcell.data.write import CellWriter
 from vcell.errors import UserError, VcellWarning
 
@@ -158,11 +156,6 @@ def test_from_python_it_is_an_anndata_with_named_fractions(vcell, tmp_path):
 @pytest.mark.slow
 def test_memory_does_not_grow_with_cells(tmp_path):
     """Eight times the cells take at most 30 MB more, for labels but not for counts."""
-    code = (
-        "import pathlib, sys; from vcell import cli; code = cli.run(sys.argv[1:]);"
-        "peak = pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0];"
-        "print('peak', peak, file=sys.stderr); sys.exit(code)"
-    )
     rng = np.random.default_rng(0)
     peaks = []
     for blocks in (8, 64):
@@ -172,10 +165,7 @@ def test_memory_does_not_grow_with_cells(tmp_path):
                 counts = rng.poisson(0.7, (2500, 500)) * (rng.random((2500, 500)) < 0.5)
                 out.append(sparse.csr_matrix(counts), {"kind": rng.integers(0, 5, 2500)})
         words = ("pseudobulk", path.name, "--labels", "kind", "-o", "x.h5ad", "--overwrite")
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words, "--memory", "2", "--samples", "1000"],
-            cwd=tmp_path, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        assert "need more memory than is granted" in done.stderr
-        peaks.append(int(done.stderr.split("peak")[-1]) >> 10)
+        peak, messages = peak_of(*words, "--memory", "2", "--samples", "1000", cwd=tmp_path)
+        assert "need more memory than is granted" in messages
+        peaks.append(peak)
     assert peaks[1] < peaks[0] + 30

@@ -122,7 +122,8 @@ def test_runs_side_by_side_show_what_differs(vcell, runs, tmp_path) -> None:
 def test_runs_side_by_side_have_short_names_and_the_settings_that_all_have(vcell, tmp_path) -> None:
     for name, more in (("20261129-101500-train-vcc-ab12", "a"), ("20261129-101500-isp-cd34", "b")):
         run = Run.create(tmp_path, "train-vcc", name=name, config={"lr": 1, "seed": more, more: 2})
-        run.finish("done")
+        run.update(model="ridge")
+        run.finish("done", held_out={"ridge": {"gain": 0.25}})
     for kind in ("md", "json"):
         ran = vcell(
             "report", "--runs", tmp_path, *(p.name for p in sorted(tmp_path.glob("2026*"))),
@@ -132,6 +133,7 @@ def test_runs_side_by_side_have_short_names_and_the_settings_that_all_have(vcell
     assert json.loads((tmp_path / "both.json").read_text())["differing"] == {"seed": ["b", "a"]}
     text = (tmp_path / "both.md").read_text()
     assert "| setting | 20261129-101500-isp | 20261129-101500-train |" in text
+    assert "(share of the way from the mean to perfect) | 0.25 | 0.25 |" in text
 
 
 def test_a_run_that_holds_others_shows_them(vcell, runs) -> None:

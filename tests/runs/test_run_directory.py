@@ -409,7 +409,8 @@ def test_listing_showing_comparing_and_removing(vcell, tmp_path):
     first, second = new(tmp_path), new(tmp_path)
     first.log("metric", step=7, loss=0.5)
     first.save_checkpoint(7, put("x"), metric=0.5)
-    first.finish("done", score=0.9)
+    first.update(model="gmvae")
+    first.finish("done", score=0.9, held_out={"gmvae": {"macro_f1": 0.8}})
     second.update(config={"lr": 0.2, "path": "x"})
     second.finish("failed")
     listed = vcell("runs", "list", "--json").json["runs"]
@@ -420,6 +421,7 @@ def test_listing_showing_comparing_and_removing(vcell, tmp_path):
     assert "0.9" in shown.out
     assert vcell("runs", "show", first.name, "--json").json["checkpoints"] == [7]
     compared = vcell("runs", "compare", first.name, second.name, "--json").json
+    assert compared["held_out"]["macro-F1 (1 is best)"] == [0.8, None]
     assert compared["settings"] == {"lr": [0.1, 0.2]}  # "path" is a setting of one of them
     assert vcell("runs", "rm", first.name).code == 0
     assert not first.path.exists()

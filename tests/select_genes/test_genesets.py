@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
+from collections import Counter
 from importlib import metadata, resources
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 from vcell.errors import UserError
 from vcell.genes import GeneIndex, GeneSet, announced, read_sets, read_targets, shipped
+from vcell.genes.names import _lines
 
 FREE = {"MIT", "BSD-3-Clause", "CC-BY-4.0", "MIT and CC-BY-4.0", "CC0-1.0"}
 
@@ -118,3 +121,33 @@ WRONG = ["not a gene set"]
 
 def give():
     return [GeneSet("made", ("B",))]
+
+
+def test_many_names_are_found_as_one_is():
+    """In one search of some lines of HGNC's table, and one by one in a table of all."""
+    rng = random.Random(1)
+    lines = [line.split("\t") for line in _lines()]
+    of_line = [[name for cell in line for name in cell.split("|") if name] for line in lines]
+    times = Counter(name.casefold() for names in of_line for name in names)
+    every = [name for names in of_line for name in names]
+    shared = [name for name in every if times[name.casefold()] > 1]
+
+    def written(name):
+        return rng.choice([name, name, name, name.lower(), name.upper(), f"{name}.7", f"no{name}"])
+
+    renamed = 0
+    for trial in range(12):
+        both = rng.sample(of_line, 50)  # genes of the file that are asked for by another name
+        genes = [written(rng.choice(rng.choice([shared, every]))) for _ in range(400)]
+        genes += [rng.choice(names) for names in both]
+        ids = [rng.choice([rng.choice(lines)[1], f"{rng.choice(lines)[1]}.3", ""]) for _ in genes]
+        wanted = [written(rng.choice(rng.choice([shared, every]))) for _ in range(200)]
+        wanted += [rng.choice(names) for names in both] + genes[:3]
+        index = GeneIndex(genes, np.array(ids) if trial % 2 else None)
+        expected = [index.find(name) for name in wanted]
+        pairs = zip(expected, wanted, strict=True)
+        renamed += sum(i >= 0 and index.genes[i] != name for i, name in pairs)
+        parts = wanted[:100], wanted[50:]
+        assert index.match(parts[0]).index.tolist() == expected[:100]
+        assert index.match(parts[1]).index.tolist() == expected[50:]
+    assert renamed > 100

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.support import clean_environment
-
-_WATCHED = """
-import sys
-from pathlib import Path
-from vcell.cli import run
-code = run(sys.argv[1:])
-# not ru_maxrss, which begins at what the parent took when this process was forked
-print(code, int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024)
-"""
+from tests.support import peak_of
 
 
 @pytest.mark.slow
 def test_peak_memory_is_flat_within_a_tenth(vcell, tmp_path):
-    environment = clean_environment() | {"VCELL_CACHE": str(tmp_path)}
-
-    def peak(*words: object) -> float:
-        done = subprocess.run(
-            [sys.executable, "-c", _WATCHED, *map(str, words), "--quiet"],
-            capture_output=True, text=True, check=True, env=environment, cwd=tmp_path,
-        )  # fmt: skip
-        code, size = done.stdout.splitlines()[-1].split()
-        assert code == "0", done.stderr
-        return float(size)
-
+    environment = {"VCELL_CACHE": str(tmp_path)}
     peaks: dict[tuple[str, ...], list[float]] = {}
     for cells in (25_000, 100_000):
         path = tmp_path / "cells.h5ad"
@@ -45,7 +23,8 @@ def test_peak_memory_is_flat_within_a_tenth(vcell, tmp_path):
             ("select-genes", "--overwrite", "--hvg-flavor", "pearson_residuals"),
             ("inspect", "--full"),
         ):
-            peaks.setdefault(words, []).append(peak(words[0], path, *words[1:]))
+            peak, _ = peak_of(words[0], path, *words[1:], "--quiet", cwd=tmp_path, env=environment)
+            peaks.setdefault(words, []).append(peak)
         path.unlink()
     # 75,000 cells more hold 800 MB more. Between runs of one file the peaks differ by a few MB.
     for words, (few, many) in peaks.items():

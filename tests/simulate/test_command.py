@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import anndata
 import numpy as np
 import pytest
 
-from tests.support import clean_environment
+from tests.support import peak_of
 
 
 def test_it_writes_cells_and_truth_and_says_so(vcell, tmp_path):
@@ -48,18 +45,6 @@ def test_memory_does_not_grow_with_the_number_of_cells(tmp_path):
     peaks = []
     for cells in (4_000, 24_000):
         words = ["simulate", "c.h5ad", "--n-cells", str(cells), "--genes", "12000"]
-        code = (
-            "import sys; from pathlib import Path; from vcell.cli import run; run(sys.argv[1:]);"
-            "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
-        )
-        ran = subprocess.run(
-            [sys.executable, "-c", code, *words],
-            cwd=tmp_path,
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        peaks.append(int(ran.stdout.split()[-1]))
-    size = (tmp_path / "c.h5ad").stat().st_size / 1024
+        peaks.append(peak_of(*words, cwd=tmp_path)[0])
+    size = (tmp_path / "c.h5ad").stat().st_size / 2**20
     assert peaks[1] - peaks[0] < 0.15 * size

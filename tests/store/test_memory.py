@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from tests.support import PATIENCE, clean_environment
+from tests.support import peak_of
 
-# not ru_maxrss, which begins at what the parent took when this process was forked
-PREPARE = """
-import sys
-from pathlib import Path
-from vcell.cli import run
-code = run(["prepare", sys.argv[1], "-o", sys.argv[2], "--quiet"])
-assert not code
-print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024)
-"""
 N_GENES, PER_CELL = 18_080, 1_500
 
 
@@ -53,26 +42,13 @@ def write_cells(path: Path, n: int) -> None:
             )
 
 
-def peak_of_prepare(path: Path) -> float:
-    """Largest resident memory of the command, in MiB."""
-    done = subprocess.run(
-        [sys.executable, "-c", PREPARE, str(path), f"{path}.zarr"],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=PATIENCE,
-    )
-    return float(done.stdout.split()[-1])
-
-
 @pytest.mark.slow
 def test_five_times_the_cells_take_no_more_memory(tmp_path: Path) -> None:
     peaks = []
     for n in (20_000, 100_000):
         path = tmp_path / f"{n}.h5ad"
         write_cells(path, n)
-        peaks.append(peak_of_prepare(path))
+        peaks.append(peak_of("prepare", path, "-o", f"{path}.zarr", "--quiet", cwd=tmp_path)[0])
         path.unlink()
     assert peaks[1] < 1.1 * peaks[0]
     assert peaks[1] < 1024

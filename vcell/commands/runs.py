@@ -13,6 +13,7 @@ from vcell.commands.config import project_file
 from vcell.config.check import runs_folder
 from vcell.errors import UserError
 from vcell.runs import ROOT, Run, differing, find_runs, remove
+from vcell.runs.held_out import beside, held_out
 
 
 def _folder(ctx: click.Context, _param: click.Parameter, given: Path | None) -> Path:
@@ -30,12 +31,6 @@ _root = click.option(
     help="The folder that holds the runs (default: the project's folder of runs, else runs).",
 )
 
-_SCORES = {
-    "gain": "gain (share of the way from the mean to perfect)",
-    "pds": "PDS (discrimination; 1 is best)",
-    "mae": "MAE (0 is best)",
-    "delta_correlation": "correlation of the changes (1 is best)",
-}
 _COLUMNS = ("run", "status", "steps", "best", "took")
 
 
@@ -124,8 +119,8 @@ def _show_text(run: Run, data: dict[str, Any], metrics: dict[str, Any]) -> str:
         if data[key] is not None
     ]
     parts = [console.table([*head, ("checkpoints", steps)], ["", ""]).split("\n", 2)[2]]
-    if held_out := _held_out(run):
-        parts.append(console.table(held_out.items(), ["held-out score", ""]))
+    if scores := held_out(run):
+        parts.append(console.table(scores.items(), ["held-out score", ""]))
     outcome = metrics | {k: v for k, v in data["summary"].items() if not isinstance(v, dict | list)}
     if outcome:
         parts.append(console.table(outcome.items(), ["last value of", ""]))
@@ -148,17 +143,6 @@ def _settings(config: dict[str, Any], origins: dict[str, str]) -> list[str]:
     if left:
         parts.append(f"{console.count(left, 'setting')} at the default (--json shows all)")
     return parts
-
-
-def _held_out(run: Run) -> dict[str, Any]:
-    """Return the scores of the run's model on held-out perturbations, by their full names."""
-    every = run.meta.get("summary", {}).get("held_out")
-    model = run.meta.get("model")
-    scores = every.get(model) if isinstance(every, dict) and isinstance(model, str) else None
-    if not isinstance(scores, dict):
-        return {}
-    named = {words: scores[key] for key, words in _SCORES.items() if key in scores}
-    return {"model": model} | named if named else {}
 
 
 def last_metrics(run: Run) -> dict[str, Any]:
@@ -197,10 +181,8 @@ def compare(names: tuple[str, ...], root: Path) -> None:
     settings = differing(chosen)
     rows = [(key, *map(_brief, values)) for key, values in settings.items()]
     parts = [console.table(status, heads)]
-    held_out = [_held_out(run) for run in chosen]
-    score_names = list(dict.fromkeys(name for scores in held_out for name in scores))
-    if score_names:
-        scores = [(name, *(found.get(name) for found in held_out)) for name in score_names]
+    scores = beside(chosen)
+    if scores:
         parts.append(console.table(scores, ["held-out score", *heads[1:]]))
     if metrics:
         lines = [(name, *values) for name, values in metrics.items()]
@@ -209,7 +191,7 @@ def compare(names: tuple[str, ...], root: Path) -> None:
         parts.append(console.table(rows, ["setting that differs", *heads[1:]]))
     data = {
         "runs": [r.name for r in chosen],
-        "held_out": {name: [found.get(name) for found in held_out] for name in score_names},
+        "held_out": {name: list(values) for name, *values in scores},
         "settings": settings,
         "metrics": metrics,
     }

@@ -130,8 +130,11 @@ def _opened(path: Path) -> IO[bytes]:
 def _table(path: Path) -> NDArray[np.object_]:
     """Read tab-separated names."""
     with reading(str(path)), _opened(path) as file:
-        lines = file.read().decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
+        lines = file.read().decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
     rows = [line.split("\t") for line in lines] if lines != [""] else []
+    blank = next((i for i, row in enumerate(rows) if not any(map(str.strip, row))), None)
+    if blank is not None:
+        raise UserError(f"{path}, line {blank + 1}: is blank")
     widths = {len(row) for row in rows}
     if len(widths) > 1:
         odd = next(i for i, row in enumerate(rows) if len(row) != len(rows[0]))
@@ -141,6 +144,9 @@ def _table(path: Path) -> NDArray[np.object_]:
     if rows:
         out[:] = rows
     return out
+
+
+_KINDS = ([b"integer"], [b"real"], [b"double"], [b"pattern"])  # of entries
 
 
 class MtxMatrix:
@@ -156,6 +162,11 @@ class MtxMatrix:
             sizes = [int(word) for word in line.split()]
         if head[:3] != [b"%%MatrixMarket", b"matrix", b"coordinate"] or len(sizes) != 3:
             raise UserError(f"{path} is not a MatrixMarket coordinate file")
+        if head[3:4] not in _KINDS or head[4:5] not in ([b"general"], []):
+            said = b" ".join(head[3:]).decode("ascii", "replace")
+            raise UserError(
+                f"{path}: its head says {said!r}", hint="vcell reads integer, real and pattern"
+            )
         if sizes[:2] != [n_genes, n_cells]:
             raise UserError(
                 f"{path} is of {console.count(sizes[0], 'gene')} and "
@@ -224,7 +235,11 @@ class MtxMatrix:
                     if len(number) and (number.min() < 0 or number.max() >= n):
                         raise damaged(str(self.path), f"has a {what} number outside 1 to {n:,}")
                 values = np.ones(len(gene)) if self._pattern else piece[2].to_numpy()
-                rows.add(cell.astype(np.int32), gene.astype(np.int32), values.astype(self.dtype))
+                with np.errstate(invalid="ignore"):
+                    stored = values.astype(self.dtype)
+                if self.dtype == np.int32 and not np.array_equal(stored, values):
+                    raise damaged(str(self.path), "has entries that are no whole numbers")
+                rows.add(cell.astype(np.int32), gene.astype(np.int32), stored)
                 seen += len(piece)
                 bar.advance(len(piece))
         if seen != self.nnz:

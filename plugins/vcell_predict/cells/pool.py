@@ -64,8 +64,8 @@ class Pool:
             rows = rows[np.linspace(0, len(rows) - 1, fit).astype(np.int64)]
         blocks = [(numbers, block.astype(np.float32)) for numbers, block in reader(rows)]
         cells = sp.vstack([block for _, block in blocks], format="csr")
-        kept = np.concatenate([numbers for numbers, _ in blocks])
-        return cls(cells, kept, batch[kept])
+        chosen = np.concatenate([numbers for numbers, _ in blocks])
+        return cls(cells, chosen, batch[chosen])
 
     def __len__(self) -> int:
         return int(self.cells.shape[0])

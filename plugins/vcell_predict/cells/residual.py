@@ -32,9 +32,9 @@ def move(
     sums = np.bincount(taken.indices, taken.data, minlength=n_genes)
     share = np.bincount(taken.indices, minlength=n_genes) / n
     to = _detected(share, sums / n, target)
-    kept = _lose(taken, np.divide(to, share, out=np.ones(n_genes), where=share > 0), rng)
-    gained = _gain(pool, kept, np.maximum(to - share, 0), target, rng)
-    cells = (kept + gained).tocsr()
+    thinned = _lose(taken, np.divide(to, share, out=np.ones(n_genes), where=share > 0), rng)
+    gained = _gain(pool, thinned, np.maximum(to - share, 0), target, rng)
+    cells = (thinned + gained).tocsr()
     _stretch(cells, share, to, sums / n, target)
     return cells
 

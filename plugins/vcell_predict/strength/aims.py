@@ -55,8 +55,8 @@ class CalledGenes:
         after = np.expm1(np.maximum(self.control + strength * self.effect, 0)) + tiny
         fold = np.abs(np.log(after / (np.expm1(self.control) + tiny)))
         scores = np.zeros(len(found))
-        for i, (ours, real) in enumerate(zip(found, self.real, strict=True)):
-            genes, n = np.flatnonzero(ours), int(real.sum())
+        for i, (predicted, real) in enumerate(zip(found, self.real, strict=True)):
+            genes, n = np.flatnonzero(predicted), int(real.sum())
             top = genes[np.argsort(-fold[i, genes], kind="stable")[:n]]
             scores[i] = real[top].sum() / max(n, 1)
         return float(scores.mean())

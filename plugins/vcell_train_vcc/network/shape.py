@@ -127,8 +127,8 @@ class NetworkShape:
 
 def device_of(run: Run, config: TrainVcc) -> torch.device:
     """Return the kind of device that the run uses."""
-    wanted = str(run.meta.get("device", config.device))
-    gpu = torch.cuda.is_available() if wanted == "auto" else wanted == "cuda"
+    kind = str(run.meta.get("device", config.device))
+    gpu = torch.cuda.is_available() if kind == "auto" else kind == "cuda"
     return torch.device("cuda" if gpu else "cpu")
 
 
