@@ -363,7 +363,7 @@ def fractions(args: argparse.Namespace) -> None:
             data.write_h5ad(f"{folder}/cells.h5ad")
             for column, share in (("right", 1.0), ("wrong", 1.0), ("right", 0.5), ("right", 0.1),
                                   ("right", 0.0)):  # fmt: skip
-                for seed in range(args.seeds):
+                for seed in range(args.first_seed, args.first_seed + args.seeds):
                     row = _named(folder, column, share, seed, args.max_steps, truth)
                     row |= {"set": path.stem, "wrong": wrong if column == "wrong" else 0.0}
                     print(json.dumps(row), flush=True)

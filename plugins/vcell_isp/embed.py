@@ -21,7 +21,7 @@ from vcell.errors import UserError
 from vcell.geneformer import tokens
 from vcell.geneformer.shifts import ShiftEngine
 from vcell.nn.bert import Lengths
-from vcell_isp.model import ModelReader, device_of, load
+from vcell_isp.model import ModelReader, device_of, load, require
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +39,7 @@ def run(path: Path, config: IspEmbed) -> None:
     if out is None:
         raise UserError("no output is named", hint="add -o embedded.h5ad")
     outputs.check(out, inputs=[path], overwrite=config.overwrite, suffixes=(".h5ad", ".zarr"))
+    require(config)
     with open_cells(path, config.layer) as source:
         require_counts(source, quiet=True)  # before loading a model, which takes long
     reader = load(config, device_of(config.device))

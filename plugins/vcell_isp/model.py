@@ -36,15 +36,21 @@ class ModelReader:
         )
 
 
-def load(config: ModelOptions, device: torch.device) -> ModelReader:
-    """Load the model, and print its description."""
+def require(config: ModelOptions) -> str:
+    """Return the name of the model; refuse one that is not there, before anything is read."""
     if config.model is None:
         raise UserError(
             "no model is named",
             hint="add --model DIR (a folder with config.json and model.safetensors), or try "
             "--model synthetic:gf-6L-10M-i2048",
         )
-    model = checkpoint.load(config.model, config.vocabulary, seed=config.seed)
+    checkpoint.require(config.model)
+    return config.model
+
+
+def load(config: ModelOptions, device: torch.device) -> ModelReader:
+    """Load the model, and print its description."""
+    model = checkpoint.load(require(config), config.vocabulary, seed=config.seed)
     n_layers = layer_number(config.model_layer, model.shape.n_layers)
     readout = model.readout if config.readout == "auto" else config.readout
     if readout == "cls" and model.vocabulary.cls is None:

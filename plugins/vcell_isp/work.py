@@ -21,7 +21,7 @@ from vcell.launch import join_run, launch, make_plan, resume_run
 from vcell.runs import Run
 from vcell_isp import IspRun, planning, shards
 from vcell_isp.design import IspDesign
-from vcell_isp.model import ModelReader, load
+from vcell_isp.model import ModelReader, load, require
 from vcell_isp.shards import Shard, ShardFolder
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def run(cells: Path | None, config: IspRun) -> None:
         if cells is None:
             raise UserError("no file of cells is named", hint="vcell isp run CELLS --model DIR")
         outputs.check_folder(config.runs)
+        require(config)
         planning.first_look(cells, config)
         reader = load(config, torch.device("cpu"))
         design = planning.design(cells, config, reader.model)

@@ -61,6 +61,7 @@ def run(path: Path | None, config: IspBench) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = _device(config)
+    checkpoint.require(config.model)
     if path is not None:
         _first_look(path, config)
     model = checkpoint.load(config.model, config.vocabulary, seed=config.seed)

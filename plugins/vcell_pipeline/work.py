@@ -68,7 +68,19 @@ def _may_write(config: Pipeline) -> None:
 def status(config: Pipeline) -> None:
     """Print the state of the stages."""
     book = Manifest.open(config.output)
-    rows = list(_standing(book, config))
+    if not book.stages and (config.cells is None or config.cell_type_column is None):
+        raise UserError(
+            f"no stage of a pipeline is done in {config.output}",
+            hint="vcell pipeline bulk --cells FILE starts one; -o names its folder",
+        )
+    if config.cells is None or config.cell_type_column is None:
+        console.say("without --cells and --cell-type-column no stage is checked for changes")
+        rows = [
+            (name, "done", known["seconds"], len(known["outputs"]))
+            for name, known in book.stages.items()
+        ]
+    else:
+        rows = list(_standing(book, config))
     result = {
         "folder": str(config.output),
         "stages": [dict(zip(_HEADS, r, strict=True)) for r in rows],

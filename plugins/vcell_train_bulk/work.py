@@ -85,6 +85,8 @@ def _begun(config: TrainBulk) -> tuple[Cohort, BulkStudy, dict[str, Any]]:
         config.patient_column, config.outcome_column, config.cell_type_column, config.batch_column
     )
     given = _folds_of(config.folds_file)
+    if config.gmvae:
+        Run.open(config.gmvae, root=config.runs).refuse_unless_of("train-gmvae")
     with open_cells(path, config.layer) as source:
         refuse_repeated(source)
         require_counts(source)

@@ -73,6 +73,7 @@ class Study:
     batch: NDArray[np.int64]
     held_out: NDArray[np.bool_]
     suspect: NDArray[np.bool_]
+    begin: NDArray[np.int64]
     doubted: float = 0.0
 
     def plain(self) -> str:
@@ -88,7 +89,7 @@ class Study:
         with path.open("wb") as file:
             np.savez_compressed(
                 file, label=self.label, shown=self.shown, batch=self.batch,
-                held_out=self.held_out, suspect=self.suspect,
+                held_out=self.held_out, suspect=self.suspect, begin=self.begin,
             )  # fmt: skip
 
     @classmethod
@@ -101,10 +102,12 @@ class Study:
         except (OSError, ValueError) as error:
             raise UserError(f"{run.name} cannot be read: {error}") from None
         shape = GmvaeShape.of(saved.pop("shape"))
+        n = len(arrays["label"])  # older runs have neither suspects nor beginnings
+        suspect, begin = arrays.get("suspect", np.zeros(n, bool)), arrays.get("begin")
         return cls(
             shape, tuple(saved["genes"]), tuple(saved["labels"]), tuple(saved["batches"]),
             saved["target"], arrays["label"], arrays["shown"], arrays["batch"], arrays["held_out"],
-            arrays.get("suspect", np.zeros(len(arrays["label"]), bool)), saved.get("doubted", 0.0),
+            suspect, np.full(n, -1) if begin is None else begin, saved.get("doubted", 0.0),
         )  # fmt: skip
 
 
@@ -179,8 +182,10 @@ def made(store: Store, config: TrainGmvae) -> Study:
         dropout=_dropout(config, labelled=labelled),
     )  # fmt: skip
     genes = tuple(map(str, store.genes))
-    none = np.zeros(n, bool)
-    return Study(shape, genes, labels, batches, np.nan, label, shown, batch, held_out, none)
+    suspect, begin = np.zeros(n, bool), np.full(n, -1, np.int64)
+    return Study(
+        shape, genes, labels, batches, np.nan, label, shown, batch, held_out, suspect, begin
+    )
 
 
 def _dropout(config: TrainGmvae, *, labelled: bool) -> float:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vcell_train_gmvae.study import Study
 
 _JUDGED, _AT_ONCE = 4096, 1024  # cells in a validation, and cells at once
+_BEGIN = 0.3  # share of the steps over which cells are held to the component that they begin in
 
 
 class CellStream(ShuffledBatches):
@@ -84,9 +85,13 @@ class GmvaeTask:
         weights = Weights(
             kl=config.kl_weight, warmup=round(config.kl_warmup * config.max_steps),
             free_bits=config.free_bits, labels=config.label_weight, shown=max(shown.mean(), 1e-9),
+            begin=round(_BEGIN * config.max_steps),
         )  # fmt: skip
         network = Gmvae(self.study.shape, weights)
         network.counts.start_at(torch.from_numpy(self.cells.shares(self.train)).float())
+        begin = self.study.begin[self.train]
+        if (begin >= 0).any():
+            network.mixture.share_out(np.bincount(begin, minlength=self.study.shape.components))
         return network
 
     def fetch(self, numbers: NDArray[np.int64], source: ResidentCells | DeviceCells) -> Any:

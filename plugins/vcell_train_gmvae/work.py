@@ -14,6 +14,7 @@ from vcell import console
 from vcell.data import open_cells
 from vcell.data.detect import refuse_repeated, require_counts
 from vcell.errors import UserError
+from vcell.gmvae.beginning import groups
 from vcell.gmvae.cells import ResidentCells, row_sums
 from vcell.gmvae.components import COMPONENTS, Components
 from vcell.gmvae.trained import STUDY
@@ -78,6 +79,11 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
             if not config.keep_all_labels:
                 study, listed = without_wrong_labels(study, cells, components, config.seed)
                 files |= listed
+        elif 1 < study.shape.components < len(train):
+            components = Components.learnt(cells, train, seed=config.seed)
+            begin = np.full(len(study.begin), -1, np.int64)
+            begin[train] = groups(components.of(cells, train), study.shape.components, config.seed)
+            study = dataclasses.replace(study, begin=begin)
         config = steps(config, len(train))
         shown = int((study.shown >= 0).sum())
         console.say(

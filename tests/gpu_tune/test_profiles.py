@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.fake_nvml import FakeNvml
+from vcell.errors import UserError
 from vcell.gpu import profiles
 from vcell.gpu.settings import CardSettings
 from vcell.runs import Run
@@ -96,6 +98,26 @@ def test_a_profile_of_another_card_is_refused(vcell, driver, environment, tmp_pa
     assert "measured on another card" in ran.err
     (tmp_path / "gpu-profiles" / "best.json").write_text("[1]")
     assert "damaged" in vcell("gpu-tune", "apply", "--profile", "best", env=environment).err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[1]", "[" * 100_000, "{}", '{"card": "A"}',
+        *(f'{{"card": "A", "settings": {settings}}}' for settings in (
+            "[1]", "3", '{"power_limit": "abc"}', '{"power_limit": NaN}', '{"power_limit": true}',
+            '{"clocks": 5}', '{"clocks": [1]}', '{"clocks": ["a", "b"]}', '{"temp_limit": [1, 2]}',
+        )),
+    ],
+)  # fmt: skip
+def test_a_damaged_profile_is_reported(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    profile(tmp_path, "A")
+    card = SimpleNamespace(name="A")
+    assert profiles.read("best", card).names() == []
+    (tmp_path / "gpu-profiles" / "best.json").write_text(text)
+    with pytest.raises(UserError, match=r"best.json is damaged"):
+        profiles.read("best", card)
 
 
 def test_a_run_without_a_gpu_refuses_a_profile_at_once(vcell, tmp_path):

@@ -25,6 +25,22 @@ TOLD = {
     "cells to copy": (("predict", "--like", "real.h5ad"), "--like: real.h5ad does not exist"),
     "a source": (("features", "go.gmt", "--cells", "{}"), "go.gmt: there is no such file"),
     "ids": (("features", "{}", "--ids", "ids.txt"), "--ids: ids.txt does not exist"),
+    "a run of states": (
+        ("train-bulk", "{}", "--cell-type-column", "x", "--gmvae", "gone"),
+        "there are no runs in",
+    ),
+    "no model": (("isp", "run", "{}"), "no model is named"),
+    "a model": (("isp", "run", "{}", "--model", "gone"), "gone does not exist"),
+    "a model that embeds": (
+        ("isp", "embed", "{}", "--model", "gone", "-o", "o.h5ad"),
+        "gone does not exist",
+    ),
+    "a model to time": (("isp-bench", "{}", "--model", "gone"), "gone does not exist"),
+    "a model of random weights": (
+        ("isp", "run", "{}", "--model", "synthetic:gf-6L"),
+        "there is no synthetic:gf-6L",
+    ),
+    "no pipeline": (("pipeline", "status"), "no stage of a pipeline is done in pipeline"),
     "own cells": (("demo", "--data", "mine.h5ad"), "--data: mine.h5ad does not exist"),
     # outputs of a wrong kind
     "a table": (("de", "{}", "-o", "q.xlsx"), "must end in .parquet or .csv"),

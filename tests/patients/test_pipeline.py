@@ -184,6 +184,16 @@ def test_a_second_pipeline_and_damage_are_reported(inside, project, tmp_path):
     assert "pipeline.json cannot be read" in ran.err
 
 
+def test_the_state_is_shown_without_the_settings(typed, tmp_path):
+    book = Manifest.open(tmp_path / "pipeline")
+    with book.locked():
+        book.run(Stage(name="qc", title="qc", inputs=[], settings={}, work=lambda: ({}, [])))
+    ran = typed("pipeline", "status", "--json")
+    assert ran.code == 0, ran.err
+    assert [(one["stage"], one["state"]) for one in ran.json["stages"]] == [("qc", "done")]
+    assert "no stage is checked for changes" in ran.err
+
+
 def test_a_stage_is_done_by_digest_not_by_name_or_time(tmp_path):
     source, out, done = tmp_path / "in", tmp_path / "out", []
 

@@ -68,8 +68,36 @@ def load(name: str, vocabulary: Path | None = None, *, seed: int = 0) -> Genefor
     UserError
         If it is not a Geneformer, is damaged, or has other tokens than the vocabulary.
     """
+    require(name)
     if name.startswith(SYNTHETIC):
         return _synthetic(name, vocabulary, seed)
+    folder = Path(name)
+    shape = _shape(folder)
+    known = _vocabulary(vocabulary, shape.n_tokens, str(folder))
+    path = _weights_file(folder)
+    bert = Bert(shape)
+    _fill(bert, _read(path), path)
+    digest, note = _recognised(path)
+    bert.eval().requires_grad_(requires_grad=False)
+    return Geneformer(folder.name, bert, known, synthetic=False, checksum=digest, note=note)
+
+
+def require(name: str) -> None:
+    """Refuse what is neither a model's folder nor a synthetic name, before anything is read.
+
+    Raises
+    ------
+    UserError
+        With the reason.
+    """
+    if name.startswith(SYNTHETIC):
+        wanted = name.removeprefix(SYNTHETIC)
+        if wanted not in SHAPES:
+            raise UserError(
+                f"there is no {name}{did_you_mean(wanted, SHAPES)}",
+                hint=f"made-up weights come as {', '.join(SHAPES)}",
+            )
+        return
     folder = Path(name)
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
@@ -83,24 +111,11 @@ def load(name: str, vocabulary: Path | None = None, *, seed: int = 0) -> Genefor
             f"{folder} holds a LoRA adapter, which is not a whole model",
             hint="merge it into its base model (peft: merge_and_unload) and save that",
         )
-    shape = _shape(folder)
-    known = _vocabulary(vocabulary, shape.n_tokens, str(folder))
-    path = _weights_file(folder)
-    bert = Bert(shape)
-    _fill(bert, _read(path), path)
-    digest, note = _recognised(path)
-    bert.eval().requires_grad_(requires_grad=False)
-    return Geneformer(folder.name, bert, known, synthetic=False, checksum=digest, note=note)
 
 
 def _synthetic(name: str, vocabulary: Path | None, seed: int) -> Geneformer:
     """Make random weights: BERT's initial scale (0.02), smooth positions like trained ones."""
     wanted = name.removeprefix(SYNTHETIC)
-    if wanted not in SHAPES:
-        raise UserError(
-            f"there is no {name}{did_you_mean(wanted, SHAPES)}",
-            hint=f"made-up weights come as {', '.join(SHAPES)}",
-        )
     shape = SHAPES[wanted]
     bert = Bert(shape)
     made_up(bert, seed)

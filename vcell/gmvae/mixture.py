@@ -14,8 +14,15 @@ B cells, K components, D latent dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Mixture(nn.Module):
@@ -31,6 +38,12 @@ class Mixture(nn.Module):
             self.logits: Tensor = nn.Parameter(logits)
         else:
             self.register_buffer("logits", logits)
+
+    @torch.no_grad()
+    def share_out(self, cells: Sequence[int] | NDArray[np.int64]) -> None:
+        """Give each component the share of the cells that begin in it, and one cell more."""
+        shares = torch.as_tensor(cells, dtype=torch.float32) + 1
+        self.logits.copy_(torch.log(shares / shares.sum()))
 
     def forward(self, mean: Tensor, log_variance: Tensor) -> Tensor:
         """Return ``log pi_k - KL_k`` of each cell, (B, K)."""

@@ -79,6 +79,7 @@ class Weights:
     free_bits: float = 0.0
     labels: float = 50.0
     shown: float = 1.0
+    begin: int = 0
 
 
 class NormActivation(nn.Module):
@@ -166,5 +167,11 @@ class Gmvae(nn.Module):
             entropy = torch.where(shown, whole - own, entropy)
         far = kl.clamp_min(weights.free_bits) if weights.free_bits else kl
         beta = weights.kl * ((self.taken + 1) / max(weights.warmup, 1)).clamp(max=1.0)
-        total = loss + beta * far.mean() + weights.labels / weights.shown * entropy.mean()
+        pull: float | Tensor = weights.labels / weights.shown
+        if not self.shape.labelled and "begin" in rows.more:
+            begin = rows.more["begin"].long()
+            own = joint.gather(1, begin.clamp_min(0)[:, None])[:, 0]
+            entropy = torch.where(begin >= 0, whole - own, entropy)
+            pull = weights.labels * (1 - self.taken / max(weights.begin, 1)).clamp(min=0.0)
+        total = loss + beta * far.mean() + pull * entropy.mean()
         return {"total": total, "counts": loss, "kl": kl.mean(), "labels": entropy.mean()}

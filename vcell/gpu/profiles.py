@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,10 @@ def read(name: str, card: Control) -> CardSettings:
         )
     try:
         found = json.loads(read_text(path))
-        settings, of = CardSettings.of(found["settings"]), str(found["card"])
+        stored = dict(found["settings"])
+        if not all(_is_sound(key, value) for key, value in stored.items()):
+            raise ValueError("not settings of a card")
+        settings, of = CardSettings.of(stored), str(found["card"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{path} is damaged", hint="write it again with find-optimal") from None
     if of != card.name:
@@ -45,6 +49,13 @@ def read(name: str, card: Control) -> CardSettings:
             f"{path} was measured on {of}, this is {card.name}", hint="measure it again"
         )
     return settings
+
+
+def _is_sound(key: str, value: Any) -> bool:
+    """Whether a value is a lock of two clocks, or else a number."""
+    if key.endswith("clocks"):
+        return isinstance(value, list) and [type(one) for one in value] == [int, int]
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def write(name: str, card: str, settings: CardSettings, measured: dict[str, Any]) -> Path:
