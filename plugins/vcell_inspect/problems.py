@@ -29,7 +29,8 @@ def of_names(source: CellSource, *, cells: bool) -> list[str]:
         found.append("there are no genes")
     kinds = [("gene", Texts.of(source.genes))]
     if cells:
-        kinds.append(("cell", source.cells))
+        # Read here, not kept by the source: their memory is free again for the cells.
+        kinds.append(("cell", source.obs_frame.names()))
     for kind, names in kinds:
         repeated = _repeated(names)
         if repeated:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vcell.report import Chart, Curve, Table, axes, svg
+from vcell.report import Chart, Curve, Table, axes, pixels, svg
 
 finite = st.floats(-1e9, 1e9, allow_nan=False)
 
@@ -61,7 +62,8 @@ def test_the_pointer_shows_a_label() -> None:
     names = [f"gene {i}" for i in range(700)]
     picture = svg.scatter({"a": (range(700), range(700))}, names={"a": names})
     titles = re.findall("<title>(.*?)</title>", picture)
-    assert len(titles) == 600  # the outermost ones
+    assert len(titles) == 601  # the outermost ones, and the series of the rest
+    assert titles[0] == "a"
     assert "gene 699: 699, 699" in titles
     assert picture.count("h0") == 700
 
@@ -233,3 +235,30 @@ def test_small_counts_have_a_bin_each_and_no_half_ticks():
     ticks = re.findall(r'anchor="(?:middle|end)">([-0-9.,]+)<', picture)
     assert ticks
     assert all(float(tick) == int(float(tick)) for tick in ticks)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_work_in_python_does_not_grow_with_the_pixels_of_a_heat_map(signed):
+    """A screen of P perturbations has P x P pixels."""
+
+    def calls(side: int) -> int:
+        matrix = np.random.default_rng(0).normal(size=(side, side))
+        seen = []
+        sys.setprofile(lambda *_: seen.append(1))
+        try:
+            svg.heat_map(matrix, signed=signed)
+        finally:
+            sys.setprofile(None)
+        return len(seen)
+
+    calls(10)  # imports
+    assert calls(100) < 2 * calls(10)
+
+
+def test_colours_are_mixed_between_the_stops_of_the_ramp():
+    ramp = ((0, 10, 255), (100, 11, 0), (200, 12, 1))
+    shares = np.array([0, 0.25, 0.5, 0.75, 1, -3, 3, math.nan, math.inf])
+    assert pixels._colours(shares, ramp).tolist() == [
+        [0, 10, 255], [50, 10, 128], [100, 11, 0], [150, 12, 0], [200, 12, 1],
+        [0, 10, 255], [200, 12, 1], [150, 150, 150], [150, 150, 150],
+    ]  # fmt: skip

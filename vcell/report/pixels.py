@@ -1,6 +1,6 @@
 """Figures made of pixels: a heat map, a density of points. Each is one small PNG inside the SVG.
 
-A PNG is far smaller than an SVG element per cell. Standard library only.
+A PNG is far smaller than an SVG element per cell.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ import math
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vcell import console
 from vcell.report import frame
 from vcell.report.axes import number
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # viridis at eight stops: readable in grey and by the colour-blind
 _RAMP = (
@@ -43,29 +48,31 @@ def heat_map(
     With `signed`, zero is white and the scale is symmetric. A value that is not finite is grey, and
     the legend says so.
     """
-    cells = [[float(value) for value in row] for row in matrix]
-    finite = [value for row in cells for value in row if math.isfinite(value)]
-    if not finite:
+    import numpy as np  # here: pages without pictures start sooner
+
+    cells = np.asarray(matrix, np.float64)
+    finite = np.isfinite(cells)
+    if not finite.any():
         return frame.empty("nothing to show: no value is finite")
-    low, high = min(finite), max(finite)
+    low, high = float(cells[finite].min()), float(cells[finite].max())
     if signed:
         high = max(abs(low), abs(high)) or 1.0
         low = -high
     ramp = _SIGNED if signed else _RAMP
     span = (high - low) or 1.0
-    size = (len(cells[0]), len(cells))
+    size = (cells.shape[1], cells.shape[0])
     side = frame.WIDTH - 36.0
     least = max(24.0, frame.width_of(rows) + 4)  # the name of the rows stands beside them
     tall = side if size[1] >= size[0] / 3 else max(least, side * size[1] / size[0])
-    picture = [[_colour((value - low) / span, ramp) for value in row] for row in cells]
-    missing = sum(map(len, cells)) - len(finite)
+    picture = _colours((cells - low) / span, ramp)
+    missing = cells.size - int(finite.sum())
     top, left, foot = 44.0, 24.0, 20.0
     parts = [
         frame.text(left, 12, legend),
-        image(left, 18, (150, 10), png([[_colour(i / 99, ramp) for i in range(100)]], (100, 1))),
+        image(left, 18, (150, 10), _png(_colours(np.arange(100)[None] / 99, ramp))),
         frame.text(left, 39, number(low)),
         frame.text(left + 150, 39, number(high), "end"),
-        image(left, top, (side, tall), png(picture, size)),
+        image(left, top, (side, tall), _png(picture)),
         frame.text(left + side / 2, top + tall + 14, columns, "middle"),
         frame.rotated(14, top + tall / 2, rows),
     ]
@@ -98,29 +105,44 @@ def image(x: float, y: float, size: tuple[float, float], address: str) -> str:
     )
 
 
-def _colour(share: float, ramp: Ramp) -> tuple[int, int, int]:
-    """Interpolate the ramp at `share` between 0 and 1; grey for NaN."""
-    if not math.isfinite(share):
-        return _MISSING
-    position = min(max(share, 0.0), 1.0) * (len(ramp) - 1)
-    index = min(int(position), len(ramp) - 2)
-    rest = position - index
-    red, green, blue = (
-        round(a + rest * (b - a)) for a, b in zip(ramp[index], ramp[index + 1], strict=True)
-    )
-    return (red, green, blue)
+def _colours(shares: NDArray[np.float64], ramp: Ramp) -> NDArray[np.uint8]:
+    """Interpolate the ramp at shares between 0 and 1; grey for NaN. The last axis is the colour."""
+    import numpy as np
+
+    finite = np.isfinite(shares)
+    position = np.clip(np.where(finite, shares, 0.0), 0.0, 1.0) * (len(ramp) - 1)
+    index = np.minimum(position.astype(np.int64), len(ramp) - 2)
+    stops = np.array(ramp, np.float64)
+    rest = (position - index)[..., None]
+    mixed = np.rint(stops[index] + rest * (stops[index + 1] - stops[index]))
+    return np.where(finite[..., None], mixed, _MISSING).astype(np.uint8)
 
 
 def signed(share: float) -> tuple[int, int, int]:
     """Return the colour of a value between -1 and 1: zero is white, NaN grey."""
-    return _colour((share + 1) / 2, _SIGNED)
+    import numpy as np
+
+    red, green, blue = _colours(np.array((share + 1) / 2), _SIGNED).tolist()
+    return (red, green, blue)
 
 
 def png(
     rows: Sequence[Sequence[tuple[int, ...]]], size: tuple[int, int], *, alpha: bool = False
 ) -> str:
     """Encode pixels as a PNG in a data URL."""
-    raw = b"".join(b"\0" + bytes(c for pixel in row for c in pixel) for row in rows)
+    import numpy as np
+
+    return _png(np.array(rows, np.uint8).reshape(size[1], size[0], 4 if alpha else 3))
+
+
+def _png(picture: NDArray[np.uint8]) -> str:
+    """Encode ``[rows, columns, 3 or 4]`` as a PNG in a data URL."""
+    import numpy as np
+
+    height, width, channels = picture.shape
+    lines = picture.reshape(height, width * channels)
+    raw = np.concatenate([np.zeros((height, 1), np.uint8), lines], axis=1).tobytes()
+    size, alpha = (width, height), channels == 4
     header = struct.pack(">IIBBBBB", *size, 8, 6 if alpha else 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(raw, 9)), (b"IEND", b""))
     body = b"".join(
