@@ -69,6 +69,8 @@ document.querySelectorAll("svg[viewBox]").forEach(svg => {
   if (Math.abs(frame.width / svg.viewBox.baseVal.width - 1) > 0.03) out.push(`${name}: stretched`);
   const words = [...svg.querySelectorAll("text")].filter(t => t.textContent.trim())
     .map(t => [t.textContent, t.getBoundingClientRect()]);
+  if (svg.querySelector(".dots:not(.big):not(:has(> title))"))
+    out.push(`${name}: points that the pointer does not name`);
   for (const one of svg.querySelectorAll("text, title"))
     if (one.textContent.split(/[\s:,]+/).some(word => bare.test(word)))
       out.push(`${name}: not for people: ${one.textContent}`);

@@ -11,7 +11,15 @@ from __future__ import annotations
 
 
 class VcellError(Exception):
-    """Base class of errors that are shown as a sentence instead of a traceback."""
+    """Base class of errors that are shown as a sentence instead of a traceback.
+
+    Parameters
+    ----------
+    message
+        One sentence: what is wrong, and where.
+    hint
+        How to fix it.
+    """
 
     exit_code = 1
 

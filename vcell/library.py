@@ -48,6 +48,11 @@ def names() -> list[str]:
 def function(name: str) -> Function:
     """Return a function by name: the announced one, or else the command.
 
+    Parameters
+    ----------
+    name
+        As in ``vcell.NAME``, with underscores.
+
     Raises
     ------
     KeyError

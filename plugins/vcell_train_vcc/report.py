@@ -10,15 +10,11 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vcell import console, models
+from vcell import console
 from vcell.as_json import plain
-from vcell.errors import UserError
 from vcell.models import card
 from vcell.models.held_out import FILE, HeldOut, markdown, tables
-from vcell.models.scoring import gain, scores
 from vcell.outputs import write_text
-from vcell.screen import SCREEN, Screen
-from vcell.screen.split import VALIDATION
 from vcell.train.training import Pooled
 
 if TYPE_CHECKING:
@@ -26,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vcell.runs import Run
+    from vcell.screen import Screen
 
 
 def scored(run: Run, model: str, screen: Screen) -> dict[str, Any]:
@@ -97,23 +94,3 @@ def pooled(model: str, runs: Sequence[Run]) -> Pooled:
         markdown="\n".join([heading, "", *markdown(summary)]) + "\n",
         files={FILE: found.write},
     )
-
-
-def judged(run: Run) -> float:
-    """Return the gain over the mean on the validation perturbations, by which a sweep chooses."""
-    screen = Screen.load(run.path / SCREEN)
-    rows = screen.rows(VALIDATION)
-    if not len(rows):
-        raise UserError(
-            "no perturbations are left to choose settings by", hint="raise --validation-share"
-        )
-    names, contexts = screen.names(rows)
-    found = [
-        scores(
-            models.get(name).load(run, screen).predict(names, contexts),
-            screen.denoised(rows),
-            screen.targets(names),
-        )
-        for name in (run.meta["model"], "mean")
-    ]
-    return gain(*found)

@@ -13,6 +13,7 @@ from vcell import models
 from vcell.data import detect, labels, open_cells
 from vcell.data.log_cells import COUNTS, LogCells, median_total
 from vcell.errors import UserError
+from vcell.models.held_out import validation_gain
 from vcell.screen import SCREEN, Screen, measure
 from vcell.screen.design import Design
 from vcell.train import command
@@ -98,5 +99,5 @@ TRAINING = Training(
     needs=SCREEN,
     apart=("held_out", "hold_out_context"),
     pool=report.pooled,
-    judge=report.judged,
+    judge=validation_gain,
 )

@@ -224,6 +224,21 @@ def test_an_unwritable_runs_folder_is_reported_before_reading(typed, damaged, na
     assert [p.name for p in damaged.parent.iterdir()] == ["damaged.h5ad"]
 
 
+@pytest.mark.parametrize("name", STARTS)
+def test_no_run_is_put_into_a_store_of_cells(typed, damaged, name):
+    store = damaged.parent / "cells.zarr"
+    store.mkdir()
+    (store / "zarr.json").write_text("{}")
+    (damaged.parent / "link").symlink_to(store)
+    before = everything(damaged.parent)
+    words = [word.format("damaged.h5ad") for word in STARTS[name]]
+    for place in ("cells.zarr", "cells.zarr/deep/runs", "link/runs"):
+        ran = typed(*words, "--runs", place)
+        assert (ran.code, ran.out) == (2, ""), ran.err
+        assert "a zarr store" in ran.err
+    assert everything(damaged.parent) == before
+
+
 @pytest.mark.parametrize("name", [name for name in MAKES if "{}" in MAKES[name][0]])
 def test_an_input_is_never_an_output(typed, damaged, name):
     ending = "" if "/" in MAKES[name][1] else MAKES[name][1]

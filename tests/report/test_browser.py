@@ -115,6 +115,23 @@ def test_a_reader_objects(browser: Browser, page: Path, change: str, words: str)
     assert any(words in one for one in browser.objections())
 
 
+def test_the_pointer_finds_every_named_point(browser: Browser, tmp_path: Path) -> None:
+    made = Page("a page")
+    made.headline("points")
+    xs = [float(i) for i in range(20)]
+    names = {"a": [f"<i>{i}</i>" for i in range(20)]}
+    made.figure("Cloud", svg.scatter({"a": (xs, xs), "b": (xs, xs[::-1])}, names=names))
+    made.write(tmp_path / "index.html")
+    browser.open(tmp_path / "index.html", 390)
+    told = browser.run(
+        "return [...document.querySelectorAll('.dots:not(.big)')].flatMap(p => "
+        "[...p.getAttribute('d').matchAll(/M([\\d.]+) ([\\d.]+)/g)].map(m => {"
+        "const q = new DOMPoint(+m[1], +m[2]).matrixTransform(p.getScreenCTM());"
+        "return document.elementFromPoint(q.x, q.y).querySelector('title')?.textContent}))"
+    )
+    assert told == [*(f"<i>{i}</i>: {i}, {i}" for i in range(20)), *["b"] * 20]
+
+
 @pytest.mark.parametrize("width", range(390, 1400, 110))
 def test_the_last_tick_of_a_curve_is_the_axis_end(
     browser: Browser, tmp_path: Path, width: int

@@ -62,7 +62,8 @@ def test_the_pointer_shows_a_label() -> None:
     names = [f"gene {i}" for i in range(700)]
     picture = svg.scatter({"a": (range(700), range(700))}, names={"a": names})
     titles = re.findall("<title>(.*?)</title>", picture)
-    assert len(titles) == 600  # the outermost ones
+    assert len(titles) == 601  # the outermost ones, and the series of the rest
+    assert titles[0] == "a"
     assert "gene 699: 699, 699" in titles
     assert picture.count("h0") == 700
 

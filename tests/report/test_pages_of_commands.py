@@ -89,14 +89,17 @@ def isp(vcell, folder: Path) -> list[Path]:
 
 
 def evaluate(vcell, folder: Path) -> list[Path]:
-    """Three perturbations with awkward names, and a single one, which has no PDS."""
+    """Three perturbations with awkward names, a single one, which has no PDS, and many."""
     pages = []
-    for name, targets in (("hard", HARD), ("one", HARD[:1])):
-        real = screen(folder / f"{name}.h5ad", targets)
-        said = screen(folder / f"{name}-said.h5ad", targets, seed=1)
+    many = tuple(f"T{i}" for i in range(70))
+    for name, targets in (("hard", HARD), ("one", HARD[:1]), ("many", many)):
+        real = screen(folder / f"{name}.h5ad", targets, genes=90)
+        said = screen(folder / f"{name}-said.h5ad", targets, genes=90, seed=1)
         ran = vcell("evaluate", said, real, "-o", folder / name)
         assert ran.code == 0, ran.err
         pages.append(folder / name / "index.html")
+    assert "MAE: the 20 worst" in pages[-1].read_text()
+    assert "the 20 worst" not in pages[0].read_text()
     return pages
 
 

@@ -359,7 +359,7 @@ from vcell.runs import Run
 run = Run.open(Path(sys.argv[1]))
 run.claim()
 step = max(run.checkpoints(), default=0)
-if step:
+if run.events():  # on a busy machine perhaps killed before the first checkpoint
     run.log("resume", step=step)
 print("up", flush=True)
 while True:

@@ -210,7 +210,17 @@ class Simulator:
 
 
 def simulate(**changes: Any) -> anndata.AnnData:
-    """Simulate cells in memory; keyword arguments as of `SimulationDesign`.
+    """Simulate cells in memory.
+
+    Parameters
+    ----------
+    **changes
+        Settings of `SimulationDesign`, such as ``cells``, ``genes`` and ``perturbations``.
+
+    Returns
+    -------
+    AnnData
+        Counts with their labels; write files with `Simulator.write` to have the truth as well.
 
     Examples
     --------

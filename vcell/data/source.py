@@ -117,7 +117,7 @@ class CellSource:
         return self.var_frame.columns
 
     def bytes_of(self, n_cells: int, nnz: int) -> float:
-        """Estimate the bytes that some cells take in the file; 0 if unknown."""
+        """Estimate the bytes in the file of `n_cells` cells with `nnz` non-zeros; 0 if unknown."""
         size = self.layout.bytes or 0
         return size * (
             n_cells / max(self.n_cells, 1) if self.nnz is None else nnz / max(self.nnz, 1)
@@ -128,7 +128,13 @@ class CellSource:
 
         Parameters
         ----------
-        column Name of the column.
+        column
+            Name of the column.
+
+        Returns
+        -------
+        Column
+            Its codes and categories.
 
         Raises
         ------
@@ -142,9 +148,19 @@ class CellSource:
         return self._column("var", self.var_frame, column)
 
     def embedding(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """Read rows of an array in obsm: ``[cells, dimensions]``; None if it is not numeric.
+        """Read rows of an array in obsm.
 
-        `rows` must ascend.
+        Parameters
+        ----------
+        name
+            Name of the array.
+        rows
+            Numbers of cells, ascending.
+
+        Returns
+        -------
+        NDArray or None
+            ``[cells, dimensions]``; None if there is no such numeric array of two dimensions.
         """
         stored: Any = self._embeddings.get(name)
         if len(getattr(stored, "shape", ())) != 2 or stored.dtype.kind not in "iuf":

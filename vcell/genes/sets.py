@@ -20,7 +20,17 @@ _SET_COLUMNS = ("set", "group", "gene_set")
 
 @dataclass(frozen=True)
 class GeneSet:
-    """A named set of genes, with its source and licence."""
+    """A named set of genes.
+
+    Attributes
+    ----------
+    name, title
+        The name that commands take, and a description of a few words.
+    genes
+        Symbols.
+    source, licence
+        Where the set was published, and its terms of use.
+    """
 
     name: str
     genes: tuple[str, ...]

@@ -30,8 +30,8 @@ def groups(x: Array, k: int, seed: int) -> NDArray[np.int64]:
     least = _LEAST * float(x.var(0).mean()) + 1e-12
     fits = [_fitted(some, k, least, rng) for _ in range(_STARTS)]
     _, parameters = max(fits, key=lambda fit: fit[0])
-    found: NDArray[np.int64] = _log_joint(x, *parameters).argmax(1)
-    return found
+    pieces = [x[begin : begin + MOST] for begin in range(0, len(x), MOST)]
+    return np.concatenate([_log_joint(piece, *parameters).argmax(1) for piece in pieces])
 
 
 def _fitted(

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console, models
+from vcell.errors import UserError
 from vcell.metrics import verdict
 from vcell.models import members
-from vcell.models.scoring import by_chance, each, without_own
-from vcell.screen.split import TEST
+from vcell.models.scoring import by_chance, each, gain, scores, without_own
+from vcell.screen.split import TEST, VALIDATION
 from vcell.suggest import few
 
 if TYPE_CHECKING:
@@ -300,3 +301,23 @@ def tables(summary: dict[str, Any]) -> str:
     if without := without_own_table(summary):
         text += f"\n\nwithout the perturbations' own genes\n{console.table(without, short)}"
     return text
+
+
+def validation_gain(run: Run) -> float:
+    """Return a run's gain over the mean on its validation perturbations, by which sweeps choose."""
+    screen = models.Screen.load(run.path / models.SCREEN)
+    rows = screen.rows(VALIDATION)
+    if not len(rows):
+        raise UserError(
+            "no perturbations are left to choose settings by", hint="raise --validation-share"
+        )
+    names, contexts = screen.names(rows)
+    found = [
+        scores(
+            models.get(name).load(run, screen).predict(names, contexts),
+            screen.denoised(rows),
+            screen.targets(names),
+        )
+        for name in (run.meta["model"], "mean")
+    ]
+    return gain(*found)

@@ -71,7 +71,6 @@ class _Past(Tail):
         super().__init__(path)
         self._clock = clock
         self._waiting: list[Event] = []
-        self._at_end = False
 
     def batches(self, limit: int | None = None) -> Iterator[list[Event]]:
         """Yield the events up to the clock's time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ _OF_FILES = {
     ".h5ad", ".h5", ".csv", ".tsv", ".txt", ".xlsx", ".xls", ".parquet", ".json", ".jsonl", ".html",
     ".htm", ".md", ".pdf", ".png", ".svg", ".npz", ".npy", ".vcc", ".toml", ".zip", ".gz", ".tar",
 }  # fmt: skip
+
+
+#: Files that mark a folder as a zarr store, whose data are not to be mixed with results.
+_OF_STORES = ("zarr.json", ".zgroup", ".zattrs")
 
 
 def check(
@@ -83,11 +88,17 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     Raises
     ------
     UserError
-        If it is a file, or not writable.
+        If it is a file, in a zarr store, or not writable.
     """
     place = Path(folder)
     if os.path.lexists(place) and not place.is_dir():
         raise UserError(f"{place} is not a folder", hint="name another one")
+    real = real_path(place)
+    for around in (real, *real.parents):
+        with suppress(PermissionError):
+            if any((around / name).is_file() for name in _OF_STORES):
+                what = "is" if around == real else f"lies inside {around}, which is"
+                raise UserError(f"{place} {what} a zarr store", hint="name another folder")
     try:
         _refuse_unwritable(place / "new", parents=True)
     except UserError as error:

@@ -40,11 +40,23 @@ Task = Callable[[], None]
 
 @dataclass
 class CellTable:
-    """Measurements of a pass, one entry per cell in the order of reading."""
+    """Measurements of a pass, one entry per cell in the order of reading.
+
+    Attributes
+    ----------
+    totals
+        Sum of the values.
+    n_genes
+        Number of genes above zero.
+    marked
+        Sum of the values in each kind of marked genes.
+    kept
+        Whether the cell was passed to the reducers.
+    """
 
     totals: NDArray[np.float64]
     n_genes: NDArray[np.int32]
-    marked: dict[str, NDArray[np.float64]]  # summed counts of each kind of marked genes
+    marked: dict[str, NDArray[np.float64]]
     kept: NDArray[np.bool_]
 
     @classmethod

@@ -263,8 +263,9 @@ def gauge(value: float, *, low: float, high: float, low_name: str, high_name: st
 
 @dataclass(frozen=True)
 class _Cloud:
-    """Points of one series in values and pixels, with names, if any."""
+    """Points of one series in values and pixels; the series' name, and those of points, if any."""
 
+    name: str
     values: Points
     at: Points
     names: Sequence[str]
@@ -342,14 +343,14 @@ def _plot(  # noqa: PLR0913 - those of scatter
     if diagonal:
         parts.append(f'<path class="dash" d="M{LEFT} {bottom:.1f}L{WIDTH - RIGHT} {top:.1f}"/>')
     parts.append(marks.behind(across, up))
-    for i, (points, called) in enumerate(shown.values()):
+    for i, (name, (points, called)) in enumerate(shown.items()):
         at = list(
             zip(
                 across.all_at([a for a, _ in points]), up.all_at([b for _, b in points]),
                 strict=True,
             )
         )  # fmt: skip
-        parts.append(draw(_Cloud(points, at, called), i % COLOURS))
+        parts.append(draw(_Cloud(name, points, at, called), i % COLOURS))
     parts.append(marks.over(across, up))
     return frame.drawing(parts, bottom + BOTTOM, f"{y or 'values'} against {x or 'numbers'}")
 
@@ -377,7 +378,7 @@ def _line(cloud: _Cloud, colour: int) -> str:
 
 
 def _cloud(cloud: _Cloud, colour: int) -> str:
-    """Draw points; the outermost ones are elements with a name, the rest share one path."""
+    """Draw points; the outermost are elements with a name, the rest one path, named as a series."""
     order = list(range(len(cloud.at)))
     if cloud.names and len(cloud.at) > _NAMED:
         middle = [sum(place) / len(cloud.at) for place in zip(*cloud.at, strict=True)]
@@ -386,7 +387,8 @@ def _cloud(cloud: _Cloud, colour: int) -> str:
     apart = set(named)
     crowd = " crowd" if named else ""  # one path does not grow darker where its points overlap
     rest = "".join(f"M{a:.1f} {b:.1f}h0" for i, (a, b) in enumerate(cloud.at) if i not in apart)
-    parts = [f'<path class="dots{crowd} s{colour}" d="{rest}"/>'] if rest else []
+    told = frame.hover(cloud.name) if cloud.name else ""
+    parts = [f'<path class="dots{crowd} s{colour}" d="{rest}">{told}</path>'] if rest else []
     for i in named:
         (a, b), (x, y) = cloud.at[i], cloud.values[i]
         parts.append(_dot(a, b, colour, f"{cloud.names[i]}: {number(x)}, {number(y)}"))

@@ -164,8 +164,8 @@ class History:
     recent_spans
         Of the spans of steps, read only those near the end of each file: enough for `spans`, and
         without half of the events of a long run.
-        open_tail
-            Function that opens a file of events, instead of the default.
+    open_tail
+        Function that opens a file of events, instead of the default.
 
     Attributes
     ----------

@@ -15,20 +15,16 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
-import re
-import secrets
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from vcell import __version__, console, signals
+from vcell import console, signals
 from vcell.as_json import plain
 from vcell.cores import cores
 from vcell.errors import UserError
@@ -42,23 +38,17 @@ from vcell.outputs.aside import (
     write_json,
     write_text,
 )
-from vcell.runs import files, process
+from vcell.runs import files, folders, process, software
 from vcell.runs.checkpoints import Checkpoint, Checkpoints
 from vcell.runs.events import Event, EventLog, Tail, last_step
 from vcell.runs.history import History, surviving
-from vcell.suggest import closest
 
 Status = Literal["running", "stalled", "crashed", "done", "failed", "interrupted"]
-SCHEMA = 1
 ROOT = "runs"
 STALLED_AFTER = 600.0  # seconds without a new event, as in wandb
 _OUTCOME = ("status", "ended", "summary")  # fields of a finished run
 REQUESTS = ("stop", "checkpoint", "pause")
 _ENDED: tuple[Status, ...] = ("done", "failed", "interrupted")
-_PACKAGES = ("torch", "numpy", "anndata", "h5py", "zarr", "numba", "scipy", "safetensors")
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-_STAMPED = re.compile(r"^\d{8}-\d{6}-.+-[0-9a-f]{4}$")  # the names that are made up
-_MAKER = f"maker{ASIDE}"  # in a run that is being made: by which process
 
 
 class Run:
@@ -109,12 +99,17 @@ class Run:
             Writes the first files of the run.
         more
             Further fields of run.json, of JSON types.
+
+        Returns
+        -------
+        Run
+            Open for writing by this process.
         """
         around = missing_folders(Path(root))
-        _sweep(Path(root))
-        path = _new_folder(Path(root), command, name)
+        folders.sweep(Path(root))
+        path = folders.make(Path(root), command, name)
         meta = {
-            "schema": SCHEMA,
+            "schema": folders.SCHEMA,
             "command": command,
             "argv": sys.argv,
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -122,8 +117,8 @@ class Run:
             "provenance": dict(provenance or {}),
             "seed": seed,
             "data": [plain(item) for item in data],
-            "versions": _versions(),
-            "git": _git_state(),
+            "versions": software.versions(),
+            "git": software.git_state(),
             "machine": {"host": platform.node(), "cpus": cores(), "cwd": str(Path.cwd())},
             "process": process.identity(),
             "status": "running",
@@ -131,7 +126,7 @@ class Run:
         }
         this = cls(path, meta)
         this._around = around
-        maker = path / f"{_MAKER}{os.getpid()}"
+        maker = path / f"{folders.MAKER}{os.getpid()}"
         try:
             write_json(maker, process.identity(), sync=False)
             for folder in ("ckpt", "control", "logs"):
@@ -149,13 +144,30 @@ class Run:
 
     @classmethod
     def open(cls, name: Path | str = "latest", root: Path | str = ROOT) -> Run:
-        """Open a run by path, by name, by the unique beginning of a name, or the ``latest``."""
-        path = _resolve(str(name), Path(root))
-        return cls(path, _read_meta(path))
+        """Open a run.
+
+        Parameters
+        ----------
+        name
+            The path of its folder, its name, the unique beginning of its name, or ``latest``.
+        root
+            The folder of runs in which to look for a name.
+
+        Returns
+        -------
+        Run
+
+        Raises
+        ------
+        UserError
+            If there is no such run, several names begin like this, or run.json is damaged.
+        """
+        path = folders.resolve(str(name), Path(root))
+        return cls(path, folders.read_meta(path))
 
     def refresh(self) -> None:
         """Read run.json again, as another process may have changed it."""
-        self.meta = _read_meta(self.path)
+        self.meta = folders.read_meta(self.path)
 
     @property
     def name(self) -> str:
@@ -219,7 +231,17 @@ class Run:
     # -- events --------------------------------------------------------------------------------
 
     def log(self, kind: str, step: int | None = None, **fields: Any) -> None:
-        """Append an event; only rank 0 may call this."""
+        """Append an event; only rank 0 may call this.
+
+        Parameters
+        ----------
+        kind
+            Such as ``metric`` or ``eval``; docs/runs.md lists the kinds.
+        step
+            The step that it is about.
+        fields
+            Its values, of JSON types.
+        """
         if self._log is None:
             self._log = EventLog(self.path / "events.jsonl")
         self._log.log(kind, step, **fields)
@@ -229,13 +251,27 @@ class Run:
         return EventLog(self.path / f"rank-{rank}.jsonl")
 
     def events(self, kinds: Iterable[str] | None = None) -> list[Event]:
-        """Return the events, without steps that a resumed run has superseded."""
+        """Return the events, without steps that a resumed run has superseded.
+
+        Parameters
+        ----------
+        kinds
+            Kinds of events to return; by default all.
+        """
         events = surviving(Tail(self.path / "events.jsonl").read())
         wanted = None if kinds is None else set(kinds)
         return events if wanted is None else [e for e in events if e["kind"] in wanted]
 
     def history(self, *, ranks: bool = True, recent_spans: bool = False) -> History:
-        """Return the measurements as columns; `History.read` adds later ones."""
+        """Return the measurements as columns; `History.read` adds later ones.
+
+        Parameters
+        ----------
+        ranks
+            Whether to read every rank's own events too: spans of a step, GPUs, warnings.
+        recent_spans
+            Of the spans of steps, read only those near the end of each file.
+        """
         history = History(self.path, ranks=ranks, recent_spans=recent_spans)
         history.read()
         return history
@@ -250,7 +286,13 @@ class Run:
     # -- requests from outside -----------------------------------------------------------------
 
     def request(self, what: str) -> None:
-        """Ask the trainer to stop, write a checkpoint or pause."""
+        """Send a request to the trainer, which serves it after its step.
+
+        Parameters
+        ----------
+        what
+            ``stop``, ``checkpoint`` or ``pause``.
+        """
         if what not in REQUESTS:
             raise UserError(f"a run can be asked to {', '.join(REQUESTS)}, not to {what!r}")
         (self.path / "control").mkdir(exist_ok=True)
@@ -267,7 +309,20 @@ class Run:
             (self.path / "control" / what).unlink(missing_ok=True)
 
     def save_file(self, name: str, write: Callable[[Path], None]) -> Path:
-        """Let `write` make a file of the run, complete or not at all."""
+        """Write a file of the run, complete or not at all.
+
+        Parameters
+        ----------
+        name
+            Name of the file.
+        write
+            Writes it to the given temporary path.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
         aside = self.path / f"{name}{ASIDE}{os.getpid()}"
         try:
             write(aside)
@@ -302,7 +357,26 @@ class Run:
         higher_is_better: bool = False,
         keep_best: int = 1,
     ) -> Path:
-        """Let `write` fill a folder that becomes the checkpoint of `step`, or none if it fails."""
+        """Write the checkpoint of a step, complete or not at all; remove old ones.
+
+        Parameters
+        ----------
+        step
+            The step.
+        write
+            Writes the files into the given temporary folder.
+        metric
+            The score that decides which checkpoint is the best, if there is one.
+        higher_is_better
+            Whether a higher score is better.
+        keep_best
+            Number of best checkpoints not to remove; the last two also stay.
+
+        Returns
+        -------
+        Path
+            The checkpoint's folder.
+        """
         path = self._checkpoints.save(
             step, write, metric, higher_is_better=higher_is_better, keep_best=keep_best
         )
@@ -314,7 +388,18 @@ class Run:
         return self._checkpoints.steps()
 
     def checkpoint(self, which: str | int = "latest") -> Checkpoint:
-        """Return a checkpoint: ``latest``, ``best`` or that of a step."""
+        """Return a checkpoint.
+
+        Parameters
+        ----------
+        which
+            ``latest``, ``best`` or a step.
+
+        Raises
+        ------
+        UserError
+            If there is no such checkpoint.
+        """
         if which == "latest":
             return self._checkpoints.latest()
         if which == "best":
@@ -356,7 +441,7 @@ class Run:
     def _parts(self) -> str:
         """Return the name of the folder of the runs inside, or ""."""
         folder = str(self.meta.get("parts") or "")
-        return folder if _NAME.match(folder) else ""
+        return folder if folders.NAME.match(folder) else ""
 
     def stands_for(self) -> list[Path]:
         """Return the runs inside that make its predictions: all folds, or the best trial."""
@@ -364,7 +449,8 @@ class Run:
         return [
             self.path / self._parts / name
             for name in (names if isinstance(names, list) else [])
-            if _NAME.match(str(name)) and (self.path / self._parts / name / "run.json").is_file()
+            if folders.NAME.match(str(name))
+            and (self.path / self._parts / name / "run.json").is_file()
         ]
 
     @property
@@ -388,10 +474,17 @@ class Run:
         return last
 
     def finish(self, status: Status, **summary: Any) -> None:
-        """End the run, with a summary of its results.
+        """End the run.
 
         A run that was done before stays done, with its results: resuming it may fail, for example
         when its cells have moved.
+
+        Parameters
+        ----------
+        status
+            How it ended.
+        summary
+            Its results, of JSON types.
         """
         earlier = self.meta.get("earlier")
         if earlier and status != "done":
@@ -425,11 +518,22 @@ def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def find_runs(root: Path | str = ROOT) -> tuple[list[Run], list[str]]:
-    """Return the runs in a folder, oldest first, and messages about damaged ones."""
+    """Find the runs in a folder.
+
+    Parameters
+    ----------
+    root
+        The folder of runs.
+
+    Returns
+    -------
+    tuple
+        The runs, oldest first, and messages about damaged ones.
+    """
     root = Path(root)
     runs, problems = [], []
     for entry in sorted(root.iterdir() if root.is_dir() else []):
-        if entry.is_symlink() or not _has_meta(entry):
+        if entry.is_symlink() or not folders.has_meta(entry):
             continue
         try:
             runs.append(Run.open(entry))
@@ -451,127 +555,3 @@ def remove(run: Run, root: Path | str | None = None) -> None:
     doomed = run.path.with_name(f".{run.path.name}{ASIDE}removed")
     run.path.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _new_folder(root: Path, command: str, name: str | None) -> Path:
-    if name is not None and not _NAME.match(name):
-        raise UserError(f"{name!r} cannot be the name of a run", hint="use letters and digits")
-    root.mkdir(parents=True, exist_ok=True)
-    if name is not None:
-        (root / name).mkdir()
-        return root / name
-    while True:
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        path = root / f"{stamp}-{command}-{secrets.token_hex(2)}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        return path
-
-
-def _sweep(root: Path) -> None:
-    """Remove what processes that are dead left of runs they were making."""
-    for entry in root.iterdir() if root.is_dir() else ():
-        if not _STAMPED.match(entry.name) or _has_meta(entry):
-            continue
-        with suppress(OSError, UserError):  # another process's, or swept by it this moment
-            if any(process.is_alive(files.read_json(p)) is False for p in entry.glob(f"{_MAKER}*")):
-                shutil.rmtree(entry)
-
-
-def _resolve(name: str, root: Path) -> Path:
-    """Find the folder of a run; outside `root` only by an explicit path."""
-    given = Path(name)
-    if (given / "run.json").is_file():
-        return given
-    if not _NAME.match(name):
-        raise UserError(f"{name}: is not a run directory: it has no run.json")
-    names = sorted(
-        entry.name for entry in (root.iterdir() if root.is_dir() else ()) if _is_run(entry)
-    )
-    if name == "latest" and names:
-        return root / max(names, key=lambda n: (_created(root / n), n))
-    if name in names:
-        return root / name
-    beginning = [n for n in names if n.startswith(name)]
-    if len(beginning) == 1:
-        return root / beginning[0]
-    if beginning:
-        raise UserError(f"{name!r} begins the names of {len(beginning)} runs in {root}")
-    if given.exists():
-        raise UserError(f"{name} is not a run directory: it has no run.json")
-    if not names:
-        raise UserError(f"there are no runs in {root}", hint="vcell demo makes one")
-    near = closest(name, names)
-    meant = f" (did you mean {near[0]}?)" if near else ""
-    raise UserError(f"no run in {root} is called {name!r}{meant}", hint="vcell runs list")
-
-
-def _is_run(entry: Path) -> bool:
-    return not entry.name.startswith(".") and _has_meta(entry)
-
-
-def _has_meta(entry: Path) -> bool:
-    """Say whether a folder has a run.json; in one that may not be looked into it may have."""
-    try:
-        return (entry / "run.json").is_file()
-    except PermissionError:
-        return True
-
-
-def _created(path: Path) -> str:
-    """Return when a run was made, as text that sorts by time; damaged runs come first."""
-    try:
-        return str(_read_meta(path).get("created", ""))
-    except UserError:
-        return ""
-
-
-_TABLES = ("config", "provenance", "versions", "machine", "process", "summary")
-
-
-def _read_meta(path: Path) -> dict[str, Any]:
-    """Read run.json and check that this version can read it."""
-    file = path / "run.json"
-    by_hand = f"repair it by hand, or remove the folder {path}"
-    try:
-        meta = files.read_json(file)
-    except UserError as error:
-        raise UserError(error.message, hint=by_hand) from None
-    schema = meta.get("schema")
-    if not isinstance(schema, int):
-        raise UserError(f"{file}: is damaged: it names no schema", hint=by_hand)
-    if schema > SCHEMA:
-        raise UserError(
-            f"{path}: was written by a newer vcell (schema {schema}; this one reads {SCHEMA})",
-            hint="upgrade vcell",
-        )
-    for name in _TABLES:
-        if not isinstance(meta.get(name, {}), dict):
-            raise UserError(f"{file}: is damaged: its {name} is not a table", hint=by_hand)
-    return meta
-
-
-def _versions() -> dict[str, str]:
-    found = {"vcell": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Return the commit of the working directory's repository, and whether it is clean."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "-uno"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=5)
-    return done.stdout.strip()

@@ -28,7 +28,19 @@ FORMAT = 1
 
 
 class Store:
-    """A store made by `vcell prepare`, open for reading. Safe to use from several threads."""
+    """A store made by `vcell prepare`, open for reading. Safe to use from several threads.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    manifest
+        The contents of its manifest: format, recipe, inputs, sizes.
+    n_cells, n_genes
+        The shape of the matrix.
+    indptr
+        (n_cells + 1,) position of each cell's first value.
+    """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
@@ -44,6 +56,15 @@ class Store:
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Open a store.
+
+        Parameters
+        ----------
+        path
+            The folder that `vcell prepare` made.
+
+        Returns
+        -------
+        Store
 
         Raises
         ------
@@ -127,7 +148,17 @@ class Store:
         return target
 
     def codes(self, column: str) -> tuple[NDArray[np.int32], NDArray[Any]]:
-        """Codes (-1: missing) and categories of an obs column.
+        """Return the codes (-1: missing) and categories of an obs column.
+
+        Parameters
+        ----------
+        column
+            Name of the column.
+
+        Returns
+        -------
+        tuple
+            (n_cells,) codes, and the categories, sorted unless the column is categorical.
 
         Raises
         ------
@@ -148,7 +179,23 @@ class Store:
         return codes.astype(np.int32), np.asarray(categories)
 
     def scale(self, target_sum: float | None = None) -> NDArray[np.float32]:
-        """Return the factor of each cell's counts for the target library size."""
+        """Return the factor of each cell's counts for the target library size.
+
+        Parameters
+        ----------
+        target_sum
+            The library size; by default the store's own.
+
+        Returns
+        -------
+        NDArray
+            (n_cells,) factors; 1 for empty cells.
+
+        Raises
+        ------
+        UserError
+            If the store does not hold counts.
+        """
         if not self.manifest["counts"]:
             raise UserError(
                 f"{self.path} holds values that are not counts: they cannot be log-normalised",
@@ -159,7 +206,12 @@ class Store:
         return (target / np.where(totals > 0, totals, target)).astype(np.float32)
 
     def columns_of(self, genes: Sequence[str] | NDArray[Any]) -> NDArray[np.int64]:
-        """Return column numbers of genes given by name (or by number).
+        """Return the column numbers of genes.
+
+        Parameters
+        ----------
+        genes
+            Names, or column numbers, which are returned as they are.
 
         Raises
         ------
@@ -177,14 +229,27 @@ class Store:
         return np.array([place[gene] for gene in wanted.tolist()], np.int64)
 
     def read_chunk(self, number: int, idx: NDArray[Any], val: NDArray[Any]) -> None:
-        """Decode one chunk of column ids and values."""
+        """Decode one chunk of column ids and values.
+
+        Parameters
+        ----------
+        number
+            Number of the chunk; it starts at value ``number * self.chunk``.
+        idx, val
+            Arrays to write to, of the types `idx_dtype` and `val_dtype`.
+        """
         self._idx.read_chunk(number, idx)
         self._val.read_chunk(number, val)
 
     def read(self, rows: NDArray[np.integer[Any]] | slice | None = None) -> csr_matrix:
-        """Return some cells (default all) as a scipy CSR matrix with the types of the store.
+        """Return some cells as a scipy CSR matrix with the types of the store.
 
         Each chunk is decoded once, by the calling thread; use `Loader` for speed.
+
+        Parameters
+        ----------
+        rows
+            Numbers of cells, or a slice; by default all cells.
         """
         from scipy.sparse import csr_matrix
 

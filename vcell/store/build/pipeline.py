@@ -64,6 +64,24 @@ def prepare(
     A run that was killed is continued by the same call. If two processes make the same store, one
     works, and the other waits for it and uses the result.
 
+    Parameters
+    ----------
+    inputs
+        Files of cells; genes are joined as the recipe says.
+    target
+        The folder of the store.
+    recipe
+        Which cells and genes to store, and how; by default `Recipe()`.
+    overwrite
+        Whether to replace another store at `target`.
+    threads
+        Number of threads; by default one per core.
+
+    Returns
+    -------
+    Prepared
+        The path, the manifest, and whether the store existed.
+
     Raises
     ------
     UserError
