@@ -35,7 +35,7 @@ DATA = Path(__file__).parent / ".data" / "predict"
 CONTROL = "non-targeting"
 
 
-class ScreenCells:
+class SimulatedScreen:
     """A simulated screen in memory, as counts and as log1p values."""
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ def _pool(cells: Any) -> Pool:
     return Pool(cells.astype(np.float32), np.arange(n), np.zeros(n, np.int64))
 
 
-def making(screen: ScreenCells) -> dict[str, tuple[float, float]]:
+def making(screen: SimulatedScreen) -> dict[str, tuple[float, float]]:
     """Return for each way the number of genes as a share of the real one, and the correlation."""
     rows = screen.rows(CONTROL)
     counts, log = _pool(screen.counts.cells[rows]), _pool(screen.log.cells[rows])
@@ -79,7 +79,7 @@ def making(screen: ScreenCells) -> dict[str, tuple[float, float]]:
     return found
 
 
-def calibrating(path: Path, screen: ScreenCells, model: str) -> dict[str, dict[str, float]]:
+def calibrating(path: Path, screen: SimulatedScreen, model: str) -> dict[str, dict[str, float]]:
     """Return the results of the command at strength 1 and calibrated."""
     folder = path.parent
     runs = folder / f"runs-{model}"
@@ -132,7 +132,7 @@ def main() -> None:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             Simulator(**size, seed=seed).write(path)
-        screen = ScreenCells(path)
+        screen = SimulatedScreen(path)
         for how, (share, alike) in making(screen).items():
             print(f"seed {seed}  {how:9} genes x {share:.2f}, z-scores correlate {alike:.3f}")
         for flag, values in calibrating(path, screen, given.model).items():

@@ -173,7 +173,7 @@ def everything(folder: Path) -> dict[str, bytes | None]:
 def refused(typed, name: str, out: str, *, overwrite: bool = False) -> str:
     """Request an output; nothing may be read, written or printed except one sentence."""
     words, _ = MAKES[name]
-    flags = ("--overwrite",) if overwrite and _replaces(name) else ()
+    flags = ("--overwrite",) if overwrite and replaces(name) else ()
     ran = typed(*(word.format("damaged.h5ad") for word in words), out, *flags)
     assert (ran.code, ran.out) == (2, ""), f"{name}: {ran.err}"
     said = [line for line in ran.err.splitlines() if not line.startswith("  hint: ")]
@@ -183,7 +183,7 @@ def refused(typed, name: str, out: str, *, overwrite: bool = False) -> str:
     return ran.err
 
 
-def _replaces(name: str) -> bool:
+def replaces(name: str) -> bool:
     command = dict(every_command())[name.rpartition(" ")[0]]
     return any("--overwrite" in param.opts for param in command.params)
 

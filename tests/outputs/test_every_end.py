@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.outputs.test_every_command import MAKES, STARTS
+from tests.outputs.test_every_command import MAKES, STARTS, replaces
 from tests.support import in_this_process, shortly
 from vcell.outputs import aside
 
@@ -111,9 +111,9 @@ def run_of(word: str, folder: Path) -> str:
 def ended(folder) -> Callable[[str, Path], Ran]:
     """Run the command of a case, which writes to a path."""
 
-    def run(name: str, place: Path) -> Ran:
+    def run(name: str, place: Path, *more: str) -> Ran:
         words = [run_of(word, folder).replace("{}", str(place / "x")) for word in WRITES[name]]
-        return in_this_process(words, folder)
+        return in_this_process([*words, *more], folder)
 
     return run
 
@@ -127,6 +127,17 @@ def one_sentence(ran: Ran, code: int) -> str:
 
 def left(place: Path) -> list[str]:
     return sorted(p.name for p in place.rglob("*") if not p.is_dir())
+
+
+REPLACED = [n for n in WRITES if n in MAKES and n not in GOES_ON and replaces(n)]
+
+
+@pytest.mark.parametrize("name", shortly(REPLACED, "predict-bulk output", *BY_DEFAULT))
+def test_what_it_made_is_replaced_with_overwrite_only(ended, tmp_path, name):
+    assert ended(name, tmp_path).code == 0
+    assert "exists already" in one_sentence(ended(name, tmp_path), 2)
+    ran = ended(name, tmp_path, "--overwrite")
+    assert ran.code == 0, ran.err
 
 
 @pytest.mark.parametrize("name", shortly(WRITES, *BY_DEFAULT))

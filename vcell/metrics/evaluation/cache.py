@@ -59,5 +59,6 @@ def cached(
         # may contain NaN (not standard JSON): a metric may have no value
         outputs.write_text(path, json.dumps(entry | {"key": name}), sync=False)
     except (OSError, VcellError) as error:
-        console.warn(f"the {what} is not kept: {error}")
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        console.warn(f"the {what} is not kept in {path.parent}: {why}")
     return entry
