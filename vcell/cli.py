@@ -259,7 +259,8 @@ def main(args: list[str] | None = None) -> None:
 
 def _say_compiling() -> None:
     console.say(
-        "compiling kernels for this machine, once (vcell doctor --compile does it for all commands)"
+        "compiling kernels for this machine, once: a few seconds "
+        "(vcell doctor --compile does it for all commands)"
     )
 
 

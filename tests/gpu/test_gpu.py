@@ -21,7 +21,7 @@ from vcell.gpu.reading import open_card
 from vcell.nn.attention import attend
 from vcell.runs import Run, Tail
 from vcell.store import Loader, Output, Recipe, Shuffled, Store, prepare
-from vcell.store.device import DeviceMatrix, to_dense
+from vcell.store.device import to_dense
 from vcell.train.loop import Trainer
 from vcell.train.options import TrainOptions
 
@@ -106,10 +106,6 @@ def test_every_batch_arrives_whole_while_the_gpu_is_busy(tmp_path: Path) -> None
                     found.append(to_dense(batch, "cuda"))
                     del batch
             assert all(torch.equal(a.cpu(), b) for a, b in zip(found, want, strict=True))
-        matrix = DeviceMatrix(store, "cuda")
-        rows = torch.randint(0, store.n_cells, (50,))
-        want = torch.from_numpy(store.read(rows.numpy()).toarray()).float()
-        assert torch.equal(matrix.dense(rows).cpu(), want)
 
 
 def test_memory_that_runs_out_halves_the_pieces(

@@ -77,32 +77,3 @@ def test_the_false_device_does_see_what_is_wrong(library: Path) -> None:
         "mixed in a layer: True",
         "torch.bfloat16",
     ]
-
-
-ROWS = """
-from tests import fake_cuda
-fake_cuda.load()
-import torch
-from vcell.store.device import DeviceMatrix
-with fake_cuda.device():
-    matrix = DeviceMatrix.__new__(DeviceMatrix)
-    matrix.n_genes, matrix._mask, matrix._value_mask = 5, 0xFFFF, 0xFFFF
-    matrix.indptr = torch.zeros(4, dtype=torch.int64, device="cuda")
-    matrix.idx = torch.zeros(9, dtype=torch.int16, device="cuda")
-    matrix.val = torch.zeros(9, dtype=torch.int16, device="cuda")
-    for device in ("cpu", "cuda"):
-        rows = torch.zeros(2, dtype=torch.int64, device=device)
-        begin = matrix.indptr[rows.to("cuda")]
-        print((begin - matrix.indptr[:2]).device.type, end=" ")
-        try:
-            print(matrix.dense(rows).device)
-        except Exception as error:
-            known = "DynamicOutputShape" in type(error).__name__
-            print("as far as shapes are known" if known else f"{type(error).__name__}: {error}")
-"""
-
-
-def test_rows_on_either_device_ask_a_matrix_on_the_gpu(library: Path) -> None:
-    """How many values rows have is not known of fake tensors; all before that is."""
-    for line in run(library, "-c", ROWS).splitlines():
-        assert line in ("cuda as far as shapes are known", "cuda cuda:0")

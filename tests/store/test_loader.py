@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import anndata as ad
 import numpy as np
 import pytest
-import torch
 
 from tests.support import PATIENCE
 from vcell.errors import UserError
@@ -27,7 +26,7 @@ from vcell.store import (
     combine,
 )
 from vcell.store.cells import StoreCells
-from vcell.store.device import DeviceMatrix, to_dense
+from vcell.store.device import to_dense
 
 if TYPE_CHECKING:
     from tests.store.conftest import Screen
@@ -309,11 +308,9 @@ def test_anndata_and_matrices_are_loaded_too(screen: Screen) -> None:
 
 
 def test_batches_become_dense_on_a_device(store: Store) -> None:
-    whole = DeviceMatrix(store, "cpu")
     for batch in Loader(store, ORDER, resident=False):
         want = store.read(batch.rows).toarray().astype(np.float32)
         assert (to_dense(batch, "cpu").numpy() == want).all()
-        assert (whole.dense(torch.from_numpy(batch.rows)).numpy() == want).all()
 
 
 def test_residence_is_said_aloud(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

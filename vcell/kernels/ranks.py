@@ -5,7 +5,7 @@ it sorts like the float, above the group's bits. A sorted slice is then scanned 
 of groups. Zeros are one block, known from counts alone.
 
 Counts that become log1p values are not computed one by one: with one divisor per cell, a table
-``[C, L]`` has the values of counts below L in each cell, and another their ranks in the table.
+``[L, C]`` has the values of counts below L in each cell, and another their ranks in the table.
 Value and group then take 32 bits, which sort in half the time of 64. Other values take 64: 48 bits
 of the value (a float32 fits, a float64 is replaced by its rank) above 16 of the group.
 
@@ -44,12 +44,12 @@ def level_keys(
     """Append a block's counts of some genes to those of earlier blocks, as keys and values.
 
     ``starts[K + 1]`` are the genes' bounds in `entries` (row << 16 | count; rows of
-    ``numbers[C]``); cells without a group are left out. ``value[C, L]`` and ``rank[C, L]`` are the
+    ``numbers[C]``); cells without a group are left out. ``value[L, C]`` and ``rank[L, C]`` are the
     tables; a key has the rank minus `base`. An empty `values` is not written. The key of a count of
     L or more is the cell's number; its position and the count are appended to `places` and
     `counts`, which have `found` entries; the new number of entries is returned.
     """
-    few, wide = rank.shape[1], len(values) > 0
+    few, wide = rank.shape[0], len(values) > 0
     low, move = np.uint32(base), np.uint32(shift)
     for k in range(len(cursor)):
         at = cursor[k]
@@ -60,9 +60,9 @@ def level_keys(
             if g < 0:
                 continue
             if x < few:
-                keys[at] = ((rank[c, x] - low) << move) | np.uint32(g)
+                keys[at] = ((rank[x, c] - low) << move) | np.uint32(g)
                 if wide:
-                    values[at] = value[c, x]
+                    values[at] = value[x, c]
             else:
                 keys[at] = c
                 places[found] = at

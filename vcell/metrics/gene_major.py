@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.cores import cores
-from vcell.data.log_scale import log_divided, log_table
+from vcell.data.log_scale import log_divided
 from vcell.kernels import radix, ranks
 from vcell.metrics.by_gene import ENTRIES, Columns, GeneMajor, Piece, join, only, spans
 from vcell.metrics.scaled import BlockSurvey
@@ -60,7 +60,7 @@ class SourcePart:
 
 @dataclass(frozen=True)
 class Levels:
-    """Values of small counts in every cell, ``[C, L]``."""
+    """Values of small counts in every cell, ``[L, C]``."""
 
     value: NDArray[np.floating]
     divisor: NDArray[np.floating]
@@ -69,7 +69,7 @@ class Levels:
     def of(cls, divisor: NDArray[np.floating]) -> Levels:
         """Tabulate log1p(count / divisor)."""
         n = max(min(_SMALL, _TABLE // max(len(divisor), 1)), 2)
-        return cls(log_table(n, divisor), divisor)
+        return cls(log_divided(np.arange(n, dtype=divisor.dtype)[:, None], divisor), divisor)
 
     def order(self, shift: int) -> KeyOrder | None:
         """Return keys of the values that fit into 32 bits with the group's bits, or None.
@@ -89,19 +89,19 @@ class Levels:
 
     def _ranks(self) -> NDArray[np.uint32]:
         value = self.value
-        bits = value[:, 1:].reshape(-1).view(np.uint32 if value.itemsize == 4 else np.uint64)
+        bits = value[1:].reshape(-1).view(np.uint32 if value.dtype == np.float32 else np.uint64)
         order = np.argsort(bits)
         ordered = bits[order]
         fresh = np.ones(len(order), bool)
         fresh[1:] = ordered[1:] != ordered[:-1]
-        rank = np.empty(len(order), np.uint32)
-        rank[order] = np.cumsum(fresh, dtype=np.uint32)
-        return np.pad(rank.reshape(len(value), -1), ((0, 0), (1, 0)))  # 0 is the least
+        rank = np.zeros(value.shape, np.uint32)
+        rank[1:].reshape(-1)[order] = np.cumsum(fresh, dtype=np.uint32)
+        return rank
 
 
 @dataclass(frozen=True)
 class KeyOrder:
-    """Whole numbers in the same order as the values of `Levels`: ``table[C, L] - base``."""
+    """Whole numbers in the same order as the values of `Levels`: ``table[L, C] - base``."""
 
     table: NDArray[np.uint32]
     base: int

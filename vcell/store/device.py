@@ -10,17 +10,16 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from vcell.data.buffers import Buffers
 from vcell.gpu.accelerator import KINDS, Accelerator, Cuda, Mark, accelerator
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from vcell.store.batch import Batch
-    from vcell.store.store import Store
 
 
 class PageLocked(Buffers):
@@ -95,44 +94,3 @@ def scatter_rows(
     dense = torch.zeros(n * n_genes, dtype=torch.float32, device=data.device)
     dense[row * n_genes + indices.long()] = data.float()
     return dense.view(n, n_genes)
-
-
-class DeviceMatrix:
-    """A whole store in the memory of a device; batches are gathered there."""
-
-    def __init__(self, store: Store, device: torch.device | str) -> None:
-        from vcell import console
-        from vcell.store.cells import load_all
-        from vcell.store.priority_pool import default_threads
-
-        whole = load_all(store, default_threads())
-        console.say(
-            f"{store.path}: the whole matrix is kept on {device} "
-            f"({console.bytes_text(store.nbytes)})"
-        )
-        self.n_genes = store.n_genes
-        self.indptr = torch.from_numpy(whole.indptr).to(device)
-        # torch gathers from int16, not from uint16: the bits are reinterpreted
-        idx = whole.idx.view(np.int16) if whole.idx.dtype == np.uint16 else whole.idx
-        self._mask = 0xFFFF if whole.idx.dtype == np.uint16 else -1
-        self.idx = torch.from_numpy(idx).to(device)
-        wide = whole.val.dtype.itemsize == 2
-        val = whole.val.view(np.int16) if wide else whole.val
-        self._value_mask = 0xFFFF if wide else None
-        if whole.val.dtype == np.uint32:
-            val = whole.val.astype(np.float64)
-        self.val = torch.from_numpy(val).to(device)
-
-    def dense(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return some cells as a dense float32 tensor (B, N); `rows` may be on any device."""
-        rows = rows.to(self.indptr.device)
-        begin = self.indptr[rows]
-        length = self.indptr[rows + 1] - begin
-        ends = length.cumsum(0)
-        indptr = torch.cat([ends.new_zeros(1), ends])
-        first = torch.repeat_interleave(begin - indptr[:-1], length)
-        at = torch.arange(int(ends[-1]) if len(ends) else 0, device=rows.device) + first
-        val = self.val[at]
-        if self._value_mask is not None:
-            val = val.int() & self._value_mask
-        return scatter_rows(indptr, self.idx[at].int() & self._mask, val, self.n_genes)
