@@ -1,4 +1,4 @@
-"""How sure gp must be to say more than the simplest answer, or more than it predicts: five folds.
+"""How sure gp must be to say more than the simplest answer, on simulated and real screens.
 
     python benchmarks/belief.py --seeds 12
     python benchmarks/belief.py --seeds 12 --cases sets
@@ -8,8 +8,7 @@ Effects are the sum of one that all perturbations share, one that the features t
 own, of an energy in units of the noise of a measured effect; controls are halves. `sets`: 18 single
 targets and 15 pairs, effects of very different strengths that partly follow GO and Reactome; in
 half of the screens pairs have less than the sum of two effects, and interactions. For each margin
-(standard errors that a gain on left-out folds must exceed; `all`: gp is always believed; `1, as
-predicted`: effects are never stretched) it prints
+(standard errors that a gain on left-out folds must exceed; `all`: gp is always believed) it prints
 gp's gain over perturbed-mean-own and no-change, its mean over screens, the number of screens in
 which it is below 0 by more than a standard error, and those in which the interval is below 0; and
 in how many folds gp says more than the mean effect, and more than no change. Then PDS of gp, of all
@@ -49,7 +48,7 @@ CASES = {  # energy of what is shared, what features tell, what is a perturbatio
     "shared 1, told 1": (1, 1, 1, 1),
     "noise, 2 contexts": (0, 0, 0, 2),
 }
-MARGINS = ("all", "0", "1", "1, as predicted", "1.5", "2")
+MARGINS = ("all", "0", "1", "1.5", "2")
 N, FOLDS, CELLS, CONTROLS, HIDDEN = 300, 5, 100, 400, 6
 
 
@@ -156,17 +155,16 @@ def answers(screen: Screen, names: list[str]) -> dict[str, np.ndarray]:
         "perturbed-mean-own": MeanEffect(screen, own=True).predict(names),
         "no-change": MeanEffect(screen, own=True, nothing=True).predict(names),
     }
-    model, usual = GaussianProcess(screen), (belief.ERRORS, belief.STRETCHES)
+    model, usual = GaussianProcess(screen), belief.ERRORS
     shares = {}
     for margin in MARGINS:
         model.beyond, model.belief = 1.0, 1.0
         if margin != "all":
-            belief.ERRORS = float(margin.split(",")[0])
-            belief.STRETCHES = () if "predicted" in margin else usual[1]
+            belief.ERRORS = float(margin)
             model.beyond, model.belief = model._shrinkage(model.transfer.of(model.names))
         shares[margin] = (model.beyond * model.belief > 0, model.belief > 0)
         found[margin] = model.predict(names)
-    belief.ERRORS, belief.STRETCHES = usual
+    belief.ERRORS = usual
     return found | {"shares": np.array([*shares.values()])}
 
 

@@ -311,7 +311,7 @@ def test_columns_of_a_csc_matrix_are_read_alone(tmp_path):
     with open_cells(_h5ad(sp.csc_matrix, None)(tmp_path)) as source:
         genes = np.array([4, 9])
         list(source.chunks(genes=genes))
-        assert source.matrix._turned[genes.tobytes()].indptr[-1] == np.count_nonzero(
+        assert source.matrix._transposed[genes.tobytes()].indptr[-1] == np.count_nonzero(
             TABLE[:, genes]
         )
 

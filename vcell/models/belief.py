@@ -6,11 +6,6 @@ than `ERRORS` standard errors above 0. If there is none, the simpler prediction 
 noise a model mostly answers as the simplest does. The share is not the best one: models estimate
 how large effects are, and shrinking them again costs PDS.
 
-A prediction that minimises squared errors is smaller than the effects, and PDS compares it with
-effects. A model that gains more than `CERTAIN` standard errors over the mean effect may therefore
-go further from it than it predicts, if that gains more than `STRETCH_ERRORS`. This costs MAE, which
-the gain counts as much as PDS.
-
 Perturbations are left out in folds, as in held-out scores: a prediction that is the same for all
 of a fold then has the PDS of chance. A mean that lacks one perturbation would point away from it.
 P rows, N genes.
@@ -39,10 +34,7 @@ if TYPE_CHECKING:
 ERRORS = 1.0  # benchmarks/belief.py compares 0 to 2
 FOLDS = 5
 MOST = 250  # perturbations that are scored
-CERTAIN = 2.0
-STRETCH_ERRORS = 0.5  # less than `ERRORS`: both answers are the model's, and a mistake costs little
 _SHARES = (1.0, 0.75, 0.5, 0.25)
-STRETCHES = (1.25, 1.5, 1.75, 2.0)
 
 
 def drawn(perturbation: Numbers) -> tuple[Numbers, Numbers]:
@@ -64,8 +56,6 @@ def believed(
     names: Sequence[str],
 ) -> tuple[float, float]:
     """Return the shares taken of the model over the mean effect, and of that over no change.
-
-    The first is above 1 where the model is to go further than it predicts.
 
     Parameters
     ----------
@@ -91,29 +81,14 @@ def believed(
 
     level = {name: float(values.mean()) for name, values in scores(mean).items()}
 
-    def gain(effect: Array, before: dict[str, Array]) -> verdict.Difference:
-        return verdict.difference(verdict.gain(scores(effect), before, level), sets)
-
     def share(simple: Array, other: Array) -> float:
         before = scores(simple)
         for share in _SHARES:
-            found = gain(simple + share * (other - simple), before)
+            gain = verdict.gain(scores(simple + share * (other - simple)), before, level)
+            found = verdict.difference(gain, sets)
             if found.mean > ERRORS * found.error:  # NaN for a single one: not taken
                 return share
         return 0.0
 
-    def stretch() -> float:
-        whole = gain(guess, scores(mean))
-        if not whole.mean > CERTAIN * whole.error:
-            return 1.0
-        before, best, least = scores(guess), 1.0, 0.0
-        for share in STRETCHES:
-            found = gain(mean + share * (guess - mean), before)
-            sure = found.mean - STRETCH_ERRORS * found.error
-            if sure > least:
-                best, least = share, sure
-        return best
-
     beyond = share(mean, guess)
-    at_all = share(np.zeros_like(real), mean + beyond * (guess - mean))
-    return (stretch() if beyond == at_all == 1 else beyond), at_all
+    return beyond, share(np.zeros_like(real), mean + beyond * (guess - mean))
