@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _OURS = ("cells", "output", "resume", "runs", "overwrite", "layer", "join")  # set by the pipeline
 _GOES_ON = ("crashed", "interrupted", "failed", "stalled")
+_COMMANDS = ("train-gmvae", "pseudobulk", "train-bulk", "ablate", "figures")
 _FIGURES = ("attention", "roc", "calibration")
 
 
@@ -38,6 +39,8 @@ def bulk(config: Pipeline) -> None:
     _may_write(config)
     if config.pairs:
         pairs_table(config.pairs)  # report errors in it before hours of training
+    for command in _COMMANDS:
+        _given(command)  # and those in the tables of later stages
     book = Manifest.open(config.output)
     with book.locked():
         results = {stage.name: book.run(stage) for stage in _stages(config, book)}

@@ -123,6 +123,17 @@ def test_a_value_that_no_sample_saw_ends_in_the_first_stage(here, cells, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_of_a_later_stage_are_checked_before_the_first(inside, project, tmp_path):
+    path = tmp_path / "vcell.toml"
+    text = PROJECT.replace("pairs.csv", str(project / "pairs.csv"))
+    path.write_text(text.replace("steps = [8]", "steps = 25"))
+    ran = inside("--config", path, "pipeline", "bulk", "--cells", project / "cells.h5ad",
+                 "-o", tmp_path / "out")  # fmt: skip
+    assert ran.code == 2
+    assert "steps" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_batch_that_is_the_cell_type_is_refused_by_the_first_stage(here, cells, tmp_path):
     cells = cells.copy()
     cells.obs["site"] = [f"site of {kind}" for kind in cells.obs["cell_type"]]
