@@ -44,10 +44,16 @@ def _raise_again(hook: Callable[[Any], None], lost: Any) -> None:
     if not isinstance(lost.exc_value, KeyboardInterrupt):
         hook(lost)
         return
-    name = str(lost.exc_value) or "SIGINT"
-    again = threading.Timer(0.01, os.kill, (os.getpid(), signal.Signals[name]))
-    again.daemon = True
-    again.start()
+    number = signal.Signals[str(lost.exc_value) or "SIGINT"]
+    sent = False
+    while not sent:
+        try:
+            again = threading.Timer(0.01, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            sent = True
+        except KeyboardInterrupt:  # it came before Python left this function, which ignores it too
+            pass
 
 
 @contextmanager

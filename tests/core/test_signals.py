@@ -35,6 +35,28 @@ def test_a_signal_in_a_finaliser_is_not_lost(name, told):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"ended by {told}\n", "")
 
 
+SLOW = """
+import threading
+start, slow = threading.Timer.start, []
+
+def started_slowly(timer):
+    start(timer)
+    if not slow:
+        slow.append(timer)
+        timer.join()  # as on a busy machine: the signal is there before this returns
+
+threading.Timer.start = started_slowly
+"""
+
+
+def test_a_signal_is_not_lost_where_threads_start_slowly():
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW + LOST.format(name="SIGTERM")], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended by ('SIGTERM',)\n", "")
+
+
 def test_an_error_of_what_was_interrupted_does_not_hide_the_interrupt(monkeypatch, capsys):
     class HalfOpen:
         def __del__(self):
