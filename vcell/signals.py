@@ -45,15 +45,14 @@ def _raise_again(hook: Callable[[Any], None], lost: Any) -> None:
         hook(lost)
         return
     number = signal.Signals[str(lost.exc_value) or "SIGINT"]
-    sent = False
-    while not sent:
+    while True:
         try:
             again = threading.Timer(0.01, os.kill, (os.getpid(), number))
             again.daemon = True
             again.start()
-            sent = True
+            return
         except KeyboardInterrupt:  # it came before Python left this function, which ignores it too
-            pass
+            continue
 
 
 @contextmanager
