@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import gzip
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -71,11 +71,15 @@ class GeneIndex:
     @functools.cached_property
     def _approved(self) -> dict[str, int]:
         """Gene numbers by approved symbol, computed when first needed."""
+        return self._places(range(len(self.genes)), _all_names())
+
+    def _places(self, numbers: Sequence[int], names: _Names) -> dict[str, int]:
+        """Return the numbers of some genes by approved symbol; the first gene has a symbol."""
         found: dict[str, int] = {}
-        for i, gene in reversed(list(enumerate(self.genes))):
-            symbol = approved(gene)
+        for i in reversed(numbers):
+            symbol = names.approved(self.genes[i])
             if symbol is None and self._ids is not None:
-                symbol = approved(self._ids[i])
+                symbol = names.approved(self._ids[i])
             if symbol is not None:
                 found[symbol] = i
         return found
@@ -103,18 +107,12 @@ class GeneIndex:
         known = {name.casefold() for line in lines for name in _SEPARATORS.split(line)} - {""}
         ids = self._ids or [""] * len(self.genes)
         either = [
-            (i, gene, own)
+            i
             for i, (gene, own) in enumerate(zip(self.genes, ids, strict=True))
             if _key(gene) in known or _key(own) in known
         ]
-        symbols = _Names(_lines_with(known | {gene for _, gene, _ in either}))
-        place: dict[str, int] = {}
-        for i, gene, own in reversed(either):
-            symbol = symbols.approved(gene)
-            if symbol is None and self._ids is not None:
-                symbol = symbols.approved(own)
-            if symbol is not None:
-                place[symbol] = i
+        symbols = _Names(_lines_with(known | {self.genes[i] for i in either}))
+        place = self._places(either, symbols)
         return {name: place.get(symbol or "", -1) for name, symbol in sought.items()}
 
     def match(self, names: Iterable[str]) -> Match:
