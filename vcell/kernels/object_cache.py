@@ -56,8 +56,7 @@ class _Runtime:
         self.symbols = {"_Py_NoneStruct": id(None)}
         for found in (helpers.c_helpers, dynfunc.c_helpers):
             self.symbols |= {f"numba_{name}": address for name, address in found.items()}
-        for name, address in memory.c_helpers.items():
-            self.symbols[name if name.startswith("_") else f"NRT_{name}"] = address
+        self.symbols |= memory_symbols(memory)
         for name, kind in vars(sys.modules["builtins"]).items():
             if isinstance(kind, type) and issubclass(kind, BaseException):
                 self.symbols[f"PyExc_{name}"] = id(kind)
@@ -107,6 +106,14 @@ class _Runtime:
     def defines(self, name: str) -> bool:
         """Return whether a symbol can be resolved."""
         return name in self.symbols or self.llvm.address_of_symbol(name) is not None
+
+
+def memory_symbols(memory: Any) -> dict[str, int]:
+    """Return the addresses of numba's memory functions by the names that code asks for."""
+    return {
+        name if name.startswith("_") else f"NRT_{name}": address
+        for name, address in memory.c_helpers.items()
+    }
 
 
 def _settings() -> set[str]:

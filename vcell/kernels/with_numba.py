@@ -39,8 +39,8 @@ def _load_index_or_empty(index: Any) -> dict[Any, Any]:
 @cache
 def _name_runtime() -> None:
     """Make numba's runtime known to kernels, as ``rtsys.initialize`` does besides compiling."""
-    for name, address in runtime.c_helpers.items():
-        add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+    for name, address in object_cache.memory_symbols(runtime).items():
+        add_symbol(name, address)
 
 
 def _load_without_compiler(store: Any, signature: Any, context: Any) -> Any:
