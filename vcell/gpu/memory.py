@@ -6,12 +6,11 @@ import ctypes
 import resource
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from vcell import memory
+from vcell.gpu.accelerator import accelerator
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -35,27 +34,19 @@ def memory_in_use(device: torch.device) -> int | None:
 def peak_memory(device: torch.device) -> int:
     """Return the most bytes in use since `reset_peak`; without Linux, since the process began."""
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+        return accelerator(device).peak_memory()
     peak = _status("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if peak is None else peak
 
 
 def available_memory(device: torch.device) -> int:
     """Return the bytes that are still free."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    lines = _lines(Path("/proc/meminfo"))
-    return next((int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line), 8 << 30)
+    return accelerator(device).memory()[0] if device.type == "cuda" else memory.free()
 
 
 def _status(name: str) -> int | None:
-    return next(
-        (int(line.split()[1]) * 1024 for line in _lines(_STATUS) if line.startswith(name)), None
-    )
-
-
-def _lines(path: Path) -> Iterator[str]:
     try:
-        yield from path.read_text().splitlines()
+        lines = _STATUS.read_text().splitlines()
     except OSError:
-        return
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
