@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vcell.errors import UserError
+from vcell.outputs.inputs import is_zarr
 
 if TYPE_CHECKING:
     from vcell.data.source import CellSource
@@ -79,11 +80,11 @@ def _open_path(path: Path, layer: str | None, join: Join) -> CellSource:
             f"{path} is neither a file nor a folder",
             hint="cells are read in any order, which a pipe cannot do: write them to a file first",
         )
-    if _is_zarr(path):
+    if is_zarr(path):
         from vcell.data.zarr_file import open_zarr
 
         return open_zarr(path, layer)
-    if _is_mtx(path):
+    if is_mtx(path):
         from vcell.data.tenx import open_mtx
 
         return open_mtx(path, layer)
@@ -129,18 +130,15 @@ def _open_file(path: Path, layer: str | None) -> CellSource:
     )
 
 
-def _is_zarr(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs"))
-
-
-def _is_mtx(path: Path) -> bool:
+def is_mtx(path: Path) -> bool:
+    """Whether a folder holds a 10x matrix as text."""
     return any((path / name).is_file() for name in ("matrix.mtx", "matrix.mtx.gz"))
 
 
 def _is_cells(path: Path) -> bool:
     if path.is_file():
         return path.suffix in (".h5ad", ".h5")
-    return _is_zarr(path) or _is_mtx(path)
+    return is_zarr(path) or is_mtx(path)
 
 
 def _nearby(path: Path) -> str | None:

@@ -45,6 +45,11 @@ def _refuse_input(target: Path, path: Path, *, into: bool) -> None:
         )
 
 
+def is_zarr(folder: Path) -> bool:
+    """Whether a folder is a zarr store or a part of one."""
+    return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs"))
+
+
 def same(one: Path, other: Path) -> bool:
     """Whether two paths, which may be links or not exist, are the same file or folder."""
     try:

@@ -11,7 +11,7 @@ from typing import Any
 from vcell import signals
 from vcell.errors import UserError
 from vcell.outputs.aside import aside_of, cannot_write, sweep
-from vcell.outputs.inputs import real_path, refuse_inputs, same
+from vcell.outputs.inputs import is_zarr, real_path, refuse_inputs, same
 from vcell.outputs.marks import made_here, strangers
 
 #: Endings of files: a folder with such a name would be misleading.
@@ -19,10 +19,6 @@ _OF_FILES = {
     ".h5ad", ".h5", ".csv", ".tsv", ".txt", ".xlsx", ".xls", ".parquet", ".json", ".jsonl", ".html",
     ".htm", ".md", ".pdf", ".png", ".svg", ".npz", ".npy", ".vcc", ".toml", ".zip", ".gz", ".tar",
 }  # fmt: skip
-
-
-#: Files that mark a folder as a zarr store, whose data are not to be mixed with results.
-_OF_STORES = ("zarr.json", ".zgroup", ".zattrs")
 
 
 def check(
@@ -96,7 +92,7 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     real = real_path(place)
     for around in (real, *real.parents):
         with suppress(PermissionError):
-            if any((around / name).is_file() for name in _OF_STORES):
+            if is_zarr(around):  # its data are not to be mixed with results
                 what = "is" if around == real else f"lies inside {around}, which is"
                 raise UserError(f"{place} {what} a zarr store", hint="name another folder")
     try:

@@ -19,7 +19,9 @@ from vcell import console
 from vcell.data import CellSource
 from vcell.data import labels as find_labels
 from vcell.data.detect import refuse_nothing, refuse_repeated
+from vcell.data.opening import is_mtx
 from vcell.errors import UserError
+from vcell.outputs.inputs import is_zarr
 from vcell.suggest import closest
 
 if TYPE_CHECKING:
@@ -102,8 +104,7 @@ def _files(prediction: Sided, real: Sided) -> list[tuple[str | None, Sided, Side
 
 def _is_folder(path: Path) -> bool:
     """Whether this is a folder of files rather than a zarr store or a 10x folder."""
-    marks = ("zarr.json", ".zgroup", ".zattrs", "matrix.mtx", "matrix.mtx.gz")
-    return path.is_dir() and not any((path / mark).exists() for mark in marks)
+    return path.is_dir() and not is_zarr(path) and not is_mtx(path)
 
 
 def _stem(path: Path) -> str | None:
