@@ -22,7 +22,13 @@ import pytest
 
 from tests.outputs.test_every_command import every_command, paths_of
 from tests.outputs.test_every_end import ISP, PATIENTS, RUNS, TINY, run_of
-from tests.support import clean_environment, in_this_process, permissions_obeyed, shortly
+from tests.support import (
+    PATIENCE,
+    clean_environment,
+    in_this_process,
+    permissions_obeyed,
+    shortly,
+)
 from vcell import text_files
 
 TRAIN = ("train-vcc", "cells.h5ad", "--model", "ridge", "--runs", "out")
@@ -172,7 +178,7 @@ def ended_if_it_waits(name: str) -> Iterator[None]:
         raise AssertionError(f"{name} waits for ever")
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(300)
+    signal.alarm(int(PATIENCE))
     try:
         yield
     finally:
