@@ -74,7 +74,7 @@ class GeneIndex:
         return self._places(range(len(self.genes)), _all_names())
 
     def _places(self, numbers: Sequence[int], names: _Names) -> dict[str, int]:
-        """Return the numbers of some genes by approved symbol; the first gene with a symbol counts."""
+        """Return the numbers of some genes by approved symbol; of equal symbols, the first."""
         found: dict[str, int] = {}
         for i in reversed(numbers):
             symbol = names.approved(self.genes[i])
