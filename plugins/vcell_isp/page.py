@@ -175,7 +175,7 @@ def _volcano(page: Page, tested: pd.DataFrame, config: IspStats) -> None:
         f"95 % of nulls lie in the band, ±{wide:.2g} (1.96 spreads of a typical gene's nulls); "
         f"calls are at FDR {config.fdr:g}."
     )
-    picture = svg.scatter(series, x="effect", y="-log10 p", names=names, band=(-wide, wide))
+    picture = svg.volcano(series, x="effect", names=names, band=(-wide, wide))
     page.figure("Effect and p", picture, caption)
 
 

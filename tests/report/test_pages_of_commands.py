@@ -54,13 +54,18 @@ def screen(path: Path, targets: tuple[str, ...], *, genes: int = 60, seed: int =
 
 
 def inspect(vcell, folder: Path) -> list[Path]:
-    """Three awkward names; one perturbation of one gene; types without perturbations."""
+    """Three awkward names; one perturbation of one gene; types only; negative values."""
     pages = []
     typed = planted_cells(40, 1)
     typed.obs["cell_type"] = [HARD[i % 3] for i in range(40)]
     typed.obsm["X_umap"] = np.random.default_rng(0).normal(size=(40, 2))
     typed.write_h5ad(folder / "types.h5ad")
+    typed.X = np.asarray(typed.X.todense() if sparse.issparse(typed.X) else typed.X) - 1.5
+    typed.obsm = {"nnls": np.random.default_rng(0).dirichlet([1, 1, 1], 40)}
+    typed.obs = typed.obs[[]]
+    typed.write_h5ad(folder / "centred.h5ad")
     for name, cells in (
+        ("centred", folder / "centred.h5ad"),
         ("hard", screen(folder / "hard.h5ad", HARD)),
         ("one", screen(folder / "one.h5ad", ("A",), genes=1)),
         ("types", folder / "types.h5ad"),
@@ -68,6 +73,10 @@ def inspect(vcell, folder: Path) -> list[Path]:
         pages.append(folder / f"{name}.html")
         ran = vcell("inspect", cells, "--html", pages[-1])
         assert ran.code == 0, ran.err
+    words = pages[0].read_text()
+    assert "Some values are negative" in words
+    assert "<h3>nnls</h3>" not in words  # fractions are no places
+    assert "Largest groups of cell_type" in pages[-1].read_text()
     return pages
 
 
