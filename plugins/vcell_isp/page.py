@@ -201,7 +201,12 @@ def _both(page: Page, tested: pd.DataFrame, nulls: pd.DataFrame) -> None:
     page.figure(
         "Deletion against overexpression",
         svg.scatter(
-            series, x="effect of deletion", y="effect of overexpression", equal=True, names=names
+            series,
+            x="effect of deletion",
+            y="effect of overexpression",
+            equal=True,
+            names=names,
+            labels=6,
         ),
         "A gene that drives a state lies in the upper left or lower right: deletion and "
         "overexpression have opposite effects. Significant genes in the other corners are "

@@ -85,7 +85,7 @@ def isp(vcell, folder: Path) -> list[Path]:
     rng = np.random.default_rng(5)
     both = []
     for how, sign in (("delete", 1), ("overexpress", -1)):
-        frame = shifts_of(rng, 30, 12, effect={10: sign * 5e-3, 11: 5e-3})
+        frame = shifts_of(rng, 30, 30, effect={10: sign * 8e-2, 11: 5e-3})
         symbols = dict(zip(["G10", "G11", "G12"], HARD, strict=True))
         frame["symbol"] = frame["symbol"].replace(symbols)
         both.append(run_of(folder, frame, operation=how, missing={HARD[0]: "no token"}))
@@ -94,6 +94,8 @@ def isp(vcell, folder: Path) -> list[Path]:
         ran = vcell("isp", "stats", *(run.path for run in runs), "-o", f"{name}.csv")
         assert ran.code == 0, ran.err
         pages.append(folder / f"{name}.html")
+    assert "stand out at an FDR" in pages[0].read_text()
+    assert "No gene could be tested" in pages[1].read_text()
     return pages
 
 

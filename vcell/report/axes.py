@@ -119,15 +119,16 @@ def _decades(low: float, high: float, within: Sequence[int]) -> tuple[float, ...
     return tuple(every[first : last + 1])
 
 
-def reach(values: Iterable[float]) -> float:
+def reach(values: Iterable[float], few: float = 0.02) -> float:
     """Return how far from zero a scale should go for a few outliers not to flatten all others.
 
-    Of many values, 98 % get at least a quarter of the scale; what is farther away lies beyond it.
+    Of many values, all but this share get at least a quarter of the scale; what is farther away
+    lies beyond it.
     """
     sizes = sorted(abs(v) for v in values if math.isfinite(v) and abs(v) > NOTHING)
     if len(sizes) < _MANY:
         return sizes[-1] if sizes else 0.0
-    usual = sizes[-1 - max(1, len(sizes) // 50)]
+    usual = sizes[-1 - max(1, int(few * len(sizes)))]
     return max(size for size in sizes if size <= 4 * usual)
 
 

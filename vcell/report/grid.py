@@ -11,6 +11,7 @@ from vcell.report.axes import number
 
 _ROW, _LEGEND, _NAME = 17.0, 46.0, 110.0  # pixels: row height, space above, width of names
 _GAP, _RAMP = 0.6, 170.0
+_FEW = 0.1  # share of values that may lie beyond the scale, such as one row
 
 
 def named_heat_map(
@@ -39,7 +40,7 @@ def named_heat_map(
     finite = [v for row in values.values() for v in row if math.isfinite(v)]
     if not finite or not columns:
         return frame.empty("nothing to show: no value is finite")
-    most = axes.reach(finite) or 1.0
+    most = axes.reach(finite, _FEW) or 1.0
     low, high = (-most, most) if signed else (min(finite), max(finite))
     label = min(_NAME, 10 + max(map(frame.width_of, values)))
     wide = (frame.WIDTH - label - 4) / len(columns)

@@ -128,10 +128,12 @@ def breakable(text: str) -> str:
 
 
 def _least_width(text: str, *, right: bool) -> float:
-    """Estimate how narrow a cell can be, in pixels."""
-    if right or not _kind("td", text, right=False):
+    """Estimate how narrow a cell can be, in pixels; the style sheet sets limits for words."""
+    if right:
         return _word_width(text)
-    return {"l": 176.0, "m": 112.0}.get(_class_of(text), _SCALE * width_of(text))
+    kind = _class_of(text)
+    least = {"l": 176.0, "m": 112.0, "s": _SCALE * width_of(text)}.get(kind, 0.0)
+    return min(max(least, _word_width(text)), 234.0 if kind == "l" else 176.0)
 
 
 def _word_width(text: str) -> float:
