@@ -45,7 +45,6 @@ from vcell.runs.history import History, surviving
 
 Status = Literal["running", "stalled", "crashed", "done", "failed", "interrupted"]
 ROOT = "runs"
-STALLED_AFTER = 600.0  # seconds without a new event, as in wandb
 _OUTCOME = ("status", "ended", "summary")  # fields of a finished run
 REQUESTS = ("stop", "checkpoint", "pause")
 _ENDED: tuple[Status, ...] = ("done", "failed", "interrupted")
@@ -106,7 +105,7 @@ class Run:
             Open for writing by this process.
         """
         around = missing_folders(Path(root))
-        folders.sweep(Path(root))
+        folders.sweep(Path(root), name)
         path = folders.make(Path(root), command, name)
         meta = {
             "schema": folders.SCHEMA,
@@ -186,7 +185,11 @@ class Run:
 
         Requests to its last process are cleared, and partial files of that process removed.
         """
-        with (self.path / "events.jsonl").open("ab") as events:
+        log = self.path / "events.jsonl"
+        new = not log.exists()
+        with log.open("ab") as events:
+            if new:
+                os.utime(log, (0, 0))  # it is no sign of life of the last process
             with suppress(OSError):  # not every cluster's file system has locks
                 fcntl.flock(events, fcntl.LOCK_EX)  # of two concurrent claims, one is first
             if self.status() in ("running", "stalled") and not self._is_ours():
@@ -210,7 +213,7 @@ class Run:
         """Raise if another process may be writing; on another machine, if it wrote recently."""
         owner = self.meta.get("process", {})
         writer = f"process {owner.get('pid')} on {owner.get('host')}"
-        minutes = f"{STALLED_AFTER / 60:.0f} minutes"
+        minutes = f"{folders.STALLED_AFTER / 60:.0f} minutes"
         if process.is_alive(owner) is True:
             hint = "stop it first, or wait for it to end"
         elif self.status() == "running":
@@ -421,7 +424,7 @@ class Run:
 
     def _is_silent(self) -> bool:
         """Return whether it, and the runs in it, have written nothing for long."""
-        if time.time() - self.last_sign() <= STALLED_AFTER:
+        if time.time() - self.last_sign() <= folders.STALLED_AFTER:
             return False
         newest = self.parts()[-1:]
         if not self._parts or (newest and newest[0].status() == "stalled"):
