@@ -54,7 +54,8 @@ def entry(name: str, thing: Any) -> str:
 
 
 def _methods(kind: type) -> Iterator[tuple[str, Any]]:
-    for name, value in vars(kind).items():
+    members = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
+    for name, value in members.items():
         if isinstance(value, classmethod | staticmethod):
             value = value.__func__  # noqa: PLW2901
         if not name.startswith("_") and inspect.isfunction(value):

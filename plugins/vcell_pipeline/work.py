@@ -142,7 +142,6 @@ def _stages(config: Pipeline, book: Manifest, *, asking: bool = False) -> Iterat
     files = [folder / "runs" / Path(run).name / "scores.json"] if run else []
     if config.ablate:
         yield _command(
-            config,
             "ablation",
             "ablate",
             "measure what each part contributes",
@@ -245,7 +244,7 @@ def _classifier(config: Pipeline, book: Manifest, cells: Path, folds: Path, n: i
 
 
 def _command(
-    config: Pipeline, name: str, command: str, title: str, inputs: list[Path], argument: Any,
+    name: str, command: str, title: str, inputs: list[Path], argument: Any,
     settings: dict[str, Any], files: tuple[str, ...],
 ) -> Stage:  # fmt: skip
     """Return a stage that runs a command on a run, and writes files into it."""

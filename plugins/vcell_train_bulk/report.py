@@ -43,7 +43,7 @@ def write(run: Run, cohort: Cohort, plan: BulkStudy) -> dict[str, Any]:
     text = Table.of(columns, rows).csv()
     run.save_file("predictions.csv", partial(write_text, text=text))
     page = _page(run, cohort, plan, found, verdict)
-    for one in pictures.of_run(cohort, plan, outers):
+    for one in pictures.of_run(cohort, outers):
         page.figure(one.title, one.svg(), one.caption)
     run.save_file("index.html", page.write)
     return {"held_out": {name: _flat(one) for name, one in found.items()}, "verdict": verdict}
