@@ -13,7 +13,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from tests.data import builders
-from vcell.data import tenx
 
 TABLE = builders.counts()
 
@@ -27,7 +26,7 @@ def h5ad(form: Callable[..., Any], compression: str | None) -> Callable[[Path], 
     return make
 
 
-def zarr(form: Callable[..., Any], version: int) -> Callable[[Path], Path]:
+def in_zarr(form: Callable[..., Any], version: int) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         path = folder / "cells.zarr"
         with warnings.catch_warnings(), anndata.settings.override(zarr_write_format=version):
@@ -41,7 +40,7 @@ def zarr(form: Callable[..., Any], version: int) -> Callable[[Path], Path]:
 def sharded(folder: Path, compressors: Any = "auto") -> Path:
     import zarr
 
-    path = zarr(sp.csr_matrix, 3)(folder)
+    path = in_zarr(sp.csr_matrix, 3)(folder)
     group = zarr.open_group(path / "X", mode="r+")
     for name in ("data", "indices"):
         values = group[name][...]
@@ -53,7 +52,7 @@ def sharded(folder: Path, compressors: Any = "auto") -> Path:
     return path
 
 
-def tenx(version: int) -> Callable[[Path], Path]:
+def tenx_h5(version: int) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         builders.write_tenx_h5(folder / "cells.h5", TABLE, version)
         return folder / "cells.h5"
@@ -61,7 +60,7 @@ def tenx(version: int) -> Callable[[Path], Path]:
     return make
 
 
-def mtx(zipped: bool) -> Callable[[Path], Path]:
+def tenx_mtx(zipped: bool) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         builders.write_mtx(folder / "out", TABLE, zipped=zipped)
         return folder / "out"
@@ -133,15 +132,15 @@ KINDS = {
     "64 bits": rewritten(wide=True, chunks=(20,), compression="gzip"),
     "skipped filter": skipped_filter,
     "dense, chunks never written": never_written_chunks,
-    "zarr 2": zarr(sp.csr_matrix, 2),
-    "zarr 3": zarr(sp.csr_matrix, 3),
-    "zarr 3 csc": zarr(sp.csc_matrix, 3),
-    "zarr 3 dense": zarr(np.asarray, 3),
+    "zarr 2": in_zarr(sp.csr_matrix, 2),
+    "zarr 3": in_zarr(sp.csr_matrix, 3),
+    "zarr 3 csc": in_zarr(sp.csc_matrix, 3),
+    "zarr 3 dense": in_zarr(np.asarray, 3),
     "zarr 3 sharded": sharded,
-    "10x h5": tenx(3),
-    "10x h5, version 2": tenx(2),
-    "10x mtx.gz": mtx(zipped=True),
-    "10x mtx": mtx(zipped=False),
+    "10x h5": tenx_h5(3),
+    "10x h5, version 2": tenx_h5(2),
+    "10x mtx.gz": tenx_mtx(zipped=True),
+    "10x mtx": tenx_mtx(zipped=False),
     "memory csr": in_memory(sp.csr_matrix),
     "memory csc": in_memory(sp.csc_matrix),
     "memory dense": in_memory(np.asarray),

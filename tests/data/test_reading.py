@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 
 from tests.data import builders
-from tests.data.kinds import KINDS, TABLE, h5ad, rewritten, sharded
+from tests.data.kinds import KINDS, TABLE, h5ad, in_zarr, rewritten, sharded
 from vcell import console
 from vcell.data import arrays, by_gene, chunked, decode, open_cells, spill, tenx
 from vcell.errors import UserError
@@ -254,7 +254,7 @@ def test_shards_are_read_beside_zarr_where_that_is_safe(codec, tmp_path, monkeyp
         "zstd": codecs.ZstdCodec(), "gzip": codecs.GzipCodec(),
         "checked": [codecs.BloscCodec(), codecs.Crc32cCodec()],
     }  # fmt: skip
-    path = zarr(sp.csr_matrix, 3)(tmp_path)
+    path = in_zarr(sp.csr_matrix, 3)(tmp_path)
     group = zarr.open_group(path / "X", mode="r+")
     expected = {}
     for name in ("data", "indices"):
