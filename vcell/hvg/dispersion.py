@@ -22,7 +22,7 @@ from vcell.passes.reducers import NormalizedMoments
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vcell.passes import CellTable, Reducer
+    from vcell.passes import CellTable
 
 _BINS = 20
 _MAD = 0.6744897501960817  # median absolute deviation of a standard normal
@@ -44,10 +44,6 @@ class DispersionPlan(FlavorPlan):
             n_batches=self.n_batches,
             totals=totals,
         )
-
-    def reducers(self) -> list[Reducer]:
-        """Return the reducers of the first pass."""
-        return [self.moments, *self.filter.reducers()]
 
     def finish(self, read: Read, table: CellTable) -> Ranking:
         """Rank the genes."""

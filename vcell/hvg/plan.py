@@ -119,7 +119,9 @@ class GeneFilter:
 
 
 class FlavorPlan(ABC):
-    """The computation of a flavour for one source."""
+    """The computation of a flavour for one source; its first pass fills `moments`."""
+
+    moments: Reducer
 
     def __init__(self, setting: FlavorSettings) -> None:
         self.setting = setting
@@ -128,9 +130,9 @@ class FlavorPlan(ABC):
         self.codes = None if batches is None else batches.codes
         self.n_batches = 1 if batches is None else len(batches.names)
 
-    @abstractmethod
     def reducers(self) -> list[Reducer]:
         """Return the reducers of the first pass."""
+        return [self.moments, *self.filter.reducers()]
 
     @abstractmethod
     def finish(self, read: Read, table: CellTable) -> Ranking:

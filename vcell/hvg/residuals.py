@@ -18,7 +18,7 @@ from vcell.passes.reducers import GeneMoments, ResidualSums
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vcell.passes import CellTable, Reducer
+    from vcell.passes import CellTable
 
 _NODES = 65  # enough for 1e-14 over depths that differ by a factor of 100,000
 
@@ -31,10 +31,6 @@ class ResidualPlan(FlavorPlan):
         self.moments = GeneMoments(
             setting.n_genes, codes=self.codes, n_batches=self.n_batches, single=setting.single
         )
-
-    def reducers(self) -> list[Reducer]:
-        """Return the reducers of the first pass."""
-        return [self.moments, *self.filter.reducers()]
 
     def finish(self, read: Read, table: CellTable) -> Ranking:
         """Read again for the residuals, and rank."""

@@ -222,24 +222,32 @@ class Run(StoredRun):
         if what in REQUESTS:
             (self.path / "control" / what).unlink(missing_ok=True)
 
-    def save_file(self, name: str, write: Callable[[Path], None]) -> Path:
+    def save_file(
+        self, name: str, content: str | Mapping[str, Any] | Callable[[Path], None]
+    ) -> Path:
         """Write a file of the run, complete or not at all.
 
         Parameters
         ----------
         name
             Name of the file.
-        write
-            Writes it to the given temporary path.
+        content
+            Its text, the value of a JSON file, or a function that writes to a temporary path.
 
         Returns
         -------
         Path
             The file.
         """
-        with whole(self.path / name) as aside:
-            write(aside)
-        return self.path / name
+        path = self.path / name
+        if isinstance(content, str):
+            write_text(path, content)
+        elif isinstance(content, Mapping):
+            write_json(path, content)
+        else:
+            with whole(path) as aside:
+                content(aside)
+        return path
 
     def console_log(self) -> TextIO:
         """Open the run's console log for appending."""
