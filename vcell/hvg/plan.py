@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vcell.data.column import numbered
 from vcell.errors import UserError
 from vcell.passes import Reader
-from vcell.passes.reducers import MarkedTotals, RareEntries
+from vcell.passes.reducers import GeneMoments, MarkedTotals, NormalizedMoments, RareEntries
 
 if TYPE_CHECKING:
     from vcell.passes import CellTable, Reducer
@@ -121,7 +121,7 @@ class GeneFilter:
 class FlavorPlan(ABC):
     """The computation of a flavour for one source; its first pass fills `moments`."""
 
-    moments: Reducer
+    moments: GeneMoments | NormalizedMoments
 
     def __init__(self, setting: FlavorSettings) -> None:
         self.setting = setting

@@ -65,7 +65,8 @@ class BlockSurvey(ValueSurvey):
     def of(cls, block: Rows) -> BlockSurvey:
         """Survey a block; thread-safe."""
         totals = np.empty(len(block.rows))
-        return cls(totals, *ranks.survey(block.indptr, block.data, totals), block.rows)
+        low, high, fraction, odd = ranks.survey(block.indptr, block.data, totals)
+        return cls(totals, low, high, fraction, odd, block.rows)
 
     @property
     def counts(self) -> bool:
