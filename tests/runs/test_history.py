@@ -17,10 +17,6 @@ from hypothesis import strategies as st
 from vcell.runs import EventLog, History, Run, Tail
 from vcell.runs.event_file import EventFile, surviving
 
-relaxed = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
 
 def new(tmp_path: Path) -> Run:
     return Run.create(tmp_path / "runs", "toy")
