@@ -85,7 +85,8 @@ def test_interpreted_values_equal_float64(seed, dtype, repository):
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", INTERPRETED, str(seed), dtype],
-        env=environment, cwd=repository, capture_output=True, text=True, timeout=PATIENCE, check=False,
+        env=environment, cwd=repository, capture_output=True, text=True, check=False,
+        timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
 
