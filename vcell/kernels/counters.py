@@ -51,27 +51,35 @@ def adder(n: int, lanes: int) -> Any:
             words, listed, counters = (
                 _data(context, builder, signature.args[i], args[i]) for i in (0, 1, 3)
             )
-            added = []
-            for i in range(n):
-                place = builder.add(args[2], ir.Constant(_WORD, i))
-                row = builder.zext(builder.load(builder.gep(listed, [place])), _WORD)
-                added.append(builder.load(_row(builder, words, row, kind), align=8))
-            level = args[4]
-            while len(added) > 1:
-                where = _row(builder, counters, level, kind)
-                held, carries = builder.load(where, align=8), []
-                for a, b in zip(added[::2], added[1::2], strict=True):
-                    held, carry = _full_adder(builder, a, b, held)
-                    carries.append(carry)
-                builder.store(held, where, align=8)
-                added, level = carries, builder.add(level, ir.Constant(_WORD, 1))
+            depth = n.bit_length() - 1
+            places = [
+                _row(builder, counters, builder.add(args[4], ir.Constant(_WORD, i)), kind)
+                for i in range(depth)
+            ]
+            held = [builder.load(place, align=8) for place in places]
+
+            def added(first: int, level: int) -> Any:
+                """Add ``2**level`` rows to the counters; return what is carried to the level."""
+                if not level:
+                    place = builder.add(args[2], ir.Constant(_WORD, first))
+                    row = builder.zext(builder.load(builder.gep(listed, [place])), _WORD)
+                    return builder.load(_row(builder, words, row, kind), align=8)
+                below = level - 1
+                left, right = added(first, below), added(first + (1 << below), below)
+                held[below], carry = _full_adder(builder, left, right, held[below])
+                return carry
+
+            carry = added(0, depth)
+            for place, counter in zip(places, held, strict=True):
+                builder.store(counter, place, align=8)
+            level = builder.add(args[4], ir.Constant(_WORD, depth))
             carried = cgutils.alloca_once(builder, kind)
-            builder.store(added[0], carried)
+            builder.store(carry, carried)
             with cgutils.for_range(builder, args[5], start=level) as loop:
                 where = _row(builder, counters, loop.index, kind)
-                held, carry = builder.load(where, align=8), builder.load(carried)
-                builder.store(builder.xor(held, carry), where, align=8)
-                builder.store(builder.and_(held, carry), carried)
+                counter, carry = builder.load(where, align=8), builder.load(carried)
+                builder.store(builder.xor(counter, carry), where, align=8)
+                builder.store(builder.and_(counter, carry), carried)
             return context.get_dummy_value()
 
         whole = types.int64

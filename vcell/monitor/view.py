@@ -111,7 +111,9 @@ class Viewer:
         one = self.one
         if one is None:
             return None
-        found = self._logs.setdefault(one.name, Logs(one.run.path, one.overview.monitor))
+        if (found := self._logs.get(one.name)) is None:
+            found = self._logs[one.name] = Logs(one.run.path, one.overview.monitor)
+            found.read()  # so that the first picture has them
         found.monitor = one.overview.monitor
         return found
 
@@ -204,10 +206,8 @@ class Viewer:
                 setattr(self, name, "")
             elif name == "filter":
                 self._check_filter()
-        elif key == "backspace":
-            setattr(self, name, text[:-1])
-        elif key == "ctrl+u":
-            setattr(self, name, "")
+        elif key in ("backspace", "ctrl+u"):
+            setattr(self, name, text[:-1] if key == "backspace" else "")
         elif len(key) == 1 and key.isprintable():
             setattr(self, name, text + key)
 
