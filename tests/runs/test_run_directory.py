@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vcell.errors import UserError
+from vcell.errors import DiskFull, UserError
 from vcell.runs import EventLog, Run, Tail, find_runs, remove
 from vcell.runs import process as processes
 
@@ -190,7 +190,7 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path):
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFull, match="no space"):
         run.save_file("screen.txt", fail)
     assert (run.path / "screen.txt").read_text() == "all"
     assert not list(run.path.glob("*.tmp-*"))
