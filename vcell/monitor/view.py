@@ -126,7 +126,9 @@ class Viewer:
         one = self.one
         if one is None:
             return None
-        found = self._logs.setdefault(one.name, Logs(one.run.path, one.overview.monitor))
+        if (found := self._logs.get(one.name)) is None:
+            found = self._logs[one.name] = Logs(one.run.path, one.overview.monitor)
+            found.read()  # so that the first picture has them
         found.monitor = one.overview.monitor
         return found
 
