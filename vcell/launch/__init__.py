@@ -1,6 +1,6 @@
 """Run a worker on one device in this process, or on several through torchrun's API.
 
-    launch("vcell_train_vcc.work:train", run, config)      # config inherits LaunchOptions
+    launch("vcell_train_vcc.work:main", run, make_plan(config))  # config inherits LaunchOptions
 
 The worker is a function of the run, named by module; everything else that it needs is in the run
 directory. For one process, it is called in this process; `vcell.launch.elastic` starts several.

@@ -23,7 +23,7 @@ NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 _STAMPED = re.compile(r"^\d{8}-\d{6}-.+-[0-9a-f]{4}$")  # a default name
 #: Begins the name of a file that identifies the process that is making a run.
 MAKER = f"maker{ASIDE}"
-STALLED_AFTER = 600.0  # seconds without a new event, as in wandb
+STALLED_AFTER = 600.0  # seconds without a sign of life, as in wandb
 _TABLES = ("config", "provenance", "versions", "machine", "process", "summary")
 
 
