@@ -75,24 +75,20 @@ def write(
 
 
 def _curves(page: Page, run: Run) -> None:
-    events = run.events({"eval"})
+    history = run.history(ranks=False)
+
+    def curve(title: str, name: str) -> Curve:
+        series = history.series(name, "eval")
+        return Curve.of(title, series.steps, series.values)
+
     page.heading("While it trained")
-    keys = [key for key in CURVES if any(key in e for e in events)]
-    curves = [
-        Curve.of(
-            CURVES[key],
-            [e["step"] for e in events if key in e],
-            [e[key] for e in events if key in e],
-        )
-        for key in keys
-    ]
+    known = history.names("eval")
+    curves = [curve(title, name) for name, title in CURVES.items() if name in known]
     if curves:
         page.chart(Chart("Held-out cells, named by the mixture", curves, reading="By validation."))
-    at = [e["step"] for e in events if "nelbo" in e]
-    loss = Curve.of("objective", at, [e["nelbo"] for e in events if "nelbo" in e])
     page.chart(
-        Chart("Objective on held-out cells, without labels", [loss], y="nats a cell",
-              reading="Lower is better; the lowest chose the network.")
+        Chart("Objective on held-out cells, without labels", [curve("objective", "nelbo")],
+              y="nats a cell", reading="Lower is better; the lowest chose the network.")
     )  # fmt: skip
 
 
