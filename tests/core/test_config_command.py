@@ -53,3 +53,13 @@ def test_init_makes_a_project_that_checks(vcell, tmp_path):
 def test_the_repositorys_own_project_file_has_no_mistakes(vcell, repository):
     assert (repository / "vcell.toml").is_file()
     assert vcell("config", "check", cwd=repository).code == 0
+
+
+def test_a_project_file_is_replaced_by_force_only(vcell, tmp_path):
+    path = tmp_path / "vcell.toml"
+    path.write_text("# mine\n")
+    for flags in ((), ("--force",)):
+        assert path.read_text() == "# mine\n"
+        ran = vcell("config", "init", path, *flags)
+        assert ran.code == (0 if flags else 2), ran.err
+    assert path.read_text() != "# mine\n"
