@@ -272,8 +272,8 @@ def _differences(real: set[str], pred: set[str], what: str) -> list[str]:
 def _misspelt(names: list[str], others: list[str]) -> str:
     pairs: list[str] = []
     for name in names[:10]:
-        hits = closest(name, others) if len(others) <= 5000 else []
-        pairs += [f"{name} ~ {hits[0]}"] if hits else []
+        if len(others) <= 5000 and (near := closest(name, others)):
+            pairs.append(f"{name} ~ {near}")
     return ", ".join(pairs)
 
 
