@@ -270,11 +270,10 @@ def _differences(real: set[str], pred: set[str], what: str) -> list[str]:
 
 
 def _misspelt(names: list[str], others: list[str]) -> str:
-    pairs: list[str] = []
-    for name in names[:10]:
-        if len(others) <= 5000 and (near := closest(name, others)):
-            pairs.append(f"{name} ~ {near}")
-    return ", ".join(pairs)
+    if len(others) > 5000:
+        return ""
+    pairs = ((name, closest(name, others)) for name in names[:10])
+    return ", ".join(f"{name} ~ {near}" for name, near in pairs if near)
 
 
 def _listed(names: list[Any], most: int = 10) -> str:
