@@ -129,8 +129,9 @@ def _bars(made: Page, one: Scored, metric: Metric, column: NDArray[np.float64]) 
         )
         order, title = order[-_WORST:], f"{title}: the {_WORST} worst"
     values = {one.perturbations[i]: float(column[i]) for i in order}
-    picture = svg.bars(values, x=name.short, reference=metric.baseline)
-    made.figure(title, picture, caption * (metric.baseline is not None))
+    known = metric.baseline is not None and bool(np.isfinite(metric.baseline))
+    picture = svg.bars(values, x=name.short, reference=metric.baseline if known else None)
+    made.figure(title, picture, caption * known)
 
 
 def ranks(distances: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -360,3 +360,15 @@ def test_as_a_process_of_its_own(vcell, here):
     assert ran.code == 0, ran.err
     assert "raw counts" in ran.err
     assert "overall" in ran.out
+
+
+def test_a_metric_without_a_baseline_is_drawn_without_its_line(here):
+    """The baseline finds as many genes for every perturbation: no correlation is defined."""
+    from vcell.data.simulate import SimulationDesign, Simulator
+
+    few = SimulationDesign(cells=400, genes=200, perturbations=6)
+    Simulator(few).write(here.folder / "few.h5ad")
+    ran = here("evaluate", "few.h5ad", "few.h5ad", "--rules", "full", "-o", "out", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["metrics"]["de_spearman_sig"]["baseline"] is None
+    assert "de_spearman_sig" in (here.folder / "out" / "index.html").read_text()

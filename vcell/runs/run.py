@@ -39,7 +39,7 @@ from vcell.outputs.aside import (
 )
 from vcell.runs import files, folders, process, software
 from vcell.runs.events import EventLog
-from vcell.runs.stored import REQUESTS, STALLED_AFTER, Status, StoredRun
+from vcell.runs.stored import REQUESTS, Status, StoredRun
 
 _OUTCOME = ("status", "ended", "summary")  # fields of a finished run
 
@@ -98,7 +98,7 @@ class Run(StoredRun):
             Open for writing by this process.
         """
         around = missing_folders(Path(root))
-        folders.sweep(Path(root))
+        folders.sweep(Path(root), name)
         path = folders.make(Path(root), command, name)
         meta = {
             "schema": folders.SCHEMA,
@@ -146,7 +146,11 @@ class Run(StoredRun):
 
         Requests to its last process are cleared, and partial files of that process removed.
         """
-        with (self.path / "events.jsonl").open("ab") as events:
+        log = self.path / "events.jsonl"
+        new = not log.exists()
+        with log.open("ab") as events:
+            if new:
+                os.utime(log, (0, 0))  # it is no sign of life of the last process
             with suppress(OSError):  # not every cluster's file system has locks
                 fcntl.flock(events, fcntl.LOCK_EX)  # of two concurrent claims, one is first
             if self.status() in ("running", "stalled") and not self._is_ours():
@@ -162,7 +166,7 @@ class Run(StoredRun):
         """Raise if another process may be writing; on another machine, if it wrote recently."""
         owner = self.meta.get("process", {})
         writer = f"process {owner.get('pid')} on {owner.get('host')}"
-        minutes = f"{STALLED_AFTER / 60:.0f} minutes"
+        minutes = f"{folders.STALLED_AFTER / 60:.0f} minutes"
         if process.is_alive(owner) is True:
             hint = "stop it first, or wait for it to end"
         elif self.status() == "running":

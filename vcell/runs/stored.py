@@ -18,7 +18,6 @@ from vcell.runs.history import History
 
 Status = Literal["running", "stalled", "crashed", "done", "failed", "interrupted"]
 ROOT = "runs"
-STALLED_AFTER = 600.0  # seconds without a new event, as in wandb
 REQUESTS = ("stop", "checkpoint", "pause")
 _ENDED: tuple[Status, ...] = ("done", "failed", "interrupted")
 
@@ -175,7 +174,7 @@ class StoredRun:
 
     def _is_silent(self) -> bool:
         """Return whether it, and the runs in it, have written nothing for long."""
-        if time.time() - self.last_sign() <= STALLED_AFTER:
+        if time.time() - self.last_sign() <= folders.STALLED_AFTER:
             return False
         newest = self.parts()[-1:]
         if not self._parts or (newest and newest[0].status() == "stalled"):
