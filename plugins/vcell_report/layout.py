@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vcell import console
+from vcell.metrics.names import WITHOUT, label
 from vcell.plugin import announced
 from vcell.report import Page, Report
 from vcell.runs import differing
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 GROUP = "vcell.reports"  # command -> sections(run, report), announced next to the command
 _MOST = 12  # runs whose curves can be distinguished
+_TABLES = {  # of a run's summary: heading and what it holds
+    "held_out": ("Held-out scores", ""),
+    "spread": ("Spread over the folds", "Standard deviations of the scores above."),
+    "levels": (
+        "What the measurement allows",
+        "Reachable: half of the cells predicts the others; chance: another perturbation does.",
+    ),
+}
 
 
 def write(report: Report, accounts: Sequence[Account]) -> None:
@@ -60,11 +69,24 @@ def _claims(report: Report, account: Account) -> None:
     for name, table in found:
         if name != "verdict" and _is_table(table):
             columns = list(dict.fromkeys(key for row in table.values() for key in row))
-            report.heading(name.replace("_", " ").capitalize())
-            report.table(
-                ("", *columns),
-                [(key, *(row.get(c) for c in columns)) for key, row in table.items()],
-            )
+            heading, text = _TABLES.get(name, (name.replace("_", " ").capitalize(), ""))
+            report.heading(heading)
+            if text:
+                report.text(text)
+            whole = [column for column in columns if not column.endswith(WITHOUT)]
+            report.table(*_scores(table, whole, whole))
+            some = [column for column in columns if column.endswith(WITHOUT)]
+            if some:
+                bare = [column.removesuffix(WITHOUT) for column in some]
+                report.table(*_scores(table, some, bare), "without the perturbations' own genes")
+
+
+def _scores(
+    table: dict[str, dict[str, Any]], columns: Sequence[str], names: Sequence[str]
+) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Return the columns and rows of a table of scores, with the metrics' names for people."""
+    heads = ("", *(label(name) for name in names))
+    return heads, [(key, *(row.get(c) for c in columns)) for key, row in table.items()]
 
 
 def _is_table(value: Any) -> bool:

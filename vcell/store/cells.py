@@ -7,7 +7,6 @@ position of each row in them. Batches are cut from that.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.data.decode_pool import finish
 from vcell.kernels import gather
 from vcell.store.priority_pool import PriorityPool
 from vcell.store.store import Store
@@ -122,24 +122,17 @@ class StoreCells:
             from_disk = np.flatnonzero(here < 0)
             work.append(lambda: self._copy_held(here, length, dst, idx, val))
         order = from_disk[np.argsort(src[from_disk], kind="stable")]
-        tasks = gather.chunks_of_rows(src, length, order, store.chunk)
-        chunks = list(zip(*(part.tolist() for part in tasks), strict=True))
+        chunks, first, last = gather.chunks_of_rows(src, length, order, store.chunk)
 
-        def decode(first_task: int, last_task: int) -> None:
-            chunk_idx = np.empty(store.chunk, store.idx_dtype)
-            chunk_val = np.empty(store.chunk, store.val_dtype)
-            for number, first, last in chunks[first_task:last_task]:
-                store.read_chunk(number, chunk_idx, chunk_val)
-                gather.rows_from_chunk(
-                    chunk_idx, chunk_val, number * store.chunk, (number + 1) * store.chunk,
-                    src, length, dst, order, first, last, idx, val,
-                )  # fmt: skip
+        def decode(a: int, b: int) -> None:
+            rows = src, length, dst, order
+            store.copy_rows(chunks[a:b], rows, first[a:b], last[a:b], (idx, val))
 
         n = len(chunks)
         work += [
             partial(decode, a, min(a + _CHUNKS_A_TASK, n)) for a in range(0, n, _CHUNKS_A_TASK)
         ]
-        wait_all(pool.submit_all(FETCH, work))
+        finish(pool.submit_all(FETCH, work))
         return RowSpans(idx, val, dst[:-1], length, contiguous=True)
 
     def close(self) -> None:
@@ -165,13 +158,6 @@ class StoreCells:
 EMIT, FETCH = 0, 1
 
 
-def wait_all(futures: list[Future[Any]]) -> None:
-    """Wait for all; raise the first error after the rest have ended."""
-    errors = [error for future in futures if (error := future.exception()) is not None]
-    if errors:
-        raise errors[0]
-
-
 def load_all(store: Store, threads: int) -> MatrixCells:
     """Decode the whole matrix of a store into memory, in the types of the store."""
     idx = np.empty(store.nnz, store.idx_dtype)
@@ -193,7 +179,7 @@ def load_all(store: Store, threads: int) -> MatrixCells:
         starts = range(0, n, 4 * _CHUNKS_A_TASK)
         stops = [min(a + 4 * _CHUNKS_A_TASK, n) for a in starts]
         calls = [partial(part, a, b) for a, b in zip(starts, stops, strict=True)]
-        wait_all(pool.submit_all(FETCH, calls))
+        finish(pool.submit_all(FETCH, calls))
     finally:
         pool.close()
     return MatrixCells(idx, val, store.indptr, store.n_genes)
