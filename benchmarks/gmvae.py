@@ -294,7 +294,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         default="",
-        help="steps: how the name of a shape begins; fractions: wrong, for all labels right and wrong",
+        help="steps: how a shape's name begins; fractions: wrong, for all labels right and wrong",
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
