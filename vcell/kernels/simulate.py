@@ -74,7 +74,6 @@ class CellLabels(NamedTuple):
     batch: NDArray[np.int32]  # (C,) row of Law.batch_factor
 
 
-@njit(nogil=True, cache=True)
 def draw_cells(
     key: np.uint64,
     first: int,
@@ -89,9 +88,34 @@ def draw_cells(
     `key` identifies the simulation and the draw. If `indices` is too short, further non-zeros are
     counted but not stored: call again with more room.
     """
-    n_cells, n_programmes = labels.shift.shape
-    n_genes, n_slots = law.slots.shape
-    factor = np.empty(n_programmes * law.level.size)
+    return int(draw(key, first, *law, *labels, indptr, indices, data))
+
+
+@njit(nogil=True, cache=True)
+def draw(  # noqa: PLR0913, PLR0917 - only numba could tell one kind of tuple from another
+    key: np.uint64,
+    first: int,
+    depth_median: float,
+    depth_sd: float,
+    activity_sd: float,
+    base: NDArray[np.float64],
+    batch_factor: NDArray[np.float64],
+    level: NDArray[np.float64],
+    slots: NDArray[np.int64],
+    size: NDArray[np.float64],
+    shift: NDArray[np.float64],
+    target: NDArray[np.int64],
+    kept: NDArray[np.float64],
+    cell_type: NDArray[np.int32],
+    batch: NDArray[np.int32],
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+) -> int:
+    """Draw cells as `draw_cells` does, from the fields of its `law` and `labels`."""
+    n_cells, n_programmes = shift.shape
+    n_genes, n_slots = slots.shape
+    factor = np.empty(n_programmes * level.size)
     filled = 0
     indptr[0] = 0
     for c in range(n_cells):
@@ -103,29 +127,29 @@ def draw_cells(
             state += step + step
             normal = radius * math.cos(2.0 * math.pi * _uniform(state))
             if k < 0:
-                depth = law.depth_median * math.exp(law.depth_sd * normal)
+                depth = depth_median * math.exp(depth_sd * normal)
                 continue
-            activity = labels.shift[c, k] + law.activity_sd * normal
-            for j in range(law.level.size):
-                factor[k * law.level.size + j] = math.exp(activity * law.level[j])
-        share, batch_share = law.base[labels.cell_type[c]], law.batch_factor[labels.batch[c]]
+            activity = shift[c, k] + activity_sd * normal
+            for j in range(level.size):
+                factor[k * level.size + j] = math.exp(activity * level[j])
+        share, batch_share = base[cell_type[c]], batch_factor[batch[c]]
         for g in range(n_genes):
             state += step
             tail = _uniform(state)
             mean = depth * share[g] * batch_share[g]
             for s in range(n_slots):
-                mean *= factor[law.slots[g, s]]
-            if g == labels.target[c]:
-                mean *= labels.kept[c]
+                mean *= factor[slots[g, s]]
+            if g == target[c]:
+                mean *= kept[c]
             if tail >= mean:  # P(X > 0) <= mean: certainly zero
                 continue
-            none = math.exp(-law.size[g] * math.log1p(mean / law.size[g]))
+            none = math.exp(-size[g] * math.log1p(mean / size[g]))
             above = 1.0 - none
             if tail >= above:
                 continue
             if filled < indices.size:
                 indices[filled] = g
-                data[filled] = _positive_count(tail, none, mean, law.size[g])
+                data[filled] = _positive_count(tail, none, mean, size[g])
             filled += 1
         indptr[c + 1] = filled
     return filled
