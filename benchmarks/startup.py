@@ -86,6 +86,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         add_plugins(Path(folder), max(0, PLUGINS - built_in))
         env = os.environ | {"PYTHONPATH": folder}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, vcell is compiled from source each time
         bare = cpu_ms(["-c", "pass"], env, repeats)
         click = cpu_ms(["-c", "import click, importlib.metadata"], env, repeats)
         if options.work:

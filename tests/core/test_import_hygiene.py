@@ -112,22 +112,28 @@ for words in (
     "prepare cells.h5ad -o store.zarr",
 ):
     code = run([*words.split(), "--quiet"])
-    unwanted = {"anndata", "dask", "pandas", "torch"}
-    if not words.startswith("prepare"):
-        unwanted.add("zarr")
+    unwanted = {
+        "anndata", "asyncio", "dask", "numcodecs", "pandas", "scipy.linalg", "scipy.sparse",
+        "scipy.stats", "tomllib", "torch", "zarr",
+    }
     assert code == 0, f"{words}: {code}"
-    assert not unwanted & set(sys.modules), f"{words} imports {unwanted & set(sys.modules)}"
+    imported = unwanted & set(sys.modules)
+    assert not imported or "numba" in sys.modules, f"{words} imports {imported}"
+print("numba" in sys.modules)
 """
 
 
-def test_cells_in_h5ad_are_worked_on_without_anndata_pandas_and_torch(tmp_path):
-    """Each takes a third of a second or more to import, which every command would wait for."""
-    done = subprocess.run(
-        [sys.executable, "-c", _AT_WORK],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=clean_environment() | {"VCELL_CACHE": str(tmp_path / "cache")},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def test_cells_in_h5ad_are_worked_on_without_large_packages(tmp_path):
+    """Some take a third of a second to import, which every command would wait for."""
+
+    def work(folder: str) -> str:
+        (tmp_path / folder).mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", _AT_WORK], capture_output=True, text=True, check=False,
+            cwd=tmp_path / folder, env=clean_environment(),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    # numba, where it has to compile kernels first, imports some of these packages
+    assert work("first") == "False" or work("again") == "False"

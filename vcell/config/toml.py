@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +61,8 @@ def find(start: Path | None = None) -> Path | None:
 
 def read(path: Path) -> ProjectFile:
     """Read and parse a project file; errors are UserErrors with line and column."""
+    import tomllib  # 10 ms, and most commands read no project file
+
     shown = shown_path(path)
     try:
         raw = read_bytes(path, _MAX_BYTES + 1)
@@ -110,6 +111,8 @@ def line_of(text: str, keys: tuple[str, ...]) -> int | None:
 
 
 def _contains(prefix: str, keys: tuple[str, ...]) -> bool:
+    import tomllib
+
     try:
         node: Any = tomllib.loads(prefix)
     except (ValueError, RecursionError, OverflowError):

@@ -75,11 +75,11 @@ def decoder(code: int) -> Decoder | None:
     if code == DEFLATE:
         return inflater(inflater_name())
     if code == BLOSC:
-        from numcodecs import blosc
+        from vcell.codecs import blosc
 
         return _into(blosc.decompress, _blosc_size)
     if code == ZSTD:
-        from numcodecs import zstd
+        from vcell.codecs import zstd
 
         return _into(zstd.decompress, None)
     if code == LZF and find_spec("imagecodecs"):

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numcodecs import blosc
 
+from vcell.codecs import blosc
 from vcell.data.buffers import Scratch
 from vcell.data.shard_file import NOT_WRITTEN, ShardDamagedError, ShardFile, with_crc
 from vcell.errors import UserError
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Codec = Literal["lz4", "zstd", "none"]
-# We use our own threads; blosc's write a chunk's blocks in the order in which they finish.
-blosc.use_threads = False
 #: Elements of a chunk: 128 KiB of u16, so that ids and values of one chunk stay in the L2 cache.
 CHUNK = 1 << 16
 #: Chunks of a shard: 64 M elements, 40 to 80 MB of lz4-compressed counts on disk.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vcell.data.elements import note
+from vcell.data.zarr_writing import ZarrGroup, consolidate
 from vcell.kernels import scatter
 from vcell.outputs import MADE_BY, made_by
 from vcell.store.frames import write_obs, write_var
@@ -32,7 +32,6 @@ def write_tables(
     stats: NDArray[np.float64],
 ) -> None:
     """Write obs and var in anndata's format."""
-    import zarr
 
     def mito_share() -> NDArray[np.float64]:
         total = cells.total[order]
@@ -45,14 +44,11 @@ def write_tables(
         "total_counts": lambda: cells.total[order],
         "mito_share": mito_share,
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zarr: string arrays have no version 3 specification yet
-        group = zarr.open_group(built, mode="a", zarr_format=3, use_consolidated=False)
-        write_obs(group, source, order, measured)
-        counts = stats[:, scatter.N_CELLS].astype(np.int64)
-        write_var(group, source, genes, {"n_cells": lambda: counts})
-        if "uns" not in group:
-            note(group.create_group("uns"), "dict", "0.1.0")
+    group = ZarrGroup(built)
+    write_obs(group, source, order, measured)
+    counts = stats[:, scatter.N_CELLS].astype(np.int64)
+    write_var(group, source, genes, {"n_cells": lambda: counts})
+    note(group.create_group("uns"), "dict", "0.1.0")
 
 
 def write_preprocessing(
@@ -84,8 +80,6 @@ def write_preprocessing(
 
 def write_groups(built: Path, manifest: dict[str, Any]) -> None:
     """Write the group metadata, consolidated at the root, and the manifest."""
-    import zarr
-
     shape = [manifest["n_cells"], manifest["n_genes"]]
     kinds: dict[Path, dict[str, Any]] = {
         built: {
@@ -98,7 +92,5 @@ def write_groups(built: Path, manifest: dict[str, Any]) -> None:
     for folder, attributes in kinds.items():
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         (folder / "zarr.json").write_text(json.dumps(group, indent=2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zarr: extra files, consolidated metadata
-        zarr.consolidate_metadata(built)
+    consolidate(built)
     (built / MANIFEST).write_text(json.dumps(manifest, indent=2))
