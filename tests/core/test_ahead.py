@@ -2,64 +2,153 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+import os
 import pickle
+import shutil
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 
+import vcell
 from tests.support import PATIENCE, clean_environment
-from vcell.kernels import ahead, object_cache, with_numba
+from vcell.kernels import ahead, object_cache, targets, with_numba
 from vcell.kernels.kernel import CompiledKernel, njit, spelt
 
-USED = """
+RUN = """
 import json, sys
 from vcell.cli import run
-from vcell.kernels import ahead
 for words in json.loads(sys.argv[1]):
     assert not run(["--no-config", *words.split(), "--quiet"])
-listed = ahead.listed()
-left = {name: sorted(set(used) - set(listed.get(name, []))) for name, used in ahead.used().items()}
-print(json.dumps({name: missing for name, missing in left.items() if missing}))
+print("numba" if "numba" in sys.modules else "kept")
 """
 COMMANDS = (
-    "simulate real.h5ad --n-cells 300 --genes 200 --perturbations 5 --umis 3000",
-    "evaluate real.h5ad real.h5ad -o scores",
-    "de real.h5ad -o de.parquet",
-    "select-genes real.h5ad -o genes",
-    "prepare real.h5ad -o real.store.zarr",
+    "simulate real.h5ad --n-cells 300 --genes 200 --perturbations 5 --umis 3000 --overwrite",
+    "evaluate real.h5ad real.h5ad -o scores --overwrite",
+    "de real.h5ad -o de.parquet --overwrite",
+    "select-genes real.h5ad -o genes --overwrite",
+    "prepare real.h5ad -o real.store.zarr --overwrite",
 )
 
 
-def test_commands_use_only_what_is_compiled_ahead(tmp_path):
+def run(words, folder, **settings):
+    """Run commands in one process; return whether it asked numba."""
     done = subprocess.run(
-        [sys.executable, "-c", USED, json.dumps(COMMANDS)], cwd=tmp_path, env=clean_environment(),
-        capture_output=True, text=True, check=False, timeout=PATIENCE,
+        [sys.executable, "-c", RUN, json.dumps(words)], cwd=folder, capture_output=True,
+        env=clean_environment() | settings, text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert not done.returncode, done.stderr
-    missing = json.loads(done.stdout.splitlines()[-1])
+    return done.stdout.split()[-1]
+
+
+def copy_compiled(folder):
+    """Copy the listed kernels that are compiled here."""
+    folder.mkdir(parents=True)
+    for name in ahead.files():
+        for held in object_cache._folders():
+            if (held / name).exists():
+                shutil.copy2(held / name, folder)
+                break
+
+
+def test_commands_use_only_what_is_compiled_ahead(tmp_path):
+    compiled = tmp_path / "kernels" / "vcell"
+    copy_compiled(compiled)
+    settings = {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
+    if run(COMMANDS, tmp_path, **settings) == "numba":  # a listed one was not compiled yet
+        assert run(COMMANDS, tmp_path, **settings) == "kept"
+    missing = {file.name for file in compiled.iterdir()} - set(ahead.files())
     assert not missing, f"run python tools/kernel_signatures.py: {missing}"
 
 
+def kernels_in_use():
+    """Return the kernels that are named outside `vcell.kernels`: somebody may call them."""
+    root = Path(vcell.__file__).parent
+    used = set()
+    for file in [*root.rglob("*.py"), *(root.parent / "plugins").rglob("*.py")]:
+        if file.parent == root / "kernels":
+            continue
+        modules = {}
+        tree = ast.parse(file.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "vcell.kernels":
+                modules |= {one.asname or one.name: one.name for one in node.names}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "vcell.kernels."
+            ):
+                used |= {f"{node.module}.{one.name}" for one in node.names}
+        for node in ast.walk(tree):
+            of = node.value if isinstance(node, ast.Attribute) else None
+            if isinstance(of, ast.Name) and of.id in modules:
+                used.add(f"vcell.kernels.{modules[of.id]}.{node.attr}")
+    return {name for name in used if isinstance(named(name), CompiledKernel)}
+
+
+def named(name):
+    module, _, kernel = name.rpartition(".")
+    return getattr(import_module(module), kernel, None)
+
+
+def test_every_kernel_in_use_is_compiled_ahead():
+    in_use = kernels_in_use()
+    assert len(in_use) > 50
+    assert not in_use - set(ahead.listed())
+
+
+@pytest.mark.slow
+def test_the_list_is_what_the_tool_finds(tmp_path, repository):
+    """Nothing is listed that no command uses any more."""
+    copy = tmp_path / "copy"
+    for name in ("vcell", "plugins", "tools"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(repository / name, copy / name, ignore=ignored)
+    path = os.pathsep.join([str(copy), str(copy / "plugins")])
+    tool = [sys.executable, copy / "tools" / "kernel_signatures.py"]
+    subprocess.run(tool, env=clean_environment() | {"PYTHONPATH": path}, check=True)
+    found = (copy / "vcell" / "kernels" / "signatures.json").read_text()
+    assert json.loads(found) == ahead.listed()
+
+
+READ_ONLY = np.zeros((3, 4), np.float32)[:, ::2]
+READ_ONLY.flags.writeable = False
+
+
 @pytest.mark.parametrize(
-    "argument",
+    "value",
     [
-        1, True, np.int8(1), np.zeros(2, np.uint8), np.zeros((2, 3), np.float32),
-        np.zeros((4, 3))[::2], np.zeros((2, 3), order="F"), np.broadcast_to(np.float32(0), (2, 3)),
+        1, 0.5, True, np.uint16(3), np.float32(2), np.zeros(3, np.uint8), np.zeros(2, bool),
+        np.zeros((2, 3), np.float32), np.zeros((2, 3), order="F"), np.zeros((4, 4))[::2, ::2],
+        READ_ONLY, np.zeros(3, [("row", "i4"), ("value", "f8")]),
     ],
 )  # fmt: skip
-def test_types_are_read_as_they_are_spelt(argument):
-    assert with_numba.read(spelt(argument)) == numba.typeof(argument)
+def test_types_are_read_as_they_are_spelt(value):
+    assert with_numba.read(spelt(value)) == numba.typeof(value)
 
 
-def test_every_listed_kernel_exists():
+@pytest.mark.parametrize(
+    "value",
+    [
+        "text", (1, 2), None, np.zeros(3, "U4"), np.zeros(3, complex), np.zeros(3, ">f4"),
+        np.zeros((), np.float32), np.zeros(3, np.dtype([("a", "i1"), ("b", "i4")], align=True)),
+        np.zeros(3, [("a", "i4", 2)]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_spelt_is_left_out(value):
+    assert spelt(value) is None
+
+
+def test_every_listed_kernel_takes_what_is_listed():
     for name, signatures in ahead.listed().items():
-        module, _, kernel = name.rpartition(".")
-        assert hasattr(__import__(module, fromlist=[kernel]), kernel)
-        assert all(with_numba.read(word) for line in signatures for word in line.split())
+        parameters = inspect.signature(named(name).py_func).parameters
+        for signature in signatures:
+            assert len([with_numba.read(word) for word in signature.split()]) == len(parameters)
 
 
 COMPILE = """
@@ -138,7 +227,7 @@ n = 0
 modules = {name.rpartition(".")[0] for name in ahead.listed()} | {"vcell.kernels.drawn"}
 for module in sorted(modules):
     import_module(module)
-    for _, kernel in ahead._kernels(module):
+    for _, kernel in ahead.kernels(module):
         for key in kernel._cache._cache_file._load_index():
             n += kernel._cache.load_overload(key[0], kernel.targetctx) is not None
 from numba.core.runtime.nrt import rtsys
@@ -159,29 +248,41 @@ def test_kernels_in_the_cache_of_numba_need_nothing_of_the_compiler():
         pytest.skip("no kernel has been compiled here")
 
 
-DE = """
-import sys
-from vcell.cli import run
-for words in sys.argv[1:]:
-    assert not run(["--no-config", *words.split(), "--quiet"])
-print("numba" if "numba" in sys.modules else "kept")
+def test_cached_kernels_and_those_of_numba_write_the_same_bytes(tmp_path):
+    de = "de real.h5ad -o {}.parquet --overwrite"
+    run([COMMANDS[0], de.format("kept")], tmp_path)
+    assert run([de.format("kept")], tmp_path) == "kept"  # by the command before
+    # by numba, for this very processor: this is its default, but it was set
+    assert run([de.format("numba")], tmp_path, NUMBA_OPT="3") == "numba"
+    assert (tmp_path / "kept.parquet").read_bytes() == (tmp_path / "numba.parquet").read_bytes()
+
+
+FOR_TARGET = """
+import json, sys
+from vcell.kernels import targets
+targets.choose(sys.argv[2])
 """
 
 
-def test_cached_kernels_and_those_of_numba_write_the_same_bytes(tmp_path):
-    def commands(words, **settings):
-        done = subprocess.run(
-            [sys.executable, "-c", DE, *words], cwd=tmp_path, env=clean_environment() | settings,
-            capture_output=True, text=True, check=False, timeout=PATIENCE,
+@pytest.mark.slow
+@pytest.mark.skipif(targets.chosen().name != "x86-64-v4", reason="one level runs here")
+def test_every_level_of_processors_writes_the_same_bytes(tmp_path):
+    written = {}
+    for name in targets.shipped():
+        folder = tmp_path / name
+        folder.mkdir()
+        subprocess.run(
+            [sys.executable, "-c", FOR_TARGET + RUN, json.dumps(COMMANDS), name], cwd=folder,
+            env=clean_environment(), check=True, timeout=PATIENCE,
         )  # fmt: skip
-        assert not done.returncode, done.stderr
-        return done.stdout.split()[-1]
-
-    de = "de real.h5ad -o {}.parquet --overwrite"
-    commands(["simulate real.h5ad --n-cells 300 --genes 200 --umis 3000", de.format("kept")])
-    assert commands([de.format("kept")]) == "kept"  # by the command before
-    assert commands([de.format("numba")], NUMBA_OPT="3") == "numba"  # its default, but it was set
-    assert (tmp_path / "kept.parquet").read_bytes() == (tmp_path / "numba.parquet").read_bytes()
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        written[name] = {
+            str(file.relative_to(folder)): file.read_bytes()
+            for file in files if file.suffix in {".h5ad", ".parquet", ".csv"} or "c" in file.parts
+        }  # fmt: skip
+    first, *others = written.values()
+    assert len(first) > 10
+    assert all(other == first for other in others)
 
 
 @njit(nogil=True, cache=True)
@@ -248,7 +349,7 @@ def test_every_type_has_code_of_its_own(folder):
         assert kernel(values, 1) == values.sum()
         assert kernel(values, 1.5) == 1.5 * values.sum()
     assert len(list(folder.rglob("*.kernel"))) == 8
-    assert kernel.signatures() == {
+    assert {object_cache.read(file)["signature"] for file in folder.rglob("*.kernel")} == {
         f"{kind} {factor}"
         for kind in ("float64:1C", "float32:1C", "float64:1A", "int32:1C!")
         for factor in ("int64", "float64")

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from tests.support import clean_environment
+from vcell.kernels import ahead, targets
 from vcell.plugin import discover
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory, repository) -> Path:
+    """Built with kernels for this machine only: `make` has compiled those."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
-    subprocess.run([*command, repository], check=True, capture_output=True)
+    environment = clean_environment() | {"VCELL_WHEEL_TARGETS": targets.chosen().name}
+    subprocess.run([*command, repository], env=environment, check=True, capture_output=True)
     (built,) = folder.glob("vcell-*.whl")
     return built
 
@@ -43,7 +48,7 @@ def python(wheel, tmp_path_factory) -> Path:
 
 def in_wheel(python: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [python, "-I", "-m", "vcell", *words],
+        [python, "-I", *words] if words[0] == "-c" else [python, "-I", "-m", "vcell", *words],
         capture_output=True,
         text=True,
         cwd=cwd,
@@ -73,9 +78,38 @@ def test_its_plugins_do_real_work(python, tmp_path):
     assert (tmp_path / "cells.h5ad").is_file()
 
 
-def test_it_ships_every_file_the_commands_need_and_no_others(wheel, repository):
-    import zipfile
+WORK = """
+import sys
+from vcell.cli import run
+for words in (
+    "simulate cells.h5ad --n-cells 300 --genes 100 --perturbations 5",
+    "select-genes cells.h5ad -o genes --n-genes 50",
+    "evaluate cells.h5ad cells.h5ad -o scores",
+):
+    assert not run([*words.split(), "--quiet"])
+assert "numba" not in sys.modules, "a kernel was compiled"
+"""
 
+
+def test_nobody_who_installs_it_waits_for_a_compiler(python, tmp_path):
+    done = in_wheel(python, tmp_path, "-c", WORK)
+    assert done.returncode == 0, done.stderr
+    told = in_wheel(python, tmp_path, "doctor", "--json").stdout
+    (kernels,) = [one for one in json.loads(told)["findings"] if one["what"] == "kernels"]
+    n = len(ahead.files())
+    assert kernels["found"].startswith(f"{n} of {n} compiled")
+
+
+def test_a_wheel_can_be_built_without_kernels(repository, tmp_path):
+    """As on a machine where numba does not work: they are compiled when they are first used."""
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path]
+    environment = clean_environment() | {"VCELL_WHEEL_TARGETS": ""}
+    subprocess.run([*command, repository], env=environment, check=True, capture_output=True)
+    (built,) = tmp_path.glob("vcell-*-py3-none-any.whl")
+    assert not [name for name in zipfile.ZipFile(built).namelist() if name.endswith(".kernel")]
+
+
+def test_it_ships_every_file_the_commands_need_and_no_others(wheel, repository):
     names = set(zipfile.ZipFile(wheel).namelist())
     packages = [repository / "vcell", *(repository / "plugins").glob("vcell_*")]
     for package in packages:

@@ -35,18 +35,19 @@ _PACKAGES = [
 @click.command()
 @click.option(
     "--compile", "ahead", is_flag=True,
-    help="Compile all kernels for this processor now, on all cores, instead of when first used.",
+    help="Compile missing kernels for this processor now, on all cores, not when first used.",
 )  # fmt: skip
 @click.pass_context
 def doctor(ctx: click.Context, *, ahead: bool) -> None:
     r"""Show what this machine has, and how to get what is missing.
 
-    Run it once with --compile after installing, and no command has to wait for a compiler.
+    A wheel brings compiled kernels. If any are missing, --compile makes them, and no command has to
+    wait for a compiler.
 
     \b
     Example: vcell doctor --json
     """
-    findings = [*(_compiled() if ahead else []), *_machine(), *_packages(), *_torch(), *_gpus()]
+    findings = [*_machine(), *_packages(), *_kernels(compile_now=ahead), *_torch(), *_gpus()]
     findings += _plugins()
     rows = [[f["state"], f["what"], f["found"], f["advice"]] for f in findings]
     text = console.table(rows, ["", "what", "found", "what to do"])
@@ -59,13 +60,20 @@ def _finding(what: str, found: object, state: str = OK, advice: str = "") -> dic
     return {"what": what, "found": str(found), "state": state, "advice": advice}
 
 
-def _compiled() -> list[dict[str, str]]:
-    """Compile the kernels."""
-    from vcell.kernels.ahead import compile_all
-
+def _kernels(*, compile_now: bool) -> list[dict[str, str]]:
+    """Compile the kernels that are missing, if asked to; say which there are."""
+    try:
+        from vcell.kernels import ahead, targets
+    except ImportError:  # numpy or numba is listed as missing
+        return []
     started = time.monotonic()
-    n = compile_all(cores())
-    return [_finding("kernels", f"{n} compiled in {console.duration(time.monotonic() - started)}")]
+    n = ahead.compile_all(cores()) if compile_now else 0
+    every, left = (sum(map(len, one().values())) for one in (ahead.listed, ahead.missing))
+    found = f"{every - left} of {every} compiled for {targets.chosen().name}"
+    if n:
+        found += f", {n} of them in {console.duration(time.monotonic() - started)}"
+    advice = "vcell doctor --compile, or commands compile them when first used" if left else ""
+    return [_finding("kernels", found, NOTE if left else OK, advice)]
 
 
 def _machine() -> list[dict[str, str]]:

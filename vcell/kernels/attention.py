@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
+from vcell.kernels import targets
 from vcell.kernels.elementary import FLAGS, ONE, exp, plus
 from vcell.kernels.intrinsic import Intrinsic, types
 from vcell.kernels.kernel import njit
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.float32]  # [N, D]
 
-_WIDE = llvm.get_host_cpu_features().get("avx512f", False)
 #: Floats in a vector, and rows of a tile: as many as the registers hold.
-LANES, TILE_ROWS = (16, 12) if _WIDE else (8, 6)
+LANES, TILE_ROWS = (16, 12) if targets.chosen().wide else (8, 6)
 PANEL = 2 * LANES
 #: Bytes of the scores of a block of queries: with the packed keys they fit the L2 cache.
 _BLOCK_BYTES = 524_288

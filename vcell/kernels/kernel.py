@@ -33,7 +33,6 @@ class CompiledKernel:
         self.__module__, self.__wrapped__ = function.__module__, function
         self._options = options
         self._found: dict[Any, Callable[..., Any]] = {}
-        self._signatures: set[str] = set()
 
     @cached_property
     def dispatcher(self) -> Any:
@@ -61,52 +60,60 @@ class CompiledKernel:
             if None in words or _DISABLED:  # types that only numba distinguishes
                 return self._numba
             signature = " ".join(map(str, words))
-            found = self._loaded(signature)
+            found = object_cache.load(self.py_func, signature)
             if found is None:
-                self.compile_for(signature)
+                self._compile(signature)
             self._found[kinds] = found or self._numba
         return self._found[kinds]
 
     def _numba(self, *args: Any) -> Any:
         return self.dispatcher(*args)
 
-    def _loaded(self, signature: str) -> Callable[..., Any] | None:
-        found = object_cache.load(self.py_func, signature)
-        if found is not None:
-            self._signatures.add(signature)
-        return found
-
-    def signatures(self) -> set[str]:
-        """Return the signatures that were compiled or loaded in this process."""
-        return set(self._signatures)
-
     def compile_for(self, signature: str) -> None:
-        """Compile for the types of a signature and save the code, unless it is cached."""
-        if self._loaded(signature) is None:
-            from vcell.kernels import with_numba
+        """Compile for the types of a signature and save the code, unless it is saved."""
+        if object_cache.load(self.py_func, signature) is None:
+            self._compile(signature)
 
-            with_numba.compile_and_save(self, signature)
-            self._signatures.add(signature)
+    def _compile(self, signature: str) -> None:
+        from vcell.kernels import with_numba
+
+        with_numba.compile_and_save(self, signature)
 
 
 def spelt(argument: Any) -> str | None:
     """Return an argument's type as a word: ``int64``, ``float32:2C`` (``!``: read-only).
 
-    None for types that only numba can handle.
+    An array of records has its fields: ``row=int32,value=float32:1C``. None for types that only
+    numba can handle.
     """
     if isinstance(argument, np.ndarray):
         flags, dtype = argument.flags.num, argument.dtype
-        plain = type(argument) is np.ndarray and flags & _ALIGNED and dtype.isnative
-        if not plain or not argument.ndim or dtype.kind not in "biuf" or dtype.itemsize > 8:
+        name = _fields(dtype) if dtype.names else _number(dtype)
+        plain = type(argument) is np.ndarray and flags & _ALIGNED and argument.ndim
+        if not plain or not name:
             return None
         layout = "C" if flags & _C else "F" if flags & _FORTRAN else "A"
-        return f"{dtype.name}:{argument.ndim}{layout}{'' if flags & _WRITEABLE else '!'}"
+        return f"{name}:{argument.ndim}{layout}{'' if flags & _WRITEABLE else '!'}"
     if type(argument) in _SCALARS:
         return _SCALARS[type(argument)]
     if isinstance(argument, np.number | np.bool_):
         name = argument.dtype.name
         return name if name in _NAMES else None
     return None
+
+
+def _number(dtype: np.dtype[Any]) -> str | None:
+    plain = dtype.isnative and dtype.kind in "biuf" and dtype.itemsize <= 8
+    return dtype.name if plain else None
+
+
+def _fields(dtype: np.dtype[Any]) -> str | None:
+    """Return ``name=type,...`` of a record without gaps."""
+    types = {name: dtype[name] for name in dtype.names or ()}
+    packed = np.dtype(list(types.items()))
+    if dtype != packed or dtype.isalignedstruct or not all(map(_number, types.values())):
+        return None
+    return ",".join(f"{name}={kind.name}" for name, kind in types.items())
 
 
 _SCALARS = {int: "int64", float: "float64", bool: "bool"}

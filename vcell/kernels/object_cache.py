@@ -3,11 +3,13 @@
 numba writes an object file for every kernel it compiles, with a function in it that Python can
 call. To run it, LLVM's loader (llvmlite) and three of numba's extension modules are enough; these
 load without the package, in 35 ms instead of 300. This depends on internals of one version of
-numba, so a file records the versions, processor and sources that it was made for. Code that does
-not match, or cannot be loaded, is left to numba. Before a file is written, every symbol that its
-code uses is looked up, because LLVM would end the process over a missing one.
+numba, so a file records the versions and sources that it was made for, and its name the level of
+processors (`vcell.kernels.targets`). Code that does not match, or cannot be loaded, is left to
+numba. Before a file is written, every symbol that its code uses is looked up, because LLVM would
+end the process over a missing one.
 
-A file is a line of JSON, with a digest of the rest, and the object code.
+A wheel carries such files in `SHIPPED`; others are written where kernels are compiled later. A file
+is a line of JSON, with a digest of the rest, and the object code.
 """
 
 from __future__ import annotations
@@ -28,8 +30,11 @@ from typing import Any
 import numpy as np
 
 from vcell.cache import root
+from vcell.kernels import targets
 
 _HERE = Path(__file__).parent
+#: The folder of code that was compiled when the wheel was built.
+SHIPPED = _HERE / "compiled"
 #: Settings of numba that do not affect compiled code; with any other, cached code is not used.
 _HARMLESS = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"}
 _ENVIRONMENT = "_ZN08NumbaEnv"  # prefix of symbols that hold a function's environment
@@ -71,15 +76,7 @@ class _Runtime:
         )
         self.llvm, self.dynfunc = llvm, dynfunc
         self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-        made_for = [
-            sys.version, np.__version__, llvm.get_process_triple(), llvm.get_host_cpu_name(),
-            llvm.get_host_cpu_features().flatten(),
-            *(_stamp(numba / name) for name in ("__init__.py", "_version.py")),
-            *map(_stamp, (Path(found.__file__) for found in (dynfunc, helpers, memory))),
-            _stamp(Path(llvm.__file__)), *map(_stamp, sorted(_HERE.glob("*.py"))),
-        ]  # fmt: skip
-        self.made_for = blake2b(repr(made_for).encode(), digest_size=16).hexdigest()
-        self.machine = blake2b(repr(made_for[:5]).encode(), digest_size=6).hexdigest()
+        self.made_for = _made_for(numba, Path(llvm.__file__).parents[1])
         self._alive: list[Any] = []
 
     def function(self, function: Callable[..., Any], code: dict[str, Any]) -> Callable[..., Any]:
@@ -134,10 +131,19 @@ def _extension(numba: Path, name: str) -> Any:
     return module
 
 
-def _stamp(path: Path) -> tuple[str, int, int]:
-    """Return the name, modification time and size of a file."""
-    found = path.stat()
-    return str(path), found.st_mtime_ns, found.st_size
+def _made_for(numba: Path, llvmlite: Path) -> str:
+    """Return a digest of what compiled code depends on, apart from its target.
+
+    Code calls numba's runtime, whose structures change between versions. Of Python and numpy it
+    uses what their minor (numpy: major) versions keep.
+    """
+    parts = [sys.implementation.cache_tag.encode(), np.__version__.partition(".")[0].encode()]
+    parts += [(package / "_version.py").read_bytes() for package in (numba, llvmlite)]
+    parts += [path.read_bytes() for path in sorted(_HERE.glob("*.py"))]
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
 
 
 @cache
@@ -150,7 +156,13 @@ def runtime() -> _Runtime | None:
 
 
 def _folders() -> Iterator[Path]:
-    """Yield the folders to search; code is written to the first that is writeable."""
+    """Yield the folders that code is looked for in."""
+    yield SHIPPED
+    yield from _writeable()
+
+
+def _writeable() -> Iterator[Path]:
+    """Yield the folders for code that is compiled here; it is written to the first that can be."""
     if named := os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(named) / "vcell"
         return
@@ -158,9 +170,16 @@ def _folders() -> Iterator[Path]:
     yield root() / "kernels"
 
 
-def _name(function: Callable[..., Any], signature: str, machine: str) -> str:
-    told = blake2b(f"{function.__module__} {signature}".encode(), digest_size=6).hexdigest()
-    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}-{told}-{machine}.kernel"
+def file_name(kernel: str, signature: str) -> str:
+    """Return the name of the file of a kernel, of ``module.name``, for this target."""
+    module, _, name = kernel.rpartition(".")
+    told = blake2b(f"{module} {signature}".encode(), digest_size=6).hexdigest()
+    made_by = f"{targets.chosen().name}.{sys.implementation.cache_tag}"
+    return f"{module.rpartition('.')[2]}.{name}-{told}.{made_by}.kernel"
+
+
+def _full_name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__name__}"
 
 
 def load(function: Callable[..., Any], signature: str) -> Callable[..., Any] | None:
@@ -168,10 +187,10 @@ def load(function: Callable[..., Any], signature: str) -> Callable[..., Any] | N
     able = runtime()
     if able is None:
         return None
-    name = _name(function, signature, able.machine)
+    name = file_name(_full_name(function), signature)
     for folder in _folders():
         try:
-            code = _read(folder / name)
+            code = read(folder / name)
             if code["made for"] == able.made_for:
                 return able.function(function, code)
         except (OSError, KeyError, TypeError, ValueError):
@@ -179,8 +198,21 @@ def load(function: Callable[..., Any], signature: str) -> Callable[..., Any] | N
     return None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Read a file that `_write` wrote; raise ValueError if it is damaged."""
+def is_saved(kernel: str, signature: str) -> bool:
+    """Return whether a process could load a kernel's code for the types of its arguments."""
+    able, name = runtime(), file_name(kernel, signature)
+    return able is not None and any(_usable(folder / name, able) for folder in _folders())
+
+
+def _usable(path: Path, able: _Runtime) -> bool:
+    try:
+        return bool(read(path)["made for"] == able.made_for)
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a file that `save` wrote; raise ValueError if it is damaged."""
     head, _, code = path.read_bytes().partition(b"\n")
     told: dict[str, Any] = json.loads(head)
     if told["digest"] != _digest(code):
@@ -203,9 +235,10 @@ def save(function: Callable[..., Any], signature: str, code: bytes, result: Any)
     told = None if able is None else _described(able, code, result)
     if able is None or told is None:
         return
-    told["made for"] = able.made_for
-    name = _name(function, signature, able.machine)
-    for folder in _folders():
+    kernel = _full_name(function)
+    told |= {"made for": able.made_for, "kernel": kernel, "signature": signature}
+    name = file_name(kernel, signature)
+    for folder in _writeable():
         aside = folder / f".{name}.{os.getpid()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,8 @@
 """Compile kernels with numba, or load them from numba's own cache.
 
-Importing this module imports numba.
+Importing this module imports numba, and has it compile for the target of kernels from now on
+(unless a program that uses vcell had numba compile before, or NUMBA_CPU_NAME says otherwise: then
+the code is used, but not saved).
 """
 
 from __future__ import annotations
@@ -9,13 +11,15 @@ import pickle
 from functools import cache
 from typing import Any
 
+import numpy as np
 from llvmlite.binding import add_symbol
-from numba import njit, types
+from numba import config, from_dtype, njit, types
 from numba.core.caching import Cache, IndexDataCacheFile
+from numba.core.codegen import CPUCodegen
 from numba.core.runtime import _nrt_python as runtime  # type: ignore[attr-defined]
 
 from vcell import compiling
-from vcell.kernels import object_cache
+from vcell.kernels import object_cache, targets
 
 __all__ = ["compile_and_save", "njit", "read"]
 
@@ -62,6 +66,26 @@ def _load_without_compiler(store: Any, signature: Any, context: Any) -> Any:
     return found
 
 
+_name_of_host: Any = CPUCodegen._get_host_cpu_name
+_features_of_host: Any = CPUCodegen._get_host_cpu_features
+
+
+def _processor(codegen: Any) -> str:
+    """Return the target's processor where numba asks for this one, unless numba is configured."""
+    return str(_name_of_host(codegen) if _configured() else targets.chosen().processor)
+
+
+def _features(codegen: Any) -> str:
+    return str(_features_of_host(codegen) if _configured() else targets.chosen().features)
+
+
+def _configured() -> bool:
+    settings: Any = config
+    return settings.CPU_NAME is not None or settings.CPU_FEATURES is not None
+
+
+CPUCodegen._get_host_cpu_name = _processor  # type: ignore[method-assign]
+CPUCodegen._get_host_cpu_features = _features  # type: ignore[method-assign]
 IndexDataCacheFile._load_index = _load_index_or_empty  # type: ignore[method-assign]
 Cache.load_overload = _load_without_compiler  # type: ignore[method-assign]
 
@@ -72,8 +96,15 @@ def compile_and_save(kernel: Any, signature: str) -> None:
     kernel.dispatcher.compile(kinds)
     found = kernel.dispatcher.overloads.get(kinds)
     code = None if found is None else _object_code(kernel.dispatcher, found)
-    if code is not None:
+    if found is not None and code is not None and _for_target(found):
         object_cache.save(kernel.py_func, signature, code, found)
+
+
+def _for_target(found: Any) -> bool:
+    """Return whether a kernel was compiled for the target."""
+    target = targets.chosen()
+    _, processor, features = found.target_context.codegen().magic_tuple()
+    return (processor, features) == (target.processor, target.features)
 
 
 def _object_code(dispatcher: Any, found: Any) -> bytes | None:
@@ -93,7 +124,11 @@ def _object_code(dispatcher: Any, found: Any) -> bytes | None:
 def read(word: str) -> Any:
     """Return the numba type of a word of `vcell.kernels.kernel.spelt`."""
     name, _, shape = word.partition(":")
-    kind = types.boolean if name == "bool" else getattr(types, name)
+    kind: Any
+    if "=" in name:
+        kind = from_dtype(np.dtype([tuple(one.split("=")) for one in name.split(",")]))
+    else:
+        kind = types.boolean if name == "bool" else getattr(types, name)
     if not shape:
         return kind
     make: Any = types.Array
