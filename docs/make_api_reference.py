@@ -41,10 +41,13 @@ def functions() -> Iterator[tuple[str, Any]]:
         yield f"vcell.{name}", library.function(name)
 
 
-def entry(name: str, thing: Any) -> str:
-    """Return one function or class as Markdown."""
+def entry(name: str, thing: Any, written: dict[str, str]) -> str:
+    """Return one function or class as Markdown; `written` has the names by their docstrings."""
+    about = inspect.getdoc(thing) or ""
+    if (first := written.setdefault(about, name)) != name:
+        return f"### {name}\n\nThe same as `{first}`.\n"
     lines = [f"### {name}\n", "```text", f"{name.rpartition('.')[2]}{_signature(thing)}"]
-    lines += ["", inspect.getdoc(thing) or "", "```\n"]
+    lines += ["", about, "```\n"]
     if inspect.isclass(thing):
         for method, value in _methods(thing):
             first = (inspect.getdoc(value) or "").partition("\n\n")[0].replace("\n", " ")
@@ -54,7 +57,8 @@ def entry(name: str, thing: Any) -> str:
 
 
 def _methods(kind: type) -> Iterator[tuple[str, Any]]:
-    for name, value in vars(kind).items():
+    members = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
+    for name, value in members.items():
         if isinstance(value, classmethod | staticmethod):
             value = value.__func__  # noqa: PLW2901
         if not name.startswith("_") and inspect.isfunction(value):
@@ -71,12 +75,13 @@ def _signature(thing: Any) -> str:
 
 def reference() -> str:
     """Return the whole page."""
-    parts = [_HEAD, "## vcell\n", *(entry(name, thing) for name, thing in functions())]
+    written: dict[str, str] = {}
+    parts = [_HEAD, "## vcell\n", *(entry(name, thing, written) for name, thing in functions())]
     for room, names in ROOMS.items():
         module = import_module(room)
         about = (inspect.getdoc(module) or "").partition("\n\n")[0].replace("\n", " ")
         parts += [f"## {room}\n", f"{about}\n"]
-        parts += [entry(f"{room}.{name}", getattr(module, name)) for name in names]
+        parts += [entry(f"{room}.{name}", getattr(module, name), written) for name in names]
     return "\n".join(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,16 @@ from typing import Any
 import pytest
 
 from tests.support import PATIENCE, Ran, clean_environment
+
+# Where tests run in the background (`nohup make test &`), signals that they send are ignored: all
+# their processes would inherit that.
+for _number, _usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGTERM, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 # Two test processes with two threads each on two cores wait for one another: ten times the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import sys
 
+from vcell.signals import ended_by_signals, forget_interrupt
+
 
 def main() -> None:
-    """Run vcell; Ctrl-C during loading also gives a message and exit code 130."""
+    """Run vcell; a signal during loading also gives a message and exit code 130."""
     try:
-        from vcell import cli
+        with ended_by_signals():  # as early as possible
+            from vcell import cli
 
-        cli.main()
-    except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted\n")
+            cli.main()
+    except KeyboardInterrupt as signal:
+        by = f" by {signal}" if str(signal) else ""
+        sys.stderr.write(f"error: interrupted{by}\n")
+        forget_interrupt()
         sys.exit(130)  # INTERRUPTED of vcell.cli, which may not be loaded yet
 
 

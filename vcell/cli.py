@@ -22,7 +22,7 @@ from vcell import __version__, compiling, console, plugin
 from vcell.config.options import PROJECT, SettingOption, environment_name
 from vcell.errors import UserError, VcellError
 from vcell.plugin import Broken
-from vcell.signals import ended_by_signals
+from vcell.signals import ended_by_signals, forget_interrupt
 
 INTERRUPTED = 130
 _EXAMPLE = 78  # columns of an example in a help text, which is indented by two
@@ -252,6 +252,7 @@ def main(args: list[str] | None = None) -> None:
     code = run(args)
     if code == INTERRUPTED:  # silence errors of half-open files that are closed only now
         sys.unraisablehook = lambda _: None
+        forget_interrupt()
     # Python's last garbage collection takes .15 s; the system frees all memory anyway
     gc.freeze()
     sys.exit(code)
@@ -335,7 +336,7 @@ def _interrupted_before(error: BaseException) -> None:
 
 def _usage(error: click.UsageError) -> str:
     """Name the variable, not the flag, if a wrong value came from the environment."""
-    text = error.format_message()
+    text = " ".join(error.format_message().split())  # click lists choices on lines of their own
     ctx, param = error.ctx, getattr(error, "param", None)
     if ctx is None or not isinstance(param, SettingOption):
         return text

@@ -80,5 +80,14 @@ def held_back() -> Iterator[None]:
             signal.raise_signal(waiting[0])
 
 
+def forget_interrupt() -> None:
+    """Let a process that was interrupted end with its exit code.
+
+    ``python -m`` ends by SIGINT instead if the interrupt left code that was compiled from text, as
+    the methods of dataclasses are, and no other such code ran since.
+    """
+    exec("")
+
+
 def _here() -> bool:
     return threading.current_thread() is threading.main_thread()

@@ -24,7 +24,7 @@ def lay_out(body: list[list[str]], columns: list[str], room: int | None) -> str:
     lines = [columns, *body]
     widths = [max(map(shown, (line[i] for line in lines))) for i in range(len(columns))]
     if room is not None and _total(widths) > room:
-        squeezed = _squeezed(widths, columns, numeric, room)
+        squeezed = _squeezed(widths, numeric, room)
         if squeezed is None or _too_tall(body, squeezed):
             return _stacked(body, columns, room)
         widths = squeezed
@@ -75,9 +75,7 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + _GAP * (len(widths) - 1)
 
 
-def _squeezed(
-    widths: list[int], columns: list[str], numeric: list[bool], room: int
-) -> list[int] | None:
+def _squeezed(widths: list[int], numeric: list[bool], room: int) -> list[int] | None:
     """Shrink the widest columns of words until the table fits; None if that is not enough."""
     widths = list(widths)
     least = [w if n else min(w, _NARROWEST) for w, n in zip(widths, numeric, strict=True)]

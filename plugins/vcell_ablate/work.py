@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from vcell import console
-from vcell.outputs import check_folder, write_json, write_text
+from vcell.outputs import check_folder
 from vcell.patients import ablation, saved
 from vcell.runs import Run
 
@@ -29,7 +28,7 @@ def ablate(name: str, config: Ablate) -> None:
         found = ablation.done(run, cohort, study, bar.advance)
     rows = ablation.scored(run, cohort, study, found)
     table, verdict = ablation.table_of(rows), ablation.verdict(rows, cohort.n)
-    run.save_file("ablation.json", partial(write_json, value={"rows": rows, "verdict": verdict}))
-    run.save_file("ablation.csv", partial(write_text, text=table.csv()))
+    run.save_file("ablation.json", {"rows": rows, "verdict": verdict})
+    run.save_file("ablation.csv", table.csv())
     result = {"run": str(run.path), "rows": rows, "verdict": verdict}
     console.result(result, f"{table.text()}\n\n{verdict}\n{run.path / 'ablation.csv'}")

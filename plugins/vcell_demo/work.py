@@ -36,7 +36,6 @@ def run(config: Demo) -> None:
         raise UserError(
             f"{folder} holds files that the demo did not make", hint="-o names a new folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     journal = StepRunner(folder, _settings(config))
     cells = config.data or _simulated(journal, config)
     aside = journal.inside(
@@ -89,7 +88,7 @@ def _simulated(journal: StepRunner, config: Demo) -> Path:
     """Simulate the cells, unless they exist, in a separate project folder."""
     cells, project = config.output / "cells.h5ad", config.output / "vcell.toml"
     if not project.exists():
-        project.write_text(_PROJECT, encoding="utf-8")
+        outputs.write_text(project, _PROJECT)
     journal.use_config(None)  # this step creates the cells named in the project file
     journal.step(
         "simulate",

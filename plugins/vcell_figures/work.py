@@ -71,7 +71,7 @@ def _listed(folder: Path) -> set[str]:
 
 def _of_patients(what: str, run: Run) -> list[Picture]:
     cohort, study = saved.opened(run)
-    found = pictures.of_run(cohort, study, saved.finished(run, study))
+    found = pictures.of_run(cohort, saved.finished(run, study))
     ablation = _ablation(run, needed=what == "ablation")
     found += [ablation] if ablation else []
     return found if what == "all" else [one for one in found if one.name == what]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vcell.errors import UserError
 from vcell.gpu import nvml
+from vcell.gpu.reading import bare
 
 if TYPE_CHECKING:
     from vcell.gpu.nvml import Device
@@ -23,15 +24,9 @@ def chosen(gpu: str) -> list[Device]:
         )
     if gpu == "all":
         return physical or list(cards.values())
-    match = [
-        d for d in cards.values() if str(d.index) == gpu or _bare(d.uuid).startswith(_bare(gpu))
-    ]
+    match = [d for d in cards.values() if str(d.index) == gpu or bare(d.uuid).startswith(bare(gpu))]
     if len(match) != 1:
         listed = ", ".join(f"{d.index} ({d.uuid})" for d in cards.values())
         which = "no GPU" if not match else f"{len(match)} GPUs"
         raise UserError(f"{which} of this machine is called {gpu!r}", hint=f"there are {listed}")
     return match
-
-
-def _bare(uuid: str) -> str:
-    return uuid.removeprefix("GPU-").removeprefix("MIG-")

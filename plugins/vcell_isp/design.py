@@ -228,7 +228,7 @@ class IspDesign:
             "only_present": self.only_present, "frame": asdict(self.frame),
             "genes": asdict(self.genes), "kinds": self.kinds,
         }  # fmt: skip
-        run.save_file("design.json", lambda path: _write(path, json.dumps(text)))
+        run.save_file("design.json", json.dumps(text))
 
     @classmethod
     def load(cls, folder: Path) -> IspDesign:
@@ -257,10 +257,6 @@ class IspDesign:
             raise UserError(
                 f"{folder}: the design of the run is damaged: {error}", hint="start a new run"
             ) from None
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
 
 
 def _moving(copies: Copies, genes: NDArray[np.int64]) -> tuple[Copies, NDArray[np.int64]]:

@@ -13,6 +13,7 @@ computed exactly. If too many of the sample's top genes are missed, everything i
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -100,7 +101,7 @@ def stages(
     yield "", replace(design, genes=replace(design.genes, chosen=tuple(chosen.tolist())))
     found = _recall(run, genes, means, sample, engine.names[0])
     if leads:
-        run.save_file("screen.json", lambda file: _write(file, found))
+        run.save_file("screen.json", json.dumps(found, indent=1) + "\n")
         console.say(_words(found, len(chosen), len(genes)))
     if found["recall"] < RECALL:
         if leads:
@@ -166,12 +167,6 @@ def _recall(
         "sample": len(sample), "recall": len(best & top) / tenth,
         "spearman": spearman(guess, true), "slope": slope,
     }  # fmt: skip
-
-
-def _write(path: Path, found: dict[str, Any]) -> None:
-    import json
-
-    path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _words(found: dict[str, Any], n: int, of: int) -> str:

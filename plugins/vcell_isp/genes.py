@@ -75,7 +75,7 @@ def summarise(
     usable = units.cells >= per_donor
     has_donors = len(design.donors) > 0
     shift, low, high, n_donors = _estimates(units, usable, has_donors=has_donors)
-    reason = _reasons(units, n_donors, config, has_donors=has_donors, per_donor=per_donor)
+    reason = _reasons(units, n_donors, config, has_donors=has_donors)
     tested = reason == ""
     requested = _requested(tokens, design)
     against = _against_nulls(tokens, shift, units, tested, design, config)
@@ -194,7 +194,6 @@ def _reasons(
     config: IspStats,
     *,
     has_donors: bool,
-    per_donor: int,
 ) -> NDArray[Any]:
     """Return why a gene is not tested; empty if it is."""
     out = np.full(len(n_donors), "", object)

@@ -124,8 +124,8 @@ def _open(
         yield OpenPrediction(source, labels, required, name, config.cell_type_column)
 
 
-def _requirements(config: Pack, rules: str | None = None) -> Requirements:
-    form = FORMATS[rules or config.rules]
+def _requirements(config: Pack) -> Requirements:
+    form = FORMATS[config.rules]
     cells = config.cells_per_perturbation if form.counts else None
     return Requirements(
         format=form,

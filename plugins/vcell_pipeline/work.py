@@ -21,6 +21,7 @@ from vcell.errors import UserError
 from vcell.patients.communication import pairs_table
 from vcell.pipeline.manifest import FILE, Manifest, Stage
 from vcell.runs import Run, find_runs
+from vcell.store.recipe import files_of
 from vcell_pipeline import cells
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _stages(config: Pipeline, book: Manifest, *, asking: bool = False) -> Iterat
     folder, filtered = config.output, config.output / "qc.h5ad"
     meaning = vars(columns) | {"min_cells": config.min_cells}
     yield Stage(
-        name="qc", title="leave out bad cells and small patients", inputs=_files(config.cells),
+        name="qc", title="leave out bad cells and small patients", inputs=files_of(config.cells),
         settings=meaning | {
             "min_genes": config.min_genes, "max_mito": config.max_mito,
             "min_patient_cells": config.min_patient_cells, "layer": config.layer,
@@ -142,7 +143,6 @@ def _stages(config: Pipeline, book: Manifest, *, asking: bool = False) -> Iterat
     files = [folder / "runs" / Path(run).name / "scores.json"] if run else []
     if config.ablate:
         yield _command(
-            config,
             "ablation",
             "ablate",
             "measure what each part contributes",
@@ -160,13 +160,6 @@ def _stages(config: Pipeline, book: Manifest, *, asking: bool = False) -> Iterat
 def _cells(config: Pipeline) -> Path:
     assert config.cells is not None
     return config.cells
-
-
-def _files(path: Path) -> list[Path]:
-    """Return the files of an input: the file itself, or everything in the folder."""
-    if path.is_dir():
-        return sorted(one for one in path.rglob("*") if one.is_file())
-    return [path]
 
 
 def _gmvae(config: Pipeline, k: int) -> Stage:
@@ -245,7 +238,7 @@ def _classifier(config: Pipeline, book: Manifest, cells: Path, folds: Path, n: i
 
 
 def _command(
-    config: Pipeline, name: str, command: str, title: str, inputs: list[Path], argument: Any,
+    name: str, command: str, title: str, inputs: list[Path], argument: Any,
     settings: dict[str, Any], files: tuple[str, ...],
 ) -> Stage:  # fmt: skip
     """Return a stage that runs a command on a run, and writes files into it."""

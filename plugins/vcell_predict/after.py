@@ -182,16 +182,14 @@ def _shared(real: Path, config: Predict, columns: LabelColumns, folder: Path) ->
             "real": (measured, measured.obs(found.perturbation_column), found.control),
         }
         present = [
-            {control if name == label else name for name in _there(column)}
-            for (_, column, label), control in zip(
-                sides.values(), [columns.control] * 2, strict=True
-            )
+            {columns.control if name == label else name for name in _there(column)}
+            for _, column, label in sides.values()
         ]
         both = sorted(present[0] & present[1])
+        place = {name: i for i, name in enumerate(both)}
         for name, (source, column, label) in sides.items():
             names = [columns.control if n == label else n for n in column.categories.tolist()]
-            code = np.array([both.index(n) if n in both else -1 for n in names] + [-1])
-            codes = code[column.codes]
+            codes = np.array([*(place.get(n, -1) for n in names), -1])[column.codes]
             out = folder / f"{name}.h5ad"
             with CellWriter(out, source.genes, obs={columns.perturbation: both}) as writer:
                 for block in source.chunks(np.flatnonzero(codes >= 0)):

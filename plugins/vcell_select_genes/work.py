@@ -153,7 +153,7 @@ def _target_sum(source: CellSource, config: SelectGenes, read: Read) -> float | 
     if scale.kind != "counts":
         raise UserError(
             f"{source.name}: raw counts or log1p values are needed, these are {scale.text}",
-            hint=detect.elsewhere(source, scale),
+            hint=detect.elsewhere(source, scale, ("counts", "log1p")),
         )
     if config.target_sum:
         return config.target_sum

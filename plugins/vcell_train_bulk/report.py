@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vcell import console
-from vcell.outputs import write_json, write_text
 from vcell.patients import pictures, saved, scores
 from vcell.patients.nested import MODEL
 from vcell.report import Page, Table
@@ -30,7 +28,7 @@ def write(run: Run, cohort: Cohort, plan: BulkStudy) -> dict[str, Any]:
     found = {name: judge.scored(p) for name, p in given.items()}
     verdict = scores.verdict(judge, MODEL, given)
     summary = {"models": found, "verdict": verdict, "shuffled": plan.shuffled}
-    run.save_file("scores.json", partial(write_json, value=summary))
+    run.save_file("scores.json", summary)
     columns = ["patient", "fold", "outcome"]
     columns += [f"{name}: {outcome}" for name in given for outcome in cohort.outcomes]
     rows = [
@@ -40,10 +38,9 @@ def write(run: Run, cohort: Cohort, plan: BulkStudy) -> dict[str, Any]:
         )
         for i in range(cohort.n)
     ]  # fmt: skip
-    text = Table.of(columns, rows).csv()
-    run.save_file("predictions.csv", partial(write_text, text=text))
+    run.save_file("predictions.csv", Table.of(columns, rows).csv())
     page = _page(run, cohort, plan, found, verdict)
-    for one in pictures.of_run(cohort, plan, outers):
+    for one in pictures.of_run(cohort, outers):
         page.figure(one.title, one.svg(), one.caption)
     run.save_file("index.html", page.write)
     return {"held_out": {name: _flat(one) for name, one in found.items()}, "verdict": verdict}

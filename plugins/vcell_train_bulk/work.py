@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from vcell.data import open_cells
 from vcell.data.detect import refuse_repeated, require_counts
 from vcell.errors import DiskFull, UserError
 from vcell.launch.worker import no_room
-from vcell.outputs import check_folder, write_json
+from vcell.outputs import check_folder
 from vcell.patients import cohort as cohorts
 from vcell.patients import features, final, folds, nested, saved
 from vcell.patients.communication import read_pairs
@@ -47,7 +46,7 @@ def run(file: Path | None, config: TrainBulk) -> None:
 
         def begin(run: Run) -> None:
             run.save_file(saved.COHORT, cohort.save)
-            run.save_file(saved.DESIGN, partial(write_json, value=plan.plain()))
+            run.save_file(saved.DESIGN, plan.plain())
 
         this = Run.create(
             config.runs, saved.COMMAND, config=dataclasses.asdict(config),

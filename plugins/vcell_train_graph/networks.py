@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcell import console
-from vcell.nn.encoder import Encoder
+from vcell.nn.encoder import Encoder, zero_head
 from vcell.nn.graph_loss import GraphLoss, RowGraph
 from vcell.nn.presets import Preset
 from vcell.nn.wildtype import GeneState, PerturbationHead, SetPooling, WildType
@@ -83,7 +83,7 @@ class WildTypeNetwork(nn.Module):
         self.wild = WildType(Encoder(preset), loss if chosen and config.graph_loss else None)
         self.read = PerturbationHead(config.width)
         self.together = SetPooling(config.width, config.heads)
-        self.out = _head(2 * config.width)
+        self.out = zero_head(2 * config.width)
 
     def forward(self, members: Tensor) -> Out:
         """Return the residual (B,), and the loss of the graphs."""
@@ -123,7 +123,7 @@ class Dango(nn.Module):
         )
         self.together = SetPooling(width, config.heads)
         self.drop = nn.Dropout(config.dropout)
-        self.out = _head(width)
+        self.out = zero_head(width)
         self.weight = config.graph_loss
         self.edges = [relation.both() for relation in problem.graphs]
         self.missing = [
@@ -188,7 +188,7 @@ class SetMlp(nn.Module):
             nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Dropout(config.dropout),
             nn.Linear(2 * width, width), nn.GELU(),
         )  # fmt: skip
-        self.out = _head(width)
+        self.out = zero_head(width)
 
     def forward(self, members: Tensor) -> Out:
         """Return the residual (B,)."""
@@ -207,12 +207,6 @@ def tokens_of(problem: GraphProblem, config: TrainGraph) -> np.ndarray:
     degree = problem.graphs.degree()[problem.n_own :]
     others = problem.n_own + np.argsort(-degree, kind="stable")[: most - problem.n_own]
     return np.concatenate([np.arange(problem.n_own), np.sort(others)])
-
-
-def _head(width: int) -> nn.Linear:
-    head = nn.Linear(width, 1, bias=False)
-    nn.init.zeros_(head.weight)
-    return head
 
 
 @dataclass(frozen=True)

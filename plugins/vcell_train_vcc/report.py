@@ -7,14 +7,12 @@ by every model), `training_history.json`, `config.json`, `selected_genes.csv` an
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vcell import console
 from vcell.as_json import plain
 from vcell.models import card
 from vcell.models.held_out import FILE, HeldOut, markdown, tables
-from vcell.outputs import write_text
 from vcell.train.training import Pooled
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ def _artifacts(
         card.FILE: card.card(run, model, screen, summary),
     }
     for name, text in texts.items():
-        run.save_file(name, partial(write_text, text=text))
+        run.save_file(name, text)
     run.save_file(FILE, found.write)
 
 

@@ -107,6 +107,19 @@ def test_only_the_screen_takes_names_of_perturbations_apart(repository):
     assert found == set()
 
 
+# What reads events without `vcell.runs.history`: a sweep its own trials; two pass events on as they
+# are, to trackers and into a file.
+RAW_EVENTS = {
+    "vcell/train/sweep.py", "vcell/train/sinks.py", "plugins/vcell_train_vcc/report.py",
+}  # fmt: skip
+READS_EVENTS = re.compile(r"\.events\((?:\)|[\[{])|\bTail[.(]")
+
+
+def test_only_the_history_of_a_run_interprets_its_events(repository):
+    found = {name for name, text in sources(repository) if READS_EVENTS.search(text)}
+    assert {name for name in found if not name.startswith("vcell/runs/")} == RAW_EVENTS
+
+
 def test_the_patterns_find_what_they_are_for():
     assert READS_LABELS.search("column = source.obs(labels.perturbation_column)")
     assert READS_LABELS.search("codes, names = store.codes(labels['perturbation_column'])")

@@ -14,6 +14,8 @@ import pandas as pd
 import scipy.io
 import scipy.sparse as sp
 
+from vcell.data import open_cells
+
 
 def counts(n_cells: int = 57, n_genes: int = 23, density: float = 0.3, seed: int = 0) -> np.ndarray:
     """A table of counts with an empty cell and an empty gene."""
@@ -87,3 +89,16 @@ def write_mtx(folder: Path, table: np.ndarray, *, zipped: bool = True) -> None:
             with gzip.open(f"{path}.gz", "wb") as out:
                 out.write(path.read_bytes())
             path.unlink()
+
+
+def use(path: Any, layer: str | None = None) -> np.ndarray:
+    """Open and read everything that a command could."""
+    with open_cells(path, layer) as source:
+        dense = [block.toarray() for block in source.chunks(max_nnz=100)]
+        for name in source.obs_columns:
+            column = source.obs(name)
+            _ = column.values, column.codes, column.categories
+        _ = source.cells, source.genes
+        for name in source.var_columns:
+            source.var(name)
+        return np.concatenate(dense) if dense else np.zeros((0, source.n_genes))

@@ -239,6 +239,26 @@ def test_counts_are_required_with_a_way_out(tmp_path):
     assert detect.require_counts(open_cells(adata, "counts")).kind == "counts"
 
 
+@pytest.mark.parametrize("files", [0, 1, 2])
+def test_a_layer_is_suggested_only_where_it_holds_the_right_values(tmp_path, files):
+    adata = builders.annotated(_log1p(TABLE))
+    adata.raw = adata
+    adata.layers["logs"] = adata.X
+
+    def hint() -> str:
+        for i in range(files):
+            adata.write_h5ad(tmp_path / f"{i}.h5ad")
+        cells = [tmp_path / f"{i}.h5ad" for i in range(files)] or adata
+        with pytest.raises(UserError) as caught, open_cells(cells) as source:
+            detect.require_counts(source, quiet=True)
+        return caught.value.hint or ""
+
+    assert hint() == "use the file as it was before normalisation"
+    adata.layers["spliced"] = sp.csr_matrix(TABLE)
+    assert hint().startswith("layer spliced holds raw counts (whole numbers")
+    assert hint().endswith(": try --layer spliced")
+
+
 def test_only_a_sample_is_read_to_find_the_scale(tmp_path, monkeypatch):
     table = builders.counts(4000, 20)
     source = open_cells(builders.annotated(table))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import anndata
@@ -14,141 +11,10 @@ import pytest
 import scipy.sparse as sp
 
 from tests.data import builders
+from tests.data.kinds import KINDS, TABLE, h5ad, in_zarr, rewritten, sharded
 from vcell import console
 from vcell.data import arrays, by_gene, chunked, decode, open_cells, spill, tenx
 from vcell.errors import UserError
-
-TABLE = builders.counts()
-
-
-def _h5ad(form: Callable[..., Any], compression: str | None) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        path = folder / "cells.h5ad"
-        builders.annotated(TABLE, form).write_h5ad(path, compression=compression)
-        return path
-
-    return make
-
-
-def _zarr(form: Callable[..., Any], version: int) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        path = folder / "cells.zarr"
-        with warnings.catch_warnings(), anndata.settings.override(zarr_write_format=version):
-            warnings.simplefilter("ignore")
-            builders.annotated(TABLE, form).write_zarr(path)
-        return path
-
-    return make
-
-
-def _sharded(folder: Path, compressors: Any = "auto") -> Path:
-    import zarr
-
-    path = _zarr(sp.csr_matrix, 3)(folder)
-    group = zarr.open_group(path / "X", mode="r+")
-    for name in ("data", "indices"):
-        values = group[name][...]
-        del group[name]
-        group.create_array(
-            name, data=values, chunks=(16,), shards=(64,),
-            compressors=zarr.codecs.BloscCodec() if compressors == "auto" else compressors,
-        )  # fmt: skip
-    return path
-
-
-def _tenx(version: int) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        builders.write_tenx_h5(folder / "cells.h5", TABLE, version)
-        return folder / "cells.h5"
-
-    return make
-
-
-def _mtx(zipped: bool) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        builders.write_mtx(folder / "out", TABLE, zipped=zipped)
-        return folder / "out"
-
-    return make
-
-
-def _rewritten(**options: Any) -> Callable[[Path], Path]:
-    """CSR whose data and indices are stored otherwise."""
-
-    def make(folder: Path) -> Path:
-        path = _h5ad(sp.csr_matrix, None)(folder)
-        with h5py.File(path, "a") as file:
-            for name in ("data", "indices"):
-                values = file["X"][name][...]
-                del file["X"][name]
-                kind = values.dtype.newbyteorder(options.get("order", "="))
-                if "wide" in options:
-                    kind = np.dtype("f8" if name == "data" else "i8")
-                rest = {k: v for k, v in options.items() if k not in ("order", "wide")}
-                if "scaleoffset" in rest:  # digits of floats; ints find their own number of bits
-                    rest["scaleoffset"] = 3 if name == "data" else 0
-                file["X"].create_dataset(name, data=values.astype(kind), dtype=kind, **rest)
-        return path
-
-    return make
-
-
-def _skipped_filter(folder: Path) -> Path:
-    """The first chunk of X/data is stored raw although the data set says gzip."""
-    path = _rewritten(chunks=(32,), compression="gzip")(folder)
-    with h5py.File(path, "a") as file:
-        data = file["X/data"]
-        data.id.write_direct_chunk((0,), data[:32].tobytes(), filter_mask=1)
-    return path
-
-
-def _in_memory(form: Callable[..., Any]) -> Callable[[Path], Any]:
-    return lambda _: builders.annotated(TABLE, form)
-
-
-def _never_written_chunks(folder: Path) -> Path:
-    """A dense table of which only the chunks with values were written."""
-    path = _h5ad(np.asarray, None)(folder)
-    with h5py.File(path, "a") as file:
-        del file["X"]
-        x = file.create_dataset("X", TABLE.shape, "f4", chunks=(1, 23), compression="gzip")
-        x.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-        for i in np.flatnonzero(TABLE.any(axis=1)):
-            x[i] = TABLE[i]
-    return path
-
-
-KINDS = {
-    "csr": _h5ad(sp.csr_matrix, None),
-    "csr gzip": _h5ad(sp.csr_matrix, "gzip"),
-    "csr lzf": _h5ad(sp.csr_matrix, "lzf"),
-    "csc gzip": _h5ad(sp.csc_matrix, "gzip"),
-    "dense": _h5ad(np.asarray, None),
-    "dense gzip": _h5ad(np.asarray, "gzip"),
-    "small chunks": _rewritten(chunks=(7,), compression="gzip"),
-    "chunks of one": _rewritten(chunks=(1,), compression="gzip"),
-    "chunks, no filter": _rewritten(chunks=(7,)),
-    "shuffle": _rewritten(chunks=(20,), compression="gzip", shuffle=True),
-    "only shuffle": _rewritten(chunks=(20,), shuffle=True),
-    "fletcher32": _rewritten(chunks=(20,), compression="gzip", fletcher32=True),
-    "scaled": _rewritten(chunks=(20,), scaleoffset=3),
-    "big-endian": _rewritten(order=">"),
-    "64 bits": _rewritten(wide=True, chunks=(20,), compression="gzip"),
-    "skipped filter": _skipped_filter,
-    "dense, chunks never written": _never_written_chunks,
-    "zarr 2": _zarr(sp.csr_matrix, 2),
-    "zarr 3": _zarr(sp.csr_matrix, 3),
-    "zarr 3 csc": _zarr(sp.csc_matrix, 3),
-    "zarr 3 dense": _zarr(np.asarray, 3),
-    "zarr 3 sharded": _sharded,
-    "10x h5": _tenx(3),
-    "10x h5, version 2": _tenx(2),
-    "10x mtx.gz": _mtx(zipped=True),
-    "10x mtx": _mtx(zipped=False),
-    "memory csr": _in_memory(sp.csr_matrix),
-    "memory csc": _in_memory(sp.csc_matrix),
-    "memory dense": _in_memory(np.asarray),
-}
 
 
 @pytest.fixture(params=KINDS)
@@ -220,7 +86,7 @@ def test_every_inflater_reads_the_same(name, tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "INFLATERS", (name,))
     decode.decoder.cache_clear()
     try:
-        with open_cells(_rewritten(chunks=(20,), compression="gzip", shuffle=True)(tmp_path)) as s:
+        with open_cells(rewritten(chunks=(20,), compression="gzip", shuffle=True)(tmp_path)) as s:
             assert np.array_equal(_all(s.chunks(max_nnz=33)), TABLE)
     finally:
         decode.decoder.cache_clear()
@@ -308,7 +174,7 @@ def test_what_is_not_stored_by_cell_goes_through_a_temporary_file(
 
 def test_columns_of_a_csc_matrix_are_read_alone(tmp_path):
     """Choosing genes of a matrix stored by gene reads only those genes."""
-    with open_cells(_h5ad(sp.csc_matrix, None)(tmp_path)) as source:
+    with open_cells(h5ad(sp.csc_matrix, None)(tmp_path)) as source:
         genes = np.array([4, 9])
         list(source.chunks(genes=genes))
         assert source.matrix._transposed[genes.tobytes()].indptr[-1] == np.count_nonzero(
@@ -333,14 +199,14 @@ def test_raw_and_layers_are_read_with_their_own_genes(tmp_path):
 
 
 def test_a_backed_anndata_is_read_from_its_file(tmp_path):
-    backed = anndata.read_h5ad(_h5ad(sp.csr_matrix, "gzip")(tmp_path), backed="r")
+    backed = anndata.read_h5ad(h5ad(sp.csr_matrix, "gzip")(tmp_path), backed="r")
     with open_cells(backed) as source:
         assert np.array_equal(_all(source.chunks()), TABLE)
     backed.file.close()
 
 
 def test_errors_in_the_reading_thread_reach_the_reader(tmp_path):
-    path = _rewritten(chunks=(20,), compression="gzip")(tmp_path)
+    path = rewritten(chunks=(20,), compression="gzip")(tmp_path)
     with open_cells(path) as source:
         info = h5py.File(path)["X/data"].id.get_chunk_info(2)
         with path.open("r+b") as file:
@@ -351,7 +217,7 @@ def test_errors_in_the_reading_thread_reach_the_reader(tmp_path):
 
 
 def test_readers_can_be_left_early_and_run_side_by_side(tmp_path):
-    with open_cells(_rewritten(chunks=(7,), compression="gzip")(tmp_path)) as source:
+    with open_cells(rewritten(chunks=(7,), compression="gzip")(tmp_path)) as source:
         first = source.chunks(max_nnz=5)
         next(first)
         second = source.chunks(max_nnz=11)
@@ -364,7 +230,7 @@ def test_readers_can_be_left_early_and_run_side_by_side(tmp_path):
 def test_two_readers_of_one_matrix_stored_by_gene(tmp_path, monkeypatch):
     monkeypatch.setattr(by_gene, "IN_MEMORY", 20)
     monkeypatch.setattr(spill, "BUCKET", 25)
-    with open_cells(_h5ad(sp.csc_matrix, None)(tmp_path)) as source:
+    with open_cells(h5ad(sp.csc_matrix, None)(tmp_path)) as source:
         genes = np.array([4, 9, 2])
         pairs = zip(source.chunks(max_rows=3), source.chunks(genes=genes, max_rows=3), strict=True)
         for whole, part in pairs:
@@ -388,7 +254,7 @@ def test_shards_are_read_beside_zarr_where_that_is_safe(codec, tmp_path, monkeyp
         "zstd": codecs.ZstdCodec(), "gzip": codecs.GzipCodec(),
         "checked": [codecs.BloscCodec(), codecs.Crc32cCodec()],
     }  # fmt: skip
-    path = _zarr(sp.csr_matrix, 3)(tmp_path)
+    path = in_zarr(sp.csr_matrix, 3)(tmp_path)
     group = zarr.open_group(path / "X", mode="r+")
     expected = {}
     for name in ("data", "indices"):
@@ -423,7 +289,7 @@ def test_shards_are_read_beside_zarr_where_that_is_safe(codec, tmp_path, monkeyp
 def test_a_bit_that_flipped_in_a_checked_chunk_is_one_sentence(tmp_path):
     from zarr import codecs
 
-    path = _sharded(tmp_path, [codecs.BloscCodec(), codecs.Crc32cCodec()])
+    path = sharded(tmp_path, [codecs.BloscCodec(), codecs.Crc32cCodec()])
     shard = path / "X/data/c/0"
     coded = bytearray(shard.read_bytes())
     coded[20] ^= 1
@@ -433,7 +299,7 @@ def test_a_bit_that_flipped_in_a_checked_chunk_is_one_sentence(tmp_path):
 
 
 def test_a_damaged_shard_is_one_sentence(tmp_path):
-    path = _sharded(tmp_path)
+    path = sharded(tmp_path)
     shard = path / "X/data/c/0"
     shard.write_bytes(shard.read_bytes()[:-30])  # the index is gone
     with open_cells(path) as source, pytest.raises(UserError, match=r"shard 0|chunk"):

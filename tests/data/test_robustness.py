@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data import builders
-from tests.support import PATIENCE, clean_environment
 from vcell.data import CellWriter, detect, labels, open_cells
 from vcell.data.arrays import PlainArray
 from vcell.data.block import Csr, canonical
-from vcell.data.chunked import _pieces
-from vcell.data.matrix import Bound, CsrMatrix, Layout, cut_by_size
 from vcell.errors import UserError
 
 TABLE = builders.counts()
-LAYOUT = Layout("csr", "none", None, "int32", None)
 
 
 @pytest.fixture
@@ -38,19 +31,6 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "cells.h5ad"
     builders.annotated(TABLE).write_h5ad(path, compression="gzip")
     return path
-
-
-def _use(path: Any, layer: str | None = None) -> np.ndarray:
-    """Open and read everything that a command could."""
-    with open_cells(path, layer) as source:
-        dense = [block.toarray() for block in source.chunks(max_nnz=100)]
-        for name in source.obs_columns:
-            column = source.obs(name)
-            _ = column.values, column.codes, column.categories
-        _ = source.cells, source.genes
-        for name in source.var_columns:
-            source.var(name)
-        return np.concatenate(dense) if dense else np.zeros((0, source.n_genes))
 
 
 def _damage(path: Path, what: Any) -> None:
@@ -130,7 +110,7 @@ def test_a_damaged_file_is_one_clear_line(name, path):
     change, said = DAMAGES[name]
     _damage(path, change)
     with pytest.raises(UserError) as caught:
-        _use(path)
+        builders.use(path)
     assert any(part in caught.value.message for part in said.split("|")), caught.value.message
     assert "cells.h5ad" in caught.value.message
     assert "\n" not in caught.value.message
@@ -141,7 +121,7 @@ def test_a_truncated_file_is_one_clear_line(share, path):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(UserError, match=r"cells\.h5ad"):
-        _use(path)
+        builders.use(path)
 
 
 def test_a_file_cut_while_it_is_open_is_one_clear_line(tmp_path):
@@ -265,7 +245,7 @@ def test_nan_and_negative_values_come_through_and_are_seen(tmp_path):
     for form in (sp.csr_matrix, np.asarray):
         path = tmp_path / "cells.h5ad"
         builders.annotated(table, form).write_h5ad(path)
-        assert np.array_equal(_use(path), table, equal_nan=True)
+        assert np.array_equal(builders.use(path), table, equal_nan=True)
         with open_cells(path) as source:
             assert "NaN" in detect.scale(source, quiet=True).evidence
             with pytest.raises(UserError, match="raw counts are needed"):
@@ -314,208 +294,6 @@ def test_repeated_and_non_ascii_names_are_kept(tmp_path):
         assert source.cells.tolist() == ["é", "é", "x"]
 
 
-# --- more than 2^31 non-zeros: the arithmetic, without the bytes
-
-
-class _Endless:
-    """An array of any length whose element i is i modulo a prime."""
-
-    where = "endless/data"
-
-    def __init__(self, n: int, prime: int, dtype: type) -> None:
-        self.shape, self.prime, self.dtype = (n,), prime, np.dtype(dtype)
-
-    def tasks(self, starts: Any, stops: Any, out: Any) -> list[Any]:
-        wanted = [np.arange(a, b) % self.prime for a, b in zip(starts, stops, strict=True)]
-        out[:] = np.concatenate(wanted)
-        return []
-
-
-def test_positions_beyond_32_bits_are_computed_right():
-    row, n_rows = 1 << 20, 5000  # 5.2e9 non-zeros
-    indptr = np.arange(n_rows + 1, dtype=np.int64) * row
-    nnz = int(indptr[-1])
-    assert nnz > 2**32
-    matrix = CsrMatrix(
-        _Endless(nnz, 1_000_003, np.float32), _Endless(nnz, 1_048_573, np.int64), indptr,
-        (n_rows, 1_048_573), LAYOUT,
-    )  # fmt: skip
-    cuts = list(matrix.cuts(range(n_rows), None, Bound(3 * row, 1 << 14)))
-    assert [c.start for c in cuts] == list(range(0, n_rows, 3))
-    last = matrix.stored(range(n_rows - 1, n_rows), np.dtype(np.float32))
-    where = np.arange(nnz - row, nnz)
-    assert np.array_equal(last.indices, where % 1_048_573)
-    assert np.array_equal(last.data, (where % 1_000_003).astype(np.float32))
-
-
-def test_chunks_beyond_32_bits_are_found():
-    start, size = 2**33 + 5, 1 << 17
-    band, low, high, place = _pieces(np.array([start]), np.array([start + 3 * size]), size)
-    assert band.tolist() == [start // size + i for i in range(4)]
-    assert (high - low).sum() == 3 * size
-    assert place.tolist() == [0, size - 5, 2 * size - 5, 3 * size - 5]
-
-
-def test_a_sparse_file_of_more_than_2_31_values_is_read(tmp_path):
-    """A dense file of 2.6e9 values, of which only a few chunks were ever written."""
-    path = tmp_path / "big.h5ad"
-    n, g = 130_000, 20_000
-    builders.annotated(np.zeros((2, 2), np.float32)).write_h5ad(path)
-    with h5py.File(path, "a") as file:
-        del file["X"], file["obs"], file["var"]
-        x = file.create_dataset("X", (n, g), "u1", chunks=(10, g), compression="gzip")
-        x.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-        x[n - 1, g - 1] = 7
-        for name, size in (("obs", n), ("var", g)):
-            group = file.create_group(name)
-            group.attrs.update({"encoding-type": "dataframe", "_index": "_index"})
-            group["_index"] = np.arange(size).astype("S")
-    with open_cells(path) as source:
-        [block] = source.chunks(slice(n - 5, n))
-    assert (block.nnz, block.rows[-1], block.indices[0], block.data[0]) == (1, n - 1, g - 1, 7)
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60))
-@settings(max_examples=50, deadline=None)
-def test_cuts_cover_all_rows_and_keep_the_bound(seed, bound):
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(0, 40, rng.integers(0, 30)) * (rng.random() < 0.9)
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    for rows in (range(len(lengths)), np.flatnonzero(rng.random(len(lengths)) < 0.5)):
-        cuts = [np.asarray(c) for c in cut_by_size(rows, indptr, Bound(bound, 5))]
-        joined = np.concatenate(cuts) if cuts else np.zeros(0)
-        assert joined.tolist() == list(rows)
-        for cut in cuts:
-            assert 1 <= len(cut) <= 5
-            assert len(cut) == 1 or lengths[cut].sum() <= bound
-
-
-# --- fuzz: whatever the bytes, a UserError or a result
-
-_FUZZ = """
-import os, random, signal, sys, warnings
-from pathlib import Path
-import h5py
-sys.path.insert(0, {root!r})
-from tests.data.test_robustness import _use
-from vcell.errors import UserError
-warnings.simplefilter("ignore")
-source, target, seed, rounds = Path({source!r}), Path({target!r}), {seed}, {rounds}
-
-def plainly():
-    "What h5py makes of the file: the control for crashes of HDF5 itself."
-    def visit(name, node):
-        list(node.attrs.items())
-        if isinstance(node, h5py.Dataset):
-            node[...]
-    with h5py.File(target) as file:
-        file.attrs.items()
-        file.visititems(visit)
-
-def alone(call, accepted):
-    "Run a call in a process of its own; return how it ended."
-    child = os.fork()
-    if not child:
-        signal.setitimer(signal.ITIMER_PROF, 4)  # seconds of CPU; kills even inside C
-        try:
-            call()
-            os._exit(0)
-        except accepted:
-            os._exit(3)
-        except BaseException as error:
-            import traceback
-            traceback.print_exc()
-            os._exit(4)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-good = source.read_bytes()
-chance = random.Random(seed)
-refused = hdf5 = 0
-for round in range(rounds):
-    bad = bytearray(good)
-    for _ in range(chance.choice([1, 1, 2, 8, 64])):
-        bad[chance.randrange(len(bad))] = chance.choice([0, 1, 127, 255, chance.randrange(256)])
-    if chance.random() < 0.1:
-        del bad[chance.randrange(len(bad)):]
-    target.write_bytes(bad)
-    end = alone(lambda: _use(target), (UserError, MemoryError))
-    refused += end == 3
-    if end < 0:
-        assert alone(plainly, Exception) < 0, f"round {{round}}: signal {{-end}}, not so h5py"
-        hdf5 += 1
-    else:
-        assert end in (0, 3), f"round {{round}} ended with {{end}}"
-print("died in HDF5 itself", hdf5, "refused", refused)
-"""
-
-
-def _fuzz(source: Path, target: Path, seed: int, rounds: int) -> None:
-    """Flip bytes and read, each time in a process of its own.
-
-    Damaged bytes make the HDF5 library itself loop or crash now and then; such a round counts as
-    passed only if plain h5py dies of the same file as well.
-    """
-    root = str(Path(__file__).resolve().parents[2])
-    code = _FUZZ.format(root=root, source=str(source), target=str(target), seed=seed, rounds=rounds)
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE,
-        env=clean_environment(), cwd=root,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{done.stdout[-200:]}\n{done.stderr[-3000:]}"
-    assert int(done.stdout.split()[-1]) > 0
-
-
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("form", ["csr", "dense", "10x"])
-def test_flipped_bytes_never_crash(form, seed, tmp_path):
-    source = tmp_path / "good.h5ad"
-    small = TABLE[:9, :7]
-    if form == "10x":
-        builders.write_tenx_h5(source, small)
-    else:
-        adata = builders.annotated(small, sp.csr_matrix if form == "csr" else np.asarray)
-        adata.obs = adata.obs[["target_gene", "plain", "maybe"]]
-        adata.write_h5ad(source, compression="gzip")
-    _fuzz(source, tmp_path / "bad.h5ad", seed, 400 if seed else 25)
-
-
-@given(st.binary(max_size=300), st.sampled_from(["matrix.mtx", "barcodes.tsv", "features.tsv"]))
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_any_bytes_in_a_10x_folder_never_crash(tmp_path_factory, content, name):
-    folder = tmp_path_factory.mktemp("mtx") / "out"
-    builders.write_mtx(folder, TABLE[:4, :5], zipped=False)
-    (folder / name).write_bytes(content)
-    with suppress(UserError):
-        _use(folder)
-
-
-@pytest.mark.parametrize("version", [2, 3])
-def test_flipped_bytes_in_zarr_never_crash(version, tmp_path):
-    good, bad = tmp_path / "good.zarr", tmp_path / "bad.zarr"
-    with warnings.catch_warnings(), anndata.settings.override(zarr_write_format=version):
-        warnings.simplefilter("ignore")
-        adata = builders.annotated(TABLE[:9, :7])
-        adata.obs = adata.obs[["target_gene", "maybe"]]
-        adata.write_zarr(good)
-    files = sorted(p for p in good.rglob("*") if p.is_file() and p.stat().st_size)
-    rng, refused = np.random.default_rng(version), 0
-    shutil.copytree(good, bad)
-    for _ in range(60):
-        victim = bad / files[rng.integers(len(files))].relative_to(good)
-        whole = victim.read_bytes()
-        content = bytearray(whole)
-        content[rng.integers(len(content))] = rng.integers(256)
-        victim.write_bytes(content)
-        try:
-            _use(bad)
-        except (UserError, MemoryError):
-            refused += 1
-        victim.write_bytes(whole)
-    assert refused
-
-
 def test_the_writer_refuses_what_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match=r"written as \.h5ad"):
         CellWriter(tmp_path / "c.txt", ["a"])
@@ -544,7 +322,7 @@ def test_names_in_a_10x_folder_are_whole(tmp_path):
         assert list(source.cells[:]) == text.splitlines()
     path.write_text(text.replace(text.splitlines()[1], " "))
     with pytest.raises(UserError, match=r"barcodes.tsv, line 2: is blank"):
-        _use(tmp_path / "out")
+        builders.use(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -566,8 +344,8 @@ def test_a_damaged_10x_folder_is_one_clear_line(change, said, tmp_path):
     path = tmp_path / "out" / "matrix.mtx"
     path.write_text(change(path.read_text()))
     with pytest.raises(UserError, match=said):
-        _use(tmp_path / "out")
+        builders.use(tmp_path / "out")
     path.unlink()
     (tmp_path / "out" / "matrix.mtx.gz").write_bytes(b"no gzip")
     with pytest.raises(UserError, match="cannot be read"):
-        _use(tmp_path / "out")
+        builders.use(tmp_path / "out")

@@ -137,13 +137,10 @@ class TestScores:
         scores(here, "--rules", "vcc2025-official")
         then = pd.read_parquet(here.folder / "out/real_de.parquet")
         assert (then["p_value"] == now["p_value"]).all()
-        from scipy.stats import false_discovery_control
-
-        np.testing.assert_allclose(then["fdr"], false_discovery_control(now["p_value"]), rtol=1e-12)
-        assert (
-            then["log2_fold_change"].abs().max() <= np.log2(20)
-            or np.isfinite(then["log2_fold_change"]).all()
-        )
+        over_all = stats.false_discovery_control(now["p_value"])
+        np.testing.assert_allclose(then["fdr"], over_all, rtol=1e-12)
+        assert then["log2_fold_change"].abs().max() <= np.log2(20)
+        assert now["log2_fold_change"].abs().max() > np.log2(20)
 
 
 class TestFormats:
@@ -300,17 +297,6 @@ class TestRefusals:
             refused(here("evaluate", "pred.h5ad", "real.h5ad", "-o", "out"))
             assert not (here.folder / "out").exists()
 
-    def test_flipped_bytes_never_crash(self, here):
-        whole = (here.folder / "pred.h5ad").read_bytes()
-        rng = np.random.default_rng(3)
-        for _ in range(15):
-            spoiled = bytearray(whole)
-            for at in rng.integers(0, len(whole), 20):
-                spoiled[at] ^= 0x55
-            (here.folder / "pred.h5ad").write_bytes(spoiled)
-            ran = here("evaluate", "pred.h5ad", "real.h5ad", "--no-baseline")
-            assert ran.code in (0, 2), ran.err  # 0: only a value changed
-
 
 class TestEdges:
     def test_groups_of_one_cell_and_genes_that_are_all_zero(self, here):
@@ -342,13 +328,13 @@ class TestEdges:
 
     def test_baselines_are_kept_and_found_again(self, here):
         first, _ = scores(here)
-        assert "kept from" not in first.err
+        assert "reused from" not in first.err
         again, _ = scores(here)
         assert "reused from an earlier run" in again.err
         assert again.json["metrics"] == first.json["metrics"]
         save(screen(7), here, "real.h5ad")
         other, _ = scores(here)
-        assert "kept from" not in other.err
+        assert "reused from" not in other.err
 
     def test_the_ceiling_is_half_against_half_at_full_depth(self, here):
         ran, _ = scores(here, "--ceiling")
@@ -405,3 +391,15 @@ def test_as_a_process_of_its_own(vcell, here):
     assert ran.code == 0, ran.err
     assert "raw counts" in ran.err
     assert "overall" in ran.out
+
+
+def test_a_metric_without_a_baseline_is_drawn_without_its_line(here):
+    """The baseline finds as many genes for every perturbation: no correlation is defined."""
+    from vcell.data.simulate import SimulationDesign, Simulator
+
+    few = SimulationDesign(cells=400, genes=200, perturbations=6)
+    Simulator(few).write(here.folder / "few.h5ad")
+    ran = here("evaluate", "few.h5ad", "few.h5ad", "--rules", "full", "-o", "out", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["metrics"]["de_spearman_sig"]["baseline"] is None
+    assert "de_spearman_sig" in (here.folder / "out" / "index.html").read_text()

@@ -167,7 +167,7 @@ def as_one_of_eight() -> Place:
     dist.init_process_group("fake", rank=5, world_size=8, store=FakeStore())
     mesh = device_mesh.init_device_mesh("cuda", (8,))
     device_mesh.init_device_mesh = lambda *_, **__: mesh
-    return Place(5, 8, 0, DEVICE)
+    return Place(5, 8, DEVICE)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from tests.support import clean_environment
+from tests.support import PATIENCE, clean_environment
 
 TYPES, GENES = 4, 120
 
@@ -50,7 +50,7 @@ def run_vcell(*words: object, cwd: Path, cache: Path) -> subprocess.CompletedPro
     environment = clean_environment() | {"VCELL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", "vcell", *map(str, words)],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False,
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
 
 

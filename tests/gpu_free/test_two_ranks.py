@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.gpu_free import two_ranks
+from tests.support import PATIENCE
 from vcell.train.task import Place
 
 
@@ -21,7 +22,7 @@ def test_two_ranks_are_one_whatever_takes_part(tmp_path: Path) -> None:
         [sys.executable, two_ranks.__file__, str(tmp_path)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
         check=False,
-        timeout=280,
+        timeout=PATIENCE,
     )
     said = "".join(path.read_text() for path in sorted(tmp_path.glob("stderr-*")))
     assert done.returncode == 0, said

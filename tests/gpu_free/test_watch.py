@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -100,12 +98,12 @@ def test_a_cpus_run_tells_time_and_memory(tmp_path: Path, monkeypatch: pytest.Mo
     assert all(10 << 20 < event["rss_bytes"] < 1 << 40 for event in events)
 
 
-def test_the_first_and_the_last_moment_are_there_in_a_short_run(tmp_path: Path) -> None:
+def test_the_first_and_the_last_moment_are_there_in_a_short_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "EVERY", 3600.0)  # longer than this, however busy the machine is
     run = Run.create(tmp_path, "train-toy")
-    begun = time.time()
     fit(run, {"max_steps": 2})
     kinds = [event["kind"] for event in Tail(run.path / "rank-0.jsonl").read()]
     assert kinds.count("cpu") == 2
     assert kinds[-1] == "cpu"
-    assert time.time() - begun < 60
-    assert json.loads((run.path / "run.json").read_text())

@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -77,4 +76,3 @@ WITHOUT_UTF8 = {
     "ascii": {"PYTHONIOENCODING": "ascii"},
     "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
 }
-ENDS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "kill"}

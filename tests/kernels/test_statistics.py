@@ -8,7 +8,6 @@ from scipy import sparse
 
 from tests.kernels.conftest import draw, source_of
 from vcell.kernels.groups import ONE
-from vcell.kernels.transpose import transpose
 from vcell.passes import CellRules, run
 from vcell.passes.reducers import (
     ClippedSums,
@@ -193,13 +192,3 @@ def test_rare_entries_are_all_those_of_rare_genes():
     wanted = dense[:, dropped].sum(axis=1)
     np.testing.assert_array_equal(cells, np.flatnonzero(wanted))
     np.testing.assert_array_equal(losses, wanted[cells])
-
-
-def test_transposition_is_scipys(matrix):
-    starts, cells, values = transpose(
-        matrix.indptr.astype(np.int64), matrix.indices, matrix.data, matrix.shape[1]
-    )
-    wanted = matrix.tocsc()
-    np.testing.assert_array_equal(starts, wanted.indptr)
-    np.testing.assert_array_equal(cells, wanted.indices)
-    np.testing.assert_array_equal(values, wanted.data)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +18,7 @@ import pytest
 from tests.support import PATIENCE, clean_environment
 from vcell.errors import RunFailed, UserError
 from vcell.gpu.nvml import Devices
-from vcell.launch import LaunchOptions, Plan, elastic, make_plan, resume_run
+from vcell.launch import LaunchOptions, Plan, elastic, join_run, make_plan, resume_run
 from vcell.launch.elastic import _first_cause
 from vcell.launch.worker import failures_of, note_failure
 from vcell.runs import Run, Tail
@@ -164,6 +166,85 @@ def test_a_resumed_run_does_not_tell_its_old_failure(tmp_path):
     assert failures_of(run) == []
     note_failure(run, 1, RunFailed("now"))
     assert [failure["message"] for failure in failures_of(Run.open(run.path))] == ["now"]
+
+
+# --- the name of a job
+
+
+def join(root: Path) -> tuple[Run, Plan]:
+    return join_run(root, PAIR, lambda name: Run.create(root, "toy", name=name))
+
+
+DEAD = {"pid": 2**22 + 1, "started": "1", "host": processes.identity()["host"], "boot": "before"}
+ELSEWHERE = DEAD | {"host": "node17"}
+
+
+@pytest.mark.parametrize(
+    ("maker", "old"),
+    [(DEAD, False), (ELSEWHERE, True), ("", True), (None, True)],
+    ids=["restarted machine", "machine out of sight", "power failure", "earlier still"],
+)
+def test_what_a_dead_machine_was_making_does_not_hold_the_name(tmp_path, maker, old):
+    (tmp_path / "pair" / "ckpt").mkdir(parents=True)
+    if maker is not None:
+        note = tmp_path / "pair" / "maker.tmp-7"
+        note.write_text(json.dumps(maker) if maker else "")
+        os.utime(note, (LONG_AGO, LONG_AGO) if old else None)
+    if old:
+        os.utime(tmp_path / "pair", (LONG_AGO, LONG_AGO))
+    run, plan = join(tmp_path)
+    assert (run.name, run.status(), plan.leads) == ("pair", "running", True)
+    assert not list(run.path.glob("maker*"))
+
+
+def test_a_run_that_another_machine_is_making_is_waited_for(tmp_path, capsys):
+    made = tmp_path / "pair"
+    made.mkdir()
+    (made / "maker.tmp-7").write_text(json.dumps(ELSEWHERE))
+
+    def other_machine() -> None:
+        run = Run.create(tmp_path, "toy")
+        run.update(process=ELSEWHERE, job="pair")
+        (run.path / "run.json").rename(made / "run.json")
+
+    first = threading.Timer(0.5, other_machine)
+    first.start()
+    run, plan = join(tmp_path)
+    first.join()
+    assert (run.path, plan.leads) == (made, False)
+    assert "waiting for another machine" in capsys.readouterr().err
+
+
+def test_a_machine_that_dies_while_it_is_waited_for_is_replaced(tmp_path):
+    with subprocess.Popen(["sleep", "0.5"]) as maker:
+        (tmp_path / "pair").mkdir()
+        note = json.dumps(processes.identity(maker.pid))
+        (tmp_path / "pair" / "maker.tmp-7").write_text(note)
+        threading.Thread(target=maker.wait).start()
+        _, plan = join(tmp_path)
+    assert plan.leads
+
+
+@pytest.mark.parametrize("leads", [True, False])
+@pytest.mark.parametrize("owner", [DEAD, ELSEWHERE])
+def test_no_machine_follows_a_leader_that_is_dead(tmp_path, owner, leads):
+    run = Run.create(tmp_path, "toy", name="pair")
+    run.update(process=owner, job="pair")
+    os.utime(run.path / "run.json", (LONG_AGO, LONG_AGO))
+    with pytest.raises(UserError, match="its process is gone") as caught:
+        join_run(
+            tmp_path, replace(PAIR, leads=leads), lambda name: Run.create(tmp_path, "t", name=name)
+        )
+    assert "--resume pair" in (caught.value.hint or "")
+    assert resume_run(Run.open(run.path), PAIR).leads
+
+
+def test_a_users_folder_is_no_run_that_is_being_made(tmp_path):
+    (tmp_path / "pair").mkdir()
+    (tmp_path / "pair" / "notes").write_text("mine")
+    with pytest.raises(UserError, match="exists and is not a run"):
+        join(tmp_path)
+    assert (tmp_path / "pair" / "notes").read_text() == "mine"
 
 
 # --- going on

@@ -112,6 +112,8 @@ def test_slurm_is_read_from_its_environment():
         "slurm-4711-2",
         False,
     )
+    again = make_plan(LaunchOptions(device="cpu"), SLURM | {"SLURM_RESTART_COUNT": "1"}, NO_GPUS)
+    assert again.job == "slurm-4711-2-restart1"
     with pytest.raises(UserError, match="several tasks"):
         make_plan(LaunchOptions(device="cpu"), SLURM | {"SLURM_NTASKS_PER_NODE": "4"}, NO_GPUS)
 

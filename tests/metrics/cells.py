@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+
+from vcell.metrics.by_gene import GeneMajor
+from vcell.metrics.measured import Grouping, Measured, measure
 
 GOLDEN = Path(__file__).parent / "golden"
 CONTROL = "non-targeting"
@@ -52,3 +56,12 @@ def numbered(labels: np.ndarray) -> tuple[list[str], np.ndarray]:
     names = sorted(set(labels.tolist()) - {CONTROL})
     place = {CONTROL: 0} | {name: i + 1 for i, name in enumerate(names)}
     return names, np.array([place[label] for label in labels.tolist()], np.int32)
+
+
+def measured(x: sp.csr_matrix, group: np.ndarray, n_groups: int) -> Measured:
+    """Measure the counts of one side by the rules of 2026."""
+    totals = np.asarray(x.astype(np.float64).sum(axis=1)).ravel()
+    with closing(GeneMajor(x.shape[1])) as cells:
+        for block in blocks(x)():
+            cells.add(block)
+        return next(measure([cells], [Grouping([group], n_groups, totals)], totals))[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,3 +75,22 @@ def test_threads_do_not_change_distances():
     whole = vcc2025.distances(real, pred, target)
     rows = [vcc2025.distances(real, pred[p : p + 1], target[p : p + 1]) for p in range(31)]
     assert (whole == np.concatenate(rows)).all()
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2"])
+@pytest.mark.parametrize(("n", "genes"), [(1, 3), (63, 64), (65, 66), (130, 131), (64, 7)])
+def test_the_order_of_a_sum_does_not_depend_on_tiles(n, genes, metric):
+    """Four sums, each in the order of the genes; a rest of up to three goes to the first."""
+    rng = np.random.default_rng(n)
+    real, pred = rng.normal(size=(2, n, genes))
+    target = rng.integers(-1, genes, n)
+    d = pred[:, None] - real
+    d[np.flatnonzero(target >= 0), :, target[target >= 0]] = 0.0
+    d = np.abs(d) if metric == "l1" else d * d
+    whole = genes - genes % 4
+    terms = np.concatenate([d[..., :whole:4], d[..., whole:]], axis=2)
+    lanes = [terms, *(d[..., k:whole:4] for k in (1, 2, 3))]
+    s = [np.cumsum(lane, axis=2)[..., -1] if lane.shape[2] else np.zeros((n, n)) for lane in lanes]
+    expected = (s[0] + s[1]) + (s[2] + s[3])
+    expected = expected if metric == "l1" else np.sqrt(expected)
+    assert (vcc2025.distances(real, pred, target, metric) == expected).all()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import closing
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from tests.metrics.cells import CONTROL, GOLDEN, blocks, numbered
+from tests.metrics.cells import CONTROL, GOLDEN, blocks, measured, numbered
 from vcell.metrics import vcc2026
+from vcell.metrics.by_gene import GeneMajor, ResampledCells
 
 CASES = sorted(path.stem.removeprefix("vcc2026-") for path in GOLDEN.glob("vcc2026-*.npz"))
 
@@ -35,16 +36,12 @@ class Case:
         return sp.csr_matrix((data.astype(np.float32), indices.astype(np.int32), indptr), shape)
 
     def measure(self, group: np.ndarray) -> vcc2026.Measured:
-        totals = np.asarray(self.real.sum(axis=1), np.float64).ravel()
-        return vcc2026.measure(
-            blocks(self.real), group, len(self.names) + 1, len(self.genes), totals
-        )
+        return measured(self.real, group, len(self.names) + 1)
 
     def with_real_controls(self, x: sp.csr_matrix, group: np.ndarray) -> vcc2026.Measured:
         both = sp.vstack([self.real[self.group == 0], x]).tocsr()
         groups = np.concatenate([np.zeros((self.group == 0).sum(), np.int32), group])
-        totals = np.asarray(both.astype(np.float64).sum(axis=1)).ravel()
-        return vcc2026.measure(blocks(both), groups, len(self.names) + 1, len(self.genes), totals)
+        return measured(both, groups, len(self.names) + 1)
 
     def members(self, side: vcc2026.Measured):
         return vcc2026.members(self.whole, side, self.target, self.genes)
@@ -81,8 +78,7 @@ def test_cells_without_any_effect_have_no_expression_error():
     n = len(case.names)
     x = sp.vstack([controls] * (n + 1)).tocsr()
     group = np.repeat(np.arange(n + 1, dtype=np.int32), controls.shape[0])
-    totals = np.asarray(x.sum(axis=1), np.float64).ravel()
-    silent = vcc2026.measure(blocks(x), group, n + 1, len(case.genes), totals)
+    silent = measured(x, group, n + 1)
     values = vcc2026.members(silent, silent, case.target, case.genes)[1]
     assert np.isnan(values[vcc2026.MSE])
     assert np.isnan(values[vcc2026.NMAE])
@@ -95,14 +91,17 @@ def test_baseline(case):
     if f"base_{vcc2026.PDS}" not in case.golden:
         pytest.skip("a mean response needs two perturbations")
     factor = vcc2026.baseline_scale(case.whole.means, case.target)
-    controls = np.flatnonzero(case.group == 0)
-    number = np.full(len(case.group), -1)
-    number[controls] = np.arange(len(controls))
-    sizes = case.whole.sizes[1:]
-    x = sp.lil_matrix((sizes.sum(), len(case.genes)), dtype=np.float32)
-    for block in vcc2026.emitted(blocks(case.real, controls)(), number, sizes, factor):
-        x[block.rows] = replace(block, n_genes=len(case.genes)).tocsr()
+    controls, sizes = np.flatnonzero(case.group == 0), case.whole.sizes[1:]
     group = np.repeat(np.arange(1, len(sizes) + 1, dtype=np.int32), sizes)
+    with closing(GeneMajor(len(case.genes))) as cells:
+        for block in blocks(case.real, controls)():
+            cells.add(block)
+        drawn = vcc2026.draws(controls, sizes)
+        copies = ResampledCells.draw(cells, factor, drawn, len(case.group))
+        found = copies.read(0, len(case.genes))
+    x = sp.csc_matrix(
+        (found.value, found.cell - len(case.group), found.first), (len(group), len(case.genes))
+    )
     _, values = case.members(case.with_real_controls(x.tocsr(), group))
     for name in vcc2026.MEMBERS:
         np.testing.assert_allclose(

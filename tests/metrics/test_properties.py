@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.evaluate import reference_2026
-from tests.metrics.cells import CONTROL, blocks, numbered
+from tests.metrics.cells import CONTROL, blocks, measured, numbered
 from vcell.metrics import calls, scaled, significance, vcc2025, vcc2026
 from vcell.metrics.groups import Grouped, summarise
 from vcell.metrics.vcc2025 import Calls
@@ -195,9 +195,7 @@ def test_the_members_of_2026(seed, sizes, controls, depth):
     _, guessed = numbered(pred.obs["target_gene"].to_numpy(str))
     beside = sp.vstack([real.X[group == 0], pred.X[guessed > 0]]).tocsr()
     sides = [
-        vcc2026.measure(
-            blocks(x), g, len(names) + 1, 20, np.asarray(x.sum(axis=1), np.float64).ravel()
-        )
+        measured(x, g, len(names) + 1)
         for x, g in (
             (real.X.tocsr(), group),
             (beside, np.concatenate([np.zeros(controls, np.int32), guessed[guessed > 0]])),

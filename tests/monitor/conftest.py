@@ -40,7 +40,7 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Noon, for the monitor and for run directories."""
     found = Clock(scene.NOON + 1)
-    monkeypatch.setattr("vcell.runs.run.time.time", found)
+    monkeypatch.setattr("vcell.runs.stored.time.time", found)
     return found
 
 

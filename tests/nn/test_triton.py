@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import clean_environment
+from tests.support import PATIENCE, clean_environment
 
 triton = pytest.importorskip("triton", reason="Triton is for Linux on x86-64")
 
@@ -85,12 +85,12 @@ def test_interpreted_values_equal_float64(seed, dtype, repository):
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", INTERPRETED, str(seed), dtype],
-        env=environment, cwd=repository, capture_output=True, text=True, timeout=280, check=False,
+        env=environment, cwd=repository, capture_output=True, text=True, check=False,
+        timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-_ROW = {"logits": "*bf16", "n_genes": "i32"}
 _CSR = {"begin_i64": "*i64", "indices_i32": "*i32", "counts": "*fp32"}
 
 

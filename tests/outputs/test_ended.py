@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,32 @@ def test_a_full_disk_is_reported_in_one_line_and_leaves_nothing(
     no_room(ran, small_disk)
     if name in ("evaluate", "de"):
         assert "mae" in ran.out or "tests" in ran.out, "what took minutes is shown in any case"
+
+
+@pytest.mark.parametrize(
+    ("words", "room", "code"),
+    [
+        (("init", "{}/a/project"), 0, 1),
+        (("init", "{}/a/project"), 4096, 1),  # for the first of its two files
+        (("demo", "-o", "{}/a/demo", "--n-cells", 300, "--genes", 100), 0, 1),
+        (("prepare", "cells.h5ad", "-o", "{}/a/store"), 0, 1),
+        (("prepare", "cells.h5ad"), 4096, 1),  # for its journal
+        (("evaluate", "cells.h5ad", "cells.h5ad", "-o", "scores"), 0, 0),
+        (("select-genes", "cells.h5ad", "--n-genes", 20, "-o", "genes"), 0, 0),
+    ],
+    ids=lambda words: words[0] if isinstance(words, tuple) else str(words),
+)
+def test_a_disk_that_is_full_from_the_beginning_gets_not_even_a_folder(
+    typed, made, monkeypatch, small_disk, tmp_path, words, room, code
+):
+    subprocess.run(["mount", "-o", "remount,size=64k", small_disk], check=True)
+    (small_disk / "others").write_bytes(b"\0" * (64 * 1024 - room))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small_disk / "cache"))
+    shutil.copy(made / "cells.h5ad", tmp_path)
+    ran = typed(*[str(word).format(small_disk) for word in words])
+    assert ran.code == code, ran.err
+    assert "Traceback" not in ran.err
+    assert [p.name for p in small_disk.iterdir()] == ["others"]
 
 
 @pytest.mark.parametrize("name", shortly(FULL, "convert", "simulate to zarr", "de"))

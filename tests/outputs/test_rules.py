@@ -138,6 +138,16 @@ def test_a_results_folder_with_a_users_file_is_not_replaced(tmp_path):
     assert (target / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("words", [("convert", "cells.h5ad"), ("prepare", "cells.h5ad", "-o")])
+def test_a_zarr_folder_with_a_users_file_is_not_replaced(typed, made, tmp_path, words):
+    target = tmp_path / "ours.zarr"
+    assert typed(*words, target, cwd=made).code == 0
+    outputs.check(target, overwrite=True)
+    (target / "obs" / "notes.txt").write_text("mine")
+    said = refused(target, overwrite=True)
+    assert "holds obs/notes.txt, which vcell did not make" in said
+
+
 def test_leftovers_of_dead_processes_are_removed_and_others_kept(tmp_path):
     with subprocess.Popen(["true"]) as dead:
         dead.wait()

@@ -260,10 +260,27 @@ def test_no_file_and_no_counts(vcell, tmp_path):
     assert done.code == 2
     assert "raw counts or log1p values are needed" in done.err
     assert "hint: use the file as it was before normalisation" in done.err
-    scaled.raw = scaled
-    scaled.write_h5ad(tmp_path / "scaled.h5ad")
-    done = vcell("select-genes", "scaled.h5ad", "--groups", "none", "--n-genes", 4)
-    assert "hint: the file also has raw: try --layer raw" in done.err
+
+
+def test_another_layer_is_suggested_only_if_its_values_can_be_used(vcell, tmp_path):
+    draw = np.random.default_rng(0)
+    counts = draw.poisson(3.0, (20, 8)).astype(np.float32)
+    cells = anndata.AnnData(draw.normal(size=(20, 8)).astype(np.float32))
+    cells.raw = cells
+    cells.layers["noise"] = draw.normal(size=(20, 8))
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    words = ("select-genes", "--groups", "none", "--n-genes", 4)
+    done = vcell(*words, "cells.h5ad")
+    assert "hint: use the file as it was before normalisation" in done.err
+    cells.layers["the counts"] = counts
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    done = vcell(*words, "cells.h5ad")
+    assert "hint: layer the counts holds raw counts" in done.err
+    assert "try --layer 'the counts'" in done.err
+    assert vcell(*words, "cells.h5ad", "--layer", "the counts", "-o", "out").code == 0
+    cells.X = counts
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    assert "try --layer X" in vcell(*words, "cells.h5ad", "--layer", "raw").err
 
 
 def test_an_unwritable_folder_is_reported_in_one_sentence(vcell, screen_file, tmp_path):

@@ -113,7 +113,6 @@ class PulledPlug(BaseException):
     """Ends a training in the middle of a step."""
 
 
-SHARED = ["--model", "shared-encoder", "--loss", "adaptive"]
 PROGRESSIVE = ["--strategy", "progressive", "--phase-genes", "8,12,18,24", "--set-loss", "mmd"]
 
 

@@ -161,13 +161,12 @@ def _add(
         return
     bits = lines(levels, len(piece) + 1, SAMPLE_LANES)
     often = np.zeros((levels, len(piece)), np.uint8)
-    lists, ends = np.empty(cells.shape, np.uint16), np.empty((len(cells), levels), np.int64)
-    mark(cells, span, piece.first, bits, often, lists, ends)
+    mark(cells, span, piece.first, bits, often)
+    rows = (cells - piece.first).astype(np.uint16)  # those outside the piece are not used
     seldom = often.mean(axis=1) < _SELDOM
 
     def table(begin: int, end: int) -> None:
-        mine = slice(begin, end)
-        add_table(piece.table, order.planes, order.starts, lists[mine], ends[mine], sums[mine])
+        add_table(piece.table, order.planes, order.starts, rows, span, begin, end, sums)
 
     def listed(begin: int, end: int) -> None:
         add_listed(
@@ -175,7 +174,7 @@ def _add(
             piece.more, bits, often, seldom, begin, end, sums,
         )  # fmt: skip
 
-    _share(pool, table, len(cells))
+    _share(pool, table, len(order.starts) - 1)  # whole blocks, so that their planes are cached
     _share(pool, listed, sums.shape[1])
 
 

@@ -32,9 +32,9 @@ def init(name: Path, cells: Path | None) -> None:
             f"{cells} does not exist", hint="name the file of cells, or leave --cells out"
         )
     given = {"data": {"cells": cells.resolve()}} if cells else {}
-    name.mkdir(parents=True, exist_ok=True)
-    outputs.write_text(name / ".gitignore", _IGNORE)
-    outputs.write_text(name / FILE_NAME, template(plugin_configs(), given))
+    with outputs.together(name / FILE_NAME, name / ".gitignore") as (settings, ignored):
+        settings.write_text(template(plugin_configs(), given), encoding="utf-8")
+        ignored.write_text(_IGNORE, encoding="utf-8")
     console.result(
         {"project": str(name), "file": str(name / FILE_NAME)},
         f"created {name / FILE_NAME}\nnext: cd {name}, then vcell inspect"

@@ -96,7 +96,6 @@ class Setting:
     base: type
     default: Any
     help: str
-    optional: bool = False
     many: bool = False
     choices: tuple[str, ...] = ()
     minimum: float | None = None
@@ -219,10 +218,10 @@ def _setting(config: type, field: dataclasses.Field[Any], hint: Any) -> Setting:
     extra = field.metadata.get("vcell")
     if extra is None:
         raise TypeError(f"{where}: declare it with vcell.config.option(default, help=...)")
-    optional = many = False
+    many = False
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        optional, hint = True, inner[0] if len(inner) == 1 else hint
+        hint = inner[0] if len(inner) == 1 else hint
     if typing.get_origin(hint) is tuple:
         arguments = typing.get_args(hint)
         many = len(arguments) == 2 and arguments[1] is Ellipsis
@@ -241,7 +240,6 @@ def _setting(config: type, field: dataclasses.Field[Any], hint: Any) -> Setting:
         name=field.name,
         base=hint,
         default=field.default,
-        optional=optional,
         many=many,
         choices=choices,
         owner=owner.__name__,

@@ -49,10 +49,10 @@ class Array(Protocol):
 class PlainArray:
     """An array read by the slicing of h5py, zarr or numpy."""
 
-    def __init__(self, node: Node, where: str, dtype: np.dtype[Any] | None = None) -> None:
+    def __init__(self, node: Node, where: str) -> None:
         self.node, self.where = node, where
         self.shape: tuple[int, ...] = tuple(int(n) for n in node.shape)
-        self.dtype: np.dtype[Any] = (dtype or np.dtype(node.dtype)).newbyteorder("=")
+        self.dtype: np.dtype[Any] = np.dtype(node.dtype).newbyteorder("=")
         chunks = getattr(node, "chunks", None)
         # Reading over gaps within a chunk costs nothing; each call costs a fifth of a millisecond.
         self._gap = int(chunks[0]) if chunks else 1024

@@ -75,6 +75,23 @@ class Buffers:
         return True
 
 
+class Scratch(threading.local):
+    """Arrays that each thread reuses by name, of `least` bytes or more; one caller at a time."""
+
+    def __init__(self, least: int = 0) -> None:
+        self._least = least
+        self._held: dict[str, NDArray[np.uint8]] = {}
+
+    def take(self, name: str, n: int, dtype: np.dtype[Any] | type) -> NDArray[Any]:
+        """Return `n` elements, not initialised."""
+        dtype = np.dtype(dtype)
+        size = n * dtype.itemsize
+        held = self._held.get(name)
+        if held is None or len(held) < size:
+            held = self._held[name] = np.empty(max(size, self._least), np.uint8)
+        return held[:size].view(dtype)
+
+
 def pages(size: int) -> NDArray[np.uint8]:
     """Return new bytes; large arrays are mapped, and returned to the system when freed.
 

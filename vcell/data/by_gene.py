@@ -16,16 +16,7 @@ from vcell import console
 from vcell.data import arrays
 from vcell.data.arrays import Array, joined_ranges
 from vcell.data.block import Csr, Genes, canonical, check_columns
-from vcell.data.buffers import Buffers
-from vcell.data.matrix import (
-    Bound,
-    Layout,
-    Rows,
-    check_indptr,
-    check_lengths,
-    cut_by_size,
-    narrow,
-)
+from vcell.data.matrix import Bound, Layout, Rows, StoredSparse, cut_by_size, narrow
 from vcell.data.spill import RowSpill
 
 if TYPE_CHECKING:
@@ -37,8 +28,10 @@ IN_MEMORY = 1 << 24
 RUN_NNZ = 1 << 20
 
 
-class CscMatrix:
+class CscMatrix(StoredSparse):
     """A matrix stored by gene; transposed when rows are first read."""
+
+    by_gene = True
 
     def __init__(
         self,
@@ -48,16 +41,10 @@ class CscMatrix:
         shape: tuple[int, int],
         layout: Layout,
     ) -> None:
-        self.data, self.indices, self.shape, self.layout = data, indices, shape, layout
-        self.where = data.where.rsplit("/", 1)[0]
-        self.dtype = data.dtype
-        self.indptr = check_indptr(indptr, shape[1], shape[0], self.where)
-        self.nnz: int = int(self.indptr[-1])
-        check_lengths(data, indices, self.nnz, self.where)
+        super().__init__(data, indices, indptr, shape, layout)
         #: The transposed rows, by choice of genes.
         self._transposed: dict[bytes, RowSpill] = {}
         self._lock = threading.Lock()
-        self._buffers = Buffers()
 
     @property
     def needs_pass(self) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.data import decode
 from vcell.data.arrays import Array, PlainArray, Ranges
+from vcell.data.buffers import Scratch
 from vcell.data.fault import damaged, reading
 from vcell.data.nodes import load_plugins
 
@@ -37,7 +37,7 @@ FEW_CHUNKS = 1 / 64
 #: Number of chunks of a long list.
 LONG_LIST = 4096
 
-_scratch = threading.local()
+_scratch = Scratch()
 _said: set[str] = set()
 
 
@@ -249,8 +249,8 @@ class ChunkedArray:
 
     def _decoded(self, chunk: int, *, fresh: bool) -> NDArray[Any]:
         """Decode a chunk into this thread's scratch memory, or into a new array."""
-        buffer = np.empty(self._bytes, np.uint8) if fresh else _scratch_bytes("out", self._bytes)
-        values = buffer.view(self.dtype)
+        n = self._rows * self._tile
+        values = np.empty(n, self.dtype) if fresh else _scratch.take("out", n, self.dtype)
         self._decode(chunk, values)
         return values.reshape(self._rows, self._tile)
 
@@ -264,7 +264,7 @@ class ChunkedArray:
             stored: Any = self._file.read(size, offset)
             for i, code in enumerate(reversed(self._filters)):
                 last = i == len(self._filters) - 1
-                into = target if last else _scratch_bytes(f"step{i}", self._bytes)
+                into = target if last else _scratch.take(f"step{i}", self._bytes, np.uint8)
                 if code == decode.SHUFFLE:
                     decode.unshuffle(np.frombuffer(stored, np.uint8), into, self.dtype.itemsize)
                 else:
@@ -338,12 +338,3 @@ def _pieces(starts: Ranges, stops: Ranges, size: int) -> tuple[NDArray[np.int64]
     lengths = stops - starts
     place = (np.cumsum(lengths) - lengths)[which] + low - starts[which]
     return band, low - band * size, high - band * size, place
-
-
-def _scratch_bytes(name: str, size: int) -> NDArray[np.uint8]:
-    """Return reused bytes of this thread."""
-    held: NDArray[np.uint8] | None = getattr(_scratch, name, None)
-    if held is None or len(held) < size:
-        held = np.empty(size, np.uint8)
-        setattr(_scratch, name, held)
-    return held[:size]

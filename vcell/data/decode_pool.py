@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from vcell.cores import cores
 
@@ -33,7 +34,7 @@ def start(tasks: Sequence[Task]) -> list[Future[None]]:
     return [pool.submit(task) for task in tasks]
 
 
-def finish(futures: Sequence[Future[None]]) -> None:
+def finish(futures: Sequence[Future[Any]]) -> None:
     """Wait for all, then raise the first error; no task may go on writing into shared arrays."""
     errors = [error for future in futures if (error := future.exception()) is not None]
     if errors:

@@ -6,14 +6,17 @@ and prints what it found. `require_counts` accepts only counts.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vcell import console
+from vcell.data.opening import open_cells
 from vcell.data.source import MAX_NNZ
 from vcell.errors import UserError
 
@@ -101,13 +104,11 @@ def require_counts_or_logs(source: CellSource) -> Scale:
     found = scale(source)
     if found.kind in ("counts", "log1p"):
         return found
+    hint = elsewhere(source, found, ("counts", "log1p"))
     if found.kind == "empty":
-        raise UserError(
-            f"{source.name} holds no values: {found.evidence}", hint=elsewhere(source, found)
-        )
+        raise UserError(f"{source.name} holds no values: {found.evidence}", hint=hint)
     raise UserError(
-        f"{source.name}: raw counts or log1p values are needed, these are {found.text}",
-        hint=elsewhere(source, found),
+        f"{source.name}: raw counts or log1p values are needed, these are {found.text}", hint=hint
     )
 
 
@@ -121,15 +122,27 @@ def refuse_nothing(source: CellSource) -> None:
             )
 
 
-def elsewhere(source: CellSource, found: Scale | None = None) -> str:
-    """Return the hint for an error about the wrong kind of values."""
+def elsewhere(
+    source: CellSource, found: Scale | None = None, kinds: Collection[str] = ("counts",)
+) -> str:
+    """Return the hint for an error about the wrong kind of values; `kinds` are the right ones."""
     if found is not None and found.not_finite:
         return _REPLACE
-    others = ["raw"] if source.parts.get("raw") else []
-    others += source.parts.get("layers", [])
-    if others and source.layer is None:
-        return f"the file also has {', '.join(others)}: try --layer {others[0]}"
-    return "use the file as it was before normalisation"
+    return matrix_of(source, kinds) or "use the file as it was before normalisation"
+
+
+def matrix_of(source: CellSource, kinds: Collection[str]) -> str | None:
+    """Return the hint to use another matrix of the same file, if one holds the right kind."""
+    names = ["X", "raw"] if source.parts.get("raw") else ["X"]
+    for name in [*names, *source.parts.get("layers", ())]:
+        if source.given is None or name == (source.layer or "X"):
+            continue
+        with suppress(UserError), open_cells(source.given, name, join=source.join) as other:
+            there = scale(other, quiet=True)
+            if there.kind in kinds:
+                which = name if name in ("X", "raw") else f"layer {name}"
+                return f"{which} holds {there.text}: try --layer {shlex.quote(name)}"
+    return None
 
 
 def _glance(source: CellSource) -> Scale | None:

@@ -126,11 +126,3 @@ def writing(path: Path, **options: Any) -> Iterator[tuple[Any, HdfSink]]:
         sink.check()
     finally:
         sink.close()
-
-
-def mark(path: Path) -> None:
-    """Mark an HDF5 file, written by another library, as made by vcell."""
-    import h5py
-
-    with h5py.File(path, "a") as file:
-        file.attrs[MADE_BY] = made_by()

@@ -25,7 +25,12 @@ def join_sources(
 ) -> CellSource:
     """Join several sources into one, which closes them."""
     genes, places = _align(sources, join, name)
-    parts = {"format": " + ".join(sorted({s.parts.get("format", "?") for s in sources}))}
+    layers = set.intersection(*(set(s.parts.get("layers", ())) for s in sources))
+    parts = {
+        "format": " + ".join(sorted({s.parts.get("format", "?") for s in sources})),
+        "layers": sorted(layers),
+        "raw": all(s.parts.get("raw") for s in sources),
+    }
 
     def close() -> None:
         for source in sources:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
+from vcell.data.detect import elsewhere
 from vcell.data.log_scale import log_scaled
 from vcell.data.prefetch import prefetched
 from vcell.errors import UserError
@@ -37,7 +38,7 @@ class LogCells:
         if kind not in (COUNTS, LOG):
             raise UserError(
                 f"{source.name} holds {kind} values; raw counts or log1p values are needed",
-                hint="name a layer that has them with --layer",
+                hint=elsewhere(source, kinds=(COUNTS, LOG)),
             )
         self.source, self.kind = source, kind
         self.target_sum = target_sum if kind == COUNTS else float("nan")

@@ -73,10 +73,10 @@ class Matrix(Protocol):
         ...
 
 
-class CsrMatrix:
-    """A matrix stored by cell: three arrays, with `indptr` in memory."""
+class StoredSparse:
+    """A sparse matrix as stored: three arrays, with `indptr` in memory."""
 
-    needs_pass = False
+    by_gene = False
 
     def __init__(
         self,
@@ -89,10 +89,17 @@ class CsrMatrix:
         self.data, self.indices, self.shape, self.layout = data, indices, shape, layout
         self.where = data.where.rsplit("/", 1)[0]
         self.dtype = data.dtype
-        self.indptr = check_indptr(indptr, *shape, self.where)
+        sizes = shape[::-1] if self.by_gene else shape
+        self.indptr = check_indptr(indptr, *sizes, self.where)
         self.nnz: int = int(self.indptr[-1])
         check_lengths(data, indices, self.nnz, self.where)
         self._buffers = Buffers()
+
+
+class CsrMatrix(StoredSparse):
+    """A matrix stored by cell."""
+
+    needs_pass = False
 
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
         """Split by the rows' non-zeros."""

@@ -76,22 +76,22 @@ def load_plugins(node: Node) -> None:
 
 def numbers(node: Node, where: str) -> NDArray[Any]:
     """Read a whole 1-D array of numbers or booleans."""
-    load_plugins(node)
-    with reading(where):
-        values = np.asarray(node[...])
-    if values.ndim != 1:
-        raise damaged(where, f"has {values.ndim} dimensions where 1 is expected")
+    values = _whole(node, where)
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def texts(node: Node, where: str) -> NDArray[np.object_]:
     """Read a whole 1-D array of strings as an object array of str."""
+    return decoded(_whole(node, where))
+
+
+def _whole(node: Node, where: str) -> NDArray[Any]:
     load_plugins(node)
     with reading(where):
         values = np.asarray(node[...])
     if values.ndim != 1:
         raise damaged(where, f"has {values.ndim} dimensions where 1 is expected")
-    return decoded(values)
+    return values
 
 
 def compact_texts(node: Node, where: str) -> Texts:

@@ -41,14 +41,20 @@ def open_cells(cells: Cells, layer: str | None = None, *, join: Join = "strict")
     UserError
         If there is nothing to open or it cannot be read; the message says where and why.
     """
-    if isinstance(cells, str | os.PathLike):
-        return _open_path(Path(cells), layer, join)
     from vcell.data.source import CellSource
 
     if isinstance(cells, CellSource):
         if layer not in (None, cells.layer):
             raise UserError(f"{cells.name} is open already, with another layer than {layer}")
         return cells.lent()
+    source = _opened(cells, layer, join)
+    source.given = cells
+    return source
+
+
+def _opened(cells: Cells, layer: str | None, join: Join) -> CellSource:
+    if isinstance(cells, str | os.PathLike):
+        return _open_path(Path(cells), layer, join)
     if hasattr(cells, "obs") and hasattr(cells, "var") and hasattr(cells, "X"):
         return _open_anndata(cells, layer)
     if isinstance(cells, Sequence):

@@ -59,6 +59,8 @@ class CellSource:
         self.join = join
         #: What else the file has: "layers", "raw", "obsm", "uns" names, "format".
         self.parts = parts or {}
+        #: What `open_cells` was given: another matrix of the same file is opened from it.
+        self.given: Any = None
         self._embeddings = embeddings or {}
         self._close, self._lent = close, False
         n_cells, n_genes = matrix.shape

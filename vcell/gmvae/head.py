@@ -14,11 +14,14 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
 FOLDS = 5
+_AT_ONCE = 1 << 14  # entries of a piece: 128 KB
 
 
 @dataclass(frozen=True)
@@ -103,23 +106,59 @@ def fit(
         target[len(labels) :] = guesses.weight * guesses.probabilities[:, kept]
         weight[len(labels) :] = guesses.weight
 
-    def objective(flat: Array) -> tuple[float, Array]:
-        w = flat.reshape(d + 1, len(kept))
-        log_p = log_softmax(z @ w[:-1] + w[-1], axis=1)
-        slope = weight * np.exp(log_p) - target
-        gradient = np.vstack([z.T @ slope + penalty * w[:-1], slope.sum(0)])
-        value = -(log_p * target).sum() + 0.5 * penalty * (w[:-1] ** 2).sum()
-        return float(value), gradient.ravel()
-
     start = np.zeros((d + 1, len(kept)))
     start[-1] = np.log(np.bincount(place[labels], minlength=len(kept)) / len(labels))
     found = minimize(
-        objective, start.ravel(), jac=True, method="L-BFGS-B",
+        _Loss(z, target, weight, penalty), start.ravel(), jac=True, method="L-BFGS-B",
         options={"maxiter": 1000, "ftol": 1e-10, "gtol": 1e-6},
     ).x.reshape(d + 1, len(kept))  # fmt: skip
     matrix, bias = np.zeros((d, n_labels)), np.full(n_labels, -1e9)
     matrix[:, kept], bias[kept] = found[:-1], found[-1]
     return Head(centre, scale, matrix, bias)
+
+
+class _Loss:
+    """The penalised loss of parameters (D + 1, K), and its slope.
+
+    It is computed a few thousand times, so its memory is used again, and rows are taken while they
+    are in the cache.
+    """
+
+    def __init__(self, z: Array, target: Array, weight: Array, penalty: float) -> None:
+        self.z, self.target, self.weight, self.penalty = z, target, weight, penalty
+        self._log_p, self._slope = np.empty((2, *target.shape))
+
+    def __call__(self, flat: Array) -> tuple[float, Array]:
+        w = flat.reshape(-1, self.target.shape[1])
+        np.matmul(self.z, w[:-1], out=self._log_p)
+        for rows in pieces(self.target):
+            log_p, slope = self._log_p[rows], self._slope[rows]
+            log_p += w[-1]
+            _normalise(log_p, slope)
+            np.exp(log_p, out=slope)
+            slope *= self.weight[rows]
+            slope -= self.target[rows]
+            log_p *= self.target[rows]
+        gradient = np.vstack([self.z.T @ self._slope + self.penalty * w[:-1], self._slope.sum(0)])
+        value = -self._log_p.sum() + 0.5 * self.penalty * (w[:-1] ** 2).sum()
+        return float(value), gradient.ravel()
+
+
+def _normalise(logits: Array, spare: Array) -> None:
+    """Turn logits into log probabilities in place, rounded as scipy's ``log_softmax`` does."""
+    top = logits.max(1, keepdims=True)
+    top[~np.isfinite(top)] = 0
+    logits -= top
+    np.exp(logits, out=spare)
+    with np.errstate(divide="ignore"):
+        logits -= np.log(spare.sum(1, keepdims=True))
+
+
+def pieces(table: Array) -> Iterator[slice]:
+    """Split the rows of a table into pieces that stay in the cache."""
+    step = max(_AT_ONCE // max(table.shape[1], 1), 1)
+    for start in range(0, len(table), step):
+        yield slice(start, start + step)
 
 
 def folds_of(labels: Array, seed: int, folds: int = FOLDS) -> Array:

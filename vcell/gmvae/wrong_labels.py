@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import log_softmax
 
-from vcell.gmvae.head import fit, folds_of
+from vcell.gmvae.head import fit, folds_of, pieces
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,9 +146,11 @@ def _learnt(log_p: Array, labels: Array, base: Array) -> tuple[float, float, Arr
 def _tempered(log_p: Array, labels: Array, base: Array, warmth: float) -> Array:
     """Return each own label's probability (N,); at high temperature it is the label's share."""
     log_base = np.log(np.maximum(base, 1e-300))
-    warm = log_softmax(log_base + (log_p - log_base) / warmth, axis=1)
-    own: Array = np.exp(warm[np.arange(len(labels)), labels])
-    return own
+    own = np.empty(len(labels))
+    for rows in pieces(log_p):
+        warm = log_softmax(log_base + (log_p[rows] - log_base) / warmth, axis=1)
+        own[rows] = warm[np.arange(len(warm)), labels[rows]]
+    return np.exp(own)
 
 
 def _by_em(own: Array, labels: Array, prior: Array) -> Array:

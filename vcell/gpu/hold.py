@@ -50,8 +50,8 @@ def controls(uuids: list[str]) -> Iterator[list[Control]]:
 class Holding:
     """Cards with changed settings, until `restore` or permanently."""
 
-    def __init__(self, watchdog: Watchdog, uuids: list[str]) -> None:
-        self._watchdog, self.uuids = watchdog, uuids
+    def __init__(self, watchdog: Watchdog) -> None:
+        self._watchdog = watchdog
         self.stays = False
 
     def settle(self) -> None:
@@ -82,7 +82,7 @@ def holding(requested: Mapping[str, CardSettings], *, shared: bool = False) -> I
             if _journal(card, requested[card.uuid]):
                 touched[card.uuid] = []
         watchdog = stack.enter_context(Watchdog(uuids))
-        held = Holding(watchdog, uuids)
+        held = Holding(watchdog)
         try:
             for card in cards:
                 for name in requested[card.uuid].names():

@@ -114,7 +114,7 @@ def open_card(uuid: str) -> Iterator[Card]:
         raise LookupError(str(error)) from None
     try:
         with session() as nvml:
-            yield _found(nvml, _bare(uuid))
+            yield _found(nvml, bare(uuid))
     except pynvml.NVMLError as error:
         raise LookupError(f"the NVIDIA driver does not answer: {error}") from None
 
@@ -123,14 +123,14 @@ def _found(nvml: Any, uuid: str) -> Card:
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            if _bare(nvml.nvmlDeviceGetUUID(handle)) == uuid:
+            if bare(nvml.nvmlDeviceGetUUID(handle)) == uuid:
                 return Card(nvml, handle, is_instance=False)
         except (nvml.NVMLError, UnicodeDecodeError):
             continue
         for number in range(_most_instances(nvml, handle)):
             try:
                 instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
-                if _bare(nvml.nvmlDeviceGetUUID(instance)) == uuid:
+                if bare(nvml.nvmlDeviceGetUUID(instance)) == uuid:
                     return Card(nvml, instance, is_instance=True)
             except (nvml.NVMLError, UnicodeDecodeError):
                 continue
@@ -145,5 +145,6 @@ def _most_instances(nvml: Any, handle: Any) -> int:
         return 0
 
 
-def _bare(uuid: str) -> str:
+def bare(uuid: str) -> str:
+    """Return a uuid without the driver's prefix."""
     return uuid.removeprefix("GPU-").removeprefix("MIG-")

@@ -46,8 +46,6 @@ class GeneSetTable:
     query
         (T,) int64: rows with the same number share a query strain (Kuzmin: its pair of genes); None
         if the table names none.
-    value_name
-        Name of the column of `values`.
     notes
         Messages about what was detected and left out.
     """
@@ -57,7 +55,6 @@ class GeneSetTable:
     values: NDArray[np.float64] | None = None
     p_values: NDArray[np.float64] | None = None
     query: NDArray[np.int64] | None = None
-    value_name: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -140,7 +137,6 @@ def read_gene_sets(path: Path) -> GeneSetTable:
         np.array(values) if values else None,
         np.array(p_values) if p_values else None,
         np.array(query, np.int64) if query else None,
-        value,
         (note,),
     )
 

@@ -4,7 +4,7 @@ A flavour is a *plan*: the reducers that it needs from one pass over the cells, 
 ranks genes by their results (with a second pass if necessary). Other reducers can share the first
 pass:
 
-    plan = SeuratPlan(n_genes, n_top=2000, target_sum=1e4)
+    plan = make_plan(FlavorSettings(...))
     table = read([*plan.reducers(), others...])
     ranking = plan.finish(read, table)
 

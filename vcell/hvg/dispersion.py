@@ -10,19 +10,19 @@ from vcell.errors import UserError
 from vcell.hvg.plan import (
     FlavorPlan,
     FlavorSettings,
-    GeneFilter,
     Ranking,
     Read,
     best_first,
     first_of,
     mean_var,
+    with_filtered,
 )
 from vcell.passes.reducers import NormalizedMoments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vcell.passes import CellTable, Reducer
+    from vcell.passes import CellTable
 
 _BINS = 20
 _MAD = 0.6744897501960817  # median absolute deviation of a standard normal
@@ -32,24 +32,18 @@ class DispersionPlan(FlavorPlan):
     """Variance over mean, standardised within bins of the mean."""
 
     def __init__(self, setting: FlavorSettings) -> None:
-        self.setting = setting
-        self.filter = GeneFilter(setting.n_genes, setting.min_cells)
+        super().__init__(setting)
         self.moments = self._moments()
 
     def _moments(self, totals: NDArray[np.float64] | None = None) -> NormalizedMoments:
-        batches = self.setting.batches
         return NormalizedMoments(
             self.setting.n_genes,
             target_sum=self.setting.target_sum,
             linear=self.setting.flavor == "seurat",
-            codes=None if batches is None else batches.codes,
-            n_batches=1 if batches is None else len(batches.names),
+            codes=self.codes,
+            n_batches=self.n_batches,
             totals=totals,
         )
-
-    def reducers(self) -> list[Reducer]:
-        """Return the reducers of the first pass."""
-        return [self.moments, *self.filter.reducers()]
 
     def finish(self, read: Read, table: CellTable) -> Ranking:
         """Rank the genes."""
@@ -62,8 +56,11 @@ class DispersionPlan(FlavorPlan):
         else:
             frame, order = _many_batches(sums, sizes, self.setting, self.setting.genes[kept])
             selected = first_of(order, self.setting.n_top)
+        scores, everything = with_filtered(kept, frame, order)
+        chosen = np.zeros(len(kept), bool)
+        chosen[kept] = selected
         n_cells = self.moments.total[..., 0].sum(axis=0).astype(np.int64)
-        return _widened(self.setting, kept, frame, selected, order, n_cells)
+        return Ranking(self.setting.flavor, chosen, everything, scores, n_cells)
 
     def _corrected(self, read: Read, table: CellTable) -> NDArray[np.float64]:
         """Return the sums, with the counts of filtered genes subtracted from the cells' totals."""
@@ -206,23 +203,3 @@ def _many_batches(
     by_name = np.empty(n_genes)
     by_name[np.argsort(genes.astype(str), kind="stable")] = np.arange(n_genes)
     return frame, best_first(-chosen, -frame["dispersions_norm"], by_name)
-
-
-def _widened(
-    setting: FlavorSettings,
-    kept: NDArray[np.bool_],
-    frame: dict[str, NDArray[np.float64]],
-    selected: NDArray[np.bool_],
-    order: NDArray[np.int64],
-    n_cells: NDArray[np.int64],
-) -> Ranking:
-    """Add the filtered genes again, unranked and last."""
-    place = np.flatnonzero(kept)
-    scores = {}
-    for name, values in frame.items():
-        scores[name] = np.full(setting.n_genes, np.nan)
-        scores[name][kept] = values
-    chosen = np.zeros(setting.n_genes, bool)
-    chosen[kept] = selected
-    everything = np.concatenate([place[order], np.flatnonzero(~kept)])
-    return Ranking(setting.flavor, chosen, everything, scores, n_cells)

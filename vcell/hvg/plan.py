@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vcell.data.column import numbered
 from vcell.errors import UserError
 from vcell.passes import Reader
-from vcell.passes.reducers import MarkedTotals, RareEntries
+from vcell.passes.reducers import GeneMoments, MarkedTotals, NormalizedMoments, RareEntries
 
 if TYPE_CHECKING:
     from vcell.passes import CellTable, Reducer
@@ -119,11 +119,20 @@ class GeneFilter:
 
 
 class FlavorPlan(ABC):
-    """The computation of a flavour for one source."""
+    """The computation of a flavour for one source; its first pass fills `moments`."""
 
-    @abstractmethod
+    moments: GeneMoments | NormalizedMoments
+
+    def __init__(self, setting: FlavorSettings) -> None:
+        self.setting = setting
+        self.filter = GeneFilter(setting.n_genes, setting.min_cells)
+        batches = setting.batches
+        self.codes = None if batches is None else batches.codes
+        self.n_batches = 1 if batches is None else len(batches.names)
+
     def reducers(self) -> list[Reducer]:
         """Return the reducers of the first pass."""
+        return [self.moments, *self.filter.reducers()]
 
     @abstractmethod
     def finish(self, read: Read, table: CellTable) -> Ranking:
@@ -193,6 +202,54 @@ def ranks_over_batches(
     masked = np.ma.masked_invalid(ranks)
     median = np.ma.median(masked, axis=0).filled(np.nan)  # type: ignore[no-untyped-call]
     return median, chosen
+
+
+def rank_counts(
+    setting: FlavorSettings,
+    norm: NDArray[np.float64],
+    name: str,
+    total: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+    kept: NDArray[np.bool_],
+    notes: tuple[str, ...] = (),
+) -> Ranking:
+    """Rank genes by a normalised variance of their counts.
+
+    Parameters
+    ----------
+    norm, name
+        ``[B, kept]``, and its name among the scores.
+    total
+        ``[B, G, 3]`` moments of the counts.
+    """
+    rank, chosen = ranks_over_batches(norm, setting.n_top)
+    average = np.mean(norm, axis=0)
+    keys = (rank, -chosen) if setting.flavor == "seurat_v3" else (-chosen, rank)
+    order = best_first(*keys, np.where(np.isnan(rank), -average, 0.0))
+    n_cells, first, second = total.sum(axis=0).T
+    means, variances = mean_var(first, second, int(sizes.sum()))
+    columns = {name: average, "highly_variable_rank": rank}
+    if setting.batches is not None:
+        columns["highly_variable_nbatches"] = chosen
+    scores, everything = with_filtered(kept, columns, order)
+    return Ranking(
+        setting.flavor,
+        first_of(everything, setting.n_top),
+        everything,
+        {"means": means, "variances": variances} | scores,
+        n_cells.astype(np.int64),
+        notes,
+    )
+
+
+def with_filtered(
+    kept: NDArray[np.bool_], columns: dict[str, NDArray[Any]], order: NDArray[np.int64]
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+    """Add the filtered genes to columns and order of the kept ones: without values, and last."""
+    scores = {name: np.full(len(kept), np.nan) for name in columns}
+    for name, values in columns.items():
+        scores[name][kept] = values
+    return scores, np.concatenate([np.flatnonzero(kept)[order], np.flatnonzero(~kept)])
 
 
 def best_first(*keys: NDArray[Any]) -> NDArray[np.int64]:

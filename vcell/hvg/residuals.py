@@ -11,24 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vcell.errors import UserError
-from vcell.hvg.plan import (
-    FlavorPlan,
-    FlavorSettings,
-    GeneFilter,
-    Ranking,
-    Read,
-    best_first,
-    first_of,
-    mean_var,
-    ranks_over_batches,
-)
+from vcell.hvg.plan import FlavorPlan, FlavorSettings, Ranking, Read, rank_counts
 from vcell.kernels.pearson import chebyshev_weights, zero_residual_sums
 from vcell.passes.reducers import GeneMoments, ResidualSums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vcell.passes import CellTable, Reducer
+    from vcell.passes import CellTable
 
 _NODES = 65  # enough for 1e-14 over depths that differ by a factor of 100,000
 
@@ -37,20 +27,10 @@ class ResidualPlan(FlavorPlan):
     """Ranks genes by the variance of their residuals, batch by batch."""
 
     def __init__(self, setting: FlavorSettings) -> None:
-        self.setting = setting
-        self.filter = GeneFilter(setting.n_genes, setting.min_cells)
-        batches = setting.batches
-        self.codes = None if batches is None else batches.codes
+        super().__init__(setting)
         self.moments = GeneMoments(
-            setting.n_genes,
-            codes=self.codes,
-            n_batches=1 if batches is None else len(batches.names),
-            single=setting.single,
+            setting.n_genes, codes=self.codes, n_batches=self.n_batches, single=setting.single
         )
-
-    def reducers(self) -> list[Reducer]:
-        """Return the reducers of the first pass."""
-        return [self.moments, *self.filter.reducers()]
 
     def finish(self, read: Read, table: CellTable) -> Ranking:
         """Read again for the residuals, and rank."""
@@ -76,30 +56,8 @@ class ResidualPlan(FlavorPlan):
             first = (residuals.total[batch, :, 0] + zeros[:, 0]) / n
             second = (residuals.total[batch, :, 1] + zeros[:, 1]) / n
             variance[batch] = np.where(sums[batch] > 0, second - first**2, 0.0)
-        return self._rank(variance[:, kept], sizes, kept)
-
-    def _rank(
-        self, variance: NDArray[np.float64], sizes: NDArray[np.int64], kept: NDArray[np.bool_]
-    ) -> Ranking:
-        setting = self.setting
-        rank, chosen = ranks_over_batches(variance, setting.n_top)
-        average = np.mean(variance, axis=0)
-        order = best_first(-chosen, rank, np.where(np.isnan(rank), -average, 0.0))
-        total = self.moments.total
-        means, variances = mean_var(
-            total[:, :, 1].sum(axis=0), total[:, :, 2].sum(axis=0), int(sizes.sum())
-        )
-        scores = {"means": means, "variances": variances}
-        columns = {"residual_variances": average, "highly_variable_rank": rank}
-        if setting.batches is not None:
-            columns["highly_variable_nbatches"] = chosen
-        for name, values in columns.items():
-            scores[name] = np.full(setting.n_genes, np.nan)
-            scores[name][kept] = values
-        n_cells = total[:, :, 0].sum(axis=0).astype(np.int64)
-        everything = np.concatenate([np.flatnonzero(kept)[order], np.flatnonzero(~kept)])
-        return Ranking(
-            setting.flavor, first_of(everything, setting.n_top), everything, scores, n_cells
+        return rank_counts(
+            setting, variance[:, kept], "residual_variances", self.moments.total, sizes, kept
         )
 
 

@@ -28,7 +28,7 @@ def make_plan(setting: FlavorSettings) -> FlavorPlan:
     if setting.target_sum is None:
         raise UserError(
             f"flavour {setting.flavor} needs raw counts; these values are log-normalised",
-            hint="use --hvg-flavor seurat, or --layer to name the layer that holds the counts",
+            hint="use --hvg-flavor seurat; --layer names a layer of counts, if there is one",
         )
     return (
         ResidualPlan(setting)

@@ -12,17 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vcell.errors import UserError
-from vcell.hvg.plan import (
-    FlavorPlan,
-    FlavorSettings,
-    GeneFilter,
-    Ranking,
-    Read,
-    best_first,
-    first_of,
-    mean_var,
-    ranks_over_batches,
-)
+from vcell.hvg.plan import FlavorPlan, FlavorSettings, Ranking, Read, mean_var, rank_counts
 from vcell.kernels import clipped
 from vcell.passes.reducers import ClippedSums, CountHistogram, GeneMoments
 
@@ -40,22 +30,18 @@ class StandardizedPlan(FlavorPlan):
     """One pass if the histograms of all batches fit, else two, with identical results."""
 
     def __init__(self, setting: FlavorSettings) -> None:
-        self.setting = setting
-        self.filter = GeneFilter(setting.n_genes, setting.min_cells)
-        batches = setting.batches
-        self.codes = None if batches is None else batches.codes
-        n_batches = 1 if batches is None else len(batches.names)
-        size = (setting.n_genes, n_batches)
+        super().__init__(setting)
+        size = (setting.n_genes, self.n_batches)
         a_bin = CountHistogram.bytes_of(*size, 1) - CountHistogram.bytes_of(*size, 0)
         room = _HISTOGRAM_BYTES - CountHistogram.bytes_of(*size, 0)
         bins = min(_BINS, room // max(a_bin, 1))
         self.histogram = (
-            CountHistogram(setting.n_genes, codes=self.codes, n_batches=n_batches, bins=bins)
+            CountHistogram(setting.n_genes, codes=self.codes, n_batches=self.n_batches, bins=bins)
             if bins >= 0
             else None
         )
         self.moments = GeneMoments(
-            setting.n_genes, codes=self.codes, n_batches=n_batches, single=setting.single
+            setting.n_genes, codes=self.codes, n_batches=self.n_batches, single=setting.single
         )
 
     def reducers(self) -> list[Reducer]:
@@ -85,7 +71,9 @@ class StandardizedPlan(FlavorPlan):
         norm = (1 / ((n_cells - 1) * np.square(spread))) * (
             n_cells * np.square(mean) + squares - 2 * values * mean
         )
-        return self._rank(norm[:, kept], total, sizes, kept, tuple(notes))
+        return rank_counts(
+            setting, norm[:, kept], "variances_norm", total, sizes, kept, tuple(notes)
+        )
 
     def _moments(self, read: Read) -> NDArray[np.float64]:
         """Return moments ``[B, G, 3]``; read again if the counts did not fit the histogram."""
@@ -131,36 +119,6 @@ class StandardizedPlan(FlavorPlan):
                 f"made at {widened:g}"
             )
         return np.asarray(np.sqrt(10**fitted))
-
-    def _rank(
-        self,
-        norm: NDArray[np.float64],
-        total: NDArray[np.float64],
-        sizes: NDArray[np.int64],
-        kept: NDArray[np.bool_],
-        notes: tuple[str, ...],
-    ) -> Ranking:
-        setting = self.setting
-        rank, chosen = ranks_over_batches(norm, setting.n_top)
-        average = np.mean(norm, axis=0)
-        keys = (rank, -chosen) if setting.flavor == "seurat_v3" else (-chosen, rank)
-        order = best_first(*keys, np.where(np.isnan(rank), -average, 0.0))
-        means, variances = mean_var(
-            total[:, :, 1].sum(axis=0), total[:, :, 2].sum(axis=0), int(sizes.sum())
-        )
-        scores = {"means": means, "variances": variances}
-        columns = {"variances_norm": average, "highly_variable_rank": rank}
-        if setting.batches is not None:
-            columns["highly_variable_nbatches"] = chosen
-        place = np.flatnonzero(kept)
-        for name, values in columns.items():
-            scores[name] = np.full(setting.n_genes, np.nan)
-            scores[name][kept] = values
-        n_cells = total[:, :, 0].sum(axis=0).astype(np.int64)
-        everything = np.concatenate([place[order], np.flatnonzero(~kept)])
-        return Ranking(
-            setting.flavor, first_of(everything, setting.n_top), everything, scores, n_cells, notes
-        )
 
 
 def _loess(

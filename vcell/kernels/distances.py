@@ -1,7 +1,7 @@
 """Distances of every row of one table to every row of another, one column left out per row.
 
-Four running sums per pair let additions overlap; their order is fixed, so equal rows have equal
-distances.
+Every pair has four running sums in a fixed order, so equal rows have equal distances, however the
+tables are cut into tiles.
 """
 
 from __future__ import annotations
@@ -9,42 +9,55 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
+_TILE = 64  # rows of either table, and columns: a multiple of four
 
 
 @njit(nogil=True, cache=True)
 def pairwise(a: Array, b: Array, skip: Array, squared: bool, out: Array) -> None:  # noqa: FBT001
     """Fill ``out[P, Q]`` with sums of |a - b|, or the root of sums of squares.
 
-    ``skip[P]`` is the column that row p leaves out, negative for none.
+    ``skip[P]`` is the column that row p leaves out, negative for none. Rows of `b` are turned round
+    tile by tile: a vector holds one column of several of them, and a tile stays in the cache.
     """
-    n = a.shape[1]
-    for p in range(a.shape[0]):
-        for q in range(b.shape[0]):
-            s0 = s1 = s2 = s3 = 0.0
-            whole = n - n % 4
-            for g in range(0, whole, 4):
-                d0, d1 = a[p, g] - b[q, g], a[p, g + 1] - b[q, g + 1]
-                d2, d3 = a[p, g + 2] - b[q, g + 2], a[p, g + 3] - b[q, g + 3]
-                if g <= skip[p] < g + 4:
-                    d0 = 0.0 if skip[p] == g else d0
-                    d1 = 0.0 if skip[p] == g + 1 else d1
-                    d2 = 0.0 if skip[p] == g + 2 else d2
-                    d3 = 0.0 if skip[p] == g + 3 else d3
-                if squared:
-                    s0, s1, s2, s3 = s0 + d0 * d0, s1 + d1 * d1, s2 + d2 * d2, s3 + d3 * d3
-                else:
-                    s0, s1, s2, s3 = s0 + abs(d0), s1 + abs(d1), s2 + abs(d2), s3 + abs(d3)
-            for g in range(whole, n):
-                if g != skip[p]:
-                    d = a[p, g] - b[q, g]
-                    s0 += d * d if squared else abs(d)
-            total = (s0 + s1) + (s2 + s3)
-            out[p, q] = math.sqrt(total) if squared else total
+    whole = a.shape[1] - a.shape[1] % 4
+    columns, sums = np.empty((_TILE, _TILE), b.dtype), np.empty((4, _TILE, _TILE))
+    for p0 in range(0, a.shape[0], _TILE):
+        rows = min(_TILE, a.shape[0] - p0)
+        for q0 in range(0, b.shape[0], _TILE):
+            width = min(_TILE, b.shape[0] - q0)
+            sums[:] = 0.0
+            for g0 in range(0, a.shape[1], _TILE):
+                n = min(_TILE, a.shape[1] - g0)
+                for q in range(width):
+                    for g in range(n):
+                        columns[g, q] = b[q0 + q, g0 + g]
+                for p in range(rows):
+                    for g in range(n):
+                        if g0 + g != skip[p0 + p]:
+                            own = sums[g % 4 if g0 + g < whole else 0, p]
+                            _add(a[p0 + p, g0 + g], columns[g], width, squared, own)
+            for p in range(rows):
+                for q in range(width):
+                    total = (sums[0, p, q] + sums[1, p, q]) + (sums[2, p, q] + sums[3, p, q])
+                    out[p0 + p, q0 + q] = math.sqrt(total) if squared else total
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _add(x: Any, column: Array, n: int, squared: bool, sums: Array) -> None:  # noqa: FBT001
+    """Add the differences of one value from a column of `n` rows to their sums."""
+    if squared:
+        for q in range(n):
+            d = x - column[q]
+            sums[q] += d * d
+    else:
+        for q in range(n):
+            sums[q] += abs(x - column[q])
 
 
 # reassoc lets LLVM add in vectors; equal rows still have equal sums

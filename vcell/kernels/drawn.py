@@ -3,8 +3,8 @@
 What a sample sums of a gene is ``sum over cells of times[cell, sample] * counts[cell, gene]``. Both
 factors are whole numbers, so these are sums of bits of one times bits of the other. The bits of
 one factor stand in rows, one for each cell, hundreds of bits each; those of the other are lists of
-the cells that have them. The rows of a list are added up in vertical counters: bit b of all
-counters is one row of `planes`, and two rows and a carry are added by five logical instructions.
+the cells that have them. The rows of a list are added up in vertical counters
+(`vcell.kernels.counters`).
 
 Either factor can be the list, and the shorter list is the faster:
 
@@ -28,10 +28,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numpy.typing import NDArray
 
-from vcell.kernels.intrinsic import Intrinsic, cgutils, types
+from vcell.kernels.counters import adder, spreader
 from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
@@ -45,116 +44,19 @@ _TOGETHER = 16  # columns whose sums are written at once: a cache line
 #: A rest of a count up to this is listed as that many ones.
 REPEATED = 3
 
-_WORD, _BYTE = ir.IntType(64), ir.IntType(8)
-_BITS, _BYTES = ir.VectorType(ir.IntType(1), 32), ir.VectorType(_BYTE, 32)
-_NOTHING = ir.Constant(_BYTES, [ir.Constant(_BYTE, 0)] * 32)
-_ONE, _SIX, _LOW = np.uint64(1), np.uint64(6), np.uint64(63)
-
-
-def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    from numba.np import arrayobj  # prepares the compiler, which cached kernels do not need
-
-    return arrayobj.make_array(kind)(context, builder, value).data  # type: ignore[no-untyped-call]
-
-
-def _row(builder: Any, words: Any, row: Any, kind: Any) -> Any:
-    """Return the address of a row of an array of words."""
-    first = builder.gep(words, [builder.mul(row, ir.Constant(_WORD, kind.count))])
-    return builder.bitcast(first, kind.as_pointer())
-
-
-def _full_adder(builder: Any, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
-    """Add three bits at each position; return the sums and the carries."""
-    half = builder.xor(a, b)
-    carry = builder.or_(builder.and_(a, b), builder.and_(half, c))
-    return builder.xor(half, c), carry
-
-
-def _adder(n: int, lanes: int) -> Any:
-    """Make an intrinsic that adds `n` rows of bits, a power of two, to the planes from a level on.
-
-    Its arguments: rows of words, the list of rows to add, the start in the list, the planes, their
-    first level, and the level at which planes end.
-    """
-    kind = ir.VectorType(_WORD, lanes)
-
-    def emitter(
-        _typing: Any, bits: Any, rows: Any, _at: Any, planes: Any, _level: Any, _top: Any
-    ) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            words, listed, counters = (
-                _data(context, builder, signature.args[i], args[i]) for i in (0, 1, 3)
-            )
-            added = []
-            for i in range(n):
-                place = builder.add(args[2], ir.Constant(_WORD, i))
-                row = builder.zext(builder.load(builder.gep(listed, [place])), _WORD)
-                added.append(builder.load(_row(builder, words, row, kind), align=8))
-            level = args[4]
-            while len(added) > 1:
-                where = _row(builder, counters, level, kind)
-                held, carries = builder.load(where, align=8), []
-                for a, b in zip(added[::2], added[1::2], strict=True):
-                    held, carry = _full_adder(builder, a, b, held)
-                    carries.append(carry)
-                builder.store(held, where, align=8)
-                added, level = carries, builder.add(level, ir.Constant(_WORD, 1))
-            carried = cgutils.alloca_once(builder, kind)
-            builder.store(added[0], carried)
-            with cgutils.for_range(builder, args[5], start=level) as loop:
-                where = _row(builder, counters, loop.index, kind)
-                held, carry = builder.load(where, align=8), builder.load(carried)
-                builder.store(builder.xor(held, carry), where, align=8)
-                builder.store(builder.and_(held, carry), carried)
-            return context.get_dummy_value()
-
-        whole = types.int64
-        return types.void(bits, rows, whole, planes, whole, whole), emit
-
-    return Intrinsic(emitter)
-
-
+#: Rows added by one call, and by one call for what is left.
 _MANY, _FEW = 16, 4
-
-
-def _spreader(lanes: int) -> Any:
-    """Make an intrinsic that writes some levels, eight at most, of all counters as bytes.
-
-    Its arguments: the planes, the first level, how many levels, and where the bytes go.
-    """
-
-    def emitter(_typing: Any, planes: Any, _level: Any, _levels: Any, out: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            half = ir.IntType(32)
-            words = _data(context, builder, signature.args[0], args[0])
-            words = builder.bitcast(words, half.as_pointer())
-            into = _data(context, builder, signature.args[3], args[3])
-            into = builder.bitcast(into, _BYTES.as_pointer())
-            n, last = ir.Constant(_WORD, 2 * lanes), builder.add(args[1], args[2])
-            last = builder.sub(last, ir.Constant(_WORD, 1))
-            total = cgutils.alloca_once(builder, _BYTES)
-            with cgutils.for_range(builder, n) as part:
-                builder.store(_NOTHING, total)
-                with cgutils.for_range(builder, args[2]) as loop:
-                    level = builder.sub(last, loop.index)  # the highest first, and then doubled
-                    place = builder.add(builder.mul(level, n), part.index)
-                    bits = builder.bitcast(builder.load(builder.gep(words, [place])), _BITS)
-                    held = builder.load(total)
-                    doubled = builder.add(held, held)
-                    builder.store(builder.add(doubled, builder.zext(bits, _BYTES)), total)
-                builder.store(builder.load(total), builder.gep(into, [part.index]), align=1)
-            return context.get_dummy_value()
-
-        return types.void(planes, types.int64, types.int64, out), emit
-
-    return Intrinsic(emitter)
+_ONE, _LOW, _REPEATED = np.uint64(1), np.uint64(63), np.uint64(REPEATED)
+# of `place`: the number of planes, then the bit, its lane and its plane
+_DEEP, _BIT, _LANE, _PLANE = np.uint64(31), np.uint64(5), np.uint64(11), np.uint64(14)
+_LANES = np.uint64(GENE_LANES - 1)
 
 
 _add_genes, _add_few_genes, _spread_genes = (
-    _adder(_MANY, GENE_LANES), _adder(_FEW, GENE_LANES), _spreader(GENE_LANES)
+    adder(_MANY, GENE_LANES), adder(_FEW, GENE_LANES), spreader(GENE_LANES)
 )  # fmt: skip
 _add_samples, _add_few_samples, _spread_samples = (
-    _adder(_MANY, SAMPLE_LANES), _adder(_FEW, SAMPLE_LANES), _spreader(SAMPLE_LANES)
+    adder(_MANY, SAMPLE_LANES), adder(_FEW, SAMPLE_LANES), spreader(SAMPLE_LANES)
 )  # fmt: skip
 
 
@@ -210,6 +112,17 @@ def _add_counters(spread: Any, planes: Array, top: int, counted: Array, sums: Ar
 
 
 @njit(nogil=True, cache=True)
+def count_bits(indices: Array, counts: Array, having: Array) -> None:
+    """Add to ``having[P, G]`` the number of cells whose count of a gene has each of the bits."""
+    for k in range(len(indices)):
+        rest, bit = counts[k], 0
+        while rest and bit < having.shape[0]:
+            having[bit, indices[k]] += rest & 1
+            rest >>= 1
+            bit += 1
+
+
+@njit(nogil=True, cache=True)
 def pack(
     indptr: Array, indices: Array, counts: Array, place: Array, column: Array, first: int,
     table: Array, starts: Array, ends: Array, ones: Array, more: Array,
@@ -235,28 +148,35 @@ def pack(
     more
         Larger rests, bit by bit: ``column << 21 | level << 16 | row``.
     """
-    n = m = 0
+    # Unsigned numbers, since Python's negative indices would be looked for; and few branches: most
+    # counts have one bit, and rests are written before it is known whether there are any.
+    n: Any = 0
+    m: Any = 0
     for c in range(len(indptr) - 1):
-        row = first + c
-        for k in range(indptr[c], indptr[c + 1]):
-            at = place[indices[k]]
-            depth, bit, plane = at & 31, np.uint64(at >> 5 & (GENES - 1)), at >> 14
-            for j in range(depth):
-                if counts[k] >> j & 1:
-                    table[plane + j, row, bit >> _SIX] |= _ONE << (bit & _LOW)
-            rest, to = counts[k] >> depth, column[indices[k]]
-            if rest <= REPEATED:
-                for _ in range(rest):
-                    ones[n] = to
-                    n += 1
-                starts[to + 1] += rest
+        row = np.uint64(first + c)
+        for k in range(np.uint64(indptr[c]), np.uint64(indptr[c + 1])):
+            gene = np.uint64(indices[k])
+            at, count, to = np.uint64(place[gene]), np.uint64(counts[k]), np.uint64(column[gene])
+            depth, plane = at & _DEEP, at >> _PLANE
+            lane, bit = at >> _LANE & _LANES, at >> _BIT & _LOW
+            low, rest = count & ((_ONE << depth) - _ONE), count >> depth
+            table[plane, row, lane] |= (low & _ONE) << bit
+            low >>= _ONE
+            while low:
+                plane += _ONE
+                table[plane, row, lane] |= (low & _ONE) << bit
+                low >>= _ONE
+            if rest <= _REPEATED:
+                for j in range(REPEATED):
+                    ones[n + j] = to
+                n += np.int64(rest)
+                starts[to + _ONE] += np.int64(rest)
             else:
                 while rest:
-                    if rest & 1:
-                        more[m] = np.int64(to) << 21 | depth << 16 | row
-                        m += 1
-                    rest >>= 1
-                    depth += 1
+                    more[m] = np.int64(to << np.uint64(21) | depth << np.uint64(16) | row)
+                    m += np.int64(rest & _ONE)
+                    rest >>= _ONE
+                    depth += _ONE
         ends[c] = n
     return n, m
 
@@ -286,10 +206,8 @@ def most_often(cells: Array, span: Array) -> int:
 
 
 @njit(nogil=True, cache=True)
-def mark(
-    cells: Array, span: Array, first: int, bits: Array, often: Array, lists: Array, ends: Array
-) -> None:
-    """Mark the samples that have each cell, and list the cells of each sample.
+def mark(cells: Array, span: Array, first: int, bits: Array, often: Array) -> None:
+    """Mark the samples that have each cell.
 
     Parameters
     ----------
@@ -302,49 +220,31 @@ def mark(
         ``[L, N + 1, SAMPLE_LANES]`` zero before: bit s of a row says that the number of
         times that sample s has the cell has this bit.
     often
-        ``[L, N]``, initially zero: whether a row of `bits` has any bit.
-    lists, ends
-        ``[S, n]`` and ``[S, L]``: the rows of each sample, level by level, and the ends of the
-        levels.
+        ``[L, N]``, initially zero: whether a row has any bit at this level or above.
     """
-    rest, times = np.empty(cells.shape[1], np.int64), np.empty(cells.shape[1], np.int64)
     for sample in range(cells.shape[0]):
         lane, bit = sample >> 6, _ONE << (np.uint64(sample) & _LOW)
-        i, n, k = span[sample, 0], 0, 0
-        while i < span[sample, 1]:  # the first level, and the rest for the others
-            cell, begin = cells[sample, i], i
+        i = span[sample, 0]
+        while i < span[sample, 1]:
+            cell, times = cells[sample, i], 0
             while i < span[sample, 1] and cells[sample, i] == cell:
+                times += 1
                 i += 1
-            if (i - begin) & 1:
-                bits[0, cell - first, lane] |= bit
-                often[0, cell - first] = 1
-                lists[sample, k] = cell - first
-                k += 1
-            if i - begin > 1:
-                rest[n], times[n] = cell - first, (i - begin) >> 1
-                n += 1
-        ends[sample, 0] = k
-        for level in range(1, bits.shape[0]):
-            kept = 0
-            for j in range(n):
-                row, left = rest[j], times[j]
-                if left & 1:
-                    bits[level, row, lane] |= bit
-                    often[level, row] = 1
-                    lists[sample, k] = row
-                    k += 1
-                if left > 1:
-                    rest[kept], times[kept] = row, left >> 1
-                    kept += 1
-            n = kept
-            ends[sample, level] = k
+            level = 0
+            while times:
+                if times & 1:
+                    bits[level, cell - first, lane] |= bit
+                often[level, cell - first] = 1
+                times >>= 1
+                level += 1
 
 
 @njit(nogil=True, cache=True)
 def add_table(
-    table: Array, planes_of: Array, starts: Array, lists: Array, ends: Array, out: Array
-) -> None:
-    """Add the table's part of the drawn cells to ``out[S, G]``.
+    table: Array, planes_of: Array, starts: Array, rows: Array, span: Array, begin: int, end: int,
+    out: Array,
+) -> None:  # fmt: skip
+    """Add blocks `begin` to `end` of the table to ``out[S, G]``, for the drawn cells.
 
     Parameters
     ----------
@@ -352,24 +252,20 @@ def add_table(
         ``[planes, N + 1, GENE_LANES]`` words.
     planes_of, starts
         ``[B + 1]`` the first plane of each block of genes, and its first column.
-    lists, ends
-        The rows of each sample, from `mark`.
+    rows, span
+        ``[S, n]`` the row of each drawn cell, and ``[S, 2]`` the range of those in the table.
     """
-    planes, tail = np.empty((_DEPTH, GENE_LANES), np.uint64), np.empty(_FEW, lists.dtype)
+    planes, tail = np.empty((_DEPTH, GENE_LANES), np.uint64), np.empty(_FEW, rows.dtype)
     counted = np.empty(GENES, np.uint8)
-    for block in range(len(starts) - 1):
+    for block in range(begin, end):
         start, width = starts[block], starts[block + 1] - starts[block]
         for sample in range(out.shape[0]):
             top = most = 0
             for plane in range(planes_of[block], planes_of[block + 1]):
-                begin = 0
-                for level in range(ends.shape[1]):
-                    end = ends[sample, level]
-                    top, most = _count(
-                        _add_genes, _add_few_genes, table[plane], lists[sample], begin, end, tail,
-                        planes, plane - planes_of[block] + level, top, most,
-                    )  # fmt: skip
-                    begin = end
+                top, most = _count(
+                    _add_genes, _add_few_genes, table[plane], rows[sample], span[sample, 0],
+                    span[sample, 1], tail, planes, plane - planes_of[block], top, most,
+                )  # fmt: skip
             _add_counters(_spread_genes, planes, top, counted, out[sample, start : start + width])
 
 
@@ -391,7 +287,8 @@ def add_listed(
     bits, often
         The samples' bits, from `mark`.
     seldom
-        ``[L]`` whether few rows of a level have any bit, so that it pays to check `often` first.
+        ``[L]`` whether few rows have any bit at a level or above, so that it pays to leave out the
+        others first.
     """
     planes, tail = np.empty((_DEPTH, SAMPLE_LANES), np.uint64), np.empty(_FEW, ones.dtype)
     counted, some = np.empty(SAMPLES, np.uint8), np.empty(0, ones.dtype)
@@ -414,33 +311,11 @@ def add_listed(
                         for i in range(a, b):
                             some[k] = rows[i]
                             k += often[at, rows[i]]
-                        top, most = _count(
-                            _add_samples,
-                            _add_few_samples,
-                            bits[at],
-                            some,
-                            0,
-                            k,
-                            tail,
-                            planes,
-                            level + at,
-                            top,
-                            most,
-                        )
-                    else:
-                        top, most = _count(
-                            _add_samples,
-                            _add_few_samples,
-                            bits[at],
-                            rows,
-                            a,
-                            b,
-                            tail,
-                            planes,
-                            level + at,
-                            top,
-                            most,
-                        )
+                        rows, a, b = some, 0, k
+                    top, most = _count(
+                        _add_samples, _add_few_samples, bits[at], rows, a, b, tail, planes,
+                        level + at, top, most,
+                    )  # fmt: skip
                 if last == more_starts[column + 1]:
                     break
                 a, rows, level = last, more, more_levels[last]

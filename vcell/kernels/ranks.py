@@ -132,7 +132,7 @@ def add_genes(
     first: Array, last: Array, values: Array, keys: Array, mask: int, weight: Array, sums: Array,
     squares: Array, narrow: Array, stored: Array,
 ) -> None:  # fmt: skip
-    """Sum genes' entries by group into tables ``[K, P]``, bit for bit as `add_rows`.
+    """Sum genes' entries by group into tables ``[K, P]``, bit for bit as `groups.add_rows`.
 
     ``stored[K, P]`` counts them. The group is in the lowest bits of the key.
     """
@@ -297,32 +297,6 @@ def against_rest(
         for g in range(n_groups):
             up[g] -= 0.5 * sizes[g] * (sizes[g] + 1.0)  # rank sum to U
             ties[gene, g] = base
-
-
-@njit(nogil=True, cache=True)
-def add_rows(
-    indptr: Array, indices: Array, data: Array, group: Array, weight: Array, sums: Array,
-    squares: Array, narrow: Array,
-) -> None:  # fmt: skip
-    """Add a block's cells to their groups' rows of three tables.
-
-    ``sums[P, G]`` and ``squares[P, G]`` in float64 (an empty `squares` is skipped), and ``narrow[P,
-    G]`` in its own precision, cell by cell in the file's order, each value times ``weight[P]``: bit
-    for bit the same as scipy's ``X.mean(axis=0)`` in that precision.
-    """
-    wide = squares.shape[0] > 0
-    for row in range(len(indptr) - 1):
-        g = group[row]
-        if g < 0:
-            continue
-        w = weight[g]
-        total, fine = sums[g], narrow[g]
-        for j in range(indptr[row], indptr[row + 1]):
-            gene, x = indices[j], data[j]
-            total[gene] += np.float64(x)
-            fine[gene] += x * w
-            if wide:
-                squares[g, gene] += np.float64(x) * np.float64(x)
 
 
 @njit(nogil=True, cache=True)

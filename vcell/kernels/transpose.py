@@ -89,20 +89,3 @@ def sort_by_row(
         columns[cursor[row]] = entries[i].column
         values[cursor[row]] = entries[i].value
         cursor[row] += 1
-
-
-def transpose(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.float32],
-    n_genes: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-    """Return the CSC arrays ``(indptr[G+1], cells[N], values[N])`` of one CSR matrix."""
-    counts = np.zeros(n_genes, np.int64)
-    count_columns(indices, counts)
-    starts = np.zeros(n_genes + 1, np.int64)
-    np.cumsum(counts, out=starts[1:])
-    cells = np.empty(len(indices), np.int32)
-    values = np.empty(len(data), data.dtype)
-    scatter_columns(indptr, indices, data, 0, starts[:-1].copy(), cells, values)
-    return starts, cells, values

@@ -17,7 +17,7 @@ from numba.core.runtime import _nrt_python as runtime  # type: ignore[attr-defin
 from vcell import compiling
 from vcell.kernels import object_cache
 
-__all__ = ["compile_and_save", "njit", "read", "spelt"]
+__all__ = ["compile_and_save", "njit", "read"]
 
 _load_index: Any = IndexDataCacheFile._load_index  # numba has no public way to these
 _load_kernel: Any = Cache.load_overload
@@ -90,17 +90,8 @@ def _object_code(dispatcher: Any, found: Any) -> bytes | None:
     return bytes(code) if kind == "object" else None
 
 
-def spelt(kind: Any) -> str | None:
-    """Return a numba type as a word, as `vcell.kernels.kernel.spelt` does, or None."""
-    unliteral: Any = types.unliteral  # numba gives it no types
-    kind = unliteral(kind)
-    if isinstance(kind, types.Array) and isinstance(kind.dtype, types.Number | types.Boolean):
-        return f"{kind.dtype}:{kind.ndim}{kind.layout}{'' if kind.mutable else '!'}"
-    return str(kind) if isinstance(kind, types.Number | types.Boolean) else None
-
-
 def read(word: str) -> Any:
-    """Return the numba type of such a word."""
+    """Return the numba type of a word of `vcell.kernels.kernel.spelt`."""
     name, _, shape = word.partition(":")
     kind = types.boolean if name == "bool" else getattr(types, name)
     if not shape:

@@ -1,6 +1,6 @@
 """Run a worker on one device in this process, or on several through torchrun's API.
 
-    launch("vcell_train_vcc.work:train", run, config)      # config inherits LaunchOptions
+    launch("vcell_train_vcc.work:main", run, make_plan(config))  # config inherits LaunchOptions
 
 The worker is a function of the run, named by module; everything else that it needs is in the run
 directory. For one process, it is called in this process; `vcell.launch.elastic` starts several.
@@ -118,26 +118,42 @@ def join_run(root: Path, plan: Plan, create: Callable[[str | None], Run]) -> tup
     """Return the run of this launch, and this machine's plan.
 
     `create` makes a run, with the given name if there is one. Several machines agree by the name of
-    the job: the one that creates the folder leads, the others wait for its run.json.
+    the job: the one that creates the folder leads, the others wait for its run.json. What a machine
+    that died left of a run holds the name no longer; a run is gone on with by --resume.
     """
-    from vcell.runs import Run
+    from vcell.runs import Run, folders
 
     if plan.job is None:
         return create(None), plan
     folder = root / plan.job
+    made, what = (folder / "run.json").is_file, f"for another machine to make {folder}"
     if plan.leads:
-        try:
+        with suppress(FileExistsError):
             return create(plan.job), plan
-        except FileExistsError:
-            plan = replace(plan, leads=False)
-    _wait((folder / "run.json").is_file, f"for another machine to make {folder}")
+        _wait(lambda: made() or not folders.is_being_made(folder), what)
+        if not made():  # the machine that began it is gone, and `create` removes what it left
+            with suppress(FileExistsError):
+                return create(plan.job), plan
+        plan = replace(plan, leads=False)
+    _wait(made, what)
     run = Run.open(folder)
-    if run.meta.get("status") != "running":
-        raise UserError(
+    if (status := run.status()) != "running":
+        raise _taken(run, plan, status)
+    return run, plan
+
+
+def _taken(run: Run, plan: Plan, status: Status) -> UserError:
+    """Return the error for a job whose name is that of a run that is not running any more."""
+    if status == "done":
+        return UserError(
             f"the job {plan.job!r} has run already, in {run.path}",
             hint="give this one another --job name",
         )
-    return run, plan
+    ended = "its process is gone" if status in ("crashed", "stalled") else f"it is {status}"
+    return UserError(
+        f"the job {plan.job!r} has run already, in {run.path}: {ended}",
+        hint=f"--resume {run.name} goes on with it; another --job name begins a new run",
+    )
 
 
 def resume_run(run: Run, plan: Plan) -> Plan:

@@ -129,7 +129,8 @@ def _slurm(device: Literal["cpu", "cuda"], procs: int, environment: Mapping[str,
     """Read the machines from Slurm: one vcell per machine, which starts the processes itself.
 
     A step may have fewer machines than its job, and others than the job's first: use those of the
-    step, as srun(1) of Slurm 22.05 documents under OUTPUT ENVIRONMENT VARIABLES.
+    step, as srun(1) of Slurm 22.05 documents under OUTPUT ENVIRONMENT VARIABLES; sbatch(1) has the
+    number of restarts there.
     """
     needed = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_NODEID", "SLURM_STEP_NODELIST")
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
@@ -142,6 +143,9 @@ def _slurm(device: Literal["cpu", "cuda"], procs: int, environment: Mapping[str,
         )
     job = environment["SLURM_JOB_ID"]
     step = environment["SLURM_STEP_ID"]
+    # a job that is put back into the queue, as after a power failure, keeps its number
+    times = environment.get("SLURM_RESTART_COUNT", "0")
+    again = f"-restart{times}" if times.isdecimal() and int(times) else ""
     port = (
         20_000 + _whole(environment, "SLURM_JOB_ID") % 20_000
     )  # two jobs that share a head node do not collide
@@ -150,7 +154,7 @@ def _slurm(device: Literal["cpu", "cuda"], procs: int, environment: Mapping[str,
         procs,
         _whole(environment, "SLURM_STEP_NUM_NODES", "SLURM_NNODES"),
         f"{first_host(there['SLURM_STEP_NODELIST'])}:{port}",
-        f"slurm-{job}-{step}",
+        f"slurm-{job}-{step}{again}",
         environment["SLURM_NODEID"] == "0",
     )
 

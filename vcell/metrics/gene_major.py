@@ -8,7 +8,6 @@ Legend: ``P`` groups (group 0 is the reference), ``G`` genes, ``K`` genes of a r
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.cores import cores
+from vcell.data.buffers import Scratch
 from vcell.data.log_scale import log_divided
 from vcell.kernels import radix, ranks
 from vcell.metrics.by_gene import ENTRIES, Columns, GeneMajor, Piece, join, only, spans
@@ -36,7 +36,7 @@ _ROUNDING = 16  # error of a logarithm, in units of the last bit
 #: block, and each visit costs some 20 microseconds, however few entries it finds.
 _RANGE, _LONG_RANGE = 1 << 20, 1 << 23
 AT_ONCE = 1 << 21  # non-zeros of a block: transposed, it is a small part of the cache
-_scratch = threading.local()
+_scratch = Scratch(least=8 * ENTRIES)
 
 
 @dataclass(frozen=True)
@@ -239,10 +239,10 @@ class GeneMajorSources:
         """Look up keys, and if `wide` values, in the tables; compute those of larger counts."""
         first = np.concatenate(([0], np.cumsum(self.counts[lo:hi])))
         n = int(first[-1])
-        values = _scratch_array("values", n if wide else 0, levels.value.dtype)
-        keys = _scratch_array("keys", n, np.dtype(np.uint32))
-        places = _scratch_array("places", n, np.dtype(np.int32))
-        counts = _scratch_array("counts", n, np.dtype(np.uint16))
+        values = _scratch.take("values", n if wide else 0, levels.value.dtype)
+        keys = _scratch.take("keys", n, np.uint32)
+        places = _scratch.take("places", n, np.int32)
+        counts = _scratch.take("counts", n, np.uint16)
         last, large = first[:-1].copy(), 0
         for part in self.parts:
             for starts, entries, numbers in part.cells.packed_pieces(lo, hi):
@@ -343,7 +343,7 @@ def _sort(found: _Entries) -> None:
         assert found.values is not None, "keys without values have ranks"
         value, keys = found.values[a:b], found.keys[a:b]
         if keys.dtype == np.uint32 and value.dtype == np.float32:  # faster than choosing a method
-            wide = _scratch_array("spare", b - a, np.dtype(np.uint64))
+            wide = _scratch.take("spare", b - a, np.uint64)
             ranks.widen(value.view(np.uint32), keys, mask, wide)
             wide.sort()
             ranks.narrow(wide, found.shift, keys)
@@ -353,18 +353,9 @@ def _sort(found: _Entries) -> None:
         last[k] = a
     sizes = last - first
     if found.keys.dtype == np.uint32:
-        spare = _scratch_array("spare", int(sizes.max(initial=0)), np.dtype(np.uint32))
+        spare = _scratch.take("spare", int(sizes.max(initial=0)), np.uint32)
         radix.sort_runs(found.keys, first, last, found.shift, radix.LEAST, spare)
         sizes[sizes >= radix.LEAST] = 0
     rest = sizes > 1
     for a, b in zip(first[rest].tolist(), last[rest].tolist(), strict=True):
         found.keys[a:b].sort()
-
-
-def _scratch_array(name: str, size: int, kind: np.dtype[Any]) -> NDArray[Any]:
-    """Return a reused array of this thread: page faults of a new one would cost more."""
-    held: NDArray[np.uint8] | None = getattr(_scratch, name, None)
-    if held is None or len(held) < size * kind.itemsize:
-        held = np.empty(max(size * kind.itemsize, 8 * ENTRIES), np.uint8)
-        setattr(_scratch, name, held)
-    return held[: size * kind.itemsize].view(kind)

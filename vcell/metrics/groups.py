@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.kernels import ranks
+from vcell.kernels.groups import add_rows
 from vcell.metrics import gene_major
 from vcell.metrics.by_gene import GeneMajor
 
@@ -178,9 +179,7 @@ def _sums(
         if data.dtype == np.float64 != narrow.dtype:
             narrow = narrow.astype(np.float64)
         _, weight = _means_of(sizes, narrow.dtype, dense=dense)
-        ranks.add_rows(
-            block.indptr, block.indices, data, group[block.rows], weight, sums, wide, narrow
-        )
+        add_rows(block.indptr, block.indices, data, group[block.rows], weight, sums, wide, narrow)
     divisor, _ = _means_of(sizes, narrow.dtype, dense=dense)
     none = np.zeros((0, 0))
     return Grouped(sizes, sums, wide, narrow / divisor[:, None], none, none)

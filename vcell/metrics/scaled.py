@@ -32,7 +32,7 @@ class ValueSurvey:
     Attributes
     ----------
     totals
-        ``[cells of the file]`` sum of each cell's values; 0 for cells that were not read.
+        Sum of each cell's values; of a file, 0 for cells that were not read.
     low, high, fraction, not_finite
         Smallest and largest value (0 included), largest distance of any from a whole number, and
         number of NaN and infinite values.
@@ -56,21 +56,17 @@ class ValueSurvey:
 
 
 @dataclass(frozen=True)
-class BlockSurvey:
-    """The same facts about the values of one block."""
+class BlockSurvey(ValueSurvey):
+    """The same facts about the values of one block, and the numbers of its cells."""
 
     rows: NDArray[np.int64]
-    totals: NDArray[np.float64]
-    low: float
-    high: float
-    fraction: float
-    not_finite: int
 
     @classmethod
     def of(cls, block: Rows) -> BlockSurvey:
         """Survey a block; thread-safe."""
         totals = np.empty(len(block.rows))
-        return cls(block.rows, totals, *ranks.survey(block.indptr, block.data, totals))
+        low, high, fraction, odd = ranks.survey(block.indptr, block.data, totals)
+        return cls(totals, low, high, fraction, odd, block.rows)
 
     @property
     def counts(self) -> bool:

@@ -186,7 +186,8 @@ def _decided(
             raise UserError(
                 f"{source.name}: values from {seen.low:.4g} to {seen.high:.4g} are neither "
                 f"counts nor log1p values: {found.text}",
-                hint="--values stored tests them as they are",
+                hint=detect.matrix_of(source, ("counts", "log1p"))
+                or "--values stored tests them as they are",
             )
         return counts, None
     sparse, kind = source.nnz is not None, precision(source.dtype)

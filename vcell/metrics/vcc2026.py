@@ -1,6 +1,6 @@
 """The Virtual Cell Challenge's six members of 2026, from raw counts; names are cell-eval2's.
 
-`measure` reads the cells of one side; `members` compares two measured sides, in milliseconds.
+`members` compares two sides that `vcell.metrics.measured` has measured, in milliseconds.
 Definitions: cell-eval2 0.20, rule version 3 (docs/evaluate.md).
 
 Legend: ``P`` perturbations, ``G`` genes; arrays of groups have the control first, ``[P + 1]``.
@@ -8,16 +8,12 @@ Legend: ``P`` perturbations, ``G`` genes; arrays of groups have the control firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.metrics.by_gene import GeneMajor
-from vcell.metrics.measured import BULK_TARGET, Grouping, Measured
-from vcell.metrics.measured import measure as measured_as
+from vcell.metrics.measured import BULK_TARGET, Measured
 from vcell.metrics.shares import share
 
 Array = NDArray[np.float64]
@@ -30,39 +26,6 @@ MEMBERS = (PDS, MSE, FIDELITY, REACH, JACCARD, NMAE)
 ERRORS = frozenset({MSE, NMAE})
 #: Scaled values are clipped to these bounds; the other members have none.
 BOUNDS = {MSE: (0.0, 1.0), NMAE: (-6.0, np.inf)}
-
-
-def measure(
-    blocks: Callable[[], Iterable[Any]],
-    group: NDArray[np.int32],
-    n_groups: int,
-    n_genes: int,
-    totals: NDArray[np.float64],
-    *,
-    threads: int | None = None,
-) -> Measured:
-    """Measure the counts of one side: totals, jackknife, rank tests.
-
-    Parameters
-    ----------
-    blocks
-        Reads the cells (canonical CSR of counts) from the start.
-    group
-        Group of each cell by its number: 0 the control, then perturbations, negative for none.
-    n_groups, n_genes
-        P + 1 and G.
-    totals
-        Counts of each cell by its number.
-    threads
-        Number of threads; None for one per core.
-    """
-    cells = GeneMajor(n_genes)
-    for block in blocks():
-        cells.add(block)
-    grouping = Grouping([group], n_groups, totals)
-    (measured,) = next(measured_as([cells], [grouping], totals, threads=threads))
-    cells.close()
-    return measured
 
 
 def members(
@@ -240,11 +203,6 @@ def scale(name: str, value: float, baseline: float, replicate: float) -> float:
     return float(np.clip(scaled, low, high))
 
 
-def overall(scaled: Mapping[str, float]) -> float:
-    """Return the score of a context: the mean of the six; NaN where one has no scale."""
-    return float(np.mean([scaled[name] for name in MEMBERS]))
-
-
 def halves(
     group: NDArray[np.int32], order: Iterable[int], seed: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -262,9 +220,9 @@ def halves(
     return first, second
 
 
-def split_seeds(n: int = 5, base: int = 0) -> list[int]:
-    """Return the seeds of the splits, derived as cell-eval2 derives them."""
-    return [int(seed) for seed in np.random.SeedSequence(base).generate_state(n)]
+def split_seeds() -> list[int]:
+    """Return the seeds of the five splits, derived as cell-eval2 derives them."""
+    return [int(seed) for seed in np.random.SeedSequence(0).generate_state(5)]
 
 
 def baseline_scale(means: Array, target: NDArray[np.int64]) -> Array:
@@ -289,31 +247,3 @@ def draws(
     """Draw the controls from which the baseline's cells are made, perturbation by perturbation."""
     rng = np.random.default_rng(seed)
     return np.concatenate([controls[rng.integers(0, len(controls), size=int(n))] for n in sizes])
-
-
-def emitted(
-    controls: Iterable[Any], number: NDArray[np.int64], sizes: NDArray[np.int64], factor: Array,
-    seed: int = 0,
-) -> Iterable[Any]:  # fmt: skip
-    """Yield the baseline's cells: control cells drawn with replacement, each gene scaled.
-
-    ``number`` maps a cell's number to its index among the controls. The rows of the blocks number
-    the baseline's cells, perturbation after perturbation: ``sizes[P]`` of each.
-    """
-    rng = np.random.default_rng(seed)
-    n = int((number >= 0).sum())
-    draws = np.concatenate([rng.integers(0, n, size=int(size)) for size in sizes])
-    order = np.argsort(draws, kind="stable")
-    ordered = draws[order]
-    for block in controls:
-        place = number[block.rows]
-        first = np.searchsorted(ordered, place, side="left")
-        times = np.searchsorted(ordered, place, side="right") - first
-        source = np.repeat(np.arange(len(place)), times)
-        rows = np.concatenate([order[a : a + t] for a, t in zip(first, times, strict=True)])
-        csr = block.tocsr()[source]
-        data = (csr.data * factor[csr.indices]).astype(np.float32)
-        yield replace(
-            block, start=0, rows=rows, indptr=csr.indptr.astype(np.int64), indices=csr.indices,
-            data=data,
-        )  # fmt: skip

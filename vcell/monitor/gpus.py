@@ -37,7 +37,6 @@ class Gpu:
     cap: float | None
     enforced: float | None
     mhz: float | None
-    top_mhz: float | None
     celsius: float | None
     memory: float | None
     memory_total: float | None
@@ -71,7 +70,6 @@ def _gpu(rank: int, name: str, table: EventTable, now: float) -> Gpu:
         return next((last[k] for k in keys if isinstance(last.get(k), float)), None)
 
     watts = [v for v in _recent(table, "watts", table.times[-1] - _RECENT) if math.isfinite(v)]
-    clocks = [v for v in table.columns.get("mhz", ()) if math.isfinite(v)]
     busy = value("utilisation")  # percent
     held, since = _held_back(table)
     return Gpu(
@@ -83,7 +81,6 @@ def _gpu(rank: int, name: str, table: EventTable, now: float) -> Gpu:
         cap=value("cap_watts"),
         enforced=value("enforced_cap_watts"),
         mhz=value("mhz"),
-        top_mhz=max(clocks, default=None),
         celsius=value("celsius"),
         memory=value("memory_bytes"),
         memory_total=value("memory_total_bytes"),

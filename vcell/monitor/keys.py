@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vcell.monitor import query
-from vcell.monitor.curves import AXES, SMOOTHING
+from vcell.monitor.curves import SMOOTHING
 from vcell.monitor.gpus import WINDOWS
 
 if TYPE_CHECKING:
@@ -52,9 +52,12 @@ def _go(screen: str) -> Action:
     return lambda view: view.go(screen)
 
 
-def _axis(view: Viewer) -> None:
-    view.looks.axis = (view.looks.axis + 1) % len(AXES)
-    view.unzoom()
+def _zoom(factor: float) -> Action:
+    return lambda view: view.looks.zoom(factor, view.extent())
+
+
+def _move_cursor(by: float) -> Action:
+    return lambda view: view.looks.move_cursor(by, view.extent())
 
 
 def _pause(view: Viewer) -> None:
@@ -98,14 +101,14 @@ _EVERYWHERE: Keys = {
 }
 _CURVES: Keys = {
     "s": _cycle("smoothing", len(SMOOTHING), of=_looks),
-    "x": _axis,
+    "x": lambda view: view.looks.next_axis(),
     "y": lambda view: view.toggle_log(),
-    "+": lambda view: view.zoom(0.5),
-    "=": lambda view: view.zoom(0.5),
-    "-": lambda view: view.zoom(2.0),
-    "0": lambda view: view.unzoom(),
-    "left": lambda view: view.move_cursor(-0.02),
-    "right": lambda view: view.move_cursor(0.02),
+    "+": _zoom(0.5),
+    "=": _zoom(0.5),
+    "-": _zoom(2.0),
+    "0": lambda view: view.looks.unzoom(),
+    "left": _move_cursor(-0.02),
+    "right": _move_cursor(0.02),
     "m": lambda view: view.next_curve(1),
     "M": lambda view: view.next_curve(-1),
 }

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vcell.errors import UserError
 from vcell.monitor import control, keys, query
-from vcell.monitor.curves import AXES, SMOOTHING, CurveName, Plots, automatic, curves
+from vcell.monitor.curves import CurveName, Plots, automatic, curves
 from vcell.monitor.logs import Logs
+from vcell.monitor.looks import Looks
 
 if TYPE_CHECKING:
     from vcell.monitor.lines import Line
@@ -28,21 +28,6 @@ _SECONDS_TO_CONFIRM = 10.0
 _SECONDS_OF_A_MESSAGE = 8.0
 _MOST_OPENED = 8  # histories kept in memory, unless more are shown at once
 _MOST_MARKED = 7  # as many as there are colours
-
-
-@dataclass
-class Looks:
-    """Settings of the curves' display."""
-
-    smoothing: int = 0  # index into SMOOTHING
-    log: set[str] = field(default_factory=lambda: {"grad_norm"})  # names on a logarithmic axis
-    axis: int = 0
-    focus: int = 0  # the chart that keys apply to
-    large: bool = False  # the focused chart alone
-    window: tuple[float, float] | None = None  # part of the x axis
-    cursor: float | None = None
-    shown: dict[int, int] = field(default_factory=dict)  # chart -> index in the list of curves
-    compared: int = 0  # index in the list of curves of the compare screen
 
 
 class Viewer:
@@ -78,7 +63,7 @@ class Viewer:
         self.typing: str | None = None  # the "filter" or "search" being typed
         self.overlay = ""  # "help" or "settings"
         self.scroll = 0  # of overlays and of the log
-        self.looks = Looks()
+        self.looks: Looks = Looks()
         self.plots = Plots()
         self.source, self.search, self.following = "all", "", True
         self.entry: int | None = None  # the log entry at the cursor
@@ -126,7 +111,9 @@ class Viewer:
         one = self.one
         if one is None:
             return None
-        found = self._logs.setdefault(one.name, Logs(one.run.path, one.overview.monitor))
+        if (found := self._logs.get(one.name)) is None:
+            found = self._logs[one.name] = Logs(one.run.path, one.overview.monitor)
+            found.read()  # so that the first picture has them
         found.monitor = one.overview.monitor
         return found
 
@@ -219,10 +206,8 @@ class Viewer:
                 setattr(self, name, "")
             elif name == "filter":
                 self._check_filter()
-        elif key == "backspace":
-            setattr(self, name, text[:-1])
-        elif key == "ctrl+u":
-            setattr(self, name, "")
+        elif key in ("backspace", "ctrl+u"):
+            setattr(self, name, text[:-1] if key == "backspace" else "")
         elif len(key) == 1 and key.isprintable():
             setattr(self, name, text + key)
 
@@ -262,7 +247,7 @@ class Viewer:
             if names:
                 at = names.index(self.selected) if self.selected in names else 0
                 self.selected = names[min(len(names) - 1, max(0, at + by))]
-                self.looks.window = self.looks.cursor = None
+                self.looks.unzoom()
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -297,19 +282,9 @@ class Viewer:
 
     # -- curves --------------------------------------------------------------------------------
 
-    @property
-    def axis(self) -> str:
-        """Unit of the x axis."""
-        return AXES[self.looks.axis]
-
-    @property
-    def over(self) -> int:
-        """Steps over which curves are smoothed; 0: chosen by their length."""
-        return SMOOTHING[self.looks.smoothing]
-
     def smoothing_of(self, one: Watched) -> str:
         """Describe how a run's curves are smoothed, for their titles."""
-        steps = self.over or automatic(len(one.history.table("metric")))
+        steps = self.looks.over or automatic(len(one.history.table("metric")))
         return f"mean of {steps}" if steps > 1 else ""
 
     def curve(self, chart: int, one: Watched) -> CurveName:
@@ -333,58 +308,25 @@ class Viewer:
             focus = self.looks.focus
             self.looks.shown[focus] = self.looks.shown.get(focus, focus) + by
 
+    def _focused(self) -> list[tuple[Watched, CurveName]]:
+        """Return the curves that keys apply to, each with its run."""
+        if self.screen == "compare":
+            runs = self.compared()
+            return [(one, self.common_curve(runs)) for one in runs]
+        one = self.one
+        return [] if one is None else [(one, self.curve(self.looks.focus, one))]
+
     def toggle_log(self) -> None:
         """Make the y axis of the focused curve logarithmic, or linear again."""
-        one = self.one
-        if self.screen == "compare":
-            name = self.common_curve(self.compared()).name
-        elif one is not None:
-            name = self.curve(self.looks.focus, one).name
-        else:
-            return
-        self.looks.log ^= {name}
+        self.looks.log ^= {curve.name for _, curve in self._focused()}
 
     def extent(self) -> tuple[float, float] | None:
         """Return the full x range of the curves shown."""
-        runs = self.compared() if self.screen == "compare" else [self.one] if self.one else []
         found = []
-        for one in runs:
-            curve = self.common_curve(runs) if self.screen == "compare" else None
-            points = self.plots.points(
-                one, curve or self.curve(self.looks.focus, one), axis=self.axis
-            )
+        for one, curve in self._focused():
+            points = self.plots.points(one, curve, axis=self.looks.unit)
             found += [points[0].x, points[-1].x] if points else []
         return (min(found), max(found)) if found and max(found) > min(found) else None
-
-    def zoom(self, factor: float) -> None:
-        """Show more or less of the x axis, around the cursor or up to the end."""
-        extent = self.extent()
-        if extent is None:
-            return
-        low, high = self.looks.window or extent
-        centre = self.looks.cursor if self.looks.cursor is not None else high
-        new = (centre - (centre - low) * factor, centre + (high - centre) * factor)
-        new = (max(extent[0], new[0]), min(extent[1], new[1]))
-        if new[1] - new[0] >= (extent[1] - extent[0]) * 0.999:
-            self.looks.window = None
-        elif new[1] - new[0] > (extent[1] - extent[0]) * 1e-6:
-            self.looks.window = new
-
-    def move_cursor(self, by: float) -> None:
-        """Move the cursor by a share of the x axis; the window follows it."""
-        extent = self.extent()
-        if extent is None:
-            return
-        low, high = self.looks.window or extent
-        at = high if self.looks.cursor is None else self.looks.cursor + by * (high - low)
-        at = self.looks.cursor = min(extent[1], max(extent[0], at))
-        if self.looks.window is not None:
-            shift = min(0.0, at - low) + max(0.0, at - high)
-            self.looks.window = (low + shift, high + shift)
-
-    def unzoom(self) -> None:
-        """Show the whole x axis, without a cursor."""
-        self.looks.window = self.looks.cursor = None
 
     # -- the log -------------------------------------------------------------------------------
 

@@ -16,22 +16,19 @@ BLOCK = 1 << 24  # elements that the backward pass of `taxicab` computes at a ti
 
 def energy_distance(cells: Tensor, real: Tensor) -> Tensor:
     """Return (B,) distances of sets of cells (B, S, T) to real ones (Szekely and Rizzo 2013)."""
-    across, within, real_within = (
-        euclidean(cells, real),
-        euclidean(cells, cells),
-        euclidean(real, real),
-    )
+    across, within, real_within = _distances(cells, real)
     found: Tensor = 2 * across.mean((1, 2)) - _off_diagonal(within) - _off_diagonal(real_within)
     return found
 
 
+def _distances(cells: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return distances from cells to real cells, among the cells, and among the real ones."""
+    return euclidean(cells, real), euclidean(cells, cells), euclidean(real, real)
+
+
 def maximum_mean_discrepancy(cells: Tensor, real: Tensor) -> Tensor:
     """Return (B,) MMDs, summed over Gaussian kernels around the mean distance of real cells."""
-    across, within, real_within = (
-        euclidean(cells, real),
-        euclidean(cells, cells),
-        euclidean(real, real),
-    )
+    across, within, real_within = _distances(cells, real)
     scale = real_within.mean((1, 2), keepdim=True).detach().square()
 
     def kernel(d: Tensor) -> Tensor:

@@ -203,3 +203,10 @@ class Encoder(nn.Module):
         for block in others:
             x = block(x, valid, None)
         return self.norm(x), far
+
+
+def zero_head(width: int) -> nn.Linear:
+    """Return a linear map to one number, initialised to 0."""
+    head = nn.Linear(width, 1, bias=False)
+    nn.init.zeros_(head.weight)
+    return head

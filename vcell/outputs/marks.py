@@ -3,13 +3,15 @@
 Every kind of output contains the words ``made-by`` and ``vcell``: an HDF5 file and a zarr folder as
 an attribute of the root, Parquet in its metadata, JSON as a key, a page as its generator, Markdown
 and pictures as a comment, an archive of arrays as an array, a tar archive as the owner of its
-members, a folder of results as a list of its files. CSV tables have no room for it: their first
+members, a folder of results as a list of its files; in a zarr folder, all that zarr does not write
+is a user's. CSV tables have no room for it: their first
 line is compared.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ from vcell import __version__
 MADE_BY = "made-by"
 LIST = "made-by-vcell.json"  # in a folder of results: the files that vcell made
 PROJECT = "# The project file of vcell."  # first line of a commented vcell.toml
+#: Files of zarr: metadata, and chunks (of no dimension: c); and the others of `vcell prepare`.
+_OF_ZARR = {"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"}
+_CHUNK = re.compile(r"c|\d+(\.\d+)*")
+_STORE = {"vcell.json", "preprocessing.json", "preprocessing.npz"}
 _HEAD = 4096  # bytes: enough for the head of a page, the first line of a table
 
 #: First lines of the tables that `vcell de` writes as CSV.
@@ -77,10 +83,18 @@ def write_list(folder: Path, name: str = LIST) -> None:
 
 
 def strangers(folder: Path) -> list[str]:
-    """List the files in a folder of results that vcell did not make."""
-    known = set(_listed(folder) or ())
-    found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
-    return sorted(str(name) for name in found if str(name) not in known)
+    """List the files in a folder of results or of zarr that vcell did not make."""
+    listed = _listed(folder)
+    known = _STORE if listed is None else set(listed)
+    found = (p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+    odd = (p for p in found if listed is not None or not _is_of_zarr(p))
+    return sorted(name for p in odd if (name := str(p.relative_to(folder))) not in known)
+
+
+def _is_of_zarr(path: Path) -> bool:
+    """Whether zarr writes files of this name: metadata or a chunk."""
+    chunk = _CHUNK.fullmatch(path.name) is not None and not path.is_symlink()
+    return chunk or path.name in _OF_ZARR
 
 
 def _listed(folder: Path) -> list[str] | None:
@@ -108,7 +122,7 @@ def _is_ours_folder(path: Path) -> bool:
         try:
             found = json.loads((path / name).read_text(encoding="utf-8"))
             if _is_mark((found[inside] if inside else found)[MADE_BY]):
-                return True
+                return not strangers(path)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return False

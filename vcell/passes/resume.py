@@ -80,7 +80,6 @@ class Shelf:
         if self._useless:
             return False
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             outputs.sweep(path)
             with outputs.whole(path, sync=False) as aside, aside.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -69,7 +69,7 @@ def read_bulk(
         if scale.kind not in ("counts", "normalised"):
             raise UserError(
                 f"{source.name}: counts or counts a million are needed, these are {scale.text}",
-                hint=detect.elsewhere(source, scale),
+                hint=detect.elsewhere(source, scale, ("counts", "normalised")),
             )
         match, missing = required_genes(source, genes, used.tolist(), least)
         if missing:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from vcell.patients.cohort import Cohort
     from vcell.patients.nested import Outer
-    from vcell.patients.saved import BulkStudy
 
     Array = NDArray[Any]
 
@@ -83,7 +82,7 @@ class Picture:
         axes.legend()
 
 
-def of_run(cohort: Cohort, plan: BulkStudy, outers: list[Outer]) -> list[Picture]:
+def of_run(cohort: Cohort, outers: list[Outer]) -> list[Picture]:
     """Return the figures that need only the run."""
     given = saved.pooled(outers, cohort.n)
     return [roc(cohort, given), calibration(cohort, given), attention(cohort, outers)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +23,7 @@ NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 _STAMPED = re.compile(r"^\d{8}-\d{6}-.+-[0-9a-f]{4}$")  # a default name
 #: Begins the name of a file that identifies the process that is making a run.
 MAKER = f"maker{ASIDE}"
+STALLED_AFTER = 600.0  # seconds without a sign of life, as in wandb
 _TABLES = ("config", "provenance", "versions", "machine", "process", "summary")
 
 
@@ -42,14 +45,69 @@ def make(root: Path, command: str, name: str | None) -> Path:
         return path
 
 
-def sweep(root: Path) -> None:
-    """Remove unfinished folders of runs whose process was killed while making them."""
+def sweep(root: Path, name: str | None = None) -> None:
+    """Remove unfinished folders of runs whose process was killed while making them.
+
+    One of this `name` may be empty: its process was killed before it could say which it is.
+    """
     for entry in root.iterdir() if root.is_dir() else ():
-        if not _STAMPED.match(entry.name) or has_meta(entry):
+        if not NAME.match(entry.name):
             continue
-        with suppress(OSError, UserError):  # of another user, or just removed by another process
-            if any(process.is_alive(files.read_json(p)) is False for p in entry.glob(f"{MAKER}*")):
+        with suppress(OSError):  # of another user, or just removed by another process
+            ours = entry.name == name or _STAMPED.match(entry.name) or any(_makers(entry))
+            if ours and is_abandoned(entry):
                 shutil.rmtree(entry)
+
+
+def is_being_made(folder: Path) -> bool:
+    """Whether another process seems to be making a run in this folder.
+
+    Raises
+    ------
+    UserError
+        If the folder is a user's, and will never be a run.
+    """
+    if not folder.exists() or has_meta(folder):
+        return False
+    if (not folder.is_dir() or _holds_others(folder)) and not has_meta(folder):
+        raise UserError(f"{folder} exists and is not a run", hint="give another name")
+    return not is_abandoned(folder)
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether a folder without run.json is what is left of a process that was making a run.
+
+    A process of another machine, or one that left no name, is taken for dead after ten minutes.
+    """
+    if has_meta(folder) or not folder.is_dir():
+        return False
+    if _holds_others(folder):
+        return False
+    makers = list(_makers(folder))
+    alive = [_is_alive(maker) for maker in makers]
+    if False in alive:
+        return True
+    try:
+        changed = max(path.stat().st_mtime for path in (folder, *makers))
+    except OSError:
+        return False  # just finished by another process
+    return True not in alive and time.time() - changed > STALLED_AFTER
+
+
+def _holds_others(folder: Path) -> bool:
+    """Whether a folder without run.json holds files, and none of them says who is making it."""
+    return not any(_makers(folder)) and any(not path.is_dir() for path in folder.rglob("*"))
+
+
+def _makers(folder: Path) -> Iterator[Path]:
+    return folder.glob(f"{MAKER}*")
+
+
+def _is_alive(maker: Path) -> bool | None:
+    try:
+        return process.is_alive(files.read_json(maker))
+    except UserError:  # cut short by a power failure
+        return None
 
 
 def resolve(name: str, root: Path) -> Path:

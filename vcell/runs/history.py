@@ -9,26 +9,23 @@
 
 The live display, the sinks' follower, ``vcell runs``, the monitor and the reports read runs through
 this. It follows a run while it is written, remembers its position in each file, and can read a long
-one in pieces (`read` with a limit). Events that a resumed run has superseded are dropped here and
-nowhere else, both from columns and from lists of events (`surviving`). Standard library only.
+one in pieces (`read` with a limit). Standard library only.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vcell.runs.event_file import EventFile
 from vcell.runs.events import Event, Tail
 from vcell.runs.table import EventTable, Series, energy
 
-#: Kinds of events that become columns of numbers. All others are stored as they are.
-TABLES = ("metric", "eval", "span", "gpu", "cpu")
 END = 1 << 16  # bytes to read for a quick first picture
-_MOST_NOTES = 20_000
 _RANK = re.compile(r"^rank-(\d+)\.jsonl$")
 _SPAN = b'"kind":"span"'  # as `EventLog` writes it
 _WHOLE = ("seconds", "examples")  # fields of a span that are not parts of its time
@@ -40,113 +37,6 @@ class Best(NamedTuple):
     step: int
     value: float
     time: float
-
-
-class EventFile:
-    """One file of events as columns and notes, as far as it has been read.
-
-    Parameters
-    ----------
-    path
-        The file; it need not exist yet.
-    tail
-        Source of its events; `Tail.of_end` reads only its last bytes, and what is written from now
-        on.
-
-    Attributes
-    ----------
-    tables
-        `EventTable` by kind, for the kinds in `TABLES`.
-    others
-        Events of all other kinds, oldest first; if there are very many, the latest.
-    breaks
-        Pairs of times between which the run did not train: paused, or ended and later resumed.
-    resets
-        How often the file was replaced, and read again.
-    """
-
-    def __init__(self, path: Path, *, tail: Tail | None = None) -> None:
-        self.path = path
-        self._tail = Tail(path) if tail is None else tail
-        self.resets = 0
-        self._forget()
-
-    def _forget(self) -> None:
-        self.tables = {kind: EventTable() for kind in TABLES}
-        self.others: list[Event] = []
-        self.breaks: list[tuple[float, float]] = []
-        self._paused: float | None = None
-
-    def read(self, limit: int | None = None) -> bool:
-        """Read new events, or the next `limit` bytes; return whether anything changed."""
-        changed = False
-        for batch in self._tail.batches(limit):
-            self._begin_again_if_replaced()
-            self._take(batch)
-            changed = True
-        return self._begin_again_if_replaced() or changed
-
-    def _begin_again_if_replaced(self) -> bool:
-        if self.resets == self._tail.resets:
-            return False
-        self.resets = self._tail.resets
-        self._forget()
-        return True
-
-    @property
-    def place(self) -> int:
-        """Bytes read, including an incomplete last line."""
-        return self._tail.reached
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file, as last seen."""
-        return self._tail.size
-
-    def _take(self, batch: Sequence[Event]) -> None:
-        kinds = {event["kind"] for event in batch}
-        if kinds <= self.tables.keys():  # as a rule
-            self._store({kind: [e for e in batch if e["kind"] == kind] for kind in kinds})
-            return
-        rows: dict[str, list[Event]] = {}
-        for event in batch:
-            kind = event["kind"]
-            if kind in self.tables:
-                rows.setdefault(kind, []).append(event)
-                continue
-            if kind == "resume" and isinstance(event.get("step"), int):
-                self._store(rows)
-                rows = {}
-                self._go_back(event)
-            elif kind == "phase":
-                self._note_phase(event)
-            self.others.append(event)
-        self._store(rows)
-        if len(self.others) > _MOST_NOTES:
-            del self.others[: -_MOST_NOTES // 2]
-
-    def _store(self, rows: dict[str, list[Event]]) -> None:
-        for kind, events in rows.items():
-            self.tables[kind].extend(events)
-
-    def _go_back(self, resume: Event) -> None:
-        """Drop the superseded events, and record the time without training."""
-        for table in self.tables.values():
-            table.drop_after(resume["step"])
-        self.others = surviving([*self.others, resume])[:-1]
-        trained = [self.tables[kind] for kind in ("metric", "eval", "span")]
-        last = max((table.times[-1] for table in trained if table), default=None)
-        self._paused = None
-        if last is not None:
-            self.breaks = [pair for pair in self.breaks if pair[1] <= last]
-            self.breaks.append((last, max(last, float(resume["t"]))))
-
-    def _note_phase(self, event: Event) -> None:
-        if event.get("name") == "paused":
-            self._paused = self._paused or float(event["t"])
-        elif self._paused is not None:
-            self.breaks.append((self._paused, float(event["t"])))
-            self._paused = None
 
 
 class History:
@@ -385,21 +275,6 @@ class History:
     def processes(self) -> dict[int, EventTable]:
         """Return each process's `cpu` samples of itself, by rank."""
         return {rank: t for rank in sorted(self.ranks) if (t := self.ranks[rank].tables["cpu"])}
-
-
-def surviving(events: Iterable[Event]) -> list[Event]:
-    """Drop events that a resumed run has superseded: steps after the one it resumed from."""
-    current: list[Event] = []
-    for event in events:
-        if event["kind"] == "resume" and isinstance(event.get("step"), int):
-            current = [e for e in current if not _is_after(e, event["step"])]
-        current.append(event)
-    return current
-
-
-def _is_after(event: Event, step: int) -> bool:
-    at = event.get("step")
-    return isinstance(at, int) and at > step and event["kind"] != "resume"
 
 
 def _size(path: Path) -> int:

@@ -17,12 +17,11 @@ import os
 import platform
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 from vcell import console, signals
 from vcell.as_json import plain
@@ -34,29 +33,22 @@ from vcell.outputs.aside import (
     cannot_write,
     missing_folders,
     remove_empty,
-    sync_file,
+    whole,
     write_json,
     write_text,
 )
 from vcell.runs import files, folders, process, software
-from vcell.runs.checkpoints import Checkpoint, Checkpoints
-from vcell.runs.events import Event, EventLog, Tail, last_step
-from vcell.runs.history import History, surviving
+from vcell.runs.events import EventLog
+from vcell.runs.stored import REQUESTS, Status, StoredRun
 
-Status = Literal["running", "stalled", "crashed", "done", "failed", "interrupted"]
-ROOT = "runs"
-STALLED_AFTER = 600.0  # seconds without a new event, as in wandb
 _OUTCOME = ("status", "ended", "summary")  # fields of a finished run
-REQUESTS = ("stop", "checkpoint", "pause")
-_ENDED: tuple[Status, ...] = ("done", "failed", "interrupted")
 
 
-class Run:
+class Run(StoredRun):
     """A run directory, open for reading; the process that created or claimed it also writes."""
 
     def __init__(self, path: Path, meta: dict[str, Any]) -> None:
-        self.path = path
-        self.meta = meta
+        super().__init__(path, meta)
         self._log: EventLog | None = None
         self._around: list[Path] = []  # parent folders that were created for it, innermost first
 
@@ -106,7 +98,7 @@ class Run:
             Open for writing by this process.
         """
         around = missing_folders(Path(root))
-        folders.sweep(Path(root))
+        folders.sweep(Path(root), name)
         path = folders.make(Path(root), command, name)
         meta = {
             "schema": folders.SCHEMA,
@@ -142,38 +134,6 @@ class Run:
             raise
         return this
 
-    @classmethod
-    def open(cls, name: Path | str = "latest", root: Path | str = ROOT) -> Run:
-        """Open a run.
-
-        Parameters
-        ----------
-        name
-            The path of its folder, its name, the unique beginning of its name, or ``latest``.
-        root
-            The folder of runs in which to look for a name.
-
-        Returns
-        -------
-        Run
-
-        Raises
-        ------
-        UserError
-            If there is no such run, several names begin like this, or run.json is damaged.
-        """
-        path = folders.resolve(str(name), Path(root))
-        return cls(path, folders.read_meta(path))
-
-    def refresh(self) -> None:
-        """Read run.json again, as another process may have changed it."""
-        self.meta = folders.read_meta(self.path)
-
-    @property
-    def name(self) -> str:
-        """The name of its folder."""
-        return self.path.name
-
     def discard(self) -> None:
         """Remove a run that this process made and that has no results; other files stay."""
         with signals.held_back():
@@ -186,7 +146,11 @@ class Run:
 
         Requests to its last process are cleared, and partial files of that process removed.
         """
-        with (self.path / "events.jsonl").open("ab") as events:
+        log = self.path / "events.jsonl"
+        new = not log.exists()
+        with log.open("ab") as events:
+            if new:
+                os.utime(log, (0, 0))  # it is no sign of life of the last process
             with suppress(OSError):  # not every cluster's file system has locks
                 fcntl.flock(events, fcntl.LOCK_EX)  # of two concurrent claims, one is first
             if self.status() in ("running", "stalled") and not self._is_ours():
@@ -198,19 +162,11 @@ class Run:
         for request in REQUESTS:
             self.clear(request)
 
-    def refuse_unless_of(self, command: str) -> None:
-        """Raise an error if the run is of another command."""
-        if self.meta.get("command") != command:
-            raise UserError(
-                f"{self.name} is a run of vcell {self.meta.get('command')}, not of {command}",
-                hint=f"vcell {command} CELLS makes one",
-            )
-
     def _refuse_unless_abandoned(self) -> None:
         """Raise if another process may be writing; on another machine, if it wrote recently."""
         owner = self.meta.get("process", {})
         writer = f"process {owner.get('pid')} on {owner.get('host')}"
-        minutes = f"{STALLED_AFTER / 60:.0f} minutes"
+        minutes = f"{folders.STALLED_AFTER / 60:.0f} minutes"
         if process.is_alive(owner) is True:
             hint = "stop it first, or wait for it to end"
         elif self.status() == "running":
@@ -250,39 +206,6 @@ class Run:
         """Return the event log of one rank."""
         return EventLog(self.path / f"rank-{rank}.jsonl")
 
-    def events(self, kinds: Iterable[str] | None = None) -> list[Event]:
-        """Return the events, without steps that a resumed run has superseded.
-
-        Parameters
-        ----------
-        kinds
-            Kinds of events to return; by default all.
-        """
-        events = surviving(Tail(self.path / "events.jsonl").read())
-        wanted = None if kinds is None else set(kinds)
-        return events if wanted is None else [e for e in events if e["kind"] in wanted]
-
-    def history(self, *, ranks: bool = True, recent_spans: bool = False) -> History:
-        """Return the measurements as columns; `History.read` adds later ones.
-
-        Parameters
-        ----------
-        ranks
-            Whether to read every rank's own events too: spans of a step, GPUs, warnings.
-        recent_spans
-            Of the spans of steps, read only those near the end of each file.
-        """
-        history = History(self.path, ranks=ranks, recent_spans=recent_spans)
-        history.read()
-        return history
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {self.status()})"
-
-    def last_step(self) -> int | None:
-        """Return the last step, reading only the end of the events."""
-        return last_step(self.path / "events.jsonl")
-
     # -- requests from outside -----------------------------------------------------------------
 
     def request(self, what: str) -> None:
@@ -298,39 +221,37 @@ class Run:
         (self.path / "control").mkdir(exist_ok=True)
         (self.path / "control" / what).touch()
 
-    def requests(self) -> set[str]:
-        """Return the pending requests."""
-        folder = self.path / "control"
-        return {what for what in REQUESTS if (folder / what).exists()}
-
     def clear(self, what: str) -> None:
         """Withdraw a request, or mark it as served."""
         if what in REQUESTS:
             (self.path / "control" / what).unlink(missing_ok=True)
 
-    def save_file(self, name: str, write: Callable[[Path], None]) -> Path:
+    def save_file(
+        self, name: str, content: str | Mapping[str, Any] | Callable[[Path], None]
+    ) -> Path:
         """Write a file of the run, complete or not at all.
 
         Parameters
         ----------
         name
             Name of the file.
-        write
-            Writes it to the given temporary path.
+        content
+            Its text, the value of a JSON file, or a function that writes to a temporary path.
 
         Returns
         -------
         Path
             The file.
         """
-        aside = self.path / f"{name}{ASIDE}{os.getpid()}"
-        try:
-            write(aside)
-            sync_file(aside)
-            aside.replace(self.path / name)
-        finally:
-            aside.unlink(missing_ok=True)
-        return self.path / name
+        path = self.path / name
+        if isinstance(content, str):
+            write_text(path, content)
+        elif isinstance(content, Mapping):
+            write_json(path, content)
+        else:
+            with whole(path) as aside:
+                content(aside)
+        return path
 
     def console_log(self) -> TextIO:
         """Open the run's console log for appending."""
@@ -343,10 +264,6 @@ class Run:
         write_text(self.path / "logs" / name, text)
 
     # -- checkpoints ---------------------------------------------------------------------------
-
-    @property
-    def _checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.path / "ckpt")
 
     def save_checkpoint(
         self,
@@ -383,96 +300,6 @@ class Run:
         self.log("ckpt", step=step, path=path.name, metric=metric)
         return path
 
-    def checkpoints(self) -> list[int]:
-        """List the steps of finished checkpoints, ascending."""
-        return self._checkpoints.steps()
-
-    def checkpoint(self, which: str | int = "latest") -> Checkpoint:
-        """Return a checkpoint.
-
-        Parameters
-        ----------
-        which
-            ``latest``, ``best`` or a step.
-
-        Raises
-        ------
-        UserError
-            If there is no such checkpoint.
-        """
-        if which == "latest":
-            return self._checkpoints.latest()
-        if which == "best":
-            return self._checkpoints.best()
-        try:
-            return self._checkpoints.at(int(which))
-        except ValueError:
-            raise UserError(f"a checkpoint is latest, best or a step, not {which!r}") from None
-
-    # -- status --------------------------------------------------------------------------------
-
-    def status(self) -> Status:
-        """Return the status, from run.json, the process and the growth of the events."""
-        self.refresh()
-        if self._ended is None and process.is_alive(self.meta.get("process", {})) is False:
-            self.refresh()  # it may have finished meanwhile
-            return self._ended or ("done" if self.meta.get("earlier") else "crashed")
-        return self._ended or ("stalled" if self._is_silent() else "running")
-
-    def _is_silent(self) -> bool:
-        """Return whether it, and the runs in it, have written nothing for long."""
-        if time.time() - self.last_sign() <= STALLED_AFTER:
-            return False
-        newest = self.parts()[-1:]
-        if not self._parts or (newest and newest[0].status() == "stalled"):
-            return True
-        # between its parts it reads cells and writes nothing
-        return process.is_alive(self.meta.get("process", {})) is not True
-
-    def parts(self) -> list[Run]:
-        """Return the runs inside this one, oldest first: folds of a screen, trials of a sweep.
-
-        They are in the folder that run.json names as ``parts``.
-        """
-        found = find_runs(self.path / self._parts)[0] if self._parts else []
-        return sorted(found, key=lambda run: str(run.meta.get("created", "")))
-
-    @property
-    def _parts(self) -> str:
-        """Return the name of the folder of the runs inside, or ""."""
-        folder = str(self.meta.get("parts") or "")
-        return folder if folders.NAME.match(folder) else ""
-
-    def stands_for(self) -> list[Path]:
-        """Return the runs inside that make its predictions: all folds, or the best trial."""
-        names = self.meta.get("stands_for")
-        return [
-            self.path / self._parts / name
-            for name in (names if isinstance(names, list) else [])
-            if folders.NAME.match(str(name))
-            and (self.path / self._parts / name / "run.json").is_file()
-        ]
-
-    @property
-    def _ended(self) -> Status | None:
-        """The final status in run.json, if there is one."""
-        return next((status for status in _ENDED if self.meta.get("status") == status), None)
-
-    def last_sign(self) -> float:
-        """Return when it, or a run inside, last wrote something, in seconds since 1970."""
-        times = []
-        parts = self.path.glob(f"{self._parts}/*") if self._parts else ()
-        for folder in (self.path, *parts):
-            for name in ("events.jsonl", "run.json"):
-                with suppress(OSError):
-                    times.append((folder / name).stat().st_mtime)
-        last = max(times, default=0.0)
-        if self._ended is not None:
-            with suppress(KeyError, TypeError, ValueError):
-                ended = datetime.fromisoformat(self.meta["ended"]).timestamp()
-                last = min(last, ended + 1)  # copied files are younger; it is noted in seconds
-        return last
-
     def finish(self, status: Status, **summary: Any) -> None:
         """End the run.
 
@@ -506,40 +333,7 @@ class Run:
             self._log = None
 
 
-def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Return the settings that are not the same in all runs, of those that all of them have."""
-    configs = [run.meta.get("config") or {} for run in runs]
-    shared = [key for key in configs[0] if all(key in config for config in configs)]
-    return {
-        key: [config[key] for config in configs]
-        for key in shared
-        if len({repr(config[key]) for config in configs}) > 1
-    }
-
-
-def find_runs(root: Path | str = ROOT) -> tuple[list[Run], list[str]]:
-    """Find the runs in a folder.
-
-    Parameters
-    ----------
-    root
-        The folder of runs.
-
-    Returns
-    -------
-    tuple
-        The runs, oldest first, and messages about damaged ones.
-    """
-    root = Path(root)
-    runs, problems = [], []
-    for entry in sorted(root.iterdir() if root.is_dir() else []):
-        if entry.is_symlink() or not folders.has_meta(entry):
-            continue
-        try:
-            runs.append(Run.open(entry))
-        except UserError as error:
-            problems.append(error.message)
-    return runs, problems
+find_runs = Run.find
 
 
 def remove(run: Run, root: Path | str | None = None) -> None:

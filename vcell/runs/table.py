@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from operator import itemgetter
@@ -31,12 +31,6 @@ class Series(NamedTuple):
     steps: array[int]
     times: array[float]  # seconds since 1970
     values: array[float]
-
-    def finite(self) -> Iterator[tuple[int, float, float]]:
-        """Yield step, time and value of the finite values."""
-        for step, time, value in zip(*self, strict=True):
-            if math.isfinite(value):
-                yield step, time, value
 
     @property
     def last(self) -> float | None:

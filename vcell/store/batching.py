@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.data.buffers import Buffers
+from vcell.data.decode_pool import finish
 from vcell.kernels import gather
 from vcell.store.batch import Batch, Output
-from vcell.store.cells import EMIT, Cells, RowSpans, StoreCells, Types, wait_all
+from vcell.store.cells import EMIT, Cells, RowSpans, StoreCells, Types
 
 if TYPE_CHECKING:
     from vcell.store.priority_pool import PriorityPool
@@ -94,7 +95,7 @@ class Slab:
 
     def wait(self) -> list[Batch]:
         """Wait for the tasks, and return the batches."""
-        wait_all(self.parts)
+        finish(self.parts)
         return self.batches
 
 

@@ -7,7 +7,6 @@ position of each row in them. Batches are cut from that.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.data.decode_pool import finish
 from vcell.kernels import gather
 from vcell.store.priority_pool import PriorityPool
 from vcell.store.store import Store
@@ -139,7 +139,7 @@ class StoreCells:
         work += [
             partial(decode, a, min(a + _CHUNKS_A_TASK, n)) for a in range(0, n, _CHUNKS_A_TASK)
         ]
-        wait_all(pool.submit_all(FETCH, work))
+        finish(pool.submit_all(FETCH, work))
         return RowSpans(idx, val, dst[:-1], length, contiguous=True)
 
     def close(self) -> None:
@@ -165,13 +165,6 @@ class StoreCells:
 EMIT, FETCH = 0, 1
 
 
-def wait_all(futures: list[Future[Any]]) -> None:
-    """Wait for all; raise the first error after the rest have ended."""
-    errors = [error for future in futures if (error := future.exception()) is not None]
-    if errors:
-        raise errors[0]
-
-
 def load_all(store: Store, threads: int) -> MatrixCells:
     """Decode the whole matrix of a store into memory, in the types of the store."""
     idx = np.empty(store.nnz, store.idx_dtype)
@@ -193,7 +186,7 @@ def load_all(store: Store, threads: int) -> MatrixCells:
         starts = range(0, n, 4 * _CHUNKS_A_TASK)
         stops = [min(a + 4 * _CHUNKS_A_TASK, n) for a in starts]
         calls = [partial(part, a, b) for a, b in zip(starts, stops, strict=True)]
-        wait_all(pool.submit_all(FETCH, calls))
+        finish(pool.submit_all(FETCH, calls))
     finally:
         pool.close()
     return MatrixCells(idx, val, store.indptr, store.n_genes)

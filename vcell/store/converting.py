@@ -18,6 +18,7 @@ import numpy as np
 from vcell import console, outputs
 from vcell.data import CellSource, open_cells
 from vcell.data.detect import warn_of_repeated
+from vcell.data.elements import note
 from vcell.data.h5_writing import writing
 from vcell.data.nodes import encoding, is_group
 from vcell.errors import UserError
@@ -107,12 +108,12 @@ def _write_all(
                     _copy(original[name], root, name)
                 elif name not in root:
                     root.create_group(name)
-                    _note(root[name], "dict", "0.1.0")
+                    note(root[name], "dict", "0.1.0")
         if "layers" in root:
-            _note(root["layers"], "dict", "0.1.0")
+            note(root["layers"], "dict", "0.1.0")
         if "raw" in root:
-            _note(root["raw"], "raw", "0.1.0")
-        _note(root, "anndata", "0.1.0")
+            note(root["raw"], "raw", "0.1.0")
+        note(root, "anndata", "0.1.0")
     return done
 
 
@@ -121,7 +122,7 @@ def _copy(node: Any, root: Any, name: str) -> None:
     empty = is_group(node) and not len(node)
     if encoding(node) == "dict" and (empty or (hasattr(node, "id") and hasattr(root, "id"))):
         if empty:
-            _note(root.create_group(name), "dict", "0.1.0")
+            note(root.create_group(name), "dict", "0.1.0")
         else:
             node.file.copy(node, root, name, expand_soft=True, expand_external=True)
         return
@@ -139,10 +140,6 @@ def _matrix(source: CellSource, target: Target, name: str, form: str) -> None:
             write_csc(source, target, name, bar)
         else:
             write_dense(source, target, name, bar)
-
-
-def _note(group: Any, kind: str, version: str) -> None:
-    group.attrs.update({"encoding-type": kind, "encoding-version": version})
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Hashable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -131,7 +130,7 @@ def _started(training: Training[Settings], config: Settings, name: str | None, p
 
     def begin(run: Run) -> None:
         for file, content in new.files.items():
-            run.save_file(file, partial(_write, content) if isinstance(content, str) else content)
+            run.save_file(file, content)
 
     return Run.create(
         config.runs,
@@ -144,10 +143,6 @@ def _started(training: Training[Settings], config: Settings, name: str | None, p
         begin=begin,
         **new.facts,
     )
-
-
-def _write(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _resumed(training: Training[Settings], config: Settings, plan: Plan) -> tuple[Run, Plan]:

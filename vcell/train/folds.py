@@ -56,7 +56,7 @@ def trained(
     for name, write in pooled.files.items():
         this.save_file(name, write)
     this.save_file("folds.csv", lambda path: _write(path, done))
-    this.save_file("folds.md", lambda path: _text(pooled.markdown, path))
+    this.save_file("folds.md", pooled.markdown)
     this.finish("done", **{"spread": _spread(done), **pooled.summary})
 
 
@@ -145,10 +145,6 @@ def _write(path: Path, runs: Sequence[Run]) -> None:
             for name, of in _scored(run).items():
                 scores = [f"{of[score]:.6g}" if score in of else "" for score in columns]
                 writer.writerow([run.meta["config"]["fold"], name, *scores, run.name])
-
-
-def _text(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def tell(training: Training[Any], this: Run) -> None:

@@ -44,7 +44,7 @@ def joined(device: str = "auto") -> Iterator[Place]:
     starts = world > 1 and not dist.is_initialized()
     if starts:
         dist.init_process_group(**group_settings(where))
-    yield Place(int(os.environ.get("RANK", "0")), world, local_rank, where)
+    yield Place(int(os.environ.get("RANK", "0")), world, where)
     # Only after a good end. After an exception, leaving could wait for peers, on NCCL until the
     # timeout; the process must instead report its error and end.
     if starts:
@@ -80,28 +80,19 @@ def agree(values: Sequence[int]) -> list[int]:
     return [int(value) for value in sums]
 
 
-def gather_rows(rows: Tensor) -> Tensor:
-    """Return the rows of all processes in order of rank, on the CPU of every process."""
-    return torch.cat(_gather(rows.detach().cpu().contiguous()))
-
-
 def gather_texts(text: str) -> list[str]:
     """Return every process's text in order of rank, on every process."""
-    rows = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-    return [bytes(part.tolist()).decode() for part in _gather(rows)]
-
-
-def _gather(rows: Tensor) -> list[Tensor]:
     if not _many():
-        return [rows]
-    counts = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, torch.tensor([len(rows)]))
-    longest = max(int(count) for count in counts)
-    padded = torch.zeros((longest, *rows.shape[1:]), dtype=rows.dtype)
-    padded[: len(rows)] = rows
-    parts = [torch.zeros_like(padded) for _ in counts]
+        return [text]
+    own = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
+    dist.all_gather(lengths, torch.tensor([len(own)]))
+    longest = max(int(length) for length in lengths)
+    padded = torch.zeros(longest, dtype=torch.uint8)
+    padded[: len(own)] = own
+    parts = [torch.zeros_like(padded) for _ in lengths]
     dist.all_gather(parts, padded)
-    return [part[: int(n)] for part, n in zip(parts, counts, strict=True)]
+    return [bytes(p[: int(n)].tolist()).decode() for p, n in zip(parts, lengths, strict=True)]
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

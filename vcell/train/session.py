@@ -79,6 +79,7 @@ class Session:
         self.task, self.options, self.run = task, options, run
         self.place, self.signals = place, signals
         self.log = run.rank_log(place.rank)
+        self.step = self.examples = 0
         self.accelerator = accelerator(place.device)
         prepare.set_up_device(options, place)
         self.precision = precision.resolve(options.precision, place.device)
@@ -96,7 +97,6 @@ class Session:
         self.stopper = Stopper(higher_is_better=task.higher_is_better, patience=options.patience)
         self.guard = Guard(self.precision.name)
         self.phases: Sequence[Phase] = getattr(task, "phases", ())
-        self.step = self.examples = 0
         self.metrics: dict[str, float] = {}
         self._validated = self._saved = -1  # steps
         self._seconds, self._since = 0.0, time.monotonic()
@@ -326,12 +326,9 @@ class Session:
         if self.place.leads:
             fresh = self._validated == self.step
             metric = self.metrics[self.task.monitor] if fresh else None
+            better = self.task.higher_is_better
             self.run.save_checkpoint(
-                self.step,
-                shot.write,
-                metric,
-                higher_is_better=self.task.higher_is_better,
-                keep_best=_KEEP,
+                self.step, shot.write, metric, higher_is_better=better, keep_best=_KEEP
             )
         self._saved = self.step
 
@@ -387,12 +384,9 @@ class Session:
 
     def tell(self, text: str) -> None:
         """Warn on the console and in the events."""
-        if self.place.leads:
-            console.warn(text)
-            self.run.log("warn", step=getattr(self, "step", 0), text=text)
-        else:
-            console.warn(f"rank {self.place.rank}: {text}")
-            self.log.log("warn", step=getattr(self, "step", 0), text=text)
+        console.warn(text if self.place.leads else f"rank {self.place.rank}: {text}")
+        log = self.run if self.place.leads else self.log
+        log.log("warn", step=self.step, text=text)
 
     def close(self) -> None:
         """Close the stream and this rank's log."""

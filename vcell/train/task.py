@@ -23,7 +23,6 @@ class Place:
 
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
@@ -105,6 +104,6 @@ class Task(Protocol):
     def validate(self, model: nn.Module) -> Mapping[str, float]:
         """Score the model, which is in eval mode and holds the averaged weights if there are any.
 
-        Called on every rank at the same step, without gradients. Rank 0's numbers are used; a task
-        that shards its validation gathers with `vcell.train.parallel.gather_rows` first.
+        Called on every rank at the same step, without gradients. Rank 0's numbers are used.
+
         """

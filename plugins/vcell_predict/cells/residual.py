@@ -75,16 +75,13 @@ def _gain(
     needed = np.divide(target, pool.typical, out=np.zeros(n_genes), where=pool.typical > 0)
     count = np.floor(np.where(have > 0, more, needed) * n + rng.random(n_genes))
     count = np.where(pool.detected > 0, np.minimum(count, n - have), 0).astype(np.int64)
-    gene, cell = _places(cells, have, count, rng)
+    gene, cell = _places(cells, count, rng)
     value = pool.draw(gene, rng)
     return sp.csr_array((value, (cell, gene)), shape=(n, n_genes))
 
 
 def _places(
-    cells: sp.csr_array,
-    have: NDArray[np.int64],
-    count: NDArray[np.int64],
-    rng: np.random.Generator,
+    cells: sp.csr_array, count: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Choose `count` cells of each gene among those that lack it."""
     n = cells.shape[0]

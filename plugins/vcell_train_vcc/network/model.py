@@ -169,8 +169,7 @@ class NetworkPredictor:
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
         """Return effects (P, N)."""
-        effect = self._expected(perturbations, contexts)
-        example = self._example(perturbations, contexts, effect)
+        effect, example = self._inputs(perturbations, contexts)
         with self._inference():
             effect[:, self._columns] += self._added(example)
         return effect
@@ -179,8 +178,7 @@ class NetworkPredictor:
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None, *, k: int = 8
     ) -> NDArray[np.float32]:
         """Return effects (k, P, N) drawn with dropout, a measure of the network's uncertainty."""
-        effect = self._expected(perturbations, contexts)
-        example = self._example(perturbations, contexts, effect)
+        effect, example = self._inputs(perturbations, contexts)
         drawn = np.repeat(effect[None], k, axis=0)
         generator = torch.random.get_rng_state()
         self.model.train()
@@ -211,8 +209,7 @@ class NetworkPredictor:
 
         The effect of the class head is the mean training effect, weighted by its probabilities.
         """
-        effect = self._expected(perturbations, contexts)
-        example = self._example(perturbations, contexts, effect)
+        _, example = self._inputs(perturbations, contexts)
         with self._inference():
             chance = added(
                 self.model,
@@ -230,8 +227,7 @@ class NetworkPredictor:
         self, perturbations: Sequence[str], contexts: Sequence[str] | None = None
     ) -> Explanation:
         """Return the attention to each gene, averaged over perturbations."""
-        effect = self._expected(perturbations, contexts)
-        example = self._example(perturbations, contexts, effect)
+        _, example = self._inputs(perturbations, contexts)
         core: Any = self.model.core
         n, genes = self.n_tokens, np.array(self.tables.names[: self.n_tokens])
         scores, maps = np.zeros(n), np.zeros((n, n), np.float32) if n <= _MAP_GENES else None
@@ -255,21 +251,15 @@ class NetworkPredictor:
         columns: NDArray[np.int64] = self.tables.column[: self.n_tokens]
         return columns
 
-    def _expected(
+    def _inputs(
         self, perturbations: Sequence[str], contexts: Sequence[str] | None
-    ) -> NDArray[np.float32]:
-        return np.array(self.prior.predict(perturbations, contexts), np.float32)
-
-    def _example(
-        self,
-        perturbations: Sequence[str],
-        contexts: Sequence[str] | None,
-        expected: NDArray[np.float32],
-    ) -> dict[str, Tensor]:
+    ) -> tuple[NDArray[np.float32], dict[str, Tensor]]:
+        """Return the effects (P, N) that the prior expects, and the batch for the network."""
+        expected = np.array(self.prior.predict(perturbations, contexts), np.float32)
         place = {str(name): i for i, name in enumerate(self.tables.screen.contexts)}
         names = contexts or [str(self.tables.screen.contexts[0])] * len(perturbations)
         features, target = self.tables.of(perturbations)
-        return {
+        return expected, {
             "prior": torch.from_numpy(expected[:, self._columns]),
             "features": torch.from_numpy(features),
             "target": torch.from_numpy(target),

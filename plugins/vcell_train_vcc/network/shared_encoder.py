@@ -19,14 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vcell.nn.encoder import N_GLOBAL, Encoder
+from vcell.nn.encoder import N_GLOBAL, Encoder, zero_head
 from vcell.nn.graph_heads import GraphHeads, encoded
 from vcell_train_vcc.network.transformer import (
     ClassHead,
     Embedding,
     Example,
     NetworkInputs,
-    zero_head,
 )
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vcell.nn.encoder import N_GLOBAL, Encoder
+from vcell.nn.encoder import N_GLOBAL, Encoder, zero_head
 from vcell.nn.graph_heads import GraphHeads, encoded
 from vcell.nn.maps import importance
 
@@ -175,10 +175,3 @@ class PerturbationTransformer(nn.Module):
         """Return attention of [CLS] and [PERT] to each gene (T,), and the encoder's input."""
         x = self.tokens(example)
         return importance(self.encoder, x)[N_GLOBAL:], x
-
-
-def zero_head(width: int) -> nn.Linear:
-    """Return a linear map to one number, initialised to 0."""
-    head = nn.Linear(width, 1, bias=False)
-    nn.init.zeros_(head.weight)
-    return head

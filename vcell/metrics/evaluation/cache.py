@@ -55,7 +55,6 @@ def cached(
         pass  # absent or damaged: computed again
     entry = compute()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         # may contain NaN (not standard JSON): a metric may have no value
         outputs.write_text(path, json.dumps(entry | {"key": name}), sync=False)
     except (OSError, VcellError) as error:

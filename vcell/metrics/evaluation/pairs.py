@@ -169,7 +169,8 @@ def _pair(
     genes, columns = _shared_genes(real, pred, config, notes)
     groups = (found.control, *perturbations)
     stored = real.obs(found.perturbation_column).categories.tolist()
-    order = tuple(groups.index(name) for name in stored if name in groups)
+    place = {name: i for i, name in enumerate(groups)}
+    order = tuple(place[name] for name in stored if name in place)
     sides = [
         Side(source, _group(n, groups), c, order)
         for source, n, c in zip((real, pred), names, columns, strict=True)

@@ -21,6 +21,7 @@ from vcell.metrics.evaluation.view import View, views
 from vcell.metrics.gene_major import GeneMajorSources, ProfileRanks
 from vcell.metrics.groups import Grouped, grouped
 from vcell.metrics.vcc2026 import halves as halve
+from vcell.metrics.vcc2026 import mean
 
 if TYPE_CHECKING:
     from vcell.metrics.evaluation.options import Options
@@ -65,12 +66,6 @@ def score(pair: Pair, config: Options) -> Scored:
         effects=(sides.real_delta, sides.pred_delta),
         genes=np.asarray(pair.genes),
     )
-
-
-def mean(column: Array) -> float:
-    """Average over the perturbations that have a value; NaN where none has."""
-    present = column[~np.isnan(column)]
-    return float(present.mean()) if len(present) else float("nan")
 
 
 def group(view: View, pair: Pair, config: Options, ranks: ProfileRanks | None) -> Grouped:

@@ -74,7 +74,7 @@ def _check(seen: ValueSurvey, name: str) -> None:
     if seen.fraction > _DUST:
         raise UserError(
             f"{name}: vcc2026 scores raw counts; these values are not whole",
-            hint="name a layer of counts with --layer, or round what the model predicts",
+            hint="round what the model predicts; --layer names a layer of counts, if both have one",
         )
     if seen.totals.max(initial=0) > _MOST_COUNTS:
         raise UserError(f"{name}: a cell has {seen.totals.max():,.0f} counts; 1e6 is the limit")

@@ -63,22 +63,24 @@ def _chart(
     looks = view.looks
     traces = []
     for i, one in enumerate(runs):
-        points = view.plots.points(one, curve, axis=view.axis, over=view.over, window=looks.window)
+        points = view.plots.points(
+            one, curve, axis=looks.unit, over=looks.over, window=looks.window
+        )
         mark = _ASCII[i] if view.plain else letter(i)
         traces.append(Trace(points, i, mark, band=False))
-    notes = [f"by {view.axis} (x)"]
+    notes = [f"by {view.looks.unit} (x)"]
     if curve.kind == "metric" and (mean := view.smoothing_of(runs[0])):
         notes.append(f"{mean} (s)")
     if curve.name in looks.log:
         notes.append("log (y)")
     title: Line = [(f"{curve.title}", "title"), (f" (m)  {'  '.join(notes)}", "dim")]
     if looks.cursor is not None:
-        title.append((f"  at {axis_label(view.axis, looks.cursor)}", "bold"))
+        title.append((f"  at {axis_label(view.looks.unit, looks.cursor)}", "bold"))
     frame = ChartFrame(
         width,
         rows - 1,
         log=curve.name in looks.log,
-        x_label=lambda value: axis_label(view.axis, value),
+        x_label=lambda value: axis_label(view.looks.unit, value),
         x_range=looks.window,
         cursor=looks.cursor,
         plain=view.plain,
@@ -103,7 +105,7 @@ def _at_same_step(
 ) -> tuple[list[Line], int | None]:
     steps = [one.overview.step for one in runs if one.overview.step is not None]
     common = min(steps, default=None)
-    if common is not None and view.looks.cursor is not None and view.axis == "step":
+    if common is not None and view.looks.cursor is not None and view.looks.unit == "step":
         common = min(common, int(view.looks.cursor))
     mark = "-" if view.plain else "─"
     title: Line = [("at the same step", "title")]

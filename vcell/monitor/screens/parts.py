@@ -43,7 +43,7 @@ def run_chart(
     looks = view.looks
     log = curve.name in looks.log
     window = looks.window
-    points = view.plots.points(one, curve, axis=view.axis, over=view.over, window=window)
+    points = view.plots.points(one, curve, axis=looks.unit, over=looks.over, window=window)
     guides: list[float] = []
     best = one.overview.best
     if curve.kind == "eval" and curve.name == one.overview.monitor and best is not None:
@@ -53,14 +53,14 @@ def run_chart(
         width,
         height - 1,
         log=log,
-        x_label=lambda value: axis_label(view.axis, value),
+        x_label=lambda value: axis_label(view.looks.unit, value),
         x_range=window,
         guides=guides,
         cursor=looks.cursor,
         plain=view.plain,
     )
     if looks.cursor is not None and (point := value_at(points, looks.cursor)) is not None:
-        at = axis_label(view.axis, point.x)
+        at = axis_label(view.looks.unit, point.x)
         title = [*title, (f"  at {at}: {words.number(point.y)}", "bold")]
     mark = "-" if view.plain else "─"
     return [rule(title, width, mark), *chart([Trace(points)], frame)]

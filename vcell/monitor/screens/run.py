@@ -135,7 +135,7 @@ def _tables(view: Viewer, one: Watched, width: int, *, wide: bool) -> list[Line]
     if wide:
         left, right = _spans(view, one, half), _validation(view, one, width - 2 - half, 8)
         return side_by_side(left, right, half)
-    return [_spans_in_a_line(one, width), *_validation(view, one, width, 3)]
+    return [_spans_in_a_line(one), *_validation(view, one, width, 3)]
 
 
 def _spans(view: Viewer, one: Watched, width: int) -> list[Line]:
@@ -171,7 +171,7 @@ def _seconds(value: float) -> str:
     return f"{value:.3f} s" if value >= 0.1 else f"{value * 1e3:.1f} ms"
 
 
-def _spans_in_a_line(one: Watched, width: int) -> Line:
+def _spans_in_a_line(one: Watched) -> Line:
     found = one.history.spans()
     if not found:
         return [(" where a step goes: not recorded", "dim")]

@@ -154,9 +154,9 @@ def _existing(
 
 def _prepare(paths: list[Path], workdir: Workdir, recipe: Recipe, threads: int) -> Prepared:
     marks = _fingerprints(paths, [])
-    journal = workdir.begin(key_of(recipe, marks, FORMAT))
     built = workdir.folder / "store"
     try:
+        journal = workdir.begin(key_of(recipe, marks, FORMAT))
         with closing(journal):
             with _open(paths, recipe) as source:
                 warn_of_repeated(source)
@@ -373,7 +373,8 @@ def _remembered(root: Path) -> list[dict[str, Any]]:
 def _explain(error: OSError, target: Path) -> UserError:
     """Explain a file error in one line, with what the user can do."""
     if error.errno in _FULL:
-        free = console.bytes_text(shutil.disk_usage(target.parent).free)
+        there = next(folder for folder in target.absolute().parents if folder.exists())
+        free = console.bytes_text(shutil.disk_usage(there).free)
         return DiskFull(
             f"no space left while writing {target} ({free} free): about 4 bytes a non-zero are "
             "needed while preparing, and 2 afterwards"

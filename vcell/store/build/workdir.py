@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from vcell import console
-from vcell.outputs.aside import sync_folder, sync_tree, write_json
+from vcell.outputs.aside import (
+    missing_folders,
+    remove_empty,
+    sync_folder,
+    sync_tree,
+    write_json,
+)
 from vcell.store.priority_pool import PriorityPool
 
 #: Seconds of work that may be lost when a run is killed or power fails.
@@ -31,6 +37,7 @@ class Workdir:
     def __init__(self, target: Path) -> None:
         self.target = target
         self.folder = target.parent / f".{target.name}.preparing"
+        self._around = missing_folders(target.parent)
         self._fd = -1
 
     def __enter__(self) -> Self:
@@ -92,6 +99,7 @@ class Workdir:
     def remove(self) -> None:
         """Remove the work folder; a process that waits for its lock notices."""
         shutil.rmtree(self.folder)
+        remove_empty(self._around)  # after a failure
 
 
 class BuildJournal:
