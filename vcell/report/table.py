@@ -63,7 +63,7 @@ class Table:
     def markdown(self) -> str:
         """Return the table for Markdown."""
         rule = ["---:" if right else "---" for right in self.numeric]
-        lines = [self.columns, rule, *([words(v) for v in row] for row in self.rows)]
+        lines = [self.columns, rule, *self._shown()]
         return "\n".join("| " + " | ".join(_cell(v) for v in line) + " |" for line in lines)
 
     def csv(self) -> str:
