@@ -129,6 +129,11 @@ def breakable(text: str) -> str:
     return _LONG.sub(lambda found: _JOINT.sub(r"\1<wbr>", found[0]), escape(text))
 
 
+def prose(text: str) -> str:
+    """Escape a sentence; a number and the % behind it stay on one line."""
+    return re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", escape(text))
+
+
 def _least_width(text: str, *, right: bool) -> float:
     """Estimate how narrow a cell can be, in pixels; the style sheet sets limits for words."""
     if right:
