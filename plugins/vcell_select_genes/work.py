@@ -147,6 +147,7 @@ def _reader(source: CellSource, config: SelectGenes) -> Read:
 
 def _target_sum(source: CellSource, config: SelectGenes, read: Read) -> float | None:
     """Return the total to normalise to; None if the values are log1p already."""
+    detect.refuse_nothing(source)
     scale = detect.scale(source)
     if scale.kind == "log1p":
         return None
