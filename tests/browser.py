@@ -87,14 +87,38 @@ document.querySelectorAll("svg[viewBox]").forEach(svg => {
 document.querySelectorAll("table").forEach(table => {
   const heads = table.tHead?.rows[0]?.cells ?? [], first = table.tBodies[0]?.rows[0]?.cells ?? [];
   [...heads].forEach((head, i) => {
-    if (first[i] && getComputedStyle(head).textAlign !== getComputedStyle(first[i]).textAlign)
+    if (!first[i] || !head.getClientRects().length) return;
+    if (getComputedStyle(head).textAlign !== getComputedStyle(first[i]).textAlign)
       out.push(`not aligned with its column: ${head.textContent}`);
   });
   for (const cell of table.querySelectorAll("th, td"))
     if (cell.scrollWidth > cell.clientWidth + 1) out.push(`beyond its cell: ${cell.textContent}`);
+  const around = table.parentElement;
+  if (around.scrollWidth > around.clientWidth + 1) {  // it scrolls: its first column has to stay
+    const one = table.tBodies[0].rows[0].cells[0];
+    if (getComputedStyle(one).position !== "sticky" || !table.tHead)
+      out.push(`its names scroll out of view: ${one.textContent}`);
+    if (one.clientWidth > innerWidth * 0.5)
+      out.push(`its names hide the rest: ${one.textContent}`);
+  }
   for (const cell of table.querySelectorAll("td"))
     if (bare.test(cell.textContent))
       out.push(`not for people: ${cell.textContent}`);
+});
+// A word is broken only where it says so: at a hyphen, or where the page lets it (<wbr>).
+const range = document.createRange();
+const worded = "h1, h2, h3, p, li, td, th, figcaption";
+if (document.body) document.querySelectorAll(worded).forEach(one => {
+  if (!one.getClientRects().length) return;
+  const walk = document.createTreeWalker(one, NodeFilter.SHOW_TEXT);
+  for (let node; (node = walk.nextNode());)
+    for (const { 0: word, index } of node.data.matchAll(/[^\s\/-]{2,20}(?![^\s\/-])/g)) {
+      if (/[^\s\/-]/.test(node.data[index - 1] ?? " ")) continue;  // the end of a very long one
+      if (/[\u2e80-\uffff]/.test(word)) continue;  // Chinese and Japanese break anywhere
+      range.setStart(node, index); range.setEnd(node, index + word.length);
+      const tops = [...range.getClientRects()].map(box => Math.round(box.top));
+      if (Math.max(...tops) - Math.min(...tops) > 4) out.push(`broken: ${word}`);
+    }
 });
 return [...new Set(out)];
 """

@@ -43,15 +43,16 @@ def write(
     for line in _legend(gains).splitlines():
         page.text(line)
     each = per_perturbation(folder, tuple(gains))
+    each.pop(BASELINE, None)  # its gains are 0 by definition: the dashed line
     if each:
         page.figure(
             "Every held-out perturbation",
             svg.strip({name: dict(values) for name, values in each.items()}, x="gain", reference=0),
             "One point per perturbation; the tick is the mean, the dashed line the mean baseline.",
         )
-    _curves(page, Run.open(trained["run"]))
     page.heading("All pages")
     page.links(_pages(folder, trained["run"]))
+    _curves(page, Run.open(trained["run"]))
     page.heading("What was done")
     page.facts(facts(folder, trained, done))
     out = folder / "report.html"
@@ -79,9 +80,9 @@ def _pages(folder: Path, run: str) -> dict[str, str]:
     """Return the pages written by the steps, by title, relative to the demo's folder."""
     pages = {
         "the genes that the model sees": folder / "genes" / "coverage.html",
-        "the prediction": folder / "prediction.html",
-        "the mean baseline": folder / "mean.html",
-        "the run": Path(run) / "report.html",
+        "the prediction: genes that change, significance, uncertainty": folder / "prediction.html",
+        "the same of the mean baseline": folder / "mean.html",
+        "the run: its verdict, curves, speed and settings": Path(run) / "report.html",
     }
     for scored in sorted((folder / "scores").glob("*/index.html")):
         pages[f"scores of {scored.parent.name}"] = scored

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vcell import console
 from vcell.metrics.names import called
 from vcell.metrics.rankings import mean_ranks
 from vcell.report import Page, svg
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from vcell.metrics.evaluation.scores import Metric, Scored
 
 _MOST_BARS, _WORST, _MOST_POINTS, _MOST_CLOUDS = 60, 20, 4000, 6
+_NAMED = 30  # perturbations up to which the picture of ranks has names
+_LEVEL = 0.05  # of the FDR
 _TOPS = {"vcc2026": "a replicate"}  # what a scaled score of 1 means
 HEADS = ("metric", "raw", "baseline", "ceiling", "scaled")
 
@@ -32,8 +35,11 @@ def page(
     if overall is not None:
         over = f", mean of {len(found)} contexts" if len(found) > 1 else ""
         top = _TOPS.get(str(facts.get("rules")), "perfect")
-        made.headline(f"Overall {overall:.4f}{over}", f"0 is the baseline, 1 is {top}.")
+        made.headline(f"Overall {overall:.4f}{over}", _detail(metrics, found, top))
         made.figure("Overall", _gauge(overall, metrics, top))
+    notes = _notes(found)
+    if notes:
+        made.warnings(notes)
     made.heading("Scores")
     _scores(made, metrics)
     for one in found:
@@ -44,6 +50,25 @@ def page(
     made.facts({name: value for name, value in lines.items() if name not in detected})
     made.facts(detected, "what was detected")
     return made
+
+
+def _detail(metrics: Sequence[Metric], found: list[Scored], top: str) -> str:
+    """Return what the scale is, on how much the score rests, and which metrics are at its floor."""
+    of = console.count(sum(len(one.perturbations) for one in found), "perturbation")
+    detail = f"0 is the baseline, 1 is {top}; {of} scored."
+    floor = [called(metric.name).short for metric in metrics if metric.scaled == 0]
+    return detail + (f" No better than the baseline: {', '.join(floor)}." if floor else "")
+
+
+def _notes(found: list[Scored]) -> list[str]:
+    """Return what a reader must know before the scores are believed."""
+    lines = [
+        f"{one.context or 'All cells'}: only {one.perturbations[0]} is scored; without others to "
+        "compare with, PDS and the overall score mean nothing."
+        for one in found
+        if len(one.perturbations) == 1
+    ]
+    return list(dict.fromkeys(lines + [note for one in found for note in one.facts["notes"]]))
 
 
 def _scores(made: Page, metrics: Sequence[Metric]) -> None:
@@ -88,32 +113,30 @@ def _context(made: Page, one: Scored, *, several: bool) -> None:
         made.heading(f"Context {one.context}")
         _scores(made, one.metrics)
     made.heading("Per perturbation")
-    if len(one.perturbations) == 1:
-        made.text(
-            "There is one perturbation, so PDS has no others to compare with: it is 1 whatever was "
-            "predicted, and says nothing."
-        )
     for metric in one.metrics:
         column = one.per_perturbation.get(metric.name)
         if column is not None:
             _bars(made, one, metric, column)
     if one.distances is not None and len(one.perturbations) > 1:
-        ranked = ranks(one.distances).tolist()
         made.figure(
             "Nearest real effects",
-            svg.heat_map(
-                ranked,
-                rows="predicted effect",
-                columns="real effect",
-                legend="rank",
-            ),
-            "Row by row, the rank of every real effect by its distance to the predicted one; a "
-            "perfect prediction has a dark diagonal.",
+            _ranked(one, one.distances),
+            "Row by row, the rank of every real effect (columns) by its distance to the predicted "
+            "one; a perfect prediction has a dark diagonal.",
         )
     if one.effects is not None:
         _effects(made, one)
     if one.tables:
         _volcanoes(made, one)
+
+
+def _ranked(one: Scored, distances: NDArray[np.float64]) -> str:
+    """Draw the ranks of the distances, with names if there is room."""
+    ranked, names = ranks(distances).tolist(), one.perturbations
+    if len(names) <= _NAMED:
+        rows = dict(zip(names, ranked, strict=True))
+        return svg.named_heat_map(rows, names, legend="rank", signed=False)
+    return svg.heat_map(ranked, rows="predicted effect", columns="real effect", legend="rank")
 
 
 def _bars(made: Page, one: Scored, metric: Metric, column: NDArray[np.float64]) -> None:
@@ -151,6 +174,7 @@ def _effects(made: Page, one: Scored) -> None:
                 {"genes": (real[i, some].tolist(), pred[i, some].tolist())},
                 x="real", y="predicted", diagonal=True,
                 names={"genes": one.genes[some].tolist()} if one.genes is not None else None,
+                labels=4,
             ),
         )  # fmt: skip
 
@@ -158,7 +182,7 @@ def _effects(made: Page, one: Scored) -> None:
 def _volcanoes(made: Page, one: Scored) -> None:
     """Plot both sides' fold changes and FDR for the perturbations with most real DE genes."""
     tables = {"real": one.tables["real_de"], "predicted": one.tables["pred_de"]}
-    calls = [int((fdr < 0.05).sum()) for fdr in tables["real"].fdr]
+    calls = [int((fdr < _LEVEL).sum()) for fdr in tables["real"].fdr]
     most = np.argsort([-n for n in calls], kind="stable")[:3]
     for row in [row for row in most.tolist() if calls[row]]:
         clouds, names = {}, {}
@@ -171,7 +195,8 @@ def _volcanoes(made: Page, one: Scored) -> None:
             names[side] = table.genes[genes].tolist()
         made.figure(
             f"{one.perturbations[row]}: significance of the change",
-            svg.scatter(clouds, x="log2 fold change", y="-log10 FDR", names=names),
+            svg.volcano(clouds, y="-log10 FDR", names=names, level=-np.log10(_LEVEL)),
+            f"The dashed line is an FDR of {_LEVEL}.",
         )
 
 

@@ -33,7 +33,7 @@ class Projection:
             group: (self.at[rows, 0].tolist(), self.at[rows, 1].tolist())
             for group, rows in self.groups.items()
         }
-        return svg.scatter(series, x=f"{self.name} 1", y=f"{self.name} 2")
+        return svg.scatter(series, x=f"{self.name} 1", y=f"{self.name} 2", equal=True)
 
     @property
     def caption(self) -> str:
@@ -49,19 +49,27 @@ def read(source: CellSource, report: dict[str, Any]) -> list[Projection]:
     n = min(source.n_cells, _CELLS)
     rows = np.unique(np.linspace(0, max(source.n_cells - 1, 0), n).astype(np.int64))
     column = labels.get("cell_type_column") or labels.get("perturbation_column")
-    column = column or next((one["name"] for one in report["obs"] if _tells_apart(one)), None)
+    column = column or telling(report)
     groups = _groups(source, column, rows) if len(rows) else {}
     found: list[Projection] = []
     for name in names:
         values = source.embedding(name, rows) if len(rows) else None
-        if values is not None and values.shape[1] >= 2 and len(found) < _PICTURES:
+        if values is None or _composition(values):
+            continue
+        if values.shape[1] >= 2 and len(found) < _PICTURES:
             found.append(Projection(name, values[:, :2], groups, column))
     return found
 
 
-def _tells_apart(column: dict[str, Any]) -> bool:
-    """Return whether a column of obs has few enough groups to colour cells by."""
-    return 2 <= int(column.get("n_categories", 0)) <= 2 * _GROUPS
+def _composition(values: NDArray[np.float64]) -> bool:
+    """Return whether the rows are fractions of a whole, which are no places in a plane."""
+    return bool((values >= 0).all() and np.allclose(values.sum(axis=1), 1.0, atol=1e-3))
+
+
+def telling(report: dict[str, Any]) -> str | None:
+    """Return the first column of obs that has few enough groups to colour cells by."""
+    found = (c["name"] for c in report["obs"] if 2 <= c.get("n_categories", 0) <= 2 * _GROUPS)
+    return next(found, None)
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vcell import console
 from vcell.report import Page, axes, frame, svg
+from vcell_inspect.embeddings import telling
 from vcell_inspect.text import describe, matrix_line
 
 if TYPE_CHECKING:
@@ -24,7 +26,9 @@ def page(
     report: dict[str, Any], seen: Survey | None, embeddings: Sequence[Projection] = ()
 ) -> Page:
     """Build the page."""
-    made = Page(str(report["name"]), "vcell inspect")
+    whole = str(report["name"])
+    name = whole.rstrip("/").rpartition("/")[2] or whole
+    made = Page(name, "vcell inspect" if name == whole else f"vcell inspect {whole}")
     wrong = len(report["problems"])
     sizes = (
         f"{console.count(report['n_cells'], 'cell')}, {console.count(report['n_genes'], 'gene')}"
@@ -54,7 +58,10 @@ def page(
         made.figure(one.name, one.draw(), one.caption)
     made.heading("Columns of obs")
     rows = [(entry["name"], entry["kind"], describe(entry)) for entry in report["obs"]]
-    made.table(("column", "kind", "holds"), rows)
+    if rows:
+        made.table(("column", "kind", "holds"), rows)
+    else:
+        made.text("None.")
     if report["preview"]:
         made.heading("First cells")
         preview = report["preview"]
@@ -77,15 +84,20 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
 def _cells(made: Page, seen: Survey) -> None:
     """Plot sums, genes and mitochondrial share of the cells, and sums against genes."""
     totals, detected, mito = (seen.per_cell(i) for i in range(3))
-    made.figure(
-        "Sum of the values of a cell",
-        svg.histogram(totals.tolist(), x="sum of values", y="cells", log=True),
-    )
+    sums = "negative" not in seen.odd  # of centred values, sums and shares mean nothing
+    if not sums:
+        made.text("Some values are negative, so sums and shares mean nothing and are not drawn.")
+    else:
+        made.figure(
+            "Sum of the values of a cell",
+            svg.histogram(totals.tolist(), x="sum of values", y="cells", log=True),
+        )
     made.figure("Genes of a cell", svg.histogram(detected.tolist(), x="genes", y="cells"))
-    if seen.mito_genes.any():
+    if sums and seen.mito_genes.any():
         picture = svg.histogram(mito.tolist(), x="percent", y="cells")
         made.figure("Mitochondrial share of a cell", picture)
-    made.figure("Genes against sum of values", _density(totals, detected))
+    if sums:
+        made.figure("Genes against sum of values", _density(totals, detected))
 
 
 def _density(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
@@ -94,30 +106,34 @@ def _density(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
     if not keep.any():
         return frame.empty("nothing to show: no cell has a value above 0")
     x, y = x[keep], y[keep]
-    across = _axis(x, frame.LEFT, frame.WIDTH - frame.RIGHT)
-    up = _axis(y, frame.HEIGHT - frame.BOTTOM, frame.TOP)
+    across, n_across = _axis(x, frame.LEFT, frame.WIDTH - frame.RIGHT, 45)
+    up, n_up = _axis(y, frame.HEIGHT - frame.BOTTOM, frame.TOP, 25)
     scaled = [np.log10(v) if axis.log else v for axis, v in ((up, y), (across, x))]
     ends = [
         np.log10([axis.low, axis.high]) if axis.log else (axis.low, axis.high)
         for axis in (up, across)
     ]
-    counts, _, _ = np.histogram2d(scaled[0], scaled[1], _BINS, ends)
+    counts, _, _ = np.histogram2d(scaled[0], scaled[1], (n_up, n_across), ends)
     return svg.density(counts.tolist(), across, up, x="sum of values", y="genes")
 
 
-def _axis(values: NDArray[np.float64], start: float, end: float) -> axes.Axis:
-    """Return a log axis, or a linear one if a log axis would be almost empty."""
+def _axis(
+    values: NDArray[np.float64], start: float, end: float, spacing: float
+) -> tuple[axes.Axis, int]:
+    """Return an axis and a number of bins; whole numbers of like size have a bin each."""
     ends = float(values.min()), float(values.max())
-    if ends[1] < 3 * ends[0]:
-        integers = bool((values == np.round(values)).all())
-        return axes.linear(ends, start, end, spacing=45, whole=integers)
-    return axes.logarithmic(ends, start, end)
+    whole = bool((values == np.round(values)).all())
+    axis = axes.by_size(ends, start, end, spacing=spacing, whole=whole)
+    if axis.log or not whole or axis.high - axis.low >= _BINS:
+        return axis, _BINS
+    return replace(axis, low=axis.low - 0.5, high=axis.high + 0.5), round(axis.high - axis.low) + 1
 
 
 def _groups(made: Page, report: dict[str, Any]) -> None:
-    """Plot the largest perturbations, or the largest cell types if there are none."""
+    """Plot the largest perturbations, or else the largest cell types or other groups."""
     labels = report["labels"]
     column = labels.get("perturbation_column") or labels.get("cell_type_column")
+    column = column or telling(report)
     for entry in report["obs"]:
         if entry["name"] == column and "largest" in entry:
             sizes = {top["label"]: float(top["cells"]) for top in entry["largest"]}
@@ -126,7 +142,7 @@ def _groups(made: Page, report: dict[str, Any]) -> None:
 
 def _genes(made: Page, seen: Survey) -> None:
     total = seen.gene_sums.sum()
-    if not np.isfinite(total) or total <= 0:
+    if not np.isfinite(total) or total <= 0 or "negative" in seen.odd:
         return
     top = np.argsort(-seen.gene_sums, kind="stable")[:12]
     shares = {str(seen.genes[g]): 100 * float(seen.gene_sums[g] / total) for g in top}

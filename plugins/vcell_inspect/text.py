@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vcell import console
+from vcell.report.table import words
 
 Report = dict[str, Any]
 
@@ -73,7 +74,7 @@ def describe(entry: Report) -> str:
         return str(entry["note"])
     if "range" in entry:
         span = entry["range"]
-        return (f"{span[0]:.6g} to {span[1]:.6g}" if span else "nothing") + missing
+        return (f"{words(span[0])} to {words(span[1])}" if span else "nothing") + missing
     shown = [f"{top['label']} {top['cells']:,}" for top in entry["largest"][:4]]
     more = ", ..." if entry["n_categories"] > len(shown) else ""
     unused = f"; {entry['unused_categories']:,} unused" if entry["unused_categories"] else ""

@@ -111,10 +111,13 @@ def _labels(source: CellSource, config: Inspect) -> dict[str, Any]:
     try:
         found = labels.find(source, config, quiet=True)
     except UserError as error:
+        typed = [name for name in (config.cell_type_column,) if name in source.obs_columns]
+        typed += labels.named_like(source.obs_columns, labels.CELL_TYPE_NAMES)
         return {
             "found": False,
             "text": error.message.removeprefix(f"{source.name}: "),
             "hint": error.hint,
+            "cell_type_column": typed[0] if typed else None,
         }
     return {
         "found": True,

@@ -175,7 +175,7 @@ def _volcano(page: Page, tested: pd.DataFrame, config: IspStats) -> None:
         f"95 % of nulls lie in the band, ±{wide:.2g} (1.96 spreads of a typical gene's nulls); "
         f"calls are at FDR {config.fdr:g}."
     )
-    picture = svg.scatter(series, x="effect", y="-log10 p", names=names, band=(-wide, wide))
+    picture = svg.volcano(series, x="effect", names=names, band=(-wide, wide))
     page.figure("Effect and p", picture, caption)
 
 
@@ -201,7 +201,12 @@ def _both(page: Page, tested: pd.DataFrame, nulls: pd.DataFrame) -> None:
     page.figure(
         "Deletion against overexpression",
         svg.scatter(
-            series, x="effect of deletion", y="effect of overexpression", equal=True, names=names
+            series,
+            x="effect of deletion",
+            y="effect of overexpression",
+            equal=True,
+            names=names,
+            labels=6,
         ),
         "A gene that drives a state lies in the upper left or lower right: deletion and "
         "overexpression have opposite effects. Significant genes in the other corners are "

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_TOP_GENES, _TOP_MEASURED, _ROWS = 40, 10, 60
+_TOP_GENES, _TOP_MEASURED, _ROWS, _COLUMNS = 40, 10, 60, 20
 _PAIRS = 1000  # most pairs of genes in the attention table
 
 
@@ -82,13 +82,16 @@ def _responding(folder: Path, page: Page, ensemble: Ensemble, prediction: Predic
     page.heading("Responding genes")
     bars = {str(genes[i]): float(response[i]) for i in top}
     page.figure("Response", svg.bars(bars, x="root mean square effect"), "genes.csv has all.")
-    picture = svg.heat_map(
-        effect[:_ROWS, top].tolist(), rows="perturbations", columns="genes", legend="effect",
-        signed=True,
-    )  # fmt: skip
-    shown = console.count(min(len(effect), _ROWS), "perturbation")
-    caption = f"{shown}, the same genes from left to right."
-    page.figure("Predicted effects", picture, caption)
+    few = top[:_COLUMNS]
+    contexts = _pairs(prediction)[1]
+    called = [
+        name if len(set(contexts)) == 1 else f"{name} in {context}"
+        for name, context in zip(names, contexts, strict=True)
+    ]
+    rows = dict(zip(called, effect[:_ROWS, few].tolist(), strict=False))
+    picture = svg.named_heat_map(rows, genes[few].astype(str).tolist(), legend="effect")
+    more = f" The first {_ROWS} of {len(effect):,} perturbations." if len(effect) > _ROWS else ""
+    page.figure("Predicted effects", picture, f"The first {len(few)} of these genes.{more}")
 
 
 def _resembling(folder: Path, page: Page, ensemble: Ensemble, prediction: Prediction) -> None:
@@ -151,7 +154,7 @@ def _seen(folder: Path, page: Page, kind: str, explanation: Explanation) -> None
     )
     page.heading(f"What {kind} looks at")
     bars = {genes[i]: float(importance[i]) for i in order[:_TOP_GENES]}
-    page.figure("Importance", svg.bars(bars), "importance.csv has all.")
+    page.figure("Importance", svg.bars(bars, x="importance"), "importance.csv has all.")
     if explanation.attention is None:
         return
     last = np.asarray(explanation.attention, np.float64)
@@ -169,5 +172,8 @@ def _seen(folder: Path, page: Page, kind: str, explanation: Explanation) -> None
     picture = svg.heat_map(
         last[np.ix_(top, top)].tolist(), rows="gene", columns="attends to", legend="attention"
     )
-    caption = f"The {len(top)} most important genes, averaged over perturbations, heads and layers."
+    caption = (
+        f"The {len(top)} most important genes in that order, averaged over perturbations, heads "
+        "and layers."
+    )
     page.figure("Attention", picture, caption)

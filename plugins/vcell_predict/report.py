@@ -16,9 +16,14 @@ if TYPE_CHECKING:
     from vcell_predict import Predict
     from vcell_predict.ensemble import Ensemble
     from vcell_predict.prediction import Prediction
+    from vcell_predict.strength.calibration import Strengths
 
 
-_VOLCANOES, _MOST_POINTS, _TOP = 3, 2000, 10
+_VOLCANOES, _MOST_POINTS, _TOP, _LISTED = 3, 2000, 10, 30
+_WORDS = {
+    "n_cells": "cells", "by_the_mean": "by the mean effect", "genes_before": "genes at strength 1",
+    "genes_predicted": "genes as written",
+}  # fmt: skip
 
 
 def table(prediction: Prediction) -> dict[str, Any]:
@@ -65,65 +70,110 @@ def page(config: Predict, ensemble: Ensemble, prediction: Prediction) -> Page:
     cells = console.count(int(prediction.cells.sum()), "cell")
     page.headline(
         f"{cells} of {console.count(len(prediction.requests), 'perturbation')} predicted",
-        f"by the mean effect: {', '.join(prediction.blind) or 'none'}",
+        _detail(ensemble, prediction),
     )
-    page.facts({"control cells": prediction.n_controls, "cells": config.mode})
-    names = [one.name for one in prediction.requests]
-    found, trust = prediction.strengths, prediction.trust
-    if found is not None:
-        page.heading("Significant genes")
-        page.text(
-            f"The expected number is what {found.n_measured} measured perturbations show for "
-            "effects of this size, including changes that no model can foresee. Each effect is "
-            "written at the strength that comes nearest."
-        )
-        before = (found.expected.tolist(), found.before.tolist())
-        written = (found.expected.tolist(), found.after.tolist())
-        picture = svg.scatter(
-            {"strength 1": before, "as written": written},
-            x="genes expected", y="genes predicted", diagonal=True,
-            names={"strength 1": names, "as written": names},
-        )  # fmt: skip
-        page.figure("Predicted against expected", picture, "One point per perturbation.")
-    if trust is not None:
-        _trusted(page, trust)
     _genes(page, ensemble, prediction)
+    if prediction.strengths is not None:
+        _expected(page, prediction, prediction.strengths)
+    if prediction.trust is not None:
+        _trusted(page, prediction.trust)
+    page.heading("Cells")
+    by_mean = ", ".join(prediction.blind) or "none"
+    page.facts(
+        {
+            "control cells": prediction.n_controls,
+            "made as": config.mode,
+            "by the mean effect": by_mean,
+        }
+    )
     columns = table(prediction)
-    page.heading("Perturbations")
     page.table(
-        [name.replace("_", " ") for name in columns],
+        [_WORDS.get(name, name.replace("_", " ")) for name in columns],
         zip(*(list(values) for values in columns.values()), strict=True),
+        "every perturbation in numbers",
     )
     return page
 
 
-def _genes(page: Page, ensemble: Ensemble, prediction: Prediction) -> None:
-    """List the genes that change most, and draw volcano plots of the strongest perturbations."""
-    effect = prediction.effect.astype(np.float64)
-    genes, names = ensemble.screen.genes, [one.name for one in prediction.requests]
-    page.heading("Genes")
+def _detail(ensemble: Ensemble, prediction: Prediction) -> str:
+    """Return which perturbations are strongest, in which genes, and what was not learnt."""
+    parts = []
+    for i in _order(prediction)[:_VOLCANOES]:
+        gene = int(np.abs(prediction.effect[i]).argmax())
+        change = float(prediction.effect[i, gene]) / np.log(2)
+        if change:
+            most = f"{ensemble.screen.genes[gene]} {change:+.2g}"
+            parts.append(f"{prediction.requests[i].name} ({most})")
+    found = "strongest, with the log2 fold change of a gene: " + ", ".join(parts)
+    lines = [found if parts else "no gene changes: the effects predicted are 0"]
+    if prediction.strengths is not None:
+        after, expected = (
+            float(np.median(v)) for v in (prediction.strengths.after, prediction.strengths.expected)
+        )
+        lines.append(f"significant genes (median): {after:,.0f}, {expected:,.0f} expected")
+    if prediction.blind:
+        lines.append(f"by the mean effect: {', '.join(prediction.blind)}")
+    return "; ".join(lines)
+
+
+def _order(prediction: Prediction) -> list[int]:
+    """Return the perturbations, the strongest first."""
+    strength = np.square(prediction.effect, dtype=np.float64).mean(axis=1)
+    order: list[int] = np.argsort(-strength, kind="stable").tolist()
+    return order
+
+
+def _expected(page: Page, prediction: Prediction, found: Strengths) -> None:
+    """Plot the numbers of significant genes against those expected."""
+    names = [one.name for one in prediction.requests]
+    page.heading("Significant genes")
     page.text(
-        "Significance is what a screen of so many cells would find if the prediction held: a "
-        "normal test of cells whose genes vary as they do in the control cells."
+        f"The expected number is what {found.n_measured} measured perturbations show for "
+        "effects of this size, including changes that no model can foresee. Each effect is "
+        "written at the strength that comes nearest."
     )
-    strength = np.sqrt(np.square(effect).mean(axis=1))
-    for i in np.argsort(-strength, kind="stable")[:_VOLCANOES].tolist():
+    if found.note:
+        page.text(f"{found.note[:1].upper()}{found.note[1:]}.")
+    before = (found.expected.tolist(), found.before.tolist())
+    written = (found.expected.tolist(), found.after.tolist())
+    picture = svg.scatter(
+        {"strength 1": before, "as written": written},
+        x="genes expected", y="genes predicted", diagonal=True,
+        names={"strength 1": names, "as written": names},
+    )  # fmt: skip
+    page.figure("Predicted against expected", picture, "One point per perturbation.")
+
+
+def _genes(page: Page, ensemble: Ensemble, prediction: Prediction) -> None:
+    """Draw volcano plots of the strongest perturbations, and list the genes that change most."""
+    effect = prediction.effect.astype(np.float64)
+    genes, order = ensemble.screen.genes, _order(prediction)
+    names = [one.name for one in prediction.requests]
+    page.heading("Genes")
+    for i in order[:_VOLCANOES]:
         spread, n_controls = prediction.spread[prediction.requests[i].context]
         height = significance(effect[i], spread, int(prediction.cells[i]), n_controls)
         some = np.argsort(-np.abs(effect[i]), kind="stable")[:_MOST_POINTS]
-        picture = svg.scatter(
+        picture = svg.volcano(
             {"genes": ((effect[i, some] / np.log(2)).tolist(), height[some].tolist())},
-            x="log2 fold change", y="-log10 p", names={"genes": genes[some].tolist()},
-        )  # fmt: skip
+            names={"genes": genes[some].tolist()},
+        )
         page.figure(f"{names[i]}: predicted change", picture)
+    page.text(
+        "Significance is what a screen of so many cells would find if the prediction held: a "
+        "normal test of cells whose genes vary as they do in the control cells. It is written as "
+        "300 where it is more."
+    )
     top = np.argsort(-np.abs(effect), axis=1, kind="stable")[:, :_TOP]
-    up = [[genes[g] for g in row if effect[i, g] > 0] for i, row in enumerate(top)]
-    down = [[genes[g] for g in row if effect[i, g] < 0] for i, row in enumerate(top)]
-    page.table(
-        ("perturbation", "genes that rise most", "genes that fall most"),
-        [(name, ", ".join(a) or "none", ", ".join(b) or "none")
-         for name, a, b in zip(names, up, down, strict=True)],
-    )  # fmt: skip
+    rows = []
+    for i in order:
+        up = [genes[g] for g in top[i] if effect[i, g] > 0]
+        down = [genes[g] for g in top[i] if effect[i, g] < 0]
+        rows.append((names[i], ", ".join(up) or "none", ", ".join(down) or "none"))
+    heads = ("perturbation", "genes that rise most", "genes that fall most")
+    page.table(heads, rows[:_LISTED])
+    if rows[_LISTED:]:
+        page.table(heads, rows[_LISTED:], f"the {len(rows) - _LISTED:,} weaker perturbations")
 
 
 def significance(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vcell.metrics.names import label
 from vcell.report import Chart, Curve
 from vcell_report.account import short
 
@@ -22,7 +23,6 @@ _SPEED = {
     "loss_scale": ("Loss scale", "scale"),
     "memory": ("Memory of the device", "bytes"),
 }
-_INITIALS = ("pds", "mae", "mse", "des", "ari", "nmi", "auc", "r2")
 _UNSHOWN = ("loss", "examples", *_SPEED)
 
 
@@ -31,8 +31,7 @@ def validation(accounts: Sequence[Account]) -> list[Chart]:
     first = next((a.monitor for a in accounts if a.monitor), None)
     names = _names(accounts, "eval", ("best",))
     names.sort(key=lambda name: name != first)
-    titles = {name: name.upper() if name in _INITIALS else name.replace("_", " ") for name in names}
-    return [_chart(accounts, name, "eval", titles[name], titles[name]) for name in names]
+    return [_chart(accounts, name, "eval", label(name), label(name)) for name in names]
 
 
 def training(accounts: Sequence[Account]) -> list[Chart]:
@@ -114,6 +113,8 @@ def _reading(accounts: Sequence[Account], name: str, kind: str, curves: Sequence
         step, value = account.best
         return f"Best {value:.4g} at step {step:,}; {_word(curve.mean[-1])} at the end."
     low, high = min(_known(curve.low)), max(_known(curve.high))
+    if low == high:
+        return f"{_word(low)} throughout."
     ends = f"From {_word(curve.mean[0])} to {_word(curve.mean[-1])}"
     return f"{ends}; between {low:.4g} and {high:.4g} over all."
 

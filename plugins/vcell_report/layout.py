@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vcell import console
+from vcell.metrics.names import WITHOUT, label
 from vcell.plugin import announced
 from vcell.report import Page, Report
 from vcell.runs import differing
@@ -61,10 +62,20 @@ def _claims(report: Report, account: Account) -> None:
         if name != "verdict" and _is_table(table):
             columns = list(dict.fromkeys(key for row in table.values() for key in row))
             report.heading(name.replace("_", " ").capitalize())
-            report.table(
-                ("", *columns),
-                [(key, *(row.get(c) for c in columns)) for key, row in table.items()],
-            )
+            whole = [column for column in columns if not column.endswith(WITHOUT)]
+            report.table(*_scores(table, whole, whole))
+            some = [column for column in columns if column.endswith(WITHOUT)]
+            if some:
+                bare = [column.removesuffix(WITHOUT) for column in some]
+                report.table(*_scores(table, some, bare), "without the perturbations' own genes")
+
+
+def _scores(
+    table: dict[str, dict[str, Any]], columns: Sequence[str], names: Sequence[str]
+) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Return the columns and rows of a table of scores, with the metrics' names for people."""
+    heads = ("", *(label(name) for name in names))
+    return heads, [(key, *(row.get(c) for c in columns)) for key, row in table.items()]
 
 
 def _is_table(value: Any) -> bool:

@@ -11,10 +11,9 @@ from vcell import console
 from vcell.gmvae import scores
 from vcell.metrics.verdict import signed
 from vcell.report import Chart, Curve, Page, svg
-from vcell.report.pixels import heat_map
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,6 +30,7 @@ CURVES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ari": "ARI"}
 _SHOWN = 3000  # cells in a figure
 _COLOURED = 8  # labels with their own colour: the largest
 _BINS = 10
+_NAMED = 30  # labels up to which the confusion has names
 
 
 def write(
@@ -97,11 +97,7 @@ def _labels(page: Page, study: Study, judged: Array, predicted: Named) -> None:
     truth = study.label[judged]
     table = scores.confusion(truth, predicted.label, len(study.labels))
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
-    page.figure(
-        "Confusion", heat_map(share.tolist(), rows="true label", columns="given label",
-                              legend="share of the true label's cells"),
-        "Rows and columns in the order of the table below.",
-    )  # fmt: skip
+    page.figure("Confusion", *_confusion(share, study.labels))
     edges = np.minimum((predicted.probability * _BINS).astype(int), _BINS - 1)
     at = [k for k in range(_BINS) if (edges == k).any()]
     confidence = [float(predicted.probability[edges == k].mean()) for k in at]
@@ -120,6 +116,17 @@ def _labels(page: Page, study: Study, judged: Array, predicted: Named) -> None:
         for k, name in enumerate(study.labels)
     ]  # fmt: skip
     page.table(("label", "held-out cells", "F1", "most often taken for"), rows)
+
+
+def _confusion(share: Array, labels: Sequence[str]) -> tuple[str, str]:
+    """Return the picture of which labels are taken for which, with names if there is room."""
+    legend = "share of the true label's cells"
+    if len(labels) <= _NAMED:
+        rows = dict(zip(labels, share.tolist(), strict=True))
+        picture = svg.named_heat_map(rows, list(labels), legend=legend, signed=False)
+        return picture, "A row for each true label, a column for each given one."
+    picture = svg.heat_map(share.tolist(), rows="true label", columns="given label", legend=legend)
+    return picture, "Rows and columns in the order of the table below."
 
 
 def _pictures(page: Page, study: Study, mean: Array) -> None:

@@ -153,10 +153,8 @@ class Split:
         found = _widened(found, self.draw_sd, self.draws)
         difference = f"{found} of the variance over {other}"
         if self.draws < SEEDS:
-            return (
-                f"no verdict from {self.draws} seeds (at least {SEEDS} are needed): {difference}",
-                found,
-            )
+            seeds = f"{console.count(self.draws, 'seed')} (at least {SEEDS} are needed)"
+            return f"no verdict from {seeds}: {difference}", found
         if found.low > 0:
             if NONE in self.gains:
                 over = verdict.difference(self.gains[model] - self.gains[NONE], self.targets)

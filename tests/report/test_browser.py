@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.browser import Browser, chromium
@@ -50,6 +51,14 @@ def hard_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.figure("Intervals", svg.intervals(ends, x="lost"))
     made.figure("Strip", svg.strip({name: {"a": 1.0, "b": 2.0} for name in hard}, x="gain"))
     made.figure("Cloud", svg.scatter({name: ([0.0], [i]) for i, name in enumerate(hard)}))
+    rng = np.random.default_rng(0)
+    sides = {side: (rng.normal(size=200), rng.gamma(1, 1, 200)) for side in ("real", "predicted")}
+    for (x, y), at in zip(sides.values(), (-9.0, 9.0), strict=True):
+        x[:5], y[:5] = at, 300.0
+    named = {side: [*hard, *(f"G{i}" for i in range(196))] for side in sides}
+    made.figure("Volcano", svg.volcano(sides, names=named, level=1.3))
+    grid = {name: rng.normal(size=4).tolist() for name in hard}
+    made.figure("Grid", svg.named_heat_map(grid, hard, legend="rank", signed=False))
     made.figure("Many bars", svg.bars({f"GENE{i:03}": i % 7 for i in range(500)}))
     marks = {"prior": 0.5, "mean effect": 0.501, "far off": 40.0}
     made.chart(Chart("Marks", [Curve.of("", [0, 10, 20], [0.5, 0.55, 0.6])], marks=marks))

@@ -54,13 +54,18 @@ def screen(path: Path, targets: tuple[str, ...], *, genes: int = 60, seed: int =
 
 
 def inspect(vcell, folder: Path) -> list[Path]:
-    """Three awkward names; one perturbation of one gene; types without perturbations."""
+    """Three awkward names; one perturbation of one gene; types only; negative values."""
     pages = []
     typed = planted_cells(40, 1)
     typed.obs["cell_type"] = [HARD[i % 3] for i in range(40)]
     typed.obsm["X_umap"] = np.random.default_rng(0).normal(size=(40, 2))
     typed.write_h5ad(folder / "types.h5ad")
+    typed.X = np.asarray(typed.X.todense() if sparse.issparse(typed.X) else typed.X) - 1.5
+    typed.obsm = {"nnls": np.random.default_rng(0).dirichlet([1, 1, 1], 40)}
+    typed.obs = typed.obs[[]]
+    typed.write_h5ad(folder / "centred.h5ad")
     for name, cells in (
+        ("centred", folder / "centred.h5ad"),
         ("hard", screen(folder / "hard.h5ad", HARD)),
         ("one", screen(folder / "one.h5ad", ("A",), genes=1)),
         ("types", folder / "types.h5ad"),
@@ -68,6 +73,10 @@ def inspect(vcell, folder: Path) -> list[Path]:
         pages.append(folder / f"{name}.html")
         ran = vcell("inspect", cells, "--html", pages[-1])
         assert ran.code == 0, ran.err
+    words = pages[0].read_text()
+    assert "Some values are negative" in words
+    assert "<h3>nnls</h3>" not in words  # fractions are no places
+    assert "Largest groups of cell_type" in pages[-1].read_text()
     return pages
 
 
@@ -76,7 +85,7 @@ def isp(vcell, folder: Path) -> list[Path]:
     rng = np.random.default_rng(5)
     both = []
     for how, sign in (("delete", 1), ("overexpress", -1)):
-        frame = shifts_of(rng, 30, 12, effect={10: sign * 5e-3, 11: 5e-3})
+        frame = shifts_of(rng, 30, 30, effect={10: sign * 8e-2, 11: 5e-3})
         symbols = dict(zip(["G10", "G11", "G12"], HARD, strict=True))
         frame["symbol"] = frame["symbol"].replace(symbols)
         both.append(run_of(folder, frame, operation=how, missing={HARD[0]: "no token"}))
@@ -85,6 +94,8 @@ def isp(vcell, folder: Path) -> list[Path]:
         ran = vcell("isp", "stats", *(run.path for run in runs), "-o", f"{name}.csv")
         assert ran.code == 0, ran.err
         pages.append(folder / f"{name}.html")
+    assert "stand out at an FDR" in pages[0].read_text()
+    assert "No gene could be tested" in pages[1].read_text()
     return pages
 
 

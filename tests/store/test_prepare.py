@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csc_matrix, csr_matrix
+from scipy.sparse import random as random_sparse
 
 from tests.store.conftest import Screen, equal, make_screen
 from vcell.errors import UserError
-from vcell.store import Recipe, Store, ensure_store, prepare
+from vcell.store import Loader, Recipe, Shuffled, Store, ensure_store, prepare
 from vcell.store.build import pipeline
 
 
@@ -46,6 +47,29 @@ def test_anndata_opens_a_store_without_complaint(screen: Screen, store_path: Pat
     assert equal(csr_matrix(adata.X), screen.x[rows])
     pd.testing.assert_series_equal(adata.obs["depth"], screen.obs["depth"].iloc[rows])
     assert adata.obs["perturbation"].tolist() == screen.obs["perturbation"].iloc[rows].tolist()
+
+
+@pytest.mark.parametrize("largest", [9, 3_000])
+@pytest.mark.parametrize("old", [False, True])
+def test_chunks_of_counts_are_frames_that_anyone_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, largest: int, old: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    x = random_sparse(2_000, 500, 0.3, "csr", random_state=0, dtype="f4")  # five chunks
+    x.data = np.minimum(np.ceil(rng.exponential(2, x.nnz) ** 3), largest).astype("f4")
+    ad.AnnData(x).write_h5ad(tmp_path / "c.h5ad")
+    with monkeypatch.context() as patch:
+        if old:  # written by numcodecs, as before frames of our own
+            patch.setattr("vcell.store.shards.is_framed", lambda *_: False)
+        prepare([tmp_path / "c.h5ad"], tmp_path / "c.zarr")
+    with Store.open(tmp_path / "c.zarr") as store:
+        rows = source_of(store)
+        assert equal(store.read(), x[rows])
+        loader = Loader(store, Shuffled(batch_size=100, block=64, buffer=512), resident=False)
+        for batch in loader:
+            part = csr_matrix((batch.data, batch.indices, batch.indptr), (len(batch), 500))
+            assert equal(part, x[rows[batch.rows]])
+    assert equal(csr_matrix(ad.io.read_zarr(tmp_path / "c.zarr").X), x[rows])
 
 
 @pytest.mark.parametrize(

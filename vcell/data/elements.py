@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 Group = Any
 
 
-def note(node: Any, kind: str, version: str) -> None:
-    """Set the attributes of anndata's encoding on a group or array."""
-    node.attrs.update({"encoding-type": kind, "encoding-version": version})
+def note(node: Any, kind: str, version: str, **more: Any) -> None:
+    """Set the attributes of anndata's encoding on a group or array, and others."""
+    attributes = {"encoding-type": kind, "encoding-version": version, **more}
+    if _is_hdf5(node):
+        node.attrs.update(attributes)
+    else:  # at once: zarr writes its file for every attribute that is set
+        node.update_attributes(attributes)
 
 
 def write_array(group: Group, name: str, values: NDArray[Any]) -> None:
@@ -50,8 +54,7 @@ def write_categories(
 ) -> None:
     """Write codes, -1 where missing, in the smallest type, and their categories."""
     column = group.create_group(name)
-    note(column, "categorical", "0.2.0")
-    column.attrs["ordered"] = False
+    note(column, "categorical", "0.2.0", ordered=False)
     small = next(t for t in (np.int8, np.int16, np.int32) if len(categories) <= np.iinfo(t).max)
     write_array(column, "codes", codes.astype(small))
     if categories.dtype.kind in "OUST":

@@ -6,6 +6,7 @@ end in a crc32c of their own, which is checked at each read.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import google_crc32c
@@ -30,10 +31,10 @@ class ShardDamagedError(ValueError):
     """A shard does not match its index or its checksums."""
 
 
-def with_crc(body: bytes) -> bytes:
+def with_crc(body: bytes | NDArray[np.uint8]) -> bytes:
     """Append a checksum."""
     crc: int = google_crc32c.value(body)
-    return body + crc.to_bytes(CRC, "little")
+    return b"".join((body, crc.to_bytes(CRC, "little")))  # type: ignore[arg-type]
 
 
 class ShardFile:
@@ -64,19 +65,41 @@ class ShardFile:
             raise ShardDamagedError("its index does not match its checksum")
         return np.frombuffer(tail[:-CRC], "<u8").reshape(-1, 2)
 
-    def read(self, chunk: int) -> memoryview:
-        """Return an encoded chunk, without its checksum."""
+    def place(self, chunk: int) -> tuple[int, int]:
+        """Return offset and size of an encoded chunk in the file."""
         offset, size = self.index[chunk].tolist()
         if offset == int(NOT_WRITTEN):
             raise ShardDamagedError(f"chunk {chunk} is missing")
         if offset + size > self._file.size:
             raise ShardDamagedError("the file is shorter than its index says")
+        return offset, size
+
+    def read(self, chunk: int) -> memoryview:
+        """Return an encoded chunk, without its checksum."""
+        offset, size = self.place(chunk)
         coded = self._file.read(size, offset)
         if not self._checked:
             return memoryview(coded)
         if google_crc32c.value(coded) != _RESIDUE:
             raise ShardDamagedError(f"chunk {chunk} does not match its checksum")
         return memoryview(coded)[:-CRC]
+
+    def read_into(self, out: NDArray[np.uint8], at: int, chunk: int, n: int) -> list[int]:
+        """Read n neighbouring chunks to ``out[at:]``; return where each ends there."""
+        places = [self.place(number) for number in range(chunk, chunk + n)]
+        sizes = [size for _, size in places]
+        first = places[0][0]
+        ends = [at + size for size in accumulate(sizes)]
+        if [offset for offset, _ in places[1:]] == [first + end - at for end in ends[:-1]]:
+            self._file.read_into(out[at : ends[-1]], first)
+        else:
+            for (offset, size), end in zip(places, ends, strict=True):
+                self._file.read_into(out[end - size : end], offset)
+        if self._checked:
+            for i, (size, end) in enumerate(zip(sizes, ends, strict=True)):
+                if google_crc32c.value(out[end - size : end]) != _RESIDUE:
+                    raise ShardDamagedError(f"chunk {chunk + i} does not match its checksum")
+        return ends
 
     def verify(self) -> None:
         """Check the checksum of every chunk without decoding it."""

@@ -5,7 +5,7 @@ occupies `src[i] : src[i] + length[i]` there and goes to `dst[i] : dst[i] + leng
 output. Serial, without the GIL: callers use their own threads.
 """
 
-# ruff: noqa: PLR0913, PLR0917  # kernels take arrays, not objects
+# ruff: noqa: FBT001, PLR0913, PLR0917  # kernels take arrays, not objects
 from __future__ import annotations
 
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.kernels import frames
+from vcell.kernels.addresses import LINE, fence, stream_line
 from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
@@ -26,6 +28,21 @@ def _copy(a: Array, b: Array) -> None:
     """Copy with a change of type. Indices start at 0: other index arithmetic is not vectorised."""
     for j in range(a.shape[0]):
         b[j] = a[j]
+
+
+@njit(nogil=True, cache=True)
+def _stream(a: Array, b: Array) -> None:
+    """Copy past the cache, with a change of type.
+
+    A line of the cache that is streamed must not be stored to as well: it would be read again.
+    """
+    width, n = b.itemsize, a.shape[0]
+    head = min((-np.int64(b.ctypes.data) & (LINE - 1)) // width, n)
+    tail = n - (n - head) % (LINE // width)
+    _copy(a[:head], b[:head])
+    for j in range(head, tail, LINE // width):
+        stream_line(a, j, b, j)
+    _copy(a[tail:], b[tail:])
 
 
 @njit(nogil=True, cache=True)
@@ -94,8 +111,48 @@ def rows_from_chunk(
         b = min(src[k] + length[k], end)
         if b > a:
             to = dst[k] + a - src[k]
-            _copy(idx[a - begin : b - begin], idx_out[to : to + b - a])
-            _copy(val[a - begin : b - begin], val_out[to : to + b - a])
+            _stream(idx[a - begin : b - begin], idx_out[to : to + b - a])
+            _stream(val[a - begin : b - begin], val_out[to : to + b - a])
+    fence()
+
+
+@njit(nogil=True, cache=True)
+def rows_from_frames(
+    idx_frames: Array,
+    val_frames: Array,
+    idx_at: Array,
+    val_at: Array,
+    idx: Array,
+    val: Array,
+    work: Array,
+    chunks: Array,
+    src: Array,
+    length: Array,
+    dst: Array,
+    order: Array,
+    first: Array,
+    last: Array,
+    idx_out: Array,
+    val_out: Array,
+) -> int:
+    """Decode chunks (`vcell.kernels.frames`) and copy their rows; return how many were decoded.
+
+    Chunk i is the bytes ``idx_at[i] : idx_at[i + 1]`` of `idx_frames`, likewise of `val_frames`. It
+    is decoded to `idx` and `val`, and rows ``order[first[i] : last[i]]`` are copied from there.
+    """
+    size = idx.shape[0]
+    for i in range(chunks.shape[0]):
+        if not (
+            frames.decode(idx_frames[idx_at[i] : idx_at[i + 1]], idx, work)
+            and frames.decode(val_frames[val_at[i] : val_at[i + 1]], val, work)
+        ):
+            return i
+        begin = chunks[i] * size
+        rows_from_chunk(
+            idx, val, begin, begin + size, src, length, dst, order, first[i], last[i], idx_out,
+            val_out,
+        )  # fmt: skip
+    return len(chunks)
 
 
 @njit(nogil=True, cache=True)
@@ -173,15 +230,29 @@ def log_normalise(val: Array, indptr: Array, scale: Array) -> None:
 
 @njit(nogil=True, cache=True)
 def densify(
-    idx: Array, val: Array, src: Array, length: Array, first: int, last: int, out: Array
+    idx: Array,
+    val: Array,
+    src: Array,
+    length: Array,
+    first: int,
+    last: int,
+    past_cache: bool,
+    out: Array,
 ) -> None:
-    """Write rows `first:last` of a request as dense rows of `out`."""
+    """Write rows `first:last` of a request as dense rows of `out`.
+
+    `past_cache` is for an `out` that is larger than the cache.
+    """
+    own = np.empty(out.shape[1] if past_cache else 0, out.dtype)
     for k in range(first, last):
-        row = out[k - first]
+        row = own if past_cache else out[k - first]
         row[:] = 0
         ids, values = idx[src[k] : src[k] + length[k]], val[src[k] : src[k] + length[k]]
         for j in range(ids.shape[0]):
             row[ids[j]] = values[j]
+        if past_cache:
+            _stream(own, out[k - first])
+    fence()
 
 
 @njit(nogil=True, cache=True)
@@ -193,17 +264,22 @@ def densify_columns(
     column: Array,
     first: int,
     last: int,
+    past_cache: bool,
     out: Array,
 ) -> None:
     """Like `densify`, with columns renumbered by `column`, without those below zero."""
+    own = np.empty(out.shape[1] if past_cache else 0, out.dtype)
     for k in range(first, last):
-        row = out[k - first]
+        row = own if past_cache else out[k - first]
         row[:] = 0
         ids, values = idx[src[k] : src[k] + length[k]], val[src[k] : src[k] + length[k]]
         for j in range(ids.shape[0]):
             c = column[ids[j]]
             if c >= 0:
                 row[c] = values[j]
+        if past_cache:
+            _stream(own, out[k - first])
+    fence()
 
 
 @njit(nogil=True, cache=True)
@@ -216,12 +292,14 @@ def densify_log(
     column: Array,
     first: int,
     last: int,
+    past_cache: bool,
     out: Array,
 ) -> None:
     """Like `densify_columns`, log-normalised: `log1p(value * scale[k])`."""
     table = np.empty(N_LOOKUP, np.float32)
+    own = np.empty(out.shape[1] if past_cache else 0, out.dtype)
     for k in range(first, last):
-        row = out[k - first]
+        row = own if past_cache else out[k - first]
         row[:] = 0
         s = np.float32(scale[k])
         use_table = length[k] > 2 * N_LOOKUP
@@ -236,6 +314,9 @@ def densify_log(
                     row[c] = table[int(x)]
                 else:
                     row[c] = np.log1p(x * s)
+        if past_cache:
+            _stream(own, out[k - first])
+    fence()
 
 
 @njit(nogil=True, cache=True)

@@ -26,7 +26,23 @@ _NAMES = {
     "de_wilcoxon_sig_jaccard": Called("Jaccard", "shared significant genes"),
     "de_wilcoxon_lfc_nmae": Called("NMAE", "error of the fold changes", less_is_better=True),
     "pearson_delta": Called("delta correlation", "correlation of the effects"),
+    "macro_f1": Called("macro-F1", "mean F1 of the labels"),
+    "ece": Called("calibration error", "distance of confidence and accuracy", less_is_better=True),
+    "kl": Called("KL divergence", "of the latent space from its prior", less_is_better=True),
+    "nelbo": Called("objective", "negative evidence lower bound", less_is_better=True),
 }
+
+
+_INITIALS = ("pds", "mae", "mse", "des", "ari", "nmi", "auc", "r2")
+WITHOUT = "_without_own"  # ends the names of scores without the perturbations' own genes
+
+
+def label(name: str) -> str:
+    """Return the name for people of a metric, a score or a curve of a run."""
+    short = called(name).short
+    if short != name:
+        return short
+    return name.upper() if name in _INITIALS else name.replace("_", " ")
 
 
 def called(metric: str) -> Called:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 NOTHING = 1e-12  # values closer to zero are rounding errors
+_MANY = 20  # values of which a few may be called outliers
+_ALIKE = 30  # ratio of sizes up to which numbers are written with equal decimals
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,55 @@ def are_shares(values: Iterable[float]) -> bool:
     return all(0 <= value <= 1 for value in values)
 
 
-def logarithmic(values: Iterable[float], start: float, end: float) -> Axis:
-    """Fit a logarithmic axis to the positive values; it ends at powers of ten."""
+def by_size(
+    values: Iterable[float], start: float, end: float, *, spacing: float = 45, whole: bool = False
+) -> Axis:
+    """Fit a logarithmic axis to the positive values, or a linear one if they are of like size."""
     positive = [v for v in values if math.isfinite(v) and v > 0]
-    low = math.floor(math.log10(min(positive, default=1.0)) + 1e-9)
-    high = math.ceil(math.log10(max(positive, default=10.0)) - 1e-9)
-    high = max(high, low + 1)
-    stride = max(1, math.ceil((high - low) * 40 / abs(end - start)))  # a label needs 40 pixels
-    ticks = tuple(10.0**power for power in range(low, high + 1, stride))
-    return Axis(10.0**low, 10.0**high, start, end, ticks, log=True)
+    if positive and max(positive) < 3 * min(positive):
+        return linear(positive, start, end, spacing=max(spacing, 45), whole=whole)
+    return logarithmic(positive, start, end, spacing=spacing)
+
+
+def logarithmic(values: Iterable[float], start: float, end: float, *, spacing: float = 45) -> Axis:
+    """Fit a logarithmic axis to the positive values.
+
+    It has ticks at 1, 2 and 5 times powers of ten and ends at two of them; where these are too many
+    for the space, at powers of ten.
+    """
+    positive = [v for v in values if math.isfinite(v) and v > 0]
+    low, high = min(positive, default=1.0), max(positive, default=10.0)
+    room = abs(end - start) / spacing
+    ticks = _decades(low, high, (1, 2, 5))
+    if len(ticks) < 2 or len(ticks) - 1 > room:
+        first = math.floor(math.log10(low) + 1e-9)
+        last = max(math.ceil(math.log10(high) - 1e-9), first + 1)
+        stride = max(1, math.ceil((last - first) / room))
+        last = first + stride * math.ceil((last - first) / stride)  # it ends at a tick
+        ticks = tuple(10.0**power for power in range(first, last + 1, stride))
+    return Axis(ticks[0], ticks[-1], start, end, ticks, log=True)
+
+
+def _decades(low: float, high: float, within: Sequence[int]) -> tuple[float, ...]:
+    """Return multiples of powers of ten, from the last one up to `low` to the first from `high`."""
+    powers = range(math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9) + 1)
+    every = [float(f"{m}e{power}") for power in powers for m in within]
+    first = max((i for i, v in enumerate(every) if v <= low * (1 + 1e-9)), default=0)
+    last = next((i for i, v in enumerate(every) if v >= high * (1 - 1e-9)), len(every) - 1)
+    return tuple(every[first : last + 1])
+
+
+def reach(values: Iterable[float], few: float = 0.02) -> float:
+    """Return how far from zero a scale should go for a few outliers not to flatten all others.
+
+    Of many values, all but this share get at least a quarter of the scale; what is farther away
+    lies beyond it.
+    """
+    sizes = sorted(abs(v) for v in values if math.isfinite(v) and abs(v) > NOTHING)
+    if len(sizes) < _MANY:
+        return sizes[-1] if sizes else 0.0
+    usual = sizes[-1 - max(1, int(few * len(sizes)))]
+    return max(size for size in sizes if size <= 4 * usual)
 
 
 def round_step(rough: float) -> float:
@@ -119,3 +161,20 @@ def number(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}"
+
+
+def column(values: Sequence[float], alone: Callable[[float], str] = number) -> list[str]:
+    """Write the numbers of a column with equal decimals: those that four digits of the largest ask.
+
+    Where sizes differ more, so that digits of the smallest would be lost, each is written alone.
+    """
+    written = [alone(value) for value in values]
+    sizes = [abs(v) for v in values if math.isfinite(v) and v]
+    if not sizes or max(sizes) > _ALIKE * min(sizes) or any("e" in text for text in written):
+        return written
+    used = max(len(text.partition(".")[2]) for text in written)
+    digits = min(used, max(0, 3 - math.floor(math.log10(max(sizes)) + 1e-9)))
+    return [
+        f"{value:,.{digits}f}" if value and math.isfinite(value) else text
+        for value, text in zip(values, written, strict=True)
+    ]

@@ -197,6 +197,7 @@
       else return;
       e.preventDefault(); draw(); read();
     };
+    draw();  // at once: the observer calls only when the window is painted
     new ResizeObserver(draw).observe(figure);
   }
   document.querySelectorAll("figure.curve").forEach(curve);

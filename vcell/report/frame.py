@@ -49,6 +49,11 @@ def hover(words: str) -> str:
     return f"<title>{escape(words)}</title>"
 
 
+def dot(x: float, y: float, colour: int, words: str) -> str:
+    """Return a point that the pointer names."""
+    return f'<path class="dots s{colour}" d="M{x:.1f} {y:.1f}h0">{hover(words)}</path>'
+
+
 def shortened(words: str, pixels: float) -> str:
     """Shorten words to the given width, with an ellipsis."""
     if width_of(words) <= pixels:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from vcell import console
-from vcell.report import frame, pixels
+from vcell.report import axes, frame, pixels
 from vcell.report.axes import number
 
 _ROW, _LEGEND, _NAME = 17.0, 46.0, 110.0  # pixels: row height, space above, width of names
 _GAP, _RAMP = 0.6, 170.0
+_FEW = 0.1  # share of values that may lie beyond the scale, such as one row
 
 
 def named_heat_map(
@@ -19,8 +20,11 @@ def named_heat_map(
     *,
     legend: str = "",
     hover: Mapping[str, Sequence[str]] | None = None,
+    signed: bool = True,
 ) -> str:
-    """Draw signed values as a grid: zero is white, blue below, red above, grey where missing.
+    """Draw values as a grid: zero is white, blue below, red above, grey where missing.
+
+    The colours of a few values far out are those of the scale's ends, so that others are seen.
 
     Parameters
     ----------
@@ -30,15 +34,20 @@ def named_heat_map(
         Names of the columns, written upwards below the grid.
     hover
         Text in the tooltip of each value, after the value.
+    signed
+        If not, colours go from the lowest value (dark) to the highest (light).
     """
-    finite = [abs(v) for row in values.values() for v in row if math.isfinite(v)]
+    finite = [v for row in values.values() for v in row if math.isfinite(v)]
     if not finite or not columns:
         return frame.empty("nothing to show: no value is finite")
-    most = max(finite) or 1.0
+    most = axes.reach(finite, _FEW) or 1.0
+    low, high = (-most, most) if signed else (min(finite), max(finite))
     label = min(_NAME, 10 + max(map(frame.width_of, values)))
     wide = (frame.WIDTH - label - 4) / len(columns)
     foot = min(_NAME, 10 + max(map(frame.width_of, columns)))
-    parts = _legend(label, legend, most, len(values) * len(columns) - len(finite))
+    beyond = signed and any(abs(v) > most for v in finite)
+    missing = len(values) * len(columns) - len(finite)
+    parts = _legend(label, legend, (low, high), missing, signed=signed, beyond=beyond)
     for at, (name, row) in enumerate(values.items()):
         top = _LEGEND + at * _ROW
         short = frame.shortened(name, label - 8)
@@ -46,7 +55,8 @@ def named_heat_map(
         more = (hover or {}).get(name, [""] * len(columns))
         for place, (value, words) in enumerate(zip(row, more, strict=True)):
             shown = number(value) if math.isfinite(value) else "no value"
-            red, green, blue = pixels.signed(value / most)
+            share = (value - low) / ((high - low) or 1.0)
+            red, green, blue = pixels.signed(2 * share - 1) if signed else pixels.ramp(share)
             parts.append(
                 f'<rect x="{label + place * wide:.1f}" y="{top:.1f}" '
                 f'width="{max(wide - _GAP, 0.5):.1f}" height="{_ROW - _GAP:.1f}" '
@@ -64,13 +74,26 @@ def named_heat_map(
     return frame.drawing(parts, bottom + foot, words)
 
 
-def _legend(left: float, words: str, most: float, missing: int) -> list[str]:
-    ramp = [[pixels.signed(i / 49.5 - 1) for i in range(100)]]
+def _legend(
+    left: float,
+    words: str,
+    ends: tuple[float, float],
+    missing: int,
+    *,
+    signed: bool,
+    beyond: bool,
+) -> list[str]:
+    colour = (lambda share: pixels.signed(2 * share - 1)) if signed else pixels.ramp
+    low, high = (number(end) for end in ends)
+    if beyond:
+        low, high = f"≤ {low}", f"≥ {high}"
     parts = [
         frame.text(left, 11, words),
-        pixels.image(left, 16, (_RAMP, 9), pixels.png(ramp, (100, 1))),
-        frame.text(left, 37, number(-most)),
-        frame.text(left + _RAMP, 37, number(most), "end"),
+        pixels.image(
+            left, 16, (_RAMP, 9), pixels.png([[colour(i / 99) for i in range(100)]], (100, 1))
+        ),
+        frame.text(left, 37, low),
+        frame.text(left + _RAMP, 37, high, "end"),
     ]
     if missing:
         parts.append(frame.text(left + _RAMP + 8, 24, f"grey: none ({missing:,})"))

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vcell.outputs import made_by, write_text
-from vcell.report.table import Table
+from vcell.report.table import Table, breakable
 
 if TYPE_CHECKING:
     from vcell.report.curve import Chart
@@ -103,7 +103,7 @@ class Page:
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<link rel="icon" href="data:,">\n'  # browsers ask the server for one otherwise
             f"<title>{escape(self.title)}</title><style>{style}</style></head>\n"
-            f'<body><h1>{escape(self.title)}</h1><p class="sub">{escape(self.subtitle)}</p>\n'
+            f'<body><h1>{breakable(self.title)}</h1><p class="sub">{breakable(self.subtitle)}</p>\n'
             + "\n".join(self._body)
             + f"\n{end}</body></html>\n"
         )

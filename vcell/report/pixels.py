@@ -120,9 +120,18 @@ def _colours(shares: NDArray[np.float64], ramp: Ramp) -> NDArray[np.uint8]:
 
 def signed(share: float) -> tuple[int, int, int]:
     """Return the colour of a value between -1 and 1: zero is white, NaN grey."""
+    return _one((share + 1) / 2, _SIGNED)
+
+
+def ramp(share: float) -> tuple[int, int, int]:
+    """Return the colour of a value between 0 (dark) and 1 (light); NaN is grey."""
+    return _one(share, _RAMP)
+
+
+def _one(share: float, stops: Ramp) -> tuple[int, int, int]:
     import numpy as np
 
-    red, green, blue = _colours(np.array((share + 1) / 2), _SIGNED).tolist()
+    red, green, blue = _colours(np.array(share), stops).tolist()
     return (red, green, blue)
 
 

@@ -12,10 +12,18 @@ from html import escape
 from numbers import Integral, Real
 from typing import Any
 
+from vcell.report import axes
 from vcell.report.axes import number
+from vcell.report.frame import width_of
 
 _ONE_LINE = 16  # letters: "312 B", "type-0", ".578 to .962"
 _SENTENCE = 40  # letters: a longer cell needs a wider column
+_FEW = 3  # rows
+# pixels that a table may have on a telephone, those between two columns, and of a letter in a table
+# for one of a figure
+_PHONE, _GAP, _SCALE = 358.0, 13.0, 15 / 11
+_LONG, _JOINT = re.compile(r"\S{17,}"), re.compile(r"([/_|+=])(?=\w)")
+_PIECE = re.compile(r"(?<=[-/_|+=])|\s")
 _QUANTITY = re.compile(
     r"(at (least|most) )?[-+−±<>]?(\d[\d,]*)?\.?\d+(e[-+]?\d+)?( ± [\d.]+)?( ?[%\w]{1,3})?"
 )
@@ -67,12 +75,69 @@ class Table:
         return out.getvalue()
 
     def html(self) -> str:
-        """Return the table for a page; numbers and their headings are right-aligned."""
-        numeric = self.numeric
+        """Return the table for a page; numbers and their headings are right-aligned.
+
+        In a window too narrow for it, rows become blocks of lines with their headings, or the first
+        column stays in place while the others scroll: see `_narrow`.
+        """
+        numeric, shown = self.numeric, self._shown()
+        narrow = self._narrow(shown, numeric)
+        heads = self.columns if narrow == "stack" else ()
         head = _line("th", self.columns, numeric)
-        body = "".join(f"<tr>{_line('td', row, numeric)}</tr>" for row in self.rows)
+        body = "".join(f"<tr>{_line('td', row, numeric, heads)}</tr>" for row in shown)
         top = f"<thead><tr>{head}</tr></thead>" if any(self.columns) else ""
-        return f'<div class="wide"><table>{top}<tbody>{body}</tbody></table></div>'
+        kind = f' class="{narrow}"' if narrow else ""
+        return f'<div class="wide"><table{kind}>{top}<tbody>{body}</tbody></table></div>'
+
+    def _shown(self) -> list[list[str]]:
+        """Return the text of every cell; numbers of a column have the same decimals."""
+        columns = []
+        for i in range(len(self.columns)):
+            values = [row[i] for row in self.rows]
+            known = [value for value in values if value is not None]
+            if known and all(isinstance(v, Real) and not isinstance(v, Integral) for v in known):
+                written = iter(axes.column([float(v) for v in known], words))
+                columns.append([words(v) if v is None else next(written) for v in values])
+            else:
+                columns.append([words(value) for value in values])
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    def _narrow(self, shown: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
+        """Return what a telephone does with a table that is too wide for it.
+
+        Numbers are compared along their column: it scrolls, and the first column stays ("stick").
+        Rows of words, or a few long ones, are read one by one: each becomes a block ("stack").
+        """
+        if not any(self.columns):
+            return ""
+        wide = 0.0
+        for i, name in enumerate(self.columns):
+            cells = [_least_width(row[i], right=numeric[i]) for row in shown]
+            wide += _GAP + max([_word_width(name), *cells])
+        if wide <= _PHONE:
+            return ""
+        worded = any(len(row[i]) > _ONE_LINE and " " in row[i] and not numeric[i]
+                     for row in shown for i in range(1, len(self.columns)))  # fmt: skip
+        few = len(shown) <= _FEW and wide > 1.5 * _PHONE
+        return "stack" if worded or few else "stick"
+
+
+def breakable(text: str) -> str:
+    """Escape words; let long ones break behind / _ | + and = rather than between two letters."""
+    return _LONG.sub(lambda found: _JOINT.sub(r"\1<wbr>", found[0]), escape(text))
+
+
+def _least_width(text: str, *, right: bool) -> float:
+    """Estimate how narrow a cell can be, in pixels; the style sheet sets limits for words."""
+    if right:
+        return _word_width(text)
+    kind = _class_of(text)
+    least = {"l": 176.0, "m": 112.0, "s": _SCALE * width_of(text)}.get(kind, 0.0)
+    return min(max(least, _word_width(text)), 234.0 if kind == "l" else 176.0)
+
+
+def _word_width(text: str) -> float:
+    return _SCALE * max((width_of(word) for word in _PIECE.split(text)), default=0.0)
 
 
 def words(value: Any) -> str:
@@ -103,20 +168,29 @@ def _cell(value: str) -> str:
     return value.replace("|", "\\|").replace("\n", " ")
 
 
-def _line(tag: str, values: Sequence[Any], numeric: Sequence[bool]) -> str:
+def _line(
+    tag: str, values: Sequence[str], numeric: Sequence[bool], heads: Sequence[str] = ()
+) -> str:
     return "".join(
-        f"<{tag}{_kind(tag, words(value), right=right)}>{escape(words(value))}</{tag}>"
-        for value, right in zip(values, numeric, strict=True)
+        f"<{tag}{_kind(tag, value, right=right)}{_head(heads, i)}>{breakable(value)}</{tag}>"
+        for i, (value, right) in enumerate(zip(values, numeric, strict=True))
     )
 
 
+def _head(heads: Sequence[str], i: int) -> str:
+    """Return the attribute with the heading that a stacked row shows before a value."""
+    return f' data-of="{escape(heads[i], quote=True)}"' if i and heads else ""
+
+
 def _kind(tag: str, text: str, *, right: bool) -> str:
-    """Return the class of a cell: a number, a sentence, some words, or few, kept on one line."""
-    if right:
-        return ' class="n"'
-    if tag == "td" and len(text) > _SENTENCE and " " in text:
-        return ' class="l"'
-    if tag == "td" and len(text) > _ONE_LINE and " " in text:
-        return ' class="m"'
-    short = tag == "td" and len(text) <= _ONE_LINE and (" " in text or "-" in text)
-    return ' class="s"' if short else ""
+    found = "n" if right else _class_of(text) if tag == "td" else ""
+    return f' class="{found}"' if found else ""
+
+
+def _class_of(text: str) -> str:
+    """Return the class of a cell: a sentence, some words, or few, which are kept on one line."""
+    if len(text) > _SENTENCE and " " in text:
+        return "l"
+    if len(text) > _ONE_LINE and " " in text:
+        return "m"
+    return "s" if text and len(text) <= _ONE_LINE and (" " in text or "-" in text) else ""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
 #: Bytes of a slab of small batches: few hand-overs, and still in the last-level cache when read.
 _SLAB = 8 << 20
+#: Dense batches of more bytes are written past the cache, which would not hold them.
+_CACHED = 4 * _SLAB
 #: Fewest rows per thread.
 _PART = 64
 
@@ -144,18 +146,18 @@ def _dense(buffer: Buffer, a: int, b: int, factory: BatchFactory, batches: list[
     for batch in batches:
         batch.x = x[begin : begin + len(batch)]
         begin += len(batch)
-    every = factory.column is None
+    every, large = factory.column is None, x.nbytes > _CACHED
     column = factory.columns
     rows = (at.idx, at.val, at.src, at.length)
 
     def fill(first: int, last: int) -> None:
         out = x[first:last]
         if scale is not None:
-            gather.densify_log(*rows, scale, column, a + first, a + last, out)
+            gather.densify_log(*rows, scale, column, a + first, a + last, large, out)
         elif every:
-            gather.densify(*rows, a + first, a + last, out)
+            gather.densify(*rows, a + first, a + last, large, out)
         else:
-            gather.densify_columns(*rows, column, a + first, a + last, out)
+            gather.densify_columns(*rows, column, a + first, a + last, large, out)
 
     return fill
 

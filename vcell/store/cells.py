@@ -122,18 +122,11 @@ class StoreCells:
             from_disk = np.flatnonzero(here < 0)
             work.append(lambda: self._copy_held(here, length, dst, idx, val))
         order = from_disk[np.argsort(src[from_disk], kind="stable")]
-        tasks = gather.chunks_of_rows(src, length, order, store.chunk)
-        chunks = list(zip(*(part.tolist() for part in tasks), strict=True))
+        chunks, first, last = gather.chunks_of_rows(src, length, order, store.chunk)
 
-        def decode(first_task: int, last_task: int) -> None:
-            chunk_idx = np.empty(store.chunk, store.idx_dtype)
-            chunk_val = np.empty(store.chunk, store.val_dtype)
-            for number, first, last in chunks[first_task:last_task]:
-                store.read_chunk(number, chunk_idx, chunk_val)
-                gather.rows_from_chunk(
-                    chunk_idx, chunk_val, number * store.chunk, (number + 1) * store.chunk,
-                    src, length, dst, order, first, last, idx, val,
-                )  # fmt: skip
+        def decode(a: int, b: int) -> None:
+            rows = src, length, dst, order
+            store.copy_rows(chunks[a:b], rows, first[a:b], last[a:b], (idx, val))
 
         n = len(chunks)
         work += [

@@ -51,9 +51,8 @@ def _write(root: Any, table: str, names: Callable[[], Write], columns: Columns) 
     if table in root:  # left by a killed run
         del root[table]
     group = root.create_group(table)
-    note(group, "dataframe", "0.2.0")
-    group.attrs["_index"] = "_index"
-    group.attrs["column-order"] = _listed(list(columns), is_hdf5=hasattr(root, "id"))
+    order = _listed(list(columns), is_hdf5=hasattr(root, "id"))
+    note(group, "dataframe", "0.2.0", **{"_index": "_index", "column-order": order})
     names()(group, "_index")
     for name, make in columns.items():
         made = make()

@@ -19,6 +19,7 @@ from numcodecs import blosc
 
 from vcell.data.shard_file import NOT_WRITTEN, ShardDamagedError, ShardFile, with_crc
 from vcell.errors import UserError
+from vcell.kernels import frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,8 +63,35 @@ def _shuffled_by_bit(codec: Codec, *, counts: bool) -> bool:
     return counts and codec == "lz4"
 
 
+class _Memory(threading.local):
+    """Memory that a thread uses again for every chunk."""
+
+    def __init__(self) -> None:
+        self.work = np.empty(frames.WORK, np.uint8)
+        self._frame = np.empty(0, np.uint8)
+
+    def frame(self, size: int) -> NDArray[np.uint8]:
+        """Return memory for an encoded chunk of this many bytes."""
+        if len(self._frame) < size:
+            self._frame = np.empty(size, np.uint8)
+        return self._frame
+
+
+_memory = _Memory()
+
+
+def is_framed(codec: Codec, dtype: np.dtype[Any]) -> bool:
+    """Whether `vcell.kernels.frames` reads and writes chunks of such an array."""
+    return codec == "lz4" and dtype.kind in "iu" and dtype.itemsize <= 2
+
+
 def encode(values: NDArray[Any], codec: Codec, *, counts: bool = False) -> bytes:
     """Compress a full chunk and append its checksum."""
+    whole = values.nbytes % frames.BLOCK == 0
+    if whole and is_framed(codec, values.dtype) and (counts or values.itemsize > 1):
+        out = _memory.frame(frames.room(values.nbytes))
+        n = frames.encode(values.view(f"u{values.itemsize}"), counts, out, _memory.work)
+        return with_crc(out[:n])
     if codec == "none":
         body = values.tobytes()
     else:
@@ -189,8 +217,29 @@ class ShardReader:
             body = file.read(within)
         if self.layout.codec == "none":
             out.view(np.uint8)[:] = np.frombuffer(body, np.uint8)
-        else:
+        elif not self._decoded(body, out):
             blosc.decompress(body, out)
+
+    def _decoded(self, body: memoryview, out: NDArray[Any]) -> bool:
+        """Decode a chunk by our own kernel, if it can."""
+        if not is_framed(self.layout.codec, self.dtype):
+            return False
+        plain = out.view(f"u{out.itemsize}")
+        return bool(frames.decode(np.frombuffer(body, np.uint8), plain, _memory.work))
+
+    def read_frames(self, numbers: list[int], out: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Read encoded chunks, one after another; return their bounds in `out`."""
+        bounds, i = [0], 0
+        while i < len(numbers):
+            shard, within = divmod(numbers[i], self.layout.chunks_per_shard)
+            n = 1  # neighbours in the shard are read together
+            while i + n < len(numbers) and numbers[i + n] == numbers[i] + n:
+                n += 1
+            n = min(n, self.layout.chunks_per_shard - within)
+            with self._shard(shard) as file:
+                bounds += file.read_into(out, bounds[-1], within, n)
+            i += n
+        return np.array(bounds, np.int64)
 
     def read_all(self) -> NDArray[Any]:
         """Return the whole array."""

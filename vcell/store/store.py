@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from vcell.errors import UserError
-from vcell.kernels import gather
-from vcell.store.shards import ShardReader
+from vcell.kernels import frames, gather
+from vcell.store.shards import ShardReader, is_framed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,37 @@ if TYPE_CHECKING:
 
 MANIFEST = "vcell.json"
 FORMAT = 1
+#: Chunks that are read and decoded at once.
+_AT_ONCE = 8
+
+
+class _Chunks:
+    """A thread's memory for chunks of a store: encoded, and one that is decoded."""
+
+    def __init__(self, store: Store) -> None:
+        self.key = store.chunk, store.idx_dtype, store.val_dtype
+        self.idx, self.val = (np.empty(store.chunk, dtype) for dtype in self.key[1:])
+        self.coded_idx, self.coded_val = (
+            np.empty(_AT_ONCE * frames.room(x.nbytes), np.uint8) for x in (self.idx, self.val)
+        )
+        self.work = np.empty(frames.WORK, np.uint8)
+
+
+class _Memory(threading.local):
+    """Memory that a thread uses again for the next chunks."""
+
+    def __init__(self) -> None:
+        self._chunks: _Chunks | None = None
+
+    def chunks(self, store: Store) -> _Chunks:
+        """Return memory for chunks of this store."""
+        key = store.chunk, store.idx_dtype, store.val_dtype
+        if self._chunks is None or self._chunks.key != key:
+            self._chunks = _Chunks(store)
+        return self._chunks
+
+
+_memory = _Memory()
 
 
 class Store:
@@ -52,6 +84,7 @@ class Store:
         indptr.close()
         self._idx = ShardReader(path / "X" / "indices")
         self._val = ShardReader(path / "X" / "data")
+        self._framed = all(is_framed(x.layout.codec, x.dtype) for x in (self._idx, self._val))
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -241,6 +274,51 @@ class Store:
         self._idx.read_chunk(number, idx)
         self._val.read_chunk(number, val)
 
+    def copy_rows(
+        self,
+        chunks: NDArray[np.int64],
+        rows: tuple[NDArray[np.int64], ...],
+        first: NDArray[np.int64],
+        last: NDArray[np.int64],
+        out: tuple[NDArray[Any], NDArray[Any]],
+    ) -> None:
+        """Copy rows out of a few chunks.
+
+        Parameters
+        ----------
+        chunks, first, last
+            As from `vcell.kernels.gather.chunks_of_rows`.
+        rows
+            First value and length of each row in the store, first value in `out`, and the rows in
+            the order of the store.
+        out
+            Arrays of column ids and values to write to.
+        """
+        own = _memory.chunks(self)
+        done = 0
+        while done < len(chunks):
+            if self._framed:
+                part = slice(done, done + _AT_ONCE)
+                numbers = chunks[part].tolist()
+                at = [
+                    array.read_frames(numbers, coded)
+                    for array, coded in ((self._idx, own.coded_idx), (self._val, own.coded_val))
+                ]
+                done += gather.rows_from_frames(
+                    own.coded_idx, own.coded_val, *at, own.idx, own.val, own.work, chunks[part],
+                    *rows, first[part], last[part], *out,
+                )  # fmt: skip
+                if done == min(part.stop, len(chunks)):
+                    continue
+                self._framed = False  # the store is older than our frames
+            number = int(chunks[done])
+            self.read_chunk(number, own.idx, own.val)
+            gather.rows_from_chunk(
+                own.idx, own.val, number * self.chunk, (number + 1) * self.chunk, *rows,
+                int(first[done]), int(last[done]), *out,
+            )  # fmt: skip
+            done += 1
+
     def read(self, rows: NDArray[np.integer[Any]] | slice | None = None) -> csr_matrix:
         """Return some cells as a scipy CSR matrix with the types of the store.
 
@@ -260,14 +338,8 @@ class Store:
         indptr = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
         idx, val = np.empty(indptr[-1], self.idx_dtype), np.empty(indptr[-1], self.val_dtype)
         order = np.argsort(src, kind="stable")
-        chunk_idx, chunk_val = (np.empty(self.chunk, t) for t in (self.idx_dtype, self.val_dtype))
-        work = gather.chunks_of_rows(src, length, order, self.chunk)
-        for number, first, last in zip(*(part.tolist() for part in work), strict=True):
-            self.read_chunk(number, chunk_idx, chunk_val)
-            gather.rows_from_chunk(
-                chunk_idx, chunk_val, number * self.chunk, (number + 1) * self.chunk,
-                src, length, indptr, order, first, last, idx, val,
-            )  # fmt: skip
+        chunks, first, last = gather.chunks_of_rows(src, length, order, self.chunk)
+        self.copy_rows(chunks, (src, length, indptr, order), first, last, (idx, val))
         shape = (len(picked), self.n_genes)
         return csr_matrix((val, idx.astype(np.int32), indptr), shape=shape, copy=False)
 

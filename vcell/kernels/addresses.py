@@ -1,0 +1,162 @@
+"""Loads and stores at memory addresses, for kernels that move bytes.
+
+Nothing is checked: callers know that the memory is theirs. A wide move or fill touches `WIDE`
+bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from vcell.kernels.intrinsic import Intrinsic, types
+
+WIDE = 32
+#: Bytes of a line of the cache.
+LINE = 64
+_BIT, _BYTE, _LONG = ir.IntType(1), ir.IntType(8), ir.IntType(64)
+_INT = ir.IntType(32)
+_VECTOR = ir.VectorType(_BYTE, WIDE)
+
+
+def _at(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def _spread(builder: Any, byte: Any) -> Any:
+    """Return a vector that repeats one byte."""
+    nothing = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(nothing, byte, ir.Constant(_INT, 0))
+    everywhere = ir.Constant(ir.VectorType(_INT, WIDE), [0] * WIDE)
+    return builder.shuffle_vector(first, nothing, everywhere)
+
+
+def _load(bits: int) -> Intrinsic:
+    """Return an instruction that loads an unsigned number as int64."""
+    kind = ir.IntType(bits)
+
+    def emitter(_context: Any, address: Any) -> Any:
+        def emit(_ctx: Any, builder: Any, _sig: Any, args: Any) -> Any:
+            value = builder.load(_at(builder, args[0], kind), align=1)
+            return value if bits == _LONG.width else builder.zext(value, _LONG)
+
+        return types.int64(types.int64), emit
+
+    return Intrinsic(emitter)
+
+
+def _store(bits: int) -> Intrinsic:
+    """Return an instruction that stores the lowest bits of an int64."""
+    kind = ir.IntType(bits)
+
+    def emitter(_context: Any, address: Any, value: Any) -> Any:
+        def emit(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+            value = args[1] if bits == _LONG.width else builder.trunc(args[1], kind)
+            builder.store(value, _at(builder, args[0], kind), align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), emit
+
+    return Intrinsic(emitter)
+
+
+load8, load16, load32, load64 = _load(8), _load(16), _load(32), _load(64)
+store8, store32, store64 = _store(8), _store(32), _store(64)
+
+
+@Intrinsic
+def move(_context: Any, to: Any, source: Any) -> Any:
+    """Copy `WIDE` bytes."""
+
+    def emit(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        value = builder.load(_at(builder, args[1], _VECTOR), align=1)
+        builder.store(value, _at(builder, args[0], _VECTOR), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), emit
+
+
+@Intrinsic
+def fill(_context: Any, to: Any, byte: Any) -> Any:
+    """Store one byte `WIDE` times."""
+
+    def emit(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        value = _spread(builder, builder.trunc(args[1], _BYTE))
+        builder.store(value, _at(builder, args[0], _VECTOR), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), emit
+
+
+@Intrinsic
+def stream_line(_context: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
+    """Copy numbers from ``a[i:]`` to a line of the cache, ``b[j:]``, past the cache.
+
+    Whole numbers without a sign, of up to two bytes, or numbers of b's type; no bounds are checked.
+    Memory is not read before it is overwritten. Other threads see the line after a `fence`.
+    """
+    n = LINE * 8 // b.dtype.bitwidth
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def at(k: int) -> tuple[Any, Any]:
+            array = context.make_array(sig.args[k])(context, builder, args[k])
+            kind = context.get_data_type(sig.args[k].dtype)
+            address = builder.gep(array.data, [args[k + 1]])
+            vector = ir.VectorType(kind, n)
+            return builder.bitcast(address, vector.as_pointer()), vector
+
+        source, kind = at(0)
+        value = builder.load(source, align=sig.args[0].dtype.bitwidth // 8)
+        to, wanted = at(2)
+        if kind != wanted:
+            whole = isinstance(wanted.element, ir.IntType)
+            value = (builder.zext if whole else builder.uitofp)(value, wanted)
+        written = builder.store(value, to, align=LINE)
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT, 1)]))
+        return context.get_dummy_value()
+
+    return types.void(a, types.int64, b, types.int64), emit
+
+
+@Intrinsic
+def fence(_context: Any) -> Any:
+    """Let other threads see what was streamed before they see what is stored later."""
+
+    def emit(context: Any, builder: Any, _sig: Any, _args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+@Intrinsic
+def planes(_context: Any, source: Any, to: Any, apart: Any) -> Any:
+    """Store bit k of each of `WIDE` bytes as 32 bits at ``to + k * apart``, for k from 0 to 7."""
+
+    def emit(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        source, to, apart = args
+        value = builder.load(_at(builder, source, _VECTOR), align=1)
+        none = ir.Constant(_VECTOR, [0] * WIDE)
+        for k in range(8):
+            shifted = builder.shl(value, ir.Constant(_VECTOR, [7 - k] * WIDE))
+            bits = builder.bitcast(builder.icmp_signed("<", shifted, none), _INT)
+            where = builder.add(to, builder.mul(apart, ir.Constant(_LONG, k)))
+            builder.store(bits, _at(builder, where, _INT), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), emit
+
+
+def _zeros(name: str) -> Intrinsic:
+    def emitter(_context: Any, value: Any) -> Any:
+        def emit(_ctx: Any, builder: Any, _sig: Any, args: Any) -> Any:
+            return getattr(builder, name)(args[0], ir.Constant(_BIT, 0))
+
+        return types.int64(types.int64), emit
+
+    return Intrinsic(emitter)
+
+
+#: Zero bits below the lowest one, and above the highest one, of an int64.
+zeros_below, zeros_above = _zeros("cttz"), _zeros("ctlz")
