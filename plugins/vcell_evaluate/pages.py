@@ -37,11 +37,17 @@ def page(
         top = _TOPS.get(str(facts.get("rules")), "perfect")
         made.headline(f"Overall {overall:.4f}{over}", _detail(metrics, found, top))
         made.figure("Overall", _gauge(overall, metrics, top))
+    else:  # rules without an overall score
+        first = (f"{called(one.name).short} {one.raw:.4g}" for one in metrics[:3])
+        of = sum(len(one.perturbations) for one in found)
+        made.headline(", ".join(first), f"{console.count(of, 'perturbation')} scored.")
     notes = _notes(found)
     if notes:
         made.warnings(notes)
     made.heading("Scores")
     _scores(made, metrics)
+    if len(found) > 1:
+        _contexts(made, found)
     for one in found:
         _context(made, one, several=len(found) > 1)
     made.heading("How this was computed")
@@ -84,6 +90,19 @@ def _scores(made: Page, metrics: Sequence[Metric]) -> None:
         shown = [v for head, v in zip(HEADS, metric.row(), strict=True) if head in heads]
         rows.append((name.short, arrow, *shown[1:], name.meaning, other))
     made.table(("metric", "better", *heads[1:], "meaning", "in tables"), rows)
+
+
+def _contexts(made: Page, found: list[Scored]) -> None:
+    """List the scores of every context side by side."""
+    scaled = {m.name: called(m.name).short for m in found[0].metrics if m.scaled is not None}
+    rows = []
+    for one in found:
+        parts = {metric.name: metric.scaled for metric in one.metrics}
+        overall = None if one.overall is None else round(one.overall, 4)
+        rows.append(
+            (one.context, len(one.perturbations), overall, *(parts.get(name) for name in scaled))
+        )
+    made.table(("context", "perturbations", "overall", *scaled.values()), rows)
 
 
 def _gauge(overall: float, metrics: Sequence[Metric], top: str) -> str:

@@ -107,7 +107,14 @@ def _text(
         )
     ]
     if len(found) > 1:
-        rows = [(str(one.context), len(one.perturbations), one.overall) for one in found]
+        rows = [
+            (
+                str(o.context),
+                len(o.perturbations),
+                None if o.overall is None else f"{o.overall:.4f}",
+            )
+            for o in found
+        ]
         lines.append(console.table(rows, ("context", "perturbations", "overall")))
     if overall is not None:
         lines.append(f"overall {overall:.4f}  ({rules})")

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 GROUP = "vcell.reports"  # command -> sections(run, report), announced next to the command
 _MOST = 12  # runs whose curves can be distinguished
+_TABLES = {  # of a run's summary: heading and what it holds
+    "held_out": ("Held-out scores", ""),
+    "spread": ("Spread over the folds", "Standard deviations of the scores above."),
+    "levels": (
+        "What the measurement allows",
+        "Reachable: half of the cells predicts the others; chance: another perturbation does.",
+    ),
+}
 
 
 def write(report: Report, accounts: Sequence[Account]) -> None:
@@ -61,7 +69,10 @@ def _claims(report: Report, account: Account) -> None:
     for name, table in found:
         if name != "verdict" and _is_table(table):
             columns = list(dict.fromkeys(key for row in table.values() for key in row))
-            report.heading(name.replace("_", " ").capitalize())
+            heading, text = _TABLES.get(name, (name.replace("_", " ").capitalize(), ""))
+            report.heading(heading)
+            if text:
+                report.text(text)
             whole = [column for column in columns if not column.endswith(WITHOUT)]
             report.table(*_scores(table, whole, whole))
             some = [column for column in columns if column.endswith(WITHOUT)]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,16 +101,26 @@ def isp(vcell, folder: Path) -> list[Path]:
 
 
 def evaluate(vcell, folder: Path) -> list[Path]:
-    """Three perturbations with awkward names, a single one, which has no PDS, and many."""
+    """Three perturbations with awkward names, a single one, which has no PDS, many, and both."""
     pages = []
     many = tuple(f"T{i}" for i in range(70))
     for name, targets in (("hard", HARD), ("one", HARD[:1]), ("many", many)):
         real = screen(folder / f"{name}.h5ad", targets, genes=90)
         said = screen(folder / f"{name}-said.h5ad", targets, genes=90, seed=1)
+        if name != "many":
+            for side, cells in (("real", real), ("said", said)):
+                (folder / side).mkdir(exist_ok=True)
+                shutil.copy(cells, folder / side / f"{name}.h5ad")
         ran = vcell("evaluate", said, real, "-o", folder / name)
         assert ran.code == 0, ran.err
         pages.append(folder / name / "index.html")
     assert "MAE: the 20 worst" in pages[-1].read_text()
+    assert "only <script>" not in pages[1].read_text()
+    assert "the overall score mean nothing" in pages[1].read_text()
+    ran = vcell("evaluate", folder / "said", folder / "real", "-o", folder / "both")
+    assert ran.code == 0, ran.err
+    pages.append(folder / "both" / "index.html")
+    assert "mean of 2 contexts" in pages[-1].read_text()
     assert "the 20 worst" not in pages[0].read_text()
     return pages
 

@@ -47,6 +47,9 @@ def kind(table: Table) -> str:
 def test_what_a_narrow_window_does_follows_from_the_contents() -> None:
     assert kind(Table.of(METRICS, SCORES)) == "stick"
     assert kind(Table.of(("a", "b", "c", "d", "e"), WORDS)) == "stack"
+    assert kind(Table.of(("a", "b", "c", "d", "e"), WORDS * 4)) == "stack"  # one column of numbers
+    many = [(*row, 0.5) for row in WORDS * 4]
+    assert kind(Table.of(("a", "b", "c", "d", "e", "f"), many)) == "stick"
     assert kind(Table.of(("a", "b"), [("x", 1.0)])) == ""
     assert kind(Table.of(("", ""), [("x", "many words " * 20)])) == ""  # names and values wrap
 

@@ -18,7 +18,7 @@ from vcell.report.frame import width_of
 
 _ONE_LINE = 16  # letters: "312 B", "type-0", ".578 to .962"
 _SENTENCE = 40  # letters: a longer cell needs a wider column
-_FEW = 3  # rows
+_FEW, _MANY = 3, 12  # rows
 # pixels that a table may have on a telephone, those between two columns, and of a letter in a table
 # for one of a figure
 _PHONE, _GAP, _SCALE = 358.0, 13.0, 15 / 11
@@ -118,8 +118,10 @@ class Table:
             return ""
         worded = any(len(row[i]) > _ONE_LINE and " " in row[i] and not numeric[i]
                      for row in shown for i in range(1, len(self.columns)))  # fmt: skip
+        compared = sum(numeric[1:]) > 1  # columns of numbers
+        read = worded and not (compared and len(shown) > _MANY)
         few = len(shown) <= _FEW and wide > 1.5 * _PHONE
-        return "stack" if worded or few else "stick"
+        return "stack" if read or few else "stick"
 
 
 def breakable(text: str) -> str:
