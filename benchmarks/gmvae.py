@@ -340,65 +340,64 @@ def _opened(told: dict[str, Any]) -> tuple[Run, Study, ResidentCells]:
 
 
 def fractions(args: argparse.Namespace) -> None:
-    """Share of held-out cells with the right label, for several shares of labels, or wrong ones.
+    """Share of cells with the right label, for several shares of labels, or wrong ones.
 
-    Labels are those of ``vcell embed`` (without labels, the component). The truth is always the
-    right label, even if the run was trained and scored with wrong ones.
+    A fifth of each right label's cells is set apart before training, the same for all rows of a
+    seed, so that rows differ in the labels alone. Labels are those of ``vcell embed`` (without
+    labels, the component), and the truth is always the right label.
     """
     import tempfile
 
     import anndata
     import numpy as np
 
+    from vcell.gmvae.head import folds_of
+
+    rows = []
+    todo = [("right", 1.0), ("wrong", 1.0), ("right", 0.5), ("right", 0.1), ("right", 0.0)]
     for path in args.sets:
         data = anndata.read_h5ad(path)
         truth = data.obs[args.column].astype(str).to_numpy()
-        rng = np.random.default_rng(0)
         names, code = np.unique(truth, return_inverse=True)
-        other = names[(code + rng.integers(1, len(names), len(code))) % len(names)]
-        data.obs["right"] = truth
-        data.obs["wrong"] = np.where(rng.random(len(truth)) < 0.2, other, truth)
-        wrong = (data.obs["wrong"].to_numpy() != truth).mean()
-        with tempfile.TemporaryDirectory() as folder:
-            data.write_h5ad(f"{folder}/cells.h5ad")
-            for column, share in (("right", 1.0), ("wrong", 1.0), ("right", 0.5), ("right", 0.1),
-                                  ("right", 0.0)):  # fmt: skip
-                for seed in range(args.first_seed, args.first_seed + args.seeds):
-                    row = _named(folder, column, share, seed, args.max_steps, truth)
-                    row |= {"set": path.stem, "wrong": wrong if column == "wrong" else 0.0}
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
+            rng = np.random.default_rng(seed)
+            other = names[(code + rng.integers(1, len(names), len(code))) % len(names)]
+            data.obs["right"] = truth
+            data.obs["wrong"] = np.where(rng.random(len(truth)) < 0.2, other, truth)
+            apart = folds_of(code, seed) == 0
+            with tempfile.TemporaryDirectory() as folder:
+                data[~apart].write_h5ad(f"{folder}/train.h5ad")
+                data[apart].write_h5ad(f"{folder}/test.h5ad")
+                for column, share in todo[: 2 if args.only == "wrong" else None]:
+                    row = {"set": path.stem, "labels": column, "share": share, "seed": seed}
+                    row |= _named(folder, column, share, seed, args.max_steps)
+                    rows.append(row)
                     print(json.dumps(row), flush=True)
+    for key in dict.fromkeys((row["set"], row["labels"], row["share"]) for row in rows):
+        own = [row for row in rows if (row["set"], row["labels"], row["share"]) == key]
+        told = [f"{n} {np.mean([row[n] for row in own]):.3f}"
+                for n in ("accuracy", "macro_f1", "ari") if n in own[0]]  # fmt: skip
+        print(*key, ", ".join(told))
 
 
-def _named(
-    folder: str, column: str, share: float, seed: int, most: int, truth: object
-) -> dict[str, object]:
-    """Train, embed, and compare the labels of held-out cells with the truth."""
+def _named(folder: str, column: str, share: float, seed: int, most: int) -> dict[str, Any]:
+    """Train, embed the cells that were set apart, and compare their labels with the right ones."""
     import anndata
     import numpy as np
     from sklearn.metrics import adjusted_rand_score, f1_score
-    from vcell_train_gmvae import TrainGmvae
-    from vcell_train_gmvae.work import store_of
-
-    from vcell.runs import Run
-    from vcell.train.command import settings_of_run
 
     vcell = [sys.executable, "-m", "vcell"]
     words = ["--labels", column, "--label-fraction", str(share), "--seed", str(seed), "--json",
-             "--max-steps", str(most)]  # fmt: skip
-    done = subprocess.run([*vcell, "train-gmvae", "cells.h5ad", *words], cwd=folder,
+             "--max-steps", str(most), "--held-out-share", "0.1", "--min-cells", "2"]  # fmt: skip
+    done = subprocess.run([*vcell, "train-gmvae", "train.h5ad", *words], cwd=folder,
                           capture_output=True, text=True, check=True)  # fmt: skip
-    run = Path(folder) / json.loads(done.stdout)["run"]
-    subprocess.run([*vcell, "embed", str(run), "cells.h5ad", "-o", "named.h5ad", "--overwrite",
+    run = json.loads(done.stdout)["run"]
+    subprocess.run([*vcell, "embed", run, "test.h5ad", "-o", "named.h5ad", "--overwrite",
                     "--unknown", "0"], cwd=folder, capture_output=True, check=True)  # fmt: skip
     obs = anndata.read_h5ad(f"{folder}/named.h5ad").obs
-    with store_of(settings_of_run(TrainGmvae, Run.open(run))) as store:
-        row = store.obs["source_row"].to_numpy()
-    with np.load(run / "cells.npz") as file:
-        held = row[file["held_out"]]
-    given = obs["gmvae_component" if share == 0 else "gmvae_label"].astype(str).to_numpy()[held]
-    right = np.asarray(truth)[held]
-    found: dict[str, object] = {"labels": column, "share": share, "seed": seed}
-    found["ari"] = adjusted_rand_score(right, given)
+    right = obs["right"].astype(str).to_numpy()
+    given = obs["gmvae_component" if share == 0 else "gmvae_label"].astype(str).to_numpy()
+    found: dict[str, Any] = {"ari": adjusted_rand_score(right, given)}
     if share:
         found["accuracy"] = float((given == right).mean())
         found["macro_f1"] = f1_score(right, given, average="macro", labels=np.unique(right))
@@ -440,7 +439,11 @@ def main() -> None:
     parser.add_argument("what", choices=["kernels", "steps", "labels", "components", "fractions"])
     parser.add_argument("sets", nargs="*", type=Path)
     parser.add_argument("--column", default="cell_type")
-    parser.add_argument("--only", default="", help="steps: how the name of a shape begins")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="steps: how the name of a shape begins; fractions: wrong, for all labels right and wrong",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--max-steps", type=int, default=0, help="of ours; 0 for the default")
