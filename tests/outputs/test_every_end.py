@@ -161,6 +161,15 @@ def test_a_signal_at_the_end_leaves_nothing(ended, tmp_path, monkeypatch, name):
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", shortly(("figures output", "report plots_only"), "figures output"))
+def test_a_signal_between_pictures_leaves_none(ended, tmp_path, monkeypatch, name):
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    assert ended(name, tmp_path / "first").code == 0
+    monkeypatch.setattr(figure, "savefig", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    assert one_sentence(ended(name, tmp_path / "second"), 130) == "error: interrupted by SIGTERM"
+    assert left(tmp_path / "second") == []
+
+
 #: Commands that show what took them long, and what they show; others write what nobody can read.
 SHOW = {
     "de output": "tests", "effects output": "genes beyond", "evaluate output": "overall",
