@@ -9,10 +9,11 @@ own, of an energy in units of the noise of a measured effect; controls are halve
 targets and 15 pairs, effects of very different strengths that partly follow GO and Reactome; in
 half of the screens pairs have less than the sum of two effects, and interactions. For each margin
 (standard errors that a gain on left-out folds must exceed; `all`: gp is always believed) it prints
-gp's gain over perturbed-mean-own and no-change, its mean over screens, the number of screens in
-which it is below 0 by more than a standard error, and those in which the interval is below 0; and
-in how many folds gp says more than the mean effect, and more than no change. Then PDS of gp, of all
-genes and without those targeted. With `--data` the screens are real ones, by the default protocol.
+gp's gain over perturbed-mean-own and no-change, its mean and standard error over screens, the
+number of screens in which it is below 0 by more than a standard error, and those in which the
+interval is below 0; and in how many folds gp says more than the mean effect, and more than no
+change. Then PDS of gp, of all genes and without those targeted. With `--data` the screens are real
+ones, by the default protocol.
 """
 
 from __future__ import annotations
@@ -183,6 +184,13 @@ def real(case: str, data: Path) -> Callable[[int], list[Screen]]:
     return folds
 
 
+def folds_of(case: str, n: int, data: Path | None) -> Callable[[int], Iterable[Screen]]:
+    """Return the function that gives the folds of a seed; `data` is for real screens."""
+    if data:
+        return real(case, data)
+    return sets if case == "sets" else functools.partial(screens, case, n)
+
+
 def run(case: str, folds: Callable[[int], Iterable[Screen]], seeds: int) -> None:
     """Print a row for each margin."""
     told: dict[tuple[str, str], list[verdict.Difference]] = {}
@@ -225,7 +233,9 @@ def run(case: str, folds: Callable[[int], Iterable[Screen]], seeds: int) -> None
             some = told[margin, other]
             below = sum(one.mean < -one.error - 1e-9 for one in some)
             worse = sum(one.high < 0 for one in some)
-            cells.append(f"{verdict.signed(np.mean([x.mean for x in some]))} | {below} | {worse}")
+            means = np.array([x.mean for x in some])
+            error = means.std(ddof=min(1, len(means) - 1)) / np.sqrt(len(means))
+            cells.append(f"{verdict.signed(means.mean())} ± {error:.4f} | {below} | {worse}")
         share = " | ".join(f"{x:.2f}" for x in more[i])
         both = " | ".join(f"{x:.3f}" for x in np.concatenate(pds[margin], axis=1).mean(axis=1))
         print(f"| {case} | {margin} | {' | '.join(cells)} | {share} | {both} |", flush=True)
@@ -243,11 +253,7 @@ def main() -> None:
     print("| screen | margin | over perturbed-mean-own | < -1 SE | worse | over no-change "
           "| < -1 SE | worse | beyond mean | at all | PDS | PDS, no own genes |")  # fmt: skip
     for case in arguments.cases:
-        simulated = functools.partial(screens, case, arguments.perturbations)
-        if case == "sets":
-            simulated = sets
-        folds = real(case, arguments.data) if arguments.data else simulated
-        run(case, folds, arguments.seeds)
+        run(case, folds_of(case, arguments.perturbations, arguments.data), arguments.seeds)
     print(f"{time.process_time() - start:.0f} CPU seconds")
 
 

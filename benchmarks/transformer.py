@@ -208,8 +208,7 @@ class Bench:
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{spec} failed:\n{done.stderr[-2000:]}")
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return found
+        return json.loads(done.stdout.splitlines()[-1])
 
     def naive(self) -> None:
         """Fit the plain encoder, measure vcell's, print the ratios."""
@@ -227,8 +226,8 @@ class Bench:
                 off = np.abs(np.polyval(fit, LENGTHS) / values - 1)
                 whole[key] = float(np.polyval(fit, ALL_GENES))
                 terms = ", ".join(f"{c:.3g}" for c in fit[::-1])
-                points = zip(LENGTHS, values, strict=True)
-                lines.append(f"  {key}: " + ", ".join(f"{t}: {v:.3g}" for t, v in points))
+                points = (f"{t}: {v:.3g}" for t, v in zip(LENGTHS, values, strict=True))
+                lines.append(f"  {key}: {', '.join(points)}")
                 lines.append(
                     f"  fit a, b T, c T^2 = {terms}; off by {off.max():.1%} at most; at "
                     f"{ALL_GENES:,} tokens {whole[key]:,.4g} {'GiB' if unit > 1 else 's'}"
@@ -388,8 +387,7 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.child)
-        return
+        return child(options.child)
     bench = Bench(options)
     for part in options.parts or parts:
         if part not in parts:

@@ -46,7 +46,6 @@ class Settings:
 
 settings = Settings()
 _ENDLESS = re.compile(r"(\S{150})\S{850,}")
-_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _copies: list[TextIO] = []
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 
-def closest(word: str, known: Iterable[str], count: int = 1) -> list[str]:
-    """Return up to `count` known words that look like `word`, most similar first."""
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that looks most like `word`, if one does."""
     import difflib  # 3 ms, and only needed after a mistake
 
     by_folded = {name.casefold(): name for name in known}
-    hits = difflib.get_close_matches(word.casefold(), by_folded, n=count, cutoff=0.6)
-    return [by_folded[hit] for hit in hits]
+    hits = difflib.get_close_matches(word.casefold(), by_folded, n=1)
+    return by_folded[hits[0]] if hits else None
 
 
 def few(names: Sequence[str], most: int = 8) -> str:
@@ -21,5 +21,5 @@ def few(names: Sequence[str], most: int = 8) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `` (did you mean X?)``, or "" if no known word is similar."""
-    hits = closest(word, known)
-    return f" (did you mean {hits[0]}?)" if hits else ""
+    near = closest(word, known)
+    return "" if near is None else f" (did you mean {near}?)"

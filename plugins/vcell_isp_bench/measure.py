@@ -190,10 +190,10 @@ class GpuLoad:
 
 
 @torch.inference_mode()
-def peak_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+def peak_rate(device: torch.device) -> float:
     """Measure the operations per second of a large matrix product, the roofline here."""
     n = 1024 if device.type == "cpu" else 8192
-    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    a, b = (torch.randn(n, n, device=device) for _ in range(2))
     best = float("inf")
     for _ in range(4):
         _synchronise(device)

@@ -85,8 +85,10 @@ class Account:
         over = given.get("over") if isinstance(given, dict) else None
         if not isinstance(over, dict):
             return []
-        keys = ("mean", "low", "high", "n")
-        return [(name, *(one.get(key) for key in keys)) for name, one in over.items()]
+        return [
+            (name, one.get("mean", one.get("value")), *(one.get(k) for k in ("low", "high", "n")))
+            for name, one in over.items()  # "value" is of scores that are no mean, such as the AUC
+        ]
 
     # -- speed and cost ------------------------------------------------------------------------
 

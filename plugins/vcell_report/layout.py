@@ -63,8 +63,10 @@ def _claims(report: Report, account: Account) -> None:
     rows = account.differences()
     if rows:
         report.heading("Against each baseline")
-        report.text("Mean paired difference over everything held out, with its 95 % interval.")
-        report.table(("baseline", "difference", "low", "high", "held out"), rows)
+        report.text("Paired difference over everything held out, with its 95 % interval.")
+        wide = 5 if any(row[-1] is not None for row in rows) else 4
+        heads = ("baseline", "difference", "low", "high", "held out")
+        report.table(heads[:wide], [row[:wide] for row in rows])
     found = sorted(account.summary.items(), key=lambda entry: entry[0] != "held_out")
     for name, table in found:
         if name != "verdict" and _is_table(table):

@@ -87,7 +87,7 @@ def page(
         lost = {r["gene"]: r["perturbations"] for r in report["responses"]["lost_genes"][:20]}
         made.figure(
             "Responding genes that are lost",
-            svg.bars(lost, x="perturbations it responds to") if lost else frame.empty("none"),
+            svg.bars(lost, x="perturbations it responds to") if lost else frame.empty("none lost"),
             "The genes left out that respond to most perturbations." if lost else "",
         )
     made.figure(

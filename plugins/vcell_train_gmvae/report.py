@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 ALONE, TRAINED = "gmvae, latent means alone", "gmvae, head as trained"
 LOGISTIC = "logistic regression on 30 PCs"
 _AT_ONCE, _DRAWS = 2048, 500
-UNKNOWN = 0.01  # share of held-out cells that would be called unknown
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,9 @@ class FactorSampler:
     """
 
     def __init__(
-        self, members: Members, values: Array, n_genes: int, kernels: Sequence[Array], seed: int = 0
+        self, members: Members, values: Array, n_genes: int, kernels: Sequence[Array]
     ) -> None:
-        self.members, self.values, self.seed = members, values, seed
+        self.members, self.values = members, values
         self.n_genes, self.kernels = n_genes, kernels
         there = members >= 0
         gene, which = members[there], np.nonzero(there)[0]
@@ -99,7 +99,7 @@ class FactorSampler:
         similarity
             Weights to use; by default they are estimated.
         """
-        rng = np.random.default_rng(self.seed)
+        rng = np.random.default_rng(0)
         found, n = similarity or GeneSimilarity.even(len(self.kernels)), self.n_genes
         q_effects = inverse_mixture(found.effects, self.kernels, n)
         q_factors = inverse_mixture(found.factors, self.kernels, n)

@@ -53,3 +53,13 @@ def test_init_makes_a_project_that_checks(vcell, tmp_path):
 def test_the_repositorys_own_project_file_has_no_mistakes(vcell, repository):
     assert (repository / "vcell.toml").is_file()
     assert vcell("config", "check", cwd=repository).code == 0
+
+
+def test_a_project_file_of_vcell_is_replaced_by_force_only(vcell, tmp_path):
+    path = tmp_path / "vcell.toml"
+    assert vcell("config", "init", path).code == 0
+    assert "--force" in vcell("config", "init", path).err
+    assert vcell("config", "init", path, "--force").code == 0
+    path.write_text("# mine\n")
+    assert vcell("config", "init", path, "--force").code == 2
+    assert path.read_text() == "# mine\n"

@@ -56,19 +56,6 @@ def test_the_file_is_plain_parquet(cells):
     assert np.vstack(table["effect"]).shape == (12, 60)
 
 
-def test_existing_outputs_and_inputs_are_not_overwritten(cells, tmp_path, capsys):
-    (tmp_path / "mine.parquet").write_text("mine")
-    assert run(["effects", "cells.h5ad", "-o", "mine.parquet"]) == 2
-    assert "mine.parquet" in capsys.readouterr().err
-    assert run(["effects", "cells.h5ad", "-o", "mine.parquet", "--overwrite"]) == 2
-    assert (tmp_path / "mine.parquet").read_text() == "mine"
-    before = (tmp_path / "cells.h5ad").read_bytes()
-    assert run(["effects", "cells.h5ad", "-o", "cells.h5ad", "--overwrite"]) == 2
-    assert (tmp_path / "cells.h5ad").read_bytes() == before
-    for words in ([], ["--overwrite"]):
-        assert run(["effects", "cells.h5ad", "-o", "e.parquet", *words]) == 0
-
-
 @pytest.mark.parametrize(
     ("content", "said"),
     [(None, "does not exist"), ("junk", "is not a file of effects")],

@@ -256,23 +256,6 @@ class TestRefusals:
             "normalised differently", "normalise both to the same total",
         )  # fmt: skip
 
-    @pytest.mark.parametrize(
-        ("value", "said"),
-        [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite"), (-1, "negative")],
-    )
-    def test_values_that_mean_nothing(self, here, value, said):
-        pred = screen(2)
-        pred.X.data[pred.X.nnz // 2] = value
-        save(pred, here, "pred.h5ad")
-        refused(here("evaluate", "pred.h5ad", "real.h5ad", "-o", "out"), said)
-        assert not (here.folder / "out").exists()
-
-    def test_duplicate_genes(self, here):
-        pred = screen(2)
-        pred.var_names = ["G001" if g == "G000" else g for g in GENES]
-        save(pred, here, "pred.h5ad")
-        refused(here("evaluate", "pred.h5ad", "real.h5ad"), "more than once: G001")
-
     def test_no_controls_on_the_real_side(self, here):
         real = screen(1)
         save(real[real.obs["target_gene"] != CONTROL].copy(), here, "real.h5ad")
@@ -282,20 +265,6 @@ class TestRefusals:
         refused(
             here("evaluate", "prod.h5ad", "real.h5ad"), "prod.h5ad does not exist", "pred.h5ad?"
         )
-
-    def test_an_existing_output_is_kept(self, here):
-        (here.folder / "out").mkdir()
-        (here.folder / "out/thesis.txt").write_text("mine")
-        ran = here("evaluate", "pred.h5ad", "real.h5ad", "-o", "out", "--overwrite")
-        refused(ran, "not made by vcell")
-        assert (here.folder / "out/thesis.txt").read_text() == "mine"
-
-    def test_truncated_files_are_reported_in_one_line(self, here):
-        whole = (here.folder / "pred.h5ad").read_bytes()
-        for share in (0.001, 0.1, 0.5, 0.9):
-            (here.folder / "pred.h5ad").write_bytes(whole[: int(len(whole) * share)])
-            refused(here("evaluate", "pred.h5ad", "real.h5ad", "-o", "out"))
-            assert not (here.folder / "out").exists()
 
 
 class TestEdges:
@@ -380,7 +349,7 @@ def test_the_folder_holds_what_the_documentation_says(here):
     score = json.loads((out / "score.json").read_text())
     assert score["rules"] == "vcc2025"
     assert {"vcell", "numpy", "scipy", "numba"} <= score["versions"].keys()
-    page = (out / "index.html").read_text()
+    page = (out / "index.html").read_text().replace("<wbr>", "")
     for words in ("discrimination_score_l1", "Nearest real effects", "G017"):
         assert words in page
     assert "http://" not in page

@@ -167,13 +167,3 @@ def test_files_that_are_not_a_source_are_refused(tmp_path, capsys, name, content
     assert said in error
     assert "Traceback" not in error
     assert not (tmp_path / "features").exists()
-
-
-def test_an_existing_table_is_not_overwritten(tmp_path, capsys):
-    (tmp_path / "emb.csv").write_text("gene,a,b\nTP53,1,2\nMYC,3,4\n")
-    assert run(["features", "emb.csv"]) == 0
-    before = (tmp_path / "features" / "emb.npz").read_bytes()
-    assert run(["features", "emb.csv"]) == 2
-    assert "emb.npz exists already" in capsys.readouterr().err
-    assert (tmp_path / "features" / "emb.npz").read_bytes() == before
-    assert run(["features", "emb.csv", "--overwrite"]) == 0

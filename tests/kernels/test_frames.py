@@ -150,10 +150,12 @@ def test_dense_rows_are_equal_past_the_cache(genes):
         (gather.densify_log, (scale, column)),
     ):  # fmt: skip
         made = []
-        for past_cache in (False, True):
-            out = np.full((30 * genes + 3), np.nan, np.float32)
-            kernel(*rows, *more, 0, 30, past_cache, out[3:].reshape(30, genes))
+        for how, before in ((gather.CACHED, np.nan), (gather.STREAMED, np.nan), (gather.ZERO, 0)):
+            out = np.full((30 * genes + 3), before, np.float32)
+            out[:3] = np.nan
+            kernel(*rows, *more, 0, 30, how, out[3:].reshape(30, genes))
             assert np.isnan(out[:3]).all()
             made.append(out[3:])
-        assert (made[0] == made[1]).all()
+        for other in made[1:]:
+            assert (made[0] == other).all()
         assert not np.isnan(made[0]).any()

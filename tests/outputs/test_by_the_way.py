@@ -42,3 +42,20 @@ def test_readings_are_appended(typed, tmp_path):
     ran = typed("gpu-tune", "monitor", "--log-file", "log.jsonl", "--readings", "1")
     assert "holds no readings" not in ran.err
     assert (tmp_path / "log.jsonl").read_text().startswith(line)
+
+
+def test_prepare_does_not_write_next_to_the_data(here, tmp_path):
+    data, project = tmp_path / "data", tmp_path / "project"
+    data.mkdir()
+    project.mkdir()
+    (tmp_path / "cells.h5ad").rename(data / "cells.h5ad")
+    env = {"VCELL_CACHE": str(tmp_path / "cache")}
+    ran = here("prepare", "../data/cells.h5ad", cwd=project, env=env)
+    assert ran.code == 0
+    assert f"the store goes to the cache: {tmp_path / 'cache'}" in ran.err
+    (project / "vcell.toml").write_text('[data]\ncells = "../data/cells.h5ad"\n')
+    ran = here("prepare", cwd=project, env=env)
+    assert ran.code == 0
+    assert f"the store goes to the project's folder: {project}" in ran.err
+    assert (project / "cells.store.zarr").is_dir()
+    assert [p.name for p in data.iterdir()] == ["cells.h5ad"]

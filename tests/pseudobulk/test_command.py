@@ -79,15 +79,6 @@ def test_deconvolve_scores_its_estimates_and_writes_them(vcell):
     assert lines[2].split()[0] == "all"
 
 
-def test_outputs_are_replaced_only_on_request_and_inputs_never(vcell):
-    words = ("pseudobulk", "cells.h5ad", "--labels", "kind", "--samples", "3")
-    for out in ("a.h5ad", "a.npz"):
-        assert vcell(*words, "-o", out).code == 0
-        assert vcell(*words, "-o", out).code == 2
-        assert vcell(*words, "-o", out, "--overwrite").code == 0
-    assert vcell(*words, "-o", "cells.h5ad", "--overwrite").code == 2
-
-
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

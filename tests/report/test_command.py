@@ -249,3 +249,18 @@ def test_a_plugin_adds_sections_to_the_reports_of_its_runs(vcell, runs) -> None:
     ran = vcell("report", "first")
     assert ran.code == 0
     assert "could not add its sections" in ran.err
+
+
+def test_scores_that_are_no_mean_are_compared_and_have_their_names(vcell, tmp_path) -> None:
+    """An AUC has one value for all patients; scores without own genes have their own table."""
+    over = {"logistic": {"value": -0.651, "low": -0.836, "high": -0.466, "error": 0.09}}
+    told = {"claim": "worse", "nearest": "logistic", "text": "it is worse", "over": over}
+    scores = {"ours": {"auc": 0.31, "mae": 0.5, "mae_without_own": 0.25}}
+    trained(tmp_path, "auc").finish("done", verdict=told, held_out=scores)
+    ran = vcell("report", tmp_path / "auc", "--format", "md", "-o", tmp_path / "auc.md")
+    assert ran.code == 0, ran.err
+    text = (tmp_path / "auc.md").read_text()
+    assert "| baseline | difference | low | high |\n" in text
+    assert "| logistic | -0.651 | -0.836 | -0.466 |" in text
+    assert "|  | AUC | MAE |\n| --- | ---: | ---: |\n| ours | 0.31 | 0.5 |" in text
+    assert "Without the perturbations' own genes:\n\n|  | MAE |" in text

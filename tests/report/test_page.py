@@ -91,3 +91,11 @@ def test_numbers_are_readable(tmp_path) -> None:
     assert '<td class="n">0.5</td>' in text
     assert "12,345" in text
     assert [p.name for p in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_a_number_and_its_percent_sign_stay_on_one_line() -> None:
+    page = Page("a page")
+    page.headline("95 % of nulls", "in 5 % of cells")
+    page.text("a % alone, 20 % and <b>")
+    assert "95\u00a0% of nulls<small>in 5\u00a0% of cells" in page.html()
+    assert "a % alone, 20\u00a0% and &lt;b&gt;" in page.html()

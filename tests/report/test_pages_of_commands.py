@@ -217,6 +217,14 @@ def demo(vcell, folder: Path) -> list[Path]:
     assert ran.code == 0, ran.err
     pages = sorted((folder / "vcell-demo").rglob("*.html"))
     assert len(pages) >= 6
+    hub = (folder / "vcell-demo" / "report.html").read_text()
+    linked = set(re.findall(r'href="([^"]+\.html)"', hub))
+    assert linked | {"report.html"} == {
+        str(page.relative_to(folder / "vcell-demo")) for page in pages
+    }
+    for shown in ("<h3>Loss</h3>", "<h3>Every held-out perturbation</h3>",
+                  "A model can exceed a replicate"):  # fmt: skip
+        assert shown in hub
     return pages
 
 

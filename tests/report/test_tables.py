@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Browser, chromium
-from vcell.report import Page, Table
+from vcell.report import Markdown, Page, Table
 
 METRICS = ("", "PDS", "MAE", "DES", "delta correlation", "gain", "low", "high")
 SCORES = [(f"model-{i}-with-a-name", *(i + j / 7 for j in range(7))) for i in range(12)]
@@ -105,3 +105,10 @@ def test_a_long_path_breaks_only_behind_its_separators(browser: Browser, page: P
     )
     assert len(lines) > 1
     assert all(line[-1] in "/_" for line in lines[:-1])
+
+
+def test_a_folded_table_has_its_title_in_markdown_too() -> None:
+    text = Markdown("a run")
+    text.table(("model", "MAE"), [("mean", 0.5), ("ridge", 0.25)], "without own genes")
+    assert "Without own genes:\n\n| model | MAE |" in text.markdown()
+    assert "| mean | 0.50 |" in text.markdown()

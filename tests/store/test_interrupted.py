@@ -130,16 +130,6 @@ def test_a_full_disk_is_reported_in_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(
-    screen: Screen, tmp_path: Path, vcell: Callable[..., Ran]
-) -> None:
-    (tmp_path / "file").write_text("")
-    done = vcell("prepare", screen.path, "-o", tmp_path / "file" / "s.zarr")
-    assert done.code == 2
-    assert "is not a folder" in done.err
-    assert "Traceback" not in done.err
-
-
 @pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
 @pytest.mark.parametrize("array", ["data", "indices"])
 def test_a_flipped_byte_is_found(prepared: Callable[..., Store], codec: str, array: str) -> None:

@@ -392,3 +392,18 @@ def test_errors_on_threads_reach_the_consumer(store_path: Path, tmp_path: Path) 
     shard.write_bytes(data)
     with pytest.raises(UserError, match=r"X/data/c/0 is damaged: chunk 0 does not match"):
         list(Loader(broken, ORDER, resident=False))
+
+
+@pytest.mark.parametrize("log1p", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_dense_batches_larger_than_the_cache_are_equal(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, own: bool, log1p: bool
+) -> None:
+    made = []
+    for cached in (1 << 30, 0):
+        monkeypatch.setattr("vcell.store.batching._CACHED", cached)
+        output = Output(dense=True, own=own, log1p=log1p)
+        loader = Loader(store, Shuffled(batch_size=100, seed=1), output, resident=False)
+        made.append([batch.x.copy() for _ in range(2) for batch in loader])
+    assert all((a == b).all() for a, b in zip(*made, strict=True))
+    assert any(x.any() for x in made[0])

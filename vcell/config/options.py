@@ -279,9 +279,9 @@ def grouped_help(ctx: click.Context) -> str:
     return formatter.getvalue().rstrip("\n")
 
 
-def provenance(ctx: click.Context | None = None) -> dict[str, str]:
+def provenance() -> dict[str, str]:
     """Return the source of every setting of the running command."""
-    ctx = ctx or click.get_current_context()
+    ctx = click.get_current_context()
     file = ctx.meta.get(PROJECT)
     origins = {}
     for param in ctx.command.params:

@@ -152,5 +152,5 @@ def _nearby(path: Path) -> str | None:
 
     if not path.parent.is_dir():
         return f"there is no folder {path.parent} either"
-    hits = closest(path.name, [p.name for p in path.parent.iterdir()])
-    return f"did you mean {path.parent / hits[0]}?" if hits else None
+    near = closest(path.name, [p.name for p in path.parent.iterdir()])
+    return None if near is None else f"did you mean {path.parent / near}?"

@@ -5,7 +5,7 @@ occupies `src[i] : src[i] + length[i]` there and goes to `dst[i] : dst[i] + leng
 output. Serial, without the GIL: callers use their own threads.
 """
 
-# ruff: noqa: FBT001, PLR0913, PLR0917  # kernels take arrays, not objects
+# ruff: noqa: PLR0913, PLR0917  # kernels take arrays, not objects
 from __future__ import annotations
 
 from typing import Any
@@ -21,6 +21,8 @@ Array = NDArray[Any]
 
 #: Counts below this are looked up when log-normalising: over 99 % of the non-zeros.
 N_LOOKUP = 64
+#: How dense rows are written.
+CACHED, STREAMED, ZERO = 0, 1, 2
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -236,21 +238,23 @@ def densify(
     length: Array,
     first: int,
     last: int,
-    past_cache: bool,
+    how: int,
     out: Array,
 ) -> None:
     """Write rows `first:last` of a request as dense rows of `out`.
 
-    `past_cache` is for an `out` that is larger than the cache.
+    `how` is `CACHED`, or, for an `out` that is larger than the cache, `STREAMED`, or `ZERO` where
+    it is new and all zero.
     """
-    own = np.empty(out.shape[1] if past_cache else 0, out.dtype)
+    own = np.empty(out.shape[1] if how == STREAMED else 0, out.dtype)
     for k in range(first, last):
-        row = own if past_cache else out[k - first]
-        row[:] = 0
+        row = own if how == STREAMED else out[k - first]
+        if how != ZERO:
+            row[:] = 0
         ids, values = idx[src[k] : src[k] + length[k]], val[src[k] : src[k] + length[k]]
         for j in range(ids.shape[0]):
             row[ids[j]] = values[j]
-        if past_cache:
+        if how == STREAMED:
             _stream(own, out[k - first])
     fence()
 
@@ -264,20 +268,21 @@ def densify_columns(
     column: Array,
     first: int,
     last: int,
-    past_cache: bool,
+    how: int,
     out: Array,
 ) -> None:
     """Like `densify`, with columns renumbered by `column`, without those below zero."""
-    own = np.empty(out.shape[1] if past_cache else 0, out.dtype)
+    own = np.empty(out.shape[1] if how == STREAMED else 0, out.dtype)
     for k in range(first, last):
-        row = own if past_cache else out[k - first]
-        row[:] = 0
+        row = own if how == STREAMED else out[k - first]
+        if how != ZERO:
+            row[:] = 0
         ids, values = idx[src[k] : src[k] + length[k]], val[src[k] : src[k] + length[k]]
         for j in range(ids.shape[0]):
             c = column[ids[j]]
             if c >= 0:
                 row[c] = values[j]
-        if past_cache:
+        if how == STREAMED:
             _stream(own, out[k - first])
     fence()
 
@@ -292,15 +297,16 @@ def densify_log(
     column: Array,
     first: int,
     last: int,
-    past_cache: bool,
+    how: int,
     out: Array,
 ) -> None:
     """Like `densify_columns`, log-normalised: `log1p(value * scale[k])`."""
     table = np.empty(N_LOOKUP, np.float32)
-    own = np.empty(out.shape[1] if past_cache else 0, out.dtype)
+    own = np.empty(out.shape[1] if how == STREAMED else 0, out.dtype)
     for k in range(first, last):
-        row = own if past_cache else out[k - first]
-        row[:] = 0
+        row = own if how == STREAMED else out[k - first]
+        if how != ZERO:
+            row[:] = 0
         s = np.float32(scale[k])
         use_table = length[k] > 2 * N_LOOKUP
         if use_table:
@@ -314,7 +320,7 @@ def densify_log(
                     row[c] = table[int(x)]
                 else:
                     row[c] = np.log1p(x * s)
-        if past_cache:
+        if how == STREAMED:
             _stream(own, out[k - first])
     fence()
 

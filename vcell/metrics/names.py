@@ -28,6 +28,8 @@ _NAMES = {
     "pearson_delta": Called("delta correlation", "correlation of the effects"),
     "macro_f1": Called("macro-F1", "mean F1 of the labels"),
     "ece": Called("calibration error", "distance of confidence and accuracy", less_is_better=True),
+    "ece_expected": Called("calibration error if honest", "of a calibrated model on as many"),
+    "brier": Called("Brier score", "squared error of probabilities", less_is_better=True),
     "kl": Called("KL divergence", "of the latent space from its prior", less_is_better=True),
     "nelbo": Called("objective", "negative evidence lower bound", less_is_better=True),
 }

@@ -53,15 +53,13 @@ def shortened(line: Line, columns: int) -> Line:
     return [*fit(line, columns - 1), ("…", "dim")]
 
 
-def side_by_side(
-    left: Sequence[Line], right: Sequence[Line], left_width: int, gap: int = 2
-) -> list[Line]:
+def side_by_side(left: Sequence[Line], right: Sequence[Line], left_width: int) -> list[Line]:
     """Put two blocks next to each other."""
     rows = max(len(left), len(right))
     return [
         [
             *fit(left[i] if i < len(left) else [], left_width),
-            (" " * gap, ""),
+            ("  ", ""),
             *(right[i] if i < len(right) else []),
         ]
         for i in range(rows)

@@ -89,9 +89,9 @@ def measured(history: History, meta: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def mean_of_last(history: History, name: str, rows: int = _RECENT) -> float | None:
+def mean_of_last(history: History, name: str) -> float | None:
     """Return the mean of a metric over the last steps."""
-    values = [v for v in history.series(name).values[-rows:] if math.isfinite(v)]
+    values = [v for v in history.series(name).values[-_RECENT:] if math.isfinite(v)]
     return sum(values) / len(values) if values else None
 
 

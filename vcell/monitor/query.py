@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from vcell.monitor.overview import STATES, Overview
-from vcell.suggest import closest
+from vcell.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,9 +70,7 @@ def _options(wanted: str) -> list[str]:
 def _check_states(wanted: str) -> None:
     for state in _options(wanted):
         if not any(known.startswith(state.lower()) for known in STATES):
-            near = closest(state, STATES)
-            meant = f" (did you mean {near[0]}?)" if near else ""
-            raise BadQuery(f"no run can be {state!r}{meant}")
+            raise BadQuery(f"no run can be {state!r}{did_you_mean(state, STATES)}")
 
 
 def value_of(run: Overview, name: str) -> Any:

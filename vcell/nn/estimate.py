@@ -19,9 +19,6 @@ from vcell.nn.presets import PRESETS, AttentionName, Preset
 if TYPE_CHECKING:
     from vcell.nn.patterns import Pattern
 
-_LINEAR = ("linear",)
-_BLOCKED = ("chunked", "sparse", "local")
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -154,7 +151,7 @@ def dense_flops(preset: Preset) -> int:
 def attention_flops(preset: Preset, n_tokens: int, name: AttentionName, scores: int) -> int:
     """Count a block's attention FLOPs per sequence: forward, and twice that backward."""
     d = preset.d_model
-    if name in _LINEAR:
+    if name == "linear":
         return 3 * 2 * n_tokens * d * (2 * preset.head_dim + 1)
     return 3 * 2 * 2 * scores * d
 

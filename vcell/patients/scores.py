@@ -130,11 +130,11 @@ class PatientJudge:
         return {"auc": self.auc(probability).plain(), **self.calibration(probability)}
 
 
-def ece(sure: Array, right: Array, bins: int = BINS) -> float:
+def ece(sure: Array, right: Array) -> float:
     """Return the expected calibration error: mean distance of confidence and accuracy, by bin."""
     from vcell.gmvae.head import calibration_error
 
-    return calibration_error(sure, right, bins)
+    return calibration_error(sure, right, BINS)
 
 
 def _interval(drawn: Array) -> Interval:
@@ -206,11 +206,11 @@ def curve(score: Array, yes: NDArray[np.bool_]) -> tuple[Array, Array]:
     return np.append(0, false), np.append(0, true)
 
 
-def reliability(sure: Array, right: Array, bins: int = BINS) -> list[tuple[float, float, int]]:
+def reliability(sure: Array, right: Array) -> list[tuple[float, float, int]]:
     """Return mean confidence, accuracy and number of patients of each non-empty bin."""
-    place = np.minimum((sure * bins).astype(int), bins - 1)
+    place = np.minimum((sure * BINS).astype(int), BINS - 1)
     return [
         (float(sure[own].mean()), float(right[own].mean()), int(own.sum()))
-        for own in (place == k for k in range(bins))
+        for own in (place == k for k in range(BINS))
         if own.any()
     ]

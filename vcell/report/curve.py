@@ -15,7 +15,7 @@ from html import escape
 
 from vcell.report import axes, frame
 from vcell.report.frame import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH
-from vcell.report.table import Table
+from vcell.report.table import Table, prose
 
 _STILL = 90  # points of a curve in the static figure, one per three pixels
 
@@ -86,7 +86,7 @@ class Chart:
         """Return the figure: picture, numbers, sentence, and a collapsed table."""
         curves = [curve for curve in self.curves if curve.x]
         title = f"<h3>{escape(self.title)}</h3>"
-        words = f"<figcaption>{escape(self.reading)}</figcaption>" if self.reading else ""
+        words = f"<figcaption>{prose(self.reading)}</figcaption>" if self.reading else ""
         if not curves:
             return f"<figure>{title}{frame.empty('nothing was recorded')}{words}</figure>"
         legend = _names(curves)

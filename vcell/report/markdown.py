@@ -80,7 +80,9 @@ class Markdown:
         rows: Iterable[Sequence[Any]],
         fold: str = "",
     ) -> None:
-        """Add a table."""
+        """Add a table, with the text that a page folds it under."""
+        if fold:
+            self.text(f"{fold[:1].upper()}{fold[1:]}:")
         self._lines += [Table.of(columns, rows).markdown(), ""]
 
     def figure(self, title: str, svg: str, caption: str = "") -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vcell.outputs import made_by, write_text
-from vcell.report.table import Table, breakable
+from vcell.report.table import Table, breakable, prose
 
 if TYPE_CHECKING:
     from vcell.report.curve import Chart
@@ -41,8 +41,8 @@ class Page:
 
     def headline(self, words: str, detail: str = "", tone: Tone = "plain") -> None:
         """Add the main result."""
-        small = f"<small>{escape(detail)}</small>" if detail else ""
-        self._add(f'<p class="verdict {tone}">{escape(words)}{small}</p>')
+        small = f"<small>{prose(detail)}</small>" if detail else ""
+        self._add(f'<p class="verdict {tone}">{prose(words)}{small}</p>')
 
     def heading(self, words: str) -> None:
         """Begin a section."""
@@ -50,11 +50,11 @@ class Page:
 
     def text(self, words: str) -> None:
         """Add a paragraph."""
-        self._add(f"<p>{escape(words)}</p>")
+        self._add(f"<p>{prose(words)}</p>")
 
     def warnings(self, lines: Iterable[str]) -> None:
         """Add a list of warnings."""
-        items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+        items = "".join(f"<li>{prose(line)}</li>" for line in lines)
         self._add(f'<ul class="warnings">{items}</ul>')
 
     def links(self, links: Mapping[str, str]) -> None:
@@ -79,7 +79,7 @@ class Page:
     def figure(self, title: str, svg: str, caption: str = "") -> None:
         """Add a picture made by `vcell.report.svg`; consecutive figures are side by side."""
         self._in_grid("figures")
-        words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+        words = f"<figcaption>{prose(caption)}</figcaption>" if caption else ""
         self._body.append(f"<figure><h3>{escape(title)}</h3>{svg}{words}</figure>")
 
     def chart(self, chart: Chart) -> None:

@@ -63,7 +63,7 @@ class Table:
     def markdown(self) -> str:
         """Return the table for Markdown."""
         rule = ["---:" if right else "---" for right in self.numeric]
-        lines = [self.columns, rule, *([words(v) for v in row] for row in self.rows)]
+        lines = [self.columns, rule, *self._shown()]
         return "\n".join("| " + " | ".join(_cell(v) for v in line) + " |" for line in lines)
 
     def csv(self) -> str:
@@ -127,6 +127,11 @@ class Table:
 def breakable(text: str) -> str:
     """Escape words; let long ones break behind / _ | + and = rather than between two letters."""
     return _LONG.sub(lambda found: _JOINT.sub(r"\1<wbr>", found[0]), escape(text))
+
+
+def prose(text: str) -> str:
+    """Escape a sentence; a number and the % behind it stay on one line."""
+    return re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", escape(text))
 
 
 def _least_width(text: str, *, right: bool) -> float:

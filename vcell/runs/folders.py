@@ -15,7 +15,7 @@ from typing import Any
 from vcell.errors import UserError
 from vcell.outputs.aside import ASIDE
 from vcell.runs import files, process
-from vcell.suggest import closest
+from vcell.suggest import did_you_mean
 
 #: Version of run.json.
 SCHEMA = 1
@@ -133,8 +133,7 @@ def resolve(name: str, root: Path) -> Path:
         raise UserError(f"{name} is not a run directory: it has no run.json")
     if not names:
         raise UserError(f"there are no runs in {root}", hint="vcell demo makes one")
-    near = closest(name, names)
-    meant = f" (did you mean {near[0]}?)" if near else ""
+    meant = did_you_mean(name, names)
     raise UserError(f"no run in {root} is called {name!r}{meant}", hint="vcell runs list")
 
 

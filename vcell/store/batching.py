@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
 #: Bytes of a slab of small batches: few hand-overs, and still in the last-level cache when read.
 _SLAB = 8 << 20
-#: Dense batches of more bytes are written past the cache, which would not hold them.
+#: Dense batches of more bytes are written past the cache, which would not hold them. New arrays
+#: of this size are always pages of the system (malloc's largest threshold is 32 MiB).
 _CACHED = 4 * _SLAB
 #: Fewest rows per thread.
 _PART = 64
@@ -140,24 +141,30 @@ def _run(calls: list[Callable[[], None]]) -> None:
 
 def _dense(buffer: Buffer, a: int, b: int, factory: BatchFactory, batches: list[Batch]) -> Fill:
     at, scale = buffer.spans, buffer.scale
-    x: NDArray[np.float32] = factory.take((b - a) * factory.n_genes, _F32)
+    n = (b - a) * factory.n_genes
+    how = gather.STREAMED if n * _F32.itemsize > _CACHED else gather.CACHED
+    x: NDArray[np.float32]
+    if how == gather.STREAMED and factory.output.own:
+        how, x = gather.ZERO, np.zeros(n, _F32)  # pages that the system clears
+    else:
+        x = factory.take(n, _F32)
     x = x.reshape(b - a, factory.n_genes)
     begin = 0
     for batch in batches:
         batch.x = x[begin : begin + len(batch)]
         begin += len(batch)
-    every, large = factory.column is None, x.nbytes > _CACHED
+    every = factory.column is None
     column = factory.columns
     rows = (at.idx, at.val, at.src, at.length)
 
     def fill(first: int, last: int) -> None:
         out = x[first:last]
         if scale is not None:
-            gather.densify_log(*rows, scale, column, a + first, a + last, large, out)
+            gather.densify_log(*rows, scale, column, a + first, a + last, how, out)
         elif every:
-            gather.densify(*rows, a + first, a + last, large, out)
+            gather.densify(*rows, a + first, a + last, how, out)
         else:
-            gather.densify_columns(*rows, column, a + first, a + last, large, out)
+            gather.densify_columns(*rows, column, a + first, a + last, how, out)
 
     return fill
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numcodecs import blosc
 
+from vcell.data.buffers import Scratch
 from vcell.data.shard_file import NOT_WRITTEN, ShardDamagedError, ShardFile, with_crc
 from vcell.errors import UserError
 from vcell.kernels import frames
@@ -63,21 +64,11 @@ def _shuffled_by_bit(codec: Codec, *, counts: bool) -> bool:
     return counts and codec == "lz4"
 
 
-class _Memory(threading.local):
-    """Memory that a thread uses again for every chunk."""
-
-    def __init__(self) -> None:
-        self.work = np.empty(frames.WORK, np.uint8)
-        self._frame = np.empty(0, np.uint8)
-
-    def frame(self, size: int) -> NDArray[np.uint8]:
-        """Return memory for an encoded chunk of this many bytes."""
-        if len(self._frame) < size:
-            self._frame = np.empty(size, np.uint8)
-        return self._frame
+_scratch = Scratch()
 
 
-_memory = _Memory()
+def _work() -> NDArray[np.uint8]:
+    return _scratch.take("work", frames.WORK, np.uint8)
 
 
 def is_framed(codec: Codec, dtype: np.dtype[Any]) -> bool:
@@ -89,8 +80,8 @@ def encode(values: NDArray[Any], codec: Codec, *, counts: bool = False) -> bytes
     """Compress a full chunk and append its checksum."""
     whole = values.nbytes % frames.BLOCK == 0
     if whole and is_framed(codec, values.dtype) and (counts or values.itemsize > 1):
-        out = _memory.frame(frames.room(values.nbytes))
-        n = frames.encode(values.view(f"u{values.itemsize}"), counts, out, _memory.work)
+        out = _scratch.take("frame", frames.room(values.nbytes), np.uint8)
+        n = frames.encode(values.view(f"u{values.itemsize}"), counts, out, _work())
         return with_crc(out[:n])
     if codec == "none":
         body = values.tobytes()
@@ -225,7 +216,7 @@ class ShardReader:
         if not is_framed(self.layout.codec, self.dtype):
             return False
         plain = out.view(f"u{out.itemsize}")
-        return bool(frames.decode(np.frombuffer(body, np.uint8), plain, _memory.work))
+        return bool(frames.decode(np.frombuffer(body, np.uint8), plain, _work()))
 
     def read_frames(self, numbers: list[int], out: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Read encoded chunks, one after another; return their bounds in `out`."""

@@ -270,11 +270,10 @@ def _differences(real: set[str], pred: set[str], what: str) -> list[str]:
 
 
 def _misspelt(names: list[str], others: list[str]) -> str:
-    pairs: list[str] = []
-    for name in names[:10]:
-        hits = closest(name, others) if len(others) <= 5000 else []
-        pairs += [f"{name} ~ {hits[0]}"] if hits else []
-    return ", ".join(pairs)
+    if len(others) > 5000:
+        return ""
+    pairs = ((name, closest(name, others)) for name in names[:10])
+    return ", ".join(f"{name} ~ {near}" for name, near in pairs if near)
 
 
 def _listed(names: list[Any], most: int = 10) -> str:
