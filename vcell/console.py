@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from vcell import tables
 from vcell.as_json import plain
+from vcell.errors import UserError
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 _SHOW_AFTER = 2.0  # seconds: no progress bar for shorter work
@@ -119,6 +120,16 @@ def result(data: Mapping[str, Any] | Sequence[Any], text: str) -> None:
         _out(json.dumps(plain(data), indent=2, allow_nan=False) + "\n")
     elif text:
         _out(tables.fitted(_visible(text).rstrip("\n"), room()) + "\n")
+
+
+@contextmanager
+def told_if_lost(data: Mapping[str, Any] | Sequence[Any], text: str) -> Iterator[None]:
+    """Print a result that took long if its files cannot be written, as on a full disk."""
+    try:
+        yield
+    except (UserError, OSError):
+        result(data, text)
+        raise
 
 
 def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], width: int | None = None) -> str:

@@ -25,7 +25,6 @@ def run(cells: Path | None, config: EffectsOptions) -> None:
     effects, about = of_cells(
         path, config, min_cells=config.min_cells, target_sum=config.target_sum, join=config.join
     )
-    effects.write(out, about)
     z = np.abs(effects.effect) / np.maximum(effects.error, 1e-12)
     strong = (z > _STRONG).sum(axis=1)
     order = np.argsort(-strong, kind="stable")[:_SHOWN]
@@ -33,14 +32,17 @@ def run(cells: Path | None, config: EffectsOptions) -> None:
         [effects.perturbations[i], effects.contexts[i], int(effects.cells[i]), int(strong[i])]
         for i in order
     ]
-    console.result(
-        {"output": str(out), "perturbations": len(effects.cells), "genes": len(effects.genes)},
-        f"{out}: {console.count(len(effects.cells), 'effect')} on "
+    facts = {"perturbations": len(effects.cells), "genes": len(effects.genes)}
+    text = (
+        f"{console.count(len(effects.cells), 'effect')} on "
         f"{console.count(len(effects.genes), 'gene')}\n\n"
         + console.table(
             table, ("perturbation", "context", "cells", f"genes beyond {_STRONG} errors")
-        ),
+        )
     )
+    with console.told_if_lost({"output": None, **facts}, text):
+        effects.write(out, about)
+    console.result({"output": str(out), **facts}, f"{out}: {text}")
 
 
 _STRONG, _SHOWN = 5, 10  # standard errors; rows of the printed table

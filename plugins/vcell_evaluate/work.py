@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from vcell import __version__, console, outputs
 from vcell.as_json import plain
-from vcell.errors import UserError
 from vcell.metrics.evaluation.options import Options
 from vcell.metrics.evaluation.scores import Metric, Scored, average
 from vcell.metrics.evaluation.scoring import contexts
@@ -53,11 +52,8 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
     summary = _summary(metrics, overall, found) | facts | {"seconds": time.monotonic() - started}
     text = _text(metrics, overall, found, config.rules)
     if config.output is not None:
-        try:
+        with console.told_if_lost(summary, text):
             _write(config.output, summary, metrics, found)
-        except UserError:  # such as a full disk; the scores are still printed
-            console.result(summary, text)
-            raise
         text += f"\n\nwritten: {config.output}"
     console.result(summary, text)
 

@@ -45,12 +45,12 @@ def draw(what: str, name: str, config: Figures) -> None:
     texts = {LIST: json.dumps({MADE_BY: outputs.made_by(), "files": names}, indent=1) + "\n"}
     for one in chosen:
         texts |= {f"{one.name}.svg": alone(one.svg()), f"{one.name}.csv": one.table.csv()}
-    with outputs.together(*(config.output / file for file in texts)) as asides:
-        for aside, text in zip(asides, texts.values(), strict=True):
+    drawn = {f"{one.name}.png": one.draw for one in chosen} if drawable() else {}
+    with outputs.together(*(config.output / file for file in (*texts, *drawn))) as asides:
+        for aside, text in zip(asides, texts.values(), strict=False):
             aside.write_text(text, encoding="utf-8")
-    if drawable():
-        for one in chosen:
-            png(config.output / f"{one.name}.png", one.draw)
+        for aside, draw in zip(asides[len(texts) :], drawn.values(), strict=True):
+            png(aside, draw)
     result = {"run": str(run.path), "files": [str(file) for file in files]}
     console.result(result, "\n".join(str(file) for file in files))
 

@@ -63,7 +63,8 @@ def run(config: GraphProfile) -> None:
     if config.output is not None:
         from vcell_graph_profile.page import write
 
-        write(config.output, found)
+        with console.told_if_lost(found, report):
+            write(config.output, found)
         report += f"\n\nwritten: {config.output}"
     console.result(found, report)
 

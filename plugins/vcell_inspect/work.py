@@ -40,12 +40,14 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
     with open_cells(chosen, config.layer, join=config.join) as source:
         report, seen = inspect(source, config)
         drawn = embeddings.read(source, report) if config.html is not None else []
+    text = as_text(report)
     if config.html is not None:
         from vcell_inspect.page import page
 
-        page(report, seen, drawn).write(config.html)
+        with console.told_if_lost(report, text):
+            page(report, seen, drawn).write(config.html)
         console.say(f"wrote {config.html}")
-    console.result(report, as_text(report))
+    console.result(report, text)
 
 
 def inspect(source: CellSource, config: Inspect) -> tuple[dict[str, Any], Survey | None]:

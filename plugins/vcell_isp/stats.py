@@ -78,9 +78,10 @@ def run(names: Sequence[str], config: IspStats) -> None:
         raise UserError(f"the table {config.mode} is of one run, not of {len(results)}")
     table = _upstream(results[0], config)
     out = config.output or _in_the_run(results[0], config)[0]
-    _write(table, out, index=True)
     head = table.head(SHOWN)
     text = console.table(head.itertuples(index=False), list(head.columns))
+    with console.told_if_lost({"output": None, "rows": len(table)}, text):
+        _write(table, out, index=True)
     console.result({"output": str(out), "rows": len(table)}, f"{text}\n\nwritten: {out}")
     return None
 
@@ -138,9 +139,7 @@ def _genes(results: list[FinishedRun], config: IspStats) -> None:
     }
     out = config.output or _in_the_run(results[0], config)[0]
     html = out.with_suffix(".html")
-    page.write(html, results, table, config, answers)
-    table = table[table["status"] != genes.NULL]
-    _write(table.drop(columns=["token", "spread_of_nulls"]), out, index=False)
+    everything, table = table, table[table["status"] != genes.NULL]
     counts = {str(k): int(v) for k, v in table["status"].value_counts().items()}
     facts: dict[str, Any] = {
         "output": str(out), "page": str(html), "genes": len(table), "status": counts,
@@ -160,8 +159,11 @@ def _genes(results: list[FinishedRun], config: IspStats) -> None:
     lines = [console.table(rows, columns), ""]
     lines.append(", ".join(f"{name} {n:,}" for name, n in counts.items()))
     lines += [answer.text() for many in answers.values() for answer in many]
-    lines.append(f"written: {out} and {html.name}")
-    console.result(facts, "\n".join(lines))
+    text = "\n".join(lines)
+    with console.told_if_lost(facts | {"output": None, "page": None}, text):
+        page.write(html, results, everything, config, answers)
+        _write(table.drop(columns=["token", "spread_of_nulls"]), out, index=False)
+    console.result(facts, f"{text}\nwritten: {out} and {html.name}")
 
 
 def _write(table: pd.DataFrame, out: Path, *, index: bool) -> None:

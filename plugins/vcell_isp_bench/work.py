@@ -93,7 +93,8 @@ def run(path: Path | None, config: IspBench) -> None:
     if config.output is not None:
         from vcell_isp_bench.page import write
 
-        write(config.output, facts)
+        with console.told_if_lost(facts, text):
+            write(config.output, facts)
         text += f"\n\nwritten: {config.output}"
     console.result(facts, text)
     return None

@@ -42,8 +42,10 @@ def predict(name: str, path: Path, config: PredictBulk) -> None:
             "other platform, tissue or units?"
         )
     columns, rows = _rows(model, table, found)
-    outputs.write_text(config.output, Table.of(columns, rows).csv())
-    _tell(config.output, run, model, table, found, columns, rows)
+    result, text = _told(run, model, table, found, columns, rows)
+    with console.told_if_lost({"output": None, **result}, text):
+        outputs.write_text(config.output, Table.of(columns, rows).csv())
+    console.result({"output": str(config.output), **result}, f"{text}\n{config.output}")
 
 
 def _rows(
@@ -62,10 +64,11 @@ def _rows(
     return columns, rows
 
 
-def _tell(
-    output: Path, run: Run, model: FinalBulkModel, table: BulkTable, found: BulkPrediction,
+def _told(
+    run: Run, model: FinalBulkModel, table: BulkTable, found: BulkPrediction,
     columns: list[str], rows: list[tuple[Any, ...]],
-) -> None:  # fmt: skip
+) -> tuple[dict[str, Any], str]:  # fmt: skip
+    """Return the result as data and as text."""
     known = json.loads((run.path / "scores.json").read_text())["models"]["train-bulk"]
     auc = known["auc"]
     summary = (
@@ -77,10 +80,10 @@ def _tell(
     text = console.table(shown, tuple(columns[:end]))
     more = f"\n... and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
     result = {
-        "output": str(output), "run": str(run.path), "outcomes": list(model.outcomes),
+        "run": str(run.path), "outcomes": list(model.outcomes),
         "samples": [dict(zip(columns, row, strict=True)) for row in rows],
         "genes": len(model.used), "genes_missing": len(table.missing),
         "far": int((found.distance > _FAR).sum()),
         "cross_validated": {"auc": auc, "ece": known["ece"]},
     }  # fmt: skip
-    console.result(result, f"{text}{more}\n\n{summary}\n{output}")
+    return result, f"{text}{more}\n\n{summary}"

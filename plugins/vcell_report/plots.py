@@ -23,12 +23,12 @@ def write(charts: Sequence[Chart], folder: Path, *, overwrite: bool) -> list[Pat
     outputs.check(*targets, overwrite=overwrite, parents=True)
     if not drawable():
         console.say("PNG files need matplotlib: pip install 'vcell[plots]'; SVG files are written")
-    with outputs.together(*(folder / f"{name}.svg" for name in names)) as asides:
-        for aside, chart in zip(asides, charts, strict=True):
-            aside.write_text(alone(chart.svg()), encoding="utf-8")
-    if drawable():
-        for name, chart in zip(names, charts, strict=True):
-            png(folder / f"{name}.png", partial(_draw, chart))
+    with outputs.together(*targets) as asides:
+        each = iter(asides)
+        for chart in charts:
+            next(each).write_text(alone(chart.svg()), encoding="utf-8")
+            if drawable():
+                png(next(each), partial(_draw, chart))
     return targets
 
 

@@ -51,14 +51,13 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
         )
         text = tables.genes_table(source.genes, chosen, groups, found.ranking, found.effects)
         page = tables.page(source.name, source.genes, report, chosen, found.ranking, found.effects)
-    try:
-        with outputs.folder(config.output, listed_in="coverage.json") as out:
-            (out / "selected_genes.csv").write_text(text, encoding="utf-8")
-            (out / "coverage.json").write_text(tables.as_json(report), encoding="utf-8")
-            (out / "coverage.html").write_text(page.html(), encoding="utf-8")
-    except UserError:  # such as a full disk; the choice is still printed
-        console.result(report, _text(report))
-        raise
+    with (
+        console.told_if_lost(report, _text(report)),
+        outputs.folder(config.output, listed_in="coverage.json") as out,
+    ):
+        (out / "selected_genes.csv").write_text(text, encoding="utf-8")
+        (out / "coverage.json").write_text(tables.as_json(report), encoding="utf-8")
+        (out / "coverage.html").write_text(page.html(), encoding="utf-8")
     written = f"wrote {config.output / 'selected_genes.csv'}, coverage.json and coverage.html"
     console.result(report, f"{_text(report)}\n{written}")
 
@@ -147,6 +146,7 @@ def _reader(source: CellSource, config: SelectGenes) -> Read:
 
 def _target_sum(source: CellSource, config: SelectGenes, read: Read) -> float | None:
     """Return the total to normalise to; None if the values are log1p already."""
+    detect.refuse_nothing(source)
     scale = detect.scale(source)
     if scale.kind == "log1p":
         return None

@@ -140,6 +140,45 @@ def test_an_error_in_a_variable_names_the_variable(vcell, files):
     assert "VCELL_PLUGINS names 'no-such'" in ran.err
 
 
+def test_a_misspelt_variable_of_the_command_is_reported(typed, monkeypatch):
+    monkeypatch.setenv("VCELL_TRAIN_VCC_LRR", "1")
+    monkeypatch.setenv("VCELL_TRAIN_VCC_LR", "1")
+    monkeypatch.setenv("VCELL_PREDICT_BULK_OUTPUT", "x.csv")
+    said = typed("train-vcc", "missing.h5ad").err
+    assert "VCELL_TRAIN_VCC_LRR sets nothing (did you mean VCELL_TRAIN_VCC_LR?)" in said
+    assert said.count("sets nothing") == 1
+    assert "sets nothing" not in typed("predict", "latest", "-o", "p.h5ad").err
+
+
+@pytest.mark.parametrize(
+    ("command", "cells", "said"),
+    [
+        (
+            ("train-vcc", "--model", "ridge"),
+            "one",
+            "at least 2 perturbations",
+        ),
+        (("select-genes",), "none", "holds no cells"),
+        (("select-genes",), "zeros", "were its values lost"),
+        (("de", "-o", "de.csv"), "none", "holds no cells"),
+        (("pipeline",), "", "Missing argument '{bulk|status}'. Choose from: bulk, status"),
+    ],
+)
+def test_what_is_missing_is_named(typed, tmp_path, command, cells, said):
+    names = [f"c{i}" for i in range(20)]
+    obs = pd.DataFrame({"target_gene": np.repeat(["non-targeting", "G1"], 10)}, index=names)
+    var = pd.DataFrame(index=["G1", "G2", "G3", "G4"])
+    few = anndata.AnnData(np.ones((20, 4), np.float32), obs, var)
+    chosen = {"one": few, "none": few[:0], "zeros": few, "": few}[cells].copy()
+    if cells == "zeros":
+        chosen.X = np.zeros_like(chosen.X)
+    chosen.write_h5ad(tmp_path / "cells.h5ad")
+    ran = typed(*command, *(["cells.h5ad"] if cells else []))
+    assert ran.code == 2, ran.err
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+
+
 def test_failures_are_json_too(vcell, files):
     ran = vcell("de", "missing.h5ad", "-o", "o.csv", "--json")
     assert ran.code == 2

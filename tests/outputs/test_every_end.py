@@ -161,12 +161,32 @@ def test_a_signal_at_the_end_leaves_nothing(ended, tmp_path, monkeypatch, name):
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", shortly(WRITES, *BY_DEFAULT))
+@pytest.mark.parametrize("name", shortly(("figures output", "report plots_only"), "figures output"))
+def test_a_signal_between_pictures_leaves_none(ended, tmp_path, monkeypatch, name):
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    assert ended(name, tmp_path / "first").code == 0
+    monkeypatch.setattr(figure, "savefig", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    assert one_sentence(ended(name, tmp_path / "second"), 130) == "error: interrupted by SIGTERM"
+    assert left(tmp_path / "second") == []
+
+
+#: Commands that show what took them long, and what they show; others write what nobody can read.
+SHOW = {
+    "de output": "tests", "effects output": "genes beyond", "evaluate output": "overall",
+    "graph-profile output": "khop", "inspect html": "raw counts", "isp stats output": "status",
+    "isp-bench output": "baseline", "predict-bulk output": "cross-validation",
+    "select-genes output": "first 50",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", shortly(WRITES, "inspect html", *BY_DEFAULT))
 def test_a_full_disk_is_reported_in_one_sentence_and_leaves_nothing(ended, small_disk, name):
     subprocess.run(["mount", "-o", "remount,size=64k", small_disk], check=True)
     (small_disk / "others").write_bytes(b"\0" * (64 * 1024 - 4096))
-    told = one_sentence(ended(name, small_disk), 1)
+    ran = ended(name, small_disk)
+    told = one_sentence(ran, 1)
     assert "no space" in told or name == "demo output"  # which names the step
+    assert SHOW.get(name, "") in ran.out
     assert not list(small_disk.rglob("*.tmp-*"))
     if name not in GOES_ON:
         assert left(small_disk) == ["others"]

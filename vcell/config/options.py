@@ -11,10 +11,12 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from vcell import console
 from vcell.config.data import SHARED
 from vcell.config.fields import Made, Setting, settings_of
 from vcell.errors import UserError
 from vcell.outputs.inputs import refuse_inputs
+from vcell.suggest import did_you_mean
 
 PROJECT = "vcell.project"  # key of the ProjectFile in ctx.meta
 ALL_HELP = "vcell.all_help"  # key in ctx.meta: whether to show the further options
@@ -179,6 +181,7 @@ def configured(
                 built = config(**values)
             except ValueError as error:
                 raise UserError(f"{click.get_current_context().info_name}: {error}") from None
+            _warn_of_unknown_variables()
             _refuse_missing(settings, values)
             _refuse_inputs(settings, values, kwargs)
             return function(*args, config=built, **kwargs)
@@ -195,6 +198,25 @@ def configured(
         return call
 
     return decorate
+
+
+def _warn_of_unknown_variables() -> None:
+    """Warn about variables that begin as those of the running command do, and set nothing."""
+    ctx = click.get_current_context()
+    prefix = f"{ctx.auto_envvar_prefix}_"
+    known = {
+        prefix + (p.setting.variable if isinstance(p, SettingOption) else str(p.name).upper())
+        for p in ctx.command.params
+    }
+    unknown = [n for n in sorted(os.environ) if n.startswith(prefix) and n not in known]
+    if unknown:
+        root = ctx.find_root()
+        names = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
+        every = [f"{root.auto_envvar_prefix}_{n.replace('-', '_').upper()}_" for n in names]
+        others = tuple(one for one in every if one.startswith(prefix) and one != prefix)
+        for name in unknown:
+            if not name.startswith(others):  # VCELL_PREDICT_BULK_OUTPUT is not of `vcell predict`
+                console.warn(f"the variable {name} sets nothing{did_you_mean(name, known)}")
 
 
 def _refuse_missing(settings: tuple[Setting, ...], values: dict[str, Any]) -> None:

@@ -128,7 +128,11 @@ def elsewhere(
     """Return the hint for an error about the wrong kind of values; `kinds` are the right ones."""
     if found is not None and found.not_finite:
         return _REPLACE
-    return matrix_of(source, kinds) or "use the file as it was before normalisation"
+    if hint := matrix_of(source, kinds):
+        return hint
+    if found is not None and found.kind == "empty":
+        return "look at it with vcell inspect: were its values lost when the file was written?"
+    return "use the file as it was before normalisation"
 
 
 def matrix_of(source: CellSource, kinds: Collection[str]) -> str | None:

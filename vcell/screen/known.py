@@ -90,6 +90,10 @@ class Known:
 
 
 def _tell(names: list[str], lost: list[str], predictable: set[str]) -> None:
+    if len(names) < _FEWEST:
+        raise UserError(
+            f"a model learns from at least {_FEWEST} perturbations, and the cells have {len(names)}"
+        )
     if len(predictable) < _FEWEST:
         raise UserError(
             f"the targets of {len(names) - len(predictable)} of {len(names)} perturbations have no "
