@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -30,7 +31,7 @@ import click
 from click.core import ParameterSource
 
 from vcell import console, plugin
-from vcell.config.options import SettingOption
+from vcell.config.options import CellsPath, SettingOption
 from vcell.errors import UserError, VcellError, VcellWarning
 from vcell.suggest import did_you_mean
 
@@ -86,12 +87,14 @@ def command(name: str, /, *arguments: Any, **settings: Any) -> Any:
     loaded = plugin.get(name)
     plugin.require(loaded)
     context = click.Context(loaded.command, info_name=name)
-    values = _settings(context, settings) | _arguments(context, arguments)
+    values = _settings(context, settings)
     callback = loaded.command.callback
     assert callback is not None
     results: list[Any] = []
-    with _told_to(results.append), context:
-        callback(**values)
+    with TemporaryDirectory(prefix="vcell-") as folder, _told_to(results.append), context:
+        # a run needs its cells when it is resumed
+        where = Path(values["runs"]) if values.get("runs") else Path(folder)
+        callback(**values, **_arguments(context, arguments, where))
     return results[-1] if results else None
 
 
@@ -236,17 +239,20 @@ def _plain(value: Any) -> Any:
     return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
 
 
-def _arguments(context: click.Context, given: tuple[Any, ...]) -> dict[str, Any]:
-    """Assign values to the command's arguments; the rest goes to the variadic one."""
+def _arguments(context: click.Context, given: tuple[Any, ...], folder: Path) -> dict[str, Any]:
+    """Assign values to the command's arguments; the rest goes to the variadic one.
+
+    AnnData in memory is written to the folder where the command takes only files.
+    """
     values: dict[str, Any] = {}
     rest = [Path(v) if isinstance(v, str | os.PathLike) and _is_path(context) else v for v in given]
     for param in context.command.params:
         if not isinstance(param, click.Argument):
             continue
         if param.nargs == -1:
-            values[str(param.name)], rest = tuple(rest), []
+            values[str(param.name)], rest = tuple(_taken(param, v, folder) for v in rest), []
         elif rest:
-            values[str(param.name)] = rest.pop(0)
+            values[str(param.name)] = _taken(param, rest.pop(0), folder)
         elif param.required:
             raise TypeError(f"{context.info_name}() needs {param.name}")
         else:
@@ -254,6 +260,12 @@ def _arguments(context: click.Context, given: tuple[Any, ...]) -> dict[str, Any]
     if rest:
         raise TypeError(f"{context.info_name}() takes fewer arguments")
     return values
+
+
+def _taken(param: click.Argument, value: Any, folder: Path) -> Any:
+    """Return what an argument takes in place of a value."""
+    only_files = isinstance(param.type, click.Path) and not isinstance(param.type, CellsPath)
+    return on_disk(value, folder) if only_files and hasattr(value, "write_h5ad") else value
 
 
 def _is_path(context: click.Context) -> bool:

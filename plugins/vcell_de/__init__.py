@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from vcell.config import ManyFiles, configured, option
+from vcell.config import CellsPath, ManyFiles, configured, option
 from vcell.plugin import Plugin
 
 
@@ -50,7 +50,7 @@ class De(ManyFiles):
 
 
 @click.command("de")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=CellsPath(path_type=Path))
 @configured(De)
 def command(file: Path | None, config: De) -> None:
     r"""Test every gene of every perturbation in FILE for differential expression.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vcell.config import ManyFiles, configured, option
+from vcell.config import CellsPath, ManyFiles, configured, option
 from vcell.plugin import Plugin
 
 
@@ -28,7 +28,7 @@ class EffectsOptions(ManyFiles):
 
 
 @click.command("effects")
-@click.argument("screen", required=False, type=click.Path(path_type=Path))
+@click.argument("screen", required=False, type=CellsPath(path_type=Path))
 @configured(EffectsOptions)
 def command(screen: Path | None, config: EffectsOptions) -> None:
     r"""Measure every perturbation of a screen against matched controls, with standard errors.

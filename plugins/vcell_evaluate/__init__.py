@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from vcell.config import ColumnOptions, configured, option
+from vcell.config import CellsPath, ColumnOptions, configured, option
 from vcell.plugin import Plugin
 
 
@@ -48,8 +48,8 @@ class Evaluate(ColumnOptions):
 
 
 @click.command("evaluate")
-@click.argument("prediction", type=click.Path(path_type=Path))
-@click.argument("real", type=click.Path(path_type=Path))
+@click.argument("prediction", type=CellsPath(path_type=Path))
+@click.argument("real", type=CellsPath(path_type=Path))
 @configured(Evaluate)
 def command(prediction: Path, real: Path, config: Evaluate) -> None:
     r"""Score a PREDICTION against the REAL cells by the rules of the Virtual Cell Challenge.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vcell.config import ManyFiles, configured, option
+from vcell.config import CellsPath, ManyFiles, configured, option
 from vcell.plugin import Plugin
 
 
@@ -23,7 +23,7 @@ class Inspect(ManyFiles):
 
 
 @click.command("inspect")
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=CellsPath(path_type=Path))
 @configured(Inspect)
 def command(files: tuple[Path, ...], config: Inspect) -> None:
     r"""Show what a file of cells contains, and what is wrong with it.

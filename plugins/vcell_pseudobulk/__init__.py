@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from vcell.config import configured, option
+from vcell.config import CellsPath, configured, option
 from vcell.config.data import NO_LABEL
 from vcell.plugin import Plugin
 
@@ -79,7 +79,7 @@ class Pseudobulk:
 
 
 @click.command("pseudobulk")
-@click.argument("file", metavar="CELLS", type=click.Path(path_type=Path))
+@click.argument("file", metavar="CELLS", type=CellsPath(path_type=Path))
 @configured(
     Pseudobulk,
     first=(

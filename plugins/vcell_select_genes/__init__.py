@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from vcell.config import ManyFiles, configured, option
+from vcell.config import CellsPath, ManyFiles, configured, option
 from vcell.plugin import Plugin
 
 DEFAULT_GROUPS = (
@@ -78,7 +78,7 @@ class SelectGenes(ManyFiles):
 
 
 @click.command("select-genes")
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=CellsPath(path_type=Path))
 @configured(
     SelectGenes,
     first=(

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anndata as ad
 import pytest
 
 import vcell
 from tests.support import PATIENCE, clean_environment
 from vcell.errors import UserError, VcellWarning
 from vcell.plugin import discover
+from vcell.runs import Run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "python.md"
@@ -122,6 +124,17 @@ def test_warnings_are_pythons(adata, tmp_path):
     with pytest.warns(VcellWarning, match="slower"):
         library._quiet(tell)("this is the slower way")
     assert console.settings.warned is None
+
+
+def test_commands_that_take_files_take_cells_in_memory(adata, tmp_path):
+    vcell.prepare(adata, output=tmp_path / "some.zarr")
+    vcell.convert(adata, tmp_path / "some.h5ad")
+    for path, read in (("some.zarr", ad.read_zarr), ("some.h5ad", ad.read_h5ad)):
+        found = read(tmp_path / path)
+        assert found[adata.obs_names].X.toarray().tolist() == adata.X.toarray().tolist()
+    made = vcell.train_gmvae(adata, labels="batch", max_steps=2, runs=tmp_path / "runs")
+    (cells,) = (tmp_path / "runs").glob("cells-*.h5ad")  # a run is resumed from there
+    assert Run.open(made["run"]).meta["config"]["cells"] == str(cells)
 
 
 def test_training_keeps_the_cells_of_memory_once(adata, tmp_path):

@@ -130,3 +130,20 @@ def test_the_command_and_its_refusals(
     with pytest.raises(UserError, match=r"an \.h5ad file or a \.zarr folder"):
         convert(rich, tmp_path / "p.txt", ConversionPlan())
     assert [path.name for path in tmp_path.iterdir()] == ["o.zarr"]
+
+
+@pytest.mark.parametrize("name", ["..", "zarr.json"])
+def test_a_column_cannot_leave_its_folder(
+    tmp_path: Path, vcell: Callable[..., Ran], name: str
+) -> None:
+    cells = ad.AnnData(csr_matrix(np.ones((30, 4), "f4")))
+    cells.obs["x"] = np.arange(30)
+    cells.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as file:
+        file["obs"].move("x", name)
+        file["obs"].attrs["column-order"] = np.array([name], object)
+    for command in (["convert", "a.h5ad", "b.zarr"], ["prepare", "a.h5ad", "-o", "b.zarr"]):
+        done = vcell(*command)
+        assert done.code == 2
+        assert f"obs has a column '{name}', which cannot be a name in zarr" in done.err
+        assert [path.name for path in tmp_path.iterdir()] == ["a.h5ad"]

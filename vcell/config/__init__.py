@@ -6,10 +6,11 @@ Plugins need `option`, `configured` and `DataOptions` from here, and nothing els
 
 from vcell.config.data import ColumnOptions, DataOptions, ManyFiles
 from vcell.config.fields import Setting, option, settings_of
-from vcell.config.options import OutputPath, configured, project_folder, provenance
+from vcell.config.options import CellsPath, OutputPath, configured, project_folder, provenance
 from vcell.config.ranges import Range, Ranges
 
 __all__ = [
+    "CellsPath",
     "ColumnOptions",
     "DataOptions",
     "ManyFiles",

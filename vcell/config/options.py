@@ -68,6 +68,10 @@ class OutputPath(click.Path):
     made: Made = "whole"
 
 
+class CellsPath(click.Path):
+    """An argument that names a file of cells; from Python it may also be an AnnData in memory."""
+
+
 class SettingOption(click.Option):
     """A click option for one setting; reads VCELL_<COMMAND>_<KEY>, then VCELL_DATA_<KEY>."""
 

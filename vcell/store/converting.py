@@ -22,6 +22,7 @@ from vcell.data.elements import note
 from vcell.data.h5_writing import writing
 from vcell.data.nodes import encoding, is_group
 from vcell.errors import UserError
+from vcell.store.frames import check_names, write_obs, write_var
 from vcell.store.matrices import Target, write_csc, write_csr, write_dense
 
 Form = Literal["csr", "csc", "dense"]
@@ -75,6 +76,7 @@ def convert(
     outputs.check(target, inputs=[path], overwrite=overwrite)
     with open_cells(path) as source:
         warn_of_repeated(source)
+        check_names(source, is_zarr=target.suffix == ".zarr")
         form = plan.form or source.layout.kind
         with _output(target) as root:
             names = _write_all(path, source, root, form, plan)
@@ -84,8 +86,6 @@ def convert(
 def _write_all(
     path: Path, source: CellSource, root: Any, form: str, plan: ConversionPlan
 ) -> list[str]:
-    from vcell.store.frames import write_obs, write_var
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zarr: strings have no version 3 specification yet
         done = ["X"]
@@ -97,6 +97,7 @@ def _write_all(
             done.append(f"layers/{name}")
         if source.parts.get("raw"):
             with open_cells(path, layer="raw") as raw:
+                check_names(raw, is_zarr=not hasattr(root, "id"))
                 _matrix(raw, target, "raw/X", form)
                 write_var(root["raw"], raw, np.arange(raw.n_genes))
             done.append("raw/X")

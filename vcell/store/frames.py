@@ -10,6 +10,7 @@ import numpy as np
 
 from vcell.data.elements import note, write_array, write_booleans, write_categories, write_texts
 from vcell.data.texts import Texts
+from vcell.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +21,26 @@ if TYPE_CHECKING:
 Write = Callable[[Any, str], None]
 #: Functions that make a column when it is written: numbers, or a function that writes it.
 Columns = Mapping[str, Callable[[], Any]]
+#: The folder itself, the one above, and the file that describes a group.
+_NOT_IN_ZARR = {".", "..", "zarr.json"}
+
+
+def check_names(source: CellSource, *, is_zarr: bool) -> None:
+    """Refuse columns whose names would be paths in the output.
+
+    Raises
+    ------
+    UserError
+        If a column of cells or genes cannot be stored under its name.
+    """
+    for table, names in (("obs", source.obs_columns), ("var", source.var_columns)):
+        for name in names:
+            if "/" in name or (is_zarr and name in _NOT_IN_ZARR):
+                raise UserError(
+                    f"{source.name}: {table} has a column {name!r}, which cannot be a name in "
+                    f"{'zarr' if is_zarr else 'HDF5'}",
+                    hint="rename the column in the file",
+                )
 
 
 def write_obs(

@@ -27,6 +27,7 @@ from vcell.kernels import scatter
 from vcell.store.build.first_pass import CellMeasures, Mode, NotCounts, Spill
 from vcell.store.build.second_pass import Build
 from vcell.store.build.workdir import BuildJournal, Workdir
+from vcell.store.frames import check_names
 from vcell.store.priority_pool import default_threads
 from vcell.store.recipe import Fingerprint, Recipe, fingerprint, key_of
 from vcell.store.shards import write_array
@@ -160,6 +161,7 @@ def _prepare(paths: list[Path], workdir: Workdir, recipe: Recipe, threads: int) 
         with closing(journal):
             with _open(paths, recipe) as source:
                 warn_of_repeated(source)
+                check_names(source, is_zarr=True)
                 spill = _spill(source, workdir, journal, recipe)
             del source  # frees its buffers before the second pass
             manifest = _write(paths, spill, journal, built, recipe, marks, threads)
