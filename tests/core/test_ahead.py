@@ -366,3 +366,33 @@ def test_code_that_asks_for_an_unknown_symbol_is_not_saved(folder, monkeypatch):
     monkeypatch.setattr(object_cache.runtime(), "symbols", {})
     assert fresh()(np.arange(4.0), 2) == 12
     assert not list(folder.rglob("*.kernel"))
+
+
+EXP = """
+import numpy as np
+from vcell.kernels.likelihood import exp_rows
+out = np.empty(2, np.float32)
+exp_rows(np.array([-0.3, 0.1], np.float32), out)
+print(out[0])
+"""
+
+
+def test_a_change_in_a_function_that_a_kernel_calls_compiles_it_anew(tmp_path):
+    shutil.copytree(Path(vcell.__file__).parent / "kernels", tmp_path / "vcell" / "kernels",
+                    ignore=shutil.ignore_patterns("compiled", "__pycache__"))  # fmt: skip
+    for module in Path(vcell.__file__).parent.glob("*.py"):
+        shutil.copy(module, tmp_path / "vcell")
+    called = tmp_path / "vcell" / "kernels" / "elementary.py"
+    before = called.read_text()
+    found = []
+    for text in (before, before.replace("E0, E1, E2", "E1, E0, E2", 1)):
+        called.write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-c", EXP], cwd=tmp_path, capture_output=True, text=True, check=False,
+            timeout=PATIENCE,
+            env=clean_environment() | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": "cache"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found.append(float(done.stdout))
+    assert found[0] == pytest.approx(np.exp(-0.3), rel=1e-6)
+    assert found[1] != found[0]

@@ -69,7 +69,7 @@ def test_a_killed_demo_continues(vcell, tmp_path):
     assert len(links) >= 6
     assert str((folder.parent / result["run"] / "report.html").relative_to(folder)) in links
     assert all((folder / link).is_file() for link in links)
-    assert result["run"] in page
+    assert result["run"] in page.replace("<wbr>", "")  # where a path may break
 
 
 def test_a_finished_demo_repeats_with_the_same_cells(tmp_path, capsys):

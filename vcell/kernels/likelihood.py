@@ -43,6 +43,7 @@ Array = NDArray[Any]
 
 BLOCK = 512
 _LEAST = np.float32(-3.0e38)
+_SAFE = np.float32(20.0)  # of a largest logit: sums do not overflow, and small values stay normal
 
 
 @njit(nogil=True, cache=True)
@@ -56,10 +57,15 @@ def max_length(begin: Array) -> int:
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
 def exp_rows(logits: Array, out: Array) -> tuple[float, float]:
-    """Fill `out` with exp(logits - max) of one row; return the maximum and the sum."""
+    """Fill `out` with exp(logits - shift) of one row; return the shift and the sum.
+
+    The shift is the maximum, or 0 where that is safe: a difference would be rounded.
+    """
     highest: Any = _LEAST
     for g in range(logits.shape[0]):
         highest = larger(logits[g], highest)
+    if abs(highest) < _SAFE:
+        highest = np.float32(0.0)
     total = 0.0
     for begin in range(0, logits.shape[0], BLOCK):
         a, b = logits[begin : begin + BLOCK], out[begin : begin + BLOCK]

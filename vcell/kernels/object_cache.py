@@ -139,7 +139,16 @@ def _made_for(numba: Path, llvmlite: Path) -> str:
     """
     parts = [sys.implementation.cache_tag.encode(), np.__version__.partition(".")[0].encode()]
     parts += [(package / "_version.py").read_bytes() for package in (numba, llvmlite)]
-    parts += [path.read_bytes() for path in sorted(_HERE.glob("*.py"))]
+    return _digest_of([*parts, sources().encode()])
+
+
+@cache
+def sources() -> str:
+    """Return a digest of the sources of all kernels: functions of one module are part of others."""
+    return _digest_of([path.read_bytes() for path in sorted(_HERE.glob("*.py"))])
+
+
+def _digest_of(parts: list[bytes]) -> str:
     digest = blake2b(digest_size=16)
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)

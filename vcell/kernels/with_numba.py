@@ -66,6 +66,19 @@ def _load_without_compiler(store: Any, signature: Any, context: Any) -> Any:
     return found
 
 
+_index_key: Any = Cache._index_key
+
+
+def _key_with_sources(store: Any, signature: Any, codegen: Any) -> Any:
+    """Return numba's key of compiled code, and the sources of all our kernels.
+
+    numba compares only the file of the kernel itself, not of the functions that it calls.
+    """
+    key = _index_key(store, signature, codegen)
+    ours = store._py_func.__module__.startswith("vcell")
+    return (*key, object_cache.sources()) if ours else key
+
+
 _name_of_host: Any = CPUCodegen._get_host_cpu_name
 _features_of_host: Any = CPUCodegen._get_host_cpu_features
 
@@ -88,6 +101,7 @@ CPUCodegen._get_host_cpu_name = _processor  # type: ignore[method-assign]
 CPUCodegen._get_host_cpu_features = _features  # type: ignore[method-assign]
 IndexDataCacheFile._load_index = _load_index_or_empty  # type: ignore[method-assign]
 Cache.load_overload = _load_without_compiler  # type: ignore[method-assign]
+Cache._index_key = _key_with_sources  # type: ignore[method-assign]
 
 
 def compile_and_save(kernel: Any, signature: str) -> None:
