@@ -1,6 +1,6 @@
 """The programs that gmvae.py runs in processes of their own, vcell's and the peers'."""
 
-# ruff: noqa: E501
+# ruff: noqa: E501  # programs of their own
 from __future__ import annotations
 
 KERNELS_OURS = """

@@ -242,7 +242,8 @@ def _plain(value: Any) -> Any:
 def _arguments(context: click.Context, given: tuple[Any, ...], folder: Path) -> dict[str, Any]:
     """Assign values to the command's arguments; the rest goes to the variadic one.
 
-    AnnData in memory is written to the folder where the command takes only files.
+    Where the command takes only files, AnnData in memory is written to the folder, and an open
+    source is replaced by its file.
     """
     values: dict[str, Any] = {}
     rest = [Path(v) if isinstance(v, str | os.PathLike) and _is_path(context) else v for v in given]
@@ -265,7 +266,7 @@ def _arguments(context: click.Context, given: tuple[Any, ...], folder: Path) -> 
 def _taken(param: click.Argument, value: Any, folder: Path) -> Any:
     """Return what an argument takes in place of a value."""
     only_files = isinstance(param.type, click.Path) and not isinstance(param.type, CellsPath)
-    return on_disk(value, folder) if only_files and hasattr(value, "write_h5ad") else value
+    return on_disk(value, folder) if only_files else value
 
 
 def _is_path(context: click.Context) -> bool:

@@ -35,7 +35,7 @@ def train(cells: Any = None, *, runs: str | Path = "runs", **settings: Any) -> R
     >>> run = vcell.train(adata, model="ridge")  # doctest: +SKIP
     """
     where = Path(runs)
-    arguments = [] if cells is None else [library.on_disk(cells, where)]
+    arguments = [] if cells is None else [cells]
     genes: Any = settings.get("genes")
     if hasattr(genes, "to_csv"):
         write = partial(genes.to_csv, index=False)

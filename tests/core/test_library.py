@@ -12,6 +12,7 @@ import pytest
 
 import vcell
 from tests.support import PATIENCE, clean_environment
+from vcell.data import open_cells
 from vcell.errors import UserError, VcellWarning
 from vcell.plugin import discover
 from vcell.runs import Run
@@ -132,6 +133,9 @@ def test_commands_that_take_files_take_cells_in_memory(adata, tmp_path):
     for path, read in (("some.zarr", ad.read_zarr), ("some.h5ad", ad.read_h5ad)):
         found = read(tmp_path / path)
         assert found[adata.obs_names].X.toarray().tolist() == adata.X.toarray().tolist()
+    with open_cells(tmp_path / "some.h5ad") as source:
+        vcell.convert(source, tmp_path / "again.h5ad")
+    assert ad.read_h5ad(tmp_path / "again.h5ad").shape == adata.shape
     made = vcell.train_gmvae(adata, labels="batch", max_steps=2, runs=tmp_path / "runs")
     (cells,) = (tmp_path / "runs").glob("cells-*.h5ad")  # a run is resumed from there
     assert Run.open(made["run"]).meta["config"]["cells"] == str(cells)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from tests.browser import Browser, chromium
 from vcell.report import Chart, Curve, Page, svg
 
+if TYPE_CHECKING:
+    from tests.browser import Browser
+
 CURVE = "figure.curve > svg"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata
 import numpy as np
@@ -19,7 +19,6 @@ from vcell_gpu_tune import find
 from vcell_gpu_tune.search import phases, search
 from vcell_train_graph.planted import planted
 
-from tests.browser import Browser, chromium
 from tests.gmvae.conftest import planted as planted_cells
 from tests.gpu_tune.test_search import LIMITS, Simulated
 from tests.isp.made_up import run_of, shifts_of
@@ -28,13 +27,10 @@ from vcell.geneformer import checkpoint
 from vcell.nn.bert import Bert, BertShape
 from vcell.patients.simulate import PatientDesign, write
 
+if TYPE_CHECKING:
+    from tests.browser import Browser
+
 HARD = ("<script>alert(1)</script> & \"q\" 'r'", "häßliches Gen 遺伝子", "n" * 80)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as one:
-        yield one
 
 
 def screen(path: Path, targets: tuple[str, ...], *, genes: int = 60, seed: int = 0) -> Path:

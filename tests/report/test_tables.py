@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser import Browser, chromium
 from vcell.report import Markdown, Page, Table
+
+if TYPE_CHECKING:
+    from tests.browser import Browser
 
 METRICS = ("", "PDS", "MAE", "DES", "delta correlation", "gain", "low", "high")
 SCORES = [(f"model-{i}-with-a-name", *(i + j / 7 for j in range(7))) for i in range(12)]
@@ -18,12 +20,6 @@ WORDS = [
     ("MAE", "↓ less", 0.0088, "mean absolute error", "mae"),
     ("NMAE", "↓ less", None, "error of the fold changes", "de_wilcoxon_lfc_nmae"),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

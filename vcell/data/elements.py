@@ -22,7 +22,7 @@ Group = Any
 def note(node: Any, kind: str, version: str, **more: Any) -> None:
     """Set the attributes of anndata's encoding on a group or array, and others."""
     attributes = {"encoding-type": kind, "encoding-version": version, **more}
-    if _is_hdf5(node):
+    if is_hdf5(node):
         node.attrs.update(attributes)
     else:  # at once: zarr writes its file for every attribute that is set
         node.update_attributes(attributes)
@@ -30,13 +30,13 @@ def note(node: Any, kind: str, version: str, **more: Any) -> None:
 
 def write_array(group: Group, name: str, values: NDArray[Any]) -> None:
     """Write numbers or booleans."""
-    make = group.create_dataset if _is_hdf5(group) else group.create_array
+    make = group.create_dataset if is_hdf5(group) else group.create_array
     note(make(name, data=np.ascontiguousarray(values)), "array", "0.2.0")
 
 
 def write_texts(group: Group, name: str, n: int, pieces: Iterable[NDArray[Any]]) -> None:
     """Write `n` strings, piece by piece."""
-    if _is_hdf5(group):
+    if is_hdf5(group):
         import h5py
 
         node = group.create_dataset(name, (n,), h5py.string_dtype())
@@ -110,5 +110,6 @@ def write_booleans(group: Group, name: str, values: NDArray[np.object_]) -> None
     write_array(column, "mask", missing)
 
 
-def _is_hdf5(group: Group) -> bool:
+def is_hdf5(group: Group) -> bool:
+    """Whether a group belongs to an HDF5 file; otherwise to a zarr store."""
     return hasattr(group, "id")

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from vcell.errors import UserError
+from vcell.outputs.inputs import ZARR_METADATA
 
 WHOLE = 1 << 22
 EDGE = 1 << 20
@@ -54,8 +55,9 @@ def _file(path: Path) -> str:
 def _folder(folder: Path) -> str:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     digest = blake2b(digest_size=16)
-    names = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
-    chosen = set(files[:: max(len(files) // FILES, 1)]) | {p for p in files if p.name in names}
+    chosen = set(files[:: max(len(files) // FILES, 1)]) | {
+        p for p in files if p.name in ZARR_METADATA
+    }
     for path in files:
         content = _file(path) if path in chosen else ""
         line = f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0{content}\n"

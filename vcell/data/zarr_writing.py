@@ -1,6 +1,6 @@
 """Write groups and one-dimensional arrays of zarr, version 3, as zarr-python does by default.
 
-Importing zarr takes .3 CPU seconds, more than anything else that `prepare` does on a small file.
+Importing zarr takes .18 CPU seconds (docs/decisions.md), more than all else that `prepare` imports.
 The classes have as much of its interface as `vcell.data.elements` uses; types that they cannot
 write are left to zarr. Nodes are JSON (``zarr.json``), chunks are compressed by zstd.
 """
@@ -22,26 +22,30 @@ if TYPE_CHECKING:
 #: Elements of a chunk of numbers.
 CHUNK = 1 << 16
 _METADATA = "zarr.json"
-_GROUP: dict[str, Any] = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
 
 
 class _Node:
     def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
         self.path, self._metadata = path, metadata
         path.mkdir(parents=True, exist_ok=True)
-        self.update_attributes({})
+        self._save()
 
     def update_attributes(self, values: dict[str, Any]) -> None:
         """Set some attributes, and write the metadata."""
         self._metadata["attributes"] |= values
+        self._save()
+
+    def _save(self) -> None:
         (self.path / _METADATA).write_text(json.dumps(self._metadata, indent=2))
 
 
 class ZarrGroup(_Node):
     """A new group, in a folder that may exist."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, _GROUP | {"attributes": {}})
+    def __init__(self, path: Path, attributes: dict[str, Any] | None = None) -> None:
+        super().__init__(
+            path, {"attributes": attributes or {}, "zarr_format": 3, "node_type": "group"}
+        )
 
     def __contains__(self, name: str) -> bool:
         return (self.path / name / _METADATA).exists()

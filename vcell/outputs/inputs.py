@@ -8,6 +8,9 @@ from pathlib import Path
 
 from vcell.errors import UserError
 
+#: Files of zarr's metadata, of version 3 and 2.
+ZARR_METADATA = {"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"}
+
 
 def refuse_inputs(target: Path, inputs: Iterable[Path], *, into: bool = False) -> None:
     """Raise for an output that is an input, is inside one or contains one.

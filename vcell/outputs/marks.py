@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from vcell import __version__
+from vcell.outputs.inputs import ZARR_METADATA
 
 MADE_BY = "made-by"
 LIST = "made-by-vcell.json"  # in a folder of results: the files that vcell made
 PROJECT = "# The project file of vcell."  # first line of a commented vcell.toml
-#: Files of zarr: metadata, and chunks (of no dimension: c); and the others of `vcell prepare`.
-_OF_ZARR = {"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"}
+#: Names of zarr's chunks (of no dimension: c), and the other files of `vcell prepare`.
 _CHUNK = re.compile(r"c|\d+(\.\d+)*")
 _STORE = {"vcell.json", "preprocessing.json", "preprocessing.npz"}
 _HEAD = 4096  # bytes: enough for the head of a page, the first line of a table
@@ -94,7 +94,7 @@ def strangers(folder: Path) -> list[str]:
 def _is_of_zarr(path: Path) -> bool:
     """Whether zarr writes files of this name: metadata or a chunk."""
     chunk = _CHUNK.fullmatch(path.name) is not None and not path.is_symlink()
-    return chunk or path.name in _OF_ZARR
+    return chunk or path.name in ZARR_METADATA
 
 
 def _listed(folder: Path) -> list[str] | None:

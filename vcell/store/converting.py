@@ -18,7 +18,7 @@ import numpy as np
 from vcell import console, outputs
 from vcell.data import CellSource, open_cells
 from vcell.data.detect import warn_of_repeated
-from vcell.data.elements import note
+from vcell.data.elements import is_hdf5, note
 from vcell.data.h5_writing import writing
 from vcell.data.nodes import encoding, is_group
 from vcell.errors import UserError
@@ -97,7 +97,7 @@ def _write_all(
             done.append(f"layers/{name}")
         if source.parts.get("raw"):
             with open_cells(path, layer="raw") as raw:
-                check_names(raw, is_zarr=not hasattr(root, "id"))
+                check_names(raw, is_zarr=not is_hdf5(root))
                 _matrix(raw, target, "raw/X", form)
                 write_var(root["raw"], raw, np.arange(raw.n_genes))
             done.append("raw/X")
@@ -121,7 +121,7 @@ def _write_all(
 def _copy(node: Any, root: Any, name: str) -> None:
     """Copy an element that is neither matrix nor table; from HDF5 to HDF5 unchanged."""
     empty = is_group(node) and not len(node)
-    if encoding(node) == "dict" and (empty or (hasattr(node, "id") and hasattr(root, "id"))):
+    if encoding(node) == "dict" and (empty or (is_hdf5(node) and is_hdf5(root))):
         if empty:
             note(root.create_group(name), "dict", "0.1.0")
         else:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcell.data.elements import note, write_array, write_booleans, write_categories, write_texts
+from vcell.data.elements import (
+    is_hdf5,
+    note,
+    write_array,
+    write_booleans,
+    write_categories,
+    write_texts,
+)
 from vcell.data.texts import Texts
 from vcell.errors import UserError
 
@@ -72,7 +79,7 @@ def _write(root: Any, table: str, names: Callable[[], Write], columns: Columns) 
     if table in root:  # left by a killed run
         del root[table]
     group = root.create_group(table)
-    order = _listed(list(columns), is_hdf5=hasattr(root, "id"))
+    order = _listed(list(columns), typed=is_hdf5(root))
     note(group, "dataframe", "0.2.0", **{"_index": "_index", "column-order": order})
     names()(group, "_index")
     for name, make in columns.items():
@@ -83,9 +90,9 @@ def _write(root: Any, table: str, names: Callable[[], Write], columns: Columns) 
             write_array(group, name, made)
 
 
-def _listed(names: list[str], *, is_hdf5: bool) -> Any:
+def _listed(names: list[str], *, typed: bool) -> Any:
     """Return names as an attribute: a list in JSON; HDF5 needs an array, typed even if empty."""
-    if not is_hdf5:
+    if not typed:
         return names
     return np.array(names, dtype=object) if names else np.zeros(0)
 

@@ -90,7 +90,6 @@ def write_groups(built: Path, manifest: dict[str, Any]) -> None:
         built / "X": {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape},
     }
     for folder, attributes in kinds.items():
-        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        (folder / "zarr.json").write_text(json.dumps(group, indent=2))
+        ZarrGroup(folder, attributes)
     consolidate(built)
     (built / MANIFEST).write_text(json.dumps(manifest, indent=2))
