@@ -40,7 +40,7 @@ def clean_environment() -> dict[str, str]:
     return environment | {"NO_COLOR": "1", "COLUMNS": "100"}
 
 
-def shortly(names: Iterable[str], *by_default: str) -> list[Any]:
+def shortly(names: Iterable[Any], *by_default: Any) -> list[Any]:
     """Return parameters of a test: a few by default, and all of them in slow tests."""
     return [n if n in by_default else pytest.param(n, marks=pytest.mark.slow) for n in names]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import inspect
 import os
 import sys
 from importlib import import_module
@@ -18,14 +17,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from vcell import __version__, compiling, console, plugin
+from vcell import __version__, compiling, console, help_text, plugin
 from vcell.config.options import PROJECT, SettingOption, environment_name
 from vcell.errors import UserError, VcellError
 from vcell.plugin import Broken
 from vcell.signals import ended_by_signals, forget_interrupt
 
 INTERRUPTED = 130
-_EXAMPLE = 78  # columns of an example in a help text, which is indented by two
 
 _CORE = {
     "completion": (
@@ -45,6 +43,8 @@ _CORE = {
 
 class VcellGroup(click.Group):
     """Commands of the core and of plugins, each imported on demand."""
+
+    context_class = help_text.Context
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List all commands without importing them."""
@@ -148,33 +148,14 @@ def _common_options() -> list[click.Option]:
 
 
 def _with_common_options(command: click.Command) -> click.Command:
-    # click does not rewrap lines after a backspace character, \b in docstrings
-    command.help = _broken_lines((command.help or "").replace("\\b\n", "\b\n"))
+    command.help = help_text.prepared(command.help or "")
+    command.context_class = help_text.Context
     names = {param.name for param in command.params}
     command.params.extend(option for option in _common_options() if option.name not in names)
     if isinstance(command, click.Group):
         for sub in command.commands.values():
             _with_common_options(sub)
     return command
-
-
-def _broken_lines(text: str) -> str:
-    """Break examples that are wider than a small terminal, as one breaks them in a shell."""
-    lines, as_it_is = [], False
-    for line in inspect.cleandoc(text).split("\n"):
-        as_it_is = line == "\b" or (as_it_is and bool(line.strip()))
-        rest = line
-        while as_it_is and len(rest) > _EXAMPLE:
-            begin = max(rest.find("vcell "), len(rest) - len(rest.lstrip()))
-            cut = rest.rfind(" -", begin + 6, _EXAMPLE)  # before an option, if there is one
-            if cut < 0:
-                cut = rest.rfind(" ", begin + 6, _EXAMPLE - 1)
-            if cut < 0:
-                break
-            lines.append(f"{rest[:cut]} \\")
-            rest = " " * (begin + 4) + rest[cut + 1 :]
-        lines.append(rest)
-    return "\n".join(lines)
 
 
 def _prepare(ctx: click.Context, name: str) -> None:

@@ -43,7 +43,7 @@ def command(path: str | None, config: MonitorOptions) -> None:
 
     \b
     Example: vcell monitor
-             vcell monitor runs/20261121-024509-train-vcc-a1b2
+             vcell monitor 20261121-0245
              vcell monitor --once --json
              vcell monitor --replay latest --speed 100
     """

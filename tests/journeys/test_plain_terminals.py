@@ -21,11 +21,12 @@ SHOWS = {
 }
 
 
+@pytest.mark.parametrize("columns", [40, 80])
 @pytest.mark.parametrize("name", SHOWS)
-def test_nothing_is_wider_than_the_terminal(project, name):
-    shown = on_terminal(*SHOWS[name], cwd=project)
+def test_nothing_is_wider_than_the_terminal(project, name, columns):
+    shown = on_terminal(*SHOWS[name], cwd=project, columns=columns)
     assert shown.code == 0, shown.plain
-    assert len(shown.widest) <= 80, shown.widest
+    assert len(shown.widest) <= columns, shown.widest
 
 
 @pytest.mark.parametrize("locale", WITHOUT_UTF8)

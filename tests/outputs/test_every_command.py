@@ -75,22 +75,29 @@ STARTS = {  # commands that put a run into a folder of runs
 }
 
 
+def within(
+    command: click.Command, words: tuple[str, ...] = ()
+) -> Iterator[tuple[str, click.Command]]:
+    """Yield the words of a command and of all below it, with the commands."""
+    yield " ".join(words), command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from within(found, (*words, name))
+
+
+def every_group() -> Iterator[tuple[str, click.Command]]:
+    """Yield the words of each group of commands, and the group."""
+    yield from (pair for pair in within(cli) if isinstance(pair[1], click.Group))
+
+
 def every_command() -> Iterator[tuple[str, click.Command]]:
     """Yield the words of each command that does something, and the command."""
-
-    def within(
-        command: click.Command, words: tuple[str, ...]
-    ) -> Iterator[tuple[str, click.Command]]:
-        if not isinstance(command, click.Group) or command.invoke_without_command:
-            yield " ".join(words), command
-        if isinstance(command, click.Group):
-            context = click.Context(command)
-            for name in command.list_commands(context):
-                found = command.get_command(context, name)
-                assert found is not None
-                yield from within(found, (*words, name))
-
-    yield from ((name, command) for name, command in within(cli, ()) if name)
+    for name, command in within(cli):
+        if name and (not isinstance(command, click.Group) or command.invoke_without_command):
+            yield name, command
 
 
 def paths_of(command: click.Command) -> dict[str, str]:
@@ -127,14 +134,26 @@ def test_replacing_files_needs_the_overwrite_flag():
             assert "--overwrite" in flags, name
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80])
 @pytest.mark.parametrize("flag", ["--help", "--help-all"])
-def test_help_fits_a_small_terminal(typed, monkeypatch, flag):
-    monkeypatch.setenv("COLUMNS", "80")
-    for name, command in every_command():
+def test_help_fits_a_small_terminal(typed, monkeypatch, flag, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name, command in (*every_command(), *every_group()):
         if any(flag in [*param.opts, "--help"] for param in command.params):
             ran = typed(*name.split(), flag)
             assert ran.code == 0, name
-            assert [line for line in ran.out.splitlines() if len(line) > 80] == [], name
+            assert [line for line in ran.out.splitlines() if len(line) > columns] == [], name
+
+
+def test_an_example_on_a_narrow_terminal_is_broken_as_in_a_shell(typed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    text = typed("train-bulk", "--help").out.partition("Example:\n")[2].partition("\n\n")[0]
+    first, *_, last = text.replace("\\\n", " ").splitlines()
+    assert first.split() == [
+        "vcell", "train-bulk", "cells.h5ad", "--patient-column", "donor", "--outcome-column",
+        "response", "--cell-type-column", "cell_type", "--pairs", "pairs.csv",
+    ]  # fmt: skip
+    assert last == "    vcell train-bulk --resume latest"
 
 
 def arguments(command: click.Command) -> list[str]:

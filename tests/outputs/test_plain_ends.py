@@ -25,15 +25,17 @@ def words_of(name: str, folder: Path, place: Path) -> list[str]:
     return [run_of(word, folder).replace("{}", str(place / "x")) for word in WRITES[name]]
 
 
+@pytest.mark.parametrize("columns", shortly([40, 80], 80))
 @pytest.mark.parametrize("name", shortly(WRITES, *BY_DEFAULT))
-def test_a_plain_terminal_gets_plain_short_lines(folder, tmp_path, name):
+def test_a_plain_terminal_gets_plain_short_lines(folder, tmp_path, name, columns):
     plain = {"TERM": "dumb", "NO_COLOR": "", "PYTHONIOENCODING": "ascii"}
-    shown = on_terminal(*words_of(name, folder, tmp_path), cwd=folder, **plain)
+    words = words_of(name, folder, tmp_path)
+    shown = on_terminal(*words, cwd=folder, columns=columns, **plain)
     assert shown.code == 0, shown.plain
     assert "\x1b" not in shown.text
     assert shown.text.isascii()
     names = [str(tmp_path), str(folder)]  # a path is not broken
-    long = [line for line in shown.plain.split("\n") if len(line) > 80]
+    long = [line for line in shown.plain.split("\n") if len(line) > columns]
     assert [line for line in long if not any(one in line for one in names)] == []
 
 

@@ -13,7 +13,7 @@ _WHERE = {
 }
 
 
-@click.command(epilog="\b\nWhere to put it:\n" + "\n".join(f"  {line}" for line in _WHERE.values()))
+@click.command(epilog="Where to put it:\n\n" + "\n\n".join(_WHERE.values()))
 @click.argument("shell", type=click.Choice(list(_WHERE)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:

@@ -21,7 +21,7 @@ from vcell.suggest import did_you_mean
 PROJECT = "vcell.project"  # key of the ProjectFile in ctx.meta
 ALL_HELP = "vcell.all_help"  # key in ctx.meta: whether to show the further options
 _DATA_PREFIX = "VCELL_DATA"
-_WIDEST = 76  # columns of an option and its choices, which are indented
+_WIDEST = 76  # columns of an option and its choices, which are indented by 2
 
 
 class _SettingType(click.ParamType[Any]):
@@ -109,7 +109,8 @@ class SettingOption(click.Option):
         finally:
             self.opts = every
         choices = self.setting.choices
-        if record is None or len(record[0]) <= _WIDEST or not choices:
+        widest = min(_WIDEST, ctx.make_formatter().width - 2)
+        if record is None or len(record[0]) <= widest or not choices:
             return record
         flags, text = record
         help_text, mark, default = text.partition("  [default:")
