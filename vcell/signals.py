@@ -10,9 +10,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, NoReturn
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # signals that end a process
@@ -20,7 +23,10 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # signals that end a pr
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt like Ctrl-C, unless they are handled."""
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt like Ctrl-C, unless they are handled.
+
+    While torch is imported, signals wait.
+    """
 
     def interrupt(number: int, _frame: object) -> NoReturn:
         raise KeyboardInterrupt(signal.Signals(number).name)
@@ -31,9 +37,13 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, interrupt)
     hook = sys.unraisablehook
     sys.unraisablehook = partial(_raise_again, hook)
+    finder = _TorchFinder()
+    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
+        with suppress(ValueError):  # torch was imported
+            sys.meta_path.remove(finder)
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -78,6 +88,31 @@ def held_back() -> Iterator[None]:
             signal.signal(number, handler)
         if waiting:
             signal.raise_signal(waiting[0])
+
+
+class _TorchFinder:
+    """Delays ending signals while torch is imported.
+
+    Its C++ code imports Python modules; an exception there, such as KeyboardInterrupt, ends the
+    process by SIGABRT (`_c10d_init`, `_dist_autograd_init`) or SIGSEGV (`_autograd_init`).
+    """
+
+    def find_spec(
+        self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "torch":
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                with held_back():
+                    load(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
 
 
 def forget_interrupt() -> None:

@@ -36,6 +36,38 @@ def test_a_signal_in_a_finaliser_is_not_lost(name, told):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"ended by {told}\n", "")
 
 
+#: A signal in each function of torch that ends the process if what it imports is interrupted.
+IMPORTING = """
+import os, signal, sys
+from vcell.signals import ended_by_signals
+
+left, within = {"_autograd_init", "_c10d_init", "_dist_autograd_init"}, []
+
+def profile(frame, event, about):
+    if event == "c_call":
+        within.append(about.__name__)
+    elif event in ("c_return", "c_exception"):
+        within.pop()
+    elif event == "call" and within and within[-1] in left:
+        left.remove(within[-1])
+        os.kill(os.getpid(), signal.SIGINT)
+
+try:
+    with ended_by_signals():
+        sys.setprofile(profile)
+        import torch
+except KeyboardInterrupt:
+    print("ended after", 3 - len(left))
+"""
+
+
+def test_a_signal_while_torch_is_imported_waits():
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "ended after 3\n"), done.stderr
+
+
 SLOW = """
 import threading
 start, slow = threading.Timer.start, []
