@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vcell import console
-from vcell.outputs import check_folder
+from vcell import console, outputs
 from vcell.patients import ablation, saved
 from vcell.runs import Run
 
@@ -18,7 +17,9 @@ def ablate(name: str, config: Ablate) -> None:
     run = Run.open(name, root=config.runs)
     cohort, study = saved.opened(run)
     saved.finished(run, study)
-    check_folder(run.path)
+    outputs.check(
+        run.path / "ablation.json", run.path / "ablation.csv", overwrite=True, flag=""
+    )  # an ablation that was made before is made again
     variants = ablation.planned(cohort, study)
     console.say(
         f"{console.count(len(variants), 'variant')} in the {study.folds} folds of {run.name}; "
@@ -28,7 +29,8 @@ def ablate(name: str, config: Ablate) -> None:
         found = ablation.done(run, cohort, study, bar.advance)
     rows = ablation.scored(run, cohort, study, found)
     table, verdict = ablation.table_of(rows), ablation.verdict(rows, cohort.n)
-    run.save_file("ablation.json", {"rows": rows, "verdict": verdict})
+    mark = {outputs.MADE_BY: outputs.made_by()}
+    run.save_file("ablation.json", mark | {"rows": rows, "verdict": verdict})
     run.save_file("ablation.csv", table.csv())
     result = {"run": str(run.path), "rows": rows, "verdict": verdict}
     console.result(result, f"{table.text()}\n\n{verdict}\n{run.path / 'ablation.csv'}")

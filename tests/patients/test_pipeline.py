@@ -181,6 +181,22 @@ def test_figures_and_ablations_of_another_run_are_refused(inside, project):
         assert "not of train-bulk" in ran.err
 
 
+def test_an_ablation_replaces_its_own_files_only(inside, project, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(next((project / "pipeline" / "runs").glob("*train-bulk*")), run)
+    assert inside("ablate", run).code == 0, "the pipeline made one before"
+    table, mine = run / "ablation.csv", tmp_path / "mine.csv"
+    mine.write_text("my own\n")
+    table.unlink()
+    for put in (lambda: shutil.copy(mine, table), lambda: table.symlink_to(mine)):
+        put()
+        ran = inside("ablate", run)
+        assert ran.code == 2
+        assert "ablation.csv exists already and was not made by vcell" in ran.err
+        assert mine.read_text() == table.read_text() == "my own\n"
+        table.unlink()
+
+
 def test_a_second_pipeline_and_damage_are_reported(inside, project, tmp_path):
     half = tmp_path / "pipeline.json.tmp-999999999"  # of a process that was killed
     half.write_text("{")

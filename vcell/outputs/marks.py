@@ -35,6 +35,7 @@ _SCANPY = "group,names,scores,logfoldchanges,pvals,pvals_adj"
 _PREDICTED = (
     "perturbation,context,n_cells,by_the_mean,effect"  # of `vcell predict`; more may follow
 )
+_ABLATED = "without,AUC,95 % interval,lost,"  # of `vcell ablate`
 _OUTCOMES = "sample,outcome,P("  # of `vcell predict-bulk`; the outcomes' names follow
 #: Beginnings of the first lines from `vcell isp stats`: vcell's format and upstream's.
 _SCREENED = (
@@ -187,6 +188,8 @@ def _text(path: Path, head: bytes) -> bool:
             return False
     if head.startswith((b"# ", b"---", b"<svg", b"\x89PNG")):  # a comment, or PNG's own field
         return f"{MADE_BY}: vcell".encode() in head
-    if head.startswith(tuple(line.encode() for line in (_PREDICTED, _OUTCOMES, *_SCREENED))):
+    if head.startswith(
+        tuple(line.encode() for line in (_PREDICTED, _ABLATED, _OUTCOMES, *_SCREENED))
+    ):
         return True
     return head.partition(b"\n")[0].decode(errors="replace").rstrip("\r") in _TABLES
