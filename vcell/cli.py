@@ -21,7 +21,7 @@ from vcell import __version__, compiling, console, help_text, plugin
 from vcell.config.options import PROJECT, SettingOption, environment_name
 from vcell.errors import UserError, VcellError
 from vcell.plugin import Broken
-from vcell.signals import ended_by_signals, forget_interrupt
+from vcell.signals import ended_by_signals, forget_interrupt, raise_if_interrupted
 
 INTERRUPTED = 130
 
@@ -44,7 +44,7 @@ _CORE = {
 class VcellGroup(click.Group):
     """Commands of the core and of plugins, each imported on demand."""
 
-    context_class = help_text.Context
+    context_class = help_text.FittedContext
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List all commands without importing them."""
@@ -149,7 +149,7 @@ def _common_options() -> list[click.Option]:
 
 def _with_common_options(command: click.Command) -> click.Command:
     command.help = help_text.prepared(command.help or "")
-    command.context_class = help_text.Context
+    command.context_class = help_text.FittedContext
     names = {param.name for param in command.params}
     command.params.extend(option for option in _common_options() if option.name not in names)
     if isinstance(command, click.Group):
@@ -276,6 +276,7 @@ def _run(args: list[str] | None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except VcellError as error:
+        _interrupted_before(error)
         console.error(error.message, error.hint, code=error.exit_code)
         return error.exit_code
     except click.exceptions.Exit as stop:
@@ -308,6 +309,7 @@ def _run(args: list[str] | None) -> int:
 
 def _interrupted_before(error: BaseException) -> None:
     """Raise an interrupt that another error, such as of closing a file, has hidden."""
+    raise_if_interrupted()
     cause = error.__context__
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):

@@ -45,7 +45,7 @@ class Formatter(click.HelpFormatter):
                     self.write_text(text)
 
 
-class Context(click.Context):
+class FittedContext(click.Context):
     """A context whose help texts fit the terminal."""
 
     formatter_class = Formatter

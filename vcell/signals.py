@@ -21,20 +21,35 @@ from typing import Any, NoReturn
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # signals that end a process
 
 
+_came: list[KeyboardInterrupt] = []
+
+
+def raise_if_interrupted() -> None:
+    """Raise the interrupt that came, which a library may have turned into another error.
+
+    C++ code that calls Python does so: matplotlib reports a wrong matrix, HDF5 a damaged file.
+    """
+    if _came:
+        raise _came[0]
+
+
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    name = signal.Signals(number).name
+    _came.append(KeyboardInterrupt(*([] if name == "SIGINT" else [name])))
+    raise _came[-1]
+
+
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise KeyboardInterrupt like Ctrl-C, unless they are handled.
 
     While torch is imported, signals wait.
     """
-
-    def interrupt(number: int, _frame: object) -> NoReturn:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
     before = {number: signal.getsignal(number) for number in ENDING if _here()}
     for number, handler in before.items():
-        if handler is signal.SIG_DFL:  # not if nohup ignores SIGHUP; Python handles Ctrl-C itself
-            signal.signal(number, interrupt)
+        if handler in (signal.SIG_DFL, signal.default_int_handler):  # nohup ignores SIGHUP
+            signal.signal(number, _interrupt)
+    _came.clear()
     hook = sys.unraisablehook
     sys.unraisablehook = partial(_raise_again, hook)
     finder = _TorchFinder()

@@ -121,6 +121,22 @@ def test_an_interrupt_of_code_made_from_text_ends_with_the_exit_code(tmp_path):
     assert done.stderr.splitlines()[-1] == "error: interrupted by SIGTERM"
 
 
+def test_an_interrupt_that_a_library_turns_into_another_error_is_told(tmp_path):
+    (tmp_path / "h5py.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGTERM)\n    [None for _ in range(10**9)]\n"
+        "except KeyboardInterrupt:\n    caught = True\n"
+        "raise ValueError('Invalid affine transformation matrix')\n"
+    )
+    (tmp_path / "cells.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "vcell", "inspect", tmp_path / "cells.h5ad"], capture_output=True,
+        text=True, check=False, env=clean_environment() | {"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.splitlines() == ["error: interrupted by SIGTERM"]
+
+
 def test_an_error_of_what_was_interrupted_does_not_hide_the_interrupt(monkeypatch, capsys):
     class HalfOpen:
         def __del__(self):

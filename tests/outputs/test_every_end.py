@@ -170,6 +170,22 @@ def test_a_signal_between_pictures_leaves_none(ended, tmp_path, monkeypatch, nam
     assert left(tmp_path / "second") == []
 
 
+def test_a_signal_inside_of_a_drawing_is_not_lost(ended, tmp_path, monkeypatch):
+    """matplotlib's C++ code asks transforms for their matrix, and drops what they raise."""
+    transforms = pytest.importorskip("matplotlib.transforms").Affine2DBase
+    matrix = transforms.__array__
+
+    def interrupted(transform, *words, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return matrix(transform, *words, **options)
+
+    assert ended("figures output", tmp_path / "first").code == 0
+    monkeypatch.setattr(transforms, "__array__", interrupted)
+    told = one_sentence(ended("figures output", tmp_path / "second"), 130)
+    assert told == "error: interrupted by SIGTERM"
+    assert left(tmp_path / "second") == []
+
+
 #: Commands that show what took them long, and what they show; others write what nobody can read.
 SHOW = {
     "de output": "tests", "effects output": "genes beyond", "evaluate output": "overall",

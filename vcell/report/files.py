@@ -6,7 +6,7 @@ import importlib.util
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from vcell import outputs
+from vcell import outputs, signals
 from vcell.outputs import MADE_BY, made_by
 
 if TYPE_CHECKING:
@@ -28,12 +28,16 @@ def alone(svg: str) -> str:
 
 
 def png(path: Path, draw: Callable[[Any], None], size: tuple[float, float] = (7, 4)) -> None:
-    """Let `draw` draw on matplotlib axes, without a display, and save the figure."""
+    """Let `draw` draw on matplotlib axes, without a display, and save the figure.
+
+    Signals wait, less than a second: matplotlib's C++ code loses an interrupt of what it calls, or
+    reports another error.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    draw(figure.add_subplot())
-    with outputs.whole(path) as aside:
+    with outputs.whole(path) as aside, signals.held_back():
+        draw(figure.add_subplot())
         figure.savefig(aside, format="png", metadata={"Software": f"{MADE_BY}: {made_by()}"})
