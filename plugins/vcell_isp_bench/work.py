@@ -15,6 +15,7 @@ from vcell.data.detect import require_counts
 from vcell.errors import UserError
 from vcell.geneformer import checkpoint, perturbation
 from vcell.geneformer.shifts import ShiftEngine
+from vcell.gpu.accelerator import accelerator
 from vcell.launch.plan import too_few_gpus
 from vcell.metrics.rankings import overlap, spearman
 from vcell_isp_bench import IspBench, measure, quality
@@ -57,8 +58,11 @@ def run(path: Path | None, config: IspBench) -> None:
     for row in rows:
         _judge(row, rows[0], bench, roof)
     _qualities(rows, embedded, bench)
+    name = accelerator(device).name
+    if device.type == "cpu":
+        name += f", {torch.backends.cpu.get_cpu_capability()}"
     facts = {
-        "device": _device_name(device), "threads": _threads(config, n),
+        "device": name, "threads": _threads(config, n),
         "model": model.name, "synthetic": model.synthetic, "cells": len(bench.cells),
         "tokens": bench.n_tokens, "roof_gflops": roof / 1e9, "tokenise_seconds": bench.tokenise,
         "processes": n, "rows": rows,
@@ -118,15 +122,6 @@ def _device(config: IspBench) -> torch.device:
         raise too_few_gpus(config.gpus, have, hint="--device cpu")
     on_cpu = config.device == "cpu" or config.procs is not None
     return torch.device("cuda" if have and not on_cpu else "cpu")
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{names[0] if names else 'CPU'}, {capability}"
 
 
 def _measured(
