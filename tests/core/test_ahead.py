@@ -296,6 +296,16 @@ def total(values, factor):
     return out
 
 
+def test_a_kernel_that_cannot_be_saved_is_used(small_disk):
+    subprocess.run(["mount", "-o", "remount,size=64k", small_disk], check=True)
+    (small_disk / "others").write_bytes(b"\0" * 64 * 1024)
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE], capture_output=True, text=True, check=False,
+        timeout=PATIENCE, env=clean_environment() | {"NUMBA_CACHE_DIR": str(small_disk)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "compiled\n", "told\n")
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 
 from tests.patients.conftest import QUICK
+from vcell.patients.final import FinalBulkModel
 
 
 def _run(here, *words):
@@ -56,6 +58,25 @@ def test_an_interrupted_run_continues_after_its_last_fold(here, home):
     assert ran.json["models"] == whole["models"]
     assert (run / "outer-0.json").stat().st_mtime_ns == before
     assert (run / "outer-0.json").read_text() == kept
+
+
+def test_a_disk_that_is_full_when_the_model_is_written_is_told(here, small_disk, monkeypatch):
+    whole = FinalBulkModel.save
+
+    def save(model, run):
+        room = os.statvfs(small_disk)
+        (small_disk / "others").write_bytes(b"\0" * room.f_bavail * room.f_frsize)
+        whole(model, run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FinalBulkModel, "save", save)
+        ran = here("train-bulk", "cells.h5ad", *QUICK, "--runs", small_disk / "runs")
+    assert ran.code == 1
+    assert "Traceback" not in ran.err
+    assert "no space is left on the disk" in ran.err.splitlines()[-2]
+    (small_disk / "others").unlink()
+    ran = here("train-bulk", "--resume", "latest", "--runs", small_disk / "runs")
+    assert ran.code == 0, ran.err
 
 
 def test_folds_of_a_file_are_used_and_checked(here, home):

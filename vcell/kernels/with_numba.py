@@ -8,6 +8,7 @@ the code is used, but not saved).
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = ["compile_and_save", "njit", "read"]
 
 _load_index: Any = IndexDataCacheFile._load_index  # numba has no public way to these
 _load_kernel: Any = Cache.load_overload
+_save_kernel: Any = Cache.save_overload
 
 
 def _load_index_or_empty(index: Any) -> dict[Any, Any]:
@@ -38,6 +40,12 @@ def _load_index_or_empty(index: Any) -> dict[Any, Any]:
     except (AttributeError, ImportError, EOFError, pickle.UnpicklingError):
         return {}
     return found
+
+
+def _save_if_possible(store: Any, signature: Any, compiled: Any) -> None:
+    """Save a compiled kernel; on a full disk it is only used, and compiled again another time."""
+    with suppress(OSError):
+        _save_kernel(store, signature, compiled)
 
 
 @cache
@@ -101,6 +109,7 @@ CPUCodegen._get_host_cpu_name = _processor  # type: ignore[method-assign]
 CPUCodegen._get_host_cpu_features = _features  # type: ignore[method-assign]
 IndexDataCacheFile._load_index = _load_index_or_empty  # type: ignore[method-assign]
 Cache.load_overload = _load_without_compiler  # type: ignore[method-assign]
+Cache.save_overload = _save_if_possible  # type: ignore[method-assign]
 Cache._index_key = _key_with_sources  # type: ignore[method-assign]
 
 

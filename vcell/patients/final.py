@@ -27,9 +27,11 @@ from vcell.patients.features import Axes
 from vcell.patients.nested import Picked
 from vcell.patients.network import BulkNet, BulkSettings, predicted
 from vcell.runs.files import checksum
+from vcell.runs.tensors import writing_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -135,7 +137,12 @@ class FinalBulkModel:
                 arrays[f"member-{number}.{name}"] = value.numpy()
         (run.path / FOLDER).mkdir(exist_ok=True)
         whole = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-        run.save_file(_WEIGHTS, lambda path: save_file(whole, str(path)))
+
+        def write(path: Path) -> None:
+            with writing_tensors(path):
+                save_file(whole, path)
+
+        run.save_file(_WEIGHTS, write)
         about = {
             "outcomes": self.outcomes, "genes": self.genes, "widths": self.widths,
             "settings": dataclasses.asdict(self.settings), "members": len(self.members),

@@ -9,20 +9,18 @@ whether sharded or not, so that a run can be resumed on another number of proces
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vcell.errors import UserError
+from vcell.runs.tensors import writing_tensors
 from vcell.train import parallel, rng
 from vcell.train.optim import Averaged
 
@@ -52,20 +50,11 @@ class Snapshot:
     def write(self, folder: Path) -> None:
         """Write the files of a checkpoint into an empty folder."""
         for stem, tensors in self.tensors.items():
-            _save(tensors, folder / f"{stem}.safetensors")
+            path = folder / f"{stem}.safetensors"
+            with writing_tensors(path):
+                save_file(tensors, path)
         (folder / "rng.json").write_text("[" + ",\n".join(self.rng) + "]\n")
         (folder / "state.json").write_text(json.dumps(self.state, indent=1) + "\n")
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write tensors; turn the library's error on a full disk into an `OSError`."""
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
