@@ -36,6 +36,7 @@ def draw(what: str, name: str, config: Figures) -> None:
         if not (config.overwrite and file.suffix == ".csv" and file.name in listed)
     ]
     outputs.check(*strict, overwrite=config.overwrite, parents=True)
+    outputs.sweep(config.output / LIST)  # replaced always, so not checked
     run = Run.open(name, root=config.runs)
     chosen = _latent(run, config) if what == "latent" else _of_patients(what, run)
     files = _files([one.name for one in chosen], config.output)

@@ -80,8 +80,9 @@ def run(names: Sequence[str], config: IspStats) -> None:
     out = config.output or _in_the_run(results[0], config)[0]
     head = table.head(SHOWN)
     text = console.table(head.itertuples(index=False), list(head.columns))
-    with console.printed_if_lost({"output": None, "rows": len(table)}, text):
-        _write(table, out, index=True)
+    printed = console.printed_if_lost({"output": None, "rows": len(table)}, text)
+    with printed, outputs.whole(out) as aside:
+        _write(table, aside, out.suffix, index=True)
     console.result({"output": str(out), "rows": len(table)}, f"{text}\n\nwritten: {out}")
     return None
 
@@ -160,18 +161,18 @@ def _genes(results: list[FinishedRun], config: IspStats) -> None:
     lines.append(", ".join(f"{name} {n:,}" for name, n in counts.items()))
     lines += [answer.text() for many in answers.values() for answer in many]
     text = "\n".join(lines)
-    with console.printed_if_lost(facts | {"output": None, "page": None}, text):
-        page.write(html, results, everything, config, answers)
-        _write(table.drop(columns=["token", "spread_of_nulls"]), out, index=False)
+    printed = console.printed_if_lost(facts | {"output": None, "page": None}, text)
+    with printed, outputs.together(out, html) as (for_table, for_page):
+        page.write(for_page, results, everything, config, answers)
+        _write(table.drop(columns=["token", "spread_of_nulls"]), for_table, out.suffix)
     console.result(facts, f"{text}\nwritten: {out} and {html.name}")
 
 
-def _write(table: pd.DataFrame, out: Path, *, index: bool) -> None:
-    """Write a table atomically."""
-    with outputs.whole(out) as aside:
-        if out.suffix == ".csv":
-            table.to_csv(aside, index=index)
-        else:
-            arrow = pa.Table.from_pandas(table, preserve_index=index)
-            mark = {outputs.MADE_BY: outputs.made_by()}
-            pq.write_table(arrow.replace_schema_metadata({**arrow.schema.metadata, **mark}), aside)
+def _write(table: pd.DataFrame, path: Path, suffix: str, *, index: bool = False) -> None:
+    """Write a table as CSV or Parquet."""
+    if suffix == ".csv":
+        table.to_csv(path, index=index)
+    else:
+        arrow = pa.Table.from_pandas(table, preserve_index=index)
+        mark = {outputs.MADE_BY: outputs.made_by()}
+        pq.write_table(arrow.replace_schema_metadata({**arrow.schema.metadata, **mark}), path)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from pandas import DataFrame
 
 from tests.outputs.test_every_command import MAKES, STARTS, replaces
 from tests.support import in_this_process, shortly
@@ -168,6 +169,24 @@ def test_a_signal_between_pictures_leaves_none(ended, tmp_path, monkeypatch, nam
     monkeypatch.setattr(figure, "savefig", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert one_sentence(ended(name, tmp_path / "second"), 130) == "error: interrupted by SIGTERM"
     assert left(tmp_path / "second") == []
+
+
+def test_a_signal_between_a_page_and_its_table_leaves_neither(ended, tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    assert ended("isp stats output", tmp_path / "first").code == 0
+    monkeypatch.setattr(DataFrame, "to_csv", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    ran = ended("isp stats output", tmp_path / "second")
+    assert one_sentence(ran, 130) == "error: interrupted by SIGTERM"
+    assert left(tmp_path / "second") == []
+
+
+def test_a_list_of_figures_that_a_kill_left_half_written_is_removed(ended, tmp_path):
+    half = tmp_path / "x" / "figures.json.tmp-999999999"
+    half.parent.mkdir()
+    half.touch()
+    assert ended("figures output", tmp_path).code == 0
+    assert not half.exists()
 
 
 def test_a_signal_inside_of_a_drawing_is_not_lost(ended, tmp_path, monkeypatch):

@@ -160,3 +160,9 @@ def test_leftovers_of_dead_processes_are_removed_and_others_kept(tmp_path):
     others.write_text("half")
     outputs.check(tmp_path / "out.h5ad", tmp_path / "out.zarr")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([living.name, others.name])
+
+
+def test_the_trial_of_a_dead_process_is_removed_from_the_folder_around(tmp_path):
+    (tmp_path / "x.csv.tmp-999999999").touch()
+    outputs.check(tmp_path / "new" / "x.csv", parents=True)
+    assert list(tmp_path.iterdir()) == []

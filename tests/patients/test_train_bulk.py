@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 
 import numpy as np
 
 from tests.patients.conftest import QUICK
+from vcell.console import Progress
 from vcell.patients.final import FinalBulkModel
 
 
@@ -58,6 +60,39 @@ def test_an_interrupted_run_continues_after_its_last_fold(here, home):
     assert ran.json["models"] == whole["models"]
     assert (run / "outer-0.json").stat().st_mtime_ns == before
     assert (run / "outer-0.json").read_text() == kept
+
+
+def test_an_ended_ablation_goes_on_after_its_last_fold(here, home, monkeypatch):
+    run = home / _run(here, "--seed", "2")[0]["run"]
+
+    def ended(folds, then):
+        """Run it; after so many folds it is ended by SIGTERM."""
+        advance, seen = Progress.advance, []
+
+        def count(bar, *words, **options):
+            advance(bar, *words, **options)
+            seen.append(bar)
+            if len(seen) == folds:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        before = {path: path.stat().st_mtime_ns for path in run.glob("ablation-*.json")}
+        with monkeypatch.context() as patch:
+            patch.setattr(Progress, "advance", count)
+            ran = here("ablate", run)
+        assert ran.code == then, ran.err
+        assert not list(run.rglob("*.tmp-*"))
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+        return ran, set(run.glob("ablation-*.json"))
+
+    ran, first = ended(3, 130)
+    assert [line for line in ran.err.splitlines() if "error" in line] == [
+        "error: interrupted by SIGTERM"
+    ]
+    assert len(first) == 3
+    assert not (run / "ablation.csv").exists()
+    _, every = ended(1_000, 0)
+    assert every > first
+    assert (run / "ablation.csv").is_file()
 
 
 def test_a_disk_that_is_full_when_the_model_is_written_is_told(here, small_disk, monkeypatch):

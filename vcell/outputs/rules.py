@@ -75,7 +75,6 @@ def check(
         if os.path.lexists(target):
             _refuse_existing(target, overwrite=overwrite, flag=flag)
         _refuse_unwritable(target, parents=parents)
-        sweep(target)
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
@@ -123,7 +122,7 @@ def _refuse_existing(target: Path, *, overwrite: bool, flag: str) -> None:
 
 
 def _refuse_unwritable(target: Path, *, parents: bool) -> None:
-    """Try to make a file at the place of the output."""
+    """Try to make a file at the place of the output, without leftovers of earlier trials."""
     folder = real_path(target).parent
     while parents and not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
@@ -132,7 +131,9 @@ def _refuse_unwritable(target: Path, *, parents: bool) -> None:
         if folder.exists():
             raise UserError(f"{shown} is not a folder")
         raise UserError(f"{shown} is not a folder", hint="create it first")
-    trial = folder / aside_of(target).name
+    place = folder / real_path(target).name
+    trial = aside_of(place)
+    sweep(place)
     try:
         with signals.held_back(), trial.open("xb"):
             trial.unlink()
