@@ -137,3 +137,20 @@ def test_cells_in_h5ad_are_worked_on_without_large_packages(tmp_path):
 
     # numba, where it has to compile kernels first, imports some of these packages
     assert work("first") == "False" or work("again") == "False"
+
+
+def test_rank_tests_load_no_blas_of_scipy_and_no_functions_of_arrow(vcell, tmp_path):
+    """Both take some .03 CPU seconds, a tenth of the start of `vcell de`."""
+    vcell("simulate", "c.h5ad", "--n-cells", "60", "--genes", "40", "--perturbations", "3")
+    probe = """
+import sys
+from vcell.cli import run
+code = run(["de", "c.h5ad", "-o", "de.parquet", "--quiet"])
+loaded = {"scipy.special._ufuncs", "pyarrow.compute", "pandas", "numba"} & set(sys.modules)
+sys.exit(f"code {code}, imported {loaded}" if code or loaded else 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path,
+        env=clean_environment(), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
