@@ -139,15 +139,25 @@ def test_cells_in_h5ad_are_worked_on_without_large_packages(tmp_path):
     assert work("first") == "False" or work("again") == "False"
 
 
-def test_rank_tests_load_no_blas_of_scipy_and_no_functions_of_arrow(vcell, tmp_path):
-    """Both take some .03 CPU seconds, a tenth of the start of `vcell de`."""
+@pytest.mark.parametrize(
+    ("words", "absent"),
+    [
+        # .03 CPU seconds each, a tenth of the start of `vcell de`
+        (
+            "de c.h5ad -o de.parquet",
+            {"scipy.special._ufuncs", "pyarrow.compute", "pandas", "numba"},
+        ),
+        ("convert c.h5ad d.h5ad", {"llvmlite.binding"}),  # 43 MiB, for kernels that are called
+    ],
+)
+def test_a_command_leaves_out_what_it_does_not_use(vcell, tmp_path, words, absent):
     vcell("simulate", "c.h5ad", "--n-cells", "60", "--genes", "40", "--perturbations", "3")
-    probe = """
+    probe = f"""
 import sys
 from vcell.cli import run
-code = run(["de", "c.h5ad", "-o", "de.parquet", "--quiet"])
-loaded = {"scipy.special._ufuncs", "pyarrow.compute", "pandas", "numba"} & set(sys.modules)
-sys.exit(f"code {code}, imported {loaded}" if code or loaded else 0)
+code = run({words.split()} + ["--quiet"])
+loaded = {absent} & set(sys.modules)
+sys.exit(f"code {{code}}, imported {{loaded}}" if code or loaded else 0)
 """
     done = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path,
