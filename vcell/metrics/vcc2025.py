@@ -38,8 +38,8 @@ UNSCALED = frozenset({"de_nsig_counts_real", "de_nsig_counts_pred"})
 def scale(name: str, raw: float, baseline: float | None) -> float | None:
     """Scale as the 2025 leaderboard did: 0 is the baseline, 1 is perfect, and 0 the minimum.
 
-    None where there is no baseline to scale by, or its value is not defined (NaN): of such metrics
-    cell-eval's ``score`` makes a 0, whatever the prediction is worth. None of `SCORED` is among them.
+    None where there is no baseline to scale by, or its value is not defined (NaN): cell-eval's
+    ``score`` then writes 0, whatever the prediction is worth. None of `SCORED` is such a metric.
     """
     if baseline is None or math.isnan(baseline) or name in UNSCALED:
         return None
