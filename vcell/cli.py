@@ -284,7 +284,11 @@ def _let_go(interrupt: KeyboardInterrupt) -> None:
 
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
-        traceback.clear_frames(interrupt.__traceback__)
+        # Errors that were being handled when the signal came hold frames of their own.
+        error: BaseException | None = interrupt
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
     finally:
         sys.unraisablehook = hook
 

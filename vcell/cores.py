@@ -28,6 +28,15 @@ def cores(most: int | None = None) -> int:
     return allowed if most is None else min(allowed, most)
 
 
+def cpuinfo(field: str) -> str:
+    """Return what Linux says of the first processor, such as its ``model name``; "" elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
+
+
 def in_parts(work: Callable[[int, int], None], n: int) -> None:
     """Call ``work(first, last)`` on equal parts of n rows, in up to 8 threads."""
     threads = cores(8)

@@ -14,6 +14,7 @@ from vcell.data.write import CellWriter
 from vcell.errors import UserError
 from vcell.gmvae.encoding import AT_ONCE, GenesFound, batch_of, encoded, matched
 from vcell.gmvae.trained import Trained
+from vcell.gpu.accelerator import chosen_device
 from vcell.runs import Run
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def embed(name: str, path: Path, config: Embed) -> None:
     """Run the command."""
     out = _target(path, config)
     run = Run.open(name, root=config.runs)
-    trained = Trained.load(run, _device(config.device))
+    trained = Trained.load(run, chosen_device(config.device))
     if trained.outliers is None:
         raise UserError(f"{run.name} is not finished: it has no label head", hint="resume it")
     with open_cells(path, config.layer) as source:
@@ -53,14 +54,6 @@ def _target(path: Path, config: Embed) -> Path:
         raise UserError("no output is named", hint="-o named.h5ad")
     outputs.check(config.output, inputs=[path], overwrite=config.overwrite, suffixes=(".h5ad",))
     return config.output
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("there is no CUDA device", hint="--device cpu")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _shifts(source: CellSource, trained: Trained, genes: GenesFound, by: Array) -> Array:

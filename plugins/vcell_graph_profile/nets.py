@@ -260,10 +260,10 @@ class GraphNet(nn.Module):
         return found
 
 
-def alike(latents: Tensor, seed: int, pairs: int = 4096) -> float:
+def alike(latents: Tensor, seed: int) -> float:
     """Return the mean cosine of random pairs of latents: at 1 all genes have the same latent."""
     draw = torch.Generator().manual_seed(seed)
-    one, other = torch.randint(len(latents), (2, pairs), generator=draw).to(latents.device)
+    one, other = torch.randint(len(latents), (2, 4096), generator=draw).to(latents.device)
     valid = one != other
     found = nn.functional.cosine_similarity(latents[one[valid]], latents[other[valid]])
     return float(found.mean()) if bool(valid.any()) else 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 
 from vcell import console, outputs
 from vcell.errors import UserError
+from vcell.gpu.accelerator import accelerator, chosen_device
 from vcell.gpu.memory import available_memory
 from vcell.graph import GeneGraphs, Rules, read, read_gene_sets
 from vcell.graph.synthetic import yeast_like
@@ -32,7 +32,7 @@ _RANDOM_SETS = 4096  # triples drawn if no table is given
 def run(config: GraphProfile) -> None:
     """Run the command."""
     names = _wanted(config.strategy)
-    device = _device(config.device)
+    device = chosen_device(config.device)
     _check(config)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -50,7 +50,7 @@ def run(config: GraphProfile) -> None:
             bar.advance(note=name)
     _compare(rows)
     found = {
-        "device": _device_name(device), "threads": torch.get_num_threads(), "mode": config.mode,
+        "device": accelerator(device).name, "threads": torch.get_num_threads(), "mode": config.mode,
         "genes": graphs.n_genes, "edges": graphs.n_edges, "isolated": len(graphs.isolated()),
         "relations": {r.name: r.n_edges for r in graphs}, "notes": list(graphs.notes),
         "sets": described, "batch_size": config.batch_size, "steps": config.steps,
@@ -99,21 +99,6 @@ def _check(config: GraphProfile) -> None:
             "--triples names real genes, and the synthetic graphs have none",
             hint="give the graphs as well: --graph FILE",
         )
-
-
-def _device(name: str) -> torch.device:
-    have = torch.cuda.is_available()
-    if name == "cuda" and not have:
-        raise UserError("a GPU was requested, but torch finds none", hint="--device cpu")
-    return torch.device("cuda" if have and name != "cpu" else "cpu")
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((ln.split(":")[1].strip() for ln in lines if ln.startswith("model name")), "CPU")
 
 
 def _graphs(config: GraphProfile) -> GeneGraphs:

@@ -20,8 +20,9 @@ from vcell.data.embedding_file import AT_ONCE, embedding, new_cells
 from vcell.errors import UserError
 from vcell.geneformer import tokens
 from vcell.geneformer.shifts import ShiftEngine
+from vcell.gpu.accelerator import chosen_device
 from vcell.nn.bert import Lengths
-from vcell_isp.model import ModelReader, device_of, load, require
+from vcell_isp.model import ModelReader, load, require
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,7 @@ def run(path: Path, config: IspEmbed) -> None:
     require(config)
     with open_cells(path, config.layer) as source:
         require_counts(source, quiet=True)  # before loading a model, which takes long
-    reader = load(config, device_of(config.device))
+    reader = load(config, chosen_device(config.device))
     model = reader.model
     with (
         open_cells(path, config.layer) as source,

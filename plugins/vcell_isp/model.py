@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from vcell import console
 from vcell.errors import UserError
 from vcell.geneformer import checkpoint
@@ -14,6 +12,8 @@ from vcell.geneformer.checkpoint import Geneformer
 from vcell.geneformer.shifts import Readout
 
 if TYPE_CHECKING:
+    import torch
+
     from vcell_isp import ModelOptions
 
 
@@ -83,10 +83,3 @@ def layer_number(name: str, n_layers: int) -> int:
         f"--model-layer is last, second-to-last or a number from 0 to {n_layers}, not {name!r}",
         hint="upstream's emb_layer -1 is second-to-last here, and 0 is last",
     )
-
-
-def device_of(name: str) -> torch.device:
-    """Return the device, for a command with one process."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("no GPU may be used here", hint="--device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -19,7 +19,6 @@ from vcell import console
 from vcell.cores import cores
 from vcell.errors import RunFailed, UserError
 from vcell.geneformer import checkpoint
-from vcell.gpu import memory
 from vcell_isp_bench import measure
 from vcell_isp_bench.measure import Timing
 from vcell_isp_bench.methods import make
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from vcell.geneformer.tokens import TokenCells
     from vcell.nn.bert import BertShape
     from vcell_isp_bench import IspBench
-    from vcell_isp_bench.work import IspBenchRun
+    from vcell_isp_bench.cells import IspBenchRun
 
 _PATIENCE = 3600.0  # seconds to wait for the other processes
 
@@ -121,15 +120,11 @@ def _work(
             if method is None or why:
                 results.put((name, rank, {"not_run": why}))
                 continue
-            memory.reset_peak(device)
-            with measure.GpuLoad(device) as load:
-                timing, out = measure.timed(
-                    method, cells, device, config.repeats, cls=model.readout == "cls",
-                    before=lambda: barrier.wait(_PATIENCE),
-                )  # fmt: skip
-            row = {"method": name, "what": method.description, **seen, "gpu_load": load.percent,
-                   "memory": memory.peak_memory(device)}  # fmt: skip
-            results.put((name, rank, (row, timing, out)))
+            timing, use, out = measure.timed(
+                method, cells, device, config.repeats, cls=model.readout == "cls",
+                before=lambda: barrier.wait(_PATIENCE),
+            )  # fmt: skip
+            results.put((name, rank, (seen | use, timing, out)))
         except threading.BrokenBarrierError:
             results.put((name, rank, {"not_run": why or "another process failed"}))
             time.sleep(1.0)  # until all processes have seen it

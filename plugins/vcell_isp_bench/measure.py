@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vcell.gpu import memory
 from vcell.nn import cpu_layers
 
 if TYPE_CHECKING:
@@ -42,10 +43,20 @@ class Timing:
     harness: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
-    def quartiles(self, name: str) -> tuple[float, float, float]:
-        """Return the lower quartile, the median and the upper quartile of a phase."""
-        low, middle, high = np.quantile(getattr(self, name), [0.25, 0.5, 0.75])
-        return float(low), float(middle), float(high)
+    def summary(self, processes: int) -> dict[str, Any]:
+        """Return medians and quartiles over the repeats."""
+        copy, model, harness, cpu = (
+            np.quantile(seconds, [0.25, 0.5, 0.75]).tolist()
+            for seconds in (self.copy, self.model, self.harness, self.cpu)
+        )
+        total = np.sum([self.copy, self.model, self.harness], axis=0)
+        low, middle, high = np.quantile(total, [0.25, 0.5, 0.75]).tolist()
+        return {
+            "seconds": middle, "seconds_iqr": [low, high], "copy": copy[1], "model": model[1],
+            "harness": harness[1], "cpu": cpu[1], "model_iqr": [model[0], model[2]],
+            "repeats": len(self.model), "processes": processes,
+            "cpu_load": cpu[1] / max(middle, 1e-9),  # mean number of busy cores
+        }  # fmt: skip
 
 
 class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -77,7 +88,7 @@ class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def watched(method: Method, cells: TokenCells, device: torch.device) -> dict[str, Any]:
-    """Return what one batch ran: types of products, kernels, cells per forward pass."""
+    """Return what the method is, and what one batch ran: products, kernels, cells per pass."""
     batch = next(iter(method.batches([int(n) for n in cells.lengths])))
     given = [torch.from_numpy(cells[i].astype(np.int64)).to(device) for i in batch]
     # inference_mode would hide linear layers from the dispatch mode
@@ -88,6 +99,8 @@ def watched(method: Method, cells: TokenCells, device: torch.device) -> dict[str
         finally:
             cpu_layers.observers.remove(watch.by_numpy)
     return {
+        "method": method.name,
+        "what": method.description,
         "products": ", ".join(sorted(watch.types)) or "not seen",
         "attention": ", ".join(sorted(watch.kernels)) or "not seen",
         "cells_a_forward": len(batch),
@@ -100,20 +113,24 @@ def watched(method: Method, cells: TokenCells, device: torch.device) -> dict[str
 def timed(
     method: Method, cells: TokenCells, device: torch.device, repeats: int, *, cls: bool,
     before: Callable[[], object] = int,
-) -> tuple[Timing, NDArray[np.float32]]:  # fmt: skip
-    """Embed all cells once to warm up, then `repeats` times; return times and embeddings.
+) -> tuple[Timing, dict[str, Any], NDArray[np.float32]]:  # fmt: skip
+    """Embed all cells once to warm up, then `repeats` times.
+
+    Return times, load and memory of the GPU, and embeddings.
 
     `before` is called before each pass: there processes wait for each other.
     """
     timing = Timing()
     out = np.zeros((0, 0), np.float32)
-    for number in range(repeats + 1):
-        before()
-        phases, out = _once(method, cells, device, cls=cls)
-        if number:
-            for name, seconds in phases.items():
-                getattr(timing, name).append(seconds)
-    return timing, out
+    memory.reset_peak(device)
+    with GpuLoad(device) as load:
+        for number in range(repeats + 1):
+            before()
+            phases, out = _once(method, cells, device, cls=cls)
+            if number:
+                for name, seconds in phases.items():
+                    getattr(timing, name).append(seconds)
+    return timing, {"gpu_load": load.percent, "memory": memory.peak_memory(device)}, out
 
 
 @torch.inference_mode()

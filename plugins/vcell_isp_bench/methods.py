@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vcell.cores import cpuinfo
 from vcell.errors import UserError
 from vcell.geneformer.reference import PaddedReference
 from vcell.nn.bert import Bert, Lengths, PrecisionName
@@ -155,21 +156,12 @@ def _check_precision(precision: str, device: torch.device) -> None:
         return
     if precision == "fp16":
         raise UserError("a CPU has no fast fp16 products; emulating them would time the emulation")
-    flags = set(cpu_flags())
+    flags = set(cpuinfo("flags").split())
     if not flags & {"avx512_bf16", "amx_bf16"}:
         raise UserError(
             "this CPU has no bf16 products (avx512_bf16, amx_bf16): they would be emulated and "
             "some 56 times slower than fp32"
         )
-
-
-def cpu_flags() -> list[str]:
-    """Return the CPU's flags, as Linux names them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []
-    return next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
 
 
 def _quantised(bert: Bert) -> tuple[Bert, dict[str, Any]]:

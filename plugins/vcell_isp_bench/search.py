@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vcell.nn.bert import PrecisionName
+    from vcell_isp_bench.cells import IspBenchRun
     from vcell_isp_bench.methods import Method
-    from vcell_isp_bench.work import IspBenchRun
 
 LEAST_COSINE = 0.999  # to the float32 embedding, of every cell
 

@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vcell import console, outputs
 from vcell.cores import cores
 from vcell.data import open_cells
 from vcell.data.detect import require_counts
 from vcell.errors import UserError
-from vcell.geneformer import checkpoint, perturbation, tokens
-from vcell.geneformer.checkpoint import Geneformer
+from vcell.geneformer import checkpoint, perturbation
 from vcell.geneformer.shifts import ShiftEngine
-from vcell.geneformer.tokens import TokenCells
-from vcell.gpu import memory
+from vcell.gpu.accelerator import accelerator
 from vcell.launch.plan import too_few_gpus
 from vcell.metrics.rankings import overlap, spearman
 from vcell_isp_bench import IspBench, measure, quality
+from vcell_isp_bench.cells import open_bench
 from vcell_isp_bench.methods import NAMES, Method, make
+from vcell_isp_bench.text import text
 
 if TYPE_CHECKING:
-    from vcell_isp_bench.measure import Timing
+    from numpy.typing import NDArray
+
+    from vcell_isp_bench.cells import IspBenchRun
 
 SHIFT_CELLS, SHIFT_EVENTS = 2, 32
 _FEWEST = 2  # genes that a cell needs for a deletion
-
-
-@dataclass
-class IspBenchRun:
-    """What all methods share."""
-
-    model: Geneformer
-    device: torch.device
-    cells: TokenCells
-    labels: NDArray[Any] | None
-    tokenise: float | None
-    config: IspBench
-
-    @property
-    def n_layers(self) -> int:
-        """Number of layers that all methods run: all but the last, as upstream does."""
-        return self.model.shape.n_layers - 1
-
-    @property
-    def n_tokens(self) -> int:
-        """Number of tokens in all cells."""
-        return int(self.cells.lengths.sum())
 
 
 def run(path: Path | None, config: IspBench) -> None:
@@ -66,37 +43,40 @@ def run(path: Path | None, config: IspBench) -> None:
         _first_look(path, config)
     model = checkpoint.load(config.model, config.vocabulary, seed=config.seed)
     model.bert.to(device)
-    bench = _bench(path, model, device, config)
+    bench = open_bench(path, model, device, config)
     if config.search:
         from vcell_isp_bench.search import search
 
         return search(bench, one)
     names = list(NAMES) if config.method == "all" else ["baseline", config.method]
     n = _processes(config)
-    if n > 1:
-        rows, embedded = _shared(bench, list(dict.fromkeys(names)), n)
-    else:
-        rows, embedded = _measured(bench, list(dict.fromkeys(names)))
+    names = list(dict.fromkeys(names))
+    rows, embedded = _shared(bench, names, n) if n > 1 else _measured(bench, names)
+    if "not_run" in rows[0]:
+        raise UserError(f"the baseline cannot run: {rows[0]['not_run']}")
     roof = n * measure.peak_rate(device)
     for row in rows:
         _judge(row, rows[0], bench, roof)
     _qualities(rows, embedded, bench)
+    name = accelerator(device).name
+    if device.type == "cpu":
+        name += f", {torch.backends.cpu.get_cpu_capability()}"
     facts = {
-        "device": _device_name(device), "threads": _threads(config, n),
+        "device": name, "threads": _threads(config, n),
         "model": model.name, "synthetic": model.synthetic, "cells": len(bench.cells),
         "tokens": bench.n_tokens, "roof_gflops": roof / 1e9, "tokenise_seconds": bench.tokenise,
         "processes": n, "rows": rows,
     }  # fmt: skip
     if config.wandb:
         _log(rows, config)
-    text = _text(facts)
+    summary = text(facts)
     if config.output is not None:
         from vcell_isp_bench.page import write
 
-        with console.told_if_lost(facts, text):
+        with console.told_if_lost(facts, summary):
             write(config.output, facts)
-        text += f"\n\nwritten: {config.output}"
-    console.result(facts, text)
+        summary += f"\n\nwritten: {config.output}"
+    console.result(facts, summary)
     return None
 
 
@@ -144,64 +124,6 @@ def _device(config: IspBench) -> torch.device:
     return torch.device("cuda" if have and not on_cpu else "cpu")
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{names[0] if names else 'CPU'}, {capability}"
-
-
-def _bench(
-    path: Path | None, model: Geneformer, device: torch.device, config: IspBench
-) -> IspBenchRun:
-    """Rank the cells, or generate some with the lengths of a published screen."""
-    if path is None:
-        if config.label:
-            raise UserError("--label needs a file of cells")
-        return IspBenchRun(model, device, synthetic_cells(model, config), None, None, config)
-    with open_cells(path, config.layer) as source:
-        rng = np.random.default_rng(config.seed)
-        rows = None
-        if source.n_cells > config.max_cells:
-            rows = np.sort(rng.choice(source.n_cells, config.max_cells, replace=False))
-        labels = None
-        if config.label is not None:
-            labels = np.asarray(source.obs(config.label).values).astype(str)
-        started = time.perf_counter()
-        cells = tokens.encode(
-            source, model.vocabulary, model.shape.n_positions, rows=rows,
-            column=config.gene_column,
-        )  # fmt: skip
-        elapsed = time.perf_counter() - started
-    if labels is not None:
-        quality.refuse_few(labels[cells.rows])
-    return IspBenchRun(
-        model, device, cells, None if labels is None else labels[cells.rows], elapsed, config
-    )
-
-
-def synthetic_cells(model: Geneformer, config: IspBench) -> TokenCells:
-    """Return cells of random genes with lengths as in SciPlex2 (mean 2,479 genes, log-normal)."""
-    rng = np.random.default_rng(config.seed)
-    known, longest = model.vocabulary, model.shape.n_positions
-    n_genes = rng.lognormal(np.log(2479) - 0.18, 0.6, config.max_cells).astype(int)
-    parts = []
-    first = known.n_special + 2
-    for n in n_genes:
-        size = int(np.clip(n, 16, longest - known.n_special))
-        genes = rng.choice(np.arange(first, len(known)), size, replace=False).astype(np.int32)
-        frame = [known.cls] if known.cls is not None else []
-        end = [known.eos] if known.eos is not None else []
-        parts.append(np.concatenate([frame, genes, end]).astype(np.int32))
-    lengths = [len(part) for part in parts]
-    return TokenCells(
-        np.arange(len(parts)), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        np.concatenate(parts), n_genes.astype(np.int64), np.zeros(len(parts), np.int64),
-    )  # fmt: skip
-
-
 def _measured(
     bench: IspBenchRun, names: list[str]
 ) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.float32]]]:
@@ -225,8 +147,6 @@ def _measured(
                 console.warn(f"{name} is not measured: {row['not_run']}")
             rows.append(row)
             bar.advance(note=name)
-    if "not_run" in rows[0]:
-        raise UserError(f"the baseline cannot run: {rows[0]['not_run']}")
     return rows, embedded
 
 
@@ -241,9 +161,7 @@ def _shared(
         if "not_run" in row:
             console.warn(f"{row['method']} is not measured: {row['not_run']}")
         else:
-            row.update(_phases(times[row["method"]], n))
-    if "not_run" in rows[0]:
-        raise UserError(f"the baseline cannot run: {rows[0]['not_run']}")
+            row.update(times[row["method"]].summary(n))
     return rows, embedded
 
 
@@ -252,28 +170,10 @@ def one(
 ) -> tuple[dict[str, Any], NDArray[np.float32]]:
     """Time one method and record what it ran."""
     seen = measure.watched(method, bench.cells, bench.device)
-    memory.reset_peak(bench.device)
-    with measure.GpuLoad(bench.device) as load:
-        timing, out = measure.timed(
-            method, bench.cells, bench.device, repeats, cls=bench.model.readout == "cls"
-        )
-    return {
-        "method": method.name, "what": method.description, **seen, **_phases(timing, 1),
-        "gpu_load": load.percent, "memory": memory.peak_memory(bench.device),
-    }, out  # fmt: skip
-
-
-def _phases(timing: Timing, processes: int) -> dict[str, Any]:
-    parts = {name: timing.quartiles(name) for name in ("copy", "model", "harness", "cpu")}
-    total = np.sum([timing.copy, timing.model, timing.harness], axis=0)
-    low, middle, high = np.quantile(total, [0.25, 0.5, 0.75])
-    return {
-        "seconds": float(middle), "seconds_iqr": [float(low), float(high)],
-        **{name: found[1] for name, found in parts.items()},
-        "model_iqr": [parts["model"][0], parts["model"][2]], "repeats": len(timing.model),
-        "processes": processes,
-        "cpu_load": parts["cpu"][1] / max(float(middle), 1e-9),  # mean number of busy cores
-    }  # fmt: skip
+    timing, use, out = measure.timed(
+        method, bench.cells, bench.device, repeats, cls=bench.model.readout == "cls"
+    )
+    return {**seen, **timing.summary(1), **use}, out
 
 
 def _judge(row: dict[str, Any], baseline: dict[str, Any], bench: IspBenchRun, roof: float) -> None:
@@ -346,56 +246,3 @@ def _log(rows: list[dict[str, Any]], config: IspBench) -> None:
         plain = {f"{row['method']}/{k}": v for k, v in row.items() if isinstance(v, int | float)}
         log.log(plain)
     log.finish()
-
-
-def _text(facts: dict[str, Any]) -> str:
-    body = [_line(row) for row in facts["rows"] if "not_run" not in row]
-    ran = [
-        [row["method"], row["products"], row["attention"], row["cells_a_forward"], row["layers"],
-         "yes" if row["head"] else "no", _quantised(row)]
-        for row in facts["rows"] if "not_run" not in row
-    ]  # fmt: skip
-    lines = [
-        console.table(body, _COLUMNS), "",
-        console.table(ran, ["method", "products", "attention", "cells a forward", "layers", "head",
-                            "quantised"]),
-        "",
-    ]  # fmt: skip
-    lines += [f"{r['method']}: not run, {r['not_run']}" for r in facts["rows"] if "not_run" in r]
-    lines += [
-        f"{r['method']} is slower than the baseline here" for r in facts["rows"] if r.get("slower")
-    ]
-    if facts["tokenise_seconds"] is not None:
-        lines.append(f"ranking the genes took {facts['tokenise_seconds']:.2g} s, once for all")
-    lines.append(
-        f"{facts['device']}; processes: {facts['processes']}, threads of each: "
-        f"{facts['threads']}; "
-        f"the roof is {facts['roof_gflops']:,.0f} GFLOP/s, the speed of a large product in float32"
-    )
-    if facts["synthetic"]:
-        lines.append("random weights: the speeds are real, the embeddings mean nothing")
-    return "\n".join(lines)
-
-
-_COLUMNS = ("method", "seconds", "IQR", "cells/s", "speed-up", "CPU speed-up", "copy", "model",
-            "harness", "cores busy", "GPU", "memory", "roof")  # fmt: skip
-
-
-def _line(row: dict[str, Any]) -> list[Any]:
-    """Return the columns of the table; seconds are medians of the repeats."""
-    low, high = row["seconds_iqr"]
-    return [
-        row["method"], f"{row['seconds']:.3g}", f"{low:.3g}-{high:.3g}",
-        f"{row['cells_a_second']:.3g}", f"{row['speed_up']:.2f}",
-        f"{row['speed_up_cpu']:.2f}" if row["speed_up_cpu"] else None, f"{row['copy']:.2g}",
-        f"{row['model']:.3g}", f"{row['harness']:.2g}", f"{row['cpu_load']:.1f}",
-        None if row["gpu_load"] is None else f"{row['gpu_load']:.0f} %",
-        console.bytes_text(row["memory"]), f"{row['roof_share']:.0%}",
-    ]  # fmt: skip
-
-
-def _quantised(row: dict[str, Any]) -> str | None:
-    if "quantised" not in row:
-        return None
-    before, after = (console.bytes_text(n) for n in row["bytes"])
-    return f"{row['quantised']} layers, {before} to {after}, {row['engine']}"

@@ -84,3 +84,10 @@ def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not target.startswith(("http:", "https:", "mailto:")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_names_every_folder_of_the_core():
+    folders = {path.parent.name for path in REPOSITORY.glob("vcell/*/__init__.py")}
+    layout = (REPOSITORY / "README.md").read_text().split("## Repository layout")[1].split("```")[1]
+    starts = re.findall(r"^  (.{20})", layout, re.MULTILINE)  # what follows says what it holds
+    assert folders == {name for line in starts for name in re.findall(r"(\w+)/", line)}

@@ -15,9 +15,10 @@ import pytest
 import scipy.sparse as sp
 import torch
 from vcell_isp_bench import many, quality, work
-from vcell_isp_bench.methods import by_count, by_tokens, cpu_flags
+from vcell_isp_bench.methods import by_count, by_tokens
 
 from tests.support import in_this_process
+from vcell.cores import cpuinfo
 from vcell.geneformer import checkpoint
 from vcell.nn.bert import Bert, BertShape
 
@@ -88,7 +89,7 @@ def test_every_row_reports_what_it_ran(bench, tmp_path):
 def test_bf16_is_refused_where_the_cpu_has_none(bench):
     ran = bench("--method", "mixed_precision", "--precision", "bf16", "--no-shifts")
     row = ran.json["rows"][1]
-    if {"avx512_bf16", "amx_bf16"} & set(cpu_flags()):
+    if {"avx512_bf16", "amx_bf16"} & set(cpuinfo("flags").split()):
         assert "bfloat16" in row["products"]
     else:
         assert "56 times slower" in row["not_run"]

@@ -229,9 +229,9 @@ def judge(blocks: list[Block]) -> Scale:
     return _judge_log(blocks, values, high, seen)
 
 
-def _largest_count(blocks: list[Block], step: int = 1 << 16) -> float | None:
+def _largest_count(blocks: list[Block]) -> float | None:
     """Return the largest value if all are whole and non-negative, checking few at a time."""
-    high = 0.0
+    high, step = 0.0, 1 << 16
     for block in blocks:
         for start in range(0, block.nnz, step):
             values = block.data[start : start + step]

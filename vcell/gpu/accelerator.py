@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from vcell.cores import cpuinfo
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Accelerator:
     @property
     def name(self) -> str:
         """Name of the device."""
-        return "CPU"
+        return cpuinfo("model name") or "CPU"
 
     @property
     def uuid(self) -> str:
@@ -213,6 +214,14 @@ def standing_in(kind: Callable[[torch.device], Accelerator]) -> Iterator[None]:
         yield
     finally:
         KINDS["cuda"] = before
+
+
+def chosen_device(name: str) -> torch.device:
+    """Return the device of a command with one process that is asked for auto, cpu or cuda."""
+    have = torch.cuda.is_available()
+    if name == "cuda" and not have:
+        raise UserError("a GPU was requested, but torch finds none", hint="--device cpu")
+    return torch.device("cuda" if have and name != "cpu" else "cpu")
 
 
 def accelerator(device: torch.device | str) -> Accelerator:

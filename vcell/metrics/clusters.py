@@ -39,9 +39,9 @@ def agreement(real: Array, pred: Array) -> float | None:
     return max(0.0, *(mutual_information(truth, leiden(graph, r)) for r in PREDICTED))
 
 
-def neighbour_graph(x: Array, n_neighbours: int = NEIGHBOURS) -> Array:
+def neighbour_graph(x: Array) -> Array:
     """Return UMAP's weights ``[P, P]`` between neighbouring profiles."""
-    k = min(n_neighbours, len(x) - 1)
+    k = min(NEIGHBOURS, len(x) - 1)
     squared = (x * x).sum(axis=1)
     d = np.sqrt(np.maximum(squared[:, None] + squared - 2 * (x @ x.T), 0))
     np.fill_diagonal(d, 0)

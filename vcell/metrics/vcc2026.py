@@ -241,9 +241,7 @@ def baseline_scale(means: Array, target: NDArray[np.int64]) -> Array:
     return factor
 
 
-def draws(
-    controls: NDArray[np.int64], sizes: NDArray[np.int64], seed: int = 0
-) -> NDArray[np.int64]:
+def draws(controls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Draw the controls from which the baseline's cells are made, perturbation by perturbation."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     return np.concatenate([controls[rng.integers(0, len(controls), size=int(n))] for n in sizes])

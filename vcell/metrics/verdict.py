@@ -106,10 +106,8 @@ class Verdict:
         }  # fmt: skip
 
 
-def gains(
-    scores: Mapping[str, Mapping[str, NDArray[np.floating]]], reference: str = "mean"
-) -> dict[str, Array]:
-    """Return the gain (P,) of every model: its share of the way from a reference to perfect.
+def gains(scores: Mapping[str, Mapping[str, NDArray[np.floating]]]) -> dict[str, Array]:
+    """Return the gain (P,) of every model: its share of the way from the mean to perfect.
 
     The mean of the gains in PDS and MAE, each scaled as the challenge scales it. The scale is that
     of all perturbations together, so the mean of the gains is the gain of the means. Where PDS is
@@ -118,11 +116,9 @@ def gains(
     Parameters
     ----------
     scores
-        ``pds`` and ``mae`` (P,) of every model, the reference among them.
-    reference
-        The model whose gain is 0.
+        ``pds`` and ``mae`` (P,) of every model, ``mean`` among them.
     """
-    base = scores[reference]
+    base = scores["mean"]
     available = [name for name in ("pds", "mae") if not np.isnan(base[name]).all()]
     level = {name: float(np.nanmean(base[name])) for name in available}
     return {name: gain(one, base, level) for name, one in scores.items()}

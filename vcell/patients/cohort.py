@@ -320,7 +320,7 @@ def _grouping(group: NDArray[np.int64], n: int) -> sparse.csr_array:
 
 
 def with_states(
-    cohort: Cohort, source: CellSource, who: Members, name: str, trained: Any, least: float = 0.2
+    cohort: Cohort, source: CellSource, who: Members, name: str, trained: Any
 ) -> Cohort:
     """Add the mean latent state of each type in each patient, from a run of train-gmvae."""
     from vcell.gmvae.encoding import encoded, matched
@@ -328,7 +328,7 @@ def with_states(
     p, k = cohort.n, len(cohort.types)
     kept = np.flatnonzero(who.type_of >= 0)
     total = np.zeros((p * k, trained.network.shape.latent))
-    genes = matched(source, trained, least, quiet=bool(cohort.states))
+    genes = matched(source, trained, 0.2, quiet=bool(cohort.states))
     for rows, mean, _ in encoded(source, trained, genes, "encoding cells", kept):
         group = who.patient_of[rows] * k + who.type_of[rows]
         total += _grouping(group, p * k) @ mean.astype(np.float64)

@@ -137,9 +137,9 @@ def with_what_is_there(settings: BulkSettings, cohort: Cohort, learner: str) -> 
     return dataclasses.replace(settings, modalities=left)
 
 
-def fits(search: Search, *, chosen: bool = False) -> int:
+def fits(search: Search) -> int:
     """Return how many fits an outer fold takes, for a progress bar."""
-    return search.members + 1 + (0 if chosen else search.inner * len(search.axes))
+    return search.members + 1 + search.inner * len(search.axes)
 
 
 def inner_folds(cohort: Cohort, train: NDArray[np.int64], search: Search) -> NDArray[np.int64]:

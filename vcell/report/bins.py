@@ -11,6 +11,7 @@ from vcell.report import axes, frame, pixels
 from vcell.report.axes import Axis, number
 from vcell.report.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
+_MOST = 40  # bins
 _COUNTED = 40  # counts up to this have a bin each
 
 
@@ -71,13 +72,13 @@ def _place(value: float, axis: Axis) -> float:
     return math.log10(value) if axis.log else value
 
 
-def _edges(values: Sequence[float], most: int = 40) -> list[float]:
+def _edges(values: Sequence[float]) -> list[float]:
     """Return edges of equal bins from a round number on; few whole numbers have a bin each."""
     low, high = min(values), max(values)
     whole = all(value == int(value) for value in values)
     if high <= low:
         return [low - 0.5, high + 0.5]
-    step = axes.round_step((high - low) / most)
+    step = axes.round_step((high - low) / _MOST)
     if whole and step <= 1:
         return [low - 0.5 + i for i in range(round(high - low) + 2)]
     first = math.floor(low / step + 1e-9)
@@ -99,7 +100,7 @@ def _linear(edges: Sequence[float]) -> Axis:
     return replace(inner, low=min(inner.low, edges[0]), high=max(inner.high, edges[-1]))
 
 
-def _log_edges(values: Sequence[float], most: int = 40) -> list[float]:
+def _log_edges(values: Sequence[float]) -> list[float]:
     low, high = math.log10(min(values)), math.log10(max(values))
-    bins = min(most, max(1, len(values)))
+    bins = min(_MOST, max(1, len(values)))
     return [10 ** (low + (high - low) * i / bins) for i in range(bins + 1)]

@@ -90,7 +90,6 @@ def volcano(
     names: Names,
     x: str = "log2 fold change",
     y: str = "-log10 p",
-    labels: int = 6,
     band: tuple[float, float] | None = None,
     level: float | None = None,
 ) -> str:
@@ -108,7 +107,7 @@ def volcano(
     """
     if not any(v for _, ys in series.values() for v in ys if math.isfinite(v)):
         return frame.empty("no gene changes")
-    look = _Look(x, y, held=True, zero=True, band=band, level=level, labels=labels)
+    look = _Look(x, y, held=True, zero=True, band=band, level=level, labels=6)
     return _plot(series, _cloud, look, names)
 
 

@@ -27,12 +27,12 @@ def alone(svg: str) -> str:
     return f'{head} xmlns="http://www.w3.org/2000/svg">{mark}<style>{style}</style>{rest}'
 
 
-def png(path: Path, draw: Callable[[Any], None], size: tuple[float, float] = (7, 4)) -> None:
+def png(path: Path, draw: Callable[[Any], None]) -> None:
     """Let `draw` draw on matplotlib axes, without a display, and save the figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     draw(figure.add_subplot())
     with outputs.whole(path) as aside:

@@ -18,10 +18,10 @@ COLOURS = 8
 _LETTER, _CAPITAL, _NARROW, _WIDE, _SQUARE = 6.8, 7.6, 4.3, 10.9, 11.0
 
 
-def drawing(parts: Iterable[str], height: float, words: str, width: float = WIDTH) -> str:
+def drawing(parts: Iterable[str], height: float, words: str) -> str:
     """Return the whole picture; `words` describe it for screen readers."""
     return (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
+        f'<svg viewBox="0 0 {WIDTH:.0f} {height:.0f}" width="{WIDTH:.0f}" height="{height:.0f}" '
         f'role="img" aria-label="{escape(words, quote=True)}">{"".join(parts)}</svg>'
     )
 
@@ -111,12 +111,12 @@ def x_axis(axis: Axis, top: float, bottom: float, title: str) -> str:
     return "".join(parts)
 
 
-def y_axis(axis: Axis, title: str, right: float = WIDTH - RIGHT) -> str:
+def y_axis(axis: Axis, title: str) -> str:
     """Draw the left axis with its grid."""
     parts = [f'<path class="axis" d="M{LEFT} {axis.start:.1f}V{axis.end:.1f}"/>']
     for tick, label in zip(axis.ticks, labels(axis.ticks, log=axis.log), strict=True):
         at = axis.at(tick)
-        parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{right:.1f}"/>')
+        parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT:.1f}"/>')
         parts.append(text(LEFT - 5, at + 4, label, "end"))
     middle = (axis.start + axis.end) / 2
     parts.append(rotated(11, middle, shortened(title, abs(axis.start - axis.end) + 20)))

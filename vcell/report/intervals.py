@@ -15,10 +15,8 @@ from vcell.report.frame import BOTTOM, RIGHT, TOP, WIDTH
 _ROW, _NAME = 20.0, 170.0  # pixels: height of a row, maximum width of a name
 
 
-def intervals(
-    rows: Mapping[str, tuple[float, float, float]], *, x: str = "", reference: float | None = 0.0
-) -> str:
-    """Draw (estimate, low, high) of each name as a dot on a line; `reference` is a dashed line.
+def intervals(rows: Mapping[str, tuple[float, float, float]], *, x: str = "") -> str:
+    """Draw (estimate, low, high) of each name as a dot on a line; 0 is a dashed line.
 
     An interval without finite ends is not drawn; an estimate that is not finite is "no value".
     """
@@ -26,12 +24,12 @@ def intervals(
     if not finite:
         return frame.empty("nothing to show: no value is finite")
     label = min(_NAME, 12 + max(map(frame.width_of, rows)))
-    marks = finite if reference is None else [*finite, reference]
-    axis = axes.linear(marks, label, WIDTH - RIGHT)
+    axis = axes.linear([*finite, 0.0], label, WIDTH - RIGHT)
     bottom = _ROW * len(rows) + TOP
-    parts = [frame.x_axis(axis, TOP, bottom, x)]
-    if reference is not None:
-        parts.append(f'<path class="dash" d="M{axis.at(reference):.1f} {TOP}V{bottom:.1f}"/>')
+    parts = [
+        frame.x_axis(axis, TOP, bottom, x),
+        f'<path class="dash" d="M{axis.at(0.0):.1f} {TOP}V{bottom:.1f}"/>',
+    ]
     for row, (name, (value, low, high)) in enumerate(rows.items()):
         y = TOP + _ROW * (row + 0.5)
         shown = frame.row_name(name, label, y + 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vcell.cores import cores
@@ -37,15 +36,5 @@ def facts(task: Task, model: nn.Module, place: Place, precision: Precision) -> d
 
 def device_name(device: torch.device) -> str:
     """Return the name of a GPU, or of the processor with the number of usable cores."""
-    if device.type == "cuda":
-        return accelerator(device).name
-    return f"{_processor()}, {cores()} cores"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "CPU"
+    name = accelerator(device).name
+    return name if device.type == "cuda" else f"{name}, {cores()} cores"

@@ -18,7 +18,7 @@ from vcell.gpu.reading import open_card
 
 if TYPE_CHECKING:
     from vcell.gpu.accelerator import Accelerator
-    from vcell.runs.events import EventLog
+    from vcell.runs import EventLog
 
 EVERY = 5.0  # seconds
 

@@ -12,7 +12,7 @@ pairs. Leave-one-out predictions are computed in closed form and rank the settin
 correlation and discrimination together. The best settings are averaged, since the data seldom show
 which one is right. A perturbation is left out in all contexts at once. The mean effect, and the
 prediction beyond it, are shrunk by factors estimated from left-out effects, down to 0.
-A target among the measured genes changes by the same share as training targets did.
+A target among the measured genes changes as training targets did (`OwnChange`).
 A set of targets that were all measured alone is predicted from those (`interactions`).
 P perturbations, G target genes, N genes.
 """
