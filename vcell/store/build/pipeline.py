@@ -349,13 +349,19 @@ def _removed(spill: Spill, recipe: Recipe, seen: NDArray[np.bool_]) -> dict[str,
     return removed
 
 
+#: Those of `_removed` that a recipe may ask for.
+_FILTERS = ("doublets", "min_genes", "min_counts", "max_mito")
+
+
 def _refuse_nothing_left(spill: Spill, kept: NDArray[np.bool_], seen: NDArray[np.bool_]) -> None:
     removed = _removed(spill, spill.recipe, seen)
     if not len(kept):
         raise UserError("there are no cells in the input")
     if not kept.any():
-        why = ", ".join(f"{name} {n:,}" for name, n in removed.items() if name != "genes")
-        raise UserError(f"no cell is left of {len(kept):,} (removed: {why})", hint="loosen filters")
+        why = ", ".join(f"{name} {n:,}" for name, n in removed.items() if name in _FILTERS)
+        raise UserError(
+            f"no cell is left of {len(kept):,} (removed by {why})", hint="loosen the filters"
+        )
     if not seen.any():
         raise UserError("no gene is left", hint="lower --min-cells")
 
