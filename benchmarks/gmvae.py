@@ -102,13 +102,18 @@ def labels(args: argparse.Namespace) -> None:
     import numpy as np
 
     rows = []
-    names = ("ours", "logistic", "scanvi")
+    methods = {
+        "ours": "gmvae", "alone": "gmvae, latent means alone",
+        "logistic": "logistic regression on 30 PCs",
+        "scaled": "logistic regression on 30 PCs of scaled genes",
+    }  # fmt: skip
+    names = (*methods, "scanvi")
     for path in args.sets:
         for seed in range(args.first_seed, args.first_seed + args.seeds):
             told = _trained(path, args, seed, "0.1")
             held_out = told["held_out"]
             row = {"set": path.stem, "seed": seed}
-            for name, key in (("ours", "gmvae"), ("logistic", "logistic regression on 30 PCs")):
+            for name, key in methods.items():
                 row[name] = (held_out[key]["accuracy"], held_out[key]["macro_f1"])
             if args.peer:
                 row["scanvi"] = _scanvi(args, path, Path(told["run"]), seed)

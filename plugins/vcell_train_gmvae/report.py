@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 ALONE, TRAINED = "gmvae, latent means alone", "gmvae, head as trained"
 LOGISTIC = "logistic regression on 30 PCs"
+PCS = (LOGISTIC, "logistic regression on 30 PCs of scaled genes")
 _AT_ONCE, _DRAWS = 2048, 500
 
 
@@ -72,14 +73,14 @@ def scored(run: Run, config: TrainGmvae, study: Study, cells: ResidentCells) -> 
     if shown.any():
         components = _components(run, study, cells, config.seed)
         head = _head(study, latent, components, cells, config.seed)
-        assert head.components is not None
         x, mean, joint = components.of(cells, judged), latent.mean[judged], latent.joint[judged]
+        by_part = zip(PCS, head.components, components.split(x), strict=False)
         named = {
             OURS: _named(head.log_probabilities(mean, x)),
             ALONE: _named(head.log_probabilities(mean)),
             TRAINED: _named(joint - np.logaddexp.reduce(joint, 1)[:, None]),
-            LOGISTIC: _named(head.components.log_probabilities(x)),
         }
+        named |= {name: _named(one.log_probabilities(own)) for name, one, own in by_part}
     run.save_file(HEAD, lambda path: write_head(path, head, outliers))
     found = {name: _scores(one, study, judged) for name, one in named.items()}
     clusters = _clusters(latent, study, judged)
@@ -129,7 +130,8 @@ def _head(
     rows = np.sort(np.concatenate([np.flatnonzero(study.shown >= 0), free]))
     withheld = heads.withheld(study.shown, seed)[rows]
     x = components.of(cells, rows)
-    return fit_heads(latent.mean[rows], x, study.shown[rows], len(study.labels), withheld)
+    shown, parts = study.shown[rows], components.split(x)
+    return fit_heads(latent.mean[rows], parts, shown, len(study.labels), withheld)
 
 
 def _scores(one: Named, study: Study, judged: Array) -> dict[str, float]:

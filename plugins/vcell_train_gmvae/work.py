@@ -75,7 +75,8 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
         files: dict[str, str | Callable[[Path], None]] = {}
         if (study.shown >= 0).any():
             components = Components.learnt(cells, train, seed=config.seed)
-            files[COMPONENTS] = components.save
+            scaled = Components.learnt(cells, train, seed=config.seed, scaled=True)
+            files[COMPONENTS] = components.beside(scaled).save
             if not config.keep_all_labels:
                 study, listed = without_wrong_labels(study, cells, components, config.seed)
                 files |= listed

@@ -31,48 +31,85 @@ def as_csr(rows: CompressedRows) -> Any:
 
 
 class Components:
-    """The leading principal components of log-normalised cells."""
+    """The leading principal components of log-normalised cells.
 
-    def __init__(self, centre: NDArray[Any], axes: NDArray[Any]) -> None:
-        self.centre, self.axes = centre, axes
+    Attributes
+    ----------
+    centre
+        (G,) means of the genes.
+    axes
+        (n, G), divided by the scales of the genes if these were scaled.
+    parts
+        How many axes were learnt together: `beside` puts others after them.
+    """
+
+    def __init__(
+        self, centre: NDArray[Any], axes: NDArray[Any], parts: tuple[int, ...] = ()
+    ) -> None:
+        self.centre, self.axes, self.parts = centre, axes, parts or (len(axes),)
 
     @classmethod
     def learnt(
-        cls, cells: ResidentCells, rows: NDArray[np.int64], n: int = 30, seed: int = 0
+        cls,
+        cells: ResidentCells,
+        rows: NDArray[np.int64],
+        n: int = 30,
+        seed: int = 0,
+        *,
+        scaled: bool = False,
     ) -> Components:
-        """Learn from some cells, at most `MOST` of them, without making them dense."""
+        """Learn from some cells, at most `MOST` of them, without making them dense.
+
+        With `scaled`, each gene is divided by its standard deviation and the median one of all
+        genes together: few genes with large values no longer decide, and noise is not blown up.
+        """
         rng = np.random.default_rng((seed, 0x9CA))
         if len(rows) > MOST:
             console.say(f"components are learnt from {MOST:,} of {len(rows):,} cells")
             rows = np.sort(rng.choice(rows, MOST, replace=False))
         x = sp.vstack([as_csr(cells.fetch(some)) for some in _pieces(rows)], format="csr")
         ones = np.ones(x.shape[0])
-        centre = x.T @ ones / len(ones)
+        centre = middle = x.T @ ones / len(ones)
+        if scaled:
+            scale = _scales(x, centre)
+            x.data /= scale[x.indices]
+            middle = centre / scale
         n = min(n, min(x.shape) - 1)
         centred = LinearOperator(
             x.shape,
-            matvec=lambda v: x @ v - ones * (centre @ v),
-            rmatvec=lambda u: x.T @ u - centre * u.sum(),
-            matmat=lambda v: x @ v - np.outer(ones, centre @ v),
-            rmatmat=lambda u: x.T @ u - np.outer(centre, u.sum(0)),
+            matvec=lambda v: x @ v - ones * (middle @ v),
+            rmatvec=lambda u: x.T @ u - middle * u.sum(),
+            matmat=lambda v: x @ v - np.outer(ones, middle @ v),
+            rmatmat=lambda u: x.T @ u - np.outer(middle, u.sum(0)),
             dtype=np.float64,
         )
         start = rng.standard_normal(min(x.shape))
         _, size, axes = svds(centred, k=n, v0=start)
         axes = axes[np.argsort(-size)]
         sign = np.sign(axes[np.arange(n), np.abs(axes).argmax(1)])
-        return cls(centre, (axes * sign[:, None]).astype(np.float32))
+        axes = axes * sign[:, None]
+        return cls(centre, (axes / scale if scaled else axes).astype(np.float32))
+
+    def beside(self, other: Components) -> Components:
+        """Return these components, followed by `other` of the same genes and cells."""
+        axes = np.concatenate([self.axes, other.axes])
+        return Components(self.centre, axes, (*self.parts, *other.parts))
+
+    def split(self, x: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return the columns of components (N, n) that belong together."""
+        return np.split(x, np.cumsum(self.parts)[:-1], axis=1)
 
     def save(self, path: Path) -> None:
         """Write the components, for `load`."""
         with path.open("wb") as file:
-            np.savez(file, centre=self.centre, axes=self.axes)
+            np.savez(file, centre=self.centre, axes=self.axes, parts=self.parts)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read components from `save`."""
         with np.load(path, allow_pickle=False) as file:
-            return cls(file["centre"], file["axes"])
+            parts = file["parts"].tolist() if "parts" in file else ()  # older runs have one
+            return cls(file["centre"], file["axes"], tuple(parts))
 
     def of(self, cells: ResidentCells, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the components of some cells, (N, n)."""
@@ -82,6 +119,14 @@ class Components:
         """Return the components of a batch, (B, n)."""
         found: NDArray[np.float64] = as_csr(batch) @ self.axes.T - self.centre @ self.axes.T
         return found
+
+
+def _scales(x: Any, centre: NDArray[Any]) -> Any:
+    """Return standard deviations of the columns of a sparse matrix, plus their median."""
+    square = np.bincount(x.indices, x.data.astype(np.float64) ** 2, x.shape[1]) / x.shape[0]
+    spread = np.sqrt(np.maximum(square - centre**2, 0))
+    varying = spread[spread > 0]
+    return (spread + (np.median(varying) if len(varying) else 1.0)).astype(x.dtype)
 
 
 def _pieces(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:

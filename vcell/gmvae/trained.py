@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 STUDY, HEAD = "gmvae.json", "head.npz"
+PARTS = ("components", "scaled")  # names in the file of the heads on components
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Trained:
         load_weights(network, run.checkpoint("best").path)
         head, outliers = read_head(run.path / HEAD)
         components = None
-        if head is not None and head.components is not None:
+        if head is not None and head.components:
             components = Components.load(run.path / COMPONENTS)
         return cls(network.to(device), study, head, outliers, components)
 
@@ -112,8 +113,8 @@ def write_head(path: Path, head: LabelHead | None, outliers: Outliers) -> None:
     arrays = {f"outliers_{k}": v for k, v in vars(outliers).items()}
     if head is not None:
         arrays |= {f"head_{k}": v for k, v in head.latent.arrays().items()}
-        if head.components is not None:
-            arrays |= {f"components_{k}": v for k, v in head.components.arrays().items()}
+        for name, part in zip(PARTS, head.components, strict=False):
+            arrays |= {f"{name}_{k}": v for k, v in part.arrays().items()}
         arrays["both_temperature"] = np.float64(head.temperature)
     with path.open("wb") as file:
         np.savez(file, **arrays)
@@ -130,9 +131,8 @@ def read_head(path: Path) -> tuple[LabelHead | None, Outliers | None]:
         part, key = name.split("_", 1)
         parts.setdefault(part, {})[key] = value
     head = None
-    if "head" in parts:  # older runs have no head on components
-        head = LabelHead(Head.of(parts["head"]))
-        if "components" in parts:
-            other, both = Head.of(parts["components"]), parts["both"]["temperature"]
-            head = LabelHead(head.latent, other, float(both))
+    if "head" in parts:  # older runs have no head on scaled components, or on none
+        others = tuple(Head.of(parts[name]) for name in PARTS if name in parts)
+        both = float(parts["both"]["temperature"]) if others else 1.0
+        head = LabelHead(Head.of(parts["head"]), others, both)
     return head, Outliers(**parts["outliers"])
