@@ -249,12 +249,13 @@ def _chosen(names: NDArray[Any], recipe: Recipe) -> NDArray[np.int32]:
     missing = [gene for gene in recipe.genes if gene not in place]
     if len(missing) == len(recipe.genes):
         raise UserError(
-            f"none of the {len(recipe.genes)} chosen genes is in the file",
+            f"of {console.count(len(recipe.genes), 'chosen gene')} none is in the file",
             hint=f"chosen: {', '.join(recipe.genes[:3])} ...; file: {', '.join(names[:3])} ...",
         )
     if missing:
         some = ", ".join(missing[:5])
-        console.warn(f"{len(missing)} of {len(recipe.genes)} chosen genes are absent: {some}")
+        chosen = console.count(len(recipe.genes), "chosen gene")
+        console.warn(f"of {chosen}, {len(missing):,} not in the file: {some}")
     column = np.full(len(names), -1, np.int32)
     found = [place[gene] for gene in recipe.genes if gene in place]
     column[found] = np.arange(len(found), dtype=np.int32)
