@@ -57,7 +57,7 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
     summary = _summary(metrics, overall, found) | facts | {"seconds": time.monotonic() - started}
     text = _text(metrics, overall, found, config.rules)
     if config.output is not None:
-        with console.told_if_lost(summary, text):
+        with console.printed_if_lost(summary, text):
             _write(config.output, summary, metrics, found)
         text += f"\n\nwritten: {config.output}"
     console.result(summary, text)
