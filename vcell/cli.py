@@ -370,14 +370,15 @@ def _os_error(error: OSError) -> int:
         errno.ENOTDIR,
         errno.EEXIST,
         errno.ENAMETOOLONG,
+        errno.ELOOP,
     }
-    if error.errno not in user_can_mend | {errno.ENOSPC, errno.EDQUOT}:
+    from vcell.outputs.aside import FULL, room
+
+    if error.errno not in user_can_mend.union(FULL):
         return _bug()
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in user_can_mend:
         console.error(f"{where}{error.strerror}", code=UserError.exit_code)
         return UserError.exit_code
-    from vcell.outputs.aside import room
-
     console.error(f"{where}{room(error)}", code=1)
     return 1

@@ -9,8 +9,6 @@ Legend: ``G`` genes, ``K`` genes of a range, ``N`` entries, ``C`` cells.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell import memory as free_memory
 from vcell.data.buffers import pages
-from vcell.errors import UserError
+from vcell.data.overflow_file import OverflowFile
 from vcell.kernels import by_gene as kernels
 from vcell.kernels.transpose import count_columns, scatter_columns
 
@@ -120,8 +118,7 @@ class GeneMajor:
         self._pieces: list[Piece] = []
         self.dtype: np.dtype[Any] = np.dtype(np.float32)  # of the values that `read` returns
         self.packed = True  # whether all pieces hold counts
-        self._file: Any = None
-        self._filled = 0
+        self._file: OverflowFile | None = None
 
     def add(self, block: Rows) -> None:
         """Transpose and store some cells (canonical CSR)."""
@@ -162,9 +159,10 @@ class GeneMajor:
             self._pieces.append(piece)
         else:
             self._left = 0
-            self._pieces.append(replace(piece, held=None, offset=self._filled))
+            file = self._scratch()
+            self._pieces.append(replace(piece, held=None, offset=file.size))
             for part in piece.held:
-                self._write(part)
+                file.append(part)
 
     def read(self, lo: int, hi: int) -> Columns:
         """Return the entries of genes lo to hi, each gene's in the order of the cells."""
@@ -196,35 +194,19 @@ class GeneMajor:
         n, at = int(piece.starts[-1]), piece.offset
         entries = tuple(np.empty(b - a, kind) for kind in piece.kinds)
         for part in entries:
-            self._fill(part, at + a * part.itemsize)
+            self._scratch().fill(part, at + a * part.itemsize)
             at += n * part.itemsize
         return entries
 
-    def _fill(self, out: NDArray[Any], offset: int) -> None:
-        left = out.view(np.uint8).data
-        while left:
-            n = os.preadv(self._file.fileno(), [left], offset)
-            left, offset = left[n:], offset + n
-
-    def _write(self, array: NDArray[Any]) -> None:
+    def _scratch(self) -> OverflowFile:
+        """Return the temporary file; it is made when it is first needed."""
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="vcell-")  # noqa: SIM115 - lives with self
-            held, folder = console.bytes_text(self._budget), tempfile.gettempdir()
-            console.detail(
-                f"{held} of transposed cells are held in memory; a temporary file in {folder} "
-                "(TMPDIR) holds the rest"
+            self._file = OverflowFile()
+            console.say(
+                f"{console.bytes_text(self._budget)} of transposed cells are held in memory; a "
+                f"temporary file in {self._file.folder} (TMPDIR chooses where) holds the rest"
             )
-        left = array.view(np.uint8).data
-        while left:
-            try:
-                n = os.pwrite(self._file.fileno(), left, self._filled)
-            except OSError as error:
-                raise UserError(
-                    f"the temporary file in {tempfile.gettempdir()} cannot be written: "
-                    f"{error.strerror}",
-                    hint="set TMPDIR to a folder with more room",
-                ) from error
-            left, self._filled = left[n:], self._filled + n
+        return self._file
 
     def close(self) -> None:
         """Release memory and the temporary file."""

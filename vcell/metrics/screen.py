@@ -185,7 +185,7 @@ def _decided(
         if values == "log1p" and odd:
             raise UserError(
                 f"{source.name}: values from {seen.low:.4g} to {seen.high:.4g} are neither "
-                f"counts nor log1p values: {found.text}",
+                f"counts nor log1p values ({found.evidence})",
                 hint=detect.matrix_of(source, ("counts", "log1p"))
                 or "--values stored tests them as they are",
             )

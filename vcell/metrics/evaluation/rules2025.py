@@ -53,6 +53,11 @@ def score(pair: Pair, config: Options) -> Scored:
         raw, base = mean(column), baseline.get(name)
         scaled = vcc2025.scale(name, raw, base)
         metrics.append(Metric(name, raw, base, ceiling.get(name), scaled))
+    facts = sides.facts | {"real": real_view.facts, "prediction": pred_view.facts}
+    if undefined := [m.name for m in metrics if m.baseline is not None and np.isnan(m.baseline)]:
+        note = f"no scaled score, as the baseline has no value: {', '.join(undefined)}"
+        console.say(note)
+        facts["notes"] = [*facts["notes"], note]
     counted = [m.scaled for m in metrics if m.scaled is not None and m.name in vcc2025.SCORED]
     return Scored(
         context=pair.context,
@@ -60,7 +65,7 @@ def score(pair: Pair, config: Options) -> Scored:
         per_perturbation=values,
         metrics=tuple(metrics),
         overall=float(np.mean(counted)) if counted else None,
-        facts=sides.facts | {"real": real_view.facts, "prediction": pred_view.facts},
+        facts=facts,
         tables={"real_de": sides.real_table, "pred_de": sides.pred_table} if config.tables else {},
         distances=sides.distance,
         effects=(sides.real_delta, sides.pred_delta),
