@@ -248,6 +248,9 @@ def main(args: list[str] | None = None) -> None:
     # numpy requests pages of 2 MiB, which virtual machines return to their host: getting them again
     # costs 5 to 8 ms per MiB there, pages of 4 KiB .6 ms (docs/decisions.md).
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
+    # Idle threads of OpenBLAS look for work in a loop, each .03 s after it was loaded and after
+    # every operation. 2^20 cycles are .0004 s.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
     compiling.listener = _say_compiling
     code = run(args)
     if code == INTERRUPTED:  # silence errors of half-open files that are closed only now
