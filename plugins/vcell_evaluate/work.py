@@ -47,6 +47,11 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
                 f"{one.context or 'the files'}: only {one.perturbations[0]} is scored: without "
                 "others to compare with, discrimination and the overall score mean nothing"
             )
+        if one.genes is not None and len(one.genes) < 2:
+            console.warn(
+                f"{one.context or 'the files'}: only the gene {one.genes[0]} is scored: "
+                "discrimination and the overall score mean nothing"
+            )
     metrics, overall = average(found)
     facts = _facts(prediction, real, config, found)
     summary = _summary(metrics, overall, found) | facts | {"seconds": time.monotonic() - started}
